@@ -1,0 +1,48 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`.
+PYTHON ?= python3
+# Where the CPU build of torch comes from when there is no NVIDIA driver; empty: pip as it is configured.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
+VENV := .venv
+BIN := $(VENV)/bin
+# onnxruntime-gpu runs without a GPU too, but exists for Linux on x86-64 only.
+RUNTIME := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),gpu,cpu)
+
+.PHONY: help run test lint clean
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+run: $(VENV)/.train ## Set everything up, then download, train, export and predict
+	@$(BIN)/gradmill retrain
+
+test: $(VENV)/.test ## Set everything up, then run every test that this machine can run
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.test ## Style, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean: ## Remove the virtual environment (artifacts/ stays)
+	rm -rf $(VENV)
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "found: $$($(PYTHON) --version); expected: Python 3.11 or newer; to do: make PYTHON=/path/to/python3.11 run" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "found: a $(PYTHON) without ensurepip; expected: the venv module; to do: apt-get install python3-venv" >&2; exit 2; }
+	@echo "setting up $(VENV) (first time only, a few minutes)"
+	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.train: $(VENV)/.python pyproject.toml
+	@if [ ! -e /proc/driver/nvidia/version ] && [ -n "$(TORCH_CPU_INDEX)" ] && $(BIN)/python -c \
+	  'import urllib.request as r; r.urlopen("$(TORCH_CPU_INDEX)/torch/", timeout=3)' 2>/dev/null; then \
+	  echo "no NVIDIA driver: taking the CPU build of torch"; \
+	  $(BIN)/pip install --quiet "torch>=2.12,<3" "torchvision>=0.27,<1" --index-url "$(TORCH_CPU_INDEX)"; fi
+	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME)]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.train
+	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),test]"
+	@touch $@

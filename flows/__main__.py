@@ -1,0 +1,24 @@
+"""The ``gradmill`` command: everything is imported inside, so that Ctrl-C finds a handler from the first moment."""
+
+import os
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        from flows import cli
+
+        code = cli.run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        print("interrupted; the same command again starts afresh", file=sys.stderr, flush=True)
+        os._exit(code)  # threads of libraries would wait, or print tracebacks of their own
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What a person at the terminal sees of a run: one line per fact on stderr; Prefect's own log with ``--verbose``."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.text import Text
+
+import tasks
+from tasks.progress import CONSOLE
+
+OUR_CODE = str(Path(tasks.__file__).parent)
+RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+
+
+class StageLines(logging.Handler):
+    """Show what stages ``print``; Prefect's lines about states stay in its own log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line, led by the stage that it comes from."""
+        if record.pathname.startswith(OUR_CODE):  # Prefect gives a print the place that it came from
+            stage = Text(f"{getattr(record, 'task_name', ''):<10} ", style="bold")
+            CONSOLE.print(stage + Text(record.getMessage()), soft_wrap=True)
+
+
+@contextmanager
+def compact(verbose: bool) -> Iterator[None]:
+    """Set up the terminal before Prefect is imported, which reads its logging settings then."""
+    if verbose:
+        yield
+        return
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    from prefect.logging.configuration import ensure_logging_setup
+
+    ensure_logging_setup()  # Prefect would do it later and drop the handlers added here
+    handler = StageLines()
+    for name in RUN_LOGGERS:
+        logging.getLogger(name).addHandler(handler)
+    try:
+        yield
+    finally:
+        for name in RUN_LOGGERS:
+            logging.getLogger(name).removeHandler(handler)

@@ -1,0 +1,18 @@
+"""Batch prediction alone, with the champion; imports no torch."""
+
+from prefect import flow
+
+from flows import run_names
+from tasks import devices
+from tasks.parameters import PredictParameters
+from tasks.predict import predict as predict_stage
+from tasks.records import Prediction
+from tasks.run_folder import RunFolder
+
+
+@flow(name="predict", flow_run_name=run_names.predict, log_prints=True)
+def predict(parameters: PredictParameters = PredictParameters()) -> Prediction:  # noqa: B008  (frozen)
+    """Label every row of the input with the champion (or another version)."""
+    devices.require(parameters.device)
+    run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
+    return predict_stage(run, parameters)

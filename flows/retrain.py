@@ -1,0 +1,33 @@
+"""The whole pipeline, one call per stage, top to bottom."""
+
+from prefect import flow
+
+from flows import run_names
+from flows.report import RetrainReport, report
+from tasks import devices
+from tasks.download import download
+from tasks.evaluate import evaluate
+from tasks.export import export
+from tasks.parameters import PredictParameters, RetrainParameters
+from tasks.predict import predict
+from tasks.preprocess import preprocess
+from tasks.publish import publish
+from tasks.run_folder import RunFolder
+from tasks.train import train
+
+
+@flow(name="retrain", flow_run_name=run_names.retrain, log_prints=True)
+def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainReport:  # noqa: B008  (frozen)
+    """Train a candidate, let the gates judge it, publish it as ONNX and label the test split with the champion."""
+    devices.require(parameters.training.device)
+    parameters = run_names.with_seed(parameters)
+    run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json"))
+    raw = download(run, parameters.dataset)
+    prepared = preprocess(run, raw, parameters.data, parameters.training.seed_number)
+    trained = train(run, prepared, parameters.training)
+    evaluated = evaluate(run, prepared, trained, parameters.gates, parameters.training.loss)
+    exported = export(run, prepared, trained, parameters.training, parameters.gates)
+    publish(run, parameters, prepared, trained, evaluated, exported)
+    if parameters.predict:
+        predict(run, PredictParameters(name=parameters.name, device=parameters.training.device))
+    return report(run)

@@ -1,0 +1,38 @@
+"""What a run is called in the Prefect UI and in ``artifacts/runs/``, and the date that it stands for."""
+
+from datetime import UTC, datetime
+
+from prefect.runtime import flow_run
+
+from tasks.parameters import PredictParameters, RetrainParameters
+
+
+def scheduled_at() -> datetime:
+    """When the run was meant to start (UTC): a retry and a late start keep it."""
+    moment: datetime = flow_run.scheduled_start_time or datetime.now(UTC)
+    return moment.astimezone(UTC)
+
+
+def folder(subject: str) -> str:
+    """``20261124T030000-softmax-regression-1f0c2b3d``: sorted by time, unique, found by the id in the UI."""
+    return f"{scheduled_at():%Y%m%dT%H%M%S}-{subject}-{str(flow_run.id)[:8]}"
+
+
+def retrain() -> str:
+    """``softmax-regression concise 2026-11-24T03:00``."""
+    parameters = RetrainParameters.model_validate(flow_run.parameters["parameters"])
+    return f"{parameters.name} {parameters.training.implementation} {scheduled_at():%Y-%m-%dT%H:%M}"
+
+
+def predict() -> str:
+    """``predict softmax-regression 2026-11-24T03:00``."""
+    parameters = PredictParameters.model_validate(flow_run.parameters["parameters"])
+    return f"predict {parameters.name} {scheduled_at():%Y-%m-%dT%H:%M}"
+
+
+def with_seed(parameters: RetrainParameters) -> RetrainParameters:
+    """Replace the seed ``auto`` by the scheduled date as a number, 20261124."""
+    if parameters.training.seed != "auto":
+        return parameters
+    training = parameters.training.model_copy(update={"seed": int(f"{scheduled_at():%Y%m%d}")})
+    return parameters.model_copy(update={"training": training})

@@ -1,0 +1,114 @@
+"""A Prefect server for one run, for those who have none.
+
+Prefect starts such a server by itself, but it outlives a run that is killed. This one holds a pipe to the run and
+ends when the pipe closes, however the run ended.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import IO
+
+import httpx
+
+from tasks.errors import EnvironmentProblem
+
+START_SECONDS = 180.0  # a first start migrates the database: over a minute on a slow disk
+STOP_SECONDS = 5.0
+
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # its service is what meets "database is locked" at a first start
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    # Without these, SQLite answers 503 in bursts and the client waits for seconds.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.5",
+}
+
+
+class TemporaryServer:
+    """Start on construction, ``wait`` until it answers, ``stop`` when done."""
+
+    def __init__(self) -> None:
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the server runs)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "flows.temporary_server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=ENVIRONMENT | dict(os.environ),
+            start_new_session=True,  # Ctrl-C is for the run; the server follows through the pipe
+        )
+        self.api_url = ""
+
+    def wait(self) -> str:
+        """Block until the server answers; return the address of its API.
+
+        Raises:
+            EnvironmentProblem: it ended, or did not answer in time.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        assert self._process.stdout is not None, "opened as a pipe"  # noqa: S101  (narrows the type)
+        port = self._process.stdout.readline().strip().decode()
+        self.api_url = f"http://127.0.0.1:{port}/api"
+        while time.monotonic() < deadline and port and self._process.poll() is None:
+            try:
+                if httpx.get(f"{self.api_url}/health", timeout=5).status_code == httpx.codes.OK:
+                    return self.api_url
+            except httpx.TransportError:
+                time.sleep(0.1)
+        reason = self._last_words()
+        self.stop()
+        raise EnvironmentProblem(
+            f"Prefect's temporary server did not start: {reason}",
+            f"an answer within {START_SECONDS:.0f} s",
+            "see that PREFECT_HOME is writable, or set PREFECT_API_URL to a running server",
+        )
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+    def stop(self) -> None:
+        """Close the pipe and wait for the end."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+
+def _end_with_the_run() -> None:
+    sys.stdin.buffer.read()  # returns when the run has closed its end of the pipe
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_SECONDS / 2)
+    os._exit(1)
+
+
+def main() -> None:
+    """Serve on a free port of 127.0.0.1, which is printed as the first line."""
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    print(listener.getsockname()[1], flush=True)
+    config = uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error", lifespan="on")
+    uvicorn.Server(config).run([listener])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""WHAT a run does: one file per stage, and the plain values that the stages exchange."""

@@ -1,0 +1,76 @@
+"""The only file that knows names inside ``artifacts/``."""
+
+from pathlib import Path
+
+from tasks.settings import Settings
+
+DIGEST_CHARACTERS = 16  # 64 bits: enough to tell files apart by eye and by name; the whole digest is verified
+
+
+def root() -> Path:
+    """The artifacts folder of this process, absolute."""
+    return Settings().artifacts.expanduser().absolute()
+
+
+def dataset(name: str) -> Path:
+    """The folder of one dataset: raw files and prepared splits."""
+    return root() / "datasets" / name
+
+
+def raw_file(dataset_name: str, filename: str, sha256: str) -> Path:
+    """A raw file as its source publishes it (decompressed)."""
+    return dataset(dataset_name) / "raw" / f"{filename}.{sha256[:DIGEST_CHARACTERS]}"
+
+
+def split_file(dataset_name: str, split: str, sha256: str) -> Path:
+    """A prepared split."""
+    return dataset(dataset_name) / f"{split}.{sha256[:DIGEST_CHARACTERS]}.safetensors"
+
+
+def runs() -> Path:
+    """Evidence of every run, published or refused."""
+    return root() / "runs"
+
+
+def models() -> Path:
+    """The model store: a Triton model repository as it stands."""
+    return root() / "models"
+
+
+def model(name: str) -> Path:
+    """All versions of one model, and its champion pointer."""
+    return models() / name
+
+
+def version(name: str, number: int) -> Path:
+    """One published version, never changed after its rename."""
+    return model(name) / str(number)
+
+
+def champion(name: str) -> Path:
+    """The pointer to the version that consumers should use."""
+    return model(name) / "champion.json"
+
+
+def model_lock(name: str) -> Path:
+    """Held over every change of one model's folder."""
+    return model(name) / ".lock"
+
+
+def predictions(job: str) -> Path:
+    """The output of one batch prediction."""
+    return root() / "predictions" / job
+
+
+ONNX = "model.onnx"
+MANIFEST = "manifest.json"
+LABELS = "labels.txt"
+CHECKSUMS = "SHA256SUMS"
+JOB = "job.json"
+RUN = "run.json"
+PREDICTION_GRID = "predictions.png"
+
+
+def part(job_folder: Path, index: int) -> Path:
+    """One Parquet part of a job's output."""
+    return job_folder / f"part-{index:05d}.parquet"

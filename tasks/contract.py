@@ -1,0 +1,62 @@
+"""The serving contract: names, types and shapes of the ONNX models that ``export`` writes and ``predict`` relies on."""
+
+from typing import Any
+
+from tasks.parameters import ModelName
+from tasks.records import Record
+
+IMAGES = "images"
+FEATURES = "features"
+PROBABILITIES = "probabilities"
+LABEL = "label"
+PREDICTION = "prediction"
+
+BATCH = "batch"  # the name of the dynamic first dimension
+OPSET = 20  # later ones abort in onnxruntime 1.21, which Debian still ships
+
+
+class Tensor(Record):
+    """One input or output; ``shape`` leaves out the batch dimension that comes first."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Signature(Record):
+    """What a consumer must feed and what it gets."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+def signature(model: ModelName, input_shape: tuple[int, ...], num_classes: int) -> Signature:
+    """The signature of a model by kind; images come raw (0…255), features in raw units."""
+    if model is ModelName.LINEAR_REGRESSION:
+        return Signature(
+            inputs=(Tensor(name=FEATURES, dtype="float32", shape=input_shape),),
+            outputs=(Tensor(name=PREDICTION, dtype="float32", shape=()),),
+        )
+    return Signature(
+        inputs=(Tensor(name=IMAGES, dtype="uint8", shape=input_shape),),
+        outputs=(
+            Tensor(name=PROBABILITIES, dtype="float32", shape=(num_classes,)),
+            Tensor(name=LABEL, dtype="int64", shape=()),
+        ),
+    )
+
+
+ONNXRUNTIME_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "int64": "tensor(int64)"}
+
+
+def of_session(session: Any) -> Signature:
+    """The signature that an onnxruntime session reports of its model."""
+    dtypes = {theirs: ours for ours, theirs in ONNXRUNTIME_TYPES.items()}
+    return Signature(
+        inputs=tuple(_tensor(node, dtypes) for node in session.get_inputs()),
+        outputs=tuple(_tensor(node, dtypes) for node in session.get_outputs()),
+    )
+
+
+def _tensor(node: Any, dtypes: dict[str, str]) -> Tensor:
+    return Tensor(name=node.name, dtype=dtypes.get(node.type, node.type), shape=tuple(node.shape[1:]))

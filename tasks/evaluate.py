@@ -1,0 +1,135 @@
+"""Stage 4: measure the candidate and let the gates judge it, the book's assertions among them."""
+
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from tasks import atomic, figures, gates
+from tasks.networks import metrics
+from tasks.networks.best_fit import huber_fit, least_squares_fit, with_ones
+from tasks.networks.training import Split
+from tasks.parameters import Gates, Loss
+from tasks.records import Evaluation, GateVerdict, PreparedDataset, TrainedModel
+from tasks.run_folder import RunFolder
+from tasks.splits import load_split, scores
+from tasks.stage import stage
+
+
+@stage()
+def evaluate(run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, bounds: Gates, loss: Loss) -> Evaluation:
+    """Write ``evaluation.json`` and pictures into the run's folder, then pass or refuse the candidate.
+
+    Raises:
+        GateFailed: at least one gate refused; the evidence is written all the same.
+    """
+    weights = safetensors.torch.load_file(trained.weights.path)
+    test = load_split(prepared.test)
+    outputs = scores(weights, test)
+    if prepared.class_names:
+        evaluation = _classifier(run, prepared, trained, bounds, outputs, test.y)
+    else:
+        evaluation = _regressor(run, prepared, trained, bounds, loss, outputs.squeeze(1), test, weights)
+    atomic.write_json(run.file("evaluation.json"), evaluation.model_dump(mode="json"))
+    gates.enforce(evaluation, evaluation.gates, run)
+    return evaluation
+
+
+def _classifier(
+    run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, bounds: Gates, o: Tensor, y: Tensor
+) -> Evaluation:
+    last = trained.learning_curve[-1]
+    report = classification_report(o, y, prepared.class_names)
+    figures.confusion_matrix(report["confusion_matrix"], prepared.class_names, run.file("confusion-matrix.png"))
+    measured = {"train_loss": last.train_loss, "train_accuracy": last.train_accuracy} | report
+    print(
+        f"test accuracy {measured['test_accuracy']:.4f}; cross-entropy {measured['test_loss']:.3f} nats "
+        f"({measured['test_loss_bits']:.3f} bits) a label, {measured['label_entropy']:.3f} nats for a model that knows "
+        "only how frequent each class is, 0 for a perfect one"
+    )
+    verdicts = (
+        gates.judge("train_loss", measured["train_loss"], below=bounds.max_train_loss),
+        gates.judge("train_accuracy", measured["train_accuracy"], above=bounds.min_train_accuracy, maximum=1.0),
+        gates.judge("test_accuracy", measured["test_accuracy"], above=bounds.min_test_accuracy, maximum=1.0),
+    )
+    return Evaluation(metrics=measured, gates=verdicts)
+
+
+def classification_report(o: Tensor, y: Tensor, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Everything measured on the test scores ``(n, classes)``.
+
+    Confusion matrix (rows: true), precision and recall of each class, and the expected calibration error over 15
+    bins: how far confidence is from accuracy, since softmax regression is trained for calibrated probabilities.
+    """
+    # Imported here: it takes longer than everything else in this stage.
+    from torchmetrics.functional.classification import (
+        multiclass_calibration_error,
+        multiclass_confusion_matrix,
+        multiclass_precision,
+        multiclass_recall,
+    )
+
+    count = len(class_names)
+    measured = metrics.classification(o, y)
+    precision = multiclass_precision(o, y, count, average=None)
+    recall = multiclass_recall(o, y, count, average=None)
+    return {
+        "test_accuracy": measured["accuracy"],
+        "test_loss": measured["loss"],
+        "test_loss_bits": metrics.bits(measured["loss"]),
+        "label_entropy": metrics.entropy(y, count),
+        "calibration_error": float(multiclass_calibration_error(o.softmax(dim=1), y, count, n_bins=15)),
+        "precision": dict(zip(class_names, precision.tolist(), strict=True)),
+        "recall": dict(zip(class_names, recall.tolist(), strict=True)),
+        "confusion_matrix": multiclass_confusion_matrix(o, y, count).tolist(),
+    }
+
+
+def _regressor(
+    run: RunFolder,
+    prepared: PreparedDataset,
+    trained: TrainedModel,
+    bounds: Gates,
+    loss: Loss,
+    y_hat: Tensor,
+    test: Split,
+    weights: dict[str, Tensor],
+) -> Evaluation:
+    residuals = test.y - y_hat
+    sigma = metrics.noise_estimate(residuals)
+    learned_weights, learned_bias = weights["W"].squeeze(1).tolist(), weights["b"].item()
+    measured: dict[str, Any] = {
+        "train_loss": trained.learning_curve[-1].train_loss,
+        "test_loss": metrics.regression(y_hat, test.y)["loss"],
+        "weights": learned_weights,
+        "bias": learned_bias,
+        "noise_estimate": sigma,
+        "gaussian_nll": metrics.gaussian_nll(residuals, sigma),
+    }
+    learned = [*learned_weights, learned_bias]
+    true = prepared.true_parameters
+    names = [*(f"w{index}" for index in range(len(learned_weights))), "b"]
+    figures.regression_report(learned, true, names, residuals.numpy(), sigma, run.file("regression.png"))
+    print(
+        f"test loss {measured['test_loss']:.3g}; as maximum likelihood: noise {sigma:.4g}, "
+        f"{measured['gaussian_nll']:.3f} nats an example"
+    )
+    verdicts = [_against_best_fit(measured["test_loss"], load_split(prepared.train), test, bounds, loss)]
+    if true is not None:
+        error = max(abs(found - truth) for found, truth in zip(learned, true, strict=True))
+        verdicts.append(gates.judge("parameter_error", error, maximum=bounds.max_parameter_error))
+    return Evaluation(metrics=measured, gates=tuple(verdicts))
+
+
+def _against_best_fit(test_loss: float, train: Split, test: Split, bounds: Gates, loss: Loss) -> GateVerdict:
+    """The candidate's test loss against that of the best fit to the same training split."""
+    fit = huber_fit(train.X, train.y) if loss is Loss.HUBER else least_squares_fit(train.X, train.y)
+    best = metrics.regression(with_ones(test.X) @ fit, test.y.double())["loss"]
+    allowance = (bounds.max_standardised_error * float(train.y.std())) ** 2 / 2
+    kind = "Huber" if loss is Loss.HUBER else "least-squares"
+    return gates.judge(
+        "test_loss",
+        test_loss,
+        maximum=bounds.max_loss_ratio * best + allowance,
+        detail=f"{bounds.max_loss_ratio} times the {best:.4g} of the converged {kind} fit, plus {allowance:.2g}",
+    )

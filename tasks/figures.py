@@ -1,0 +1,104 @@
+"""Pictures of a run, as PNG. Each takes plain numbers and a path."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from tasks import atomic
+from tasks.records import Epoch
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write ``figure`` atomically; the same figure gives the same bytes (no software version inside)."""
+    with atomic.replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+
+
+def learning_curve(curve: Sequence[Epoch], path: Path) -> None:
+    """Train loss, train accuracy and test accuracy by epoch (the book's Animator); losses alone for regression."""
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    epochs = [point.epoch for point in curve]
+    axes.plot(epochs, [point.train_loss for point in curve], "o-", markersize=3, label="train loss")
+    if curve[-1].test_accuracy is None:
+        axes.plot(epochs, [point.test_loss for point in curve], "s:", markersize=3, label="test loss")
+        axes.set(yscale="log", ylabel="half mean squared error")
+    else:
+        train_accuracy = [point.train_accuracy or 0.0 for point in curve]
+        test_accuracy = [point.test_accuracy or 0.0 for point in curve]
+        axes.plot(epochs, train_accuracy, "^--", markersize=3, label="train accuracy")
+        axes.plot(epochs, test_accuracy, "s-.", markersize=3, label="test accuracy")
+        axes.set(ylabel="loss (nats), accuracy")
+    axes.set(xlabel="epoch", title="Learning curve")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save(figure, path)
+
+
+def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) -> None:
+    """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row."""
+    table = np.asarray(counts)
+    size = 0.55 * len(class_names) + 2
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(table):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=45, ha="right")
+    axes.set_yticks(ticks, class_names)
+    axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
+    save(figure, path)
+
+
+def regression_report(
+    learned: ArrayLike,
+    true: ArrayLike | None,
+    names: Sequence[str],
+    residuals: NDArray[Any],
+    sigma: float,
+    path: Path,
+) -> None:
+    """Left: learned beside true parameters. Right: residuals beside the normal density N(0, sigma²)."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    positions = np.arange(len(names))
+    left.bar(positions - 0.2, np.asarray(learned), width=0.4, label="learned")
+    if true is not None:
+        left.bar(positions + 0.2, np.asarray(true), width=0.4, label="true")
+    left.axhline(0, color="black", linewidth=0.8)
+    left.set_xticks(positions, names)
+    left.set(title="Parameters")
+    left.legend()
+    right.hist(residuals, bins=40, density=True, alpha=0.5, label="residuals")
+    x = np.linspace(residuals.min(), residuals.max(), 200)
+    density = np.exp(-(x**2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
+    right.plot(x, density, label=f"N(0, {sigma:.3g}²)")
+    right.set(title="Residuals on the test split", xlabel="target - prediction", ylabel="density")
+    right.legend()
+    save(figure, path)
+
+
+def image_grid(
+    images: NDArray[np.uint8], predicted: Sequence[str], true: Sequence[str] | None, path: Path, num_columns: int = 9
+) -> None:
+    """Images ``(n, height, width)``, under true and predicted label (the book's ``predict_ch3``), errors red."""
+    num_rows = math.ceil(len(images) / num_columns)
+    figure = Figure(figsize=(1.25 * num_columns, 1.6 * num_rows), layout="constrained")
+    for axes in figure.subplots(num_rows, num_columns, squeeze=False).flat:
+        axes.axis("off")
+    for index, (axes, image) in enumerate(zip(figure.axes, images, strict=False)):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        wrong = true is not None and true[index] != predicted[index]
+        title = predicted[index] if true is None else f"{true[index]}\n{predicted[index]}"
+        axes.set_title(title, fontsize=8, color="firebrick" if wrong else "black")
+    save(figure, path)

@@ -1,0 +1,58 @@
+"""What is measured on outputs: accuracy and losses, and the book's readings of them.
+
+``o`` are scores ``(n, classes)`` float32, ``y`` labels ``(n,)`` int64; for regression ``y_hat`` and ``y`` are
+``(n,)`` float32. Every loss is a mean over examples, in nats where it is a surprisal.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+
+
+def num_correct(o: Tensor, y: Tensor) -> Tensor:
+    """How many examples have their largest score at their label (the book calls this count ``accuracy``)."""
+    return (o.argmax(dim=1) == y).sum()
+
+
+def accuracy(o: Tensor, y: Tensor) -> float:
+    """The fraction of examples that ``num_correct`` counts, in 0…1."""
+    return float(num_correct(o, y)) / len(y)
+
+
+def classification(o: Tensor, y: Tensor) -> dict[str, float]:
+    """``loss`` (mean cross-entropy, nats) and ``accuracy`` of scores."""
+    return {"loss": float(F.cross_entropy(o, y)), "accuracy": accuracy(o, y)}
+
+
+def regression(y_hat: Tensor, y: Tensor) -> dict[str, float]:
+    """``loss``: half the mean squared error, whatever the model was trained with."""
+    return {"loss": float(F.mse_loss(y_hat, y)) / 2}
+
+
+def entropy(y: Tensor, num_classes: int) -> float:
+    """Entropy of the label distribution in nats (section 3.4.7).
+
+    A model that knows nothing but how frequent each class is has this cross-entropy.
+    """
+    frequencies = torch.bincount(y, minlength=num_classes) / len(y)
+    return float(torch.special.entr(frequencies).sum())
+
+
+def bits(nats: float) -> float:
+    """Surprisal in bits: 1 nat is 1/log(2) bits."""
+    return nats / math.log(2)
+
+
+def noise_estimate(residuals: Tensor) -> float:
+    """The standard deviation of Gaussian noise under which ``residuals`` are most likely (section 3.1.3)."""
+    return float(residuals.square().mean().sqrt())
+
+
+def gaussian_nll(residuals: Tensor, sigma: float) -> float:
+    """Mean negative log-likelihood of ``residuals`` under N(0, sigma²), in nats (section 3.1.3).
+
+    It is an affine function of the squared loss, so for any fixed sigma both have the same minimiser.
+    """
+    return float(residuals.square().mean()) / (2 * sigma**2) + math.log(sigma * math.sqrt(2 * math.pi))

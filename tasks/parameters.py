@@ -1,0 +1,197 @@
+"""Every knob of a run, as frozen pydantic models: checked at the door, drawn by Prefect as a form."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
+DEFAULT_SEED = 42
+
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelName(StrEnum):
+    """The two models of chapter 3."""
+
+    SOFTMAX_REGRESSION = "softmax-regression"
+    LINEAR_REGRESSION = "linear-regression"
+
+
+FASHION_MNIST = "fashion-mnist"
+SYNTHETIC_LINEAR = "synthetic-linear"
+DATASETS = {ModelName.SOFTMAX_REGRESSION: FASHION_MNIST, ModelName.LINEAR_REGRESSION: SYNTHETIC_LINEAR}
+
+
+class Implementation(StrEnum):
+    """The book's two ways of writing each model."""
+
+    SCRATCH = "scratch"
+    CONCISE = "concise"
+
+
+class Loss(StrEnum):
+    """What training minimises. Softmax regression has cross-entropy only."""
+
+    CROSS_ENTROPY = "cross-entropy"
+    SQUARED = "squared"
+    HUBER = "huber"
+
+
+class Device(StrEnum):
+    """Where to compute; ``auto`` takes the GPU where there is one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Frozen(BaseModel):
+    """Base of all parameters: unknown names are errors, values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(Frozen):
+    """What to train on."""
+
+    resize: int | None = Field(
+        None,
+        ge=4,
+        le=256,
+        title="Resize",
+        description="Side of the square images in pixels; empty: 28 as they are.",
+    )
+    synthetic_w: tuple[float, ...] = Field(
+        (2.0, -3.4),
+        min_length=1,
+        title="True weights",
+        description="Of the synthetic data of linear regression.",
+    )
+    synthetic_b: float = Field(4.2, allow_inf_nan=False, title="True bias")
+    synthetic_noise: PositiveFloat = Field(0.01, title="Noise", description="Standard deviation of the target's noise.")
+    num_examples: int = Field(1000, ge=10, le=10_000_000, title="Synthetic examples", description="In each split.")
+
+
+class Training(Frozen):
+    """How to train. Left empty, each value is the book's."""
+
+    model: ModelName = Field(ModelName.SOFTMAX_REGRESSION, title="Model")
+    implementation: Implementation = Field(Implementation.CONCISE, title="Implementation")
+    num_epochs: int = Field(10, ge=1, le=10_000, title="Epochs", description="The book: 10 (softmax), 3 (linear).")
+    batch_size: int = Field(
+        256, ge=1, le=1_000_000, title="Batch size", description="The book: 256 (softmax), 10 (linear)."
+    )
+    lr: PositiveFloat = Field(0.1, title="Learning rate", description="The book: 0.1 (softmax), 0.03 (linear).")
+    loss: Loss = Field(Loss.CROSS_ENTROPY, title="Loss", description="Linear regression: squared or huber.")
+    seed: int | Literal["auto"] = Field(
+        DEFAULT_SEED,
+        title="Seed",
+        description="A whole number, or auto: derived from the run's scheduled date.",
+    )
+    device: Device = Field(Device.AUTO, title="Device")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_book(cls, values: Any) -> Any:
+        """Give every value that was left out the book's constant for that model."""
+        if not isinstance(values, dict):
+            return values
+        linear = values.get("model") == ModelName.LINEAR_REGRESSION
+        book = {"num_epochs": 3, "batch_size": 10, "lr": 0.03, "loss": Loss.SQUARED} if linear else {}
+        return book | {name: value for name, value in values.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _loss_fits_model(self) -> "Training":
+        linear = self.model is ModelName.LINEAR_REGRESSION
+        if linear == (self.loss is Loss.CROSS_ENTROPY):
+            fitting = "squared or huber" if linear else "cross-entropy"
+            raise ValueError(f"{self.model.value} is trained with {fitting}, not with {self.loss.value}")
+        return self
+
+    @model_validator(mode="after")
+    def _seed_fits_torch(self) -> "Training":
+        if isinstance(self.seed, int) and not 0 <= self.seed < 2**63:
+            raise ValueError("seed must be between 0 and 2**63 - 1")
+        return self
+
+    @property
+    def seed_number(self) -> int:
+        """The seed, once ``auto`` has been replaced by a date."""
+        if isinstance(self.seed, str):
+            raise ValueError("the seed is still 'auto'")
+        return self.seed
+
+
+class Gates(Frozen):
+    """Bounds that a candidate must keep to be published (the book's assertions by default)."""
+
+    max_train_loss: PositiveFloat = Field(0.5, title="Train loss below", description="Softmax regression.")
+    min_train_accuracy: Share = Field(0.7, title="Train accuracy above")
+    min_test_accuracy: Share = Field(0.7, title="Test accuracy above")
+    max_loss_ratio: float = Field(
+        1.05,
+        ge=1,
+        title="Test loss over closed form",
+        description="Linear regression: at most this many times as large.",
+    )
+    max_standardised_error: PositiveFloat = Field(
+        1e-3,
+        title="Error allowance",
+        description="Added to that bound: the loss of this error, in target deviations.",
+    )
+    max_parameter_error: PositiveFloat = Field(
+        0.02,
+        title="Parameter error",
+        description="Linear regression on synthetic data: distance from the truth.",
+    )
+    max_parity_error: PositiveFloat = Field(
+        1e-5, title="Parity", description="Largest difference between torch and onnxruntime (README, Gates)."
+    )
+
+
+class RetrainParameters(Frozen):
+    """Everything that one retrain needs to know."""
+
+    name: str = Field(
+        "",
+        pattern=r"^$|" + NAME_PATTERN,
+        title="Name",
+        description="The model is kept under it; empty: its own name.",
+    )
+    training: Training = Field(Training(), title="Training")
+    data: Data = Field(Data(), title="Data")
+    gates: Gates = Field(Gates(), title="Gates")
+    predict: bool = Field(True, title="Predict", description="Label the test split with the champion afterwards.")
+    force: bool = Field(False, title="Force", description="Recompute everything, even what an earlier run left.")
+
+    @property
+    def dataset(self) -> str:
+        """The dataset that the model learns from."""
+        return DATASETS[self.training.model]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_after_model(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("name"):
+            return values
+        training = values.get("training") or Training()
+        model = (
+            training.model if isinstance(training, Training) else training.get("model", ModelName.SOFTMAX_REGRESSION)
+        )
+        return values | {"name": str(model)}
+
+
+class PredictParameters(Frozen):
+    """Everything that one batch prediction needs to know."""
+
+    input: str | None = Field(
+        None, title="Input", description="A file; empty: the test split of the version's dataset."
+    )
+    name: str = Field(ModelName.SOFTMAX_REGRESSION.value, pattern=NAME_PATTERN, title="Model name")
+    version: int | None = Field(None, ge=1, title="Version", description="Empty: the champion.")
+    output: str | None = Field(None, title="Output folder", description="Empty: a folder in artifacts/predictions/.")
+    device: Device = Field(Device.AUTO, title="Device")
+    batch_size: int = Field(1024, ge=1, le=1_000_000, title="Batch size")
+    restart: bool = Field(False, title="Restart", description="Replace what another job left in the output folder.")

@@ -1,0 +1,107 @@
+"""The values that stages exchange: paths with digests and small records of numbers, never arrays."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """A frozen value that survives a trip through JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRef(Record):
+    """A file and the SHA-256 (hex) of its content."""
+
+    path: Path
+    sha256: str
+
+
+class RawDataset(Record):
+    """What ``download`` fetched. ``files`` is empty for data that is generated."""
+
+    name: str
+    source: str
+    files: dict[str, FileRef]
+
+
+class PreparedDataset(Record):
+    """Two splits in safetensors, ready to be read by memory map."""
+
+    name: str
+    digest: str
+    train: FileRef
+    test: FileRef
+    num_train: int
+    num_test: int
+    class_names: tuple[str, ...] = ()
+    input_shape: tuple[int, ...]
+    preprocessing: dict[str, Any]
+    true_parameters: tuple[float, ...] | None = None  # weights, then the bias: only synthetic data has them
+
+
+class Epoch(Record):
+    """One point of the learning curve. Losses are means over examples; accuracies are fractions."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float | None = None
+    test_loss: float
+    test_accuracy: float | None = None
+
+
+class TrainedModel(Record):
+    """The learned weights and the road to them."""
+
+    weights: FileRef
+    device: str
+    learning_curve: tuple[Epoch, ...]
+
+
+class GateVerdict(Record):
+    """One gate: what was measured, which bounds it had to keep, and whether it did."""
+
+    name: str
+    value: float
+    minimum: float | None = None
+    maximum: float | None = None
+    passed: bool
+    detail: str
+
+
+class Evaluation(Record):
+    """The metrics of a candidate and the verdict of every gate on them."""
+
+    metrics: dict[str, Any]
+    gates: tuple[GateVerdict, ...]
+
+
+class ExportedModel(Record):
+    """A self-contained ONNX file and the verdict on its parity with torch."""
+
+    onnx: FileRef
+    gates: tuple[GateVerdict, ...]
+
+
+class PublishedModel(Record):
+    """Where the model went. ``unchanged``: these very bytes were published before."""
+
+    outcome: Literal["published", "unchanged"]
+    name: str
+    version: int
+    model: FileRef
+
+
+class Prediction(Record):
+    """One finished batch prediction."""
+
+    path: Path
+    rows: int
+    name: str
+    version: int
+    model_sha256: str
+    provider: str
+    accuracy: float | None = None
+    picture: Path | None = None

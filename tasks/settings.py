@@ -1,0 +1,15 @@
+"""What differs from machine to machine: ``GRADMILL_*`` environment variables."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read anew at each use, so that a test or the command line may set the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="GRADMILL_", frozen=True, env_ignore_empty=True)
+
+    artifacts: Path = Field(Path("artifacts"), description="where everything that runs produce is kept")
+    fashion_mnist_dir: Path | None = Field(None, description="a folder with the four Fashion-MNIST IDX files")

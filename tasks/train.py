@@ -1,0 +1,131 @@
+"""Stage 3: learn the weights, with the whole split resident on the device."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import safetensors.torch
+import torch
+from rich.progress import MofNCompleteColumn, TextColumn
+
+from tasks import atomic, devices, figures, progress
+from tasks.errors import TrainingDiverged
+from tasks.networks.linear_concise import LinearRegressionConcise
+from tasks.networks.linear_scratch import LinearRegressionScratch
+from tasks.networks.sgd import SGD
+from tasks.networks.softmax_concise import SoftmaxRegressionConcise
+from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
+from tasks.networks.training import Network, Optimizer
+from tasks.networks.training import train as train_epochs
+from tasks.parameters import Device, Implementation, ModelName, Training
+from tasks.records import Epoch, PreparedDataset, TrainedModel
+from tasks.run_folder import RunFolder
+from tasks.splits import load_split
+from tasks.stage import stage
+
+LINES_PER_RUN = 10  # of the learning curve in the log, however many epochs there are
+
+
+@stage()
+def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> TrainedModel:
+    """Train one of the four systems; write ``weights.safetensors`` and the learning curve into the run's folder.
+
+    Raises:
+        TrainingDiverged: the loss is not finite.
+        DeviceMissing: CUDA was asked for and is not there.
+    """
+    device = resolve_device(training.device)
+    with one_thread():
+        generator = torch.Generator().manual_seed(training.seed_number)
+        net, optimizer = build(training, prepared, generator, device)
+        train_split, test_split = (load_split(file).to(device) for file in (prepared.train, prepared.test))
+        epochs = train_epochs(
+            net, optimizer, train_split, test_split, training.num_epochs, training.batch_size, generator
+        )
+        curve = tuple(_watch(epochs, training))
+    weights = {name: tensor.cpu().contiguous() for name, tensor in net.weights().items()}
+    reference = atomic.write_bytes(run.file("weights.safetensors"), safetensors.torch.save(weights))
+    atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve])
+    figures.learning_curve(curve, run.file("learning-curve.png"))
+    return TrainedModel(weights=reference, device=describe(device), learning_curve=curve)
+
+
+def build(
+    training: Training, prepared: PreparedDataset, generator: torch.Generator, device: torch.device
+) -> tuple[Network, Optimizer]:
+    """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
+    num_inputs = math.prod(prepared.input_shape)
+    scratch = training.implementation is Implementation.SCRATCH
+    net: Any
+    if training.model is ModelName.LINEAR_REGRESSION:
+        linear = LinearRegressionScratch if scratch else LinearRegressionConcise
+        net = linear(num_inputs, training.loss.value, generator)
+    else:
+        softmax = SoftmaxRegressionScratch if scratch else SoftmaxRegressionConcise
+        net = softmax(num_inputs, len(prepared.class_names), generator)
+    net.to(device)
+    sgd = SGD if scratch else torch.optim.SGD
+    return net, sgd(net.parameters(), lr=training.lr)
+
+
+def _watch(epochs: Iterator[tuple[dict[str, float], dict[str, float]]], training: Training) -> Iterator[Epoch]:
+    """Turn measurements into points of the curve, show them, and stop when the loss is no longer a number."""
+    every = math.ceil(training.num_epochs / LINES_PER_RUN)
+    with progress.bar(MofNCompleteColumn(), TextColumn("{task.fields[curve]}")) as bar:
+        shown = bar.add_task("train", total=training.num_epochs, curve="")
+        for number, (on_train, on_test) in enumerate(epochs, start=1):
+            if not math.isfinite(on_train["loss"] + on_test["loss"]):
+                raise TrainingDiverged(
+                    f"train loss {on_train['loss']}, test loss {on_test['loss']} in epoch {number} at lr {training.lr}",
+                    "finite losses",
+                    "use a smaller --lr",
+                )
+            point = Epoch(
+                epoch=number,
+                train_loss=on_train["loss"],
+                train_accuracy=on_train.get("accuracy"),
+                test_loss=on_test["loss"],
+                test_accuracy=on_test.get("accuracy"),
+            )
+            bar.update(shown, advance=1, curve=_sentence(point))
+            if number % every == 0 or number == training.num_epochs:
+                print(f"epoch {number}/{training.num_epochs}: {_sentence(point)}")
+            yield point
+
+
+def _sentence(point: Epoch) -> str:
+    if point.train_accuracy is None or point.test_accuracy is None:
+        return f"train loss {point.train_loss:.3g}, test loss {point.test_loss:.3g}"
+    return (
+        f"train loss {point.train_loss:.3f}, train accuracy {point.train_accuracy:.3f}, "
+        f"test accuracy {point.test_accuracy:.3f}"
+    )
+
+
+def resolve_device(device: Device) -> torch.device:
+    """The device to train on.
+
+    Raises:
+        DeviceMissing: CUDA was asked for and torch cannot use it.
+    """
+    available = device is not Device.CPU and torch.cuda.is_available()
+    if device is Device.CUDA and not available:
+        raise devices.missing(devices.cuda_fault() or f"torch {torch.__version__} cannot use the GPU")
+    return torch.device("cuda" if available else "cpu")
+
+
+def describe(device: torch.device) -> str:
+    """``cpu``, or ``cuda`` with the card's name."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Networks of this size train fastest on one thread (README, Speed)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -79,7 +79,7 @@ class Training(Frozen):
 
     model: ModelName = Field(ModelName.SOFTMAX_REGRESSION, title="Model")
     implementation: Implementation = Field(Implementation.CONCISE, title="Implementation")
-    num_epochs: int = Field(10, ge=1, le=10_000, title="Epochs", description="The book: 10 (softmax), 3 (linear).")
+    num_epochs: int = Field(10, ge=1, le=10_000, title="Epochs", description="The book: 10 (softmax), 3 (linear); Huber: 5.")
     batch_size: int = Field(
         256, ge=1, le=1_000_000, title="Batch size", description="The book: 256 (softmax), 10 (linear)."
     )
@@ -98,8 +98,11 @@ class Training(Frozen):
         """Give every value that was left out the book's constant for that model."""
         if not isinstance(values, dict):
             return values
-        linear = values.get("model") == ModelName.LINEAR_REGRESSION
-        book = {"num_epochs": 3, "batch_size": 10, "lr": 0.03, "loss": Loss.SQUARED} if linear else {}
+        book: dict[str, Any] = {}
+        if values.get("model") == ModelName.LINEAR_REGRESSION:
+            # Huber's gradient is bounded, so it takes longer to come from the start, far off, to the minimum.
+            num_epochs = 5 if values.get("loss") == Loss.HUBER else 3
+            book = {"num_epochs": num_epochs, "batch_size": 10, "lr": 0.03, "loss": Loss.SQUARED}
         return book | {name: value for name, value in values.items() if value is not None}
 
     @model_validator(mode="after")

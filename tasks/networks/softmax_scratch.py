@@ -6,21 +6,24 @@ from torch import Tensor
 from tasks.networks import metrics
 
 
-def log_sum_exp(o: Tensor) -> Tensor:
-    """``log(sum(exp(o)))`` of each row ``(n,)``, finite for any finite scores (section 3.7.2)."""
-    largest = o.max(dim=1, keepdim=True).values
-    return (o - largest).exp().sum(dim=1).log() + largest.squeeze(1)
+def shifted(o: Tensor) -> Tensor:
+    """Scores less each row's maximum: softmax does not see the difference, and ``exp`` cannot overflow."""
+    return o - o.max(dim=1, keepdim=True).values
 
 
 def softmax(o: Tensor) -> Tensor:
-    """Probabilities ``(n, classes)``; each row's maximum is subtracted first, so that nothing overflows."""
-    exponentials = (o - o.max(dim=1, keepdim=True).values).exp()
+    """Probabilities ``(n, classes)``, for any finite scores."""
+    exponentials = shifted(o).exp()
     return exponentials / exponentials.sum(dim=1, keepdim=True)
 
 
 def cross_entropy(o: Tensor, y: Tensor) -> Tensor:
-    """Surprisal of each label in nats ``(n,)``, from scores: no logarithm of a vanished probability."""
-    return log_sum_exp(o) - o[torch.arange(len(y)), y]
+    """Surprisal of each label in nats ``(n,)``, by log-sum-exp of the scores (section 3.7.2).
+
+    The logarithm of a probability that has vanished is never taken.
+    """
+    o = shifted(o)
+    return o.exp().sum(dim=1).log() - o[torch.arange(len(y)), y]
 
 
 class SoftmaxRegressionScratch:

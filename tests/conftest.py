@@ -1,0 +1,119 @@
+"""What tests share: an artifacts folder of their own, the real data, and one Prefect server for all."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from flows.report import RetrainReport
+    from tasks.records import PreparedDataset
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _prefect_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the tests out of the user's Prefect; set before anything imports it."""
+    os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
+    os.environ["DO_NOT_TRACK"] = "1"
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    for name in ("PREFECT_API_URL", "PREFECT_PROFILE"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty artifacts folder."""
+    folder = tmp_path / "artifacts"
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(folder))
+    monkeypatch.delenv("GRADMILL_FASHION_MNIST_DIR", raising=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the four real IDX files, downloaded once into the checkout's own cache."""
+    from tasks import fashion_mnist
+    from tasks.download import fetch
+    from tasks.download.sources import Debian, Mirrors
+
+    folder = tmp_path_factory.mktemp("fashion-mnist")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADMILL_ARTIFACTS", str(REPOSITORY / "artifacts"))
+        raw = fetch([Mirrors(), Debian()])
+    for file in fashion_mnist.FILES:
+        (folder / file.name).symlink_to(raw.files[file.name].path)
+    return folder
+
+
+@pytest.fixture
+def fashion_mnist(fashion_mnist_files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same folder, named as the user's own: nothing in the test touches the network."""
+    monkeypatch.setenv("GRADMILL_FASHION_MNIST_DIR", str(fashion_mnist_files))
+    return fashion_mnist_files
+
+
+@pytest.fixture(scope="session")
+def server(_prefect_home: None) -> Iterator[str]:
+    """The address of a real Prefect server, for child processes."""
+    from flows.temporary_server import TemporaryServer
+
+    running = TemporaryServer()
+    yield running.wait()
+    running.stop()
+
+
+@pytest.fixture
+def prefect_api(server: str) -> Iterator[str]:
+    """The same server, for flows in this process."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pipeline(server: str, fashion_mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) -> "Pipeline":
+    """Real retrains through the real Prefect engine, each run once however many tests look at it."""
+    return Pipeline(server, fashion_mnist_files, tmp_path_factory.mktemp("pipeline"))
+
+
+class Pipeline:
+    """``report(model, implementation)`` of retrains with default parameters, all into one artifacts folder."""
+
+    def __init__(self, server: str, fashion_mnist: Path, artifacts: Path) -> None:
+        self.server, self.fashion_mnist, self.artifacts = server, fashion_mnist, artifacts
+        self._reports: dict[str, RetrainReport] = {}
+
+    def report(self, model: str, implementation: str = "concise", **training: object) -> "RetrainReport":
+        from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+        from flows.retrain import retrain
+        from tasks.parameters import RetrainParameters
+
+        name = "-".join([model, implementation, *map(str, training.values())])
+        if name not in self._reports:
+            document = {"name": name, "training": {"model": model, "implementation": implementation, **training}}
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("GRADMILL_ARTIFACTS", str(self.artifacts))
+                patch.setenv("GRADMILL_FASHION_MNIST_DIR", str(self.fashion_mnist))
+                with temporary_settings({PREFECT_API_URL: self.server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+                    self._reports[name] = retrain(RetrainParameters.model_validate(document))
+        return self._reports[name]
+
+    def prepared(self, report: "RetrainReport") -> "PreparedDataset":
+        """The dataset that a reported run trained on."""
+        from tasks.records import PreparedDataset
+        from tasks.run_folder import RunFolder
+
+        return PreparedDataset.model_validate(RunFolder(path=Path(report.run)).read()["stages"]["preprocess"])
+
+
+@pytest.fixture
+def in_pipeline(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """The pipeline, with its artifacts folder as this test's own (to be read, not changed)."""
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
+    return pipeline

@@ -1,0 +1,92 @@
+"""The IDX reader against torchvision's, and against damage."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torchvision.datasets import mnist
+
+from tasks import idx
+from tasks.errors import DataError
+
+
+def images_file(path: Path, images: np.ndarray) -> Path:
+    path.write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, *images.shape) + images.tobytes())
+    return path
+
+
+def labels_file(path: Path, labels: list[int]) -> Path:
+    path.write_bytes(struct.pack(">4BI", 0, 0, 8, 1, len(labels)) + bytes(labels))
+    return path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return images_file(tmp_path / "images", np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3))
+
+
+def test_real_test_split_reads_as_torchvision_reads_it(fashion_mnist_files: Path) -> None:
+    images, labels = fashion_mnist_files / "t10k-images-idx3-ubyte", fashion_mnist_files / "t10k-labels-idx1-ubyte"
+    np.testing.assert_array_equal(idx.read_images(images), mnist.read_image_file(str(images)))
+    np.testing.assert_array_equal(idx.read_labels(labels, 10), mnist.read_label_file(str(labels)))
+
+
+def test_gzip_reads_as_the_plain_file(small: Path) -> None:
+    packed = small.with_suffix(".gz")
+    packed.write_bytes(gzip.compress(small.read_bytes()))
+    np.testing.assert_array_equal(idx.read_images(packed), idx.read_images(small))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(kept=st.integers(0, 75))
+def test_every_truncation_is_found(small: Path, kept: int) -> None:
+    cut = small.with_name("cut")
+    cut.write_bytes(small.read_bytes()[:kept])
+    with pytest.raises(DataError):
+        idx.read_images(cut)
+
+
+def test_surplus_bytes_are_found(small: Path) -> None:
+    small.write_bytes(small.read_bytes() + b"\0")
+    with pytest.raises(DataError, match="more bytes"):
+        idx.read_images(small)
+
+
+@pytest.mark.parametrize("damage", [b"\x1f\x8b" + b"junk" * 9, gzip.compress(b"\0\0\x08\x03" * 99)[:-20]])
+def test_damaged_gzip_is_an_error_of_the_data(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "x.gz").write_bytes(damage)
+    with pytest.raises(DataError):
+        idx.read_images(tmp_path / "x.gz")
+
+
+def test_swapped_files_are_named(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="file of labels"):
+        idx.read_labels(small, 10)
+    with pytest.raises(DataError, match="file of images"):
+        idx.read_images(labels_file(tmp_path / "labels", [1, 2]))
+
+
+def test_label_out_of_range_is_named_with_its_row(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="label 10 at row 2"):
+        idx.read_labels(labels_file(tmp_path / "labels", [0, 9, 10, 3]), 10)
+
+
+def test_decompression_is_bounded(tmp_path: Path) -> None:
+    """A gigabyte of zeros behind a header that promises one small image is read no further than that image."""
+    bomb = tmp_path / "bomb.gz"
+    with gzip.open(bomb, "wb", compresslevel=1) as stream:
+        stream.write(struct.pack(">4B3I", 0, 0, 8, 3, 1, 2, 2))
+        for _ in range(64):
+            stream.write(bytes(2**20))
+    assert len(idx.read_payload(bomb, 21)) == 21
+    with pytest.raises(DataError, match="more bytes"):
+        idx.read_images(bomb)
+
+
+def test_a_missing_file_is_an_error_of_the_data(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        idx.read_images(tmp_path / "nothing")

@@ -1,0 +1,303 @@
+"""Single stages at their edges, without Prefect."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+from conftest import REPOSITORY, Pipeline
+from tasks import artifact_paths, gates, model_store, splits
+from tasks.errors import DataError, DeviceMissing, GateFailed, TrainingDiverged, UsageError
+from tasks.evaluate import evaluate
+from tasks.export import export, parity
+from tasks.parameters import Data, Gates, Loss, PredictParameters, RetrainParameters, Training
+from tasks.predict import predict
+from tasks.preprocess import preprocess
+from tasks.publish import publish
+from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, RawDataset, TrainedModel
+from tasks.run_folder import RunFolder
+from tasks.train import train
+
+
+def plain(stage: Any) -> Any:
+    """The stage's function without Prefect, timing and notes."""
+    return stage.__wrapped__
+
+
+@pytest.fixture
+def run() -> RunFolder:
+    return RunFolder.open("test-run", {})
+
+
+@pytest.fixture
+def synthetic(run: RunFolder) -> PreparedDataset:
+    raw = RawDataset(name="synthetic-linear", source="generated", files={})
+    prepared: PreparedDataset = plain(preprocess)(run, raw, Data(), 0)
+    return prepared
+
+
+def linear(**options: Any) -> Training:
+    return Training.model_validate({"model": "linear-regression", **options})
+
+
+class Candidate:
+    """A linear model brought through the stages up to export, cheaply."""
+
+    def __init__(self, run: RunFolder, prepared: PreparedDataset, seed: int) -> None:
+        self.parameters = RetrainParameters.model_validate({"training": {"model": "linear-regression", "seed": seed}})
+        training, bounds = self.parameters.training, self.parameters.gates
+        self.run, self.prepared = run, prepared
+        self.trained: TrainedModel = plain(train)(run, prepared, training)
+        self.evaluated: Evaluation = plain(evaluate)(run, prepared, self.trained, bounds, Loss.SQUARED)
+        self.exported: ExportedModel = plain(export)(run, prepared, self.trained, training, bounds)
+
+    def publish(self) -> PublishedModel:
+        published: PublishedModel = plain(publish)(
+            self.run, self.parameters, self.prepared, self.trained, self.evaluated, self.exported
+        )
+        return published
+
+
+# Train
+
+
+def test_same_seed_same_bytes_and_another_seed_other_bytes(run: RunFolder, synthetic: PreparedDataset) -> None:
+    digests = [plain(train)(run, synthetic, linear(seed=seed)).weights.sha256 for seed in (1, 1, 2)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_divergence_names_epoch_loss_and_lr(run: RunFolder, synthetic: PreparedDataset) -> None:
+    with pytest.raises(TrainingDiverged, match=r"(inf|nan) in epoch 1 at lr 100") as caught:
+        plain(train)(run, synthetic, linear(lr=100))
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_cuda_asked_for_and_absent_is_exit_5(run: RunFolder, synthetic: PreparedDataset) -> None:
+    with pytest.raises(DeviceMissing) as caught:
+        plain(train)(run, synthetic, linear(device="cuda"))
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("implementation", ["scratch", "concise"])
+def test_softmax_regression_is_accurate_over_five_other_seeds(pipeline: Pipeline, implementation: str) -> None:
+    """Through the plain loop on the prepared splits; the default seed is tested end to end."""
+    from tasks.networks import training as loop
+    from tasks.train import build, one_thread
+
+    prepared = pipeline.prepared(pipeline.report("softmax-regression"))
+    train_split, test_split = splits.load_split(prepared.train), splits.load_split(prepared.test)
+    accuracies, losses = [], []
+    for seed in (1, 2, 3, 4, 5):
+        parameters = Training.model_validate({"implementation": implementation, "seed": seed})
+        generator = torch.Generator().manual_seed(seed)
+        net, optimizer = build(parameters, prepared, generator, torch.device("cpu"))
+        with one_thread():
+            *_, (on_train, on_test) = loop.train(
+                net, optimizer, train_split, test_split, parameters.num_epochs, parameters.batch_size, generator
+            )
+        accuracies.append(on_test["accuracy"])
+        losses.append(on_train["loss"])
+    assert min(accuracies) >= 0.80
+    assert np.median(accuracies) >= 0.825
+    assert losses == pytest.approx([0.447] * 5, abs=0.003)
+
+
+# Gates
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "passes"),
+    [
+        (0.7, {"above": 0.7}, False),
+        (0.7001, {"above": 0.7, "maximum": 1.0}, True),
+        (1.0, {"above": 0.7, "maximum": 1.0}, True),
+        (0.5, {"below": 0.5}, False),
+        (0.4999, {"below": 0.5}, True),
+        (float("nan"), {"maximum": 1.0}, False),
+        (float("inf"), {"above": 0.0}, False),
+    ],
+)
+def test_gates_have_the_books_strict_and_inclusive_bounds(value: float, bounds: dict[str, float], passes: bool) -> None:
+    assert gates.judge("gate", value, **bounds).passed is passes
+
+
+def test_a_refused_candidate_leaves_its_evidence(run: RunFolder, synthetic: PreparedDataset) -> None:
+    trained = plain(train)(run, synthetic, linear(num_epochs=1, lr=0.001))
+    with pytest.raises(GateFailed, match="test_loss") as caught:
+        plain(evaluate)(run, synthetic, trained, Gates(), Loss.SQUARED)
+    assert isinstance(caught.value, AssertionError)
+    evidence = json.loads(run.file("evaluation.json").read_text())
+    assert [gate["name"] for gate in evidence["gates"] if not gate["passed"]] == ["test_loss", "parameter_error"]
+    assert run.file("regression.png").is_file()
+
+
+def test_parity_gate_refuses_a_model_with_one_wrong_weight(run: RunFolder, synthetic: PreparedDataset) -> None:
+    candidate = Candidate(run, synthetic, seed=0)
+    from tasks.onnx_session import open_session
+    from tasks.parameters import Device
+
+    weights = safetensors.torch.load_file(candidate.trained.weights.path)
+    weights["W"][0] += 1e-4
+    test = splits.load_split(synthetic.test)
+    session = open_session(candidate.exported.onnx.path, Device.CPU)
+    (verdict,) = parity(session, splits.scores(weights, test), test, Gates().max_parity_error)
+    assert not verdict.passed
+
+
+# Export
+
+
+def test_export_in_another_process_gives_the_same_bytes(run: RunFolder, synthetic: PreparedDataset) -> None:
+    candidate = Candidate(run, synthetic, seed=0)
+    code = (
+        "import sys; from tasks.export import export; from tasks.records import *; from tasks.run_folder import RunFolder;"
+        "from tasks.parameters import *; run, prepared, trained, training = sys.argv[1:];"
+        "print(export.__wrapped__(RunFolder(path=run), PreparedDataset.model_validate_json(prepared),"
+        "TrainedModel.model_validate_json(trained), Training.model_validate_json(training), Gates()).onnx.sha256)"
+    )
+    arguments = [str(run.path / "elsewhere")]
+    arguments += [record.model_dump_json() for record in (synthetic, candidate.trained, candidate.parameters.training)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert done.stdout.split()[-1] == candidate.exported.onnx.sha256
+
+
+# Publish
+
+
+def test_versions_count_up_and_the_champion_follows(run: RunFolder, synthetic: PreparedDataset) -> None:
+    for number, seed in ((1, 0), (2, 1)):
+        published = Candidate(run, synthetic, seed).publish()
+        assert (published.version, published.outcome) == (number, "published")
+        pointer = model_store.champion("linear-regression")
+        assert pointer is not None
+        assert (pointer["version"], pointer["previous"]) == (number, number - 1 or None)
+        assert pointer["model_sha256"] == published.model.sha256
+    assert model_store.versions("linear-regression") == [1, 2]
+
+
+def test_a_byte_identical_candidate_publishes_nothing(run: RunFolder, synthetic: PreparedDataset) -> None:
+    first, again = Candidate(run, synthetic, 0).publish(), Candidate(run, synthetic, 0).publish()
+    assert (again.outcome, again.version, again.model) == ("unchanged", first.version, first.model)
+    assert model_store.versions("linear-regression") == [1]
+
+
+def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(
+    run: RunFolder, synthetic: PreparedDataset
+) -> None:
+    candidate = Candidate(run, synthetic, 0)
+    candidate.publish()
+    artifact_paths.champion("linear-regression").unlink()  # as if killed between the rename and the pointer
+    published = candidate.publish()
+    assert (published.outcome, published.version) == ("published", 1)
+    pointer = model_store.champion("linear-regression")
+    assert pointer is not None
+    assert pointer["version"] == 1
+
+
+def test_a_version_folder_verifies_with_sha256sum_and_is_read_only(run: RunFolder, synthetic: PreparedDataset) -> None:
+    published = Candidate(run, synthetic, 0).publish()
+    folder = published.model.path.parent
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
+    listed = {line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
+    assert listed == {path.name for path in folder.iterdir()} - {"SHA256SUMS"}
+    assert all(path.stat().st_mode & 0o222 == 0 for path in (folder, *folder.iterdir()))
+
+
+def test_what_a_killed_publication_left_is_swept(run: RunFolder, synthetic: PreparedDataset) -> None:
+    leftover = artifact_paths.model("linear-regression") / ".staging-dead"
+    leftover.mkdir(parents=True)
+    (leftover / "model.onnx").write_bytes(b"half")
+    Candidate(run, synthetic, 0).publish()
+    assert not leftover.exists()
+
+
+# Predict
+
+
+@pytest.fixture
+def published(run: RunFolder, synthetic: PreparedDataset) -> PublishedModel:
+    return Candidate(run, synthetic, 0).publish()
+
+
+def predict_rows(run: RunFolder, **options: Any) -> Any:
+    return plain(predict)(run, PredictParameters.model_validate({"name": "linear-regression", **options}))
+
+
+def test_npy_rows_are_predicted_in_order(run: RunFolder, published: PublishedModel, tmp_path: Path) -> None:
+    features = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", features)
+    done = predict_rows(run, input=str(tmp_path / "rows.npy"), batch_size=1000)
+    table = pq.read_table(done.path / "part-00000.parquet")
+    weights = safetensors.numpy.load_file(run.file("weights.safetensors"))
+    np.testing.assert_allclose(table["prediction"], (features @ weights["W"] + weights["b"])[:, 0], atol=1e-4)
+    assert table["row"].to_pylist() == list(range(2500))
+
+
+def test_the_same_job_again_writes_the_same_rows_into_the_same_folder(
+    run: RunFolder, published: PublishedModel
+) -> None:
+    first, second = predict_rows(run), predict_rows(run)
+    assert first.path == second.path
+    assert first.path.parent == artifact_paths.root() / "predictions"
+
+
+def test_an_output_folder_of_another_job_is_refused_unless_restarted(
+    run: RunFolder, published: PublishedModel, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "out")
+    predict_rows(run, output=output)
+    with pytest.raises(UsageError, match="holds"):
+        predict_rows(run, output=output, batch_size=7)
+    predict_rows(run, output=output, batch_size=7, restart=True)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    with pytest.raises(UsageError, match="holds something else"):
+        predict_rows(run, output=str(tmp_path / "precious"))
+
+
+@pytest.mark.parametrize(
+    ("filename", "content"),
+    [
+        ("text.txt", b"these are not images"),
+        ("empty.npy", b""),
+        ("pickled.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }" + b" " * 60),
+        ("broken.safetensors", b"\xff" * 40),
+    ],
+)
+def test_an_input_that_is_no_data_is_exit_4(
+    run: RunFolder, published: PublishedModel, tmp_path: Path, filename: str, content: bytes
+) -> None:
+    (tmp_path / filename).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        predict_rows(run, input=str(tmp_path / filename))
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    "rows", [np.zeros((3, 5), np.float32), np.zeros((3, 2), np.float64), np.zeros((0, 2), np.float32)]
+)
+def test_rows_that_do_not_fit_the_model_are_exit_4(
+    run: RunFolder, published: PublishedModel, tmp_path: Path, rows: np.ndarray
+) -> None:
+    np.save(tmp_path / "rows.npy", rows)
+    with pytest.raises(DataError, match=r"expected: float32 of shape \[rows, 2\]"):
+        predict_rows(run, input=str(tmp_path / "rows.npy"))
+
+
+def test_unknown_model_version_and_input_are_exit_2(run: RunFolder, published: PublishedModel) -> None:
+    for options in ({"name": "no-such"}, {"version": 7}, {"input": "/no/such/file"}):
+        with pytest.raises(UsageError) as caught:
+            predict_rows(run, **options)
+        assert caught.value.exit_code == 2

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tasks import artifact_paths, model_store
+from tasks import artifact_paths, devices, model_store
 from tasks.errors import EnvironmentProblem, GateFailed, GradmillError, UsageError
 from tasks.parameters import Device, Implementation, Loss, ModelName, PredictParameters, RetrainParameters
 
@@ -30,11 +31,15 @@ Parameters = TypeVar("Parameters", bound=BaseModel)
 
 CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # every fault in what was typed, old typer or new
 
-# Parameters by the option that sets them, for messages in the words of the command line.
+# The option that sets each parameter, and what it takes where pydantic's own words would not help.
 OPTIONS = {
-    "num_epochs": "--epochs", "batch_size": "--batch-size", "lr": "--lr", "loss": "--loss", "seed": "--seed",
-    "name": "--name", "version": "--version",
+    "num_epochs": "epochs", "batch_size": "batch-size", "lr": "lr", "loss": "loss", "seed": "seed", "name": "name",
+    "version": "version", "resize": "resize",
 }  # fmt: skip
+EXPECTED = {
+    "--name": "1 to 63 lower-case letters, digits and hyphens, no hyphen first",
+    "--seed": "a whole number from 0 to 2**63 - 1, or auto",
+}
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's own log.")]
@@ -90,8 +95,9 @@ def retrain(
     document = {
         "name": name or "", "training": training, "data": {"resize": resize}, "predict": not no_predict, "force": force
     }  # fmt: skip
-    parameters = _validated(RetrainParameters, document)
+    parameters = _validated(RetrainParameters, document, "retrain")
     _use(artifacts)
+    _require(parameters.training.device)
     from flows import display
 
     with display.compact(verbose):
@@ -171,9 +177,10 @@ def predict(
         "input": str(Path(input_path).absolute()) if input_path else None, "name": name, "version": version,
         "output": output, "device": device, "batch_size": batch_size, "restart": restart,
     }  # fmt: skip
-    parameters = _validated(PredictParameters, document)
+    parameters = _validated(PredictParameters, document, "predict")
     _use(artifacts)
-    model_store.resolve(parameters.name, parameters.version)  # before a server is started for nothing
+    model_store.resolve(parameters.name, parameters.version)
+    _require(parameters.device)
     from flows import display
 
     with display.compact(verbose):
@@ -250,16 +257,25 @@ def _use(artifacts: Path | None) -> None:
         os.environ["GRADMILL_ARTIFACTS"] = str(artifacts)
 
 
-def _validated(kind: type[Parameters], document: dict[str, Any]) -> Parameters:
+def _require(device: Device) -> None:
+    """Fail before a server is started for nothing: the device is missing, or artifacts/ cannot be written."""
+    devices.require(device)
+    with tempfile.TemporaryFile(dir=artifact_paths.make_root()):
+        pass
+
+
+def _validated(kind: type[Parameters], document: dict[str, Any], command: str) -> Parameters:
+    """The parameters, or the first fault in them in the words of the command line."""
     try:
         return kind.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        field = str(first["loc"][-1] if first["loc"] else "")
-        field = next((str(part) for part in first["loc"] if part in OPTIONS), field)
-        option = OPTIONS.get(field, f"--{field}" if field else "the parameters")
-        found = f"{option} {first['input']}" if field in OPTIONS or field == "resize" else str(option)
-        raise UsageError(found, first["msg"], "see gradmill --help") from error
+        option = next((f"--{OPTIONS.get(part, part)}" for part in reversed(first["loc"]) if part in OPTIONS), None)
+        expected = EXPECTED.get(
+            option or "", first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        )
+        found = f"{option} {first['input']}" if option else "options that do not go together"
+        raise UsageError(found, expected, f"see gradmill {command} --help") from error
 
 
 def _print_json(document: Any) -> None:
@@ -271,9 +287,9 @@ def run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
-    except KeyboardInterrupt:
-        raise
     except Exception as error:
+        if isinstance(error, CommandLineFault) and not str(error):  # no command at all: the help has been shown
+            return UsageError.exit_code
         if "--debug" in arguments:
             traceback.print_exc()
         return _report_fault(_as_gradmill_error(error), as_json="--json" in arguments)
@@ -284,7 +300,8 @@ def _as_gradmill_error(error: Exception) -> GradmillError:
     if isinstance(error, GradmillError):
         return error
     if isinstance(error, CommandLineFault):
-        return UsageError(str(error), "what gradmill --help describes", "run the command again with --help")
+        found = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
+        return UsageError(found, "a command as gradmill --help describes it", "run it again with --help")
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
         return EnvironmentProblem(

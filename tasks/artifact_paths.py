@@ -12,6 +12,12 @@ def root() -> Path:
     return Settings().artifacts.expanduser().absolute()
 
 
+def make_root() -> Path:
+    """The artifacts folder, made where it is missing."""
+    root().mkdir(parents=True, exist_ok=True)
+    return root()
+
+
 def dataset(name: str) -> Path:
     """The folder of one dataset: raw files and prepared splits."""
     return root() / "datasets" / name

@@ -79,13 +79,15 @@ class Training(Frozen):
 
     model: ModelName = Field(ModelName.SOFTMAX_REGRESSION, title="Model")
     implementation: Implementation = Field(Implementation.CONCISE, title="Implementation")
-    num_epochs: int = Field(10, ge=1, le=10_000, title="Epochs", description="The book: 10 (softmax), 3 (linear); Huber: 5.")
+    num_epochs: int = Field(
+        10, ge=1, le=10_000, title="Epochs", description="The book: 10 (softmax), 3 (linear); Huber: 5."
+    )
     batch_size: int = Field(
         256, ge=1, le=1_000_000, title="Batch size", description="The book: 256 (softmax), 10 (linear)."
     )
     lr: PositiveFloat = Field(0.1, title="Learning rate", description="The book: 0.1 (softmax), 0.03 (linear).")
     loss: Loss = Field(Loss.CROSS_ENTROPY, title="Loss", description="Linear regression: squared or huber.")
-    seed: int | Literal["auto"] = Field(
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | Literal["auto"] = Field(
         DEFAULT_SEED,
         title="Seed",
         description="A whole number, or auto: derived from the run's scheduled date.",
@@ -111,12 +113,6 @@ class Training(Frozen):
         if linear == (self.loss is Loss.CROSS_ENTROPY):
             fitting = "squared or huber" if linear else "cross-entropy"
             raise ValueError(f"{self.model.value} is trained with {fitting}, not with {self.loss.value}")
-        return self
-
-    @model_validator(mode="after")
-    def _seed_fits_torch(self) -> "Training":
-        if isinstance(self.seed, int) and not 0 <= self.seed < 2**63:
-            raise ValueError("seed must be between 0 and 2**63 - 1")
         return self
 
     @property

@@ -19,6 +19,7 @@ def _prefect_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the tests out of the user's Prefect; set before anything imports it."""
     os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
     os.environ["DO_NOT_TRACK"] = "1"
+    os.environ["OMP_NUM_THREADS"] = "1"  # two workers share two cores; idle threads that spin would cost them minutes
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     for name in ("PREFECT_API_URL", "PREFECT_PROFILE"):
         os.environ.pop(name, None)

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Mirror:
         mirror = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802  (the library's name)
+            def do_GET(self) -> None:
                 name = self.path.rsplit("/", 1)[-1]
                 mirror.requests.append(name)
                 body = mirror.answer(name)
@@ -206,6 +207,41 @@ def test_torchvisions_mirrors_are_its_own_list() -> None:
 
     assert Mirrors().urls == FashionMNIST.mirrors
     assert {file.name for file in REAL_FILES} == {name.removesuffix(".gz") for name, _ in FashionMNIST.resources}
+
+
+@pytest.mark.slow
+def test_the_stage_tries_again_when_nothing_answers_and_only_then(
+    prefect_api: str, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the real engine, with its real delays of 2 and 8 seconds."""
+    import prefect
+
+    import tasks.download as stage
+    from tasks.run_folder import RunFolder
+
+    @prefect.flow
+    def only_download() -> None:
+        stage.download(RunFolder.open("test-run", {}), "fashion-mnist")
+
+    attempts: list[float] = []
+
+    class Down(Mirrors):
+        def fetch(self, wanted: list[IdxFile], scratch: Path) -> dict[str, Path]:
+            attempts.append(time.monotonic())
+            return super().fetch(wanted, scratch)
+
+    monkeypatch.setattr(stage, "Mirrors", lambda: Down([refused_port()]))
+    monkeypatch.setattr(stage, "Debian", lambda: Down([refused_port()]))
+    with pytest.raises(SourceUnreachable):
+        only_download()
+    assert len(attempts) == 3 * 2
+    assert attempts[-1] - attempts[0] >= 10
+    attempts.clear()
+    mirror.answer = lambda name: gzip.compress(b"wrong")
+    monkeypatch.setattr(stage, "Mirrors", lambda: Down([mirror.url]))
+    with pytest.raises(DataError, match="SHA-256"):
+        only_download()
+    assert len(attempts) == 2, "fetched once again after the first wrong digest, then given up"
 
 
 REAL_FILES = fashion_mnist.FILES

@@ -56,7 +56,9 @@ def test_surplus_bytes_are_found(small: Path) -> None:
         idx.read_images(small)
 
 
-@pytest.mark.parametrize("damage", [b"\x1f\x8b" + b"junk" * 9, gzip.compress(b"\0\0\x08\x03" * 99)[:-20]])
+@pytest.mark.parametrize(
+    "damage", [b"\x1f\x8b" + b"junk" * 9, gzip.compress(b"\0\0\x08\x03" * 99)[:-20]], ids=["junk", "cut"]
+)
 def test_damaged_gzip_is_an_error_of_the_data(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "x.gz").write_bytes(damage)
     with pytest.raises(DataError):

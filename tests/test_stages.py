@@ -49,7 +49,7 @@ def linear(**options: Any) -> Training:
 
 
 class Candidate:
-    """A linear model brought through the stages up to export, cheaply."""
+    """A linear model brought through the stages up to export, to be published into any artifacts folder."""
 
     def __init__(self, run: RunFolder, prepared: PreparedDataset, seed: int) -> None:
         self.parameters = RetrainParameters.model_validate({"training": {"model": "linear-regression", "seed": seed}})
@@ -64,6 +64,19 @@ class Candidate:
             self.run, self.parameters, self.prepared, self.trained, self.evaluated, self.exported
         )
         return published
+
+
+@pytest.fixture(scope="session")
+def candidates(tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
+    """Three candidates that differ in their seed, made once: exporting takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADMILL_ARTIFACTS", str(tmp_path_factory.mktemp("candidates")))
+        raw = RawDataset(name="synthetic-linear", source="generated", files={})
+        made = []
+        for seed in range(3):
+            run = RunFolder.open(f"candidate-{seed}", {})
+            made.append(Candidate(run, plain(preprocess)(run, raw, Data(), 0), seed))
+    return made
 
 
 # Train
@@ -127,7 +140,7 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(pipeline: Pipeline
         (float("inf"), {"above": 0.0}, False),
     ],
 )
-def test_gates_have_the_books_strict_and_inclusive_bounds(value: float, bounds: dict[str, float], passes: bool) -> None:
+def test_gates_have_the_books_strict_and_inclusive_bounds(value: float, bounds: Any, passes: bool) -> None:
     assert gates.judge("gate", value, **bounds).passed is passes
 
 
@@ -141,14 +154,14 @@ def test_a_refused_candidate_leaves_its_evidence(run: RunFolder, synthetic: Prep
     assert run.file("regression.png").is_file()
 
 
-def test_parity_gate_refuses_a_model_with_one_wrong_weight(run: RunFolder, synthetic: PreparedDataset) -> None:
-    candidate = Candidate(run, synthetic, seed=0)
+def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Candidate]) -> None:
+    candidate = candidates[0]
     from tasks.onnx_session import open_session
     from tasks.parameters import Device
 
     weights = safetensors.torch.load_file(candidate.trained.weights.path)
     weights["W"][0] += 1e-4
-    test = splits.load_split(synthetic.test)
+    test = splits.load_split(candidate.prepared.test)
     session = open_session(candidate.exported.onnx.path, Device.CPU)
     (verdict,) = parity(session, splits.scores(weights, test), test, Gates().max_parity_error)
     assert not verdict.passed
@@ -157,16 +170,19 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(run: RunFolder, synth
 # Export
 
 
-def test_export_in_another_process_gives_the_same_bytes(run: RunFolder, synthetic: PreparedDataset) -> None:
-    candidate = Candidate(run, synthetic, seed=0)
+def test_export_in_another_process_gives_the_same_bytes(candidates: list[Candidate], tmp_path: Path) -> None:
+    candidate = candidates[0]
     code = (
-        "import sys; from tasks.export import export; from tasks.records import *; from tasks.run_folder import RunFolder;"
+        "import sys; from tasks.export import export; from tasks.records import *;"
+        "from tasks.run_folder import RunFolder;"
         "from tasks.parameters import *; run, prepared, trained, training = sys.argv[1:];"
         "print(export.__wrapped__(RunFolder(path=run), PreparedDataset.model_validate_json(prepared),"
         "TrainedModel.model_validate_json(trained), Training.model_validate_json(training), Gates()).onnx.sha256)"
     )
-    arguments = [str(run.path / "elsewhere")]
-    arguments += [record.model_dump_json() for record in (synthetic, candidate.trained, candidate.parameters.training)]
+    arguments = [str(tmp_path / "elsewhere")]
+    arguments += [
+        record.model_dump_json() for record in (candidate.prepared, candidate.trained, candidate.parameters.training)
+    ]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=REPOSITORY
     )
@@ -176,9 +192,9 @@ def test_export_in_another_process_gives_the_same_bytes(run: RunFolder, syntheti
 # Publish
 
 
-def test_versions_count_up_and_the_champion_follows(run: RunFolder, synthetic: PreparedDataset) -> None:
+def test_versions_count_up_and_the_champion_follows(candidates: list[Candidate]) -> None:
     for number, seed in ((1, 0), (2, 1)):
-        published = Candidate(run, synthetic, seed).publish()
+        published = candidates[seed].publish()
         assert (published.version, published.outcome) == (number, "published")
         pointer = model_store.champion("linear-regression")
         assert pointer is not None
@@ -187,16 +203,14 @@ def test_versions_count_up_and_the_champion_follows(run: RunFolder, synthetic: P
     assert model_store.versions("linear-regression") == [1, 2]
 
 
-def test_a_byte_identical_candidate_publishes_nothing(run: RunFolder, synthetic: PreparedDataset) -> None:
-    first, again = Candidate(run, synthetic, 0).publish(), Candidate(run, synthetic, 0).publish()
+def test_a_byte_identical_candidate_publishes_nothing(candidates: list[Candidate]) -> None:
+    first, again = candidates[0].publish(), candidates[0].publish()
     assert (again.outcome, again.version, again.model) == ("unchanged", first.version, first.model)
     assert model_store.versions("linear-regression") == [1]
 
 
-def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(
-    run: RunFolder, synthetic: PreparedDataset
-) -> None:
-    candidate = Candidate(run, synthetic, 0)
+def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(candidates: list[Candidate]) -> None:
+    candidate = candidates[0]
     candidate.publish()
     artifact_paths.champion("linear-regression").unlink()  # as if killed between the rename and the pointer
     published = candidate.publish()
@@ -206,8 +220,8 @@ def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(
     assert pointer["version"] == 1
 
 
-def test_a_version_folder_verifies_with_sha256sum_and_is_read_only(run: RunFolder, synthetic: PreparedDataset) -> None:
-    published = Candidate(run, synthetic, 0).publish()
+def test_a_version_folder_verifies_with_sha256sum_and_is_read_only(candidates: list[Candidate]) -> None:
+    published = candidates[0].publish()
     folder = published.model.path.parent
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
     listed = {line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
@@ -215,11 +229,11 @@ def test_a_version_folder_verifies_with_sha256sum_and_is_read_only(run: RunFolde
     assert all(path.stat().st_mode & 0o222 == 0 for path in (folder, *folder.iterdir()))
 
 
-def test_what_a_killed_publication_left_is_swept(run: RunFolder, synthetic: PreparedDataset) -> None:
+def test_what_a_killed_publication_left_is_swept(candidates: list[Candidate]) -> None:
     leftover = artifact_paths.model("linear-regression") / ".staging-dead"
     leftover.mkdir(parents=True)
     (leftover / "model.onnx").write_bytes(b"half")
-    Candidate(run, synthetic, 0).publish()
+    candidates[0].publish()
     assert not leftover.exists()
 
 
@@ -227,20 +241,22 @@ def test_what_a_killed_publication_left_is_swept(run: RunFolder, synthetic: Prep
 
 
 @pytest.fixture
-def published(run: RunFolder, synthetic: PreparedDataset) -> PublishedModel:
-    return Candidate(run, synthetic, 0).publish()
+def published(candidates: list[Candidate]) -> PublishedModel:
+    return candidates[0].publish()
 
 
 def predict_rows(run: RunFolder, **options: Any) -> Any:
     return plain(predict)(run, PredictParameters.model_validate({"name": "linear-regression", **options}))
 
 
-def test_npy_rows_are_predicted_in_order(run: RunFolder, published: PublishedModel, tmp_path: Path) -> None:
+def test_npy_rows_are_predicted_in_order(
+    run: RunFolder, published: PublishedModel, candidates: list[Candidate], tmp_path: Path
+) -> None:
     features = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
     np.save(tmp_path / "rows.npy", features)
     done = predict_rows(run, input=str(tmp_path / "rows.npy"), batch_size=1000)
     table = pq.read_table(done.path / "part-00000.parquet")
-    weights = safetensors.numpy.load_file(run.file("weights.safetensors"))
+    weights = safetensors.numpy.load_file(candidates[0].trained.weights.path)
     np.testing.assert_allclose(table["prediction"], (features @ weights["W"] + weights["b"])[:, 0], atol=1e-4)
     assert table["row"].to_pylist() == list(range(2500))
 

@@ -13,9 +13,9 @@ from tasks.settings import Settings
 from tasks.stage import stage
 
 
-async def _nothing_answered(task: Any, task_run: Any, state: Any) -> bool:
+def _nothing_answered(task: Any, task_run: Any, state: Any) -> bool:
     """Retry what may pass; a wrong digest stays wrong."""
-    return isinstance(await state.result(raise_on_failure=False), SourceUnreachable)
+    return isinstance(state.result(raise_on_failure=False), SourceUnreachable)
 
 
 @stage(retries=2, retry_delay_seconds=[2, 8], retry_condition_fn=_nothing_answered)

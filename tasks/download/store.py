@@ -1,6 +1,8 @@
 """Raw files on disk: unpacked, verified, renamed into place, and never half there."""
 
+import errno
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from tasks.fashion_mnist import IdxFile
 from tasks.parameters import FASHION_MNIST
 from tasks.records import FileRef
 
+SPACE_NEEDED = 200 * 2**20  # bytes: the archives (31 MB), the same unpacked, the payloads (55 MB) and apt's lists
 SCRATCH_PREFIX = ".scratch-"
 
 
@@ -47,7 +50,10 @@ def fill(source: Source, missing: list[IdxFile], folder: Path) -> None:
 
     Raises:
         DataError: a file failed twice (a user's own folder: once).
+        OSError: the disk is too full; found out first, since apt would report it as a fault of the network.
     """
+    if shutil.disk_usage(folder).free < SPACE_NEEDED:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
     failed = _fill_once(source, missing, folder)
     if failed and not isinstance(source, Directory):
         failed = _fill_once(source, list(failed), folder)

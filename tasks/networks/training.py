@@ -17,7 +17,9 @@ from torch import Tensor
 class Network(Protocol):
     """What the loop needs of a network; its four implementations say more."""
 
-    measure: Callable[[Tensor, Tensor], dict[str, float]]
+    @property
+    def measure(self) -> Callable[[Tensor, Tensor], dict[str, float]]:
+        """What is reported of outputs and truth."""
 
     def __call__(self, X: Tensor) -> Tensor:
         """Outputs for a minibatch."""

@@ -1,0 +1,227 @@
+"""The command line from outside: exit codes, messages, JSON, Ctrl-C. Every command is a real child process."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from conftest import Pipeline
+from tasks.fashion_mnist import FILES
+
+GRADMILL = str(Path(sys.executable).with_name("gradmill"))
+
+
+def gradmill(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([GRADMILL, *arguments], capture_output=True, text=True, timeout=timeout)
+
+
+def assert_clear(done: subprocess.CompletedProcess[str], exit_code: int) -> None:
+    """One to three lines that say what was found, what was expected and what to do; never a traceback."""
+    message = done.stderr[done.stderr.index("gradmill: ") :].strip().splitlines()
+    assert done.returncode == exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(message) == 3
+    assert message[1].startswith("expected: ")
+    assert message[2].startswith("to do: ")
+
+
+@pytest.fixture
+def on_server(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let child processes use the tests' server: no start-up of their own."""
+    monkeypatch.setenv("PREFECT_API_URL", server)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "retrain nonsense",
+        "retrain --implementation magic",
+        "retrain --name ../x",
+        "retrain --name UPPER",
+        "retrain --epochs 0",
+        "retrain --epochs -1",
+        "retrain --epochs abc",
+        "retrain --epochs 1e99",
+        "retrain --lr nan",
+        "retrain --lr inf",
+        "retrain --lr 0",
+        "retrain --batch-size 0",
+        "retrain --seed x",
+        "retrain --loss huber",
+        "retrain --nonsense",
+        "predict",
+        "predict --name ../x",
+        "predict --version 0",
+        "models no-such-model",
+        "nonsense",
+    ],
+)
+def test_a_wrong_command_is_exit_2_and_leaves_nothing(arguments: str, artifacts: Path) -> None:
+    assert_clear(gradmill(*arguments.split()), 2)
+    assert not artifacts.exists()
+
+
+def test_an_error_is_json_on_stdout_when_json_is_asked_for() -> None:
+    done = gradmill("retrain", "--epochs", "0", "--json")
+    error = json.loads(done.stdout)["error"]
+    assert set(error) == {"exit_code", "found", "expected", "action"}
+    assert error["exit_code"] == done.returncode == 2
+    assert error["found"] == "--epochs 0"
+
+
+@pytest.mark.skipif(Path("/proc/driver/nvidia/version").exists(), reason="this machine has an NVIDIA driver")
+@pytest.mark.parametrize("command", ["retrain", "predict"])
+def test_a_device_that_is_not_there_is_exit_5(command: str, on_server: None, in_pipeline: Pipeline) -> None:
+    in_pipeline.report("softmax-regression")
+    name = ["--name", "softmax-regression-concise"] if command == "predict" else []
+    assert_clear(gradmill(command, *name, "--device", "cuda"), 5)
+
+
+def test_an_unwritable_artifacts_folder_is_exit_1(on_server: None) -> None:
+    assert_clear(gradmill("retrain", "--artifacts", "/proc/nowhere"), 1)
+
+
+def test_a_prefect_server_that_does_not_answer_is_exit_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    assert_clear(gradmill("retrain"), 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_is_exit_1_and_a_second_run_works(on_server: None, fashion_mnist: Path, tmp_path: Path) -> None:
+    """90 MB are enough for the raw files (55 MB), but not for the prepared splits too."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", disk], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    arguments = ("retrain", "--epochs", "5", "--no-predict", "--artifacts", str(disk / "artifacts"), "--json")
+    try:
+        raw = disk / "artifacts" / "datasets" / "fashion-mnist" / "raw"
+        raw.mkdir(parents=True)
+        for file in FILES:
+            shutil.copyfile(fashion_mnist / file.name, raw / f"{file.name}.{file.sha256[:16]}")
+        os.environ.pop("GRADMILL_FASHION_MNIST_DIR")  # monkeypatch restores it
+        done = gradmill(*arguments)
+        assert json.loads(done.stdout)["error"]["exit_code"] == done.returncode == 1
+        assert "No space left" in done.stdout
+        assert not list(disk.glob("**/*.safetensors*"))
+        subprocess.run(["mount", "-o", "remount,size=300m", disk], check=True)
+        assert gradmill(*arguments).returncode == 0
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_flipped_bit_in_a_file_of_the_users_is_exit_4(
+    on_server: None, fashion_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Truncated, swapped and missing files are in test_download."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for file in fashion_mnist.iterdir():
+        (mine / file.name).symlink_to(file)
+    labels = mine / "t10k-labels-idx1-ubyte"
+    content = bytearray(labels.read_bytes())
+    content[4321] ^= 1
+    labels.unlink()
+    labels.write_bytes(content)
+    monkeypatch.setenv("GRADMILL_FASHION_MNIST_DIR", str(mine))
+    done = gradmill("retrain")
+    assert_clear(done, 4)
+    assert "t10k-labels-idx1-ubyte" in done.stderr
+
+
+def test_predicting_a_file_that_is_no_data_is_exit_4(on_server: None, in_pipeline: Pipeline, tmp_path: Path) -> None:
+    in_pipeline.report("softmax-regression")
+    (tmp_path / "notes.txt").write_text("not images")
+    assert_clear(gradmill("predict", str(tmp_path / "notes.txt"), "--name", "softmax-regression-concise"), 4)
+
+
+def test_a_refused_retrain_prints_its_document_publishes_nothing_and_exits_3(on_server: None, artifacts: Path) -> None:
+    done = gradmill("retrain", "linear-regression", "--epochs", "1", "--lr", "0.001", "--json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["outcome"], document["version"]) == (3, "refused", None)
+    assert [gate["name"] for gate in document["gates"] if not gate["passed"]] == ["test_loss", "parameter_error"]
+    assert Path(document["run"], "evaluation.json").is_file()
+    assert not (artifacts / "models").exists()
+
+
+def test_divergence_is_exit_3_and_names_epoch_loss_and_lr(on_server: None) -> None:
+    done = gradmill("retrain", "linear-regression", "--lr", "100")
+    assert_clear(done, 3)
+    assert "in epoch 1 at lr 100" in done.stderr
+
+
+def test_retrain_models_and_predict_tell_one_story(on_server: None, artifacts: Path) -> None:
+    retrained = gradmill("retrain", "linear-regression", "--json", "--name", "nightly-2")
+    document = json.loads(retrained.stdout)
+    assert retrained.returncode == 0, retrained.stderr
+    assert set(document) >= {
+        "schema_version", "model", "name", "implementation", "outcome", "version", "model_path", "model_sha256",
+        "metrics", "gates", "prediction", "device", "provider", "seconds",
+    }  # fmt: skip
+    listed = json.loads(gradmill("models", "--json").stdout)["models"]["nightly-2"]
+    assert [(row["version"], row["champion"], row["model_sha256"]) for row in listed] == [
+        (1, True, document["model_sha256"])
+    ]
+    predicted = json.loads(gradmill("predict", "--name", "nightly-2", "--json").stdout)
+    assert predicted["path"] == document["prediction"]["path"], "the same job, hence the same folder"
+    assert "nightly-2" in gradmill("models").stdout
+
+
+def test_a_newcomer_on_a_temporary_server_sees_short_lines_and_no_server_stays(artifacts: Path) -> None:
+    before = servers()
+    done = gradmill("retrain", "linear-regression")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.splitlines()
+    assert 5 < len(lines) < 30
+    assert {line.split()[0] for line in lines} == {"preprocess", "train", "evaluate", "export", "publish", "predict"}
+    assert str(artifacts / "models" / "linear-regression" / "1" / "model.onnx") in done.stdout
+    assert servers() <= before
+
+
+def servers() -> set[int]:
+    """Temporary servers of these tests that are there now."""
+    home = os.environ["PREFECT_HOME"]
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            is_server = "flows.temporary_server" in (process.info["cmdline"] or [])
+            if is_server and process.environ().get("PREFECT_HOME") == home:
+                found.add(process.pid)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_interrupted_and_killed_runs_leave_no_server_and_the_next_run_works(
+    artifacts: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = servers()
+    interrupt, kill = signal.SIGINT, signal.SIGKILL
+    for kind, seconds in ((interrupt, 0.3), (interrupt, 3.0), (interrupt, 7.0), (kill, 2.0), (kill, 7.0)):
+        process = subprocess.Popen(
+            [GRADMILL, "retrain", "linear-regression"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(seconds)
+        process.send_signal(kind)
+        _, messages = process.communicate(timeout=15)
+        assert process.returncode == (130 if kind is interrupt else -kill)
+        assert "Traceback" not in messages
+        deadline = time.monotonic() + 8
+        while servers() - before and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert servers() <= before
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    again = gradmill("retrain", "linear-regression", "--json")
+    assert json.loads(again.stdout)["outcome"] in {"published", "unchanged"}

@@ -21,8 +21,9 @@ class StageLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line, led by the stage that it comes from."""
         if record.pathname.startswith(OUR_CODE):  # Prefect gives a print the place that it came from
-            stage = Text(f"{getattr(record, 'task_name', ''):<10} ", style="bold")
-            CONSOLE.print(stage + Text(record.getMessage()), soft_wrap=True)
+            stage = getattr(record, "task_name", None)
+            lead = Text(f"{stage:<10} " if stage else "", style="bold")
+            CONSOLE.print(lead + Text(record.getMessage()), soft_wrap=True)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def report(run: RunFolder) -> RetrainReport:
     """Assemble the report from what the stages noted; a run without a publication was refused."""
     noted = run.read()
     stages, training = noted["stages"], noted["parameters"]["training"]
-    published = stages.get("publish")
+    published = stages["publish"] if "version" in stages.get("publish", {}) else None
     prediction = Prediction.model_validate(stages["predict"]) if "predict" in stages else None
     return RetrainReport(
         model=training["model"],

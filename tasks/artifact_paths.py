@@ -38,6 +38,11 @@ def runs() -> Path:
     return root() / "runs"
 
 
+def stage_results() -> Path:
+    """What reusable stages returned, by the digest of everything they depend on."""
+    return root() / ".stages"
+
+
 def models() -> Path:
     """The model store: a Triton model repository as it stands."""
     return root() / "models"
@@ -63,12 +68,31 @@ def model_lock(name: str) -> Path:
     return model(name) / ".lock"
 
 
+def history(name: str) -> Path:
+    """What the pointer cannot tell: when versions were demoted, and the highest number ever given."""
+    return model(name) / ".history.json"
+
+
+def triton_config(name: str) -> Path:
+    """Triton's description of a model, derived from the pointer."""
+    return model(name) / "config.pbtxt"
+
+
+def all_predictions() -> Path:
+    """The folder of all batch predictions."""
+    return root() / "predictions"
+
+
 def predictions(job: str) -> Path:
     """The output of one batch prediction."""
-    return root() / "predictions" / job
+    return all_predictions() / job
 
 
 ONNX = "model.onnx"
+METADATA = "metadata.json"
+SAMPLE = "sample.npz"
+CARD = "README.md"
+ATTESTATION = "model.sig"
 MANIFEST = "manifest.json"
 LABELS = "labels.txt"
 CHECKSUMS = "SHA256SUMS"

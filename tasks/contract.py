@@ -46,6 +46,31 @@ def signature(model: ModelName, input_shape: tuple[int, ...], num_classes: int) 
     )
 
 
+SAMPLE_ROWS = 8  # real inputs that every version carries with the outputs a consumer must get
+SAMPLE_TOLERANCE = 2e-5  # what runtimes may differ by (README, "Other runtimes")
+
+OPEN_INFERENCE_TYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}
+
+
+def open_inference_metadata(name: str | None, version: int | None, signature: Signature) -> dict[str, Any]:
+    """Model metadata of the Open Inference Protocol v2; -1 stands for the batch. A candidate has no version yet."""
+
+    def described(tensor: Tensor) -> dict[str, Any]:
+        return {
+            "name": tensor.name,
+            "datatype": OPEN_INFERENCE_TYPES[tensor.dtype],
+            "shape": [-1, *tensor.shape],
+        }
+
+    return {
+        "name": name,
+        "versions": [] if version is None else [str(version)],
+        "platform": "onnx_onnxv1",
+        "inputs": [described(tensor) for tensor in signature.inputs],
+        "outputs": [described(tensor) for tensor in signature.outputs],
+    }
+
+
 ONNXRUNTIME_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "int64": "tensor(int64)"}
 
 

@@ -10,13 +10,15 @@ from tasks.networks import metrics
 from tasks.networks.best_fit import huber_fit, least_squares_fit, with_ones
 from tasks.networks.training import Split
 from tasks.parameters import Gates, Loss
-from tasks.records import Evaluation, GateVerdict, PreparedDataset, TrainedModel
+from tasks.records import Evaluation, FileRef, GateVerdict, PreparedDataset, TrainedModel
 from tasks.run_folder import RunFolder
 from tasks.splits import load_split, scores
 from tasks.stage import stage
 
+WORST = 18  # misclassified images in the picture
 
-@stage()
+
+@stage(reusable=True)
 def evaluate(run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, bounds: Gates, loss: Loss) -> Evaluation:
     """Write ``evaluation.json`` and pictures into the run's folder, then pass or refuse the candidate.
 
@@ -27,7 +29,7 @@ def evaluate(run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, b
     test = load_split(prepared.test)
     outputs = scores(weights, test)
     if prepared.class_names:
-        evaluation = _classifier(run, prepared, trained, bounds, outputs, test.y)
+        evaluation = _classifier(run, prepared, trained, bounds, outputs, test)
     else:
         evaluation = _regressor(run, prepared, trained, bounds, loss, outputs.squeeze(1), test, weights)
     atomic.write_json(run.file("evaluation.json"), evaluation.model_dump(mode="json"))
@@ -36,11 +38,11 @@ def evaluate(run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, b
 
 
 def _classifier(
-    run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, bounds: Gates, o: Tensor, y: Tensor
+    run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, bounds: Gates, o: Tensor, test: Split
 ) -> Evaluation:
     last = trained.learning_curve[-1]
-    report = classification_report(o, y, prepared.class_names)
-    figures.confusion_matrix(report["confusion_matrix"], prepared.class_names, run.file("confusion-matrix.png"))
+    report = classification_report(o, test.y, prepared.class_names)
+    pictures = _classifier_pictures(run, report, prepared.class_names, o.softmax(dim=1), test)
     measured = {"train_loss": last.train_loss, "train_accuracy": last.train_accuracy} | report
     print(
         f"test accuracy {measured['test_accuracy']:.4f}; cross-entropy {measured['test_loss']:.3f} nats "
@@ -52,7 +54,23 @@ def _classifier(
         gates.judge("train_accuracy", measured["train_accuracy"], above=bounds.min_train_accuracy, maximum=1.0),
         gates.judge("test_accuracy", measured["test_accuracy"], above=bounds.min_test_accuracy, maximum=1.0),
     )
-    return Evaluation(metrics=measured, gates=verdicts)
+    return Evaluation(metrics=measured, gates=verdicts, pictures=pictures)
+
+
+def _classifier_pictures(
+    run: RunFolder, report: dict[str, Any], names: tuple[str, ...], probabilities: Tensor, test: Split
+) -> tuple[FileRef, ...]:
+    """Confusion matrix, reliability diagram, and the images that were misclassified with the most confidence."""
+    confidence, label = probabilities.max(dim=1)
+    wrong = (label != test.y).nonzero().squeeze(1)
+    worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:WORST]]
+    predicted, true = ([names[index] for index in labels[worst].tolist()] for labels in (label, test.y))
+    correct = (label == test.y).numpy()
+    return (
+        figures.confusion_matrix(report["confusion_matrix"], names, run.file("confusion-matrix.png")),
+        figures.reliability(confidence.numpy(), correct, run.file("reliability.png")),
+        figures.image_grid(test.X[worst].numpy(), predicted, true, run.file("misclassified.png")),
+    )
 
 
 def classification_report(o: Tensor, y: Tensor, class_names: tuple[str, ...]) -> dict[str, Any]:
@@ -109,7 +127,7 @@ def _regressor(
     learned = [*learned_weights, learned_bias]
     true = prepared.true_parameters
     names = [*(f"w{index}" for index in range(len(learned_weights))), "b"]
-    figures.regression_report(learned, true, names, residuals.numpy(), sigma, run.file("regression.png"))
+    picture = figures.regression_report(learned, true, names, residuals.numpy(), sigma, run.file("regression.png"))
     print(
         f"test loss {measured['test_loss']:.3g}; as maximum likelihood: noise {sigma:.4g}, "
         f"{measured['gaussian_nll']:.3f} nats an example"
@@ -118,7 +136,7 @@ def _regressor(
     if true is not None:
         error = max(abs(found - truth) for found, truth in zip(learned, true, strict=True))
         verdicts.append(gates.judge("parameter_error", error, maximum=bounds.max_parameter_error))
-    return Evaluation(metrics=measured, gates=tuple(verdicts))
+    return Evaluation(metrics=measured, gates=tuple(verdicts), pictures=(picture,))
 
 
 def _against_best_fit(test_loss: float, train: Split, test: Split, bounds: Gates, loss: Loss) -> GateVerdict:

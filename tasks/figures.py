@@ -1,5 +1,6 @@
 """Pictures of a run, as PNG. Each takes plain numbers and a path."""
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +12,17 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from tasks import atomic
-from tasks.records import Epoch
+from tasks.records import Epoch, FileRef
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> FileRef:
     """Write ``figure`` atomically; the same figure gives the same bytes (no software version inside)."""
-    with atomic.replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
+    with io.BytesIO() as stream:
+        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+        return atomic.write_bytes(path, stream.getvalue())
 
 
-def learning_curve(curve: Sequence[Epoch], path: Path) -> None:
+def learning_curve(curve: Sequence[Epoch], path: Path) -> FileRef:
     """Train loss, train accuracy and test accuracy by epoch (the book's Animator); losses alone for regression."""
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
@@ -39,10 +41,10 @@ def learning_curve(curve: Sequence[Epoch], path: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
-    save(figure, path)
+    return save(figure, path)
 
 
-def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) -> None:
+def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) -> FileRef:
     """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row."""
     table = np.asarray(counts)
     size = 0.55 * len(class_names) + 2
@@ -57,7 +59,24 @@ def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) 
     axes.set_xticks(ticks, class_names, rotation=45, ha="right")
     axes.set_yticks(ticks, class_names)
     axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
-    save(figure, path)
+    return save(figure, path)
+
+
+def reliability(confidence: NDArray[Any], correct: NDArray[Any], path: Path, num_bins: int = 15) -> FileRef:
+    """Accuracy by confidence ``(n,)``, beside the diagonal of perfect calibration; bar widths are the bins."""
+    edges = np.linspace(0, 1, num_bins + 1)
+    index = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    counts = np.bincount(index, minlength=num_bins)
+    accuracy = np.bincount(index, weights=correct, minlength=num_bins) / np.maximum(counts, 1)
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    upper.bar(edges[:-1], accuracy, width=1 / num_bins, align="edge", edgecolor="white", label="accuracy")
+    upper.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="perfect calibration")
+    upper.set(ylabel="accuracy", title="Reliability diagram", ylim=(0, 1))
+    upper.legend()
+    lower.bar(edges[:-1], counts, width=1 / num_bins, align="edge", edgecolor="white", color="grey")
+    lower.set(xlabel="confidence", ylabel="examples", xlim=(0, 1))
+    return save(figure, path)
 
 
 def regression_report(
@@ -67,7 +86,7 @@ def regression_report(
     residuals: NDArray[Any],
     sigma: float,
     path: Path,
-) -> None:
+) -> FileRef:
     """Left: learned beside true parameters. Right: residuals beside the normal density N(0, sigma²)."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -85,12 +104,12 @@ def regression_report(
     right.plot(x, density, label=f"N(0, {sigma:.3g}²)")
     right.set(title="Residuals on the test split", xlabel="target - prediction", ylabel="density")
     right.legend()
-    save(figure, path)
+    return save(figure, path)
 
 
 def image_grid(
     images: NDArray[np.uint8], predicted: Sequence[str], true: Sequence[str] | None, path: Path, num_columns: int = 9
-) -> None:
+) -> FileRef:
     """Images ``(n, height, width)``, under true and predicted label (the book's ``predict_ch3``), errors red."""
     num_rows = math.ceil(len(images) / num_columns)
     figure = Figure(figsize=(1.25 * num_columns, 1.6 * num_rows), layout="constrained")
@@ -101,4 +120,4 @@ def image_grid(
         wrong = true is not None and true[index] != predicted[index]
         title = predicted[index] if true is None else f"{true[index]}\n{predicted[index]}"
         axes.set_title(title, fontsize=8, color="firebrick" if wrong else "black")
-    save(figure, path)
+    return save(figure, path)

@@ -31,7 +31,7 @@ def judge(
         minimum=above,
         maximum=below if below is not None else maximum,
         passed=passed,
-        detail=f"{required} required" + (f" ({detail})" if detail else ""),
+        detail=(f"{required} required" if required else "recorded only") + (f" ({detail})" if detail else ""),
     )
 
 

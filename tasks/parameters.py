@@ -1,5 +1,6 @@
 """Every knob of a run, as frozen pydantic models: checked at the door, drawn by Prefect as a form."""
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -7,6 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,62}$"
 DEFAULT_SEED = 42
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` may name a model; anything else never becomes part of a path."""
+    return re.fullmatch(NAME_PATTERN, text) is not None
+
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -144,6 +151,23 @@ class Gates(Frozen):
         0.02,
         title="Parameter error",
         description="Linear regression on synthetic data: distance from the truth.",
+    )
+    max_accuracy_drop: Share = Field(
+        0.005, title="Accuracy drop", description="Against the best kept version; refused if McNemar's test agrees."
+    )
+    max_accuracy_p: Share = Field(0.05, title="Accuracy p", description="A drop with a smaller p is a real one.")
+    max_recall_drop: Share = Field(
+        0.10, title="Recall drop", description="Of any class, against the best kept version."
+    )
+    max_recall_p: Share = Field(0.01, title="Recall p", description="McNemar's test by class, Holm-corrected.")
+    max_loss_rise: float = Field(
+        1.05, ge=1, title="Loss rise", description="Linear regression: test loss over the best kept version's."
+    )
+    max_latency_ms: PositiveFloat | None = Field(
+        None, title="Latency limit", description="95th percentile for one row, milliseconds; empty: recorded only."
+    )
+    max_memory_mb: PositiveFloat | None = Field(
+        None, title="Memory limit", description="Peak of the serving process, MiB; empty: recorded only."
     )
     max_parity_error: PositiveFloat = Field(
         1e-5, title="Parity", description="Largest difference between torch and onnxruntime (README, Gates)."

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import safetensors
 from numpy.typing import NDArray
 
-from tasks import artifact_paths, atomic, contract, idx, model_store, onnx_session, progress
-from tasks.artifact_paths import JOB, LABELS, ONNX, PREDICTION_GRID
+from tasks import artifact_paths, atomic, contract, idx, onnx_session, progress
+from tasks.artifact_paths import JOB, LABELS, PREDICTION_GRID
 from tasks.errors import DataError, UsageError
+from tasks.model_store import reading
 from tasks.parameters import PredictParameters
 from tasks.records import FileRef, Prediction
 from tasks.run_folder import RunFolder
@@ -34,15 +35,19 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
         DataError: the input is broken or does not fit the model.
         DeviceMissing: CUDA was asked for and is not there.
     """
-    number = model_store.resolve(parameters.name, parameters.version)
+    number, model = reading.load(parameters.name, parameters.version)
     folder = artifact_paths.version(parameters.name, number)
-    session = onnx_session.open_session(folder / ONNX, parameters.device)
+    session = onnx_session.open_session(model, parameters.device)
     provider = onnx_session.provider(session)
-    model_sha256 = atomic.file_digest(folder / ONNX)
+    model_sha256 = hashlib.sha256(model).hexdigest()
     source = _source(parameters, number)
     inputs, truth = read_inputs(source.path, contract.of_session(session).inputs[0])
     job = job_id(source, model_sha256, parameters.batch_size)
     output = _output_folder(parameters, job)
+    done = _finished(output, job, provider)
+    if done is not None:
+        print(f"nothing has changed: job {job} is done, predictions in {output}")
+        return done
     print(f"{len(inputs)} rows through {parameters.name} version {number} on {provider}")
     started = datetime.now(UTC)
     outputs = run_batches(session, inputs, parameters.batch_size)
@@ -56,31 +61,45 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
         "provider": provider,
         "batch_size": parameters.batch_size,
         "rows": len(inputs),
+        "accuracy": None if truth is None or not labels else float((outputs[contract.LABEL] == truth).mean()),
         "started_at": started.isoformat(timespec="milliseconds"),
         "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
-    accuracy = None
-    if truth is not None and labels:
-        accuracy = document["accuracy"] = float((outputs[contract.LABEL] == truth).mean())
     _write_parquet(artifact_paths.part(output, 0), outputs, labels, document)
-    picture = _write_grid(output, inputs, outputs, truth, labels)
+    _write_grid(output, inputs, outputs, truth, labels)
     atomic.write_json(output / JOB, document)
     print(f"predictions in {output}")
+    return _prediction(output, document)
+
+
+def _prediction(output: Path, document: dict[str, Any]) -> Prediction:
+    picture = output / PREDICTION_GRID
     return Prediction(
         path=output,
-        rows=len(inputs),
-        name=parameters.name,
-        version=number,
-        model_sha256=model_sha256,
-        provider=provider,
-        accuracy=accuracy,
-        picture=picture,
+        rows=document["rows"],
+        name=document["model"]["name"],
+        version=document["model"]["version"],
+        model_sha256=document["model"]["sha256"],
+        provider=document["provider"],
+        accuracy=document["accuracy"],
+        picture=picture if picture.is_file() else None,
     )
+
+
+def _finished(output: Path, job: str, provider: str) -> Prediction | None:
+    """What an earlier, finished run of the same job left; None when it is not all there."""
+    try:
+        document = json.loads((output / JOB).read_text())
+        rows = pq.read_metadata(artifact_paths.part(output, 0)).num_rows
+    except (OSError, ValueError):
+        return None
+    expected = {"job": job, "status": "done", "rows": rows, "provider": provider}
+    return _prediction(output, document) if expected.items() <= document.items() else None
 
 
 def _source(parameters: PredictParameters, number: int) -> FileRef:
     if parameters.input is None:
-        return FileRef.model_validate(model_store.manifest(parameters.name, number)["dataset"]["test"])
+        return FileRef.model_validate(reading.manifest(parameters.name, number)["dataset"]["test"])
     path = Path(parameters.input).expanduser()
     if not path.is_file():
         raise UsageError(f"no file {path}", "a file of inputs (IDX, .npy or .safetensors)", "check the path")
@@ -145,7 +164,8 @@ def _output_folder(parameters: PredictParameters, job: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".*.partial"):
         leftover.unlink()
-    (folder / JOB).unlink(missing_ok=True)
+    if parameters.restart:
+        (folder / JOB).unlink(missing_ok=True)
     return folder
 
 
@@ -181,19 +201,15 @@ def _write_parquet(path: Path, outputs: dict[str, Array], labels: list[str], doc
         pq.write_table(table, temporary, compression="zstd")
 
 
-def _write_grid(
-    output: Path, inputs: Array, outputs: dict[str, Array], truth: Array | None, labels: list[str]
-) -> Path | None:
+def _write_grid(output: Path, inputs: Array, outputs: dict[str, Array], truth: Array | None, labels: list[str]) -> None:
     """The first images under their true and predicted label (the book's ``predict_ch3``)."""
     if not labels:
-        return None
+        return
     try:
         from tasks import figures
     except ModuleNotFoundError:
         print("no picture of the predictions: matplotlib is not installed (extra: train)")
-        return None
+        return
     predicted = [labels[index] for index in outputs[contract.LABEL][:GRID_IMAGES]]
     true = [labels[index] for index in truth[:GRID_IMAGES]] if truth is not None else None
-    path = output / PREDICTION_GRID
-    figures.image_grid(inputs[:GRID_IMAGES], predicted, true, path)
-    return path
+    figures.image_grid(inputs[:GRID_IMAGES], predicted, true, output / PREDICTION_GRID)

@@ -18,7 +18,7 @@ from tasks.stage import stage
 Arrays = dict[str, NDArray[Any]]
 
 
-@stage()
+@stage(reusable=True)
 def preprocess(run: RunFolder, raw: RawDataset, data: Data, seed: int) -> PreparedDataset:
     """Write the training and the test split as safetensors.
 

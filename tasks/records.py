@@ -58,6 +58,7 @@ class TrainedModel(Record):
     weights: FileRef
     device: str
     learning_curve: tuple[Epoch, ...]
+    picture: FileRef
 
 
 class GateVerdict(Record):
@@ -76,12 +77,21 @@ class Evaluation(Record):
 
     metrics: dict[str, Any]
     gates: tuple[GateVerdict, ...]
+    pictures: tuple[FileRef, ...]
 
 
 class ExportedModel(Record):
-    """A self-contained ONNX file and the verdict on its parity with torch."""
+    """A self-contained ONNX file, what describes it, and the verdicts on it."""
 
     onnx: FileRef
+    metadata: FileRef
+    sample: FileRef
+    gates: tuple[GateVerdict, ...]
+
+
+class ChampionGates(Record):
+    """The verdicts on a candidate that was refused for being worse than what is published."""
+
     gates: tuple[GateVerdict, ...]
 
 
@@ -92,6 +102,7 @@ class PublishedModel(Record):
     name: str
     version: int
     model: FileRef
+    gates: tuple[GateVerdict, ...] = ()
 
 
 class Prediction(Record):

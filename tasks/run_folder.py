@@ -12,11 +12,15 @@ class RunFolder(Record):
     """A run's folder; ``run.json`` in it grows with every stage."""
 
     path: Path
+    force: bool = False
 
     @classmethod
     def open(cls, run: str, parameters: dict[str, Any]) -> "RunFolder":
-        """Make the folder of ``run`` and note its parameters; a retried run finds its folder again."""
-        folder = cls(path=artifact_paths.runs() / run)
+        """Make the folder of ``run`` and note its parameters; a retried run finds its folder again.
+
+        ``force`` among the parameters keeps stages from being reused.
+        """
+        folder = cls(path=artifact_paths.runs() / run, force=parameters.get("force", False))
         if not folder._file.exists():
             atomic.write_json(
                 folder._file,

@@ -27,7 +27,7 @@ from tasks.stage import stage
 LINES_PER_RUN = 10  # of the learning curve in the log, however many epochs there are
 
 
-@stage()
+@stage(reusable=True)
 def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> TrainedModel:
     """Train one of the four systems; write ``weights.safetensors`` and the learning curve into the run's folder.
 
@@ -47,8 +47,8 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     weights = {name: tensor.cpu().contiguous() for name, tensor in net.weights().items()}
     reference = atomic.write_bytes(run.file("weights.safetensors"), safetensors.torch.save(weights))
     atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve])
-    figures.learning_curve(curve, run.file("learning-curve.png"))
-    return TrainedModel(weights=reference, device=describe(device), learning_curve=curve)
+    picture = figures.learning_curve(curve, run.file("learning-curve.png"))
+    return TrainedModel(weights=reference, device=describe(device), learning_curve=curve, picture=picture)
 
 
 def build(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from candidate import Candidate
     from flows.report import RetrainReport
     from tasks.records import PreparedDataset
 
@@ -118,3 +119,22 @@ def in_pipeline(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline
     """The pipeline, with its artifacts folder as this test's own (to be read, not changed)."""
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
     return pipeline
+
+
+@pytest.fixture(scope="session")
+def candidates(tmp_path_factory: pytest.TempPathFactory) -> "list[Candidate]":
+    """Three candidates that differ in their seed, made once: exporting takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADMILL_ARTIFACTS", str(tmp_path_factory.mktemp("candidates")))
+        from candidate import Candidate, plain
+        from tasks.parameters import Data
+        from tasks.preprocess import preprocess
+        from tasks.records import RawDataset
+        from tasks.run_folder import RunFolder
+
+        raw = RawDataset(name="synthetic-linear", source="generated", files={})
+        made = []
+        for seed in range(3):
+            run = RunFolder.open(f"candidate-{seed}", {})
+            made.append(Candidate(run, plain(preprocess)(run, raw, Data(), 0), seed))
+    return made

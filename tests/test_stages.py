@@ -13,23 +13,19 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
+from candidate import Candidate, plain
 from conftest import REPOSITORY, Pipeline
-from tasks import artifact_paths, gates, model_store, splits
+from tasks import artifact_paths, gates, splits
 from tasks.errors import DataError, DeviceMissing, GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
-from tasks.export import export, parity
-from tasks.parameters import Data, Gates, Loss, PredictParameters, RetrainParameters, Training
+from tasks.export import parity
+from tasks.model_store import reading
+from tasks.parameters import Data, Gates, Loss, PredictParameters, Training
 from tasks.predict import predict
 from tasks.preprocess import preprocess
-from tasks.publish import publish
-from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, RawDataset, TrainedModel
+from tasks.records import PreparedDataset, PublishedModel, RawDataset
 from tasks.run_folder import RunFolder
 from tasks.train import train
-
-
-def plain(stage: Any) -> Any:
-    """The stage's function without Prefect, timing and notes."""
-    return stage.__wrapped__
 
 
 @pytest.fixture
@@ -46,37 +42,6 @@ def synthetic(run: RunFolder) -> PreparedDataset:
 
 def linear(**options: Any) -> Training:
     return Training.model_validate({"model": "linear-regression", **options})
-
-
-class Candidate:
-    """A linear model brought through the stages up to export, to be published into any artifacts folder."""
-
-    def __init__(self, run: RunFolder, prepared: PreparedDataset, seed: int) -> None:
-        self.parameters = RetrainParameters.model_validate({"training": {"model": "linear-regression", "seed": seed}})
-        training, bounds = self.parameters.training, self.parameters.gates
-        self.run, self.prepared = run, prepared
-        self.trained: TrainedModel = plain(train)(run, prepared, training)
-        self.evaluated: Evaluation = plain(evaluate)(run, prepared, self.trained, bounds, Loss.SQUARED)
-        self.exported: ExportedModel = plain(export)(run, prepared, self.trained, training, bounds)
-
-    def publish(self) -> PublishedModel:
-        published: PublishedModel = plain(publish)(
-            self.run, self.parameters, self.prepared, self.trained, self.evaluated, self.exported
-        )
-        return published
-
-
-@pytest.fixture(scope="session")
-def candidates(tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
-    """Three candidates that differ in their seed, made once: exporting takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADMILL_ARTIFACTS", str(tmp_path_factory.mktemp("candidates")))
-        raw = RawDataset(name="synthetic-linear", source="generated", files={})
-        made = []
-        for seed in range(3):
-            run = RunFolder.open(f"candidate-{seed}", {})
-            made.append(Candidate(run, plain(preprocess)(run, raw, Data(), 0), seed))
-    return made
 
 
 # Train
@@ -196,17 +161,17 @@ def test_versions_count_up_and_the_champion_follows(candidates: list[Candidate])
     for number, seed in ((1, 0), (2, 1)):
         published = candidates[seed].publish()
         assert (published.version, published.outcome) == (number, "published")
-        pointer = model_store.champion("linear-regression")
+        pointer = reading.champion("linear-regression")
         assert pointer is not None
         assert (pointer["version"], pointer["previous"]) == (number, number - 1 or None)
         assert pointer["model_sha256"] == published.model.sha256
-    assert model_store.versions("linear-regression") == [1, 2]
+    assert reading.versions("linear-regression") == [1, 2]
 
 
 def test_a_byte_identical_candidate_publishes_nothing(candidates: list[Candidate]) -> None:
     first, again = candidates[0].publish(), candidates[0].publish()
     assert (again.outcome, again.version, again.model) == ("unchanged", first.version, first.model)
-    assert model_store.versions("linear-regression") == [1]
+    assert reading.versions("linear-regression") == [1]
 
 
 def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(candidates: list[Candidate]) -> None:
@@ -215,7 +180,7 @@ def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(can
     artifact_paths.champion("linear-regression").unlink()  # as if killed between the rename and the pointer
     published = candidate.publish()
     assert (published.outcome, published.version) == ("published", 1)
-    pointer = model_store.champion("linear-regression")
+    pointer = reading.champion("linear-regression")
     assert pointer is not None
     assert pointer["version"] == 1
 

@@ -1,7 +1,9 @@
 """Stage 5: one self-contained ONNX file that takes raw inputs, proved equal to torch on the whole test split."""
 
+import io
 import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tasks import atomic, contract, gates, onnx_session
-from tasks.artifact_paths import ONNX
+from tasks.artifact_paths import METADATA, ONNX, SAMPLE
+from tasks.export.servability import servability
 from tasks.networks.training import Split
 from tasks.parameters import Device, Gates, ModelName, Training
-from tasks.records import ExportedModel, GateVerdict, PreparedDataset, TrainedModel
+from tasks.records import ExportedModel, FileRef, GateVerdict, PreparedDataset, TrainedModel
 from tasks.run_folder import RunFolder
 from tasks.splits import load_split, scores
 from tasks.stage import stage
@@ -27,14 +30,15 @@ IMAGE_METADATA = {  # keys of the ONNX standard, docs/MetadataProps.md
 }
 
 
-@stage()
+@stage(reusable=True)
 def export(
     run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, training: Training, bounds: Gates
 ) -> ExportedModel:
-    """Write ``model.onnx`` into the run's folder and compare onnxruntime with torch on every test example.
+    """Write ``model.onnx``, its metadata and a sample into the run's folder, and let the gates after export judge it.
 
     Raises:
-        GateFailed: they differ by more than float32 rounding explains.
+        GateFailed: onnxruntime and torch differ on the test split by more than float32 rounding explains, or a fresh
+            process cannot serve the file.
     """
     weights = load_file(trained.weights.path)
     test = load_split(prepared.test)
@@ -47,11 +51,28 @@ def export(
     found = contract.of_session(session)
     if found != signature:
         raise RuntimeError(f"the exporter wrote {found}, the contract is {signature}")
-    reference = atomic.write_bytes(run.file(ONNX), content)
-    verdicts = parity(session, scores(weights, test), test, bounds.max_parity_error)
-    exported = ExportedModel(onnx=reference, gates=verdicts)
+    exported = ExportedModel(
+        onnx=atomic.write_bytes(run.file(ONNX), content),
+        metadata=atomic.write_json(run.file(METADATA), contract.open_inference_metadata(None, None, signature)),
+        sample=_write_sample(run.file(SAMPLE), session, test.X[: contract.SAMPLE_ROWS].numpy()),
+        gates=(
+            *parity(session, scores(weights, test), test, bounds.max_parity_error),
+            *servability(run.file(ONNX), run.file(METADATA), run.file(SAMPLE), bounds),
+        ),
+    )
     gates.enforce(exported, exported.gates, run)
     return exported
+
+
+def _write_sample(path: Path, session: Any, rows: NDArray[Any]) -> FileRef:
+    """The first test inputs with the outputs that onnxruntime gives for them."""
+    (source,) = session.get_inputs()
+    names = [node.name for node in session.get_outputs()]
+    outputs = dict(zip(names, session.run(names, {source.name: rows}), strict=True))
+    with io.BytesIO() as stream:
+        arrays: dict[str, Any] = {source.name: rows, **outputs}
+        np.savez(stream, **arrays)
+        return atomic.write_bytes(path, stream.getvalue())
 
 
 class Classifier(nn.Module):

@@ -1,0 +1,74 @@
+"""Serve a model as a stranger would: with onnxruntime and numpy, and nothing of Gradmill.
+
+Run as a script in a fresh process: ``python -I probe.py MODEL METADATA SAMPLE TOLERANCE``. Prints one JSON object:
+``faults`` (what a consumer would trip over), ``latency_ms`` (95th percentile, one row), ``peak_mb`` (of this process).
+"""
+
+import json
+import resource
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+CALLS = 200
+DATATYPES = {"tensor(uint8)": "UINT8", "tensor(float)": "FP32", "tensor(int64)": "INT64"}
+
+
+def described(nodes: Any) -> list[dict[str, Any]]:
+    """Inputs or outputs as the Open Inference Protocol describes them."""
+    return [
+        {
+            "name": node.name,
+            "datatype": DATATYPES.get(node.type, node.type),
+            "shape": [size if isinstance(size, int) else -1 for size in node.shape],
+        }
+        for node in nodes
+    ]
+
+
+def probe(model: str, metadata_path: str, sample_path: str, tolerance: float) -> dict[str, Any]:
+    """Load the model, compare its signature, answer the sample and batches of 1 and 1000, and time one row."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    with open(metadata_path) as stream:  # noqa: PTH123  (a stranger's script)
+        metadata = json.load(stream)
+    sample = dict(np.load(sample_path, allow_pickle=False))
+    faults = []
+    for kind, nodes in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
+        if described(nodes) != metadata[kind]:
+            faults.append(f"{kind} are {described(nodes)}, metadata.json says {metadata[kind]}")
+    source = session.get_inputs()[0].name
+    names = [node.name for node in session.get_outputs()]
+    rows = sample[source]
+    for name, found in zip(names, session.run(names, {source: rows}), strict=True):
+        error = float(np.abs(found.astype(np.float64) - sample[name]).max())
+        if not error <= tolerance:
+            faults.append(f"{name} differs from the sample's by {error}")
+    for count in (1, 1000):
+        batch = np.resize(rows, (count, *rows.shape[1:]))
+        lengths = {len(output) for output in session.run(names, {source: batch})}
+        if lengths != {count}:
+            faults.append(f"a batch of {count} gives {lengths} rows")
+    one = np.ascontiguousarray(rows[:1])
+    seconds = []
+    for _ in range(CALLS):
+        started = time.perf_counter()
+        session.run(names, {source: one})
+        seconds.append(time.perf_counter() - started)
+    return {"faults": faults, "latency_ms": float(np.percentile(seconds, 95)) * 1000, "peak_mb": peak_mb()}
+
+
+def peak_mb() -> float:
+    """Peak resident memory, MiB. Linux's ``ru_maxrss`` counts the parent's before exec, so VmHWM is read there."""
+    if sys.platform == "linux":
+        with open("/proc/self/status") as status:  # noqa: PTH123  (a stranger's script)
+            return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+if __name__ == "__main__":
+    print(json.dumps(probe(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4]))))

@@ -1,0 +1,86 @@
+"""Which version consumers should use: promotion, rollback and holds. The caller holds the lock, or calls the commands.
+
+``.history.json`` is written before the pointer: after a kill between the two, a champion that is also noted as demoted
+is still the champion.
+"""
+
+from datetime import UTC, datetime
+
+from tasks import artifact_paths, atomic, model_store
+from tasks.artifact_paths import MANIFEST, ONNX
+from tasks.errors import UsageError
+from tasks.model_store import reading, triton, verification
+
+
+def point_to(name: str, number: int, *, held: list[int] | None = None, previous: int | None = None) -> None:
+    """Replace ``champion.json``, then derive ``config.pbtxt`` from it; the caller holds the lock.
+
+    ``previous`` and ``held`` are those of the pointer before, unless given.
+    """
+    before = reading.champion(name) or {"version": None, "held": []}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    if before["version"] not in (None, number):
+        past = reading.history(name)
+        atomic.write_json(
+            artifact_paths.history(name), past | {"demoted": past["demoted"] | {str(before["version"]): now}}
+        )
+    folder = artifact_paths.version(name, number)
+    document = {
+        "schema_version": 1,
+        "version": number,
+        "model_sha256": atomic.file_digest(folder / ONNX),
+        "manifest_sha256": atomic.file_digest(folder / MANIFEST),
+        "promoted_at": now,
+        "previous": before["version"] if previous is None and held is None else previous,
+        "held": before["held"] if held is None else held,
+    }
+    atomic.write_json(artifact_paths.champion(name), document)
+    triton.write_config(name)
+
+
+def promote(name: str, number: int) -> bool:
+    """Make a version the champion and lift its hold; False when it was the champion already.
+
+    Raises:
+        UsageError: there is no such model or version.
+        DataError: the version is damaged.
+    """
+    reading.resolve(name, number)
+    with model_store.lock(name):
+        verification.verify_version(name, reading.resolve(name, number))
+        pointer = reading.champion(name) or {"version": None, "held": []}
+        if pointer["version"] == number:
+            return False
+        held = [each for each in pointer["held"] if each != number]
+        point_to(name, number, held=held, previous=pointer["version"])
+        return True
+
+
+def rollback(name: str) -> tuple[int, int]:
+    """Go back to the champion before, and hold the version left; return (left, champion).
+
+    Raises:
+        UsageError: there is no such model, or nothing to go back to.
+        DataError: the version to go back to is damaged.
+    """
+    reading.resolve(name, None)
+    with model_store.lock(name):
+        pointer = reading.champion(name)
+        if pointer is None or pointer["previous"] not in reading.versions(name):
+            raise UsageError(
+                f"{name} has no version before its champion",
+                "a champion that replaced another",
+                f"choose one with gradmill promote; see gradmill models {name}",
+            )
+        left, target = int(pointer["version"]), int(pointer["previous"])
+        verification.verify_version(name, target)
+        held = sorted({*pointer["held"], left} - {target})
+        point_to(name, target, held=held, previous=_before(name, target, held))
+        return left, target
+
+
+def _before(name: str, champion: int, held: list[int]) -> int | None:
+    """The version that was demoted last among those that a second rollback may go to."""
+    demoted = reading.history(name)["demoted"]
+    kept = [number for number in reading.versions(name) if str(number) in demoted and number not in (champion, *held)]
+    return max(kept, key=lambda number: (demoted[str(number)], number), default=None)

@@ -1,0 +1,77 @@
+"""A version folder appears by one rename, whole, and never changes. The caller holds the lock."""
+
+import secrets
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tasks import artifact_paths, atomic
+from tasks.artifact_paths import CHECKSUMS, MANIFEST
+from tasks.model_store import reading, triton
+
+STAGING_PREFIX = ".staging-"
+PRUNED_PREFIX = ".pruned-"
+
+
+def sweep(name: str) -> None:
+    """Remove what a killed publication or pruning left, and repair ``config.pbtxt``."""
+    folder = artifact_paths.model(name)
+    for prefix in (STAGING_PREFIX, PRUNED_PREFIX):
+        for leftover in folder.glob(f"{prefix}*"):
+            remove_folder(leftover)
+    for leftover in folder.glob(".*.partial"):
+        leftover.unlink()
+    for number in reading.versions(name):  # a kill between the rename and this
+        make_read_only(artifact_paths.version(name, number))
+    if reading.champion(name) is not None:
+        triton.write_config(name)
+
+
+def next_number(name: str) -> int:
+    """One more than the highest that was ever given: a pruned version's number never comes back."""
+    return int(max([0, reading.history(name)["highest"], *reading.versions(name)])) + 1
+
+
+def publish(name: str, fill: Callable[[Path, int], dict[str, Any]]) -> int:
+    """Make the next version by one rename.
+
+    ``fill`` gets the staging folder and the number, puts the files there and returns the manifest, to which the
+    checksums are added here.
+    """
+    number = next_number(name)
+    staging = artifact_paths.model(name) / f"{STAGING_PREFIX}{secrets.token_hex(8)}"
+    staging.mkdir()
+    document = fill(staging, number)
+    document["files"] = {path.name: atomic.file_digest(path) for path in sorted(staging.iterdir())}
+    atomic.write_json(staging / MANIFEST, document)
+    atomic.write_bytes(staging / CHECKSUMS, checksums(staging).encode())
+    for path in staging.iterdir():
+        path.chmod(0o444)
+        atomic.sync(path)
+    atomic.sync(staging)
+    final = artifact_paths.version(name, number)
+    staging.rename(final)  # before the folder is read-only: macOS refuses to rename a read-only folder
+    make_read_only(final)
+    atomic.sync(final.parent)
+    return number
+
+
+def checksums(folder: Path) -> str:
+    """``SHA256SUMS`` of a version folder, as ``sha256sum`` writes it, sorted by name."""
+    files = sorted(path for path in folder.iterdir() if path.name not in (CHECKSUMS, artifact_paths.ATTESTATION))
+    return "".join(f"{atomic.file_digest(path)}  {path.name}\n" for path in files)
+
+
+def make_read_only(folder: Path) -> None:
+    """Take the write bits off a version folder."""
+    mode = folder.stat().st_mode
+    if mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        folder.chmod(0o555)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder that may be read-only."""
+    folder.chmod(0o755)
+    shutil.rmtree(folder)

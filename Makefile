@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # onnxruntime-gpu runs without a GPU too, but exists for Linux on x86-64 only.
 RUNTIME := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),gpu,cpu)
 
-.PHONY: help run test lint clean
+.PHONY: help run test soak lint clean
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -17,6 +17,9 @@ run: $(VENV)/.train ## Set everything up, then download, train, export and predi
 
 test: $(VENV)/.test ## Set everything up, then run every test that this machine can run
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+soak: $(VENV)/.test ## Kill retrains fifty times instead of ten
+	@GRADMILL_TEST_KILLS=50 $(BIN)/pytest -n0 tests/test_kills.py
 
 lint: $(VENV)/.test ## Style, format and types
 	@$(BIN)/ruff check .
@@ -44,5 +47,5 @@ $(VENV)/.train: $(VENV)/.python pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.train
-	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),test]"
+	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),test,consumers,attestation]"
 	@touch $@

@@ -1,5 +1,7 @@
 """Files that are whole or absent: written beside their place, synced, then renamed into it."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +13,8 @@ from typing import Any
 
 from tasks.records import FileRef
 
+PARTIAL = ".partial"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -20,14 +24,25 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the disk is full or the folder is not writable; ``path`` is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    with temporary.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # tells ``sweep`` that somebody is still writing; the kernel drops it at death
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed writers left up to three folders deep."""
+    for pattern in ("*", "*/*", "*/*/*", "*/*/*/*"):
+        for leftover in folder.glob(f"{pattern}{PARTIAL}"):
+            with contextlib.suppress(FileNotFoundError, BlockingIOError), leftover.open("rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                leftover.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> FileRef:

@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -187,6 +188,9 @@ class RetrainParameters(Frozen):
     data: Data = Field(Data(), title="Data")
     gates: Gates = Field(Gates(), title="Gates")
     predict: bool = Field(True, title="Predict", description="Label the test split with the champion afterwards.")
+    sign_key: Path | None = Field(
+        None, title="Signing key", description="File of a private key; the published version gets an attestation."
+    )
     force: bool = Field(False, title="Force", description="Recompute everything, even what an earlier run left.")
 
     @property

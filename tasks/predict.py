@@ -162,8 +162,7 @@ def _output_folder(parameters: PredictParameters, job: str) -> Path:
         if other != job:
             raise UsageError(f"{folder} holds {other}", f"an empty folder or job {job}", "choose another, or --restart")
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".*.partial"):
-        leftover.unlink()
+    atomic.sweep(folder)
     if parameters.restart:
         (folder / JOB).unlink(missing_ok=True)
     return folder

@@ -18,9 +18,11 @@ class RunFolder(Record):
     def open(cls, run: str, parameters: dict[str, Any]) -> "RunFolder":
         """Make the folder of ``run`` and note its parameters; a retried run finds its folder again.
 
+        What killed runs left half-written anywhere in ``artifacts/`` is swept first.
         ``force`` among the parameters keeps stages from being reused.
         """
         folder = cls(path=artifact_paths.runs() / run, force=parameters.get("force", False))
+        atomic.sweep(artifact_paths.make_root())
         if not folder._file.exists():
             atomic.write_json(
                 folder._file,

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from tasks.records import PreparedDataset
 
 REPOSITORY = Path(__file__).parents[1]
+SHARED_PIPELINE = ("test_pipeline", "test_consumers")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each file in one worker, and those that look at the same real retrains together."""
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("pipeline" if name in SHARED_PIPELINE else name))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -112,13 +121,6 @@ class Pipeline:
         from tasks.run_folder import RunFolder
 
         return PreparedDataset.model_validate(RunFolder(path=Path(report.run)).read()["stages"]["preprocess"])
-
-
-@pytest.fixture
-def in_pipeline(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
-    """The pipeline, with its artifacts folder as this test's own (to be read, not changed)."""
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
-    return pipeline
 
 
 @pytest.fixture(scope="session")

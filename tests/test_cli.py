@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conftest import Pipeline
+from candidate import Candidate
 from tasks.fashion_mnist import FILES
 
 GRADMILL = str(Path(sys.executable).with_name("gradmill"))
@@ -78,9 +78,9 @@ def test_an_error_is_json_on_stdout_when_json_is_asked_for() -> None:
 
 @pytest.mark.skipif(Path("/proc/driver/nvidia/version").exists(), reason="this machine has an NVIDIA driver")
 @pytest.mark.parametrize("command", ["retrain", "predict"])
-def test_a_device_that_is_not_there_is_exit_5(command: str, on_server: None, in_pipeline: Pipeline) -> None:
-    in_pipeline.report("softmax-regression")
-    name = ["--name", "softmax-regression-concise"] if command == "predict" else []
+def test_a_device_that_is_not_there_is_exit_5(command: str, on_server: None, candidates: list[Candidate]) -> None:
+    candidates[0].publish()
+    name = ["--name", "linear-regression"] if command == "predict" else []
     assert_clear(gradmill(command, *name, "--device", "cuda"), 5)
 
 
@@ -139,10 +139,12 @@ def test_a_flipped_bit_in_a_file_of_the_users_is_exit_4(
     assert "t10k-labels-idx1-ubyte" in done.stderr
 
 
-def test_predicting_a_file_that_is_no_data_is_exit_4(on_server: None, in_pipeline: Pipeline, tmp_path: Path) -> None:
-    in_pipeline.report("softmax-regression")
+def test_predicting_a_file_that_is_no_data_is_exit_4(
+    on_server: None, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    candidates[0].publish()
     (tmp_path / "notes.txt").write_text("not images")
-    assert_clear(gradmill("predict", str(tmp_path / "notes.txt"), "--name", "softmax-regression-concise"), 4)
+    assert_clear(gradmill("predict", str(tmp_path / "notes.txt"), "--name", "linear-regression"), 4)
 
 
 def test_a_refused_retrain_prints_its_document_publishes_nothing_and_exits_3(on_server: None, artifacts: Path) -> None:

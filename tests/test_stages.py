@@ -14,8 +14,10 @@ import safetensors.torch
 import torch
 
 from candidate import Candidate, plain
-from conftest import REPOSITORY, Pipeline
+from conftest import REPOSITORY
 from tasks import artifact_paths, gates, splits
+from tasks.download import fetch
+from tasks.download.sources import Directory
 from tasks.errors import DataError, DeviceMissing, GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
 from tasks.export import parity
@@ -67,12 +69,14 @@ def test_cuda_asked_for_and_absent_is_exit_5(run: RunFolder, synthetic: Prepared
 
 @pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["scratch", "concise"])
-def test_softmax_regression_is_accurate_over_five_other_seeds(pipeline: Pipeline, implementation: str) -> None:
+def test_softmax_regression_is_accurate_over_five_other_seeds(
+    fashion_mnist: Path, run: RunFolder, implementation: str
+) -> None:
     """Through the plain loop on the prepared splits; the default seed is tested end to end."""
     from tasks.networks import training as loop
     from tasks.train import build, one_thread
 
-    prepared = pipeline.prepared(pipeline.report("softmax-regression"))
+    prepared = plain(preprocess)(run, fetch([Directory(fashion_mnist)]), Data(), 0)
     train_split, test_split = splits.load_split(prepared.train), splits.load_split(prepared.test)
     accuracies, losses = [], []
     for seed in (1, 2, 3, 4, 5):

@@ -10,7 +10,7 @@ from rich.markup import escape
 from flows.cli.faults import validated
 from flows.cli.options import Artifacts, Debug, DeviceOption, Json, Name, Verbose, print_json, require, use
 from tasks.errors import GateFailed
-from tasks.model_store import reading
+from tasks.model_store import attestation, reading
 from tasks.parameters import Device, Implementation, Loss, ModelName, PredictParameters, RetrainParameters
 
 
@@ -27,6 +27,7 @@ def retrain(
     seed: Annotated[str | None, typer.Option(help="A number, or auto: from the run's scheduled date.")] = None,
     resize: Annotated[int | None, typer.Option(help="Side of the images in pixels [default: 28 as they are].")] = None,
     device: DeviceOption = Device.AUTO,
+    sign_key: Annotated[Path | None, typer.Option(help="Attest the version with this private key (PEM).")] = None,
     force: Annotated[bool, typer.Option("--force", help="Recompute everything.")] = False,
     no_predict: Annotated[bool, typer.Option("--no-predict", help="Publish only.")] = False,
     artifacts: Artifacts = None,
@@ -40,11 +41,14 @@ def retrain(
         "loss": loss, "seed": _number_or_word(seed), "device": device,
     }  # fmt: skip
     document = {
-        "name": name or "", "training": training, "data": {"resize": resize}, "predict": not no_predict, "force": force
+        "name": name or "", "training": training, "data": {"resize": resize}, "predict": not no_predict, "force": force,
+        "sign_key": sign_key and sign_key.absolute()
     }  # fmt: skip
     parameters = validated(RetrainParameters, document, "retrain")
     use(artifacts)
     require(parameters.training.device)
+    if sign_key is not None:
+        attestation.require(sign_key)
     from flows import display
 
     with display.compact(verbose):

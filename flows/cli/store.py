@@ -1,5 +1,6 @@
 """``gradmill models``, ``promote``, ``rollback``, ``prune``, ``verify``: the model store's commands need no server."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -7,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.options import Artifacts, Debug, Json, print_json, use
-from tasks.model_store import pointer, reading, retention, verification
+from tasks import artifact_paths
+from tasks.model_store import attestation, pointer, reading, retention, verification
 
 ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.")]
 
@@ -98,6 +100,7 @@ def prune(
 def verify(
     name: ModelArgument,
     version: Annotated[int | None, typer.Argument(metavar="[VERSION]", help="[default: the champion]")] = None,
+    public_key: Annotated[Path | None, typer.Option(help="Check the attestation too, by this key (PEM).")] = None,
     artifacts: Artifacts = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -106,6 +109,10 @@ def verify(
     use(artifacts)
     number = reading.resolve(name, version)
     checked = verification.verify(name, number)
+    if public_key is not None:
+        attestation.require(public_key)
+        attestation.verify(artifact_paths.version(name, number), public_key)
+        checked.append("attestation")
     if as_json:
         print_json({"schema_version": 1, "name": name, "version": number, "checked": checked})
     else:

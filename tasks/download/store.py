@@ -29,8 +29,6 @@ def exclusive(folder: Path) -> Iterator[None]:
     with FileLock(folder / ".lock"):
         for leftover in folder.glob(f"{SCRATCH_PREFIX}*"):
             shutil.rmtree(leftover)
-        for leftover in folder.glob("**/.*.partial"):
-            leftover.unlink()
         yield
 
 

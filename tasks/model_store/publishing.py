@@ -9,7 +9,7 @@ from typing import Any
 
 from tasks import artifact_paths, atomic
 from tasks.artifact_paths import CHECKSUMS, MANIFEST
-from tasks.model_store import reading, triton
+from tasks.model_store import attestation, reading, triton
 
 STAGING_PREFIX = ".staging-"
 PRUNED_PREFIX = ".pruned-"
@@ -21,8 +21,6 @@ def sweep(name: str) -> None:
     for prefix in (STAGING_PREFIX, PRUNED_PREFIX):
         for leftover in folder.glob(f"{prefix}*"):
             remove_folder(leftover)
-    for leftover in folder.glob(".*.partial"):
-        leftover.unlink()
     for number in reading.versions(name):  # a kill between the rename and this
         make_read_only(artifact_paths.version(name, number))
     if reading.champion(name) is not None:
@@ -34,11 +32,11 @@ def next_number(name: str) -> int:
     return int(max([0, reading.history(name)["highest"], *reading.versions(name)])) + 1
 
 
-def publish(name: str, fill: Callable[[Path, int], dict[str, Any]]) -> int:
+def publish(name: str, fill: Callable[[Path, int], dict[str, Any]], sign_key: Path | None = None) -> int:
     """Make the next version by one rename.
 
     ``fill`` gets the staging folder and the number, puts the files there and returns the manifest, to which the
-    checksums are added here.
+    checksums are added here. With ``sign_key`` the folder also gets an attestation.
     """
     number = next_number(name)
     staging = artifact_paths.model(name) / f"{STAGING_PREFIX}{secrets.token_hex(8)}"
@@ -47,6 +45,8 @@ def publish(name: str, fill: Callable[[Path, int], dict[str, Any]]) -> int:
     document["files"] = {path.name: atomic.file_digest(path) for path in sorted(staging.iterdir())}
     atomic.write_json(staging / MANIFEST, document)
     atomic.write_bytes(staging / CHECKSUMS, checksums(staging).encode())
+    if sign_key is not None:
+        attestation.sign(staging, sign_key)
     for path in staging.iterdir():
         path.chmod(0o444)
         atomic.sync(path)

@@ -56,7 +56,7 @@ def publish(
             if number is None:
                 facts = _manifest(run, parameters, prepared, trained, evaluated, exported, verdicts)
                 fill = partial(_fill, facts=facts, trained=trained, evaluated=evaluated, exported=exported)
-                number = publishing.publish(name, fill)
+                number = publishing.publish(name, fill, parameters.sign_key)
             pointer.point_to(name, number)
     assert number is not None, "found or just published"  # noqa: S101  (narrows the type)
     published = PublishedModel(
@@ -106,7 +106,7 @@ def _manifest(
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "run": run.path.name,
         "dataset": prepared.model_dump(mode="json"),
-        "parameters": parameters.model_dump(mode="json"),
+        "parameters": parameters.model_dump(mode="json", exclude={"sign_key"}),
         "device": trained.device,
         "platform": platform.platform(),
         "packages": reuse.package_versions(),

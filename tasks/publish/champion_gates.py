@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
-import scipy.stats
 from numpy.typing import NDArray
 
 from tasks import artifact_paths, contract, gates, onnx_session
@@ -124,8 +123,10 @@ def regression(ours: Measured, kept: list[Measured], truth: Array, bounds: Gates
 
 def mcnemar(right: Array, best_right: Array) -> float:
     """Two-sided p of McNemar's exact test on two models' correct rows (McNemar 1947), 1 where they never differ."""
+    from scipy.stats import binomtest  # takes a second to import, and a first or unchanged version needs no test
+
     lost, won = int((best_right & ~right).sum()), int((right & ~best_right).sum())
-    return float(scipy.stats.binomtest(lost, lost + won).pvalue) if lost + won else 1.0
+    return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
 
 
 def holm(ps: Array) -> Array:

@@ -1,0 +1,146 @@
+"""A real tritonserver reads ``models/`` as it stands.
+
+The server in the wheel ``nvidia-pytriton`` has no ONNX backend, so a copy of the repository names the Python backend in
+its ``config.pbtxt`` and gets a ``model.py`` that runs the very ``model.onnx`` beside it. That proves the repository's
+layout, the version policy, the names, types and shapes of ``config.pbtxt``, and the protocol; it does not prove
+Triton's own ONNX backend.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from candidate import Candidate
+from conftest import REPOSITORY
+from tasks import artifact_paths
+from tasks.artifact_paths import METADATA
+from tasks.model_store import pointer
+
+pytestmark = [pytest.mark.consumers, pytest.mark.slow]
+
+NAME = "linear-regression"
+BACKEND = """
+import os
+import onnxruntime
+import triton_python_backend_utils as backend
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        path = os.path.join(args["model_repository"], args["model_version"], "model.onnx")
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def execute(self, requests):
+        names = [node.name for node in self.session.get_outputs()]
+        source = self.session.get_inputs()[0].name
+        answers = []
+        for request in requests:
+            rows = backend.get_input_tensor_by_name(request, source).as_numpy()
+            outputs = zip(names, self.session.run(names, {source: rows}))
+            answers.append(backend.InferenceResponse([backend.Tensor(*output) for output in outputs]))
+        return answers
+"""
+
+
+@pytest.fixture(scope="module")
+def tritonserver() -> Path:
+    """The server's folder in an environment of its own (its backend needs numpy below 2), made once."""
+    environment = REPOSITORY / ".venv" / "triton"
+    python = environment / "bin" / "python"
+    if not (environment / ".installed").exists():
+        shutil.rmtree(environment, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+        for packages in (["--no-deps", "nvidia-pytriton>=0.7,<0.8"], ["numpy<2", "onnxruntime"]):
+            done = subprocess.run(
+                [python, "-m", "pip", "install", "--quiet", *packages], capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                pytest.skip(f"nvidia-pytriton does not install here: {done.stderr.strip()[-300:]}")
+        (environment / ".installed").touch()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    folder = environment / "lib" / f"python{version}" / "site-packages" / "pytriton" / "tritonserver"
+    stub = folder / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.is_file():
+        pytest.skip(f"nvidia-pytriton has no backend for Python {version}")
+    shutil.copy(stub, folder / "backends" / "python")
+    (folder / "backends" / "python" / stub.name).chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def repository(candidates: list[Candidate], tmp_path: Path) -> Path:
+    """A copy of ``models/`` with two versions, rolled back to the first, for the Python backend."""
+    for candidate in candidates[:2]:
+        candidate.publish()
+    pointer.rollback(NAME)
+    copy = tmp_path / "repository"
+    shutil.copytree(artifact_paths.models(), copy)
+    config = copy / NAME / "config.pbtxt"
+    config.write_text(config.read_text().replace('platform: "onnxruntime_onnx"', 'backend: "python"'))
+    for version in ("1", "2"):
+        (copy / NAME / version).chmod(0o755)
+        (copy / NAME / version / "model.py").write_text(BACKEND)
+    return copy
+
+
+@pytest.fixture
+def address(tritonserver: Path, repository: Path, tmp_path: Path) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    packages = tritonserver.parents[1]
+    environment = os.environ | {
+        "PATH": f"{packages.parents[2] / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(packages),
+    }
+    options = {
+        "model-repository": repository, "backend-directory": tritonserver / "backends", "http-address": "127.0.0.1",
+        "http-port": port, "allow-grpc": "false", "allow-metrics": "false",
+    }  # fmt: skip
+    log = tmp_path / "triton.log"
+    with log.open("wb") as stream:
+        server = subprocess.Popen(
+            [tritonserver / "bin" / "tritonserver", *(f"--{name}={value}" for name, value in options.items())],
+            stdout=stream,
+            stderr=stream,
+            env=environment,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}/v2"
+        deadline = time.monotonic() + 60
+        while server.poll() is None and time.monotonic() < deadline:
+            try:
+                if httpx.get(f"{url}/health/ready").status_code == httpx.codes.OK:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        else:
+            pytest.fail(f"tritonserver is not ready: {log.read_text()[-2000:]}")
+        yield url
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def test_tritonserver_serves_the_champion_alone_under_the_published_signature(address: str) -> None:
+    served = httpx.get(f"{address}/models/{NAME}").json()
+    metadata = json.loads((artifact_paths.version(NAME, 1) / METADATA).read_text())
+    for key in ("name", "versions", "inputs", "outputs"):
+        assert served[key] == metadata[key]
+    assert httpx.get(f"{address}/models/{NAME}/versions/1/ready").status_code == httpx.codes.OK
+    assert httpx.get(f"{address}/models/{NAME}/versions/2/ready").status_code != httpx.codes.OK
+    sample = np.load(artifact_paths.version(NAME, 1) / "sample.npz", allow_pickle=False)
+    rows = sample["features"]
+    request = {"inputs": [{"name": "features", "datatype": "FP32", "shape": rows.shape, "data": rows.ravel().tolist()}]}
+    (output,) = httpx.post(f"{address}/models/{NAME}/infer", json=request).raise_for_status().json()["outputs"]
+    np.testing.assert_allclose(output["data"], sample["prediction"], atol=2e-5)

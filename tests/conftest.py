@@ -13,15 +13,6 @@ if TYPE_CHECKING:
     from tasks.records import PreparedDataset
 
 REPOSITORY = Path(__file__).parents[1]
-SHARED_PIPELINE = ("test_pipeline", "test_consumers")
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each file in one worker, and those that look at the same real retrains together."""
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("pipeline" if name in SHARED_PIPELINE else name))
 
 
 @pytest.fixture(scope="session", autouse=True)

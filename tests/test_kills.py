@@ -64,7 +64,7 @@ def test_killed_retrains_harm_nothing(
         runs_before = set(artifact_paths.runs().glob("*/run.json"))
         process = start(seed=100 + number)
         if number % 2:
-            kill_at(process, None, rng.uniform(0.3, 8.0), runs_before)
+            kill_at(process, None, rng.uniform(0.3, 6.0), runs_before)
         else:
             kill_at(
                 process, str(rng.choice(["evaluate", "export", "export", "publish"])), rng.uniform(0, 0.08), runs_before

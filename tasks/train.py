@@ -7,7 +7,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from rich.progress import MofNCompleteColumn, TextColumn
+from rich.progress import MofNCompleteColumn
 
 from tasks import atomic, devices, figures, progress
 from tasks.errors import TrainingDiverged
@@ -72,8 +72,8 @@ def build(
 def _watch(epochs: Iterator[tuple[dict[str, float], dict[str, float]]], training: Training) -> Iterator[Epoch]:
     """Turn measurements into points of the curve, show them, and stop when the loss is no longer a number."""
     every = math.ceil(training.num_epochs / LINES_PER_RUN)
-    with progress.bar(MofNCompleteColumn(), TextColumn("{task.fields[curve]}")) as bar:
-        shown = bar.add_task("train", total=training.num_epochs, curve="")
+    with progress.bar(MofNCompleteColumn()) as bar:
+        shown = bar.add_task("train", total=training.num_epochs)
         for number, (on_train, on_test) in enumerate(epochs, start=1):
             if not math.isfinite(on_train["loss"] + on_test["loss"]):
                 raise TrainingDiverged(
@@ -88,7 +88,7 @@ def _watch(epochs: Iterator[tuple[dict[str, float], dict[str, float]]], training
                 test_loss=on_test["loss"],
                 test_accuracy=on_test.get("accuracy"),
             )
-            bar.update(shown, advance=1, curve=_sentence(point))
+            bar.advance(shown)
             if number % every == 0 or number == training.num_epochs:
                 print(f"epoch {number}/{training.num_epochs}: {_sentence(point)}")
             yield point

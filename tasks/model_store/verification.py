@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from tasks import artifact_paths, atomic, contract
 from tasks.artifact_paths import ATTESTATION, CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE
 from tasks.errors import DataError
@@ -87,6 +85,8 @@ def _verify_pointer(name: str) -> None:
 
 
 def _verify_by_running(name: str, number: int) -> None:
+    import numpy as np  # here: no other command of the store needs it, and they should answer at once
+
     from tasks import onnx_session
     from tasks.parameters import Device
 

@@ -15,6 +15,7 @@ import time
 from typing import IO
 
 import httpx
+from filelock import FileLock
 
 from tasks.errors import EnvironmentProblem
 
@@ -37,6 +38,13 @@ class TemporaryServer:
     """Start on construction, ``wait`` until it answers, ``stop`` when done."""
 
     def __init__(self) -> None:
+        from prefect.settings import PREFECT_HOME
+
+        home = PREFECT_HOME.value()
+        home.mkdir(parents=True, exist_ok=True)
+        # Servers share the database below PREFECT_HOME, and two that migrate a fresh one at once break each other.
+        self._starting = FileLock(home / "gradmill-server-start.lock")
+        self._starting.acquire()
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the server runs)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flows.temporary_server"],
@@ -54,6 +62,12 @@ class TemporaryServer:
         Raises:
             EnvironmentProblem: it ended, or did not answer in time.
         """
+        try:
+            return self._wait()
+        finally:
+            self._starting.release()
+
+    def _wait(self) -> str:
         deadline = time.monotonic() + START_SECONDS
         assert self._process.stdout is not None, "opened as a pipe"  # noqa: S101  (narrows the type)
         port = self._process.stdout.readline().strip().decode()
@@ -79,6 +93,7 @@ class TemporaryServer:
 
     def stop(self) -> None:
         """Close the pipe and wait for the end."""
+        self._starting.release()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -91,7 +106,9 @@ class TemporaryServer:
 
 
 def _end_with_the_run() -> None:
-    sys.stdin.buffer.read()  # returns when the run has closed its end of the pipe
+    # Ends when the run has closed its end of the pipe. Not sys.stdin: its lock would be held at the interpreter's end.
+    while os.read(0, 1):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(STOP_SECONDS / 2)
     os._exit(1)

@@ -227,3 +227,23 @@ def test_interrupted_and_killed_runs_leave_no_server_and_the_next_run_works(
     monkeypatch.setenv("PREFECT_API_URL", server)
     again = gradmill("retrain", "linear-regression", "--json")
     assert json.loads(again.stdout)["outcome"] in {"published", "unchanged"}
+
+
+@pytest.mark.slow
+def test_two_retrains_at_once_give_two_whole_versions_and_one_champion(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two temporary servers that meet on a fresh PREFECT_HOME; the second is gated against the first."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "fresh"))
+    commands = [[GRADMILL, "retrain", "linear-regression", "--seed", seed, "--json"] for seed in ("0", "1")]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for command in commands
+    ]
+    answers = [json.loads(process.communicate(timeout=120)[0]) for process in running]
+    assert sorted(answer["version"] for answer in answers) == [1, 2]
+    (second,) = [answer for answer in answers if answer["version"] == 2]
+    assert "champion_loss" in {gate["name"] for gate in second["gates"]}
+    (_, last) = json.loads(gradmill("models", "--json").stdout)["models"]["linear-regression"]
+    assert (last["version"], last["champion"]) == (2, True)
+    for version in ("1", "2"):
+        assert gradmill("verify", "linear-regression", version).returncode == 0

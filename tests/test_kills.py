@@ -72,8 +72,8 @@ def test_killed_retrains_harm_nothing(
         after = whole_store()
         assert before.items() <= after.items(), "what was published before is there and unchanged"
         before = after
-        listed = json.loads(gradmill("models", NAME, "--json").stdout)["models"][NAME]
-        assert {row["version"] for row in listed} == set(after)
+    listed = json.loads(gradmill("models", NAME, "--json").stdout)["models"][NAME]
+    assert {row["version"] for row in listed} == set(before)
     final = gradmill("retrain", NAME, "--json")
     assert final.returncode == 0, final.stderr
     verified = gradmill("verify", NAME, "--json")

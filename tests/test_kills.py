@@ -1,11 +1,13 @@
 """SIGKILL at random moments of a retrain: nothing published before is harmed, and the next retrain just works."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -21,23 +23,32 @@ NAME = "linear-regression"
 KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "10"))
 
 
-def start(seed: int) -> subprocess.Popen[bytes]:
-    """A retrain with nothing to reuse, so that every stage does its work."""
-    command = [GRADMILL, "retrain", NAME, "--seed", str(seed), "--force"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+ARGUMENTS = ["retrain", NAME, "--force"]  # nothing to reuse, so that every stage does its work
 
 
-def kill_at(process: subprocess.Popen[bytes], stage: str | None, delay: float, runs_before: set[Path]) -> None:
+def run_silently(arguments: list[str]) -> None:
+    """The body of a forked victim: the whole command line, its output thrown away."""
+    from flows import cli
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os._exit(cli.run(arguments))
+
+
+def kill_at(process: BaseProcess, stage: str | None, delay: float, runs_before: set[Path]) -> None:
     """Kill ``delay`` seconds after the start, or after the new run has finished ``stage``."""
     deadline = time.monotonic() + 40
-    while stage is not None and process.poll() is None and time.monotonic() < deadline:
-        new = set((artifact_paths.runs()).glob("*/run.json")) - runs_before
+    while stage is not None and process.is_alive() and time.monotonic() < deadline:
+        new = set(artifact_paths.runs().glob("*/run.json")) - runs_before
         if any(stage in json.loads(path.read_text())["seconds"] for path in new):
             break
         time.sleep(0.002)
+    if stage is not None:
+        assert process.is_alive() or process.exitcode == 0, "the victim reached the stage"
     time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
 
 
 def whole_store() -> dict[int, str]:
@@ -58,13 +69,17 @@ def test_killed_retrains_harm_nothing(
     """Half of the kills fall anywhere in a run, half around the export and the publication."""
     monkeypatch.setenv("PREFECT_API_URL", server)
     candidates[0].publish()
+    # Forked from a process that has imported everything: the kills fall into the run's work, not into its imports.
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(["flows.cli", "flows.display", "flows.engine", "flows.retrain"])
     rng = np.random.default_rng(20261124)
     before = whole_store()
     for number in range(KILLS):
         runs_before = set(artifact_paths.runs().glob("*/run.json"))
-        process = start(seed=100 + number)
+        process = forks.Process(target=run_silently, args=([*ARGUMENTS, "--seed", str(100 + number)],))
+        process.start()
         if number % 2:
-            kill_at(process, None, rng.uniform(0.3, 6.0), runs_before)
+            kill_at(process, None, rng.uniform(0.1, 5.0), runs_before)
         else:
             kill_at(
                 process, str(rng.choice(["evaluate", "export", "export", "publish"])), rng.uniform(0, 0.08), runs_before
@@ -86,7 +101,7 @@ def test_killed_retrains_harm_nothing(
 @pytest.mark.slow
 def test_a_killed_retrain_takes_its_temporary_server_with_it() -> None:
     before = servers()
-    process = start(seed=1)
+    process = subprocess.Popen([GRADMILL, *ARGUMENTS], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(artifact_paths.runs().glob("*/run.json")) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -9,10 +9,17 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
+        from flows import interrupt
+
+        interrupt.watch()
         from flows import cli
 
         code = cli.run(sys.argv[1:])
     except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception:
+        if not interrupt.received():
+            raise
         code = INTERRUPTED
     if code == INTERRUPTED:
         print("interrupted; the same command again starts afresh", file=sys.stderr, flush=True)

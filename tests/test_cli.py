@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from candidate import Candidate
+from conftest import REPOSITORY
 from tasks.fashion_mnist import FILES
 
 GRADMILL = str(Path(sys.executable).with_name("gradmill"))
@@ -249,3 +250,17 @@ def test_two_newcomers_at_once_see_short_lines_and_get_two_whole_versions_and_on
     assert "champion_loss" in {gate["name"] for gate in manifest["gates"]}
     for version in ("1", "2"):
         assert gradmill("verify", "linear-regression", version).returncode == 0
+
+
+def test_ctrl_c_that_a_library_turns_into_an_error_of_its_own_is_still_exit_130() -> None:
+    """As when numpy is interrupted during its import and raises ImportError."""
+    code = (
+        "import os, signal; from flows import __main__, cli\n"
+        "def run(arguments):\n"
+        "    try:\n        os.kill(os.getpid(), signal.SIGINT); signal.pause()\n"
+        "    except KeyboardInterrupt as error:\n        raise ImportError('half imported') from error\n"
+        "cli.run = run\n__main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr

@@ -125,7 +125,10 @@ def address(tritonserver: Path, repository: Path, tmp_path: Path) -> Iterator[st
             except httpx.TransportError:
                 time.sleep(0.2)
         else:
-            pytest.fail(f"tritonserver is not ready: {log.read_text()[-2000:]}")
+            text = log.read_text(errors="replace")
+            if "Importing the numpy C-extensions failed" in text:  # seen with Debian's own Python 3.13
+                pytest.skip("the Python inside nvidia-pytriton's backend cannot load this machine's modules")
+            pytest.fail(f"tritonserver is not ready: {text[-2000:]}")
         yield url
     finally:
         server.terminate()

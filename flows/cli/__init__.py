@@ -4,6 +4,7 @@ import traceback
 
 import typer
 
+from flows import interrupt
 from flows.cli import runs, store
 from flows.cli.faults import CommandLineFault, as_gradmill_error, report_fault
 from tasks.errors import UsageError
@@ -40,6 +41,8 @@ def run(arguments: list[str]) -> int:
     try:
         code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
     except Exception as error:
+        if interrupt.received():
+            raise KeyboardInterrupt from error
         if isinstance(error, CommandLineFault) and not str(error):  # no command at all: the help has been shown
             return UsageError.exit_code
         if "--debug" in arguments:

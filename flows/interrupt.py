@@ -1,0 +1,22 @@
+"""Ctrl-C, remembered: a library that is interrupted during its import may raise an error of its own instead."""
+
+import signal
+from types import FrameType
+
+_received = False
+
+
+def watch() -> None:
+    """Raise ``KeyboardInterrupt`` on SIGINT, as Python does, and remember it."""
+    signal.signal(signal.SIGINT, _note)
+
+
+def received() -> bool:
+    """Whether the user has pressed Ctrl-C, whatever has become of the exception."""
+    return _received
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    global _received
+    _received = True
+    signal.default_int_handler(number, frame)

@@ -18,8 +18,8 @@ run: $(VENV)/.train ## Set everything up, then download, train, export and predi
 test: $(VENV)/.test ## Set everything up, then run every test that this machine can run
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
-soak: $(VENV)/.test ## Kill retrains fifty times instead of ten
-	@GRADMILL_TEST_KILLS=50 $(BIN)/pytest -n0 tests/test_kills.py
+soak: $(VENV)/.test ## Kill retrains and batch predictions fifty times instead of ten
+	@GRADMILL_TEST_KILLS=50 $(BIN)/pytest -n0 tests/test_kills.py tests/test_predict_kills.py
 
 lint: $(VENV)/.test ## Style, format and types
 	@$(BIN)/ruff check .
@@ -47,5 +47,5 @@ $(VENV)/.train: $(VENV)/.python pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.train
-	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),test,consumers,attestation]"
+	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),test,consumers,attestation,dask]"
 	@touch $@

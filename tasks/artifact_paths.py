@@ -99,8 +99,24 @@ CHECKSUMS = "SHA256SUMS"
 JOB = "job.json"
 RUN = "run.json"
 PREDICTION_GRID = "predictions.png"
+REJECTS = "rejects.parquet"
 
 
 def part(job_folder: Path, index: int) -> Path:
     """One Parquet part of a job's output."""
     return job_folder / f"part-{index:05d}.parquet"
+
+
+def shard_rejects(job_folder: Path) -> Path:
+    """The rejected rows of each shard, until the job is done."""
+    return job_folder / ".rejects"
+
+
+def sources(job_folder: Path) -> Path:
+    """The files of the input with their rows, until the job is done."""
+    return job_folder / ".sources.parquet"
+
+
+def spool(job_folder: Path) -> Path:
+    """Where input that cannot be read from the middle is unpacked, until the job is done."""
+    return job_folder / ".spool"

@@ -56,13 +56,39 @@ def read_payload(path: Path, limit: int) -> bytes:
         raise DataError(f"{path} cannot be read: {error}", "a whole IDX file, plain or gzip", "get it again") from error
 
 
-def _opened(path: Path) -> BinaryIO:
+def is_gzip(path: Path) -> bool:
+    """Whether a file starts like one."""
     with path.open("rb") as stream:
-        is_gzip = stream.read(2) == b"\x1f\x8b"
-    return cast("BinaryIO", gzip.open(path)) if is_gzip else path.open("rb")
+        return stream.read(2) == b"\x1f\x8b"
 
 
-def _read(path: Path, num_dimensions: int, what: str) -> NDArray[np.uint8]:
+def _opened(path: Path) -> BinaryIO:
+    return cast("BinaryIO", gzip.open(path)) if is_gzip(path) else path.open("rb")
+
+
+def map_images(path: Path) -> NDArray[np.uint8]:
+    """Images ``(n, height, width)`` uint8 of a plain file, mapped into memory.
+
+    Raises:
+        DataError: as for ``read_images``.
+    """
+    shape = _shape(path, num_dimensions=3, what="images")
+    size = _size(shape)
+    if (found := path.stat().st_size) != size:
+        raise _wrong_size(path, f"{found} bytes", size, shape, "images")
+    return np.asarray(np.memmap(path, np.uint8, "r", offset=size - math.prod(shape), shape=shape))
+
+
+def promised_size(path: Path) -> int:
+    """How many bytes the header of a file of images, gzip or not, promises, its own included.
+
+    Raises:
+        DataError: it is no IDX file of images.
+    """
+    return _size(_shape(path, num_dimensions=3, what="images"))
+
+
+def _shape(path: Path, num_dimensions: int, what: str) -> tuple[int, ...]:
     header_size = 4 + 4 * num_dimensions
     header = read_payload(path, header_size)
     magic = bytes([0, 0, UNSIGNED_BYTE, num_dimensions])
@@ -74,10 +100,22 @@ def _read(path: Path, num_dimensions: int, what: str) -> NDArray[np.uint8]:
         )
     if len(header) < header_size:
         raise DataError(f"{path} ends inside its header", f"{header_size} bytes of header", "get the file again")
-    shape = struct.unpack(f">{num_dimensions}I", header[4:])
-    size = header_size + math.prod(shape)
+    return struct.unpack(f">{num_dimensions}I", header[4:])
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return 4 + 4 * len(shape) + math.prod(shape)
+
+
+def _wrong_size(path: Path, found: str, size: int, shape: tuple[int, ...], what: str) -> DataError:
+    return DataError(f"{path} holds {found}", f"{size} bytes for {shape} {what}", "get the file again")
+
+
+def _read(path: Path, num_dimensions: int, what: str) -> NDArray[np.uint8]:
+    shape = _shape(path, num_dimensions, what)
+    size = _size(shape)
     payload = read_payload(path, size + 1)  # one byte more shows surplus without reading all of it
     if len(payload) != size:
         found = f"{len(payload)} bytes" if len(payload) < size else "more bytes"
-        raise DataError(f"{path} holds {found}", f"{size} bytes for {shape} {what}", "get the file again")
-    return np.frombuffer(payload, np.uint8, offset=header_size).reshape(shape)
+        raise _wrong_size(path, found, size, shape, what)
+    return np.frombuffer(payload, np.uint8, offset=size - math.prod(shape)).reshape(shape)

@@ -40,7 +40,18 @@ def provider(session: Any) -> str:
     return first
 
 
-def _session(model: Path | bytes, wanted: str) -> Any:
+def open_cuda_session(model: bytes, **options: str) -> Any:
+    """A session that runs on the GPU or not at all, with more ``options`` of the CUDA provider.
+
+    Raises:
+        DeviceMissing: there is no usable GPU.
+    """
+    if fault := devices.cuda_fault():
+        raise devices.missing(fault)
+    return _session(model, CUDA, **options)
+
+
+def _session(model: Path | bytes, wanted: str, **cuda_options: str) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -50,7 +61,7 @@ def _session(model: Path | bytes, wanted: str) -> Any:
     if wanted == CUDA:
         onnxruntime.preload_dlls()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        providers = [(CUDA, {"use_tf32": "0"})]  # TF32 would cost three digits and the parity gate
+        providers = [(CUDA, {"use_tf32": "0", **cuda_options})]  # TF32 would cost three digits and the parity gate
     session = onnxruntime.InferenceSession(
         model if isinstance(model, bytes) else str(model), sess_options=options, providers=providers
     )

@@ -210,15 +210,44 @@ class RetrainParameters(Frozen):
         return values | {"name": str(model)}
 
 
+class Runner(StrEnum):
+    """What runs the shards of a batch prediction."""
+
+    THREADS = "threads"
+    DASK = "dask"
+
+
 class PredictParameters(Frozen):
     """Everything that one batch prediction needs to know."""
 
     input: str | None = Field(
-        None, title="Input", description="A file; empty: the test split of the version's dataset."
+        None, title="Input", description="A file, folder or glob; empty: the test split of the version's dataset."
     )
     name: str = Field(ModelName.SOFTMAX_REGRESSION.value, pattern=NAME_PATTERN, title="Model name")
     version: int | None = Field(None, ge=1, title="Version", description="Empty: the champion.")
     output: str | None = Field(None, title="Output folder", description="Empty: a folder in artifacts/predictions/.")
     device: Device = Field(Device.AUTO, title="Device")
-    batch_size: int = Field(1024, ge=1, le=1_000_000, title="Batch size")
-    restart: bool = Field(False, title="Restart", description="Replace what another job left in the output folder.")
+    batch_size: int | None = Field(
+        None, ge=1, le=1_000_000, title="Batch size", description="Empty: 1024 on the CPU, 16384 on a GPU."
+    )
+    columns: tuple[str, ...] = Field(
+        (), title="Columns", description="Of a table, in the model's order; empty: as the version was trained."
+    )
+    max_rejects: int | None = Field(
+        None, ge=0, title="Rejected rows", description="More stop the job; empty: 0 of arrays, 1 % of tables, pictures."
+    )
+    max_drift: PositiveFloat = Field(
+        0.2, title="Drift", description="Population stability index above which drift is reported."
+    )
+    full_digest: bool = Field(False, title="Full digest", description="Tell inputs apart by all their bytes.")
+    shard_rows: int | None = Field(None, ge=1, title="Shard rows", description="Empty: a quarter of a second's work.")
+    workers: int | None = Field(None, ge=1, le=1024, title="Workers", description="Empty: one for each core.")
+    runner: Runner = Field(Runner.THREADS, title="Runner", description="What runs the shards.")
+    dask_address: str | None = Field(None, title="Dask scheduler", description="Empty: a cluster on this machine.")
+    restart: bool = Field(False, title="Restart", description="Replace what a job left in the output folder.")
+
+    @model_validator(mode="after")
+    def _address_fits_runner(self) -> "PredictParameters":
+        if self.dask_address is not None and self.runner is not Runner.DASK:
+            raise ValueError("a Dask scheduler goes with the runner dask")
+        return self

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from PIL import Image
 
-from tasks import artifact_paths, atomic, fashion_mnist, idx, progress
+from tasks import artifact_paths, atomic, fashion_mnist, idx, images, progress
 from tasks.errors import DataError
 from tasks.parameters import Data
 from tasks.records import FileRef, PreparedDataset, RawDataset
@@ -53,29 +52,29 @@ def _fashion_mnist(raw: RawDataset, data: Data) -> PreparedDataset:
     )
 
 
-def image_split(images: FileRef, labels: FileRef) -> Arrays:
+def image_split(image_file: FileRef, label_file: FileRef) -> Arrays:
     """Read one split of an image dataset and check that each image has a label.
 
     Raises:
         DataError: a file is broken or the counts differ.
     """
-    pixels = idx.read_images(images.path)
-    classes = idx.read_labels(labels.path, len(fashion_mnist.CLASS_NAMES))
+    pixels = idx.read_images(image_file.path)
+    classes = idx.read_labels(label_file.path, len(fashion_mnist.CLASS_NAMES))
     if len(pixels) != len(classes):
         raise DataError(
-            f"{len(pixels)} images in {images.path} and {len(classes)} labels in {labels.path}",
+            f"{len(pixels)} images in {image_file.path} and {len(classes)} labels in {label_file.path}",
             "one label for each image",
             "check that both files belong to the same split",
         )
     return {"images": pixels, "labels": classes}
 
 
-def resize(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def resize(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Resize grey images ``(n, height, width)`` to ``(n, side, side)``, bilinear with antialiasing (as torchvision)."""
-    resized = np.empty((len(images), side, side), np.uint8)
+    resized = np.empty((len(pixels), side, side), np.uint8)
     with progress.bar() as bar:
-        for row in bar.track(range(len(images)), description="resize"):
-            resized[row] = np.asarray(Image.fromarray(images[row]).resize((side, side), Image.Resampling.BILINEAR))
+        for row in bar.track(range(len(pixels)), description="resize"):
+            resized[row] = images.resize(pixels[row], side, side)
     return resized
 
 
@@ -90,7 +89,7 @@ def _synthetic(raw: RawDataset, data: Data, seed: int) -> PreparedDataset:
         raw.name,
         *splits,
         input_shape=(len(w),),
-        preprocessing={},
+        preprocessing={"columns": [f"x{number + 1}" for number in range(len(w))]},
         true_parameters=(*data.synthetic_w, data.synthetic_b),
     )
 

@@ -80,12 +80,24 @@ class Evaluation(Record):
     pictures: tuple[FileRef, ...]
 
 
+class Histogram(Record):
+    """How many values lie in each of the ``len(edges) + 1`` bins; a value on an edge belongs to the bin below it."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    def __add__(self, other: "Histogram") -> "Histogram":
+        """The counts of both, which have the same edges."""
+        return Histogram(edges=self.edges, counts=tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)))
+
+
 class ExportedModel(Record):
-    """A self-contained ONNX file, what describes it, and the verdicts on it."""
+    """A self-contained ONNX file, what describes it, the verdicts on it, and its answers on the test split."""
 
     onnx: FileRef
     metadata: FileRef
     sample: FileRef
+    profile: dict[str, Histogram]
     gates: tuple[GateVerdict, ...]
 
 
@@ -105,14 +117,30 @@ class PublishedModel(Record):
     gates: tuple[GateVerdict, ...] = ()
 
 
+class Drift(Record):
+    """The population stability index of what was watched of a model's answers, and what it means."""
+
+    index: dict[str, float]
+    maximum: float
+    verdict: Literal["stable", "drift", "too few rows", "no reference"]
+
+
 class Prediction(Record):
-    """One finished batch prediction."""
+    """One finished batch prediction: ``rows`` were written, ``rejects`` could not be read.
+
+    ``seconds`` lie between the start of the first shard and the rename of the last part, in the call that finished it.
+    """
 
     path: Path
+    job: str
     rows: int
+    rejects: int
+    parts: int
     name: str
     version: int
     model_sha256: str
     provider: str
     accuracy: float | None = None
+    drift: Drift
+    seconds: float
     picture: Path | None = None

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import safetensors.torch
@@ -18,14 +17,13 @@ from conftest import REPOSITORY
 from tasks import artifact_paths, gates, splits
 from tasks.download import fetch
 from tasks.download.sources import Directory
-from tasks.errors import DataError, DeviceMissing, GateFailed, TrainingDiverged, UsageError
+from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged
 from tasks.evaluate import evaluate
-from tasks.export import parity
+from tasks.export import answers, parity
 from tasks.model_store import reading
-from tasks.parameters import Data, Gates, Loss, PredictParameters, Training
-from tasks.predict import predict
+from tasks.parameters import Data, Gates, Loss, Training
 from tasks.preprocess import preprocess
-from tasks.records import PreparedDataset, PublishedModel, RawDataset
+from tasks.records import PreparedDataset, RawDataset
 from tasks.run_folder import RunFolder
 from tasks.train import train
 
@@ -132,7 +130,7 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Cand
     weights["W"][0] += 1e-4
     test = splits.load_split(candidate.prepared.test)
     session = open_session(candidate.exported.onnx.path, Device.CPU)
-    (verdict,) = parity(session, splits.scores(weights, test), test, Gates().max_parity_error)
+    (verdict,) = parity(answers(session, test.X.numpy()), splits.scores(weights, test), test, Gates().max_parity_error)
     assert not verdict.passed
 
 
@@ -204,85 +202,3 @@ def test_what_a_killed_publication_left_is_swept(candidates: list[Candidate]) ->
     (leftover / "model.onnx").write_bytes(b"half")
     candidates[0].publish()
     assert not leftover.exists()
-
-
-# Predict
-
-
-@pytest.fixture
-def published(candidates: list[Candidate]) -> PublishedModel:
-    return candidates[0].publish()
-
-
-def predict_rows(run: RunFolder, **options: Any) -> Any:
-    return plain(predict)(run, PredictParameters.model_validate({"name": "linear-regression", **options}))
-
-
-def test_npy_rows_are_predicted_in_order(
-    run: RunFolder, published: PublishedModel, candidates: list[Candidate], tmp_path: Path
-) -> None:
-    features = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
-    np.save(tmp_path / "rows.npy", features)
-    done = predict_rows(run, input=str(tmp_path / "rows.npy"), batch_size=1000)
-    table = pq.read_table(done.path / "part-00000.parquet")
-    weights = safetensors.numpy.load_file(candidates[0].trained.weights.path)
-    np.testing.assert_allclose(table["prediction"], (features @ weights["W"] + weights["b"])[:, 0], atol=1e-4)
-    assert table["row"].to_pylist() == list(range(2500))
-
-
-def test_the_same_job_again_writes_the_same_rows_into_the_same_folder(
-    run: RunFolder, published: PublishedModel
-) -> None:
-    first, second = predict_rows(run), predict_rows(run)
-    assert first.path == second.path
-    assert first.path.parent == artifact_paths.root() / "predictions"
-
-
-def test_an_output_folder_of_another_job_is_refused_unless_restarted(
-    run: RunFolder, published: PublishedModel, tmp_path: Path
-) -> None:
-    output = str(tmp_path / "out")
-    predict_rows(run, output=output)
-    with pytest.raises(UsageError, match="holds"):
-        predict_rows(run, output=output, batch_size=7)
-    predict_rows(run, output=output, batch_size=7, restart=True)
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "file").touch()
-    with pytest.raises(UsageError, match="holds something else"):
-        predict_rows(run, output=str(tmp_path / "precious"))
-
-
-@pytest.mark.parametrize(
-    ("filename", "content"),
-    [
-        ("text.txt", b"these are not images"),
-        ("empty.npy", b""),
-        ("pickled.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }" + b" " * 60),
-        ("broken.safetensors", b"\xff" * 40),
-    ],
-)
-def test_an_input_that_is_no_data_is_exit_4(
-    run: RunFolder, published: PublishedModel, tmp_path: Path, filename: str, content: bytes
-) -> None:
-    (tmp_path / filename).write_bytes(content)
-    with pytest.raises(DataError) as caught:
-        predict_rows(run, input=str(tmp_path / filename))
-    assert caught.value.exit_code == 4
-
-
-@pytest.mark.parametrize(
-    "rows", [np.zeros((3, 5), np.float32), np.zeros((3, 2), np.float64), np.zeros((0, 2), np.float32)]
-)
-def test_rows_that_do_not_fit_the_model_are_exit_4(
-    run: RunFolder, published: PublishedModel, tmp_path: Path, rows: np.ndarray
-) -> None:
-    np.save(tmp_path / "rows.npy", rows)
-    with pytest.raises(DataError, match=r"expected: float32 of shape \[rows, 2\]"):
-        predict_rows(run, input=str(tmp_path / "rows.npy"))
-
-
-def test_unknown_model_version_and_input_are_exit_2(run: RunFolder, published: PublishedModel) -> None:
-    for options in ({"name": "no-such"}, {"version": 7}, {"input": "/no/such/file"}):
-        with pytest.raises(UsageError) as caught:
-            predict_rows(run, **options)
-        assert caught.value.exit_code == 2

@@ -6,6 +6,7 @@ import typer
 
 from flows import interrupt
 from flows.cli import runs, store
+from flows.cli.bench import bench
 from flows.cli.faults import CommandLineFault, as_gradmill_error, report_fault
 from tasks.errors import UsageError
 
@@ -33,6 +34,7 @@ def _gradmill() -> None:
 
 for command in (runs.retrain, runs.predict, store.models, store.promote, store.rollback, store.prune, store.verify):
     app.command()(command)
+app.add_typer(bench, name="bench")
 
 
 def run(arguments: list[str]) -> int:

@@ -1,5 +1,6 @@
 """``gradmill retrain`` and ``gradmill predict``: commands that run a flow."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from flows.cli.faults import validated
 from flows.cli.options import Artifacts, Debug, DeviceOption, Json, Name, Verbose, print_json, require, use
 from tasks.errors import GateFailed
 from tasks.model_store import attestation, reading
-from tasks.parameters import Device, Implementation, Loss, ModelName, PredictParameters, RetrainParameters
+from tasks.parameters import Device, Implementation, Loss, ModelName, PredictParameters, RetrainParameters, Runner
 
 
 def retrain(
@@ -99,33 +100,56 @@ def _summarise(result: Any) -> None:
             f"gradmill models; gradmill predict --name {result.name}; gradmill retrain linear-regression",
         )
     )
-    console = Console(soft_wrap=True, highlight=False)
-    for label, value in rows:
-        console.print(f"[bold]{label:<11}[/] {escape(str(value))}")
+    _print_table(rows)
 
 
 def predict(
     input_path: Annotated[
         str | None,
-        typer.Argument(metavar="[INPUT]", help="IDX (.gz too), .npy or .safetensors [default: the test split]."),
+        typer.Argument(
+            metavar="[INPUT]",
+            help="A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .parquet, .csv, .png, .jpeg "
+            "[default: the test split].",
+        ),
     ] = None,
     name: Annotated[str, typer.Option(help="Which model.")] = ModelName.SOFTMAX_REGRESSION.value,
     version: Annotated[int | None, typer.Option(help="Which version [default: the champion].")] = None,
     output: Annotated[str | None, typer.Option(help="Output folder [default: artifacts/predictions/<job>].")] = None,
     device: DeviceOption = Device.AUTO,
-    batch_size: Annotated[int, typer.Option(help="Rows per call of onnxruntime.")] = 1024,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Replace what another job left in the output folder.")
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows per call of onnxruntime [default: 1024, on a GPU 16384].")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns of a table, by commas, in the model's order [default: x1,x2 …].")
+    ] = None,
+    max_rejects: Annotated[
+        int | None,
+        typer.Option(help="Stop when more rows cannot be read [default: 0 of arrays, 1 % of tables and pictures]."),
+    ] = None,
+    max_drift: Annotated[float, typer.Option(help="Report a population stability index above this.")] = 0.2,
+    full_digest: Annotated[
+        bool, typer.Option("--full-digest", help="Tell inputs apart by all their bytes, not by samples.")
     ] = False,
+    shard_rows: Annotated[
+        int | None, typer.Option(help="Most rows of a part [default: a quarter of a second of work].")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Rows are predicted on so many cores [default: all].")] = None,
+    runner: Annotated[Runner, typer.Option(help="What runs the shards.")] = Runner.THREADS,
+    dask_address: Annotated[
+        str | None, typer.Option(help="Scheduler of an existing Dask cluster [default: a local one].")
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Replace what a job left in the output folder.")] = False,
     artifacts: Artifacts = None,
     as_json: Json = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Label every row of a file with the champion, through onnxruntime."""
+    """Label every row of files, however large, with the champion; the same command again resumes a killed job."""
     document = {
-        "input": str(Path(input_path).absolute()) if input_path else None, "name": name, "version": version,
-        "output": output, "device": device, "batch_size": batch_size, "restart": restart,
+        "input": _absolute(input_path), "name": name, "version": version, "output": output, "device": device,
+        "batch_size": batch_size, "columns": tuple(columns.split(",")) if columns else (), "max_rejects": max_rejects,
+        "max_drift": max_drift, "full_digest": full_digest, "shard_rows": shard_rows, "workers": workers,
+        "runner": runner, "dask_address": dask_address, "restart": restart,
     }  # fmt: skip
     parameters = validated(PredictParameters, document, "predict")
     use(artifacts)
@@ -143,9 +167,32 @@ def predict(
     if as_json:
         print_json({"schema_version": 1, **result.model_dump(mode="json")})
     else:
-        typer.echo(
-            f"{result.rows} rows labelled by {result.name} version {result.version} ({result.provider}): {result.path}"
-        )
+        _summarise_prediction(result)
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).expanduser().absolute()) if path else None
+
+
+def _summarise_prediction(result: Any) -> None:
+    """How many rows, how fast, how sure, and where they are."""
+    speed = f" in {result.seconds:.2f} s"
+    drift = ", ".join(f"{name} {value:.3f}" for name, value in result.drift.index.items())
+    rows = [
+        ("predicted", f"{result.rows:,} rows by {result.name} version {result.version} ({result.provider}){speed}"),
+        ("rejected", f"{result.rejects:,} rows"),
+        ("drift", f"{result.drift.verdict}{f' (index: {drift})' if drift else ''}"),
+        ("output", f"{result.path} ({result.parts} parts)"),
+    ]
+    if result.accuracy is not None:
+        rows.insert(2, ("accuracy", f"{result.accuracy:.4f}"))
+    _print_table(rows)
+
+
+def _print_table(rows: Iterable[tuple[str, object]]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    for label, value in rows:
+        console.print(f"[bold]{label:<11}[/] {escape(str(value))}")
 
 
 def _number_or_word(text: str | None) -> int | str | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tasks import atomic, contract, gates, onnx_session
+from tasks import atomic, contract, drift, gates, onnx_session
 from tasks.artifact_paths import METADATA, ONNX, SAMPLE
 from tasks.export.servability import servability
 from tasks.networks.training import Split
@@ -51,12 +51,14 @@ def export(
     found = contract.of_session(session)
     if found != signature:
         raise RuntimeError(f"the exporter wrote {found}, the contract is {signature}")
+    outputs = answers(session, test.X.numpy())
     exported = ExportedModel(
         onnx=atomic.write_bytes(run.file(ONNX), content),
         metadata=atomic.write_json(run.file(METADATA), contract.open_inference_metadata(None, None, signature)),
         sample=_write_sample(run.file(SAMPLE), session, test.X[: contract.SAMPLE_ROWS].numpy()),
+        profile=drift.reference(outputs),
         gates=(
-            *parity(session, scores(weights, test), test, bounds.max_parity_error),
+            *parity(outputs, scores(weights, test), test, bounds.max_parity_error),
             *servability(run.file(ONNX), run.file(METADATA), run.file(SAMPLE), bounds),
         ),
     )
@@ -157,19 +159,23 @@ def metadata(prepared: PreparedDataset, training: Training, signature: contract.
     }
 
 
-def parity(session: Any, o: Tensor, test: Split, max_error: float) -> tuple[GateVerdict, ...]:
-    """Compare onnxruntime on the raw test inputs with the trained weights' scores ``o`` ``(n, outputs)``.
+def answers(session: Any, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Every output of the model for all ``rows`` by name, rows last: ``(n,)`` or ``(classes, n)``."""
+    (source,) = session.get_inputs()
+    batches = [session.run(None, {source.name: batch}) for batch in np.array_split(rows, max(1, len(rows) // 1024))]
+    names = [node.name for node in session.get_outputs()]
+    return {name: np.concatenate(parts).T for name, parts in zip(names, zip(*batches, strict=True), strict=True)}
+
+
+def parity(found: dict[str, NDArray[Any]], o: Tensor, test: Split, max_error: float) -> tuple[GateVerdict, ...]:
+    """Compare onnxruntime's answers on the raw test inputs with the trained weights' scores ``o`` ``(n, outputs)``.
 
     Probabilities may differ by ``max_error + 0.1·max_error·max|score|``, a prediction by ``max_error`` standard
     deviations of the target; labels must be equal unless the two best probabilities are closer than that.
     """
-    raw = test.X.numpy()
-    (source,) = session.get_inputs()
-    batches = [session.run(None, {source.name: batch}) for batch in np.array_split(raw, max(1, len(raw) // 1024))]
-    found = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-    if len(found) == 1:
-        return _regression_parity(found[0], o.squeeze(1).numpy(), float(test.y.std()), max_error)
-    return _classification_parity(found[0], found[1], o, max_error)
+    if contract.PREDICTION in found:
+        return _regression_parity(found[contract.PREDICTION], o.squeeze(1).numpy(), float(test.y.std()), max_error)
+    return _classification_parity(found[contract.PROBABILITIES].T, found[contract.LABEL], o, max_error)
 
 
 def _regression_parity(

@@ -113,6 +113,7 @@ def _manifest(
         "code": reuse.code_digest(),
         "metrics": evaluated.metrics,
         "gates": [verdict.model_dump() for verdict in (*evaluated.gates, *exported.gates, *verdicts)],
+        "profile": {name: histogram.model_dump(mode="json") for name, histogram in exported.profile.items()},
         "preprocessing": prepared.preprocessing,
         "tolerances": {"sample": contract.SAMPLE_TOLERANCE, "parity": parameters.gates.max_parity_error},
     }

@@ -1,0 +1,1 @@
+"""``gradmill bench``: speed as ratios between things run side by side, in rounds, on one machine."""

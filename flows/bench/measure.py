@@ -1,0 +1,117 @@
+"""How all benchmarks measure: several rounds over all sides, the best of each, and the conditions they ran under."""
+
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from tasks import atomic, cores, progress
+
+
+class Side(BaseModel):
+    """One thing that was measured: the figure of every round, of which ``best`` counts."""
+
+    name: str
+    unit: str
+    figures: list[float]
+    best: float
+    note: str = ""
+
+
+class Ratio(BaseModel):
+    """Two sides compared; ``wanted`` is what the design asks for, as text, and ``reached`` whether it is so."""
+
+    name: str
+    value: float
+    wanted: str
+    reached: bool
+
+
+class Report(BaseModel):
+    """The document that a benchmark writes."""
+
+    schema_version: int = 1
+    benchmark: str
+    conditions: dict[str, Any]
+    sides: list[Side]
+    ratios: list[Ratio]
+
+
+def rounds(
+    number: int, sides: Mapping[str, Callable[[], float]], unit: str, best: Callable[..., float]
+) -> dict[str, Side]:
+    """Measure every side once a round, in turn, so that whatever else the machine does falls on all of them."""
+    figures: dict[str, list[float]] = {name: [] for name in sides}
+    with progress.bar() as bar:
+        for _ in bar.track(range(number), description="bench"):
+            for name, measure in sides.items():
+                figures[name].append(measure())
+    return {name: Side(name=name, unit=unit, figures=each, best=best(each)) for name, each in figures.items()}
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long ``work`` takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def at_least(name: str, value: float, wanted: float) -> Ratio:
+    """A ratio that should not be smaller."""
+    return Ratio(name=name, value=value, wanted=f"at least {wanted:g}", reached=value >= wanted)
+
+
+def at_most(name: str, value: float, wanted: float) -> Ratio:
+    """A ratio that should not be larger."""
+    return Ratio(name=name, value=value, wanted=f"at most {wanted:g}", reached=value <= wanted)
+
+
+def conditions(packages: tuple[str, ...], **more: Any) -> dict[str, Any]:
+    """The machine, the cores that this process may use, and the versions of what was measured."""
+    versions = {}
+    for package in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": _cpu_model(),
+        "cores": cores.available(),
+        "python": platform.python_version(),
+        "packages": versions,
+        **more,
+    }
+
+
+def _cpu_model() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def publish(report: Report, path: Path, as_json: bool) -> None:
+    """Write the report, and print it as tables unless the caller prints the document."""
+    atomic.write_json(path, report.model_dump())
+    if as_json:
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    sides = Table("measured", "best", "unit", "rounds", "", box=None, pad_edge=False)
+    for side in report.sides:
+        sides.add_row(side.name, f"{side.best:,.4g}", side.unit, str(len(side.figures)), side.note)
+    ratios = Table("ratio", "value", "wanted", "", box=None, pad_edge=False)
+    for ratio in report.ratios:
+        ratios.add_row(ratio.name, f"{ratio.value:.3g}", ratio.wanted, "" if ratio.reached else "missed")
+    console.print(sides)
+    console.print()
+    console.print(ratios)
+    console.print(f"\n{json.dumps(report.conditions, ensure_ascii=False)}\nwritten to {path}")

@@ -1,0 +1,197 @@
+"""Batch prediction beside a bare onnxruntime loop, default session options, and the book's way."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from flows.bench import measure
+from flows.bench.measure import Report, Side
+from flows.predict import predict
+from tasks import artifact_paths, cores, onnx_session
+from tasks.model_store import reading
+from tasks.parameters import Device, ModelName, PredictParameters
+
+NAME = ModelName.SOFTMAX_REGRESSION.value
+PACKAGES = ("gradmill", "numpy", "onnxruntime", "onnxruntime-gpu", "prefect", "pyarrow", "torch", "torchvision")
+OWN_BATCHES = (512, 1024, 2048)
+DEFAULT_BATCHES = (256, 1024, 4096, 16384)
+BOOK_BATCH, BOOK_WORKERS = 256, 4  # section 3.5: batch_size, get_dataloader_workers
+Images = NDArray[np.uint8]
+
+
+def bench(quick: bool) -> Report:
+    """Measure everything; ``quick`` takes a tenth of the rows and fewer rounds.
+
+    Raises:
+        UsageError: there is no softmax regression to predict with.
+    """
+    number, model = reading.load(NAME, None)
+    rows, num_rounds = (400_000, 2) if quick else (4_000_000, 5)
+    pool = safetensors.numpy.load_file(reading.manifest(NAME, number)["dataset"]["test"]["path"])["images"]
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=artifact_paths.make_root()) as folder:
+        file, output = Path(folder) / "rows.npy", Path(folder) / "output"
+        _write_rows(file, pool, rows)
+        images = np.load(file)[: rows // 4]  # in memory, and far larger than any cache
+        sides = _speeds(num_rounds, model, images, pool, file, output)
+        memory = _memory(file, pool, output, rows)
+    return Report(
+        benchmark="predict",
+        conditions=measure.conditions(PACKAGES, rows=rows, workers=cores.available(), device="cpu", quick=quick),
+        sides=[*sides.values(), *memory],
+        ratios=_ratios(sides, memory, rows),
+    )
+
+
+def _ratios(sides: dict[str, Side], memory: list[Side], rows: int) -> list[measure.Ratio]:
+    bare = _best(sides, "bare, ")
+    flow = sides["flow: file to Parquet"].best
+    return [
+        measure.at_least("flow over bare", flow / bare, 0.6),
+        measure.at_most("all else in the flow, seconds", sides["flow: all else"].best, 2),
+        measure.at_least("bare over default session options", bare / _best(sides, "default options, "), 1.3),
+        measure.at_least("flow over the book's way", flow / sides["the book's DataLoader and torch"].best, 50),
+        measure.at_most(f"RssAnon of {2 * rows:,} rows over {rows // 4:,}", memory[1].best / memory[0].best, 1.1),
+        measure.at_least("all workers over 1", flow / sides["flow: 1 worker"].best, 0.85 * cores.available()),
+    ]
+
+
+def _best(sides: dict[str, Side], prefix: str) -> float:
+    return max(side.best for name, side in sides.items() if name.startswith(prefix))
+
+
+def _write_rows(path: Path, pool: Images, rows: int) -> None:
+    """``rows`` real images, shuffled anew each time the pool runs out."""
+    rng = np.random.default_rng(0)
+    target = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, *pool.shape[1:]))
+    for start in range(0, rows, len(pool)):
+        chosen = rng.permutation(len(pool))[: rows - start]
+        target[start : start + len(chosen)] = pool[chosen]
+    target.flush()
+
+
+def _speeds(num_rounds: int, model: bytes, images: Images, pool: Images, file: Path, output: Path) -> dict[str, Side]:
+    """Images a second of every side; and the flow's seconds outside its shards."""
+    sides: dict[str, Callable[[], float]] = {}
+    sessions = [onnx_session.open_session(model, Device.CPU) for _ in range(cores.available())]
+    for batch in OWN_BATCHES:
+        sides[f"bare, {len(sessions)} sessions of 1 thread, batch {batch}"] = _bare(sessions, images, batch)
+    default = [onnxruntime.InferenceSession(model, providers=[onnx_session.CPU])]
+    for batch in DEFAULT_BATCHES:
+        sides[f"default options, 1 session, batch {batch}"] = _bare(default, images, batch)
+    flow = _Flow(file, output)
+    sides["flow: file to Parquet"] = lambda: flow.rate(None)
+    sides["flow: 1 worker"] = lambda: flow.rate(1)
+    sides["the book's DataLoader and torch"] = _book(model, pool)
+    measured = measure.rounds(num_rounds, sides, "images/s", max)
+    rest = Side(name="flow: all else", unit="s", figures=flow.rest, best=min(flow.rest), note="start, plan, check")
+    return measured | {rest.name: rest}
+
+
+def _bare(sessions: list[Any], images: Images, batch: int) -> Callable[[], float]:
+    """A loop with nothing but ``session.run``, on equal shares of the images."""
+    shares = np.array_split(np.arange(len(images)), len(sessions))
+
+    def loop(session: Any, first: int, last: int) -> None:
+        for start in range(first, last, batch):
+            session.run(None, {"images": images[start : min(start + batch, last)]})
+
+    def rate() -> float:
+        with ThreadPoolExecutor(len(sessions)) as pool:
+            work = [
+                (session, int(share[0]), int(share[-1]) + 1) for session, share in zip(sessions, shares, strict=True)
+            ]
+            return len(images) / measure.seconds(lambda: list(pool.map(lambda each: loop(*each), work)))
+
+    return rate
+
+
+class _Flow:
+    """The real flow on a Prefect API, from a file on disk to Parquet on disk."""
+
+    def __init__(self, file: Path, output: Path) -> None:
+        self._file, self._output = file, output
+        self.rest: list[float] = []
+
+    def rate(self, workers: int | None) -> float:
+        parameters = PredictParameters(
+            input=str(self._file), output=str(self._output), restart=True, device=Device.CPU, workers=workers
+        )
+        started = time.perf_counter()
+        done = predict(parameters)
+        if workers is None:
+            self.rest.append(time.perf_counter() - started - done.seconds)
+        return done.rows / done.seconds
+
+
+class _Pictures(Dataset[tuple[torch.Tensor, int]]):
+    """Images as torchvision's datasets give them: a PIL image, made a tensor one by one."""
+
+    def __init__(self, images: Images) -> None:
+        self._images, self._to_tensor = images, transforms.ToTensor()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        tensor: torch.Tensor = self._to_tensor(Image.fromarray(self._images[index]))
+        return tensor, 0
+
+
+def _book(model: bytes, images: Images) -> Callable[[], float]:
+    """Section 3.5 and 3.7: a DataLoader over single images, ``net(X).argmax`` batch by batch."""
+    initializers = {each.name: numpy_helper.to_array(each) for each in onnx.load_from_string(model).graph.initializer}
+    weights = next(each for each in initializers.values() if each.ndim == 2)
+    linear = nn.Linear(*weights.shape)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(weights.T * 255))
+    net = nn.Sequential(nn.Flatten(), linear)
+
+    def rate() -> float:
+        loader = DataLoader(_Pictures(images), BOOK_BATCH, shuffle=False, num_workers=BOOK_WORKERS)
+        with torch.no_grad():
+            return len(images) / measure.seconds(lambda: [net(X).argmax(dim=1) for X, _ in loader])
+
+    return rate
+
+
+def _memory(file: Path, pool: Images, output: Path, rows: int) -> list[Side]:
+    """Peak anonymous memory of a process that predicts a few rows and one that predicts eight times as many."""
+    sides = []
+    for size in (rows // 4, 2 * rows):
+        _write_rows(file, pool, size)
+        peak = _peak_anonymous(
+            ["predict", str(file), "--output", str(output), "--restart", "--device", "cpu", "--name", NAME]
+        )
+        sides.append(Side(name=f"peak RssAnon, {size:,} rows", unit="MiB", figures=[peak], best=peak))
+    return sides
+
+
+def _peak_anonymous(arguments: list[str]) -> float:
+    """The largest RssAnon seen of a ``gradmill`` process, in MiB, looked at every 5 ms."""
+    peak = 0
+    with subprocess.Popen([sys.executable, "-m", "flows", *arguments], stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    peak = max(peak, int(line.split()[1]))
+            time.sleep(0.005)
+    if process.returncode:
+        raise RuntimeError(f"gradmill {' '.join(arguments)} ended with {process.returncode}")
+    return peak / 1024

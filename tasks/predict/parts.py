@@ -1,0 +1,158 @@
+"""Parquet parts: one a shard, each of which tells in its footer what it holds.
+
+No compression, no dictionaries and no statistics for the probabilities: their digits are close to random, so all
+three cost more time than they save space (measured; README, "Speed"). Row numbers are delta-encoded to almost nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks import artifact_paths, atomic, contract
+from tasks.predict.inputs import Chunk, Reject, Source
+from tasks.predict.inputs.formats import Array
+from tasks.predict.jobs import Job
+from tasks.predict.shards import Shard
+from tasks.records import Histogram, Record
+
+FOOTER = b"gradmill"
+BUFFER_BYTES = 4 * 2**20
+REJECT_SCHEMA = pa.schema(
+    [("row", pa.int64()), ("source", pa.string()), ("source_row", pa.int64()), ("reason", pa.string())]
+)
+
+
+class Footer(Record):
+    """What a part says of itself; ``rows`` are in it, ``rejects`` are in rejects.parquet."""
+
+    job: str
+    shard: Shard
+    rows: int
+    rejects: int
+    model: dict[str, Any]
+    provider: str
+    profile: dict[str, Histogram]
+    correct: int | None
+    notes: dict[str, int]
+
+
+def schema(outputs: tuple[contract.Tensor, ...], labels: list[str]) -> pa.Schema:
+    """The columns of a part: row number, file, then label, its name and a probability a class, or the prediction."""
+    fields = [("row", pa.int64()), ("source", pa.dictionary(pa.int32(), pa.string()))]
+    if any(tensor.name == contract.PREDICTION for tensor in outputs):
+        fields.append((contract.PREDICTION, pa.float32()))
+    else:
+        fields += [(contract.LABEL, pa.int64()), ("label_name", pa.dictionary(_index_type(labels), pa.string()))]
+        fields += [(f"probability_{label}", pa.float32()) for label in labels]
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
+
+
+def _index_type(labels: list[str]) -> pa.DataType:
+    return pa.int8() if len(labels) <= np.iinfo(np.int8).max else pa.int32()
+
+
+def table(chunk: Chunk, outputs: dict[str, Array], labels: list[str], columns: pa.Schema) -> pa.Table:
+    """One row group; outputs are ``(…, n)``, probabilities ``(classes, n)``. Copies nothing."""
+    arrays = [pa.array(chunk.rows), pa.DictionaryArray.from_arrays(pa.array(chunk.source_index), chunk.sources)]
+    if contract.PREDICTION in outputs:
+        arrays.append(pa.array(outputs[contract.PREDICTION]))
+    else:
+        label = outputs[contract.LABEL]
+        index = pa.array(label.astype(_index_type(labels).to_pandas_dtype()))
+        arrays += [pa.array(label), pa.DictionaryArray.from_arrays(index, labels)]
+        arrays += [pa.array(probability) for probability in outputs[contract.PROBABILITIES]]
+    return pa.table(arrays, schema=columns)
+
+
+@contextmanager
+def writer(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A writer with the encodings that were measured to be best."""
+    with (
+        pa.output_stream(path, buffer_size=BUFFER_BYTES) as stream,
+        pq.ParquetWriter(
+            stream,
+            columns,
+            compression="none",
+            use_dictionary=["source", "label_name", *([contract.LABEL] if contract.LABEL in columns.names else [])],
+            column_encoding={"row": "DELTA_BINARY_PACKED"},
+            write_statistics=["row"],
+        ) as part,
+    ):
+        yield part
+
+
+def add_footer(part: pq.ParquetWriter, footer: Footer) -> None:
+    """Note in the file's own metadata what it holds."""
+    part.add_key_value_metadata({FOOTER: footer.model_dump_json().encode()})
+
+
+def read_footer(folder: Path, job: Job, shard: Shard) -> Footer | None:
+    """The footer of a shard's part, or None unless the part is whole and holds just that shard of that job."""
+    try:
+        metadata = pq.read_metadata(artifact_paths.part(folder, shard.number))
+        footer = Footer.model_validate_json(metadata.metadata[FOOTER])
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        return None
+    agrees = (
+        footer.job == job.job
+        and footer.shard == shard
+        and footer.model["sha256"] == job.model.sha256
+        and footer.rows == metadata.num_rows == shard.stop - shard.start - footer.rejects
+        and (not footer.rejects or _num_rows(rejects_path(folder, shard)) == footer.rejects)
+    )
+    return footer if agrees else None
+
+
+def _num_rows(path: Path) -> int | None:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowInvalid):
+        return None
+
+
+# Rejected rows
+
+
+def rejects_path(folder: Path, shard: Shard) -> Path:
+    """The rejects of one shard, until the job is done."""
+    return artifact_paths.part(artifact_paths.shard_rejects(folder), shard.number)
+
+
+def write_rejects(path: Path, rejects: list[Reject]) -> None:
+    """Write rejected rows; written before the part, whose footer counts them."""
+    columns = zip(*rejects, strict=True) if rejects else ((), (), (), ())
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, REJECT_SCHEMA, strict=True)]
+    with atomic.replacing(path) as temporary:
+        pq.write_table(pa.table(arrays, schema=REJECT_SCHEMA), temporary)
+
+
+def merge_rejects(folder: Path, shards: tuple[Shard, ...]) -> pa.Table:
+    """Gather the rejects of all shards in ``rejects.parquet``, in order, and return them."""
+    files = [path for shard in shards if (path := rejects_path(folder, shard)).is_file()]
+    merged = pa.concat_tables([REJECT_SCHEMA.empty_table(), *(pq.read_table(path) for path in files)])
+    with atomic.replacing(folder / artifact_paths.REJECTS) as temporary:
+        pq.write_table(merged, temporary)
+    return merged
+
+
+# The files of the input
+
+
+def write_sources(folder: Path, sources: list[Source]) -> None:
+    """Write which file holds which rows, for the shards to look up."""
+    columns = [list(column) for column in zip(*sources, strict=True)]
+    with atomic.replacing(artifact_paths.sources(folder)) as temporary:
+        pq.write_table(pa.table(columns, names=list(Source._fields)), temporary)
+
+
+def read_sources(folder: Path, shard: Shard) -> list[Source]:
+    """The files that hold the rows of a shard."""
+    rows = pa.compute.field("first_row")
+    overlaps = (rows < shard.stop) & (rows + pa.compute.field("rows") > shard.start)
+    found = pq.read_table(artifact_paths.sources(folder), filters=overlaps)
+    return [Source(**row) for row in found.to_pylist()]

@@ -1,0 +1,83 @@
+"""Shards as Prefect tasks, on threads of this process or on a Dask cluster."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import as_completed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from tasks.errors import UsageError
+from tasks.parameters import PredictParameters, Runner
+from tasks.predict import parts
+from tasks.predict.finishing import check_rejects
+from tasks.predict.jobs import Job
+from tasks.predict.labelling import label_shard
+from tasks.predict.report import Progress
+from tasks.predict.shards import Shard
+
+
+class Labelled(NamedTuple):
+    """One finished shard: its rows, and when (in seconds since the epoch) it was worked on."""
+
+    rows: int
+    rejects: int
+    started: float
+    finished: float
+
+
+@task(name="label shard", task_run_name="rows {start} to {stop}", cache_policy=NO_CACHE)
+def label(folder: str, number: int, start: int, stop: int) -> Labelled:
+    """Label one shard of the job in ``folder``."""
+    started = time.time()
+    footer = label_shard(Path(folder), Shard(number, start, stop))
+    return Labelled(footer.rows, footer.rejects, started, time.time())
+
+
+def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float:
+    """Label every shard whose part is not there yet, and stop once too many rows are rejected.
+
+    Returns the seconds from the first shard's start to the last part's rename.
+
+    Raises:
+        DataError: too many rows were rejected, or an input or the model has changed meanwhile.
+    """
+    kept = [footer for shard in job.shards if (footer := parts.read_footer(folder, job, shard))]
+    done = {footer.shard.number for footer in kept}
+    rejects = sum(footer.rejects for footer in kept)
+    missing = [shard for shard in job.shards if shard.number not in done]
+    if kept:
+        print(f"{len(kept)} of {len(job.shards)} parts are there already")
+    labelled: list[Labelled] = []
+    with Progress(job.rows, sum(footer.rows + footer.rejects for footer in kept)) as progress:
+        check_rejects(folder, job, rejects)
+        with _runner(parameters, job.workers) as runner:
+            futures = [runner.submit(label, {"folder": str(folder), **shard._asdict()}) for shard in missing]
+            for future in as_completed(futures):
+                labelled.append(future.result())
+                progress.advance(labelled[-1].rows + labelled[-1].rejects)
+                check_rejects(folder, job, rejects + sum(each.rejects for each in labelled))
+    return max((each.finished for each in labelled), default=0) - min((each.started for each in labelled), default=0)
+
+
+@contextmanager
+def _runner(parameters: PredictParameters, workers: int) -> Iterator[TaskRunner[Any]]:
+    """Threads, one more than there are cores (it waits for the disk); or Dask, one process for each core."""
+    if parameters.runner is Runner.THREADS:
+        with ThreadPoolTaskRunner[Any](max_workers=workers + 1) as threads:
+            yield threads
+        return
+    try:
+        from prefect_dask.task_runners import DaskTaskRunner
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "prefect-dask is not installed", "the extra [dask], since --runner dask was given", "pip install it"
+        ) from error
+    cluster = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"address": parameters.dask_address} if parameters.dask_address else {"cluster_kwargs": cluster}
+    with DaskTaskRunner(**options) as runner:
+        yield runner

@@ -1,0 +1,374 @@
+"""Jobs of batch prediction: identity, resumption, rejected rows, drift, on Prefect's real engine."""
+
+import json
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pyarrow.parquet as pq
+import pytest
+import safetensors.numpy
+from numpy.typing import NDArray
+from scipy.stats import entropy
+
+from candidate import Candidate
+from conftest import Pipeline
+from flows.predict import predict
+from tasks import artifact_paths, drift, onnx_session
+from tasks.errors import DataError, UsageError
+from tasks.model_store import retention
+from tasks.parameters import PredictParameters
+from tasks.predict import labelling, lanes
+from tasks.records import Prediction, PublishedModel
+
+NAME = "linear-regression"
+FEATURES = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def published(candidates: list[Candidate], prefect_api: str) -> PublishedModel:
+    return candidates[0].publish()
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    """A file of 2500 rows of features."""
+    np.save(tmp_path / "rows.npy", FEATURES)
+    return str(tmp_path / "rows.npy")
+
+
+def predict_rows(**options: Any) -> Prediction:
+    parameters = PredictParameters.model_validate({"name": NAME, **options})
+    done: Prediction = predict(parameters)
+    return done
+
+
+def table(done: Prediction) -> Any:
+    return pq.read_table([done.path / f"part-{number:05d}.parquet" for number in range(done.parts)])
+
+
+MOVED = FEATURES + np.array([1, -1], np.float32)
+
+
+def job(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "job.json").read_text())
+    return document
+
+
+def expected(candidate: Candidate, features: NDArray[np.float32] = FEATURES) -> NDArray[np.float32]:
+    """The prediction by numpy, from the learned weights alone."""
+    weights = safetensors.numpy.load_file(candidate.trained.weights.path)
+    prediction: NDArray[np.float32] = (features @ weights["W"] + weights["b"])[:, 0]
+    return prediction
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
+    """Let a job die when it has written so many parts."""
+    lock, left = threading.Lock(), [parts]
+
+    def dying(*arguments: Any) -> Any:
+        with lock:
+            if not left[0]:
+                raise RuntimeError("killed")
+            left[0] -= 1
+        return labelling.label_shard(*arguments)
+
+    monkeypatch.setattr("tasks.predict.running.label_shard", dying)
+
+
+def test_rows_are_predicted_in_order_in_as_many_parts_as_asked(rows: str, candidates: list[Candidate]) -> None:
+    done = predict_rows(input=rows, shard_rows=300, batch_size=64)
+    found = table(done)
+    assert (done.parts, done.rows, done.rejects) == (9, 2500, 0)
+    assert found["row"].to_pylist() == list(range(2500))
+    assert set(found["source"].to_pylist()) == {rows}
+    np.testing.assert_allclose(found["prediction"], expected(candidates[0]), atol=1e-4)
+
+
+def test_parts_workers_and_batches_do_not_change_a_single_bit(rows: str, tmp_path: Path) -> None:
+    one = table(predict_rows(input=rows, output=str(tmp_path / "one"), workers=1))
+    many = table(predict_rows(input=rows, output=str(tmp_path / "many"), shard_rows=123, workers=3))
+    assert one.equals(many)
+
+
+def test_every_output_names_its_job_rows_and_model(rows: str, published: PublishedModel) -> None:
+    done = predict_rows(input=rows, shard_rows=1000)
+    document = job(done.path)
+    assert document["job"] == done.job == done.path.name
+    assert document["model"]["sha256"] == published.model.sha256 == done.model_sha256
+    for number in range(done.parts):
+        metadata = pq.read_metadata(done.path / f"part-{number:05d}.parquet")
+        footer = json.loads(metadata.metadata[b"gradmill"])
+        assert footer["job"] == done.job
+        assert footer["model"] == {"name": NAME, "version": 1, "sha256": published.model.sha256}
+        assert footer["shard"] == document["shards"][number]
+        assert footer["shard"][2] - footer["shard"][1] == metadata.num_rows
+    assert {path.name for path in done.path.iterdir() if not path.name.startswith(".")} == {
+        "job.json", "rejects.parquet", *(f"part-{number:05d}.parquet" for number in range(done.parts)),
+    }  # fmt: skip
+    assert [path.name for path in done.path.iterdir() if path.name.startswith(".")] == [".lock"]
+
+
+def test_the_same_job_again_does_nothing(rows: str, caplog: pytest.LogCaptureFixture) -> None:
+    first = predict_rows(input=rows)
+    part = first.path / "part-00000.parquet"
+    before = part.stat().st_mtime_ns
+    second = predict_rows(input=rows)
+    assert second == first
+    assert part.stat().st_mtime_ns == before
+    assert f"job {first.job} is done" in caplog.text
+
+
+def test_input_model_and_parameters_each_make_another_job(rows: str, candidates: list[Candidate]) -> None:
+    jobs = [predict_rows(input=rows).job, predict_rows(input=rows, batch_size=7).job]
+    os.utime(rows, (1, 1))
+    jobs.append(predict_rows(input=rows).job)
+    candidates[1].publish()
+    jobs.append(predict_rows(input=rows).job)
+    jobs.append(predict_rows(input=rows, version=1).job)
+    assert len(set(jobs)) == 5
+
+
+def test_only_a_full_digest_sees_a_change_between_the_sampled_blocks(tmp_path: Path) -> None:
+    large = np.zeros((500_000, 2), np.float32)
+
+    def jobs(value: float) -> list[str]:
+        large[90_000] = value  # byte 720 128, between the third and the fourth block
+        np.save(tmp_path / "large.npy", large)
+        os.utime(tmp_path / "large.npy", (1, 1))
+        return [predict_rows(input=str(tmp_path / "large.npy"), full_digest=full).job for full in (False, True)]
+
+    before, after = jobs(0), jobs(1)
+    assert before[0] == after[0], "the sampled blocks are the same"
+    assert before[1] != after[1]
+
+
+def test_an_unfinished_job_is_finished_with_its_own_version_and_its_whole_parts(
+    rows: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(RuntimeError, match="killed"):
+            predict_rows(input=rows, shard_rows=250)
+    (folder,) = artifact_paths.all_predictions().iterdir()
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
+    assert len(kept) == 4
+    torn = folder / min(kept)
+    torn.write_bytes(torn.read_bytes()[:-10])
+    assert job(folder)["status"] == "running"
+    candidates[1].publish()
+    assert 1 in retention.protected(NAME)
+    done = predict_rows(input=rows, shard_rows=250)
+    assert (done.path, done.version, done.parts) == (folder, 1, 10)
+    now = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
+    assert {name for name in kept if now[name] == kept[name]} == set(kept) - {torn.name}
+    np.testing.assert_allclose(table(done)["prediction"], expected(candidates[0]), atol=1e-4)
+    assert predict_rows(input=rows, shard_rows=250).version == 2, "the next one takes the champion of now"
+
+
+def test_a_part_of_another_job_or_shard_is_written_anew(
+    rows: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    other = predict_rows(input=rows, shard_rows=250, batch_size=3)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(RuntimeError, match="killed"):
+            predict_rows(input=rows, output=str(output), shard_rows=250)
+    (output / "part-00003.parquet").write_bytes((other.path / "part-00003.parquet").read_bytes())
+    (output / "part-00005.parquet").write_bytes((output / "part-00000.parquet").read_bytes())
+    done = predict_rows(input=rows, output=str(output), shard_rows=250)
+    assert table(done)["row"].to_pylist() == list(range(2500))
+    np.testing.assert_allclose(table(done)["prediction"], expected(candidates[0]), atol=1e-4)
+
+
+def test_an_output_folder_of_another_job_is_refused_unless_restarted(rows: str, tmp_path: Path) -> None:
+    output = str(tmp_path / "out")
+    predict_rows(input=rows, output=output, shard_rows=500)
+    with pytest.raises(UsageError, match="holds job"):
+        predict_rows(input=rows, output=output, batch_size=7)
+    done = predict_rows(input=rows, output=output, batch_size=7, restart=True)
+    assert len(list(done.path.glob("part-*"))) == 1, "no part of the other job is left"
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    for restart in (False, True):
+        with pytest.raises(UsageError, match="holds something else"):
+            predict_rows(input=rows, output=str(tmp_path / "precious"), restart=restart)
+    assert (tmp_path / "precious" / "file").exists()
+
+
+def test_a_second_process_waits_for_the_first_and_finds_the_job_done(rows: str) -> None:
+    contexts = [copy_context() for _ in range(2)]  # Prefect keeps its settings there
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda each: each.run(predict_rows, input=rows, shard_rows=100), contexts))
+    assert done[0] == done[1]
+    assert table(done[0]).num_rows == 2500
+
+
+def test_rejected_rows_are_written_with_reason_and_none_is_lost(tmp_path: Path, candidates: list[Candidate]) -> None:
+    bad = FEATURES.copy()
+    bad[[7, 1234, 2499]] = np.nan
+    np.save(tmp_path / "rows.npy", bad)
+    done = predict_rows(input=str(tmp_path / "rows.npy"), max_rejects=3, shard_rows=500)
+    rejects = pq.read_table(done.path / "rejects.parquet").to_pydict()
+    assert rejects["row"] == rejects["source_row"] == [7, 1234, 2499]
+    assert rejects["reason"] == ["not a finite number"] * 3
+    found = table(done)
+    good = np.delete(np.arange(2500), [7, 1234, 2499])
+    assert found["row"].to_pylist() == good.tolist()
+    np.testing.assert_allclose(found["prediction"], expected(candidates[0])[good], atol=1e-4)
+    assert (done.rows, done.rejects, job(done.path)["rejects"]) == (2497, 3, 3)
+
+
+def test_too_many_rejects_stop_the_job_and_a_higher_limit_resumes_it(tmp_path: Path) -> None:
+    bad = FEATURES.copy()
+    bad[[700, 1234]] = np.nan
+    np.save(tmp_path / "rows.npy", bad)
+    with pytest.raises(DataError, match=r"row 700 of .*rows\.npy: not a finite number") as caught:
+        predict_rows(input=str(tmp_path / "rows.npy"), workers=1)
+    assert "at most 0" in caught.value.expected
+    (folder,) = artifact_paths.all_predictions().iterdir()
+    assert pq.read_table(folder / "rejects.parquet")["row"].to_pylist() == [700, 1234]
+    assert job(folder)["status"] == "running"
+    done = predict_rows(input=str(tmp_path / "rows.npy"), workers=1, max_rejects=2)
+    assert (done.path, done.rejects) == (folder, 2)
+
+
+def test_one_percent_of_a_table_may_be_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x1,x2\n" + "1,2\n" * 198 + "1,\n" * 2)
+    assert predict_rows(input=str(path)).rejects == 2
+    path.write_text("x1,x2\n" + "1,2\n" * 197 + "1,\n" * 3)
+    with pytest.raises(DataError, match="3 of 200 rows"):
+        predict_rows(input=str(path))
+
+
+def test_columns_name_the_features_in_the_models_order(tmp_path: Path, candidates: list[Candidate]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("b,a\n1,2\n3,4\n")
+    with pytest.raises(DataError, match=r"t\.csv"):
+        predict_rows(input=str(path))
+    found = table(predict_rows(input=str(path), columns=("a", "b")))["prediction"]
+    features = np.array([[2, 1], [4, 3]], np.float32)
+    np.testing.assert_allclose(found, expected(candidates[0], features), atol=1e-4)
+
+
+def test_missing_part_is_noticed_by_the_final_check(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(folder: Path, shard: Any) -> Any:
+        footer = labelling.label_shard(folder, shard)
+        if shard.number == 1:
+            artifact_paths.part(folder, 1).unlink()
+        return footer
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.predict.running.label_shard", forgetful)
+        with pytest.raises(DataError, match=r"part-00001.* does not hold rows 1250 to 2500"):
+            predict_rows(input=rows, shard_rows=1250)
+    assert predict_rows(input=rows, shard_rows=1250).rows == 2500
+
+
+def test_drift_is_the_population_stability_index_and_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, candidates: list[Candidate]
+) -> None:
+    np.save(tmp_path / "same.npy", FEATURES)
+    same = predict_rows(input=str(tmp_path / "same.npy"))
+    assert same.drift.verdict == "stable"
+    assert "drifted" not in caplog.text
+    np.save(tmp_path / "moved.npy", MOVED)
+    moved = predict_rows(input=str(tmp_path / "moved.npy"))
+    assert moved.drift.verdict == "drift"
+    assert "drifted" in caplog.text
+    test = safetensors.numpy.load_file(candidates[0].prepared.test.path)["features"]
+    old, new = expected(candidates[0], test), expected(candidates[0], MOVED)
+    bins = np.concatenate([[-np.inf], np.quantile(old, np.linspace(0.1, 0.9, 9)), [np.inf]])
+    e, f = (np.maximum(np.histogram(each, bins)[0] / len(each), 1e-4) for each in (old, new))
+    assert moved.drift.index["prediction"] == pytest.approx(entropy(f, e) + entropy(e, f), rel=0.02)
+    np.save(tmp_path / "few.npy", MOVED[:10])
+    assert predict_rows(input=str(tmp_path / "few.npy")).drift.verdict == "too few rows"
+
+
+def test_a_version_without_a_profile_predicts_and_says_that_drift_is_unknown(rows: str) -> None:
+    manifest = artifact_paths.version(NAME, 1) / "manifest.json"
+    document = json.loads(manifest.read_text())
+    del document["profile"]
+    manifest.chmod(0o644)
+    manifest.write_text(json.dumps(document))
+    assert predict_rows(input=rows).drift.verdict == "no reference"
+
+
+def test_counts_of_bins_are_numpys(candidates: list[Candidate]) -> None:
+    values = np.random.default_rng(0).integers(0, 10, 1000)
+    edges = tuple(np.arange(9) + 0.5)
+    assert drift.count(values, edges) == tuple(np.bincount(values, minlength=10))
+
+
+def test_unknown_model_version_and_input_are_exit_2() -> None:
+    for options in ({"name": "no-such"}, {"version": 7}, {"input": "/no/such/file"}):
+        with pytest.raises(UsageError):
+            predict_rows(**options)
+
+
+def test_a_pinned_version_with_other_bytes_is_exit_4(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(RuntimeError, match="killed"):
+            predict_rows(input=rows, shard_rows=1250, version=1)
+    model = artifact_paths.version(NAME, 1) / "model.onnx"
+    content = bytearray(model.read_bytes())
+    content[content.index(b"dataset_digest") + 20] ^= 1
+    model.chmod(0o644)
+    model.write_bytes(content)
+    with pytest.raises(DataError, match="SHA-256"):
+        predict_rows(input=rows, shard_rows=1250, version=1)
+
+
+def test_threads_that_open_lanes_at_once_share_them(published: PublishedModel) -> None:
+    lanes._open_lanes.cache_clear()
+    arguments = (published.model.path, published.model.sha256, onnx_session.CPU, 64, 2)
+    with ThreadPoolExecutor(8) as pool:
+        opened = list(pool.map(lambda _: lanes.open_lanes(*arguments), range(8)))
+    assert len({id(each) for each in opened}) == 1
+
+
+def test_no_more_threads_work_than_there_are_workers(published: PublishedModel) -> None:
+    opened = lanes.open_lanes(published.model.path, published.model.sha256, onnx_session.CPU, 64, 2)
+    now, most, lock = [0], [0], threading.Lock()
+
+    def work(_: int) -> None:
+        with opened.working():
+            with lock:
+                now[0] += 1
+                most[0] = max(most[0], now[0])
+            time.sleep(0.02)
+            with lock:
+                now[0] -= 1
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(12)))
+    assert most[0] == 2
+
+
+def test_images_are_labelled_as_onnxruntime_alone_labels_them_and_accuracy_is_counted(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    report = pipeline.report("softmax-regression")
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
+    done = predict_rows(name=report.name, output=str(tmp_path / "out"), shard_rows=3000, batch_size=100)
+    test = safetensors.numpy.load_file(pipeline.prepared(report).test.path)
+    session = onnxruntime.InferenceSession(report.model_path, providers=["CPUExecutionProvider"])
+    probabilities, label = session.run(None, {"images": test["images"]})
+    found = table(done)
+    assert found["label"].to_pylist() == label.tolist()
+    stored = np.stack([found[f"probability_{each}"] for each in pipeline.prepared(report).class_names], axis=1)
+    np.testing.assert_allclose(stored, probabilities, atol=1e-6)
+    assert done.accuracy == pytest.approx((label == test["labels"]).mean())
+    assert done.drift.verdict == "stable"
+    assert max(done.drift.index.values()) < 1e-6, "the test split has not drifted from itself"
+    assert done.picture is not None
+    assert job(done.path)["profile"]["label"]["counts"] == np.bincount(label, minlength=10).tolist()

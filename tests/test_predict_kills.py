@@ -1,0 +1,110 @@
+"""SIGKILL at random moments of one job of 200 shards, and the death of a Dask worker: every row once, in order."""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from candidate import Candidate
+from tasks import artifact_paths
+from test_kills import KILLS, run_silently
+
+NAME = "linear-regression"
+SHARDS = 200
+
+
+@pytest.fixture
+def arguments(candidates: list[Candidate], server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command that predicts 200 shards."""
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    candidates[0].publish()
+    rows = np.random.default_rng(0).standard_normal((20_000, 2)).astype(np.float32)
+    rows[[77, 19_999]] = np.nan
+    np.save(tmp_path / "rows.npy", rows)
+    file = str(tmp_path / "rows.npy")
+    return ["predict", file, "--name", NAME, "--shard-rows", "100", "--max-rejects", "2"]
+
+
+def everything(folder: Path) -> Any:
+    assert json.loads((folder / "job.json").read_text())["status"] == "done"
+    assert len(list(folder.glob("part-*.parquet"))) == SHARDS
+    return pq.read_table([folder / f"part-{number:05d}.parquet" for number in range(SHARDS)])
+
+
+def run_in_a_fork(arguments: list[str]) -> multiprocessing.process.BaseProcess:
+    # Forked from a process that has imported everything: the kills fall into the job's work, not into its imports.
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(["flows.cli", "flows.display", "flows.engine", "flows.predict"])
+    process = forks.Process(target=run_silently, args=(arguments,))
+    process.start()
+    return process
+
+
+@pytest.mark.slow
+def test_a_job_killed_again_and_again_loses_and_doubles_no_row(arguments: list[str], tmp_path: Path) -> None:
+    whole = run_in_a_fork([*arguments, "--output", str(tmp_path / "whole")])
+    whole.join()
+    assert whole.exitcode == 0
+    rng = np.random.default_rng(20261124)
+    kept = 0
+    for number in range(KILLS):
+        target = SHARDS * (number + 1) // (KILLS + 1)  # die when about so many parts are there
+        process = run_in_a_fork(arguments)
+        while process.is_alive() and len(list(artifact_paths.all_predictions().glob("*/part-*"))) < target:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.05))
+        assert process.is_alive(), "the kill falls into the job"
+        process.kill()
+        process.join()
+        (folder,) = artifact_paths.all_predictions().iterdir()
+        assert json.loads((folder / "job.json").read_text())["status"] == "running"
+        now = len(list(folder.glob("part-*.parquet")))
+        assert now >= kept, "what was there stays"
+        kept = now
+    final = run_in_a_fork(arguments)
+    final.join()
+    assert final.exitcode == 0
+    assert everything(folder).equals(everything(tmp_path / "whole").replace_schema_metadata(None))
+    rejects = pq.read_table(folder / "rejects.parquet")
+    assert rejects.equals(pq.read_table(tmp_path / "whole" / "rejects.parquet"))
+    assert rejects["row"].to_pylist() == [77, 19_999]
+    assert {path.name for path in folder.glob(".*")} == {".lock"}, "leftovers are swept"
+
+
+@pytest.mark.slow
+def test_dask_gives_the_same_bits_though_a_worker_is_killed(
+    arguments: list[str], tmp_path: Path, prefect_api: str
+) -> None:
+    from distributed import LocalCluster
+
+    from flows.predict import predict
+    from tasks.parameters import PredictParameters
+
+    base = {"input": arguments[1], "name": NAME, "shard_rows": 100, "max_rejects": 2}
+    threads = predict(PredictParameters.model_validate(base | {"output": str(tmp_path / "threads")}))
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        victim = next(iter(cluster.workers.values())).pid
+        output = tmp_path / "dask"
+
+        def kill() -> None:
+            while len(list(output.glob("part-*"))) < 20:
+                time.sleep(0.005)
+            os.kill(victim, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        options = {"runner": "dask", "dask_address": cluster.scheduler_address, "output": str(output)}
+        dask = predict(PredictParameters.model_validate(base | options))
+        killer.join()
+        assert not psutil.pid_exists(victim) or psutil.Process(victim).status() == psutil.STATUS_ZOMBIE
+    assert everything(dask.path).equals(everything(threads.path))
+    assert dask.rejects == threads.rejects == 2

@@ -27,8 +27,11 @@ class StageLines(logging.Handler):
 
 
 @contextmanager
-def compact(verbose: bool) -> Iterator[None]:
-    """Set up the terminal before Prefect is imported, which reads its logging settings then."""
+def compact(verbose: bool, stages: bool = True) -> Iterator[None]:
+    """Set up the terminal before Prefect is imported, which reads its logging settings then.
+
+    Without ``stages`` nothing is shown of what they print.
+    """
     if verbose:
         yield
         return
@@ -36,7 +39,7 @@ def compact(verbose: bool) -> Iterator[None]:
     from prefect.logging.configuration import ensure_logging_setup
 
     ensure_logging_setup()  # Prefect would do it later and drop the handlers added here
-    handler = StageLines()
+    handler = StageLines() if stages else logging.NullHandler()
     for name in RUN_LOGGERS:
         logging.getLogger(name).addHandler(handler)
     try:

@@ -4,11 +4,13 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import onnxruntime
 import pyarrow.parquet as pq
@@ -291,6 +293,30 @@ def test_drift_is_the_population_stability_index_and_reported(
     assert moved.drift.index["prediction"] == pytest.approx(entropy(f, e) + entropy(e, f), rel=0.02)
     np.save(tmp_path / "few.npy", MOVED[:10])
     assert predict_rows(input=str(tmp_path / "few.npy")).drift.verdict == "too few rows"
+
+
+def wait_for(api: str, path: str, document: dict[str, Any], wanted: Callable[[Any], bool]) -> Any:
+    """What of the server's answer is ``wanted``, once it is there: events and artifacts arrive a little later."""
+    for _ in range(100):
+        answer = httpx.post(f"{api}/{path}", json=document).raise_for_status().json()
+        if found := [each for each in (answer["events"] if isinstance(answer, dict) else answer) if wanted(each)]:
+            return found[0]
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has nothing of the kind")
+
+
+def test_prefect_gets_a_drift_event_and_the_progress(tmp_path: Path, prefect_api: str) -> None:
+    np.save(tmp_path / "moved.npy", MOVED)
+    done = predict_rows(input=str(tmp_path / "moved.npy"), shard_rows=700)
+    drifts = {"filter": {"event": {"name": ["gradmill.drift"]}}}
+    event = wait_for(prefect_api, "events/filter", drifts, lambda each: each["payload"]["path"] == str(done.path))
+    assert event["resource"]["prefect.resource.id"] == f"gradmill.model.{NAME}"
+    assert event["payload"]["sha256"] == done.model_sha256
+    assert event["payload"]["index"] == done.drift.index
+    roles = {each["prefect.resource.role"]: each["prefect.resource.id"] for each in event["related"]}
+    run = roles["flow-run"].removeprefix("prefect.flow-run.")
+    progress = {"artifacts": {"type": {"any_": ["progress"]}, "flow_run_id": {"any_": [run]}}}
+    wait_for(prefect_api, "artifacts/filter", progress, lambda each: each["data"] == 100.0)
 
 
 def test_a_version_without_a_profile_predicts_and_says_that_drift_is_unknown(rows: str) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,7 +67,7 @@ def _ratios(sides: dict[str, Side], memory: list[Side], rows: int) -> list[measu
         measure.at_least("flow over bare", flow / bare, 0.6),
         measure.at_most("all else in the flow, seconds", sides["flow: all else"].best, 2),
         measure.at_least("bare over default session options", bare / _best(sides, "default options, "), 1.3),
-        measure.at_least("flow over the book's way", flow / sides["the book's DataLoader and torch"].best, 50),
+        measure.at_least("flow over the book's way", flow / sides["the book's way"].best, 50),
         measure.at_most(f"RssAnon of {2 * rows:,} rows over {rows // 4:,}", memory[1].best / memory[0].best, 1.1),
         measure.at_least("all workers over 1", flow / sides["flow: 1 worker"].best, 0.85 * cores.available()),
     ]
@@ -91,14 +92,14 @@ def _speeds(num_rounds: int, model: bytes, images: Images, pool: Images, file: P
     sides: dict[str, Callable[[], float]] = {}
     sessions = [onnx_session.open_session(model, Device.CPU) for _ in range(cores.available())]
     for batch in OWN_BATCHES:
-        sides[f"bare, {len(sessions)} sessions of 1 thread, batch {batch}"] = _bare(sessions, images, batch)
+        sides[f"bare, batch {batch}"] = _bare(sessions, images, batch)
     default = [onnxruntime.InferenceSession(model, providers=[onnx_session.CPU])]
     for batch in DEFAULT_BATCHES:
-        sides[f"default options, 1 session, batch {batch}"] = _bare(default, images, batch)
+        sides[f"default options, batch {batch}"] = _bare(default, images, batch)
     flow = _Flow(file, output)
     sides["flow: file to Parquet"] = lambda: flow.rate(None)
     sides["flow: 1 worker"] = lambda: flow.rate(1)
-    sides["the book's DataLoader and torch"] = _book(model, pool)
+    sides["the book's way"] = _book(model, pool)
     measured = measure.rounds(num_rounds, sides, "images/s", max)
     rest = Side(name="flow: all else", unit="s", figures=flow.rest, best=min(flow.rest), note="start, plan, check")
     return measured | {rest.name: rest}
@@ -164,6 +165,7 @@ def _book(model: bytes, images: Images) -> Callable[[], float]:
     net = nn.Sequential(nn.Flatten(), linear)
 
     def rate() -> float:
+        warnings.filterwarnings("ignore", "This DataLoader will create 4 worker processes")  # as the book does
         loader = DataLoader(_Pictures(images), BOOK_BATCH, shuffle=False, num_workers=BOOK_WORKERS)
         with torch.no_grad():
             return len(images) / measure.seconds(lambda: [net(X).argmax(dim=1) for X, _ in loader])

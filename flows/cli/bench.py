@@ -33,7 +33,7 @@ def _run(name: str, quick: bool, artifacts: Path | None, as_json: bool, verbose:
     os.environ.setdefault("GRADMILL_ARTIFACTS", str(artifact_paths.root()))
     from flows import display
 
-    with display.compact(verbose):
+    with display.compact(verbose, stages=False):
         from flows.engine import prefect_api
 
         with prefect_api(preload=f"flows.bench.{name}"):

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # onnxruntime-gpu runs without a GPU too, but exists for Linux on x86-64 only.
 RUNTIME := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),gpu,cpu)
 
-.PHONY: help run test soak lint clean
+.PHONY: help run test soak bench lint clean
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -20,6 +20,12 @@ test: $(VENV)/.test ## Set everything up, then run every test that this machine 
 
 soak: $(VENV)/.test ## Kill retrains and batch predictions fifty times instead of ten
 	@GRADMILL_TEST_KILLS=50 $(BIN)/pytest -n0 tests/test_kills.py tests/test_predict_kills.py
+
+bench: $(VENV)/.test ## Compare training and prediction with their peers, a quarter of an hour
+	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),bench]"
+	@$(BIN)/pip install --quiet --no-deps d2l==0.17.6
+	@$(BIN)/gradmill bench train
+	@$(BIN)/gradmill bench predict
 
 lint: $(VENV)/.test ## Style, format and types
 	@$(BIN)/ruff check .

@@ -13,8 +13,8 @@ DRAIN_SECONDS = 5.0
 
 
 @contextmanager
-def prefect_api(preload: str) -> Iterator[None]:
-    """Make an API available; the flow module ``preload`` is imported while a temporary server starts.
+def prefect_api(*preload: str) -> Iterator[None]:
+    """Make an API available; the modules ``preload`` are imported while a temporary server starts.
 
     Raises:
         EnvironmentProblem: the configured API does not answer, or the temporary server does not start.
@@ -32,7 +32,8 @@ def prefect_api(preload: str) -> Iterator[None]:
         return
     server = TemporaryServer()
     try:
-        importlib.import_module(preload)
+        for module in preload:
+            importlib.import_module(module)
         # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
         with temporary_settings({PREFECT_API_URL: server.wait(), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             try:

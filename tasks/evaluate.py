@@ -40,7 +40,7 @@ def evaluate(run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, b
 def _classifier(
     run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, bounds: Gates, o: Tensor, test: Split
 ) -> Evaluation:
-    last = trained.learning_curve[-1]
+    last = trained.kept
     report = classification_report(o, test.y, prepared.class_names)
     pictures = _classifier_pictures(run, report, prepared.class_names, o.softmax(dim=1), test)
     measured = {"train_loss": last.train_loss, "train_accuracy": last.train_accuracy} | report
@@ -117,7 +117,7 @@ def _regressor(
     sigma = metrics.noise_estimate(residuals)
     learned_weights, learned_bias = weights["W"].squeeze(1).tolist(), weights["b"].item()
     measured: dict[str, Any] = {
-        "train_loss": trained.learning_curve[-1].train_loss,
+        "train_loss": trained.kept.train_loss,
         "test_loss": metrics.regression(y_hat, test.y)["loss"],
         "weights": learned_weights,
         "bias": learned_bias,

@@ -36,6 +36,9 @@ def learning_curve(curve: Sequence[Epoch], path: Path) -> FileRef:
         test_accuracy = [point.test_accuracy or 0.0 for point in curve]
         axes.plot(epochs, train_accuracy, "^--", markersize=3, label="train accuracy")
         axes.plot(epochs, test_accuracy, "s-.", markersize=3, label="test accuracy")
+        if curve[-1].validation_accuracy is not None:
+            on_validation = [point.validation_accuracy or 0.0 for point in curve]
+            axes.plot(epochs, on_validation, "d:", markersize=3, label="validation accuracy")
         axes.set(ylabel="loss (nats), accuracy")
     axes.set(xlabel="epoch", title="Learning curve")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

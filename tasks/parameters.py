@@ -47,6 +47,14 @@ class Loss(StrEnum):
     HUBER = "huber"
 
 
+class Schedule(StrEnum):
+    """How the learning rate changes from epoch to epoch."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"
+    STEP = "step"
+
+
 class Device(StrEnum):
     """Where to compute; ``auto`` takes the GPU where there is one."""
 
@@ -95,6 +103,17 @@ class Training(Frozen):
     )
     lr: PositiveFloat = Field(0.1, title="Learning rate", description="The book: 0.1 (softmax), 0.03 (linear).")
     loss: Loss = Field(Loss.CROSS_ENTROPY, title="Loss", description="Linear regression: squared or huber.")
+    schedule: Schedule = Field(
+        Schedule.CONSTANT, title="Schedule", description="Of the learning rate; cosine falls towards 0, step by tenths."
+    )
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, title="Weight decay", description="Of the weights.")
+    dropout: float = Field(0.0, ge=0, lt=1, title="Dropout", description="Share of inputs dropped; softmax only.")
+    validation: float = Field(
+        0.0, ge=0, lt=1, title="Validation", description="Share of the training examples held out to watch."
+    )
+    patience: int | None = Field(
+        None, ge=1, title="Patience", description="Stop after so many epochs without a smaller validation loss."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] | Literal["auto"] = Field(
         DEFAULT_SEED,
         title="Seed",
@@ -121,6 +140,10 @@ class Training(Frozen):
         if linear == (self.loss is Loss.CROSS_ENTROPY):
             fitting = "squared or huber" if linear else "cross-entropy"
             raise ValueError(f"{self.model.value} is trained with {fitting}, not with {self.loss.value}")
+        if linear and self.dropout:
+            raise ValueError("dropout is for softmax regression")
+        if self.patience and not self.validation:
+            raise ValueError("early stopping needs a validation split, such as 0.1")
         return self
 
     @property

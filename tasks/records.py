@@ -50,6 +50,8 @@ class Epoch(Record):
     train_accuracy: float | None = None
     test_loss: float
     test_accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
 
 
 class TrainedModel(Record):
@@ -59,6 +61,12 @@ class TrainedModel(Record):
     device: str
     learning_curve: tuple[Epoch, ...]
     picture: FileRef
+    kept_epoch: int  # whose weights these are: the last one's, but with early stopping the best one's
+
+    @property
+    def kept(self) -> Epoch:
+        """The point of the learning curve that the weights belong to."""
+        return self.learning_curve[self.kept_epoch - 1]
 
 
 class GateVerdict(Record):

@@ -12,4 +12,5 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GRADMILL_", frozen=True, env_ignore_empty=True)
 
     artifacts: Path = Field(Path("artifacts"), description="where everything that runs produce is kept")
+    cuda_graphs: bool = Field(True, description="on a GPU, capture steps and batches once and replay them")
     fashion_mnist_dir: Path | None = Field(None, description="a folder with the four Fashion-MNIST IDX files")

@@ -11,16 +11,19 @@ from rich.progress import MofNCompleteColumn
 
 from tasks import atomic, devices, figures, progress
 from tasks.errors import TrainingDiverged
+from tasks.networks.cuda_graphs import GraphedEpochs
 from tasks.networks.linear_concise import LinearRegressionConcise
 from tasks.networks.linear_scratch import LinearRegressionScratch
-from tasks.networks.sgd import SGD
+from tasks.networks.schedules import learning_rates
+from tasks.networks.sgd import SGD, decaying
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
-from tasks.networks.training import Network, Optimizer
+from tasks.networks.training import Measured, Network, Optimizer, stop_early, train_epoch
 from tasks.networks.training import train as train_epochs
 from tasks.parameters import Device, Implementation, ModelName, Training
 from tasks.records import Epoch, PreparedDataset, TrainedModel
 from tasks.run_folder import RunFolder
+from tasks.settings import Settings
 from tasks.splits import load_split
 from tasks.stage import stage
 
@@ -36,19 +39,36 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         DeviceMissing: CUDA was asked for and is not there.
     """
     device = resolve_device(training.device)
-    with one_thread():
+    with one_thread(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(training.seed_number)  # dropout draws from torch's own generator
         generator = torch.Generator().manual_seed(training.seed_number)
         net, optimizer = build(training, prepared, generator, device)
         train_split, test_split = (load_split(file).to(device) for file in (prepared.train, prepared.test))
+        validation_split = None
+        if training.validation:
+            train_split, validation_split = train_split.without(training.validation, generator)
         epochs = train_epochs(
-            net, optimizer, train_split, test_split, training.num_epochs, training.batch_size, generator
+            net,
+            optimizer,
+            train_split,
+            test_split,
+            learning_rates(training.schedule, training.lr, training.num_epochs),
+            training.batch_size,
+            generator,
+            validation_split,
+            GraphedEpochs() if device.type == "cuda" and Settings().cuda_graphs else train_epoch,
         )
+        if training.patience:
+            epochs = stop_early(epochs, net, training.patience)
         curve = tuple(_watch(epochs, training))
     weights = {name: tensor.cpu().contiguous() for name, tensor in net.weights().items()}
     reference = atomic.write_bytes(run.file("weights.safetensors"), safetensors.torch.save(weights))
     atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve])
     picture = figures.learning_curve(curve, run.file("learning-curve.png"))
-    return TrainedModel(weights=reference, device=describe(device), learning_curve=curve, picture=picture)
+    kept = min(curve, key=lambda point: point.validation_loss or 0.0) if training.patience else curve[-1]
+    return TrainedModel(
+        weights=reference, device=describe(device), learning_curve=curve, picture=picture, kept_epoch=kept.epoch
+    )
 
 
 def build(
@@ -63,18 +83,18 @@ def build(
         net = linear(num_inputs, training.loss.value, generator)
     else:
         softmax = SoftmaxRegressionScratch if scratch else SoftmaxRegressionConcise
-        net = softmax(num_inputs, len(prepared.class_names), generator)
+        net = softmax(num_inputs, len(prepared.class_names), generator, dropout_probability=training.dropout)
     net.to(device)
     sgd = SGD if scratch else torch.optim.SGD
-    return net, sgd(net.parameters(), lr=training.lr)
+    return net, sgd(decaying(net.parameters(), training.weight_decay), lr=training.lr)
 
 
-def _watch(epochs: Iterator[tuple[dict[str, float], dict[str, float]]], training: Training) -> Iterator[Epoch]:
+def _watch(epochs: Iterator[Measured], training: Training) -> Iterator[Epoch]:
     """Turn measurements into points of the curve, show them, and stop when the loss is no longer a number."""
     every = math.ceil(training.num_epochs / LINES_PER_RUN)
     with progress.bar(MofNCompleteColumn()) as bar:
         shown = bar.add_task("train", total=training.num_epochs)
-        for number, (on_train, on_test) in enumerate(epochs, start=1):
+        for number, (on_train, on_test, on_validation) in enumerate(epochs, start=1):
             if not math.isfinite(on_train["loss"] + on_test["loss"]):
                 raise TrainingDiverged(
                     f"train loss {on_train['loss']}, test loss {on_test['loss']} in epoch {number} at lr {training.lr}",
@@ -87,6 +107,8 @@ def _watch(epochs: Iterator[tuple[dict[str, float], dict[str, float]]], training
                 train_accuracy=on_train.get("accuracy"),
                 test_loss=on_test["loss"],
                 test_accuracy=on_test.get("accuracy"),
+                validation_loss=on_validation and on_validation["loss"],
+                validation_accuracy=on_validation and on_validation.get("accuracy"),
             )
             bar.advance(shown)
             if number % every == 0 or number == training.num_epochs:

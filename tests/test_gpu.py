@@ -1,12 +1,21 @@
-"""What only a GPU can show: the CUDA lanes give the CPU's answers, with a CUDA graph and without."""
+"""What only a GPU can show: training and prediction on CUDA agree with the CPU, with CUDA graphs and without."""
+
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from candidate import Candidate
 from tasks import devices, onnx_session
+from tasks.networks.cuda_graphs import GraphedEpochs
+from tasks.networks.sgd import SGD, decaying
+from tasks.networks.softmax_concise import SoftmaxRegressionConcise
+from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
+from tasks.networks.training import train, train_epoch
 from tasks.predict.cuda import CudaLane
 from tasks.predict.lanes import open_lanes
+from test_networks import IMAGES, generator
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,3 +44,23 @@ def test_a_cuda_lane_runs_on_cuda_and_forgets_the_batch_before(candidates: list[
     (whole,) = (each.copy() for each in lane(rows))
     (short,) = (each.copy() for each in lane(rows[5:]))
     np.testing.assert_array_equal(short, whole[5:])
+
+
+@pytest.mark.parametrize("implementation", ["scratch", "concise"])
+@pytest.mark.parametrize("rates", [[0.1, 0.1, 0.1], [0.3, 0.2, 0.1]])
+def test_replayed_epochs_learn_what_single_steps_learn_and_the_cpu_learns(
+    implementation: str, rates: list[float]
+) -> None:
+    learned = {}
+    for device, run_epoch in (("cpu", train_epoch), ("cuda", train_epoch), ("graph", GraphedEpochs())):
+        kind: Any = SoftmaxRegressionScratch if implementation == "scratch" else SoftmaxRegressionConcise
+        net = kind(64, 5, generator())
+        target = torch.device("cpu" if device == "cpu" else "cuda")
+        net.to(target)
+        optimizer = (SGD if implementation == "scratch" else torch.optim.SGD)(decaying(net.parameters(), 0.01), lr=0.1)
+        split = IMAGES.to(target)
+        curve = list(train(net, optimizer, split, split, rates, 32, generator(7), run_epoch=run_epoch))
+        learned[device] = {name: each.cpu() for name, each in net.weights().items()}, curve[-1].train["loss"]
+    assert learned["graph"][1] == pytest.approx(learned["cpu"][1], rel=1e-4)
+    torch.testing.assert_close(learned["graph"][0], learned["cuda"][0], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(learned["graph"][0], learned["cpu"][0], rtol=1e-3, atol=1e-5)

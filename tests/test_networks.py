@@ -1,6 +1,7 @@
 """The four systems of the book against each other, autograd and closed forms."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 from tasks.networks import best_fit, linear_scratch, metrics, softmax_scratch
 from tasks.networks.linear_concise import LinearRegressionConcise
 from tasks.networks.linear_scratch import LinearRegressionScratch
-from tasks.networks.sgd import SGD
+from tasks.networks.schedules import learning_rates
+from tasks.networks.sgd import SGD, decaying
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
-from tasks.networks.training import Network, Split, outputs, train, train_epoch
+from tasks.networks.training import Measured, Network, Split, outputs, stop_early, train, train_epoch
 from tasks.preprocess import synthetic_data
 
 IMAGES = Split(
@@ -39,7 +41,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def learn(
     net: Network, optimizer: SGD | torch.optim.SGD, split: Split, epochs: int, batch_size: int
 ) -> dict[str, Tensor]:
-    for _ in train(net, optimizer, split, split, epochs, batch_size, generator(7)):
+    for _ in train(net, optimizer, split, split, [optimizer.param_groups[0]["lr"]] * epochs, batch_size, generator(7)):
         pass
     return net.weights()
 
@@ -47,7 +49,7 @@ def learn(
 def test_softmax_regression_learns_the_same_weights_from_scratch_and_concisely() -> None:
     scratch, concise = SoftmaxRegressionScratch(64, 5, generator()), SoftmaxRegressionConcise(64, 5, generator())
     torch.testing.assert_close(scratch.weights(), concise.weights(), rtol=0, atol=0)
-    a = learn(scratch, SGD(scratch.parameters(), lr=0.1), IMAGES, 5, 32)
+    a = learn(scratch, SGD(decaying(scratch.parameters(), 0), 0.1), IMAGES, 5, 32)
     b = learn(concise, torch.optim.SGD(concise.parameters(), lr=0.1), IMAGES, 5, 32)
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
@@ -56,7 +58,7 @@ def test_softmax_regression_learns_the_same_weights_from_scratch_and_concisely()
 def test_linear_regression_learns_the_same_weights_from_scratch_and_concisely(loss: str, concise_lr: float) -> None:
     """nn.MSELoss has no half, so there the concise version gets half the learning rate."""
     scratch, concise = LinearRegressionScratch(2, loss, generator()), LinearRegressionConcise(2, loss, generator())
-    a = learn(scratch, SGD(scratch.parameters(), lr=0.03), table(), 3, 10)
+    a = learn(scratch, SGD(decaying(scratch.parameters(), 0), 0.03), table(), 3, 10)
     b = learn(concise, torch.optim.SGD(concise.parameters(), lr=concise_lr), table(), 3, 10)
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
@@ -110,7 +112,10 @@ def test_cross_entropy_equals_torchs_on_ordinary_scores() -> None:
 
 def test_sgd_takes_the_steps_of_torchs() -> None:
     ours, theirs = torch.ones(3), torch.ones(3)
-    for optimizer, parameter in ((SGD([ours], lr=0.3), ours), (torch.optim.SGD([theirs], lr=0.3), theirs)):
+    for optimizer, parameter in (
+        (SGD([{"params": [ours]}], lr=0.3), ours),
+        (torch.optim.SGD([theirs], lr=0.3), theirs),
+    ):
         for gradient in (torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.1, 0.1, 9.0])):
             parameter.grad = gradient
             optimizer.step()
@@ -143,7 +148,7 @@ def test_accuracy_equals_scikit_learns() -> None:
 def test_linear_regression_approaches_the_closed_form(network: type) -> None:
     split = table()
     net = network(2, "squared", generator())
-    weights = learn(net, SGD(net.parameters(), lr=0.03), split, 10, 10)
+    weights = learn(net, SGD(decaying(net.parameters(), 0), 0.03), split, 10, 10)
     fit = sklearn.linear_model.LinearRegression().fit(split.X, split.y)
     np.testing.assert_allclose(weights["W"][:, 0], fit.coef_, atol=2e-3)
     np.testing.assert_allclose(weights["b"], [fit.intercept_], atol=2e-3)
@@ -205,5 +210,123 @@ def test_training_figures_are_those_of_the_outputs_that_the_steps_saw() -> None:
     """With one minibatch an epoch, the first epoch's figures are those of the untouched network."""
     net = SoftmaxRegressionScratch(64, 5, generator())
     before = metrics.classification(outputs(net, IMAGES), IMAGES.y)
-    on_train, _ = next(train(net, SGD(net.parameters(), 0.1), IMAGES, IMAGES, 1, 500, generator()))
+    on_train = next(train(net, SGD(decaying(net.parameters(), 0), 0.1), IMAGES, IMAGES, [0.1], 500, generator())).train
     assert on_train == pytest.approx(before, rel=1e-5)
+
+
+# Schedules, weight decay, dropout, early stopping
+
+
+def test_cosine_and_step_schedules_are_their_formulas() -> None:
+    cosine = [0.5 * (1 + math.cos(math.pi * epoch / 8)) / 2 for epoch in range(8)]
+    assert learning_rates("cosine", 0.5, 8) == pytest.approx(cosine)
+    assert learning_rates("step", 0.5, 8) == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005, 0.0005, 0.0005])
+    assert learning_rates("constant", 0.5, 3) == [0.5] * 3
+
+
+def test_a_schedule_sets_the_length_of_every_epochs_steps() -> None:
+    """With one minibatch an epoch and rates r, r/2 the second step is half of r times its gradient."""
+    net = SoftmaxRegressionScratch(64, 5, generator())
+    moves, gradients = [], []
+    before = net.W.clone()
+    for _ in train(net, SGD(decaying(net.parameters(), 0), 1.0), IMAGES, IMAGES, [0.2, 0.1], 500, generator()):
+        moves.append(net.W - before)
+        gradients.append(net.gradients()["W"])
+        before = net.W.clone()
+    for rate, move, gradient in zip((0.2, 0.1), moves, gradients, strict=True):
+        assert gradient is not None
+        torch.testing.assert_close(move, -rate * gradient, rtol=1e-3, atol=1e-7)
+
+
+def both(**options: float) -> tuple[SoftmaxRegressionScratch, SoftmaxRegressionConcise]:
+    return (
+        SoftmaxRegressionScratch(64, 5, generator(), dropout_probability=options.get("dropout", 0)),
+        SoftmaxRegressionConcise(64, 5, generator(), dropout_probability=options.get("dropout", 0)),
+    )
+
+
+@pytest.mark.parametrize(("dropout", "weight_decay"), [(0, 0.1), (0.5, 0), (0.2, 0.01)])
+def test_scratch_and_concise_stay_equal_under_dropout_and_weight_decay(dropout: float, weight_decay: float) -> None:
+    scratch, concise = both(dropout=dropout)
+    learned = []
+    with torch.random.fork_rng():
+        for net, kind in ((scratch, SGD), (concise, torch.optim.SGD)):
+            torch.manual_seed(3)
+            learned.append(learn(net, kind(decaying(net.parameters(), weight_decay), lr=0.1), IMAGES, 3, 32))
+    torch.testing.assert_close(*learned, rtol=1e-4, atol=1e-6)
+    plain = SoftmaxRegressionScratch(64, 5, generator())
+    without = learn(plain, SGD(decaying(plain.parameters(), 0), 0.1), IMAGES, 3, 32)
+    assert not torch.allclose(learned[0]["W"], without["W"], atol=1e-4), "the option does something"
+
+
+def test_dropout_keeps_the_expectation_and_spares_evaluation() -> None:
+    X = torch.ones(2000, 50)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        dropped = softmax_scratch.dropout(X, 0.3)
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.01)
+    for net in both(dropout=0.9):
+        X, _ = IMAGES.minibatch(torch.arange(8))
+        torch.testing.assert_close(net(X), net(X), rtol=0, atol=0)
+
+
+def test_a_validation_split_is_a_random_share_that_training_never_sees() -> None:
+    numbered = Split(torch.arange(500.0).unsqueeze(1), torch.arange(500))
+    fitted, validation = numbered.without(0.1, generator())
+    assert (len(fitted), len(validation)) == (450, 50)
+    assert sorted([*fitted.y.tolist(), *validation.y.tolist()]) == list(range(500))
+    assert validation.y.tolist() != list(range(450, 500))
+    torch.testing.assert_close(validation.X.squeeze(1), validation.y.float())
+
+
+def test_early_stopping_waits_for_patience_and_brings_the_best_weights_back() -> None:
+    net = SoftmaxRegressionScratch(64, 5, generator())
+    losses = [3.0, 2.0, 2.5, 2.1, 1.0]
+
+    def epochs() -> Iterator[Measured]:
+        for number, loss in enumerate(losses):
+            net.W.fill_(number)
+            yield Measured({"loss": 0.0}, {"loss": 0.0}, {"loss": loss})
+
+    assert len(list(stop_early(epochs(), net, 2))) == 4, "two epochs without a smaller loss end it"
+    assert float(net.W[0, 0]) == 1, "the weights of the second epoch"
+    assert len(list(stop_early(epochs(), net, 3))) == 5
+    assert float(net.W[0, 0]) == 4
+
+
+# Speed that cannot rot unseen
+
+
+@pytest.mark.parametrize(
+    ("network", "kind"), [(SoftmaxRegressionScratch, SGD), (SoftmaxRegressionConcise, torch.optim.SGD)]
+)
+def test_a_few_steps_equal_a_float64_reference(network: type, kind: type) -> None:
+    net = network(64, 5, generator())
+    optimizer = kind(decaying(net.parameters(), 0), lr=0.1)
+    W, b = (net.weights()[name].double().numpy().copy() for name in ("W", "b"))
+    for index in torch.arange(96).split(32):
+        X, y = (IMAGES.X[index].double().flatten(1).numpy() / 255, np.eye(5)[IMAGES.y[index].numpy()])
+        g = (scipy.special.softmax(X @ W + b, axis=1) - y) / len(y)
+        W, b = W - 0.1 * X.T @ g, b - 0.1 * g.sum(axis=0)
+        train_epoch(net, optimizer, IMAGES, index, 32)
+        np.testing.assert_allclose(net.weights()["W"].numpy(), W, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(net.weights()["b"].numpy(), b, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("network", "kind", "most"), [(SoftmaxRegressionScratch, SGD, 80), (SoftmaxRegressionConcise, torch.optim.SGD, 72)]
+)
+def test_a_step_takes_no_more_operations_than_it_should(network: type, kind: type, most: int) -> None:
+    """Two matrix products, one gather of images and one of labels, no number read from a tensor."""
+    net = network(64, 5, generator())
+    optimizer = kind(decaying(net.parameters(), 0), lr=0.1)
+    steps = 10
+    train_epoch(net, optimizer, IMAGES, torch.arange(320), 32)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        train_epoch(net, optimizer, IMAGES, torch.arange(320), 32)
+    counts = {event.key: event.count for event in profiled.key_averages() if event.key.startswith("aten::")}
+    assert counts.get("aten::mm", 0) + counts.get("aten::addmm", 0) == 2 * steps
+    assert counts["aten::index_select"] == 2 * steps
+    assert not {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"} & set(counts)
+    assert sum(counts.values()) <= most * steps

@@ -58,6 +58,20 @@ def rounds(
     return {name: Side(name=name, unit=unit, figures=each, best=best(each)) for name, each in figures.items()}
 
 
+def between(
+    fast: Mapping[str, Callable[[], float]], slow: Mapping[str, Callable[[], float]], unit: str, repeats: int
+) -> dict[str, Side]:
+    """Measure each slow side once, and the fast ones ``repeats`` times before each of them and at the end."""
+    figures: dict[str, list[float]] = {name: [] for name in (*fast, *slow)}
+    for peer in (*slow, None):
+        for _ in range(repeats):
+            for name, measure in fast.items():
+                figures[name].append(measure())
+        if peer is not None:
+            figures[peer].append(slow[peer]())
+    return {name: Side(name=name, unit=unit, figures=each, best=min(each)) for name, each in figures.items()}
+
+
 def seconds(work: Callable[[], object]) -> float:
     """How long ``work`` takes."""
     started = time.perf_counter()

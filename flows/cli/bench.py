@@ -1,9 +1,9 @@
 """``gradmill bench``: speed, measured here and now beside what else there is."""
 
-import importlib
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,22 +24,45 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Batch prediction over bare onnxruntime, its default options, and the book's way; writes bench-predict.json."""
-    _run("predict", quick, artifacts, as_json, verbose)
+    with _set_up(artifacts, verbose):
+        from flows.engine import prefect_api
+
+        with prefect_api("flows.bench.predict"):
+            from flows.bench.predict import bench as measure_all
+
+            report = measure_all(quick)
+    _publish(report, as_json)
 
 
-def _run(name: str, quick: bool, artifacts: Path | None, as_json: bool, verbose: bool) -> None:
+@bench.command()
+def train(
+    quick: Quick = False,
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Training over the book's package, Lightning, scikit-learn and the limit; writes bench-train.json and .png."""
+    with _set_up(artifacts, verbose):
+        from flows.bench.train import bench as measure_all
+
+        report = measure_all(quick)
+    _publish(report, as_json)
+
+
+@contextmanager
+def _set_up(artifacts: Path | None, verbose: bool) -> Iterator[None]:
     use(artifacts)
-    path = artifact_paths.make_root() / f"bench-{name}.json"
-    os.environ.setdefault("GRADMILL_ARTIFACTS", str(artifact_paths.root()))
+    artifact_paths.make_root()
     from flows import display
 
     with display.compact(verbose, stages=False):
-        from flows.engine import prefect_api
+        yield
 
-        with prefect_api(preload=f"flows.bench.{name}"):
-            report = importlib.import_module(f"flows.bench.{name}").bench(quick)
+
+def _publish(report: Any, as_json: bool) -> None:
     from flows.bench import measure
 
-    measure.publish(report, path, as_json)
+    measure.publish(report, artifact_paths.root() / f"bench-{report.benchmark}.json", as_json)
     if as_json:
         print_json(report.model_dump())

@@ -16,7 +16,8 @@ CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # every fau
 
 # The option that sets each parameter, and what it takes where pydantic's own words would not help.
 OPTIONS = {
-    "num_epochs": "epochs", "batch_size": "batch-size", "lr": "lr", "loss": "loss", "seed": "seed", "name": "name",
+    "num_epochs": "epochs", "weight_decay": "weight-decay", "dropout": "dropout", "validation": "validation",
+    "patience": "patience", "batch_size": "batch-size", "lr": "lr", "loss": "loss", "seed": "seed", "name": "name",
     "version": "version", "resize": "resize", "columns": "columns", "max_rejects": "max-rejects",
     "max_drift": "max-drift", "shard_rows": "shard-rows", "workers": "workers",
 }  # fmt: skip

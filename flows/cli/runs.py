@@ -12,7 +12,16 @@ from flows.cli.faults import validated
 from flows.cli.options import Artifacts, Debug, DeviceOption, Json, Name, Verbose, print_json, require, use
 from tasks.errors import GateFailed
 from tasks.model_store import attestation, reading
-from tasks.parameters import Device, Implementation, Loss, ModelName, PredictParameters, RetrainParameters, Runner
+from tasks.parameters import (
+    Device,
+    Implementation,
+    Loss,
+    ModelName,
+    PredictParameters,
+    RetrainParameters,
+    Runner,
+    Schedule,
+)
 
 
 def retrain(
@@ -25,6 +34,13 @@ def retrain(
     batch_size: Annotated[int | None, typer.Option(help="[default: the book's, 256 softmax, 10 linear]")] = None,
     lr: Annotated[float | None, typer.Option(help="[default: the book's, 0.1 softmax, 0.03 linear]")] = None,
     loss: Annotated[Loss | None, typer.Option(help="Linear regression: squared or huber.")] = None,
+    schedule: Annotated[Schedule, typer.Option(help="Of the learning rate, epoch by epoch.")] = Schedule.CONSTANT,
+    weight_decay: Annotated[float, typer.Option(help="Pulls the weights (not the bias) towards 0.")] = 0.0,
+    dropout: Annotated[float, typer.Option(help="Share of inputs dropped in training; softmax regression only.")] = 0.0,
+    validation: Annotated[float, typer.Option(help="Share of the training examples held out to watch.")] = 0.0,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a smaller validation loss.")
+    ] = None,
     seed: Annotated[str | None, typer.Option(help="A number, or auto: from the run's scheduled date.")] = None,
     resize: Annotated[int | None, typer.Option(help="Side of the images in pixels [default: 28 as they are].")] = None,
     device: DeviceOption = Device.AUTO,
@@ -39,7 +55,8 @@ def retrain(
     """Download, preprocess, train, evaluate, export, publish and predict."""
     training = {
         "model": model, "implementation": implementation, "num_epochs": epochs, "batch_size": batch_size, "lr": lr,
-        "loss": loss, "seed": _number_or_word(seed), "device": device,
+        "loss": loss, "seed": _number_or_word(seed), "device": device, "schedule": schedule,
+        "weight_decay": weight_decay, "dropout": dropout, "validation": validation, "patience": patience,
     }  # fmt: skip
     document = {
         "name": name or "", "training": training, "data": {"resize": resize}, "predict": not no_predict, "force": force,
@@ -55,7 +72,7 @@ def retrain(
     with display.compact(verbose):
         from flows.engine import prefect_api
 
-        with prefect_api(preload="flows.retrain"):
+        with prefect_api("flows.retrain", "torch._dynamo", "torchmetrics"):
             from flows.report import report
             from flows.retrain import retrain as flow
 
@@ -160,7 +177,7 @@ def predict(
     with display.compact(verbose):
         from flows.engine import prefect_api
 
-        with prefect_api(preload="flows.predict"):
+        with prefect_api("flows.predict"):
             from flows.predict import predict as flow
 
             result = flow(parameters)

@@ -1,30 +1,40 @@
-"""Minibatch stochastic gradient descent from scratch (section 3.2.6)."""
+"""Minibatch stochastic gradient descent from scratch (section 3.2.6), with weight decay (section 3.7)."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 class SGD:
-    """The two methods of ``torch.optim.SGD`` that a training loop needs, so that one loop serves both.
+    """What a training loop needs of ``torch.optim.SGD``, so that one loop serves both.
 
-    The book's ``sgd`` divides by the batch size; here the gradient is that of the mean loss already
-    (see ``training``, "Sum or mean").
+    ``groups`` are like torch's: dictionaries with ``params`` and, if they decay, ``weight_decay``; ``param_groups``
+    lets a schedule set ``lr``. The book's ``sgd`` divides by the batch size; here the gradient is that of the mean
+    loss already (see ``training``, "Sum or mean").
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
-        self.params = list(params)
-        self.lr = lr
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float) -> None:
+        self.param_groups: list[dict[str, Any]] = [{"weight_decay": 0.0, "lr": lr} | group for group in groups]
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter against its gradient."""
-        for param in self.params:
-            if param.grad is not None:
-                param.sub_(param.grad, alpha=self.lr)
+        """Move every parameter against its gradient, and by weight decay towards zero."""
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    if group["weight_decay"]:
+                        param.grad.add_(param, alpha=group["weight_decay"])
+                    param.sub_(param.grad, alpha=group["lr"])
 
     def zero_grad(self) -> None:
         """Forget the gradients of the last step."""
-        for param in self.params:
-            param.grad = None
+        for group in self.param_groups:
+            for param in group["params"]:
+                param.grad = None
+
+
+def decaying(params: list[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for an optimizer in which the weights decay, but not the bias, which comes last (as in the book)."""
+    return [{"params": params[:-1], "weight_decay": weight_decay}, {"params": params[-1:]}]

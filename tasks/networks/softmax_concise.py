@@ -14,9 +14,18 @@ class SoftmaxRegressionConcise:
 
     measure = staticmethod(metrics.classification)
 
-    def __init__(self, num_inputs: int, num_outputs: int, generator: torch.Generator, sigma: float = 0.01) -> None:
+    def __init__(
+        self,
+        num_inputs: int,
+        num_outputs: int,
+        generator: torch.Generator,
+        sigma: float = 0.01,
+        dropout_probability: float = 0.0,
+    ) -> None:
         self.linear = nn.Linear(num_inputs, num_outputs)
         self.net = nn.Sequential(nn.Flatten(), self.linear)
+        dropout = nn.Dropout(dropout_probability)
+        self.training_net = nn.Sequential(nn.Flatten(), dropout, self.linear) if dropout_probability else self.net
         nn.init.normal_(self.linear.weight, 0, sigma, generator=generator)
         nn.init.zeros_(self.linear.bias)
         self.loss = nn.CrossEntropyLoss()
@@ -36,9 +45,10 @@ class SoftmaxRegressionConcise:
 
     def backward(self, X: Tensor, y: Tensor) -> Tensor:
         """Leave the gradient of the minibatch's mean cross-entropy in the parameters; return the scores."""
-        o = self(X)
+        o = self.training_net(X)
         self.loss(o, y).backward()
-        return o.detach()
+        scores: Tensor = o.detach()
+        return scores
 
     def weights(self) -> dict[str, Tensor]:
         """``W`` ``(inputs, outputs)`` and ``b`` ``(outputs,)``."""

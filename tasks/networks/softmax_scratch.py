@@ -8,7 +8,7 @@ from tasks.networks import metrics
 
 def shifted(o: Tensor) -> Tensor:
     """Scores less each row's maximum: softmax does not see the difference, and ``exp`` cannot overflow."""
-    return o - o.max(dim=1, keepdim=True).values
+    return o - o.amax(dim=1, keepdim=True)
 
 
 def softmax(o: Tensor) -> Tensor:
@@ -26,6 +26,12 @@ def cross_entropy(o: Tensor, y: Tensor) -> Tensor:
     return o.exp().sum(dim=1).log() - o[torch.arange(len(y)), y]
 
 
+def dropout(X: Tensor, probability: float) -> Tensor:
+    """Set inputs to zero at random and scale the others so that their expectation stays (section 5.6.3)."""
+    kept = torch.empty_like(X).bernoulli_(1 - probability)
+    return X * kept / (1 - probability)
+
+
 class SoftmaxRegressionScratch:
     """``o = XW + b`` with its gradient written out.
 
@@ -35,9 +41,17 @@ class SoftmaxRegressionScratch:
 
     measure = staticmethod(metrics.classification)
 
-    def __init__(self, num_inputs: int, num_outputs: int, generator: torch.Generator, sigma: float = 0.01) -> None:
+    def __init__(
+        self,
+        num_inputs: int,
+        num_outputs: int,
+        generator: torch.Generator,
+        sigma: float = 0.01,
+        dropout_probability: float = 0.0,
+    ) -> None:
         self.W = torch.normal(0, sigma, (num_outputs, num_inputs), generator=generator).T
         self.b = torch.zeros(num_outputs)
+        self.dropout_probability = dropout_probability
 
     def to(self, device: torch.device) -> "SoftmaxRegressionScratch":
         """Move the parameters to ``device``."""
@@ -57,9 +71,11 @@ class SoftmaxRegressionScratch:
 
         The derivative of cross-entropy by the scores is ``softmax(o) - y`` with one-hot ``y`` (section 3.4.6).
         """
+        if self.dropout_probability:
+            X = dropout(X, self.dropout_probability)
         o = self(X)
         g = softmax(o)
-        g[torch.arange(len(y), device=y.device), y] -= 1
+        g.scatter_add_(1, y.unsqueeze(1), g.new_full((len(y), 1), -1))
         g /= len(y)
         self.W.grad = (g.T @ X.flatten(1)).T
         self.b.grad = g.sum(dim=0)

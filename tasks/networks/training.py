@@ -6,9 +6,10 @@ sum at lr/batch_size takes the same steps as SGD on the mean at lr. The book's s
 meaning. The last minibatch of an epoch may be smaller: its mean counts each of its examples a little more.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ class Network(Protocol):
 class Optimizer(Protocol):
     """``torch.optim.SGD`` and our own ``SGD``."""
 
+    param_groups: list[dict[str, Any]]
+
     def step(self) -> object:
         """Move every parameter against its gradient."""
 
@@ -65,6 +68,15 @@ class Split:
         """The same split on another device."""
         return Split(self.X.to(device), self.y.to(device), self.scale)
 
+    def without(self, share: float, generator: torch.Generator) -> "tuple[Split, Split]":
+        """This split without a random ``share`` of its examples, and those: training and validation."""
+        order = torch.randperm(len(self), generator=generator).to(self.y.device)
+        held_out = round(share * len(self))
+        return self._at(order[held_out:]), self._at(order[:held_out])
+
+    def _at(self, index: Tensor) -> "Split":
+        return Split(self.X.index_select(0, index), self.y.index_select(0, index), self.scale)
+
     def minibatch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The examples at ``index``; ``index_select`` is an order of magnitude faster than ``X[index]`` here."""
         X = self.X.index_select(0, index).to(torch.float32)
@@ -89,24 +101,62 @@ def train_epoch(net: Network, optimizer: Optimizer, split: Split, order: Tensor,
     return torch.cat(seen)
 
 
+class Measured(NamedTuple):
+    """What ``net.measure`` says after one epoch of the training, the test and (where there is one) validation split."""
+
+    train: dict[str, float]
+    test: dict[str, float]
+    validation: dict[str, float] | None
+
+
 def train(
     net: Network,
     optimizer: Optimizer,
     train_split: Split,
     test_split: Split,
-    num_epochs: int,
+    learning_rates: Iterable[float],
     batch_size: int,
     generator: torch.Generator,
-) -> Iterator[tuple[dict[str, float], dict[str, float]]]:
-    """Yield, epoch by epoch, what ``net.measure`` says of the training and of the test split.
+    validation_split: Split | None = None,
+    run_epoch: Callable[[Network, Optimizer, Split, Tensor, int], Tensor] = train_epoch,
+) -> Iterator[Measured]:
+    """Train one epoch for each of ``learning_rates`` by ``run_epoch`` and yield what was measured.
 
     As in the book, the training figures are averages over the epoch while the weights move. ``generator`` lives on
     the CPU, so that the order of the examples is the same on every device.
     """
-    for _ in range(num_epochs):
+    for lr in learning_rates:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
         order = torch.randperm(len(train_split), generator=generator).to(train_split.y.device)
-        seen = train_epoch(net, optimizer, train_split, order, batch_size)
-        yield (
-            net.measure(seen, train_split.y.index_select(0, order)),
-            net.measure(outputs(net, test_split), test_split.y),
+        seen = run_epoch(net, optimizer, train_split, order, batch_size)
+        yield Measured(
+            train=net.measure(seen, train_split.y.index_select(0, order)),
+            test=net.measure(outputs(net, test_split), test_split.y),
+            validation=None
+            if validation_split is None
+            else net.measure(outputs(net, validation_split), validation_split.y),
         )
+
+
+def stop_early(epochs: Iterable[Measured], net: Network, patience: int) -> Iterator[Measured]:
+    """Pass measurements on until the validation loss has not fallen for ``patience`` epochs (section 5.5.3).
+
+    Whether it stops early or not, the network ends with the weights of the epoch whose validation loss was smallest.
+    """
+    smallest, waited = math.inf, 0
+    best = [param.detach().clone() for param in net.parameters()]
+    for measured in epochs:
+        yield measured
+        if measured.validation is None:
+            raise ValueError("early stopping watches the validation loss: hold out a validation split")
+        if measured.validation["loss"] < smallest:
+            smallest, waited = measured.validation["loss"], 0
+            best = [param.detach().clone() for param in net.parameters()]
+        else:
+            waited += 1
+        if waited == patience:
+            break
+    with torch.no_grad():
+        for param, value in zip(net.parameters(), best, strict=True):
+            param.copy_(value)

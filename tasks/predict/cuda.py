@@ -6,13 +6,13 @@ buffer: while one copies, the other computes.
 """
 
 import ctypes
-import os
 from typing import Any
 
 import numpy as np
 
 from tasks import contract, onnx_session
 from tasks.predict.inputs.formats import Array
+from tasks.settings import Settings
 
 DEVICE = "cuda"
 PORTABLE = 1  # cudaHostRegisterPortable: pinned for every context
@@ -27,8 +27,7 @@ class CudaLane:
     def __init__(self, model: bytes, batch_size: int) -> None:
         import onnxruntime
 
-        graphs = os.environ.get("GRADMILL_CUDA_GRAPHS", "1") != "0"
-        self._session = onnx_session.open_cuda_session(model, enable_cuda_graph="1" if graphs else "0")
+        self._session = onnx_session.open_cuda_session(model, enable_cuda_graph=str(int(Settings().cuda_graphs)))
         self.signature = contract.of_session(self._session)
         (source,) = self.signature.inputs
         self._input = _pinned((batch_size, *source.shape), source.dtype)

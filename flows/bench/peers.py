@@ -1,0 +1,171 @@
+"""What training is compared with: the book's own package, PyTorch Lightning and scikit-learn, as their users write."""
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision import transforms
+from torchvision.datasets import FashionMNIST
+
+from flows.bench import measure
+from tasks.errors import UsageError
+from tasks.networks import metrics
+from tasks.networks.training import Split
+from tasks.records import RawDataset
+
+NUM_EPOCHS, BATCH_SIZE, LR = 10, 256, 0.1  # section 3.6
+BOOK, BOOK_PLAIN = "d2l train_ch3", "d2l without its plotting"
+LIGHTNING, LIGHTNING_MEMORY = "Lightning, DataLoader", "Lightning, in memory"
+SKLEARN, SKLEARN_SINGLE = "scikit-learn, float64", "scikit-learn, float32"  # LogisticRegression; numpy gives float64
+
+
+def require_installed() -> None:
+    """Fail before anything is measured.
+
+    Raises:
+        UsageError: a peer is not installed.
+    """
+    missing = []
+    for module in ("d2l.torch", "lightning", "sklearn"):
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                __import__(module)
+        except ImportError as error:
+            missing.append(str(error))
+    if missing:
+        raise UsageError(
+            "; ".join(missing), "the packages that training is compared with", "run make bench, which installs them"
+        )
+
+
+def peers(
+    raw: RawDataset, train_split: Split, test_split: Split, accuracy: dict[str, float]
+) -> dict[str, Callable[[], float]]:
+    """Each peer by name: a call trains it, notes its test ``accuracy`` and returns the seconds of the training."""
+    return {
+        BOOK_PLAIN: lambda: _book(raw, accuracy, plotting=False),
+        BOOK: lambda: _book(raw, accuracy, plotting=True),
+        LIGHTNING: lambda: _lightning_on_pictures(raw, accuracy),
+        LIGHTNING_MEMORY: lambda: _lightning_in_memory(raw, train_split, test_split, accuracy),
+        SKLEARN: lambda: _sklearn(train_split, test_split, accuracy, SKLEARN, np.float64),
+        SKLEARN_SINGLE: lambda: _sklearn(train_split, test_split, accuracy, SKLEARN_SINGLE, np.float32),
+    }
+
+
+@contextlib.contextmanager
+def _book_data(raw: RawDataset) -> Iterator[None]:
+    """The working directory that the book's loader expects, its data already downloaded; nothing printed."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        target = Path(folder) / "data" / "FashionMNIST" / "raw"
+        target.mkdir(parents=True)
+        for name, file in raw.files.items():
+            (target / name).symlink_to(file.path)
+        (Path(folder) / "work").mkdir()
+        os.chdir(Path(folder) / "work")
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+
+def _book(raw: RawDataset, accuracy: dict[str, float], plotting: bool) -> float:
+    """Section 3.7 with d2l 0.17.6: ``load_data_fashion_mnist`` and ``train_ch3``, or its loop without the Animator."""
+    with _book_data(raw):
+        from d2l import torch as d2l
+        from matplotlib import pyplot as plt
+
+        plt.switch_backend("agg")
+        train_iter, test_iter = d2l.load_data_fashion_mnist(BATCH_SIZE)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+        nn.init.normal_(net[1].weight, std=0.01)  # type: ignore[arg-type]  # Sequential is typed as tensors too
+        loss, trainer = nn.CrossEntropyLoss(reduction="none"), torch.optim.SGD(net.parameters(), lr=LR)
+        started = time.perf_counter()
+        if plotting:
+            d2l.train_ch3(net, train_iter, test_iter, loss, NUM_EPOCHS, trainer)
+        else:
+            for _ in range(NUM_EPOCHS):
+                d2l.train_epoch_ch3(net, train_iter, loss, trainer)
+                last = d2l.evaluate_accuracy(net, test_iter)
+        elapsed = time.perf_counter() - started
+        plt.close("all")
+        accuracy[BOOK if plotting else BOOK_PLAIN] = d2l.evaluate_accuracy(net, test_iter) if plotting else last
+    return elapsed
+
+
+def _lightning(train_set: Any, test_set: Any) -> tuple[float, float]:
+    """``Trainer`` and ``DataLoader`` with their defaults, reporting what the book's Animator does."""
+    import lightning
+
+    class Softmax(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+        def training_step(self, batch: list[Tensor]) -> Tensor:
+            o = self.net(batch[0])
+            loss = F.cross_entropy(o, batch[1])
+            self.log("train_loss", loss, on_epoch=True)
+            self.log("train_accuracy", metrics.num_correct(o, batch[1]) / len(batch[1]), on_epoch=True)
+            return loss
+
+        def validation_step(self, batch: list[Tensor]) -> None:
+            self.log("test_accuracy", metrics.num_correct(self.net(batch[0]), batch[1]) / len(batch[1]))
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=LR)
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    loaders = DataLoader(train_set, BATCH_SIZE, shuffle=True), DataLoader(test_set, BATCH_SIZE)
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+        trainer = lightning.Trainer(max_epochs=NUM_EPOCHS, accelerator="cpu")
+        elapsed = measure.seconds(lambda: trainer.fit(Softmax(), *loaders))
+    return elapsed, float(trainer.callback_metrics["test_accuracy"])
+
+
+def _lightning_on_pictures(raw: RawDataset, accuracy: dict[str, float]) -> float:
+    """Over torchvision's dataset: every example is a picture made a tensor."""
+    with _book_data(raw):
+        sets = (
+            FashionMNIST("../data", train=train, transform=transforms.ToTensor(), download=False)
+            for train in (True, False)
+        )
+        elapsed, accuracy[LIGHTNING] = _lightning(*sets)
+    return elapsed
+
+
+def _lightning_in_memory(raw: RawDataset, train_split: Split, test_split: Split, accuracy: dict[str, float]) -> float:
+    """Over a TensorDataset of floats."""
+    with _book_data(raw):  # where it may write its logs
+        elapsed, accuracy[LIGHTNING_MEMORY] = _lightning(
+            *(TensorDataset(split.X / 255, split.y) for split in (train_split, test_split))
+        )
+    return elapsed
+
+
+def _sklearn(train_split: Split, test_split: Split, accuracy: dict[str, float], name: str, dtype: type) -> float:
+    """L-BFGS on all examples at once, 100 iterations: the accuracy to reach."""
+    from sklearn.linear_model import LogisticRegression
+
+    train_rows, test_rows = (
+        split.X.flatten(1).numpy().astype(dtype) / dtype(255) for split in (train_split, test_split)
+    )
+    model = LogisticRegression(max_iter=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that it has not converged
+        elapsed = measure.seconds(lambda: model.fit(train_rows, train_split.y.numpy()))
+    accuracy[name] = float(model.score(test_rows, test_split.y.numpy()))
+    return elapsed

@@ -1,0 +1,25 @@
+"""Learning rates, one an epoch, from ``torch.optim.lr_scheduler`` (section 12.11)."""
+
+import torch
+from torch.optim import lr_scheduler
+
+
+def learning_rates(schedule: str, lr: float, num_epochs: int) -> list[float]:
+    """The learning rate of every epoch: ``constant``, ``cosine`` (from ``lr`` towards 0) or ``step`` (by tenths).
+
+    torch's schedulers insist on torch's optimizers, so one of those is led through the epochs here; what it says
+    serves every optimizer.
+    """
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    schedulers = {
+        "constant": lambda: lr_scheduler.ConstantLR(optimizer, factor=1.0),
+        "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimizer, T_max=num_epochs),
+        "step": lambda: lr_scheduler.StepLR(optimizer, step_size=max(1, num_epochs // 4)),
+    }
+    scheduler = schedulers[schedule]()
+    rates = []
+    for _ in range(num_epochs):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        scheduler.step()
+    return rates

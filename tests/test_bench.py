@@ -1,0 +1,52 @@
+"""What a benchmark reports is what it measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.bench import measure
+from flows.bench.measure import Report
+
+
+def test_rounds_take_turns_and_the_best_of_each_side_counts() -> None:
+    order: list[str] = []
+    values = {"a": iter([3.0, 1.0]), "b": iter([5.0, 6.0])}
+
+    def side(name: str) -> float:
+        order.append(name)
+        return next(values[name])
+
+    found = measure.rounds(2, {"a": lambda: side("a"), "b": lambda: side("b")}, "s", min)
+    assert order == ["a", "b", "a", "b"]
+    assert {name: (each.figures, each.best) for name, each in found.items()} == {
+        "a": ([3.0, 1.0], 1.0),
+        "b": ([5.0, 6.0], 5.0),
+    }
+
+
+def test_fast_sides_are_measured_around_every_slow_one() -> None:
+    order: list[str] = []
+
+    def side(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    found = measure.between(
+        {"fast": lambda: side("fast")}, {"x": lambda: side("x"), "y": lambda: side("y")}, "s", repeats=2
+    )
+    assert order == ["fast", "fast", "x", "fast", "fast", "y", "fast", "fast"]
+    assert found["fast"].best == 1
+    assert found["x"].figures == [3]
+
+
+def test_a_report_says_plainly_what_was_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ratios = [measure.at_least("speed", 1.9, 2), measure.at_most("memory", 1.0, 1.1)]
+    assert [ratio.reached for ratio in ratios] == [False, True]
+    report = Report(benchmark="x", conditions=measure.conditions(("numpy",)), sides=[], ratios=ratios)
+    measure.publish(report, tmp_path / "bench.json", as_json=False)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("speed")]
+    assert line.split() == ["speed", "1.9", "at", "least", "2", "missed"]
+    document = json.loads((tmp_path / "bench.json").read_text())
+    assert document["conditions"]["packages"]["numpy"]
+    assert document["conditions"]["cores"] >= 1

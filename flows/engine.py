@@ -39,12 +39,12 @@ def prefect_api(*preload: str) -> Iterator[None]:
             try:
                 yield
             finally:
-                _send_what_is_queued()
+                send_what_is_queued()
     finally:
         server.stop()
 
 
-def _send_what_is_queued() -> None:
+def send_what_is_queued() -> None:
     """Let Prefect's background threads deliver logs and events while there is a server to take them."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows import run_names
+from flows import run_names, story
 from tasks import devices
 from tasks.parameters import PredictParameters
 from tasks.predict import predict as predict_stage
@@ -15,4 +15,6 @@ def predict(parameters: PredictParameters = PredictParameters()) -> Prediction: 
     """Label every row of the input with the champion (or another version)."""
     devices.require(parameters.device)
     run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
-    return predict_stage(run, parameters)
+    done = predict_stage(run, parameters)
+    story.told_of_prediction(done)
+    return done

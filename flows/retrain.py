@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows import run_names
+from flows import run_names, story
 from flows.report import RetrainReport, report
 from tasks import devices
 from tasks.download import download
@@ -22,12 +22,13 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     devices.require(parameters.training.device)
     parameters = run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json"))
-    raw = download(run, parameters.dataset)
-    prepared = preprocess(run, raw, parameters.data, parameters.training.seed_number)
-    trained = train(run, prepared, parameters.training)
-    evaluated = evaluate(run, prepared, trained, parameters.gates, parameters.training.loss)
-    exported = export(run, prepared, trained, parameters.training, parameters.gates)
-    publish(run, parameters, prepared, trained, evaluated, exported)
-    if parameters.predict:
-        predict(run, PredictParameters(name=parameters.name, device=parameters.training.device))
+    with story.told(run):
+        raw = download(run, parameters.dataset)
+        prepared = preprocess(run, raw, parameters.data, parameters.training.seed_number)
+        trained = train(run, prepared, parameters.training)
+        evaluated = evaluate(run, prepared, trained, parameters.gates, parameters.training.loss)
+        exported = export(run, prepared, trained, parameters.training, parameters.gates)
+        publish(run, parameters, prepared, trained, evaluated, exported)
+        if parameters.predict:
+            predict(run, PredictParameters(name=parameters.name, device=parameters.training.device))
     return report(run)

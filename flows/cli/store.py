@@ -9,6 +9,7 @@ from rich.table import Table
 
 from flows.cli.options import Artifacts, Debug, Json, print_json, use
 from tasks import artifact_paths
+from tasks.atomic import file_digest
 from tasks.model_store import attestation, pointer, reading, retention, verification
 
 ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.")]
@@ -62,6 +63,8 @@ def promote(
     """Make a version the champion, and lift its hold."""
     use(artifacts)
     changed = pointer.promote(name, version)
+    if changed:
+        _announce("gradmill.model.promoted", name, version)
     if as_json:
         print_json({"schema_version": 1, "name": name, "champion": version, "changed": changed})
     else:
@@ -72,10 +75,25 @@ def rollback(name: ModelArgument, artifacts: Artifacts = None, as_json: Json = F
     """Go back to the champion before, and hold the version left: no retrain brings it back, only promote does."""
     use(artifacts)
     left, champion = pointer.rollback(name)
+    _announce("gradmill.model.rolled-back", name, champion)
     if as_json:
         print_json({"schema_version": 1, "name": name, "champion": champion, "held": left})
     else:
         typer.echo(f"{name} version {champion} is the champion; version {left} is held")
+
+
+def _announce(event: str, name: str, version: int) -> None:
+    """Tell a configured Prefect server of a new champion; without one there is nobody to tell."""
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        return
+    from flows import story
+    from flows.engine import send_what_is_queued
+
+    path = artifact_paths.version(name, version) / artifact_paths.ONNX
+    story.emit(event, name, {"name": name, "version": version, "sha256": file_digest(path), "path": str(path)})
+    send_what_is_queued()
 
 
 def prune(

@@ -1,0 +1,121 @@
+"""What a run tells in Prefect, read back from a real server; and the deployments as a real server takes them."""
+
+import base64
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from candidate import Candidate
+from conftest import REPOSITORY, Pipeline
+from flows.predict import predict
+from flows.retrain import retrain
+from tasks.errors import GateFailed
+from tasks.parameters import PredictParameters, RetrainParameters
+from test_cli import gradmill
+from test_predict import wait_for
+
+
+def artifact(api: str, key: str) -> dict[str, Any]:
+    wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
+    found: dict[str, Any] = wait_for(api, "artifacts/filter", wanted, lambda each: True)
+    return found
+
+
+def tags(api: str, flow_run: str) -> set[str]:
+    return set(httpx.get(f"{api}/flow_runs/{flow_run}").raise_for_status().json()["tags"])
+
+
+def event(api: str, name: str, model: str) -> dict[str, Any]:
+    wanted = {"filter": {"event": {"name": [name]}}}
+    found: dict[str, Any] = wait_for(api, "events/filter", wanted, lambda each: each["payload"]["name"] == model)
+    return found
+
+
+def test_a_published_run_tells_verdict_gates_pictures_card_tags_and_event(pipeline: Pipeline) -> None:
+    report = pipeline.report("softmax-regression")
+    verdict = artifact(pipeline.server, f"{report.name}-verdict")
+    assert verdict["data"].startswith(f"# {report.name}: published version {report.version}")
+    for gate in report.gates:
+        assert re.search(rf"^\| {gate.name} \| .* \| passed \|$", verdict["data"], re.MULTILINE)
+    for stage in report.seconds:
+        assert f"| {stage} |" in verdict["data"]
+    pictures = artifact(pipeline.server, f"{report.name}-pictures")["data"]
+    shown = [base64.b64decode(each) for each in re.findall(r"base64,([^)]+)\)", pictures)]
+    assert shown == [
+        Path(report.run, name).read_bytes()
+        for name in ("learning-curve.png", "confusion-matrix.png", "reliability.png", "misclassified.png")
+    ]
+    card = artifact(pipeline.server, f"{report.name}-card")["data"]
+    assert "library_name" not in card, "no front matter"
+    assert ".png)" not in card, "the UI shows no local files"
+    assert tags(pipeline.server, verdict["flow_run_id"]) >= {f"model:{report.name}", "verdict:published"}
+    payload = event(pipeline.server, "gradmill.model.published", report.name)["payload"]
+    assert (payload["version"], payload["sha256"]) == (report.version, report.model_sha256)
+    assert payload["path"] == report.model_path
+
+
+def test_a_refused_run_tells_which_gate_refused_it_and_why(prefect_api: str) -> None:
+    training = {"model": "linear-regression", "num_epochs": 1, "lr": 0.001}
+    with pytest.raises(GateFailed):
+        retrain(RetrainParameters.model_validate({"name": "hopeless", "training": training}))
+    verdict = artifact(prefect_api, "hopeless-verdict")
+    assert verdict["data"].startswith("# hopeless: refused by test_loss, parameter_error")
+    assert re.search(r"^\| test_loss \| .* at most .* \| \*\*refused\*\* \|$", verdict["data"], re.MULTILINE)
+    assert "verdict:refused" in tags(prefect_api, verdict["flow_run_id"])
+    payload = event(prefect_api, "gradmill.model.refused", "hopeless")["payload"]
+    assert payload["refused_by"] == ["test_loss", "parameter_error"]
+
+
+def test_a_prediction_tells_its_rows_model_and_drift(prefect_api: str, candidates: list[Candidate]) -> None:
+    published = candidates[0].publish()
+    done = predict(PredictParameters(name="linear-regression"))
+    summary = artifact(prefect_api, "linear-regression-predictions")["data"]
+    assert summary.startswith("# 1,000 rows predicted")
+    assert published.model.sha256 in summary
+    assert "| drift | stable" in summary
+    payload = event(prefect_api, "gradmill.predictions.written", "linear-regression")["payload"]
+    assert (payload["path"], payload["rows"]) == (str(done.path), 1000)
+
+
+def test_promotion_and_rollback_are_events_where_there_is_a_server(
+    server: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for candidate in candidates[:2]:
+        candidate.publish()
+    assert gradmill("rollback", "linear-regression").returncode == 0, "no server is no reason to fail"
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    assert gradmill("promote", "linear-regression", "2").returncode == 0
+    assert gradmill("rollback", "linear-regression").returncode == 0
+    assert event(server, "gradmill.model.promoted", "linear-regression")["payload"]["version"] == 2
+    assert event(server, "gradmill.model.rolled-back", "linear-regression")["payload"]["version"] == 1
+
+
+def test_all_deployments_register_with_their_schedules_and_valid_parameters(server: str) -> None:
+    environment = os.environ | {"PREFECT_API_URL": server, "GRADMILL_HOME": str(REPOSITORY)}
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    subprocess.run([*prefect, "work-pool", "create", "gradmill", "--type", "process"], env=environment, check=True)
+    done = subprocess.run(
+        [*prefect, "deploy", "--all"], env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = httpx.post(f"{server}/deployments/filter", json={}).raise_for_status().json()
+    deployed = {each["name"]: each for each in found}
+    declared = {each["name"]: each for each in yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]}
+    assert set(deployed) >= set(declared) == {"softmax-nightly", "linear-weekly", "predict-daily"}
+    for name, wanted in declared.items():
+        ours = deployed[name]
+        assert ours["entrypoint"] == wanted["entrypoint"]
+        assert [each["schedule"]["cron"] for each in ours["schedules"]] == [wanted["schedules"][0]["cron"]]
+        assert ours["global_concurrency_limit"]["limit"] == 1
+        assert ours["concurrency_options"]["collision_strategy"] == wanted["concurrency_limit"]["collision_strategy"]
+        (step,) = ours["pull_steps"]
+        assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(REPOSITORY)}}
+        kind = PredictParameters if name == "predict-daily" else RetrainParameters
+        kind.model_validate(wanted["parameters"]["parameters"])

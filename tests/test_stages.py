@@ -92,6 +92,24 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
     assert losses == pytest.approx([0.447] * 5, abs=0.003)
 
 
+def test_early_stopping_keeps_the_best_epoch_and_the_gates_judge_that_one(run: RunFolder) -> None:
+    """From a learning rate at which the loss soon rises again; half the examples are held out."""
+    raw = RawDataset(name="synthetic-linear", source="generated", files={})
+    prepared = plain(preprocess)(run, raw, Data(synthetic_noise=1.0, num_examples=60), 0)
+    training = Training.model_validate(
+        {"model": "linear-regression", "num_epochs": 200, "lr": 0.1, "validation": 0.5, "patience": 3}
+    )
+    trained = plain(train)(run, prepared, training)
+    losses = [point.validation_loss for point in trained.learning_curve]
+    assert len(losses) < 200
+    assert trained.kept_epoch == 1 + losses.index(min(losses)) == len(losses) - 3
+    again = plain(train)(
+        run, prepared, training.model_copy(update={"num_epochs": trained.kept_epoch, "patience": None})
+    )
+    kept, expected = (safetensors.numpy.load_file(each.weights.path) for each in (trained, again))
+    np.testing.assert_array_equal(kept["W"], expected["W"])
+
+
 # Gates
 
 

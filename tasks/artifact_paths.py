@@ -88,6 +88,11 @@ def predictions(job: str) -> Path:
     return all_predictions() / job
 
 
+def prefect_home() -> Path:
+    """The history of ``gradmill up``: Prefect's database and the logs of server and worker."""
+    return root() / ".prefect"
+
+
 ONNX = "model.onnx"
 METADATA = "metadata.json"
 SAMPLE = "sample.npz"

@@ -5,7 +5,7 @@ import traceback
 import typer
 
 from flows import interrupt
-from flows.cli import runs, store
+from flows.cli import operate, runs, store
 from flows.cli.bench import bench
 from flows.cli.faults import CommandLineFault, as_gradmill_error, report_fault
 from tasks.errors import UsageError
@@ -32,7 +32,17 @@ def _gradmill() -> None:
     """
 
 
-for command in (runs.retrain, runs.predict, store.models, store.promote, store.rollback, store.prune, store.verify):
+for command in (
+    runs.retrain,
+    runs.predict,
+    store.models,
+    store.promote,
+    store.rollback,
+    store.prune,
+    store.verify,
+    operate.up,
+    operate.trigger,
+):
     app.command()(command)
 app.add_typer(bench, name="bench")
 

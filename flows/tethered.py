@@ -1,0 +1,61 @@
+"""A child that ends when its parent does: ``python -m flows.tethered COMMAND …`` with a pipe of the parent's as stdin.
+
+The pipe closes when the parent closes it or dies, however it dies; then the command's whole process group is ended.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+GRACE_SECONDS = 6.0
+
+
+def start(command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path) -> subprocess.Popen[bytes]:
+    """Start ``command`` in a group of its own; closing the returned process's stdin ends it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.tethered", *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=dict(environment),
+            cwd=cwd,
+            start_new_session=True,  # Ctrl-C is for the parent
+        )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Let go of a child and wait for its end."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        process.wait(GRACE_SECONDS + 2)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main(command: list[str]) -> int:
+    """Run the command until it ends by itself or the pipe on stdin closes; return its exit code."""
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def end_with_the_parent() -> None:
+        while os.read(0, 1):
+            pass
+        os.killpg(child.pid, signal.SIGTERM)
+        try:
+            child.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+
+    threading.Thread(target=end_with_the_parent, daemon=True).start()
+    return child.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

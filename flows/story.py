@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from flows.report import RetrainReport, report
 from tasks import artifact_paths
 from tasks.artifact_paths import CARD
+from tasks.errors import GateFailed
 from tasks.records import GateVerdict, Prediction
 from tasks.run_folder import RunFolder
 
@@ -28,11 +29,15 @@ PICTURES = {
 
 @contextmanager
 def told(run: RunFolder) -> Iterator[None]:
-    """Tell the story of a retrain when it ends, be it published, unchanged or refused."""
+    """Tell the story of a retrain when it ends, be it published, unchanged or refused; other failures have none."""
+    refused = False
     try:
         yield
+    except GateFailed:
+        refused = True
+        raise
     finally:
-        if "evaluate" in run.read()["stages"]:
+        if refused or "version" in run.read()["stages"].get("publish", {}):
             with _never_in_the_way():
                 _tell(report(run), run)
 

@@ -127,6 +127,36 @@ def test_the_same_job_again_does_nothing(rows: str, caplog: pytest.LogCaptureFix
     assert f"job {first.job} is done" in caplog.text
 
 
+def test_a_done_job_that_has_lost_a_part_or_its_rejects_is_finished_anew(tmp_path: Path) -> None:
+    bad = FEATURES.copy()
+    bad[7] = np.nan
+    np.save(tmp_path / "rows.npy", bad)
+    options = {"input": str(tmp_path / "rows.npy"), "shard_rows": 500, "max_rejects": 1}
+    first = predict_rows(**options)
+    before = table(first)
+    for lost in ("part-00000.parquet", "part-00003.parquet", "rejects.parquet"):
+        (first.path / lost).unlink()
+        assert predict_rows(**options).rejects == 1
+        assert table(first).equals(before)
+        assert pq.read_table(first.path / "rejects.parquet")["row"].to_pylist() == [7]
+
+
+def test_what_a_failed_plan_unpacked_is_never_taken_for_another_input(
+    tmp_path: Path, candidates: list[Candidate]
+) -> None:
+    folder, output = tmp_path / "folder", str(tmp_path / "out")
+    folder.mkdir()
+    (folder / "a.csv").write_text("x1,x2\n9,9\n9,9\n")
+    (folder / "b.csv").write_text("no,such\n1,2\n")
+    with pytest.raises(DataError, match=r"b\.csv"):
+        predict_rows(input=str(folder), output=output)
+    (tmp_path / "good.csv").write_text("x1,x2\n1,2\n")
+    done = predict_rows(input=str(tmp_path / "good.csv"), output=output)
+    np.testing.assert_allclose(
+        table(done)["prediction"], expected(candidates[0], np.array([[1, 2]], np.float32)), atol=1e-4
+    )
+
+
 def test_input_model_and_parameters_each_make_another_job(rows: str, candidates: list[Candidate]) -> None:
     jobs = [predict_rows(input=rows).job, predict_rows(input=rows, batch_size=7).job]
     os.utime(rows, (1, 1))

@@ -138,6 +138,26 @@ def test_parquet_pixels_of_another_size_are_rejected(tmp_path: Path) -> None:
     assert rejected(chunks) == {1: "5 pixels", 2: "no pixels"}
 
 
+def test_parquet_lists_with_a_gap_among_their_pixels_are_rejected(tmp_path: Path) -> None:
+    whole = PIXELS[0].ravel().tolist()
+    rows = [whole, [None, *whole[1:]], None, whole]
+    pq.write_table(pa.table({"pixels": pa.array(rows, pa.list_(pa.uint8()))}), tmp_path / "t.parquet")
+    chunks = read(tmp_path / "t.parquet", IMAGES, tmp_path)
+    np.testing.assert_array_equal(values(chunks), [PIXELS[0], PIXELS[0]])
+    assert values(chunks).dtype == np.uint8
+    assert set(rejected(chunks)) == {1, 2}
+
+
+def test_a_parquet_file_damaged_in_its_middle_is_exit_4(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"x1": np.arange(5000.0), "x2": np.arange(5000.0)}), path, compression="snappy")
+    content = bytearray(path.read_bytes())
+    content[4:2000] = bytes(1996)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"t\.parquet cannot be read"):
+        read(path, FEATURES, tmp_path)
+
+
 def test_csv_rows_keep_their_numbers_whatever_is_wrong_between_them(tmp_path: Path) -> None:
     content = 'id,x1,x2\nk,1,2\nk,3\n\nk,4,5,6\n"q\nz",7,8\nk,9,\nk,abc,1\nbad\nk,1e3, 2 \nk,nan,1\nk,1,2\nlast\n'
     (tmp_path / "t.csv").write_text(content)

@@ -73,6 +73,20 @@ def test_a_refused_run_tells_which_gate_refused_it_and_why(prefect_api: str) -> 
     assert payload["refused_by"] == ["test_loss", "parameter_error"]
 
 
+def test_a_run_that_fails_for_another_reason_is_not_told_as_refused(
+    prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("flows.retrain.export", full)
+    parameters = RetrainParameters.model_validate({"name": "unlucky", "training": {"model": "linear-regression"}})
+    with pytest.raises(OSError, match="No space"):
+        retrain(parameters)
+    wanted = {"artifacts": {"key": {"any_": ["unlucky-verdict"]}}}
+    assert httpx.post(f"{prefect_api}/artifacts/filter", json=wanted).raise_for_status().json() == []
+
+
 def test_a_prediction_tells_its_rows_model_and_drift(prefect_api: str, candidates: list[Candidate]) -> None:
     published = candidates[0].publish()
     done = predict(PredictParameters(name="linear-regression"))

@@ -190,6 +190,7 @@ def claim(folder: Path, job: str, restart: bool) -> Job | None:
     if held is not None or strangers:
         found = f"job {held.job}" if held is not None else f"something else ({strangers[0]})"
         raise UsageError(f"{folder} holds {found}", f"an empty folder or job {job}", "choose another, or --restart")
+    clean_up(folder)  # what a plan that failed has unpacked may be of another input
     return None
 
 

@@ -92,7 +92,20 @@ def add_footer(part: pq.ParquetWriter, footer: Footer) -> None:
 
 
 def read_footer(folder: Path, job: Job, shard: Shard) -> Footer | None:
-    """The footer of a shard's part, or None unless the part is whole and holds just that shard of that job."""
+    """The footer of a shard's part, or None unless part and rejects are whole and of just that shard of that job."""
+    footer = _written(folder, job, shard)
+    if footer and footer.rejects and _num_rows(rejects_path(folder, shard)) != footer.rejects:
+        return None
+    return footer
+
+
+def is_whole(folder: Path, job: Job) -> bool:
+    """Whether everything that a finished job wrote is still there."""
+    rejects = _num_rows(folder / artifact_paths.REJECTS)
+    return rejects == job.rejects and all(_written(folder, job, shard) for shard in job.shards)
+
+
+def _written(folder: Path, job: Job, shard: Shard) -> Footer | None:
     try:
         metadata = pq.read_metadata(artifact_paths.part(folder, shard.number))
         footer = Footer.model_validate_json(metadata.metadata[FOOTER])
@@ -103,7 +116,6 @@ def read_footer(folder: Path, job: Job, shard: Shard) -> Footer | None:
         and footer.shard == shard
         and footer.model["sha256"] == job.model.sha256
         and footer.rows == metadata.num_rows == shard.stop - shard.start - footer.rejects
-        and (not footer.rejects or _num_rows(rejects_path(folder, shard)) == footer.rejects)
     )
     return footer if agrees else None
 

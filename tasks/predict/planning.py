@@ -56,7 +56,7 @@ def planned(parameters: PredictParameters) -> Iterator[Planned]:
     folder = jobs.output_folder(parameters.output) if parameters.output else artifact_paths.predictions(job.job)
     with jobs.locked(folder):
         held = jobs.claim(folder, job.job, parameters.restart)
-        if held is None or held.status != "done":
+        if held is None or held.status != "done" or not parts.is_whole(folder, held):
             held = _cut(folder, held or job, files, parameters, contract.of_session(session))
         yield Planned(folder, held)
 
@@ -102,6 +102,7 @@ def _cut(
         plan = shards.cut(rows, inputs.shard_rows(sources, wanted), workers)
     job = job.model_copy(
         update={
+            "status": "running",
             "rows": rows,
             "shards": job.shards or tuple(plan),
             "max_rejects": _most_rejects(parameters, sources),

@@ -22,7 +22,7 @@ def _count(path: Path, wanted: Wanted) -> int:
             _columns(path, file.schema_arrow, wanted)
             return int(file.metadata.num_rows)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}", "a whole Parquet file", "write it again") from error
+        raise _broken(path, error) from error
 
 
 def _columns(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
@@ -80,12 +80,29 @@ def _pieces(path: Path, start: int, stop: int, at_most: int, wanted: Wanted) -> 
     with pq.ParquetFile(path, memory_map=True) as file:
         columns = _columns(path, file.schema_arrow, wanted)
         groups, first = _row_groups(file.metadata, start, stop)
-        for batch in file.iter_batches(at_most, groups, columns, use_threads=False):
+        batches = file.iter_batches(at_most, groups, columns, use_threads=False)
+        while (batch := _next(batches, path)) is not None:
             low, high = max(start - first, 0), min(stop - first, batch.num_rows)
             if low < high:
                 rows = batch.slice(low, high - low)
                 yield _images(first + low, rows, wanted) if wanted.is_image else _features(first + low, rows, wanted)
             first += batch.num_rows
+
+
+def _next(batches: Iterator[pa.RecordBatch], path: Path) -> pa.RecordBatch | None:
+    """The next rows; a damaged page shows only here.
+
+    Raises:
+        DataError: the file is broken.
+    """
+    try:
+        return next(batches, None)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} cannot be read: {error}", "a whole Parquet file", "write it again")
 
 
 def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
@@ -109,6 +126,10 @@ def _images(first: int, batch: pa.RecordBatch, wanted: Wanted) -> Piece:
     is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
     sizes = pc.list_value_length(column) if is_list else pc.binary_length(column)
     sizes = sizes.fill_null(-1).to_numpy(zero_copy_only=False)
+    if is_list and column.flatten().null_count:
+        gaps = [offset for offset, row in enumerate(column) if row.values is not None and row.values.null_count]
+        sizes = np.array(sizes)  # Arrow's own memory is read-only
+        sizes[gaps] = -1
     good = sizes == wanted.row_bytes
     kept = np.flatnonzero(good).astype(np.int64)
     chosen = column if good.all() else column.take(pa.array(kept))

@@ -18,7 +18,7 @@ run: $(VENV)/.train ## Set everything up, then download, train, export and predi
 test: $(VENV)/.test ## Set everything up, then run every test that this machine can run
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
-soak: $(VENV)/.test ## Kill retrains and batch predictions fifty times instead of ten
+soak: $(VENV)/.test ## Kill retrains and batch predictions fifty times instead of six
 	@GRADMILL_TEST_KILLS=50 $(BIN)/pytest -n0 tests/test_kills.py tests/test_predict_kills.py
 
 bench: $(VENV)/.test ## Compare training and prediction with their peers, a quarter of an hour

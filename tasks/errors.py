@@ -12,6 +12,7 @@ class GradmillError(Exception):
     exit_code = 1
 
     def __init__(self, found: str, expected: str, action: str) -> None:
+        found, expected, action = (" ".join(text.split()) for text in (found, expected, action))  # a line each
         super().__init__(found, expected, action)
         self.found, self.expected, self.action = found, expected, action
 

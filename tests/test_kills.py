@@ -20,7 +20,7 @@ from tasks.model_store import reading, verification
 from test_cli import GRADMILL, gradmill, servers
 
 NAME = "linear-regression"
-KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "10"))
+KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "6"))
 
 
 ARGUMENTS = ["retrain", NAME, "--force"]  # nothing to reuse, so that every stage does its work

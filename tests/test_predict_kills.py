@@ -1,5 +1,6 @@
 """SIGKILL at random moments of one job of 200 shards, and the death of a Dask worker: every row once, in order."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -16,6 +17,8 @@ import pytest
 
 from candidate import Candidate
 from tasks import artifact_paths
+from tasks.predict import running
+from tasks.predict.labelling import label_shard
 from test_kills import KILLS, run_silently
 
 NAME = "linear-regression"
@@ -40,11 +43,22 @@ def everything(folder: Path, shards: int = SHARDS) -> Any:
     return pq.read_table([folder / f"part-{number:05d}.parquet" for number in range(shards)])
 
 
-def run_in_a_fork(arguments: list[str]) -> multiprocessing.process.BaseProcess:
+def run_but_hang(arguments: list[str], shards: int) -> None:
+    """Run the command, but hang once so many shards are labelled: the kill comes before the end on any machine."""
+    left = itertools.count(shards, -1)
+
+    def hanging(*shard: Any) -> Any:
+        return label_shard(*shard) if next(left) > 0 else time.sleep(600)
+
+    running.label_shard = hanging  # type: ignore[attr-defined]  # it imports it from elsewhere
+    run_silently(arguments)
+
+
+def run_in_a_fork(arguments: list[str], hang_after: int = SHARDS) -> multiprocessing.process.BaseProcess:
     # Forked from a process that has imported everything: the kills fall into the job's work, not into its imports.
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload(["flows.cli", "flows.display", "flows.engine", "flows.predict"])
-    process = forks.Process(target=run_silently, args=(arguments,))
+    process = forks.Process(target=run_but_hang, args=(arguments, hang_after))
     process.start()
     return process
 
@@ -58,7 +72,7 @@ def test_a_job_killed_again_and_again_loses_and_doubles_no_row(arguments: list[s
     kept = 0
     for number in range(KILLS):
         target = SHARDS * (number + 1) // (KILLS + 1)  # die when about so many parts are there
-        process = run_in_a_fork(arguments)
+        process = run_in_a_fork(arguments, (target + SHARDS) // 2 - kept)
         while process.is_alive() and len(list(artifact_paths.all_predictions().glob("*/part-*"))) < target:
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.05))

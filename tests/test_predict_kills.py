@@ -50,7 +50,7 @@ def run_but_hang(arguments: list[str], shards: int) -> None:
     def hanging(*shard: Any) -> Any:
         return label_shard(*shard) if next(left) > 0 else time.sleep(600)
 
-    running.label_shard = hanging  # type: ignore[attr-defined]  # it imports it from elsewhere
+    running.label_shard = hanging  # type: ignore[assignment, attr-defined]  # a re-import
     run_silently(arguments)
 
 

@@ -9,34 +9,31 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+from httpx import HTTPStatusError
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.events.actions import ChangeFlowRunState
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
-import flows
 from flows import tethered
+from flows.registration import HOME, POOL, register
 from flows.temporary_server import ENVIRONMENT
 from tasks import artifact_paths
 from tasks.errors import EnvironmentProblem, UsageError
 
-POOL = "gradmill"
-GPU_LIMIT = "gpu"
-ZOMBIES = "gradmill: crash runs whose heartbeats stop"
-HEARTBEAT_SECONDS = 30
-SILENT_SECONDS = 65  # two heartbeats missed
+SERVER_ENVIRONMENT = ENVIRONMENT | {
+    "PREFECT_SERVER_UI_ENABLED": "true",
+    "PREFECT_SERVER_UI_API_URL": "/api",  # whatever the port
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),  # seconds
+}
 START_SECONDS = 180.0
 SCHEDULER_SECONDS = 10.0
-HOME = Path(flows.__file__).parents[1]
 
 
 class Operation(NamedTuple):
@@ -52,7 +49,7 @@ def operation(port: int) -> Iterator[Operation]:
     """Bring everything up, or join the server that PREFECT_API_URL names; take our own children down at the end.
 
     Raises:
-        UsageError: the port is taken.
+        UsageError: the port is taken, or GRADMILL_NOTIFY names no block.
         EnvironmentProblem: the server does not start, or a deployment is not accepted.
     """
     configured = PREFECT_API_URL.value()
@@ -63,8 +60,7 @@ def operation(port: int) -> Iterator[Operation]:
             children["server"] = _start_server(port)
         _await_server(api_url, children.get("server"))
         with temporary_settings({PREFECT_API_URL: api_url}):
-            _register()
-            _deploy(api_url)
+            register()
             children["worker"] = _start_worker(api_url)
             yield Operation(api_url, bool(configured), children)
     finally:
@@ -74,14 +70,13 @@ def operation(port: int) -> Iterator[Operation]:
 
 def _environment(**more: str) -> dict[str, str]:
     """Of the children: a Prefect of their own below artifacts/, and what the server needs to run well."""
+    profile = get_current_settings().to_environment_variables(exclude_unset=True, include_secrets=True)
     ours = {
         "PREFECT_HOME": str(artifact_paths.prefect_home()),
         "GRADMILL_ARTIFACTS": str(artifact_paths.make_root()),
         "GRADMILL_HOME": str(HOME),
-        "PREFECT_SERVER_UI_API_URL": "/api",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
     }
-    return ENVIRONMENT | dict(os.environ) | ours | {"PREFECT_SERVER_UI_ENABLED": "true"} | more
+    return SERVER_ENVIRONMENT | dict(os.environ) | profile | ours | more
 
 
 def _log(name: str) -> Path:
@@ -117,46 +112,6 @@ def _await_server(api_url: str, server: subprocess.Popen[bytes] | None) -> None:
     )
 
 
-def _register() -> None:
-    """The work pool, the limit of one job on the GPU, and the automation that notices dead runs; all idempotent."""
-    with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"), overwrite=True)
-        client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, 1)
-        for old in client.read_automations_by_name(ZOMBIES):
-            client.delete_automation(old.id)
-        client.create_automation(_zombie_automation())
-
-
-def _zombie_automation() -> AutomationCore:
-    heartbeat = "prefect.flow-run.heartbeat"
-    ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
-    return AutomationCore(
-        name=ZOMBIES,
-        trigger=EventTrigger(
-            after={heartbeat},
-            expect={heartbeat, *ends},
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=SILENT_SECONDS),
-        ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat: the run's process is gone")],
-    )
-
-
-def _deploy(api_url: str) -> None:
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    environment = _environment(PREFECT_API_URL=api_url)
-    done = subprocess.run(command, env=environment, cwd=HOME, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise EnvironmentProblem(
-            f"the deployments were not accepted: {(done.stderr or done.stdout).strip().splitlines()[-1]}",
-            "prefect.yaml registered",
-            f"run prefect deploy --all in {HOME}",
-        )
-
-
 def _start_worker(api_url: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
     environment = _environment(PREFECT_API_URL=api_url, PREFECT_WORKER_QUERY_SECONDS="5")
@@ -187,7 +142,7 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> str:
     """Start a run of a deployment now, with ``parameters`` in place of some of its own; return the run's name.
 
     Raises:
-        UsageError: there is no such deployment.
+        UsageError: there is no such deployment, or it does not take these parameters.
     """
     with get_client(sync_client=True) as client:
         known = {each.name: each for each in client.read_deployments()}
@@ -196,9 +151,16 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> str:
                 f"no deployment {deployment}", f"one of: {', '.join(sorted(known)) or 'none yet'}", "run gradmill up"
             )
         inner = (known[deployment].parameters or {}).get("parameters", {})
-        run = client.create_flow_run_from_deployment(
-            known[deployment].id, parameters={"parameters": _merged(inner, parameters)}
-        )
+        try:
+            run = client.create_flow_run_from_deployment(
+                known[deployment].id, parameters={"parameters": _merged(inner, parameters)}
+            )
+        except HTTPStatusError as error:
+            raise UsageError(
+                f"the server refuses these parameters: {error.response.json().get('detail', error)}",
+                "values that the form of the deployment would take",
+                "see the parameters in the UI",
+            ) from error
         return run.name
 
 

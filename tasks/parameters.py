@@ -63,10 +63,16 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+def _keep_order(schema: dict[str, Any]) -> None:
+    """Prefect's form sorts fields by name unless each has a position."""
+    for position, field in enumerate(schema.get("properties", {}).values()):
+        field["position"] = position
+
+
 class Frozen(BaseModel):
     """Base of all parameters: unknown names are errors, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_keep_order)
 
 
 class Data(Frozen):
@@ -274,3 +280,11 @@ class PredictParameters(Frozen):
         if self.dask_address is not None and self.runner is not Runner.DASK:
             raise ValueError("a Dask scheduler goes with the runner dask")
         return self
+
+
+class MaintainParameters(Frozen):
+    """What maintenance leaves."""
+
+    keep: int = Field(
+        30, ge=1, title="Keep", description="The newest runs and predictions of each model; kept versions' runs stay."
+    )

@@ -40,8 +40,11 @@ for command in (
     store.rollback,
     store.prune,
     store.verify,
+    store.maintain,
+    operate.register,
     operate.up,
     operate.trigger,
+    operate.status,
 ):
     app.command()(command)
 app.add_typer(bench, name="bench")

@@ -1,9 +1,13 @@
-"""``gradmill up`` and ``gradmill trigger``: scheduled operation."""
+"""``gradmill up``, ``register``, ``trigger`` and ``status``: scheduled operation."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from flows.cli.options import Artifacts, Debug, Json, print_json, use
 from tasks.errors import EnvironmentProblem, UsageError
@@ -27,6 +31,15 @@ def up(
         operation.wait_for_the_end(running)
 
 
+def register(artifacts: Artifacts = None, debug: Debug = False) -> None:
+    """Tell the server of PREFECT_API_URL of work pool, deployments, GPU limit, automations; again after an upgrade."""
+    use(artifacts)
+    with _server():
+        from flows import registration
+
+        typer.echo(f"registered: {', '.join(registration.register())}")
+
+
 def trigger(
     deployment: Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="softmax-nightly, for example.")],
     param: Annotated[
@@ -37,22 +50,83 @@ def trigger(
 ) -> None:
     """Start a run of a deployment now, on the server of PREFECT_API_URL (gradmill up's: http://127.0.0.1:4200/api)."""
     parameters = _nested(param or [])
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    with _server():
+        from flows import operation
 
-    from flows import operation
-
-    api_url = PREFECT_API_URL.value() or "http://127.0.0.1:4200/api"
-    with temporary_settings({PREFECT_API_URL: api_url}):
-        try:
-            run = operation.trigger(deployment, parameters)
-        except OSError as error:
-            raise EnvironmentProblem(
-                f"no Prefect server answers at {api_url}", "a running server", "run gradmill up, or set PREFECT_API_URL"
-            ) from error
+        run = operation.trigger(deployment, parameters)
     if as_json:
         print_json({"schema_version": 1, "deployment": deployment, "run": run})
     else:
         typer.echo(f"{deployment}: run {run} is on its way")
+
+
+def status(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Live models, last run of each deployment with its verdict, next runs, stuck runs, workers."""
+    use(artifacts)
+    with _server():
+        from flows.status import status as ask
+
+        found = ask()
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        _print_status(found)
+
+
+@contextmanager
+def _server() -> Iterator[None]:
+    """Talk to the server of PREFECT_API_URL, or to the one that ``gradmill up`` starts by default.
+
+    Raises:
+        EnvironmentProblem: it does not answer, or wants other credentials.
+    """
+    from httpx import HTTPStatusError, TransportError, codes
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    api_url = PREFECT_API_URL.value() or "http://127.0.0.1:4200/api"
+    with temporary_settings({PREFECT_API_URL: api_url}):
+        try:
+            yield
+        except TransportError as error:
+            raise EnvironmentProblem(
+                f"no Prefect server answers at {api_url}", "a running server", "run gradmill up, or set PREFECT_API_URL"
+            ) from error
+        except HTTPStatusError as error:
+            if error.response.status_code != codes.UNAUTHORIZED:
+                raise
+            raise EnvironmentProblem(
+                f"{api_url} wants credentials", "user:password in PREFECT_API_AUTH_STRING", "set it"
+            ) from error
+
+
+def _print_status(found: Any) -> None:
+    """A table for each thing, and what to do where something is wrong."""
+    console = Console(soft_wrap=True, highlight=False)
+    live = Table("live model", "version", "accuracy", "loss", "since", box=None, pad_edge=False)
+    for model in found.models:
+        accuracy = "" if model.test_accuracy is None else f"{model.test_accuracy:.4f}"
+        live.add_row(model.name, str(model.version), accuracy, f"{model.test_loss:.4g}", model.promoted_at[:16])
+    runs = Table("deployment", "last run", "state", "verdict", "next run", box=None, pad_edge=False)
+    for each in found.deployments:
+        due = "paused" if each.paused else _moment(each.next_start)
+        runs.add_row(each.name, _moment(each.last_start), each.state or "", each.verdict or "", due)
+    console.print(live if found.models else "no live models yet")
+    console.print()
+    console.print(runs if found.deployments else "no deployments yet: run gradmill up or gradmill register")
+    console.print()
+    for each in found.deployments:
+        if each.message:
+            console.print(f"{each.name}: {each.message}", markup=False)
+    for run in found.stuck:
+        console.print(f"stuck: {run.name} ({run.state}): {run.reason}", markup=False)
+    for worker in found.workers:
+        console.print(f"worker {worker.name}: {worker.status.lower()}, last seen {_moment(worker.last_heartbeat)}")
+    if not any(worker.status == "ONLINE" for worker in found.workers):
+        console.print("no worker is online: run gradmill up, or prefect worker start --pool gradmill")
+
+
+def _moment(moment: Any) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
 
 
 def _nested(assignments: list[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.options import Artifacts, Debug, Json, print_json, use
-from tasks import artifact_paths
+from tasks import artifact_paths, housekeeping
 from tasks.atomic import file_digest
 from tasks.model_store import attestation, pointer, reading, retention, verification
 
@@ -88,11 +88,11 @@ def _announce(event: str, name: str, version: int) -> None:
 
     if not PREFECT_API_URL.value():
         return
-    from flows import story
     from flows.engine import send_what_is_queued
+    from tasks.stage import events
 
     path = artifact_paths.version(name, version) / artifact_paths.ONNX
-    story.emit(event, name, {"name": name, "version": version, "sha256": file_digest(path), "path": str(path)})
+    events.emit(event, name, {"version": version, "sha256": file_digest(path), "path": str(path)})
     send_what_is_queued()
 
 
@@ -113,6 +113,21 @@ def prune(
     typer.echo(f"{name}: pruned " + (", ".join(map(str, pruned)) or "nothing"))
     for number, reason in kept.items():
         typer.echo(f"{name}: kept {number}, {reason}")
+
+
+def maintain(
+    keep: Annotated[int, typer.Option(min=1, help="The newest of each model that stay.")] = 30,
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Remove old run folders and predictions; unfinished jobs and the evidence of kept versions stay."""
+    use(artifacts)
+    runs, predictions = housekeeping.prune_runs(keep), housekeeping.prune_predictions(keep)
+    if as_json:
+        print_json({"schema_version": 1, "runs": runs, "predictions": predictions})
+    else:
+        typer.echo(f"removed {len(runs)} run folders and {len(predictions)} predictions")
 
 
 def verify(

@@ -7,7 +7,7 @@ from tasks.predict.planning import planned
 from tasks.predict.running import label_shards
 from tasks.records import Prediction
 from tasks.run_folder import RunFolder
-from tasks.stage import stage
+from tasks.stage import gpu, stage
 
 
 @stage()
@@ -19,7 +19,7 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
         DataError: the input is broken, does not fit the model, or too many of its rows cannot be read.
         DeviceMissing: CUDA was asked for and is not there.
     """
-    with planned(parameters) as (folder, job):
+    with gpu.turn(parameters.device), planned(parameters) as (folder, job):
         if job.status == "done":
             print(f"nothing has changed: job {job.job} is done, predictions in {folder}")
             return prediction(folder, job)

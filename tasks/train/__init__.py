@@ -7,10 +7,8 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from rich.progress import MofNCompleteColumn
 
-from tasks import atomic, devices, figures, progress
-from tasks.errors import TrainingDiverged
+from tasks import atomic, devices
 from tasks.networks.cuda_graphs import GraphedEpochs
 from tasks.networks.linear_concise import LinearRegressionConcise
 from tasks.networks.linear_scratch import LinearRegressionScratch
@@ -18,16 +16,15 @@ from tasks.networks.schedules import learning_rates
 from tasks.networks.sgd import SGD, decaying
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
-from tasks.networks.training import Measured, Network, Optimizer, stop_early, train_epoch
+from tasks.networks.training import Network, Optimizer, stop_early, train_epoch
 from tasks.networks.training import train as train_epochs
 from tasks.parameters import Device, Implementation, ModelName, Training
-from tasks.records import Epoch, PreparedDataset, TrainedModel
+from tasks.records import PreparedDataset, TrainedModel
 from tasks.run_folder import RunFolder
 from tasks.settings import Settings
 from tasks.splits import load_split
-from tasks.stage import stage
-
-LINES_PER_RUN = 10  # of the learning curve in the log, however many epochs there are
+from tasks.stage import gpu, stage
+from tasks.train.watching import watch
 
 
 @stage(reusable=True)
@@ -39,7 +36,11 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         DeviceMissing: CUDA was asked for and is not there.
     """
     device = resolve_device(training.device)
-    with one_thread(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with (
+        gpu.turn(training.device),
+        one_thread(),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+    ):
         torch.manual_seed(training.seed_number)  # dropout draws from torch's own generator
         generator = torch.Generator().manual_seed(training.seed_number)
         net, optimizer = build(training, prepared, generator, device)
@@ -60,14 +61,17 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         )
         if training.patience:
             epochs = stop_early(epochs, net, training.patience)
-        curve = tuple(_watch(epochs, training))
+        curve, picture = watch(epochs, training, run)
     weights = {name: tensor.cpu().contiguous() for name, tensor in net.weights().items()}
     reference = atomic.write_bytes(run.file("weights.safetensors"), safetensors.torch.save(weights))
     atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve])
-    picture = figures.learning_curve(curve, run.file("learning-curve.png"))
     kept = min(curve, key=lambda point: point.validation_loss or 0.0) if training.patience else curve[-1]
     return TrainedModel(
-        weights=reference, device=describe(device), learning_curve=curve, picture=picture, kept_epoch=kept.epoch
+        weights=reference,
+        device=describe(device),
+        learning_curve=curve,
+        picture=picture,
+        kept_epoch=kept.epoch,
     )
 
 
@@ -87,42 +91,6 @@ def build(
     net.to(device)
     sgd = SGD if scratch else torch.optim.SGD
     return net, sgd(decaying(net.parameters(), training.weight_decay), lr=training.lr)
-
-
-def _watch(epochs: Iterator[Measured], training: Training) -> Iterator[Epoch]:
-    """Turn measurements into points of the curve, show them, and stop when the loss is no longer a number."""
-    every = math.ceil(training.num_epochs / LINES_PER_RUN)
-    with progress.bar(MofNCompleteColumn()) as bar:
-        shown = bar.add_task("train", total=training.num_epochs)
-        for number, (on_train, on_test, on_validation) in enumerate(epochs, start=1):
-            if not math.isfinite(on_train["loss"] + on_test["loss"]):
-                raise TrainingDiverged(
-                    f"train loss {on_train['loss']}, test loss {on_test['loss']} in epoch {number} at lr {training.lr}",
-                    "finite losses",
-                    "use a smaller --lr",
-                )
-            point = Epoch(
-                epoch=number,
-                train_loss=on_train["loss"],
-                train_accuracy=on_train.get("accuracy"),
-                test_loss=on_test["loss"],
-                test_accuracy=on_test.get("accuracy"),
-                validation_loss=on_validation and on_validation["loss"],
-                validation_accuracy=on_validation and on_validation.get("accuracy"),
-            )
-            bar.advance(shown)
-            if number % every == 0 or number == training.num_epochs:
-                print(f"epoch {number}/{training.num_epochs}: {_sentence(point)}")
-            yield point
-
-
-def _sentence(point: Epoch) -> str:
-    if point.train_accuracy is None or point.test_accuracy is None:
-        return f"train loss {point.train_loss:.3g}, test loss {point.test_loss:.3g}"
-    return (
-        f"train loss {point.train_loss:.3f}, train accuracy {point.train_accuracy:.3f}, "
-        f"test accuracy {point.test_accuracy:.3f}"
-    )
 
 
 def resolve_device(device: Device) -> torch.device:

@@ -1,0 +1,29 @@
+"""Retention: what old runs and predictions left behind. Prefect trims its own history (flows/operation.py)."""
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from tasks import housekeeping
+from tasks.parameters import MaintainParameters
+
+
+@flow(name="maintain", flow_run_name="maintain", log_prints=True)
+def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str, list[str]]:  # noqa: B008  (frozen)
+    """Remove all but the newest run folders and predictions of each model; return the names of what was removed."""
+    return {"runs": prune_runs(parameters.keep), "predictions": prune_predictions(parameters.keep)}
+
+
+@task(name="prune runs", cache_policy=NO_CACHE)
+def prune_runs(keep: int) -> list[str]:
+    """Remove old run folders, never the evidence of a kept version."""
+    removed = housekeeping.prune_runs(keep)
+    print(f"{len(removed)} run folders removed")
+    return removed
+
+
+@task(name="prune predictions", cache_policy=NO_CACHE)
+def prune_predictions(keep: int) -> list[str]:
+    """Remove old finished predictions."""
+    removed = housekeeping.prune_predictions(keep)
+    print(f"{len(removed)} predictions removed")
+    return removed

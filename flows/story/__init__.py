@@ -1,0 +1,87 @@
+"""What a run tells in the Prefect UI: a verdict with every gate, pictures, the model card; tags and events."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+
+from flows.report import RetrainReport, report
+from flows.story import pages
+from tasks import artifact_paths
+from tasks.artifact_paths import CARD
+from tasks.errors import GateFailed
+from tasks.records import Prediction
+from tasks.run_folder import RunFolder
+from tasks.stage import events
+
+
+@contextmanager
+def told(run: RunFolder) -> Iterator[None]:
+    """Tell the story of a retrain when it ends, be it published, unchanged or refused; other failures have none."""
+    refused = False
+    try:
+        yield
+    except GateFailed:
+        refused = True
+        raise
+    finally:
+        stages = run.read()["stages"]
+        if refused or "version" in stages.get("publish", {}):
+            with _never_in_the_way():
+                _tell(report(run), run)
+        if "predict" in stages:
+            told_of_prediction(Prediction.model_validate(stages["predict"]))
+
+
+def told_of_prediction(result: Prediction) -> None:
+    """Tell what a batch prediction came to."""
+    with _never_in_the_way():
+        create_markdown_artifact(
+            pages.prediction(result), key=f"{result.name}-predictions", description="batch prediction"
+        )
+        _tag(f"model:{result.name}", f"drift:{result.drift.verdict}")
+
+
+@contextmanager
+def _never_in_the_way() -> Iterator[None]:
+    """What cannot be told must not turn a published model into a failed run, nor hide why a run has failed."""
+    try:
+        yield
+    except Exception as error:
+        print(f"the run's story could not be told to Prefect: {type(error).__name__}: {error}")
+
+
+def _tell(result: RetrainReport, run: RunFolder) -> None:
+    create_markdown_artifact(
+        pages.verdict(result),
+        key=f"{result.name}-verdict",
+        description="published, unchanged or refused, and every gate",
+    )
+    create_markdown_artifact(
+        pages.pictures(run), key=f"{result.name}-pictures", description="learning curve and test split"
+    )
+    if result.version is not None:
+        create_markdown_artifact(
+            pages.card(artifact_paths.version(result.name, result.version) / CARD),
+            key=f"{result.name}-card",
+            description=f"model card of version {result.version}",
+        )
+    _tag(f"model:{result.name}", f"verdict:{result.outcome}")
+    if result.outcome != "unchanged":
+        payload = {
+            "version": result.version,
+            "sha256": result.model_sha256,
+            "path": result.model_path,
+            "run": result.run,
+            "refused_by": [gate.name for gate in result.gates if not gate.passed],
+        }
+        events.emit(events.PUBLISHED if result.outcome == "published" else events.REFUSED, result.name, payload)
+
+
+def _tag(*tags: str) -> None:
+    """Add tags to this run, for the UI's filters."""
+    with get_client(sync_client=True) as client:
+        known = client.read_flow_run(flow_run.id).tags
+        client.update_flow_run(flow_run.id, tags=sorted({*known, *tags}))

@@ -1,0 +1,106 @@
+"""The markdown pages of a run: verdict, pictures, model card, prediction. Plain functions of what was recorded."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from flows.report import RetrainReport
+from tasks.predict.jobs import Job
+from tasks.predict.version import read_version
+from tasks.records import GateVerdict, Prediction
+from tasks.run_folder import RunFolder
+from tasks.stage.live import picture
+
+PICTURES = {
+    "learning-curve.png": "Learning curve",
+    "confusion-matrix.png": "Confusion matrix",
+    "reliability.png": "Reliability",
+    "misclassified.png": "Most confident mistakes",
+    "regression.png": "Fit",
+}
+
+
+def verdict(result: RetrainReport) -> str:
+    """What became of a candidate, and why."""
+    headline = {
+        "published": f"published version {result.version}",
+        "unchanged": f"unchanged: version {result.version} has these very bytes",
+        "refused": "refused by " + ", ".join(gate.name for gate in result.gates if not gate.passed),
+    }[result.outcome]
+    figures = [
+        (name.replace("_", " "), f"{value:.4g}") for name, value in result.metrics.items() if isinstance(value, float)
+    ]
+    seconds = [(stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items()]
+    lines = [
+        f"# {result.name}: {headline}",
+        f"{result.model}, {result.implementation}, on {result.device}. Evidence: `{result.run}`",
+        *([f"Model: `{result.model_path}`, SHA-256 `{result.model_sha256}`"] if result.model_path else []),
+        "## Gates\n\n" + _table(("gate", "found", "required", "verdict"), map(_gate_row, result.gates)),
+        "## Figures\n\n" + _table(("figure", "value"), figures),
+        "## Seconds\n\n" + _table(("stage", "seconds"), seconds),
+    ]
+    return "\n\n".join(lines)
+
+
+def _gate_row(gate: GateVerdict) -> tuple[str, ...]:
+    bounds = [
+        f"at {which} {bound:g}"
+        for which, bound in (("least", gate.minimum), ("most", gate.maximum))
+        if bound is not None
+    ]
+    required = " and ".join(bounds) or "recorded only"
+    verdict = "passed" if gate.passed else "**refused**"
+    return gate.name, f"{gate.value:.6g}", f"{required}: {gate.detail}", verdict
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [head, ["---"] * len(head), *escaped]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def pictures(run: RunFolder) -> str:
+    """Every picture that the stages drew."""
+    drawn = {title: run.file(name) for name, title in PICTURES.items() if run.file(name).is_file()}
+    return "\n\n".join(f"### {title}\n\n{picture(path)}" for title, path in drawn.items())
+
+
+def card(path: Path) -> str:
+    """The model card without its front matter, its pictures inside."""
+    text = path.read_text().split("---", 2)[-1]
+    for image in path.parent.glob("*.png"):
+        text = re.sub(rf"!\[[^]]*\]\({re.escape(image.name)}\)", picture(image), text)
+    return text
+
+
+def prediction(result: Prediction) -> str:
+    """What a batch prediction came to, and how its labels compare with those of the test split."""
+    index = ", ".join(f"{name} {value:.3f}" for name, value in result.drift.index.items())
+    facts = [
+        ("rows", f"{result.rows:,}"),
+        ("rejected rows", f"{result.rejects:,}"),
+        ("rows a second", f"{result.rows / result.seconds:,.0f}" if result.seconds else ""),
+        ("provider", result.provider),
+        ("model", f"{result.name} version {result.version}, SHA-256 `{result.model_sha256}`"),
+        ("accuracy", "unknown: the input has no labels" if result.accuracy is None else f"{result.accuracy:.4f}"),
+        ("drift", f"{result.drift.verdict}{f' (population stability index {index})' if index else ''}"),
+        ("output", f"`{result.path}`, {result.parts} parts"),
+    ]
+    sections = [f"# {result.rows:,} rows predicted", _table(("", ""), facts), _labels(result)]
+    if result.picture:
+        sections.append(picture(result.picture))
+    return "\n\n".join(section for section in sections if section)
+
+
+def _labels(result: Prediction) -> str:
+    """The share of each label among the rows and in the model's answers on the test split; empty for regression."""
+    job = Job.read(result.path)
+    version = read_version(job.model.path.parent) if job else None
+    if job is None or version is None or not job.profile or "label" not in version.reference:
+        return ""
+    found, expected = job.profile["label"].counts, version.reference["label"].counts
+    rows = [
+        (label, f"{here / sum(found):.1%}", f"{there / sum(expected):.1%}")
+        for label, here, there in zip(version.labels, found, expected, strict=True)
+    ]
+    return "## Labels\n\n" + _table(("label", "these rows", "test split"), rows)

@@ -1,0 +1,64 @@
+"""One GPU, one job: a stage that computes on the GPU waits for its turn."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from prefect.client.orchestration import get_client
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
+
+from tasks import devices
+from tasks.parameters import Device
+from tasks.stage import live
+
+LIMIT = "gpu"  # the global concurrency limit that ``gradmill register`` makes
+
+LEASE_SECONDS = 60.0  # so long does a killed job keep its place
+
+
+@contextmanager
+def turn(device: Device) -> Iterator[None]:
+    """Hold the GPU while the block runs, if ``device`` and this machine mean that it computes there."""
+    if device is Device.CPU or devices.cuda_fault() is not None:
+        yield
+    else:
+        with held():
+            yield
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Hold the GPU: by Prefect's limit where the server has it, so across hosts; else by a lock file."""
+    if live.in_a_run() and _server_has_the_limit():
+        # Losing the lease (a server away for minutes) is no reason to end a job that is nearly done.
+        with concurrency(LIMIT, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False):
+            yield
+        return
+    lock = FileLock(lock_file())
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another job is on the GPU; waiting for {lock_file()}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def lock_file() -> Path:
+    """One for each user of this host, since Linux lets none open another's file in /tmp; it may stay, unlocked."""
+    return Path(tempfile.gettempdir()) / f"gradmill-gpu-{os.getuid()}.lock"
+
+
+def _server_has_the_limit() -> bool:
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_global_concurrency_limit_by_name(LIMIT)
+        except ObjectNotFound:
+            return False
+    return True

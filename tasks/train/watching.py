@@ -1,0 +1,71 @@
+"""What people see of training: lines in the log, a bar at the terminal, the learning curve in the Prefect UI."""
+
+import math
+from collections.abc import Iterator
+
+from rich.progress import MofNCompleteColumn
+
+from tasks import figures, progress
+from tasks.errors import TrainingDiverged
+from tasks.networks.training import Measured
+from tasks.parameters import Training
+from tasks.records import Epoch, FileRef
+from tasks.run_folder import RunFolder
+from tasks.stage import live
+
+LINES_PER_RUN = 10  # of the learning curve in the log, however many epochs there are
+
+
+def watch(epochs: Iterator[Measured], training: Training, run: RunFolder) -> tuple[tuple[Epoch, ...], FileRef]:
+    """Train to the end; return the learning curve and its picture, which grows while it lasts (the book's Animator).
+
+    Raises:
+        TrainingDiverged: the loss is no longer a finite number.
+    """
+    every = math.ceil(training.num_epochs / LINES_PER_RUN)
+    path = run.file("learning-curve.png")
+    name = run.read()["parameters"].get("name") or training.model.value
+    shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
+    trained = live.Progress(training.num_epochs, "epochs trained")
+    curve: list[Epoch] = []
+    with progress.bar(MofNCompleteColumn()) as bar:
+        for measured in bar.track(epochs, total=training.num_epochs, description="train"):
+            curve.append(_point(len(curve) + 1, measured, training))
+            if len(curve) % every == 0 or len(curve) == training.num_epochs:
+                print(f"epoch {len(curve)}/{training.num_epochs}: {_sentence(curve[-1])}")
+            if trained.update(len(curve)):
+                figures.learning_curve(curve, path)
+                shown.show(path)
+    picture = figures.learning_curve(curve, path)
+    if live.in_a_run():
+        shown.show(path)
+        trained.show()
+    return tuple(curve), picture
+
+
+def _point(epoch: int, measured: Measured, training: Training) -> Epoch:
+    on_train, on_test, on_validation = measured
+    if not math.isfinite(on_train["loss"] + on_test["loss"]):
+        raise TrainingDiverged(
+            f"train loss {on_train['loss']}, test loss {on_test['loss']} in epoch {epoch} at lr {training.lr}",
+            "finite losses",
+            "use a smaller --lr",
+        )
+    return Epoch(
+        epoch=epoch,
+        train_loss=on_train["loss"],
+        train_accuracy=on_train.get("accuracy"),
+        test_loss=on_test["loss"],
+        test_accuracy=on_test.get("accuracy"),
+        validation_loss=on_validation and on_validation["loss"],
+        validation_accuracy=on_validation and on_validation.get("accuracy"),
+    )
+
+
+def _sentence(point: Epoch) -> str:
+    if point.train_accuracy is None or point.test_accuracy is None:
+        return f"train loss {point.train_loss:.3g}, test loss {point.test_loss:.3g}"
+    return (
+        f"train loss {point.train_loss:.3f}, train accuracy {point.train_accuracy:.3f}, "
+        f"test accuracy {point.test_accuracy:.3f}"
+    )

@@ -3,7 +3,7 @@
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -63,16 +63,21 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-def _keep_order(schema: dict[str, Any]) -> None:
-    """Prefect's form sorts fields by name unless each has a position."""
+def _as_a_form(schema: dict[str, Any]) -> None:
+    """Suit Prefect's form: it sorts fields by name unless each has a position, and sends every default it shows."""
     for position, field in enumerate(schema.get("properties", {}).values()):
         field["position"] = position
+        if field.get("book") or isinstance(field.get("default"), dict):  # which a part's own fields have anyway
+            field.pop("default", None)
+
+
+OF_THE_BOOK: dict[str, Any] = {"book": True}  # marks values that differ from model to model
 
 
 class Frozen(BaseModel):
     """Base of all parameters: unknown names are errors, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_keep_order)
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_as_a_form)
 
 
 class Data(Frozen):
@@ -102,13 +107,33 @@ class Training(Frozen):
     model: ModelName = Field(ModelName.SOFTMAX_REGRESSION, title="Model")
     implementation: Implementation = Field(Implementation.CONCISE, title="Implementation")
     num_epochs: int = Field(
-        10, ge=1, le=10_000, title="Epochs", description="The book: 10 (softmax), 3 (linear); Huber: 5."
+        10,
+        ge=1,
+        le=10_000,
+        title="Epochs",
+        description="Empty, the book's: 10 (softmax), 3 (linear); Huber: 5.",
+        json_schema_extra=OF_THE_BOOK,
     )
     batch_size: int = Field(
-        256, ge=1, le=1_000_000, title="Batch size", description="The book: 256 (softmax), 10 (linear)."
+        256,
+        ge=1,
+        le=1_000_000,
+        title="Batch size",
+        description="Empty, the book's: 256 (softmax), 10 (linear).",
+        json_schema_extra=OF_THE_BOOK,
     )
-    lr: PositiveFloat = Field(0.1, title="Learning rate", description="The book: 0.1 (softmax), 0.03 (linear).")
-    loss: Loss = Field(Loss.CROSS_ENTROPY, title="Loss", description="Linear regression: squared or huber.")
+    lr: PositiveFloat = Field(
+        0.1,
+        title="Learning rate",
+        description="Empty, the book's: 0.1 (softmax), 0.03 (linear).",
+        json_schema_extra=OF_THE_BOOK,
+    )
+    loss: Loss = Field(
+        Loss.CROSS_ENTROPY,
+        title="Loss",
+        description="Empty: cross-entropy (softmax), squared (linear); linear regression also takes huber.",
+        json_schema_extra=OF_THE_BOOK,
+    )
     schedule: Schedule = Field(
         Schedule.CONSTANT, title="Schedule", description="Of the learning rate; cosine falls towards 0, step by tenths."
     )
@@ -120,7 +145,7 @@ class Training(Frozen):
     patience: int | None = Field(
         None, ge=1, title="Patience", description="Stop after so many epochs without a smaller validation loss."
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | Literal["auto"] = Field(
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(pattern="^auto$")] = Field(
         DEFAULT_SEED,
         title="Seed",
         description="A whole number, or auto: derived from the run's scheduled date.",

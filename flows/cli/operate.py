@@ -116,7 +116,7 @@ def _print_status(found: Any) -> None:
     console.print()
     for each in found.deployments:
         if each.message:
-            console.print(f"{each.name}: {each.message}", markup=False)
+            console.print(f"{each.name}: {each.message.splitlines()[0]}", markup=False)
     for run in found.stuck:
         console.print(f"stuck: {run.name} ({run.state}): {run.reason}", markup=False)
     for worker in found.workers:

@@ -35,7 +35,7 @@ def verdict(result: RetrainReport) -> str:
         f"# {result.name}: {headline}",
         f"{result.model}, {result.implementation}, on {result.device}. Evidence: `{result.run}`",
         *([f"Model: `{result.model_path}`, SHA-256 `{result.model_sha256}`"] if result.model_path else []),
-        "## Gates\n\n" + _table(("gate", "found", "required", "verdict"), map(_gate_row, result.gates)),
+        "## Gates\n\n" + _table(("gate", "verdict", "found", "required"), map(_gate_row, result.gates)),
         "## Figures\n\n" + _table(("figure", "value"), figures),
         "## Seconds\n\n" + _table(("stage", "seconds"), seconds),
     ]
@@ -43,14 +43,7 @@ def verdict(result: RetrainReport) -> str:
 
 
 def _gate_row(gate: GateVerdict) -> tuple[str, ...]:
-    bounds = [
-        f"at {which} {bound:g}"
-        for which, bound in (("least", gate.minimum), ("most", gate.maximum))
-        if bound is not None
-    ]
-    required = " and ".join(bounds) or "recorded only"
-    verdict = "passed" if gate.passed else "**refused**"
-    return gate.name, f"{gate.value:.6g}", f"{required}: {gate.detail}", verdict
+    return gate.name, "passed" if gate.passed else "**refused**", f"{gate.value:.6g}", gate.detail
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -37,7 +37,7 @@ def stage(*, reusable: bool = False, **task_options: Any) -> Callable[[StageFunc
             executed = True
             return function(run, *args, **kwargs)
 
-        prefect_task = task(name=name, cache_policy=NO_CACHE, **task_options)(body)
+        prefect_task = task(name=name, task_run_name=name, cache_policy=NO_CACHE, **task_options)(body)
 
         def cached_task(refresh: bool) -> Any:
             return prefect_task.with_options(

@@ -54,9 +54,20 @@ def send_what_is_queued() -> None:
 
 
 def _require_answer(api_url: str) -> None:
+    from prefect.client.orchestration import get_client
+
     try:
         httpx.get(f"{api_url.rstrip('/')}/health", timeout=10).raise_for_status()
+        with get_client(sync_client=True) as client:
+            client.request("GET", "/admin/version")  # unlike /health, it asks for credentials
     except httpx.HTTPError as error:
+        response = getattr(error, "response", None)
+        if response is not None and response.status_code == httpx.codes.UNAUTHORIZED:
+            raise EnvironmentProblem(
+                f"the Prefect API at {api_url} wants credentials",
+                "user:password in PREFECT_API_AUTH_STRING",
+                "set it, or unset PREFECT_API_URL to use a temporary server",
+            ) from error
         raise EnvironmentProblem(
             f"the Prefect API at {api_url} does not answer: {error or type(error).__name__}",
             "a running Prefect server, since PREFECT_API_URL (or your Prefect profile) names it",

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +34,40 @@ SERVER_ENVIRONMENT = ENVIRONMENT | {
 }
 START_SECONDS = 180.0
 SCHEDULER_SECONDS = 10.0
+LASTING_SECONDS = 20.0  # a child that ends sooner is not started again
+
+
+class Child:
+    """The server or the worker: started anew when it ends by itself, unless it did not last."""
+
+    def __init__(self, name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+        self._name, self._start = name, start
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process, self._started = self._start(), time.monotonic()
+
+    def ended(self) -> bool:
+        """Whether the process has ended by itself."""
+        return self._process.poll() is not None
+
+    def watch(self) -> None:
+        """Start another process if this one has ended.
+
+        Raises:
+            EnvironmentProblem: it ended soon after its start, so another would, too.
+        """
+        if not self.ended():
+            return
+        found = f"the {self._name} has ended with {self._process.returncode}"
+        if time.monotonic() - self._started < LASTING_SECONDS:
+            raise EnvironmentProblem(found, "that it goes on", f"see {_log(self._name)}")
+        print(f"{found}; starting another, see {_log(self._name)}", file=sys.stderr)
+        self._begin()
+
+    def stop(self) -> None:
+        """End the process and all that it has started."""
+        tethered.stop(self._process)
 
 
 class Operation(NamedTuple):
@@ -41,7 +75,7 @@ class Operation(NamedTuple):
 
     api_url: str
     joined: bool
-    children: dict[str, subprocess.Popen[bytes]]
+    children: list[Child]
 
 
 @contextmanager
@@ -53,19 +87,20 @@ def operation(port: int) -> Iterator[Operation]:
         EnvironmentProblem: the server does not start, or a deployment is not accepted.
     """
     configured = PREFECT_API_URL.value()
-    children: dict[str, subprocess.Popen[bytes]] = {}
+    children: list[Child] = []
     api_url = configured or f"http://127.0.0.1:{port}/api"
     try:
         if not configured:
-            children["server"] = _start_server(port)
-        _await_server(api_url, children.get("server"))
+            _require_free(port)
+            children.append(Child("server", lambda: _start_server(port)))
+        _await_server(api_url, *children)
         with temporary_settings({PREFECT_API_URL: api_url}):
             register()
-            children["worker"] = _start_worker(api_url)
+            children.append(Child("worker", lambda: _start_worker(api_url)))
             yield Operation(api_url, bool(configured), children)
     finally:
-        for name in reversed(children):
-            tethered.stop(children[name])
+        for child in reversed(children):
+            child.stop()
 
 
 def _environment(**more: str) -> dict[str, str]:
@@ -83,7 +118,7 @@ def _log(name: str) -> Path:
     return artifact_paths.prefect_home() / f"{name}.log"
 
 
-def _start_server(port: int) -> subprocess.Popen[bytes]:
+def _require_free(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -94,13 +129,16 @@ def _start_server(port: int) -> subprocess.Popen[bytes]:
                 "a free port for the Prefect server",
                 "choose another with --port, or set PREFECT_API_URL to join a server that runs already",
             ) from error
+
+
+def _start_server(port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     return tethered.start(command, _environment(), _log("server"), HOME)
 
 
-def _await_server(api_url: str, server: subprocess.Popen[bytes] | None) -> None:
+def _await_server(api_url: str, server: Child | None = None) -> None:
     deadline = time.monotonic() + (START_SECONDS if server else 10)
-    while time.monotonic() < deadline and (server is None or server.poll() is None):
+    while time.monotonic() < deadline and not (server and server.ended()):
         with suppress(httpx.TransportError):
             if httpx.get(f"{api_url}/health", timeout=5).status_code == httpx.codes.OK:
                 return
@@ -170,17 +208,14 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def wait_for_the_end(running: Operation) -> None:
-    """Return at SIGTERM.
+    """Return at SIGTERM; until then, start children anew that have ended.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
-        EnvironmentProblem: a child has ended by itself.
+        EnvironmentProblem: a child does not last.
     """
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     while not ended.wait(0.5):
-        for name, child in running.children.items():
-            if child.poll() is not None:
-                raise EnvironmentProblem(
-                    f"the {name} has ended with {child.returncode}", "that it goes on", f"see {_log(name)}"
-                )
+        for child in running.children:
+            child.watch()

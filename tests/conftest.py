@@ -9,6 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from candidate import Candidate
+    from duty import Duty
     from flows.report import RetrainReport
     from tasks.records import PreparedDataset
 
@@ -62,10 +63,27 @@ def fashion_mnist(fashion_mnist_files: Path, monkeypatch: pytest.MonkeyPatch) ->
 def server(_prefect_home: None) -> Iterator[str]:
     """The address of a real Prefect server, for child processes."""
     from flows.temporary_server import TemporaryServer
+    from prefect_api import own_database
 
-    running = TemporaryServer()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in own_database().items():
+            patch.setenv(name, value)
+        running = TemporaryServer()
     yield running.wait()
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def duty(fashion_mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Duty]":
+    """A running ``gradmill up`` that the tests of one worker share."""
+    from duty import Duty
+    from prefect_api import own_database
+
+    settings = own_database() | {"GRADMILL_FASHION_MNIST_DIR": str(fashion_mnist_files)}
+    running = Duty(tmp_path_factory.mktemp("duty") / "artifacts", settings)
+    yield running
+    running.kill()
+    running.api.close()
 
 
 @pytest.fixture

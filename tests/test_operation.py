@@ -1,115 +1,241 @@
-"""``gradmill up`` as a person on duty meets it: a real server, worker and schedules, and nothing left afterwards."""
+"""Scheduled operation as the person on duty meets it: real server, worker and schedules, on SQLite or PostgreSQL."""
 
 import json
 import os
 import signal
-import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
+import numpy as np
 import psutil
 import pytest
 
+from duty import Duty
 from flows.cli.operate import _nested
 from flows.operation import _merged
+from prefect_api import eventually
 from tasks.errors import UsageError
-from test_cli import GRADMILL, assert_clear, gradmill
+from test_cli import assert_clear
+
+pytestmark = pytest.mark.slow
+NAME = "linear-regression"
+DEPLOYMENTS = {"softmax-nightly", "linear-weekly", "predict-daily", "maintenance-weekly"}
+LONG = {"model": NAME, "num_epochs": 1500, "schedule": "cosine"}  # trains for some ten seconds
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+def started(run: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(run["start_time"])
 
 
-def family(artifacts: Path) -> set[int]:
-    """Every process that works in this artifacts folder, this one aside."""
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("PREFECT_HOME") == str(artifacts / ".prefect"):
-                found.add(process.pid)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-    return found
+def stages(duty: Duty, run: str) -> dict[str, float]:
+    """The stages that a run has finished so far, with their seconds."""
+    noted = list((duty.artifacts / "runs").glob(f"*-{run[:8]}/run.json"))
+    return dict(json.loads(noted[0].read_text())["seconds"]) if noted else {}
 
 
-def eventually(condition: Callable[[], Any], seconds: float) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"not within {seconds} s")
+def test_up_says_where_it_is_and_what_runs_next(duty: Duty) -> None:
+    assert duty.lines[0].split() == ["Prefect", "UI", duty.ui]
+    assert {line.split()[1] for line in duty.lines if line.startswith("next")} == DEPLOYMENTS
+    taken = duty.gradmill("up", "--port", str(duty.port), PREFECT_API_URL="")
+    assert taken.returncode == 2
+    assert f"port {duty.port} of 127.0.0.1 is taken" in taken.stderr
+
+
+def test_a_schedule_fires_and_the_worker_runs_it(duty: Duty) -> None:
+    deployment = duty.deployment("linear-weekly")["id"]
+    soon = {"interval": 40, "anchor_date": datetime.now(UTC).isoformat()}
+    before = {run["id"] for run in duty.post("/flow_runs/filter", {})}
+    (schedule,) = duty.post(f"/deployments/{deployment}/schedules", [{"active": True, "schedule": soon}])
+
+    def fired() -> list[dict[str, Any]]:
+        wanted = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+        return [run for run in duty.post("/flow_runs/filter", wanted) if run["id"] not in before]
+
+    try:
+        run = eventually(fired, 180, "the schedule fires")[0]
+    finally:
+        duty.api.delete(f"/deployments/{deployment}/schedules/{schedule['id']}").raise_for_status()
+    assert run["auto_scheduled"]
+    assert run["name"].startswith("linear-regression concise 20")
+    assert {"model:linear-regression", "verdict:published"} <= set(run["tags"])
+
+
+def test_a_second_retrain_waits_for_the_first(duty: Duty) -> None:
+    first, second = (duty.ended(run) for run in [duty.trigger("linear-weekly") for _ in range(2)])
+    first, second = sorted([first, second], key=started)
+    assert started(second) >= datetime.fromisoformat(first["end_time"])
+
+
+def test_a_second_prediction_is_cancelled_while_the_first_runs(duty: Duty) -> None:
+    runs = [duty.trigger("predict-daily", name=NAME) for _ in range(2)]
+    assert sorted(duty.ended(run)["state_type"] for run in runs) == ["CANCELLED", "COMPLETED"]
+
+
+def test_trigger_takes_what_the_form_takes_and_refuses_the_rest_before_anything_runs(duty: Duty) -> None:
+    before = len(duty.post("/flow_runs/filter", {}))
+    for wrong in ("training.lr=-1", "training.num_epochs=0", "training.schedule=magic", "nonsense=1", "name=../x"):
+        done = duty.gradmill("trigger", "linear-weekly", "--param", wrong)
+        assert_clear(done, 2)
+        assert "the server refuses" in done.stderr
+    assert_clear(duty.gradmill("trigger", "no-such"), 2)
+    assert len(duty.post("/flow_runs/filter", {})) == before
+    done = duty.gradmill("trigger", "linear-weekly", "--param", "training.seed=7", "--json")
+    name = json.loads(done.stdout)["run"]
+    (run,) = duty.post("/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
+    assert run["parameters"]["parameters"]["training"] == {"model": NAME, "seed": 7}
+    duty.ended(run["id"])
+
+
+class Mailbox(BaseHTTPRequestHandler):
+    """What a webhook has been sent."""
+
+    received: list[dict[str, Any]] = []  # noqa: RUF012  (emptied by the fixture)
+
+    def do_POST(self) -> None:
+        self.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 @pytest.fixture
-def start(artifacts: Path) -> Iterator[Callable[[int], subprocess.Popen[str]]]:
-    """Start ``gradmill up`` on a port, and wait until it says that it is up."""
-    started = []
-
-    def up(port: int) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [GRADMILL, "up", "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        started.append(process)
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("Ctrl-C"):
-                break
-        assert lines[0].split() == ["Prefect", "UI", f"http://127.0.0.1:{port}"]
-        named = {line.split()[1] for line in lines if line.startswith("next")}
-        assert named == {"softmax-nightly", "linear-weekly", "predict-daily"}
-        return process
-
-    yield up
-    for process in started:
-        process.kill()
-        process.communicate()
+def mailbox() -> Iterator[str]:
+    """The address of a webhook on this machine."""
+    Mailbox.received.clear()
+    with HTTPServer(("127.0.0.1", 0), Mailbox) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
-@pytest.mark.slow
-def test_up_schedules_runs_ends_without_a_trace_and_continues_its_history(
-    start: Callable[[int], subprocess.Popen[str]], artifacts: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    port = free_port()
-    api = f"http://127.0.0.1:{port}/api"
-    up = start(port)
-    taken = gradmill("up", "--port", str(port))
-    assert taken.returncode == 2
-    assert f"port {port} of 127.0.0.1 is taken" in taken.stderr
-    monkeypatch.setenv("PREFECT_API_URL", api)
-    triggered = gradmill("trigger", "linear-weekly", "--param", "training.seed=7", "--json")
-    assert json.loads(triggered.stdout)["deployment"] == "linear-weekly"
-    assert_clear(gradmill("trigger", "no-such"), 2)
+def webhook_block(duty: Duty, name: str, url: str) -> None:
+    """Save a notification block, as the UI does."""
+    kind = duty.api.get("/block_types/slug/custom-webhook").raise_for_status().json()
+    schema = duty.post("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}})[0]
+    data = {"name": name, "url": url, "method": "POST", "json_data": {"subject": "{{subject}}", "body": "{{body}}"}}
+    document = {"name": name, "data": data, "block_type_id": kind["id"], "block_schema_id": schema["id"]}
+    duty.post("/block_documents/", document)
 
-    def verdicts() -> list[list[str]]:
-        wanted = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
-        found = httpx.post(f"{api}/flow_runs/filter", json=wanted).raise_for_status().json()
-        return [run["tags"] for run in found if run["name"].startswith("linear-regression concise")]
 
-    (tags,) = eventually(verdicts, 60)
-    assert {"model:linear-regression", "verdict:published"} <= set(tags)
-    limit = httpx.get(f"{api}/v2/concurrency_limits/gpu").raise_for_status().json()
-    assert limit["limit"] == 1
-    monkeypatch.delenv("PREFECT_API_URL")
-    up.send_signal(signal.SIGINT)
-    assert up.wait(10) == 130
-    assert family(artifacts) == set()
-    again = start(port)
-    (tags_again,) = verdicts()
-    assert tags_again == tags, "the history goes on"
-    automations = httpx.post(f"{api}/automations/filter", json={}).raise_for_status().json()
-    assert [each["name"] for each in automations].count("gradmill: crash runs whose heartbeats stop") == 1
-    os.kill(again.pid, signal.SIGKILL)
-    eventually(lambda: not family(artifacts), 12)
+def test_a_refusal_is_notified_with_its_reason_and_status_shows_it(duty: Duty, mailbox: str) -> None:
+    unknown = duty.gradmill("register", GRADMILL_NOTIFY="custom-webhook/nobody")
+    assert_clear(unknown, 2)
+    webhook_block(duty, "on-duty", mailbox)
+    registered = duty.gradmill("register", GRADMILL_NOTIFY="custom-webhook/on-duty")
+    assert registered.returncode == 0, registered.stderr
+    run = duty.ended(duty.trigger("linear-weekly", name="hopeless", training={"model": NAME, "num_epochs": 1}))
+    assert run["state_type"] == "FAILED"
+    (sent,) = eventually(lambda: list(Mailbox.received), 30, "the notification comes")
+    assert sent["subject"] == f"{run['name']}: Failed"
+    assert "test_loss" in sent["body"]
+    status = json.loads(duty.gradmill("status", "--json").stdout)
+    (weekly,) = [each for each in status["deployments"] if each["name"] == "linear-weekly"]
+    assert (weekly["last_run"], weekly["state"], weekly["verdict"]) == (run["name"], "Failed", "refused")
+    assert weekly["message"] == run["state"]["message"]
+    assert datetime.fromisoformat(weekly["next_start"]) > datetime.now(UTC)
+    assert status["models"] == [], status["models"]
+    (model,) = status["models"]
+    pointer = json.loads((duty.artifacts / "models" / NAME / "champion.json").read_text())
+    assert (model["name"], model["version"]) == (NAME, pointer["version"])
+    assert [worker["status"] for worker in status["workers"]].count("ONLINE") == 1
+    assert status["stuck"] == []
+    page = duty.gradmill("status").stdout
+    for words in ("hopeless", "refused", "linear-weekly", "online"):
+        assert words in page or words == "hopeless"
+
+
+def test_drift_retrains_once_its_automation_is_switched_on(duty: Duty, tmp_path: Path) -> None:
+    name = f"gradmill: retrain {NAME} when its input drifts"
+    (automation,) = duty.post("/automations/filter", {"automations": {"name": {"any_": [name]}}})
+    assert not automation["enabled"]
+    duty.api.patch(f"/automations/{automation['id']}", json={"enabled": True}).raise_for_status()
+    assert duty.gradmill("register").returncode == 0
+    (automation,) = duty.post("/automations/filter", {"automations": {"name": {"any_": [name]}}})
+    assert automation["enabled"], "registering again leaves it as it is"
+    before = {run["id"] for run in duty.post("/flow_runs/filter", {})}
+    np.save(tmp_path / "moved.npy", np.random.default_rng(0).standard_normal((2000, 2)).astype(np.float32) + 5)
+    predicted = duty.gradmill("predict", str(tmp_path / "moved.npy"), "--name", NAME, "--json")
+    assert json.loads(predicted.stdout)["drift"]["verdict"] == "drift"
+
+    def retrained() -> list[dict[str, Any]]:
+        wanted = {"deployments": {"name": {"any_": ["linear-weekly"]}}}
+        return [run for run in duty.post("/flow_runs/filter", wanted) if run["id"] not in before]
+
+    (run,) = eventually(retrained, 30, "the automation starts a run")
+    duty.api.patch(f"/automations/{automation['id']}", json={"enabled": False}).raise_for_status()
+    assert duty.ended(run["id"])["state_type"] == "COMPLETED"
+
+
+def training(duty: Duty, seed: int) -> tuple[str, int]:
+    """A run that has come to its training, and the process that trains."""
+    run = duty.trigger("linear-weekly", training={**LONG, "seed": seed})
+    eventually(lambda: "preprocess" in stages(duty, run), 60, "the run trains")
+    (process,) = duty.processes_of("prefect.engine")
+    return run, process
+
+
+def test_a_killed_run_is_crashed_at_once_and_its_retry_redoes_no_finished_stage(duty: Duty) -> None:
+    run, process = training(duty, 1)
+    os.kill(process, signal.SIGKILL)
+    eventually(lambda: duty.state_of(run) == "CRASHED", 10, "the worker notices")
+    retry = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+    duty.post(f"/flow_runs/{run}/set_state", retry)
+    assert duty.ended(run, 90)["state_type"] == "COMPLETED"
+    reused = [line["message"] for line in duty.logs(run) if "nothing has changed" in line["message"]]
+    assert [line.split()[0] for line in reused] == ["preprocess"]
+    assert stages(duty, run)["train"] > 1
+
+
+def test_a_server_that_stands_still_for_20_seconds_does_no_harm(duty: Duty) -> None:
+    run, _ = training(duty, 2)
+    server = duty.processes_of("prefect server start")
+    for process in server:
+        os.kill(process, signal.SIGSTOP)
+    threading.Event().wait(20)
+    for process in server:
+        os.kill(process, signal.SIGCONT)
+    assert duty.ended(run, 90)["state_type"] in {"COMPLETED", "FAILED", "CRASHED"}
+    verified = duty.gradmill("verify", NAME)
+    assert verified.returncode == 0, verified.stderr
+
+
+def test_a_run_that_died_with_its_worker_is_marked_within_90_seconds_and_the_worker_replaced(duty: Duty) -> None:
+    run, process = training(duty, 3)
+    died = datetime.now(UTC)
+    for pid in [*duty.processes_of("prefect worker start"), process]:
+        os.kill(pid, signal.SIGKILL)
+    assert not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+    assert duty.state_of(run) == "RUNNING"
+    crashed = duty.ended(run, 100)
+    assert crashed["state_type"] == "CRASHED"
+    assert datetime.fromisoformat(crashed["state"]["timestamp"]) - died < timedelta(seconds=90)
+    assert duty.ended(duty.trigger("linear-weekly"))["state_type"] == "COMPLETED", "another worker is there"
+
+
+def test_ctrl_c_leaves_nothing_and_another_up_continues_the_history(duty: Duty) -> None:
+    history = {run["id"] for run in duty.post("/flow_runs/filter", {"flow_runs": {"end_time": {"is_null_": False}}})}
+    automations = [each["name"] for each in duty.post("/automations/filter", {})]
+    duty.process.send_signal(signal.SIGINT)
+    assert duty.process.wait(10) == 130
+    assert duty.family() == {}
+    duty.process.communicate()
+    duty.up()
+    assert history <= {run["id"] for run in duty.post("/flow_runs/filter", {})}
+    assert [each["name"] for each in duty.post("/automations/filter", {})] == automations
+    assert duty.api.get("/v2/concurrency_limits/gpu").raise_for_status().json()["limit"] == 1
+    duty.kill()
+    duty.up()
+
+
+def test_maintenance_runs_as_a_deployment(duty: Duty) -> None:
+    assert duty.ended(duty.trigger("maintenance-weekly", keep=1))["state_type"] == "COMPLETED"
+    assert duty.gradmill("verify", NAME).returncode == 0
 
 
 def test_trigger_parameters_are_nested_and_replace_only_what_they_name() -> None:

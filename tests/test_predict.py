@@ -4,13 +4,11 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import onnxruntime
 import pyarrow.parquet as pq
@@ -22,6 +20,7 @@ from scipy.stats import entropy
 from candidate import Candidate
 from conftest import Pipeline
 from flows.predict import predict
+from prefect_api import wait_for
 from tasks import artifact_paths, drift, onnx_session
 from tasks.errors import DataError, UsageError
 from tasks.model_store import retention
@@ -324,16 +323,6 @@ def test_drift_is_the_population_stability_index_and_reported(
     assert moved.drift.index["prediction"] == pytest.approx(entropy(f, e) + entropy(e, f), rel=0.02)
     np.save(tmp_path / "few.npy", MOVED[:10])
     assert predict_rows(input=str(tmp_path / "few.npy")).drift.verdict == "too few rows"
-
-
-def wait_for(api: str, path: str, document: dict[str, Any], wanted: Callable[[Any], bool]) -> Any:
-    """What of the server's answer is ``wanted``, once it is there: events and artifacts arrive a little later."""
-    for _ in range(100):
-        answer = httpx.post(f"{api}/{path}", json=document).raise_for_status().json()
-        if found := [each for each in (answer["events"] if isinstance(answer, dict) else answer) if wanted(each)]:
-            return found[0]
-        time.sleep(0.1)
-    raise AssertionError(f"{path} has nothing of the kind")
 
 
 def test_prefect_gets_a_drift_event_and_the_progress(tmp_path: Path, prefect_api: str) -> None:

@@ -8,28 +8,37 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from candidate import Candidate
 from conftest import REPOSITORY, Pipeline
 from flows.predict import predict
 from flows.retrain import retrain
+from prefect_api import api_client, post, wait_for
+from tasks import figures
 from tasks.errors import GateFailed
-from tasks.parameters import PredictParameters, RetrainParameters
+from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
 from test_cli import gradmill
-from test_predict import wait_for
+
+PARAMETERS: dict[str, type[BaseModel]] = {
+    "retrain": RetrainParameters,
+    "predict": PredictParameters,
+    "maintain": MaintainParameters,
+}
 
 
 def artifact(api: str, key: str) -> dict[str, Any]:
     wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
-    found: dict[str, Any] = wait_for(api, "artifacts/filter", wanted, lambda each: True)
+    found: dict[str, Any] = wait_for(api, "artifacts/filter", wanted)
     return found
 
 
 def tags(api: str, flow_run: str) -> set[str]:
-    return set(httpx.get(f"{api}/flow_runs/{flow_run}").raise_for_status().json()["tags"])
+    with api_client(api) as client:
+        return set(client.get(f"/flow_runs/{flow_run}").raise_for_status().json()["tags"])
 
 
 def event(api: str, name: str, model: str) -> dict[str, Any]:
@@ -43,7 +52,7 @@ def test_a_published_run_tells_verdict_gates_pictures_card_tags_and_event(pipeli
     verdict = artifact(pipeline.server, f"{report.name}-verdict")
     assert verdict["data"].startswith(f"# {report.name}: published version {report.version}")
     for gate in report.gates:
-        assert re.search(rf"^\| {gate.name} \| .* \| passed \|$", verdict["data"], re.MULTILINE)
+        assert re.search(rf"^\| {gate.name} \| passed \| .* \|$", verdict["data"], re.MULTILINE)
     for stage in report.seconds:
         assert f"| {stage} |" in verdict["data"]
     pictures = artifact(pipeline.server, f"{report.name}-pictures")["data"]
@@ -61,13 +70,50 @@ def test_a_published_run_tells_verdict_gates_pictures_card_tags_and_event(pipeli
     assert payload["path"] == report.model_path
 
 
+def test_a_retrain_shows_its_learning_curve_and_progress_and_logs_a_line_for_each_fact(pipeline: Pipeline) -> None:
+    report = pipeline.report("softmax-regression")
+    curve = artifact(pipeline.server, f"{report.name}-learning-curve")
+    (shown,) = re.findall(r"base64,([^)]+)\)", curve["data"])
+    assert base64.b64decode(shown) == Path(report.run, "learning-curve.png").read_bytes()
+    run = curve["flow_run_id"]
+    of_the_run = {"artifacts": {"flow_run_id": {"any_": [run]}, "type": {"any_": ["progress"]}}}
+    progress = post(pipeline.server, "artifacts/filter", of_the_run)
+    assert {(each["description"], each["data"]) for each in progress} == {
+        ("epochs trained", 100.0),
+        ("rows predicted", 100.0),
+    }
+    lines = post(pipeline.server, "logs/filter", {"logs": {"flow_run_id": {"any_": [run]}, "level": {"ge_": 20}}})
+    assert 20 < len(lines) < 60
+    facts = [line["message"] for line in lines if not line["message"].startswith("Finished in state")]
+    assert len(set(facts)) == len(facts)
+
+
+def test_a_long_training_is_shown_while_it_lasts(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.stage.live.UPDATE_SECONDS", 0.02)
+    points: list[int] = []
+    drawn = figures.learning_curve
+
+    def drawing(curve: Any, path: Path) -> Any:
+        points.append(len(curve))
+        return drawn(curve, path)
+
+    monkeypatch.setattr(figures, "learning_curve", drawing)
+    training = {"model": "linear-regression", "num_epochs": 40, "seed": 9}
+    retrain(RetrainParameters.model_validate({"name": "patient", "training": training, "force": True}))
+    assert len(points) > 2
+    assert points == sorted(points)
+    assert points[0] < 40 == points[-1]
+    history = {"artifacts": {"key": {"any_": ["patient-learning-curve"]}}}
+    assert len(post(prefect_api, "artifacts/filter", history)) == 1, "one picture that is replaced"
+
+
 def test_a_refused_run_tells_which_gate_refused_it_and_why(prefect_api: str) -> None:
     training = {"model": "linear-regression", "num_epochs": 1, "lr": 0.001}
     with pytest.raises(GateFailed):
         retrain(RetrainParameters.model_validate({"name": "hopeless", "training": training}))
     verdict = artifact(prefect_api, "hopeless-verdict")
     assert verdict["data"].startswith("# hopeless: refused by test_loss, parameter_error")
-    assert re.search(r"^\| test_loss \| .* at most .* \| \*\*refused\*\* \|$", verdict["data"], re.MULTILINE)
+    assert re.search(r"^\| test_loss \| \*\*refused\*\* \| .* \| at most .* \|$", verdict["data"], re.MULTILINE)
     assert "verdict:refused" in tags(prefect_api, verdict["flow_run_id"])
     payload = event(prefect_api, "gradmill.model.refused", "hopeless")["payload"]
     assert payload["refused_by"] == ["test_loss", "parameter_error"]
@@ -84,7 +130,7 @@ def test_a_run_that_fails_for_another_reason_is_not_told_as_refused(
     with pytest.raises(OSError, match="No space"):
         retrain(parameters)
     wanted = {"artifacts": {"key": {"any_": ["unlucky-verdict"]}}}
-    assert httpx.post(f"{prefect_api}/artifacts/filter", json=wanted).raise_for_status().json() == []
+    assert post(prefect_api, "artifacts/filter", wanted) == []
 
 
 def test_a_prediction_tells_its_rows_model_and_drift(prefect_api: str, candidates: list[Candidate]) -> None:
@@ -94,9 +140,25 @@ def test_a_prediction_tells_its_rows_model_and_drift(prefect_api: str, candidate
     assert summary.startswith("# 1,000 rows predicted")
     assert published.model.sha256 in summary
     assert "| drift | stable" in summary
+    assert "drift:stable" in tags(prefect_api, artifact(prefect_api, "linear-regression-predictions")["flow_run_id"])
     written = {"filter": {"event": {"name": ["gradmill.predictions.written"]}}}
     ours = wait_for(prefect_api, "events/filter", written, lambda each: each["payload"]["path"] == str(done.path))
     assert (ours["payload"]["version"], ours["payload"]["rows"]) == (1, 1000)
+    predict(PredictParameters(name="linear-regression"))  # nothing has changed: nothing is written
+    marker = predict(PredictParameters(name="linear-regression", batch_size=7))
+    wait_for(prefect_api, "events/filter", written, lambda each: each["payload"]["path"] == str(marker.path))
+    told = post(prefect_api, "events/filter", written)["events"]
+    assert [each["payload"]["path"] for each in told].count(str(done.path)) == 1
+
+
+def test_a_retrain_tells_of_its_predictions_too_with_their_labels(pipeline: Pipeline) -> None:
+    report = pipeline.report("softmax-regression")
+    summary = artifact(pipeline.server, f"{report.name}-predictions")["data"]
+    shares = dict(re.findall(r"^\| ([a-z /-]+) \| ([0-9.]+)% \| [0-9.]+% \|$", summary, re.MULTILINE))
+    assert report.prediction is not None
+    labels = pq.read_table(report.prediction.path, columns=["label"])["label"].to_pylist()
+    found = {name: 100 * labels.count(name) / len(labels) for name in set(labels)}
+    assert {name: float(share) for name, share in shares.items()} == pytest.approx(found, abs=0.051)
 
 
 def test_promotion_and_rollback_are_events_where_there_is_a_server(
@@ -120,10 +182,10 @@ def test_all_deployments_register_with_their_schedules_and_valid_parameters(serv
         [*prefect, "deploy", "--all"], env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    found = httpx.post(f"{server}/deployments/filter", json={}).raise_for_status().json()
+    found = post(server, "deployments/filter", {})
     deployed = {each["name"]: each for each in found}
     declared = {each["name"]: each for each in yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]}
-    assert set(deployed) >= set(declared) == {"softmax-nightly", "linear-weekly", "predict-daily"}
+    assert set(deployed) >= set(declared) == {"softmax-nightly", "linear-weekly", "predict-daily", "maintenance-weekly"}
     for name, wanted in declared.items():
         ours = deployed[name]
         assert ours["entrypoint"] == wanted["entrypoint"]
@@ -132,5 +194,7 @@ def test_all_deployments_register_with_their_schedules_and_valid_parameters(serv
         assert ours["concurrency_options"]["collision_strategy"] == wanted["concurrency_limit"]["collision_strategy"]
         (step,) = ours["pull_steps"]
         assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(REPOSITORY)}}
-        kind = PredictParameters if name == "predict-daily" else RetrainParameters
-        kind.model_validate(wanted["parameters"]["parameters"])
+        assert ours["enforce_parameter_schema"]
+        assert "gradmill" in ours["tags"], "automations know our runs by it"
+        assert ours["job_variables"]["env"] == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+        PARAMETERS[ours["entrypoint"].rpartition(".")[2]].model_validate(wanted["parameters"]["parameters"])

@@ -1,6 +1,7 @@
 """``gradmill up``, ``register``, ``trigger`` and ``status``: scheduled operation."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from tasks.errors import EnvironmentProblem, UsageError
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the Prefect server, on 127.0.0.1.")] = 4200,
     artifacts: Artifacts = None,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
@@ -24,20 +26,30 @@ def up(
     from flows import operation
 
     with operation.operation(port) as running:
-        typer.echo(f"Prefect UI  {running.api_url.removesuffix('/api')}{' (joined)' if running.joined else ''}")
-        for moment, name in operation.next_runs():
-            typer.echo(f"next        {name} at {moment:%Y-%m-%d %H:%M} UTC")
-        typer.echo("Ctrl-C ends all of it; gradmill trigger DEPLOYMENT starts a run now")
+        ui, upcoming = running.api_url.removesuffix("/api"), operation.next_runs()
+        if as_json:
+            following = [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming]
+            print_json({"schema_version": 1, "ui": ui, "joined": running.joined, "next": following})
+            sys.stdout.flush()
+        else:
+            typer.echo(f"Prefect UI  {ui}{' (joined)' if running.joined else ''}")
+            for moment, name in upcoming:
+                typer.echo(f"next        {name} at {moment:%Y-%m-%d %H:%M} UTC")
+            typer.echo("Ctrl-C ends all of it; gradmill trigger DEPLOYMENT starts a run now")
         operation.wait_for_the_end(running)
 
 
-def register(artifacts: Artifacts = None, debug: Debug = False) -> None:
+def register(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
     """Tell the server of PREFECT_API_URL of work pool, deployments, GPU limit, automations; again after an upgrade."""
     use(artifacts)
     with _server():
         from flows import registration
 
-        typer.echo(f"registered: {', '.join(registration.register())}")
+        deployments = registration.register()
+    if as_json:
+        print_json({"schema_version": 1, "deployments": deployments})
+    else:
+        typer.echo(f"registered: {', '.join(deployments)}")
 
 
 def trigger(

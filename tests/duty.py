@@ -1,0 +1,104 @@
+"""``gradmill up`` as the person on duty has it: started as a child process, watched through Prefect's API."""
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from prefect_api import api_client, eventually
+from test_cli import GRADMILL
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+class Duty:
+    """A running ``gradmill up``, its API, and its command line."""
+
+    def __init__(self, artifacts: Path, settings: dict[str, str]) -> None:
+        self.artifacts, self.port = artifacts, free_port()
+        self.ui = f"http://127.0.0.1:{self.port}"
+        self.environment = os.environ | settings | {"GRADMILL_ARTIFACTS": str(artifacts)}
+        self.api = api_client(f"{self.ui}/api")
+        self.lines: list[str] = []
+        self.up()
+
+    def up(self) -> None:
+        """Start it, and wait until it says that it is up."""
+        command = [GRADMILL, "up", "--port", str(self.port)]
+        with (self.artifacts.parent / "up.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert self.process.stdout is not None
+        self.lines = []
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if line.startswith("Ctrl-C"):
+                return
+        raise AssertionError((self.artifacts.parent / "up.log").read_text())
+
+    def gradmill(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Another command, on this server."""
+        here = self.environment | {"PREFECT_API_URL": f"{self.ui}/api"} | environment
+        return subprocess.run([GRADMILL, *arguments], env=here, capture_output=True, text=True, timeout=120)
+
+    def post(self, path: str, document: Any) -> Any:
+        return self.api.post(path, json=document).raise_for_status().json()
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        (found,) = self.post("/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
+        return dict(found)
+
+    def trigger(self, deployment: str, **parameters: Any) -> str:
+        """Start a run; return its id."""
+        run = self.post(
+            f"/deployments/{self.deployment(deployment)['id']}/create_flow_run",
+            {"parameters": {"parameters": parameters}},
+        )
+        return str(run["id"])
+
+    def run(self, run: str) -> dict[str, Any]:
+        return dict(self.api.get(f"/flow_runs/{run}").raise_for_status().json())
+
+    def state_of(self, run: str) -> str:
+        return str(self.run(run)["state_type"])
+
+    def ended(self, run: str, seconds: float = 60) -> dict[str, Any]:
+        """The run once it has ended."""
+        final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        eventually(lambda: self.state_of(run) in final, seconds, f"{self.run(run)['name']} ends")
+        return self.run(run)
+
+    def logs(self, run: str) -> list[dict[str, Any]]:
+        wanted = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+        return list(self.post("/logs/filter", wanted))
+
+    def family(self) -> dict[int, list[str]]:
+        """Every process that works in this artifacts folder, but ``up`` itself: pid and command."""
+        found = {}
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("PREFECT_HOME") == str(self.artifacts / ".prefect"):
+                    found[process.pid] = process.cmdline()
+            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                continue
+        return found
+
+    def processes_of(self, words: str) -> list[int]:
+        """The processes of the family whose command has these words in it."""
+        return [pid for pid, command in self.family().items() if words in " ".join(command)]
+
+    def kill(self) -> None:
+        """End it as a crash would; nothing may be left."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+        eventually(lambda: not self.family(), 15, "nothing is left")

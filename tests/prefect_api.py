@@ -1,0 +1,65 @@
+"""Prefect servers as tests need them: on which database, and what they answer to plain HTTP."""
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+DATABASE = "GRADMILL_TEST_DATABASE_URL"  # of a PostgreSQL server's own database; unset: SQLite
+
+
+def eventually(condition: Callable[[], Any], seconds: float, what: str = "") -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"not within {seconds} s: {what or condition}")
+
+
+def own_database() -> dict[str, str]:
+    """Settings that give a server a database of its own, where this test run is told to use PostgreSQL."""
+    base = os.environ.get(DATABASE)
+    if base is None:
+        return {}
+    name = f"gradmill_{secrets.token_hex(4)}"
+    _execute(base, f"CREATE DATABASE {name}")
+    return {"PREFECT_SERVER_DATABASE_CONNECTION_URL": f"{base.rpartition('/')[0]}/{name}"}
+
+
+def _execute(database: str, statement: str) -> None:
+    import asyncpg
+
+    async def execute() -> None:
+        connection = await asyncpg.connect(database.replace("+asyncpg", ""))
+        await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(execute())
+
+
+def api_client(api: str) -> httpx.Client:
+    """A plain HTTP client, with the credentials of this test run if it has any."""
+    credentials = os.environ.get("PREFECT_API_AUTH_STRING")
+    auth = httpx.BasicAuth(*credentials.split(":", 1)) if credentials else None
+    return httpx.Client(base_url=api, auth=auth, timeout=30)
+
+
+def wait_for(api: str, path: str, document: dict[str, Any], wanted: Callable[[Any], bool] = lambda _: True) -> Any:
+    """What of the server's answer is ``wanted``, once it is there: events and artifacts arrive a little later."""
+
+    def found() -> list[Any]:
+        answer = post(api, path, document)
+        return [each for each in (answer["events"] if isinstance(answer, dict) else answer) if wanted(each)]
+
+    return eventually(found, 10, f"{path} has it")[0]
+
+
+def post(api: str, path: str, document: dict[str, Any]) -> Any:
+    """The server's answer."""
+    with api_client(api) as client:
+        return client.post(f"/{path}", json=document).raise_for_status().json()

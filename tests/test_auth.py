@@ -1,0 +1,56 @@
+"""A server with basic authentication: everything works with credentials, and nothing without."""
+
+import json
+import re
+from collections.abc import Iterator
+from uuid import UUID
+
+import httpx
+import pytest
+
+from flows.temporary_server import TemporaryServer
+from test_cli import assert_clear, gradmill
+
+CREDENTIALS = "duty:correct horse"
+OPEN = {"/api/health", "/api/ready"}
+
+
+@pytest.fixture(scope="module")
+def guarded(_prefect_home: None) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_SERVER_API_AUTH_STRING", CREDENTIALS)
+        server = TemporaryServer()
+    yield server.wait()
+    server.stop()
+
+
+def test_every_route_but_health_and_readiness_asks_for_credentials(guarded: str) -> None:
+    root = guarded.removesuffix("/api")
+    paths = httpx.get(f"{root}/openapi.json").raise_for_status().json()["paths"]
+    routes = [(method, path) for path, methods in paths.items() for method in methods if path.startswith("/api/")]
+    assert len(routes) > 100
+    with httpx.Client(base_url=root) as client:
+        answers = {
+            (method, path): client.request(method, re.sub(r"\{[^}]*\}", str(UUID(int=0)), path)).status_code
+            for method, path in routes
+        }
+    assert {path for (_, path), status in answers.items() if status != httpx.codes.UNAUTHORIZED} == OPEN
+
+
+def test_commands_say_that_credentials_are_missing_and_work_with_them(
+    guarded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", guarded)
+    monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
+    for command in (["retrain", "linear-regression"], ["status"], ["trigger", "linear-weekly"], ["register"]):
+        done = gradmill(*command)
+        assert_clear(done, 1)
+        assert "PREFECT_API_AUTH_STRING" in done.stderr
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", CREDENTIALS)
+    done = gradmill("retrain", "linear-regression", "--json")
+    assert json.loads(done.stdout)["outcome"] == "published"
+    assert json.loads(gradmill("register", "--json").stdout)["deployments"]
+    (model,) = json.loads(gradmill("status", "--json").stdout)["models"]
+    assert model["name"] == "linear-regression"
+    for run in (done.stdout, done.stderr):
+        assert CREDENTIALS.partition(":")[2] not in run

@@ -1,0 +1,119 @@
+"""What a person sees in the Prefect UI: a real headless Chromium on the real server of ``gradmill up``.
+
+With GRADMILL_TEST_SCREENSHOTS set to a folder the pages are kept there: the README's pictures are made this way.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from duty import Duty
+from prefect_api import eventually
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+NAME = "linear-regression"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def page(duty: Duty) -> "Iterator[Page]":
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
+    credentials = os.environ.get("PREFECT_API_AUTH_STRING")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(20_000)
+        if credentials:
+            page.goto(duty.ui)
+            page.get_by_role("textbox").fill(credentials)
+            page.keyboard.press("Enter")
+            page.get_by_text("Dashboard").first.wait_for()
+        yield page
+        browser.close()
+
+
+def keep(page: "Page", name: str) -> None:
+    if folder := os.environ.get("GRADMILL_TEST_SCREENSHOTS"):
+        page.wait_for_timeout(1500)  # the graph is drawn with an animation
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def test_the_deployments_are_listed(duty: Duty, page: "Page") -> None:
+    page.goto(f"{duty.ui}/deployments")
+    for name in ("softmax-nightly", "linear-weekly", "predict-daily", "maintenance-weekly"):
+        page.get_by_role("link", name=name).first.wait_for()
+    keep(page, "deployments")
+
+
+def test_the_form_refuses_a_bad_value_and_starts_a_run_with_a_good_one(duty: Duty, page: "Page") -> None:
+    deployment = duty.deployment("linear-weekly")["id"]
+    before = {run["id"] for run in duty.post("/flow_runs/filter", {})}
+    page.goto(f"{duty.ui}/deployments/deployment/{deployment}/run")
+    labels = page.locator("label").filter(has_text="Optional")
+    page.get_by_text("Learning rate").wait_for()
+    shown = [text.removesuffix(" (Optional)") for text in labels.all_inner_texts()]
+    assert [text for text in shown if text in ("Model", "Epochs", "Learning rate", "Seed", "Device")] == [
+        "Model",
+        "Epochs",
+        "Learning rate",
+        "Seed",
+        "Device",
+    ], "in the order of the parameters, not of the alphabet"
+    epochs = page.get_by_label("Epochs")
+    assert epochs.input_value() == "", "the book's value depends on the model"
+    epochs.fill("0")
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_text("less than the minimum").first.wait_for()
+    keep(page, "form")
+    assert {run["id"] for run in duty.post("/flow_runs/filter", {})} == before, "nothing has started"
+    epochs.fill("4")
+    page.get_by_role("button", name="Submit").click()
+    page.wait_for_url("**/deployments/deployment/**?tab=Runs")
+    (run,) = [run for run in duty.post("/flow_runs/filter", {}) if run["id"] not in before]
+    assert run["parameters"]["parameters"]["training"]["num_epochs"] == 4
+    assert duty.ended(run["id"])["state_type"] == "COMPLETED"
+
+
+def test_a_run_shows_its_stages_and_artifacts(duty: Duty, page: "Page") -> None:
+    run = duty.ended(duty.trigger("softmax-nightly"), 120)
+    assert run["state_type"] == "COMPLETED"
+    page.goto(f"{duty.ui}/runs/flow-run/{run['id']}")
+    page.get_by_text(run["name"]).first.wait_for()
+    page.get_by_text("verdict:published").wait_for()
+    keep(page, "run")
+    page.get_by_role("tab", name="Task Runs").click()
+    for stage in ("download", "preprocess", "train", "evaluate", "export", "publish", "predict"):
+        page.get_by_role("link", name=stage, exact=True).first.wait_for()
+    page.get_by_role("tab", name="Artifacts").click()
+    for artifact in ("verdict", "pictures", "card", "learning-curve", "predictions"):
+        page.get_by_text(f"softmax-regression-{artifact}").first.wait_for()
+
+
+def test_a_refused_run_says_by_which_gate(duty: Duty, page: "Page") -> None:
+    run = duty.ended(duty.trigger("linear-weekly", name="hopeless", training={"model": NAME, "num_epochs": 1}))
+    assert run["state_type"] == "FAILED"
+    page.goto(f"{duty.ui}/artifacts/key/hopeless-verdict")
+    page.get_by_text("hopeless: refused by test_loss").first.wait_for()
+    page.goto(f"{duty.ui}/artifacts/artifact/{_latest(duty, 'hopeless-verdict')}")
+    page.get_by_role("cell", name="refused").first.wait_for()
+    keep(page, "verdict")
+    page.goto(f"{duty.ui}/artifacts/artifact/{_latest(duty, 'hopeless-pictures')}")
+    picture = page.locator("img[alt='learning-curve']")
+    picture.wait_for()
+    eventually(lambda: picture.evaluate("image => image.naturalWidth") > 300, 10, "the picture is drawn")
+
+
+def _latest(duty: Duty, key: str) -> str:
+    wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
+    return str(duty.post("/artifacts/filter", wanted)[0]["id"])

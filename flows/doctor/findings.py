@@ -1,0 +1,87 @@
+"""What a check found, and how a check is run so that nothing in it can end the examination."""
+
+import contextlib
+import io
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from tasks.errors import EnvironmentProblem
+from tasks.parameters import Device
+
+CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")  # user:password@ in an address
+
+
+class Status(StrEnum):
+    """``note``: works, but somebody may want to know. ``problem``: something that is required does not work."""
+
+    OK = "ok"
+    NOTE = "note"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the page. ``exit_code`` is not 0 for a problem only; ``facts`` are the same in numbers."""
+
+    status: Status
+    found: str
+    action: str = ""
+    exit_code: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+
+Check = Callable[[Device], Finding]
+
+
+def ok(found: str, **facts: Any) -> Finding:
+    """What is asked for is there."""
+    return Finding(Status.OK, found, facts=facts)
+
+
+def note(found: str, action: str = "", **facts: Any) -> Finding:
+    """Nothing that is required is missing."""
+    return Finding(Status.NOTE, found, action, facts=facts)
+
+
+def problem(found: str, action: str, exit_code: int = EnvironmentProblem.exit_code, **facts: Any) -> Finding:
+    """Something that is required does not work; ``exit_code`` is the one a run would end with."""
+    return Finding(Status.PROBLEM, found, action, exit_code, facts)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def without_credentials(text: str) -> str:
+    """``text`` with no user name and no password in any address in it."""
+    return CREDENTIALS.sub("", text)
+
+
+def run(name: str, check: Check, device: Device, debug: bool) -> Finding:
+    """What ``check`` finds; that it failed, where it raises. What libraries print meanwhile is dropped."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            finding = check(device)
+    except Exception as error:
+        if debug:
+            traceback.print_exc(file=sys.stderr)
+        finding = problem(
+            f"this check itself failed: {type(error).__name__}: {first_line(error)}", "run again with --debug"
+        )
+    return Finding(
+        finding.status,
+        without_credentials(finding.found),
+        without_credentials(finding.action),
+        finding.exit_code,
+        finding.facts,
+        name,
+    )

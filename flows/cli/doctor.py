@@ -51,13 +51,13 @@ def doctor(
 def _show(console: Console, finding: "Finding") -> None:
     """One line, and one more where there is something to do; wrapped for a terminal only, so that pipes can be read."""
     texts = [finding.found] + [f"to do: {finding.action}"] * bool(finding.action)
-    width = max(20, console.width - INDENT)
-    lines = [line for text in texts for line in (textwrap.wrap(text, width) if console.is_terminal else [text])]
-    lead = Text(f"{finding.status.value:<9}", STYLES[finding.status]) + Text(
-        f"{finding.name.replace('_', ' '):<14}", "bold"
-    )
-    for line in lines:
-        console.print(lead + Text(line), soft_wrap=True)
+    if console.is_terminal:
+        width = max(20, console.width - INDENT)
+        texts = [line for text in texts for line in textwrap.wrap(text, width, break_on_hyphens=False)]
+    name = f"{finding.name.replace('_', ' '):<14}"
+    lead = Text.assemble((f"{finding.status.value:<9}", STYLES[finding.status]), (name, "bold"))
+    for text in texts:
+        console.print(Text.assemble(lead, text), soft_wrap=True)
         lead = Text(" " * INDENT)
 
 

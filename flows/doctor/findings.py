@@ -6,15 +6,17 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+from pydantic import ValidationError
 
 from tasks.errors import EnvironmentProblem
 from tasks.parameters import Device
 
-CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")  # user:password@ in an address
+CREDENTIALS = re.compile(r"(?<=://)\S*@")  # user:password@ in an address, whatever stands in the password
 
 
 class Status(StrEnum):
@@ -56,7 +58,9 @@ def problem(found: str, action: str, exit_code: int = EnvironmentProblem.exit_co
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
+    """The first line of an error's message, or its type where it has none; of a wrong setting no value, only why."""
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
@@ -65,23 +69,25 @@ def without_credentials(text: str) -> str:
     return CREDENTIALS.sub("", text)
 
 
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Drop what libraries print and warn of."""
+    dropped = io.StringIO()
+    with contextlib.redirect_stdout(dropped), contextlib.redirect_stderr(dropped), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def run(name: str, check: Check, device: Device, debug: bool) -> Finding:
-    """What ``check`` finds; that it failed, where it raises. What libraries print meanwhile is dropped."""
+    """What ``check`` finds; that it failed, where it raises."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with silence():
             finding = check(device)
     except Exception as error:
         if debug:
-            traceback.print_exc(file=sys.stderr)
-        finding = problem(
-            f"this check itself failed: {type(error).__name__}: {first_line(error)}", "run again with --debug"
-        )
-    return Finding(
-        finding.status,
-        without_credentials(finding.found),
-        without_credentials(finding.action),
-        finding.exit_code,
-        finding.facts,
-        name,
-    )
+            print(without_credentials(traceback.format_exc()), file=sys.stderr)
+        found = f"this check itself failed: {type(error).__name__}: {first_line(error)}"
+        setting = isinstance(error, ValidationError)
+        finding = problem(found, "correct this setting in the environment" if setting else "run again with --debug")
+    found, action = without_credentials(finding.found), without_credentials(finding.action)
+    return replace(finding, name=name, found=found, action=action)

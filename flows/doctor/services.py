@@ -10,6 +10,7 @@ from tasks.errors import DataError
 from tasks.parameters import FASHION_MNIST, Device
 
 TIMEOUT_SECONDS = 3.0
+ADDRESS = "see that PREFECT_API_URL is a Prefect server's and ends in /api, and that its log tells of no fault"
 
 
 def prefect_api(device: Device) -> Finding:
@@ -32,32 +33,39 @@ def prefect_api(device: Device) -> Finding:
             theirs = _server_version()
     except httpx.HTTPStatusError as error:
         return _refused(url, error.response.status_code, ours)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        found = f"{url} does not answer: {first_line(error)}"
+    except (httpx.HTTPError, httpx.InvalidURL) as error:  # what InvalidURL says may be a piece of a password
+        reason = first_line(error) if isinstance(error, httpx.HTTPError) else "not a valid address"
+        found = f"{url} does not answer: {reason}"
         return problem(found, "start the server, or unset PREFECT_API_URL", url=url, client=ours, server=None)
+    except ValueError:  # not JSON, or not the fields that Prefect has
+        return problem(f"{url} answers, but not like Prefect", ADDRESS, url=url, client=ours, server=None)
     return _compared(url, ours, theirs)
 
 
-def _server_version() -> str:
+def _server_version() -> str | None:
+    """None: Prefect Cloud, which suits every client."""
+    from prefect.client.base import ServerType
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
         client.read_work_pools(limit=1)  # needs credentials and the database, as a run does
-        return client.api_version()
+        return None if client.server_type == ServerType.CLOUD else client.api_version()
 
 
 def _refused(url: str, status: int, ours: str) -> Finding:
     credentials = status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
-    action = "set PREFECT_API_AUTH_STRING (or PREFECT_API_KEY)" if credentials else "see the server's log"
+    action = "set PREFECT_API_AUTH_STRING (or PREFECT_API_KEY)" if credentials else ADDRESS
     return problem(f"{url} answers HTTP {status}", action, url=url, client=ours, server=None)
 
 
-def _compared(url: str, ours: str, theirs: str) -> Finding:
+def _compared(url: str, ours: str, theirs: str | None) -> Finding:
     """Prefect takes a server of the same major version that is not older than the client."""
     from packaging.version import Version
 
     facts: dict[str, Any] = {"url": url, "client": ours, "server": theirs}
-    found = f"{url} answers: Prefect {theirs}, ours is {ours}"
+    found = f"{url} answers: Prefect {theirs or 'Cloud'}, ours is {ours}"
+    if theirs is None:
+        return ok(found, **facts)
     if Version(theirs).major != Version(ours).major:
         return problem(found, f"bring both to Prefect {Version(ours).major}", **facts)
     if Version(theirs) < Version(ours):

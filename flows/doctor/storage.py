@@ -37,8 +37,10 @@ def _folder(folder: Path, remedy: str) -> Finding:
     try:
         there = next(each for each in (folder, *folder.parents) if each.exists())
         with tempfile.TemporaryDirectory(dir=there, prefix=".doctor-") as scratch:
-            file = atomic.write_bytes(Path(scratch) / "probe", b"\0" * 4096).path
-            lock_fault = _lock_fault(file)
+            file = Path(scratch) / "probe"
+            file.write_bytes(b"\0" * 4096)
+            atomic.sync(file)
+            lock_fault = _lock_fault(file.rename(file.with_suffix(".renamed")))
         free, kind = shutil.disk_usage(there).free, _file_system(there)
     except OSError as error:
         return problem(f"{folder} cannot be written: {error.strerror or error}", remedy, path=str(folder))

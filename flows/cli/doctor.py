@@ -24,7 +24,7 @@ def doctor(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Tell what this machine offers and what is wrong with it; changes nothing.
+    """Tell what this machine offers, what is wrong with it and what to do.
 
     Exit code 0: ready; 5: --device cuda and no GPU that works; 4: no source of the data; 1: anything else that is
     required does not work. Of several the highest.

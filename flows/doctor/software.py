@@ -11,11 +11,12 @@ from packaging.requirements import Requirement
 from flows.doctor.findings import Finding, first_line, note, ok, problem
 from tasks import devices, onnx_session
 from tasks.errors import DeviceMissing
+from tasks.onnx_session import CPU, CUDA
 from tasks.parameters import Device
 
 PACKAGE = "gradmill"
 CUDA_TORCH = "pip install --force-reinstall torch torchvision (PyPI's builds for Linux are CUDA builds)"
-CUDA_RUNTIME = "pip install 'onnxruntime-gpu[cuda,cudnn]' (after pip uninstall onnxruntime)"
+GPU_BUILD = "onnxruntime-gpu"
 
 
 def python(device: Device) -> Finding:
@@ -60,7 +61,9 @@ def _torch_cuda_fault() -> str | None:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         if not torch.cuda.is_available():
-            return next((first_line(each.message) for each in told if isinstance(each.message, Warning)), "no reason")
+            return next(
+                (first_line(each.message) for each in told if isinstance(each.message, Warning)), "it sees none"
+            )
     try:
         torch.ones(1, device="cuda").add(1).item()
     except RuntimeError as error:
@@ -71,21 +74,30 @@ def _torch_cuda_fault() -> str | None:
 def runtime(device: Device) -> Finding:
     """Exactly one onnxruntime, and the providers that run a model."""
     owners = sorted(set(metadata.packages_distributions().get("onnxruntime", [])))
-    if len(owners) != 1:
-        found = f"{' and '.join(owners)} share one folder" if owners else "onnxruntime is not installed"
-        action = f"pip uninstall {' '.join(owners)}; " if owners else ""
-        return problem(found, f"{action}pip install '{PACKAGE}[cpu]' or, for a GPU, '{PACKAGE}[gpu]'", installed=owners)
-    facts: dict[str, Any] = {"installed": owners, "version": metadata.version(owners[0])}
-    found = f"{owners[0]} {facts['version']}"
-    if because := onnx_session.fault(onnx_session.CPU):
-        return problem(f"{found} runs no model: {because}", f"install {owners[0]} again", **facts, providers=[])
+    if len(owners) == 1:
+        return _providers(device, owners[0], {"installed": owners, "version": metadata.version(owners[0])})
+    found = f"{' and '.join(owners)} share one folder" if owners else "onnxruntime is not installed"
+    action = f"pip uninstall {' '.join(owners)}; " if owners else ""
+    return problem(found, f"{action}pip install '{PACKAGE}[cpu]' or, for a GPU, '{PACKAGE}[gpu]'", installed=owners)
+
+
+def _providers(device: Device, package: str, facts: dict[str, Any]) -> Finding:
+    """Which providers run a model, tried one by one; CUDA only where there is a GPU and it may be used."""
+    again = f"pip uninstall {package}; pip install {package}"
+    found = f"{package} {facts['version']}"
+    try:
+        from onnxruntime import InferenceSession  # noqa: F401  (gone where two shared the folder and one was removed)
+    except Exception as error:
+        return problem(f"{found} does not load: {first_line(error)}", again, **facts, providers=[])
+    if because := onnx_session.fault(CPU):
+        return problem(f"{found} runs no model: {because}", again, **facts, providers=[])
     if devices.cuda_fault() or device is Device.CPU:
-        return ok(f"{found} runs {onnx_session.CPU}", **facts, providers=[onnx_session.CPU])
-    if because := onnx_session.fault(onnx_session.CUDA):
-        found += f" runs {onnx_session.CPU}, not {onnx_session.CUDA}: {because}"
-        return _without_cuda(device, found, CUDA_RUNTIME, **facts, providers=[onnx_session.CPU])
-    providers = [onnx_session.CUDA, onnx_session.CPU]
-    return ok(f"{found} runs {' and '.join(providers)}", **facts, providers=providers)
+        return ok(f"{found} runs {CPU}", **facts, providers=[CPU])
+    if because := onnx_session.fault(CUDA):
+        action = "" if package == GPU_BUILD else f"pip uninstall {package}; "
+        action += f"pip install '{GPU_BUILD}[cuda,cudnn]'"
+        return _without_cuda(device, f"{found} runs {CPU}, not {CUDA}: {because}", action, **facts, providers=[CPU])
+    return ok(f"{found} runs {CUDA} and {CPU}", **facts, providers=[CUDA, CPU])
 
 
 def gpu(device: Device) -> Finding:

@@ -13,7 +13,7 @@ from flows.doctor.findings import Finding, note, ok, problem
 from tasks import artifact_paths, atomic
 from tasks.parameters import Device
 
-LITTLE_SPACE = 500 * 2**20  # bytes: a first retrain leaves 0.2 GB, and needs as much again on the way
+LITTLE_SPACE = 200 * 2**20  # bytes: a first retrain held 125 MB at most and left 106 MB
 # Locks of these may hold on one host only, or not at all ("nfs" is version 2 and 3; version 4 is "nfs4").
 REMOTE = {"nfs", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.goofys"}
 MOUNTS = Path("/proc/self/mounts")
@@ -51,7 +51,7 @@ def _folder(folder: Path, remedy: str) -> Finding:
     if kind in REMOTE:
         return note(f"{found}, on {kind}: other hosts may not see its locks", "use a local disk or NFSv4", **facts)
     if free < LITTLE_SPACE:
-        return note(found, "free some space: a first retrain needs 0.5 GB", **facts)
+        return note(found, "free some space: a first retrain needs 0.2 GB", **facts)
     return ok(found, **facts)
 
 

@@ -15,10 +15,10 @@ def cpu(device: Device) -> Finding:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     used = cores.available()
     facts = {"used": used, "machine": os.cpu_count(), "affinity": affinity, "quota": quota}
-    allowed = "no quota" if quota is None else f"a quota of {quota:g}"
-    found = f"{used} cores used; the machine has {facts['machine']}, the process {affinity or 'all'}, with {allowed}"
+    quota_text = "none" if quota is None else f"{quota:g}"
+    found = f"{used} of {facts['machine']} cores used; affinity {affinity or 'none'}, quota {quota_text}"
     if quota is not None and used > math.ceil(quota):
-        return note(found, f"set LOKY_MAX_CPU_COUNT={math.ceil(quota)}: a group above this one has the quota", **facts)
+        return note(found, f"set LOKY_MAX_CPU_COUNT={math.ceil(quota)}: loky does not see this quota", **facts)
     return ok(found, **facts)
 
 

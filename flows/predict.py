@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows import run_names, story
-from tasks import devices
+from tasks import devices, onnx_session
 from tasks.parameters import PredictParameters
 from tasks.predict import predict as predict_stage
 from tasks.records import Prediction
@@ -14,6 +14,7 @@ from tasks.run_folder import RunFolder
 def predict(parameters: PredictParameters = PredictParameters()) -> Prediction:  # noqa: B008  (frozen)
     """Label every row of the input with the champion (or another version)."""
     devices.require(parameters.device)
+    onnx_session.introduce(parameters.device)
     run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
     done = predict_stage(run, parameters)
     story.told_of_prediction(done)

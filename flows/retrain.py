@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows import run_names, story
 from flows.report import RetrainReport, report
-from tasks import devices
+from tasks import devices, onnx_session
 from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.export import export
@@ -20,6 +20,7 @@ from tasks.train import train
 def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainReport:  # noqa: B008  (frozen)
     """Train a candidate, let the gates judge it, publish it as ONNX and label the test split with the champion."""
     devices.require(parameters.training.device)
+    onnx_session.introduce(parameters.training.device)
     parameters = run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json"))
     with story.told(run):

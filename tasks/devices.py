@@ -1,25 +1,83 @@
-"""Whether this machine has an NVIDIA GPU, asked of the driver itself: needs neither torch nor onnxruntime."""
+"""Whether this machine has an NVIDIA GPU and which, asked of the driver itself: needs neither torch nor onnxruntime."""
 
 import ctypes
 import sys
+from typing import NamedTuple
 
 from tasks.errors import DeviceMissing
 from tasks.parameters import Device
 
 CUDA_SUCCESS = 0
+LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+NVML = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
+TEXT_BYTES = 128  # more than any name or version that the driver writes
+
+
+class Gpu(NamedTuple):
+    """One GPU as the driver describes it; ``memory`` in bytes."""
+
+    name: str
+    memory: int
+
+
+class Driver(NamedTuple):
+    """The NVIDIA driver: its own version (None where NVML is missing) and the newest CUDA that it runs, as ``13.0``."""
+
+    version: str | None
+    cuda: str
+    gpus: tuple[Gpu, ...]
+
+    def __str__(self) -> str:
+        gpus = ", ".join(f"{gpu.name} ({gpu.memory / 2**30:.1f} GiB)" for gpu in self.gpus)
+        return f"{gpus}, driver {self.version or 'of unknown version'}, CUDA {self.cuda}"
 
 
 def cuda_fault() -> str | None:
     """Why CUDA cannot be used here, or None where the driver counts at least one GPU."""
-    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
-        driver = ctypes.CDLL(library)
+        cuda = ctypes.CDLL(LIBRARY)
     except OSError:
-        return f"the NVIDIA driver ({library}) is not on this machine"
+        return f"the NVIDIA driver ({LIBRARY}) is not on this machine"
     count = ctypes.c_int()
-    if driver.cuInit(0) != CUDA_SUCCESS or driver.cuDeviceGetCount(ctypes.byref(count)) != CUDA_SUCCESS:
+    if cuda.cuInit(0) != CUDA_SUCCESS or cuda.cuDeviceGetCount(ctypes.byref(count)) != CUDA_SUCCESS:
         return "the NVIDIA driver does not start"
     return None if count.value else "the NVIDIA driver sees no GPU"
+
+
+def driver() -> Driver:
+    """What the driver says of itself and of the GPUs that this process may use.
+
+    Raises:
+        DeviceMissing: there is no usable GPU.
+    """
+    if fault := cuda_fault():
+        raise missing(fault)
+    cuda = ctypes.CDLL(LIBRARY)
+    newest, count = ctypes.c_int(), ctypes.c_int()
+    cuda.cuDriverGetVersion(ctypes.byref(newest))
+    cuda.cuDeviceGetCount(ctypes.byref(count))
+    gpus = tuple(_gpu(cuda, ordinal) for ordinal in range(count.value))
+    return Driver(_driver_version(), f"{newest.value // 1000}.{newest.value % 1000 // 10}", gpus)
+
+
+def _gpu(cuda: ctypes.CDLL, ordinal: int) -> Gpu:
+    device, memory, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(TEXT_BYTES)
+    cuda.cuDeviceGet(ctypes.byref(device), ordinal)
+    cuda.cuDeviceGetName(name, TEXT_BYTES, device)
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    return Gpu(name.value.decode(errors="replace"), memory.value)
+
+
+def _driver_version() -> str | None:
+    """From NVML, which comes with the driver; only libcuda is needed for anything else."""
+    try:
+        nvml = ctypes.CDLL(NVML)
+    except OSError:
+        return None
+    version = ctypes.create_string_buffer(TEXT_BYTES)
+    if nvml.nvmlInit_v2() or nvml.nvmlSystemGetDriverVersion(version, TEXT_BYTES):
+        return None
+    return version.value.decode(errors="replace")
 
 
 def require(device: Device) -> None:

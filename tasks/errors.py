@@ -3,7 +3,15 @@
 The exit codes are a contract (README, "Exit codes").
 """
 
+import re
 from typing import Any
+
+CREDENTIALS = re.compile(r"(?<=://)\S*@")  # user:password@ in an address, whatever stands in the password
+
+
+def without_credentials(text: str) -> str:
+    """``text`` with no user name and no password in any address in it."""
+    return CREDENTIALS.sub("", text)
 
 
 class GradmillError(Exception):
@@ -12,9 +20,9 @@ class GradmillError(Exception):
     exit_code = 1
 
     def __init__(self, found: str, expected: str, action: str) -> None:
-        found, expected, action = (" ".join(text.split()) for text in (found, expected, action))  # a line each
-        super().__init__(found, expected, action)
-        self.found, self.expected, self.action = found, expected, action
+        lines = (without_credentials(" ".join(text.split())) for text in (found, expected, action))
+        self.found, self.expected, self.action = lines  # a line each, whatever a library wrote
+        super().__init__(self.found, self.expected, self.action)
 
     def __str__(self) -> str:
         return f"{self.found}\nexpected: {self.expected}\nto do: {self.action}"

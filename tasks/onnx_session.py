@@ -1,5 +1,6 @@
 """onnxruntime sessions that run where they say they run."""
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,11 @@ from tasks.parameters import Device
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
+# The smallest model that has a kernel in every provider: y = Relu(x), float32 [1], opset 14.
+PROBE = (
+    b'\x08\x08:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x0e"
+)
 
 
 def open_session(model: Path | bytes, device: Device) -> Any:
@@ -27,7 +33,7 @@ def open_session(model: Path | bytes, device: Device) -> Any:
     try:
         return _session(model, CUDA)
     except Exception as error:  # onnxruntime raises its own types, RuntimeError and ValueError here
-        reason = f"onnxruntime cannot use the GPU: {str(error).splitlines()[0]}"
+        reason = f"onnxruntime cannot use the GPU: {_reason(error)}"
         if device is Device.CUDA:
             raise devices.missing(reason) from error
         print(f"predicting on the CPU, because {reason}")
@@ -38,6 +44,43 @@ def provider(session: Any) -> str:
     """The execution provider that really runs ``session``."""
     first: str = session.get_providers()[0]
     return first
+
+
+def fault(wanted: str) -> str | None:
+    """Why the provider ``wanted`` does not run a model in this process, in one line; None where it does."""
+    import onnxruntime
+
+    if wanted not in onnxruntime.get_available_providers():
+        return "it is not in this build of onnxruntime"
+    onnxruntime.set_default_logger_severity(4)  # what keeps a library from loading would go to stderr, in colours
+    try:
+        _session(PROBE, wanted)
+    except Exception as error:  # onnxruntime raises its own types, RuntimeError and ValueError here
+        return _reason(error)
+    finally:
+        onnxruntime.set_default_logger_severity(2)  # onnxruntime's own default
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """The library that the CUDA provider misses, which onnxruntime only logs; else the first line of ``error``."""
+    import onnxruntime
+
+    provider_library = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    try:
+        ctypes.CDLL(str(provider_library))
+    except OSError as missing:
+        if provider_library.exists() and "cannot open shared object file" in str(missing):
+            return str(missing)
+    return str(error).splitlines()[0]
+
+
+def introduce(device: Device) -> None:
+    """Print, at the start of a run that may use the GPU, which one it sees and whether onnxruntime runs on it."""
+    if device is Device.CPU or devices.cuda_fault():
+        return
+    because = fault(CUDA)
+    print(f"{devices.driver()}; onnxruntime runs {f'{CPU}, not {CUDA}: {because}' if because else CUDA}")
 
 
 def open_cuda_session(model: bytes, **options: str) -> Any:

@@ -1,5 +1,6 @@
 """What only a GPU can show: training and prediction on CUDA agree with the CPU, with CUDA graphs and without."""
 
+import subprocess
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,12 @@ def test_replayed_epochs_learn_what_single_steps_learn_and_the_cpu_learns(
     assert learned["graph"][1] == pytest.approx(learned["cpu"][1], rel=1e-4)
     torch.testing.assert_close(learned["graph"][0], learned["cuda"][0], rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(learned["graph"][0], learned["cpu"][0], rtol=1e-3, atol=1e-5)
+
+
+def test_the_driver_tells_what_nvidia_smi_tells() -> None:
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader", "--id=0"]
+    name, version = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip().split(", ")
+    driver = devices.driver()
+    assert (driver.gpus[0].name, driver.version) == (name, version)
+    assert driver.gpus[0].memory == torch.cuda.get_device_properties(0).total_memory
+    assert onnx_session.fault(onnx_session.CUDA) is None

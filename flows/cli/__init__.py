@@ -7,6 +7,7 @@ import typer
 from flows import interrupt
 from flows.cli import operate, runs, store
 from flows.cli.bench import bench
+from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, report_fault
 from tasks.errors import UsageError
 
@@ -41,6 +42,7 @@ for command in (
     store.prune,
     store.verify,
     store.maintain,
+    doctor,
     operate.register,
     operate.up,
     operate.trigger,

@@ -1,0 +1,66 @@
+"""``gradmill doctor``: one page on this machine."""
+
+import textwrap
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from flows.cli.options import Artifacts, Debug, DeviceOption, Json, print_json, use
+from tasks.parameters import Device
+
+if TYPE_CHECKING:
+    from flows.doctor.findings import Finding
+
+STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
+INDENT = 23
+
+
+def doctor(
+    device: DeviceOption = Device.AUTO,
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Tell what this machine offers, what is wrong with it and what to do.
+
+    Exit code 0: ready; 5: --device cuda and no GPU that works; 4: no source of the data; 1: anything else that is
+    required does not work. Of several the highest.
+    """
+    use(artifacts)
+    from flows.doctor import examine
+
+    console = Console(highlight=False)
+    findings = []
+    for finding in examine(device, debug):
+        findings.append(finding)
+        if not as_json:
+            _show(console, finding)
+    exit_code = max(finding.exit_code for finding in findings)
+    if as_json:
+        checks = [{"name": each.name, **asdict(each)} for each in findings]
+        print_json({"schema_version": 1, "ready": not exit_code, "exit_code": exit_code, "checks": checks})
+    else:
+        _conclude(console, [finding.name for finding in findings if finding.exit_code], exit_code)
+    if exit_code:
+        raise typer.Exit(exit_code)
+
+
+def _show(console: Console, finding: "Finding") -> None:
+    """One line, and one more where there is something to do; wrapped for a terminal only, so that pipes can be read."""
+    texts = [finding.found] + [f"to do: {finding.action}"] * bool(finding.action)
+    if console.is_terminal:
+        width = max(20, console.width - INDENT)
+        texts = [line for text in texts for line in textwrap.wrap(text, width, break_on_hyphens=False)]
+    name = f"{finding.name.replace('_', ' '):<14}"
+    lead = Text.assemble((f"{finding.status.value:<9}", STYLES[finding.status]), (name, "bold"))
+    for text in texts:
+        console.print(Text.assemble(lead, text), soft_wrap=True)
+        lead = Text(" " * INDENT)
+
+
+def _conclude(console: Console, problems: list[str], exit_code: int) -> None:
+    text = f"not ready: {', '.join(problems)} (exit code {exit_code})" if problems else "ready"
+    console.print(Text(f"\n{text}", "bold"), soft_wrap=True)

@@ -1,0 +1,338 @@
+"""``gradmill doctor`` against what the system's own tools say, on real environments that lack or break something."""
+
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from conftest import REPOSITORY
+from flows.doctor import services
+from tasks import artifact_paths, devices, onnx_session
+from tasks.fashion_mnist import FILES
+from tasks.parameters import FASHION_MNIST, Device
+
+GRADMILL = [str(Path(sys.executable).with_name("gradmill"))]
+HAS_GPU = devices.cuda_fault() is None
+COMPILER = shutil.which("cc")
+needs_compiler = pytest.mark.skipif(
+    COMPILER is None, reason="no C compiler to stand in for the driver or the disk with"
+)
+
+DRIVER = """
+#include <stddef.h>
+#include <string.h>
+int cuInit(unsigned flags) { return 0; }
+int cuDeviceGetCount(int *count) { *count = 1; return 0; }
+int cuDriverGetVersion(int *version) { *version = 13010; return 0; }
+int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return 0; }
+int cuDeviceGetName(char *name, int size, int device) { strncpy(name, "Pretend GPU", size); return 0; }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = (size_t)80 << 30; return 0; }
+int nvmlInit_v2(void) { return 0; }
+int nvmlSystemGetDriverVersion(char *version, unsigned size) { strncpy(version, "580.65.06", size); return 0; }
+"""
+
+
+class Doctor:
+    """One run of ``gradmill doctor --json``."""
+
+    def __init__(self, *arguments: str, command: list[str] = GRADMILL, **environment: str) -> None:
+        self.done = subprocess.run(
+            [*command, "doctor", "--json", *arguments],
+            capture_output=True, text=True, timeout=120, env=os.environ | environment, check=False,
+        )  # fmt: skip
+        assert "Traceback" not in self.done.stderr
+        self.document: dict[str, Any] = json.loads(self.done.stdout)
+        assert self.document["exit_code"] == self.done.returncode
+        self.checks = {each["name"]: each for each in self.document["checks"]}
+
+    @property
+    def problems(self) -> dict[str, int]:
+        return {name: each["exit_code"] for name, each in self.checks.items() if each["status"] == "problem"}
+
+
+def told(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def environment_without(folder: Path, *packages: str) -> list[str]:
+    """The command for Gradmill in a real environment in ``folder``: all that is installed here but ``packages``."""
+    folder.mkdir()
+    for path in Path(np.__file__).parents[1].iterdir():
+        if not path.name.startswith(packages):
+            (folder / path.name).symlink_to(path)
+    python = str(getattr(sys, "_base_executable", sys.executable))
+    return ["env", f"PYTHONPATH={folder}:{REPOSITORY}", python, "-S", "-m", "flows"]
+
+
+TRAINING = ("torch", "onnx-", "onnxscript", "matplotlib", "scipy")
+
+
+@pytest.fixture(scope="module")
+def prediction(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Gradmill as in the image ``predict``: the core and onnxruntime."""
+    folder = tmp_path_factory.mktemp("environments") / "predict"
+    command = environment_without(folder, *TRAINING)
+    (folder / "onnx").unlink()
+    return command
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a driver that counts one GPU, on which nothing runs."""
+    folder = tmp_path_factory.mktemp("driver")
+    compiled(DRIVER, folder / "libcuda.so.1")
+    (folder / "libnvidia-ml.so.1").symlink_to("libcuda.so.1")
+    return str(folder)
+
+
+def compiled(code: str, library: Path) -> str:
+    told("sh", "-c", 'printf %s "$1" | "$0" -shared -fPIC -x c -o "$2" -', str(COMPILER), code, str(library))
+    return str(library)
+
+
+def test_a_whole_machine_is_ready_and_its_figures_are_what_the_system_tells(
+    server: str, fashion_mnist: Path, artifacts: Path
+) -> None:
+    one_core = ["taskset", "-c", str(min(os.sched_getaffinity(0))), *GRADMILL]
+    doctor = Doctor(command=one_core, PREFECT_API_URL=server)
+    facts = {name: each["facts"] for name, each in doctor.checks.items()}
+    assert (doctor.done.returncode, doctor.problems) == (0, {})
+    assert facts["python"]["version"] == told(sys.executable, "--version").removeprefix("Python ")
+    assert facts["training"]["torch"] == metadata.version("torch")
+    assert facts["onnxruntime"]["providers"][-1] == "CPUExecutionProvider"
+    assert (facts["cpu"]["used"], facts["cpu"]["affinity"]) == (1, 1)
+    assert facts["cpu"]["machine"] == int(told("nproc", "--all"))
+    assert facts["memory"]["machine"] == int(told("awk", "/^MemTotal/ {print $2}", "/proc/meminfo")) * 1024
+    assert facts["artifacts"]["file_system"] == told("findmnt", "-no", "FSTYPE", "-T", str(artifacts.parent))
+    free = int(told("df", "--output=avail", "-B1", str(artifacts.parent)).splitlines()[1])
+    assert facts["artifacts"]["free"] == pytest.approx(free, abs=2**30)
+    assert facts["prefect_home"]["path"] == os.environ["PREFECT_HOME"]
+    assert facts["prefect_api"]["server"] == httpx.get(f"{server}/admin/version").json() == metadata.version("prefect")
+    assert str(fashion_mnist) in facts["data"]["source"]
+    assert not artifacts.exists(), "it leaves nothing"
+
+
+def test_an_installation_for_prediction_is_ready_and_says_that_training_is_not_installed(
+    prediction: list[str], artifacts: Path
+) -> None:
+    done = subprocess.run([*prediction, "doctor"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert "note     training      training is not installed here: this machine can predict" in lines
+    assert any(line.startswith(f"ok       artifacts     {artifacts} ") for line in lines), "whole, in a pipe"
+    assert lines[-1] == "ready"
+
+
+@pytest.mark.parametrize(
+    ("installed", "folder"),
+    [([], False), (["onnxruntime"], False), (["onnxruntime", "onnxruntime-gpu"], True)],
+    ids=["none", "one of two was removed, and the folder with it", "two"],
+)
+def test_anything_but_exactly_one_whole_onnxruntime_is_a_problem(
+    installed: list[str], folder: bool, tmp_path: Path
+) -> None:
+    """Each leaves a record of the one folder behind; here the records are written without a download."""
+    hidden = ("onnxruntime_gpu", "onnxruntime-") if folder else ("onnxruntime",)
+    command = environment_without(tmp_path / "environment", *TRAINING, *hidden)
+    for name in installed:
+        record = tmp_path / "environment" / f"{name.replace('-', '_')}-1.30.0.dist-info"
+        record.mkdir()
+        (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.30.0\n")
+        (record / "RECORD").write_text("onnxruntime/__init__.py,,\n")
+    doctor = Doctor(command=command)
+    assert doctor.problems == {"onnxruntime": 1}
+    assert doctor.checks["onnxruntime"]["facts"]["installed"] == installed
+
+
+@pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
+def test_cuda_without_a_gpu_is_exit_5_with_the_reason(prediction: list[str]) -> None:
+    doctor = Doctor("--device", "cuda", command=prediction)
+    assert (doctor.done.returncode, doctor.problems) == (5, {"gpu": 5})
+    assert "NVIDIA driver" in doctor.checks["gpu"]["found"]
+
+
+@needs_compiler
+@pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
+def test_a_gpu_that_nothing_runs_on_is_named_and_is_a_problem_only_where_cuda_is_asked_for(
+    prediction: list[str], driver: str
+) -> None:
+    """Even so onnxruntime lists its CUDA provider."""
+    asked = Doctor("--device", "cuda", command=prediction, LD_LIBRARY_PATH=driver)
+    assert asked.checks["gpu"]["found"] == "Pretend GPU (80.0 GiB), driver 580.65.06, CUDA 13.1"
+    assert asked.problems == {"onnxruntime": 5}
+    assert "CUDAExecutionProvider: " in asked.checks["onnxruntime"]["found"]
+    auto = Doctor(command=prediction, LD_LIBRARY_PATH=driver)
+    assert (auto.problems, auto.checks["onnxruntime"]["status"]) == ({}, "note")
+    assert auto.checks["onnxruntime"]["facts"]["providers"] == ["CPUExecutionProvider"]
+
+
+@needs_compiler
+@pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
+def test_a_run_that_may_use_the_gpu_says_at_its_start_what_it_sees(server: str, driver: str) -> None:
+    environment = os.environ | {"LD_LIBRARY_PATH": driver, "PREFECT_API_URL": server}
+    command = [*GRADMILL, "retrain", "linear-regression", "--epochs", "1", "--lr", "0.001"]  # refused, hence short
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert "Pretend GPU (80.0 GiB), driver 580.65.06, CUDA 13.1; onnxruntime runs " in done.stderr.splitlines()[0]
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "below a file"])
+def test_an_artifacts_folder_that_cannot_be_written_is_a_problem(
+    prediction: list[str], place: str, tmp_path: Path
+) -> None:
+    (tmp_path / "below a file").touch()
+    folder = str(tmp_path / place / "artifacts")  # an absolute place stays what it is
+    doctor = Doctor("--artifacts", folder, command=prediction, PREFECT_HOME=folder)
+    assert doctor.problems == {"artifacts": 1, "prefect_home": 1}
+    assert folder in doctor.checks["artifacts"]["found"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_small_disk_is_noted(prediction: list[str], artifacts: Path) -> None:
+    artifacts.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", str(artifacts)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    try:
+        check = Doctor(command=prediction).checks["artifacts"]
+    finally:
+        told("umount", str(artifacts))
+    assert (check["status"], check["exit_code"]) == ("note", 0)
+    assert (check["facts"]["file_system"], check["facts"]["free"]) == ("tmpfs", 90 * 2**20)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("answer", "found"), [("0", "taken by another"), ("errno = ENOLCK, -1", "cannot be locked")])
+def test_locks_that_do_not_hold_are_a_problem(prediction: list[str], answer: str, found: str, tmp_path: Path) -> None:
+    """As on some network disks: every lock is granted, or none is."""
+    code = f"#include <errno.h>\nint flock(int file, int operation) {{ return {answer}; }}\n"
+    doctor = Doctor(command=prediction, LD_PRELOAD=compiled(code, tmp_path / "flock.so"))
+    assert doctor.problems == {"artifacts": 1, "prefect_home": 1}
+    assert found in doctor.checks["artifacts"]["found"]
+
+
+def test_an_api_that_does_not_answer_is_a_problem_and_its_password_is_nowhere(prediction: list[str]) -> None:
+    doctor = Doctor("--debug", command=prediction, PREFECT_API_URL="http://me:s3c@ret@127.0.0.1:1/api")
+    assert doctor.problems == {"prefect_api": 1}
+    assert "http://127.0.0.1:1/api does not answer" in doctor.checks["prefect_api"]["found"]
+    assert not any(secret in doctor.done.stdout + doctor.done.stderr for secret in ("s3c", "ret@", "me:"))
+
+
+@pytest.fixture
+def other_server() -> Iterator[tuple[str, dict[str, Any]]]:
+    """A server on loopback that gives each path the status and the body that the test sets."""
+    answers: dict[str, Any] = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers.get(self.path, (404, b"{}"))
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815  (the standard library's name)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_port}/api", answers
+        listening.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "pools", "version", "verdict", "words"),
+    [
+        (200, b"[]", b'"2.20.9"', "problem", "Prefect 2.20.9"),
+        (200, b"[]", b'"3.0.0"', "note", "Prefect 3.0.0"),
+        (200, b"[]", b'"3.999.0"', "ok", "Prefect 3.999.0"),
+        (401, b"{}", b'"3.999.0"', "problem", "HTTP 401"),
+        (500, b"{}", b'"3.999.0"', "problem", "HTTP 500"),
+        (200, b"<html>", b'"3.999.0"', "problem", "not like Prefect"),
+    ],
+)
+def test_a_server_of_another_kind_or_age_is_told_apart(
+    other_server: tuple[str, dict[str, Any]], status: int, pools: bytes, version: bytes, verdict: str, words: str
+) -> None:
+    url, answers = other_server
+    answers |= {"/api/work_pools/filter": (status, pools), "/api/admin/version": (200, version)}
+    with temporary_settings({PREFECT_API_URL: url}):
+        finding = services.prefect_api(Device.AUTO)
+    assert finding.status.value == verdict
+    assert words in finding.found
+
+
+def test_data_that_no_source_has_is_exit_4_and_a_whole_cache_needs_none(
+    fashion_mnist_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = "http://127.0.0.1:1"
+    (tmp_path / "apt.conf").write_text(f'Acquire::http::Proxy "{proxy}"; Acquire::https::Proxy "{proxy}";\n')
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    assert services.data(Device.AUTO).exit_code == 4
+    for file in FILES:
+        cached = artifact_paths.raw_file(FASHION_MNIST, file.name, file.sha256)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        cached.symlink_to((fashion_mnist_files / file.name).resolve())
+    assert "in artifacts/ already" in services.data(Device.AUTO).found
+    monkeypatch.setenv("GRADMILL_FASHION_MNIST_DIR", str(tmp_path))
+    finding = Doctor().checks["data"]
+    assert (finding["status"], finding["exit_code"]) == ("problem", 4)
+    assert str(tmp_path) in finding["found"]
+
+
+def test_a_check_that_fails_is_reported_and_the_others_go_on(prediction: list[str]) -> None:
+    doctor = Doctor(command=prediction, GRADMILL_CUDA_GRAPHS="perhaps")
+    assert doctor.problems == {"artifacts": 1}
+    assert "this check itself failed: ValidationError: cuda_graphs: " in doctor.checks["artifacts"]["found"]
+    assert {each["status"] for name, each in doctor.checks.items() if name != "artifacts"} <= {"ok", "note"}
+
+
+def test_a_limit_that_the_kernel_enforces_is_reported(prediction: list[str]) -> None:
+    root = next((each for each in (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")) if each.is_dir()), None)
+    if root is None:
+        pytest.skip("no control groups here")
+    group = root / f"gradmill-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    limit = next((each for name in ("memory.max", "memory.limit_in_bytes") if (each := group / name).exists()), None)
+    try:
+        if limit is None:
+            pytest.skip("the memory controller is not handed down here")
+        limit.write_text(f"{2 * 2**30}")
+        inside = ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh", *prediction]
+        doctor = Doctor(command=inside)
+        assert doctor.checks["memory"]["facts"]["limit"] == int(limit.read_text()) == 2 * 2**30
+    finally:
+        group.rmdir()
+
+
+def test_the_model_that_tries_a_provider_is_a_valid_relu() -> None:
+    model = onnx.load_from_string(onnx_session.PROBE)
+    onnx.checker.check_model(model, full_check=True)
+    given = np.array([-2.0], np.float32)
+    (expected,) = ReferenceEvaluator(model).run(None, {"x": given})
+    (found,) = onnx_session.open_session(onnx_session.PROBE, Device.CPU).run(None, {"x": given})
+    assert expected == found == 0

@@ -14,3 +14,4 @@ class Settings(BaseSettings):
     artifacts: Path = Field(Path("artifacts"), description="where everything that runs produce is kept")
     cuda_graphs: bool = Field(True, description="on a GPU, capture steps and batches once and replay them")
     fashion_mnist_dir: Path | None = Field(None, description="a folder with the four Fashion-MNIST IDX files")
+    mirror: str | None = Field(None, description="fsspec URL of a folder; each retrain copies the champion there")

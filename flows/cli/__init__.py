@@ -8,6 +8,7 @@ from flows import interrupt
 from flows.cli import operate, runs, store
 from flows.cli.bench import bench
 from flows.cli.faults import CommandLineFault, as_gradmill_error, report_fault
+from flows.cli.mirror import mirror
 from tasks.errors import UsageError
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ for command in (
     store.rollback,
     store.prune,
     store.verify,
+    mirror,
     operate.up,
     operate.trigger,
 ):

@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import multiprocessing
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,7 @@ from tasks import artifact_paths
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.model_store import mirroring, pointer, publishing, reading, verification
 from tasks.parameters import RetrainParameters
-from test_cli import assert_clear, gradmill
-from test_kills import run_silently
+from test_cli import GRADMILL, assert_clear, gradmill
 from test_model_store import age_demotions, damage
 
 NAME = "linear-regression"
@@ -45,37 +43,40 @@ class Quiet(WSGIRequestHandler):
 
 
 class S3:
-    """moto's S3 behind a gate, which can stop a client at its nth PUT, before or after the object is stored."""
+    """moto's S3 behind a gate, which can hold back the PUT of one key until its client is dead."""
 
     def __init__(self) -> None:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self.puts: list[str] = []
-        self.stop_at, self.stored = 0, False
-        self.stopped, self.let_go = threading.Event(), threading.Event()
+        self._held, self.stopped, self._released = "", threading.Event(), threading.Event()
         self._server = make_server("127.0.0.1", 0, self._gate, threaded=True, request_handler=Quiet)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 
     def _gate(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        if environ["REQUEST_METHOD"] != "PUT":
-            return self._moto(environ, start_response)
-        self.puts.append(environ["PATH_INFO"])
-        held = len(self.puts) == self.stop_at
-        answer = None if held and not self.stored else self._moto(environ, start_response)
-        if held:
-            self.stopped.set()
-            self.let_go.wait(60)
-        return answer or [b""]  # whoever waited for the first answer is dead
+        if environ["REQUEST_METHOD"] == "PUT":
+            self.puts.append(environ["PATH_INFO"])
+            if self._held and environ["PATH_INFO"].endswith(self._held):
+                self.stopped.set()
+                self._released.wait(60)
+                start_response("503 Slow Down", [])
+                return []
+        return self._moto(environ, start_response)
 
-    def arm(self, stop_at: int, stored: bool) -> None:
-        self.puts.clear()
+    def stop_at(self, key: str) -> None:
+        """Hold back what is put under a key that ends so."""
         self.stopped.clear()
-        self.let_go.clear()
-        self.stop_at, self.stored = stop_at, stored
+        self._released.clear()
+        self._held = key
+
+    def go_on(self) -> None:
+        """Answer whoever is held back, and hold nothing more."""
+        self._held = ""
+        self._released.set()
 
     def close(self) -> None:
-        self.let_go.set()
+        self.go_on()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -85,6 +86,8 @@ class S3:
 def s3_server() -> Iterator[S3]:
     server = S3()
     yield server
+    client().close()
+    client.cache_clear()
     server.close()
 
 
@@ -95,8 +98,9 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-a-secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.address)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     client().create_bucket(Bucket=BUCKET)
-    s3_server.arm(0, False)
+    s3_server.puts.clear()
     yield s3_server
     for key in keys():
         client().delete_object(Bucket=BUCKET, Key=key)
@@ -112,6 +116,7 @@ def two_versions(candidates: list[Candidate]) -> None:
 # A consumer with nothing of ours: boto3, hashlib, onnxruntime
 
 
+@cache
 def client() -> Any:
     return boto3.client("s3")
 
@@ -120,18 +125,14 @@ def keys() -> set[str]:
     return {each["Key"] for each in client().list_objects_v2(Bucket=BUCKET).get("Contents", [])}
 
 
-def from_s3(path: str) -> bytes | None:
+def from_s3(path: str, folder: str = "models") -> bytes | None:
     try:
-        content: bytes = client().get_object(Bucket=BUCKET, Key=f"models/{NAME}/{path}")["Body"].read()
+        content: bytes = client().get_object(Bucket=BUCKET, Key=f"{folder}/{NAME}/{path}")["Body"].read()
     except ClientError as error:
         if error.response["Error"]["Code"] == "NoSuchKey":
             return None
         raise
     return content
-
-
-def put(path: str, content: bytes) -> None:
-    client().put_object(Bucket=BUCKET, Key=f"models/{NAME}/{path}", Body=content)
 
 
 def consume(read: Callable[[str], bytes | None]) -> int | None:
@@ -190,19 +191,22 @@ def test_promotion_and_rollback_reach_the_mirror_and_older_versions_stay(s3: S3,
     assert consume(from_s3) == 2
 
 
-def test_what_is_damaged_or_missing_there_is_repaired_whichever_file_it_is(s3: S3, two_versions: None) -> None:
+@pytest.mark.parametrize("left", [None, b"", b"half"], ids=["deleted", "empty", "changed"])
+def test_what_is_damaged_or_missing_there_is_repaired_whichever_file_it_is(
+    s3: S3, two_versions: None, left: bytes | None
+) -> None:
+    """Every other file at once, then the others: manifest or list of checksums must tell whose version it is."""
     mirroring.mirror(NAME, URL)
-    for number, path in enumerate(path.format(2) for path in CONTENTS):
-        good = from_s3(path)
-        assert good is not None
-        if number % 2:
-            put(path, good[:-1])
-        else:
+    paths = [path.format(2) for path in CONTENTS]
+    for broken in (paths[::2], paths[1::2]):
+        for path in broken:
             client().delete_object(Bucket=BUCKET, Key=f"models/{NAME}/{path}")
+            if left is not None:
+                client().put_object(Bucket=BUCKET, Key=f"models/{NAME}/{path}", Body=left)
         repaired = mirroring.mirror(NAME, URL)
-        assert repaired.written == (path,)
-        assert repaired.outcome == ("copied" if path == "champion.json" else "repaired")
-        assert from_s3(path) == good
+        assert list(repaired.written) == broken
+        assert repaired.outcome == ("copied" if "champion.json" in broken else "repaired")
+        assert consume(from_s3) == 2
 
 
 @pytest.mark.parametrize("found", [("SHA256SUMS", "manifest.json", "model.onnx"), ("model.onnx",)])
@@ -213,7 +217,7 @@ def test_another_version_with_the_same_number_is_refused_and_left_alone(
     candidates[1].publish()
     theirs = {f"1/{name}": (artifact_paths.version(NAME, 1) / name).read_bytes() for name in found}
     for path, content in theirs.items():
-        put(path, content)
+        client().put_object(Bucket=BUCKET, Key=f"models/{NAME}/{path}", Body=content)
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(tmp_path / "another"))
     candidates[0].publish()
     s3.puts.clear()
@@ -259,45 +263,29 @@ def test_a_champion_whose_folder_is_gone_for_good_is_exit_4(s3: S3, two_versions
 # Kills
 
 
-def mirror_silently(environment: dict[str, str]) -> None:
-    """The body of a forked victim, whose fork server may have been started by another test."""
-    os.environ.update(environment)
-    run_silently(["mirror", NAME, URL])
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("stored", [False, True], ids=["before it is stored", "after"])
-def test_a_kill_at_any_file_leaves_the_old_champion_or_the_new_and_the_next_call_completes(
-    s3: S3, two_versions: None, stored: bool
-) -> None:
-    """SIGKILL while the server holds the nth PUT; the champion before is version 1."""
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["flows.cli", "fsspec", "s3fs"])
-    paths = [path.format(2) for path in CONTENTS]
+def test_a_kill_leaves_the_old_champion_or_the_new_and_the_next_call_completes(s3: S3, two_versions: None) -> None:
+    """SIGKILL while the server holds a PUT back: at the first file, the model, the pointer, and what follows it."""
+    places = {path: f"killed-at-{path.replace('/', '-')}" for path in ("2/SHA256SUMS", "2/model.onnx", *CONTENTS[-2:])}
     pointer.rollback(NAME)
-    mirroring.mirror(NAME, URL)
+    for folder in places.values():
+        mirroring.mirror(NAME, f"s3://{BUCKET}/{folder}")
     pointer.promote(NAME, 2)
-    for number, path in enumerate(paths, 1):
-        s3.arm(number, stored)
-        victim = forks.Process(target=mirror_silently, args=(dict(os.environ),))
-        victim.start()
-        assert s3.stopped.wait(60), "the victim reached the file"
+    for path, folder in places.items():
+        s3.stop_at(f"/{folder}/{NAME}/{path}")
+        victim = subprocess.Popen([GRADMILL, "mirror", NAME, f"s3://{BUCKET}/{folder}"])
+        assert s3.stopped.wait(60), "the victim has reached the file"
         victim.kill()
-        victim.join()
-        s3.let_go.set()
-        assert victim.exitcode == -9
-        assert s3.puts[-1].endswith(f"/{NAME}/{path}")
-        pointer_is_there = number > len(paths) - 1 or (stored and path == "champion.json")
-        assert consume(from_s3) == (2 if pointer_is_there else 1)
-        s3.arm(0, stored)
-        assert mirroring.mirror(NAME, URL).version == 2
-        assert consume(from_s3) == 2
-        for key in keys():  # once more from the beginning: version 2 is not there, version 1 is the champion
-            if f"/{NAME}/2/" in key:
-                client().delete_object(Bucket=BUCKET, Key=key)
-        pointer.promote(NAME, 1)
-        mirroring.mirror(NAME, URL)
-        pointer.promote(NAME, 2)
+        assert victim.wait() == -9
+        s3.go_on()
+        read = partial(from_s3, folder=folder)
+        assert consume(read) == (2 if path == "config.pbtxt" else 1)
+        done = mirroring.mirror(NAME, f"s3://{BUCKET}/{folder}")
+        first = [each.format(2) for each in CONTENTS].index(path)
+        assert list(done.written) == [each.format(2) for each in CONTENTS[first:]], (
+            "what was copied is not copied again"
+        )
+        assert consume(read) == 2
 
 
 # Shares
@@ -432,4 +420,3 @@ def test_a_retrain_checks_its_mirror_before_any_work(artifacts: Path, monkeypatc
     monkeypatch.setenv("GRADMILL_MIRROR", "ftp://host/folder")
     assert_clear(gradmill("retrain", NAME), 2)
     assert not (artifacts / "runs").exists()
-    assert "GRADMILL_MIRROR" in os.environ

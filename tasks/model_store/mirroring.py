@@ -112,11 +112,12 @@ def _refuse_another_version(folder: remote.Folder, name: str, champion: Champion
 
     Both come first in the order of copying, and one of them is enough to repair the other.
     """
-    ours, manifest, model = (f"{champion.version}/{filename}" for filename in (CHECKSUMS, MANIFEST, ONNX))
-    if any(_holds(folder, f"{name}/{path}", champion.pieces[path]) for path in (ours, manifest)):
+    sums, manifest, model = (f"{champion.version}/{filename}" for filename in (CHECKSUMS, MANIFEST, ONNX))
+    if any(_holds(folder, f"{name}/{path}", champion.pieces[path]) for path in (sums, manifest)):
         return
-    for path in (ours, manifest, model):
-        if folder.read(f"{name}/{path}") is not None:
+    for path in (sums, manifest, model):
+        content = folder.read(f"{name}/{path}")
+        if content is not None and _sha256(content) != champion.pieces[path].sha256:
             raise DataError(
                 f"{folder.url}/{name}/{path} is not of {name} version {champion.version} as it is here",
                 "no other model under the same name and number; nothing there was changed",

@@ -53,5 +53,5 @@ $(VENV)/.train: $(VENV)/.python pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.train
-	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),test,consumers,attestation,dask]"
+	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),test,consumers,attestation,dask,remote]"
 	@touch $@

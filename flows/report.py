@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.records import GateVerdict, Prediction
+from tasks.records import GateVerdict, MirroredModel, Prediction
 from tasks.run_folder import RunFolder
 
 
@@ -31,6 +31,7 @@ class RetrainReport(BaseModel):
     metrics: dict[str, Any]
     gates: list[GateVerdict]
     prediction: PredictionSummary | None
+    mirror: MirroredModel | None
     device: str
     provider: str | None
     seconds: dict[str, float]
@@ -54,6 +55,7 @@ def report(run: RunFolder) -> RetrainReport:
         metrics=stages["evaluate"]["metrics"],
         gates=[GateVerdict.model_validate(gate) for stage in stages.values() for gate in stage.get("gates", [])],
         prediction=prediction and PredictionSummary(path=str(prediction.path), rows=prediction.rows),
+        mirror=stages.get("mirror"),
         device=stages["train"]["device"],
         provider=prediction and prediction.provider,
         seconds=noted["seconds"],

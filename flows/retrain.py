@@ -8,6 +8,8 @@ from tasks import devices, onnx_session
 from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.export import export
+from tasks.mirror import mirror
+from tasks.model_store import mirroring
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.predict import predict
 from tasks.preprocess import preprocess
@@ -21,6 +23,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     """Train a candidate, let the gates judge it, publish it as ONNX and label the test split with the champion."""
     devices.require(parameters.training.device)
     onnx_session.introduce(parameters.training.device)
+    destination = mirroring.destination()
     parameters = run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json"))
     with story.told(run):
@@ -30,6 +33,8 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
         evaluated = evaluate(run, prepared, trained, parameters.gates, parameters.training.loss)
         exported = export(run, prepared, trained, parameters.training, parameters.gates)
         publish(run, parameters, prepared, trained, evaluated, exported)
+        if destination:
+            mirror(run, parameters.name, destination)
         if parameters.predict:
             predict(run, PredictParameters(name=parameters.name, device=parameters.training.device))
     return report(run)

@@ -68,6 +68,11 @@ def model_lock(name: str) -> Path:
     return model(name) / ".lock"
 
 
+def mirror_lock(name: str) -> Path:
+    """Held while the champion is copied elsewhere."""
+    return model(name) / ".mirror.lock"
+
+
 def history(name: str) -> Path:
     """What the pointer cannot tell: when versions were demoted, and the highest number ever given."""
     return model(name) / ".history.json"

@@ -54,8 +54,12 @@ def write_bytes(path: Path, content: bytes) -> FileRef:
 
 def write_json(path: Path, document: Any) -> FileRef:
     """Write ``document`` as indented JSON (NaN is an error, not a token that other parsers reject)."""
-    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-    return write_bytes(path, text.encode())
+    return write_bytes(path, as_json(document))
+
+
+def as_json(document: Any) -> bytes:
+    """What ``write_json`` writes."""
+    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
 
 
 def sync(path: Path) -> None:

@@ -125,6 +125,19 @@ class PublishedModel(Record):
     gates: tuple[GateVerdict, ...] = ()
 
 
+class MirroredModel(Record):
+    """Which version consumers on other hosts now find at ``url``, and which files had to be written for that.
+
+    ``repaired``: the pointer there was right already, but other files were damaged or missing.
+    """
+
+    outcome: Literal["copied", "repaired", "unchanged"]
+    name: str
+    version: int
+    url: str
+    written: tuple[str, ...]
+
+
 class Drift(Record):
     """The population stability index of what was watched of a model's answers, and what it means."""
 

@@ -15,3 +15,4 @@ class Settings(BaseSettings):
     cuda_graphs: bool = Field(True, description="on a GPU, capture steps and batches once and replay them")
     fashion_mnist_dir: Path | None = Field(None, description="a folder with the four Fashion-MNIST IDX files")
     notify: str | None = Field(None, description="the Prefect block that failures go to, such as slack-webhook/duty")
+    mirror: str | None = Field(None, description="fsspec URL of a folder; each retrain copies the champion there")

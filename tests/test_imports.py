@@ -9,7 +9,7 @@ import pytest
 
 from conftest import REPOSITORY
 
-STAGES = {"download", "preprocess", "train", "evaluate", "export", "publish", "predict"}
+STAGES = {"download", "preprocess", "train", "evaluate", "export", "publish", "mirror", "predict"}
 MODULES = [
     path.relative_to(REPOSITORY) for folder in ("flows", "tasks") for path in (REPOSITORY / folder).rglob("*.py")
 ]
@@ -60,7 +60,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_the_command_line_starts_without_torch_and_prefect() -> None:
-    assert not {"torch", "prefect", "onnxruntime", "pyarrow"} & modules_after("from flows import cli")
+    assert not {"torch", "prefect", "onnxruntime", "pyarrow", "fsspec"} & modules_after("from flows import cli")
 
 
 def test_batch_prediction_imports_no_torch() -> None:

@@ -9,6 +9,7 @@ from flows.cli import operate, runs, store
 from flows.cli.bench import bench
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, report_fault
+from flows.cli.mirror import mirror
 from tasks.errors import UsageError
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ for command in (
     store.maintain,
     doctor,
     operate.register,
+    mirror,
     operate.up,
     operate.trigger,
     operate.status,

@@ -11,7 +11,7 @@ from rich.markup import escape
 from flows.cli.faults import validated
 from flows.cli.options import Artifacts, Debug, DeviceOption, Json, Name, Verbose, print_json, require, use
 from tasks.errors import GateFailed
-from tasks.model_store import attestation, reading
+from tasks.model_store import attestation, mirroring, reading
 from tasks.parameters import (
     Device,
     Implementation,
@@ -67,6 +67,7 @@ def retrain(
     require(parameters.training.device)
     if sign_key is not None:
         attestation.require(sign_key)
+    mirroring.destination()
     from flows import display
 
     with display.compact(verbose):
@@ -108,6 +109,8 @@ def _summarise(result: Any) -> None:
         (result.outcome, f"{result.name} version {result.version}"),
         ("model", result.model_path),
     ]
+    if result.mirror:
+        rows.append(("mirrored", f"{result.mirror.url} ({result.mirror.outcome})"))
     if result.prediction:
         rows.append(("predictions", f"{result.prediction.path} ({result.prediction.rows} rows, {result.provider})"))
     rows.append(("evidence", result.run))

@@ -4,6 +4,8 @@ Triton reads the folder as it stands: versions are plain numbers, and ``version_
 The first dimension is part of the shapes (``max_batch_size: 0``), as in the ONNX file.
 """
 
+from typing import Any
+
 from tasks import artifact_paths, atomic
 from tasks.artifact_paths import METADATA
 from tasks.model_store import reading
@@ -16,7 +18,12 @@ def config(name: str) -> str:
     pointer = reading.champion(name)
     if pointer is None:
         raise ValueError(f"{name} has no champion")
-    metadata = reading.read_json(artifact_paths.version(name, pointer["version"]) / METADATA)
+    number = pointer["version"]
+    return describe(name, number, reading.read_json(artifact_paths.version(name, number) / METADATA))
+
+
+def describe(name: str, number: int, metadata: dict[str, Any]) -> str:
+    """The text of ``config.pbtxt`` that serves one version, from its ``metadata.json``."""
     lines = [f'name: "{name}"', 'platform: "onnxruntime_onnx"', "max_batch_size: 0"]
     for kind in ("input", "output"):
         for tensor in metadata[f"{kind}s"]:
@@ -24,7 +31,7 @@ def config(name: str) -> str:
             lines.append(
                 f'{kind} {{ name: "{tensor["name"]}" data_type: {TYPES[tensor["datatype"]]} dims: [ {dims} ] }}'
             )
-    lines.append(f"version_policy {{ specific {{ versions: [ {pointer['version']} ] }} }}")
+    lines.append(f"version_policy {{ specific {{ versions: [ {number} ] }} }}")
     return "\n".join(lines) + "\n"
 
 

@@ -15,7 +15,8 @@ def verify(name: str, number: int) -> list[str]:
         DataError: something is not as it was published; the message names the file.
     """
     verify_version(name, number)
-    _verify_pointer(name)
+    verify_pointer(name, reading.champion(name))
+    _verify_config(name)
     _verify_by_running(name, number)
     return ["checksums", "manifest", "champion pointer", "config.pbtxt", "signature", "stored sample"]
 
@@ -62,9 +63,13 @@ def _broken(name: str, number: int, found: str) -> DataError:
     )
 
 
-def _verify_pointer(name: str) -> None:
+def verify_pointer(name: str, pointer: dict[str, Any] | None) -> None:
+    """Check that a pointer, as it was read, fits the version that it names.
+
+    Raises:
+        DataError: there is none, it lacks something, or it does not fit.
+    """
     path = artifact_paths.champion(name)
-    pointer = reading.champion(name)
     if pointer is None:
         raise DataError(f"{path} is missing", "a pointer to a version", f"gradmill promote {name} VERSION")
     action = f"gradmill promote {name} VERSION"
@@ -79,9 +84,13 @@ def _verify_pointer(name: str) -> None:
             raise DataError(f"{path} does not fit {folder / filename}", f"SHA-256 {digest}", action)
     if not isinstance(held, list) or not (previous is None or isinstance(previous, int)):
         raise DataError(f"{path} has previous {previous!r} and held {held!r}", "a number and a list", action)
+
+
+def _verify_config(name: str) -> None:
     config = artifact_paths.triton_config(name)
     if not config.is_file() or config.read_text() != triton.config(name):
-        raise DataError(f"{config} is not the champion's", triton.config(name).splitlines()[-1], action)
+        expected = triton.config(name).splitlines()[-1]
+        raise DataError(f"{config} is not the champion's", expected, f"gradmill promote {name} VERSION")
 
 
 def _verify_by_running(name: str, number: int) -> None:

@@ -1,0 +1,19 @@
+"""After publication, where ``GRADMILL_MIRROR`` is set: the champion goes to where consumers on other hosts read it."""
+
+from tasks.model_store import mirroring
+from tasks.records import MirroredModel
+from tasks.run_folder import RunFolder
+from tasks.stage import stage
+
+
+@stage()
+def mirror(run: RunFolder, name: str, url: str) -> MirroredModel:
+    """Copy the champion to ``url``, whether this run published it or not: so a copy that failed is caught up.
+
+    Raises:
+        DataError: the champion is damaged here, or another version has its number there.
+        EnvironmentProblem: the remote store does not answer, or refuses (after the tries of its own library).
+    """
+    mirrored = mirroring.mirror(name, url)
+    print(f"{name} version {mirrored.version}: {mirrored.outcome}, {len(mirrored.written)} files written to {url}")
+    return mirrored

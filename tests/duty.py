@@ -93,6 +93,11 @@ class Duty:
                 continue
         return found
 
+    def process_of(self, run: str) -> int:
+        """The process that a run is executed in."""
+        (pid,) = [pid for pid in self.family() if psutil.Process(pid).environ().get("PREFECT__FLOW_RUN_ID", "") == run]
+        return pid
+
     def processes_of(self, words: str) -> list[int]:
         """The processes of the family whose command has these words in it."""
         return [pid for pid, command in self.family().items() if words in " ".join(command)]

@@ -57,8 +57,8 @@ def free() -> bool:
 
 def test_a_dead_job_does_not_keep_the_gpu() -> None:
     spawn = multiprocessing.get_context("spawn")
-    held = spawn.Event()
-    other = spawn.Process(target=hold, args=(gpu.lock_file(), held, spawn.Event()))
+    held, release = spawn.Event(), spawn.Event()
+    other = spawn.Process(target=hold, args=(gpu.lock_file(), held, release))
     other.start()
     assert held.wait(30)
     other.kill()

@@ -24,7 +24,7 @@ from test_cli import assert_clear
 pytestmark = pytest.mark.slow
 NAME = "linear-regression"
 DEPLOYMENTS = {"softmax-nightly", "linear-weekly", "predict-daily", "maintenance-weekly"}
-LONG = {"model": NAME, "num_epochs": 1500, "schedule": "cosine"}  # trains for some ten seconds
+LONG = {"model": NAME, "num_epochs": 300, "schedule": "cosine"}  # trains for seconds
 
 
 def started(run: dict[str, Any]) -> datetime:
@@ -139,15 +139,14 @@ def test_a_refusal_is_notified_with_its_reason_and_status_shows_it(duty: Duty, m
     assert (weekly["last_run"], weekly["state"], weekly["verdict"]) == (run["name"], "Failed", "refused")
     assert weekly["message"] == run["state"]["message"]
     assert datetime.fromisoformat(weekly["next_start"]) > datetime.now(UTC)
-    assert status["models"] == [], status["models"]
-    (model,) = status["models"]
-    pointer = json.loads((duty.artifacts / "models" / NAME / "champion.json").read_text())
-    assert (model["name"], model["version"]) == (NAME, pointer["version"])
+    pointers = (duty.artifacts / "models").glob("*/champion.json")
+    live = {pointer.parent.name: json.loads(pointer.read_text())["version"] for pointer in pointers}
+    assert {model["name"]: model["version"] for model in status["models"]} == live
     assert [worker["status"] for worker in status["workers"]].count("ONLINE") == 1
     assert status["stuck"] == []
     page = duty.gradmill("status").stdout
-    for words in ("hopeless", "refused", "linear-weekly", "online"):
-        assert words in page or words == "hopeless"
+    for words in ("refused", "linear-weekly", "test_loss", "online"):
+        assert words in page
 
 
 def test_drift_retrains_once_its_automation_is_switched_on(duty: Duty, tmp_path: Path) -> None:
@@ -176,14 +175,15 @@ def training(duty: Duty, seed: int) -> tuple[str, int]:
     """A run that has come to its training, and the process that trains."""
     run = duty.trigger("linear-weekly", training={**LONG, "seed": seed})
     eventually(lambda: "preprocess" in stages(duty, run), 60, "the run trains")
-    (process,) = duty.processes_of("prefect.engine")
-    return run, process
+    return run, duty.process_of(run)
 
 
 def test_a_killed_run_is_crashed_at_once_and_its_retry_redoes_no_finished_stage(duty: Duty) -> None:
     run, process = training(duty, 1)
     os.kill(process, signal.SIGKILL)
     eventually(lambda: duty.state_of(run) == "CRASHED", 10, "the worker notices")
+    second = "infrastructure exited"  # the worker reports what its runner has reported, once more
+    eventually(lambda: any(second in line["message"] for line in duty.logs(run)), 30, "the worker has done with it")
     retry = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
     duty.post(f"/flow_runs/{run}/set_state", retry)
     assert duty.ended(run, 90)["state_type"] == "COMPLETED"

@@ -156,7 +156,8 @@ def test_a_retrain_tells_of_its_predictions_too_with_their_labels(pipeline: Pipe
     summary = artifact(pipeline.server, f"{report.name}-predictions")["data"]
     shares = dict(re.findall(r"^\| ([a-z /-]+) \| ([0-9.]+)% \| [0-9.]+% \|$", summary, re.MULTILINE))
     assert report.prediction is not None
-    labels = pq.read_table(report.prediction.path, columns=["label"])["label"].to_pylist()
+    parts = sorted(Path(report.prediction.path).glob("part-*"))
+    labels = pq.read_table(parts, columns=["label"])["label"].to_pylist()
     found = {name: 100 * labels.count(name) / len(labels) for name in set(labels)}
     assert {name: float(share) for name, share in shares.items()} == pytest.approx(found, abs=0.051)
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -99,6 +100,7 @@ def conditions(packages: tuple[str, ...], **more: Any) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_model(),
         "cores": cores.available(),
+        "load": round(os.getloadavg()[0], 1),  # of the last minute: well above 1, others were at work too
         "python": platform.python_version(),
         "packages": versions,
         **more,

@@ -5,7 +5,6 @@ from typing import Any
 
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
-from traitlets import Type
 from traitlets.config import Config
 
 SVG = "image/svg+xml"
@@ -21,8 +20,6 @@ class Page(CapturingDisplayPublisher):
 class Shell(InteractiveShell):
     """A kernel's shell: pictures are inline, there is no window whose event loop it would run."""
 
-    display_pub_class = Type(Page)
-
     def enable_gui(self, gui: str | None = None) -> None:
         """Nothing to enable."""
 
@@ -36,9 +33,9 @@ def run_cell(cell: str, names: dict[str, Any]) -> tuple[float, list[str]]:
     shell = Shell.instance(config=Config({"HistoryManager": {"enabled": False}}))
     shell.run_cell("%matplotlib inline").raise_error()
     shell.push(names)
-    shell.display_pub.outputs.clear()
+    page = shell.display_pub = Page()
     started = time.perf_counter()
     result = shell.run_cell(cell)
     elapsed = time.perf_counter() - started
     result.raise_error()
-    return elapsed, [output["data"][SVG] for output in shell.display_pub.outputs if SVG in output["data"]]
+    return elapsed, [output["data"][SVG] for output in page.outputs if SVG in output["data"]]

@@ -39,6 +39,9 @@ def test_fast_sides_are_measured_around_every_slow_one() -> None:
     assert order == ["fast", "fast", "x", "fast", "fast", "y", "fast", "fast"]
     assert found["fast"].best == 1
     assert found["x"].figures == [3]
+    assert found["fast"].figures == [1, 2, 4, 5, 7, 8]
+    assert measure.around(found["fast"], 0, repeats=2) == 3, "x is third: 1, 2 before it and 4, 5 after it"
+    assert measure.around(found["fast"], 1, repeats=2) == 6, "y is sixth"
 
 
 def test_a_report_says_plainly_what_was_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

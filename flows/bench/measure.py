@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -71,6 +72,14 @@ def between(
         if peer is not None:
             figures[peer].append(slow[peer]())
     return {name: Side(name=name, unit=unit, figures=each, best=min(each)) for name, each in figures.items()}
+
+
+def around(fast: Side, position: int, repeats: int) -> float:
+    """What a fast side of ``between`` took just before and just after the slow side at ``position``, the median.
+
+    A slow side runs once, through whatever else the machine does; the best of many rounds elsewhere would flatter.
+    """
+    return statistics.median(fast.figures[position * repeats : (position + 2) * repeats])
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -1,6 +1,7 @@
 """What a benchmark reports is what it measured."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,9 @@ def test_fast_sides_are_measured_around_every_slow_one() -> None:
     assert order == ["fast", "fast", "x", "fast", "fast", "y", "fast", "fast"]
     assert found["fast"].best == 1
     assert found["x"].figures == [3]
+    assert found["fast"].figures == [1, 2, 4, 5, 7, 8]
+    assert measure.around(found["fast"], 0, repeats=2) == 3, "x is third: 1, 2 before it and 4, 5 after it"
+    assert measure.around(found["fast"], 1, repeats=2) == 6, "y is sixth"
 
 
 def test_a_report_says_plainly_what_was_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,3 +54,31 @@ def test_a_report_says_plainly_what_was_missed(tmp_path: Path, capsys: pytest.Ca
     document = json.loads((tmp_path / "bench.json").read_text())
     assert document["conditions"]["packages"]["numpy"]
     assert document["conditions"]["cores"] >= 1
+
+
+def test_a_notebook_cell_renders_every_picture_that_it_displays() -> None:
+    """As the book's Animator does: a figure displayed, then cleared, then displayed anew; the cell's end shows it."""
+    pytest.importorskip("IPython", reason="only the benchmark's peers need a notebook: make bench installs it")
+    from flows.bench import notebook
+
+    cell = """
+from IPython import display
+from matplotlib import pyplot
+from matplotlib_inline import backend_inline
+backend_inline.set_matplotlib_formats("svg")
+figure, axes = pyplot.subplots()
+for epoch in range(3):
+    axes.set_title(f"{word} {epoch}")
+    display.display(figure)
+    display.clear_output(wait=True)
+"""
+    _, pictures = notebook.run_cell(cell, {"word": "epoch"})
+    assert [re.findall(r"epoch \d", picture) for picture in pictures] == [
+        ["epoch 0"],
+        ["epoch 1"],
+        ["epoch 2"],
+        ["epoch 2"],
+    ]
+    assert all(picture.rstrip().endswith("</svg>") for picture in pictures)
+    with pytest.raises(ZeroDivisionError):
+        notebook.run_cell("1 / 0", {})

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -182,8 +183,7 @@ def test_a_killed_run_is_crashed_at_once_and_its_retry_redoes_no_finished_stage(
     run, process = training(duty, 1)
     os.kill(process, signal.SIGKILL)
     eventually(lambda: duty.state_of(run) == "CRASHED", 10, "the worker notices")
-    second = "infrastructure exited"  # the worker reports what its runner has reported, once more
-    eventually(lambda: any(second in line["message"] for line in duty.logs(run)), 30, "the worker has done with it")
+    time.sleep(10)  # the worker tells of the crash a second time, seconds later; a retry in between would be lost
     retry = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
     duty.post(f"/flow_runs/{run}/set_state", retry)
     assert duty.ended(run, 90)["state_type"] == "COMPLETED"
@@ -197,7 +197,7 @@ def test_a_server_that_stands_still_for_20_seconds_does_no_harm(duty: Duty) -> N
     server = duty.processes_of("prefect server start")
     for process in server:
         os.kill(process, signal.SIGSTOP)
-    threading.Event().wait(20)
+    time.sleep(20)
     for process in server:
         os.kill(process, signal.SIGCONT)
     assert duty.ended(run, 90)["state_type"] in {"COMPLETED", "FAILED", "CRASHED"}

@@ -2,7 +2,9 @@
 
 import importlib.metadata
 import json
+import os
 import platform
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -72,6 +74,14 @@ def between(
     return {name: Side(name=name, unit=unit, figures=each, best=min(each)) for name, each in figures.items()}
 
 
+def around(fast: Side, position: int, repeats: int) -> float:
+    """What a fast side of ``between`` took just before and just after the slow side at ``position``, the median.
+
+    A slow side runs once, through whatever else the machine does; the best of many rounds elsewhere would flatter.
+    """
+    return statistics.median(fast.figures[position * repeats : (position + 2) * repeats])
+
+
 def seconds(work: Callable[[], object]) -> float:
     """How long ``work`` takes."""
     started = time.perf_counter()
@@ -99,6 +109,7 @@ def conditions(packages: tuple[str, ...], **more: Any) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_model(),
         "cores": cores.available(),
+        "load": round(os.getloadavg()[0], 1),  # of the last minute: well above 1, others were at work too
         "python": platform.python_version(),
         "packages": versions,
         **more,

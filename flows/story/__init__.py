@@ -32,16 +32,19 @@ def told(run: RunFolder) -> Iterator[None]:
             with _never_in_the_way():
                 _tell(report(run), run)
         if "predict" in stages:
-            told_of_prediction(Prediction.model_validate(stages["predict"]))
+            with _never_in_the_way():
+                _show_prediction(Prediction.model_validate(stages["predict"]))
 
 
 def told_of_prediction(result: Prediction) -> None:
     """Tell what a batch prediction came to."""
     with _never_in_the_way():
-        create_markdown_artifact(
-            pages.prediction(result), key=f"{result.name}-predictions", description="batch prediction"
-        )
+        _show_prediction(result)
         _tag(f"model:{result.name}", f"drift:{result.drift.verdict}")
+
+
+def _show_prediction(result: Prediction) -> None:
+    create_markdown_artifact(pages.prediction(result), key=f"{result.name}-predictions", description="batch prediction")
 
 
 @contextmanager

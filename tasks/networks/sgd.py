@@ -37,4 +37,6 @@ class SGD:
 
 def decaying(params: list[Tensor], weight_decay: float) -> list[dict[str, Any]]:
     """Groups for an optimizer in which the weights decay, but not the bias, which comes last (as in the book)."""
+    if not weight_decay:
+        return [{"params": params}]
     return [{"params": params[:-1], "weight_decay": weight_decay}, {"params": params[-1:]}]

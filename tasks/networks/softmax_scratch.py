@@ -13,8 +13,8 @@ def shifted(o: Tensor) -> Tensor:
 
 def softmax(o: Tensor) -> Tensor:
     """Probabilities ``(n, classes)``, for any finite scores."""
-    exponentials = shifted(o).exp()
-    return exponentials / exponentials.sum(dim=1, keepdim=True)
+    exponentials = shifted(o).exp_()
+    return exponentials.div_(exponentials.sum(dim=1, keepdim=True))
 
 
 def cross_entropy(o: Tensor, y: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class SoftmaxRegressionScratch:
             X = dropout(X, self.dropout_probability)
         o = self(X)
         g = softmax(o)
-        g.scatter_add_(1, y.unsqueeze(1), g.new_full((len(y), 1), -1))
+        g.scatter_(1, y.unsqueeze(1), -1, reduce="add")
         g /= len(y)
         self.W.grad = (g.T @ X.flatten(1)).T
         self.b.grad = g.sum(dim=0)

@@ -79,24 +79,30 @@ class Split:
 
     def minibatch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The examples at ``index``; ``index_select`` is an order of magnitude faster than ``X[index]`` here."""
-        X = self.X.index_select(0, index).to(torch.float32)
-        return (X if self.scale == 1.0 else X.mul_(self.scale)), self.y.index_select(0, index)
+        return self._inputs(self.X.index_select(0, index)), self.y.index_select(0, index)
+
+    def in_order(self, batch_size: int) -> Iterator[Tensor]:
+        """The inputs of all examples, minibatch by minibatch."""
+        return map(self._inputs, self.X.split(batch_size))
+
+    def _inputs(self, X: Tensor) -> Tensor:
+        if self.scale == 1.0:
+            return X.to(torch.float32)
+        return X.to(torch.float32, copy=True).mul_(self.scale)  # a copy, for X may be a part of the split itself
 
 
 @torch.no_grad()
-def outputs(net: Callable[[Tensor], Tensor], split: Split, batch_size: int = 2048) -> Tensor:
+def outputs(net: Callable[[Tensor], Tensor], split: Split, batch_size: int = 512) -> Tensor:
     """The outputs of ``net`` for a whole split, in its order; memory stays bounded by ``batch_size``."""
-    order = torch.arange(len(split), device=split.y.device)
-    return torch.cat([net(split.minibatch(index)[0]) for index in order.split(batch_size)])
+    return torch.cat([net(X) for X in split.in_order(batch_size)])
 
 
 def train_epoch(net: Network, optimizer: Optimizer, split: Split, order: Tensor, batch_size: int) -> Tensor:
     """Take one step per minibatch of ``order``; return the outputs that the steps saw, in that order."""
     seen = []
     for index in order.split(batch_size):
-        X, y = split.minibatch(index)
         optimizer.zero_grad()
-        seen.append(net.backward(X, y))
+        seen.append(net.backward(*split.minibatch(index)))  # no name keeps the minibatch: the next takes its memory
         optimizer.step()
     return torch.cat(seen)
 

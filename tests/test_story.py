@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -158,7 +159,9 @@ def test_a_retrain_tells_of_its_predictions_too_with_their_labels(pipeline: Pipe
     assert report.prediction is not None
     parts = sorted(Path(report.prediction.path).glob("part-*"))
     labels = pq.read_table(parts, columns=["label"])["label"].to_pylist()
-    found = {name: 100 * labels.count(name) / len(labels) for name in set(labels)}
+    assert report.model_path is not None
+    names = Path(report.model_path).with_name("labels.txt").read_text().splitlines()
+    found = {name: 100 * labels.count(index) / len(labels) for index, name in enumerate(names)}
     assert {name: float(share) for name, share in shares.items()} == pytest.approx(found, abs=0.051)
 
 
@@ -173,6 +176,29 @@ def test_promotion_and_rollback_are_events_where_there_is_a_server(
     assert gradmill("rollback", "linear-regression").returncode == 0
     assert event(server, "gradmill.model.promoted", "linear-regression")["payload"]["version"] == 2
     assert event(server, "gradmill.model.rolled-back", "linear-regression")["payload"]["version"] == 1
+
+
+def test_the_readme_s_service_loads_its_model_anew_on_each_promotion(
+    server: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (REPOSITORY / "README.md").read_text().partition("### Events")[2]
+    script = readme.partition("```python\n")[2].partition("```")[0]
+    assert len([line for line in script.splitlines() if line.strip()]) <= 12
+    for candidate in candidates[:2]:
+        candidate.publish()
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        lines = iter(service.stdout.readline, "")
+        heard = []
+        for turn in range(20):  # it hears only what happens once it listens
+            assert gradmill("promote", "linear-regression", str(1 + turn % 2)).returncode == 0
+            if select.select([service.stdout], [], [], 3)[0]:
+                heard.append(next(lines).split(":")[0])
+            if len(heard) == 2:
+                break
+        service.kill()
+    assert set(heard) == {"linear-regression version 1", "linear-regression version 2"}
 
 
 def test_all_deployments_register_with_their_schedules_and_valid_parameters(server: str) -> None:

@@ -62,6 +62,7 @@ def fashion_mnist(fashion_mnist_files: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def server(_prefect_home: None) -> Iterator[str]:
     """The address of a real Prefect server, for child processes."""
+    from flows.engine import send_what_is_queued
     from flows.temporary_server import TemporaryServer
     from prefect_api import own_database
 

@@ -36,7 +36,7 @@ HEARTBEAT_SECONDS = 30
 SILENT_SECONDS = 65  # two heartbeats missed
 START_SECONDS = 180.0
 SCHEDULER_SECONDS = 10.0
-HOME = Path(flows.__file__).parents[1]
+HOME = Path(os.environ.get("GRADMILL_HOME") or Path(flows.__file__).parents[1])  # where prefect.yaml is
 
 
 class Operation(NamedTuple):
@@ -63,8 +63,7 @@ def operation(port: int) -> Iterator[Operation]:
             children["server"] = _start_server(port)
         _await_server(api_url, children.get("server"))
         with temporary_settings({PREFECT_API_URL: api_url}):
-            _register()
-            _deploy(api_url)
+            register(api_url)
             children["worker"] = _start_worker(api_url)
             yield Operation(api_url, bool(configured), children)
     finally:
@@ -115,6 +114,16 @@ def _await_server(api_url: str, server: subprocess.Popen[bytes] | None) -> None:
         "an answer to /health",
         f"see {_log('server')}" if server else "start it, or unset PREFECT_API_URL",
     )
+
+
+def register(api_url: str) -> None:
+    """Tell the server of ``api_url``, which PREFECT_API_URL names too, all that it schedules and watches; idempotent.
+
+    Raises:
+        EnvironmentProblem: a deployment is not accepted.
+    """
+    _register()
+    _deploy(api_url)
 
 
 def _register() -> None:

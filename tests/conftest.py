@@ -9,6 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from candidate import Candidate
+    from container_engine import Engine
     from flows.report import RetrainReport
     from tasks.records import PreparedDataset
 
@@ -131,3 +132,19 @@ def candidates(tmp_path_factory: pytest.TempPathFactory) -> "list[Candidate]":
             run = RunFolder.open(f"candidate-{seed}", {})
             made.append(Candidate(run, plain(preprocess)(run, raw, Data(), 0), seed))
     return made
+
+
+@pytest.fixture(scope="session")
+def engine() -> "Iterator[Engine]":
+    """Podman, with the images in its storage that docker/ takes from a registry."""
+    import container_engine
+    import stand_ins
+
+    if missing := container_engine.what_is_missing():
+        pytest.skip(f"containers cannot be run: {missing}")
+    running = container_engine.Engine()
+    try:
+        stand_ins.make(running)
+        yield running
+    finally:
+        running.close()

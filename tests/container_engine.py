@@ -106,7 +106,7 @@ class Engine:
 
     def _check_health(self) -> None:
         # Podman leaves this to systemd timers, which CI lacks.
-        while not self._closing.wait(2):
+        while not self._closing.wait(3):
             with contextlib.suppress(AssertionError):
                 names = self.podman("ps", "--filter", "status=running", "--format", "{{.Names}}\t{{.Status}}")
                 for name in (line.split("\t")[0] for line in names.splitlines() if "(" in line):

@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +18,8 @@ MEGABYTE = 10**6
 LIMITS = {"predict": 650, "train": 1600}
 UNPRIVILEGED = (
     *("--rm", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none"),
-    *("--memory", "2g", "--tmpfs", "/tmp:mode=1777", "--tmpfs", "/prefect:mode=1777"),  # noqa: S108  (inside)
-    *("--volume", "between:/artifacts"),
+    *("--memory", "2g", "--tmpfs", "/tmp:mode=1777"),  # noqa: S108  (inside the container)
+    *("--volume", "between:/artifacts", "--volume", "home:/prefect"),
 )
 
 docker = pytest.mark.docker
@@ -43,6 +46,12 @@ def test_requirements_hold_one_onnxruntime_each_and_torch_only_to_train() -> Non
     assert pins("train")["torch"] == f"{pins('train-cuda')['torch']}+cpu"
     assert not any(name.startswith(("nvidia-", "cuda-")) for name in pins("train"))
     assert {"nvidia-cublas", "nvidia-cudnn-cu13"} <= pins("predict-cuda").keys()
+
+
+def test_the_dockerfile_passes_hadolint() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, "docker/Dockerfile"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.fixture(scope="session", params=sorted(LIMITS))

@@ -18,7 +18,7 @@ PYTHON = """
 FROM docker.io/library/debian:trixie-slim
 RUN apt-get update -qq && apt-get install -qq -y --no-install-recommends ca-certificates netbase tzdata libbz2-1.0 \\
       libexpat1 libffi8 liblzma5 libncursesw6 libreadline8t64 libsqlite3-0 libssl3t64 libuuid1 zlib1g \\
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 RUN --mount=type=bind,from=python,target=/python \\
     tar -C /python --exclude=site-packages --exclude=test --exclude=__pycache__ --exclude='*.a' \\
       -c bin/python3.11 lib | tar -C /usr/local -x --no-same-owner \\

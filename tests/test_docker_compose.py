@@ -1,5 +1,6 @@
 """docker/compose.yaml as it is written: what holds for every service, those of a machine with a GPU included."""
 
+import json
 from typing import Any
 
 import pytest
@@ -46,3 +47,13 @@ def test_secrets_have_no_default_and_only_the_database_network_reaches_postgres(
     assert COMPOSE["networks"]["database"] == {"internal": True}
     example = (REPOSITORY / "docker" / ".env.example").read_text().splitlines()
     assert {"GRADMILL_DATABASE_PASSWORD=", "GRADMILL_AUTH="} <= set(example)
+
+
+def test_runs_in_containers_beat_as_often_as_the_automation_expects() -> None:
+    from flows.operation import HEARTBEAT_SECONDS
+
+    environments = [SERVICES["worker"]["environment"], SERVICES["worker-cuda"]["environment"]]
+    for pool in ("docker", "kubernetes"):
+        template = json.loads((REPOSITORY / "docker" / "work-pools" / f"{pool}.json").read_text())
+        environments.append(template["variables"]["properties"]["env"]["default"])
+    assert {each["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] for each in environments} == {str(HEARTBEAT_SECONDS)}

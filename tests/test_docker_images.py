@@ -100,20 +100,36 @@ def test_an_image_runs_with_no_privilege_at_all(engine: Engine, image: str) -> N
         engine.podman("run", *UNPRIVILEGED, "--user", "0", image, "touch", "/written")
 
 
-@docker
-def test_what_one_image_trains_the_other_one_labels(engine: Engine) -> None:
+@pytest.fixture(scope="session")
+def trained(engine: Engine) -> str:
+    """The name of a model that the image ``train`` has published on the volume."""
     build(engine, "train")
-    build(engine, "predict")
-    train, predict = (f"{LIBRARY}/gradmill:{target}" for target in ("train", "predict"))
-    train_command = ("gradmill", "retrain", "linear-regression", "--no-predict", "--json")
-    trained = json.loads(engine.podman("run", *UNPRIVILEGED, train, *train_command))
-    assert trained["outcome"] == "published"
-    predict_command = ("gradmill", "predict", "--name", "linear-regression", "--json")
-    labelled = json.loads(engine.podman("run", *UNPRIVILEGED, predict, *predict_command))
-    assert labelled["rows"] == 1000
-    for image, command in ((train, train_command), (predict, predict_command)):
-        # Exit 5: the device is not there.
-        with pytest.raises(AssertionError, match=r'(?s): 5\n.*"exit_code": 5,.*NVIDIA driver'):
-            engine.podman("run", *UNPRIVILEGED, image, *command, "--device", "cuda")
+    command = ("gradmill", "retrain", "linear-regression", "--no-predict", "--json")
+    done = json.loads(engine.podman("run", *UNPRIVILEGED, f"{LIBRARY}/gradmill:train", *command))
+    assert done["outcome"] == "published"
+    return str(done["name"])
+
+
+@docker
+@pytest.mark.parametrize("target", ["predict", "predict-cuda"])
+def test_what_one_image_trains_the_others_label_and_say_where(engine: Engine, trained: str, target: str) -> None:
+    build(engine, target)
+    image = f"{LIBRARY}/gradmill:{target}"
+    command = ("gradmill", "predict", "--name", trained, "--json")
+    labelled = json.loads(engine.podman("run", *UNPRIVILEGED, image, *command))
+    assert (labelled["rows"], labelled["provider"]) == (1000, "CPUExecutionProvider")
+    assert_no_gpu(engine, image, *command)
     torch = "import importlib.util as u; print(u.find_spec('torch'))"
-    assert engine.podman("run", *UNPRIVILEGED, predict, "python", "-c", torch).strip() == "None"
+    assert engine.podman("run", *UNPRIVILEGED, image, "python", "-c", torch).strip() == "None"
+
+
+@docker
+@pytest.mark.parametrize("target", ["train", "train-cuda"])
+def test_training_on_a_gpu_that_is_not_there_ends_with_5_and_the_reason(engine: Engine, target: str) -> None:
+    build(engine, target)
+    assert_no_gpu(engine, f"{LIBRARY}/gradmill:{target}", "gradmill", "retrain", "linear-regression", "--json")
+
+
+def assert_no_gpu(engine: Engine, image: str, *command: str) -> None:
+    with pytest.raises(AssertionError, match=r'(?s): 5\n.*"exit_code": 5,.*NVIDIA driver'):
+        engine.podman("run", *UNPRIVILEGED, image, *command, "--device", "cuda")

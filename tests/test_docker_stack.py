@@ -56,12 +56,6 @@ class Stack:
         (line,) = (line for line in published_commands() if words in line)
         return self.engine.command(["bash", "-euc", line], timeout=300, cwd=self.folder)
 
-    def up(self) -> None:
-        """The published command; says how long it took."""
-        started = time.monotonic()
-        self.published("up --detach")
-        print(f"\nup: {time.monotonic() - started:.0f} s")
-
     def auth(self) -> tuple[str, str]:
         """User and password, from the env file."""
         user, password = re.findall(r"GRADMILL_AUTH=(.*):(.*)", (self.folder / "docker" / ".env").read_text())[0]
@@ -126,7 +120,7 @@ def stack(engine: Engine, fashion_mnist_files: Path, tmp_path_factory: pytest.Te
         build(engine, target)
     running = Stack(engine, tmp_path_factory.mktemp("stack"))
     running.published("printf")
-    running.up()
+    running.published("up --detach")
     _fill_cache(running, fashion_mnist_files)
     yield running
     running.engine.command(
@@ -206,20 +200,10 @@ def test_down_and_up_keep_history_and_models(stack: Stack) -> None:
     assert int(before[0]) >= 2
     stack.published(" down ")
     assert stack.engine.podman("ps", "--all", "--quiet") == ""
-    stack.up()
+    stack.published("up --detach")
     assert (stack.sql(count), stack.champion("softmax-regression")) == before
     assert len(stack.post("/automations/filter")) == 1
     assert len(stack.post("/deployments/filter")) == 3
-
-
-def test_a_worker_killed_in_mid_run_is_replaced_and_its_run_is_told_as_crashed(stack: Stack) -> None:
-    run = stack.trigger("softmax-nightly", "training.num_epochs=5000")
-    until("training has begun", lambda: "train" in stack.stages(run, "RUNNING"))
-    killed = stack.process("worker")
-    os.kill(killed, signal.SIGKILL)
-    until("a new worker runs", lambda: stack.process("worker") not in {0, killed})
-    assert stack.ended(stack.trigger("linear-weekly")) == "COMPLETED"
-    assert stack.ended(run) == "CRASHED"
 
 
 def test_a_run_outlasts_twenty_seconds_without_postgresql_and_loses_nothing(stack: Stack) -> None:
@@ -237,6 +221,16 @@ def test_a_run_outlasts_twenty_seconds_without_postgresql_and_loses_nothing(stac
     epochs = re.findall(r"epoch (\d+)/100", stack.logs(run))
     assert epochs == [str(epoch) for epoch in range(10, 101, 10)]
     assert stack.champion("outage")["version"] == 1
+
+
+def test_a_worker_killed_in_mid_run_is_replaced_and_its_run_is_told_as_crashed(stack: Stack) -> None:
+    run = stack.trigger("softmax-nightly", "training.num_epochs=5000")
+    until("training has begun", lambda: "train" in stack.stages(run, "RUNNING"))
+    killed = stack.process("worker")
+    os.kill(killed, signal.SIGKILL)
+    until("a new worker runs", lambda: stack.process("worker") not in {0, killed})
+    assert stack.ended(stack.trigger("linear-weekly")) == "COMPLETED"
+    assert stack.ended(run) == "CRASHED"
 
 
 def test_nothing_secret_is_in_an_image_or_a_log(stack: Stack) -> None:

@@ -3,12 +3,16 @@ PYTHON ?= python3
 # Where the CPU build of torch comes from when there is no NVIDIA driver; empty: pip as it is configured.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# The torch of the images. Its CPU builds have the local version +cpu; they come from PIP_FIND_LINKS where that is set.
+TORCH_PIN := 2.13.0
+TORCHVISION_PIN := 0.28.0
+
 VENV := .venv
 BIN := $(VENV)/bin
 # onnxruntime-gpu runs without a GPU too, but exists for Linux on x86-64 only.
 RUNTIME := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),gpu,cpu)
 
-.PHONY: help run test soak bench lint clean
+.PHONY: help run test soak bench lint containers requirements clean
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -27,10 +31,28 @@ bench: $(VENV)/.test ## Compare training and prediction with their peers, a quar
 	@$(BIN)/gradmill bench train
 	@$(BIN)/gradmill bench predict
 
+containers: $(VENV)/.test ## Build and run the images and the composed stack: as root on Debian, with Podman
+	@GRADMILL_TEST_CONTAINERS=1 $(BIN)/pytest -n0 -m docker --durations 15 $(PYTEST_ARGS)
+
 lint: $(VENV)/.test ## Style, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+PIN = $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-annotate --python-version 3.11 \
+  --python-platform x86_64-manylinux_2_28 --custom-compile-command "make requirements"
+TORCH_CPU_SOURCE = $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),\
+  --extra-index-url $(TORCH_CPU_INDEX) --index-strategy unsafe-best-match)
+
+requirements: $(VENV)/.test ## Pin anew, with hashes, what the images of docker/Dockerfile install
+	@$(BIN)/pip install --quiet "uv>=0.13"
+	@echo hatchling | $(PIN) - -o docker/requirements/build.txt
+	@$(PIN) pyproject.toml --extra cpu -o docker/requirements/predict.txt
+	@echo "onnxruntime-gpu[cuda,cudnn]>=1.28,<2" | $(PIN) pyproject.toml - -o docker/requirements/predict-cuda.txt
+	@printf 'torch==$(TORCH_PIN)+cpu\ntorchvision==$(TORCHVISION_PIN)+cpu\n' | \
+	  $(PIN) $(TORCH_CPU_SOURCE) pyproject.toml - --extra train --extra cpu --extra remote -o docker/requirements/train.txt
+	@printf 'torch==$(TORCH_PIN)\ntorchvision==$(TORCHVISION_PIN)\n' | \
+	  $(PIN) pyproject.toml - --extra train --extra gpu --extra remote -o docker/requirements/train-cuda.txt
 
 clean: ## Remove the virtual environment (artifacts/ stays)
 	rm -rf $(VENV)

@@ -22,7 +22,7 @@ from tasks.stage import events
 from tasks.stage.gpu import LIMIT
 
 POOL = "gradmill"
-HOME = Path(flows.__file__).parents[1]
+HOME = Path(os.environ.get("GRADMILL_HOME") or Path(flows.__file__).parents[1])  # where prefect.yaml is
 SILENT_SECONDS = 65  # two heartbeats missed: prefect.yaml asks for one every 30 seconds
 OURS = {"prefect.resource.id": "prefect.tag.gradmill"}  # every deployment has this tag, and so its runs' events
 RETRAINED_BY = {"softmax-regression": "softmax-nightly", "linear-regression": "linear-weekly"}
@@ -63,7 +63,7 @@ def _notification_block(client: SyncPrefectClient, slug: str | None) -> UUID | N
 
 def _deploy(api_url: str) -> None:
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    environment = {"GRADMILL_HOME": str(HOME)} | os.environ | {"PREFECT_API_URL": api_url}
+    environment = os.environ | {"GRADMILL_HOME": str(HOME), "PREFECT_API_URL": api_url}
     done = subprocess.run(command, env=environment, cwd=HOME, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EnvironmentProblem(

@@ -9,6 +9,7 @@ import pytest
 
 if TYPE_CHECKING:
     from candidate import Candidate
+    from container_engine import Engine
     from duty import Duty
     from flows.report import RetrainReport
     from tasks.records import PreparedDataset
@@ -62,7 +63,6 @@ def fashion_mnist(fashion_mnist_files: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def server(_prefect_home: None) -> Iterator[str]:
     """The address of a real Prefect server, for child processes."""
-    from flows.engine import send_what_is_queued
     from flows.temporary_server import TemporaryServer
     from prefect_api import own_database
 
@@ -150,3 +150,19 @@ def candidates(tmp_path_factory: pytest.TempPathFactory) -> "list[Candidate]":
             run = RunFolder.open(f"candidate-{seed}", {})
             made.append(Candidate(run, plain(preprocess)(run, raw, Data(), 0), seed))
     return made
+
+
+@pytest.fixture(scope="session")
+def engine() -> "Iterator[Engine]":
+    """Podman, with the images in its storage that docker/ takes from a registry."""
+    import container_engine
+    import stand_ins
+
+    if missing := container_engine.what_is_missing():
+        pytest.skip(f"containers cannot be run: {missing}")
+    running = container_engine.Engine()
+    try:
+        stand_ins.make(running)
+        yield running
+    finally:
+        running.close()

@@ -1,0 +1,8 @@
+#!/bin/sh
+# Inside a build: install what /requirements.txt pins, then drop what only tests or builds against these libraries.
+set -eu
+pip install --root-user-action=ignore --disable-pip-version-check --require-hashes --find-links /wheels \
+  ${PYTORCH_INDEX:+--extra-index-url "$PYTORCH_INDEX"} --requirement /requirements.txt
+cd "$(python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
+rm -rf torch/include pyarrow/include onnx/backend/test
+find . -type d -name tests -prune -exec rm -rf {} +

@@ -1,0 +1,125 @@
+"""The work-pool templates, judged by what uses them: Prefect's workers, Docker's SDK and Kubernetes' schema."""
+
+import asyncio
+import copy
+import json
+from typing import Any
+from uuid import uuid4
+
+import kubernetes_validate
+import pytest
+from docker.models.containers import _create_container_args
+from jsonschema import Draft202012Validator
+from prefect.client.schemas.objects import FlowRun
+from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
+from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
+
+from conftest import REPOSITORY
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+UID = 10001
+KUBERNETES = "1.33"
+GPU = {"driver": "nvidia", "count": 1, "capabilities": [["gpu"]]}
+
+
+def template(pool: str) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((REPOSITORY / "docker" / "work-pools" / f"{pool}.json").read_text())
+    return read
+
+
+def docker_container(**values: Any) -> dict[str, Any]:
+    """What Docker's SDK would send to the engine for a run, after Prefect's worker has made its settings."""
+    pool = template("docker")
+    # A remote server: for a local one the worker would ask the engine whether it can map its address.
+    environment = pool["variables"]["properties"]["env"]["default"] | {"PREFECT_API_URL": "http://server:4200/api"}
+    configuration = asyncio.run(
+        DockerWorkerJobConfiguration.from_template_and_values(pool, {"env": environment, **values})
+    )
+    configuration.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="a-run"))
+    worker = DockerWorker(work_pool_name="gradmill", create_pool_if_not_found=False)
+    settings = worker._build_container_settings(None, configuration)
+    return dict(_create_container_args({**settings, "version": "1.44"}))
+
+
+def kubernetes_job(**values: Any) -> dict[str, Any]:
+    """The Job that Prefect's worker would create for a run."""
+    configuration = asyncio.run(
+        KubernetesWorkerJobConfiguration.from_template_and_values(template("kubernetes"), values)
+    )
+    configuration.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="a-run"))
+    return dict(configuration.job_manifest)
+
+
+def pod_of(job: dict[str, Any]) -> dict[str, Any]:
+    pod: dict[str, Any] = job["spec"]["template"]["spec"]
+    return pod
+
+
+@pytest.mark.parametrize("pool", ["docker", "kubernetes"])
+def test_variables_are_a_json_schema_and_each_one_is_used(pool: str) -> None:
+    Draft202012Validator.check_schema(template(pool)["variables"])
+    configuration = json.dumps(template(pool)["job_configuration"])
+    assert all(f"{{{{ {name} }}}}" in configuration for name in template(pool)["variables"]["properties"])
+    assert configuration.count("{{") == sum(
+        configuration.count(f"{{{{ {name} }}}}") for name in template(pool)["variables"]["properties"]
+    )
+
+
+@pytest.mark.parametrize(("pool", "worker"), [("docker", DockerWorker), ("kubernetes", KubernetesWorker)])
+def test_templates_set_only_what_the_worker_knows(pool: str, worker: Any) -> None:
+    known = worker.get_default_base_job_template()["job_configuration"]
+    assert template(pool)["job_configuration"].keys() <= known.keys()
+
+
+def test_docker_containers_are_unprivileged_limited_and_keep_artifacts() -> None:
+    made = docker_container()
+    host = made["host_config"]
+    assert made["image"] == "gradmill:train"
+    assert made["user"] == f"{UID}:{UID}"
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert host["Memory"] == host["MemorySwap"] == 4 * 2**30
+    assert host["NanoCpus"] == 2 * 10**9
+    assert host["PidsLimit"] == 512
+    assert host["Binds"] == ["gradmill_artifacts:/artifacts"]
+    assert set(host["Tmpfs"]) == {"/tmp", "/prefect"}  # noqa: S108  (inside the container)
+    assert "PREFECT_HOME=/prefect" in made["environment"]
+    assert not host.get("DeviceRequests")
+
+
+def test_docker_containers_get_the_gpu_they_ask_for() -> None:
+    host = docker_container(image="gradmill:train-cuda", device_requests=[GPU])["host_config"]
+    (request,) = host["DeviceRequests"]
+    assert (request["Driver"], request["Count"], request["Capabilities"]) == ("nvidia", 1, [["gpu"]])
+
+
+@pytest.mark.parametrize("gpus", [None, "1"])
+def test_kubernetes_jobs_pass_the_strict_schema_of_kubernetes(gpus: str | None) -> None:
+    job = copy.deepcopy(kubernetes_job(**({"gpus": gpus} if gpus else {})))
+    for misplaced in ("completions", "parallelism"):
+        del pod_of(job)[misplaced]  # Prefect demands them there too; the API server ignores them
+    kubernetes_validate.validate(job, KUBERNETES, strict=True)
+    limits = pod_of(job)["containers"][0]["resources"]["limits"]
+    assert limits.get("nvidia.com/gpu") == gpus
+    assert limits["memory"] == "4Gi"
+
+
+def test_kubernetes_pods_meet_the_restricted_security_standard() -> None:
+    pod = pod_of(kubernetes_job())
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["runAsUser"] == UID
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert environment["PREFECT_HOME"] == "/prefect"
+    mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    claims = {volume["name"]: volume.get("persistentVolumeClaim") for volume in pod["volumes"]}
+    assert claims[mounted["/artifacts"]] == {"claimName": "gradmill-artifacts"}
+    assert {"/prefect", "/tmp"} <= mounted.keys()  # noqa: S108

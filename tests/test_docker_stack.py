@@ -1,0 +1,243 @@
+"""The composed stack, brought up by the commands of the README's section "Containers" and treated badly."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from conftest import REPOSITORY
+from container_engine import Engine, until
+from duty import free_port
+from stand_ins import LIBRARY, build
+from tasks import artifact_paths, fashion_mnist
+from tasks.parameters import FASHION_MNIST
+
+pytestmark = pytest.mark.docker
+SERVICES = ("postgres", "server", "worker")
+DEPLOYMENTS = {"softmax-nightly", "linear-weekly", "predict-daily", "maintenance-weekly"}
+OPEN_ROUTES = {"/health", "/ready"}
+OUTAGE_SECONDS = 20
+DOCKER = """#!/bin/sh
+[ "$1" = compose ] && shift && exec docker-compose "$@"
+exec podman "$@"
+"""
+
+
+def published_commands() -> list[str]:
+    """The first block of the README's section."""
+    section = (REPOSITORY / "README.md").read_text().partition("\n## Containers\n")[2].partition("\n## ")[0]
+    return section.split("```")[1].strip().splitlines()
+
+
+class Stack:
+    """A folder with docker/ in it, as a checkout has, and ``docker`` on the PATH."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.engine, self.folder = engine, folder
+        shutil.copytree(REPOSITORY / "docker", folder / "docker", ignore=shutil.ignore_patterns(".env"))
+        shim = folder / "bin" / "docker"
+        shim.parent.mkdir()
+        shim.write_text(DOCKER)
+        shim.chmod(0o755)
+        port = str(free_port())
+        engine.environment |= {"PATH": f"{shim.parent}:{os.environ['PATH']}", "GRADMILL_PORT": port}
+        self.server = f"http://127.0.0.1:{port}"
+
+    def published(self, words: str) -> str:
+        """Run the one published command that contains these words."""
+        (line,) = (line for line in published_commands() if words in line)
+        return self.engine.command(["bash", "-euc", line], timeout=300, cwd=self.folder)
+
+    def auth(self) -> tuple[str, str]:
+        """User and password, from the env file."""
+        user, password = re.findall(r"GRADMILL_AUTH=(.*):(.*)", (self.folder / "docker" / ".env").read_text())[0]
+        return user, password
+
+    def post(self, route: str, **body: Any) -> Any:
+        """Ask the API, with credentials."""
+        answer = httpx.post(f"{self.server}/api{route}", json=body, auth=self.auth(), timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def trigger(self, deployment: str, *parameters: str) -> dict[str, Any]:
+        """Start a run, as the published command does; return it as the API has it."""
+        (line,) = (line for line in published_commands() if "gradmill trigger" in line)
+        command = line.replace("softmax-nightly", deployment) + " --json"
+        options = [word for parameter in parameters for word in ("--param", parameter)]
+        words = shlex.split(command) + options
+        name = json.loads(self.engine.command(words, timeout=120, cwd=self.folder))["run"]
+        (run,) = self.post("/flow_runs/filter", flow_runs={"name": {"any_": [name]}})
+        return dict(run)
+
+    def state(self, run: dict[str, Any]) -> str:
+        """The state type of a run."""
+        answer = httpx.get(f"{self.server}/api/flow_runs/{run['id']}", auth=self.auth(), timeout=30)
+        return str(answer.raise_for_status().json()["state_type"])
+
+    def ended(self, run: dict[str, Any], timeout: float = 240) -> str:
+        """Wait for the end of a run; return its state type."""
+        final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        return str(until("the run ends", lambda: (state := self.state(run)) in final and state, timeout))
+
+    def stages(self, run: dict[str, Any], state: str) -> set[str]:
+        """The stages of a run whose task runs are in this state; the server records them a little late."""
+        tasks = self.post("/task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
+        return {task["name"] for task in tasks if task["state_type"] == state}
+
+    def logs(self, run: dict[str, Any]) -> str:
+        """What a run has logged at the server."""
+        wanted = {"flow_run_id": {"any_": [run["id"]]}}
+        return "\n".join(line["message"] for line in self.post("/logs/filter", logs=wanted, sort="TIMESTAMP_ASC"))
+
+    def sql(self, query: str) -> str:
+        """Ask PostgreSQL itself."""
+        psql = ("psql", "--username=gradmill", "--tuples-only", "--no-align", "--command", query)
+        return self.engine.podman("exec", "gradmill-postgres-1", *psql).strip()
+
+    def champion(self, name: str) -> dict[str, Any]:
+        """A model's pointer, read from the volume by the other image."""
+        command = ("cat", f"/artifacts/models/{name}/champion.json")
+        volume = ("--volume", "gradmill_artifacts:/artifacts:ro")
+        read = self.engine.podman("run", "--rm", *volume, f"{LIBRARY}/gradmill:predict", *command)
+        return dict(json.loads(read))
+
+    def process(self, service: str) -> int:
+        """The process id of a service's container, on this machine; 0 while it does not run."""
+        return int(self.engine.podman("inspect", "--format", "{{.State.Pid}}", f"gradmill-{service}-1"))
+
+
+@pytest.fixture(scope="module")
+def stack(engine: Engine, fashion_mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    for target in ("predict", "train"):
+        build(engine, target)
+    running = Stack(engine, tmp_path_factory.mktemp("stack"))
+    running.published("printf")
+    running.published("up --detach")
+    _fill_cache(running, fashion_mnist_files)
+    yield running
+    running.engine.command(
+        ["docker-compose", "-f", "docker/compose.yaml", "down", "--volumes"], timeout=120, cwd=running.folder
+    )
+
+
+def _fill_cache(stack: Stack, files: Path) -> None:
+    # The containers reach no mirror of Fashion-MNIST here; a filled cache touches no network.
+    raw = Path("/artifacts/datasets") / FASHION_MNIST / "raw"
+    copies = []
+    for file in fashion_mnist.FILES:
+        target = raw / artifact_paths.raw_file(FASHION_MNIST, file.name, file.sha256).name
+        copies.append(f"cp /files/{file.name} {target}")
+    mounts = [f"--volume={(files / file.name).resolve()}:/files/{file.name}:ro" for file in fashion_mnist.FILES]
+    script = " && ".join([f"mkdir -p {raw}", *copies])
+    volume = "--volume=gradmill_artifacts:/artifacts"
+    stack.engine.podman("run", "--rm", volume, *mounts, f"{LIBRARY}/gradmill:predict", "sh", "-c", script)
+
+
+def test_every_container_is_unprivileged_limited_and_on_loopback_only(stack: Stack) -> None:
+    for service in SERVICES:
+        (found,) = json.loads(stack.engine.podman("inspect", f"gradmill-{service}-1"))
+        host = found["HostConfig"]
+        assert host["ReadonlyRootfs"], service
+        assert host["Memory"] > 0, service
+        assert host["NanoCpus"] > 0 or host["CpuQuota"] > 0, service
+        assert host["PidsLimit"] > 0, service
+        assert host["RestartPolicy"]["Name"] == "unless-stopped", service
+        bound = [binding["HostIp"] for ports in host["PortBindings"].values() for binding in ports or []]
+        assert bound == (["127.0.0.1"] if service == "server" else [])
+        status = stack.engine.podman("exec", f"gradmill-{service}-1", "cat", "/proc/1/status")
+        assert re.search(r"^Uid:\s+(999|10001)\s", status, re.MULTILINE), service
+        assert re.search(r"^CapBnd:\s+0+$", status, re.MULTILINE), service
+        assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE), service
+
+
+def test_without_credentials_every_route_but_health_and_readiness_answers_401(stack: Stack) -> None:
+    described = httpx.get(f"{stack.server}/openapi.json", timeout=30).raise_for_status().json()["paths"]
+    routes = [(verb, path) for path, verbs in described.items() for verb in verbs]
+    assert len(routes) > 100
+    answers: dict[tuple[str, str], int] = {}
+    with httpx.Client(base_url=f"{stack.server}/api", timeout=30) as client:
+        for verb, path in routes:
+            answers[verb, path] = client.request(verb, re.sub(r"\{[^}]*\}", "x", path)).status_code
+        wrong = client.post("/flows/count", auth=("admin", "wrong")).status_code
+    assert {path for (_, path), status in answers.items() if status != httpx.codes.UNAUTHORIZED} == OPEN_ROUTES
+    assert wrong == httpx.codes.UNAUTHORIZED
+
+
+def test_schedules_limit_and_automations_are_registered(stack: Stack) -> None:
+    deployments = stack.post("/deployments/filter")
+    assert {each["name"] for each in deployments} == DEPLOYMENTS
+    assert all(schedule["active"] for each in deployments for schedule in each["schedules"])
+    limits = {each["name"]: each["limit"] for each in stack.post("/v2/concurrency_limits/filter")}
+    assert limits["gpu"] == 1
+    crash, *retrain_on_drift = sorted(stack.post("/automations/filter"), key=lambda each: str(each["name"]))
+    assert crash["name"] == "gradmill: crash runs whose heartbeats stop"
+    assert [each["enabled"] for each in (crash, *retrain_on_drift)] == [True, False, False]
+
+
+def test_both_models_are_retrained_inside_and_the_other_image_labels_with_them(stack: Stack) -> None:
+    stack.published("gradmill trigger")
+    runs = {"linear-regression": stack.trigger("linear-weekly")}
+    nightly = {"deployments": {"name": {"any_": ["softmax-nightly"]}}, "sort": "START_TIME_DESC"}
+    ours = [run for run in stack.post("/flow_runs/filter", **nightly) if not run["auto_scheduled"]]
+    (runs["softmax-regression"],) = ours
+    for name, run in runs.items():
+        assert stack.ended(run) == "COMPLETED", stack.logs(run)
+        assert stack.sql(f"select state_type from flow_run where id = '{run['id']}'") == "COMPLETED"  # noqa: S608
+        assert stack.champion(name)["version"] == 1
+    done = stack.published("docker run")
+    assert "10,000 rows" in done
+
+
+def test_down_and_up_keep_history_and_models(stack: Stack) -> None:
+    count = "select count(*) from flow_run where state_type = 'COMPLETED'"
+    before = stack.sql(count), stack.champion("softmax-regression")
+    assert int(before[0]) >= 2
+    stack.published(" down ")
+    assert stack.engine.podman("ps", "--all", "--quiet") == ""
+    stack.published("up --detach")
+    assert (stack.sql(count), stack.champion("softmax-regression")) == before
+    assert len(stack.post("/automations/filter")) == 3
+    assert len(stack.post("/deployments/filter")) == len(DEPLOYMENTS)
+
+
+def test_a_run_outlasts_twenty_seconds_without_postgresql_and_loses_nothing(stack: Stack) -> None:
+    before = int(stack.sql("select count(*) from flow_run where state_type = 'COMPLETED'"))
+    run = stack.trigger("softmax-nightly", "name=outage", "training.num_epochs=100")
+    until("training has begun", lambda: "epoch 10/100" in stack.logs(run))
+    stack.engine.podman("stop", "gradmill-postgres-1")
+    time.sleep(OUTAGE_SECONDS)
+    stack.engine.podman("start", "gradmill-postgres-1")
+    until("the server is ready", lambda: httpx.get(f"{stack.server}/api/ready", timeout=30).is_success)
+    assert stack.ended(run) == "COMPLETED", stack.logs(run)
+    assert int(stack.sql("select count(*) from flow_run where state_type = 'COMPLETED'")) == before + 1
+    stages = {"download", "preprocess", "train", "evaluate", "export", "publish", "predict"}
+    until("every stage is recorded as completed", lambda: stages <= stack.stages(run, "COMPLETED"))
+    epochs = re.findall(r"epoch (\d+)/100", stack.logs(run))
+    assert epochs == [str(epoch) for epoch in range(10, 101, 10)]
+    assert stack.champion("outage")["version"] == 1
+
+
+def test_a_worker_killed_in_mid_run_is_replaced_and_its_run_is_told_as_crashed(stack: Stack) -> None:
+    run = stack.trigger("softmax-nightly", "training.num_epochs=5000")
+    until("training has begun", lambda: "train" in stack.stages(run, "RUNNING"))
+    killed = stack.process("worker")
+    os.kill(killed, signal.SIGKILL)
+    until("a new worker runs", lambda: stack.process("worker") not in {0, killed})
+    assert stack.ended(stack.trigger("linear-weekly")) == "COMPLETED"
+    assert stack.ended(run) == "CRASHED"
+
+
+def test_nothing_secret_is_in_an_image_or_a_log(stack: Stack) -> None:
+    secrets = re.findall(r"=(?:admin:)?([0-9a-f]+)$", (stack.folder / "docker" / ".env").read_text(), re.MULTILINE)
+    assert len(secrets) == 2
+    logs = "".join(stack.engine.podman("logs", f"gradmill-{service}-1") for service in SERVICES)
+    assert not [secret for secret in secrets if secret in logs]

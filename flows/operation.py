@@ -9,15 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
-from httpx import HTTPStatusError
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from flows import tethered
@@ -33,7 +28,6 @@ SERVER_ENVIRONMENT = ENVIRONMENT | {
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),  # seconds
 }
 START_SECONDS = 180.0
-SCHEDULER_SECONDS = 10.0
 LASTING_SECONDS = 20.0  # a child that ends sooner is not started again
 
 
@@ -154,57 +148,6 @@ def _start_worker(api_url: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
     environment = _environment(PREFECT_API_URL=api_url, PREFECT_WORKER_QUERY_SECONDS="5")
     return tethered.start(command, environment, _log("worker"), HOME)
-
-
-def next_runs() -> list[tuple[datetime, str]]:
-    """When each deployment runs next (UTC), soonest first; waits a little for a new server to schedule them."""
-    deadline = time.monotonic() + SCHEDULER_SECONDS
-    while True:
-        with get_client(sync_client=True) as client:
-            deployments = {each.id: each.name for each in client.read_deployments()}
-            runs = client.read_flow_runs(
-                flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": ["SCHEDULED"]}}}),
-                sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-            )
-        if deployments.keys() <= {run.deployment_id for run in runs} or time.monotonic() > deadline:
-            break
-        time.sleep(0.5)
-    soonest: dict[str, datetime] = {}
-    for run in runs:
-        if run.deployment_id in deployments and run.expected_start_time is not None:
-            soonest.setdefault(deployments[run.deployment_id], run.expected_start_time)
-    return sorted((moment, name) for name, moment in soonest.items())
-
-
-def trigger(deployment: str, parameters: dict[str, Any]) -> str:
-    """Start a run of a deployment now, with ``parameters`` in place of some of its own; return the run's name.
-
-    Raises:
-        UsageError: there is no such deployment, or it does not take these parameters.
-    """
-    with get_client(sync_client=True) as client:
-        known = {each.name: each for each in client.read_deployments()}
-        if deployment not in known:
-            raise UsageError(
-                f"no deployment {deployment}", f"one of: {', '.join(sorted(known)) or 'none yet'}", "run gradmill up"
-            )
-        inner = (known[deployment].parameters or {}).get("parameters", {})
-        try:
-            run = client.create_flow_run_from_deployment(
-                known[deployment].id, parameters={"parameters": _merged(inner, parameters)}
-            )
-        except HTTPStatusError as error:
-            raise UsageError(
-                f"the server refuses these parameters: {error.response.json().get('detail', error)}",
-                "values that the form of the deployment would take",
-                "see the parameters in the UI",
-            ) from error
-        return run.name
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    nested = {key: _merged(base[key], value) for key, value in over.items() if isinstance(value, dict) and key in base}
-    return base | over | nested
 
 
 def wait_for_the_end(running: Operation) -> None:

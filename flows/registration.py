@@ -16,6 +16,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.exceptions import ObjectNotFound
 
 import flows
+from flows import deployments
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.settings import Settings
 from tasks.stage import events
@@ -40,7 +41,7 @@ def register() -> list[str]:
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process"), overwrite=True)
         client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
         _deploy(str(client.api_url))
-        deployed = {each.name: each.id for each in client.read_deployments()}
+        deployed = {each.name: each.id for each in deployments.ours(client)}
         for automation in (_zombies(), *_drift(deployed), *([_alerts(notify)] if notify else [])):
             _ensure(client, automation)
     return sorted(deployed)

@@ -11,6 +11,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
+from flows import deployments
 from flows.registration import POOL, SILENT_SECONDS
 from tasks.model_store import reading
 
@@ -79,7 +80,9 @@ def status() -> Status:
         return Status(
             api_url=str(client.api_url),
             models=_live_models(),
-            deployments=[_deployment(client, each) for each in sorted(client.read_deployments(), key=lambda d: d.name)],
+            deployments=[
+                _deployment(client, each) for each in sorted(deployments.ours(client), key=lambda each: each.name)
+            ],
             stuck=[*_late(client), *_silent(client)],
             workers=[
                 Worker(
@@ -105,7 +108,7 @@ def _figures(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _runs(client: SyncPrefectClient, states: list[str], sort: FlowRunSort, **more: Any) -> list[FlowRun]:
-    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}})
+    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}, "tags": deployments.OURS})
     return client.read_flow_runs(flow_run_filter=wanted, sort=sort, **more)
 
 
@@ -144,7 +147,7 @@ def _silent(client: SyncPrefectClient) -> list[StuckRun]:
     limit = datetime.now(UTC) - timedelta(seconds=SILENT_SECONDS)
     found = []
     for run in _runs(client, ["RUNNING"], FlowRunSort.START_TIME_DESC):
-        if run.deployment_id is None or not run.start_time or run.start_time > limit:
+        if not run.start_time or run.start_time > limit:
             continue
         wanted = {
             "event": {"name": ["prefect.flow-run.heartbeat"]},

@@ -16,7 +16,7 @@ import pytest
 
 from duty import Duty
 from flows.cli.operate import _nested
-from flows.operation import _merged
+from flows.deployments import _merged
 from prefect_api import eventually
 from tasks.errors import UsageError
 from test_cli import assert_clear

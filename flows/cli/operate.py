@@ -23,10 +23,10 @@ def up(
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
     use(artifacts)
     typer.echo("starting (the first time takes a minute)", err=True)
-    from flows import operation
+    from flows import deployments, operation
 
     with operation.operation(port) as running:
-        ui, upcoming = running.api_url.removesuffix("/api"), operation.next_runs()
+        ui, upcoming = running.api_url.removesuffix("/api"), deployments.next_runs()
         if as_json:
             following = [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming]
             print_json({"schema_version": 1, "ui": ui, "joined": running.joined, "next": following})
@@ -45,11 +45,11 @@ def register(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = 
     with _server():
         from flows import registration
 
-        deployments = registration.register()
+        registered = registration.register()
     if as_json:
-        print_json({"schema_version": 1, "deployments": deployments})
+        print_json({"schema_version": 1, "deployments": registered})
     else:
-        typer.echo(f"registered: {', '.join(deployments)}")
+        typer.echo(f"registered: {', '.join(registered)}")
 
 
 def trigger(
@@ -63,9 +63,9 @@ def trigger(
     """Start a run of a deployment now, on the server of PREFECT_API_URL (gradmill up's: http://127.0.0.1:4200/api)."""
     parameters = _nested(param or [])
     with _server():
-        from flows import operation
+        from flows import deployments
 
-        run = operation.trigger(deployment, parameters)
+        run = deployments.trigger(deployment, parameters)
     if as_json:
         print_json({"schema_version": 1, "deployment": deployment, "run": run})
     else:

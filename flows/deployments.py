@@ -1,0 +1,73 @@
+"""Deployments of the configured Prefect server: when each runs next, and a run of one now."""
+
+import time
+from datetime import datetime
+from typing import Any
+
+from httpx import HTTPStatusError, codes
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
+
+from tasks.errors import UsageError
+
+OURS = {"all_": ["gradmill"]}  # the tag that prefect.yaml gives to each
+SCHEDULER_SECONDS = 10.0
+
+
+def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
+    """The deployments of ``prefect.yaml``, by name; a server may have others'."""
+    only = DeploymentFilter.model_validate({"tags": OURS})
+    return client.read_deployments(deployment_filter=only, sort=DeploymentSort.NAME_ASC)
+
+
+def next_runs() -> list[tuple[datetime, str]]:
+    """When each deployment runs next (UTC), soonest first; waits a little for a new server to schedule them."""
+    deadline = time.monotonic() + SCHEDULER_SECONDS
+    scheduled = FlowRunFilter.model_validate({"state": {"type": {"any_": ["SCHEDULED"]}}, "tags": OURS})
+    while True:
+        with get_client(sync_client=True) as client:
+            deployments = {each.id: each.name for each in ours(client)}
+            runs = client.read_flow_runs(flow_run_filter=scheduled, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+        if deployments.keys() <= {run.deployment_id for run in runs} or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    soonest: dict[str, datetime] = {}
+    for run in runs:
+        if run.deployment_id in deployments and run.expected_start_time is not None:
+            soonest.setdefault(deployments[run.deployment_id], run.expected_start_time)
+    return sorted((moment, name) for name, moment in soonest.items())
+
+
+def trigger(deployment: str, parameters: dict[str, Any]) -> str:
+    """Start a run of a deployment now, with ``parameters`` in place of some of its own; return the run's name.
+
+    Raises:
+        UsageError: there is no such deployment, or it does not take these parameters.
+    """
+    with get_client(sync_client=True) as client:
+        known = {each.name: each for each in ours(client)}
+        if deployment not in known:
+            raise UsageError(
+                f"no deployment {deployment}", f"one of: {', '.join(sorted(known)) or 'none yet'}", "run gradmill up"
+            )
+        inner = (known[deployment].parameters or {}).get("parameters", {})
+        try:
+            run = client.create_flow_run_from_deployment(
+                known[deployment].id, parameters={"parameters": _merged(inner, parameters)}
+            )
+        except HTTPStatusError as error:
+            if error.response.status_code not in (codes.CONFLICT, codes.UNPROCESSABLE_ENTITY):
+                raise
+            raise UsageError(
+                f"the server refuses these parameters: {error.response.json().get('detail', error)}",
+                "values that the form of the deployment would take",
+                "see the parameters in the UI",
+            ) from error
+        return run.name
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    nested = {key: _merged(base[key], value) for key, value in over.items() if isinstance(value, dict) and key in base}
+    return base | over | nested

@@ -69,5 +69,10 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> str:
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    nested = {key: _merged(base[key], value) for key, value in over.items() if isinstance(value, dict) and key in base}
+    """``over`` in place of what ``base`` has under the same keys, deep down."""
+    nested = {
+        key: _merged(base[key], value)
+        for key, value in over.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
     return base | over | nested

@@ -9,6 +9,7 @@ import httpx
 from flows.temporary_server import TemporaryServer
 from tasks.errors import EnvironmentProblem
 
+UP_API_URL = "http://127.0.0.1:4200/api"  # of ``gradmill up``, unless it was given another port
 DRAIN_SECONDS = 5.0
 
 
@@ -69,7 +70,7 @@ def _require_answer(api_url: str) -> None:
                 "set it, or unset PREFECT_API_URL to use a temporary server",
             ) from error
         raise EnvironmentProblem(
-            f"the Prefect API at {api_url} does not answer: {error or type(error).__name__}",
+            f"the Prefect API at {api_url} does not answer: {str(error) or type(error).__name__}",
             "a running Prefect server, since PREFECT_API_URL (or your Prefect profile) names it",
             "start it, or unset PREFECT_API_URL to use a temporary server",
         ) from error

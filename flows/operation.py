@@ -13,10 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
-from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+from filelock import FileLock, Timeout
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_SERVER_API_AUTH_STRING,
+    get_current_settings,
+    temporary_settings,
+)
 
 from flows import tethered
-from flows.registration import HOME, POOL, register
+from flows.registration import POOL, home, register
 from flows.temporary_server import ENVIRONMENT
 from tasks import artifact_paths
 from tasks.errors import EnvironmentProblem, UsageError
@@ -77,24 +84,41 @@ def operation(port: int) -> Iterator[Operation]:
     """Bring everything up, or join the server that PREFECT_API_URL names; take our own children down at the end.
 
     Raises:
-        UsageError: the port is taken, or GRADMILL_NOTIFY names no block.
+        UsageError: the port is taken, or another ``up`` has these artifacts.
         EnvironmentProblem: the server does not start, or a deployment is not accepted.
     """
     configured = PREFECT_API_URL.value()
     children: list[Child] = []
     api_url = configured or f"http://127.0.0.1:{port}/api"
-    try:
-        if not configured:
-            _require_free(port)
-            children.append(Child("server", lambda: _start_server(port)))
-        _await_server(api_url, *children)
-        with temporary_settings({PREFECT_API_URL: api_url}):
+    credentials = PREFECT_API_AUTH_STRING.value() or (None if configured else PREFECT_SERVER_API_AUTH_STRING.value())
+    settings = {PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: credentials}
+    with _alone(), temporary_settings({key: value for key, value in settings.items() if value}):
+        try:
+            if not configured:
+                _require_free(port)
+                children.append(Child("server", lambda: _start_server(port)))
+            _await_server(api_url, *children)
             register()
             children.append(Child("worker", lambda: _start_worker(api_url)))
             yield Operation(api_url, bool(configured), children)
-    finally:
-        for child in reversed(children):
-            child.stop()
+        finally:
+            for child in reversed(children):
+                child.stop()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep a second ``up`` off these artifacts: two servers on one SQLite file would both schedule."""
+    home = artifact_paths.prefect_home()
+    artifact_paths.make_root()
+    home.mkdir(mode=0o700, exist_ok=True)  # saved blocks hold secrets
+    try:
+        with FileLock(home / "up.lock").acquire(timeout=0):
+            yield
+    except Timeout as error:
+        raise UsageError(
+            f"another gradmill up is at work in {artifact_paths.root()}", "one for each folder", "use --artifacts"
+        ) from error
 
 
 def _environment(**more: str) -> dict[str, str]:
@@ -103,7 +127,7 @@ def _environment(**more: str) -> dict[str, str]:
     ours = {
         "PREFECT_HOME": str(artifact_paths.prefect_home()),
         "GRADMILL_ARTIFACTS": str(artifact_paths.make_root()),
-        "GRADMILL_HOME": str(HOME),
+        "GRADMILL_HOME": str(home()),
     }
     return SERVER_ENVIRONMENT | dict(os.environ) | profile | ours | more
 
@@ -127,7 +151,7 @@ def _require_free(port: int) -> None:
 
 def _start_server(port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    return tethered.start(command, _environment(), _log("server"), HOME)
+    return tethered.start(command, _environment(), _log("server"), home())
 
 
 def _await_server(api_url: str, server: Child | None = None) -> None:
@@ -147,7 +171,7 @@ def _await_server(api_url: str, server: Child | None = None) -> None:
 def _start_worker(api_url: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
     environment = _environment(PREFECT_API_URL=api_url, PREFECT_WORKER_QUERY_SECONDS="5")
-    return tethered.start(command, environment, _log("worker"), HOME)
+    return tethered.start(command, environment, _log("worker"), home())
 
 
 def wait_for_the_end(running: Operation) -> None:

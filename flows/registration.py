@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ActionTypes, ChangeFlowRunState, RunDeployment, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 import flows
 from flows import deployments
@@ -23,55 +24,76 @@ from tasks.stage import events
 from tasks.stage.gpu import LIMIT
 
 POOL = "gradmill"
-HOME = Path(os.environ.get("GRADMILL_HOME") or Path(flows.__file__).parents[1])  # where prefect.yaml is
 SILENT_SECONDS = 65  # two heartbeats missed: prefect.yaml asks for one every 30 seconds
 OURS = {"prefect.resource.id": "prefect.tag.gradmill"}  # every deployment has this tag, and so its runs' events
+ALERTS = "notify of runs that fail or crash"
 RETRAINED_BY = {"softmax-regression": "softmax-nightly", "linear-regression": "linear-weekly"}
 
 
-def register() -> list[str]:
-    """Tell the configured server of everything; return the names of the deployments.
+def home() -> Path:
+    """The folder with ``prefect.yaml``: the checkout or, in an image, the one that GRADMILL_HOME names.
 
     Raises:
-        UsageError: the notification block that GRADMILL_NOTIFY names does not exist.
+        UsageError: there is none.
+    """
+    named = os.environ.get("GRADMILL_HOME")
+    for folder in (Path(flows.__file__).parents[1], *([Path(named)] if named else [])):
+        if (folder / "prefect.yaml").is_file():
+            return folder
+    raise UsageError("no prefect.yaml here", "a checkout of Gradmill, or its image", "install it from a checkout")
+
+
+def register() -> list[str]:
+    """Tell the configured server of what it lacks; return the names of the deployments.
+
+    What somebody has set there (a pool's template, the limit, what is paused, automations on or off) stays as it is.
+
+    Raises:
+        UsageError: there is no ``prefect.yaml``.
         EnvironmentProblem: a deployment is not accepted.
     """
     with get_client(sync_client=True) as client:
-        notify = _notification_block(client, Settings().notify)
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"), overwrite=True)
-        client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
-        _deploy(str(client.api_url))
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        try:
+            client.read_global_concurrency_limit_by_name(LIMIT)
+        except ObjectNotFound:
+            client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
+        _deploy(client)
         deployed = {each.name: each.id for each in deployments.ours(client)}
-        for automation in (_zombies(), *_drift(deployed), *([_alerts(notify)] if notify else [])):
+        for automation in (_zombies(), *_drift(deployed)):
             _ensure(client, automation)
+        _notify(client, Settings().notify)
     return sorted(deployed)
 
 
-def _notification_block(client: SyncPrefectClient, slug: str | None) -> UUID | None:
-    """The block that GRADMILL_NOTIFY names as ``type/name``, such as ``slack-webhook/on-duty``."""
-    if slug is None:
-        return None
-    kind, _, name = slug.partition("/")
-    try:
-        return client.read_block_document_by_name(name, kind, include_secrets=False).id
-    except ObjectNotFound as error:
-        raise UsageError(
-            f"GRADMILL_NOTIFY={slug}: the server has no such block",
-            "a notification block as type/name, such as slack-webhook/on-duty",
-            "create it in the UI under Blocks",
-        ) from error
-
-
-def _deploy(api_url: str) -> None:
+def _deploy(client: SyncPrefectClient) -> None:
+    """Bring the deployments up to date; ``prefect deploy`` would resume those that somebody has paused."""
+    paused = {each.id for each in deployments.ours(client) if each.paused}
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    environment = os.environ | {"GRADMILL_HOME": str(HOME), "PREFECT_API_URL": api_url}
-    done = subprocess.run(command, env=environment, cwd=HOME, capture_output=True, text=True, check=False)
+    environment = {"GRADMILL_HOME": str(home())} | os.environ | {"PREFECT_API_URL": str(client.api_url)}
+    done = subprocess.run(command, env=environment, cwd=home(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise EnvironmentProblem(
-            f"the deployments were not accepted: {(done.stderr or done.stdout).strip().splitlines()[-1]}",
+            f"the deployments were not accepted: {(done.stderr.strip() or done.stdout.strip())[-300:]}",
             "prefect.yaml registered",
-            f"run prefect deploy --all in {HOME}",
+            f"run prefect deploy --all in {home()}",
         )
+    for deployment in paused:
+        client.request("PATCH", f"/deployments/{deployment}", json={"paused": True})  # type: ignore[arg-type]
+
+
+def _notify(client: SyncPrefectClient, slug: str | None) -> None:
+    """Send alerts to the block that GRADMILL_NOTIFY names as ``type/name``; without a name, to nobody any more."""
+    if slug is None:
+        for old in client.read_automations_by_name(f"gradmill: {ALERTS}"):
+            client.delete_automation(old.id)
+        return
+    kind, _, name = slug.partition("/")
+    try:
+        _ensure(client, _alerts(client.read_block_document_by_name(name, kind, include_secrets=False).id))
+    except ObjectNotFound:  # no reason not to retrain; and it is made in the UI of this very server
+        print(f"GRADMILL_NOTIFY={slug}: no such block; make it in the UI, then run gradmill register", file=sys.stderr)
 
 
 def _ensure(client: SyncPrefectClient, automation: AutomationCore) -> None:
@@ -87,7 +109,7 @@ def _zombies() -> AutomationCore:
     heartbeat = "prefect.flow-run.heartbeat"
     ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
     trigger = EventTrigger(
-        after={heartbeat},
+        after={"prefect.flow-run.Running", heartbeat},  # one may die before its first heartbeat is sent
         expect={heartbeat, *ends},
         match_related=OURS,
         for_each={"prefect.resource.id"},
@@ -113,7 +135,7 @@ def _alerts(block: UUID) -> AutomationCore:
         body="{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
     )
     about = "Failures, refusals by a gate among them, and crashes."
-    return _automation("notify of runs that fail or crash", about, trigger, notification)
+    return _automation(ALERTS, about, trigger, notification)
 
 
 def _drift(deployed: dict[str, UUID]) -> list[AutomationCore]:

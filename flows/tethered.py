@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 GRACE_SECONDS = 6.0
@@ -54,7 +55,10 @@ def main(command: list[str]) -> int:
             os.killpg(child.pid, signal.SIGKILL)
 
     threading.Thread(target=end_with_the_parent, daemon=True).start()
-    return child.wait()
+    code = child.wait()
+    with suppress(ProcessLookupError):  # what the command has started ends with it, as runs do with their worker
+        os.killpg(child.pid, signal.SIGTERM)
+    return code
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What old runs and predictions leave behind is removed; what still explains a kept version stays."""
 
+import itertools
 import json
 import secrets
 import shutil
@@ -40,9 +41,12 @@ def prune_predictions(keep: int) -> list[str]:
     _sweep(artifact_paths.all_predictions())
     of_model: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for path in artifact_paths.all_predictions().glob(f"*/{JOB}"):
-        job = json.loads(path.read_text())
-        if job["status"] == "done":
-            of_model[job["model"]["name"]].append((job["finished_at"], path.parent))
+        try:
+            job = json.loads(path.read_text())
+            if job["status"] == "done":
+                of_model[job["model"]["name"]].append((job["finished_at"], path.parent))
+        except (OSError, ValueError, KeyError):
+            continue  # being replaced, or not ours to judge
     old = [folder for jobs in of_model.values() for _, folder in sorted(jobs)[:-keep]]
     return _remove(folder for folder in old if _is_old(folder / JOB))
 
@@ -66,8 +70,9 @@ def _runs_named_in(document: Any) -> Iterable[str]:
     if isinstance(document, list):
         for value in document:
             yield from _runs_named_in(value)
-    elif isinstance(document, str) and Path(document).is_relative_to(artifact_paths.runs()):
-        yield from Path(document).relative_to(artifact_paths.runs()).parts[:1]
+    elif isinstance(document, str):
+        parts = Path(document).parts  # artifacts/ may have had another name then: on the host, in a container
+        yield from (name for folder, name in itertools.pairwise(parts) if folder == artifact_paths.runs().name)
 
 
 def _is_old(path: Path) -> bool:

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from prefect_api import api_client, eventually
@@ -50,6 +51,13 @@ class Duty:
         """Another command, on this server."""
         here = self.environment | {"PREFECT_API_URL": f"{self.ui}/api"} | environment
         return subprocess.run([GRADMILL, *arguments], env=here, capture_output=True, text=True, timeout=120)
+
+    def answers(self) -> bool:
+        """Whether the server is there."""
+        try:
+            return self.api.get("/health").is_success
+        except httpx.TransportError:
+            return False
 
     def post(self, path: str, document: Any) -> Any:
         return self.api.post(path, json=document).raise_for_status().json()

@@ -236,8 +236,8 @@ def test_a_worker_killed_in_mid_run_is_replaced_and_its_run_is_told_as_crashed(s
     assert stack.ended(run) == "CRASHED"
 
 
-def test_nothing_secret_is_in_an_image_or_a_log(stack: Stack) -> None:
+def test_nothing_secret_is_in_a_log(stack: Stack) -> None:
     secrets = re.findall(r"=(?:admin:)?([0-9a-f]+)$", (stack.folder / "docker" / ".env").read_text(), re.MULTILINE)
     assert len(secrets) == 2
-    logs = "".join(stack.engine.podman("logs", f"gradmill-{service}-1") for service in SERVICES)
+    logs = "".join(stack.engine.podman("logs", f"gradmill-{service}-1") for service in (*SERVICES, "register"))
     assert not [secret for secret in secrets if secret in logs]

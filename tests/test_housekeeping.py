@@ -54,7 +54,8 @@ def test_the_evidence_of_kept_versions_stays_and_so_do_the_runs_that_it_reused(c
     for path in (folder, folder / "manifest.json"):
         path.chmod(0o755)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"run": evidence}))
-    weights = {"weights": {"path": str(artifact_paths.runs() / reused / "weights.safetensors"), "sha256": "0"}}
+    elsewhere = f"/artifacts/runs/{reused}/weights.safetensors"  # as a container has it
+    weights = {"weights": {"path": elsewhere, "sha256": "0"}}
     RunFolder(path=artifact_paths.runs() / evidence).note("stages", "train", weights)
     aged(artifact_paths.runs() / evidence / "run.json")
     assert housekeeping.prune_runs(1) == [other]
@@ -76,6 +77,14 @@ def test_old_predictions_go_but_unfinished_and_new_ones_stay() -> None:
     stay = [prediction(4, days=0.5), prediction(5, "running"), prediction(6)]
     assert housekeeping.prune_predictions(1) == old
     assert names(artifact_paths.all_predictions()) == set(stay)
+
+
+def test_a_damaged_job_stops_no_maintenance() -> None:
+    old, _ = prediction(1), prediction(2)
+    damaged = artifact_paths.predictions(prediction(3)) / "job.json"
+    damaged.write_text("{")
+    assert housekeeping.prune_predictions(1) == [old]
+    assert damaged.exists()
 
 
 def test_what_a_killed_removal_left_is_swept() -> None:

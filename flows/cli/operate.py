@@ -25,7 +25,7 @@ def up(
     typer.echo("starting (the first time takes a minute)", err=True)
     from flows import deployments, operation
 
-    with operation.operation(port) as running:
+    with _explained(), operation.operation(port) as running:
         ui, upcoming = running.api_url.removesuffix("/api"), deployments.next_runs()
         if as_json:
             following = [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming]
@@ -92,23 +92,40 @@ def _server() -> Iterator[None]:
     Raises:
         EnvironmentProblem: it does not answer, or wants other credentials.
     """
-    from httpx import HTTPStatusError, TransportError, codes
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    api_url = PREFECT_API_URL.value() or "http://127.0.0.1:4200/api"
-    with temporary_settings({PREFECT_API_URL: api_url}):
-        try:
-            yield
-        except TransportError as error:
-            raise EnvironmentProblem(
-                f"no Prefect server answers at {api_url}", "a running server", "run gradmill up, or set PREFECT_API_URL"
-            ) from error
-        except HTTPStatusError as error:
-            if error.response.status_code != codes.UNAUTHORIZED:
-                raise
-            raise EnvironmentProblem(
-                f"{api_url} wants credentials", "user:password in PREFECT_API_AUTH_STRING", "set it"
-            ) from error
+    from flows.engine import UP_API_URL
+
+    with temporary_settings({PREFECT_API_URL: PREFECT_API_URL.value() or UP_API_URL}), _explained():
+        yield
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What a server that is not there, or does not let us in, means for the person who called.
+
+    Raises:
+        EnvironmentProblem: in these cases.
+    """
+    from httpx import HTTPStatusError, TransportError, codes
+    from prefect.settings import PREFECT_API_URL
+
+    api_url = PREFECT_API_URL.value()
+    try:
+        yield
+    except TransportError as error:
+        raise EnvironmentProblem(
+            f"no Prefect server answers at {api_url}", "a running server", "run gradmill up, or set PREFECT_API_URL"
+        ) from error
+    except HTTPStatusError as error:
+        status = error.response.status_code
+        if status in (codes.UNAUTHORIZED, codes.FORBIDDEN):
+            found, expected = f"{api_url} wants credentials", "user:password in PREFECT_API_AUTH_STRING"
+        elif status in (codes.NOT_FOUND, codes.METHOD_NOT_ALLOWED):
+            found, expected = f"{api_url} is no Prefect API", "an address that ends in /api in PREFECT_API_URL"
+        else:
+            raise
+        raise EnvironmentProblem(found, expected, "set it") from error
 
 
 def _print_status(found: Any) -> None:
@@ -156,5 +173,9 @@ def _nested(assignments: list[str]) -> dict[str, Any]:
         inner = nested
         for parent in parents:
             inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise UsageError(
+                    f"--param {assignment}", f"{parent} as a value or with parts, not both", "leave one out"
+                )
         inner[last] = value
     return nested

@@ -57,6 +57,10 @@ def _never_in_the_way() -> Iterator[None]:
 
 
 def _tell(result: RetrainReport, run: RunFolder) -> None:
+    if result.outcome == "refused":
+        refused_by = [gate.name for gate in result.gates if not gate.passed]
+        payload = {"version": None, "sha256": None, "path": None, "run": result.run, "refused_by": refused_by}
+        events.emit(events.REFUSED, result.name, payload)
     create_markdown_artifact(
         pages.verdict(result),
         key=f"{result.name}-verdict",
@@ -72,19 +76,10 @@ def _tell(result: RetrainReport, run: RunFolder) -> None:
             description=f"model card of version {result.version}",
         )
     _tag(f"model:{result.name}", f"verdict:{result.outcome}")
-    if result.outcome != "unchanged":
-        payload = {
-            "version": result.version,
-            "sha256": result.model_sha256,
-            "path": result.model_path,
-            "run": result.run,
-            "refused_by": [gate.name for gate in result.gates if not gate.passed],
-        }
-        events.emit(events.PUBLISHED if result.outcome == "published" else events.REFUSED, result.name, payload)
 
 
 def _tag(*tags: str) -> None:
-    """Add tags to this run, for the UI's filters."""
+    """Add tags to this run, for the UI's filters; a retry's verdict takes the place of the first one's."""
     with get_client(sync_client=True) as client:
-        known = client.read_flow_run(flow_run.id).tags
+        known = [tag for tag in client.read_flow_run(flow_run.id).tags if not tag.startswith(("verdict:", "drift:"))]
         client.update_flow_run(flow_run.id, tags=sorted({*known, *tags}))

@@ -93,7 +93,7 @@ def _labels(result: Prediction) -> str:
         return ""
     found, expected = job.profile["label"].counts, version.reference["label"].counts
     rows = [
-        (label, f"{here / sum(found):.1%}", f"{there / sum(expected):.1%}")
+        (label, f"{here / max(1, sum(found)):.1%}", f"{there / max(1, sum(expected)):.1%}")
         for label, here, there in zip(version.labels, found, expected, strict=True)
     ]
     return "## Labels\n\n" + _table(("label", "these rows", "test split"), rows)

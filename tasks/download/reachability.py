@@ -55,7 +55,7 @@ def _mirror_fault(url: str) -> str | None:
     except httpx.HTTPStatusError as error:
         return f"{url} HTTP {error.response.status_code}"
     except httpx.HTTPError as error:
-        return f"{url} {error or type(error).__name__}"
+        return f"{url} {str(error) or type(error).__name__}"
     return None
 
 

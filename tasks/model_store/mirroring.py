@@ -57,7 +57,7 @@ def mirror(name: str, url: str) -> MirroredModel:
         EnvironmentProblem: the remote store does not answer, or refuses.
     """
     folder = remote.Folder(url)
-    if folder.local and folder.local.resolve() == artifact_paths.models().resolve():
+    if folder.local and folder.local.resolve().is_relative_to(artifact_paths.models().resolve()):
         raise UsageError(f"{url} is the model store itself", "another folder", "choose one that other hosts read")
     reading.resolve(name, None)
     with FileLock(artifact_paths.mirror_lock(name)):

@@ -24,7 +24,7 @@ from tasks.records import (
     TrainedModel,
 )
 from tasks.run_folder import RunFolder
-from tasks.stage import stage
+from tasks.stage import events, live, stage
 
 
 @stage()
@@ -67,6 +67,9 @@ def publish(
         gates=verdicts,
     )
     print(f"{name} version {number}: {published.outcome}")
+    if not unchanged and live.in_a_run():
+        model = {"version": number, "sha256": published.model.sha256, "path": str(published.model.path)}
+        events.emit(events.PUBLISHED, name, model | {"run": str(run.path)})
     return published
 
 

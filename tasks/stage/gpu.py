@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -32,12 +32,19 @@ def turn(device: Device) -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Hold the GPU: by Prefect's limit where the server has it, so across hosts; else by a lock file."""
-    if live.in_a_run() and _server_has_the_limit():
-        # Losing the lease (a server away for minutes) is no reason to end a job that is nearly done.
-        with concurrency(LIMIT, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False):
-            yield
-        return
+    """Hold the GPU: by Prefect's limit where the server has it, and by a lock file, which other servers' jobs see."""
+    with ExitStack() as holding:
+        if live.in_a_run() and _server_has_the_limit():
+            # Losing the lease (a server away for minutes) is no reason to end a job that is nearly done.
+            holding.enter_context(
+                concurrency(LIMIT, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False)
+            )
+        holding.enter_context(_locked())
+        yield
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
     lock = FileLock(lock_file())
     try:
         lock.acquire(timeout=0)

@@ -2,6 +2,8 @@
 
 import base64
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -9,8 +11,10 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import TaskRunContext
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 UPDATE_SECONDS = 2.0  # an update is a request to the server
+PAUSE_SECONDS = 30.0  # after one that failed
 
 
 def in_a_run() -> bool:
@@ -23,30 +27,43 @@ def picture(path: Path) -> str:
     return f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
 
 
+@contextmanager
+def _in_passing() -> Iterator[None]:
+    """Ask the server once and briefly: a picture of the work must neither hold the work up nor end it."""
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 5}):
+            yield
+    except Exception as error:
+        print(f"Prefect was not told how far the work is: {type(error).__name__}")
+
+
 class Progress:
     """A progress artifact of this task, updated at most once in 2 seconds and at the end."""
 
     def __init__(self, total: float, description: str, done: float = 0) -> None:
         self._total, self._done = total, done
         self._artifact: UUID | None = None
-        self._updated = time.monotonic()
+        self._next = time.monotonic() + UPDATE_SECONDS
         if in_a_run():
-            created = create_progress_artifact(self._percent(), description=description)
-            self._artifact = created if isinstance(created, UUID) else None
+            with _in_passing():
+                created = create_progress_artifact(self._percent(), description=description)
+                self._artifact = created if isinstance(created, UUID) else None
 
     def update(self, done: float) -> bool:
         """Note how far the work is; returns whether it was time to show it."""
         self._done = done
-        due = self._artifact is not None and time.monotonic() - self._updated > UPDATE_SECONDS
+        due = self._artifact is not None and time.monotonic() > self._next
         if due:
             self.show()
         return due
 
     def show(self) -> None:
         """Bring the artifact up to date now."""
+        self._next = time.monotonic() + PAUSE_SECONDS
         if self._artifact is not None:
-            update_progress_artifact(self._artifact, self._percent())
-            self._updated = time.monotonic()
+            with _in_passing():
+                update_progress_artifact(self._artifact, self._percent())
+                self._next = time.monotonic() + UPDATE_SECONDS
 
     def _percent(self) -> float:
         return 100 * self._done / self._total
@@ -61,9 +78,10 @@ class Picture:
 
     def show(self, path: Path) -> None:
         """Show the PNG at ``path``."""
-        if self._artifact is None:
-            created = create_markdown_artifact(picture(path), key=self._key, description=self._description)
-            self._artifact = created if isinstance(created, UUID) else None
-        else:
-            with get_client(sync_client=True) as client:
-                client.update_artifact(self._artifact, ArtifactUpdate(data=picture(path)))
+        with _in_passing():
+            if self._artifact is None:
+                created = create_markdown_artifact(picture(path), key=self._key, description=self._description)
+                self._artifact = created if isinstance(created, UUID) else None
+            else:
+                with get_client(sync_client=True) as client:
+                    client.update_artifact(self._artifact, ArtifactUpdate(data=picture(path)))

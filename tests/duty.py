@@ -59,8 +59,17 @@ class Duty:
         except httpx.TransportError:
             return False
 
+    def ask(self, method: str, path: str, document: Any = None) -> Any:
+        """The server's answer; on SQLite it says 503 at times while it writes, which Prefect's own client waits out."""
+
+        def answered() -> httpx.Response | None:
+            answer = self.api.request(method, path, json=document)
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
+
+        return eventually(answered, 20, f"{path} is answered").raise_for_status().json()
+
     def post(self, path: str, document: Any) -> Any:
-        return self.api.post(path, json=document).raise_for_status().json()
+        return self.ask("POST", path, document)
 
     def deployment(self, name: str) -> dict[str, Any]:
         (found,) = self.post("/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
@@ -75,7 +84,7 @@ class Duty:
         return str(run["id"])
 
     def run(self, run: str) -> dict[str, Any]:
-        return dict(self.api.get(f"/flow_runs/{run}").raise_for_status().json())
+        return dict(self.ask("GET", f"/flow_runs/{run}"))
 
     def state_of(self, run: str) -> str:
         return str(self.run(run)["state_type"])

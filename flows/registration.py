@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ActionTypes, ChangeFlowRunState, RunDeployment, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.settings import get_current_settings
 
 import flows
 from flows import deployments
@@ -71,7 +72,8 @@ def _deploy(client: SyncPrefectClient) -> None:
     """Bring the deployments up to date; ``prefect deploy`` would resume those that somebody has paused."""
     paused = {each.id for each in deployments.ours(client) if each.paused}
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-    environment = {"GRADMILL_HOME": str(home())} | os.environ | {"PREFECT_API_URL": str(client.api_url)}
+    settings = get_current_settings().to_environment_variables(exclude_unset=True, include_secrets=True)
+    environment = {"GRADMILL_HOME": str(home())} | os.environ | settings
     done = subprocess.run(command, env=environment, cwd=home(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise EnvironmentProblem(

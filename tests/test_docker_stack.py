@@ -209,9 +209,24 @@ def test_down_and_up_keep_history_and_models(stack: Stack) -> None:
     assert len(stack.post("/deployments/filter")) == len(DEPLOYMENTS)
 
 
+@pytest.fixture(scope="module")
+def killed(stack: Stack) -> tuple[dict[str, Any], int]:
+    """A run whose worker was killed in the middle of it, and that worker's process; it is known as dead much later."""
+    run = stack.trigger("softmax-nightly", "training.num_epochs=5000")
+    until("training has begun", lambda: "train" in stack.stages(run, "RUNNING"))
+    worker = stack.process("worker")
+    os.kill(worker, signal.SIGKILL)
+    return run, worker
+
+
+def test_a_worker_killed_in_mid_run_is_replaced(stack: Stack, killed: tuple[dict[str, Any], int]) -> None:
+    until("a new worker runs", lambda: stack.process("worker") not in {0, killed[1]})
+    assert stack.ended(stack.trigger("linear-weekly")) == "COMPLETED"
+
+
 def test_a_run_outlasts_twenty_seconds_without_postgresql_and_loses_nothing(stack: Stack) -> None:
     before = int(stack.sql("select count(*) from flow_run where state_type = 'COMPLETED'"))
-    run = stack.trigger("softmax-nightly", "name=outage", "training.num_epochs=100")
+    run = stack.trigger("linear-weekly", "name=outage", "training.model=softmax-regression", "training.num_epochs=100")
     until("training has begun", lambda: "epoch 10/100" in stack.logs(run))
     stack.engine.podman("stop", "gradmill-postgres-1")
     time.sleep(OUTAGE_SECONDS)
@@ -226,14 +241,8 @@ def test_a_run_outlasts_twenty_seconds_without_postgresql_and_loses_nothing(stac
     assert stack.champion("outage")["version"] == 1
 
 
-def test_a_worker_killed_in_mid_run_is_replaced_and_its_run_is_told_as_crashed(stack: Stack) -> None:
-    run = stack.trigger("softmax-nightly", "training.num_epochs=5000")
-    until("training has begun", lambda: "train" in stack.stages(run, "RUNNING"))
-    killed = stack.process("worker")
-    os.kill(killed, signal.SIGKILL)
-    until("a new worker runs", lambda: stack.process("worker") not in {0, killed})
-    assert stack.ended(stack.trigger("linear-weekly")) == "COMPLETED"
-    assert stack.ended(run) == "CRASHED"
+def test_the_run_of_a_killed_worker_is_told_as_crashed(stack: Stack, killed: tuple[dict[str, Any], int]) -> None:
+    assert stack.ended(killed[0]) == "CRASHED"
 
 
 def test_nothing_secret_is_in_a_log(stack: Stack) -> None:

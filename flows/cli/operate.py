@@ -110,7 +110,7 @@ def _explained() -> Iterator[None]:
     from httpx import HTTPStatusError, TransportError, codes
     from prefect.settings import PREFECT_API_URL
 
-    api_url = PREFECT_API_URL.value()
+    api_url = PREFECT_API_URL.value() or "the server"
     try:
         yield
     except TransportError as error:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Inside a build: install what /requirements.txt pins, then drop what only tests or builds against these libraries.
 set -eu
-pip install --root-user-action=ignore --disable-pip-version-check --require-hashes --find-links /wheels \
+pip install --root-user-action=ignore --disable-pip-version-check --cache-dir /var/cache/pip --require-hashes --find-links /wheels \
   ${PYTORCH_INDEX:+--extra-index-url "$PYTORCH_INDEX"} --requirement /requirements.txt
 cd "$(python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
 rm -rf torch/include pyarrow/include onnx/backend/test

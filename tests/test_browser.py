@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 NAME = "linear-regression"
+STAGES = {"download", "preprocess", "train", "evaluate", "export", "publish", "predict"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.browser,
@@ -88,12 +89,16 @@ def test_the_form_refuses_a_bad_value_and_starts_a_run_with_a_good_one(duty: Dut
 def test_a_run_shows_its_stages_and_artifacts(duty: Duty, page: "Page") -> None:
     run = duty.ended(duty.trigger("softmax-nightly"), 120)
     assert run["state_type"] == "COMPLETED"
+    ours = {"flow_runs": {"id": {"any_": [run["id"]]}}}  # the server records task runs a little late
+    eventually(
+        lambda: STAGES <= {each["name"] for each in duty.post("/task_runs/filter", ours)}, 20, "all are recorded"
+    )
     page.goto(f"{duty.ui}/runs/flow-run/{run['id']}")
     page.get_by_text(run["name"]).first.wait_for()
     page.get_by_text("verdict:published").wait_for()
     keep(page, "run")
     page.get_by_text("Task Runs", exact=True).click()
-    for stage in ("download", "preprocess", "train", "evaluate", "export", "publish", "predict"):
+    for stage in STAGES:
         page.get_by_role("link", name=stage, exact=True).first.wait_for()
     page.get_by_text("Artifacts", exact=True).click()
     for artifact in ("verdict", "pictures", "card", "predictions"):

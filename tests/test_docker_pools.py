@@ -84,7 +84,7 @@ def test_docker_containers_are_unprivileged_limited_and_keep_artifacts() -> None
     assert host["PidsLimit"] == 512
     assert host["Binds"] == ["gradmill_artifacts:/artifacts"]
     assert set(host["Tmpfs"]) == {"/tmp", "/prefect"}  # noqa: S108  (inside the container)
-    assert "PREFECT_HOME=/prefect" in made["environment"]
+    assert made["environment"]["PREFECT_HOME"] == "/prefect"
     assert not host.get("DeviceRequests")
 
 

@@ -12,7 +12,8 @@ from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 
 from tasks.errors import UsageError
 
-OURS = {"all_": ["gradmill"]}  # the tag that prefect.yaml gives to each
+TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
+OURS = {"all_": [TAG]}
 SCHEDULER_SECONDS = 10.0
 
 

@@ -109,16 +109,19 @@ def operation(port: int) -> Iterator[Operation]:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Keep a second ``up`` off these artifacts: two servers on one SQLite file would both schedule."""
-    home = artifact_paths.prefect_home()
     artifact_paths.make_root()
-    home.mkdir(mode=0o700, exist_ok=True)  # saved blocks hold secrets
+    artifact_paths.prefect_home().mkdir(mode=0o700, exist_ok=True)  # saved blocks hold secrets
+    lock = FileLock(artifact_paths.prefect_home() / "up.lock")
     try:
-        with FileLock(home / "up.lock").acquire(timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise UsageError(
             f"another gradmill up is at work in {artifact_paths.root()}", "one for each folder", "use --artifacts"
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _environment(**more: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ from tasks.stage.gpu import LIMIT
 
 POOL = "gradmill"
 SILENT_SECONDS = 65  # two heartbeats missed: prefect.yaml asks for one every 30 seconds
-OURS = {"prefect.resource.id": "prefect.tag.gradmill"}  # every deployment has this tag, and so its runs' events
+OUR_RUNS = {"prefect.resource.id": f"prefect.tag.{deployments.TAG}"}
 ALERTS = "notify of runs that fail or crash"
 RETRAINED_BY = {"softmax-regression": "softmax-nightly", "linear-regression": "linear-weekly"}
 
@@ -113,7 +113,7 @@ def _zombies() -> AutomationCore:
     trigger = EventTrigger(
         after={"prefect.flow-run.Running", heartbeat},  # one may die before its first heartbeat is sent
         expect={heartbeat, *ends},
-        match_related=OURS,
+        match_related=OUR_RUNS,
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
         threshold=1,
@@ -126,7 +126,7 @@ def _zombies() -> AutomationCore:
 def _alerts(block: UUID) -> AutomationCore:
     trigger = EventTrigger(
         expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
-        match_related=OURS,
+        match_related=OUR_RUNS,
         for_each={"prefect.resource.id"},
         posture=Posture.Reactive,
         threshold=1,

@@ -80,17 +80,12 @@ def status() -> Status:
         return Status(
             api_url=str(client.api_url),
             models=_live_models(),
-            deployments=[
-                _deployment(client, each) for each in sorted(deployments.ours(client), key=lambda each: each.name)
-            ],
+            deployments=[_deployment(client, each) for each in deployments.ours(client)],
             stuck=[*_late(client), *_silent(client)],
             workers=[
-                Worker(
-                    name=each.name,
-                    status=str(each.status and each.status.value),
-                    last_heartbeat=each.last_heartbeat_time,
-                )
+                Worker(name=each.name, status=each.status.value, last_heartbeat=each.last_heartbeat_time)
                 for each in workers
+                if each.status is not None
             ],
         )
 

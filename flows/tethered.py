@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-GRACE_SECONDS = 6.0
+GRACE_SECONDS = 4.0  # two children one after the other: within the ten seconds that gradmill up has
 
 
 def start(command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path) -> subprocess.Popen[bytes]:
@@ -35,7 +35,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         process.stdin.close()
     try:
-        process.wait(GRACE_SECONDS + 2)
+        process.wait(GRACE_SECONDS + 1)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

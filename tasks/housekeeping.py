@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from tasks import artifact_paths
 from tasks.artifact_paths import JOB, MANIFEST, RUN
+from tasks.model_store import reading
 
 GRACE = timedelta(days=1)  # a younger run may still be going, and somebody may be reading a younger prediction
 CONDEMNED_PREFIX = ".pruned-"
@@ -52,14 +53,18 @@ def prune_predictions(keep: int) -> list[str]:
 
 
 def evidence() -> set[str]:
-    """The run folders that kept versions name, and those whose files these runs have reused."""
+    """The run folders that kept versions name, and those whose files these runs have reused.
+
+    Raises:
+        DataError: a manifest or a run's notes cannot be read; what they name must not be guessed.
+    """
     needed: set[str] = set()
     for path in artifact_paths.models().glob(f"*/*/{MANIFEST}"):
-        run = json.loads(path.read_text())["run"]
+        run = reading.read_json(path)["run"]
         needed.add(run)
         noted = artifact_paths.runs() / run / RUN
         if noted.is_file():
-            needed |= set(_runs_named_in(json.loads(noted.read_text())))
+            needed |= set(_runs_named_in(reading.read_json(noted)))
     return needed
 
 

@@ -10,8 +10,7 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +143,3 @@ class Engine:
             if process.info["name"] == "conmon" and any(str(self.run_folder) in word for word in words):
                 found.append(process)
         return found
-
-
-def until(claim: str, check: Callable[[], Any], timeout: float = 120) -> Any:
-    """Wait until ``check()`` is true and return its value; fail with ``claim`` and the last value."""
-    deadline = time.monotonic() + timeout
-    while not (value := check()):
-        assert time.monotonic() < deadline, f"{claim}: not within {timeout:.0f} s; last: {value!r}"
-        time.sleep(1)
-    return value

@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from conftest import REPOSITORY
-from container_engine import Engine, until
+from container_engine import Engine
 from duty import free_port
+from prefect_api import eventually
 from stand_ins import LIBRARY, build
 from tasks import artifact_paths, fashion_mnist
 from tasks.parameters import FASHION_MNIST
@@ -86,7 +87,7 @@ class Stack:
     def ended(self, run: dict[str, Any], timeout: float = 240) -> str:
         """Wait for the end of a run; return its state type."""
         final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-        return str(until("the run ends", lambda: (state := self.state(run)) in final and state, timeout))
+        return str(eventually(lambda: (state := self.state(run)) in final and state, timeout, "the run ends"))
 
     def stages(self, run: dict[str, Any], state: str) -> set[str]:
         """The stages of a run whose task runs are in this state; the server records them a little late."""
@@ -213,29 +214,29 @@ def test_down_and_up_keep_history_and_models(stack: Stack) -> None:
 def killed(stack: Stack) -> tuple[dict[str, Any], int]:
     """A run whose worker was killed in the middle of it, and that worker's process; it is known as dead much later."""
     run = stack.trigger("softmax-nightly", "training.num_epochs=5000")
-    until("training has begun", lambda: "train" in stack.stages(run, "RUNNING"))
+    eventually(lambda: "train" in stack.stages(run, "RUNNING"), 120, "training has begun")
     worker = stack.process("worker")
     os.kill(worker, signal.SIGKILL)
     return run, worker
 
 
 def test_a_worker_killed_in_mid_run_is_replaced(stack: Stack, killed: tuple[dict[str, Any], int]) -> None:
-    until("a new worker runs", lambda: stack.process("worker") not in {0, killed[1]})
+    eventually(lambda: stack.process("worker") not in {0, killed[1]}, 120, "a new worker runs")
     assert stack.ended(stack.trigger("linear-weekly")) == "COMPLETED"
 
 
 def test_a_run_outlasts_twenty_seconds_without_postgresql_and_loses_nothing(stack: Stack) -> None:
     before = int(stack.sql("select count(*) from flow_run where state_type = 'COMPLETED'"))
     run = stack.trigger("linear-weekly", "name=outage", "training.model=softmax-regression", "training.num_epochs=100")
-    until("training has begun", lambda: "epoch 10/100" in stack.logs(run))
+    eventually(lambda: "epoch 10/100" in stack.logs(run), 120, "training has begun")
     stack.engine.podman("stop", "gradmill-postgres-1")
     time.sleep(OUTAGE_SECONDS)
     stack.engine.podman("start", "gradmill-postgres-1")
-    until("the server is ready", lambda: httpx.get(f"{stack.server}/api/ready", timeout=30).is_success)
+    eventually(lambda: httpx.get(f"{stack.server}/api/ready", timeout=30).is_success, 120, "the server is ready")
     assert stack.ended(run) == "COMPLETED", stack.logs(run)
     assert int(stack.sql("select count(*) from flow_run where state_type = 'COMPLETED'")) == before + 1
     stages = {"download", "preprocess", "train", "evaluate", "export", "publish", "predict"}
-    until("every stage is recorded as completed", lambda: stages <= stack.stages(run, "COMPLETED"))
+    eventually(lambda: stages <= stack.stages(run, "COMPLETED"), 120, "every stage is recorded as completed")
     epochs = re.findall(r"epoch (\d+)/100", stack.logs(run))
     assert epochs == [str(epoch) for epoch in range(10, 101, 10)]
     assert stack.champion("outage")["version"] == 1

@@ -9,6 +9,7 @@ import pytest
 
 from candidate import Candidate
 from tasks import artifact_paths, housekeeping
+from tasks.errors import DataError
 from tasks.run_folder import RunFolder
 from test_cli import gradmill
 
@@ -85,6 +86,18 @@ def test_a_damaged_job_stops_no_maintenance() -> None:
     damaged.write_text("{")
     assert housekeeping.prune_predictions(1) == [old]
     assert damaged.exists()
+
+
+def test_nothing_is_removed_while_a_kept_version_s_evidence_is_unknown(candidates: list[Candidate]) -> None:
+    candidates[0].publish()
+    stays = {run_folder(1), run_folder(2)}
+    folder = artifact_paths.version(NAME, 1)
+    for path in (folder, folder / "manifest.json"):
+        path.chmod(0o755)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(DataError, match=r"manifest\.json cannot be read"):
+        housekeeping.prune_runs(1)
+    assert names(artifact_paths.runs()) == stays
 
 
 def test_what_a_killed_removal_left_is_swept() -> None:

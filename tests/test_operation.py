@@ -226,9 +226,10 @@ def test_a_run_that_died_with_its_worker_is_marked_within_90_seconds_and_the_wor
     assert duty.ended(duty.trigger("linear-weekly"))["state_type"] == "COMPLETED", "another worker is there"
 
 
-def test_ctrl_c_leaves_nothing_and_another_up_continues_the_history(duty: Duty) -> None:
+def test_ctrl_c_in_the_middle_of_a_run_leaves_nothing_and_another_up_continues_the_history(duty: Duty) -> None:
     history = {run["id"] for run in duty.post("/flow_runs/filter", {"flow_runs": {"end_time": {"is_null_": False}}})}
     automations = [each["name"] for each in duty.post("/automations/filter", {})]
+    training(duty, 4)
     duty.process.send_signal(signal.SIGINT)
     assert duty.process.wait(10) == 130
     assert duty.family() == {}

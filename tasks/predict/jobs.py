@@ -10,9 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
-from tasks import artifact_paths, atomic
+from tasks import artifact_paths, atomic, waiting
 from tasks.artifact_paths import JOB, PREDICTION_GRID, REJECTS
 from tasks.errors import UsageError
 from tasks.parameters import PredictParameters
@@ -162,16 +160,8 @@ def output_folder(output: str) -> Path:
 def locked(folder: Path) -> Iterator[None]:
     """Hold a job's folder; whoever else runs the same job waits, and then finds it done."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another process is at work on {folder}; waiting for it")
-        lock.acquire()
-    try:
+    with waiting.locked(folder / ".lock", f"another process is at work on {folder}; waiting for it"):
         yield
-    finally:
-        lock.release()
 
 
 def claim(folder: Path, job: str, restart: bool) -> Job | None:

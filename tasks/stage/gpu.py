@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
-from tasks import devices
+from tasks import devices, waiting
 from tasks.parameters import Device
 from tasks.stage import live
 
 LIMIT = "gpu"  # the global concurrency limit that ``gradmill register`` makes
-
 LEASE_SECONDS = 60.0  # so long does a killed job keep its place
 
 
@@ -39,22 +37,8 @@ def held() -> Iterator[None]:
             holding.enter_context(
                 concurrency(LIMIT, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False)
             )
-        holding.enter_context(_locked())
+        holding.enter_context(waiting.locked(lock_file(), "another job is on the GPU; waiting for it"))
         yield
-
-
-@contextmanager
-def _locked() -> Iterator[None]:
-    lock = FileLock(lock_file())
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another job is on the GPU; waiting for {lock_file()}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def lock_file() -> Path:

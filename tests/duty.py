@@ -83,6 +83,10 @@ class Duty:
         )
         return str(run["id"])
 
+    def triggered(self) -> set[str]:
+        """The runs that somebody has started: those of schedules the server plans ahead, whenever it comes to it."""
+        return {str(run["id"]) for run in self.post("/flow_runs/filter", {}) if not run["auto_scheduled"]}
+
     def run(self, run: str) -> dict[str, Any]:
         return dict(self.ask("GET", f"/flow_runs/{run}"))
 

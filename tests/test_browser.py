@@ -59,7 +59,7 @@ def test_the_deployments_are_listed(duty: Duty, page: "Page") -> None:
 
 def test_the_form_refuses_a_bad_value_and_starts_a_run_with_a_good_one(duty: Duty, page: "Page") -> None:
     deployment = duty.deployment("linear-weekly")["id"]
-    before = {run["id"] for run in duty.post("/flow_runs/filter", {})}
+    before = duty.triggered()
     page.goto(f"{duty.ui}/deployments/deployment/{deployment}/run")
     page.get_by_text("Learning rate").wait_for()
     labels = page.locator("label").filter(has_text="(Optional)").all_inner_texts()
@@ -77,11 +77,11 @@ def test_the_form_refuses_a_bad_value_and_starts_a_run_with_a_good_one(duty: Dut
     page.get_by_role("button", name="Submit").click()
     page.get_by_text("less than the minimum").first.wait_for()
     keep(page, "form")
-    assert {run["id"] for run in duty.post("/flow_runs/filter", {})} == before, "nothing has started"
+    assert duty.triggered() == before, "nothing has started"
     epochs.fill("4")
     page.get_by_role("button", name="Submit").click()
     page.wait_for_url("**/deployments/deployment/**?tab=Runs")
-    (run,) = [run for run in duty.post("/flow_runs/filter", {}) if run["id"] not in before]
+    (run,) = (duty.run(started) for started in duty.triggered() - before)
     assert run["parameters"]["parameters"]["training"]["num_epochs"] == 4
     assert duty.ended(run["id"])["state_type"] == "COMPLETED"
 

@@ -93,6 +93,11 @@ def predictions(job: str) -> Path:
     return all_predictions() / job
 
 
+def jobs_elsewhere() -> Path:
+    """A note for each unfinished batch prediction whose output is outside artifacts/: its folder."""
+    return all_predictions() / ".elsewhere"
+
+
 def prefect_home() -> Path:
     """The history of ``gradmill up``: Prefect's database and the logs of server and worker."""
     return root() / ".prefect"

@@ -6,9 +6,15 @@ import scipy.stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from tasks.parameters import Gates
+from candidate import Candidate, plain
+from tasks.errors import GateFailed
+from tasks.model_store import reading
+from tasks.parameters import Data, Gates
+from tasks.preprocess import preprocess
 from tasks.publish import champion_gates
 from tasks.publish.champion_gates import Measured, holm, mcnemar
+from tasks.records import RawDataset
+from tasks.run_folder import RunFolder
 
 CLASSES = tuple("abcd")
 TRUTH = np.repeat(np.arange(4), 250)
@@ -100,3 +106,52 @@ def test_linear_regression_may_lose_5_percent_to_the_best_kept_version(scale: fl
     errors = np.random.default_rng(0).normal(0, 0.01, 1000)
     kept = [Measured(1, errors * 2), Measured(2, errors)]
     assert champion_gates.regression(Measured(None, errors * scale), kept, truth, Gates()).passed is passes
+
+
+# Bounds that are met exactly
+
+
+def passed(kept: np.ndarray, candidate: np.ndarray, truth: np.ndarray, names: tuple[str, ...]) -> list[bool]:
+    verdicts = champion_gates.classification(Measured(None, candidate), [Measured(1, kept)], truth, names, Gates())
+    return [verdict.passed for verdict in verdicts]
+
+
+def right_on(count: int) -> np.ndarray:
+    """Predictions of 10 000 rows, all of class 0, that are right on the first ``count``."""
+    return np.repeat([0, 1], [count, 10_000 - count])
+
+
+@pytest.mark.parametrize("right", [10_000, 9_000, 8_437, 8_213, 7_777, 7_001, 51])
+def test_a_drop_of_accuracy_by_exactly_the_bound_passes_and_one_row_more_does_not(right: int) -> None:
+    """50 of 10 000 rows are 0.005, and no chance (p is tiny); as floats 0.8437 - 0.8387 is a little more."""
+    truth, kept = right_on(10_000), right_on(right)
+    assert passed(kept, right_on(right - 50), truth, ("only",))[0]
+    assert not passed(kept, right_on(right - 51), truth, ("only",))[0]
+
+
+def test_a_drop_of_recall_by_exactly_a_tenth_passes_for_any_counts() -> None:
+    """A class of ``10 k`` rows loses ``k``; with ``k`` at 30 or more, chance explains it no longer."""
+    for k in range(30, 200, 7):
+        rows = 10 * k
+        for right in range(k + 1, rows + 1, max(1, rows // 9)):
+            truth = np.r_[np.zeros(rows, int), np.ones(100 * k, int)]
+            kept, exact, more = truth.copy(), truth.copy(), truth.copy()
+            kept[right:rows], exact[right - k : rows], more[right - k - 1 : rows] = 1, 1, 1
+            assert passed(kept, exact, truth, ("small", "large"))[1], (rows, right)
+            assert not passed(kept, more, truth, ("small", "large"))[1], (rows, right)
+
+
+# Through the store
+
+
+def test_a_candidate_with_another_number_of_features_is_refused_before_anything_is_compared(
+    candidates: list[Candidate],
+) -> None:
+    candidates[0].publish()
+    run = RunFolder.open("three features", {})
+    raw = RawDataset(name="synthetic-linear", source="generated", files={})
+    other = Candidate(run, plain(preprocess)(run, raw, Data(synthetic_w=(2, -3.4, 1)), 0), 0)
+    with pytest.raises(GateFailed, match="champion_signature") as caught:
+        other.publish()
+    assert [(gate.name, gate.passed) for gate in caught.value.record.gates] == [("champion_signature", False)]
+    assert reading.versions("linear-regression") == [1]

@@ -6,21 +6,23 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from candidate import Candidate
 from conftest import REPOSITORY
-from tasks import artifact_paths
+from tasks import artifact_paths, atomic
 from tasks.model_store import reading, verification
 from test_cli import GRADMILL, gradmill, servers
 
 NAME = "linear-regression"
-KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "6"))
+KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "10"))
 
 
 ARGUMENTS = ["retrain", NAME, "--force"]  # nothing to reuse, so that every stage does its work
@@ -51,51 +53,77 @@ def kill_at(process: BaseProcess, stage: str | None, delay: float, runs_before: 
     process.join()
 
 
-def whole_store() -> dict[int, str]:
-    """The model digest of each version, all of them verified, the pointer too."""
-    numbers = reading.versions(NAME)
-    for number in numbers:
+def digests() -> dict[str, str]:
+    """Every file of every version."""
+    return {
+        f"{number}/{path.name}": atomic.file_digest(path)
+        for number in reading.versions(NAME)
+        for path in artifact_paths.version(NAME, number).iterdir()
+    }
+
+
+def assert_nothing_is_half_there() -> None:
+    """Right after a kill: every version is whole, and the pointer names one of them.
+
+    ``config.pbtxt`` may still be that of the champion before, until the next start.
+    """
+    for number in reading.versions(NAME):
         verification.verify_version(NAME, number)
-    pointer = reading.champion(NAME)
-    assert pointer is not None
-    assert pointer["version"] in numbers
-    return {row["version"]: row["model_sha256"] for row in reading.table(NAME)}
+    verification.verify_pointer(NAME, reading.champion(NAME))
+    assert [row["version"] for row in reading.table(NAME)] == reading.versions(NAME)
+
+
+def assert_all_is_sound(artifacts: Path) -> None:
+    """After a complete retrain: every version runs and answers, the configuration fits, nothing is left over."""
+    for number in reading.versions(NAME):
+        verification.verify(NAME, number)
+    table = reading.table(NAME)
+    assert [row["version"] for row in table] == reading.versions(NAME)
+    assert [row["champion"] for row in table].count(True) == 1
+    leftovers = [path for path in artifacts.rglob(".*") if path.name.startswith((".staging", ".pruned", ".scratch"))]
+    assert [*leftovers, *artifacts.rglob("*.partial")] == []
+
+
+def fork(arguments: list[str], artifacts: Path) -> BaseProcess:
+    """Run a command in a process that has imported everything: kills fall into the work, not into the imports."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(["flows.cli", "flows.display", "flows.engine", "flows.retrain"])
+    # It names its artifacts, since a fork server keeps its first environment.
+    process = forks.Process(target=run_silently, args=([*arguments, "--artifacts", str(artifacts)],))
+    process.start()
+    return process
 
 
 @pytest.mark.slow
 def test_killed_retrains_harm_nothing(
     candidates: list[Candidate], server: str, artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of the kills fall anywhere in a run, half around the export and the publication."""
+    """Half of the kills fall anywhere in a run, half around the export and the publication.
+
+    After each, the same retrain is run to its end.
+    """
     monkeypatch.setenv("PREFECT_API_URL", server)
     candidates[0].publish()
-    # Forked from a process that has imported everything: the kills fall into the run's work, not into its imports.
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["flows.cli", "flows.display", "flows.engine", "flows.retrain"])
     rng = np.random.default_rng(20261124)
-    before = whole_store()
     for number in range(KILLS):
-        runs_before = set(artifact_paths.runs().glob("*/run.json"))
-        process = forks.Process(target=run_silently, args=([*ARGUMENTS, "--seed", str(100 + number)],))
-        process.start()
+        before, runs_before = digests(), set(artifact_paths.runs().glob("*/run.json"))
+        victim = fork([*ARGUMENTS, "--seed", str(100 + number)], artifacts)
         if number % 2:
-            kill_at(process, None, rng.uniform(0.1, 5.0), runs_before)
+            kill_at(victim, None, rng.uniform(0.1, 5.0), runs_before)
         else:
-            kill_at(
-                process, str(rng.choice(["evaluate", "export", "export", "publish"])), rng.uniform(0, 0.08), runs_before
-            )
-        after = whole_store()
-        assert before.items() <= after.items(), "what was published before is there and unchanged"
-        before = after
+            stage = str(rng.choice(["evaluate", "export", "export", "publish"]))
+            kill_at(victim, stage, rng.uniform(0, 0.08), runs_before)
+        assert_nothing_is_half_there()
+        assert before.items() <= digests().items(), "what was published before is there and unchanged"
+        complete = fork(["retrain", NAME, "--seed", str(100 + number)], artifacts)
+        complete.join()
+        assert complete.exitcode == 0
+        assert_all_is_sound(artifacts)
+        assert before.items() <= digests().items()
     listed = json.loads(gradmill("models", NAME, "--json").stdout)["models"][NAME]
-    assert {row["version"] for row in listed} == set(before)
-    final = gradmill("retrain", NAME, "--json")
-    assert final.returncode == 0, final.stderr
-    verified = gradmill("verify", NAME, "--json")
-    assert verified.returncode == 0, verified.stderr
-    leftovers = [path for path in artifacts.rglob(".*") if path.name.startswith((".staging", ".pruned", ".scratch"))]
-    assert leftovers == []
-    assert not list(artifacts.rglob("*.partial"))
+    assert [row["version"] for row in listed] == reading.versions(NAME)
+    for number in reading.versions(NAME):
+        assert gradmill("verify", NAME, str(number)).returncode == 0
 
 
 @pytest.mark.slow
@@ -112,6 +140,112 @@ def test_a_killed_retrain_takes_its_temporary_server_with_it() -> None:
     while servers() - before and time.monotonic() < deadline:
         time.sleep(0.1)
     assert servers() <= before
+
+
+# A non-root user's folder
+
+NOBODY = 65534
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+
+
+def give_to_nobody(*folders: Path) -> None:
+    """Let nobody own the folders and everything in them, and reach them."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        for parent in folder.parents:
+            if not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)
+
+
+def environment(folder: Path, base: Path) -> Path:
+    """A virtual environment around ``base`` with this one's packages and the checkout: nobody may not read ours."""
+    major, minor = sys.version_info[:2]
+    packages = folder / f"lib/python{major}.{minor}/site-packages"
+    packages.mkdir(parents=True)
+    (folder / "pyvenv.cfg").write_text(f"home = {base.parent}\n")
+    (packages / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n{REPOSITORY}\n")
+    python = folder / "bin" / "python"
+    python.parent.mkdir()
+    python.symlink_to(base)
+    return python
+
+
+class Nobody:
+    """The command line as the user nobody, to whom read-only folders refuse changes, as they do not to root."""
+
+    def __init__(self, artifacts: Path, home: Path) -> None:
+        name = "python{}.{}".format(*sys.version_info[:2])
+        bases = (Path(sys.base_prefix) / "bin" / name, Path("/usr/bin") / name)
+        pythons = [environment(home / f"venv-{number}", base) for number, base in enumerate(bases)]
+        give_to_nobody(artifacts, home)
+        self.options: dict[str, Any] = {
+            "user": NOBODY,
+            "group": NOBODY,
+            "extra_groups": [],
+            "cwd": home,
+            "env": os.environ | {"HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "TMPDIR": str(home)},
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        }
+        usable = [python for python in pythons if self._can_run(python)]
+        if not usable:
+            pytest.skip(f"nobody cannot run any of {bases} with the packages of this environment and the checkout")
+        self.python = usable[0]
+
+    def _can_run(self, python: Path) -> bool:
+        try:
+            command = [str(python), "-I", "-c", "import flows.cli, onnxruntime, torch"]
+            return subprocess.run(command, check=False, **self.options).returncode == 0
+        except OSError:
+            return False
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([self.python, "-m", "flows", *arguments], **self.options)
+
+    def gradmill(self, *arguments: str) -> Any:
+        """The JSON document of a command that succeeds."""
+        with self.start(*arguments, "--json") as process:
+            output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        return json.loads(output)
+
+
+@AS_ROOT
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [".staging-*/model.onnx", "2/SHA256SUMS"])
+def test_a_retrain_of_a_non_root_user_killed_in_its_publication_harms_nothing(
+    moment: str,
+    candidates: list[Candidate],
+    server: str,
+    artifacts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed as soon as the staging folder gets its first file, and as soon as version 2 is there."""
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    candidates[0].publish()
+    nobody, before = Nobody(artifacts, tmp_path / "home"), digests()
+    with nobody.start(*ARGUMENTS, "--seed", "100") as victim:
+        deadline = time.monotonic() + 60
+        while not list(artifact_paths.model(NAME).glob(moment)):
+            assert victim.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+        victim.kill()
+    assert before.items() <= digests().items()
+    assert_nothing_is_half_there()
+    listed = nobody.gradmill("models", NAME)["models"][NAME]
+    assert [row["version"] for row in listed] == reading.versions(NAME)
+    assert nobody.gradmill("verify", NAME, "1")["checked"]
+    report = nobody.gradmill("retrain", NAME, "--seed", "100")
+    assert report["version"] == 2
+    assert nobody.gradmill("verify", NAME)["version"] == 2
+    assert before.items() <= digests().items()
+    assert_all_is_sound(artifacts)
+    assert all(path.stat().st_uid == NOBODY for path in artifact_paths.models().rglob("*"))
 
 
 AS_NOBODY = """
@@ -139,14 +273,11 @@ verification.verify_version(name, 1)
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
-def test_a_kill_in_a_non_root_users_folder_harms_nothing(candidates: list[Candidate], tmp_path: Path) -> None:
-    """As the user nobody, to whom read-only folders refuse changes, as they do not to root."""
+@AS_ROOT
+def test_a_kill_in_a_non_root_users_folder_harms_nothing(candidates: list[Candidate]) -> None:
+    """Killed for certain while the staging folder is half filled."""
     candidates[0].publish()
-    for path in (artifact_paths.root(), *artifact_paths.root().rglob("*")):
-        os.chown(path, 65534, 65534)
-    for parent in (tmp_path, *tmp_path.parents):
-        parent.chmod(parent.stat().st_mode | 0o011)
+    give_to_nobody(artifact_paths.root())
 
     def as_nobody(action: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", AS_NOBODY, NAME, action], stdout=subprocess.PIPE, cwd=REPOSITORY)

@@ -49,6 +49,7 @@ class S3:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self.puts: list[str] = []
         self._held, self.stopped, self._released = "", threading.Event(), threading.Event()
+        self.garbles = ""  # other bytes stand under a key that ends so as soon as something is put there
         self._server = make_server("127.0.0.1", 0, self._gate, threaded=True, request_handler=Quiet)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever)
@@ -62,7 +63,11 @@ class S3:
                 self._released.wait(60)
                 start_response("503 Slow Down", [])
                 return []
-        return self._moto(environ, start_response)
+        answer = self._moto(environ, start_response)
+        if environ["REQUEST_METHOD"] == "PUT" and self.garbles and environ["PATH_INFO"].endswith(self.garbles):
+            self.garbles = ""
+            client().put_object(Bucket=BUCKET, Key=environ["PATH_INFO"].removeprefix(f"/{BUCKET}/"), Body=b"other")
+        return answer
 
     def stop_at(self, key: str) -> None:
         """Hold back what is put under a key that ends so."""
@@ -235,6 +240,17 @@ def test_a_damaged_champion_is_never_mirrored(s3: S3, two_versions: None) -> Non
     assert keys() == set()
 
 
+def test_a_store_that_gives_back_other_bytes_is_found_out_before_the_pointer_moves(
+    candidates: list[Candidate], s3: S3, two_versions: None
+) -> None:
+    mirroring.mirror(NAME, URL)
+    candidates[2].publish()
+    s3.garbles = "3/sample.npz"
+    with pytest.raises(DataError, match=r"3/sample\.npz"):
+        mirroring.mirror(NAME, URL)
+    assert consume(from_s3) == 2
+
+
 def test_a_champion_pruned_between_pointer_and_files_is_looked_up_once_more(
     s3: S3, candidates: list[Candidate], two_versions: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,7 +272,7 @@ def test_a_champion_pruned_between_pointer_and_files_is_looked_up_once_more(
 def test_a_champion_whose_folder_is_gone_for_good_is_exit_4(s3: S3, two_versions: None) -> None:
     age_demotions()
     publishing.remove_folder(artifact_paths.version(NAME, 2))
-    with pytest.raises(DataError, match=r"2/manifest\.json cannot be read"):
+    with pytest.raises(DataError, match=r"2/manifest\.json is missing"):
         mirroring.mirror(NAME, URL)
 
 

@@ -44,15 +44,16 @@ def probe(model: str, metadata_path: str, sample_path: str, tolerance: float) ->
     source = session.get_inputs()[0].name
     names = [node.name for node in session.get_outputs()]
     rows = sample[source]
-    for name, found in zip(names, session.run(names, {source: rows}), strict=True):
-        error = float(np.abs(found.astype(np.float64) - sample[name]).max())
-        if not error <= tolerance:
-            faults.append(f"{name} differs from the sample's by {error}")
-    for count in (1, 1000):
+    for count in (len(rows), 1, 1000):
         batch = np.resize(rows, (count, *rows.shape[1:]))
-        lengths = {len(output) for output in session.run(names, {source: batch})}
-        if lengths != {count}:
-            faults.append(f"a batch of {count} gives {lengths} rows")
+        for name, found in zip(names, session.run(names, {source: batch}), strict=True):
+            expected = np.resize(sample[name], (count, *sample[name].shape[1:]))
+            if found.shape != expected.shape:
+                faults.append(f"{name} of a batch of {count} has shape {found.shape}")
+                continue
+            error = float(np.abs(found.astype(np.float64) - expected).max())
+            if not error <= tolerance:
+                faults.append(f"{name} of a batch of {count} differs from the sample's by {error}")
     one = np.ascontiguousarray(rows[:1])
     seconds = []
     for _ in range(CALLS):

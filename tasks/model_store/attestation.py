@@ -49,7 +49,7 @@ def verify(folder: Path, public_key: Path) -> None:
     """
     from model_signing import hashing, verifying
 
-    action = "publish with --sign-key, or verify with the public key that belongs to it"
+    action = "verify with the key that belongs to it; only versions published with --sign-key have one"
     if not (folder / ATTESTATION).is_file():
         raise DataError(f"{folder} has no attestation", f"a file {ATTESTATION}", action)
     ignored = hashing.Config().set_ignored_paths(paths=[folder / ATTESTATION])

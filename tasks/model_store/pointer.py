@@ -5,10 +5,11 @@ is still the champion.
 """
 
 from datetime import UTC, datetime
+from typing import Any
 
 from tasks import artifact_paths, atomic, model_store
 from tasks.artifact_paths import MANIFEST, ONNX
-from tasks.errors import UsageError
+from tasks.errors import DataError, UsageError
 from tasks.model_store import reading, triton, verification
 
 
@@ -17,7 +18,7 @@ def point_to(name: str, number: int, *, held: list[int] | None = None, previous:
 
     ``previous`` and ``held`` are those of the pointer before, unless given.
     """
-    before = reading.champion(name) or {"version": None, "held": []}
+    before = _readable(name) or {"version": None, "held": []}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if before["version"] not in (None, number):
         past = reading.history(name)
@@ -38,8 +39,18 @@ def point_to(name: str, number: int, *, held: list[int] | None = None, previous:
     triton.write_config(name)
 
 
+def _readable(name: str) -> dict[str, Any] | None:
+    """The pointer; None where there is none or what is there cannot be read: promotion then writes another."""
+    try:
+        return reading.champion(name)
+    except DataError:
+        return None
+
+
 def promote(name: str, number: int) -> bool:
     """Make a version the champion and lift its hold; False when it was the champion already.
+
+    In any case pointer and ``config.pbtxt`` are sound afterwards.
 
     Raises:
         UsageError: there is no such model or version.
@@ -48,12 +59,23 @@ def promote(name: str, number: int) -> bool:
     reading.resolve(name, number)
     with model_store.lock(name):
         verification.verify_version(name, reading.resolve(name, number))
-        pointer = reading.champion(name) or {"version": None, "held": []}
-        if pointer["version"] == number:
-            return False
+        pointer = _readable(name) or {"version": None, "previous": None, "held": []}
         held = [each for each in pointer["held"] if each != number]
-        point_to(name, number, held=held, previous=pointer["version"])
-        return True
+        if pointer["version"] != number:
+            point_to(name, number, held=held, previous=_another(name, number, pointer["version"]))
+            return True
+        try:
+            verification.verify_pointer(name, pointer)
+            verification.verify_previous(name)
+            triton.write_config(name)
+        except DataError:
+            point_to(name, number, held=held, previous=_another(name, number, pointer["previous"]))
+        return False
+
+
+def _another(name: str, champion: int, previous: int | None) -> int | None:
+    """``previous``, if a rollback from the champion can go there: somebody may have deleted its folder."""
+    return previous if previous != champion and previous in reading.versions(name) else None
 
 
 def rollback(name: str) -> tuple[int, int]:

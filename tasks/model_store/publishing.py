@@ -28,8 +28,10 @@ def sweep(name: str) -> None:
 
 
 def next_number(name: str) -> int:
-    """One more than the highest that was ever given: a pruned version's number never comes back."""
-    return int(max([0, reading.history(name)["highest"], *reading.versions(name)])) + 1
+    """One more than the highest that was ever given: the number of a version that is gone never comes back."""
+    pointer = reading.champion(name) or {"version": 0, "previous": None, "held": []}
+    pointed_to = [pointer["version"], pointer["previous"] or 0, *pointer["held"]]
+    return int(max(reading.history(name)["highest"], *pointed_to, *reading.versions(name))) + 1
 
 
 def publish(name: str, fill: Callable[[Path, int], dict[str, Any]], sign_key: Path | None = None) -> int:
@@ -55,6 +57,7 @@ def publish(name: str, fill: Callable[[Path, int], dict[str, Any]], sign_key: Pa
     staging.rename(final)  # before the folder is read-only: macOS refuses to rename a read-only folder
     make_read_only(final)
     atomic.sync(final.parent)
+    atomic.write_json(artifact_paths.history(name), reading.history(name) | {"highest": number})
     return number
 
 

@@ -1,6 +1,8 @@
 """What the store holds. Readers take no lock: versions never change and the pointer is replaced atomically."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +25,45 @@ def versions(name: str) -> list[int]:
 
 
 def champion(name: str) -> dict[str, Any] | None:
-    """The content of ``champion.json``, or None before the first publication."""
+    """The content of ``champion.json``, or None before the first publication.
+
+    Raises:
+        DataError: it is not a pointer as gradmill writes it.
+    """
     path = artifact_paths.champion(name)
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    action = f"gradmill promote {name} VERSION"
+    pointer = read_json(path, action)
+    if not _is_pointer(pointer):
+        raise DataError(f"{path} is not a pointer: {pointer}", "version, digests, previous and held", action)
+    return pointer
+
+
+def _is_pointer(document: Any) -> bool:
+    try:
+        numbers = [document["version"], *document["held"], *([document["previous"]] if document["previous"] else [])]
+        texts = [document["model_sha256"], document["manifest_sha256"], document["promoted_at"]]
+    except (KeyError, TypeError):
+        return False
+    typed = all(type(each) is int for each in numbers) and all(isinstance(each, str) for each in texts)
+    return typed and isinstance(document["held"], list)
 
 
 def history(name: str) -> dict[str, Any]:
     """What ``champion.json`` cannot tell, ``{"highest": N, "demoted": {"1": time, …}}``.
 
-    When each version was last demoted, and the highest number that pruning must not let come back.
+    When each version was last demoted, and the highest number that was ever given.
     """
     path = artifact_paths.history(name)
     return read_json(path) if path.is_file() else {"highest": 0, "demoted": {}}
 
 
 def was_champion(name: str, number: int) -> bool:
-    """Whether a version is or ever was the champion."""
-    pointer = champion(name)
-    return (pointer is not None and pointer["version"] == number) or str(number) in history(name)["demoted"]
+    """Whether a version is or ever was the champion; the pointer tells it even where the history is lost."""
+    pointer = champion(name) or {"version": None, "previous": None, "held": []}
+    named = {pointer["version"], pointer["previous"], *pointer["held"]}
+    return number in named or str(number) in history(name)["demoted"]
 
 
 def manifest(name: str, number: int) -> dict[str, Any]:
@@ -48,8 +71,8 @@ def manifest(name: str, number: int) -> dict[str, Any]:
     return read_json(artifact_paths.version(name, number) / MANIFEST)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+def read_json(path: Path, action: str = "restore it") -> dict[str, Any]:
+    """A JSON object from a file; ``action`` is what to do where it cannot be read.
 
     Raises:
         DataError: it is missing or not JSON.
@@ -57,8 +80,21 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}", "the file as it was published", "restore it") from error
+        raise DataError(f"{path} cannot be read: {error}", "the file as it was written", action) from error
     return document
+
+
+@contextmanager
+def nothing_lacking(path: Path) -> Iterator[None]:
+    """While a document is looked into, let what it lacks be an error that names its file.
+
+    Raises:
+        DataError: a field is not there, or is not of its kind.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} lacks {error}", "the file as it was written", "restore it") from error
 
 
 def resolve(name: str, number: int | None) -> int:
@@ -101,8 +137,9 @@ def load(name: str, number: int | None) -> tuple[int, bytes]:
 def find(name: str, onnx_sha256: str) -> int | None:
     """The kept version with these very model bytes, if there is one."""
     for number in versions(name):
-        if manifest(name, number)["files"][ONNX] == onnx_sha256:
-            return number
+        with nothing_lacking(artifact_paths.version(name, number) / MANIFEST):
+            if manifest(name, number)["files"][ONNX] == onnx_sha256:
+                return number
     return None
 
 
@@ -111,24 +148,24 @@ def table(name: str) -> list[dict[str, Any]]:
     pointer = champion(name) or {"version": None, "held": []}
     rows = []
     for number in versions(name):
-        document = manifest(name, number)
-        path = artifact_paths.version(name, number) / ONNX
-        gates = {gate["name"]: gate["value"] for gate in document["gates"]}
-        rows.append(
-            {
-                "version": number,
-                "champion": number == pointer["version"],
-                "held": number in pointer["held"],
-                "test_accuracy": document["metrics"].get("test_accuracy"),
-                "test_loss": document["metrics"]["test_loss"],
-                "parity": gates.get("parity"),
-                "bytes": path.stat().st_size,
-                "created_at": document["created_at"],
-                "dataset": document["dataset"]["name"],
-                "dataset_digest": document["dataset"]["digest"],
-                "implementation": document["parameters"]["training"]["implementation"],
-                "model_sha256": document["files"][ONNX],
-                "path": str(path),
-            }
-        )
+        with nothing_lacking(artifact_paths.version(name, number) / MANIFEST):
+            marks = {"champion": number == pointer["version"], "held": number in pointer["held"]}
+            rows.append({"version": number, **marks, **_figures(name, number)})
     return rows
+
+
+def _figures(name: str, number: int) -> dict[str, Any]:
+    document = manifest(name, number)
+    path = artifact_paths.version(name, number) / ONNX
+    return {
+        "test_accuracy": document["metrics"].get("test_accuracy"),
+        "test_loss": document["metrics"]["test_loss"],
+        "parity": {gate["name"]: gate["value"] for gate in document["gates"]}.get("parity"),
+        "bytes": path.stat().st_size,
+        "created_at": document["created_at"],
+        "dataset": document["dataset"]["name"],
+        "dataset_digest": document["dataset"]["digest"],
+        "implementation": document["parameters"]["training"]["implementation"],
+        "model_sha256": document["files"][ONNX],
+        "path": str(path),
+    }

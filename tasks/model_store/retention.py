@@ -1,10 +1,13 @@
 """Pruning: old versions go as a whole, and only those that nobody may still need."""
 
+import contextlib
 import json
 import secrets
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from tasks import artifact_paths, atomic, model_store
+from tasks import artifact_paths, model_store
 from tasks.artifact_paths import JOB
 from tasks.errors import UsageError
 from tasks.model_store import publishing, reading
@@ -26,13 +29,18 @@ def prune(name: str, keep: int) -> tuple[list[int], dict[int, str]]:
         kept = reading.versions(name)
         needed = protected(name)
         pruned = [number for number in kept[:-keep] if number not in needed]
-        past = reading.history(name)
-        atomic.write_json(artifact_paths.history(name), past | {"highest": max(past["highest"], *kept)})
         for number in pruned:
             condemned = artifact_paths.model(name) / f"{publishing.PRUNED_PREFIX}{number}-{secrets.token_hex(4)}"
             artifact_paths.version(name, number).rename(condemned)
             publishing.remove_folder(condemned)
         return pruned, {number: needed[number] for number in kept[:-keep] if number in needed}
+
+
+def _jobs_elsewhere() -> Iterator[Path]:
+    """``job.json`` of the unfinished jobs whose output is outside artifacts/."""
+    for note in artifact_paths.jobs_elsewhere().glob("*"):
+        with contextlib.suppress(OSError, ValueError):  # the job has just ended, or the note is none of ours
+            yield Path(note.read_text()) / JOB
 
 
 def protected(name: str) -> dict[int, str]:
@@ -42,13 +50,13 @@ def protected(name: str) -> dict[int, str]:
     for number, moment in reading.history(name)["demoted"].items():
         if datetime.fromisoformat(moment) > oldest:
             reasons[int(number)] = "demoted less than a day ago"
-    for path in artifact_paths.all_predictions().glob(f"*/{JOB}"):
+    for path in (*artifact_paths.all_predictions().glob(f"*/{JOB}"), *_jobs_elsewhere()):
         try:
             job = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue  # a job that is being replaced; it will name its version anew
-        if job.get("status") != "done" and job["model"]["name"] == name:
-            reasons[job["model"]["version"]] = f"named by the unfinished job {path.parent.name}"
+            if job["status"] != "done" and job["model"]["name"] == name:
+                reasons[int(job["model"]["version"])] = f"named by the unfinished job in {path.parent}"
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # none of ours, or gone
     current = reading.champion(name)
     if current is not None:
         if current["previous"] is not None:

@@ -7,19 +7,30 @@ The first dimension is part of the shapes (``max_batch_size: 0``), as in the ONN
 from typing import Any
 
 from tasks import artifact_paths, atomic
-from tasks.artifact_paths import METADATA
+from tasks.artifact_paths import MANIFEST, METADATA
+from tasks.errors import DataError
 from tasks.model_store import reading
 
 TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT64": "TYPE_INT64"}
 
 
 def config(name: str) -> str:
-    """The text of ``config.pbtxt`` for the current champion."""
+    """The text of ``config.pbtxt`` for the current champion.
+
+    Raises:
+        DataError: the champion's metadata are damaged; Triton keeps the configuration that it has.
+    """
     pointer = reading.champion(name)
     if pointer is None:
         raise ValueError(f"{name} has no champion")
     number = pointer["version"]
-    return describe(name, number, reading.read_json(artifact_paths.version(name, number) / METADATA))
+    path = artifact_paths.version(name, number) / METADATA
+    with reading.nothing_lacking(path.with_name(MANIFEST)):
+        expected = reading.manifest(name, number)["files"][METADATA]
+    metadata = reading.read_json(path)
+    if atomic.file_digest(path) != expected:
+        raise DataError(f"{path} has changed", f"{name} version {number} as it was published", "restore it from a copy")
+    return describe(name, number, metadata)
 
 
 def describe(name: str, number: int, metadata: dict[str, Any]) -> str:
@@ -37,6 +48,11 @@ def describe(name: str, number: int, metadata: dict[str, Any]) -> str:
 
 def write_config(name: str) -> None:
     """Write ``config.pbtxt`` if it is not what it should be; the caller holds the lock."""
-    path, text = artifact_paths.triton_config(name), config(name)
-    if not path.is_file() or path.read_text() != text:
-        atomic.write_bytes(path, text.encode())
+    if not is_derived(name):
+        atomic.write_bytes(artifact_paths.triton_config(name), config(name).encode())
+
+
+def is_derived(name: str) -> bool:
+    """Whether ``config.pbtxt`` is what the champion makes it."""
+    path = artifact_paths.triton_config(name)
+    return path.is_file() and path.read_bytes() == config(name).encode()

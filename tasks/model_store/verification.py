@@ -16,6 +16,7 @@ def verify(name: str, number: int) -> list[str]:
     """
     verify_version(name, number)
     verify_pointer(name, reading.champion(name))
+    verify_previous(name)
     _verify_config(name)
     _verify_by_running(name, number)
     return ["checksums", "manifest", "champion pointer", "config.pbtxt", "signature", "stored sample"]
@@ -30,27 +31,23 @@ def verify_version(name: str, number: int) -> None:
         DataError: a file is missing, surplus or changed.
     """
     folder = artifact_paths.version(name, number)
+    found = {path.name for path in folder.glob("*")}
+    for filename in (MANIFEST, CHECKSUMS):
+        if filename not in found:
+            raise _broken(name, number, f"{folder / filename} is missing")
+    stored = (folder / CHECKSUMS).read_bytes()
+    if f"{atomic.file_digest(folder / MANIFEST)}  {MANIFEST}\n".encode() not in stored:
+        raise _broken(name, number, f"{folder / MANIFEST}, or its line in {CHECKSUMS}, has changed")
     document = reading.read_json(folder / MANIFEST)
     expected: dict[str, str] = document.get("files", {})
-    found = {path.name for path in folder.iterdir()}
-    for filename in sorted(found ^ {*expected, MANIFEST, CHECKSUMS} - {ATTESTATION}):
-        if filename != ATTESTATION:
-            state = "is not listed in manifest.json" if filename in found else "is missing"
-            raise _broken(name, number, f"{folder / filename} {state}")
-    stored, regenerated = (folder / CHECKSUMS).read_bytes(), publishing.checksums(folder).encode()
+    for filename in sorted((found ^ {*expected, MANIFEST, CHECKSUMS}) - {ATTESTATION}):
+        state = "is not listed in manifest.json" if filename in found else "is missing"
+        raise _broken(name, number, f"{folder / filename} {state}")
     for filename, digest in expected.items():
-        actual = atomic.file_digest(folder / filename)
-        if actual != digest:
-            listed = f"{actual}  {filename}\n".encode() in stored  # two against one
-            raise _broken(name, number, f"{folder / (MANIFEST if listed else filename)} has changed")
-    if stored != regenerated:
-        lines = zip(stored.split(b"\n"), regenerated.split(b"\n"), strict=False)
-        changed = [new for old, new in lines if old != new]
-        # The manifest vouches for every other file, so a difference is in the manifest's own line or in the list.
-        manifest_differs = changed == [line for line in regenerated.split(b"\n") if line.endswith(MANIFEST.encode())]
-        raise _broken(
-            name, number, f"{folder / CHECKSUMS} " + ("or manifest.json " if manifest_differs else "") + "has changed"
-        )
+        if atomic.file_digest(folder / filename) != digest:
+            raise _broken(name, number, f"{folder / filename} has changed")
+    if stored != publishing.checksums(folder).encode():
+        raise _broken(name, number, f"{folder / CHECKSUMS} has changed")
     if document.get("name") != name or document.get("version") != number:
         raise _broken(name, number, f"{folder / MANIFEST} is of {document.get('name')} {document.get('version')}")
 
@@ -67,30 +64,37 @@ def verify_pointer(name: str, pointer: dict[str, Any] | None) -> None:
     """Check that a pointer, as it was read, fits the version that it names.
 
     Raises:
-        DataError: there is none, it lacks something, or it does not fit.
+        DataError: there is none, or it does not fit.
     """
-    path = artifact_paths.champion(name)
+    path, action = artifact_paths.champion(name), f"gradmill promote {name} VERSION"
     if pointer is None:
-        raise DataError(f"{path} is missing", "a pointer to a version", f"gradmill promote {name} VERSION")
-    action = f"gradmill promote {name} VERSION"
-    try:
-        folder = artifact_paths.version(name, int(pointer["version"]))
-        digests = {ONNX: pointer["model_sha256"], MANIFEST: pointer["manifest_sha256"]}
-        previous, held = pointer["previous"], pointer["held"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} lacks {error}", "a pointer as gradmill writes it", action) from error
-    for filename, digest in digests.items():
+        raise DataError(f"{path} is missing", "a pointer to a version", action)
+    folder = artifact_paths.version(name, pointer["version"])
+    for filename, digest in ((ONNX, pointer["model_sha256"]), (MANIFEST, pointer["manifest_sha256"])):
         if not (folder / filename).is_file() or atomic.file_digest(folder / filename) != digest:
             raise DataError(f"{path} does not fit {folder / filename}", f"SHA-256 {digest}", action)
-    if not isinstance(held, list) or not (previous is None or isinstance(previous, int)):
-        raise DataError(f"{path} has previous {previous!r} and held {held!r}", "a number and a list", action)
+
+
+def verify_previous(name: str) -> None:
+    """Check that a rollback has where to go, if the pointer says so, and that the champion is not held.
+
+    Raises:
+        DataError: it has not, or it is.
+    """
+    path, pointer = artifact_paths.champion(name), reading.champion(name)
+    if pointer is None:
+        return
+    number, previous, held = pointer["version"], pointer["previous"], pointer["held"]
+    others = [each for each in reading.versions(name) if each != number]
+    if previous not in (None, *others) or number in held:
+        found = f"{path} has version {number}, previous {previous} and held {held}"
+        raise DataError(found, "another kept version, and a champion not held", f"gradmill promote {name} {number}")
 
 
 def _verify_config(name: str) -> None:
-    config = artifact_paths.triton_config(name)
-    if not config.is_file() or config.read_text() != triton.config(name):
-        expected = triton.config(name).splitlines()[-1]
-        raise DataError(f"{config} is not the champion's", expected, f"gradmill promote {name} VERSION")
+    if not triton.is_derived(name):
+        found = f"{artifact_paths.triton_config(name)} is not the champion's"
+        raise DataError(found, triton.config(name).splitlines()[-1], f"gradmill promote {name} VERSION")
 
 
 def _verify_by_running(name: str, number: int) -> None:

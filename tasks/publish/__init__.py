@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks import artifact_paths, atomic, contract, gates, model_store, reuse
-from tasks.artifact_paths import CARD, LABELS, METADATA, ONNX
-from tasks.model_store import pointer, publishing, reading
+from tasks.artifact_paths import ATTESTATION, CARD, LABELS, METADATA, ONNX
+from tasks.model_store import pointer, publishing, reading, verification
 from tasks.parameters import RetrainParameters
 from tasks.publish.champion_gates import against_published
 from tasks.publish.model_card import model_card
@@ -43,11 +43,14 @@ def publish(
 
     Raises:
         GateFailed: the candidate is worse than what is published.
+        DataError: a kept version that it is the same as, or is compared with, is damaged.
     """
     name = parameters.name
     with model_store.lock(name):
         publishing.sweep(name)
         number = reading.find(name, exported.onnx.sha256)
+        if number is not None:
+            verification.verify_version(name, number)
         verdicts: tuple[GateVerdict, ...] = ()
         unchanged = number is not None and reading.was_champion(name, number)
         if not unchanged:
@@ -67,6 +70,8 @@ def publish(
         gates=verdicts,
     )
     print(f"{name} version {number}: {published.outcome}")
+    if parameters.sign_key and not (artifact_paths.version(name, number) / ATTESTATION).is_file():
+        print(f"{name} version {number} was published without --sign-key and stays without an attestation")
     if not unchanged and live.in_a_run():
         model = {"version": number, "sha256": published.model.sha256, "path": str(published.model.path)}
         events.emit(events.PUBLISHED, name, model | {"run": str(run.path)})

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tasks import artifact_paths, contract, gates, onnx_session
 from tasks.artifact_paths import ONNX
-from tasks.model_store import reading
+from tasks.model_store import reading, verification
 from tasks.parameters import Device, Gates
 from tasks.records import FileRef, GateVerdict, PreparedDataset
 
@@ -29,10 +29,17 @@ class Measured(NamedTuple):
 def against_published(
     name: str, candidate: FileRef, prepared: PreparedDataset, bounds: Gates
 ) -> tuple[GateVerdict, ...]:
-    """The verdicts on a candidate; none for the first version of a model. The caller holds the lock."""
-    pointer = reading.champion(name)
-    if pointer is None:
+    """The verdicts on a candidate; none for the first version of a model. The caller holds the lock.
+
+    Raises:
+        DataError: a kept version is damaged; nothing is measured against it.
+    """
+    kept_numbers = reading.versions(name)
+    if not kept_numbers:
         return ()
+    for number in kept_numbers:
+        verification.verify_version(name, number)
+    pointer = reading.champion(name) or {"version": kept_numbers[-1]}  # none: a kill came before the first pointer
     signature = contract.of_session(onnx_session.open_session(candidate.path, Device.CPU))
     champion = contract.of_session(
         onnx_session.open_session(artifact_paths.version(name, pointer["version"]) / ONNX, Device.CPU)
@@ -78,7 +85,7 @@ def classification(
     """Accuracy over all rows and recall of each class, against the kept version with the best accuracy."""
     best = max(kept, key=lambda each: (each.output == truth).mean())
     right, best_right = ours.output == truth, best.output == truth
-    drop = float(best_right.mean() - right.mean())
+    drop = _drop(right, best_right)
     p = mcnemar(right, best_right)
     accuracy = GateVerdict(
         name="champion_accuracy",
@@ -91,9 +98,14 @@ def classification(
     return accuracy, _recall(right, best_right, truth, class_names, bounds)
 
 
+def _drop(right: Array, best_right: Array) -> float:
+    """By how much the fraction of correct rows is lower; of counts, so that a drop as large as its bound is equal."""
+    return int(best_right.sum() - right.sum()) / len(right)
+
+
 def _recall(right: Array, best_right: Array, truth: Array, class_names: tuple[str, ...], bounds: Gates) -> GateVerdict:
     rows = [truth == index for index in range(len(class_names)) if (truth == index).any()]
-    drops = np.array([best_right[each].mean() - right[each].mean() for each in rows])
+    drops = np.array([_drop(right[each], best_right[each]) for each in rows])
     ps = holm(np.array([mcnemar(right[each], best_right[each]) for each in rows]))
     refused = (drops > bounds.max_recall_drop) & (ps < bounds.max_recall_p)
     worst = int(np.where(refused, drops, -np.inf).argmax()) if refused.any() else int(drops.argmax())

@@ -1,0 +1,165 @@
+"""The servability gate: a stranger's process finds what a consumer would trip over, and limits refuse where set."""
+
+import ast
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from candidate import Candidate, plain
+from tasks.errors import GateFailed
+from tasks.export import export
+from tasks.export.servability import servability
+from tasks.parameters import Gates
+from tasks.run_folder import RunFolder
+
+
+class Files:
+    """What ``export`` hands to the gate, to be spoilt in a folder of its own."""
+
+    def __init__(self, candidate: Candidate, folder: Path) -> None:
+        exported = candidate.exported
+        self.model, self.metadata, self.sample = (folder / name for name in ("model.onnx", "metadata.json", "x.npz"))
+        for path, file in (
+            (self.model, exported.onnx),
+            (self.metadata, exported.metadata),
+            (self.sample, exported.sample),
+        ):
+            path.write_bytes(file.path.read_bytes())
+
+    def verdicts(self, **bounds: float) -> dict[str, tuple[bool, str]]:
+        found = servability(self.model, self.metadata, self.sample, Gates.model_validate(bounds))
+        return {verdict.name: (verdict.passed, verdict.detail) for verdict in found}
+
+
+@pytest.fixture
+def files(candidates: list[Candidate], tmp_path: Path) -> Files:
+    return Files(candidates[0], tmp_path)
+
+
+def add_to_prediction(path: Path, error: Callable[[str, str], list[onnx.NodeProto]]) -> None:
+    """Let the model add to its prediction what the nodes compute: from a row's ``index``, or the ``count`` of rows."""
+    proto = onnx.load(path)
+    for node in proto.graph.node:
+        node.output[:] = ["exact" if name == "prediction" else name for name in node.output]
+    proto.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.int64), name)
+        for name, value in (("zero", 0), ("one", 1), ("at", [0]))
+    )
+    proto.graph.initializer.extend([numpy_helper.from_array(np.array(8, np.int64), "rows")])
+    proto.graph.node.extend(
+        [
+            helper.make_node("Shape", ["exact"], ["shape"]),
+            helper.make_node("Squeeze", ["shape", "at"], ["count"]),
+            helper.make_node("Range", ["zero", "count", "one"], ["index"]),
+            *error("index", "count"),
+            helper.make_node("Cast", ["wrong"], ["error"], to=TensorProto.FLOAT),
+            helper.make_node("Add", ["exact", "error"], ["prediction"]),
+        ]
+    )
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+
+
+def test_a_whole_model_passes_and_its_latency_and_memory_are_recorded(files: Files) -> None:
+    verdicts = files.verdicts()
+    assert {name: passed for name, (passed, _) in verdicts.items()} == {
+        "servability": True, "latency_ms": True, "memory_mb": True,
+    }  # fmt: skip
+    assert "recorded only" in verdicts["latency_ms"][1]
+
+
+def test_wrong_values_beyond_the_samples_rows_are_found(files: Files) -> None:
+    """The stored sample has 8 rows, and these are right in every batch."""
+    add_to_prediction(files.model, lambda index, _: [helper.make_node("GreaterOrEqual", [index, "rows"], ["wrong"])])
+    session = onnxruntime.InferenceSession(str(files.model))
+    sample = np.load(files.sample)
+    (prediction,) = session.run(None, {"features": np.resize(sample["features"], (1000, 2))})
+    np.testing.assert_allclose(prediction[:8], sample["prediction"], atol=2e-5)
+    passed, detail = files.verdicts()["servability"]
+    assert not passed
+    assert "prediction of a batch of 1000 differs from the sample's by 1" in detail
+    assert "batch of 8" not in detail
+
+
+def test_a_wrong_value_in_a_batch_of_one_is_found(files: Files) -> None:
+    add_to_prediction(files.model, lambda _, count: [helper.make_node("Equal", [count, "one"], ["wrong"])])
+    passed, detail = files.verdicts()["servability"]
+    assert not passed
+    assert detail.count("differs") == 1
+    assert "batch of 1 differs" in detail
+
+
+def test_a_prediction_that_is_not_a_number_is_found(files: Files) -> None:
+    proto = onnx.load(files.model)
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32("nan"), tensor.name))
+    onnx.save(proto, files.model)
+    assert "differs from the sample's by nan" in files.verdicts()["servability"][1]
+
+
+def test_metadata_that_do_not_fit_are_found(files: Files) -> None:
+    document = json.loads(files.metadata.read_text())
+    document["inputs"][0]["shape"] = [-1, 3]
+    files.metadata.write_text(json.dumps(document))
+    passed, detail = files.verdicts()["servability"]
+    assert not passed
+    assert "metadata.json says" in detail
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda files: files.model.write_bytes(b"this is not ONNX"),
+        lambda files: files.model.write_bytes(files.model.read_bytes()[:-40]),
+        lambda files: files.model.unlink(),
+        lambda files: files.sample.write_bytes(b"PK"),
+        lambda files: files.metadata.write_text("{}"),
+    ],
+)
+def test_what_a_stranger_cannot_even_open_is_refused_not_an_error(
+    files: Files, spoil: Callable[[Files], object]
+) -> None:
+    spoil(files)
+    verdicts = files.verdicts()
+    assert list(verdicts) == ["servability"]
+    assert not verdicts["servability"][0]
+
+
+def test_no_answer_in_time_is_refused(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[servability.__module__], "TIMEOUT_SECONDS", 0.01)
+    assert "no answer within 0.01 s" in files.verdicts()["servability"][1]
+
+
+@pytest.mark.parametrize(("bound", "gate"), [("max_latency_ms", "latency_ms"), ("max_memory_mb", "memory_mb")])
+def test_an_impossible_limit_refuses_and_a_generous_one_does_not(files: Files, bound: str, gate: str) -> None:
+    refused = files.verdicts(**{bound: 1e-6})
+    assert [name for name, (passed, _) in refused.items() if not passed] == [gate]
+    assert files.verdicts(**{bound: 1e6})[gate][0]
+
+
+def test_a_limit_stops_the_export_and_leaves_the_verdicts(candidates: list[Candidate]) -> None:
+    candidate, run = candidates[0], RunFolder.open("too slow", {})
+    bounds = Gates(max_latency_ms=1e-6, max_memory_mb=1e-6)
+    with pytest.raises(GateFailed, match="latency_ms") as caught:
+        plain(export)(run, candidate.prepared, candidate.trained, candidate.parameters.training, bounds)
+    assert caught.value.exit_code == 3
+    assert [gate.name for gate in caught.value.record.gates if not gate.passed] == ["latency_ms", "memory_mb"]
+
+
+def test_the_probe_imports_onnxruntime_and_numpy_and_nothing_of_ours() -> None:
+    probe = Path(sys.modules[servability.__module__].__file__ or "").with_name("probe.py")
+    imported = set()
+    for node in ast.walk(ast.parse(probe.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module or "")
+    assert {name for name in imported if name not in sys.stdlib_module_names} == {"numpy", "onnxruntime"}

@@ -9,12 +9,20 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
+from pydantic import BaseModel, ValidationError
 
 from tasks.errors import UsageError
+from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
 
 TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
 OURS = {"all_": [TAG]}
-SCHEDULER_SECONDS = 10.0
+SCHEDULER_SECONDS = 30.0
+SEE_THE_FORM = "see the parameters of the deployment in the UI"
+FORMS: dict[str | None, type[BaseModel]] = {
+    "flows.retrain.retrain": RetrainParameters,
+    "flows.predict.predict": PredictParameters,
+    "flows.maintain.maintain": MaintainParameters,
+}
 
 
 def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
@@ -53,20 +61,32 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> str:
             raise UsageError(
                 f"no deployment {deployment}", f"one of: {', '.join(sorted(known)) or 'none yet'}", "run gradmill up"
             )
-        inner = (known[deployment].parameters or {}).get("parameters", {})
+        wanted = _merged((known[deployment].parameters or {}).get("parameters", {}), parameters)
+        _check(deployment, FORMS.get(known[deployment].entrypoint), wanted)
         try:
-            run = client.create_flow_run_from_deployment(
-                known[deployment].id, parameters={"parameters": _merged(inner, parameters)}
-            )
+            run = client.create_flow_run_from_deployment(known[deployment].id, parameters={"parameters": wanted})
         except HTTPStatusError as error:
             if error.response.status_code not in (codes.CONFLICT, codes.UNPROCESSABLE_ENTITY):
                 raise
             raise UsageError(
                 f"the server refuses these parameters: {error.response.json().get('detail', error)}",
                 "values that the form of the deployment would take",
-                "see the parameters in the UI",
+                SEE_THE_FORM,
             ) from error
         return run.name
+
+
+def _check(deployment: str, form: type[BaseModel] | None, parameters: dict[str, Any]) -> None:
+    """Refuse also what the server's schema cannot: values that do not go together."""
+    try:
+        if form is not None:
+            form.model_validate(parameters)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"{deployment} refuses {where or 'these parameters'}: {first['input']!r}", first["msg"], SEE_THE_FORM
+        ) from error
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.objects import DeploymentSchedule, StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.actions import ActionTypes, ChangeFlowRunState, RunDeployment, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
@@ -25,7 +26,9 @@ from tasks.stage import events
 from tasks.stage.gpu import LIMIT
 
 POOL = "gradmill"
-SILENT_SECONDS = 65  # two heartbeats missed: prefect.yaml asks for one every 30 seconds
+# One heartbeat may be lost, as while the database is away, and the next be late: prefect.yaml asks for one every 30
+# seconds. More would be over the 90 seconds within which a dead run is to be known as one.
+SILENT_SECONDS = 75
 OUR_RUNS = {"prefect.resource.id": f"prefect.tag.{deployments.TAG}"}
 ALERTS = "notify of runs that fail or crash"
 RETRAINED_BY = {"softmax-regression": "softmax-nightly", "linear-regression": "linear-weekly"}
@@ -69,8 +72,11 @@ def register() -> list[str]:
 
 
 def _deploy(client: SyncPrefectClient) -> None:
-    """Bring the deployments up to date; ``prefect deploy`` would resume those that somebody has paused."""
-    paused = {each.id for each in deployments.ours(client) if each.paused}
+    """Bring the deployments up to date.
+
+    ``prefect deploy`` would resume what somebody has paused, switch schedules on, and drop those added in the UI.
+    """
+    before = deployments.ours(client)
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     settings = get_current_settings().to_environment_variables(exclude_unset=True, include_secrets=True)
     environment = {"GRADMILL_HOME": str(home())} | os.environ | settings
@@ -81,8 +87,26 @@ def _deploy(client: SyncPrefectClient) -> None:
             "prefect.yaml registered",
             f"run prefect deploy --all in {home()}",
         )
-    for deployment in paused:
-        client.request("PATCH", f"/deployments/{deployment}", json={"paused": True})  # type: ignore[arg-type]
+    now = {each.id: each for each in deployments.ours(client)}
+    for deployment in before:
+        if deployment.paused:
+            client.request("PATCH", f"/deployments/{deployment.id}", json={"paused": True})  # type: ignore[arg-type]
+        _keep_schedules(client, now[deployment.id], deployment.schedules)
+
+
+def _keep_schedules(
+    client: SyncPrefectClient, deployment: DeploymentResponse, before: list[DeploymentSchedule]
+) -> None:
+    """Switch off again the schedules of ``prefect.yaml`` that were off, and add again those that it does not have."""
+    ours = {each.slug: each.id for each in deployment.schedules}
+    for schedule in before:
+        if schedule.slug not in ours or schedule.slug is None:
+            fields = DeploymentScheduleCreate.model_fields.keys() & schedule.model_fields.keys()
+            client.create_deployment_schedules(
+                deployment.id, [DeploymentScheduleCreate(**{name: getattr(schedule, name) for name in fields})]
+            )
+        elif not schedule.active:
+            client.update_deployment_schedule(deployment.id, ours[schedule.slug], active=False)
 
 
 def _notify(client: SyncPrefectClient, slug: str | None) -> None:
@@ -99,12 +123,25 @@ def _notify(client: SyncPrefectClient, slug: str | None) -> None:
 
 
 def _ensure(client: SyncPrefectClient, automation: AutomationCore) -> None:
-    """Create an automation, or bring it up to date but leave it on or off as it is."""
+    """Create an automation, or bring it up to date but leave it on or off as it is.
+
+    One that is up to date is not touched: an update makes the server forget what it waits for, such as the next
+    heartbeat of a run that has died with the last ``up``.
+    """
     known = client.read_automations_by_name(automation.name)
-    if known:
-        client.update_automation(known[0].id, automation.model_copy(update={"enabled": known[0].enabled}))
-    else:
+    if not known:
         client.create_automation(automation)
+        return
+    wanted = automation.model_copy(update={"enabled": known[0].enabled})
+    if _without_ids(known[0].model_dump(include=set(AutomationCore.model_fields))) != _without_ids(wanted.model_dump()):
+        client.update_automation(known[0].id, wanted)
+
+
+def _without_ids(document: Any) -> Any:
+    """``document`` without the ids that each trigger gets anew."""
+    if isinstance(document, dict):
+        return {key: _without_ids(value) for key, value in document.items() if key != "id"}
+    return [_without_ids(each) for each in document] if isinstance(document, list) else document
 
 
 def _zombies() -> AutomationCore:

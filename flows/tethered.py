@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -48,17 +49,23 @@ def main(command: list[str]) -> int:
     def end_with_the_parent() -> None:
         while os.read(0, 1):
             pass
-        os.killpg(child.pid, signal.SIGTERM)
-        try:
-            child.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
+        _end_group(child.pid)
 
     threading.Thread(target=end_with_the_parent, daemon=True).start()
     code = child.wait()
-    with suppress(ProcessLookupError):  # what the command has started ends with it, as runs do with their worker
-        os.killpg(child.pid, signal.SIGTERM)
+    _end_group(child.pid)  # what the command has started ends with it, as runs do with their worker
     return code
+
+
+def _end_group(group: int) -> None:
+    """Ask every process of a group to end, and kill those that do not in time."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    with suppress(ProcessLookupError):  # nobody is left
+        os.killpg(group, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            os.killpg(group, 0)
+        os.killpg(group, signal.SIGKILL)
 
 
 if __name__ == "__main__":

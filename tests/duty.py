@@ -1,9 +1,12 @@
 """``gradmill up`` as the person on duty has it: started as a child process, watched through Prefect's API."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,12 @@ from test_cli import GRADMILL
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """One that nothing is given by chance: below the range of those that the kernel gives away."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
 
 
 class Duty:
@@ -60,13 +65,8 @@ class Duty:
             return False
 
     def ask(self, method: str, path: str, document: Any = None) -> Any:
-        """The server's answer; on SQLite it says 503 at times while it writes, which Prefect's own client waits out."""
-
-        def answered() -> httpx.Response | None:
-            answer = self.api.request(method, path, json=document)
-            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
-
-        return eventually(answered, 20, f"{path} is answered").raise_for_status().json()
+        """The server's answer."""
+        return self.api.request(method, path, json=document).raise_for_status().json()
 
     def post(self, path: str, document: Any) -> Any:
         return self.ask("POST", path, document)
@@ -75,12 +75,12 @@ class Duty:
         (found,) = self.post("/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
         return dict(found)
 
-    def trigger(self, deployment: str, **parameters: Any) -> str:
-        """Start a run; return its id."""
-        run = self.post(
-            f"/deployments/{self.deployment(deployment)['id']}/create_flow_run",
-            {"parameters": {"parameters": parameters}},
-        )
+    def trigger(self, deployment: str, at: str | None = None, **parameters: Any) -> str:
+        """Start a run, now or at a moment; return its id."""
+        body: dict[str, Any] = {"parameters": {"parameters": parameters}}
+        if at is not None:
+            body["state"] = {"type": "SCHEDULED", "state_details": {"scheduled_time": at}}
+        run = self.post(f"/deployments/{self.deployment(deployment)['id']}/create_flow_run", body)
         return str(run["id"])
 
     def triggered(self) -> set[str]:
@@ -93,7 +93,7 @@ class Duty:
     def state_of(self, run: str) -> str:
         return str(self.run(run)["state_type"])
 
-    def ended(self, run: str, seconds: float = 60) -> dict[str, Any]:
+    def ended(self, run: str, seconds: float = 240) -> dict[str, Any]:
         """The run once it has ended."""
         final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
         eventually(lambda: self.state_of(run) in final, seconds, f"{self.run(run)['name']} ends")
@@ -105,18 +105,18 @@ class Duty:
 
     def family(self) -> dict[int, list[str]]:
         """Every process that works in this artifacts folder, but ``up`` itself: pid and command."""
-        found = {}
+        return {pid: command for pid, (command, _) in self._processes()}
+
+    def _processes(self) -> Iterator[tuple[int, tuple[list[str], dict[str, str]]]]:
         for process in psutil.process_iter():
-            try:
-                if process.environ().get("PREFECT_HOME") == str(self.artifacts / ".prefect"):
-                    found[process.pid] = process.cmdline()
-            except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-                continue
-        return found
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+                command, environment = process.cmdline(), process.environ()
+                if environment.get("PREFECT_HOME") == str(self.artifacts / ".prefect"):
+                    yield process.pid, (command, environment)
 
     def process_of(self, run: str) -> int:
         """The process that a run is executed in."""
-        (pid,) = [pid for pid in self.family() if psutil.Process(pid).environ().get("PREFECT__FLOW_RUN_ID", "") == run]
+        (pid,) = [pid for pid, (_, environment) in self._processes() if environment.get("PREFECT__FLOW_RUN_ID") == run]
         return pid
 
     def processes_of(self, words: str) -> list[int]:

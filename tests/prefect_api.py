@@ -42,11 +42,23 @@ def _execute(database: str, statement: str) -> None:
     asyncio.run(execute())
 
 
+class Patient(httpx.Client):
+    """Asks again while the answer is 503: SQLite says so at times while it writes; Prefect's own client waits too."""
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        for _ in range(40):
+            answer = super().send(request, **options)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(0.5)
+        return answer
+
+
 def api_client(api: str) -> httpx.Client:
     """A plain HTTP client, with the credentials of this test run if it has any."""
     credentials = os.environ.get("PREFECT_API_AUTH_STRING")
     auth = httpx.BasicAuth(*credentials.split(":", 1)) if credentials else None
-    return httpx.Client(base_url=api, auth=auth, timeout=30)
+    return Patient(base_url=api, auth=auth, timeout=60)
 
 
 def wait_for(api: str, path: str, document: dict[str, Any], wanted: Callable[[Any], bool] = lambda _: True) -> Any:
@@ -56,7 +68,7 @@ def wait_for(api: str, path: str, document: dict[str, Any], wanted: Callable[[An
         answer = post(api, path, document)
         return [each for each in (answer["events"] if isinstance(answer, dict) else answer) if wanted(each)]
 
-    return eventually(found, 10, f"{path} has it")[0]
+    return eventually(found, 60, f"{path} has it")[0]
 
 
 def post(api: str, path: str, document: dict[str, Any]) -> Any:

@@ -34,7 +34,7 @@ def page(duty: Duty) -> "Iterator[Page]":
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
         page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         if credentials:
             page.goto(duty.ui)
             page.get_by_role("textbox").fill(credentials)
@@ -87,14 +87,14 @@ def test_the_form_refuses_a_bad_value_and_starts_a_run_with_a_good_one(duty: Dut
 
 
 def test_a_run_shows_its_stages_and_artifacts(duty: Duty, page: "Page") -> None:
-    run = duty.ended(duty.trigger("softmax-nightly"), 120)
+    run = duty.ended(duty.trigger("softmax-nightly", name="fashion"), 300)
     assert run["state_type"] == "COMPLETED"
     ours = {"flow_runs": {"id": {"any_": [run["id"]]}}}
 
     def recorded() -> set[str]:
         return {each["name"] for each in duty.post("/task_runs/filter", ours)}
 
-    eventually(lambda: recorded() >= STAGES, 20, "all task runs are recorded, a little late")
+    eventually(lambda: recorded() >= STAGES, 60, "all task runs are recorded, a little late")
     page.goto(f"{duty.ui}/runs/flow-run/{run['id']}")
     page.get_by_text(run["name"]).first.wait_for()
     page.get_by_text("verdict:published").wait_for()
@@ -104,9 +104,9 @@ def test_a_run_shows_its_stages_and_artifacts(duty: Duty, page: "Page") -> None:
         page.get_by_role("link", name=stage, exact=True).first.wait_for()
     page.get_by_text("Artifacts", exact=True).click()
     for artifact in ("verdict", "pictures", "card", "predictions"):
-        page.get_by_text(f"softmax-regression-{artifact}").first.wait_for()
+        page.get_by_text(f"fashion-{artifact}").first.wait_for()
     page.goto(f"{duty.ui}/artifacts")
-    page.get_by_text("softmax-regression-learning-curve").first.wait_for()
+    page.get_by_text("fashion-learning-curve").first.wait_for()
 
 
 def test_a_refused_run_says_by_which_gate(duty: Duty, page: "Page") -> None:

@@ -29,7 +29,7 @@ def hold(path: Path, held: Any, release: Any) -> None:
     gpu.lock_file = lambda: path
     with gpu.held():
         held.set()
-        release.wait(30)
+        release.wait(120)
 
 
 def test_without_a_limit_a_job_waits_for_the_lock_file_of_another_process() -> None:
@@ -37,7 +37,7 @@ def test_without_a_limit_a_job_waits_for_the_lock_file_of_another_process() -> N
     held, release = spawn.Event(), spawn.Event()
     other = spawn.Process(target=hold, args=(gpu.lock_file(), held, release))
     other.start()
-    assert held.wait(30)
+    assert held.wait(120)
     entered = threading.Event()
 
     def wait_for_a_turn() -> None:
@@ -48,7 +48,7 @@ def test_without_a_limit_a_job_waits_for_the_lock_file_of_another_process() -> N
     waiting.start()
     assert not entered.wait(0.5), "the other has it"
     release.set()
-    assert entered.wait(30)
+    assert entered.wait(120)
     waiting.join()
     other.join()
     assert free()
@@ -69,7 +69,7 @@ def test_a_dead_job_does_not_keep_the_gpu() -> None:
     held, release = spawn.Event(), spawn.Event()
     other = spawn.Process(target=hold, args=(gpu.lock_file(), held, release))
     other.start()
-    assert held.wait(30)
+    assert held.wait(120)
     other.kill()
     other.join()
     with gpu.held():

@@ -83,10 +83,27 @@ def test_a_retrain_shows_its_learning_curve_and_progress_and_logs_a_line_for_eac
         ("epochs trained", 100.0),
         ("rows predicted", 100.0),
     }
-    lines = post(pipeline.server, "logs/filter", {"logs": {"flow_run_id": {"any_": [run]}, "level": {"ge_": 20}}})
+    logs = {"logs": {"flow_run_id": {"any_": [run]}, "level": {"ge_": 20}}}
+    wait_for(pipeline.server, "logs/filter", logs, lambda line: line["task_run_id"] is None and is_last(line))
+    lines = post(pipeline.server, "logs/filter", logs)
     assert 20 < len(lines) < 60
-    facts = [line["message"] for line in lines if not line["message"].startswith("Finished in state")]
+    facts = [line["message"] for line in lines if not is_last(line)]
     assert len(set(facts)) == len(facts)
+
+
+def is_last(line: dict[str, Any]) -> bool:
+    """Whether a run or one of its tasks logs nothing after this."""
+    return str(line["message"]).startswith("Finished in state")
+
+
+def test_an_unchanged_run_shows_the_pictures_of_the_stages_that_it_reused(prefect_api: str) -> None:
+    parameters = RetrainParameters.model_validate({"name": "again", "training": {"model": "linear-regression"}})
+    first, second = retrain(parameters), retrain(parameters)
+    assert (first.outcome, second.outcome) == ("published", "unchanged")
+    both = post(prefect_api, "artifacts/filter", {"artifacts": {"key": {"any_": ["again-pictures"]}}})
+    drawn = [re.findall(r"base64,([^)]+)\)", each["data"]) for each in both]
+    assert drawn[0] == drawn[1]
+    assert base64.b64decode(drawn[0][0]) == Path(first.run, "learning-curve.png").read_bytes()
 
 
 def test_a_long_training_is_shown_while_it_lasts(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:

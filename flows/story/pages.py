@@ -53,8 +53,11 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def pictures(run: RunFolder) -> str:
-    """Every picture that the stages drew."""
-    drawn = {title: run.file(name) for name, title in PICTURES.items() if run.file(name).is_file()}
+    """Every picture that the stages drew; those of reused stages are in the folder of the run that drew them."""
+    stages = run.read()["stages"]
+    records = [stages["train"]["picture"], *stages["evaluate"]["pictures"]]
+    paths = {Path(record["path"]).name: Path(record["path"]) for record in records}
+    drawn = {title: paths[name] for name, title in PICTURES.items() if name in paths and paths[name].is_file()}
     return "\n\n".join(f"### {title}\n\n{picture(path)}" for title, path in drawn.items())
 
 

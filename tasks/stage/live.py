@@ -15,6 +15,7 @@ from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RET
 
 UPDATE_SECONDS = 2.0  # an update is a request to the server
 PAUSE_SECONDS = 30.0  # after one that failed
+RETRIES = 2  # some six seconds
 
 
 def in_a_run() -> bool:
@@ -28,10 +29,13 @@ def picture(path: Path) -> str:
 
 
 @contextmanager
-def _in_passing() -> Iterator[None]:
-    """Ask the server once and briefly: a picture of the work must neither hold the work up nor end it."""
+def _in_passing(retries: int = 0) -> Iterator[None]:
+    """Ask the server briefly: a picture of the work must neither hold the work up nor end it.
+
+    Only what is asked once or last is asked again (SQLite answers 503 at times while the server writes).
+    """
     try:
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 5}):
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: retries, PREFECT_API_REQUEST_TIMEOUT: 5}):
             yield
     except Exception as error:
         print(f"Prefect was not told how far the work is: {type(error).__name__}")
@@ -45,7 +49,7 @@ class Progress:
         self._artifact: UUID | None = None
         self._next = time.monotonic() + UPDATE_SECONDS
         if in_a_run():
-            with _in_passing():
+            with _in_passing(RETRIES):
                 created = create_progress_artifact(self._percent(), description=description)
                 self._artifact = created if isinstance(created, UUID) else None
 
@@ -54,14 +58,14 @@ class Progress:
         self._done = done
         due = self._artifact is not None and time.monotonic() > self._next
         if due:
-            self.show()
+            self.show(retries=0)
         return due
 
-    def show(self) -> None:
+    def show(self, retries: int = RETRIES) -> None:
         """Bring the artifact up to date now."""
         self._next = time.monotonic() + PAUSE_SECONDS
         if self._artifact is not None:
-            with _in_passing():
+            with _in_passing(retries):
                 update_progress_artifact(self._artifact, self._percent())
                 self._next = time.monotonic() + UPDATE_SECONDS
 
@@ -76,9 +80,9 @@ class Picture:
         self._key, self._description = key, description
         self._artifact: UUID | None = None
 
-    def show(self, path: Path) -> None:
+    def show(self, path: Path, retries: int = RETRIES) -> None:
         """Show the PNG at ``path``."""
-        with _in_passing():
+        with _in_passing(retries):
             if self._artifact is None:
                 created = create_markdown_artifact(picture(path), key=self._key, description=self._description)
                 self._artifact = created if isinstance(created, UUID) else None

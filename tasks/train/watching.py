@@ -35,7 +35,7 @@ def watch(epochs: Iterator[Measured], training: Training, run: RunFolder) -> tup
                 print(f"epoch {len(curve)}/{training.num_epochs}: {_sentence(curve[-1])}")
             if trained.update(len(curve)):
                 figures.learning_curve(curve, path)
-                shown.show(path)
+                shown.show(path, retries=0)
     picture = figures.learning_curve(curve, path)
     if live.in_a_run():
         shown.show(path)

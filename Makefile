@@ -3,7 +3,7 @@ PYTHON ?= python3
 # Where the CPU build of torch comes from when there is no NVIDIA driver; empty: pip as it is configured.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-# The torch of the images. Its CPU builds have the local version +cpu; they come from PIP_FIND_LINKS where that is set.
+# The torch of the images. Its CPU builds have the local version +cpu, and the hashes that their index publishes.
 TORCH_PIN := 2.13.0
 TORCHVISION_PIN := 0.28.0
 
@@ -22,7 +22,7 @@ run: $(VENV)/.train ## Set everything up, then download, train, export and predi
 test: $(VENV)/.test ## Set everything up, then run every test that this machine can run
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
-soak: $(VENV)/.test ## Kill retrains and batch predictions fifty times instead of six
+soak: $(VENV)/.test ## Kill retrains and batch predictions fifty times instead of ten
 	@GRADMILL_TEST_KILLS=50 $(BIN)/pytest -n0 tests/test_kills.py tests/test_predict_kills.py
 
 bench: $(VENV)/.test ## Compare training and prediction with their peers, a quarter of an hour
@@ -41,8 +41,6 @@ lint: $(VENV)/.test ## Style, format and types
 
 PIN = $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-annotate --python-version 3.11 \
   --python-platform x86_64-manylinux_2_28 --custom-compile-command "make requirements"
-TORCH_CPU_SOURCE = $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS),\
-  --extra-index-url $(TORCH_CPU_INDEX) --index-strategy unsafe-best-match)
 
 requirements: $(VENV)/.test ## Pin anew, with hashes, what the images of docker/Dockerfile install
 	@$(BIN)/pip install --quiet "uv>=0.13"
@@ -50,7 +48,7 @@ requirements: $(VENV)/.test ## Pin anew, with hashes, what the images of docker/
 	@$(PIN) pyproject.toml --extra cpu -o docker/requirements/predict.txt
 	@echo "onnxruntime-gpu[cuda,cudnn]>=1.28,<2" | $(PIN) pyproject.toml - -o docker/requirements/predict-cuda.txt
 	@printf 'torch==$(TORCH_PIN)+cpu\ntorchvision==$(TORCHVISION_PIN)+cpu\n' | \
-	  $(PIN) $(TORCH_CPU_SOURCE) pyproject.toml - --extra train --extra cpu --extra remote -o docker/requirements/train.txt
+	  $(PIN) --extra-index-url $(TORCH_CPU_INDEX) --index-strategy unsafe-best-match pyproject.toml - --extra train --extra cpu --extra remote -o docker/requirements/train.txt
 	@printf 'torch==$(TORCH_PIN)\ntorchvision==$(TORCHVISION_PIN)\n' | \
 	  $(PIN) pyproject.toml - --extra train --extra gpu --extra remote -o docker/requirements/train-cuda.txt
 

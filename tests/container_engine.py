@@ -98,6 +98,14 @@ class Engine:
         assert done.returncode == 0, f"{' '.join(command)}: {done.returncode}\n{said}"
         return done.stdout
 
+    def logs(self, container: str) -> str:
+        """All that a container has printed."""
+        printed = subprocess.run(
+            ["podman", "logs", container],
+            env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True,
+        )  # fmt: skip
+        return printed.stdout
+
     def has_image(self, name: str) -> bool:
         """Whether an image is in the storage."""
         found = subprocess.run(["podman", "image", "exists", name], env=self.environment, check=False)
@@ -106,10 +114,10 @@ class Engine:
     def _check_health(self) -> None:
         # Podman leaves this to systemd timers, which CI lacks.
         while not self._closing.wait(3):
-            with contextlib.suppress(AssertionError):
+            with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
                 names = self.podman("ps", "--filter", "status=running", "--format", "{{.Names}}\t{{.Status}}")
                 for name in (line.split("\t")[0] for line in names.splitlines() if "(" in line):
-                    with contextlib.suppress(AssertionError):
+                    with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
                         self.podman("healthcheck", "run", name)
 
     def _nft(self, verb: str) -> subprocess.CompletedProcess[bytes]:
@@ -117,6 +125,8 @@ class Engine:
 
     def _remove_containers(self) -> None:
         self.podman("rm", "--all", "--force", "--time", "2", "--volumes")
+        for left in self.podman("ps", "--all", "--external", "--quiet").split():  # of a build that failed
+            self.podman("rm", "--force", left)
         self.podman("volume", "rm", "--all", "--force")
         self.podman("network", "prune", "--force")
 

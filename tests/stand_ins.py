@@ -95,11 +95,11 @@ def _build(engine: Engine, name: str, containerfile: str, *options: str) -> None
     engine.podman("build", "--quiet", "--network", "host", *options, *tag, str(empty), timeout=600, stdin=containerfile)
 
 
-def build(engine: Engine, target: str) -> None:
-    """Build a target of docker/Dockerfile as it stands; tagged ``gradmill:<target>``, as the compose file has it."""
-    command = ("build", "--format", "docker", "--network", "host", "--target", target, "--file", "docker/Dockerfile")
+def build(engine: Engine, target: str, checkout: Path = REPOSITORY, dockerfile: str = "docker/Dockerfile") -> None:
+    """Build a target of a checkout's Dockerfile as it stands; tagged ``gradmill:<target>``, as in compose.yaml."""
+    command = ("build", "--format", "docker", "--network", "host", "--target", target, "--file", dockerfile)
     name = f"{LIBRARY}/gradmill:{target}"
-    engine.command(["podman", *command, "--tag", name, *_like_this_machine(engine), "."], timeout=1500, cwd=REPOSITORY)
+    engine.command(["podman", *command, "--tag", name, *_like_this_machine(engine), "."], timeout=1500, cwd=checkout)
 
 
 def _like_this_machine(engine: Engine) -> Sequence[str]:

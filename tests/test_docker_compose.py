@@ -1,6 +1,7 @@
 """docker/compose.yaml as it is written: what holds for every service, those of a machine with a GPU included."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -20,6 +21,17 @@ def test_the_services_are_those_of_the_readme_and_the_gpu_worker_is_behind_a_pro
     }
     (gpu,) = SERVICES["worker-cuda"]["deploy"]["resources"]["reservations"]["devices"]
     assert gpu == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+
+
+@pytest.mark.parametrize("name", sorted(name for name, service in SERVICES.items() if "build" in service))
+def test_what_a_service_builds_is_a_target_of_the_dockerfile_tagged_by_its_name(name: str) -> None:
+    built = SERVICES[name]["build"]
+    folder = REPOSITORY / "docker" / built["context"]
+    dockerfile = (folder / built["dockerfile"]).read_text()
+    assert folder.resolve() == REPOSITORY
+    assert re.search(rf"(?m)^FROM \S+ AS {built['target']}$", dockerfile)
+    assert SERVICES[name]["image"] == f"gradmill:{built['target']}"
+    assert all(re.search(rf"(?m)^ARG {argument}\b", dockerfile) for argument in built.get("args", {}))
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))

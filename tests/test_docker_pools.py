@@ -3,6 +3,12 @@
 import asyncio
 import copy
 import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +21,7 @@ from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 
 from conftest import REPOSITORY
+from prefect_api import api_client
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 UID = 10001
@@ -30,11 +37,7 @@ def template(pool: str) -> dict[str, Any]:
 def docker_container(**values: Any) -> dict[str, Any]:
     """What Docker's SDK would send to the engine for a run, after Prefect's worker has made its settings."""
     pool = template("docker")
-    # A remote server: for a local one the worker would ask the engine whether it can map its address.
-    environment = pool["variables"]["properties"]["env"]["default"] | {"PREFECT_API_URL": "http://server:4200/api"}
-    configuration = asyncio.run(
-        DockerWorkerJobConfiguration.from_template_and_values(pool, {"env": environment, **values})
-    )
+    configuration = asyncio.run(DockerWorkerJobConfiguration.from_template_and_values(pool, values))
     configuration.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="a-run"))
     worker = DockerWorker(work_pool_name="gradmill", create_pool_if_not_found=False)
     settings = worker._build_container_settings(None, configuration)
@@ -69,6 +72,22 @@ def test_variables_are_a_json_schema_and_each_one_is_used(pool: str) -> None:
 def test_templates_set_only_what_the_worker_knows(pool: str, worker: Any) -> None:
     known = worker.get_default_base_job_template()["job_configuration"]
     assert template(pool)["job_configuration"].keys() <= known.keys()
+
+
+def test_a_server_takes_the_templates_by_the_published_commands(prefect_api: str, tmp_path: Path) -> None:
+    section = (REPOSITORY / "README.md").read_text().partition("\n## Containers\n")[2].partition("\n## ")[0]
+    commands = re.findall(r"(?m)^prefect work-pool create .*$", section)
+    assert len(commands) == 2
+    environment = {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    credentials = {name: value for name, value in os.environ.items() if name == "PREFECT_API_AUTH_STRING"}
+    for command in commands:
+        words = [sys.executable, "-m", *shlex.split(command)]
+        subprocess.run(words, env=environment | credentials, cwd=REPOSITORY, check=True, capture_output=True)
+    with api_client(prefect_api) as client:
+        for pool in ("docker", "kubernetes"):
+            created = client.get(f"/work_pools/gradmill-{pool}").raise_for_status().json()
+            assert created["type"] == pool
+            assert created["base_job_template"] == template(pool)
 
 
 def test_docker_containers_are_unprivileged_limited_and_keep_artifacts() -> None:

@@ -22,7 +22,8 @@ def main() -> None:
             raise
         code = INTERRUPTED
     if code == INTERRUPTED:
-        print("interrupted; the same command again starts afresh", file=sys.stderr, flush=True)
+        then = "goes on from here" if sys.argv[1:2] == ["predict"] else "starts afresh"
+        print(f"interrupted; the same command again {then}", file=sys.stderr, flush=True)
         os._exit(code)  # threads of libraries would wait, or print tracebacks of their own
     sys.exit(code)
 

@@ -418,3 +418,18 @@ def test_images_are_labelled_as_onnxruntime_alone_labels_them_and_accuracy_is_co
     assert max(done.drift.index.values()) < 1e-6, "the test split has not drifted from itself"
     assert done.picture is not None
     assert job(done.path)["profile"]["label"]["counts"] == np.bincount(label, minlength=10).tolist()
+
+
+def test_labels_that_the_model_does_not_know_are_wrong_answers_and_drawn_by_number(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    report = pipeline.report("softmax-regression")
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
+    images = safetensors.numpy.load_file(pipeline.prepared(report).test.path)["images"][:20]
+    labels = np.array([255, -1, *range(18)], np.int64)
+    safetensors.numpy.save_file({"images": images, "labels": labels}, tmp_path / "rows.safetensors")
+    drawn: list[Any] = []
+    monkeypatch.setattr("tasks.figures.image_grid", lambda images, predicted, true, path: drawn.append(true))
+    done = predict_rows(name=report.name, input=str(tmp_path / "rows.safetensors"), output=str(tmp_path / "out"))
+    assert drawn[0][:3] == ["255", "-1", pipeline.prepared(report).class_names[0]]
+    assert done.accuracy == np.mean(table(done)["label"].to_numpy() == labels)

@@ -1,5 +1,6 @@
 """``gradmill retrain`` and ``gradmill predict``: commands that run a flow."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from rich.markup import escape
 
 from flows.cli.faults import validated
 from flows.cli.options import Artifacts, Debug, DeviceOption, Json, Name, Verbose, print_json, require, use
-from tasks.errors import GateFailed
+from tasks.errors import GateFailed, UsageError
 from tasks.model_store import attestation, mirroring, reading
 from tasks.parameters import (
     Device,
@@ -166,7 +167,7 @@ def predict(
 ) -> None:
     """Label every row of files, however large, with the champion; the same command again resumes a killed job."""
     document = {
-        "input": _absolute(input_path), "name": name, "version": version, "output": output, "device": device,
+        "input": _absolute(input_path), "name": name, "version": version, "output": _utf8(output), "device": device,
         "batch_size": batch_size, "columns": tuple(columns.split(",")) if columns else (), "max_rejects": max_rejects,
         "max_drift": max_drift, "full_digest": full_digest, "shard_rows": shard_rows, "workers": workers,
         "runner": runner, "dask_address": dask_address, "restart": restart,
@@ -190,8 +191,16 @@ def predict(
         _summarise_prediction(result)
 
 
+def _utf8(path: str | None) -> str | None:
+    """The path, which goes through JSON to Prefect and to job.json."""
+    if path is not None and path != (shown := os.fsencode(path).decode(errors="replace")):
+        raise UsageError(f"the path {shown} is not UTF-8", "a path in UTF-8", "rename the file")
+    return path
+
+
 def _absolute(path: str | None) -> str | None:
-    return str(Path(path).expanduser().absolute()) if path else None
+    path = _utf8(path)
+    return str(Path(path).expanduser().absolute()) if path else path
 
 
 def _summarise_prediction(result: Any) -> None:

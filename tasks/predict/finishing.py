@@ -8,7 +8,7 @@ from pathlib import Path
 from tasks import artifact_paths, drift
 from tasks.artifact_paths import PREDICTION_GRID
 from tasks.errors import DataError
-from tasks.predict import inputs, jobs, parts
+from tasks.predict import inputs, jobs, output, parts, rejects
 from tasks.predict.jobs import Job
 from tasks.predict.lanes import open_lanes
 from tasks.predict.parts import Footer
@@ -25,13 +25,13 @@ def finish(folder: Path, job: Job, max_drift: float, seconds: float) -> Job:
         DataError: a part is missing or does not hold what it should; or too many rows were rejected.
     """
     footers = [_whole(folder, job, index) for index in range(len(job.shards))]
-    rejects = parts.merge_rejects(folder, job.shards)
+    rejected = rejects.merge(folder, job)
     written = sum(footer.rows for footer in footers)
-    if written + len(rejects) != job.rows:
+    if written + rejected != job.rows:
         raise DataError(
-            f"{written} rows written and {len(rejects)} rejected of {job.rows}", "every row", "--restart the job"
+            f"{written} rows written and {rejected} rejected of {job.rows}", "every row", "--restart the job"
         )
-    check_rejects(folder, job, len(rejects))
+    rejects.check(folder, job, rejected)
     version = read_version(job.model.path.parent)
     profile = {name: reduce(add, (footer.profile[name] for footer in footers)) for name in version.reference}
     correct = [footer.correct for footer in footers if footer.correct is not None]
@@ -41,7 +41,7 @@ def finish(folder: Path, job: Job, max_drift: float, seconds: float) -> Job:
     done = job.model_copy(
         update={
             "status": "done",
-            "rejects": len(rejects),
+            "rejects": rejected,
             "accuracy": sum(correct) / written if len(correct) == len(footers) and written else None,
             "profile": profile,
             "drift": drift.judge(version.reference, profile, max_drift),
@@ -52,7 +52,7 @@ def finish(folder: Path, job: Job, max_drift: float, seconds: float) -> Job:
     )
     _draw_grid(folder, job, version)
     done.write(folder)
-    jobs.clean_up(folder)
+    output.clean_up(folder, done)
     return done
 
 
@@ -66,23 +66,6 @@ def _whole(folder: Path, job: Job, index: int) -> Footer:
             "run the command again: it writes the missing parts anew",
         )
     return footer
-
-
-def check_rejects(folder: Path, job: Job, rejects: int) -> None:
-    """Stop the job when more rows were rejected than are tolerated; rejects.parquet then tells which and why.
-
-    Raises:
-        DataError: there are too many.
-    """
-    if rejects <= job.max_rejects:
-        return
-    first = parts.merge_rejects(folder, job.shards).slice(0, 1).to_pylist()[0]
-    raise DataError(
-        f"{rejects} of {job.rows} rows cannot be read, the first is row {first['source_row']} of {first['source']}: "
-        f"{first['reason']}",
-        f"at most {job.max_rejects} rejected rows",
-        f"see {folder / artifact_paths.REJECTS}; repair them, or raise --max-rejects: finished parts are kept",
-    )
 
 
 def prediction(folder: Path, job: Job) -> Prediction:
@@ -124,5 +107,10 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
         return
     label = lanes.run(chunk.values)["label"]
     predicted = [version.labels[index] for index in label]
-    true = [version.labels[index] for index in chunk.truth] if chunk.truth is not None else None
+    true = [_name(version.labels, int(index)) for index in chunk.truth] if chunk.truth is not None else None
     figures.image_grid(chunk.values, predicted, true, folder / PREDICTION_GRID)
+
+
+def _name(labels: list[str], index: int) -> str:
+    """The name of a label, or the number of one that the model does not know."""
+    return labels[index] if 0 <= index < len(labels) else str(index)

@@ -1,5 +1,6 @@
 """One shard from its files to its part: read, run, encode, chunk by chunk."""
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 
@@ -8,17 +9,24 @@ import numpy as np
 from tasks import artifact_paths, atomic, contract, drift
 from tasks.errors import DataError
 from tasks.predict import inputs, parts
-from tasks.predict.inputs import Chunk, Reject
+from tasks.predict.inputs import Chunk, Source
 from tasks.predict.inputs.formats import Array
 from tasks.predict.jobs import Job
 from tasks.predict.lanes import Lanes, open_lanes
 from tasks.predict.parts import Footer
+from tasks.predict.rejects import ShardRejects
 from tasks.predict.shards import Shard
 from tasks.predict.version import read_version
 
 
+class _TooManyRejects(Exception):
+    """The shard alone holds more rejected rows than the job tolerates: no need to read on."""
+
+
 def label_shard(folder: Path, shard: Shard) -> Footer:
     """Predict every row of a shard and write its part, which appears whole or not at all.
+
+    A shard with too many rejected rows ends where that shows, and leaves no part; its rejects are then those so far.
 
     Raises:
         DataError: the job's plan, an input or the model is gone or has changed.
@@ -27,25 +35,34 @@ def label_shard(folder: Path, shard: Shard) -> Footer:
     if job is None:
         raise DataError(f"{folder} holds no job", "the job.json that planning wrote", "run gradmill predict again")
     lanes = open_lanes(job.model.path, job.model.sha256, job.provider, job.batch_size, job.workers)
-    with atomic.replacing(artifact_paths.part(folder, shard.number)) as temporary:  # syncs when no core is held
-        with lanes.working():
-            tally = _write(temporary, folder, job, shard, lanes)
-        if tally.rejects:
-            parts.write_rejects(parts.rejects_path(folder, shard), tally.rejects)
+    sources = parts.read_sources(folder, shard)
+    inputs.check_unchanged(sources)
+    with (
+        contextlib.suppress(_TooManyRejects),
+        atomic.replacing(artifact_paths.part(folder, shard.number)) as temporary,  # syncs when no core is held
+    ):
+        with ShardRejects(parts.rejects_path(folder, shard)) as rejects, lanes.working():
+            tally = _write(temporary, job, shard, sources, lanes, rejects)
+        inputs.check_unchanged(sources)
+        if tally.rejects > job.max_rejects:
+            raise _TooManyRejects
     return tally.footer(job, shard)
 
 
-def _write(path: Path, folder: Path, job: Job, shard: Shard, lanes: Lanes) -> "Tally":
+def _write(path: Path, job: Job, shard: Shard, sources: list[Source], lanes: Lanes, rejects: ShardRejects) -> "Tally":
     version = read_version(job.model.path.parent)
     wanted = version.wanted(lanes.signature, job.columns)
     columns = parts.schema(lanes.signature.outputs, version.labels)
     tally = Tally(version.reference)
     with parts.writer(path, columns) as part:
-        for chunk in inputs.chunks(parts.read_sources(folder, shard), shard.start, shard.stop, wanted):
+        for chunk in inputs.chunks(sources, shard.start, shard.stop, wanted):
             outputs = lanes.run(chunk.values)
             if len(chunk.rows):
                 part.write_table(parts.table(chunk, outputs, version.labels, columns))
+            rejects.add(chunk.rejects)
             tally.add(chunk, outputs)
+            if tally.rejects > job.max_rejects:
+                break
         parts.add_footer(part, tally.footer(job, shard))
     return tally
 
@@ -55,14 +72,13 @@ class Tally:
 
     def __init__(self, reference: drift.Profile) -> None:
         self._profile = {name: drift.of(np.empty(0), each) for name, each in reference.items()}
-        self._rows, self._correct, self._all_have_truth = 0, 0, True
+        self._rows, self.rejects, self._correct, self._all_have_truth = 0, 0, 0, True
         self._notes: Counter[str] = Counter()
-        self.rejects: list[Reject] = []
 
     def add(self, chunk: Chunk, outputs: dict[str, Array]) -> None:
         """Count one chunk."""
         self._rows += len(chunk.rows)
-        self.rejects += chunk.rejects
+        self.rejects += len(chunk.rejects)
         self._notes.update(chunk.notes)
         observed = drift.observed(outputs)
         self._profile = {name: held + drift.of(observed[name], held) for name, held in self._profile.items()}
@@ -77,7 +93,7 @@ class Tally:
             job=job.job,
             shard=shard,
             rows=self._rows,
-            rejects=len(self.rejects),
+            rejects=self.rejects,
             model=job.model.model_dump(mode="json", exclude={"path"}),
             provider=job.provider,
             profile=self._profile,

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks import artifact_paths, atomic, contract
-from tasks.predict.inputs import Chunk, Reject, Source
+from tasks.predict.inputs import Chunk, Source
 from tasks.predict.inputs.formats import Array
 from tasks.predict.jobs import Job
 from tasks.predict.shards import Shard
@@ -22,9 +22,6 @@ from tasks.records import Histogram, Record
 
 FOOTER = b"gradmill"
 BUFFER_BYTES = 4 * 2**20
-REJECT_SCHEMA = pa.schema(
-    [("row", pa.int64()), ("source", pa.string()), ("source_row", pa.int64()), ("reason", pa.string())]
-)
 
 
 class Footer(Record):
@@ -127,29 +124,9 @@ def _num_rows(path: Path) -> int | None:
         return None
 
 
-# Rejected rows
-
-
 def rejects_path(folder: Path, shard: Shard) -> Path:
     """The rejects of one shard, until the job is done."""
     return artifact_paths.part(artifact_paths.shard_rejects(folder), shard.number)
-
-
-def write_rejects(path: Path, rejects: list[Reject]) -> None:
-    """Write rejected rows; written before the part, whose footer counts them."""
-    columns = zip(*rejects, strict=True) if rejects else ((), (), (), ())
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, REJECT_SCHEMA, strict=True)]
-    with atomic.replacing(path) as temporary:
-        pq.write_table(pa.table(arrays, schema=REJECT_SCHEMA), temporary)
-
-
-def merge_rejects(folder: Path, shards: tuple[Shard, ...]) -> pa.Table:
-    """Gather the rejects of all shards in ``rejects.parquet``, in order, and return them."""
-    files = [path for shard in shards if (path := rejects_path(folder, shard)).is_file()]
-    merged = pa.concat_tables([REJECT_SCHEMA.empty_table(), *(pq.read_table(path) for path in files)])
-    with atomic.replacing(folder / artifact_paths.REJECTS) as temporary:
-        pq.write_table(merged, temporary)
-    return merged
 
 
 # The files of the input

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from tasks import artifact_paths, contract, cores, onnx_session
 from tasks.artifact_paths import ONNX
-from tasks.errors import DataError
+from tasks.errors import DataError, GradmillError
 from tasks.model_store import reading
 from tasks.parameters import PredictParameters
-from tasks.predict import inputs, jobs, parts, shards
+from tasks.predict import identity, inputs, jobs, output, parts, shards
+from tasks.predict.identity import Fingerprint
 from tasks.predict.inputs import Source
-from tasks.predict.jobs import Job, JobModel
+from tasks.predict.jobs import Job, JobInput, JobModel
 from tasks.predict.lanes import BATCH_SIZE
 from tasks.predict.version import read_version
 
@@ -23,6 +24,15 @@ class Planned(NamedTuple):
 
     folder: Path
     job: Job
+
+
+class Asked(NamedTuple):
+    """What a command asks for, whichever version answers."""
+
+    files: list[Path]
+    prints: list[Fingerprint]
+    input: JobInput
+    request: str
 
 
 @contextlib.contextmanager
@@ -37,27 +47,25 @@ def planned(parameters: PredictParameters) -> Iterator[Planned]:
     model, session = _open(parameters, parameters.version)
     provider = onnx_session.provider(session)
     batch_size = parameters.batch_size or BATCH_SIZE[provider]
-    files = _files(parameters, model)
-    source = jobs.describe_input(parameters.input or str(files[0]), files, parameters.full_digest)
-    request = jobs.request_id(source, parameters, provider, batch_size)
-    left = jobs.unfinished(request, parameters)
-    if left is not None and left.model != model:
-        model, session = _open(parameters, left.model.version, left.model.sha256)
+    asked = _ask(parameters, model, provider, batch_size)
+    if left := _left_unfinished(parameters, model, provider, batch_size, asked):
+        (unfinished, asked) = left
+        model, session = _open(parameters, unfinished.model.version, unfinished.model.sha256)
     job = Job(
-        job=jobs.job_id(request, model.sha256),
-        request=request,
-        input=source,
+        job=identity.job_id(asked.request, model.sha256),
+        request=asked.request,
+        input=asked.input,
         model=model,
         provider=provider,
         batch_size=batch_size,
         columns=parameters.columns,
         started_at=jobs.now(),
     )
-    folder = jobs.output_folder(parameters.output) if parameters.output else artifact_paths.predictions(job.job)
-    with jobs.locked(folder):
-        held = jobs.claim(folder, job.job, parameters.restart)
+    folder = output.folder_of(parameters.output) if parameters.output else artifact_paths.predictions(job.job)
+    with output.locked(folder):
+        held = output.claim(folder, job.job, parameters.restart)
         if held is None or held.status != "done" or not parts.is_whole(folder, held):
-            held = _cut(folder, held or job, files, parameters, contract.of_session(session))
+            held = _cut(folder, held or job, asked, parameters, contract.of_session(session))
         yield Planned(folder, held)
 
 
@@ -76,22 +84,44 @@ def _open(parameters: PredictParameters, version: int | None, sha256: str | None
     return model, onnx_session.open_session(content, parameters.device)
 
 
+def _ask(parameters: PredictParameters, model: JobModel, provider: str, batch_size: int) -> Asked:
+    """What is to be predicted; without an input, the test split of the data that the version was trained on."""
+    files = _files(parameters, model)
+    prints = identity.fingerprints(files, parameters.full_digest)
+    source = identity.describe(parameters.input or str(files[0]), prints)
+    return Asked(files, prints, source, identity.request_id(source, parameters, provider, batch_size))
+
+
 def _files(parameters: PredictParameters, model: JobModel) -> list[Path]:
-    """The files of the input; without one, the test split of the data that the version was trained on."""
     if parameters.input is not None:
-        return inputs.find(parameters.input)
+        return inputs.find(parameters.input, output.folder_of(parameters.output) if parameters.output else None)
     path = Path(reading.manifest(model.name, model.version)["dataset"]["test"]["path"])
     if not path.is_file():
         raise DataError(f"{path} is gone", "the dataset that the version was trained on", "retrain, or name an input")
     return [path]
 
 
-def _cut(
-    folder: Path, job: Job, files: list[Path], parameters: PredictParameters, signature: contract.Signature
-) -> Job:
+def _left_unfinished(
+    parameters: PredictParameters, model: JobModel, provider: str, batch_size: int, asked: Asked
+) -> tuple[Job, Asked] | None:
+    """The job that an earlier, killed call of the same command left, and what it was asked for."""
+    for job in output.unfinished(parameters):
+        its_own = asked
+        if parameters.input is None and job.model != model:  # the same words then meant its version's test split
+            try:
+                its_own = _ask(parameters, job.model, provider, batch_size)
+            except GradmillError:
+                continue  # that version or its data are gone
+        if job.request == its_own.request:
+            return job, its_own
+    return None
+
+
+def _cut(folder: Path, job: Job, asked: Asked, parameters: PredictParameters, signature: contract.Signature) -> Job:
     """Count the rows, cut them into shards (an unfinished job keeps its own) and write job.json."""
     wanted = read_version(job.model.path.parent).wanted(signature, job.columns)
-    sources = inputs.measure(files, wanted, artifact_paths.spool(folder))
+    sources = inputs.measure(asked.files, wanted, artifact_paths.spool(folder))
+    identity.check_unchanged(asked.prints, sources)
     rows = sum(source.rows for source in sources)
     if job.shards and rows != job.rows:
         raise DataError(f"{rows} rows in {job.input.path}", f"{job.rows}, as when the job was started", "--restart it")
@@ -109,6 +139,7 @@ def _cut(
             "workers": workers,
         }
     )
+    output.announce(folder, job)
     job.write(folder)
     parts.write_sources(folder, sources)
     return job

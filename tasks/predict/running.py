@@ -11,10 +11,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from tasks.errors import UsageError
+from tasks.errors import EnvironmentProblem, UsageError
 from tasks.parameters import PredictParameters, Runner
-from tasks.predict import parts
-from tasks.predict.finishing import check_rejects
+from tasks.predict import parts, rejects
 from tasks.predict.jobs import Job
 from tasks.predict.labelling import label_shard
 from tasks.predict.report import Progress
@@ -48,19 +47,20 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     """
     kept = [footer for shard in job.shards if (footer := parts.read_footer(folder, job, shard))]
     done = {footer.shard.number for footer in kept}
-    rejects = sum(footer.rejects for footer in kept)
+    rejected = sum(footer.rejects for footer in kept)
     missing = [shard for shard in job.shards if shard.number not in done]
     if kept:
         print(f"{len(kept)} of {len(job.shards)} parts are there already")
     labelled: list[Labelled] = []
     with Progress(job.rows, sum(footer.rows + footer.rejects for footer in kept)) as progress:
-        check_rejects(folder, job, rejects)
+        rejects.check(folder, job, rejected)
         with _runner(parameters, job.workers) as runner:
             futures = [runner.submit(label, {"folder": str(folder), **shard._asdict()}) for shard in missing]
             for future in as_completed(futures):
                 labelled.append(future.result())
                 progress.advance(labelled[-1].rows + labelled[-1].rejects)
-                check_rejects(folder, job, rejects + sum(each.rejects for each in labelled))
+                rejected += labelled[-1].rejects
+                rejects.check(folder, job, rejected)
     return max((each.finished for each in labelled), default=0) - min((each.started for each in labelled), default=0)
 
 
@@ -77,7 +77,18 @@ def _runner(parameters: PredictParameters, workers: int) -> Iterator[TaskRunner[
         raise UsageError(
             "prefect-dask is not installed", "the extra [dask], since --runner dask was given", "pip install it"
         ) from error
-    cluster = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
-    options = {"address": parameters.dask_address} if parameters.dask_address else {"cluster_kwargs": cluster}
-    with DaskTaskRunner(**options) as runner:
+    if parameters.dask_address is None:
+        cluster = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+        with DaskTaskRunner(cluster_kwargs=cluster) as runner:
+            yield runner
+        return
+    with DaskTaskRunner(address=parameters.dask_address) as runner:
+        try:
+            _ = runner.client  # connects
+        except (OSError, ValueError) as error:
+            raise EnvironmentProblem(
+                f"no Dask scheduler at {parameters.dask_address}: {error}",
+                "the address of one that runs, such as tcp://host:8786",
+                "check --dask-address and the cluster",
+            ) from error
         yield runner

@@ -21,7 +21,8 @@ class Version(NamedTuple):
     def wanted(self, signature: contract.Signature, columns: tuple[str, ...]) -> Wanted:
         """The rows that the model takes; ``columns`` replace those of the recipe."""
         named = columns or tuple(self.recipe.get("columns", ()))
-        return Wanted(signature.inputs[0], named, resize="resize" in self.recipe)
+        classified = any(tensor.name == contract.LABEL for tensor in signature.outputs)
+        return Wanted(signature.inputs[0], named, resize="resize" in self.recipe, classified=classified)
 
 
 def read_version(folder: Path) -> Version:

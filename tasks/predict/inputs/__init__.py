@@ -1,6 +1,6 @@
 """What can be predicted: files of rows, read slice by slice so that memory does not grow with them."""
 
-import glob
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -8,24 +8,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.errors import DataError, UsageError
-from tasks.predict.inputs.arrays import IDX, NPY, NPZ, SAFETENSORS
+from tasks.errors import DataError
+from tasks.predict.inputs.finding import find as find
 from tasks.predict.inputs.formats import Array, Format, Piece, Wanted
-from tasks.predict.inputs.pictures import PICTURE
-from tasks.predict.inputs.tables import CSV, PARQUET
-
-FORMATS = {each.name: each for each in (IDX, NPY, NPZ, SAFETENSORS, PARQUET, CSV, PICTURE)}
-BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
+from tasks.predict.inputs.kinds import FORMATS, format_of
 
 
 class Source(NamedTuple):
-    """One file of a job's input: ``readable`` is the file itself, or what it was unpacked into."""
+    """One file of a job's input: ``readable`` is the file itself, or what it was unpacked into.
+
+    ``bytes`` and ``mtime_ns`` are the file's own, from before it was read.
+    """
 
     path: str
     format: str
     readable: str
     first_row: int
     rows: int
+    bytes: int
+    mtime_ns: int
 
 
 class Reject(NamedTuple):
@@ -49,41 +50,6 @@ class Chunk(NamedTuple):
     notes: list[str]
 
 
-def find(text: str) -> list[Path]:
-    """The files that a path, a folder or a glob stands for, sorted by name.
-
-    Raises:
-        UsageError: nothing is there.
-        DataError: the folder holds no file that can be read.
-    """
-    path = Path(text).expanduser()
-    if path.is_dir():
-        return _in_folder(path)
-    found = [path] if path.is_file() else [Path(each) for each in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207  (a pattern may be absolute)
-    files = [each.absolute() for each in found if each.is_file()]
-    if not files:
-        raise UsageError(f"no file {path}", "a file, a folder or a glob of inputs", "check the path")
-    return files
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    relative = sorted(each.relative_to(folder) for each in folder.rglob("*") if each.is_file())
-    visible = [each for each in relative if not any(part.startswith(".") for part in each.parts)]
-    files = [each for each in visible if each.suffix.lower() in BY_SUFFIX or "idx3" in each.name]
-    if not files:
-        raise DataError(
-            f"{folder} holds nothing that can be read", f"files named *{' *'.join(BY_SUFFIX)}", "name the file itself"
-        )
-    if ignored := [str(each) for each in visible if each not in set(files)]:
-        print(f"ignored {len(ignored)} files of no known kind, the first is {ignored[0]}")
-    return [(folder / each).absolute() for each in files]
-
-
-def format_of(path: Path) -> Format:
-    """How to read a file, by its suffix; files without a known one are IDX, which have none."""
-    return BY_SUFFIX.get(path.suffix.lower(), IDX)
-
-
 def measure(files: list[Path], wanted: Wanted, spool: Path) -> list[Source]:
     """Count the rows of every file; unpack into ``spool`` what cannot be read from the middle.
 
@@ -93,18 +59,50 @@ def measure(files: list[Path], wanted: Wanted, spool: Path) -> list[Source]:
     sources: list[Source] = []
     first = 0
     for index, path in enumerate(files):
+        facts = path.stat()
         kind = format_of(path)
         readable = path
         if kind.unpack is not None and kind.is_packed(path):
             readable = spool / f"{index:05d}{kind.unpacked_suffix}"
             if not readable.is_file():
                 kind.unpack(path, readable, wanted)
-        rows = kind.count(readable, wanted)
-        sources.append(Source(str(path), kind.name, str(readable), first, rows))
+        rows = _count(path, kind, readable, wanted)
+        sources.append(Source(str(path), kind.name, str(readable), first, rows, facts.st_size, facts.st_mtime_ns))
         first += rows
     if not first:
         raise DataError(f"{files[0]} holds no rows", wanted.describe(), "name an input with at least one row")
     return sources
+
+
+def _count(path: Path, kind: Format, readable: Path, wanted: Wanted) -> int:
+    try:
+        return kind.count(readable, wanted)
+    except DataError as error:  # the user knows nothing of what it was unpacked into
+        raise DataError(error.found.replace(str(readable), str(path)), error.expected, error.action) from error
+
+
+def check_unchanged(sources: list[Source]) -> None:
+    """Whether the files are still those that were measured.
+
+    Raises:
+        DataError: one is gone, or has been written to.
+    """
+    for source in sources:
+        try:
+            facts = os.stat(source.path)  # noqa: PTH116  (a folder of pictures has very many)
+        except OSError as error:
+            raise changed(source.path) from error
+        if (facts.st_size, facts.st_mtime_ns) != (source.bytes, source.mtime_ns):
+            raise changed(source.path)
+
+
+def changed(path: str) -> DataError:
+    """The error of an input file that is no longer what the job was planned for."""
+    return DataError(
+        f"{path} is gone or was written to while the job was running",
+        "an input that stays as it is until the job is done",
+        "run the command again: it makes a new job (into the same --output: with --restart)",
+    )
 
 
 def shard_rows(sources: list[Source], wanted: Wanted) -> int:
@@ -114,7 +112,7 @@ def shard_rows(sources: list[Source], wanted: Wanted) -> int:
 
 def tolerated_rejects(sources: list[Source]) -> int:
     """How many rejected rows are no reason to stop: none of arrays, 1 % of tables and pictures."""
-    return int(sum(FORMATS[source.format].tolerated_share * source.rows for source in sources))
+    return sum(FORMATS[source.format].tolerated_percent * source.rows for source in sources) // 100
 
 
 def chunks(sources: list[Source], start: int, stop: int, wanted: Wanted) -> Iterator[Chunk]:

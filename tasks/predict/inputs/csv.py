@@ -1,7 +1,10 @@
 """CSV to Parquet in one pass and bounded memory; a row that cannot be read keeps its place, with the reason."""
 
+import itertools
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from sys import intern
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +14,7 @@ import pyarrow.parquet as pq
 
 from tasks import atomic
 from tasks.errors import DataError
+from tasks.predict.inputs.formats import Array
 
 FAULT = "gradmill.fault"  # the column of reasons
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -23,27 +27,22 @@ def csv_to_parquet(path: Path, target: Path, columns: tuple[str, ...]) -> None:
     Raises:
         DataError: the file is not CSV with a header that names the columns.
     """
-    skipped: dict[int, str] = {}  # rows without the right number of fields: row (from 0) to reason
-
-    def note(row: pyarrow.csv.InvalidRow) -> str:
-        skipped[row.number - FIRST_ROW] = f"{row.actual_columns} fields, expected {row.expected_columns}"
-        return "skip"
-
+    skipped = _Skipped()
     target.parent.mkdir(parents=True, exist_ok=True)
     schema = pa.schema([*((name, pa.float64()) for name in columns), (FAULT, pa.string())])
     try:
         reader = pyarrow.csv.open_csv(
             path,
             read_options=pyarrow.csv.ReadOptions(use_threads=False),  # with threads rows have no numbers
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skipped.note),
             convert_options=pyarrow.csv.ConvertOptions(
                 include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), check_utf8=False
             ),
         )
         with atomic.replacing(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-            for table in _in_place(reader, skipped, schema):
-                writer.write_table(table)
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+            for batch in _in_place(reader, skipped, schema):
+                writer.write_batch(batch)
+    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} cannot be read: {str(error).splitlines()[0]}",
             f"CSV with a header and columns {', '.join(columns)}",
@@ -51,28 +50,46 @@ def csv_to_parquet(path: Path, target: Path, columns: tuple[str, ...]) -> None:
         ) from error
 
 
-def _in_place(reader: pyarrow.csv.CSVStreamingReader, skipped: dict[int, str], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows that were read, as numbers, and those that were skipped, where they stood; a table for each block."""
+class _Skipped:
+    """The rows without the right number of fields, in order, until they are written."""
+
+    def __init__(self) -> None:
+        self._rows, self._reasons = array("q"), list[str]()
+
+    def note(self, row: pyarrow.csv.InvalidRow) -> str:
+        """Called by pyarrow, which reads ahead of the block that it gives."""
+        self._rows.append(row.number - FIRST_ROW)
+        self._reasons.append(intern(f"{row.actual_columns} fields, expected {row.expected_columns}"))
+        return "skip"
+
+    def take(self, first: int, rows: int) -> tuple[Array, list[str]]:
+        """Those that stand among ``rows`` good ones, or right after, counted from row ``first``; and the reasons."""
+        places = np.array(self._rows, np.int64) - first
+        count = int(np.searchsorted(places - np.arange(len(places)), rows, side="right"))
+        reasons = self._reasons[:count]
+        del self._rows[:count], self._reasons[:count]
+        return places[:count], reasons
+
+
+def _in_place(reader: pyarrow.csv.CSVStreamingReader, skipped: _Skipped, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows that were read, as numbers, and those that were skipped, where they stood; block by block."""
     row = 0
-    for batch in reader:
-        numbers = _as_numbers(batch, schema)
-        parts = []
-        done = 0
-        while done < numbers.num_rows:
-            if row in skipped:
-                parts.append(_empty(skipped.pop(row), schema))
-            else:
-                until = min((each for each in skipped if each > row), default=row + numbers.num_rows)
-                parts.append(numbers.slice(done, until - row))
-                done += parts[-1].num_rows
-            row += parts[-1].num_rows
-        yield pa.Table.from_batches(parts, schema)
-    yield pa.Table.from_batches([_empty(skipped[each], schema) for each in sorted(skipped)], schema)
+    nothing = pa.RecordBatch.from_pylist([], schema)  # for what stands after the last good row
+    for numbers in itertools.chain((_as_numbers(batch, schema) for batch in reader), [nothing]):
+        places, reasons = skipped.take(row, numbers.num_rows)
+        whole = _with_gaps(numbers, places, reasons) if reasons else numbers
+        row += whole.num_rows
+        yield whole
 
 
-def _empty(reason: str, schema: pa.Schema) -> pa.RecordBatch:
-    values = [pa.nulls(1, field.type) for field in schema][:-1]
-    return pa.RecordBatch.from_arrays([*values, pa.array([reason])], schema=schema)
+def _with_gaps(numbers: pa.RecordBatch, places: Array, reasons: list[str]) -> pa.RecordBatch:
+    """``numbers`` moved apart so that the row at each of ``places`` is empty, with its reason."""
+    is_gap = np.zeros(numbers.num_rows + len(places), bool)
+    is_gap[places] = True
+    apart = numbers.take(pa.array(np.cumsum(~is_gap) - 1, pa.int64(), mask=is_gap))
+    *columns, faults = apart.columns
+    faults = pc.replace_with_mask(faults, pa.array(is_gap), pa.array(reasons))
+    return pa.RecordBatch.from_arrays([*columns, faults], schema=numbers.schema)
 
 
 def _as_numbers(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -87,6 +104,6 @@ def _as_numbers(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 def _numbers(texts: pa.Array) -> pa.Array:
     """The values of a column of texts, null where a text is no number."""
-    trimmed = pc.utf8_trim_whitespace(texts)
+    trimmed = pc.ascii_trim_whitespace(texts)  # which, unlike utf8_trim_whitespace, takes bytes that are no UTF-8
     is_number = pc.match_substring_regex(trimmed, NUMBER).fill_null(False)
     return pc.cast(pc.if_else(is_number, trimmed, None), pa.float64())

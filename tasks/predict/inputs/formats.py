@@ -25,6 +25,7 @@ class Wanted(NamedTuple):
     tensor: contract.Tensor
     columns: tuple[str, ...] = ()
     resize: bool = False
+    classified: bool = True  # only then labels that the input brings along are of use
 
     @property
     def row_bytes(self) -> int:
@@ -78,7 +79,7 @@ class Format:
     suffixes: tuple[str, ...]
     count: Callable[[Path, Wanted], int]
     pieces: Callable[[Path, int, int, int, Wanted], Iterator[Piece]]
-    tolerated_share: float = 0.0
+    tolerated_percent: int = 0  # of its rows may be rejected
     most_shard_rows: int = SHARD_ROWS
     unpack: Callable[[Path, Path, Wanted], None] | None = None
     unpacked_suffix: str = ""
@@ -95,7 +96,8 @@ def fitted(values: Array, wanted: Wanted) -> tuple[Array, tuple[str, ...]]:
         height, width = wanted.tensor.shape[:2]
         resized = np.stack([images.resize(image, height, width) for image in values])
         return resized, ("resized",) * len(values)
-    return values.astype(wanted.tensor.dtype, copy=False), ()
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, and rejected as such
+        return values.astype(wanted.tensor.dtype, copy=False), ()
 
 
 def check_fit(path: Path, dtype: Any, shape: tuple[int, ...], wanted: Wanted) -> None:

@@ -26,4 +26,4 @@ def _pieces(path: Path, start: int, stop: int, at_most: int, wanted: Wanted) -> 
         yield Piece(0, 1, image[np.newaxis], notes=notes)
 
 
-PICTURE = Format("picture", (".png", ".jpg", ".jpeg"), _count, _pieces, tolerated_share=0.01, most_shard_rows=2048)
+PICTURE = Format("picture", (".png", ".jpg", ".jpeg"), _count, _pieces, tolerated_percent=1, most_shard_rows=2048)

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.errors import DataError
+from tasks.errors import DataError, UsageError
+from tasks.predict.inputs import pixels
 from tasks.predict.inputs.csv import FAULT, csv_to_parquet
-from tasks.predict.inputs.formats import Array, Format, Piece, Wanted, check_fit, finite_only, fitted
+from tasks.predict.inputs.formats import Format, Piece, Wanted, finite_only, fitted
 
-TOLERATED_SHARE = 0.01
+TOLERATED_PERCENT = 1
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def _count(path: Path, wanted: Wanted) -> int:
@@ -32,48 +33,31 @@ def _columns(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
         DataError: they are not there or hold something else.
     """
     if wanted.is_image:
-        return [_pixel_column(path, schema, wanted)]
+        return [pixels.column_name(path, schema, wanted)]
     columns = _feature_names(wanted)
     for name in columns:
-        kind = schema.field(name).type if name in schema.names else None
+        found = schema.get_all_field_indices(name)
+        kind = schema.field(found[0]).type if len(found) == 1 else None
         if kind is None or not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
             raise DataError(
-                f"{path} has columns {_named(schema)}",
-                f"numeric columns {', '.join(columns)}",
+                f"{path} has columns {pixels.named(schema)}",
+                f"one numeric column for each of {', '.join(columns)}",
                 "rename the columns, or name them in the model's order with --columns",
             )
     return [*columns, *([FAULT] if FAULT in schema.names else [])]
 
 
 def _feature_names(wanted: Wanted) -> tuple[str, ...]:
-    return wanted.columns or tuple(f"x{number + 1}" for number in range(*wanted.tensor.shape))
+    """The column of each feature.
 
-
-def _named(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name} ({field.type})" for field in schema)
-
-
-def _pixel_column(path: Path, schema: pa.Schema, wanted: Wanted) -> str:
-    """The column named by the user, or the only one of a type that can hold pixels."""
-    suitable = [field.name for field in schema if _holds_pixels(field.type)]
-    named = [name for name in suitable if name in (wanted.columns or (wanted.tensor.name,))]
-    found = named or (suitable if not wanted.columns else [])
-    if len(found) != 1:
-        raise DataError(
-            f"{path} has columns {_named(schema)}",
-            f"one column of pixels: binary, or lists of uint8, {wanted.row_bytes} a row",
-            "convert the file, or name the column with --columns",
-        )
-    kind = schema.field(found[0]).type
-    if pa.types.is_fixed_size_list(kind) and kind.list_size != wanted.row_bytes:
-        check_fit(path, np.uint8, (kind.list_size,), wanted)
-    return str(found[0])
-
-
-def _holds_pixels(kind: pa.DataType) -> bool:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return bool(kind.value_type == pa.uint8())
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+    Raises:
+        UsageError: as many as the model has features, each another, were not named.
+    """
+    (features,) = wanted.tensor.shape
+    names = wanted.columns or tuple(f"x{number + 1}" for number in range(features))
+    if len(set(names)) != len(names) or len(names) != features:
+        raise UsageError(f"columns {', '.join(names)}", f"{features} different ones", "name them with --columns")
+    return names
 
 
 def _pieces(path: Path, start: int, stop: int, at_most: int, wanted: Wanted) -> Iterator[Piece]:
@@ -85,7 +69,11 @@ def _pieces(path: Path, start: int, stop: int, at_most: int, wanted: Wanted) -> 
             low, high = max(start - first, 0), min(stop - first, batch.num_rows)
             if low < high:
                 rows = batch.slice(low, high - low)
-                yield _images(first + low, rows, wanted) if wanted.is_image else _features(first + low, rows, wanted)
+                yield (
+                    pixels.images(first + low, rows, wanted)
+                    if wanted.is_image
+                    else _features(first + low, rows, wanted)
+                )
             first += batch.num_rows
 
 
@@ -118,51 +106,12 @@ def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
     return groups, first
 
 
-def _images(first: int, batch: pa.RecordBatch, wanted: Wanted) -> Piece:
-    """Rows of raw pixels, whatever type they are kept in; those of another size are rejected."""
-    column = batch.column(0)
-    if pa.types.is_fixed_size_list(column.type):
-        column = column.cast(pa.list_(pa.uint8()))
-    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
-    sizes = pc.list_value_length(column) if is_list else pc.binary_length(column)
-    sizes = sizes.fill_null(-1).to_numpy(zero_copy_only=False)
-    if is_list and column.flatten().null_count:
-        gaps = [offset for offset, row in enumerate(column) if row.values is not None and row.values.null_count]
-        sizes = np.array(sizes)  # Arrow's own memory is read-only
-        sizes[gaps] = -1
-    good = sizes == wanted.row_bytes
-    kept = np.flatnonzero(good).astype(np.int64)
-    chosen = column if good.all() else column.take(pa.array(kept))
-    return Piece(
-        first,
-        len(column),
-        _pixels(chosen, is_list).reshape(len(kept), *wanted.tensor.shape),
-        kept=None if good.all() else kept,
-        rejects=tuple(
-            (int(offset), f"{sizes[offset]} pixels" if sizes[offset] >= 0 else "no pixels")
-            for offset in np.flatnonzero(~good)
-        ),
-    )
-
-
-def _pixels(column: pa.Array, is_list: bool) -> Array:
-    if is_list:
-        return np.asarray(column.flatten().to_numpy(zero_copy_only=False))
-    if pa.types.is_fixed_size_binary(column.type):
-        column = column.cast(pa.binary())
-    offset_type = np.int64 if pa.types.is_large_binary(column.type) else np.int32
-    _, offsets, data = column.buffers()
-    bounds = np.frombuffer(offsets, offset_type, count=len(column) + 1, offset=column.offset * offset_type().itemsize)
-    if data is None:
-        return np.empty(0, np.uint8)
-    return np.frombuffer(data, np.uint8, count=int(bounds[-1] - bounds[0]), offset=int(bounds[0]))
-
-
 def _features(first: int, batch: pa.RecordBatch, wanted: Wanted) -> Piece:
     """One float32 row of features for each row of numeric columns; empty, NaN and infinite values are rejected."""
     columns = [batch.column(name) for name in _feature_names(wanted)]
     values = np.stack(
-        [column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False) for column in columns], axis=1
+        [column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False) for column in columns],
+        axis=1,  # large integers are rounded, as numpy rounds them
     )
     values, _ = fitted(values, wanted)
     piece = finite_only(first, values)
@@ -178,7 +127,7 @@ def _reason(columns: list[pa.Array], offset: int, wanted: Wanted) -> str:
         value = column[offset].as_py()
         if value is None:
             return f"{name} is missing"
-        if not np.isfinite(np.float32(value)):
+        if not abs(value) <= LARGEST:
             return f"{name} is {value}, not a finite number"
     raise AssertionError("a rejected row has a column to blame")
 
@@ -189,13 +138,13 @@ def _unpack_csv(path: Path, target: Path, wanted: Wanted) -> None:
     csv_to_parquet(path, target, _feature_names(wanted))
 
 
-PARQUET = Format("parquet", (".parquet",), _count, _pieces, tolerated_share=TOLERATED_SHARE)
+PARQUET = Format("parquet", (".parquet",), _count, _pieces, tolerated_percent=TOLERATED_PERCENT)
 CSV = Format(
     "csv",
     (".csv",),
     _count,
     _pieces,
-    tolerated_share=TOLERATED_SHARE,
+    tolerated_percent=TOLERATED_PERCENT,
     unpack=_unpack_csv,
     unpacked_suffix=".parquet",
 )

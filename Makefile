@@ -28,6 +28,7 @@ soak: $(VENV)/.test ## Kill retrains and batch predictions fifty times instead o
 bench: $(VENV)/.test ## Compare training and prediction with their peers, a quarter of an hour
 	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),bench]"
 	@$(BIN)/pip install --quiet --no-deps d2l==0.17.6
+	@$(BIN)/gradmill retrain --no-predict
 	@$(BIN)/gradmill bench train
 	@$(BIN)/gradmill bench predict
 

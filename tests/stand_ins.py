@@ -4,7 +4,9 @@ They keep what the production files rely on: Debian trixie, Python 3.11 in /usr/
 variables, the user and the folders of the official image.
 """
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +15,8 @@ from pathlib import Path
 from container_engine import REPOSITORY, Engine
 
 LIBRARY = "docker.io/library"
+AGE = 1_700_000_000  # of every file in a build, seconds
+MADE_OF = ("docker", "flows", "tasks", ".dockerignore", "LICENSE", "README.md", "prefect.yaml", "pyproject.toml")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PYTHON = """
 FROM docker.io/library/debian:trixie-slim
@@ -99,7 +103,28 @@ def build(engine: Engine, target: str, checkout: Path = REPOSITORY, dockerfile: 
     """Build a target of a checkout's Dockerfile as it stands; tagged ``gradmill:<target>``, as in compose.yaml."""
     command = ("build", "--format", "docker", "--network", "host", "--target", target, "--file", dockerfile)
     name = f"{LIBRARY}/gradmill:{target}"
-    engine.command(["podman", *command, "--tag", name, *_like_this_machine(engine), "."], timeout=1500, cwd=checkout)
+    context = _without_times(checkout, engine.root / "tmp" / "context")
+    engine.command(["podman", *command, "--tag", name, *_like_this_machine(engine), "."], timeout=1500, cwd=context)
+
+
+def _without_times(checkout: Path, context: Path) -> Path:
+    """A copy of what an image is made of, all of one age: Podman's cache heeds times, and a clone's are its own."""
+    shutil.rmtree(context, ignore_errors=True)
+    context.mkdir()
+    copy_checkout(checkout, context)
+    for path in context.rglob("*"):
+        os.utime(path, (AGE, AGE))
+    return context
+
+
+def copy_checkout(checkout: Path, folder: Path) -> None:
+    """Copy what the images are made of, and nothing of this machine's."""
+    ours = shutil.ignore_patterns(".env", "__pycache__")
+    for name in MADE_OF:
+        if (checkout / name).is_dir():
+            shutil.copytree(checkout / name, folder / name, ignore=ours)
+        else:
+            shutil.copy(checkout / name, folder)
 
 
 def _like_this_machine(engine: Engine) -> Sequence[str]:

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from conftest import REPOSITORY
 from container_engine import Engine
 from duty import free_port
 from prefect_api import eventually
-from stand_ins import LIBRARY, build
+from stand_ins import LIBRARY, build, copy_checkout
 from tasks import artifact_paths, fashion_mnist
 from tasks.parameters import FASHION_MNIST
 
@@ -51,10 +50,7 @@ class Stack:
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine, self.folder = engine, folder
-        for name in ("docker", "flows", "tasks"):
-            shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns(".env", "__pycache__"))
-        for name in (".dockerignore", "LICENSE", "README.md", "prefect.yaml", "pyproject.toml"):
-            shutil.copy(REPOSITORY / name, folder)
+        copy_checkout(REPOSITORY, folder)
         shim = folder / "bin" / "docker"
         shim.parent.mkdir()
         shim.write_text(DOCKER)

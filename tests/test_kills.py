@@ -25,6 +25,7 @@ NAME = "linear-regression"
 KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "10"))
 
 
+REFUSED = 3  # the exit code of a whole run whose model a gate has refused
 ARGUMENTS = ["retrain", NAME, "--force"]  # nothing to reuse, so that every stage does its work
 
 
@@ -105,6 +106,7 @@ def test_killed_retrains_harm_nothing(
     monkeypatch.setenv("PREFECT_API_URL", server)
     candidates[0].publish()
     rng = np.random.default_rng(20261124)
+    refused = 0
     for number in range(KILLS):
         before, runs_before = digests(), set(artifact_paths.runs().glob("*/run.json"))
         victim = fork([*ARGUMENTS, "--seed", str(100 + number)], artifacts)
@@ -117,9 +119,11 @@ def test_killed_retrains_harm_nothing(
         assert before.items() <= digests().items(), "what was published before is there and unchanged"
         complete = fork(["retrain", NAME, "--seed", str(100 + number)], artifacts)
         complete.join()
-        assert complete.exitcode == 0
+        assert complete.exitcode in (0, REFUSED)
+        refused += complete.exitcode == REFUSED
         assert_all_is_sound(artifacts)
         assert before.items() <= digests().items()
+    assert refused <= KILLS / 10, "few seeds give a model worse than the best so far"
     listed = json.loads(gradmill("models", NAME, "--json").stdout)["models"][NAME]
     assert [row["version"] for row in listed] == reading.versions(NAME)
     for number in reading.versions(NAME):

@@ -34,7 +34,9 @@ def marks() -> list[tuple[int, bool, bool]]:
 def test_rollback_holds_and_promote_lifts_the_hold() -> None:
     assert answer("rollback", NAME) == {"schema_version": 1, "name": NAME, "champion": 1, "held": 2}
     assert marks() == [(1, True, False), (2, False, True)]
-    assert "2 h" in gradmill("models").stdout
+    page = gradmill("models").stdout
+    assert "2 h" in page
+    assert NAME in page, "whole names, though a pipe has no width"
     assert answer("promote", NAME, "2") == {"schema_version": 1, "name": NAME, "champion": 2, "changed": True}
     assert marks() == [(1, False, False), (2, True, False)]
     assert "champion already" in gradmill("promote", NAME, "2").stdout

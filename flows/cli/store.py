@@ -12,6 +12,7 @@ from tasks import artifact_paths, housekeeping
 from tasks.atomic import file_digest
 from tasks.model_store import attestation, pointer, reading, retention, verification
 
+WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
 ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.")]
 
 
@@ -31,7 +32,10 @@ def models(
     elif not any(listing.values()):
         typer.echo("no models yet; train one: gradmill retrain")
     else:
-        Console(soft_wrap=True).print(_table(listing))
+        console = Console()
+        if not console.is_terminal:
+            console.width = WIDE
+        console.print(_table(listing))
 
 
 def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:

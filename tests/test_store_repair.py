@@ -9,7 +9,7 @@ import pytest
 from candidate import Candidate
 from tasks import artifact_paths
 from tasks.errors import DataError
-from tasks.model_store import pointer, publishing, reading, verification
+from tasks.model_store import pointer, publishing, reading, retention, verification
 from test_cli import assert_clear, gradmill
 from test_model_store import champion, damage
 
@@ -148,6 +148,19 @@ def test_a_held_version_stays_unchanged_though_the_history_is_lost(candidates: l
     artifact_paths.history(NAME).unlink()
     assert candidates[1].publish().outcome == "unchanged"
     assert champion() == (1, None, [2])
+
+
+@pytest.mark.parametrize("damaged", [b"{", b"[]", b'{"highest": 2}', b'{"highest": 2, "demoted": {"1": "today"}}'])
+def test_a_damaged_history_is_named_and_nothing_is_lost_that_matters_when_it_is_deleted(
+    candidates: list[Candidate], damaged: bytes
+) -> None:
+    path = artifact_paths.history(NAME)
+    path.write_bytes(damaged)
+    for action in (candidates[2].publish, lambda: pointer.promote(NAME, 1), lambda: retention.prune(NAME, 1)):
+        assert_names(path, action)
+    assert_clear(gradmill("rollback", NAME), 4)
+    path.unlink()
+    assert candidates[2].publish().version == 3
 
 
 def test_without_a_pointer_a_candidate_is_gated_against_the_kept_version(

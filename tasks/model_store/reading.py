@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,26 @@ def history(name: str) -> dict[str, Any]:
     """What ``champion.json`` cannot tell, ``{"highest": N, "demoted": {"1": time, …}}``.
 
     When each version was last demoted, and the highest number that was ever given.
+
+    Raises:
+        DataError: the file is not as gradmill writes it.
     """
     path = artifact_paths.history(name)
-    return read_json(path) if path.is_file() else {"highest": 0, "demoted": {}}
+    if not path.is_file():
+        return {"highest": 0, "demoted": {}}
+    action = "restore it, or delete it: then it is forgotten when versions were demoted"
+    past = read_json(path, action)
+    if not _is_history(past):
+        raise DataError(f"{path} is not a history: {past}", "highest and demoted", action)
+    return past
+
+
+def _is_history(document: Any) -> bool:
+    try:
+        demoted = {int(number): datetime.fromisoformat(moment) for number, moment in document["demoted"].items()}
+        return type(document["highest"]) is int and all(moment.tzinfo for moment in demoted.values())
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return False
 
 
 def was_champion(name: str, number: int) -> bool:

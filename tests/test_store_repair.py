@@ -151,7 +151,7 @@ def test_a_held_version_stays_unchanged_though_the_history_is_lost(candidates: l
 
 
 @pytest.mark.parametrize("damaged", [b"{", b"[]", b'{"highest": 2}', b'{"highest": 2, "demoted": {"1": "today"}}'])
-def test_a_damaged_history_is_named_and_nothing_is_lost_that_matters_when_it_is_deleted(
+def test_a_damaged_history_is_named_and_publication_goes_on_once_it_is_deleted(
     candidates: list[Candidate], damaged: bytes
 ) -> None:
     path = artifact_paths.history(NAME)

@@ -62,7 +62,7 @@ def history(name: str) -> dict[str, Any]:
     path = artifact_paths.history(name)
     if not path.is_file():
         return {"highest": 0, "demoted": {}}
-    action = "restore it, or delete it: then it is forgotten when versions were demoted"
+    action = "restore it, or delete it: then it is forgotten which versions were replaced, and when"
     past = read_json(path, action)
     if not _is_history(past):
         raise DataError(f"{path} is not a history: {past}", "highest and demoted", action)

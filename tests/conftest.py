@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from candidate import Candidate
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from tasks.records import PreparedDataset
 
 REPOSITORY = Path(__file__).parents[1]
+
+settings.register_profile("shared", deadline=None)  # how long an example takes depends on what else the machine does
+settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,11 +11,12 @@ from packaging.requirements import Requirement
 from flows.doctor.findings import Finding, first_line, note, ok, problem
 from tasks import devices, onnx_session
 from tasks.errors import DeviceMissing
+from tasks.installing import pip_install
 from tasks.onnx_session import CPU, CUDA
 from tasks.parameters import Device
 
 PACKAGE = "gradmill"
-CUDA_TORCH = "pip install --force-reinstall torch torchvision (PyPI's builds for Linux are CUDA builds)"
+CUDA_TORCH = f"{pip_install('--force-reinstall', 'torch', 'torchvision')} (PyPI's builds for Linux are CUDA builds)"
 GPU_BUILD = "onnxruntime-gpu"
 
 
@@ -25,7 +26,7 @@ def python(device: Device) -> Finding:
     found = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {PACKAGE} {version}"
     facts: dict[str, Any] = {"version": platform.python_version(), "gradmill": version}
     if unmet := _unmet(""):
-        return problem(f"{found}; not as required: {', '.join(unmet)}", f"pip install {PACKAGE}", **facts)
+        return problem(f"{found}; not as required: {_shown(unmet)}", pip_install(*unmet), **facts)
     return ok(found, **facts)
 
 
@@ -39,7 +40,7 @@ def training(device: Device) -> Finding:
     if not training_installed():
         return note("training is not installed here: this machine can predict", installed=False)
     if unmet := _unmet("train"):
-        return problem(f"training lacks {', '.join(unmet)}", f"pip install '{PACKAGE}[train]'", installed=True)
+        return problem(f"training lacks {_shown(unmet)}", pip_install(*unmet), installed=True)
     try:
         import torch
     except Exception as error:  # a library that torch needs is missing or broken
@@ -73,17 +74,30 @@ def _torch_cuda_fault() -> str | None:
 
 def runtime(device: Device) -> Finding:
     """Exactly one onnxruntime, and the providers that run a model."""
-    owners = sorted(set(metadata.packages_distributions().get("onnxruntime", [])))
+    owners = sorted(_owners("onnxruntime"))
     if len(owners) == 1:
         return _providers(device, owners[0], {"installed": owners, "version": metadata.version(owners[0])})
     found = f"{' and '.join(owners)} share one folder" if owners else "onnxruntime is not installed"
     action = f"pip uninstall {' '.join(owners)}; " if owners else ""
-    return problem(found, f"{action}pip install '{PACKAGE}[cpu]' or, for a GPU, '{PACKAGE}[gpu]'", installed=owners)
+    return problem(found, f"{action}{pip_install('onnxruntime')} or, for a GPU, {GPU_BUILD} instead", installed=owners)
+
+
+def _owners(folder: str) -> set[str]:
+    """The installed distributions that put files into an import folder, by their own records.
+
+    Not ``packages_distributions``: from Python 3.12 on it leaves out a record whose files another package took along.
+    """
+    first = f"{folder}/__init__.py,"
+    return {
+        each.name
+        for each in metadata.distributions()
+        if any(line.startswith(first) for line in (each.read_text("RECORD") or "").splitlines())
+    }
 
 
 def _providers(device: Device, package: str, facts: dict[str, Any]) -> Finding:
     """Which providers run a model, tried one by one; CUDA only where there is a GPU and it may be used."""
-    again = f"pip uninstall {package}; pip install {package}"
+    again = pip_install("--force-reinstall", package)
     found = f"{package} {facts['version']}"
     try:
         from onnxruntime import InferenceSession  # noqa: F401  (gone where two shared the folder and one was removed)
@@ -95,7 +109,7 @@ def _providers(device: Device, package: str, facts: dict[str, Any]) -> Finding:
         return ok(f"{found} runs {CPU}", **facts, providers=[CPU])
     if because := onnx_session.fault(CUDA):
         action = "" if package == GPU_BUILD else f"pip uninstall {package}; "
-        action += f"pip install '{GPU_BUILD}[cuda,cudnn]'"
+        action += pip_install(f"{GPU_BUILD}[cuda,cudnn]")
         return _without_cuda(device, f"{found} runs {CPU}, not {CUDA}: {because}", action, **facts, providers=[CPU])
     return ok(f"{found} runs {CUDA} and {CPU}", **facts, providers=[CUDA, CPU])
 
@@ -121,15 +135,19 @@ def _without_cuda(device: Device, found: str, action: str, **facts: Any) -> Find
     return note(f"{found}; runs use the CPU", action, **facts)
 
 
-def _unmet(extra: str) -> list[str]:
-    """What ``extra`` (empty: always) requires and is not installed, or in another version."""
+def _shown(unmet: dict[str, str | None]) -> str:
+    return ", ".join(f"{requirement} ({found or 'missing'})" for requirement, found in unmet.items())
+
+
+def _unmet(extra: str) -> dict[str, str | None]:
+    """What ``extra`` (empty: always) requires and is not installed, or in another version: the version that is."""
     required = [Requirement(text) for text in metadata.requires(PACKAGE) or []]
-    return [
-        f"{each.name}{each.specifier} ({found or 'missing'})"
+    return {
+        f"{each.name}{each.specifier}": found
         for each in required
         if _applies(each, extra)
         and ((found := _version(each.name)) is None or not each.specifier.contains(found, prereleases=True))
-    ]
+    }
 
 
 def _applies(requirement: Requirement, extra: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tasks.artifact_paths import ATTESTATION
 from tasks.errors import DataError, UsageError
+from tasks.installing import pip_install
 
 
 def require(key: Path) -> None:
@@ -20,7 +21,11 @@ def require(key: Path) -> None:
     if not key.is_file():
         raise UsageError(f"no key file {key}", "an elliptic-curve key in PEM", "see the README, Attestation")
     if importlib.util.find_spec("model_signing") is None:
-        raise UsageError("model-signing is not installed", "the extra attestation", "pip install gradmill[attestation]")
+        raise UsageError(
+            "model-signing is not installed",
+            "the extra attestation",
+            pip_install("model-signing>=1.1", "pyOpenSSL>=24"),
+        )
 
 
 def sign(folder: Path, private_key: Path) -> None:

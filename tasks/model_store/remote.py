@@ -7,9 +7,13 @@ from pathlib import Path
 
 from tasks import atomic
 from tasks.errors import EnvironmentProblem, UsageError
+from tasks.installing import pip_install
 
 LOCAL = ("file", "local")
-OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # an object is there once its put has succeeded
+# The package that fsspec uses for each. An object is there once its put has succeeded.
+OBJECT_STORES = {
+    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs",
+}  # fmt: skip
 
 
 def check(url: str) -> None:
@@ -42,7 +46,7 @@ def check(url: str) -> None:
         raise UsageError(
             f"{protocol}:// cannot be used here: {error}",
             "the package that fsspec uses for it",
-            "pip install gradmill[remote] for s3://, pip install gcsfs for gs://, adlfs for az:// and abfs://",
+            pip_install(OBJECT_STORES[protocol]),
         ) from error
 
 

@@ -12,6 +12,7 @@ from prefect.futures import as_completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from tasks.errors import EnvironmentProblem, UsageError
+from tasks.installing import pip_install
 from tasks.parameters import PredictParameters, Runner
 from tasks.predict import parts, rejects
 from tasks.predict.jobs import Job
@@ -75,7 +76,9 @@ def _runner(parameters: PredictParameters, workers: int) -> Iterator[TaskRunner[
         from prefect_dask.task_runners import DaskTaskRunner
     except ModuleNotFoundError as error:
         raise UsageError(
-            "prefect-dask is not installed", "the extra [dask], since --runner dask was given", "pip install it"
+            "prefect-dask is not installed",
+            "the extra dask, since --runner dask was given",
+            pip_install("prefect-dask>=0.3"),
         ) from error
     if parameters.dask_address is None:
         cluster = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}

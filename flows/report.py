@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.records import GateVerdict, MirroredModel, Prediction
+from tasks.records import GateVerdict, MirroredModel, Prediction, PublishedModel
 from tasks.run_folder import RunFolder
 
 
@@ -42,16 +42,17 @@ def report(run: RunFolder) -> RetrainReport:
     """Assemble the report from what the stages noted; a run without a publication was refused."""
     noted = run.read()
     stages, training = noted["stages"], noted["parameters"]["training"]
-    published = stages["publish"] if "version" in stages.get("publish", {}) else None
+    noted_publication = stages.get("publish", {})
+    published = PublishedModel.model_validate(noted_publication) if "version" in noted_publication else None
     prediction = Prediction.model_validate(stages["predict"]) if "predict" in stages else None
     return RetrainReport(
         model=training["model"],
         name=noted["parameters"]["name"],
         implementation=training["implementation"],
-        outcome=published["outcome"] if published else "refused",
-        version=published["version"] if published else None,
-        model_path=published["model"]["path"] if published else None,
-        model_sha256=published["model"]["sha256"] if published else None,
+        outcome=published.outcome if published else "refused",
+        version=published.version if published else None,
+        model_path=str(published.model.path) if published else None,
+        model_sha256=published.model.sha256 if published else None,
         metrics=stages["evaluate"]["metrics"],
         gates=[GateVerdict.model_validate(gate) for stage in stages.values() for gate in stage.get("gates", [])],
         prediction=prediction and PredictionSummary(path=str(prediction.path), rows=prediction.rows),

@@ -1,6 +1,13 @@
-"""The only file that knows names inside ``artifacts/``."""
+"""The only file that knows names inside ``artifacts/``, and how a document names a file there.
+
+Documents name files relative to the artifacts folder, so that one that is moved, copied or restored elsewhere keeps
+working. In memory, on stdout and in events paths are absolute.
+"""
 
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from tasks.settings import Settings
 
@@ -16,6 +23,41 @@ def make_root() -> Path:
     """The artifacts folder, made where it is missing."""
     root().mkdir(parents=True, exist_ok=True)
     return root()
+
+
+def relative(path: Path) -> str:
+    """A path as a document names it; one outside of the artifacts folder stays absolute."""
+    return str(path.relative_to(root()) if path.is_relative_to(root()) else path)
+
+
+FOLDERS = ("datasets", "runs", "models", "predictions")
+
+
+def _chosen(value: Any) -> Any:
+    """The path in this folder that a document means; what is a ``Path`` already did not come from one."""
+    if not isinstance(value, str):
+        return value
+    if ".." in Path(value).parts:
+        raise ValueError(f"the path {value} leads out of the artifacts folder")
+    return str(root() / value)  # an absolute one stays as it is
+
+
+def _ours(value: Any) -> Any:
+    """The same for what always lies in artifacts/: documents of old have absolute paths, maybe of another place."""
+    path = _chosen(value)
+    if not isinstance(value, str) or Path(path).is_relative_to(root()):
+        return path
+    parts = Path(value).parts
+    tails = [root().joinpath(*parts[at:]) for at, part in enumerate(parts) if part in FOLDERS]
+    if not tails:
+        raise ValueError(f"the path {value} is not in the artifacts folder")
+    return str(next((tail for tail in tails if tail.exists()), tails[-1]))
+
+
+_RELATIVE = PlainSerializer(relative, return_type=str, when_used="json")
+_LAX = Field(strict=False)  # so that a strict document takes the text in Python as well as in JSON
+ArtifactPath = Annotated[Path, _LAX, BeforeValidator(_ours), _RELATIVE]  # of what always lies in artifacts/
+ChosenPath = Annotated[Path, _LAX, BeforeValidator(_chosen), _RELATIVE]  # of what does unless a user chose a place
 
 
 def dataset(name: str) -> Path:

@@ -1,13 +1,14 @@
 """The values that stages exchange: paths with digests and small records of numbers, never arrays."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from tasks.artifact_paths import ArtifactPath, ChosenPath
+
 
 class Record(BaseModel):
-    """A frozen value that survives a trip through JSON."""
+    """A frozen value that survives a trip through JSON, where files are named relative to artifacts/."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -15,7 +16,7 @@ class Record(BaseModel):
 class FileRef(Record):
     """A file and the SHA-256 (hex) of its content."""
 
-    path: Path
+    path: ArtifactPath
     sha256: str
 
 
@@ -152,7 +153,7 @@ class Prediction(Record):
     ``seconds`` lie between the start of the first shard and the rename of the last part, in the call that finished it.
     """
 
-    path: Path
+    path: ChosenPath
     job: str
     rows: int
     rejects: int
@@ -164,4 +165,4 @@ class Prediction(Record):
     accuracy: float | None = None
     drift: Drift
     seconds: float
-    picture: Path | None = None
+    picture: ChosenPath | None = None

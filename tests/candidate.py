@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from tasks import artifact_paths, atomic
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.parameters import Loss, RetrainParameters
 from tasks.publish import publish
-from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, TrainedModel
+from tasks.records import Evaluation, ExportedModel, FileRef, PreparedDataset, PublishedModel, TrainedModel
 from tasks.run_folder import RunFolder
 from tasks.train import train
 
@@ -28,7 +29,17 @@ class Candidate:
         self.exported: ExportedModel = plain(export)(run, prepared, self.trained, training, bounds)
 
     def publish(self) -> PublishedModel:
+        splits = {"train": self.prepared.train, "test": self.prepared.test}
+        prepared = self.prepared.model_copy(update={name: brought_here(file) for name, file in splits.items()})
         published: PublishedModel = plain(publish)(
-            self.run, self.parameters, self.prepared, self.trained, self.evaluated, self.exported
+            self.run, self.parameters, prepared, self.trained, self.evaluated, self.exported
         )
         return published
+
+
+def brought_here(split: FileRef) -> FileRef:
+    """A split in this test's own artifacts folder, where a run that publishes has it."""
+    path = artifact_paths.dataset(split.path.parent.name) / split.path.name
+    if not path.is_file():
+        atomic.write_bytes(path, split.path.read_bytes())
+    return FileRef(path=path, sha256=split.sha256)

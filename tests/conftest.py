@@ -134,7 +134,9 @@ class Pipeline:
         from tasks.records import PreparedDataset
         from tasks.run_folder import RunFolder
 
-        return PreparedDataset.model_validate(RunFolder(path=Path(report.run)).read()["stages"]["preprocess"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("GRADMILL_ARTIFACTS", str(self.artifacts))
+            return PreparedDataset.model_validate(RunFolder(path=Path(report.run)).read()["stages"]["preprocess"])
 
 
 @pytest.fixture(scope="session")

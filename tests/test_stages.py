@@ -1,6 +1,7 @@
 """Single stages at their edges, without Prefect."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -169,7 +170,12 @@ def test_export_in_another_process_gives_the_same_bytes(candidates: list[Candida
         record.model_dump_json() for record in (candidate.prepared, candidate.trained, candidate.parameters.training)
     ]
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=REPOSITORY
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+        env=os.environ | {"GRADMILL_ARTIFACTS": str(candidate.run.path.parents[1])},
     )
     assert done.stdout.split()[-1] == candidate.exported.onnx.sha256
 

@@ -186,7 +186,8 @@ def predict(
 
             result = flow(parameters)
     if as_json:
-        print_json({"schema_version": 1, **result.model_dump(mode="json")})
+        paths = {"path": str(result.path), "picture": result.picture and str(result.picture)}
+        print_json({"schema_version": 1, **result.model_dump(mode="json"), **paths})
     else:
         _summarise_prediction(result)
 

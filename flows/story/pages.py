@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.report import RetrainReport
 from tasks.predict.jobs import Job
 from tasks.predict.version import read_version
-from tasks.records import GateVerdict, Prediction
+from tasks.records import FileRef, GateVerdict, Prediction
 from tasks.run_folder import RunFolder
 from tasks.stage.live import picture
 
@@ -55,8 +55,8 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 def pictures(run: RunFolder) -> str:
     """Every picture that the stages drew; those of reused stages are in the folder of the run that drew them."""
     stages = run.read()["stages"]
-    records = [stages["train"]["picture"], *stages["evaluate"]["pictures"]]
-    paths = {Path(record["path"]).name: Path(record["path"]) for record in records}
+    files = map(FileRef.model_validate, [stages["train"]["picture"], *stages["evaluate"]["pictures"]])
+    paths = {file.path.name: file.path for file in files}
     drawn = {title: paths[name] for name, title in PICTURES.items() if name in paths and paths[name].is_file()}
     return "\n\n".join(f"### {title}\n\n{picture(path)}" for title, path in drawn.items())
 

@@ -17,6 +17,7 @@ from tasks.predict.inputs import Source
 from tasks.predict.jobs import Job, JobInput, JobModel
 from tasks.predict.lanes import BATCH_SIZE
 from tasks.predict.version import read_version
+from tasks.records import FileRef
 
 
 class Planned(NamedTuple):
@@ -95,7 +96,7 @@ def _ask(parameters: PredictParameters, model: JobModel, provider: str, batch_si
 def _files(parameters: PredictParameters, model: JobModel) -> list[Path]:
     if parameters.input is not None:
         return inputs.find(parameters.input, output.folder_of(parameters.output) if parameters.output else None)
-    path = Path(reading.manifest(model.name, model.version)["dataset"]["test"]["path"])
+    path = FileRef.model_validate(reading.manifest(model.name, model.version)["dataset"]["test"]).path
     if not path.is_file():
         raise DataError(f"{path} is gone", "the dataset that the version was trained on", "retrain, or name an input")
     return [path]

@@ -1,19 +1,20 @@
 """Files that are whole or absent: written beside their place, synced, then renamed into it."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tasks import waiting
 from tasks.records import FileRef
 
-PARTIAL = ".partial"
+TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")  # as ``replacing`` names them, and nobody else
 
 
 @contextmanager
@@ -24,25 +25,49 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the disk is full or the folder is not writable; ``path`` is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
-    with temporary.open("wb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)  # tells ``sweep`` that somebody is still writing; the kernel drops it at death
-        try:
-            yield temporary
-            sync(temporary)
-            temporary.replace(path)
-            sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    temporary, held = _temporary(path.parent)
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+        os.close(held)
 
 
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that killed writers left up to three folders deep."""
-    for pattern in ("*", "*/*", "*/*/*", "*/*/*/*"):
-        for leftover in folder.glob(f"{pattern}{PARTIAL}"):
-            with contextlib.suppress(FileNotFoundError, BlockingIOError), leftover.open("rb") as held:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                leftover.unlink()
+def _temporary(folder: Path) -> tuple[Path, int]:
+    """A new file, and a descriptor whose lock tells ``sweep`` that somebody writes it; the kernel drops it at death.
+
+    A sweep between creation and lock may have taken or removed the file; then another one is made.
+    """
+    while True:
+        temporary = folder / f".gradmill-{secrets.token_hex(8)}.partial"
+        held = waiting.take(temporary, os.O_CREAT | os.O_EXCL)
+        if held is not None:
+            return temporary, held
+
+
+def sweep(folder: Path, depth: int = 3) -> None:
+    """Remove the temporary files that killed writers left up to ``depth`` folders deep, and nothing else.
+
+    No link is followed, and what cannot be looked at or removed is left.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if depth:
+                    sweep(Path(entry.path), depth - 1)
+            elif TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    _remove_unless_held(Path(entry.path))
+
+
+def _remove_unless_held(leftover: Path) -> None:
+    held = waiting.take(leftover, flags=0)
+    if held is not None:
+        leftover.unlink()
+        os.close(held)
 
 
 def write_bytes(path: Path, content: bytes) -> FileRef:

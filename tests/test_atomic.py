@@ -1,8 +1,14 @@
 """Files that are whole or absent, and the sweep that never takes what is still being written."""
 
+import fcntl
 import json
+import multiprocessing
+import os
+import socket
 import subprocess
 import sys
+import time
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import pytest
@@ -53,3 +59,94 @@ def test_the_sweep_takes_what_a_killed_writer_left_but_not_what_is_being_written
     assert not list(folder.iterdir())
     atomic.write_json(folder / "champion.json", {})
     assert json.loads((folder / "champion.json").read_text()) == {}
+
+
+def write_until(end: float, path: Path, lost: "Synchronized[int]") -> None:
+    while time.monotonic() < end:
+        try:
+            atomic.write_bytes(path, b"content")
+        except FileNotFoundError:
+            with lost.get_lock():
+                lost.value += 1
+
+
+def sweep_until(end: float, folder: Path) -> None:
+    while time.monotonic() < end:
+        atomic.sweep(folder)
+
+
+@pytest.mark.parametrize("disk", ["/tmp", "/dev/shm"])  # noqa: S108  (which disk it is, is what is tested)
+def test_sweepers_take_nothing_from_writers(disk: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A sweep between the creation of a temporary file and its lock took one in forty on a disk."""
+    if not os.access(disk, os.W_OK):
+        pytest.skip(f"no {disk} here")
+    context = multiprocessing.get_context("fork")
+    lost, end = context.Value("i", 0), time.monotonic() + 0.8
+    folder = tmp_path_factory.mktemp("beside") if disk == "/tmp" else Path(disk, f"gradmill-{os.getpid()}")  # noqa: S108
+    folder.mkdir(exist_ok=True)
+    path = folder / "file"
+    workers = [context.Process(target=write_until, args=(end, path, lost)) for _ in range(3)]
+    workers += [context.Process(target=sweep_until, args=(end, folder)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 6
+    assert lost.value == 0
+    assert [each.name for each in folder.iterdir()] == ["file"]
+    path.unlink()
+    folder.rmdir()
+
+
+def test_a_sweep_just_before_the_lock_costs_only_another_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, swept = fcntl.flock, []
+
+    def sweep_first(descriptor: int, operation: int) -> None:
+        if not swept:
+            swept.extend(tmp_path.iterdir())
+            atomic.sweep(tmp_path)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", sweep_first)
+    atomic.write_bytes(tmp_path / "file", b"content")
+    assert len(swept) == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+OURS = ".gradmill-0123456789abcdef.partial"
+
+
+@pytest.mark.parametrize("name", [OURS, "x.partial", ".cache.partial"])
+@pytest.mark.parametrize("kind", ["fifo", "folder", "socket", "link", "dangling link"])
+def test_the_sweep_looks_at_regular_files_only(tmp_path: Path, kind: str, name: str) -> None:
+    path, outside = tmp_path / "swept" / name, tmp_path / "outside" / OURS
+    for each in (path, outside):
+        each.parent.mkdir()
+    outside.write_text("of another folder")
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listening:
+            here = os.open(path.parent, os.O_RDONLY)
+            listening.bind(f"/proc/self/fd/{here}/{name}" if sys.platform == "linux" else str(path))
+            os.close(here)
+    else:
+        path.symlink_to(outside if kind == "link" else "nowhere")
+    (path.parent / "behind-a-link").symlink_to(outside.parent)
+    atomic.sweep(path.parent)
+    assert os.path.lexists(path)
+    assert outside.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["download.partial", ".download.partial", ".model.onnx.0123abcd.partial", f"{OURS}.gz"]
+)
+def test_files_that_others_name_so_stay(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / OURS).touch()
+    atomic.sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
-from tasks import artifact_paths, atomic, idx
+from tasks import artifact_paths, atomic, idx, waiting
 from tasks.download.sources import Directory, Source
 from tasks.errors import DataError
 from tasks.fashion_mnist import IdxFile
@@ -26,7 +24,7 @@ SCRATCH_PREFIX = ".scratch-"
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold the dataset folder alone, and sweep what a killed download left in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with waiting.locked(folder / ".lock", f"another process is filling {folder}; waiting for it"):
         for leftover in folder.glob(f"{SCRATCH_PREFIX}*"):
             shutil.rmtree(leftover)
         yield

@@ -3,13 +3,11 @@
 ``reading`` needs no lock. Everything in ``publishing``, ``pointer`` and ``retention`` is done under ``lock(name)``.
 """
 
-from filelock import FileLock
+from contextlib import AbstractContextManager
 
-from tasks import artifact_paths
+from tasks import artifact_paths, waiting
 
 
-def lock(name: str) -> FileLock:
-    """Held over every change of a model's folder; the kernel frees it when its holder dies."""
-    path = artifact_paths.model_lock(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path)
+def lock(name: str) -> AbstractContextManager[None]:
+    """Held over every change of a model's folder; whoever waits for it says for whom."""
+    return waiting.locked(artifact_paths.model_lock(name), f"another process is changing {name}; waiting for it")

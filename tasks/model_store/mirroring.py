@@ -8,9 +8,7 @@ import hashlib
 import json
 from typing import Any, NamedTuple
 
-from filelock import FileLock
-
-from tasks import artifact_paths, atomic
+from tasks import artifact_paths, atomic, waiting
 from tasks.artifact_paths import CHECKSUMS, MANIFEST, METADATA, ONNX
 from tasks.errors import DataError, UsageError
 from tasks.model_store import reading, remote, triton, verification
@@ -60,7 +58,7 @@ def mirror(name: str, url: str) -> MirroredModel:
     if folder.local and folder.local.resolve().is_relative_to(artifact_paths.models().resolve()):
         raise UsageError(f"{url} is the model store itself", "another folder", "choose one that other hosts read")
     reading.resolve(name, None)
-    with FileLock(artifact_paths.mirror_lock(name)):
+    with waiting.locked(artifact_paths.mirror_lock(name), f"another process is mirroring {name}; waiting for it"):
         champion = _champion(name)
         folder.sweep(name)
         _refuse_another_version(folder, name, champion)

@@ -1,37 +1,36 @@
 """A version folder appears by one rename, whole, and never changes. The caller holds the lock."""
 
-import secrets
-import shutil
-import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tasks import artifact_paths, atomic
 from tasks.artifact_paths import CHECKSUMS, MANIFEST
-from tasks.model_store import attestation, reading, triton
-
-STAGING_PREFIX = ".staging-"
-PRUNED_PREFIX = ".pruned-"
+from tasks.model_store import attestation, folders, reading, triton
 
 
 def sweep(name: str) -> None:
     """Remove what a killed publication or pruning left, and repair ``config.pbtxt``."""
     folder = artifact_paths.model(name)
-    for prefix in (STAGING_PREFIX, PRUNED_PREFIX):
-        for leftover in folder.glob(f"{prefix}*"):
-            remove_folder(leftover)
+    folders.tell_of_strangers(folder)
+    for leftover in folders.leftovers(folder):
+        remove_folder(leftover)
     for number in reading.versions(name):  # a kill between the rename and this
-        make_read_only(artifact_paths.version(name, number))
+        folders.make_read_only(artifact_paths.version(name, number))
     if reading.champion(name) is not None:
         triton.write_config(name)
 
 
 def next_number(name: str) -> int:
-    """One more than the highest that was ever given: the number of a version that is gone never comes back."""
+    """One more than the highest that was ever given: the number of a version that is gone never comes back.
+
+    Where something else has that name, the next one.
+    """
     pointer = reading.champion(name) or {"version": 0, "previous": None, "held": []}
     pointed_to = [pointer["version"], pointer["previous"] or 0, *pointer["held"]]
-    return int(max(reading.history(name)["highest"], *pointed_to, *reading.versions(name))) + 1
+    highest = int(max(reading.history(name)["highest"], *pointed_to, *reading.versions(name)))
+    return folders.free_number(artifact_paths.model(name), highest + 1)
 
 
 def publish(name: str, fill: Callable[[Path, int], dict[str, Any]], sign_key: Path | None = None) -> int:
@@ -41,7 +40,7 @@ def publish(name: str, fill: Callable[[Path, int], dict[str, Any]], sign_key: Pa
     checksums are added here. With ``sign_key`` the folder also gets an attestation.
     """
     number = next_number(name)
-    staging = artifact_paths.model(name) / f"{STAGING_PREFIX}{secrets.token_hex(8)}"
+    staging = folders.staging(artifact_paths.model(name))
     staging.mkdir()
     document = fill(staging, number)
     document["files"] = {path.name: atomic.file_digest(path) for path in sorted(staging.iterdir())}
@@ -55,7 +54,7 @@ def publish(name: str, fill: Callable[[Path, int], dict[str, Any]], sign_key: Pa
     atomic.sync(staging)
     final = artifact_paths.version(name, number)
     staging.rename(final)  # before the folder is read-only: macOS refuses to rename a read-only folder
-    make_read_only(final)
+    folders.make_read_only(final)
     atomic.sync(final.parent)
     atomic.write_json(artifact_paths.history(name), reading.history(name) | {"highest": number})
     return number
@@ -67,14 +66,9 @@ def checksums(folder: Path) -> str:
     return "".join(f"{atomic.file_digest(path)}  {path.name}\n" for path in files)
 
 
-def make_read_only(folder: Path) -> None:
-    """Take the write bits off a version folder."""
-    mode = folder.stat().st_mode
-    if mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
-        folder.chmod(0o555)
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete a folder that may be read-only."""
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
+def remove_folder(condemned: Path) -> None:
+    """Delete a folder that was renamed out of sight; what cannot be deleted is left for the next time, with a word."""
+    try:
+        folders.remove(condemned)
+    except OSError as error:
+        print(f"left: {condemned} cannot be removed: {error}", file=sys.stderr)

@@ -10,6 +10,7 @@ from typing import Any
 from tasks import artifact_paths
 from tasks.artifact_paths import MANIFEST, ONNX
 from tasks.errors import DataError, UsageError
+from tasks.model_store import folders
 from tasks.parameters import is_name
 
 
@@ -21,8 +22,7 @@ def names() -> list[str]:
 
 def versions(name: str) -> list[int]:
     """The numbers of the kept versions, ascending."""
-    folder = artifact_paths.model(name)
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal()) if folder.is_dir() else []
+    return folders.versions(artifact_paths.model(name))
 
 
 def champion(name: str) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str,
 def prune_runs(keep: int) -> list[str]:
     """Remove old run folders, never the evidence of a kept version."""
     removed = housekeeping.prune_runs(keep)
-    print(f"{len(removed)} run folders removed")
+    print(f"run folders removed: {len(removed)}")
     return removed
 
 
@@ -25,5 +25,5 @@ def prune_runs(keep: int) -> list[str]:
 def prune_predictions(keep: int) -> list[str]:
     """Remove old finished predictions."""
     removed = housekeeping.prune_predictions(keep)
-    print(f"{len(removed)} predictions removed")
+    print(f"predictions removed: {len(removed)}")
     return removed

@@ -16,6 +16,7 @@ def predict(parameters: PredictParameters = PredictParameters()) -> Prediction: 
     devices.require(parameters.device)
     onnx_session.introduce(parameters.device)
     run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
-    done = predict_stage(run, parameters)
+    with run.in_use():
+        done = predict_stage(run, parameters)
     story.told_of_prediction(done)
     return done

@@ -26,7 +26,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     destination = mirroring.destination()
     parameters = run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json"))
-    with story.told(run):
+    with run.in_use(), story.told(run):
         raw = download(run, parameters.dataset)
         prepared = preprocess(run, raw, parameters.data, parameters.training.seed_number)
         trained = train(run, prepared, parameters.training)

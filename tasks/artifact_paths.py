@@ -4,6 +4,8 @@ Documents name files relative to the artifacts folder, so that one that is moved
 working. In memory, on stdout and in events paths are absolute.
 """
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,6 +82,11 @@ def runs() -> Path:
     return root() / "runs"
 
 
+def run_lock(run_folder: Path) -> Path:
+    """Held by a run over its folder, and by whoever removes it."""
+    return run_folder / ".lock"
+
+
 def stage_results() -> Path:
     """What reusable stages returned, by the digest of everything they depend on."""
     return root() / ".stages"
@@ -140,6 +147,12 @@ def jobs_elsewhere() -> Path:
     return all_predictions() / ".elsewhere"
 
 
+def job_lock(folder: Path) -> Path:
+    """Held by whoever works in the folder of a batch prediction, or removes it; not in there, which may be refused."""
+    digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
+    return root() / ".locks" / digest[:DIGEST_CHARACTERS]
+
+
 def prefect_home() -> Path:
     """The history of ``gradmill up``: Prefect's database and the logs of server and worker."""
     return root() / ".prefect"
@@ -157,6 +170,11 @@ JOB = "job.json"
 RUN = "run.json"
 PREDICTION_GRID = "predictions.png"
 REJECTS = "rejects.parquet"
+
+
+def job_documents(job_folder: Path) -> tuple[Path, Path]:
+    """Where a job's document may lie: under the name of today, or of old."""
+    return job_folder / "_job.json", job_folder / "job.json"
 
 
 def part(job_folder: Path, index: int) -> Path:

@@ -1,37 +1,44 @@
-"""What old runs and predictions leave behind is removed; what still explains a kept version stays."""
+"""What old runs and predictions leave behind is removed; what still explains a kept version stays.
+
+Nothing is removed that somebody holds, nothing behind a link, and nothing that cannot be judged: that is said.
+"""
 
 import itertools
-import json
+import os
+import re
 import secrets
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from tasks import artifact_paths
-from tasks.artifact_paths import JOB, MANIFEST, RUN
+from tasks import artifact_paths, predictions, waiting
+from tasks.artifact_paths import MANIFEST, RUN
 from tasks.model_store import reading
+from tasks.predictions import left_alone
 
 GRACE = timedelta(days=1)  # a younger run may still be going, and somebody may be reading a younger prediction
-CONDEMNED_PREFIX = ".pruned-"
+CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")
 
 
 def prune_runs(keep: int) -> list[str]:
     """Remove all run folders but the newest ``keep`` of each model, those of kept versions, and those under a day old.
 
     Returns the names of the removed folders.
+
+    Raises:
+        DataError: it cannot be told which runs kept versions name.
     """
     _sweep(artifact_paths.runs())
     needed = evidence()
     of_model: dict[str, list[Path]] = defaultdict(list)
-    for folder in sorted(artifact_paths.runs().glob(f"*/{RUN}")):
-        of_model[folder.parent.name.partition("-")[2].rpartition("-")[0]].append(folder.parent)  # time-model-id
-    old = [folder for folders in of_model.values() for folder in folders[:-keep]]
-    return _remove(folder for folder in old if folder.name not in needed and _is_old(folder / RUN))
+    for note in sorted(artifact_paths.runs().glob(f"*/{RUN}")):
+        if _is_in_place(note.parent):
+            of_model[note.parent.name.partition("-")[2].rpartition("-")[0]].append(note)  # time-model-id
+    old = [note for notes in of_model.values() for note in notes[:-keep] if note.parent.name not in needed]
+    return _remove(old, artifact_paths.run_lock)
 
 
 def prune_predictions(keep: int) -> list[str]:
@@ -41,15 +48,11 @@ def prune_predictions(keep: int) -> list[str]:
     """
     _sweep(artifact_paths.all_predictions())
     of_model: dict[str, list[tuple[str, Path]]] = defaultdict(list)
-    for path in artifact_paths.all_predictions().glob(f"*/{JOB}"):
-        try:
-            job = json.loads(path.read_text())
-            if job["status"] == "done":
-                of_model[job["model"]["name"]].append((job["finished_at"], path.parent))
-        except (OSError, ValueError, KeyError):
-            continue  # being replaced, or not ours to judge
-    old = [folder for jobs in of_model.values() for _, folder in sorted(jobs)[:-keep]]
-    return _remove(folder for folder in old if _is_old(folder / JOB))
+    for folder, document, job in predictions.below_artifacts():
+        if job.status == "done" and _is_in_place(folder):
+            of_model[job.model.name].append((job.finished_at or "", document))
+    old = [document for jobs in of_model.values() for _, document in sorted(jobs)[:-keep]]
+    return _remove(old, artifact_paths.job_lock)
 
 
 def evidence() -> set[str]:
@@ -59,8 +62,8 @@ def evidence() -> set[str]:
         DataError: a manifest or a run's notes cannot be read; what they name must not be guessed.
     """
     needed: set[str] = set()
-    for path in artifact_paths.models().glob(f"*/*/{MANIFEST}"):
-        run = reading.read_json(path)["run"]
+    for path in (artifact_paths.version(name, each) for name in reading.names() for each in reading.versions(name)):
+        run = reading.read_json(path / MANIFEST)["run"]
         needed.add(run)
         noted = artifact_paths.runs() / run / RUN
         if noted.is_file():
@@ -80,25 +83,44 @@ def _runs_named_in(document: Any) -> Iterable[str]:
         yield from (name for folder, name in itertools.pairwise(parts) if folder == artifact_paths.runs().name)
 
 
+def _is_in_place(folder: Path) -> bool:
+    """Whether a folder lies here and not, behind a link or a mount, where others have put it."""
+    if folder.is_symlink() or os.path.ismount(folder):
+        left_alone(folder, "it leads to another place")
+        return False
+    return True
+
+
 def _is_old(path: Path) -> bool:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC) < datetime.now(UTC) - GRACE
 
 
-def _remove(folders: Iterable[Path]) -> list[str]:
-    """Rename each folder out of sight first, so that none is ever seen half removed; one in use is left alone."""
+def _remove(notes: Iterable[Path], lock_of: Callable[[Path], Path]) -> list[str]:
+    """Remove the folders of these documents, but those under a day old and those that somebody holds.
+
+    Each is renamed out of sight first, so that none is ever seen half removed.
+    """
     removed = []
-    for folder in folders:
-        lock = FileLock(folder / ".lock")
+    for note in notes:
+        folder = note.parent
+        lock = lock_of(folder)
         try:
-            with lock.acquire(timeout=0):
-                condemned = folder.rename(folder.with_name(f"{CONDEMNED_PREFIX}{folder.name}-{secrets.token_hex(4)}"))
-        except Timeout:
-            continue
-        shutil.rmtree(condemned)
-        removed.append(folder.name)
+            if not _is_old(note):
+                continue
+            lock.parent.mkdir(exist_ok=True)
+            with waiting.locked_if_free(lock) as ours:
+                if not ours or not _is_old(note):  # meanwhile it may have been taken up again
+                    continue
+                condemned = folder.rename(folder.with_name(f".pruned-{folder.name}-{secrets.token_hex(4)}"))
+                removed.append(folder.name)
+                shutil.rmtree(condemned)
+                lock.unlink(missing_ok=True)  # if it lies elsewhere; whoever waits for it takes another
+        except OSError as error:
+            left_alone(folder, str(error))
     return removed
 
 
 def _sweep(parent: Path) -> None:
-    for leftover in parent.glob(f"{CONDEMNED_PREFIX}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in parent.glob(".pruned-*"):
+        if CONDEMNED.fullmatch(leftover.name) and leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)

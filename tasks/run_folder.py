@@ -1,10 +1,12 @@
 """``artifacts/runs/<run>/``: the evidence of one run, whatever became of it."""
 
 import json
+import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from tasks import artifact_paths, atomic
+from tasks import artifact_paths, atomic, waiting
 from tasks.records import Record
 
 
@@ -23,12 +25,21 @@ class RunFolder(Record):
         """
         folder = cls(path=artifact_paths.runs() / run, force=parameters.get("force", False))
         atomic.sweep(artifact_paths.make_root())
-        if not folder._file.exists():
-            atomic.write_json(
-                folder._file,
-                {"schema_version": 1, "run": run, "parameters": parameters, "seconds": {}, "stages": {}},
-            )
+        with folder.in_use():
+            if folder._file.exists():
+                os.utime(folder._file)  # to housekeeping it is young again
+            else:
+                atomic.write_json(
+                    folder._file,
+                    {"schema_version": 1, "run": run, "parameters": parameters, "seconds": {}, "stages": {}},
+                )
         return folder
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """While the block runs, housekeeping leaves the folder alone, however long ago something was noted in it."""
+        return waiting.locked(
+            artifact_paths.run_lock(self.path), f"another process is at work on {self.path}; waiting for it"
+        )
 
     @property
     def _file(self) -> Path:

@@ -1,15 +1,20 @@
 """What maintenance removes, and what it never does."""
 
+import importlib
 import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from candidate import Candidate
-from tasks import artifact_paths, housekeeping
+from flows import story
+from tasks import artifact_paths, housekeeping, waiting
 from tasks.errors import DataError
+from tasks.model_store import retention
+from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.run_folder import RunFolder
 from test_cli import gradmill
 
@@ -102,7 +107,7 @@ def test_nothing_is_removed_while_a_kept_version_s_evidence_is_unknown(candidate
 
 def test_what_a_killed_removal_left_is_swept() -> None:
     run_folder(1)
-    leftover = artifact_paths.runs() / ".pruned-20261101T030000-x-00000000-abcd"
+    leftover = artifact_paths.runs() / ".pruned-20261101T030000-x-00000000-0123abcd"
     leftover.mkdir()
     (leftover / "run.json").touch()
     assert housekeeping.prune_runs(5) == []
@@ -120,3 +125,128 @@ def test_the_command_tells_what_it_has_removed() -> None:
     assert json.loads(done.stdout) == {"schema_version": 1, "runs": [old], "predictions": []}
     assert gradmill("maintain").stdout == "removed 0 run folders and 0 predictions\n"
     assert len(names(artifact_paths.runs())) == 1
+
+
+# In use
+
+
+def test_a_run_that_goes_on_stays_however_old_it_looks() -> None:
+    run, _ = run_folder(1), run_folder(2)
+    with RunFolder(path=artifact_paths.runs() / run).in_use():
+        assert housekeeping.prune_runs(1) == []
+    assert housekeeping.prune_runs(1) == [run]
+
+
+@pytest.mark.parametrize(
+    ("module", "stage", "parameters"),
+    [
+        ("flows.retrain", "download", RetrainParameters.model_validate({"training": {"device": "cpu"}})),
+        ("flows.predict", "predict_stage", PredictParameters.model_validate({"device": "cpu"})),
+    ],
+)
+def test_a_flow_holds_its_run(module: str, stage: str, parameters: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = importlib.import_module(module)
+    seen = []
+
+    def look(run: RunFolder, *_: Any) -> None:
+        aged(run.file("run.json"))
+        newer = run_folder(1, run.path.name.partition("-")[2].rpartition("-")[0])
+        seen.append((housekeeping.prune_runs(1), newer, run.path))
+        raise InterruptedError
+
+    monkeypatch.setattr(flow, stage, look)
+    monkeypatch.setattr(story, "told_of_prediction", print)
+    with pytest.raises(InterruptedError):
+        getattr(flow, module.removeprefix("flows.")).fn(parameters)
+    (removed, _, path) = seen[0]
+    assert path.is_dir()
+    assert path.name not in removed
+
+
+def test_a_run_that_is_taken_up_again_is_young_again() -> None:
+    run, _ = run_folder(1), run_folder(2)
+    RunFolder.open(run, {})
+    assert housekeeping.prune_runs(1) == []
+
+
+def test_a_prediction_that_a_job_holds_stays() -> None:
+    old, _ = prediction(1), prediction(2)
+    lock = artifact_paths.job_lock(artifact_paths.predictions(old))
+    with waiting.locked(lock, "busy"):
+        assert housekeeping.prune_predictions(1) == []
+    assert housekeeping.prune_predictions(1) == [old]
+    assert not lock.exists()
+
+
+# Not ours to judge
+
+
+DAMAGED = [b"", b"[]", b"{", b"[" * 100_000, b"\xff", b'{"status": "done"}', b'{"status": "done", "model": 3}',
+           b'{"status": "done", "model": {"name": "x", "version": "1"}, "finished_at": 3}']  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["_job.json", "job.json"])
+def test_damaged_and_foreign_documents_stop_neither_maintenance_nor_pruning(
+    name: str, candidates: list[Candidate], capsys: pytest.CaptureFixture[str]
+) -> None:
+    candidates[0].publish()
+    old, _ = prediction(1), prediction(2)
+    for number, content in enumerate(DAMAGED):
+        path = artifact_paths.predictions(f"foreign-{number}") / name
+        path.parent.mkdir()
+        path.write_bytes(content)
+    fifo = artifact_paths.predictions("fifo") / name
+    fifo.parent.mkdir()
+    os.mkfifo(fifo)
+    assert housekeeping.prune_predictions(1) == [old]
+    told = capsys.readouterr().err
+    assert all(f"foreign-{number} (" in told for number in range(len(DAMAGED)))
+    retention.prune(NAME, 1)
+    assert "fifo (" in capsys.readouterr().err
+    assert len(names(artifact_paths.all_predictions())) == len(DAMAGED) + 2
+
+
+def test_the_document_of_today_is_read_as_that_of_old_is(candidates: list[Candidate]) -> None:
+    for candidate in candidates[:2]:
+        candidate.publish()
+    old, _ = prediction(1), prediction(2)
+    running = artifact_paths.predictions(prediction(3, "running"))
+    for each in (artifact_paths.predictions(old), running):
+        (each / "job.json").rename(each / "_job.json")
+    assert housekeeping.prune_predictions(1) == [old]
+    assert retention.protected(NAME)[1] == "the version that a rollback goes to"
+    artifact_paths.history(NAME).unlink()
+    pointer = json.loads(artifact_paths.champion(NAME).read_text())
+    artifact_paths.champion(NAME).write_text(json.dumps(pointer | {"previous": None}))
+    assert retention.protected(NAME)[1] == f"named by the unfinished job in {running}"
+
+
+def test_what_lies_behind_a_link_on_another_disk_stays_and_stops_nobody(tmp_path: Path) -> None:
+    old_run, _ = run_folder(1), run_folder(2)
+    old, _ = prediction(1), prediction(2)
+    moved_run, moved = run_folder(3, "softmax-regression"), prediction(3)
+    run_folder(4, "softmax-regression")
+    for folder in (artifact_paths.runs() / moved_run, artifact_paths.predictions(moved)):
+        folder.rename(tmp_path / folder.name)
+        folder.symlink_to(tmp_path / folder.name)
+    artifact_paths.predictions("unplugged").symlink_to(tmp_path / "unplugged")
+    done = gradmill("maintain", "--keep", "1", "--json")
+    assert json.loads(done.stdout) == {"schema_version": 1, "runs": [old_run], "predictions": [old]}
+    assert f"left alone: {artifact_paths.predictions(moved)} (it leads to another place)" in done.stderr
+    for name in (moved_run, moved):
+        assert any((tmp_path / name).iterdir())
+
+
+def test_a_folder_that_cannot_be_renamed_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As below an overlay file system, where a folder of a lower layer is renamed across devices."""
+    old, other, _ = prediction(1), prediction(2), prediction(3)
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name == old:
+            raise OSError(18, "Invalid cross-device link", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert housekeeping.prune_predictions(1) == [other]
+    assert artifact_paths.predictions(old).is_dir()

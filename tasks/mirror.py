@@ -15,5 +15,5 @@ def mirror(run: RunFolder, name: str, url: str) -> MirroredModel:
         EnvironmentProblem: the remote store does not answer, or refuses (after the tries of its own library).
     """
     mirrored = mirroring.mirror(name, url)
-    print(f"{name} version {mirrored.version}: {mirrored.outcome}, {len(mirrored.written)} files written to {url}")
+    print(f"{name} version {mirrored.version}: {mirrored.outcome}; files written to {url}: {len(mirrored.written)}")
     return mirrored

@@ -1,14 +1,19 @@
 """The store's commands from outside: what they print, how they exit, and that they need neither torch nor a server."""
 
 import json
+import os
+import signal
+import socket
+import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from candidate import Candidate
-from tasks import artifact_paths
-from test_cli import assert_clear, gradmill
+from tasks import artifact_paths, model_store
+from tasks.model_store import reading
+from test_cli import GRADMILL, assert_clear, gradmill
 
 NAME = "linear-regression"
 
@@ -66,6 +71,133 @@ def test_verify_says_what_it_checked_and_a_damaged_version_is_exit_4() -> None:
 
 def test_prune_tells_what_it_kept_and_why() -> None:
     assert answer("prune", NAME, "--keep", "1")["kept"] == {"1": "the version that a rollback goes to"}
+
+
+def test_models_says_where_it_looked_and_what_a_champion_is(artifacts: Path, tmp_path: Path) -> None:
+    listed = gradmill("models").stdout
+    assert f"in {artifacts / 'models'}; * the champion: the newest that passed the gates, until somebody" in listed
+    assert answer("models")["path"] == str(artifacts / "models")
+    empty = gradmill("models", "--artifacts", str(tmp_path / "empty")).stdout
+    assert empty == f"no models in {tmp_path / 'empty' / 'models'}; train one: gradmill retrain\n"
+
+
+# A mirror
+
+
+def champion_of(share: Path) -> int:
+    return int(json.loads((share / NAME / "champion.json").read_text())["version"])
+
+
+def test_rollback_and_promote_write_the_mirror_or_say_that_it_has_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = tmp_path / "share"
+    assert gradmill("mirror", NAME, str(share)).returncode == 0
+    monkeypatch.setenv("GRADMILL_MIRROR", str(share))
+    assert answer("promote", NAME, "1")["mirror"]["version"] == 1  # type: ignore[index]
+    assert champion_of(share) == 1
+
+    share.rename(tmp_path / "away")
+    share.write_text("no folder")
+    done = gradmill("rollback", NAME, "--json")
+    document = json.loads(done.stdout)
+    assert done.returncode == document["error"]["exit_code"] == 1
+    assert (document["champion"], document["held"]) == (2, 1)
+    assert f"the mirror {share} has not followed" in document["error"]["found"]
+    assert f"gradmill mirror {NAME} {share}" in document["error"]["action"]
+    done = gradmill("promote", NAME, "2")
+    assert_clear(done, 1)
+    assert done.stdout == f"{NAME} version 2 is the champion already\n"
+
+    share.unlink()
+    (tmp_path / "away").rename(share)
+    assert "mirrored to" in gradmill("promote", NAME, "2").stdout, "the same command catches up"
+    assert champion_of(share) == 2
+
+
+@pytest.mark.parametrize("url", ["", " ", "file://"])
+def test_a_mirror_without_a_name_is_exit_2_and_not_the_working_directory(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    assert_clear(gradmill("mirror", NAME, url), 2)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_fifo_a_folder_and_a_socket_named_as_temporary_files_stop_no_mirror(tmp_path: Path) -> None:
+    folder = tmp_path / "s" / NAME
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "x.partial")
+    os.mkfifo(folder / ".gradmill-0123456789abcdef.partial")
+    (folder / ".gradmill-0123456789abcdee.partial").mkdir()
+    (folder / "their.partial").touch()
+    with socket.socket(socket.AF_UNIX) as listening:
+        here = os.open(folder, os.O_RDONLY)
+        listening.bind(f"/proc/self/fd/{here}/.gradmill-0123456789abcded.partial")
+        os.close(here)
+    done = gradmill("mirror", NAME, str(folder.parent), timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(list(folder.glob("*.partial")) + list(folder.glob(".*.partial"))) >= 5
+
+
+# Strange names
+
+
+PLANTED = {
+    "3": "link",
+    ".staging-0123456789abcdef": "link",
+    ".pruned-1-0123abcd": "link",
+    "\u0663": "folder",
+    "5": "file",
+}
+
+
+def test_nothing_outside_the_store_is_touched_through_planted_names(
+    candidates: list[Candidate], tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o775)
+    outside.chmod(0o775)
+    (outside / "file").write_text("precious")
+    model = artifact_paths.model(NAME)
+    for name, kind in PLANTED.items():
+        if kind == "link":
+            (model / name).symlink_to(outside)
+        elif kind == "folder":
+            (model / name).mkdir()
+        else:
+            (model / name).touch()
+    for command in (("prune", NAME, "--keep", "1"), ("models", NAME), ("verify", NAME), ("maintain",)):
+        done = gradmill(*command)
+        assert done.returncode == 0, done.stderr
+        if command[0] in ("prune", "models"):
+            told = [line for line in done.stderr.splitlines() if line.startswith("ignored: ")]
+            assert len(told) == len(PLANTED)
+    assert candidates[2].publish().version == 4, "3 is taken by something else"
+    assert reading.versions(NAME) == [1, 2, 4]
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o775
+    assert (outside / "file").read_text() == "precious"
+    assert all(os.path.lexists(model / name) for name in PLANTED)
+
+
+# Waiting
+
+
+@pytest.mark.parametrize("end", ["released", "interrupted"])
+def test_a_command_that_waits_for_the_lock_says_so_and_gives_one_document_or_exit_130(end: str) -> None:
+    with model_store.lock(NAME):
+        process = subprocess.Popen(
+            [GRADMILL, "promote", NAME, "1", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        if end == "interrupted":
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+    assert said.startswith(f"another process is changing {NAME}; waiting for it: process {os.getpid()} on ")
+    output, _ = process.communicate(timeout=60)
+    assert output == "" if end == "interrupted" else json.loads(output)["champion"] == 1
 
 
 @pytest.fixture

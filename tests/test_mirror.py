@@ -310,7 +310,7 @@ def test_a_kill_leaves_the_old_champion_or_the_new_and_the_next_call_completes(s
 def test_a_folder_is_a_mirror_too_and_what_killed_writers_left_is_swept(tmp_path: Path, two_versions: None) -> None:
     share = tmp_path / "share"
     (share / NAME / "2").mkdir(parents=True)
-    (share / NAME / "2" / ".model.onnx.0123abcd.partial").write_bytes(b"half")
+    (share / NAME / "2" / ".gradmill-0123456789abcdef.partial").write_bytes(b"half")
     assert mirroring.mirror(NAME, f"file://{share}").outcome == "copied"
     found = {str(path.relative_to(share / NAME)) for path in (share / NAME).rglob("*") if path.is_file()}
     assert found == contents(2)

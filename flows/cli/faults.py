@@ -59,16 +59,20 @@ def as_gradmill_error(error: Exception) -> GradmillError:
     return EnvironmentProblem(f"{name}: {error}", "no such error", "run again with --debug and report the traceback")
 
 
+def in_json(error: GradmillError) -> dict[str, Any]:
+    """The error as it stands in a document."""
+    return {
+        "exit_code": error.exit_code,
+        "found": error.found,
+        "expected": error.expected,
+        "action": error.action,
+    }
+
+
 def report_fault(error: GradmillError, as_json: bool) -> int:
     """Print an error where the user looks for it; return its exit code."""
     if as_json:
-        fields = {
-            "exit_code": error.exit_code,
-            "found": error.found,
-            "expected": error.expected,
-            "action": error.action,
-        }
-        print_json({"error": fields})
+        print_json({"error": in_json(error)})
     else:
         print(f"gradmill: {error}", file=sys.stderr)
     return error.exit_code

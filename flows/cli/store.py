@@ -1,5 +1,7 @@
 """``gradmill models``, ``promote``, ``rollback``, ``prune``, ``verify``: the model store's commands need no server."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,11 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.cli.faults import as_gradmill_error, in_json
 from flows.cli.options import Artifacts, Debug, Json, print_json, use
 from tasks import artifact_paths, housekeeping
 from tasks.atomic import file_digest
-from tasks.model_store import attestation, pointer, reading, retention, verification
+from tasks.errors import EnvironmentProblem
+from tasks.model_store import attestation, folders, mirroring, pointer, reading, retention, verification
 
+CHAMPION = "the newest that passed the gates, until somebody promotes or rolls back"
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
 ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.")]
 
@@ -22,20 +27,27 @@ def models(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List every version with its figures; * marks the champion, h a held version."""
+    """List every version with its figures; * marks the champion, h a held version.
+
+    The champion is the newest version that passed the gates, until somebody promotes or rolls back.
+    """
     use(artifacts)
     if name is not None:
         reading.resolve(name, None)
     listing = {each: reading.table(each) for each in ([name] if name else reading.names())}
+    for each in listing:
+        folders.tell_of_strangers(artifact_paths.model(each))
+    place = artifact_paths.models()
     if as_json:
-        print_json({"schema_version": 1, "models": listing})
+        print_json({"schema_version": 1, "path": str(place), "models": listing})
     elif not any(listing.values()):
-        typer.echo("no models yet; train one: gradmill retrain")
+        typer.echo(f"no models in {place}; train one: gradmill retrain")
     else:
         console = Console()
         if not console.is_terminal:
             console.width = WIDE
         console.print(_table(listing))
+        typer.echo(f"in {place}; * the champion: {CHAMPION}; h held")
 
 
 def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
@@ -66,24 +78,55 @@ def promote(
 ) -> None:
     """Make a version the champion, and lift its hold."""
     use(artifacts)
+    url = mirroring.destination()
     changed = pointer.promote(name, version)
     if changed:
         _announce("gradmill.model.promoted", name, version)
-    if as_json:
-        print_json({"schema_version": 1, "name": name, "champion": version, "changed": changed})
-    else:
-        typer.echo(f"{name} version {version} is the champion" + ("" if changed else " already"))
+    done = f"{name} version {version} is the champion" + ("" if changed else " already")
+    _finish(done, {"name": name, "champion": version, "changed": changed}, url, as_json)
 
 
 def rollback(name: ModelArgument, artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
     """Go back to the champion before, and hold the version left: no retrain brings it back, only promote does."""
     use(artifacts)
+    url = mirroring.destination()
     left, champion = pointer.rollback(name)
     _announce("gradmill.model.rolled-back", name, champion)
+    done = f"{name} version {champion} is the champion; version {left} is held"
+    _finish(done, {"name": name, "champion": champion, "held": left}, url, as_json)
+
+
+def _finish(done: str, document: dict[str, Any], url: str | None, as_json: bool) -> None:
+    """Say what was done, and mirror it where retrains do; a mirror that is not written is said beside it.
+
+    Raises:
+        EnvironmentProblem: the champion has changed here, and the mirror has not.
+    """
+    failure = None
+    if not as_json:
+        typer.echo(done)
+    if url is not None:
+        behind = f"{done} here, but the mirror {url} has not followed"
+        action = f"gradmill mirror {shlex.join([document['name'], url])}"
+        try:
+            mirrored = mirroring.mirror(document["name"], url)
+            document["mirror"] = mirrored.model_dump(mode="json")
+        except KeyboardInterrupt:
+            print(f"{behind}; to do: {action}", file=sys.stderr)
+            raise
+        except Exception as error:
+            reason = as_gradmill_error(error).found
+            failure = EnvironmentProblem(f"{behind}: {reason}", "the same champion there", f"{action}, once it can be")
+            document["error"] = in_json(failure)
+        else:
+            if not as_json:
+                typer.echo(f"mirrored to {mirrored.url} ({mirrored.outcome})")
     if as_json:
-        print_json({"schema_version": 1, "name": name, "champion": champion, "held": left})
-    else:
-        typer.echo(f"{name} version {champion} is the champion; version {left} is held")
+        print_json({"schema_version": 1, **document})
+        if failure is not None:
+            raise typer.Exit(failure.exit_code)
+    elif failure is not None:
+        raise failure
 
 
 def _announce(event: str, name: str, version: int) -> None:
@@ -137,7 +180,11 @@ def maintain(
     if as_json:
         print_json({"schema_version": 1, "runs": runs, "predictions": predictions})
     else:
-        typer.echo(f"removed {len(runs)} run folders and {len(predictions)} predictions")
+        typer.echo(f"removed {_counted(runs, 'run folder')} and {_counted(predictions, 'prediction')}")
+
+
+def _counted(removed: list[str], noun: str) -> str:
+    return f"{len(removed)} {noun}{'' if len(removed) == 1 else 's'}"
 
 
 def verify(

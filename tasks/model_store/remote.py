@@ -22,6 +22,8 @@ def check(url: str) -> None:
     Raises:
         UsageError: credentials in the URL, a protocol that cannot replace a file in one step, or no package for it.
     """
+    if not url.removeprefix("file://").strip():
+        raise UsageError("the URL of the mirror is empty", "a URL, or a path", "name one")  # not the working directory
     protocol = _protocol(url)
     if protocol not in (*LOCAL, *OBJECT_STORES):
         known = ", ".join(f"{each}://" for each in (*OBJECT_STORES, "file"))

@@ -101,7 +101,8 @@ def test_sweepers_take_nothing_from_writers(disk: str, tmp_path_factory: pytest.
 def test_a_sweep_just_before_the_lock_costs_only_another_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, swept = fcntl.flock, []
+    lock = fcntl.flock
+    swept: list[Path] = []
 
     def sweep_first(descriptor: int, operation: int) -> None:
         if not swept:

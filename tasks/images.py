@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 
 from tasks.errors import DataError
 
+FORMATS = ("PNG", "JPEG")  # whatever a file is named: for others Pillow may start a program, such as Ghostscript
 LARGEST_PIXELS = 64_000_000  # what a picture may unpack to
 
 
@@ -25,7 +26,7 @@ def decode(path: Path, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], tuple
     mode = "L" if len(shape) == 2 else "RGB"
     notes = []
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > LARGEST_PIXELS:
                 raise ValueError(f"{picture.width} by {picture.height} pixels are too many")
             if picture.mode.startswith(("I", "F")):

@@ -173,7 +173,7 @@ def test_predictions_hold_every_row_in_order_as_onnxruntime_labels_it(pipeline: 
 def test_a_run_leaves_its_pictures_and_curve(pipeline: Pipeline, model: str, pictures: list[str]) -> None:
     report = pipeline.report(model)
     for picture in pictures:
-        with Image.open(Path(report.run) / picture) as image:
+        with Image.open(Path(report.run) / picture, formats=["PNG"]) as image:
             image.load()
             assert min(image.size) > 200
     curve = json.loads((Path(report.run) / "learning-curve.json").read_text())

@@ -130,7 +130,7 @@ def test_a_file_name_that_is_not_utf_8_is_exit_4_and_can_be_printed(tmp_path: Pa
         with pytest.raises(DataError, match="not UTF-8") as caught:
             inputs.find(text)
         assert "caf\ufffd.npy" in str(caught.value).encode().decode()
-    (folder / "a.npy").touch()
+    (folder / "a.npy").write_bytes(b"rows")
     os.rename(os.fsencode(folder) + b"/caf\xe9.npy", os.fsencode(folder) + b"/caf\xe9.txt")  # noqa: PTH104  (bytes)
     assert inputs.find(str(folder)) == [folder / "a.npy"]
 

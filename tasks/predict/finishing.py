@@ -5,6 +5,8 @@ from functools import reduce
 from operator import add
 from pathlib import Path
 
+import numpy as np
+
 from tasks import artifact_paths, drift
 from tasks.artifact_paths import PREDICTION_GRID
 from tasks.errors import DataError
@@ -105,10 +107,11 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
     chunk = next(inputs.chunks(sources, 0, min(GRID_IMAGES, job.rows), wanted))
     if not len(chunk.rows):
         return
-    label = lanes.run(chunk.values)["label"]
+    images = np.asarray(chunk.values)
+    label = lanes.run(images)["label"]
     predicted = [version.labels[index] for index in label]
     true = [_name(version.labels, int(index)) for index in chunk.truth] if chunk.truth is not None else None
-    figures.image_grid(chunk.values, predicted, true, folder / PREDICTION_GRID)
+    figures.image_grid(images, predicted, true, folder / PREDICTION_GRID)
 
 
 def _name(labels: list[str], index: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from tasks import contract, onnx_session
 from tasks.errors import DataError
 from tasks.parameters import Device
-from tasks.predict.inputs.formats import Array
+from tasks.predict.inputs.formats import Array, Rows
 
 BATCH_SIZE = {onnx_session.CPU: 1024, onnx_session.CUDA: 16384}  # CPU: fits the cache (README, "Speed")
 CUDA_LANES = 2  # one copies while the other computes
@@ -38,7 +38,7 @@ class Lanes:
         with self._cores:
             yield
 
-    def run(self, values: Array) -> dict[str, Array]:
+    def run(self, values: Rows) -> dict[str, Array]:
         """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, as Parquet wants its columns."""
         outputs = {
             tensor.name: np.empty((*tensor.shape, len(values)), tensor.dtype) for tensor in self.signature.outputs

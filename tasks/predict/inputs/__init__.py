@@ -1,6 +1,7 @@
 """What can be predicted: files of rows, read slice by slice so that memory does not grow with them."""
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -8,10 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks import regular_files
 from tasks.errors import DataError
 from tasks.predict.inputs.finding import find as find
-from tasks.predict.inputs.formats import Array, Format, Piece, Wanted
+from tasks.predict.inputs.formats import Array, Format, Piece, Rows, Wanted, broken
+from tasks.predict.inputs.formats import changed as changed
 from tasks.predict.inputs.kinds import FORMATS, format_of
+
+MOST_ROWS = 10**12  # what a header of a sparse file, or of Parquet, may promise; planning takes memory for each shard
 
 
 class Source(NamedTuple):
@@ -41,7 +46,7 @@ class Reject(NamedTuple):
 class Chunk(NamedTuple):
     """Rows ready for the model, from one file or several small ones."""
 
-    values: Array  # (n, …) in the model's dtype and shape
+    values: Rows  # (n, …) in the model's dtype and shape
     rows: NDArray[np.int64]  # (n,) numbers within the job
     sources: list[str]
     source_index: NDArray[np.int32]  # (n,) into ``sources``
@@ -59,7 +64,12 @@ def measure(files: list[Path], wanted: Wanted, spool: Path) -> list[Source]:
     sources: list[Source] = []
     first = 0
     for index, path in enumerate(files):
-        facts = path.stat()
+        try:
+            facts = path.stat()
+        except OSError as error:
+            raise changed(str(path)) from error
+        if not stat.S_ISREG(facts.st_mode):
+            raise regular_files.irregular(path)
         kind = format_of(path)
         readable = path
         if kind.unpack is not None and kind.is_packed(path):
@@ -67,6 +77,8 @@ def measure(files: list[Path], wanted: Wanted, spool: Path) -> list[Source]:
             if not readable.is_file():
                 kind.unpack(path, readable, wanted)
         rows = _count(path, kind, readable, wanted)
+        if not 0 <= rows <= MOST_ROWS:
+            raise broken(path, f"it promises {rows} rows")
         sources.append(Source(str(path), kind.name, str(readable), first, rows, facts.st_size, facts.st_mtime_ns))
         first += rows
     if not first:
@@ -96,15 +108,6 @@ def check_unchanged(sources: list[Source]) -> None:
             raise changed(source.path)
 
 
-def changed(path: str) -> DataError:
-    """The error of an input file that is no longer what the job was planned for."""
-    return DataError(
-        f"{path} is gone or was written to while the job was running",
-        "an input that stays as it is until the job is done",
-        "run the command again: it makes a new job (into the same --output: with --restart)",
-    )
-
-
 def shard_rows(sources: list[Source], wanted: Wanted) -> int:
     """The most rows of a shard: enough work to be worth a Prefect task, not so much that a kill would hurt."""
     return min(FORMATS[name].shard_rows(wanted) for name in {source.format for source in sources})
@@ -127,8 +130,11 @@ def chunks(sources: list[Source], start: int, stop: int, wanted: Wanted) -> Iter
         for piece in kind.pieces(
             Path(source.readable), first - source.first_row, last - source.first_row, wanted.chunk_rows, wanted
         ):
-            held.append((source, piece))
             size += piece.num_rows
+            is_last = source.first_row + piece.first + piece.num_rows == stop
+            if size < wanted.chunk_rows and not is_last:  # no file stays open while its rows wait for those of others
+                piece = piece._replace(values=np.asarray(piece.values))
+            held.append((source, piece))
             if size >= wanted.chunk_rows:
                 yield _chunk(held)
                 held, size = [], 0

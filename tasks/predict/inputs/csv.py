@@ -1,10 +1,13 @@
 """CSV to Parquet in one pass and bounded memory; a row that cannot be read keeps its place, with the reason."""
 
+import codecs
+import contextlib
 import itertools
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from sys import intern
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from tasks import atomic
+from tasks import atomic, regular_files
 from tasks.errors import DataError
 from tasks.predict.inputs.formats import Array
 
-FAULT = "gradmill.fault"  # the column of reasons
+FAULT = "gradmill.fault"  # the last column, of reasons
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 FIRST_ROW = 2  # by pyarrow's count of a file's rows, where 1 is the header; empty lines are no rows
 
@@ -25,29 +28,46 @@ def csv_to_parquet(path: Path, target: Path, columns: tuple[str, ...]) -> None:
     """Write the named columns as float64, null where a value is missing or no number, and ``FAULT``.
 
     Raises:
-        DataError: the file is not CSV with a header that names the columns.
+        DataError: the file is not CSV with a header that names each of the columns once.
     """
     skipped = _Skipped()
     target.parent.mkdir(parents=True, exist_ok=True)
     schema = pa.schema([*((name, pa.float64()) for name in columns), (FAULT, pa.string())])
     try:
-        reader = pyarrow.csv.open_csv(
-            path,
-            read_options=pyarrow.csv.ReadOptions(use_threads=False),  # with threads rows have no numbers
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skipped.note),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), check_utf8=False
-            ),
-        )
-        with atomic.replacing(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        with _opened(path, _Skipped()) as header:
+            names = header.schema.names
+        if twice := [name for name in columns if names.count(name) > 1]:
+            raise pa.ArrowInvalid(f"its header names {twice[0]} {names.count(twice[0])} times")
+        with (
+            _opened(path, skipped, include_columns=columns, column_types=dict.fromkeys(columns, pa.string())) as reader,
+            atomic.replacing(target) as temporary,
+            pq.ParquetWriter(temporary, schema) as writer,
+        ):
             for batch in _in_place(reader, skipped, schema):
                 writer.write_batch(batch)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise DataError(
             f"{path} cannot be read: {str(error).splitlines()[0]}",
             f"CSV with a header and columns {', '.join(columns)}",
             "write it again, or name the columns in the model's order with --columns",
         ) from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path, skipped: "_Skipped", **conversion: Any) -> Iterator[pyarrow.csv.CSVStreamingReader]:
+    with regular_files.opened(path) as stream:
+        yield pyarrow.csv.open_csv(
+            pa.TransformInputStream(pa.PythonFile(stream, mode="r"), _as_utf_8()),
+            read_options=pyarrow.csv.ReadOptions(use_threads=False),  # with threads rows have no numbers
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skipped.note),
+            convert_options=pyarrow.csv.ConvertOptions(**conversion),
+        )
+
+
+def _as_utf_8() -> Callable[[bytes], bytes]:
+    """Replaces, block by block, what is not UTF-8, which pyarrow cannot hand to ``_Skipped.note``."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    return lambda block: decoder.decode(block, final=not len(block)).encode()
 
 
 class _Skipped:
@@ -97,13 +117,13 @@ def _as_numbers(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     faults = np.full(batch.num_rows, None, dtype=object)
     for name, texts, values in zip(batch.schema.names, batch.columns, numbers, strict=True):
         for row in np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)):
-            text = texts[int(row)].as_buffer().to_pybytes().decode(errors="replace").strip()[:40]
+            text = (texts[int(row)].as_py() or "").strip()[:40]
             faults[row] = f"{name} is {text!r}, not a number" if text else f"{name} is missing"
     return pa.RecordBatch.from_arrays([*numbers, pa.array(faults, pa.string())], schema=schema)
 
 
 def _numbers(texts: pa.Array) -> pa.Array:
     """The values of a column of texts, null where a text is no number."""
-    trimmed = pc.ascii_trim_whitespace(texts)  # which, unlike utf8_trim_whitespace, takes bytes that are no UTF-8
+    trimmed = pc.ascii_trim_whitespace(texts)
     is_number = pc.match_substring_regex(trimmed, NUMBER).fill_null(False)
     return pc.cast(pc.if_else(is_number, trimmed, None), pa.float64())

@@ -1,22 +1,29 @@
 """Which files an input stands for: a file, a folder, or a glob of either. What predictions have written is none."""
 
+import fnmatch
 import functools
 import glob
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks import artifact_paths
+from tasks import artifact_paths, regular_files
 from tasks.errors import DataError, GradmillError, UsageError
-from tasks.predict.inputs.kinds import BY_SUFFIX, is_known
+from tasks.predict.inputs.kinds import BY_SUFFIX, format_of, is_known
+from tasks.predict.inputs.pictures import PICTURE
 from tasks.predict.jobs import Job
+
+LONGEST_PATH = 4096  # that Linux takes
+SHOWN = 60  # characters of a longer one
 
 
 def find(text: str, output: Path | None = None) -> list[Path]:
     """The files that a path, a folder or a glob stands for, each once, sorted by name.
 
     Left out is what lies in ``output`` and, below what ``text`` names, in artifacts/ or in the folder of a job: a job
-    that found its own parts there would have another input each time.
+    that found its own parts there would have another input each time. Links to files are files; links to folders are
+    followed only where ``text`` itself names them, for below it they would give rows twice, or without end.
 
     Raises:
         UsageError: nothing is there, or all of it lies in ``output``.
@@ -24,38 +31,118 @@ def find(text: str, output: Path | None = None) -> list[Path]:
     """
     if not text:
         raise UsageError("an empty input", "a file, a folder or a glob", "name one; leave it out for the test split")
-    path = Path(text).expanduser().absolute()
-    base, named, below = _matches(path)
-    is_ours = _whether_ours(base, output)
-    others = [each for each in sorted(named | below) if not is_ours(each.parent)]
-    files = [each for each in others if each in named or is_known(each)]
-    if left_out := len(named | below) - len(others):
+    path = _absolute(text)
+    search = _Search.of(path)
+    search.tell()
+    is_ours = _whether_ours(search.base, output)
+    everything = search.named | search.below
+    others = [each for each in sorted(everything) if not is_ours(each.parent)]
+    files = [each for each in others if each in search.named or is_known(each)]
+    if left_out := len(everything) - len(others):
         print(f"left out {left_out} files of artifacts/ and of predictions")
     if ignored := sorted(set(others) - set(files)):
         print(f"ignored {len(ignored)} files of no known kind, the first is {_shown(ignored[0])}")
     if not files:
-        raise _nothing(path, bool(below), output if left_out and not others else None)
+        raise _nothing(path, bool(search.below), output if left_out and not others else None)
     for each in files:
         if _shown(each) != str(each):
             raise DataError(f"the name of {_shown(each)} is not UTF-8", "names in UTF-8", "rename it")
+        if format_of(each) is not PICTURE and not each.stat().st_size:  # of /proc, some of which wait for ever, too
+            raise DataError(f"{each} is empty, or no file on disk", "a file of rows", "write it again, or leave it out")
     return files
 
 
-def _matches(path: Path) -> tuple[Path, set[Path], set[Path]]:
-    """The folder to look into, the files that ``path`` itself names, and those in the folders that it names."""
-    if path.is_file():
-        return path.parent, {path}, set()
-    if path.is_dir():
-        return path, set(), _visible(path)
-    base = next(each for each in path.parents if not glob.has_magic(str(each)))
-    found = [Path(each) for each in glob.glob(str(path), recursive=True)]  # noqa: PTH207  (the pattern is absolute)
-    named = {each for each in found if each.is_file()}
-    return base, named, {file for each in found if each.is_dir() for file in _visible(each)} - named
+def _absolute(text: str) -> Path:
+    try:
+        path = Path(text).expanduser().absolute()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # a glob, or what is missed later
+    except (OSError, ValueError, RuntimeError) as error:  # the last two of a NUL, and of a user who does not exist
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise UsageError(f"the input {_shown(text)}: {reason}", "a file, a folder or a glob", "check it") from error
+    return path
 
 
-def _visible(folder: Path) -> set[Path]:
-    files = (each for each in folder.rglob("*") if each.is_file())
-    return {each for each in files if not any(part.startswith(".") for part in each.relative_to(folder).parts)}
+@dataclass
+class _Search:
+    """What a path stands for: files that it names itself, and those in the folders that it names."""
+
+    base: Path
+    named: set[Path] = field(default_factory=set)
+    below: set[Path] = field(default_factory=set)
+    links: list[Path] = field(default_factory=list)
+    irregular: list[Path] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, path: Path) -> "_Search":
+        """Look at the disk.
+
+        Raises:
+            DataError: the path is a FIFO, a socket or a device.
+        """
+        if path.is_file():
+            return cls(path.parent, named={path})
+        if path.is_dir():
+            search = cls(path)
+            search._look(path, ("**",), search.below)
+            return search
+        if path.exists():
+            raise regular_files.irregular(_shown(path))
+        search = cls(next(each for each in path.parents if not glob.has_magic(str(each))))
+        pattern = path.relative_to(search.base).parts
+        if glob.has_magic(str(path)) and search.base.is_dir():
+            search._look(search.base, pattern, search.named)
+            search.below -= search.named
+        return search
+
+    def _look(self, folder: Path, pattern: tuple[str, ...], files: set[Path]) -> None:
+        """Add what matches a pattern of one name or ``**`` a level."""
+        name, rest = pattern[0], pattern[1:]
+        any_depth = name == "**"
+        for entry in self._entries(folder):
+            if entry.name.startswith(".") and not name.startswith("."):
+                continue
+            if not any_depth and not fnmatch.fnmatchcase(entry.name, name):
+                continue
+            path = Path(entry.path)
+            if _is(entry.is_dir):
+                if entry.is_symlink():
+                    self.links.append(path)
+                elif any_depth:
+                    self._look(path, pattern, files)
+                else:
+                    self._look(path, rest or ("**",), files if rest else self.below)
+            elif not rest:
+                files.add(path) if _is(entry.is_file) else self.irregular.append(path)
+        if any_depth and rest:
+            self._look(folder, rest, files)
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as entries:
+                return list(entries)
+        except OSError as error:
+            self.closed.append(f"{_shown(folder)}: {error.strerror}")
+            return []
+
+    def tell(self) -> None:
+        """Say what was left out."""
+        if links := sorted(set(self.links)):
+            print(f"links to folders are not followed, name them to read them: {len(links)}, first {_shown(links[0])}")
+        if irregular := sorted(set(self.irregular)):
+            print(f"left out what is no regular file: {len(irregular)}, first {_shown(irregular[0])}")
+        if closed := sorted(set(self.closed)):
+            print(f"left out folders that cannot be read: {len(closed)}, first {closed[0]}")
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    """Whether it is so; no of a link that leads in a circle."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:
@@ -83,6 +170,7 @@ def _nothing(path: Path, is_folder: bool, output: Path | None) -> GradmillError:
     return UsageError(f"no file {_shown(path)}", "a file, a folder or a glob of inputs", "check the path")
 
 
-def _shown(path: Path) -> str:
-    """A path as it can be printed: names are bytes, and need not be UTF-8."""
-    return os.fsencode(path).decode(errors="replace")
+def _shown(path: Path | str) -> str:
+    """A path as it can be printed: names are bytes, need not be UTF-8, and may be far too long."""
+    text = os.fsencode(path).decode(errors="replace")
+    return text if len(text) <= LONGEST_PATH else f"{text[:SHOWN]}… ({len(text)} characters)"

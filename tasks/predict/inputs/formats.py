@@ -1,17 +1,23 @@
 """What every kind of input file has in common."""
 
+import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks import contract, images
-from tasks.errors import DataError
+from tasks.errors import DataError, GradmillError
+
+if TYPE_CHECKING:
+    from tasks.predict.inputs.stored import StoredRows
 
 Array = NDArray[Any]
+Rows: TypeAlias = "Array | StoredRows"  # rows in memory, or still in their file; ``np.asarray`` reads them
 
 CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
 CHUNK_BYTES = 64 * 2**20
@@ -56,7 +62,7 @@ class Piece(NamedTuple):
 
     first: int
     num_rows: int
-    values: Array
+    values: Rows
     kept: Array | None = None
     rejects: tuple[tuple[int, str], ...] = ()
     truth: Array | None = None
@@ -109,7 +115,8 @@ def check_fit(path: Path, dtype: Any, shape: tuple[int, ...], wanted: Wanted) ->
     dtype = np.dtype(dtype)
     if wanted.is_image:
         same_kind = len(shape) == len(wanted.tensor.shape) and shape[2:] == wanted.tensor.shape[2:]
-        fits = dtype == np.uint8 and (shape == wanted.tensor.shape or (wanted.resize and same_kind and 0 not in shape))
+        can_be_resized = wanted.resize and same_kind and 0 < math.prod(shape[:2]) <= images.LARGEST_PIXELS
+        fits = dtype == np.uint8 and (shape == wanted.tensor.shape or can_be_resized)
     else:
         fits = dtype.kind in "fiu" and shape == wanted.tensor.shape
     if not fits:
@@ -118,6 +125,35 @@ def check_fit(path: Path, dtype: Any, shape: tuple[int, ...], wanted: Wanted) ->
             wanted.describe(),
             "convert the file, or name the model that it is for with --name",
         )
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Take whatever is raised for the file's fault: what parsers and decompressors raise has no end of kinds.
+
+    Raises:
+        DataError: something was raised.
+    """
+    try:
+        yield
+    except GradmillError:
+        raise
+    except Exception as error:
+        raise broken(path, error) from error
+
+
+def broken(path: Path, reason: object) -> DataError:
+    """The error of a file that is not what its name says."""
+    return DataError(f"{path} cannot be read: {reason}", f"a whole {path.suffix or 'IDX'} file", "write it again")
+
+
+def changed(path: str) -> DataError:
+    """The error of an input file that is no longer what the job was planned for."""
+    return DataError(
+        f"{path} is gone or was written to while the job was running",
+        "an input that stays as it is until the job is done",
+        "run the command again: it makes a new job (into the same --output: with --restart)",
+    )
 
 
 def finite_only(first: int, values: Array, **facts: Any) -> Piece:

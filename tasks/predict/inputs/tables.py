@@ -9,21 +9,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.errors import DataError, UsageError
-from tasks.predict.inputs import pixels
-from tasks.predict.inputs.csv import FAULT, csv_to_parquet
-from tasks.predict.inputs.formats import Format, Piece, Wanted, finite_only, fitted
+from tasks.predict.inputs import formats, pixels
+from tasks.predict.inputs.csv import csv_to_parquet
+from tasks.predict.inputs.formats import Format, Piece, Wanted, broken, finite_only, fitted, reading
 
 TOLERATED_PERCENT = 1
+BUFFER_BYTES = 2**16
 LARGEST = float(np.finfo(np.float32).max)
 
 
 def _count(path: Path, wanted: Wanted) -> int:
-    try:
-        with pq.ParquetFile(path) as file:
-            _columns(path, file.schema_arrow, wanted)
-            return int(file.metadata.num_rows)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _broken(path, error) from error
+    with _opened(path) as file:
+        _columns(path, file.schema_arrow, wanted)
+        return _num_rows(path, file.metadata)
+
+
+def _csv_count(path: Path, wanted: Wanted) -> int:
+    with _opened(path) as file:
+        return _num_rows(path, file.metadata)
+
+
+def _num_rows(path: Path, metadata: Any) -> int:
+    groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    if min(groups, default=0) < 0 or sum(groups) != metadata.num_rows:
+        raise broken(path, f"it promises {metadata.num_rows} rows, and row groups of {sum(groups)}")
+    return int(metadata.num_rows)
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    """A file that is read a buffer at a time: neither mapped (see ``stored``), nor by whole columns of a row group."""
+    with reading(path):
+        return pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
 
 
 def _columns(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
@@ -44,7 +60,7 @@ def _columns(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
                 f"one numeric column for each of {', '.join(columns)}",
                 "rename the columns, or name them in the model's order with --columns",
             )
-    return [*columns, *([FAULT] if FAULT in schema.names else [])]
+    return list(columns)
 
 
 def _feature_names(wanted: Wanted) -> tuple[str, ...]:
@@ -61,36 +77,51 @@ def _feature_names(wanted: Wanted) -> tuple[str, ...]:
 
 
 def _pieces(path: Path, start: int, stop: int, at_most: int, wanted: Wanted) -> Iterator[Piece]:
-    with pq.ParquetFile(path, memory_map=True) as file:
+    with _opened(path) as file:
         columns = _columns(path, file.schema_arrow, wanted)
-        groups, first = _row_groups(file.metadata, start, stop)
-        batches = file.iter_batches(at_most, groups, columns, use_threads=False)
-        while (batch := _next(batches, path)) is not None:
-            low, high = max(start - first, 0), min(stop - first, batch.num_rows)
-            if low < high:
-                rows = batch.slice(low, high - low)
-                yield (
-                    pixels.images(first + low, rows, wanted)
-                    if wanted.is_image
-                    else _features(first + low, rows, wanted)
-                )
-            first += batch.num_rows
+        for first, rows in _rows(path, file, columns, start, stop, at_most):
+            if wanted.is_image:
+                yield pixels.images(first, rows, wanted)
+            else:
+                yield _features(first, [rows.column(name) for name in columns], wanted)
 
 
-def _next(batches: Iterator[pa.RecordBatch], path: Path) -> pa.RecordBatch | None:
-    """The next rows; a damaged page shows only here.
+def _csv_pieces(path: Path, start: int, stop: int, at_most: int, wanted: Wanted) -> Iterator[Piece]:
+    """The rows of what a CSV file was unpacked into: columns in the model's order, and last the faults."""
+    with _opened(path) as file:
+        for first, rows in _rows(path, file, None, start, stop, at_most):
+            *columns, faults = rows.columns
+            yield _features(first, columns, wanted, faults)
+
+
+def _rows(
+    path: Path, file: pq.ParquetFile, columns: list[str] | None, start: int, stop: int, at_most: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows from ``start`` to ``stop`` and the number of the first, at most so many and so large at a time.
 
     Raises:
-        DataError: the file is broken.
+        DataError: the file is broken, which for a damaged page shows only here.
     """
-    try:
-        return next(batches, None)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _broken(path, error) from error
+    groups, first = _row_groups(file.metadata, start, stop)
+    with reading(path):
+        batches = file.iter_batches(min(at_most, _most_rows(file.metadata, groups)), groups, columns, use_threads=False)
+    while True:
+        with reading(path):
+            batch = next(batches, None)
+        if batch is None:
+            break
+        low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+        if low < high:
+            yield first + low, batch.slice(low, high - low)
+        first += batch.num_rows
+    if first < stop:
+        raise broken(path, f"it ends at row {first}, and its footer promises more")
 
 
-def _broken(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} cannot be read: {error}", "a whole Parquet file", "write it again")
+def _most_rows(metadata: Any, groups: list[int]) -> int:
+    """How many rows of the widest group fit a chunk: they may be far larger than those that the model takes."""
+    widest = max(metadata.row_group(group).total_byte_size / metadata.row_group(group).num_rows for group in groups)
+    return max(1, int(formats.CHUNK_BYTES / max(1, widest)))
 
 
 def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
@@ -106,9 +137,8 @@ def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
     return groups, first
 
 
-def _features(first: int, batch: pa.RecordBatch, wanted: Wanted) -> Piece:
+def _features(first: int, columns: list[pa.Array], wanted: Wanted, faults: pa.Array | None = None) -> Piece:
     """One float32 row of features for each row of numeric columns; empty, NaN and infinite values are rejected."""
-    columns = [batch.column(name) for name in _feature_names(wanted)]
     values = np.stack(
         [column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False) for column in columns],
         axis=1,  # large integers are rounded, as numpy rounds them
@@ -117,8 +147,8 @@ def _features(first: int, batch: pa.RecordBatch, wanted: Wanted) -> Piece:
     piece = finite_only(first, values)
     if not piece.rejects:
         return piece
-    faults = batch.column(FAULT).to_pylist() if FAULT in batch.schema.names else [None] * batch.num_rows
-    reasons = ((offset, faults[offset] or _reason(columns, offset, wanted)) for offset, _ in piece.rejects)
+    said = [None] * len(values) if faults is None else faults.to_pylist()
+    reasons = ((offset, said[offset] or _reason(columns, offset, wanted)) for offset, _ in piece.rejects)
     return piece._replace(rejects=tuple(reasons))
 
 
@@ -142,8 +172,8 @@ PARQUET = Format("parquet", (".parquet",), _count, _pieces, tolerated_percent=TO
 CSV = Format(
     "csv",
     (".csv",),
-    _count,
-    _pieces,
+    _csv_count,
+    _csv_pieces,
     tolerated_percent=TOLERATED_PERCENT,
     unpack=_unpack_csv,
     unpacked_suffix=".parquet",

@@ -16,6 +16,7 @@ from typing import Any
 
 from tasks import artifact_paths, predictions, waiting
 from tasks.artifact_paths import MANIFEST, RUN
+from tasks.errors import DataError
 from tasks.model_store import reading
 from tasks.predictions import left_alone
 
@@ -26,13 +27,13 @@ CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")
 def prune_runs(keep: int) -> list[str]:
     """Remove all run folders but the newest ``keep`` of each model, those of kept versions, and those under a day old.
 
-    Returns the names of the removed folders.
+    Those whose files a run that goes on has reused stay too. Returns the names of the removed folders.
 
     Raises:
         DataError: it cannot be told which runs kept versions name.
     """
     _sweep(artifact_paths.runs())
-    needed = evidence()
+    needed = evidence() | _reused_by_runs_that_go_on()
     of_model: dict[str, list[Path]] = defaultdict(list)
     for note in sorted(artifact_paths.runs().glob(f"*/{RUN}")):
         if _is_in_place(note.parent):
@@ -69,6 +70,26 @@ def evidence() -> set[str]:
         if noted.is_file():
             needed |= set(_runs_named_in(reading.read_json(noted)))
     return needed
+
+
+def _reused_by_runs_that_go_on() -> set[str]:
+    """The run folders whose files a run uses that is young or held; one whose notes are damaged cannot go on."""
+    needed: set[str] = set()
+    for noted in artifact_paths.runs().glob(f"*/{RUN}"):
+        try:
+            if _goes_on(noted):
+                needed |= set(_runs_named_in(reading.read_json(noted)))
+        except (OSError, DataError) as error:
+            left_alone(noted.parent, error.found if isinstance(error, DataError) else str(error))
+    return needed
+
+
+def _goes_on(noted: Path) -> bool:
+    """Whether the run of these notes may still be going; one behind a link is not asked, since its lock lies there."""
+    if noted.parent.is_symlink() or not _is_old(noted):
+        return True
+    with waiting.locked_if_free(artifact_paths.run_lock(noted.parent)) as ours:
+        return not ours
 
 
 def _runs_named_in(document: Any) -> Iterable[str]:

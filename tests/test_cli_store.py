@@ -181,6 +181,17 @@ def test_nothing_outside_the_store_is_touched_through_planted_names(
     assert all(os.path.lexists(model / name) for name in PLANTED)
 
 
+def test_behind_a_link_in_place_of_a_models_folder_nothing_is_changed(tmp_path: Path) -> None:
+    model = artifact_paths.model(NAME)
+    model.rename(tmp_path / "elsewhere")
+    model.symlink_to(tmp_path / "elsewhere")
+    before = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "elsewhere").rglob("*"))
+    for command in (("prune", NAME, "--keep", "1"), ("promote", NAME, "1")):
+        assert_clear(gradmill(*command), 1)
+    assert gradmill("verify", NAME).returncode == 0, "it may be read"
+    assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "elsewhere").rglob("*")) == before
+
+
 # Waiting
 
 

@@ -194,7 +194,7 @@ def test_a_users_folder_without_the_files_names_what_is_missing(tmp_path: Path) 
 
 
 def test_what_a_killed_download_left_is_swept(mirror: Mirror) -> None:
-    (artifact_paths.dataset("fashion-mnist") / f"{store.SCRATCH_PREFIX}dead").mkdir(parents=True)
+    (artifact_paths.dataset("fashion-mnist") / f"{store.SCRATCH_PREFIX}deadbeef").mkdir(parents=True)
     fetch([Mirrors([mirror.url])])
     assert no_scratch_left()
 

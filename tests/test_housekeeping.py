@@ -163,6 +163,18 @@ def test_a_flow_holds_its_run(module: str, stage: str, parameters: object, monke
     assert path.name not in removed
 
 
+def test_what_a_run_that_goes_on_has_reused_stays() -> None:
+    reused, other, running, newest = (run_folder(number) for number in range(1, 5))
+    run = RunFolder(path=artifact_paths.runs() / running)
+    run.note("stages", "train", {"weights": {"path": f"/elsewhere/runs/{reused}/weights.safetensors", "sha256": "0"}})
+    assert housekeeping.prune_runs(1) == [other], "it is young"
+    aged(run.file("run.json"))
+    with run.in_use():
+        assert housekeeping.prune_runs(1) == []
+    assert housekeeping.prune_runs(1) == [reused, running]
+    assert names(artifact_paths.runs()) == {newest}
+
+
 def test_a_run_that_is_taken_up_again_is_young_again() -> None:
     run, _ = run_folder(1), run_folder(2)
     RunFolder.open(run, {})

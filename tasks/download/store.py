@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tasks.records import FileRef
 
 SPACE_NEEDED = 200 * 2**20  # bytes: the archives (31 MB), the same unpacked, the payloads (55 MB) and apt's lists
 SCRATCH_PREFIX = ".scratch-"
+SCRATCH = re.compile(re.escape(SCRATCH_PREFIX) + r"[a-z0-9_]{8}")  # as ``tempfile`` ends a name
 
 
 @contextmanager
@@ -25,8 +27,9 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold the dataset folder alone, and sweep what a killed download left in it."""
     folder.mkdir(parents=True, exist_ok=True)
     with waiting.locked(folder / ".lock", f"another process is filling {folder}; waiting for it"):
-        for leftover in folder.glob(f"{SCRATCH_PREFIX}*"):
-            shutil.rmtree(leftover)
+        for leftover in folder.iterdir():
+            if SCRATCH.fullmatch(leftover.name) and leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
         yield
 
 

@@ -6,8 +6,20 @@
 from contextlib import AbstractContextManager
 
 from tasks import artifact_paths, waiting
+from tasks.errors import EnvironmentProblem
 
 
 def lock(name: str) -> AbstractContextManager[None]:
-    """Held over every change of a model's folder; whoever waits for it says for whom."""
+    """Held over every change of a model's folder; whoever waits for it says for whom.
+
+    Raises:
+        EnvironmentProblem: the folder is a link, and what it leads to is not in the store.
+    """
+    folder = artifact_paths.model(name)
+    if folder.is_symlink():
+        raise EnvironmentProblem(
+            f"{folder} is a link",
+            "a folder in the store: behind a link nothing is changed",
+            f"move there what it leads to, or give all of {folder.parent} another place",
+        )
     return waiting.locked(artifact_paths.model_lock(name), f"another process is changing {name}; waiting for it")

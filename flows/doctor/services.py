@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 
+from flows import service
 from flows.doctor.findings import Finding, first_line, note, ok, problem
 from flows.doctor.software import training_installed
 from tasks.errors import DataError, without_credentials
@@ -13,6 +14,7 @@ TIMEOUT_SECONDS = 3.0
 ADDRESS = "see that PREFECT_API_URL is a Prefect server's and ends in /api, and that its log tells of no fault"
 
 
+@service.in_use()
 def prefect_api(device: Device) -> Finding:
     """Whether the configured API answers, lets us in and can read its database, and its version beside ours."""
     import prefect

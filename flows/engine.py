@@ -11,10 +11,10 @@ import httpx
 
 from flows import service
 from flows.temporary_server import TemporaryServer
-from tasks.errors import EnvironmentProblem
+from tasks.errors import DataError, EnvironmentProblem
 
 DRAIN_SECONDS = 5.0
-NO_SERVER = "no server: run gradmill up, or set PREFECT_API_URL"
+TO_HAVE_ONE = "run gradmill up, or set PREFECT_API_URL"
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def prefect_api(*preload: str) -> Iterator[None]:
 def _temporary_api(*preload: str) -> Iterator[None]:
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    print(f"a temporary Prefect server: nobody hears of this run's events ({NO_SERVER})", file=sys.stderr)
+    print(f"a temporary Prefect server: nobody hears of this run's events ({TO_HAVE_ONE})", file=sys.stderr)
     credential = f"{service.USER}:{secrets.token_hex(24)}"
     server = TemporaryServer(credential)
     try:
@@ -74,27 +74,19 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
 
     An event may get lost: the pointer is the truth, so this is no fault of the command.
     """
-    from prefect.settings import PREFECT_API_URL
+    from flows import display
 
-    from tasks.stage import events
-
-    with service.in_use():
-        if fault := _fault(PREFECT_API_URL.value()):
-            print(f"nobody was told ({event}): {fault}", file=sys.stderr)
-            return
-        events.emit(event, name, payload)
-        send_what_is_queued()
-
-
-def _fault(api_url: str | None) -> str | None:
-    """Why no event can be sent; Prefect itself would try for long, and say nothing."""
-    if not api_url:
-        return NO_SERVER
     try:
-        _require_answer(api_url)
-    except EnvironmentProblem as error:
-        return error.found
-    return None
+        with display.compact(verbose=False, stages=False), service.in_use():
+            from prefect.settings import PREFECT_API_URL
+
+            from tasks.stage import events
+
+            _require_answer(PREFECT_API_URL.value())  # Prefect itself would try for long, and say nothing
+            events.emit(event, name, payload)
+            send_what_is_queued()
+    except (EnvironmentProblem, DataError) as error:
+        print(f"nobody was told ({event}): {error.found}", file=sys.stderr)
 
 
 def send_what_is_queued() -> None:
@@ -106,7 +98,9 @@ def send_what_is_queued() -> None:
     EventsWorker.drain_all(timeout=DRAIN_SECONDS)
 
 
-def _require_answer(api_url: str) -> None:
+def _require_answer(api_url: str | None) -> None:
+    if not api_url:
+        raise EnvironmentProblem("no Prefect server is known", "one that stays", TO_HAVE_ONE)
     from prefect.client.orchestration import get_client
 
     try:

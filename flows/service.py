@@ -7,7 +7,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,35 +72,36 @@ def running() -> Service | None:
     """
     path = artifact_paths.service()
     try:
-        if not path.exists():
+        content = path.read_bytes()
+        if _is_of_the_dead(path):
             return None
-        if not _held(artifact_paths.up_lock()):
-            _ignore(f"the address in {path} is of a gradmill up that was killed")
-            return None
+    except FileNotFoundError:
+        return None
     except PermissionError as error:
         _ignore(f"{error.filename} is another user's")
         return None
-    found = Service.read(path, "start gradmill up again")
+    found = Service.parse(content, path, "start gradmill up again")
     if found.host not in (None, socket.gethostname()):
         _ignore(f"gradmill up is at work on {found.host}, not on this machine")
         return None
     return found
 
 
+def _is_of_the_dead(path: Path) -> bool:
+    """Whether nobody has the lock; the address is then removed, which nobody can have written anew in the meantime."""
+    with artifact_paths.up_lock().open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not meet
+        except BlockingIOError:
+            return False
+        _ignore(f"the address in {path} is of a gradmill up that was killed")
+        with suppress(OSError):
+            path.unlink()
+    return True
+
+
 def _ignore(reason: str) -> None:
     print(f"{reason}; going on without it", file=sys.stderr)
-
-
-def _held(lock: Path) -> bool:
-    """Whether another process has it; shared, so that two who ask do not meet."""
-    try:
-        with lock.open("rb") as probe:
-            fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        pass
-    return False
 
 
 @contextmanager

@@ -99,8 +99,8 @@ def operation(port: int, auth: bool = True) -> Iterator[Operation]:
         given = PREFECT_SERVER_API_AUTH_STRING.value()
         if given and not auth:
             raise UsageError("--no-auth, and PREFECT_SERVER_API_AUTH_STRING is set", "one of them", "leave one out")
-        made, new = service.credential() if auth and not given else (None, False)
         with _listening(port) as listener:
+            made, new = service.credential() if auth and not given else (None, False)
             here = service.at(f"http://127.0.0.1:{port}/api", own_credential=made is not None)
             with _up(here, given or made, new, listener) as running:
                 yield running
@@ -129,7 +129,8 @@ def _up(
 def _alone() -> Iterator[None]:
     """Keep a second ``up`` off these artifacts: two servers on one SQLite file would both schedule."""
     artifact_paths.make_root()
-    artifact_paths.prefect_home().mkdir(mode=0o700, exist_ok=True)  # saved blocks hold secrets
+    artifact_paths.prefect_home().mkdir(exist_ok=True)
+    artifact_paths.prefect_home().chmod(0o700)  # saved blocks hold secrets, and so does the credential
     lock = FileLock(artifact_paths.up_lock())
     try:
         lock.acquire(timeout=1)  # whoever looks for the service has it for a moment

@@ -75,7 +75,7 @@ def running() -> Service | None:
         content = path.read_bytes()
         if _is_of_the_dead(path):
             return None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
         _ignore(f"{error.filename} is another user's")

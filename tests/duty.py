@@ -33,6 +33,7 @@ class Duty:
         self.artifacts, self.port = artifacts, free_port()
         self.ui = f"http://127.0.0.1:{self.port}"
         self.environment = os.environ | settings | {"GRADMILL_ARTIFACTS": str(artifacts)}
+        del self.environment["DO_NOT_TRACK"]  # gradmill sets it itself
         self.lines: list[str] = []
         self.up()
         kept = artifacts / ".prefect" / "credential"
@@ -104,6 +105,10 @@ class Duty:
     def logs(self, run: str) -> list[dict[str, Any]]:
         wanted = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
         return list(self.post("/logs/filter", wanted))
+
+    def environments(self) -> list[dict[str, str]]:
+        """Of every process of the family."""
+        return [environment for _, (_, environment) in self._processes()]
 
     def family(self) -> dict[int, list[str]]:
         """Every process that works in this artifacts folder, but ``up`` itself: pid and command."""

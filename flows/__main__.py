@@ -8,6 +8,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")  # every process that is started has it, too
     try:
         from flows import interrupt
 
@@ -22,7 +23,8 @@ def main() -> None:
             raise
         code = INTERRUPTED
     if code == INTERRUPTED:
-        then = "goes on from here" if sys.argv[1:2] == ["predict"] else "starts afresh"
+        goes_on = {"predict": "goes on from here", "up": "goes on with the same history"}
+        then = goes_on.get("".join(sys.argv[1:2]), "starts afresh")
         print(f"interrupted; the same command again {then}", file=sys.stderr, flush=True)
         os._exit(code)  # threads of libraries would wait, or print tracebacks of their own
     sys.exit(code)

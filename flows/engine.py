@@ -1,48 +1,92 @@
 """A Prefect API to run on: the user's where one is configured, else a temporary server."""
 
 import importlib
+import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 
+from flows import service
 from flows.temporary_server import TemporaryServer
-from tasks.errors import EnvironmentProblem
+from tasks.errors import DataError, EnvironmentProblem
 
-UP_API_URL = "http://127.0.0.1:4200/api"  # of ``gradmill up``, unless it was given another port
 DRAIN_SECONDS = 5.0
+TO_HAVE_ONE = "run gradmill up, or set PREFECT_API_URL"
 
 
 @contextmanager
 def prefect_api(*preload: str) -> Iterator[None]:
     """Make an API available; the modules ``preload`` are imported while a temporary server starts.
 
-    Raises:
-        EnvironmentProblem: the configured API does not answer, or the temporary server does not start.
-    """
-    from prefect.settings import (
-        PREFECT_API_URL,
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-        temporary_settings,
-    )
+    It is the user's where one is configured, else that of ``gradmill up`` on these artifacts, else a temporary one.
 
-    configured = PREFECT_API_URL.value()
-    if configured:
-        _require_answer(configured)
-        yield
-        return
-    server = TemporaryServer()
+    Raises:
+        EnvironmentProblem: the API does not answer, or the temporary server does not start.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    with service.in_use() as found:
+        configured = PREFECT_API_URL.value()
+        if not configured:
+            with _temporary_api(*preload):
+                yield
+            return
+        try:
+            _require_answer(configured)
+        except EnvironmentProblem as error:
+            if found is None:
+                raise
+            raise EnvironmentProblem(error.found, "an answer of gradmill up's server", service.WHAT_TO_DO) from error
+        try:
+            yield
+        finally:
+            send_what_is_queued()
+
+
+@contextmanager
+def _temporary_api(*preload: str) -> Iterator[None]:
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    print(f"a temporary Prefect server: nobody hears of this run's events ({TO_HAVE_ONE})", file=sys.stderr)
+    credential = f"{service.USER}:{secrets.token_hex(24)}"
+    server = TemporaryServer(credential)
     try:
         for module in preload:
             importlib.import_module(module)
         # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
-        with temporary_settings({PREFECT_API_URL: server.wait(), PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        with (
+            service.reached(server.wait(), credential),
+            temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        ):
             try:
                 yield
             finally:
                 send_what_is_queued()
     finally:
         server.stop()
+
+
+def announce(event: str, name: str, payload: dict[str, Any]) -> None:
+    """Send an event about the model ``name`` to the configured server or that of ``gradmill up``; say if it cannot be.
+
+    An event may get lost: the pointer is the truth, so this is no fault of the command.
+    """
+    from flows import display
+
+    try:
+        with display.compact(verbose=False, stages=False), service.in_use():
+            from prefect.settings import PREFECT_API_URL
+
+            from tasks.stage import events
+
+            _require_answer(PREFECT_API_URL.value())  # Prefect itself would try for long, and say nothing
+            events.emit(event, name, payload)
+            send_what_is_queued()
+    except (EnvironmentProblem, DataError) as error:
+        print(f"nobody was told ({event}): {error.found}", file=sys.stderr)
 
 
 def send_what_is_queued() -> None:
@@ -54,7 +98,9 @@ def send_what_is_queued() -> None:
     EventsWorker.drain_all(timeout=DRAIN_SECONDS)
 
 
-def _require_answer(api_url: str) -> None:
+def _require_answer(api_url: str | None) -> None:
+    if not api_url:
+        raise EnvironmentProblem("no Prefect server is known", "one that stays", TO_HAVE_ONE)
     from prefect.client.orchestration import get_client
 
     try:

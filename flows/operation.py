@@ -19,10 +19,9 @@ from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_SERVER_API_AUTH_STRING,
     get_current_settings,
-    temporary_settings,
 )
 
-from flows import tethered
+from flows import service, tethered
 from flows.registration import POOL, home, register
 from flows.temporary_server import ENVIRONMENT
 from tasks import artifact_paths
@@ -31,6 +30,7 @@ from tasks.errors import EnvironmentProblem, UsageError
 SERVER_ENVIRONMENT = ENVIRONMENT | {
     "PREFECT_SERVER_UI_ENABLED": "true",
     "PREFECT_SERVER_UI_API_URL": "/api",  # whatever the port
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),  # seconds
 }
@@ -72,35 +72,54 @@ class Child:
 
 
 class Operation(NamedTuple):
-    """What is up: where it answers, whether the server is ours, and the children to watch."""
+    """What is up: where it answers, the credential if it is of our making and whether it is new, children to watch."""
 
-    api_url: str
-    joined: bool
+    service: service.Service
+    credential: str | None
+    new: bool
     children: list[Child]
 
 
 @contextmanager
-def operation(port: int) -> Iterator[Operation]:
+def operation(port: int, auth: bool = True) -> Iterator[Operation]:
     """Bring everything up, or join the server that PREFECT_API_URL names; take our own children down at the end.
 
+    A server of our own asks for a credential: the user's, or one of our making; with ``auth`` false for none.
+
     Raises:
-        UsageError: the port is taken, or another ``up`` has these artifacts.
+        UsageError: the port is taken, another ``up`` has these artifacts, or ``auth`` is false and a credential is set.
         EnvironmentProblem: the server does not start, or a deployment is not accepted.
     """
-    configured = PREFECT_API_URL.value()
+    with _alone():
+        joined = PREFECT_API_URL.value()
+        if joined:
+            with _up(service.at(joined, joined=True), PREFECT_API_AUTH_STRING.value()) as running:
+                yield running
+            return
+        given = PREFECT_SERVER_API_AUTH_STRING.value()
+        if given and not auth:
+            raise UsageError("--no-auth, and PREFECT_SERVER_API_AUTH_STRING is set", "one of them", "leave one out")
+        with _listening(port) as listener:
+            made, new = service.credential() if auth and not given else (None, False)
+            here = service.at(f"http://127.0.0.1:{port}/api", own_credential=made is not None)
+            with _up(here, given or made, new, listener) as running:
+                yield running
+
+
+@contextmanager
+def _up(
+    here: service.Service, key: str | None, new: bool = False, listener: socket.socket | None = None
+) -> Iterator[Operation]:
     children: list[Child] = []
-    api_url = configured or f"http://127.0.0.1:{port}/api"
-    credentials = PREFECT_API_AUTH_STRING.value() or (None if configured else PREFECT_SERVER_API_AUTH_STRING.value())
-    settings = {PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: credentials}
-    with _alone(), temporary_settings({key: value for key, value in settings.items() if value}):
+    with service.reached(here.api_url, key):
         try:
-            if not configured:
-                _require_free(port)
-                children.append(Child("server", lambda: _start_server(port)))
-            _await_server(api_url, *children)
+            if listener is not None:
+                children.append(Child("server", lambda: _start_server(listener, key)))
+            _await_server(here.api_url, *children)
             register()
-            children.append(Child("worker", lambda: _start_worker(api_url)))
-            yield Operation(api_url, bool(configured), children)
+            children.append(Child("worker", _start_worker))
+            with service.announced(here):
+                yield Operation(here, key if here.own_credential else None, new, children)
         finally:
             for child in reversed(children):
                 child.stop()
@@ -110,15 +129,17 @@ def operation(port: int) -> Iterator[Operation]:
 def _alone() -> Iterator[None]:
     """Keep a second ``up`` off these artifacts: two servers on one SQLite file would both schedule."""
     artifact_paths.make_root()
-    artifact_paths.prefect_home().mkdir(mode=0o700, exist_ok=True)  # saved blocks hold secrets
-    lock = FileLock(artifact_paths.prefect_home() / "up.lock")
+    artifact_paths.prefect_home().mkdir(exist_ok=True)
+    artifact_paths.prefect_home().chmod(0o700)  # saved blocks hold secrets, and so does the credential
+    lock = FileLock(artifact_paths.up_lock())
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)  # whoever looks for the service has it for a moment
     except Timeout as error:
         raise UsageError(
             f"another gradmill up is at work in {artifact_paths.root()}", "one for each folder", "use --artifacts"
         ) from error
     try:
+        artifact_paths.service().unlink(missing_ok=True)  # of one that was killed
         yield
     finally:
         lock.release()
@@ -139,29 +160,35 @@ def _log(name: str) -> Path:
     return artifact_paths.prefect_home() / f"{name}.log"
 
 
-def _require_free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+@contextmanager
+def _listening(port: int) -> Iterator[socket.socket]:
+    """The server's socket. It is ours: between two servers nobody else can answer there, callers wait."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            listener.bind(("127.0.0.1", port))
+            listener.listen()
         except OSError as error:
             raise UsageError(
                 f"port {port} of 127.0.0.1 is taken",
                 "a free port for the Prefect server",
                 "choose another with --port, or set PREFECT_API_URL to join a server that runs already",
             ) from error
+        yield listener
 
 
-def _start_server(port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    return tethered.start(command, _environment(), _log("server"), home())
+def _start_server(listener: socket.socket, key: str | None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "flows.server", str(listener.fileno())]
+    own = {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://{}:{}".format(*listener.getsockname())}
+    secret = {"PREFECT_SERVER_API_AUTH_STRING": key} if key else {}
+    return tethered.start(command, own | _environment(**secret), _log("server"), home(), [listener.fileno()])
 
 
 def _await_server(api_url: str, server: Child | None = None) -> None:
     deadline = time.monotonic() + (START_SECONDS if server else 10)
     while time.monotonic() < deadline and not (server and server.ended()):
         with suppress(httpx.TransportError):
-            if httpx.get(f"{api_url}/health", timeout=5).status_code == httpx.codes.OK:
+            if httpx.get(f"{api_url}/health", timeout=2).status_code == httpx.codes.OK:
                 return
         time.sleep(0.2)
     raise EnvironmentProblem(
@@ -171,10 +198,9 @@ def _await_server(api_url: str, server: Child | None = None) -> None:
     )
 
 
-def _start_worker(api_url: str) -> subprocess.Popen[bytes]:
+def _start_worker() -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-    environment = _environment(PREFECT_API_URL=api_url, PREFECT_WORKER_QUERY_SECONDS="5")
-    return tethered.start(command, environment, _log("worker"), home())
+    return tethered.start(command, _environment(PREFECT_WORKER_QUERY_SECONDS="5"), _log("worker"), home())
 
 
 def wait_for_the_end(running: Operation) -> None:

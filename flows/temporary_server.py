@@ -35,9 +35,9 @@ ENVIRONMENT = {
 
 
 class TemporaryServer:
-    """Start on construction, ``wait`` until it answers, ``stop`` when done."""
+    """Start on construction, ``wait`` until it answers, ``stop`` when done; it asks for ``credential``, if given."""
 
-    def __init__(self) -> None:
+    def __init__(self, credential: str | None = None) -> None:
         from prefect.settings import PREFECT_HOME
 
         home = PREFECT_HOME.value()
@@ -51,7 +51,7 @@ class TemporaryServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=ENVIRONMENT | dict(os.environ),
+            env=ENVIRONMENT | dict(os.environ) | ({"PREFECT_SERVER_API_AUTH_STRING": credential} if credential else {}),
             start_new_session=True,  # Ctrl-C is for the run; the server follows through the pipe
         )
         self.api_url = ""
@@ -120,10 +120,12 @@ def main() -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    from flows.server import Guard
+
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     print(listener.getsockname()[1], flush=True)
-    config = uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error", lifespan="on")
+    config = uvicorn.Config(Guard(create_app(ephemeral=True, final=True)), log_level="error", lifespan="on")
     uvicorn.Server(config).run([listener])
 
 

@@ -16,8 +16,10 @@ from pathlib import Path
 GRACE_SECONDS = 4.0  # two children one after the other: within the ten seconds that gradmill up has
 
 
-def start(command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path) -> subprocess.Popen[bytes]:
-    """Start ``command`` in a group of its own; closing the returned process's stdin ends it."""
+def start(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path, descriptors: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start ``command`` in a group of its own, with these open; closing the returned process's stdin ends it."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -28,6 +30,7 @@ def start(command: Sequence[str], environment: Mapping[str, str], log: Path, cwd
             env=dict(environment),
             cwd=cwd,
             start_new_session=True,  # Ctrl-C is for the parent
+            pass_fds=descriptors,
         )
 
 
@@ -44,7 +47,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def main(command: list[str]) -> int:
     """Run the command until it ends by itself or the pipe on stdin closes; return its exit code."""
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    # What is inheritable here was passed on to be passed on: close_fds would close it.
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False)
 
     def end_with_the_parent() -> None:
         while os.read(0, 1):

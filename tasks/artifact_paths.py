@@ -158,6 +158,21 @@ def prefect_home() -> Path:
     return root() / ".prefect"
 
 
+def up_lock() -> Path:
+    """Held by ``gradmill up`` as long as it lives."""
+    return prefect_home() / "up.lock"
+
+
+def service() -> Path:
+    """Where ``gradmill up`` answers, for the commands beside it."""
+    return prefect_home() / "service.json"
+
+
+def credential() -> Path:
+    """What ``gradmill up``'s server asks for; of mode 0600."""
+    return prefect_home() / "credential"
+
+
 ONNX = "model.onnx"
 METADATA = "metadata.json"
 SAMPLE = "sample.npz"

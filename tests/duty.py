@@ -33,9 +33,12 @@ class Duty:
         self.artifacts, self.port = artifacts, free_port()
         self.ui = f"http://127.0.0.1:{self.port}"
         self.environment = os.environ | settings | {"GRADMILL_ARTIFACTS": str(artifacts)}
-        self.api = api_client(f"{self.ui}/api")
+        del self.environment["DO_NOT_TRACK"]  # gradmill sets it itself
         self.lines: list[str] = []
         self.up()
+        kept = artifacts / ".prefect" / "credential"
+        self.credential = os.environ.get("PREFECT_SERVER_API_AUTH_STRING") or kept.read_text().strip()
+        self.api = api_client(f"{self.ui}/api", self.credential)
 
     def up(self) -> None:
         """Start it, and wait until it says that it is up."""
@@ -53,8 +56,8 @@ class Duty:
         raise AssertionError((self.artifacts.parent / "up.log").read_text())
 
     def gradmill(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Another command, on this server."""
-        here = self.environment | {"PREFECT_API_URL": f"{self.ui}/api"} | environment
+        """Another command on these artifacts: it finds the server by itself."""
+        here = self.environment | environment
         return subprocess.run([GRADMILL, *arguments], env=here, capture_output=True, text=True, timeout=120)
 
     def answers(self) -> bool:
@@ -102,6 +105,10 @@ class Duty:
     def logs(self, run: str) -> list[dict[str, Any]]:
         wanted = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
         return list(self.post("/logs/filter", wanted))
+
+    def environments(self) -> list[dict[str, str]]:
+        """Of every process of the family."""
+        return [environment for _, (_, environment) in self._processes()]
 
     def family(self) -> dict[int, list[str]]:
         """Every process that works in this artifacts folder, but ``up`` itself: pid and command."""

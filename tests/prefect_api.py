@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+CSRF_CLIENT = "tests"
 DATABASE = "GRADMILL_TEST_DATABASE_URL"  # of a PostgreSQL server's own database; unset: SQLite
 
 
@@ -43,21 +44,29 @@ def _execute(database: str, statement: str) -> None:
 
 
 class Patient(httpx.Client):
-    """Asks again while the answer is 503: SQLite says so at times while it writes; Prefect's own client waits too."""
+    """Asks again while the answer is 503: SQLite says so at times while it writes; Prefect's own client waits too.
+
+    Like Prefect's own, it gets itself a token where the server has CSRF protection.
+    """
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         for _ in range(40):
+            request.headers.update(self.headers)
             answer = super().send(request, **options)
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            if answer.status_code == httpx.codes.FORBIDDEN and "CSRF" in answer.text:
+                token = self.get("/csrf-token", params={"client": CSRF_CLIENT}).raise_for_status().json()["token"]
+                self.headers.update({"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": CSRF_CLIENT})
+            elif answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                time.sleep(0.5)
+            else:
                 break
-            time.sleep(0.5)
         return answer
 
 
-def api_client(api: str) -> httpx.Client:
-    """A plain HTTP client, with the credentials of this test run if it has any."""
-    credentials = os.environ.get("PREFECT_API_AUTH_STRING")
-    auth = httpx.BasicAuth(*credentials.split(":", 1)) if credentials else None
+def api_client(api: str, credential: str | None = None) -> httpx.Client:
+    """A plain HTTP client, with the given credential or that of this test run if it has any."""
+    known = credential or os.environ.get("PREFECT_API_AUTH_STRING")
+    auth = httpx.BasicAuth(*known.split(":", 1)) if known else None
     return Patient(base_url=api, auth=auth, timeout=60)
 
 

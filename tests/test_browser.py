@@ -30,16 +30,14 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def page(duty: Duty) -> "Iterator[Page]":
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
-    credentials = os.environ.get("PREFECT_API_AUTH_STRING")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(60_000)
-        if credentials:
-            page.goto(duty.ui)
-            page.get_by_role("textbox").fill(credentials)
-            page.keyboard.press("Enter")
-            page.get_by_text("Dashboard").first.wait_for()
+        page.goto(duty.ui)
+        page.get_by_role("textbox").fill(duty.credential)
+        page.keyboard.press("Enter")
+        page.get_by_text("Dashboard").first.wait_for()
         yield page
         browser.close()
 

@@ -214,7 +214,7 @@ def test_a_killed_run_is_crashed_at_once_and_its_retry_redoes_no_finished_stage(
 
 def test_a_run_outlasts_a_server_that_stands_still_for_20_seconds_and_then_dies(duty: Duty) -> None:
     run, _ = training(duty, 2)
-    server = duty.processes_of("prefect server start")
+    server = duty.processes_of("flows.server")
     for process in server:
         os.kill(process, signal.SIGSTOP)
     time.sleep(20)

@@ -1,6 +1,7 @@
 """``gradmill up``, ``register``, ``trigger`` and ``status``: scheduled operation."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.options import Artifacts, Debug, Json, print_json, use
+from tasks import artifact_paths
 from tasks.errors import EnvironmentProblem, UsageError
 
 
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the Prefect server, on 127.0.0.1.")] = 4200,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Let every user of this machine start runs as you.")
+    ] = False,
     artifacts: Artifacts = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -25,22 +30,42 @@ def up(
     typer.echo("starting (the first time takes a minute)", err=True)
     from flows import deployments, operation
 
-    with _explained(), operation.operation(port) as running:
-        ui, upcoming = running.api_url.removesuffix("/api"), deployments.next_runs()
+    with _explained(), operation.operation(port, not no_auth) as running:
+        ui, upcoming = running.service.api_url.removesuffix("/api"), deployments.next_runs()
         if as_json:
             following = [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming]
-            print_json({"schema_version": 1, "ui": ui, "joined": running.joined, "next": following})
-            sys.stdout.flush()
+            credential = str(artifact_paths.credential()) if running.credential else None
+            document = {"ui": ui, "joined": running.service.joined, "credential": credential, "next": following}
+            print_json({"schema_version": 1} | document)
         else:
-            typer.echo(f"Prefect UI  {ui}{' (joined)' if running.joined else ''}")
+            typer.echo(f"Prefect UI  {ui}{' (joined)' if running.service.joined else ''}")
+            if running.credential:
+                _tell_credential(running.service.api_url, running.credential if running.new else None)
             for moment, name in upcoming:
                 typer.echo(f"next        {name} at {moment:%Y-%m-%d %H:%M} UTC")
-            typer.echo("Ctrl-C ends all of it; gradmill trigger DEPLOYMENT starts a run now")
+            typer.echo(
+                "Ctrl-C ends every child, and a second up goes on with the same history; "
+                "gradmill trigger DEPLOYMENT starts a run now"
+            )
+        sys.stdout.flush()
         operation.wait_for_the_end(running)
 
 
+def _tell_credential(api_url: str, new: str | None) -> None:
+    """How to sign in: a credential is shown when it is made, and named from then on."""
+    kept = artifact_paths.credential()
+    if new is None:
+        typer.echo(f"sign in     with what stands in {kept}")
+        return
+    typer.echo(f"sign in     {new}  (shown this once; kept in {kept}, for you alone)")
+    typer.echo("prefect     gradmill's commands sign in by themselves; for those of Prefect:")
+    typer.echo(
+        f'            export PREFECT_API_URL={api_url} PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(kept))})"'
+    )
+
+
 def register(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Tell the server of PREFECT_API_URL of work pool, deployments, GPU limit, automations; again after an upgrade."""
+    """Tell gradmill up's server, or that of PREFECT_API_URL, of pool, deployments, GPU limit, automations."""
     use(artifacts)
     with _server():
         from flows import registration
@@ -57,11 +82,13 @@ def trigger(
     param: Annotated[
         list[str] | None, typer.Option("--param", help="KEY=VALUE, as training.lr=0.3; may be given again.")
     ] = None,
+    artifacts: Artifacts = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Start a run of a deployment now, on the server of PREFECT_API_URL (gradmill up's: http://127.0.0.1:4200/api)."""
+    """Start a run of a deployment now, on the server of gradmill up or of PREFECT_API_URL."""
     parameters = _nested(param or [])
+    use(artifacts)
     with _server():
         from flows import deployments
 
@@ -87,16 +114,22 @@ def status(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = Fa
 
 @contextmanager
 def _server() -> Iterator[None]:
-    """Talk to the server of PREFECT_API_URL, or to the one that ``gradmill up`` starts by default.
+    """Talk to the server of PREFECT_API_URL, or to the one that ``gradmill up`` has for these artifacts.
 
     Raises:
-        EnvironmentProblem: it does not answer, or wants other credentials.
+        EnvironmentProblem: there is none, it does not answer, or wants other credentials.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_URL
 
-    from flows.engine import UP_API_URL
+    from flows import service
 
-    with temporary_settings({PREFECT_API_URL: PREFECT_API_URL.value() or UP_API_URL}), _explained():
+    with service.in_use(), _explained():
+        if not PREFECT_API_URL.value():
+            raise EnvironmentProblem(
+                f"no gradmill up is at work in {artifact_paths.root()}, and PREFECT_API_URL is not set",
+                "a running server",
+                "run gradmill up, name its folder with --artifacts, or set PREFECT_API_URL",
+            )
         yield
 
 

@@ -130,23 +130,11 @@ def _finish(done: str, document: dict[str, Any], url: str | None, as_json: bool)
 
 
 def _announce(event: str, name: str, version: int) -> None:
-    """Tell the Prefect server of a new champion: the configured one or, if it runs, that of ``gradmill up``."""
-    import httpx
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    """Tell the Prefect server of a new champion."""
+    from flows import engine
 
-    from flows.engine import UP_API_URL, send_what_is_queued
-    from tasks.stage import events
-
-    api_url = PREFECT_API_URL.value()
-    if not api_url:
-        try:
-            httpx.get(f"{UP_API_URL}/health", timeout=2).raise_for_status()
-        except httpx.HTTPError:
-            return  # there is nobody to tell
     path = artifact_paths.version(name, version) / artifact_paths.ONNX
-    with temporary_settings({PREFECT_API_URL: api_url or UP_API_URL}):
-        events.emit(event, name, {"version": version, "sha256": file_digest(path), "path": str(path)})
-        send_what_is_queued()
+    engine.announce(event, name, {"version": version, "sha256": file_digest(path), "path": str(path)})
 
 
 def prune(

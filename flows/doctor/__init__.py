@@ -1,6 +1,5 @@
 """``gradmill doctor``: what this machine offers, and what is wrong with it."""
 
-import os
 from collections.abc import Iterator
 
 from flows.doctor import findings, limits, services, software, storage
@@ -23,6 +22,5 @@ CHECKS: dict[str, Check] = {
 
 def examine(device: Device, debug: bool = False) -> Iterator[Finding]:
     """Every finding as soon as it is known; never raises."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")  # or Prefect announces in the middle of the page that it counts uses
     for name, check in CHECKS.items():
         yield findings.run(name, check, device, debug)

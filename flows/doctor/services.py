@@ -1,12 +1,14 @@
 """What is reached over the network: the Prefect API and the source of the data."""
 
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import httpx
 
+from flows import service
 from flows.doctor.findings import Finding, first_line, note, ok, problem
 from flows.doctor.software import training_installed
-from tasks.errors import DataError, without_credentials
+from tasks.errors import DataError, GradmillError, without_credentials
 from tasks.parameters import FASHION_MNIST, Device
 
 TIMEOUT_SECONDS = 3.0
@@ -14,7 +16,14 @@ ADDRESS = "see that PREFECT_API_URL is a Prefect server's and ends in /api, and 
 
 
 def prefect_api(device: Device) -> Finding:
-    """Whether the configured API answers, lets us in and can read its database, and its version beside ours."""
+    """Whether the API that a run would use answers, lets us in and can read its database; its version beside ours."""
+    with ExitStack() as entered:
+        with suppress(GradmillError, OSError, ValueError):  # of a broken artifacts folder another finding tells
+            entered.enter_context(service.in_use())
+        return _prefect_api()
+
+
+def _prefect_api() -> Finding:
     import prefect
     from prefect.settings import (
         PREFECT_API_REQUEST_TIMEOUT,

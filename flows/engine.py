@@ -4,10 +4,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
-
 from flows.temporary_server import TemporaryServer
-from tasks.errors import EnvironmentProblem
 
 UP_API_URL = "http://127.0.0.1:4200/api"  # of ``gradmill up``, unless it was given another port
 DRAIN_SECONDS = 5.0
@@ -26,10 +23,12 @@ def prefect_api(*preload: str) -> Iterator[None]:
         temporary_settings,
     )
 
-    configured = PREFECT_API_URL.value()
-    if configured:
-        _require_answer(configured)
-        yield
+    if PREFECT_API_URL.value():
+        from flows.api import explained
+
+        _require_answer()
+        with explained():
+            yield
         return
     server = TemporaryServer()
     try:
@@ -54,23 +53,9 @@ def send_what_is_queued() -> None:
     EventsWorker.drain_all(timeout=DRAIN_SECONDS)
 
 
-def _require_answer(api_url: str) -> None:
-    from prefect.client.orchestration import get_client
+def _require_answer() -> None:
+    """See that the API works before a run relies on it; how long a run then waits for it is Prefect's matter."""
+    from flows import api
 
-    try:
-        httpx.get(f"{api_url.rstrip('/')}/health", timeout=10).raise_for_status()
-        with get_client(sync_client=True) as client:
-            client.request("GET", "/admin/version")  # unlike /health, it asks for credentials
-    except httpx.HTTPError as error:
-        response = getattr(error, "response", None)
-        if response is not None and response.status_code == httpx.codes.UNAUTHORIZED:
-            raise EnvironmentProblem(
-                f"the Prefect API at {api_url} wants credentials",
-                "user:password in PREFECT_API_AUTH_STRING",
-                "set it, or unset PREFECT_API_URL to use a temporary server",
-            ) from error
-        raise EnvironmentProblem(
-            f"the Prefect API at {api_url} does not answer: {str(error) or type(error).__name__}",
-            "a running Prefect server, since PREFECT_API_URL (or your Prefect profile) names it",
-            "start it, or unset PREFECT_API_URL to use a temporary server",
-        ) from error
+    with api.client() as client:
+        client.read_work_pools(limit=1)  # needs the database, as a run does

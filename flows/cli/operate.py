@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.options import Artifacts, Debug, Json, print_json, use
-from tasks.errors import EnvironmentProblem, UsageError
+from tasks.errors import UsageError
 
 
 def up(
@@ -23,13 +23,17 @@ def up(
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
     use(artifacts)
     typer.echo("starting (the first time takes a minute)", err=True)
-    from flows import deployments, operation
+    from flows import deployments, operation, registration
 
-    with _explained(), operation.operation(port) as running:
+    with operation.operation(port) as running:
+        idle = deployments.idle(registration.POOL)
+        for name, why in idle:
+            typer.echo(f"idle        {name}: {why}", err=True)
         ui, upcoming = running.api_url.removesuffix("/api"), deployments.next_runs()
         if as_json:
             following = [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming]
-            print_json({"schema_version": 1, "ui": ui, "joined": running.joined, "next": following})
+            waiting = [{"deployment": name, "reason": why} for name, why in idle]
+            print_json({"schema_version": 1, "ui": ui, "joined": running.joined, "next": following, "idle": waiting})
             sys.stdout.flush()
         else:
             typer.echo(f"Prefect UI  {ui}{' (joined)' if running.joined else ''}")
@@ -87,45 +91,13 @@ def status(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = Fa
 
 @contextmanager
 def _server() -> Iterator[None]:
-    """Talk to the server of PREFECT_API_URL, or to the one that ``gradmill up`` starts by default.
-
-    Raises:
-        EnvironmentProblem: it does not answer, or wants other credentials.
-    """
+    """Talk to the server of PREFECT_API_URL, or to the one that ``gradmill up`` starts by default."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.engine import UP_API_URL
 
-    with temporary_settings({PREFECT_API_URL: PREFECT_API_URL.value() or UP_API_URL}), _explained():
+    with temporary_settings({PREFECT_API_URL: PREFECT_API_URL.value() or UP_API_URL}):
         yield
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """What a server that is not there, or does not let us in, means for the person who called.
-
-    Raises:
-        EnvironmentProblem: in these cases.
-    """
-    from httpx import HTTPStatusError, TransportError, codes
-    from prefect.settings import PREFECT_API_URL
-
-    api_url = PREFECT_API_URL.value() or "the server"
-    try:
-        yield
-    except TransportError as error:
-        raise EnvironmentProblem(
-            f"no Prefect server answers at {api_url}", "a running server", "run gradmill up, or set PREFECT_API_URL"
-        ) from error
-    except HTTPStatusError as error:
-        status = error.response.status_code
-        if status in (codes.UNAUTHORIZED, codes.FORBIDDEN):
-            found, expected = f"{api_url} wants credentials", "user:password in PREFECT_API_AUTH_STRING"
-        elif status in (codes.NOT_FOUND, codes.METHOD_NOT_ALLOWED):
-            found, expected = f"{api_url} is no Prefect API", "an address that ends in /api in PREFECT_API_URL"
-        else:
-            raise
-        raise EnvironmentProblem(found, expected, "set it") from error
 
 
 def _print_status(found: Any) -> None:

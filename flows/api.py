@@ -36,7 +36,13 @@ def client() -> Iterator[SyncPrefectClient]:
     Raises:
         EnvironmentProblem: it does not answer, not in time, not like Prefect, or wants other credentials.
     """
-    with explained(), _limited(PREFECT_API_REQUEST_TIMEOUT.value()), get_client(sync_client=True) as talking:
+    answers: list[httpx.Response] = []
+    hooks = {"event_hooks": {"response": [answers.append]}}
+    with (
+        explained(),
+        _limited(PREFECT_API_REQUEST_TIMEOUT.value(), answers),
+        get_client(httpx_settings=hooks, sync_client=True) as talking,
+    ):
         _require_prefect(talking)
         try:
             yield talking
@@ -123,8 +129,10 @@ def _require_prefect(talking: SyncPrefectClient) -> None:
 
 
 @contextmanager
-def _limited(seconds: float) -> Iterator[None]:
+def _limited(seconds: float, answers: list[httpx.Response]) -> Iterator[None]:
     """End the talk inside after ``seconds``, and tell the user early that an answer is waited for.
+
+    The last of ``answers`` tells more where the client has tried again and again, as it does at HTTP 503.
 
     By a signal, which ends also a read that has received a little: so in the main thread only.
 
@@ -149,8 +157,9 @@ def _limited(seconds: float) -> Iterator[None]:
     try:
         yield
     except _OutOfTime as error:
+        last = f"; last it answered HTTP {answers[-1].status_code}" if answers and answers[-1].is_error else ""
         raise EnvironmentProblem(
-            f"the Prefect API at {url} is not done after {seconds:g} s",
+            f"the Prefect API at {url} is not done after {seconds:g} s{last}",
             "answers within PREFECT_API_REQUEST_TIMEOUT seconds, all together",
             SEE_ITS_LOG,
         ) from error

@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 
 import yaml
 from prefect.client.schemas.objects import ConcurrencyOptions
-from prefect.client.schemas.schedules import SCHEDULE_TYPES
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.utilities.callables import parameter_schema
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.deployments import FORMS, TAG
 from tasks.errors import UsageError
 
+KINDS: dict[str, type[BaseModel]] = {"cron": CronSchedule, "interval": IntervalSchedule, "rrule": RRuleSchedule}
 VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")
 
 
@@ -45,8 +46,12 @@ class _Schedule(BaseModel):
     parameters: dict[str, Any] = {}
 
     def as_taken(self) -> dict[str, Any]:
-        timing: Any = TypeAdapter(SCHEDULE_TYPES).validate_python(self.model_extra)
-        return {"schedule": timing.model_dump(mode="json"), "active": self.active, "parameters": self.parameters}
+        timing = self.model_extra or {}
+        kinds = [kind for key, kind in KINDS.items() if key in timing]
+        if len(kinds) != 1:
+            raise ValueError(f"schedule {self.slug} needs one of {', '.join(KINDS)}")
+        schedule = kinds[0].model_validate(timing).model_dump(mode="json")
+        return {"schedule": schedule, "active": self.active, "parameters": self.parameters}
 
 
 class _Limit(ConcurrencyOptions):
@@ -136,7 +141,7 @@ def _declared(file: _File, deployment: _Deployment) -> Declared:
         "work_queue_name": deployment.work_pool.work_queue_name,
         "job_variables": deployment.work_pool.job_variables,
         "concurrency_limit": limit.limit if isinstance(limit, _Limit) else limit,
-        "concurrency_options": options(limit) if isinstance(limit, _Limit) else None,
+        "concurrency_options": _options(limit) if isinstance(limit, _Limit) else None,
     }
     return Declared(
         flow=deployment.entrypoint.rpartition(".")[2],
@@ -151,8 +156,7 @@ def _declared(file: _File, deployment: _Deployment) -> Declared:
     )
 
 
-def options(limit: ConcurrencyOptions) -> dict[str, Any]:
-    """What happens at the limit of runs side by side."""
+def _options(limit: _Limit) -> dict[str, Any]:
     return limit.model_dump(mode="json", exclude_none=True, exclude={"limit"})
 
 

@@ -22,7 +22,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 
-from flows.declared import Declared, options
+from flows.declared import Declared
 from flows.deployments import TAG
 from tasks.errors import EnvironmentProblem
 
@@ -46,7 +46,7 @@ def writable(
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 class _Registered:
@@ -82,8 +82,9 @@ def deploy(client: SyncPrefectClient, declared: Declared) -> None:
             print(f"{declared.name}: created", file=sys.stderr)
             return
         registered = _Registered(client, deployment.id)
-        ours, kept = writable(wanted, _settings(deployment) | _schedules(deployment), registered.digests)
-        code = {name: value for name, value in declared.code.items() if getattr(deployment, name) != value}
+        found = _found(deployment)
+        ours, kept = writable(wanted, found, registered.digests)
+        code = {name: value for name, value in declared.code.items() if found.get(name) != value}
         marked = {} if TAG in deployment.tags else {"tags": [*deployment.tags, TAG]}  # or none of us would find it
         fields = code | {name: value for name, value in ours.items() if name in declared.settings} | marked
         if fields:
@@ -111,8 +112,8 @@ def _accepted(name: str) -> Iterator[None]:
 
 
 def _say(name: str, what: str, items: Iterable[str]) -> None:
-    if found := ", ".join(items):
-        print(f"{name}: {what} {found}", file=sys.stderr)
+    if listed := ", ".join(items):
+        print(f"{name}: {what} {listed}", file=sys.stderr)
 
 
 def _create(client: SyncPrefectClient, declared: Declared) -> UUID:
@@ -123,21 +124,17 @@ def _create(client: SyncPrefectClient, declared: Declared) -> UUID:
     return client.create_deployment(flow_id=flow, name=declared.name, schedules=schedules, **fields)
 
 
-def _settings(deployment: DeploymentResponse) -> dict[str, Any]:
-    """As ``Declared.settings`` has them; what is not set is not there."""
-    names = DeploymentUpdate.model_fields.keys() & DeploymentResponse.model_fields.keys()
-    found = {name: getattr(deployment, name) for name in names - {"schedules", "paused"}}
-    limit, strategy = deployment.global_concurrency_limit, deployment.concurrency_options
-    found |= {"concurrency_limit": limit and limit.limit, "concurrency_options": strategy and options(strategy)}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _schedules(deployment: DeploymentResponse) -> dict[str, Any]:
-    return {
+def _found(deployment: DeploymentResponse) -> dict[str, Any]:
+    """Fields and schedules as ``Declared`` has them; what is not set is not there."""
+    found = deployment.model_dump(mode="json", exclude_none=True)
+    if limit := deployment.global_concurrency_limit:
+        found["concurrency_limit"] = limit.limit
+    schedules = {
         f"{SCHEDULE}{each.slug}": each.model_dump(mode="json", include={"schedule", "active", "parameters"})
         for each in deployment.schedules
         if each.slug
     }
+    return found | schedules
 
 
 def _schedule(client: SyncPrefectClient, deployment: DeploymentResponse, wanted: DeploymentScheduleCreate) -> None:
@@ -174,11 +171,13 @@ def automate(client: SyncPrefectClient, automation: AutomationCore) -> None:
 
 
 def _content(automation: AutomationCore) -> Any:
-    return _without_ids(automation.model_dump(mode="json", include=AutomationCore.model_fields.keys() - {"enabled"}))
+    return _comparable(automation.model_dump(include=AutomationCore.model_fields.keys() - {"enabled"}))
 
 
-def _without_ids(document: Any) -> Any:
-    """``document`` without the ids that each trigger gets anew."""
+def _comparable(document: Any) -> Any:
+    """``document`` without the ids that each trigger gets anew, and with its sets in order."""
     if isinstance(document, dict):
-        return {key: _without_ids(value) for key, value in document.items() if key != "id"}
-    return [_without_ids(each) for each in document] if isinstance(document, list) else document
+        return {key: _comparable(value) for key, value in document.items() if key != "id"}
+    if isinstance(document, set):
+        return sorted(document)
+    return [_comparable(each) for each in document] if isinstance(document, list) else document

@@ -1,22 +1,25 @@
 """Deployments of the configured Prefect server: when each runs next, and a run of one now."""
 
+import sys
 import time
 from datetime import datetime
 from typing import Any
 
 from httpx import HTTPStatusError, codes
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from pydantic import BaseModel, ValidationError
 
+from flows import api
 from tasks.errors import UsageError
 from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
 
 TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
 OURS = {"all_": [TAG]}
 SCHEDULER_SECONDS = 30.0
+SAID_AFTER_SECONDS = 3.0
 SEE_THE_FORM = "see the parameters of the deployment in the UI"
 FORMS: dict[str | None, type[BaseModel]] = {
     "flows.retrain.retrain": RetrainParameters,
@@ -31,16 +34,36 @@ def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
     return client.read_deployments(deployment_filter=only, sort=DeploymentSort.NAME_ASC)
 
 
+def _why_idle(deployment: DeploymentResponse) -> str | None:
+    if deployment.paused:
+        return "paused"
+    return None if any(each.active for each in deployment.schedules) else "no active schedule"
+
+
+def idle(pool: str) -> list[tuple[str, str]]:
+    """What will start no run by itself, and why: deployments, or all of them where their work pool is paused."""
+    with api.client() as client:
+        found = [(each.name, why) for each in ours(client) if (why := _why_idle(each))]
+        if client.read_work_pool(pool).is_paused:
+            found.insert(0, (f"work pool {pool}", "paused, so no run begins"))
+    return found
+
+
 def next_runs() -> list[tuple[datetime, str]]:
-    """When each deployment runs next (UTC), soonest first; waits a little for a new server to schedule them."""
-    deadline = time.monotonic() + SCHEDULER_SECONDS
+    """When each deployment runs next (UTC), soonest first; waits a little for a new server to plan them."""
+    started = time.monotonic()
     scheduled = FlowRunFilter.model_validate({"state": {"type": {"any_": ["SCHEDULED"]}}, "tags": OURS})
+    said = False
     while True:
-        with get_client(sync_client=True) as client:
-            deployments = {each.id: each.name for each in ours(client)}
+        with api.client() as client:
+            deployments = {each.id: each.name for each in ours(client) if not _why_idle(each)}
             runs = client.read_flow_runs(flow_run_filter=scheduled, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
-        if deployments.keys() <= {run.deployment_id for run in runs} or time.monotonic() > deadline:
+        waited = time.monotonic() - started
+        if deployments.keys() <= {run.deployment_id for run in runs} or waited > SCHEDULER_SECONDS:
             break
+        if not said and waited > SAID_AFTER_SECONDS:
+            said = True
+            print("waiting for the server to plan the next runs", file=sys.stderr)
         time.sleep(0.5)
     soonest: dict[str, datetime] = {}
     for run in runs:
@@ -55,7 +78,7 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> str:
     Raises:
         UsageError: there is no such deployment, or it does not take these parameters.
     """
-    with get_client(sync_client=True) as client:
+    with api.client() as client:
         known = {each.name: each for each in ours(client)}
         if deployment not in known:
             raise UsageError(

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
-
 from flows import service
 from flows.temporary_server import TemporaryServer
 from tasks.errors import DataError, EnvironmentProblem
@@ -34,16 +32,19 @@ def prefect_api(*preload: str) -> Iterator[None]:
             with _temporary_api(*preload):
                 yield
             return
+        from flows.api import explained
+
         try:
-            _require_answer(configured)
+            _require_answer()
         except EnvironmentProblem as error:
             if found is None:
                 raise
             raise EnvironmentProblem(error.found, "an answer of gradmill up's server", service.WHAT_TO_DO) from error
-        try:
-            yield
-        finally:
-            send_what_is_queued()
+        with explained():
+            try:
+                yield
+            finally:
+                send_what_is_queued()
 
 
 @contextmanager
@@ -82,7 +83,9 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
 
             from tasks.stage import events
 
-            _require_answer(PREFECT_API_URL.value())  # Prefect itself would try for long, and say nothing
+            if not PREFECT_API_URL.value():
+                raise EnvironmentProblem("no Prefect server is known", "one that stays", TO_HAVE_ONE)
+            _require_answer()  # Prefect itself would try for long, and say nothing
             events.emit(event, name, payload)
             send_what_is_queued()
     except (EnvironmentProblem, DataError) as error:
@@ -98,25 +101,9 @@ def send_what_is_queued() -> None:
     EventsWorker.drain_all(timeout=DRAIN_SECONDS)
 
 
-def _require_answer(api_url: str | None) -> None:
-    if not api_url:
-        raise EnvironmentProblem("no Prefect server is known", "one that stays", TO_HAVE_ONE)
-    from prefect.client.orchestration import get_client
+def _require_answer() -> None:
+    """See that the API works before a run relies on it; how long a run then waits for it is Prefect's matter."""
+    from flows import api
 
-    try:
-        httpx.get(f"{api_url.rstrip('/')}/health", timeout=10).raise_for_status()
-        with get_client(sync_client=True) as client:
-            client.request("GET", "/admin/version")  # unlike /health, it asks for credentials
-    except httpx.HTTPError as error:
-        response = getattr(error, "response", None)
-        if response is not None and response.status_code == httpx.codes.UNAUTHORIZED:
-            raise EnvironmentProblem(
-                f"the Prefect API at {api_url} wants credentials",
-                "user:password in PREFECT_API_AUTH_STRING",
-                "set it, or unset PREFECT_API_URL to use a temporary server",
-            ) from error
-        raise EnvironmentProblem(
-            f"the Prefect API at {api_url} does not answer: {str(error) or type(error).__name__}",
-            "a running Prefect server, since PREFECT_API_URL (or your Prefect profile) names it",
-            "start it, or unset PREFECT_API_URL to use a temporary server",
-        ) from error
+    with api.client() as client:
+        client.read_work_pools(limit=1)  # needs the database, as a run does

@@ -1,7 +1,6 @@
 """The service of an artifacts folder: where its ``gradmill up`` answers, and the credential that it asks for."""
 
 import fcntl
-import os
 import secrets
 import socket
 import sys
@@ -134,7 +133,7 @@ def _key(service: Service) -> str | None:
 
 @contextmanager
 def reached(api_url: str, key: str | None) -> Iterator[None]:
-    """Point Prefect's settings at an API, with the credential that it asks for if there is one, and past any proxy."""
+    """Point Prefect's settings at an API, with the credential that it asks for if there is one."""
     from prefect.settings import (
         PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
@@ -142,15 +141,6 @@ def reached(api_url: str, key: str | None) -> Iterator[None]:
         temporary_settings,
     )
 
-    if urlsplit(api_url).hostname in LOCAL:
-        _without_proxy()
     settings = {PREFECT_API_URL: api_url, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: True, PREFECT_API_AUTH_STRING: key}
     with temporary_settings({setting: value for setting, value in settings.items() if value is not None}):
         yield
-
-
-def _without_proxy() -> None:
-    """Keep this process and those that it starts from asking a proxy for what is on this machine."""
-    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    names = [*filter(None, known.split(",")), *LOCAL]
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(dict.fromkeys(names))

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
@@ -11,7 +11,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
-from flows import deployments
+from flows import api, deployments
 from flows.registration import POOL, SILENT_SECONDS
 from tasks.model_store import reading
 
@@ -71,8 +71,12 @@ class Status(BaseModel):
 
 
 def status() -> Status:
-    """Ask the store and the configured Prefect server."""
-    with get_client(sync_client=True) as client:
+    """Ask the store and the configured Prefect server.
+
+    Raises:
+        EnvironmentProblem: no such server answers as it should.
+    """
+    with api.client() as client:
         try:
             workers = client.read_workers_for_work_pool(POOL)
         except ObjectNotFound:  # no ``gradmill register`` yet

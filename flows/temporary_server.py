@@ -5,6 +5,7 @@ ends when the pipe closes, however the run ended.
 """
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -15,12 +16,13 @@ import time
 from typing import IO
 
 import httpx
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from tasks.errors import EnvironmentProblem
 
 START_SECONDS = 180.0  # a first start migrates the database: over a minute on a slow disk
 STOP_SECONDS = 5.0
+SAID_AFTER_SECONDS = 3.0
 
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
@@ -35,7 +37,11 @@ ENVIRONMENT = {
 
 
 class TemporaryServer:
-    """Start on construction, ``wait`` until it answers, ``stop`` when done; it asks for ``credential``, if given."""
+    """Start on construction, ``wait`` until it answers, ``stop`` when done; it asks for ``credential``, if given.
+
+    Raises:
+        EnvironmentProblem: another run's server has been starting for too long.
+    """
 
     def __init__(self, credential: str | None = None) -> None:
         from prefect.settings import PREFECT_HOME
@@ -44,7 +50,7 @@ class TemporaryServer:
         home.mkdir(parents=True, exist_ok=True)
         # Servers share the database below PREFECT_HOME, and two that migrate a fresh one at once break each other.
         self._starting = FileLock(home / "gradmill-server-start.lock")
-        self._starting.acquire()
+        self._acquire_turn()
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the server runs)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flows.temporary_server"],
@@ -54,7 +60,22 @@ class TemporaryServer:
             env=ENVIRONMENT | dict(os.environ) | ({"PREFECT_SERVER_API_AUTH_STRING": credential} if credential else {}),
             start_new_session=True,  # Ctrl-C is for the run; the server follows through the pipe
         )
+        self._deadline = time.monotonic() + START_SECONDS
         self.api_url = ""
+
+    def _acquire_turn(self) -> None:
+        try:
+            self._starting.acquire(SAID_AFTER_SECONDS)
+        except Timeout:
+            print("waiting for another run's Prefect server to start", file=sys.stderr, flush=True)
+            try:
+                self._starting.acquire(START_SECONDS + STOP_SECONDS)  # within which that one has started or is ended
+            except Timeout as error:
+                raise EnvironmentProblem(
+                    f"another run has been starting a Prefect server for over {START_SECONDS:.0f} s",
+                    f"that it lets go of {self._starting.lock_file}",
+                    "end that run, or set PREFECT_API_URL to a running server",
+                ) from error
 
     def wait(self) -> str:
         """Block until the server answers; return the address of its API.
@@ -68,13 +89,11 @@ class TemporaryServer:
             self._starting.release()
 
     def _wait(self) -> str:
-        deadline = time.monotonic() + START_SECONDS
-        assert self._process.stdout is not None, "opened as a pipe"  # noqa: S101  (narrows the type)
-        port = self._process.stdout.readline().strip().decode()
+        port = self._first_line()
         self.api_url = f"http://127.0.0.1:{port}/api"
-        while time.monotonic() < deadline and port and self._process.poll() is None:
+        while port and time.monotonic() < self._deadline and self._process.poll() is None:
             try:
-                if httpx.get(f"{self.api_url}/health", timeout=5).status_code == httpx.codes.OK:
+                if httpx.get(f"{self.api_url}/health", timeout=5, trust_env=False).status_code == httpx.codes.OK:
                     return self.api_url
             except httpx.TransportError:
                 time.sleep(0.1)
@@ -86,6 +105,18 @@ class TemporaryServer:
             "see that PREFECT_HOME is writable, or set PREFECT_API_URL to a running server",
         )
 
+    def _first_line(self) -> str:
+        """The port, or nothing where the process ends or hangs before it says so."""
+        assert self._process.stdout is not None, "opened as a pipe"  # noqa: S101  (narrows the type)
+        read, output = b"", self._process.stdout.fileno()
+        while not read.endswith(b"\n"):
+            if not select.select([output], [], [], max(0, self._deadline - time.monotonic()))[0]:
+                break
+            if not (more := os.read(output, 64)):
+                break
+            read += more
+        return read.decode().strip()
+
     def _last_words(self) -> str:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
@@ -93,7 +124,6 @@ class TemporaryServer:
 
     def stop(self) -> None:
         """Close the pipe and wait for the end."""
-        self._starting.release()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
@@ -103,6 +133,7 @@ class TemporaryServer:
             self._process.kill()
             self._process.wait()
         self._log.close()
+        self._starting.release()
 
 
 def _end_with_the_run() -> None:

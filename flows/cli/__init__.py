@@ -4,7 +4,7 @@ import traceback
 
 import typer
 
-from flows import interrupt
+from flows import interrupt, proxies
 from flows.cli import operate, runs, store
 from flows.cli.bench import bench
 from flows.cli.doctor import doctor
@@ -56,6 +56,7 @@ app.add_typer(bench, name="bench")
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; every error is one to three lines on stderr."""
+    proxies.spare_this_host()
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments, prog_name="gradmill", standalone_mode=False)

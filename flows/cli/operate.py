@@ -28,15 +28,19 @@ def up(
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
     use(artifacts)
     typer.echo("starting (the first time takes a minute)", err=True)
-    from flows import deployments, operation
+    from flows import deployments, operation, registration
 
-    with _explained(), operation.operation(port, not no_auth) as running:
+    with operation.operation(port, not no_auth) as running:
+        idle = deployments.idle(registration.POOL)
+        for name, why in idle:
+            typer.echo(f"idle        {name}: {why}", err=True)
         ui, upcoming = running.service.api_url.removesuffix("/api"), deployments.next_runs()
         if as_json:
             following = [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming]
+            waiting = [{"deployment": name, "reason": why} for name, why in idle]
             credential = str(artifact_paths.credential()) if running.credential else None
-            document = {"ui": ui, "joined": running.service.joined, "credential": credential, "next": following}
-            print_json({"schema_version": 1} | document)
+            document = {"ui": ui, "joined": running.service.joined, "credential": credential}
+            print_json({"schema_version": 1} | document | {"next": following, "idle": waiting})
         else:
             typer.echo(f"Prefect UI  {ui}{' (joined)' if running.service.joined else ''}")
             if running.credential:
@@ -123,7 +127,7 @@ def _server() -> Iterator[None]:
 
     from flows import service
 
-    with service.in_use(), _explained():
+    with service.in_use():
         if not PREFECT_API_URL.value():
             raise EnvironmentProblem(
                 f"no gradmill up is at work in {artifact_paths.root()}, and PREFECT_API_URL is not set",
@@ -131,34 +135,6 @@ def _server() -> Iterator[None]:
                 "run gradmill up, name its folder with --artifacts, or set PREFECT_API_URL",
             )
         yield
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """What a server that is not there, or does not let us in, means for the person who called.
-
-    Raises:
-        EnvironmentProblem: in these cases.
-    """
-    from httpx import HTTPStatusError, TransportError, codes
-    from prefect.settings import PREFECT_API_URL
-
-    api_url = PREFECT_API_URL.value() or "the server"
-    try:
-        yield
-    except TransportError as error:
-        raise EnvironmentProblem(
-            f"no Prefect server answers at {api_url}", "a running server", "run gradmill up, or set PREFECT_API_URL"
-        ) from error
-    except HTTPStatusError as error:
-        status = error.response.status_code
-        if status in (codes.UNAUTHORIZED, codes.FORBIDDEN):
-            found, expected = f"{api_url} wants credentials", "user:password in PREFECT_API_AUTH_STRING"
-        elif status in (codes.NOT_FOUND, codes.METHOD_NOT_ALLOWED):
-            found, expected = f"{api_url} is no Prefect API", "an address that ends in /api in PREFECT_API_URL"
-        else:
-            raise
-        raise EnvironmentProblem(found, expected, "set it") from error
 
 
 def _print_status(found: Any) -> None:

@@ -1,0 +1,50 @@
+"""A temporary server that hangs costs its own run its deadline, and everybody else no more than that."""
+
+import stat
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from prefect.settings import PREFECT_HOME, temporary_settings
+
+from flows import temporary_server
+from flows.temporary_server import TemporaryServer
+from tasks.errors import EnvironmentProblem
+
+
+@pytest.fixture
+def _hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers say nothing, do not end with the run, and have a second to start."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nprintf 12\nexec sleep 600\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sys, "executable", str(program))
+    for name, seconds in (("START_SECONDS", 1.0), ("STOP_SECONDS", 0.2), ("SAID_AFTER_SECONDS", 0.1)):
+        monkeypatch.setattr(temporary_server, name, seconds)
+
+
+@pytest.mark.usefixtures("_hanging")
+def test_a_server_that_hangs_before_its_first_line_is_ended_at_the_deadline(tmp_path: Path) -> None:
+    with temporary_settings({PREFECT_HOME: tmp_path}):
+        begun = time.monotonic()
+        for _ in range(2):  # the second finds the lock free
+            with pytest.raises(EnvironmentProblem, match="did not start"):
+                TemporaryServer().wait()
+        assert time.monotonic() - begun < 5
+    assert not [each for each in psutil.Process().children() if each.name() == "sleep"]
+
+
+@pytest.mark.usefixtures("_hanging")
+def test_others_wait_for_it_no_longer_than_that_and_say_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with temporary_settings({PREFECT_HOME: tmp_path}):
+        first = TemporaryServer()
+        try:
+            begun = time.monotonic()
+            with pytest.raises(EnvironmentProblem, match="another run has been starting"):
+                TemporaryServer()
+            assert time.monotonic() - begun < 3
+            assert "waiting for another run's Prefect server to start" in capfd.readouterr().err
+        finally:
+            first.stop()

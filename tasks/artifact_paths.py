@@ -87,9 +87,9 @@ def run_lock(run_folder: Path) -> Path:
     return run_folder / ".lock"
 
 
-def stage_results() -> Path:
-    """What reusable stages returned, by the digest of everything they depend on."""
-    return root() / ".stages"
+def stage_record(key: str) -> Path:
+    """What a reusable stage returned; ``key`` is the digest of everything that it depended on."""
+    return root() / ".stages" / f"{key}.json"
 
 
 def models() -> Path:

@@ -207,16 +207,15 @@ class Gates(Frozen):
         title="Parameter error",
         description="Linear regression on synthetic data: distance from the truth.",
     )
-    max_accuracy_drop: Share = Field(
-        0.005, title="Accuracy drop", description="Against the best kept version; refused if McNemar's test agrees."
+    max_accuracy_drop: Share = Field(0.005, title="Accuracy drop", description="Against any kept version.")
+    max_recall_drop: Share = Field(0.10, title="Recall drop", description="Of any class, against any kept version.")
+    max_drop_p: Share = Field(
+        0.05,
+        title="Drop p",
+        description="A larger drop is refused if its p, corrected for versions and classes, is smaller than this.",
     )
-    max_accuracy_p: Share = Field(0.05, title="Accuracy p", description="A drop with a smaller p is a real one.")
-    max_recall_drop: Share = Field(
-        0.10, title="Recall drop", description="Of any class, against the best kept version."
-    )
-    max_recall_p: Share = Field(0.01, title="Recall p", description="McNemar's test by class, Holm-corrected.")
     max_loss_rise: float = Field(
-        1.05, ge=1, title="Loss rise", description="Linear regression: test loss over the best kept version's."
+        1.05, ge=1, title="Loss rise", description="Linear regression: test loss over the best kept one's."
     )
     max_latency_ms: PositiveFloat | None = Field(
         None, title="Latency limit", description="95th percentile for one row, milliseconds; empty: recorded only."

@@ -1,8 +1,8 @@
 """The values that stages exchange: paths with digests and small records of numbers, never arrays."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from tasks.artifact_paths import ArtifactPath, ChosenPath
 
@@ -87,6 +87,13 @@ class Evaluation(Record):
     metrics: dict[str, Any]
     gates: tuple[GateVerdict, ...]
     pictures: tuple[FileRef, ...]
+
+    @model_validator(mode="after")
+    def _figures_are_those_that_were_judged(self) -> Self:
+        for gate in self.gates:
+            if gate.name in self.metrics and self.metrics[gate.name] != gate.value:
+                raise ValueError(f"{gate.name} is {self.metrics[gate.name]}, and its gate judged {gate.value}")
+        return self
 
 
 class Histogram(Record):

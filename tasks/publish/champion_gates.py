@@ -1,9 +1,11 @@
 """A candidate against what is published, all measured on the same test split in the same run.
 
-A drop refuses only when it is both large and real: McNemar's exact test asks whether the rows on which two models
-disagree fall to either side as a fair coin would.
+A drop refuses only when it is both large (beyond its margin) and real (``max_statistic``). Versions that were rolled
+back from are held for being bad, whatever their figures say: nothing is compared with them.
 """
 
+import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ from tasks import artifact_paths, contract, gates, onnx_session
 from tasks.artifact_paths import ONNX
 from tasks.model_store import reading, verification
 from tasks.parameters import Device, Gates
+from tasks.publish import max_statistic
 from tasks.records import FileRef, GateVerdict, PreparedDataset
 
 Array = NDArray[Any]
@@ -32,14 +35,15 @@ def against_published(
     """The verdicts on a candidate; none for the first version of a model. The caller holds the lock.
 
     Raises:
-        DataError: a kept version is damaged; nothing is measured against it.
+        DataError: a version to compare it with is damaged; nothing is measured against it.
     """
-    kept_numbers = reading.versions(name)
-    if not kept_numbers:
+    pointer = reading.champion(name) or {"held": []}
+    numbers = [number for number in reading.versions(name) if number not in pointer["held"]]
+    if not numbers:
         return ()
-    for number in kept_numbers:
+    for number in numbers:
         verification.verify_version(name, number)
-    pointer = reading.champion(name) or {"version": kept_numbers[-1]}  # none: a kill came before the first pointer
+    pointer = {"version": numbers[-1]} | pointer  # none: a kill came before the first pointer
     signature = contract.of_session(onnx_session.open_session(candidate.path, Device.CPU))
     champion = contract.of_session(
         onnx_session.open_session(artifact_paths.version(name, pointer["version"]) / ONNX, Device.CPU)
@@ -56,19 +60,17 @@ def against_published(
     (source,) = signature.inputs
     output = contract.LABEL if prepared.class_names else contract.PREDICTION
     ours = Measured(None, outputs(candidate.path.read_bytes(), split[source.name], output))
-    kept = [Measured(number, found) for number, found in _kept(name, signature, split[source.name], output)]
+    kept = list(_kept(name, numbers, signature, split[source.name], output))
     if prepared.class_names:
         return same, *classification(ours, kept, split["labels"], prepared.class_names, bounds)
     return same, regression(ours, kept, split["target"], bounds)
 
 
-def _kept(name: str, signature: contract.Signature, rows: Array, output: str) -> list[tuple[int, Array]]:
-    found = []
-    for number in reading.versions(name):
+def _kept(name: str, numbers: list[int], signature: contract.Signature, rows: Array, output: str) -> Iterator[Measured]:
+    for number in numbers:
         content = (artifact_paths.version(name, number) / ONNX).read_bytes()
         if contract.of_session(onnx_session.open_session(content, Device.CPU)) == signature:
-            found.append((number, outputs(content, rows, output)))
-    return found
+            yield Measured(number, outputs(content, rows, output))
 
 
 def outputs(model: bytes, rows: Array, output: str, batch_size: int = 1024) -> Array:
@@ -82,69 +84,50 @@ def outputs(model: bytes, rows: Array, output: str, batch_size: int = 1024) -> A
 def classification(
     ours: Measured, kept: list[Measured], truth: Array, class_names: tuple[str, ...], bounds: Gates
 ) -> tuple[GateVerdict, GateVerdict]:
-    """Accuracy over all rows and recall of each class, against the kept version with the best accuracy."""
-    best = max(kept, key=lambda each: (each.output == truth).mean())
-    right, best_right = ours.output == truth, best.output == truth
-    drop = _drop(right, best_right)
-    p = mcnemar(right, best_right)
-    accuracy = GateVerdict(
-        name="champion_accuracy",
-        value=drop,
-        maximum=bounds.max_accuracy_drop,
-        passed=drop <= bounds.max_accuracy_drop or p >= bounds.max_accuracy_p,
-        detail=f"{right.mean():.4f} against {best_right.mean():.4f} of version {best.version}, "
-        f"a drop of at most {bounds.max_accuracy_drop:g} allowed, or one that chance explains (p {p:.3g})",
+    """Accuracy over all rows and recall of each class, against every kept version."""
+    classes = {name: rows for index, name in enumerate(class_names) if (rows := np.flatnonzero(truth == index)).size}
+    right, kept_right = ours.output == truth, np.stack([each.output == truth for each in kept])
+    margins = (bounds.max_accuracy_drop, bounds.max_recall_drop)
+    drops = max_statistic.drops(right, kept_right, list(classes.values()), margins)
+    refused = drops.beyond & (drops.p < bounds.max_drop_p)
+    compared: list[tuple[str, Any]] = [("", slice(None)), *((f"{name} ", rows) for name, rows in classes.items())]
+
+    def worst(gate: str, tests: range, margin: float) -> GateVerdict:
+        at = max(itertools.product(tests, range(len(kept))), key=lambda at: (refused[at], drops.drop[at]))
+        (name, rows), version = compared[at[0]], at[1]
+        return GateVerdict(
+            name=gate,
+            value=float(drops.drop[at]),
+            maximum=margin,
+            passed=not refused[at],
+            detail=f"{name}{right[rows].mean():.4f} against {kept_right[version, rows].mean():.4f} of version "
+            f"{kept[version].version}, {_reason(bool(drops.beyond[at]), float(drops.p[at]), margin, bounds)}",
+        )
+
+    return (
+        worst("champion_accuracy", range(1), bounds.max_accuracy_drop),
+        worst("champion_recall", range(1, len(compared)), bounds.max_recall_drop),
     )
-    return accuracy, _recall(right, best_right, truth, class_names, bounds)
 
 
-def _drop(right: Array, best_right: Array) -> float:
-    """By how much the fraction of correct rows is lower; of counts, so that a drop as large as its bound is equal."""
-    return int(best_right.sum() - right.sum()) / len(right)
-
-
-def _recall(right: Array, best_right: Array, truth: Array, class_names: tuple[str, ...], bounds: Gates) -> GateVerdict:
-    rows = [truth == index for index in range(len(class_names)) if (truth == index).any()]
-    drops = np.array([_drop(right[each], best_right[each]) for each in rows])
-    ps = holm(np.array([mcnemar(right[each], best_right[each]) for each in rows]))
-    refused = (drops > bounds.max_recall_drop) & (ps < bounds.max_recall_p)
-    worst = int(np.where(refused, drops, -np.inf).argmax()) if refused.any() else int(drops.argmax())
-    present = [name for index, name in enumerate(class_names) if (truth == index).any()]
-    return GateVerdict(
-        name="champion_recall",
-        value=float(drops[worst]),
-        maximum=bounds.max_recall_drop,
-        passed=not refused.any(),
-        detail=f"largest drop: {present[worst]}, a drop of at most {bounds.max_recall_drop:g} allowed, "
-        f"or one that chance explains (p {ps[worst]:.3g})",
-    )
+def _reason(beyond: bool, p: float, margin: float, bounds: Gates) -> str:
+    """Why a drop is refused or not."""
+    if not beyond:
+        return f"a drop of at most {margin:g} is allowed"
+    more, corrected = f"a drop of more than {margin:g}", f"corrected p {p:.4g}"
+    if p < bounds.max_drop_p:
+        return f"{more} that chance does not explain ({corrected}, below {bounds.max_drop_p:g})"
+    return f"{more}, but one that chance may explain ({corrected}, not below {bounds.max_drop_p:g})"
 
 
 def regression(ours: Measured, kept: list[Measured], truth: Array, bounds: Gates) -> GateVerdict:
-    """Test loss (half the mean squared error) over that of the kept version with the smallest."""
+    """Test loss (half the mean squared error) against that of the kept version with the smallest."""
     losses = {each.version: float(np.square(each.output - truth).mean()) / 2 for each in kept}
     version = min(losses, key=lambda number: losses[number])
     loss = float(np.square(ours.output - truth).mean()) / 2
     return gates.judge(
         "champion_loss",
-        loss / losses[version],
-        maximum=bounds.max_loss_rise,
-        detail=f"times the {losses[version]:.4g} of version {version}",
+        loss,
+        maximum=bounds.max_loss_rise * losses[version],
+        detail=f"{bounds.max_loss_rise:g} times the {losses[version]:.4g} of version {version}",
     )
-
-
-def mcnemar(right: Array, best_right: Array) -> float:
-    """Two-sided p of McNemar's exact test on two models' correct rows (McNemar 1947), 1 where they never differ."""
-    from scipy.stats import binomtest  # takes a second to import, and a first or unchanged version needs no test
-
-    lost, won = int((best_right & ~right).sum()), int((right & ~best_right).sum())
-    return float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0
-
-
-def holm(ps: Array) -> Array:
-    """Holm's step-down correction of p-values (Holm 1979), in their order."""
-    order = np.argsort(ps, kind="stable")
-    corrected = np.maximum.accumulate(ps[order] * np.arange(len(ps), 0, -1))
-    adjusted = np.empty_like(ps)
-    adjusted[order] = np.minimum(corrected, 1.0)
-    return adjusted

@@ -1,0 +1,85 @@
+"""Is a drop real? One p-value for each kept version and each class, corrected for how many are looked at.
+
+A candidate is compared with every kept version, in accuracy and in the recall of every class: among so many comparisons
+some drop is large by chance. What is asked is therefore how large the *largest* statistic gets when the candidate is as
+good as the versions (Westfall and Young 1993). On a row, a version is then as likely to be right where the candidate is
+wrong as the other way round, so the rows' differences change sign at random, all comparisons together: versions that
+agree with each other count as one, and a comparison that cannot exceed its margin costs the others nothing.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+DRAWS = 10_000
+NORMAL_FROM = 10_000  # rows; from there a sum of signs is replaced by a normal variable of its variance
+CHUNK = 500  # draws at a time: bounds memory
+
+
+class Drops(NamedTuple):
+    """Of accuracy (first row) and of the recall of each class, by kept version: ``(1 + classes, versions)``."""
+
+    drop: Array  # as a fraction; of counts, so that a drop as large as its margin is equal to it
+    beyond: Array  # the drop exceeds its margin
+    p: Array  # one-sided, corrected; 1 where the drop is within its margin
+
+
+def drops(
+    ours: Array, kept: Array, classes: list[Array], margins: tuple[float, float], draws: int = DRAWS, seed: int = 0
+) -> Drops:
+    """Compare a candidate with kept versions on the same rows.
+
+    ``ours`` ``(rows,)`` and ``kept`` ``(versions, rows)`` say where each is right, ``classes`` are the rows of each
+    class (disjoint, together all rows), ``margins`` the allowed drops of accuracy and of recall.
+    The statistic is McNemar's, (lost - won) / sqrt(lost + won), whose variance under random signs is 1. The p of a
+    comparison is the share of draws in which any comparison exceeds its margin with a statistic as large.
+    """
+    lost = kept.astype(np.int8) - ours.astype(np.int8)  # 1: the version is right, the candidate wrong; -1: vice versa
+    moved = [lost[:, rows][:, lost[:, rows].any(axis=0)].T.astype(np.float32) for rows in classes]
+    size = np.array([[ours.size], *([rows.size] for rows in classes)])
+    margin = np.array([[margins[0]], *([margins[1]] for _ in classes)])
+    drop = _with_total([each.sum(axis=0) for each in moved]) / size
+    beyond, p = drop > margin, np.ones(drop.shape)
+    if beyond.any():
+        p[beyond] = _corrected(moved, size, margin, draws, seed)[beyond]
+    return Drops(drop, beyond, p)
+
+
+def _corrected(moved: list[Array], size: Array, margin: Array, draws: int, seed: int) -> Array:
+    """The p of every comparison; ``moved`` ``(rows, versions)``: of each class the rows that some version decides."""
+    net, count = (_with_total([each.sum(axis=0) for each in parts]) for parts in (moved, map(np.abs, moved)))
+    possible, scale = count / size > margin, np.sqrt(np.maximum(count, 1))
+    normal = size[0, 0] >= NORMAL_FROM
+    if normal:
+        moved = [np.linalg.qr(each, mode="r") for each in moved]  # fewer rows with the same covariance
+    largest = np.concatenate(
+        [
+            np.where(possible & (sums / size > margin), sums / scale, -np.inf).max(axis=(1, 2))
+            for sums in _under_chance(moved, normal, draws, seed)
+        ]
+    )
+    # Sums of signs are two apart. One, half a step, is the candidate's: so equal models are refused less often than the
+    # bound says, never more. Another makes the normal tail that of the sum.
+    found = (net - (2 if normal else 1)) / scale
+    at_least = draws - np.searchsorted(np.sort(largest), found - 1e-6)  # rounding must not tell equal sums apart
+    return np.asarray((1 + at_least) / (1 + draws))
+
+
+def _with_total(parts: list[Array]) -> Array:
+    return np.stack([np.sum(parts, axis=0), *parts], axis=-2).astype(float)
+
+
+def _under_chance(moved: list[Array], normal: bool, draws: int, seed: int) -> Iterator[Array]:
+    """Net losses ``(draws, 1 + classes, versions)`` in chunks, when every row's sign is drawn at random."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, draws, CHUNK):
+        shapes = [(min(CHUNK, draws - start), len(each)) for each in moved]
+        signs = [
+            rng.standard_normal(shape, np.float32) if normal else rng.integers(0, 2, shape, np.int8) * np.float32(2) - 1
+            for shape in shapes
+        ]
+        yield _with_total([sign @ each for sign, each in zip(signs, moved, strict=True)])

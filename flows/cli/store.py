@@ -83,7 +83,7 @@ def promote(
     if changed:
         _announce("gradmill.model.promoted", name, version)
     done = f"{name} version {version} is the champion" + ("" if changed else " already")
-    _finish(done, {"name": name, "champion": version, "changed": changed}, url, as_json)
+    _finish(done, {"name": name, "champion": version, "changed": changed}, url, artifacts, as_json)
 
 
 def rollback(name: ModelArgument, artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
@@ -93,10 +93,10 @@ def rollback(name: ModelArgument, artifacts: Artifacts = None, as_json: Json = F
     left, champion = pointer.rollback(name)
     _announce("gradmill.model.rolled-back", name, champion)
     done = f"{name} version {champion} is the champion; version {left} is held"
-    _finish(done, {"name": name, "champion": champion, "held": left}, url, as_json)
+    _finish(done, {"name": name, "champion": champion, "held": left}, url, artifacts, as_json)
 
 
-def _finish(done: str, document: dict[str, Any], url: str | None, as_json: bool) -> None:
+def _finish(done: str, document: dict[str, Any], url: str | None, artifacts: Path | None, as_json: bool) -> None:
     """Say what was done, and mirror it where retrains do; a mirror that is not written is said beside it.
 
     Raises:
@@ -106,8 +106,9 @@ def _finish(done: str, document: dict[str, Any], url: str | None, as_json: bool)
     if not as_json:
         typer.echo(done)
     if url is not None:
-        behind = f"{done} here, but the mirror {url} has not followed"
-        action = f"gradmill mirror {shlex.join([document['name'], url])}"
+        behind = f"{done}; the mirror {url} has not followed"
+        place = ["--artifacts", str(artifacts)] if artifacts else []
+        action = shlex.join(["gradmill", "mirror", document["name"], url, *place])
         try:
             mirrored = mirroring.mirror(document["name"], url)
             document["mirror"] = mirrored.model_dump(mode="json")

@@ -86,10 +86,7 @@ def _reused_by_runs_that_go_on() -> set[str]:
 
 def _goes_on(noted: Path) -> bool:
     """Whether the run of these notes may still be going; one behind a link is not asked, since its lock lies there."""
-    if noted.parent.is_symlink() or not _is_old(noted):
-        return True
-    with waiting.locked_if_free(artifact_paths.run_lock(noted.parent)) as ours:
-        return not ours
+    return noted.parent.is_symlink() or not _is_old(noted) or waiting.is_held(artifact_paths.run_lock(noted.parent))
 
 
 def _runs_named_in(document: Any) -> Iterable[str]:

@@ -51,6 +51,17 @@ def locked_if_free(path: Path) -> Iterator[bool]:
         yield True
 
 
+def is_held(path: Path) -> bool:
+    """Whether another process holds the lock file ``path``."""
+    try:
+        descriptor = take(path, flags=0)
+    except FileNotFoundError:
+        return False
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
+
+
 def take(path: Path, flags: int = os.O_CREAT) -> int | None:
     """Open and lock a regular file; None where another process holds it, or it was removed or replaced meanwhile.
 
@@ -104,6 +115,7 @@ def _noted(descriptor: int) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, note.encode(errors="replace")[:NOTE_BYTES], 0)
+            os.fsync(descriptor)  # for other clients of an NFS server
         yield
     finally:
         with contextlib.suppress(OSError):

@@ -81,7 +81,7 @@ def test_sweepers_take_nothing_from_writers(disk: str, tmp_path_factory: pytest.
     if not os.access(disk, os.W_OK):
         pytest.skip(f"no {disk} here")
     context = multiprocessing.get_context("fork")
-    lost, end = context.Value("i", 0), time.monotonic() + 0.8
+    lost, end = context.Value("i", 0), time.monotonic() + 0.5
     folder = tmp_path_factory.mktemp("beside") if disk == "/tmp" else Path(disk, f"gradmill-{os.getpid()}")  # noqa: S108
     folder.mkdir(exist_ok=True)
     path = folder / "file"

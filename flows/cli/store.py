@@ -15,6 +15,7 @@ from tasks import artifact_paths, housekeeping
 from tasks.atomic import file_digest
 from tasks.errors import EnvironmentProblem
 from tasks.model_store import attestation, folders, mirroring, pointer, reading, retention, verification
+from tasks.records import MirroredModel
 
 CHAMPION = "the newest that passed the gates, until somebody promotes or rolls back"
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
@@ -83,7 +84,7 @@ def promote(
     if changed:
         _announce("gradmill.model.promoted", name, version)
     done = f"{name} version {version} is the champion" + ("" if changed else " already")
-    _finish(done, {"name": name, "champion": version, "changed": changed}, url, as_json)
+    _finish(done, {"name": name, "champion": version, "changed": changed}, url, artifacts, as_json)
 
 
 def rollback(name: ModelArgument, artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
@@ -93,40 +94,42 @@ def rollback(name: ModelArgument, artifacts: Artifacts = None, as_json: Json = F
     left, champion = pointer.rollback(name)
     _announce("gradmill.model.rolled-back", name, champion)
     done = f"{name} version {champion} is the champion; version {left} is held"
-    _finish(done, {"name": name, "champion": champion, "held": left}, url, as_json)
+    _finish(done, {"name": name, "champion": champion, "held": left}, url, artifacts, as_json)
 
 
-def _finish(done: str, document: dict[str, Any], url: str | None, as_json: bool) -> None:
+def _finish(done: str, document: dict[str, Any], url: str | None, artifacts: Path | None, as_json: bool) -> None:
     """Say what was done, and mirror it where retrains do; a mirror that is not written is said beside it.
 
     Raises:
         EnvironmentProblem: the champion has changed here, and the mirror has not.
     """
-    failure = None
     if not as_json:
         typer.echo(done)
-    if url is not None:
-        behind = f"{done} here, but the mirror {url} has not followed"
-        action = f"gradmill mirror {shlex.join([document['name'], url])}"
-        try:
-            mirrored = mirroring.mirror(document["name"], url)
-            document["mirror"] = mirrored.model_dump(mode="json")
-        except KeyboardInterrupt:
-            print(f"{behind}; to do: {action}", file=sys.stderr)
-            raise
-        except Exception as error:
-            reason = as_gradmill_error(error).found
-            failure = EnvironmentProblem(f"{behind}: {reason}", "the same champion there", f"{action}, once it can be")
-            document["error"] = in_json(failure)
-        else:
-            if not as_json:
-                typer.echo(f"mirrored to {mirrored.url} ({mirrored.outcome})")
+    mirrored, failure = _mirror(done, document["name"], url, artifacts) if url is not None else (None, None)
+    if mirrored is not None:
+        document["mirror"] = mirrored.model_dump(mode="json")
     if as_json:
-        print_json({"schema_version": 1, **document})
-        if failure is not None:
-            raise typer.Exit(failure.exit_code)
-    elif failure is not None:
-        raise failure
+        print_json({"schema_version": 1, **document} | ({"error": in_json(failure)} if failure else {}))
+    elif mirrored is not None:
+        typer.echo(f"mirrored to {mirrored.url} ({mirrored.outcome})")
+    if failure is not None:
+        raise typer.Exit(failure.exit_code) if as_json else failure
+
+
+def _mirror(
+    done: str, name: str, url: str, artifacts: Path | None
+) -> tuple[MirroredModel | None, EnvironmentProblem | None]:
+    """What was mirrored, or why it was not, and the command that makes up for it."""
+    behind = f"{done}; the mirror {url} has not followed"
+    action = shlex.join(["gradmill", "mirror", name, url, *(["--artifacts", str(artifacts)] if artifacts else [])])
+    try:
+        return mirroring.mirror(name, url), None
+    except KeyboardInterrupt:
+        print(f"{behind}; to do: {action}", file=sys.stderr)
+        raise
+    except Exception as error:
+        reason = as_gradmill_error(error).found
+        return None, EnvironmentProblem(f"{behind}: {reason}", "the same champion there", f"{action}, once it can be")
 
 
 def _announce(event: str, name: str, version: int) -> None:

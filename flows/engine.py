@@ -12,6 +12,7 @@ from flows.temporary_server import TemporaryServer
 from tasks.errors import DataError, EnvironmentProblem
 
 DRAIN_SECONDS = 5.0
+TELLING_SECONDS = 5.0
 TO_HAVE_ONE = "run gradmill up, or set PREFECT_API_URL"
 
 
@@ -79,13 +80,14 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
 
     try:
         with display.compact(verbose=False, stages=False), service.in_use():
-            from prefect.settings import PREFECT_API_URL
+            from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
             from tasks.stage import events
 
             if not PREFECT_API_URL.value():
                 raise EnvironmentProblem("no Prefect server is known", "one that stays", TO_HAVE_ONE)
-            _require_answer()  # Prefect itself would try for long, and say nothing
+            with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: TELLING_SECONDS}):
+                _require_answer()  # to send without would be tried for long, and in silence
             events.emit(event, name, payload)
             send_what_is_queued()
     except (EnvironmentProblem, DataError) as error:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from tasks import artifact_paths
 from tasks.documents import Document
+from tasks.errors import DataError
 
 USER = "gradmill"
 LOCAL = {"127.0.0.1", "localhost", "::1"}
@@ -108,7 +109,7 @@ def in_use() -> Iterator[Service | None]:
     """Point Prefect's settings at the service of these artifacts, if one is at work and nobody has named another API.
 
     Raises:
-        DataError: the address of the service cannot be read.
+        DataError: the address of the service, or its credential, cannot be read.
     """
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
@@ -122,11 +123,19 @@ def in_use() -> Iterator[Service | None]:
 
 
 def _key(service: Service) -> str | None:
-    """The credential to send: of ``up``'s own making, or as the user has set it."""
+    """The credential to send: of ``up``'s own making, or as the user has set it.
+
+    Raises:
+        DataError: somebody has removed the former.
+    """
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_SERVER_API_AUTH_STRING
 
     if service.own_credential:
-        return artifact_paths.credential().read_text().strip()
+        try:
+            return artifact_paths.credential().read_text().strip()
+        except OSError as error:
+            found = f"the credential of gradmill up cannot be read: {error}"
+            raise DataError(found, "the file that it has made", "start gradmill up again") from error
     given_to_up: str | None = None if service.joined else PREFECT_SERVER_API_AUTH_STRING.value()
     return given_to_up or PREFECT_API_AUTH_STRING.value() or None
 

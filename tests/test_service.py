@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from starlette.responses import PlainTextResponse
 
@@ -82,6 +84,9 @@ def test_a_damaged_address_is_named_but_hinders_no_promotion(alive: Any, capsys:
         service.running()
     engine.announce("gradmill.model.promoted", "x", {})
     assert "nobody was told (gradmill.model.promoted)" in capsys.readouterr().err
+    alive(service.at(API, own_credential=True))
+    engine.announce("gradmill.model.promoted", "x", {})
+    assert "the credential of gradmill up cannot be read" in capsys.readouterr().err
 
 
 def test_a_credential_is_for_its_owner_alone_and_stays(artifacts: Path) -> None:
@@ -102,6 +107,16 @@ def test_a_credential_is_for_its_owner_alone_and_stays(artifacts: Path) -> None:
     assert kept.stat().st_mode & 0o777 == 0o600
     kept.write_text("")
     assert service.credential()[1], "an empty one is none"
+
+
+def test_a_server_that_hangs_keeps_no_promotion_waiting(
+    alive: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "TELLING_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        alive(service.at(f"http://127.0.0.1:{silent.getsockname()[1]}/api"))
+        engine.announce("gradmill.model.promoted", "x", {})
+    assert "nobody was told (gradmill.model.promoted)" in capsys.readouterr().err
 
 
 def served(guard: Guard, **headers: str) -> int:
@@ -242,6 +257,23 @@ def test_a_retrain_beside_up_is_seen_in_its_ui_and_sends_its_events(duty: Duty) 
         }
 
     eventually(lambda: told() == {"published", "rolled-back", "promoted"}, 30, "all events are there")
+
+
+@pytest.mark.slow  # a running gradmill up
+def test_a_subscriber_gets_events_with_the_credential_and_none_without(duty: Duty) -> None:
+    async def follow() -> str:
+        wanted = EventFilter(event=EventNameFilter(name=["gradmill.model.promoted"]))
+        async with get_events_subscriber(filter=wanted) as events:
+            await asyncio.to_thread(engine.announce, "gradmill.model.promoted", "somebody", {})
+            return str((await asyncio.wait_for(anext(aiter(events)), 30)).payload["name"])
+
+    with temporary_settings({PREFECT_API_URL: f"{duty.ui}/api", PREFECT_API_AUTH_STRING: duty.credential}):
+        assert asyncio.run(follow()) == "somebody"
+    with (
+        temporary_settings({PREFECT_API_URL: f"{duty.ui}/api", PREFECT_API_AUTH_STRING: "me:wrong"}),
+        pytest.raises(Exception, match="Unable to authenticate"),
+    ):
+        asyncio.run(follow())
 
 
 @pytest.mark.slow  # a running gradmill up

@@ -15,7 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL
 from pydantic import ValidationError
 
-from tasks.errors import EnvironmentProblem
+from tasks.errors import EnvironmentProblem, without_credentials
 
 SAID_AFTER_SECONDS = 5.0
 MEANT = "the address of a Prefect server, ending in /api, in PREFECT_API_URL"
@@ -150,7 +150,7 @@ def _limited(seconds: float, answers: list[httpx.Response]) -> Iterator[None]:
         if said:
             raise _OutOfTime
         said = True
-        print(f"waiting for {url}, at most {seconds:g} s", file=sys.stderr, flush=True)
+        print(f"waiting for {without_credentials(str(url))}, at most {seconds:g} s", file=sys.stderr, flush=True)
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, soon, seconds - soon)

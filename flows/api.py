@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -15,7 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL
 from pydantic import ValidationError
 
-from tasks.errors import EnvironmentProblem
+from tasks.errors import EnvironmentProblem, without_credentials
 
 SAID_AFTER_SECONDS = 5.0
 MEANT = "the address of a Prefect server, ending in /api, in PREFECT_API_URL"
@@ -40,7 +40,7 @@ def client() -> Iterator[SyncPrefectClient]:
     hooks = {"event_hooks": {"response": [answers.append]}}
     with (
         explained(),
-        _limited(PREFECT_API_REQUEST_TIMEOUT.value(), answers),
+        limited(PREFECT_API_REQUEST_TIMEOUT.value(), answers),
         get_client(httpx_settings=hooks, sync_client=True) as talking,
     ):
         _require_prefect(talking)
@@ -129,7 +129,7 @@ def _require_prefect(talking: SyncPrefectClient) -> None:
 
 
 @contextmanager
-def _limited(seconds: float, answers: list[httpx.Response]) -> Iterator[None]:
+def limited(seconds: float, answers: Sequence[httpx.Response] = ()) -> Iterator[None]:
     """End the talk inside after ``seconds``, and tell the user early that an answer is waited for.
 
     The last of ``answers`` tells more where the client has tried again and again, as it does at HTTP 503.
@@ -150,7 +150,7 @@ def _limited(seconds: float, answers: list[httpx.Response]) -> Iterator[None]:
         if said:
             raise _OutOfTime
         said = True
-        print(f"waiting for {url}, at most {seconds:g} s", file=sys.stderr, flush=True)
+        print(f"waiting for {without_credentials(str(url))}, at most {seconds:g} s", file=sys.stderr, flush=True)
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, soon, seconds - soon)

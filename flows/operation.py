@@ -115,7 +115,7 @@ def _up(
         try:
             if listener is not None:
                 children.append(Child("server", lambda: _start_server(listener, key)))
-            _await_server(here.api_url, *children)
+                _await_server(here.api_url, children[0])
             register()
             children.append(Child("worker", _start_worker))
             with service.announced(here):
@@ -184,18 +184,14 @@ def _start_server(listener: socket.socket, key: str | None) -> subprocess.Popen[
     return tethered.start(command, own | _environment(**secret), _log("server"), home(), [listener.fileno()])
 
 
-def _await_server(api_url: str, server: Child | None = None) -> None:
-    deadline = time.monotonic() + (START_SECONDS if server else 10)
-    while time.monotonic() < deadline and not (server and server.ended()):
+def _await_server(api_url: str, server: Child) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and not server.ended():
         with suppress(httpx.TransportError):
             if httpx.get(f"{api_url}/health", timeout=2).status_code == httpx.codes.OK:
                 return
         time.sleep(0.2)
-    raise EnvironmentProblem(
-        f"no Prefect server answers at {api_url}",
-        "an answer to /health",
-        f"see {_log('server')}" if server else "start it, or unset PREFECT_API_URL",
-    )
+    raise EnvironmentProblem(f"no Prefect server answers at {api_url}", "an answer to /health", f"see {_log('server')}")
 
 
 def _start_worker() -> subprocess.Popen[bytes]:

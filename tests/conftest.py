@@ -1,6 +1,8 @@
 """What tests share: an artifacts folder of their own, the real data, and one Prefect server for all."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,10 +23,11 @@ settings.register_profile("shared", deadline=None)  # how long an example takes 
 settings.load_profile("shared")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _prefect_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the tests out of the user's Prefect; set before anything imports it."""
-    os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the tests out of the user's Prefect, which test modules import before any fixture is set up."""
+    home = tempfile.mkdtemp(prefix="gradmill-tests-prefect-")
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    os.environ["PREFECT_HOME"] = home
     os.environ["DO_NOT_TRACK"] = "1"
     os.environ["OMP_NUM_THREADS"] = "1"  # two workers share two cores; idle threads that spin would cost them minutes
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
@@ -65,7 +68,7 @@ def fashion_mnist(fashion_mnist_files: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(scope="session")
-def server(_prefect_home: None) -> Iterator[str]:
+def server() -> Iterator[str]:
     """The address of a real Prefect server, for child processes."""
     from flows.temporary_server import TemporaryServer
     from prefect_api import own_database

@@ -15,7 +15,9 @@ import pytest
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
 from flows import api, proxies
+from flows.doctor import services
 from tasks.errors import EnvironmentProblem
+from tasks.parameters import Device
 from test_cli import GRADMILL, assert_clear
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -152,6 +154,13 @@ def test_commands_end_in_time_whatever_the_api_does(monkeypatch: pytest.MonkeyPa
             assert_clear(subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr), 1)
             assert "is not done after 2 s" in stderr
         assert time.monotonic() - begun < 30
+
+
+def test_doctor_is_not_kept_waiting_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "TIMEOUT_SECONDS", 0.4)
+    with played(drip) as url, temporary_settings({PREFECT_API_URL: url}):
+        found = services.prefect_api(Device.CPU)
+    assert "is not done after 0.8 s" in found.found
 
 
 def test_a_proxy_never_stands_between_us_and_this_host(monkeypatch: pytest.MonkeyPatch) -> None:

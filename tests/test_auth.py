@@ -16,7 +16,7 @@ OPEN = {"/health", "/ready"}
 
 
 @pytest.fixture(scope="module")
-def guarded(_prefect_home: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     database = tmp_path_factory.mktemp("guarded") / "prefect.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_SERVER_API_AUTH_STRING", CREDENTIALS)

@@ -8,7 +8,7 @@ import httpx
 from flows import service
 from flows.doctor.findings import Finding, first_line, note, ok, problem
 from flows.doctor.software import training_installed
-from tasks.errors import DataError, GradmillError, without_credentials
+from tasks.errors import DataError, EnvironmentProblem, GradmillError, without_credentials
 from tasks.parameters import FASHION_MNIST, Device
 
 TIMEOUT_SECONDS = 3.0
@@ -40,6 +40,8 @@ def _prefect_api() -> Finding:
     try:
         with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: TIMEOUT_SECONDS, PREFECT_CLIENT_MAX_RETRIES: 0}):
             theirs = _server_version()
+    except EnvironmentProblem as error:  # it drips
+        return problem(error.found, error.action, url=url, client=ours, server=None)
     except httpx.HTTPStatusError as error:
         return _refused(url, error.response.status_code, ours)
     except (httpx.HTTPError, httpx.InvalidURL) as error:  # what InvalidURL says may be a piece of a password
@@ -56,7 +58,9 @@ def _server_version() -> str | None:
     from prefect.client.base import ServerType
     from prefect.client.orchestration import get_client
 
-    with get_client(sync_client=True) as client:
+    from flows.api import limited
+
+    with limited(2 * TIMEOUT_SECONDS), get_client(sync_client=True) as client:
         client.read_work_pools(limit=1)  # needs credentials and the database, as a run does
         return None if client.server_type == ServerType.CLOUD else client.api_version()
 

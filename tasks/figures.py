@@ -33,7 +33,8 @@ def learning_curve(curve: Sequence[Epoch], path: Path, kept_epoch: int | None = 
     axes.plot(epochs, [point.train_loss for point in curve], "o-", markersize=3, label="train loss")
     watched = curve[-1].validation_loss is not None
     if watched:
-        axes.plot(epochs, [point.validation_loss for point in curve], "d-", markersize=3, label="validation loss")
+        on_validation = [point.validation_loss or 0.0 for point in curve]
+        axes.plot(epochs, on_validation, "d-", markersize=3, label="validation loss")
         if kept_epoch is not None:
             axes.axvline(kept_epoch, color="black", linewidth=0.8, linestyle=":", label=f"kept: epoch {kept_epoch}")
     if curve[-1].test_accuracy is None:

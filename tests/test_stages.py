@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
+from matplotlib.figure import Figure
 
 from candidate import Candidate, plain
 from conftest import REPOSITORY
@@ -24,6 +25,7 @@ from tasks.evaluate import evaluate
 from tasks.export import answers, parity
 from tasks.model_store import reading
 from tasks.networks import metrics
+from tasks.networks.training import Split
 from tasks.parameters import Data, Gates, Loss, Training
 from tasks.preprocess import preprocess
 from tasks.records import FileRef, PreparedDataset, RawDataset
@@ -128,8 +130,13 @@ def test_a_validation_share_that_leaves_too_few_examples_is_exit_2_and_says_how_
 def test_the_learning_curve_shows_the_validation_loss_and_the_epoch_that_was_kept(
     run: RunFolder, synthetic: PreparedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: drawn.append(figure) or FileRef(path=path, sha256=""))
+    drawn: list[Figure] = []
+
+    def save(figure: Figure, path: Path) -> FileRef:
+        drawn.append(figure)
+        return FileRef(path=path, sha256="")
+
+    monkeypatch.setattr(figures, "save", save)
     trained = plain(train)(run, synthetic, linear(num_epochs=4, validation=0.1, patience=3))
     lines = {line.get_label(): line for line in drawn[-1].axes[0].lines}
     expected = [point.validation_loss for point in trained.learning_curve]
@@ -183,7 +190,7 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Cand
 
 @pytest.mark.parametrize(("error", "passes"), [(0.0, True), (5e-7, True), (2e-6, False)])
 def test_parity_of_a_target_that_never_changes_allows_for_rounding(error: float, passes: bool) -> None:
-    test = splits.Split(torch.zeros(20, 2), torch.full((20,), 4.2))
+    test = Split(torch.zeros(20, 2), torch.full((20,), 4.2))
     found = {"prediction": np.full(20, 4.2 + error, np.float32)}
     (verdict,) = parity(found, torch.full((20, 1), 4.2), test, Gates().max_parity_error)
     assert verdict.passed is passes
@@ -233,7 +240,7 @@ def test_the_card_and_the_manifest_of_an_early_stopped_run_say_what_was_used(run
     prepared = plain(preprocess)(run, raw, Data(num_examples=2000), 0)
     candidate = Candidate(run, prepared, 0, "a---b", num_epochs=200, validation=0.1, patience=3, schedule="cosine")
     folder = candidate.publish().model.path.parent
-    trained, losses = candidate.trained, [point.validation_loss for point in candidate.trained.learning_curve]
+    trained, losses = candidate.trained, [point.validation_loss or 0.0 for point in candidate.trained.learning_curve]
     assert len(losses) < 200
     shown = pages.card(folder / "README.md")
     assert shown.lstrip().startswith("# a---b, version 1")

@@ -55,7 +55,7 @@ def _corrected(moved: list[Array], size: Array, margin: Array, draws: int, seed:
     possible, scale = count / size > margin, np.sqrt(np.maximum(count, 1))
     normal = size[0, 0] >= NORMAL_FROM
     if normal:
-        moved = [np.linalg.qr(each, mode="r") for each in moved]  # fewer rows with the same covariance
+        moved = [np.asarray(np.linalg.qr(each, mode="r")) for each in moved]  # fewer rows with the same covariance
     largest = np.concatenate(
         [
             np.where(possible & (sums / size > margin), sums / scale, -np.inf).max(axis=(1, 2))

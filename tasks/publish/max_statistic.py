@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-DRAWS = 10_000
+DRAWS = 9_999  # so that every p is a whole number of ten thousandths
 NORMAL_FROM = 10_000  # rows; from there a sum of signs is replaced by a normal variable of its variance
 CHUNK = 500  # draws at a time: bounds memory
 

@@ -92,9 +92,7 @@ def require_enough(share: float, num_examples: int, num_validation: int) -> None
         raise UsageError(
             f"--validation {share:g} of {total} training examples holds out {num_validation} and leaves {num_examples}",
             f"at least {MIN_EXAMPLES} of each",
-            f"use a share between {MIN_EXAMPLES / total:.2g} and {1 - MIN_EXAMPLES / total:.2g}"
-            if total >= 2 * MIN_EXAMPLES
-            else "leave --validation out, or take more data",
+            f"use a share such as {0.1 if total >= 10 * MIN_EXAMPLES else 0.5}, more data, or no --validation",
         )
 
 

@@ -298,7 +298,7 @@ def test_a_version_folder_verifies_with_sha256sum_and_is_read_only(candidates: l
 
 
 def test_what_a_killed_publication_left_is_swept(candidates: list[Candidate]) -> None:
-    leftover = artifact_paths.model("linear-regression") / ".staging-dead"
+    leftover = artifact_paths.model("linear-regression") / ".staging-0123456789abcdef"
     leftover.mkdir(parents=True)
     (leftover / "model.onnx").write_bytes(b"half")
     candidates[0].publish()

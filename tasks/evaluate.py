@@ -10,7 +10,7 @@ from tasks.networks import metrics
 from tasks.networks.best_fit import huber_fit, least_squares_fit, with_ones
 from tasks.networks.training import Split
 from tasks.parameters import Gates, Loss
-from tasks.records import Evaluation, FileRef, GateVerdict, PreparedDataset, TrainedModel
+from tasks.records import Epoch, Evaluation, FileRef, GateVerdict, PreparedDataset, TrainedModel
 from tasks.run_folder import RunFolder
 from tasks.splits import load_split, scores
 from tasks.stage import stage
@@ -43,7 +43,7 @@ def _classifier(
     last = trained.kept
     report = classification_report(o, test.y, prepared.class_names)
     pictures = _classifier_pictures(run, report, prepared.class_names, o.softmax(dim=1), test)
-    measured = {"train_loss": last.train_loss, "train_accuracy": last.train_accuracy} | report
+    measured = {"train_loss": last.train_loss, "train_accuracy": last.train_accuracy} | _on_validation(last) | report
     print(
         f"test accuracy {measured['test_accuracy']:.4f}; cross-entropy {measured['test_loss']:.3f} nats "
         f"({measured['test_loss_bits']:.3f} bits) a label, {measured['label_entropy']:.3f} nats for a model that knows "
@@ -55,6 +55,12 @@ def _classifier(
         gates.judge("test_accuracy", measured["test_accuracy"], above=bounds.min_test_accuracy, maximum=1.0),
     )
     return Evaluation(metrics=measured, gates=verdicts, pictures=pictures)
+
+
+def _on_validation(point: Epoch) -> dict[str, Any]:
+    """What was measured on the examples that were held out; empty where there were none."""
+    measured = {"validation_loss": point.validation_loss, "validation_accuracy": point.validation_accuracy}
+    return {name: value for name, value in measured.items() if value is not None}
 
 
 def _classifier_pictures(
@@ -118,6 +124,7 @@ def _regressor(
     learned_weights, learned_bias = weights["W"].squeeze(1).tolist(), weights["b"].item()
     measured: dict[str, Any] = {
         "train_loss": trained.kept.train_loss,
+        **_on_validation(trained.kept),
         "test_loss": metrics.regression(y_hat, test.y)["loss"],
         "weights": learned_weights,
         "bias": learned_bias,

@@ -22,12 +22,21 @@ def save(figure: Figure, path: Path) -> FileRef:
         return atomic.write_bytes(path, stream.getvalue())
 
 
-def learning_curve(curve: Sequence[Epoch], path: Path) -> FileRef:
-    """Train loss, train accuracy and test accuracy by epoch (the book's Animator); losses alone for regression."""
+def learning_curve(curve: Sequence[Epoch], path: Path, kept_epoch: int | None = None) -> FileRef:
+    """Train loss, train accuracy and test accuracy by epoch (the book's Animator); losses alone for regression.
+
+    Where examples were held out, also what was watched on them, and with ``kept_epoch`` whose weights were kept.
+    """
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     epochs = [point.epoch for point in curve]
     axes.plot(epochs, [point.train_loss for point in curve], "o-", markersize=3, label="train loss")
+    watched = curve[-1].validation_loss is not None
+    if watched:
+        on_validation = [point.validation_loss or 0.0 for point in curve]
+        axes.plot(epochs, on_validation, "d-", markersize=3, label="validation loss")
+        if kept_epoch is not None:
+            axes.axvline(kept_epoch, color="black", linewidth=0.8, linestyle=":", label=f"kept: epoch {kept_epoch}")
     if curve[-1].test_accuracy is None:
         axes.plot(epochs, [point.test_loss for point in curve], "s:", markersize=3, label="test loss")
         axes.set(yscale="log", ylabel="half mean squared error")
@@ -36,7 +45,7 @@ def learning_curve(curve: Sequence[Epoch], path: Path) -> FileRef:
         test_accuracy = [point.test_accuracy or 0.0 for point in curve]
         axes.plot(epochs, train_accuracy, "^--", markersize=3, label="train accuracy")
         axes.plot(epochs, test_accuracy, "s-.", markersize=3, label="test accuracy")
-        if curve[-1].validation_accuracy is not None:
+        if watched:
             on_validation = [point.validation_accuracy or 0.0 for point in curve]
             axes.plot(epochs, on_validation, "d:", markersize=3, label="validation accuracy")
         axes.set(ylabel="loss (nats), accuracy")
@@ -102,8 +111,8 @@ def regression_report(
     left.set(title="Parameters")
     left.legend()
     right.hist(residuals, bins=40, density=True, alpha=0.5, label="residuals")
-    x = np.linspace(residuals.min(), residuals.max(), 200)
-    density = np.exp(-(x**2) / (2 * sigma**2)) / (sigma * math.sqrt(2 * math.pi))
+    x = np.linspace(residuals.min(), residuals.max(), 200, dtype=float)
+    density = np.exp(-((x / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
     right.plot(x, density, label=f"N(0, {sigma:.3g}²)")
     right.set(title="Residuals on the test split", xlabel="target - prediction", ylabel="density")
     right.legend()

@@ -63,6 +63,8 @@ class TrainedModel(Record):
     learning_curve: tuple[Epoch, ...]
     picture: FileRef
     kept_epoch: int  # whose weights these are: the last one's, but with early stopping the best one's
+    num_examples: int  # that the weights were fitted to: of the training split, without those held out to watch
+    num_validation: int
 
     @property
     def kept(self) -> Epoch:

@@ -20,13 +20,14 @@ def plain(stage: Any) -> Any:
 class Candidate:
     """A linear model brought through the stages up to export, to be published into any artifacts folder."""
 
-    def __init__(self, run: RunFolder, prepared: PreparedDataset, seed: int) -> None:
-        self.parameters = RetrainParameters.model_validate({"training": {"model": "linear-regression", "seed": seed}})
-        training, bounds = self.parameters.training, self.parameters.gates
+    def __init__(self, run: RunFolder, prepared: PreparedDataset, seed: int, name: str = "", **options: Any) -> None:
+        training = {"model": "linear-regression", "seed": seed, **options}
+        self.parameters = RetrainParameters.model_validate({"name": name, "training": training})
+        asked, bounds = self.parameters.training, self.parameters.gates
         self.run, self.prepared = run, prepared
-        self.trained: TrainedModel = plain(train)(run, prepared, training)
+        self.trained: TrainedModel = plain(train)(run, prepared, asked)
         self.evaluated: Evaluation = plain(evaluate)(run, prepared, self.trained, bounds, Loss.SQUARED)
-        self.exported: ExportedModel = plain(export)(run, prepared, self.trained, training, bounds)
+        self.exported: ExportedModel = plain(export)(run, prepared, self.trained, asked, bounds)
 
     def publish(self) -> PublishedModel:
         splits = {"train": self.prepared.train, "test": self.prepared.test}

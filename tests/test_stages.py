@@ -12,19 +12,23 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
+from matplotlib.figure import Figure
 
 from candidate import Candidate, plain
 from conftest import REPOSITORY
-from tasks import artifact_paths, gates, splits
+from flows.story import pages
+from tasks import artifact_paths, figures, gates, splits
 from tasks.download import fetch
 from tasks.download.sources import Directory
-from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged
+from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
 from tasks.export import answers, parity
 from tasks.model_store import reading
+from tasks.networks import metrics
+from tasks.networks.training import Split
 from tasks.parameters import Data, Gates, Loss, Training
 from tasks.preprocess import preprocess
-from tasks.records import PreparedDataset, RawDataset
+from tasks.records import FileRef, PreparedDataset, RawDataset
 from tasks.run_folder import RunFolder
 from tasks.train import train
 
@@ -111,6 +115,37 @@ def test_early_stopping_keeps_the_best_epoch_and_the_gates_judge_that_one(run: R
     np.testing.assert_array_equal(kept["W"], expected["W"])
 
 
+@pytest.mark.parametrize("options", [{}, {"patience": 2}])
+@pytest.mark.parametrize(("share", "held_out", "left"), [(0.0001, 0, 1000), (0.009, 9, 991), (0.999, 999, 1)])
+def test_a_validation_share_that_leaves_too_few_examples_is_exit_2_and_says_how_many(
+    run: RunFolder, synthetic: PreparedDataset, share: float, held_out: int, left: int, options: dict[str, int]
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        plain(train)(run, synthetic, linear(validation=share, **options))
+    assert f"of 1000 training examples holds out {held_out} and leaves {left}" in caught.value.found
+    assert caught.value.expected == "at least 10 of each"
+    assert "a share such as 0.1" in caught.value.action
+
+
+def test_the_learning_curve_shows_the_validation_loss_and_the_epoch_that_was_kept(
+    run: RunFolder, synthetic: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+
+    def save(figure: Figure, path: Path) -> FileRef:
+        drawn.append(figure)
+        return FileRef(path=path, sha256="")
+
+    monkeypatch.setattr(figures, "save", save)
+    trained = plain(train)(run, synthetic, linear(num_epochs=4, validation=0.1, patience=3))
+    lines = {line.get_label(): line for line in drawn[-1].axes[0].lines}
+    expected = [point.validation_loss for point in trained.learning_curve]
+    assert lines["validation loss"].get_ydata() == pytest.approx(expected)
+    assert set(np.asarray(lines[f"kept: epoch {trained.kept_epoch}"].get_xdata())) == {trained.kept_epoch}
+    plain(train)(run, synthetic, linear(num_epochs=2))
+    assert {line.get_label() for line in drawn[-1].axes[0].lines} == {"train loss", "test loss"}
+
+
 # Gates
 
 
@@ -153,6 +188,22 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Cand
     assert not verdict.passed
 
 
+@pytest.mark.parametrize(("error", "passes"), [(0.0, True), (5e-7, True), (2e-6, False)])
+def test_parity_of_a_target_that_never_changes_allows_for_rounding(error: float, passes: bool) -> None:
+    test = Split(torch.zeros(20, 2), torch.full((20,), 4.2))
+    found = {"prediction": np.full(20, 4.2 + error, np.float32)}
+    (verdict,) = parity(found, torch.full((20, 1), 4.2), test, Gates().max_parity_error)
+    assert verdict.passed is passes
+
+
+def test_a_perfect_fit_has_figures_and_a_picture(run: RunFolder) -> None:
+    residuals = torch.zeros(20)
+    sigma = metrics.noise_estimate(residuals)
+    assert np.isfinite(metrics.gaussian_nll(residuals, sigma))
+    file = figures.regression_report([0.0, 4.2], [0.0, 4.2], ["w", "b"], residuals.numpy(), sigma, run.file("fit.png"))
+    assert file.path.is_file()
+
+
 # Export
 
 
@@ -181,6 +232,32 @@ def test_export_in_another_process_gives_the_same_bytes(candidates: list[Candida
 
 
 # Publish
+
+
+def test_the_card_and_the_manifest_of_an_early_stopped_run_say_what_was_used(run: RunFolder) -> None:
+    """Its name holds what looks like the end of the front matter."""
+    raw = RawDataset(name="synthetic-linear", source="generated", files={})
+    prepared = plain(preprocess)(run, raw, Data(num_examples=2000), 0)
+    candidate = Candidate(run, prepared, 0, "a---b", num_epochs=200, validation=0.1, patience=3, schedule="cosine")
+    folder = candidate.publish().model.path.parent
+    trained, losses = candidate.trained, [point.validation_loss or 0.0 for point in candidate.trained.learning_curve]
+    assert len(losses) < 200
+    shown = pages.card(folder / "README.md")
+    assert shown.lstrip().startswith("# a---b, version 1")
+    for row in (
+        "| training examples | 1800, and 200 held out to watch |",
+        "| test examples | 2000 |",
+        f"| epochs | {len(losses)} of at most 200, with patience 3 |",
+        f"| weights | of epoch {trained.kept_epoch}, whose validation loss was the smallest |",
+        f"| validation loss | {min(losses):.4g} |",
+        "| lr | 0.03, cosine |",
+    ):
+        assert row in shown
+    assert "the newest version that passed every gate" in shown
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["metrics"]["validation_loss"] == min(losses)
+    used = {"num_examples": 1800, "num_validation": 200, "num_epochs": len(losses), "kept_epoch": trained.kept_epoch}
+    assert manifest["trained"] == used
 
 
 def test_versions_count_up_and_the_champion_follows(candidates: list[Candidate]) -> None:
@@ -221,7 +298,7 @@ def test_a_version_folder_verifies_with_sha256sum_and_is_read_only(candidates: l
 
 
 def test_what_a_killed_publication_left_is_swept(candidates: list[Candidate]) -> None:
-    leftover = artifact_paths.model("linear-regression") / ".staging-dead"
+    leftover = artifact_paths.model("linear-regression") / ".staging-0123456789abcdef"
     leftover.mkdir(parents=True)
     (leftover / "model.onnx").write_bytes(b"half")
     candidates[0].publish()

@@ -63,7 +63,7 @@ def pictures(run: RunFolder) -> str:
 
 def card(path: Path) -> str:
     """The model card without its front matter, its pictures inside."""
-    text = path.read_text().split("---", 2)[-1]
+    text = re.split(r"^---$", path.read_text(), maxsplit=2, flags=re.MULTILINE)[-1]
     for image in path.parent.glob("*.png"):
         text = re.sub(rf"!\[[^]]*\]\({re.escape(image.name)}\)", picture(image), text)
     return text

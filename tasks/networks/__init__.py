@@ -1,1 +1,4 @@
-"""HOW the networks learn: chapter 3 of Dive into Deep Learning, without Prefect, files or configuration."""
+"""HOW the networks learn: chapter 3 of Dive into Deep Learning, without Prefect, files or configuration.
+
+Sections are numbered as in the edition of d2l 0.17 (the Chinese second edition); today's d2l.ai numbers them otherwise.
+"""

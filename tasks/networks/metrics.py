@@ -55,8 +55,11 @@ def bits(nats: float) -> float:
 
 
 def noise_estimate(residuals: Tensor) -> float:
-    """The standard deviation of Gaussian noise under which ``residuals`` are most likely (section 3.1.3)."""
-    return float(residuals.square().mean().sqrt())
+    """The standard deviation of Gaussian noise under which ``residuals`` are most likely (section 3.1.3).
+
+    Never 0, with which a perfect fit would have no likelihood.
+    """
+    return max(float(residuals.square().mean().sqrt()), torch.finfo(torch.float32).tiny)
 
 
 def gaussian_nll(residuals: Tensor, sigma: float) -> float:

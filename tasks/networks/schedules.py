@@ -1,4 +1,4 @@
-"""Learning rates, one an epoch, from ``torch.optim.lr_scheduler`` (section 12.11)."""
+"""Learning rates, one an epoch, from ``torch.optim.lr_scheduler`` (section 11.11)."""
 
 import torch
 from torch.optim import lr_scheduler

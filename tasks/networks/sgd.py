@@ -1,4 +1,4 @@
-"""Minibatch stochastic gradient descent from scratch (section 3.2.6), with weight decay (section 3.7)."""
+"""Minibatch stochastic gradient descent from scratch (section 3.2.6), with weight decay (section 4.5)."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -27,7 +27,7 @@ def cross_entropy(o: Tensor, y: Tensor) -> Tensor:
 
 
 def dropout(X: Tensor, probability: float) -> Tensor:
-    """Set inputs to zero at random and scale the others so that their expectation stays (section 5.6.3)."""
+    """Set inputs to zero at random and scale the others so that their expectation stays (section 4.6)."""
     kept = torch.empty_like(X).bernoulli_(1 - probability)
     return X * kept / (1 - probability)
 

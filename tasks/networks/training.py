@@ -146,7 +146,7 @@ def train(
 
 
 def stop_early(epochs: Iterable[Measured], net: Network, patience: int) -> Iterator[Measured]:
-    """Pass measurements on until the validation loss has not fallen for ``patience`` epochs (section 5.5.3).
+    """Pass measurements on until the validation loss has not fallen for ``patience`` epochs.
 
     Whether it stops early or not, the network ends with the weights of the epoch whose validation loss was smallest.
     """

@@ -116,6 +116,12 @@ def _manifest(
         "dataset": prepared.model_dump(mode="json"),
         "parameters": parameters.model_dump(mode="json", exclude={"sign_key"}),
         "device": trained.device,
+        "trained": {
+            "num_examples": trained.num_examples,
+            "num_validation": trained.num_validation,
+            "num_epochs": len(trained.learning_curve),
+            "kept_epoch": trained.kept_epoch,
+        },
         "platform": platform.platform(),
         "packages": reuse.package_versions(),
         "code": reuse.code_digest(),

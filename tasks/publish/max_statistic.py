@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-DRAWS = 10_000
+DRAWS = 9_999  # so that every p is a whole number of ten thousandths
 NORMAL_FROM = 10_000  # rows; from there a sum of signs is replaced by a normal variable of its variance
 CHUNK = 500  # draws at a time: bounds memory
 
@@ -55,7 +55,7 @@ def _corrected(moved: list[Array], size: Array, margin: Array, draws: int, seed:
     possible, scale = count / size > margin, np.sqrt(np.maximum(count, 1))
     normal = size[0, 0] >= NORMAL_FROM
     if normal:
-        moved = [np.linalg.qr(each, mode="r") for each in moved]  # fewer rows with the same covariance
+        moved = [np.asarray(np.linalg.qr(each, mode="r")) for each in moved]  # fewer rows with the same covariance
     largest = np.concatenate(
         [
             np.where(possible & (sums / size > margin), sums / scale, -np.inf).max(axis=(1, 2))

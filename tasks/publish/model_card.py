@@ -1,5 +1,6 @@
 """The version's README: a model card with Hugging Face front matter (huggingface.co/docs/hub/model-cards)."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ LANDING = {
 }
 
 
+SECTIONS = {"linear-regression": "3.1 to 3.3", "softmax-regression": "3.4 to 3.7"}
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
 
@@ -23,11 +25,46 @@ def model_card(manifest: dict[str, Any], metadata: dict[str, Any], pictures: lis
         front_matter=_front_matter(manifest),
         title=LANDING[manifest["dataset"]["name"]][0],
         training=manifest["parameters"]["training"],
+        sections=SECTIONS[manifest["parameters"]["training"]["model"]],
+        facts=_training_facts(manifest),
+        verdicts=[_verdict(gate) for gate in manifest["gates"]],
         inputs=metadata["inputs"],
         outputs=metadata["outputs"],
         pictures=pictures,
     )
     return text
+
+
+def _training_facts(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What was really done, beside what was asked for where the two differ."""
+    training, trained, metrics = manifest["parameters"]["training"], manifest["trained"], manifest["metrics"]
+    held_out = f", and {trained['num_validation']} held out to watch" if trained["num_validation"] else ""
+    yield "training examples", f"{trained['num_examples']}{held_out}"
+    yield "test examples", f"{manifest['dataset']['num_test']}"
+    if training["patience"]:
+        asked = f"at most {training['num_epochs']}, with patience {training['patience']}"
+        yield "epochs", f"{trained['num_epochs']} of {asked}"
+        yield "weights", f"of epoch {trained['kept_epoch']}, whose validation loss was the smallest"
+    else:
+        yield "epochs", f"{trained['num_epochs']}"
+    if "validation_loss" in metrics:
+        yield "validation loss", f"{metrics['validation_loss']:.4g}"
+    unit = "half the mean squared error" if training["model"] == "linear-regression" else "cross-entropy in nats"
+    yield "train loss, test loss", f"{metrics['train_loss']:.4g}, {metrics['test_loss']:.4g} ({unit})"
+    yield "batch size", f"{training['batch_size']}"
+    yield "lr", f"{training['lr']:g}, {training['schedule']}"
+    if training["weight_decay"]:
+        yield "weight decay (section 4.5)", f"{training['weight_decay']:g}"
+    if training["dropout"]:
+        yield "dropout (section 4.6)", f"{training['dropout']:g}"
+    yield "seed", f"{training['seed']}"
+    yield "device", f"{manifest['device']}"
+
+
+def _verdict(gate: dict[str, Any]) -> str:
+    if gate["minimum"] is None and gate["maximum"] is None:
+        return "recorded"
+    return "passed" if gate["passed"] else "refused"
 
 
 def _front_matter(manifest: dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ def stage(*, reusable: bool = False, **task_options: Any) -> Callable[[StageFunc
             kept = None if run.force else reuse.find(key, signature.return_annotation)
             if kept is not None:
                 print(f"{name:<10} nothing has changed: reused what an earlier run left")
-                return Completed(name="Cached", message="nothing has changed", data=kept)
+                return Completed(name="Cached", data=kept)
             record = function(run, *args, **kwargs)
             reuse.keep(key, record)
             return record

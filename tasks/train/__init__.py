@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from tasks import atomic, devices
+from tasks.errors import UsageError
 from tasks.networks.cuda_graphs import GraphedEpochs
 from tasks.networks.linear_concise import LinearRegressionConcise
 from tasks.networks.linear_scratch import LinearRegressionScratch
@@ -24,7 +25,9 @@ from tasks.run_folder import RunFolder
 from tasks.settings import Settings
 from tasks.splits import load_split
 from tasks.stage import gpu, stage
-from tasks.train.watching import watch
+from tasks.train.watching import kept, watch
+
+MIN_EXAMPLES = 10  # a validation loss of fewer is noise, and so are weights
 
 
 @stage(reusable=True)
@@ -32,6 +35,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     """Train one of the four systems; write ``weights.safetensors`` and the learning curve into the run's folder.
 
     Raises:
+        UsageError: so few examples are left for training, or held out, that they say nothing.
         TrainingDiverged: the loss is not finite.
         DeviceMissing: CUDA was asked for and is not there.
     """
@@ -48,6 +52,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         validation_split = None
         if training.validation:
             train_split, validation_split = train_split.without(training.validation, generator)
+            require_enough(training.validation, len(train_split), len(validation_split))
         epochs = train_epochs(
             net,
             optimizer,
@@ -65,14 +70,30 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     weights = {name: tensor.cpu().contiguous() for name, tensor in net.weights().items()}
     reference = atomic.write_bytes(run.file("weights.safetensors"), safetensors.torch.save(weights))
     atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve])
-    kept = min(curve, key=lambda point: point.validation_loss or 0.0) if training.patience else curve[-1]
     return TrainedModel(
         weights=reference,
         device=describe(device),
         learning_curve=curve,
         picture=picture,
-        kept_epoch=kept.epoch,
+        kept_epoch=kept(curve, training).epoch,
+        num_examples=len(train_split),
+        num_validation=len(validation_split) if validation_split else 0,
     )
+
+
+def require_enough(share: float, num_examples: int, num_validation: int) -> None:
+    """Refuse a validation share that leaves a part too small.
+
+    Raises:
+        UsageError: fewer than 10 examples are held out, or are left to train on.
+    """
+    if min(num_examples, num_validation) < MIN_EXAMPLES:
+        total = num_examples + num_validation
+        raise UsageError(
+            f"--validation {share:g} of {total} training examples holds out {num_validation} and leaves {num_examples}",
+            f"at least {MIN_EXAMPLES} of each",
+            f"use a share such as {0.1 if total >= 10 * MIN_EXAMPLES else 0.5}, more data, or no --validation",
+        )
 
 
 def build(

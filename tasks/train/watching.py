@@ -1,7 +1,7 @@
 """What people see of training: lines in the log, a bar at the terminal, the learning curve in the Prefect UI."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.progress import MofNCompleteColumn
 
@@ -36,11 +36,16 @@ def watch(epochs: Iterator[Measured], training: Training, run: RunFolder) -> tup
             if trained.update(len(curve)):
                 figures.learning_curve(curve, path)
                 shown.show(path, retries=0)
-    picture = figures.learning_curve(curve, path)
+    picture = figures.learning_curve(curve, path, kept(curve, training).epoch)
     if live.in_a_run():
         shown.show(path)
         trained.show()
     return tuple(curve), picture
+
+
+def kept(curve: Sequence[Epoch], training: Training) -> Epoch:
+    """The epoch whose weights are kept: the last, but with early stopping the one of the smallest validation loss."""
+    return min(curve, key=lambda point: point.validation_loss or 0.0) if training.patience else curve[-1]
 
 
 def _point(epoch: int, measured: Measured, training: Training) -> Epoch:
@@ -63,9 +68,10 @@ def _point(epoch: int, measured: Measured, training: Training) -> Epoch:
 
 
 def _sentence(point: Epoch) -> str:
+    watched = "" if point.validation_loss is None else f", validation loss {point.validation_loss:.3g}"
     if point.train_accuracy is None or point.test_accuracy is None:
-        return f"train loss {point.train_loss:.3g}, test loss {point.test_loss:.3g}"
+        return f"train loss {point.train_loss:.3g}, test loss {point.test_loss:.3g}{watched}"
     return (
         f"train loss {point.train_loss:.3f}, train accuracy {point.train_accuracy:.3f}, "
-        f"test accuracy {point.test_accuracy:.3f}"
+        f"test accuracy {point.test_accuracy:.3f}{watched}"
     )

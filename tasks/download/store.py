@@ -28,7 +28,8 @@ def exclusive(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         for leftover in folder.glob(f"{SCRATCH_PREFIX}*"):
-            shutil.rmtree(leftover)
+            if leftover.is_dir() and not leftover.is_symlink():  # anything else of such a name is not ours
+                shutil.rmtree(leftover)
         yield
 
 

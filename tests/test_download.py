@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.server
+import os
 import socket
 import threading
 import time
@@ -191,6 +192,36 @@ def test_swapped_files_in_a_users_folder_are_found(tmp_path: Path) -> None:
 def test_a_users_folder_without_the_files_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no file-0 in"):
         fetch([Directory(tmp_path)])
+
+
+def test_a_mirror_that_drips_is_cut_off(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "LONGEST_SECONDS", -1)
+    with pytest.raises(SourceUnreachable, match="no end after"):
+        fetch([Mirrors([mirror.url])])
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "y/" * 3000])
+def test_a_users_folder_with_a_name_that_the_system_does_not_take_is_exit_4(name: str) -> None:
+    with pytest.raises(DataError, match=name[:40]):
+        fetch([Directory(Path(name))])
+
+
+def test_a_fifo_in_a_users_folder_is_not_waited_for(tmp_path: Path) -> None:
+    folder = user_folder(tmp_path / "mine")
+    (folder / "file-1").unlink()
+    os.mkfifo(folder / "file-1")
+    with pytest.raises(DataError, match="no file-1 in"):
+        fetch([Directory(folder)])
+
+
+def test_the_sweep_leaves_what_it_did_not_write(mirror: Mirror, tmp_path: Path) -> None:
+    folder = artifact_paths.dataset("fashion-mnist")
+    folder.mkdir(parents=True)
+    (tmp_path / "theirs").mkdir()
+    (folder / f"{store.SCRATCH_PREFIX}link").symlink_to(tmp_path / "theirs")
+    (folder / f"{store.SCRATCH_PREFIX}file").touch()
+    fetch([Mirrors([mirror.url])])
+    assert (tmp_path / "theirs").is_dir()
 
 
 def test_what_a_killed_download_left_is_swept(mirror: Mirror) -> None:

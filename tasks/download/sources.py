@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,9 @@ from tasks.fashion_mnist import FILES, IdxFile
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 60.0
+LONGEST_SECONDS = 1800.0  # for one archive; a server that sends a byte a minute is cut off here
 LARGEST_ARCHIVE = 64 * 2**20  # the largest is 26 MB; a server that sends on and on is cut off here
+COMMAND_SECONDS = 600
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 
 
@@ -47,11 +50,15 @@ class Directory:
         return {file.name: self._find(file) for file in wanted}
 
     def _find(self, file: IdxFile) -> Path:
+        found = f"no {file.name} in {self.path}"
         for path in (self.path / file.name, self.path / f"{file.name}.gz"):
-            if path.is_file():
-                return path
+            try:
+                if path.is_file():
+                    return path
+            except OSError as error:  # a folder that is closed to us, or a name longer than the system takes
+                found = f"{path}: {error.strerror}"
         raise DataError(
-            f"no {file.name} in {self.path}",
+            found,
             "a folder with " + ", ".join(each.name for each in FILES) + ", plain or .gz",
             "set GRADMILL_FASHION_MNIST_DIR to that folder, or unset it to download the files",
         )
@@ -96,12 +103,15 @@ def _stream(url: str, target: Path, bar: Progress) -> Path:
         response.raise_for_status()
         size = int(response.headers.get("content-length", 0)) or None
         shown = bar.add_task("download", total=size)
+        deadline = time.monotonic() + LONGEST_SECONDS
         with target.open("wb") as stream:
             for chunk in response.iter_raw():
                 stream.write(chunk)
                 bar.advance(shown, len(chunk))
                 if stream.tell() > LARGEST_ARCHIVE:
                     raise httpx.HTTPError(f"more than {LARGEST_ARCHIVE} bytes")
+                if time.monotonic() > deadline:
+                    raise httpx.HTTPError(f"no end after {LONGEST_SECONDS:.0f} s")
     return target
 
 
@@ -123,7 +133,7 @@ class Debian:
             self._apt(scratch, "download", DEBIAN_PACKAGE)
         (package,) = scratch.glob("*.deb")
         unpacked = scratch / "unpacked"
-        subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True, capture_output=True)
+        _run(["dpkg-deb", "-x", str(package), str(unpacked)], scratch)
         folder = unpacked / "usr/share/datasets/fashion-mnist"
         return Directory(folder).fetch(wanted, scratch)
 
@@ -138,15 +148,17 @@ class Debian:
             "APT::Sandbox::User=",
         ]
         options += ["Acquire::http::Timeout=20", "Acquire::https::Timeout=20", "Acquire::Retries=1"]
-        command = ["apt-get", *(f"-o{option}" for option in options), *arguments]
-        try:
-            subprocess.run(command, cwd=scratch, check=True, capture_output=True, timeout=600)
-        except subprocess.CalledProcessError as error:
-            lines = error.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {error.returncode}"]
-            raise SourceUnreachable(
-                f"apt-get {arguments[0]}: {lines[-1]}", "an answer", "check apt's sources"
-            ) from error
-        except subprocess.TimeoutExpired as error:
-            raise SourceUnreachable(
-                f"apt-get {arguments[0]}: no end after 600 s", "an answer", "check the network"
-            ) from error
+        _run(["apt-get", *(f"-o{option}" for option in options), *arguments], scratch)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    name = f"{command[0]} {next(each for each in command[1:] if not each.startswith('-o'))}"
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=COMMAND_SECONDS)
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {error.returncode}"]
+        raise SourceUnreachable(f"{name}: {lines[-1]}", "an answer", "check apt's sources") from error
+    except subprocess.TimeoutExpired as error:
+        raise SourceUnreachable(
+            f"{name}: no end after {COMMAND_SECONDS} s", "an answer", "check the network"
+        ) from error

@@ -189,8 +189,8 @@ def test_versions_count_up_and_the_champion_follows(candidates: list[Candidate])
         assert (published.version, published.outcome) == (number, "published")
         pointer = reading.champion("linear-regression")
         assert pointer is not None
-        assert (pointer["version"], pointer["previous"]) == (number, number - 1 or None)
-        assert pointer["model_sha256"] == published.model.sha256
+        assert (pointer.version, pointer.previous) == (number, number - 1 or None)
+        assert pointer.model_sha256 == published.model.sha256
     assert reading.versions("linear-regression") == [1, 2]
 
 
@@ -208,7 +208,7 @@ def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(can
     assert (published.outcome, published.version) == ("published", 1)
     pointer = reading.champion("linear-regression")
     assert pointer is not None
-    assert pointer["version"] == 1
+    assert pointer.version == 1
 
 
 def test_a_version_folder_verifies_with_sha256sum_and_is_read_only(candidates: list[Candidate]) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import jinja2
 import yaml
 
+from tasks.contract import ModelMetadata
+
 LANDING = {
     "fashion-mnist": ("Fashion-MNIST", "zalando-datasets/fashion_mnist", "image-classification"),
     "synthetic-linear": ("Synthetic linear data", "synthetic-linear", "tabular-regression"),
@@ -15,7 +17,7 @@ LANDING = {
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
 
-def model_card(manifest: dict[str, Any], metadata: dict[str, Any], pictures: list[str]) -> str:
+def model_card(manifest: dict[str, Any], metadata: ModelMetadata, pictures: list[str]) -> str:
     """The card's text; ``manifest`` is the version's own, before its checksums."""
     template = jinja2.Template(TEMPLATE.read_text(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     text: str = template.render(
@@ -23,8 +25,8 @@ def model_card(manifest: dict[str, Any], metadata: dict[str, Any], pictures: lis
         front_matter=_front_matter(manifest),
         title=LANDING[manifest["dataset"]["name"]][0],
         training=manifest["parameters"]["training"],
-        inputs=metadata["inputs"],
-        outputs=metadata["outputs"],
+        inputs=metadata.inputs,
+        outputs=metadata.outputs,
         pictures=pictures,
     )
     return text

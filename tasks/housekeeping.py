@@ -78,7 +78,7 @@ def _reused_by_runs_that_go_on() -> set[str]:
     for noted in artifact_paths.runs().glob(f"*/{RUN}"):
         try:
             if _goes_on(noted):
-                needed |= set(_runs_named_in(reading.read_json(noted)))
+                needed |= set(_runs_named_in(RunNotes.read(noted).stages))
         except (OSError, DataError) as error:
             left_alone(noted.parent, error.found if isinstance(error, DataError) else str(error))
     return needed

@@ -148,7 +148,7 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Cand
     weights = safetensors.torch.load_file(candidate.trained.weights.path)
     weights["W"][0] += 1e-4
     test = splits.load_split(candidate.prepared.test)
-    session = open_session(candidate.exported.onnx.path, Device.CPU)
+    session = open_session(candidate.exported.onnx.path.read_bytes(), Device.CPU)
     (verdict,) = parity(answers(session, test.X.numpy()), splits.scores(weights, test), test, Gates().max_parity_error)
     assert not verdict.passed
 

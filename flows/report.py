@@ -41,13 +41,13 @@ class RetrainReport(BaseModel):
 def report(run: RunFolder) -> RetrainReport:
     """Assemble the report from what the stages noted; a run without a publication was refused."""
     noted = run.read()
-    stages, training = noted["stages"], noted["parameters"]["training"]
+    stages, training = noted.stages, noted.parameters["training"]
     noted_publication = stages.get("publish", {})
     published = PublishedModel.model_validate(noted_publication) if "version" in noted_publication else None
     prediction = Prediction.model_validate(stages["predict"]) if "predict" in stages else None
     return RetrainReport(
         model=training["model"],
-        name=noted["parameters"]["name"],
+        name=noted.parameters["name"],
         implementation=training["implementation"],
         outcome=published.outcome if published else "refused",
         version=published.version if published else None,
@@ -59,6 +59,6 @@ def report(run: RunFolder) -> RetrainReport:
         mirror=stages.get("mirror"),
         device=stages["train"]["device"],
         provider=prediction and prediction.provider,
-        seconds=noted["seconds"],
+        seconds=noted.seconds,
         run=str(run.path),
     )

@@ -97,8 +97,9 @@ def status() -> Status:
 def _live_models() -> list[LiveModel]:
     champions = [(name, row) for name in reading.names() for row in reading.table(name) if row["champion"]]
     return [
-        LiveModel(name=name, promoted_at=(reading.champion(name) or {})["promoted_at"], **_figures(row))
+        LiveModel(name=name, promoted_at=pointer.promoted_at, **_figures(row))
         for name, row in champions
+        if (pointer := reading.champion(name))
     ]
 
 

@@ -1,7 +1,8 @@
 """The serving contract: names, types and shapes of the ONNX models that ``export`` writes and ``predict`` relies on."""
 
-from typing import Any
+from typing import Any, Literal
 
+from tasks.documents import Document
 from tasks.parameters import ModelName
 from tasks.records import Record
 
@@ -52,23 +53,38 @@ SAMPLE_TOLERANCE = 2e-5  # what runtimes may differ by (README, "Other runtimes"
 OPEN_INFERENCE_TYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}
 
 
-def open_inference_metadata(name: str | None, version: int | None, signature: Signature) -> dict[str, Any]:
-    """Model metadata of the Open Inference Protocol v2; -1 stands for the batch. A candidate has no version yet."""
+class MetadataTensor(Document):
+    """An input or output as the Open Inference Protocol describes it; -1 stands for the batch."""
 
-    def described(tensor: Tensor) -> dict[str, Any]:
-        return {
-            "name": tensor.name,
-            "datatype": OPEN_INFERENCE_TYPES[tensor.dtype],
-            "shape": [-1, *tensor.shape],
-        }
+    name: str
+    datatype: Literal["UINT8", "FP32", "INT64"]
+    shape: tuple[int, ...]
 
-    return {
-        "name": name,
-        "versions": [] if version is None else [str(version)],
-        "platform": "onnx_onnxv1",
-        "inputs": [described(tensor) for tensor in signature.inputs],
-        "outputs": [described(tensor) for tensor in signature.outputs],
-    }
+
+class ModelMetadata(Document):
+    """``metadata.json``: model metadata of the Open Inference Protocol v2. A candidate has no version yet."""
+
+    name: str | None
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[MetadataTensor, ...]
+    outputs: tuple[MetadataTensor, ...]
+
+
+def open_inference_metadata(name: str | None, version: int | None, signature: Signature) -> ModelMetadata:
+    """The metadata of a version, or of a candidate, by its signature."""
+
+    def described(tensor: Tensor) -> MetadataTensor:
+        datatype = OPEN_INFERENCE_TYPES[tensor.dtype]
+        return MetadataTensor.model_validate({"name": tensor.name, "datatype": datatype, "shape": (-1, *tensor.shape)})
+
+    return ModelMetadata(
+        name=name,
+        versions=() if version is None else (str(version),),
+        platform="onnx_onnxv1",
+        inputs=tuple(described(tensor) for tensor in signature.inputs),
+        outputs=tuple(described(tensor) for tensor in signature.outputs),
+    )
 
 
 ONNXRUNTIME_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "int64": "tensor(int64)"}

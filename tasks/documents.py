@@ -9,11 +9,10 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks import atomic
+from tasks import atomic, verified
 from tasks.errors import DataError
 from tasks.records import FileRef
-
-RESTORE = "restore it from a copy"
+from tasks.verified import RESTORE
 
 
 class Document(BaseModel):
@@ -35,13 +34,7 @@ class Document(BaseModel):
         Raises:
             DataError: it is missing, no regular file, not JSON, or not such a document; the message names it.
         """
-        if not path.is_file():  # a FIFO would be waited for without end
-            state = "is no regular file" if path.exists() else "is missing"
-            raise DataError(f"{path} {state}", "the file as it was written", action)
-        try:
-            return cls.parse(path.read_bytes(), path, action)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error}", "the file as it was written", action) from error
+        return cls.parse(verified.content(path, action), path, action)
 
     @classmethod
     def parse(cls, content: bytes, source: Path | str, action: str = RESTORE) -> Self:

@@ -5,7 +5,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from tasks import atomic, figures, gates
+from tasks import atomic, figures, gates, verified
 from tasks.networks import metrics
 from tasks.networks.best_fit import huber_fit, least_squares_fit, with_ones
 from tasks.networks.training import Split
@@ -25,7 +25,7 @@ def evaluate(run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, b
     Raises:
         GateFailed: at least one gate refused; the evidence is written all the same.
     """
-    weights = safetensors.torch.load_file(trained.weights.path)
+    weights = safetensors.torch.load(verified.read(trained.weights))
     test = load_split(prepared.test)
     outputs = scores(weights, test)
     if prepared.class_names:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks import artifact_paths, predictions, waiting
-from tasks.artifact_paths import MANIFEST, RUN
+from tasks.artifact_paths import RUN
 from tasks.errors import DataError
 from tasks.model_store import reading
 from tasks.predictions import left_alone
+from tasks.run_folder import RunNotes
 
 GRACE = timedelta(days=1)  # a younger run may still be going, and somebody may be reading a younger prediction
 CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")
@@ -63,12 +64,11 @@ def evidence() -> set[str]:
         DataError: a manifest or a run's notes cannot be read; what they name must not be guessed.
     """
     needed: set[str] = set()
-    for path in (artifact_paths.version(name, each) for name in reading.names() for each in reading.versions(name)):
-        run = reading.read_json(path / MANIFEST)["run"]
+    for run in (reading.manifest(name, each).run for name in reading.names() for each in reading.versions(name)):
         needed.add(run)
         noted = artifact_paths.runs() / run / RUN
         if noted.is_file():
-            needed |= set(_runs_named_in(reading.read_json(noted)))
+            needed |= set(_runs_named_in(RunNotes.read(noted).stages))
     return needed
 
 
@@ -78,7 +78,7 @@ def _reused_by_runs_that_go_on() -> set[str]:
     for noted in artifact_paths.runs().glob(f"*/{RUN}"):
         try:
             if _goes_on(noted):
-                needed |= set(_runs_named_in(reading.read_json(noted)))
+                needed |= set(_runs_named_in(RunNotes.read(noted).stages))
         except (OSError, DataError) as error:
             left_alone(noted.parent, error.found if isinstance(error, DataError) else str(error))
     return needed

@@ -16,8 +16,8 @@ PROBE = (
 )
 
 
-def open_session(model: Path | bytes, device: Device) -> Any:
-    """An ``onnxruntime.InferenceSession`` for a model file or its bytes.
+def open_session(model: bytes, device: Device) -> Any:
+    """An ``onnxruntime.InferenceSession`` for a model's bytes: a file is read, and compared, by who knows its digest.
 
     One thread: these graphs are too small to share one batch among cores (README, Speed). With ``cuda`` the model
     runs on the GPU or not at all; ``auto`` takes the CPU where CUDA cannot be used, and says so.
@@ -94,7 +94,7 @@ def open_cuda_session(model: bytes, **options: str) -> Any:
     return _session(model, CUDA, **options)
 
 
-def _session(model: Path | bytes, wanted: str, **cuda_options: str) -> Any:
+def _session(model: bytes, wanted: str, **cuda_options: str) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -105,9 +105,7 @@ def _session(model: Path | bytes, wanted: str, **cuda_options: str) -> Any:
         onnxruntime.preload_dlls()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         providers = [(CUDA, {"use_tf32": "0", **cuda_options})]  # TF32 would cost three digits and the parity gate
-    session = onnxruntime.InferenceSession(
-        model if isinstance(model, bytes) else str(model), sess_options=options, providers=providers
-    )
+    session = onnxruntime.InferenceSession(model, sess_options=options, providers=providers)
     if provider(session) != wanted:
         raise RuntimeError(f"asked for {wanted}, got {provider(session)}")
     return session

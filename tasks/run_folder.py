@@ -1,13 +1,23 @@
 """``artifacts/runs/<run>/``: the evidence of one run, whatever became of it."""
 
-import json
 import os
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tasks import artifact_paths, atomic, waiting
+from tasks.documents import Document
 from tasks.records import Record
+
+
+class RunNotes(Document):
+    """``run.json``: what a run was asked for, how long each stage took, and the record that it returned."""
+
+    schema_version: Literal[1] = 1
+    run: str
+    parameters: dict[str, Any]
+    seconds: dict[str, float]
+    stages: dict[str, dict[str, Any]]
 
 
 class RunFolder(Record):
@@ -29,10 +39,7 @@ class RunFolder(Record):
             if folder._file.exists():
                 os.utime(folder._file)  # to housekeeping it is young again
             else:
-                atomic.write_json(
-                    folder._file,
-                    {"schema_version": 1, "run": run, "parameters": parameters, "seconds": {}, "stages": {}},
-                )
+                RunNotes(run=run, parameters=parameters, seconds={}, stages={}).write(folder._file)
         return folder
 
     def in_use(self) -> AbstractContextManager[None]:
@@ -45,16 +52,18 @@ class RunFolder(Record):
     def _file(self) -> Path:
         return self.path / artifact_paths.RUN
 
-    def read(self) -> dict[str, Any]:
-        """Everything noted so far."""
-        document: dict[str, Any] = json.loads(self._file.read_text())
-        return document
+    def read(self) -> RunNotes:
+        """Everything noted so far.
 
-    def note(self, section: str, key: str, value: Any) -> None:
-        """Set ``document[section][key]`` and write the whole document atomically."""
-        document = self.read()
-        document[section][key] = value
-        atomic.write_json(self._file, document)
+        Raises:
+            DataError: ``run.json`` is damaged.
+        """
+        return RunNotes.read(self._file)
+
+    def note(self, section: Literal["seconds", "stages"], key: str, value: Any) -> None:
+        """Set ``key`` of a section and write the whole document atomically."""
+        notes = self.read()
+        notes.model_copy(update={section: getattr(notes, section) | {key: value}}).write(self._file)
 
     def file(self, name: str) -> Path:
         """The path of an evidence file."""

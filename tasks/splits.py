@@ -3,13 +3,20 @@
 import safetensors.torch
 from torch import Tensor
 
+from tasks import verified
 from tasks.networks.training import Split, outputs
 from tasks.records import FileRef
 
+PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
+
 
 def load_split(file: FileRef) -> Split:
-    """Map a prepared split into memory: pixels stay uint8 and are scaled to 0…1 minibatch by minibatch."""
-    tensors = safetensors.torch.load_file(file.path)
+    """Read a prepared split: pixels stay uint8 and are scaled to 0…1 minibatch by minibatch.
+
+    Raises:
+        DataError: the file is missing or has changed since it was prepared.
+    """
+    tensors = safetensors.torch.load(verified.read(file, PREPARE_ANEW))
     if "images" in tensors:
         return Split(tensors["images"], tensors["labels"].long(), scale=1 / 255)
     return Split(tensors["features"], tensors["target"])

@@ -139,7 +139,7 @@ class Pipeline:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("GRADMILL_ARTIFACTS", str(self.artifacts))
-            return PreparedDataset.model_validate(RunFolder(path=Path(report.run)).read()["stages"]["preprocess"])
+            return PreparedDataset.model_validate(RunFolder(path=Path(report.run)).read().stages["preprocess"])
 
 
 @pytest.fixture(scope="session")

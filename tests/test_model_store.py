@@ -16,7 +16,7 @@ import yaml
 
 from candidate import Candidate
 from conftest import REPOSITORY
-from tasks import artifact_paths, model_store, waiting
+from tasks import artifact_paths, atomic, model_store, waiting
 from tasks.errors import DataError, GateFailed, UsageError
 from tasks.model_store import pointer, publishing, reading, retention, verification
 
@@ -32,7 +32,7 @@ def two_versions(candidates: list[Candidate]) -> None:
 def champion() -> tuple[int, int | None, list[int]]:
     document = reading.champion(NAME)
     assert document is not None
-    return document["version"], document["previous"], document["held"]
+    return document.version, document.previous, list(document.held)
 
 
 def damage(path: Path, position: int, bit: int = 1) -> bytes:
@@ -123,9 +123,14 @@ def test_a_version_that_a_kill_kept_from_being_champion_is_promoted(
     champion_file = artifact_paths.champion(NAME)
     document = json.loads(champion_file.read_text())
     history = reading.history(NAME)
-    del history["demoted"]["2"]
-    artifact_paths.history(NAME).write_text(json.dumps(history))
-    champion_file.write_text(json.dumps(document | {"version": 2, "previous": 1}))
+    del history.demoted[2]
+    history.write(artifact_paths.history(NAME))
+    folder = artifact_paths.version(NAME, 2)
+    digests = {
+        "model_sha256": atomic.file_digest(folder / "model.onnx"),
+        "manifest_sha256": atomic.file_digest(folder / "manifest.json"),
+    }
+    champion_file.write_text(json.dumps(document | digests | {"version": 2, "previous": 1}))
     again = candidates[2].publish()
     assert (again.outcome, again.version) == ("published", published.version)
     assert champion()[0] == 3
@@ -177,7 +182,8 @@ def test_a_damaged_version_cannot_be_promoted_or_rolled_back_to(two_versions: No
 def age_demotions() -> None:
     history = reading.history(NAME)
     old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
-    artifact_paths.history(NAME).write_text(json.dumps(history | {"demoted": dict.fromkeys(history["demoted"], old)}))
+    aged = history.model_copy(update={"demoted": dict.fromkeys(history.demoted, old)})
+    aged.write(artifact_paths.history(NAME))
 
 
 def test_prune_keeps_champion_previous_recent_and_needed_versions(
@@ -292,7 +298,7 @@ def test_two_publications_at_once_give_two_whole_versions_and_one_champion(candi
         thread.join()
     assert reading.versions(NAME) == [1, 2]
     assert champion() == (2, 1, [])
-    gated = [{gate["name"] for gate in reading.manifest(NAME, number)["gates"]} for number in (1, 2)]
+    gated = [{gate.name for gate in reading.manifest(NAME, number).gates} for number in (1, 2)]
     assert ["champion_loss" in gates for gates in gated] == [False, True], "the second is gated against the first"
     for number in (1, 2):
         verification.verify(NAME, number)

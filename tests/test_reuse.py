@@ -194,7 +194,7 @@ def retrain(**options: object) -> tuple[RunFolder, float]:
 
 
 def trained_file(run: RunFolder) -> Path:
-    return FileRef.model_validate(run.read()["stages"]["train"]["weights"]).path
+    return FileRef.model_validate(run.read().stages["train"]["weights"]).path
 
 
 def test_a_retrain_with_nothing_changed_reuses_its_stages_and_force_does_not(prefect_api: str) -> None:

@@ -13,10 +13,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from candidate import Candidate, plain
+from tasks.atomic import file_digest
 from tasks.errors import GateFailed
 from tasks.export import export
 from tasks.export.servability import servability
 from tasks.parameters import Gates
+from tasks.records import FileRef
 from tasks.run_folder import RunFolder
 
 
@@ -34,7 +36,8 @@ class Files:
             path.write_bytes(file.path.read_bytes())
 
     def verdicts(self, **bounds: float) -> dict[str, tuple[bool, str]]:
-        found = servability(self.model, self.metadata, self.sample, Gates.model_validate(bounds))
+        model = FileRef(path=self.model, sha256=file_digest(self.model) if self.model.exists() else "")
+        found = servability(model, self.metadata, self.sample, Gates.model_validate(bounds))
         return {verdict.name: (verdict.passed, verdict.detail) for verdict in found}
 
 

@@ -116,8 +116,8 @@ class Second:
 
     def __init__(self, pipeline: Pipeline, change: Callable[[np.ndarray], None]) -> None:
         noted = RunFolder(path=Path(pipeline.report("softmax-regression").run)).read()
-        stages, self.run = noted["stages"], RunFolder.open("second", {})
-        self.parameters = RetrainParameters.model_validate(noted["parameters"])
+        stages, self.run = noted.stages, RunFolder.open("second", {})
+        self.parameters = RetrainParameters.model_validate(noted.parameters)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
             self.prepared = PreparedDataset.model_validate(stages["preprocess"])

@@ -183,7 +183,7 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Cand
     weights = safetensors.torch.load_file(candidate.trained.weights.path)
     weights["W"][0] += 1e-4
     test = splits.load_split(candidate.prepared.test)
-    session = open_session(candidate.exported.onnx.path, Device.CPU)
+    session = open_session(candidate.exported.onnx.path.read_bytes(), Device.CPU)
     (verdict,) = parity(answers(session, test.X.numpy()), splits.scores(weights, test), test, Gates().max_parity_error)
     assert not verdict.passed
 
@@ -266,8 +266,8 @@ def test_versions_count_up_and_the_champion_follows(candidates: list[Candidate])
         assert (published.version, published.outcome) == (number, "published")
         pointer = reading.champion("linear-regression")
         assert pointer is not None
-        assert (pointer["version"], pointer["previous"]) == (number, number - 1 or None)
-        assert pointer["model_sha256"] == published.model.sha256
+        assert (pointer.version, pointer.previous) == (number, number - 1 or None)
+        assert pointer.model_sha256 == published.model.sha256
     assert reading.versions("linear-regression") == [1, 2]
 
 
@@ -285,7 +285,7 @@ def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(can
     assert (published.outcome, published.version) == ("published", 1)
     pointer = reading.champion("linear-regression")
     assert pointer is not None
-    assert pointer["version"] == 1
+    assert pointer.version == 1
 
 
 def test_a_version_folder_verifies_with_sha256sum_and_is_read_only(candidates: list[Candidate]) -> None:

@@ -25,8 +25,8 @@ def _two_versions(candidates: list[Candidate]) -> None:
 def forget_that_it_was_champion(number: int) -> None:
     """As if the process had died between the rename of this version and the pointer."""
     history = reading.history(NAME)
-    history["demoted"].pop(str(number), None)
-    artifact_paths.history(NAME).write_text(json.dumps(history))
+    history.demoted.pop(number, None)
+    history.write(artifact_paths.history(NAME))
     path = artifact_paths.champion(NAME)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"previous": None}))
 

@@ -25,10 +25,9 @@ from torchvision import transforms
 from flows.bench import measure
 from flows.bench.measure import Report, Side
 from flows.predict import predict
-from tasks import artifact_paths, cores, onnx_session
+from tasks import artifact_paths, cores, onnx_session, verified
 from tasks.model_store import reading
 from tasks.parameters import Device, ModelName, PredictParameters
-from tasks.records import FileRef
 
 NAME = ModelName.SOFTMAX_REGRESSION.value
 PACKAGES = ("gradmill", "numpy", "onnxruntime", "onnxruntime-gpu", "prefect", "pyarrow", "torch", "torchvision")
@@ -46,8 +45,7 @@ def bench(quick: bool) -> Report:
     """
     number, model = reading.load(NAME, None)
     rows, num_rounds = (400_000, 2) if quick else (4_000_000, 5)
-    split = FileRef.model_validate(reading.manifest(NAME, number)["dataset"]["test"])
-    pool = safetensors.numpy.load_file(split.path)["images"]
+    pool = safetensors.numpy.load(verified.read(reading.manifest(NAME, number).dataset.test))["images"]
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=artifact_paths.make_root()) as folder:
         file, output = Path(folder) / "rows.npy", Path(folder) / "output"
         _write_rows(file, pool, rows)

@@ -174,7 +174,7 @@ def predict(
     }  # fmt: skip
     parameters = validated(PredictParameters, document, "predict")
     use(artifacts)
-    reading.resolve(parameters.name, parameters.version)
+    reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts
     require(parameters.device)
     from flows import display
 

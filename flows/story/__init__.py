@@ -27,7 +27,7 @@ def told(run: RunFolder) -> Iterator[None]:
         refused = True
         raise
     finally:
-        stages = run.read()["stages"]
+        stages = run.read().stages
         if refused or "version" in stages.get("publish", {}):
             with _never_in_the_way():
                 _tell(report(run), run)

@@ -54,7 +54,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def pictures(run: RunFolder) -> str:
     """Every picture that the stages drew; those of reused stages are in the folder of the run that drew them."""
-    stages = run.read()["stages"]
+    stages = run.read().stages
     files = map(FileRef.model_validate, [stages["train"]["picture"], *stages["evaluate"]["pictures"]])
     paths = {file.path.name: file.path for file in files}
     drawn = {title: paths[name] for name, title in PICTURES.items() if name in paths and paths[name].is_file()}

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
-from tasks import atomic, contract, drift, gates, onnx_session
+from tasks import atomic, contract, drift, gates, onnx_session, verified
 from tasks.artifact_paths import METADATA, ONNX, SAMPLE
 from tasks.export.servability import servability
 from tasks.networks.training import Split
@@ -40,7 +40,7 @@ def export(
         GateFailed: onnxruntime and torch differ on the test split by more than float32 rounding explains, or a fresh
             process cannot serve the file.
     """
-    weights = load_file(trained.weights.path)
+    weights = load(verified.read(trained.weights))
     test = load_split(prepared.test)
     signature = contract.signature(training.model, prepared.input_shape, len(prepared.class_names))
     proto = to_onnx(weights, test.scale, signature)
@@ -52,14 +52,15 @@ def export(
     if found != signature:
         raise RuntimeError(f"the exporter wrote {found}, the contract is {signature}")
     outputs = answers(session, test.X.numpy())
+    model = atomic.write_bytes(run.file(ONNX), content)
     exported = ExportedModel(
-        onnx=atomic.write_bytes(run.file(ONNX), content),
-        metadata=atomic.write_json(run.file(METADATA), contract.open_inference_metadata(None, None, signature)),
+        onnx=model,
+        metadata=contract.open_inference_metadata(None, None, signature).write(run.file(METADATA)),
         sample=_write_sample(run.file(SAMPLE), session, test.X[: contract.SAMPLE_ROWS].numpy()),
         profile=drift.reference(outputs),
         gates=(
             *parity(outputs, scores(weights, test), test, bounds.max_parity_error),
-            *servability(run.file(ONNX), run.file(METADATA), run.file(SAMPLE), bounds),
+            *servability(model, run.file(METADATA), run.file(SAMPLE), bounds),
         ),
     )
     gates.enforce(exported, exported.gates, run)

@@ -6,16 +6,21 @@ import sys
 from pathlib import Path
 
 from tasks import contract, gates
+from tasks.errors import DataError
 from tasks.parameters import Gates
-from tasks.records import GateVerdict
+from tasks.records import FileRef, GateVerdict
 
 PROBE = Path(__file__).with_name("probe.py")
 TIMEOUT_SECONDS = 120
 
 
-def servability(model: Path, metadata: Path, sample: Path, bounds: Gates) -> tuple[GateVerdict, ...]:
-    """Run the probe; any fault refuses, latency and memory only where a limit is set."""
-    arguments = [str(model), str(metadata), str(sample), str(contract.SAMPLE_TOLERANCE)]
+def servability(model: FileRef, metadata: Path, sample: Path, bounds: Gates) -> tuple[GateVerdict, ...]:
+    """Run the probe; any fault refuses, latency and memory only where a limit is set.
+
+    Raises:
+        DataError: what the probe found in the file are not the bytes that were exported.
+    """
+    arguments = [str(model.path), model.sha256, str(metadata), str(sample), str(contract.SAMPLE_TOLERANCE)]
     command = [sys.executable, "-I", str(PROBE), *arguments]  # -I: neither this folder nor PYTHON* variables
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
@@ -25,6 +30,8 @@ def servability(model: Path, metadata: Path, sample: Path, bounds: Gates) -> tup
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         return (_faults(last),)
     found = json.loads(done.stdout)
+    if found["sha256"] != model.sha256:
+        raise DataError(f"{model.path} has changed: {found['sha256']}", f"SHA-256 {model.sha256}", "gradmill retrain")
     return (
         _faults(found["faults"]),
         gates.judge(

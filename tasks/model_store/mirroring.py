@@ -5,14 +5,15 @@ Triton's configuration, which is derived from it. Versions that were mirrored be
 """
 
 import hashlib
-import json
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tasks import artifact_paths, atomic, waiting
+from tasks import artifact_paths, verified, waiting
 from tasks.artifact_paths import CHECKSUMS, MANIFEST, METADATA, ONNX
+from tasks.contract import ModelMetadata
 from tasks.errors import DataError, UsageError
 from tasks.model_store import reading, remote, triton, verification
-from tasks.records import MirroredModel
+from tasks.model_store.documents import ChampionPointer
+from tasks.records import FileRef, MirroredModel
 from tasks.settings import Settings
 
 
@@ -86,22 +87,23 @@ def _champion(name: str) -> Champion:
 
 
 def _read(name: str) -> Champion:
-    pointer: dict[str, Any] = reading.champion(name) or {}
-    number = int(pointer["version"])
+    path = artifact_paths.champion(name)
+    as_it_stands = verified.content(path, f"gradmill promote {name} VERSION")
+    pointer = ChampionPointer.parse(as_it_stands, path, f"gradmill promote {name} VERSION")
+    number = pointer.version
     verification.verify_version(name, number)
     verification.verify_pointer(name, pointer)
     folder = artifact_paths.version(name, number)
-    digests = {**reading.manifest(name, number)["files"], MANIFEST: pointer["manifest_sha256"]}
+    digests = {**reading.manifest(name, number).files, MANIFEST: pointer.manifest_sha256}
     pieces = {}
     for path in sorted(folder.iterdir(), key=lambda path: (path.name not in (CHECKSUMS, MANIFEST), path.name)):
-        content = path.read_bytes()
-        pieces[f"{number}/{path.name}"] = Piece(content, digests.get(path.name, _sha256(content)))
-    config = triton.describe(name, number, json.loads(pieces[f"{number}/{METADATA}"].content))
-    for path, content in (
-        (artifact_paths.champion(name), atomic.as_json(pointer)),
-        (artifact_paths.triton_config(name), config.encode()),
-    ):
-        pieces[path.name] = Piece(content, _sha256(content))
+        content = verified.content(path)
+        sha256 = digests.get(path.name, _sha256(content))
+        pieces[f"{number}/{path.name}"] = Piece(verified.read(FileRef(path=path, sha256=sha256)), sha256)
+    metadata = ModelMetadata.parse(pieces[f"{number}/{METADATA}"].content, folder / METADATA)
+    config = triton.describe(name, number, metadata).encode()
+    pieces[artifact_paths.champion(name).name] = Piece(as_it_stands, _sha256(as_it_stands))
+    pieces[artifact_paths.triton_config(name).name] = Piece(config, _sha256(config))
     return Champion(number, pieces)
 
 

@@ -5,44 +5,47 @@ is still the champion.
 """
 
 from datetime import UTC, datetime
-from typing import Any
 
 from tasks import artifact_paths, atomic, model_store
 from tasks.artifact_paths import MANIFEST, ONNX
 from tasks.errors import DataError, UsageError
 from tasks.model_store import reading, triton, verification
+from tasks.model_store.documents import ChampionPointer
 
 
-def point_to(name: str, number: int, *, held: list[int] | None = None, previous: int | None = None) -> None:
+def point_to(name: str, number: int, *, held: tuple[int, ...] | None = None, previous: int | None = None) -> None:
     """Replace ``champion.json``, then derive ``config.pbtxt`` from it; the caller holds the lock.
 
     ``previous`` and ``held`` are those of the pointer before, unless given.
     """
-    before = _readable(name) or {"version": None, "held": []}
+    before = _readable(name)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    if before["version"] not in (None, number):
+    if before and before.version != number:
         past = reading.history(name)
-        atomic.write_json(
-            artifact_paths.history(name), past | {"demoted": past["demoted"] | {str(before["version"]): now}}
-        )
+        demoted = past.demoted | {before.version: now}
+        past.model_copy(update={"demoted": demoted}).write(artifact_paths.history(name))
     folder = artifact_paths.version(name, number)
-    document = {
-        "schema_version": 1,
-        "version": number,
-        "model_sha256": atomic.file_digest(folder / ONNX),
-        "manifest_sha256": atomic.file_digest(folder / MANIFEST),
-        "promoted_at": now,
-        "previous": before["version"] if previous is None and held is None else previous,
-        "held": before["held"] if held is None else held,
-    }
-    atomic.write_json(artifact_paths.champion(name), document)
+    goes_back_to = before.version if before and previous is None and held is None else previous
+    kept = dict(before) if before else {}  # with what a newer version of Gradmill has noted there
+    pointer = ChampionPointer.model_validate(
+        kept
+        | {
+            "version": number,
+            "model_sha256": atomic.file_digest(folder / ONNX),
+            "manifest_sha256": atomic.file_digest(folder / MANIFEST),
+            "promoted_at": now,
+            "previous": goes_back_to,
+            "held": kept.get("held", ()) if held is None else held,
+        }
+    )
+    pointer.write(artifact_paths.champion(name))
     triton.write_config(name)
 
 
-def _readable(name: str) -> dict[str, Any] | None:
+def _readable(name: str) -> ChampionPointer | None:
     """The pointer; None where there is none or what is there cannot be read: promotion then writes another."""
     try:
-        return reading.champion(name)
+        return reading.pointer(name)
     except DataError:
         return None
 
@@ -59,17 +62,17 @@ def promote(name: str, number: int) -> bool:
     reading.resolve(name, number)
     with model_store.lock(name):
         verification.verify_version(name, reading.resolve(name, number))
-        pointer = _readable(name) or {"version": None, "previous": None, "held": []}
-        held = [each for each in pointer["held"] if each != number]
-        if pointer["version"] != number:
-            point_to(name, number, held=held, previous=_another(name, number, pointer["version"]))
+        pointer = _readable(name)
+        held = tuple(each for each in pointer.held if each != number) if pointer else ()
+        if pointer is None or pointer.version != number:
+            point_to(name, number, held=held, previous=_another(name, number, pointer.version if pointer else None))
             return True
         try:
             verification.verify_pointer(name, pointer)
             verification.verify_previous(name)
             triton.write_config(name)
         except DataError:
-            point_to(name, number, held=held, previous=_another(name, number, pointer["previous"]))
+            point_to(name, number, held=held, previous=_another(name, number, pointer.previous))
         return False
 
 
@@ -88,21 +91,21 @@ def rollback(name: str) -> tuple[int, int]:
     reading.resolve(name, None)
     with model_store.lock(name):
         pointer = reading.champion(name)
-        if pointer is None or pointer["previous"] not in reading.versions(name):
+        if pointer is None or pointer.previous not in reading.versions(name):
             raise UsageError(
                 f"{name} has no version before its champion",
                 "a champion that replaced another",
                 f"choose one with gradmill promote; see gradmill models {name}",
             )
-        left, target = int(pointer["version"]), int(pointer["previous"])
+        left, target = pointer.version, pointer.previous
         verification.verify_version(name, target)
-        held = sorted({*pointer["held"], left} - {target})
+        held = tuple(sorted({*pointer.held, left} - {target}))
         point_to(name, target, held=held, previous=_before(name, target, held))
         return left, target
 
 
-def _before(name: str, champion: int, held: list[int]) -> int | None:
+def _before(name: str, champion: int, held: tuple[int, ...]) -> int | None:
     """The version that was demoted last among those that a second rollback may go to."""
-    demoted = reading.history(name)["demoted"]
-    kept = [number for number in reading.versions(name) if str(number) in demoted and number not in (champion, *held)]
-    return max(kept, key=lambda number: (demoted[str(number)], number), default=None)
+    demoted = reading.history(name).demoted
+    kept = [number for number in reading.versions(name) if number in demoted and number not in (champion, *held)]
+    return max(kept, key=lambda number: (demoted[number], number), default=None)

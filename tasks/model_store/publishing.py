@@ -27,9 +27,9 @@ def next_number(name: str) -> int:
 
     Where something else has that name, the next one.
     """
-    pointer = reading.champion(name) or {"version": 0, "previous": None, "held": []}
-    pointed_to = [pointer["version"], pointer["previous"] or 0, *pointer["held"]]
-    highest = int(max(reading.history(name)["highest"], *pointed_to, *reading.versions(name)))
+    pointer = reading.champion(name)
+    named = pointer.named if pointer else set()
+    highest = max(reading.history(name).highest, *named, *reading.versions(name), 0)
     return folders.free_number(artifact_paths.model(name), highest + 1)
 
 
@@ -56,7 +56,7 @@ def publish(name: str, fill: Callable[[Path, int], dict[str, Any]], sign_key: Pa
     staging.rename(final)  # before the folder is read-only: macOS refuses to rename a read-only folder
     folders.make_read_only(final)
     atomic.sync(final.parent)
-    atomic.write_json(artifact_paths.history(name), reading.history(name) | {"highest": number})
+    reading.history(name).model_copy(update={"highest": number}).write(artifact_paths.history(name))
     return number
 
 

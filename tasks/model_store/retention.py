@@ -34,15 +34,15 @@ def protected(name: str) -> dict[int, str]:
     """The versions that pruning must not take, and the reason."""
     reasons: dict[int, str] = {}
     oldest = datetime.now(UTC) - GRACE
-    for number, moment in reading.history(name)["demoted"].items():
+    for number, moment in reading.history(name).demoted.items():
         if datetime.fromisoformat(moment) > oldest:
-            reasons[int(number)] = "demoted less than a day ago"
+            reasons[number] = "demoted less than a day ago"
     for folder, _, job in itertools.chain(predictions.below_artifacts(), predictions.elsewhere()):
         if job.status != "done" and job.model.name == name:
             reasons[job.model.version] = f"named by the unfinished job in {folder}"
     current = reading.champion(name)
     if current is not None:
-        if current["previous"] is not None:
-            reasons[current["previous"]] = "the version that a rollback goes to"
-        reasons[current["version"]] = "the champion"
+        if current.previous is not None:
+            reasons[current.previous] = "the version that a rollback goes to"
+        reasons[current.version] = "the champion"
     return reasons

@@ -4,11 +4,9 @@ Triton reads the folder as it stands: versions are plain numbers, and ``version_
 The first dimension is part of the shapes (``max_batch_size: 0``), as in the ONNX file.
 """
 
-from typing import Any
-
 from tasks import artifact_paths, atomic
-from tasks.artifact_paths import MANIFEST, METADATA
-from tasks.errors import DataError
+from tasks.artifact_paths import METADATA
+from tasks.contract import ModelMetadata
 from tasks.model_store import reading
 
 TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32", "INT64": "TYPE_INT64"}
@@ -23,25 +21,18 @@ def config(name: str) -> str:
     pointer = reading.champion(name)
     if pointer is None:
         raise ValueError(f"{name} has no champion")
-    number = pointer["version"]
-    path = artifact_paths.version(name, number) / METADATA
-    with reading.nothing_lacking(path.with_name(MANIFEST)):
-        expected = reading.manifest(name, number)["files"][METADATA]
-    metadata = reading.read_json(path)
-    if atomic.file_digest(path) != expected:
-        raise DataError(f"{path} has changed", f"{name} version {number} as it was published", "restore it from a copy")
-    return describe(name, number, metadata)
+    folder = artifact_paths.version(name, pointer.version)
+    metadata = ModelMetadata.parse(reading.read_file(folder, METADATA), folder / METADATA)
+    return describe(name, pointer.version, metadata)
 
 
-def describe(name: str, number: int, metadata: dict[str, Any]) -> str:
+def describe(name: str, number: int, metadata: ModelMetadata) -> str:
     """The text of ``config.pbtxt`` that serves one version, from its ``metadata.json``."""
     lines = [f'name: "{name}"', 'platform: "onnxruntime_onnx"', "max_batch_size: 0"]
-    for kind in ("input", "output"):
-        for tensor in metadata[f"{kind}s"]:
-            dims = ", ".join(map(str, tensor["shape"]))
-            lines.append(
-                f'{kind} {{ name: "{tensor["name"]}" data_type: {TYPES[tensor["datatype"]]} dims: [ {dims} ] }}'
-            )
+    for kind, tensors in (("input", metadata.inputs), ("output", metadata.outputs)):
+        for tensor in tensors:
+            dims = ", ".join(map(str, tensor.shape))
+            lines.append(f'{kind} {{ name: "{tensor.name}" data_type: {TYPES[tensor.datatype]} dims: [ {dims} ] }}')
     lines.append(f"version_policy {{ specific {{ versions: [ {number} ] }} }}")
     return "\n".join(lines) + "\n"
 

@@ -1,11 +1,16 @@
 """Proof that a stored version is what was published: every checksum, the signature, the stored sample."""
 
+import io
 from typing import Any
 
-from tasks import artifact_paths, atomic, contract
+from tasks import artifact_paths, atomic, contract, verified
 from tasks.artifact_paths import ATTESTATION, CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE
 from tasks.errors import DataError
 from tasks.model_store import publishing, reading, triton
+from tasks.model_store.documents import ChampionPointer
+from tasks.records import FileRef
+
+RESTORE = "restore the folder from a copy, or promote another version and delete this one"
 
 
 def verify(name: str, number: int) -> list[str]:
@@ -31,48 +36,36 @@ def verify_version(name: str, number: int) -> None:
         DataError: a file is missing, surplus or changed.
     """
     folder = artifact_paths.version(name, number)
+    document = reading.read_manifest(folder)
     found = {path.name for path in folder.glob("*")}
-    for filename in (MANIFEST, CHECKSUMS):
-        if filename not in found:
-            raise _broken(name, number, f"{folder / filename} is missing")
-    stored = (folder / CHECKSUMS).read_bytes()
-    if f"{atomic.file_digest(folder / MANIFEST)}  {MANIFEST}\n".encode() not in stored:
-        raise _broken(name, number, f"{folder / MANIFEST}, or its line in {CHECKSUMS}, has changed")
-    document = reading.read_json(folder / MANIFEST)
-    expected: dict[str, str] = document.get("files", {})
-    for filename in sorted((found ^ {*expected, MANIFEST, CHECKSUMS}) - {ATTESTATION}):
+    for filename in sorted((found ^ {*document.files, MANIFEST, CHECKSUMS}) - {ATTESTATION}):
         state = "is not listed in manifest.json" if filename in found else "is missing"
         raise _broken(name, number, f"{folder / filename} {state}")
-    for filename, digest in expected.items():
-        if atomic.file_digest(folder / filename) != digest:
-            raise _broken(name, number, f"{folder / filename} has changed")
-    if stored != publishing.checksums(folder).encode():
+    for filename, digest in document.files.items():
+        verified.read(FileRef(path=folder / filename, sha256=digest), RESTORE)
+    if verified.content(folder / CHECKSUMS) != publishing.checksums(folder).encode():
         raise _broken(name, number, f"{folder / CHECKSUMS} has changed")
-    if document.get("name") != name or document.get("version") != number:
-        raise _broken(name, number, f"{folder / MANIFEST} is of {document.get('name')} {document.get('version')}")
+    if (document.name, document.version) != (name, number):
+        raise _broken(name, number, f"{folder / MANIFEST} is of {document.name} {document.version}")
 
 
 def _broken(name: str, number: int, found: str) -> DataError:
-    return DataError(
-        found,
-        f"{name} version {number} as it was published",
-        "restore the folder from a copy, or promote another version and delete this one",
-    )
+    return DataError(found, f"{name} version {number} as it was published", RESTORE)
 
 
-def verify_pointer(name: str, pointer: dict[str, Any] | None) -> None:
+def verify_pointer(name: str, pointer: ChampionPointer | None) -> None:
     """Check that a pointer, as it was read, fits the version that it names.
 
     Raises:
         DataError: there is none, or it does not fit.
     """
-    path, action = artifact_paths.champion(name), f"gradmill promote {name} VERSION"
     if pointer is None:
-        raise DataError(f"{path} is missing", "a pointer to a version", action)
-    folder = artifact_paths.version(name, pointer["version"])
-    for filename, digest in ((ONNX, pointer["model_sha256"]), (MANIFEST, pointer["manifest_sha256"])):
-        if not (folder / filename).is_file() or atomic.file_digest(folder / filename) != digest:
-            raise DataError(f"{path} does not fit {folder / filename}", f"SHA-256 {digest}", action)
+        found = f"{artifact_paths.champion(name)} is missing"
+        raise DataError(found, "a pointer to a version", f"gradmill promote {name} VERSION")
+    folder = artifact_paths.version(name, pointer.version)
+    for path, digest in ((folder / ONNX, pointer.model_sha256), (folder / MANIFEST, pointer.manifest_sha256)):
+        if not path.is_file() or atomic.file_digest(path) != digest:
+            raise reading.unfit(name, path, digest)
 
 
 def verify_previous(name: str) -> None:
@@ -84,7 +77,7 @@ def verify_previous(name: str) -> None:
     path, pointer = artifact_paths.champion(name), reading.champion(name)
     if pointer is None:
         return
-    number, previous, held = pointer["version"], pointer["previous"], pointer["held"]
+    number, previous, held = pointer.version, pointer.previous, list(pointer.held)
     others = [each for each in reading.versions(name) if each != number]
     if previous not in (None, *others) or number in held:
         found = f"{path} has version {number}, previous {previous} and held {held}"
@@ -104,12 +97,12 @@ def _verify_by_running(name: str, number: int) -> None:
     from tasks.parameters import Device
 
     folder = artifact_paths.version(name, number)
-    session = onnx_session.open_session(folder / ONNX, Device.CPU)
-    metadata = reading.read_json(folder / METADATA)
+    session = onnx_session.open_session(reading.read_file(folder, ONNX), Device.CPU)
+    metadata = contract.ModelMetadata.parse(reading.read_file(folder, METADATA), folder / METADATA)
     signature = contract.of_session(session)
     if contract.open_inference_metadata(name, number, signature) != metadata:
         raise _broken(name, number, f"{folder / METADATA} does not describe {ONNX}")
-    with np.load(folder / SAMPLE, allow_pickle=False) as sample:
+    with np.load(io.BytesIO(reading.read_file(folder, SAMPLE)), allow_pickle=False) as sample:
         arrays: dict[str, Any] = dict(sample)
     (source,) = signature.inputs
     outputs = [tensor.name for tensor in signature.outputs]

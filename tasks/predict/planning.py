@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks import artifact_paths, contract, cores, onnx_session
+from tasks import artifact_paths, contract, cores, onnx_session, verified
 from tasks.artifact_paths import ONNX
 from tasks.errors import DataError, GradmillError
 from tasks.model_store import reading
@@ -17,7 +17,6 @@ from tasks.predict.inputs import Source
 from tasks.predict.jobs import Job, JobInput, JobModel
 from tasks.predict.lanes import BATCH_SIZE
 from tasks.predict.version import read_version
-from tasks.records import FileRef
 
 
 class Planned(NamedTuple):
@@ -96,10 +95,9 @@ def _ask(parameters: PredictParameters, model: JobModel, provider: str, batch_si
 def _files(parameters: PredictParameters, model: JobModel) -> list[Path]:
     if parameters.input is not None:
         return inputs.find(parameters.input, output.folder_of(parameters.output) if parameters.output else None)
-    path = FileRef.model_validate(reading.manifest(model.name, model.version)["dataset"]["test"]).path
-    if not path.is_file():
-        raise DataError(f"{path} is gone", "the dataset that the version was trained on", "retrain, or name an input")
-    return [path]
+    split = reading.manifest(model.name, model.version).dataset.test
+    verified.read(split, "gradmill retrain, which prepares it anew, or name an input")
+    return [split.path]
 
 
 def _left_unfinished(

@@ -1,14 +1,15 @@
 """What labelling needs to know of a version, from its folder alone: a worker elsewhere has no other settings."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tasks import contract
 from tasks.artifact_paths import LABELS, MANIFEST
 from tasks.drift import Profile
+from tasks.errors import DataError
 from tasks.model_store import reading
+from tasks.model_store.documents import Recipe
 from tasks.predict.inputs.formats import Wanted
-from tasks.records import Histogram
 
 
 class Version(NamedTuple):
@@ -16,22 +17,23 @@ class Version(NamedTuple):
 
     labels: list[str]
     reference: Profile
-    recipe: dict[str, Any]
+    recipe: Recipe
 
     def wanted(self, signature: contract.Signature, columns: tuple[str, ...]) -> Wanted:
         """The rows that the model takes; ``columns`` replace those of the recipe."""
-        named = columns or tuple(self.recipe.get("columns", ()))
+        named = columns or self.recipe.columns
         classified = any(tensor.name == contract.LABEL for tensor in signature.outputs)
-        return Wanted(signature.inputs[0], named, resize="resize" in self.recipe, classified=classified)
+        return Wanted(signature.inputs[0], named, resize=self.recipe.resize is not None, classified=classified)
 
 
 def read_version(folder: Path) -> Version:
     """Read a version's folder.
 
     Raises:
-        DataError: its manifest is missing or broken.
+        DataError: its manifest or its labels are missing, or have changed since it was published.
     """
-    manifest = reading.read_json(folder / MANIFEST)
-    labels = (folder / LABELS).read_text().splitlines() if (folder / LABELS).is_file() else []
-    profile = {name: Histogram.model_validate(each) for name, each in manifest.get("profile", {}).items()}
-    return Version(labels, profile, manifest["preprocessing"])
+    manifest = reading.read_manifest(folder)
+    labels = manifest.dataset.class_names
+    if labels and reading.read_file(folder, LABELS) != "".join(f"{label}\n" for label in labels).encode():
+        raise DataError(f"{folder / LABELS} is not what {MANIFEST} says", ", ".join(labels), "restore both from a copy")
+    return Version(list(labels), dict(manifest.profile), manifest.preprocessing)

@@ -1,13 +1,12 @@
 """Stage 6: the candidate becomes a version by one rename, then the champion."""
 
 import platform
-import shutil
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks import artifact_paths, atomic, contract, gates, model_store, reuse
+from tasks import artifact_paths, contract, gates, model_store, reuse, verified
 from tasks.artifact_paths import ATTESTATION, CARD, LABELS, METADATA, ONNX
 from tasks.model_store import pointer, publishing, reading, verification
 from tasks.parameters import RetrainParameters
@@ -88,11 +87,12 @@ def _fill(
 ) -> dict[str, Any]:
     """Put everything but the manifest and the checksums into the staging folder; return the manifest so far."""
     manifest = {"schema_version": 1, "version": number} | facts
-    metadata = reading.read_json(exported.metadata.path) | {"name": facts["name"], "versions": [str(number)]}
+    candidate = contract.ModelMetadata.parse(verified.read(exported.metadata), exported.metadata.path)
+    metadata = candidate.model_copy(update={"name": facts["name"], "versions": (str(number),)})
     pictures = [trained.picture, *evaluated.pictures]
     for file in (exported.onnx, exported.sample, *pictures):
-        shutil.copyfile(file.path, folder / file.path.name)
-    atomic.write_json(folder / METADATA, metadata)
+        (folder / file.path.name).write_bytes(verified.read(file))
+    metadata.write(folder / METADATA)
     if class_names := facts["dataset"]["class_names"]:
         (folder / LABELS).write_text("".join(f"{label}\n" for label in class_names))
     (folder / CARD).write_text(model_card(manifest, metadata, [file.path.name for file in pictures]))

@@ -12,8 +12,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from tasks import artifact_paths, contract, gates, onnx_session
-from tasks.artifact_paths import ONNX
+from tasks import contract, gates, onnx_session, verified
 from tasks.model_store import reading, verification
 from tasks.parameters import Device, Gates
 from tasks.publish import max_statistic
@@ -37,17 +36,17 @@ def against_published(
     Raises:
         DataError: a version to compare it with is damaged; nothing is measured against it.
     """
-    pointer = reading.champion(name) or {"held": []}
-    numbers = [number for number in reading.versions(name) if number not in pointer["held"]]
+    pointer = reading.champion(name)
+    held = pointer.held if pointer else ()
+    numbers = [number for number in reading.versions(name) if number not in held]
     if not numbers:
         return ()
     for number in numbers:
         verification.verify_version(name, number)
-    pointer = {"version": numbers[-1]} | pointer  # none: a kill came before the first pointer
-    signature = contract.of_session(onnx_session.open_session(candidate.path, Device.CPU))
-    champion = contract.of_session(
-        onnx_session.open_session(artifact_paths.version(name, pointer["version"]) / ONNX, Device.CPU)
-    )
+    number = pointer.version if pointer else numbers[-1]  # without one a kill came before the first
+    model = verified.read(candidate)
+    signature = contract.of_session(onnx_session.open_session(model, Device.CPU))
+    champion = contract.of_session(onnx_session.open_session(reading.model(name, number), Device.CPU))
     same = gates.judge(
         "champion_signature",
         int(signature != champion),
@@ -56,10 +55,10 @@ def against_published(
     )
     if not same.passed:
         return (same,)
-    split = safetensors.numpy.load_file(prepared.test.path)
+    split = safetensors.numpy.load(verified.read(prepared.test))
     (source,) = signature.inputs
     output = contract.LABEL if prepared.class_names else contract.PREDICTION
-    ours = Measured(None, outputs(candidate.path.read_bytes(), split[source.name], output))
+    ours = Measured(None, outputs(model, split[source.name], output))
     kept = list(_kept(name, numbers, signature, split[source.name], output))
     if prepared.class_names:
         return same, *classification(ours, kept, split["labels"], prepared.class_names, bounds)
@@ -68,7 +67,7 @@ def against_published(
 
 def _kept(name: str, numbers: list[int], signature: contract.Signature, rows: Array, output: str) -> Iterator[Measured]:
     for number in numbers:
-        content = (artifact_paths.version(name, number) / ONNX).read_bytes()
+        content = reading.model(name, number)
         if contract.of_session(onnx_session.open_session(content, Device.CPU)) == signature:
             yield Measured(number, outputs(content, rows, output))
 

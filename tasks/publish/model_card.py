@@ -7,6 +7,8 @@ from typing import Any
 import jinja2
 import yaml
 
+from tasks.contract import ModelMetadata
+
 LANDING = {
     "fashion-mnist": ("Fashion-MNIST", "zalando-datasets/fashion_mnist", "image-classification"),
     "synthetic-linear": ("Synthetic linear data", "synthetic-linear", "tabular-regression"),
@@ -17,7 +19,7 @@ SECTIONS = {"linear-regression": "3.1 to 3.3", "softmax-regression": "3.4 to 3.7
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
 
-def model_card(manifest: dict[str, Any], metadata: dict[str, Any], pictures: list[str]) -> str:
+def model_card(manifest: dict[str, Any], metadata: ModelMetadata, pictures: list[str]) -> str:
     """The card's text; ``manifest`` is the version's own, before its checksums."""
     template = jinja2.Template(TEMPLATE.read_text(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     text: str = template.render(
@@ -28,8 +30,8 @@ def model_card(manifest: dict[str, Any], metadata: dict[str, Any], pictures: lis
         sections=SECTIONS[manifest["parameters"]["training"]["model"]],
         facts=_training_facts(manifest),
         verdicts=[_verdict(gate) for gate in manifest["gates"]],
-        inputs=metadata["inputs"],
-        outputs=metadata["outputs"],
+        inputs=metadata.inputs,
+        outputs=metadata.outputs,
         pictures=pictures,
     )
     return text

@@ -1,0 +1,245 @@
+"""What readers believe of a damaged store: nothing. Exit 4, the file's name, and what to do."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import load_model_from_string, numpy_helper
+
+from candidate import Candidate
+from tasks import artifact_paths, splits
+from tasks.errors import DataError
+from tasks.export.servability import servability
+from tasks.model_store import pointer, reading
+from tasks.parameters import Gates
+from tasks.predict.version import read_version
+from tasks.publish.champion_gates import against_published
+from tasks.records import FileRef
+from test_cli import assert_clear, gradmill
+
+NAME = "linear-regression"
+
+
+@pytest.fixture(autouse=True)
+def _two_versions(candidates: list[Candidate]) -> None:
+    for candidate in candidates[:2]:
+        candidate.publish()
+
+
+def file(name: str, number: int = 2) -> Path:
+    """A file of a version, writable."""
+    path = artifact_paths.version(NAME, number) / name
+    path.parent.chmod(0o755)
+    path.chmod(0o644)
+    return path
+
+
+def seal(folder: Path, **changes: Any) -> None:
+    """Write the manifest with ``changes``, and checksums that fit whatever lies in the folder."""
+    manifest = json.loads(file("manifest.json").read_text()) | changes
+    names = [path.name for path in sorted(folder.iterdir()) if path.name not in ("manifest.json", "SHA256SUMS")]
+    manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    seal_text(json.dumps(manifest))
+
+
+def seal_text(manifest: str) -> None:
+    """Write the manifest, and checksums in which its line fits."""
+    file("manifest.json").write_text(manifest)
+    file("SHA256SUMS").write_text(f"{hashlib.sha256(manifest.encode()).hexdigest()}  manifest.json\n")
+
+
+# The model
+
+
+def flip_signs(path: Path) -> None:
+    """As if the sign bits of the weights had been flipped: still a model that onnxruntime runs."""
+    proto = load_model_from_string(path.read_bytes())
+    for weights in proto.graph.initializer:
+        array = numpy_helper.to_array(weights)
+        if array.dtype == np.float32:
+            weights.raw_data = (-array).tobytes()
+    path.write_bytes(proto.SerializeToString())
+
+
+def append_a_byte(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def make_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def make_a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("harm", [flip_signs, append_a_byte, Path.unlink, make_a_folder, make_a_fifo])
+def test_predict_never_uses_a_damaged_champion(harm: Callable[[Path], None]) -> None:
+    path = file("model.onnx")
+    harm(path)
+    done = gradmill("predict", "--name", NAME)
+    assert_clear(done, 4)
+    assert str(path) in done.stderr
+    assert f"gradmill verify {NAME}" in done.stderr
+
+
+def test_a_model_that_was_replaced_with_its_checksums_does_not_fit_the_pointer(candidates: list[Candidate]) -> None:
+    file("model.onnx").write_bytes(candidates[2].exported.onnx.path.read_bytes())
+    seal(artifact_paths.version(NAME, 2))
+    with pytest.raises(DataError, match=r"champion\.json does not fit .*model\.onnx"):
+        reading.load(NAME, None)
+
+
+def test_no_candidate_is_judged_that_has_changed_since_it_was_exported(
+    candidates: list[Candidate], tmp_path: Path
+) -> None:
+    exported = candidates[2].exported
+    changed = FileRef(path=tmp_path / "model.onnx", sha256=exported.onnx.sha256)
+    changed.path.write_bytes(exported.onnx.path.read_bytes() + b"\0")
+    with pytest.raises(DataError, match=r"model\.onnx has changed"):
+        servability(changed, exported.metadata.path, exported.sample.path, Gates())
+    with pytest.raises(DataError, match=r"model\.onnx has changed"):
+        against_published(NAME, changed, candidates[2].prepared, Gates())
+
+
+# The data
+
+
+def test_a_flipped_bit_in_the_stored_test_split_is_named_and_nothing_is_predicted(
+    candidates: list[Candidate], server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    path = next(artifact_paths.dataset("synthetic-linear").glob("test.*"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 0x80
+    path.write_bytes(content)
+    done = gradmill("predict", "--name", NAME)
+    assert_clear(done, 4)
+    assert str(path) in done.stderr
+    with pytest.raises(DataError, match=str(path)):
+        splits.load_split(FileRef(path=path, sha256=candidates[0].prepared.test.sha256))
+
+
+# Labels, as a classifier has them
+
+LABELS = ["cat", "dog", "owl"]
+
+
+@pytest.fixture
+def labels() -> Path:
+    """The labels of version 2, as if it were a classifier."""
+    folder = file("manifest.json").parent
+    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
+    dataset = json.loads((folder / "manifest.json").read_text())["dataset"]
+    seal(folder, dataset=dataset | {"class_names": LABELS})
+    assert read_version(folder).labels == LABELS
+    return folder / "labels.txt"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"cbt\ndog\nowl\n", b"dog\ncat\nowl\n", b"cat\ndog\n", b"cat\ndog\nowl\nemu\n", b"", b"c\xe4t\ndog\nowl\n",
+     b"cat\ncat\nowl\n", None],
+)  # fmt: skip
+@pytest.mark.parametrize("sealed", [False, True])
+def test_damaged_labels_name_nothing(labels: Path, content: bytes | None, sealed: bool) -> None:
+    """Not even with checksums that fit: the manifest knows the names too."""
+    if content is None:
+        labels.unlink()
+    else:
+        labels.write_bytes(content)
+    if sealed:
+        seal(labels.parent)
+    with pytest.raises(DataError, match=r"labels\.txt") as caught:
+        read_version(labels.parent)
+    assert str(labels.parent) in caught.value.found
+
+
+# Documents
+
+
+def without(*fields: str) -> Callable[[dict[str, Any]], str]:
+    def edited(manifest: dict[str, Any]) -> str:
+        inner = manifest
+        for field in fields[:-1]:
+            inner = inner[field]
+        del inner[fields[-1]]
+        return json.dumps(manifest)
+
+    return edited
+
+
+MANIFESTS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "no metrics": without("metrics"),
+    "no loss": without("metrics", "test_loss"),
+    "no split": without("dataset", "test"),
+    "no model": without("files", "model.onnx"),
+    "a text for a number": lambda manifest: json.dumps(manifest | {"version": "2"}),
+    "a run out of the folder": lambda manifest: json.dumps(manifest | {"run": "../../x"}),
+    "deeply nested": lambda manifest: json.dumps(manifest)[:-1] + ',"x":' + "[" * 100_000 + "]" * 100_000 + "}",
+    "a key twice": lambda manifest: json.dumps(manifest)[:-1] + ',"version":2}',
+    "a list": lambda manifest: json.dumps([manifest]),
+}
+
+
+@pytest.mark.parametrize("kind", MANIFESTS)
+def test_a_manifest_that_is_none_is_named(kind: str) -> None:
+    """Even with checksums that fit."""
+    path = file("manifest.json")
+    seal_text(MANIFESTS[kind](json.loads(path.read_text())))
+    for action in (lambda: reading.table(NAME), lambda: reading.load(NAME, 2), lambda: read_version(path.parent)):
+        with pytest.raises(DataError) as caught:
+            action()
+        assert str(path) in caught.value.found
+    if kind in ("no metrics", "deeply nested"):
+        assert_clear(gradmill("models"), 4)
+
+
+def edit_pointer(**change: object) -> None:
+    path = artifact_paths.champion(NAME)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+@pytest.mark.parametrize("number", [-1, 0, 99])
+def test_a_pointer_to_no_version_is_exit_4(number: int) -> None:
+    edit_pointer(version=number)
+    before = artifact_paths.champion(NAME).read_bytes()
+    for action in (
+        lambda: reading.table(NAME),
+        lambda: reading.load(NAME, None),
+        lambda: pointer.rollback(NAME),
+    ):
+        with pytest.raises(DataError, match=r"champion\.json") as caught:
+            action()
+        assert caught.value.exit_code == 4
+    if number == 99:
+        for command in ("models", "rollback", "verify"):
+            assert_clear(gradmill(command, NAME), 4)
+    assert artifact_paths.champion(NAME).read_bytes() == before
+    assert pointer.promote(NAME, 2)
+    assert reading.load(NAME, None)[0] == 2
+
+
+@pytest.mark.parametrize("change", [{"held": [0]}, {"held": [-1]}, {"previous": -1}, {"model_sha256": "0"}])
+def test_a_pointer_with_what_no_version_has_is_exit_4(change: dict[str, object]) -> None:
+    edit_pointer(**change)
+    with pytest.raises(DataError, match=r"champion\.json"):
+        reading.champion(NAME)
+
+
+def test_what_a_newer_version_has_noted_in_pointer_and_history_is_kept() -> None:
+    edit_pointer(frozen=True, note={"by": "a newer version"})
+    path = artifact_paths.history(NAME)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"promotions": [1]}))
+    pointer.rollback(NAME)
+    pointer.promote(NAME, 2)
+    written = json.loads(artifact_paths.champion(NAME).read_text())
+    assert (written["version"], written["frozen"], written["note"]) == (2, True, {"by": "a newer version"})
+    assert json.loads(path.read_text())["promotions"] == [1]

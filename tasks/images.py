@@ -1,5 +1,6 @@
 """Pictures as the models take them: 8-bit grey or RGB, of one size."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ def decode(path: Path, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], tuple
     """
     mode = "L" if len(shape) == 2 else "RGB"
     notes = []
+    warnings.simplefilter("error", Image.DecompressionBombWarning)  # a reason to reject, not to write to stderr
     try:
         with Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > LARGEST_PIXELS:

@@ -1,16 +1,19 @@
 """``gradmill …``: thin commands over the flows and the store. Imports neither torch nor prefect until it must."""
 
+import sys
 import traceback
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
-from flows import interrupt
+from flows import interrupt, streams
 from flows.cli import operate, runs, store
 from flows.cli.bench import bench
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, report_fault
 from flows.cli.mirror import mirror
-from tasks.errors import UsageError
+from tasks.errors import EnvironmentProblem, UsageError
 
 app = typer.Typer(
     name="gradmill",
@@ -22,12 +25,23 @@ app = typer.Typer(
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gradmill {metadata.version('gradmill')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _gradmill() -> None:
+def _gradmill(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Retrain the linear networks of Dive into Deep Learning and ship them as ONNX models.
 
     Start with [bold]gradmill retrain[/]: it downloads Fashion-MNIST, trains softmax regression, lets the gates judge
-    it, publishes model.onnx under artifacts/models/ and labels the test images with it.
+    it, publishes model.onnx under artifacts/models/ and labels the test images with it. It becomes the champion, the
+    version that consumers should use: the newest that passed the gates, until somebody promotes or rolls back.
 
     Exit codes: 0 done · 2 wrong command or parameter · 3 refused by a gate, or diverged · 4 data broken or not to be
     had · 5 no such device · 130 interrupted · 1 anything else.
@@ -55,16 +69,38 @@ app.add_typer(bench, name="bench")
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit code; every error is one to three lines on stderr."""
+    """Run one command and return its exit code; every error is one to three lines on stderr.
+
+    A reader of stdout that has gone (as ``head`` does) is not worth a line: exit code 1.
+    """
+    streams.document_written = False
+    try:
+        streams.require_output()
+        code = _run(arguments)
+        sys.stdout.flush()  # not at the interpreter's end, where a fault would be a traceback
+    except OSError as error:
+        if not streams.is_lost_output(error):
+            raise
+        streams.drop_output()
+        if isinstance(error, BrokenPipeError):
+            return EnvironmentProblem.exit_code
+        return report_fault(as_gradmill_error(error), as_json=False)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     try:
         code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
-    except Exception as error:
+    except (Exception, SystemExit) as caught:
+        error = caught.__context__ if isinstance(caught, SystemExit) else caught  # typer's answer to a broken pipe
         if interrupt.received():
             raise KeyboardInterrupt from error
+        if error is None or streams.is_lost_output(error):
+            raise error or caught from None
         if isinstance(error, CommandLineFault) and not str(error):  # no command at all: the help has been shown
             return UsageError.exit_code
         if "--debug" in arguments:
-            traceback.print_exc()
-        return report_fault(as_gradmill_error(error), as_json="--json" in arguments)
+            traceback.print_exception(error)
+        return report_fault(as_gradmill_error(error), as_json=streams.owes_json(arguments))
     return code if isinstance(code, int) else 0

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from flows.cli.options import Artifacts, Debug, DeviceOption, Json, print_json, use
+from flows.cli.options import Artifacts, Debug, DeviceOption, Json, choose, print_json
 from tasks.parameters import Device
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def doctor(
     Exit code 0: ready; 5: --device cuda and no GPU that works; 4: no source of the data; 1: anything else that is
     required does not work. Of several the highest.
     """
-    use(artifacts)
+    choose(artifacts)  # and no more: a variable that cannot be used is a finding here
     from flows.doctor import examine
 
     console = Console(highlight=False)

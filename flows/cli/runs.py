@@ -1,7 +1,8 @@
 """``gradmill retrain`` and ``gradmill predict``: commands that run a flow."""
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from flows.cli.faults import validated
-from flows.cli.options import Artifacts, Debug, DeviceOption, Json, Name, Verbose, print_json, require, use
-from tasks.errors import GateFailed, UsageError
+from flows.cli.faults import as_gradmill_error, in_json, validated
+from flows.cli.options import Artifacts, Debug, DeviceOption, Json, Name, Verbose, as_typed, print_json, require, use
+from tasks.errors import UsageError
 from tasks.model_store import attestation, mirroring, reading
 from tasks.parameters import (
     Device,
@@ -75,26 +76,31 @@ def retrain(
         from flows.engine import prefect_api
 
         with prefect_api("flows.retrain", "torch._dynamo", "torchmetrics"):
-            from flows.report import report
             from flows.retrain import retrain as flow
 
-            try:
-                result = flow(parameters)
-            except GateFailed as refused:
-                if refused.run is None:
-                    raise
-                result = report(refused.run)
-                if not as_json:
-                    raise
+            result, failure = _outcome(flow, parameters)
     if as_json:
-        print_json(result.model_dump(mode="json"))
-    else:
-        _summarise(result)
-    if result.outcome == "refused":
-        raise typer.Exit(GateFailed.exit_code)
+        document = result.model_dump(mode="json")
+        if failure and result.outcome != "refused":
+            document["error"] = in_json(as_gradmill_error(failure))
+        print_json(document)
+    elif result.outcome != "refused":
+        _summarise(result, artifacts)
+    if failure:
+        raise failure
 
 
-def _summarise(result: Any) -> None:
+def _outcome(flow: Callable[[RetrainParameters], Any], parameters: RetrainParameters) -> tuple[Any, Exception | None]:
+    """The run's report and, where it has come to something all the same, what it failed of."""
+    try:
+        return flow(parameters), None
+    except Exception as error:
+        if (report := getattr(error, "report", None)) is None:
+            raise
+        return report, error
+
+
+def _summarise(result: Any, artifacts: Path | None) -> None:
     """What was trained, how good it is, where it lies, and what to try next."""
     metrics = result.metrics
     quality = (
@@ -107,21 +113,26 @@ def _summarise(result: Any) -> None:
         quality += f", weights {learned}, bias {metrics['bias']:.4f}"
     rows = [
         ("trained", f"{result.model} ({result.implementation}) on {result.device}: {quality}"),
-        (result.outcome, f"{result.name} version {result.version}"),
+        (result.outcome, f"{result.name} version {result.version}, {_standing(result)}"),
         ("model", result.model_path),
     ]
     if result.mirror:
-        rows.append(("mirrored", f"{result.mirror.url} ({result.mirror.outcome})"))
-    if result.prediction:
-        rows.append(("predictions", f"{result.prediction.path} ({result.prediction.rows} rows, {result.provider})"))
+        rows.append(("mirrored", f"{result.mirror.url}: version {result.mirror.version} ({result.mirror.outcome})"))
+    if made := result.prediction:
+        rows.append(("predictions", f"{made.path} ({made.rows:,} rows by version {made.version}, {result.provider})"))
     rows.append(("evidence", result.run))
-    rows.append(
-        (
-            "try next",
-            f"gradmill models; gradmill predict --name {result.name}; gradmill retrain linear-regression",
-        )
-    )
+    commands = [f"models {result.name}", f"predict --name {result.name}", f"verify {result.name}"]
+    rows.append(("try next", "; ".join(as_typed(command, artifacts) for command in commands)))
     _print_table(rows)
+
+
+def _standing(result: Any) -> str:
+    """Whether the version of a retrain is the champion; one that was rolled back from, or replaced, is not."""
+    same = "which has these very bytes, " if result.outcome == "unchanged" else ""
+    if result.version == result.champion:
+        return f"{same}the champion"
+    champion = f"version {result.champion}" if result.champion else "none"
+    return f"{same}not the champion: that is {champion} until gradmill promote {result.name} {result.version}"
 
 
 def predict(
@@ -226,4 +237,4 @@ def _print_table(rows: Iterable[tuple[str, object]]) -> None:
 
 
 def _number_or_word(text: str | None) -> int | str | None:
-    return int(text) if text and text.lstrip("-").isdecimal() else text
+    return int(text) if text and re.fullmatch("-?[0-9]{1,20}", text) else text

@@ -43,7 +43,7 @@ def verdict(result: RetrainReport) -> str:
 
 
 def _gate_row(gate: GateVerdict) -> tuple[str, ...]:
-    return gate.name, "passed" if gate.passed else "**refused**", f"{gate.value:.6g}", gate.detail
+    return gate.name, gate.verdict if gate.passed else f"**{gate.verdict}**", f"{gate.value:.6g}", gate.detail
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -1,10 +1,10 @@
 """The environment variables that we and our libraries read: one that cannot be used is named before any work starts."""
 
-import contextlib
 import io
 import os
 import ssl
 import sys
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -31,15 +31,18 @@ def require() -> None:
         raise _unusable(variable, first["msg"].removeprefix("Input should be ").split(",")[0]) from error
     _require_artifacts()
     _require_certificates()
-    _settle_without_a_home()
+    settle_prefect()
 
 
 def _require_artifacts() -> None:
     variable = "GRADMILL_ARTIFACTS"
+    home = Path(*Settings().artifacts.parts[:1])
     try:
+        if str(home).startswith("~") and not home.expanduser().is_dir():
+            raise RuntimeError("that user's home folder is not there")
         path = str(artifact_paths.root())
-    except RuntimeError as error:  # there is no such user, or none for whom ~ stands
-        raise _unusable(variable, "a folder; ~ stands for no home folder here") from error
+    except RuntimeError as error:
+        raise _unusable(variable, f"a folder; there is no home folder {home}") from error
     except FileNotFoundError as error:
         raise EnvironmentProblem("the working folder is gone", "a folder that is there", "cd to another") from error
     try:
@@ -64,14 +67,20 @@ def _require_certificates() -> None:
         raise _unusable(CERTIFICATES, "a readable file of certificates (PEM)") from error
 
 
-def _settle_without_a_home() -> None:
-    """Where there is no home folder, as in many containers, Prefect and other libraries get one in artifacts/."""
+def settle_prefect() -> None:
+    """Where Prefect cannot keep its files in a home folder, as in many containers, it gets one in artifacts/."""
+    place = artifact_paths.prefect_home() / "home"
     try:
         home = Path.home()
-    except RuntimeError:  # no HOME, and this user is not in passwd
-        home = artifact_paths.prefect_home() / "home"
-        os.environ["HOME"] = str(home)
+    except RuntimeError:  # no HOME, and this user is not in passwd; other libraries ask for a home and a name too
+        os.environ["HOME"] = str(place)
         os.environ.setdefault("USER", f"uid-{os.getuid()}")
+    else:
+        if any(os.access(folder, os.W_OK) for folder in (home / ".prefect", home)):
+            return
+    if os.environ.setdefault("PREFECT_HOME", str(place)) == str(place):
+        with suppress(OSError):  # for those to meet who need it
+            place.mkdir(parents=True, exist_ok=True)  # Prefect would make artifacts/ too, for this user alone
 
 
 def require_prefect() -> None:
@@ -82,7 +91,7 @@ def require_prefect() -> None:
     """
     told = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with redirect_stderr(told):
             import prefect.settings
 
             prefect.settings.get_current_settings()

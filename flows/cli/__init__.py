@@ -1,18 +1,21 @@
 """``gradmill …``: thin commands over the flows and the store. Imports neither torch nor prefect until it must."""
 
+import functools
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from flows import interrupt, streams
+from flows import environment, interrupt, streams
 from flows.cli import operate, runs, store
 from flows.cli.bench import bench
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, report_fault
 from flows.cli.mirror import mirror
+from flows.cli.options import use
 from tasks.errors import EnvironmentProblem, UsageError
 
 app = typer.Typer(
@@ -48,21 +51,33 @@ def _gradmill(
     """
 
 
+def _on_prefect(command: Callable[..., None]) -> Callable[..., None]:
+    """``command``, which talks to Prefect, with the settings of Prefect looked at before it does anything."""
+
+    @functools.wraps(command)
+    def checked(**options: Any) -> None:
+        use(options.get("artifacts"))
+        environment.require_prefect()
+        command(**options)
+
+    return checked
+
+
 for command in (
     runs.retrain,
     runs.predict,
     store.models,
-    store.promote,
-    store.rollback,
+    _on_prefect(store.promote),
+    _on_prefect(store.rollback),
     store.prune,
     store.verify,
     store.maintain,
     doctor,
-    operate.register,
+    _on_prefect(operate.register),
     mirror,
-    operate.up,
-    operate.trigger,
-    operate.status,
+    _on_prefect(operate.up),
+    _on_prefect(operate.trigger),
+    _on_prefect(operate.status),
 ):
     app.command()(command)
 app.add_typer(bench, name="bench")

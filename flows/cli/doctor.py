@@ -1,6 +1,7 @@
 """``gradmill doctor``: one page on this machine."""
 
 import textwrap
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from flows import environment
 from flows.cli.options import Artifacts, Debug, DeviceOption, Json, choose, print_json
 from tasks.parameters import Device
 
@@ -29,7 +31,9 @@ def doctor(
     Exit code 0: ready; 5: --device cuda and no GPU that works; 4: no source of the data; 1: anything else that is
     required does not work. Of several the highest.
     """
-    choose(artifacts)  # and no more: a variable that cannot be used is a finding here
+    choose(artifacts)
+    with suppress(ValueError, RuntimeError):  # a variable that cannot be used is a finding here
+        environment.settle_prefect()
     from flows.doctor import examine
 
     console = Console(highlight=False)

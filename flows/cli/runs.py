@@ -24,6 +24,7 @@ from tasks.parameters import (
     Runner,
     Schedule,
 )
+from tasks.words import counted
 
 
 def retrain(
@@ -54,7 +55,11 @@ def retrain(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Download, preprocess, train, evaluate, export, publish and predict."""
+    """Download, preprocess, train, evaluate, export, publish and predict.
+
+    A model that passes the gates becomes the champion, the version that consumers should use: the newest that passed
+    them, until somebody promotes or rolls back. The test split is then labelled by the champion.
+    """
     training = {
         "model": model, "implementation": implementation, "num_epochs": epochs, "batch_size": batch_size, "lr": lr,
         "loss": loss, "seed": _number_or_word(seed), "device": device, "schedule": schedule,
@@ -85,7 +90,7 @@ def retrain(
             document["error"] = in_json(as_gradmill_error(failure))
         print_json(document)
     elif result.outcome != "refused":
-        _summarise(result, artifacts)
+        _summarise(result, failure is not None and not no_predict, artifacts)
     if failure:
         raise failure
 
@@ -100,8 +105,8 @@ def _outcome(flow: Callable[[RetrainParameters], Any], parameters: RetrainParame
         return report, error
 
 
-def _summarise(result: Any, artifacts: Path | None) -> None:
-    """What was trained, how good it is, where it lies, and what to try next."""
+def _summarise(result: Any, owed: bool, artifacts: Path | None) -> None:
+    """What was trained, how good it is, where it lies, and what to try next; ``owed``: predictions that failed."""
     metrics = result.metrics
     quality = (
         f"test accuracy {metrics['test_accuracy']:.4f}"
@@ -119,10 +124,14 @@ def _summarise(result: Any, artifacts: Path | None) -> None:
     if result.mirror:
         rows.append(("mirrored", f"{result.mirror.url}: version {result.mirror.version} ({result.mirror.outcome})"))
     if made := result.prediction:
-        rows.append(("predictions", f"{made.path} ({made.rows:,} rows by version {made.version}, {result.provider})"))
+        by = f"version {made.version}{', the champion' if made.version == result.champion else ''}"
+        rows.append(("predictions", f"{made.path} ({counted(made.rows, 'row')} by {by}, {result.provider})"))
+    elif owed:
+        rows.append(("predictions", "none: the run failed before they were made"))
     rows.append(("evidence", result.run))
-    commands = [f"models {result.name}", f"predict --name {result.name}", f"verify {result.name}"]
-    rows.append(("try next", "; ".join(as_typed(command, artifacts) for command in commands)))
+    next_commands = (f"predict --name {result.name}", f"models {result.name}", f"verify {result.name}")
+    labels = ("try next", "", "")
+    rows += [(label, as_typed(command, artifacts)) for label, command in zip(labels, next_commands, strict=True)]
     _print_table(rows)
 
 
@@ -176,7 +185,10 @@ def predict(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Label every row of files, however large, with the champion; the same command again resumes a killed job."""
+    """Label every row of files, however large, with the champion; the same command again resumes a killed job.
+
+    The champion is the newest version that passed the gates, until somebody promotes or rolls back.
+    """
     document = {
         "input": _absolute(input_path), "name": name, "version": version, "output": _utf8(output), "device": device,
         "batch_size": batch_size, "columns": tuple(columns.split(",")) if columns else (), "max_rejects": max_rejects,
@@ -217,13 +229,13 @@ def _absolute(path: str | None) -> str | None:
 
 def _summarise_prediction(result: Any) -> None:
     """How many rows, how fast, how sure, and where they are."""
-    speed = f" in {result.seconds:.2f} s"
+    version, speed = f"{result.name} version {result.version}", f" in {result.seconds:.2f} s"
     drift = ", ".join(f"{name} {value:.3f}" for name, value in result.drift.index.items())
     rows = [
-        ("predicted", f"{result.rows:,} rows by {result.name} version {result.version} ({result.provider}){speed}"),
-        ("rejected", f"{result.rejects:,} rows"),
+        ("predicted", f"{counted(result.rows, 'row')} by {version} ({result.provider}){speed}"),
+        ("rejected", counted(result.rejects, "row")),
         ("drift", f"{result.drift.verdict}{f' (index: {drift})' if drift else ''}"),
-        ("output", f"{result.path} ({result.parts} parts)"),
+        ("output", f"{result.path} ({counted(result.parts, 'part')})"),
     ]
     if result.accuracy is not None:
         rows.insert(2, ("accuracy", f"{result.accuracy:.4f}"))

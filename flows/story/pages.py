@@ -10,6 +10,7 @@ from tasks.predict.version import read_version
 from tasks.records import FileRef, GateVerdict, Prediction
 from tasks.run_folder import RunFolder
 from tasks.stage.live import picture
+from tasks.words import counted
 
 PICTURES = {
     "learning-curve.png": "Learning curve",
@@ -80,9 +81,9 @@ def prediction(result: Prediction) -> str:
         ("model", f"{result.name} version {result.version}, SHA-256 `{result.model_sha256}`"),
         ("accuracy", "unknown: the input has no labels" if result.accuracy is None else f"{result.accuracy:.4f}"),
         ("drift", f"{result.drift.verdict}{f' (population stability index {index})' if index else ''}"),
-        ("output", f"`{result.path}`, {result.parts} parts"),
+        ("output", f"`{result.path}`, {counted(result.parts, 'part')}"),
     ]
-    sections = [f"# {result.rows:,} rows predicted", _table(("", ""), facts), _labels(result)]
+    sections = [f"# {counted(result.rows, 'row')} predicted", _table(("", ""), facts), _labels(result)]
     if result.picture:
         sections.append(picture(result.picture))
     return "\n\n".join(section for section in sections if section)

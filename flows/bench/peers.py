@@ -82,7 +82,7 @@ def _book_data(raw: RawDataset) -> Iterator[None]:
 
 
 def _book(raw: RawDataset, accuracy: dict[str, float], plotting: bool) -> float:
-    """Section 3.7 of d2l 0.17, with its package 0.17.6: ``load_data_fashion_mnist`` and ``train_ch3``, or its loop without the Animator.
+    """Section 3.7 of d2l 0.17.6: ``load_data_fashion_mnist`` and ``train_ch3``, or its loop without the Animator.
 
     ``train_ch3`` is run where its readers run it: in a notebook's cell (``notebook.py``), which renders the Animator's
     picture as SVG after every epoch and once more at its end. Sending and drawing them is not counted.

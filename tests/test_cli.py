@@ -1,7 +1,9 @@
 """The command line from outside: exit codes, messages, JSON, Ctrl-C. Every command is a real child process."""
 
+import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +17,7 @@ import pytest
 
 from candidate import Candidate
 from conftest import REPOSITORY
-from flows.cli import options, runs
+from flows.cli import options, runs, store
 from flows.report import PredictionSummary, RetrainReport
 from tasks import gates
 from tasks.fashion_mnist import FILES
@@ -162,7 +164,7 @@ def test_predicting_a_file_that_is_no_data_is_exit_4(
     assert_clear(gradmill("predict", str(tmp_path / "notes.txt"), "--name", "linear-regression"), 4)
 
 
-def test_a_refused_retrain_prints_its_document_says_by_which_gate_and_publishes_nothing(
+def test_a_refused_retrain_prints_its_document_and_its_gates_and_publishes_nothing(
     on_server: None, artifacts: Path
 ) -> None:
     done = gradmill("retrain", "linear-regression", "--epochs", "1", "--lr", "0.001", "--json")
@@ -230,6 +232,16 @@ def test_a_gate_without_a_bound_is_recorded() -> None:
         gates.judge("train_loss", 1.0, below=0.5), gates.judge("test_loss", float("nan")),
     ]  # fmt: skip
     assert [verdict.verdict for verdict in verdicts] == ["recorded", "passed", "refused", "refused"]
+
+
+def test_help_shows_what_an_option_is_when_it_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich takes what stands in brackets for a style, and drops it."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "[default: the book's, 10 softmax, 3 linear]" in gradmill("retrain", "--help").stdout
+    for command in (*runs.__dict__.values(), *store.__dict__.values()):
+        for option in inspect.signature(command).parameters.values() if inspect.isfunction(command) else ():
+            for words in getattr(option.annotation, "__metadata__", ()):
+                assert not re.search(r"(?<!\\)\[", words.help or ""), words.help
 
 
 def test_the_version_is_printed() -> None:

@@ -1,6 +1,7 @@
 """``gradmill …``: thin commands over the flows and the store. Imports neither torch nor prefect until it must."""
 
 import functools
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
@@ -34,7 +35,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _gradmill(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
@@ -49,6 +49,12 @@ def _gradmill(
     Exit codes: 0 done · 2 wrong command or parameter · 3 refused by a gate, or diverged · 4 data broken or not to be
     had · 5 no such device · 130 interrupted · 1 anything else.
     """
+
+
+def _flowing(command: Callable[..., None]) -> str:
+    """The help of ``command``, a line for each paragraph, which the terminal then wraps."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _on_prefect(command: Callable[..., None]) -> Callable[..., None]:
@@ -79,7 +85,8 @@ for command in (
     _on_prefect(operate.trigger),
     _on_prefect(operate.status),
 ):
-    app.command()(command)
+    app.command(help=_flowing(command))(command)
+app.callback(help=_flowing(_gradmill))(_gradmill)
 app.add_typer(bench, name="bench")
 
 

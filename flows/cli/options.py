@@ -21,10 +21,10 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's o
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Artifacts = Annotated[
     Path | None,
-    typer.Option("--artifacts", help="Where everything is kept [env: GRADMILL_ARTIFACTS; default: ./artifacts]."),
+    typer.Option("--artifacts", help="Where everything is kept \\[env: GRADMILL_ARTIFACTS; default: ./artifacts]."),
 ]
 Name = Annotated[
-    str | None, typer.Option("--name", help="The model is kept under this name [default: the model's own].")
+    str | None, typer.Option("--name", help="The model is kept under this name \\[default: the model's own].")
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto takes the GPU where there is one.")]
 

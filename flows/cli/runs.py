@@ -33,9 +33,9 @@ def retrain(
     implementation: Annotated[
         Implementation, typer.Option(help="The book's way of writing it.")
     ] = Implementation.CONCISE,
-    epochs: Annotated[int | None, typer.Option(help="[default: the book's, 10 softmax, 3 linear]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="[default: the book's, 256 softmax, 10 linear]")] = None,
-    lr: Annotated[float | None, typer.Option(help="[default: the book's, 0.1 softmax, 0.03 linear]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="\\[default: the book's, 10 softmax, 3 linear]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="\\[default: the book's, 256 softmax, 10 linear]")] = None,
+    lr: Annotated[float | None, typer.Option(help="\\[default: the book's, 0.1 softmax, 0.03 linear]")] = None,
     loss: Annotated[Loss | None, typer.Option(help="Linear regression: squared or huber.")] = None,
     schedule: Annotated[Schedule, typer.Option(help="Of the learning rate, epoch by epoch.")] = Schedule.CONSTANT,
     weight_decay: Annotated[float, typer.Option(help="Pulls the weights (not the bias) towards 0.")] = 0.0,
@@ -45,7 +45,9 @@ def retrain(
         int | None, typer.Option(help="Stop after so many epochs without a smaller validation loss.")
     ] = None,
     seed: Annotated[str | None, typer.Option(help="A number, or auto: from the run's scheduled date.")] = None,
-    resize: Annotated[int | None, typer.Option(help="Side of the images in pixels [default: 28 as they are].")] = None,
+    resize: Annotated[
+        int | None, typer.Option(help="Side of the images in pixels \\[default: 28 as they are].")
+    ] = None,
     device: DeviceOption = Device.AUTO,
     sign_key: Annotated[Path | None, typer.Option(help="Attest the version with this private key (PEM).")] = None,
     force: Annotated[bool, typer.Option("--force", help="Recompute everything.")] = False,
@@ -148,36 +150,36 @@ def predict(
     input_path: Annotated[
         str | None,
         typer.Argument(
-            metavar="[INPUT]",
+            metavar="INPUT",
             help="A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .parquet, .csv, .png, .jpeg "
-            "[default: the test split].",
+            "\\[default: the test split].",
         ),
     ] = None,
     name: Annotated[str, typer.Option(help="Which model.")] = ModelName.SOFTMAX_REGRESSION.value,
-    version: Annotated[int | None, typer.Option(help="Which version [default: the champion].")] = None,
-    output: Annotated[str | None, typer.Option(help="Output folder [default: artifacts/predictions/<job>].")] = None,
+    version: Annotated[int | None, typer.Option(help="Which version \\[default: the champion].")] = None,
+    output: Annotated[str | None, typer.Option(help="Output folder \\[default: artifacts/predictions/<job>].")] = None,
     device: DeviceOption = Device.AUTO,
     batch_size: Annotated[
-        int | None, typer.Option(help="Rows per call of onnxruntime [default: 1024, on a GPU 16384].")
+        int | None, typer.Option(help="Rows per call of onnxruntime \\[default: 1024, on a GPU 16384].")
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Columns of a table, by commas, in the model's order [default: x1,x2 …].")
+        str | None, typer.Option(help="Columns of a table, by commas, in the model's order \\[default: x1,x2 …].")
     ] = None,
     max_rejects: Annotated[
         int | None,
-        typer.Option(help="Stop when more rows cannot be read [default: 0 of arrays, 1 % of tables and pictures]."),
+        typer.Option(help="Stop when more rows cannot be read \\[default: 0 of arrays, 1 % of tables and pictures]."),
     ] = None,
     max_drift: Annotated[float, typer.Option(help="Report a population stability index above this.")] = 0.2,
     full_digest: Annotated[
         bool, typer.Option("--full-digest", help="Tell inputs apart by all their bytes, not by samples.")
     ] = False,
     shard_rows: Annotated[
-        int | None, typer.Option(help="Most rows of a part [default: a quarter of a second of work].")
+        int | None, typer.Option(help="Most rows of a part \\[default: a quarter of a second of work].")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Rows are predicted on so many cores [default: all].")] = None,
+    workers: Annotated[int | None, typer.Option(help="Rows are predicted on so many cores \\[default: all].")] = None,
     runner: Annotated[Runner, typer.Option(help="What runs the shards.")] = Runner.THREADS,
     dask_address: Annotated[
-        str | None, typer.Option(help="Scheduler of an existing Dask cluster [default: a local one].")
+        str | None, typer.Option(help="Scheduler of an existing Dask cluster \\[default: a local one].")
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Replace what a job left in the output folder.")] = False,
     artifacts: Artifacts = None,

@@ -177,7 +177,7 @@ def _counted(removed: list[str], noun: str) -> str:
 
 def verify(
     name: ModelArgument,
-    version: Annotated[int | None, typer.Argument(metavar="[VERSION]", help="[default: the champion]")] = None,
+    version: Annotated[int | None, typer.Argument(metavar="VERSION", help="\\[default: the champion]")] = None,
     public_key: Annotated[Path | None, typer.Option(help="Check the attestation too, by this key (PEM).")] = None,
     artifacts: Artifacts = None,
     as_json: Json = False,

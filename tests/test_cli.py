@@ -203,10 +203,10 @@ def test_a_run_that_fails_after_its_model_was_published_reports_both(
 def test_the_summary_says_which_version_predicted_and_which_is_the_champion(capsys: pytest.CaptureFixture[str]) -> None:
     """A version that was rolled back from was made anew: the predictions are the champion's, not its own."""
     made = PredictionSummary(path="/a/predictions/job", rows=1, version=1)
-    report = RetrainReport.model_construct(
+    report = RetrainReport(
         model="linear-regression", implementation="concise", name="nightly", outcome="unchanged", version=2, champion=1,
-        model_path="/a/models/nightly/2/model.onnx", metrics={"test_loss": 1.0}, prediction=made, mirror=None,
-        device="cpu", provider="CPUExecutionProvider", run="/a/runs/x",
+        model_path="/a/models/nightly/2/model.onnx", model_sha256="00", metrics={"test_loss": 1.0}, gates=[],
+        prediction=made, mirror=None, device="cpu", provider="CPUExecutionProvider", seconds={}, run="/a/runs/x",
     )  # fmt: skip
     runs._summarise(report, owed=False, artifacts=None)
     shown = capsys.readouterr().out

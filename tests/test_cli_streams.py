@@ -14,6 +14,7 @@ import flows.cli
 from candidate import Candidate
 from flows.cli.faults import as_gradmill_error
 from flows.environment import settle_prefect
+from tasks import atomic
 from tasks.errors import EnvironmentProblem
 from test_cli import GRADMILL, assert_clear, gradmill
 
@@ -138,6 +139,12 @@ def test_an_error_of_the_system_says_which_problem_of_which_file(error: Exceptio
     for line, word in zip((found.found, found.expected, found.action), words, strict=True):
         assert word in line
     assert ("space" in str(found)) == (error.args[0] == errno.ENOSPC)
+
+
+def test_a_write_that_fails_names_the_file_that_was_to_be(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, atomic.replacing(tmp_path / "model.onnx"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert as_gradmill_error(caught.value).found == f"No space left on device: {tmp_path}/model.onnx"
 
 
 def test_ctrl_c_gives_one_document_too() -> None:

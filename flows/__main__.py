@@ -10,9 +10,10 @@ def main() -> None:
     """Run the command line and exit with its code."""
     os.environ.setdefault("DO_NOT_TRACK", "1")  # every process that is started has it, too
     try:
-        from flows import interrupt
+        from flows import interrupt, streams
 
         interrupt.watch()
+        streams.guard()
         from flows import cli
 
         code = cli.run(sys.argv[1:])
@@ -25,9 +26,19 @@ def main() -> None:
     if code == INTERRUPTED:
         goes_on = {"predict": "goes on from here", "up": "goes on with the same history"}
         then = goes_on.get("".join(sys.argv[1:2]), "starts afresh")
-        print(f"interrupted; the same command again {then}", file=sys.stderr, flush=True)
+        _say_interrupted(f"the same command again {then}")
         os._exit(code)  # threads of libraries would wait, or print tracebacks of their own
     sys.exit(code)
+
+
+def _say_interrupted(action: str) -> None:
+    from flows import streams
+
+    if streams.owes_json(sys.argv):
+        error = {"exit_code": INTERRUPTED, "found": "interrupted", "expected": "no Ctrl-C", "action": action}
+        streams.print_json({"error": error})
+        sys.stdout.flush()
+    print(f"interrupted; {action}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

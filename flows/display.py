@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.text import Text
 
 import tasks
+from flows import environment
 from tasks.progress import CONSOLE
 
 OUR_CODE = str(Path(tasks.__file__).parent)
@@ -31,7 +32,11 @@ def compact(verbose: bool, stages: bool = True) -> Iterator[None]:
     """Set up the terminal before Prefect is imported, which reads its logging settings then.
 
     Without ``stages`` nothing is shown of what they print.
+
+    Raises:
+        UsageError: a setting of Prefect's cannot be used.
     """
+    environment.require_prefect()
     if verbose:
         yield
         return

@@ -1,22 +1,31 @@
 """What a retrain came to: the document that ``gradmill retrain --json`` prints."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from tasks.errors import GateFailed, GradmillError
+from tasks.model_store import reading
 from tasks.records import GateVerdict, MirroredModel, Prediction, PublishedModel
 from tasks.run_folder import RunFolder
 
 
 class PredictionSummary(BaseModel):
-    """Where the predictions went."""
+    """Where the predictions went, and which version made them: the champion, be it this run's version or not."""
 
     path: str
     rows: int
+    version: int
 
 
 class RetrainReport(BaseModel):
-    """A contract (README, "JSON"): fields are added, never renamed or removed."""
+    """A contract (README, "JSON"): fields are added, never renamed or removed.
+
+    ``champion`` is the version that consumers should use when the run ends: the newest that passed the gates, until
+    somebody promotes or rolls back. After ``unchanged`` it may be another than ``version``.
+    """
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -26,6 +35,7 @@ class RetrainReport(BaseModel):
     implementation: str
     outcome: Literal["published", "unchanged", "refused"]
     version: int | None
+    champion: int | None
     model_path: str | None
     model_sha256: str | None
     metrics: dict[str, Any]
@@ -51,14 +61,41 @@ def report(run: RunFolder) -> RetrainReport:
         implementation=training["implementation"],
         outcome=published.outcome if published else "refused",
         version=published.version if published else None,
+        champion=_champion(noted["parameters"]["name"]),
         model_path=str(published.model.path) if published else None,
         model_sha256=published.model.sha256 if published else None,
         metrics=stages["evaluate"]["metrics"],
         gates=[GateVerdict.model_validate(gate) for stage in stages.values() for gate in stage.get("gates", [])],
-        prediction=prediction and PredictionSummary(path=str(prediction.path), rows=prediction.rows),
+        prediction=prediction and _summary(prediction),
         mirror=stages.get("mirror"),
         device=stages["train"]["device"],
         provider=prediction and prediction.provider,
         seconds=noted.seconds,
         run=str(run.path),
     )
+
+
+def _summary(prediction: Prediction) -> PredictionSummary:
+    return PredictionSummary(path=str(prediction.path), rows=prediction.rows, version=prediction.version)
+
+
+def _champion(name: str) -> int | None:
+    try:
+        return reading.resolve(name, None)
+    except GradmillError:  # none yet, or the pointer is damaged, which is for those to say who need it
+        return None
+
+
+@contextmanager
+def reported(run: RunFolder) -> Iterator[None]:
+    """Let the error of a run that has come to something, a version or a refusal, carry the run's ``report``.
+
+    So whoever sees that the prediction has failed sees also that there is another champion.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, GateFailed) or "version" in run.read()["stages"].get("publish", {}):
+            with suppress(Exception):  # what cannot be reported must not hide why the run has failed
+                error.report = report(run)  # type: ignore[attr-defined]
+        raise

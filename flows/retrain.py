@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows import run_names, story
-from flows.report import RetrainReport, report
+from flows.report import RetrainReport, report, reported
 from tasks import devices, onnx_session
 from tasks.download import download
 from tasks.evaluate import evaluate
@@ -20,13 +20,16 @@ from tasks.train import train
 
 @flow(name="retrain", flow_run_name=run_names.retrain, log_prints=True)
 def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainReport:  # noqa: B008  (frozen)
-    """Train a candidate, let the gates judge it, publish it as ONNX and label the test split with the champion."""
+    """Train a candidate, let the gates judge it, publish it as ONNX and label the test split with the champion.
+
+    The champion is the newest version that passed the gates, until somebody promotes or rolls back.
+    """
     devices.require(parameters.training.device)
     onnx_session.introduce(parameters.training.device)
     destination = mirroring.destination()
     parameters = run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json"))
-    with run.in_use(), story.told(run):
+    with run.in_use(), story.told(run), reported(run):
         raw = download(run, parameters.dataset)
         prepared = preprocess(run, raw, parameters.data, parameters.training.seed_number)
         trained = train(run, prepared, parameters.training)

@@ -43,12 +43,11 @@ class TrainingDiverged(GradmillError):
 class GateFailed(GradmillError, AssertionError):
     """A gate refused the candidate.
 
-    ``record`` is what the stage would have returned (its metrics and every verdict), ``run`` the run's folder.
+    ``record`` is what the stage would have returned: its metrics and every verdict.
     """
 
     exit_code = 3
     record: Any = None
-    run: Any = None
 
 
 class DataError(GradmillError):

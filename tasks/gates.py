@@ -31,7 +31,7 @@ def judge(
         minimum=above,
         maximum=below if below is not None else maximum,
         passed=passed,
-        detail=(f"{required} required" if required else "recorded only") + (f" ({detail})" if detail else ""),
+        detail=(f"{required} required" if required else "no bound") + (f" ({detail})" if detail else ""),
     )
 
 
@@ -42,15 +42,14 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -
         GateFailed: with ``record``, what the stage would have returned.
     """
     for verdict in verdicts:
-        mark = "passed" if verdict.passed else "REFUSED"
-        print(f"gate {verdict.name} {mark}: {verdict.value:.6g}, {verdict.detail}")
+        print(f"gate {verdict.name} {verdict.verdict}: {verdict.value:.6g}, {verdict.detail}")
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if not failed:
         return
     refusal = GateFailed(
-        "; ".join(f"{verdict.name} {verdict.value:.6g}" for verdict in failed),
+        "refused by " + "; ".join(f"{verdict.name} {verdict.value:.6g}" for verdict in failed),
         "; ".join(f"{verdict.name}: {verdict.detail}" for verdict in failed),
         f"nothing was published; see the evidence in {run.path}, train longer or change the parameters",
     )
-    refusal.record, refusal.run = record, run
+    refusal.record = record
     raise refusal

@@ -277,7 +277,12 @@ class PredictParameters(Frozen):
         None, title="Input", description="A file, folder or glob; empty: the test split of the version's dataset."
     )
     name: str = Field(ModelName.SOFTMAX_REGRESSION.value, pattern=NAME_PATTERN, title="Model name")
-    version: int | None = Field(None, ge=1, title="Version", description="Empty: the champion.")
+    version: int | None = Field(
+        None,
+        ge=1,
+        title="Version",
+        description="Empty: the champion, the newest that passed the gates until somebody promotes or rolls back.",
+    )
     output: str | None = Field(None, title="Output folder", description="Empty: a folder in artifacts/predictions/.")
     device: Device = Field(Device.AUTO, title="Device")
     batch_size: int | None = Field(

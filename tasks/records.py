@@ -82,6 +82,13 @@ class GateVerdict(Record):
     passed: bool
     detail: str
 
+    @property
+    def verdict(self) -> Literal["passed", "refused", "recorded"]:
+        """``recorded``: there is no bound to keep, so that nothing was passed."""
+        if not self.passed:
+            return "refused"
+        return "recorded" if self.minimum is None and self.maximum is None else "passed"
+
 
 class Evaluation(Record):
     """The metrics of a candidate and the verdict of every gate on them."""

@@ -1,12 +1,15 @@
 """The command line from outside: exit codes, messages, JSON, Ctrl-C. Every command is a real child process."""
 
+import inspect
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -14,6 +17,9 @@ import pytest
 
 from candidate import Candidate
 from conftest import REPOSITORY
+from flows.cli import options, runs, store
+from flows.report import PredictionSummary, RetrainReport
+from tasks import gates
 from tasks.fashion_mnist import FILES
 
 GRADMILL = str(Path(sys.executable).with_name("gradmill"))
@@ -158,13 +164,89 @@ def test_predicting_a_file_that_is_no_data_is_exit_4(
     assert_clear(gradmill("predict", str(tmp_path / "notes.txt"), "--name", "linear-regression"), 4)
 
 
-def test_a_refused_retrain_prints_its_document_publishes_nothing_and_exits_3(on_server: None, artifacts: Path) -> None:
+def test_a_refused_retrain_prints_its_document_and_its_gates_and_publishes_nothing(
+    on_server: None, artifacts: Path
+) -> None:
     done = gradmill("retrain", "linear-regression", "--epochs", "1", "--lr", "0.001", "--json")
     document = json.loads(done.stdout)
     assert (done.returncode, document["outcome"], document["version"]) == (3, "refused", None)
     assert [gate["name"] for gate in document["gates"] if not gate["passed"]] == ["test_loss", "parameter_error"]
     assert Path(document["run"], "evaluation.json").is_file()
     assert not (artifacts / "models").exists()
+    assert_clear(done, 3)
+    assert "gradmill: refused by test_loss " in done.stderr
+    assert "gate test_loss refused: " in done.stderr
+
+
+def test_a_run_that_fails_after_its_model_was_published_reports_both(
+    on_server: None, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts.mkdir()
+    (artifacts / "predictions").write_text("a file where a folder should be")
+    done = gradmill("retrain", "linear-regression", "--json")
+    document = json.loads(done.stdout)
+    assert document["error"]["exit_code"] == done.returncode != 0
+    assert (document["outcome"], document["version"], document["champion"]) == ("published", 1, 1)
+    assert (document["prediction"], document["provider"]) == (None, None)
+    assert "Traceback" not in done.stderr
+
+    (tmp_path / "share").write_text("a file here too")
+    monkeypatch.setenv("GRADMILL_MIRROR", str(tmp_path / "share"))
+    done = gradmill("retrain", "linear-regression")
+    summary = {line[:12].strip(): line[12:] for line in done.stdout.splitlines()}
+    assert_clear(done, 1)
+    assert summary["unchanged"] == "linear-regression version 1, which has these very bytes, the champion"
+    assert summary["predictions"] == "none: the run failed before they were made"
+    assert summary["try next"] == f"{GRADMILL} predict --name linear-regression"
+
+
+def test_the_summary_says_which_version_predicted_and_which_is_the_champion(capsys: pytest.CaptureFixture[str]) -> None:
+    """A version that was rolled back from was made anew: the predictions are the champion's, not its own."""
+    made = PredictionSummary(path="/a/predictions/job", rows=1, version=1)
+    report = RetrainReport(
+        model="linear-regression", implementation="concise", name="nightly", outcome="unchanged", version=2, champion=1,
+        model_path="/a/models/nightly/2/model.onnx", model_sha256="00", metrics={"test_loss": 1.0}, gates=[],
+        prediction=made, mirror=None, device="cpu", provider="CPUExecutionProvider", seconds={}, run="/a/runs/x",
+    )  # fmt: skip
+    runs._summarise(report, owed=False, artifacts=None)
+    shown = capsys.readouterr().out
+    assert "version 2, which has these very bytes, not the champion: that is version 1 until gradmill promote" in shown
+    assert "/a/predictions/job (1 row by version 1, the champion, CPUExecutionProvider)" in shown
+
+
+def test_what_to_try_next_works_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [".venv/bin/gradmill", "retrain"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert options.as_typed("models x", None) == ".venv/bin/gradmill models x"
+    assert options.as_typed("models x", Path("my data")) == ".venv/bin/gradmill models x --artifacts 'my data'"
+    monkeypatch.setenv("PATH", str(Path(GRADMILL).parent))
+    monkeypatch.setattr(sys, "argv", [GRADMILL, "retrain"])
+    assert options.as_typed("models x", None) == "gradmill models x"
+    monkeypatch.setattr(sys, "argv", ["/checkout/flows/__main__.py"])
+    assert options.as_typed("models x", None) == f"{sys.executable} -m flows models x"
+
+
+def test_a_gate_without_a_bound_is_recorded() -> None:
+    verdicts = [
+        gates.judge("latency_ms", 1.0), gates.judge("memory_mb", 1.0, maximum=2.0),
+        gates.judge("train_loss", 1.0, below=0.5), gates.judge("test_loss", float("nan")),
+    ]  # fmt: skip
+    assert [verdict.verdict for verdict in verdicts] == ["recorded", "passed", "refused", "refused"]
+
+
+def test_help_shows_what_an_option_is_when_it_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich takes what stands in brackets for a style, and drops it."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "[default: the book's, 10 softmax, 3 linear]" in gradmill("retrain", "--help").stdout
+    for command in (*runs.__dict__.values(), *store.__dict__.values()):
+        for option in inspect.signature(command).parameters.values() if inspect.isfunction(command) else ():
+            for words in getattr(option.annotation, "__metadata__", ()):
+                assert not re.search(r"(?<!\\)\[", words.help or ""), words.help
+
+
+def test_the_version_is_printed() -> None:
+    done = gradmill("--version")
+    assert (done.returncode, done.stdout) == (0, f"gradmill {metadata.version('gradmill')}\n")
 
 
 def test_divergence_is_exit_3_and_names_epoch_loss_and_lr(on_server: None) -> None:

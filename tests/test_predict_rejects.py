@@ -110,6 +110,7 @@ def test_ctrl_c_tells_what_the_same_command_will_do(
 
     monkeypatch.setattr(flows.cli, "run", interrupted)
     monkeypatch.setattr("flows.interrupt.watch", lambda: None)
+    monkeypatch.setattr("flows.streams.guard", lambda: None)
     monkeypatch.setattr("sys.argv", ["gradmill", command])
     monkeypatch.setattr(os, "_exit", lambda code: None)
     with pytest.raises(SystemExit):

@@ -24,7 +24,7 @@ from tasks.errors import UsageError
 from tasks.networks.training import Split
 from tasks.records import RawDataset
 
-NUM_EPOCHS, BATCH_SIZE, LR = 10, 256, 0.1  # section 3.6
+NUM_EPOCHS, BATCH_SIZE, LR = 10, 256, 0.1  # section 3.6 of d2l 0.17
 BOOK, BOOK_PLAIN = "d2l train_ch3 in a notebook cell", "d2l without its plotting"
 LIGHTNING, LIGHTNING_MEMORY = "Lightning, DataLoader", "Lightning, in memory"
 SKLEARN, SKLEARN_SINGLE = "scikit-learn, float64", "scikit-learn, float32"  # LogisticRegression; numpy gives float64
@@ -82,7 +82,7 @@ def _book_data(raw: RawDataset) -> Iterator[None]:
 
 
 def _book(raw: RawDataset, accuracy: dict[str, float], plotting: bool) -> float:
-    """Section 3.7 with d2l 0.17.6: ``load_data_fashion_mnist`` and ``train_ch3``, or its loop without the Animator.
+    """Section 3.7 of d2l 0.17.6: ``load_data_fashion_mnist`` and ``train_ch3``, or its loop without the Animator.
 
     ``train_ch3`` is run where its readers run it: in a notebook's cell (``notebook.py``), which renders the Animator's
     picture as SVG after every epoch and once more at its end. Sending and drawing them is not counted.

@@ -33,7 +33,7 @@ NAME = ModelName.SOFTMAX_REGRESSION.value
 PACKAGES = ("gradmill", "numpy", "onnxruntime", "onnxruntime-gpu", "prefect", "pyarrow", "torch", "torchvision")
 OWN_BATCHES = (512, 1024, 2048)
 DEFAULT_BATCHES = (256, 1024, 4096, 16384)
-BOOK_BATCH, BOOK_WORKERS = 256, 4  # section 3.5: batch_size, get_dataloader_workers
+BOOK_BATCH, BOOK_WORKERS = 256, 4  # section 3.5 of d2l 0.17: batch_size, get_dataloader_workers
 Images = NDArray[np.uint8]
 
 
@@ -156,7 +156,7 @@ class _Pictures(Dataset[tuple[torch.Tensor, int]]):
 
 
 def _book(model: bytes, images: Images) -> Callable[[], float]:
-    """Section 3.5 and 3.7: a DataLoader over single images, ``net(X).argmax`` batch by batch."""
+    """Sections 3.5 and 3.7 of d2l 0.17: a DataLoader over single images, ``net(X).argmax`` batch by batch."""
     initializers = {each.name: numpy_helper.to_array(each) for each in onnx.load_from_string(model).graph.initializer}
     weights = next(each for each in initializers.values() if each.ndim == 2)
     linear = nn.Linear(*weights.shape)

@@ -1,6 +1,7 @@
 """``gradmill doctor``: one page on this machine."""
 
 import textwrap
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from flows.cli.options import Artifacts, Debug, DeviceOption, Json, print_json, use
+from flows import environment
+from flows.cli.options import Artifacts, Debug, DeviceOption, Json, choose, print_json
 from tasks.parameters import Device
 
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ def doctor(
     Exit code 0: ready; 5: --device cuda and no GPU that works; 4: no source of the data; 1: anything else that is
     required does not work. Of several the highest.
     """
-    use(artifacts)
+    choose(artifacts)
+    with suppress(ValueError, RuntimeError):  # a variable that cannot be used is a finding here
+        environment.settle_prefect()
     from flows.doctor import examine
 
     console = Console(highlight=False)

@@ -1,12 +1,15 @@
 """Every error as one to three lines (or one JSON document) and an exit code."""
 
+import errno
+import os
+import ssl
 import sys
 from typing import Any, TypeVar
 
 import typer
 from pydantic import BaseModel, ValidationError
 
-from flows.cli.options import print_json
+from flows import streams
 from tasks import artifact_paths
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError
 
@@ -26,6 +29,35 @@ EXPECTED = {
     "--seed": "a whole number from 0 to 2**63 - 1, or auto",
 }
 
+# What the system refused: what it takes, and what to do.
+ELSEWHERE = "or choose another folder with --artifacts"
+SPACE = ("free space there", f"free some, {ELSEWHERE}; files are written whole or not at all")
+PERMISSION = ("permission to read and write there", f"fix its permissions, {ELSEWHERE}")
+OPEN_FILES = ("a free file descriptor", "raise the limit (ulimit -n), or give fewer --workers")
+NO_FOLDER = ("a folder of that name, and not a file", f"move what has that name, {ELSEWHERE}")
+DISK = ("a disk that works", "see the system's log (dmesg): the disk, or the way to it, fails")
+REFUSALS = {
+    errno.ENOSPC: SPACE,
+    errno.EDQUOT: ("room in your quota", f"free some of it, {ELSEWHERE}; files are written whole or not at all"),
+    errno.EFBIG: ("a file system that takes files of this size", "raise the limit (ulimit -f), " + ELSEWHERE),
+    errno.EACCES: PERMISSION,
+    errno.EPERM: PERMISSION,
+    errno.EROFS: ("a file system that can be written", f"mount it writable, {ELSEWHERE}"),
+    errno.EMFILE: OPEN_FILES,
+    errno.ENFILE: OPEN_FILES,
+    errno.ENAMETOOLONG: ("a path that the file system takes", "choose shorter names and a shorter path"),
+    errno.ENOENT: ("a file or folder that is there", "see what removes or moves it, and run again"),
+    errno.ENOTDIR: NO_FOLDER,
+    errno.EEXIST: NO_FOLDER,
+    errno.EISDIR: ("a file of that name, and not a folder", f"move the folder away, {ELSEWHERE}"),
+    errno.ELOOP: ("a path whose symbolic links come to an end", "remove the link that leads back to itself"),
+    errno.ENOLCK: ("a file system with locks", f"see gradmill doctor, {ELSEWHERE}"),
+    errno.EIO: DISK,
+    errno.ESTALE: DISK,
+    errno.ENOMEM: ("enough memory", "end other programs, or give fewer --workers and a smaller --batch-size"),
+}
+NETWORK = (ConnectionError, TimeoutError, ssl.SSLError)
+
 
 def validated(kind: type[Parameters], document: dict[str, Any], command: str) -> Parameters:
     """The parameters, or the first fault in them in the words of the command line."""
@@ -41,7 +73,7 @@ def validated(kind: type[Parameters], document: dict[str, Any], command: str) ->
         raise UsageError(found, expected, f"see gradmill {command} --help") from error
 
 
-def as_gradmill_error(error: Exception) -> GradmillError:
+def as_gradmill_error(error: BaseException) -> GradmillError:
     """What went wrong, in words for a user."""
     if isinstance(error, GradmillError):
         return error
@@ -49,14 +81,36 @@ def as_gradmill_error(error: Exception) -> GradmillError:
         found = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
         return UsageError(found, "a command as gradmill --help describes it", "run it again with --help")
     if isinstance(error, OSError):
-        where = f" ({error.filename})" if error.filename else ""
-        return EnvironmentProblem(
-            f"{error.strerror or error}{where}",
-            f"space and write access in {artifact_paths.root()}",
-            "free space or fix permissions, or choose another folder with --artifacts; nothing was half-written",
-        )
+        return _refused_by_the_system(error)
     name = type(error).__name__
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError":  # torch's, of the GPU
+        return EnvironmentProblem(f"{name}: {error}", *REFUSALS[errno.ENOMEM])
+    if isinstance(error, ImportError):
+        return EnvironmentProblem(
+            f"{name}: {error}", "the packages that gradmill needs", "run gradmill doctor, which says what to install"
+        )
     return EnvironmentProblem(f"{name}: {error}", "no such error", "run again with --debug and report the traceback")
+
+
+def _refused_by_the_system(error: OSError) -> GradmillError:
+    """Which problem, of which file: not every error of the system is a full disk."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if streams.is_lost_output(error):
+        return EnvironmentProblem(
+            f"{streams.STDOUT}: {reason}", "somewhere to write the result", "redirect it to a file, or to /dev/null"
+        )
+    if isinstance(error, NETWORK) or error.errno is None or error.errno < 0:  # negative: no address of that name
+        return EnvironmentProblem(
+            f"a connection failed: {reason}",
+            "an answer over the network",
+            "see that the other side runs, and try again",
+        )
+    expected, action = REFUSALS.get(
+        error.errno, ("a system that does not refuse this", "run again with --debug, which shows where it happened")
+    )
+    files = [os.fsdecode(file) for file in (error.filename, error.filename2) if isinstance(file, str | bytes)]
+    place = " -> ".join(files) or f"in {artifact_paths.root()}"
+    return EnvironmentProblem(f"{reason}: {place}", expected, action)
 
 
 def in_json(error: GradmillError) -> dict[str, Any]:
@@ -72,7 +126,7 @@ def in_json(error: GradmillError) -> dict[str, Any]:
 def report_fault(error: GradmillError, as_json: bool) -> int:
     """Print an error where the user looks for it; return its exit code."""
     if as_json:
-        print_json({"error": in_json(error)})
+        streams.print_json({"error": in_json(error)})
     else:
         print(f"gradmill: {error}", file=sys.stderr)
     return error.exit_code

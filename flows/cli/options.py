@@ -1,31 +1,46 @@
 """Options that several commands share, and what they do before any work starts."""
 
-import json
 import os
+import shlex
+import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from flows import environment, streams
 from tasks import artifact_paths, devices
 from tasks.parameters import Device
+
+print_json = streams.print_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's own log.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Artifacts = Annotated[
     Path | None,
-    typer.Option("--artifacts", help="Where everything is kept [env: GRADMILL_ARTIFACTS; default: ./artifacts]."),
+    typer.Option("--artifacts", help="Where everything is kept \\[env: GRADMILL_ARTIFACTS; default: ./artifacts]."),
 ]
 Name = Annotated[
-    str | None, typer.Option("--name", help="The model is kept under this name [default: the model's own].")
+    str | None, typer.Option("--name", help="The model is kept under this name \\[default: the model's own].")
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto takes the GPU where there is one.")]
 
 
 def use(artifacts: Path | None) -> None:
+    """Make ``--artifacts`` the setting of this process and its children, and see that the environment can be used.
+
+    Raises:
+        UsageError: a variable has a value that cannot be used.
+        EnvironmentProblem: there is no working folder.
+    """
+    choose(artifacts)
+    environment.require()
+
+
+def choose(artifacts: Path | None) -> None:
     """Make ``--artifacts`` the setting of this process and its children."""
     if artifacts is not None:
         os.environ["GRADMILL_ARTIFACTS"] = str(artifacts)
@@ -38,6 +53,12 @@ def require(device: Device) -> None:
         pass
 
 
-def print_json(document: Any) -> None:
-    """The one document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+def as_typed(command: str, artifacts: Path | None) -> str:
+    """``command`` of this very program as it works when it is typed here, on the same ``--artifacts``."""
+    typed, found = sys.argv[0], shutil.which("gradmill")
+    program = f"{shlex.quote(sys.executable)} -m flows"
+    if found and os.path.realpath(found) == os.path.realpath(typed):
+        program = "gradmill"
+    elif Path(typed).name == "gradmill":
+        program = shlex.quote(typed)
+    return f"{program} {command}" + (f" --artifacts {shlex.quote(str(artifacts))}" if artifacts else "")

@@ -1,7 +1,8 @@
 """``gradmill retrain`` and ``gradmill predict``: commands that run a flow."""
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from flows.cli.faults import validated
-from flows.cli.options import Artifacts, Debug, DeviceOption, Json, Name, Verbose, print_json, require, use
-from tasks.errors import GateFailed, UsageError
+from flows.cli.faults import as_gradmill_error, in_json, validated
+from flows.cli.options import Artifacts, Debug, DeviceOption, Json, Name, Verbose, as_typed, print_json, require, use
+from tasks.errors import UsageError
 from tasks.model_store import attestation, mirroring, reading
 from tasks.parameters import (
     Device,
@@ -23,6 +24,7 @@ from tasks.parameters import (
     Runner,
     Schedule,
 )
+from tasks.words import counted
 
 
 def retrain(
@@ -31,9 +33,9 @@ def retrain(
     implementation: Annotated[
         Implementation, typer.Option(help="The book's way of writing it.")
     ] = Implementation.CONCISE,
-    epochs: Annotated[int | None, typer.Option(help="[default: the book's, 10 softmax, 3 linear]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="[default: the book's, 256 softmax, 10 linear]")] = None,
-    lr: Annotated[float | None, typer.Option(help="[default: the book's, 0.1 softmax, 0.03 linear]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="\\[default: the book's, 10 softmax, 3 linear]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="\\[default: the book's, 256 softmax, 10 linear]")] = None,
+    lr: Annotated[float | None, typer.Option(help="\\[default: the book's, 0.1 softmax, 0.03 linear]")] = None,
     loss: Annotated[Loss | None, typer.Option(help="Linear regression: squared or huber.")] = None,
     schedule: Annotated[Schedule, typer.Option(help="Of the learning rate, epoch by epoch.")] = Schedule.CONSTANT,
     weight_decay: Annotated[float, typer.Option(help="Pulls the weights (not the bias) towards 0.")] = 0.0,
@@ -43,7 +45,9 @@ def retrain(
         int | None, typer.Option(help="Stop after so many epochs without a smaller validation loss.")
     ] = None,
     seed: Annotated[str | None, typer.Option(help="A number, or auto: from the run's scheduled date.")] = None,
-    resize: Annotated[int | None, typer.Option(help="Side of the images in pixels [default: 28 as they are].")] = None,
+    resize: Annotated[
+        int | None, typer.Option(help="Side of the images in pixels \\[default: 28 as they are].")
+    ] = None,
     device: DeviceOption = Device.AUTO,
     sign_key: Annotated[Path | None, typer.Option(help="Attest the version with this private key (PEM).")] = None,
     force: Annotated[bool, typer.Option("--force", help="Recompute everything.")] = False,
@@ -53,7 +57,11 @@ def retrain(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Download, preprocess, train, evaluate, export, publish and predict."""
+    """Download, preprocess, train, evaluate, export, publish and predict.
+
+    A model that passes the gates becomes the champion, the version that consumers should use: the newest that passed
+    them, until somebody promotes or rolls back. The test split is then labelled by the champion.
+    """
     training = {
         "model": model, "implementation": implementation, "num_epochs": epochs, "batch_size": batch_size, "lr": lr,
         "loss": loss, "seed": _number_or_word(seed), "device": device, "schedule": schedule,
@@ -75,27 +83,32 @@ def retrain(
         from flows.engine import prefect_api
 
         with prefect_api("flows.retrain", "torch._dynamo", "torchmetrics"):
-            from flows.report import report
             from flows.retrain import retrain as flow
 
-            try:
-                result = flow(parameters)
-            except GateFailed as refused:
-                if refused.run is None:
-                    raise
-                result = report(refused.run)
-                if not as_json:
-                    raise
+            result, failure = _outcome(flow, parameters)
     if as_json:
-        print_json(result.model_dump(mode="json"))
-    else:
-        _summarise(result)
-    if result.outcome == "refused":
-        raise typer.Exit(GateFailed.exit_code)
+        document = result.model_dump(mode="json")
+        if failure and result.outcome != "refused":
+            document["error"] = in_json(as_gradmill_error(failure))
+        print_json(document)
+    elif result.outcome != "refused":
+        _summarise(result, failure is not None and not no_predict, artifacts)
+    if failure:
+        raise failure
 
 
-def _summarise(result: Any) -> None:
-    """What was trained, how good it is, where it lies, and what to try next."""
+def _outcome(flow: Callable[[RetrainParameters], Any], parameters: RetrainParameters) -> tuple[Any, Exception | None]:
+    """The run's report and, where it has come to something all the same, what it failed of."""
+    try:
+        return flow(parameters), None
+    except Exception as error:
+        if (report := getattr(error, "report", None)) is None:
+            raise
+        return report, error
+
+
+def _summarise(result: Any, owed: bool, artifacts: Path | None) -> None:
+    """What was trained, how good it is, where it lies, and what to try next; ``owed``: predictions that failed."""
     metrics = result.metrics
     quality = (
         f"test accuracy {metrics['test_accuracy']:.4f}"
@@ -107,57 +120,66 @@ def _summarise(result: Any) -> None:
         quality += f", weights {learned}, bias {metrics['bias']:.4f}"
     rows = [
         ("trained", f"{result.model} ({result.implementation}) on {result.device}: {quality}"),
-        (result.outcome, f"{result.name} version {result.version}"),
+        (result.outcome, f"{result.name} version {result.version}, {_standing(result)}"),
         ("model", result.model_path),
     ]
     if result.mirror:
-        rows.append(("mirrored", f"{result.mirror.url} ({result.mirror.outcome})"))
-    if result.prediction:
-        rows.append(("predictions", f"{result.prediction.path} ({result.prediction.rows} rows, {result.provider})"))
+        rows.append(("mirrored", f"{result.mirror.url}: version {result.mirror.version} ({result.mirror.outcome})"))
+    if made := result.prediction:
+        by = f"version {made.version}{', the champion' if made.version == result.champion else ''}"
+        rows.append(("predictions", f"{made.path} ({counted(made.rows, 'row')} by {by}, {result.provider})"))
+    elif owed:
+        rows.append(("predictions", "none: the run failed before they were made"))
     rows.append(("evidence", result.run))
-    rows.append(
-        (
-            "try next",
-            f"gradmill models; gradmill predict --name {result.name}; gradmill retrain linear-regression",
-        )
-    )
+    next_commands = (f"predict --name {result.name}", f"models {result.name}", f"verify {result.name}")
+    labels = ("try next", "", "")
+    rows += [(label, as_typed(command, artifacts)) for label, command in zip(labels, next_commands, strict=True)]
     _print_table(rows)
+
+
+def _standing(result: Any) -> str:
+    """Whether the version of a retrain is the champion; one that was rolled back from, or replaced, is not."""
+    same = "which has these very bytes, " if result.outcome == "unchanged" else ""
+    if result.version == result.champion:
+        return f"{same}the champion"
+    champion = f"version {result.champion}" if result.champion else "none"
+    return f"{same}not the champion: that is {champion} until gradmill promote {result.name} {result.version}"
 
 
 def predict(
     input_path: Annotated[
         str | None,
         typer.Argument(
-            metavar="[INPUT]",
+            metavar="INPUT",
             help="A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .parquet, .csv, .png, .jpeg "
-            "[default: the test split].",
+            "\\[default: the test split].",
         ),
     ] = None,
     name: Annotated[str, typer.Option(help="Which model.")] = ModelName.SOFTMAX_REGRESSION.value,
-    version: Annotated[int | None, typer.Option(help="Which version [default: the champion].")] = None,
-    output: Annotated[str | None, typer.Option(help="Output folder [default: artifacts/predictions/<job>].")] = None,
+    version: Annotated[int | None, typer.Option(help="Which version \\[default: the champion].")] = None,
+    output: Annotated[str | None, typer.Option(help="Output folder \\[default: artifacts/predictions/<job>].")] = None,
     device: DeviceOption = Device.AUTO,
     batch_size: Annotated[
-        int | None, typer.Option(help="Rows per call of onnxruntime [default: 1024, on a GPU 16384].")
+        int | None, typer.Option(help="Rows per call of onnxruntime \\[default: 1024, on a GPU 16384].")
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Columns of a table, by commas, in the model's order [default: x1,x2 …].")
+        str | None, typer.Option(help="Columns of a table, by commas, in the model's order \\[default: x1,x2 …].")
     ] = None,
     max_rejects: Annotated[
         int | None,
-        typer.Option(help="Stop when more rows cannot be read [default: 0 of arrays, 1 % of tables and pictures]."),
+        typer.Option(help="Stop when more rows cannot be read \\[default: 0 of arrays, 1 % of tables and pictures]."),
     ] = None,
     max_drift: Annotated[float, typer.Option(help="Report a population stability index above this.")] = 0.2,
     full_digest: Annotated[
         bool, typer.Option("--full-digest", help="Tell inputs apart by all their bytes, not by samples.")
     ] = False,
     shard_rows: Annotated[
-        int | None, typer.Option(help="Most rows of a part [default: a quarter of a second of work].")
+        int | None, typer.Option(help="Most rows of a part \\[default: a quarter of a second of work].")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Rows are predicted on so many cores [default: all].")] = None,
+    workers: Annotated[int | None, typer.Option(help="Rows are predicted on so many cores \\[default: all].")] = None,
     runner: Annotated[Runner, typer.Option(help="What runs the shards.")] = Runner.THREADS,
     dask_address: Annotated[
-        str | None, typer.Option(help="Scheduler of an existing Dask cluster [default: a local one].")
+        str | None, typer.Option(help="Scheduler of an existing Dask cluster \\[default: a local one].")
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Replace what a job left in the output folder.")] = False,
     artifacts: Artifacts = None,
@@ -165,7 +187,10 @@ def predict(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Label every row of files, however large, with the champion; the same command again resumes a killed job."""
+    """Label every row of files, however large, with the champion; the same command again resumes a killed job.
+
+    The champion is the newest version that passed the gates, until somebody promotes or rolls back.
+    """
     document = {
         "input": _absolute(input_path), "name": name, "version": version, "output": _utf8(output), "device": device,
         "batch_size": batch_size, "columns": tuple(columns.split(",")) if columns else (), "max_rejects": max_rejects,
@@ -206,13 +231,13 @@ def _absolute(path: str | None) -> str | None:
 
 def _summarise_prediction(result: Any) -> None:
     """How many rows, how fast, how sure, and where they are."""
-    speed = f" in {result.seconds:.2f} s"
+    version, speed = f"{result.name} version {result.version}", f" in {result.seconds:.2f} s"
     drift = ", ".join(f"{name} {value:.3f}" for name, value in result.drift.index.items())
     rows = [
-        ("predicted", f"{result.rows:,} rows by {result.name} version {result.version} ({result.provider}){speed}"),
-        ("rejected", f"{result.rejects:,} rows"),
+        ("predicted", f"{counted(result.rows, 'row')} by {version} ({result.provider}){speed}"),
+        ("rejected", counted(result.rejects, "row")),
         ("drift", f"{result.drift.verdict}{f' (index: {drift})' if drift else ''}"),
-        ("output", f"{result.path} ({result.parts} parts)"),
+        ("output", f"{result.path} ({counted(result.parts, 'part')})"),
     ]
     if result.accuracy is not None:
         rows.insert(2, ("accuracy", f"{result.accuracy:.4f}"))
@@ -226,4 +251,4 @@ def _print_table(rows: Iterable[tuple[str, object]]) -> None:
 
 
 def _number_or_word(text: str | None) -> int | str | None:
-    return int(text) if text and text.lstrip("-").isdecimal() else text
+    return int(text) if text and re.fullmatch("-?[0-9]{1,20}", text) else text

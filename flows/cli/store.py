@@ -16,6 +16,7 @@ from tasks.atomic import file_digest
 from tasks.errors import EnvironmentProblem
 from tasks.model_store import attestation, folders, mirroring, pointer, reading, retention, verification
 from tasks.records import MirroredModel
+from tasks.words import counted
 
 CHAMPION = "the newest that passed the gates, until somebody promotes or rolls back"
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
@@ -171,16 +172,12 @@ def maintain(
     if as_json:
         print_json({"schema_version": 1, "runs": runs, "predictions": predictions})
     else:
-        typer.echo(f"removed {_counted(runs, 'run folder')} and {_counted(predictions, 'prediction')}")
-
-
-def _counted(removed: list[str], noun: str) -> str:
-    return f"{len(removed)} {noun}{'' if len(removed) == 1 else 's'}"
+        typer.echo(f"removed {counted(len(runs), 'run folder')} and {counted(len(predictions), 'prediction')}")
 
 
 def verify(
     name: ModelArgument,
-    version: Annotated[int | None, typer.Argument(metavar="[VERSION]", help="[default: the champion]")] = None,
+    version: Annotated[int | None, typer.Argument(metavar="VERSION", help="\\[default: the champion]")] = None,
     public_key: Annotated[Path | None, typer.Option(help="Check the attestation too, by this key (PEM).")] = None,
     artifacts: Artifacts = None,
     as_json: Json = False,

@@ -10,6 +10,7 @@ from tasks.predict.version import read_version
 from tasks.records import FileRef, GateVerdict, Prediction
 from tasks.run_folder import RunFolder
 from tasks.stage.live import picture
+from tasks.words import counted
 
 PICTURES = {
     "learning-curve.png": "Learning curve",
@@ -43,7 +44,7 @@ def verdict(result: RetrainReport) -> str:
 
 
 def _gate_row(gate: GateVerdict) -> tuple[str, ...]:
-    return gate.name, "passed" if gate.passed else "**refused**", f"{gate.value:.6g}", gate.detail
+    return gate.name, gate.verdict if gate.passed else f"**{gate.verdict}**", f"{gate.value:.6g}", gate.detail
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -80,9 +81,9 @@ def prediction(result: Prediction) -> str:
         ("model", f"{result.name} version {result.version}, SHA-256 `{result.model_sha256}`"),
         ("accuracy", "unknown: the input has no labels" if result.accuracy is None else f"{result.accuracy:.4f}"),
         ("drift", f"{result.drift.verdict}{f' (population stability index {index})' if index else ''}"),
-        ("output", f"`{result.path}`, {result.parts} parts"),
+        ("output", f"`{result.path}`, {counted(result.parts, 'part')}"),
     ]
-    sections = [f"# {result.rows:,} rows predicted", _table(("", ""), facts), _labels(result)]
+    sections = [f"# {counted(result.rows, 'row')} predicted", _table(("", ""), facts), _labels(result)]
     if result.picture:
         sections.append(picture(result.picture))
     return "\n\n".join(section for section in sections if section)

@@ -10,22 +10,23 @@ from rich.text import Text
 from tasks import progress
 from tasks.predict.jobs import Job
 from tasks.stage import events, live
+from tasks.words import counted
 
 
 def started(folder: Path, job: Job) -> None:
     """Say what is about to be done."""
     print(
-        f"{job.rows} rows in {job.input.files} files through {job.model.name} version {job.model.version} "
-        f"on {job.provider}: {len(job.shards)} parts, {job.workers} workers"
+        f"{counted(job.rows, 'row')} in {counted(job.input.files, 'file')} through {job.model.name} version "
+        f"{job.model.version} on {job.provider}: {counted(len(job.shards), 'part')}, {counted(job.workers, 'worker')}"
     )
 
 
 def finished(folder: Path, job: Job) -> None:
     """Say what came out; events tell that the files are there and, where it is so, that the input has drifted."""
     for note, times in (job.notes or {}).items():
-        print(f"{times} of {job.rows} pictures {note}")
+        print(f"{times} of {counted(job.rows, 'picture')} {note}")
     rejects = job.rejects or 0
-    print(f"{job.rows - rejects} rows predicted, {rejects} rejected; predictions in {folder}")
+    print(f"{counted(job.rows - rejects, 'row')} predicted, {rejects} rejected; predictions in {folder}")
     if live.in_a_run():
         counts = {"rows": job.rows - rejects, "rejects": rejects}
         events.emit(events.PREDICTIONS_WRITTEN, job.model.name, _payload(folder, job) | counts)

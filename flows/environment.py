@@ -1,0 +1,110 @@
+"""The environment variables that we and our libraries read: one that cannot be used is named before any work starts."""
+
+import io
+import os
+import ssl
+import sys
+from contextlib import redirect_stderr, suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tasks import artifact_paths
+from tasks.errors import EnvironmentProblem, UsageError
+from tasks.settings import Settings
+
+CERTIFICATES = "SSL_CERT_FILE"
+
+
+def require() -> None:
+    """Whatever command follows can use its environment.
+
+    Raises:
+        UsageError: a variable has a value that cannot be used; the message names it.
+        EnvironmentProblem: the working folder is gone.
+    """
+    try:
+        Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = f"GRADMILL_{'_'.join(map(str, first['loc']))}".upper()
+        raise _unusable(variable, first["msg"].removeprefix("Input should be ").split(",")[0]) from error
+    _require_artifacts()
+    _require_certificates()
+    settle_prefect()
+
+
+def _require_artifacts() -> None:
+    variable = "GRADMILL_ARTIFACTS"
+    home = Path(*Settings().artifacts.parts[:1])
+    try:
+        if str(home).startswith("~") and not home.expanduser().is_dir():
+            raise RuntimeError("that user's home folder is not there")
+        path = str(artifact_paths.root())
+    except RuntimeError as error:
+        raise _unusable(variable, f"a folder; there is no home folder {home}") from error
+    except FileNotFoundError as error:
+        raise EnvironmentProblem("the working folder is gone", "a folder that is there", "cd to another") from error
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:  # every document there names paths, and JSON is UTF-8
+        shown = os.fsencode(path).decode(errors="replace")
+        raise UsageError(
+            f"the artifacts folder {shown} is not UTF-8",
+            "a path in UTF-8",
+            "choose another with --artifacts, or rename it",
+        ) from error
+
+
+def _require_certificates() -> None:
+    """What httpx would trip over at its first connection, without saying over which file."""
+    file = os.environ.get(CERTIFICATES)
+    if not file:
+        return
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError as error:  # SSLError is one
+        raise _unusable(CERTIFICATES, "a readable file of certificates (PEM)") from error
+
+
+def settle_prefect() -> None:
+    """Where Prefect cannot keep its files in a home folder, as in many containers, it gets one in artifacts/."""
+    place = artifact_paths.prefect_home() / "home"
+    try:
+        home = Path.home()
+    except RuntimeError:  # no HOME, and this user is not in passwd; other libraries ask for a home and a name too
+        os.environ["HOME"] = str(place)
+        os.environ.setdefault("USER", f"uid-{os.getuid()}")
+    else:
+        if any(os.access(folder, os.W_OK) for folder in (home / ".prefect", home)):
+            return
+    if os.environ.setdefault("PREFECT_HOME", str(place)) == str(place):
+        with suppress(OSError):  # for those to meet who need it
+            place.mkdir(parents=True, exist_ok=True)  # Prefect would make artifacts/ too, for this user alone
+
+
+def require_prefect() -> None:
+    """Prefect's settings can be read: it would print each that cannot be, at length, at every import.
+
+    Raises:
+        UsageError: a variable (or a profile) has a value that cannot be used; the message names it.
+    """
+    told = io.StringIO()
+    try:
+        with redirect_stderr(told):
+            import prefect.settings
+
+            prefect.settings.get_current_settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        value = str(first["input"]).lower()
+        names = (name for name in os.environ if name.startswith("PREFECT_") and os.environ[name].lower() == value)
+        setting = ".".join([error.title, *map(str, first["loc"])])
+        name = next(names, f"{setting} of your Prefect profile")
+        raise _unusable(name, first["msg"].removeprefix("Input should be ")) from error
+    sys.stderr.write(told.getvalue())
+
+
+def _unusable(variable: str, expected: str) -> UsageError:
+    value = f"{variable}={os.environ[variable]}" if variable in os.environ else variable
+    return UsageError(f"{value} cannot be used", expected, "correct it, or unset it")

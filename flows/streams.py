@@ -1,0 +1,97 @@
+"""The standard streams, so that none of them ends in a traceback. Imports nothing that takes time."""
+
+import errno
+import io
+import json
+import os
+import sys
+from typing import Any
+
+STDOUT = "standard output"
+
+document_written = False  # by this command
+_closed = False
+
+
+class _Output(io.FileIO):
+    """Standard output: its faults carry its name, and so differ from those of files and connections."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = STDOUT
+            raise
+
+
+class _Courtesy(io.FileIO):
+    """Standard error: what cannot be shown there is dropped, for it must not end the work that it tells of."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def guard() -> None:
+    """Take charge of the standard streams of this process."""
+    global _closed
+    closed = [descriptor for descriptor in range(3) if not _is_open(descriptor)]
+    for _ in closed:  # or the next files that are opened would take these numbers, and whatever is printed
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdout = _text(_Output(1, "w", closefd=False), sys.stdout)
+    sys.stderr = _text(_Courtesy(2, "w", closefd=False), sys.stderr)
+    _closed = 1 in closed
+
+
+def require_output() -> None:
+    """Fail before any work whose result could not be told.
+
+    Raises:
+        OSError: standard output was closed from the start.
+    """
+    if _closed:
+        raise OSError(errno.EBADF, "closed", STDOUT)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
+    """A text stream like the one before; a character that its encoding lacks is escaped."""
+    buffered: Any = io.BufferedWriter(raw)
+    return io.TextIOWrapper(
+        buffered,
+        encoding=getattr(before, "encoding", None),
+        errors="backslashreplace",
+        line_buffering=getattr(before, "line_buffering", False),
+        write_through=getattr(before, "write_through", False),
+    )
+
+
+def print_json(document: Any) -> None:
+    """The one document on stdout."""
+    global document_written
+    document_written = True
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def owes_json(arguments: list[str]) -> bool:
+    """Whether a document is asked for that has not been written."""
+    return "--json" in arguments and not document_written
+
+
+def is_lost_output(error: BaseException | None) -> bool:
+    """Whether it was standard output that could not be written."""
+    return isinstance(error, OSError) and error.filename == STDOUT
+
+
+def drop_output() -> None:
+    """Forget what standard output did not take, or the interpreter would try, and fail, once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

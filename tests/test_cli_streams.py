@@ -1,0 +1,158 @@
+"""Streams that are closed, full or without a reader, and environments that cannot be used: never a traceback."""
+
+import errno
+import json
+import os
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flows.cli
+from candidate import Candidate
+from flows.cli.faults import as_gradmill_error
+from flows.environment import settle_prefect
+from tasks import atomic
+from tasks.errors import EnvironmentProblem
+from test_cli import GRADMILL, assert_clear, gradmill
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    """``gradmill`` stands for the command of this environment; the exit code is that of the pipe's first part."""
+    script = f'set -o pipefail; gradmill() {{ {GRADMILL} "$@"; }}; {command}'
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "command", ["models", "models --json", "--help", "retrain --help", "--version", "nonsense --json"]
+)
+def test_a_reader_that_has_gone_is_silent(command: str) -> None:
+    done = shell(f"{{ sleep 0.1; gradmill {command}; }} | true")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+@pytest.mark.parametrize("redirection", [">&-", "> /dev/full"])
+@pytest.mark.parametrize("command", ["models", "models --json", "--help"])
+def test_output_that_cannot_be_written_is_three_lines_and_exit_1(command: str, redirection: str) -> None:
+    done = shell(f"gradmill {command} {redirection}")
+    assert_clear(done, 1)
+    assert done.stderr.startswith("gradmill: standard output: ")
+
+
+def test_a_closed_output_is_told_before_any_work(artifacts: Path) -> None:
+    assert_clear(shell("gradmill retrain linear-regression >&-"), 1)
+    assert not artifacts.exists()
+
+
+def test_a_run_goes_on_without_standard_error_and_input(candidates: list[Candidate], server: str) -> None:
+    """Nobody sees its progress; that is no reason to fail. The numbers 0 and 2 are not given to other files."""
+    candidates[0].publish()
+    done = shell(f"PREFECT_API_URL={server} gradmill predict --name linear-regression --json 2>&- <&-")
+    assert (done.returncode, json.loads(done.stdout)["rows"]) == (0, 1000)
+    assert shell("gradmill nonsense 2> /dev/full").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "command"),
+    [
+        ("GRADMILL_CUDA_GRAPHS", "maybe", "retrain"),
+        ("GRADMILL_ARTIFACTS", "~no-such-user/x", "retrain"),
+        ("GRADMILL_ARTIFACTS", "~no-such-user/x", "models"),
+        ("PREFECT_LOGGING_LEVEL", "loud", "retrain"),
+        ("PREFECT_API_REQUEST_TIMEOUT", "abc", "status"),
+        ("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "perhaps", "promote linear-regression 1"),
+        ("SSL_CERT_FILE", "/no/such/file", "retrain"),
+        ("SSL_CERT_FILE", "/etc/passwd", "predict"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_named_before_any_work(
+    variable: str, value: str, command: str, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    done = gradmill(*command.split())
+    assert_clear(done, 2)
+    assert done.stderr.startswith(f"gradmill: {variable}={value} cannot be used")
+    assert not list(artifacts.glob("*"))
+
+
+def test_an_artifacts_folder_that_is_not_utf_8_is_exit_2(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    assert_clear(gradmill("models", "--artifacts", str(folder)), 2)
+
+
+def test_a_working_folder_that_is_gone_is_exit_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("GRADMILL_ARTIFACTS")
+    assert_clear(shell(f"mkdir {tmp_path}/x && cd {tmp_path}/x && rmdir {tmp_path}/x && gradmill models"), 1)
+
+
+@pytest.mark.parametrize("seed", ["--5", "9" * 5000, "-", "1e3", "-1"])
+def test_a_seed_that_is_no_number_is_exit_2(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert flows.cli.run(["retrain", f"--seed={seed}"]) == 2
+    assert "a whole number from 0 to 2**63 - 1, or auto" in capsys.readouterr().err
+
+
+def test_who_has_no_home_keeps_prefect_in_artifacts(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USER", "PREFECT_HOME"):
+        monkeypatch.setenv(name, "changed below, restored at the end")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    settle_prefect()
+    assert Path.home() == Path(os.environ["PREFECT_HOME"]) == artifacts / ".prefect" / "home"
+    assert Path.home().is_dir()
+
+
+def test_whoever_has_a_home_keeps_it(monkeypatch: pytest.MonkeyPatch, artifacts: Path, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PREFECT_HOME")
+    settle_prefect()
+    assert "PREFECT_HOME" not in os.environ
+    assert not artifacts.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/x/file"), ("device: /x/file", "space", "free some")),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/x/file"), ("/x/file", "quota", "free some")),
+        (OSError(errno.ENOSPC, "No space left on device"), ("device: in /", "space", "free some")),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/file"), ("/x/file", "permission", "permissions")),
+        (OSError(errno.EROFS, "Read-only file system", b"/x/file"), ("/x/file", "can be written", "mount")),
+        (OSError(errno.EMFILE, "Too many open files", "/x"), ("Too many", "descriptor", "ulimit -n")),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "/x"), ("too long", "path", "shorter")),
+        (OSError(errno.ENOENT, "No such file", "/a", None, "/b"), ("/a -> /b", "is there", "removes")),
+        (OSError(errno.ELOOP, "Too many symbolic links", "/x"), ("symbolic", "come to an end", "link")),
+        (OSError(errno.EIO, "Input/output error", "/x"), ("Input/output", "disk that works", "dmesg")),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ("connection failed", "network", "try again")),
+        (TimeoutError("timed out"), ("connection failed: timed out", "network", "try again")),
+        (ssl.SSLError(1, "bad certificate"), ("connection failed", "network", "try again")),
+        (OSError(errno.ENOTSUP, "Not supported", "/x"), ("Not supported: /x", "refuse", "--debug")),
+        (MemoryError("no more"), ("MemoryError", "enough memory", "--workers")),
+        (ModuleNotFoundError("No module named 'torch'"), ("torch", "packages", "doctor")),
+        (RecursionError("too deep"), ("RecursionError", "no such error", "traceback")),
+    ],
+)
+def test_an_error_of_the_system_says_which_problem_of_which_file(error: Exception, words: tuple[str, ...]) -> None:
+    found = as_gradmill_error(error)
+    assert type(found) is EnvironmentProblem
+    for line, word in zip((found.found, found.expected, found.action), words, strict=True):
+        assert word in line
+    assert ("space" in str(found)) == (error.args[0] == errno.ENOSPC)
+
+
+def test_a_write_that_fails_names_the_file_that_was_to_be(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught, atomic.replacing(tmp_path / "model.onnx"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert as_gradmill_error(caught.value).found == f"No space left on device: {tmp_path}/model.onnx"
+
+
+def test_ctrl_c_gives_one_document_too() -> None:
+    code = (
+        "import os, signal, sys; from flows import __main__, cli\n"
+        "cli.run = lambda arguments: os.kill(os.getpid(), signal.SIGINT) or signal.pause()\n"
+        "sys.argv = ['gradmill', 'retrain', '--json']; __main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == json.loads(done.stdout)["error"]["exit_code"] == 130
+    assert "Traceback" not in done.stderr

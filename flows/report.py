@@ -61,7 +61,7 @@ def report(run: RunFolder) -> RetrainReport:
         implementation=training["implementation"],
         outcome=published.outcome if published else "refused",
         version=published.version if published else None,
-        champion=_champion(noted["parameters"]["name"]),
+        champion=_champion(noted.parameters["name"]),
         model_path=str(published.model.path) if published else None,
         model_sha256=published.model.sha256 if published else None,
         metrics=stages["evaluate"]["metrics"],
@@ -95,7 +95,7 @@ def reported(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, GateFailed) or "version" in run.read()["stages"].get("publish", {}):
+        if isinstance(error, GateFailed) or "version" in run.read().stages.get("publish", {}):
             with suppress(Exception):  # what cannot be reported must not hide why the run has failed
                 error.report = report(run)  # type: ignore[attr-defined]
         raise

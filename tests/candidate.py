@@ -1,8 +1,12 @@
 """Stages as plain functions, and a model brought up to its publication without Prefect."""
 
+import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
 from tasks import artifact_paths, atomic
+from tasks.artifact_paths import CHECKSUMS, MANIFEST
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.parameters import Loss, RetrainParameters
@@ -36,6 +40,16 @@ class Candidate:
             self.run, self.parameters, prepared, self.trained, self.evaluated, self.exported
         )
         return published
+
+
+def seal(folder: Path, manifest: dict[str, Any] | str) -> None:
+    """Write a version's manifest, which never changes in earnest, and checksums in which its line fits."""
+    text = manifest if isinstance(manifest, str) else json.dumps(manifest)
+    folder.chmod(0o755)
+    sums = f"{hashlib.sha256(text.encode()).hexdigest()}  {MANIFEST}\n"
+    for name, content in ((MANIFEST, text), (CHECKSUMS, sums)):
+        (folder / name).chmod(0o644)
+        (folder / name).write_text(content)
 
 
 def brought_here(split: FileRef) -> FileRef:

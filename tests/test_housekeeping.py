@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from candidate import Candidate
+from candidate import Candidate, seal
 from flows import story
 from tasks import artifact_paths, housekeeping, waiting
 from tasks.errors import DataError
@@ -57,9 +57,7 @@ def test_the_evidence_of_kept_versions_stays_and_so_do_the_runs_that_it_reused(c
     newest = run_folder(9)
     folder = artifact_paths.version(NAME, 1)
     manifest = json.loads((folder / "manifest.json").read_text())
-    for path in (folder, folder / "manifest.json"):
-        path.chmod(0o755)
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"run": evidence}))
+    seal(folder, manifest | {"run": evidence})
     elsewhere = f"/artifacts/runs/{reused}/weights.safetensors"  # as a container has it
     weights = {"weights": {"path": elsewhere, "sha256": "0"}}
     RunFolder(path=artifact_paths.runs() / evidence).note("stages", "train", weights)
@@ -96,11 +94,8 @@ def test_a_damaged_job_stops_no_maintenance() -> None:
 def test_nothing_is_removed_while_a_kept_version_s_evidence_is_unknown(candidates: list[Candidate]) -> None:
     candidates[0].publish()
     stays = {run_folder(1), run_folder(2)}
-    folder = artifact_paths.version(NAME, 1)
-    for path in (folder, folder / "manifest.json"):
-        path.chmod(0o755)
-    (folder / "manifest.json").write_text("{")
-    with pytest.raises(DataError, match=r"manifest\.json cannot be read"):
+    seal(artifact_paths.version(NAME, 1), "{")
+    with pytest.raises(DataError, match=r"manifest\.json is not JSON"):
         housekeeping.prune_runs(1)
     assert names(artifact_paths.runs()) == stays
 

@@ -17,7 +17,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from scipy.stats import entropy
 
-from candidate import Candidate
+from candidate import Candidate, seal
 from conftest import Pipeline
 from flows.predict import predict
 from prefect_api import wait_for
@@ -340,11 +340,10 @@ def test_prefect_gets_a_drift_event_and_the_progress(tmp_path: Path, prefect_api
 
 
 def test_a_version_without_a_profile_predicts_and_says_that_drift_is_unknown(rows: str) -> None:
-    manifest = artifact_paths.version(NAME, 1) / "manifest.json"
-    document = json.loads(manifest.read_text())
+    folder = artifact_paths.version(NAME, 1)
+    document = json.loads((folder / "manifest.json").read_text())
     del document["profile"]
-    manifest.chmod(0o644)
-    manifest.write_text(json.dumps(document))
+    seal(folder, document)
     assert predict_rows(input=rows).drift.verdict == "no reference"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from onnx import load_model_from_string, numpy_helper
 
-from candidate import Candidate
+from candidate import Candidate, seal
 from tasks import artifact_paths, splits
 from tasks.errors import DataError
 from tasks.export.servability import servability
@@ -39,18 +39,12 @@ def file(name: str, number: int = 2) -> Path:
     return path
 
 
-def seal(folder: Path, **changes: Any) -> None:
-    """Write the manifest with ``changes``, and checksums that fit whatever lies in the folder."""
-    manifest = json.loads(file("manifest.json").read_text()) | changes
+def seal_all(folder: Path, **changes: Any) -> None:
+    """Write the manifest with ``changes``, and digests that fit whatever lies in the folder."""
+    manifest = json.loads((folder / "manifest.json").read_text()) | changes
     names = [path.name for path in sorted(folder.iterdir()) if path.name not in ("manifest.json", "SHA256SUMS")]
     manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
-    seal_text(json.dumps(manifest))
-
-
-def seal_text(manifest: str) -> None:
-    """Write the manifest, and checksums in which its line fits."""
-    file("manifest.json").write_text(manifest)
-    file("SHA256SUMS").write_text(f"{hashlib.sha256(manifest.encode()).hexdigest()}  manifest.json\n")
+    seal(folder, manifest)
 
 
 # The model
@@ -92,7 +86,7 @@ def test_predict_never_uses_a_damaged_champion(harm: Callable[[Path], None]) -> 
 
 def test_a_model_that_was_replaced_with_its_checksums_does_not_fit_the_pointer(candidates: list[Candidate]) -> None:
     file("model.onnx").write_bytes(candidates[2].exported.onnx.path.read_bytes())
-    seal(artifact_paths.version(NAME, 2))
+    seal_all(artifact_paths.version(NAME, 2))
     with pytest.raises(DataError, match=r"champion\.json does not fit .*model\.onnx"):
         reading.load(NAME, None)
 
@@ -138,7 +132,7 @@ def labels() -> Path:
     folder = file("manifest.json").parent
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
     dataset = json.loads((folder / "manifest.json").read_text())["dataset"]
-    seal(folder, dataset=dataset | {"class_names": LABELS})
+    seal_all(folder, dataset=dataset | {"class_names": LABELS})
     assert read_version(folder).labels == LABELS
     return folder / "labels.txt"
 
@@ -156,7 +150,7 @@ def test_damaged_labels_name_nothing(labels: Path, content: bytes | None, sealed
     else:
         labels.write_bytes(content)
     if sealed:
-        seal(labels.parent)
+        seal_all(labels.parent)
     with pytest.raises(DataError, match=r"labels\.txt") as caught:
         read_version(labels.parent)
     assert str(labels.parent) in caught.value.found
@@ -193,7 +187,7 @@ MANIFESTS: dict[str, Callable[[dict[str, Any]], str]] = {
 def test_a_manifest_that_is_none_is_named(kind: str) -> None:
     """Even with checksums that fit."""
     path = file("manifest.json")
-    seal_text(MANIFESTS[kind](json.loads(path.read_text())))
+    seal(path.parent, MANIFESTS[kind](json.loads(path.read_text())))
     for action in (lambda: reading.table(NAME), lambda: reading.load(NAME, 2), lambda: read_version(path.parent)):
         with pytest.raises(DataError) as caught:
             action()

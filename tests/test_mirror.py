@@ -272,7 +272,7 @@ def test_a_champion_pruned_between_pointer_and_files_is_looked_up_once_more(
 def test_a_champion_whose_folder_is_gone_for_good_is_exit_4(s3: S3, two_versions: None) -> None:
     age_demotions()
     publishing.remove_folder(artifact_paths.version(NAME, 2))
-    with pytest.raises(DataError, match=r"champion\.json names version 2, and there is no .*/2$"):
+    with pytest.raises(DataError, match=r"champion\.json names version 2, and there is no .*/2\n"):
         mirroring.mirror(NAME, URL)
 
 

@@ -39,7 +39,7 @@ def client() -> Iterator[SyncPrefectClient]:
     answers: list[httpx.Response] = []
     hooks = {"event_hooks": {"response": [answers.append]}}
     with (
-        explained(),
+        explained(others=True),
         limited(PREFECT_API_REQUEST_TIMEOUT.value(), answers),
         get_client(httpx_settings=hooks, sync_client=True) as talking,
     ):
@@ -51,8 +51,8 @@ def client() -> Iterator[SyncPrefectClient]:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """What a fault of the configured API means for the person who called; faults of other servers pass.
+def explained(others: bool = False) -> Iterator[None]:
+    """What a fault of the configured API means for the person who called; faults of ``others`` only if told so.
 
     Raises:
         EnvironmentProblem: in place of httpx's errors.
@@ -61,9 +61,11 @@ def explained() -> Iterator[None]:
     try:
         yield
     except httpx.InvalidURL as error:
+        if not others:
+            raise
         raise EnvironmentProblem("PREFECT_API_URL is no address", MEANT, "set it") from error
     except httpx.HTTPError as error:
-        if not _of(url, error):
+        if not (others or _of(url, error)):
             raise
         raise (
             _refused(url, error.response) if isinstance(error, httpx.HTTPStatusError) else _silent(url, error)
@@ -72,7 +74,7 @@ def explained() -> Iterator[None]:
 
 def _of(url: str, error: httpx.HTTPError) -> bool:
     try:
-        return error.request.url.host == httpx.URL(url).host
+        return error.request.url.netloc == httpx.URL(url).netloc
     except RuntimeError:  # it never came to a request
         return True
 

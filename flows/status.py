@@ -68,6 +68,7 @@ class Status(BaseModel):
     deployments: list[Deployment]
     stuck: list[StuckRun]
     workers: list[Worker]
+    pool_paused: bool
 
 
 def status() -> Status:
@@ -78,9 +79,9 @@ def status() -> Status:
     """
     with api.client() as client:
         try:
-            workers = client.read_workers_for_work_pool(POOL)
+            workers, paused = client.read_workers_for_work_pool(POOL), client.read_work_pool(POOL).is_paused
         except ObjectNotFound:  # no ``gradmill register`` yet
-            workers = []
+            workers, paused = [], False
         return Status(
             api_url=str(client.api_url),
             models=_live_models(),
@@ -91,6 +92,7 @@ def status() -> Status:
                 for each in workers
                 if each.status is not None
             ],
+            pool_paused=paused,
         )
 
 

@@ -22,6 +22,7 @@ from conftest import REPOSITORY
 from flows import deployments, registration
 from flows.declared import declared, schema
 from flows.deploying import _digest, writable
+from flows.status import status
 from prefect_api import api_client
 from tasks.errors import EnvironmentProblem, UsageError
 from test_cli import GRADMILL
@@ -361,6 +362,7 @@ def test_what_will_not_run_is_said_at_once(ui: Server, home: Path) -> None:
     begun = time.monotonic()
     try:
         idle = deployments.idle(registration.POOL)
+        assert status().pool_paused
     finally:
         ui.api.patch("/work_pools/gradmill", json={"is_paused": False}).raise_for_status()
     assert idle == [

@@ -159,6 +159,8 @@ def _print_status(found: Any) -> None:
         console.print(f"stuck: {run.name} ({run.state}): {run.reason}", markup=False)
     for worker in found.workers:
         console.print(f"worker {worker.name}: {worker.status.lower()}, last seen {_moment(worker.last_heartbeat)}")
+    if found.pool_paused:
+        console.print("the work pool gradmill is paused: no run begins until somebody resumes it")
     if not any(worker.status == "ONLINE" for worker in found.workers):
         console.print("no worker is online: run gradmill up, or prefect worker start --pool gradmill")
 

@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         sync(path.parent)
     except OSError as error:
-        if error.filename in (None, str(temporary)):  # the system names no file whose writing fails
+        if error.errno and error.filename in (None, str(temporary)):  # the system names no file whose writing fails
             error.filename = str(path)
         raise
     finally:

@@ -45,7 +45,7 @@ def elsewhere() -> Iterator[Found]:
     for note in sorted(artifact_paths.jobs_elsewhere().glob("*")):
         try:
             if note.is_file():  # a FIFO would be waited for without end
-                noted.append(Path(note.read_text()))
+                noted.append(artifact_paths.root() / note.read_text())
         except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
             left_alone(note, str(error))
     return _read(noted)

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from tasks import artifact_paths
+from tasks import artifact_paths, atomic
 from tasks.artifact_paths import JOB, OLD_NAMES, ONNX
 from tasks.documents import Document
 from tasks.errors import DataError
@@ -82,9 +82,9 @@ def find(folder: Path) -> Job | None:
     Raises:
         DataError: the document is damaged.
     """
-    for name in (JOB, OLD_NAMES[JOB]):
-        if (folder / name).exists():
-            return Job.read(folder / name, RESTART)
+    for document in artifact_paths.job_documents(folder):
+        if document.exists():
+            return Job.read(document, RESTART)
     return None
 
 
@@ -98,8 +98,8 @@ def holds_one(folder: Path) -> bool:
 
 def write(folder: Path, job: Job) -> None:
     """Replace the document of a folder atomically; one under the name of old goes."""
-    job.write(artifact_paths.scratch(folder) / JOB)
-    scratch.place(folder, JOB)
+    with scratch.placing(folder, JOB) as temporary:
+        temporary.write_bytes(atomic.as_json(job.model_dump(mode="json")))
     (folder / OLD_NAMES[JOB]).unlink(missing_ok=True)
 
 

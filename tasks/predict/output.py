@@ -1,19 +1,21 @@
 """The folder of a job's output: what in it is ours, who may write into it, and what goes when a job is restarted."""
 
 import contextlib
-import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from tasks import artifact_paths, atomic, waiting
-from tasks.artifact_paths import JOB, OLD_NAMES, PREDICTION_GRID, REJECTS
+from tasks.artifact_paths import JOB, OLD_NAMES, REJECTS
 from tasks.errors import DataError, UsageError
 from tasks.parameters import PredictParameters
 from tasks.predict import jobs, parts, scratch
 from tasks.predict.jobs import Job
 
-OLD_SCRATCH = {".lock", ".rejects", ".spool", ".sources.parquet"}  # beside a job.json of old: left as they are
+PARQUET = re.compile(r"part-\d{5,}\.parquet|" + "|".join(map(re.escape, (REJECTS, OLD_NAMES[REJECTS]))))
+NAMES = {*OLD_NAMES, *OLD_NAMES.values()}
+OLD_SCRATCH = {".lock", ".rejects", ".spool", ".sources.parquet"}  # beside a job of old; they may be anybody's: left
 
 
 def folder_of(output: str) -> Path:
@@ -35,7 +37,9 @@ def folder_of(output: str) -> Path:
                 "choose another, or leave it out",
             )
         if outer := next(filter(jobs.holds_one, real.parents), None):
-            raise UsageError(f"--output {output} is in the folder of a job, {outer}", "a folder apart", "choose another")
+            raise UsageError(
+                f"--output {output} is in the folder of a job, {outer}", "a folder apart", "choose another"
+            )
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, a loop of links, ~nobody, a null byte
         raise UsageError(f"--output {output}: {error}", "a path to a folder", "choose another") from error
     return folder
@@ -56,33 +60,47 @@ def unfinished(parameters: PredictParameters) -> Iterator[Job]:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a job's folder; whoever else runs the same job waits, and then finds it done."""
-    lock = artifact_paths.job_lock(folder)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with waiting.locked(lock, f"another process is at work on {folder}; waiting for it"):
+    with waiting.locked(artifact_paths.job_lock(folder), f"another process is at work on {folder}; waiting for it"):
         yield
 
 
-@contextlib.contextmanager
-def made(folder: Path) -> Iterator[None]:
-    """Make the folder and its scratch; where the block fails before there is a job, nothing of them stays.
+def claim(folder: Path, job: str, restart: bool) -> Job | None:
+    """The job that the folder holds, if it is ``job`` and to be kept; nothing is touched, but for a done one's scratch.
 
     Raises:
-        UsageError: it is no folder.
+        UsageError: the folder holds another job, or something that no job wrote.
+        DataError: the document of its job is damaged or lost.
     """
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file", "a folder", "choose another --output")
+    held, damage = _document(folder)
+    is_done = held is not None and held.status == "done" and parts.is_whole(folder, held)
+    if held is not None and held.job == job and is_done and not restart:
+        clean_up(folder)  # of a kill right after its end
+        return held
+    ours, strange = content(folder)
+    if strange:
+        raise UsageError(
+            f"{folder} holds something else ({strange[0].name})",
+            "an empty folder, or one of a prediction",
+            "move it elsewhere, or choose another --output",
+        )
+    if restart:
+        return None
+    if damage is not None:
+        raise damage
+    if held is None and ours not in ([], [artifact_paths.scratch(folder)]):
+        raise DataError(f"{folder / JOB} is missing beside {ours[0].name}", "the job's document", jobs.RESTART)
+    if held is not None and held.job != job:
+        raise UsageError(f"{folder} holds job {held.job}", f"job {job}, or none", "choose another, or --restart")
+    return held if held is None or is_done else held.model_copy(update={"status": "running"})
+
+
+def _document(folder: Path) -> tuple[Job | None, DataError | None]:
     try:
-        scratch.make(folder)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"{folder} is a file, or in one", "a folder", "choose another --output") from error
-    try:
-        yield
-    except BaseException:
-        if not (folder / JOB).exists() and not (folder / OLD_NAMES[JOB]).exists():
-            scratch.remove(folder)
-            with contextlib.suppress(OSError):  # others have begun to use it
-                for each in missing:
-                    each.rmdir()
-        raise
+        return jobs.find(folder), None
+    except DataError as damage:
+        return None, damage
 
 
 class Content(NamedTuple):
@@ -93,43 +111,70 @@ class Content(NamedTuple):
 
 
 def content(folder: Path) -> Content:
-    """Tell a job's files from others by what they are: one that only has the name of ours is strange.
+    """Tell a job's files from others by what they are; no link is ours.
 
-    Where the document is damaged or gone, the scratch's mark and the parts' footers still tell whose the folder is.
+    Where the document is damaged or gone, the scratch's mark and the footers of Parquet files tell whose the folder is.
     """
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    try:
-        job = jobs.find(folder)
-    except DataError:
-        job = None
-    planned = {artifact_paths.part(folder, shard.number) for shard in job.shards} if job else set()
-    ours = [path for path in entries if _is_part(path, path in planned)]
+    files = [path for path in entries if path.is_file() and not path.is_symlink()]
+    job, _ = _document(folder)
+    if job is None:
+        ours = [path for path in files if PARQUET.fullmatch(path.name) and parts.is_ours(path, otherwise=False)]
+    else:
+        planned = {artifact_paths.part(folder, shard.number) for shard in job.shards}
+        ours = [path for path in files if path in planned and parts.is_ours(path, otherwise=True)]
     if scratch.is_ours(folder):
         ours.append(artifact_paths.scratch(folder))
     if job or ours:
-        names = {*OLD_NAMES, *OLD_NAMES.values()}
-        ours += [path for path in entries if path.name in names and path not in ours and _is_file(path)]
-    known = OLD_SCRATCH if (folder / OLD_NAMES[JOB]) in ours else set()
+        ours += [path for path in files if path.name in NAMES and path not in ours]
+    known = OLD_SCRATCH if ours else set()
     return Content(ours, [path for path in entries if path not in ours and path.name not in known])
 
 
-def _is_part(path: Path, planned: bool) -> bool:
-    """Whether we wrote a part or the rejects; of what cannot be read any more, whether a part of it was to be there."""
-    return path.suffix == ".parquet" and _is_file(path) and parts.is_ours(path, otherwise=planned)
-
-
-def _is_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
-
-
-def claim(folder: Path, job: str, restart: bool) -> Job | None:
-    """The job that the folder holds, if it is ``job``; a finished one is touched by nothing.
+@contextlib.contextmanager
+def begun(folder: Path, held: Job | None) -> Iterator[None]:
+    """Make the folder and its scratch; where the block fails before there is a job, nothing of them stays.
 
     Raises:
-        UsageError: the folder holds another job, or something that no job wrote.
-        DataError: the document of its job is damaged or lost.
+        UsageError: it is no folder.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file", "a folder", "choose another --output")
-    held = None if restart else jobs.find(folder) if jobs.holds_one(folder) else None
-    return held
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        scratch.make(folder)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"{folder} is a file, or in one", "a folder", "choose another --output") from error
+    if held is None:
+        scratch.empty(folder)  # what a plan that failed has unpacked may be of another input
+    try:
+        yield
+    except BaseException:
+        if not any(path.exists() for path in artifact_paths.job_documents(folder)):
+            scratch.remove(folder)
+            with contextlib.suppress(OSError):  # others have begun to use it
+                for each in missing:
+                    each.rmdir()
+        raise
+
+
+def clear(folder: Path) -> None:
+    """Remove what a job wrote, and nothing else; its document goes first, so that none tells of what is gone."""
+    _note(folder).unlink(missing_ok=True)
+    ours = [path for path in content(folder).ours if path != artifact_paths.scratch(folder)]
+    for path in sorted(ours, key=lambda each: each not in artifact_paths.job_documents(folder)):
+        path.unlink(missing_ok=True)
+
+
+def clean_up(folder: Path) -> None:
+    """Remove what is of use only while a job runs."""
+    scratch.remove(folder)
+    _note(folder).unlink(missing_ok=True)
+
+
+def announce(folder: Path) -> None:
+    """Note where the job is, before it begins, if pruning would not find it and might take its version."""
+    if folder.parent != artifact_paths.all_predictions():
+        atomic.write_bytes(_note(folder), artifact_paths.relative(folder).encode())
+
+
+def _note(folder: Path) -> Path:
+    return artifact_paths.jobs_elsewhere() / artifact_paths.job_lock(folder).name

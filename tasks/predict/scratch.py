@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tasks import artifact_paths, atomic
@@ -26,21 +28,32 @@ def is_ours(folder: Path) -> bool:
     return not entries or (marked and not any(entry.is_symlink() for entry in entries))
 
 
-def place(folder: Path, name: str) -> None:
-    """Let a file that is whole in the scratch take its place in the folder."""
-    (artifact_paths.scratch(folder) / name).replace(folder / name)
+@contextmanager
+def placing(folder: Path, name: str) -> Iterator[Path]:
+    """Yield a temporary path in the scratch; when the block succeeds it becomes ``name`` in the folder.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; the file is then as it was.
+    """
+    whole = artifact_paths.scratch(folder) / name
+    with atomic.replacing(whole) as temporary:
+        yield temporary
+    whole.replace(folder / name)
     atomic.sync(folder)
 
 
-def remove(folder: Path) -> None:
-    """Remove a job's scratch, if it is one; the mark goes last."""
-    if not is_ours(folder):
-        return
-    scratch = artifact_paths.scratch(folder)
-    for entry in os.scandir(scratch):
+def empty(folder: Path) -> None:
+    """Remove everything from a job's scratch but its mark."""
+    for entry in list(os.scandir(artifact_paths.scratch(folder))):
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path)
         elif entry.name != MARK:
-            os.unlink(entry.path)  # noqa: PTH108  (an entry's own path)
-    (scratch / MARK).unlink(missing_ok=True)
-    scratch.rmdir()
+            Path(entry.path).unlink(missing_ok=True)
+
+
+def remove(folder: Path) -> None:
+    """Remove a job's scratch, if it is there and one of ours; the mark goes last."""
+    if is_ours(folder):
+        empty(folder)
+        (artifact_paths.scratch(folder) / MARK).unlink(missing_ok=True)
+        artifact_paths.scratch(folder).rmdir()

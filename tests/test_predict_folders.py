@@ -75,7 +75,9 @@ def test_restart_into_the_folder_of_its_own_input_keeps_the_input(folder: Path, 
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
-def test_restart_beside_something_that_was_added_is_refused_before_anything_is_touched(folder: Path, tmp_path: Path) -> None:
+def test_restart_beside_something_that_was_added_is_refused_before_anything_is_touched(
+    folder: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "out"
     predict_rows(input=str(folder), output=str(output), shard_rows=500)
     added = output / "part-00077.parquet"
@@ -173,7 +175,9 @@ def test_pruning_finds_the_version_of_an_unfinished_job_wherever_it_writes(
         candidates[number].publish()
     monkeypatch.setattr(retention, "GRACE", -retention.GRACE)  # demoted long ago
     assert "unfinished job" in retention.protected(NAME)[1]
-    assert {artifact_paths.root() / note.read_text() for note in artifact_paths.jobs_elsewhere().iterdir()} == set(outputs)
+    assert {artifact_paths.root() / note.read_text() for note in artifact_paths.jobs_elsewhere().iterdir()} == set(
+        outputs
+    )
     assert predict_rows(input=str(folder), output=str(outputs[0]), shard_rows=250).version == 1
     assert "unfinished job" in retention.protected(NAME)[1], "the other one needs it still"
     predict_rows(input=str(folder), output=str(outputs[1]), shard_rows=250, restart=True)

@@ -143,7 +143,7 @@ def predictions(job: str) -> Path:
 
 
 def jobs_elsewhere() -> Path:
-    """A note for each unfinished batch prediction whose output is outside artifacts/: its folder."""
+    """A note for each unfinished batch prediction whose folder is not right below this one: where it is."""
     return all_predictions() / ".elsewhere"
 
 
@@ -181,15 +181,16 @@ ATTESTATION = "model.sig"
 MANIFEST = "manifest.json"
 LABELS = "labels.txt"
 CHECKSUMS = "SHA256SUMS"
-JOB = "job.json"
+JOB = "_job.json"  # this and the next two have names that readers of data sets skip
 RUN = "run.json"
-PREDICTION_GRID = "predictions.png"
-REJECTS = "rejects.parquet"
+REJECTS = "_rejects.parquet"
+PREDICTION_GRID = "_predictions.png"
+OLD_NAMES = {JOB: "job.json", REJECTS: "rejects.parquet", PREDICTION_GRID: "predictions.png"}
 
 
 def job_documents(job_folder: Path) -> tuple[Path, Path]:
     """Where a job's document may lie: under the name of today, or of old."""
-    return job_folder / "_job.json", job_folder / "job.json"
+    return job_folder / JOB, job_folder / OLD_NAMES[JOB]
 
 
 def part(job_folder: Path, index: int) -> Path:
@@ -197,16 +198,21 @@ def part(job_folder: Path, index: int) -> Path:
     return job_folder / f"part-{index:05d}.parquet"
 
 
+def scratch(job_folder: Path) -> Path:
+    """All that is of use only while a job runs: the only folder of its output that is ever removed."""
+    return job_folder / ".gradmill-scratch"
+
+
 def shard_rejects(job_folder: Path) -> Path:
     """The rejected rows of each shard, until the job is done."""
-    return job_folder / ".rejects"
+    return scratch(job_folder) / "rejects"
 
 
 def sources(job_folder: Path) -> Path:
     """The files of the input with their rows, until the job is done."""
-    return job_folder / ".sources.parquet"
+    return scratch(job_folder) / "sources.parquet"
 
 
 def spool(job_folder: Path) -> Path:
     """Where input that cannot be read from the middle is unpacked, until the job is done."""
-    return job_folder / ".spool"
+    return scratch(job_folder) / "spool"

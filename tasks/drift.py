@@ -63,4 +63,12 @@ def judge(expected: Profile, found: Profile, maximum: float) -> Drift:
     if rows < FEWEST_ROWS:
         return Drift(index={}, maximum=maximum, verdict="too few rows")
     index = {name: population_stability_index(expected[name], found[name]) for name in expected}
-    return Drift(index=index, maximum=maximum, verdict="drift" if max(index.values()) > maximum else "stable")
+    return judge_again(Drift(index=index, maximum=maximum, verdict="stable"), maximum)
+
+
+def judge_again(known: Drift, maximum: float) -> Drift:
+    """The verdict by another bound; what was not judged for want of rows or of a reference is not judged now."""
+    if not known.index:
+        return known.model_copy(update={"maximum": maximum})
+    verdict = "drift" if max(known.index.values()) > maximum else "stable"
+    return Drift(index=known.index, maximum=maximum, verdict=verdict)

@@ -156,7 +156,7 @@ def test_predictions_hold_every_row_in_order_as_onnxruntime_labels_it(pipeline: 
     assert table["label_name"] == [names[index] for index in label]
     stored = np.stack([table[f"probability_{name}"] for name in names], axis=1)
     np.testing.assert_allclose(stored, probabilities, atol=1e-6)
-    job = json.loads((folder / "job.json").read_text())
+    job = json.loads((folder / "_job.json").read_text())
     assert job["provider"] == report.provider
     assert job["provider"] in onnxruntime.get_available_providers()
     assert job["model"]["sha256"] == report.model_sha256

@@ -58,7 +58,7 @@ MOVED = FEATURES + np.array([1, -1], np.float32)
 
 
 def job(folder: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((folder / "job.json").read_text())
+    document: dict[str, Any] = json.loads((folder / "_job.json").read_text())
     return document
 
 
@@ -110,10 +110,9 @@ def test_every_output_names_its_job_rows_and_model(rows: str, published: Publish
         assert footer["model"] == {"name": NAME, "version": 1, "sha256": published.model.sha256}
         assert footer["shard"] == document["shards"][number]
         assert footer["shard"][2] - footer["shard"][1] == metadata.num_rows
-    assert {path.name for path in done.path.iterdir() if not path.name.startswith(".")} == {
-        "job.json", "rejects.parquet", *(f"part-{number:05d}.parquet" for number in range(done.parts)),
+    assert {path.name for path in done.path.iterdir()} == {
+        "_job.json", "_rejects.parquet", *(f"part-{number:05d}.parquet" for number in range(done.parts)),
     }  # fmt: skip
-    assert [path.name for path in done.path.iterdir() if path.name.startswith(".")] == [".lock"]
 
 
 def test_the_same_job_again_does_nothing(rows: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -133,11 +132,11 @@ def test_a_done_job_that_has_lost_a_part_or_its_rejects_is_finished_anew(tmp_pat
     options = {"input": str(tmp_path / "rows.npy"), "shard_rows": 500, "max_rejects": 1}
     first = predict_rows(**options)
     before = table(first)
-    for lost in ("part-00000.parquet", "part-00003.parquet", "rejects.parquet"):
+    for lost in ("part-00000.parquet", "part-00003.parquet", "_rejects.parquet"):
         (first.path / lost).unlink()
         assert predict_rows(**options).rejects == 1
         assert table(first).equals(before)
-        assert pq.read_table(first.path / "rejects.parquet")["row"].to_pylist() == [7]
+        assert pq.read_table(first.path / "_rejects.parquet")["row"].to_pylist() == [7]
 
 
 def test_what_a_failed_plan_unpacked_is_never_taken_for_another_input(
@@ -248,7 +247,7 @@ def test_rejected_rows_are_written_with_reason_and_none_is_lost(tmp_path: Path, 
     bad[[7, 1234, 2499]] = np.nan
     np.save(tmp_path / "rows.npy", bad)
     done = predict_rows(input=str(tmp_path / "rows.npy"), max_rejects=3, shard_rows=500)
-    rejects = pq.read_table(done.path / "rejects.parquet").to_pydict()
+    rejects = pq.read_table(done.path / "_rejects.parquet").to_pydict()
     assert rejects["row"] == rejects["source_row"] == [7, 1234, 2499]
     assert rejects["reason"] == ["not a finite number"] * 3
     found = table(done)
@@ -266,7 +265,7 @@ def test_too_many_rejects_stop_the_job_and_a_higher_limit_resumes_it(tmp_path: P
         predict_rows(input=str(tmp_path / "rows.npy"), workers=1)
     assert "at most 0" in caught.value.expected
     (folder,) = artifact_paths.all_predictions().iterdir()
-    assert pq.read_table(folder / "rejects.parquet")["row"].to_pylist() == [700, 1234]
+    assert pq.read_table(folder / "_rejects.parquet")["row"].to_pylist() == [700, 1234]
     assert job(folder)["status"] == "running"
     done = predict_rows(input=str(tmp_path / "rows.npy"), workers=1, max_rejects=2)
     assert (done.path, done.rejects) == (folder, 2)
@@ -292,8 +291,8 @@ def test_columns_name_the_features_in_the_models_order(tmp_path: Path, candidate
 
 
 def test_missing_part_is_noticed_by_the_final_check(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forgetful(folder: Path, shard: Any) -> Any:
-        footer = labelling.label_shard(folder, shard)
+    def forgetful(folder: Path, shard: Any, *rest: Any) -> Any:
+        footer = labelling.label_shard(folder, shard, *rest)
         if shard.number == 1:
             artifact_paths.part(folder, 1).unlink()
         return footer

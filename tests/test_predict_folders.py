@@ -17,7 +17,7 @@ from tasks import artifact_paths
 from tasks.errors import DataError, UsageError
 from tasks.model_store import retention
 from tasks.parameters import Data
-from tasks.predict import inputs, labelling
+from tasks.predict import inputs, labelling, scratch
 from tasks.preprocess import preprocess
 from tasks.records import PublishedModel, RawDataset
 from tasks.run_folder import RunFolder
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 def parts_of_somebody(folder: Path) -> dict[Path, bytes]:
     """Parquet files named as a job would name its own, and what they hold."""
     folder.mkdir(exist_ok=True)
-    for name in ("part-00000.parquet", "part-00001.parquet", "rejects.parquet"):
+    for name in ("part-00000.parquet", "part-00001.parquet", "_rejects.parquet"):
         pq.write_table(pa.table({"x1": [1.0, 2.0], "x2": [3.0, 4.0]}), folder / name)
     (folder / ".download.partial").touch()
     return {path: path.read_bytes() for path in folder.iterdir()}
@@ -75,14 +75,22 @@ def test_restart_into_the_folder_of_its_own_input_keeps_the_input(folder: Path, 
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
-def test_restart_removes_the_parts_of_the_job_and_leaves_what_was_added(folder: Path, tmp_path: Path) -> None:
+def test_restart_beside_something_that_was_added_is_refused_before_anything_is_touched(
+    folder: Path, tmp_path: Path
+) -> None:
     output = tmp_path / "out"
     predict_rows(input=str(folder), output=str(output), shard_rows=500)
     added = output / "part-00077.parquet"
     added.write_bytes(b"somebody's")
-    with pytest.raises(UsageError, match=r"something else \(part-00077"):
-        predict_rows(input=str(folder), output=str(output), batch_size=7, restart=True)
-    assert [path.name for path in output.iterdir() if not path.name.startswith(".")] == [added.name]
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    for options in ({"batch_size": 7, "restart": True}, {"restart": True}, {"batch_size": 7}):
+        with pytest.raises(UsageError, match=r"something else \(part-00077"):
+            predict_rows(input=str(folder), output=str(output), shard_rows=500, **options)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert predict_rows(input=str(folder), output=str(output), shard_rows=500).path == output, "a done job is read only"
+    added.unlink()
+    predict_rows(input=str(folder), output=str(output), batch_size=7, restart=True)
+    assert sorted(path.name for path in output.iterdir()) == ["_job.json", "_rejects.parquet", "part-00000.parquet"]
 
 
 @pytest.mark.parametrize("source", ["", "/*", "/**"])
@@ -113,8 +121,8 @@ def test_input_that_is_written_to_while_the_job_runs_is_exit_4(tmp_path: Path, m
     rows = tmp_path / "rows.npy"
     np.save(rows, FEATURES)
 
-    def meddling(job: Path, shard: Any) -> Any:
-        footer = labelling.label_shard(job, shard)
+    def meddling(job: Path, shard: Any, *rest: Any) -> Any:
+        footer = labelling.label_shard(job, shard, *rest)
         if shard.number == 3:
             np.lib.format.open_memmap(rows, "r+")[:] = 0  # in place: the length stays
             os.utime(rows)
@@ -123,7 +131,7 @@ def test_input_that_is_written_to_while_the_job_runs_is_exit_4(tmp_path: Path, m
     monkeypatch.setattr("tasks.predict.running.label_shard", meddling)
     with pytest.raises(DataError, match=r"rows\.npy is gone or was written to"):
         predict_rows(input=str(rows), shard_rows=100, workers=1)
-    (job,) = artifact_paths.all_predictions().glob("*/job.json")
+    (job,) = artifact_paths.all_predictions().glob("*/_job.json")
     assert json.loads(job.read_text())["status"] == "running"
 
 
@@ -146,7 +154,7 @@ def test_without_input_an_unfinished_job_keeps_the_test_split_of_its_own_version
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupted(monkeypatch)
-    (left,) = artifact_paths.all_predictions().glob("*/job.json")
+    (left,) = artifact_paths.all_predictions().glob("*/_job.json")
     run, raw = RunFolder.open("other", {}), RawDataset(name="synthetic-linear", source="generated", files={})
     Candidate(run, plain(preprocess)(run, raw, Data(num_examples=1200), 1), 0).publish()
     done = predict_rows(shard_rows=250)
@@ -167,7 +175,9 @@ def test_pruning_finds_the_version_of_an_unfinished_job_wherever_it_writes(
         candidates[number].publish()
     monkeypatch.setattr(retention, "GRACE", -retention.GRACE)  # demoted long ago
     assert "unfinished job" in retention.protected(NAME)[1]
-    assert {Path(note.read_text()) for note in artifact_paths.jobs_elsewhere().iterdir()} == set(outputs)
+    assert {artifact_paths.root() / note.read_text() for note in artifact_paths.jobs_elsewhere().iterdir()} == set(
+        outputs
+    )
     assert predict_rows(input=str(folder), output=str(outputs[0]), shard_rows=250).version == 1
     assert "unfinished job" in retention.protected(NAME)[1], "the other one needs it still"
     predict_rows(input=str(folder), output=str(outputs[1]), shard_rows=250, restart=True)
@@ -177,11 +187,11 @@ def test_pruning_finds_the_version_of_an_unfinished_job_wherever_it_writes(
 
 def test_a_done_job_sweeps_what_a_kill_right_after_its_end_has_left(folder: Path) -> None:
     done = predict_rows(input=str(folder))
-    (done.path / ".spool").mkdir()
-    (done.path / ".spool" / "00000.npy").touch()
-    (done.path / ".sources.parquet").touch()
+    scratch.make(done.path)
+    artifact_paths.spool(done.path).mkdir()
+    (artifact_paths.spool(done.path) / "00000.npy").touch()
     assert predict_rows(input=str(folder)) == done
-    assert {path.name for path in done.path.glob(".*")} == {".lock"}
+    assert not list(done.path.glob(".*"))
 
 
 def test_output_that_is_a_file_or_in_one_is_exit_2(folder: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def arguments(
 
 
 def everything(folder: Path, shards: int = SHARDS) -> Any:
-    assert json.loads((folder / "job.json").read_text())["status"] == "done"
+    assert json.loads((folder / "_job.json").read_text())["status"] == "done"
     assert len(list(folder.glob("part-*.parquet"))) == shards
     return pq.read_table([folder / f"part-{number:05d}.parquet" for number in range(shards)])
 
@@ -81,8 +81,8 @@ def test_a_job_killed_again_and_again_loses_and_doubles_no_row(arguments: list[s
         assert process.is_alive(), "the kill falls into the job"
         process.kill()
         process.join()
-        (folder,) = (path.parent for path in artifact_paths.all_predictions().glob("*/job.json"))
-        assert json.loads((folder / "job.json").read_text())["status"] == "running"
+        (folder,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))
+        assert json.loads((folder / "_job.json").read_text())["status"] == "running"
         now = len(list(folder.glob("part-*.parquet")))
         assert now >= kept, "what was there stays"
         kept = now
@@ -90,10 +90,10 @@ def test_a_job_killed_again_and_again_loses_and_doubles_no_row(arguments: list[s
     final.join()
     assert final.exitcode == 0
     assert everything(folder).equals(everything(tmp_path / "whole").replace_schema_metadata(None))
-    rejects = pq.read_table(folder / "rejects.parquet")
-    assert rejects.equals(pq.read_table(tmp_path / "whole" / "rejects.parquet"))
+    rejects = pq.read_table(folder / "_rejects.parquet")
+    assert rejects.equals(pq.read_table(tmp_path / "whole" / "_rejects.parquet"))
     assert rejects["row"].to_pylist() == [77, 19_999]
-    assert {path.name for path in folder.glob(".*")} == {".lock"}, "leftovers are swept"
+    assert {path.name for path in folder.glob(".*")} == set(), "leftovers are swept"
 
 
 @pytest.mark.slow

@@ -50,8 +50,8 @@ def test_reading_stops_soon_after_too_many_rows_were_rejected(
     with pytest.raises(DataError, match=r"of 1000000 rows cannot be read, the first is row 0 of"):
         predict_rows(input=nothing_good, workers=1, max_rejects=200_000, shard_rows=1_000_000)
     assert 200_000 < sum(read) <= 200_000 + 2**17
-    (folder,) = (path.parent for path in artifact_paths.all_predictions().glob("*/job.json"))
-    assert pq.read_metadata(folder / "rejects.parquet").num_rows == sum(read)
+    (folder,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))
+    assert pq.read_metadata(folder / "_rejects.parquet").num_rows == sum(read)
     assert not list(folder.glob("part-*")), "a part appears whole or not at all"
 
 
@@ -63,7 +63,7 @@ def test_a_million_rejected_rows_are_never_all_in_memory(nothing_good: str) -> N
     finally:
         tracemalloc.stop()
     assert (done.rows, done.rejects) == (0, 1_000_000)
-    found = pq.read_table(done.path / "rejects.parquet", columns=["row"])["row"].to_numpy()
+    found = pq.read_table(done.path / "_rejects.parquet", columns=["row"])["row"].to_numpy()
     np.testing.assert_array_equal(found, np.arange(1_000_000))
     assert peak < 120 * MEBIBYTE, "as tuples they take over 250"
 
@@ -72,7 +72,7 @@ def test_rejects_name_job_and_model_like_every_other_output(tmp_path: Path, publ
     (tmp_path / "t.csv").write_text("x1,x2\n1,2\n1\n")
     for expected in (1, 0):
         done = predict_rows(input=str(tmp_path / "t.csv"), max_rejects=1)
-        metadata = json.loads(pq.read_metadata(done.path / "rejects.parquet").metadata[b"gradmill"])
+        metadata = json.loads(pq.read_metadata(done.path / "_rejects.parquet").metadata[b"gradmill"])
         model = {"name": NAME, "version": 1, "sha256": published.model.sha256}
         assert metadata == {"job": done.job, "model": model, "rejects": expected}
         (tmp_path / "t.csv").write_text("x1,x2\n1,2\n")

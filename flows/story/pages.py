@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from flows.report import RetrainReport
-from tasks.predict.jobs import Job
+from tasks.predict import jobs
 from tasks.predict.version import read_version
 from tasks.records import FileRef, GateVerdict, Prediction
 from tasks.run_folder import RunFolder
@@ -91,7 +91,7 @@ def prediction(result: Prediction) -> str:
 
 def _labels(result: Prediction) -> str:
     """The share of each label among the rows and in the model's answers on the test split; empty for regression."""
-    job = Job.read(result.path)
+    job = jobs.find(result.path)
     version = read_version(job.model.path.parent) if job else None
     if job is None or version is None or not job.profile or "label" not in version.reference:
         return ""

@@ -1,4 +1,4 @@
-"""The end of a job: every row accounted for, drift judged, job.json written last."""
+"""The end of a job: every row accounted for, drift judged, _job.json written last."""
 
 from collections import Counter
 from functools import reduce
@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from tasks import artifact_paths, drift
-from tasks.artifact_paths import PREDICTION_GRID
+from tasks.artifact_paths import OLD_NAMES, PREDICTION_GRID, REJECTS
 from tasks.errors import DataError
-from tasks.predict import inputs, jobs, output, parts, rejects
+from tasks.parameters import PredictParameters, Runner
+from tasks.predict import inputs, jobs, output, parts, rejects, scratch
 from tasks.predict.jobs import Job
 from tasks.predict.lanes import open_lanes
 from tasks.predict.parts import Footer
@@ -20,7 +21,7 @@ from tasks.records import Prediction
 GRID_IMAGES = 18
 
 
-def finish(folder: Path, job: Job, max_drift: float, seconds: float) -> Job:
+def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float) -> Job:
     """Check that rows in are rows out and rejects, and write the job's result.
 
     Raises:
@@ -46,16 +47,29 @@ def finish(folder: Path, job: Job, max_drift: float, seconds: float) -> Job:
             "rejects": rejected,
             "accuracy": sum(correct) / written if len(correct) == len(footers) and written else None,
             "profile": profile,
-            "drift": drift.judge(version.reference, profile, max_drift),
+            "drift": drift.judge(version.reference, profile, parameters.max_drift),
             "notes": dict(notes),
             "seconds": round(seconds, 3),
             "finished_at": jobs.now(),
         }
     )
-    _draw_grid(folder, job, version)
-    done.write(folder)
-    output.clean_up(folder, done)
+    _draw_grid(folder, job, version, job.workers if parameters.runner is Runner.THREADS else 1)
+    for name in (REJECTS, PREDICTION_GRID):
+        (folder / OLD_NAMES[name]).unlink(missing_ok=True)
+    jobs.write(folder, done)
+    output.clean_up(folder)
     return done
+
+
+def judged_by(folder: Path, job: Job, max_drift: float) -> Job:
+    """A finished job, its drift judged by the bound that is asked for now; its document follows."""
+    if job.drift is None or job.drift.maximum == max_drift:
+        return job
+    judged = job.model_copy(update={"drift": drift.judge_again(job.drift, max_drift)})
+    with output.begun(folder, job):
+        jobs.write(folder, judged)
+    output.clean_up(folder)
+    return judged
 
 
 def _whole(folder: Path, job: Job, index: int) -> Footer:
@@ -74,7 +88,7 @@ def prediction(folder: Path, job: Job) -> Prediction:
     """What a finished job came to."""
     if job.rejects is None or job.drift is None:
         raise ValueError(f"job {job.job} is not done")
-    picture = folder / PREDICTION_GRID
+    pictures = (folder / name for name in (PREDICTION_GRID, OLD_NAMES[PREDICTION_GRID]))
     return Prediction(
         path=folder,
         job=job.job,
@@ -88,12 +102,15 @@ def prediction(folder: Path, job: Job) -> Prediction:
         accuracy=job.accuracy,
         drift=job.drift,
         seconds=job.seconds or 0,
-        picture=picture if picture.is_file() else None,
+        picture=next((path for path in pictures if path.is_file()), None),
     )
 
 
-def _draw_grid(folder: Path, job: Job, version: Version) -> None:
-    """The first images under their true and predicted label (the book's ``predict_ch3``)."""
+def _draw_grid(folder: Path, job: Job, version: Version, threads: int) -> None:
+    """The first images under their true and predicted label (the book's ``predict_ch3``).
+
+    ``threads`` as in this process they labelled shards, if they did: then its sessions are used again.
+    """
     if not version.labels:
         return
     try:
@@ -101,7 +118,7 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
     except ModuleNotFoundError:
         print("no picture of the predictions: matplotlib is not installed (extra: train)")
         return
-    lanes = open_lanes(job.model.path, job.model.sha256, job.provider, job.batch_size, job.workers)
+    lanes = open_lanes(job.model.path, job.model.sha256, job.provider, job.batch_size, threads)
     wanted = version.wanted(lanes.signature, job.columns)
     sources = parts.read_sources(folder, job.shards[0])
     chunk = next(inputs.chunks(sources, 0, min(GRID_IMAGES, job.rows), wanted))
@@ -111,7 +128,8 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
     label = lanes.run(images)["label"]
     predicted = [version.labels[index] for index in label]
     true = [_name(version.labels, int(index)) for index in chunk.truth] if chunk.truth is not None else None
-    figures.image_grid(images, predicted, true, folder / PREDICTION_GRID)
+    with scratch.placing(folder, PREDICTION_GRID) as temporary:
+        figures.image_grid(images, predicted, true, temporary)
 
 
 def _name(labels: list[str], index: int) -> str:

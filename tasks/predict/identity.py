@@ -68,7 +68,7 @@ def check_unchanged(prints: list[Fingerprint], sources: list[Source]) -> None:
 
 
 def describe(path: str, prints: list[Fingerprint]) -> JobInput:
-    """What job.json says of the input."""
+    """What _job.json says of the input."""
     return JobInput(path=path, digest=_digest(prints), files=len(prints), bytes=sum(each.bytes for each in prints))
 
 

@@ -1,16 +1,24 @@
-"""Jobs: what ``job.json`` holds, which is written first and last."""
+"""Jobs: what ``_job.json`` holds, which is written first and last."""
 
+import itertools
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from tasks import atomic
-from tasks.artifact_paths import JOB
+from pydantic import model_validator
+
+from tasks import artifact_paths, atomic
+from tasks.artifact_paths import JOB, OLD_NAMES, ONNX
+from tasks.documents import Document
+from tasks.errors import DataError
+from tasks.predict import scratch
 from tasks.predict.shards import Shard
-from tasks.records import Drift, Histogram, Record
+from tasks.records import Drift, Histogram
+
+RESTART = "replace the job by the same command with --restart, or restore the file from a copy"
 
 
-class JobInput(Record):
+class JobInput(Document):
     """What a job reads: ``digest`` covers path, size, mtime and content (sampled blocks, or all) of every file."""
 
     path: str
@@ -19,17 +27,21 @@ class JobInput(Record):
     bytes: int
 
 
-class JobModel(Record):
+class JobModel(Document):
     """The version that a job was started with."""
 
     name: str
     version: int
     sha256: str
-    path: Path
+
+    @property
+    def path(self) -> Path:
+        """The model file, in the artifacts folder of this process."""
+        return artifact_paths.version(self.name, self.version) / ONNX
 
 
-class Job(Record):
-    """The content of ``job.json``. What is None is known when the job is done."""
+class Job(Document):
+    """The content of ``_job.json``. What is None is known when the job is done."""
 
     schema_version: Literal[1] = 1
     job: str
@@ -53,19 +65,44 @@ class Job(Record):
     notes: dict[str, int] | None = None
     seconds: float | None = None
 
-    def write(self, folder: Path) -> None:
-        """Replace ``job.json`` atomically."""
-        atomic.write_json(folder / JOB, self.model_dump(mode="json"))
+    @model_validator(mode="after")
+    def _every_row_in_one_shard(self) -> Self:
+        bounds = [0, *(shard.stop for shard in self.shards)]
+        plan = [Shard(number, *pair) for number, pair in enumerate(itertools.pairwise(bounds))]
+        if plan != list(self.shards) or bounds[-1] != self.rows:
+            raise ValueError(f"its shards are not the {self.rows} rows one after another")
+        if self.status == "done" and (self.rejects is None or self.drift is None):
+            raise ValueError("it is done, and yet without a result")
+        return self
 
-    @classmethod
-    def read(cls, folder: Path) -> "Job | None":
-        """The job that a folder holds, or None: no ``job.json``, or not one of ours."""
-        try:
-            return cls.model_validate_json((folder / JOB).read_bytes())
-        except (OSError, ValueError):
-            return None
+
+def find(folder: Path) -> Job | None:
+    """The job whose document a folder holds, under the name of today or of old; None where there is no such file.
+
+    Raises:
+        DataError: the document is damaged.
+    """
+    for document in artifact_paths.job_documents(folder):
+        if document.exists():
+            return Job.read(document, RESTART)
+    return None
+
+
+def holds_one(folder: Path) -> bool:
+    """Whether a folder is that of a job: its document can be read, or its scratch is there."""
+    try:
+        return scratch.is_ours(folder) or find(folder) is not None
+    except (DataError, OSError):
+        return False
+
+
+def write(folder: Path, job: Job) -> None:
+    """Replace the document of a folder atomically; one under the name of old goes."""
+    with scratch.placing(folder, JOB) as temporary:
+        temporary.write_bytes(atomic.as_json(job.model_dump(mode="json")))
+    (folder / OLD_NAMES[JOB]).unlink(missing_ok=True)
 
 
 def now() -> str:
-    """The time as job.json has it."""
+    """The time as the document has it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

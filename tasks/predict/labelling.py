@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks import artifact_paths, atomic, contract, drift
-from tasks.errors import DataError
-from tasks.predict import inputs, parts
+from tasks import artifact_paths, contract, drift
+from tasks.artifact_paths import JOB
+from tasks.predict import inputs, parts, scratch
 from tasks.predict.inputs import Chunk, Source
 from tasks.predict.inputs.formats import Array
 from tasks.predict.jobs import Job
@@ -23,34 +23,38 @@ class _TooManyRejects(Exception):
     """The shard alone holds more rejected rows than the job tolerates: no need to read on."""
 
 
-def label_shard(folder: Path, shard: Shard) -> Footer:
-    """Predict every row of a shard and write its part, which appears whole or not at all.
+def label_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Footer:
+    """Predict every row of a shard with the file ``model`` and write its part, which appears whole or not at all.
+
+    ``threads`` do so in this process side by side.
 
     A shard with too many rejected rows ends where that shows, and leaves no part; its rejects are then those so far.
 
     Raises:
         DataError: the job's plan, an input or the model is gone or has changed.
     """
-    job = Job.read(folder)
-    if job is None:
-        raise DataError(f"{folder} holds no job", "the job.json that planning wrote", "run gradmill predict again")
-    lanes = open_lanes(job.model.path, job.model.sha256, job.provider, job.batch_size, job.workers)
+    job = Job.read(folder / JOB, "run gradmill predict again")
+    lanes = open_lanes(model, job.model.sha256, job.provider, job.batch_size, threads)
     sources = parts.read_sources(folder, shard)
     inputs.check_unchanged(sources)
     with (
         contextlib.suppress(_TooManyRejects),
-        atomic.replacing(artifact_paths.part(folder, shard.number)) as temporary,  # syncs when no core is held
+        scratch.placing(
+            folder, artifact_paths.part(folder, shard.number).name
+        ) as temporary,  # syncs when no core is held
     ):
         with ShardRejects(parts.rejects_path(folder, shard)) as rejects, lanes.working():
-            tally = _write(temporary, job, shard, sources, lanes, rejects)
+            tally = _write(temporary, job, model.parent, shard, sources, lanes, rejects)
         inputs.check_unchanged(sources)
         if tally.rejects > job.max_rejects:
             raise _TooManyRejects
     return tally.footer(job, shard)
 
 
-def _write(path: Path, job: Job, shard: Shard, sources: list[Source], lanes: Lanes, rejects: ShardRejects) -> "Tally":
-    version = read_version(job.model.path.parent)
+def _write(
+    path: Path, job: Job, folder: Path, shard: Shard, sources: list[Source], lanes: Lanes, rejects: ShardRejects
+) -> "Tally":
+    version = read_version(folder)
     wanted = version.wanted(lanes.signature, job.columns)
     columns = parts.schema(lanes.signature.outputs, version.labels)
     tally = Tally(version.reference)
@@ -94,7 +98,7 @@ class Tally:
             shard=shard,
             rows=self._rows,
             rejects=self.rejects,
-            model=job.model.model_dump(mode="json", exclude={"path"}),
+            model=job.model.model_dump(mode="json"),
             provider=job.provider,
             profile=self._profile,
             correct=self._correct if self._all_have_truth else None,

@@ -1,100 +1,180 @@
-"""The folder of a job's output: who may write into it, and what is swept out of it."""
+"""The folder of a job's output: what in it is ours, who may write into it, and what goes when a job is restarted."""
 
 import contextlib
-import hashlib
-import shutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks import artifact_paths, atomic, waiting
-from tasks.artifact_paths import JOB, PREDICTION_GRID, REJECTS
-from tasks.errors import UsageError
+from tasks.artifact_paths import JOB, OLD_NAMES, REJECTS
+from tasks.errors import DataError, UsageError
 from tasks.parameters import PredictParameters
+from tasks.predict import jobs, parts, scratch
 from tasks.predict.jobs import Job
 
-FOLDER_CHARACTERS = 8
+PARQUET = re.compile(r"part-\d{5,}\.parquet|" + "|".join(map(re.escape, (REJECTS, OLD_NAMES[REJECTS]))))
+NAMES = {*OLD_NAMES, *OLD_NAMES.values()}
+OLD_SCRATCH = {".lock", ".rejects", ".spool", ".sources.parquet"}  # beside a job of old; they may be anybody's: left
 
 
 def folder_of(output: str) -> Path:
-    """The folder that ``--output`` names, absolute."""
-    return Path(output).expanduser().absolute()
+    """The folder that ``--output`` names, absolute.
+
+    Raises:
+        UsageError: it is in artifacts/, where other things than predictions lie, in another job's folder, or no path.
+    """
+    try:
+        folder = Path(output).expanduser().absolute()
+        real, root = folder.resolve(), artifact_paths.root().resolve()
+        predictions = artifact_paths.all_predictions().resolve()
+        if real.is_relative_to(root) and (
+            predictions not in real.parents or real.relative_to(predictions).parts[0].startswith(".")
+        ):
+            raise UsageError(
+                f"--output {output} is inside the artifacts folder {root}",
+                f"a folder outside of it, or below {predictions}",
+                "choose another, or leave it out",
+            )
+        if outer := next(filter(jobs.holds_one, real.parents), None):
+            raise UsageError(
+                f"--output {output} is in the folder of a job, {outer}", "a folder apart", "choose another"
+            )
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, a loop of links, ~nobody, a null byte
+        raise UsageError(f"--output {output}: {error}", "a path to a folder", "choose another") from error
+    return folder
 
 
 def unfinished(parameters: PredictParameters) -> Iterator[Job]:
     """The unfinished jobs of this model that an earlier, killed call may have left for this one."""
     if parameters.restart:
         return
-    folders = (
-        [folder_of(parameters.output)]
-        if parameters.output
-        else sorted(path.parent for path in artifact_paths.all_predictions().glob(f"*/{JOB}"))
-    )
-    for folder in folders:
-        job = Job.read(folder)
-        if job is not None and job.status == "running" and job.model.name == parameters.name:
-            yield job
+    every = artifact_paths.all_predictions()
+    for folder in [folder_of(parameters.output)] if parameters.output else sorted(every.glob("*")):
+        with contextlib.suppress(DataError, OSError):  # a damaged one is told of by the command that wants this folder
+            job = jobs.find(folder)
+            if job is not None and job.status == "running" and job.model.name == parameters.name:
+                yield job
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a job's folder; whoever else runs the same job waits, and then finds it done.
-
-    Raises:
-        UsageError: it is no folder.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"{folder} is a file, or in one", "a folder", "choose another --output") from error
-    with waiting.locked(folder / ".lock", f"another process is at work on {folder}; waiting for it"):
+    """Hold a job's folder; whoever else runs the same job waits, and then finds it done."""
+    with waiting.locked(artifact_paths.job_lock(folder), f"another process is at work on {folder}; waiting for it"):
         yield
 
 
 def claim(folder: Path, job: str, restart: bool) -> Job | None:
-    """The job that the folder holds, if it is ``job``; leftovers of killed writers are swept.
+    """The job that the folder holds, if it is ``job`` and to be kept; nothing is touched, but for a done one's scratch.
 
     Raises:
-        UsageError: the folder holds another job, or files that no job wrote.
+        UsageError: the folder holds another job, or something that no job wrote.
+        DataError: the document of its job is damaged or lost.
     """
-    held = Job.read(folder)
-    if restart and held is not None:
-        _clear(folder, held)
-        held = None
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file", "a folder", "choose another --output")
+    held, damage = _document(folder)
+    is_done = held is not None and held.status == "done" and parts.is_whole(folder, held)
+    if held is not None and held.job == job and is_done and not restart:
+        clean_up(folder)  # of a kill right after its end
+        return held
+    ours, strange = content(folder)
+    if strange:
+        raise UsageError(
+            f"{folder} holds something else ({strange[0].name})",
+            "an empty folder, or one of a prediction",
+            "move it elsewhere, or choose another --output",
+        )
+    if restart:
+        return None
+    if damage is not None:
+        raise damage
+    if held is None and ours not in ([], [artifact_paths.scratch(folder)]):
+        raise DataError(f"{folder / JOB} is missing beside {ours[0].name}", "the job's document", jobs.RESTART)
     if held is not None and held.job != job:
         raise UsageError(f"{folder} holds job {held.job}", f"job {job}, or none", "choose another, or --restart")
-    if held is None and (strangers := [path.name for path in folder.iterdir() if not path.name.startswith(".")]):
-        raise UsageError(f"{folder} holds something else ({strangers[0]})", "an empty folder", "choose another")
-    atomic.sweep(folder)
-    if held is None or held.status == "done":
-        clean_up(folder, held)  # what a plan that failed has unpacked may be of another input
-    return held
+    return held if held is None or is_done else held.model_copy(update={"status": "running"})
 
 
-def _clear(folder: Path, held: Job) -> None:
-    """Remove what the job wrote, and nothing else; job.json goes last, and never calls a half-cleared job done."""
-    held.model_copy(update={"status": "running"}).write(folder)
-    parts = [artifact_paths.part(folder, shard.number) for shard in held.shards]
-    clean_up(folder, held)
-    for path in (*parts, folder / REJECTS, folder / PREDICTION_GRID, folder / JOB):
+def _document(folder: Path) -> tuple[Job | None, DataError | None]:
+    try:
+        return jobs.find(folder), None
+    except DataError as damage:
+        return None, damage
+
+
+class Content(NamedTuple):
+    """What a folder holds: the files of a job of ours, and whatever else is in it."""
+
+    ours: list[Path]
+    strange: list[Path]
+
+
+def content(folder: Path) -> Content:
+    """Tell a job's files from others by what they are; no link is ours.
+
+    Where the document is damaged or gone, the scratch's mark and the footers of Parquet files tell whose the folder is.
+    """
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [path for path in entries if path.is_file() and not path.is_symlink()]
+    job, _ = _document(folder)
+    if job is None:
+        ours = [path for path in files if PARQUET.fullmatch(path.name) and parts.is_ours(path, otherwise=False)]
+    else:
+        planned = {artifact_paths.part(folder, shard.number) for shard in job.shards}
+        ours = [path for path in files if path in planned and parts.is_ours(path, otherwise=True)]
+    if scratch.is_ours(folder):
+        ours.append(artifact_paths.scratch(folder))
+    if job or ours:
+        ours += [path for path in files if path.name in NAMES and path not in ours]
+    known = OLD_SCRATCH if ours else set()
+    return Content(ours, [path for path in entries if path not in ours and path.name not in known])
+
+
+@contextlib.contextmanager
+def begun(folder: Path, held: Job | None) -> Iterator[None]:
+    """Make the folder and its scratch; where the block fails before there is a job, nothing of them stays.
+
+    Raises:
+        UsageError: it is no folder.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        scratch.make(folder)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"{folder} is a file, or in one", "a folder", "choose another --output") from error
+    if held is None:
+        scratch.empty(folder)  # what a plan that failed has unpacked may be of another input
+    try:
+        yield
+    except BaseException:
+        if not any(path.exists() for path in artifact_paths.job_documents(folder)):
+            scratch.remove(folder)
+            with contextlib.suppress(OSError):  # others have begun to use it
+                for each in missing:
+                    each.rmdir()
+        raise
+
+
+def clear(folder: Path) -> None:
+    """Remove what a job wrote, and nothing else; its document goes first, so that none tells of what is gone."""
+    _note(folder).unlink(missing_ok=True)
+    ours = [path for path in content(folder).ours if path != artifact_paths.scratch(folder)]
+    for path in sorted(ours, key=lambda each: each not in artifact_paths.job_documents(folder)):
         path.unlink(missing_ok=True)
 
 
-def clean_up(folder: Path, job: Job | None) -> None:
+def clean_up(folder: Path) -> None:
     """Remove what is of use only while a job runs."""
-    for path in (artifact_paths.spool(folder), artifact_paths.shard_rejects(folder)):
-        shutil.rmtree(path, ignore_errors=True)
-    artifact_paths.sources(folder).unlink(missing_ok=True)
-    if job is not None:
-        _note(folder, job).unlink(missing_ok=True)
+    scratch.remove(folder)
+    _note(folder).unlink(missing_ok=True)
 
 
-def announce(folder: Path, job: Job) -> None:
+def announce(folder: Path) -> None:
     """Note where the job is, before it begins, if pruning would not find it and might take its version."""
     if folder.parent != artifact_paths.all_predictions():
-        atomic.write_bytes(_note(folder, job), str(folder).encode())
+        atomic.write_bytes(_note(folder), artifact_paths.relative(folder).encode())
 
 
-def _note(folder: Path, job: Job) -> Path:
-    """Named by the job, and by the folder too: one job may have been begun in two."""
-    digest = hashlib.sha256(str(folder).encode()).hexdigest()
-    return artifact_paths.jobs_elsewhere() / f"{job.job}-{digest[:FOLDER_CHARACTERS]}"
+def _note(folder: Path) -> Path:
+    return artifact_paths.jobs_elsewhere() / artifact_paths.job_lock(folder).name

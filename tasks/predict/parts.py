@@ -25,7 +25,7 @@ BUFFER_BYTES = 4 * 2**20
 
 
 class Footer(Record):
-    """What a part says of itself; ``rows`` are in it, ``rejects`` are in rejects.parquet."""
+    """What a part says of itself; ``rows`` are in it, ``rejects`` are in _rejects.parquet."""
 
     job: str
     shard: Shard
@@ -97,9 +97,19 @@ def read_footer(folder: Path, job: Job, shard: Shard) -> Footer | None:
 
 
 def is_whole(folder: Path, job: Job) -> bool:
-    """Whether everything that a finished job wrote is still there."""
-    rejects = _num_rows(folder / artifact_paths.REJECTS)
-    return rejects == job.rejects and all(_written(folder, job, shard) for shard in job.shards)
+    """Whether everything that a finished job wrote is still there, under the names of today or of old."""
+    rejects = (
+        _num_rows(folder / name) for name in (artifact_paths.REJECTS, artifact_paths.OLD_NAMES[artifact_paths.REJECTS])
+    )
+    return job.rejects in rejects and all(_written(folder, job, shard) for shard in job.shards)
+
+
+def is_ours(path: Path, otherwise: bool) -> bool:
+    """Whether a Parquet file has our footer; ``otherwise`` if it cannot be read."""
+    try:
+        return FOOTER in (pq.read_metadata(path).metadata or {})
+    except (OSError, pa.ArrowInvalid):
+        return otherwise
 
 
 def _written(folder: Path, job: Job, shard: Shard) -> Footer | None:

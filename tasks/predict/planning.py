@@ -44,6 +44,8 @@ def planned(parameters: PredictParameters) -> Iterator[Planned]:
         DataError: the input is broken or does not fit the model.
         DeviceMissing: CUDA was asked for and is not there.
     """
+    if parameters.output:
+        output.folder_of(parameters.output)  # before anything else is looked at
     model, session = _open(parameters, parameters.version)
     provider = onnx_session.provider(session)
     batch_size = parameters.batch_size or BATCH_SIZE[provider]
@@ -64,8 +66,14 @@ def planned(parameters: PredictParameters) -> Iterator[Planned]:
     folder = output.folder_of(parameters.output) if parameters.output else artifact_paths.predictions(job.job)
     with output.locked(folder):
         held = output.claim(folder, job.job, parameters.restart)
-        if held is None or held.status != "done" or not parts.is_whole(folder, held):
-            held = _cut(folder, held or job, asked, parameters, contract.of_session(session))
+        if held is None or held.status != "done":
+            with output.begun(folder, held):
+                job = _plan(folder, held or job, asked, parameters, contract.of_session(session))
+                if held is None:
+                    output.clear(folder)
+                output.announce(folder)
+                jobs.write(folder, job)
+            held = job
         yield Planned(folder, held)
 
 
@@ -73,14 +81,13 @@ def _open(parameters: PredictParameters, version: int | None, sha256: str | None
     """A version (None: the champion) and a session on it; ``sha256`` is what an unfinished job expects."""
     number, content = reading.load(parameters.name, version)
     found = hashlib.sha256(content).hexdigest()
-    path = artifact_paths.version(parameters.name, number) / ONNX
     if sha256 not in (None, found):
         raise DataError(
-            f"{path} has SHA-256 {found}",
+            f"{artifact_paths.version(parameters.name, number) / ONNX} has SHA-256 {found}",
             f"{sha256}, with which the unfinished job was started",
             "restore the version, or start afresh with --restart",
         )
-    model = JobModel(name=parameters.name, version=number, sha256=found, path=path)
+    model = JobModel(name=parameters.name, version=number, sha256=found)
     return model, onnx_session.open_session(content, parameters.device)
 
 
@@ -88,7 +95,7 @@ def _ask(parameters: PredictParameters, model: JobModel, provider: str, batch_si
     """What is to be predicted; without an input, the test split of the data that the version was trained on."""
     files = _files(parameters, model)
     prints = identity.fingerprints(files, parameters.full_digest)
-    source = identity.describe(parameters.input or str(files[0]), prints)
+    source = identity.describe(parameters.input or artifact_paths.relative(files[0]), prints)
     return Asked(files, prints, source, identity.request_id(source, parameters, provider, batch_size))
 
 
@@ -116,8 +123,8 @@ def _left_unfinished(
     return None
 
 
-def _cut(folder: Path, job: Job, asked: Asked, parameters: PredictParameters, signature: contract.Signature) -> Job:
-    """Count the rows, cut them into shards (an unfinished job keeps its own) and write job.json."""
+def _plan(folder: Path, job: Job, asked: Asked, parameters: PredictParameters, signature: contract.Signature) -> Job:
+    """Count the rows, note where they are and cut them into shards (an unfinished job keeps its own)."""
     wanted = read_version(job.model.path.parent).wanted(signature, job.columns)
     sources = inputs.measure(asked.files, wanted, artifact_paths.spool(folder))
     identity.check_unchanged(asked.prints, sources)
@@ -129,7 +136,8 @@ def _cut(folder: Path, job: Job, asked: Asked, parameters: PredictParameters, si
         plan = shards.cut(rows, parameters.shard_rows)
     else:
         plan = shards.cut(rows, inputs.shard_rows(sources, wanted), workers)
-    job = job.model_copy(
+    parts.write_sources(folder, sources)
+    return job.model_copy(
         update={
             "status": "running",
             "rows": rows,
@@ -138,10 +146,6 @@ def _cut(folder: Path, job: Job, asked: Asked, parameters: PredictParameters, si
             "workers": workers,
         }
     )
-    output.announce(folder, job)
-    job.write(folder)
-    parts.write_sources(folder, sources)
-    return job
 
 
 def _most_rejects(parameters: PredictParameters, sources: list[Source]) -> int:

@@ -1,4 +1,4 @@
-"""Rejected rows: a file for each shard that has some, and rejects.parquet, which gathers them. Never all in memory."""
+"""Rejected rows: a file for each shard that has some, and _rejects.parquet, which gathers them. Never all in memory."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from tasks import artifact_paths, atomic
 from tasks.errors import DataError
-from tasks.predict import parts
+from tasks.predict import parts, scratch
 from tasks.predict.inputs import Reject
 from tasks.predict.jobs import Job
 
@@ -41,10 +41,10 @@ class ShardRejects(contextlib.ExitStack):
 
 
 def merge(folder: Path, job: Job) -> int:
-    """Gather the rejects of all shards in ``rejects.parquet``, in order, and return how many there are."""
+    """Gather the rejects of all shards in ``_rejects.parquet``, in order, and return how many there are."""
     total = 0
     with (
-        atomic.replacing(folder / artifact_paths.REJECTS) as temporary,
+        scratch.placing(folder, artifact_paths.REJECTS) as temporary,
         pq.ParquetWriter(temporary, SCHEMA) as merged,
     ):
         for shard in job.shards:
@@ -54,13 +54,13 @@ def merge(folder: Path, job: Job) -> int:
                     for batch in file.iter_batches():
                         merged.write_batch(batch)
                         total += batch.num_rows
-        model = job.model.model_dump(mode="json", exclude={"path"})
+        model = job.model.model_dump(mode="json")
         merged.add_key_value_metadata({parts.FOOTER: json.dumps({"job": job.job, "model": model, "rejects": total})})
     return total
 
 
 def check(folder: Path, job: Job, count: int) -> None:
-    """Stop the job when more rows were rejected than are tolerated; rejects.parquet then tells which and why.
+    """Stop the job when more rows were rejected than are tolerated; _rejects.parquet then tells which and why.
 
     Raises:
         DataError: there are too many.

@@ -22,7 +22,7 @@ def started(folder: Path, job: Job) -> None:
 
 
 def finished(folder: Path, job: Job) -> None:
-    """Say what came out; events tell that the files are there and, where it is so, that the input has drifted."""
+    """Say what came out; an event tells that the files are there."""
     for note, times in (job.notes or {}).items():
         print(f"{times} of {counted(job.rows, 'picture')} {note}")
     rejects = job.rejects or 0
@@ -30,6 +30,11 @@ def finished(folder: Path, job: Job) -> None:
     if live.in_a_run():
         counts = {"rows": job.rows - rejects, "rejects": rejects}
         events.emit(events.PREDICTIONS_WRITTEN, job.model.name, _payload(folder, job) | counts)
+    drift(folder, job)
+
+
+def drift(folder: Path, job: Job) -> None:
+    """Say and, by an event, tell that the input has drifted, where it has."""
     if job.drift is None or job.drift.verdict != "drift":
         return
     index = ", ".join(f"{name} {value:.3f}" for name, value in job.drift.index.items())

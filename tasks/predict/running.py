@@ -31,11 +31,17 @@ class Labelled(NamedTuple):
 
 
 @task(name="label shard", task_run_name="rows {start} to {stop}", cache_policy=NO_CACHE)
-def label(folder: str, number: int, start: int, stop: int) -> Labelled:
-    """Label one shard of the job in ``folder``."""
+def label(folder: str, model: str, threads: int | None, number: int, start: int, stop: int) -> Labelled:
+    """Label one shard of the job in ``folder``; ``threads`` of this process do so, as many as Dask gave it if None."""
     started = time.time()
-    footer = label_shard(Path(folder), Shard(number, start, stop))
+    footer = label_shard(Path(folder), Shard(number, start, stop), Path(model), threads or _threads_of_dask_worker())
     return Labelled(footer.rows, footer.rejects, started, time.time())
+
+
+def _threads_of_dask_worker() -> int:
+    from distributed import get_worker
+
+    return int(get_worker().state.nthreads)
 
 
 def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float:
@@ -56,13 +62,41 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     with Progress(job.rows, sum(footer.rows + footer.rejects for footer in kept)) as progress:
         rejects.check(folder, job, rejected)
         with _runner(parameters, job.workers) as runner:
-            futures = [runner.submit(label, {"folder": str(folder), **shard._asdict()}) for shard in missing]
+            common = {
+                "folder": str(folder),
+                "model": str(job.model.path),  # a worker elsewhere need not know this artifacts folder
+                "threads": job.workers if parameters.runner is Runner.THREADS else None,
+            }
+            futures = [runner.submit(label, common | shard._asdict()) for shard in missing]
             for future in as_completed(futures):
                 labelled.append(future.result())
                 progress.advance(labelled[-1].rows + labelled[-1].rejects)
                 rejected += labelled[-1].rejects
                 rejects.check(folder, job, rejected)
     return max((each.finished for each in labelled), default=0) - min((each.started for each in labelled), default=0)
+
+
+def check_runner(parameters: PredictParameters) -> None:
+    """Whether what is to run the shards is there.
+
+    Raises:
+        UsageError: prefect-dask is not installed.
+        EnvironmentProblem: no Dask scheduler answers at the address.
+    """
+    if parameters.runner is Runner.THREADS:
+        return
+    try:
+        import distributed
+        import prefect_dask  # noqa: F401  (is it there?)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "prefect-dask is not installed",
+            "the extra dask, since --runner dask was given",
+            pip_install("prefect-dask>=0.3"),
+        ) from error
+    if parameters.dask_address is not None:
+        with _reaching(parameters.dask_address):
+            distributed.Client(parameters.dask_address, set_as_default=False).close()
 
 
 @contextmanager
@@ -72,26 +106,26 @@ def _runner(parameters: PredictParameters, workers: int) -> Iterator[TaskRunner[
         with ThreadPoolTaskRunner[Any](max_workers=workers + 1) as threads:
             yield threads
         return
-    try:
-        from prefect_dask.task_runners import DaskTaskRunner
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "prefect-dask is not installed",
-            "the extra dask, since --runner dask was given",
-            pip_install("prefect-dask>=0.3"),
-        ) from error
+    from prefect_dask.task_runners import DaskTaskRunner
+
     if parameters.dask_address is None:
         cluster = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
         with DaskTaskRunner(cluster_kwargs=cluster) as runner:
             yield runner
         return
     with DaskTaskRunner(address=parameters.dask_address) as runner:
-        try:
+        with _reaching(parameters.dask_address):
             _ = runner.client  # connects
-        except (OSError, ValueError) as error:
-            raise EnvironmentProblem(
-                f"no Dask scheduler at {parameters.dask_address}: {error}",
-                "the address of one that runs, such as tcp://host:8786",
-                "check --dask-address and the cluster",
-            ) from error
         yield runner
+
+
+@contextmanager
+def _reaching(address: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise EnvironmentProblem(
+            f"no Dask scheduler at {address}: {error}",
+            "the address of one that runs, such as tcp://host:8786",
+            "check --dask-address and the cluster",
+        ) from error

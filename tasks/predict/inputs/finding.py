@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tasks import artifact_paths, regular_files
 from tasks.errors import DataError, GradmillError, UsageError
+from tasks.predict import jobs
 from tasks.predict.inputs.kinds import BY_SUFFIX, format_of, is_known
 from tasks.predict.inputs.pictures import PICTURE
-from tasks.predict.jobs import Job
 
 LONGEST_PATH = 4096  # that Linux takes
 SHOWN = 60  # characters of a longer one
@@ -155,7 +155,7 @@ def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:
             return True
         if base in root.parents and folder.is_relative_to(root):
             return True
-        return folder != base and Job.read(folder) is not None
+        return folder != base and jobs.holds_one(folder)
 
     return is_ours
 

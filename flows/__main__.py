@@ -8,7 +8,8 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")  # every process that is started has it, too
+    for variable in ("DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"):  # every process that is started has them, too
+        os.environ.setdefault(variable, "1")
     try:
         from flows import interrupt, streams
 

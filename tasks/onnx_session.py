@@ -1,6 +1,7 @@
 """onnxruntime sessions that run where they say they run."""
 
 import ctypes
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ PROBE = (
     b'\x08\x08:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x0e"
 )
+
+
+def package() -> Any:
+    """The package onnxruntime, told before it loads to report nothing to its makers: it heeds no DO_NOT_TRACK."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
 
 
 def open_session(model: bytes, device: Device) -> Any:
@@ -48,8 +57,7 @@ def provider(session: Any) -> str:
 
 def fault(wanted: str) -> str | None:
     """Why the provider ``wanted`` does not run a model in this process, in one line; None where it does."""
-    import onnxruntime
-
+    onnxruntime = package()
     if wanted not in onnxruntime.get_available_providers():
         return "it is not in this build of onnxruntime"
     onnxruntime.set_default_logger_severity(4)  # what keeps a library from loading would go to stderr, in colours
@@ -64,9 +72,7 @@ def fault(wanted: str) -> str | None:
 
 def _reason(error: Exception) -> str:
     """The library that the CUDA provider misses, which onnxruntime only logs; else the first line of ``error``."""
-    import onnxruntime
-
-    provider_library = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    provider_library = Path(package().__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     try:
         ctypes.CDLL(str(provider_library))
     except OSError as missing:
@@ -95,8 +101,7 @@ def open_cuda_session(model: bytes, **options: str) -> Any:
 
 
 def _session(model: bytes, wanted: str, **cuda_options: str) -> Any:
-    import onnxruntime
-
+    onnxruntime = package()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4  # faults reach us as exceptions

@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     home = tempfile.mkdtemp(prefix="gradmill-tests-prefect-")
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     os.environ["PREFECT_HOME"] = home
-    os.environ["DO_NOT_TRACK"] = "1"
+    os.environ |= {"DO_NOT_TRACK": "1", "ORT_DISABLE_TELEMETRY": "1"}
     os.environ["OMP_NUM_THREADS"] = "1"  # two workers share two cores; idle threads that spin would cost them minutes
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     for name in ("PREFECT_API_URL", "PREFECT_PROFILE"):

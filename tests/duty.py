@@ -33,7 +33,8 @@ class Duty:
         self.artifacts, self.port = artifacts, free_port()
         self.ui = f"http://127.0.0.1:{self.port}"
         self.environment = os.environ | settings | {"GRADMILL_ARTIFACTS": str(artifacts)}
-        del self.environment["DO_NOT_TRACK"]  # gradmill sets it itself
+        for variable in ("DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"):  # gradmill sets them itself
+            del self.environment[variable]
         self.lines: list[str] = []
         self.up()
         kept = artifacts / ".prefect" / "credential"

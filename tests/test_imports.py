@@ -1,6 +1,7 @@
 """The layers of the design, read from the source: flows → stages → networks, and leaves below."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,14 @@ def test_the_command_line_starts_without_torch_and_prefect() -> None:
 
 def test_batch_prediction_imports_no_torch() -> None:
     assert "torch" not in modules_after("import flows.predict")
+
+
+def test_onnxruntime_keeps_no_usage_data_in_the_home_folder(tmp_path: Path) -> None:
+    code = "from tasks import onnx_session; assert onnx_session.fault(onnx_session.CPU) is None"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    here = environment | {"HOME": str(tmp_path), "XDG_CACHE_HOME": ""}
+    subprocess.run([sys.executable, "-c", code], env=here, check=True, cwd=REPOSITORY)
+    assert not list(tmp_path.rglob("*nnxruntime*"))
 
 
 def test_nothing_hides_the_docker_package_that_prefect_needs() -> None:

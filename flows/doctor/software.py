@@ -100,7 +100,7 @@ def _providers(device: Device, package: str, facts: dict[str, Any]) -> Finding:
     again = pip_install("--force-reinstall", package)
     found = f"{package} {facts['version']}"
     try:
-        from onnxruntime import InferenceSession  # noqa: F401  (gone where two shared the folder and one was removed)
+        _ = onnx_session.package().InferenceSession  # gone where two shared the folder and one was removed
     except Exception as error:
         return problem(f"{found} does not load: {first_line(error)}", again, **facts, providers=[])
     if because := onnx_session.fault(CPU):

@@ -123,6 +123,7 @@ def test_a_lock_file_of_another_kind_is_an_error_and_no_endless_wait(tmp_path: P
 
 
 def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
     with held(tmp_path / ".lock"):
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt), waiting.locked(tmp_path / ".lock", "busy"):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import safetensors.numpy
 
 from candidate import Candidate, plain
 from tasks import artifact_paths
-from tasks.errors import DataError, UsageError
+from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.model_store import retention
 from tasks.parameters import Data
-from tasks.predict import inputs, labelling, scratch
+from tasks.predict import inputs, jobs, labelling, parts, rejects, scratch
+from tasks.predict.shards import Shard
 from tasks.preprocess import preprocess
 from tasks.records import PublishedModel, RawDataset
 from tasks.run_folder import RunFolder
@@ -196,6 +198,74 @@ def test_a_done_job_sweeps_what_a_kill_right_after_its_end_has_left(folder: Path
 
 def test_output_that_is_a_file_or_in_one_is_exit_2(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for output in ("file", "file/out"):
-        with pytest.raises(UsageError, match="is a file"):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for output in ("file", "file/out", "link"):
+        with pytest.raises(UsageError, match=f"{output.split('/')[0]} is no folder"):
             predict_rows(input=str(folder), output=str(tmp_path / output))
+
+
+def test_a_file_where_predictions_should_be_is_no_matter_of_the_output_option(folder: Path) -> None:
+    artifact_paths.all_predictions().touch()
+    with pytest.raises(EnvironmentProblem, match="predictions is no folder") as caught:
+        predict_rows(input=str(folder))
+    assert "--output" not in str(caught.value)
+
+
+# Lost and damaged documents
+
+
+def lose(document: Path) -> None:
+    document.unlink()
+
+
+def old_layout(document: Path) -> None:
+    """As it was before the names had an underscore, and then damaged."""
+    for name, old in artifact_paths.OLD_NAMES.items():
+        if (document.parent / name).exists():
+            (document.parent / name).rename(document.parent / old)
+    (document.parent / "job.json").write_text('{"job": ')
+    (document.parent / ".rejects").mkdir()
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "lost": lose,
+    "damaged": lambda document: document.write_bytes(document.read_bytes()[:-20]),
+    "old": old_layout,
+}
+
+
+@pytest.mark.parametrize(("damage", "status"), [("lost", "running"), ("damaged", "done"), ("old", "done")])
+def test_a_job_whose_document_is_lost_or_damaged_says_so_and_is_done_anew_by_restart(
+    damage: str, status: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"input": str(folder), "output": str(tmp_path / "out"), "shard_rows": 250}
+    if status == "running":
+        interrupted(monkeypatch, **{name: asked[name] for name in ("input", "output")})
+    else:
+        predict_rows(**asked)
+    DAMAGES[damage](tmp_path / "out" / "_job.json")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match=r"job\.json") as caught:
+        predict_rows(**asked)
+    assert "--restart" in caught.value.action
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    done = predict_rows(**asked, restart=True)
+    np.testing.assert_array_equal(table(done)["row"], np.arange(len(FEATURES)))
+    ours = {"_job.json", "_rejects.parquet", *(f"part-{number:05d}.parquet" for number in range(10))}
+    assert {path.name for path in done.path.iterdir()} == ours | ({".rejects"} if damage == "old" else set())
+
+
+def test_rejects_and_sources_of_a_job_that_are_damaged_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(monkeypatch, input=str(folder))
+    (job,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))
+    artifact_paths.sources(job).write_bytes(b"PAR1")
+    shard = Shard(0, 0, 250)
+    with pytest.raises(DataError, match=r"sources\.parquet cannot be read"):
+        parts.read_sources(job, shard)
+    parts.rejects_path(job, shard).parent.mkdir(exist_ok=True)
+    pq.write_table(pa.table([[1] * 9], rejects.SCHEMA.names[:1]), parts.rejects_path(job, shard))
+    content = bytearray(parts.rejects_path(job, shard).read_bytes())
+    content[4:40] = bytes(36)
+    parts.rejects_path(job, shard).write_bytes(content)
+    with pytest.raises(DataError, match=r"part-00000\.parquet cannot be read"):
+        rejects.merge(job, jobs.Job.read(job / "_job.json"))

@@ -81,6 +81,7 @@ def test_rejects_name_job_and_model_like_every_other_output(tmp_path: Path, publ
 @pytest.mark.parametrize(("address", "found"), [("tcp://127.0.0.1", "missing port"), ("tcp://127.0.0.1:1", "tcp:")])
 def test_a_dask_scheduler_that_is_not_there_is_named(address: str, found: str, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.zeros((3, 2), np.float32))
+    predict_rows(input=str(tmp_path / "rows.npy"))  # done, and refused all the same
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
         pytest.raises(EnvironmentProblem, match=f"no Dask scheduler at {address}: .*{found}"),

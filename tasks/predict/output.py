@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tasks import artifact_paths, atomic, waiting
 from tasks.artifact_paths import JOB, OLD_NAMES, REJECTS
-from tasks.errors import DataError, UsageError
+from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.parameters import PredictParameters
 from tasks.predict import jobs, parts, scratch
 from tasks.predict.jobs import Job
@@ -71,8 +71,6 @@ def claim(folder: Path, job: str, restart: bool) -> Job | None:
         UsageError: the folder holds another job, or something that no job wrote.
         DataError: the document of its job is damaged or lost.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file", "a folder", "choose another --output")
     held, damage = _document(folder)
     is_done = held is not None and held.status == "done" and parts.is_whole(folder, held)
     if held is not None and held.job == job and is_done and not restart:
@@ -136,13 +134,17 @@ def begun(folder: Path, held: Job | None) -> Iterator[None]:
     """Make the folder and its scratch; where the block fails before there is a job, nothing of them stays.
 
     Raises:
-        UsageError: it is no folder.
+        UsageError: something else has the name of one of them.
+        EnvironmentProblem: so it is with artifacts/predictions/ or what lies below it.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         scratch.make(folder)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"{folder} is a file, or in one", "a folder", "choose another --output") from error
+        found = next(each for each in (folder, *folder.parents) if each.is_symlink() or each.exists())
+        if found.is_relative_to(artifact_paths.all_predictions()):
+            raise EnvironmentProblem(f"{found} is no folder", "a folder", "move it elsewhere") from error
+        raise UsageError(f"{found} is no folder", "a folder", "choose another --output") from error
     if held is None:
         scratch.empty(folder)  # what a plan that failed has unpacked may be of another input
     try:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks import artifact_paths, atomic, contract
+from tasks.errors import DataError
 from tasks.predict.inputs import Chunk, Source
 from tasks.predict.inputs.formats import Array
 from tasks.predict.jobs import Job
@@ -139,6 +140,20 @@ def rejects_path(folder: Path, shard: Shard) -> Path:
     return artifact_paths.part(artifact_paths.shard_rejects(folder), shard.number)
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Read, in the block, a Parquet file that the job itself has written.
+
+    Raises:
+        DataError: it is gone or damaged; pyarrow's own errors name no file.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        action = "run the command again, or with --restart"
+        raise DataError(f"{path} cannot be read: {error}", "the file as it was written", action) from error
+
+
 # The files of the input
 
 
@@ -150,8 +165,13 @@ def write_sources(folder: Path, sources: list[Source]) -> None:
 
 
 def read_sources(folder: Path, shard: Shard) -> list[Source]:
-    """The files that hold the rows of a shard."""
+    """The files that hold the rows of a shard.
+
+    Raises:
+        DataError: what ``write_sources`` wrote cannot be read.
+    """
     rows = pa.compute.field("first_row")
     overlaps = (rows < shard.stop) & (rows + pa.compute.field("rows") > shard.start)
-    found = pq.read_table(artifact_paths.sources(folder), filters=overlaps)
+    with reading(artifact_paths.sources(folder)):
+        found = pq.read_table(artifact_paths.sources(folder), filters=overlaps)
     return [Source(**row) for row in found.to_pylist()]

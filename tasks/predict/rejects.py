@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,11 @@ class ShardRejects(contextlib.ExitStack):
 
 
 def merge(folder: Path, job: Job) -> int:
-    """Gather the rejects of all shards in ``_rejects.parquet``, in order, and return how many there are."""
+    """Gather the rejects of all shards in ``_rejects.parquet``, in order, and return how many there are.
+
+    Raises:
+        DataError: those of a shard are damaged.
+    """
     total = 0
     with (
         scratch.placing(folder, artifact_paths.REJECTS) as temporary,
@@ -50,13 +55,17 @@ def merge(folder: Path, job: Job) -> int:
         for shard in job.shards:
             path = parts.rejects_path(folder, shard)
             if path.is_file():
-                with pq.ParquetFile(path) as file:
-                    for batch in file.iter_batches():
-                        merged.write_batch(batch)
-                        total += batch.num_rows
+                for batch in _batches(path):
+                    merged.write_batch(batch)
+                    total += batch.num_rows
         model = job.model.model_dump(mode="json")
         merged.add_key_value_metadata({parts.FOOTER: json.dumps({"job": job.job, "model": model, "rejects": total})})
     return total
+
+
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with parts.reading(path), pq.ParquetFile(path) as file:
+        yield from file.iter_batches()
 
 
 def check(folder: Path, job: Job, count: int) -> None:

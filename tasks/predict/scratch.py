@@ -7,13 +7,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tasks import artifact_paths, atomic
+from tasks.errors import UsageError
 
 MARK = "made-by-gradmill"
 
 
 def make(folder: Path) -> None:
-    """Make a job's folder with its scratch, which is known as ours from its first moment on."""
+    """Make a job's folder with its scratch, which is known as ours from its first moment on.
+
+    Raises:
+        UsageError: something of that name is there, and it is not ours.
+        FileExistsError, NotADirectoryError: so it is with the folder.
+    """
     scratch = artifact_paths.scratch(folder)
+    if os.path.lexists(scratch) and not is_ours(folder):
+        raise UsageError(f"{scratch} is not of a job", "none, or one of a job", "move it elsewhere")
     scratch.mkdir(parents=True, exist_ok=True)
     (scratch / MARK).touch()
 

@@ -64,14 +64,17 @@ def _is_open(descriptor: int) -> bool:
 
 
 def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
-    """A text stream like the one before; a character that its encoding lacks is escaped."""
+    """A text stream like the one before; a character that its encoding lacks is escaped.
+
+    Where Python was told not to buffer (PYTHONUNBUFFERED), each line is shown when it ends, standard error's always.
+    """
     buffered: Any = io.BufferedWriter(raw)
+    unbuffered = raw.fileno() == 2 or getattr(before, "write_through", False)
     return io.TextIOWrapper(
         buffered,
         encoding=getattr(before, "encoding", None),
         errors="backslashreplace",
-        line_buffering=getattr(before, "line_buffering", False),
-        write_through=getattr(before, "write_through", False),
+        line_buffering=unbuffered or getattr(before, "line_buffering", False),
     )
 
 

@@ -54,6 +54,18 @@ def test_a_run_goes_on_without_standard_error_and_input(candidates: list[Candida
     assert shell("gradmill nonsense 2> /dev/full").returncode == 2
 
 
+@pytest.mark.parametrize(("unbuffered", "shown"), [("", "told\n"), ("1", "told\nanswer\n")])
+def test_a_line_is_shown_when_it_ends_not_when_the_command_does(unbuffered: str, shown: str) -> None:
+    """As `gradmill up`'s, which goes on for months; images for containers set PYTHONUNBUFFERED."""
+    lines = "print('told', file=sys.stderr); print('answer')"
+    code = f"import os, sys; from flows import streams; streams.guard(); {lines}; os._exit(0)"
+    here = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+    )
+    assert done.stdout == shown
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "command"),
     [

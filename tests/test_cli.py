@@ -178,6 +178,7 @@ def test_a_refused_retrain_prints_its_document_and_its_gates_and_publishes_nothi
     assert "gate test_loss refused: " in done.stderr
 
 
+@pytest.mark.slow  # several runs of the command line
 def test_a_run_that_fails_after_its_model_was_published_reports_both(
     on_server: None, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_no_manifest_holds_an_absolute_path(candidates: list[Candidate]) -> None
     assert paths_in(manifest) == []
 
 
+@pytest.mark.slow  # four runs of the command line
 def test_a_moved_folder_predicts_and_a_copy_never_uses_the_files_of_the_original(
     candidates: list[Candidate], artifacts: Path, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -399,6 +399,7 @@ def test_the_command_line_reads_a_folder_with_links_to_itself_once(circle: Path)
     assert "links to folders are not followed" in done.stderr
 
 
+@pytest.mark.slow  # the same is tried in process
 @pytest.mark.usefixtures("published")
 def test_the_command_line_does_not_wait_for_a_fifo(tmp_path: Path) -> None:
     fifo(tmp_path / "rows.npy")

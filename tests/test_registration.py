@@ -207,6 +207,7 @@ class Killed(BaseException):
     """Where a kill would end the process."""
 
 
+@pytest.mark.slow  # a registration for every request of one
 def test_an_end_after_any_request_loses_nothing_and_the_next_registration_completes_it(
     ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

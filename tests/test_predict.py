@@ -4,7 +4,9 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
+from prefect.task_runners import ThreadPoolTaskRunner
 from scipy.stats import entropy
 
 from candidate import Candidate, seal
@@ -25,7 +28,7 @@ from tasks import artifact_paths, drift, onnx_session
 from tasks.errors import DataError, UsageError
 from tasks.model_store import retention
 from tasks.parameters import PredictParameters
-from tasks.predict import labelling, lanes
+from tasks.predict import labelling, lanes, running
 from tasks.records import Prediction, PublishedModel
 
 NAME = "linear-regression"
@@ -322,6 +325,55 @@ def test_drift_is_the_population_stability_index_and_reported(
     assert moved.drift.index["prediction"] == pytest.approx(entropy(f, e) + entropy(e, f), rel=0.02)
     np.save(tmp_path / "few.npy", MOVED[:10])
     assert predict_rows(input=str(tmp_path / "few.npy")).drift.verdict == "too few rows"
+
+
+def test_a_done_job_is_judged_by_the_bound_that_is_asked_for_now(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "moved.npy", MOVED)
+    asked = {"input": str(tmp_path / "moved.npy")}
+    first = predict_rows(**asked, max_drift=1000)
+    part = first.path / "part-00000.parquet"
+    before = part.stat().st_mtime_ns
+    assert (first.drift.verdict, "drifted" in caplog.text) == ("stable", False)
+    second = predict_rows(**asked)
+    assert (second.drift.verdict, second.drift.maximum, "drifted" in caplog.text) == ("drift", 0.2, True)
+    assert second == first.model_copy(update={"drift": second.drift})
+    assert job(first.path)["drift"]["verdict"] == "drift"
+    assert part.stat().st_mtime_ns == before, "no row was predicted again"
+    assert {path.name for path in first.path.iterdir()} == {"_job.json", "_rejects.parquet", part.name}
+
+
+def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
+    rows: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The shards are labelled in this process, as by workers of one thread with other settings than the command's."""
+    sessions, opened, label = list[Any](), onnx_session.open_session, labelling.label_shard
+
+    def counted(*arguments: Any) -> Any:
+        sessions.append(opened(*arguments))
+        return sessions[-1]
+
+    def elsewhere(*arguments: Any) -> Any:
+        lanes._open_lanes.cache_clear()  # a process of its own
+        with monkeypatch.context() as patch:
+            patch.chdir("/")
+            patch.delenv("GRADMILL_ARTIFACTS")
+            patch.setattr(onnx_session, "open_session", counted)
+            return label(*arguments)
+
+    @contextmanager
+    def one_by_one(*_: Any) -> Iterator[Any]:
+        with ThreadPoolTaskRunner[Any](max_workers=1) as runner:
+            yield runner
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "_runner", one_by_one)
+        patch.setattr(running, "label_shard", elsewhere)
+        patch.setattr(running, "_threads_of_dask_worker", lambda: 1)
+        done = predict_rows(input=rows, runner="dask", shard_rows=1250, workers=4)
+    assert len(sessions) == done.parts == 2
+    assert table(done)["row"].to_pylist() == list(range(len(FEATURES)))
 
 
 def test_prefect_gets_a_drift_event_and_the_progress(tmp_path: Path, prefect_api: str) -> None:

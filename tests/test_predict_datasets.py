@@ -5,7 +5,7 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pyarrow.dataset
 import pytest
@@ -33,7 +33,7 @@ def test_arrow_pandas_duckdb_and_polars_read_the_same_rows(done: Prediction) -> 
     read = {
         "pyarrow": pyarrow.dataset.dataset(folder).to_table().to_pandas(),
         "pandas": pd.read_parquet(folder),
-        "duckdb": duckdb.sql(f"from '{parts}' order by row").df(),
+        "duckdb": duckdb.connect().execute(f"from '{parts}' order by row").df(),
         "polars": pl.read_parquet(parts).sort("row").to_pandas(),
     }
     expected = table(done)

@@ -4,9 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from candidate import Candidate
 from tasks import artifact_paths
 from tasks.errors import DataError, UsageError
 from tasks.predict import output, scratch
+from test_cli import assert_clear, gradmill
+from test_predict import predict_rows
+
+
+def everything(folder: Path) -> dict[Path, bytes | None]:
+    """All that a folder holds, however deep."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize("name", [".cache", ".spool", ".rejects", ".sources.parquet", "x.partial", ".gradmill-scratch"])
@@ -48,3 +56,50 @@ def test_a_damaged_document_is_named_and_restart_replaces_it(content: str, tmp_p
     assert output.claim(tmp_path / "out", "0" * 16, restart=True) is None
     output.clear(tmp_path / "out")
     assert not (tmp_path / "out" / "_job.json").exists()
+
+
+def test_the_command_refuses_what_is_not_a_jobs_and_leaves_it_byte_for_byte(
+    server: str, candidates: list[Candidate], artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    candidates[0].publish()
+    home, rows = tmp_path / "home", tmp_path / "rows.csv"
+    for name in ("x.partial", ".rejects/a", ".spool/b", ".sources.parquet", ".cache/download.partial"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text("mine")
+    rows.write_text("x1,x2\n1,2\n")
+    before = [everything(folder) for folder in (home, artifacts / "models")]
+    for out in (home, artifacts / "models" / "linear-regression" / "1"):
+        assert_clear(gradmill("predict", str(rows), "--name", "linear-regression", "--output", str(out)), 2)
+    assert [everything(folder) for folder in (home, artifacts / "models")] == before
+
+
+def test_an_output_folder_is_gone_again_where_no_job_came_of_it(
+    prefect_api: str, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    candidates[0].publish()
+    (tmp_path / "broken.csv").write_text("no,such\n1,2\n")
+    (tmp_path / "empty").mkdir()
+    for out in ("docs", "docs/deep", "empty"):
+        with pytest.raises(DataError, match=r"broken\.csv"):
+            predict_rows(input=str(tmp_path / "broken.csv"), output=str(tmp_path / out))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "broken.csv", "empty"]
+    assert not any((tmp_path / "empty").iterdir())
+
+
+def test_what_was_added_to_the_folder_of_a_finished_job_is_left(
+    prefect_api: str, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    candidates[0].publish()
+    (tmp_path / "rows.csv").write_text("x1,x2\n1,2\n")
+    asked = {"input": str(tmp_path / "rows.csv"), "output": str(tmp_path / "out")}
+    done = predict_rows(**asked)
+    for name in ("x.partial", ".rejects/a", ".spool/b", ".sources.parquet", ".cache/download.partial"):
+        (done.path / name).parent.mkdir(exist_ok=True)
+        (done.path / name).write_text("mine")
+    before = everything(done.path)
+    assert predict_rows(**asked) == done, "it is only read"
+    for others in ({"restart": True}, {"batch_size": 7}, {"batch_size": 7, "restart": True}):
+        with pytest.raises(UsageError, match="holds something else"):
+            predict_rows(**asked, **others)
+    assert everything(done.path) == before

@@ -62,6 +62,8 @@ def test_a_run_goes_on_without_standard_error_and_input(candidates: list[Candida
         ("GRADMILL_ARTIFACTS", "~no-such-user/x", "models"),
         ("PREFECT_LOGGING_LEVEL", "loud", "retrain"),
         ("PREFECT_API_REQUEST_TIMEOUT", "abc", "status"),
+        ("PREFECT_API_REQUEST_TIMEOUT", "-1", "status"),
+        ("PREFECT_API_REQUEST_TIMEOUT", "inf", "promote linear-regression 1"),
         ("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "perhaps", "promote linear-regression 1"),
         ("SSL_CERT_FILE", "/no/such/file", "retrain"),
         ("SSL_CERT_FILE", "/etc/passwd", "predict"),

@@ -14,6 +14,8 @@ from tasks.errors import EnvironmentProblem, UsageError
 from tasks.settings import Settings
 
 CERTIFICATES = "SSL_CERT_FILE"
+TIMEOUT = "PREFECT_API_REQUEST_TIMEOUT"
+MOST_SECONDS = 1e9
 
 
 def require() -> None:
@@ -94,7 +96,7 @@ def require_prefect() -> None:
         with redirect_stderr(told):
             import prefect.settings
 
-            prefect.settings.get_current_settings()
+            seconds = prefect.settings.get_current_settings().api.request_timeout
     except ValidationError as error:
         first = error.errors()[0]
         value = str(first["input"]).lower()
@@ -102,6 +104,8 @@ def require_prefect() -> None:
         setting = ".".join([error.title, *map(str, first["loc"])])
         name = next(names, f"{setting} of your Prefect profile")
         raise _unusable(name, first["msg"].removeprefix("Input should be ")) from error
+    if not 0 < seconds < MOST_SECONDS:  # no timer takes it
+        raise _unusable(TIMEOUT, "a number of seconds above 0")
     sys.stderr.write(told.getvalue())
 
 

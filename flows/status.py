@@ -79,7 +79,8 @@ def status() -> Status:
     """
     with api.client() as client:
         try:
-            workers, paused = client.read_workers_for_work_pool(POOL), client.read_work_pool(POOL).is_paused
+            paused = client.read_work_pool(POOL).is_paused  # first: the other answers a missing pool with an HTTP error
+            workers = client.read_workers_for_work_pool(POOL)
         except ObjectNotFound:  # no ``gradmill register`` yet
             workers, paused = [], False
         return Status(

@@ -45,6 +45,12 @@ def on_server(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", server)
 
 
+def test_status_on_a_server_without_our_work_pool_says_what_to_do(on_server: None) -> None:
+    done = gradmill("status")
+    assert done.returncode == 0, done.stderr
+    assert "no worker is online: run gradmill up" in done.stdout
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -221,7 +221,9 @@ def test_a_pointer_to_no_version_is_exit_4(number: int) -> None:
     assert reading.load(NAME, None)[0] == 2
 
 
-@pytest.mark.parametrize("change", [{"held": [0]}, {"held": [-1]}, {"previous": -1}, {"model_sha256": "0"}])
+@pytest.mark.parametrize(
+    "change", [{"held": [0]}, {"held": [-1]}, {"previous": -1}, {"previous": 2}, {"model_sha256": "0"}]
+)
 def test_a_pointer_with_what_no_version_has_is_exit_4(change: dict[str, object]) -> None:
     edit_pointer(**change)
     with pytest.raises(DataError, match=r"champion\.json"):

@@ -40,6 +40,12 @@ class ChampionPointer(Rewritten):
     held: tuple[Number, ...]
     frozen: bool = False
 
+    @model_validator(mode="after")
+    def _goes_back_to_another(self) -> Self:
+        if self.previous == self.version:  # a rollback would hold the champion
+            raise ValueError("previous is the champion itself")
+        return self
+
     @property
     def named(self) -> set[int]:
         """Every version that it names: each of them was the champion once."""

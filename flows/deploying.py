@@ -126,9 +126,7 @@ def _create(client: SyncPrefectClient, declared: Declared) -> UUID:
 
 def _found(deployment: DeploymentResponse) -> dict[str, Any]:
     """Fields and schedules as ``Declared`` has them; what is not set is not there."""
-    found = {name: value for name, value in deployment.model_dump(mode="json").items() if value is not None}
-    if options := deployment.concurrency_options:
-        found["concurrency_options"] = options.model_dump(mode="json", exclude_none=True)
+    found = deployment.model_dump(mode="json", exclude_none=True)
     if limit := deployment.global_concurrency_limit:
         found["concurrency_limit"] = limit.limit
     schedules = {

@@ -10,6 +10,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
+from prefect.states import Crashed
 from pydantic import BaseModel, ValidationError
 
 from flows import api
@@ -70,6 +71,18 @@ def next_runs() -> list[tuple[datetime, str]]:
         if run.deployment_id in deployments and run.expected_start_time is not None:
             soonest.setdefault(deployments[run.deployment_id], run.expected_start_time)
     return sorted((moment, name) for name, moment in soonest.items())
+
+
+def give_up_what_never_began() -> None:
+    """Mark the runs as crashed that a worker was about to start when it ended: none would ever free its place.
+
+    For a server that has no worker yet. Such a run sends no heartbeats, so the automation does not see it either.
+    """
+    pending = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING"]}}, "tags": OURS})
+    with api.client() as client:
+        for run in client.read_flow_runs(flow_run_filter=pending):
+            client.set_flow_run_state(run.id, Crashed(message="its worker ended before it began"))
+            print(f"crashed     {run.name}: its worker ended before it began", file=sys.stderr)
 
 
 def trigger(deployment: str, parameters: dict[str, Any]) -> str:

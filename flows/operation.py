@@ -22,6 +22,7 @@ from prefect.settings import (
 )
 
 from flows import service, tethered
+from flows.deployments import give_up_what_never_began
 from flows.registration import POOL, home, register
 from flows.temporary_server import ENVIRONMENT
 from tasks import artifact_paths
@@ -117,6 +118,8 @@ def _up(
                 children.append(Child("server", lambda: _start_server(listener, key)))
                 _await_server(here.api_url, children[0])
             register()
+            if listener is not None:
+                give_up_what_never_began()
             children.append(Child("worker", _start_worker))
             with service.announced(here):
                 yield Operation(here, key if here.own_credential else None, new, children)

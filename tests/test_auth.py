@@ -27,10 +27,10 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_every_route_but_health_and_readiness_asks_for_credentials(guarded: str) -> None:
-    described = httpx.get(f"{guarded.removesuffix('/api')}/openapi.json").raise_for_status().json()
+    described = httpx.get(f"{guarded.removesuffix('/api')}/openapi.json", timeout=60).raise_for_status().json()
     routes = [(method, path) for path, methods in described["paths"].items() for method in methods]
     assert len(routes) > 100
-    with httpx.Client(base_url=guarded) as client:
+    with httpx.Client(base_url=guarded, timeout=60) as client:
         answers = {
             (method, path): client.request(method, re.sub(r"\{[^}]*\}", str(UUID(int=0)), path)).status_code
             for method, path in routes

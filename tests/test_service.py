@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from prefect.events.clients import get_events_subscriber
-from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from starlette.responses import PlainTextResponse
 
@@ -23,6 +23,7 @@ from flows.server import Guard
 from prefect_api import eventually
 from tasks import artifact_paths
 from tasks.errors import DataError
+from tasks.stage.events import resource
 from test_cli import assert_clear, gradmill
 
 NAME = "linear-regression"
@@ -263,7 +264,9 @@ def test_a_retrain_beside_up_is_seen_in_its_ui_and_sends_its_events(duty: Duty) 
 @pytest.mark.slow  # a running gradmill up
 def test_a_subscriber_gets_events_with_the_credential_and_none_without(duty: Duty) -> None:
     async def follow() -> str:
-        wanted = EventFilter(event=EventNameFilter(name=["gradmill.model.promoted"]))
+        # Those of the last minute come first, and another test may have promoted a model then.
+        about = EventResourceFilter(id=[resource("somebody")])
+        wanted = EventFilter(event=EventNameFilter(name=["gradmill.model.promoted"]), resource=about)
         async with get_events_subscriber(filter=wanted) as events:
             await asyncio.to_thread(engine.announce, "gradmill.model.promoted", "somebody", {})
             return str((await asyncio.wait_for(anext(aiter(events)), 30)).payload["name"])

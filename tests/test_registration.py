@@ -373,3 +373,19 @@ def test_what_will_not_run_is_said_at_once(ui: Server, home: Path) -> None:
     ]
     assert deployments.next_runs() == []
     assert time.monotonic() - begun < 10
+
+
+def test_a_run_that_never_began_gives_its_place_back(ui: Server, home: Path) -> None:
+    """As after Ctrl-C while a worker was submitting it; a server that starts anew has forgotten the lease."""
+    registration.register()
+    weekly = f"/deployments/{ui.deployment('linear-weekly')['id']}/create_flow_run"
+    first, second = (ui.api.post(weekly, json={}).raise_for_status().json()["id"] for _ in range(2))
+
+    def submit(run: str) -> str:
+        answer = ui.api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "PENDING", "name": "Submitting"}})
+        return str(answer.raise_for_status().json()["state"]["name"])
+
+    assert (submit(first), submit(second)) == ("Submitting", "AwaitingConcurrencySlot")
+    deployments.give_up_what_never_began()
+    assert ui.api.get(f"/flow_runs/{first}").json()["state_type"] == "CRASHED"
+    assert submit(second) == "Submitting"

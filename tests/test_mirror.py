@@ -347,7 +347,7 @@ def test_a_reader_of_a_share_never_meets_a_dangling_pointer_or_half_a_file(tmp_p
 
 
 def test_the_store_is_no_mirror_of_itself(two_versions: None) -> None:
-    with pytest.raises(UsageError, match="the model store itself"):
+    with pytest.raises(UsageError, match="the artifacts folder itself"):
         mirroring.mirror(NAME, f"file://{artifact_paths.models()}/")
 
 
@@ -373,6 +373,8 @@ def test_the_command_says_what_it_copied_and_answers_in_json(s3: S3, two_version
         (NAME, "ftp://host/folder"),
         (NAME, "simplecache::s3://consumers"),
         (NAME, "s3://"),
+        (NAME, "file:///"),
+        (NAME, "~no-such-user/mirror"),
     ],
 )
 def test_what_cannot_be_mirrored_is_exit_2_and_leaves_nothing(

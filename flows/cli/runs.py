@@ -218,7 +218,7 @@ def predict(
 
 
 def _utf8(path: str | None) -> str | None:
-    """The path, which goes through JSON to Prefect and to job.json."""
+    """The path, which goes through JSON to Prefect and to _job.json."""
     if path is not None and path != (shown := os.fsencode(path).decode(errors="replace")):
         raise UsageError(f"the path {shown} is not UTF-8", "a path in UTF-8", "rename the file")
     return path

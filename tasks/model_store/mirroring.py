@@ -56,8 +56,9 @@ def mirror(name: str, url: str) -> MirroredModel:
         EnvironmentProblem: the remote store does not answer, or refuses.
     """
     folder = remote.Folder(url)
-    if folder.local and folder.local.resolve().is_relative_to(artifact_paths.models().resolve()):
-        raise UsageError(f"{url} is the model store itself", "another folder", "choose one that other hosts read")
+    if folder.local and folder.local.resolve().is_relative_to(artifact_paths.root().resolve()):
+        found = f"{url} is in the artifacts folder itself"
+        raise UsageError(found, "a folder outside of it", "choose one that other hosts read")
     reading.resolve(name, None)
     with waiting.locked(artifact_paths.mirror_lock(name), f"another process is mirroring {name}; waiting for it"):
         champion = _champion(name)

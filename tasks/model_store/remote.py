@@ -1,5 +1,6 @@
 """A folder that consumers on other hosts read, by fsspec URL: each file is replaced in one step, or not at all."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,12 @@ def check(url: str) -> None:
     Raises:
         UsageError: credentials in the URL, a protocol that cannot replace a file in one step, or no package for it.
     """
-    if not url.removeprefix("file://").strip():
-        raise UsageError("the URL of the mirror is empty", "a URL, or a path", "name one")  # not the working directory
     protocol = _protocol(url)
+    path = url.partition("://")[2] if "://" in url else url
+    if protocol in LOCAL and not path.strip(" /"):  # neither the working directory nor the root is meant
+        raise UsageError(f"{url!r} names no folder", "a URL, or a path", "name one")
+    if protocol in LOCAL and path.startswith("~") and os.path.expanduser(path) == path:  # noqa: PTH111  (no error)
+        raise UsageError(f"{url}: no such user", "a path", "name another")
     if protocol not in (*LOCAL, *OBJECT_STORES):
         known = ", ".join(f"{each}://" for each in (*OBJECT_STORES, "file"))
         raise UsageError(

@@ -1,11 +1,11 @@
 """Talk with the configured Prefect API: bounded in time, and whatever goes wrong in words for a user."""
 
 import json
+import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import httpx
@@ -111,11 +111,11 @@ def _no_prefect(found: str) -> EnvironmentProblem:
 
 def _require_prefect(talking: SyncPrefectClient) -> None:
     """See that a Prefect server of our major version answers; unlike ``/health``, this asks for credentials."""
+    if talking.server_type == ServerType.CLOUD:  # which is always compatible
+        return
     answer = talking.request("GET", "/admin/version")
     if answer.history:
         raise _no_prefect(f"sends us on to {answer.url.copy_with(path='/', query=None)}")
-    if talking.server_type == ServerType.CLOUD:
-        return
     try:
         version = answer.json()
     except ValueError:
@@ -152,7 +152,9 @@ def limited(seconds: float, answers: Sequence[httpx.Response] = ()) -> Iterator[
         if said:
             raise _OutOfTime
         said = True
-        print(f"waiting for {without_credentials(str(url))}, at most {seconds:g} s", file=sys.stderr, flush=True)
+        text = f"waiting for {without_credentials(str(url))}, at most {seconds:g} s\n"
+        with suppress(OSError):
+            os.write(2, text.encode())  # not print: what the signal interrupts may be writing to the same stream
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, soon, seconds - soon)

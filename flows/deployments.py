@@ -7,7 +7,7 @@ from typing import Any
 
 from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
+from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter, WorkPoolFilter, WorkPoolFilterName
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.states import Crashed
@@ -73,14 +73,15 @@ def next_runs() -> list[tuple[datetime, str]]:
     return sorted((moment, name) for name, moment in soonest.items())
 
 
-def give_up_what_never_began() -> None:
-    """Mark the runs as crashed that a worker was about to start when it ended: none would ever free its place.
+def give_up_what_never_began(pool: str) -> None:
+    """Mark the runs of a work pool as crashed that a worker was about to start when it ended: none frees its place.
 
-    For a server that has no worker yet. Such a run sends no heartbeats, so the automation does not see it either.
+    For a pool that no worker looks at yet. Such a run sends no heartbeats, so the automation does not see it either.
     """
+    of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
     pending = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING"]}}, "tags": OURS})
     with api.client() as client:
-        for run in client.read_flow_runs(flow_run_filter=pending):
+        for run in client.read_flow_runs(flow_run_filter=pending, work_pool_filter=of_pool):
             client.set_flow_run_state(run.id, Crashed(message="its worker ended before it began"))
             print(f"crashed     {run.name}: its worker ended before it began", file=sys.stderr)
 

@@ -52,7 +52,7 @@ def prefect_api(*preload: str) -> Iterator[None]:
 def _temporary_api(*preload: str) -> Iterator[None]:
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    print(f"a temporary Prefect server: nobody hears of this run's events ({TO_HAVE_ONE})", file=sys.stderr)
+    print(f"events     reach nobody from a run's own temporary Prefect server: {TO_HAVE_ONE}", file=sys.stderr)
     credential = f"{service.USER}:{secrets.token_hex(24)}"
     server = TemporaryServer(credential)
     try:

@@ -119,7 +119,7 @@ def _up(
                 _await_server(here.api_url, children[0])
             register()
             if listener is not None:
-                give_up_what_never_began()
+                give_up_what_never_began(POOL)
             children.append(Child("worker", _start_worker))
             with service.announced(here):
                 yield Operation(here, key if here.own_credential else None, new, children)

@@ -10,12 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from flows.proxies import LOOPBACK
 from tasks import artifact_paths
 from tasks.documents import Document
 from tasks.errors import DataError
 
 USER = "gradmill"
-LOCAL = {"127.0.0.1", "localhost", "::1"}
 WHAT_TO_DO = "see server.log in artifacts/.prefect/, and whether PREFECT_API_AUTH_STRING is as gradmill up has it"
 
 
@@ -34,7 +34,7 @@ class Service(Document):
 
 def at(api_url: str, **more: bool) -> Service:
     """The service that answers at ``api_url``, as seen from this machine."""
-    host = socket.gethostname() if urlsplit(api_url).hostname in LOCAL else None
+    host = socket.gethostname() if urlsplit(api_url).hostname in LOOPBACK else None
     return Service(api_url=api_url.rstrip("/"), host=host, **more)
 
 

@@ -148,8 +148,13 @@ def jobs_elsewhere() -> Path:
 
 
 def job_lock(folder: Path) -> Path:
-    """Held by whoever works in the folder of a batch prediction, or removes it; not in there, which may be refused."""
-    digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
+    """Held by whoever works in the folder of a batch prediction, or removes it; not in there, which may be refused.
+
+    Of a folder in artifacts/ it has one name wherever artifacts/ is mounted.
+    """
+    real, base = folder.resolve(), root().resolve()
+    named = real.relative_to(base) if real.is_relative_to(base) else real
+    digest = hashlib.sha256(os.fsencode(named)).hexdigest()
     return root() / ".locks" / digest[:DIGEST_CHARACTERS]
 
 

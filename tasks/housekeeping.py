@@ -125,7 +125,8 @@ def _remove(notes: Iterable[Path], lock_of: Callable[[Path], Path]) -> list[str]
         try:
             if not _is_old(note):
                 continue
-            lock.parent.mkdir(exist_ok=True)
+            if lock.parent != folder:  # which another process may have removed
+                lock.parent.mkdir(exist_ok=True)
             with waiting.locked_if_free(lock) as ours:
                 if not ours or not _is_old(note):  # meanwhile it may have been taken up again
                     continue

@@ -1,5 +1,6 @@
 """Pictures as the models take them: 8-bit grey or RGB, of one size."""
 
+import functools
 import warnings
 from pathlib import Path
 
@@ -18,6 +19,12 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
+@functools.cache
+def _bombs_are_errors() -> None:
+    """Once, for filters are of the whole process: too large a picture is one to reject, not to write of to stderr."""
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
 def decode(path: Path, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """One picture file as an array of ``shape``, upright, and what had to be done to it.
 
@@ -26,7 +33,7 @@ def decode(path: Path, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], tuple
     """
     mode = "L" if len(shape) == 2 else "RGB"
     notes = []
-    warnings.simplefilter("error", Image.DecompressionBombWarning)  # a reason to reject, not to write to stderr
+    _bombs_are_errors()
     try:
         with Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > LARGEST_PIXELS:

@@ -108,6 +108,7 @@ class Evaluation(Record):
 class Histogram(Record):
     """How many values lie in each of the ``len(edges) + 1`` bins; a value on an edge belongs to the bin below it."""
 
+    model_config = ConfigDict(extra="ignore")  # it lies in documents, where a newer version may have added to it
     edges: tuple[float, ...]
     counts: tuple[int, ...]
 
@@ -158,6 +159,7 @@ class MirroredModel(Record):
 class Drift(Record):
     """The population stability index of what was watched of a model's answers, and what it means."""
 
+    model_config = ConfigDict(extra="ignore")  # it lies in documents, where a newer version may have added to it
     index: dict[str, float]
     maximum: float
     verdict: Literal["stable", "drift", "too few rows", "no reference"]

@@ -386,6 +386,6 @@ def test_a_run_that_never_began_gives_its_place_back(ui: Server, home: Path) -> 
         return str(answer.raise_for_status().json()["state"]["name"])
 
     assert (submit(first), submit(second)) == ("Submitting", "AwaitingConcurrencySlot")
-    deployments.give_up_what_never_began()
+    deployments.give_up_what_never_began(registration.POOL)
     assert ui.api.get(f"/flow_runs/{first}").json()["state_type"] == "CRASHED"
     assert submit(second) == "Submitting"

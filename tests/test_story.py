@@ -223,7 +223,8 @@ def test_the_readme_s_service_loads_its_model_anew_on_each_promotion(
 def test_all_deployments_register_with_their_schedules_and_valid_parameters(server: str) -> None:
     environment = os.environ | {"PREFECT_API_URL": server, "GRADMILL_HOME": str(REPOSITORY)}
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    subprocess.run([*prefect, "work-pool", "create", "gradmill", "--type", "process"], env=environment, check=True)
+    create = ["work-pool", "create", "gradmill", "--type", "process", "--overwrite"]  # another test may have made it
+    subprocess.run([*prefect, *create], env=environment, check=True)
     done = subprocess.run(
         [*prefect, "deploy", "--all"], env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
     )

@@ -32,7 +32,7 @@ def doctor(
     required does not work. Of several the highest.
     """
     choose(artifacts)
-    with suppress(ValueError, RuntimeError):  # a variable that cannot be used is a finding here
+    with suppress(ValueError, RuntimeError, OSError):  # a variable that cannot be used is a finding here
         environment.settle_prefect()
     from flows.doctor import examine
 

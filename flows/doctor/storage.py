@@ -17,7 +17,7 @@ LITTLE_SPACE = 200 * 2**20  # bytes: a first retrain held 125 MB at most and lef
 # Locks of these may hold on one host only, or not at all ("nfs" is version 2 and 3; version 4 is "nfs4").
 REMOTE = {"nfs", "cifs", "smb3", "9p", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.goofys"}
 MOUNTS = Path("/proc/self/mounts")
-LOCK = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+LOCK = "import fcntl, sys; fcntl.flock(open(sys.argv[1], 'r+'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
 
 
 def artifacts(device: Device) -> Finding:
@@ -57,7 +57,7 @@ def _folder(folder: Path, remedy: str) -> Finding:
 
 def _lock_fault(file: Path) -> str | None:
     """What is wrong with ``flock`` on ``file``, tried against another process."""
-    with file.open() as held:
+    with file.open("r+b") as held:  # NFS wants it open for writing
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -27,12 +27,11 @@ def told(run: RunFolder) -> Iterator[None]:
         refused = True
         raise
     finally:
-        stages = run.read().stages
-        if refused or "version" in stages.get("publish", {}):
-            with _never_in_the_way():
+        with _never_in_the_way():
+            if refused or "version" in run.read().stages.get("publish", {}):
                 _tell(report(run), run)
-        if "predict" in stages:
-            with _never_in_the_way():
+        with _never_in_the_way():
+            if "predict" in (stages := run.read().stages):
                 _show_prediction(Prediction.model_validate(stages["predict"]))
 
 

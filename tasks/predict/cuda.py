@@ -25,8 +25,7 @@ class CudaLane:
     """
 
     def __init__(self, model: bytes, batch_size: int) -> None:
-        import onnxruntime
-
+        onnxruntime = onnx_session.package()
         self._session = onnx_session.open_cuda_session(model, enable_cuda_graph=str(int(Settings().cuda_graphs)))
         self.signature = contract.of_session(self._session)
         (source,) = self.signature.inputs
@@ -64,7 +63,5 @@ def _pinned(shape: tuple[int, ...], dtype: str) -> Array:
 
 def _runtime() -> Any:
     """The CUDA runtime that onnxruntime has loaded already."""
-    import onnxruntime
-
-    major = str(getattr(onnxruntime, "cuda_version", "") or "13").split(".")[0]
+    major = str(getattr(onnx_session.package(), "cuda_version", "") or "13").split(".")[0]
     return ctypes.CDLL(f"libcudart.so.{major}")

@@ -1,5 +1,6 @@
 """The end of a job: every row accounted for, drift judged, _job.json written last."""
 
+import contextlib
 from collections import Counter
 from functools import reduce
 from operator import add
@@ -62,13 +63,14 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
 
 
 def judged_by(folder: Path, job: Job, max_drift: float) -> Job:
-    """A finished job, its drift judged by the bound that is asked for now; its document follows."""
+    """A finished job, its drift judged by the bound that is asked for now; its document follows where it can."""
     if job.drift is None or job.drift.maximum == max_drift:
         return job
     judged = job.model_copy(update={"drift": drift.judge_again(job.drift, max_drift)})
-    with output.begun(folder, job):
+    with contextlib.suppress(OSError), output.begun(folder, job):
         jobs.write(folder, judged)
-    output.clean_up(folder)
+    with contextlib.suppress(OSError):
+        output.clean_up(folder)
     return judged
 
 

@@ -1,7 +1,6 @@
 """Sessions side by side: as many as cores on the CPU, two on a GPU, each used by one thread at a time."""
 
 import functools
-import hashlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -11,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tasks import contract, onnx_session
-from tasks.errors import DataError
+from tasks import contract, onnx_session, verified
 from tasks.parameters import Device
 from tasks.predict.inputs.formats import Array, Rows
+from tasks.records import FileRef
 
 BATCH_SIZE = {onnx_session.CPU: 1024, onnx_session.CUDA: 16384}  # CPU: fits the cache (README, "Speed")
 CUDA_LANES = 2  # one copies while the other computes
@@ -70,12 +69,7 @@ _OPENING = threading.Lock()
 
 @functools.lru_cache(maxsize=1)
 def _open_lanes(model: Path, sha256: str, provider: str, batch_size: int, workers: int) -> Lanes:
-    try:
-        content = model.read_bytes()
-    except OSError as error:
-        raise _changed(model, str(error), sha256) from error
-    if (found := hashlib.sha256(content).hexdigest()) != sha256:
-        raise _changed(model, found, sha256)
+    content = verified.read(FileRef(path=model, sha256=sha256), "restore the version, or --restart the job")
     if provider == onnx_session.CUDA:
         from tasks.predict.cuda import CudaLane
 
@@ -83,10 +77,6 @@ def _open_lanes(model: Path, sha256: str, provider: str, batch_size: int, worker
         return Lanes([*cuda_lanes], cuda_lanes[0].signature, batch_size, workers)
     sessions = [onnx_session.open_session(content, Device.CPU) for _ in range(workers)]
     return Lanes([_cpu_lane(session) for session in sessions], contract.of_session(sessions[0]), batch_size, workers)
-
-
-def _changed(model: Path, found: str, sha256: str) -> DataError:
-    return DataError(f"{model} has changed: {found}", f"SHA-256 {sha256}", "restore the version, or --restart the job")
 
 
 def _cpu_lane(session: Any) -> Lane:

@@ -8,6 +8,7 @@ import jinja2
 import yaml
 
 from tasks.contract import ModelMetadata
+from tasks.records import GateVerdict
 
 LANDING = {
     "fashion-mnist": ("Fashion-MNIST", "zalando-datasets/fashion_mnist", "image-classification"),
@@ -29,7 +30,7 @@ def model_card(manifest: dict[str, Any], metadata: ModelMetadata, pictures: list
         training=manifest["parameters"]["training"],
         sections=SECTIONS[manifest["parameters"]["training"]["model"]],
         facts=_training_facts(manifest),
-        verdicts=[_verdict(gate) for gate in manifest["gates"]],
+        verdicts=[GateVerdict.model_validate(gate).verdict for gate in manifest["gates"]],
         inputs=metadata.inputs,
         outputs=metadata.outputs,
         pictures=pictures,
@@ -61,12 +62,6 @@ def _training_facts(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "dropout (section 4.6)", f"{training['dropout']:g}"
     yield "seed", f"{training['seed']}"
     yield "device", f"{manifest['device']}"
-
-
-def _verdict(gate: dict[str, Any]) -> str:
-    if gate["minimum"] is None and gate["maximum"] is None:
-        return "recorded"
-    return "passed" if gate["passed"] else "refused"
 
 
 def _front_matter(manifest: dict[str, Any]) -> str:

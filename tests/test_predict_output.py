@@ -46,6 +46,38 @@ def test_output_inside_artifacts_is_only_below_predictions(where: str, artifacts
     assert output.folder_of(str(artifacts / "predictions" / "mine")) == artifacts / "predictions" / "mine"
 
 
+@pytest.mark.parametrize("name", ["models", "runs", "datasets", ".stages", ".prefect"])
+def test_output_is_not_among_other_things_where_their_folder_is_a_link(
+    name: str, artifacts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    artifacts.mkdir()
+    (artifacts / name).symlink_to(tmp_path / "disk")
+    for where in (artifacts / name / "m" / "5", tmp_path / "disk" / "m" / "5", tmp_path / "disk"):
+        with pytest.raises(UsageError, match=f"inside the artifacts folder, in {artifacts / name}"):
+            output.folder_of(str(where))
+
+
+def test_output_behind_a_link_of_the_predictions_is_theirs(artifacts: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    artifacts.mkdir()
+    (artifacts / "predictions").symlink_to(tmp_path / "disk")
+    for place in (artifacts / "predictions", tmp_path / "disk"):
+        assert output.folder_of(str(place / "mine")) == place / "mine"
+        for where in (place, place / ".elsewhere"):
+            with pytest.raises(UsageError, match="inside the artifacts folder"):
+                output.folder_of(str(where))
+
+
+def test_output_is_not_in_a_model_of_another_store_or_of_a_mirror(tmp_path: Path) -> None:
+    (tmp_path / "mirror" / "m").mkdir(parents=True)
+    (tmp_path / "mirror" / "m" / "champion.json").touch()
+    for where in ("m", "m/5", "m/5/deep"):
+        with pytest.raises(UsageError, match="in the folder of a model"):
+            output.folder_of(str(tmp_path / "mirror" / where))
+    assert output.folder_of(str(tmp_path / "mirror-of-mine")) == tmp_path / "mirror-of-mine"
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"job": 3}'])
 def test_a_damaged_document_is_named_and_restart_replaces_it(content: str, tmp_path: Path) -> None:
     scratch.make(tmp_path / "out")

@@ -22,19 +22,23 @@ def folder_of(output: str) -> Path:
     """The folder that ``--output`` names, absolute.
 
     Raises:
-        UsageError: it is in artifacts/, where other things than predictions lie, in another job's folder, or no path.
+        UsageError: it is in artifacts/ where other things than predictions lie, in a job's or a model's folder, or no
+            path.
     """
     try:
         folder = Path(output).expanduser().absolute()
-        real, root = folder.resolve(), artifact_paths.root().resolve()
-        predictions = artifact_paths.all_predictions().resolve()
-        if real.is_relative_to(root) and (
-            predictions not in real.parents or real.relative_to(predictions).parts[0].startswith(".")
-        ):
+        real, place, predictions = folder.resolve(), artifact_paths.holding(folder), artifact_paths.all_predictions()
+        below = real.relative_to(predictions.resolve()).parts if place == predictions else ()
+        if place is not None and (not below or below[0].startswith(".")):
             raise UsageError(
-                f"--output {output} is inside the artifacts folder {root}",
+                f"--output {output} is inside the artifacts folder, in {place}",
                 f"a folder outside of it, or below {predictions}",
                 "choose another, or leave it out",
+            )
+        pointer = artifact_paths.champion("").name
+        if store := next((each for each in (real, *real.parents) if (each / pointer).is_file()), None):
+            raise UsageError(
+                f"--output {output} is in the folder of a model, {store}", "a folder apart", "choose another"
             )
         if outer := next(filter(jobs.holds_one, real.parents), None):
             raise UsageError(

@@ -115,22 +115,23 @@ class Content(NamedTuple):
 def content(folder: Path) -> Content:
     """Tell a job's files from others by what they are; no link is ours.
 
-    Where the document is damaged or gone, the scratch's mark and the footers of Parquet files tell whose the folder is.
+    Where the document is damaged or gone, its own text, the scratch's mark or the footer of any Parquet file proves
+    whose the folder is; without a proof, a file with a name of ours is somebody else's, damaged or not.
     """
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     files = [path for path in entries if path.is_file() and not path.is_symlink()]
     job, _ = _document(folder)
-    if job is None:
-        ours = [path for path in files if PARQUET.fullmatch(path.name) and parts.is_ours(path, otherwise=False)]
-    else:
-        planned = {artifact_paths.part(folder, shard.number) for shard in job.shards}
-        ours = [path for path in files if path in planned and parts.is_ours(path, otherwise=True)]
-    if scratch.is_ours(folder):
-        ours.append(artifact_paths.scratch(folder))
-    if job or ours:
-        ours += [path for path in files if path.name in NAMES and path not in ours]
-    known = OLD_SCRATCH if ours else set()
-    return Content(ours, [path for path in entries if path not in ours and path.name not in known])
+    planned = {artifact_paths.part(folder, shard.number) for shard in job.shards} if job else set()
+    named = [path for path in files if (path in planned if job else PARQUET.fullmatch(path.name))]
+    has_scratch = scratch.is_ours(folder)
+    if not (
+        job or has_scratch or jobs.left_document(folder) or any(parts.is_ours(path, otherwise=False) for path in named)
+    ):
+        return Content([], entries)
+    ours = [path for path in named if parts.is_ours(path, otherwise=True)]
+    ours += [artifact_paths.scratch(folder)] * has_scratch
+    ours += [path for path in files if path.name in NAMES and path not in ours]
+    return Content(ours, [path for path in entries if path not in ours and path.name not in OLD_SCRATCH])
 
 
 @contextlib.contextmanager

@@ -33,6 +33,17 @@ def relative(path: Path) -> str:
 
 
 FOLDERS = ("datasets", "runs", "models", "predictions")
+HIDDEN = (".stages", ".locks", ".prefect")
+
+
+def holding(path: Path) -> Path | None:
+    """The folder in artifacts/ that a path lies in, or artifacts/ itself; None outside of it.
+
+    Each of them may be a link to another place, and the path may be that of the place.
+    """
+    real = path.resolve()
+    places = (root() / name for name in (*HIDDEN, *FOLDERS, ""))
+    return next((place for place in places if real.is_relative_to(place.resolve())), None)
 
 
 def _chosen(value: Any) -> Any:

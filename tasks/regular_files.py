@@ -1,11 +1,37 @@
-"""Files that a user names, opened so that nothing waits for a FIFO, a socket or a device."""
+"""Paths that a user names, and files opened so that nothing waits for a FIFO, a socket or a device."""
 
 import os
 import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from tasks.errors import DataError
+from tasks.errors import DataError, UsageError
+
+LONGEST_PATH = 4096  # that Linux takes
+SHOWN = 60  # characters of a longer one
+
+
+def absolute(text: str) -> Path:
+    """The path that a user means by what may be a path or a glob, ``~`` expanded; there need be nothing.
+
+    Raises:
+        UsageError: no path can be so.
+    """
+    try:
+        path = Path(text).expanduser().absolute()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # a glob, or what is missed later
+    except (OSError, ValueError, RuntimeError) as error:  # the last two of a NUL, and of a user who does not exist
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise UsageError(f"the input {shown(text)}: {reason}", "a file, a folder or a glob", "check it") from error
+    return path
+
+
+def shown(path: Path | str) -> str:
+    """A path as it can be printed: names are bytes, need not be UTF-8, and may be far too long."""
+    text = os.fsencode(path).decode(errors="replace")
+    return text if len(text) <= LONGEST_PATH else f"{text[:SHOWN]}… ({len(text)} characters)"
 
 
 def descriptor(path: Path) -> int:

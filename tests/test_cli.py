@@ -78,6 +78,7 @@ def test_status_on_a_server_without_our_work_pool_says_what_to_do(on_server: Non
         "predict",
         "predict --name ../x",
         "predict --version 0",
+        "predict ~no-such-user/x.csv",
         "predict --shard-rows 0",
         "predict --max-rejects -1",
         "predict --runner magic",

@@ -346,9 +346,16 @@ def test_a_reader_of_a_share_never_meets_a_dangling_pointer_or_half_a_file(tmp_p
     assert set(reads) == {1, 2}
 
 
-def test_the_store_is_no_mirror_of_itself(two_versions: None) -> None:
+def test_the_store_is_no_mirror_of_itself(two_versions: None, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the artifacts folder itself"):
         mirroring.mirror(NAME, f"file://{artifact_paths.models()}/")
+    artifact_paths.models().rename(tmp_path / "disk")
+    artifact_paths.models().symlink_to(tmp_path / "disk")
+    before = set((tmp_path / "disk").rglob("*"))
+    for place in (tmp_path / "disk", tmp_path / "disk" / "deep", artifact_paths.models()):
+        with pytest.raises(UsageError, match="the artifacts folder itself"):
+            mirroring.mirror(NAME, str(place))
+    assert set((tmp_path / "disk").rglob("*")) == before
 
 
 # The command

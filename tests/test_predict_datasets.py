@@ -1,4 +1,4 @@
-"""A finished job's folder is a data set: what common readers make of it by their simplest call."""
+"""A finished job's folder is a data set: pyarrow and pandas read the folder, DuckDB and Polars part-*.parquet."""
 
 import json
 from pathlib import Path

@@ -169,9 +169,9 @@ def test_csv_rows_keep_their_numbers_whatever_is_wrong_between_them(tmp_path: Pa
         2: "4 fields, expected 3",
         4: "x2 is missing",
         5: "x1 is 'abc', not a number",
-        6: "1 fields, expected 3",
+        6: "1 field, expected 3",
         8: "x1 is 'nan', not a number",
-        10: "1 fields, expected 3",
+        10: "1 field, expected 3",
     }
 
 
@@ -287,6 +287,14 @@ def test_a_glob_and_a_folder_give_all_their_files_in_the_order_of_their_names(tm
         np.save(tmp_path / f"{number}.npy", PIXELS[number * 10 : number * 10 + 10])
     for text in (str(tmp_path), f"{tmp_path}/*.npy"):
         np.testing.assert_array_equal(values(read(text, IMAGES, tmp_path)), PIXELS[:30])
+
+
+def test_what_is_left_out_is_counted_in_the_singular_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "rows.npy", ROWS)
+    for number, said in enumerate(("1 file of", "2 files of")):
+        (tmp_path / f"notes-{number}.txt").touch()
+        inputs.find(str(tmp_path))
+        assert capsys.readouterr().out == f"ignored {said} no known kind, the first is {tmp_path}/notes-0.txt\n"
 
 
 def test_nothing_there_is_exit_2_and_nothing_readable_exit_4(tmp_path: Path) -> None:

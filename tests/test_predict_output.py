@@ -1,13 +1,16 @@
 """Whose an output folder is: what no job wrote is refused before anything is touched."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from candidate import Candidate
 from tasks import artifact_paths
 from tasks.errors import DataError, UsageError
-from tasks.predict import output, scratch
+from tasks.predict import output, parts, scratch
 from test_cli import assert_clear, gradmill
 from test_predict import predict_rows
 
@@ -46,6 +49,38 @@ def test_output_inside_artifacts_is_only_below_predictions(where: str, artifacts
     assert output.folder_of(str(artifacts / "predictions" / "mine")) == artifacts / "predictions" / "mine"
 
 
+@pytest.mark.parametrize("name", ["models", "runs", "datasets", ".stages", ".prefect"])
+def test_output_is_not_among_other_things_where_their_folder_is_a_link(
+    name: str, artifacts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    artifacts.mkdir()
+    (artifacts / name).symlink_to(tmp_path / "disk")
+    for where in (artifacts / name / "m" / "5", tmp_path / "disk" / "m" / "5", tmp_path / "disk"):
+        with pytest.raises(UsageError, match=f"inside the artifacts folder, in {artifacts / name}"):
+            output.folder_of(str(where))
+
+
+def test_output_behind_a_link_of_the_predictions_is_theirs(artifacts: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    artifacts.mkdir()
+    (artifacts / "predictions").symlink_to(tmp_path / "disk")
+    for place in (artifacts / "predictions", tmp_path / "disk"):
+        assert output.folder_of(str(place / "mine")) == place / "mine"
+        for where in (place, place / ".elsewhere"):
+            with pytest.raises(UsageError, match="inside the artifacts folder"):
+                output.folder_of(str(where))
+
+
+def test_output_is_not_in_a_model_of_another_store_or_of_a_mirror(tmp_path: Path) -> None:
+    (tmp_path / "mirror" / "m").mkdir(parents=True)
+    (tmp_path / "mirror" / "m" / "champion.json").touch()
+    for where in ("m", "m/5", "m/5/deep"):
+        with pytest.raises(UsageError, match="in the folder of a model"):
+            output.folder_of(str(tmp_path / "mirror" / where))
+    assert output.folder_of(str(tmp_path / "mirror-of-mine")) == tmp_path / "mirror-of-mine"
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"job": 3}'])
 def test_a_damaged_document_is_named_and_restart_replaces_it(content: str, tmp_path: Path) -> None:
     scratch.make(tmp_path / "out")
@@ -56,6 +91,75 @@ def test_a_damaged_document_is_named_and_restart_replaces_it(content: str, tmp_p
     assert output.claim(tmp_path / "out", "0" * 16, restart=True) is None
     output.clear(tmp_path / "out")
     assert not (tmp_path / "out" / "_job.json").exists()
+
+
+def written(folder: Path, number: int) -> Path:
+    """A part with a footer of ours, as far as it tells whose it is."""
+    path = artifact_paths.part(folder, number)
+    pq.write_table(pa.table({"row": [0]}).replace_schema_metadata({parts.FOOTER: b"{}"}), path)
+    return path
+
+
+TEXT = '{\n  "schema_version": 1,\n  "job": "0123456789abcdef",\n  "request": "fedcba9876543210",\n  "sta'
+PROOFS: dict[str, Callable[[Path], object]] = {
+    "its own text": lambda folder: (folder / "_job.json").write_text(TEXT),
+    "its own text, of old": lambda folder: (folder / "_job.json").rename(folder / "job.json").write_text(TEXT),
+    "another part": lambda folder: written(folder, 7),
+    "the scratch": scratch.make,
+}
+
+
+@pytest.mark.parametrize("proof", PROOFS)
+def test_a_document_and_parts_that_are_damaged_at_once_are_replaced_by_restart(proof: str, tmp_path: Path) -> None:
+    (tmp_path / "_job.json").write_bytes(bytes(100))
+    for number, size in enumerate((0, 4, 60)):
+        path = written(tmp_path, number)
+        path.write_bytes(path.read_bytes()[:size])
+    (tmp_path / "_rejects.parquet").write_bytes(b"PAR1")
+    for restart in (False, True):
+        with pytest.raises(UsageError, match="holds something else"):  # no proof yet
+            output.claim(tmp_path, "0" * 16, restart)
+    PROOFS[proof](tmp_path)
+    with pytest.raises(DataError, match=r"job\.json is not JSON") as caught:
+        output.claim(tmp_path, "0" * 16, restart=False)
+    assert "--restart" in caught.value.action
+    assert output.claim(tmp_path, "0" * 16, restart=True) is None
+    output.clear(tmp_path)
+    assert set(tmp_path.iterdir()) <= {artifact_paths.scratch(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    "document", ["", "{", '{"job": "nightly", "request": "x"}', '{"status": "done", "shards": []}']
+)
+@pytest.mark.parametrize("name", ["_job.json", "job.json"])
+def test_a_document_and_parts_of_somebody_else_are_refused_damaged_or_not(
+    name: str, document: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(document)
+    for content in (b"", b"PAR1", b"PAR1" + bytes(50) + b"PAR1", written(tmp_path, 1).read_bytes()[:-4]):
+        artifact_paths.part(tmp_path, 1).unlink(missing_ok=True)
+        artifact_paths.part(tmp_path, 0).write_bytes(content)
+        before = everything(tmp_path)
+        for restart in (False, True):
+            with pytest.raises(UsageError, match="holds something else"):
+                output.claim(tmp_path, "0" * 16, restart)
+        assert everything(tmp_path) == before
+
+
+def test_a_sound_part_of_somebody_else_is_refused_beside_a_damaged_document_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "_job.json").write_text(TEXT)
+    pq.write_table(pa.table({"x1": [1.0]}), tmp_path / "part-00000.parquet")
+    with pytest.raises(UsageError, match=r"holds something else \(part-00000\.parquet\)"):
+        output.claim(tmp_path, "0" * 16, restart=True)
+
+
+def test_a_document_behind_a_link_proves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "theirs.json").write_text(TEXT)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_job.json").symlink_to(tmp_path / "theirs.json")
+    (tmp_path / "out" / "part-00000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UsageError, match="holds something else"):
+        output.claim(tmp_path / "out", "0" * 16, restart=True)
 
 
 def test_the_command_refuses_what_is_not_a_jobs_and_leaves_it_byte_for_byte(

@@ -47,7 +47,7 @@ def test_reading_stops_soon_after_too_many_rows_were_rejected(
             yield chunk
 
     monkeypatch.setattr(inputs, "chunks", counted)
-    with pytest.raises(DataError, match=r"of 1000000 rows cannot be read, the first is row 0 of"):
+    with pytest.raises(DataError, match=r"of 1,000,000 rows cannot be read, the first is row 0 of"):
         predict_rows(input=nothing_good, workers=1, max_rejects=200_000, shard_rows=1_000_000)
     assert 200_000 < sum(read) <= 200_000 + 2**17
     (folder,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))

@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from flows.cli.faults import as_gradmill_error, in_json, validated
 from flows.cli.options import Artifacts, Debug, DeviceOption, Json, Name, Verbose, as_typed, print_json, require, use
+from tasks import regular_files
 from tasks.errors import UsageError
 from tasks.model_store import attestation, mirroring, reading
 from tasks.parameters import (
@@ -226,7 +227,7 @@ def _utf8(path: str | None) -> str | None:
 
 def _absolute(path: str | None) -> str | None:
     path = _utf8(path)
-    return str(Path(path).expanduser().absolute()) if path else path
+    return str(regular_files.absolute(path)) if path else path
 
 
 def _summarise_prediction(result: Any) -> None:

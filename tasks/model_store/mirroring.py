@@ -56,8 +56,8 @@ def mirror(name: str, url: str) -> MirroredModel:
         EnvironmentProblem: the remote store does not answer, or refuses.
     """
     folder = remote.Folder(url)
-    if folder.local and folder.local.resolve().is_relative_to(artifact_paths.root().resolve()):
-        found = f"{url} is in the artifacts folder itself"
+    if folder.local and (place := artifact_paths.holding(folder.local)):
+        found = f"{url} is in the artifacts folder itself, in {place}"
         raise UsageError(found, "a folder outside of it", "choose one that other hosts read")
     reading.resolve(name, None)
     with waiting.locked(artifact_paths.mirror_lock(name), f"another process is mirroring {name}; waiting for it"):

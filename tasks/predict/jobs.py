@@ -1,13 +1,15 @@
 """Jobs: what ``_job.json`` holds, which is written first and last."""
 
+import contextlib
 import itertools
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import model_validator
 
-from tasks import artifact_paths, atomic
+from tasks import artifact_paths, atomic, regular_files
 from tasks.artifact_paths import JOB, OLD_NAMES, ONNX
 from tasks.documents import Document
 from tasks.errors import DataError
@@ -15,6 +17,8 @@ from tasks.predict import scratch
 from tasks.predict.shards import Shard
 from tasks.records import Drift, Histogram
 
+BEGINNING = re.compile(rb'"job":\s*"[0-9a-f]{16}",\s*"request":\s*"[0-9a-f]{16}"')  # two digests
+BEGINNING_BYTES = 4096
 RESTART = "replace the job by the same command with --restart, or restore the file from a copy"
 
 
@@ -94,6 +98,18 @@ def holds_one(folder: Path) -> bool:
         return scratch.is_ours(folder) or find(folder) is not None
     except (DataError, OSError):
         return False
+
+
+def left_document(folder: Path) -> bool:
+    """Whether a folder holds what ``write`` wrote, however damaged: its text still begins with a job and its request.
+
+    A name alone proves nothing: others write a job.json, too.
+    """
+    for document in artifact_paths.job_documents(folder):
+        with contextlib.suppress(DataError), regular_files.opened(document) as stream:
+            if not document.is_symlink() and BEGINNING.search(stream.read(BEGINNING_BYTES)):
+                return True
+    return False
 
 
 def write(folder: Path, job: Job) -> None:

@@ -22,19 +22,23 @@ def folder_of(output: str) -> Path:
     """The folder that ``--output`` names, absolute.
 
     Raises:
-        UsageError: it is in artifacts/, where other things than predictions lie, in another job's folder, or no path.
+        UsageError: it is in artifacts/ where other things than predictions lie, in a job's or a model's folder, or no
+            path.
     """
     try:
         folder = Path(output).expanduser().absolute()
-        real, root = folder.resolve(), artifact_paths.root().resolve()
-        predictions = artifact_paths.all_predictions().resolve()
-        if real.is_relative_to(root) and (
-            predictions not in real.parents or real.relative_to(predictions).parts[0].startswith(".")
-        ):
+        real, place, predictions = folder.resolve(), artifact_paths.holding(folder), artifact_paths.all_predictions()
+        below = real.relative_to(predictions.resolve()).parts if place == predictions else ()
+        if place is not None and (not below or below[0].startswith(".")):
             raise UsageError(
-                f"--output {output} is inside the artifacts folder {root}",
+                f"--output {output} is inside the artifacts folder, in {place}",
                 f"a folder outside of it, or below {predictions}",
                 "choose another, or leave it out",
+            )
+        pointer = artifact_paths.champion("").name
+        if store := next((each for each in (real, *real.parents) if (each / pointer).is_file()), None):
+            raise UsageError(
+                f"--output {output} is in the folder of a model, {store}", "a folder apart", "choose another"
             )
         if outer := next(filter(jobs.holds_one, real.parents), None):
             raise UsageError(
@@ -111,22 +115,23 @@ class Content(NamedTuple):
 def content(folder: Path) -> Content:
     """Tell a job's files from others by what they are; no link is ours.
 
-    Where the document is damaged or gone, the scratch's mark and the footers of Parquet files tell whose the folder is.
+    Where the document is damaged or gone, its own text, the scratch's mark or the footer of any Parquet file proves
+    whose the folder is; without a proof, a file with a name of ours is somebody else's, damaged or not.
     """
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     files = [path for path in entries if path.is_file() and not path.is_symlink()]
     job, _ = _document(folder)
-    if job is None:
-        ours = [path for path in files if PARQUET.fullmatch(path.name) and parts.is_ours(path, otherwise=False)]
-    else:
-        planned = {artifact_paths.part(folder, shard.number) for shard in job.shards}
-        ours = [path for path in files if path in planned and parts.is_ours(path, otherwise=True)]
-    if scratch.is_ours(folder):
-        ours.append(artifact_paths.scratch(folder))
-    if job or ours:
-        ours += [path for path in files if path.name in NAMES and path not in ours]
-    known = OLD_SCRATCH if ours else set()
-    return Content(ours, [path for path in entries if path not in ours and path.name not in known])
+    planned = {artifact_paths.part(folder, shard.number) for shard in job.shards} if job else set()
+    named = [path for path in files if (path in planned if job else PARQUET.fullmatch(path.name))]
+    has_scratch = scratch.is_ours(folder)
+    if not (
+        job or has_scratch or jobs.left_document(folder) or any(parts.is_ours(path, otherwise=False) for path in named)
+    ):
+        return Content([], entries)
+    ours = [path for path in named if parts.is_ours(path, otherwise=True)]
+    ours += [artifact_paths.scratch(folder)] * has_scratch
+    ours += [path for path in files if path.name in NAMES and path not in ours]
+    return Content(ours, [path for path in entries if path not in ours and path.name not in OLD_SCRATCH])
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from tasks.predict.inputs import Source
 from tasks.predict.jobs import Job, JobInput, JobModel
 from tasks.predict.lanes import BATCH_SIZE
 from tasks.predict.version import read_version
+from tasks.words import counted
 
 
 class Planned(NamedTuple):
@@ -130,7 +131,9 @@ def _plan(folder: Path, job: Job, asked: Asked, parameters: PredictParameters, s
     identity.check_unchanged(asked.prints, sources)
     rows = sum(source.rows for source in sources)
     if job.shards and rows != job.rows:
-        raise DataError(f"{rows} rows in {job.input.path}", f"{job.rows}, as when the job was started", "--restart it")
+        raise DataError(
+            f"{counted(rows, 'row')} in {job.input.path}", f"{job.rows:,}, as when the job was started", "--restart it"
+        )
     workers = parameters.workers or cores.available()
     if parameters.shard_rows:
         plan = shards.cut(rows, parameters.shard_rows)

@@ -14,6 +14,7 @@ from tasks.errors import DataError
 from tasks.predict import parts, scratch
 from tasks.predict.inputs import Reject
 from tasks.predict.jobs import Job
+from tasks.words import counted
 
 SCHEMA = pa.schema([("row", pa.int64()), ("source", pa.string()), ("source_row", pa.int64()), ("reason", pa.string())])
 
@@ -80,8 +81,8 @@ def check(folder: Path, job: Job, count: int) -> None:
     with pq.ParquetFile(folder / artifact_paths.REJECTS) as file:
         first: dict[str, Any] = next(file.iter_batches(1)).to_pylist()[0]
     raise DataError(
-        f"at least {count} of {job.rows} rows cannot be read, the first is row {first['source_row']} of "
-        f"{first['source']}: {first['reason']}",
-        f"at most {job.max_rejects} rejected rows",
+        f"at least {count:,} of {counted(job.rows, 'row')} cannot be read, the first is row {first['source_row']} "
+        f"of {first['source']}: {first['reason']}",
+        f"at most {counted(job.max_rejects, 'rejected row')}",
         f"see {folder / artifact_paths.REJECTS}; repair them, or raise --max-rejects: finished parts are kept",
     )

@@ -19,6 +19,7 @@ from tasks.predict.jobs import Job
 from tasks.predict.labelling import label_shard
 from tasks.predict.report import Progress
 from tasks.predict.shards import Shard
+from tasks.words import counted
 
 
 class Labelled(NamedTuple):
@@ -57,7 +58,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     rejected = sum(footer.rejects for footer in kept)
     missing = [shard for shard in job.shards if shard.number not in done]
     if kept:
-        print(f"{len(kept)} of {len(job.shards)} parts are there already")
+        print(f"there already: {len(kept)} of {counted(len(job.shards), 'part')}")
     labelled: list[Labelled] = []
     with Progress(job.rows, sum(footer.rows + footer.rejects for footer in kept)) as progress:
         rejects.check(folder, job, rejected)

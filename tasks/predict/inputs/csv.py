@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import itertools
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from sys import intern
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from tasks import atomic, regular_files
 from tasks.errors import DataError
 from tasks.predict.inputs.formats import Array
+from tasks.words import counted
 
 FAULT = "gradmill.fault"  # the last column, of reasons
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -28,7 +30,7 @@ def csv_to_parquet(path: Path, target: Path, columns: tuple[str, ...]) -> None:
     """Write the named columns as float64, null where a value is missing or no number, and ``FAULT``.
 
     Raises:
-        DataError: the file is not CSV with a header that names each of the columns once.
+        DataError: the file is not CSV with a header that names each of the columns, and nothing twice.
     """
     skipped = _Skipped()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -36,8 +38,9 @@ def csv_to_parquet(path: Path, target: Path, columns: tuple[str, ...]) -> None:
     try:
         with _opened(path, _Skipped()) as header:
             names = header.schema.names
-        if twice := [name for name in columns if names.count(name) > 1]:
-            raise pa.ArrowInvalid(f"its header names {twice[0]} {names.count(twice[0])} times")
+        for name, times in Counter(names).items():
+            if times > 1 and (name or name in columns):  # an empty field, as of a comma at the end, is no name
+                raise pa.ArrowInvalid(f"its header names {name!r} {times} times")
         with (
             _opened(path, skipped, include_columns=columns, column_types=dict.fromkeys(columns, pa.string())) as reader,
             atomic.replacing(target) as temporary,
@@ -48,7 +51,7 @@ def csv_to_parquet(path: Path, target: Path, columns: tuple[str, ...]) -> None:
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
         raise DataError(
             f"{path} cannot be read: {str(error).splitlines()[0]}",
-            f"CSV with a header and columns {', '.join(columns)}",
+            f"CSV with a header that names nothing twice, and columns {', '.join(columns)}",
             "write it again, or name the columns in the model's order with --columns",
         ) from error
 
@@ -79,7 +82,7 @@ class _Skipped:
     def note(self, row: pyarrow.csv.InvalidRow) -> str:
         """Called by pyarrow, which reads ahead of the block that it gives."""
         self._rows.append(row.number - FIRST_ROW)
-        self._reasons.append(intern(f"{row.actual_columns} fields, expected {row.expected_columns}"))
+        self._reasons.append(intern(f"{counted(row.actual_columns, 'field')}, expected {row.expected_columns}"))
         return "skip"
 
     def take(self, first: int, rows: int) -> tuple[Array, list[str]]:

@@ -13,9 +13,8 @@ from tasks.errors import DataError, GradmillError, UsageError
 from tasks.predict import jobs
 from tasks.predict.inputs.kinds import BY_SUFFIX, format_of, is_known
 from tasks.predict.inputs.pictures import PICTURE
-
-LONGEST_PATH = 4096  # that Linux takes
-SHOWN = 60  # characters of a longer one
+from tasks.regular_files import shown
+from tasks.words import counted
 
 
 def find(text: str, output: Path | None = None) -> list[Path]:
@@ -31,7 +30,7 @@ def find(text: str, output: Path | None = None) -> list[Path]:
     """
     if not text:
         raise UsageError("an empty input", "a file, a folder or a glob", "name one; leave it out for the test split")
-    path = _absolute(text)
+    path = regular_files.absolute(text)
     search = _Search.of(path)
     search.tell()
     is_ours = _whether_ours(search.base, output)
@@ -39,29 +38,17 @@ def find(text: str, output: Path | None = None) -> list[Path]:
     others = [each for each in sorted(everything) if not is_ours(each.parent)]
     files = [each for each in others if each in search.named or is_known(each)]
     if left_out := len(everything) - len(others):
-        print(f"left out {left_out} files of artifacts/ and of predictions")
+        print(f"left out {counted(left_out, 'file')} of artifacts/ and of predictions")
     if ignored := sorted(set(others) - set(files)):
-        print(f"ignored {len(ignored)} files of no known kind, the first is {_shown(ignored[0])}")
+        print(f"ignored {counted(len(ignored), 'file')} of no known kind, the first is {shown(ignored[0])}")
     if not files:
         raise _nothing(path, bool(search.below), output if left_out and not others else None)
     for each in files:
-        if _shown(each) != str(each):
-            raise DataError(f"the name of {_shown(each)} is not UTF-8", "names in UTF-8", "rename it")
+        if shown(each) != str(each):
+            raise DataError(f"the name of {shown(each)} is not UTF-8", "names in UTF-8", "rename it")
         if format_of(each) is not PICTURE and not each.stat().st_size:  # of /proc, some of which wait for ever, too
             raise DataError(f"{each} is empty, or no file on disk", "a file of rows", "write it again, or leave it out")
     return files
-
-
-def _absolute(text: str) -> Path:
-    try:
-        path = Path(text).expanduser().absolute()
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        pass  # a glob, or what is missed later
-    except (OSError, ValueError, RuntimeError) as error:  # the last two of a NUL, and of a user who does not exist
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise UsageError(f"the input {_shown(text)}: {reason}", "a file, a folder or a glob", "check it") from error
-    return path
 
 
 @dataclass
@@ -89,7 +76,7 @@ class _Search:
             search._look(path, ("**",), search.below)
             return search
         if path.exists():
-            raise regular_files.irregular(_shown(path))
+            raise regular_files.irregular(shown(path))
         search = cls(next(each for each in path.parents if not glob.has_magic(str(each))))
         pattern = path.relative_to(search.base).parts
         if glob.has_magic(str(path)) and search.base.is_dir():
@@ -124,15 +111,15 @@ class _Search:
             with os.scandir(folder) as entries:
                 return list(entries)
         except OSError as error:
-            self.closed.append(f"{_shown(folder)}: {error.strerror}")
+            self.closed.append(f"{shown(folder)}: {error.strerror}")
             return []
 
     def tell(self) -> None:
         """Say what was left out."""
         if links := sorted(set(self.links)):
-            print(f"links to folders are not followed, name them to read them: {len(links)}, first {_shown(links[0])}")
+            print(f"links to folders are not followed, name them to read them: {len(links)}, first {shown(links[0])}")
         if irregular := sorted(set(self.irregular)):
-            print(f"left out what is no regular file: {len(irregular)}, first {_shown(irregular[0])}")
+            print(f"left out what is no regular file: {len(irregular)}, first {shown(irregular[0])}")
         if closed := sorted(set(self.closed)):
             print(f"left out folders that cannot be read: {len(closed)}, first {closed[0]}")
 
@@ -167,10 +154,4 @@ def _nothing(path: Path, is_folder: bool, output: Path | None) -> GradmillError:
         return DataError(
             f"{path} holds nothing that can be read", f"files named *{' *'.join(BY_SUFFIX)}", "name the file itself"
         )
-    return UsageError(f"no file {_shown(path)}", "a file, a folder or a glob of inputs", "check the path")
-
-
-def _shown(path: Path | str) -> str:
-    """A path as it can be printed: names are bytes, need not be UTF-8, and may be far too long."""
-    text = os.fsencode(path).decode(errors="replace")
-    return text if len(text) <= LONGEST_PATH else f"{text[:SHOWN]}… ({len(text)} characters)"
+    return UsageError(f"no file {shown(path)}", "a file, a folder or a glob of inputs", "check the path")

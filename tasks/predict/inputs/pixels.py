@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from tasks.errors import DataError
 from tasks.predict.inputs.formats import Array, Piece, Wanted, check_fit
+from tasks.words import counted
 
 
 def column_name(path: Path, schema: pa.Schema, wanted: Wanted) -> str:
@@ -63,7 +64,7 @@ def images(first: int, batch: pa.RecordBatch, wanted: Wanted) -> Piece:
         _pixels(chosen, is_list).reshape(len(kept), *wanted.tensor.shape),
         kept=None if good.all() else kept,
         rejects=tuple(
-            (int(offset), f"{sizes[offset]} pixels" if sizes[offset] >= 0 else "no pixels")
+            (int(offset), counted(int(sizes[offset]), "pixel") if sizes[offset] >= 0 else "no pixels")
             for offset in np.flatnonzero(~good)
         ),
     )

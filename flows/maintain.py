@@ -10,7 +10,8 @@ from tasks.parameters import MaintainParameters
 @flow(name="maintain", flow_run_name="maintain", log_prints=True)
 def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str, list[str]]:  # noqa: B008  (frozen)
     """Remove all but the newest run folders and predictions of each model; return the names of what was removed."""
-    return {"runs": prune_runs(parameters.keep), "predictions": prune_predictions(parameters.keep)}
+    predictions = prune_predictions(parameters.keep)  # first: no damaged manifest is in their way
+    return {"runs": prune_runs(parameters.keep), "predictions": predictions}
 
 
 @task(name="prune runs", cache_policy=NO_CACHE)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from tasks import artifact_paths, atomic, devices
+from tasks import artifact_paths, atomic, devices, gates
 from tasks.documents import Document
 from tasks.errors import DataError
 from tasks.parameters import Device
@@ -135,6 +135,9 @@ def _read(path: Path, key: str, kind: type[R]) -> R:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise DataError(f"{path} is no {kind.__name__}: {first['msg']}", kind.__name__, "compute it anew") from error
+    verdicts = getattr(record, "gates", None)
+    if verdicts is not None and not (verdicts and all(map(gates.has_passed, verdicts))):  # a refused one is not kept
+        raise DataError(f"{path} has gates that were not passed", "those of a candidate that went on", "judge it anew")
     for file in files_of(record):
         if not (file.path.is_file() and atomic.file_digest(file.path) == file.sha256):
             raise DataError(f"{file.path} is missing or damaged", "the file as it was written", "compute it anew")

@@ -191,6 +191,8 @@ def test_behind_a_link_in_place_of_a_models_folder_nothing_is_changed(tmp_path: 
     assert_clear(gradmill("prune", NAME, "--keep", "1"), 1)
     with pytest.raises(EnvironmentProblem, match="is a link"):
         pointer.promote(NAME, 1)
+    with pytest.raises(EnvironmentProblem, match="is a link"):
+        mirroring.mirror(NAME, str(tmp_path / "share"))
     verification.verify(NAME, 2)  # it may be read
     assert sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "elsewhere").rglob("*")) == before
 

@@ -100,6 +100,18 @@ def test_nothing_is_removed_while_a_kept_version_s_evidence_is_unknown(candidate
     assert names(artifact_paths.runs()) == stays
 
 
+def test_a_damaged_manifest_is_exit_4_and_keeps_no_prediction(candidates: list[Candidate]) -> None:
+    candidates[0].publish()
+    old, _, stays = prediction(1), prediction(2), {run_folder(1), run_folder(2)}
+    seal(artifact_paths.version(NAME, 1), "{")
+    done = gradmill("maintain", "--keep", "1", "--json")
+    document = json.loads(done.stdout)
+    assert (document["runs"], document["predictions"]) == ([], [old])
+    assert done.returncode == document["error"]["exit_code"] == 4
+    assert "manifest.json is not JSON" in document["error"]["found"]
+    assert names(artifact_paths.runs()) == stays
+
+
 def test_what_a_killed_removal_left_is_swept() -> None:
     run_folder(1)
     leftover = artifact_paths.runs() / ".pruned-20261101T030000-x-00000000-0123abcd"

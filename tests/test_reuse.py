@@ -110,11 +110,15 @@ def rewritten(change: Any) -> bytes:
         lambda document: document["record"].update(gates="passed"),
         lambda document: document["record"].update(more=1),
         lambda document: document["record"].pop("gates"),
+        lambda document: document["record"].update(gates=[]),
+        lambda document: document["record"]["gates"][0].update(passed=False),
+        lambda document: document["record"]["gates"][0].update(minimum=0.9),
+        lambda document: document["record"]["gates"][0].update(maximum=0.8),
         lambda document: document.update(kind="ChampionGates"),
         lambda document: document.update(key="1" * 64),
     ],
 )
-def test_a_record_of_another_shape_class_or_stage_is_none_even_with_a_right_digest(change: Any) -> None:
+def test_a_record_of_another_shape_class_verdict_or_stage_is_none_even_with_a_right_digest(change: Any) -> None:
     reuse.keep(KEY, evaluation(artifact_paths.runs() / "a.png"))
     artifact_paths.stage_record(KEY).write_bytes(rewritten(change))
     assert reuse.find(KEY, Evaluation) is None

@@ -25,12 +25,13 @@ from tasks.evaluate import evaluate
 from tasks.export import answers, parity
 from tasks.model_store import reading
 from tasks.networks import metrics
-from tasks.networks.training import Split
+from tasks.networks.training import Measured, Split
 from tasks.parameters import Data, Gates, Loss, Training
 from tasks.preprocess import preprocess
 from tasks.records import FileRef, PreparedDataset, RawDataset
 from tasks.run_folder import RunFolder
 from tasks.train import train
+from tasks.train.watching import watch
 
 
 @pytest.fixture
@@ -61,6 +62,13 @@ def test_divergence_names_epoch_loss_and_lr(run: RunFolder, synthetic: PreparedD
     with pytest.raises(TrainingDiverged, match=r"(inf|nan) in epoch 1 at lr 100") as caught:
         plain(train)(run, synthetic, linear(lr=100))
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("loss", [np.inf, np.nan])
+def test_a_validation_loss_that_is_no_number_is_divergence_too(run: RunFolder, loss: float) -> None:
+    measured = Measured(train={"loss": 1.0}, test={"loss": 1.0}, validation={"loss": loss})
+    with pytest.raises(TrainingDiverged, match=rf"validation loss {loss} in epoch 1"):
+        watch(iter([measured]), linear(validation=0.5, patience=3), run)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -13,7 +13,7 @@ from flows.cli.faults import as_gradmill_error, in_json
 from flows.cli.options import Artifacts, Debug, Json, print_json, use
 from tasks import artifact_paths, housekeeping
 from tasks.atomic import file_digest
-from tasks.errors import EnvironmentProblem
+from tasks.errors import DataError, EnvironmentProblem, GradmillError
 from tasks.model_store import attestation, folders, mirroring, pointer, reading, retention, verification
 from tasks.records import MirroredModel
 from tasks.words import counted
@@ -109,10 +109,19 @@ def _finish(done: str, document: dict[str, Any], url: str | None, artifacts: Pat
     mirrored, failure = _mirror(done, document["name"], url, artifacts) if url is not None else (None, None)
     if mirrored is not None:
         document["mirror"] = mirrored.model_dump(mode="json")
+    _end(document, f"mirrored to {mirrored.url} ({mirrored.outcome})" if mirrored else None, failure, as_json)
+
+
+def _end(document: dict[str, Any], done: str | None, failure: GradmillError | None, as_json: bool) -> None:
+    """Say what was done, then what failed: in one document, or as text and an error.
+
+    Raises:
+        GradmillError: ``failure``, unless it was said in the document.
+    """
     if as_json:
         print_json({"schema_version": 1, **document} | ({"error": in_json(failure)} if failure else {}))
-    elif mirrored is not None:
-        typer.echo(f"mirrored to {mirrored.url} ({mirrored.outcome})")
+    elif done is not None:
+        typer.echo(done)
     if failure is not None:
         raise typer.Exit(failure.exit_code) if as_json else failure
 
@@ -168,11 +177,15 @@ def maintain(
 ) -> None:
     """Remove old run folders and predictions; unfinished jobs and the evidence of kept versions stay."""
     use(artifacts)
-    runs, predictions = housekeeping.prune_runs(keep), housekeeping.prune_predictions(keep)
-    if as_json:
-        print_json({"schema_version": 1, "runs": runs, "predictions": predictions})
-    else:
-        typer.echo(f"removed {counted(len(runs), 'run folder')} and {counted(len(predictions), 'prediction')}")
+    predictions = housekeeping.prune_predictions(keep)  # first: no damaged manifest is in their way
+    runs: list[str] = []
+    failure = None
+    try:
+        runs = housekeeping.prune_runs(keep)
+    except DataError as error:
+        failure = error
+    done = f"removed {counted(len(runs), 'run folder')} and {counted(len(predictions), 'prediction')}"
+    _end({"runs": runs, "predictions": predictions}, done, failure, as_json)
 
 
 def verify(

@@ -4,6 +4,7 @@
 """
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 from tasks import artifact_paths, waiting
 from tasks.errors import EnvironmentProblem
@@ -15,6 +16,19 @@ def lock(name: str) -> AbstractContextManager[None]:
     Raises:
         EnvironmentProblem: the folder is a link, and what it leads to is not in the store.
     """
+    return _locked(name, artifact_paths.model_lock(name), "changing")
+
+
+def mirror_lock(name: str) -> AbstractContextManager[None]:
+    """Held while the champion is copied elsewhere.
+
+    Raises:
+        EnvironmentProblem: as for ``lock``, since the lock file would lie behind the link.
+    """
+    return _locked(name, artifact_paths.mirror_lock(name), "mirroring")
+
+
+def _locked(name: str, path: Path, doing: str) -> AbstractContextManager[None]:
     folder = artifact_paths.model(name)
     if folder.is_symlink():
         raise EnvironmentProblem(
@@ -22,4 +36,4 @@ def lock(name: str) -> AbstractContextManager[None]:
             "a folder in the store: behind a link nothing is changed",
             f"move there what it leads to, or give all of {folder.parent} another place",
         )
-    return waiting.locked(artifact_paths.model_lock(name), f"another process is changing {name}; waiting for it")
+    return waiting.locked(path, f"another process is {doing} {name}; waiting for it")

@@ -7,7 +7,7 @@ Triton's configuration, which is derived from it. Versions that were mirrored be
 import hashlib
 from typing import NamedTuple
 
-from tasks import artifact_paths, verified, waiting
+from tasks import artifact_paths, model_store, verified
 from tasks.artifact_paths import CHECKSUMS, MANIFEST, METADATA, ONNX
 from tasks.contract import ModelMetadata
 from tasks.errors import DataError, UsageError
@@ -53,14 +53,14 @@ def mirror(name: str, url: str) -> MirroredModel:
         UsageError: there is no such model, or nothing can be mirrored to this URL.
         DataError: the champion is damaged here, another version has its number there, or the store gives back other
             bytes than it was given.
-        EnvironmentProblem: the remote store does not answer, or refuses.
+        EnvironmentProblem: the model's folder is a link, or the remote store does not answer, or refuses.
     """
     folder = remote.Folder(url)
     if folder.local and (place := artifact_paths.holding(folder.local)):
         found = f"{url} is in the artifacts folder itself, in {place}"
         raise UsageError(found, "a folder outside of it", "choose one that other hosts read")
     reading.resolve(name, None)
-    with waiting.locked(artifact_paths.mirror_lock(name), f"another process is mirroring {name}; waiting for it"):
+    with model_store.mirror_lock(name):
         champion = _champion(name)
         folder.sweep(name)
         _refuse_another_version(folder, name, champion)

@@ -50,9 +50,11 @@ def kept(curve: Sequence[Epoch], training: Training) -> Epoch:
 
 def _point(epoch: int, measured: Measured, training: Training) -> Epoch:
     on_train, on_test, on_validation = measured
-    if not math.isfinite(on_train["loss"] + on_test["loss"]):
+    losses = {name: each["loss"] for name, each in measured._asdict().items() if each is not None}
+    if not all(map(math.isfinite, losses.values())):
+        found = ", ".join(f"{name} loss {loss}" for name, loss in losses.items())
         raise TrainingDiverged(
-            f"train loss {on_train['loss']}, test loss {on_test['loss']} in epoch {epoch} at lr {training.lr}",
+            f"{found} in epoch {epoch} at lr {training.lr}",
             "finite losses",
             "use a smaller --lr",
         )

@@ -2,8 +2,15 @@
 
 import os
 import sys
+from contextlib import suppress
 
 INTERRUPTED = 130
+THEN = {
+    "predict": "the same command again goes on from here",
+    "up": "the same command again goes on with the same history",
+    "promote": "gradmill models shows the champion",
+    "rollback": "gradmill models shows the champion; if it has changed, another rollback would go one further back",
+}
 
 
 def main() -> None:
@@ -25,21 +32,21 @@ def main() -> None:
             raise
         code = INTERRUPTED
     if code == INTERRUPTED:
-        goes_on = {"predict": "goes on from here", "up": "goes on with the same history"}
-        then = goes_on.get("".join(sys.argv[1:2]), "starts afresh")
-        _say_interrupted(f"the same command again {then}")
+        _say_interrupted(THEN.get("".join(sys.argv[1:2]), "the same command again starts afresh"))
         os._exit(code)  # threads of libraries would wait, or print tracebacks of their own
     sys.exit(code)
 
 
 def _say_interrupted(action: str) -> None:
-    from flows import streams
+    from flows import interrupt, streams
 
+    found = f"interrupted; {interrupt.done}" if interrupt.done else "interrupted"
     if streams.owes_json(sys.argv):
-        error = {"exit_code": INTERRUPTED, "found": "interrupted", "expected": "no Ctrl-C", "action": action}
+        error = {"exit_code": INTERRUPTED, "found": found, "expected": "no Ctrl-C", "action": action}
         streams.print_json({"error": error})
-        sys.stdout.flush()
-    print(f"interrupted; {action}", file=sys.stderr, flush=True)
+    print(f"{found}; {action}", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        sys.stdout.flush()  # what was told before, too: os._exit would drop it
 
 
 if __name__ == "__main__":

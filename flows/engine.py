@@ -9,7 +9,7 @@ from typing import Any
 
 from flows import service
 from flows.temporary_server import TemporaryServer
-from tasks.errors import DataError, EnvironmentProblem
+from tasks.errors import EnvironmentProblem, GradmillError, without_credentials
 
 DRAIN_SECONDS = 5.0
 TELLING_SECONDS = 5.0
@@ -74,7 +74,7 @@ def _temporary_api(*preload: str) -> Iterator[None]:
 def announce(event: str, name: str, payload: dict[str, Any]) -> None:
     """Send an event about the model ``name`` to the configured server or that of ``gradmill up``; say if it cannot be.
 
-    An event may get lost: the pointer is the truth, so this is no fault of the command.
+    An event may get lost: the pointer is the truth, so nothing that goes wrong here is a fault of the command.
     """
     from flows import display
 
@@ -90,8 +90,9 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
                 _require_answer()  # to send without would be tried for long, and in silence
             events.emit(event, name, payload)
             send_what_is_queued()
-    except (EnvironmentProblem, DataError) as error:
-        print(f"nobody was told ({event}): {error.found}", file=sys.stderr)
+    except Exception as error:
+        reason = error.found if isinstance(error, GradmillError) else f"{type(error).__name__}: {error}"
+        print(f"nobody was told ({event}): {without_credentials(' '.join(reason.split()))}", file=sys.stderr)
 
 
 def send_what_is_queued() -> None:

@@ -6,6 +6,7 @@ import ssl
 import sys
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
+from urllib.request import getproxies
 
 from pydantic import ValidationError
 
@@ -16,6 +17,10 @@ from tasks.settings import Settings
 CERTIFICATES = "SSL_CERT_FILE"
 TIMEOUT = "PREFECT_API_REQUEST_TIMEOUT"
 MOST_SECONDS = 1e9
+PROXY = (
+    "http://host:port or https://host:port; socks5://host:port where httpx[socks] is installed",
+    "correct it, pip install 'httpx[socks]' for socks5://, or unset it",
+)
 
 
 def require() -> None:
@@ -78,7 +83,8 @@ def settle_prefect() -> None:
         os.environ["HOME"] = str(place)
         os.environ.setdefault("USER", f"uid-{os.getuid()}")
     else:
-        if any(os.access(folder, os.W_OK) for folder in (home / ".prefect", home)):
+        own = home / ".prefect"
+        if os.access(own if os.access(own, os.F_OK) else home, os.W_OK):
             return
     if os.environ.setdefault("PREFECT_HOME", str(place)) == str(place):
         with suppress(OSError):  # for those to meet who need it
@@ -86,7 +92,7 @@ def settle_prefect() -> None:
 
 
 def require_prefect() -> None:
-    """Prefect's settings can be read: it would print each that cannot be, at length, at every import.
+    """Prefect's settings can be read (it would print each that cannot be, at length, at every import), and the proxies.
 
     Raises:
         UsageError: a variable (or a profile) has a value that cannot be used; the message names it.
@@ -106,9 +112,32 @@ def require_prefect() -> None:
         raise _unusable(name, first["msg"].removeprefix("Input should be ")) from error
     if not 0 < seconds < MOST_SECONDS:  # no timer takes it
         raise _unusable(TIMEOUT, "a number of seconds above 0")
+    _require_proxies()
     sys.stderr.write(told.getvalue())
 
 
-def _unusable(variable: str, expected: str) -> UsageError:
+def _require_proxies() -> None:
+    """Every client of httpx, Prefect's own too, opens all proxies of the environment, also those that it never uses."""
+    import httpx
+
+    faults = (ValueError, ImportError, httpx.InvalidURL)
+    try:
+        httpx.Client(verify=False).close()  # noqa: S501  (connects to nothing)
+        return
+    except faults as error:
+        fault = error
+    given = getproxies()
+    for scheme in [each for each in ("http", "https", "all") if each in given]:
+        proxy = given[scheme] if "://" in given[scheme] else f"http://{given[scheme]}"
+        try:
+            httpx.Client(verify=False, trust_env=False, proxy=proxy).close()  # noqa: S501
+        except faults as error:
+            variable = f"{scheme}_proxy"
+            raise _unusable(variable if variable in os.environ else variable.upper(), *PROXY) from error
+    variable = "no_proxy" if "no_proxy" in os.environ else "NO_PROXY"
+    raise _unusable(variable, "names and addresses of hosts, by commas") from fault
+
+
+def _unusable(variable: str, expected: str, action: str = "correct it, or unset it") -> UsageError:
     value = f"{variable}={os.environ[variable]}" if variable in os.environ else variable
-    return UsageError(f"{value} cannot be used", expected, "correct it, or unset it")
+    return UsageError(f"{value} cannot be used", expected, action)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from flows import interrupt
 from tasks.errors import GateFailed, GradmillError
 from tasks.model_store import reading
 from tasks.records import GateVerdict, MirroredModel, Prediction, PublishedModel
@@ -90,7 +91,7 @@ def _champion(name: str) -> int | None:
 def reported(run: RunFolder) -> Iterator[None]:
     """Let the error of a run that has come to something, a version or a refusal, carry the run's ``report``.
 
-    So whoever sees that the prediction has failed sees also that there is another champion.
+    So whoever sees that the prediction has failed, or interrupts it, sees also that there is another champion.
     """
     try:
         yield
@@ -99,3 +100,9 @@ def reported(run: RunFolder) -> Iterator[None]:
             with suppress(Exception):  # what cannot be reported must not hide why the run has failed
                 error.report = report(run)  # type: ignore[attr-defined]
         raise
+    finally:
+        with suppress(Exception):  # of a run that has not come so far
+            noted = run.read()
+            name, version = noted.parameters["name"], noted.stages["publish"]["version"]
+            if version == _champion(name):
+                interrupt.achieved(f"{name} version {version} is the champion already")

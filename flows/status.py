@@ -1,4 +1,4 @@
-"""What the person on duty wants to know first: live models, last and next runs, stuck runs, workers."""
+"""What the person on duty wants to know first: champions, last and next runs, stuck runs, workers."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,7 +19,7 @@ VERDICT_TAG = "verdict:"
 LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
 
 
-class LiveModel(BaseModel):
+class Champion(BaseModel):
     """A champion."""
 
     name: str
@@ -64,7 +64,7 @@ class Status(BaseModel):
 
     schema_version: int = 1
     api_url: str
-    models: list[LiveModel]
+    models: list[Champion]
     deployments: list[Deployment]
     stuck: list[StuckRun]
     workers: list[Worker]
@@ -85,7 +85,7 @@ def status() -> Status:
             workers, paused = [], False
         return Status(
             api_url=str(client.api_url),
-            models=_live_models(),
+            models=_champions(),
             deployments=[_deployment(client, each) for each in deployments.ours(client)],
             stuck=[*_late(client), *_silent(client)],
             workers=[
@@ -97,10 +97,10 @@ def status() -> Status:
         )
 
 
-def _live_models() -> list[LiveModel]:
+def _champions() -> list[Champion]:
     champions = [(name, row) for name in reading.names() for row in reading.table(name) if row["champion"]]
     return [
-        LiveModel(name=name, promoted_at=pointer.promoted_at, **_figures(row))
+        Champion(name=name, promoted_at=pointer.promoted_at, **_figures(row))
         for name, row in champions
         if (pointer := reading.champion(name))
     ]

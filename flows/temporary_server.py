@@ -13,11 +13,13 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
+from pathlib import Path
 from typing import IO
 
 import httpx
-from filelock import FileLock, Timeout
 
+from tasks import waiting
 from tasks.errors import EnvironmentProblem
 
 START_SECONDS = 180.0  # a first start migrates the database: over a minute on a slow disk
@@ -49,8 +51,8 @@ class TemporaryServer:
         home = PREFECT_HOME.value()
         home.mkdir(parents=True, exist_ok=True)
         # Servers share the database below PREFECT_HOME, and two that migrate a fresh one at once break each other.
-        self._starting = FileLock(home / "gradmill-server-start.lock")
-        self._acquire_turn()
+        self._starting = ExitStack()
+        self._acquire_turn(home / "gradmill-server-start.lock")
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the server runs)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flows.temporary_server"],
@@ -63,19 +65,19 @@ class TemporaryServer:
         self._deadline = time.monotonic() + START_SECONDS
         self.api_url = ""
 
-    def _acquire_turn(self) -> None:
+    def _acquire_turn(self, lock: Path) -> None:
+        within = SAID_AFTER_SECONDS + START_SECONDS + STOP_SECONDS  # by then that one has started or is ended
+        said = "waiting for another run's Prefect server to start"
         try:
-            self._starting.acquire(SAID_AFTER_SECONDS)
-        except Timeout:
-            print("waiting for another run's Prefect server to start", file=sys.stderr, flush=True)
-            try:
-                self._starting.acquire(START_SECONDS + STOP_SECONDS)  # within which that one has started or is ended
-            except Timeout as error:
-                raise EnvironmentProblem(
-                    f"another run has been starting a Prefect server for over {START_SECONDS:.0f} s",
-                    f"that it lets go of {self._starting.lock_file}",
-                    "end that run, or set PREFECT_API_URL to a running server",
-                ) from error
+            self._starting.enter_context(waiting.locked(lock, said, SAID_AFTER_SECONDS, within))
+        except TimeoutError as error:
+            holder = waiting.holder(lock)
+            raise EnvironmentProblem(
+                f"another run has been starting a Prefect server for over {START_SECONDS:.0f} s"
+                + (f": {holder}" if holder else ""),
+                f"that it lets go of {lock}",
+                "end that run, or set PREFECT_API_URL to a running server",
+            ) from error
 
     def wait(self) -> str:
         """Block until the server answers; return the address of its API.
@@ -86,7 +88,7 @@ class TemporaryServer:
         try:
             return self._wait()
         finally:
-            self._starting.release()
+            self._starting.close()
 
     def _wait(self) -> str:
         port = self._first_line()
@@ -133,7 +135,7 @@ class TemporaryServer:
             self._process.kill()
             self._process.wait()
         self._log.close()
-        self._starting.release()
+        self._starting.close()
 
 
 def _end_with_the_run() -> None:

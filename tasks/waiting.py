@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import shlex
 import socket
@@ -21,21 +22,26 @@ NOTE_BYTES = 300
 
 
 @contextmanager
-def locked(path: Path, otherwise: str) -> Iterator[None]:
+def locked(path: Path, otherwise: str, told_after: float = 0, within: float = math.inf) -> Iterator[None]:
     """Hold the lock file ``path``; where another process has it, print ``otherwise`` and who that is, and wait.
 
+    It is printed after ``told_after`` seconds, and waited ``within`` so many.
+
     Raises:
+        TimeoutError: another process has it still.
         OSError: there can be no such file, or the file system has no locks.
     """
-    told = None
+    told, begun = None, time.monotonic()
     descriptor = _taken_in(path)
     while descriptor is None:
+        if (waited := time.monotonic() - begun) > within:
+            raise TimeoutError(errno.ETIMEDOUT, "another process holds the lock", str(path))
         time.sleep(POLL_SECONDS)  # meanwhile a new holder has written its name over that of a dead one
         descriptor = _taken_in(path)
-        holder = _holder(path)
-        if descriptor is None and holder != told and (holder or told is None):
-            told = holder
-            print(f"{otherwise}: {holder}" if holder else otherwise, file=sys.stderr, flush=True)
+        by = holder(path)
+        if descriptor is None and waited >= told_after and by != told and (by or told is None):
+            told = by
+            print(f"{otherwise}: {by}" if by else otherwise, file=sys.stderr, flush=True)
     with _noted(descriptor):
         yield
 
@@ -123,7 +129,7 @@ def _noted(descriptor: int) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _holder(path: Path) -> str:
+def holder(path: Path) -> str:
     """What the holder of a lock file has written into it, fit for a terminal; nothing where that is not known."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

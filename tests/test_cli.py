@@ -11,13 +11,14 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from candidate import Candidate
 from conftest import REPOSITORY
-from flows.cli import options, runs, store
+from flows.cli import operate, options, runs, store
 from flows.report import PredictionSummary, RetrainReport
 from tasks import gates
 from tasks.fashion_mnist import FILES
@@ -49,6 +50,18 @@ def test_status_on_a_server_without_our_work_pool_says_what_to_do(on_server: Non
     done = gradmill("status")
     assert done.returncode == 0, done.stderr
     assert "no worker is online: run gradmill up" in done.stdout
+
+
+def test_status_names_the_champions_and_says_what_one_is(capsys: pytest.CaptureFixture[str]) -> None:
+    row = SimpleNamespace(name="x", version=3, test_accuracy=None, test_loss=0.5, promoted_at="2026-01-02T03:04:05")
+    found = SimpleNamespace(models=[row], deployments=[], stuck=[], workers=[], pool_paused=False)
+    operate._print_status(found)
+    output = capsys.readouterr().out
+    assert output.startswith("champion of  version")
+    assert f"a champion is {store.CHAMPION}" in output
+    found.models = []
+    operate._print_status(found)
+    assert capsys.readouterr().out.startswith("no champion yet")
 
 
 @pytest.mark.parametrize(

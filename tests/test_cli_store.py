@@ -6,14 +6,21 @@ import signal
 import socket
 import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+import flows.__main__
+import flows.cli
 from candidate import Candidate
+from flows import interrupt
+from flows.report import reported
 from tasks import artifact_paths, model_store
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.model_store import mirroring, pointer, reading, verification
+from tasks.run_folder import RunFolder
 from test_cli import GRADMILL, assert_clear, gradmill
 
 NAME = "linear-regression"
@@ -114,6 +121,69 @@ def test_rollback_and_promote_write_the_mirror_or_say_that_it_has_not_followed(
     (tmp_path / "away").rename(share)
     assert "mirrored to" in gradmill("promote", NAME, "2").stdout, "the same command catches up"
     assert champion_of(share) == 2
+
+
+def test_the_result_is_told_before_the_announcement_which_fails_no_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    told: list[str] = []
+
+    @contextmanager
+    def failing(**options: object) -> Iterator[None]:
+        told.append(capsys.readouterr().out)
+        raise RuntimeError("an event\nthat nobody takes")
+        yield
+
+    monkeypatch.setattr("flows.display.compact", failing)
+    monkeypatch.setenv("GRADMILL_MIRROR", str(tmp_path / "share"))
+    assert flows.cli.run(["rollback", NAME]) == 0
+    assert told[0].startswith(f"{NAME} version 1 is the champion; version 2 is held\nmirrored to ")
+    said = "nobody was told (gradmill.model.rolled-back): RuntimeError: an event that nobody takes\n"
+    assert capsys.readouterr().err == said
+    share = tmp_path / "share"
+    share.rename(tmp_path / "away")
+    share.write_text("no folder")
+    assert flows.cli.run(["promote", NAME, "2", "--json"]) == 1
+    assert json.loads(told[1])["champion"] == 2
+    assert "has not followed" in json.loads(told[1])["error"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [("flows.display.compact", "is held"), ("tasks.model_store.mirroring.mirror", "has not followed; to do: gradmill")],
+)
+def test_ctrl_c_after_the_pointer_moved_tells_so(
+    at: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(at, interrupted)
+    monkeypatch.setattr(interrupt, "done", "")
+    monkeypatch.setattr(interrupt, "watch", lambda: None)
+    monkeypatch.setattr("flows.streams.guard", lambda: None)
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+    monkeypatch.setattr("sys.argv", ["gradmill", "rollback", NAME])
+    monkeypatch.setenv("GRADMILL_MIRROR", str(tmp_path / "share"))
+    with pytest.raises(SystemExit):
+        flows.__main__.main()
+    said = capsys.readouterr().err
+    assert f"interrupted; {NAME} version 1 is the champion; version 2 is held" in said
+    assert words in said
+    assert "another rollback would go one further back" in said
+
+
+@pytest.mark.parametrize(("version", "told"), [(2, f"{NAME} version 2 is the champion already"), (1, ""), (None, "")])
+def test_ctrl_c_after_a_publication_tells_the_champion(
+    version: int | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interrupt, "done", "")
+    run = RunFolder.open("interrupted", {"name": NAME})
+    if version:
+        run.note("stages", "publish", {"version": version})
+    with pytest.raises(KeyboardInterrupt), reported(run):
+        raise KeyboardInterrupt
+    assert interrupt.done == told
 
 
 def test_a_mirror_without_a_name_is_exit_2_and_not_the_working_directory(

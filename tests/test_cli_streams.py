@@ -1,11 +1,15 @@
 """Streams that are closed, full or without a reader, and environments that cannot be used: never a traceback."""
 
 import errno
+import gzip
 import json
 import os
+import shutil
+import socket
 import ssl
 import subprocess
 import sys
+import urllib.error
 from pathlib import Path
 
 import pytest
@@ -13,9 +17,9 @@ import pytest
 import flows.cli
 from candidate import Candidate
 from flows.cli.faults import as_gradmill_error
-from flows.environment import settle_prefect
+from flows.environment import require_prefect, settle_prefect
 from tasks import atomic
-from tasks.errors import EnvironmentProblem
+from tasks.errors import EnvironmentProblem, UsageError
 from test_cli import GRADMILL, assert_clear, gradmill
 
 
@@ -79,6 +83,7 @@ def test_a_line_is_shown_when_it_ends_not_when_the_command_does(unbuffered: str,
         ("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "perhaps", "promote linear-regression 1"),
         ("SSL_CERT_FILE", "/no/such/file", "retrain"),
         ("SSL_CERT_FILE", "/etc/passwd", "predict"),
+        ("ALL_PROXY", "socks://127.0.0.1:1080", "retrain"),
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named_before_any_work(
@@ -125,6 +130,44 @@ def test_whoever_has_a_home_keeps_it(monkeypatch: pytest.MonkeyPatch, artifacts:
     assert not artifacts.exists()
 
 
+def test_whose_prefect_folder_is_another_users_keeps_it_in_artifacts(
+    monkeypatch: pytest.MonkeyPatch, artifacts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / ".prefect").mkdir()
+    of_root, accessible = tmp_path / ".prefect", os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: accessible(path, mode) and (path, mode) != (of_root, os.W_OK))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_HOME", "changed below, restored at the end")
+    monkeypatch.delenv("PREFECT_HOME")
+    settle_prefect()
+    assert os.environ["PREFECT_HOME"] == str(artifacts / ".prefect" / "home")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("all_proxy", "socks5://127.0.0.1:1080"),
+        ("HTTPS_PROXY", "ftp://127.0.0.1"),
+        ("http_proxy", ":::"),
+        ("NO_PROXY", "fe80::/10"),
+    ],
+)
+def test_a_proxy_that_no_client_can_open_is_named(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)  # whether it is installed or not
+    monkeypatch.delenv(variable.lower(), raising=False)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError) as caught:
+        require_prefect()
+    assert caught.value.found == f"{variable}={value} cannot be used"
+
+
+def test_proxies_that_can_be_opened_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "127.0.0.1:3128")
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:word@127.0.0.1:3128")
+    monkeypatch.setenv("FTP_PROXY", "socks://127.0.0.1:1080")  # not for httpx
+    require_prefect()
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -141,6 +184,12 @@ def test_whoever_has_a_home_keeps_it(monkeypatch: pytest.MonkeyPatch, artifacts:
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ("connection failed", "network", "try again")),
         (TimeoutError("timed out"), ("connection failed: timed out", "network", "try again")),
         (ssl.SSLError(1, "bad certificate"), ("connection failed", "network", "try again")),
+        (socket.gaierror(-2, "Name or service not known"), ("failed: Name or service", "network", "try again")),
+        (urllib.error.URLError("no host given"), ("no host given", "network", "try again")),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), ("failed: No route", "network", "try again")),
+        (OSError("cannot identify image file /x"), ("OSError: cannot identify image file /x", "library", "--debug")),
+        (gzip.BadGzipFile("Not a gzipped file"), ("BadGzipFile: Not a gzipped", "library", "--debug")),
+        (shutil.Error("/a and /b are the same file"), ("the same file", "library", "--debug")),
         (OSError(errno.ENOTSUP, "Not supported", "/x"), ("Not supported: /x", "refuse", "--debug")),
         (MemoryError("no more"), ("MemoryError", "enough memory", "--workers")),
         (ModuleNotFoundError("No module named 'torch'"), ("torch", "packages", "doctor")),

@@ -3,7 +3,9 @@
 import multiprocessing
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from prefect import flow, task
 from prefect_api import api_client, eventually
 from tasks import devices
 from tasks.parameters import Device
-from tasks.stage import gpu
+from tasks.stage import gpu, live
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +102,18 @@ def test_without_the_server_s_limit_a_task_takes_the_lock_file(prefect_api: str)
             return free()
 
     assert in_a_task(work) is False
+
+
+@pytest.mark.parametrize(("active", "said"), [(0, ""), (1, "another job has its turn on the GPU; waiting for it\n")])
+def test_whoever_waits_for_the_server_s_limit_says_so(
+    active: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(live, "in_a_run", lambda: True)
+    monkeypatch.setattr(gpu, "_limit", lambda: SimpleNamespace(active_slots=active, limit=1))
+    monkeypatch.setattr(gpu, "concurrency", lambda *names, **options: nullcontext())
+    with gpu.held():
+        output = capsys.readouterr().out
+    assert output == said
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import socket
 import ssl
 import sys
+import urllib.error
 from typing import Any, TypeVar
 
 import typer
@@ -28,6 +30,8 @@ EXPECTED = {
     "--name": "1 to 63 lower-case letters, digits and hyphens, no hyphen first",
     "--seed": "a whole number from 0 to 2**63 - 1, or auto",
 }
+
+WHERE = "run again with --debug, which shows where it happened"
 
 # What the system refused: what it takes, and what to do.
 ELSEWHERE = "or choose another folder with --artifacts"
@@ -56,7 +60,8 @@ REFUSALS = {
     errno.ESTALE: DISK,
     errno.ENOMEM: ("enough memory", "end other programs, or give fewer --workers and a smaller --batch-size"),
 }
-NETWORK = (ConnectionError, TimeoutError, ssl.SSLError)
+NETWORK = (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror, urllib.error.URLError)
+UNREACHABLE = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 
 
 def validated(kind: type[Parameters], document: dict[str, Any], command: str) -> Parameters:
@@ -99,18 +104,19 @@ def _refused_by_the_system(error: OSError) -> GradmillError:
         return EnvironmentProblem(
             f"{streams.STDOUT}: {reason}", "somewhere to write the result", "redirect it to a file, or to /dev/null"
         )
-    if isinstance(error, NETWORK) or error.errno is None or error.errno < 0:  # negative: no address of that name
+    if isinstance(error, NETWORK) or error.errno in UNREACHABLE:
         return EnvironmentProblem(
             f"a connection failed: {reason}",
             "an answer over the network",
             "see that the other side runs, and try again",
         )
-    expected, action = REFUSALS.get(
-        error.errno, ("a system that does not refuse this", "run again with --debug, which shows where it happened")
-    )
     files = [os.fsdecode(file) for file in (error.filename, error.filename2) if isinstance(file, str | bytes)]
-    place = " -> ".join(files) or f"in {artifact_paths.root()}"
-    return EnvironmentProblem(f"{reason}: {place}", expected, action)
+    place = " -> ".join(files)
+    if error.errno is None:  # a library's own
+        found = f"{type(error).__name__}: {reason}{place and f': {place}'}"
+        return EnvironmentProblem(found, "a file that the library does not refuse", WHERE)
+    expected, action = REFUSALS.get(error.errno, ("a system that does not refuse this", WHERE))
+    return EnvironmentProblem(f"{reason}: {place or f'in {artifact_paths.root()}'}", expected, action)
 
 
 def in_json(error: GradmillError) -> dict[str, Any]:

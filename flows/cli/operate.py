@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.cli.options import Artifacts, Debug, Json, print_json, use
+from flows.cli.store import CHAMPION
 from tasks import artifact_paths
 from tasks.errors import EnvironmentProblem, UsageError
 
@@ -140,15 +141,17 @@ def _server() -> Iterator[None]:
 def _print_status(found: Any) -> None:
     """A table for each thing, and what to do where something is wrong."""
     console = Console(soft_wrap=True, highlight=False)
-    live = Table("live model", "version", "accuracy", "loss", "since", box=None, pad_edge=False)
+    champions = Table("champion of", "version", "accuracy", "loss", "since", box=None, pad_edge=False)
     for model in found.models:
         accuracy = "" if model.test_accuracy is None else f"{model.test_accuracy:.4f}"
-        live.add_row(model.name, str(model.version), accuracy, f"{model.test_loss:.4g}", model.promoted_at[:16])
+        champions.add_row(model.name, str(model.version), accuracy, f"{model.test_loss:.4g}", model.promoted_at[:16])
     runs = Table("deployment", "last run", "state", "verdict", "next run", box=None, pad_edge=False)
     for each in found.deployments:
         due = "paused" if each.paused else _moment(each.next_start)
         runs.add_row(each.name, _moment(each.last_start), each.state or "", each.verdict or "", due)
-    console.print(live if found.models else "no live models yet")
+    console.print(champions if found.models else "no champion yet: run gradmill retrain")
+    if found.models:
+        console.print(f"a champion is {CHAMPION}")
     console.print()
     console.print(runs if found.deployments else "no deployments yet: run gradmill up or gradmill register")
     console.print()

@@ -1,7 +1,6 @@
 """``gradmill models``, ``promote``, ``rollback``, ``prune``, ``verify``: the model store's commands need no server."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,11 +8,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows import interrupt
 from flows.cli.faults import as_gradmill_error, in_json
 from flows.cli.options import Artifacts, Debug, Json, print_json, use
 from tasks import artifact_paths, housekeeping
 from tasks.atomic import file_digest
-from tasks.errors import DataError, EnvironmentProblem, GradmillError
+from tasks.errors import DataError, EnvironmentProblem, GradmillError, without_credentials
 from tasks.model_store import attestation, folders, mirroring, pointer, reading, retention, verification
 from tasks.records import MirroredModel
 from tasks.words import counted
@@ -82,10 +82,9 @@ def promote(
     use(artifacts)
     url = mirroring.destination()
     changed = pointer.promote(name, version)
-    if changed:
-        _announce("gradmill.model.promoted", name, version)
     done = f"{name} version {version} is the champion" + ("" if changed else " already")
-    _finish(done, {"name": name, "champion": version, "changed": changed}, url, artifacts, as_json)
+    event = "gradmill.model.promoted" if changed else None
+    _finish(done, {"name": name, "champion": version, "changed": changed}, event, url, artifacts, as_json)
 
 
 def rollback(name: ModelArgument, artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
@@ -93,23 +92,31 @@ def rollback(name: ModelArgument, artifacts: Artifacts = None, as_json: Json = F
     use(artifacts)
     url = mirroring.destination()
     left, champion = pointer.rollback(name)
-    _announce("gradmill.model.rolled-back", name, champion)
-    done = f"{name} version {champion} is the champion; version {left} is held"
-    _finish(done, {"name": name, "champion": champion, "held": left}, url, artifacts, as_json)
+    done, event = f"{name} version {champion} is the champion; version {left} is held", "gradmill.model.rolled-back"
+    _finish(done, {"name": name, "champion": champion, "held": left}, event, url, artifacts, as_json)
 
 
-def _finish(done: str, document: dict[str, Any], url: str | None, artifacts: Path | None, as_json: bool) -> None:
+def _finish(
+    done: str, document: dict[str, Any], event: str | None, url: str | None, artifacts: Path | None, as_json: bool
+) -> None:
     """Say what was done, and mirror it where retrains do; a mirror that is not written is said beside it.
+
+    Only then is the ``event`` sent, for which a server may keep us waiting.
 
     Raises:
         EnvironmentProblem: the champion has changed here, and the mirror has not.
     """
+    interrupt.achieved(done)
     if not as_json:
         typer.echo(done)
     mirrored, failure = _mirror(done, document["name"], url, artifacts) if url is not None else (None, None)
     if mirrored is not None:
         document["mirror"] = mirrored.model_dump(mode="json")
-    _end(document, f"mirrored to {mirrored.url} ({mirrored.outcome})" if mirrored else None, failure, as_json)
+    try:
+        _end(document, f"mirrored to {mirrored.url} ({mirrored.outcome})" if mirrored else None, failure, as_json)
+    finally:
+        if event is not None:
+            _announce(event, document["name"], document["champion"])
 
 
 def _end(document: dict[str, Any], done: str | None, failure: GradmillError | None, as_json: bool) -> None:
@@ -132,11 +139,11 @@ def _mirror(
     """What was mirrored, or why it was not, and the command that makes up for it."""
     behind = f"{done}; the mirror {url} has not followed"
     action = shlex.join(["gradmill", "mirror", name, url, *(["--artifacts", str(artifacts)] if artifacts else [])])
+    interrupt.achieved(without_credentials(f"{behind}; to do: {action}"))
     try:
-        return mirroring.mirror(name, url), None
-    except KeyboardInterrupt:
-        print(f"{behind}; to do: {action}", file=sys.stderr)
-        raise
+        mirrored = mirroring.mirror(name, url)
+        interrupt.achieved(done)
+        return mirrored, None
     except Exception as error:
         reason = as_gradmill_error(error).found
         return None, EnvironmentProblem(f"{behind}: {reason}", "the same champion there", f"{action}, once it can be")

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
@@ -32,7 +33,10 @@ def turn(device: Device) -> Iterator[None]:
 def held() -> Iterator[None]:
     """Hold the GPU: by Prefect's limit where the server has it, and by a lock file, which other servers' jobs see."""
     with ExitStack() as holding:
-        if live.in_a_run() and _server_has_the_limit():
+        if live.in_a_run() and (limit := _limit()) is not None:
+            if limit.active_slots >= limit.limit:
+                here = f": {waiting.holder(lock_file())}" if waiting.is_held(lock_file()) else ""
+                print(f"another job has its turn on the GPU; waiting for it{here}")
             # Losing the lease (a server away for minutes) is no reason to end a job that is nearly done.
             holding.enter_context(
                 concurrency(LIMIT, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False)
@@ -46,10 +50,9 @@ def lock_file() -> Path:
     return Path(tempfile.gettempdir()) / f"gradmill-gpu-{os.getuid()}.lock"
 
 
-def _server_has_the_limit() -> bool:
+def _limit() -> GlobalConcurrencyLimitResponse | None:
     with get_client(sync_client=True) as client:
         try:
-            client.read_global_concurrency_limit_by_name(LIMIT)
+            return client.read_global_concurrency_limit_by_name(LIMIT)
         except ObjectNotFound:
-            return False
-    return True
+            return None

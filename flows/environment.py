@@ -6,7 +6,6 @@ import ssl
 import sys
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
-from urllib.request import getproxies
 
 from pydantic import ValidationError
 
@@ -118,6 +117,8 @@ def require_prefect() -> None:
 
 def _require_proxies() -> None:
     """Every client of httpx, Prefect's own too, opens all proxies of the environment, also those that it never uses."""
+    from urllib.request import getproxies
+
     import httpx
 
     faults = (ValueError, ImportError, httpx.InvalidURL)

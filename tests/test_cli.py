@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,6 +29,21 @@ GRADMILL = str(Path(sys.executable).with_name("gradmill"))
 
 def gradmill(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run([GRADMILL, *arguments], capture_output=True, text=True, timeout=timeout)
+
+
+def plant_strangers(folder: Path) -> list[Path]:
+    """A FIFO, a folder and a socket named like our temporary files, and two files of others that are nearly so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fifo, inner, listener = (folder / f".gradmill-0123456789abcd{end}.partial" for end in ("ef", "ee", "ed"))
+    os.mkfifo(fifo)
+    os.mkfifo(folder / "x.partial")
+    inner.mkdir()
+    (folder / "their.partial").touch()
+    here = os.open(folder, os.O_RDONLY)  # a socket's own path may have 107 bytes
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"/proc/self/fd/{here}/{listener.name}")
+    os.close(here)
+    return [fifo, inner, listener, folder / "x.partial", folder / "their.partial"]
 
 
 def assert_clear(done: subprocess.CompletedProcess[str], exit_code: int) -> None:
@@ -277,6 +293,9 @@ def test_divergence_is_exit_3_and_names_epoch_loss_and_lr(on_server: None) -> No
 
 
 def test_retrain_models_and_predict_tell_one_story(on_server: None, artifacts: Path) -> None:
+    """Whatever somebody has put where temporary files may lie: none of it is opened, waited for or removed."""
+    places = [artifacts, *(artifacts / name for name in ("datasets", "models", "predictions", "runs", ".stages"))]
+    strangers = [each for place in places for each in plant_strangers(place)]
     retrained = gradmill("retrain", "linear-regression", "--json", "--name", "nightly-2")
     document = json.loads(retrained.stdout)
     assert retrained.returncode == 0, retrained.stderr
@@ -291,6 +310,7 @@ def test_retrain_models_and_predict_tell_one_story(on_server: None, artifacts: P
     predicted = json.loads(gradmill("predict", "--name", "nightly-2", "--json").stdout)
     assert predicted["path"] == document["prediction"]["path"], "the same job, hence the same folder"
     assert "nightly-2" in gradmill("models").stdout
+    assert all(map(os.path.lexists, strangers))
 
 
 def servers() -> set[int]:

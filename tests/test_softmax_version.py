@@ -24,7 +24,7 @@ from tasks.publish import publish
 from tasks.publish.champion_gates import against_published
 from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, TrainedModel
 from tasks.run_folder import RunFolder
-from test_cli import gradmill
+from test_cli import assert_clear, gradmill
 from test_model_store import damage
 
 NAME = "softmax-regression-concise"
@@ -149,6 +149,24 @@ def rounded(weights: np.ndarray) -> None:
 
 def without_one_class(weights: np.ndarray) -> None:
     weights[:, 5] = 0
+
+
+@pytest.mark.slow  # two real commands
+def test_predict_names_no_class_by_labels_that_are_swapped(
+    folder: Path, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", pipeline.server)
+    np.save(tmp_path / "rows.npy", np.zeros((2, 28, 28), np.uint8))
+    command = ("predict", str(tmp_path / "rows.npy"), "--name", NAME)
+    assert gradmill(*command).returncode == 0
+    labels = folder / "labels.txt"
+    first, second, *others = labels.read_text().splitlines(keepends=True)
+    folder.chmod(0o755)
+    labels.chmod(0o644)
+    labels.write_text("".join([second, first, *others]))
+    done = gradmill(*command, "--restart")
+    assert_clear(done, 4)
+    assert str(labels) in done.stderr
 
 
 def test_a_second_version_is_gated_against_the_first(pipeline: Pipeline, folder: Path) -> None:

@@ -135,6 +135,7 @@ def test_faults_of_other_servers_are_not_the_apis() -> None:
         httpx.get("http://127.0.0.1:1/data")
 
 
+@pytest.mark.slow  # waits for the limit of each command
 def test_commands_end_in_time_whatever_the_api_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """``predict`` begins as ``retrain`` does; a company's proxy stands between none of them and this host."""
     monkeypatch.setenv("PREFECT_API_REQUEST_TIMEOUT", "2")

@@ -38,6 +38,7 @@ def test_every_route_but_health_and_readiness_asks_for_credentials(guarded: str)
     assert {path for (_, path), status in answers.items() if status != httpx.codes.UNAUTHORIZED} == OPEN
 
 
+@pytest.mark.slow  # six runs of the command line, a retrain among them
 def test_commands_say_that_credentials_are_missing_and_work_with_them(
     guarded: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

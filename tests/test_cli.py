@@ -146,6 +146,7 @@ def test_a_prefect_server_that_does_not_answer_is_exit_1(monkeypatch: pytest.Mon
     assert_clear(gradmill("retrain"), 1)
 
 
+@pytest.mark.slow  # two retrains on a small disk
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 def test_a_full_disk_is_exit_1_and_a_second_run_works(on_server: None, fashion_mnist: Path, tmp_path: Path) -> None:
     """90 MB are enough for the raw files (55 MB), but not for the prepared splits too."""

@@ -95,6 +95,7 @@ def champion_of(share: Path) -> int:
     return int(json.loads((share / NAME / "champion.json").read_text())["version"])
 
 
+@pytest.mark.slow  # eight runs of the command line
 def test_rollback_and_promote_write_the_mirror_or_say_that_it_has_not_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -163,7 +163,15 @@ def test_a_byte_that_is_not_utf_8_costs_its_own_row_of_a_csv_alone(tmp_path: Pat
     assert rejected(chunks) == {1: "x1 is '\ufffd', not a number", 3: "x1 is '6\ufffd', not a number"}
 
 
-@pytest.mark.parametrize("rows", [["1"] * 3, ["1"] * 600_000, ["1"] * 600_000 + ["2,3"], ["1", "2,3", "1", "1"]])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["1"] * 3,
+        ["1", "2,3", "1", "1"],
+        pytest.param(["1"] * 600_000, marks=pytest.mark.slow),  # longer than a block
+        pytest.param(["1"] * 600_000 + ["2,3"], marks=pytest.mark.slow),
+    ],
+)
 def test_short_rows_of_a_csv_keep_their_places_wherever_its_blocks_end(rows: list[str], tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("\n".join(["x1,x2", *rows]))
     chunks = read(tmp_path / "t.csv", FEATURES, tmp_path / "spool")

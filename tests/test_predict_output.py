@@ -162,6 +162,7 @@ def test_a_document_behind_a_link_proves_nothing(tmp_path: Path) -> None:
         output.claim(tmp_path / "out", "0" * 16, restart=True)
 
 
+@pytest.mark.slow  # runs of the command line; the same is tried in process
 def test_the_command_refuses_what_is_not_a_jobs_and_leaves_it_byte_for_byte(
     server: str, candidates: list[Candidate], artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def test_reading_stops_soon_after_too_many_rows_were_rejected(
     assert not list(folder.glob("part-*")), "a part appears whole or not at all"
 
 
+@pytest.mark.slow  # a million rows
 def test_a_million_rejected_rows_are_never_all_in_memory(nothing_good: str) -> None:
     tracemalloc.start()
     try:

@@ -280,6 +280,7 @@ def killing(server: Server, child: "list[subprocess.Popen[str]]") -> Iterator[st
         proxy.shutdown()
 
 
+@pytest.mark.slow  # several registrations by the command line
 def test_a_killed_register_of_a_file_without_one_of_ours_loses_no_schedule(ui: Server, home: Path) -> None:
     registration.register()
     ui.add_schedule("softmax-nightly")

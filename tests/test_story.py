@@ -220,6 +220,7 @@ def test_the_readme_s_service_loads_its_model_anew_on_each_promotion(
     assert set(heard) == {"linear-regression version 1", "linear-regression version 2"}
 
 
+@pytest.mark.slow  # Prefect's own commands
 def test_all_deployments_register_with_their_schedules_and_valid_parameters(server: str) -> None:
     environment = os.environ | {"PREFECT_API_URL": server, "GRADMILL_HOME": str(REPOSITORY)}
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]

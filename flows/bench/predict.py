@@ -46,8 +46,12 @@ def bench(quick: bool) -> Report:
     number, model = reading.load(NAME, None)
     rows, num_rounds = (400_000, 2) if quick else (4_000_000, 5)
     pool = safetensors.numpy.load(verified.read(reading.manifest(NAME, number).dataset.test))["images"]
-    with tempfile.TemporaryDirectory(prefix=".bench-", dir=artifact_paths.make_root()) as folder:
-        file, output = Path(folder) / "rows.npy", Path(folder) / "output"
+    artifact_paths.all_predictions().mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=".bench-", dir=artifact_paths.root()) as folder,
+        tempfile.TemporaryDirectory(prefix="bench-", dir=artifact_paths.all_predictions()) as predictions,
+    ):
+        file, output = Path(folder) / "rows.npy", Path(predictions)
         _write_rows(file, pool, rows)
         images = np.load(file)[: rows // 4]  # in memory, and far larger than any cache
         sides = _speeds(num_rounds, model, images, pool, file, output)

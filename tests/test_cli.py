@@ -334,10 +334,9 @@ def test_interrupted_and_killed_runs_leave_no_server_and_the_next_run_works(
 ) -> None:
     before = servers()
     interrupt, kill = signal.SIGINT, signal.SIGKILL
+    command = [GRADMILL, "retrain", "linear-regression", "--epochs", "10000"]  # so that no machine is done before
     for kind, seconds in ((interrupt, 0.3), (interrupt, 3.0), (interrupt, 7.0), (kill, 2.0)):
-        process = subprocess.Popen(
-            [GRADMILL, "retrain", "linear-regression"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         time.sleep(seconds)
         process.send_signal(kind)
         _, messages = process.communicate(timeout=15)

@@ -18,13 +18,14 @@ def main() -> None:
     for variable in ("DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"):  # every process that is started has them, too
         os.environ.setdefault(variable, "1")
     try:
-        from flows import interrupt, streams
+        from flows import interrupt
+        from flows.cli import streams
 
         interrupt.watch()
         streams.guard()
-        from flows import cli
+        from flows.cli import app
 
-        code = cli.run(sys.argv[1:])
+        code = app.run(sys.argv[1:])
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception:
@@ -38,7 +39,8 @@ def main() -> None:
 
 
 def _say_interrupted(action: str) -> None:
-    from flows import interrupt, streams
+    from flows import interrupt
+    from flows.cli import streams
 
     found = f"interrupted; {interrupt.done}" if interrupt.done else "interrupted"
     if streams.owes_json(sys.argv):

@@ -1,10 +1,10 @@
-"""Retention: what old runs and predictions left behind. Prefect trims its own history (flows/operation.py)."""
+"""Retention: what old runs and predictions left behind. Prefect trims its own history (flows/server/operation.py)."""
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import housekeeping
 from tasks.parameters import MaintainParameters
+from tasks.store import housekeeping
 
 
 @flow(name="maintain", flow_run_name="maintain", log_prints=True)

@@ -2,19 +2,21 @@
 
 from prefect import flow
 
-from flows import run_names, story
-from flows.report import RetrainReport, report, reported
-from tasks import devices, onnx_session
+from flows import story
+from flows.story import run_names
+from flows.story.report import RetrainReport, report, reported
 from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.export import export
+from tasks.machine import devices
 from tasks.mirror import mirror
-from tasks.model_store import mirroring
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.predict import predict
 from tasks.preprocess import preprocess
 from tasks.publish import publish
-from tasks.run_folder import RunFolder
+from tasks.serving import sessions
+from tasks.store import mirroring
+from tasks.store.run_folder import RunFolder
 from tasks.train import train
 
 
@@ -25,7 +27,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
     devices.require(parameters.training.device)
-    onnx_session.introduce(parameters.training.device)
+    sessions.introduce(parameters.training.device)
     destination = mirroring.destination()
     parameters = run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json"))

@@ -5,15 +5,16 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from tasks import atomic, figures, gates, verified
+from tasks.fitting.splits import load_split, scores
+from tasks.judging import figures, gates
 from tasks.networks import metrics
 from tasks.networks.best_fit import huber_fit, least_squares_fit, with_ones
 from tasks.networks.training import Split
 from tasks.parameters import Gates, Loss
 from tasks.records import Epoch, Evaluation, FileRef, GateVerdict, PreparedDataset, TrainedModel
-from tasks.run_folder import RunFolder
-from tasks.splits import load_split, scores
 from tasks.stage import stage
+from tasks.store import atomic, verified
+from tasks.store.run_folder import RunFolder
 
 WORST = 18  # misclassified images in the picture
 

@@ -1,9 +1,9 @@
 """After publication, where ``GRADMILL_MIRROR`` is set: the champion goes to where consumers on other hosts read it."""
 
-from tasks.model_store import mirroring
 from tasks.records import MirroredModel
-from tasks.run_folder import RunFolder
 from tasks.stage import stage
+from tasks.store import mirroring
+from tasks.store.run_folder import RunFolder
 
 
 @stage()

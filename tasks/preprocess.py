@@ -7,12 +7,14 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from tasks import artifact_paths, atomic, fashion_mnist, idx, images, progress
+from tasks.data import fashion_mnist, idx, pictures
 from tasks.errors import DataError
+from tasks.machine import progress
 from tasks.parameters import Data
 from tasks.records import FileRef, PreparedDataset, RawDataset
-from tasks.run_folder import RunFolder
 from tasks.stage import stage
+from tasks.store import artifact_paths, atomic
+from tasks.store.run_folder import RunFolder
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -74,7 +76,7 @@ def resize(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     resized = np.empty((len(pixels), side, side), np.uint8)
     with progress.bar() as bar:
         for row in bar.track(range(len(pixels)), description="resize"):
-            resized[row] = images.resize(pixels[row], side, side)
+            resized[row] = pictures.resize(pixels[row], side, side)
     return resized
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tasks.artifact_paths import ArtifactPath, ChosenPath
+from tasks.store.artifact_paths import ArtifactPath, ChosenPath
 
 
 class Record(BaseModel):

@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tasks import artifact_paths, atomic
-from tasks.artifact_paths import CHECKSUMS, MANIFEST
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.parameters import Loss, RetrainParameters
 from tasks.publish import publish
 from tasks.records import Evaluation, ExportedModel, FileRef, PreparedDataset, PublishedModel, TrainedModel
-from tasks.run_folder import RunFolder
+from tasks.store import artifact_paths, atomic
+from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
+from tasks.store.run_folder import RunFolder
 from tasks.train import train
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from candidate import Candidate
     from container_engine import Engine
     from duty import Duty
-    from flows.report import RetrainReport
+    from flows.story.report import RetrainReport
     from tasks.records import PreparedDataset
 
 REPOSITORY = Path(__file__).parents[1]
@@ -47,9 +47,9 @@ def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def fashion_mnist_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the four real IDX files, downloaded once into the checkout's own cache."""
-    from tasks import fashion_mnist
+    from tasks.data import fashion_mnist
+    from tasks.data.sources.places import Debian, Mirrors
     from tasks.download import fetch
-    from tasks.download.sources import Debian, Mirrors
 
     folder = tmp_path_factory.mktemp("fashion-mnist")
     with pytest.MonkeyPatch.context() as patch:
@@ -70,7 +70,7 @@ def fashion_mnist(fashion_mnist_files: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The address of a real Prefect server, for child processes."""
-    from flows.temporary_server import TemporaryServer
+    from flows.server.temporary import TemporaryServer
     from prefect_api import own_database
 
     with pytest.MonkeyPatch.context() as patch:
@@ -135,7 +135,7 @@ class Pipeline:
     def prepared(self, report: "RetrainReport") -> "PreparedDataset":
         """The dataset that a reported run trained on."""
         from tasks.records import PreparedDataset
-        from tasks.run_folder import RunFolder
+        from tasks.store.run_folder import RunFolder
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("GRADMILL_ARTIFACTS", str(self.artifacts))
@@ -151,7 +151,7 @@ def candidates(tmp_path_factory: pytest.TempPathFactory) -> "list[Candidate]":
         from tasks.parameters import Data
         from tasks.preprocess import preprocess
         from tasks.records import RawDataset
-        from tasks.run_folder import RunFolder
+        from tasks.store.run_folder import RunFolder
 
         raw = RawDataset(name="synthetic-linear", source="generated", files={})
         made = []

@@ -14,8 +14,8 @@ import prefect
 import pytest
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
-from flows import api, proxies
 from flows.doctor import services
+from flows.server import api, proxies
 from tasks.errors import EnvironmentProblem
 from tasks.parameters import Device
 from test_cli import GRADMILL, assert_clear

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY
-from tasks import atomic
+from tasks.store import atomic
 
 
 def write_half(path: Path) -> None:
@@ -40,7 +40,7 @@ def test_nan_is_an_error_and_not_a_token_that_other_parsers_reject(tmp_path: Pat
 
 def test_the_sweep_takes_what_a_killed_writer_left_but_not_what_is_being_written(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from tasks import atomic\n"
+        "import sys, time; from pathlib import Path; from tasks.store import atomic\n"
         "with atomic.replacing(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_bytes(b'half'); print('writing', flush=True); time.sleep(60)"
     )

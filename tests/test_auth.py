@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from flows.temporary_server import TemporaryServer
+from flows.server.temporary import TemporaryServer
 from test_cli import assert_clear, gradmill
 
 CREDENTIALS = "duty:correct horse"

@@ -5,15 +5,14 @@ import pytest
 import scipy.stats
 
 from candidate import Candidate, plain
-from tasks import artifact_paths
 from tasks.errors import GateFailed
-from tasks.model_store import pointer, reading
+from tasks.judging import champion_gates, max_statistic
+from tasks.judging.champion_gates import Measured
 from tasks.parameters import Data, Gates
 from tasks.preprocess import preprocess
-from tasks.publish import champion_gates, max_statistic
-from tasks.publish.champion_gates import Measured
 from tasks.records import RawDataset
-from tasks.run_folder import RunFolder
+from tasks.store import artifact_paths, pointer, reading
+from tasks.store.run_folder import RunFolder
 
 CLASSES = tuple("abcd")
 TRUTH = np.repeat(np.arange(4), 250)

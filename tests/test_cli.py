@@ -20,9 +20,9 @@ import pytest
 from candidate import Candidate
 from conftest import REPOSITORY
 from flows.cli import operate, options, runs, store
-from flows.report import PredictionSummary, RetrainReport
-from tasks import gates
-from tasks.fashion_mnist import FILES
+from flows.story.report import PredictionSummary, RetrainReport
+from tasks.data.fashion_mnist import FILES
+from tasks.judging import gates
 
 GRADMILL = str(Path(sys.executable).with_name("gradmill"))
 
@@ -320,7 +320,7 @@ def servers() -> set[int]:
     found = set()
     for process in psutil.process_iter(["cmdline"]):
         try:
-            is_server = "flows.temporary_server" in (process.info["cmdline"] or [])
+            is_server = "flows.server.temporary" in (process.info["cmdline"] or [])
             if is_server and process.environ().get("PREFECT_HOME") == home:
                 found.add(process.pid)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
@@ -392,11 +392,11 @@ def test_two_newcomers_at_once_see_short_lines_and_get_two_whole_versions_and_on
 def test_ctrl_c_that_a_library_turns_into_an_error_of_its_own_is_still_exit_130() -> None:
     """As when numpy is interrupted during its import and raises ImportError."""
     code = (
-        "import os, signal; from flows import __main__, cli\n"
+        "import os, signal; from flows import __main__; from flows.cli import app\n"
         "def run(arguments):\n"
         "    try:\n        os.kill(os.getpid(), signal.SIGINT); signal.pause()\n"
         "    except KeyboardInterrupt as error:\n        raise ImportError('half imported') from error\n"
-        "cli.run = run\n__main__.main()"
+        "app.run = run\n__main__.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
     assert done.returncode == 130

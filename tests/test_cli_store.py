@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 
 import flows.__main__
-import flows.cli
+import flows.cli.app
 from candidate import Candidate
 from flows import interrupt
-from flows.report import reported
-from tasks import artifact_paths, model_store
+from flows.story.report import reported
 from tasks.errors import EnvironmentProblem, UsageError
-from tasks.model_store import mirroring, pointer, reading, verification
-from tasks.run_folder import RunFolder
+from tasks.store import artifact_paths, locks, mirroring, pointer, reading, verification
+from tasks.store.run_folder import RunFolder
 from test_cli import GRADMILL, assert_clear, gradmill, plant_strangers
 
 NAME = "linear-regression"
@@ -134,23 +133,23 @@ def test_the_result_is_told_before_the_announcement_which_fails_no_command(
         raise RuntimeError("an event\nthat nobody takes")
         yield
 
-    monkeypatch.setattr("flows.display.compact", failing)
+    monkeypatch.setattr("flows.cli.display.compact", failing)
     monkeypatch.setenv("GRADMILL_MIRROR", str(tmp_path / "share"))
-    assert flows.cli.run(["rollback", NAME]) == 0
+    assert flows.cli.app.run(["rollback", NAME]) == 0
     assert told[0].startswith(f"{NAME} version 1 is the champion; version 2 is held\nmirrored to ")
     said = "nobody was told (gradmill.model.rolled-back): RuntimeError: an event that nobody takes\n"
     assert capsys.readouterr().err == said
     share = tmp_path / "share"
     share.rename(tmp_path / "away")
     share.write_text("no folder")
-    assert flows.cli.run(["promote", NAME, "2", "--json"]) == 1
+    assert flows.cli.app.run(["promote", NAME, "2", "--json"]) == 1
     assert json.loads(told[1])["champion"] == 2
     assert "has not followed" in json.loads(told[1])["error"]["found"]
 
 
 @pytest.mark.parametrize(
     ("at", "words"),
-    [("flows.display.compact", "is held"), ("tasks.model_store.mirroring.mirror", "has not followed; to do: gradmill")],
+    [("flows.cli.display.compact", "is held"), ("tasks.store.mirroring.mirror", "has not followed; to do: gradmill")],
 )
 def test_ctrl_c_after_the_pointer_moved_tells_so(
     at: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -161,7 +160,7 @@ def test_ctrl_c_after_the_pointer_moved_tells_so(
     monkeypatch.setattr(at, interrupted)
     monkeypatch.setattr(interrupt, "done", "")
     monkeypatch.setattr(interrupt, "watch", lambda: None)
-    monkeypatch.setattr("flows.streams.guard", lambda: None)
+    monkeypatch.setattr("flows.cli.streams.guard", lambda: None)
     monkeypatch.setattr(os, "_exit", lambda code: None)
     monkeypatch.setattr("sys.argv", ["gradmill", "rollback", NAME])
     monkeypatch.setenv("GRADMILL_MIRROR", str(tmp_path / "share"))
@@ -264,7 +263,7 @@ def test_behind_a_link_in_place_of_a_models_folder_nothing_is_changed(tmp_path: 
 
 @pytest.mark.parametrize("end", ["released", "interrupted"])
 def test_a_command_that_waits_for_the_lock_says_so_and_gives_one_document(end: str) -> None:
-    with model_store.lock(NAME):
+    with locks.model(NAME):
         process = subprocess.Popen(
             [GRADMILL, "promote", NAME, "1", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

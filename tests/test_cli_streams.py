@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-import flows.cli
+import flows.cli.app
 from candidate import Candidate
 from flows.cli.faults import as_gradmill_error
-from flows.environment import require_prefect, settle_prefect
-from tasks import atomic
+from flows.server.environment import require_prefect, settle_prefect
 from tasks.errors import EnvironmentProblem, UsageError
+from tasks.store import atomic
 from test_cli import GRADMILL, assert_clear, gradmill
 
 
@@ -62,7 +62,7 @@ def test_a_run_goes_on_without_standard_error_and_input(candidates: list[Candida
 def test_a_line_is_shown_when_it_ends_not_when_the_command_does(unbuffered: str, shown: str) -> None:
     """As `gradmill up`'s, which goes on for months; images for containers set PYTHONUNBUFFERED."""
     lines = "print('told', file=sys.stderr); print('answer')"
-    code = f"import os, sys; from flows import streams; streams.guard(); {lines}; os._exit(0)"
+    code = f"import os, sys; from flows.cli import streams; streams.guard(); {lines}; os._exit(0)"
     here = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     done = subprocess.run(
         [sys.executable, "-c", code], env=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
@@ -108,7 +108,7 @@ def test_a_working_folder_that_is_gone_is_exit_1(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("seed", ["--5", "9" * 5000, "-", "1e3", "-1"])
 def test_a_seed_that_is_no_number_is_exit_2(seed: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert flows.cli.run(["retrain", f"--seed={seed}"]) == 2
+    assert flows.cli.app.run(["retrain", f"--seed={seed}"]) == 2
     assert "a whole number from 0 to 2**63 - 1, or auto" in capsys.readouterr().err
 
 
@@ -212,8 +212,8 @@ def test_a_write_that_fails_names_the_file_that_was_to_be(tmp_path: Path) -> Non
 
 def test_ctrl_c_gives_one_document_too() -> None:
     code = (
-        "import os, signal, sys; from flows import __main__, cli\n"
-        "cli.run = lambda arguments: os.kill(os.getpid(), signal.SIGINT) or signal.pause()\n"
+        "import os, signal, sys; from flows import __main__; from flows.cli import app\n"
+        "app.run = lambda arguments: os.kill(os.getpid(), signal.SIGINT) or signal.pause()\n"
         "sys.argv = ['gradmill', 'retrain', '--json']; __main__.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

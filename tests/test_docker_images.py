@@ -87,7 +87,10 @@ def test_an_image_declares_what_the_engine_needs_and_keeps_nothing_of_the_build(
     assert config["User"] == "10001:10001"
     assert config["StopSignal"] == "SIGTERM"
     assert config["Labels"]["org.opencontainers.image.title"] == "gradmill"
-    assert found["HealthCheck" if "HealthCheck" in found else "Healthcheck"]["Test"][-2:] == ["-m", "flows.healthcheck"]
+    assert found["HealthCheck" if "HealthCheck" in found else "Healthcheck"]["Test"][-2:] == [
+        "-m",
+        "flows.server.healthcheck",
+    ]
     assert not config.get("Volumes")
     assert not [entry for entry in config["Env"] if re.match(r"(?i)pip_|.*(proxy|cert|token|password)", entry)]
     left = "cat /etc/pip.conf /requirements.txt 2>/dev/null; find /wheels /package -type f 2>/dev/null; true"
@@ -97,7 +100,7 @@ def test_an_image_declares_what_the_engine_needs_and_keeps_nothing_of_the_build(
 @docker
 def test_an_image_runs_with_no_privilege_at_all(engine: Engine, image: str) -> None:
     engine.podman("run", *UNPRIVILEGED, image, "gradmill", "--help")
-    engine.podman("run", *UNPRIVILEGED, image, "python", "-m", "flows.healthcheck")
+    engine.podman("run", *UNPRIVILEGED, image, "python", "-m", "flows.server.healthcheck")
     status = engine.podman("run", *UNPRIVILEGED, image, "cat", "/proc/self/status")
     assert re.search(r"^Uid:\s+10001\s", status, re.MULTILINE)
     assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)

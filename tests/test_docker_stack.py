@@ -18,8 +18,9 @@ from container_engine import Engine
 from duty import free_port
 from prefect_api import eventually
 from stand_ins import LIBRARY, build, copy_checkout
-from tasks import artifact_paths, fashion_mnist
+from tasks.data import fashion_mnist
 from tasks.parameters import FASHION_MNIST
+from tasks.store import artifact_paths
 
 pytestmark = pytest.mark.docker
 SERVICES = ("postgres", "server", "worker")

@@ -22,9 +22,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from conftest import REPOSITORY
 from flows.doctor import services
-from tasks import artifact_paths, devices, onnx_session
-from tasks.fashion_mnist import FILES
+from tasks.data.fashion_mnist import FILES
+from tasks.machine import devices
 from tasks.parameters import FASHION_MNIST, Device
+from tasks.serving import sessions
+from tasks.store import artifact_paths
 
 GRADMILL = [str(Path(sys.executable).with_name("gradmill"))]
 HAS_GPU = devices.cuda_fault() is None
@@ -332,9 +334,9 @@ def test_a_limit_that_the_kernel_enforces_is_reported(prediction: list[str]) -> 
 
 
 def test_the_model_that_tries_a_provider_is_a_valid_relu() -> None:
-    model = onnx.load_from_string(onnx_session.PROBE)
+    model = onnx.load_from_string(sessions.PROBE)
     onnx.checker.check_model(model, full_check=True)
     given = np.array([-2.0], np.float32)
     (expected,) = ReferenceEvaluator(model).run(None, {"x": given})
-    (found,) = onnx_session.open_session(onnx_session.PROBE, Device.CPU).run(None, {"x": given})
+    (found,) = sessions.open_session(sessions.PROBE, Device.CPU).run(None, {"x": given})
     assert expected == found == 0

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.documents import Document
 from tasks.errors import DataError
+from tasks.store.documents import Document
 
 
 class Pointer(Document):

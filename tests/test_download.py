@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tasks import artifact_paths, fashion_mnist
-from tasks.download import fetch, sources, store
-from tasks.download.sources import Debian, Directory, Mirrors, Source, SourceUnreachable
+from tasks.data import fashion_mnist
+from tasks.data.fashion_mnist import IdxFile
+from tasks.data.sources import cache, places
+from tasks.data.sources.places import Debian, Directory, Mirrors, Source, SourceUnreachable
+from tasks.download import fetch
 from tasks.errors import DataError
-from tasks.fashion_mnist import IdxFile
+from tasks.store import artifact_paths
 
 CONTENT = {f"file-{number}": bytes([number]) * 1000 for number in range(3)}
 
@@ -165,7 +167,7 @@ def test_a_truncated_archive_is_never_taken_for_a_whole_one(mirror: Mirror) -> N
 
 
 def test_a_mirror_that_sends_on_and_on_is_cut_off(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "LARGEST_ARCHIVE", 1000)
+    monkeypatch.setattr(places, "LARGEST_ARCHIVE", 1000)
     mirror.answer = lambda name: bytes(300_000)
     with pytest.raises(SourceUnreachable, match="more than 1000 bytes"):
         fetch([Mirrors([mirror.url])])
@@ -195,7 +197,7 @@ def test_a_users_folder_without_the_files_names_what_is_missing(tmp_path: Path) 
 
 
 def test_a_mirror_that_drips_is_cut_off(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "LONGEST_SECONDS", -1)
+    monkeypatch.setattr(places, "LONGEST_SECONDS", -1)
     with pytest.raises(SourceUnreachable, match="no end after"):
         fetch([Mirrors([mirror.url])])
 
@@ -218,14 +220,14 @@ def test_the_sweep_leaves_what_it_did_not_write(mirror: Mirror, tmp_path: Path) 
     folder = artifact_paths.dataset("fashion-mnist")
     folder.mkdir(parents=True)
     (tmp_path / "theirs").mkdir()
-    (folder / f"{store.SCRATCH_PREFIX}link").symlink_to(tmp_path / "theirs")
-    (folder / f"{store.SCRATCH_PREFIX}file").touch()
+    (folder / f"{cache.SCRATCH_PREFIX}link").symlink_to(tmp_path / "theirs")
+    (folder / f"{cache.SCRATCH_PREFIX}file").touch()
     fetch([Mirrors([mirror.url])])
     assert (tmp_path / "theirs").is_dir()
 
 
 def test_what_a_killed_download_left_is_swept(mirror: Mirror) -> None:
-    (artifact_paths.dataset("fashion-mnist") / f"{store.SCRATCH_PREFIX}deadbeef").mkdir(parents=True)
+    (artifact_paths.dataset("fashion-mnist") / f"{cache.SCRATCH_PREFIX}deadbeef").mkdir(parents=True)
     fetch([Mirrors([mirror.url])])
     assert no_scratch_left()
 
@@ -245,7 +247,7 @@ def test_the_stage_tries_again_when_nothing_answers_and_only_then(
     import prefect
 
     import tasks.download as stage
-    from tasks.run_folder import RunFolder
+    from tasks.store.run_folder import RunFolder
 
     @prefect.flow
     def only_download() -> None:

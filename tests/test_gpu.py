@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from candidate import Candidate
-from tasks import devices, onnx_session
+from tasks.batch.cuda import CudaLane
+from tasks.batch.lanes import open_lanes
+from tasks.machine import devices
 from tasks.networks.cuda_graphs import GraphedEpochs
 from tasks.networks.sgd import SGD, decaying
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
 from tasks.networks.training import train, train_epoch
-from tasks.predict.cuda import CudaLane
-from tasks.predict.lanes import open_lanes
+from tasks.serving import sessions
 from test_networks import IMAGES, generator
 
 pytestmark = [
@@ -32,15 +33,15 @@ def test_cuda_lanes_answer_like_the_cpu_whole_batches_and_padded_ones(
     published = candidates[0].publish()
     rows = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
     found = {}
-    for provider in (onnx_session.CUDA, onnx_session.CPU):
+    for provider in (sessions.CUDA, sessions.CPU):
         lanes = open_lanes(published.model.path, published.model.sha256, provider, 1000, 2)
         found[provider] = lanes.run(rows)["prediction"]
-    np.testing.assert_allclose(found[onnx_session.CUDA], found[onnx_session.CPU], atol=1e-5)
+    np.testing.assert_allclose(found[sessions.CUDA], found[sessions.CPU], atol=1e-5)
 
 
 def test_a_cuda_lane_runs_on_cuda_and_forgets_the_batch_before(candidates: list[Candidate]) -> None:
     lane = CudaLane(candidates[0].exported.onnx.path.read_bytes(), 8)
-    assert onnx_session.provider(lane._session) == onnx_session.CUDA
+    assert sessions.provider(lane._session) == sessions.CUDA
     rows = np.random.default_rng(0).standard_normal((8, 2)).astype(np.float32)
     (whole,) = (each.copy() for each in lane(rows))
     (short,) = (each.copy() for each in lane(rows[5:]))
@@ -73,4 +74,4 @@ def test_the_driver_tells_what_nvidia_smi_tells() -> None:
     driver = devices.driver()
     assert (driver.gpus[0].name, driver.version) == (name, version)
     assert driver.gpus[0].memory == torch.cuda.get_device_properties(0).total_memory
-    assert onnx_session.fault(onnx_session.CUDA) is None
+    assert sessions.fault(sessions.CUDA) is None

@@ -13,7 +13,7 @@ from filelock import FileLock
 from prefect import flow, task
 
 from prefect_api import api_client, eventually
-from tasks import devices
+from tasks.machine import devices
 from tasks.parameters import Device
 from tasks.stage import gpu, live
 

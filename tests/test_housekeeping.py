@@ -11,11 +11,10 @@ import pytest
 
 from candidate import Candidate, seal
 from flows import story
-from tasks import artifact_paths, housekeeping, waiting
 from tasks.errors import DataError
-from tasks.model_store import retention
 from tasks.parameters import PredictParameters, RetrainParameters
-from tasks.run_folder import RunFolder
+from tasks.store import artifact_paths, housekeeping, locks, retention
+from tasks.store.run_folder import RunFolder
 from test_cli import gradmill
 
 DAY = 24 * 3600
@@ -191,7 +190,7 @@ def test_a_run_that_is_taken_up_again_is_young_again() -> None:
 def test_a_prediction_that_a_job_holds_stays() -> None:
     old, _ = prediction(1), prediction(2)
     lock = artifact_paths.job_lock(artifact_paths.predictions(old))
-    with waiting.locked(lock, "busy"):
+    with locks.locked(lock, "busy"):
         assert housekeeping.prune_predictions(1) == []
     assert housekeeping.prune_predictions(1) == [old]
     assert not lock.exists()

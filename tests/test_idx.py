@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torchvision.datasets import mnist
 
-from tasks import idx
+from tasks.data import idx
 from tasks.errors import DataError
 
 

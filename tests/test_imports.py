@@ -27,9 +27,8 @@ def imported(path: Path) -> set[str]:
 
 
 def stage_of(path: Path) -> str | None:
-    """The stage that a file belongs to: tasks/train.py or anything in tasks/download/."""
-    name = path.parts[1].removesuffix(".py") if path.parts[0] == "tasks" else None
-    return name if name in STAGES else None
+    """The stage that a file is."""
+    return path.stem if path.parts[0] == "tasks" and len(path.parts) == 2 and path.stem in STAGES else None
 
 
 def uses(path: Path, package: str) -> bool:
@@ -61,7 +60,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_the_command_line_starts_without_torch_and_prefect() -> None:
-    assert not {"torch", "prefect", "onnxruntime", "pyarrow", "fsspec"} & modules_after("from flows import cli")
+    assert not {"torch", "prefect", "onnxruntime", "pyarrow", "fsspec"} & modules_after("from flows.cli import app")
 
 
 def test_batch_prediction_imports_no_torch() -> None:
@@ -69,7 +68,7 @@ def test_batch_prediction_imports_no_torch() -> None:
 
 
 def test_onnxruntime_keeps_no_usage_data_in_the_home_folder(tmp_path: Path) -> None:
-    code = "from tasks import onnx_session; assert onnx_session.fault(onnx_session.CPU) is None"
+    code = "from tasks.serving import sessions; assert sessions.fault(sessions.CPU) is None"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     here = environment | {"HOME": str(tmp_path), "XDG_CACHE_HOME": ""}
     subprocess.run([sys.executable, "-c", code], env=here, check=True, cwd=REPOSITORY)

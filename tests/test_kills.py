@@ -17,8 +17,7 @@ import pytest
 
 from candidate import Candidate
 from conftest import REPOSITORY
-from tasks import artifact_paths, atomic
-from tasks.model_store import reading, verification
+from tasks.store import artifact_paths, atomic, reading, verification
 from test_cli import GRADMILL, gradmill, servers
 
 NAME = "linear-regression"
@@ -31,12 +30,12 @@ ARGUMENTS = ["retrain", NAME, "--force"]  # nothing to reuse, so that every stag
 
 def run_silently(arguments: list[str]) -> None:
     """The body of a forked victim: the whole command line, its output thrown away."""
-    from flows import cli
+    from flows.cli import app
 
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    os._exit(cli.run(arguments))
+    os._exit(app.run(arguments))
 
 
 def kill_at(process: BaseProcess, stage: str | None, delay: float, runs_before: set[Path]) -> None:
@@ -88,7 +87,7 @@ def assert_all_is_sound(artifacts: Path) -> None:
 def fork(arguments: list[str], artifacts: Path) -> BaseProcess:
     """Run a command in a process that has imported everything: kills fall into the work, not into the imports."""
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["flows.cli", "flows.display", "flows.engine", "flows.retrain"])
+    forks.set_forkserver_preload(["flows.cli.app", "flows.cli.display", "flows.server.engine", "flows.retrain"])
     # It names its artifacts, since a fork server keeps its first environment.
     process = forks.Process(target=run_silently, args=([*arguments, "--artifacts", str(artifacts)],))
     process.start()
@@ -201,7 +200,7 @@ class Nobody:
 
     def _can_run(self, python: Path) -> bool:
         try:
-            command = [str(python), "-I", "-c", "import flows.cli, onnxruntime, torch"]
+            command = [str(python), "-I", "-c", "import flows.cli.app, onnxruntime, torch"]
             return subprocess.run(command, check=False, **self.options).returncode == 0
         except OSError:
             return False
@@ -255,8 +254,8 @@ def test_a_retrain_of_a_non_root_user_killed_in_its_publication_harms_nothing(
 AS_NOBODY = """
 import os, shutil, sys, time
 from pathlib import Path
-from tasks import model_store
-from tasks.model_store import publishing, verification
+from tasks.store import locks
+from tasks.store import publishing, verification
 
 os.setgid(65534)
 os.setuid(65534)
@@ -269,7 +268,7 @@ def fill(folder, number):
     time.sleep(60)
 
 
-with model_store.lock(name):
+with locks.model(name):
     if sys.argv[2] == "publish":
         publishing.publish(name, fill)
     publishing.sweep(name)

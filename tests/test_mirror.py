@@ -19,10 +19,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from candidate import Candidate
 from flows.retrain import retrain
-from tasks import artifact_paths
 from tasks.errors import DataError, EnvironmentProblem, UsageError
-from tasks.model_store import mirroring, pointer, publishing, reading, verification
 from tasks.parameters import RetrainParameters
+from tasks.store import artifact_paths, mirroring, pointer, publishing, reading, verification
 from test_cli import GRADMILL, assert_clear, gradmill
 from test_model_store import age_demotions, damage
 
@@ -400,7 +399,7 @@ def test_a_url_with_a_secret_is_refused_and_the_secret_not_repeated(url: str, tw
 
 
 def test_a_missing_package_is_exit_2_and_says_what_to_install(two_versions: None) -> None:
-    code = "import sys; sys.modules['s3fs'] = None; from flows import cli; sys.exit(cli.run(sys.argv[1:]))"
+    code = "import sys; sys.modules['s3fs'] = None; from flows.cli import app; sys.exit(app.run(sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", code, "mirror", NAME, URL], capture_output=True, text=True)
     assert_clear(done, 2)
     assert f"{sys.executable} -m pip install s3fs" in done.stderr

@@ -16,9 +16,8 @@ import yaml
 
 from candidate import Candidate
 from conftest import REPOSITORY
-from tasks import artifact_paths, atomic, model_store, waiting
 from tasks.errors import DataError, GateFailed, UsageError
-from tasks.model_store import pointer, publishing, reading, retention, verification
+from tasks.store import artifact_paths, atomic, locks, pointer, publishing, reading, retention, verification
 
 NAME = "linear-regression"
 
@@ -306,16 +305,16 @@ def test_two_publications_at_once_give_two_whole_versions_and_one_champion(candi
 
 def test_the_lock_is_free_again_when_its_holder_is_killed(two_versions: None) -> None:
     code = (
-        "import time; from tasks import model_store\n"
-        f"with model_store.lock('{NAME}'):\n    print('held', flush=True); time.sleep(60)"
+        "import time; from tasks.store import locks\n"
+        f"with locks.model('{NAME}'):\n    print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=REPOSITORY)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
-    with waiting.locked_if_free(artifact_paths.model_lock(NAME)) as free:
+    with locks.locked_if_free(artifact_paths.model_lock(NAME)) as free:
         assert not free
     holder.kill()
     holder.wait()
     holder.stdout.close()
-    with model_store.lock(NAME):
+    with locks.model(NAME):
         pass

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from candidate import Candidate
-from tasks import artifact_paths
-from tasks.artifact_paths import ArtifactPath, ChosenPath
-from tasks.documents import Document
 from tasks.errors import DataError
+from tasks.store import artifact_paths
+from tasks.store.artifact_paths import ArtifactPath, ChosenPath
+from tasks.store.documents import Document
 from test_cli import assert_clear, gradmill
 
 NAME = "linear-regression"

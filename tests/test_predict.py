@@ -24,12 +24,12 @@ from candidate import Candidate, seal
 from conftest import Pipeline
 from flows.predict import predict
 from prefect_api import wait_for
-from tasks import artifact_paths, drift, onnx_session
+from tasks.batch import labelling, lanes, running
 from tasks.errors import DataError, UsageError
-from tasks.model_store import retention
 from tasks.parameters import PredictParameters
-from tasks.predict import labelling, lanes, running
 from tasks.records import Prediction, PublishedModel
+from tasks.serving import drift, sessions
+from tasks.store import artifact_paths, retention
 
 NAME = "linear-regression"
 FEATURES = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
@@ -83,7 +83,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
             left[0] -= 1
         return labelling.label_shard(*arguments)
 
-    monkeypatch.setattr("tasks.predict.running.label_shard", dying)
+    monkeypatch.setattr("tasks.batch.running.label_shard", dying)
 
 
 def test_rows_are_predicted_in_order_in_as_many_parts_as_asked(rows: str, candidates: list[Candidate]) -> None:
@@ -301,7 +301,7 @@ def test_missing_part_is_noticed_by_the_final_check(rows: str, monkeypatch: pyte
         return footer
 
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.predict.running.label_shard", forgetful)
+        patch.setattr("tasks.batch.running.label_shard", forgetful)
         with pytest.raises(DataError, match=r"part-00001.* does not hold rows 1250 to 2500"):
             predict_rows(input=rows, shard_rows=1250)
     assert predict_rows(input=rows, shard_rows=1250).rows == 2500
@@ -348,18 +348,18 @@ def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
     rows: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The shards are labelled in this process, as by workers of one thread with other settings than the command's."""
-    sessions, opened, label = list[Any](), onnx_session.open_session, labelling.label_shard
+    found, opened, label = list[Any](), sessions.open_session, labelling.label_shard
 
     def counted(*arguments: Any) -> Any:
-        sessions.append(opened(*arguments))
-        return sessions[-1]
+        found.append(opened(*arguments))
+        return found[-1]
 
     def elsewhere(*arguments: Any) -> Any:
         lanes._open_lanes.cache_clear()  # a process of its own
         with monkeypatch.context() as patch:
             patch.chdir("/")
             patch.delenv("GRADMILL_ARTIFACTS")
-            patch.setattr(onnx_session, "open_session", counted)
+            patch.setattr(sessions, "open_session", counted)
             return label(*arguments)
 
     @contextmanager
@@ -372,7 +372,7 @@ def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
         patch.setattr(running, "label_shard", elsewhere)
         patch.setattr(running, "_threads_of_dask_worker", lambda: 1)
         done = predict_rows(input=rows, runner="dask", shard_rows=1250, workers=4)
-    assert len(sessions) == done.parts == 2
+    assert len(found) == done.parts == 2
     assert table(done)["row"].to_pylist() == list(range(len(FEATURES)))
 
 
@@ -426,14 +426,14 @@ def test_a_pinned_version_with_other_bytes_is_exit_4(rows: str, monkeypatch: pyt
 
 def test_threads_that_open_lanes_at_once_share_them(published: PublishedModel) -> None:
     lanes._open_lanes.cache_clear()
-    arguments = (published.model.path, published.model.sha256, onnx_session.CPU, 64, 2)
+    arguments = (published.model.path, published.model.sha256, sessions.CPU, 64, 2)
     with ThreadPoolExecutor(8) as pool:
         opened = list(pool.map(lambda _: lanes.open_lanes(*arguments), range(8)))
     assert len({id(each) for each in opened}) == 1
 
 
 def test_no_more_threads_work_than_there_are_workers(published: PublishedModel) -> None:
-    opened = lanes.open_lanes(published.model.path, published.model.sha256, onnx_session.CPU, 64, 2)
+    opened = lanes.open_lanes(published.model.path, published.model.sha256, sessions.CPU, 64, 2)
     now, most, lock = [0], [0], threading.Lock()
 
     def work(_: int) -> None:
@@ -479,7 +479,7 @@ def test_labels_that_the_model_does_not_know_are_wrong_answers_and_drawn_by_numb
     labels = np.array([255, -1, *range(18)], np.int64)
     safetensors.numpy.save_file({"images": images, "labels": labels}, tmp_path / "rows.safetensors")
     drawn: list[Any] = []
-    monkeypatch.setattr("tasks.figures.image_grid", lambda images, predicted, true, path: drawn.append(true))
+    monkeypatch.setattr("tasks.judging.figures.image_grid", lambda images, predicted, true, path: drawn.append(true))
     done = predict_rows(name=report.name, input=str(tmp_path / "rows.safetensors"), output=str(tmp_path / "out"))
     assert drawn[0][:3] == ["255", "-1", pipeline.prepared(report).class_names[0]]
     assert done.accuracy == np.mean(table(done)["label"].to_numpy() == labels)

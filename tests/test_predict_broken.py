@@ -18,8 +18,8 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
+from tasks.data import readers
 from tasks.errors import DataError, UsageError
-from tasks.predict import inputs
 from test_predict_inputs import FEATURES, IMAGES, PIXELS, idx_bytes, read, rejected, values
 
 Make = Callable[[Path], object]
@@ -128,11 +128,11 @@ def test_a_file_name_that_is_not_utf_8_is_exit_4_and_can_be_printed(tmp_path: Pa
     Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.npy")).touch()
     for text in (str(folder), f"{folder}/*.npy", str(next(folder.iterdir()))):
         with pytest.raises(DataError, match="not UTF-8") as caught:
-            inputs.find(text)
+            readers.find(text)
         assert "caf\ufffd.npy" in str(caught.value).encode().decode()
     (folder / "a.npy").write_bytes(b"rows")
     os.rename(os.fsencode(folder) + b"/caf\xe9.npy", os.fsencode(folder) + b"/caf\xe9.txt")  # noqa: PTH104  (bytes)
-    assert inputs.find(str(folder)) == [folder / "a.npy"]
+    assert readers.find(str(folder)) == [folder / "a.npy"]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -184,7 +184,7 @@ def test_short_rows_of_a_csv_keep_their_places_wherever_its_blocks_end(rows: lis
 def test_a_csv_of_every_other_row_short_takes_time_in_proportion_to_its_size(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("x1,x2\n" + "1,2\n3\n" * 64_000)
     started = time.perf_counter()
-    (source,) = inputs.measure([tmp_path / "t.csv"], FEATURES, tmp_path / "spool")
+    (source,) = readers.measure([tmp_path / "t.csv"], FEATURES, tmp_path / "spool")
     assert source.rows == 128_000
     assert time.perf_counter() - started < 20, "150 s where every good row looks at all that is left"
 
@@ -205,9 +205,9 @@ def test_one_percent_of_pictures_is_counted_over_all_of_them(tmp_path: Path) -> 
     for number in range(300):
         (tmp_path / f"{number:03d}.png").touch()
     np.save(tmp_path / "rows.npy", PIXELS)  # of arrays none may be rejected
-    sources = inputs.measure(inputs.find(str(tmp_path)), IMAGES, tmp_path / "spool")
-    assert inputs.tolerated_rejects(sources) == 3
-    assert inputs.tolerated_rejects(sources[:199]) == 1
+    sources = readers.measure(readers.find(str(tmp_path)), IMAGES, tmp_path / "spool")
+    assert readers.tolerated_rejects(sources) == 3
+    assert readers.tolerated_rejects(sources[:199]) == 1
 
 
 def test_a_glob_gives_each_file_once_and_those_in_the_folders_that_it_matches(tmp_path: Path) -> None:
@@ -216,8 +216,8 @@ def test_a_glob_gives_each_file_once_and_those_in_the_folders_that_it_matches(tm
         np.save(tmp_path / name, PIXELS) if name.endswith("npy") else (tmp_path / name).touch()
     everything = [tmp_path / name for name in ("a.npy", "day/b.npy", "day/deep/c.npy")]
     for pattern in ("*", "**/**/*.npy", "**/*.npy"):
-        assert inputs.find(f"{tmp_path}/{pattern}") == everything
-    assert inputs.find(f"{tmp_path}/d*") == everything[1:]
+        assert readers.find(f"{tmp_path}/{pattern}") == everything
+    assert readers.find(f"{tmp_path}/d*") == everything[1:]
 
 
 def test_the_labels_of_mnists_relatives_are_left_out_of_a_folder(tmp_path: Path) -> None:
@@ -226,9 +226,9 @@ def test_the_labels_of_mnists_relatives_are_left_out_of_a_folder(tmp_path: Path)
     images = [tmp_path / name for name in ("t10k-images-idx3-ubyte", "t10k-images-idx3-ubyte.gz")]
     for path in images:
         path.write_bytes(idx_bytes(PIXELS))
-    assert inputs.find(str(tmp_path)) == images
+    assert readers.find(str(tmp_path)) == images
 
 
 def test_an_empty_input_is_exit_2() -> None:
     with pytest.raises(UsageError, match="empty"):
-        inputs.find("")
+        readers.find("")

@@ -11,8 +11,8 @@ import pyarrow.dataset
 import pytest
 
 from candidate import Candidate
-from tasks import artifact_paths, predictions
 from tasks.records import Prediction
+from tasks.store import artifact_paths, predictions
 from test_predict import FEATURES, predict_rows, table
 
 REJECTED = [7, 1234]

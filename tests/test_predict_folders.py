@@ -14,15 +14,15 @@ import pytest
 import safetensors.numpy
 
 from candidate import Candidate, plain
-from tasks import artifact_paths
+from tasks.batch import jobs, labelling, parts, rejects, scratch
+from tasks.batch.shards import Shard
+from tasks.data import readers
 from tasks.errors import DataError, EnvironmentProblem, UsageError
-from tasks.model_store import retention
 from tasks.parameters import Data
-from tasks.predict import inputs, jobs, labelling, parts, rejects, scratch
-from tasks.predict.shards import Shard
 from tasks.preprocess import preprocess
 from tasks.records import PublishedModel, RawDataset
-from tasks.run_folder import RunFolder
+from tasks.store import artifact_paths, retention
+from tasks.store.run_folder import RunFolder
 from test_predict import FEATURES, NAME, expected, predict_rows, stop_after, table
 
 
@@ -130,7 +130,7 @@ def test_input_that_is_written_to_while_the_job_runs_is_exit_4(tmp_path: Path, m
             os.utime(rows)
         return footer
 
-    monkeypatch.setattr("tasks.predict.running.label_shard", meddling)
+    monkeypatch.setattr("tasks.batch.running.label_shard", meddling)
     with pytest.raises(DataError, match=r"rows\.npy is gone or was written to"):
         predict_rows(input=str(rows), shard_rows=100, workers=1)
     (job,) = artifact_paths.all_predictions().glob("*/_job.json")
@@ -141,13 +141,13 @@ def test_input_that_is_written_to_while_it_is_counted_is_exit_4(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.save(tmp_path / "rows.npy", FEATURES)
-    measure = inputs.measure
+    measure = readers.measure
 
     def late(files: list[Path], *rest: Any) -> Any:
         np.save(files[0], FEATURES[:-1])
         return measure(files, *rest)
 
-    monkeypatch.setattr(inputs, "measure", late)
+    monkeypatch.setattr(readers, "measure", late)
     with pytest.raises(DataError, match="was written to"):
         predict_rows(input=str(tmp_path / "rows.npy"))
 

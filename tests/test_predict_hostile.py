@@ -24,11 +24,10 @@ import safetensors.numpy
 from PIL import Image
 
 from candidate import Candidate
-from tasks import idx, images
+from tasks.data import idx, pictures, readers
+from tasks.data.readers import formats
+from tasks.data.readers.tables import PARQUET
 from tasks.errors import DataError, UsageError
-from tasks.predict import inputs
-from tasks.predict.inputs import formats
-from tasks.predict.inputs.tables import PARQUET
 from test_predict_inputs import FEATURES, IMAGES, PIXELS, ROWS, idx_bytes, parquet, read, rejected, values
 
 Save = Callable[[Path, Any], object]
@@ -62,8 +61,8 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_exit_4(
     monkeypatch.setattr(formats, "CHUNK_ROWS", 500)
     path = tmp_path / name
     CUT_OFF[name](path, LARGE)
-    sources = inputs.measure([path], IMAGES, tmp_path)
-    chunks = inputs.chunks(sources, 0, len(LARGE), IMAGES)
+    sources = readers.measure([path], IMAGES, tmp_path)
+    chunks = readers.chunks(sources, 0, len(LARGE), IMAGES)
     np.testing.assert_array_equal(next(chunks).values, LARGE[:500])
     os.truncate(path, 12_000)
     with pytest.raises(DataError, match=name):
@@ -112,14 +111,14 @@ def circle(tmp_path: Path) -> Path:
 def test_links_to_folders_are_not_followed_and_said(
     pattern: str, circle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert inputs.find(f"{circle}{pattern}") == [circle / "a.npy", circle / "b.npy"]
+    assert readers.find(f"{circle}{pattern}") == [circle / "a.npy", circle / "b.npy"]
     told = capsys.readouterr().out
     assert ("links to folders are not followed" in told) == ("np" not in pattern or "**" in pattern)
     assert ("no regular file: 1, first" in told) == ("**" not in pattern or pattern.endswith(("**", "*", "y", "]")))
 
 
 def test_a_link_to_a_folder_that_the_input_names_is_followed(circle: Path, tmp_path: Path) -> None:
-    assert inputs.find(f"{circle}/other") == inputs.find(f"{circle}/other/*.npy") == [circle / "other" / "b.npy"]
+    assert readers.find(f"{circle}/other") == readers.find(f"{circle}/other/*.npy") == [circle / "other" / "b.npy"]
 
 
 def fifo(path: Path) -> None:
@@ -138,13 +137,13 @@ def test_a_fifo_a_socket_or_a_device_is_never_waited_for(
     path = tmp_path / "rows.npy"
     make(path)
     with pytest.raises(DataError, match=r"rows\.npy is no regular file"):
-        inputs.find(str(path))
-    for reading in (lambda: inputs.measure([path], IMAGES, tmp_path), lambda: idx.read_images(path)):
+        readers.find(str(path))
+    for reading in (lambda: readers.measure([path], IMAGES, tmp_path), lambda: idx.read_images(path)):
         with pytest.raises(DataError, match=r"rows\.npy"):
             reading()
     np.save(tmp_path / "whole.npy", ROWS)
     for text in (tmp_path, tmp_path / "*", tmp_path / "**"):
-        assert inputs.find(str(text)) == [tmp_path / "whole.npy"]
+        assert readers.find(str(text)) == [tmp_path / "whole.npy"]
         assert "no regular file: 1" in capsys.readouterr().out
 
 
@@ -152,13 +151,13 @@ def test_a_fifo_a_socket_or_a_device_is_never_waited_for(
 def test_files_of_proc_are_not_opened(text: str) -> None:
     """Some give their content once and then wait for ever; all of them say that they have no bytes."""
     with pytest.raises(DataError, match="empty, or no file on disk"):
-        inputs.find(text)
+        readers.find(text)
 
 
 @pytest.mark.parametrize("text", ["x" * 300, "x" * 300 + "/*", "/" + "y/" * 3000, "*" * 300, "~nobody-here/x", "a\0b"])
 def test_a_name_that_the_system_does_not_take_is_exit_2_and_named(text: str) -> None:
     with pytest.raises(UsageError, match="the input ") as caught:
-        inputs.find(text)
+        readers.find(text)
     assert text[:60] in caught.value.found
     assert len(caught.value.found) < 500
 
@@ -179,7 +178,7 @@ def zipped(method: int) -> bytes:
     packed, array = io.BytesIO(), io.BytesIO()
     np.save(array, PIXELS)
     with zipfile.ZipFile(packed, "w", method) as archive:
-        archive.writestr("images.npy", array.getvalue())
+        archive.writestr("pictures.npy", array.getvalue())
     return packed.getvalue()
 
 
@@ -240,10 +239,10 @@ def test_gzip_is_read_in_blocks_whatever_its_header_promises(tmp_path: Path) -> 
 
 
 def test_more_rows_than_can_be_planned_are_exit_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "MOST_ROWS", 49)
+    monkeypatch.setattr(readers, "MOST_ROWS", 49)
     np.save(tmp_path / "rows.npy", ROWS)
     with pytest.raises(DataError, match="promises 50 rows"):
-        inputs.measure([tmp_path / "rows.npy"], FEATURES, tmp_path)
+        readers.measure([tmp_path / "rows.npy"], FEATURES, tmp_path)
 
 
 def test_a_parquet_footer_without_the_rows_that_it_promises_is_exit_4(tmp_path: Path) -> None:
@@ -266,7 +265,7 @@ def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch
     )
     del rows
     before, most = pa.total_allocated_bytes(), 0
-    (source,) = inputs.measure([tmp_path / "wide.parquet"], IMAGES, tmp_path)
+    (source,) = readers.measure([tmp_path / "wide.parquet"], IMAGES, tmp_path)
     for piece in PARQUET.pieces(tmp_path / "wide.parquet", 0, source.rows, 1000, IMAGES):
         most = max(most, pa.total_allocated_bytes() - before)
         assert set(dict(piece.rejects).values()) == {f"{MEGABYTE:,} pixels"}
@@ -334,7 +333,7 @@ def test_a_file_named_png_that_is_postscript_starts_no_program(tmp_path: Path, m
     for name in ("a.png", "b.jpg"):
         (tmp_path / name).write_bytes(EPS)
         with pytest.raises(DataError, match="is no picture"):
-            images.decode(tmp_path / name, (4, 5))
+            pictures.decode(tmp_path / name, (4, 5))
     assert not (tmp_path / "started").exists()
 
 
@@ -342,7 +341,7 @@ def test_a_file_named_png_that_is_postscript_starts_no_program(tmp_path: Path, m
 def test_only_png_and_jpeg_are_pictures_whatever_a_file_is_named(kind: str, tmp_path: Path) -> None:
     Image.fromarray(PIXELS[0]).save(tmp_path / "a.png", kind)
     with pytest.raises(DataError, match="is no picture"):
-        images.decode(tmp_path / "a.png", (4, 5))
+        pictures.decode(tmp_path / "a.png", (4, 5))
 
 
 def png(*chunks: tuple[bytes, bytes], size: tuple[int, int] = (5, 4)) -> bytes:
@@ -375,12 +374,12 @@ def test_a_picture_that_unpacks_without_bound_is_rejected_in_little_memory(conte
     tracemalloc.start()
     try:
         with pytest.raises(DataError, match=r"a\.png is no picture"):
-            images.decode(tmp_path / "a.png", (4, 5))
+            pictures.decode(tmp_path / "a.png", (4, 5))
         assert tracemalloc.get_traced_memory()[1] < 8 * MEGABYTE
     finally:
         tracemalloc.stop()
     (tmp_path / "a.png").write_bytes(png())
-    np.testing.assert_array_equal(images.decode(tmp_path / "a.png", (4, 5))[0], np.zeros((4, 5)))
+    np.testing.assert_array_equal(pictures.decode(tmp_path / "a.png", (4, 5))[0], np.zeros((4, 5)))
 
 
 # From outside

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks import contract
+from tasks.batch.shards import cut
+from tasks.data import readers
+from tasks.data.readers import Chunk, formats
+from tasks.data.readers.formats import Wanted
 from tasks.errors import DataError, UsageError
-from tasks.predict import inputs
-from tasks.predict.inputs import Chunk, formats
-from tasks.predict.inputs.formats import Wanted
-from tasks.predict.shards import cut
+from tasks.serving import contract
 
 IMAGES = Wanted(contract.Tensor(name="images", dtype="uint8", shape=(4, 5)))
 FEATURES = Wanted(contract.Tensor(name="features", dtype="float32", shape=(2,)), columns=("x1", "x2"))
@@ -68,9 +68,9 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(path: Path | str, wanted: Wanted, spool: Path, start: int = 0, stop: int | None = None) -> list[Chunk]:
-    sources = inputs.measure(inputs.find(str(path)), wanted, spool)
+    sources = readers.measure(readers.find(str(path)), wanted, spool)
     return list(
-        inputs.chunks(sources, start, sources[-1].first_row + sources[-1].rows if stop is None else stop, wanted)
+        readers.chunks(sources, start, sources[-1].first_row + sources[-1].rows if stop is None else stop, wanted)
     )
 
 
@@ -293,17 +293,17 @@ def test_what_is_left_out_is_counted_in_the_singular_too(tmp_path: Path, capsys:
     np.save(tmp_path / "rows.npy", ROWS)
     for number, said in enumerate(("1 file of", "2 files of")):
         (tmp_path / f"notes-{number}.txt").touch()
-        inputs.find(str(tmp_path))
+        readers.find(str(tmp_path))
         assert capsys.readouterr().out == f"ignored {said} no known kind, the first is {tmp_path}/notes-0.txt\n"
 
 
 def test_nothing_there_is_exit_2_and_nothing_readable_exit_4(tmp_path: Path) -> None:
     for text in ("/no/such/file", f"{tmp_path}/*.npy"):
         with pytest.raises(UsageError):
-            inputs.find(text)
+            readers.find(text)
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DataError, match="nothing that can be read"):
-        inputs.find(str(tmp_path))
+        readers.find(str(tmp_path))
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.data())

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from candidate import Candidate
-from tasks import artifact_paths
-from tasks.predict import running
-from tasks.predict.labelling import label_shard
+from tasks.batch import running
+from tasks.batch.labelling import label_shard
+from tasks.store import artifact_paths
 from test_kills import KILLS, run_silently
 
 NAME = "linear-regression"
@@ -59,7 +59,7 @@ def run_but_hang(arguments: list[str], shards: int) -> None:
 def run_in_a_fork(arguments: list[str], hang_after: int = SHARDS) -> multiprocessing.process.BaseProcess:
     # Forked from a process that has imported everything: the kills fall into the job's work, not into its imports.
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["flows.cli", "flows.display", "flows.engine", "flows.predict"])
+    forks.set_forkserver_preload(["flows.cli.app", "flows.cli.display", "flows.server.engine", "flows.predict"])
     process = forks.Process(target=run_but_hang, args=(arguments, hang_after))
     process.start()
     return process

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from candidate import Candidate
-from tasks import artifact_paths
+from tasks.batch import output, parts, scratch
 from tasks.errors import DataError, UsageError
-from tasks.predict import output, parts, scratch
+from tasks.store import artifact_paths
 from test_cli import assert_clear, gradmill
 from test_predict import predict_rows
 

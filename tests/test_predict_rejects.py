@@ -13,12 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import flows.__main__
-import flows.cli
+import flows.cli.app
 from candidate import Candidate
-from tasks import artifact_paths
+from tasks.data import readers
 from tasks.errors import DataError, EnvironmentProblem, UsageError
-from tasks.predict import inputs
 from tasks.records import PublishedModel
+from tasks.store import artifact_paths
 from test_predict import NAME, predict_rows
 
 MEBIBYTE = 2**20
@@ -39,14 +39,14 @@ def nothing_good(tmp_path: Path) -> str:
 def test_reading_stops_soon_after_too_many_rows_were_rejected(
     nothing_good: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, chunks = [], inputs.chunks
+    read, chunks = [], readers.chunks
 
     def counted(*arguments: Any) -> Any:
         for chunk in chunks(*arguments):
             read.append(len(chunk.rejects))
             yield chunk
 
-    monkeypatch.setattr(inputs, "chunks", counted)
+    monkeypatch.setattr(readers, "chunks", counted)
     with pytest.raises(DataError, match=r"of 1,000,000 rows cannot be read, the first is row 0 of"):
         predict_rows(input=nothing_good, workers=1, max_rejects=200_000, shard_rows=1_000_000)
     assert 200_000 < sum(read) <= 200_000 + 2**17
@@ -94,12 +94,12 @@ def test_a_dask_scheduler_that_is_not_there_is_named(address: str, found: str, t
 def test_a_path_on_the_command_line_that_is_not_utf_8_is_exit_2(
     option: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert flows.cli.run(["predict", *option, os.fsdecode(b"caf\xe9.npy"), "--name", NAME]) == UsageError.exit_code
+    assert flows.cli.app.run(["predict", *option, os.fsdecode(b"caf\xe9.npy"), "--name", NAME]) == UsageError.exit_code
     assert "caf\ufffd.npy is not UTF-8" in capsys.readouterr().err
 
 
 def test_an_empty_argument_is_exit_2_and_not_the_test_split(capsys: pytest.CaptureFixture[str]) -> None:
-    assert flows.cli.run(["predict", "", "--name", NAME]) == UsageError.exit_code
+    assert flows.cli.app.run(["predict", "", "--name", NAME]) == UsageError.exit_code
     assert "an empty input" in capsys.readouterr().err
 
 
@@ -110,9 +110,9 @@ def test_ctrl_c_tells_what_the_same_command_will_do(
     def interrupted(arguments: list[str]) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(flows.cli, "run", interrupted)
+    monkeypatch.setattr(flows.cli.app, "run", interrupted)
     monkeypatch.setattr("flows.interrupt.watch", lambda: None)
-    monkeypatch.setattr("flows.streams.guard", lambda: None)
+    monkeypatch.setattr("flows.cli.streams.guard", lambda: None)
     monkeypatch.setattr("sys.argv", ["gradmill", command])
     monkeypatch.setattr(os, "_exit", lambda code: None)
     with pytest.raises(SystemExit):

@@ -10,15 +10,15 @@ import torch
 import torchvision.transforms
 from PIL import Image
 
-from tasks import fashion_mnist as facts
-from tasks import idx
+from tasks.data import fashion_mnist as facts
+from tasks.data import idx
+from tasks.data.sources.places import Directory
 from tasks.download import fetch
-from tasks.download.sources import Directory
 from tasks.errors import DataError
 from tasks.parameters import Data
 from tasks.preprocess import image_split, preprocess, resize, synthetic_data, write_split
 from tasks.records import FileRef, PreparedDataset, RawDataset
-from tasks.run_folder import RunFolder
+from tasks.store.run_folder import RunFolder
 
 plain_preprocess = preprocess.__wrapped__  # type: ignore[attr-defined]  # without Prefect
 

@@ -19,10 +19,10 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.utilities.callables import parameter_schema
 
 from conftest import REPOSITORY
-from flows import deployments, registration
-from flows.declared import declared, schema
-from flows.deploying import _digest, writable
-from flows.status import status
+from flows.server import deployments, registration
+from flows.server.declared import declared, schema
+from flows.server.deploying import _digest, writable
+from flows.server.status import status
 from prefect_api import api_client
 from tasks.errors import EnvironmentProblem, UsageError
 from test_cli import GRADMILL

@@ -14,10 +14,11 @@ import pytest
 from pydantic import ValidationError
 
 from prefect_api import eventually, post
-from tasks import artifact_paths, atomic, reuse
 from tasks.parameters import Data, RetrainParameters, Training
 from tasks.records import Evaluation, FileRef, GateVerdict, RawDataset
-from tasks.run_folder import RunFolder
+from tasks.stage import reuse
+from tasks.store import artifact_paths, atomic
+from tasks.store.run_folder import RunFolder
 from test_cli import GRADMILL
 
 
@@ -235,7 +236,7 @@ def test_a_reused_stage_whose_file_is_not_whole_is_run_again(damage: str, prefec
 def test_another_folder_and_another_day_give_the_same_bytes(
     prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.artifact_paths import ONNX
+    from tasks.store.artifact_paths import ONNX
 
     first, _ = retrain(name="one")
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(tmp_path / "another" / "folder"))

@@ -13,13 +13,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from candidate import Candidate, plain
-from tasks.atomic import file_digest
 from tasks.errors import GateFailed
 from tasks.export import export
-from tasks.export.servability import servability
+from tasks.judging.servability import servability
 from tasks.parameters import Gates
 from tasks.records import FileRef
-from tasks.run_folder import RunFolder
+from tasks.store.atomic import file_digest
+from tasks.store.run_folder import RunFolder
 
 
 class Files:

@@ -20,12 +20,12 @@ from starlette.responses import PlainTextResponse
 
 from candidate import Candidate
 from duty import Duty
-from flows import engine, service
-from flows.server import Guard
+from flows.server import engine, service
+from flows.server.permanent import Guard
 from prefect_api import eventually
-from tasks import artifact_paths
 from tasks.errors import DataError
 from tasks.stage.events import resource
+from tasks.store import artifact_paths
 from test_cli import assert_clear, gradmill
 
 NAME = "linear-regression"
@@ -265,7 +265,7 @@ def test_a_retrain_beside_up_is_seen_in_its_ui_and_sends_its_events(duty: Duty) 
 
 @pytest.mark.slow  # a running gradmill up
 def test_a_subscriber_gets_events_with_the_credential_and_none_without(duty: Duty) -> None:
-    code = "from flows import engine; engine.announce('gradmill.model.promoted', 'somebody', {})"
+    code = "from flows.server import engine; engine.announce('gradmill.model.promoted', 'somebody', {})"
     announce = [sys.executable, "-c", code]  # as a command does: other tests have left threads of Prefect's in this one
 
     async def follow() -> str:

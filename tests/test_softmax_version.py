@@ -15,15 +15,14 @@ from PIL import Image
 
 from candidate import plain
 from conftest import Pipeline
-from tasks import artifact_paths, atomic
 from tasks.errors import DataError, GateFailed
 from tasks.export import export
-from tasks.model_store import reading, verification
+from tasks.judging.champion_gates import against_published
 from tasks.parameters import RetrainParameters
 from tasks.publish import publish
-from tasks.publish.champion_gates import against_published
 from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, TrainedModel
-from tasks.run_folder import RunFolder
+from tasks.store import artifact_paths, atomic, reading, verification
+from tasks.store.run_folder import RunFolder
 from test_cli import assert_clear, gradmill
 from test_model_store import damage
 

@@ -17,21 +17,22 @@ from matplotlib.figure import Figure
 from candidate import Candidate, plain
 from conftest import REPOSITORY
 from flows.story import pages
-from tasks import artifact_paths, figures, gates, splits
+from tasks.data.sources.places import Directory
 from tasks.download import fetch
-from tasks.download.sources import Directory
 from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
 from tasks.export import answers, parity
-from tasks.model_store import reading
+from tasks.fitting import splits
+from tasks.fitting.watching import watch
+from tasks.judging import figures, gates
 from tasks.networks import metrics
 from tasks.networks.training import Measured, Split
 from tasks.parameters import Data, Gates, Loss, Training
 from tasks.preprocess import preprocess
 from tasks.records import FileRef, PreparedDataset, RawDataset
-from tasks.run_folder import RunFolder
+from tasks.store import artifact_paths, reading
+from tasks.store.run_folder import RunFolder
 from tasks.train import train
-from tasks.train.watching import watch
 
 
 @pytest.fixture
@@ -185,8 +186,8 @@ def test_a_refused_candidate_leaves_its_evidence(run: RunFolder, synthetic: Prep
 
 def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Candidate]) -> None:
     candidate = candidates[0]
-    from tasks.onnx_session import open_session
     from tasks.parameters import Device
+    from tasks.serving.sessions import open_session
 
     weights = safetensors.torch.load_file(candidate.trained.weights.path)
     weights["W"][0] += 1e-4
@@ -219,7 +220,7 @@ def test_export_in_another_process_gives_the_same_bytes(candidates: list[Candida
     candidate = candidates[0]
     code = (
         "import sys; from tasks.export import export; from tasks.records import *;"
-        "from tasks.run_folder import RunFolder;"
+        "from tasks.store.run_folder import RunFolder;"
         "from tasks.parameters import *; run, prepared, trained, training = sys.argv[1:];"
         "print(export.__wrapped__(RunFolder(path=run), PreparedDataset.model_validate_json(prepared),"
         "TrainedModel.model_validate_json(trained), Training.model_validate_json(training), Gates()).onnx.sha256)"

@@ -12,14 +12,14 @@ import pytest
 from onnx import load_model_from_string, numpy_helper
 
 from candidate import Candidate, seal
-from tasks import artifact_paths, splits
+from tasks.batch.version import read_version
 from tasks.errors import DataError
-from tasks.export.servability import servability
-from tasks.model_store import pointer, reading
+from tasks.fitting import splits
+from tasks.judging.champion_gates import against_published
+from tasks.judging.servability import servability
 from tasks.parameters import Gates
-from tasks.predict.version import read_version
-from tasks.publish.champion_gates import against_published
 from tasks.records import FileRef
+from tasks.store import artifact_paths, pointer, reading
 from test_cli import assert_clear, gradmill
 
 NAME = "linear-regression"

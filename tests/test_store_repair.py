@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from candidate import Candidate
-from tasks import artifact_paths
 from tasks.errors import DataError
-from tasks.model_store import pointer, publishing, reading, retention, verification
+from tasks.store import artifact_paths, pointer, publishing, reading, retention, verification
 from test_cli import assert_clear, gradmill
 from test_model_store import champion, damage
 

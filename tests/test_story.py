@@ -19,8 +19,8 @@ from conftest import REPOSITORY, Pipeline
 from flows.predict import predict
 from flows.retrain import retrain
 from prefect_api import api_client, post, wait_for
-from tasks import figures
 from tasks.errors import GateFailed
+from tasks.judging import figures
 from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
 from test_cli import gradmill
 

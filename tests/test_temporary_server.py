@@ -10,8 +10,8 @@ import psutil
 import pytest
 from prefect.settings import PREFECT_HOME, temporary_settings
 
-from flows import temporary_server
-from flows.temporary_server import TemporaryServer
+from flows.server import temporary
+from flows.server.temporary import TemporaryServer
 from tasks.errors import EnvironmentProblem
 
 
@@ -23,7 +23,7 @@ def _hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(sys, "executable", str(program))
     for name, seconds in (("START_SECONDS", 1.0), ("STOP_SECONDS", 0.2), ("SAID_AFTER_SECONDS", 0.1)):
-        monkeypatch.setattr(temporary_server, name, seconds)
+        monkeypatch.setattr(temporary, name, seconds)
 
 
 @pytest.mark.usefixtures("_hanging")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from flows import tethered
+from flows.server import tethered
 from prefect_api import eventually
 
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"

@@ -22,9 +22,8 @@ import pytest
 
 from candidate import Candidate
 from conftest import REPOSITORY
-from tasks import artifact_paths
-from tasks.artifact_paths import METADATA
-from tasks.model_store import pointer
+from tasks.store import artifact_paths, pointer
+from tasks.store.artifact_paths import METADATA
 
 pytestmark = [pytest.mark.consumers, pytest.mark.slow]
 

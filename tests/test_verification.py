@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from candidate import Candidate
-from tasks import artifact_paths
 from tasks.errors import DataError
-from tasks.model_store import verification
+from tasks.store import artifact_paths, verification
 from test_model_store import damage
 
 NAME = "linear-regression"

@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from tasks import atomic, cores, progress
+from tasks.machine import cores, progress
+from tasks.store import atomic
 
 
 class Side(BaseModel):

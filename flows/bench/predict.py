@@ -25,9 +25,10 @@ from torchvision import transforms
 from flows.bench import measure
 from flows.bench.measure import Report, Side
 from flows.predict import predict
-from tasks import artifact_paths, cores, onnx_session, verified
-from tasks.model_store import reading
+from tasks.machine import cores
 from tasks.parameters import Device, ModelName, PredictParameters
+from tasks.serving import sessions
+from tasks.store import artifact_paths, reading, verified
 
 NAME = ModelName.SOFTMAX_REGRESSION.value
 PACKAGES = ("gradmill", "numpy", "onnxruntime", "onnxruntime-gpu", "prefect", "pyarrow", "torch", "torchvision")
@@ -94,10 +95,10 @@ def _write_rows(path: Path, pool: Images, rows: int) -> None:
 def _speeds(num_rounds: int, model: bytes, images: Images, pool: Images, file: Path, output: Path) -> dict[str, Side]:
     """Images a second of every side; and the flow's seconds outside its shards."""
     sides: dict[str, Callable[[], float]] = {}
-    sessions = [onnx_session.open_session(model, Device.CPU) for _ in range(cores.available())]
+    opened = [sessions.open_session(model, Device.CPU) for _ in range(cores.available())]
     for batch in OWN_BATCHES:
-        sides[f"bare, batch {batch}"] = _bare(sessions, images, batch)
-    default = [onnxruntime.InferenceSession(model, providers=[onnx_session.CPU])]
+        sides[f"bare, batch {batch}"] = _bare(opened, images, batch)
+    default = [onnxruntime.InferenceSession(model, providers=[sessions.CPU])]
     for batch in DEFAULT_BATCHES:
         sides[f"default options, batch {batch}"] = _bare(default, images, batch)
     flow = _Flow(file, output)

@@ -23,16 +23,17 @@ from flows.bench.peers import (
     peers,
     require_installed,
 )
-from tasks import artifact_paths, figures
 from tasks.download import download
+from tasks.fitting.splits import load_split
+from tasks.judging import figures
 from tasks.networks.schedules import learning_rates
 from tasks.networks.training import Split
 from tasks.networks.training import train as train_epochs
 from tasks.parameters import FASHION_MNIST, Data, Implementation, Training
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset, RawDataset
-from tasks.run_folder import RunFolder
-from tasks.splits import load_split
+from tasks.store import artifact_paths
+from tasks.store.run_folder import RunFolder
 from tasks.train import build, one_thread
 
 PACKAGES = ("gradmill", "d2l", "lightning", "numpy", "scikit-learn", "torch", "torchvision")
@@ -197,7 +198,7 @@ MEMORY_PROBE = """
 import re, sys
 from pathlib import Path
 import torch
-import tasks.train, tasks.splits
+import tasks.train, tasks.fitting.splits
 from tasks.networks import training
 from tasks.parameters import Training
 from tasks.records import PreparedDataset

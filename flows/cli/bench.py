@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.options import Artifacts, Debug, Json, Verbose, print_json, use
-from tasks import artifact_paths
+from tasks.store import artifact_paths
 
 bench = typer.Typer(help="Measure speed as ratios, side by side.", no_args_is_help=True)
 
@@ -25,7 +25,7 @@ def predict(
 ) -> None:
     """Batch prediction over bare onnxruntime, its default options, and the book's way; writes bench-predict.json."""
     with _set_up(artifacts, verbose):
-        from flows.engine import prefect_api
+        from flows.server.engine import prefect_api
 
         with prefect_api("flows.bench.predict"):
             from flows.bench.predict import bench as measure_all
@@ -54,7 +54,7 @@ def train(
 def _set_up(artifacts: Path | None, verbose: bool) -> Iterator[None]:
     use(artifacts)
     artifact_paths.make_root()
-    from flows import display
+    from flows.cli import display
 
     with display.compact(verbose, stages=False):
         yield

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from flows import environment
 from flows.cli.options import Artifacts, Debug, DeviceOption, Json, choose, print_json
+from flows.server import environment
 from tasks.parameters import Device
 
 if TYPE_CHECKING:

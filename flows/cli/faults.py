@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import typer
 from pydantic import BaseModel, ValidationError
 
-from flows import streams
-from tasks import artifact_paths
+from flows.cli import streams
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError
+from tasks.store import artifact_paths
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
 

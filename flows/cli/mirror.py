@@ -6,7 +6,7 @@ import typer
 
 from flows.cli.options import Artifacts, Debug, Json, print_json, use
 from flows.cli.store import ModelArgument
-from tasks.model_store import mirroring
+from tasks.store import mirroring
 
 
 def mirror(

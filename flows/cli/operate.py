@@ -13,8 +13,8 @@ from rich.table import Table
 
 from flows.cli.options import Artifacts, Debug, Json, print_json, use
 from flows.cli.store import CHAMPION
-from tasks import artifact_paths
 from tasks.errors import EnvironmentProblem, UsageError
+from tasks.store import artifact_paths
 
 
 def up(
@@ -29,7 +29,7 @@ def up(
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
     use(artifacts)
     typer.echo("starting (the first time takes a minute)", err=True)
-    from flows import deployments, operation, registration
+    from flows.server import deployments, operation, registration
 
     with operation.operation(port, not no_auth) as running:
         idle = deployments.idle(registration.POOL)
@@ -73,7 +73,7 @@ def register(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = 
     """Tell gradmill up's server, or that of PREFECT_API_URL, of pool, deployments, GPU limit, automations."""
     use(artifacts)
     with _server():
-        from flows import registration
+        from flows.server import registration
 
         registered = registration.register()
     if as_json:
@@ -95,7 +95,7 @@ def trigger(
     parameters = _nested(param or [])
     use(artifacts)
     with _server():
-        from flows import deployments
+        from flows.server import deployments
 
         run = deployments.trigger(deployment, parameters)
     if as_json:
@@ -108,7 +108,7 @@ def status(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = Fa
     """Live models, last run of each deployment with its verdict, next runs, stuck runs, workers."""
     use(artifacts)
     with _server():
-        from flows.status import status as ask
+        from flows.server.status import status as ask
 
         found = ask()
     if as_json:
@@ -126,7 +126,7 @@ def _server() -> Iterator[None]:
     """
     from prefect.settings import PREFECT_API_URL
 
-    from flows import service
+    from flows.server import service
 
     with service.in_use():
         if not PREFECT_API_URL.value():

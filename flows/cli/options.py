@@ -10,9 +10,11 @@ from typing import Annotated
 
 import typer
 
-from flows import environment, streams
-from tasks import artifact_paths, devices
+from flows.cli import streams
+from flows.server import environment
+from tasks.machine import devices
 from tasks.parameters import Device
+from tasks.store import artifact_paths
 
 print_json = streams.print_json
 

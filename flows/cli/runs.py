@@ -12,9 +12,8 @@ from rich.markup import escape
 
 from flows.cli.faults import as_gradmill_error, in_json, validated
 from flows.cli.options import Artifacts, Debug, DeviceOption, Json, Name, Verbose, as_typed, print_json, require, use
-from tasks import regular_files
 from tasks.errors import UsageError
-from tasks.model_store import attestation, mirroring, reading
+from tasks.machine.words import counted
 from tasks.parameters import (
     Device,
     Implementation,
@@ -25,7 +24,7 @@ from tasks.parameters import (
     Runner,
     Schedule,
 )
-from tasks.words import counted
+from tasks.store import attestation, mirroring, reading, regular_files
 
 
 def retrain(
@@ -78,10 +77,10 @@ def retrain(
     if sign_key is not None:
         attestation.require(sign_key)
     mirroring.destination()
-    from flows import display
+    from flows.cli import display
 
     with display.compact(verbose):
-        from flows.engine import prefect_api
+        from flows.server.engine import prefect_api
 
         with prefect_api("flows.retrain", "torch._dynamo", "torchmetrics"):
             from flows.retrain import retrain as flow
@@ -202,10 +201,10 @@ def predict(
     use(artifacts)
     reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts
     require(parameters.device)
-    from flows import display
+    from flows.cli import display
 
     with display.compact(verbose):
-        from flows.engine import prefect_api
+        from flows.server.engine import prefect_api
 
         with prefect_api("flows.predict"):
             from flows.predict import predict as flow

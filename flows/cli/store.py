@@ -11,12 +11,21 @@ from rich.table import Table
 from flows import interrupt
 from flows.cli.faults import as_gradmill_error, in_json
 from flows.cli.options import Artifacts, Debug, Json, print_json, use
-from tasks import artifact_paths, housekeeping
-from tasks.atomic import file_digest
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, without_credentials
-from tasks.model_store import attestation, folders, mirroring, pointer, reading, retention, verification
+from tasks.machine.words import counted
 from tasks.records import MirroredModel
-from tasks.words import counted
+from tasks.store import (
+    artifact_paths,
+    attestation,
+    folders,
+    housekeeping,
+    mirroring,
+    pointer,
+    reading,
+    retention,
+    verification,
+)
+from tasks.store.atomic import file_digest
 
 CHAMPION = "the newest that passed the gates, until somebody promotes or rolls back"
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
@@ -151,7 +160,7 @@ def _mirror(
 
 def _announce(event: str, name: str, version: int) -> None:
     """Tell the Prefect server of a new champion."""
-    from flows import engine
+    from flows.server import engine
 
     path = artifact_paths.version(name, version) / artifact_paths.ONNX
     engine.announce(event, name, {"version": version, "sha256": file_digest(path), "path": str(path)})

@@ -5,7 +5,7 @@ import os
 
 from flows.doctor import cgroups
 from flows.doctor.findings import Finding, note, ok
-from tasks import cores
+from tasks.machine import cores
 from tasks.parameters import Device
 
 

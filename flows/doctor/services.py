@@ -5,9 +5,9 @@ from typing import Any
 
 import httpx
 
-from flows import service
 from flows.doctor.findings import Finding, first_line, note, ok, problem
 from flows.doctor.software import training_installed
+from flows.server import service
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, without_credentials
 from tasks.parameters import FASHION_MNIST, Device
 
@@ -58,7 +58,7 @@ def _server_version() -> str | None:
     from prefect.client.base import ServerType
     from prefect.client.orchestration import get_client
 
-    from flows.api import limited
+    from flows.server.api import limited
 
     with limited(2 * TIMEOUT_SECONDS), get_client(sync_client=True) as client:
         client.read_work_pools(limit=1)  # needs credentials and the database, as a run does
@@ -90,7 +90,7 @@ def data(device: Device) -> Finding:
     """Whether a retrain would get Fashion-MNIST: from the user's folder, the cache, or over the network."""
     if not training_installed():
         return ok("none needed to predict", source=None)
-    from tasks.download import reachability
+    from tasks.data.sources import reachability
 
     try:
         source = reachability.source()

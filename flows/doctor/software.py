@@ -9,11 +9,12 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from flows.doctor.findings import Finding, first_line, note, ok, problem
-from tasks import devices, onnx_session
 from tasks.errors import DeviceMissing
-from tasks.installing import pip_install
-from tasks.onnx_session import CPU, CUDA
+from tasks.machine import devices
+from tasks.machine.installing import pip_install
 from tasks.parameters import Device
+from tasks.serving import sessions
+from tasks.serving.sessions import CPU, CUDA
 
 PACKAGE = "gradmill"
 CUDA_TORCH = f"{pip_install('--force-reinstall', 'torch', 'torchvision')} (PyPI's builds for Linux are CUDA builds)"
@@ -100,14 +101,14 @@ def _providers(device: Device, package: str, facts: dict[str, Any]) -> Finding:
     again = pip_install("--force-reinstall", package)
     found = f"{package} {facts['version']}"
     try:
-        _ = onnx_session.package().InferenceSession  # gone where two shared the folder and one was removed
+        _ = sessions.package().InferenceSession  # gone where two shared the folder and one was removed
     except Exception as error:
         return problem(f"{found} does not load: {first_line(error)}", again, **facts, providers=[])
-    if because := onnx_session.fault(CPU):
+    if because := sessions.fault(CPU):
         return problem(f"{found} runs no model: {because}", again, **facts, providers=[])
     if devices.cuda_fault() or device is Device.CPU:
         return ok(f"{found} runs {CPU}", **facts, providers=[CPU])
-    if because := onnx_session.fault(CUDA):
+    if because := sessions.fault(CUDA):
         action = "" if package == GPU_BUILD else f"pip uninstall {package}; "
         action += pip_install(f"{GPU_BUILD}[cuda,cudnn]")
         return _without_cuda(device, f"{found} runs {CPU}, not {CUDA}: {because}", action, **facts, providers=[CPU])

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.doctor.findings import Finding, note, ok, problem
-from tasks import artifact_paths, atomic
 from tasks.parameters import Device
+from tasks.store import artifact_paths, atomic
 
 LITTLE_SPACE = 200 * 2**20  # bytes: a first retrain held 125 MB at most and left 106 MB
 # Locks of these may hold on one host only, or not at all ("nfs" is version 2 and 3; version 4 is "nfs4").

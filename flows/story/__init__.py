@@ -7,14 +7,14 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from flows.report import RetrainReport, report
 from flows.story import pages
-from tasks import artifact_paths
-from tasks.artifact_paths import CARD
+from flows.story.report import RetrainReport, report
 from tasks.errors import GateFailed
 from tasks.records import Prediction
-from tasks.run_folder import RunFolder
 from tasks.stage import events
+from tasks.store import artifact_paths
+from tasks.store.artifact_paths import CARD
+from tasks.store.run_folder import RunFolder
 
 
 @contextmanager

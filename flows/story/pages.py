@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from flows.report import RetrainReport
-from tasks.predict import jobs
-from tasks.predict.version import read_version
+from flows.story.report import RetrainReport
+from tasks.batch import jobs
+from tasks.batch.version import read_version
+from tasks.machine.words import counted
 from tasks.records import FileRef, GateVerdict, Prediction
-from tasks.run_folder import RunFolder
 from tasks.stage.live import picture
-from tasks.words import counted
+from tasks.store.run_folder import RunFolder
 
 PICTURES = {
     "learning-curve.png": "Learning curve",

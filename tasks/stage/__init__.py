@@ -10,10 +10,10 @@ from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from tasks import reuse
 from tasks.errors import GateFailed
 from tasks.records import Record
-from tasks.run_folder import RunFolder
+from tasks.stage import reuse
+from tasks.store.run_folder import RunFolder
 
 P = ParamSpec("P")
 R = TypeVar("R", bound=Record)

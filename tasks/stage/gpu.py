@@ -11,9 +11,10 @@ from prefect.client.schemas.responses import GlobalConcurrencyLimitResponse
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
-from tasks import devices, waiting
+from tasks.machine import devices
 from tasks.parameters import Device
 from tasks.stage import live
+from tasks.store import locks
 
 LIMIT = "gpu"  # the global concurrency limit that ``gradmill register`` makes
 LEASE_SECONDS = 60.0  # so long does a killed job keep its place
@@ -35,13 +36,13 @@ def held() -> Iterator[None]:
     with ExitStack() as holding:
         if live.in_a_run() and (limit := _limit()) is not None:
             if limit.active_slots >= limit.limit:
-                here = f": {waiting.holder(lock_file())}" if waiting.is_held(lock_file()) else ""
+                here = f": {locks.holder(lock_file())}" if locks.is_held(lock_file()) else ""
                 print(f"another job has its turn on the GPU; waiting for it{here}")
             # Losing the lease (a server away for minutes) is no reason to end a job that is nearly done.
             holding.enter_context(
                 concurrency(LIMIT, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False)
             )
-        holding.enter_context(waiting.locked(lock_file(), "another job is on the GPU; waiting for it"))
+        holding.enter_context(locks.locked(lock_file(), "another job is on the GPU; waiting for it"))
         yield
 
 

@@ -1,0 +1,130 @@
+"""``gradmill …``: thin commands over the flows and the store. Imports neither torch nor prefect until it must."""
+
+import functools
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+
+from flows import interrupt
+from flows.cli import operate, runs, store, streams
+from flows.cli.bench import bench
+from flows.cli.doctor import doctor
+from flows.cli.faults import CommandLineFault, as_gradmill_error, report_fault
+from flows.cli.mirror import mirror
+from flows.cli.options import use
+from flows.server import environment, proxies
+from tasks.errors import EnvironmentProblem, UsageError
+
+app = typer.Typer(
+    name="gradmill",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gradmill {metadata.version('gradmill')}")
+        raise typer.Exit
+
+
+def _gradmill(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Retrain the linear networks of Dive into Deep Learning and ship them as ONNX models.
+
+    Start with [bold]gradmill retrain[/]: it downloads Fashion-MNIST, trains softmax regression, lets the gates judge
+    it, publishes model.onnx under artifacts/models/ and labels the test images with it. It becomes the champion, the
+    version that consumers should use: the newest that passed the gates, until somebody promotes or rolls back.
+
+    Exit codes: 0 done · 2 wrong command or parameter · 3 refused by a gate, or diverged · 4 data broken or not to be
+    had · 5 no such device · 130 interrupted · 1 anything else.
+    """
+
+
+def _flowing(command: Callable[..., None]) -> str:
+    """The help of ``command``, a line for each paragraph, which the terminal then wraps."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _on_prefect(command: Callable[..., None]) -> Callable[..., None]:
+    """``command``, which talks to Prefect, with the settings of Prefect looked at before it does anything."""
+
+    @functools.wraps(command)
+    def checked(**options: Any) -> None:
+        use(options.get("artifacts"))
+        environment.require_prefect()
+        command(**options)
+
+    return checked
+
+
+for command in (
+    runs.retrain,
+    runs.predict,
+    store.models,
+    _on_prefect(store.promote),
+    _on_prefect(store.rollback),
+    store.prune,
+    store.verify,
+    store.maintain,
+    doctor,
+    _on_prefect(operate.register),
+    mirror,
+    _on_prefect(operate.up),
+    _on_prefect(operate.trigger),
+    _on_prefect(operate.status),
+):
+    app.command(help=_flowing(command))(command)
+app.callback(help=_flowing(_gradmill))(_gradmill)
+app.add_typer(bench, name="bench")
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; every error is one to three lines on stderr.
+
+    A reader of stdout that has gone (as ``head`` does) is not worth a line: exit code 1.
+    """
+    proxies.spare_this_host()
+    streams.document_written = False
+    try:
+        streams.require_output()
+        code = _run(arguments)
+        sys.stdout.flush()  # not at the interpreter's end, where a fault would be a traceback
+    except OSError as error:
+        if not streams.is_lost_output(error):
+            raise
+        streams.drop_output()
+        if isinstance(error, BrokenPipeError):
+            return EnvironmentProblem.exit_code
+        return report_fault(as_gradmill_error(error), as_json=False)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
+    except (Exception, SystemExit) as caught:
+        error = caught.__context__ if isinstance(caught, SystemExit) else caught  # typer's answer to a broken pipe
+        if interrupt.received():
+            raise KeyboardInterrupt from error
+        if error is None or streams.is_lost_output(error):
+            raise error or caught from None
+        if isinstance(error, CommandLineFault) and not str(error):  # no command at all: the help has been shown
+            return UsageError.exit_code
+        if "--debug" in arguments:
+            traceback.print_exception(error)
+        return report_fault(as_gradmill_error(error), as_json=streams.owes_json(arguments))
+    return code if isinstance(code, int) else 0

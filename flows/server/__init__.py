@@ -1,0 +1,1 @@
+"""Which Prefect API; a temporary server; all of it on one host; registration, deployments, status."""

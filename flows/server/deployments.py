@@ -1,0 +1,136 @@
+"""Deployments of the configured Prefect server: when each runs next, and a run of one now."""
+
+import sys
+import time
+from datetime import datetime
+from typing import Any
+
+from httpx import HTTPStatusError, codes
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter, WorkPoolFilter, WorkPoolFilterName
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
+from prefect.states import Crashed
+from pydantic import BaseModel, ValidationError
+
+from flows.server import api
+from tasks.errors import UsageError
+from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
+
+TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
+OURS = {"all_": [TAG]}
+SCHEDULER_SECONDS = 30.0
+SAID_AFTER_SECONDS = 3.0
+SEE_THE_FORM = "see the parameters of the deployment in the UI"
+FORMS: dict[str | None, type[BaseModel]] = {
+    "flows.retrain.retrain": RetrainParameters,
+    "flows.predict.predict": PredictParameters,
+    "flows.maintain.maintain": MaintainParameters,
+}
+
+
+def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
+    """The deployments of ``prefect.yaml``, by name; a server may have others'."""
+    only = DeploymentFilter.model_validate({"tags": OURS})
+    return client.read_deployments(deployment_filter=only, sort=DeploymentSort.NAME_ASC)
+
+
+def _why_idle(deployment: DeploymentResponse) -> str | None:
+    if deployment.paused:
+        return "paused"
+    return None if any(each.active for each in deployment.schedules) else "no active schedule"
+
+
+def idle(pool: str) -> list[tuple[str, str]]:
+    """What will start no run by itself, and why: deployments, or all of them where their work pool is paused."""
+    with api.client() as client:
+        found = [(each.name, why) for each in ours(client) if (why := _why_idle(each))]
+        if client.read_work_pool(pool).is_paused:
+            found.insert(0, (f"work pool {pool}", "paused, so no run begins"))
+    return found
+
+
+def next_runs() -> list[tuple[datetime, str]]:
+    """When each deployment runs next (UTC), soonest first; waits a little for a new server to plan them."""
+    started = time.monotonic()
+    scheduled = FlowRunFilter.model_validate({"state": {"type": {"any_": ["SCHEDULED"]}}, "tags": OURS})
+    said = False
+    while True:
+        with api.client() as client:
+            deployments = {each.id: each.name for each in ours(client) if not _why_idle(each)}
+            runs = client.read_flow_runs(flow_run_filter=scheduled, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+        waited = time.monotonic() - started
+        if deployments.keys() <= {run.deployment_id for run in runs} or waited > SCHEDULER_SECONDS:
+            break
+        if not said and waited > SAID_AFTER_SECONDS:
+            said = True
+            print("waiting for the server to plan the next runs", file=sys.stderr)
+        time.sleep(0.5)
+    soonest: dict[str, datetime] = {}
+    for run in runs:
+        if run.deployment_id in deployments and run.expected_start_time is not None:
+            soonest.setdefault(deployments[run.deployment_id], run.expected_start_time)
+    return sorted((moment, name) for name, moment in soonest.items())
+
+
+def give_up_what_never_began(pool: str) -> None:
+    """Mark the runs of a work pool as crashed that a worker was about to start when it ended: none frees its place.
+
+    For a pool that no worker looks at yet. Such a run sends no heartbeats, so the automation does not see it either.
+    """
+    of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
+    pending = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING"]}}, "tags": OURS})
+    with api.client() as client:
+        for run in client.read_flow_runs(flow_run_filter=pending, work_pool_filter=of_pool):
+            client.set_flow_run_state(run.id, Crashed(message="its worker ended before it began"))
+            print(f"crashed     {run.name}: its worker ended before it began", file=sys.stderr)
+
+
+def trigger(deployment: str, parameters: dict[str, Any]) -> str:
+    """Start a run of a deployment now, with ``parameters`` in place of some of its own; return the run's name.
+
+    Raises:
+        UsageError: there is no such deployment, or it does not take these parameters.
+    """
+    with api.client() as client:
+        known = {each.name: each for each in ours(client)}
+        if deployment not in known:
+            raise UsageError(
+                f"no deployment {deployment}", f"one of: {', '.join(sorted(known)) or 'none yet'}", "run gradmill up"
+            )
+        wanted = _merged((known[deployment].parameters or {}).get("parameters", {}), parameters)
+        _check(deployment, FORMS.get(known[deployment].entrypoint), wanted)
+        try:
+            run = client.create_flow_run_from_deployment(known[deployment].id, parameters={"parameters": wanted})
+        except HTTPStatusError as error:
+            if error.response.status_code not in (codes.CONFLICT, codes.UNPROCESSABLE_ENTITY):
+                raise
+            raise UsageError(
+                f"the server refuses these parameters: {error.response.json().get('detail', error)}",
+                "values that the form of the deployment would take",
+                SEE_THE_FORM,
+            ) from error
+        return run.name
+
+
+def _check(deployment: str, form: type[BaseModel] | None, parameters: dict[str, Any]) -> None:
+    """Refuse also what the server's schema cannot: values that do not go together."""
+    try:
+        if form is not None:
+            form.model_validate(parameters)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"{deployment} refuses {where or 'these parameters'}: {first['input']!r}", first["msg"], SEE_THE_FORM
+        ) from error
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` in place of what ``base`` has under the same keys, deep down."""
+    nested = {
+        key: _merged(base[key], value)
+        for key, value in over.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return base | over | nested

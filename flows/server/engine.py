@@ -1,0 +1,112 @@
+"""A Prefect API to run on: the user's where one is configured, else a temporary server."""
+
+import importlib
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flows.server import service
+from flows.server.temporary import TemporaryServer
+from tasks.errors import EnvironmentProblem, GradmillError, without_credentials
+
+DRAIN_SECONDS = 5.0
+TELLING_SECONDS = 5.0
+TO_HAVE_ONE = "run gradmill up, or set PREFECT_API_URL"
+
+
+@contextmanager
+def prefect_api(*preload: str) -> Iterator[None]:
+    """Make an API available; the modules ``preload`` are imported while a temporary server starts.
+
+    It is the user's where one is configured, else that of ``gradmill up`` on these artifacts, else a temporary one.
+
+    Raises:
+        EnvironmentProblem: the API does not answer, or the temporary server does not start.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    with service.in_use() as found:
+        configured = PREFECT_API_URL.value()
+        if not configured:
+            with _temporary_api(*preload):
+                yield
+            return
+        from flows.server.api import explained
+
+        try:
+            _require_answer()
+        except EnvironmentProblem as error:
+            if found is None:
+                raise
+            raise EnvironmentProblem(error.found, "an answer of gradmill up's server", service.WHAT_TO_DO) from error
+        with explained():
+            try:
+                yield
+            finally:
+                send_what_is_queued()
+
+
+@contextmanager
+def _temporary_api(*preload: str) -> Iterator[None]:
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    print(f"events     reach nobody from a run's own temporary Prefect server: {TO_HAVE_ONE}", file=sys.stderr)
+    credential = f"{service.USER}:{secrets.token_hex(24)}"
+    server = TemporaryServer(credential)
+    try:
+        for module in preload:
+            importlib.import_module(module)
+        # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
+        with (
+            service.reached(server.wait(), credential),
+            temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        ):
+            try:
+                yield
+            finally:
+                send_what_is_queued()
+    finally:
+        server.stop()
+
+
+def announce(event: str, name: str, payload: dict[str, Any]) -> None:
+    """Send an event about the model ``name`` to the configured server or that of ``gradmill up``; say if it cannot be.
+
+    An event may get lost: the pointer is the truth, so nothing that goes wrong here is a fault of the command.
+    """
+    from flows.cli import display
+
+    try:
+        with display.compact(verbose=False, stages=False), service.in_use():
+            from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
+
+            from tasks.stage import events
+
+            if not PREFECT_API_URL.value():
+                raise EnvironmentProblem("no Prefect server is known", "one that stays", TO_HAVE_ONE)
+            with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: TELLING_SECONDS}):
+                _require_answer()  # to send without would be tried for long, and in silence
+            events.emit(event, name, payload)
+            send_what_is_queued()
+    except Exception as error:
+        reason = error.found if isinstance(error, GradmillError) else f"{type(error).__name__}: {error}"
+        print(f"nobody was told ({event}): {without_credentials(' '.join(reason.split()))}", file=sys.stderr)
+
+
+def send_what_is_queued() -> None:
+    """Let Prefect's background threads deliver logs and events while there is a server to take them."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=DRAIN_SECONDS)
+    EventsWorker.drain_all(timeout=DRAIN_SECONDS)
+
+
+def _require_answer() -> None:
+    """See that the API works before a run relies on it; how long a run then waits for it is Prefect's matter."""
+    from flows.server import api
+
+    with api.client() as client:
+        client.read_work_pools(limit=1)  # needs the database, as a run does

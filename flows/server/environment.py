@@ -1,0 +1,144 @@
+"""The environment variables that we and our libraries read: one that cannot be used is named before any work starts."""
+
+import io
+import os
+import ssl
+import sys
+from contextlib import redirect_stderr, suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tasks.errors import EnvironmentProblem, UsageError
+from tasks.machine.settings import Settings
+from tasks.store import artifact_paths
+
+CERTIFICATES = "SSL_CERT_FILE"
+TIMEOUT = "PREFECT_API_REQUEST_TIMEOUT"
+MOST_SECONDS = 1e9
+PROXY = (
+    "http://host:port or https://host:port; socks5://host:port where httpx[socks] is installed",
+    "correct it, pip install 'httpx[socks]' for socks5://, or unset it",
+)
+
+
+def require() -> None:
+    """Whatever command follows can use its environment.
+
+    Raises:
+        UsageError: a variable has a value that cannot be used; the message names it.
+        EnvironmentProblem: the working folder is gone.
+    """
+    try:
+        Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = f"GRADMILL_{'_'.join(map(str, first['loc']))}".upper()
+        raise _unusable(variable, first["msg"].removeprefix("Input should be ").split(",")[0]) from error
+    _require_artifacts()
+    _require_certificates()
+    settle_prefect()
+
+
+def _require_artifacts() -> None:
+    variable = "GRADMILL_ARTIFACTS"
+    home = Path(*Settings().artifacts.parts[:1])
+    try:
+        if str(home).startswith("~") and not home.expanduser().is_dir():
+            raise RuntimeError("that user's home folder is not there")
+        path = str(artifact_paths.root())
+    except RuntimeError as error:
+        raise _unusable(variable, f"a folder; there is no home folder {home}") from error
+    except FileNotFoundError as error:
+        raise EnvironmentProblem("the working folder is gone", "a folder that is there", "cd to another") from error
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:  # every document there names paths, and JSON is UTF-8
+        shown = os.fsencode(path).decode(errors="replace")
+        raise UsageError(
+            f"the artifacts folder {shown} is not UTF-8",
+            "a path in UTF-8",
+            "choose another with --artifacts, or rename it",
+        ) from error
+
+
+def _require_certificates() -> None:
+    """What httpx would trip over at its first connection, without saying over which file."""
+    file = os.environ.get(CERTIFICATES)
+    if not file:
+        return
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError as error:  # SSLError is one
+        raise _unusable(CERTIFICATES, "a readable file of certificates (PEM)") from error
+
+
+def settle_prefect() -> None:
+    """Where Prefect cannot keep its files in a home folder, as in many containers, it gets one in artifacts/."""
+    place = artifact_paths.prefect_home() / "home"
+    try:
+        home = Path.home()
+    except RuntimeError:  # no HOME, and this user is not in passwd; other libraries ask for a home and a name too
+        os.environ["HOME"] = str(place)
+        os.environ.setdefault("USER", f"uid-{os.getuid()}")
+    else:
+        own = home / ".prefect"
+        if os.access(own if os.access(own, os.F_OK) else home, os.W_OK):
+            return
+    if os.environ.setdefault("PREFECT_HOME", str(place)) == str(place):
+        with suppress(OSError):  # for those to meet who need it
+            place.mkdir(parents=True, exist_ok=True)  # Prefect would make artifacts/ too, for this user alone
+
+
+def require_prefect() -> None:
+    """Prefect's settings can be read (it would print each that cannot be, at length, at every import), and the proxies.
+
+    Raises:
+        UsageError: a variable (or a profile) has a value that cannot be used; the message names it.
+    """
+    told = io.StringIO()
+    try:
+        with redirect_stderr(told):
+            import prefect.settings
+
+            seconds = prefect.settings.get_current_settings().api.request_timeout
+    except ValidationError as error:
+        first = error.errors()[0]
+        value = str(first["input"]).lower()
+        names = (name for name in os.environ if name.startswith("PREFECT_") and os.environ[name].lower() == value)
+        setting = ".".join([error.title, *map(str, first["loc"])])
+        name = next(names, f"{setting} of your Prefect profile")
+        raise _unusable(name, first["msg"].removeprefix("Input should be ")) from error
+    if not 0 < seconds < MOST_SECONDS:  # no timer takes it
+        raise _unusable(TIMEOUT, "a number of seconds above 0")
+    _require_proxies()
+    sys.stderr.write(told.getvalue())
+
+
+def _require_proxies() -> None:
+    """Every client of httpx, Prefect's own too, opens all proxies of the environment, also those that it never uses."""
+    from urllib.request import getproxies
+
+    import httpx
+
+    faults = (ValueError, ImportError, httpx.InvalidURL)
+    try:
+        httpx.Client(verify=False).close()  # noqa: S501  (connects to nothing)
+        return
+    except faults as error:
+        fault = error
+    given = getproxies()
+    for scheme in [each for each in ("http", "https", "all") if each in given]:
+        proxy = given[scheme] if "://" in given[scheme] else f"http://{given[scheme]}"
+        try:
+            httpx.Client(verify=False, trust_env=False, proxy=proxy).close()  # noqa: S501
+        except faults as error:
+            variable = f"{scheme}_proxy"
+            raise _unusable(variable if variable in os.environ else variable.upper(), *PROXY) from error
+    variable = "no_proxy" if "no_proxy" in os.environ else "NO_PROXY"
+    raise _unusable(variable, "names and addresses of hosts, by commas") from fault
+
+
+def _unusable(variable: str, expected: str, action: str = "correct it, or unset it") -> UsageError:
+    value = f"{variable}={os.environ[variable]}" if variable in os.environ else variable
+    return UsageError(f"{value} cannot be used", expected, action)

@@ -1,0 +1,166 @@
+"""What the person on duty wants to know first: champions, last and next runs, stuck runs, workers."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowRunFilter
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+from pydantic import BaseModel
+
+from flows.server import api, deployments
+from flows.server.registration import POOL, SILENT_SECONDS
+from tasks.store import reading
+
+VERDICT_TAG = "verdict:"
+LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
+
+
+class Champion(BaseModel):
+    """A champion."""
+
+    name: str
+    version: int
+    promoted_at: str
+    test_accuracy: float | None
+    test_loss: float
+
+
+class Deployment(BaseModel):
+    """A deployment with its last run that has begun (``verdict`` of a retrain only), and when it runs next."""
+
+    name: str
+    paused: bool
+    last_run: str | None
+    last_start: datetime | None
+    state: str | None
+    verdict: str | None
+    message: str | None
+    next_start: datetime | None
+
+
+class StuckRun(BaseModel):
+    """A run that should go on and does not, and why one thinks so."""
+
+    name: str
+    id: str
+    state: str
+    reason: str
+
+
+class Worker(BaseModel):
+    """A worker of the work pool."""
+
+    name: str
+    status: str
+    last_heartbeat: datetime | None
+
+
+class Status(BaseModel):
+    """The document that ``gradmill status --json`` prints: fields are added, never renamed or removed."""
+
+    schema_version: int = 1
+    api_url: str
+    models: list[Champion]
+    deployments: list[Deployment]
+    stuck: list[StuckRun]
+    workers: list[Worker]
+    pool_paused: bool
+
+
+def status() -> Status:
+    """Ask the store and the configured Prefect server.
+
+    Raises:
+        EnvironmentProblem: no such server answers as it should.
+    """
+    with api.client() as client:
+        try:
+            paused = client.read_work_pool(POOL).is_paused  # first: the other answers a missing pool with an HTTP error
+            workers = client.read_workers_for_work_pool(POOL)
+        except ObjectNotFound:  # no ``gradmill register`` yet
+            workers, paused = [], False
+        return Status(
+            api_url=str(client.api_url),
+            models=_champions(),
+            deployments=[_deployment(client, each) for each in deployments.ours(client)],
+            stuck=[*_late(client), *_silent(client)],
+            workers=[
+                Worker(name=each.name, status=each.status.value, last_heartbeat=each.last_heartbeat_time)
+                for each in workers
+                if each.status is not None
+            ],
+            pool_paused=paused,
+        )
+
+
+def _champions() -> list[Champion]:
+    champions = [(name, row) for name in reading.names() for row in reading.table(name) if row["champion"]]
+    return [
+        Champion(name=name, promoted_at=pointer.promoted_at, **_figures(row))
+        for name, row in champions
+        if (pointer := reading.champion(name))
+    ]
+
+
+def _figures(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("version", "test_accuracy", "test_loss")}
+
+
+def _runs(client: SyncPrefectClient, states: list[str], sort: FlowRunSort, **more: Any) -> list[FlowRun]:
+    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}, "tags": deployments.OURS})
+    return client.read_flow_runs(flow_run_filter=wanted, sort=sort, **more)
+
+
+def _deployment(client: SyncPrefectClient, deployment: DeploymentResponse) -> Deployment:
+    only = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+    begun = ["RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED", "CANCELLING", "PAUSED"]
+    last = _runs(client, begun, FlowRunSort.START_TIME_DESC, deployment_filter=only, limit=1)
+    due = _runs(client, ["SCHEDULED"], FlowRunSort.EXPECTED_START_TIME_ASC, deployment_filter=only, limit=1)
+    run = last[0] if last else None
+    verdicts = [tag.removeprefix(VERDICT_TAG) for tag in (run.tags if run else []) if tag.startswith(VERDICT_TAG)]
+    return Deployment(
+        name=deployment.name,
+        paused=deployment.paused,
+        last_run=run and run.name,
+        last_start=run and run.start_time,
+        state=run and run.state_name,
+        verdict=verdicts[0] if verdicts else None,
+        message=run.state.message if run and run.state and not run.state.is_completed() else None,
+        next_start=due[0].expected_start_time if due else None,
+    )
+
+
+def _late(client: SyncPrefectClient) -> list[StuckRun]:
+    """Runs that no worker has taken in time."""
+    due = _runs(client, ["SCHEDULED", "PENDING"], FlowRunSort.EXPECTED_START_TIME_ASC)
+    waiting = {"AwaitingConcurrencySlot": "waits for another run of its deployment"}
+    return [
+        _stuck(run, waiting.get(run.state_name or "", "no worker has taken it"))
+        for run in due
+        if run.expected_start_time and run.expected_start_time < datetime.now(UTC) - LATE
+    ]
+
+
+def _silent(client: SyncPrefectClient) -> list[StuckRun]:
+    """Running runs of our deployments without a recent heartbeat."""
+    limit = datetime.now(UTC) - timedelta(seconds=SILENT_SECONDS)
+    found = []
+    for run in _runs(client, ["RUNNING"], FlowRunSort.START_TIME_DESC):
+        if not run.start_time or run.start_time > limit:
+            continue
+        wanted = {
+            "event": {"name": ["prefect.flow-run.heartbeat"]},
+            "resource": {"id": [f"prefect.flow-run.{run.id}"]},
+            "occurred": {"since": limit.isoformat()},
+        }
+        if not client.request("POST", "/events/filter", json={"filter": wanted}).json()["events"]:
+            found.append(_stuck(run, f"no heartbeat for {SILENT_SECONDS} seconds"))
+    return found
+
+
+def _stuck(run: FlowRun, reason: str) -> StuckRun:
+    return StuckRun(name=run.name, id=str(run.id), state=run.state_name or "unknown", reason=reason)

@@ -1,0 +1,76 @@
+"""A child that ends when its parent does: ``python -m flows.server.tethered COMMAND …``, a pipe of its parent as stdin.
+
+The pipe closes when the parent closes it or dies, however it dies; then the command's whole process group is ended.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+GRACE_SECONDS = 4.0  # two children one after the other: within the ten seconds that gradmill up has
+
+
+def start(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path, descriptors: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """Start ``command`` in a group of its own, with these open; closing the returned process's stdin ends it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.server.tethered", *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=dict(environment),
+            cwd=cwd,
+            start_new_session=True,  # Ctrl-C is for the parent
+            pass_fds=descriptors,
+        )
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Let go of a child and wait for its end."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        process.wait(GRACE_SECONDS + 1)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main(command: list[str]) -> int:
+    """Run the command until it ends by itself or the pipe on stdin closes; return its exit code."""
+    # What is inheritable here was passed on to be passed on: close_fds would close it.
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=False)
+
+    def end_with_the_parent() -> None:
+        while os.read(0, 1):
+            pass
+        _end_group(child.pid)
+
+    threading.Thread(target=end_with_the_parent, daemon=True).start()
+    code = child.wait()
+    _end_group(child.pid)  # what the command has started ends with it, as runs do with their worker
+    return code
+
+
+def _end_group(group: int) -> None:
+    """Ask every process of a group to end, and kill those that do not in time."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    with suppress(ProcessLookupError):  # nobody is left
+        os.killpg(group, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            os.killpg(group, 0)
+        os.killpg(group, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Batch prediction: jobs, shards, lanes, parts. Imports no torch."""

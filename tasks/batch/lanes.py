@@ -1,0 +1,91 @@
+"""Sessions side by side: as many as cores on the CPU, two on a GPU, each used by one thread at a time."""
+
+import functools
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.data.readers.formats import Array, Rows
+from tasks.parameters import Device
+from tasks.records import FileRef
+from tasks.serving import contract, sessions
+from tasks.store import verified
+
+BATCH_SIZE = {sessions.CPU: 1024, sessions.CUDA: 16384}  # CPU: fits the cache (README, "Speed")
+CUDA_LANES = 2  # one copies while the other computes
+
+Lane = Callable[[Array], list[Array]]  # a batch (at most the batch size) to the outputs, in the signature's order
+
+
+class Lanes:
+    """What a process predicts with. ``working`` bounds the threads that use a core, ``run`` the sessions."""
+
+    def __init__(self, lanes: list[Lane], signature: contract.Signature, batch_size: int, workers: int) -> None:
+        self.signature, self._batch_size = signature, batch_size
+        self._cores = threading.BoundedSemaphore(workers)
+        self._idle: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        for lane in lanes:
+            self._idle.put(lane)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Hold a core: to be left for whatever waits for the disk alone."""
+        with self._cores:
+            yield
+
+    def run(self, values: Rows) -> dict[str, Array]:
+        """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, as Parquet wants its columns."""
+        outputs = {
+            tensor.name: np.empty((*tensor.shape, len(values)), tensor.dtype) for tensor in self.signature.outputs
+        }
+        lane = self._idle.get()
+        try:
+            for start in range(0, len(values), self._batch_size):
+                batch = values[start : start + self._batch_size]
+                for column, found in zip(outputs.values(), lane(batch), strict=True):
+                    column[..., start : start + len(batch)] = found.T
+        finally:
+            self._idle.put(lane)
+        return outputs
+
+
+def open_lanes(model: Path, sha256: str, provider: str, batch_size: int, workers: int) -> Lanes:
+    """The lanes of this process, opened once for all shards of a job, however many threads ask at once.
+
+    Raises:
+        DataError: the model file is gone or has other bytes than it had when the job was planned.
+        DeviceMissing: the job was planned for CUDA and this process has none.
+    """
+    with _OPENING:
+        return _open_lanes(model, sha256, provider, batch_size, workers)
+
+
+_OPENING = threading.Lock()
+
+
+@functools.lru_cache(maxsize=1)
+def _open_lanes(model: Path, sha256: str, provider: str, batch_size: int, workers: int) -> Lanes:
+    content = verified.read(FileRef(path=model, sha256=sha256), "restore the version, or --restart the job")
+    if provider == sessions.CUDA:
+        from tasks.batch.cuda import CudaLane
+
+        cuda_lanes = [CudaLane(content, batch_size) for _ in range(CUDA_LANES)]
+        return Lanes([*cuda_lanes], cuda_lanes[0].signature, batch_size, workers)
+    opened = [sessions.open_session(content, Device.CPU) for _ in range(workers)]
+    return Lanes([_cpu_lane(session) for session in opened], contract.of_session(opened[0]), batch_size, workers)
+
+
+def _cpu_lane(session: Any) -> Lane:
+    (source,) = session.get_inputs()
+    names = [node.name for node in session.get_outputs()]
+
+    def lane(batch: Array) -> list[Array]:
+        outputs: list[Array] = session.run(names, {source.name: np.ascontiguousarray(batch)})
+        return outputs
+
+    return lane

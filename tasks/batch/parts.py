@@ -1,0 +1,178 @@
+"""Parquet parts: one a shard, each of which tells in its footer what it holds.
+
+No compression, no dictionaries and no statistics for the probabilities: their digits are close to random, so all
+three cost more time than they save space (measured; README, "Speed"). Row numbers are delta-encoded to almost nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.batch.jobs import Job
+from tasks.batch.shards import Shard
+from tasks.data.readers import Chunk, Source
+from tasks.data.readers.formats import Array
+from tasks.errors import DataError
+from tasks.records import Histogram, Record
+from tasks.serving import contract
+from tasks.store import artifact_paths, atomic
+
+FOOTER = b"gradmill"
+BUFFER_BYTES = 4 * 2**20
+
+
+class Footer(Record):
+    """What a part says of itself; ``rows`` are in it, ``rejects`` are in _rejects.parquet."""
+
+    job: str
+    shard: Shard
+    rows: int
+    rejects: int
+    model: dict[str, Any]
+    provider: str
+    profile: dict[str, Histogram]
+    correct: int | None
+    notes: dict[str, int]
+
+
+def schema(outputs: tuple[contract.Tensor, ...], labels: list[str]) -> pa.Schema:
+    """The columns of a part: row number, file, then label, its name and a probability a class, or the prediction."""
+    fields = [("row", pa.int64()), ("source", pa.dictionary(pa.int32(), pa.string()))]
+    if any(tensor.name == contract.PREDICTION for tensor in outputs):
+        fields.append((contract.PREDICTION, pa.float32()))
+    else:
+        fields += [(contract.LABEL, pa.int64()), ("label_name", pa.dictionary(_index_type(labels), pa.string()))]
+        fields += [(f"probability_{label}", pa.float32()) for label in labels]
+    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
+
+
+def _index_type(labels: list[str]) -> pa.DataType:
+    return pa.int8() if len(labels) <= np.iinfo(np.int8).max else pa.int32()
+
+
+def table(chunk: Chunk, outputs: dict[str, Array], labels: list[str], columns: pa.Schema) -> pa.Table:
+    """One row group; outputs are ``(…, n)``, probabilities ``(classes, n)``. Copies nothing."""
+    arrays = [pa.array(chunk.rows), pa.DictionaryArray.from_arrays(pa.array(chunk.source_index), chunk.sources)]
+    if contract.PREDICTION in outputs:
+        arrays.append(pa.array(outputs[contract.PREDICTION]))
+    else:
+        label = outputs[contract.LABEL]
+        index = pa.array(label.astype(_index_type(labels).to_pandas_dtype()))
+        arrays += [pa.array(label), pa.DictionaryArray.from_arrays(index, labels)]
+        arrays += [pa.array(probability) for probability in outputs[contract.PROBABILITIES]]
+    return pa.table(arrays, schema=columns)
+
+
+@contextmanager
+def writer(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A writer with the encodings that were measured to be best."""
+    with (
+        pa.output_stream(path, buffer_size=BUFFER_BYTES) as stream,
+        pq.ParquetWriter(
+            stream,
+            columns,
+            compression="none",
+            use_dictionary=["source", "label_name", *([contract.LABEL] if contract.LABEL in columns.names else [])],
+            column_encoding={"row": "DELTA_BINARY_PACKED"},
+            write_statistics=["row"],
+        ) as part,
+    ):
+        yield part
+
+
+def add_footer(part: pq.ParquetWriter, footer: Footer) -> None:
+    """Note in the file's own metadata what it holds."""
+    part.add_key_value_metadata({FOOTER: footer.model_dump_json().encode()})
+
+
+def read_footer(folder: Path, job: Job, shard: Shard) -> Footer | None:
+    """The footer of a shard's part, or None unless part and rejects are whole and of just that shard of that job."""
+    footer = _written(folder, job, shard)
+    if footer and footer.rejects and _num_rows(rejects_path(folder, shard)) != footer.rejects:
+        return None
+    return footer
+
+
+def is_whole(folder: Path, job: Job) -> bool:
+    """Whether everything that a finished job wrote is still there, under the names of today or of old."""
+    rejects = (
+        _num_rows(folder / name) for name in (artifact_paths.REJECTS, artifact_paths.OLD_NAMES[artifact_paths.REJECTS])
+    )
+    return job.rejects in rejects and all(_written(folder, job, shard) for shard in job.shards)
+
+
+def is_ours(path: Path, otherwise: bool) -> bool:
+    """Whether a Parquet file has our footer; ``otherwise`` if it cannot be read."""
+    try:
+        return FOOTER in (pq.read_metadata(path).metadata or {})
+    except (OSError, pa.ArrowInvalid):
+        return otherwise
+
+
+def _written(folder: Path, job: Job, shard: Shard) -> Footer | None:
+    try:
+        metadata = pq.read_metadata(artifact_paths.part(folder, shard.number))
+        footer = Footer.model_validate_json(metadata.metadata[FOOTER])
+    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        return None
+    agrees = (
+        footer.job == job.job
+        and footer.shard == shard
+        and footer.model["sha256"] == job.model.sha256
+        and footer.rows == metadata.num_rows == shard.stop - shard.start - footer.rejects
+    )
+    return footer if agrees else None
+
+
+def _num_rows(path: Path) -> int | None:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowInvalid):
+        return None
+
+
+def rejects_path(folder: Path, shard: Shard) -> Path:
+    """The rejects of one shard, until the job is done."""
+    return artifact_paths.part(artifact_paths.shard_rejects(folder), shard.number)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Read, in the block, a Parquet file that the job itself has written.
+
+    Raises:
+        DataError: it is gone or damaged; pyarrow's own errors name no file.
+    """
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        action = "run the command again, or with --restart"
+        raise DataError(f"{path} cannot be read: {error}", "the file as it was written", action) from error
+
+
+# The files of the input
+
+
+def write_sources(folder: Path, sources: list[Source]) -> None:
+    """Write which file holds which rows, for the shards to look up."""
+    columns = [list(column) for column in zip(*sources, strict=True)]
+    with atomic.replacing(artifact_paths.sources(folder)) as temporary:
+        pq.write_table(pa.table(columns, names=list(Source._fields)), temporary)
+
+
+def read_sources(folder: Path, shard: Shard) -> list[Source]:
+    """The files that hold the rows of a shard.
+
+    Raises:
+        DataError: what ``write_sources`` wrote cannot be read.
+    """
+    rows = pa.compute.field("first_row")
+    overlaps = (rows < shard.stop) & (rows + pa.compute.field("rows") > shard.start)
+    with reading(artifact_paths.sources(folder)):
+        found = pq.read_table(artifact_paths.sources(folder), filters=overlaps)
+    return [Source(**row) for row in found.to_pylist()]

@@ -1,0 +1,161 @@
+"""What can be predicted: files of rows, read slice by slice so that memory does not grow with them."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data.readers.finding import find as find
+from tasks.data.readers.formats import Array, Format, Piece, Rows, Wanted, broken
+from tasks.data.readers.formats import changed as changed
+from tasks.data.readers.kinds import FORMATS, format_of
+from tasks.errors import DataError
+from tasks.store import regular_files
+
+MOST_ROWS = 10**12  # what a header of a sparse file, or of Parquet, may promise; planning takes memory for each shard
+
+
+class Source(NamedTuple):
+    """One file of a job's input: ``readable`` is the file itself, or what it was unpacked into.
+
+    ``bytes`` and ``mtime_ns`` are the file's own, from before it was read.
+    """
+
+    path: str
+    format: str
+    readable: str
+    first_row: int
+    rows: int
+    bytes: int
+    mtime_ns: int
+
+
+class Reject(NamedTuple):
+    """A row that could not be read; ``row`` counts through the job, ``source_row`` through its file, both from 0."""
+
+    row: int
+    source: str
+    source_row: int
+    reason: str
+
+
+class Chunk(NamedTuple):
+    """Rows ready for the model, from one file or several small ones."""
+
+    values: Rows  # (n, …) in the model's dtype and shape
+    rows: NDArray[np.int64]  # (n,) numbers within the job
+    sources: list[str]
+    source_index: NDArray[np.int32]  # (n,) into ``sources``
+    truth: Array | None  # (n,) labels that the input brought along
+    rejects: list[Reject]
+    notes: list[str]
+
+
+def measure(files: list[Path], wanted: Wanted, spool: Path) -> list[Source]:
+    """Count the rows of every file; unpack into ``spool`` what cannot be read from the middle.
+
+    Raises:
+        DataError: a file is broken, does not fit the model, or there is not a single row.
+    """
+    sources: list[Source] = []
+    first = 0
+    for index, path in enumerate(files):
+        try:
+            facts = path.stat()
+        except OSError as error:
+            raise changed(str(path)) from error
+        if not stat.S_ISREG(facts.st_mode):
+            raise regular_files.irregular(path)
+        kind = format_of(path)
+        readable = path
+        if kind.unpack is not None and kind.is_packed(path):
+            readable = spool / f"{index:05d}{kind.unpacked_suffix}"
+            if not readable.is_file():
+                kind.unpack(path, readable, wanted)
+        rows = _count(path, kind, readable, wanted)
+        if not 0 <= rows <= MOST_ROWS:
+            raise broken(path, f"it promises {rows} rows")
+        sources.append(Source(str(path), kind.name, str(readable), first, rows, facts.st_size, facts.st_mtime_ns))
+        first += rows
+    if not first:
+        raise DataError(f"{files[0]} holds no rows", wanted.describe(), "name an input with at least one row")
+    return sources
+
+
+def _count(path: Path, kind: Format, readable: Path, wanted: Wanted) -> int:
+    try:
+        return kind.count(readable, wanted)
+    except DataError as error:  # the user knows nothing of what it was unpacked into
+        raise DataError(error.found.replace(str(readable), str(path)), error.expected, error.action) from error
+
+
+def check_unchanged(sources: list[Source]) -> None:
+    """Whether the files are still those that were measured.
+
+    Raises:
+        DataError: one is gone, or has been written to.
+    """
+    for source in sources:
+        try:
+            facts = os.stat(source.path)  # noqa: PTH116  (a folder of pictures has very many)
+        except OSError as error:
+            raise changed(source.path) from error
+        if (facts.st_size, facts.st_mtime_ns) != (source.bytes, source.mtime_ns):
+            raise changed(source.path)
+
+
+def shard_rows(sources: list[Source], wanted: Wanted) -> int:
+    """The most rows of a shard: enough work to be worth a Prefect task, not so much that a kill would hurt."""
+    return min(FORMATS[name].shard_rows(wanted) for name in {source.format for source in sources})
+
+
+def tolerated_rejects(sources: list[Source]) -> int:
+    """How many rejected rows are no reason to stop: none of arrays, 1 % of tables and pictures."""
+    return sum(FORMATS[source.format].tolerated_percent * source.rows for source in sources) // 100
+
+
+def chunks(sources: list[Source], start: int, stop: int, wanted: Wanted) -> Iterator[Chunk]:
+    """The rows ``start`` to ``stop`` of a job, in order, a bounded number at a time."""
+    held: list[tuple[Source, Piece]] = []
+    size = 0
+    for source in sources:
+        first, last = max(start, source.first_row), min(stop, source.first_row + source.rows)
+        if first >= last:
+            continue
+        kind = FORMATS[source.format]
+        for piece in kind.pieces(
+            Path(source.readable), first - source.first_row, last - source.first_row, wanted.chunk_rows, wanted
+        ):
+            size += piece.num_rows
+            is_last = source.first_row + piece.first + piece.num_rows == stop
+            if size < wanted.chunk_rows and not is_last:  # no file stays open while its rows wait for those of others
+                piece = piece._replace(values=np.asarray(piece.values))
+            held.append((source, piece))
+            if size >= wanted.chunk_rows:
+                yield _chunk(held)
+                held, size = [], 0
+    if held:
+        yield _chunk(held)
+
+
+def _chunk(held: list[tuple[Source, Piece]]) -> Chunk:
+    pieces = [piece for _, piece in held]
+    rows = [source.first_row + piece.first + piece.kept_offsets() for source, piece in held]
+    truths = [piece.truth for piece in pieces if piece.truth is not None]
+    return Chunk(
+        values=pieces[0].values if len(pieces) == 1 else np.concatenate([piece.values for piece in pieces]),
+        rows=np.concatenate(rows),
+        sources=[source.path for source, _ in held],
+        source_index=np.repeat(np.arange(len(held), dtype=np.int32), [len(piece.values) for piece in pieces]),
+        truth=np.concatenate(truths) if len(truths) == len(pieces) else None,
+        rejects=[
+            Reject(source.first_row + piece.first + offset, source.path, piece.first + offset, reason)
+            for source, piece in held
+            for offset, reason in piece.rejects
+        ],
+        notes=[note for piece in pieces for note in piece.notes],
+    )

@@ -1,0 +1,201 @@
+"""Arrays on disk: IDX, ``.npy``, ``.npz`` and safetensors. Every header is compared with the file's size first."""
+
+import contextlib
+import gzip
+import io
+import math
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from pydantic import ConfigDict, Field, NonNegativeInt
+
+from tasks.data import idx
+from tasks.data.readers import formats
+from tasks.data.readers.formats import Format, Piece, Wanted, broken, check_fit, finite_only, fitted, reading
+from tasks.data.readers.stored import HeldFile, StoredRows
+from tasks.errors import DataError
+from tasks.store import atomic, regular_files
+from tasks.store.documents import Document
+
+LABELS = "labels"  # the optional tensor of true labels in a safetensors file
+COPY_BYTES = 2**20
+NPY_HEADER_BYTES = 2**14  # numpy itself believes no header of more than 10,000
+NPY_HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], Any]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}  # 3.0 has fields with names beyond Latin 1, which is no array of numbers
+SAFETENSORS_HEADER_BYTES = 16 * 2**20
+DTYPES = {
+    "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64,
+    "I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64,
+    "F16": np.float16, "F32": np.float32, "F64": np.float64,
+}  # fmt: skip  # of safetensors; numpy has no others, such as BF16
+
+Opened = tuple[StoredRows, StoredRows | None]  # the rows, and their labels where the file brings them along
+
+
+def _array_format(
+    name: str, suffixes: tuple[str, ...], opened: Callable[[Path, Wanted], Opened], **packing: Any
+) -> Format:
+    """A format whose files hold arrays one after another."""
+
+    def count(path: Path, wanted: Wanted) -> int:
+        array, labels = opened(path, wanted)
+        if not array.shape:
+            raise broken(path, "it holds a single number")
+        check_fit(path, array.dtype, array.shape[1:], wanted)
+        if labels is not None:
+            _check_labels(path, labels, len(array))
+        return len(array)
+
+    def pieces(path: Path, start: int, stop: int, at_most: int, wanted: Wanted) -> Iterator[Piece]:
+        array, labels = opened(path, wanted)
+        step = max(1, min(at_most, formats.CHUNK_BYTES // array.row_bytes))
+        is_read_later = wanted.is_image and array.shape[1:] == wanted.tensor.shape and array.column_bytes is None
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            truth = None if labels is None else labels[first:last]
+            if is_read_later:  # batch by batch, by the model
+                yield Piece(first, last - first, array.part(first, last), truth=truth)
+                continue
+            values, notes = fitted(array[first:last], wanted)
+            if wanted.is_image:
+                yield Piece(first, last - first, values, truth=truth, notes=notes)
+            else:
+                yield finite_only(first, values, truth=truth)
+
+    return Format(name, suffixes, count, pieces, **packing)
+
+
+def _check_labels(path: Path, labels: StoredRows, rows: int) -> None:
+    if labels.shape != (rows,) or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{path} holds {labels.dtype} labels of shape {list(labels.shape)}",
+            f"a whole number for each of {rows} rows",
+            f"write them again, or leave out the tensor {LABELS}",
+        )
+
+
+def _npy(path: Path, wanted: Wanted) -> Opened:
+    file = HeldFile(path)
+    with reading(path):
+        header = io.BytesIO(file.read(NPY_HEADER_BYTES, 0))
+        version = np.lib.format.read_magic(header)
+        if version not in NPY_HEADERS:
+            raise ValueError(f"its version {version} is none of an array of numbers")
+        shape, is_fortran, dtype = NPY_HEADERS[version](header)
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject or not dtype.itemsize:
+            raise ValueError(f"it holds {dtype}, not numbers")
+        if min(shape, default=0) < 0 or header.tell() + size > file.size:
+            raise ValueError(f"it has {file.size} bytes, and its header promises shape {shape} of {dtype}")
+    column_bytes = shape[0] * dtype.itemsize if is_fortran and shape else None
+    return StoredRows(file, dtype, shape, header.tell(), column_bytes), None
+
+
+def _idx(path: Path, wanted: Wanted) -> Opened:
+    shape, offset = idx.images_layout(path)
+    return StoredRows(HeldFile(path), np.dtype(np.uint8), shape, offset), None
+
+
+class _Tensor(Document):
+    """Where one tensor of a safetensors file lies, from the end of the header on."""
+
+    dtype: str
+    shape: tuple[NonNegativeInt, ...]
+    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
+
+
+class _Header(Document):
+    """The header of a safetensors file: a tensor by each name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, _Tensor] = Field(init=False)
+    metadata: dict[str, str] = Field({}, alias="__metadata__")
+
+    @property
+    def tensors(self) -> dict[str, _Tensor]:
+        """By name."""
+        return self.__pydantic_extra__
+
+
+def _safetensors(path: Path, wanted: Wanted) -> Opened:
+    file = HeldFile(path)
+    length = int.from_bytes(file.read(8, 0), "little")
+    if not 0 < length <= min(SAFETENSORS_HEADER_BYTES, file.size - 8):
+        raise broken(path, f"it has {file.size} bytes, and its header would have {length}")
+    tensors = _Header.parse(file.read(length, 8), path, "write it again").tensors
+    if wanted.tensor.name not in tensors:
+        raise DataError(f"{path} holds tensors {sorted(tensors)}", f"a tensor named {wanted.tensor.name}", "rename it")
+    promised = 8 + length + max(tensor.data_offsets[1] for tensor in tensors.values())
+    if promised != file.size:
+        raise broken(path, f"it has {file.size} bytes, and its header promises {promised}")
+    has_labels = LABELS in tensors and wanted.classified
+    return (
+        _stored(file, tensors[wanted.tensor.name], 8 + length),
+        _stored(file, tensors[LABELS], 8 + length) if has_labels else None,
+    )
+
+
+def _stored(file: HeldFile, tensor: _Tensor, start: int) -> StoredRows:
+    if tensor.dtype not in DTYPES:
+        raise broken(file.path, f"numpy has no {tensor.dtype}")
+    dtype = np.dtype(DTYPES[tensor.dtype])
+    first, last = tensor.data_offsets
+    if last - first != math.prod(tensor.shape) * dtype.itemsize:
+        raise broken(file.path, f"shape {tensor.shape} of {tensor.dtype} does not fill bytes {first} to {last}")
+    return StoredRows(file, dtype, tensor.shape, start + first)
+
+
+def _gunzip(path: Path, target: Path, wanted: Wanted) -> None:
+    """Unpack an IDX file, never more of it than its header promises."""
+    size = idx.promised_size(path)
+    with regular_files.opened(path) as stream, gzip.GzipFile(fileobj=stream) as packed:
+        _copy(packed, target, size, path)
+
+
+def _unzip(path: Path, target: Path, wanted: Wanted) -> None:
+    """Unpack the array of an ``.npz`` file: the one named like the model's input, or the only one."""
+    with contextlib.ExitStack() as opened:
+        stream = opened.enter_context(regular_files.opened(path))
+        with reading(path):
+            archive = opened.enter_context(zipfile.ZipFile(stream))
+            arrays = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
+            name = wanted.tensor.name if wanted.tensor.name in arrays else next(iter(arrays), "")
+            if not arrays or (len(arrays) > 1 and name != wanted.tensor.name):
+                raise DataError(
+                    f"{path} holds arrays {sorted(arrays)}", f"one named {wanted.tensor.name}, or only one", "rename it"
+                )
+            facts = archive.getinfo(arrays[name])
+            if facts.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # bzip2 is unpacked without bound
+                raise ValueError(f"compression {facts.compress_type}, which numpy does not write")
+            member = opened.enter_context(archive.open(facts))
+        _copy(member, target, facts.file_size, path)
+
+
+def _copy(packed: IO[bytes] | gzip.GzipFile, target: Path, size: int, path: Path) -> None:
+    """Write ``size`` bytes (and one more, which shows surplus) of an unpacked stream."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if size > (free := shutil.disk_usage(target.parent).free):
+        raise broken(path, f"it unpacks to {size} bytes, and {target.parent} has room for {free}")
+    left = size + 1
+    with atomic.replacing(target) as temporary, temporary.open("wb") as stream:
+        while left:
+            with reading(path):
+                block = packed.read(min(COPY_BYTES, left))
+            if not block:
+                break
+            stream.write(block)
+            left -= len(block)
+
+
+IDX = _array_format(
+    "idx", (".idx", ".gz"), _idx, unpack=_gunzip, unpacked_suffix=".idx", is_packed=idx.is_gzip
+)  # fmt: skip
+NPY = _array_format("npy", (".npy",), _npy)
+NPZ = _array_format("npz", (".npz",), _npy, unpack=_unzip, unpacked_suffix=".npy")
+SAFETENSORS = _array_format("safetensors", (".safetensors",), _safetensors)

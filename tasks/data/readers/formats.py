@@ -1,0 +1,175 @@
+"""What every kind of input file has in common."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data import pictures
+from tasks.errors import DataError, GradmillError
+from tasks.serving import contract
+
+if TYPE_CHECKING:
+    from tasks.data.readers.stored import StoredRows
+
+Array = NDArray[Any]
+Rows: TypeAlias = "Array | StoredRows"  # rows in memory, or still in their file; ``np.asarray`` reads them
+
+CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
+CHUNK_BYTES = 64 * 2**20
+SHARD_ROWS = 2**22
+SHARD_BYTES = 2**31
+
+
+class Wanted(NamedTuple):
+    """What the model takes: its input tensor, and by the manifest's recipe the columns of tables and the resizing."""
+
+    tensor: contract.Tensor
+    columns: tuple[str, ...] = ()
+    resize: bool = False
+    classified: bool = True  # only then labels that the input brings along are of use
+
+    @property
+    def row_bytes(self) -> int:
+        """The size of one row in memory."""
+        return int(np.prod(self.tensor.shape, dtype=np.int64)) * np.dtype(self.tensor.dtype).itemsize
+
+    @property
+    def chunk_rows(self) -> int:
+        """How many rows are held in memory at a time, by one worker."""
+        return max(1, min(CHUNK_ROWS, CHUNK_BYTES // self.row_bytes))
+
+    @property
+    def is_image(self) -> bool:
+        """Whether rows are pictures."""
+        return self.tensor.name == contract.IMAGES
+
+    def describe(self) -> str:
+        """The rows in words."""
+        shape = ", ".join(map(str, ("rows", *self.tensor.shape)))
+        return f"{self.tensor.dtype} of shape [{shape}], at least one row"
+
+
+class Piece(NamedTuple):
+    """Some consecutive rows of one file: ``num_rows`` from row ``first`` on, of which ``values`` holds the good ones.
+
+    ``kept`` gives the offsets of the good rows (None: all of them), ``rejects`` those of the others with the reason.
+    """
+
+    first: int
+    num_rows: int
+    values: Rows
+    kept: Array | None = None
+    rejects: tuple[tuple[int, str], ...] = ()
+    truth: Array | None = None
+    notes: tuple[str, ...] = ()
+
+    def kept_offsets(self) -> Array:
+        """The offsets of the good rows ``(len(values),)`` int64."""
+        return np.arange(self.num_rows, dtype=np.int64) if self.kept is None else self.kept
+
+
+@dataclass(frozen=True)
+class Format:
+    """How to read one kind of file.
+
+    ``count`` checks that a file as a whole fits the model and returns its number of rows. ``pieces`` reads the rows
+    from ``start`` to ``stop``, at most so many at a time. Files that are ``is_packed`` are ``unpack``-ed first.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    count: Callable[[Path, Wanted], int]
+    pieces: Callable[[Path, int, int, int, Wanted], Iterator[Piece]]
+    tolerated_percent: int = 0  # of its rows may be rejected
+    most_shard_rows: int = SHARD_ROWS
+    unpack: Callable[[Path, Path, Wanted], None] | None = None
+    unpacked_suffix: str = ""
+    is_packed: Callable[[Path], bool] = lambda path: True
+
+    def shard_rows(self, wanted: Wanted) -> int:
+        """The most rows of a shard."""
+        return max(1, min(self.most_shard_rows, SHARD_BYTES // wanted.row_bytes))
+
+
+def fitted(values: Array, wanted: Wanted) -> tuple[Array, tuple[str, ...]]:
+    """``values`` in the model's dtype and, where the recipe says so, size; and what was done to them."""
+    if wanted.is_image and values.shape[1:] != wanted.tensor.shape:
+        height, width = wanted.tensor.shape[:2]
+        resized = np.stack([pictures.resize(image, height, width) for image in values])
+        return resized, ("resized",) * len(values)
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, and rejected as such
+        return values.astype(wanted.tensor.dtype, copy=False), ()
+
+
+def check_fit(path: Path, dtype: Any, shape: tuple[int, ...], wanted: Wanted) -> None:
+    """Whether an array of this dtype and row ``shape`` can be fed to the model.
+
+    Raises:
+        DataError: it cannot.
+    """
+    dtype = np.dtype(dtype)
+    if wanted.is_image:
+        same_kind = len(shape) == len(wanted.tensor.shape) and shape[2:] == wanted.tensor.shape[2:]
+        can_be_resized = wanted.resize and same_kind and 0 < math.prod(shape[:2]) <= pictures.LARGEST_PIXELS
+        fits = dtype == np.uint8 and (shape == wanted.tensor.shape or can_be_resized)
+    else:
+        fits = dtype.kind in "fiu" and shape == wanted.tensor.shape
+    if not fits:
+        raise DataError(
+            f"{path} holds {dtype} rows of shape {list(shape)}",
+            wanted.describe(),
+            "convert the file, or name the model that it is for with --name",
+        )
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Take whatever is raised for the file's fault: what parsers and decompressors raise has no end of kinds.
+
+    Raises:
+        DataError: something was raised.
+    """
+    try:
+        yield
+    except GradmillError:
+        raise
+    except Exception as error:
+        raise broken(path, error) from error
+
+
+def broken(path: Path, reason: object) -> DataError:
+    """The error of a file that is not what its name says."""
+    return DataError(f"{path} cannot be read: {reason}", f"a whole {path.suffix or 'IDX'} file", "write it again")
+
+
+def changed(path: str) -> DataError:
+    """The error of an input file that is no longer what the job was planned for."""
+    return DataError(
+        f"{path} is gone or was written to while the job was running",
+        "an input that stays as it is until the job is done",
+        "run the command again: it makes a new job (into the same --output: with --restart)",
+    )
+
+
+def finite_only(first: int, values: Array, **facts: Any) -> Piece:
+    """A piece without the rows that hold NaN or infinity."""
+    bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    if not bad.any():
+        return Piece(first, len(values), values, **facts)
+    kept = np.flatnonzero(~bad).astype(np.int64)
+    truth = facts.pop("truth", None)
+    return Piece(
+        first,
+        len(values),
+        values[kept],
+        kept=kept,
+        rejects=tuple((int(offset), "not a finite number") for offset in np.flatnonzero(bad)),
+        truth=None if truth is None else truth[kept],
+        **facts,
+    )

@@ -1,0 +1,29 @@
+"""PNG and JPEG: each file is a row."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tasks.data import pictures
+from tasks.data.readers.formats import Format, Piece, Wanted
+from tasks.errors import DataError, UsageError
+
+
+def _count(path: Path, wanted: Wanted) -> int:
+    if not wanted.is_image:
+        raise UsageError(f"{path} is a picture", f"{wanted.describe()}", "name a model of images with --name")
+    return 1
+
+
+def _pieces(path: Path, start: int, stop: int, at_most: int, wanted: Wanted) -> Iterator[Piece]:
+    try:
+        image, notes = pictures.decode(path, wanted.tensor.shape)
+    except DataError as error:
+        nothing = np.empty((0, *wanted.tensor.shape), np.uint8)
+        yield Piece(0, 1, nothing, kept=np.empty(0, np.int64), rejects=((0, error.found),))
+    else:
+        yield Piece(0, 1, image[np.newaxis], notes=notes)
+
+
+PICTURE = Format("picture", (".png", ".jpg", ".jpeg"), _count, _pieces, tolerated_percent=1, most_shard_rows=2048)

@@ -1,0 +1,1 @@
+"""Where raw files can be had, and how they are kept."""

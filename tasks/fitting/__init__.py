@@ -1,0 +1,1 @@
+"""Between data and networks: splits as tensors, watching."""

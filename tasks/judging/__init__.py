@@ -1,0 +1,1 @@
+"""May it pass: gates, comparisons, servability, figures."""

@@ -1,0 +1,145 @@
+"""Pictures of a run, as PNG. Each takes plain numbers and a path."""
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from tasks.records import Epoch, FileRef
+from tasks.store import atomic
+
+
+def save(figure: Figure, path: Path) -> FileRef:
+    """Write ``figure`` atomically; the same figure gives the same bytes (no software version inside)."""
+    with io.BytesIO() as stream:
+        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+        return atomic.write_bytes(path, stream.getvalue())
+
+
+def learning_curve(curve: Sequence[Epoch], path: Path, kept_epoch: int | None = None) -> FileRef:
+    """Train loss, train accuracy and test accuracy by epoch (the book's Animator); losses alone for regression.
+
+    Where examples were held out, also what was watched on them, and with ``kept_epoch`` whose weights were kept.
+    """
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    epochs = [point.epoch for point in curve]
+    axes.plot(epochs, [point.train_loss for point in curve], "o-", markersize=3, label="train loss")
+    watched = curve[-1].validation_loss is not None
+    if watched:
+        on_validation = [point.validation_loss or 0.0 for point in curve]
+        axes.plot(epochs, on_validation, "d-", markersize=3, label="validation loss")
+        if kept_epoch is not None:
+            axes.axvline(kept_epoch, color="black", linewidth=0.8, linestyle=":", label=f"kept: epoch {kept_epoch}")
+    if curve[-1].test_accuracy is None:
+        axes.plot(epochs, [point.test_loss for point in curve], "s:", markersize=3, label="test loss")
+        axes.set(yscale="log", ylabel="half mean squared error")
+    else:
+        train_accuracy = [point.train_accuracy or 0.0 for point in curve]
+        test_accuracy = [point.test_accuracy or 0.0 for point in curve]
+        axes.plot(epochs, train_accuracy, "^--", markersize=3, label="train accuracy")
+        axes.plot(epochs, test_accuracy, "s-.", markersize=3, label="test accuracy")
+        if watched:
+            on_validation = [point.validation_accuracy or 0.0 for point in curve]
+            axes.plot(epochs, on_validation, "d:", markersize=3, label="validation accuracy")
+        axes.set(ylabel="loss (nats), accuracy")
+    axes.set(xlabel="epoch", title="Learning curve")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return save(figure, path)
+
+
+def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) -> FileRef:
+    """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row."""
+    table = np.asarray(counts)
+    size = 0.55 * len(class_names) + 2
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(table):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=45, ha="right")
+    axes.set_yticks(ticks, class_names)
+    axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
+    return save(figure, path)
+
+
+def reliability(confidence: NDArray[Any], correct: NDArray[Any], path: Path, num_bins: int = 15) -> FileRef:
+    """Accuracy by confidence ``(n,)``, beside the diagonal of perfect calibration; bar widths are the bins."""
+    edges = np.linspace(0, 1, num_bins + 1)
+    index = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    counts = np.bincount(index, minlength=num_bins)
+    accuracy = np.bincount(index, weights=correct, minlength=num_bins) / np.maximum(counts, 1)
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    upper.bar(edges[:-1], accuracy, width=1 / num_bins, align="edge", edgecolor="white", label="accuracy")
+    upper.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="perfect calibration")
+    upper.set(ylabel="accuracy", title="Reliability diagram", ylim=(0, 1))
+    upper.legend()
+    lower.bar(edges[:-1], counts, width=1 / num_bins, align="edge", edgecolor="white", color="grey")
+    lower.set(xlabel="confidence", ylabel="examples", xlim=(0, 1))
+    return save(figure, path)
+
+
+def regression_report(
+    learned: ArrayLike,
+    true: ArrayLike | None,
+    names: Sequence[str],
+    residuals: NDArray[Any],
+    sigma: float,
+    path: Path,
+) -> FileRef:
+    """Left: learned beside true parameters. Right: residuals beside the normal density N(0, sigma²)."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    positions = np.arange(len(names))
+    left.bar(positions - 0.2, np.asarray(learned), width=0.4, label="learned")
+    if true is not None:
+        left.bar(positions + 0.2, np.asarray(true), width=0.4, label="true")
+    left.axhline(0, color="black", linewidth=0.8)
+    left.set_xticks(positions, names)
+    left.set(title="Parameters")
+    left.legend()
+    right.hist(residuals, bins=40, density=True, alpha=0.5, label="residuals")
+    x = np.linspace(residuals.min(), residuals.max(), 200, dtype=float)
+    density = np.exp(-((x / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
+    right.plot(x, density, label=f"N(0, {sigma:.3g}²)")
+    right.set(title="Residuals on the test split", xlabel="target - prediction", ylabel="density")
+    right.legend()
+    return save(figure, path)
+
+
+def image_grid(
+    images: NDArray[np.uint8], predicted: Sequence[str], true: Sequence[str] | None, path: Path, num_columns: int = 9
+) -> FileRef:
+    """Images ``(n, height, width)``, under true and predicted label (the book's ``predict_ch3``), errors red.
+
+    All in one mosaic: axes of their own would take most of a second to draw.
+    """
+    num_rows = math.ceil(len(images) / num_columns)
+    height, width = images.shape[1:]
+    head, gap = height // 2, width // 4  # room for two lines of text, and between the columns
+    mosaic = np.full((num_rows * (height + head), num_columns * (width + gap)), 255, np.uint8)
+    figure = Figure(figsize=(1.25 * num_columns, 1.25 * num_rows * (height + head) / (width + gap)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.axis("off")
+    for index, image in enumerate(images):
+        top = index // num_columns * (height + head) + head
+        left = index % num_columns * (width + gap) + gap // 2
+        mosaic[top : top + height, left : left + width] = image
+        wrong = true is not None and true[index] != predicted[index]
+        title = predicted[index] if true is None else f"{true[index]}\n{predicted[index]}"
+        colour = "firebrick" if wrong else "black"
+        axes.text(left + width / 2, top - 1, title, fontsize=8, color=colour, ha="center", va="bottom")
+    axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255, aspect="auto")
+    return save(figure, path)

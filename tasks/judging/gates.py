@@ -1,0 +1,65 @@
+"""Verdicts: a measured value against its bounds, and the refusal of a candidate that misses one."""
+
+import math
+
+from tasks.errors import GateFailed
+from tasks.records import GateVerdict, Record
+from tasks.store.run_folder import RunFolder
+
+
+def judge(
+    name: str,
+    value: float,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    maximum: float | None = None,
+    detail: str = "",
+) -> GateVerdict:
+    """Compare ``value`` with its bounds: ``above`` and ``below`` are strict, ``maximum`` is not; NaN never passes."""
+    passed = (
+        math.isfinite(value)
+        and (above is None or value > above)
+        and (below is None or value < below)
+        and (maximum is None or value <= maximum)
+    )
+    bounds = [("more than", above), ("less than", below), ("at most", maximum)]
+    required = " and ".join(f"{words} {bound:.6g}" for words, bound in bounds if bound is not None)
+    return GateVerdict(
+        name=name,
+        value=value,
+        minimum=above,
+        maximum=below if below is not None else maximum,
+        passed=passed,
+        detail=(f"{required} required" if required else "no bound") + (f" ({detail})" if detail else ""),
+    )
+
+
+def has_passed(verdict: GateVerdict) -> bool:
+    """Whether a kept verdict of ``judge`` is one of a candidate that goes on, by its own value and bounds too.
+
+    Which bounds were strict it does not tell, so that a value on one is taken.
+    """
+    low = -math.inf if verdict.minimum is None else verdict.minimum
+    high = math.inf if verdict.maximum is None else verdict.maximum
+    return verdict.passed and math.isfinite(verdict.value) and low <= verdict.value <= high
+
+
+def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -> None:
+    """Print every verdict and refuse the candidate if one did not pass.
+
+    Raises:
+        GateFailed: with ``record``, what the stage would have returned.
+    """
+    for verdict in verdicts:
+        print(f"gate {verdict.name} {verdict.verdict}: {verdict.value:.6g}, {verdict.detail}")
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    if not failed:
+        return
+    refusal = GateFailed(
+        "refused by " + "; ".join(f"{verdict.name} {verdict.value:.6g}" for verdict in failed),
+        "; ".join(f"{verdict.name}: {verdict.detail}" for verdict in failed),
+        f"nothing was published; see the evidence in {run.path}, train longer or change the parameters",
+    )
+    refusal.record = record
+    raise refusal

@@ -1,0 +1,47 @@
+"""The servability gate: a fresh process without anything of ours can load the file and gets the right answers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tasks.errors import DataError
+from tasks.judging import gates
+from tasks.parameters import Gates
+from tasks.records import FileRef, GateVerdict
+from tasks.serving import contract
+
+PROBE = Path(__file__).with_name("probe.py")
+TIMEOUT_SECONDS = 120
+
+
+def servability(model: FileRef, metadata: Path, sample: Path, bounds: Gates) -> tuple[GateVerdict, ...]:
+    """Run the probe; any fault refuses, latency and memory only where a limit is set.
+
+    Raises:
+        DataError: what the probe found in the file are not the bytes that were exported.
+    """
+    arguments = [str(model.path), model.sha256, str(metadata), str(sample), str(contract.SAMPLE_TOLERANCE)]
+    command = [sys.executable, "-I", str(PROBE), *arguments]  # -I: neither this folder nor PYTHON* variables
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return (_faults([f"no answer within {TIMEOUT_SECONDS} s"]),)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        return (_faults(last),)
+    found = json.loads(done.stdout)
+    if found["sha256"] != model.sha256:
+        raise DataError(f"{model.path} has changed: {found['sha256']}", f"SHA-256 {model.sha256}", "gradmill retrain")
+    return (
+        _faults(found["faults"]),
+        gates.judge(
+            "latency_ms", found["latency_ms"], maximum=bounds.max_latency_ms, detail="95th percentile, one row"
+        ),
+        gates.judge("memory_mb", found["peak_mb"], maximum=bounds.max_memory_mb, detail="peak of the serving process"),
+    )
+
+
+def _faults(faults: list[str]) -> GateVerdict:
+    checked = "signature, stored sample, batches of 1 and 1000 in a fresh process"
+    return gates.judge("servability", len(faults), maximum=0, detail="; ".join(faults) or checked)

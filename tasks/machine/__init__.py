@@ -1,0 +1,1 @@
+"""This machine: devices, cores, settings, its terminal."""

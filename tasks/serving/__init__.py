@@ -1,0 +1,1 @@
+"""The ONNX file: contract, sessions, drift of its answers."""

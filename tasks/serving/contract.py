@@ -1,0 +1,103 @@
+"""The serving contract: names, types and shapes of the ONNX models that ``export`` writes and ``predict`` relies on."""
+
+from typing import Any, Literal
+
+from tasks.parameters import ModelName
+from tasks.records import Record
+from tasks.store.documents import Document
+
+IMAGES = "images"
+FEATURES = "features"
+PROBABILITIES = "probabilities"
+LABEL = "label"
+PREDICTION = "prediction"
+
+BATCH = "batch"  # the name of the dynamic first dimension
+OPSET = 20  # later ones abort in onnxruntime 1.21, which Debian still ships
+
+
+class Tensor(Record):
+    """One input or output; ``shape`` leaves out the batch dimension that comes first."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Signature(Record):
+    """What a consumer must feed and what it gets."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+def signature(model: ModelName, input_shape: tuple[int, ...], num_classes: int) -> Signature:
+    """The signature of a model by kind; images come raw (0…255), features in raw units."""
+    if model is ModelName.LINEAR_REGRESSION:
+        return Signature(
+            inputs=(Tensor(name=FEATURES, dtype="float32", shape=input_shape),),
+            outputs=(Tensor(name=PREDICTION, dtype="float32", shape=()),),
+        )
+    return Signature(
+        inputs=(Tensor(name=IMAGES, dtype="uint8", shape=input_shape),),
+        outputs=(
+            Tensor(name=PROBABILITIES, dtype="float32", shape=(num_classes,)),
+            Tensor(name=LABEL, dtype="int64", shape=()),
+        ),
+    )
+
+
+SAMPLE_ROWS = 8  # real inputs that every version carries with the outputs a consumer must get
+SAMPLE_TOLERANCE = 2e-5  # what runtimes may differ by (README, "Other runtimes")
+
+OPEN_INFERENCE_TYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}
+
+
+class MetadataTensor(Document):
+    """An input or output as the Open Inference Protocol describes it; -1 stands for the batch."""
+
+    name: str
+    datatype: Literal["UINT8", "FP32", "INT64"]
+    shape: tuple[int, ...]
+
+
+class ModelMetadata(Document):
+    """``metadata.json``: model metadata of the Open Inference Protocol v2. A candidate has no version yet."""
+
+    name: str | None
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[MetadataTensor, ...]
+    outputs: tuple[MetadataTensor, ...]
+
+
+def open_inference_metadata(name: str | None, version: int | None, signature: Signature) -> ModelMetadata:
+    """The metadata of a version, or of a candidate, by its signature."""
+
+    def described(tensor: Tensor) -> MetadataTensor:
+        datatype = OPEN_INFERENCE_TYPES[tensor.dtype]
+        return MetadataTensor.model_validate({"name": tensor.name, "datatype": datatype, "shape": (-1, *tensor.shape)})
+
+    return ModelMetadata(
+        name=name,
+        versions=() if version is None else (str(version),),
+        platform="onnx_onnxv1",
+        inputs=tuple(described(tensor) for tensor in signature.inputs),
+        outputs=tuple(described(tensor) for tensor in signature.outputs),
+    )
+
+
+ONNXRUNTIME_TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "int64": "tensor(int64)"}
+
+
+def of_session(session: Any) -> Signature:
+    """The signature that an onnxruntime session reports of its model."""
+    dtypes = {theirs: ours for ours, theirs in ONNXRUNTIME_TYPES.items()}
+    return Signature(
+        inputs=tuple(_tensor(node, dtypes) for node in session.get_inputs()),
+        outputs=tuple(_tensor(node, dtypes) for node in session.get_outputs()),
+    )
+
+
+def _tensor(node: Any, dtypes: dict[str, str]) -> Tensor:
+    return Tensor(name=node.name, dtype=dtypes.get(node.type, node.type), shape=tuple(node.shape[1:]))

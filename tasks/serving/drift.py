@@ -1,0 +1,74 @@
+"""Has the input changed? A model's answers on new rows against its answers on the test split."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.records import Drift, Histogram
+from tasks.serving import contract
+
+QUANTILES = 10
+SMALLEST_SHARE = 1e-4  # stands for an empty bin, whose logarithm would be infinite
+FEWEST_ROWS = 1000  # among fewer, chance alone moves the index by more than a hundredth
+
+
+Profile = dict[str, Histogram]
+
+
+def count(values: NDArray[Any], edges: tuple[float, ...]) -> tuple[int, ...]:
+    """How many of ``values`` ``(n,)`` lie in each bin. One comparison an edge: quicker than a search for so few."""
+    above = [len(values), *(int(np.count_nonzero(values > edge)) for edge in edges), 0]
+    return tuple(more - fewer for more, fewer in itertools.pairwise(above))
+
+
+def of(values: NDArray[Any], reference: Histogram) -> Histogram:
+    """The histogram of ``values`` ``(n,)`` over the bins of ``reference``."""
+    return Histogram(edges=reference.edges, counts=count(values, reference.edges))
+
+
+def observed(outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """What is watched of a model's outputs ``(…, n)``: label and confidence, or the prediction; each ``(n,)``."""
+    if contract.PREDICTION in outputs:
+        return {contract.PREDICTION: outputs[contract.PREDICTION]}
+    return {contract.LABEL: outputs[contract.LABEL], "confidence": outputs[contract.PROBABILITIES].max(axis=0)}
+
+
+def reference(outputs: Mapping[str, NDArray[Any]]) -> Profile:
+    """The profile of the test split: labels one by one, all else in bins of (nearly) equal counts."""
+    profile = {}
+    for name, values in observed(outputs).items():
+        if name == contract.LABEL:
+            edges = np.arange(len(outputs[contract.PROBABILITIES]) - 1) + 0.5
+        else:
+            edges = np.unique(np.quantile(values, np.linspace(0, 1, QUANTILES + 1)[1:-1]))
+        bounds = tuple(edges.tolist())
+        profile[name] = Histogram(edges=bounds, counts=count(values, bounds))
+    return profile
+
+
+def population_stability_index(expected: Histogram, found: Histogram) -> float:
+    """``Σ (f - e) ln(f / e)`` over the bins' shares; by the usual rule of thumb 0.1 is some drift and 0.25 is much."""
+    e, f = (np.maximum(np.divide(each.counts, sum(each.counts)), SMALLEST_SHARE) for each in (expected, found))
+    return float(((f - e) * np.log(f / e)).sum())
+
+
+def judge(expected: Profile, found: Profile, maximum: float) -> Drift:
+    """Compare two profiles; ``drift`` where any index is above ``maximum``."""
+    if not expected or not found:
+        return Drift(index={}, maximum=maximum, verdict="no reference")
+    rows = sum(next(iter(found.values())).counts)
+    if rows < FEWEST_ROWS:
+        return Drift(index={}, maximum=maximum, verdict="too few rows")
+    index = {name: population_stability_index(expected[name], found[name]) for name in expected}
+    return judge_again(Drift(index=index, maximum=maximum, verdict="stable"), maximum)
+
+
+def judge_again(known: Drift, maximum: float) -> Drift:
+    """The verdict by another bound; what was not judged for want of rows or of a reference is not judged now."""
+    if not known.index:
+        return known.model_copy(update={"maximum": maximum})
+    verdict = "drift" if max(known.index.values()) > maximum else "stable"
+    return Drift(index=known.index, maximum=maximum, verdict=verdict)

@@ -1,0 +1,234 @@
+"""The only file that knows names inside ``artifacts/``, and how a document names a file there.
+
+Documents name files relative to the artifacts folder, so that one that is moved, copied or restored elsewhere keeps
+working. In memory, on stdout and in events paths are absolute.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from tasks.machine.settings import Settings
+
+DIGEST_CHARACTERS = 16  # 64 bits: enough to tell files apart by eye and by name; the whole digest is verified
+
+
+def root() -> Path:
+    """The artifacts folder of this process, absolute."""
+    return Settings().artifacts.expanduser().absolute()
+
+
+def make_root() -> Path:
+    """The artifacts folder, made where it is missing."""
+    root().mkdir(parents=True, exist_ok=True)
+    return root()
+
+
+def relative(path: Path) -> str:
+    """A path as a document names it; one outside of the artifacts folder stays absolute."""
+    return str(path.relative_to(root()) if path.is_relative_to(root()) else path)
+
+
+FOLDERS = ("datasets", "runs", "models", "predictions")
+HIDDEN = (".stages", ".locks", ".prefect")
+
+
+def holding(path: Path) -> Path | None:
+    """The folder in artifacts/ that a path lies in, or artifacts/ itself; None outside of it.
+
+    Each of them may be a link to another place, and the path may be that of the place.
+    """
+    real = path.resolve()
+    places = (root() / name for name in (*HIDDEN, *FOLDERS, ""))
+    return next((place for place in places if real.is_relative_to(place.resolve())), None)
+
+
+def _chosen(value: Any) -> Any:
+    """The path in this folder that a document means; what is a ``Path`` already did not come from one."""
+    if not isinstance(value, str):
+        return value
+    if ".." in Path(value).parts:
+        raise ValueError(f"the path {value} leads out of the artifacts folder")
+    return str(root() / value)  # an absolute one stays as it is
+
+
+def _ours(value: Any) -> Any:
+    """The same for what always lies in artifacts/: documents of old have absolute paths, maybe of another place."""
+    path = _chosen(value)
+    if not isinstance(value, str) or Path(path).is_relative_to(root()):
+        return path
+    parts = Path(value).parts
+    tails = [root().joinpath(*parts[at:]) for at, part in enumerate(parts) if part in FOLDERS]
+    if not tails:
+        raise ValueError(f"the path {value} is not in the artifacts folder")
+    return str(next((tail for tail in tails if tail.exists()), tails[-1]))
+
+
+_RELATIVE = PlainSerializer(relative, return_type=str, when_used="json")
+_LAX = Field(strict=False)  # so that a strict document takes the text in Python as well as in JSON
+ArtifactPath = Annotated[Path, _LAX, BeforeValidator(_ours), _RELATIVE]  # of what always lies in artifacts/
+ChosenPath = Annotated[Path, _LAX, BeforeValidator(_chosen), _RELATIVE]  # of what does unless a user chose a place
+
+
+def dataset(name: str) -> Path:
+    """The folder of one dataset: raw files and prepared splits."""
+    return root() / "datasets" / name
+
+
+def raw_file(dataset_name: str, filename: str, sha256: str) -> Path:
+    """A raw file as its source publishes it (decompressed)."""
+    return dataset(dataset_name) / "raw" / f"{filename}.{sha256[:DIGEST_CHARACTERS]}"
+
+
+def split_file(dataset_name: str, split: str, sha256: str) -> Path:
+    """A prepared split."""
+    return dataset(dataset_name) / f"{split}.{sha256[:DIGEST_CHARACTERS]}.safetensors"
+
+
+def runs() -> Path:
+    """Evidence of every run, published or refused."""
+    return root() / "runs"
+
+
+def run_lock(run_folder: Path) -> Path:
+    """Held by a run over its folder, and by whoever removes it."""
+    return run_folder / ".lock"
+
+
+def stage_record(key: str) -> Path:
+    """What a reusable stage returned; ``key`` is the digest of everything that it depended on."""
+    return root() / ".stages" / f"{key}.json"
+
+
+def models() -> Path:
+    """The model store: a Triton model repository as it stands."""
+    return root() / "models"
+
+
+def model(name: str) -> Path:
+    """All versions of one model, and its champion pointer."""
+    return models() / name
+
+
+def version(name: str, number: int) -> Path:
+    """One published version, never changed after its rename."""
+    return model(name) / str(number)
+
+
+def champion(name: str) -> Path:
+    """The pointer to the version that consumers should use."""
+    return model(name) / "champion.json"
+
+
+def model_lock(name: str) -> Path:
+    """Held over every change of one model's folder."""
+    return model(name) / ".lock"
+
+
+def mirror_lock(name: str) -> Path:
+    """Held while the champion is copied elsewhere."""
+    return model(name) / ".mirror.lock"
+
+
+def history(name: str) -> Path:
+    """What the pointer cannot tell: when versions were demoted, and the highest number ever given."""
+    return model(name) / ".history.json"
+
+
+def triton_config(name: str) -> Path:
+    """Triton's description of a model, derived from the pointer."""
+    return model(name) / "config.pbtxt"
+
+
+def all_predictions() -> Path:
+    """The folder of all batch predictions."""
+    return root() / "predictions"
+
+
+def predictions(job: str) -> Path:
+    """The output of one batch prediction."""
+    return all_predictions() / job
+
+
+def jobs_elsewhere() -> Path:
+    """A note for each unfinished batch prediction whose folder is not right below this one: where it is."""
+    return all_predictions() / ".elsewhere"
+
+
+def job_lock(folder: Path) -> Path:
+    """Held by whoever works in the folder of a batch prediction, or removes it; not in there, which may be refused.
+
+    Of a folder in artifacts/ it has one name wherever artifacts/ is mounted.
+    """
+    real, base = folder.resolve(), root().resolve()
+    named = real.relative_to(base) if real.is_relative_to(base) else real
+    digest = hashlib.sha256(os.fsencode(named)).hexdigest()
+    return root() / ".locks" / digest[:DIGEST_CHARACTERS]
+
+
+def prefect_home() -> Path:
+    """The history of ``gradmill up``: Prefect's database and the logs of server and worker."""
+    return root() / ".prefect"
+
+
+def up_lock() -> Path:
+    """Held by ``gradmill up`` as long as it lives."""
+    return prefect_home() / "up.lock"
+
+
+def service() -> Path:
+    """Where ``gradmill up`` answers, for the commands beside it."""
+    return prefect_home() / "service.json"
+
+
+def credential() -> Path:
+    """What ``gradmill up``'s server asks for; of mode 0600."""
+    return prefect_home() / "credential"
+
+
+ONNX = "model.onnx"
+METADATA = "metadata.json"
+SAMPLE = "sample.npz"
+CARD = "README.md"
+ATTESTATION = "model.sig"
+MANIFEST = "manifest.json"
+LABELS = "labels.txt"
+CHECKSUMS = "SHA256SUMS"
+JOB = "_job.json"  # this and the next two have names that readers of data sets skip
+RUN = "run.json"
+REJECTS = "_rejects.parquet"
+PREDICTION_GRID = "_predictions.png"
+OLD_NAMES = {JOB: "job.json", REJECTS: "rejects.parquet", PREDICTION_GRID: "predictions.png"}
+
+
+def job_documents(job_folder: Path) -> tuple[Path, Path]:
+    """Where a job's document may lie: under the name of today, or of old."""
+    return job_folder / JOB, job_folder / OLD_NAMES[JOB]
+
+
+def part(job_folder: Path, index: int) -> Path:
+    """One Parquet part of a job's output."""
+    return job_folder / f"part-{index:05d}.parquet"
+
+
+def scratch(job_folder: Path) -> Path:
+    """All that is of use only while a job runs: the only folder of its output that is ever removed."""
+    return job_folder / ".gradmill-scratch"
+
+
+def shard_rejects(job_folder: Path) -> Path:
+    """The rejected rows of each shard, until the job is done."""
+    return scratch(job_folder) / "rejects"
+
+
+def sources(job_folder: Path) -> Path:
+    """The files of the input with their rows, until the job is done."""
+    return scratch(job_folder) / "sources.parquet"
+
+
+def spool(job_folder: Path) -> Path:
+    """Where input that cannot be read from the middle is unpacked, until the job is done."""
+    return scratch(job_folder) / "spool"

@@ -1,0 +1,106 @@
+"""Files that are whole or absent: written beside their place, synced, then renamed into it."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasks.records import FileRef
+from tasks.store import locks
+
+TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")  # as ``replacing`` names them, and nobody else
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; when the block succeeds it takes the place of ``path``.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; ``path`` is then as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, held = _temporary(path.parent)
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        if error.errno and error.filename in (None, str(temporary)):  # the system names no file whose writing fails
+            error.filename = str(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+        os.close(held)
+
+
+def _temporary(folder: Path) -> tuple[Path, int]:
+    """A new file, and a descriptor whose lock tells ``sweep`` that somebody writes it; the kernel drops it at death.
+
+    A sweep between creation and lock may have taken or removed the file; then another one is made.
+    """
+    while True:
+        temporary = folder / f".gradmill-{secrets.token_hex(8)}.partial"
+        held = locks.take(temporary, os.O_CREAT | os.O_EXCL)
+        if held is not None:
+            return temporary, held
+
+
+def sweep(folder: Path, depth: int = 3) -> None:
+    """Remove the temporary files that killed writers left up to ``depth`` folders deep, and nothing else.
+
+    No link is followed, and what cannot be looked at or removed is left.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if depth:
+                    sweep(Path(entry.path), depth - 1)
+            elif TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    _remove_unless_held(Path(entry.path))
+
+
+def _remove_unless_held(leftover: Path) -> None:
+    held = locks.take(leftover, flags=0)
+    if held is not None:
+        leftover.unlink()
+        os.close(held)
+
+
+def write_bytes(path: Path, content: bytes) -> FileRef:
+    """Write ``content`` to ``path`` atomically and return its reference."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return FileRef(path=path, sha256=hashlib.sha256(content).hexdigest())
+
+
+def write_json(path: Path, document: Any) -> FileRef:
+    """Write ``document`` as indented JSON (NaN is an error, not a token that other parsers reject)."""
+    return write_bytes(path, as_json(document))
+
+
+def as_json(document: Any) -> bytes:
+    """What ``write_json`` writes."""
+    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+
+
+def sync(path: Path) -> None:
+    """Force a file's content, or a folder's entries, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

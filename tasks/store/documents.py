@@ -1,0 +1,71 @@
+"""JSON documents on disk, read strictly as to types and values.
+
+Unknown fields are ignored, so that an older and a newer version of Gradmill share a store.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.errors import DataError
+from tasks.records import FileRef
+from tasks.store import atomic, verified
+from tasks.store.verified import RESTORE
+
+
+class Document(BaseModel):
+    """A typed document. What it nests should be documents too."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        hide_input_in_errors=True,
+    )
+
+    @classmethod
+    def read(cls, path: Path, action: str = RESTORE) -> Self:
+        """The document in a file; ``action`` is what to do where there is none that can be read.
+
+        Raises:
+            DataError: it is missing, no regular file, not JSON, or not such a document; the message names it.
+        """
+        return cls.parse(verified.content(path, action), path, action)
+
+    @classmethod
+    def parse(cls, content: bytes, source: Path | str, action: str = RESTORE) -> Self:
+        """The document in ``content``, which came from ``source``.
+
+        Raises:
+            DataError: it is not JSON, or not such a document; the message names ``source``.
+        """
+        try:
+            json.loads(content, object_pairs_hook=_without_duplicates, parse_constant=_no_number)
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            found = f"{source} is not as gradmill writes it: {where + ': ' if where else ''}{first['msg']}"
+        except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+            found = f"{source} is not JSON: {error}"
+        raise DataError(found, "the file as it was written", action)
+
+    def write(self, path: Path) -> FileRef:
+        """Replace ``path`` by this document, atomically."""
+        return atomic.write_json(path, self.model_dump(mode="json"))
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are unique: of two equal ones each parser would believe another."""
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key stands there twice")
+    return document
+
+
+def _no_number(token: str) -> float:
+    raise ValueError(f"{token} is no number in JSON")

@@ -1,0 +1,144 @@
+"""What old runs and predictions leave behind is removed; what still explains a kept version stays.
+
+Nothing is removed that somebody holds, nothing behind a link, and nothing that cannot be judged: that is said.
+"""
+
+import itertools
+import os
+import re
+import secrets
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import DataError
+from tasks.store import artifact_paths, locks, predictions, reading
+from tasks.store.artifact_paths import RUN
+from tasks.store.predictions import left_alone
+from tasks.store.run_folder import RunNotes
+
+GRACE = timedelta(days=1)  # a younger run may still be going, and somebody may be reading a younger prediction
+CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")
+
+
+def prune_runs(keep: int) -> list[str]:
+    """Remove all run folders but the newest ``keep`` of each model, those of kept versions, and those under a day old.
+
+    Those whose files a run that goes on has reused stay too. Returns the names of the removed folders.
+
+    Raises:
+        DataError: it cannot be told which runs kept versions name.
+    """
+    _sweep(artifact_paths.runs())
+    needed = evidence() | _reused_by_runs_that_go_on()
+    of_model: dict[str, list[Path]] = defaultdict(list)
+    for note in sorted(artifact_paths.runs().glob(f"*/{RUN}")):
+        if _is_in_place(note.parent):
+            of_model[note.parent.name.partition("-")[2].rpartition("-")[0]].append(note)  # time-model-id
+    old = [note for notes in of_model.values() for note in notes[:-keep] if note.parent.name not in needed]
+    return _remove(old, artifact_paths.run_lock)
+
+
+def prune_predictions(keep: int) -> list[str]:
+    """Remove all finished jobs but the newest ``keep`` of each model and those under a day old.
+
+    Unfinished jobs stay: the same command resumes them. Returns the names of the removed folders.
+    """
+    _sweep(artifact_paths.all_predictions())
+    of_model: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    for folder, document, job in predictions.below_artifacts():
+        if job.status == "done" and _is_in_place(folder):
+            of_model[job.model.name].append((job.finished_at or "", document))
+    old = [document for jobs in of_model.values() for _, document in sorted(jobs)[:-keep]]
+    return _remove(old, artifact_paths.job_lock)
+
+
+def evidence() -> set[str]:
+    """The run folders that kept versions name, and those whose files these runs have reused.
+
+    Raises:
+        DataError: a manifest or a run's notes cannot be read; what they name must not be guessed.
+    """
+    needed: set[str] = set()
+    for run in (reading.manifest(name, each).run for name in reading.names() for each in reading.versions(name)):
+        needed.add(run)
+        noted = artifact_paths.runs() / run / RUN
+        if noted.is_file():
+            needed |= set(_runs_named_in(RunNotes.read(noted).stages))
+    return needed
+
+
+def _reused_by_runs_that_go_on() -> set[str]:
+    """The run folders whose files a run uses that is young or held; one whose notes are damaged cannot go on."""
+    needed: set[str] = set()
+    for noted in artifact_paths.runs().glob(f"*/{RUN}"):
+        try:
+            if _goes_on(noted):
+                needed |= set(_runs_named_in(RunNotes.read(noted).stages))
+        except (OSError, DataError) as error:
+            left_alone(noted.parent, error.found if isinstance(error, DataError) else str(error))
+    return needed
+
+
+def _goes_on(noted: Path) -> bool:
+    """Whether the run of these notes may still be going; one behind a link is not asked, since its lock lies there."""
+    return noted.parent.is_symlink() or not _is_old(noted) or locks.is_held(artifact_paths.run_lock(noted.parent))
+
+
+def _runs_named_in(document: Any) -> Iterable[str]:
+    """The run folders of every path in a JSON document."""
+    if isinstance(document, dict):
+        document = list(document.values())
+    if isinstance(document, list):
+        for value in document:
+            yield from _runs_named_in(value)
+    elif isinstance(document, str):
+        parts = Path(document).parts  # artifacts/ may have had another name then: on the host, in a container
+        yield from (name for folder, name in itertools.pairwise(parts) if folder == artifact_paths.runs().name)
+
+
+def _is_in_place(folder: Path) -> bool:
+    """Whether a folder lies here and not, behind a link or a mount, where others have put it."""
+    if folder.is_symlink() or os.path.ismount(folder):
+        left_alone(folder, "it leads to another place")
+        return False
+    return True
+
+
+def _is_old(path: Path) -> bool:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC) < datetime.now(UTC) - GRACE
+
+
+def _remove(notes: Iterable[Path], lock_of: Callable[[Path], Path]) -> list[str]:
+    """Remove the folders of these documents, but those under a day old and those that somebody holds.
+
+    Each is renamed out of sight first, so that none is ever seen half removed.
+    """
+    removed = []
+    for note in notes:
+        folder = note.parent
+        lock = lock_of(folder)
+        try:
+            if not _is_old(note):
+                continue
+            if lock.parent != folder:  # which another process may have removed
+                lock.parent.mkdir(exist_ok=True)
+            with locks.locked_if_free(lock) as ours:
+                if not ours or not _is_old(note):  # meanwhile it may have been taken up again
+                    continue
+                condemned = folder.rename(folder.with_name(f".pruned-{folder.name}-{secrets.token_hex(4)}"))
+                removed.append(folder.name)
+                shutil.rmtree(condemned)
+                lock.unlink(missing_ok=True)  # if it lies elsewhere; whoever waits for it takes another
+        except OSError as error:
+            left_alone(folder, str(error))
+    return removed
+
+
+def _sweep(parent: Path) -> None:
+    for leftover in parent.glob(".pruned-*"):
+        if CONDEMNED.fullmatch(leftover.name) and leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)

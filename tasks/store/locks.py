@@ -1,0 +1,174 @@
+"""Lock files: who holds one is written into it, and whoever waits says so. The kernel frees a dead one's."""
+
+import contextlib
+import errno
+import fcntl
+import math
+import os
+import shlex
+import socket
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.errors import EnvironmentProblem, without_credentials
+from tasks.store import artifact_paths
+
+POLL_SECONDS = 0.1
+NOTE_BYTES = 300
+
+
+@contextmanager
+def locked(path: Path, otherwise: str, told_after: float = 0, within: float = math.inf) -> Iterator[None]:
+    """Hold the lock file ``path``; where another process has it, print ``otherwise`` and who that is, and wait.
+
+    It is printed after ``told_after`` seconds, and waited ``within`` so many.
+
+    Raises:
+        TimeoutError: another process has it still.
+        OSError: there can be no such file, or the file system has no locks.
+    """
+    told, begun = None, time.monotonic()
+    descriptor = _taken_in(path)
+    while descriptor is None:
+        if (waited := time.monotonic() - begun) > within:
+            raise TimeoutError(errno.ETIMEDOUT, "another process holds the lock", str(path))
+        time.sleep(POLL_SECONDS)  # meanwhile a new holder has written its name over that of a dead one
+        descriptor = _taken_in(path)
+        by = holder(path)
+        if descriptor is None and waited >= told_after and by != told and (by or told is None):
+            told = by
+            print(f"{otherwise}: {by}" if by else otherwise, file=sys.stderr, flush=True)
+    with _noted(descriptor):
+        yield
+
+
+@contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock file ``path`` and yield True; yield False where another process has it."""
+    descriptor = take(path)
+    if descriptor is None:
+        yield False
+        return
+    with _noted(descriptor):
+        yield True
+
+
+def is_held(path: Path) -> bool:
+    """Whether another process holds the lock file ``path``."""
+    try:
+        descriptor = take(path, flags=0)
+    except FileNotFoundError:
+        return False
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is None
+
+
+def take(path: Path, flags: int = os.O_CREAT) -> int | None:
+    """Open and lock a regular file; None where another process holds it, or it was removed or replaced meanwhile.
+
+    The descriptor holds the lock until it is closed, of just the file that lies at ``path``: nobody who takes a file
+    before removing it can remove this one. The file is opened for writing, which NFS wants, without following a link
+    or waiting for the other end of a FIFO.
+
+    Raises:
+        OSError: there is no such file, it cannot be opened or is not regular, or the file system has no locks.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o666)
+    with contextlib.ExitStack() as closing:
+        closing.callback(os.close, descriptor)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _lies_at(path, descriptor):
+                closing.pop_all()
+                return descriptor
+    return None
+
+
+def _lies_at(path: Path, descriptor: int) -> bool:
+    """By opening it once more: an NFS client asks its server then, and may answer ``stat`` from its cache."""
+    try:
+        there = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return os.path.sameopenfile(descriptor, there)
+    finally:
+        os.close(there)
+
+
+def _taken_in(path: Path) -> int | None:
+    """``take``, in a folder that is made where it is missing: housekeeping may have removed it meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        return take(path)
+    return None
+
+
+@contextmanager
+def _noted(descriptor: int) -> Iterator[None]:
+    """While the lock is held, its file says by whom; a full disk keeps nobody from working."""
+    command = without_credentials(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))[: NOTE_BYTES // 3]
+    since = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    note = f"process {os.getpid()} on {socket.gethostname()} since {since}, {command}"
+    try:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, note.encode(errors="replace")[:NOTE_BYTES], 0)
+            os.fsync(descriptor)  # for other clients of an NFS server
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+        os.close(descriptor)
+
+
+def holder(path: Path) -> str:
+    """What the holder of a lock file has written into it, fit for a terminal; nothing where that is not known."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        text = os.read(descriptor, NOTE_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
+    return "".join(character for character in text if character.isprintable())
+
+
+def model(name: str) -> AbstractContextManager[None]:
+    """Held over every change of a model's folder; whoever waits for it says for whom.
+
+    Raises:
+        EnvironmentProblem: the folder is a link, and what it leads to is not in the store.
+    """
+    return _locked(name, artifact_paths.model_lock(name), "changing")
+
+
+def mirror(name: str) -> AbstractContextManager[None]:
+    """Held while the champion is copied elsewhere.
+
+    Raises:
+        EnvironmentProblem: as for ``model``, since the lock file would lie behind the link.
+    """
+    return _locked(name, artifact_paths.mirror_lock(name), "mirroring")
+
+
+def _locked(name: str, path: Path, doing: str) -> AbstractContextManager[None]:
+    folder = artifact_paths.model(name)
+    if folder.is_symlink():
+        raise EnvironmentProblem(
+            f"{folder} is a link",
+            "a folder in the store: behind a link nothing is changed",
+            f"move there what it leads to, or give all of {folder.parent} another place",
+        )
+    return locked(path, f"another process is {doing} {name}; waiting for it")

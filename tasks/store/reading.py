@@ -1,0 +1,202 @@
+"""What the store holds. Readers take no lock: versions never change and the pointer is replaced atomically."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from tasks.errors import DataError, UsageError
+from tasks.parameters import is_name
+from tasks.records import FileRef
+from tasks.store import artifact_paths, folders, verified
+from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
+from tasks.store.versions import ChampionPointer, History, Manifest
+
+
+def names() -> list[str]:
+    """Every model that has a folder."""
+    folder = artifact_paths.models()
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def versions(name: str) -> list[int]:
+    """The numbers of the kept versions, ascending."""
+    return folders.versions(artifact_paths.model(name))
+
+
+def pointer(name: str) -> ChampionPointer | None:
+    """The content of ``champion.json``, or None before the first publication.
+
+    Raises:
+        DataError: it is not a pointer as gradmill writes it.
+    """
+    path = artifact_paths.champion(name)
+    return ChampionPointer.read(path, f"gradmill promote {name} VERSION") if os.path.lexists(path) else None
+
+
+def champion(name: str) -> ChampionPointer | None:
+    """The pointer to a version that is there, or None before the first publication.
+
+    Raises:
+        DataError: it is not a pointer as gradmill writes it, or it names a version that is not kept.
+    """
+    found = pointer(name)
+    if found and found.version not in versions(name):
+        found = pointer(name)  # somebody may have moved it on, and deleted the version that it named
+    if found is None or found.version in versions(name):
+        return found
+    raise DataError(
+        f"{artifact_paths.champion(name)} names version {found.version}, and there is no "
+        f"{artifact_paths.version(name, found.version)}",
+        f"one of: {', '.join(map(str, versions(name))) or 'none is kept'}",
+        f"gradmill promote {name} VERSION, or restore the folder from a copy",
+    )
+
+
+def history(name: str) -> History:
+    """What ``champion.json`` cannot tell.
+
+    Raises:
+        DataError: the file is not as gradmill writes it.
+    """
+    path = artifact_paths.history(name)
+    if not os.path.lexists(path):
+        return History(highest=0, demoted={})
+    action = "restore it, or delete it: then it is forgotten which versions were replaced, and when"
+    return History.read(path, action)
+
+
+def was_champion(name: str, number: int) -> bool:
+    """Whether a version is or ever was the champion; the pointer tells it even where the history is lost."""
+    current = champion(name)
+    return number in (current.named if current else ()) or number in history(name).demoted
+
+
+def manifest(name: str, number: int) -> Manifest:
+    """The manifest of one version, compared with its line in ``SHA256SUMS``.
+
+    Raises:
+        DataError: it is missing, or has changed since it was published.
+    """
+    return read_manifest(artifact_paths.version(name, number))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in a version's folder, compared with its line in ``SHA256SUMS``.
+
+    Raises:
+        DataError: it is missing, or has changed since it was published.
+    """
+    path, action = folder / MANIFEST, _action(folder)
+    content, sums = verified.content(path, action), verified.content(folder / CHECKSUMS, action)
+    if f"{hashlib.sha256(content).hexdigest()}  {MANIFEST}\n".encode() not in sums:
+        raise DataError(f"{path}, or its line in {CHECKSUMS}, has changed", "both as they were published", action)
+    return Manifest.parse(content, path, action)
+
+
+def read_file(folder: Path, filename: str) -> bytes:
+    """A file of the version in a folder, compared with its digest in the manifest: what is returned is what to use.
+
+    Raises:
+        DataError: it or the manifest is missing, or has changed since it was published.
+    """
+    listed = read_manifest(folder).files
+    if filename not in listed:
+        raise DataError(f"{folder / MANIFEST} lists no {filename}", "every file of the version", _action(folder))
+    return verified.read(FileRef(path=folder / filename, sha256=listed[filename]), _action(folder))
+
+
+def _action(folder: Path) -> str:
+    name, number = folder.parts[-2:]
+    return f"see gradmill verify {name} {number}; restore the folder from a copy, or promote another version"
+
+
+def resolve(name: str, number: int | None) -> int:
+    """The version asked for, or the champion.
+
+    Raises:
+        UsageError: there is no such model or version.
+    """
+    kept = versions(name) if is_name(name) else []
+    if not kept:
+        known = ", ".join(each for each in names() if versions(each)) or "none yet"
+        raise UsageError(f"no model named {name}", f"one of: {known}", "train one first: gradmill retrain")
+    if number is None:
+        current = champion(name)
+        if current is None:
+            raise UsageError(f"{name} has no champion", "a published version", f"run gradmill retrain --name {name}")
+        return current.version
+    if number not in kept:
+        known = ", ".join(map(str, kept))
+        raise UsageError(f"{name} has no version {number}", f"one of: {known}", f"see gradmill models {name}")
+    return number
+
+
+def load(name: str, number: int | None) -> tuple[int, bytes]:
+    """The number and the ONNX file of the version asked for, or of the champion; the bytes are those published.
+
+    A champion that is pruned between reading the pointer and opening the file is looked up once more.
+
+    Raises:
+        UsageError: there is no such model or version.
+        DataError: the version is damaged, or the pointer does not fit its champion.
+    """
+    found = resolve(name, number)
+    try:
+        return found, model(name, found)
+    except DataError:
+        if artifact_paths.version(name, found).is_dir():
+            raise
+        found = resolve(name, number)
+        return found, model(name, found)
+
+
+def model(name: str, number: int) -> bytes:
+    """The ONNX file of a version: these bytes, and no file opened later, are what was published.
+
+    Raises:
+        DataError: it is damaged, or the pointer does not fit its champion.
+    """
+    path = artifact_paths.version(name, number) / ONNX
+    content, current = read_file(path.parent, ONNX), pointer(name)
+    if current and current.version == number and hashlib.sha256(content).hexdigest() != current.model_sha256:
+        raise unfit(name, path, current.model_sha256)
+    return content
+
+
+def unfit(name: str, path: Path, sha256: str) -> DataError:
+    """What is wrong where the pointer has another digest than the champion's file at ``path``."""
+    found = f"{artifact_paths.champion(name)} does not fit {path}"
+    return DataError(found, f"SHA-256 {sha256}", f"see gradmill verify {name}; gradmill promote {name} VERSION")
+
+
+def find(name: str, onnx_sha256: str) -> int | None:
+    """The kept version with these very model bytes, if there is one."""
+    return next((each for each in versions(name) if manifest(name, each).files[ONNX] == onnx_sha256), None)
+
+
+def table(name: str) -> list[dict[str, Any]]:
+    """One row a version, ascending: its figures, and whether it is the champion or held."""
+    current = champion(name)
+    rows = []
+    for number in versions(name):
+        is_champion, is_held = (current and number == current.version), (current and number in current.held)
+        rows.append({"version": number, "champion": bool(is_champion), "held": bool(is_held), **_figures(name, number)})
+    return rows
+
+
+def _figures(name: str, number: int) -> dict[str, Any]:
+    document = manifest(name, number)
+    path = artifact_paths.version(name, number) / ONNX
+    return {
+        "test_accuracy": document.metrics.test_accuracy,
+        "test_loss": document.metrics.test_loss,
+        "parity": {gate.name: gate.value for gate in document.gates}.get("parity"),
+        "bytes": verified.require(path, _action(path.parent)).stat().st_size,
+        "created_at": document.created_at,
+        "dataset": document.dataset.name,
+        "dataset_digest": document.dataset.digest,
+        "implementation": document.parameters.training.implementation,
+        "model_sha256": document.files[ONNX],
+        "path": str(path),
+    }

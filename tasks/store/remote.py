@@ -1,0 +1,124 @@
+"""A folder that consumers on other hosts read, by fsspec URL: each file is replaced in one step, or not at all."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.errors import EnvironmentProblem, UsageError
+from tasks.machine.installing import pip_install
+from tasks.store import atomic
+
+LOCAL = ("file", "local")
+# The package that fsspec uses for each. An object is there once its put has succeeded.
+OBJECT_STORES = {
+    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs",
+}  # fmt: skip
+
+
+def check(url: str) -> None:
+    """Fail before any work when nothing can be mirrored there. No network is touched.
+
+    Raises:
+        UsageError: credentials in the URL, a protocol that cannot replace a file in one step, or no package for it.
+    """
+    protocol = _protocol(url)
+    path = url.partition("://")[2] if "://" in url else url
+    if protocol in LOCAL and not path.strip(" /"):  # neither the working directory nor the root is meant
+        raise UsageError(f"{url!r} names no folder", "a URL, or a path", "name one")
+    if protocol in LOCAL and path.startswith("~") and os.path.expanduser(path) == path:  # noqa: PTH111  (no error)
+        raise UsageError(f"{url}: no such user", "a path", "name another")
+    if protocol not in (*LOCAL, *OBJECT_STORES):
+        known = ", ".join(f"{each}://" for each in (*OBJECT_STORES, "file"))
+        raise UsageError(
+            f"{_without_secrets(url)} is of no protocol that replaces a file in one step",
+            f"{known}, or a path",
+            "mirror to an object store, or mount the share and give its path",
+        )
+    if protocol in OBJECT_STORES and _without_secrets(url) != url:
+        raise UsageError(
+            f"{_without_secrets(url)} has credentials or a query in it",
+            "a URL that may be logged",
+            "give credentials in the environment or in the store's own configuration files, as AWS_ACCESS_KEY_ID",
+        )
+    if not url.partition("://")[2].strip("/") and protocol in OBJECT_STORES:
+        raise UsageError(f"{url} names no bucket", f"{protocol}://BUCKET/FOLDER", "name one")
+    try:
+        import fsspec
+
+        fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        raise UsageError(
+            f"{protocol}:// cannot be used here: {error}",
+            "the package that fsspec uses for it",
+            pip_install(OBJECT_STORES[protocol]),
+        ) from error
+
+
+class Folder:
+    """A folder by URL; where it is local or on a mounted share, files are written as in ``artifacts/``."""
+
+    def __init__(self, url: str) -> None:
+        check(url)
+        from fsspec.core import url_to_fs
+
+        self.url = url.rstrip("/")
+        with self._reached(self.url):
+            # A worker lives for weeks: nothing is cached, neither credentials nor what a folder contains.
+            self._files, self._path = url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
+        self.local = Path(self._path) if _protocol(url) in LOCAL else None
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a file, None where there is none.
+
+        Raises:
+            EnvironmentProblem: the store does not answer, or refuses.
+        """
+        with self._reached(f"{self.url}/{path}"):
+            try:
+                content: bytes = self._files.cat_file(f"{self._path}/{path}")
+            except FileNotFoundError:
+                return None
+        return content
+
+    def write(self, path: str, content: bytes) -> None:
+        """Replace a file: readers find the old content or the new, whenever this process is killed.
+
+        Raises:
+            EnvironmentProblem: the store does not answer, or refuses.
+        """
+        with self._reached(f"{self.url}/{path}"):
+            if self.local:
+                atomic.write_bytes(self.local / path, content)
+            else:
+                self._files.pipe_file(f"{self._path}/{path}", content)
+
+    def sweep(self, path: str) -> None:
+        """Remove what killed writers left below a folder; object stores show no such thing."""
+        if self.local:
+            with self._reached(f"{self.url}/{path}"):
+                atomic.sweep(self.local / path)
+
+    @contextmanager
+    def _reached(self, what: str) -> Iterator[None]:
+        """Every backend has exceptions of its own; ours say which file, and that nothing is lost."""
+        try:
+            yield
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise EnvironmentProblem(
+                f"{what} cannot be read or written: {type(error).__name__}: {reason}",
+                "a bucket or folder that exists, and credentials in the environment that may read and write it",
+                "put that right, then gradmill mirror again: nothing is lost here, and what is there is still valid",
+            ) from error
+
+
+def _protocol(url: str) -> str:
+    protocol, separator, _ = url.partition("://")
+    return protocol if separator else "file"
+
+
+def _without_secrets(url: str) -> str:
+    """The URL without user, password and query. ``abfs://CONTAINER@ACCOUNT`` has no password and stays."""
+    return re.sub(r"[?#].*", "?…", re.sub(r"://[^@]*:[^@]*@", "://…@", url, flags=re.DOTALL), flags=re.DOTALL)

@@ -1,0 +1,47 @@
+"""Pruning: old versions go as a whole, and only those that nobody may still need."""
+
+import itertools
+from datetime import UTC, datetime, timedelta
+
+from tasks.errors import UsageError
+from tasks.store import artifact_paths, folders, locks, predictions, publishing, reading
+
+GRACE = timedelta(days=1)  # a consumer that read the pointer may still be loading the version it named
+
+
+def prune(name: str, keep: int) -> tuple[list[int], dict[int, str]]:
+    """Delete all but the newest ``keep`` versions; return the pruned ones, and why older ones were kept.
+
+    Raises:
+        UsageError: there is no such model, or ``keep`` is below 1.
+    """
+    if keep < 1:
+        raise UsageError(f"--keep {keep}", "at least 1", "see gradmill prune --help")
+    reading.resolve(name, None)
+    with locks.model(name):
+        publishing.sweep(name)
+        kept = reading.versions(name)
+        needed = protected(name)
+        pruned = [number for number in kept[:-keep] if number not in needed]
+        for number in pruned:
+            version = artifact_paths.version(name, number)
+            publishing.remove_folder(version.rename(folders.pruned(version)))
+        return pruned, {number: needed[number] for number in kept[:-keep] if number in needed}
+
+
+def protected(name: str) -> dict[int, str]:
+    """The versions that pruning must not take, and the reason."""
+    reasons: dict[int, str] = {}
+    oldest = datetime.now(UTC) - GRACE
+    for number, moment in reading.history(name).demoted.items():
+        if datetime.fromisoformat(moment) > oldest:
+            reasons[number] = "demoted less than a day ago"
+    for folder, _, job in itertools.chain(predictions.below_artifacts(), predictions.elsewhere()):
+        if job.status != "done" and job.model.name == name:
+            reasons[job.model.version] = f"named by the unfinished job in {folder}"
+    current = reading.champion(name)
+    if current is not None:
+        if current.previous is not None:
+            reasons[current.previous] = "the version that a rollback goes to"
+        reasons[current.version] = "the champion"
+    return reasons

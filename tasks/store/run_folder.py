@@ -1,0 +1,70 @@
+"""``artifacts/runs/<run>/``: the evidence of one run, whatever became of it."""
+
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.records import Record
+from tasks.store import artifact_paths, atomic, locks
+from tasks.store.documents import Document
+
+
+class RunNotes(Document):
+    """``run.json``: what a run was asked for, how long each stage took, and the record that it returned."""
+
+    schema_version: Literal[1] = 1
+    run: str
+    parameters: dict[str, Any]
+    seconds: dict[str, float]
+    stages: dict[str, dict[str, Any]]
+
+
+class RunFolder(Record):
+    """A run's folder; ``run.json`` in it grows with every stage."""
+
+    path: Path
+    force: bool = False
+
+    @classmethod
+    def open(cls, run: str, parameters: dict[str, Any]) -> "RunFolder":
+        """Make the folder of ``run`` and note its parameters; a retried run finds its folder again.
+
+        What killed runs left half-written anywhere in ``artifacts/`` is swept first.
+        ``force`` among the parameters keeps stages from being reused.
+        """
+        folder = cls(path=artifact_paths.runs() / run, force=parameters.get("force", False))
+        atomic.sweep(artifact_paths.make_root())
+        with folder.in_use():
+            if folder._file.exists():
+                os.utime(folder._file)  # to housekeeping it is young again
+            else:
+                RunNotes(run=run, parameters=parameters, seconds={}, stages={}).write(folder._file)
+        return folder
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """While the block runs, housekeeping leaves the folder alone, however long ago something was noted in it."""
+        return locks.locked(
+            artifact_paths.run_lock(self.path), f"another process is at work on {self.path}; waiting for it"
+        )
+
+    @property
+    def _file(self) -> Path:
+        return self.path / artifact_paths.RUN
+
+    def read(self) -> RunNotes:
+        """Everything noted so far.
+
+        Raises:
+            DataError: ``run.json`` is damaged.
+        """
+        return RunNotes.read(self._file)
+
+    def note(self, section: Literal["seconds", "stages"], key: str, value: Any) -> None:
+        """Set ``key`` of a section and write the whole document atomically."""
+        notes = self.read()
+        notes.model_copy(update={section: getattr(notes, section) | {key: value}}).write(self._file)
+
+    def file(self, name: str) -> Path:
+        """The path of an evidence file."""
+        return self.path / name

@@ -1,0 +1,111 @@
+"""Proof that a stored version is what was published: every checksum, the signature, the stored sample."""
+
+import io
+from typing import Any
+
+from tasks.errors import DataError
+from tasks.records import FileRef
+from tasks.serving import contract
+from tasks.store import artifact_paths, atomic, publishing, reading, triton, verified
+from tasks.store.artifact_paths import ATTESTATION, CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE
+from tasks.store.versions import ChampionPointer
+
+RESTORE = "restore the folder from a copy, or promote another version and delete this one"
+
+
+def verify(name: str, number: int) -> list[str]:
+    """Check one version thoroughly, and the pointer and Triton's configuration of its model; return what was checked.
+
+    Raises:
+        DataError: something is not as it was published; the message names the file.
+    """
+    verify_version(name, number)
+    verify_pointer(name, reading.champion(name))
+    verify_previous(name)
+    _verify_config(name)
+    _verify_by_running(name, number)
+    return ["checksums", "manifest", "champion pointer", "config.pbtxt", "signature", "stored sample"]
+
+
+def verify_version(name: str, number: int) -> None:
+    """Check every file of a version against its checksums and its manifest.
+
+    ``SHA256SUMS`` is compared with a regenerated one, byte for byte: ``sha256sum -c`` alone accepts upper-case digits.
+
+    Raises:
+        DataError: a file is missing, surplus or changed.
+    """
+    folder = artifact_paths.version(name, number)
+    document = reading.read_manifest(folder)
+    found = {path.name for path in folder.glob("*")}
+    for filename in sorted((found ^ {*document.files, MANIFEST, CHECKSUMS}) - {ATTESTATION}):
+        state = "is not listed in manifest.json" if filename in found else "is missing"
+        raise _broken(name, number, f"{folder / filename} {state}")
+    for filename, digest in document.files.items():
+        verified.read(FileRef(path=folder / filename, sha256=digest), RESTORE)
+    if verified.content(folder / CHECKSUMS) != publishing.checksums(folder).encode():
+        raise _broken(name, number, f"{folder / CHECKSUMS} has changed")
+    if (document.name, document.version) != (name, number):
+        raise _broken(name, number, f"{folder / MANIFEST} is of {document.name} {document.version}")
+
+
+def _broken(name: str, number: int, found: str) -> DataError:
+    return DataError(found, f"{name} version {number} as it was published", RESTORE)
+
+
+def verify_pointer(name: str, pointer: ChampionPointer | None) -> None:
+    """Check that a pointer, as it was read, fits the version that it names.
+
+    Raises:
+        DataError: there is none, or it does not fit.
+    """
+    if pointer is None:
+        found = f"{artifact_paths.champion(name)} is missing"
+        raise DataError(found, "a pointer to a version", f"gradmill promote {name} VERSION")
+    folder = artifact_paths.version(name, pointer.version)
+    for path, digest in ((folder / ONNX, pointer.model_sha256), (folder / MANIFEST, pointer.manifest_sha256)):
+        if not path.is_file() or atomic.file_digest(path) != digest:
+            raise reading.unfit(name, path, digest)
+
+
+def verify_previous(name: str) -> None:
+    """Check that a rollback has where to go, if the pointer says so, and that the champion is not held.
+
+    Raises:
+        DataError: it has not, or it is.
+    """
+    path, pointer = artifact_paths.champion(name), reading.champion(name)
+    if pointer is None:
+        return
+    number, previous, held = pointer.version, pointer.previous, list(pointer.held)
+    others = [each for each in reading.versions(name) if each != number]
+    if previous not in (None, *others) or number in held:
+        found = f"{path} has version {number}, previous {previous} and held {held}"
+        raise DataError(found, "another kept version, and a champion not held", f"gradmill promote {name} {number}")
+
+
+def _verify_config(name: str) -> None:
+    if not triton.is_derived(name):
+        found = f"{artifact_paths.triton_config(name)} is not the champion's"
+        raise DataError(found, triton.config(name).splitlines()[-1], f"gradmill promote {name} VERSION")
+
+
+def _verify_by_running(name: str, number: int) -> None:
+    import numpy as np  # here: no other command of the store needs it, and they should answer at once
+
+    from tasks.parameters import Device
+    from tasks.serving import sessions
+
+    folder = artifact_paths.version(name, number)
+    session = sessions.open_session(reading.read_file(folder, ONNX), Device.CPU)
+    metadata = contract.ModelMetadata.parse(reading.read_file(folder, METADATA), folder / METADATA)
+    signature = contract.of_session(session)
+    if contract.open_inference_metadata(name, number, signature) != metadata:
+        raise _broken(name, number, f"{folder / METADATA} does not describe {ONNX}")
+    with np.load(io.BytesIO(reading.read_file(folder, SAMPLE)), allow_pickle=False) as sample:
+        arrays: dict[str, Any] = dict(sample)
+    (source,) = signature.inputs
+    outputs = [tensor.name for tensor in signature.outputs]
+    for output, found in zip(outputs, session.run(outputs, {source.name: arrays[source.name]}), strict=True):
+        if not np.allclose(found, arrays[output], rtol=0, atol=contract.SAMPLE_TOLERANCE):
+            raise _broken(name, number, f"{folder / ONNX} does not give the {output} of {SAMPLE}")

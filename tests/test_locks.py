@@ -1,0 +1,130 @@
+"""Whoever waits for a lock says for whom; the lock of a dead process is free."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY
+from tasks.store import locks
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from tasks.store import locks
+with locks.locked(Path(sys.argv[1]), "busy"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def held(path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The lock in the hands of another process, which is killed in the end."""
+    command = [sys.executable, "-c", HOLD, str(path), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        try:
+            yield holder
+        finally:
+            holder.kill()
+
+
+def wait_beside(path: Path, holder: "subprocess.Popen[str]") -> None:
+    """Wait for the lock until its holder is killed, 0.3 s from now."""
+    threading.Timer(0.3, holder.kill).start()
+    with locks.locked(path, "busy"):
+        pass
+
+
+def test_whoever_waits_says_for_whom_and_a_dead_holder_is_named_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "folder" / ".lock"
+    for command in ("first", "second"):
+        with held(path, "retrain", command, "https://user:secret@host/") as holder:
+            wait_beside(path, holder)
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith(f"busy: process {holder.pid} on {socket.gethostname()} since 20")
+        assert f" UTC, -c {path} retrain {command} https://host/"[:40] in printed.err
+        assert "secret" not in printed.err
+        assert printed.err.count("\n") == 1
+    assert path.read_text() == "", "free"
+
+
+def test_without_a_note_the_holder_is_another_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / ".lock"
+    for note, shown in ((b"", "busy\n"), (b"\xff\x1b[2J\n", "busy: \ufffd[2J\n")):
+        with held(path) as holder:
+            path.write_bytes(note)
+            wait_beside(path, holder)
+        assert capsys.readouterr().err == shown
+
+
+def test_a_short_wait_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, entered = tmp_path / ".lock", threading.Event()
+
+    def hold() -> None:
+        with locks.locked(path, "busy"):
+            entered.set()
+            time.sleep(locks.POLL_SECONDS / 10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert entered.wait(10)
+    with locks.locked(path, "busy"):
+        assert capsys.readouterr().err == ""
+    holder.join()
+
+
+def test_a_lock_file_that_is_removed_or_replaced_meanwhile_is_not_taken_for_the_lock(tmp_path: Path) -> None:
+    """Housekeeping removes a folder with its lock while another waits for it: that one must hold what is there then."""
+    path = tmp_path / "folder" / ".lock"
+    entered, stay = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with locks.locked(path, "busy"):
+            entered.set()
+            stay.wait(60)
+
+    waiter = threading.Thread(target=wait)
+    with locks.locked(path, "busy"):
+        waiter.start()
+        path.parent.rename(tmp_path / "condemned")
+    assert entered.wait(60)
+    with locks.locked_if_free(path) as free:
+        assert not free, "the waiter holds the lock of the new folder"
+    stay.set()
+    waiter.join()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
+def test_a_lock_file_of_another_kind_is_an_error_and_no_endless_wait(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ".lock"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    else:
+        path.mkdir()
+    with pytest.raises(OSError, match=r"\.lock"), locks.locked(path, "busy"):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
+    with held(tmp_path / ".lock"):
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt), locks.locked(tmp_path / ".lock", "busy"):
+            pass

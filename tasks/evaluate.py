@@ -11,9 +11,10 @@ from tasks.networks import metrics
 from tasks.networks.best_fit import huber_fit, least_squares_fit, with_ones
 from tasks.networks.training import Split
 from tasks.parameters import Gates, Loss
-from tasks.records import Epoch, Evaluation, FileRef, GateVerdict, PreparedDataset, TrainedModel
+from tasks.records import Epoch, Evaluation, GateVerdict, PreparedDataset, TrainedModel
 from tasks.stage import stage
 from tasks.store import atomic, verified
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 WORST = 18  # misclassified images in the picture

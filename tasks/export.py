@@ -17,12 +17,13 @@ from tasks.fitting.splits import load_split, scores
 from tasks.judging import gates
 from tasks.judging.servability import servability
 from tasks.networks.training import Split
-from tasks.parameters import Device, Gates, ModelName, Training
-from tasks.records import ExportedModel, FileRef, GateVerdict, PreparedDataset, TrainedModel
+from tasks.parameters import Device, Gates, Training
+from tasks.records import ExportedModel, GateVerdict, PreparedDataset, TrainedModel
 from tasks.serving import contract, drift, sessions
 from tasks.stage import stage
 from tasks.store import atomic, verified
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 IMAGE_METADATA = {  # keys of the ONNX standard, docs/MetadataProps.md
@@ -44,8 +45,8 @@ def export(
     """
     weights = load(verified.read(trained.weights))
     test = load_split(prepared.test)
-    signature = contract.signature(training.model, prepared.input_shape, len(prepared.class_names))
-    proto = to_onnx(weights, test.scale, signature)
+    signature = prepared.signature
+    proto = to_onnx(weights, prepared.recipe.scale, signature)
     onnx.helper.set_model_props(proto, metadata(prepared, training, signature))
     onnx.checker.check_model(proto, full_check=True)
     content = proto.SerializeToString(deterministic=True)
@@ -154,7 +155,7 @@ def metadata(prepared: PreparedDataset, training: Training, signature: contract.
     }
     if prepared.class_names:
         facts["labels"] = prepared.class_names
-    images = IMAGE_METADATA if training.model is ModelName.SOFTMAX_REGRESSION else {}
+    images = IMAGE_METADATA if prepared.recipe.kind == "pixels" else {}
     return {
         "dataset_digest": prepared.digest,
         **{key: json.dumps(value, sort_keys=True) for key, value in facts.items()},

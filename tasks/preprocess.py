@@ -7,13 +7,14 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from tasks.data import fashion_mnist, idx, pictures
+from tasks.data import fashion_mnist, idx
+from tasks.data.recipe import Column, Columns, Pixels
 from tasks.errors import DataError
-from tasks.machine import progress
 from tasks.parameters import Data
-from tasks.records import FileRef, PreparedDataset, RawDataset
+from tasks.records import PreparedDataset, RawDataset
 from tasks.stage import stage
 from tasks.store import artifact_paths, atomic
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 Arrays = dict[str, NDArray[Any]]
@@ -37,21 +38,11 @@ def preprocess(run: RunFolder, raw: RawDataset, data: Data, seed: int) -> Prepar
 def _fashion_mnist(raw: RawDataset, data: Data) -> PreparedDataset:
     train = image_split(raw.files[fashion_mnist.TRAIN_IMAGES.name], raw.files[fashion_mnist.TRAIN_LABELS.name])
     test = image_split(raw.files[fashion_mnist.TEST_IMAGES.name], raw.files[fashion_mnist.TEST_LABELS.name])
-    preprocessing: dict[str, Any] = {"scale": 1 / 255}
-    if data.resize is not None:
-        train["images"], test["images"] = (
-            resize(train["images"], data.resize),
-            resize(test["images"], data.resize),
-        )
-        preprocessing["resize"] = {"side": data.resize, "filter": "bilinear"}
-    return _prepared(
-        raw.name,
-        train,
-        test,
-        class_names=fashion_mnist.CLASS_NAMES,
-        input_shape=train["images"].shape[1:],
-        preprocessing=preprocessing,
-    )
+    shape = (data.resize, data.resize) if data.resize else train["images"].shape[1:]
+    recipe = Pixels(shape=shape, scale=1 / 255, resize="bilinear" if data.resize else None)
+    for split in (train, test):
+        split["images"] = recipe.encode(split["images"])
+    return _prepared(raw.name, train, test, recipe=recipe, task="classification", class_names=fashion_mnist.CLASS_NAMES)
 
 
 def image_split(image_file: FileRef, label_file: FileRef) -> Arrays:
@@ -71,15 +62,6 @@ def image_split(image_file: FileRef, label_file: FileRef) -> Arrays:
     return {"images": pixels, "labels": classes}
 
 
-def resize(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Resize grey images ``(n, height, width)`` to ``(n, side, side)``, bilinear with antialiasing (as torchvision)."""
-    resized = np.empty((len(pixels), side, side), np.uint8)
-    with progress.bar() as bar:
-        for row in bar.track(range(len(pixels)), description="resize"):
-            resized[row] = pictures.resize(pixels[row], side, side)
-    return resized
-
-
 def _synthetic(raw: RawDataset, data: Data, seed: int) -> PreparedDataset:
     rng = np.random.default_rng(seed)
     w = np.asarray(data.synthetic_w)
@@ -90,8 +72,8 @@ def _synthetic(raw: RawDataset, data: Data, seed: int) -> PreparedDataset:
     return _prepared(
         raw.name,
         *splits,
-        input_shape=(len(w),),
-        preprocessing={"columns": [f"x{number + 1}" for number in range(len(w))]},
+        recipe=Columns(columns=tuple(Column(name=f"x{number + 1}") for number in range(len(w)))),
+        task="regression",
         true_parameters=(*data.synthetic_w, data.synthetic_b),
     )
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tasks.data import recipe
 from tasks.judging import gates
 from tasks.judging.champion_gates import against_published
 from tasks.parameters import RetrainParameters
@@ -13,7 +14,6 @@ from tasks.records import (
     ChampionGates,
     Evaluation,
     ExportedModel,
-    FileRef,
     GateVerdict,
     PreparedDataset,
     PublishedModel,
@@ -24,6 +24,7 @@ from tasks.stage import events, live, reuse, stage
 from tasks.store import artifact_paths, locks, pointer, publishing, reading, verification, verified
 from tasks.store.artifact_paths import ATTESTATION, CARD, LABELS, METADATA, ONNX
 from tasks.store.model_card import model_card
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 
@@ -114,7 +115,8 @@ def _manifest(
         "name": parameters.name,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "run": run.path.name,
-        "dataset": prepared.model_dump(mode="json"),
+        "dataset": prepared.model_dump(mode="json", exclude={"recipe"}),
+        "recipe": prepared.recipe.model_dump(mode="json"),
         "parameters": parameters.model_dump(mode="json", exclude={"sign_key"}),
         "device": trained.device,
         "trained": {
@@ -129,6 +131,6 @@ def _manifest(
         "metrics": evaluated.metrics,
         "gates": [verdict.model_dump() for verdict in (*evaluated.gates, *exported.gates, *verdicts)],
         "profile": {name: histogram.model_dump(mode="json") for name, histogram in exported.profile.items()},
-        "preprocessing": prepared.preprocessing,
+        "preprocessing": recipe.for_old_readers(prepared.recipe),
         "tolerances": {"sample": contract.SAMPLE_TOLERANCE, "parity": parameters.gates.max_parity_error},
     }

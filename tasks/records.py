@@ -2,22 +2,13 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import ConfigDict, model_validator
 
-from tasks.store.artifact_paths import ArtifactPath, ChosenPath
-
-
-class Record(BaseModel):
-    """A frozen value that survives a trip through JSON, where files are named relative to artifacts/."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileRef(Record):
-    """A file and the SHA-256 (hex) of its content."""
-
-    path: ArtifactPath
-    sha256: str
+from tasks.data.recipe import Recipe
+from tasks.serving.contract import Signature
+from tasks.serving.task import TASKS, TaskName
+from tasks.store.artifact_paths import ChosenPath
+from tasks.store.record import FileRef, Record
 
 
 class RawDataset(Record):
@@ -37,10 +28,15 @@ class PreparedDataset(Record):
     test: FileRef
     num_train: int
     num_test: int
+    recipe: Recipe
+    task: TaskName
     class_names: tuple[str, ...] = ()
-    input_shape: tuple[int, ...]
-    preprocessing: dict[str, Any]
     true_parameters: tuple[float, ...] | None = None  # weights, then the bias: only synthetic data has them
+
+    @property
+    def signature(self) -> Signature:
+        """What a model of these data takes and gives."""
+        return Signature(inputs=(self.recipe.input,), outputs=TASKS[self.task].outputs(len(self.class_names)))
 
 
 class Epoch(Record):

@@ -101,7 +101,7 @@ def build(
     training: Training, prepared: PreparedDataset, generator: torch.Generator, device: torch.device
 ) -> tuple[Network, Optimizer]:
     """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
-    num_inputs = math.prod(prepared.input_shape)
+    num_inputs = math.prod(prepared.recipe.input.shape)
     scratch = training.implementation is Implementation.SCRATCH
     net: Any
     if training.model is ModelName.LINEAR_REGRESSION:

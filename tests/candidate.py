@@ -9,9 +9,10 @@ from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.parameters import Loss, RetrainParameters
 from tasks.publish import publish
-from tasks.records import Evaluation, ExportedModel, FileRef, PreparedDataset, PublishedModel, TrainedModel
+from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, TrainedModel
 from tasks.store import artifact_paths, atomic
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 
 from prefect_api import eventually, post
 from tasks.parameters import Data, RetrainParameters, Training
-from tasks.records import Evaluation, FileRef, GateVerdict, RawDataset
+from tasks.records import Evaluation, GateVerdict, RawDataset
 from tasks.stage import reuse
 from tasks.store import artifact_paths, atomic
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 from test_cli import GRADMILL
 

@@ -17,8 +17,8 @@ from tasks.errors import GateFailed
 from tasks.export import export
 from tasks.judging.servability import servability
 from tasks.parameters import Gates
-from tasks.records import FileRef
 from tasks.store.atomic import file_digest
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 

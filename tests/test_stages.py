@@ -29,8 +29,9 @@ from tasks.networks import metrics
 from tasks.networks.training import Measured, Split
 from tasks.parameters import Data, Gates, Loss, Training
 from tasks.preprocess import preprocess
-from tasks.records import FileRef, PreparedDataset, RawDataset
+from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths, reading
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 

@@ -18,8 +18,8 @@ from tasks.fitting import splits
 from tasks.judging.champion_gates import against_published
 from tasks.judging.servability import servability
 from tasks.parameters import Gates
-from tasks.records import FileRef
 from tasks.store import artifact_paths, pointer, reading
+from tasks.store.record import FileRef
 from test_cli import assert_clear, gradmill
 
 NAME = "linear-regression"

@@ -8,8 +8,9 @@ from flows.story.report import RetrainReport
 from tasks.batch import jobs
 from tasks.batch.version import read_version
 from tasks.machine.words import counted
-from tasks.records import FileRef, GateVerdict, Prediction
+from tasks.records import GateVerdict, Prediction
 from tasks.stage.live import picture
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 PICTURES = {

@@ -12,9 +12,9 @@ import numpy as np
 
 from tasks.data.readers.formats import Array, Rows
 from tasks.parameters import Device
-from tasks.records import FileRef
 from tasks.serving import contract, sessions
 from tasks.store import verified
+from tasks.store.record import FileRef
 
 BATCH_SIZE = {sessions.CPU: 1024, sessions.CUDA: 16384}  # CPU: fits the cache (README, "Speed")
 CUDA_LANES = 2  # one copies while the other computes

@@ -18,9 +18,10 @@ from tasks.batch.shards import Shard
 from tasks.data.readers import Chunk, Source
 from tasks.data.readers.formats import Array
 from tasks.errors import DataError
-from tasks.records import Histogram, Record
+from tasks.records import Histogram
 from tasks.serving import contract
 from tasks.store import artifact_paths, atomic
+from tasks.store.record import Record
 
 FOOTER = b"gradmill"
 BUFFER_BYTES = 4 * 2**20

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.data.readers.formats import Wanted
+from tasks.data.recipe import Recipe
 from tasks.errors import DataError
 from tasks.serving import contract
 from tasks.serving.drift import Profile
 from tasks.store import reading
 from tasks.store.artifact_paths import LABELS, MANIFEST
-from tasks.store.versions import Recipe
 
 
 class Version(NamedTuple):
@@ -21,7 +21,7 @@ class Version(NamedTuple):
 
     def wanted(self, signature: contract.Signature, columns: tuple[str, ...]) -> Wanted:
         """The rows that the model takes; ``columns`` replace those of the recipe."""
-        named = columns or self.recipe.columns
+        named = columns or self.recipe.names
         classified = any(tensor.name == contract.LABEL for tensor in signature.outputs)
         return Wanted(signature.inputs[0], named, resize=self.recipe.resize is not None, classified=classified)
 
@@ -36,4 +36,4 @@ def read_version(folder: Path) -> Version:
     labels = manifest.dataset.class_names
     if labels and reading.read_file(folder, LABELS) != "".join(f"{label}\n" for label in labels).encode():
         raise DataError(f"{folder / LABELS} is not what {MANIFEST} says", ", ".join(labels), "restore both from a copy")
-    return Version(list(labels), dict(manifest.profile), manifest.preprocessing)
+    return Version(list(labels), dict(manifest.profile), manifest.recipe)

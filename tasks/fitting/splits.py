@@ -4,8 +4,8 @@ import safetensors.torch
 from torch import Tensor
 
 from tasks.networks.training import Split, outputs
-from tasks.records import FileRef
 from tasks.store import verified
+from tasks.store.record import FileRef
 
 PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
 

@@ -10,8 +10,9 @@ from tasks.judging import figures
 from tasks.machine import progress
 from tasks.networks.training import Measured
 from tasks.parameters import Training
-from tasks.records import Epoch, FileRef
+from tasks.records import Epoch
 from tasks.stage import live
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 LINES_PER_RUN = 10  # of the learning curve in the log, however many epochs there are

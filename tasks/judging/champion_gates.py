@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from tasks.judging import gates, max_statistic
 from tasks.parameters import Device, Gates
-from tasks.records import FileRef, GateVerdict, PreparedDataset
+from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import contract, sessions
 from tasks.store import reading, verification, verified
+from tasks.store.record import FileRef
 
 Array = NDArray[Any]
 

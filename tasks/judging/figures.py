@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.records import Epoch, FileRef
+from tasks.records import Epoch
 from tasks.store import atomic
+from tasks.store.record import FileRef
 
 
 def save(figure: Figure, path: Path) -> FileRef:

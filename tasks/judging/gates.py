@@ -3,7 +3,8 @@
 import math
 
 from tasks.errors import GateFailed
-from tasks.records import GateVerdict, Record
+from tasks.records import GateVerdict
+from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
 
 

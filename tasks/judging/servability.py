@@ -8,8 +8,9 @@ from pathlib import Path
 from tasks.errors import DataError
 from tasks.judging import gates
 from tasks.parameters import Gates
-from tasks.records import FileRef, GateVerdict
+from tasks.records import GateVerdict
 from tasks.serving import contract
+from tasks.store.record import FileRef
 
 PROBE = Path(__file__).with_name("probe.py")
 TIMEOUT_SECONDS = 120

@@ -2,9 +2,8 @@
 
 from typing import Any, Literal
 
-from tasks.parameters import ModelName
-from tasks.records import Record
 from tasks.store.documents import Document
+from tasks.store.record import Record
 
 IMAGES = "images"
 FEATURES = "features"
@@ -29,22 +28,6 @@ class Signature(Record):
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
-
-
-def signature(model: ModelName, input_shape: tuple[int, ...], num_classes: int) -> Signature:
-    """The signature of a model by kind; images come raw (0…255), features in raw units."""
-    if model is ModelName.LINEAR_REGRESSION:
-        return Signature(
-            inputs=(Tensor(name=FEATURES, dtype="float32", shape=input_shape),),
-            outputs=(Tensor(name=PREDICTION, dtype="float32", shape=()),),
-        )
-    return Signature(
-        inputs=(Tensor(name=IMAGES, dtype="uint8", shape=input_shape),),
-        outputs=(
-            Tensor(name=PROBABILITIES, dtype="float32", shape=(num_classes,)),
-            Tensor(name=LABEL, dtype="int64", shape=()),
-        ),
-    )
 
 
 SAMPLE_ROWS = 8  # real inputs that every version carries with the outputs a consumer must get

@@ -11,8 +11,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from tasks.errors import GateFailed
-from tasks.records import Record
 from tasks.stage import reuse
+from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
 
 P = ParamSpec("P")

@@ -18,9 +18,9 @@ from tasks.errors import DataError
 from tasks.judging import gates
 from tasks.machine import devices
 from tasks.parameters import Device
-from tasks.records import FileRef, Record
 from tasks.store import artifact_paths, atomic
 from tasks.store.documents import Document
+from tasks.store.record import FileRef, Record
 
 R = TypeVar("R", bound=Record)
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.records import FileRef
 from tasks.store import locks
+from tasks.store.record import FileRef
 
 TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")  # as ``replacing`` names them, and nobody else
 

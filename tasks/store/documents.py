@@ -10,8 +10,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import DataError
-from tasks.records import FileRef
 from tasks.store import atomic, verified
+from tasks.store.record import FileRef
 from tasks.store.verified import RESTORE
 
 

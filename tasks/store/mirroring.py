@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.settings import Settings
-from tasks.records import FileRef, MirroredModel
+from tasks.records import MirroredModel
 from tasks.serving.contract import ModelMetadata
 from tasks.store import artifact_paths, locks, reading, remote, triton, verification, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, METADATA, ONNX
+from tasks.store.record import FileRef
 from tasks.store.versions import ChampionPointer
 
 

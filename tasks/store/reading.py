@@ -7,9 +7,9 @@ from typing import Any
 
 from tasks.errors import DataError, UsageError
 from tasks.parameters import is_name
-from tasks.records import FileRef
 from tasks.store import artifact_paths, folders, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
+from tasks.store.record import FileRef
 from tasks.store.versions import ChampionPointer, History, Manifest
 
 

@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.records import Record
 from tasks.store import artifact_paths, atomic, locks
 from tasks.store.documents import Document
+from tasks.store.record import Record
 
 
 class RunNotes(Document):

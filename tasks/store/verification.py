@@ -4,10 +4,10 @@ import io
 from typing import Any
 
 from tasks.errors import DataError
-from tasks.records import FileRef
 from tasks.serving import contract
 from tasks.store import artifact_paths, atomic, publishing, reading, triton, verified
 from tasks.store.artifact_paths import ATTESTATION, CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE
+from tasks.store.record import FileRef
 from tasks.store.versions import ChampionPointer
 
 RESTORE = "restore the folder from a copy, or promote another version and delete this one"

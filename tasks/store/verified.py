@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from tasks.errors import DataError
-from tasks.records import FileRef
+from tasks.store.record import FileRef
 
 RESTORE = "restore it from a copy"
 

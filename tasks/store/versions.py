@@ -5,9 +5,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from tasks.records import FileRef, GateVerdict, Histogram
+from tasks.data import recipe as recipes
+from tasks.data.recipe import Recipe
+from tasks.records import GateVerdict, Histogram
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
 from tasks.store.documents import Document
+from tasks.store.record import FileRef
 
 
 def _with_a_zone(text: str) -> str:
@@ -100,13 +103,6 @@ class Bins(Histogram, Document):
     """How a version's answers on its test split are distributed."""
 
 
-class Recipe(Document):
-    """How raw rows become the model's inputs."""
-
-    columns: tuple[str, ...] = ()
-    resize: dict[str, Any] | None = None
-
-
 class Manifest(Document):
     """``manifest.json``: of a version's lineage what its readers need. A published manifest never changes."""
 
@@ -120,8 +116,15 @@ class Manifest(Document):
     metrics: Metrics
     gates: tuple[Verdict, ...]
     profile: dict[str, Bins] = Field(default_factory=dict)
-    preprocessing: Recipe
+    recipe: Recipe
     files: dict[FileName, Sha256]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_before_recipes(cls, manifest: Any) -> Any:
+        if isinstance(manifest, dict) and "recipe" not in manifest and isinstance(manifest.get("preprocessing"), dict):
+            return manifest | {"recipe": recipes.of_old_manifest(manifest)}
+        return manifest
 
     @model_validator(mode="after")
     def _of_a_whole_version(self) -> Self:

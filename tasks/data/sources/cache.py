@@ -15,8 +15,8 @@ from tasks.data.fashion_mnist import IdxFile
 from tasks.data.sources.places import Directory, Source
 from tasks.errors import DataError
 from tasks.parameters import FASHION_MNIST
-from tasks.records import FileRef
 from tasks.store import artifact_paths, atomic, locks
+from tasks.store.record import FileRef
 
 SPACE_NEEDED = 200 * 2**20  # bytes: the archives (31 MB), the same unpacked, the payloads (55 MB) and apt's lists
 SCRATCH_PREFIX = ".scratch-"

@@ -23,9 +23,12 @@ class PreparedDataset(Record):
     """Two splits in safetensors, ready to be read by memory map."""
 
     name: str
+    title: str  # how people call the data
+    identifier: str  # on the Hugging Face Hub; of data that are not there, their name
     digest: str
     train: FileRef
     test: FileRef
+    raw_test: FileRef  # the test rows before any recipe, for versions that have another one
     num_train: int
     num_test: int
     recipe: Recipe

@@ -117,8 +117,10 @@ def test_a_flipped_bit_in_the_stored_test_split_is_named_and_nothing_is_predicte
     done = gradmill("predict", "--name", NAME)
     assert_clear(done, 4)
     assert str(path) in done.stderr
+    prepared = candidates[0].prepared
+    damaged = prepared.model_copy(update={"test": FileRef(path=path, sha256=prepared.test.sha256)})
     with pytest.raises(DataError, match=str(path)):
-        splits.load_split(candidates[0].prepared, "test")
+        splits.load_split(damaged, "test")
 
 
 # Labels, as a classifier has them

@@ -12,6 +12,7 @@ import sklearn.metrics
 import torch
 from torch import Tensor, nn
 
+from tasks.data.synthetic import synthetic_data
 from tasks.networks import best_fit, linear_scratch, metrics, softmax_scratch
 from tasks.networks.linear_concise import LinearRegressionConcise
 from tasks.networks.linear_scratch import LinearRegressionScratch
@@ -20,7 +21,6 @@ from tasks.networks.sgd import SGD, decaying
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
 from tasks.networks.training import Measured, Network, Split, outputs, stop_early, train, train_epoch
-from tasks.preprocess import synthetic_data
 
 IMAGES = Split(
     torch.randint(0, 256, (500, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)),

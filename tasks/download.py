@@ -7,6 +7,7 @@ from tasks.data import fashion_mnist
 from tasks.data.sources import cache
 from tasks.data.sources.places import Debian, Directory, Mirrors, Source, SourceUnreachable
 from tasks.machine.settings import Settings
+from tasks.machine.telling import tell
 from tasks.parameters import FASHION_MNIST, SYNTHETIC_LINEAR
 from tasks.records import RawDataset
 from tasks.stage import stage
@@ -43,7 +44,7 @@ def fetch(sources: list[Source]) -> RawDataset:
             missing = list(fashion_mnist.FILES)
         source = _first_reachable(sources, missing, folder) if missing else "cache"
     files = {file.name: cache.reference(file) for file in fashion_mnist.FILES}
-    print(f"{FASHION_MNIST} from {source}, {len(files)} files verified by SHA-256")
+    tell(f"{FASHION_MNIST} from {source}, {len(files)} files verified by SHA-256")
     return RawDataset(name=FASHION_MNIST, source=source, files=files)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tasks.data import fashion_mnist, idx
 from tasks.data.recipe import Column, Columns, Pixels
 from tasks.errors import DataError
+from tasks.machine.telling import tell
 from tasks.parameters import Data
 from tasks.records import PreparedDataset, RawDataset
 from tasks.stage import stage
@@ -31,7 +32,7 @@ def preprocess(run: RunFolder, raw: RawDataset, data: Data, seed: int) -> Prepar
         DataError: a raw file is broken, or image and label counts differ.
     """
     prepared = _fashion_mnist(raw, data) if raw.files else _synthetic(raw, data, seed)
-    print(f"{prepared.num_train} training and {prepared.num_test} test examples, digest {prepared.digest[:16]}")
+    tell(f"{prepared.num_train} training and {prepared.num_test} test examples, digest {prepared.digest[:16]}")
     return prepared
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tasks.machine.telling import tell
 from tasks.store import artifact_paths, atomic, attestation, folders, reading, triton
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
 
@@ -70,4 +71,4 @@ def remove_folder(condemned: Path) -> None:
     try:
         folders.remove(condemned)
     except OSError as error:
-        print(f"left: {condemned} cannot be removed: {error}", file=sys.stderr)
+        tell(f"left: {condemned} cannot be removed: {error}", file=sys.stderr)

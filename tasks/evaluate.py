@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tasks.fitting.splits import load_split, scores
 from tasks.judging import figures, gates
+from tasks.machine.telling import tell
 from tasks.networks import metrics
 from tasks.networks.best_fit import huber_fit, least_squares_fit, with_ones
 from tasks.networks.training import Split
@@ -46,7 +47,7 @@ def _classifier(
     report = classification_report(o, test.y, prepared.class_names)
     pictures = _classifier_pictures(run, report, prepared.class_names, o.softmax(dim=1), test)
     measured = {"train_loss": last.train_loss, "train_accuracy": last.train_accuracy} | _on_validation(last) | report
-    print(
+    tell(
         f"test accuracy {measured['test_accuracy']:.4f}; cross-entropy {measured['test_loss']:.3f} nats "
         f"({measured['test_loss_bits']:.3f} bits) a label, {measured['label_entropy']:.3f} nats for a model that knows "
         "only how frequent each class is, 0 for a perfect one"
@@ -137,7 +138,7 @@ def _regressor(
     true = prepared.true_parameters
     names = [*(f"w{index}" for index in range(len(learned_weights))), "b"]
     picture = figures.regression_report(learned, true, names, residuals.numpy(), sigma, run.file("regression.png"))
-    print(
+    tell(
         f"test loss {measured['test_loss']:.3g}; as maximum likelihood: noise {sigma:.4g}, "
         f"{measured['gaussian_nll']:.3f} nats an example"
     )

@@ -23,7 +23,7 @@ class Splits(Lasting):
     """What a model is trained and judged on: two splits in safetensors, ready to be read by memory map."""
 
     name: str
-    title: str = ""  # how people call the data; manifests of old do not say
+    title: str = ""  # how people call the data; empty in manifests from before there were titles
     identifier: str = ""  # on the Hugging Face Hub; of data that are not there, their name
     digest: Sha256
     train: FileRef

@@ -13,6 +13,7 @@ import torchvision.transforms
 from numpy.typing import NDArray
 from PIL import Image
 
+import candidate
 from tasks.data import fashion_mnist as facts
 from tasks.data import idx, splits
 from tasks.data.dataset import Contents, Dataset, Rows
@@ -29,17 +30,13 @@ from tasks.records import PreparedDataset, RawDataset
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
-plain_preprocess = preprocess.__wrapped__  # type: ignore[attr-defined]  # without Prefect
 
-
-def synthetic(seed: int, **data: object) -> PreparedDataset:
-    raw = RawDataset(name="synthetic-linear", source="generated", files={})
-    prepared: PreparedDataset = plain_preprocess(RunFolder(path=Path("unused")), raw, Data.model_validate(data), seed)
-    return prepared
+def synthetic(seed: int) -> PreparedDataset:
+    return candidate.synthetic(RunFolder(path=Path("unused")), seed)
 
 
 def test_prepared_splits_hold_the_raw_pixels_and_labels(fashion_mnist: Path) -> None:
-    prepared = plain_preprocess(RunFolder(path=Path("unused")), fetch([Directory(fashion_mnist)]), Data(), 0)
+    prepared = candidate.plain(preprocess)(RunFolder(path=Path("unused")), fetch([Directory(fashion_mnist)]), Data(), 0)
     for split, prefix, count in ((prepared.train, "train", 60_000), (prepared.test, "t10k", 10_000)):
         arrays = safetensors.numpy.load_file(split.path)
         assert arrays["images"].dtype == np.uint8

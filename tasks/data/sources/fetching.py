@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tasks.data.sources import cache
 from tasks.data.sources.places import Directory, RawFile, Source, SourceUnreachable
+from tasks.machine.telling import tell
 from tasks.parameters import FASHION_MNIST
 from tasks.records import RawDataset
 
@@ -22,7 +23,7 @@ def fetch(files: Sequence[RawFile], sources: Sequence[Source]) -> RawDataset:
             missing = list(files)
         source = _first_reachable(sources, missing, folder) if missing else "cache"
     references = {file.name: cache.reference(file) for file in files}
-    print(f"{FASHION_MNIST} from {source}, {len(references)} files verified by SHA-256")
+    tell(f"{FASHION_MNIST} from {source}, {len(references)} files verified by SHA-256")
     return RawDataset(name=FASHION_MNIST, source=source, files=references)
 
 

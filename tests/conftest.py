@@ -59,13 +59,12 @@ def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fashion_mnist_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the four real IDX files, downloaded once into the checkout's own cache."""
     from tasks.data import fashion_mnist
-    from tasks.data.sources.places import Debian, Mirrors
-    from tasks.download import fetch
+    from tasks.data.sources.places import Debian, Torchvision
 
     folder = tmp_path_factory.mktemp("fashion-mnist")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADMILL_ARTIFACTS", str(REPOSITORY / "artifacts"))
-        raw = fetch([Mirrors(), Debian()])
+        raw = fashion_mnist.fetch([Torchvision(), Debian()])
     for file in fashion_mnist.FILES:
         (folder / file.name).symlink_to(raw.files[file.name].path)
     return folder

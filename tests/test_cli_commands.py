@@ -20,6 +20,7 @@ from command_line import GRADMILL, assert_clear, gradmill, plant_strangers, serv
 from conftest import REPOSITORY
 from flows.cli import operate, options, runs, store
 from flows.story.report import PredictionSummary, RetrainReport
+from prefect_api import eventually, post
 from tasks.data.fashion_mnist import FILES
 from tasks.judging import gates
 
@@ -242,6 +243,41 @@ def test_help_shows_what_an_option_is_when_it_is_left_out(monkeypatch: pytest.Mo
         for option in inspect.signature(command).parameters.values() if inspect.isfunction(command) else ():
             for words in getattr(option.annotation, "__metadata__", ()):
                 assert not re.search(r"(?<!\\)\[", words.help or ""), words.help
+
+
+RUN = """
+from flows.cli import display
+with display.compact(verbose=False):
+    from prefect import flow, task
+    from flows.server import engine
+    from tasks.machine.telling import tell
+
+    @task(name="train")
+    def work():
+        tell("told by a stage")
+        print("printed by a library")
+
+    @flow(log_prints=True)
+    def run():
+        tell("told by the flow")
+        work()
+
+    with engine.prefect_api():
+        run()
+    tell("told outside of a run")
+"""
+
+
+def test_a_terminal_shows_what_stages_tell_and_neither_what_libraries_print_nor_prefects_own_log(
+    on_server: None, server: str
+) -> None:
+    done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.splitlines() == ["told by the flow", "train      told by a stage"]
+    assert done.stdout == "told outside of a run\n"
+    told = {"told by the flow", "told by a stage", "printed by a library"}
+    eventually(
+        lambda: told <= {line["message"] for line in post(server, "logs/filter", {})}, 10, "the run's log has all"
+    )
 
 
 def test_the_version_is_printed() -> None:

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from candidate import Candidate, plain, synthetic
 from conftest import REPOSITORY
 from flows.story import pages
+from tasks.data.fashion_mnist import fetch
 from tasks.data.sources.places import Directory
-from tasks.download import fetch
 from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
 from tasks.export import answers, parity
@@ -88,7 +88,7 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
     from tasks.train import build, one_thread
 
     prepared = plain(preprocess)(run, fetch([Directory(fashion_mnist)]), Data(), 0)
-    train_split, test_split = splits.load_split(prepared.train), splits.load_split(prepared.test)
+    train_split, test_split = splits.load_split(prepared, "train"), splits.load_split(prepared, "test")
     accuracies, losses = [], []
     for seed in (1, 2, 3, 4, 5):
         parameters = Training.model_validate({"implementation": implementation, "seed": seed})
@@ -189,7 +189,7 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Cand
 
     weights = safetensors.torch.load_file(candidate.trained.weights.path)
     weights["W"][0] += 1e-4
-    test = splits.load_split(candidate.prepared.test)
+    test = splits.load_split(candidate.prepared, "test")
     session = open_session(candidate.exported.onnx.path.read_bytes(), Device.CPU)
     (verdict,) = parity(answers(session, test.X.numpy()), splits.scores(weights, test), test, Gates().max_parity_error)
     assert not verdict.passed

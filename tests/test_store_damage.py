@@ -113,7 +113,7 @@ def test_a_flipped_bit_in_the_stored_test_split_is_named_and_nothing_is_predicte
     assert_clear(done, 4)
     assert str(path) in done.stderr
     with pytest.raises(DataError, match=str(path)):
-        splits.load_split(FileRef(path=path, sha256=candidates[0].prepared.test.sha256))
+        splits.load_split(candidates[0].prepared, "test")
 
 
 # Labels, as a classifier has them

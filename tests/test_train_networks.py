@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from small_images import IMAGES, generator
+from tasks.data.synthetic import synthetic_data
 from tasks.networks import best_fit, linear_scratch, metrics, softmax_scratch
 from tasks.networks.linear_concise import LinearRegressionConcise
 from tasks.networks.linear_scratch import LinearRegressionScratch
@@ -21,7 +22,6 @@ from tasks.networks.sgd import SGD, decaying
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
 from tasks.networks.training import Measured, Network, Split, outputs, stop_early, train, train_epoch
-from tasks.preprocess import synthetic_data
 
 
 def table(num_examples: int = 1000, seed: int = 0) -> Split:

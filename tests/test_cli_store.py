@@ -266,7 +266,7 @@ def test_a_command_that_waits_for_the_lock_says_so_and_gives_one_document(end: s
         said = process.stderr.readline()
         if end == "interrupted":
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 130
+            assert process.wait(60) == 130
     assert said.startswith(f"another process is changing {NAME}; waiting for it: process {os.getpid()} on ")
     output, _ = process.communicate(timeout=60)
     document = json.loads(output)

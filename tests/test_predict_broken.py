@@ -183,10 +183,10 @@ def test_short_rows_of_a_csv_keep_their_places_wherever_its_blocks_end(rows: lis
 
 def test_a_csv_of_every_other_row_short_takes_time_in_proportion_to_its_size(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("x1,x2\n" + "1,2\n3\n" * 64_000)
-    started = time.perf_counter()
+    started = time.process_time()  # of this process alone, whatever else the machine does
     (source,) = readers.measure([tmp_path / "t.csv"], FEATURES, tmp_path / "spool")
     assert source.rows == 128_000
-    assert time.perf_counter() - started < 20, "150 s where every good row looks at all that is left"
+    assert time.process_time() - started < 20, "150 s where every good row looks at all that is left"
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.npy"])

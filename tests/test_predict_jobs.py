@@ -3,7 +3,6 @@
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -398,14 +397,14 @@ def test_threads_that_open_lanes_at_once_share_them(published: PublishedModel) -
 
 def test_no_more_threads_work_than_there_are_workers(published: PublishedModel) -> None:
     opened = lanes.open_lanes(published.model.path, published.model.sha256, sessions.CPU, 64, 2)
-    now, most, lock = [0], [0], threading.Lock()
+    now, most, lock, both = [0], [0], threading.Lock(), threading.Barrier(2)
 
     def work(_: int) -> None:
         with opened.working():
             with lock:
                 now[0] += 1
                 most[0] = max(most[0], now[0])
-            time.sleep(0.02)
+            both.wait(60)  # two at once, every time
             with lock:
                 now[0] -= 1
 

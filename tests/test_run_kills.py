@@ -17,6 +17,7 @@ import pytest
 from candidate import Candidate
 from command_line import GRADMILL, gradmill, servers
 from conftest import REPOSITORY
+from prefect_api import eventually
 from tasks.store import artifact_paths, atomic, reading, verification
 from victims import KILLS, fork, run_silently
 
@@ -116,17 +117,14 @@ def test_killed_retrains_harm_nothing(
 @pytest.mark.slow
 def test_a_killed_retrain_takes_its_temporary_server_with_it() -> None:
     before = servers()
-    process = subprocess.Popen([GRADMILL, *ARGUMENTS], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(artifact_paths.runs().glob("*/run.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = subprocess.Popen(
+        [GRADMILL, *ARGUMENTS, "--epochs", "10000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    eventually(lambda: list(artifact_paths.runs().glob("*/run.json")), 60, "the run has begun")
     assert servers() - before, "the run has a server of its own"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 8
-    while servers() - before and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert servers() <= before
+    eventually(lambda: servers() <= before, 60, "its server has ended too")
 
 
 # A non-root user's folder

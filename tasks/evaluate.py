@@ -29,7 +29,7 @@ def evaluate(run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, b
         GateFailed: at least one gate refused; the evidence is written all the same.
     """
     weights = safetensors.torch.load(verified.read(trained.weights))
-    test = load_split(prepared.test)
+    test = load_split(prepared, "test")
     outputs = scores(weights, test)
     if prepared.class_names:
         evaluation = _classifier(run, prepared, trained, bounds, outputs, test)
@@ -142,7 +142,7 @@ def _regressor(
         f"test loss {measured['test_loss']:.3g}; as maximum likelihood: noise {sigma:.4g}, "
         f"{measured['gaussian_nll']:.3f} nats an example"
     )
-    verdicts = [_against_best_fit(measured["test_loss"], load_split(prepared.train), test, bounds, loss)]
+    verdicts = [_against_best_fit(measured["test_loss"], load_split(prepared, "train"), test, bounds, loss)]
     if true is not None:
         error = max(abs(found - truth) for found, truth in zip(learned, true, strict=True))
         verdicts.append(gates.judge("parameter_error", error, maximum=bounds.max_parameter_error))

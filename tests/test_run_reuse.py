@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from command_line import GRADMILL
 from prefect_api import eventually, post
 from tasks.machine import devices
 from tasks.parameters import Data, Device, RetrainParameters, Training
@@ -24,7 +25,6 @@ from tasks.stage import reuse
 from tasks.store import artifact_paths, atomic
 from tasks.store.record import NOT_IN_KEY, FileRef, Record
 from tasks.store.run_folder import RunFolder
-from test_cli_commands import GRADMILL
 
 
 def key(**inputs: object) -> str:

@@ -165,7 +165,7 @@ def test_a_refusal_is_notified_with_its_reason_and_status_shows_it(duty: Duty, m
     live = {pointer.parent.name: json.loads(pointer.read_text())["version"] for pointer in pointers}
     assert {model["name"]: model["version"] for model in status["models"]} == live
     assert [worker["status"] for worker in status["workers"]].count("ONLINE") == 1
-    assert status["stuck"] == []
+    assert status["stuck"] == []  # what is stuck: test_operate_status.py
     page = duty.gradmill("status").stdout
     for words in ("refused", "linear-weekly", "test_loss", "online"):
         assert words in page

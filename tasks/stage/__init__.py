@@ -35,7 +35,8 @@ def stage(*, reusable: bool = False, **task_options: Any) -> Callable[[StageFunc
 
         @functools.wraps(function)
         def reusing(run: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R | State[R]:
-            key = reuse.key(name, signature.bind(run, *args, **kwargs).arguments)
+            _, *inputs = signature.bind(run, *args, **kwargs).arguments.items()
+            key = reuse.key(name, dict(inputs))
             kept = None if run.force else reuse.find(key, signature.return_annotation)
             if kept is not None:
                 tell(f"{name:<10} nothing has changed: reused what an earlier run left")
@@ -52,8 +53,8 @@ def stage(*, reusable: bool = False, **task_options: Any) -> Callable[[StageFunc
         def run_stage(run: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R:
             started = time.perf_counter()
             try:
-                returned: Any = prefect_task(run, *args, **kwargs)
-                record: R = returned.result() if isinstance(returned, State) else returned
+                state: State[Any] = prefect_task(run, *args, return_state=True, **kwargs)
+                record: R = state.result()
             except GateFailed as refused:
                 run.note("stages", name, refused.record.model_dump(mode="json"))
                 raise

@@ -6,6 +6,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.store.artifact_paths import ArtifactPath
 
+
+class _NotInKey:
+    """Marks a field that changes no result: two calls of a stage that differ in it alone are the same call."""
+
+
+NOT_IN_KEY = _NotInKey()  # as in ``Annotated[str, NOT_IN_KEY]``; read by tasks/stage/reuse.py
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -24,5 +30,5 @@ class Lasting(Record):
 class FileRef(Lasting):
     """A file and the SHA-256 (hex) of its content."""
 
-    path: ArtifactPath
+    path: Annotated[ArtifactPath, NOT_IN_KEY]
     sha256: str

@@ -7,8 +7,7 @@ from pydantic import model_validator
 from tasks.data.recipe import Recipe
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS, TaskName
-from tasks.store.artifact_paths import ChosenPath
-from tasks.store.record import FileRef, Lasting, Record, Sha256
+from tasks.store.record import ChosenPath, FileRef, Lasting, Record, Sha256
 
 
 class RawDataset(Record):

@@ -3,6 +3,7 @@
 Records are kept as JSON of ours: a file that somebody damaged or planted is no record, and no code comes out of it.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -121,7 +122,10 @@ def find(key: str, kind: type[R]) -> R | None:
     if not os.path.lexists(path):
         return None
     try:
-        return _read(path, key, kind)
+        record = _read(path, key, kind)
+        with contextlib.suppress(OSError):
+            os.utime(path)  # to housekeeping it is in use
+        return record
     except DataError as fault:
         print(f"computed anew: {fault.found}")
         return None

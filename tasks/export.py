@@ -20,6 +20,7 @@ from tasks.networks.training import Split
 from tasks.parameters import Device, Gates, Training
 from tasks.records import ExportedModel, GateVerdict, PreparedDataset, TrainedModel
 from tasks.serving import contract, drift, sessions
+from tasks.serving.task import TASKS
 from tasks.stage import stage
 from tasks.store import atomic, verified
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
@@ -44,7 +45,7 @@ def export(
             process cannot serve the file.
     """
     weights = load(verified.read(trained.weights))
-    test = load_split(prepared.test)
+    test = load_split(prepared, "test")
     signature = prepared.signature
     proto = to_onnx(weights, prepared.recipe.scale, signature)
     onnx.helper.set_model_props(proto, metadata(prepared, training, signature))
@@ -60,7 +61,7 @@ def export(
         onnx=model,
         metadata=contract.open_inference_metadata(None, None, signature).write(run.file(METADATA)),
         sample=_write_sample(run.file(SAMPLE), session, test.X[: contract.SAMPLE_ROWS].numpy()),
-        profile=drift.reference(outputs),
+        profile=drift.reference(TASKS[prepared.task], outputs),
         gates=(
             *parity(outputs, scores(weights, test), test, bounds.max_parity_error),
             *servability(model, run.file(METADATA), run.file(SAMPLE), bounds),

@@ -4,6 +4,7 @@ from tasks.batch import report
 from tasks.batch.finishing import finish, judged_by, prediction
 from tasks.batch.planning import planned
 from tasks.batch.running import check_runner, label_shards
+from tasks.machine.telling import tell
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.stage import gpu, stage
@@ -23,7 +24,7 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
     check_runner(parameters)
     with gpu.turn(parameters.device), planned(parameters) as (folder, job):
         if job.status == "done":
-            print(f"nothing has changed: job {job.job} is done, predictions in {folder}")
+            tell(f"nothing has changed: job {job.job} is done, predictions in {folder}")
             judged = judged_by(folder, job, parameters.max_drift)
             if judged.drift != job.drift:
                 report.drift(folder, judged)

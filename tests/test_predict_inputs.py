@@ -15,36 +15,13 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
+from input_files import FEATURES, IMAGES, PIXELS, RNG, ROWS, Save, idx_bytes, parquet, read, rejected, values
 from tasks.batch.shards import cut
 from tasks.data import readers
-from tasks.data.readers import Chunk, formats
-from tasks.data.readers.formats import Wanted
+from tasks.data.readers import formats
 from tasks.errors import DataError, UsageError
-from tasks.serving import contract
-
-IMAGES = Wanted(contract.Tensor(name="images", dtype="uint8", shape=(4, 5)))
-FEATURES = Wanted(contract.Tensor(name="features", dtype="float32", shape=(2,)), columns=("x1", "x2"))
-RNG = np.random.default_rng(0)
-PIXELS = RNG.integers(0, 256, (50, 4, 5), dtype=np.uint8)
-ROWS = RNG.standard_normal((50, 2)).astype(np.float32)
-
-Save = Callable[[Path, NDArray[Any]], object]
-
-
-def idx_bytes(pixels: NDArray[Any]) -> bytes:
-    return struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape) + pixels.tobytes()
-
-
-def parquet(column: Callable[[NDArray[Any]], pa.Array]) -> Save:
-    def save(path: Path, pixels: NDArray[Any]) -> None:
-        table = pa.table({"number": pa.array(range(len(pixels))), "pixels": column(pixels)})
-        pq.write_table(table, path, row_group_size=8)
-
-    return save
-
 
 IMAGE_FILES: dict[str, Save] = {
     "plain-idx3-ubyte": lambda path, pixels: path.write_bytes(idx_bytes(pixels)),
@@ -65,21 +42,6 @@ IMAGE_FILES: dict[str, Save] = {
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks even of a few rows."""
     monkeypatch.setattr(formats, "CHUNK_ROWS", 7)
-
-
-def read(path: Path | str, wanted: Wanted, spool: Path, start: int = 0, stop: int | None = None) -> list[Chunk]:
-    sources = readers.measure(readers.find(str(path)), wanted, spool)
-    return list(
-        readers.chunks(sources, start, sources[-1].first_row + sources[-1].rows if stop is None else stop, wanted)
-    )
-
-
-def values(chunks: list[Chunk]) -> NDArray[Any]:
-    return np.concatenate([chunk.values for chunk in chunks])
-
-
-def rejected(chunks: list[Chunk]) -> dict[int, str]:
-    return {reject.row: reject.reason for chunk in chunks for reject in chunk.rejects}
 
 
 @pytest.mark.parametrize("name", IMAGE_FILES)

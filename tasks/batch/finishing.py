@@ -15,6 +15,7 @@ from tasks.batch.parts import Footer
 from tasks.batch.version import Version, read_version
 from tasks.data import readers
 from tasks.errors import DataError
+from tasks.machine.telling import tell
 from tasks.parameters import PredictParameters, Runner
 from tasks.records import Prediction
 from tasks.serving import drift
@@ -120,7 +121,7 @@ def _draw_grid(folder: Path, job: Job, version: Version, threads: int) -> None:
     try:
         from tasks.judging import figures
     except ModuleNotFoundError:
-        print("no picture of the predictions: matplotlib is not installed (extra: train)")
+        tell("no picture of the predictions: matplotlib is not installed (extra: train)")
         return
     lanes = open_lanes(job.model.path, job.model.sha256, job.provider, job.batch_size, threads)
     wanted = version.wanted(lanes.signature, job.columns)

@@ -16,7 +16,7 @@ from tasks.batch.version import read_version
 from tasks.data import readers
 from tasks.data.readers import Chunk, Source
 from tasks.data.readers.formats import Array
-from tasks.serving import contract, drift
+from tasks.serving import drift, task
 from tasks.store import artifact_paths
 from tasks.store.artifact_paths import JOB
 
@@ -59,7 +59,7 @@ def _write(
     version = read_version(folder)
     wanted = version.wanted(lanes.signature, job.columns)
     columns = parts.schema(lanes.signature.outputs, version.labels)
-    tally = Tally(version.reference)
+    tally = Tally(task.of_signature(lanes.signature), version.reference)
     with parts.writer(path, columns) as part:
         for chunk in readers.chunks(sources, shard.start, shard.stop, wanted):
             outputs = lanes.run(chunk.values)
@@ -76,7 +76,8 @@ def _write(
 class Tally:
     """What is counted of a shard along the way."""
 
-    def __init__(self, reference: drift.Profile) -> None:
+    def __init__(self, kind: task.Task, reference: drift.Profile) -> None:
+        self._task = kind
         self._profile = {name: drift.of(np.empty(0), each) for name, each in reference.items()}
         self._rows, self.rejects, self._correct, self._all_have_truth = 0, 0, 0, True
         self._notes: Counter[str] = Counter()
@@ -86,12 +87,11 @@ class Tally:
         self._rows += len(chunk.rows)
         self.rejects += len(chunk.rejects)
         self._notes.update(chunk.notes)
-        observed = drift.observed(outputs)
+        observed = self._task.observed(outputs)
         self._profile = {name: held + drift.of(observed[name], held) for name, held in self._profile.items()}
-        if chunk.truth is not None and contract.LABEL in outputs:
-            self._correct += int(np.count_nonzero(outputs[contract.LABEL] == chunk.truth))
-        else:
-            self._all_have_truth = False
+        correct = None if chunk.truth is None else self._task.num_correct(outputs, chunk.truth)
+        self._correct += correct or 0
+        self._all_have_truth &= correct is not None
 
     def footer(self, job: Job, shard: Shard) -> Footer:
         """The counts, and what they belong to."""

@@ -9,13 +9,14 @@ from rich.text import Text
 
 from tasks.batch.jobs import Job
 from tasks.machine import progress
+from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.stage import events, live
 
 
 def started(folder: Path, job: Job) -> None:
     """Say what is about to be done."""
-    print(
+    tell(
         f"{counted(job.rows, 'row')} in {counted(job.input.files, 'file')} through {job.model.name} version "
         f"{job.model.version} on {job.provider}: {counted(len(job.shards), 'part')}, {counted(job.workers, 'worker')}"
     )
@@ -24,9 +25,9 @@ def started(folder: Path, job: Job) -> None:
 def finished(folder: Path, job: Job) -> None:
     """Say what came out; an event tells that the files are there."""
     for note, times in (job.notes or {}).items():
-        print(f"{times} of {counted(job.rows, 'picture')} {note}")
+        tell(f"{times} of {counted(job.rows, 'picture')} {note}")
     rejects = job.rejects or 0
-    print(f"{counted(job.rows - rejects, 'row')} predicted, {rejects} rejected; predictions in {folder}")
+    tell(f"{counted(job.rows - rejects, 'row')} predicted, {rejects} rejected; predictions in {folder}")
     if live.in_a_run():
         counts = {"rows": job.rows - rejects, "rejects": rejects}
         events.emit(events.PREDICTIONS_WRITTEN, job.model.name, _payload(folder, job) | counts)
@@ -38,7 +39,7 @@ def drift(folder: Path, job: Job) -> None:
     if job.drift is None or job.drift.verdict != "drift":
         return
     index = ", ".join(f"{name} {value:.3f}" for name, value in job.drift.index.items())
-    print(f"the input has drifted from the test split: population stability index {index} (limit {job.drift.maximum})")
+    tell(f"the input has drifted from the test split: population stability index {index} (limit {job.drift.maximum})")
     if live.in_a_run():
         events.emit(
             events.DRIFT,

@@ -18,6 +18,7 @@ from tasks.batch.report import Progress
 from tasks.batch.shards import Shard
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine.installing import pip_install
+from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters, Runner
 
@@ -58,7 +59,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     rejected = sum(footer.rejects for footer in kept)
     missing = [shard for shard in job.shards if shard.number not in done]
     if kept:
-        print(f"there already: {len(kept)} of {counted(len(job.shards), 'part')}")
+        tell(f"there already: {len(kept)} of {counted(len(job.shards), 'part')}")
     labelled: list[Labelled] = []
     with Progress(job.rows, sum(footer.rows + footer.rejects for footer in kept)) as progress:
         rejects.check(folder, job, rejected)

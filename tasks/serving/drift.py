@@ -1,19 +1,17 @@
 """Has the input changed? A model's answers on new rows against its answers on the test split."""
 
 import itertools
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.records import Drift, Histogram
-from tasks.serving import contract
+from tasks.serving.task import Outputs, Task
 
 QUANTILES = 10
 SMALLEST_SHARE = 1e-4  # stands for an empty bin, whose logarithm would be infinite
 FEWEST_ROWS = 1000  # among fewer, chance alone moves the index by more than a hundredth
-
 
 Profile = dict[str, Histogram]
 
@@ -29,19 +27,12 @@ def of(values: NDArray[Any], reference: Histogram) -> Histogram:
     return Histogram(edges=reference.edges, counts=count(values, reference.edges))
 
 
-def observed(outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """What is watched of a model's outputs ``(…, n)``: label and confidence, or the prediction; each ``(n,)``."""
-    if contract.PREDICTION in outputs:
-        return {contract.PREDICTION: outputs[contract.PREDICTION]}
-    return {contract.LABEL: outputs[contract.LABEL], "confidence": outputs[contract.PROBABILITIES].max(axis=0)}
-
-
-def reference(outputs: Mapping[str, NDArray[Any]]) -> Profile:
-    """The profile of the test split: labels one by one, all else in bins of (nearly) equal counts."""
-    profile = {}
-    for name, values in observed(outputs).items():
-        if name == contract.LABEL:
-            edges = np.arange(len(outputs[contract.PROBABILITIES]) - 1) + 0.5
+def reference(task: Task, outputs: Outputs) -> Profile:
+    """The profile of the test split: levels one by one, all else in bins of (nearly) equal counts."""
+    profile, num_levels = {}, task.num_levels(outputs)
+    for name, values in task.observed(outputs).items():
+        if name in num_levels:
+            edges = np.arange(num_levels[name] - 1) + 0.5
         else:
             edges = np.unique(np.quantile(values, np.linspace(0, 1, QUANTILES + 1)[1:-1]))
         bounds = tuple(edges.tolist())

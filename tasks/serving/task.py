@@ -1,4 +1,4 @@
-"""What the two kinds of model differ in, asked in one place: targets, outputs, and what is watched for drift.
+"""What the two kinds of model differ in, asked in one place: targets, outputs, what is watched, how it is told.
 
 How each is measured, judged and drawn is in ``tasks/judging/classification.py`` and ``regression.py``.
 """
@@ -7,34 +7,56 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES, Signature, Tensor
 
 TaskName = Literal["classification", "regression"]
+Outputs = Mapping[str, NDArray[Any]]  # of a model, by name; rows come last: (n,) or (classes, n)
 
 
 class Task(ABC):
     """A kind of model."""
 
     name: ClassVar[TaskName]
+    model: ClassVar[str]  # of the book, that does it
     target: ClassVar[str]  # what a prepared split calls the truth
     answer: ClassVar[str]  # the output that is compared with the truth
+    loss_unit: ClassVar[str]
 
     @abstractmethod
     def outputs(self, num_classes: int) -> tuple[Tensor, ...]:
         """The outputs of a model of this kind (``num_classes`` is 0 of a regression)."""
 
     @abstractmethod
-    def observed(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """What is watched for drift of outputs whose rows come last, by name; each ``(n,)``."""
+    def observed(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
+        """What is watched for drift, by name; each ``(n,)``."""
+
+    @abstractmethod
+    def num_levels(self, outputs: Outputs) -> dict[str, int]:
+        """Which of those count 0, 1, … up to a number of levels, and to which; all others are measured."""
+
+    @abstractmethod
+    def num_correct(self, outputs: Outputs, truth: NDArray[Any]) -> int | None:
+        """How many answers are those of ``truth`` ``(n,)``; None where an answer is only nearer to it or less near."""
+
+    @abstractmethod
+    def summary(self, metrics: Mapping[str, Any]) -> str:
+        """How good a model is, in a few words."""
+
+    @abstractmethod
+    def hub_metric(self, metrics: Mapping[str, Any]) -> tuple[str, float]:
+        """The metric by which Hugging Face lists a model, under its name there."""
 
 
 class Classification(Task):
     """One of several classes."""
 
     name = "classification"
+    model = "softmax-regression"
     target, answer = "labels", LABEL
+    loss_unit = "cross-entropy in nats"
 
     def outputs(self, num_classes: int) -> tuple[Tensor, ...]:
         """Probabilities of the classes, and the label."""
@@ -43,27 +65,66 @@ class Classification(Task):
             Tensor(name=LABEL, dtype="int64", shape=()),
         )
 
-    def observed(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def observed(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
         """Label and confidence."""
         return {LABEL: outputs[LABEL], "confidence": outputs[PROBABILITIES].max(axis=0)}
+
+    def num_levels(self, outputs: Outputs) -> dict[str, int]:
+        """The label, by the number of classes."""
+        return {LABEL: len(outputs[PROBABILITIES])}
+
+    def num_correct(self, outputs: Outputs, truth: NDArray[Any]) -> int:
+        """How many labels are the true ones."""
+        return int(np.count_nonzero(outputs[LABEL] == truth))
+
+    def summary(self, metrics: Mapping[str, Any]) -> str:
+        """Accuracy."""
+        return f"test accuracy {metrics['test_accuracy']:.4f}"
+
+    def hub_metric(self, metrics: Mapping[str, Any]) -> tuple[str, float]:
+        """Accuracy."""
+        return "accuracy", metrics["test_accuracy"]
 
 
 class Regression(Task):
     """A number."""
 
     name = "regression"
+    model = "linear-regression"
     target, answer = "target", PREDICTION
+    loss_unit = "half the mean squared error"
 
     def outputs(self, num_classes: int) -> tuple[Tensor, ...]:
         """The prediction, in raw units of the target."""
         return (Tensor(name=PREDICTION, dtype="float32", shape=()),)
 
-    def observed(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def observed(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
         """The prediction."""
         return {PREDICTION: outputs[PREDICTION]}
 
+    def num_levels(self, outputs: Outputs) -> dict[str, int]:
+        """None: a prediction is measured."""
+        return {}
+
+    def num_correct(self, outputs: Outputs, truth: NDArray[Any]) -> None:
+        """Not asked: hardly any prediction is the truth to the last digit."""
+
+    def summary(self, metrics: Mapping[str, Any]) -> str:
+        """Loss and what was learned."""
+        learned = ", ".join(f"{weight:.4f}" for weight in metrics["weights"])
+        return f"test loss {metrics['test_loss']:.3g}, weights {learned}, bias {metrics['bias']:.4f}"
+
+    def hub_metric(self, metrics: Mapping[str, Any]) -> tuple[str, float]:
+        """The mean squared error; our losses have the book's half."""
+        return "mse", 2 * metrics["test_loss"]
+
 
 TASKS: dict[TaskName, Task] = {task.name: task for task in (Classification(), Regression())}
+
+
+def of_model(model: str) -> Task:
+    """The task that one of the book's models does."""
+    return next(task for task in TASKS.values() if task.model == model)
 
 
 def of_signature(signature: Signature) -> Task:

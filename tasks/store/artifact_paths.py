@@ -32,6 +32,11 @@ def dataset(name: str) -> Path:
     return root() / "datasets" / name
 
 
+def dataset_lock(name: str) -> Path:
+    """Held by whoever fills the folder of a dataset."""
+    return dataset(name) / ".lock"
+
+
 def raw_file(dataset_name: str, filename: str, sha256: str) -> Path:
     """A raw file as its source publishes it (decompressed)."""
     return dataset(dataset_name) / "raw" / f"{filename}.{sha256[:DIGEST_CHARACTERS]}"

@@ -11,6 +11,7 @@ import stat
 import sys
 from pathlib import Path
 
+from tasks.machine.telling import tell
 from tasks.store import artifact_paths, names
 
 
@@ -38,7 +39,7 @@ def tell_of_strangers(model: Path) -> None:
         named = names.VERSION.fullmatch(path.name) or names.LEFTOVER.fullmatch(path.name)
         if names.LIKE_OURS.fullmatch(path.name) and not (named and path in ours):
             what = "a link" if path.is_symlink() else "no folder that gradmill has made"
-            print(f"ignored: {path.name!r} in {model} is {what}", file=sys.stderr)
+            tell(f"ignored: {path.name!r} in {model} is {what}", file=sys.stderr)
 
 
 def _folders(parent: Path) -> list[Path]:

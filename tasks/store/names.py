@@ -11,6 +11,8 @@ VERSION = re.compile(r"[1-9][0-9]*")
 TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")
 CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")
 LEFTOVER = re.compile(r"\.staging-[0-9a-f]{16}|\.pruned-[1-9][0-9]*-[0-9a-f]{8}")  # in a model's folder
+DOWNLOAD_PREFIX = ".scratch-"  # of a folder in that of a dataset, to download into
+DOWNLOAD = re.compile(r"\.scratch-[a-z0-9_]{8}")  # as ``tempfile`` completes it
 LIKE_OURS = re.compile(r"\.staging-.*|\.pruned-.*|\d+", re.DOTALL)  # in any script's digits
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tasks.errors import DataError
+from tasks.machine.telling import tell
 from tasks.store import artifact_paths
 from tasks.store.documents import Document
 
@@ -66,4 +67,4 @@ def _read(folders: list[Path]) -> Iterator[Found]:
 
 def left_alone(path: Path, reason: str) -> None:
     """Say that something was not looked at or not removed, and why."""
-    print(f"left alone: {path} ({reason})", file=sys.stderr)
+    tell(f"left alone: {path} ({reason})", file=sys.stderr)

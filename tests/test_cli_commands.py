@@ -1,0 +1,387 @@
+"""The command line from outside: exit codes, messages, JSON, Ctrl-C. Every command is a real child process."""
+
+import inspect
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from candidate import Candidate
+from command_line import GRADMILL, assert_clear, gradmill, plant_strangers, servers
+from conftest import REPOSITORY
+from flows.cli import operate, options, runs, store
+from flows.story.report import PredictionSummary, RetrainReport
+from prefect_api import eventually, post
+from tasks.data.fashion_mnist import FILES
+from tasks.judging import gates
+
+
+def test_status_on_a_server_without_our_work_pool_says_what_to_do(on_server: None) -> None:
+    done = gradmill("status")
+    assert done.returncode == 0, done.stderr
+    assert "no worker is online: run gradmill up" in done.stdout
+
+
+def test_status_names_the_champions_and_says_what_one_is(capsys: pytest.CaptureFixture[str]) -> None:
+    row = SimpleNamespace(name="x", version=3, test_accuracy=None, test_loss=0.5, promoted_at="2026-01-02T03:04:05")
+    found = SimpleNamespace(models=[row], deployments=[], stuck=[], workers=[], pool_paused=False)
+    operate._print_status(found)
+    output = capsys.readouterr().out
+    assert output.startswith("champion of  version")
+    assert f"a champion is {store.CHAMPION}" in output
+    found.models = []
+    operate._print_status(found)
+    assert capsys.readouterr().out.startswith("no champion yet")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "retrain nonsense",
+        "retrain --implementation magic",
+        "retrain --name ../x",
+        "retrain --name UPPER",
+        "retrain --epochs 0",
+        "retrain --epochs -1",
+        "retrain --epochs abc",
+        "retrain --epochs 1e99",
+        "retrain --lr nan",
+        "retrain --lr inf",
+        "retrain --lr 0",
+        "retrain --batch-size 0",
+        "retrain --seed x",
+        "retrain --loss huber",
+        "retrain --schedule magic",
+        "retrain --weight-decay -1",
+        "retrain --dropout 1",
+        "retrain linear-regression --dropout 0.5",
+        "retrain --patience 3",
+        "retrain --validation 1",
+        "retrain --nonsense",
+        "predict",
+        "predict --name ../x",
+        "predict --version 0",
+        "predict ~no-such-user/x.csv",
+        "predict --shard-rows 0",
+        "predict --max-rejects -1",
+        "predict --runner magic",
+        "predict --dask-address tcp://127.0.0.1:1",
+        "models no-such-model",
+        "nonsense",
+    ],
+)
+def test_a_wrong_command_is_exit_2_and_leaves_nothing(arguments: str, artifacts: Path) -> None:
+    assert_clear(gradmill(*arguments.split()), 2)
+    assert not artifacts.exists()
+
+
+def test_an_error_is_json_on_stdout_when_json_is_asked_for() -> None:
+    done = gradmill("retrain", "--epochs", "0", "--json")
+    error = json.loads(done.stdout)["error"]
+    assert set(error) == {"exit_code", "found", "expected", "action"}
+    assert error["exit_code"] == done.returncode == 2
+    assert error["found"] == "--epochs 0"
+
+
+@pytest.mark.skipif(Path("/proc/driver/nvidia/version").exists(), reason="this machine has an NVIDIA driver")
+@pytest.mark.parametrize("command", ["retrain", "predict"])
+def test_a_device_that_is_not_there_is_exit_5(command: str, on_server: None, candidates: list[Candidate]) -> None:
+    candidates[0].publish()
+    name = ["--name", "linear-regression"] if command == "predict" else []
+    assert_clear(gradmill(command, *name, "--device", "cuda"), 5)
+
+
+def test_an_unwritable_artifacts_folder_is_exit_1(on_server: None) -> None:
+    assert_clear(gradmill("retrain", "--artifacts", "/proc/nowhere"), 1)
+
+
+def test_a_prefect_server_that_does_not_answer_is_exit_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    assert_clear(gradmill("retrain"), 1)
+
+
+@pytest.mark.slow  # two retrains on a small disk
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_is_exit_1_and_a_second_run_works(on_server: None, fashion_mnist: Path, tmp_path: Path) -> None:
+    """90 MB are enough for the raw files (55 MB), but not for the prepared splits too."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", disk], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    arguments = ("retrain", "--epochs", "5", "--no-predict", "--artifacts", str(disk / "artifacts"), "--json")
+    try:
+        raw = disk / "artifacts" / "datasets" / "fashion-mnist" / "raw"
+        raw.mkdir(parents=True)
+        for file in FILES:
+            shutil.copyfile(fashion_mnist / file.name, raw / f"{file.name}.{file.sha256[:16]}")
+        os.environ.pop("GRADMILL_FASHION_MNIST_DIR")  # monkeypatch restores it
+        done = gradmill(*arguments)
+        assert json.loads(done.stdout)["error"]["exit_code"] == done.returncode == 1
+        assert "No space left" in done.stdout
+        assert not list(disk.glob("**/*.safetensors*"))
+        subprocess.run(["mount", "-o", "remount,size=300m", disk], check=True)
+        assert gradmill(*arguments).returncode == 0
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_flipped_bit_in_a_file_of_the_users_is_exit_4(
+    on_server: None, fashion_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Truncated, swapped and missing files are in test_download."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for file in fashion_mnist.iterdir():
+        (mine / file.name).symlink_to(file)
+    labels = mine / "t10k-labels-idx1-ubyte"
+    content = bytearray(labels.read_bytes())
+    content[4321] ^= 1
+    labels.unlink()
+    labels.write_bytes(content)
+    monkeypatch.setenv("GRADMILL_FASHION_MNIST_DIR", str(mine))
+    done = gradmill("retrain")
+    assert_clear(done, 4)
+    assert "t10k-labels-idx1-ubyte" in done.stderr
+
+
+def test_predicting_a_file_that_is_no_data_is_exit_4(
+    on_server: None, candidates: list[Candidate], tmp_path: Path
+) -> None:
+    candidates[0].publish()
+    (tmp_path / "notes.txt").write_text("not images")
+    assert_clear(gradmill("predict", str(tmp_path / "notes.txt"), "--name", "linear-regression"), 4)
+
+
+def test_a_refused_retrain_prints_its_document_and_its_gates_and_publishes_nothing(
+    on_server: None, artifacts: Path
+) -> None:
+    done = gradmill("retrain", "linear-regression", "--epochs", "1", "--lr", "0.001", "--json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["outcome"], document["version"]) == (3, "refused", None)
+    assert [gate["name"] for gate in document["gates"] if not gate["passed"]] == ["test_loss", "parameter_error"]
+    assert Path(document["run"], "evaluation.json").is_file()
+    assert not (artifacts / "models").exists()
+    assert_clear(done, 3)
+    assert "gradmill: refused by test_loss " in done.stderr
+    assert "gate test_loss refused: " in done.stderr
+
+
+@pytest.mark.slow  # several runs of the command line
+def test_a_run_that_fails_after_its_model_was_published_reports_both(
+    on_server: None, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts.mkdir()
+    (artifacts / "predictions").write_text("a file where a folder should be")
+    done = gradmill("retrain", "linear-regression", "--json")
+    document = json.loads(done.stdout)
+    assert document["error"]["exit_code"] == done.returncode != 0
+    assert (document["outcome"], document["version"], document["champion"]) == ("published", 1, 1)
+    assert (document["prediction"], document["provider"]) == (None, None)
+    assert "Traceback" not in done.stderr
+
+    (tmp_path / "share").write_text("a file here too")
+    monkeypatch.setenv("GRADMILL_MIRROR", str(tmp_path / "share"))
+    done = gradmill("retrain", "linear-regression")
+    summary = {line[:12].strip(): line[12:] for line in done.stdout.splitlines()}
+    assert_clear(done, 1)
+    assert summary["unchanged"] == "linear-regression version 1, which has these very bytes, the champion"
+    assert summary["predictions"] == "none: the run failed before they were made"
+    assert summary["try next"] == f"{GRADMILL} predict --name linear-regression"
+
+
+def test_the_summary_says_which_version_predicted_and_which_is_the_champion(capsys: pytest.CaptureFixture[str]) -> None:
+    """A version that was rolled back from was made anew: the predictions are the champion's, not its own."""
+    made = PredictionSummary(path="/a/predictions/job", rows=1, version=1)
+    report = RetrainReport(
+        model="linear-regression", implementation="concise", name="nightly", outcome="unchanged", version=2, champion=1,
+        model_path="/a/models/nightly/2/model.onnx", model_sha256="00", metrics={"test_loss": 1.0}, gates=[],
+        prediction=made, mirror=None, device="cpu", provider="CPUExecutionProvider", seconds={}, run="/a/runs/x",
+    )  # fmt: skip
+    runs._summarise(report, owed=False, artifacts=None)
+    shown = capsys.readouterr().out
+    assert "version 2, which has these very bytes, not the champion: that is version 1 until gradmill promote" in shown
+    assert "/a/predictions/job (1 row by version 1, the champion, CPUExecutionProvider)" in shown
+
+
+def test_what_to_try_next_works_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [".venv/bin/gradmill", "retrain"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert options.as_typed("models x", None) == ".venv/bin/gradmill models x"
+    assert options.as_typed("models x", Path("my data")) == ".venv/bin/gradmill models x --artifacts 'my data'"
+    monkeypatch.setenv("PATH", str(Path(GRADMILL).parent))
+    monkeypatch.setattr(sys, "argv", [GRADMILL, "retrain"])
+    assert options.as_typed("models x", None) == "gradmill models x"
+    monkeypatch.setattr(sys, "argv", ["/checkout/flows/__main__.py"])
+    assert options.as_typed("models x", None) == f"{sys.executable} -m flows models x"
+
+
+def test_a_gate_without_a_bound_is_recorded() -> None:
+    verdicts = [
+        gates.judge("latency_ms", 1.0), gates.judge("memory_mb", 1.0, maximum=2.0),
+        gates.judge("train_loss", 1.0, below=0.5), gates.judge("test_loss", float("nan")),
+    ]  # fmt: skip
+    assert [verdict.verdict for verdict in verdicts] == ["recorded", "passed", "refused", "refused"]
+
+
+def test_help_shows_what_an_option_is_when_it_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich takes what stands in brackets for a style, and drops it."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "[default: the book's, 10 softmax, 3 linear]" in gradmill("retrain", "--help").stdout
+    for command in (*runs.__dict__.values(), *store.__dict__.values()):
+        for option in inspect.signature(command).parameters.values() if inspect.isfunction(command) else ():
+            for words in getattr(option.annotation, "__metadata__", ()):
+                assert not re.search(r"(?<!\\)\[", words.help or ""), words.help
+
+
+RUN = """
+from flows.cli import display
+with display.compact(verbose=False):
+    from prefect import flow, task
+    from flows.server import engine
+    from tasks.machine.telling import tell
+
+    @task(name="train")
+    def work():
+        tell("told by a stage")
+        print("printed by a library")
+
+    @flow(log_prints=True)
+    def run():
+        tell("told by the flow")
+        work()
+
+    with engine.prefect_api():
+        run()
+    tell("told outside of a run")
+"""
+
+
+def test_a_terminal_shows_what_stages_tell_and_neither_what_libraries_print_nor_prefects_own_log(
+    on_server: None, server: str
+) -> None:
+    done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.splitlines() == ["told by the flow", "train      told by a stage"]
+    assert done.stdout == "told outside of a run\n"
+    told = {"told by the flow", "told by a stage", "printed by a library"}
+    eventually(
+        lambda: told <= {line["message"] for line in post(server, "logs/filter", {})}, 10, "the run's log has all"
+    )
+
+
+def test_the_version_is_printed() -> None:
+    done = gradmill("--version")
+    assert (done.returncode, done.stdout) == (0, f"gradmill {metadata.version('gradmill')}\n")
+
+
+def test_divergence_is_exit_3_and_names_epoch_loss_and_lr(on_server: None) -> None:
+    done = gradmill("retrain", "linear-regression", "--lr", "100")
+    assert_clear(done, 3)
+    assert "in epoch 1 at lr 100" in done.stderr
+
+
+def test_retrain_models_and_predict_tell_one_story(on_server: None, artifacts: Path) -> None:
+    """Whatever somebody has put where temporary files may lie: none of it is opened, waited for or removed."""
+    places = [artifacts, *(artifacts / name for name in ("datasets", "models", "predictions", "runs", ".stages"))]
+    strangers = [each for place in places for each in plant_strangers(place)]
+    retrained = gradmill("retrain", "linear-regression", "--json", "--name", "nightly-2")
+    document = json.loads(retrained.stdout)
+    assert retrained.returncode == 0, retrained.stderr
+    assert set(document) >= {
+        "schema_version", "model", "name", "implementation", "outcome", "version", "model_path", "model_sha256",
+        "metrics", "gates", "prediction", "device", "provider", "seconds",
+    }  # fmt: skip
+    listed = json.loads(gradmill("models", "--json").stdout)["models"]["nightly-2"]
+    assert [(row["version"], row["champion"], row["model_sha256"]) for row in listed] == [
+        (1, True, document["model_sha256"])
+    ]
+    predicted = json.loads(gradmill("predict", "--name", "nightly-2", "--json").stdout)
+    assert predicted["path"] == document["prediction"]["path"], "the same job, hence the same folder"
+    assert "nightly-2" in gradmill("models").stdout
+    assert all(map(os.path.lexists, strangers))
+
+
+@pytest.mark.slow
+def test_interrupted_and_killed_runs_leave_no_server_and_the_next_run_works(
+    artifacts: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = servers()
+    interrupt, kill = signal.SIGINT, signal.SIGKILL
+    command = [GRADMILL, "retrain", "linear-regression", "--epochs", "10000"]  # so that no machine is done before
+    for kind, seconds in ((interrupt, 0.3), (interrupt, 3.0), (interrupt, 7.0), (kill, 2.0)):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        time.sleep(seconds)
+        process.send_signal(kind)
+        _, messages = process.communicate(timeout=15)
+        assert process.returncode == (130 if kind is interrupt else -kill)
+        assert "Traceback" not in messages
+        deadline = time.monotonic() + 8
+        while servers() - before and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert servers() <= before
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    again = gradmill("retrain", "linear-regression", "--json")
+    assert json.loads(again.stdout)["outcome"] in {"published", "unchanged"}
+
+
+@pytest.mark.slow
+def test_two_newcomers_at_once_see_short_lines_and_get_two_whole_versions_and_one_champion(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two temporary servers that meet on a fresh PREFECT_HOME; the second run is gated against the first.
+
+    Behind a company's proxy, which knows nothing of this host.
+    """
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "fresh"))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    running = [
+        subprocess.Popen(
+            [GRADMILL, "retrain", "linear-regression", "--seed", seed],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("0", "1")
+    ]
+    for process in running:
+        summary, shown = process.communicate(timeout=120)
+        assert process.returncode == 0, shown
+        assert "Traceback" not in shown
+        lines = shown.splitlines()
+        assert 5 < len(lines) < 30
+        assert {line.split()[0] for line in lines} - {"waiting", "events"} == {
+            "preprocess", "train", "evaluate", "export", "publish", "predict",
+        }  # fmt: skip
+        assert str(artifacts / "models" / "linear-regression") in summary
+    assert not servers()
+    first, second = json.loads(gradmill("models", "--json").stdout)["models"]["linear-regression"]
+    assert [(row["version"], row["champion"]) for row in (first, second)] == [(1, False), (2, True)]
+    manifest = json.loads(Path(second["path"]).with_name("manifest.json").read_text())
+    assert "champion_loss" in {gate["name"] for gate in manifest["gates"]}
+    for version in ("1", "2"):
+        assert gradmill("verify", "linear-regression", version).returncode == 0
+
+
+def test_ctrl_c_that_a_library_turns_into_an_error_of_its_own_is_still_exit_130() -> None:
+    """As when numpy is interrupted during its import and raises ImportError."""
+    code = (
+        "import os, signal; from flows import __main__; from flows.cli import app\n"
+        "def run(arguments):\n"
+        "    try:\n        os.kill(os.getpid(), signal.SIGINT); signal.pause()\n"
+        "    except KeyboardInterrupt as error:\n        raise ImportError('half imported') from error\n"
+        "app.run = run\n__main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,187 @@
+"""A Prefect API that hangs, drips, fails or is none: every command says so, in time. Small servers play it."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import prefect
+import pytest
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
+
+from command_line import GRADMILL, assert_clear
+from flows.doctor import services
+from flows.server import api, proxies
+from tasks.errors import EnvironmentProblem
+from tasks.parameters import Device
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+OURS = json.dumps(prefect.__version__).encode()
+
+
+@contextmanager
+def played(answer: Answer) -> Iterator[str]:
+    """The address of an API that answers every request so."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            answer(self)
+
+        def do_POST(self) -> None:
+            answer(self)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/api"
+        server.shutdown()
+        server.block_on_close = False
+
+
+def answered(status: int, body: bytes = b"", **headers: str) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def hang(handler: BaseHTTPRequestHandler) -> None:
+    time.sleep(15)
+
+
+def drip(handler: BaseHTTPRequestHandler) -> None:
+    """A byte at a time: no single read is ever late."""
+    try:
+        for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b" " * 10:
+            handler.wfile.write(bytes([byte]))
+            time.sleep(0.3)
+    except OSError:
+        pass
+
+
+def fault(url: str, seconds: float = 0.5) -> EnvironmentProblem:
+    """What a user is told of the API at ``url``."""
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_API_REQUEST_TIMEOUT: seconds}):
+        begun = time.monotonic()
+        with pytest.raises(EnvironmentProblem) as told, api.client():
+            pass
+        assert time.monotonic() - begun < seconds + 1
+    return told.value
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (hang, "is not done after 0.5 s"),
+        (drip, "is not done after 0.5 s"),
+        (answered(500, b"{}"), "answers HTTP 500 Internal Server Error to GET /api/admin/version"),
+        (answered(502), "is not done after 0.5 s; last it answered HTTP 502"),
+        (answered(503), "is not done after 0.5 s; last it answered HTTP 503"),
+        (answered(401), "wants credentials"),
+        (answered(404), "is no Prefect API"),
+        (answered(302, Location="/loop/admin/version"), "redirects"),
+        (answered(200, b"<html>Sign in</html>", Content_Type="text/html"), "not with Prefect's version"),
+        (answered(200, b'"2.20.1"'), "is of version 2.20.1"),
+    ],
+)
+def test_a_faulty_api_is_named_in_time(answer: Answer, words: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with played(answer) as url:
+        told = fault(url)
+    assert words in told.found
+    assert url in str(told)
+    if "not done" in words:
+        assert f"waiting for {url}" in capfd.readouterr().err, "said before the time is over"
+
+
+def test_a_sign_in_page_behind_a_redirect_is_no_prefect() -> None:
+    with played(answered(200, b"<html>")) as page, played(answered(302, Location=f"{page}/sign-in?x=1")) as url:
+        assert "sends us on to" in fault(url).found
+    with played(answered(302, Location="no-such://localhost/sign-in")) as url:
+        assert "no Prefect server answers" in fault(url).found
+
+
+def test_answers_that_are_not_prefects_are_explained_also_later() -> None:
+    def half(handler: BaseHTTPRequestHandler) -> None:
+        answered(200, OURS if handler.path.endswith("version") else b"<html>")(handler)
+
+    not_prefects = pytest.raises(EnvironmentProblem, match="its answers are not Prefect's")
+    with played(half) as url, temporary_settings({PREFECT_API_URL: url}), not_prefects, api.client() as client:
+        client.read_work_pools()
+
+
+def test_no_server_and_no_address_are_explained() -> None:
+    with played(hang) as url:
+        pass
+    assert "no Prefect server answers" in fault(url, 15).found
+    assert "no Prefect server answers" in fault("127.0.0.1:4200/api").found
+    assert "is no address" in fault("http://127.0.0.1:port/api").found
+
+
+def test_faults_of_other_servers_are_not_the_apis() -> None:
+    another = temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"})
+    with another, pytest.raises(httpx.ConnectError), api.explained():
+        httpx.get("http://127.0.0.1:1/data")
+
+
+@pytest.mark.slow  # waits for the limit of each command
+def test_commands_end_in_time_whatever_the_api_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``predict`` begins as ``retrain`` does; a company's proxy stands between none of them and this host."""
+    monkeypatch.setenv("PREFECT_API_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with played(drip) as dripping, played(hang) as hanging, played(answered(500)) as failing:
+        wanted = [
+            ("status", dripping, "is not done after 2 s"),
+            ("trigger softmax-nightly", hanging, "is not done after 2 s"),
+            ("register", dripping, "is not done after 2 s"),
+            ("retrain linear-regression", hanging, "is not done after 2 s"),
+            ("status", failing, "answers HTTP 500"),
+        ]
+        begun = time.monotonic()
+        running = [
+            subprocess.Popen(
+                [GRADMILL, *command.split()],
+                env=os.environ | {"PREFECT_API_URL": url},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for command, url, _ in wanted
+        ]
+        for process, (_, _, words) in zip(running, wanted, strict=True):
+            stdout, stderr = process.communicate(timeout=60)
+            assert_clear(subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr), 1)
+            assert words in stderr
+        assert time.monotonic() - begun < 40
+
+
+def test_doctor_is_not_kept_waiting_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "TIMEOUT_SECONDS", 0.4)
+    with played(drip) as url, temporary_settings({PREFECT_API_URL: url}):
+        found = services.prefect_api(Device.CPU)
+    assert "is not done after 0.8 s" in found.found
+
+
+def test_a_proxy_never_stands_between_us_and_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    proxies.spare_this_host()
+    assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "127.0.0.1,localhost,::1"
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("NO_PROXY", "intern.example, localhost")
+    proxies.spare_this_host()
+    assert os.environ["no_proxy"] == "intern.example,localhost,127.0.0.1,::1"
+    monkeypatch.setenv("no_proxy", "*")
+    proxies.spare_this_host()
+    assert os.environ["no_proxy"] == "*"

@@ -1,0 +1,318 @@
+"""Scheduled operation as the person on duty meets it: real server, worker and schedules, on SQLite or PostgreSQL."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from command_line import assert_clear
+from duty import Duty
+from flows.cli.operate import _nested
+from flows.server.deployments import _merged
+from prefect_api import eventually
+from tasks.errors import UsageError
+
+pytestmark = pytest.mark.slow
+NAME = "linear-regression"
+DEPLOYMENTS = {"softmax-nightly", "linear-weekly", "predict-daily", "maintenance-weekly"}
+LONG = {"model": NAME, "num_epochs": 300, "schedule": "cosine"}  # trains for seconds
+
+
+def started(run: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(run["start_time"])
+
+
+def stages(duty: Duty, run: str) -> dict[str, float]:
+    """The stages that a run has finished so far, with their seconds."""
+    noted = list((duty.artifacts / "runs").glob(f"*-{run[:8]}/run.json"))
+    return dict(json.loads(noted[0].read_text())["seconds"]) if noted else {}
+
+
+def published(duty: Duty) -> None:
+    """See that there is a champion, whichever tests have run before."""
+    if not (duty.artifacts / "models" / NAME / "champion.json").exists():
+        assert duty.ended(duty.trigger("linear-weekly"))["state_type"] == "COMPLETED"
+
+
+def test_up_says_where_it_is_and_what_runs_next(duty: Duty) -> None:
+    assert duty.lines[0].split() == ["Prefect", "UI", duty.ui]
+    assert {line.split()[1] for line in duty.lines if line.startswith("next")} == DEPLOYMENTS
+    taken = duty.gradmill("up", "--port", str(duty.port), PREFECT_API_URL="")
+    assert taken.returncode == 2
+    assert f"another gradmill up is at work in {duty.artifacts}" in taken.stderr
+    elsewhere = duty.gradmill(
+        "up", "--port", str(duty.port), PREFECT_API_URL="", GRADMILL_ARTIFACTS=str(duty.artifacts.with_name("other"))
+    )
+    assert_clear(elsewhere, 2)
+    assert f"port {duty.port} of 127.0.0.1 is taken" in elsewhere.stderr
+    assert (duty.artifacts / ".prefect").stat().st_mode & 0o077 == 0, "saved blocks hold secrets"
+
+
+def test_a_schedule_fires_and_the_worker_runs_it(duty: Duty) -> None:
+    deployment = duty.deployment("linear-weekly")["id"]
+    soon = {"interval": 40, "anchor_date": datetime.now(UTC).isoformat()}
+    before = {run["id"] for run in duty.post("/flow_runs/filter", {})}
+    (schedule,) = duty.post(f"/deployments/{deployment}/schedules", [{"active": True, "schedule": soon}])
+
+    def fired() -> list[dict[str, Any]]:
+        wanted = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+        return [run for run in duty.post("/flow_runs/filter", wanted) if run["id"] not in before]
+
+    try:
+        run = eventually(fired, 180, "the schedule fires")[0]
+    finally:
+        duty.api.delete(f"/deployments/{deployment}/schedules/{schedule['id']}").raise_for_status()
+    assert run["auto_scheduled"]
+    assert run["name"].startswith("linear-regression concise 20")
+    assert {"model:linear-regression", "verdict:published"} <= set(run["tags"])
+
+
+def test_a_second_retrain_waits_for_the_first(duty: Duty) -> None:
+    first, second = (duty.ended(run) for run in [duty.trigger("linear-weekly") for _ in range(2)])
+    first, second = sorted([first, second], key=started)
+    assert started(second) >= datetime.fromisoformat(first["end_time"])
+
+
+def test_a_second_prediction_is_cancelled_while_the_first_runs(duty: Duty) -> None:
+    published(duty)
+    soon = (datetime.now(UTC) + timedelta(seconds=15)).isoformat()  # the worker looks ahead that far: it takes both
+    runs = [duty.trigger("predict-daily", soon, name=NAME) for _ in range(2)]
+    assert sorted(duty.ended(run)["state_type"] for run in runs) == ["CANCELLED", "COMPLETED"]
+
+
+def test_trigger_takes_what_the_form_takes_and_refuses_the_rest_before_anything_runs(duty: Duty) -> None:
+    before = duty.triggered()
+    create = f"/deployments/{duty.deployment('linear-weekly')['id']}/create_flow_run"
+    for wrong in ("training.lr=-1", "training.num_epochs=0", "training.schedule=magic", "nonsense=1", "name=../x"):
+        done = duty.gradmill("trigger", "linear-weekly", "--param", wrong)
+        assert_clear(done, 2)
+        assert "linear-weekly refuses" in done.stderr
+        body = {"parameters": {"parameters": _nested([wrong])}}
+        assert duty.api.post(create, json=body).status_code in (409, 422), "so does the server itself"
+    together = duty.gradmill("trigger", "linear-weekly", "--param", "training.dropout=0.1")
+    assert_clear(together, 2)
+    assert "dropout is for softmax regression" in together.stderr
+    assert_clear(duty.gradmill("trigger", "no-such"), 2)
+    assert duty.triggered() == before
+    done = duty.gradmill("trigger", "linear-weekly", "--param", "training.seed=7", "--json")
+    name = json.loads(done.stdout)["run"]
+    (run,) = duty.post("/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
+    assert run["parameters"]["parameters"]["training"] == {"model": NAME, "seed": 7}
+    duty.ended(run["id"])
+
+
+class Mailbox(BaseHTTPRequestHandler):
+    """What a webhook has been sent."""
+
+    received: list[dict[str, Any]] = []  # noqa: RUF012  (emptied by the fixture)
+
+    def do_POST(self) -> None:
+        self.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def mailbox() -> Iterator[str]:
+    """The address of a webhook on this machine."""
+    Mailbox.received.clear()
+    with HTTPServer(("127.0.0.1", 0), Mailbox) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+def webhook_block(duty: Duty, name: str, url: str) -> None:
+    """Save a notification block, as the UI does."""
+    kind = duty.api.get("/block_types/slug/custom-webhook").raise_for_status().json()
+    schema = duty.post("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}})[0]
+    data = {"name": name, "url": url, "method": "POST", "json_data": {"subject": "{{subject}}", "body": "{{body}}"}}
+    document = {"name": name, "data": data, "block_type_id": kind["id"], "block_schema_id": schema["id"]}
+    duty.post("/block_documents/", document)
+
+
+def test_a_refusal_is_notified_with_its_reason_and_status_shows_it(duty: Duty, mailbox: str) -> None:
+    unknown = duty.gradmill("register", GRADMILL_NOTIFY="custom-webhook/nobody")
+    assert unknown.returncode == 0
+    assert "custom-webhook/nobody: no such block" in unknown.stderr
+    webhook_block(duty, "on-duty", mailbox)
+    registered = duty.gradmill("register", GRADMILL_NOTIFY="custom-webhook/on-duty")
+    assert registered.returncode == 0, registered.stderr
+    run = duty.ended(duty.trigger("linear-weekly", name="hopeless", training={"model": NAME, "num_epochs": 1}))
+    assert run["state_type"] == "FAILED"
+    (sent,) = eventually(lambda: list(Mailbox.received), 60, "the notification comes")
+    assert sent["subject"] == f"{run['name']}: Failed"
+    assert "test_loss" in sent["body"]
+    status = json.loads(duty.gradmill("status", "--json").stdout)
+    (weekly,) = [each for each in status["deployments"] if each["name"] == "linear-weekly"]
+    assert (weekly["last_run"], weekly["state"], weekly["verdict"]) == (run["name"], "Failed", "refused")
+    assert weekly["message"] == run["state"]["message"]
+    assert datetime.fromisoformat(weekly["next_start"]) > datetime.now(UTC)
+    pointers = (duty.artifacts / "models").glob("*/champion.json")
+    live = {pointer.parent.name: json.loads(pointer.read_text())["version"] for pointer in pointers}
+    assert {model["name"]: model["version"] for model in status["models"]} == live
+    assert [worker["status"] for worker in status["workers"]].count("ONLINE") == 1
+    assert status["stuck"] == []
+    page = duty.gradmill("status").stdout
+    for words in ("refused", "linear-weekly", "test_loss", "online"):
+        assert words in page
+
+
+def test_drift_retrains_once_its_automation_is_switched_on(duty: Duty, tmp_path: Path) -> None:
+    published(duty)
+    name = f"gradmill: retrain {NAME} when its input drifts"
+    (automation,) = duty.post("/automations/filter", {"automations": {"name": {"any_": [name]}}})
+    assert not automation["enabled"]
+    duty.api.patch(f"/automations/{automation['id']}", json={"enabled": True}).raise_for_status()
+    assert duty.gradmill("register").returncode == 0
+    (automation,) = duty.post("/automations/filter", {"automations": {"name": {"any_": [name]}}})
+    assert automation["enabled"], "registering again leaves it as it is"
+    before = {run["id"] for run in duty.post("/flow_runs/filter", {})}
+    np.save(tmp_path / "moved.npy", np.random.default_rng(0).standard_normal((2000, 2)).astype(np.float32) + 5)
+    predicted = duty.gradmill("predict", str(tmp_path / "moved.npy"), "--name", NAME, "--json")
+    assert json.loads(predicted.stdout)["drift"]["verdict"] == "drift"
+
+    def retrained() -> list[dict[str, Any]]:
+        wanted = {"deployments": {"name": {"any_": ["linear-weekly"]}}}
+        new = [run for run in duty.post("/flow_runs/filter", wanted) if run["id"] not in before]
+        return [run for run in new if run["created_by"] and run["created_by"]["type"] == "AUTOMATION"]
+
+    (run,) = eventually(retrained, 60, "the automation starts a run")
+    duty.api.patch(f"/automations/{automation['id']}", json={"enabled": False}).raise_for_status()
+    assert duty.ended(run["id"])["state_type"] == "COMPLETED"
+
+
+def training(duty: Duty, seed: int, deployment: str = "linear-weekly") -> tuple[str, int]:
+    """A run that has come to its training, and the process that trains."""
+    run = duty.trigger(deployment, name=NAME, training={**LONG, "seed": seed})
+    eventually(lambda: "preprocess" in stages(duty, run), 240, "the run trains")
+    return run, duty.process_of(run)
+
+
+def test_a_killed_run_is_crashed_at_once_and_its_retry_redoes_no_finished_stage(duty: Duty) -> None:
+    run, process = training(duty, 1)
+    os.kill(process, signal.SIGKILL)
+    killed = time.monotonic()
+    eventually(lambda: duty.state_of(run) == "CRASHED", 20, "the worker notices")
+    assert time.monotonic() - killed < 10
+    time.sleep(10)  # the worker tells of the crash a second time, seconds later; a retry in between is lost
+    retry = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+    for _ in range(3):
+        duty.post(f"/flow_runs/{run}/set_state", retry)
+        if duty.ended(run)["state_type"] == "COMPLETED":
+            break
+    assert duty.state_of(run) == "COMPLETED"
+    reused = [line["message"] for line in duty.logs(run) if "nothing has changed" in line["message"]]
+    assert [line.split()[0] for line in reused] == ["preprocess"]
+    assert stages(duty, run)["train"] > 1
+
+
+def test_a_run_outlasts_a_server_that_stands_still_for_20_seconds_and_then_dies(duty: Duty) -> None:
+    run, _ = training(duty, 2)
+    server = duty.processes_of("flows.server.permanent")
+    for process in server:
+        os.kill(process, signal.SIGSTOP)
+    time.sleep(20)
+    for process in server:
+        os.kill(process, signal.SIGKILL)  # up starts another
+    eventually(lambda: duty.answers(), 60, "another server is there")
+    assert duty.ended(run)["state_type"] == "COMPLETED"
+    verified = duty.gradmill("verify", NAME)
+    assert verified.returncode == 0, verified.stderr
+
+
+def test_a_run_that_died_with_its_worker_is_marked_within_90_seconds_and_the_worker_replaced(duty: Duty) -> None:
+    run, process = training(duty, 3)
+    died = datetime.now(UTC)
+    for pid in [*duty.processes_of("prefect worker start"), process]:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: process not in duty.family(), 10, "the run's process is gone")
+    assert duty.state_of(run) == "RUNNING"
+    crashed = duty.ended(run)
+    assert crashed["state_type"] == "CRASHED"
+    assert datetime.fromisoformat(crashed["state"]["timestamp"]) - died < timedelta(seconds=90)
+    assert duty.ended(duty.trigger("linear-weekly"))["state_type"] == "COMPLETED", "another worker is there"
+
+
+def test_after_ctrl_c_and_after_a_power_cut_another_up_goes_on_and_tells_the_runs_that_died(duty: Duty) -> None:
+    history = {run["id"] for run in duty.post("/flow_runs/filter", {"flow_runs": {"end_time": {"is_null_": False}}})}
+    automations = [each["name"] for each in duty.post("/automations/filter", {})]
+    interrupted, _ = training(duty, 4, "softmax-nightly")
+    duty.process.send_signal(signal.SIGINT)
+    assert duty.process.wait(10) == 130
+    assert duty.family() == {}
+    duty.process.communicate()
+    duty.up()
+    cut, _ = training(duty, 5)
+    for pid in (duty.process.pid, *duty.family()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    duty.process.communicate()
+    eventually(lambda: not duty.family(), 15, "nothing is left")
+    duty.up()
+    assert history <= {run["id"] for run in duty.post("/flow_runs/filter", {})}
+    assert [each["name"] for each in duty.post("/automations/filter", {})] == automations
+    assert duty.api.get("/v2/concurrency_limits/gpu").raise_for_status().json()["limit"] == 1
+    assert {duty.ended(run)["state_type"] for run in (interrupted, cut)} == {"CRASHED"}
+    assert duty.ended(duty.trigger("linear-weekly"))["state_type"] == "COMPLETED", "no dead run keeps its place"
+
+
+def test_registering_again_changes_nothing_that_somebody_has_set(duty: Duty) -> None:
+    weekly = duty.deployment("linear-weekly")["id"]
+    nightly = duty.deployment("softmax-nightly")
+    (schedule,) = nightly["schedules"]
+    schedules = f"/deployments/{nightly['id']}/schedules"
+    duty.api.patch(f"{schedules}/{schedule['id']}", json={"active": False}).raise_for_status()
+    another = {"schedule": {"cron": "15 12 1 1 *", "timezone": "Europe/Lisbon"}, "parameters": {"parameters": {}}}
+    duty.api.post(schedules, json=[another | {"active": True}]).raise_for_status()
+    duty.api.patch(f"/deployments/{weekly}", json={"paused": True}).raise_for_status()
+    duty.api.patch("/work_pools/gradmill", json={"concurrency_limit": 3}).raise_for_status()
+    duty.api.patch("/v2/concurrency_limits/gpu", json={"limit": 2}).raise_for_status()
+    registered = duty.gradmill("register", GRADMILL_HOME="/srv/where/the/worker/is")
+    assert registered.returncode == 0, registered.stderr
+    assert duty.deployment("linear-weekly")["paused"]
+    (step,) = duty.deployment("linear-weekly")["pull_steps"]
+    assert step["prefect.deployments.steps.set_working_directory"]["directory"] == "/srv/where/the/worker/is"
+    times = {each["schedule"]["cron"]: each for each in duty.deployment("softmax-nightly")["schedules"]}
+    assert {cron: each["active"] for cron, each in times.items()} == {"0 3 * * *": False, "15 12 1 1 *": True}
+    assert times["15 12 1 1 *"]["schedule"]["timezone"] == "Europe/Lisbon"
+    duty.api.patch(f"{schedules}/{times['0 3 * * *']['id']}", json={"active": True}).raise_for_status()
+    duty.api.delete(f"{schedules}/{times['15 12 1 1 *']['id']}").raise_for_status()
+    assert duty.api.get("/work_pools/gradmill").json()["concurrency_limit"] == 3
+    assert duty.api.get("/v2/concurrency_limits/gpu").json()["limit"] == 2
+    duty.api.patch(f"/deployments/{weekly}", json={"paused": False}).raise_for_status()
+    assert duty.gradmill("register").returncode == 0
+
+
+def test_maintenance_runs_as_a_deployment(duty: Duty) -> None:
+    published(duty)
+    assert duty.ended(duty.trigger("maintenance-weekly", keep=1))["state_type"] == "COMPLETED"
+    assert duty.gradmill("verify", NAME).returncode == 0
+
+
+def test_trigger_parameters_are_nested_and_replace_only_what_they_name() -> None:
+    parameters = _nested(["training.lr=0.3", "training.seed=auto", "predict=false"])
+    assert parameters == {"training": {"lr": 0.3, "seed": "auto"}, "predict": False}
+    base = {"training": {"lr": 0.5, "schedule": "cosine"}, "name": "x"}
+    assert _merged(base, parameters) == {
+        "training": {"lr": 0.3, "seed": "auto", "schedule": "cosine"},
+        "name": "x",
+        "predict": False,
+    }
+    assert _merged({"name": "x"}, {"name": {"x": 1}}) == {"name": {"x": 1}}
+    for wrong in (["x"], ["=1"], ["a..b=1"], ["a=1", "a.b=2"]):
+        with pytest.raises(UsageError):
+            _nested(wrong)

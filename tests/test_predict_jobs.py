@@ -1,0 +1,449 @@
+"""Jobs of batch prediction: identity, resumption, rejected rows, drift, on Prefect's real engine."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pyarrow.parquet as pq
+import pytest
+import safetensors.numpy
+from prefect.task_runners import ThreadPoolTaskRunner
+from scipy.stats import entropy
+
+from candidate import Candidate, seal
+from conftest import Pipeline
+from prediction_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
+from prefect_api import wait_for
+from tasks.batch import labelling, lanes, running
+from tasks.errors import DataError, UsageError
+from tasks.records import PublishedModel
+from tasks.serving import drift, sessions
+from tasks.store import artifact_paths, retention
+
+
+@pytest.fixture(autouse=True)
+def published(candidates: list[Candidate], prefect_api: str) -> PublishedModel:
+    return candidates[0].publish()
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    """A file of 2500 rows of features."""
+    np.save(tmp_path / "rows.npy", FEATURES)
+    return str(tmp_path / "rows.npy")
+
+
+MOVED = FEATURES + np.array([1, -1], np.float32)
+
+
+def job(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "_job.json").read_text())
+    return document
+
+
+def test_rows_are_predicted_in_order_in_as_many_parts_as_asked(rows: str, candidates: list[Candidate]) -> None:
+    done = predict_rows(input=rows, shard_rows=300, batch_size=64)
+    found = table(done)
+    assert (done.parts, done.rows, done.rejects) == (9, 2500, 0)
+    assert found["row"].to_pylist() == list(range(2500))
+    assert set(found["source"].to_pylist()) == {rows}
+    np.testing.assert_allclose(found["prediction"], expected(candidates[0]), atol=1e-4)
+
+
+def test_parts_workers_and_batches_do_not_change_a_single_bit(rows: str, tmp_path: Path) -> None:
+    one = table(predict_rows(input=rows, output=str(tmp_path / "one"), workers=1))
+    many = table(predict_rows(input=rows, output=str(tmp_path / "many"), shard_rows=123, workers=3))
+    assert one.equals(many)
+
+
+def test_every_output_names_its_job_rows_and_model(rows: str, published: PublishedModel) -> None:
+    done = predict_rows(input=rows, shard_rows=1000)
+    document = job(done.path)
+    assert document["job"] == done.job == done.path.name
+    assert document["model"]["sha256"] == published.model.sha256 == done.model_sha256
+    for number in range(done.parts):
+        metadata = pq.read_metadata(done.path / f"part-{number:05d}.parquet")
+        footer = json.loads(metadata.metadata[b"gradmill"])
+        assert footer["job"] == done.job
+        assert footer["model"] == {"name": NAME, "version": 1, "sha256": published.model.sha256}
+        assert footer["shard"] == document["shards"][number]
+        assert footer["shard"][2] - footer["shard"][1] == metadata.num_rows
+    assert {path.name for path in done.path.iterdir()} == {
+        "_job.json", "_rejects.parquet", *(f"part-{number:05d}.parquet" for number in range(done.parts)),
+    }  # fmt: skip
+
+
+def test_the_same_job_again_does_nothing(rows: str, caplog: pytest.LogCaptureFixture) -> None:
+    first = predict_rows(input=rows)
+    part = first.path / "part-00000.parquet"
+    before = part.stat().st_mtime_ns
+    second = predict_rows(input=rows)
+    assert second == first
+    assert part.stat().st_mtime_ns == before
+    assert f"job {first.job} is done" in caplog.text
+
+
+def test_a_done_job_that_has_lost_a_part_or_its_rejects_is_finished_anew(tmp_path: Path) -> None:
+    bad = FEATURES.copy()
+    bad[7] = np.nan
+    np.save(tmp_path / "rows.npy", bad)
+    options = {"input": str(tmp_path / "rows.npy"), "shard_rows": 500, "max_rejects": 1}
+    first = predict_rows(**options)
+    before = table(first)
+    for lost in ("part-00000.parquet", "part-00003.parquet", "_rejects.parquet"):
+        (first.path / lost).unlink()
+        assert predict_rows(**options).rejects == 1
+        assert table(first).equals(before)
+        assert pq.read_table(first.path / "_rejects.parquet")["row"].to_pylist() == [7]
+
+
+def test_what_a_failed_plan_unpacked_is_never_taken_for_another_input(
+    tmp_path: Path, candidates: list[Candidate]
+) -> None:
+    folder, output = tmp_path / "folder", str(tmp_path / "out")
+    folder.mkdir()
+    (folder / "a.csv").write_text("x1,x2\n9,9\n9,9\n")
+    (folder / "b.csv").write_text("no,such\n1,2\n")
+    with pytest.raises(DataError, match=r"b\.csv"):
+        predict_rows(input=str(folder), output=output)
+    (tmp_path / "good.csv").write_text("x1,x2\n1,2\n")
+    done = predict_rows(input=str(tmp_path / "good.csv"), output=output)
+    np.testing.assert_allclose(
+        table(done)["prediction"], expected(candidates[0], np.array([[1, 2]], np.float32)), atol=1e-4
+    )
+
+
+def test_input_model_and_parameters_each_make_another_job(rows: str, candidates: list[Candidate]) -> None:
+    jobs = [predict_rows(input=rows).job, predict_rows(input=rows, batch_size=7).job]
+    os.utime(rows, (1, 1))
+    jobs.append(predict_rows(input=rows).job)
+    candidates[1].publish()
+    jobs.append(predict_rows(input=rows).job)
+    jobs.append(predict_rows(input=rows, version=1).job)
+    assert len(set(jobs)) == 5
+
+
+def test_only_a_full_digest_sees_a_change_between_the_sampled_blocks(tmp_path: Path) -> None:
+    large = np.zeros((500_000, 2), np.float32)
+
+    def jobs(value: float) -> list[str]:
+        large[90_000] = value  # byte 720 128, between the third and the fourth block
+        np.save(tmp_path / "large.npy", large)
+        os.utime(tmp_path / "large.npy", (1, 1))
+        return [predict_rows(input=str(tmp_path / "large.npy"), full_digest=full).job for full in (False, True)]
+
+    before, after = jobs(0), jobs(1)
+    assert before[0] == after[0], "the sampled blocks are the same"
+    assert before[1] != after[1]
+
+
+def test_an_unfinished_job_is_finished_with_its_own_version_and_its_whole_parts(
+    rows: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4)
+        with pytest.raises(RuntimeError, match="killed"):
+            predict_rows(input=rows, shard_rows=250)
+    (folder,) = artifact_paths.all_predictions().iterdir()
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
+    assert len(kept) == 4
+    torn = folder / min(kept)
+    torn.write_bytes(torn.read_bytes()[:-10])
+    assert job(folder)["status"] == "running"
+    candidates[1].publish()
+    assert 1 in retention.protected(NAME)
+    done = predict_rows(input=rows, shard_rows=250)
+    assert (done.path, done.version, done.parts) == (folder, 1, 10)
+    now = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
+    assert {name for name in kept if now[name] == kept[name]} == set(kept) - {torn.name}
+    np.testing.assert_allclose(table(done)["prediction"], expected(candidates[0]), atol=1e-4)
+    assert predict_rows(input=rows, shard_rows=250).version == 2, "the next one takes the champion of now"
+
+
+def test_a_part_of_another_job_or_shard_is_written_anew(
+    rows: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    other = predict_rows(input=rows, shard_rows=250, batch_size=3)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(RuntimeError, match="killed"):
+            predict_rows(input=rows, output=str(output), shard_rows=250)
+    ours = min(output.glob("part-*"))  # which shards came first is the threads' affair
+    (output / "part-00008.parquet").write_bytes(ours.read_bytes())
+    (output / "part-00009.parquet").write_bytes((other.path / "part-00009.parquet").read_bytes())
+    done = predict_rows(input=rows, output=str(output), shard_rows=250)
+    assert table(done)["row"].to_pylist() == list(range(2500))
+    np.testing.assert_allclose(table(done)["prediction"], expected(candidates[0]), atol=1e-4)
+
+
+def test_an_output_folder_of_another_job_is_refused_unless_restarted(rows: str, tmp_path: Path) -> None:
+    output = str(tmp_path / "out")
+    predict_rows(input=rows, output=output, shard_rows=500)
+    with pytest.raises(UsageError, match="holds job"):
+        predict_rows(input=rows, output=output, batch_size=7)
+    done = predict_rows(input=rows, output=output, batch_size=7, restart=True)
+    assert len(list(done.path.glob("part-*"))) == 1, "no part of the other job is left"
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    for restart in (False, True):
+        with pytest.raises(UsageError, match="holds something else"):
+            predict_rows(input=rows, output=str(tmp_path / "precious"), restart=restart)
+    assert (tmp_path / "precious" / "file").exists()
+
+
+def test_a_second_process_waits_for_the_first_and_finds_the_job_done(rows: str) -> None:
+    contexts = [copy_context() for _ in range(2)]  # Prefect keeps its settings there
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda each: each.run(predict_rows, input=rows, shard_rows=100), contexts))
+    assert done[0] == done[1]
+    assert table(done[0]).num_rows == 2500
+
+
+def test_rejected_rows_are_written_with_reason_and_none_is_lost(tmp_path: Path, candidates: list[Candidate]) -> None:
+    bad = FEATURES.copy()
+    bad[[7, 1234, 2499]] = np.nan
+    np.save(tmp_path / "rows.npy", bad)
+    done = predict_rows(input=str(tmp_path / "rows.npy"), max_rejects=3, shard_rows=500)
+    rejects = pq.read_table(done.path / "_rejects.parquet").to_pydict()
+    assert rejects["row"] == rejects["source_row"] == [7, 1234, 2499]
+    assert rejects["reason"] == ["not a finite number"] * 3
+    found = table(done)
+    good = np.delete(np.arange(2500), [7, 1234, 2499])
+    assert found["row"].to_pylist() == good.tolist()
+    np.testing.assert_allclose(found["prediction"], expected(candidates[0])[good], atol=1e-4)
+    assert (done.rows, done.rejects, job(done.path)["rejects"]) == (2497, 3, 3)
+
+
+def test_too_many_rejects_stop_the_job_and_a_higher_limit_resumes_it(tmp_path: Path) -> None:
+    bad = FEATURES.copy()
+    bad[[700, 1234]] = np.nan
+    np.save(tmp_path / "rows.npy", bad)
+    with pytest.raises(DataError, match=r"row 700 of .*rows\.npy: not a finite number") as caught:
+        predict_rows(input=str(tmp_path / "rows.npy"), workers=1)
+    assert "at most 0" in caught.value.expected
+    (folder,) = artifact_paths.all_predictions().iterdir()
+    assert pq.read_table(folder / "_rejects.parquet")["row"].to_pylist() == [700, 1234]
+    assert job(folder)["status"] == "running"
+    done = predict_rows(input=str(tmp_path / "rows.npy"), workers=1, max_rejects=2)
+    assert (done.path, done.rejects) == (folder, 2)
+
+
+def test_one_percent_of_a_table_may_be_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x1,x2\n" + "1,2\n" * 198 + "1,\n" * 2)
+    assert predict_rows(input=str(path)).rejects == 2
+    path.write_text("x1,x2\n" + "1,2\n" * 197 + "1,\n" * 3)
+    with pytest.raises(DataError, match="3 of 200 rows"):
+        predict_rows(input=str(path))
+
+
+def test_columns_name_the_features_in_the_models_order(tmp_path: Path, candidates: list[Candidate]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("b,a\n1,2\n3,4\n")
+    with pytest.raises(DataError, match=r"t\.csv"):
+        predict_rows(input=str(path))
+    found = table(predict_rows(input=str(path), columns=("a", "b")))["prediction"]
+    features = np.array([[2, 1], [4, 3]], np.float32)
+    np.testing.assert_allclose(found, expected(candidates[0], features), atol=1e-4)
+
+
+def test_missing_part_is_noticed_by_the_final_check(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forgetful(folder: Path, shard: Any, *rest: Any) -> Any:
+        footer = labelling.label_shard(folder, shard, *rest)
+        if shard.number == 1:
+            artifact_paths.part(folder, 1).unlink()
+        return footer
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.batch.running.label_shard", forgetful)
+        with pytest.raises(DataError, match=r"part-00001.* does not hold rows 1250 to 2500"):
+            predict_rows(input=rows, shard_rows=1250)
+    assert predict_rows(input=rows, shard_rows=1250).rows == 2500
+
+
+def test_drift_is_the_population_stability_index_and_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, candidates: list[Candidate]
+) -> None:
+    np.save(tmp_path / "same.npy", FEATURES)
+    same = predict_rows(input=str(tmp_path / "same.npy"))
+    assert same.drift.verdict == "stable"
+    assert "drifted" not in caplog.text
+    np.save(tmp_path / "moved.npy", MOVED)
+    moved = predict_rows(input=str(tmp_path / "moved.npy"))
+    assert moved.drift.verdict == "drift"
+    assert "drifted" in caplog.text
+    test = safetensors.numpy.load_file(candidates[0].prepared.test.path)["features"]
+    old, new = expected(candidates[0], test), expected(candidates[0], MOVED)
+    bins = np.concatenate([[-np.inf], np.quantile(old, np.linspace(0.1, 0.9, 9)), [np.inf]])
+    e, f = (np.maximum(np.histogram(each, bins)[0] / len(each), 1e-4) for each in (old, new))
+    assert moved.drift.index["prediction"] == pytest.approx(entropy(f, e) + entropy(e, f), rel=0.02)
+    np.save(tmp_path / "few.npy", MOVED[:10])
+    assert predict_rows(input=str(tmp_path / "few.npy")).drift.verdict == "too few rows"
+
+
+def test_a_done_job_is_judged_by_the_bound_that_is_asked_for_now(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "moved.npy", MOVED)
+    asked = {"input": str(tmp_path / "moved.npy")}
+    first = predict_rows(**asked, max_drift=1000)
+    part = first.path / "part-00000.parquet"
+    before = part.stat().st_mtime_ns
+    assert (first.drift.verdict, "drifted" in caplog.text) == ("stable", False)
+    second = predict_rows(**asked)
+    assert (second.drift.verdict, second.drift.maximum, "drifted" in caplog.text) == ("drift", 0.2, True)
+    assert second == first.model_copy(update={"drift": second.drift})
+    assert job(first.path)["drift"]["verdict"] == "drift"
+    assert part.stat().st_mtime_ns == before, "no row was predicted again"
+    assert {path.name for path in first.path.iterdir()} == {"_job.json", "_rejects.parquet", part.name}
+
+
+def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
+    rows: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The shards are labelled in this process, as by workers of one thread with other settings than the command's."""
+    found, opened, label = list[Any](), sessions.open_session, labelling.label_shard
+
+    def counted(*arguments: Any) -> Any:
+        found.append(opened(*arguments))
+        return found[-1]
+
+    def elsewhere(*arguments: Any) -> Any:
+        lanes._open_lanes.cache_clear()  # a process of its own
+        with monkeypatch.context() as patch:
+            patch.chdir("/")
+            patch.delenv("GRADMILL_ARTIFACTS")
+            patch.setattr(sessions, "open_session", counted)
+            return label(*arguments)
+
+    @contextmanager
+    def one_by_one(*_: Any) -> Iterator[Any]:
+        with ThreadPoolTaskRunner[Any](max_workers=1) as runner:
+            yield runner
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "_runner", one_by_one)
+        patch.setattr(running, "label_shard", elsewhere)
+        patch.setattr(running, "_threads_of_dask_worker", lambda: 1)
+        done = predict_rows(input=rows, runner="dask", shard_rows=1250, workers=4)
+    assert len(found) == done.parts == 2
+    assert table(done)["row"].to_pylist() == list(range(len(FEATURES)))
+
+
+def test_prefect_gets_a_drift_event_and_the_progress(tmp_path: Path, prefect_api: str) -> None:
+    np.save(tmp_path / "moved.npy", MOVED)
+    done = predict_rows(input=str(tmp_path / "moved.npy"), shard_rows=700)
+    drifts = {"filter": {"event": {"name": ["gradmill.drift"]}}}
+    event = wait_for(prefect_api, "events/filter", drifts, lambda each: each["payload"]["path"] == str(done.path))
+    assert event["resource"]["prefect.resource.id"] == f"gradmill.model.{NAME}"
+    assert event["payload"]["sha256"] == done.model_sha256
+    assert event["payload"]["index"] == done.drift.index
+    roles = {each["prefect.resource.role"]: each["prefect.resource.id"] for each in event["related"]}
+    run = roles["flow-run"].removeprefix("prefect.flow-run.")
+    progress = {"artifacts": {"type": {"any_": ["progress"]}, "flow_run_id": {"any_": [run]}}}
+    wait_for(prefect_api, "artifacts/filter", progress, lambda each: each["data"] == 100.0)
+
+
+def test_a_version_without_a_profile_predicts_and_says_that_drift_is_unknown(rows: str) -> None:
+    folder = artifact_paths.version(NAME, 1)
+    document = json.loads((folder / "manifest.json").read_text())
+    del document["profile"]
+    seal(folder, document)
+    assert predict_rows(input=rows).drift.verdict == "no reference"
+
+
+def test_counts_of_bins_are_numpys(candidates: list[Candidate]) -> None:
+    values = np.random.default_rng(0).integers(0, 10, 1000)
+    edges = tuple(np.arange(9) + 0.5)
+    assert drift.count(values, edges) == tuple(np.bincount(values, minlength=10))
+
+
+def test_unknown_model_version_and_input_are_exit_2() -> None:
+    for options in ({"name": "no-such"}, {"version": 7}, {"input": "/no/such/file"}):
+        with pytest.raises(UsageError):
+            predict_rows(**options)
+
+
+def test_a_pinned_version_with_other_bytes_is_exit_4(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(RuntimeError, match="killed"):
+            predict_rows(input=rows, shard_rows=1250, version=1)
+    model = artifact_paths.version(NAME, 1) / "model.onnx"
+    content = bytearray(model.read_bytes())
+    content[content.index(b"dataset_digest") + 20] ^= 1
+    model.chmod(0o644)
+    model.write_bytes(content)
+    with pytest.raises(DataError, match="SHA-256"):
+        predict_rows(input=rows, shard_rows=1250, version=1)
+
+
+def test_threads_that_open_lanes_at_once_share_them(published: PublishedModel) -> None:
+    lanes._open_lanes.cache_clear()
+    arguments = (published.model.path, published.model.sha256, sessions.CPU, 64, 2)
+    with ThreadPoolExecutor(8) as pool:
+        opened = list(pool.map(lambda _: lanes.open_lanes(*arguments), range(8)))
+    assert len({id(each) for each in opened}) == 1
+
+
+def test_no_more_threads_work_than_there_are_workers(published: PublishedModel) -> None:
+    opened = lanes.open_lanes(published.model.path, published.model.sha256, sessions.CPU, 64, 2)
+    now, most, lock = [0], [0], threading.Lock()
+
+    def work(_: int) -> None:
+        with opened.working():
+            with lock:
+                now[0] += 1
+                most[0] = max(most[0], now[0])
+            time.sleep(0.02)
+            with lock:
+                now[0] -= 1
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(12)))
+    assert most[0] == 2
+
+
+def test_images_are_labelled_as_onnxruntime_alone_labels_them_and_accuracy_is_counted(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    report = pipeline.report("softmax-regression")
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
+    done = predict_rows(name=report.name, output=str(tmp_path / "out"), shard_rows=3000, batch_size=100)
+    test = safetensors.numpy.load_file(pipeline.prepared(report).test.path)
+    session = onnxruntime.InferenceSession(report.model_path, providers=["CPUExecutionProvider"])
+    probabilities, label = session.run(None, {"images": test["images"]})
+    found = table(done)
+    assert found["label"].to_pylist() == label.tolist()
+    stored = np.stack([found[f"probability_{each}"] for each in pipeline.prepared(report).class_names], axis=1)
+    np.testing.assert_allclose(stored, probabilities, atol=1e-6)
+    assert done.accuracy == pytest.approx((label == test["labels"]).mean())
+    assert done.drift.verdict == "stable"
+    assert max(done.drift.index.values()) < 1e-6, "the test split has not drifted from itself"
+    assert done.picture is not None
+    assert job(done.path)["profile"]["label"]["counts"] == np.bincount(label, minlength=10).tolist()
+
+
+def test_labels_that_the_model_does_not_know_are_wrong_answers_and_drawn_by_number(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    report = pipeline.report("softmax-regression")
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
+    images = safetensors.numpy.load_file(pipeline.prepared(report).test.path)["images"][:20]
+    labels = np.array([255, -1, *range(18)], np.int64)
+    safetensors.numpy.save_file({"images": images, "labels": labels}, tmp_path / "rows.safetensors")
+    drawn: list[Any] = []
+    monkeypatch.setattr("tasks.judging.figures.image_grid", lambda images, predicted, true, path: drawn.append(true))
+    done = predict_rows(name=report.name, input=str(tmp_path / "rows.safetensors"), output=str(tmp_path / "out"))
+    assert drawn[0][:3] == ["255", "-1", pipeline.prepared(report).class_names[0]]
+    assert done.accuracy == np.mean(table(done)["label"].to_numpy() == labels)

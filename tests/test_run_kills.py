@@ -1,0 +1,280 @@
+"""SIGKILL at random moments of a retrain: nothing published before is harmed, and the next retrain just works."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from candidate import Candidate
+from command_line import GRADMILL, gradmill, servers
+from conftest import REPOSITORY
+from tasks.store import artifact_paths, atomic, reading, verification
+from victims import KILLS, fork, run_silently
+
+NAME = "linear-regression"
+
+
+REFUSED = 3  # the exit code of a whole run whose model a gate has refused
+ARGUMENTS = ["retrain", NAME, "--force"]  # nothing to reuse, so that every stage does its work
+
+
+def kill_at(process: BaseProcess, stage: str | None, delay: float, runs_before: set[Path]) -> None:
+    """Kill ``delay`` seconds after the start, or after the new run has finished ``stage``."""
+    deadline = time.monotonic() + 40
+    while stage is not None and process.is_alive() and time.monotonic() < deadline:
+        new = set(artifact_paths.runs().glob("*/run.json")) - runs_before
+        if any(stage in json.loads(path.read_text())["seconds"] for path in new):
+            break
+        time.sleep(0.002)
+    if stage is not None:
+        assert process.is_alive() or process.exitcode == 0, "the victim reached the stage"
+    time.sleep(delay)
+    process.kill()
+    process.join()
+
+
+def digests() -> dict[str, str]:
+    """Every file of every version."""
+    return {
+        f"{number}/{path.name}": atomic.file_digest(path)
+        for number in reading.versions(NAME)
+        for path in artifact_paths.version(NAME, number).iterdir()
+    }
+
+
+def assert_nothing_is_half_there() -> None:
+    """Right after a kill: every version is whole, and the pointer names one of them.
+
+    ``config.pbtxt`` may still be that of the champion before, until the next start.
+    """
+    for number in reading.versions(NAME):
+        verification.verify_version(NAME, number)
+    verification.verify_pointer(NAME, reading.champion(NAME))
+    assert [row["version"] for row in reading.table(NAME)] == reading.versions(NAME)
+
+
+def assert_all_is_sound(artifacts: Path) -> None:
+    """After a complete retrain: every version runs and answers, the configuration fits, nothing is left over."""
+    for number in reading.versions(NAME):
+        verification.verify(NAME, number)
+    table = reading.table(NAME)
+    assert [row["version"] for row in table] == reading.versions(NAME)
+    assert [row["champion"] for row in table].count(True) == 1
+    leftovers = [path for path in artifacts.rglob(".*") if path.name.startswith((".staging", ".pruned", ".scratch"))]
+    assert [*leftovers, *artifacts.rglob("*.partial")] == []
+
+
+def retrain(arguments: list[str], artifacts: Path) -> BaseProcess:
+    """A retrain in a fork; it names its artifacts, since a fork server keeps its first environment."""
+    return fork(run_silently, [*arguments, "--artifacts", str(artifacts)])
+
+
+@pytest.mark.slow
+def test_killed_retrains_harm_nothing(
+    candidates: list[Candidate], server: str, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the kills fall anywhere in a run, half around the export and the publication.
+
+    After each, the same retrain is run to its end.
+    """
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    candidates[0].publish()
+    rng = np.random.default_rng(20261124)
+    refused = 0
+    for number in range(KILLS):
+        before, runs_before = digests(), set(artifact_paths.runs().glob("*/run.json"))
+        victim = retrain([*ARGUMENTS, "--seed", str(100 + number)], artifacts)
+        if number % 2:
+            kill_at(victim, None, rng.uniform(0.1, 5.0), runs_before)
+        else:
+            stage = str(rng.choice(["evaluate", "export", "export", "publish"]))
+            kill_at(victim, stage, rng.uniform(0, 0.08), runs_before)
+        assert_nothing_is_half_there()
+        assert before.items() <= digests().items(), "what was published before is there and unchanged"
+        complete = retrain(["retrain", NAME, "--seed", str(100 + number)], artifacts)
+        complete.join()
+        assert complete.exitcode in (0, REFUSED)
+        refused += complete.exitcode == REFUSED
+        assert_all_is_sound(artifacts)
+        assert before.items() <= digests().items()
+    assert refused <= KILLS / 10, "few seeds give a model worse than the best so far"
+    listed = json.loads(gradmill("models", NAME, "--json").stdout)["models"][NAME]
+    assert [row["version"] for row in listed] == reading.versions(NAME)
+    for number in reading.versions(NAME):
+        assert gradmill("verify", NAME, str(number)).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_killed_retrain_takes_its_temporary_server_with_it() -> None:
+    before = servers()
+    process = subprocess.Popen([GRADMILL, *ARGUMENTS], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(artifact_paths.runs().glob("*/run.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert servers() - before, "the run has a server of its own"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 8
+    while servers() - before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert servers() <= before
+
+
+# A non-root user's folder
+
+NOBODY = 65534
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+
+
+def give_to_nobody(*folders: Path) -> None:
+    """Let nobody own the folders and everything in them, and reach them."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        for parent in folder.parents:
+            if not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)
+
+
+def environment(folder: Path, base: Path) -> Path:
+    """A virtual environment around ``base`` with this one's packages and the checkout: nobody may not read ours."""
+    major, minor = sys.version_info[:2]
+    packages = folder / f"lib/python{major}.{minor}/site-packages"
+    packages.mkdir(parents=True)
+    (folder / "pyvenv.cfg").write_text(f"home = {base.parent}\n")
+    (packages / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n{REPOSITORY}\n")
+    python = folder / "bin" / "python"
+    python.parent.mkdir()
+    python.symlink_to(base)
+    return python
+
+
+class Nobody:
+    """The command line as the user nobody, to whom read-only folders refuse changes, as they do not to root."""
+
+    def __init__(self, artifacts: Path, home: Path) -> None:
+        name = "python{}.{}".format(*sys.version_info[:2])
+        bases = (Path(sys.base_prefix) / "bin" / name, Path("/usr/bin") / name)
+        pythons = [environment(home / f"venv-{number}", base) for number, base in enumerate(bases)]
+        give_to_nobody(artifacts, home)
+        self.options: dict[str, Any] = {
+            "user": NOBODY,
+            "group": NOBODY,
+            "extra_groups": [],
+            "cwd": home,
+            "env": os.environ | {"HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "TMPDIR": str(home)},
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        }
+        usable = [python for python in pythons if self._can_run(python)]
+        if not usable:
+            pytest.skip(f"nobody cannot run any of {bases} with the packages of this environment and the checkout")
+        self.python = usable[0]
+
+    def _can_run(self, python: Path) -> bool:
+        try:
+            command = [str(python), "-I", "-c", "import flows.cli.app, onnxruntime, torch"]
+            return subprocess.run(command, check=False, **self.options).returncode == 0
+        except OSError:
+            return False
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen([self.python, "-m", "flows", *arguments], **self.options)
+
+    def gradmill(self, *arguments: str) -> Any:
+        """The JSON document of a command that succeeds."""
+        with self.start(*arguments, "--json") as process:
+            output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        return json.loads(output)
+
+
+@AS_ROOT
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [".staging-*/model.onnx", "2/SHA256SUMS"])
+def test_a_retrain_of_a_non_root_user_killed_in_its_publication_harms_nothing(
+    moment: str,
+    candidates: list[Candidate],
+    server: str,
+    artifacts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed as soon as the staging folder gets its first file, and as soon as version 2 is there."""
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    candidates[0].publish()
+    nobody, before = Nobody(artifacts, tmp_path / "home"), digests()
+    with nobody.start(*ARGUMENTS, "--seed", "100") as victim:
+        deadline = time.monotonic() + 60
+        while not list(artifact_paths.model(NAME).glob(moment)):
+            assert victim.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+        victim.kill()
+    assert before.items() <= digests().items()
+    assert_nothing_is_half_there()
+    listed = nobody.gradmill("models", NAME)["models"][NAME]
+    assert [row["version"] for row in listed] == reading.versions(NAME)
+    assert nobody.gradmill("verify", NAME, "1")["checked"]
+    report = nobody.gradmill("retrain", NAME, "--seed", "100")
+    assert report["version"] == 2
+    assert nobody.gradmill("verify", NAME)["version"] == 2
+    assert before.items() <= digests().items()
+    assert_all_is_sound(artifacts)
+    assert all(path.stat().st_uid == NOBODY for path in artifact_paths.models().rglob("*"))
+
+
+AS_NOBODY = """
+import os, shutil, sys, time
+from pathlib import Path
+from tasks.store import locks
+from tasks.store import publishing, verification
+
+os.setgid(65534)
+os.setuid(65534)
+name = sys.argv[1]
+
+
+def fill(folder, number):
+    (folder / "model.onnx").write_bytes(b"half")
+    print("filling", flush=True)
+    time.sleep(60)
+
+
+with locks.model(name):
+    if sys.argv[2] == "publish":
+        publishing.publish(name, fill)
+    publishing.sweep(name)
+verification.verify_version(name, 1)
+"""
+
+
+@AS_ROOT
+def test_a_kill_in_a_non_root_users_folder_harms_nothing(candidates: list[Candidate]) -> None:
+    """Killed for certain while the staging folder is half filled."""
+    candidates[0].publish()
+    give_to_nobody(artifact_paths.root())
+
+    def as_nobody(action: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", AS_NOBODY, NAME, action], stdout=subprocess.PIPE, cwd=REPOSITORY)
+
+    with as_nobody("publish") as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"filling\n"
+        holder.kill()
+    assert list(artifact_paths.model(NAME).glob(".staging-*"))
+    with as_nobody("sweep") as sweeper:
+        assert sweeper.wait() == 0
+    assert not list(artifact_paths.model(NAME).glob(".staging-*"))
+    assert reading.versions(NAME) == [1]

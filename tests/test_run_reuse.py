@@ -1,0 +1,246 @@
+"""Unchanged stages are reused by content, and only then."""
+
+import base64
+import json
+import os
+import pickle
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from command_line import GRADMILL
+from prefect_api import eventually, post
+from tasks.parameters import Data, RetrainParameters, Training
+from tasks.records import Evaluation, GateVerdict, RawDataset
+from tasks.stage import reuse
+from tasks.store import artifact_paths, atomic
+from tasks.store.record import FileRef
+from tasks.store.run_folder import RunFolder
+
+
+def key(**inputs: object) -> str:
+    return reuse.key("train", inputs)
+
+
+def raw(folder: str, digest: str, source: str = "cache") -> RawDataset:
+    return RawDataset(name="data", source=source, files={"train": FileRef(path=Path(folder) / "x", sha256=digest)})
+
+
+def test_the_same_content_elsewhere_is_the_same_and_other_content_is_not() -> None:
+    assert key(raw=raw("/a", "1"), data=Data()) == key(raw=raw("/b", "1", source="mirror"), data=Data())
+    assert key(raw=raw("/a", "1"), data=Data()) != key(raw=raw("/a", "2"), data=Data())
+    assert key(raw=raw("/a", "1"), data=Data()) != key(raw=raw("/a", "1"), data=Data(resize=14))
+    assert reuse.key("evaluate", {"data": Data()}) != reuse.key("train", {"data": Data()})
+
+
+def test_every_training_parameter_counts() -> None:
+    base = Training()
+    others = [
+        Training.model_validate(each) for each in ({"lr": 0.2}, {"seed": 1}, {"num_epochs": 9}, {"batch_size": 32})
+    ]
+    assert len({key(training=each) for each in (base, *others)}) == 5
+
+
+def test_code_and_library_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key(training=Training())
+    with monkeypatch.context() as patch:
+        patch.setattr(reuse, "code_digest", lambda: "other code")
+        assert key(training=Training()) != before
+    with monkeypatch.context() as patch:
+        patch.setattr(reuse, "package_versions", lambda: {"torch": "other"})
+        assert key(training=Training()) != before
+    assert key(training=Training()) == before
+    assert {"python", "torch", "numpy", "onnx"} <= set(reuse.package_versions())
+
+
+# Records, kept and found
+
+
+KEY = "0" * 64
+
+
+def evaluation(picture: Path) -> Evaluation:
+    verdict = GateVerdict(name="test_accuracy", value=0.8447, minimum=0.7, passed=True, detail="more than 0.7 required")
+    file = atomic.write_bytes(picture, b"a picture")
+    return Evaluation(metrics={"test_accuracy": 0.8447}, gates=(verdict,), pictures=(file,))
+
+
+def test_a_record_comes_back_as_it_was_and_so_it_does_where_the_artifacts_folder_has_moved(
+    artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reuse.find(KEY, Evaluation) is None
+    record = evaluation(artifact_paths.runs() / "a.png")
+    reuse.keep(KEY, record)
+    assert reuse.find(KEY, Evaluation) == record
+    elsewhere = artifacts.rename(artifacts.with_name("elsewhere"))
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(elsewhere))
+    moved = reuse.find(KEY, Evaluation)
+    assert moved is not None
+    assert moved.pictures[0].path == elsewhere / "runs" / "a.png"
+
+
+def test_no_flipped_bit_of_a_record_is_believed(capsys: pytest.CaptureFixture[str]) -> None:
+    record = evaluation(artifact_paths.runs() / "a.png")
+    reuse.keep(KEY, record)
+    path = artifact_paths.stage_record(KEY)
+    content = path.read_bytes()
+    for position in np.random.default_rng(0).integers(len(content) * 8, size=300).tolist():
+        flipped = bytearray(content)
+        flipped[position // 8] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        assert reuse.find(KEY, Evaluation) in (None, record), "an indent may have become another white space"
+    assert f"computed anew: {path}" in capsys.readouterr().out
+
+
+def rewritten(change: Any) -> bytes:
+    """The kept document after ``change``, its digest made right again."""
+    document = json.loads(artifact_paths.stage_record(KEY).read_text())
+    change(document)
+    document["sha256"] = reuse._digest(document["key"], document["kind"], document["record"])
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: document["record"]["metrics"].update(test_accuracy=0.9447),
+        lambda document: document["record"].update(gates="passed"),
+        lambda document: document["record"].update(more=1),
+        lambda document: document["record"].pop("gates"),
+        lambda document: document["record"].update(gates=[]),
+        lambda document: document["record"]["gates"][0].update(passed=False),
+        lambda document: document["record"]["gates"][0].update(minimum=0.9),
+        lambda document: document["record"]["gates"][0].update(maximum=0.8),
+        lambda document: document.update(kind="ChampionGates"),
+        lambda document: document.update(key="1" * 64),
+    ],
+)
+def test_a_record_of_another_shape_class_verdict_or_stage_is_none_even_with_a_right_digest(change: Any) -> None:
+    reuse.keep(KEY, evaluation(artifact_paths.runs() / "a.png"))
+    artifact_paths.stage_record(KEY).write_bytes(rewritten(change))
+    assert reuse.find(KEY, Evaluation) is None
+
+
+def test_a_record_whose_file_is_a_folder_a_fifo_or_cannot_be_written_costs_time_only() -> None:
+    path, record = artifact_paths.stage_record(KEY), evaluation(artifact_paths.runs() / "a.png")
+    path.mkdir(parents=True)
+    assert reuse.find(KEY, Evaluation) is None
+    reuse.keep(KEY, record)
+    path.rmdir()
+    os.mkfifo(path)
+    assert reuse.find(KEY, Evaluation) is None
+    reuse.keep(KEY, record)
+    assert reuse.find(KEY, Evaluation) == record
+
+
+def test_a_record_of_a_file_that_is_gone_is_none() -> None:
+    reuse.keep(KEY, evaluation(artifact_paths.runs() / "a.png"))
+    (artifact_paths.runs() / "a.png").unlink()
+    assert reuse.find(KEY, Evaluation) is None
+
+
+def test_an_evaluation_whose_figures_are_not_those_judged_does_not_exist() -> None:
+    verdict = GateVerdict(name="test_accuracy", value=0.8447, passed=True, detail="")
+    with pytest.raises(ValidationError, match="and its gate judged"):
+        Evaluation(metrics={"test_accuracy": 0.9447}, gates=(verdict,), pictures=())
+
+
+class Planted:
+    """What runs code when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.slow  # two real commands with servers of their own
+def test_planted_and_damaged_stage_records_run_no_code_and_change_no_figure(tmp_path: Path, artifacts: Path) -> None:
+    def gradmill() -> tuple[dict[str, Any], str]:
+        command = [GRADMILL, "retrain", "linear-regression", "--no-predict", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        return json.loads(done.stdout), done.stderr
+
+    first, _ = gradmill()
+    planted = base64.b64encode(pickle.dumps(Planted(tmp_path / "code ran"))).decode()
+    document = {"metadata": {"storage_key": "x", "serializer": {"type": "pickle"}}, "result": planted}
+    kinds = {}
+    for path in (artifacts / ".stages").iterdir():
+        kept = json.loads(path.read_text())
+        kinds[kept["kind"]] = path
+        if kept["kind"] == "Evaluation":
+            kept["record"]["metrics"]["test_loss"] /= 10
+            path.write_text(json.dumps(kept))
+        else:
+            path.write_text(json.dumps(document))
+            path.with_suffix("").write_text(json.dumps(document))  # as Prefect names them
+    assert set(kinds) == {"PreparedDataset", "TrainedModel", "Evaluation", "ExportedModel"}
+    again, log = gradmill()
+    assert not (tmp_path / "code ran").exists()
+    assert (again["outcome"], again["metrics"]) == ("unchanged", first["metrics"])
+    assert log.count("computed anew") == 4
+
+
+# Whole runs
+
+
+def retrain(**options: object) -> tuple[RunFolder, float]:
+    from flows.retrain import retrain as flow
+
+    document = {"training": {"model": "linear-regression"}, **options}
+    report = flow(RetrainParameters.model_validate(document))
+    run = RunFolder(path=Path(report.run))
+    return run, sum(report.seconds.values())
+
+
+def trained_file(run: RunFolder) -> Path:
+    return FileRef.model_validate(run.read().stages["train"]["weights"]).path
+
+
+def test_a_retrain_with_nothing_changed_reuses_its_stages_and_force_does_not(prefect_api: str) -> None:
+    first, _ = retrain()
+    again, seconds = retrain()
+    runs = post(prefect_api, "flow_runs/filter", {})
+    (flow_run,) = [run["id"] for run in runs if run["id"].startswith(again.path.name[-8:])]
+    cached = {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"name": {"any_": ["Cached"]}}}}
+    stages = {"preprocess", "train", "evaluate", "export"}
+    eventually(lambda: stages == {run["name"] for run in post(prefect_api, "task_runs/filter", cached)}, 60)
+    assert trained_file(again) == trained_file(first), "the record of the first run"
+    assert not again.file("weights.safetensors").exists()
+    assert seconds < 2, "the stages' own work; this is a bound, not a measurement"
+    forced, _ = retrain(force=True)
+    assert trained_file(forced) == forced.file("weights.safetensors")
+
+
+@pytest.mark.parametrize("damage", ["gone", "flipped"])
+def test_a_reused_stage_whose_file_is_not_whole_is_run_again(damage: str, prefect_api: str) -> None:
+    first, _ = retrain()
+    path = trained_file(first)
+    if damage == "gone":
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    second, _ = retrain()
+    assert trained_file(second) == second.file("weights.safetensors")
+    third, _ = retrain()
+    assert trained_file(third) == trained_file(second), "the repaired record is the one that is kept"
+
+
+def test_another_folder_and_another_day_give_the_same_bytes(
+    prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.store.artifact_paths import ONNX
+
+    first, _ = retrain(name="one")
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(tmp_path / "another" / "folder"))
+    time.sleep(1.1)  # another second, at least, in every time stamp
+    second, _ = retrain(name="two")
+    assert first.file(ONNX).read_bytes() == second.file(ONNX).read_bytes()

@@ -1,0 +1,311 @@
+"""Single stages at their edges, without Prefect."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+from matplotlib.figure import Figure
+
+from candidate import Candidate, plain, synthetic
+from conftest import REPOSITORY
+from flows.story import pages
+from tasks.data.fashion_mnist import fetch
+from tasks.data.sources.places import Directory
+from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged, UsageError
+from tasks.evaluate import evaluate
+from tasks.export import answers, parity
+from tasks.fitting import splits
+from tasks.fitting.watching import watch
+from tasks.judging import figures, gates
+from tasks.networks import metrics
+from tasks.networks.training import Measured, Split
+from tasks.parameters import Data, Gates, Loss, Training
+from tasks.preprocess import preprocess
+from tasks.records import PreparedDataset
+from tasks.store import artifact_paths, reading
+from tasks.store.record import FileRef
+from tasks.store.run_folder import RunFolder
+from tasks.train import train
+
+
+@pytest.fixture
+def run() -> RunFolder:
+    return RunFolder.open("test-run", {})
+
+
+@pytest.fixture
+def prepared(run: RunFolder) -> PreparedDataset:
+    return synthetic(run)
+
+
+def linear(**options: Any) -> Training:
+    return Training.model_validate({"model": "linear-regression", **options})
+
+
+# Train
+
+
+def test_same_seed_same_bytes_and_another_seed_other_bytes(run: RunFolder, prepared: PreparedDataset) -> None:
+    digests = [plain(train)(run, prepared, linear(seed=seed)).weights.sha256 for seed in (1, 1, 2)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_divergence_names_epoch_loss_and_lr(run: RunFolder, prepared: PreparedDataset) -> None:
+    with pytest.raises(TrainingDiverged, match=r"(inf|nan) in epoch 1 at lr 100") as caught:
+        plain(train)(run, prepared, linear(lr=100))
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("loss", [np.inf, np.nan])
+def test_a_validation_loss_that_is_no_number_is_divergence_too(run: RunFolder, loss: float) -> None:
+    measured = Measured(train={"loss": 1.0}, test={"loss": 1.0}, validation={"loss": loss})
+    with pytest.raises(TrainingDiverged, match=rf"validation loss {loss} in epoch 1"):
+        watch(iter([measured]), linear(validation=0.5, patience=3), run)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_cuda_asked_for_and_absent_is_exit_5(run: RunFolder, prepared: PreparedDataset) -> None:
+    with pytest.raises(DeviceMissing) as caught:
+        plain(train)(run, prepared, linear(device="cuda"))
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("implementation", ["scratch", "concise"])
+def test_softmax_regression_is_accurate_over_five_other_seeds(
+    fashion_mnist: Path, run: RunFolder, implementation: str
+) -> None:
+    """Through the plain loop on the prepared splits; the default seed is tested end to end."""
+    from tasks.networks import training as loop
+    from tasks.train import build, one_thread
+
+    prepared = plain(preprocess)(run, fetch([Directory(fashion_mnist)]), Data(), 0)
+    train_split, test_split = splits.load_split(prepared, "train"), splits.load_split(prepared, "test")
+    accuracies, losses = [], []
+    for seed in (1, 2, 3, 4, 5):
+        parameters = Training.model_validate({"implementation": implementation, "seed": seed})
+        generator = torch.Generator().manual_seed(seed)
+        net, optimizer = build(parameters, prepared, generator, torch.device("cpu"))
+        with one_thread():
+            *_, last = loop.train(
+                net, optimizer, train_split, test_split, [0.1] * parameters.num_epochs, parameters.batch_size, generator
+            )
+        accuracies.append(last.test["accuracy"])
+        losses.append(last.train["loss"])
+    assert min(accuracies) >= 0.80
+    assert np.median(accuracies) >= 0.825
+    assert losses == pytest.approx([0.447] * 5, abs=0.003)
+
+
+def test_early_stopping_keeps_the_best_epoch_and_the_gates_judge_that_one(run: RunFolder) -> None:
+    """From a learning rate at which the loss soon rises again; half the examples are held out."""
+    prepared = synthetic(run, synthetic_noise=1.0, num_examples=60)
+    training = Training.model_validate(
+        {"model": "linear-regression", "num_epochs": 200, "lr": 0.1, "validation": 0.5, "patience": 3}
+    )
+    trained = plain(train)(run, prepared, training)
+    losses = [point.validation_loss for point in trained.learning_curve]
+    assert len(losses) < 200
+    assert trained.kept_epoch == 1 + losses.index(min(losses)) == len(losses) - 3
+    again = plain(train)(
+        run, prepared, training.model_copy(update={"num_epochs": trained.kept_epoch, "patience": None})
+    )
+    kept, expected = (safetensors.numpy.load_file(each.weights.path) for each in (trained, again))
+    np.testing.assert_array_equal(kept["W"], expected["W"])
+
+
+@pytest.mark.parametrize("options", [{}, {"patience": 2}])
+@pytest.mark.parametrize(("share", "held_out", "left"), [(0.0001, 0, 1000), (0.009, 9, 991), (0.999, 999, 1)])
+def test_a_validation_share_that_leaves_too_few_examples_is_exit_2_and_says_how_many(
+    run: RunFolder, prepared: PreparedDataset, share: float, held_out: int, left: int, options: dict[str, int]
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        plain(train)(run, prepared, linear(validation=share, **options))
+    assert f"of 1000 training examples holds out {held_out} and leaves {left}" in caught.value.found
+    assert caught.value.expected == "at least 10 of each"
+    assert "a share such as 0.1" in caught.value.action
+
+
+def test_the_learning_curve_shows_the_validation_loss_and_the_epoch_that_was_kept(
+    run: RunFolder, prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+
+    def save(figure: Figure, path: Path) -> FileRef:
+        drawn.append(figure)
+        return FileRef(path=path, sha256="")
+
+    monkeypatch.setattr(figures, "save", save)
+    trained = plain(train)(run, prepared, linear(num_epochs=4, validation=0.1, patience=3))
+    lines = {line.get_label(): line for line in drawn[-1].axes[0].lines}
+    expected = [point.validation_loss for point in trained.learning_curve]
+    assert lines["validation loss"].get_ydata() == pytest.approx(expected)
+    assert set(np.asarray(lines[f"kept: epoch {trained.kept_epoch}"].get_xdata())) == {trained.kept_epoch}
+    plain(train)(run, prepared, linear(num_epochs=2))
+    assert {line.get_label() for line in drawn[-1].axes[0].lines} == {"train loss", "test loss"}
+
+
+# Gates
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "passes"),
+    [
+        (0.7, {"above": 0.7}, False),
+        (0.7001, {"above": 0.7, "maximum": 1.0}, True),
+        (1.0, {"above": 0.7, "maximum": 1.0}, True),
+        (0.5, {"below": 0.5}, False),
+        (0.4999, {"below": 0.5}, True),
+        (float("nan"), {"maximum": 1.0}, False),
+        (float("inf"), {"above": 0.0}, False),
+    ],
+)
+def test_gates_have_the_books_strict_and_inclusive_bounds(value: float, bounds: Any, passes: bool) -> None:
+    assert gates.judge("gate", value, **bounds).passed is passes
+
+
+def test_a_refused_candidate_leaves_its_evidence(run: RunFolder, prepared: PreparedDataset) -> None:
+    trained = plain(train)(run, prepared, linear(num_epochs=1, lr=0.001))
+    with pytest.raises(GateFailed, match="test_loss") as caught:
+        plain(evaluate)(run, prepared, trained, Gates(), Loss.SQUARED)
+    assert isinstance(caught.value, AssertionError)
+    evidence = json.loads(run.file("evaluation.json").read_text())
+    assert [gate["name"] for gate in evidence["gates"] if not gate["passed"]] == ["test_loss", "parameter_error"]
+    assert run.file("regression.png").is_file()
+
+
+def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Candidate]) -> None:
+    candidate = candidates[0]
+    from tasks.parameters import Device
+    from tasks.serving.sessions import open_session
+
+    weights = safetensors.torch.load_file(candidate.trained.weights.path)
+    weights["W"][0] += 1e-4
+    test = splits.load_split(candidate.prepared, "test")
+    session = open_session(candidate.exported.onnx.path.read_bytes(), Device.CPU)
+    (verdict,) = parity(answers(session, test.X.numpy()), splits.scores(weights, test), test, Gates().max_parity_error)
+    assert not verdict.passed
+
+
+@pytest.mark.parametrize(("error", "passes"), [(0.0, True), (5e-7, True), (2e-6, False)])
+def test_parity_of_a_target_that_never_changes_allows_for_rounding(error: float, passes: bool) -> None:
+    test = Split(torch.zeros(20, 2), torch.full((20,), 4.2))
+    found = {"prediction": np.full(20, 4.2 + error, np.float32)}
+    (verdict,) = parity(found, torch.full((20, 1), 4.2), test, Gates().max_parity_error)
+    assert verdict.passed is passes
+
+
+def test_a_perfect_fit_has_figures_and_a_picture(run: RunFolder) -> None:
+    residuals = torch.zeros(20)
+    sigma = metrics.noise_estimate(residuals)
+    assert np.isfinite(metrics.gaussian_nll(residuals, sigma))
+    file = figures.regression_report([0.0, 4.2], [0.0, 4.2], ["w", "b"], residuals.numpy(), sigma, run.file("fit.png"))
+    assert file.path.is_file()
+
+
+# Export
+
+
+def test_export_in_another_process_gives_the_same_bytes(candidates: list[Candidate], tmp_path: Path) -> None:
+    candidate = candidates[0]
+    code = (
+        "import sys; from tasks.export import export; from tasks.records import *;"
+        "from tasks.store.run_folder import RunFolder;"
+        "from tasks.parameters import *; run, prepared, trained, training = sys.argv[1:];"
+        "print(export.__wrapped__(RunFolder(path=run), PreparedDataset.model_validate_json(prepared),"
+        "TrainedModel.model_validate_json(trained), Training.model_validate_json(training), Gates()).onnx.sha256)"
+    )
+    arguments = [str(tmp_path / "elsewhere")]
+    arguments += [
+        record.model_dump_json() for record in (candidate.prepared, candidate.trained, candidate.parameters.training)
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+        env=os.environ | {"GRADMILL_ARTIFACTS": str(candidate.run.path.parents[1])},
+    )
+    assert done.stdout.split()[-1] == candidate.exported.onnx.sha256
+
+
+# Publish
+
+
+def test_the_card_and_the_manifest_of_an_early_stopped_run_say_what_was_used(run: RunFolder) -> None:
+    """Its name holds what looks like the end of the front matter."""
+    prepared = synthetic(run, num_examples=2000)
+    candidate = Candidate(run, prepared, 0, "a---b", num_epochs=200, validation=0.1, patience=3, schedule="cosine")
+    folder = candidate.publish().model.path.parent
+    trained, losses = candidate.trained, [point.validation_loss or 0.0 for point in candidate.trained.learning_curve]
+    assert len(losses) < 200
+    shown = pages.card(folder / "README.md")
+    assert shown.lstrip().startswith("# a---b, version 1")
+    for row in (
+        "| training examples | 1800, and 200 held out to watch |",
+        "| test examples | 2000 |",
+        f"| epochs | {len(losses)} of at most 200, with patience 3 |",
+        f"| weights | of epoch {trained.kept_epoch}, whose validation loss was the smallest |",
+        f"| validation loss | {min(losses):.4g} |",
+        "| lr | 0.03, cosine |",
+    ):
+        assert row in shown
+    assert "the newest version that passed every gate" in shown
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["metrics"]["validation_loss"] == min(losses)
+    used = {"num_examples": 1800, "num_validation": 200, "num_epochs": len(losses), "kept_epoch": trained.kept_epoch}
+    assert manifest["trained"] == used
+
+
+def test_versions_count_up_and_the_champion_follows(candidates: list[Candidate]) -> None:
+    for number, seed in ((1, 0), (2, 1)):
+        published = candidates[seed].publish()
+        assert (published.version, published.outcome) == (number, "published")
+        pointer = reading.champion("linear-regression")
+        assert pointer is not None
+        assert (pointer.version, pointer.previous) == (number, number - 1 or None)
+        assert pointer.model_sha256 == published.model.sha256
+    assert reading.versions("linear-regression") == [1, 2]
+
+
+def test_a_byte_identical_candidate_publishes_nothing(candidates: list[Candidate]) -> None:
+    first, again = candidates[0].publish(), candidates[0].publish()
+    assert (again.outcome, again.version, again.model) == ("unchanged", first.version, first.model)
+    assert reading.versions("linear-regression") == [1]
+
+
+def test_a_whole_version_that_a_kill_kept_from_becoming_champion_is_promoted(candidates: list[Candidate]) -> None:
+    candidate = candidates[0]
+    candidate.publish()
+    artifact_paths.champion("linear-regression").unlink()  # as if killed between the rename and the pointer
+    published = candidate.publish()
+    assert (published.outcome, published.version) == ("published", 1)
+    pointer = reading.champion("linear-regression")
+    assert pointer is not None
+    assert pointer.version == 1
+
+
+def test_a_version_folder_verifies_with_sha256sum_and_is_read_only(candidates: list[Candidate]) -> None:
+    published = candidates[0].publish()
+    folder = published.model.path.parent
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
+    listed = {line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
+    assert listed == {path.name for path in folder.iterdir()} - {"SHA256SUMS"}
+    assert all(path.stat().st_mode & 0o222 == 0 for path in (folder, *folder.iterdir()))
+
+
+def test_what_a_killed_publication_left_is_swept(candidates: list[Candidate]) -> None:
+    leftover = artifact_paths.model("linear-regression") / ".staging-0123456789abcdef"
+    leftover.mkdir(parents=True)
+    (leftover / "model.onnx").write_bytes(b"half")
+    candidates[0].publish()
+    assert not leftover.exists()

@@ -1,0 +1,248 @@
+"""What a run tells in Prefect, read back from a real server; and the deployments as a real server takes them."""
+
+import base64
+import os
+import re
+import select
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from candidate import Candidate
+from command_line import gradmill
+from conftest import REPOSITORY, Pipeline
+from flows.predict import predict
+from flows.retrain import retrain
+from prefect_api import api_client, post, wait_for
+from tasks.errors import GateFailed
+from tasks.judging import figures
+from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
+
+PARAMETERS: dict[str, type[BaseModel]] = {
+    "retrain": RetrainParameters,
+    "predict": PredictParameters,
+    "maintain": MaintainParameters,
+}
+
+
+def artifact(api: str, key: str, run: str | None = None) -> dict[str, Any]:
+    of_the_run = {} if run is None else {"flow_run_id": {"any_": [run]}}
+    wanted = {"artifacts": {"key": {"any_": [key]}, **of_the_run}, "sort": "CREATED_DESC"}
+    found: dict[str, Any] = wait_for(api, "artifacts/filter", wanted)
+    return found
+
+
+def tags(api: str, flow_run: str) -> set[str]:
+    with api_client(api) as client:
+        return set(client.get(f"/flow_runs/{flow_run}").raise_for_status().json()["tags"])
+
+
+def event(api: str, name: str, model: str) -> dict[str, Any]:
+    wanted = {"filter": {"event": {"name": [name]}}}
+    found: dict[str, Any] = wait_for(api, "events/filter", wanted, lambda each: each["payload"]["name"] == model)
+    return found
+
+
+def test_a_published_run_tells_verdict_gates_pictures_card_tags_and_event(pipeline: Pipeline) -> None:
+    report = pipeline.report("softmax-regression")
+    verdict = artifact(pipeline.server, f"{report.name}-verdict")
+    assert verdict["data"].startswith(f"# {report.name}: published version {report.version}")
+    for gate in report.gates:
+        assert re.search(rf"^\| {gate.name} \| {gate.verdict} \| .* \|$", verdict["data"], re.MULTILINE)
+    for stage in report.seconds:
+        assert f"| {stage} |" in verdict["data"]
+    pictures = artifact(pipeline.server, f"{report.name}-pictures")["data"]
+    shown = [base64.b64decode(each) for each in re.findall(r"base64,([^)]+)\)", pictures)]
+    assert shown == [
+        Path(report.run, name).read_bytes()
+        for name in ("learning-curve.png", "confusion-matrix.png", "reliability.png", "misclassified.png")
+    ]
+    card = artifact(pipeline.server, f"{report.name}-card")["data"]
+    assert "library_name" not in card, "no front matter"
+    assert ".png)" not in card, "the UI shows no local files"
+    assert tags(pipeline.server, verdict["flow_run_id"]) >= {f"model:{report.name}", "verdict:published"}
+    payload = event(pipeline.server, "gradmill.model.published", report.name)["payload"]
+    assert (payload["version"], payload["sha256"]) == (report.version, report.model_sha256)
+    assert payload["path"] == report.model_path
+
+
+def test_a_retrain_shows_its_learning_curve_and_progress_and_logs_a_line_for_each_fact(pipeline: Pipeline) -> None:
+    report = pipeline.report("softmax-regression")
+    curve = artifact(pipeline.server, f"{report.name}-learning-curve")
+    (shown,) = re.findall(r"base64,([^)]+)\)", curve["data"])
+    assert base64.b64decode(shown) == Path(report.run, "learning-curve.png").read_bytes()
+    run = curve["flow_run_id"]
+    of_the_run = {"artifacts": {"flow_run_id": {"any_": [run]}, "type": {"any_": ["progress"]}}}
+    progress = post(pipeline.server, "artifacts/filter", of_the_run)
+    assert {(each["description"], each["data"]) for each in progress} == {
+        ("epochs trained", 100.0),
+        ("rows predicted", 100.0),
+    }
+    logs = {"logs": {"flow_run_id": {"any_": [run]}, "level": {"ge_": 20}}}
+    wait_for(pipeline.server, "logs/filter", logs, lambda line: line["task_run_id"] is None and is_last(line))
+    lines = post(pipeline.server, "logs/filter", logs)
+    assert 20 < len(lines) < 60
+    facts = [line["message"] for line in lines if not is_last(line)]
+    assert len(set(facts)) == len(facts)
+
+
+def is_last(line: dict[str, Any]) -> bool:
+    """Whether a run or one of its tasks logs nothing after this."""
+    return str(line["message"]).startswith("Finished in state")
+
+
+def test_an_unchanged_run_shows_the_pictures_of_the_stages_that_it_reused(prefect_api: str) -> None:
+    parameters = RetrainParameters.model_validate({"name": "again", "training": {"model": "linear-regression"}})
+    first, second = retrain(parameters), retrain(parameters)
+    assert (first.outcome, second.outcome) == ("published", "unchanged")
+    both = post(prefect_api, "artifacts/filter", {"artifacts": {"key": {"any_": ["again-pictures"]}}})
+    drawn = [re.findall(r"base64,([^)]+)\)", each["data"]) for each in both]
+    assert drawn[0] == drawn[1]
+    assert base64.b64decode(drawn[0][0]) == Path(first.run, "learning-curve.png").read_bytes()
+
+
+def test_a_long_training_is_shown_while_it_lasts(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.stage.live.UPDATE_SECONDS", 0.0)
+    points: list[int] = []
+    drawn = figures.learning_curve
+
+    def drawing(curve: Any, path: Path, *kept: int) -> Any:
+        points.append(len(curve))
+        return drawn(curve, path, *kept)
+
+    monkeypatch.setattr(figures, "learning_curve", drawing)
+    training = {"model": "linear-regression", "num_epochs": 8, "seed": 9}
+    retrain(RetrainParameters.model_validate({"name": "patient", "training": training, "force": True}))
+    assert len(points) > 2
+    assert points == sorted(points)
+    assert points[0] < 8 == points[-1]
+    history = {"artifacts": {"key": {"any_": ["patient-learning-curve"]}}}
+    assert len(post(prefect_api, "artifacts/filter", history)) == 1, "one picture that is replaced"
+
+
+def test_a_refused_run_tells_which_gate_refused_it_and_why(prefect_api: str) -> None:
+    training = {"model": "linear-regression", "num_epochs": 1, "lr": 0.001}
+    with pytest.raises(GateFailed):
+        retrain(RetrainParameters.model_validate({"name": "hopeless", "training": training}))
+    verdict = artifact(prefect_api, "hopeless-verdict")
+    assert verdict["data"].startswith("# hopeless: refused by test_loss, parameter_error")
+    assert re.search(r"^\| test_loss \| \*\*refused\*\* \| .* \| at most .* \|$", verdict["data"], re.MULTILINE)
+    assert "verdict:refused" in tags(prefect_api, verdict["flow_run_id"])
+    payload = event(prefect_api, "gradmill.model.refused", "hopeless")["payload"]
+    assert payload["refused_by"] == ["test_loss", "parameter_error"]
+
+
+def test_a_run_that_fails_for_another_reason_is_not_told_as_refused(
+    prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("flows.retrain.export", full)
+    parameters = RetrainParameters.model_validate({"name": "unlucky", "training": {"model": "linear-regression"}})
+    with pytest.raises(OSError, match="No space"):
+        retrain(parameters)
+    wanted = {"artifacts": {"key": {"any_": ["unlucky-verdict"]}}}
+    assert post(prefect_api, "artifacts/filter", wanted) == []
+
+
+def test_a_prediction_tells_its_rows_model_and_drift(prefect_api: str, candidates: list[Candidate]) -> None:
+    published = candidates[0].publish()
+    done = predict(PredictParameters(name="linear-regression"))
+    summary = artifact(prefect_api, "linear-regression-predictions")["data"]
+    assert summary.startswith("# 1,000 rows predicted")
+    assert published.model.sha256 in summary
+    assert "| drift | stable" in summary
+    assert "drift:stable" in tags(prefect_api, artifact(prefect_api, "linear-regression-predictions")["flow_run_id"])
+    written = {"filter": {"event": {"name": ["gradmill.predictions.written"]}}}
+    ours = wait_for(prefect_api, "events/filter", written, lambda each: each["payload"]["path"] == str(done.path))
+    assert (ours["payload"]["version"], ours["payload"]["rows"]) == (1, 1000)
+    predict(PredictParameters(name="linear-regression"))  # nothing has changed: nothing is written
+    marker = predict(PredictParameters(name="linear-regression", batch_size=7))
+    wait_for(prefect_api, "events/filter", written, lambda each: each["payload"]["path"] == str(marker.path))
+    told = post(prefect_api, "events/filter", written)["events"]
+    assert [each["payload"]["path"] for each in told].count(str(done.path)) == 1
+
+
+def test_a_retrain_tells_of_its_predictions_too_with_their_labels(pipeline: Pipeline) -> None:
+    report = pipeline.report("softmax-regression")
+    run = artifact(pipeline.server, f"{report.name}-verdict")["flow_run_id"]  # others may predict with its model
+    summary = artifact(pipeline.server, f"{report.name}-predictions", run)["data"]
+    shares = dict(re.findall(r"^\| ([a-z /-]+) \| ([0-9.]+)% \| [0-9.]+% \|$", summary, re.MULTILINE))
+    assert report.prediction is not None
+    parts = sorted(Path(report.prediction.path).glob("part-*"))
+    labels = pq.read_table(parts, columns=["label"])["label"].to_pylist()
+    assert report.model_path is not None
+    names = Path(report.model_path).with_name("labels.txt").read_text().splitlines()
+    found = {name: 100 * labels.count(index) / len(labels) for index, name in enumerate(names)}
+    assert {name: float(share) for name, share in shares.items()} == pytest.approx(found, abs=0.051)
+
+
+def test_promotion_and_rollback_are_events_where_there_is_a_server(
+    server: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for candidate in candidates[:2]:
+        candidate.publish()
+    assert gradmill("rollback", "linear-regression").returncode == 0, "no server is no reason to fail"
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    assert gradmill("promote", "linear-regression", "2").returncode == 0
+    assert gradmill("rollback", "linear-regression").returncode == 0
+    assert event(server, "gradmill.model.promoted", "linear-regression")["payload"]["version"] == 2
+    assert event(server, "gradmill.model.rolled-back", "linear-regression")["payload"]["version"] == 1
+
+
+def test_the_readme_s_service_loads_its_model_anew_on_each_promotion(
+    server: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (REPOSITORY / "README.md").read_text().partition("### Events")[2]
+    script = readme.partition("```python\n")[2].partition("```")[0]
+    assert len([line for line in script.splitlines() if line.strip()]) <= 12
+    for candidate in candidates[:2]:
+        candidate.publish()
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        lines = iter(service.stdout.readline, "")
+        heard = []
+        for turn in range(20):  # it hears only what happens once it listens
+            assert gradmill("promote", "linear-regression", str(1 + turn % 2)).returncode == 0
+            if select.select([service.stdout], [], [], 3)[0]:
+                heard.append(next(lines).split(":")[0])
+            if len(heard) == 2:
+                break
+        service.kill()
+    assert set(heard) == {"linear-regression version 1", "linear-regression version 2"}
+
+
+@pytest.mark.slow  # Prefect's own commands
+def test_all_deployments_register_with_their_schedules_and_valid_parameters(server: str) -> None:
+    environment = os.environ | {"PREFECT_API_URL": server, "GRADMILL_HOME": str(REPOSITORY)}
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    create = ["work-pool", "create", "gradmill", "--type", "process", "--overwrite"]  # another test may have made it
+    subprocess.run([*prefect, *create], env=environment, check=True)
+    done = subprocess.run(
+        [*prefect, "deploy", "--all"], env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = post(server, "deployments/filter", {})
+    deployed = {each["name"]: each for each in found}
+    declared = {each["name"]: each for each in yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]}
+    assert set(deployed) >= set(declared) == {"softmax-nightly", "linear-weekly", "predict-daily", "maintenance-weekly"}
+    for name, wanted in declared.items():
+        ours = deployed[name]
+        assert ours["entrypoint"] == wanted["entrypoint"]
+        assert [each["schedule"]["cron"] for each in ours["schedules"]] == [wanted["schedules"][0]["cron"]]
+        assert ours["global_concurrency_limit"]["limit"] == 1
+        assert ours["concurrency_options"]["collision_strategy"] == wanted["concurrency_limit"]["collision_strategy"]
+        (step,) = ours["pull_steps"]
+        assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(REPOSITORY)}}
+        assert ours["enforce_parameter_schema"]
+        assert "gradmill" in ours["tags"], "automations know our runs by it"
+        assert ours["job_variables"]["env"] == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+        PARAMETERS[ours["entrypoint"].rpartition(".")[2]].model_validate(wanted["parameters"]["parameters"])

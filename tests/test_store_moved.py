@@ -1,0 +1,131 @@
+"""An artifacts folder that was moved or copied works where it is now, and never reaches back to where it was."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from candidate import Candidate
+from command_line import assert_clear, gradmill
+from tasks.errors import DataError
+from tasks.store import artifact_paths
+from tasks.store.documents import Document
+from tasks.store.record import ArtifactPath, ChosenPath
+
+NAME = "linear-regression"
+
+
+class Paths(Document):
+    """A document with both kinds of path."""
+
+    ours: ArtifactPath
+    chosen: ChosenPath | None = None
+
+
+def test_a_document_names_a_file_relative_to_the_folder_and_is_read_as_absolute(artifacts: Path) -> None:
+    paths = Paths(ours=artifacts / "runs" / "x", chosen=artifacts / "predictions" / "y")
+    written = paths.write(artifacts / "paths.json").path
+    assert json.loads(written.read_text()) == {"ours": "runs/x", "chosen": "predictions/y"}
+    assert Paths.read(written) == paths
+    assert paths.model_dump()["ours"] == artifacts / "runs" / "x", "only JSON is relative"
+
+
+def test_the_folder_that_reads_counts_and_not_the_one_that_wrote(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = Paths(ours=artifacts / "runs" / "x").model_dump_json().encode()
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(tmp_path / "moved"))
+    assert Paths.parse(content, "a document").ours == tmp_path / "moved" / "runs" / "x"
+
+
+def test_what_a_user_chose_elsewhere_stays_there(artifacts: Path, tmp_path: Path) -> None:
+    paths = Paths(ours=artifacts / "runs" / "x", chosen=tmp_path / "predictions" / "mine")
+    assert Paths.read(paths.write(artifacts / "paths.json").path) == paths
+
+
+@pytest.mark.parametrize(
+    ("path", "tail"),
+    [
+        ("/somewhere/artifacts/datasets/fashion-mnist/test.safetensors", "datasets/fashion-mnist/test.safetensors"),
+        ("/models/of/mine/artifacts/runs/x/weights", "runs/x/weights"),
+        ("/old/models/runs/1/model.onnx", "models/runs/1/model.onnx"),
+    ],
+)
+def test_an_absolute_path_of_old_means_the_file_in_this_folder(artifacts: Path, path: str, tail: str) -> None:
+    (artifacts / tail).parent.mkdir(parents=True)
+    (artifacts / tail).touch()
+    assert Paths.parse(json.dumps({"ours": path}).encode(), "a document").ours == artifacts / tail
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../elsewhere", "datasets/../../elsewhere", 3])
+def test_a_path_out_of_the_folder_is_damage(path: object) -> None:
+    with pytest.raises(DataError, match="ours"):
+        Paths.parse(json.dumps({"ours": path}).encode(), "a document")
+
+
+def paths_in(document: object) -> list[str]:
+    """Every text in a JSON document that is an absolute path."""
+    if isinstance(document, dict):
+        document = list(document.values())
+    if isinstance(document, list):
+        return [path for each in document for path in paths_in(each)]
+    return [document] if isinstance(document, str) and document.startswith("/") else []
+
+
+def documents_without_absolute_paths(artifacts: Path) -> set[str]:
+    """The names, or the folders of those named by a digest, of all JSON documents, each of which is looked through."""
+    found = set()
+    for path in artifacts.rglob("*.json"):
+        assert paths_in(json.loads(path.read_text())) == [], path
+        found.add(path.parent.name if path.parent.name == ".stages" else path.name)
+    return found
+
+
+def test_no_manifest_holds_an_absolute_path(candidates: list[Candidate]) -> None:
+    candidates[0].publish()
+    manifest = json.loads((artifact_paths.version(NAME, 1) / "manifest.json").read_text())
+    assert paths_in(manifest) == []
+
+
+@pytest.mark.slow  # four runs of the command line
+def test_a_moved_folder_predicts_and_a_copy_never_uses_the_files_of_the_original(
+    candidates: list[Candidate], artifacts: Path, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    candidates[0].publish()
+    moved = tmp_path / "moved"
+    artifacts.rename(moved)
+    done = gradmill("predict", "--name", NAME, "--artifacts", str(moved), "--json")
+    assert done.returncode == 0, done.stderr
+    predicted = json.loads(done.stdout)
+    assert predicted["rows"] == 1000
+    assert Path(predicted["path"]).parent == moved / "predictions", "absolute on stdout"
+    assert {"manifest.json", "run.json", "_job.json"} <= documents_without_absolute_paths(moved)
+    assert not artifacts.exists()
+
+    copy = tmp_path / "copy"
+    shutil.copytree(moved, copy)
+    split = next(copy.glob("datasets/*/test.*"))
+    split.unlink()
+    done = gradmill("predict", "--name", NAME, "--artifacts", str(copy))
+    assert_clear(done, 4)
+    assert str(split) in done.stderr
+
+
+@pytest.mark.slow  # two real retrains
+def test_a_moved_folder_retrains_and_reuses_what_it_has(
+    artifacts: Path, tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    assert gradmill("retrain", NAME, "--no-predict").returncode == 0
+    moved = tmp_path / "moved"
+    artifacts.rename(moved)
+    done = gradmill("retrain", NAME, "--json", "--artifacts", str(moved))
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["outcome"], result["model_path"]) == ("unchanged", str(moved / "models" / NAME / "1" / "model.onnx"))
+    assert "train      nothing has changed: reused" in done.stderr
+    written = documents_without_absolute_paths(moved)
+    assert {"manifest.json", "run.json", "_job.json", "evaluation.json", ".stages"} <= written
+    assert not artifacts.exists()

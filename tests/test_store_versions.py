@@ -1,0 +1,291 @@
+"""The store: versions, the champion, holds, pruning, verification; what readers see while all that happens."""
+
+import hashlib
+import json
+import multiprocessing
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import yaml
+
+from candidate import Candidate
+from conftest import REPOSITORY
+from store_state import age_demotions, champion, damage
+from tasks.errors import DataError, GateFailed, UsageError
+from tasks.store import artifact_paths, atomic, locks, pointer, publishing, reading, retention, verification
+
+NAME = "linear-regression"
+
+
+# Publication and unchanged candidates (design 4.2)
+
+
+def test_a_version_folder_is_complete(two_versions: None) -> None:
+    folder = artifact_paths.version(NAME, 2)
+    assert {path.name for path in folder.iterdir()} == {
+        "model.onnx", "manifest.json", "metadata.json", "sample.npz", "README.md", "SHA256SUMS", "learning-curve.png",
+        "regression.png",
+    }  # fmt: skip
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["name"], manifest["version"]) == (NAME, 2)
+    assert {gate["name"] for gate in manifest["gates"]} >= {"test_loss", "parity", "servability", "champion_loss"}
+    for name, digest in manifest["files"].items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    assert set(manifest["files"]) == {path.name for path in folder.iterdir()} - {"manifest.json", "SHA256SUMS"}
+
+
+def test_metadata_follow_the_open_inference_protocol(two_versions: None) -> None:
+    metadata = json.loads((artifact_paths.version(NAME, 2) / "metadata.json").read_text())
+    assert metadata == {
+        "name": NAME,
+        "versions": ["2"],
+        "platform": "onnx_onnxv1",
+        "inputs": [{"name": "features", "datatype": "FP32", "shape": [-1, 2]}],
+        "outputs": [{"name": "prediction", "datatype": "FP32", "shape": [-1]}],
+    }
+
+
+def test_the_model_card_has_hugging_face_front_matter(two_versions: None) -> None:
+    folder = artifact_paths.version(NAME, 1)
+    _, front, body = (folder / "README.md").read_text().split("---\n", 2)
+    card = yaml.safe_load(front)
+    assert {"license", "library_name", "tags", "datasets", "metrics", "model-index"} <= set(card)
+    (result,) = card["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == pytest.approx(2 * reading.table(NAME)[0]["test_loss"])
+    for picture in ("learning-curve.png", "regression.png"):
+        assert f"]({picture})" in body
+        assert (folder / picture).is_file()
+
+
+def test_the_stored_sample_is_what_a_stranger_gets(two_versions: None) -> None:
+    folder = artifact_paths.version(NAME, 2)
+    sample = np.load(folder / "sample.npz", allow_pickle=False)
+    (found,) = onnxruntime.InferenceSession(str(folder / "model.onnx")).run(None, {"features": sample["features"]})
+    np.testing.assert_allclose(found, sample["prediction"], atol=2e-5)
+
+
+def test_identical_to_the_champion_is_unchanged(candidates: list[Candidate], two_versions: None) -> None:
+    published = candidates[1].publish()
+    assert (published.outcome, published.version, champion()) == ("unchanged", 2, (2, 1, []))
+
+
+def test_identical_to_a_replaced_version_is_unchanged_and_does_not_bring_it_back(
+    candidates: list[Candidate], two_versions: None
+) -> None:
+    published = candidates[0].publish()
+    assert (published.outcome, published.version, champion()) == ("unchanged", 1, (2, 1, []))
+
+
+def test_identical_to_a_held_version_is_unchanged_until_promote_lifts_the_hold(
+    candidates: list[Candidate], two_versions: None
+) -> None:
+    assert pointer.rollback(NAME) == (2, 1)
+    assert champion() == (1, None, [2])
+    assert candidates[1].publish().outcome == "unchanged"
+    assert champion() == (1, None, [2]), "the nightly retrain does not bring it back"
+    assert pointer.promote(NAME, 2)
+    assert champion() == (2, 1, [])
+
+
+def test_a_version_that_a_kill_kept_from_being_champion_is_promoted(
+    candidates: list[Candidate], two_versions: None
+) -> None:
+    """As if the process had died between the rename of version 3 and the pointer."""
+    published = candidates[2].publish()
+    champion_file = artifact_paths.champion(NAME)
+    document = json.loads(champion_file.read_text())
+    history = reading.history(NAME)
+    del history.demoted[2]
+    history.write(artifact_paths.history(NAME))
+    folder = artifact_paths.version(NAME, 2)
+    digests = {
+        "model_sha256": atomic.file_digest(folder / "model.onnx"),
+        "manifest_sha256": atomic.file_digest(folder / "manifest.json"),
+    }
+    champion_file.write_text(json.dumps(document | digests | {"version": 2, "previous": 1}))
+    again = candidates[2].publish()
+    assert (again.outcome, again.version) == ("published", published.version)
+    assert champion()[0] == 3
+
+
+def test_a_worse_candidate_is_refused_and_publishes_nothing(candidates: list[Candidate], two_versions: None) -> None:
+    """The bound is set so that no candidate can keep it."""
+    candidate = candidates[2]
+    strict = candidate.parameters.model_copy(
+        update={"gates": candidate.parameters.gates.model_copy(update={"max_loss_rise": 1e-6})}
+    )
+    original, candidate.parameters = candidate.parameters, strict
+    try:
+        with pytest.raises(GateFailed, match="champion_loss"):
+            candidate.publish()
+    finally:
+        candidate.parameters = original
+    assert reading.versions(NAME) == [1, 2]
+    assert champion() == (2, 1, [])
+
+
+# Promotion, rollback, pruning
+
+
+def test_promote_and_rollback_move_the_pointer_and_tritons_policy(
+    candidates: list[Candidate], two_versions: None
+) -> None:
+    candidates[2].publish()
+    assert not pointer.promote(NAME, 3), "it is the champion already"
+    assert pointer.promote(NAME, 1)
+    assert champion() == (1, 3, [])
+    assert "versions: [ 1 ]" in artifact_paths.triton_config(NAME).read_text()
+    assert pointer.rollback(NAME) == (1, 3)
+    assert champion() == (3, 2, [1]), "a second rollback would go to the one before"
+    assert pointer.rollback(NAME) == (3, 2)
+    assert champion() == (2, None, [1, 3])
+    with pytest.raises(UsageError, match="no version before its champion"):
+        pointer.rollback(NAME)
+
+
+def test_a_damaged_version_cannot_be_promoted_or_rolled_back_to(two_versions: None) -> None:
+    damage(artifact_paths.version(NAME, 1) / "model.onnx", 100)
+    for move in (lambda: pointer.promote(NAME, 1), lambda: pointer.rollback(NAME)):
+        with pytest.raises(DataError, match=r"model\.onnx has changed"):
+            move()
+    assert champion() == (2, 1, [])
+
+
+def test_prune_keeps_champion_previous_recent_and_needed_versions(
+    candidates: list[Candidate], two_versions: None
+) -> None:
+    candidates[2].publish()
+    pruned, kept = retention.prune(NAME, keep=1)
+    assert pruned == []
+    assert kept == {1: "demoted less than a day ago", 2: "the version that a rollback goes to"}
+    age_demotions()
+    job = artifact_paths.predictions("0123456789abcdef") / "job.json"
+    job.parent.mkdir(parents=True)
+    job.write_text(json.dumps({"status": "running", "model": {"name": NAME, "version": 1}}))
+    assert retention.prune(NAME, keep=1)[0] == []
+    job.write_text(json.dumps({"status": "done", "model": {"name": NAME, "version": 1}}))
+    assert retention.prune(NAME, keep=1)[0] == [1]
+    assert reading.versions(NAME) == [2, 3]
+    assert not [path for path in artifact_paths.model(NAME).iterdir() if path.name.startswith(".pruned")]
+
+
+def test_a_pruned_number_never_comes_back(candidates: list[Candidate], two_versions: None) -> None:
+    pointer.promote(NAME, 1)
+    pointer.rollback(NAME)
+    pointer.promote(NAME, 1)
+    age_demotions()
+    document = json.loads(artifact_paths.champion(NAME).read_text())
+    artifact_paths.champion(NAME).write_text(json.dumps(document | {"previous": None}))
+    assert retention.prune(NAME, keep=1) == ([], {1: "the champion"})
+    publishing.remove_folder(artifact_paths.version(NAME, 2))
+    assert candidates[2].publish().version == 3
+
+
+def test_prune_spares_what_an_unfinished_job_elsewhere_names(
+    candidates: list[Candidate], two_versions: None, tmp_path: Path
+) -> None:
+    """Its output is outside artifacts/, where only a note tells of it; notes may be left over or gone at any moment."""
+    candidates[2].publish()
+    age_demotions()
+    folder, notes = tmp_path / "out of sight", artifact_paths.jobs_elsewhere()
+    for path in (folder, notes):
+        path.mkdir(parents=True)
+    (notes / "0123456789abcdef").write_text(str(folder))
+    (notes / "left over").write_text(str(tmp_path / "no such folder"))
+    (notes / "odd").write_bytes(b"\xff\0")
+    (notes / "gone").symlink_to(tmp_path / "nowhere")
+    job = folder / "job.json"
+    job.write_text(json.dumps({"status": "running", "model": {"name": NAME, "version": 1}}))
+    assert retention.prune(NAME, keep=1)[0] == []
+    assert str(folder) in retention.protected(NAME)[1]
+    job.write_text(json.dumps({"status": "done", "model": {"name": NAME, "version": 1}}))
+    assert retention.prune(NAME, keep=1)[0] == [1]
+
+
+def test_prune_ignores_job_files_that_are_none_of_ours(candidates: list[Candidate], two_versions: None) -> None:
+    candidates[2].publish()
+    age_demotions()
+    running = {"status": "running", "model": {"name": NAME, "version": "x"}}
+    odd = ["[]", "3", "{}", "{", '{"status": "running"}', '{"status": "running", "model": []}', json.dumps(running)]
+    for number, content in enumerate(odd):
+        path = artifact_paths.predictions(f"odd-{number}") / "job.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+    path.write_bytes(b"\xff")
+    assert retention.prune(NAME, keep=1)[0] == [1]
+
+
+def test_prune_needs_a_positive_number(two_versions: None) -> None:
+    with pytest.raises(UsageError):
+        retention.prune(NAME, keep=0)
+
+
+# Readers and writers at once
+
+
+def read_in_a_loop(artifacts: str, stop: object, failures: object, reads: object) -> None:
+    """A consumer's loop, with nothing of ours: pointer, file, digest, inference."""
+    folder = Path(artifacts) / "models" / NAME
+    while not stop.is_set():  # type: ignore[attr-defined]
+        try:
+            document = json.loads((folder / "champion.json").read_bytes())
+            content = (folder / str(document["version"]) / "model.onnx").read_bytes()
+            assert hashlib.sha256(content).hexdigest() == document["model_sha256"], "a mixed version"
+            session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+            session.run(None, {"features": np.zeros((1, 2), np.float32)})
+            reads.value += 1  # type: ignore[attr-defined]
+        except Exception as error:
+            failures.put(repr(error))  # type: ignore[attr-defined]
+            return
+
+
+def test_a_reader_never_fails_during_50_promotions_and_rollbacks(two_versions: None, artifacts: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    stop, failures, reads = context.Event(), context.Queue(), context.Value("i", 0)
+    reader = context.Process(target=read_in_a_loop, args=(str(artifacts), stop, failures, reads))
+    reader.start()
+    while not reads.value and reader.is_alive():
+        stop.wait(0.05)
+    for _ in range(25):
+        pointer.rollback(NAME)
+        pointer.promote(NAME, 2)
+    stop.set()
+    reader.join(30)
+    assert failures.empty(), failures.get()
+    assert reads.value > 10
+
+
+def test_two_publications_at_once_give_two_whole_versions_and_one_champion(candidates: list[Candidate]) -> None:
+    threads = [threading.Thread(target=candidate.publish) for candidate in candidates[:2]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert reading.versions(NAME) == [1, 2]
+    assert champion() == (2, 1, [])
+    gated = [{gate.name for gate in reading.manifest(NAME, number).gates} for number in (1, 2)]
+    assert ["champion_loss" in gates for gates in gated] == [False, True], "the second is gated against the first"
+    for number in (1, 2):
+        verification.verify(NAME, number)
+
+
+def test_the_lock_is_free_again_when_its_holder_is_killed(two_versions: None) -> None:
+    code = (
+        "import time; from tasks.store import locks\n"
+        f"with locks.model('{NAME}'):\n    print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=REPOSITORY)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    with locks.locked_if_free(artifact_paths.model_lock(NAME)) as free:
+        assert not free
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with locks.model(NAME):
+        pass

@@ -1,0 +1,323 @@
+"""The four systems of the book against each other, autograd and closed forms."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+import sklearn.linear_model
+import sklearn.metrics
+import torch
+from torch import Tensor, nn
+
+from small_images import IMAGES, generator
+from tasks.data.synthetic import synthetic_data
+from tasks.networks import best_fit, linear_scratch, metrics, softmax_scratch
+from tasks.networks.linear_concise import LinearRegressionConcise
+from tasks.networks.linear_scratch import LinearRegressionScratch
+from tasks.networks.schedules import learning_rates
+from tasks.networks.sgd import SGD, decaying
+from tasks.networks.softmax_concise import SoftmaxRegressionConcise
+from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
+from tasks.networks.training import Measured, Network, Split, outputs, stop_early, train, train_epoch
+
+
+def table(num_examples: int = 1000, seed: int = 0) -> Split:
+    features, target = synthetic_data(np.array([2.0, -3.4]), 4.2, num_examples, np.random.default_rng(seed))
+    return Split(torch.from_numpy(features), torch.from_numpy(target))
+
+
+def learn(
+    net: Network, optimizer: SGD | torch.optim.SGD, split: Split, epochs: int, batch_size: int
+) -> dict[str, Tensor]:
+    for _ in train(net, optimizer, split, split, [optimizer.param_groups[0]["lr"]] * epochs, batch_size, generator(7)):
+        pass
+    return net.weights()
+
+
+def test_softmax_regression_learns_the_same_weights_from_scratch_and_concisely() -> None:
+    scratch, concise = SoftmaxRegressionScratch(64, 5, generator()), SoftmaxRegressionConcise(64, 5, generator())
+    torch.testing.assert_close(scratch.weights(), concise.weights(), rtol=0, atol=0)
+    a = learn(scratch, SGD(decaying(scratch.parameters(), 0), 0.1), IMAGES, 5, 32)
+    b = learn(concise, torch.optim.SGD(concise.parameters(), lr=0.1), IMAGES, 5, 32)
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("loss", "concise_lr"), [("squared", 0.015), ("huber", 0.03)])
+def test_linear_regression_learns_the_same_weights_from_scratch_and_concisely(loss: str, concise_lr: float) -> None:
+    """nn.MSELoss has no half, so there the concise version gets half the learning rate."""
+    scratch, concise = LinearRegressionScratch(2, loss, generator()), LinearRegressionConcise(2, loss, generator())
+    a = learn(scratch, SGD(decaying(scratch.parameters(), 0), 0.03), table(), 3, 10)
+    b = learn(concise, torch.optim.SGD(concise.parameters(), lr=concise_lr), table(), 3, 10)
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", [SoftmaxRegressionScratch, SoftmaxRegressionConcise])
+def test_gradient_of_cross_entropy_is_softmax_minus_one_hot(network: type) -> None:
+    net = network(64, 5, generator())
+    X, y = IMAGES.minibatch(torch.arange(32))
+    o = net.backward(X, y)
+    residual = scipy.special.softmax(o.double().numpy(), axis=1) - np.eye(5)[y.numpy()]
+    expected_W = X.flatten(1).double().numpy().T @ residual / 32
+    np.testing.assert_allclose(net.gradients()["W"], expected_W, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(net.gradients()["b"], residual.mean(axis=0), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("loss", ["squared", "huber"])
+def test_written_out_gradient_of_linear_regression_equals_autograd(loss: str) -> None:
+    net = LinearRegressionScratch(2, loss, generator())
+    X, y = table().minibatch(torch.arange(50))
+    net.backward(X, y)
+    w, b = net.w.clone().requires_grad_(), net.b.clone().requires_grad_()
+    value = getattr(linear_scratch, f"{loss}_loss")((X @ w + b).squeeze(1), y).mean()
+    torch.testing.assert_close(list(net.gradients().values()), list(torch.autograd.grad(value, [w, b])))
+
+
+def test_huber_loss_equals_smooth_l1_loss() -> None:
+    y_hat, y = torch.linspace(-3, 3, 101), torch.zeros(101)
+    torch.testing.assert_close(linear_scratch.huber_loss(y_hat, y).mean(), nn.SmoothL1Loss(beta=0.5)(y_hat, y))
+
+
+def test_gradients_are_accessible_only_after_a_step() -> None:
+    for net in (SoftmaxRegressionScratch(64, 5, generator()), SoftmaxRegressionConcise(64, 5, generator())):
+        assert net.gradients() == {"W": None, "b": None}
+        train_epoch(net, torch.optim.SGD(net.parameters(), lr=0.1), IMAGES, torch.arange(32), 32)
+        shapes = {name: gradient.shape for name, gradient in net.gradients().items() if gradient is not None}
+        assert shapes == {"W": (64, 5), "b": (5,)}
+
+
+def test_cross_entropy_and_softmax_stay_finite_for_extreme_scores() -> None:
+    o = torch.tensor([[1000.0, -1000.0, 0.0], [-1000.0, -1000.0, -1000.0]])
+    assert softmax_scratch.cross_entropy(o, torch.tensor([1, 2])).tolist() == pytest.approx([2000.0, math.log(3)])
+    torch.testing.assert_close(softmax_scratch.softmax(o), torch.tensor([[1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]]))
+
+
+def test_cross_entropy_equals_torchs_on_ordinary_scores() -> None:
+    o, y = torch.randn(200, 7, generator=generator()), torch.randint(0, 7, (200,), generator=generator(1))
+    torch.testing.assert_close(
+        softmax_scratch.cross_entropy(o, y), nn.functional.cross_entropy(o, y, reduction="none"), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_sgd_takes_the_steps_of_torchs() -> None:
+    ours, theirs = torch.ones(3), torch.ones(3)
+    for optimizer, parameter in (
+        (SGD([{"params": [ours]}], lr=0.3), ours),
+        (torch.optim.SGD([theirs], lr=0.3), theirs),
+    ):
+        for gradient in (torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.1, 0.1, 9.0])):
+            parameter.grad = gradient
+            optimizer.step()
+        optimizer.zero_grad()
+        assert parameter.grad is None
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_sum_at_lr_over_batch_size_takes_the_steps_of_mean_at_lr() -> None:
+    """The statement of networks/training.py, on torch's own losses."""
+    X, y = table().minibatch(torch.arange(10))
+    weights = []
+    for reduction, lr in (("sum", 0.03 / 10), ("mean", 0.03)):
+        linear = nn.Linear(2, 1)
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        nn.MSELoss(reduction=reduction)(linear(X).squeeze(1), y).backward()
+        torch.optim.SGD(linear.parameters(), lr=lr).step()
+        weights.append(linear.weight.detach())
+    torch.testing.assert_close(*weights)
+
+
+def test_accuracy_equals_scikit_learns() -> None:
+    o, y = torch.randn(300, 4, generator=generator()), torch.randint(0, 4, (300,), generator=generator(1))
+    assert metrics.accuracy(o, y) == pytest.approx(sklearn.metrics.accuracy_score(y, o.argmax(dim=1)))
+    assert int(metrics.num_correct(o, y)) == round(metrics.accuracy(o, y) * 300)
+
+
+@pytest.mark.parametrize("network", [LinearRegressionScratch, LinearRegressionConcise])
+def test_linear_regression_approaches_the_closed_form(network: type) -> None:
+    split = table()
+    net = network(2, "squared", generator())
+    weights = learn(net, SGD(decaying(net.parameters(), 0), 0.03), split, 10, 10)
+    fit = sklearn.linear_model.LinearRegression().fit(split.X, split.y)
+    np.testing.assert_allclose(weights["W"][:, 0], fit.coef_, atol=2e-3)
+    np.testing.assert_allclose(weights["b"], [fit.intercept_], atol=2e-3)
+
+
+def test_least_squares_fit_equals_scikit_learns() -> None:
+    split = table()
+    fit = sklearn.linear_model.LinearRegression().fit(split.X.double(), split.y.double())
+    np.testing.assert_allclose(best_fit.least_squares_fit(split.X, split.y), [*fit.coef_, fit.intercept_], atol=1e-9)
+
+
+def test_huber_fit_is_no_worse_than_scipys_and_resists_outliers() -> None:
+    split = table(300)
+    y = split.y.clone()
+    y[:30] += 50.0
+    inputs = best_fit.with_ones(split.X)
+    loss = nn.SmoothL1Loss(beta=0.5)
+
+    def value(fit: np.ndarray) -> float:
+        return float(loss(inputs @ torch.as_tensor(fit), y.double()))
+
+    ours = best_fit.huber_fit(split.X, y).numpy()
+    scipys = scipy.optimize.minimize(value, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-13})
+    assert value(ours) <= scipys.fun + 1e-9
+    np.testing.assert_allclose(ours, [2.0, -3.4, 4.2], atol=0.1)
+
+
+def test_noise_estimate_is_the_most_likely_one_and_its_likelihood_is_scipys() -> None:
+    residuals = torch.randn(500, generator=generator()) * 0.3
+    sigma = metrics.noise_estimate(residuals)
+    expected = -scipy.stats.norm.logpdf(residuals.double(), scale=sigma).mean()
+    assert metrics.gaussian_nll(residuals, sigma) == pytest.approx(expected, rel=1e-5)
+    best = scipy.optimize.minimize_scalar(
+        lambda s: metrics.gaussian_nll(residuals, s), bounds=(0.1, 1), method="bounded"
+    )
+    assert best.x == pytest.approx(sigma, rel=1e-4)
+
+
+def test_entropy_of_labels_equals_scipys_in_nats_and_bits() -> None:
+    y = torch.tensor([0, 0, 0, 1, 1, 3])
+    counts = [3, 2, 0, 1]
+    assert metrics.entropy(y, 4) == pytest.approx(scipy.stats.entropy(counts))
+    assert metrics.bits(metrics.entropy(y, 4)) == pytest.approx(scipy.stats.entropy(counts, base=2))
+
+
+def test_outputs_come_in_the_splits_order_whatever_the_batch_size() -> None:
+    net = SoftmaxRegressionScratch(64, 5, generator())
+    whole = net(IMAGES.minibatch(torch.arange(500))[0])
+    torch.testing.assert_close(outputs(net, IMAGES, batch_size=33), whole)
+
+
+def test_a_minibatch_is_the_scaled_examples_at_its_index() -> None:
+    X, y = IMAGES.minibatch(torch.tensor([7, 3]))
+    np.testing.assert_allclose(X, IMAGES.X[[7, 3]].numpy() / 255.0, rtol=1e-6)
+    assert y.tolist() == IMAGES.y[[7, 3]].tolist()
+
+
+def test_training_figures_are_those_of_the_outputs_that_the_steps_saw() -> None:
+    """With one minibatch an epoch, the first epoch's figures are those of the untouched network."""
+    net = SoftmaxRegressionScratch(64, 5, generator())
+    before = metrics.classification(outputs(net, IMAGES), IMAGES.y)
+    on_train = next(train(net, SGD(decaying(net.parameters(), 0), 0.1), IMAGES, IMAGES, [0.1], 500, generator())).train
+    assert on_train == pytest.approx(before, rel=1e-5)
+
+
+# Schedules, weight decay, dropout, early stopping
+
+
+def test_cosine_and_step_schedules_are_their_formulas() -> None:
+    cosine = [0.5 * (1 + math.cos(math.pi * epoch / 8)) / 2 for epoch in range(8)]
+    assert learning_rates("cosine", 0.5, 8) == pytest.approx(cosine)
+    assert learning_rates("step", 0.5, 8) == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005, 0.0005, 0.0005])
+    assert learning_rates("constant", 0.5, 3) == [0.5] * 3
+
+
+def test_a_schedule_sets_the_length_of_every_epochs_steps() -> None:
+    """With one minibatch an epoch and rates r, r/2 the second step is half of r times its gradient."""
+    net = SoftmaxRegressionScratch(64, 5, generator())
+    moves, gradients = [], []
+    before = net.W.clone()
+    for _ in train(net, SGD(decaying(net.parameters(), 0), 1.0), IMAGES, IMAGES, [0.2, 0.1], 500, generator()):
+        moves.append(net.W - before)
+        gradients.append(net.gradients()["W"])
+        before = net.W.clone()
+    for rate, move, gradient in zip((0.2, 0.1), moves, gradients, strict=True):
+        assert gradient is not None
+        torch.testing.assert_close(move, -rate * gradient, rtol=1e-3, atol=1e-7)
+
+
+def both(**options: float) -> tuple[SoftmaxRegressionScratch, SoftmaxRegressionConcise]:
+    return (
+        SoftmaxRegressionScratch(64, 5, generator(), dropout_probability=options.get("dropout", 0)),
+        SoftmaxRegressionConcise(64, 5, generator(), dropout_probability=options.get("dropout", 0)),
+    )
+
+
+@pytest.mark.parametrize(("dropout", "weight_decay"), [(0, 0.1), (0.5, 0), (0.2, 0.01)])
+def test_scratch_and_concise_stay_equal_under_dropout_and_weight_decay(dropout: float, weight_decay: float) -> None:
+    scratch, concise = both(dropout=dropout)
+    learned = []
+    with torch.random.fork_rng():
+        for net, kind in ((scratch, SGD), (concise, torch.optim.SGD)):
+            torch.manual_seed(3)
+            learned.append(learn(net, kind(decaying(net.parameters(), weight_decay), lr=0.1), IMAGES, 3, 32))
+    torch.testing.assert_close(*learned, rtol=1e-4, atol=1e-6)
+    plain = SoftmaxRegressionScratch(64, 5, generator())
+    without = learn(plain, SGD(decaying(plain.parameters(), 0), 0.1), IMAGES, 3, 32)
+    assert not torch.allclose(learned[0]["W"], without["W"], atol=1e-4), "the option does something"
+
+
+def test_dropout_keeps_the_expectation_and_spares_evaluation() -> None:
+    X = torch.ones(2000, 50)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        dropped = softmax_scratch.dropout(X, 0.3)
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.01)
+    for net in both(dropout=0.9):
+        X, _ = IMAGES.minibatch(torch.arange(8))
+        torch.testing.assert_close(net(X), net(X), rtol=0, atol=0)
+
+
+def test_a_validation_split_is_a_random_share_that_training_never_sees() -> None:
+    numbered = Split(torch.arange(500.0).unsqueeze(1), torch.arange(500))
+    fitted, validation = numbered.without(0.1, generator())
+    assert (len(fitted), len(validation)) == (450, 50)
+    assert sorted([*fitted.y.tolist(), *validation.y.tolist()]) == list(range(500))
+    assert validation.y.tolist() != list(range(450, 500))
+    torch.testing.assert_close(validation.X.squeeze(1), validation.y.float())
+
+
+def test_early_stopping_waits_for_patience_and_brings_the_best_weights_back() -> None:
+    net = SoftmaxRegressionScratch(64, 5, generator())
+    losses = [3.0, 2.0, 2.5, 2.1, 1.0]
+
+    def epochs() -> Iterator[Measured]:
+        for number, loss in enumerate(losses):
+            net.W.fill_(number)
+            yield Measured({"loss": 0.0}, {"loss": 0.0}, {"loss": loss})
+
+    assert len(list(stop_early(epochs(), net, 2))) == 4, "two epochs without a smaller loss end it"
+    assert float(net.W[0, 0]) == 1, "the weights of the second epoch"
+    assert len(list(stop_early(epochs(), net, 3))) == 5
+    assert float(net.W[0, 0]) == 4
+
+
+# Speed that cannot rot unseen
+
+
+@pytest.mark.parametrize(
+    ("network", "kind"), [(SoftmaxRegressionScratch, SGD), (SoftmaxRegressionConcise, torch.optim.SGD)]
+)
+def test_a_few_steps_equal_a_float64_reference(network: type, kind: type) -> None:
+    net = network(64, 5, generator())
+    optimizer = kind(decaying(net.parameters(), 0), lr=0.1)
+    W, b = (net.weights()[name].double().numpy().copy() for name in ("W", "b"))
+    for index in torch.arange(96).split(32):
+        X, y = (IMAGES.X[index].double().flatten(1).numpy() / 255, np.eye(5)[IMAGES.y[index].numpy()])
+        g = (scipy.special.softmax(X @ W + b, axis=1) - y) / len(y)
+        W, b = W - 0.1 * X.T @ g, b - 0.1 * g.sum(axis=0)
+        train_epoch(net, optimizer, IMAGES, index, 32)
+        np.testing.assert_allclose(net.weights()["W"].numpy(), W, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(net.weights()["b"].numpy(), b, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("network", "kind", "most"), [(SoftmaxRegressionScratch, SGD, 74), (SoftmaxRegressionConcise, torch.optim.SGD, 70)]
+)
+def test_a_step_takes_no_more_operations_than_it_should(network: type, kind: type, most: int) -> None:
+    """Two matrix products, one gather of images and one of labels, no number read from a tensor."""
+    net = network(64, 5, generator())
+    optimizer = kind(decaying(net.parameters(), 0), lr=0.1)
+    steps = 10
+    train_epoch(net, optimizer, IMAGES, torch.arange(320), 32)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        train_epoch(net, optimizer, IMAGES, torch.arange(320), 32)
+    counts = {event.key: event.count for event in profiled.key_averages() if event.key.startswith("aten::")}
+    assert counts.get("aten::mm", 0) + counts.get("aten::addmm", 0) == 2 * steps
+    assert counts["aten::index_select"] == 2 * steps
+    assert not {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"} & set(counts)
+    assert sum(counts.values()) <= most * steps

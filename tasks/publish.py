@@ -21,7 +21,7 @@ from tasks.records import (
 )
 from tasks.serving import contract
 from tasks.stage import events, live, reuse, stage
-from tasks.store import artifact_paths, locks, pointer, publishing, reading, verification, verified
+from tasks.store import artifact_paths, locks, pointer, publishing, verification, verified
 from tasks.store.artifact_paths import ATTESTATION, CARD, LABELS, METADATA, ONNX
 from tasks.store.model_card import model_card
 from tasks.store.record import FileRef
@@ -50,11 +50,11 @@ def publish(
     name = parameters.name
     with locks.model(name):
         publishing.sweep(name)
-        number = reading.find(name, exported.onnx.sha256)
+        number = publishing.find(name, exported.onnx.sha256)
         if number is not None:
             verification.verify_version(name, number)
         verdicts: tuple[GateVerdict, ...] = ()
-        unchanged = number is not None and reading.was_champion(name, number)
+        unchanged = number is not None and publishing.was_champion(name, number)
         if not unchanged:
             verdicts = against_published(name, exported.onnx, prepared, parameters.gates)
             gates.enforce(ChampionGates(gates=verdicts), verdicts, run)

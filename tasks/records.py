@@ -8,8 +8,7 @@ from pydantic import model_validator
 from tasks.data.recipe import Recipe
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS, TaskName
-from tasks.store.artifact_paths import ChosenPath
-from tasks.store.record import NOT_IN_KEY, FileRef, Lasting, Record, Sha256
+from tasks.store.record import NOT_IN_KEY, ChosenPath, FileRef, Lasting, Record, Sha256
 
 
 class RawDataset(Record):

@@ -16,9 +16,12 @@ import flows.cli.app
 from candidate import Candidate
 from command_line import GRADMILL, assert_clear, gradmill, plant_strangers
 from flows import interrupt
-from flows.story.report import reported
+from flows.story.report import Outcome, reported
 from tasks.errors import EnvironmentProblem, UsageError
+from tasks.parameters import RetrainParameters
+from tasks.records import PublishedModel
 from tasks.store import artifact_paths, locks, mirroring, pointer, reading, verification
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("two_versions")
@@ -172,10 +175,11 @@ def test_ctrl_c_after_a_publication_tells_the_champion(
     version: int | None, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interrupt, "done", "")
-    run = RunFolder.open("interrupted", {"name": NAME})
+    outcome = Outcome(RunFolder.open("interrupted", {}), RetrainParameters(name=NAME))
     if version:
-        run.note("stages", "publish", {"version": version})
-    with pytest.raises(KeyboardInterrupt), reported(run):
+        file = FileRef(path=artifact_paths.version(NAME, version) / "model.onnx", sha256="0")
+        outcome.published = PublishedModel(outcome="published", name=NAME, version=version, model=file)
+    with pytest.raises(KeyboardInterrupt), reported(outcome):
         raise KeyboardInterrupt
     assert interrupt.done == told
 

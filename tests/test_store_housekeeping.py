@@ -14,7 +14,9 @@ from command_line import gradmill
 from flows import story
 from tasks.errors import DataError
 from tasks.parameters import PredictParameters, RetrainParameters
-from tasks.store import artifact_paths, housekeeping, locks, retention
+from tasks.records import RawDataset
+from tasks.stage import reuse
+from tasks.store import artifact_paths, atomic, housekeeping, locks, retention
 from tasks.store.run_folder import RunFolder
 
 DAY = 24 * 3600
@@ -189,7 +191,7 @@ def test_a_run_that_is_taken_up_again_is_young_again() -> None:
 
 def test_a_prediction_that_a_job_holds_stays() -> None:
     old, _ = prediction(1), prediction(2)
-    lock = artifact_paths.job_lock(artifact_paths.predictions(old))
+    lock = locks.of_job(artifact_paths.predictions(old))
     with locks.locked(lock, "busy"):
         assert housekeeping.prune_predictions(1) == []
     assert housekeeping.prune_predictions(1) == [old]
@@ -268,3 +270,30 @@ def test_a_folder_that_cannot_be_renamed_stops_nobody(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Path, "rename", refuse)
     assert housekeeping.prune_predictions(1) == [other]
     assert artifact_paths.predictions(old).is_dir()
+
+
+# What stages returned
+
+
+def test_what_stages_returned_goes_when_a_file_of_it_is_gone_or_nobody_has_used_it_for_long() -> None:
+    kept = {name: f"{number}" * 64 for number, name in enumerate(("used", "forgotten", "without its file"))}
+    for name, key in kept.items():
+        file = atomic.write_bytes(artifact_paths.runs() / f"{name}.bin", b"weights")
+        reuse.keep(key, RawDataset(name=name, source="generated", files={"train": file}))
+        aged(artifact_paths.stage_record(key), days=91)
+    assert reuse.find(kept["used"], RawDataset) is not None
+    aged(artifact_paths.stage_record(kept["without its file"]), days=0)
+    (artifact_paths.runs() / "without its file.bin").unlink()
+    assert housekeeping.prune_runs(1) == []
+    assert names(artifact_paths.stage_records()) == {f"{kept['used']}.json"}
+
+
+def test_a_record_of_a_stage_that_cannot_be_judged_stays_and_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    stay = [artifact_paths.stage_record(each * 64) for each in "ab"]
+    stay[0].parent.mkdir(parents=True)
+    stay[0].write_text("{")
+    os.mkfifo(stay[1])
+    housekeeping.prune_runs(1)
+    assert names(artifact_paths.stage_records()) == {path.name for path in stay}
+    told = capsys.readouterr().err
+    assert all(f"left alone: {path} (" in told for path in stay)

@@ -249,12 +249,12 @@ def test_a_champion_pruned_between_pointer_and_files_is_looked_up_once_more(
 ) -> None:
     verify, seen = verification.verify_version, []
 
-    def pruned_meanwhile(name: str, number: int) -> None:
+    def pruned_meanwhile(name: str, number: int) -> dict[str, bytes]:
         seen.append(number)
         if len(seen) == 1:
             candidates[2].publish()
             publishing.remove_folder(artifact_paths.version(NAME, 2))
-        verify(name, number)
+        return verify(name, number)
 
     monkeypatch.setattr(verification, "verify_version", pruned_meanwhile)
     assert mirroring.mirror(NAME, URL).version == 3

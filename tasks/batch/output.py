@@ -10,7 +10,7 @@ from tasks.batch import jobs, parts, scratch
 from tasks.batch.jobs import Job
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.parameters import PredictParameters
-from tasks.store import artifact_paths, atomic, locks
+from tasks.store import artifact_paths, atomic, folders, locks
 from tasks.store.artifact_paths import JOB, OLD_NAMES, REJECTS
 
 PARQUET = re.compile(r"part-\d{5,}\.parquet|" + "|".join(map(re.escape, (REJECTS, OLD_NAMES[REJECTS]))))
@@ -27,7 +27,7 @@ def folder_of(output: str) -> Path:
     """
     try:
         folder = Path(output).expanduser().absolute()
-        real, place, predictions = folder.resolve(), artifact_paths.holding(folder), artifact_paths.all_predictions()
+        real, place, predictions = folder.resolve(), folders.holding(folder), artifact_paths.all_predictions()
         below = real.relative_to(predictions.resolve()).parts if place == predictions else ()
         if place is not None and (not below or below[0].startswith(".")):
             raise UsageError(
@@ -64,7 +64,7 @@ def unfinished(parameters: PredictParameters) -> Iterator[Job]:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a job's folder; whoever else runs the same job waits, and then finds it done."""
-    with locks.locked(artifact_paths.job_lock(folder), f"another process is at work on {folder}; waiting for it"):
+    with locks.locked(locks.of_job(folder), f"another process is at work on {folder}; waiting for it"):
         yield
 
 
@@ -184,4 +184,4 @@ def announce(folder: Path) -> None:
 
 
 def _note(folder: Path) -> Path:
-    return artifact_paths.jobs_elsewhere() / artifact_paths.job_lock(folder).name
+    return artifact_paths.jobs_elsewhere() / locks.of_job(folder).name

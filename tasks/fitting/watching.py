@@ -27,7 +27,7 @@ def watch(epochs: Iterator[Measured], training: Training, run: RunFolder) -> tup
     """
     every = math.ceil(training.num_epochs / LINES_PER_RUN)
     path = run.file("learning-curve.png")
-    name = run.read().parameters.get("name") or training.model.value
+    name = run.name or training.model.value
     shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
     trained = live.Progress(training.num_epochs, "epochs trained")
     curve: list[Epoch] = []

@@ -4,6 +4,7 @@ Records are kept as JSON of ours, with a digest: one that is damaged is found ou
 no proof of origin: whoever may write into artifacts/ can plant a record that is believed, as he can a model.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -117,7 +118,10 @@ def find(key: str, kind: type[R]) -> R | None:
     if not os.path.lexists(path):
         return None
     try:
-        return _read(path, key, kind)
+        record = _read(path, key, kind)
+        with contextlib.suppress(OSError):
+            os.utime(path)  # to housekeeping it is in use
+        return record
     except DataError as fault:
         tell(f"computed anew: {fault.found}")
         return None

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import math
 import os
 import shlex
@@ -173,3 +174,14 @@ def _locked(name: str, path: Path, doing: str) -> AbstractContextManager[None]:
             f"move there what it leads to, or give all of {folder.parent} another place",
         )
     return locked(path, f"another process is {doing} {name}; waiting for it")
+
+
+def of_job(folder: Path) -> Path:
+    """Held by whoever works in the folder of a batch prediction, or removes it; not in there, which may be refused.
+
+    Of a folder in artifacts/ it has one name wherever artifacts/ is mounted.
+    """
+    real, base = folder.resolve(), artifact_paths.root().resolve()
+    named = real.relative_to(base) if real.is_relative_to(base) else real
+    digest = hashlib.sha256(os.fsencode(named)).hexdigest()
+    return artifact_paths.locks() / digest[: artifact_paths.DIGEST_CHARACTERS]

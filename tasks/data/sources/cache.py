@@ -15,7 +15,7 @@ from tasks.errors import DataError
 from tasks.machine.telling import tell
 from tasks.parameters import FASHION_MNIST
 from tasks.records import RawDataset
-from tasks.store import artifact_paths, atomic, locks
+from tasks.store import artifact_paths, atomic, locks, names
 from tasks.store.record import FileRef
 
 SPACE_NEEDED = 200 * 2**20  # bytes: the archives (31 MB), the same unpacked, the payloads (55 MB) and apt's lists
@@ -63,7 +63,7 @@ def _exclusive() -> Iterator[Path]:
         artifact_paths.dataset_lock(FASHION_MNIST), f"another process is filling {folder}; waiting for it"
     ):
         for leftover in folder.iterdir():
-            if artifact_paths.is_download(leftover) and leftover.is_dir() and not leftover.is_symlink():
+            if names.DOWNLOAD.fullmatch(leftover.name) and leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
         yield folder
 
@@ -102,7 +102,7 @@ def _fill(source: Source, missing: Sequence[RawFile], folder: Path) -> None:
 def _fill_once(source: Source, wanted: Sequence[RawFile], folder: Path) -> dict[RawFile, str]:
     """Keep what verifies; return what does not, with the digest (or the fault) that was found."""
     failed = {}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=artifact_paths.DOWNLOAD_PREFIX) as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=names.DOWNLOAD_PREFIX) as scratch:
         archives = source.fetch(wanted, Path(scratch))
         for file in wanted:
             found = _keep(file, archives[file.name])

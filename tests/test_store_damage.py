@@ -20,7 +20,7 @@ from tasks.judging.servability import servability
 from tasks.parameters import Gates
 from tasks.store import artifact_paths, pointer, reading
 from tasks.store.record import FileRef
-from test_cli import assert_clear, gradmill
+from test_cli_commands import assert_clear, gradmill
 
 NAME = "linear-regression"
 

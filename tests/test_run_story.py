@@ -22,7 +22,7 @@ from prefect_api import api_client, post, wait_for
 from tasks.errors import GateFailed
 from tasks.judging import figures
 from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
-from test_cli import gradmill
+from test_cli_commands import gradmill
 
 PARAMETERS: dict[str, type[BaseModel]] = {
     "retrain": RetrainParameters,

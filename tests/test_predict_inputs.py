@@ -18,15 +18,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.batch.shards import cut
+from tasks.batch.planning import cut
 from tasks.data import readers
 from tasks.data.readers import Chunk, formats
 from tasks.data.readers.formats import Wanted
+from tasks.data.recipe import Column, Columns, Pixels
 from tasks.errors import DataError, UsageError
-from tasks.serving import contract
 
-IMAGES = Wanted(contract.Tensor(name="images", dtype="uint8", shape=(4, 5)))
-FEATURES = Wanted(contract.Tensor(name="features", dtype="float32", shape=(2,)), columns=("x1", "x2"))
+PICTURES = Pixels(shape=(4, 5), scale=1 / 255)
+IMAGES = Wanted(PICTURES, truth="labels")
+RESIZED = Wanted(PICTURES.model_copy(update={"resize": "bilinear"}), truth="labels")
+FEATURES = Wanted(Columns(columns=(Column(name="x1"), Column(name="x2"))))
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (50, 4, 5), dtype=np.uint8)
 ROWS = RNG.standard_normal((50, 2)).astype(np.float32)
@@ -227,7 +229,7 @@ def test_images_of_another_size_are_resized_only_by_the_versions_recipe(tmp_path
     np.save(tmp_path / "large.npy", large)
     with pytest.raises(DataError, match=r"rows of shape \[8, 10\]"):
         read(tmp_path / "large.npy", IMAGES, tmp_path)
-    chunks = read(tmp_path / "large.npy", IMAGES._replace(resize=True), tmp_path)
+    chunks = read(tmp_path / "large.npy", RESIZED, tmp_path)
     expected = [np.asarray(Image.fromarray(image).resize((5, 4), Image.Resampling.BILINEAR)) for image in large]
     np.testing.assert_array_equal(values(chunks), expected)
 

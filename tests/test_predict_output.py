@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from candidate import Candidate
-from tasks.batch import output, parts, scratch
+from tasks.batch import output, parts
 from tasks.errors import DataError, UsageError
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, scratch
 from test_cli_commands import assert_clear, gradmill
 from test_predict_jobs import predict_rows
 

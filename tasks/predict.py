@@ -5,6 +5,7 @@ from typing import Any
 
 from tasks.batch.finishing import finish, judged_by, prediction
 from tasks.batch.planning import planned
+from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
@@ -26,12 +27,12 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
     shards.check_runner(parameters)
     with gpu.turn(parameters.device), planned(parameters) as (folder, job):
         if job.status == "done":
-            print(f"nothing has changed: job {job.job} is done, predictions in {folder}")
+            tell(f"nothing has changed: job {job.job} is done, predictions in {folder}")
             judged = judged_by(folder, job, parameters.max_drift)
             if judged.drift != job.drift:
                 _tell_of_drift(folder, judged)
             return prediction(folder, judged)
-        print(
+        tell(
             f"{counted(job.rows, 'row')} in {counted(job.input.files, 'file')} through {job.model.name} version "
             f"{job.model.version} on {job.provider}: {counted(len(job.shards), 'part')}, "
             f"{counted(job.workers, 'worker')}"
@@ -44,9 +45,9 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
 def _tell(folder: Path, job: Job) -> None:
     """Say what came out; an event tells that the files are there."""
     for note, times in (job.notes or {}).items():
-        print(f"{times} of {counted(job.rows, 'picture')} {note}")
+        tell(f"{times} of {counted(job.rows, 'picture')} {note}")
     rejects = job.rejects or 0
-    print(f"{counted(job.rows - rejects, 'row')} predicted, {rejects} rejected; predictions in {folder}")
+    tell(f"{counted(job.rows - rejects, 'row')} predicted, {rejects} rejected; predictions in {folder}")
     _emit(events.PREDICTIONS_WRITTEN, folder, job, {"rows": job.rows - rejects, "rejects": rejects})
     _tell_of_drift(folder, job)
 
@@ -56,7 +57,7 @@ def _tell_of_drift(folder: Path, job: Job) -> None:
     if job.drift is None or job.drift.verdict != "drift":
         return
     index = ", ".join(f"{name} {value:.3f}" for name, value in job.drift.index.items())
-    print(f"the input has drifted from the test split: population stability index {index} (limit {job.drift.maximum})")
+    tell(f"the input has drifted from the test split: population stability index {index} (limit {job.drift.maximum})")
     _emit(events.DRIFT, folder, job, {"index": job.drift.index, "maximum": job.drift.maximum})
 
 

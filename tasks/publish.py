@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tasks.judging import gates
 from tasks.judging.champion_gates import against_published
+from tasks.machine.telling import tell
 from tasks.parameters import RetrainParameters
 from tasks.records import (
     ChampionGates,
@@ -70,9 +71,9 @@ def publish(
         model=FileRef(path=artifact_paths.version(name, number) / ONNX, sha256=exported.onnx.sha256),
         gates=verdicts,
     )
-    print(f"{name} version {number}: {published.outcome}")
+    tell(f"{name} version {number}: {published.outcome}")
     if parameters.sign_key and not (artifact_paths.version(name, number) / ATTESTATION).is_file():
-        print(f"{name} version {number} was published without --sign-key and stays without an attestation")
+        tell(f"{name} version {number} was published without --sign-key and stays without an attestation")
     if not unchanged and live.in_a_run():
         model = {"version": number, "sha256": published.model.sha256, "path": str(published.model.path)}
         events.emit(events.PUBLISHED, name, model | {"run": str(run.path)})

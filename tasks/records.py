@@ -23,9 +23,12 @@ class Splits(Lasting):
     """What a model is trained and judged on: two splits in safetensors, ready to be read by memory map."""
 
     name: str
+    title: str = ""  # how people call the data; empty in manifests from before there were titles
+    identifier: str = ""  # on the Hugging Face Hub; of data that are not there, their name
     digest: Sha256
     train: FileRef
     test: FileRef
+    raw_test: FileRef | None = None  # the test rows before any recipe, for versions that have another one
     num_train: int
     num_test: int
     task: TaskName
@@ -36,6 +39,7 @@ class Splits(Lasting):
 class PreparedDataset(Splits):
     """The splits, and the recipe that made their inputs of raw rows."""
 
+    raw_test: FileRef
     recipe: Recipe
 
     @property

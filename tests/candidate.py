@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.parameters import Loss, RetrainParameters
+from tasks.parameters import Data, Loss, RetrainParameters
+from tasks.preprocess import preprocess
 from tasks.publish import publish
-from tasks.records import Drift, Evaluation, ExportedModel, PreparedDataset, PublishedModel, TrainedModel
+from tasks.records import Drift, Evaluation, ExportedModel, PreparedDataset, PublishedModel, RawDataset, TrainedModel
 from tasks.store import artifact_paths, atomic, predictions
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
 from tasks.store.predictions import Job, JobInput, JobModel
@@ -21,6 +22,13 @@ from tasks.train import train
 def plain(stage: Any) -> Any:
     """The stage's function without Prefect, timing and notes."""
     return stage.__wrapped__
+
+
+def synthetic(run: RunFolder, seed: int = 0, **data: Any) -> PreparedDataset:
+    """The book's synthetic data, prepared as a run does it."""
+    raw = RawDataset(name="synthetic-linear", source="generated", files={})
+    prepared: PreparedDataset = plain(preprocess)(run, raw, Data.model_validate(data), seed)
+    return prepared
 
 
 class Candidate:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,52 +13,16 @@ from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from candidate import Candidate
+from command_line import GRADMILL, assert_clear, gradmill, plant_strangers, servers
 from conftest import REPOSITORY
 from flows.cli import operate, options, runs, store
 from flows.story.report import PredictionSummary, RetrainReport
+from prefect_api import eventually, post
 from tasks.data.fashion_mnist import FILES
 from tasks.judging import gates
-
-GRADMILL = str(Path(sys.executable).with_name("gradmill"))
-
-
-def gradmill(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([GRADMILL, *arguments], capture_output=True, text=True, timeout=timeout)
-
-
-def plant_strangers(folder: Path) -> list[Path]:
-    """A FIFO, a folder and a socket named like our temporary files, and two files of others that are nearly so."""
-    folder.mkdir(parents=True, exist_ok=True)
-    fifo, inner, listener = (folder / f".gradmill-0123456789abcd{end}.partial" for end in ("ef", "ee", "ed"))
-    os.mkfifo(fifo)
-    os.mkfifo(folder / "x.partial")
-    inner.mkdir()
-    (folder / "their.partial").touch()
-    here = os.open(folder, os.O_RDONLY)  # a socket's own path may have 107 bytes
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(f"/proc/self/fd/{here}/{listener.name}")
-    os.close(here)
-    return [fifo, inner, listener, folder / "x.partial", folder / "their.partial"]
-
-
-def assert_clear(done: subprocess.CompletedProcess[str], exit_code: int) -> None:
-    """One to three lines that say what was found, what was expected and what to do; never a traceback."""
-    message = done.stderr[done.stderr.index("gradmill: ") :].strip().splitlines()
-    assert done.returncode == exit_code, done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(message) == 3
-    assert message[1].startswith("expected: ")
-    assert message[2].startswith("to do: ")
-
-
-@pytest.fixture
-def on_server(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let child processes use the tests' server: no start-up of their own."""
-    monkeypatch.setenv("PREFECT_API_URL", server)
 
 
 def test_status_on_a_server_without_our_work_pool_says_what_to_do(on_server: None) -> None:
@@ -282,6 +245,41 @@ def test_help_shows_what_an_option_is_when_it_is_left_out(monkeypatch: pytest.Mo
                 assert not re.search(r"(?<!\\)\[", words.help or ""), words.help
 
 
+RUN = """
+from flows.cli import display
+with display.compact(verbose=False):
+    from prefect import flow, task
+    from flows.server import engine
+    from tasks.machine.telling import tell
+
+    @task(name="train")
+    def work():
+        tell("told by a stage")
+        print("printed by a library")
+
+    @flow(log_prints=True)
+    def run():
+        tell("told by the flow")
+        work()
+
+    with engine.prefect_api():
+        run()
+    tell("told outside of a run")
+"""
+
+
+def test_a_terminal_shows_what_stages_tell_and_neither_what_libraries_print_nor_prefects_own_log(
+    on_server: None, server: str
+) -> None:
+    done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.splitlines() == ["told by the flow", "train      told by a stage"]
+    assert done.stdout == "told outside of a run\n"
+    told = {"told by the flow", "told by a stage", "printed by a library"}
+    eventually(
+        lambda: told <= {line["message"] for line in post(server, "logs/filter", {})}, 10, "the run's log has all"
+    )
+
+
 def test_the_version_is_printed() -> None:
     done = gradmill("--version")
     assert (done.returncode, done.stdout) == (0, f"gradmill {metadata.version('gradmill')}\n")
@@ -312,20 +310,6 @@ def test_retrain_models_and_predict_tell_one_story(on_server: None, artifacts: P
     assert predicted["path"] == document["prediction"]["path"], "the same job, hence the same folder"
     assert "nightly-2" in gradmill("models").stdout
     assert all(map(os.path.lexists, strangers))
-
-
-def servers() -> set[int]:
-    """Temporary servers of these tests that are there now."""
-    home = os.environ["PREFECT_HOME"]
-    found = set()
-    for process in psutil.process_iter(["cmdline"]):
-        try:
-            is_server = "flows.server.temporary" in (process.info["cmdline"] or [])
-            if is_server and process.environ().get("PREFECT_HOME") == home:
-                found.add(process.pid)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
 
 
 @pytest.mark.slow

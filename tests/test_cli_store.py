@@ -14,20 +14,15 @@ import pytest
 import flows.__main__
 import flows.cli.app
 from candidate import Candidate
+from command_line import GRADMILL, assert_clear, gradmill, plant_strangers
 from flows import interrupt
 from flows.story.report import reported
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.store import artifact_paths, locks, mirroring, pointer, reading, verification
 from tasks.store.run_folder import RunFolder
-from test_cli_commands import GRADMILL, assert_clear, gradmill, plant_strangers
 
+pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
-
-
-@pytest.fixture(autouse=True)
-def _two_versions(candidates: list[Candidate]) -> None:
-    for candidate in candidates[:2]:
-        candidate.publish()
 
 
 def answer(*arguments: str) -> dict[str, object]:

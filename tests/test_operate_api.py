@@ -14,11 +14,11 @@ import prefect
 import pytest
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
+from command_line import GRADMILL, assert_clear
 from flows.doctor import services
 from flows.server import api, proxies
 from tasks.errors import EnvironmentProblem
 from tasks.parameters import Device
-from test_cli_commands import GRADMILL, assert_clear
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 OURS = json.dumps(prefect.__version__).encode()

@@ -18,6 +18,7 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.utilities.callables import parameter_schema
 
+from command_line import GRADMILL
 from conftest import REPOSITORY
 from flows.server import deployments, registration
 from flows.server.declared import declared, schema
@@ -25,7 +26,6 @@ from flows.server.deploying import _digest, writable
 from flows.server.status import status
 from prefect_api import api_client
 from tasks.errors import EnvironmentProblem, UsageError
-from test_cli_commands import GRADMILL
 
 NAMES = ["linear-weekly", "maintenance-weekly", "predict-daily", "softmax-nightly"]
 DECEMBER = {"schedule": {"cron": "15 12 24 12 *", "timezone": "Europe/Lisbon"}, "active": True}

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from command_line import assert_clear
 from duty import Duty
 from flows.cli.operate import _nested
 from flows.server.deployments import _merged
 from prefect_api import eventually
 from tasks.errors import UsageError
-from test_cli_commands import assert_clear
 
 pytestmark = pytest.mark.slow
 NAME = "linear-regression"

@@ -19,6 +19,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from starlette.responses import PlainTextResponse
 
 from candidate import Candidate
+from command_line import assert_clear, gradmill
 from duty import Duty
 from flows.server import engine, service
 from flows.server.permanent import Guard
@@ -26,7 +27,6 @@ from prefect_api import eventually
 from tasks.errors import DataError
 from tasks.stage.events import resource
 from tasks.store import artifact_paths
-from test_cli_commands import assert_clear, gradmill
 
 NAME = "linear-regression"
 API = "http://127.0.0.1:24680/api"

@@ -18,9 +18,9 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
+from input_files import FEATURES, IMAGES, PIXELS, idx_bytes, read, rejected, values
 from tasks.data import readers
 from tasks.errors import DataError, UsageError
-from test_predict_inputs import FEATURES, IMAGES, PIXELS, idx_bytes, read, rejected, values
 
 Make = Callable[[Path], object]
 

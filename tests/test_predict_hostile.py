@@ -24,11 +24,11 @@ import safetensors.numpy
 from PIL import Image
 
 from candidate import Candidate
+from input_files import FEATURES, IMAGES, PIXELS, RESIZED, ROWS, idx_bytes, parquet, read, rejected, values
 from tasks.data import idx, pictures, readers
 from tasks.data.readers import formats
 from tasks.data.readers.tables import PARQUET
 from tasks.errors import DataError, UsageError
-from test_predict_inputs import FEATURES, IMAGES, PIXELS, RESIZED, ROWS, idx_bytes, parquet, read, rejected, values
 
 Save = Callable[[Path, Any], object]
 GRADMILL = str(Path(sys.executable).with_name("gradmill"))

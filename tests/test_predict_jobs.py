@@ -16,24 +16,19 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
-from numpy.typing import NDArray
 from prefect.task_runners import ThreadPoolTaskRunner
 from scipy.stats import entropy
 
 from candidate import Candidate, seal
 from conftest import Pipeline
-from flows.predict import predict
+from prediction_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
 from prefect_api import wait_for
 from tasks.batch import labelling, lanes
 from tasks.errors import DataError, UsageError
-from tasks.parameters import PredictParameters
-from tasks.records import Prediction, PublishedModel
+from tasks.records import PublishedModel
 from tasks.serving import drift, sessions
 from tasks.stage import shards
 from tasks.store import artifact_paths, retention
-
-NAME = "linear-regression"
-FEATURES = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -48,43 +43,12 @@ def rows(tmp_path: Path) -> str:
     return str(tmp_path / "rows.npy")
 
 
-def predict_rows(**options: Any) -> Prediction:
-    parameters = PredictParameters.model_validate({"name": NAME, **options})
-    done: Prediction = predict(parameters)
-    return done
-
-
-def table(done: Prediction) -> Any:
-    return pq.read_table([done.path / f"part-{number:05d}.parquet" for number in range(done.parts)])
-
-
 MOVED = FEATURES + np.array([1, -1], np.float32)
 
 
 def job(folder: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((folder / "_job.json").read_text())
     return document
-
-
-def expected(candidate: Candidate, features: NDArray[np.float32] = FEATURES) -> NDArray[np.float32]:
-    """The prediction by numpy, from the learned weights alone."""
-    weights = safetensors.numpy.load_file(candidate.trained.weights.path)
-    prediction: NDArray[np.float32] = (features @ weights["W"] + weights["b"])[:, 0]
-    return prediction
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
-    """Let a job die when it has written so many parts."""
-    lock, left = threading.Lock(), [parts]
-
-    def dying(*arguments: Any) -> Any:
-        with lock:
-            if not left[0]:
-                raise RuntimeError("killed")
-            left[0] -= 1
-        return labelling.label_shard(*arguments)
-
-    monkeypatch.setattr("tasks.stage.shards.label_shard", dying)
 
 
 def test_rows_are_predicted_in_order_in_as_many_parts_as_asked(rows: str, candidates: list[Candidate]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from command_line import GRADMILL
 from prefect_api import eventually, post
 from tasks.parameters import Data, RetrainParameters, Training
 from tasks.records import Evaluation, GateVerdict, RawDataset
@@ -20,7 +21,6 @@ from tasks.stage import reuse
 from tasks.store import artifact_paths, atomic
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
-from test_cli_commands import GRADMILL
 
 
 def key(**inputs: object) -> str:

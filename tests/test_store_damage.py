@@ -12,6 +12,7 @@ import pytest
 from onnx import load_model_from_string, numpy_helper
 
 from candidate import Candidate, seal
+from command_line import assert_clear, gradmill
 from tasks.batch.version import read_version
 from tasks.errors import DataError
 from tasks.fitting import splits
@@ -20,15 +21,9 @@ from tasks.judging.servability import servability
 from tasks.parameters import Gates
 from tasks.store import artifact_paths, pointer, reading
 from tasks.store.record import FileRef
-from test_cli_commands import assert_clear, gradmill
 
+pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
-
-
-@pytest.fixture(autouse=True)
-def _two_versions(candidates: list[Candidate]) -> None:
-    for candidate in candidates[:2]:
-        candidate.publish()
 
 
 def file(name: str, number: int = 2) -> Path:
@@ -118,7 +113,7 @@ def test_a_flipped_bit_in_the_stored_test_split_is_named_and_nothing_is_predicte
     assert_clear(done, 4)
     assert str(path) in done.stderr
     with pytest.raises(DataError, match=str(path)):
-        splits.load_split(FileRef(path=path, sha256=candidates[0].prepared.test.sha256))
+        splits.load_split(candidates[0].prepared, "test")
 
 
 # Labels, as a classifier has them

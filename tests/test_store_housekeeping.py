@@ -10,12 +10,12 @@ from typing import Any, Literal
 import pytest
 
 from candidate import Candidate, job_document, seal
+from command_line import gradmill
 from flows import story
 from tasks.errors import DataError
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.store import artifact_paths, housekeeping, locks, retention
 from tasks.store.run_folder import RunFolder
-from test_cli_commands import gradmill
 
 DAY = 24 * 3600
 NAME = "linear-regression"

@@ -18,12 +18,12 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from candidate import Candidate
+from command_line import GRADMILL, assert_clear, gradmill
 from flows.retrain import retrain
+from store_state import age_demotions, damage
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, mirroring, pointer, publishing, reading, verification
-from test_cli_commands import GRADMILL, assert_clear, gradmill
-from test_store_versions import age_demotions, damage
 
 NAME = "linear-regression"
 BUCKET = "consumers"
@@ -109,12 +109,6 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     for key in keys():
         client().delete_object(Bucket=BUCKET, Key=key)
     client().delete_bucket(Bucket=BUCKET)
-
-
-@pytest.fixture
-def two_versions(candidates: list[Candidate]) -> None:
-    for candidate in candidates[:2]:
-        candidate.publish()
 
 
 # A consumer with nothing of ours: boto3, hashlib, onnxruntime

@@ -6,7 +6,6 @@ import multiprocessing
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,32 +15,11 @@ import yaml
 
 from candidate import Candidate, job_document
 from conftest import REPOSITORY
+from store_state import age_demotions, champion, damage
 from tasks.errors import DataError, GateFailed, UsageError
 from tasks.store import artifact_paths, atomic, locks, pointer, publishing, reading, retention, verification
 
 NAME = "linear-regression"
-
-
-@pytest.fixture
-def two_versions(candidates: list[Candidate]) -> None:
-    for candidate in candidates[:2]:
-        candidate.publish()
-
-
-def champion() -> tuple[int, int | None, list[int]]:
-    document = reading.champion(NAME)
-    assert document is not None
-    return document.version, document.previous, list(document.held)
-
-
-def damage(path: Path, position: int, bit: int = 1) -> bytes:
-    """Flip one bit of a read-only file; return what it was."""
-    before = path.read_bytes()
-    after = bytearray(before)
-    after[position % len(after)] ^= bit
-    path.chmod(0o644)
-    path.write_bytes(after)
-    return before
 
 
 # Publication and unchanged candidates (design 4.2)
@@ -176,13 +154,6 @@ def test_a_damaged_version_cannot_be_promoted_or_rolled_back_to(two_versions: No
         with pytest.raises(DataError, match=r"model\.onnx has changed"):
             move()
     assert champion() == (2, 1, [])
-
-
-def age_demotions() -> None:
-    history = reading.history(NAME)
-    old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
-    aged = history.model_copy(update={"demoted": dict.fromkeys(history.demoted, old)})
-    aged.write(artifact_paths.history(NAME))
 
 
 def test_prune_keeps_champion_previous_recent_and_needed_versions(

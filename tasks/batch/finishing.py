@@ -15,6 +15,7 @@ from tasks.batch.version import Version, read_version
 from tasks.data import readers
 from tasks.data.recipe import Pixels
 from tasks.errors import DataError
+from tasks.machine.telling import tell
 from tasks.parameters import PredictParameters, Runner
 from tasks.records import Prediction
 from tasks.serving import drift
@@ -121,7 +122,7 @@ def _draw_grid(folder: Path, job: Job, version: Version, threads: int) -> None:
     try:
         from tasks.judging import figures
     except ModuleNotFoundError:
-        print("no picture of the predictions: matplotlib is not installed (extra: train)")
+        tell("no picture of the predictions: matplotlib is not installed (extra: train)")
         return
     lanes = open_lanes(job.model.path, job.model.sha256, job.provider, job.batch_size, threads)
     sources = parts.read_sources(folder, job.shards[0])

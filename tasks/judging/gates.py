@@ -3,6 +3,7 @@
 import math
 
 from tasks.errors import GateFailed
+from tasks.machine.telling import tell
 from tasks.records import GateVerdict
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
@@ -53,7 +54,7 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -
         GateFailed: with ``record``, what the stage would have returned.
     """
     for verdict in verdicts:
-        print(f"gate {verdict.name} {verdict.verdict}: {verdict.value:.6g}, {verdict.detail}")
+        tell(f"gate {verdict.name} {verdict.verdict}: {verdict.value:.6g}, {verdict.detail}")
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if not failed:
         return

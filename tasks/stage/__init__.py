@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from tasks.errors import GateFailed
+from tasks.machine.telling import tell
 from tasks.stage import reuse
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
@@ -37,7 +38,7 @@ def stage(*, reusable: bool = False, **task_options: Any) -> Callable[[StageFunc
             key = reuse.key(name, signature.bind(run, *args, **kwargs).arguments)
             kept = None if run.force else reuse.find(key, signature.return_annotation)
             if kept is not None:
-                print(f"{name:<10} nothing has changed: reused what an earlier run left")
+                tell(f"{name:<10} nothing has changed: reused what an earlier run left")
                 return Completed(name="Cached", data=kept)
             record = function(run, *args, **kwargs)
             reuse.keep(key, record)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from tasks.errors import DataError
 from tasks.judging import gates
 from tasks.machine import devices
+from tasks.machine.telling import tell
 from tasks.parameters import Device
 from tasks.store import artifact_paths, atomic
 from tasks.store.documents import Document
@@ -109,7 +110,7 @@ def keep(key: str, record: Record) -> None:
     try:
         KeptRecord.of(key, record).write(artifact_paths.stage_record(key))
     except OSError as error:
-        print(f"what this stage returned is not kept for later runs: {error}")
+        tell(f"what this stage returned is not kept for later runs: {error}")
 
 
 def find(key: str, kind: type[R]) -> R | None:
@@ -123,7 +124,7 @@ def find(key: str, kind: type[R]) -> R | None:
     try:
         return _read(path, key, kind)
     except DataError as fault:
-        print(f"computed anew: {fault.found}")
+        tell(f"computed anew: {fault.found}")
         return None
 
 

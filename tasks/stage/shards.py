@@ -18,6 +18,7 @@ from tasks.batch.labelling import label_shard
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine import progress
 from tasks.machine.installing import pip_install
+from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters, Runner
 from tasks.stage import live
@@ -60,7 +61,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     rejected = sum(footer.rejects for footer in kept)
     missing = [shard for shard in job.shards if shard.number not in done]
     if kept:
-        print(f"there already: {len(kept)} of {counted(len(job.shards), 'part')}")
+        tell(f"there already: {len(kept)} of {counted(len(job.shards), 'part')}")
     labelled: list[Labelled] = []
     with _progress(job.rows, sum(footer.rows + footer.rejects for footer in kept)) as advance:
         rejects.check(folder, job, rejected)

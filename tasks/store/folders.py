@@ -12,6 +12,8 @@ import stat
 import sys
 from pathlib import Path
 
+from tasks.machine.telling import tell
+
 VERSION = re.compile(r"[1-9][0-9]*")
 LEFTOVER = re.compile(r"\.staging-[0-9a-f]{16}|\.pruned-[1-9][0-9]*-[0-9a-f]{8}")
 LIKE_OURS = re.compile(r"\.staging-.*|\.pruned-.*|\d+", re.DOTALL)  # in any script's digits
@@ -51,7 +53,7 @@ def tell_of_strangers(model: Path) -> None:
         named = VERSION.fullmatch(path.name) or LEFTOVER.fullmatch(path.name)
         if LIKE_OURS.fullmatch(path.name) and not (named and path in ours):
             what = "a link" if path.is_symlink() else "no folder that gradmill has made"
-            print(f"ignored: {path.name!r} in {model} is {what}", file=sys.stderr)
+            tell(f"ignored: {path.name!r} in {model} is {what}", file=sys.stderr)
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.errors import EnvironmentProblem, without_credentials
+from tasks.machine.telling import tell
 from tasks.store import artifact_paths
 
 POLL_SECONDS = 0.1
@@ -42,7 +43,7 @@ def locked(path: Path, otherwise: str, told_after: float = 0, within: float = ma
         by = holder(path)
         if descriptor is None and waited >= told_after and by != told and (by or told is None):
             told = by
-            print(f"{otherwise}: {by}" if by else otherwise, file=sys.stderr, flush=True)
+            tell(f"{otherwise}: {by}" if by else otherwise, file=sys.stderr)
     with _noted(descriptor):
         yield
 

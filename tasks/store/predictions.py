@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple, Self
 from pydantic import model_validator
 
 from tasks.errors import DataError
+from tasks.machine.telling import tell
 from tasks.records import Drift, Histogram
 from tasks.store import artifact_paths, atomic, regular_files, scratch
 from tasks.store.artifact_paths import JOB, OLD_NAMES, ONNX
@@ -176,4 +177,4 @@ def _read(folders: list[Path]) -> Iterator[Found]:
 
 def left_alone(path: Path, reason: str) -> None:
     """Say that something was not looked at or not removed, and why."""
-    print(f"left alone: {path} ({reason})", file=sys.stderr)
+    tell(f"left alone: {path} ({reason})", file=sys.stderr)

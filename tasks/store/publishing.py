@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tasks.machine.telling import tell
 from tasks.store import artifact_paths, atomic, attestation, folders, reading, triton
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
 from tasks.store.versions import Lineage, Manifest
@@ -71,4 +72,4 @@ def remove_folder(condemned: Path) -> None:
     try:
         folders.remove(condemned)
     except OSError as error:
-        print(f"left: {condemned} cannot be removed: {error}", file=sys.stderr)
+        tell(f"left: {condemned} cannot be removed: {error}", file=sys.stderr)

@@ -53,12 +53,12 @@ def _array_format(
     def pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
         array, labels = opened(path, wanted)
         step = max(1, min(wanted.chunk_rows, formats.CHUNK_BYTES // array.row_bytes))
-        takes_as_it_is = (array.dtype, array.shape[1:]) == (np.uint8, wanted.recipe.input.shape)
-        is_read_later = takes_as_it_is and array.column_bytes is None  # of numbers it must be seen which are finite
+        fits = wanted.recipe.input.dtype == "uint8" and array.shape[1:] == wanted.recipe.input.shape
+        is_read_later = fits and array.column_bytes is None
         for first in range(start, stop, step):
             last = min(first + step, stop)
             truth = None if labels is None else labels[first:last]
-            if is_read_later:  # batch by batch, by the model
+            if is_read_later:  # batch by batch, by the model; of numbers it must be seen which are finite
                 yield Piece(first, last - first, array.part(first, last), truth=truth)
             else:
                 yield encoded(first, array[first:last], wanted, truth)

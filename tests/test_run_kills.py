@@ -238,7 +238,7 @@ def test_a_retrain_of_a_non_root_user_killed_in_its_publication_harms_nothing(
 AS_NOBODY = """
 import os, shutil, sys, time
 from pathlib import Path
-from tasks.store import locks
+from tasks.store import locks, reading
 from tasks.store import publishing, verification
 
 os.setgid(65534)
@@ -254,7 +254,7 @@ def fill(folder, number):
 
 with locks.model(name):
     if sys.argv[2] == "publish":
-        publishing.publish(name, fill)
+        publishing.publish(reading.manifest(name, 1), fill)
     publishing.sweep(name)
 verification.verify_version(name, 1)
 """

@@ -3,16 +3,17 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.parameters import Data, Loss, RetrainParameters
 from tasks.preprocess import preprocess
 from tasks.publish import publish
-from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, RawDataset, TrainedModel
-from tasks.store import artifact_paths, atomic
+from tasks.records import Drift, Evaluation, ExportedModel, PreparedDataset, PublishedModel, RawDataset, TrainedModel
+from tasks.store import artifact_paths, atomic, predictions
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
+from tasks.store.predictions import Job, JobInput, JobModel
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
@@ -49,6 +50,24 @@ class Candidate:
             self.run, self.parameters, prepared, self.trained, self.evaluated, self.exported
         )
         return published
+
+
+def job_document(model: str, version: int = 1, status: Literal["running", "done"] = "running") -> dict[str, Any]:
+    """The document of a job that predicted nothing, with a version of ``model``."""
+    job = Job(
+        job="0" * 16,
+        request="0" * 16,
+        status=status,
+        input=JobInput(path="rows.npy", digest="0" * 64, files=1, bytes=0),
+        model=JobModel(name=model, version=version, sha256="0" * 64),
+        provider="CPUExecutionProvider",
+        batch_size=1,
+        columns=(),
+        started_at=predictions.now(),
+        rejects=0,
+        drift=Drift(index={}, maximum=0.2, verdict="too few rows"),
+    )
+    return job.model_dump(mode="json")
 
 
 def seal(folder: Path, manifest: dict[str, Any] | str) -> None:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from tasks.data import readers
 from tasks.data.readers import Chunk
 from tasks.data.readers.formats import Wanted
-from tasks.serving import contract
+from tasks.data.recipe import Column, Columns, Pixels
 
-IMAGES = Wanted(contract.Tensor(name="images", dtype="uint8", shape=(4, 5)))
-FEATURES = Wanted(contract.Tensor(name="features", dtype="float32", shape=(2,)), columns=("x1", "x2"))
+PICTURES = Pixels(shape=(4, 5), scale=1 / 255)
+IMAGES = Wanted(PICTURES, truth="labels")
+RESIZED = Wanted(PICTURES.model_copy(update={"resize": "bilinear"}), truth="labels")
+FEATURES = Wanted(Columns(columns=(Column(name="x1"), Column(name="x2"))))
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (50, 4, 5), dtype=np.uint8)
 ROWS = RNG.standard_normal((50, 2)).astype(np.float32)

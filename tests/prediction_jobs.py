@@ -47,4 +47,4 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
             left[0] -= 1
         return labelling.label_shard(*arguments)
 
-    monkeypatch.setattr("tasks.batch.running.label_shard", dying)
+    monkeypatch.setattr("tasks.stage.shards.label_shard", dying)

@@ -89,7 +89,7 @@ def test_whatever_a_library_raises_over_a_file_is_exit_4_and_names_the_users_fil
 
 def test_labels_are_of_no_use_to_a_model_that_does_not_classify(tmp_path: Path) -> None:
     tensors(features=np.zeros((3, 2), np.float32), labels=np.zeros(7, np.float32))(tmp_path / "rows.safetensors")
-    (chunk,) = read(tmp_path / "rows.safetensors", FEATURES._replace(classified=False), tmp_path)
+    (chunk,) = read(tmp_path / "rows.safetensors", FEATURES, tmp_path)
     assert chunk.truth is None
 
 

@@ -15,12 +15,12 @@ import safetensors.numpy
 
 from candidate import Candidate, synthetic
 from prediction_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
-from tasks.batch import jobs, labelling, parts, rejects, scratch
-from tasks.batch.shards import Shard
+from tasks.batch import labelling, parts, rejects
 from tasks.data import readers
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.records import PublishedModel
-from tasks.store import artifact_paths, retention
+from tasks.store import artifact_paths, retention, scratch
+from tasks.store.predictions import Job, Shard
 from tasks.store.run_folder import RunFolder
 
 
@@ -128,7 +128,7 @@ def test_input_that_is_written_to_while_the_job_runs_is_exit_4(tmp_path: Path, m
             os.utime(rows)
         return footer
 
-    monkeypatch.setattr("tasks.batch.running.label_shard", meddling)
+    monkeypatch.setattr("tasks.stage.shards.label_shard", meddling)
     with pytest.raises(DataError, match=r"rows\.npy is gone or was written to"):
         predict_rows(input=str(rows), shard_rows=100, workers=1)
     (job,) = artifact_paths.all_predictions().glob("*/_job.json")
@@ -266,4 +266,4 @@ def test_rejects_and_sources_of_a_job_that_are_damaged_are_named(folder: Path, m
     content[4:40] = bytes(36)
     parts.rejects_path(job, shard).write_bytes(content)
     with pytest.raises(DataError, match=r"part-00000\.parquet cannot be read"):
-        rejects.merge(job, jobs.Job.read(job / "_job.json"))
+        rejects.merge(job, Job.read(job / "_job.json"))

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from input_files import FEATURES, IMAGES, PIXELS, RNG, ROWS, Save, idx_bytes, parquet, read, rejected, values
-from tasks.batch.shards import cut
+from input_files import FEATURES, IMAGES, PIXELS, RESIZED, RNG, ROWS, Save, idx_bytes, parquet, read, rejected, values
+from tasks.batch.planning import cut
 from tasks.data import readers
 from tasks.data.readers import formats
 from tasks.errors import DataError, UsageError
@@ -62,6 +62,14 @@ def test_features_of_other_numeric_types_become_float32(dtype: Any, tmp_path: Pa
     chunks = read(tmp_path / "rows.npy", FEATURES, tmp_path)
     assert values(chunks).dtype == np.float32
     np.testing.assert_array_equal(values(chunks), (ROWS * 10).astype(dtype).astype(np.float32))
+
+
+def test_features_of_one_byte_are_numbers_and_no_pixels(tmp_path: Path) -> None:
+    bytes_of_rows = np.arange(100, dtype=np.uint8).reshape(50, 2)
+    np.save(tmp_path / "rows.npy", bytes_of_rows)
+    chunks = read(tmp_path / "rows.npy", FEATURES, tmp_path)
+    assert all(chunk.values.dtype == np.float32 for chunk in chunks)
+    np.testing.assert_array_equal(values(chunks), bytes_of_rows)
 
 
 def test_labels_come_along_from_safetensors(tmp_path: Path) -> None:
@@ -189,7 +197,7 @@ def test_images_of_another_size_are_resized_only_by_the_versions_recipe(tmp_path
     np.save(tmp_path / "large.npy", large)
     with pytest.raises(DataError, match=r"rows of shape \[8, 10\]"):
         read(tmp_path / "large.npy", IMAGES, tmp_path)
-    chunks = read(tmp_path / "large.npy", IMAGES._replace(resize=True), tmp_path)
+    chunks = read(tmp_path / "large.npy", RESIZED, tmp_path)
     expected = [np.asarray(Image.fromarray(image).resize((5, 4), Image.Resampling.BILINEAR)) for image in large]
     np.testing.assert_array_equal(values(chunks), expected)
 

@@ -22,10 +22,11 @@ from candidate import Candidate, seal
 from conftest import Pipeline
 from prediction_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
 from prefect_api import wait_for
-from tasks.batch import labelling, lanes, running
+from tasks.batch import labelling, lanes
 from tasks.errors import DataError, UsageError
 from tasks.records import PublishedModel
 from tasks.serving import drift, sessions
+from tasks.stage import shards
 from tasks.store import artifact_paths, retention
 
 
@@ -264,7 +265,7 @@ def test_missing_part_is_noticed_by_the_final_check(rows: str, monkeypatch: pyte
         return footer
 
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.batch.running.label_shard", forgetful)
+        patch.setattr("tasks.stage.shards.label_shard", forgetful)
         with pytest.raises(DataError, match=r"part-00001.* does not hold rows 1250 to 2500"):
             predict_rows(input=rows, shard_rows=1250)
     assert predict_rows(input=rows, shard_rows=1250).rows == 2500
@@ -331,9 +332,9 @@ def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
             yield runner
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "_runner", one_by_one)
-        patch.setattr(running, "label_shard", elsewhere)
-        patch.setattr(running, "_threads_of_dask_worker", lambda: 1)
+        patch.setattr(shards, "_runner", one_by_one)
+        patch.setattr(shards, "label_shard", elsewhere)
+        patch.setattr(shards, "_threads_of_dask_worker", lambda: 1)
         done = predict_rows(input=rows, runner="dask", shard_rows=1250, workers=4)
     assert len(found) == done.parts == 2
     assert table(done)["row"].to_pylist() == list(range(len(FEATURES)))

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from candidate import Candidate
-from tasks.batch import running
 from tasks.batch.labelling import label_shard
+from tasks.stage import shards as shard_tasks
 from tasks.store import artifact_paths
 from victims import KILLS, fork, run_silently
 
@@ -52,7 +52,7 @@ def run_but_hang(arguments: list[str], shards: int) -> None:
     def hanging(*shard: Any) -> Any:
         return label_shard(*shard) if next(left) > 0 else time.sleep(600)
 
-    running.label_shard = hanging  # type: ignore[assignment, attr-defined]  # a re-import
+    shard_tasks.label_shard = hanging  # type: ignore[assignment, attr-defined]  # a re-import
     run_silently(arguments)
 
 

@@ -10,9 +10,9 @@ import pytest
 from candidate import Candidate
 from command_line import assert_clear, gradmill
 from prediction_jobs import predict_rows
-from tasks.batch import output, parts, scratch
+from tasks.batch import output, parts
 from tasks.errors import DataError, UsageError
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, scratch
 
 
 def everything(folder: Path) -> dict[Path, bytes | None]:

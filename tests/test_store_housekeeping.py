@@ -5,11 +5,11 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from candidate import Candidate, seal
+from candidate import Candidate, job_document, seal
 from command_line import gradmill
 from flows import story
 from tasks.errors import DataError
@@ -67,11 +67,11 @@ def test_the_evidence_of_kept_versions_stays_and_so_do_the_runs_that_it_reused(c
     assert names(artifact_paths.runs()) == {evidence, reused, newest}
 
 
-def prediction(number: int, status: str = "done", days: float = 2) -> str:
+def prediction(number: int, status: Literal["running", "done"] = "done", days: float = 2) -> str:
     folder = artifact_paths.predictions(f"{number:016x}")
     folder.mkdir(parents=True)
     (folder / "part-00000.parquet").write_bytes(b"rows")
-    job = {"status": status, "model": {"name": NAME, "version": 1}, "finished_at": f"2026-11-{number:02}T06:00:00"}
+    job = job_document(NAME, status=status) | {"finished_at": f"2026-11-{number:02}T06:00:00"}
     (folder / "job.json").write_text(json.dumps(job))
     aged(folder / "job.json", days)
     return folder.name

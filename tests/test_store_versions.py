@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import yaml
 
-from candidate import Candidate
+from candidate import Candidate, job_document
 from conftest import REPOSITORY
 from store_state import age_demotions, champion, damage
 from tasks.errors import DataError, GateFailed, UsageError
@@ -166,9 +166,9 @@ def test_prune_keeps_champion_previous_recent_and_needed_versions(
     age_demotions()
     job = artifact_paths.predictions("0123456789abcdef") / "job.json"
     job.parent.mkdir(parents=True)
-    job.write_text(json.dumps({"status": "running", "model": {"name": NAME, "version": 1}}))
+    job.write_text(json.dumps(job_document(NAME)))
     assert retention.prune(NAME, keep=1)[0] == []
-    job.write_text(json.dumps({"status": "done", "model": {"name": NAME, "version": 1}}))
+    job.write_text(json.dumps(job_document(NAME, status="done")))
     assert retention.prune(NAME, keep=1)[0] == [1]
     assert reading.versions(NAME) == [2, 3]
     assert not [path for path in artifact_paths.model(NAME).iterdir() if path.name.startswith(".pruned")]
@@ -200,17 +200,18 @@ def test_prune_spares_what_an_unfinished_job_elsewhere_names(
     (notes / "odd").write_bytes(b"\xff\0")
     (notes / "gone").symlink_to(tmp_path / "nowhere")
     job = folder / "job.json"
-    job.write_text(json.dumps({"status": "running", "model": {"name": NAME, "version": 1}}))
+    job.write_text(json.dumps(job_document(NAME)))
     assert retention.prune(NAME, keep=1)[0] == []
     assert str(folder) in retention.protected(NAME)[1]
-    job.write_text(json.dumps({"status": "done", "model": {"name": NAME, "version": 1}}))
+    job.write_text(json.dumps(job_document(NAME, status="done")))
     assert retention.prune(NAME, keep=1)[0] == [1]
 
 
 def test_prune_ignores_job_files_that_are_none_of_ours(candidates: list[Candidate], two_versions: None) -> None:
     candidates[2].publish()
     age_demotions()
-    running = {"status": "running", "model": {"name": NAME, "version": "x"}}
+    running = job_document(NAME)
+    running["model"]["version"] = "x"
     odd = ["[]", "3", "{}", "{", '{"status": "running"}', '{"status": "running", "model": []}', json.dumps(running)]
     for number, content in enumerate(odd):
         path = artifact_paths.predictions(f"odd-{number}") / "job.json"

@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from flows.story.report import RetrainReport
-from tasks.batch import jobs
 from tasks.batch.version import read_version
 from tasks.machine.words import counted
 from tasks.records import GateVerdict, Prediction
 from tasks.stage.live import picture
-from tasks.store import names
+from tasks.store import names, predictions
 from tasks.store.record import FileRef
 
 TITLES = {
@@ -90,7 +89,7 @@ def prediction(result: Prediction) -> str:
 
 def _labels(result: Prediction) -> str:
     """The share of each label among the rows and in the model's answers on the test split; empty for regression."""
-    job = jobs.find(result.path)
+    job = predictions.find(result.path)
     version = read_version(job.model.path.parent) if job else None
     if job is None or version is None or not job.profile or "label" not in version.reference:
         return ""

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.batch import jobs
 from tasks.data.readers.kinds import BY_SUFFIX, format_of, is_known
 from tasks.data.readers.pictures import PICTURE
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
-from tasks.store import artifact_paths, regular_files
+from tasks.store import artifact_paths, predictions, regular_files
 from tasks.store.regular_files import shown
 
 
@@ -143,7 +142,7 @@ def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:
             return True
         if base in root.parents and folder.is_relative_to(root):
             return True
-        return folder != base and jobs.holds_one(folder)
+        return folder != base and predictions.holds_job(folder)
 
     return is_ours
 

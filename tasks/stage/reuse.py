@@ -25,7 +25,7 @@ from tasks.store.record import FileRef, Record
 R = TypeVar("R", bound=Record)
 
 PACKAGES = (
-    "gradmill", "jinja2", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "pillow",
+    "gradmill", "jinja2", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "pillow",
     "prefect", "safetensors", "scipy", "torch", "torchmetrics", "torchvision",
 )  # fmt: skip
 

@@ -42,10 +42,10 @@ def written(recipe: Pixels | Columns, signature: Signature) -> tuple[bytes, dict
 
 
 def answers(content: bytes, name: str, rows: Array) -> list[list[Array]]:
-    """What onnxruntime and ONNX's own reference say."""
+    """What onnxruntime says, and ONNX's own reference, whose Flatten knows no empty batch."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    reference = ReferenceEvaluator(onnx.load_from_string(content))
-    return [session.run(None, {name: rows}), reference.run(None, {name: rows})]
+    runtimes = [session, ReferenceEvaluator(onnx.load_from_string(content))] if len(rows) else [session]
+    return [runtime.run(None, {name: rows}) for runtime in runtimes]
 
 
 @pytest.mark.parametrize("num_rows", [0, 1, 1000])

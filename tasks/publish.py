@@ -19,7 +19,7 @@ from tasks.records import (
     Splits,
     TrainedModel,
 )
-from tasks.serving import contract
+from tasks.serving import contract, sample
 from tasks.stage import events, live, reuse, stage
 from tasks.store import artifact_paths, locks, pointer, publishing, verification, verified
 from tasks.store.artifact_paths import ATTESTATION, CARD, LABELS, METADATA, ONNX
@@ -131,5 +131,5 @@ def _lineage(
         metrics=Metrics.model_validate(evaluated.metrics),
         gates=(*evaluated.gates, *exported.gates, *verdicts),
         profile=exported.profile,
-        tolerances=Tolerances(sample=contract.SAMPLE_TOLERANCE, parity=parameters.gates.max_parity_error),
+        tolerances=Tolerances(sample=sample.TOLERANCE, parity=parameters.gates.max_parity_error),
     )

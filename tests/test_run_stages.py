@@ -21,12 +21,12 @@ from tasks.data.fashion_mnist import fetch
 from tasks.data.sources.places import Directory
 from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
-from tasks.export import answers, parity
 from tasks.fitting import splits
 from tasks.fitting.watching import watch
 from tasks.judging import figures, gates
+from tasks.judging.parity import PARITY
 from tasks.networks import metrics
-from tasks.networks.training import Measured, Split
+from tasks.networks.training import Measured
 from tasks.parameters import Data, Gates, Loss, Training
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset
@@ -185,21 +185,22 @@ def test_a_refused_candidate_leaves_its_evidence(run: RunFolder, prepared: Prepa
 def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Candidate]) -> None:
     candidate = candidates[0]
     from tasks.parameters import Device
-    from tasks.serving.sessions import open_session
+    from tasks.serving.sessions import answers, open_session
 
     weights = safetensors.torch.load_file(candidate.trained.weights.path)
     weights["W"][0] += 1e-4
     test = splits.load_split(candidate.prepared, "test")
     session = open_session(candidate.exported.onnx.path.read_bytes(), Device.CPU)
-    (verdict,) = parity(answers(session, test.X.numpy()), splits.scores(weights, test), test, Gates().max_parity_error)
+    found, expected = answers(session, test.X.numpy()), splits.scores(weights, test).numpy()
+    (verdict,) = PARITY["regression"](found, expected, test.y.numpy(), Gates().max_parity_error)
     assert not verdict.passed
 
 
 @pytest.mark.parametrize(("error", "passes"), [(0.0, True), (5e-7, True), (2e-6, False)])
 def test_parity_of_a_target_that_never_changes_allows_for_rounding(error: float, passes: bool) -> None:
-    test = Split(torch.zeros(20, 2), torch.full((20,), 4.2))
+    truth = np.full(20, 4.2, np.float32)
     found = {"prediction": np.full(20, 4.2 + error, np.float32)}
-    (verdict,) = parity(found, torch.full((20, 1), 4.2), test, Gates().max_parity_error)
+    (verdict,) = PARITY["regression"](found, truth[:, None], truth, Gates().max_parity_error)
     assert verdict.passed is passes
 
 

@@ -9,7 +9,7 @@ from tasks.errors import DataError
 from tasks.judging import gates
 from tasks.parameters import Gates
 from tasks.records import GateVerdict
-from tasks.serving import contract
+from tasks.serving.sample import TOLERANCE
 from tasks.store.record import FileRef
 
 PROBE = Path(__file__).with_name("probe.py")
@@ -22,7 +22,7 @@ def servability(model: FileRef, metadata: Path, sample: Path, bounds: Gates) -> 
     Raises:
         DataError: what the probe found in the file are not the bytes that were exported.
     """
-    arguments = [str(model.path), model.sha256, str(metadata), str(sample), str(contract.SAMPLE_TOLERANCE)]
+    arguments = [str(model.path), model.sha256, str(metadata), str(sample), str(TOLERANCE)]
     command = [sys.executable, "-I", str(PROBE), *arguments]  # -I: neither this folder nor PYTHON* variables
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)

@@ -5,6 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tasks.machine import devices
 from tasks.machine.telling import tell
 from tasks.parameters import Device
@@ -48,6 +51,15 @@ def open_session(model: bytes, device: Device) -> Any:
             raise devices.missing(reason) from error
         tell(f"predicting on the CPU, because {reason}")
         return _session(model, CPU)
+
+
+def answers(session: Any, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Every output of the model for all ``rows``, by name, rows first; batches of about 1024 stay in the cache."""
+    (source,) = session.get_inputs()
+    names = [node.name for node in session.get_outputs()]
+    batches = np.array_split(rows, max(1, len(rows) // 1024))
+    outputs = zip(*(session.run(names, {source.name: batch}) for batch in batches), strict=True)
+    return {name: np.concatenate(parts) for name, parts in zip(names, outputs, strict=True)}
 
 
 def provider(session: Any) -> str:

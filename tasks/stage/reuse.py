@@ -29,7 +29,7 @@ R = TypeVar("R", bound=Record)
 CODE = Path(__file__).parents[1]  # tasks/
 
 PACKAGES = (
-    "gradmill", "jinja2", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "pillow",
+    "gradmill", "jinja2", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "pillow",
     "prefect", "safetensors", "scipy", "torch", "torchmetrics", "torchvision",
 )  # fmt: skip
 

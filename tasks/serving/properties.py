@@ -1,0 +1,31 @@
+"""``metadata_props`` of the ONNX file: what a consumer may want to know, and nothing that changes from day to day."""
+
+import json
+from typing import Any
+
+from tasks.parameters import Training
+from tasks.records import PreparedDataset
+
+OF_RECIPE = {
+    "pixels": {  # keys of the ONNX standard, docs/MetadataProps.md
+        "Image.BitmapPixelFormat": "Gray8",
+        "Image.ColorSpaceGamma": "SRGB",
+        "Image.NominalPixelRange": "NominalRange_0_255",
+    },
+    "columns": {},
+}
+
+
+def of(prepared: PreparedDataset, training: Training) -> dict[str, str]:
+    """The properties of a model of these data; all but digest and image keys are JSON."""
+    facts: dict[str, Any] = {
+        "signature": prepared.signature.model_dump(mode="json"),
+        "training": training.model_dump(mode="json", exclude={"device"}),
+    }
+    if prepared.class_names:
+        facts["labels"] = prepared.class_names
+    return {
+        "dataset_digest": prepared.digest,
+        **{key: json.dumps(value, sort_keys=True) for key, value in facts.items()},
+        **OF_RECIPE[prepared.recipe.kind],
+    }

@@ -1,0 +1,131 @@
+"""The graph that ``export`` writes: its outputs against closed forms, its shape against the contract, its bytes."""
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import scipy.special
+from google.protobuf.message import Message
+from onnx.reference import ReferenceEvaluator
+
+from conftest import REPOSITORY
+from tasks.data.recipe import Column, Columns, Pixels
+from tasks.serving import graph
+from tasks.serving.contract import Signature
+from tasks.serving.task import TASKS
+
+Array = np.ndarray[Any, Any]
+SCALE = 1 / 255
+PIXELS, NUMBERS = Pixels(shape=(5, 4), scale=SCALE), Columns(columns=tuple(Column(name=name) for name in "abc"))
+PROPERTIES = {"dataset_digest": "0" * 64, "labels": '["a", "b"]'}
+CLASSIFIER = Signature(inputs=(PIXELS.input,), outputs=TASKS["classification"].outputs(3))
+REGRESSOR = Signature(inputs=(NUMBERS.input,), outputs=TASKS["regression"].outputs(0))
+CLASSIFIER_OF_NUMBERS = Signature(inputs=(NUMBERS.input,), outputs=TASKS["classification"].outputs(3))
+MODELS = [(PIXELS, CLASSIFIER), (NUMBERS, REGRESSOR), (NUMBERS, CLASSIFIER_OF_NUMBERS)]
+
+
+def drawn(num_inputs: int, num_outputs: int) -> dict[str, Array]:
+    rng = np.random.default_rng(0)
+    sizes = {"W": (num_inputs, num_outputs), "b": (num_outputs,)}
+    return {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
+
+
+def written(recipe: Pixels | Columns, signature: Signature) -> tuple[bytes, dict[str, Array]]:
+    num_outputs = sum(signature.outputs[0].shape) or 1
+    weights = drawn(int(np.prod(recipe.input.shape)), num_outputs)
+    return graph.write(weights, recipe, signature, PROPERTIES), weights
+
+
+def answers(content: bytes, name: str, rows: Array) -> list[list[Array]]:
+    """What onnxruntime says, and ONNX's own reference, whose Flatten knows no empty batch."""
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    runtimes = [session, ReferenceEvaluator(onnx.load_from_string(content))] if len(rows) else [session]
+    return [runtime.run(None, {name: rows}) for runtime in runtimes]
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 1000])
+def test_a_classifier_of_pixels_is_the_softmax_of_their_scaled_product(num_rows: int) -> None:
+    content, weights = written(PIXELS, CLASSIFIER)
+    images = np.random.default_rng(1).integers(0, 256, (num_rows, 5, 4), dtype=np.uint8)
+    inputs = images.reshape(num_rows, 20).astype(np.float64) * SCALE
+    expected = scipy.special.softmax(inputs @ weights["W"].astype(np.float64) + weights["b"], axis=1)
+    for probabilities, label in answers(content, "images", images):
+        np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-6)
+        assert (probabilities.dtype, label.dtype, label.shape) == (np.float32, np.int64, (num_rows,))
+        if num_rows:
+            np.testing.assert_array_equal(label, probabilities.argmax(axis=1))
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 1000])
+def test_a_regression_is_the_product_of_raw_features(num_rows: int) -> None:
+    content, weights = written(NUMBERS, REGRESSOR)
+    features = np.random.default_rng(1).normal(size=(num_rows, 3)).astype(np.float32)
+    expected = features.astype(np.float64) @ weights["W"][:, 0].astype(np.float64) + weights["b"][0]
+    for (prediction,) in answers(content, "features", features):
+        np.testing.assert_allclose(prediction, expected, rtol=0, atol=1e-5)
+        assert (prediction.dtype, prediction.shape) == (np.float32, (num_rows,))
+
+
+def test_of_equal_probabilities_the_first_is_the_label() -> None:
+    weights = {"W": np.zeros((3, 3), np.float32), "b": np.array([0, 1, 1], np.float32)}
+    content = graph.write(weights, NUMBERS, CLASSIFIER_OF_NUMBERS, {})
+    for _, label in answers(content, "features", np.zeros((2, 3), np.float32)):
+        np.testing.assert_array_equal(label, [1, 1])
+
+
+def parts(message: Message) -> list[Message]:
+    """A message of the file and all that it holds, at every depth."""
+    held = [value for field, value in message.ListFields() if field.message_type is not None]
+    inner = [each for value in held for each in (value if not isinstance(value, Message) else [value])]
+    return [message, *(part for each in inner for part in parts(each))]
+
+
+@pytest.mark.parametrize(("recipe", "signature"), MODELS)
+def test_the_file_keeps_the_contract_and_tells_of_nothing_else(recipe: Pixels | Columns, signature: Signature) -> None:
+    model = onnx.load_from_string(written(recipe, signature)[0])
+    onnx.checker.check_model(model, full_check=True)
+    assert [(each.domain, each.version <= 20) for each in model.opset_import] == [("", True)]
+    assert model.ir_version <= 10, "of onnxruntime 1.21"
+    for kind, tensors in ((model.graph.input, signature.inputs), (model.graph.output, signature.outputs)):
+        for node, tensor in zip(kind, tensors, strict=True):
+            first, *others = node.type.tensor_type.shape.dim
+            assert (node.name, first.dim_param) == (tensor.name, "batch")
+            assert tuple(each.dim_value for each in others) == tensor.shape
+            assert onnx.helper.tensor_dtype_to_np_dtype(node.type.tensor_type.elem_type) == np.dtype(tensor.dtype)
+    assert {each.key: each.value for each in model.metadata_props} == PROPERTIES
+    assert (model.producer_version, model.domain, model.model_version) == ("", "", 0)
+    everything = parts(model)
+    assert len(everything) > 20
+    for part in everything:
+        assert not getattr(part, "doc_string", "")
+        assert part is model or not list(getattr(part, "metadata_props", []))
+        assert not list(getattr(part, "external_data", []))
+    assert "Div" not in {node.op_type for node in model.graph.node}
+
+
+def test_weights_that_do_not_fit_the_signature_are_no_file() -> None:
+    with pytest.raises(onnx.shape_inference.InferenceError):
+        graph.write(drawn(19, 3), PIXELS, CLASSIFIER, {})
+
+
+CODE = """
+import hashlib, sys
+from test_serve_graph import MODELS, written
+print([hashlib.sha256(written(*model)[0]).hexdigest() for model in MODELS], "torch" in sys.modules)
+"""
+
+
+def test_two_fresh_processes_write_the_same_bytes_without_torch() -> None:
+    printed = set()
+    for seed in ("1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(REPOSITORY / "tests")}
+        command = [sys.executable, "-c", CODE]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY, env=environment)
+        printed.add(done.stdout)
+    (only,) = printed
+    assert only.split()[-1] == "False"

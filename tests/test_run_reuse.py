@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from prefect_api import eventually, post
-from tasks.parameters import Data, RetrainParameters, Training
+from tasks.parameters import Data, RetrainParameters, SoftmaxTraining
 from tasks.records import Evaluation, GateVerdict, RawDataset
 from tasks.stage import reuse
 from tasks.store import artifact_paths, atomic
@@ -39,22 +39,23 @@ def test_the_same_content_elsewhere_is_the_same_and_other_content_is_not() -> No
 
 
 def test_every_training_parameter_counts() -> None:
-    base = Training()
+    base = SoftmaxTraining()
     others = [
-        Training.model_validate(each) for each in ({"lr": 0.2}, {"seed": 1}, {"num_epochs": 9}, {"batch_size": 32})
+        SoftmaxTraining.model_validate(each)
+        for each in ({"lr": 0.2}, {"seed": 1}, {"num_epochs": 9}, {"batch_size": 32})
     ]
     assert len({key(training=each) for each in (base, *others)}) == 5
 
 
 def test_code_and_library_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = key(training=Training())
+    before = key(training=SoftmaxTraining())
     with monkeypatch.context() as patch:
         patch.setattr(reuse, "code_digest", lambda: "other code")
-        assert key(training=Training()) != before
+        assert key(training=SoftmaxTraining()) != before
     with monkeypatch.context() as patch:
         patch.setattr(reuse, "package_versions", lambda: {"torch": "other"})
-        assert key(training=Training()) != before
-    assert key(training=Training()) == before
+        assert key(training=SoftmaxTraining()) != before
+    assert key(training=SoftmaxTraining()) == before
     assert {"python", "torch", "numpy", "onnx"} <= set(reuse.package_versions())
 
 

@@ -29,7 +29,7 @@ from tasks.judging import figures
 from tasks.networks.schedules import learning_rates
 from tasks.networks.training import Split
 from tasks.networks.training import train as train_epochs
-from tasks.parameters import FASHION_MNIST, Data, Implementation, Training
+from tasks.parameters import FASHION_MNIST, Data, Implementation, SoftmaxTraining
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths
@@ -128,7 +128,7 @@ def _ours(
     schedule: str = "constant",
 ) -> Callable[[], float]:
     """The loop of the stage ``train``, test split measured after every epoch as the book does."""
-    training = Training(implementation=implementation, num_epochs=num_epochs, lr=lr)
+    training = SoftmaxTraining(implementation=implementation, num_epochs=num_epochs, lr=lr)
 
     def run() -> float:
         generator = torch.Generator().manual_seed(0)
@@ -186,7 +186,7 @@ def _growth(prepared: PreparedDataset, train_split: Split, test_split: Split) ->
 
 
 def _epoch(name: str, prepared: PreparedDataset, split: Split, test_split: Split, batch_size: int) -> Side:
-    training, generator = Training(implementation=Implementation.SCRATCH), torch.Generator().manual_seed(0)
+    training, generator = SoftmaxTraining(implementation=Implementation.SCRATCH), torch.Generator().manual_seed(0)
     with one_thread():
         net, optimizer = build(training, prepared, generator, CPU)
         epochs = train_epochs(net, optimizer, split, test_split, [LR] * 3, batch_size, generator)
@@ -200,7 +200,7 @@ from pathlib import Path
 import torch
 import tasks.train, tasks.fitting.splits
 from tasks.networks import training
-from tasks.parameters import Training
+from tasks.parameters import SoftmaxTraining
 from tasks.records import PreparedDataset
 
 
@@ -212,7 +212,8 @@ before = peak()
 prepared = PreparedDataset.model_validate_json(sys.argv[1])
 generator = torch.Generator().manual_seed(0)
 with tasks.train.one_thread():
-    net, optimizer = tasks.train.build(Training(implementation="scratch"), prepared, generator, torch.device("cpu"))
+    scratch = SoftmaxTraining(implementation="scratch")
+    net, optimizer = tasks.train.build(scratch, prepared, generator, torch.device("cpu"))
     splits = [tasks.splits.load_split(file) for file in (prepared.train, prepared.test)]
     list(training.train(net, optimizer, *splits, [0.1] * 2, 256, generator))
 print(peak() - before)

@@ -10,9 +10,11 @@ from rich.table import Table
 
 from flows import interrupt
 from flows.cli.faults import as_gradmill_error, in_json
-from flows.cli.options import Artifacts, Debug, Json, print_json, use
+from flows.cli.options import Artifacts, Debug, Json, print_json
+from flows.cli.parameters import taking, validated
 from tasks.errors import DataError, EnvironmentProblem, GradmillError, without_credentials
 from tasks.machine.words import counted
+from tasks.parameters import MaintainParameters
 from tasks.records import MirroredModel
 from tasks.store import (
     artifact_paths,
@@ -42,7 +44,6 @@ def models(
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
-    use(artifacts)
     if name is not None:
         reading.resolve(name, None)
     listing = {each: reading.table(each) for each in ([name] if name else reading.names())}
@@ -88,7 +89,6 @@ def promote(
     debug: Debug = False,
 ) -> None:
     """Make a version the champion, and lift its hold."""
-    use(artifacts)
     url = mirroring.destination()
     changed = pointer.promote(name, version)
     done = f"{name} version {version} is the champion" + ("" if changed else " already")
@@ -98,7 +98,6 @@ def promote(
 
 def rollback(name: ModelArgument, artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
     """Go back to the champion before, and hold the version left: no retrain brings it back, only promote does."""
-    use(artifacts)
     url = mirroring.destination()
     left, champion = pointer.rollback(name)
     done, event = f"{name} version {champion} is the champion; version {left} is held", "gradmill.model.rolled-back"
@@ -174,7 +173,6 @@ def prune(
     debug: Debug = False,
 ) -> None:
     """Delete old versions, but never one that somebody may still need."""
-    use(artifacts)
     pruned, kept = retention.prune(name, keep)
     if as_json:
         reasons = {str(number): reason for number, reason in kept.items()}
@@ -185,14 +183,12 @@ def prune(
         typer.echo(f"{name}: kept {number}, {reason}")
 
 
+@taking(MaintainParameters)
 def maintain(
-    keep: Annotated[int, typer.Option(min=1, help="The newest of each model that stay.")] = 30,
-    artifacts: Artifacts = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    document: dict[str, Any], artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False
 ) -> None:
     """Remove old run folders and predictions; unfinished jobs and the evidence of kept versions stay."""
-    use(artifacts)
+    keep = validated(MaintainParameters, document, "maintain").keep
     predictions = housekeeping.prune_predictions(keep)  # first: no damaged manifest is in their way
     runs: list[str] = []
     failure = None
@@ -213,7 +209,6 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Check every checksum, the pointer, the signature and the stored sample through onnxruntime."""
-    use(artifacts)
     number = reading.resolve(name, version)
     checked = verification.verify(name, number)
     if public_key is not None:

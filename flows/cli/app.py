@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import operate, runs, store, streams
+from flows.cli import champion, operate, runs, store, streams
 from flows.cli.bench import bench
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, report_fault
@@ -71,13 +71,13 @@ def _checked(command: Callable[..., None]) -> Callable[..., None]:
     return checked
 
 
-ON_PREFECT = (store.promote, store.rollback, operate.register, operate.up, operate.trigger, operate.status)
+ON_PREFECT = (champion.promote, champion.rollback, operate.register, operate.up, operate.trigger, operate.status)
 for command in (
     runs.retrain,
     runs.predict,
     store.models,
-    store.promote,
-    store.rollback,
+    champion.promote,
+    champion.rollback,
     store.prune,
     store.verify,
     store.maintain,

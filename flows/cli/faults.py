@@ -107,3 +107,17 @@ def report_fault(error: GradmillError, as_json: bool) -> int:
     else:
         print(f"gradmill: {error}", file=sys.stderr)
     return error.exit_code
+
+
+def conclude(document: dict[str, Any], done: str | None, failure: GradmillError | None, as_json: bool) -> None:
+    """Say what was done, then what failed: in one document, or as text and an error.
+
+    Raises:
+        GradmillError: ``failure``, unless it was said in the document.
+    """
+    if as_json:
+        streams.print_json({"schema_version": 1, **document} | ({"error": in_json(failure)} if failure else {}))
+    elif done is not None:
+        typer.echo(done)
+    if failure is not None:
+        raise typer.Exit(failure.exit_code) if as_json else failure

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import Artifacts, Debug, Json, print_json
-from flows.cli.store import ModelArgument
+from flows.cli.options import Artifacts, Debug, Json, ModelArgument, print_json
 from tasks.store import mirroring
 
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from flows.cli.options import as_typed
 from tasks.machine.words import counted
+from tasks.serving import task
 
 if TYPE_CHECKING:
     from flows.story.report import RetrainReport
@@ -17,15 +18,7 @@ if TYPE_CHECKING:
 
 def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> None:
     """What was trained, how good it is, where it lies, and what to try next; ``owed``: predictions that failed."""
-    metrics = result.metrics
-    quality = (
-        f"test accuracy {metrics['test_accuracy']:.4f}"
-        if "test_accuracy" in metrics
-        else f"test loss {metrics['test_loss']:.3g}"
-    )
-    if "weights" in metrics:
-        learned = ", ".join(f"{weight:.4f}" for weight in metrics["weights"])
-        quality += f", weights {learned}, bias {metrics['bias']:.4f}"
+    quality = task.of_model(result.model).summary(result.metrics)
     rows = [
         ("trained", f"{result.model} ({result.implementation}) on {result.device}: {quality}"),
         (result.outcome, f"{result.name} version {result.version}, {_standing(result)}"),

@@ -1,9 +1,7 @@
 """The command line from outside: exit codes, messages, JSON, Ctrl-C. Every command is a real child process."""
 
-import inspect
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +15,7 @@ import pytest
 from candidate import Candidate
 from command_line import GRADMILL, assert_clear, gradmill, plant_strangers, servers
 from conftest import REPOSITORY
-from flows.cli import operate, options, runs, store
+from flows.cli import operate, options, store, summaries
 from flows.story.report import PredictionSummary, RetrainReport
 from prefect_api import eventually, post
 from tasks.data.fashion_mnist import FILES
@@ -208,7 +206,7 @@ def test_the_summary_says_which_version_predicted_and_which_is_the_champion(caps
         model_path="/a/models/nightly/2/model.onnx", model_sha256="00", metrics={"test_loss": 1.0}, gates=[],
         prediction=made, mirror=None, device="cpu", provider="CPUExecutionProvider", seconds={}, run="/a/runs/x",
     )  # fmt: skip
-    runs._summarise(report, owed=False, artifacts=None)
+    summaries.retrained(report, owed=False, artifacts=None)
     shown = capsys.readouterr().out
     assert "version 2, which has these very bytes, not the champion: that is version 1 until gradmill promote" in shown
     assert "/a/predictions/job (1 row by version 1, the champion, CPUExecutionProvider)" in shown
@@ -232,16 +230,6 @@ def test_a_gate_without_a_bound_is_recorded() -> None:
         gates.judge("train_loss", 1.0, below=0.5), gates.judge("test_loss", float("nan")),
     ]  # fmt: skip
     assert [verdict.verdict for verdict in verdicts] == ["recorded", "passed", "refused", "refused"]
-
-
-def test_help_shows_what_an_option_is_when_it_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rich takes what stands in brackets for a style, and drops it."""
-    monkeypatch.setenv("COLUMNS", "200")
-    assert "[default: the book's, 10 softmax, 3 linear]" in gradmill("retrain", "--help").stdout
-    for command in (*runs.__dict__.values(), *store.__dict__.values()):
-        for option in inspect.signature(command).parameters.values() if inspect.isfunction(command) else ():
-            for words in getattr(option.annotation, "__metadata__", ()):
-                assert not re.search(r"(?<!\\)\[", words.help or ""), words.help
 
 
 RUN = """

@@ -13,7 +13,7 @@ from flows.bench.peers import BATCH_SIZE, LR, NUM_EPOCHS
 from tasks.judging import figures
 from tasks.networks.training import Split
 from tasks.networks.training import train as train_epochs
-from tasks.parameters import Implementation, Training
+from tasks.parameters import Implementation, SoftmaxTraining
 from tasks.records import PreparedDataset
 from tasks.train import build, one_thread
 
@@ -33,7 +33,7 @@ def growth(prepared: PreparedDataset, train_split: Split, test_split: Split) -> 
 
 
 def _epoch(name: str, prepared: PreparedDataset, split: Split, test_split: Split, batch_size: int) -> Side:
-    training, generator = Training(implementation=Implementation.SCRATCH), torch.Generator().manual_seed(0)
+    training, generator = SoftmaxTraining(implementation=Implementation.SCRATCH), torch.Generator().manual_seed(0)
     with one_thread():
         net, optimizer = build(training, prepared, generator, CPU)
         epochs = train_epochs(net, optimizer, split, test_split, [LR] * 3, batch_size, generator)
@@ -48,7 +48,7 @@ import torch
 import tasks.train
 from tasks.fitting.splits import load_split
 from tasks.networks import training
-from tasks.parameters import Training
+from tasks.parameters import SoftmaxTraining
 from tasks.records import PreparedDataset
 
 
@@ -60,7 +60,8 @@ before = peak()
 prepared = PreparedDataset.model_validate_json(sys.argv[1])
 generator = torch.Generator().manual_seed(0)
 with tasks.train.one_thread():
-    net, optimizer = tasks.train.build(Training(implementation="scratch"), prepared, generator, torch.device("cpu"))
+    scratch = SoftmaxTraining(implementation="scratch")
+    net, optimizer = tasks.train.build(scratch, prepared, generator, torch.device("cpu"))
     splits = [tasks.fitting.splits.load_split(prepared, name) for name in ("train", "test")]
     list(training.train(net, optimizer, *splits, [0.1] * 2, 256, generator))
 print(peak() - before)

@@ -25,7 +25,7 @@ from tasks.fitting.splits import load_split
 from tasks.networks.schedules import learning_rates
 from tasks.networks.training import Split
 from tasks.networks.training import train as train_epochs
-from tasks.parameters import FASHION_MNIST, Data, Implementation, Training
+from tasks.parameters import FASHION_MNIST, Data, Implementation, SoftmaxTraining
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths
@@ -123,7 +123,7 @@ def _ours(
     schedule: str = "constant",
 ) -> Callable[[], float]:
     """The loop of the stage ``train``, test split measured after every epoch as the book does."""
-    training = Training(implementation=implementation, num_epochs=num_epochs, lr=lr)
+    training = SoftmaxTraining(implementation=implementation, num_epochs=num_epochs, lr=lr)
 
     def run() -> float:
         generator = torch.Generator().manual_seed(0)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import operate, runs, store, streams
+from flows.cli import champion, operate, runs, store, streams
 from flows.cli.bench import bench
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, report_fault
@@ -58,35 +58,37 @@ def _flowing(command: Callable[..., None]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def _on_prefect(command: Callable[..., None]) -> Callable[..., None]:
-    """``command``, which talks to Prefect, with the settings of Prefect looked at before it does anything."""
+def _checked(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` on its --artifacts, the environment looked at before it does anything."""
 
     @functools.wraps(command)
     def checked(**options: Any) -> None:
-        use(options.get("artifacts"))
-        environment.require_prefect()
+        use(options["artifacts"])
+        if command in ON_PREFECT:
+            environment.require_prefect()
         command(**options)
 
     return checked
 
 
+ON_PREFECT = (champion.promote, champion.rollback, operate.register, operate.up, operate.trigger, operate.status)
 for command in (
     runs.retrain,
     runs.predict,
     store.models,
-    _on_prefect(store.promote),
-    _on_prefect(store.rollback),
+    champion.promote,
+    champion.rollback,
     store.prune,
     store.verify,
     store.maintain,
     doctor,
-    _on_prefect(operate.register),
+    operate.register,
     mirror,
-    _on_prefect(operate.up),
-    _on_prefect(operate.trigger),
-    _on_prefect(operate.status),
+    operate.up,
+    operate.trigger,
+    operate.status,
 ):
-    app.command(help=_flowing(command))(command)
+    app.command(help=_flowing(command))(command if command is doctor else _checked(command))
 app.callback(help=_flowing(_gradmill))(_gradmill)
 app.add_typer(bench, name="bench")
 

@@ -6,30 +6,15 @@ import socket
 import ssl
 import sys
 import urllib.error
-from typing import Any, TypeVar
+from typing import Any
 
 import typer
-from pydantic import BaseModel, ValidationError
 
 from flows.cli import streams
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError
 from tasks.store import artifact_paths
 
-Parameters = TypeVar("Parameters", bound=BaseModel)
-
 CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # every fault in what was typed, old typer or new
-
-# The option that sets each parameter, and what it takes where pydantic's own words would not help.
-OPTIONS = {
-    "num_epochs": "epochs", "weight_decay": "weight-decay", "dropout": "dropout", "validation": "validation",
-    "patience": "patience", "batch_size": "batch-size", "lr": "lr", "loss": "loss", "seed": "seed", "name": "name",
-    "version": "version", "resize": "resize", "columns": "columns", "max_rejects": "max-rejects",
-    "max_drift": "max-drift", "shard_rows": "shard-rows", "workers": "workers",
-}  # fmt: skip
-EXPECTED = {
-    "--name": "1 to 63 lower-case letters, digits and hyphens, no hyphen first",
-    "--seed": "a whole number from 0 to 2**63 - 1, or auto",
-}
 
 WHERE = "run again with --debug, which shows where it happened"
 
@@ -62,20 +47,6 @@ REFUSALS = {
 }
 NETWORK = (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror, urllib.error.URLError)
 UNREACHABLE = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH}
-
-
-def validated(kind: type[Parameters], document: dict[str, Any], command: str) -> Parameters:
-    """The parameters, or the first fault in them in the words of the command line."""
-    try:
-        return kind.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = next((f"--{OPTIONS.get(part, part)}" for part in reversed(first["loc"]) if part in OPTIONS), None)
-        expected = EXPECTED.get(
-            option or "", first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        )
-        found = f"{option} {first['input']}" if option else "options that do not go together"
-        raise UsageError(found, expected, f"see gradmill {command} --help") from error
 
 
 def as_gradmill_error(error: BaseException) -> GradmillError:
@@ -136,3 +107,17 @@ def report_fault(error: GradmillError, as_json: bool) -> int:
     else:
         print(f"gradmill: {error}", file=sys.stderr)
     return error.exit_code
+
+
+def conclude(document: dict[str, Any], done: str | None, failure: GradmillError | None, as_json: bool) -> None:
+    """Say what was done, then what failed: in one document, or as text and an error.
+
+    Raises:
+        GradmillError: ``failure``, unless it was said in the document.
+    """
+    if as_json:
+        streams.print_json({"schema_version": 1, **document} | ({"error": in_json(failure)} if failure else {}))
+    elif done is not None:
+        typer.echo(done)
+    if failure is not None:
+        raise typer.Exit(failure.exit_code) if as_json else failure

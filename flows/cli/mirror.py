@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import Artifacts, Debug, Json, print_json, use
-from flows.cli.store import ModelArgument
+from flows.cli.options import Artifacts, Debug, Json, ModelArgument, print_json
 from tasks.store import mirroring
 
 
@@ -22,7 +21,6 @@ def mirror(
 
     The same command again writes only what is missing or damaged there. Credentials come from the environment.
     """
-    use(artifacts)
     mirrored = mirroring.mirror(name, url)
     if as_json:
         print_json({"schema_version": 1, **mirrored.model_dump(mode="json")})

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.options import Artifacts, Debug, Json, print_json, use
+from flows.cli.options import Artifacts, Debug, Json, print_json
 from flows.cli.store import CHAMPION
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.store import artifact_paths
@@ -27,7 +27,6 @@ def up(
     debug: Debug = False,
 ) -> None:
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
-    use(artifacts)
     typer.echo("starting (the first time takes a minute)", err=True)
     from flows.server import deployments, operation, registration
 
@@ -71,7 +70,6 @@ def _tell_credential(api_url: str, new: str | None) -> None:
 
 def register(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
     """Tell gradmill up's server, or that of PREFECT_API_URL, of pool, deployments, GPU limit, automations."""
-    use(artifacts)
     with _server():
         from flows.server import registration
 
@@ -93,7 +91,6 @@ def trigger(
 ) -> None:
     """Start a run of a deployment now, on the server of gradmill up or of PREFECT_API_URL."""
     parameters = _nested(param or [])
-    use(artifacts)
     with _server():
         from flows.server import deployments
 
@@ -106,7 +103,6 @@ def trigger(
 
 def status(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
     """Live models, last run of each deployment with its verdict, next runs, stuck runs, workers."""
-    use(artifacts)
     with _server():
         from flows.server.status import status as ask
 

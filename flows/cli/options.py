@@ -25,9 +25,7 @@ Artifacts = Annotated[
     Path | None,
     typer.Option("--artifacts", help="Where everything is kept \\[env: GRADMILL_ARTIFACTS; default: ./artifacts]."),
 ]
-Name = Annotated[
-    str | None, typer.Option("--name", help="The model is kept under this name \\[default: the model's own].")
-]
+ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto takes the GPU where there is one.")]
 
 

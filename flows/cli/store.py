@@ -1,6 +1,5 @@
-"""``gradmill models``, ``promote``, ``rollback``, ``prune``, ``verify``: the model store's commands need no server."""
+"""``gradmill models``, ``prune``, ``verify``, ``maintain``: the model store's commands need no server."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,28 +7,24 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows import interrupt
-from flows.cli.faults import as_gradmill_error, in_json
-from flows.cli.options import Artifacts, Debug, Json, print_json, use
-from tasks.errors import DataError, EnvironmentProblem, GradmillError, without_credentials
+from flows.cli.faults import conclude
+from flows.cli.options import Artifacts, Debug, Json, ModelArgument, print_json
+from flows.cli.parameters import taking, validated
+from tasks.errors import DataError
 from tasks.machine.words import counted
-from tasks.records import MirroredModel
+from tasks.parameters import MaintainParameters
 from tasks.store import (
     artifact_paths,
     attestation,
     folders,
     housekeeping,
-    mirroring,
-    pointer,
     reading,
     retention,
     verification,
 )
-from tasks.store.atomic import file_digest
 
 CHAMPION = "the newest that passed the gates, until somebody promotes or rolls back"
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
-ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.")]
 
 
 def models(
@@ -42,7 +37,6 @@ def models(
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
-    use(artifacts)
     if name is not None:
         reading.resolve(name, None)
     listing = {each: reading.table(each) for each in ([name] if name else reading.names())}
@@ -80,92 +74,6 @@ def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
     return table
 
 
-def promote(
-    name: ModelArgument,
-    version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to use from now on.")],
-    artifacts: Artifacts = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Make a version the champion, and lift its hold."""
-    use(artifacts)
-    url = mirroring.destination()
-    changed = pointer.promote(name, version)
-    done = f"{name} version {version} is the champion" + ("" if changed else " already")
-    event = "gradmill.model.promoted" if changed else None
-    _finish(done, {"name": name, "champion": version, "changed": changed}, event, url, artifacts, as_json)
-
-
-def rollback(name: ModelArgument, artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
-    """Go back to the champion before, and hold the version left: no retrain brings it back, only promote does."""
-    use(artifacts)
-    url = mirroring.destination()
-    left, champion = pointer.rollback(name)
-    done, event = f"{name} version {champion} is the champion; version {left} is held", "gradmill.model.rolled-back"
-    _finish(done, {"name": name, "champion": champion, "held": left}, event, url, artifacts, as_json)
-
-
-def _finish(
-    done: str, document: dict[str, Any], event: str | None, url: str | None, artifacts: Path | None, as_json: bool
-) -> None:
-    """Say what was done, and mirror it where retrains do; a mirror that is not written is said beside it.
-
-    Only then is the ``event`` sent, for which a server may keep us waiting.
-
-    Raises:
-        EnvironmentProblem: the champion has changed here, and the mirror has not.
-    """
-    interrupt.achieved(done)
-    if not as_json:
-        typer.echo(done)
-    mirrored, failure = _mirror(done, document["name"], url, artifacts) if url is not None else (None, None)
-    if mirrored is not None:
-        document["mirror"] = mirrored.model_dump(mode="json")
-    try:
-        _end(document, f"mirrored to {mirrored.url} ({mirrored.outcome})" if mirrored else None, failure, as_json)
-    finally:
-        if event is not None:
-            _announce(event, document["name"], document["champion"])
-
-
-def _end(document: dict[str, Any], done: str | None, failure: GradmillError | None, as_json: bool) -> None:
-    """Say what was done, then what failed: in one document, or as text and an error.
-
-    Raises:
-        GradmillError: ``failure``, unless it was said in the document.
-    """
-    if as_json:
-        print_json({"schema_version": 1, **document} | ({"error": in_json(failure)} if failure else {}))
-    elif done is not None:
-        typer.echo(done)
-    if failure is not None:
-        raise typer.Exit(failure.exit_code) if as_json else failure
-
-
-def _mirror(
-    done: str, name: str, url: str, artifacts: Path | None
-) -> tuple[MirroredModel | None, EnvironmentProblem | None]:
-    """What was mirrored, or why it was not, and the command that makes up for it."""
-    behind = f"{done}; the mirror {url} has not followed"
-    action = shlex.join(["gradmill", "mirror", name, url, *(["--artifacts", str(artifacts)] if artifacts else [])])
-    interrupt.achieved(without_credentials(f"{behind}; to do: {action}"))
-    try:
-        mirrored = mirroring.mirror(name, url)
-        interrupt.achieved(done)
-        return mirrored, None
-    except Exception as error:
-        reason = as_gradmill_error(error).found
-        return None, EnvironmentProblem(f"{behind}: {reason}", "the same champion there", f"{action}, once it can be")
-
-
-def _announce(event: str, name: str, version: int) -> None:
-    """Tell the Prefect server of a new champion."""
-    from flows.server import engine
-
-    path = artifact_paths.version(name, version) / artifact_paths.ONNX
-    engine.announce(event, name, {"version": version, "sha256": file_digest(path), "path": str(path)})
-
-
 def prune(
     name: ModelArgument,
     keep: Annotated[int, typer.Option("--keep", help="How many of the newest versions stay in any case.")],
@@ -174,7 +82,6 @@ def prune(
     debug: Debug = False,
 ) -> None:
     """Delete old versions, but never one that somebody may still need."""
-    use(artifacts)
     pruned, kept = retention.prune(name, keep)
     if as_json:
         reasons = {str(number): reason for number, reason in kept.items()}
@@ -185,14 +92,12 @@ def prune(
         typer.echo(f"{name}: kept {number}, {reason}")
 
 
+@taking(MaintainParameters)
 def maintain(
-    keep: Annotated[int, typer.Option(min=1, help="The newest of each model that stay.")] = 30,
-    artifacts: Artifacts = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    document: dict[str, Any], artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False
 ) -> None:
     """Remove old run folders and predictions; unfinished jobs and the evidence of kept versions stay."""
-    use(artifacts)
+    keep = validated(MaintainParameters, document, "maintain").keep
     predictions = housekeeping.prune_predictions(keep)  # first: no damaged manifest is in their way
     runs: list[str] = []
     failure = None
@@ -201,7 +106,7 @@ def maintain(
     except DataError as error:
         failure = error
     done = f"removed {counted(len(runs), 'run folder')} and {counted(len(predictions), 'prediction')}"
-    _end({"runs": runs, "predictions": predictions}, done, failure, as_json)
+    conclude({"runs": runs, "predictions": predictions}, done, failure, as_json)
 
 
 def verify(
@@ -213,7 +118,6 @@ def verify(
     debug: Debug = False,
 ) -> None:
     """Check every checksum, the pointer, the signature and the stored sample through onnxruntime."""
-    use(artifacts)
     number = reading.resolve(name, version)
     checked = verification.verify(name, number)
     if public_key is not None:

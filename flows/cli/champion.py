@@ -1,0 +1,89 @@
+"""``gradmill promote`` and ``rollback``: another champion, which the mirror follows and the Prefect server hears of."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from flows import interrupt
+from flows.cli.faults import as_gradmill_error, conclude
+from flows.cli.options import Artifacts, Debug, Json, ModelArgument
+from tasks.errors import EnvironmentProblem, without_credentials
+from tasks.records import MirroredModel
+from tasks.store import artifact_paths, mirroring, pointer
+from tasks.store.atomic import file_digest
+
+Change = Literal["PROMOTED", "ROLLED_BACK"]
+
+
+def promote(
+    name: ModelArgument,
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to use from now on.")],
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Make a version the champion, and lift its hold."""
+    url = mirroring.destination()
+    changed = pointer.promote(name, version)
+    done = f"{name} version {version} is the champion" + ("" if changed else " already")
+    event: Change | None = "PROMOTED" if changed else None
+    _finish(done, {"name": name, "champion": version, "changed": changed}, event, url, artifacts, as_json)
+
+
+def rollback(name: ModelArgument, artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
+    """Go back to the champion before, and hold the version left: no retrain brings it back, only promote does."""
+    url = mirroring.destination()
+    left, champion = pointer.rollback(name)
+    done = f"{name} version {champion} is the champion; version {left} is held"
+    _finish(done, {"name": name, "champion": champion, "held": left}, "ROLLED_BACK", url, artifacts, as_json)
+
+
+def _finish(
+    done: str, document: dict[str, Any], event: Change | None, url: str | None, artifacts: Path | None, as_json: bool
+) -> None:
+    """Say what was done, and mirror it where retrains do; a mirror that is not written is said beside it.
+
+    Only then is the ``event`` sent, for which a server may keep us waiting.
+
+    Raises:
+        EnvironmentProblem: the champion has changed here, and the mirror has not.
+    """
+    interrupt.achieved(done)
+    if not as_json:
+        typer.echo(done)
+    mirrored, failure = _mirror(done, document["name"], url, artifacts) if url is not None else (None, None)
+    if mirrored is not None:
+        document["mirror"] = mirrored.model_dump(mode="json")
+    try:
+        conclude(document, f"mirrored to {mirrored.url} ({mirrored.outcome})" if mirrored else None, failure, as_json)
+    finally:
+        if event is not None:
+            _announce(event, document["name"], document["champion"])
+
+
+def _mirror(
+    done: str, name: str, url: str, artifacts: Path | None
+) -> tuple[MirroredModel | None, EnvironmentProblem | None]:
+    """What was mirrored, or why it was not, and the command that makes up for it."""
+    behind = f"{done}; the mirror {url} has not followed"
+    action = shlex.join(["gradmill", "mirror", name, url, *(["--artifacts", str(artifacts)] if artifacts else [])])
+    interrupt.achieved(without_credentials(f"{behind}; to do: {action}"))
+    try:
+        mirrored = mirroring.mirror(name, url)
+        interrupt.achieved(done)
+        return mirrored, None
+    except Exception as error:
+        reason = as_gradmill_error(error).found
+        return None, EnvironmentProblem(f"{behind}: {reason}", "the same champion there", f"{action}, once it can be")
+
+
+def _announce(change: Change, name: str, version: int) -> None:
+    """Tell the Prefect server of a new champion: Prefect is imported now that the rest is done."""
+    from flows.server import engine
+    from tasks.stage import events
+
+    event = {"PROMOTED": events.PROMOTED, "ROLLED_BACK": events.ROLLED_BACK}[change]
+    path = artifact_paths.version(name, version) / artifact_paths.ONNX
+    engine.announce(event, name, {"version": version, "sha256": file_digest(path), "path": str(path)})

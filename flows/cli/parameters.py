@@ -1,0 +1,147 @@
+"""The options of a command, made from the parameters that it takes: names, types, help and defaults are theirs."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from types import NoneType
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+
+import typer
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from tasks.errors import UsageError
+from tasks.parameters.form import of_the_book, option
+
+Parameters = TypeVar("Parameters", bound=BaseModel)
+
+# What a field takes, where pydantic's own words would not help.
+EXPECTED = {
+    "name": "1 to 63 lower-case letters, digits and hyphens, no hyphen first",
+    "seed": "a whole number from 0 to 2**63 - 1, or auto",
+}
+
+
+class _Value(NamedTuple):
+    """What one option sets: a field of the parameters, or of a ``part`` of them."""
+
+    name: str
+    part: str | None
+    panel: str | None
+    fields: dict[str, FieldInfo]  # of each model that may be the part, by the word that tells it apart
+
+    @property
+    def field(self) -> FieldInfo:
+        return next(iter(self.fields.values()))
+
+    @property
+    def flag(self) -> str:
+        return option(self.field.metadata).flag or f"--{self.name.replace('_', '-')}"
+
+    def help(self) -> str:
+        """What it is, and what it is where it is left out: Rich would take the plain bracket for a style."""
+        notes = dict.fromkeys(field.description for field in self.fields.values() if field.description)
+        title = str(self.field.title)
+        if not notes or title.lower() != self.flag.lower().strip("-").replace("-", " "):
+            notes = dict.fromkeys([f"{title}:" if notes else f"{title}.", *notes])
+        words = option(self.field.metadata).help or " ".join(notes)
+        default = self.default()
+        return f"{words} \\[default: {default}]" if default else words
+
+    def default(self) -> str | None:
+        """In words; a flag has none."""
+        empty, value = option(self.field.metadata).empty, self.field.default
+        if empty or isinstance(value, bool):
+            return empty or None
+        defaults = {model: field.default for model, field in self.fields.items()}
+        if len(set(defaults.values())) > 1 and get_origin(self.field.annotation) is not Literal:
+            return of_the_book(defaults)
+        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+    def parameter(self) -> inspect.Parameter:
+        """As typer reads it from a function; None is what was not given."""
+        kind, flag = _typed(self.field.annotation), self.flag
+        if flag.startswith("-"):
+            info: Any = typer.Option(flag, help=self.help(), rich_help_panel=self.panel)
+        else:
+            info = typer.Argument(metavar=flag if flag.isupper() else None, help=self.help())
+        annotation = Annotated[kind | None, info]  # type: ignore[valid-type]
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+    def put(self, given: Any, document: dict[str, Any]) -> None:
+        """Set it in the document, where it was given."""
+        if given is None:
+            return
+        if self.field.default is True:  # its flag turns it off
+            given = not given
+        if get_origin(self.field.annotation) is tuple:
+            given = given.split(",") if given else []
+        (document.setdefault(self.part, {}) if self.part else document)[self.name] = given
+
+
+def _typed(annotation: Any) -> Any:
+    """What typer reads: a number, a word of several, a path; text for what has more than one form."""
+    if get_origin(annotation) is Annotated:
+        return _typed(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return type(get_args(annotation)[0])
+    kinds = [each for each in get_args(annotation) if each is not NoneType]
+    if len(kinds) > 1:
+        return str
+    return _typed(kinds[0]) if kinds else annotation
+
+
+def _values(parameters: type[BaseModel]) -> Iterator[_Value]:
+    """Those of the command's model in its order, each part with its own."""
+    for part, field in parameters.model_fields.items():
+        kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if _is_model(kind)]
+        tag = str(field.discriminator)
+        models = {str(kind.model_fields[tag].default) if len(kinds) > 1 else "": kind.model_fields for kind in kinds}
+        if not models:
+            yield _Value(part, None, None, {"": field})
+        for name in dict.fromkeys(name for fields in models.values() for name in fields):
+            having = {model: fields[name] for model, fields in models.items() if name in fields}
+            yield _Value(name, part, field.title, having)
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def taking(parameters: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command: it gets an option for every field, and what was given as its first argument, a document."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        values = list(_values(parameters))
+
+        @functools.wraps(command)
+        def with_options(**options: Any) -> None:
+            document: dict[str, Any] = {}
+            for value in values:
+                value.put(options.pop(value.name), document)
+            command(document, **options)
+
+        own = list(inspect.signature(command).parameters.values())[1:]
+        own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+        signature = inspect.Signature([*(value.parameter() for value in values), *own])
+        with_options.__signature__ = signature  # type: ignore[attr-defined]
+        return with_options
+
+    return decorate
+
+
+def validated(kind: type[Parameters], document: dict[str, Any], command: str) -> Parameters:
+    """The parameters, or the first fault in them in the words of the command line.
+
+    Raises:
+        UsageError: a value is out of its bounds, or does not go with another.
+    """
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        flags = {value.name: value.flag for value in _values(kind)}
+        name = next((part for part in reversed(first["loc"]) if part in flags), None)
+        expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        found = f"{flags[name]} {first['input']}" if name else "options that do not go together"
+        raise UsageError(found, EXPECTED.get(str(name), expected), f"see gradmill {command} --help") from error

@@ -1,0 +1,68 @@
+"""What a retrain and a batch prediction say when they are done."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from flows.cli.options import as_typed
+from tasks.machine.words import counted
+from tasks.serving import task
+
+if TYPE_CHECKING:
+    from flows.story.report import RetrainReport
+    from tasks.records import Prediction
+
+
+def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> None:
+    """What was trained, how good it is, where it lies, and what to try next; ``owed``: predictions that failed."""
+    quality = task.of_model(result.model).summary(result.metrics)
+    rows = [
+        ("trained", f"{result.model} ({result.implementation}) on {result.device}: {quality}"),
+        (result.outcome, f"{result.name} version {result.version}, {_standing(result)}"),
+        ("model", result.model_path),
+    ]
+    if result.mirror:
+        rows.append(("mirrored", f"{result.mirror.url}: version {result.mirror.version} ({result.mirror.outcome})"))
+    if made := result.prediction:
+        by = f"version {made.version}{', the champion' if made.version == result.champion else ''}"
+        rows.append(("predictions", f"{made.path} ({counted(made.rows, 'row')} by {by}, {result.provider})"))
+    elif owed:
+        rows.append(("predictions", "none: the run failed before they were made"))
+    rows.append(("evidence", result.run))
+    next_commands = (f"predict --name {result.name}", f"models {result.name}", f"verify {result.name}")
+    labels = ("try next", "", "")
+    rows += [(label, as_typed(command, artifacts)) for label, command in zip(labels, next_commands, strict=True)]
+    _print_table(rows)
+
+
+def _standing(result: "RetrainReport") -> str:
+    """Whether the version of a retrain is the champion; one that was rolled back from, or replaced, is not."""
+    same = "which has these very bytes, " if result.outcome == "unchanged" else ""
+    if result.version == result.champion:
+        return f"{same}the champion"
+    champion = f"version {result.champion}" if result.champion else "none"
+    return f"{same}not the champion: that is {champion} until gradmill promote {result.name} {result.version}"
+
+
+def predicted(result: "Prediction") -> None:
+    """How many rows, how fast, how sure, and where they are."""
+    version, speed = f"{result.name} version {result.version}", f" in {result.seconds:.2f} s"
+    drift = ", ".join(f"{name} {value:.3f}" for name, value in result.drift.index.items())
+    rows = [
+        ("predicted", f"{counted(result.rows, 'row')} by {version} ({result.provider}){speed}"),
+        ("rejected", counted(result.rejects, "row")),
+        ("drift", f"{result.drift.verdict}{f' (index: {drift})' if drift else ''}"),
+        ("output", f"{result.path} ({counted(result.parts, 'part')})"),
+    ]
+    if result.accuracy is not None:
+        rows.insert(2, ("accuracy", f"{result.accuracy:.4f}"))
+    _print_table(rows)
+
+
+def _print_table(rows: Iterable[tuple[str, object]]) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    for label, value in rows:
+        console.print(f"[bold]{label:<11}[/] {escape(str(value))}")

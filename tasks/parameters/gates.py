@@ -1,0 +1,48 @@
+"""The bounds of the gates."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.parameters.form import Frozen, Option, PositiveFloat, Share
+
+Limit = Annotated[PositiveFloat | None, Option(empty="recorded only")]
+Ratio = Annotated[float, Field(ge=1)]
+
+
+class Gates(Frozen):
+    """Bounds that a candidate must keep to be published (the book's assertions by default)."""
+
+    max_train_loss: PositiveFloat = Field(0.5, title="Train loss below", description="Of softmax regression.")
+    min_train_accuracy: Share = Field(0.7, title="Train accuracy above", description="Of softmax regression.")
+    min_test_accuracy: Share = Field(0.7, title="Test accuracy above", description="Of softmax regression.")
+    max_loss_ratio: Ratio = Field(
+        1.05,
+        title="Test loss over closed form",
+        description="Linear regression: at most this many times as large.",
+    )
+    max_standardised_error: PositiveFloat = Field(
+        1e-3,
+        title="Error allowance",
+        description="Added to that bound: the loss of this error, in target deviations.",
+    )
+    max_parameter_error: PositiveFloat = Field(
+        0.02,
+        title="Parameter error",
+        description="Linear regression: distance from the truth of synthetic data.",
+    )
+    max_accuracy_drop: Share = Field(0.005, title="Accuracy drop", description="Against any kept version.")
+    max_recall_drop: Share = Field(0.10, title="Recall drop", description="Of any class, against any kept version.")
+    max_drop_p: Share = Field(
+        0.05,
+        title="Drop p",
+        description="A larger drop is refused if its p, corrected for versions and classes, is smaller than this.",
+    )
+    max_loss_rise: Ratio = Field(
+        1.05, title="Loss rise", description="Linear regression: test loss over the best kept version's."
+    )
+    max_latency_ms: Limit = Field(None, title="Latency limit", description="95th percentile for one row, milliseconds.")
+    max_memory_mb: Limit = Field(None, title="Memory limit", description="Peak of the serving process, MiB.")
+    max_parity_error: PositiveFloat = Field(
+        1e-5, title="Parity", description="Largest difference between torch and onnxruntime (README, Gates)."
+    )

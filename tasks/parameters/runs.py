@@ -1,0 +1,127 @@
+"""What each flow takes."""
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from tasks.parameters.choices import NAME_PATTERN, Device, ModelName, Runner
+from tasks.parameters.form import Frozen, Option, PositiveFloat
+from tasks.parameters.gates import Gates
+from tasks.parameters.training import OfItsModel, SoftmaxTraining, Training
+
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Data(Frozen):
+    """What to train on."""
+
+    resize: Annotated[int | None, Option(empty="28 as they are")] = Field(
+        None, ge=4, le=256, title="Resize", description="Side of the square images in pixels."
+    )
+    synthetic_w: tuple[float, ...] = Field(
+        (2.0, -3.4),
+        min_length=1,
+        title="True weights",
+        description="Of the synthetic data; on the command line by commas.",
+    )
+    synthetic_b: float = Field(4.2, allow_inf_nan=False, title="True bias", description="Of the synthetic data.")
+    synthetic_noise: PositiveFloat = Field(
+        0.01, title="Noise", description="Standard deviation of the synthetic target's noise."
+    )
+    num_examples: int = Field(1000, ge=10, le=10_000_000, title="Synthetic examples", description="In each split.")
+
+
+class RetrainParameters(Frozen):
+    """Everything that one retrain needs to know."""
+
+    name: Annotated[str, Option(empty="the model's own")] = Field(
+        "", pattern=r"^$|" + NAME_PATTERN, title="Name", description="The model is kept under this name."
+    )
+    training: OfItsModel = Field(SoftmaxTraining(), title="Training")
+    data: Data = Field(Data(), title="Data")
+    gates: Gates = Field(Gates(), title="Gates")
+    predict: Annotated[bool, Option("--no-predict", help="Publish only.")] = Field(
+        True, title="Predict", description="Label the test split with the champion afterwards."
+    )
+    sign_key: Annotated[Path | None, Option(empty="no attestation")] = Field(
+        None, title="Signing key", description="Attest the version with this private key (PEM)."
+    )
+    force: bool = Field(False, title="Force", description="Recompute everything, even what an earlier run left.")
+
+    @property
+    def dataset(self) -> str:
+        """The dataset that the model learns from."""
+        return self.training.dataset
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_after_model(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("name"):
+            return values
+        training = values.get("training") or {}
+        model = training.model if isinstance(training, Training) else training.get("model")
+        return values | {"name": str(model or ModelName.SOFTMAX_REGRESSION)}
+
+
+class PredictParameters(Frozen):
+    """Everything that one batch prediction needs to know."""
+
+    input: Annotated[str | None, Option("INPUT", empty="the test split of the version's dataset")] = Field(
+        None,
+        title="Input",
+        description=("A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .parquet, .csv, .png, .jpeg."),
+    )
+    name: str = Field(
+        ModelName.SOFTMAX_REGRESSION.value, pattern=NAME_PATTERN, title="Model name", description="Which model."
+    )
+    version: Annotated[PositiveInt | None, Option(empty="the champion")] = Field(
+        None,
+        title="Version",
+        description="The champion is the newest that passed the gates, until somebody promotes or rolls back.",
+    )
+    output: Annotated[str | None, Option(empty="artifacts/predictions/<job>")] = Field(None, title="Output folder")
+    device: Device = Field(Device.AUTO, title="Device", description="auto takes the GPU where there is one.")
+    batch_size: Annotated[int | None, Option(empty="1024, on a GPU 16384")] = Field(
+        None, ge=1, le=1_000_000, title="Batch size", description="Rows per call of onnxruntime."
+    )
+    columns: Annotated[tuple[str, ...], Option(empty="as the version was trained")] = Field(
+        (), title="Columns", description="Of a table, in the model's order; on the command line by commas."
+    )
+    max_rejects: Annotated[int | None, Option(empty="0 of arrays, 1 % of tables and pictures")] = Field(
+        None, ge=0, title="Rejected rows", description="Stop when more rows cannot be read."
+    )
+    max_drift: PositiveFloat = Field(
+        0.2, title="Drift", description="Population stability index above which drift is reported."
+    )
+    full_digest: bool = Field(
+        False, title="Full digest", description="Tell inputs apart by all their bytes, not by samples."
+    )
+    shard_rows: Annotated[PositiveInt | None, Option(empty="a quarter of a second of work")] = Field(
+        None, title="Shard rows", description="Most rows of a part."
+    )
+    workers: Annotated[int | None, Option(empty="all")] = Field(
+        None, ge=1, le=1024, title="Workers", description="Rows are predicted on so many cores."
+    )
+    runner: Runner = Field(Runner.THREADS, title="Runner", description="What runs the shards.")
+    dask_address: Annotated[str | None, Option(empty="a local one")] = Field(
+        None, title="Dask scheduler", description="Scheduler of an existing Dask cluster."
+    )
+    restart: bool = Field(False, title="Restart", description="Replace what a job left in the output folder.")
+
+    @model_validator(mode="after")
+    def _address_fits_runner(self) -> Self:
+        if self.dask_address is not None and self.runner is not Runner.DASK:
+            raise ValueError("a Dask scheduler goes with the runner dask")
+        return self
+
+
+class MaintainParameters(Frozen):
+    """What maintenance leaves."""
+
+    keep: int = Field(
+        30,
+        ge=1,
+        title="Keep",
+        description="The newest runs and predictions of each model that stay; kept versions' runs stay too.",
+    )

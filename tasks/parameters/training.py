@@ -1,0 +1,146 @@
+"""How to train: what both models share, and what each of the book's has of its own."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
+
+from tasks.parameters.choices import (
+    DEFAULT_SEED,
+    FASHION_MNIST,
+    SYNTHETIC_LINEAR,
+    Device,
+    Implementation,
+    Loss,
+    ModelName,
+    Schedule,
+)
+from tasks.parameters.form import Frozen, OneForm, Option, PositiveFloat
+
+WHICH = Field(title="Model", description="What to train.")
+Epochs = Annotated[int, Field(ge=1, le=10_000, title="Epochs"), Option("--epochs")]
+BatchSize = Annotated[int, Field(ge=1, le=1_000_000, title="Batch size")]
+LearningRate = Annotated[PositiveFloat, Field(title="Learning rate")]
+LossOfModel = Annotated[Loss, Field(title="Loss", description="Linear regression: squared or huber.")]
+Seed = Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(pattern="^auto$")]
+
+
+class Training(Frozen):
+    """How to train. Which model it is decides on the class, and so on the defaults of what has none here."""
+
+    losses: ClassVar[tuple[Loss, ...]]
+    dataset: ClassVar[str]
+
+    model: ModelName
+    implementation: Implementation = Field(
+        Implementation.CONCISE, title="Implementation", description="The book's way of writing it."
+    )
+    num_epochs: Epochs
+    batch_size: BatchSize
+    lr: LearningRate
+    loss: LossOfModel
+    schedule: Schedule = Field(
+        Schedule.CONSTANT, title="Schedule", description="Of the learning rate; cosine falls towards 0, step by tenths."
+    )
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        title="Weight decay",
+        description="Pulls the weights (not the bias) towards 0.",
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="Dropout",
+        description="Share of inputs dropped in training; softmax regression only.",
+    )
+    validation: float = Field(
+        0.0, ge=0, lt=1, title="Validation", description="Share of the training examples held out to watch."
+    )
+    patience: Annotated[int | None, Option(empty="train all epochs")] = Field(
+        None, ge=1, title="Patience", description="Stop after so many epochs without a smaller validation loss."
+    )
+    seed: Seed = Field(
+        DEFAULT_SEED, title="Seed", description="A whole number, or auto: derived from the run's scheduled date."
+    )
+    device: Device = Field(Device.AUTO, title="Device", description="auto takes the GPU where there is one.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_left_out(cls, values: Any) -> Any:
+        """A form sends nothing as null, which means the default."""
+        return (
+            {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
+        )
+
+    @model_validator(mode="after")
+    def _values_go_together(self) -> Self:
+        if self.loss not in self.losses:
+            fitting = " or ".join(self.losses)
+            raise ValueError(f"{self.model.value} is trained with {fitting}, not with {self.loss.value}")
+        if self.dropout and self.model is not ModelName.SOFTMAX_REGRESSION:
+            raise ValueError("dropout is for softmax regression")
+        if self.patience and not self.validation:
+            raise ValueError("early stopping needs a validation split, such as 0.1")
+        return self
+
+    @property
+    def seed_number(self) -> int:
+        """The seed, once ``auto`` has been replaced by a date."""
+        if isinstance(self.seed, str):
+            raise ValueError("the seed is still 'auto'")
+        return self.seed
+
+
+class SoftmaxTraining(Training):
+    """Softmax regression as the book trains it."""
+
+    losses = (Loss.CROSS_ENTROPY,)
+    dataset = FASHION_MNIST
+
+    model: Annotated[Literal[ModelName.SOFTMAX_REGRESSION], WHICH, Option("model")] = ModelName.SOFTMAX_REGRESSION
+    num_epochs: Epochs = 10
+    batch_size: BatchSize = 256
+    lr: LearningRate = 0.1
+    loss: LossOfModel = Loss.CROSS_ENTROPY
+
+
+class LinearTraining(Training):
+    """Linear regression as the book trains it."""
+
+    losses = (Loss.SQUARED, Loss.HUBER)
+    dataset = SYNTHETIC_LINEAR
+
+    model: Annotated[Literal[ModelName.LINEAR_REGRESSION], WHICH, Option("model")] = ModelName.LINEAR_REGRESSION
+    num_epochs: Epochs = Field(3, description="With the loss huber 5 unless given.")
+    batch_size: BatchSize = 10
+    lr: LearningRate = 0.03
+    loss: LossOfModel = Loss.SQUARED
+
+    @model_validator(mode="before")
+    @classmethod
+    def _huber_takes_longer(cls, values: Any) -> Any:
+        """Huber's gradient is bounded, so that it needs 5 epochs from the start, far off, to the minimum."""
+        huber = isinstance(values, dict) and values.get("loss") == Loss.HUBER and values.get("num_epochs") is None
+        return values | {"num_epochs": 5} if huber else values
+
+
+class _Model(BaseModel):
+    model: ModelName = ModelName.SOFTMAX_REGRESSION
+
+
+def _with_its_model(values: Any) -> Any:
+    """A document that names no model is one of softmax regression; a wrong name is a fault of ``model``."""
+    if not isinstance(values, dict):
+        return values
+    named = {"model": values["model"]} if values.get("model") is not None else {}
+    return values | {"model": _Model.model_validate(named).model}
+
+
+OfItsModel = Annotated[
+    SoftmaxTraining | LinearTraining,
+    Field(discriminator="model"),
+    OneForm("Training", "model"),
+    BeforeValidator(_with_its_model),
+]

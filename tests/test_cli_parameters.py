@@ -1,0 +1,149 @@
+"""A parameter is declared once: what the command line, its help, documents and Prefect's form make of that."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel
+
+import flows.cli.app
+from flows.cli.parameters import taking
+from flows.server.declared import schema
+from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
+
+COMMANDS: dict[str, type[BaseModel]] = {
+    "retrain": RetrainParameters, "predict": PredictParameters, "maintain": MaintainParameters
+}  # fmt: skip
+SPELT_OTHERWISE = {"num_epochs": "--epochs", "predict": "--no-predict", "model": "model", "input": "INPUT"}
+OF_THE_BOOK = {"num_epochs": (10, 3), "batch_size": (256, 10), "lr": (0.1, 0.03), "loss": ("cross-entropy", "squared")}
+LINEAR = {"model": "linear-regression"}
+
+
+def rows(capsys: pytest.CaptureFixture[str], *command: str) -> dict[str, str]:
+    """The line of each option and argument in a command's help."""
+    capsys.readouterr()
+    assert flows.cli.app.run([*command, "--help"]) == 0
+    lines = (line.strip("│ ") for line in capsys.readouterr().out.splitlines() if line.startswith("│"))
+    return {line.split()[0]: line for line in lines if line}
+
+
+def commands(command: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, each in getattr(command, "commands", {}).items():
+        yield from commands(each, *path, name)
+    if not hasattr(command, "commands"):
+        yield path, command
+
+
+def values(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every field and its default, parts of parts included."""
+    for name, value in document.items():
+        yield from values(value) if isinstance(value, dict) else [(name, value)]
+
+
+def test_help_shows_every_default(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rich takes what stands in brackets for a style, and drops it."""
+    monkeypatch.setenv("COLUMNS", "400")
+    for name, kind in COMMANDS.items():
+        shown = rows(capsys, name)
+        for field, default in values(kind().model_dump(mode="json")):
+            row = shown[SPELT_OTHERWISE.get(field, f"--{field.replace('_', '-')}")]
+            if isinstance(default, list):
+                default = ",".join(map(str, default)) or None
+            if name == "retrain" and field in OF_THE_BOOK:
+                softmax, linear = OF_THE_BOOK[field]
+                assert f"[default: the book's, {softmax} softmax, {linear} linear]" in row
+            elif default is None or field == "name":
+                assert re.search(r"\[default: \w.*\]", row)
+            elif not isinstance(default, bool):
+                assert f"[default: {default}]" in row
+    for path, command in commands(typer.main.get_command(flows.cli.app.app)):
+        shown = rows(capsys, *path)
+        for option in command.params:
+            assert not re.search(r"(?<!\\)\[", getattr(option, "help", None) or ""), option.help
+            if option.default not in (None, False) and not callable(option.default):
+                assert f"[default: {option.default}]" in shown[option.opts[0]]
+
+
+def test_options_become_the_document_of_the_parameters(tmp_path: Any) -> None:
+    app, taken = typer.Typer(), []
+    app.command()(taking(RetrainParameters)(lambda document: taken.append(document)))
+    given = (
+        "linear-regression --epochs 7 --seed auto --no-predict --force --synthetic-w 1,2.5 --max-drop-p 0.01 --name x"
+    )
+    for arguments in (given.split(), []):
+        typer.main.get_command(app).main(arguments, standalone_mode=False)
+    assert taken == [
+        {
+            "name": "x",
+            "training": {"model": "linear-regression", "num_epochs": 7, "seed": "auto"},
+            "data": {"synthetic_w": ["1", "2.5"]},
+            "gates": {"max_drop_p": 0.01},
+            "predict": False,
+            "force": True,
+        },
+        {},
+    ]
+    parameters = RetrainParameters.model_validate(taken[0])
+    assert (parameters.data.synthetic_w, parameters.gates.max_drop_p) == ((1.0, 2.5), 0.01)
+
+
+def test_a_fault_in_a_part_of_the_parameters_is_named_by_its_option(capsys: pytest.CaptureFixture[str]) -> None:
+    for option, value in (("--max-drop-p", "2.0"), ("--num-examples", "1"), ("--epochs", "0")):
+        assert flows.cli.app.run(["retrain", option, value]) == 2
+        assert f"gradmill: {option} {value}\nexpected: " in capsys.readouterr().err
+
+
+def test_each_model_has_the_books_values() -> None:
+    for position, model in enumerate(("softmax-regression", "linear-regression")):
+        training = RetrainParameters.model_validate({"training": {"model": model}}).training.model_dump(mode="json")
+        assert {name: training[name] for name in OF_THE_BOOK} == {
+            name: both[position] for name, both in OF_THE_BOOK.items()
+        }
+    huber = LINEAR | {"loss": "huber"}
+    for given, epochs in (({}, 5), ({"num_epochs": None}, 5), ({"num_epochs": 3}, 3)):
+        assert RetrainParameters.model_validate({"training": huber | given}).training.num_epochs == epochs
+    documents: list[dict[str, Any]] = [{}, {"training": {}}, {"training": {"model": None, "lr": 0.2}}]
+    for document in documents:
+        assert RetrainParameters.model_validate(document).name == "softmax-regression"
+
+
+def test_documents_of_before_mean_the_same() -> None:
+    """As they stand in manifests and on servers: values that a model has no use for stand there too."""
+    training = {
+        "model": "linear-regression", "implementation": "concise", "num_epochs": 3, "batch_size": 10, "lr": 0.03,
+        "loss": "squared", "schedule": "constant", "weight_decay": 0.0, "dropout": 0.0, "validation": 0.0,
+        "patience": None, "seed": 42, "device": "auto",
+    }  # fmt: skip
+    parameters = RetrainParameters.model_validate({"training": training})
+    assert parameters == RetrainParameters.model_validate({"training": LINEAR})
+    dumped = parameters.model_dump(mode="json")
+    assert list(dumped) == ["name", "training", "data", "gates", "predict", "sign_key", "force"]
+    assert list(dumped["training"].items()) == list(training.items())
+    assert RetrainParameters.model_validate(dumped) == parameters
+
+
+def test_the_form_takes_either_model_and_names_the_field_that_is_at_fault() -> None:
+    """Prefect's server checks by the schema; of a union it would say only that nothing fits."""
+    form = schema(RetrainParameters)
+    faults = Draft202012Validator(form).iter_errors
+    for training in (
+        {},
+        {"num_epochs": 4},
+        LINEAR | {"loss": "huber"},
+        {"model": "softmax-regression", "dropout": 0.5},
+    ):
+        assert not list(faults({"parameters": {"training": training}}))
+    for name, value in (("num_epochs", 0), ("model", "x"), ("loss", "x"), ("nonsense", 1)):
+        (fault,) = faults({"parameters": {"training": LINEAR | {name: value}}})
+        assert list(fault.absolute_path) in (["parameters", "training", name], ["parameters", "training"])
+        assert str(value) in fault.message or name in fault.message
+    fields = form["definitions"]["RetrainParameters"]["properties"]["training"]["properties"]
+    assert [field["position"] for field in fields.values()] == list(range(len(fields)))
+    shown = {name: field["default"] for name, field in fields.items() if "default" in field}
+    assert shown == {
+        "model": "softmax-regression", "implementation": "concise", "schedule": "constant", "weight_decay": 0.0,
+        "dropout": 0.0, "validation": 0.0, "patience": None, "seed": 42, "device": "auto",
+    }, "what differs from model to model is not shown, for what is shown is sent"  # fmt: skip

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from flows.server import api
 from tasks.errors import UsageError
-from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
+from tasks.parameters import MaintainParameters, ModelName, PredictParameters, RetrainParameters
 
 TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
 OURS = {"all_": [TAG]}
@@ -120,7 +120,7 @@ def _check(deployment: str, form: type[BaseModel] | None, parameters: dict[str, 
             form.model_validate(parameters)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # the kind
         raise UsageError(
             f"{deployment} refuses {where or 'these parameters'}: {first['input']!r}", first["msg"], SEE_THE_FORM
         ) from error

@@ -135,7 +135,7 @@ def _with_its_model(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
     named = {"model": values["model"]} if values.get("model") is not None else {}
-    return values | {"model": _Model.model_validate(named).model}
+    return values | {"model": _Model.model_validate(named).model.value}
 
 
 OfItsModel = Annotated[

@@ -86,8 +86,9 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
     fashion_mnist: Path, run: RunFolder, implementation: str
 ) -> None:
     """Through the plain loop on the prepared splits; the default seed is tested end to end."""
+    from tasks.fitting.building import build
+    from tasks.fitting.devices import one_thread
     from tasks.networks import training as loop
-    from tasks.train import build, one_thread
 
     prepared = plain(preprocess)(run, fetch([Directory(fashion_mnist)]), Data(), 0)
     train_split, test_split = splits.load_split(prepared.train), splits.load_split(prepared.test)

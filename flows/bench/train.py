@@ -24,6 +24,8 @@ from flows.bench.peers import (
     require_installed,
 )
 from tasks.download import download
+from tasks.fitting.building import build
+from tasks.fitting.devices import one_thread
 from tasks.fitting.splits import load_split
 from tasks.judging import figures
 from tasks.networks.schedules import learning_rates
@@ -34,7 +36,6 @@ from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths
 from tasks.store.run_folder import RunFolder
-from tasks.train import build, one_thread
 
 PACKAGES = ("gradmill", "d2l", "lightning", "numpy", "scikit-learn", "torch", "torchvision")
 CPU = torch.device("cpu")
@@ -198,7 +199,8 @@ MEMORY_PROBE = """
 import re, sys
 from pathlib import Path
 import torch
-import tasks.train, tasks.fitting.splits
+import tasks.train
+from tasks.fitting import building, devices, splits
 from tasks.networks import training
 from tasks.parameters import Training
 from tasks.records import PreparedDataset
@@ -211,10 +213,10 @@ def peak():
 before = peak()
 prepared = PreparedDataset.model_validate_json(sys.argv[1])
 generator = torch.Generator().manual_seed(0)
-with tasks.train.one_thread():
-    net, optimizer = tasks.train.build(Training(implementation="scratch"), prepared, generator, torch.device("cpu"))
-    splits = [tasks.splits.load_split(file) for file in (prepared.train, prepared.test)]
-    list(training.train(net, optimizer, *splits, [0.1] * 2, 256, generator))
+with devices.one_thread():
+    net, optimizer = building.build(Training(implementation="scratch"), prepared, generator, torch.device("cpu"))
+    both = [splits.load_split(file) for file in (prepared.train, prepared.test)]
+    list(training.train(net, optimizer, *both, [0.1] * 2, 256, generator))
 print(peak() - before)
 """
 

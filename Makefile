@@ -23,7 +23,7 @@ test: $(VENV)/.test ## Set everything up, then run every test that this machine 
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
 soak: $(VENV)/.test ## Kill retrains and batch predictions fifty times instead of ten
-	@GRADMILL_TEST_KILLS=50 $(BIN)/pytest -n0 tests/test_kills.py tests/test_predict_kills.py
+	@GRADMILL_TEST_KILLS=50 $(BIN)/pytest -n0 tests/test_run_kills.py tests/test_predict_kills.py
 
 bench: $(VENV)/.test ## Compare training and prediction with their peers, a quarter of an hour
 	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),bench]"

@@ -45,7 +45,7 @@ def export(
             process cannot serve the file.
     """
     weights = load(verified.read(trained.weights))
-    test = load_split(prepared.test)
+    test = load_split(prepared, "test")
     signature = prepared.signature
     proto = to_onnx(weights, prepared.recipe.scale, signature)
     onnx.helper.set_model_props(proto, metadata(prepared, training, signature))

@@ -4,9 +4,7 @@ import platform
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tasks.data import recipe
 from tasks.judging import gates
 from tasks.judging.champion_gates import against_published
 from tasks.parameters import RetrainParameters
@@ -17,6 +15,7 @@ from tasks.records import (
     GateVerdict,
     PreparedDataset,
     PublishedModel,
+    Splits,
     TrainedModel,
 )
 from tasks.serving import contract
@@ -26,6 +25,7 @@ from tasks.store.artifact_paths import ATTESTATION, CARD, LABELS, METADATA, ONNX
 from tasks.store.model_card import model_card
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
+from tasks.store.versions import Lineage, Metrics, Parameters, Tolerances, Trained
 
 
 @stage()
@@ -58,9 +58,9 @@ def publish(
             verdicts = against_published(name, exported.onnx, prepared, parameters.gates)
             gates.enforce(ChampionGates(gates=verdicts), verdicts, run)
             if number is None:
-                facts = _manifest(run, parameters, prepared, trained, evaluated, exported, verdicts)
-                fill = partial(_fill, facts=facts, trained=trained, evaluated=evaluated, exported=exported)
-                number = publishing.publish(name, fill, parameters.sign_key)
+                lineage = _lineage(run, parameters, prepared, trained, evaluated, exported, verdicts)
+                fill = partial(_fill, lineage=lineage, trained=trained, evaluated=evaluated, exported=exported)
+                number = publishing.publish(lineage, fill, parameters.sign_key)
             pointer.point_to(name, number)
     assert number is not None, "found or just published"  # noqa: S101  (narrows the type)
     published = PublishedModel(
@@ -82,26 +82,25 @@ def publish(
 def _fill(
     folder: Path,
     number: int,
-    facts: dict[str, Any],
+    lineage: Lineage,
     trained: TrainedModel,
     evaluated: Evaluation,
     exported: ExportedModel,
-) -> dict[str, Any]:
-    """Put everything but the manifest and the checksums into the staging folder; return the manifest so far."""
-    manifest = {"schema_version": 1, "version": number} | facts
+) -> None:
+    """Put everything but the manifest and the checksums into the staging folder."""
     candidate = contract.ModelMetadata.parse(verified.read(exported.metadata), exported.metadata.path)
-    metadata = candidate.model_copy(update={"name": facts["name"], "versions": (str(number),)})
+    metadata = candidate.model_copy(update={"name": lineage.name, "versions": (str(number),)})
     pictures = [trained.picture, *evaluated.pictures]
     for file in (exported.onnx, exported.sample, *pictures):
         (folder / file.path.name).write_bytes(verified.read(file))
     metadata.write(folder / METADATA)
-    if class_names := facts["dataset"]["class_names"]:
+    if class_names := lineage.dataset.class_names:
         (folder / LABELS).write_text("".join(f"{label}\n" for label in class_names))
-    (folder / CARD).write_text(model_card(manifest, metadata, [file.path.name for file in pictures]))
-    return manifest
+    facts = lineage.model_dump(mode="json") | {"version": number}
+    (folder / CARD).write_text(model_card(facts, metadata, [file.path.name for file in pictures]))
 
 
-def _manifest(
+def _lineage(
     run: RunFolder,
     parameters: RetrainParameters,
     prepared: PreparedDataset,
@@ -109,28 +108,27 @@ def _manifest(
     evaluated: Evaluation,
     exported: ExportedModel,
     verdicts: tuple[GateVerdict, ...],
-) -> dict[str, Any]:
-    """The version's lineage: what it was made of, by what, and how it was judged."""
-    return {
-        "name": parameters.name,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "run": run.path.name,
-        "dataset": prepared.model_dump(mode="json", exclude={"recipe"}),
-        "recipe": prepared.recipe.model_dump(mode="json"),
-        "parameters": parameters.model_dump(mode="json", exclude={"sign_key"}),
-        "device": trained.device,
-        "trained": {
-            "num_examples": trained.num_examples,
-            "num_validation": trained.num_validation,
-            "num_epochs": len(trained.learning_curve),
-            "kept_epoch": trained.kept_epoch,
-        },
-        "platform": platform.platform(),
-        "packages": reuse.package_versions(),
-        "code": reuse.code_digest(),
-        "metrics": evaluated.metrics,
-        "gates": [verdict.model_dump() for verdict in (*evaluated.gates, *exported.gates, *verdicts)],
-        "profile": {name: histogram.model_dump(mode="json") for name, histogram in exported.profile.items()},
-        "preprocessing": recipe.for_old_readers(prepared.recipe),
-        "tolerances": {"sample": contract.SAMPLE_TOLERANCE, "parity": parameters.gates.max_parity_error},
-    }
+) -> Lineage:
+    """What the version was made of, by what, and how it was judged."""
+    return Lineage(
+        name=parameters.name,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        run=run.path.name,
+        dataset=Splits(**dict(prepared)),
+        recipe=prepared.recipe,
+        parameters=Parameters.model_validate(parameters.model_dump(mode="json", exclude={"sign_key"})),
+        device=trained.device,
+        trained=Trained(
+            num_examples=trained.num_examples,
+            num_validation=trained.num_validation,
+            num_epochs=len(trained.learning_curve),
+            kept_epoch=trained.kept_epoch,
+        ),
+        platform=platform.platform(),
+        packages=reuse.package_versions(),
+        code=reuse.code_digest(),
+        metrics=Metrics.model_validate(evaluated.metrics),
+        gates=(*evaluated.gates, *exported.gates, *verdicts),
+        profile=exported.profile,
+        tolerances=Tolerances(sample=contract.SAMPLE_TOLERANCE, parity=parameters.gates.max_parity_error),
+    )

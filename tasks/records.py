@@ -2,13 +2,13 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, model_validator
+from pydantic import model_validator
 
 from tasks.data.recipe import Recipe
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS, TaskName
 from tasks.store.artifact_paths import ChosenPath
-from tasks.store.record import FileRef, Record
+from tasks.store.record import FileRef, Lasting, Record, Sha256
 
 
 class RawDataset(Record):
@@ -19,19 +19,27 @@ class RawDataset(Record):
     files: dict[str, FileRef]
 
 
-class PreparedDataset(Record):
-    """Two splits in safetensors, ready to be read by memory map."""
+class Splits(Lasting):
+    """What a model is trained and judged on: two splits in safetensors, ready to be read by memory map."""
 
     name: str
-    digest: str
+    title: str = ""  # how people call the data; manifests of old do not say
+    identifier: str = ""  # on the Hugging Face Hub; of data that are not there, their name
+    digest: Sha256
     train: FileRef
     test: FileRef
     num_train: int
     num_test: int
-    recipe: Recipe
     task: TaskName
     class_names: tuple[str, ...] = ()
     true_parameters: tuple[float, ...] | None = None  # weights, then the bias: only synthetic data has them
+
+
+class PreparedDataset(Splits):
+    """The splits, and the recipe that made their inputs of raw rows."""
+
+    recipe: Recipe
+    raw_test: FileRef  # the test rows before any recipe, for versions that have another one
 
     @property
     def signature(self) -> Signature:
@@ -68,7 +76,7 @@ class TrainedModel(Record):
         return self.learning_curve[self.kept_epoch - 1]
 
 
-class GateVerdict(Record):
+class GateVerdict(Lasting):
     """One gate: what was measured, which bounds it had to keep, and whether it did."""
 
     name: str
@@ -101,10 +109,9 @@ class Evaluation(Record):
         return self
 
 
-class Histogram(Record):
+class Histogram(Lasting):
     """How many values lie in each of the ``len(edges) + 1`` bins; a value on an edge belongs to the bin below it."""
 
-    model_config = ConfigDict(extra="ignore")  # it lies in documents, where a newer version may have added to it
     edges: tuple[float, ...]
     counts: tuple[int, ...]
 
@@ -152,10 +159,9 @@ class MirroredModel(Record):
     written: tuple[str, ...]
 
 
-class Drift(Record):
+class Drift(Lasting):
     """The population stability index of what was watched of a model's answers, and what it means."""
 
-    model_config = ConfigDict(extra="ignore")  # it lies in documents, where a newer version may have added to it
     index: dict[str, float]
     maximum: float
     verdict: Literal["stable", "drift", "too few rows", "no reference"]

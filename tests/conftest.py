@@ -1,4 +1,15 @@
-"""What tests share: an artifacts folder of their own, the real data, and one Prefect server for all."""
+"""What tests share: an artifacts folder of their own, the real data, and one Prefect server for all.
+
+The folder is flat; a test module's first word says what it tests:
+
+- ``data`` raw files to arrays, ``train`` the networks, ``judge`` the gates, ``store`` what is published and who may
+  change it, ``serve`` other runtimes that load it, ``predict`` batch prediction;
+- ``run`` whole retrains and what makes a function a stage, ``operate`` server, schedules and registration, ``cli`` the
+  command line from outside, ``docker`` images and the composed stack, ``doctor`` and ``bench`` their commands;
+- ``imports`` who may import whom.
+
+Whatever two of them need lies in a module without the prefix ``test_``; none imports another.
+"""
 
 import os
 import shutil
@@ -48,13 +59,12 @@ def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def fashion_mnist_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the four real IDX files, downloaded once into the checkout's own cache."""
     from tasks.data import fashion_mnist
-    from tasks.data.sources.places import Debian, Mirrors
-    from tasks.download import fetch
+    from tasks.data.sources.places import Debian, Torchvision
 
     folder = tmp_path_factory.mktemp("fashion-mnist")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADMILL_ARTIFACTS", str(REPOSITORY / "artifacts"))
-        raw = fetch([Mirrors(), Debian()])
+        raw = fashion_mnist.fetch([Torchvision(), Debian()])
     for file in fashion_mnist.FILES:
         (folder / file.name).symlink_to(raw.files[file.name].path)
     return folder

@@ -14,7 +14,7 @@ import httpx
 import psutil
 
 from prefect_api import api_client, eventually
-from test_cli import GRADMILL
+from test_cli_commands import GRADMILL
 
 
 def free_port() -> int:

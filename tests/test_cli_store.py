@@ -19,7 +19,7 @@ from flows.story.report import reported
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.store import artifact_paths, locks, mirroring, pointer, reading, verification
 from tasks.store.run_folder import RunFolder
-from test_cli import GRADMILL, assert_clear, gradmill, plant_strangers
+from test_cli_commands import GRADMILL, assert_clear, gradmill, plant_strangers
 
 NAME = "linear-regression"
 

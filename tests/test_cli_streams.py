@@ -20,7 +20,7 @@ from flows.cli.faults import as_gradmill_error
 from flows.server.environment import require_prefect, settle_prefect
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.store import atomic
-from test_cli import GRADMILL, assert_clear, gradmill
+from test_cli_commands import GRADMILL, assert_clear, gradmill
 
 
 def shell(command: str) -> subprocess.CompletedProcess[str]:

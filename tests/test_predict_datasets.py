@@ -13,7 +13,7 @@ import pytest
 from candidate import Candidate
 from tasks.records import Prediction
 from tasks.store import artifact_paths, predictions
-from test_predict import FEATURES, predict_rows, table
+from test_predict_jobs import FEATURES, predict_rows, table
 
 REJECTED = [7, 1234]
 

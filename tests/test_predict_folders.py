@@ -23,7 +23,7 @@ from tasks.preprocess import preprocess
 from tasks.records import PublishedModel, RawDataset
 from tasks.store import artifact_paths, retention
 from tasks.store.run_folder import RunFolder
-from test_predict import FEATURES, NAME, expected, predict_rows, stop_after, table
+from test_predict_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
 
 
 @pytest.fixture(autouse=True)

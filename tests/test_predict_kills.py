@@ -19,7 +19,7 @@ from candidate import Candidate
 from tasks.batch import running
 from tasks.batch.labelling import label_shard
 from tasks.store import artifact_paths
-from test_kills import KILLS, run_silently
+from test_run_kills import KILLS, run_silently
 
 NAME = "linear-regression"
 SHARDS = 200

@@ -11,8 +11,8 @@ from candidate import Candidate
 from tasks.batch import output, parts, scratch
 from tasks.errors import DataError, UsageError
 from tasks.store import artifact_paths
-from test_cli import assert_clear, gradmill
-from test_predict import predict_rows
+from test_cli_commands import assert_clear, gradmill
+from test_predict_jobs import predict_rows
 
 
 def everything(folder: Path) -> dict[Path, bytes | None]:

@@ -19,7 +19,7 @@ from tasks.data import readers
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.records import PublishedModel
 from tasks.store import artifact_paths
-from test_predict import NAME, predict_rows
+from test_predict_jobs import NAME, predict_rows
 
 MEBIBYTE = 2**20
 

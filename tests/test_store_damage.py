@@ -20,7 +20,7 @@ from tasks.judging.servability import servability
 from tasks.parameters import Gates
 from tasks.store import artifact_paths, pointer, reading
 from tasks.store.record import FileRef
-from test_cli import assert_clear, gradmill
+from test_cli_commands import assert_clear, gradmill
 
 NAME = "linear-regression"
 
@@ -118,7 +118,7 @@ def test_a_flipped_bit_in_the_stored_test_split_is_named_and_nothing_is_predicte
     assert_clear(done, 4)
     assert str(path) in done.stderr
     with pytest.raises(DataError, match=str(path)):
-        splits.load_split(FileRef(path=path, sha256=candidates[0].prepared.test.sha256))
+        splits.load_split(candidates[0].prepared, "test")
 
 
 # Labels, as a classifier has them

@@ -9,8 +9,8 @@ import pytest
 from candidate import Candidate
 from tasks.errors import DataError
 from tasks.store import artifact_paths, pointer, publishing, reading, retention, verification
-from test_cli import assert_clear, gradmill
-from test_model_store import champion, damage
+from test_cli_commands import assert_clear, gradmill
+from test_store_versions import champion, damage
 
 NAME = "linear-regression"
 

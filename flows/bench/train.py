@@ -58,7 +58,7 @@ def bench(quick: bool) -> Report:
     run = RunFolder.open("bench-train", {})
     raw: RawDataset = download.__wrapped__(run, FASHION_MNIST)  # type: ignore[attr-defined]  # the stage's plain function
     prepared: PreparedDataset = preprocess.__wrapped__(run, raw, Data(), 0)  # type: ignore[attr-defined]
-    train_split, test_split = load_split(prepared.train), load_split(prepared.test)
+    train_split, test_split = load_split(prepared, "train"), load_split(prepared, "test")
     accuracy: dict[str, float] = {}
     fast: dict[str, Callable[[], float]] = {
         SCRATCH: _ours(prepared, train_split, test_split, Implementation.SCRATCH, accuracy),
@@ -215,7 +215,7 @@ prepared = PreparedDataset.model_validate_json(sys.argv[1])
 generator = torch.Generator().manual_seed(0)
 with devices.one_thread():
     net, optimizer = building.build(Training(implementation="scratch"), prepared, generator, torch.device("cpu"))
-    both = [splits.load_split(file) for file in (prepared.train, prepared.test)]
+    both = [splits.load_split(prepared, name) for name in ("train", "test")]
     list(training.train(net, optimizer, *both, [0.1] * 2, 256, generator))
 print(peak() - before)
 """

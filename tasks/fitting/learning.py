@@ -32,7 +32,7 @@ def parts(prepared: PreparedDataset, share: float, generator: torch.Generator, d
         UsageError: so few examples are left for training, or held out, that they say nothing.
         DataError: a file is missing or has changed since it was prepared.
     """
-    train_split, test_split = (load_split(file).to(device) for file in (prepared.train, prepared.test))
+    train_split, test_split = (load_split(prepared, name).to(device) for name in ("train", "test"))
     if not share:
         return Parts(train_split, None, test_split)
     fitted, validation = train_split.without(share, generator)

@@ -34,7 +34,7 @@ class Candidate:
         Raises:
             DataError: a file is missing or has changed.
         """
-        weights, test = safetensors.torch.load(verified.read(trained.weights)), load_split(prepared.test)
+        weights, test = safetensors.torch.load(verified.read(trained.weights)), load_split(prepared, "test")
         return cls(prepared, trained, loss, weights, test, scores(weights, test))
 
     @property

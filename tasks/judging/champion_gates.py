@@ -1,16 +1,18 @@
-"""A candidate against what is published, all measured on the same test split in the same run.
+"""A candidate against what is published, all measured on the same test rows in the same run.
 
-A drop refuses only when it is both large (beyond its margin) and real (``max_statistic``). Versions that were rolled
-back from are held for being bad, whatever their figures say: nothing is compared with them.
+Each is fed these rows through its own recipe. Versions that were rolled back from are held for being bad, whatever
+their figures say: nothing is compared with them.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
+from tasks.data import splits
+from tasks.data.recipe import Recipe
 from tasks.judging import gates
 from tasks.judging.candidate import Measured
 from tasks.judging.judges import JUDGES
@@ -51,20 +53,42 @@ def against_published(
     )
     if not same.passed:
         return (same,)
-    split = safetensors.numpy.load(verified.read(prepared.test))
-    (source,) = signature.inputs
-    task = TASKS[prepared.task]
-    ours = Measured(None, outputs(model, split[source.name], task.answer))
-    kept = list(_kept(name, numbers, signature, split[source.name], task.answer))
-    judge = JUDGES[prepared.task]
-    return same, *judge.against_kept(ours, kept, split[task.target], prepared.class_names, bounds)
+    compared = list(_kept(name, numbers, signature, prepared))
+    kept = [each for each in compared if isinstance(each, Measured)]
+    left_out = [each for each in compared if isinstance(each, str)]
+    verdicts = [same]
+    if kept:
+        task, judge = TASKS[prepared.task], JUDGES[prepared.task]
+        test = splits.read_split(prepared.test, prepared)
+        ours = Measured(None, outputs(model, test.inputs, task.answer))
+        verdicts += judge.against_kept(ours, kept, test.truth, prepared.class_names, bounds)
+    if left_out:
+        verdicts.append(gates.judge("champion_not_compared", len(left_out), detail="; ".join(left_out)))
+    return tuple(verdicts)
 
 
-def _kept(name: str, numbers: list[int], signature: contract.Signature, rows: Array, output: str) -> Iterator[Measured]:
+def _kept(
+    name: str, numbers: list[int], signature: contract.Signature, prepared: PreparedDataset
+) -> Iterator[Measured | str]:
+    """The answers of every kept version, each fed by its own recipe, or why it is not compared."""
+    inputs = functools.cache(functools.partial(_inputs, prepared))
     for number in numbers:
-        content = reading.model(name, number)
-        if contract.of_session(sessions.open_session(content, Device.CPU)) == signature:
-            yield Measured(number, outputs(content, rows, output))
+        content, recipe = reading.model(name, number), reading.manifest(name, number).recipe
+        if contract.of_session(sessions.open_session(content, Device.CPU)) != signature:
+            yield f"version {number} has other inputs or outputs"
+        elif (rows := inputs(recipe)) is None:
+            yield f"the recipe of version {number} cannot read the rows of today"
+        else:
+            yield Measured(number, outputs(content, rows, TASKS[prepared.task].answer))
+
+
+def _inputs(prepared: PreparedDataset, recipe: Recipe) -> Array | None:
+    """The test rows as a recipe makes them ``(n, …)``; None where it cannot read them."""
+    if recipe != prepared.recipe:
+        raw = splits.read_split(prepared.raw_test, prepared).inputs
+        if not recipe.accepts(raw.dtype, raw.shape[1:]):
+            return None
+    return splits.read_test(prepared, recipe).inputs
 
 
 def outputs(model: bytes, rows: Array, output: str, batch_size: int = 1024) -> Array:

@@ -57,7 +57,7 @@ def before_export(candidate: Candidate, measured: dict[str, Any], bounds: Gates)
 
 def _against_best_fit(candidate: Candidate, test_loss: float, bounds: Gates) -> GateVerdict:
     """The candidate's test loss against that of the best fit to the same training split."""
-    train, test = load_split(candidate.prepared.train), candidate.test
+    train, test = load_split(candidate.prepared, "train"), candidate.test
     kind, fit = BEST_FITS[candidate.loss]
     best = metrics.regression(best_fit.with_ones(test.X) @ fit(train.X, train.y), test.y.double())["loss"]
     allowance = (bounds.max_standardised_error * float(train.y.std())) ** 2 / 2

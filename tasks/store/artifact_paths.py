@@ -6,6 +6,7 @@ working. In memory, on stdout and in events paths are absolute.
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,6 +77,19 @@ ChosenPath = Annotated[Path, _LAX, BeforeValidator(_chosen), _RELATIVE]  # of wh
 def dataset(name: str) -> Path:
     """The folder of one dataset: raw files and prepared splits."""
     return root() / "datasets" / name
+
+
+def dataset_lock(name: str) -> Path:
+    """Held by whoever fills the folder of a dataset."""
+    return dataset(name) / ".lock"
+
+
+DOWNLOAD_PREFIX = ".scratch-"  # of a folder in that of a dataset, to download into
+
+
+def is_download(path: Path) -> bool:
+    """Whether a path is named as ``tempfile`` names a folder to download into."""
+    return re.fullmatch(re.escape(DOWNLOAD_PREFIX) + r"[a-z0-9_]{8}", path.name) is not None
 
 
 def raw_file(dataset_name: str, filename: str, sha256: str) -> Path:

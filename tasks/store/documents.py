@@ -4,6 +4,7 @@ Unknown fields are ignored, so that an older and a newer version of Gradmill sha
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from tasks.store.verified import RESTORE
 
 
 class Document(BaseModel):
-    """A typed document. What it nests should be documents too."""
+    """A typed document. What it nests are documents or records."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -44,8 +45,11 @@ class Document(BaseModel):
             DataError: it is not JSON, or not such a document; the message names ``source``.
         """
         try:
-            json.loads(content, object_pairs_hook=_without_duplicates, parse_constant=_no_number)
-            return cls.model_validate_json(content)
+            read = json.loads(
+                content, object_pairs_hook=_without_duplicates, parse_float=_finite, parse_constant=_finite
+            )
+            document = cls.of_today(read)
+            return cls.model_validate_json(content if document is read else json.dumps(document), strict=True)
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
@@ -53,6 +57,11 @@ class Document(BaseModel):
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
             found = f"{source} is not JSON: {error}"
         raise DataError(found, "the file as it was written", action)
+
+    @classmethod
+    def of_today(cls, document: Any) -> Any:
+        """What an older version of Gradmill wrote, as this one would have."""
+        return document
 
     def write(self, path: Path) -> FileRef:
         """Replace ``path`` by this document, atomically."""
@@ -67,5 +76,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
-def _no_number(token: str) -> float:
-    raise ValueError(f"{token} is no number in JSON")
+def _finite(token: str) -> float:
+    """A number of JSON; neither ``NaN`` nor ``1e999`` is one."""
+    if math.isfinite(number := float(token)):
+        return number
+    raise ValueError(f"{token} is no finite number")

@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from tasks.store import artifact_paths, atomic, attestation, folders, reading, triton
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
+from tasks.store.versions import Lineage, Manifest
 
 
 def sweep(name: str) -> None:
@@ -32,18 +32,19 @@ def next_number(name: str) -> int:
     return folders.free_number(artifact_paths.model(name), highest + 1)
 
 
-def publish(name: str, fill: Callable[[Path, int], dict[str, Any]], sign_key: Path | None = None) -> int:
-    """Make the next version by one rename.
+def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path | None = None) -> int:
+    """Make the next version by one rename; return its number.
 
-    ``fill`` gets the staging folder and the number, puts the files there and returns the manifest, to which the
-    checksums are added here. With ``sign_key`` the folder also gets an attestation.
+    ``fill`` gets the staging folder and the number, and puts the files there; manifest and checksums are added here.
+    With ``sign_key`` the folder also gets an attestation.
     """
+    name = lineage.name
     number = next_number(name)
     staging = folders.staging(artifact_paths.model(name))
     staging.mkdir()
-    document = fill(staging, number)
-    document["files"] = {path.name: atomic.file_digest(path) for path in sorted(staging.iterdir())}
-    atomic.write_json(staging / MANIFEST, document)
+    fill(staging, number)
+    files = {path.name: atomic.file_digest(path) for path in sorted(staging.iterdir())}
+    Manifest(**dict(lineage), version=number, files=files).write(staging / MANIFEST)
     atomic.write_bytes(staging / CHECKSUMS, checksums(staging).encode())
     if sign_key is not None:
         attestation.sign(staging, sign_key)

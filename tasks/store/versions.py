@@ -3,14 +3,22 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    computed_field,
+    model_serializer,
+    model_validator,
+)
 
 from tasks.data import recipe as recipes
 from tasks.data.recipe import Recipe
-from tasks.records import GateVerdict, Histogram
+from tasks.records import GateVerdict, Histogram, Splits
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
 from tasks.store.documents import Document
-from tasks.store.record import FileRef
+from tasks.store.record import Sha256
 
 
 def _with_a_zone(text: str) -> str:
@@ -20,18 +28,17 @@ def _with_a_zone(text: str) -> str:
 
 
 Number = Annotated[int, Field(ge=1)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 Moment = Annotated[str, AfterValidator(_with_a_zone)]
 
 
-class Rewritten(Document):
-    """A document that is replaced again and again: what a newer version of Gradmill has noted there is kept."""
+class Extensible(Document):
+    """A document that keeps what is not declared here: other kinds of model, and newer versions, note more."""
 
     model_config = ConfigDict(extra="allow")
 
 
-class ChampionPointer(Rewritten):
+class ChampionPointer(Extensible):
     """``champion.json``: the version that consumers should use, and those that it should not go to by itself."""
 
     schema_version: Literal[1] = 1
@@ -55,82 +62,107 @@ class ChampionPointer(Rewritten):
         return {self.version, *self.held} | ({self.previous} if self.previous else set())
 
 
-class History(Rewritten):
+class History(Extensible):
     """``.history.json``: the highest number that was ever given, and when each version was last demoted."""
 
     highest: int = Field(ge=0)
     demoted: dict[int, Moment]
 
 
-class SplitFile(FileRef, Document):
-    """A prepared split."""
-
-
-class Dataset(Document):
-    """What a version was trained and judged on."""
-
-    name: str
-    digest: Sha256
-    test: SplitFile
-    class_names: tuple[str, ...] = ()
-
-
-class Training(Document):
-    """Which of the book's systems made a version."""
+class Training(Extensible):
+    """Which of the book's systems made a version, and with which settings."""
 
     model: str
     implementation: str
 
 
-class Parameters(Document):
+class Parameters(Extensible):
     """What the run was asked for."""
 
     training: Training
 
 
-class Metrics(Document):
-    """The figures of a listing."""
+class Trained(Document):
+    """What training really did: examples, those held out to watch, and the epoch whose weights were kept."""
+
+    num_examples: int
+    num_validation: int
+    num_epochs: int
+    kept_epoch: int
+
+
+class Metrics(Extensible):
+    """The figures: those of every listing, and more that differ from task to task."""
 
     test_loss: float
     test_accuracy: float | None = None
 
-
-class Verdict(GateVerdict, Document):
-    """What a gate found of a version."""
-
-
-class Bins(Histogram, Document):
-    """How a version's answers on its test split are distributed."""
+    @model_serializer(mode="wrap")
+    def _only_what_was_measured(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialized(self).items() if name in self.model_fields_set}
 
 
-class Manifest(Document):
-    """``manifest.json``: of a version's lineage what its readers need. A published manifest never changes."""
+class Tolerances(Document):
+    """What another runtime may differ by from the stored sample, and ONNX from torch."""
+
+    sample: float
+    parity: float
+
+
+class Lineage(Document):
+    """What a version was made of, by what, and how it was judged. What has a default was not noted at first."""
 
     schema_version: Literal[1] = 1
     name: str
-    version: Number
     created_at: Moment
     run: FileName
-    dataset: Dataset
-    parameters: Parameters
-    metrics: Metrics
-    gates: tuple[Verdict, ...]
-    profile: dict[str, Bins] = Field(default_factory=dict)
+    dataset: Splits
     recipe: Recipe
-    files: dict[FileName, Sha256]
+    parameters: Parameters
+    device: str = ""
+    trained: Trained | None = None
+    platform: str = ""
+    packages: dict[str, str] = Field(default_factory=dict)
+    code: str = ""
+    metrics: Metrics
+    gates: tuple[GateVerdict, ...]
+    profile: dict[str, Histogram] = Field(default_factory=dict)
+    tolerances: Tolerances | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_before_recipes(cls, manifest: Any) -> Any:
-        if isinstance(manifest, dict) and "recipe" not in manifest and isinstance(manifest.get("preprocessing"), dict):
-            return manifest | {"recipe": recipes.of_old_manifest(manifest)}
-        return manifest
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What versions of Gradmill before there were recipes read."""
+        return recipes.for_old_readers(self.recipe)
+
+    @model_validator(mode="after")
+    def _whose_classes_differ(self) -> Self:
+        if len(set(self.dataset.class_names)) != len(self.dataset.class_names):
+            raise ValueError("dataset.class_names: two of them are equal")
+        return self
+
+
+class Manifest(Lineage):
+    """``manifest.json``: a version's lineage and its files. A published manifest never changes."""
+
+    version: Number
+    files: dict[FileName, Sha256]
 
     @model_validator(mode="after")
     def _of_a_whole_version(self) -> Self:
         for filename in (ONNX, METADATA, SAMPLE):
             if filename not in self.files:
                 raise ValueError(f"files: {filename} is not listed")
-        if len(set(self.dataset.class_names)) != len(self.dataset.class_names):
-            raise ValueError("dataset.class_names: two of them are equal")
         return self
+
+    @classmethod
+    def of_today(cls, document: Any) -> Any:
+        """A manifest from before there were recipes, with its recipe and its task."""
+        if not isinstance(document, dict) or "recipe" in document or "preprocessing" not in document:
+            return document
+        try:
+            dataset = document["dataset"]
+            task = "classification" if dataset.get("class_names") else "regression"
+            return document | {"dataset": {"task": task} | dataset, "recipe": recipes.of_old_manifest(document)}
+        except (KeyError, TypeError, AttributeError):
+            return document  # damaged: what is missing is then named

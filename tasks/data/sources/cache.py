@@ -3,49 +3,48 @@
 import errno
 import hashlib
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.data import idx
-from tasks.data.fashion_mnist import IdxFile
-from tasks.data.sources.places import Directory, Source
+from tasks.data.sources.places import Directory, RawFile, Source
 from tasks.errors import DataError
 from tasks.parameters import FASHION_MNIST
 from tasks.store import artifact_paths, atomic, locks
 from tasks.store.record import FileRef
 
 SPACE_NEEDED = 200 * 2**20  # bytes: the archives (31 MB), the same unpacked, the payloads (55 MB) and apt's lists
-SCRATCH_PREFIX = ".scratch-"
-SCRATCH = re.compile(re.escape(SCRATCH_PREFIX) + r"[a-z0-9_]{8}")  # as ``tempfile`` ends a name
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the dataset folder alone, and sweep what a killed download left in it."""
+def exclusive() -> Iterator[Path]:
+    """Hold the data set's folder alone, swept of what a killed download left in it."""
+    folder = artifact_paths.dataset(FASHION_MNIST)
     folder.mkdir(parents=True, exist_ok=True)
-    with locks.locked(folder / ".lock", f"another process is filling {folder}; waiting for it"):
+    with locks.locked(
+        artifact_paths.dataset_lock(FASHION_MNIST), f"another process is filling {folder}; waiting for it"
+    ):
         for leftover in folder.iterdir():
-            if SCRATCH.fullmatch(leftover.name) and leftover.is_dir() and not leftover.is_symlink():
+            if artifact_paths.is_download(leftover) and leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
-        yield
+        yield folder
 
 
-def reference(file: IdxFile) -> FileRef:
+def reference(file: RawFile) -> FileRef:
     """Where the payload of ``file`` belongs."""
     return FileRef(path=artifact_paths.raw_file(FASHION_MNIST, file.name, file.sha256), sha256=file.sha256)
 
 
-def is_whole(file: IdxFile) -> bool:
+def is_whole(file: RawFile) -> bool:
     """Whether the payload is there, bit for bit."""
     path = reference(file).path
     return path.is_file() and atomic.file_digest(path) == file.sha256
 
 
-def fill(source: Source, missing: list[IdxFile], folder: Path) -> None:
+def fill(source: Source, missing: Sequence[RawFile], folder: Path) -> None:
     """Fetch, unpack, verify and keep ``missing``; what fails its checksum is fetched once again.
 
     Raises:
@@ -65,10 +64,10 @@ def fill(source: Source, missing: list[IdxFile], folder: Path) -> None:
         )
 
 
-def _fill_once(source: Source, wanted: list[IdxFile], folder: Path) -> dict[IdxFile, str]:
+def _fill_once(source: Source, wanted: Sequence[RawFile], folder: Path) -> dict[RawFile, str]:
     """Keep what verifies; return what does not, with the digest (or the fault) that was found."""
     failed = {}
-    with tempfile.TemporaryDirectory(dir=folder, prefix=SCRATCH_PREFIX) as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=artifact_paths.DOWNLOAD_PREFIX) as scratch:
         archives = source.fetch(wanted, Path(scratch))
         for file in wanted:
             found = _keep(file, archives[file.name])
@@ -77,7 +76,7 @@ def _fill_once(source: Source, wanted: list[IdxFile], folder: Path) -> dict[IdxF
     return failed
 
 
-def _keep(file: IdxFile, archive: Path) -> str:
+def _keep(file: RawFile, archive: Path) -> str:
     try:
         payload = idx.read_payload(archive, file.size + 1)  # bounded: a bomb is read no further than this
     except DataError as damaged:

@@ -18,7 +18,7 @@ import pytest
 from candidate import Candidate
 from conftest import REPOSITORY
 from tasks.store import artifact_paths, atomic, reading, verification
-from test_cli import GRADMILL, gradmill, servers
+from test_cli_commands import GRADMILL, gradmill, servers
 
 NAME = "linear-regression"
 KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "10"))

@@ -26,7 +26,7 @@ from prefect_api import eventually
 from tasks.errors import DataError
 from tasks.stage.events import resource
 from tasks.store import artifact_paths
-from test_cli import assert_clear, gradmill
+from test_cli_commands import assert_clear, gradmill
 
 NAME = "linear-regression"
 API = "http://127.0.0.1:24680/api"

@@ -20,7 +20,7 @@ from flows.cli.operate import _nested
 from flows.server.deployments import _merged
 from prefect_api import eventually
 from tasks.errors import UsageError
-from test_cli import assert_clear
+from test_cli_commands import assert_clear
 
 pytestmark = pytest.mark.slow
 NAME = "linear-regression"

@@ -10,7 +10,7 @@ import pytest
 from candidate import Candidate
 from tasks.errors import DataError
 from tasks.store import artifact_paths, verification
-from test_model_store import damage
+from test_store_versions import damage
 
 NAME = "linear-regression"
 

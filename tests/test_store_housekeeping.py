@@ -15,7 +15,7 @@ from tasks.errors import DataError
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.store import artifact_paths, housekeeping, locks, retention
 from tasks.store.run_folder import RunFolder
-from test_cli import gradmill
+from test_cli_commands import gradmill
 
 DAY = 24 * 3600
 NAME = "linear-regression"

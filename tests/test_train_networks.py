@@ -12,6 +12,7 @@ import sklearn.metrics
 import torch
 from torch import Tensor, nn
 
+from tasks.data.synthetic import synthetic_data
 from tasks.networks import best_fit, linear_scratch, metrics, softmax_scratch
 from tasks.networks.linear_concise import LinearRegressionConcise
 from tasks.networks.linear_scratch import LinearRegressionScratch
@@ -20,7 +21,6 @@ from tasks.networks.sgd import SGD, decaying
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
 from tasks.networks.training import Measured, Network, Split, outputs, stop_early, train, train_epoch
-from tasks.preprocess import synthetic_data
 
 IMAGES = Split(
     torch.randint(0, 256, (500, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)),
@@ -266,9 +266,12 @@ def test_dropout_keeps_the_expectation_and_spares_evaluation() -> None:
         dropped = softmax_scratch.dropout(X, 0.3)
     assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
     assert float(dropped.mean()) == pytest.approx(1, abs=0.01)
+    X, y = IMAGES.minibatch(torch.arange(8))
     for net in both(dropout=0.9):
-        X, _ = IMAGES.minibatch(torch.arange(8))
-        torch.testing.assert_close(net(X), net(X), rtol=0, atol=0)
+        by_all_inputs = X.flatten(1) @ net.weights()["W"] + net.weights()["b"]
+        torch.testing.assert_close(net(X), by_all_inputs)
+        assert not torch.allclose(net.backward(X, y), by_all_inputs), "a training step drops most of them"
+        torch.testing.assert_close(net(X), by_all_inputs)
 
 
 def test_a_validation_split_is_a_random_share_that_training_never_sees() -> None:

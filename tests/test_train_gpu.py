@@ -17,7 +17,7 @@ from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
 from tasks.networks.training import train, train_epoch
 from tasks.serving import sessions
-from test_networks import IMAGES, generator
+from test_train_networks import IMAGES, generator
 
 pytestmark = [
     pytest.mark.gpu,

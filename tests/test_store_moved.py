@@ -11,7 +11,7 @@ from tasks.errors import DataError
 from tasks.store import artifact_paths
 from tasks.store.artifact_paths import ArtifactPath, ChosenPath
 from tasks.store.documents import Document
-from test_cli import assert_clear, gradmill
+from test_cli_commands import assert_clear, gradmill
 
 NAME = "linear-regression"
 

@@ -12,12 +12,14 @@ from PIL import Image
 
 from tasks.data import fashion_mnist as facts
 from tasks.data import idx
+from tasks.data.fashion_mnist import fetch, image_split
 from tasks.data.recipe import Pixels
 from tasks.data.sources.places import Directory
-from tasks.download import fetch
+from tasks.data.splits import write_split
+from tasks.data.synthetic import synthetic_data
 from tasks.errors import DataError
 from tasks.parameters import Data
-from tasks.preprocess import image_split, preprocess, synthetic_data, write_split
+from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
@@ -48,7 +50,7 @@ def test_prepared_splits_hold_the_raw_pixels_and_labels(fashion_mnist: Path) -> 
 def test_resize_equals_torchvisions() -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
     theirs = [np.asarray(torchvision.transforms.Resize(17)(Image.fromarray(image))) for image in images]
-    np.testing.assert_array_equal(Pixels(shape=(17, 17), scale=1.0).encode(images), theirs)
+    np.testing.assert_array_equal(Pixels(shape=(17, 17), scale=1.0, resize="bilinear").encode(images), theirs)
 
 
 def test_different_counts_of_images_and_labels_are_an_error(tmp_path: Path) -> None:

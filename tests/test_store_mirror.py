@@ -22,8 +22,8 @@ from flows.retrain import retrain
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, mirroring, pointer, publishing, reading, verification
-from test_cli import GRADMILL, assert_clear, gradmill
-from test_model_store import age_demotions, damage
+from test_cli_commands import GRADMILL, assert_clear, gradmill
+from test_store_versions import age_demotions, damage
 
 NAME = "linear-regression"
 BUCKET = "consumers"

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from flows.server.temporary import TemporaryServer
-from test_cli import assert_clear, gradmill
+from test_cli_commands import assert_clear, gradmill
 
 CREDENTIALS = "duty:correct horse"
 OPEN = {"/health", "/ready"}

@@ -20,7 +20,7 @@ from tasks.stage import reuse
 from tasks.store import artifact_paths, atomic
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
-from test_cli import GRADMILL
+from test_cli_commands import GRADMILL
 
 
 def key(**inputs: object) -> str:

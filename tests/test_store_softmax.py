@@ -23,8 +23,8 @@ from tasks.publish import publish
 from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, TrainedModel
 from tasks.store import artifact_paths, atomic, reading, verification
 from tasks.store.run_folder import RunFolder
-from test_cli import assert_clear, gradmill
-from test_model_store import damage
+from test_cli_commands import assert_clear, gradmill
+from test_store_versions import damage
 
 NAME = "softmax-regression-concise"
 CLASSES = [

@@ -12,26 +12,23 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
-from matplotlib.figure import Figure
 
 from candidate import Candidate, plain
 from conftest import REPOSITORY
 from flows.story import pages
+from tasks.data.fashion_mnist import fetch
 from tasks.data.sources.places import Directory
-from tasks.download import fetch
 from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
 from tasks.export import answers, parity
 from tasks.fitting import splits
 from tasks.fitting.watching import watch
-from tasks.judging import figures, gates
-from tasks.networks import metrics
+from tasks.judging import gates
 from tasks.networks.training import Measured, Split
 from tasks.parameters import Data, Gates, Loss, Training
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths, reading
-from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 
@@ -91,7 +88,7 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
     from tasks.networks import training as loop
 
     prepared = plain(preprocess)(run, fetch([Directory(fashion_mnist)]), Data(), 0)
-    train_split, test_split = splits.load_split(prepared.train), splits.load_split(prepared.test)
+    train_split, test_split = splits.load_split(prepared, "train"), splits.load_split(prepared, "test")
     accuracies, losses = [], []
     for seed in (1, 2, 3, 4, 5):
         parameters = Training.model_validate({"implementation": implementation, "seed": seed})
@@ -138,25 +135,6 @@ def test_a_validation_share_that_leaves_too_few_examples_is_exit_2_and_says_how_
     assert "a share such as 0.1" in caught.value.action
 
 
-def test_the_learning_curve_shows_the_validation_loss_and_the_epoch_that_was_kept(
-    run: RunFolder, synthetic: PreparedDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[Figure] = []
-
-    def save(figure: Figure, path: Path) -> FileRef:
-        drawn.append(figure)
-        return FileRef(path=path, sha256="")
-
-    monkeypatch.setattr(figures, "save", save)
-    trained = plain(train)(run, synthetic, linear(num_epochs=4, validation=0.1, patience=3))
-    lines = {line.get_label(): line for line in drawn[-1].axes[0].lines}
-    expected = [point.validation_loss for point in trained.learning_curve]
-    assert lines["validation loss"].get_ydata() == pytest.approx(expected)
-    assert set(np.asarray(lines[f"kept: epoch {trained.kept_epoch}"].get_xdata())) == {trained.kept_epoch}
-    plain(train)(run, synthetic, linear(num_epochs=2))
-    assert {line.get_label() for line in drawn[-1].axes[0].lines} == {"train loss", "test loss"}
-
-
 # Gates
 
 
@@ -193,7 +171,7 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Cand
 
     weights = safetensors.torch.load_file(candidate.trained.weights.path)
     weights["W"][0] += 1e-4
-    test = splits.load_split(candidate.prepared.test)
+    test = splits.load_split(candidate.prepared, "test")
     session = open_session(candidate.exported.onnx.path.read_bytes(), Device.CPU)
     (verdict,) = parity(answers(session, test.X.numpy()), splits.scores(weights, test), test, Gates().max_parity_error)
     assert not verdict.passed
@@ -205,14 +183,6 @@ def test_parity_of_a_target_that_never_changes_allows_for_rounding(error: float,
     found = {"prediction": np.full(20, 4.2 + error, np.float32)}
     (verdict,) = parity(found, torch.full((20, 1), 4.2), test, Gates().max_parity_error)
     assert verdict.passed is passes
-
-
-def test_a_perfect_fit_has_figures_and_a_picture(run: RunFolder) -> None:
-    residuals = torch.zeros(20)
-    sigma = metrics.noise_estimate(residuals)
-    assert np.isfinite(metrics.gaussian_nll(residuals, sigma))
-    file = figures.regression_report([0.0, 4.2], [0.0, 4.2], ["w", "b"], residuals.numpy(), sigma, run.file("fit.png"))
-    assert file.path.is_file()
 
 
 # Export

@@ -18,7 +18,7 @@ from flows.doctor import services
 from flows.server import api, proxies
 from tasks.errors import EnvironmentProblem
 from tasks.parameters import Device
-from test_cli import GRADMILL, assert_clear
+from test_cli_commands import GRADMILL, assert_clear
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 OURS = json.dumps(prefect.__version__).encode()

@@ -22,7 +22,7 @@ from prefect_api import api_client, post, wait_for
 from tasks.errors import GateFailed
 from tasks.judging import figures
 from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
-from test_cli import gradmill
+from test_cli_commands import gradmill
 
 PARAMETERS: dict[str, type[BaseModel]] = {
     "retrain": RetrainParameters,
@@ -112,9 +112,9 @@ def test_a_long_training_is_shown_while_it_lasts(prefect_api: str, monkeypatch: 
     points: list[int] = []
     drawn = figures.learning_curve
 
-    def drawing(curve: Any, path: Path, *kept: int) -> Any:
+    def drawing(curve: Any, *how: Any) -> Any:
         points.append(len(curve))
-        return drawn(curve, path, *kept)
+        return drawn(curve, *how)
 
     monkeypatch.setattr(figures, "learning_curve", drawing)
     training = {"model": "linear-regression", "num_epochs": 8, "seed": 9}

@@ -25,7 +25,7 @@ from flows.server.deploying import _digest, writable
 from flows.server.status import status
 from prefect_api import api_client
 from tasks.errors import EnvironmentProblem, UsageError
-from test_cli import GRADMILL
+from test_cli_commands import GRADMILL
 
 NAMES = ["linear-weekly", "maintenance-weekly", "predict-daily", "softmax-nightly"]
 DECEMBER = {"schedule": {"cron": "15 12 24 12 *", "timezone": "Europe/Lisbon"}, "active": True}

@@ -1,14 +1,20 @@
 """The gate against what is published: statistics against scipy and simulation, verdicts by construction."""
 
 import numpy as np
+import onnxruntime
 import pytest
 import scipy.stats
 
 from candidate import Candidate, synthetic
+from tasks.data import splits
+from tasks.data.dataset import Contents
+from tasks.data.datasets import DATASETS
+from tasks.data.recipe import Column, Columns
 from tasks.errors import GateFailed
-from tasks.judging import champion_gates, max_statistic
-from tasks.judging.champion_gates import Measured
-from tasks.parameters import Gates
+from tasks.judging import champion_gates, classification, max_statistic, regression
+from tasks.judging.candidate import Measured
+from tasks.parameters import Data, Gates
+from tasks.records import RawDataset
 from tasks.store import artifact_paths, pointer, reading
 from tasks.store.run_folder import RunFolder
 
@@ -26,7 +32,7 @@ def wrong_on(*rows: range, base: np.ndarray = TRUTH) -> np.ndarray:
 
 def judge(candidate: np.ndarray, *kept: np.ndarray) -> dict[str, bool]:
     versions = [Measured(number, label) for number, label in enumerate(kept, start=1)]
-    verdicts = champion_gates.classification(Measured(None, candidate), versions, TRUTH, CLASSES, Gates())
+    verdicts = classification.against_kept(Measured(None, candidate), versions, TRUTH, CLASSES, Gates())
     return {verdict.name: verdict.passed for verdict in verdicts}
 
 
@@ -156,7 +162,7 @@ def test_a_drop_that_chance_explains_passes() -> None:
 def test_the_words_of_a_verdict_are_true_of_it() -> None:
     def details(candidate: np.ndarray) -> str:
         kept = [Measured(1, wrong_on(range(25), range(250, 275))), Measured(2, wrong_on(range(200)))]
-        verdict, _ = champion_gates.classification(Measured(None, candidate), kept, TRUTH, CLASSES, Gates())
+        verdict, _ = classification.against_kept(Measured(None, candidate), kept, TRUTH, CLASSES, Gates())
         assert verdict.passed == ("does not explain" not in verdict.detail)
         return verdict.detail
 
@@ -185,7 +191,7 @@ def test_a_recall_drop_of_a_tiny_class_that_chance_explains_passes() -> None:
     truth = np.array([0] * 990 + [1] * 10)
     kept, candidate = truth.copy(), truth.copy()
     candidate[-3:] = 0  # recall drops by 0.3, on three rows
-    verdicts = champion_gates.classification(
+    verdicts = classification.against_kept(
         Measured(None, candidate), [Measured(1, kept)], truth, ("often", "rare"), Gates()
     )
     assert verdicts[1].value == pytest.approx(0.3)
@@ -198,14 +204,15 @@ def test_linear_regression_may_lose_5_percent_to_the_best_kept_version(scale: fl
     truth = np.zeros(1000, np.float32)
     errors = np.random.default_rng(0).normal(0, 0.01, 1000)
     kept = [Measured(1, errors * 2), Measured(2, errors)]
-    assert champion_gates.regression(Measured(None, errors * scale), kept, truth, Gates()).passed is passes
+    (verdict,) = regression.against_kept(Measured(None, errors * scale), kept, truth, (), Gates())
+    assert verdict.passed is passes
 
 
 # Bounds that are met exactly
 
 
 def passed(kept: np.ndarray, candidate: np.ndarray, truth: np.ndarray, names: tuple[str, ...]) -> list[bool]:
-    verdicts = champion_gates.classification(Measured(None, candidate), [Measured(1, kept)], truth, names, Gates())
+    verdicts = classification.against_kept(Measured(None, candidate), [Measured(1, kept)], truth, names, Gates())
     return [verdict.passed for verdict in verdicts]
 
 
@@ -262,3 +269,56 @@ def test_a_held_version_is_compared_with_nothing(candidates: list[Candidate]) ->
         "linear-regression", candidate.exported.onnx, candidate.prepared, candidate.parameters.gates
     )
     assert "of version 1" in verdicts[-1].detail
+
+
+# Each kept version by its own recipe
+
+
+@pytest.fixture
+def by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for a recipe that takes columns by their names: ``x2`` is the second of the raw rows."""
+
+    def encode(recipe: Columns, rows: np.ndarray, *_: object) -> np.ndarray:
+        return np.ascontiguousarray(rows[:, [int(name[1:]) - 1 for name in recipe.names]])
+
+    monkeypatch.setattr(Columns, "encode", encode)
+
+
+def contents() -> Contents:
+    return DATASETS["synthetic-linear"].read(RawDataset(name="", source="", files={}), Data(), 0)
+
+
+def by_the_recipe(columns: str, w: tuple[float, ...], of: Contents, seed: int) -> Candidate:
+    """A candidate that takes these columns, for which ``w`` are the true weights."""
+    recipe = Columns(columns=tuple(Column(name=name) for name in columns.split()))
+    prepared = splits.prepare(DATASETS["synthetic-linear"], of._replace(recipe=recipe, true_parameters=(*w, 4.2)))
+    return Candidate(RunFolder.open(f"run-{seed}", {}), prepared, seed)
+
+
+@pytest.mark.usefixtures("by_name")
+def test_a_kept_version_of_another_recipe_is_measured_on_its_own_inputs() -> None:
+    """Fed with the candidate's, whose columns are the other way round, it would be wrong by far."""
+    kept = by_the_recipe("x2 x1", (-3.4, 2.0), contents(), 0).publish()
+    verdict = by_the_recipe("x1 x2", (2.0, -3.4), contents(), 1).publish().gates[-1]
+    session, (inputs, truth) = onnxruntime.InferenceSession(kept.model.path), contents().test
+    losses = [
+        float(np.square(session.run(None, {"features": rows})[0] - truth).mean()) / 2
+        for rows in (inputs[:, ::-1], inputs)
+    ]
+    assert losses[0] * 1000 < losses[1]
+    assert verdict.name == "champion_loss"
+    assert verdict.maximum == pytest.approx(1.05 * losses[0], rel=1e-5)
+
+
+@pytest.mark.usefixtures("by_name")
+def test_a_kept_version_whose_recipe_cannot_read_the_rows_of_today_is_not_compared_and_that_is_said() -> None:
+    """Of yesterday's two columns it would take both; today there are three."""
+    by_the_recipe("x2 x1", (-3.4, 2.0), contents(), 0).publish()
+    wider = np.zeros((1000, 1), np.float32)
+    parts = [rows._replace(inputs=np.hstack([rows.inputs, wider])) for rows in (contents().train, contents().test)]
+    verdicts = (
+        by_the_recipe("x1 x2", (2.0, -3.4), contents()._replace(train=parts[0], test=parts[1]), 1).publish().gates
+    )
+    assert [verdict.name for verdict in verdicts] == ["champion_signature", "champion_not_compared"]
+    assert (verdicts[-1].value, verdicts[-1].verdict) == (1, "recorded")
+    assert verdicts[-1].detail.endswith("the recipe of version 1 cannot read the rows of today)")

@@ -12,7 +12,6 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
-from matplotlib.figure import Figure
 
 from candidate import Candidate, plain, synthetic
 from conftest import REPOSITORY
@@ -23,15 +22,13 @@ from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
 from tasks.fitting import splits
 from tasks.fitting.watching import watch
-from tasks.judging import figures, gates
+from tasks.judging import gates
 from tasks.judging.parity import PARITY
-from tasks.networks import metrics
 from tasks.networks.training import Measured
 from tasks.parameters import Data, Gates, LinearTraining, Loss, SoftmaxTraining
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, reading
-from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 
@@ -84,8 +81,9 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
     fashion_mnist: Path, run: RunFolder, implementation: str
 ) -> None:
     """Through the plain loop on the prepared splits; the default seed is tested end to end."""
+    from tasks.fitting.building import build
+    from tasks.fitting.devices import one_thread
     from tasks.networks import training as loop
-    from tasks.train import build, one_thread
 
     prepared = plain(preprocess)(run, fetch([Directory(fashion_mnist)]), Data(), 0)
     train_split, test_split = splits.load_split(prepared, "train"), splits.load_split(prepared, "test")
@@ -132,25 +130,6 @@ def test_a_validation_share_that_leaves_too_few_examples_is_exit_2_and_says_how_
     assert f"of 1000 training examples holds out {held_out} and leaves {left}" in caught.value.found
     assert caught.value.expected == "at least 10 of each"
     assert "a share such as 0.1" in caught.value.action
-
-
-def test_the_learning_curve_shows_the_validation_loss_and_the_epoch_that_was_kept(
-    run: RunFolder, prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[Figure] = []
-
-    def save(figure: Figure, path: Path) -> FileRef:
-        drawn.append(figure)
-        return FileRef(path=path, sha256="")
-
-    monkeypatch.setattr(figures, "save", save)
-    trained = plain(train)(run, prepared, linear(num_epochs=4, validation=0.1, patience=3))
-    lines = {line.get_label(): line for line in drawn[-1].axes[0].lines}
-    expected = [point.validation_loss for point in trained.learning_curve]
-    assert lines["validation loss"].get_ydata() == pytest.approx(expected)
-    assert set(np.asarray(lines[f"kept: epoch {trained.kept_epoch}"].get_xdata())) == {trained.kept_epoch}
-    plain(train)(run, prepared, linear(num_epochs=2))
-    assert {line.get_label() for line in drawn[-1].axes[0].lines} == {"train loss", "test loss"}
 
 
 # Gates
@@ -202,14 +181,6 @@ def test_parity_of_a_target_that_never_changes_allows_for_rounding(error: float,
     found = {"prediction": np.full(20, 4.2 + error, np.float32)}
     (verdict,) = PARITY["regression"](found, truth[:, None], truth, Gates().max_parity_error)
     assert verdict.passed is passes
-
-
-def test_a_perfect_fit_has_figures_and_a_picture(run: RunFolder) -> None:
-    residuals = torch.zeros(20)
-    sigma = metrics.noise_estimate(residuals)
-    assert np.isfinite(metrics.gaussian_nll(residuals, sigma))
-    file = figures.regression_report([0.0, 4.2], [0.0, 4.2], ["w", "b"], residuals.numpy(), sigma, run.file("fit.png"))
-    assert file.path.is_file()
 
 
 # Export

@@ -257,9 +257,12 @@ def test_dropout_keeps_the_expectation_and_spares_evaluation() -> None:
         dropped = softmax_scratch.dropout(X, 0.3)
     assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
     assert float(dropped.mean()) == pytest.approx(1, abs=0.01)
+    X, y = IMAGES.minibatch(torch.arange(8))
     for net in both(dropout=0.9):
-        X, _ = IMAGES.minibatch(torch.arange(8))
-        torch.testing.assert_close(net(X), net(X), rtol=0, atol=0)
+        by_all_inputs = X.flatten(1) @ net.weights()["W"] + net.weights()["b"]
+        torch.testing.assert_close(net(X), by_all_inputs)
+        assert not torch.allclose(net.backward(X, y), by_all_inputs), "a training step drops most of them"
+        torch.testing.assert_close(net(X), by_all_inputs)
 
 
 def test_a_validation_split_is_a_random_share_that_training_never_sees() -> None:

@@ -10,12 +10,13 @@ from matplotlib.figure import Figure
 from flows.bench import measure
 from flows.bench.measure import Side
 from flows.bench.peers import BATCH_SIZE, LR, NUM_EPOCHS
+from tasks.fitting.building import build
+from tasks.fitting.devices import one_thread
 from tasks.judging import figures
 from tasks.networks.training import Split
 from tasks.networks.training import train as train_epochs
 from tasks.parameters import Implementation, SoftmaxTraining
 from tasks.records import PreparedDataset
-from tasks.train import build, one_thread
 
 CPU = torch.device("cpu")
 
@@ -46,6 +47,7 @@ import re, sys
 from pathlib import Path
 import torch
 import tasks.train
+from tasks.fitting import building, devices
 from tasks.fitting.splits import load_split
 from tasks.networks import training
 from tasks.parameters import SoftmaxTraining
@@ -59,10 +61,10 @@ def peak():
 before = peak()
 prepared = PreparedDataset.model_validate_json(sys.argv[1])
 generator = torch.Generator().manual_seed(0)
-with tasks.train.one_thread():
+with devices.one_thread():
     scratch = SoftmaxTraining(implementation="scratch")
-    net, optimizer = tasks.train.build(scratch, prepared, generator, torch.device("cpu"))
-    splits = [tasks.fitting.splits.load_split(prepared, name) for name in ("train", "test")]
+    net, optimizer = building.build(scratch, prepared, generator, torch.device("cpu"))
+    splits = [load_split(prepared, name) for name in ("train", "test")]
     list(training.train(net, optimizer, *splits, [0.1] * 2, 256, generator))
 print(peak() - before)
 """

@@ -21,6 +21,8 @@ from flows.bench.peers import (
     require_installed,
 )
 from tasks.download import download
+from tasks.fitting.building import build
+from tasks.fitting.devices import one_thread
 from tasks.fitting.splits import load_split
 from tasks.networks.schedules import learning_rates
 from tasks.networks.training import Split
@@ -30,7 +32,6 @@ from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths
 from tasks.store.run_folder import RunFolder
-from tasks.train import build, one_thread
 
 PACKAGES = ("gradmill", "d2l", "lightning", "numpy", "scikit-learn", "torch", "torchvision")
 SCRATCH, CONCISE, LIMIT = "ours, scratch", "ours, concise", "limit: two products, one gather"

@@ -7,12 +7,15 @@ from rich.progress import MofNCompleteColumn
 
 from tasks.errors import TrainingDiverged
 from tasks.judging import figures
+from tasks.judging.judges import JUDGES, Judge
 from tasks.machine import progress
 from tasks.machine.telling import tell
 from tasks.networks.training import Measured
 from tasks.parameters import Training
 from tasks.records import Epoch
+from tasks.serving.task import of_model
 from tasks.stage import live
+from tasks.store.artifact_paths import LEARNING_CURVE
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
@@ -26,7 +29,8 @@ def watch(epochs: Iterator[Measured], training: Training, run: RunFolder) -> tup
         TrainingDiverged: the loss is no longer a finite number.
     """
     every = math.ceil(training.num_epochs / LINES_PER_RUN)
-    path = run.file("learning-curve.png")
+    path = run.file(LEARNING_CURVE)
+    judge = JUDGES[of_model(training.model).name]
     name = run.name or training.model.value
     shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
     trained = live.Progress(training.num_epochs, "epochs trained")
@@ -35,11 +39,11 @@ def watch(epochs: Iterator[Measured], training: Training, run: RunFolder) -> tup
         for measured in bar.track(epochs, total=training.num_epochs, description="train"):
             curve.append(_point(len(curve) + 1, measured, training))
             if len(curve) % every == 0 or len(curve) == training.num_epochs:
-                tell(f"epoch {len(curve)}/{training.num_epochs}: {_sentence(curve[-1])}")
+                tell(f"epoch {len(curve)}/{training.num_epochs}: {_sentence(curve[-1], judge)}")
             if trained.update(len(curve)):
-                figures.learning_curve(curve, path)
+                figures.learning_curve(curve, judge.CURVES, path)
                 shown.show(path, retries=0)
-    picture = figures.learning_curve(curve, path, kept(curve, training).epoch)
+    picture = figures.learning_curve(curve, judge.CURVES, path, kept(curve, training).epoch)
     if live.in_a_run():
         shown.show(path)
         trained.show()
@@ -72,11 +76,6 @@ def _point(epoch: int, measured: Measured, training: Training) -> Epoch:
     )
 
 
-def _sentence(point: Epoch) -> str:
+def _sentence(point: Epoch, judge: Judge) -> str:
     watched = "" if point.validation_loss is None else f", validation loss {point.validation_loss:.3g}"
-    if point.train_accuracy is None or point.test_accuracy is None:
-        return f"train loss {point.train_loss:.3g}, test loss {point.test_loss:.3g}{watched}"
-    return (
-        f"train loss {point.train_loss:.3f}, train accuracy {point.train_accuracy:.3f}, "
-        f"test accuracy {point.test_accuracy:.3f}{watched}"
-    )
+    return judge.epoch(point) + watched

@@ -1,32 +1,29 @@
-"""A candidate against what is published, all measured on the same test split in the same run.
+"""A candidate against what is published, all measured on the same test rows in the same run.
 
-A drop refuses only when it is both large (beyond its margin) and real (``max_statistic``). Versions that were rolled
-back from are held for being bad, whatever their figures say: nothing is compared with them.
+Each is fed these rows through its own recipe. Versions that were rolled back from are held for being bad, whatever
+their figures say: nothing is compared with them.
 """
 
-import itertools
+import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
-from tasks.judging import gates, max_statistic
+from tasks.data import splits
+from tasks.data.recipe import Recipe
+from tasks.judging import gates
+from tasks.judging.candidate import Measured
+from tasks.judging.judges import JUDGES
 from tasks.parameters import Device, Gates
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import contract, sessions
+from tasks.serving.task import TASKS
 from tasks.store import reading, verification, verified
 from tasks.store.record import FileRef
 
 Array = NDArray[Any]
-
-
-class Measured(NamedTuple):
-    """A model's outputs on the test split; ``version`` is None for the candidate."""
-
-    version: int | None
-    output: Array
 
 
 def against_published(
@@ -56,21 +53,42 @@ def against_published(
     )
     if not same.passed:
         return (same,)
-    split = safetensors.numpy.load(verified.read(prepared.test))
-    (source,) = signature.inputs
-    output = contract.LABEL if prepared.class_names else contract.PREDICTION
-    ours = Measured(None, outputs(model, split[source.name], output))
-    kept = list(_kept(name, numbers, signature, split[source.name], output))
-    if prepared.class_names:
-        return same, *classification(ours, kept, split["labels"], prepared.class_names, bounds)
-    return same, regression(ours, kept, split["target"], bounds)
+    compared = list(_kept(name, numbers, signature, prepared))
+    kept = [each for each in compared if isinstance(each, Measured)]
+    left_out = [each for each in compared if isinstance(each, str)]
+    verdicts = [same]
+    if kept:
+        task, judge = TASKS[prepared.task], JUDGES[prepared.task]
+        test = splits.read_split(prepared.test, prepared)
+        ours = Measured(None, outputs(model, test.inputs, task.answer))
+        verdicts += judge.against_kept(ours, kept, test.truth, prepared.class_names, bounds)
+    if left_out:
+        verdicts.append(gates.judge("champion_not_compared", len(left_out), detail="; ".join(left_out)))
+    return tuple(verdicts)
 
 
-def _kept(name: str, numbers: list[int], signature: contract.Signature, rows: Array, output: str) -> Iterator[Measured]:
+def _kept(
+    name: str, numbers: list[int], signature: contract.Signature, prepared: PreparedDataset
+) -> Iterator[Measured | str]:
+    """The answers of every kept version, each fed by its own recipe, or why it is not compared."""
+    inputs = functools.cache(functools.partial(_inputs, prepared))
     for number in numbers:
-        content = reading.model(name, number)
-        if contract.of_session(sessions.open_session(content, Device.CPU)) == signature:
-            yield Measured(number, outputs(content, rows, output))
+        content, recipe = reading.model(name, number), reading.manifest(name, number).recipe
+        if contract.of_session(sessions.open_session(content, Device.CPU)) != signature:
+            yield f"version {number} has other inputs or outputs"
+        elif (rows := inputs(recipe)) is None:
+            yield f"the recipe of version {number} cannot read the rows of today"
+        else:
+            yield Measured(number, outputs(content, rows, TASKS[prepared.task].answer))
+
+
+def _inputs(prepared: PreparedDataset, recipe: Recipe) -> Array | None:
+    """The test rows as a recipe makes them ``(n, …)``; None where it cannot read them."""
+    if recipe != prepared.recipe:
+        raw = splits.read_split(prepared.raw_test, prepared).inputs
+        if not recipe.accepts(raw.dtype, raw.shape[1:]):
+            return None
+    return splits.read_test(prepared, recipe).inputs
 
 
 def outputs(model: bytes, rows: Array, output: str, batch_size: int = 1024) -> Array:
@@ -79,55 +97,3 @@ def outputs(model: bytes, rows: Array, output: str, batch_size: int = 1024) -> A
     (source,) = session.get_inputs()
     starts = range(0, len(rows), batch_size)
     return np.concatenate([session.run([output], {source.name: rows[at : at + batch_size]})[0] for at in starts])
-
-
-def classification(
-    ours: Measured, kept: list[Measured], truth: Array, class_names: tuple[str, ...], bounds: Gates
-) -> tuple[GateVerdict, GateVerdict]:
-    """Accuracy over all rows and recall of each class, against every kept version."""
-    classes = {name: rows for index, name in enumerate(class_names) if (rows := np.flatnonzero(truth == index)).size}
-    right, kept_right = ours.output == truth, np.stack([each.output == truth for each in kept])
-    margins = (bounds.max_accuracy_drop, bounds.max_recall_drop)
-    drops = max_statistic.drops(right, kept_right, list(classes.values()), margins)
-    refused = drops.beyond & (drops.p < bounds.max_drop_p)
-    compared: list[tuple[str, Any]] = [("", slice(None)), *((f"{name} ", rows) for name, rows in classes.items())]
-
-    def worst(gate: str, tests: range, margin: float) -> GateVerdict:
-        at = max(itertools.product(tests, range(len(kept))), key=lambda at: (refused[at], drops.drop[at]))
-        (name, rows), version = compared[at[0]], at[1]
-        return GateVerdict(
-            name=gate,
-            value=float(drops.drop[at]),
-            maximum=margin,
-            passed=not refused[at],
-            detail=f"{name}{right[rows].mean():.4f} against {kept_right[version, rows].mean():.4f} of version "
-            f"{kept[version].version}, {_reason(bool(drops.beyond[at]), float(drops.p[at]), margin, bounds)}",
-        )
-
-    return (
-        worst("champion_accuracy", range(1), bounds.max_accuracy_drop),
-        worst("champion_recall", range(1, len(compared)), bounds.max_recall_drop),
-    )
-
-
-def _reason(beyond: bool, p: float, margin: float, bounds: Gates) -> str:
-    """Why a drop is refused or not."""
-    if not beyond:
-        return f"a drop of at most {margin:g} is allowed"
-    more, corrected = f"a drop of more than {margin:g}", f"corrected p {p:.4g}"
-    if p < bounds.max_drop_p:
-        return f"{more} that chance does not explain ({corrected}, below {bounds.max_drop_p:g})"
-    return f"{more}, but one that chance may explain ({corrected}, not below {bounds.max_drop_p:g})"
-
-
-def regression(ours: Measured, kept: list[Measured], truth: Array, bounds: Gates) -> GateVerdict:
-    """Test loss (half the mean squared error) against that of the kept version with the smallest."""
-    losses = {each.version: float(np.square(each.output - truth).mean()) / 2 for each in kept}
-    version = min(losses, key=lambda number: losses[number])
-    loss = float(np.square(ours.output - truth).mean()) / 2
-    return gates.judge(
-        "champion_loss",
-        loss,
-        maximum=bounds.max_loss_rise * losses[version],
-        detail=f"{bounds.max_loss_rise:g} times the {losses[version]:.4g} of version {version}",
-    )

@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,34 +23,39 @@ def save(figure: Figure, path: Path) -> FileRef:
         return atomic.write_bytes(path, stream.getvalue())
 
 
-def learning_curve(curve: Sequence[Epoch], path: Path, kept_epoch: int | None = None) -> FileRef:
-    """Train loss, train accuracy and test accuracy by epoch (the book's Animator); losses alone for regression.
+class Curves(NamedTuple):
+    """Which fields of an epoch the learning curve of a task shows, and on what axis."""
 
-    Where examples were held out, also what was watched on them, and with ``kept_epoch`` whose weights were kept.
+    fields: tuple[str, ...]
+    ylabel: str
+    yscale: str
+
+
+LINES = {
+    "train_loss": "o-",
+    "validation_loss": "d-",
+    "test_loss": "s:",
+    "train_accuracy": "^--",
+    "test_accuracy": "s-.",
+    "validation_accuracy": "d:",
+}
+
+
+def learning_curve(curve: Sequence[Epoch], shown: Curves, path: Path, kept_epoch: int | None = None) -> FileRef:
+    """What was measured by epoch (the book's Animator), so far as it was.
+
+    With ``kept_epoch`` and examples held out to watch, also whose weights were kept.
     """
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     epochs = [point.epoch for point in curve]
-    axes.plot(epochs, [point.train_loss for point in curve], "o-", markersize=3, label="train loss")
-    watched = curve[-1].validation_loss is not None
-    if watched:
-        on_validation = [point.validation_loss or 0.0 for point in curve]
-        axes.plot(epochs, on_validation, "d-", markersize=3, label="validation loss")
-        if kept_epoch is not None:
-            axes.axvline(kept_epoch, color="black", linewidth=0.8, linestyle=":", label=f"kept: epoch {kept_epoch}")
-    if curve[-1].test_accuracy is None:
-        axes.plot(epochs, [point.test_loss for point in curve], "s:", markersize=3, label="test loss")
-        axes.set(yscale="log", ylabel="half mean squared error")
-    else:
-        train_accuracy = [point.train_accuracy or 0.0 for point in curve]
-        test_accuracy = [point.test_accuracy or 0.0 for point in curve]
-        axes.plot(epochs, train_accuracy, "^--", markersize=3, label="train accuracy")
-        axes.plot(epochs, test_accuracy, "s-.", markersize=3, label="test accuracy")
-        if watched:
-            on_validation = [point.validation_accuracy or 0.0 for point in curve]
-            axes.plot(epochs, on_validation, "d:", markersize=3, label="validation accuracy")
-        axes.set(ylabel="loss (nats), accuracy")
-    axes.set(xlabel="epoch", title="Learning curve")
+    for name in shown.fields:
+        values = [getattr(point, name) for point in curve]
+        if None not in values:
+            axes.plot(epochs, values, LINES[name], markersize=3, label=name.replace("_", " "))
+    if kept_epoch is not None and curve[-1].validation_loss is not None:
+        axes.axvline(kept_epoch, color="black", linewidth=0.8, linestyle=":", label=f"kept: epoch {kept_epoch}")
+    axes.set(xlabel="epoch", title="Learning curve", ylabel=shown.ylabel, yscale=shown.yscale)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
@@ -92,23 +97,18 @@ def reliability(confidence: NDArray[Any], correct: NDArray[Any], path: Path, num
     return save(figure, path)
 
 
-def regression_report(
-    learned: ArrayLike,
-    true: ArrayLike | None,
-    names: Sequence[str],
-    residuals: NDArray[Any],
-    sigma: float,
-    path: Path,
+def fit(
+    learned: Sequence[float], true: Sequence[float] | None, residuals: NDArray[Any], sigma: float, path: Path
 ) -> FileRef:
-    """Left: learned beside true parameters. Right: residuals beside the normal density N(0, sigma²)."""
+    """Left: learned beside true weights and bias. Right: residuals beside the normal density N(0, sigma²)."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    positions = np.arange(len(names))
-    left.bar(positions - 0.2, np.asarray(learned), width=0.4, label="learned")
+    positions = np.arange(len(learned))
+    left.bar(positions - 0.2, learned, width=0.4, label="learned")
     if true is not None:
-        left.bar(positions + 0.2, np.asarray(true), width=0.4, label="true")
+        left.bar(positions + 0.2, true, width=0.4, label="true")
     left.axhline(0, color="black", linewidth=0.8)
-    left.set_xticks(positions, names)
+    left.set_xticks(positions, [*(f"w{index}" for index in positions[:-1]), "b"])
     left.set(title="Parameters")
     left.legend()
     right.hist(residuals, bins=40, density=True, alpha=0.5, label="residuals")

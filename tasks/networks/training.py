@@ -22,6 +22,9 @@ class Network(Protocol):
     def measure(self) -> Callable[[Tensor, Tensor], dict[str, float]]:
         """What is reported of outputs and truth."""
 
+    def to(self, device: torch.device) -> "Network":
+        """Move the parameters to ``device``."""
+
     def __call__(self, X: Tensor) -> Tensor:
         """Outputs for a minibatch."""
 

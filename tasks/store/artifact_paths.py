@@ -159,6 +159,11 @@ JOB = "_job.json"  # this and the next two have names that readers of data sets 
 RUN = "run.json"
 REJECTS = "_rejects.parquet"
 PREDICTION_GRID = "_predictions.png"
+LEARNING_CURVE = "learning-curve.png"  # this and the next are the pictures of a run, and of its version
+CONFUSION_MATRIX = "confusion-matrix.png"
+RELIABILITY = "reliability.png"
+MISCLASSIFIED = "misclassified.png"
+FIT = "regression.png"
 OLD_NAMES = {JOB: "job.json", REJECTS: "rejects.parquet", PREDICTION_GRID: "predictions.png"}
 
 

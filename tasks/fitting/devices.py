@@ -1,0 +1,45 @@
+"""Where torch computes, on how many threads, and from which seed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from tasks.machine import devices
+from tasks.parameters import Device
+
+
+def resolve(device: Device) -> torch.device:
+    """The device to train on.
+
+    Raises:
+        DeviceMissing: CUDA was asked for and torch cannot use it.
+    """
+    available = device is not Device.CPU and torch.cuda.is_available()
+    if device is Device.CUDA and not available:
+        raise devices.missing(devices.cuda_fault() or f"torch {torch.__version__} cannot use the GPU")
+    return torch.device("cuda" if available else "cpu")
+
+
+def describe(device: torch.device) -> str:
+    """``cpu``, or ``cuda`` with the card's name."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else "cpu"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Networks of this size train fastest on one thread (README, Speed)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[torch.Generator]:
+    """A generator on the CPU; torch's own, from which dropout draws, starts from the same seed while the block runs."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield torch.Generator().manual_seed(seed)

@@ -1,0 +1,69 @@
+"""The parts of the data that training sees, and its epochs by what was asked for."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from tasks.errors import UsageError
+from tasks.fitting.splits import load_split
+from tasks.machine.settings import Settings
+from tasks.networks.cuda_graphs import GraphedEpochs
+from tasks.networks.schedules import learning_rates
+from tasks.networks.training import Measured, Network, Optimizer, Split, stop_early, train, train_epoch
+from tasks.parameters import Training
+from tasks.records import PreparedDataset
+
+MIN_EXAMPLES = 10  # a validation loss of fewer is noise, and so are weights
+
+
+class Parts(NamedTuple):
+    """What weights are fitted to, what is watched meanwhile, and the test split; all on one device."""
+
+    train: Split
+    validation: Split | None
+    test: Split
+
+
+def parts(prepared: PreparedDataset, share: float, generator: torch.Generator, device: torch.device) -> Parts:
+    """Read both splits onto ``device`` and hold a random ``share`` of the training split out.
+
+    Raises:
+        UsageError: so few examples are left for training, or held out, that they say nothing.
+        DataError: a file is missing or has changed since it was prepared.
+    """
+    train_split, test_split = (load_split(prepared, name).to(device) for name in ("train", "test"))
+    if not share:
+        return Parts(train_split, None, test_split)
+    fitted, validation = train_split.without(share, generator)
+    _require_enough(share, len(fitted), len(validation))
+    return Parts(fitted, validation, test_split)
+
+
+def _require_enough(share: float, num_examples: int, num_validation: int) -> None:
+    if min(num_examples, num_validation) < MIN_EXAMPLES:
+        total = num_examples + num_validation
+        raise UsageError(
+            f"--validation {share:g} of {total} training examples holds out {num_validation} and leaves {num_examples}",
+            f"at least {MIN_EXAMPLES} of each",
+            f"use a share such as {0.1 if total >= 10 * MIN_EXAMPLES else 0.5}, more data, or no --validation",
+        )
+
+
+def epochs(
+    net: Network, optimizer: Optimizer, data: Parts, training: Training, generator: torch.Generator
+) -> Iterator[Measured]:
+    """Train ``net``, epoch by epoch; on a GPU from a captured graph, with patience until it is at an end."""
+    on_a_gpu = data.train.y.is_cuda and Settings().cuda_graphs
+    measured = train(
+        net,
+        optimizer,
+        data.train,
+        data.test,
+        learning_rates(training.schedule, training.lr, training.num_epochs),
+        training.batch_size,
+        generator,
+        data.validation,
+        GraphedEpochs() if on_a_gpu else train_epoch,
+    )
+    return stop_early(measured, net, training.patience) if training.patience else measured

@@ -1,0 +1,97 @@
+"""How regressions are measured, judged, drawn, and compared with kept ones."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.fitting.splits import load_split
+from tasks.judging import figures, gates
+from tasks.judging.candidate import Candidate, Measured
+from tasks.networks import best_fit, metrics
+from tasks.parameters import Gates, Loss
+from tasks.records import Epoch, GateVerdict
+from tasks.store.artifact_paths import FIT
+from tasks.store.record import FileRef
+from tasks.store.run_folder import RunFolder
+
+CURVES = figures.Curves(("train_loss", "validation_loss", "test_loss"), ylabel="half mean squared error", yscale="log")
+BEST_FITS = {Loss.SQUARED: ("least-squares", best_fit.least_squares_fit), Loss.HUBER: ("Huber", best_fit.huber_fit)}
+
+
+def epoch(point: Epoch) -> str:
+    """One epoch in the log."""
+    return f"train loss {point.train_loss:.3g}, test loss {point.test_loss:.3g}"
+
+
+def measure(candidate: Candidate) -> dict[str, Any]:
+    """What was learned, and everything measured on the test split."""
+    weights, y, y_hat = candidate.weights, candidate.test.y, candidate.scores.squeeze(1)
+    sigma = metrics.noise_estimate(y - y_hat)
+    return {
+        "test_loss": metrics.regression(y_hat, y)["loss"],
+        "weights": weights["W"].squeeze(1).tolist(),
+        "bias": weights["b"].item(),
+        "noise_estimate": sigma,
+        "gaussian_nll": metrics.gaussian_nll(y - y_hat, sigma),
+    }
+
+
+def sentence(measured: dict[str, Any]) -> str:
+    """What was measured, in the log."""
+    return (
+        f"test loss {measured['test_loss']:.3g}; as maximum likelihood: noise {measured['noise_estimate']:.4g}, "
+        f"{measured['gaussian_nll']:.3f} nats an example"
+    )
+
+
+def before_export(candidate: Candidate, measured: dict[str, Any], bounds: Gates) -> tuple[GateVerdict, ...]:
+    """The test loss against that of the best fit; of synthetic data also the parameters against the true ones."""
+    verdicts = (_against_best_fit(candidate, measured["test_loss"], bounds),)
+    true = candidate.prepared.true_parameters
+    if true is None:
+        return verdicts
+    error = max(abs(found - truth) for found, truth in zip(_learned(measured), true, strict=True))
+    return (*verdicts, gates.judge("parameter_error", error, maximum=bounds.max_parameter_error))
+
+
+def _against_best_fit(candidate: Candidate, test_loss: float, bounds: Gates) -> GateVerdict:
+    """The candidate's test loss against that of the best fit to the same training split."""
+    train, test = load_split(candidate.prepared, "train"), candidate.test
+    kind, fit = BEST_FITS[candidate.loss]
+    best = metrics.regression(best_fit.with_ones(test.X) @ fit(train.X, train.y), test.y.double())["loss"]
+    allowance = (bounds.max_standardised_error * float(train.y.std())) ** 2 / 2
+    return gates.judge(
+        "test_loss",
+        test_loss,
+        maximum=bounds.max_loss_ratio * best + allowance,
+        detail=f"{bounds.max_loss_ratio} times the {best:.4g} of the converged {kind} fit, plus {allowance:.2g}",
+    )
+
+
+def _learned(measured: dict[str, Any]) -> list[float]:
+    """Weights, then the bias."""
+    return [*measured["weights"], measured["bias"]]
+
+
+def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
+    """The learned parameters beside the true ones, and the residuals."""
+    residuals = (candidate.test.y - candidate.scores.squeeze(1)).numpy()
+    true, sigma = candidate.prepared.true_parameters, measured["noise_estimate"]
+    return (figures.fit(_learned(measured), true, residuals, sigma, run.file(FIT)),)
+
+
+def against_kept(
+    ours: Measured, kept: list[Measured], truth: NDArray[Any], class_names: tuple[str, ...], bounds: Gates
+) -> tuple[GateVerdict, ...]:
+    """Test loss (half the mean squared error) against that of the kept version with the smallest."""
+    losses = {each.version: float(np.square(each.output - truth).mean()) / 2 for each in kept}
+    version = min(losses, key=lambda number: losses[number])
+    return (
+        gates.judge(
+            "champion_loss",
+            float(np.square(ours.output - truth).mean()) / 2,
+            maximum=bounds.max_loss_rise * losses[version],
+            detail=f"{bounds.max_loss_rise:g} times the {losses[version]:.4g} of version {version}",
+        ),
+    )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tasks.fitting.splits import load_split, scores
 from tasks.judging import figures, gates
+from tasks.machine.telling import tell
 from tasks.networks import metrics
 from tasks.networks.best_fit import huber_fit, least_squares_fit, with_ones
 from tasks.networks.training import Split
@@ -28,7 +29,7 @@ def evaluate(run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, b
         GateFailed: at least one gate refused; the evidence is written all the same.
     """
     weights = safetensors.torch.load(verified.read(trained.weights))
-    test = load_split(prepared.test)
+    test = load_split(prepared, "test")
     outputs = scores(weights, test)
     if prepared.class_names:
         evaluation = _classifier(run, prepared, trained, bounds, outputs, test)
@@ -46,7 +47,7 @@ def _classifier(
     report = classification_report(o, test.y, prepared.class_names)
     pictures = _classifier_pictures(run, report, prepared.class_names, o.softmax(dim=1), test)
     measured = {"train_loss": last.train_loss, "train_accuracy": last.train_accuracy} | _on_validation(last) | report
-    print(
+    tell(
         f"test accuracy {measured['test_accuracy']:.4f}; cross-entropy {measured['test_loss']:.3f} nats "
         f"({measured['test_loss_bits']:.3f} bits) a label, {measured['label_entropy']:.3f} nats for a model that knows "
         "only how frequent each class is, 0 for a perfect one"
@@ -137,11 +138,11 @@ def _regressor(
     true = prepared.true_parameters
     names = [*(f"w{index}" for index in range(len(learned_weights))), "b"]
     picture = figures.regression_report(learned, true, names, residuals.numpy(), sigma, run.file("regression.png"))
-    print(
+    tell(
         f"test loss {measured['test_loss']:.3g}; as maximum likelihood: noise {sigma:.4g}, "
         f"{measured['gaussian_nll']:.3f} nats an example"
     )
-    verdicts = [_against_best_fit(measured["test_loss"], load_split(prepared.train), test, bounds, loss)]
+    verdicts = [_against_best_fit(measured["test_loss"], load_split(prepared, "train"), test, bounds, loss)]
     if true is not None:
         error = max(abs(found - truth) for found, truth in zip(learned, true, strict=True))
         verdicts.append(gates.judge("parameter_error", error, maximum=bounds.max_parameter_error))

@@ -27,7 +27,7 @@ def export(
             process cannot serve the file.
     """
     weights = safetensors.torch.load(verified.read(trained.weights))
-    test = load_split(prepared.test)
+    test = load_split(prepared, "test")
     rows, signature = test.X.numpy(), prepared.signature
     arrays = {name: tensor.numpy() for name, tensor in weights.items()}
     content = graph.write(arrays, prepared.recipe, signature, properties.of(prepared, training))

@@ -49,7 +49,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         torch.manual_seed(training.seed_number)  # dropout draws from torch's own generator
         generator = torch.Generator().manual_seed(training.seed_number)
         net, optimizer = build(training, prepared, generator, device)
-        train_split, test_split = (load_split(file).to(device) for file in (prepared.train, prepared.test))
+        train_split, test_split = (load_split(prepared, name).to(device) for name in ("train", "test"))
         validation_split = None
         if training.validation:
             train_split, validation_split = train_split.without(training.validation, generator)

@@ -7,18 +7,17 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tasks.data import fashion_mnist
-from tasks.data.fashion_mnist import IdxFile
-from tasks.data.sources import cache, places
-from tasks.data.sources.places import Debian, Directory, Mirrors, Source, SourceUnreachable
-from tasks.download import fetch
+from tasks.data.fashion_mnist import fetch
+from tasks.data.sources import places
+from tasks.data.sources.places import Debian, Directory, RawFile, Source, SourceUnreachable, Torchvision
 from tasks.errors import DataError
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, names
 
 CONTENT = {f"file-{number}": bytes([number]) * 1000 for number in range(3)}
 
@@ -26,7 +25,7 @@ CONTENT = {f"file-{number}": bytes([number]) * 1000 for number in range(3)}
 @pytest.fixture(autouse=True)
 def small_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three small files in place of the four real ones, except where a test asks for those."""
-    files = tuple(IdxFile(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in CONTENT.items())
+    files = tuple(RawFile(name, hashlib.sha256(data).hexdigest(), len(data)) for name, data in CONTENT.items())
     monkeypatch.setattr(fashion_mnist, "FILES", files)
 
 
@@ -69,7 +68,7 @@ def mirror() -> Iterator[Mirror]:
 class Untouchable:
     """A source that must not be asked."""
 
-    def fetch(self, wanted: list[IdxFile], scratch: Path) -> dict[str, Path]:
+    def fetch(self, wanted: Sequence[RawFile], scratch: Path) -> dict[str, Path]:
         raise AssertionError("the cache is filled, nothing may be fetched")
 
 
@@ -98,41 +97,41 @@ def no_scratch_left() -> bool:
 
 
 def test_a_mirror_fills_the_cache_with_decompressed_payloads(mirror: Mirror) -> None:
-    raw = fetch([Mirrors([mirror.url])])
+    raw = fetch([Torchvision([mirror.url])])
     assert cached() == CONTENT
     assert {name: file.path.read_bytes() for name, file in raw.files.items()} == CONTENT
     assert no_scratch_left()
 
 
 def test_a_filled_cache_touches_no_network(mirror: Mirror) -> None:
-    fetch([Mirrors([mirror.url])])
+    fetch([Torchvision([mirror.url])])
     assert fetch([Untouchable()]).source == "cache"
 
 
 def test_only_what_is_missing_or_damaged_is_fetched_again(mirror: Mirror) -> None:
-    raw = fetch([Mirrors([mirror.url])])
+    raw = fetch([Torchvision([mirror.url])])
     raw.files["file-1"].path.write_bytes(b"half of i")
     mirror.requests.clear()
-    fetch([Mirrors([mirror.url])])
+    fetch([Torchvision([mirror.url])])
     assert mirror.requests == ["file-1.gz"]
     assert cached() == CONTENT
 
 
 def test_the_next_mirror_and_then_the_next_source_serve_when_one_cannot_be_reached(mirror: Mirror) -> None:
-    assert fetch([Mirrors([refused_port(), mirror.url])]).source == "torchvision's mirrors"
+    assert fetch([Torchvision([refused_port(), mirror.url])]).source == "torchvision's mirrors"
 
 
 def test_the_next_source_serves_when_a_whole_source_is_down(mirror: Mirror, tmp_path: Path) -> None:
-    class Second(Mirrors):
+    class Second(Torchvision):
         def __str__(self) -> str:
             return "second"
 
-    assert fetch([Mirrors([refused_port()]), Second([mirror.url])]).source == "second"
+    assert fetch([Torchvision([refused_port()]), Second([mirror.url])]).source == "second"
 
 
 def test_no_source_and_no_cache_names_every_source_and_the_way_out() -> None:
     with pytest.raises(SourceUnreachable) as caught:
-        fetch([Mirrors([refused_port()])])
+        fetch([Torchvision([refused_port()])])
     assert caught.value.exit_code == 4
     assert "torchvision's mirrors" in caught.value.found
     assert "GRADMILL_FASHION_MNIST_DIR" in caught.value.action
@@ -141,7 +140,7 @@ def test_no_source_and_no_cache_names_every_source_and_the_way_out() -> None:
 def test_a_file_that_fails_its_checksum_is_fetched_again(mirror: Mirror) -> None:
     good = mirror.answer
     mirror.answer = lambda name: gzip.compress(b"wrong") if mirror.requests.count(name) == 1 else good(name)
-    fetch([Mirrors([mirror.url])])
+    fetch([Torchvision([mirror.url])])
     assert cached() == CONTENT
     assert sorted(mirror.requests) == sorted([f"{name}.gz" for name in CONTENT] * 2)
 
@@ -149,7 +148,7 @@ def test_a_file_that_fails_its_checksum_is_fetched_again(mirror: Mirror) -> None
 def test_a_second_wrong_checksum_is_exit_4_with_source_and_both_digests(mirror: Mirror) -> None:
     mirror.answer = lambda name: gzip.compress(b"wrong")
     with pytest.raises(DataError) as caught:
-        fetch([Mirrors([mirror.url])])
+        fetch([Torchvision([mirror.url])])
     assert caught.value.exit_code == 4
     assert not isinstance(caught.value, SourceUnreachable), "would be retried for nothing"
     assert "torchvision's mirrors" in caught.value.found
@@ -162,7 +161,7 @@ def test_a_second_wrong_checksum_is_exit_4_with_source_and_both_digests(mirror: 
 def test_a_truncated_archive_is_never_taken_for_a_whole_one(mirror: Mirror) -> None:
     mirror.answer = lambda name: gzip.compress(CONTENT[name.removesuffix(".gz")])[:-10]
     with pytest.raises(DataError, match="cannot be read"):
-        fetch([Mirrors([mirror.url])])
+        fetch([Torchvision([mirror.url])])
     assert cached() == {}
 
 
@@ -170,7 +169,7 @@ def test_a_mirror_that_sends_on_and_on_is_cut_off(mirror: Mirror, monkeypatch: p
     monkeypatch.setattr(places, "LARGEST_ARCHIVE", 1000)
     mirror.answer = lambda name: bytes(300_000)
     with pytest.raises(SourceUnreachable, match="more than 1000 bytes"):
-        fetch([Mirrors([mirror.url])])
+        fetch([Torchvision([mirror.url])])
 
 
 def test_a_users_folder_is_verified_and_wins_over_the_cache(tmp_path: Path, mirror: Mirror) -> None:
@@ -199,7 +198,7 @@ def test_a_users_folder_without_the_files_names_what_is_missing(tmp_path: Path) 
 def test_a_mirror_that_drips_is_cut_off(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "LONGEST_SECONDS", -1)
     with pytest.raises(SourceUnreachable, match="no end after"):
-        fetch([Mirrors([mirror.url])])
+        fetch([Torchvision([mirror.url])])
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "y/" * 3000])
@@ -220,22 +219,22 @@ def test_the_sweep_leaves_what_it_did_not_write(mirror: Mirror, tmp_path: Path) 
     folder = artifact_paths.dataset("fashion-mnist")
     folder.mkdir(parents=True)
     (tmp_path / "theirs").mkdir()
-    (folder / f"{cache.SCRATCH_PREFIX}link").symlink_to(tmp_path / "theirs")
-    (folder / f"{cache.SCRATCH_PREFIX}file").touch()
-    fetch([Mirrors([mirror.url])])
+    (folder / f"{names.DOWNLOAD_PREFIX}link").symlink_to(tmp_path / "theirs")
+    (folder / f"{names.DOWNLOAD_PREFIX}file").touch()
+    fetch([Torchvision([mirror.url])])
     assert (tmp_path / "theirs").is_dir()
 
 
 def test_what_a_killed_download_left_is_swept(mirror: Mirror) -> None:
-    (artifact_paths.dataset("fashion-mnist") / f"{cache.SCRATCH_PREFIX}deadbeef").mkdir(parents=True)
-    fetch([Mirrors([mirror.url])])
+    (artifact_paths.dataset("fashion-mnist") / f"{names.DOWNLOAD_PREFIX}deadbeef").mkdir(parents=True)
+    fetch([Torchvision([mirror.url])])
     assert no_scratch_left()
 
 
 def test_torchvisions_mirrors_are_its_own_list() -> None:
     from torchvision.datasets import FashionMNIST
 
-    assert Mirrors().urls == FashionMNIST.mirrors
+    assert Torchvision().urls == FashionMNIST.mirrors
     assert {file.name for file in REAL_FILES} == {name.removesuffix(".gz") for name, _ in FashionMNIST.resources}
 
 
@@ -255,20 +254,20 @@ def test_the_stage_tries_again_when_nothing_answers_and_only_then(
 
     attempts: list[float] = []
 
-    class Down(Mirrors):
-        def fetch(self, wanted: list[IdxFile], scratch: Path) -> dict[str, Path]:
+    class Down(Torchvision):
+        def fetch(self, wanted: Sequence[RawFile], scratch: Path) -> dict[str, Path]:
             attempts.append(time.monotonic())
             return super().fetch(wanted, scratch)
 
-    monkeypatch.setattr(stage, "Mirrors", lambda: Down([refused_port()]))
-    monkeypatch.setattr(stage, "Debian", lambda: Down([refused_port()]))
+    monkeypatch.setattr(fashion_mnist, "Torchvision", lambda: Down([refused_port()]))
+    monkeypatch.setattr(fashion_mnist, "Debian", lambda: Down([refused_port()]))
     with pytest.raises(SourceUnreachable):
         only_download()
     assert len(attempts) == 3 * 2
     assert attempts[-1] - attempts[0] >= 10
     attempts.clear()
     mirror.answer = lambda name: gzip.compress(b"wrong")
-    monkeypatch.setattr(stage, "Mirrors", lambda: Down([mirror.url]))
+    monkeypatch.setattr(fashion_mnist, "Torchvision", lambda: Down([mirror.url]))
     with pytest.raises(DataError, match="SHA-256"):
         only_download()
     assert len(attempts) == 2, "fetched once again after the first wrong digest, then given up"

@@ -4,6 +4,8 @@ A recipe is kept in the manifest, so that every kept version is fed by its own. 
 scale of pixels) it tells export, which folds it into the weights.
 """
 
+import math
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -11,19 +13,22 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tasks.data import pictures
-from tasks.machine import progress
+from tasks.errors import DataError
 from tasks.serving.contract import FEATURES, IMAGES, Tensor
-from tasks.store.documents import Document
+from tasks.store.record import Lasting
+
+Tracked = Callable[[range], Iterable[int]]  # such as a progress bar's; ``iter`` shows nothing
 
 
-class Pixels(Document):
-    """Raw pixels 0…255 of grey images."""
+class Pixels(Lasting):
+    """Raw pixels 0…255 of images: grey ``(height, width)``, or with channels last."""
 
     kind: Literal["pixels"] = "pixels"
-    shape: tuple[int, ...]  # height, width
+    shape: tuple[int, ...]  # of one image
     scale: float  # of a pixel; folded into the weights at export
     resize: Literal["bilinear"] | None = None  # how an image of another size gets this one; None: it is refused
 
+    modality: ClassVar[str] = "image"
     names: ClassVar[tuple[str, ...]] = ()  # of columns
 
     @property
@@ -31,31 +36,43 @@ class Pixels(Document):
         """The model's input."""
         return Tensor(name=IMAGES, dtype="uint8", shape=self.shape)
 
-    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Raw images ``(n, h, w)`` uint8 to ``(n, *shape)`` uint8."""
+    def accepts(self, dtype: Any, shape: tuple[int, ...]) -> bool:
+        """Whether rows of this dtype and shape (of one) can be encoded."""
+        if np.dtype(dtype) != np.uint8:
+            return False
+        same_channels = len(shape) == len(self.shape) and shape[2:] == self.shape[2:]
+        can_be_resized = self.resize is not None and 0 < math.prod(shape[:2]) <= pictures.LARGEST_PIXELS
+        return shape == self.shape or (same_channels and can_be_resized)
+
+    def encode(self, images: NDArray[np.uint8], tracked: Tracked = iter) -> NDArray[np.uint8]:
+        """Raw images ``(n, …)`` uint8 to ``(n, *shape)`` uint8; those of that shape are returned as they are.
+
+        Raises:
+            DataError: they are no such images, or of another size, which this recipe refuses.
+        """
+        _require(self, images)
         if images.shape[1:] == self.shape:
             return images
-        height, width = self.shape
         encoded = np.empty((len(images), *self.shape), np.uint8)
-        with progress.bar() as bar:
-            for row in bar.track(range(len(images)), description="resize"):
-                encoded[row] = pictures.resize(images[row], height, width)
+        for row in tracked(range(len(images))):
+            encoded[row] = pictures.resize(images[row], *self.shape[:2])
         return encoded
 
 
-class Column(Document):
-    """One column of a table."""
+class Column(Lasting):
+    """One column of a table: numbers, as they are."""
 
     name: str
     kind: Literal["number"] = "number"
 
 
-class Columns(Document):
+class Columns(Lasting):
     """The columns of a table, in the model's order, in raw units."""
 
     kind: Literal["columns"] = "columns"
     columns: tuple[Column, ...]
 
+    modality: ClassVar[str] = "tabular"
     scale: ClassVar[float] = 1.0  # nothing is left to the graph
     resize: ClassVar[None] = None
 
@@ -69,12 +86,31 @@ class Columns(Document):
         """The columns' names, in the model's order."""
         return tuple(column.name for column in self.columns)
 
-    def encode(self, rows: NDArray[Any]) -> NDArray[np.float32]:
-        """Numbers ``(n, columns)`` in the model's order to float32."""
-        return rows.astype(np.float32)
+    def accepts(self, dtype: Any, shape: tuple[int, ...]) -> bool:
+        """Whether rows of this dtype and shape (of one) can be encoded."""
+        return np.dtype(dtype).kind in "fiu" and shape == (len(self.columns),)
+
+    def encode(self, rows: NDArray[Any], tracked: Tracked = iter) -> NDArray[np.float32]:
+        """Numbers ``(n, columns)`` in the model's order to float32 (infinite beyond its range), float32 as they are.
+
+        Raises:
+            DataError: they are no numbers, or not so many a row.
+        """
+        _require(self, rows)
+        with np.errstate(over="ignore"):
+            return rows.astype(np.float32, copy=False)
 
 
 Recipe = Annotated[Pixels | Columns, Field(discriminator="kind")]
+
+
+def _require(recipe: Pixels | Columns, rows: NDArray[Any]) -> None:
+    if not recipe.accepts(rows.dtype, rows.shape[1:]):
+        raise DataError(
+            f"{rows.dtype} rows of shape {list(rows.shape[1:])}",
+            f"{recipe.input.dtype} rows of shape {list(recipe.input.shape)}",
+            "bring them into this form, or use the model that they are for",
+        )
 
 
 def of_old_manifest(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -1,25 +1,24 @@
 """Prepared splits as tensors: what ``preprocess`` wrote, ``train``, ``evaluate`` and ``export`` read."""
 
-import safetensors.torch
+from typing import Literal
+
+import torch
 from torch import Tensor
 
+from tasks.data import splits
 from tasks.networks.training import Split, outputs
-from tasks.store import verified
-from tasks.store.record import FileRef
-
-PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
+from tasks.records import PreparedDataset
 
 
-def load_split(file: FileRef) -> Split:
+def load_split(prepared: PreparedDataset, name: Literal["train", "test"]) -> Split:
     """Read a prepared split: pixels stay uint8 and are scaled to 0…1 minibatch by minibatch.
 
     Raises:
         DataError: the file is missing or has changed since it was prepared.
     """
-    tensors = safetensors.torch.load(verified.read(file, PREPARE_ANEW))
-    if "images" in tensors:
-        return Split(tensors["images"], tensors["labels"].long(), scale=1 / 255)
-    return Split(tensors["features"], tensors["target"])
+    rows = splits.read_split(prepared.train if name == "train" else prepared.test, prepared)
+    X, y = map(torch.from_numpy, rows)  # noqa: N806  (the book's letter)
+    return Split(X, y if y.is_floating_point() else y.long(), prepared.recipe.scale)
 
 
 def scores(weights: dict[str, Tensor], split: Split) -> Tensor:

@@ -3,13 +3,13 @@
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import httpx
 from rich.progress import DownloadColumn, Progress
 
-from tasks.data.fashion_mnist import FILES, IdxFile
 from tasks.errors import DataError
 from tasks.machine import progress
 
@@ -21,6 +21,14 @@ COMMAND_SECONDS = 600
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 
 
+class RawFile(NamedTuple):
+    """A file as its decompressed payload: archives differ from place to place, payloads do not."""
+
+    name: str
+    sha256: str
+    size: int
+
+
 class SourceUnreachable(DataError):
     """This source does not answer now; another may, or this one later."""
 
@@ -28,7 +36,7 @@ class SourceUnreachable(DataError):
 class Source(Protocol):
     """Something that has the archives; ``str()`` of it names it to people."""
 
-    def fetch(self, wanted: list[IdxFile], scratch: Path) -> dict[str, Path]:
+    def fetch(self, wanted: Sequence[RawFile], scratch: Path) -> dict[str, Path]:
         """Return the path of each wanted archive by file name; temporary files go into ``scratch``.
 
         Raises:
@@ -45,11 +53,11 @@ class Directory:
     def __str__(self) -> str:
         return str(self.path)
 
-    def fetch(self, wanted: list[IdxFile], scratch: Path) -> dict[str, Path]:
+    def fetch(self, wanted: Sequence[RawFile], scratch: Path) -> dict[str, Path]:
         """Find the archives; nothing is copied."""
-        return {file.name: self._find(file) for file in wanted}
+        return {file.name: self._find(file, wanted) for file in wanted}
 
-    def _find(self, file: IdxFile) -> Path:
+    def _find(self, file: RawFile, wanted: Sequence[RawFile]) -> Path:
         found = f"no {file.name} in {self.path}"
         for path in (self.path / file.name, self.path / f"{file.name}.gz"):
             try:
@@ -59,13 +67,13 @@ class Directory:
                 found = f"{path}: {error.strerror}"
         raise DataError(
             found,
-            "a folder with " + ", ".join(each.name for each in FILES) + ", plain or .gz",
+            "a folder with " + ", ".join(each.name for each in wanted) + ", plain or .gz",
             "set GRADMILL_FASHION_MNIST_DIR to that folder, or unset it to download the files",
         )
 
 
-class Mirrors:
-    """torchvision's list of mirrors and resources."""
+class Torchvision:
+    """The addresses that torchvision downloads from."""
 
     def __init__(self, urls: list[str] | None = None) -> None:
         self._urls = urls
@@ -82,7 +90,7 @@ class Mirrors:
             self._urls = list(FashionMNIST.mirrors)
         return self._urls
 
-    def fetch(self, wanted: list[IdxFile], scratch: Path) -> dict[str, Path]:
+    def fetch(self, wanted: Sequence[RawFile], scratch: Path) -> dict[str, Path]:
         """Download each archive from the first mirror that answers."""
         with progress.bar(DownloadColumn()) as bar:
             return {file.name: self._fetch_one(f"{file.name}.gz", scratch, bar) for file in wanted}
@@ -121,7 +129,7 @@ class Debian:
     def __str__(self) -> str:
         return f"Debian's package {DEBIAN_PACKAGE}"
 
-    def fetch(self, wanted: list[IdxFile], scratch: Path) -> dict[str, Path]:
+    def fetch(self, wanted: Sequence[RawFile], scratch: Path) -> dict[str, Path]:
         """Download and unpack the package; apt verifies its signature chain."""
         if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
             raise SourceUnreachable(

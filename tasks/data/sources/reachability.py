@@ -11,7 +11,7 @@ import httpx
 
 from tasks.data import fashion_mnist
 from tasks.data.sources import cache
-from tasks.data.sources.places import Debian, Directory, Mirrors, SourceUnreachable
+from tasks.data.sources.places import Debian, Directory, SourceUnreachable, Torchvision
 from tasks.machine.settings import Settings
 
 TIMEOUT_SECONDS = 3.0
@@ -26,7 +26,7 @@ def source() -> str:
     """
     user_dir = Settings().fashion_mnist_dir
     if user_dir is not None:
-        Directory(user_dir).fetch(list(fashion_mnist.FILES), scratch=user_dir)  # writes nothing
+        Directory(user_dir).fetch(fashion_mnist.FILES, scratch=user_dir)  # writes nothing
         return f"the four files are in {user_dir}"
     if all(map(cache.is_whole, fashion_mnist.FILES)):
         return "in artifacts/ already, verified by SHA-256"
@@ -34,11 +34,11 @@ def source() -> str:
 
 
 def _first_that_answers() -> str:
-    mirrors = Mirrors().urls
+    addresses = Torchvision().urls
     with ThreadPoolExecutor() as pool:  # all at once, so that one that is silent costs no more than its timeout
         debian = pool.submit(_debian_fault)
-        faults = [*pool.map(_mirror_fault, mirrors), debian.result()]
-    for name, fault in zip([*mirrors, str(Debian())], faults, strict=True):
+        faults = [*pool.map(_fault, addresses), debian.result()]
+    for name, fault in zip([*addresses, str(Debian())], faults, strict=True):
         if fault is None:
             return f"not fetched yet; {name} answers"
     raise SourceUnreachable(
@@ -48,7 +48,7 @@ def _first_that_answers() -> str:
     )
 
 
-def _mirror_fault(url: str) -> str | None:
+def _fault(url: str) -> str | None:
     file = f"{fashion_mnist.FILES[0].name}.gz"
     try:
         httpx.head(url + file, timeout=TIMEOUT_SECONDS, follow_redirects=True).raise_for_status()

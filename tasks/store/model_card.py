@@ -9,13 +9,9 @@ import yaml
 
 from tasks.records import GateVerdict
 from tasks.serving.contract import ModelMetadata
+from tasks.serving.task import TASKS
 
-LANDING = {
-    "fashion-mnist": ("Fashion-MNIST", "zalando-datasets/fashion_mnist", "image-classification"),
-    "synthetic-linear": ("Synthetic linear data", "synthetic-linear", "tabular-regression"),
-}
-
-
+KINDS = {"pixels": "image", "columns": "tabular"}  # how Hugging Face calls what a recipe reads
 SECTIONS = {"linear-regression": "3.1 to 3.3", "softmax-regression": "3.4 to 3.7"}
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
@@ -26,7 +22,7 @@ def model_card(manifest: dict[str, Any], metadata: ModelMetadata, pictures: list
     text: str = template.render(
         manifest,
         front_matter=_front_matter(manifest),
-        title=LANDING[manifest["dataset"]["name"]][0],
+        title=manifest["dataset"]["title"],
         training=manifest["parameters"]["training"],
         sections=SECTIONS[manifest["parameters"]["training"]["model"]],
         facts=_training_facts(manifest),
@@ -52,7 +48,7 @@ def _training_facts(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "epochs", f"{trained['num_epochs']}"
     if "validation_loss" in metrics:
         yield "validation loss", f"{metrics['validation_loss']:.4g}"
-    unit = "half the mean squared error" if training["model"] == "linear-regression" else "cross-entropy in nats"
+    unit = TASKS[manifest["dataset"]["task"]].loss_unit
     yield "train loss, test loss", f"{metrics['train_loss']:.4g}, {metrics['test_loss']:.4g} ({unit})"
     yield "batch size", f"{training['batch_size']}"
     yield "lr", f"{training['lr']:g}, {training['schedule']}"
@@ -65,21 +61,21 @@ def _training_facts(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _front_matter(manifest: dict[str, Any]) -> str:
-    title, dataset, task = LANDING[manifest["dataset"]["name"]]
-    metric = ("accuracy", "test_accuracy") if "test_accuracy" in manifest["metrics"] else ("mse", "test_loss")
-    value = manifest["metrics"][metric[1]] * (1 if metric[0] == "accuracy" else 2)  # our losses have the book's half
+    dataset = manifest["dataset"]
+    metric, value = TASKS[dataset["task"]].hub_metric(manifest["metrics"])
+    pipeline = f"{KINDS[manifest['recipe']['kind']]}-{dataset['task']}"
     result = {
-        "task": {"type": task},
-        "dataset": {"name": title, "type": dataset, "split": "test"},
-        "metrics": [{"type": metric[0], "value": value}],
+        "task": {"type": pipeline},
+        "dataset": {"name": dataset["title"], "type": dataset["identifier"], "split": "test"},
+        "metrics": [{"type": metric, "value": value}],
     }
     document = {
         "license": "mit",
         "library_name": "onnx",
-        "pipeline_tag": task,
+        "pipeline_tag": pipeline,
         "tags": ["onnx", "gradmill", manifest["parameters"]["training"]["model"]],
-        "datasets": [dataset],
-        "metrics": [metric[0]],
+        "datasets": [dataset["identifier"]],
+        "metrics": [metric],
         "model-index": [{"name": f"{manifest['name']} version {manifest['version']}", "results": [result]}],
     }
     return yaml.safe_dump(document, sort_keys=False)

@@ -1,0 +1,67 @@
+"""What lies in a version's folder: its lineage, and every file but the manifest and the checksums."""
+
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.parameters import RetrainParameters
+from tasks.records import Evaluation, ExportedModel, GateVerdict, PreparedDataset, Splits, TrainedModel
+from tasks.serving import contract, sample
+from tasks.store import verified
+from tasks.store.artifact_paths import CARD, LABELS, METADATA
+from tasks.store.model_card import model_card
+from tasks.store.record import FileRef
+from tasks.store.versions import Lineage, Metrics, Parameters, Tolerances, Trained
+
+
+def lineage(
+    run: str,
+    parameters: RetrainParameters,
+    prepared: PreparedDataset,
+    trained: TrainedModel,
+    evaluated: Evaluation,
+    exported: ExportedModel,
+    against_kept: tuple[GateVerdict, ...],
+    packages: dict[str, str],
+    code: str,
+) -> Lineage:
+    """What a version was made of by which ``run``, ``packages`` and ``code`` (a digest), and how it was judged."""
+    return Lineage(
+        name=parameters.name,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        run=run,
+        dataset=Splits(**dict(prepared)),
+        recipe=prepared.recipe,
+        parameters=Parameters.model_validate(parameters.model_dump(mode="json", exclude={"sign_key"})),
+        device=trained.device,
+        trained=Trained(
+            num_examples=trained.num_examples,
+            num_validation=trained.num_validation,
+            num_epochs=len(trained.learning_curve),
+            kept_epoch=trained.kept_epoch,
+        ),
+        platform=platform.platform(),
+        packages=packages,
+        code=code,
+        metrics=Metrics.model_validate(evaluated.metrics),
+        gates=(*evaluated.gates, *exported.gates, *against_kept),
+        profile=exported.profile,
+        tolerances=Tolerances(sample=sample.TOLERANCE, parity=parameters.gates.max_parity_error),
+    )
+
+
+def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictures: tuple[FileRef, ...]) -> None:
+    """Put the files of version ``number`` into its staging folder.
+
+    Raises:
+        DataError: a file of the run has changed since it was made.
+    """
+    candidate = contract.ModelMetadata.parse(verified.read(exported.metadata), exported.metadata.path)
+    metadata = candidate.model_copy(update={"name": of.name, "versions": (str(number),)})
+    for file in (exported.onnx, exported.sample, *pictures):
+        (folder / file.path.name).write_bytes(verified.read(file))
+    metadata.write(folder / METADATA)
+    if class_names := of.dataset.class_names:
+        (folder / LABELS).write_text("".join(f"{label}\n" for label in class_names))
+    facts = of.model_dump(mode="json") | {"version": number}
+    (folder / CARD).write_text(model_card(facts, metadata, [file.path.name for file in pictures]))

@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows import story
 from flows.story import run_names
-from flows.story.report import RetrainReport, report, reported
+from flows.story.report import Outcome, RetrainReport
 from tasks.download import download
 from tasks.evaluate import evaluate
 from tasks.export import export
@@ -31,15 +31,16 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     destination = mirroring.destination()
     parameters = run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json"))
-    with run.in_use(), story.told(run), reported(run):
+    made = Outcome(run, parameters)
+    with run.in_use(), story.told(made):
         raw = download(run, parameters.dataset)
         prepared = preprocess(run, raw, parameters.data, parameters.training.seed_number)
-        trained = train(run, prepared, parameters.training)
-        evaluated = evaluate(run, prepared, trained, parameters.gates, parameters.training.loss)
-        exported = export(run, prepared, trained, parameters.training, parameters.gates)
-        publish(run, parameters, prepared, trained, evaluated, exported)
+        made.trained = train(run, prepared, parameters.training)
+        made.evaluated = evaluate(run, prepared, made.trained, parameters.gates, parameters.training.loss)
+        made.exported = export(run, prepared, made.trained, parameters.training, parameters.gates)
+        made.published = publish(run, parameters, prepared, made.trained, made.evaluated, made.exported)
         if destination:
-            mirror(run, parameters.name, destination)
+            made.mirrored = mirror(run, parameters.name, destination)
         if parameters.predict:
-            predict(run, PredictParameters(name=parameters.name, device=parameters.training.device))
-    return report(run)
+            made.predicted = predict(run, PredictParameters(name=parameters.name, device=parameters.training.device))
+    return made.report()

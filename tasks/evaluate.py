@@ -3,6 +3,7 @@
 from tasks.judging import gates
 from tasks.judging.candidate import Candidate
 from tasks.judging.judges import JUDGES
+from tasks.machine.telling import tell
 from tasks.parameters import Gates, Loss
 from tasks.records import Evaluation, PreparedDataset, TrainedModel
 from tasks.stage import stage
@@ -19,7 +20,7 @@ def evaluate(run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, b
     """
     candidate, judge = Candidate.read(prepared, trained, loss), JUDGES[prepared.task]
     measured = candidate.while_training | judge.measure(candidate)
-    print(judge.sentence(measured))
+    tell(judge.sentence(measured))
     evaluation = Evaluation(
         metrics=measured,
         gates=judge.before_export(candidate, measured, bounds),

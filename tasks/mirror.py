@@ -1,5 +1,6 @@
 """After publication, where ``GRADMILL_MIRROR`` is set: the champion goes to where consumers on other hosts read it."""
 
+from tasks.machine.telling import tell
 from tasks.records import MirroredModel
 from tasks.stage import stage
 from tasks.store import mirroring
@@ -15,5 +16,5 @@ def mirror(run: RunFolder, name: str, url: str) -> MirroredModel:
         EnvironmentProblem: the remote store does not answer, or refuses (after the tries of its own library).
     """
     mirrored = mirroring.mirror(name, url)
-    print(f"{name} version {mirrored.version}: {mirrored.outcome}; files written to {url}: {len(mirrored.written)}")
+    tell(f"{name} version {mirrored.version}: {mirrored.outcome}; files written to {url}: {len(mirrored.written)}")
     return mirrored

@@ -1,12 +1,16 @@
 """Stage 7: batch prediction through onnxruntime, on CUDA where there is a GPU. Imports no torch."""
 
-from tasks.batch import report
+from pathlib import Path
+from typing import Any
+
 from tasks.batch.finishing import finish, judged_by, prediction
 from tasks.batch.planning import planned
-from tasks.batch.running import check_runner, label_shards
+from tasks.machine.telling import tell
+from tasks.machine.words import counted
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
-from tasks.stage import gpu, stage
+from tasks.stage import events, gpu, live, shards, stage
+from tasks.store.predictions import Job
 from tasks.store.run_folder import RunFolder
 
 
@@ -20,16 +24,44 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
         EnvironmentProblem: no Dask scheduler answers at the address.
         DeviceMissing: CUDA was asked for and is not there.
     """
-    check_runner(parameters)
+    shards.check_runner(parameters)
     with gpu.turn(parameters.device), planned(parameters) as (folder, job):
         if job.status == "done":
-            print(f"nothing has changed: job {job.job} is done, predictions in {folder}")
+            tell(f"nothing has changed: job {job.job} is done, predictions in {folder}")
             judged = judged_by(folder, job, parameters.max_drift)
             if judged.drift != job.drift:
-                report.drift(folder, judged)
+                _tell_of_drift(folder, judged)
             return prediction(folder, judged)
-        report.started(folder, job)
-        seconds = label_shards(folder, job, parameters)
-        job = finish(folder, job, parameters, seconds)
-        report.finished(folder, job)
+        tell(
+            f"{counted(job.rows, 'row')} in {counted(job.input.files, 'file')} through {job.model.name} version "
+            f"{job.model.version} on {job.provider}: {counted(len(job.shards), 'part')}, "
+            f"{counted(job.workers, 'worker')}"
+        )
+        job = finish(folder, job, parameters, shards.label_shards(folder, job, parameters))
+        _tell(folder, job)
         return prediction(folder, job)
+
+
+def _tell(folder: Path, job: Job) -> None:
+    """Say what came out; an event tells that the files are there."""
+    for note, times in (job.notes or {}).items():
+        tell(f"{times} of {counted(job.rows, 'picture')} {note}")
+    rejects = job.rejects or 0
+    tell(f"{counted(job.rows - rejects, 'row')} predicted, {rejects} rejected; predictions in {folder}")
+    _emit(events.PREDICTIONS_WRITTEN, folder, job, {"rows": job.rows - rejects, "rejects": rejects})
+    _tell_of_drift(folder, job)
+
+
+def _tell_of_drift(folder: Path, job: Job) -> None:
+    """Say and, by an event, tell that the input has drifted, where it has."""
+    if job.drift is None or job.drift.verdict != "drift":
+        return
+    index = ", ".join(f"{name} {value:.3f}" for name, value in job.drift.index.items())
+    tell(f"the input has drifted from the test split: population stability index {index} (limit {job.drift.maximum})")
+    _emit(events.DRIFT, folder, job, {"index": job.drift.index, "maximum": job.drift.maximum})
+
+
+def _emit(event: str, folder: Path, job: Job, facts: dict[str, Any]) -> None:
+    if live.in_a_run():
+        described = {"version": job.model.version, "sha256": job.model.sha256, "path": str(folder), "job": job.job}
+        events.emit(event, job.model.name, described | facts)

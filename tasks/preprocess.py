@@ -2,6 +2,7 @@
 
 from tasks.data import splits
 from tasks.data.datasets import DATASETS
+from tasks.machine.telling import tell
 from tasks.parameters import Data
 from tasks.records import PreparedDataset, RawDataset
 from tasks.stage import stage
@@ -20,5 +21,5 @@ def preprocess(run: RunFolder, raw: RawDataset, data: Data, seed: int) -> Prepar
     """
     dataset = DATASETS[raw.name]
     prepared = splits.prepare(dataset, dataset.read(raw, data, seed))
-    print(f"{prepared.num_train} training and {prepared.num_test} test examples, digest {prepared.digest[:16]}")
+    tell(f"{prepared.num_train} training and {prepared.num_test} test examples, digest {prepared.digest[:16]}")
     return prepared

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tasks.judging import gates
 from tasks.judging.champion_gates import against_published
+from tasks.machine.telling import tell
 from tasks.parameters import RetrainParameters
 from tasks.records import (
     ChampionGates,
@@ -20,7 +21,7 @@ from tasks.records import (
 )
 from tasks.serving import contract
 from tasks.stage import events, live, reuse, stage
-from tasks.store import artifact_paths, locks, pointer, publishing, reading, verification, verified
+from tasks.store import artifact_paths, locks, pointer, publishing, verification, verified
 from tasks.store.artifact_paths import ATTESTATION, CARD, LABELS, METADATA, ONNX
 from tasks.store.model_card import model_card
 from tasks.store.record import FileRef
@@ -49,11 +50,11 @@ def publish(
     name = parameters.name
     with locks.model(name):
         publishing.sweep(name)
-        number = reading.find(name, exported.onnx.sha256)
+        number = publishing.find(name, exported.onnx.sha256)
         if number is not None:
             verification.verify_version(name, number)
         verdicts: tuple[GateVerdict, ...] = ()
-        unchanged = number is not None and reading.was_champion(name, number)
+        unchanged = number is not None and publishing.was_champion(name, number)
         if not unchanged:
             verdicts = against_published(name, exported.onnx, prepared, parameters.gates)
             gates.enforce(ChampionGates(gates=verdicts), verdicts, run)
@@ -70,9 +71,9 @@ def publish(
         model=FileRef(path=artifact_paths.version(name, number) / ONNX, sha256=exported.onnx.sha256),
         gates=verdicts,
     )
-    print(f"{name} version {number}: {published.outcome}")
+    tell(f"{name} version {number}: {published.outcome}")
     if parameters.sign_key and not (artifact_paths.version(name, number) / ATTESTATION).is_file():
-        print(f"{name} version {number} was published without --sign-key and stays without an attestation")
+        tell(f"{name} version {number} was published without --sign-key and stays without an attestation")
     if not unchanged and live.in_a_run():
         model = {"version": number, "sha256": published.model.sha256, "path": str(published.model.path)}
         events.emit(events.PUBLISHED, name, model | {"run": str(run.path)})

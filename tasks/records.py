@@ -1,21 +1,21 @@
 """The values that stages exchange: paths with digests and small records of numbers, never arrays."""
 
-from typing import Any, Literal, Self
+import math
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import model_validator
 
 from tasks.data.recipe import Recipe
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS, TaskName
-from tasks.store.artifact_paths import ChosenPath
-from tasks.store.record import FileRef, Lasting, Record, Sha256
+from tasks.store.record import NOT_IN_KEY, ChosenPath, FileRef, Lasting, Record, Sha256
 
 
 class RawDataset(Record):
     """What ``download`` fetched. ``files`` is empty for data that is generated."""
 
     name: str
-    source: str
+    source: Annotated[str, NOT_IN_KEY]
     files: dict[str, FileRef]
 
 
@@ -23,7 +23,7 @@ class Splits(Lasting):
     """What a model is trained and judged on: two splits in safetensors, ready to be read by memory map."""
 
     name: str
-    title: str = ""  # how people call the data; manifests of old do not say
+    title: str = ""  # how people call the data; empty in manifests from before there were titles
     identifier: str = ""  # on the Hugging Face Hub; of data that are not there, their name
     digest: Sha256
     train: FileRef
@@ -92,6 +92,13 @@ class GateVerdict(Lasting):
         if not self.passed:
             return "refused"
         return "recorded" if self.minimum is None and self.maximum is None else "passed"
+
+    @property
+    def lets_pass(self) -> bool:
+        """Whether the candidate goes on, by its value too; one on a bound does, for which were strict is not kept."""
+        low = -math.inf if self.minimum is None else self.minimum
+        high = math.inf if self.maximum is None else self.maximum
+        return self.passed and math.isfinite(self.value) and low <= self.value <= high
 
 
 class Evaluation(Record):

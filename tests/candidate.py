@@ -3,15 +3,17 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.parameters import Loss, RetrainParameters
+from tasks.parameters import Data, Loss, RetrainParameters
+from tasks.preprocess import preprocess
 from tasks.publish import publish
-from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, TrainedModel
-from tasks.store import artifact_paths, atomic
+from tasks.records import Drift, Evaluation, ExportedModel, PreparedDataset, PublishedModel, RawDataset, TrainedModel
+from tasks.store import artifact_paths, atomic, predictions
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
+from tasks.store.predictions import Job, JobInput, JobModel
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
@@ -20,6 +22,13 @@ from tasks.train import train
 def plain(stage: Any) -> Any:
     """The stage's function without Prefect, timing and notes."""
     return stage.__wrapped__
+
+
+def synthetic(run: RunFolder, seed: int = 0, **data: Any) -> PreparedDataset:
+    """The book's synthetic data, prepared as a run does it."""
+    raw = RawDataset(name="synthetic-linear", source="generated", files={})
+    prepared: PreparedDataset = plain(preprocess)(run, raw, Data.model_validate(data), seed)
+    return prepared
 
 
 class Candidate:
@@ -41,6 +50,24 @@ class Candidate:
             self.run, self.parameters, prepared, self.trained, self.evaluated, self.exported
         )
         return published
+
+
+def job_document(model: str, version: int = 1, status: Literal["running", "done"] = "running") -> dict[str, Any]:
+    """The document of a job that predicted nothing, with a version of ``model``."""
+    job = Job(
+        job="0" * 16,
+        request="0" * 16,
+        status=status,
+        input=JobInput(path="rows.npy", digest="0" * 64, files=1, bytes=0),
+        model=JobModel(name=model, version=version, sha256="0" * 64),
+        provider="CPUExecutionProvider",
+        batch_size=1,
+        columns=(),
+        started_at=predictions.now(),
+        rejects=0,
+        drift=Drift(index={}, maximum=0.2, verdict="too few rows"),
+    )
+    return job.model_dump(mode="json")
 
 
 def seal(folder: Path, manifest: dict[str, Any] | str) -> None:

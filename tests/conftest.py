@@ -91,6 +91,12 @@ def server() -> Iterator[str]:
     running.stop()
 
 
+@pytest.fixture
+def on_server(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let child processes use the tests' server: no start-up of their own."""
+    monkeypatch.setenv("PREFECT_API_URL", server)
+
+
 @pytest.fixture(scope="session")
 def duty(fashion_mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Duty]":
     """A running ``gradmill up`` that the tests of one worker share."""
@@ -157,18 +163,21 @@ def candidates(tmp_path_factory: pytest.TempPathFactory) -> "list[Candidate]":
     """Three candidates that differ in their seed, made once: exporting takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADMILL_ARTIFACTS", str(tmp_path_factory.mktemp("candidates")))
-        from candidate import Candidate, plain
-        from tasks.parameters import Data
-        from tasks.preprocess import preprocess
-        from tasks.records import RawDataset
+        from candidate import Candidate, synthetic
         from tasks.store.run_folder import RunFolder
 
-        raw = RawDataset(name="synthetic-linear", source="generated", files={})
         made = []
         for seed in range(3):
             run = RunFolder.open(f"candidate-{seed}", {})
-            made.append(Candidate(run, plain(preprocess)(run, raw, Data(), 0), seed))
+            made.append(Candidate(run, synthetic(run), seed))
     return made
+
+
+@pytest.fixture
+def two_versions(candidates: "list[Candidate]") -> None:
+    """Two published versions of linear regression; the second is the champion."""
+    for candidate in candidates[:2]:
+        candidate.publish()
 
 
 @pytest.fixture(scope="session")

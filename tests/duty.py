@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import psutil
 
+from command_line import GRADMILL
 from prefect_api import api_client, eventually
-from test_cli_commands import GRADMILL
 
 
 def free_port() -> int:

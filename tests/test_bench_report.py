@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Pipeline
 from flows.bench import measure
 from flows.bench.measure import Report
 
@@ -82,3 +83,26 @@ for epoch in range(3):
     assert all(picture.rstrip().endswith("</svg>") for picture in pictures)
     with pytest.raises(ZeroDivisionError):
         notebook.run_cell("1 / 0", {})
+
+
+@pytest.mark.slow  # real runs, two of them of the command line
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # the book's DataLoader does so
+def test_bench_predict_measures_every_side_and_leaves_nothing_behind(
+    pipeline: Pipeline, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.bench import predict
+
+    published = pipeline.report("softmax-regression")
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    before = {*pipeline.artifacts.iterdir(), *(pipeline.artifacts / "predictions").glob("*")}
+    report = predict.measured(published.name, rows=400, num_rounds=1, quick=True)
+    sides = {side.name: side for side in report.sides}
+    assert {"flow: file to Parquet", "flow: 1 worker", "flow: all else", "the book's way", "bare, batch 512"} <= set(
+        sides
+    )
+    assert {"peak RssAnon, 100 rows", "peak RssAnon, 800 rows"} <= set(sides)
+    assert all(side.best > 0 and side.figures for side in report.sides)
+    assert len(report.ratios) == 6
+    assert report.conditions["rows"] == 400
+    assert {*pipeline.artifacts.iterdir(), *(pipeline.artifacts / "predictions").glob("*")} == before

@@ -6,60 +6,22 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from candidate import Candidate
+from command_line import GRADMILL, assert_clear, gradmill, plant_strangers, servers
 from conftest import REPOSITORY
 from flows.cli import operate, options, runs, store
 from flows.story.report import PredictionSummary, RetrainReport
+from prefect_api import eventually, post
 from tasks.data.fashion_mnist import FILES
 from tasks.judging import gates
-
-GRADMILL = str(Path(sys.executable).with_name("gradmill"))
-
-
-def gradmill(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([GRADMILL, *arguments], capture_output=True, text=True, timeout=timeout)
-
-
-def plant_strangers(folder: Path) -> list[Path]:
-    """A FIFO, a folder and a socket named like our temporary files, and two files of others that are nearly so."""
-    folder.mkdir(parents=True, exist_ok=True)
-    fifo, inner, listener = (folder / f".gradmill-0123456789abcd{end}.partial" for end in ("ef", "ee", "ed"))
-    os.mkfifo(fifo)
-    os.mkfifo(folder / "x.partial")
-    inner.mkdir()
-    (folder / "their.partial").touch()
-    here = os.open(folder, os.O_RDONLY)  # a socket's own path may have 107 bytes
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(f"/proc/self/fd/{here}/{listener.name}")
-    os.close(here)
-    return [fifo, inner, listener, folder / "x.partial", folder / "their.partial"]
-
-
-def assert_clear(done: subprocess.CompletedProcess[str], exit_code: int) -> None:
-    """One to three lines that say what was found, what was expected and what to do; never a traceback."""
-    message = done.stderr[done.stderr.index("gradmill: ") :].strip().splitlines()
-    assert done.returncode == exit_code, done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(message) == 3
-    assert message[1].startswith("expected: ")
-    assert message[2].startswith("to do: ")
-
-
-@pytest.fixture
-def on_server(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let child processes use the tests' server: no start-up of their own."""
-    monkeypatch.setenv("PREFECT_API_URL", server)
 
 
 def test_status_on_a_server_without_our_work_pool_says_what_to_do(on_server: None) -> None:
@@ -282,6 +244,41 @@ def test_help_shows_what_an_option_is_when_it_is_left_out(monkeypatch: pytest.Mo
                 assert not re.search(r"(?<!\\)\[", words.help or ""), words.help
 
 
+RUN = """
+from flows.cli import display
+with display.compact(verbose=False):
+    from prefect import flow, task
+    from flows.server import engine
+    from tasks.machine.telling import tell
+
+    @task(name="train")
+    def work():
+        tell("told by a stage")
+        print("printed by a library")
+
+    @flow(log_prints=True)
+    def run():
+        tell("told by the flow")
+        work()
+
+    with engine.prefect_api():
+        run()
+    tell("told outside of a run")
+"""
+
+
+def test_a_terminal_shows_what_stages_tell_and_neither_what_libraries_print_nor_prefects_own_log(
+    on_server: None, server: str
+) -> None:
+    done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.splitlines() == ["told by the flow", "train      told by a stage"]
+    assert done.stdout == "told outside of a run\n"
+    told = {"told by the flow", "told by a stage", "printed by a library"}
+    eventually(
+        lambda: told <= {line["message"] for line in post(server, "logs/filter", {})}, 10, "the run's log has all"
+    )
+
+
 def test_the_version_is_printed() -> None:
     done = gradmill("--version")
     assert (done.returncode, done.stdout) == (0, f"gradmill {metadata.version('gradmill')}\n")
@@ -314,38 +311,33 @@ def test_retrain_models_and_predict_tell_one_story(on_server: None, artifacts: P
     assert all(map(os.path.lexists, strangers))
 
 
-def servers() -> set[int]:
-    """Temporary servers of these tests that are there now."""
-    home = os.environ["PREFECT_HOME"]
-    found = set()
-    for process in psutil.process_iter(["cmdline"]):
-        try:
-            is_server = "flows.server.temporary" in (process.info["cmdline"] or [])
-            if is_server and process.environ().get("PREFECT_HOME") == home:
-                found.add(process.pid)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
 @pytest.mark.slow
 def test_interrupted_and_killed_runs_leave_no_server_and_the_next_run_works(
     artifacts: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = servers()
     interrupt, kill = signal.SIGINT, signal.SIGKILL
+
+    def imports() -> bool:
+        return b"pydantic_core" in Path(f"/proc/{process.pid}/maps").read_bytes()
+
+    def trains() -> bool:
+        new = set(artifacts.glob("runs/*/run.json")) - runs_before
+        return any("preprocess" in json.loads(run.read_text())["seconds"] for run in new)
+
+    def has_a_server() -> bool:
+        return bool(servers() - before)
+
     command = [GRADMILL, "retrain", "linear-regression", "--epochs", "10000"]  # so that no machine is done before
-    for kind, seconds in ((interrupt, 0.3), (interrupt, 3.0), (interrupt, 7.0), (kill, 2.0)):
+    for kind, moment in ((interrupt, imports), (interrupt, has_a_server), (interrupt, trains), (kill, has_a_server)):
+        runs_before = set(artifacts.glob("runs/*/run.json"))
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        time.sleep(seconds)
+        eventually(moment, 60, moment.__name__)
         process.send_signal(kind)
-        _, messages = process.communicate(timeout=15)
+        _, messages = process.communicate(timeout=60)
         assert process.returncode == (130 if kind is interrupt else -kill)
         assert "Traceback" not in messages
-        deadline = time.monotonic() + 8
-        while servers() - before and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert servers() <= before
+        eventually(lambda: servers() <= before, 60, "no server is left")
     monkeypatch.setenv("PREFECT_API_URL", server)
     again = gradmill("retrain", "linear-regression", "--json")
     assert json.loads(again.stdout)["outcome"] in {"published", "unchanged"}

@@ -14,20 +14,18 @@ import pytest
 import flows.__main__
 import flows.cli.app
 from candidate import Candidate
+from command_line import GRADMILL, assert_clear, gradmill, plant_strangers
 from flows import interrupt
-from flows.story.report import reported
+from flows.story.report import Outcome, reported
 from tasks.errors import EnvironmentProblem, UsageError
+from tasks.parameters import RetrainParameters
+from tasks.records import PublishedModel
 from tasks.store import artifact_paths, locks, mirroring, pointer, reading, verification
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
-from test_cli_commands import GRADMILL, assert_clear, gradmill, plant_strangers
 
+pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
-
-
-@pytest.fixture(autouse=True)
-def _two_versions(candidates: list[Candidate]) -> None:
-    for candidate in candidates[:2]:
-        candidate.publish()
 
 
 def answer(*arguments: str) -> dict[str, object]:
@@ -177,10 +175,11 @@ def test_ctrl_c_after_a_publication_tells_the_champion(
     version: int | None, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(interrupt, "done", "")
-    run = RunFolder.open("interrupted", {"name": NAME})
+    outcome = Outcome(RunFolder.open("interrupted", {}), RetrainParameters(name=NAME))
     if version:
-        run.note("stages", "publish", {"version": version})
-    with pytest.raises(KeyboardInterrupt), reported(run):
+        file = FileRef(path=artifact_paths.version(NAME, version) / "model.onnx", sha256="0")
+        outcome.published = PublishedModel(outcome="published", name=NAME, version=version, model=file)
+    with pytest.raises(KeyboardInterrupt), reported(outcome):
         raise KeyboardInterrupt
     assert interrupt.done == told
 
@@ -271,7 +270,7 @@ def test_a_command_that_waits_for_the_lock_says_so_and_gives_one_document(end: s
         said = process.stderr.readline()
         if end == "interrupted":
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 130
+            assert process.wait(60) == 130
     assert said.startswith(f"another process is changing {NAME}; waiting for it: process {os.getpid()} on ")
     output, _ = process.communicate(timeout=60)
     document = json.loads(output)

@@ -16,11 +16,11 @@ import pytest
 
 import flows.cli.app
 from candidate import Candidate
+from command_line import GRADMILL, assert_clear, gradmill
 from flows.cli.faults import as_gradmill_error
 from flows.server.environment import require_prefect, settle_prefect
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.store import atomic
-from test_cli_commands import GRADMILL, assert_clear, gradmill
 
 
 def shell(command: str) -> subprocess.CompletedProcess[str]:
@@ -33,8 +33,13 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
     "command", ["models", "models --json", "--help", "retrain --help", "--version", "nonsense --json"]
 )
 def test_a_reader_that_has_gone_is_silent(command: str) -> None:
-    done = shell(f"{{ sleep 0.1; gradmill {command}; }} | true")
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody:
+        done = subprocess.run(
+            [GRADMILL, *command.split()], stdout=nobody, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("redirection", [">&-", "> /dev/full"])

@@ -17,7 +17,7 @@ from tasks.data.fashion_mnist import fetch
 from tasks.data.sources import places
 from tasks.data.sources.places import Debian, Directory, RawFile, Source, SourceUnreachable, Torchvision
 from tasks.errors import DataError
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, names
 
 CONTENT = {f"file-{number}": bytes([number]) * 1000 for number in range(3)}
 
@@ -219,14 +219,14 @@ def test_the_sweep_leaves_what_it_did_not_write(mirror: Mirror, tmp_path: Path) 
     folder = artifact_paths.dataset("fashion-mnist")
     folder.mkdir(parents=True)
     (tmp_path / "theirs").mkdir()
-    (folder / f"{artifact_paths.DOWNLOAD_PREFIX}link").symlink_to(tmp_path / "theirs")
-    (folder / f"{artifact_paths.DOWNLOAD_PREFIX}file").touch()
+    (folder / f"{names.DOWNLOAD_PREFIX}link").symlink_to(tmp_path / "theirs")
+    (folder / f"{names.DOWNLOAD_PREFIX}file").touch()
     fetch([Torchvision([mirror.url])])
     assert (tmp_path / "theirs").is_dir()
 
 
 def test_what_a_killed_download_left_is_swept(mirror: Mirror) -> None:
-    (artifact_paths.dataset("fashion-mnist") / f"{artifact_paths.DOWNLOAD_PREFIX}deadbeef").mkdir(parents=True)
+    (artifact_paths.dataset("fashion-mnist") / f"{names.DOWNLOAD_PREFIX}deadbeef").mkdir(parents=True)
     fetch([Torchvision([mirror.url])])
     assert no_scratch_left()
 

@@ -1,19 +1,25 @@
 """Raw files to splits: nothing lost, nothing changed, the same content under the same name."""
 
+import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch
 import torchvision.transforms
+from numpy.typing import NDArray
 from PIL import Image
 
+import candidate
 from tasks.data import fashion_mnist as facts
-from tasks.data import idx
+from tasks.data import idx, splits
+from tasks.data.dataset import Contents, Dataset, Rows
+from tasks.data.datasets import DATASETS
 from tasks.data.fashion_mnist import fetch, image_split
-from tasks.data.recipe import Pixels
+from tasks.data.recipe import Column, Columns, Pixels
 from tasks.data.sources.places import Directory
 from tasks.data.splits import write_split
 from tasks.data.synthetic import synthetic_data
@@ -24,17 +30,13 @@ from tasks.records import PreparedDataset, RawDataset
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
-plain_preprocess = preprocess.__wrapped__  # type: ignore[attr-defined]  # without Prefect
 
-
-def synthetic(seed: int, **data: object) -> PreparedDataset:
-    raw = RawDataset(name="synthetic-linear", source="generated", files={})
-    prepared: PreparedDataset = plain_preprocess(RunFolder(path=Path("unused")), raw, Data.model_validate(data), seed)
-    return prepared
+def synthetic(seed: int) -> PreparedDataset:
+    return candidate.synthetic(RunFolder(path=Path("unused")), seed)
 
 
 def test_prepared_splits_hold_the_raw_pixels_and_labels(fashion_mnist: Path) -> None:
-    prepared = plain_preprocess(RunFolder(path=Path("unused")), fetch([Directory(fashion_mnist)]), Data(), 0)
+    prepared = candidate.plain(preprocess)(RunFolder(path=Path("unused")), fetch([Directory(fashion_mnist)]), Data(), 0)
     for split, prefix, count in ((prepared.train, "train", 60_000), (prepared.test, "t10k", 10_000)):
         arrays = safetensors.numpy.load_file(split.path)
         assert arrays["images"].dtype == np.uint8
@@ -45,6 +47,8 @@ def test_prepared_splits_hold_the_raw_pixels_and_labels(fashion_mnist: Path) -> 
         )
     assert np.bincount(arrays["labels"]).tolist() == [1000] * 10
     assert prepared.class_names == facts.CLASS_NAMES
+    assert prepared.digest == "1c441722ee93294cd4f52b236c6e853641c2df0e63d87e6fd6e810bf6ef84818", "as ever"
+    assert prepared.raw_test == prepared.test
 
 
 def test_resize_equals_torchvisions() -> None:
@@ -90,3 +94,90 @@ def test_a_split_is_written_once_and_repaired_when_damaged() -> None:
     written.path.write_bytes(b"damaged")
     write_split("data", "train", arrays)
     assert torch.equal(torch.from_numpy(safetensors.numpy.load_file(written.path)["features"]), torch.ones(3, 2))
+
+
+class OfRows:
+    """A data set of the test's own, as the next one could be."""
+
+    name = identifier = "rows"
+    title = "Rows"
+
+    def __init__(self, contents: Contents) -> None:
+        self.contents = contents
+
+    def fetch(self) -> RawDataset:
+        return RawDataset(name=self.name, source="here", files={})
+
+    def read(self, raw: RawDataset, data: Data, seed: int) -> Contents:
+        return self.contents
+
+
+def resized(side: int) -> tuple[PreparedDataset, NDArray[np.uint8]]:
+    """Random images of 12 by 12 prepared for a model of ``side`` by ``side``, and those of the test split."""
+    rng = np.random.default_rng(0)
+    train, test = (Rows(rng.integers(0, 256, (count, 12, 12), np.uint8), np.zeros(count, np.uint8)) for count in (5, 3))
+    recipe = Pixels(shape=(side, side), scale=1 / 255, resize="bilinear")
+    contents = Contents(train, test, recipe, task="classification", class_names=("a", "b"))
+    return splits.prepare(OfRows(contents), contents), test.inputs
+
+
+def test_a_kept_version_gets_the_raw_test_rows_by_its_own_recipe() -> None:
+    """Rows that were made small for the candidate say nothing about a version that takes them large."""
+    prepared, images = resized(6)
+    kept = Pixels(shape=(9, 9), scale=1 / 255, resize="bilinear")
+    theirs = [np.asarray(torchvision.transforms.Resize(9)(Image.fromarray(image))) for image in images]
+    np.testing.assert_array_equal(splits.read_test(prepared, kept).inputs, theirs)
+
+
+def test_the_candidates_own_recipe_reads_what_was_prepared_and_computes_nothing() -> None:
+    prepared, _ = resized(6)
+    prepared.raw_test.path.unlink()
+    assert splits.read_test(prepared, prepared.recipe).inputs.shape == (3, 6, 6)
+
+
+def test_raw_test_rows_that_the_recipe_leaves_alone_are_written_once() -> None:
+    prepared, _ = resized(12)
+    assert prepared.raw_test == prepared.test
+    assert len(list(prepared.test.path.parent.iterdir())) == 2
+    assert synthetic(1).raw_test == synthetic(1).test
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [np.zeros((2, 5, 5), np.uint8), np.zeros((2, 4, 4)), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 16), np.uint8)],
+    ids=["another size", "not bytes", "colour", "flat"],
+)
+def test_images_that_a_recipe_does_not_describe_are_refused(rows: NDArray[Any]) -> None:
+    with pytest.raises(DataError, match=re.escape(str(list(rows.shape[1:])))) as caught:
+        Pixels(shape=(4, 4), scale=1.0).encode(rows)
+    assert "[4, 4]" in caught.value.expected
+
+
+def test_colour_images_are_resized_as_torchvision_resizes_them() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), dtype=np.uint8)
+    theirs = [np.asarray(torchvision.transforms.Resize(7)(Image.fromarray(image))) for image in images]
+    encoded = Pixels(shape=(7, 7, 3), scale=1.0, resize="bilinear").encode(images)
+    np.testing.assert_array_equal(encoded, theirs)
+
+
+def test_numbers_beyond_float32_are_infinite_and_text_is_refused() -> None:
+    recipe = Columns(columns=(Column(name="a"), Column(name="b")))
+    assert recipe.encode(np.array([[1e300, 2]])).tolist() == [[np.inf, 2]]
+    assert recipe.encode(np.array([[1, -2]])).dtype == np.float32
+    for rows in (np.array([["a", "b"]]), np.zeros((1, 3))):
+        with pytest.raises(DataError, match="rows of shape"):
+            recipe.encode(rows)
+
+
+@pytest.mark.parametrize("dataset", DATASETS.values(), ids=DATASETS)
+def test_a_data_set_is_found_by_its_name_and_says_what_it_is(dataset: Dataset) -> None:
+    assert DATASETS[dataset.name] is dataset
+    assert dataset.title
+    assert dataset.identifier
+
+
+def test_the_books_data_are_the_same_bytes_as_ever() -> None:
+    """Versions published before are compared by this digest."""
+    prepared = synthetic(42)
+    assert prepared.digest == "c7cefa9eace10162ff181c629a6d8ffce2b21334207c31663bb265f85470c467"
+    assert (prepared.title, prepared.identifier) == ("Synthetic linear data", "synthetic-linear")

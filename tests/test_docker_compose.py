@@ -1,29 +1,50 @@
-"""docker/compose.yaml as it is written: what holds for every service, those of a machine with a GPU included."""
+"""docker/compose.yaml against what it is made for: the commands, settings, ports and folders that it names exist."""
 
+import importlib.util
 import json
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from typing import Any
 
+import prefect.settings
 import pytest
 import yaml
+from prefect.settings import PREFECT_WORKER_WEBSERVER_PORT
 
 from conftest import REPOSITORY
-from flows.server.registration import SILENT_SECONDS
+from flows.cli.app import run
+from flows.server.registration import POOL, SILENT_SECONDS
 
-COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker" / "compose.yaml").read_text())
+FOLDER = REPOSITORY / "docker"
+COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+BUILT = sorted(name for name, service in SERVICES.items() if "build" in service)
+DOCKERFILE = (FOLDER / "Dockerfile").read_text()
 
 
-def test_the_services_are_those_of_the_readme_and_the_gpu_worker_is_behind_a_profile() -> None:
-    assert SERVICES.keys() == {"postgres", "server", "register", "worker", "worker-cuda"}
-    assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
-        "worker-cuda": ["cuda"]
-    }
-    (gpu,) = SERVICES["worker-cuda"]["deploy"]["resources"]["reservations"]["devices"]
-    assert gpu == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+def commands(name: str) -> list[list[str]]:
+    """The commands of a service, those that a shell of it starts included."""
+    words = SERVICES[name]["command"]
+    if words[:2] != ["sh", "-c"]:
+        return [words]
+    return [[word for word in shlex.split(each) if word != "exec"] for each in words[2].split(";")]
 
 
-@pytest.mark.parametrize("name", sorted(name for name, service in SERVICES.items() if "build" in service))
+def option(arguments: list[str], name: str) -> str:
+    return arguments[arguments.index(name) + 1]
+
+
+def of_image(variable: str) -> str:
+    """What the images set a variable to."""
+    (value,) = re.findall(rf"(?m)^(?:ENV| +){{1}} *{variable}=(\S+)", DOCKERFILE)
+    return str(value)
+
+
+@pytest.mark.parametrize("name", BUILT)
 def test_what_a_service_builds_is_a_target_of_the_dockerfile_tagged_by_its_name(name: str) -> None:
     built = SERVICES[name]["build"]
     folder = REPOSITORY / "docker" / built["context"]
@@ -34,8 +55,70 @@ def test_what_a_service_builds_is_a_target_of_the_dockerfile_tagged_by_its_name(
     assert all(re.search(rf"(?m)^ARG {argument}\b", dockerfile) for argument in built.get("args", {}))
 
 
+@pytest.mark.parametrize("name", BUILT)
+def test_every_command_of_ours_that_a_service_starts_is_one_that_we_have(name: str) -> None:
+    for program, *arguments in commands(name):
+        if program == "gradmill":
+            assert run([*arguments, "--help"]) == 0, "an unknown option is an error even so"
+
+
+@pytest.mark.parametrize(("name", "words"), [("server", 2), ("worker", 2), ("worker-cuda", 2)])
+def test_prefects_commands_have_the_options_that_they_are_started_with(name: str, words: int) -> None:
+    (started,) = (each for each in commands(name) if each[0] == "prefect")
+    asked = [sys.executable, "-m", *started[: words + 1], "--help"]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    options = [word for word in started if word.startswith("--")]
+    assert options
+    assert all(re.search(rf"{each}\b", shown) for each in options), shown
+
+
+def test_clients_workers_and_health_checks_ask_where_the_server_and_the_worker_listen() -> None:
+    (server,) = commands("server")
+    port = option(server, "--port")
+    (published,) = SERVICES["server"]["ports"]
+    assert published.rpartition(":")[2] == port
+    assert SERVICES["server"]["environment"]["GRADMILL_HEALTH_URL"] == f"http://127.0.0.1:{port}/api/ready"
+    for name in ("register", "worker", "worker-cuda"):
+        environment = SERVICES[name]["environment"]
+        assert environment["PREFECT_API_URL"] == f"http://server:{port}/api"
+        assert "server" in environment["NO_PROXY"].split(",")
+    for name in ("worker", "worker-cuda"):
+        (worker,) = (each for each in commands(name) if each[0] == "prefect")
+        health = f"http://127.0.0.1:{PREFECT_WORKER_WEBSERVER_PORT.value()}/health"
+        assert SERVICES[name]["environment"]["GRADMILL_HEALTH_URL"] == health
+        assert option(worker, "--pool") == POOL
+    (module,) = re.findall(r'HEALTHCHECK .* CMD \["python", "-m", "([\w.]+)"\]', DOCKERFILE)
+    assert importlib.util.find_spec(module), "the images' health check"
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_every_variable_that_a_service_sets_is_read_by_somebody(name: str) -> None:
+    """A setting with a wrong name is silently without effect."""
+    ours = "".join(
+        path.read_text() for folder in ("flows", "tasks") for path in (REPOSITORY / folder).rglob("*.py")
+    ).lower()
+    for variable in SERVICES[name]["environment"]:
+        if variable.startswith("PREFECT_"):
+            assert hasattr(prefect.settings, variable)
+        elif variable.startswith("GRADMILL_"):
+            assert variable.lower() in ours
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_read_only_service_has_somewhere_to_write(name: str) -> None:
+    service = SERVICES[name]
+    places = {volume.split(":")[1] for volume in service.get("volumes", [])}
+    places |= {mounted.split(":")[0] for mounted in service["tmpfs"]}
+    wanted = {"/tmp", of_image("PREFECT_HOME")}  # noqa: S108  (inside the container)
+    if any(program == "gradmill" for program, *_ in commands(name)):
+        wanted.add(of_image("GRADMILL_ARTIFACTS"))
+    assert wanted <= places
+    named = {volume.split(":")[0] for volume in service.get("volumes", [])}
+    assert named <= COMPOSE["volumes"].keys(), "nothing of the host is mounted"
+
+
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_every_service_is_limited_hardened_and_restarted(name: str) -> None:
+def test_no_service_may_do_more_than_it_needs_or_take_all_of_the_machine(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -43,23 +126,68 @@ def test_every_service_is_limited_hardened_and_restarted(name: str) -> None:
     assert service["mem_limit"]
     assert service["cpus"]
     assert service["pids_limit"]
-    assert service["restart"] == ("on-failure" if name == "register" else "unless-stopped")
     assert not service.keys() & {"cap_add", "privileged", "network_mode", "pid", "env_file"}
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+    ends = any(
+        each.get("depends_on", {}).get(name) == {"condition": "service_completed_successfully"}
+        for each in SERVICES.values()
+    )
+    assert service["restart"] == ("on-failure" if ends else "unless-stopped")
 
 
-def test_secrets_have_no_default_and_only_the_database_network_reaches_postgres() -> None:
-    secrets = ("POSTGRES_PASSWORD", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING")
-    values = [s["environment"][key] for s in SERVICES.values() for key in secrets if key in s["environment"]]
-    assert len(values) >= len(secrets)
-    assert all(value.startswith("${GRADMILL_") and ":-" not in value for value in values)
-    assert {name for name, service in SERVICES.items() if "database" in service.get("networks", [])} == {
-        "postgres",
-        "server",
+def test_without_its_profile_nothing_asks_for_a_gpu() -> None:
+    devices = {
+        name: service["deploy"]["resources"]["reservations"]["devices"]
+        for name, service in SERVICES.items()
+        if "deploy" in service
     }
-    assert COMPOSE["networks"]["database"] == {"internal": True}
-    example = (REPOSITORY / "docker" / ".env.example").read_text().splitlines()
-    assert {"GRADMILL_DATABASE_PASSWORD=", "GRADMILL_AUTH="} <= set(example)
+    assert devices == {"worker-cuda": [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]}
+    assert {name for name, service in SERVICES.items() if service.get("profiles")} == devices.keys()
+
+
+def test_only_the_server_reaches_the_database_and_the_database_reaches_nobody() -> None:
+    networks = {name: set(service.get("networks", ["default"])) for name, service in SERVICES.items()}
+    reached = {name for name, joined in networks.items() if name != "postgres" and joined & networks["postgres"]}
+    assert reached == {"server"}
+    assert all(COMPOSE["networks"][each]["internal"] for each in networks["postgres"])
+
+
+def test_secrets_have_no_default_and_are_in_no_image_and_in_no_build() -> None:
+    text = (FOLDER / "compose.yaml").read_text()
+    example = (FOLDER / ".env.example").read_text()
+    empty = set(re.findall(r"(?m)^(\w+)=$", example))
+    assert empty == {"GRADMILL_DATABASE_PASSWORD", "GRADMILL_AUTH"}
+    for secret in empty:
+        assert set(re.findall(rf"\$\{{{secret}(:?[-+?]?)", text)) <= {"", ":?"}
+        assert f"${{{secret}:?" in text, "up without it is refused"
+        assert secret not in DOCKERFILE
+    values = [value for service in SERVICES.values() for value in service["environment"].items()]
+    named = [value for name, value in values if re.search(r"PASSWORD|AUTH|SECRET|CONNECTION_URL", name)]
+    assert len(named) >= 5
+    assert all("${" in value for value in named), "taken from the environment"
+    known = set(re.findall(r"(?m)^#? ?(\w+)=", example)) | {"PYTORCH_INDEX", "AWS_DEFAULT_REGION"}
+    assert set(re.findall(r"\$\{(\w+)", text)) <= known, "what may be set is in .env.example"
+    ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    assert ignored[0] == "*"
+    assert not [line for line in ignored if (line.startswith("!docker") and ".env" in line) or line == "!docker"]
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed")
+def test_compose_itself_takes_the_file_and_refuses_to_go_on_without_secrets() -> None:
+    command = ["docker-compose", "-f", "docker/compose.yaml", "--env-file", "/dev/null", "--profile", "cuda", "config"]
+    path = {"PATH": os.environ["PATH"]}
+    bare = subprocess.run(command, env=path, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert bare.returncode != 0
+    assert re.search(r"GRADMILL_\w+", bare.stderr)
+    secrets = {"GRADMILL_DATABASE_PASSWORD": "pass", "GRADMILL_AUTH": "me:word"}
+    done = subprocess.run(
+        [*command, "--format", "json"], env=path | secrets, cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    services = json.loads(done.stdout)["services"]
+    assert services.keys() == SERVICES.keys()
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert [(port["host_ip"], port["published"], port["target"]) for port in ports] == [("127.0.0.1", "4200", 4200)]
+    assert services["worker"]["environment"]["PREFECT_API_AUTH_STRING"] == "me:word"
 
 
 def test_runs_in_containers_beat_as_often_as_the_automation_expects() -> None:

@@ -35,16 +35,66 @@ def uses(path: Path, package: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for name in imported(path))
 
 
+LAYOUT = {
+    "tasks": STAGES
+    | {"__init__", "errors", "parameters", "records"}
+    | {"batch", "data", "fitting", "judging", "machine", "networks", "serving", "stage", "store"},
+    "flows": {"__init__", "__main__", "interrupt", "maintain", "predict", "retrain"}
+    | {"bench", "cli", "doctor", "server", "story"},
+}
+LAYERS: list[set[str]] = [  # each may import itself and what stands before it
+    {"networks"},
+    {"errors", "machine", "parameters"},
+    {"records", "data", "serving", "store"},
+    {"stage"},
+    {"batch", "fitting", "judging"},
+    STAGES,
+]
+
+
+@pytest.mark.parametrize("folder", LAYOUT)
+def test_only_what_the_design_names_lies_at_the_top(folder: str) -> None:
+    found = {path.stem for path in (REPOSITORY / folder).iterdir() if path.suffix == ".py"}
+    found |= {path.parent.name for path in (REPOSITORY / folder).glob("*/__init__.py")}
+    assert found == LAYOUT[folder]
+    assert {path.suffix for path in (REPOSITORY / folder).iterdir() if path.is_file()} == {".py"}
+
+
+def layer(name: str) -> int:
+    (found,) = (position for position, names in enumerate(LAYERS) if name in names)
+    return found
+
+
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_dependencies_point_one_way(path: Path) -> None:
-    if path.parts[0] == "tasks":
-        assert not uses(path, "flows")
-        others = STAGES - {stage_of(path)}
-        assert not [stage for stage in others if uses(path, f"tasks.{stage}")], "stages never import each other"
-    if path.parts[:2] == ("tasks", "networks"):
-        ours = {name for name in imported(path) if name.startswith("tasks")}
-        assert all(name.startswith("tasks.networks") for name in ours)
+    if path.parts[0] == "flows" or path == Path("tasks/__init__.py"):
+        return
+    assert not uses(path, "flows")
+    own = layer(path.with_suffix("").parts[1])
+    ours = {name for name in imported(path) if name.startswith("tasks.")}
+    assert not {name for name in ours if layer(name.split(".")[1]) > own}
+    if path.parts[1] == "networks":
         assert not uses(path, "pathlib")
+    others = STAGES - {stage_of(path)}
+    assert not [stage for stage in others if uses(path, f"tasks.{stage}")], "stages never import each other"
+
+
+def reached(path: Path) -> set[Path]:
+    """The modules of ours that a file imports, at its top or inside functions, and all that these import."""
+    found, waiting = {path}, [path]
+    while waiting:
+        names = [name.split(".") for name in imported(waiting.pop()) if name.startswith(("tasks", "flows"))]
+        modules = {Path(*name[:end]) for name in names for end in range(1, len(name) + 1)}
+        files = {file for each in modules for file in (each.with_suffix(".py"), each / "__init__.py")} & set(MODULES)
+        waiting += files - found
+        found |= files
+    return found
+
+
+def test_predict_reaches_no_torch_however_late() -> None:
+    through = reached(Path("tasks/predict.py"))
+    assert Path("tasks/batch/running.py") in through
+    assert not [path for path in through if uses(path, "torch")]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)

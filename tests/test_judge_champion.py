@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 import scipy.stats
 
-from candidate import Candidate, plain
+from candidate import Candidate, synthetic
 from tasks.data import splits
 from tasks.data.dataset import Contents
 from tasks.data.datasets import DATASETS
@@ -14,7 +14,6 @@ from tasks.errors import GateFailed
 from tasks.judging import champion_gates, classification, max_statistic, regression
 from tasks.judging.candidate import Measured
 from tasks.parameters import Data, Gates
-from tasks.preprocess import preprocess
 from tasks.records import RawDataset
 from tasks.store import artifact_paths, pointer, reading
 from tasks.store.run_folder import RunFolder
@@ -250,8 +249,7 @@ def test_a_candidate_with_another_number_of_features_is_refused_before_anything_
 ) -> None:
     candidates[0].publish()
     run = RunFolder.open("three features", {})
-    raw = RawDataset(name="synthetic-linear", source="generated", files={})
-    other = Candidate(run, plain(preprocess)(run, raw, Data(synthetic_w=(2, -3.4, 1)), 0), 0)
+    other = Candidate(run, synthetic(run, synthetic_w=(2, -3.4, 1)), 0)
     with pytest.raises(GateFailed, match="champion_signature") as caught:
         other.publish()
     assert [(gate.name, gate.passed) for gate in caught.value.record.gates] == [("champion_signature", False)]

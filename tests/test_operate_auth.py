@@ -8,8 +8,8 @@ from uuid import UUID
 import httpx
 import pytest
 
+from command_line import assert_clear, gradmill
 from flows.server.temporary import TemporaryServer
-from test_cli_commands import assert_clear, gradmill
 
 CREDENTIALS = "duty:correct horse"
 OPEN = {"/health", "/ready"}

@@ -115,7 +115,7 @@ def test_a_refused_run_says_by_which_gate(duty: Duty, page: "Page") -> None:
     page.goto(f"{duty.ui}/artifacts/artifact/{_latest(duty, 'hopeless-pictures')}")
     picture = page.locator("img[alt='learning-curve']")
     picture.wait_for()
-    eventually(lambda: picture.evaluate("image => image.naturalWidth") > 300, 10, "the picture is drawn")
+    eventually(lambda: picture.evaluate("image => image.naturalWidth") > 300, 60, "the picture is drawn")
 
 
 def _latest(duty: Duty, key: str) -> str:

@@ -18,6 +18,7 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.utilities.callables import parameter_schema
 
+from command_line import GRADMILL
 from conftest import REPOSITORY
 from flows.server import deployments, registration
 from flows.server.declared import declared, schema
@@ -25,7 +26,6 @@ from flows.server.deploying import _digest, writable
 from flows.server.status import status
 from prefect_api import api_client
 from tasks.errors import EnvironmentProblem, UsageError
-from test_cli_commands import GRADMILL
 
 NAMES = ["linear-weekly", "maintenance-weekly", "predict-daily", "softmax-nightly"]
 DECEMBER = {"schedule": {"cron": "15 12 24 12 *", "timezone": "Europe/Lisbon"}, "active": True}
@@ -355,12 +355,13 @@ def test_an_item_is_ours_only_while_it_is_as_we_registered_it() -> None:
     assert writable(wanted, there, None) == ({}, ["ours", "theirs", "deleted", "added"])
 
 
-def test_what_will_not_run_is_said_at_once(ui: Server, home: Path) -> None:
+def test_what_will_not_run_is_said_at_once(ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registration.register()
     for name in NAMES[1:]:
         ui.set(name, paused=True)
     ui.set_schedule("linear-weekly", active=False)
     ui.api.patch("/work_pools/gradmill", json={"is_paused": True}).raise_for_status()
+    monkeypatch.setattr(deployments, "SCHEDULER_SECONDS", 600)  # what it would wait for plans of the server
     begun = time.monotonic()
     try:
         idle = deployments.idle(registration.POOL)
@@ -373,7 +374,7 @@ def test_what_will_not_run_is_said_at_once(ui: Server, home: Path) -> None:
         *((name, "paused") for name in NAMES[1:]),
     ]
     assert deployments.next_runs() == []
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 300
 
 
 def test_a_run_that_never_began_gives_its_place_back(ui: Server, home: Path) -> None:

@@ -19,6 +19,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from starlette.responses import PlainTextResponse
 
 from candidate import Candidate
+from command_line import assert_clear, gradmill
 from duty import Duty
 from flows.server import engine, service
 from flows.server.permanent import Guard
@@ -26,7 +27,6 @@ from prefect_api import eventually
 from tasks.errors import DataError
 from tasks.stage.events import resource
 from tasks.store import artifact_paths
-from test_cli_commands import assert_clear, gradmill
 
 NAME = "linear-regression"
 API = "http://127.0.0.1:24680/api"
@@ -79,6 +79,21 @@ def test_an_address_of_another_machine_is_ignored_and_one_that_all_can_reach_is_
     alive(remote)
     assert service.running() == remote
     assert remote.api_url == "https://prefect.example/api"
+
+
+@pytest.mark.parametrize("host", ["elsewhere", None])
+def test_whoever_names_an_api_of_another_place_is_told_nothing_of_a_foreign_or_dead_up(
+    host: str | None, artifacts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact_paths.prefect_home().mkdir(parents=True)
+    with artifact_paths.up_lock().open("w") as lock:
+        if host:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        service.at(API).model_copy(update={"host": host}).write(artifact_paths.service())
+        with temporary_settings({PREFECT_API_URL: "http://prefect.example/api"}), service.in_use() as found:
+            assert found is None
+            assert PREFECT_API_URL.value() == "http://prefect.example/api"
+    assert capsys.readouterr().err == ""
 
 
 def test_a_damaged_address_is_named_but_hinders_no_promotion(alive: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,5 +21,5 @@ def test_what_a_child_has_started_is_killed_when_it_does_not_end_in_time(tmp_pat
     assert len(family) == 2
     started = time.monotonic()
     tethered.stop(child)
-    assert time.monotonic() - started < 2 * tethered.GRACE_SECONDS
+    assert time.monotonic() - started < tethered.GRACE_SECONDS + 60, "it sleeps for 600 s"
     assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]

@@ -18,9 +18,9 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
+from input_files import FEATURES, IMAGES, PIXELS, idx_bytes, read, rejected, values
 from tasks.data import readers
 from tasks.errors import DataError, UsageError
-from test_predict_inputs import FEATURES, IMAGES, PIXELS, idx_bytes, read, rejected, values
 
 Make = Callable[[Path], object]
 
@@ -89,7 +89,7 @@ def test_whatever_a_library_raises_over_a_file_is_exit_4_and_names_the_users_fil
 
 def test_labels_are_of_no_use_to_a_model_that_does_not_classify(tmp_path: Path) -> None:
     tensors(features=np.zeros((3, 2), np.float32), labels=np.zeros(7, np.float32))(tmp_path / "rows.safetensors")
-    (chunk,) = read(tmp_path / "rows.safetensors", FEATURES._replace(classified=False), tmp_path)
+    (chunk,) = read(tmp_path / "rows.safetensors", FEATURES, tmp_path)
     assert chunk.truth is None
 
 
@@ -183,10 +183,10 @@ def test_short_rows_of_a_csv_keep_their_places_wherever_its_blocks_end(rows: lis
 
 def test_a_csv_of_every_other_row_short_takes_time_in_proportion_to_its_size(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("x1,x2\n" + "1,2\n3\n" * 64_000)
-    started = time.perf_counter()
+    started = time.process_time()  # of this process alone, whatever else the machine does
     (source,) = readers.measure([tmp_path / "t.csv"], FEATURES, tmp_path / "spool")
     assert source.rows == 128_000
-    assert time.perf_counter() - started < 20, "150 s where every good row looks at all that is left"
+    assert time.process_time() - started < 20, "150 s where every good row looks at all that is left"
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.npy"])

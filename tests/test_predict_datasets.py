@@ -11,9 +11,9 @@ import pyarrow.dataset
 import pytest
 
 from candidate import Candidate
+from prediction_jobs import FEATURES, predict_rows, table
 from tasks.records import Prediction
 from tasks.store import artifact_paths, predictions
-from test_predict_jobs import FEATURES, predict_rows, table
 
 REJECTED = [7, 1234]
 

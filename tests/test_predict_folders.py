@@ -13,17 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
-from candidate import Candidate, plain
-from tasks.batch import jobs, labelling, parts, rejects, scratch
-from tasks.batch.shards import Shard
+from candidate import Candidate, synthetic
+from prediction_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
+from tasks.batch import labelling, parts, rejects
 from tasks.data import readers
 from tasks.errors import DataError, EnvironmentProblem, UsageError
-from tasks.parameters import Data
-from tasks.preprocess import preprocess
-from tasks.records import PublishedModel, RawDataset
-from tasks.store import artifact_paths, retention
+from tasks.records import PublishedModel
+from tasks.store import artifact_paths, retention, scratch
+from tasks.store.predictions import Job, Shard
 from tasks.store.run_folder import RunFolder
-from test_predict_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +128,7 @@ def test_input_that_is_written_to_while_the_job_runs_is_exit_4(tmp_path: Path, m
             os.utime(rows)
         return footer
 
-    monkeypatch.setattr("tasks.batch.running.label_shard", meddling)
+    monkeypatch.setattr("tasks.stage.shards.label_shard", meddling)
     with pytest.raises(DataError, match=r"rows\.npy is gone or was written to"):
         predict_rows(input=str(rows), shard_rows=100, workers=1)
     (job,) = artifact_paths.all_predictions().glob("*/_job.json")
@@ -157,8 +155,8 @@ def test_without_input_an_unfinished_job_keeps_the_test_split_of_its_own_version
 ) -> None:
     interrupted(monkeypatch)
     (left,) = artifact_paths.all_predictions().glob("*/_job.json")
-    run, raw = RunFolder.open("other", {}), RawDataset(name="synthetic-linear", source="generated", files={})
-    Candidate(run, plain(preprocess)(run, raw, Data(num_examples=1200), 1), 0).publish()
+    run = RunFolder.open("other", {})
+    Candidate(run, synthetic(run, 1, num_examples=1200), 0).publish()
     done = predict_rows(shard_rows=250)
     assert (done.path, done.version, done.rows) == (left.parent, 1, 1000)
     features = safetensors.numpy.load_file(candidates[0].prepared.test.path)["features"]
@@ -268,4 +266,4 @@ def test_rejects_and_sources_of_a_job_that_are_damaged_are_named(folder: Path, m
     content[4:40] = bytes(36)
     parts.rejects_path(job, shard).write_bytes(content)
     with pytest.raises(DataError, match=r"part-00000\.parquet cannot be read"):
-        rejects.merge(job, jobs.Job.read(job / "_job.json"))
+        rejects.merge(job, Job.read(job / "_job.json"))

@@ -24,11 +24,11 @@ import safetensors.numpy
 from PIL import Image
 
 from candidate import Candidate
+from input_files import FEATURES, IMAGES, PIXELS, RESIZED, ROWS, idx_bytes, parquet, read, rejected, values
 from tasks.data import idx, pictures, readers
 from tasks.data.readers import formats
 from tasks.data.readers.tables import PARQUET
 from tasks.errors import DataError, UsageError
-from test_predict_inputs import FEATURES, IMAGES, PIXELS, ROWS, idx_bytes, parquet, read, rejected, values
 
 Save = Callable[[Path, Any], object]
 GRADMILL = str(Path(sys.executable).with_name("gradmill"))
@@ -216,7 +216,7 @@ def test_a_header_that_lies_is_exit_4_before_anything_is_allocated(name: str, tm
     (tmp_path / name).write_bytes(LIES[name])
     tracemalloc.start()
     try:
-        for wanted in (IMAGES, IMAGES._replace(resize=True)):
+        for wanted in (IMAGES, RESIZED):
             with pytest.raises(DataError, match=name):
                 read(tmp_path / name, wanted, tmp_path / "spool")
         if "idx3" in name:
@@ -266,7 +266,7 @@ def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch
     del rows
     before, most = pa.total_allocated_bytes(), 0
     (source,) = readers.measure([tmp_path / "wide.parquet"], IMAGES, tmp_path)
-    for piece in PARQUET.pieces(tmp_path / "wide.parquet", 0, source.rows, 1000, IMAGES):
+    for piece in PARQUET.pieces(tmp_path / "wide.parquet", 0, source.rows, IMAGES):
         most = max(most, pa.total_allocated_bytes() - before)
         assert set(dict(piece.rejects).values()) == {f"{MEGABYTE:,} pixels"}
     assert most < 24 * MEGABYTE

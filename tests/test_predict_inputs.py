@@ -15,36 +15,13 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.batch.shards import cut
+from input_files import FEATURES, IMAGES, PIXELS, RESIZED, RNG, ROWS, Save, idx_bytes, parquet, read, rejected, values
+from tasks.batch.planning import cut
 from tasks.data import readers
-from tasks.data.readers import Chunk, formats
-from tasks.data.readers.formats import Wanted
+from tasks.data.readers import formats
 from tasks.errors import DataError, UsageError
-from tasks.serving import contract
-
-IMAGES = Wanted(contract.Tensor(name="images", dtype="uint8", shape=(4, 5)))
-FEATURES = Wanted(contract.Tensor(name="features", dtype="float32", shape=(2,)), columns=("x1", "x2"))
-RNG = np.random.default_rng(0)
-PIXELS = RNG.integers(0, 256, (50, 4, 5), dtype=np.uint8)
-ROWS = RNG.standard_normal((50, 2)).astype(np.float32)
-
-Save = Callable[[Path, NDArray[Any]], object]
-
-
-def idx_bytes(pixels: NDArray[Any]) -> bytes:
-    return struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape) + pixels.tobytes()
-
-
-def parquet(column: Callable[[NDArray[Any]], pa.Array]) -> Save:
-    def save(path: Path, pixels: NDArray[Any]) -> None:
-        table = pa.table({"number": pa.array(range(len(pixels))), "pixels": column(pixels)})
-        pq.write_table(table, path, row_group_size=8)
-
-    return save
-
 
 IMAGE_FILES: dict[str, Save] = {
     "plain-idx3-ubyte": lambda path, pixels: path.write_bytes(idx_bytes(pixels)),
@@ -67,21 +44,6 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "CHUNK_ROWS", 7)
 
 
-def read(path: Path | str, wanted: Wanted, spool: Path, start: int = 0, stop: int | None = None) -> list[Chunk]:
-    sources = readers.measure(readers.find(str(path)), wanted, spool)
-    return list(
-        readers.chunks(sources, start, sources[-1].first_row + sources[-1].rows if stop is None else stop, wanted)
-    )
-
-
-def values(chunks: list[Chunk]) -> NDArray[Any]:
-    return np.concatenate([chunk.values for chunk in chunks])
-
-
-def rejected(chunks: list[Chunk]) -> dict[int, str]:
-    return {reject.row: reject.reason for chunk in chunks for reject in chunk.rejects}
-
-
 @pytest.mark.parametrize("name", IMAGE_FILES)
 @pytest.mark.parametrize(("start", "stop"), [(0, 50), (3, 30), (49, 50)])
 def test_every_kind_of_image_file_gives_its_own_rows_of_any_range(
@@ -100,6 +62,14 @@ def test_features_of_other_numeric_types_become_float32(dtype: Any, tmp_path: Pa
     chunks = read(tmp_path / "rows.npy", FEATURES, tmp_path)
     assert values(chunks).dtype == np.float32
     np.testing.assert_array_equal(values(chunks), (ROWS * 10).astype(dtype).astype(np.float32))
+
+
+def test_features_of_one_byte_are_numbers_and_no_pixels(tmp_path: Path) -> None:
+    bytes_of_rows = np.arange(100, dtype=np.uint8).reshape(50, 2)
+    np.save(tmp_path / "rows.npy", bytes_of_rows)
+    chunks = read(tmp_path / "rows.npy", FEATURES, tmp_path)
+    assert all(chunk.values.dtype == np.float32 for chunk in chunks)
+    np.testing.assert_array_equal(values(chunks), bytes_of_rows)
 
 
 def test_labels_come_along_from_safetensors(tmp_path: Path) -> None:
@@ -227,7 +197,7 @@ def test_images_of_another_size_are_resized_only_by_the_versions_recipe(tmp_path
     np.save(tmp_path / "large.npy", large)
     with pytest.raises(DataError, match=r"rows of shape \[8, 10\]"):
         read(tmp_path / "large.npy", IMAGES, tmp_path)
-    chunks = read(tmp_path / "large.npy", IMAGES._replace(resize=True), tmp_path)
+    chunks = read(tmp_path / "large.npy", RESIZED, tmp_path)
     expected = [np.asarray(Image.fromarray(image).resize((5, 4), Image.Resampling.BILINEAR)) for image in large]
     np.testing.assert_array_equal(values(chunks), expected)
 

@@ -3,7 +3,6 @@
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,23 +15,19 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
-from numpy.typing import NDArray
 from prefect.task_runners import ThreadPoolTaskRunner
 from scipy.stats import entropy
 
 from candidate import Candidate, seal
 from conftest import Pipeline
-from flows.predict import predict
+from prediction_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
 from prefect_api import wait_for
-from tasks.batch import labelling, lanes, running
+from tasks.batch import labelling, lanes
 from tasks.errors import DataError, UsageError
-from tasks.parameters import PredictParameters
-from tasks.records import Prediction, PublishedModel
+from tasks.records import PublishedModel
 from tasks.serving import drift, sessions
+from tasks.stage import shards
 from tasks.store import artifact_paths, retention
-
-NAME = "linear-regression"
-FEATURES = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -47,43 +42,12 @@ def rows(tmp_path: Path) -> str:
     return str(tmp_path / "rows.npy")
 
 
-def predict_rows(**options: Any) -> Prediction:
-    parameters = PredictParameters.model_validate({"name": NAME, **options})
-    done: Prediction = predict(parameters)
-    return done
-
-
-def table(done: Prediction) -> Any:
-    return pq.read_table([done.path / f"part-{number:05d}.parquet" for number in range(done.parts)])
-
-
 MOVED = FEATURES + np.array([1, -1], np.float32)
 
 
 def job(folder: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((folder / "_job.json").read_text())
     return document
-
-
-def expected(candidate: Candidate, features: NDArray[np.float32] = FEATURES) -> NDArray[np.float32]:
-    """The prediction by numpy, from the learned weights alone."""
-    weights = safetensors.numpy.load_file(candidate.trained.weights.path)
-    prediction: NDArray[np.float32] = (features @ weights["W"] + weights["b"])[:, 0]
-    return prediction
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
-    """Let a job die when it has written so many parts."""
-    lock, left = threading.Lock(), [parts]
-
-    def dying(*arguments: Any) -> Any:
-        with lock:
-            if not left[0]:
-                raise RuntimeError("killed")
-            left[0] -= 1
-        return labelling.label_shard(*arguments)
-
-    monkeypatch.setattr("tasks.batch.running.label_shard", dying)
 
 
 def test_rows_are_predicted_in_order_in_as_many_parts_as_asked(rows: str, candidates: list[Candidate]) -> None:
@@ -301,7 +265,7 @@ def test_missing_part_is_noticed_by_the_final_check(rows: str, monkeypatch: pyte
         return footer
 
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.batch.running.label_shard", forgetful)
+        patch.setattr("tasks.stage.shards.label_shard", forgetful)
         with pytest.raises(DataError, match=r"part-00001.* does not hold rows 1250 to 2500"):
             predict_rows(input=rows, shard_rows=1250)
     assert predict_rows(input=rows, shard_rows=1250).rows == 2500
@@ -368,9 +332,9 @@ def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
             yield runner
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "_runner", one_by_one)
-        patch.setattr(running, "label_shard", elsewhere)
-        patch.setattr(running, "_threads_of_dask_worker", lambda: 1)
+        patch.setattr(shards, "_runner", one_by_one)
+        patch.setattr(shards, "label_shard", elsewhere)
+        patch.setattr(shards, "_threads_of_dask_worker", lambda: 1)
         done = predict_rows(input=rows, runner="dask", shard_rows=1250, workers=4)
     assert len(found) == done.parts == 2
     assert table(done)["row"].to_pylist() == list(range(len(FEATURES)))
@@ -434,14 +398,14 @@ def test_threads_that_open_lanes_at_once_share_them(published: PublishedModel) -
 
 def test_no_more_threads_work_than_there_are_workers(published: PublishedModel) -> None:
     opened = lanes.open_lanes(published.model.path, published.model.sha256, sessions.CPU, 64, 2)
-    now, most, lock = [0], [0], threading.Lock()
+    now, most, lock, both = [0], [0], threading.Lock(), threading.Barrier(2)
 
     def work(_: int) -> None:
         with opened.working():
             with lock:
                 now[0] += 1
                 most[0] = max(most[0], now[0])
-            time.sleep(0.02)
+            both.wait(60)  # two at once, every time
             with lock:
                 now[0] -= 1
 

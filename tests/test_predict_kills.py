@@ -2,11 +2,11 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import signal
 import threading
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from candidate import Candidate
-from tasks.batch import running
 from tasks.batch.labelling import label_shard
+from tasks.stage import shards as shard_tasks
 from tasks.store import artifact_paths
-from test_run_kills import KILLS, run_silently
+from victims import KILLS, fork, run_silently
 
 NAME = "linear-regression"
 SHARDS = 200
@@ -52,17 +52,12 @@ def run_but_hang(arguments: list[str], shards: int) -> None:
     def hanging(*shard: Any) -> Any:
         return label_shard(*shard) if next(left) > 0 else time.sleep(600)
 
-    running.label_shard = hanging  # type: ignore[assignment, attr-defined]  # a re-import
+    shard_tasks.label_shard = hanging  # type: ignore[assignment, attr-defined]  # a re-import
     run_silently(arguments)
 
 
-def run_in_a_fork(arguments: list[str], hang_after: int = SHARDS) -> multiprocessing.process.BaseProcess:
-    # Forked from a process that has imported everything: the kills fall into the job's work, not into its imports.
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["flows.cli.app", "flows.cli.display", "flows.server.engine", "flows.predict"])
-    process = forks.Process(target=run_but_hang, args=(arguments, hang_after))
-    process.start()
-    return process
+def run_in_a_fork(arguments: list[str], hang_after: int = SHARDS) -> BaseProcess:
+    return fork(run_but_hang, arguments, hang_after)
 
 
 @pytest.mark.slow

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from candidate import Candidate
-from tasks.batch import output, parts, scratch
+from command_line import assert_clear, gradmill
+from prediction_jobs import predict_rows
+from tasks.batch import output, parts
 from tasks.errors import DataError, UsageError
-from tasks.store import artifact_paths
-from test_cli_commands import assert_clear, gradmill
-from test_predict_jobs import predict_rows
+from tasks.store import artifact_paths, scratch
 
 
 def everything(folder: Path) -> dict[Path, bytes | None]:

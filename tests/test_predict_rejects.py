@@ -15,11 +15,11 @@ import pytest
 import flows.__main__
 import flows.cli.app
 from candidate import Candidate
+from prediction_jobs import NAME, predict_rows
 from tasks.data import readers
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.records import PublishedModel
 from tasks.store import artifact_paths
-from test_predict_jobs import NAME, predict_rows
 
 MEBIBYTE = 2**20
 

@@ -91,7 +91,7 @@ def test_with_the_server_s_limit_its_slot_is_taken_too(prefect_api: str) -> None
 
         try:
             assert in_a_task(work) == (1, False)
-            eventually(lambda: active() == 0, 5, "the slot is given back")
+            eventually(lambda: active() == 0, 60, "the slot is given back")
         finally:
             client.delete(f"/v2/concurrency_limits/{gpu.LIMIT}")
 

@@ -1,7 +1,6 @@
 """SIGKILL at random moments of a retrain: nothing published before is harmed, and the next retrain just works."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,26 +15,17 @@ import numpy as np
 import pytest
 
 from candidate import Candidate
+from command_line import GRADMILL, gradmill, servers
 from conftest import REPOSITORY
+from prefect_api import eventually
 from tasks.store import artifact_paths, atomic, reading, verification
-from test_cli_commands import GRADMILL, gradmill, servers
+from victims import KILLS, fork, run_silently
 
 NAME = "linear-regression"
-KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "10"))
 
 
 REFUSED = 3  # the exit code of a whole run whose model a gate has refused
 ARGUMENTS = ["retrain", NAME, "--force"]  # nothing to reuse, so that every stage does its work
-
-
-def run_silently(arguments: list[str]) -> None:
-    """The body of a forked victim: the whole command line, its output thrown away."""
-    from flows.cli import app
-
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    os._exit(app.run(arguments))
 
 
 def kill_at(process: BaseProcess, stage: str | None, delay: float, runs_before: set[Path]) -> None:
@@ -84,14 +74,9 @@ def assert_all_is_sound(artifacts: Path) -> None:
     assert [*leftovers, *artifacts.rglob("*.partial")] == []
 
 
-def fork(arguments: list[str], artifacts: Path) -> BaseProcess:
-    """Run a command in a process that has imported everything: kills fall into the work, not into the imports."""
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["flows.cli.app", "flows.cli.display", "flows.server.engine", "flows.retrain"])
-    # It names its artifacts, since a fork server keeps its first environment.
-    process = forks.Process(target=run_silently, args=([*arguments, "--artifacts", str(artifacts)],))
-    process.start()
-    return process
+def retrain(arguments: list[str], artifacts: Path) -> BaseProcess:
+    """A retrain in a fork; it names its artifacts, since a fork server keeps its first environment."""
+    return fork(run_silently, [*arguments, "--artifacts", str(artifacts)])
 
 
 @pytest.mark.slow
@@ -108,7 +93,7 @@ def test_killed_retrains_harm_nothing(
     refused = 0
     for number in range(KILLS):
         before, runs_before = digests(), set(artifact_paths.runs().glob("*/run.json"))
-        victim = fork([*ARGUMENTS, "--seed", str(100 + number)], artifacts)
+        victim = retrain([*ARGUMENTS, "--seed", str(100 + number)], artifacts)
         if number % 2:
             kill_at(victim, None, rng.uniform(0.1, 5.0), runs_before)
         else:
@@ -116,7 +101,7 @@ def test_killed_retrains_harm_nothing(
             kill_at(victim, stage, rng.uniform(0, 0.08), runs_before)
         assert_nothing_is_half_there()
         assert before.items() <= digests().items(), "what was published before is there and unchanged"
-        complete = fork(["retrain", NAME, "--seed", str(100 + number)], artifacts)
+        complete = retrain(["retrain", NAME, "--seed", str(100 + number)], artifacts)
         complete.join()
         assert complete.exitcode in (0, REFUSED)
         refused += complete.exitcode == REFUSED
@@ -132,17 +117,14 @@ def test_killed_retrains_harm_nothing(
 @pytest.mark.slow
 def test_a_killed_retrain_takes_its_temporary_server_with_it() -> None:
     before = servers()
-    process = subprocess.Popen([GRADMILL, *ARGUMENTS], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(artifact_paths.runs().glob("*/run.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    process = subprocess.Popen(
+        [GRADMILL, *ARGUMENTS, "--epochs", "10000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    eventually(lambda: list(artifact_paths.runs().glob("*/run.json")), 60, "the run has begun")
     assert servers() - before, "the run has a server of its own"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 8
-    while servers() - before and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert servers() <= before
+    eventually(lambda: servers() <= before, 60, "its server has ended too")
 
 
 # A non-root user's folder
@@ -254,7 +236,7 @@ def test_a_retrain_of_a_non_root_user_killed_in_its_publication_harms_nothing(
 AS_NOBODY = """
 import os, shutil, sys, time
 from pathlib import Path
-from tasks.store import locks
+from tasks.store import locks, reading
 from tasks.store import publishing, verification
 
 os.setgid(65534)
@@ -270,7 +252,7 @@ def fill(folder, number):
 
 with locks.model(name):
     if sys.argv[2] == "publish":
-        publishing.publish(name, fill)
+        publishing.publish(reading.manifest(name, 1), fill)
     publishing.sweep(name)
 verification.verify_version(name, 1)
 """

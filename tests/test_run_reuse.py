@@ -4,23 +4,27 @@ import base64
 import json
 import os
 import pickle
+import shutil
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from command_line import GRADMILL
 from prefect_api import eventually, post
-from tasks.parameters import Data, RetrainParameters, Training
+from tasks.machine import devices
+from tasks.parameters import Data, Device, RetrainParameters, Training
 from tasks.records import Evaluation, GateVerdict, RawDataset
 from tasks.stage import reuse
 from tasks.store import artifact_paths, atomic
-from tasks.store.record import FileRef
+from tasks.store.record import NOT_IN_KEY, FileRef, Record
 from tasks.store.run_folder import RunFolder
-from test_cli_commands import GRADMILL
 
 
 def key(**inputs: object) -> str:
@@ -46,16 +50,75 @@ def test_every_training_parameter_counts() -> None:
     assert len({key(training=each) for each in (base, *others)}) == 5
 
 
-def test_code_and_library_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_library_versions_count(monkeypatch: pytest.MonkeyPatch) -> None:
     before = key(training=Training())
-    with monkeypatch.context() as patch:
-        patch.setattr(reuse, "code_digest", lambda: "other code")
-        assert key(training=Training()) != before
     with monkeypatch.context() as patch:
         patch.setattr(reuse, "package_versions", lambda: {"torch": "other"})
         assert key(training=Training()) != before
     assert key(training=Training()) == before
     assert {"python", "torch", "numpy", "onnx"} <= set(reuse.package_versions())
+
+
+def test_a_wish_for_a_device_counts_as_the_kind_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto, cpu, cuda = (Training(device=device) for device in Device)
+    monkeypatch.setattr(devices, "cuda_fault", lambda: "no GPU")
+    on_cpu = key(training=cpu)
+    assert key(training=auto) == on_cpu
+    monkeypatch.setattr(devices, "cuda_fault", lambda: None)
+    assert key(training=auto) == key(training=cuda) != on_cpu
+    assert key(training=cpu) == on_cpu
+
+
+def test_only_what_is_marked_is_left_out_whatever_its_name() -> None:
+    class Inner(Record):
+        source: str
+        device: str
+        place: Annotated[str, NOT_IN_KEY]
+
+    def of(source: str, device: str, place: str) -> str:
+        return key(nested={"all": (Inner(source=source, device=device, place=place),)}, path="p", sha256="s")
+
+    assert of("a", "b", "c") == of("a", "b", "other")
+    assert len({of("a", "b", "c"), of("other", "b", "c"), of("a", "other", "c")}) == 3
+    assert key(path="a", sha256="s") != key(path="b", sha256="s"), "a file is known by its type, not by two names"
+
+
+def touch(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+def test_every_edit_of_our_code_changes_its_digest(tmp_path: Path) -> None:
+    shutil.copytree(reuse.CODE, tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def digest() -> str:
+        return reuse.code_digest.__wrapped__(tmp_path / "tasks")
+
+    seen = [reuse.code_digest()]
+    assert digest() == seen[0], "wherever it lies"
+    for name in ("train.py", "networks/sgd.py", "stage/reuse.py", "store/model_card.md.jinja"):
+        touch(tmp_path / "tasks", name, lambda content: content[:-1] + b" ")
+        seen.append(digest())
+    (tmp_path / "tasks" / "train.py").rename(tmp_path / "tasks" / "trained.py")
+    seen.append(digest())
+    (tmp_path / "tasks" / "empty.py").touch()
+    seen.append(digest())
+    assert len(set(seen)) == 7
+    (tmp_path / "tasks" / "notes.txt").touch()
+    assert digest() == seen[-1]
+
+
+def test_the_same_call_is_another_one_for_edited_code(tmp_path: Path) -> None:
+    shutil.copytree(reuse.CODE, tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from tasks.stage import reuse; print(reuse.CODE, reuse.key('train', {'lr': 0.1}))"
+
+    def asked() -> list[str]:
+        here = os.environ | {"PYTHONPATH": str(tmp_path)}
+        return subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path, env=here).split()
+
+    before = asked()
+    assert before == [str(tmp_path / "tasks"), reuse.key("train", {"lr": 0.1})]
+    touch(tmp_path / "tasks", "networks/sgd.py", lambda content: content + b"#")
+    assert asked()[1] != before[1]
 
 
 # Records, kept and found

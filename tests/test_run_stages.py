@@ -13,7 +13,7 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from candidate import Candidate, plain
+from candidate import Candidate, plain, synthetic
 from conftest import REPOSITORY
 from flows.story import pages
 from tasks.data.fashion_mnist import fetch
@@ -27,7 +27,7 @@ from tasks.judging import gates
 from tasks.networks.training import Measured, Split
 from tasks.parameters import Data, Gates, Loss, Training
 from tasks.preprocess import preprocess
-from tasks.records import PreparedDataset, RawDataset
+from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, reading
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
@@ -39,10 +39,8 @@ def run() -> RunFolder:
 
 
 @pytest.fixture
-def synthetic(run: RunFolder) -> PreparedDataset:
-    raw = RawDataset(name="synthetic-linear", source="generated", files={})
-    prepared: PreparedDataset = plain(preprocess)(run, raw, Data(), 0)
-    return prepared
+def prepared(run: RunFolder) -> PreparedDataset:
+    return synthetic(run)
 
 
 def linear(**options: Any) -> Training:
@@ -52,14 +50,14 @@ def linear(**options: Any) -> Training:
 # Train
 
 
-def test_same_seed_same_bytes_and_another_seed_other_bytes(run: RunFolder, synthetic: PreparedDataset) -> None:
-    digests = [plain(train)(run, synthetic, linear(seed=seed)).weights.sha256 for seed in (1, 1, 2)]
+def test_same_seed_same_bytes_and_another_seed_other_bytes(run: RunFolder, prepared: PreparedDataset) -> None:
+    digests = [plain(train)(run, prepared, linear(seed=seed)).weights.sha256 for seed in (1, 1, 2)]
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_divergence_names_epoch_loss_and_lr(run: RunFolder, synthetic: PreparedDataset) -> None:
+def test_divergence_names_epoch_loss_and_lr(run: RunFolder, prepared: PreparedDataset) -> None:
     with pytest.raises(TrainingDiverged, match=r"(inf|nan) in epoch 1 at lr 100") as caught:
-        plain(train)(run, synthetic, linear(lr=100))
+        plain(train)(run, prepared, linear(lr=100))
     assert caught.value.exit_code == 3
 
 
@@ -71,9 +69,9 @@ def test_a_validation_loss_that_is_no_number_is_divergence_too(run: RunFolder, l
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_cuda_asked_for_and_absent_is_exit_5(run: RunFolder, synthetic: PreparedDataset) -> None:
+def test_cuda_asked_for_and_absent_is_exit_5(run: RunFolder, prepared: PreparedDataset) -> None:
     with pytest.raises(DeviceMissing) as caught:
-        plain(train)(run, synthetic, linear(device="cuda"))
+        plain(train)(run, prepared, linear(device="cuda"))
     assert caught.value.exit_code == 5
 
 
@@ -107,8 +105,7 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
 
 def test_early_stopping_keeps_the_best_epoch_and_the_gates_judge_that_one(run: RunFolder) -> None:
     """From a learning rate at which the loss soon rises again; half the examples are held out."""
-    raw = RawDataset(name="synthetic-linear", source="generated", files={})
-    prepared = plain(preprocess)(run, raw, Data(synthetic_noise=1.0, num_examples=60), 0)
+    prepared = synthetic(run, synthetic_noise=1.0, num_examples=60)
     training = Training.model_validate(
         {"model": "linear-regression", "num_epochs": 200, "lr": 0.1, "validation": 0.5, "patience": 3}
     )
@@ -126,10 +123,10 @@ def test_early_stopping_keeps_the_best_epoch_and_the_gates_judge_that_one(run: R
 @pytest.mark.parametrize("options", [{}, {"patience": 2}])
 @pytest.mark.parametrize(("share", "held_out", "left"), [(0.0001, 0, 1000), (0.009, 9, 991), (0.999, 999, 1)])
 def test_a_validation_share_that_leaves_too_few_examples_is_exit_2_and_says_how_many(
-    run: RunFolder, synthetic: PreparedDataset, share: float, held_out: int, left: int, options: dict[str, int]
+    run: RunFolder, prepared: PreparedDataset, share: float, held_out: int, left: int, options: dict[str, int]
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        plain(train)(run, synthetic, linear(validation=share, **options))
+        plain(train)(run, prepared, linear(validation=share, **options))
     assert f"of 1000 training examples holds out {held_out} and leaves {left}" in caught.value.found
     assert caught.value.expected == "at least 10 of each"
     assert "a share such as 0.1" in caught.value.action
@@ -154,10 +151,10 @@ def test_gates_have_the_books_strict_and_inclusive_bounds(value: float, bounds: 
     assert gates.judge("gate", value, **bounds).passed is passes
 
 
-def test_a_refused_candidate_leaves_its_evidence(run: RunFolder, synthetic: PreparedDataset) -> None:
-    trained = plain(train)(run, synthetic, linear(num_epochs=1, lr=0.001))
+def test_a_refused_candidate_leaves_its_evidence(run: RunFolder, prepared: PreparedDataset) -> None:
+    trained = plain(train)(run, prepared, linear(num_epochs=1, lr=0.001))
     with pytest.raises(GateFailed, match="test_loss") as caught:
-        plain(evaluate)(run, synthetic, trained, Gates(), Loss.SQUARED)
+        plain(evaluate)(run, prepared, trained, Gates(), Loss.SQUARED)
     assert isinstance(caught.value, AssertionError)
     evidence = json.loads(run.file("evaluation.json").read_text())
     assert [gate["name"] for gate in evidence["gates"] if not gate["passed"]] == ["test_loss", "parameter_error"]
@@ -217,8 +214,7 @@ def test_export_in_another_process_gives_the_same_bytes(candidates: list[Candida
 
 def test_the_card_and_the_manifest_of_an_early_stopped_run_say_what_was_used(run: RunFolder) -> None:
     """Its name holds what looks like the end of the front matter."""
-    raw = RawDataset(name="synthetic-linear", source="generated", files={})
-    prepared = plain(preprocess)(run, raw, Data(num_examples=2000), 0)
+    prepared = synthetic(run, num_examples=2000)
     candidate = Candidate(run, prepared, 0, "a---b", num_epochs=200, validation=0.1, patience=3, schedule="cosine")
     folder = candidate.publish().model.path.parent
     trained, losses = candidate.trained, [point.validation_loss or 0.0 for point in candidate.trained.learning_curve]

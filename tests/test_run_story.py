@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel
 
 from candidate import Candidate
+from command_line import gradmill
 from conftest import REPOSITORY, Pipeline
 from flows.predict import predict
 from flows.retrain import retrain
@@ -22,7 +23,6 @@ from prefect_api import api_client, post, wait_for
 from tasks.errors import GateFailed
 from tasks.judging import figures
 from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
-from test_cli_commands import gradmill
 
 PARAMETERS: dict[str, type[BaseModel]] = {
     "retrain": RetrainParameters,

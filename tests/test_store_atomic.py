@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
@@ -15,6 +14,8 @@ import pytest
 
 from conftest import REPOSITORY
 from tasks.store import atomic
+
+WRITES = 60  # a sweep that does not wait for the lock takes one in forty
 
 
 def write_half(path: Path) -> None:
@@ -61,17 +62,19 @@ def test_the_sweep_takes_what_a_killed_writer_left_but_not_what_is_being_written
     assert json.loads((folder / "champion.json").read_text()) == {}
 
 
-def write_until(end: float, path: Path, lost: "Synchronized[int]") -> None:
-    while time.monotonic() < end:
+def write_often(path: Path, lost: "Synchronized[int]", writing: "Synchronized[int]") -> None:
+    for _ in range(WRITES):
         try:
             atomic.write_bytes(path, b"content")
         except FileNotFoundError:
             with lost.get_lock():
                 lost.value += 1
+    with writing.get_lock():
+        writing.value -= 1
 
 
-def sweep_until(end: float, folder: Path) -> None:
-    while time.monotonic() < end:
+def sweep_meanwhile(folder: Path, writing: "Synchronized[int]") -> None:
+    while writing.value:
         atomic.sweep(folder)
 
 
@@ -81,12 +84,12 @@ def test_sweepers_take_nothing_from_writers(disk: str, tmp_path_factory: pytest.
     if not os.access(disk, os.W_OK):
         pytest.skip(f"no {disk} here")
     context = multiprocessing.get_context("fork")
-    lost, end = context.Value("i", 0), time.monotonic() + 0.5
+    lost, writing = context.Value("i", 0), context.Value("i", 3)
     folder = tmp_path_factory.mktemp("beside") if disk == "/tmp" else Path(disk, f"gradmill-{os.getpid()}")  # noqa: S108
     folder.mkdir(exist_ok=True)
     path = folder / "file"
-    workers = [context.Process(target=write_until, args=(end, path, lost)) for _ in range(3)]
-    workers += [context.Process(target=sweep_until, args=(end, folder)) for _ in range(3)]
+    workers = [context.Process(target=write_often, args=(path, lost, writing)) for _ in range(3)]
+    workers += [context.Process(target=sweep_meanwhile, args=(folder, writing)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -12,6 +12,7 @@ import pytest
 from onnx import load_model_from_string, numpy_helper
 
 from candidate import Candidate, seal
+from command_line import assert_clear, gradmill
 from tasks.batch.version import read_version
 from tasks.errors import DataError
 from tasks.fitting import splits
@@ -20,15 +21,9 @@ from tasks.judging.servability import servability
 from tasks.parameters import Gates
 from tasks.store import artifact_paths, pointer, reading
 from tasks.store.record import FileRef
-from test_cli_commands import assert_clear, gradmill
 
+pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
-
-
-@pytest.fixture(autouse=True)
-def _two_versions(candidates: list[Candidate]) -> None:
-    for candidate in candidates[:2]:
-        candidate.publish()
 
 
 def file(name: str, number: int = 2) -> Path:
@@ -117,8 +112,10 @@ def test_a_flipped_bit_in_the_stored_test_split_is_named_and_nothing_is_predicte
     done = gradmill("predict", "--name", NAME)
     assert_clear(done, 4)
     assert str(path) in done.stderr
+    prepared = candidates[0].prepared
+    damaged = prepared.model_copy(update={"test": FileRef(path=path, sha256=prepared.test.sha256)})
     with pytest.raises(DataError, match=str(path)):
-        splits.load_split(candidates[0].prepared, "test")
+        splits.load_split(damaged, "test")
 
 
 # Labels, as a classifier has them
@@ -176,6 +173,9 @@ MANIFESTS: dict[str, Callable[[dict[str, Any]], str]] = {
     "no split": without("dataset", "test"),
     "no model": without("files", "model.onnx"),
     "a text for a number": lambda manifest: json.dumps(manifest | {"version": "2"}),
+    "a fraction for a number": lambda manifest: json.dumps(manifest | {"version": 2.0}),
+    "a negative number": lambda manifest: json.dumps(manifest | {"version": -2}),
+    "a path for a number": lambda manifest: json.dumps(manifest | {"version": "../x"}),
     "a run out of the folder": lambda manifest: json.dumps(manifest | {"run": "../../x"}),
     "deeply nested": lambda manifest: json.dumps(manifest)[:-1] + ',"x":' + "[" * 100_000 + "]" * 100_000 + "}",
     "a key twice": lambda manifest: json.dumps(manifest)[:-1] + ',"version":2}',
@@ -196,13 +196,37 @@ def test_a_manifest_that_is_none_is_named(kind: str) -> None:
         assert_clear(gradmill("models"), 4)
 
 
+def test_a_manifest_from_before_recipes_is_read_as_what_it_says() -> None:
+    path = file("manifest.json")
+    today = reading.manifest(NAME, 2)
+    old = json.loads(path.read_text())
+    assert old["preprocessing"] == {"columns": ["x1", "x2"]}, "what older versions of gradmill read"
+    for added in ("recipe", "trained", "tolerances"):
+        del old[added]
+    del old["dataset"]["task"]
+    old["dataset"]["input_shape"] = [2]
+    seal(path.parent, old)
+    read = reading.manifest(NAME, 2)
+    assert (read.recipe, read.dataset) == (today.recipe, today.dataset)
+    assert (read.trained, read.tolerances) == (None, None)
+    verdicts = {gate.name: gate.verdict for gate in read.gates}
+    assert verdicts["parity"] == "passed"
+
+
+def test_a_manifest_keeps_every_parameter_and_figure_that_it_was_given(candidates: list[Candidate]) -> None:
+    manifest = reading.manifest(NAME, 2)
+    written = candidates[1].parameters.model_dump(mode="json", exclude={"sign_key"})
+    assert manifest.parameters.model_dump(mode="json") == written
+    assert manifest.metrics.model_dump(mode="json") == candidates[1].evaluated.metrics
+
+
 def edit_pointer(**change: object) -> None:
     path = artifact_paths.champion(NAME)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
 
 
-@pytest.mark.parametrize("number", [-1, 0, 99])
-def test_a_pointer_to_no_version_is_exit_4(number: int) -> None:
+@pytest.mark.parametrize("number", [-1, 0, 99, 1.0, True, "2", "../x"])
+def test_a_pointer_to_no_version_is_exit_4(number: object) -> None:
     edit_pointer(version=number)
     before = artifact_paths.champion(NAME).read_bytes()
     for action in (
@@ -213,9 +237,8 @@ def test_a_pointer_to_no_version_is_exit_4(number: int) -> None:
         with pytest.raises(DataError, match=r"champion\.json") as caught:
             action()
         assert caught.value.exit_code == 4
-    if number == 99:
-        for command in ("models", "rollback", "verify"):
-            assert_clear(gradmill(command, NAME), 4)
+    for command in ("models", "rollback", "verify") if number == 99 else ("models",):
+        assert_clear(gradmill(command, NAME), 4)
     assert artifact_paths.champion(NAME).read_bytes() == before
     assert pointer.promote(NAME, 2)
     assert reading.load(NAME, None)[0] == 2

@@ -5,17 +5,19 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from candidate import Candidate, seal
+from candidate import Candidate, job_document, seal
+from command_line import gradmill
 from flows import story
 from tasks.errors import DataError
 from tasks.parameters import PredictParameters, RetrainParameters
-from tasks.store import artifact_paths, housekeeping, locks, retention
+from tasks.records import RawDataset
+from tasks.stage import reuse
+from tasks.store import artifact_paths, atomic, housekeeping, locks, retention
 from tasks.store.run_folder import RunFolder
-from test_cli_commands import gradmill
 
 DAY = 24 * 3600
 NAME = "linear-regression"
@@ -65,11 +67,11 @@ def test_the_evidence_of_kept_versions_stays_and_so_do_the_runs_that_it_reused(c
     assert names(artifact_paths.runs()) == {evidence, reused, newest}
 
 
-def prediction(number: int, status: str = "done", days: float = 2) -> str:
+def prediction(number: int, status: Literal["running", "done"] = "done", days: float = 2) -> str:
     folder = artifact_paths.predictions(f"{number:016x}")
     folder.mkdir(parents=True)
     (folder / "part-00000.parquet").write_bytes(b"rows")
-    job = {"status": status, "model": {"name": NAME, "version": 1}, "finished_at": f"2026-11-{number:02}T06:00:00"}
+    job = job_document(NAME, status=status) | {"finished_at": f"2026-11-{number:02}T06:00:00"}
     (folder / "job.json").write_text(json.dumps(job))
     aged(folder / "job.json", days)
     return folder.name
@@ -189,7 +191,7 @@ def test_a_run_that_is_taken_up_again_is_young_again() -> None:
 
 def test_a_prediction_that_a_job_holds_stays() -> None:
     old, _ = prediction(1), prediction(2)
-    lock = artifact_paths.job_lock(artifact_paths.predictions(old))
+    lock = locks.of_job(artifact_paths.predictions(old))
     with locks.locked(lock, "busy"):
         assert housekeeping.prune_predictions(1) == []
     assert housekeeping.prune_predictions(1) == [old]
@@ -268,3 +270,30 @@ def test_a_folder_that_cannot_be_renamed_stops_nobody(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Path, "rename", refuse)
     assert housekeeping.prune_predictions(1) == [other]
     assert artifact_paths.predictions(old).is_dir()
+
+
+# What stages returned
+
+
+def test_what_stages_returned_goes_when_a_file_of_it_is_gone_or_nobody_has_used_it_for_long() -> None:
+    kept = {name: f"{number}" * 64 for number, name in enumerate(("used", "forgotten", "without its file"))}
+    for name, key in kept.items():
+        file = atomic.write_bytes(artifact_paths.runs() / f"{name}.bin", b"weights")
+        reuse.keep(key, RawDataset(name=name, source="generated", files={"train": file}))
+        aged(artifact_paths.stage_record(key), days=91)
+    assert reuse.find(kept["used"], RawDataset) is not None
+    aged(artifact_paths.stage_record(kept["without its file"]), days=0)
+    (artifact_paths.runs() / "without its file.bin").unlink()
+    assert housekeeping.prune_runs(1) == []
+    assert names(artifact_paths.stage_records()) == {f"{kept['used']}.json"}
+
+
+def test_a_record_of_a_stage_that_cannot_be_judged_stays_and_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    stay = [artifact_paths.stage_record(each * 64) for each in "ab"]
+    stay[0].parent.mkdir(parents=True)
+    stay[0].write_text("{")
+    os.mkfifo(stay[1])
+    housekeeping.prune_runs(1)
+    assert names(artifact_paths.stage_records()) == {path.name for path in stay}
+    told = capsys.readouterr().err
+    assert all(f"left alone: {path} (" in told for path in stay)

@@ -1,5 +1,7 @@
 """Whoever waits for a lock says for whom; the lock of a dead process is free."""
 
+import contextlib
+import io
 import os
 import signal
 import socket
@@ -39,52 +41,67 @@ def held(path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             holder.kill()
 
 
-def wait_beside(path: Path, holder: "subprocess.Popen[str]") -> None:
-    """Wait for the lock until its holder is killed, 0.3 s from now."""
-    threading.Timer(0.3, holder.kill).start()
-    with locks.locked(path, "busy"):
-        pass
+class Listening(io.StringIO):
+    """A stderr whose first line is the holder's end."""
+
+    def __init__(self, holder: "subprocess.Popen[str]") -> None:
+        super().__init__()
+        self.holder = holder
+
+    def write(self, text: str) -> int:
+        self.holder.kill()
+        return super().write(text)
+
+
+def told_beside(path: Path, holder: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch) -> str:
+    """What somebody is told who waits for the lock; its holder is killed as soon as anything is said."""
+    stream = Listening(holder)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        with locks.locked(path, "busy"):
+            pass
+    return stream.getvalue()
 
 
 def test_whoever_waits_says_for_whom_and_a_dead_holder_is_named_no_more(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "folder" / ".lock"
     for command in ("first", "second"):
         with held(path, "retrain", command, "https://user:secret@host/") as holder:
-            wait_beside(path, holder)
-        printed = capsys.readouterr()
-        assert printed.out == ""
-        assert printed.err.startswith(f"busy: process {holder.pid} on {socket.gethostname()} since 20")
-        assert f" UTC, -c {path} retrain {command} https://host/"[:40] in printed.err
-        assert "secret" not in printed.err
-        assert printed.err.count("\n") == 1
+            told = told_beside(path, holder, monkeypatch)
+        assert capsys.readouterr().out == ""
+        assert told.startswith(f"busy: process {holder.pid} on {socket.gethostname()} since 20")
+        assert f" UTC, -c {path} retrain {command} https://host/"[:40] in told
+        assert "secret" not in told
+        assert told.count("\n") == 1
     assert path.read_text() == "", "free"
 
 
-def test_without_a_note_the_holder_is_another_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_note_the_holder_is_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / ".lock"
     for note, shown in ((b"", "busy\n"), (b"\xff\x1b[2J\n", "busy: \ufffd[2J\n")):
         with held(path) as holder:
             path.write_bytes(note)
-            wait_beside(path, holder)
-        assert capsys.readouterr().err == shown
+            assert told_beside(path, holder, monkeypatch) == shown
 
 
-def test_a_short_wait_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, entered = tmp_path / ".lock", threading.Event()
+def test_a_short_wait_is_not_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that ends before the lock is tried for the second time."""
+    path, pauses = tmp_path / ".lock", list[float]()
+    with contextlib.ExitStack() as holding:
+        holding.enter_context(locks.locked(path, "busy"))
 
-    def hold() -> None:
+        def let_go(seconds: float) -> None:
+            pauses.append(seconds)
+            holding.close()
+
+        monkeypatch.setattr(time, "sleep", let_go)
         with locks.locked(path, "busy"):
-            entered.set()
-            time.sleep(locks.POLL_SECONDS / 10)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    assert entered.wait(10)
-    with locks.locked(path, "busy"):
-        assert capsys.readouterr().err == ""
-    holder.join()
+            assert capsys.readouterr().err == ""
+    assert pauses == [locks.POLL_SECONDS]
 
 
 def test_a_lock_file_that_is_removed_or_replaced_meanwhile_is_not_taken_for_the_lock(tmp_path: Path) -> None:
@@ -124,7 +141,12 @@ def test_a_lock_file_of_another_kind_is_an_error_and_no_endless_wait(tmp_path: P
 
 def test_ctrl_c_ends_the_wait(tmp_path: Path) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
-    with held(tmp_path / ".lock"):
+    path = tmp_path / ".lock"
+
+    def wait() -> None:
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-        with pytest.raises(KeyboardInterrupt), locks.locked(tmp_path / ".lock", "busy"):
+        with locks.locked(path, "busy"):
             pass
+
+    with held(path), pytest.raises(KeyboardInterrupt):
+        wait()

@@ -18,12 +18,12 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from candidate import Candidate
+from command_line import GRADMILL, assert_clear, gradmill
 from flows.retrain import retrain
+from store_state import age_demotions, damage
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, mirroring, pointer, publishing, reading, verification
-from test_cli_commands import GRADMILL, assert_clear, gradmill
-from test_store_versions import age_demotions, damage
 
 NAME = "linear-regression"
 BUCKET = "consumers"
@@ -109,12 +109,6 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
     for key in keys():
         client().delete_object(Bucket=BUCKET, Key=key)
     client().delete_bucket(Bucket=BUCKET)
-
-
-@pytest.fixture
-def two_versions(candidates: list[Candidate]) -> None:
-    for candidate in candidates[:2]:
-        candidate.publish()
 
 
 # A consumer with nothing of ours: boto3, hashlib, onnxruntime
@@ -255,12 +249,12 @@ def test_a_champion_pruned_between_pointer_and_files_is_looked_up_once_more(
 ) -> None:
     verify, seen = verification.verify_version, []
 
-    def pruned_meanwhile(name: str, number: int) -> None:
+    def pruned_meanwhile(name: str, number: int) -> dict[str, bytes]:
         seen.append(number)
         if len(seen) == 1:
             candidates[2].publish()
             publishing.remove_folder(artifact_paths.version(NAME, 2))
-        verify(name, number)
+        return verify(name, number)
 
     monkeypatch.setattr(verification, "verify_version", pruned_meanwhile)
     assert mirroring.mirror(NAME, URL).version == 3

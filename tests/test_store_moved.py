@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from candidate import Candidate
+from command_line import assert_clear, gradmill
 from tasks.errors import DataError
 from tasks.store import artifact_paths
-from tasks.store.artifact_paths import ArtifactPath, ChosenPath
 from tasks.store.documents import Document
-from test_cli_commands import assert_clear, gradmill
+from tasks.store.record import ArtifactPath, ChosenPath
 
 NAME = "linear-regression"
 
@@ -73,6 +73,15 @@ def paths_in(document: object) -> list[str]:
     return [document] if isinstance(document, str) and document.startswith("/") else []
 
 
+def documents_without_absolute_paths(artifacts: Path) -> set[str]:
+    """The names, or the folders of those named by a digest, of all JSON documents, each of which is looked through."""
+    found = set()
+    for path in artifacts.rglob("*.json"):
+        assert paths_in(json.loads(path.read_text())) == [], path
+        found.add(path.parent.name if path.parent.name == ".stages" else path.name)
+    return found
+
+
 def test_no_manifest_holds_an_absolute_path(candidates: list[Candidate]) -> None:
     candidates[0].publish()
     manifest = json.loads((artifact_paths.version(NAME, 1) / "manifest.json").read_text())
@@ -92,8 +101,7 @@ def test_a_moved_folder_predicts_and_a_copy_never_uses_the_files_of_the_original
     predicted = json.loads(done.stdout)
     assert predicted["rows"] == 1000
     assert Path(predicted["path"]).parent == moved / "predictions", "absolute on stdout"
-    for path in (*moved.glob("models/*/*/*.json"), *moved.glob("runs/*/run.json")):
-        assert paths_in(json.loads(path.read_text())) == [], path
+    assert {"manifest.json", "run.json", "_job.json"} <= documents_without_absolute_paths(moved)
     assert not artifacts.exists()
 
     copy = tmp_path / "copy"
@@ -118,4 +126,6 @@ def test_a_moved_folder_retrains_and_reuses_what_it_has(
     result = json.loads(done.stdout)
     assert (result["outcome"], result["model_path"]) == ("unchanged", str(moved / "models" / NAME / "1" / "model.onnx"))
     assert "train      nothing has changed: reused" in done.stderr
+    written = documents_without_absolute_paths(moved)
+    assert {"manifest.json", "run.json", "_job.json", "evaluation.json", ".stages"} <= written
     assert not artifacts.exists()

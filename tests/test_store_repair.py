@@ -7,18 +7,13 @@ from pathlib import Path
 import pytest
 
 from candidate import Candidate
+from command_line import assert_clear, gradmill
+from store_state import champion, damage
 from tasks.errors import DataError
 from tasks.store import artifact_paths, pointer, publishing, reading, retention, verification
-from test_cli_commands import assert_clear, gradmill
-from test_store_versions import champion, damage
 
+pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
-
-
-@pytest.fixture(autouse=True)
-def _two_versions(candidates: list[Candidate]) -> None:
-    for candidate in candidates[:2]:
-        candidate.publish()
 
 
 def forget_that_it_was_champion(number: int) -> None:

@@ -14,7 +14,9 @@ import sklearn.metrics
 from PIL import Image
 
 from candidate import plain
+from command_line import assert_clear, gradmill
 from conftest import Pipeline
+from store_state import damage
 from tasks.errors import DataError, GateFailed
 from tasks.export import export
 from tasks.judging.champion_gates import against_published
@@ -23,8 +25,6 @@ from tasks.publish import publish
 from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, TrainedModel
 from tasks.store import artifact_paths, atomic, reading, verification
 from tasks.store.run_folder import RunFolder
-from test_cli_commands import assert_clear, gradmill
-from test_store_versions import damage
 
 NAME = "softmax-regression-concise"
 CLASSES = [

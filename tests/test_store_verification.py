@@ -7,18 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from candidate import Candidate
+from store_state import damage
 from tasks.errors import DataError
 from tasks.store import artifact_paths, verification
-from test_store_versions import damage
 
+pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
-
-
-@pytest.fixture(autouse=True)
-def _two_versions(candidates: list[Candidate]) -> None:
-    for candidate in candidates[:2]:
-        candidate.publish()
 
 
 def test_a_flipped_bit_anywhere_is_found_and_its_file_named() -> None:

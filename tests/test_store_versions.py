@@ -6,7 +6,6 @@ import multiprocessing
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,34 +13,13 @@ import onnxruntime
 import pytest
 import yaml
 
-from candidate import Candidate
+from candidate import Candidate, job_document
 from conftest import REPOSITORY
+from store_state import age_demotions, champion, damage
 from tasks.errors import DataError, GateFailed, UsageError
 from tasks.store import artifact_paths, atomic, locks, pointer, publishing, reading, retention, verification
 
 NAME = "linear-regression"
-
-
-@pytest.fixture
-def two_versions(candidates: list[Candidate]) -> None:
-    for candidate in candidates[:2]:
-        candidate.publish()
-
-
-def champion() -> tuple[int, int | None, list[int]]:
-    document = reading.champion(NAME)
-    assert document is not None
-    return document.version, document.previous, list(document.held)
-
-
-def damage(path: Path, position: int, bit: int = 1) -> bytes:
-    """Flip one bit of a read-only file; return what it was."""
-    before = path.read_bytes()
-    after = bytearray(before)
-    after[position % len(after)] ^= bit
-    path.chmod(0o644)
-    path.write_bytes(after)
-    return before
 
 
 # Publication and unchanged candidates (design 4.2)
@@ -178,13 +156,6 @@ def test_a_damaged_version_cannot_be_promoted_or_rolled_back_to(two_versions: No
     assert champion() == (2, 1, [])
 
 
-def age_demotions() -> None:
-    history = reading.history(NAME)
-    old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
-    aged = history.model_copy(update={"demoted": dict.fromkeys(history.demoted, old)})
-    aged.write(artifact_paths.history(NAME))
-
-
 def test_prune_keeps_champion_previous_recent_and_needed_versions(
     candidates: list[Candidate], two_versions: None
 ) -> None:
@@ -195,9 +166,9 @@ def test_prune_keeps_champion_previous_recent_and_needed_versions(
     age_demotions()
     job = artifact_paths.predictions("0123456789abcdef") / "job.json"
     job.parent.mkdir(parents=True)
-    job.write_text(json.dumps({"status": "running", "model": {"name": NAME, "version": 1}}))
+    job.write_text(json.dumps(job_document(NAME)))
     assert retention.prune(NAME, keep=1)[0] == []
-    job.write_text(json.dumps({"status": "done", "model": {"name": NAME, "version": 1}}))
+    job.write_text(json.dumps(job_document(NAME, status="done")))
     assert retention.prune(NAME, keep=1)[0] == [1]
     assert reading.versions(NAME) == [2, 3]
     assert not [path for path in artifact_paths.model(NAME).iterdir() if path.name.startswith(".pruned")]
@@ -229,17 +200,18 @@ def test_prune_spares_what_an_unfinished_job_elsewhere_names(
     (notes / "odd").write_bytes(b"\xff\0")
     (notes / "gone").symlink_to(tmp_path / "nowhere")
     job = folder / "job.json"
-    job.write_text(json.dumps({"status": "running", "model": {"name": NAME, "version": 1}}))
+    job.write_text(json.dumps(job_document(NAME)))
     assert retention.prune(NAME, keep=1)[0] == []
     assert str(folder) in retention.protected(NAME)[1]
-    job.write_text(json.dumps({"status": "done", "model": {"name": NAME, "version": 1}}))
+    job.write_text(json.dumps(job_document(NAME, status="done")))
     assert retention.prune(NAME, keep=1)[0] == [1]
 
 
 def test_prune_ignores_job_files_that_are_none_of_ours(candidates: list[Candidate], two_versions: None) -> None:
     candidates[2].publish()
     age_demotions()
-    running = {"status": "running", "model": {"name": NAME, "version": "x"}}
+    running = job_document(NAME)
+    running["model"]["version"] = "x"
     odd = ["[]", "3", "{}", "{", '{"status": "running"}', '{"status": "running", "model": []}', json.dumps(running)]
     for number, content in enumerate(odd):
         path = artifact_paths.predictions(f"odd-{number}") / "job.json"
@@ -280,13 +252,15 @@ def test_a_reader_never_fails_during_50_promotions_and_rollbacks(two_versions: N
     reader.start()
     while not reads.value and reader.is_alive():
         stop.wait(0.05)
-    for _ in range(25):
+    moves = 0
+    while moves < 50 or (reads.value < 50 and reader.is_alive()):
         pointer.rollback(NAME)
         pointer.promote(NAME, 2)
+        moves += 2
     stop.set()
-    reader.join(30)
+    reader.join(60)
     assert failures.empty(), failures.get()
-    assert reads.value > 10
+    assert reads.value >= 50
 
 
 def test_two_publications_at_once_give_two_whole_versions_and_one_champion(candidates: list[Candidate]) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from candidate import Candidate
+from small_images import IMAGES, generator
 from tasks.batch.cuda import CudaLane
 from tasks.batch.lanes import open_lanes
 from tasks.machine import devices
@@ -17,7 +18,6 @@ from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
 from tasks.networks.training import train, train_epoch
 from tasks.serving import sessions
-from test_train_networks import IMAGES, generator
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,6 +12,7 @@ import sklearn.metrics
 import torch
 from torch import Tensor, nn
 
+from small_images import IMAGES, generator
 from tasks.data.synthetic import synthetic_data
 from tasks.networks import best_fit, linear_scratch, metrics, softmax_scratch
 from tasks.networks.linear_concise import LinearRegressionConcise
@@ -22,20 +23,10 @@ from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
 from tasks.networks.training import Measured, Network, Split, outputs, stop_early, train, train_epoch
 
-IMAGES = Split(
-    torch.randint(0, 256, (500, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)),
-    torch.randint(0, 5, (500,), generator=torch.Generator().manual_seed(2)),
-    scale=1 / 255,
-)
-
 
 def table(num_examples: int = 1000, seed: int = 0) -> Split:
     features, target = synthetic_data(np.array([2.0, -3.4]), 4.2, num_examples, np.random.default_rng(seed))
     return Split(torch.from_numpy(features), torch.from_numpy(target))
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def learn(

@@ -115,8 +115,8 @@ def _train_ch3(*arguments: Any) -> float:
     return elapsed
 
 
-def _lightning(train_set: Any, test_set: Any) -> tuple[float, float]:
-    """``Trainer`` and ``DataLoader`` with their defaults, reporting each epoch what ours does.
+def _lightning_module() -> Any:
+    """Softmax regression as Lightning's users write it, reporting each epoch what ours does.
 
     The accuracies are torchmetrics objects that ``self.log`` resets and averages, as lightning.ai/docs/torchmetrics,
     "TorchMetrics in PyTorch Lightning", shows.
@@ -150,11 +150,18 @@ def _lightning(train_set: Any, test_set: Any) -> tuple[float, float]:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=LR)
 
+    return Softmax()
+
+
+def _lightning(train_set: Any, test_set: Any) -> tuple[float, float]:
+    """``Trainer`` and ``DataLoader`` with their defaults."""
+    import lightning
+
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     loaders = DataLoader(train_set, BATCH_SIZE, shuffle=True), DataLoader(test_set, BATCH_SIZE)
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
         trainer = lightning.Trainer(max_epochs=NUM_EPOCHS, accelerator="cpu")
-        elapsed = measure.seconds(lambda: trainer.fit(Softmax(), *loaders))
+        elapsed = measure.seconds(lambda: trainer.fit(_lightning_module(), *loaders))
     return elapsed, float(trainer.callback_metrics["test_accuracy"])
 
 

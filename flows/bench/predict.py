@@ -4,26 +4,16 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import safetensors.numpy
-import torch
-from numpy.typing import NDArray
-from onnx import numpy_helper
-from PIL import Image
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
 from flows.bench import measure
 from flows.bench.measure import Report, Side
+from flows.bench.predict_peers import Images, bare, book
 from flows.predict import predict
 from tasks.machine import cores
 from tasks.parameters import Device, ModelName, PredictParameters
@@ -34,8 +24,6 @@ NAME = ModelName.SOFTMAX_REGRESSION.value
 PACKAGES = ("gradmill", "numpy", "onnxruntime", "onnxruntime-gpu", "prefect", "pyarrow", "torch", "torchvision")
 OWN_BATCHES = (512, 1024, 2048)
 DEFAULT_BATCHES = (256, 1024, 4096, 16384)
-BOOK_BATCH, BOOK_WORKERS = 256, 4  # section 3.5 of d2l 0.17: batch_size, get_dataloader_workers
-Images = NDArray[np.uint8]
 
 
 def bench(quick: bool) -> Report:
@@ -44,9 +32,17 @@ def bench(quick: bool) -> Report:
     Raises:
         UsageError: there is no softmax regression to predict with.
     """
-    number, model = reading.load(NAME, None)
-    rows, num_rounds = (400_000, 2) if quick else (4_000_000, 5)
-    pool = safetensors.numpy.load(verified.read(reading.manifest(NAME, number).dataset.test))["images"]
+    return measured(NAME, *((400_000, 2) if quick else (4_000_000, 5)), quick=quick)
+
+
+def measured(name: str, rows: int, num_rounds: int, **conditions: bool) -> Report:
+    """Measure with the champion of softmax regression that is kept under ``name``.
+
+    Raises:
+        UsageError: there is none.
+    """
+    number, model = reading.load(name, None)
+    pool = safetensors.numpy.load(verified.read(reading.manifest(name, number).dataset.test))["images"]
     artifact_paths.all_predictions().mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=".bench-", dir=artifact_paths.root()) as folder,
@@ -55,23 +51,23 @@ def bench(quick: bool) -> Report:
         file, output = Path(folder) / "rows.npy", Path(predictions)
         _write_rows(file, pool, rows)
         images = np.load(file)[: rows // 4]  # in memory, and far larger than any cache
-        sides = _speeds(num_rounds, model, images, pool, file, output)
-        memory = _memory(file, pool, output, rows)
+        sides = _speeds(num_rounds, model, images, pool, _Flow(name, file, output))
+        memory = _memory(name, file, pool, output, rows)
     return Report(
         benchmark="predict",
-        conditions=measure.conditions(PACKAGES, rows=rows, workers=cores.available(), device="cpu", quick=quick),
+        conditions=measure.conditions(PACKAGES, rows=rows, workers=cores.available(), device="cpu", **conditions),
         sides=[*sides.values(), *memory],
         ratios=_ratios(sides, memory, rows),
     )
 
 
 def _ratios(sides: dict[str, Side], memory: list[Side], rows: int) -> list[measure.Ratio]:
-    bare = _best(sides, "bare, ")
+    alone = _best(sides, "bare, ")
     flow = sides["flow: file to Parquet"].best
     return [
-        measure.at_least("flow over bare", flow / bare, 0.6),
+        measure.at_least("flow over bare", flow / alone, 0.6),
         measure.at_most("all else in the flow, seconds", sides["flow: all else"].best, 2),
-        measure.at_least("bare over default session options", bare / _best(sides, "default options, "), 1.3),
+        measure.at_least("bare over default session options", alone / _best(sides, "default options, "), 1.3),
         measure.at_least("flow over the book's way", flow / sides["the book's way"].best, 50),
         measure.at_most(f"RssAnon of {2 * rows:,} rows over {rows // 4:,}", memory[1].best / memory[0].best, 1.1),
         measure.at_least("all workers over 1", flow / sides["flow: 1 worker"].best, 0.85 * cores.available()),
@@ -92,52 +88,38 @@ def _write_rows(path: Path, pool: Images, rows: int) -> None:
     target.flush()
 
 
-def _speeds(num_rounds: int, model: bytes, images: Images, pool: Images, file: Path, output: Path) -> dict[str, Side]:
+def _speeds(num_rounds: int, model: bytes, images: Images, pool: Images, flow: "_Flow") -> dict[str, Side]:
     """Images a second of every side; and the flow's seconds outside its shards."""
     sides: dict[str, Callable[[], float]] = {}
     opened = [sessions.open_session(model, Device.CPU) for _ in range(cores.available())]
     for batch in OWN_BATCHES:
-        sides[f"bare, batch {batch}"] = _bare(opened, images, batch)
+        sides[f"bare, batch {batch}"] = bare(opened, images, batch)
     default = [onnxruntime.InferenceSession(model, providers=[sessions.CPU])]
     for batch in DEFAULT_BATCHES:
-        sides[f"default options, batch {batch}"] = _bare(default, images, batch)
-    flow = _Flow(file, output)
+        sides[f"default options, batch {batch}"] = bare(default, images, batch)
     sides["flow: file to Parquet"] = lambda: flow.rate(None)
     sides["flow: 1 worker"] = lambda: flow.rate(1)
-    sides["the book's way"] = _book(model, pool)
+    sides["the book's way"] = book(model, pool)
     measured = measure.rounds(num_rounds, sides, "images/s", max)
     rest = Side(name="flow: all else", unit="s", figures=flow.rest, best=min(flow.rest), note="start, plan, check")
     return measured | {rest.name: rest}
 
 
-def _bare(sessions: list[Any], images: Images, batch: int) -> Callable[[], float]:
-    """A loop with nothing but ``session.run``, on equal shares of the images."""
-    shares = np.array_split(np.arange(len(images)), len(sessions))
-
-    def loop(session: Any, first: int, last: int) -> None:
-        for start in range(first, last, batch):
-            session.run(None, {"images": images[start : min(start + batch, last)]})
-
-    def rate() -> float:
-        with ThreadPoolExecutor(len(sessions)) as pool:
-            work = [
-                (session, int(share[0]), int(share[-1]) + 1) for session, share in zip(sessions, shares, strict=True)
-            ]
-            return len(images) / measure.seconds(lambda: list(pool.map(lambda each: loop(*each), work)))
-
-    return rate
-
-
 class _Flow:
     """The real flow on a Prefect API, from a file on disk to Parquet on disk."""
 
-    def __init__(self, file: Path, output: Path) -> None:
-        self._file, self._output = file, output
+    def __init__(self, name: str, file: Path, output: Path) -> None:
+        self._name, self._file, self._output = name, file, output
         self.rest: list[float] = []
 
     def rate(self, workers: int | None) -> float:
         parameters = PredictParameters(
-            input=str(self._file), output=str(self._output), restart=True, device=Device.CPU, workers=workers
+            input=str(self._file),
+            name=self._name,
+            output=str(self._output),
+            restart=True,
+            device=Device.CPU,
+            workers=workers,
         )
         started = time.perf_counter()
         done = predict(parameters)
@@ -146,45 +128,13 @@ class _Flow:
         return done.rows / done.seconds
 
 
-class _Pictures(Dataset[tuple[torch.Tensor, int]]):
-    """Images as torchvision's datasets give them: a PIL image, made a tensor one by one."""
-
-    def __init__(self, images: Images) -> None:
-        self._images, self._to_tensor = images, transforms.ToTensor()
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        tensor: torch.Tensor = self._to_tensor(Image.fromarray(self._images[index]))
-        return tensor, 0
-
-
-def _book(model: bytes, images: Images) -> Callable[[], float]:
-    """Sections 3.5 and 3.7 of d2l 0.17: a DataLoader over single images, ``net(X).argmax`` batch by batch."""
-    initializers = {each.name: numpy_helper.to_array(each) for each in onnx.load_from_string(model).graph.initializer}
-    weights = next(each for each in initializers.values() if each.ndim == 2)
-    linear = nn.Linear(*weights.shape)
-    with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(weights.T * 255))
-    net = nn.Sequential(nn.Flatten(), linear)
-
-    def rate() -> float:
-        warnings.filterwarnings("ignore", "This DataLoader will create 4 worker processes")  # as the book does
-        loader = DataLoader(_Pictures(images), BOOK_BATCH, shuffle=False, num_workers=BOOK_WORKERS)
-        with torch.no_grad():
-            return len(images) / measure.seconds(lambda: [net(X).argmax(dim=1) for X, _ in loader])
-
-    return rate
-
-
-def _memory(file: Path, pool: Images, output: Path, rows: int) -> list[Side]:
+def _memory(name: str, file: Path, pool: Images, output: Path, rows: int) -> list[Side]:
     """Peak anonymous memory of a process that predicts a few rows and one that predicts eight times as many."""
     sides = []
     for size in (rows // 4, 2 * rows):
         _write_rows(file, pool, size)
         peak = _peak_anonymous(
-            ["predict", str(file), "--output", str(output), "--restart", "--device", "cpu", "--name", NAME]
+            ["predict", str(file), "--output", str(output), "--restart", "--device", "cpu", "--name", name]
         )
         sides.append(Side(name=f"peak RssAnon, {size:,} rows", unit="MiB", figures=[peak], best=peak))
     return sides

@@ -1,15 +1,12 @@
 """Training beside the book's own package, PyTorch Lightning, scikit-learn, and the limit of the arithmetic."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 
 from flows.bench import measure
+from flows.bench.growth import CPU, draw, growth, peak_memory
 from flows.bench.measure import Report, Side
 from flows.bench.peers import (
     BATCH_SIZE,
@@ -27,7 +24,6 @@ from tasks.download import download
 from tasks.fitting.building import build
 from tasks.fitting.devices import one_thread
 from tasks.fitting.splits import load_split
-from tasks.judging import figures
 from tasks.networks.schedules import learning_rates
 from tasks.networks.training import Split
 from tasks.networks.training import train as train_epochs
@@ -38,7 +34,6 @@ from tasks.store import artifact_paths
 from tasks.store.run_folder import RunFolder
 
 PACKAGES = ("gradmill", "d2l", "lightning", "numpy", "scikit-learn", "torch", "torchvision")
-CPU = torch.device("cpu")
 SCRATCH, CONCISE, LIMIT = "ours, scratch", "ours, concise", "limit: two products, one gather"
 TUNED = "ours, cosine schedule"
 CANDIDATES = [(lr, num_epochs) for num_epochs in (12, 20) for lr in (0.5, 0.7)]
@@ -73,26 +68,26 @@ def bench(quick: bool) -> Report:
     sides = measure.between(fast, slow, "s", REPEATS)
     for name, value in accuracy.items():
         sides[name].note = f"test accuracy {value:.4f}"
-    memory = _memory(prepared)
-    growth = _growth(prepared, train_split, test_split)
-    _draw(sides, growth, artifact_paths.root() / "bench-train.png")
+    memory = peak_memory(prepared)
+    grown = growth(prepared, train_split, test_split)
+    draw(sides, grown, artifact_paths.root() / "bench-train.png")
     return Report(
         benchmark="train",
         conditions=measure.conditions(
             PACKAGES, threads=1, num_epochs=NUM_EPOCHS, batch_size=BATCH_SIZE, lr=LR, device="cpu", quick=quick
         ),
-        sides=[*sides.values(), memory, *growth.values()],
-        ratios=_ratios(sides, memory, growth) + _peer_ratios(sides, list(slow)),
+        sides=[*sides.values(), memory, *grown.values()],
+        ratios=_ratios(sides, memory, grown) + _peer_ratios(sides, list(slow)),
     )
 
 
-def _ratios(sides: dict[str, Side], memory: Side, growth: dict[str, Side]) -> list[measure.Ratio]:
+def _ratios(sides: dict[str, Side], memory: Side, grown: dict[str, Side]) -> list[measure.Ratio]:
     limit = sides[LIMIT].best
     return [
         measure.at_most("scratch over the limit", sides[SCRATCH].best / limit, 2.5),
         measure.at_most("concise over the limit", sides[CONCISE].best / limit, 6),
         measure.at_most("peak memory over uint8 split", memory.best * 2**20 / UINT8_BYTES, 6),
-        measure.at_most("8 x the data over 8 x the time", growth["8 x data"].best / growth["1 x data"].best / 8, 1.25),
+        measure.at_most("8 x the data over 8 x the time", grown["8 x data"].best / grown["1 x data"].best / 8, 1.25),
     ]
 
 
@@ -169,83 +164,3 @@ def _limit(split: Split) -> float:
                 W @ X.T
                 g[: len(index)].T @ X
         return time.perf_counter() - started
-
-
-# Growth and memory
-
-
-def _growth(prepared: PreparedDataset, train_split: Split, test_split: Split) -> dict[str, Side]:
-    """Seconds of one epoch (best of three) against the size of the data, by repetition, and the batch size."""
-    sides = {}
-    for factor in (1, 2, 4, 8):
-        larger = Split(train_split.X.repeat(factor, 1, 1), train_split.y.repeat(factor), train_split.scale)
-        sides[f"{factor} x data"] = _epoch(f"{factor} x data", prepared, larger, test_split, BATCH_SIZE)
-    for batch_size in (64, 256, 1024, 4096):
-        name = f"batch size {batch_size}"
-        sides[name] = _epoch(name, prepared, train_split, test_split, batch_size)
-    return sides
-
-
-def _epoch(name: str, prepared: PreparedDataset, split: Split, test_split: Split, batch_size: int) -> Side:
-    training, generator = Training(implementation=Implementation.SCRATCH), torch.Generator().manual_seed(0)
-    with one_thread():
-        net, optimizer = build(training, prepared, generator, CPU)
-        epochs = train_epochs(net, optimizer, split, test_split, [LR] * 3, batch_size, generator)
-        figures_of = [measure.seconds(lambda: next(epochs)) for _ in range(3)]
-    return Side(name=name, unit="s/epoch", figures=figures_of, best=min(figures_of))
-
-
-MEMORY_PROBE = """
-import re, sys
-from pathlib import Path
-import torch
-import tasks.train
-from tasks.fitting import building, devices, splits
-from tasks.networks import training
-from tasks.parameters import Training
-from tasks.records import PreparedDataset
-
-
-def peak():
-    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-
-
-before = peak()
-prepared = PreparedDataset.model_validate_json(sys.argv[1])
-generator = torch.Generator().manual_seed(0)
-with devices.one_thread():
-    net, optimizer = building.build(Training(implementation="scratch"), prepared, generator, torch.device("cpu"))
-    both = [splits.load_split(prepared, name) for name in ("train", "test")]
-    list(training.train(net, optimizer, *both, [0.1] * 2, 256, generator))
-print(peak() - before)
-"""
-
-
-def _memory(prepared: PreparedDataset) -> Side:
-    """Peak memory of a process that trains, beyond what its imports took."""
-    command = [sys.executable, "-c", MEMORY_PROBE, prepared.model_dump_json()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    mebibytes = int(done.stdout) / 1024
-    return Side(name="peak memory beyond imports", unit="MiB", figures=[mebibytes], best=mebibytes)
-
-
-def _draw(sides: dict[str, Side], growth: dict[str, Side], path: Path) -> None:
-    """A bar for every side, and one epoch's time against data and batch size."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    bars, data, batches = figure.subplots(1, 3, width_ratios=[2, 1, 1])
-    ordered = sorted(sides.values(), key=lambda side: side.best)
-    labels = bars.barh([side.name for side in ordered], [side.best for side in ordered])
-    bars.bar_label(labels, fmt="%.2f", padding=2)
-    bars.set(xscale="log", xlabel=f"seconds, {NUM_EPOCHS} epochs", title="Softmax regression, Fashion-MNIST")
-    bars.margins(x=0.25)
-    for axes, prefix, label in ((data, "x data", "times Fashion-MNIST"), (batches, "batch size", "batch size")):
-        points = {name: side.best for name, side in growth.items() if prefix in name}
-        x = [int(name.replace(prefix, "")) for name in points]
-        axes.plot(x, list(points.values()), "o-")
-        axes.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds an epoch")
-        axes.set_xticks(x, [str(each) for each in x])
-        axes.minorticks_off()
-        axes.yaxis.set_major_formatter("{x:.2g}")
-        axes.set_yticks(list(points.values())) if prefix == "x data" else axes.set_yscale("linear")
-        axes.grid(alpha=0.3)
-    figures.save(figure, path)

@@ -1,75 +1,25 @@
 """Scheduled operation on one machine: server, work pool, deployments, automations and a worker, ended together."""
 
-import os
+import math
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 import httpx
-from filelock import FileLock, Timeout
-from prefect.settings import (
-    PREFECT_API_AUTH_STRING,
-    PREFECT_API_URL,
-    PREFECT_SERVER_API_AUTH_STRING,
-    get_current_settings,
-)
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_SERVER_API_AUTH_STRING
 
-from flows.server import service, tethered
+from flows.server import service
+from flows.server.children import Child, log, start_server, start_worker
 from flows.server.deployments import give_up_what_never_began
-from flows.server.registration import POOL, home, register
-from flows.server.temporary import ENVIRONMENT
+from flows.server.registration import POOL, register
 from tasks.errors import EnvironmentProblem, UsageError
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, locks
 
-SERVER_ENVIRONMENT = ENVIRONMENT | {
-    "PREFECT_SERVER_UI_ENABLED": "true",
-    "PREFECT_SERVER_UI_API_URL": "/api",  # whatever the port
-    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),  # seconds
-}
 START_SECONDS = 180.0
-LASTING_SECONDS = 20.0  # a child that ends sooner is not started again
-
-
-class Child:
-    """The server or the worker: started anew when it ends by itself, unless it did not last."""
-
-    def __init__(self, name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
-        self._name, self._start = name, start
-        self._begin()
-
-    def _begin(self) -> None:
-        self._process, self._started = self._start(), time.monotonic()
-
-    def ended(self) -> bool:
-        """Whether the process has ended by itself."""
-        return self._process.poll() is not None
-
-    def watch(self) -> None:
-        """Start another process if this one has ended.
-
-        Raises:
-            EnvironmentProblem: it ended soon after its start, so another would, too.
-        """
-        if not self.ended():
-            return
-        found = f"the {self._name} has ended with {self._process.returncode}"
-        if time.monotonic() - self._started < LASTING_SECONDS:
-            raise EnvironmentProblem(found, "that it goes on", f"see {_log(self._name)}")
-        print(f"{found}; starting another, see {_log(self._name)}", file=sys.stderr)
-        self._begin()
-
-    def stop(self) -> None:
-        """End the process and all that it has started."""
-        tethered.stop(self._process)
 
 
 class Operation(NamedTuple):
@@ -115,12 +65,12 @@ def _up(
     with service.reached(here.api_url, key):
         try:
             if listener is not None:
-                children.append(Child("server", lambda: _start_server(listener, key)))
+                children.append(Child("server", lambda: start_server(listener, key)))
                 _await_server(here.api_url, children[0])
             register()
             if listener is not None:
                 give_up_what_never_began(POOL)
-            children.append(Child("worker", _start_worker))
+            children.append(Child("worker", start_worker))
             with service.announced(here):
                 yield Operation(here, key if here.own_credential else None, new, children)
         finally:
@@ -134,33 +84,14 @@ def _alone() -> Iterator[None]:
     artifact_paths.make_root()
     artifact_paths.prefect_home().mkdir(exist_ok=True)
     artifact_paths.prefect_home().chmod(0o700)  # saved blocks hold secrets, and so does the credential
-    lock = FileLock(artifact_paths.up_lock())
-    try:
-        lock.acquire(timeout=1)  # whoever looks for the service has it for a moment
-    except Timeout as error:
-        raise UsageError(
-            f"another gradmill up is at work in {artifact_paths.root()}", "one for each folder", "use --artifacts"
-        ) from error
-    try:
+    another = f"another gradmill up is at work in {artifact_paths.root()}"
+    with ExitStack() as holding:
+        try:  # for a second: whoever looks for the service has the lock for a moment
+            holding.enter_context(locks.locked(artifact_paths.up_lock(), another, told_after=math.inf, within=1))
+        except TimeoutError as error:
+            raise UsageError(another, "one for each folder", "use --artifacts") from error
         artifact_paths.service().unlink(missing_ok=True)  # of one that was killed
         yield
-    finally:
-        lock.release()
-
-
-def _environment(**more: str) -> dict[str, str]:
-    """Of the children: a Prefect of their own below artifacts/, and what the server needs to run well."""
-    profile = get_current_settings().to_environment_variables(exclude_unset=True, include_secrets=True)
-    ours = {
-        "PREFECT_HOME": str(artifact_paths.prefect_home()),
-        "GRADMILL_ARTIFACTS": str(artifact_paths.make_root()),
-        "GRADMILL_HOME": str(home()),
-    }
-    return SERVER_ENVIRONMENT | dict(os.environ) | profile | ours | more
-
-
-def _log(name: str) -> Path:
-    return artifact_paths.prefect_home() / f"{name}.log"
 
 
 @contextmanager
@@ -180,13 +111,6 @@ def _listening(port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _start_server(listener: socket.socket, key: str | None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "flows.server.permanent", str(listener.fileno())]
-    own = {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://{}:{}".format(*listener.getsockname())}
-    secret = {"PREFECT_SERVER_API_AUTH_STRING": key} if key else {}
-    return tethered.start(command, own | _environment(**secret), _log("server"), home(), [listener.fileno()])
-
-
 def _await_server(api_url: str, server: Child) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and not server.ended():
@@ -194,12 +118,7 @@ def _await_server(api_url: str, server: Child) -> None:
             if httpx.get(f"{api_url}/health", timeout=2).status_code == httpx.codes.OK:
                 return
         time.sleep(0.2)
-    raise EnvironmentProblem(f"no Prefect server answers at {api_url}", "an answer to /health", f"see {_log('server')}")
-
-
-def _start_worker() -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-    return tethered.start(command, _environment(PREFECT_WORKER_QUERY_SECONDS="5"), _log("worker"), home())
+    raise EnvironmentProblem(f"no Prefect server answers at {api_url}", "an answer to /health", f"see {log('server')}")
 
 
 def wait_for_the_end(running: Operation) -> None:

@@ -64,8 +64,10 @@ def announced(service: Service) -> Iterator[None]:
         artifact_paths.service().unlink(missing_ok=True)
 
 
-def running() -> Service | None:
+def running(quietly: bool = False) -> Service | None:
     """The service that is at work in these artifacts; says why an address that stands there is not one.
+
+    That is no news, so ``quietly``, where somebody has named an API of their own.
 
     Raises:
         DataError: the address cannot be read.
@@ -73,35 +75,32 @@ def running() -> Service | None:
     path = artifact_paths.service()
     try:
         content = path.read_bytes()
-        if _is_of_the_dead(path):
-            return None
+        if not _is_of_the_dead():
+            found = Service.parse(content, path, "start gradmill up again")
+            if found.host in (None, socket.gethostname()):
+                return found
+            reason = f"gradmill up is at work on {found.host}, not on this machine"
+        else:
+            reason = f"the address in {path} is of a gradmill up that was killed"
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
-        _ignore(f"{error.filename} is another user's")
-        return None
-    found = Service.parse(content, path, "start gradmill up again")
-    if found.host not in (None, socket.gethostname()):
-        _ignore(f"gradmill up is at work on {found.host}, not on this machine")
-        return None
-    return found
+        reason = f"{error.filename} is another user's"
+    if not quietly:
+        print(f"{reason}; going on without it", file=sys.stderr)
+    return None
 
 
-def _is_of_the_dead(path: Path) -> bool:
+def _is_of_the_dead() -> bool:
     """Whether nobody has the lock; the address is then removed, which nobody can have written anew in the meantime."""
     with artifact_paths.up_lock().open("rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not meet
         except BlockingIOError:
             return False
-        _ignore(f"the address in {path} is of a gradmill up that was killed")
         with suppress(OSError):
-            path.unlink()
+            artifact_paths.service().unlink()
     return True
-
-
-def _ignore(reason: str) -> None:
-    print(f"{reason}; going on without it", file=sys.stderr)
 
 
 @contextmanager
@@ -114,7 +113,7 @@ def in_use() -> Iterator[Service | None]:
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
     configured = (PREFECT_API_URL.value() or "").rstrip("/")
-    found = None if configured and PREFECT_API_AUTH_STRING.value() else running()
+    found = None if configured and PREFECT_API_AUTH_STRING.value() else running(quietly=bool(configured))
     if found is None or configured not in ("", found.api_url):
         yield None
         return

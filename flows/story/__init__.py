@@ -8,31 +8,26 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
 from flows.story import pages
-from flows.story.report import RetrainReport, report
-from tasks.errors import GateFailed
+from flows.story.report import Outcome, reported
 from tasks.records import Prediction
 from tasks.stage import events
 from tasks.store import artifact_paths
 from tasks.store.artifact_paths import CARD
-from tasks.store.run_folder import RunFolder
 
 
 @contextmanager
-def told(run: RunFolder) -> Iterator[None]:
+def told(outcome: Outcome) -> Iterator[None]:
     """Tell the story of a retrain when it ends, be it published, unchanged or refused; other failures have none."""
-    refused = False
     try:
-        yield
-    except GateFailed:
-        refused = True
-        raise
+        with reported(outcome):
+            yield
     finally:
-        with _never_in_the_way():
-            if refused or "version" in run.read().stages.get("publish", {}):
-                _tell(report(run), run)
-        with _never_in_the_way():
-            if "predict" in (stages := run.read().stages):
-                _show_prediction(Prediction.model_validate(stages["predict"]))
+        if outcome.is_decided:
+            with _never_in_the_way():
+                _tell(outcome)
+        if outcome.predicted:
+            with _never_in_the_way():
+                _show_prediction(outcome.predicted)
 
 
 def told_of_prediction(result: Prediction) -> None:
@@ -55,7 +50,8 @@ def _never_in_the_way() -> Iterator[None]:
         print(f"the run's story could not be told to Prefect: {type(error).__name__}: {error}")
 
 
-def _tell(result: RetrainReport, run: RunFolder) -> None:
+def _tell(outcome: Outcome) -> None:
+    result = outcome.report()
     if result.outcome == "refused":
         refused_by = [gate.name for gate in result.gates if not gate.passed]
         payload = {"version": None, "sha256": None, "path": None, "run": result.run, "refused_by": refused_by}
@@ -66,7 +62,7 @@ def _tell(result: RetrainReport, run: RunFolder) -> None:
         description="published, unchanged or refused, and every gate",
     )
     create_markdown_artifact(
-        pages.pictures(run), key=f"{result.name}-pictures", description="learning curve and test split"
+        pages.pictures(outcome.pictures), key=f"{result.name}-pictures", description="learning curve and test split"
     )
     if result.version is not None:
         create_markdown_artifact(

@@ -5,20 +5,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from flows.story.report import RetrainReport
-from tasks.batch import jobs
 from tasks.batch.version import read_version
 from tasks.machine.words import counted
 from tasks.records import GateVerdict, Prediction
 from tasks.stage.live import picture
+from tasks.store import names, predictions
 from tasks.store.record import FileRef
-from tasks.store.run_folder import RunFolder
 
-PICTURES = {
-    "learning-curve.png": "Learning curve",
-    "confusion-matrix.png": "Confusion matrix",
-    "reliability.png": "Reliability",
-    "misclassified.png": "Most confident mistakes",
-    "regression.png": "Fit",
+TITLES = {
+    names.LEARNING_CURVE: "Learning curve",
+    names.CONFUSION_MATRIX: "Confusion matrix",
+    names.RELIABILITY: "Reliability",
+    names.MISCLASSIFIED: "Most confident mistakes",
+    names.REGRESSION: "Fit",
 }
 
 
@@ -54,12 +53,10 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def pictures(run: RunFolder) -> str:
-    """Every picture that the stages drew; those of reused stages are in the folder of the run that drew them."""
-    stages = run.read().stages
-    files = map(FileRef.model_validate, [stages["train"]["picture"], *stages["evaluate"]["pictures"]])
+def pictures(files: Iterable[FileRef]) -> str:
+    """Those of these pictures that are still there, under their titles."""
     paths = {file.path.name: file.path for file in files}
-    drawn = {title: paths[name] for name, title in PICTURES.items() if name in paths and paths[name].is_file()}
+    drawn = {title: paths[name] for name, title in TITLES.items() if name in paths and paths[name].is_file()}
     return "\n\n".join(f"### {title}\n\n{picture(path)}" for title, path in drawn.items())
 
 
@@ -92,7 +89,7 @@ def prediction(result: Prediction) -> str:
 
 def _labels(result: Prediction) -> str:
     """The share of each label among the rows and in the model's answers on the test split; empty for regression."""
-    job = jobs.find(result.path)
+    job = predictions.find(result.path)
     version = read_version(job.model.path.parent) if job else None
     if job is None or version is None or not job.profile or "label" not in version.reference:
         return ""

@@ -2,14 +2,26 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from flows import interrupt
 from tasks.errors import GateFailed, GradmillError
-from tasks.records import GateVerdict, MirroredModel, Prediction, PublishedModel
+from tasks.parameters import RetrainParameters
+from tasks.records import (
+    ChampionGates,
+    Evaluation,
+    ExportedModel,
+    GateVerdict,
+    MirroredModel,
+    Prediction,
+    PublishedModel,
+    TrainedModel,
+)
 from tasks.store import reading
+from tasks.store.record import FileRef, Record
 from tasks.store.run_folder import RunFolder
 
 
@@ -49,31 +61,69 @@ class RetrainReport(BaseModel):
     run: str
 
 
-def report(run: RunFolder) -> RetrainReport:
-    """Assemble the report from what the stages noted; a run without a publication was refused."""
-    noted = run.read()
-    stages, training = noted.stages, noted.parameters["training"]
-    noted_publication = stages.get("publish", {})
-    published = PublishedModel.model_validate(noted_publication) if "version" in noted_publication else None
-    prediction = Prediction.model_validate(stages["predict"]) if "predict" in stages else None
-    return RetrainReport(
-        model=training["model"],
-        name=noted.parameters["name"],
-        implementation=training["implementation"],
-        outcome=published.outcome if published else "refused",
-        version=published.version if published else None,
-        champion=_champion(noted.parameters["name"]),
-        model_path=str(published.model.path) if published else None,
-        model_sha256=published.model.sha256 if published else None,
-        metrics=stages["evaluate"]["metrics"],
-        gates=[GateVerdict.model_validate(gate) for stage in stages.values() for gate in stage.get("gates", [])],
-        prediction=prediction and _summary(prediction),
-        mirror=stages.get("mirror"),
-        device=stages["train"]["device"],
-        provider=prediction and prediction.provider,
-        seconds=noted.seconds,
-        run=str(run.path),
-    )
+@dataclass
+class Outcome:
+    """What the stages of a retrain have come to so far, refused or not."""
+
+    run: RunFolder
+    parameters: RetrainParameters
+    trained: TrainedModel | None = None
+    evaluated: Evaluation | None = None
+    exported: ExportedModel | None = None
+    compared: ChampionGates | None = None
+    published: PublishedModel | None = None
+    mirrored: MirroredModel | None = None
+    predicted: Prediction | None = None
+
+    def refused(self, record: Record) -> None:
+        """Take what the stage that refused the candidate would have returned."""
+        if isinstance(record, Evaluation):
+            self.evaluated = record
+        elif isinstance(record, ExportedModel):
+            self.exported = record
+        elif isinstance(record, ChampionGates):
+            self.compared = record
+
+    @property
+    def gates(self) -> list[GateVerdict]:
+        """Every verdict on the candidate, in the order of the stages."""
+        judged = (self.evaluated, self.exported, self.compared, self.published)
+        return [verdict for record in judged if record is not None for verdict in record.gates]
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether there is a version, or a refusal."""
+        return self.published is not None or not all(gate.passed for gate in self.gates)
+
+    @property
+    def pictures(self) -> list[FileRef]:
+        """Every picture that the stages drew; those of reused stages are in the folder of the run that drew them."""
+        drawn = [self.trained.picture] if self.trained else []
+        return drawn + list(self.evaluated.pictures if self.evaluated else ())
+
+    def report(self) -> RetrainReport:
+        """The report of a candidate that was judged; one that was not published was refused."""
+        if self.trained is None or self.evaluated is None:
+            raise ValueError("no candidate was judged")
+        training, published, predicted = self.parameters.training, self.published, self.predicted
+        return RetrainReport(
+            model=training.model,
+            name=self.parameters.name,
+            implementation=training.implementation,
+            outcome=published.outcome if published else "refused",
+            version=published.version if published else None,
+            champion=_champion(self.parameters.name),
+            model_path=str(published.model.path) if published else None,
+            model_sha256=published.model.sha256 if published else None,
+            metrics=self.evaluated.metrics,
+            gates=self.gates,
+            prediction=predicted and _summary(predicted),
+            mirror=self.mirrored,
+            device=self.trained.device,
+            provider=predicted and predicted.provider,
+            seconds=self.run.read().seconds,
+            run=str(self.run.path),
+        )
 
 
 def _summary(prediction: Prediction) -> PredictionSummary:
@@ -88,7 +138,7 @@ def _champion(name: str) -> int | None:
 
 
 @contextmanager
-def reported(run: RunFolder) -> Iterator[None]:
+def reported(outcome: Outcome) -> Iterator[None]:
     """Let the error of a run that has come to something, a version or a refusal, carry the run's ``report``.
 
     So whoever sees that the prediction has failed, or interrupts it, sees also that there is another champion.
@@ -96,13 +146,14 @@ def reported(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, GateFailed) or "version" in run.read().stages.get("publish", {}):
+        if isinstance(error, GateFailed):
+            outcome.refused(error.record)
+        if outcome.is_decided:
             with suppress(Exception):  # what cannot be reported must not hide why the run has failed
-                error.report = report(run)  # type: ignore[attr-defined]
+                error.report = outcome.report()  # type: ignore[attr-defined]
         raise
     finally:
-        with suppress(Exception):  # of a run that has not come so far
-            noted = run.read()
-            name, version = noted.parameters["name"], noted.stages["publish"]["version"]
-            if version == _champion(name):
-                interrupt.achieved(f"{name} version {version} is the champion already")
+        if published := outcome.published:
+            with suppress(OSError):
+                if published.version == _champion(published.name):
+                    interrupt.achieved(f"{published.name} version {published.version} is the champion already")

@@ -12,6 +12,7 @@ import numpy as np
 
 from tasks.data.readers.formats import Array
 from tasks.machine.settings import Settings
+from tasks.machine.telling import tell
 from tasks.serving import contract, sessions
 
 DEVICE = "cuda"
@@ -57,7 +58,7 @@ def _pinned(shape: tuple[int, ...], dtype: str) -> Array:
     array = np.zeros(shape, dtype)
     code = _runtime().cudaHostRegister(array.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(array.nbytes), PORTABLE)
     if code:
-        print(f"the GPU's buffers are not pinned (cudaHostRegister says {code}): copies will be slower")
+        tell(f"the GPU's buffers are not pinned (cudaHostRegister says {code}): copies will be slower")
     return array
 
 

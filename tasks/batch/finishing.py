@@ -8,18 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.batch import jobs, output, parts, rejects, scratch
-from tasks.batch.jobs import Job
+from tasks.batch import output, parts, rejects
 from tasks.batch.lanes import open_lanes
 from tasks.batch.parts import Footer
 from tasks.batch.version import Version, read_version
 from tasks.data import readers
+from tasks.data.recipe import Pixels
 from tasks.errors import DataError
+from tasks.machine.telling import tell
 from tasks.parameters import PredictParameters, Runner
 from tasks.records import Prediction
 from tasks.serving import drift
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, predictions, scratch
 from tasks.store.artifact_paths import OLD_NAMES, PREDICTION_GRID, REJECTS
+from tasks.store.predictions import Job
 
 GRID_IMAGES = 18
 
@@ -53,13 +55,13 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
             "drift": drift.judge(version.reference, profile, parameters.max_drift),
             "notes": dict(notes),
             "seconds": round(seconds, 3),
-            "finished_at": jobs.now(),
+            "finished_at": predictions.now(),
         }
     )
     _draw_grid(folder, job, version, job.workers if parameters.runner is Runner.THREADS else 1)
     for name in (REJECTS, PREDICTION_GRID):
         (folder / OLD_NAMES[name]).unlink(missing_ok=True)
-    jobs.write(folder, done)
+    predictions.write(folder, done)
     output.clean_up(folder)
     return done
 
@@ -70,7 +72,7 @@ def judged_by(folder: Path, job: Job, max_drift: float) -> Job:
         return job
     judged = job.model_copy(update={"drift": drift.judge_again(job.drift, max_drift)})
     with contextlib.suppress(OSError), output.begun(folder, job):
-        jobs.write(folder, judged)
+        predictions.write(folder, judged)
     with contextlib.suppress(OSError):
         output.clean_up(folder)
     return judged
@@ -115,22 +117,20 @@ def _draw_grid(folder: Path, job: Job, version: Version, threads: int) -> None:
 
     ``threads`` as in this process they labelled shards, if they did: then its sessions are used again.
     """
-    if not version.labels:
+    if not isinstance(version.recipe, Pixels):
         return
     try:
         from tasks.judging import figures
     except ModuleNotFoundError:
-        print("no picture of the predictions: matplotlib is not installed (extra: train)")
+        tell("no picture of the predictions: matplotlib is not installed (extra: train)")
         return
     lanes = open_lanes(job.model.path, job.model.sha256, job.provider, job.batch_size, threads)
-    wanted = version.wanted(lanes.signature, job.columns)
     sources = parts.read_sources(folder, job.shards[0])
-    chunk = next(readers.chunks(sources, 0, min(GRID_IMAGES, job.rows), wanted))
+    chunk = next(readers.chunks(sources, 0, min(GRID_IMAGES, job.rows), version.wanted(job.columns)))
     if not len(chunk.rows):
         return
     images = np.asarray(chunk.values)
-    label = lanes.run(images)["label"]
-    predicted = [version.labels[index] for index in label]
+    predicted = [version.labels[index] for index in lanes.run(images)[version.task.answer]]
     true = [_name(version.labels, int(index)) for index in chunk.truth] if chunk.truth is not None else None
     with scratch.placing(folder, PREDICTION_GRID) as temporary:
         figures.image_grid(images, predicted, true, temporary)

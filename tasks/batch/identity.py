@@ -6,12 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.batch.jobs import JobInput
-from tasks.data import readers
-from tasks.data.readers import Source
 from tasks.errors import DataError
 from tasks.parameters import PredictParameters
 from tasks.store import atomic
+from tasks.store.predictions import JobInput
 
 SAMPLED_BLOCKS = 16
 BLOCK_BYTES = 64 * 1024
@@ -54,17 +52,6 @@ def _sampled_digest(path: Path, size: int) -> str:
             stream.seek((size - BLOCK_BYTES) * index // (SAMPLED_BLOCKS - 1))
             digest.update(stream.read(BLOCK_BYTES))
     return digest.hexdigest()
-
-
-def check_unchanged(prints: list[Fingerprint], sources: list[Source]) -> None:
-    """Whether the files were measured in the state that was fingerprinted.
-
-    Raises:
-        DataError: one was written to in between.
-    """
-    for fingerprint, source in zip(prints, sources, strict=True):
-        if (fingerprint.bytes, fingerprint.mtime_ns) != (source.bytes, source.mtime_ns):
-            raise readers.changed(source.path)
 
 
 def describe(path: str, prints: list[Fingerprint]) -> JobInput:

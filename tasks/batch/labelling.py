@@ -3,22 +3,22 @@
 import contextlib
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from tasks.batch import parts, scratch
-from tasks.batch.jobs import Job
+from tasks.batch import parts
 from tasks.batch.lanes import Lanes, open_lanes
 from tasks.batch.parts import Footer
 from tasks.batch.rejects import ShardRejects
-from tasks.batch.shards import Shard
-from tasks.batch.version import read_version
+from tasks.batch.version import Version, read_version
 from tasks.data import readers
 from tasks.data.readers import Chunk, Source
 from tasks.data.readers.formats import Array
-from tasks.serving import drift, task
-from tasks.store import artifact_paths
+from tasks.serving import drift
+from tasks.store import artifact_paths, scratch
 from tasks.store.artifact_paths import JOB
+from tasks.store.predictions import Job, Shard
 
 
 class _TooManyRejects(Exception):
@@ -37,48 +37,48 @@ def label_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Footer
     """
     job = Job.read(folder / JOB, "run gradmill predict again")
     lanes = open_lanes(model, job.model.sha256, job.provider, job.batch_size, threads)
-    sources = parts.read_sources(folder, shard)
-    readers.check_unchanged(sources)
-    with (
-        contextlib.suppress(_TooManyRejects),
-        scratch.placing(
-            folder, artifact_paths.part(folder, shard.number).name
-        ) as temporary,  # syncs when no core is held
-    ):
+    work = _Work(job, shard, read_version(model.parent), parts.read_sources(folder, shard))
+    readers.check_unchanged(work.sources)
+    name = artifact_paths.part(folder, shard.number).name
+    with contextlib.suppress(_TooManyRejects), scratch.placing(folder, name) as temporary:  # syncs when no core is held
         with ShardRejects(parts.rejects_path(folder, shard)) as rejects, lanes.working():
-            tally = _write(temporary, job, model.parent, shard, sources, lanes, rejects)
-        readers.check_unchanged(sources)
+            tally = work.write(temporary, lanes, rejects)
+        readers.check_unchanged(work.sources)
         if tally.rejects > job.max_rejects:
             raise _TooManyRejects
     return tally.footer(job, shard)
 
 
-def _write(
-    path: Path, job: Job, folder: Path, shard: Shard, sources: list[Source], lanes: Lanes, rejects: ShardRejects
-) -> "Tally":
-    version = read_version(folder)
-    wanted = version.wanted(lanes.signature, job.columns)
-    columns = parts.schema(lanes.signature.outputs, version.labels)
-    tally = Tally(task.of_signature(lanes.signature), version.reference)
-    with parts.writer(path, columns) as part:
-        for chunk in readers.chunks(sources, shard.start, shard.stop, wanted):
-            outputs = lanes.run(chunk.values)
-            if len(chunk.rows):
-                part.write_table(parts.table(chunk, outputs, version.labels, columns))
-            rejects.add(chunk.rejects)
-            tally.add(chunk, outputs)
-            if tally.rejects > job.max_rejects:
-                break
-        parts.add_footer(part, tally.footer(job, shard))
-    return tally
+class _Work(NamedTuple):
+    """A shard, and all that is known of it before its rows are read."""
+
+    job: Job
+    shard: Shard
+    version: Version
+    sources: list[Source]
+
+    def write(self, path: Path, lanes: Lanes, rejects: ShardRejects) -> "Tally":
+        """Write the part at ``path``."""
+        tally, wanted = Tally(self.version), self.version.wanted(self.job.columns)
+        with parts.writer(path, parts.schema(lanes.signature, self.version)) as part:
+            for chunk in readers.chunks(self.sources, self.shard.start, self.shard.stop, wanted):
+                outputs = lanes.run(chunk.values)
+                if len(chunk.rows):
+                    part.write_table(parts.table(chunk, outputs, self.version))
+                rejects.add(chunk.rejects)
+                tally.add(chunk, outputs)
+                if tally.rejects > self.job.max_rejects:
+                    break
+            parts.add_footer(part, tally.footer(self.job, self.shard))
+        return tally
 
 
 class Tally:
     """What is counted of a shard along the way."""
 
-    def __init__(self, kind: task.Task, reference: drift.Profile) -> None:
-        self._task = kind
-        self._profile = {name: drift.of(np.empty(0), each) for name, each in reference.items()}
+    def __init__(self, version: Version) -> None:
+        self._task = version.task
+        self._profile = {name: drift.of(np.empty(0), each) for name, each in version.reference.items()}
         self._rows, self.rejects, self._correct, self._all_have_truth = 0, 0, 0, True
         self._notes: Counter[str] = Counter()
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.batch import jobs, parts, scratch
-from tasks.batch.jobs import Job
+from tasks.batch import parts
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.parameters import PredictParameters
-from tasks.store import artifact_paths, atomic, locks
+from tasks.store import artifact_paths, atomic, folders, locks, predictions, scratch
 from tasks.store.artifact_paths import JOB, OLD_NAMES, REJECTS
+from tasks.store.predictions import Job
 
 PARQUET = re.compile(r"part-\d{5,}\.parquet|" + "|".join(map(re.escape, (REJECTS, OLD_NAMES[REJECTS]))))
 NAMES = {*OLD_NAMES, *OLD_NAMES.values()}
@@ -27,12 +27,12 @@ def folder_of(output: str) -> Path:
     """
     try:
         folder = Path(output).expanduser().absolute()
-        real, place, predictions = folder.resolve(), artifact_paths.holding(folder), artifact_paths.all_predictions()
-        below = real.relative_to(predictions.resolve()).parts if place == predictions else ()
+        real, place, ours = folder.resolve(), folders.holding(folder), artifact_paths.all_predictions()
+        below = real.relative_to(ours.resolve()).parts if place == ours else ()
         if place is not None and (not below or below[0].startswith(".")):
             raise UsageError(
                 f"--output {output} is inside the artifacts folder, in {place}",
-                f"a folder outside of it, or below {predictions}",
+                f"a folder outside of it, or below {ours}",
                 "choose another, or leave it out",
             )
         pointer = artifact_paths.champion("").name
@@ -40,7 +40,7 @@ def folder_of(output: str) -> Path:
             raise UsageError(
                 f"--output {output} is in the folder of a model, {store}", "a folder apart", "choose another"
             )
-        if outer := next(filter(jobs.holds_one, real.parents), None):
+        if outer := next(filter(predictions.holds_job, real.parents), None):
             raise UsageError(
                 f"--output {output} is in the folder of a job, {outer}", "a folder apart", "choose another"
             )
@@ -56,7 +56,7 @@ def unfinished(parameters: PredictParameters) -> Iterator[Job]:
     every = artifact_paths.all_predictions()
     for folder in [folder_of(parameters.output)] if parameters.output else sorted(every.glob("*")):
         with contextlib.suppress(DataError, OSError):  # a damaged one is told of by the command that wants this folder
-            job = jobs.find(folder)
+            job = predictions.find(folder)
             if job is not None and job.status == "running" and job.model.name == parameters.name:
                 yield job
 
@@ -64,7 +64,7 @@ def unfinished(parameters: PredictParameters) -> Iterator[Job]:
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a job's folder; whoever else runs the same job waits, and then finds it done."""
-    with locks.locked(artifact_paths.job_lock(folder), f"another process is at work on {folder}; waiting for it"):
+    with locks.locked(locks.of_job(folder), f"another process is at work on {folder}; waiting for it"):
         yield
 
 
@@ -92,7 +92,7 @@ def claim(folder: Path, job: str, restart: bool) -> Job | None:
     if damage is not None:
         raise damage
     if held is None and ours not in ([], [artifact_paths.scratch(folder)]):
-        raise DataError(f"{folder / JOB} is missing beside {ours[0].name}", "the job's document", jobs.RESTART)
+        raise DataError(f"{folder / JOB} is missing beside {ours[0].name}", "the job's document", predictions.RESTART)
     if held is not None and held.job != job:
         raise UsageError(f"{folder} holds job {held.job}", f"job {job}, or none", "choose another, or --restart")
     return held if held is None or is_done else held.model_copy(update={"status": "running"})
@@ -100,7 +100,7 @@ def claim(folder: Path, job: str, restart: bool) -> Job | None:
 
 def _document(folder: Path) -> tuple[Job | None, DataError | None]:
     try:
-        return jobs.find(folder), None
+        return predictions.find(folder), None
     except DataError as damage:
         return None, damage
 
@@ -125,7 +125,10 @@ def content(folder: Path) -> Content:
     named = [path for path in files if (path in planned if job else PARQUET.fullmatch(path.name))]
     has_scratch = scratch.is_ours(folder)
     if not (
-        job or has_scratch or jobs.left_document(folder) or any(parts.is_ours(path, otherwise=False) for path in named)
+        job
+        or has_scratch
+        or predictions.left_document(folder)
+        or any(parts.is_ours(path, otherwise=False) for path in named)
     ):
         return Content([], entries)
     ours = [path for path in named if parts.is_ours(path, otherwise=True)]
@@ -155,7 +158,7 @@ def begun(folder: Path, held: Job | None) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not any(path.exists() for path in artifact_paths.job_documents(folder)):
+        if predictions.document_in(folder) is None:
             scratch.remove(folder)
             with contextlib.suppress(OSError):  # others have begun to use it
                 for each in missing:
@@ -184,4 +187,4 @@ def announce(folder: Path) -> None:
 
 
 def _note(folder: Path) -> Path:
-    return artifact_paths.jobs_elsewhere() / artifact_paths.job_lock(folder).name
+    return artifact_paths.jobs_elsewhere() / locks.of_job(folder).name

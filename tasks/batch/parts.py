@@ -13,14 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.batch.jobs import Job
-from tasks.batch.shards import Shard
+from tasks.batch.version import Version
 from tasks.data.readers import Chunk, Source
 from tasks.data.readers.formats import Array
 from tasks.errors import DataError
 from tasks.records import Histogram
-from tasks.serving import contract
+from tasks.serving.contract import LABEL, Signature
+from tasks.serving.task import LABEL_NAME
 from tasks.store import artifact_paths, atomic
+from tasks.store.predictions import Job, Shard
 from tasks.store.record import Record
 
 FOOTER = b"gradmill"
@@ -41,32 +42,24 @@ class Footer(Record):
     notes: dict[str, int]
 
 
-def schema(outputs: tuple[contract.Tensor, ...], labels: list[str]) -> pa.Schema:
+def schema(signature: Signature, version: Version) -> pa.Schema:
     """The columns of a part: row number, file, then label, its name and a probability a class, or the prediction."""
-    fields = [("row", pa.int64()), ("source", pa.dictionary(pa.int32(), pa.string()))]
-    if any(tensor.name == contract.PREDICTION for tensor in outputs):
-        fields.append((contract.PREDICTION, pa.float32()))
-    else:
-        fields += [(contract.LABEL, pa.int64()), ("label_name", pa.dictionary(_index_type(labels), pa.string()))]
-        fields += [(f"probability_{label}", pa.float32()) for label in labels]
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
+    nothing = {tensor.name: np.empty((*tensor.shape, 0), tensor.dtype) for tensor in signature.outputs}
+    number = np.empty(0, np.int64)
+    return table(Chunk(number, number, [], number.astype(np.int32), None, [], []), nothing, version).schema
 
 
-def _index_type(labels: list[str]) -> pa.DataType:
-    return pa.int8() if len(labels) <= np.iinfo(np.int8).max else pa.int32()
-
-
-def table(chunk: Chunk, outputs: dict[str, Array], labels: list[str], columns: pa.Schema) -> pa.Table:
+def table(chunk: Chunk, outputs: dict[str, Array], version: Version) -> pa.Table:
     """One row group; outputs are ``(…, n)``, probabilities ``(classes, n)``. Copies nothing."""
-    arrays = [pa.array(chunk.rows), pa.DictionaryArray.from_arrays(pa.array(chunk.source_index), chunk.sources)]
-    if contract.PREDICTION in outputs:
-        arrays.append(pa.array(outputs[contract.PREDICTION]))
-    else:
-        label = outputs[contract.LABEL]
-        index = pa.array(label.astype(_index_type(labels).to_pandas_dtype()))
-        arrays += [pa.array(label), pa.DictionaryArray.from_arrays(index, labels)]
-        arrays += [pa.array(probability) for probability in outputs[contract.PROBABILITIES]]
-    return pa.table(arrays, schema=columns)
+    columns = {"row": pa.array(chunk.rows), "source": _named(chunk.source_index, chunk.sources)}
+    for name, values in version.task.columns(outputs, version.labels).items():
+        columns[name] = _named(values, version.labels) if name == LABEL_NAME else pa.array(values)
+    fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
+    return pa.table(columns, schema=pa.schema(fields))
+
+
+def _named(index: Array, names: list[str]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(index), pa.array(names, pa.string()))
 
 
 @contextmanager
@@ -78,7 +71,7 @@ def writer(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
             stream,
             columns,
             compression="none",
-            use_dictionary=["source", "label_name", *([contract.LABEL] if contract.LABEL in columns.names else [])],
+            use_dictionary=["source", LABEL_NAME, LABEL],
             column_encoding={"row": "DELTA_BINARY_PACKED"},
             write_statistics=["row"],
         ) as part,

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.batch import parts, scratch
-from tasks.batch.jobs import Job
+from tasks.batch import parts
 from tasks.data.readers import Reject
 from tasks.errors import DataError
 from tasks.machine.words import counted
-from tasks.store import artifact_paths, atomic
+from tasks.store import artifact_paths, atomic, scratch
+from tasks.store.predictions import Job
 
 SCHEMA = pa.schema([("row", pa.int64()), ("source", pa.string()), ("source_row", pa.int64()), ("reason", pa.string())])
 

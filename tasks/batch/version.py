@@ -6,24 +6,23 @@ from typing import NamedTuple
 from tasks.data.readers.formats import Wanted
 from tasks.data.recipe import Recipe
 from tasks.errors import DataError
-from tasks.serving import contract
 from tasks.serving.drift import Profile
+from tasks.serving.task import TASKS, Task
 from tasks.store import reading
 from tasks.store.artifact_paths import LABELS, MANIFEST
 
 
 class Version(NamedTuple):
-    """Class names, the test split's profile, and the manifest's preprocessing recipe."""
+    """Task, class names, the test split's profile, and the recipe."""
 
+    task: Task
     labels: list[str]
     reference: Profile
     recipe: Recipe
 
-    def wanted(self, signature: contract.Signature, columns: tuple[str, ...]) -> Wanted:
+    def wanted(self, columns: tuple[str, ...]) -> Wanted:
         """The rows that the model takes; ``columns`` replace those of the recipe."""
-        named = columns or self.recipe.names
-        classified = any(tensor.name == contract.LABEL for tensor in signature.outputs)
-        return Wanted(signature.inputs[0], named, resize=self.recipe.resize is not None, classified=classified)
+        return Wanted(self.recipe, columns, self.task.target if self.task.is_counted else None)
 
 
 def read_version(folder: Path) -> Version:
@@ -36,4 +35,4 @@ def read_version(folder: Path) -> Version:
     labels = manifest.dataset.class_names
     if labels and reading.read_file(folder, LABELS) != "".join(f"{label}\n" for label in labels).encode():
         raise DataError(f"{folder / LABELS} is not what {MANIFEST} says", ", ".join(labels), "restore both from a copy")
-    return Version(list(labels), dict(manifest.profile), manifest.recipe)
+    return Version(TASKS[manifest.dataset.task], list(labels), dict(manifest.profile), manifest.recipe)

@@ -31,17 +31,9 @@ class Contents(NamedTuple):
 class Dataset(Protocol):
     """A data set; ``tasks/data/datasets.py`` finds it by its name."""
 
-    @property
-    def name(self) -> str:
-        """What its folder in ``artifacts/datasets/`` is called."""
-
-    @property
-    def title(self) -> str:
-        """How people call it."""
-
-    @property
-    def identifier(self) -> str:
-        """Its name on the Hugging Face Hub, or where it is not there, its own."""
+    name: str  # of its folder in artifacts/datasets/
+    title: str  # how people call it
+    identifier: str  # on the Hugging Face Hub; of one that is not there, its name
 
     def fetch(self) -> RawDataset:
         """Bring its raw files into its folder, verified.

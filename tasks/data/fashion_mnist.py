@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tasks.data import idx
 from tasks.data.dataset import Contents, Rows
 from tasks.data.recipe import Pixels
-from tasks.data.sources import fetching
+from tasks.data.sources import cache
 from tasks.data.sources.places import Debian, Directory, RawFile, Source, Torchvision
 from tasks.errors import DataError
 from tasks.machine.settings import Settings
@@ -60,7 +60,7 @@ def fetch(sources: Sequence[Source]) -> RawDataset:
         SourceUnreachable: none can.
         DataError: what a source has fails its checksum, or a user's folder lacks a file.
     """
-    return fetching.fetch(FILES, sources)
+    return cache.fetch(FILES, sources)
 
 
 def image_split(image_file: FileRef, label_file: FileRef) -> Rows:

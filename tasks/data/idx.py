@@ -10,6 +10,7 @@ import io
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
@@ -58,15 +59,23 @@ def read_payload(path: Path, limit: int) -> bytes:
     """
     payload = io.BytesIO()
     try:
-        with contextlib.ExitStack() as opened:
-            stream: IO[bytes] = opened.enter_context(regular_files.opened(path))
-            if is_gzip(path):
-                stream = opened.enter_context(cast("IO[bytes]", gzip.GzipFile(fileobj=stream)))
+        with unpacked(path) as stream:
             while block := stream.read(min(BLOCK_BYTES, limit - payload.tell())):
                 payload.write(block)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}", "a whole IDX file, plain or gzip", "get it again") from error
     return payload.getvalue()
+
+
+@contextlib.contextmanager
+def unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """The content of a file as a stream, decompressed on the way if it is gzip."""
+    with regular_files.opened(path) as stream:
+        if is_gzip(path):
+            with gzip.GzipFile(fileobj=stream) as packed:
+                yield cast("IO[bytes]", packed)
+        else:
+            yield stream
 
 
 def is_gzip(path: Path) -> bool:

@@ -15,12 +15,12 @@ from pydantic import Field
 from tasks.data import pictures
 from tasks.errors import DataError
 from tasks.serving.contract import FEATURES, IMAGES, Tensor
-from tasks.store.documents import Document
+from tasks.store.record import Lasting
 
 Tracked = Callable[[range], Iterable[int]]  # such as a progress bar's; ``iter`` shows nothing
 
 
-class Pixels(Document):
+class Pixels(Lasting):
     """Raw pixels 0…255 of images: grey ``(height, width)``, or with channels last."""
 
     kind: Literal["pixels"] = "pixels"
@@ -59,14 +59,14 @@ class Pixels(Document):
         return encoded
 
 
-class Column(Document):
+class Column(Lasting):
     """One column of a table: numbers, as they are."""
 
     name: str
     kind: Literal["number"] = "number"
 
 
-class Columns(Document):
+class Columns(Lasting):
     """The columns of a table, in the model's order, in raw units."""
 
     kind: Literal["columns"] = "columns"

@@ -9,6 +9,7 @@ from tasks.errors import TrainingDiverged
 from tasks.judging import figures
 from tasks.judging.judges import JUDGES, Judge
 from tasks.machine import progress
+from tasks.machine.telling import tell
 from tasks.networks.training import Measured
 from tasks.parameters import Training
 from tasks.records import Epoch
@@ -30,7 +31,7 @@ def watch(epochs: Iterator[Measured], training: Training, run: RunFolder) -> tup
     every = math.ceil(training.num_epochs / LINES_PER_RUN)
     path = run.file(LEARNING_CURVE)
     judge = JUDGES[of_model(training.model).name]
-    name = run.read().parameters.get("name") or training.model.value
+    name = run.name or training.model.value
     shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
     trained = live.Progress(training.num_epochs, "epochs trained")
     curve: list[Epoch] = []
@@ -38,7 +39,7 @@ def watch(epochs: Iterator[Measured], training: Training, run: RunFolder) -> tup
         for measured in bar.track(epochs, total=training.num_epochs, description="train"):
             curve.append(_point(len(curve) + 1, measured, training))
             if len(curve) % every == 0 or len(curve) == training.num_epochs:
-                print(f"epoch {len(curve)}/{training.num_epochs}: {_sentence(curve[-1], judge)}")
+                tell(f"epoch {len(curve)}/{training.num_epochs}: {_sentence(curve[-1], judge)}")
             if trained.update(len(curve)):
                 figures.learning_curve(curve, judge.CURVES, path)
                 shown.show(path, retries=0)

@@ -3,6 +3,7 @@
 import math
 
 from tasks.errors import GateFailed
+from tasks.machine.telling import tell
 from tasks.records import GateVerdict
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
@@ -36,16 +37,6 @@ def judge(
     )
 
 
-def has_passed(verdict: GateVerdict) -> bool:
-    """Whether a kept verdict of ``judge`` is one of a candidate that goes on, by its own value and bounds too.
-
-    Which bounds were strict it does not tell, so that a value on one is taken.
-    """
-    low = -math.inf if verdict.minimum is None else verdict.minimum
-    high = math.inf if verdict.maximum is None else verdict.maximum
-    return verdict.passed and math.isfinite(verdict.value) and low <= verdict.value <= high
-
-
 def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -> None:
     """Print every verdict and refuse the candidate if one did not pass.
 
@@ -53,7 +44,7 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -
         GateFailed: with ``record``, what the stage would have returned.
     """
     for verdict in verdicts:
-        print(f"gate {verdict.name} {verdict.verdict}: {verdict.value:.6g}, {verdict.detail}")
+        tell(f"gate {verdict.name} {verdict.verdict}: {verdict.value:.6g}, {verdict.detail}")
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if not failed:
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.machine import devices
+from tasks.machine.telling import tell
 from tasks.parameters import Device
 
 CUDA = "CUDAExecutionProvider"
@@ -45,7 +46,7 @@ def open_session(model: bytes, device: Device) -> Any:
         reason = f"onnxruntime cannot use the GPU: {_reason(error)}"
         if device is Device.CUDA:
             raise devices.missing(reason) from error
-        print(f"predicting on the CPU, because {reason}")
+        tell(f"predicting on the CPU, because {reason}")
         return _session(model, CPU)
 
 
@@ -86,7 +87,7 @@ def introduce(device: Device) -> None:
     if device is Device.CPU or devices.cuda_fault():
         return
     because = fault(CUDA)
-    print(f"{devices.driver()}; onnxruntime runs {f'{CPU}, not {CUDA}: {because}' if because else CUDA}")
+    tell(f"{devices.driver()}; onnxruntime runs {f'{CPU}, not {CUDA}: {because}' if because else CUDA}")
 
 
 def open_cuda_session(model: bytes, **options: str) -> Any:

@@ -4,7 +4,7 @@ How each is measured, judged and drawn is in ``tasks/judging/classification.py``
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES, Signature, Tensor
 
 TaskName = Literal["classification", "regression"]
+LABEL_NAME = "label_name"
 Outputs = Mapping[str, NDArray[Any]]  # of a model, by name; rows come last: (n,) or (classes, n)
 
 
@@ -23,6 +24,7 @@ class Task(ABC):
     model: ClassVar[str]  # of the book, that does it
     target: ClassVar[str]  # what a prepared split calls the truth
     answer: ClassVar[str]  # the output that is compared with the truth
+    is_counted: ClassVar[bool]  # an answer is right or wrong, and not more or less so
     loss_unit: ClassVar[str]
 
     @abstractmethod
@@ -42,6 +44,10 @@ class Task(ABC):
         """How many answers are those of ``truth`` ``(n,)``; None where an answer is only nearer to it or less near."""
 
     @abstractmethod
+    def columns(self, outputs: Outputs, class_names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """The columns ``(n,)`` of a table of answers; ``LABEL_NAME`` has numbers that stand for the class names."""
+
+    @abstractmethod
     def summary(self, metrics: Mapping[str, Any]) -> str:
         """How good a model is, in a few words."""
 
@@ -55,7 +61,7 @@ class Classification(Task):
 
     name = "classification"
     model = "softmax-regression"
-    target, answer = "labels", LABEL
+    target, answer, is_counted = "labels", LABEL, True
     loss_unit = "cross-entropy in nats"
 
     def outputs(self, num_classes: int) -> tuple[Tensor, ...]:
@@ -77,6 +83,13 @@ class Classification(Task):
         """How many labels are the true ones."""
         return int(np.count_nonzero(outputs[LABEL] == truth))
 
+    def columns(self, outputs: Outputs, class_names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """The label, its name and a probability a class."""
+        label = outputs[LABEL]
+        names = label.astype(np.int8 if len(class_names) <= np.iinfo(np.int8).max else np.int32)
+        probabilities = zip(class_names, outputs[PROBABILITIES], strict=True)
+        return {LABEL: label, LABEL_NAME: names} | {f"probability_{name}": each for name, each in probabilities}
+
     def summary(self, metrics: Mapping[str, Any]) -> str:
         """Accuracy."""
         return f"test accuracy {metrics['test_accuracy']:.4f}"
@@ -91,7 +104,7 @@ class Regression(Task):
 
     name = "regression"
     model = "linear-regression"
-    target, answer = "target", PREDICTION
+    target, answer, is_counted = "target", PREDICTION, False
     loss_unit = "half the mean squared error"
 
     def outputs(self, num_classes: int) -> tuple[Tensor, ...]:
@@ -108,6 +121,10 @@ class Regression(Task):
 
     def num_correct(self, outputs: Outputs, truth: NDArray[Any]) -> None:
         """Not asked: hardly any prediction is the truth to the last digit."""
+
+    def columns(self, outputs: Outputs, class_names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """The prediction."""
+        return {PREDICTION: outputs[PREDICTION]}
 
     def summary(self, metrics: Mapping[str, Any]) -> str:
         """Loss and what was learned."""

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from tasks.errors import GateFailed
+from tasks.machine.telling import tell
 from tasks.stage import reuse
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
@@ -34,10 +35,11 @@ def stage(*, reusable: bool = False, **task_options: Any) -> Callable[[StageFunc
 
         @functools.wraps(function)
         def reusing(run: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R | State[R]:
-            key = reuse.key(name, signature.bind(run, *args, **kwargs).arguments)
+            _, *inputs = signature.bind(run, *args, **kwargs).arguments.items()
+            key = reuse.key(name, dict(inputs))
             kept = None if run.force else reuse.find(key, signature.return_annotation)
             if kept is not None:
-                print(f"{name:<10} nothing has changed: reused what an earlier run left")
+                tell(f"{name:<10} nothing has changed: reused what an earlier run left")
                 return Completed(name="Cached", data=kept)
             record = function(run, *args, **kwargs)
             reuse.keep(key, record)
@@ -51,8 +53,8 @@ def stage(*, reusable: bool = False, **task_options: Any) -> Callable[[StageFunc
         def run_stage(run: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R:
             started = time.perf_counter()
             try:
-                returned: Any = prefect_task(run, *args, **kwargs)
-                record: R = returned.result() if isinstance(returned, State) else returned
+                state: State[Any] = prefect_task(run, *args, return_state=True, **kwargs)
+                record: R = state.result()
             except GateFailed as refused:
                 run.note("stages", name, refused.record.model_dump(mode="json"))
                 raise

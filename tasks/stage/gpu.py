@@ -12,6 +12,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
 from tasks.machine import devices
+from tasks.machine.telling import tell
 from tasks.parameters import Device
 from tasks.stage import live
 from tasks.store import locks
@@ -37,7 +38,7 @@ def held() -> Iterator[None]:
         if live.in_a_run() and (limit := _limit()) is not None:
             if limit.active_slots >= limit.limit:
                 here = f": {locks.holder(lock_file())}" if locks.is_held(lock_file()) else ""
-                print(f"another job has its turn on the GPU; waiting for it{here}")
+                tell(f"another job has its turn on the GPU; waiting for it{here}")
             # Losing the lease (a server away for minutes) is no reason to end a job that is nearly done.
             holding.enter_context(
                 concurrency(LIMIT, strict=True, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False)

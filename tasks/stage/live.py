@@ -13,6 +13,8 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import TaskRunContext
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from tasks.machine.telling import tell
+
 UPDATE_SECONDS = 2.0  # an update is a request to the server
 PAUSE_SECONDS = 30.0  # after one that failed
 RETRIES = 2  # some six seconds
@@ -38,7 +40,7 @@ def _in_passing(retries: int = 0) -> Iterator[None]:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: retries, PREFECT_API_REQUEST_TIMEOUT: 5}):
             yield
     except Exception as error:
-        print(f"Prefect was not told how far the work is: {type(error).__name__}")
+        tell(f"Prefect was not told how far the work is: {type(error).__name__}")
 
 
 class Progress:

@@ -1,8 +1,10 @@
 """When two calls of a stage are the same (equal inputs, code, libraries, kind of device), and what the first returned.
 
-Records are kept as JSON of ours: a file that somebody damaged or planted is no record, and no code comes out of it.
+Records are kept as JSON of ours, with a digest: one that is damaged is found out, and none can run code. The digest is
+no proof of origin: whoever may write into artifacts/ can plant a record that is believed, as he can a model.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -12,17 +14,19 @@ import platform
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
 
 from tasks.errors import DataError
-from tasks.judging import gates
 from tasks.machine import devices
+from tasks.machine.telling import tell
 from tasks.parameters import Device
 from tasks.store import artifact_paths, atomic
 from tasks.store.documents import Document
-from tasks.store.record import FileRef, Record
+from tasks.store.record import NOT_IN_KEY, FileRef, Record
 
 R = TypeVar("R", bound=Record)
+CODE = Path(__file__).parents[1]  # tasks/
 
 PACKAGES = (
     "gradmill", "jinja2", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "pillow",
@@ -30,42 +34,35 @@ PACKAGES = (
 )  # fmt: skip
 
 
-IRRELEVANT = {"device", "source"}  # the kind of device that is really used counts (``device_kind``), not the wish
-
-
 def key(stage: str, inputs: dict[str, Any]) -> str:
     """SHA-256 (hex) of everything that a stage's outcome depends on; ``inputs`` are its arguments by name."""
     depends_on = {
         "stage": stage,
-        "inputs": {name: _content(value) for name, value in inputs.items() if name != "run"},
+        "inputs": _content(inputs),
         "code": code_digest(),
         "packages": package_versions(),
-        "device": device_kind(inputs),
+        "machine": platform.machine(),
     }
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
 
 
 def _content(value: Any) -> Any:
-    """A value as JSON: files by their digest alone, and nothing that cannot change a result."""
-    if hasattr(value, "model_dump"):
-        value = value.model_dump(mode="json")
+    """A value as JSON, without fields marked ``NOT_IN_KEY``; a wish for a device is the kind that is really used."""
+    if isinstance(value, Device):  # the same numbers are not expected of a CPU and a GPU
+        return "cpu" if value is Device.CPU or devices.cuda_fault() is not None else "cuda"
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        value = {name: each for name, each in value if NOT_IN_KEY not in fields[name].metadata}
     if isinstance(value, dict):
-        if "path" in value and "sha256" in value:
-            return value["sha256"]
-        return {name: _content(each) for name, each in value.items() if name not in IRRELEVANT}
-    return [_content(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def device_kind(inputs: dict[str, Any]) -> str:
-    """Where a stage with these inputs computes: the same numbers are not expected of a CPU and a GPU."""
-    wanted = [value.device for value in inputs.values() if isinstance(getattr(value, "device", None), Device)]
-    return "cuda" if wanted and wanted[0] is not Device.CPU and devices.cuda_fault() is None else platform.machine()
+        return {name: _content(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_content(each) for each in value]
+    return to_jsonable_python(value)
 
 
 @functools.cache
-def code_digest() -> str:
-    """SHA-256 of all source files below ``tasks/``: stages share leaves and networks, so none is left out."""
-    folder = Path(__file__).parents[1]
+def code_digest(folder: Path = CODE) -> str:
+    """SHA-256 of all source files in ``folder``: stages share readers, networks and the like, so none is left out."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")) + sorted(folder.rglob("*.jinja")):
         content = path.read_bytes()
@@ -109,7 +106,7 @@ def keep(key: str, record: Record) -> None:
     try:
         KeptRecord.of(key, record).write(artifact_paths.stage_record(key))
     except OSError as error:
-        print(f"what this stage returned is not kept for later runs: {error}")
+        tell(f"what this stage returned is not kept for later runs: {error}")
 
 
 def find(key: str, kind: type[R]) -> R | None:
@@ -121,9 +118,12 @@ def find(key: str, kind: type[R]) -> R | None:
     if not os.path.lexists(path):
         return None
     try:
-        return _read(path, key, kind)
+        record = _read(path, key, kind)
+        with contextlib.suppress(OSError):
+            os.utime(path)  # to housekeeping it is in use
+        return record
     except DataError as fault:
-        print(f"computed anew: {fault.found}")
+        tell(f"computed anew: {fault.found}")
         return None
 
 
@@ -137,8 +137,10 @@ def _read(path: Path, key: str, kind: type[R]) -> R:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise DataError(f"{path} is no {kind.__name__}: {first['msg']}", kind.__name__, "compute it anew") from error
-    verdicts = getattr(record, "gates", None)
-    if verdicts is not None and not (verdicts and all(map(gates.has_passed, verdicts))):  # a refused one is not kept
+    verdicts = getattr(record, "gates", None)  # what a refused candidate has come to is not kept
+    if verdicts is not None and not (
+        verdicts and all(each.lets_pass for each in verdicts)
+    ):  # a refused one is not kept
         raise DataError(f"{path} has gates that were not passed", "those of a candidate that went on", "judge it anew")
     for file in files_of(record):
         if not (file.path.is_file() and atomic.file_digest(file.path) == file.sha256):
@@ -146,13 +148,12 @@ def _read(path: Path, key: str, kind: type[R]) -> R:
     return record
 
 
-def files_of(record: Record) -> list[FileRef]:
-    """Every file that a record refers to."""
-    found: list[FileRef] = []
-    for _, value in record:
-        for each in value if isinstance(value, tuple) else (value,):
-            if isinstance(each, FileRef):
-                found.append(each)
-            elif isinstance(each, Record):
-                found += files_of(each)
-    return found
+def files_of(value: Any) -> list[FileRef]:
+    """Every file that a record refers to, however deep."""
+    if isinstance(value, FileRef):
+        return [value]
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return [file for each in value for file in files_of(each)] if isinstance(value, tuple) else []

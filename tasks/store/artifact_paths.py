@@ -1,16 +1,6 @@
-"""The only file that knows names inside ``artifacts/``, and how a document names a file there.
+"""The only file that knows the places in ``artifacts/``. In memory, on stdout and in events paths are absolute."""
 
-Documents name files relative to the artifacts folder, so that one that is moved, copied or restored elsewhere keeps
-working. In memory, on stdout and in events paths are absolute.
-"""
-
-import hashlib
-import os
-import re
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field, PlainSerializer
 
 from tasks.machine.settings import Settings
 
@@ -37,43 +27,6 @@ FOLDERS = ("datasets", "runs", "models", "predictions")
 HIDDEN = (".stages", ".locks", ".prefect")
 
 
-def holding(path: Path) -> Path | None:
-    """The folder in artifacts/ that a path lies in, or artifacts/ itself; None outside of it.
-
-    Each of them may be a link to another place, and the path may be that of the place.
-    """
-    real = path.resolve()
-    places = (root() / name for name in (*HIDDEN, *FOLDERS, ""))
-    return next((place for place in places if real.is_relative_to(place.resolve())), None)
-
-
-def _chosen(value: Any) -> Any:
-    """The path in this folder that a document means; what is a ``Path`` already did not come from one."""
-    if not isinstance(value, str):
-        return value
-    if ".." in Path(value).parts:
-        raise ValueError(f"the path {value} leads out of the artifacts folder")
-    return str(root() / value)  # an absolute one stays as it is
-
-
-def _ours(value: Any) -> Any:
-    """The same for what always lies in artifacts/: documents of old have absolute paths, maybe of another place."""
-    path = _chosen(value)
-    if not isinstance(value, str) or Path(path).is_relative_to(root()):
-        return path
-    parts = Path(value).parts
-    tails = [root().joinpath(*parts[at:]) for at, part in enumerate(parts) if part in FOLDERS]
-    if not tails:
-        raise ValueError(f"the path {value} is not in the artifacts folder")
-    return str(next((tail for tail in tails if tail.exists()), tails[-1]))
-
-
-_RELATIVE = PlainSerializer(relative, return_type=str, when_used="json")
-_LAX = Field(strict=False)  # so that a strict document takes the text in Python as well as in JSON
-ArtifactPath = Annotated[Path, _LAX, BeforeValidator(_ours), _RELATIVE]  # of what always lies in artifacts/
-ChosenPath = Annotated[Path, _LAX, BeforeValidator(_chosen), _RELATIVE]  # of what does unless a user chose a place
-
-
 def dataset(name: str) -> Path:
     """The folder of one dataset: raw files and prepared splits."""
     return root() / "datasets" / name
@@ -82,14 +35,6 @@ def dataset(name: str) -> Path:
 def dataset_lock(name: str) -> Path:
     """Held by whoever fills the folder of a dataset."""
     return dataset(name) / ".lock"
-
-
-DOWNLOAD_PREFIX = ".scratch-"  # of a folder in that of a dataset, to download into
-
-
-def is_download(path: Path) -> bool:
-    """Whether a path is named as ``tempfile`` names a folder to download into."""
-    return re.fullmatch(re.escape(DOWNLOAD_PREFIX) + r"[a-z0-9_]{8}", path.name) is not None
 
 
 def raw_file(dataset_name: str, filename: str, sha256: str) -> Path:
@@ -112,9 +57,14 @@ def run_lock(run_folder: Path) -> Path:
     return run_folder / ".lock"
 
 
+def stage_records() -> Path:
+    """What reusable stages returned, each under the digest of everything that it depended on."""
+    return root() / ".stages"
+
+
 def stage_record(key: str) -> Path:
-    """What a reusable stage returned; ``key`` is the digest of everything that it depended on."""
-    return root() / ".stages" / f"{key}.json"
+    """What one of them returned."""
+    return stage_records() / f"{key}.json"
 
 
 def models() -> Path:
@@ -167,20 +117,14 @@ def predictions(job: str) -> Path:
     return all_predictions() / job
 
 
+def locks() -> Path:
+    """The locks of what must not have a file of ours in it."""
+    return root() / ".locks"
+
+
 def jobs_elsewhere() -> Path:
     """A note for each unfinished batch prediction whose folder is not right below this one: where it is."""
     return all_predictions() / ".elsewhere"
-
-
-def job_lock(folder: Path) -> Path:
-    """Held by whoever works in the folder of a batch prediction, or removes it; not in there, which may be refused.
-
-    Of a folder in artifacts/ it has one name wherever artifacts/ is mounted.
-    """
-    real, base = folder.resolve(), root().resolve()
-    named = real.relative_to(base) if real.is_relative_to(base) else real
-    digest = hashlib.sha256(os.fsencode(named)).hexdigest()
-    return root() / ".locks" / digest[:DIGEST_CHARACTERS]
 
 
 def prefect_home() -> Path:

@@ -4,17 +4,13 @@ import contextlib
 import hashlib
 import json
 import os
-import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tasks.store import locks
+from tasks.store import locks, names
 from tasks.store.record import FileRef
-
-TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")  # as ``replacing`` names them, and nobody else
 
 
 @contextmanager
@@ -46,7 +42,7 @@ def _temporary(folder: Path) -> tuple[Path, int]:
     A sweep between creation and lock may have taken or removed the file; then another one is made.
     """
     while True:
-        temporary = folder / f".gradmill-{secrets.token_hex(8)}.partial"
+        temporary = names.temporary(folder)
         held = locks.take(temporary, os.O_CREAT | os.O_EXCL)
         if held is not None:
             return temporary, held
@@ -62,7 +58,7 @@ def sweep(folder: Path, depth: int = 3) -> None:
             if entry.is_dir(follow_symlinks=False):
                 if depth:
                     sweep(Path(entry.path), depth - 1)
-            elif TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            elif names.TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(OSError):
                     _remove_unless_held(Path(entry.path))
 

@@ -6,30 +6,18 @@ Whoever can write into the store can plant a name there; nothing outside of it m
 import contextlib
 import os
 import re
-import secrets
 import shutil
 import stat
 import sys
 from pathlib import Path
 
-VERSION = re.compile(r"[1-9][0-9]*")
-LEFTOVER = re.compile(r"\.staging-[0-9a-f]{16}|\.pruned-[1-9][0-9]*-[0-9a-f]{8}")
-LIKE_OURS = re.compile(r"\.staging-.*|\.pruned-.*|\d+", re.DOTALL)  # in any script's digits
-
-
-def staging(model: Path) -> Path:
-    """Where a version is put together, before it gets its number."""
-    return model / f".staging-{secrets.token_hex(8)}"
-
-
-def pruned(version: Path) -> Path:
-    """Where a version goes before it is deleted, so that nobody sees half of it."""
-    return version.with_name(f".pruned-{version.name}-{secrets.token_hex(4)}")
+from tasks.machine.telling import tell
+from tasks.store import artifact_paths, names
 
 
 def versions(model: Path) -> list[int]:
     """The numbers of the versions in a model's folder, ascending."""
-    return sorted(int(path.name) for path in _folders(model) if VERSION.fullmatch(path.name))
+    return sorted(int(path.name) for path in _folders(model) if names.VERSION.fullmatch(path.name))
 
 
 def free_number(model: Path, number: int) -> int:
@@ -39,19 +27,19 @@ def free_number(model: Path, number: int) -> int:
     return number
 
 
-def leftovers(model: Path) -> list[Path]:
-    """What a killed publication or pruning left."""
-    return [path for path in _folders(model) if LEFTOVER.fullmatch(path.name)]
+def leftovers(parent: Path, named: re.Pattern[str] = names.LEFTOVER) -> list[Path]:
+    """What a killed publication or pruning left in a folder."""
+    return [path for path in _folders(parent) if named.fullmatch(path.name)]
 
 
 def tell_of_strangers(model: Path) -> None:
     """Say what looks like ours and is ignored."""
     ours = set(_folders(model))
     for path in sorted(model.iterdir()) if model.is_dir() else ():
-        named = VERSION.fullmatch(path.name) or LEFTOVER.fullmatch(path.name)
-        if LIKE_OURS.fullmatch(path.name) and not (named and path in ours):
+        named = names.VERSION.fullmatch(path.name) or names.LEFTOVER.fullmatch(path.name)
+        if names.LIKE_OURS.fullmatch(path.name) and not (named and path in ours):
             what = "a link" if path.is_symlink() else "no folder that gradmill has made"
-            print(f"ignored: {path.name!r} in {model} is {what}", file=sys.stderr)
+            tell(f"ignored: {path.name!r} in {model} is {what}", file=sys.stderr)
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -87,3 +75,13 @@ def remove(folder: Path) -> None:
 
 def _opened(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+
+def holding(path: Path) -> Path | None:
+    """The folder in artifacts/ that a path lies in, or artifacts/ itself; None outside of it.
+
+    Each of them may be a link to another place, and the path may be that of the place.
+    """
+    real = path.resolve()
+    places = (artifact_paths.root() / name for name in (*artifact_paths.HIDDEN, *artifact_paths.FOLDERS, ""))
+    return next((place for place in places if real.is_relative_to(place.resolve())), None)

@@ -4,9 +4,8 @@ Nothing is removed that somebody holds, nothing behind a link, and nothing that 
 """
 
 import itertools
+import json
 import os
-import re
-import secrets
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -15,19 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import DataError
-from tasks.store import artifact_paths, locks, predictions, reading
+from tasks.store import artifact_paths, folders, locks, names, predictions, reading, verified
 from tasks.store.artifact_paths import RUN
 from tasks.store.predictions import left_alone
 from tasks.store.run_folder import RunNotes
 
 GRACE = timedelta(days=1)  # a younger run may still be going, and somebody may be reading a younger prediction
-CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")
+UNUSED = timedelta(days=90)  # so long is kept what a stage returned and nobody has used
 
 
 def prune_runs(keep: int) -> list[str]:
     """Remove all run folders but the newest ``keep`` of each model, those of kept versions, and those under a day old.
 
-    Those whose files a run that goes on has reused stay too. Returns the names of the removed folders.
+    Those whose files a run that goes on has reused stay too. What stages returned and nobody can use, or has used for
+    long, goes with them. Returns the names of the removed folders.
 
     Raises:
         DataError: it cannot be told which runs kept versions name.
@@ -39,7 +39,9 @@ def prune_runs(keep: int) -> list[str]:
         if _is_in_place(note.parent):
             of_model[note.parent.name.partition("-")[2].rpartition("-")[0]].append(note)  # time-model-id
     old = [note for notes in of_model.values() for note in notes[:-keep] if note.parent.name not in needed]
-    return _remove(old, artifact_paths.run_lock)
+    removed = _remove(old, artifact_paths.run_lock)
+    _prune_stage_records()
+    return removed
 
 
 def prune_predictions(keep: int) -> list[str]:
@@ -53,7 +55,7 @@ def prune_predictions(keep: int) -> list[str]:
         if job.status == "done" and _is_in_place(folder):
             of_model[job.model.name].append((job.finished_at or "", document))
     old = [document for jobs in of_model.values() for _, document in sorted(jobs)[:-keep]]
-    return _remove(old, artifact_paths.job_lock)
+    return _remove(old, locks.of_job)
 
 
 def evidence() -> set[str]:
@@ -108,8 +110,8 @@ def _is_in_place(folder: Path) -> bool:
     return True
 
 
-def _is_old(path: Path) -> bool:
-    return datetime.fromtimestamp(path.stat().st_mtime, UTC) < datetime.now(UTC) - GRACE
+def _is_old(path: Path, grace: timedelta = GRACE) -> bool:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC) < datetime.now(UTC) - grace
 
 
 def _remove(notes: Iterable[Path], lock_of: Callable[[Path], Path]) -> list[str]:
@@ -129,7 +131,7 @@ def _remove(notes: Iterable[Path], lock_of: Callable[[Path], Path]) -> list[str]
             with locks.locked_if_free(lock) as ours:
                 if not ours or not _is_old(note):  # meanwhile it may have been taken up again
                     continue
-                condemned = folder.rename(folder.with_name(f".pruned-{folder.name}-{secrets.token_hex(4)}"))
+                condemned = folder.rename(names.condemned(folder))
                 removed.append(folder.name)
                 shutil.rmtree(condemned)
                 lock.unlink(missing_ok=True)  # if it lies elsewhere; whoever waits for it takes another
@@ -139,6 +141,26 @@ def _remove(notes: Iterable[Path], lock_of: Callable[[Path], Path]) -> list[str]
 
 
 def _sweep(parent: Path) -> None:
-    for leftover in parent.glob(".pruned-*"):
-        if CONDEMNED.fullmatch(leftover.name) and leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in folders.leftovers(parent, names.CONDEMNED):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _prune_stage_records() -> None:
+    """Remove what stages returned and nobody has used for long, or can use, since a file of it is gone."""
+    for path in sorted(artifact_paths.stage_records().glob("*.json")):
+        try:
+            files = _files_named_in(json.loads(verified.content(path)))
+            if _is_old(path, UNUSED) or not all(file.exists() for file in files):
+                path.unlink()
+        except (OSError, ValueError, RecursionError, DataError) as error:
+            left_alone(path, error.found if isinstance(error, DataError) else str(error))
+
+
+def _files_named_in(document: Any) -> Iterable[Path]:
+    """Every file that a JSON document refers to."""
+    if isinstance(document, dict):
+        if isinstance(document.get("path"), str) and "sha256" in document:
+            yield artifact_paths.root() / document["path"]
+        document = list(document.values())
+    for value in document if isinstance(document, list) else ():
+        yield from _files_named_in(value)

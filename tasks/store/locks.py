@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import math
 import os
 import shlex
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.errors import EnvironmentProblem, without_credentials
+from tasks.machine.telling import tell
 from tasks.store import artifact_paths
 
 POLL_SECONDS = 0.1
@@ -42,7 +44,7 @@ def locked(path: Path, otherwise: str, told_after: float = 0, within: float = ma
         by = holder(path)
         if descriptor is None and waited >= told_after and by != told and (by or told is None):
             told = by
-            print(f"{otherwise}: {by}" if by else otherwise, file=sys.stderr, flush=True)
+            tell(f"{otherwise}: {by}" if by else otherwise, file=sys.stderr)
     with _noted(descriptor):
         yield
 
@@ -172,3 +174,14 @@ def _locked(name: str, path: Path, doing: str) -> AbstractContextManager[None]:
             f"move there what it leads to, or give all of {folder.parent} another place",
         )
     return locked(path, f"another process is {doing} {name}; waiting for it")
+
+
+def of_job(folder: Path) -> Path:
+    """Held by whoever works in the folder of a batch prediction, or removes it; not in there, which may be refused.
+
+    Of a folder in artifacts/ it has one name wherever artifacts/ is mounted.
+    """
+    real, base = folder.resolve(), artifact_paths.root().resolve()
+    named = real.relative_to(base) if real.is_relative_to(base) else real
+    digest = hashlib.sha256(os.fsencode(named)).hexdigest()
+    return artifact_paths.locks() / digest[: artifact_paths.DIGEST_CHARACTERS]

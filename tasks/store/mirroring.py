@@ -4,16 +4,15 @@ The order is what keeps the copy whole at every moment: the version's files, eac
 Triton's configuration, which is derived from it. Versions that were mirrored before stay there.
 """
 
-import hashlib
 from typing import NamedTuple
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.settings import Settings
 from tasks.records import MirroredModel
 from tasks.serving.contract import ModelMetadata
-from tasks.store import artifact_paths, locks, reading, remote, triton, verification, verified
+from tasks.store import artifact_paths, folders, locks, reading, remote, triton, verification, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, METADATA, ONNX
-from tasks.store.record import FileRef
+from tasks.store.verified import sha256
 from tasks.store.versions import ChampionPointer
 
 
@@ -56,12 +55,12 @@ def mirror(name: str, url: str) -> MirroredModel:
         EnvironmentProblem: the model's folder is a link, or the remote store does not answer, or refuses.
     """
     folder = remote.Folder(url)
-    if folder.local and (place := artifact_paths.holding(folder.local)):
+    if folder.local and (place := folders.holding(folder.local)):
         found = f"{url} is in the artifacts folder itself, in {place}"
         raise UsageError(found, "a folder outside of it", "choose one that other hosts read")
     reading.resolve(name, None)
     with locks.mirror(name):
-        champion = _champion(name)
+        champion = reading.with_version(name, None, lambda _: _read(name))
         folder.sweep(name)
         _refuse_another_version(folder, name, champion)
         pointer = artifact_paths.champion(name).name
@@ -76,35 +75,21 @@ def mirror(name: str, url: str) -> MirroredModel:
     )
 
 
-def _champion(name: str) -> Champion:
-    """The champion, verified; when pruning took it between the pointer and its files, the pointer is read once more."""
-    number = reading.resolve(name, None)
-    try:
-        return _read(name)
-    except (DataError, FileNotFoundError):
-        if artifact_paths.version(name, number).is_dir():
-            raise
-        return _read(name)
-
-
 def _read(name: str) -> Champion:
+    """The champion, verified."""
     path = artifact_paths.champion(name)
     as_it_stands = verified.content(path, f"gradmill promote {name} VERSION")
     pointer = ChampionPointer.parse(as_it_stands, path, f"gradmill promote {name} VERSION")
     number = pointer.version
-    verification.verify_version(name, number)
-    verification.verify_pointer(name, pointer)
-    folder = artifact_paths.version(name, number)
-    digests = {**reading.manifest(name, number).files, MANIFEST: pointer.manifest_sha256}
-    pieces = {}
-    for path in sorted(folder.iterdir(), key=lambda path: (path.name not in (CHECKSUMS, MANIFEST), path.name)):
-        content = verified.content(path)
-        sha256 = digests.get(path.name, _sha256(content))
-        pieces[f"{number}/{path.name}"] = Piece(verified.read(FileRef(path=path, sha256=sha256)), sha256)
-    metadata = ModelMetadata.parse(pieces[f"{number}/{METADATA}"].content, folder / METADATA)
+    contents = verification.verify_version(name, number)
+    digests = {filename: sha256(content) for filename, content in contents.items()}
+    verification.verify_fit(name, pointer, digests)
+    in_order = sorted(contents, key=lambda filename: (filename not in (CHECKSUMS, MANIFEST), filename))
+    pieces = {f"{number}/{filename}": Piece(contents[filename], digests[filename]) for filename in in_order}
+    metadata = ModelMetadata.parse(contents[METADATA], artifact_paths.version(name, number) / METADATA)
     config = triton.describe(name, number, metadata).encode()
-    pieces[artifact_paths.champion(name).name] = Piece(as_it_stands, _sha256(as_it_stands))
-    pieces[artifact_paths.triton_config(name).name] = Piece(config, _sha256(config))
+    pieces[artifact_paths.champion(name).name] = Piece(as_it_stands, sha256(as_it_stands))
+    pieces[artifact_paths.triton_config(name).name] = Piece(config, sha256(config))
     return Champion(number, pieces)
 
 
@@ -118,7 +103,7 @@ def _refuse_another_version(folder: remote.Folder, name: str, champion: Champion
         return
     for path in (sums, manifest, model):
         content = folder.read(f"{name}/{path}")
-        if content is not None and _sha256(content) != champion.pieces[path].sha256:
+        if content is not None and sha256(content) != champion.pieces[path].sha256:
             raise DataError(
                 f"{folder.url}/{name}/{path} is not of {name} version {champion.version} as it is here",
                 "no other model under the same name and number; nothing there was changed",
@@ -142,8 +127,4 @@ def _bring(folder: remote.Folder, path: str, piece: Piece) -> bool:
 
 def _holds(folder: remote.Folder, path: str, piece: Piece) -> bool:
     content = folder.read(path)
-    return content is not None and _sha256(content) == piece.sha256
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    return content is not None and sha256(content) == piece.sha256

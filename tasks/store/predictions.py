@@ -1,13 +1,46 @@
-"""The batch predictions in ``artifacts/predictions/``, as pruning and housekeeping see them."""
+"""Jobs of batch prediction: ``_job.json``, which is written first and last, and where there are some.
 
+Whoever predicts reads it here, and so do pruning and housekeeping.
+"""
+
+import contextlib
+import itertools
+import re
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
+
+from pydantic import model_validator
 
 from tasks.errors import DataError
-from tasks.store import artifact_paths
+from tasks.machine.telling import tell
+from tasks.records import Drift, Histogram
+from tasks.store import artifact_paths, atomic, regular_files, scratch
+from tasks.store.artifact_paths import JOB, OLD_NAMES, ONNX
 from tasks.store.documents import Document
+
+BEGINNING = re.compile(rb'"job":\s*"[0-9a-f]{16}",\s*"request":\s*"[0-9a-f]{16}"')  # two digests
+BEGINNING_BYTES = 4096
+RESTART = "replace the job by the same command with --restart, or restore the file from a copy"
+
+
+class Shard(NamedTuple):
+    """The rows from ``start`` to ``stop`` of a job; they make the part ``number``."""
+
+    number: int
+    start: int
+    stop: int
+
+
+class JobInput(Document):
+    """What a job reads: ``digest`` covers path, size, mtime and content (sampled blocks, or all) of every file."""
+
+    path: str
+    digest: str
+    files: int
+    bytes: int
 
 
 class JobModel(Document):
@@ -15,14 +48,95 @@ class JobModel(Document):
 
     name: str
     version: int
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """The model file, in the artifacts folder of this process."""
+        return artifact_paths.version(self.name, self.version) / ONNX
 
 
 class Job(Document):
-    """What others than the job itself read of its document."""
+    """The content of ``_job.json``. What is None is known when the job is done."""
 
-    status: Literal["running", "done"]
+    schema_version: Literal[1] = 1
+    job: str
+    request: str
+    status: Literal["running", "done"] = "running"
+    input: JobInput
     model: JobModel
+    provider: str
+    batch_size: int
+    workers: int = 1
+    columns: tuple[str, ...]
+    rows: int = 0
+    shards: tuple[Shard, ...] = ()
+    max_rejects: int = 0
+    started_at: str
     finished_at: str | None = None
+    rejects: int | None = None
+    accuracy: float | None = None
+    profile: dict[str, Histogram] | None = None
+    drift: Drift | None = None
+    notes: dict[str, int] | None = None
+    seconds: float | None = None
+
+    @model_validator(mode="after")
+    def _every_row_in_one_shard(self) -> Self:
+        bounds = [0, *(shard.stop for shard in self.shards)]
+        plan = [Shard(number, *pair) for number, pair in enumerate(itertools.pairwise(bounds))]
+        if plan != list(self.shards) or bounds[-1] != self.rows:
+            raise ValueError(f"its shards are not the {self.rows} rows one after another")
+        if self.status == "done" and (self.rejects is None or self.drift is None):
+            raise ValueError("it is done, and yet without a result")
+        return self
+
+
+def find(folder: Path) -> Job | None:
+    """The job whose document a folder holds, under the name of today or of old; None where there is no such file.
+
+    Raises:
+        DataError: the document is damaged.
+    """
+    document = document_in(folder)
+    return None if document is None else Job.read(document, RESTART)
+
+
+def document_in(folder: Path) -> Path | None:
+    """Where a job's document lies in a folder, if there is one."""
+    return next((path for path in artifact_paths.job_documents(folder) if path.exists()), None)
+
+
+def holds_job(folder: Path) -> bool:
+    """Whether a folder is that of a job: its document can be read, or its scratch is there."""
+    try:
+        return scratch.is_ours(folder) or find(folder) is not None
+    except (DataError, OSError):
+        return False
+
+
+def left_document(folder: Path) -> bool:
+    """Whether a folder holds what ``write`` wrote, however damaged: its text still begins with a job and its request.
+
+    A name alone proves nothing: others write a job.json, too.
+    """
+    for document in artifact_paths.job_documents(folder):
+        with contextlib.suppress(DataError), regular_files.opened(document) as stream:
+            if not document.is_symlink() and BEGINNING.search(stream.read(BEGINNING_BYTES)):
+                return True
+    return False
+
+
+def write(folder: Path, job: Job) -> None:
+    """Replace the document of a folder atomically; one under the name of old goes."""
+    with scratch.placing(folder, JOB) as temporary:
+        temporary.write_bytes(atomic.as_json(job.model_dump(mode="json")))
+    (folder / OLD_NAMES[JOB]).unlink(missing_ok=True)
+
+
+def now() -> str:
+    """The time as the document has it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class Found(NamedTuple):
@@ -54,16 +168,13 @@ def elsewhere() -> Iterator[Found]:
 def _read(folders: list[Path]) -> Iterator[Found]:
     """A document that cannot be read stops nobody: it is said, and the folder is left as it is."""
     for folder in folders:
-        for document in artifact_paths.job_documents(folder):
-            try:
-                if document.exists():
-                    yield Found(folder, document, Job.read(document))
-                    break
-            except (DataError, OSError, ValueError) as error:
-                left_alone(folder, error.found if isinstance(error, DataError) else str(error))
-                break
+        try:
+            if document := document_in(folder):
+                yield Found(folder, document, Job.read(document))
+        except (DataError, OSError, ValueError) as error:
+            left_alone(folder, error.found if isinstance(error, DataError) else str(error))
 
 
 def left_alone(path: Path, reason: str) -> None:
     """Say that something was not looked at or not removed, and why."""
-    print(f"left alone: {path} ({reason})", file=sys.stderr)
+    tell(f"left alone: {path} ({reason})", file=sys.stderr)

@@ -1,11 +1,12 @@
 """A version folder appears by one rename, whole, and never changes. The caller holds the lock."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tasks.store import artifact_paths, atomic, attestation, folders, reading, triton
-from tasks.store.artifact_paths import CHECKSUMS, MANIFEST
+from tasks.machine.telling import tell
+from tasks.store import artifact_paths, atomic, attestation, folders, names, reading, triton
+from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
 from tasks.store.versions import Lineage, Manifest
 
 
@@ -19,6 +20,18 @@ def sweep(name: str) -> None:
         folders.make_read_only(artifact_paths.version(name, number))
     if reading.champion(name) is not None:
         triton.write_config(name)
+
+
+def find(name: str, onnx_sha256: str) -> int | None:
+    """The kept version with these very model bytes, if there is one."""
+    kept = reading.versions(name)
+    return next((each for each in kept if reading.manifest(name, each).files[ONNX] == onnx_sha256), None)
+
+
+def was_champion(name: str, number: int) -> bool:
+    """Whether a version is or ever was the champion; the pointer tells it even where the history is lost."""
+    current = reading.champion(name)
+    return number in (current.named if current else ()) or number in reading.history(name).demoted
 
 
 def next_number(name: str) -> int:
@@ -40,12 +53,12 @@ def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path 
     """
     name = lineage.name
     number = next_number(name)
-    staging = folders.staging(artifact_paths.model(name))
+    staging = names.staging(artifact_paths.model(name))
     staging.mkdir()
     fill(staging, number)
     files = {path.name: atomic.file_digest(path) for path in sorted(staging.iterdir())}
-    Manifest(**dict(lineage), version=number, files=files).write(staging / MANIFEST)
-    atomic.write_bytes(staging / CHECKSUMS, checksums(staging).encode())
+    manifest = Manifest(**dict(lineage), version=number, files=files).write(staging / MANIFEST)
+    atomic.write_bytes(staging / CHECKSUMS, checksums(files | {MANIFEST: manifest.sha256}))
     if sign_key is not None:
         attestation.sign(staging, sign_key)
     for path in staging.iterdir():
@@ -60,10 +73,9 @@ def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path 
     return number
 
 
-def checksums(folder: Path) -> str:
-    """``SHA256SUMS`` of a version folder, as ``sha256sum`` writes it, sorted by name."""
-    files = sorted(path for path in folder.iterdir() if path.name not in (CHECKSUMS, artifact_paths.ATTESTATION))
-    return "".join(f"{atomic.file_digest(path)}  {path.name}\n" for path in files)
+def checksums(digests: Mapping[str, str]) -> bytes:
+    """``SHA256SUMS`` of files by their names, as ``sha256sum`` writes it, sorted by name."""
+    return "".join(f"{digest}  {filename}\n" for filename, digest in sorted(digests.items())).encode()
 
 
 def remove_folder(condemned: Path) -> None:
@@ -71,4 +83,4 @@ def remove_folder(condemned: Path) -> None:
     try:
         folders.remove(condemned)
     except OSError as error:
-        print(f"left: {condemned} cannot be removed: {error}", file=sys.stderr)
+        tell(f"left: {condemned} cannot be removed: {error}", file=sys.stderr)

@@ -1,9 +1,9 @@
 """What the store holds. Readers take no lock: versions never change and the pointer is replaced atomically."""
 
-import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tasks.errors import DataError, UsageError
 from tasks.parameters import is_name
@@ -11,6 +11,8 @@ from tasks.store import artifact_paths, folders, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
 from tasks.store.record import FileRef
 from tasks.store.versions import ChampionPointer, History, Manifest
+
+R = TypeVar("R")
 
 
 def names() -> list[str]:
@@ -66,18 +68,8 @@ def history(name: str) -> History:
     return History.read(path, action)
 
 
-def was_champion(name: str, number: int) -> bool:
-    """Whether a version is or ever was the champion; the pointer tells it even where the history is lost."""
-    current = champion(name)
-    return number in (current.named if current else ()) or number in history(name).demoted
-
-
 def manifest(name: str, number: int) -> Manifest:
-    """The manifest of one version, compared with its line in ``SHA256SUMS``.
-
-    Raises:
-        DataError: it is missing, or has changed since it was published.
-    """
+    """The manifest of one version; it raises as ``read_manifest`` does."""
     return read_manifest(artifact_paths.version(name, number))
 
 
@@ -89,7 +81,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path, action = folder / MANIFEST, _action(folder)
     content, sums = verified.content(path, action), verified.content(folder / CHECKSUMS, action)
-    if f"{hashlib.sha256(content).hexdigest()}  {MANIFEST}\n".encode() not in sums:
+    if f"{verified.sha256(content)}  {MANIFEST}\n".encode() not in sums:
         raise DataError(f"{path}, or its line in {CHECKSUMS}, has changed", "both as they were published", action)
     return Manifest.parse(content, path, action)
 
@@ -132,23 +124,31 @@ def resolve(name: str, number: int | None) -> int:
     return number
 
 
+def with_version(name: str, number: int | None, use: Callable[[int], R]) -> R:
+    """What ``use`` makes of the version asked for, or of the champion.
+
+    A champion that is pruned between reading the pointer and opening its files is looked up once more.
+
+    Raises:
+        UsageError: there is no such model or version.
+    """
+    found = resolve(name, number)
+    try:
+        return use(found)
+    except (DataError, FileNotFoundError):
+        if artifact_paths.version(name, found).is_dir():
+            raise
+        return use(resolve(name, number))
+
+
 def load(name: str, number: int | None) -> tuple[int, bytes]:
     """The number and the ONNX file of the version asked for, or of the champion; the bytes are those published.
-
-    A champion that is pruned between reading the pointer and opening the file is looked up once more.
 
     Raises:
         UsageError: there is no such model or version.
         DataError: the version is damaged, or the pointer does not fit its champion.
     """
-    found = resolve(name, number)
-    try:
-        return found, model(name, found)
-    except DataError:
-        if artifact_paths.version(name, found).is_dir():
-            raise
-        found = resolve(name, number)
-        return found, model(name, found)
+    return with_version(name, number, lambda found: (found, model(name, found)))
 
 
 def model(name: str, number: int) -> bytes:
@@ -159,7 +159,7 @@ def model(name: str, number: int) -> bytes:
     """
     path = artifact_paths.version(name, number) / ONNX
     content, current = read_file(path.parent, ONNX), pointer(name)
-    if current and current.version == number and hashlib.sha256(content).hexdigest() != current.model_sha256:
+    if current and current.version == number and verified.sha256(content) != current.model_sha256:
         raise unfit(name, path, current.model_sha256)
     return content
 
@@ -170,19 +170,14 @@ def unfit(name: str, path: Path, sha256: str) -> DataError:
     return DataError(found, f"SHA-256 {sha256}", f"see gradmill verify {name}; gradmill promote {name} VERSION")
 
 
-def find(name: str, onnx_sha256: str) -> int | None:
-    """The kept version with these very model bytes, if there is one."""
-    return next((each for each in versions(name) if manifest(name, each).files[ONNX] == onnx_sha256), None)
-
-
 def table(name: str) -> list[dict[str, Any]]:
     """One row a version, ascending: its figures, and whether it is the champion or held."""
     current = champion(name)
-    rows = []
-    for number in versions(name):
-        is_champion, is_held = (current and number == current.version), (current and number in current.held)
-        rows.append({"version": number, "champion": bool(is_champion), "held": bool(is_held), **_figures(name, number)})
-    return rows
+    number_now, held = (current.version, current.held) if current else (None, ())
+    return [
+        {"version": each, "champion": each == number_now, "held": each in held, **_figures(name, each)}
+        for each in versions(name)
+    ]
 
 
 def _figures(name: str, number: int) -> dict[str, Any]:
@@ -192,7 +187,7 @@ def _figures(name: str, number: int) -> dict[str, Any]:
         "test_accuracy": document.metrics.test_accuracy,
         "test_loss": document.metrics.test_loss,
         "parity": {gate.name: gate.value for gate in document.gates}.get("parity"),
-        "bytes": verified.require(path, _action(path.parent)).stat().st_size,
+        "bytes": verified.size(path, _action(path.parent)),
         "created_at": document.created_at,
         "dataset": document.dataset.name,
         "dataset_digest": document.dataset.digest,

@@ -1,11 +1,51 @@
-"""The base of every value that is exchanged, and the reference to a file."""
+"""The base of every value that is exchanged, and how a document names a file.
 
-from typing import Annotated
+Documents name files relative to the artifacts folder, so that one that is moved, copied or restored elsewhere keeps
+working.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pathlib import Path
+from typing import Annotated, Any
 
-from tasks.store.artifact_paths import ArtifactPath
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
+from tasks.store import artifact_paths
+
+
+class _NotInKey:
+    """Marks a field that changes no result: two calls of a stage that differ in it alone are the same call."""
+
+
+NOT_IN_KEY = _NotInKey()  # as in ``Annotated[str, NOT_IN_KEY]``; read by tasks/stage/reuse.py
+
+
+def _chosen(value: Any) -> Any:
+    """The path in this folder that a document means; what is a ``Path`` already did not come from one."""
+    if not isinstance(value, str):
+        return value
+    if ".." in Path(value).parts:
+        raise ValueError(f"the path {value} leads out of the artifacts folder")
+    return str(artifact_paths.root() / value)  # an absolute one stays as it is
+
+
+def _ours(value: Any) -> Any:
+    """The same for what always lies in artifacts/: documents of old have absolute paths, maybe of another place."""
+    path = _chosen(value)
+    if not isinstance(value, str) or Path(path).is_relative_to(artifact_paths.root()):
+        return path
+    parts = Path(value).parts
+    tails = [
+        artifact_paths.root().joinpath(*parts[at:]) for at, part in enumerate(parts) if part in artifact_paths.FOLDERS
+    ]
+    if not tails:
+        raise ValueError(f"the path {value} is not in the artifacts folder")
+    return str(next((tail for tail in tails if tail.exists()), tails[-1]))
+
+
+_RELATIVE = PlainSerializer(artifact_paths.relative, return_type=str, when_used="json")
+_LAX = Field(strict=False)  # so that a strict document takes the text in Python as well as in JSON
+ArtifactPath = Annotated[Path, _LAX, BeforeValidator(_ours), _RELATIVE]  # of what always lies in artifacts/
+ChosenPath = Annotated[Path, _LAX, BeforeValidator(_chosen), _RELATIVE]  # of what does unless a user chose a place
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -24,5 +64,5 @@ class Lasting(Record):
 class FileRef(Lasting):
     """A file and the SHA-256 (hex) of its content."""
 
-    path: ArtifactPath
+    path: Annotated[ArtifactPath, NOT_IN_KEY]
     sha256: str

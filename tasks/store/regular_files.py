@@ -1,5 +1,6 @@
 """Paths that a user names, and files opened so that nothing waits for a FIFO, a socket or a device."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -43,7 +44,11 @@ def descriptor(path: Path) -> int:
     try:
         opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", "a readable file", "see its permissions") from error
+        if error.errno == errno.ENXIO:  # a socket
+            raise irregular(path) from error
+        missing = isinstance(error, FileNotFoundError)
+        found = f"{path} is missing" if missing else f"{path} cannot be read: {error.strerror}"
+        raise DataError(found, "a readable file", "see its permissions") from error
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
         raise irregular(path)

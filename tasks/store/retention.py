@@ -4,7 +4,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 
 from tasks.errors import UsageError
-from tasks.store import artifact_paths, folders, locks, predictions, publishing, reading
+from tasks.store import artifact_paths, locks, names, predictions, publishing, reading
 
 GRACE = timedelta(days=1)  # a consumer that read the pointer may still be loading the version it named
 
@@ -25,7 +25,7 @@ def prune(name: str, keep: int) -> tuple[list[int], dict[int, str]]:
         pruned = [number for number in kept[:-keep] if number not in needed]
         for number in pruned:
             version = artifact_paths.version(name, number)
-            publishing.remove_folder(version.rename(folders.pruned(version)))
+            publishing.remove_folder(version.rename(names.condemned(version)))
         return pruned, {number: needed[number] for number in kept[:-keep] if number in needed}
 
 

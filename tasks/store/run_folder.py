@@ -24,6 +24,7 @@ class RunFolder(Record):
     """A run's folder; ``run.json`` in it grows with every stage."""
 
     path: Path
+    name: str = ""  # of the model
     force: bool = False
 
     @classmethod
@@ -33,7 +34,8 @@ class RunFolder(Record):
         What killed runs left half-written anywhere in ``artifacts/`` is swept first.
         ``force`` among the parameters keeps stages from being reused.
         """
-        folder = cls(path=artifact_paths.runs() / run, force=parameters.get("force", False))
+        asked = {field: parameters[field] for field in ("name", "force") if field in parameters}
+        folder = cls(path=artifact_paths.runs() / run, **asked)
         atomic.sweep(artifact_paths.make_root())
         with folder.in_use():
             if folder._file.exists():

@@ -1,6 +1,7 @@
 """Proof that a stored version is what was published: every checksum, the signature, the stored sample."""
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 from tasks.errors import DataError
@@ -27,8 +28,8 @@ def verify(name: str, number: int) -> list[str]:
     return ["checksums", "manifest", "champion pointer", "config.pbtxt", "signature", "stored sample"]
 
 
-def verify_version(name: str, number: int) -> None:
-    """Check every file of a version against its checksums and its manifest.
+def verify_version(name: str, number: int) -> dict[str, bytes]:
+    """Check every file of a version against its checksums and its manifest; return what was checked, by filename.
 
     ``SHA256SUMS`` is compared with a regenerated one, byte for byte: ``sha256sum -c`` alone accepts upper-case digits.
 
@@ -41,12 +42,16 @@ def verify_version(name: str, number: int) -> None:
     for filename in sorted((found ^ {*document.files, MANIFEST, CHECKSUMS}) - {ATTESTATION}):
         state = "is not listed in manifest.json" if filename in found else "is missing"
         raise _broken(name, number, f"{folder / filename} {state}")
-    for filename, digest in document.files.items():
-        verified.read(FileRef(path=folder / filename, sha256=digest), RESTORE)
-    if verified.content(folder / CHECKSUMS) != publishing.checksums(folder).encode():
+    contents = {
+        filename: verified.read(FileRef(path=folder / filename, sha256=digest), RESTORE)
+        for filename, digest in document.files.items()
+    }
+    contents |= {filename: verified.content(folder / filename) for filename in found - {*document.files}}
+    if contents[CHECKSUMS] != publishing.checksums(document.files | {MANIFEST: verified.sha256(contents[MANIFEST])}):
         raise _broken(name, number, f"{folder / CHECKSUMS} has changed")
     if (document.name, document.version) != (name, number):
         raise _broken(name, number, f"{folder / MANIFEST} is of {document.name} {document.version}")
+    return contents
 
 
 def _broken(name: str, number: int, found: str) -> DataError:
@@ -63,9 +68,20 @@ def verify_pointer(name: str, pointer: ChampionPointer | None) -> None:
         found = f"{artifact_paths.champion(name)} is missing"
         raise DataError(found, "a pointer to a version", f"gradmill promote {name} VERSION")
     folder = artifact_paths.version(name, pointer.version)
-    for path, digest in ((folder / ONNX, pointer.model_sha256), (folder / MANIFEST, pointer.manifest_sha256)):
-        if not path.is_file() or atomic.file_digest(path) != digest:
-            raise reading.unfit(name, path, digest)
+    files = [path for path in (folder / ONNX, folder / MANIFEST) if path.is_file()]
+    verify_fit(name, pointer, {path.name: atomic.file_digest(path) for path in files})
+
+
+def verify_fit(name: str, pointer: ChampionPointer, digests: Mapping[str, str]) -> None:
+    """Check the digests of a version's files, by filename, against those of the pointer.
+
+    Raises:
+        DataError: they are others.
+    """
+    folder = artifact_paths.version(name, pointer.version)
+    for filename, digest in ((ONNX, pointer.model_sha256), (MANIFEST, pointer.manifest_sha256)):
+        if digests.get(filename) != digest:
+            raise reading.unfit(name, folder / filename, digest)
 
 
 def verify_previous(name: str) -> None:

@@ -1,37 +1,46 @@
 """A file is read whole and compared with its digest before it is believed: the bytes checked are the bytes used."""
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tasks.errors import DataError
+from tasks.store import regular_files
 from tasks.store.record import FileRef
 
 RESTORE = "restore it from a copy"
+WRITTEN = "the file as it was written"
 
 
-def require(path: Path, action: str = RESTORE) -> Path:
-    """The path of a regular file (a FIFO would be waited for without end); ``action`` is what to do where it is none.
-
-    Raises:
-        DataError: it is missing, or something else.
-    """
-    if not path.is_file():
-        state = "is no regular file" if path.exists() else "is missing"
-        raise DataError(f"{path} {state}", "the file as it was written", action)
-    return path
-
-
-def content(path: Path, action: str = RESTORE) -> bytes:
-    """What a regular file holds; ``action`` is what to do where it cannot be read.
+@contextmanager
+def opened(path: Path, action: str = RESTORE) -> Iterator[BinaryIO]:
+    """A regular file; ``action`` is what to do where it cannot be read.
 
     Raises:
         DataError: it is missing, no regular file, or unreadable.
     """
-    require(path, action)
     try:
-        return path.read_bytes()
+        with regular_files.opened(path) as stream:
+            yield stream
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}", "the file as it was written", action) from error
+        raise DataError(f"{path} cannot be read: {error}", WRITTEN, action) from error
+    except DataError as error:
+        raise DataError(error.found, WRITTEN, action) from error
+
+
+def content(path: Path, action: str = RESTORE) -> bytes:
+    """What a regular file holds; it raises as ``opened`` does."""
+    with opened(path, action) as stream:
+        return stream.read()
+
+
+def size(path: Path, action: str = RESTORE) -> int:
+    """How many bytes that is; it raises as ``opened`` does."""
+    with opened(path, action) as stream:
+        return os.fstat(stream.fileno()).st_size
 
 
 def read(file: FileRef, action: str = RESTORE) -> bytes:
@@ -41,6 +50,11 @@ def read(file: FileRef, action: str = RESTORE) -> bytes:
         DataError: they cannot be read, or are others.
     """
     found = content(file.path, action)
-    if hashlib.sha256(found).hexdigest() != file.sha256:
+    if sha256(found) != file.sha256:
         raise DataError(f"{file.path} has changed", f"SHA-256 {file.sha256}", action)
     return found
+
+
+def sha256(content: bytes) -> str:
+    """SHA-256, in hex."""
+    return hashlib.sha256(content).hexdigest()

@@ -1,10 +1,10 @@
-"""What can be predicted: files of rows, read slice by slice so that memory does not grow with them."""
+"""Files of rows, to learn from or to predict, read slice by slice so that memory does not grow with them."""
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ MOST_ROWS = 10**12  # what a header of a sparse file, or of Parquet, may promise
 
 
 class Source(NamedTuple):
-    """One file of a job's input: ``readable`` is the file itself, or what it was unpacked into.
+    """One file of an input: ``readable`` is the file itself, or what it was unpacked into.
 
     ``bytes`` and ``mtime_ns`` are the file's own, from before it was read.
     """
@@ -35,7 +35,7 @@ class Source(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """A row that could not be read; ``row`` counts through the job, ``source_row`` through its file, both from 0."""
+    """A row that could not be read; ``row`` counts through all files, ``source_row`` through its own, both from 0."""
 
     row: int
     source: str
@@ -44,10 +44,10 @@ class Reject(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Rows ready for the model, from one file or several small ones."""
+    """Rows as the recipe encodes them, from one file or several small ones."""
 
-    values: Rows  # (n, …) in the model's dtype and shape
-    rows: NDArray[np.int64]  # (n,) numbers within the job
+    values: Rows  # (n, …) in the dtype and shape of the model's input
+    rows: NDArray[np.int64]  # (n,) numbers within all files
     sources: list[str]
     source_index: NDArray[np.int32]  # (n,) into ``sources``
     truth: Array | None  # (n,) labels that the input brought along
@@ -59,7 +59,7 @@ def measure(files: list[Path], wanted: Wanted, spool: Path) -> list[Source]:
     """Count the rows of every file; unpack into ``spool`` what cannot be read from the middle.
 
     Raises:
-        DataError: a file is broken, does not fit the model, or there is not a single row.
+        DataError: a file is broken, does not fit what is wanted, or there is not a single row.
     """
     sources: list[Source] = []
     first = 0
@@ -93,19 +93,35 @@ def _count(path: Path, kind: Format, readable: Path, wanted: Wanted) -> int:
         raise DataError(error.found.replace(str(readable), str(path)), error.expected, error.action) from error
 
 
-def check_unchanged(sources: list[Source]) -> None:
-    """Whether the files are still those that were measured.
+class Seen(Protocol):
+    """A file as it was when it was looked at."""
+
+    @property
+    def path(self) -> str:
+        """Where it is."""
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+
+    @property
+    def mtime_ns(self) -> int:
+        """When it was last written to."""
+
+
+def check_unchanged(files: Iterable[Seen]) -> None:
+    """Whether files are still as they were seen.
 
     Raises:
         DataError: one is gone, or has been written to.
     """
-    for source in sources:
+    for file in files:
         try:
-            facts = os.stat(source.path)  # noqa: PTH116  (a folder of pictures has very many)
+            facts = os.stat(file.path)  # noqa: PTH116  (a folder of pictures has very many)
         except OSError as error:
-            raise changed(source.path) from error
-        if (facts.st_size, facts.st_mtime_ns) != (source.bytes, source.mtime_ns):
-            raise changed(source.path)
+            raise changed(file.path) from error
+        if (facts.st_size, facts.st_mtime_ns) != (file.bytes, file.mtime_ns):
+            raise changed(file.path)
 
 
 def shard_rows(sources: list[Source], wanted: Wanted) -> int:
@@ -119,7 +135,7 @@ def tolerated_rejects(sources: list[Source]) -> int:
 
 
 def chunks(sources: list[Source], start: int, stop: int, wanted: Wanted) -> Iterator[Chunk]:
-    """The rows ``start`` to ``stop`` of a job, in order, a bounded number at a time."""
+    """The rows ``start`` to ``stop`` of all files, in order, a bounded number at a time."""
     held: list[tuple[Source, Piece]] = []
     size = 0
     for source in sources:
@@ -127,9 +143,7 @@ def chunks(sources: list[Source], start: int, stop: int, wanted: Wanted) -> Iter
         if first >= last:
             continue
         kind = FORMATS[source.format]
-        for piece in kind.pieces(
-            Path(source.readable), first - source.first_row, last - source.first_row, wanted.chunk_rows, wanted
-        ):
+        for piece in kind.pieces(Path(source.readable), first - source.first_row, last - source.first_row, wanted):
             size += piece.num_rows
             is_last = source.first_row + piece.first + piece.num_rows == stop
             if size < wanted.chunk_rows and not is_last:  # no file stays open while its rows wait for those of others

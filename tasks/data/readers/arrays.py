@@ -1,7 +1,6 @@
 """Arrays on disk: IDX, ``.npy``, ``.npz`` and safetensors. Every header is compared with the file's size first."""
 
 import contextlib
-import gzip
 import io
 import math
 import shutil
@@ -15,13 +14,12 @@ from pydantic import ConfigDict, Field, NonNegativeInt
 
 from tasks.data import idx
 from tasks.data.readers import formats
-from tasks.data.readers.formats import Format, Piece, Wanted, broken, check_fit, finite_only, fitted, reading
+from tasks.data.readers.formats import Format, Piece, Wanted, broken, check_fit, encoded, reading
 from tasks.data.readers.stored import HeldFile, StoredRows
 from tasks.errors import DataError
 from tasks.store import atomic, regular_files
 from tasks.store.documents import Document
 
-LABELS = "labels"  # the optional tensor of true labels in a safetensors file
 COPY_BYTES = 2**20
 NPY_HEADER_BYTES = 2**14  # numpy itself believes no header of more than 10,000
 NPY_HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], Any]] = {
@@ -48,35 +46,32 @@ def _array_format(
         if not array.shape:
             raise broken(path, "it holds a single number")
         check_fit(path, array.dtype, array.shape[1:], wanted)
-        if labels is not None:
-            _check_labels(path, labels, len(array))
+        if labels is not None and wanted.truth:
+            _check_labels(path, labels, wanted.truth, len(array))
         return len(array)
 
-    def pieces(path: Path, start: int, stop: int, at_most: int, wanted: Wanted) -> Iterator[Piece]:
+    def pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
         array, labels = opened(path, wanted)
-        step = max(1, min(at_most, formats.CHUNK_BYTES // array.row_bytes))
-        is_read_later = wanted.is_image and array.shape[1:] == wanted.tensor.shape and array.column_bytes is None
+        step = max(1, min(wanted.chunk_rows, formats.CHUNK_BYTES // array.row_bytes))
+        fits = wanted.recipe.input.dtype == "uint8" and array.shape[1:] == wanted.recipe.input.shape
+        is_read_later = fits and array.column_bytes is None
         for first in range(start, stop, step):
             last = min(first + step, stop)
             truth = None if labels is None else labels[first:last]
-            if is_read_later:  # batch by batch, by the model
+            if is_read_later:  # batch by batch, by the model; of numbers it must be seen which are finite
                 yield Piece(first, last - first, array.part(first, last), truth=truth)
-                continue
-            values, notes = fitted(array[first:last], wanted)
-            if wanted.is_image:
-                yield Piece(first, last - first, values, truth=truth, notes=notes)
             else:
-                yield finite_only(first, values, truth=truth)
+                yield encoded(first, array[first:last], wanted, truth)
 
     return Format(name, suffixes, count, pieces, **packing)
 
 
-def _check_labels(path: Path, labels: StoredRows, rows: int) -> None:
+def _check_labels(path: Path, labels: StoredRows, name: str, rows: int) -> None:
     if labels.shape != (rows,) or labels.dtype.kind not in "iu":
         raise DataError(
             f"{path} holds {labels.dtype} labels of shape {list(labels.shape)}",
             f"a whole number for each of {rows} rows",
-            f"write them again, or leave out the tensor {LABELS}",
+            f"write them again, or leave out the tensor {name}",
         )
 
 
@@ -129,16 +124,14 @@ def _safetensors(path: Path, wanted: Wanted) -> Opened:
     if not 0 < length <= min(SAFETENSORS_HEADER_BYTES, file.size - 8):
         raise broken(path, f"it has {file.size} bytes, and its header would have {length}")
     tensors = _Header.parse(file.read(length, 8), path, "write it again").tensors
-    if wanted.tensor.name not in tensors:
-        raise DataError(f"{path} holds tensors {sorted(tensors)}", f"a tensor named {wanted.tensor.name}", "rename it")
+    name = wanted.recipe.input.name
+    if name not in tensors:
+        raise DataError(f"{path} holds tensors {sorted(tensors)}", f"a tensor named {name}", "rename it")
     promised = 8 + length + max(tensor.data_offsets[1] for tensor in tensors.values())
     if promised != file.size:
         raise broken(path, f"it has {file.size} bytes, and its header promises {promised}")
-    has_labels = LABELS in tensors and wanted.classified
-    return (
-        _stored(file, tensors[wanted.tensor.name], 8 + length),
-        _stored(file, tensors[LABELS], 8 + length) if has_labels else None,
-    )
+    labels = tensors.get(wanted.truth or "")
+    return _stored(file, tensors[name], 8 + length), None if labels is None else _stored(file, labels, 8 + length)
 
 
 def _stored(file: HeldFile, tensor: _Tensor, start: int) -> StoredRows:
@@ -154,7 +147,7 @@ def _stored(file: HeldFile, tensor: _Tensor, start: int) -> StoredRows:
 def _gunzip(path: Path, target: Path, wanted: Wanted) -> None:
     """Unpack an IDX file, never more of it than its header promises."""
     size = idx.promised_size(path)
-    with regular_files.opened(path) as stream, gzip.GzipFile(fileobj=stream) as packed:
+    with idx.unpacked(path) as packed:
         _copy(packed, target, size, path)
 
 
@@ -165,19 +158,18 @@ def _unzip(path: Path, target: Path, wanted: Wanted) -> None:
         with reading(path):
             archive = opened.enter_context(zipfile.ZipFile(stream))
             arrays = {name.removesuffix(".npy"): name for name in archive.namelist() if name.endswith(".npy")}
-            name = wanted.tensor.name if wanted.tensor.name in arrays else next(iter(arrays), "")
-            if not arrays or (len(arrays) > 1 and name != wanted.tensor.name):
-                raise DataError(
-                    f"{path} holds arrays {sorted(arrays)}", f"one named {wanted.tensor.name}, or only one", "rename it"
-                )
-            facts = archive.getinfo(arrays[name])
+            name = wanted.recipe.input.name
+            found = arrays.get(name) or (next(iter(arrays.values())) if len(arrays) == 1 else None)
+            if found is None:
+                raise DataError(f"{path} holds arrays {sorted(arrays)}", f"one named {name}, or only one", "rename it")
+            facts = archive.getinfo(found)
             if facts.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # bzip2 is unpacked without bound
                 raise ValueError(f"compression {facts.compress_type}, which numpy does not write")
             member = opened.enter_context(archive.open(facts))
         _copy(member, target, facts.file_size, path)
 
 
-def _copy(packed: IO[bytes] | gzip.GzipFile, target: Path, size: int, path: Path) -> None:
+def _copy(packed: IO[bytes], target: Path, size: int, path: Path) -> None:
     """Write ``size`` bytes (and one more, which shows surplus) of an unpacked stream."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if size > (free := shutil.disk_usage(target.parent).free):

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.batch import jobs
 from tasks.data.readers.kinds import BY_SUFFIX, format_of, is_known
 from tasks.data.readers.pictures import PICTURE
 from tasks.errors import DataError, GradmillError, UsageError
+from tasks.machine.telling import tell
 from tasks.machine.words import counted
-from tasks.store import artifact_paths, regular_files
+from tasks.store import artifact_paths, predictions, regular_files
 from tasks.store.regular_files import shown
 
 
@@ -38,9 +38,9 @@ def find(text: str, output: Path | None = None) -> list[Path]:
     others = [each for each in sorted(everything) if not is_ours(each.parent)]
     files = [each for each in others if each in search.named or is_known(each)]
     if left_out := len(everything) - len(others):
-        print(f"left out {counted(left_out, 'file')} of artifacts/ and of predictions")
+        tell(f"left out {counted(left_out, 'file')} of artifacts/ and of predictions")
     if ignored := sorted(set(others) - set(files)):
-        print(f"ignored {counted(len(ignored), 'file')} of no known kind, the first is {shown(ignored[0])}")
+        tell(f"ignored {counted(len(ignored), 'file')} of no known kind, the first is {shown(ignored[0])}")
     if not files:
         raise _nothing(path, bool(search.below), output if left_out and not others else None)
     for each in files:
@@ -117,11 +117,11 @@ class _Search:
     def tell(self) -> None:
         """Say what was left out."""
         if links := sorted(set(self.links)):
-            print(f"links to folders are not followed, name them to read them: {len(links)}, first {shown(links[0])}")
+            tell(f"links to folders are not followed, name them to read them: {len(links)}, first {shown(links[0])}")
         if irregular := sorted(set(self.irregular)):
-            print(f"left out what is no regular file: {len(irregular)}, first {shown(irregular[0])}")
+            tell(f"left out what is no regular file: {len(irregular)}, first {shown(irregular[0])}")
         if closed := sorted(set(self.closed)):
-            print(f"left out folders that cannot be read: {len(closed)}, first {closed[0]}")
+            tell(f"left out folders that cannot be read: {len(closed)}, first {closed[0]}")
 
 
 def _is(question: Callable[[], bool]) -> bool:
@@ -142,7 +142,7 @@ def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:
             return True
         if base in root.parents and folder.is_relative_to(root):
             return True
-        return folder != base and jobs.holds_one(folder)
+        return folder != base and predictions.holds_job(folder)
 
     return is_ours
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import pictures
+from tasks.data.recipe import Recipe
 from tasks.errors import DataError, GradmillError
-from tasks.serving import contract
 
 if TYPE_CHECKING:
     from tasks.data.readers.stored import StoredRows
@@ -27,32 +26,26 @@ SHARD_BYTES = 2**31
 
 
 class Wanted(NamedTuple):
-    """What the model takes: its input tensor, and by the manifest's recipe the columns of tables and the resizing."""
+    """What to read: rows as a recipe takes them, and the true labels that a file may bring along."""
 
-    tensor: contract.Tensor
-    columns: tuple[str, ...] = ()
-    resize: bool = False
-    classified: bool = True  # only then labels that the input brings along are of use
+    recipe: Recipe
+    columns: tuple[str, ...] = ()  # of a table, instead of the recipe's
+    truth: str | None = None  # what the labels are called
 
     @property
     def row_bytes(self) -> int:
         """The size of one row in memory."""
-        return int(np.prod(self.tensor.shape, dtype=np.int64)) * np.dtype(self.tensor.dtype).itemsize
+        return math.prod(self.recipe.input.shape) * np.dtype(self.recipe.input.dtype).itemsize
 
     @property
     def chunk_rows(self) -> int:
         """How many rows are held in memory at a time, by one worker."""
         return max(1, min(CHUNK_ROWS, CHUNK_BYTES // self.row_bytes))
 
-    @property
-    def is_image(self) -> bool:
-        """Whether rows are pictures."""
-        return self.tensor.name == contract.IMAGES
-
     def describe(self) -> str:
         """The rows in words."""
-        shape = ", ".join(map(str, ("rows", *self.tensor.shape)))
-        return f"{self.tensor.dtype} of shape [{shape}], at least one row"
+        shape = ", ".join(map(str, ("rows", *self.recipe.input.shape)))
+        return f"{self.recipe.input.dtype} of shape [{shape}], at least one row"
 
 
 class Piece(NamedTuple):
@@ -78,14 +71,15 @@ class Piece(NamedTuple):
 class Format:
     """How to read one kind of file.
 
-    ``count`` checks that a file as a whole fits the model and returns its number of rows. ``pieces`` reads the rows
-    from ``start`` to ``stop``, at most so many at a time. Files that are ``is_packed`` are ``unpack``-ed first.
+    ``count`` checks that a file as a whole fits what is wanted and returns its number of rows. ``pieces`` reads the
+    rows from ``start`` to ``stop``, at most ``chunk_rows`` at a time. Files that are ``is_packed`` are ``unpack``-ed
+    first.
     """
 
     name: str
     suffixes: tuple[str, ...]
     count: Callable[[Path, Wanted], int]
-    pieces: Callable[[Path, int, int, int, Wanted], Iterator[Piece]]
+    pieces: Callable[[Path, int, int, Wanted], Iterator[Piece]]
     tolerated_percent: int = 0  # of its rows may be rejected
     most_shard_rows: int = SHARD_ROWS
     unpack: Callable[[Path, Path, Wanted], None] | None = None
@@ -97,32 +91,32 @@ class Format:
         return max(1, min(self.most_shard_rows, SHARD_BYTES // wanted.row_bytes))
 
 
-def fitted(values: Array, wanted: Wanted) -> tuple[Array, tuple[str, ...]]:
-    """``values`` in the model's dtype and, where the recipe says so, size; and what was done to them."""
-    if wanted.is_image and values.shape[1:] != wanted.tensor.shape:
-        height, width = wanted.tensor.shape[:2]
-        resized = np.stack([pictures.resize(image, height, width) for image in values])
-        return resized, ("resized",) * len(values)
-    with np.errstate(over="ignore"):  # beyond float32 is infinity, and rejected as such
-        return values.astype(wanted.tensor.dtype, copy=False), ()
+def encoded(first: int, rows: Array, wanted: Wanted, truth: Array | None = None) -> Piece:
+    """Raw rows ``(n, …)`` from row ``first`` on as the recipe encodes them; NaN and infinity are rejected."""
+    values = wanted.recipe.encode(rows)
+    whole = Piece(first, len(values), values, truth=truth)
+    if values.shape != rows.shape:
+        return whole._replace(notes=("resized",) * len(values))
+    if values.dtype.kind != "f" or (good := np.isfinite(values).reshape(len(values), -1).all(axis=1)).all():
+        return whole
+    kept = np.flatnonzero(good)
+    return whole._replace(
+        values=values[kept],
+        kept=kept,
+        rejects=tuple((int(offset), "not a finite number") for offset in np.flatnonzero(~good)),
+        truth=None if truth is None else truth[kept],
+    )
 
 
 def check_fit(path: Path, dtype: Any, shape: tuple[int, ...], wanted: Wanted) -> None:
-    """Whether an array of this dtype and row ``shape`` can be fed to the model.
+    """Whether the recipe takes an array of this dtype and row ``shape``.
 
     Raises:
-        DataError: it cannot.
+        DataError: it does not.
     """
-    dtype = np.dtype(dtype)
-    if wanted.is_image:
-        same_kind = len(shape) == len(wanted.tensor.shape) and shape[2:] == wanted.tensor.shape[2:]
-        can_be_resized = wanted.resize and same_kind and 0 < math.prod(shape[:2]) <= pictures.LARGEST_PIXELS
-        fits = dtype == np.uint8 and (shape == wanted.tensor.shape or can_be_resized)
-    else:
-        fits = dtype.kind in "fiu" and shape == wanted.tensor.shape
-    if not fits:
+    if not wanted.recipe.accepts(dtype, shape):
         raise DataError(
-            f"{path} holds {dtype} rows of shape {list(shape)}",
+            f"{path} holds {np.dtype(dtype)} rows of shape {list(shape)}",
             wanted.describe(),
             "convert the file, or name the model that it is for with --name",
         )
@@ -154,22 +148,4 @@ def changed(path: str) -> DataError:
         f"{path} is gone or was written to while the job was running",
         "an input that stays as it is until the job is done",
         "run the command again: it makes a new job (into the same --output: with --restart)",
-    )
-
-
-def finite_only(first: int, values: Array, **facts: Any) -> Piece:
-    """A piece without the rows that hold NaN or infinity."""
-    bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    if not bad.any():
-        return Piece(first, len(values), values, **facts)
-    kept = np.flatnonzero(~bad).astype(np.int64)
-    truth = facts.pop("truth", None)
-    return Piece(
-        first,
-        len(values),
-        values[kept],
-        kept=kept,
-        rejects=tuple((int(offset), "not a finite number") for offset in np.flatnonzero(bad)),
-        truth=None if truth is None else truth[kept],
-        **facts,
     )

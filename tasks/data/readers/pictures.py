@@ -7,21 +7,22 @@ import numpy as np
 
 from tasks.data import pictures
 from tasks.data.readers.formats import Format, Piece, Wanted
+from tasks.data.recipe import Pixels
 from tasks.errors import DataError, UsageError
 
 
 def _count(path: Path, wanted: Wanted) -> int:
-    if not wanted.is_image:
+    if not isinstance(wanted.recipe, Pixels):
         raise UsageError(f"{path} is a picture", f"{wanted.describe()}", "name a model of images with --name")
     return 1
 
 
-def _pieces(path: Path, start: int, stop: int, at_most: int, wanted: Wanted) -> Iterator[Piece]:
+def _pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
+    shape = wanted.recipe.input.shape
     try:
-        image, notes = pictures.decode(path, wanted.tensor.shape)
+        image, notes = pictures.decode(path, shape)
     except DataError as error:
-        nothing = np.empty((0, *wanted.tensor.shape), np.uint8)
-        yield Piece(0, 1, nothing, kept=np.empty(0, np.int64), rejects=((0, error.found),))
+        yield Piece(0, 1, np.empty((0, *shape), np.uint8), kept=np.empty(0, np.int64), rejects=((0, error.found),))
     else:
         yield Piece(0, 1, image[np.newaxis], notes=notes)
 

@@ -18,7 +18,7 @@ def column_name(path: Path, schema: pa.Schema, wanted: Wanted) -> str:
         DataError: there is none, or more than one.
     """
     suitable = [field.name for field in schema if _holds_pixels(field.type) and schema.names.count(field.name) == 1]
-    chosen = [name for name in suitable if name in (wanted.columns or (wanted.tensor.name,))]
+    chosen = [name for name in suitable if name in (wanted.columns or (wanted.recipe.input.name,))]
     found = chosen or (suitable if not wanted.columns else [])
     if len(found) != 1:
         raise DataError(
@@ -61,7 +61,7 @@ def images(first: int, batch: pa.RecordBatch, wanted: Wanted) -> Piece:
     return Piece(
         first,
         len(column),
-        _pixels(chosen, is_list).reshape(len(kept), *wanted.tensor.shape),
+        _pixels(chosen, is_list).reshape(len(kept), *wanted.recipe.input.shape),
         kept=None if good.all() else kept,
         rejects=tuple(
             (int(offset), counted(int(sizes[offset]), "pixel") if sizes[offset] >= 0 else "no pixels")

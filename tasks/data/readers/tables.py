@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from tasks.data.readers import formats, pixels
 from tasks.data.readers.csv import csv_to_parquet
-from tasks.data.readers.formats import Format, Piece, Wanted, broken, finite_only, fitted, reading
+from tasks.data.readers.formats import Format, Piece, Wanted, broken, encoded, reading
+from tasks.data.recipe import Pixels
 from tasks.errors import DataError, UsageError
 
 TOLERATED_PERCENT = 1
@@ -48,7 +49,7 @@ def _columns(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
     Raises:
         DataError: they are not there or hold something else.
     """
-    if wanted.is_image:
+    if isinstance(wanted.recipe, Pixels):
         return [pixels.column_name(path, schema, wanted)]
     columns = _feature_names(wanted)
     for name in columns:
@@ -69,27 +70,27 @@ def _feature_names(wanted: Wanted) -> tuple[str, ...]:
     Raises:
         UsageError: as many as the model has features, each another, were not named.
     """
-    (features,) = wanted.tensor.shape
-    names = wanted.columns or tuple(f"x{number + 1}" for number in range(features))
+    (features,) = wanted.recipe.input.shape
+    names = wanted.columns or wanted.recipe.names
     if len(set(names)) != len(names) or len(names) != features:
         raise UsageError(f"columns {', '.join(names)}", f"{features} different ones", "name them with --columns")
     return names
 
 
-def _pieces(path: Path, start: int, stop: int, at_most: int, wanted: Wanted) -> Iterator[Piece]:
+def _pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
     with _opened(path) as file:
         columns = _columns(path, file.schema_arrow, wanted)
-        for first, rows in _rows(path, file, columns, start, stop, at_most):
-            if wanted.is_image:
+        for first, rows in _rows(path, file, columns, start, stop, wanted.chunk_rows):
+            if isinstance(wanted.recipe, Pixels):
                 yield pixels.images(first, rows, wanted)
             else:
                 yield _features(first, [rows.column(name) for name in columns], wanted)
 
 
-def _csv_pieces(path: Path, start: int, stop: int, at_most: int, wanted: Wanted) -> Iterator[Piece]:
+def _csv_pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
     """The rows of what a CSV file was unpacked into: columns in the model's order, and last the faults."""
     with _opened(path) as file:
-        for first, rows in _rows(path, file, None, start, stop, at_most):
+        for first, rows in _rows(path, file, None, start, stop, wanted.chunk_rows):
             *columns, faults = rows.columns
             yield _features(first, columns, wanted, faults)
 
@@ -143,8 +144,7 @@ def _features(first: int, columns: list[pa.Array], wanted: Wanted, faults: pa.Ar
         [column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False) for column in columns],
         axis=1,  # large integers are rounded, as numpy rounds them
     )
-    values, _ = fitted(values, wanted)
-    piece = finite_only(first, values)
+    piece = encoded(first, values, wanted)
     if not piece.rejects:
         return piece
     said = [None] * len(values) if faults is None else faults.to_pylist()
@@ -163,7 +163,7 @@ def _reason(columns: list[pa.Array], offset: int, wanted: Wanted) -> str:
 
 
 def _unpack_csv(path: Path, target: Path, wanted: Wanted) -> None:
-    if wanted.is_image:
+    if isinstance(wanted.recipe, Pixels):
         raise DataError(f"{path} is a CSV file", "images (IDX, .npy, Parquet, PNG …)", "convert it, or choose --name")
     csv_to_parquet(path, target, _feature_names(wanted))
 

@@ -1,7 +1,7 @@
 """Shards as Prefect tasks, on threads of this process or on a Dask cluster."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,16 +10,19 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from rich.progress import ProgressColumn, Task
+from rich.text import Text
 
 from tasks.batch import parts, rejects
-from tasks.batch.jobs import Job
 from tasks.batch.labelling import label_shard
-from tasks.batch.report import Progress
-from tasks.batch.shards import Shard
 from tasks.errors import EnvironmentProblem, UsageError
+from tasks.machine import progress
 from tasks.machine.installing import pip_install
+from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters, Runner
+from tasks.stage import live
+from tasks.store.predictions import Job, Shard
 
 
 class Labelled(NamedTuple):
@@ -58,9 +61,9 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     rejected = sum(footer.rejects for footer in kept)
     missing = [shard for shard in job.shards if shard.number not in done]
     if kept:
-        print(f"there already: {len(kept)} of {counted(len(job.shards), 'part')}")
+        tell(f"there already: {len(kept)} of {counted(len(job.shards), 'part')}")
     labelled: list[Labelled] = []
-    with Progress(job.rows, sum(footer.rows + footer.rejects for footer in kept)) as progress:
+    with _progress(job.rows, sum(footer.rows + footer.rejects for footer in kept)) as advance:
         rejects.check(folder, job, rejected)
         with _runner(parameters, job.workers) as runner:
             common = {
@@ -71,10 +74,33 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
             futures = [runner.submit(label, common | shard._asdict()) for shard in missing]
             for future in as_completed(futures):
                 labelled.append(future.result())
-                progress.advance(labelled[-1].rows + labelled[-1].rejects)
+                advance(labelled[-1].rows + labelled[-1].rejects)
                 rejected += labelled[-1].rejects
                 rejects.check(folder, job, rejected)
     return max((each.finished for each in labelled), default=0) - min((each.started for each in labelled), default=0)
+
+
+class RowsPerSecond(ProgressColumn):
+    """How fast it goes."""
+
+    def render(self, task: Task) -> Text:
+        """The mean speed so far."""
+        return Text(f"{task.finished_speed or task.speed or 0:,.0f} rows/s")
+
+
+@contextmanager
+def _progress(rows: int, done: int) -> Iterator[Callable[[int], None]]:
+    """A bar at the terminal and an artifact in the Prefect UI; yields what counts so many rows more."""
+    artifact = live.Progress(rows, "rows predicted", done)
+    with progress.bar(RowsPerSecond()) as bar:
+        task_id = bar.add_task("predict", total=rows, completed=done)
+
+        def advance(more: int) -> None:
+            bar.advance(task_id, more)
+            artifact.update(bar.tasks[0].completed)
+
+        yield advance
+    artifact.show()
 
 
 def check_runner(parameters: PredictParameters) -> None:

@@ -1,0 +1,38 @@
+"""Names that gradmill alone gives: to what is not yet, or no longer, to be seen, and to the pictures of a run.
+
+What is named otherwise is somebody else's.
+"""
+
+import re
+import secrets
+from pathlib import Path
+
+VERSION = re.compile(r"[1-9][0-9]*")
+TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")
+CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")
+LEFTOVER = re.compile(r"\.staging-[0-9a-f]{16}|\.pruned-[1-9][0-9]*-[0-9a-f]{8}")  # in a model's folder
+DOWNLOAD_PREFIX = ".scratch-"  # of a folder in that of a dataset, to download into
+DOWNLOAD = re.compile(r"\.scratch-[a-z0-9_]{8}")  # as ``tempfile`` completes it
+LIKE_OURS = re.compile(r"\.staging-.*|\.pruned-.*|\d+", re.DOTALL)  # in any script's digits
+
+
+def temporary(folder: Path) -> Path:
+    """Where a file is written before it takes its place in a folder."""
+    return folder / f".gradmill-{secrets.token_hex(8)}.partial"
+
+
+def staging(model: Path) -> Path:
+    """Where a version is put together, before it gets its number."""
+    return model / f".staging-{secrets.token_hex(8)}"
+
+
+def condemned(folder: Path) -> Path:
+    """Where a folder goes before it is deleted, so that nobody sees half of it."""
+    return folder.with_name(f".pruned-{folder.name}-{secrets.token_hex(4)}")
+
+
+LEARNING_CURVE = "learning-curve.png"
+CONFUSION_MATRIX = "confusion-matrix.png"
+RELIABILITY = "reliability.png"
+MISCLASSIFIED = "misclassified.png"
+REGRESSION = "regression.png"

@@ -1,0 +1,54 @@
+"""The command line as a child process, and what its answers must look like."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+GRADMILL = str(Path(sys.executable).with_name("gradmill"))
+
+
+def gradmill(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([GRADMILL, *arguments], capture_output=True, text=True, timeout=timeout)
+
+
+def assert_clear(done: subprocess.CompletedProcess[str], exit_code: int) -> None:
+    """One to three lines that say what was found, what was expected and what to do; never a traceback."""
+    message = done.stderr[done.stderr.index("gradmill: ") :].strip().splitlines()
+    assert done.returncode == exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(message) == 3
+    assert message[1].startswith("expected: ")
+    assert message[2].startswith("to do: ")
+
+
+def plant_strangers(folder: Path) -> list[Path]:
+    """A FIFO, a folder and a socket named like our temporary files, and two files of others that are nearly so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fifo, inner, listener = (folder / f".gradmill-0123456789abcd{end}.partial" for end in ("ef", "ee", "ed"))
+    os.mkfifo(fifo)
+    os.mkfifo(folder / "x.partial")
+    inner.mkdir()
+    (folder / "their.partial").touch()
+    here = os.open(folder, os.O_RDONLY)  # a socket's own path may have 107 bytes
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"/proc/self/fd/{here}/{listener.name}")
+    os.close(here)
+    return [fifo, inner, listener, folder / "x.partial", folder / "their.partial"]
+
+
+def servers() -> set[int]:
+    """Temporary servers of these tests that are there now."""
+    home = os.environ["PREFECT_HOME"]
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            is_server = "flows.server.temporary" in (process.info["cmdline"] or [])
+            if is_server and process.environ().get("PREFECT_HOME") == home:
+                found.add(process.pid)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found

@@ -1,0 +1,53 @@
+"""Input files of small images and of rows of two features, and how they are read."""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tasks.data import readers
+from tasks.data.readers import Chunk
+from tasks.data.readers.formats import Wanted
+from tasks.data.recipe import Column, Columns, Pixels
+
+PICTURES = Pixels(shape=(4, 5), scale=1 / 255)
+IMAGES = Wanted(PICTURES, truth="labels")
+RESIZED = Wanted(PICTURES.model_copy(update={"resize": "bilinear"}), truth="labels")
+FEATURES = Wanted(Columns(columns=(Column(name="x1"), Column(name="x2"))))
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (50, 4, 5), dtype=np.uint8)
+ROWS = RNG.standard_normal((50, 2)).astype(np.float32)
+
+Save = Callable[[Path, NDArray[Any]], object]
+
+
+def idx_bytes(pixels: NDArray[Any]) -> bytes:
+    return struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape) + pixels.tobytes()
+
+
+def parquet(column: Callable[[NDArray[Any]], pa.Array]) -> Save:
+    def save(path: Path, pixels: NDArray[Any]) -> None:
+        table = pa.table({"number": pa.array(range(len(pixels))), "pixels": column(pixels)})
+        pq.write_table(table, path, row_group_size=8)
+
+    return save
+
+
+def read(path: Path | str, wanted: Wanted, spool: Path, start: int = 0, stop: int | None = None) -> list[Chunk]:
+    sources = readers.measure(readers.find(str(path)), wanted, spool)
+    return list(
+        readers.chunks(sources, start, sources[-1].first_row + sources[-1].rows if stop is None else stop, wanted)
+    )
+
+
+def values(chunks: list[Chunk]) -> NDArray[Any]:
+    return np.concatenate([chunk.values for chunk in chunks])
+
+
+def rejected(chunks: list[Chunk]) -> dict[int, str]:
+    return {reject.row: reject.reason for chunk in chunks for reject in chunk.rejects}

@@ -1,0 +1,50 @@
+"""Batch predictions in this process, and what they must say by numpy alone."""
+
+import threading
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from candidate import Candidate
+from flows.predict import predict
+from tasks.batch import labelling
+from tasks.parameters import PredictParameters
+from tasks.records import Prediction
+
+NAME = "linear-regression"
+FEATURES = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
+
+
+def predict_rows(**options: Any) -> Prediction:
+    parameters = PredictParameters.model_validate({"name": NAME, **options})
+    done: Prediction = predict(parameters)
+    return done
+
+
+def table(done: Prediction) -> Any:
+    return pq.read_table([done.path / f"part-{number:05d}.parquet" for number in range(done.parts)])
+
+
+def expected(candidate: Candidate, features: NDArray[np.float32] = FEATURES) -> NDArray[np.float32]:
+    """The prediction by numpy, from the learned weights alone."""
+    weights = safetensors.numpy.load_file(candidate.trained.weights.path)
+    prediction: NDArray[np.float32] = (features @ weights["W"] + weights["b"])[:, 0]
+    return prediction
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
+    """Let a job die when it has written so many parts."""
+    lock, left = threading.Lock(), [parts]
+
+    def dying(*arguments: Any) -> Any:
+        with lock:
+            if not left[0]:
+                raise RuntimeError("killed")
+            left[0] -= 1
+        return labelling.label_shard(*arguments)
+
+    monkeypatch.setattr("tasks.stage.shards.label_shard", dying)

@@ -1,0 +1,15 @@
+"""Small images with labels, and the randomness that networks start with."""
+
+import torch
+
+from tasks.networks.training import Split
+
+IMAGES = Split(
+    torch.randint(0, 256, (500, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)),
+    torch.randint(0, 5, (500,), generator=torch.Generator().manual_seed(2)),
+    scale=1 / 255,
+)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,32 @@
+"""What a model's pointer says, and what harm can come to its files."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tasks.store import artifact_paths, reading
+
+NAME = "linear-regression"
+
+
+def champion() -> tuple[int, int | None, list[int]]:
+    document = reading.champion(NAME)
+    assert document is not None
+    return document.version, document.previous, list(document.held)
+
+
+def damage(path: Path, position: int, bit: int = 1) -> bytes:
+    """Flip one bit of a read-only file; return what it was."""
+    before = path.read_bytes()
+    after = bytearray(before)
+    after[position % len(after)] ^= bit
+    path.chmod(0o644)
+    path.write_bytes(after)
+    return before
+
+
+def age_demotions() -> None:
+    """Let every demotion be two days old."""
+    history = reading.history(NAME)
+    old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
+    aged = history.model_copy(update={"demoted": dict.fromkeys(history.demoted, old)})
+    aged.write(artifact_paths.history(NAME))

@@ -1,0 +1,29 @@
+"""Commands that are killed while they work."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "10"))
+PRELOADED = ["flows.cli.app", "flows.cli.display", "flows.server.engine", "flows.retrain", "flows.predict"]
+
+
+def run_silently(arguments: list[str]) -> None:
+    """The body of a forked victim: the whole command line, its output thrown away."""
+    from flows.cli import app
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    os._exit(app.run(arguments))
+
+
+def fork(body: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Run ``body`` in a process that has imported everything: kills fall into the work, not into the imports."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(PRELOADED)
+    process = forks.Process(target=body, args=arguments)
+    process.start()
+    return process

@@ -14,7 +14,7 @@ from PIL import Image
 from candidate import plain
 from tasks.judging import classification, figures, regression
 from tasks.networks import metrics
-from tasks.parameters import Data, Training
+from tasks.parameters import Data, LinearTraining
 from tasks.preprocess import preprocess
 from tasks.records import Epoch, RawDataset
 from tasks.store.run_folder import RunFolder
@@ -43,8 +43,8 @@ def test_the_learning_curve_shows_the_validation_loss_and_the_epoch_that_was_kep
     run, raw = RunFolder.open("test-run", {}), RawDataset(name="synthetic-linear", source="generated", files={})
     synthetic = plain(preprocess)(run, raw, Data(), 0)
 
-    def linear(**options: Any) -> Training:
-        return Training.model_validate({"model": "linear-regression", **options})
+    def linear(**options: Any) -> LinearTraining:
+        return LinearTraining.model_validate(options)
 
     trained = plain(train)(run, synthetic, linear(num_epochs=4, validation=0.1, patience=3))
     shown = lines(drawn[-1].axes[0])

@@ -128,8 +128,10 @@ class Regression(Task):
 
     def summary(self, metrics: Mapping[str, Any]) -> str:
         """Loss and what was learned."""
-        learned = ", ".join(f"{weight:.4f}" for weight in metrics["weights"])
-        return f"test loss {metrics['test_loss']:.3g}, weights {learned}, bias {metrics['bias']:.4f}"
+        loss = f"test loss {metrics['test_loss']:.3g}"
+        if "weights" not in metrics:
+            return loss
+        return f"{loss}, weights {', '.join(f'{each:.4f}' for each in metrics['weights'])}, bias {metrics['bias']:.4f}"
 
     def hub_metric(self, metrics: Mapping[str, Any]) -> tuple[str, float]:
         """The mean squared error; our losses have the book's half."""

@@ -181,3 +181,11 @@ def test_the_books_data_are_the_same_bytes_as_ever() -> None:
     prepared = synthetic(42)
     assert prepared.digest == "c7cefa9eace10162ff181c629a6d8ffce2b21334207c31663bb265f85470c467"
     assert (prepared.title, prepared.identifier) == ("Synthetic linear data", "synthetic-linear")
+
+
+def test_a_split_that_is_not_contiguous_is_written_value_by_value(artifacts: Path) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    written = write_split("synthetic-linear", "train", {"features": values.T, "target": values[:, 1]})
+    arrays = safetensors.numpy.load_file(written.path)
+    np.testing.assert_array_equal(arrays["features"], values.T)
+    np.testing.assert_array_equal(arrays["target"], values[:, 1])

@@ -4,6 +4,7 @@ import hashlib
 from functools import partial
 from typing import Any
 
+import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
@@ -54,7 +55,8 @@ def _encoded(rows: Rows, recipe: Recipe) -> Rows:
 
 def write_split(name: str, split: str, arrays: Arrays) -> FileRef:
     """Write a split once; the same content finds its file already there."""
-    content = safetensors.numpy.save(arrays)
+    # safetensors writes memory as it lies, which of a slice or a transpose is not the order of its values.
+    content = safetensors.numpy.save({name: np.ascontiguousarray(each) for name, each in arrays.items()})
     sha256 = hashlib.sha256(content).hexdigest()
     path = artifact_paths.split_file(name, split, sha256)
     if path.is_file() and atomic.file_digest(path) == sha256:

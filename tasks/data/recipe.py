@@ -28,7 +28,6 @@ class Pixels(Lasting):
     scale: float  # of a pixel; folded into the weights at export
     resize: Literal["bilinear"] | None = None  # how an image of another size gets this one; None: it is refused
 
-    modality: ClassVar[str] = "image"
     names: ClassVar[tuple[str, ...]] = ()  # of columns
 
     @property
@@ -72,7 +71,6 @@ class Columns(Lasting):
     kind: Literal["columns"] = "columns"
     columns: tuple[Column, ...]
 
-    modality: ClassVar[str] = "tabular"
     scale: ClassVar[float] = 1.0  # nothing is left to the graph
     resize: ClassVar[None] = None
 

@@ -34,7 +34,7 @@ def retrain(
     if sign_key is not None:
         attestation.require(sign_key)
     mirroring.destination()
-    with _prefect(verbose, "flows.retrain", "torchmetrics"):
+    with _prefect(verbose, "flows.retrain", "torch._dynamo", "torchmetrics"):
         from flows.retrain import retrain as flow
 
         report, failure = _outcome(flow, parameters)

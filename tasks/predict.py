@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.batch.finishing import finish, judged_by, prediction
 from tasks.batch.planning import planned
-from tasks.machine.telling import tell
+from tasks.machine.telling import Event, tell
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
@@ -48,7 +48,7 @@ def _tell(folder: Path, job: Job) -> None:
         tell(f"{times} of {counted(job.rows, 'picture')} {note}")
     rejects = job.rejects or 0
     tell(f"{counted(job.rows - rejects, 'row')} predicted, {rejects} rejected; predictions in {folder}")
-    _emit(events.PREDICTIONS_WRITTEN, folder, job, {"rows": job.rows - rejects, "rejects": rejects})
+    _emit(Event.PREDICTIONS_WRITTEN, folder, job, {"rows": job.rows - rejects, "rejects": rejects})
     _tell_of_drift(folder, job)
 
 
@@ -58,7 +58,7 @@ def _tell_of_drift(folder: Path, job: Job) -> None:
         return
     index = ", ".join(f"{name} {value:.3f}" for name, value in job.drift.index.items())
     tell(f"the input has drifted from the test split: population stability index {index} (limit {job.drift.maximum})")
-    _emit(events.DRIFT, folder, job, {"index": job.drift.index, "maximum": job.drift.maximum})
+    _emit(Event.DRIFT, folder, job, {"index": job.drift.index, "maximum": job.drift.maximum})
 
 
 def _emit(event: str, folder: Path, job: Job, facts: dict[str, Any]) -> None:

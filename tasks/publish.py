@@ -4,7 +4,7 @@ from functools import partial
 
 from tasks.judging import gates
 from tasks.judging.champion_gates import against_published
-from tasks.machine.telling import tell
+from tasks.machine.telling import Event, tell
 from tasks.parameters import RetrainParameters
 from tasks.records import (
     ChampionGates,
@@ -71,5 +71,5 @@ def publish(
         tell(f"{name} version {number} was published without --sign-key and stays without an attestation")
     if not unchanged and live.in_a_run():
         model = {"version": number, "sha256": published.model.sha256, "path": str(published.model.path)}
-        events.emit(events.PUBLISHED, name, model | {"run": str(run.path)})
+        events.emit(Event.PUBLISHED, name, model | {"run": str(run.path)})
     return published

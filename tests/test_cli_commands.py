@@ -53,6 +53,8 @@ def test_status_names_the_champions_and_says_what_one_is(capsys: pytest.CaptureF
         "retrain --epochs 1e99",
         "retrain --lr nan",
         "retrain --lr inf",
+        "retrain linear-regression --max-loss-ratio inf",
+        "retrain linear-regression --synthetic-w nan,1",
         "retrain --lr 0",
         "retrain --batch-size 0",
         "retrain --seed x",

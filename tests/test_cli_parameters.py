@@ -54,17 +54,25 @@ def test_help_shows_every_default(monkeypatch: pytest.MonkeyPatch, capsys: pytes
                 default = ",".join(map(str, default)) or None
             if name == "retrain" and field in OF_THE_BOOK:
                 softmax, linear = OF_THE_BOOK[field]
-                assert f"[default: the book's, {softmax} softmax, {linear} linear]" in row
+                assert f"[default: the book's, {softmax} softmax, {linear} linear" in row
             elif default is None or field == "name":
                 assert re.search(r"\[default: \w.*\]", row)
             elif not isinstance(default, bool):
-                assert f"[default: {default}]" in row
+                assert re.search(rf"\[default: {re.escape(str(default))}[];]", row)
     for path, command in commands(typer.main.get_command(flows.cli.app.app)):
         shown = rows(capsys, *path)
         for option in command.params:
             assert not re.search(r"(?<!\\)\[", getattr(option, "help", None) or ""), option.help
             if option.default not in (None, False) and not callable(option.default):
                 assert f"[default: {option.default}]" in shown[option.opts[0]]
+
+
+def test_help_shows_the_limits_of_a_value(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    shown = rows(capsys, "retrain")
+    assert "10 softmax, 3 linear; at least 1; at most 10000]" in shown["--epochs"]
+    assert "0.0; at least 0; below 1]" in shown["--dropout"]
+    assert "above 0]" in shown["--lr"]
 
 
 def test_options_become_the_document_of_the_parameters(tmp_path: Any) -> None:
@@ -105,7 +113,12 @@ def test_each_model_has_the_books_values() -> None:
     huber = LINEAR | {"loss": "huber"}
     for given, epochs in (({}, 5), ({"num_epochs": None}, 5), ({"num_epochs": 3}, 3)):
         assert RetrainParameters.model_validate({"training": huber | given}).training.num_epochs == epochs
-    documents: list[dict[str, Any]] = [{}, {"training": {}}, {"training": {"model": None, "lr": 0.2}}]
+    documents: list[dict[str, Any]] = [
+        {},
+        {"training": {}},
+        {"training": None},
+        {"training": {"model": None, "lr": 0.2}},
+    ]
     for document in documents:
         assert RetrainParameters.model_validate(document).name == "softmax-regression"
 

@@ -109,7 +109,14 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_the_command_line_starts_without_torch_and_prefect() -> None:
-    assert not {"torch", "prefect", "onnxruntime", "pyarrow", "fsspec"} & modules_after("from flows.cli import app")
+    assert not {"torch", "prefect", "onnxruntime", "pyarrow", "fsspec", "numpy", "PIL"} & modules_after(
+        "from flows.cli import app"
+    )
+
+
+def test_whoever_looks_at_the_store_imports_no_arrays() -> None:
+    modules = ("reading", "verification", "retention", "mirroring", "housekeeping", "pointer")
+    assert not {"numpy", "PIL"} & modules_after(f"from tasks.store import {', '.join(modules)}")
 
 
 def test_batch_prediction_imports_no_torch() -> None:

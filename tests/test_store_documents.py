@@ -41,6 +41,7 @@ def test_unknown_fields_are_ignored_and_missing_newer_ones_have_their_default() 
         b'{"version": 1, "x": {"a": 1, "a": 1}}',
         b'{"version": 1, "loss": NaN}',
         b'{"version": 1, "loss": 1e999}',
+        b'{"version": 1, "loss": 1' + 400 * b"0" + b"}",
         b'{"version": 1, "held": [1, null]}',
         b'{"version": 1, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"version": 1, "x": ' + b"[" * 500 + b"]" * 500 + b"}",

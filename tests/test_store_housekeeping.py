@@ -293,7 +293,10 @@ def test_a_record_of_a_stage_that_cannot_be_judged_stays_and_is_named(capsys: py
     stay[0].parent.mkdir(parents=True)
     stay[0].write_text("{")
     os.mkfifo(stay[1])
+    foreign = stay[0].with_name("notes.json")
+    foreign.write_text("[]")
+    aged(foreign, days=100)
     housekeeping.prune_runs(1)
-    assert names(artifact_paths.stage_records()) == {path.name for path in stay}
+    assert names(artifact_paths.stage_records()) == {path.name for path in (*stay, foreign)}
     told = capsys.readouterr().err
     assert all(f"left alone: {path} (" in told for path in stay)

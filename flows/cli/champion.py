@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -10,11 +10,10 @@ from flows import interrupt
 from flows.cli.faults import as_gradmill_error, conclude
 from flows.cli.options import Artifacts, Debug, Json, ModelArgument
 from tasks.errors import EnvironmentProblem, without_credentials
+from tasks.machine.telling import Event
 from tasks.records import MirroredModel
 from tasks.store import artifact_paths, mirroring, pointer
 from tasks.store.atomic import file_digest
-
-Change = Literal["PROMOTED", "ROLLED_BACK"]
 
 
 def promote(
@@ -28,7 +27,7 @@ def promote(
     url = mirroring.destination()
     changed = pointer.promote(name, version)
     done = f"{name} version {version} is the champion" + ("" if changed else " already")
-    event: Change | None = "PROMOTED" if changed else None
+    event = Event.PROMOTED if changed else None
     _finish(done, {"name": name, "champion": version, "changed": changed}, event, url, artifacts, as_json)
 
 
@@ -37,11 +36,11 @@ def rollback(name: ModelArgument, artifacts: Artifacts = None, as_json: Json = F
     url = mirroring.destination()
     left, champion = pointer.rollback(name)
     done = f"{name} version {champion} is the champion; version {left} is held"
-    _finish(done, {"name": name, "champion": champion, "held": left}, "ROLLED_BACK", url, artifacts, as_json)
+    _finish(done, {"name": name, "champion": champion, "held": left}, Event.ROLLED_BACK, url, artifacts, as_json)
 
 
 def _finish(
-    done: str, document: dict[str, Any], event: Change | None, url: str | None, artifacts: Path | None, as_json: bool
+    done: str, document: dict[str, Any], event: Event | None, url: str | None, artifacts: Path | None, as_json: bool
 ) -> None:
     """Say what was done, and mirror it where retrains do; a mirror that is not written is said beside it.
 
@@ -79,11 +78,9 @@ def _mirror(
         return None, EnvironmentProblem(f"{behind}: {reason}", "the same champion there", f"{action}, once it can be")
 
 
-def _announce(change: Change, name: str, version: int) -> None:
+def _announce(event: Event, name: str, version: int) -> None:
     """Tell the Prefect server of a new champion: Prefect is imported now that the rest is done."""
     from flows.server import engine
-    from tasks.stage import events
 
-    event = {"PROMOTED": events.PROMOTED, "ROLLED_BACK": events.ROLLED_BACK}[change]
     path = artifact_paths.version(name, version) / artifact_paths.ONNX
     engine.announce(event, name, {"version": version, "sha256": file_digest(path), "path": str(path)})

@@ -19,7 +19,9 @@ Parameters = TypeVar("Parameters", bound=BaseModel)
 EXPECTED = {
     "name": "1 to 63 lower-case letters, digits and hyphens, no hyphen first",
     "seed": "a whole number from 0 to 2**63 - 1, or auto",
+    "synthetic_w": "finite numbers, by commas",
 }
+LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as ``annotated_types`` names them
 
 
 class _Value(NamedTuple):
@@ -46,7 +48,15 @@ class _Value(NamedTuple):
             notes = dict.fromkeys([f"{title}:" if notes else f"{title}.", *notes])
         words = option(self.field.metadata).help or " ".join(notes)
         default = self.default()
-        return f"{words} \\[default: {default}]" if default else words
+        bounds = "; ".join([*([f"default: {default}"] if default else []), *self.limits()])
+        return f"{words} \\[{bounds}]" if bounds else words
+
+    def limits(self) -> Iterator[str]:
+        """In words."""
+        for each in self.field.metadata:
+            for name, word in LIMITS.items():
+                if (limit := getattr(each, name, None)) is not None:
+                    yield f"{word} {limit:g}" if isinstance(limit, float) else f"{word} {limit}"
 
     def default(self) -> str | None:
         """In words; a flag has none."""

@@ -21,6 +21,7 @@ from flows.server.declared import declared
 from flows.server.deploying import automate, deploy
 from tasks.errors import UsageError
 from tasks.machine.settings import Settings
+from tasks.machine.telling import Event
 from tasks.stage import events
 from tasks.stage.gpu import LIMIT
 
@@ -123,7 +124,7 @@ def _drift(deployed: dict[str, UUID]) -> list[AutomationCore]:
             print(f"no deployment {deployment}: drift of {name}'s input will start no retrain", file=sys.stderr)
             continue
         trigger = EventTrigger(
-            expect={events.DRIFT},
+            expect={Event.DRIFT},
             match={"prefect.resource.id": events.resource(name)},
             posture=Posture.Reactive,
             threshold=1,

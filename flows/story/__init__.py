@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 
 from flows.story import pages
 from flows.story.report import Outcome, reported
+from tasks.machine.telling import Event
 from tasks.records import Prediction
 from tasks.stage import events
 from tasks.store import artifact_paths
@@ -55,7 +56,7 @@ def _tell(outcome: Outcome) -> None:
     if result.outcome == "refused":
         refused_by = [gate.name for gate in result.gates if not gate.passed]
         payload = {"version": None, "sha256": None, "path": None, "run": result.run, "refused_by": refused_by}
-        events.emit(events.REFUSED, result.name, payload)
+        events.emit(Event.REFUSED, result.name, payload)
     create_markdown_artifact(
         pages.verdict(result),
         key=f"{result.name}-verdict",

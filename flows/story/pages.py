@@ -9,15 +9,15 @@ from tasks.batch.version import read_version
 from tasks.machine.words import counted
 from tasks.records import GateVerdict, Prediction
 from tasks.stage.live import picture
-from tasks.store import names, predictions
+from tasks.store import artifact_paths, predictions
 from tasks.store.record import FileRef
 
 TITLES = {
-    names.LEARNING_CURVE: "Learning curve",
-    names.CONFUSION_MATRIX: "Confusion matrix",
-    names.RELIABILITY: "Reliability",
-    names.MISCLASSIFIED: "Most confident mistakes",
-    names.REGRESSION: "Fit",
+    artifact_paths.LEARNING_CURVE: "Learning curve",
+    artifact_paths.CONFUSION_MATRIX: "Confusion matrix",
+    artifact_paths.RELIABILITY: "Reliability",
+    artifact_paths.MISCLASSIFIED: "Most confident mistakes",
+    artifact_paths.FIT: "Fit",
 }
 
 

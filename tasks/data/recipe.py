@@ -1,21 +1,24 @@
-"""How raw rows become a model's inputs: the one place that does it, for training, evaluation, export and prediction.
+"""How raw rows become a model's inputs, for training, evaluation, export and prediction alike.
 
 A recipe is kept in the manifest, so that every kept version is fed by its own. What it leaves to the ONNX graph (the
 scale of pixels) it tells export, which folds it into the weights.
 """
 
+from __future__ import annotations  # of arrays, which commands that only look at the store need not import
+
 import math
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from tasks.data import pictures
 from tasks.errors import DataError
 from tasks.serving.contract import FEATURES, IMAGES, Tensor
 from tasks.store.record import Lasting
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Tracked = Callable[[range], Iterable[int]]  # such as a progress bar's; ``iter`` shows nothing
 
@@ -26,7 +29,7 @@ class Pixels(Lasting):
     kind: Literal["pixels"] = "pixels"
     shape: tuple[int, ...]  # of one image
     scale: float  # of a pixel; folded into the weights at export
-    resize: Literal["bilinear"] | None = None  # how an image of another size gets this one; None: it is refused
+    resize: Literal["bilinear"] | None = None  # how an array of another size gets this one; None: it is refused
 
     names: ClassVar[tuple[str, ...]] = ()  # of columns
 
@@ -37,6 +40,10 @@ class Pixels(Lasting):
 
     def accepts(self, dtype: Any, shape: tuple[int, ...]) -> bool:
         """Whether rows of this dtype and shape (of one) can be encoded."""
+        import numpy as np
+
+        from tasks.data import pictures
+
         if np.dtype(dtype) != np.uint8:
             return False
         same_channels = len(shape) == len(self.shape) and shape[2:] == self.shape[2:]
@@ -49,6 +56,10 @@ class Pixels(Lasting):
         Raises:
             DataError: they are no such images, or of another size, which this recipe refuses.
         """
+        import numpy as np
+
+        from tasks.data import pictures
+
         _require(self, images)
         if images.shape[1:] == self.shape:
             return images
@@ -86,6 +97,8 @@ class Columns(Lasting):
 
     def accepts(self, dtype: Any, shape: tuple[int, ...]) -> bool:
         """Whether rows of this dtype and shape (of one) can be encoded."""
+        import numpy as np
+
         return np.dtype(dtype).kind in "fiu" and shape == (len(self.columns),)
 
     def encode(self, rows: NDArray[Any], tracked: Tracked = iter) -> NDArray[np.float32]:
@@ -94,6 +107,8 @@ class Columns(Lasting):
         Raises:
             DataError: they are no numbers, or not so many a row.
         """
+        import numpy as np
+
         _require(self, rows)
         with np.errstate(over="ignore"):
             return rows.astype(np.float32, copy=False)
@@ -112,12 +127,19 @@ def _require(recipe: Pixels | Columns, rows: NDArray[Any]) -> None:
 
 
 def of_old_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The recipe of a version that was published before there were recipes, by its ``preprocessing``."""
-    old = manifest["preprocessing"]
-    if "columns" in old:
-        return {"kind": "columns", "columns": [{"name": name, "kind": "number"} for name in old["columns"]]}
-    resize = "bilinear" if old.get("resize") else None
-    return {"kind": "pixels", "shape": manifest["dataset"]["input_shape"], "scale": old["scale"], "resize": resize}
+    """The recipe of a version that was published before there were recipes, by its ``preprocessing``.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is damaged.
+    """
+    old, shape = manifest["preprocessing"], manifest["dataset"]["input_shape"]
+    if manifest["dataset"].get("class_names"):
+        resize = "bilinear" if dict(old.get("resize") or {}) else None
+        return {"kind": "pixels", "shape": shape, "scale": old["scale"], "resize": resize}
+    names = old.get("columns") or [f"x{number + 1}" for number in range(shape[0])]  # the oldest versions noted none
+    if not isinstance(names, list) or shape != [len(names)]:
+        raise ValueError("columns that are not those of the input")
+    return {"kind": "columns", "columns": [{"name": name, "kind": "number"} for name in names]}
 
 
 def for_old_readers(recipe: Pixels | Columns) -> dict[str, Any]:

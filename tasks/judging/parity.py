@@ -22,7 +22,7 @@ def regression(found: Answers, o: Array, truth: Array, max_error: float) -> tupl
     a target that never changes leaves room for).
     """
     prediction, expected = found[PREDICTION], o.squeeze(1)
-    tolerance = max_error * float(truth.std(ddof=1)) + 2 * float(np.spacing(np.abs(expected).max()))
+    tolerance = max_error * float(truth.std(ddof=1, dtype=np.float64)) + 2 * float(np.spacing(np.abs(expected).max()))
     error = float(np.abs(prediction - expected).max())
     return (gates.judge("parity", error, maximum=tolerance, detail=f"predictions of {len(prediction)} rows"),)
 

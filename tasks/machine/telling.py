@@ -1,6 +1,7 @@
-"""What a stage tells whoever watches its run, one line per fact."""
+"""What a run tells: one line per fact to whoever watches it, and events to automations and services."""
 
 import logging
+from enum import StrEnum
 from typing import TextIO
 
 LINES = logging.getLogger("gradmill.lines")  # a terminal that shows them has its handler here (flows/cli/display.py)
@@ -10,3 +11,14 @@ def tell(line: str, file: TextIO | None = None) -> None:
     """Print ``line``, to stdout or ``file``; of what a run prints, Prefect makes the run's log."""
     print(line, file=file)
     LINES.info(line)
+
+
+class Event(StrEnum):
+    """What happens to a model, by the name that automations know it by (README, "Events")."""
+
+    PUBLISHED = "gradmill.model.published"
+    REFUSED = "gradmill.model.refused"
+    PROMOTED = "gradmill.model.promoted"
+    ROLLED_BACK = "gradmill.model.rolled-back"
+    PREDICTIONS_WRITTEN = "gradmill.predictions.written"
+    DRIFT = "gradmill.drift"

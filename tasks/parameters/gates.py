@@ -7,7 +7,7 @@ from pydantic import Field
 from tasks.parameters.form import Frozen, Option, PositiveFloat, Share
 
 Limit = Annotated[PositiveFloat | None, Option(empty="recorded only")]
-Ratio = Annotated[float, Field(ge=1)]
+Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
 class Gates(Frozen):

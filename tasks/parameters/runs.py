@@ -19,12 +19,10 @@ class Data(Frozen):
     resize: Annotated[int | None, Option(empty="28 as they are")] = Field(
         None, ge=4, le=256, title="Resize", description="Side of the square images in pixels."
     )
-    synthetic_w: tuple[float, ...] = Field(
-        (2.0, -3.4),
-        min_length=1,
-        title="True weights",
-        description="Of the synthetic data; on the command line by commas.",
-    )
+    synthetic_w: Annotated[
+        tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
+        Option(help="True weights of the synthetic data, by commas."),
+    ] = Field((2.0, -3.4), min_length=1, title="True weights", description="Of the synthetic data.")
     synthetic_b: float = Field(4.2, allow_inf_nan=False, title="True bias", description="Of the synthetic data.")
     synthetic_noise: PositiveFloat = Field(
         0.01, title="Noise", description="Standard deviation of the synthetic target's noise."
@@ -85,9 +83,10 @@ class PredictParameters(Frozen):
     batch_size: Annotated[int | None, Option(empty="1024, on a GPU 16384")] = Field(
         None, ge=1, le=1_000_000, title="Batch size", description="Rows per call of onnxruntime."
     )
-    columns: Annotated[tuple[str, ...], Option(empty="as the version was trained")] = Field(
-        (), title="Columns", description="Of a table, in the model's order; on the command line by commas."
-    )
+    columns: Annotated[
+        tuple[str, ...],
+        Option(help="Of a table, in the model's order, by commas.", empty="as the version was trained"),
+    ] = Field((), title="Columns", description="Of a table, in the model's order.")
     max_rejects: Annotated[int | None, Option(empty="0 of arrays, 1 % of tables and pictures")] = Field(
         None, ge=0, title="Rejected rows", description="Stop when more rows cannot be read."
     )

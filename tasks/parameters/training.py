@@ -100,7 +100,7 @@ class SoftmaxTraining(Training):
     dataset = FASHION_MNIST
 
     model: Annotated[Literal[ModelName.SOFTMAX_REGRESSION], WHICH, Option("model")] = ModelName.SOFTMAX_REGRESSION
-    num_epochs: Epochs = 10
+    num_epochs: Epochs = Field(10, description="Passes over the training examples.")
     batch_size: BatchSize = 256
     lr: LearningRate = 0.1
     loss: LossOfModel = Loss.CROSS_ENTROPY
@@ -132,6 +132,7 @@ class _Model(BaseModel):
 
 def _with_its_model(values: Any) -> Any:
     """A document that names no model is one of softmax regression; a wrong name is a fault of ``model``."""
+    values = {} if values is None else values  # as of every value: what is empty is the default
     if not isinstance(values, dict):
         return values
     named = {"model": values["model"]} if values.get("model") is not None else {}

@@ -3,18 +3,20 @@
 How each is measured, judged and drawn is in ``tasks/judging/classification.py`` and ``regression.py``.
 """
 
+from __future__ import annotations  # of arrays, which commands that only look at the store need not import
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES, Signature, Tensor
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 TaskName = Literal["classification", "regression"]
 LABEL_NAME = "label_name"
-Outputs = Mapping[str, NDArray[Any]]  # of a model, by name; rows come last: (n,) or (classes, n)
+Outputs = Mapping[str, "NDArray[Any]"]  # of a model, by name; rows come last: (n,) or (classes, n)
 
 
 class Task(ABC):
@@ -81,10 +83,14 @@ class Classification(Task):
 
     def num_correct(self, outputs: Outputs, truth: NDArray[Any]) -> int:
         """How many labels are the true ones."""
+        import numpy as np
+
         return int(np.count_nonzero(outputs[LABEL] == truth))
 
     def columns(self, outputs: Outputs, class_names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """The label, its name and a probability a class."""
+        import numpy as np
+
         label = outputs[LABEL]
         names = label.astype(np.int8 if len(class_names) <= np.iinfo(np.int8).max else np.int32)
         probabilities = zip(class_names, outputs[PROBABILITIES], strict=True)

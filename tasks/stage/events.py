@@ -4,13 +4,6 @@ from typing import Any
 
 from prefect.events import emit_event
 
-PUBLISHED = "gradmill.model.published"
-REFUSED = "gradmill.model.refused"
-PROMOTED = "gradmill.model.promoted"
-ROLLED_BACK = "gradmill.model.rolled-back"
-PREDICTIONS_WRITTEN = "gradmill.predictions.written"
-DRIFT = "gradmill.drift"
-
 
 def resource(name: str) -> str:
     """How Prefect knows the model ``name``: automations match it."""

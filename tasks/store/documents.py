@@ -46,7 +46,11 @@ class Document(BaseModel):
         """
         try:
             read = json.loads(
-                content, object_pairs_hook=_without_duplicates, parse_float=_finite, parse_constant=_finite
+                content,
+                object_pairs_hook=_without_duplicates,
+                parse_float=_finite,
+                parse_int=_whole,
+                parse_constant=_finite,
             )
             document = cls.of_today(read)
             return cls.model_validate_json(content if document is read else json.dumps(document), strict=True)
@@ -81,3 +85,9 @@ def _finite(token: str) -> float:
     if math.isfinite(number := float(token)):
         return number
     raise ValueError(f"{token} is no finite number")
+
+
+def _whole(token: str) -> int:
+    """A whole number, not so large that as a fraction it would be infinite."""
+    _finite(token)
+    return int(token)

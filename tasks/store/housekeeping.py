@@ -147,7 +147,11 @@ def _sweep(parent: Path) -> None:
 
 def _prune_stage_records() -> None:
     """Remove what stages returned and nobody has used for long, or can use, since a file of it is gone."""
-    for path in sorted(artifact_paths.stage_records().glob("*.json")):
+    if not _is_in_place(artifact_paths.stage_records()):
+        return
+    for path in sorted(artifact_paths.stage_records().glob("*")):
+        if not names.STAGE_RECORD.fullmatch(path.name):
+            continue
         try:
             files = _files_named_in(json.loads(verified.content(path)))
             if _is_old(path, UNUSED) or not all(file.exists() for file in files):

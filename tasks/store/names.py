@@ -9,6 +9,7 @@ from pathlib import Path
 
 VERSION = re.compile(r"[1-9][0-9]*")
 TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")
+STAGE_RECORD = re.compile(r"[0-9a-f]{64}\.json")
 CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")
 LEFTOVER = re.compile(r"\.staging-[0-9a-f]{16}|\.pruned-[1-9][0-9]*-[0-9a-f]{8}")  # in a model's folder
 DOWNLOAD_PREFIX = ".scratch-"  # of a folder in that of a dataset, to download into
@@ -29,10 +30,3 @@ def staging(model: Path) -> Path:
 def condemned(folder: Path) -> Path:
     """Where a folder goes before it is deleted, so that nobody sees half of it."""
     return folder.with_name(f".pruned-{folder.name}-{secrets.token_hex(4)}")
-
-
-LEARNING_CURVE = "learning-curve.png"
-CONFUSION_MATRIX = "confusion-matrix.png"
-RELIABILITY = "reliability.png"
-MISCLASSIFIED = "misclassified.png"
-REGRESSION = "regression.png"

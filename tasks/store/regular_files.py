@@ -48,7 +48,7 @@ def descriptor(path: Path) -> int:
             raise irregular(path) from error
         missing = isinstance(error, FileNotFoundError)
         found = f"{path} is missing" if missing else f"{path} cannot be read: {error.strerror}"
-        raise DataError(found, "a readable file", "see its permissions") from error
+        raise DataError(found, "a readable file", "see the path" if missing else "see its permissions") from error
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
         raise irregular(path)

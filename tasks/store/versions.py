@@ -1,5 +1,6 @@
 """The documents of a model's folder, typed: the pointer, what it cannot tell, and each version's manifest."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -160,9 +161,11 @@ class Manifest(Lineage):
         """A manifest from before there were recipes, with its recipe and its task."""
         if not isinstance(document, dict) or "recipe" in document or "preprocessing" not in document:
             return document
-        try:
-            dataset = document["dataset"]
+        if isinstance(dataset := document.get("dataset"), dict):
             task = "classification" if dataset.get("class_names") else "regression"
-            return document | {"dataset": {"task": task} | dataset, "recipe": recipes.of_old_manifest(document)}
-        except (KeyError, TypeError, AttributeError):
-            return document  # damaged: what is missing is then named
+            document = document | {"dataset": {"task": task} | dataset}
+        with suppress(
+            KeyError, TypeError, ValueError, IndexError, AttributeError
+        ):  # damaged: then the recipe is missing
+            document = document | {"recipe": recipes.of_old_manifest(document)}
+        return document

@@ -119,6 +119,10 @@ def test_whoever_looks_at_the_store_imports_no_arrays() -> None:
     assert not {"numpy", "PIL"} & modules_after(f"from tasks.store import {', '.join(modules)}")
 
 
+def test_doctor_imports_nothing_that_it_looks_for() -> None:
+    assert not {"numpy", "torch", "onnxruntime"} & modules_after("import flows.doctor")
+
+
 def test_batch_prediction_imports_no_torch() -> None:
     assert "torch" not in modules_after("import flows.predict")
 

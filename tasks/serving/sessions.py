@@ -3,14 +3,14 @@
 import ctypes
 import os
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from tasks.machine import devices
 from tasks.machine.telling import tell
 from tasks.parameters import Device
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -53,8 +53,10 @@ def open_session(model: bytes, device: Device) -> Any:
         return _session(model, CPU)
 
 
-def answers(session: Any, rows: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def answers(session: Any, rows: "NDArray[Any]") -> "dict[str, NDArray[Any]]":
     """Every output of the model for all ``rows``, by name, rows first; batches of about 1024 stay in the cache."""
+    import numpy as np  # here: doctor looks for onnxruntime where numpy may be broken
+
     (source,) = session.get_inputs()
     names = [node.name for node in session.get_outputs()]
     batches = np.array_split(rows, max(1, len(rows) // 1024))

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
@@ -53,7 +54,8 @@ class _Value(NamedTuple):
 
     def limits(self) -> Iterator[str]:
         """In words."""
-        for each in self.field.metadata:
+        of_alternatives = (each for kind in get_args(self.field.annotation) for each in _metadata(kind))
+        for each in itertools.chain(self.field.metadata, of_alternatives):
             for name, word in LIMITS.items():
                 if (limit := getattr(each, name, None)) is not None:
                     yield f"{word} {limit:g}" if isinstance(limit, float) else f"{word} {limit}"
@@ -87,6 +89,14 @@ class _Value(NamedTuple):
         if get_origin(self.field.annotation) is tuple:
             given = given.split(",") if given else []
         (document.setdefault(self.part, {}) if self.part else document)[self.name] = given
+
+
+def _metadata(kind: Any) -> list[Any]:
+    """What is said of one of the kinds of value that a field takes."""
+    if get_origin(kind) is Annotated:
+        _, *metadata = get_args(kind)
+        return [each for info in metadata for each in getattr(info, "metadata", [info])]
+    return [each for alternative in get_args(kind) for each in _metadata(alternative)]
 
 
 def _typed(annotation: Any) -> Any:

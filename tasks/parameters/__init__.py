@@ -18,4 +18,5 @@ from tasks.parameters.runs import PredictParameters as PredictParameters
 from tasks.parameters.runs import RetrainParameters as RetrainParameters
 from tasks.parameters.training import LinearTraining as LinearTraining
 from tasks.parameters.training import SoftmaxTraining as SoftmaxTraining
+from tasks.parameters.training import Steps as Steps
 from tasks.parameters.training import Training as Training

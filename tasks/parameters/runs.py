@@ -11,11 +11,40 @@ from tasks.parameters.gates import Gates
 from tasks.parameters.training import OfItsModel, SoftmaxTraining, Training
 
 PositiveInt = Annotated[int, Field(ge=1)]
+Names = Annotated[tuple[str, ...], Option()]
 
 
 class Data(Frozen):
-    """What to train on."""
+    """What to train on: the book's data, or own ones."""
 
+    source: Annotated[str | None, Option("--data", empty="the book's data, or those of the kept name")] = Field(
+        None,
+        title="Data",
+        description="Own data: a file, folder, glob or URL of CSV, Parquet, Feather or JSON lines.",
+    )
+    target: Annotated[str | None, Option(empty="that of the kept name")] = Field(
+        None, title="Target", description="The column to predict."
+    )
+    features: Annotated[Names, Option(empty="all columns but the target")] = Field(
+        (), title="Features", description="The columns to predict from, by commas."
+    )
+    ignore: Annotated[Names, Option(empty="none")] = Field(
+        (), title="Ignore", description="Columns that are no features, by commas; kept with the name."
+    )
+    category: Annotated[Names, Option(empty="columns of text")] = Field(
+        (), title="Category", description="Columns whose values are levels, by commas."
+    )
+    split_by: Annotated[str | None, Option(empty="every row by itself")] = Field(
+        None, title="Split by", description="Rows of one value of this column stay on one side of the split."
+    )
+    time_column: Annotated[str | None, Option(empty="no order in time")] = Field(
+        None, title="Time column", description="The latest rows are the test split."
+    )
+    split_column: Annotated[str | None, Option(empty="by the rows' hashes")] = Field(
+        None, title="Split column", description="A column that says train, test or validation, or true of test rows."
+    )
+    test: float = Field(0.2, gt=0, lt=1, title="Test share", description="Of own data's rows.")
+    new_recipe: bool = Field(False, title="New recipe", description="Fix the split rule and its share anew.")
     resize: Annotated[int | None, Option(empty="28 as they are")] = Field(
         None, ge=4, le=256, title="Resize", description="Side of the square images in pixels."
     )

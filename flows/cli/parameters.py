@@ -1,5 +1,6 @@
 """The options of a command, made from the parameters that it takes: names, types, help and defaults are theirs."""
 
+import csv
 import functools
 import inspect
 import itertools
@@ -87,7 +88,7 @@ class _Value(NamedTuple):
         if self.field.default is True:  # its flag turns it off
             given = not given
         if get_origin(self.field.annotation) is tuple:
-            given = given.split(",") if given else []
+            given = next(csv.reader([given])) if given else []
         (document.setdefault(self.part, {}) if self.part else document)[self.name] = given
 
 
@@ -121,7 +122,8 @@ def _values(parameters: type[BaseModel]) -> Iterator[_Value]:
             yield _Value(part, None, None, {"": field})
         for name in dict.fromkeys(name for fields in models.values() for name in fields):
             having = {model: fields[name] for model, fields in models.items() if name in fields}
-            yield _Value(name, part, field.title, having)
+            if not any(each.exclude for each in having.values()):
+                yield _Value(name, part, field.title, having)
 
 
 def _is_model(kind: Any) -> bool:

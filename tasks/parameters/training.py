@@ -3,6 +3,7 @@
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from tasks.parameters.choices import (
     DEFAULT_SEED,
@@ -79,9 +80,7 @@ class Training(Frozen):
         DEFAULT_SEED, title="Seed", description="A whole number, or auto: derived from the run's scheduled date."
     )
     device: Device = Field(Device.AUTO, title="Device", description="auto takes the GPU where there is one.")
-    defaults: Annotated[Literal["book", "data"], Option(empty="the book's; of own data what they need")] = Field(
-        "book", title="Defaults", description="Whose settings stand for those that are not given."
-    )
+    defaults: SkipJsonSchema[Literal["book", "data"]] = Field("book", exclude=True)  # for what is not given; no option
 
     @model_validator(mode="before")
     @classmethod

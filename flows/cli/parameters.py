@@ -73,11 +73,13 @@ class _Value(NamedTuple):
 
     def parameter(self) -> inspect.Parameter:
         """As typer reads it from a function; None is what was not given."""
-        kind, flag = _typed(self.field.annotation), self.flag
+        shown, flag = option(self.field.metadata), self.flag
+        kind = str if shown.metavar else _typed(self.field.annotation)
         if flag.startswith("-"):
             info: Any = typer.Option(flag, help=self.help(), rich_help_panel=self.panel)
         else:
-            info = typer.Argument(metavar=flag if flag.isupper() else None, help=self.help())
+            metavar = shown.metavar or (flag if flag.isupper() else None)
+            info = typer.Argument(metavar=metavar, help=self.help())
         annotation = Annotated[kind | None, info]  # type: ignore[valid-type]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

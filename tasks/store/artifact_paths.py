@@ -42,6 +42,11 @@ def raw_file(dataset_name: str, filename: str, sha256: str) -> Path:
     return dataset(dataset_name) / "raw" / f"{filename}.{sha256[:DIGEST_CHARACTERS]}"
 
 
+def source(name: str) -> Path:
+    """Where the own data of a model were read from."""
+    return dataset(name) / "source.json"
+
+
 def split_file(dataset_name: str, split: str, sha256: str) -> Path:
     """A prepared split."""
     return dataset(dataset_name) / f"{split}.{sha256[:DIGEST_CHARACTERS]}.safetensors"

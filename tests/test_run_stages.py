@@ -90,11 +90,11 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
     accuracies, losses = [], []
     for seed in (1, 2, 3, 4, 5):
         parameters = SoftmaxTraining.model_validate({"implementation": implementation, "seed": seed})
-        generator = torch.Generator().manual_seed(seed)
+        generator, steps = torch.Generator().manual_seed(seed), parameters.steps
         net, optimizer = build(parameters, prepared, generator, torch.device("cpu"))
         with one_thread():
             *_, last = loop.train(
-                net, optimizer, train_split, test_split, [0.1] * parameters.num_epochs, parameters.batch_size, generator
+                net, optimizer, train_split, test_split, [0.1] * steps.num_epochs, steps.batch_size, generator
             )
         accuracies.append(last.test["accuracy"])
         losses.append(last.train["loss"])

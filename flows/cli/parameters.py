@@ -1,7 +1,9 @@
 """The options of a command, made from the parameters that it takes: names, types, help and defaults are theirs."""
 
+import csv
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
@@ -53,7 +55,8 @@ class _Value(NamedTuple):
 
     def limits(self) -> Iterator[str]:
         """In words."""
-        for each in self.field.metadata:
+        of_alternatives = (each for kind in get_args(self.field.annotation) for each in _metadata(kind))
+        for each in itertools.chain(self.field.metadata, of_alternatives):
             for name, word in LIMITS.items():
                 if (limit := getattr(each, name, None)) is not None:
                     yield f"{word} {limit:g}" if isinstance(limit, float) else f"{word} {limit}"
@@ -85,8 +88,16 @@ class _Value(NamedTuple):
         if self.field.default is True:  # its flag turns it off
             given = not given
         if get_origin(self.field.annotation) is tuple:
-            given = given.split(",") if given else []
+            given = next(csv.reader([given])) if given else []
         (document.setdefault(self.part, {}) if self.part else document)[self.name] = given
+
+
+def _metadata(kind: Any) -> list[Any]:
+    """What is said of one of the kinds of value that a field takes."""
+    if get_origin(kind) is Annotated:
+        _, *metadata = get_args(kind)
+        return [each for info in metadata for each in getattr(info, "metadata", [info])]
+    return [each for alternative in get_args(kind) for each in _metadata(alternative)]
 
 
 def _typed(annotation: Any) -> Any:
@@ -111,7 +122,8 @@ def _values(parameters: type[BaseModel]) -> Iterator[_Value]:
             yield _Value(part, None, None, {"": field})
         for name in dict.fromkeys(name for fields in models.values() for name in fields):
             having = {model: fields[name] for model, fields in models.items() if name in fields}
-            yield _Value(name, part, field.title, having)
+            if not any(each.exclude for each in having.values()):
+                yield _Value(name, part, field.title, having)
 
 
 def _is_model(kind: Any) -> bool:

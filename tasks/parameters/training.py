@@ -18,9 +18,7 @@ from tasks.parameters.choices import (
 from tasks.parameters.form import Frozen, OneForm, Option, PositiveFloat
 
 WHICH = Field(title="Model", description="What to train.")
-MODEL = Option(
-    "model", metavar="softmax-regression|linear-regression|NAME", help="What to train, or a kept name again."
-)
+MODEL = Option("model", metavar="MODEL", help="softmax-regression, linear-regression, or a kept name: trained again.")
 Epochs = Annotated[int | None, Field(ge=1, le=10_000, title="Epochs"), Option("--epochs")]
 BatchSize = Annotated[int | None, Field(ge=1, le=1_000_000, title="Batch size")]
 LearningRate = Annotated[PositiveFloat | None, Field(title="Learning rate")]

@@ -132,18 +132,18 @@ def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def taking(parameters: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def taking(parameters: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a command: it gets an option for every field, and what was given as its first argument, a document."""
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         values = list(_values(parameters))
 
         @functools.wraps(command)
-        def with_options(**options: Any) -> None:
+        def with_options(**options: Any) -> Any:
             document: dict[str, Any] = {}
             for value in values:
                 value.put(options.pop(value.name), document)
-            command(document, **options)
+            return command(document, **options)
 
         own = list(inspect.signature(command).parameters.values())[1:]
         own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]

@@ -132,6 +132,16 @@ def jobs_elsewhere() -> Path:
     return all_predictions() / ".elsewhere"
 
 
+def schedules() -> Path:
+    """When own names are retrained."""
+    return root() / "schedules"
+
+
+def schedule(name: str) -> Path:
+    """When one of them is."""
+    return schedules() / f"{name}.json"
+
+
 def prefect_home() -> Path:
     """The history of ``gradmill up``: Prefect's database and the logs of server and worker."""
     return root() / ".prefect"

@@ -3,7 +3,6 @@
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from tasks.parameters import RetrainParameters
 from tasks.records import Evaluation, ExportedModel, GateVerdict, PreparedDataset, Splits, TrainedModel
@@ -11,10 +10,9 @@ from tasks.serving import contract, sample
 from tasks.store import verified
 from tasks.store.artifact_paths import CARD, LABELS, METADATA
 from tasks.store.model_card import model_card
+from tasks.store.own_data import NOT_KEPT
 from tasks.store.record import FileRef
 from tasks.store.versions import Lineage, Metrics, Parameters, Tolerances, Trained
-
-NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe"}}  # places, and what is done once
 
 
 def lineage(

@@ -21,7 +21,7 @@ SPELT_OTHERWISE = {
     "num_epochs": "--epochs",
     "source": "--data",
     "predict": "--no-predict",
-    "model": "model",
+    "model": "MODEL",
     "input": "INPUT",
 }
 OF_THE_BOOK = {"num_epochs": (10, 3), "batch_size": (256, 10), "lr": (0.1, 0.03), "loss": ("cross-entropy", "squared")}

@@ -22,7 +22,7 @@ from candidate import Candidate
 from command_line import assert_clear, gradmill
 from duty import Duty
 from flows.server import engine, service
-from flows.server.permanent import Guard
+from flows.server.guarded import Guard
 from prefect_api import eventually
 from tasks.errors import DataError
 from tasks.stage.events import resource

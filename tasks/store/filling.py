@@ -10,6 +10,7 @@ from tasks.serving import contract, sample
 from tasks.store import verified
 from tasks.store.artifact_paths import CARD, LABELS, METADATA
 from tasks.store.model_card import model_card
+from tasks.store.own_data import NOT_KEPT
 from tasks.store.record import FileRef
 from tasks.store.versions import Lineage, Metrics, Parameters, Tolerances, Trained
 
@@ -32,7 +33,7 @@ def lineage(
         run=run,
         dataset=Splits(**dict(prepared)),
         recipe=prepared.recipe,
-        parameters=Parameters.model_validate(parameters.model_dump(mode="json", exclude={"sign_key"})),
+        parameters=Parameters.model_validate(parameters.model_dump(mode="json", exclude=NOT_KEPT)),
         device=trained.device,
         trained=Trained(
             num_examples=trained.num_examples,

@@ -15,9 +15,11 @@ from tasks.predict import predict
 from tasks.preprocess import preprocess
 from tasks.publish import publish
 from tasks.serving import sessions
+from tasks.serving.task import of_model
 from tasks.store import mirroring
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
+from tasks.validate import validate
 
 
 @flow(name="retrain", flow_run_name=run_names.retrain, log_prints=True)
@@ -33,8 +35,10 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json"))
     made = Outcome(run, parameters)
     with run.in_use(), story.told(made):
-        raw = download(run, parameters.dataset)
-        prepared = preprocess(run, raw, parameters.data, parameters.training.seed_number)
+        raw = download(run, parameters.dataset, parameters.data)
+        task = of_model(parameters.training.model).name
+        validated = validate(run, raw, parameters.data, task)
+        prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
         made.trained = train(run, prepared, parameters.training)
         made.evaluated = evaluate(run, prepared, made.trained, parameters.gates, parameters.training.loss)
         made.exported = export(run, prepared, made.trained, parameters.training, parameters.gates)

@@ -20,6 +20,7 @@ from flows.bench.peers import (
     peers,
     require_installed,
 )
+from tasks.data.validated import ValidatedDataset
 from tasks.download import download
 from tasks.fitting.building import build
 from tasks.fitting.devices import one_thread
@@ -52,7 +53,7 @@ def bench(quick: bool) -> Report:
         require_installed()
     run = RunFolder.open("bench-train", {})
     raw: RawDataset = download.__wrapped__(run, FASHION_MNIST)  # type: ignore[attr-defined]  # the stage's plain function
-    prepared: PreparedDataset = preprocess.__wrapped__(run, raw, Data(), 0)  # type: ignore[attr-defined]
+    prepared: PreparedDataset = preprocess.__wrapped__(run, ValidatedDataset(raw=raw), Data(), 0)  # type: ignore[attr-defined]
     train_split, test_split = load_split(prepared, "train"), load_split(prepared, "test")
     accuracy: dict[str, float] = {}
     fast: dict[str, Callable[[], float]] = {

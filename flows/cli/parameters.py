@@ -1,5 +1,6 @@
 """The options of a command, made from the parameters that it takes: names, types, help and defaults are theirs."""
 
+import csv
 import functools
 import inspect
 import itertools
@@ -72,11 +73,13 @@ class _Value(NamedTuple):
 
     def parameter(self) -> inspect.Parameter:
         """As typer reads it from a function; None is what was not given."""
-        kind, flag = _typed(self.field.annotation), self.flag
+        shown, flag = option(self.field.metadata), self.flag
+        kind = str if shown.metavar else _typed(self.field.annotation)
         if flag.startswith("-"):
             info: Any = typer.Option(flag, help=self.help(), rich_help_panel=self.panel)
         else:
-            info = typer.Argument(metavar=flag if flag.isupper() else None, help=self.help())
+            metavar = shown.metavar or (flag if flag.isupper() else None)
+            info = typer.Argument(metavar=metavar, help=self.help())
         annotation = Annotated[kind | None, info]  # type: ignore[valid-type]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
@@ -87,7 +90,7 @@ class _Value(NamedTuple):
         if self.field.default is True:  # its flag turns it off
             given = not given
         if get_origin(self.field.annotation) is tuple:
-            given = given.split(",") if given else []
+            given = next(csv.reader([given])) if given else []
         (document.setdefault(self.part, {}) if self.part else document)[self.name] = given
 
 
@@ -121,25 +124,26 @@ def _values(parameters: type[BaseModel]) -> Iterator[_Value]:
             yield _Value(part, None, None, {"": field})
         for name in dict.fromkeys(name for fields in models.values() for name in fields):
             having = {model: fields[name] for model, fields in models.items() if name in fields}
-            yield _Value(name, part, field.title, having)
+            if not any(each.exclude for each in having.values()):
+                yield _Value(name, part, field.title, having)
 
 
 def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def taking(parameters: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def taking(parameters: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorate a command: it gets an option for every field, and what was given as its first argument, a document."""
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         values = list(_values(parameters))
 
         @functools.wraps(command)
-        def with_options(**options: Any) -> None:
+        def with_options(**options: Any) -> Any:
             document: dict[str, Any] = {}
             for value in values:
                 value.put(options.pop(value.name), document)
-            command(document, **options)
+            return command(document, **options)
 
         own = list(inspect.signature(command).parameters.values())[1:]
         own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]

@@ -8,43 +8,15 @@ from pydantic import Field, model_validator
 from tasks.parameters.choices import NAME_PATTERN, Device, ModelName, Runner
 from tasks.parameters.form import Frozen, Option, PositiveFloat
 from tasks.parameters.gates import Gates
+from tasks.parameters.own_data import OwnData
 from tasks.parameters.training import OfItsModel, SoftmaxTraining, Training
 
 PositiveInt = Annotated[int, Field(ge=1)]
-Names = Annotated[tuple[str, ...], Option()]
 
 
-class Data(Frozen):
+class Data(OwnData):
     """What to train on: the book's data, or own ones."""
 
-    source: Annotated[str | None, Option("--data", empty="the book's data, or those of the kept name")] = Field(
-        None,
-        title="Data",
-        description="Own data: a file, folder, glob or URL of CSV, Parquet, Feather or JSON lines.",
-    )
-    target: Annotated[str | None, Option(empty="that of the kept name")] = Field(
-        None, title="Target", description="The column to predict."
-    )
-    features: Annotated[Names, Option(empty="all columns but the target")] = Field(
-        (), title="Features", description="The columns to predict from, by commas."
-    )
-    ignore: Annotated[Names, Option(empty="none")] = Field(
-        (), title="Ignore", description="Columns that are no features, by commas; kept with the name."
-    )
-    category: Annotated[Names, Option(empty="columns of text")] = Field(
-        (), title="Category", description="Columns whose values are levels, by commas."
-    )
-    split_by: Annotated[str | None, Option(empty="every row by itself")] = Field(
-        None, title="Split by", description="Rows of one value of this column stay on one side of the split."
-    )
-    time_column: Annotated[str | None, Option(empty="no order in time")] = Field(
-        None, title="Time column", description="The latest rows are the test split."
-    )
-    split_column: Annotated[str | None, Option(empty="by the rows' hashes")] = Field(
-        None, title="Split column", description="A column that says train, test or validation, or true of test rows."
-    )
-    test: float = Field(0.2, gt=0, lt=1, title="Test share", description="Of own data's rows.")
-    new_recipe: bool = Field(False, title="New recipe", description="Fix the split rule and its share anew.")
     resize: Annotated[int | None, Option(empty="28 as they are")] = Field(
         None, ge=4, le=256, title="Resize", description="Side of the square images in pixels."
     )
@@ -78,17 +50,32 @@ class RetrainParameters(Frozen):
 
     @property
     def dataset(self) -> str:
-        """The dataset that the model learns from."""
-        return self.training.dataset
+        """The data set that the model learns from: one of the book's, or that of its own name."""
+        return self.name if self.data.is_own else self.training.dataset
 
     @model_validator(mode="before")
     @classmethod
-    def _name_after_model(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("name"):
+    def _names_and_defaults(cls, values: Any) -> Any:
+        """The book's model is kept under its own name; own data decide what is not given."""
+        if not isinstance(values, dict):
             return values
-        training = values.get("training") or {}
-        model = training.model if isinstance(training, Training) else training.get("model")
-        return values | {"name": str(model or ModelName.SOFTMAX_REGRESSION)}
+        training, data = values.get("training") or {}, values.get("data") or {}
+        if not values.get("name"):
+            model = training.model if isinstance(training, Training) else training.get("model")
+            values = values | {"name": str(model or ModelName.SOFTMAX_REGRESSION)}
+        if isinstance(data, dict) and data.get("source") and isinstance(training, dict):
+            values = values | {"training": {"defaults": "data"} | training}
+        return values
+
+    @model_validator(mode="after")
+    def _own_data_have_their_own_name(self) -> Self:
+        if self.data.is_own != (self.training.defaults == "data"):
+            raise ValueError("own data, --data, decide what is not given; the book's data do not")
+        if self.data.is_own and self.name in [*ModelName]:
+            raise ValueError("own data are kept under a --name of their own")
+        if not self.data.is_own and self.training.class_weight != "none":
+            raise ValueError("class weights are for own data")
+        return self
 
 
 class PredictParameters(Frozen):

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from tasks.parameters.choices import (
     DEFAULT_SEED,
@@ -17,6 +18,7 @@ from tasks.parameters.choices import (
 from tasks.parameters.form import Frozen, OneForm, Option, PositiveFloat
 
 WHICH = Field(title="Model", description="What to train.")
+MODEL = Option("model", metavar="MODEL", help="softmax-regression, linear-regression, or a kept name: trained again.")
 Epochs = Annotated[int | None, Field(ge=1, le=10_000, title="Epochs"), Option("--epochs")]
 BatchSize = Annotated[int | None, Field(ge=1, le=1_000_000, title="Batch size")]
 LearningRate = Annotated[PositiveFloat | None, Field(title="Learning rate")]
@@ -79,9 +81,7 @@ class Training(Frozen):
         DEFAULT_SEED, title="Seed", description="A whole number, or auto: derived from the run's scheduled date."
     )
     device: Device = Field(Device.AUTO, title="Device", description="auto takes the GPU where there is one.")
-    defaults: Annotated[Literal["book", "data"], Option(empty="the book's; of own data what they need")] = Field(
-        "book", title="Defaults", description="Whose settings stand for those that are not given."
-    )
+    defaults: SkipJsonSchema[Literal["book", "data"]] = Field("book", exclude=True)  # for what is not given; no option
 
     @model_validator(mode="before")
     @classmethod
@@ -129,7 +129,7 @@ class SoftmaxTraining(Training):
     losses = (Loss.CROSS_ENTROPY,)
     dataset = FASHION_MNIST
 
-    model: Annotated[Literal[ModelName.SOFTMAX_REGRESSION], WHICH, Option("model")] = ModelName.SOFTMAX_REGRESSION
+    model: Annotated[Literal[ModelName.SOFTMAX_REGRESSION], WHICH, MODEL] = ModelName.SOFTMAX_REGRESSION
     num_epochs: Epochs = Field(10, description="Passes over the training examples.")
     batch_size: BatchSize = 256
     lr: LearningRate = 0.1
@@ -142,7 +142,7 @@ class LinearTraining(Training):
     losses = (Loss.SQUARED, Loss.HUBER)
     dataset = SYNTHETIC_LINEAR
 
-    model: Annotated[Literal[ModelName.LINEAR_REGRESSION], WHICH, Option("model")] = ModelName.LINEAR_REGRESSION
+    model: Annotated[Literal[ModelName.LINEAR_REGRESSION], WHICH, MODEL] = ModelName.LINEAR_REGRESSION
     num_epochs: Epochs = Field(3, description="With the loss huber 5 unless given.")
     batch_size: BatchSize = 10
     lr: LearningRate = 0.03

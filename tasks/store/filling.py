@@ -3,6 +3,7 @@
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tasks.parameters import RetrainParameters
 from tasks.records import Evaluation, ExportedModel, GateVerdict, PreparedDataset, Splits, TrainedModel
@@ -12,6 +13,8 @@ from tasks.store.artifact_paths import CARD, LABELS, METADATA
 from tasks.store.model_card import model_card
 from tasks.store.record import FileRef
 from tasks.store.versions import Lineage, Metrics, Parameters, Tolerances, Trained
+
+NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe"}}  # places, and what is done once
 
 
 def lineage(
@@ -32,7 +35,7 @@ def lineage(
         run=run,
         dataset=Splits(**dict(prepared)),
         recipe=prepared.recipe,
-        parameters=Parameters.model_validate(parameters.model_dump(mode="json", exclude={"sign_key"})),
+        parameters=Parameters.model_validate(parameters.model_dump(mode="json", exclude=NOT_KEPT)),
         device=trained.device,
         trained=Trained(
             num_examples=trained.num_examples,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import bench, champion, operate, runs, schedule, store, streams
+from flows.cli import bench, champion, inspecting, operate, runs, schedule, store, streams
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
 from flows.cli.options import Artifacts, Debug, Json, use
@@ -88,6 +88,7 @@ ON_PREFECT = (
 )  # fmt: skip
 COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
+    inspecting.inspect,
     runs.predict,
     store.models,
     champion.promote,

@@ -89,7 +89,11 @@ class Levels:
                 self.values = pa.concat_arrays([self.values, new])
                 found = pc.index_in(array.dictionary, value_set=self.values)
             self.are_too_many = len(self.values) > MOST_LEVELS
-        return array.dictionary_decode() if self.are_too_many else found.take(array.indices)
+        if self.are_too_many:
+            return array.dictionary_decode()
+        if array.null_count:
+            return found.take(array.indices)
+        return pa.array(found.to_numpy()[array.indices.to_numpy()])
 
     def restored(self, array: pa.Array) -> pa.Array:
         """What ``codes`` gave, as all of the column is kept in the end."""

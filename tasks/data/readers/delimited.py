@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
@@ -28,6 +29,7 @@ def csv_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozens
     """
     rest = blocks(stream, name)
     first = next(rest)
+    first = first[next(at for at, byte in enumerate(first) if byte not in b"\r\n") :]
     file = _Csv(name, first, as_text, ignore)
     yield from file.batches(first)
     for block in rest:
@@ -38,18 +40,20 @@ def csv_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozens
 class _Csv:
     """One CSV file on its way: its header, and what was counted of its rows."""
 
-    def __init__(self, name: str, block: bytes, as_text: frozenset[str], ignore: frozenset[str]) -> None:
+    def __init__(self, name: str, block: memoryview, as_text: frozenset[str], ignore: frozenset[str]) -> None:
         self._name = name
         head = _head(block, name)
         self._delimiter = max(DELIMITERS, key=lambda each: _fit(head, each))
         self._names = next(filter(None, csv.reader(io.StringIO(head), delimiter=self._delimiter)))
         check_names(self._names, name)
         self._kept = [each for each in self._names if each not in ignore]
+        if not self._kept:
+            raise DataError(f"{name}: every column is ignored", "a column to learn from", "leave out fewer by --ignore")
         self._types = {each: TEXT for each in self._kept if each in as_text}
         self._header = 1  # rows of the next block that are none of data
         self._rows, self._ragged, self._first_ragged = 0, 0, ""
 
-    def batches(self, block: bytes) -> Iterator[pa.RecordBatch]:
+    def batches(self, block: memoryview) -> Iterator[pa.RecordBatch]:
         """The rows of a block."""
         rejects: list[Any] = []
         try:
@@ -67,13 +71,13 @@ class _Csv:
         self._header = 0
         yield from table.to_batches() or [none(table.schema)]
 
-    def _parse(self, block: bytes, rejects: list[Any], use_threads: bool = True) -> pa.Table:
+    def _parse(self, block: memoryview, rejects: list[Any], use_threads: bool = True) -> pa.Table:
         def skip(row: Any) -> str:
             rejects.append(row)
             return "skip"
 
         return pyarrow.csv.read_csv(
-            pa.BufferReader(block.lstrip(b"\r\n") if self._header else block),
+            pa.BufferReader(pa.py_buffer(block)),
             pyarrow.csv.ReadOptions(
                 use_threads=use_threads,
                 block_size=PARSED_BYTES if use_threads else len(block) + 1,
@@ -82,7 +86,7 @@ class _Csv:
             ),
             pyarrow.csv.ParseOptions(
                 delimiter=self._delimiter,
-                newlines_in_values=b'"' in block,
+                newlines_in_values=_has_quotes(block),
                 invalid_row_handler=skip,
             ),
             pyarrow.csv.ConvertOptions(
@@ -95,7 +99,7 @@ class _Csv:
             ),
         )
 
-    def _note_first(self, block: bytes) -> None:
+    def _note_first(self, block: memoryview) -> None:
         """Read a block once more, by one thread, since rows have no numbers with more."""
         rejects: list[Any] = []
         self._parse(block, rejects, use_threads=False)
@@ -120,9 +124,13 @@ class _Csv:
         return broken(self._name, "it is not UTF-8", "UTF-8", "save it as CSV in UTF-8")
 
 
-def _head(block: bytes, name: str) -> str:
+def _has_quotes(block: memoryview) -> bool:
+    return bool((np.frombuffer(block, np.uint8) == ord('"')).any())
+
+
+def _head(block: memoryview, name: str) -> str:
     """The first rows as text, without the byte order mark."""
-    head = block[:SNIFFED_BYTES].removeprefix(MARK).lstrip(b"\r\n")
+    head = bytes(block[:SNIFFED_BYTES]).removeprefix(MARK)
     if len(block) > SNIFFED_BYTES:
         head = head[: head.rfind(b"\n") + 1] or head
     try:

@@ -3,6 +3,7 @@
 pyarrow finds types block by block, with all cores: what a column is over all blocks decides whoever gathers them.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from tasks.errors import DataError
 
 BLOCK_BYTES = 16 * 2**20
 PARSED_BYTES = 4 * 2**20  # by one thread at a time
+HEAD_BYTES = 4096
+BLANK = 64  # bytes that may be nothing but empty lines
 LONGEST_ROW = 4 * BLOCK_BYTES
 MARK = b"\xef\xbb\xbf"  # of UTF-8, which some editors write
 MAGIC = {b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\x1f\x8b": "gzip", b"PK": "zip", b"\x89PNG": "PNG"}
@@ -29,30 +32,33 @@ def json_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozen
     Raises:
         DataError: it is no such file.
     """
-    schema = pa.schema([(column, pa.string()) for column in as_text])
     rows = 0
     for block in blocks(stream, name):
+        head = bytes(block[:HEAD_BYTES]).lstrip(MARK + b" \t\r\n")
+        if head.startswith(b"["):
+            raise broken(name, "it is one array", "one JSON object a line", "write it as JSON lines")
         try:
-            table = _json(block, schema)
+            table = _json(block, as_text)
         except pa.ArrowInvalid as error:
-            if block.lstrip(MARK + b" \t\r\n").startswith(b"["):
-                raise broken(name, "it is one array", "one JSON object a line", "write it as JSON lines") from error
-            raise broken(
-                name, _counted_from(rows, str(error)), "one JSON object a line, with values of one kind a column"
-            ) from error
+            said = _counted_from(rows, str(error).splitlines()[0])
+            raise broken(name, said, "one JSON object a line, with values of one kind a column") from error
         rows += len(table)
         yield from table.drop_columns([each for each in table.column_names if each in ignore]).to_batches()
 
 
-def _json(block: bytes, schema: pa.Schema) -> pa.Table:
-    options = pa.json.ReadOptions(block_size=PARSED_BYTES)
-    source = pa.BufferReader(block)
+def _json(block: memoryview, as_text: frozenset[str]) -> pa.Table:
+    source, options = pa.py_buffer(block), pa.json.ReadOptions(block_size=PARSED_BYTES)
+    schema = pa.schema([(column, pa.string()) for column in as_text])
     try:
-        return pa.json.read_json(source, options, pa.json.ParseOptions(explicit_schema=schema))
+        table = pa.json.read_json(pa.BufferReader(source), options, pa.json.ParseOptions(explicit_schema=schema))
     except pa.ArrowInvalid:
         if not schema.names:
             raise
-        return pa.json.read_json(pa.BufferReader(block), options)  # numbers are no text; their names are made later
+        return pa.json.read_json(pa.BufferReader(source), options)  # numbers are no text; their names are made later
+    text = bytes(block) if schema.names else b""
+    return table.drop_columns(
+        [each for each in schema.names if json.dumps(each, ensure_ascii=False).encode() not in text]
+    )
 
 
 def _counted_from(rows: int, said: str) -> str:
@@ -60,35 +66,38 @@ def _counted_from(rows: int, said: str) -> str:
     return re.sub(r"in row (\d+)", lambda found: f"in row {rows + int(found[1])}", said)
 
 
-def blocks(stream: Any, name: str) -> Iterator[bytes]:
-    """Whole rows, a bounded number of bytes at a time.
+def blocks(stream: Any, name: str) -> Iterator[memoryview]:
+    """Whole rows, a bounded number of bytes at a time; a block holds until the next is asked for.
 
     Raises:
         DataError: the file is empty, or no text.
     """
-    rest, is_first = b"", True
+    buffer, filled, first = bytearray(BLOCK_BYTES), 0, True
     while True:
-        read = stream.read(BLOCK_BYTES)
-        block = rest + read
-        if is_first:
-            _check_text(block, name)
-            is_first = False
-        if b"\0" in read:
+        start = filled
+        while filled < len(buffer) and (count := stream.readinto(memoryview(buffer)[filled:])):
+            filled += count
+        if first:
+            _check_text(bytes(buffer[: min(filled, HEAD_BYTES)]), name)
+        if buffer.find(b"\0", start, filled) >= 0:
             raise broken(name, "it holds NUL bytes", "UTF-8 text")
-        end = _end_of_rows(block) if read else len(block)
-        if not end and len(block) > LONGEST_ROW:  # of a quote that opens nothing
-            end = block.rfind(b"\n") + 1
-        if block[:end].strip():
-            yield block[:end]
-        if not read:
+        is_last = filled < len(buffer)
+        end = filled if is_last else _end_of_rows(buffer)
+        if end > BLANK or buffer[:end].strip():
+            yield memoryview(buffer)[:end]
+        if is_last:
             return
-        rest = block[end:]
+        first, rest = False, buffer[end:]
+        filled = len(rest)
+        buffer[:filled] = rest
+        if filled == len(buffer):
+            buffer = buffer + bytearray(len(buffer))
 
 
-def _end_of_rows(block: bytes) -> int:
-    """Where the last row ends: a line feed with an even number of quotes before it."""
+def _end_of_rows(block: bytearray) -> int:
+    """Where the last row ends: a line feed with an even number of quotes before it; 0 where none does yet."""
     end = block.rfind(b"\n") + 1
-    if block.count(b'"', 0, end) % 2 == 0:
+    if block.count(b'"', 0, end) % 2 == 0 or len(block) > LONGEST_ROW:  # by then of a quote that opens nothing
         return end
     text = np.frombuffer(block, np.uint8)
     is_quoted = np.bitwise_xor.accumulate((text == ord('"')).view(np.uint8))
@@ -96,13 +105,12 @@ def _end_of_rows(block: bytes) -> int:
     return int(ends[-1]) + 1 if len(ends) else 0
 
 
-def _check_text(block: bytes, name: str) -> None:
-    if not block.strip(MARK + b" \t\r\n"):
+def _check_text(head: bytes, name: str) -> None:
+    if not head.strip(MARK + b" \t\r\n"):
         raise broken(name, "it is empty", "a table with a header")
-    if found := next((kind for magic, kind in MAGIC.items() if block.startswith(magic)), None):
+    if found := next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None):
         raise broken(name, f"it is a {found} file", "text, as its name says", "name it by what it is")
-    head = block[:4096]
-    if block.startswith(UTF_16) or 0.3 < head.count(b"\0") / len(head) < 0.7:
+    if head.startswith(UTF_16) or 0.3 < head.count(b"\0") / len(head) < 0.7:
         raise broken(name, "it is UTF-16", "UTF-8", "save it as CSV in UTF-8")
     if b"\0" in head:
         raise broken(name, "it holds NUL bytes", "UTF-8 text", "it may be a binary file: name it by what it is")

@@ -2,8 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,6 @@ Arrays = dict[str, NDArray[Any]]
 Shapes = Mapping[str, tuple[Any, tuple[int, ...]]]  # dtype and shape of each array
 NAMES = {"float32": "F32", "float64": "F64", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8"}
 DTYPES = {name: np.dtype(dtype) for dtype, name in NAMES.items()}
-
-
-@contextmanager
-def writing(path: Path, shapes: Shapes) -> Iterator[Arrays]:
-    """Arrays to be filled, which lie in a file: in ``path``, whole, when the block succeeds, and in no memory of ours."""
-    with atomic.replacing(path) as temporary:
-        arrays = create(temporary, shapes)
-        yield arrays
-        for array in arrays.values():
-            if isinstance(array, np.memmap):
-                array.flush()
 
 
 def create(path: Path, shapes: Shapes) -> Arrays:

@@ -11,7 +11,7 @@ from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
 from tasks.data.table.features import Features
 from tasks.data.table.kinds import plain_kind
-from tasks.data.table.levels import levels
+from tasks.data.table.levels import levels, named
 from tasks.data.table.roles import Roles, described
 from tasks.data.table.splitting import TEST, TRAINING, Split
 from tasks.data.table.targets import Truth
@@ -57,7 +57,8 @@ def _summary(table: Table, found: Features, train: int, test: int, rule: SplitRu
     kinds = [column.kind for column in found.columns]
     names = (("number", "number"), ("boolean", "boolean"), ("category", "categorie"))
     features = ", ".join(_plural(kinds.count(kind), noun) for kind, noun in names if kind in kinds)
-    said = f"{counted(len(table.data), 'row')} in {counted(len(table.files.files), 'file')}; features: {features or 'none'}"
+    size = f"{counted(len(table.data), 'row')} in {counted(len(table.files.files), 'file')}"
+    said = f"{size}; features: {features or 'none'}"
     if rule:
         said += f"; {train:,} training and {test:,} test rows ({described(rule)})"
     return said + (f"; {counted(unlabelled, 'row')} without a target left out" if unlabelled else "")
@@ -92,6 +93,4 @@ def _levels(table: Table, name: str) -> dict[str, Any]:
     found = levels(table.data[name])
     order = np.argsort(-found.counts, kind="stable")[:MOST_LEVELS_SHOWN]
     number = int((found.counts > 0).sum())
-    from tasks.data.table.levels import named
-
     return {"num_levels": number, "levels": tuple(named(found.values.take(order))[: min(number, MOST_LEVELS_SHOWN)])}

@@ -12,7 +12,6 @@ from tasks.data.recipe import Column
 from tasks.data.report import DataReport
 from tasks.data.sources.tables import Table
 from tasks.data.table import describing, features, hashing, roles, splitting, targets, warnings
-from tasks.data.table.features import Features
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.hashing import Words
 from tasks.data.table.roles import Roles
@@ -153,5 +152,3 @@ def _after_split(
     yield from warnings.of_columns(columns, encoded, warnings.Ranges(encoded))
     yield from warnings.duplicates(columns, encoded)
     yield from warnings.leaks(columns, encoded, truth.values, not truth.class_names)
-
-

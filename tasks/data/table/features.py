@@ -68,7 +68,10 @@ def _with_levels(table: Table, name: str, kind: Kind, known: Column | None) -> t
 def encode(
     table: Table, column: Column, is_known: NDArray[np.bool_], into: NDArray[np.float32]
 ) -> tuple[Finding | None, bool]:
-    """Write a column's values of the rows that have a target; returns what is wrong, and whether float32 has them all."""
+    """Write a column's values of the rows that have a target.
+
+    Returns what is wrong with them, and whether float32 has all their digits.
+    """
     if column.kind == "category":
         values = encoding.encoded(table.data[column.name], column)
         into[:] = values if len(values) == len(into) else values[is_known]

@@ -10,9 +10,9 @@ the order of their names by code point. The word of a value is
 - of a level or a class BLAKE2b of 8 bytes of its name in UTF-8, read as a little-endian number;
 - of a missing value ``0x7fc00000``, the bits of NaN, whatever the column.
 
-The **row hash** absorbs the columns that version 1 took as features. The **row digest** absorbs all columns that recipe,
-target and split use, each once, and then the number of the copy, counted from 0 among rows that are equal so far. The
-values of a column that only splits are hashed as ``split_words`` says. Tests have vectors of both.
+The **row hash** absorbs the columns that version 1 took as features. The **row digest** goes on from it: it absorbs the
+target, then the column that splits, if there is one (its words are those of ``splitting.split_words``), then the number
+of the copy, counted from 0 among rows that are equal so far. Tests have vectors of both.
 """
 
 import hashlib

@@ -75,7 +75,8 @@ def roles(names: Sequence[str], data: OwnData, kept: FixedRecipe | None) -> tupl
 
 
 def _missing(names: Sequence[str], data: OwnData, parts: Roles, kept: FixedRecipe | None) -> Iterator[Finding]:
-    wanted = {parts.target: "--target", parts.splits: "to split by", **dict.fromkeys(data.features, "--features")}
+    wanted: dict[str | None, str] = {parts.target: "--target", parts.splits: "to split by"}
+    wanted |= dict.fromkeys(data.features, "--features")
     wanted |= dict.fromkeys(data.category, "--category") if kept is None else {}
     known = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     for name, why in wanted.items():

@@ -74,7 +74,10 @@ def by_group(values: Words, share: float) -> Split:
 
 
 def by_time(values: Words, share: float) -> Split:
-    """The latest rows are the test split; the cut is the moment nearest to the share, whose rows are all on one side."""
+    """The latest rows are the test split: the cut is the moment nearest to the share.
+
+    Rows of one moment are on one side.
+    """
     ordered = np.sort(values)
     wanted = len(values) * (1 - share)
     moment = ordered[min(len(values) - 1, int(wanted))]

@@ -15,7 +15,6 @@ from tasks.machine.words import counted
 from tasks.records import Finding
 from tasks.serving.task import TaskName
 
-
 FEWEST = 2  # training rows of a class
 
 
@@ -30,7 +29,7 @@ class Truth(NamedTuple):
     def words(self) -> Words:
         """The word of each, for hashing ``(n,)``."""
         if self.class_names:
-            return hashing.words_of_levels(self.class_names)[self.values]
+            return np.take(hashing.words_of_levels(self.class_names), self.values)
         with np.errstate(over="ignore"):
             return hashing.words(self.values.astype(np.float32))
 

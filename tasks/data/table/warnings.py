@@ -78,8 +78,8 @@ def leaks(
         values, answers = sample[at][is_there].astype(np.float64), target[is_there]
         explains = _explains_number if is_regression else _explains_class
         if explains(values, answers, column.kind == "category"):
-            found, action = f"{column.name} predicts the target alone", "is it known when you predict? if not, --ignore it"
-            yield _warning("predicts-alone", column.name, found, action)
+            action = f"where it is not known when you predict, --ignore {column.name}"
+            yield _warning("predicts-alone", column.name, f"{column.name} predicts the target alone", action)
 
 
 def _explains_number(values: NDArray[Any], target: NDArray[Any], is_category: bool) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tasks.data.recipe import Column, Columns, Target
 from tasks.records import PreparedDataset, SplitRule
 from tasks.serving.contract import FEATURES
-from tasks.serving.task import TASKS
+from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, atomic
 from tasks.store.record import FileRef
 
@@ -46,18 +46,16 @@ def prepare(
         kind = kinds[at] if kinds else "number"
         num_levels = int(np.nanmax(features[:, at])) + 1 if kind == "category" else 0
         columns.append(column(names[at] if names else f"x{at}", features[train, at], kind, num_levels))
-    if class_names:
-        task, target, dtype = "classification", Target(name="y"), np.uint8
-    else:
-        fitted = truth[train].astype(np.float64)
-        task, dtype = "regression", np.float64
+    task: TaskName = "classification" if class_names else "regression"
+    target, fitted = Target(name="y"), truth[train].astype(np.float64)
+    if not class_names:
         target = Target(name="y", mean=float(fitted.mean()), scale=float(fitted.std()))
     keys = np.random.default_rng(0).integers(0, 2**63, len(truth)) if split_key is None else split_key
     files = {}
     for split, part in (("train", train), ("test", is_test)):
         arrays = {
             FEATURES: features[part],
-            TASKS[task].target: truth[part].astype(dtype),
+            TASKS[task].target: truth[part].astype(np.uint8 if class_names else np.float64),
             "split_key": keys[part].astype(np.uint64),
         }
         files[split] = _written(split, arrays)

@@ -8,11 +8,9 @@ from numpy.typing import NDArray
 
 from tasks.data import mapped
 from tasks.data.recipe import Columns
-from tasks.data.splits import PREPARE_ANEW
+from tasks.data.splits import PREPARE_ANEW, read_split
 from tasks.networks.tables import Encoding, Table
 from tasks.records import PreparedDataset
-from tasks.serving.contract import FEATURES
-from tasks.serving.task import TASKS
 
 SPLIT_KEY = "split_key"
 
@@ -26,13 +24,12 @@ def load(prepared: PreparedDataset, name: Literal["train", "test"], dtype: torch
     recipe = prepared.recipe
     assert isinstance(recipe, Columns)  # noqa: S101  (whoever calls has looked)
     assert recipe.target is not None  # noqa: S101
-    arrays = mapped.read(prepared.train if name == "train" else prepared.test, PREPARE_ANEW)
-    truth = arrays[TASKS[prepared.task].target]
+    features, truth = read_split(prepared.train if name == "train" else prepared.test, prepared)
     if prepared.task == "regression":
         y = torch.from_numpy((truth - recipe.target.mean) / recipe.target.scale).to(dtype)
     else:
         y = torch.from_numpy(truth.astype(np.int64))
-    return Table(torch.from_numpy(arrays[FEATURES]), y, encoding(recipe, dtype))
+    return Table(torch.from_numpy(features), y, encoding(recipe, dtype))
 
 
 def split_keys(prepared: PreparedDataset) -> NDArray[np.uint64]:

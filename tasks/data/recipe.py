@@ -8,9 +8,9 @@ from __future__ import annotations  # of arrays, which commands that only look a
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.errors import DataError
 from tasks.serving.contract import FEATURES, IMAGES, Tensor
@@ -27,8 +27,8 @@ class Pixels(Lasting):
     """Raw pixels 0…255 of images: grey ``(height, width)``, or with channels last."""
 
     kind: Literal["pixels"] = "pixels"
-    shape: tuple[int, ...]  # of one image
-    scale: float  # of a pixel; folded into the weights at export
+    shape: tuple[Annotated[int, Field(gt=0)], ...]  # of one image
+    scale: float = Field(gt=0)  # of a pixel; folded into the weights at export
     resize: Literal["bilinear"] | None = None  # how an array of another size gets this one; None: it is refused
 
     names: ClassVar[tuple[str, ...]] = ()  # of columns
@@ -72,7 +72,7 @@ class Pixels(Lasting):
 class Column(Lasting):
     """One column of a table: numbers, as they are."""
 
-    name: str
+    name: str = Field(min_length=1)
     kind: Literal["number"] = "number"
 
 
@@ -84,6 +84,12 @@ class Columns(Lasting):
 
     scale: ClassVar[float] = 1.0  # nothing is left to the graph
     resize: ClassVar[None] = None
+
+    @model_validator(mode="after")
+    def _whose_names_differ(self) -> Self:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("two columns have one name")
+        return self
 
     @property
     def input(self) -> Tensor:

@@ -11,13 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import champion, operate, runs, store, streams
-from flows.cli.bench import bench
+from flows.cli import bench, champion, inspecting, operate, runs, schedule, store, streams
 from flows.cli.doctor import doctor
-from flows.cli.faults import CommandLineFault, as_gradmill_error, report_fault
-from flows.cli.mirror import mirror
-from flows.cli.options import use
-from flows.server import environment, proxies
+from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
+from flows.cli.options import Artifacts, Debug, Json, use
+from flows.server import environment
 from tasks.errors import EnvironmentProblem, UsageError
 
 app = typer.Typer(
@@ -52,28 +50,45 @@ def _gradmill(
     """
 
 
-def _flowing(command: Callable[..., None]) -> str:
+def _flowing(command: Callable[..., Any]) -> str:
     """The help of ``command``, a line for each paragraph, which the terminal then wraps."""
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def _checked(command: Callable[..., None]) -> Callable[..., None]:
-    """``command`` on its --artifacts, the environment looked at before it does anything."""
+def _every(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
+    """What every command takes."""
+
+
+def _complete(command: Callable[..., Any]) -> Callable[..., None]:
+    """``command`` with the options of ``_every`` command, the environment looked at before it does anything.
+
+    What it returns, as ``conclude`` takes it, is told; one that is to tell itself takes ``as_json``.
+    """
+    own = inspect.signature(command).parameters
 
     @functools.wraps(command)
-    def checked(**options: Any) -> None:
+    def complete(**options: Any) -> None:
         use(options["artifacts"])
         if command in ON_PREFECT:
             environment.require_prefect()
-        command(**options)
+        if answer := command(**{name: options[name] for name in own}):
+            conclude(*answer, as_json=options["as_json"])
 
-    return checked
+    every = inspect.signature(_every).parameters
+    parameters = [each for name, each in own.items() if name not in every] + list(every.values())
+    keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    complete.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    return complete
 
 
-ON_PREFECT = (champion.promote, champion.rollback, operate.register, operate.up, operate.trigger, operate.status)
-for command in (
+ON_PREFECT = (
+    champion.promote, champion.rollback, operate.register, operate.up, operate.trigger, operate.status,
+    schedule.schedule, schedule.unschedule,
+)  # fmt: skip
+COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
+    inspecting.inspect,
     runs.predict,
     store.models,
     champion.promote,
@@ -83,14 +98,20 @@ for command in (
     store.maintain,
     doctor,
     operate.register,
-    mirror,
+    store.mirror,
     operate.up,
     operate.trigger,
     operate.status,
-):
-    app.command(help=_flowing(command))(command if command is doctor else _checked(command))
+    schedule.schedule,
+    schedule.unschedule,
+)
+for command in COMMANDS:
+    app.command(help=_flowing(command))(command if command is doctor else _complete(command))
 app.callback(help=_flowing(_gradmill))(_gradmill)
-app.add_typer(bench, name="bench")
+benchmarks = typer.Typer(help="Measure speed as ratios, side by side.", no_args_is_help=True)
+for command in (bench.predict, bench.train):
+    benchmarks.command()(_complete(command))
+app.add_typer(benchmarks, name="bench")
 
 
 def run(arguments: list[str]) -> int:
@@ -98,7 +119,7 @@ def run(arguments: list[str]) -> int:
 
     A reader of stdout that has gone (as ``head`` does) is not worth a line: exit code 1.
     """
-    proxies.spare_this_host()
+    environment.spare_this_host()
     streams.document_written = False
     try:
         streams.require_output()

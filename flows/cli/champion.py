@@ -8,7 +8,7 @@ import typer
 
 from flows import interrupt
 from flows.cli.faults import as_gradmill_error, conclude
-from flows.cli.options import Artifacts, Debug, Json, ModelArgument
+from flows.cli.options import ModelArgument
 from tasks.errors import EnvironmentProblem, without_credentials
 from tasks.machine.telling import Event
 from tasks.records import MirroredModel
@@ -19,9 +19,8 @@ from tasks.store.atomic import file_digest
 def promote(
     name: ModelArgument,
     version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to use from now on.")],
-    artifacts: Artifacts = None,
-    as_json: Json = False,
-    debug: Debug = False,
+    artifacts: Path | None,
+    as_json: bool,
 ) -> None:
     """Make a version the champion, and lift its hold."""
     url = mirroring.destination()
@@ -31,7 +30,7 @@ def promote(
     _finish(done, {"name": name, "champion": version, "changed": changed}, event, url, artifacts, as_json)
 
 
-def rollback(name: ModelArgument, artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
+def rollback(name: ModelArgument, artifacts: Path | None, as_json: bool) -> None:
     """Go back to the champion before, and hold the version left: no retrain brings it back, only promote does."""
     url = mirroring.destination()
     left, champion = pointer.rollback(name)
@@ -56,7 +55,8 @@ def _finish(
     if mirrored is not None:
         document["mirror"] = mirrored.model_dump(mode="json")
     try:
-        conclude(document, f"mirrored to {mirrored.url} ({mirrored.outcome})" if mirrored else None, failure, as_json)
+        text = f"mirrored to {mirrored.url} ({mirrored.outcome})" if mirrored else None
+        conclude(document, text, failure, as_json=as_json)
     finally:
         if event is not None:
             _announce(event, document["name"], document["champion"])
@@ -80,7 +80,7 @@ def _mirror(
 
 def _announce(event: Event, name: str, version: int) -> None:
     """Tell the Prefect server of a new champion: Prefect is imported now that the rest is done."""
-    from flows.server import engine
+    from flows.server import connection
 
     path = artifact_paths.version(name, version) / artifact_paths.ONNX
-    engine.announce(event, name, {"version": version, "sha256": file_digest(path), "path": str(path)})
+    connection.announce(event, name, {"version": version, "sha256": file_digest(path), "path": str(path)})

@@ -14,6 +14,8 @@ from flows.cli import streams
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError
 from tasks.store import artifact_paths
 
+# A command's document, what a person reads in its place, and what failed all the same: as ``conclude`` takes them.
+Answer = tuple[dict[str, Any], str] | tuple[dict[str, Any], str, GradmillError | None]
 CommandLineFault: type[Exception] = typer.BadParameter.__bases__[0]  # every fault in what was typed, old typer or new
 
 WHERE = "run again with --debug, which shows where it happened"
@@ -109,7 +111,9 @@ def report_fault(error: GradmillError, as_json: bool) -> int:
     return error.exit_code
 
 
-def conclude(document: dict[str, Any], done: str | None, failure: GradmillError | None, as_json: bool) -> None:
+def conclude(
+    document: dict[str, Any], done: str | None, failure: GradmillError | None = None, *, as_json: bool
+) -> None:
     """Say what was done, then what failed: in one document, or as text and an error.
 
     Raises:

@@ -11,20 +11,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.options import Artifacts, Debug, Json, print_json
+from flows.cli.faults import Answer
+from flows.cli.options import print_json
 from flows.cli.store import CHAMPION
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.store import artifact_paths
 
 
 def up(
+    as_json: bool,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the Prefect server, on 127.0.0.1.")] = 4200,
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Let every user of this machine start runs as you.")
     ] = False,
-    artifacts: Artifacts = None,
-    as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
     typer.echo("starting (the first time takes a minute)", err=True)
@@ -68,16 +67,13 @@ def _tell_credential(api_url: str, new: str | None) -> None:
     )
 
 
-def register(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
+def register() -> Answer:
     """Tell gradmill up's server, or that of PREFECT_API_URL, of pool, deployments, GPU limit, automations."""
     with _server():
         from flows.server import registration
 
         registered = registration.register()
-    if as_json:
-        print_json({"schema_version": 1, "deployments": registered})
-    else:
-        typer.echo(f"registered: {', '.join(registered)}")
+    return {"deployments": registered}, f"registered: {', '.join(registered)}"
 
 
 def trigger(
@@ -85,23 +81,17 @@ def trigger(
     param: Annotated[
         list[str] | None, typer.Option("--param", help="KEY=VALUE, as training.lr=0.3; may be given again.")
     ] = None,
-    artifacts: Artifacts = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> Answer:
     """Start a run of a deployment now, on the server of gradmill up or of PREFECT_API_URL."""
     parameters = _nested(param or [])
     with _server():
         from flows.server import deployments
 
         run = deployments.trigger(deployment, parameters)
-    if as_json:
-        print_json({"schema_version": 1, "deployment": deployment, "run": run})
-    else:
-        typer.echo(f"{deployment}: run {run} is on its way")
+    return {"deployment": deployment, "run": run}, f"{deployment}: run {run} is on its way"
 
 
-def status(artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False) -> None:
+def status(as_json: bool) -> None:
     """Live models, last run of each deployment with its verdict, next runs, stuck runs, workers."""
     with _server():
         from flows.server.status import status as ask

@@ -1,4 +1,4 @@
-"""``gradmill models``, ``prune``, ``verify``, ``maintain``: the model store's commands need no server."""
+"""``gradmill models``, ``prune``, ``verify``, ``maintain``, ``mirror``: the model store's commands need no server."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.faults import conclude
-from flows.cli.options import Artifacts, Debug, Json, ModelArgument, print_json
+from flows.cli.faults import Answer
+from flows.cli.options import ModelArgument, print_json
 from flows.cli.parameters import taking, validated
 from tasks.errors import DataError
 from tasks.machine.words import counted
@@ -18,6 +18,7 @@ from tasks.store import (
     attestation,
     folders,
     housekeeping,
+    mirroring,
     reading,
     retention,
     verification,
@@ -27,12 +28,7 @@ CHAMPION = "the newest that passed the gates, until somebody promotes or rolls b
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
 
 
-def models(
-    name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
-    artifacts: Artifacts = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+def models(as_json: bool, name: Annotated[str | None, typer.Argument(help="Only this model.")] = None) -> None:
     """List every version with its figures; * marks the champion, h a held version.
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
@@ -77,25 +73,16 @@ def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
 def prune(
     name: ModelArgument,
     keep: Annotated[int, typer.Option("--keep", help="How many of the newest versions stay in any case.")],
-    artifacts: Artifacts = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> Answer:
     """Delete old versions, but never one that somebody may still need."""
     pruned, kept = retention.prune(name, keep)
-    if as_json:
-        reasons = {str(number): reason for number, reason in kept.items()}
-        print_json({"schema_version": 1, "name": name, "pruned": pruned, "kept": reasons})
-        return
-    typer.echo(f"{name}: pruned " + (", ".join(map(str, pruned)) or "nothing"))
-    for number, reason in kept.items():
-        typer.echo(f"{name}: kept {number}, {reason}")
+    done = [f"pruned {', '.join(map(str, pruned)) or 'nothing'}"]
+    done += [f"kept {number}, {reason}" for number, reason in kept.items()]
+    return {"name": name, "pruned": pruned, "kept": kept}, "\n".join(f"{name}: {each}" for each in done)
 
 
 @taking(MaintainParameters)
-def maintain(
-    document: dict[str, Any], artifacts: Artifacts = None, as_json: Json = False, debug: Debug = False
-) -> None:
+def maintain(document: dict[str, Any]) -> Answer:
     """Remove old run folders and predictions; unfinished jobs and the evidence of kept versions stay."""
     keep = validated(MaintainParameters, document, "maintain").keep
     predictions = housekeeping.prune_predictions(keep)  # first: no damaged manifest is in their way
@@ -106,17 +93,14 @@ def maintain(
     except DataError as error:
         failure = error
     done = f"removed {counted(len(runs), 'run folder')} and {counted(len(predictions), 'prediction')}"
-    conclude({"runs": runs, "predictions": predictions}, done, failure, as_json)
+    return {"runs": runs, "predictions": predictions}, done, failure
 
 
 def verify(
     name: ModelArgument,
     version: Annotated[int | None, typer.Argument(metavar="VERSION", help="\\[default: the champion]")] = None,
     public_key: Annotated[Path | None, typer.Option(help="Check the attestation too, by this key (PEM).")] = None,
-    artifacts: Artifacts = None,
-    as_json: Json = False,
-    debug: Debug = False,
-) -> None:
+) -> Answer:
     """Check every checksum, the pointer, the signature and the stored sample through onnxruntime."""
     number = reading.resolve(name, version)
     checked = verification.verify(name, number)
@@ -124,7 +108,21 @@ def verify(
         attestation.require(public_key)
         attestation.verify(artifact_paths.version(name, number), public_key)
         checked.append("attestation")
-    if as_json:
-        print_json({"schema_version": 1, "name": name, "version": number, "checked": checked})
-    else:
-        typer.echo(f"{name} version {number} is whole: {', '.join(checked)}")
+    document = {"name": name, "version": number, "checked": checked}
+    return document, f"{name} version {number} is whole: {', '.join(checked)}"
+
+
+def mirror(
+    name: ModelArgument,
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="s3://BUCKET/FOLDER or the like, or a path on a mounted share.")
+    ],
+) -> Answer:
+    """Copy the champion to an object store or share: its files, each read back, then the pointer to them.
+
+    The same command again writes only what is missing or damaged there. Credentials come from the environment.
+    """
+    mirrored = mirroring.mirror(name, url)
+    written = ", ".join(mirrored.written) or "nothing, all is there as it should be"
+    done = f"{name} version {mirrored.version} is the champion at {mirrored.url}; copied: {written}"
+    return mirrored.model_dump(mode="json"), done

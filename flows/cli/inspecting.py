@@ -38,14 +38,13 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
 
 def _examined(parameters: InspectParameters, folder: Path) -> "Examined":
     from tasks.data.sources import tables
-    from tasks.data.table import examining
+    from tasks.data.table import examining, own
     from tasks.store import own_data
 
     kept = own_data.fixed(parameters.name) if parameters.name else None
-    ignored = frozenset({*parameters.ignore, *(kept.ignored if kept else ())})
-    table = tables.read(tables.find(parameters.source), frozenset(parameters.category), folder / "table", ignored)
-    name = parameters.name or Path(parameters.source).stem
-    return examining.examine(table, name, parameters, kept.task if kept else None, kept, folder)
+    task, name = kept.task if kept else None, parameters.name or Path(parameters.source).stem
+    table = own.read(tables.find(parameters.source), parameters, task, kept, folder)
+    return examining.examine(table, name, parameters, task, kept, folder)
 
 
 def _command(parameters: InspectParameters, examined: "Examined") -> str:

@@ -1,10 +1,12 @@
 """Prepared splits: raw rows encoded by a recipe, in safetensors files that are named by their content."""
 
 import hashlib
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
@@ -17,6 +19,8 @@ from tasks.store import artifact_paths, atomic, verified
 from tasks.store.record import FileRef
 
 PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
+
+PIECE = 2**16  # rows
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -84,3 +88,19 @@ def read_test(prepared: PreparedDataset, recipe: Recipe) -> Rows:
         return read_split(prepared.test, prepared)
     raw = read_split(prepared.raw_test, prepared)
     return raw._replace(inputs=recipe.encode(raw.inputs))
+
+
+def pieces(file: FileRef, prepared: PreparedDataset, size: int = PIECE) -> Iterator[Rows]:
+    """The same, ``size`` rows at a time: a table's rows may be millions, and memory holds one piece.
+
+    Raises:
+        DataError: as ``read_split``, before the first piece.
+    """
+    if not file.path.is_file() or atomic.file_digest(file.path) != file.sha256:
+        verified.read(file, PREPARE_ANEW)  # which says what is wrong
+    with safetensors.safe_open(file.path, framework="numpy") as opened:
+        inputs, truth = (opened.get_slice(name) for name in (prepared.recipe.input.name, TASKS[prepared.task].target))
+        (count,) = truth.get_shape()
+        for start in range(0, count, size):
+            rows = slice(start, min(start + size, count))
+            yield Rows(inputs[rows], truth[rows])

@@ -216,13 +216,13 @@ def test_a_killed_run_is_crashed_at_once_and_its_retry_redoes_no_finished_stage(
             break
     assert duty.state_of(run) == "COMPLETED"
     reused = [line["message"] for line in duty.logs(run) if "nothing has changed" in line["message"]]
-    assert [line.split()[0] for line in reused] == ["preprocess"]
+    assert [line.split()[0] for line in reused] == ["validate", "preprocess"]
     assert "train" in stages(duty, run)
 
 
 def test_a_run_outlasts_a_server_that_stands_still_for_20_seconds_and_then_dies(duty: Duty) -> None:
     run, _ = training(duty, 2)
-    server = duty.processes_of("flows.server.permanent")
+    server = duty.processes_of("flows.server.guarded")
     for process in server:
         os.kill(process, signal.SIGSTOP)
     time.sleep(20)

@@ -271,7 +271,7 @@ def test_a_retrain_with_nothing_changed_reuses_its_stages_and_force_does_not(pre
     runs = post(prefect_api, "flow_runs/filter", {})
     (flow_run,) = [run["id"] for run in runs if run["id"].startswith(again.path.name[-8:])]
     cached = {"flow_runs": {"id": {"any_": [flow_run]}}, "task_runs": {"state": {"name": {"any_": ["Cached"]}}}}
-    stages = {"preprocess", "train", "evaluate", "export"}
+    stages = {"validate", "preprocess", "train", "evaluate", "export"}
     eventually(lambda: stages == {run["name"] for run in post(prefect_api, "task_runs/filter", cached)}, 60)
     assert trained_file(again) == trained_file(first), "the record of the first run"
     assert {path.name for path in again.path.iterdir()} == {".lock", "run.json"}, "no stage has written anything"

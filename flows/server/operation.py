@@ -6,20 +6,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
-import httpx
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_SERVER_API_AUTH_STRING
 
-from flows.server import service
+from flows.server import guarded, service
 from flows.server.children import Child, log, start_server, start_worker
 from flows.server.deployments import give_up_what_never_began
 from flows.server.registration import POOL, register
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.store import artifact_paths, locks
-
-START_SECONDS = 180.0
 
 
 class Operation(NamedTuple):
@@ -66,7 +63,9 @@ def _up(
         try:
             if listener is not None:
                 children.append(Child("server", lambda: start_server(listener, key)))
-                _await_server(here.api_url, children[0])
+                if not guarded.answers(here.api_url, children[0].ended, time.monotonic() + guarded.START_SECONDS):
+                    found = f"no Prefect server answers at {here.api_url}"
+                    raise EnvironmentProblem(found, "an answer to /health", f"see {log('server')}")
             register()
             if listener is not None:
                 give_up_what_never_began(POOL)
@@ -109,16 +108,6 @@ def _listening(port: int) -> Iterator[socket.socket]:
                 "choose another with --port, or set PREFECT_API_URL to join a server that runs already",
             ) from error
         yield listener
-
-
-def _await_server(api_url: str, server: Child) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and not server.ended():
-        with suppress(httpx.TransportError):
-            if httpx.get(f"{api_url}/health", timeout=2).status_code == httpx.codes.OK:
-                return
-        time.sleep(0.2)
-    raise EnvironmentProblem(f"no Prefect server answers at {api_url}", "an answer to /health", f"see {log('server')}")
 
 
 def wait_for_the_end(running: Operation) -> None:

@@ -16,8 +16,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 import flows
-from flows.server import api, deployments
-from flows.server.declared import declared
+from flows.server import api, deployments, schedules
+from flows.server.declared import Declared, declared
 from flows.server.deploying import automate, deploy
 from tasks.errors import UsageError
 from tasks.machine.settings import Settings
@@ -47,6 +47,12 @@ def home() -> Path:
     raise UsageError("no prefect.yaml here", "a checkout of Gradmill, or its image", "install it from a checkout")
 
 
+def declarations() -> list[Declared]:
+    """The deployments of ``prefect.yaml``, and those that ``gradmill schedule`` was told of."""
+    fixed = declared(home())
+    return fixed + schedules.declared(fixed)
+
+
 def register() -> list[str]:
     """Tell the configured server of what it lacks, and say what is changed; return the names of the deployments.
 
@@ -57,7 +63,7 @@ def register() -> list[str]:
         UsageError: there is no ``prefect.yaml``, or it is not as it should be.
         EnvironmentProblem: no server answers, or it does not accept a deployment.
     """
-    wanted = declared(home())
+    wanted = declarations()
     with api.client() as client:
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
@@ -101,20 +107,15 @@ def _zombies() -> AutomationCore:
 
 
 def _alerts(block: UUID) -> AutomationCore:
-    trigger = EventTrigger(
-        expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
-        match_related=OUR_RUNS,
-        for_each={"prefect.resource.id"},
-        posture=Posture.Reactive,
-        threshold=1,
-    )
+    ends = {"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}
     notification = SendNotification(
         block_document_id=block,
         subject="{{ flow_run.name }}: {{ flow_run.state.name }}",
         body="{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
     )
     about = "Failures, refusals by a gate among them, and crashes."
-    return _automation(ALERTS, about, trigger, notification)
+    each_run = _at_once(expect=ends, match_related=OUR_RUNS, for_each={"prefect.resource.id"})
+    return _automation(ALERTS, about, each_run, notification)
 
 
 def _drift(deployed: dict[str, UUID]) -> list[AutomationCore]:
@@ -123,16 +124,15 @@ def _drift(deployed: dict[str, UUID]) -> list[AutomationCore]:
         if deployment not in deployed:
             print(f"no deployment {deployment}: drift of {name}'s input will start no retrain", file=sys.stderr)
             continue
-        trigger = EventTrigger(
-            expect={Event.DRIFT},
-            match={"prefect.resource.id": events.resource(name)},
-            posture=Posture.Reactive,
-            threshold=1,
-        )
+        trigger = _at_once(expect={Event.DRIFT}, match={"prefect.resource.id": events.resource(name)})
         run = RunDeployment(source="selected", deployment_id=deployed[deployment])
         about = "Off until you switch it on: retraining helps only if newly labelled data has come, too."
         automations.append(_automation(f"retrain {name} when its input drifts", about, trigger, run, enabled=False))
     return automations
+
+
+def _at_once(**trigger: Any) -> EventTrigger:
+    return EventTrigger(posture=Posture.Reactive, threshold=1, **trigger)
 
 
 def _automation(name: str, about: str, trigger: EventTrigger, action: ActionTypes, **more: Any) -> AutomationCore:

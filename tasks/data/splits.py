@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
@@ -98,11 +97,6 @@ def pieces(file: FileRef, prepared: PreparedDataset, size: int = PIECE) -> Itera
     Raises:
         DataError: as ``read_split``, before the first piece.
     """
-    if not file.path.is_file() or atomic.file_digest(file.path) != file.sha256:
-        verified.read(file, PREPARE_ANEW)  # which says what is wrong
-    with safetensors.safe_open(file.path, framework="numpy") as opened:
-        inputs, truth = (opened.get_slice(name) for name in (prepared.recipe.input.name, TASKS[prepared.task].target))
-        (count,) = truth.get_shape()
-        for start in range(0, count, size):
-            rows = slice(start, min(start + size, count))
-            yield Rows(inputs[rows], truth[rows])
+    rows = read_split(file, prepared)
+    for start in range(0, len(rows.truth), size):
+        yield Rows(rows.inputs[start : start + size], rows.truth[start : start + size])

@@ -25,10 +25,10 @@ def write(session: Any, recipe: Recipe, rows: NDArray[Any]) -> bytes:
 
 
 def _telling(recipe: Columns, rows: NDArray[Any]) -> NDArray[Any]:
-    """Among the first rows one with a missing value, if there is one; the last has unknown codes."""
+    """One with a missing value, if there is one, then the first; the last of these with unknown codes."""
     missing = np.flatnonzero(np.isnan(rows).any(axis=1))[:1]
     first = np.setdiff1d(np.arange(min(ROWS, len(rows))), missing)[: ROWS - len(missing)]
-    chosen = rows[np.union1d(first, missing)].copy()
+    chosen = rows[np.concatenate([missing, first])]
     for at in recipe.categories:
         chosen[-1, at] = len(recipe.columns[at].levels)
     return chosen

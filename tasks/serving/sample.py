@@ -28,7 +28,7 @@ def _telling(recipe: Columns, rows: NDArray[Any]) -> NDArray[Any]:
     """One with a missing value, if there is one, then the first; the last of these with unknown codes."""
     missing = np.flatnonzero(np.isnan(rows).any(axis=1))[:1]
     first = np.setdiff1d(np.arange(min(ROWS, len(rows))), missing)[: ROWS - len(missing)]
-    chosen = rows[np.concatenate([missing, first])]
+    chosen: NDArray[Any] = rows[np.concatenate([missing, first])]
     for at in recipe.categories:
         chosen[-1, at] = len(recipe.columns[at].levels)
     return chosen

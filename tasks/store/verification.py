@@ -102,6 +102,6 @@ def _verify_by_running(name: str, number: int) -> None:
     )
     if served != reading.manifest(name, number).metadata:
         raise _broken(name, number, f"{folder / METADATA} does not describe {ONNX}")
-    output = sample.contradicted(session, reading.read_file(folder, SAMPLE))
+    output = sample.contradicted(session, reading.read_manifest(folder).recipe, reading.read_file(folder, SAMPLE))
     if output is not None:
         raise _broken(name, number, f"{folder / ONNX} does not give the {output} of {SAMPLE}")

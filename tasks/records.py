@@ -80,7 +80,7 @@ class PreparedDataset(Splits):
     @property
     def signature(self) -> Signature:
         """What a model of these data takes and gives."""
-        return Signature(inputs=(self.recipe.input,), outputs=TASKS[self.task].outputs(len(self.class_names)))
+        return TASKS[self.task].signature(self.recipe, self.class_names)
 
 
 class Epoch(Record):

@@ -239,7 +239,7 @@ RUN = """
 from flows.cli import display
 with display.compact(verbose=False):
     from prefect import flow, task
-    from flows.server import engine
+    from flows.server import connection
     from tasks.machine.telling import tell
 
     @task(name="train")
@@ -252,7 +252,7 @@ with display.compact(verbose=False):
         tell("told by the flow")
         work()
 
-    with engine.prefect_api():
+    with connection.prefect_api():
         run()
     tell("told outside of a run")
 """

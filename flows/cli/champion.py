@@ -80,7 +80,7 @@ def _mirror(
 
 def _announce(event: Event, name: str, version: int) -> None:
     """Tell the Prefect server of a new champion: Prefect is imported now that the rest is done."""
-    from flows.server import engine
+    from flows.server import connection
 
     path = artifact_paths.version(name, version) / artifact_paths.ONNX
-    engine.announce(event, name, {"version": version, "sha256": file_digest(path), "path": str(path)})
+    connection.announce(event, name, {"version": version, "sha256": file_digest(path), "path": str(path)})

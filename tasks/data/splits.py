@@ -8,6 +8,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from tasks.data import mapped
 from tasks.data.dataset import Contents, Named, Rows
 from tasks.data.recipe import Recipe
 from tasks.machine import progress
@@ -70,7 +71,8 @@ def read_split(file: FileRef, prepared: PreparedDataset) -> Rows:
     Raises:
         DataError: the file is missing or has changed since it was prepared.
     """
-    arrays = safetensors.numpy.load(verified.read(file, PREPARE_ANEW))
+    is_mapped = prepared.is_own  # which may be larger than memory
+    arrays = mapped.read(file, PREPARE_ANEW) if is_mapped else safetensors.numpy.load(verified.read(file, PREPARE_ANEW))
     return Rows(arrays[prepared.recipe.input.name], arrays[TASKS[prepared.task].target])
 
 

@@ -27,6 +27,11 @@ FOLDERS = ("datasets", "runs", "models", "predictions")
 HIDDEN = (".stages", ".locks", ".prefect")
 
 
+def lock(folder: Path) -> Path:
+    """Held by whoever fills, changes or removes a folder of a dataset, a run or a model."""
+    return folder / ".lock"
+
+
 def dataset(name: str) -> Path:
     """The folder of one dataset: raw files and prepared splits."""
     return root() / "datasets" / name
@@ -34,7 +39,7 @@ def dataset(name: str) -> Path:
 
 def dataset_lock(name: str) -> Path:
     """Held by whoever fills the folder of a dataset."""
-    return dataset(name) / ".lock"
+    return lock(dataset(name))
 
 
 def raw_file(dataset_name: str, filename: str, sha256: str) -> Path:
@@ -60,11 +65,6 @@ def row_digests(dataset_name: str, sha256: str) -> Path:
 def runs() -> Path:
     """Evidence of every run, published or refused."""
     return root() / "runs"
-
-
-def run_lock(run_folder: Path) -> Path:
-    """Held by a run over its folder, and by whoever removes it."""
-    return run_folder / ".lock"
 
 
 def stage_records() -> Path:
@@ -95,11 +95,6 @@ def version(name: str, number: int) -> Path:
 def champion(name: str) -> Path:
     """The pointer to the version that consumers should use."""
     return model(name) / "champion.json"
-
-
-def model_lock(name: str) -> Path:
-    """Held over every change of one model's folder."""
-    return model(name) / ".lock"
 
 
 def mirror_lock(name: str) -> Path:

@@ -38,7 +38,7 @@ def point_to(name: str, number: int, *, held: tuple[int, ...] | None = None, pre
         }
     )
     pointer.write(artifact_paths.champion(name))
-    triton.write_config(name)
+    triton.write_config(name, number)
 
 
 def _readable(name: str) -> ChampionPointer | None:
@@ -68,8 +68,8 @@ def promote(name: str, number: int) -> bool:
             return True
         try:
             verification.verify_pointer(name, pointer)
-            verification.verify_previous(name)
-            triton.write_config(name)
+            verification.verify_previous(name, pointer)
+            triton.write_config(name, number)
         except DataError:
             point_to(name, number, held=held, previous=_another(name, number, pointer.previous))
         return False

@@ -312,8 +312,8 @@ def test_trigger_parameters_are_nested_and_replace_only_what_they_name() -> None
         "name": "x",
         "predict": False,
     }
-    deeper: Any = {"name": {"x": 1}}
-    assert deep_merge({"name": "x"}, deeper) == deeper
+    plain: Any = {"name": "x"}
+    assert deep_merge(plain, {"name": {"x": 1}}) == {"name": {"x": 1}}
     for wrong in (["x"], ["=1"], ["a..b=1"], ["a=1", "a.b=2"]):
         with pytest.raises(UsageError):
             _nested(wrong)

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from tasks.data.datasets import DATASETS
+from tasks.data import datasets
 from tasks.data.sources.places import SourceUnreachable
+from tasks.parameters import Data
 from tasks.records import RawDataset
 from tasks.stage import stage
 from tasks.store.run_folder import RunFolder
@@ -15,10 +16,12 @@ def _nothing_answered(task: Any, task_run: Any, state: Any) -> bool:
 
 
 @stage(retries=2, retry_delay_seconds=[2, 8], retry_condition_fn=_nothing_answered)
-def download(run: RunFolder, dataset: str) -> RawDataset:
+def download(run: RunFolder, dataset: str, data: Data) -> RawDataset:
     """Bring the raw files of ``dataset`` into ``artifacts/datasets/``; a filled cache touches no network.
+
+    Own data are found where they are, and it is noted how they look.
 
     Raises:
         DataError: no source has the files (after two more tries), or what they have fails its checksum.
     """
-    return DATASETS[dataset].fetch()
+    return datasets.find(dataset, data).fetch()

@@ -1,25 +1,25 @@
-"""Stage 2: raw files to two splits that a trainer can map into memory, named by their content."""
+"""Stage 3: rows that are fit to two splits that a trainer can map into memory, and the recipe fitted to them."""
 
-from tasks.data import splits
-from tasks.data.datasets import DATASETS
+from tasks.data import datasets
+from tasks.data.validated import ValidatedDataset
 from tasks.machine.telling import tell
 from tasks.parameters import Data
-from tasks.records import PreparedDataset, RawDataset
+from tasks.records import PreparedDataset
 from tasks.stage import stage
 from tasks.store.run_folder import RunFolder
 
 
 @stage(reusable=True)
-def preprocess(run: RunFolder, raw: RawDataset, data: Data, seed: int) -> PreparedDataset:
-    """Write the training and the test split as the model takes them, in safetensors.
+def preprocess(run: RunFolder, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
+    """The training and the test split as the model takes them, in safetensors, and their recipe.
 
     Inputs are as the recipe says (``images`` ``(n, height, width)`` uint8; ``features`` ``(n, columns)`` float32),
-    the truth as the task does (``labels`` ``(n,)`` uint8; ``target`` ``(n,)`` float32).
+    the truth as the task does (``labels`` ``(n,)`` uint8, of many classes wider; ``target`` ``(n,)`` float32, of own
+    data float64). Own data have a ``split_key`` ``(n,)`` uint64 too, by which a validation part is cut.
 
     Raises:
         DataError: a raw file is broken, or image and label counts differ.
     """
-    dataset = DATASETS[raw.name]
-    prepared = splits.prepare(dataset, dataset.read(raw, data, seed))
+    prepared = datasets.find(validated.raw.name, data).prepare(validated, data, seed)
     tell(f"{prepared.num_train} training and {prepared.num_test} test examples, digest {prepared.digest[:16]}")
     return prepared

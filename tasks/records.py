@@ -3,20 +3,45 @@
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tasks.data.recipe import Recipe
+from tasks.parameters import Steps
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS, TaskName
 from tasks.store.record import NOT_IN_KEY, ChosenPath, FileRef, Lasting, Record, Sha256
 
 
 class RawDataset(Record):
-    """What ``download`` fetched. ``files`` is empty for data that is generated."""
+    """What ``download`` fetched. ``files`` is empty for data that is generated, and for own data, which stay in place.
+
+    ``look`` is what of own files tells that they are untouched: a digest of path, size, time and samples of each.
+    """
 
     name: str
     source: Annotated[str, NOT_IN_KEY]
     files: dict[str, FileRef]
+    look: str = ""
+
+
+class Finding(Lasting):
+    """One thing that validation says of a table: an error stops the run, a warning does not, a note explains."""
+
+    severity: Literal["error", "warning", "note"]
+    rule: str  # such as "constant-target"
+    column: str | None = None
+    found: str  # with file and row where there is one
+    expected: str = ""
+    action: str = ""
+
+
+class SplitRule(Lasting):
+    """Which rows of own data are the test split; fixed by version 1 of a name (design: hash, group, time, column)."""
+
+    rule: Literal["rows", "copies", "group", "time", "column"]  # copies: of equal rows, where few are distinct
+    column: str | None = None
+    test: float = Field(gt=0, lt=1)  # share
+    features: tuple[str, ...] = ()  # whose values are hashed, sorted by name
 
 
 class Splits(Lasting):
@@ -33,6 +58,17 @@ class Splits(Lasting):
     task: TaskName
     class_names: tuple[str, ...] = ()
     true_parameters: tuple[float, ...] | None = None  # weights, then the bias: only synthetic data has them
+    split: SplitRule | None = None  # of own data
+    ignored: tuple[str, ...] = ()  # columns that are no features, by the user's word
+    left_out: tuple[str, ...] = ()  # columns that are no features by themselves: dates, ids
+    class_counts: tuple[int, ...] = ()  # training rows of each class
+    rows: FileRef | None = None  # of own data: the digests of training and of other rows, sorted
+    report: FileRef | None = None  # of own data: what validation found
+
+    @property
+    def is_own(self) -> bool:
+        """Whether these are a user's own data and not the book's."""
+        return self.split is not None
 
 
 class PreparedDataset(Splits):
@@ -60,7 +96,13 @@ class Epoch(Record):
 
 
 class TrainedModel(Record):
-    """The learned weights and the road to them."""
+    """The learned weights and the road to them.
+
+    ``weights`` has ``W`` ``(inputs, outputs)`` and ``b`` ``(outputs,)``, float32, of inputs as training saw them; of
+    tables the inputs of ``W`` are the standardised numbers and booleans, and ``effects`` ``(slots, outputs)`` has the
+    weights of categories as ``Column.slots`` numbers them, one column after the other. A regression's are in
+    deviations of its target from its mean.
+    """
 
     weights: FileRef
     device: str
@@ -69,6 +111,7 @@ class TrainedModel(Record):
     kept_epoch: int  # whose weights these are: the last one's, but with early stopping the best one's
     num_examples: int  # that the weights were fitted to: of the training split, without those held out to watch
     num_validation: int
+    steps: Steps | None = None  # what became of settings that own data decide
 
     @property
     def kept(self) -> Epoch:

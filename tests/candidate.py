@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from tasks.data.validated import ValidatedDataset
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.parameters import Data, Loss, RetrainParameters
@@ -27,7 +28,7 @@ def plain(stage: Any) -> Any:
 def synthetic(run: RunFolder, seed: int = 0, **data: Any) -> PreparedDataset:
     """The book's synthetic data, prepared as a run does it."""
     raw = RawDataset(name="synthetic-linear", source="generated", files={})
-    prepared: PreparedDataset = plain(preprocess)(run, raw, Data.model_validate(data), seed)
+    prepared: PreparedDataset = plain(preprocess)(run, ValidatedDataset(raw=raw), Data.model_validate(data), seed)
     return prepared
 
 

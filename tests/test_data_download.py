@@ -17,6 +17,7 @@ from tasks.data.fashion_mnist import fetch
 from tasks.data.sources import places
 from tasks.data.sources.places import Debian, Directory, RawFile, Source, SourceUnreachable, Torchvision
 from tasks.errors import DataError
+from tasks.parameters import Data
 from tasks.store import artifact_paths, names
 
 CONTENT = {f"file-{number}": bytes([number]) * 1000 for number in range(3)}
@@ -250,7 +251,7 @@ def test_the_stage_tries_again_when_nothing_answers_and_only_then(
 
     @prefect.flow
     def only_download() -> None:
-        stage.download(RunFolder.open("test-run", {}), "fashion-mnist")
+        stage.download(RunFolder.open("test-run", {}), "fashion-mnist", Data())
 
     attempts: list[float] = []
 

@@ -23,6 +23,7 @@ from tasks.data.recipe import Column, Columns, Pixels
 from tasks.data.sources.places import Directory
 from tasks.data.splits import write_split
 from tasks.data.synthetic import synthetic_data
+from tasks.data.validated import ValidatedDataset
 from tasks.errors import DataError
 from tasks.parameters import Data
 from tasks.preprocess import preprocess
@@ -36,7 +37,8 @@ def synthetic(seed: int) -> PreparedDataset:
 
 
 def test_prepared_splits_hold_the_raw_pixels_and_labels(fashion_mnist: Path) -> None:
-    prepared = candidate.plain(preprocess)(RunFolder(path=Path("unused")), fetch([Directory(fashion_mnist)]), Data(), 0)
+    validated = ValidatedDataset(raw=fetch([Directory(fashion_mnist)]))
+    prepared = candidate.plain(preprocess)(RunFolder(path=Path("unused")), validated, Data(), 0)
     for split, prefix, count in ((prepared.train, "train", 60_000), (prepared.test, "t10k", 10_000)):
         arrays = safetensors.numpy.load_file(split.path)
         assert arrays["images"].dtype == np.uint8

@@ -281,7 +281,7 @@ def test_a_run_outlasts_twenty_seconds_without_postgresql_and_loses_nothing(stac
     eventually(lambda: httpx.get(f"{stack.server}/api/ready", timeout=30).is_success, 120, "the server is ready")
     assert stack.ended(run) == "COMPLETED", stack.logs(run)
     assert stack.completed() == before + 1
-    stages = {"download", "preprocess", "train", "evaluate", "export", "publish", "predict"}
+    stages = {"download", "validate", "preprocess", "train", "evaluate", "export", "publish", "predict"}
     eventually(lambda: stages <= stack.stages(run, "COMPLETED"), 120, "every stage is recorded as completed")
     epochs = {str(epoch) for epoch in range(10, 101, 10)}
     eventually(lambda: set(re.findall(r"epoch (\d+)/100", stack.logs(run))) == epochs, 60, "every line of the log")

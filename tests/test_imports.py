@@ -10,7 +10,7 @@ import pytest
 
 from conftest import REPOSITORY
 
-STAGES = {"download", "preprocess", "train", "evaluate", "export", "publish", "mirror", "predict"}
+STAGES = {"download", "validate", "preprocess", "train", "evaluate", "export", "publish", "mirror", "predict"}
 MODULES = [
     path.relative_to(REPOSITORY) for folder in ("flows", "tasks") for path in (REPOSITORY / folder).rglob("*.py")
 ]

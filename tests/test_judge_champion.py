@@ -10,6 +10,7 @@ from tasks.data import splits
 from tasks.data.dataset import Contents
 from tasks.data.datasets import DATASETS
 from tasks.data.recipe import Column, Columns
+from tasks.data.synthetic import SyntheticLinear
 from tasks.errors import GateFailed
 from tasks.judging import champion_gates, classification, max_statistic, regression
 from tasks.judging.candidate import Measured
@@ -285,7 +286,7 @@ def by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents() -> Contents:
-    return DATASETS["synthetic-linear"].read(RawDataset(name="", source="", files={}), Data(), 0)
+    return SyntheticLinear().read(RawDataset(name="", source="", files={}), Data(), 0)
 
 
 def by_the_recipe(columns: str, w: tuple[float, ...], of: Contents, seed: int) -> Candidate:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from candidate import plain
+from tasks.data.validated import ValidatedDataset
 from tasks.judging import classification, figures, regression
 from tasks.networks import metrics
 from tasks.parameters import Data, LinearTraining
@@ -41,7 +42,7 @@ def lines(axes: Axes) -> dict[str, Any]:
 
 def test_the_learning_curve_shows_the_validation_loss_and_the_epoch_that_was_kept(drawn: list[Figure]) -> None:
     run, raw = RunFolder.open("test-run", {}), RawDataset(name="synthetic-linear", source="generated", files={})
-    synthetic = plain(preprocess)(run, raw, Data(), 0)
+    synthetic = plain(preprocess)(run, ValidatedDataset(raw=raw), Data(), 0)
 
     def linear(**options: Any) -> LinearTraining:
         return LinearTraining.model_validate(options)

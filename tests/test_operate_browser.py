@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 NAME = "linear-regression"
-STAGES = {"download", "preprocess", "train", "evaluate", "export", "publish", "predict"}
+STAGES = {"download", "validate", "preprocess", "train", "evaluate", "export", "publish", "predict"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.browser,

@@ -2,12 +2,12 @@
 
 import multiprocessing
 import threading
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from filelock import FileLock
 from prefect import flow, task
@@ -15,7 +15,7 @@ from prefect import flow, task
 from prefect_api import api_client, eventually
 from tasks.machine import devices
 from tasks.parameters import Device
-from tasks.stage import gpu, live
+from tasks.stage import gpu
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,8 @@ def _own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def in_a_task(work: Callable[[], Any]) -> Any:
-    return flow(name="turn")(lambda: task(name="turn")(work)())()
+    """The result of ``work`` in a Prefect task; whoever would wait for ever fails."""
+    return flow(name="turn")(lambda: task(name="turn", timeout_seconds=120)(work)())()
 
 
 def hold(path: Path, held: Any, release: Any) -> None:
@@ -78,22 +79,35 @@ def test_a_dead_job_does_not_keep_the_gpu() -> None:
         assert not free()
 
 
-def test_with_the_server_s_limit_its_slot_is_taken_too(prefect_api: str) -> None:
-    with api_client(prefect_api) as client:
+@contextmanager
+def the_limit(api: str) -> Iterator[tuple[httpx.Client, Callable[[], int]]]:
+    """A server that has the limit: a client of it, and how many jobs have their turn there."""
+    with api_client(api) as client:
         client.post("/v2/concurrency_limits/", json={"name": gpu.LIMIT, "limit": 1}).raise_for_status()
 
         def active() -> int:
             return int(client.get(f"/v2/concurrency_limits/{gpu.LIMIT}").raise_for_status().json()["active_slots"])
 
+        try:
+            yield client, active
+            eventually(lambda: active() == 0, 60, "the slot is given back")
+        finally:
+            client.delete(f"/v2/concurrency_limits/{gpu.LIMIT}")
+
+
+def test_with_the_server_s_limit_its_slot_is_taken_too_without_a_word_where_it_is_free(
+    prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gpu, "tell", told.append)
+    with the_limit(prefect_api) as (_, active):
+
         def work() -> tuple[int, bool]:
             with gpu.held():
                 return active(), free()
 
-        try:
-            assert in_a_task(work) == (1, False)
-            eventually(lambda: active() == 0, 60, "the slot is given back")
-        finally:
-            client.delete(f"/v2/concurrency_limits/{gpu.LIMIT}")
+        assert in_a_task(work) == (1, False)
+    assert told == []
 
 
 def test_without_the_server_s_limit_a_task_takes_the_lock_file(prefect_api: str) -> None:
@@ -104,16 +118,26 @@ def test_without_the_server_s_limit_a_task_takes_the_lock_file(prefect_api: str)
     assert in_a_task(work) is False
 
 
-@pytest.mark.parametrize(("active", "said"), [(0, ""), (1, "another job has its turn on the GPU; waiting for it\n")])
-def test_whoever_waits_for_the_server_s_limit_says_so(
-    active: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_whoever_waits_for_the_server_s_limit_says_so_and_goes_on_once_it_is_free(
+    prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "in_a_run", lambda: True)
-    monkeypatch.setattr(gpu, "_limit", lambda: SimpleNamespace(active_slots=active, limit=1))
-    monkeypatch.setattr(gpu, "concurrency", lambda *names, **options: nullcontext())
-    with gpu.held():
-        output = capsys.readouterr().out
-    assert output == said
+    """The other job gives its place back once it hears that somebody waits."""
+    with the_limit(prefect_api) as (client, active):
+        place = {"names": [gpu.LIMIT], "slots": 1, "mode": "concurrency"}
+        client.post("/v2/concurrency_limits/increment", json=place).raise_for_status()
+        told: list[tuple[str, int]] = []
+
+        def hear(line: str) -> None:
+            told.append((line, active()))
+            client.post("/v2/concurrency_limits/decrement", json=place).raise_for_status()
+
+        def work() -> int:
+            with gpu.held():
+                return active()
+
+        monkeypatch.setattr(gpu, "tell", hear)
+        assert in_a_task(work) == 1
+        assert told == [("another job has its turn on the GPU; waiting for it", 1)]
 
 
 @pytest.mark.parametrize(

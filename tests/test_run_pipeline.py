@@ -34,7 +34,7 @@ def test_all_four_systems_are_published_by_the_same_flow(pipeline: Pipeline, mod
     report = pipeline.report(model, implementation)
     assert (report.outcome, report.version, report.model) == ("published", 1, model)
     assert all(gate.passed for gate in report.gates)
-    stages = ["download", "preprocess", "train", "evaluate", "export", "publish", "predict"]
+    stages = ["download", "validate", "preprocess", "train", "evaluate", "export", "publish", "predict"]
     assert list(report.seconds) == stages
 
 

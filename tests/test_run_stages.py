@@ -18,6 +18,7 @@ from conftest import REPOSITORY
 from flows.story import pages
 from tasks.data.fashion_mnist import fetch
 from tasks.data.sources.places import Directory
+from tasks.data.validated import ValidatedDataset
 from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
 from tasks.fitting import splits
@@ -85,16 +86,16 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
     from tasks.fitting.devices import one_thread
     from tasks.networks import training as loop
 
-    prepared = plain(preprocess)(run, fetch([Directory(fashion_mnist)]), Data(), 0)
+    prepared = plain(preprocess)(run, ValidatedDataset(raw=fetch([Directory(fashion_mnist)])), Data(), 0)
     train_split, test_split = splits.load_split(prepared, "train"), splits.load_split(prepared, "test")
     accuracies, losses = [], []
     for seed in (1, 2, 3, 4, 5):
         parameters = SoftmaxTraining.model_validate({"implementation": implementation, "seed": seed})
-        generator = torch.Generator().manual_seed(seed)
+        generator, steps = torch.Generator().manual_seed(seed), parameters.steps
         net, optimizer = build(parameters, prepared, generator, torch.device("cpu"))
         with one_thread():
             *_, last = loop.train(
-                net, optimizer, train_split, test_split, [0.1] * parameters.num_epochs, parameters.batch_size, generator
+                net, optimizer, train_split, test_split, [0.1] * steps.num_epochs, steps.batch_size, generator
             )
         accuracies.append(last.test["accuracy"])
         losses.append(last.train["loss"])

@@ -8,6 +8,7 @@ from flows.bench import growth, measure, peers
 from flows.bench.growth import CPU
 from flows.bench.measure import Report, Side
 from flows.bench.peers import BATCH_SIZE, LR, NUM_EPOCHS, Trained
+from tasks.data.validated import ValidatedDataset
 from tasks.download import download
 from tasks.fitting.devices import one_thread
 from tasks.fitting.learning import Parts, parts
@@ -40,8 +41,8 @@ def bench(quick: bool) -> Report:
     if not quick:
         peers.require_installed()
     run = RunFolder.open("bench-train", {})
-    raw: RawDataset = download.__wrapped__(run, FASHION_MNIST)  # type: ignore[attr-defined]  # the stage's plain function
-    prepared: PreparedDataset = preprocess.__wrapped__(run, raw, Data(), 0)  # type: ignore[attr-defined]
+    raw: RawDataset = download.__wrapped__(run, FASHION_MNIST, Data())  # type: ignore[attr-defined]  # the stage's plain function
+    prepared: PreparedDataset = preprocess.__wrapped__(run, ValidatedDataset(raw=raw), Data(), 0)  # type: ignore[attr-defined]
     data = parts(prepared, 0, torch.Generator(), CPU)
     trainings = {f"ours, {each.value}": SoftmaxTraining(implementation=each) for each in Implementation}
     slow: dict[str, Callable[[], Trained]] = {}

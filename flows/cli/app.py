@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import bench, champion, operate, runs, store, streams
+from flows.cli import bench, champion, inspecting, operate, runs, schedule, store, streams
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
 from flows.cli.options import Artifacts, Debug, Json, use
@@ -82,9 +82,13 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
     return complete
 
 
-ON_PREFECT = (champion.promote, champion.rollback, operate.register, operate.up, operate.trigger, operate.status)
+ON_PREFECT = (
+    champion.promote, champion.rollback, operate.register, operate.up, operate.trigger, operate.status,
+    schedule.schedule, schedule.unschedule,
+)  # fmt: skip
 COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
+    inspecting.inspect,
     runs.predict,
     store.models,
     champion.promote,
@@ -98,6 +102,8 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     operate.up,
     operate.trigger,
     operate.status,
+    schedule.schedule,
+    schedule.unschedule,
 )
 for command in COMMANDS:
     app.command(help=_flowing(command))(command if command is doctor else _complete(command))

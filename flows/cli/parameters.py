@@ -1,7 +1,10 @@
 """The options of a command, made from the parameters that it takes: names, types, help and defaults are theirs."""
 
+import csv
 import functools
 import inspect
+import io
+import itertools
 from collections.abc import Callable, Iterator
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
@@ -53,7 +56,8 @@ class _Value(NamedTuple):
 
     def limits(self) -> Iterator[str]:
         """In words."""
-        for each in self.field.metadata:
+        of_alternatives = (each for kind in get_args(self.field.annotation) for each in _metadata(kind))
+        for each in itertools.chain(self.field.metadata, of_alternatives):
             for name, word in LIMITS.items():
                 if (limit := getattr(each, name, None)) is not None:
                     yield f"{word} {limit:g}" if isinstance(limit, float) else f"{word} {limit}"
@@ -70,11 +74,13 @@ class _Value(NamedTuple):
 
     def parameter(self) -> inspect.Parameter:
         """As typer reads it from a function; None is what was not given."""
-        kind, flag = _typed(self.field.annotation), self.flag
+        shown, flag = option(self.field.metadata), self.flag
+        kind = str if shown.metavar else _typed(self.field.annotation)
         if flag.startswith("-"):
             info: Any = typer.Option(flag, help=self.help(), rich_help_panel=self.panel)
         else:
-            info = typer.Argument(metavar=flag if flag.isupper() else None, help=self.help())
+            metavar = shown.metavar or (flag if flag.isupper() else None)
+            info = typer.Argument(metavar=metavar, help=self.help())
         annotation = Annotated[kind | None, info]  # type: ignore[valid-type]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
@@ -85,8 +91,16 @@ class _Value(NamedTuple):
         if self.field.default is True:  # its flag turns it off
             given = not given
         if get_origin(self.field.annotation) is tuple:
-            given = given.split(",") if given else []
+            given = next(csv.reader([given])) if given else []
         (document.setdefault(self.part, {}) if self.part else document)[self.name] = given
+
+
+def _metadata(kind: Any) -> list[Any]:
+    """What is said of one of the kinds of value that a field takes."""
+    if get_origin(kind) is Annotated:
+        _, *metadata = get_args(kind)
+        return [each for info in metadata for each in getattr(info, "metadata", [info])]
+    return [each for alternative in get_args(kind) for each in _metadata(alternative)]
 
 
 def _typed(annotation: Any) -> Any:
@@ -111,7 +125,8 @@ def _values(parameters: type[BaseModel]) -> Iterator[_Value]:
             yield _Value(part, None, None, {"": field})
         for name in dict.fromkeys(name for fields in models.values() for name in fields):
             having = {model: fields[name] for model, fields in models.items() if name in fields}
-            yield _Value(name, part, field.title, having)
+            if not any(each.exclude for each in having.values()):
+                yield _Value(name, part, field.title, having)
 
 
 def _is_model(kind: Any) -> bool:
@@ -155,3 +170,20 @@ def validated(kind: type[Parameters], document: dict[str, Any], command: str) ->
         expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         found = f"{flags[name]} {first['input']}" if name else "options that do not go together"
         raise UsageError(found, EXPECTED.get(str(name), expected), f"see gradmill {command} --help") from error
+
+
+def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:
+    """Parameters without parts as they are typed: options that have another value than their default."""
+    given: list[str] = []
+    for value in _values(type(parameters)):
+        setting = getattr(parameters, value.name)
+        if value.name in leave_out or setting == value.field.default:
+            continue
+        given.append(value.flag)
+        if isinstance(setting, tuple):
+            text = io.StringIO()
+            csv.writer(text, lineterminator="").writerow(setting)
+            given.append(text.getvalue())
+        elif not isinstance(setting, bool):
+            given.append(str(setting))
+    return given

@@ -11,8 +11,8 @@ from flows.cli.faults import as_gradmill_error, in_json
 from flows.cli.options import Artifacts, Debug, Json, Verbose, print_json, require
 from flows.cli.parameters import taking, validated
 from tasks.errors import UsageError
-from tasks.parameters import PredictParameters, RetrainParameters
-from tasks.store import attestation, mirroring, reading, regular_files
+from tasks.parameters import ModelName, PredictParameters, RetrainParameters
+from tasks.store import attestation, mirroring, own_data, reading, regular_files
 
 
 @taking(RetrainParameters)
@@ -29,7 +29,9 @@ def retrain(
     them, until somebody promotes or rolls back. The test split is then labelled by the champion.
     """
     sign_key: Path | None = document.get("sign_key")
-    parameters = validated(RetrainParameters, document | {"sign_key": sign_key and sign_key.absolute()}, "retrain")
+    document = _of_kept_name(document) | {"sign_key": sign_key and sign_key.absolute()}
+    parameters = validated(RetrainParameters, document, "retrain")
+    own_data.require_same_kind(parameters)
     require(parameters.training.device)
     if sign_key is not None:
         attestation.require(sign_key)
@@ -47,6 +49,22 @@ def retrain(
         summaries.retrained(report, failure is not None and parameters.predict, artifacts)
     if failure:
         raise failure
+
+
+def _of_kept_name(given: dict[str, Any]) -> dict[str, Any]:
+    """The document, with what stands for a name in the place of a model; paths of data absolute."""
+    data = given.get("data", {})
+    if "source" in data:
+        given = given | {"data": data | {"source": place(data["source"])}}
+    named = given.get("training", {}).get("model")
+    if named is None or named in [*ModelName]:
+        return given
+    if given.get("name", named) != named:
+        raise UsageError(
+            f"retrain {named} --name {given['name']}", "one name", f"gradmill retrain {named} trains {named} again"
+        )
+    training = {option: value for option, value in given["training"].items() if option != "model"}
+    return own_data.again(named, given | {"training": training})
 
 
 @contextmanager
@@ -83,7 +101,7 @@ def predict(
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
-    places = {"input": _absolute(document.get("input")), "output": _utf8(document.get("output"))}
+    places = {"input": place(document.get("input")), "output": _utf8(document.get("output"))}
     parameters = validated(PredictParameters, document | places, "predict")
     reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts
     require(parameters.device)
@@ -105,6 +123,7 @@ def _utf8(path: str | None) -> str | None:
     return path
 
 
-def _absolute(path: str | None) -> str | None:
-    path = _utf8(path)
-    return str(regular_files.absolute(path)) if path else path
+def place(source: str | None) -> str | None:
+    """Where own data or an input are: a URL as it is, a path absolute."""
+    source = _utf8(source)
+    return str(regular_files.absolute(source)) if source and "://" not in source else source

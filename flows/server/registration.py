@@ -16,8 +16,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 import flows
-from flows.server import api, deployments
-from flows.server.declared import declared
+from flows.server import api, deployments, schedules
+from flows.server.declared import Declared, declared
 from flows.server.deploying import automate, deploy
 from tasks.errors import UsageError
 from tasks.machine.settings import Settings
@@ -47,6 +47,12 @@ def home() -> Path:
     raise UsageError("no prefect.yaml here", "a checkout of Gradmill, or its image", "install it from a checkout")
 
 
+def declarations() -> list[Declared]:
+    """The deployments of ``prefect.yaml``, and those that ``gradmill schedule`` was told of."""
+    fixed = declared(home())
+    return fixed + schedules.declared(fixed)
+
+
 def register() -> list[str]:
     """Tell the configured server of what it lacks, and say what is changed; return the names of the deployments.
 
@@ -57,7 +63,7 @@ def register() -> list[str]:
         UsageError: there is no ``prefect.yaml``, or it is not as it should be.
         EnvironmentProblem: no server answers, or it does not accept a deployment.
     """
-    wanted = declared(home())
+    wanted = declarations()
     with api.client() as client:
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))

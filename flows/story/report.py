@@ -48,6 +48,7 @@ class RetrainReport(BaseModel):
     mirror: records.MirroredModel | None
     device: str
     provider: str | None
+    parameters: dict[str, Any]
     seconds: dict[str, float]
     run: str
 
@@ -115,6 +116,7 @@ class Outcome:
             mirror=self.mirrored,
             device=self.trained.device,
             provider=predicted and predicted.provider,
+            parameters=self.parameters.model_dump(mode="json"),
             seconds=self.run.read().seconds,
             run=str(self.run.path),
         )

@@ -1,12 +1,15 @@
-"""What a data set can do, whichever it is: fetch its raw files, and give raw rows and the truth of each split."""
+"""What a data set can do, whichever it is: fetch its raw files, say whether they are fit, and prepare its splits."""
 
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
 from tasks.data.recipe import Recipe
+from tasks.data.report import DataReport
+from tasks.data.table.fixed import FixedRecipe
+from tasks.data.validated import ValidatedDataset, ValidatedTable
 from tasks.parameters import Data
-from tasks.records import RawDataset
+from tasks.records import PreparedDataset, RawDataset
 from tasks.serving.task import TaskName
 
 
@@ -28,24 +31,43 @@ class Contents(NamedTuple):
     true_parameters: tuple[float, ...] | None = None  # weights, then the bias: only generated data have them
 
 
-class Dataset(Protocol):
-    """A data set; ``tasks/data/datasets.py`` finds it by its name."""
+class Validated(NamedTuple):
+    """What was found, and of an own table without errors its rows."""
+
+    report: DataReport
+    table: ValidatedTable | None = None
+
+
+class Named(Protocol):
+    """What a data set is called."""
 
     name: str  # of its folder in artifacts/datasets/
     title: str  # how people call it
     identifier: str  # on the Hugging Face Hub; of one that is not there, its name
 
+
+class Dataset(Named, Protocol):
+    """A data set; ``tasks/data/datasets.py`` finds it."""
+
     def fetch(self) -> RawDataset:
-        """Bring its raw files into its folder, verified.
+        """Bring its raw files into its folder, verified; own files stay where they are.
 
         Raises:
             SourceUnreachable: none of its sources answers; they may, later.
             DataError: a raw file is missing or not what it should be.
         """
 
-    def read(self, raw: RawDataset, data: Data, seed: int) -> Contents:
-        """Both splits of its raw files, by what the user asked for; ``seed`` is for data that are generated.
+    def validate(self, raw: RawDataset, data: Data, task: TaskName, kept: FixedRecipe | None) -> Validated:
+        """All that is to be said of its raw files; ``kept`` is what earlier versions fixed.
 
         Raises:
-            DataError: a raw file is broken.
+            UsageError: options that cannot be meant, whatever the data.
+            DataError: the data cannot be read at all; what can be is a finding.
+        """
+
+    def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
+        """Both splits, by what the user asked for; ``seed`` is for data that are generated.
+
+        Raises:
+            DataError: a file is broken.
         """

@@ -1,7 +1,14 @@
-"""Every data set by its name."""
+"""Every data set: the book's by their names, and a user's own."""
 
 from tasks.data.dataset import Dataset
 from tasks.data.fashion_mnist import FashionMnist
 from tasks.data.synthetic import SyntheticLinear
+from tasks.data.table.own import OwnTable
+from tasks.parameters import Data
 
 DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (FashionMnist(), SyntheticLinear())}
+
+
+def find(name: str, data: Data) -> Dataset:
+    """The data set of this name: own data are kept under their model's."""
+    return OwnTable(name, data.source) if data.source is not None else DATASETS[name]

@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from tasks.data import idx
+from tasks.data.book import BookDataset
 from tasks.data.dataset import Contents, Rows
 from tasks.data.recipe import Pixels
 from tasks.data.sources import cache
@@ -32,7 +35,7 @@ CLASS_NAMES = (
 )  # fmt: skip
 
 
-class FashionMnist:
+class FashionMnist(BookDataset):
     """60 000 + 10 000 grey images of 28 by 28 pixels in 10 classes."""
 
     name = FASHION_MNIST
@@ -43,6 +46,29 @@ class FashionMnist:
         """From the folder that the user named, or from wherever it can be had."""
         user_dir = Settings().fashion_mnist_dir
         return fetch([Directory(user_dir)] if user_dir is not None else [Torchvision(), Debian()])
+
+    def summary(self, raw: RawDataset, data: Data) -> str:
+        """Files as published, and in each split as many images of one class as of any other.
+
+        Raises:
+            DataError: they are others.
+        """
+        if any(raw.files[file.name].sha256 != file.sha256 for file in FILES):
+            raise DataError(
+                f"files of {self.title} that are not the published ones", "those with their SHA-256", "fetch them again"
+            )
+        counts = []
+        for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)):
+            (num_images, *_), _ = idx.images_layout(raw.files[images.name].path)
+            per_class = np.bincount(idx.read_labels(raw.files[labels.name].path, len(CLASS_NAMES)))
+            if set(per_class.tolist()) != {num_images // len(CLASS_NAMES)}:
+                raise DataError(
+                    f"{per_class.tolist()} of {num_images} images in each class of {labels.name}",
+                    "as many in each class as in any other",
+                    "fetch the files again",
+                )
+            counts.append(num_images)
+        return f"{self.title} is as published: {counts[0]:,} and {counts[1]:,} images, as many in each class"
 
     def read(self, raw: RawDataset, data: Data, seed: int) -> Contents:
         """The splits as they are published."""

@@ -8,9 +8,9 @@ from __future__ import annotations  # of arrays, which commands that only look a
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.errors import DataError
 from tasks.serving.contract import FEATURES, IMAGES, Tensor
@@ -69,21 +69,73 @@ class Pixels(Lasting):
         return encoded
 
 
-class Column(Lasting):
-    """One column of a table: numbers, as they are."""
+RARE = 10  # training rows below which a level shares its weight with the other rare ones
 
-    name: str
-    kind: Literal["number"] = "number"
+
+class Column(Lasting):
+    """One column of a table. Name, kind and old levels' codes are fixed by version 1, all else is fitted anew.
+
+    The book's data are numbers as they are: no mean, and no scale but 1.
+    """
+
+    name: str = Field(min_length=1)
+    kind: Literal["number", "boolean", "category"] = "number"
+    levels: tuple[str, ...] = ()  # of a category; the code of one is its position, which never changes
+    mean: float | None = None  # of numbers and booleans (0 or 1) in the training part; stands for a missing one
+    scale: float = Field(1.0, gt=0)  # a number's standard deviation there; 1 of a boolean, and of a constant
+    counts: tuple[int, ...] = ()  # training rows of each level
+    num_missing: int = 0  # training rows without a value
+    has_missing: bool = False  # any row without a value, of either split
+
+    def slots(self) -> NDArray[np.int64]:
+        """The weight of each code, ``(levels + 2,)``: those of the levels, of a missing value, of an unknown code.
+
+        Levels of ``RARE`` training rows or more have their own, in order; then all others share one, then a missing
+        value has its own: each where a training row has it. -1 stands for none: the average effect.
+        """
+        import numpy as np
+
+        counts = np.array(self.counts, np.int64)
+        common = counts >= RARE
+        slots = np.full(len(self.levels) + 2, -1, np.int64)
+        slots[:-2][common] = np.arange(common.sum())
+        number = int(common.sum())
+        if counts[~common].sum():
+            slots[:-2][~common] = number
+            number += 1
+        if self.num_missing:
+            slots[-2] = number
+        return slots
+
+    @property
+    def num_slots(self) -> int:
+        """How many weights its levels have."""
+        return int(self.slots().max()) + 1 if self.kind == "category" else 0
+
+
+class Target(Lasting):
+    """The column to predict; a number is standardised for training."""
+
+    name: str = Field(min_length=1)
+    mean: float = 0.0
+    scale: float = Field(1.0, gt=0)
 
 
 class Columns(Lasting):
-    """The columns of a table, in the model's order, in raw units."""
+    """The columns of a table, in the model's order and raw units; a category as its code, NaN where it is missing."""
 
     kind: Literal["columns"] = "columns"
     columns: tuple[Column, ...]
+    target: Target | None = None  # None: the book's data, whose target is as it is
 
-    scale: ClassVar[float] = 1.0  # nothing is left to the graph
+    scale: ClassVar[float] = 1.0  # of raw rows; each column has its own
     resize: ClassVar[None] = None
+
+    @model_validator(mode="after")
+    def _whose_names_differ(self) -> Self:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("columns: two of them have one name")
+        return self
 
     @property
     def input(self) -> Tensor:
@@ -94,6 +146,21 @@ class Columns(Lasting):
     def names(self) -> tuple[str, ...]:
         """The columns' names, in the model's order."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether rows go into the model as they are."""
+        return all(column.kind == "number" and column.mean is None for column in self.columns)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Where numbers and booleans are among the columns: the inputs of ``W``, in this order."""
+        return tuple(at for at, column in enumerate(self.columns) if column.kind != "category")
+
+    @property
+    def categories(self) -> tuple[int, ...]:
+        """Where categories are: their slots lie one column after the other in ``effects``."""
+        return tuple(at for at, column in enumerate(self.columns) if column.kind == "category")
 
     def accepts(self, dtype: Any, shape: tuple[int, ...]) -> bool:
         """Whether rows of this dtype and shape (of one) can be encoded."""

@@ -8,7 +8,8 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from tasks.data.dataset import Contents, Dataset, Rows
+from tasks.data import mapped
+from tasks.data.dataset import Contents, Named, Rows
 from tasks.data.recipe import Recipe
 from tasks.machine import progress
 from tasks.records import PreparedDataset
@@ -21,7 +22,7 @@ PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have chan
 Arrays = dict[str, NDArray[Any]]
 
 
-def prepare(dataset: Dataset, contents: Contents) -> PreparedDataset:
+def prepare(dataset: Named, contents: Contents) -> PreparedDataset:
     """Write both splits as their recipe makes them, and the test rows as they are if that differs."""
     names = contents.recipe.input.name, TASKS[contents.task].target
     train, test = (_encoded(rows, contents.recipe) for rows in (contents.train, contents.test))
@@ -70,7 +71,8 @@ def read_split(file: FileRef, prepared: PreparedDataset) -> Rows:
     Raises:
         DataError: the file is missing or has changed since it was prepared.
     """
-    arrays = safetensors.numpy.load(verified.read(file, PREPARE_ANEW))
+    is_mapped = prepared.is_own  # which may be larger than memory
+    arrays = mapped.read(file, PREPARE_ANEW) if is_mapped else safetensors.numpy.load(verified.read(file, PREPARE_ANEW))
     return Rows(arrays[prepared.recipe.input.name], arrays[TASKS[prepared.task].target])
 
 

@@ -3,13 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.book import BookDataset
 from tasks.data.dataset import Contents, Rows
 from tasks.data.recipe import Column, Columns
 from tasks.parameters import SYNTHETIC_LINEAR, Data
 from tasks.records import RawDataset
 
 
-class SyntheticLinear:
+class SyntheticLinear(BookDataset):
     """Two independent draws from ``y = Xw + b + noise``."""
 
     name = identifier = SYNTHETIC_LINEAR
@@ -18,6 +19,12 @@ class SyntheticLinear:
     def fetch(self) -> RawDataset:
         """Nothing: there are no files."""
         return RawDataset(name=self.name, source="generated", files={})
+
+    def summary(self, raw: RawDataset, data: Data) -> str:
+        """The law that they are drawn from: there are no files to be wrong."""
+        weights = " ".join(f"{w:+g}·x{number + 1}" for number, w in enumerate(data.synthetic_w))
+        law = f"y = {weights} {data.synthetic_b:+g}, noise {data.synthetic_noise:g}"
+        return f"{self.title}: {data.num_examples:,} training and as many test examples of {law}"
 
     def read(self, raw: RawDataset, data: Data, seed: int) -> Contents:
         """The training split, then the test split, drawn from one generator."""

@@ -29,8 +29,8 @@ def build(
 ) -> tuple[Network, Optimizer]:
     """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
     net = NETWORKS[prepared.task](training, prepared, generator).to(device)
-    groups = decaying(net.parameters(), training.weight_decay)
-    return net, OPTIMIZERS[training.implementation](groups, lr=training.lr)
+    groups = decaying(net.parameters(), training.steps.weight_decay)
+    return net, OPTIMIZERS[training.implementation](groups, lr=training.steps.lr)
 
 
 def _linear(training: Training, prepared: PreparedDataset, generator: torch.Generator) -> Network:

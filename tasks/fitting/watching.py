@@ -28,18 +28,18 @@ def watch(epochs: Iterator[Measured], training: Training, run: RunFolder) -> tup
     Raises:
         TrainingDiverged: the loss is no longer a finite number.
     """
-    every = math.ceil(training.num_epochs / LINES_PER_RUN)
+    every = math.ceil(training.steps.num_epochs / LINES_PER_RUN)
     path = run.file(LEARNING_CURVE)
     judge = JUDGES[of_model(training.model).name]
     name = run.name or training.model.value
     shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
-    trained = live.Progress(training.num_epochs, "epochs trained")
+    trained = live.Progress(training.steps.num_epochs, "epochs trained")
     curve: list[Epoch] = []
     with progress.bar(MofNCompleteColumn()) as bar:
-        for measured in bar.track(epochs, total=training.num_epochs, description="train"):
+        for measured in bar.track(epochs, total=training.steps.num_epochs, description="train"):
             curve.append(_point(len(curve) + 1, measured, training))
-            if len(curve) % every == 0 or len(curve) == training.num_epochs:
-                tell(f"epoch {len(curve)}/{training.num_epochs}: {_sentence(curve[-1], judge)}")
+            if len(curve) % every == 0 or len(curve) == training.steps.num_epochs:
+                tell(f"epoch {len(curve)}/{training.steps.num_epochs}: {_sentence(curve[-1], judge)}")
             if trained.update(len(curve)):
                 figures.learning_curve(curve, judge.CURVES, path)
                 shown.show(path, retries=0)
@@ -61,7 +61,7 @@ def _point(epoch: int, measured: Measured, training: Training) -> Epoch:
     if not all(map(math.isfinite, losses.values())):
         found = ", ".join(f"{name} loss {loss}" for name, loss in losses.items())
         raise TrainingDiverged(
-            f"{found} in epoch {epoch} at lr {training.lr}",
+            f"{found} in epoch {epoch} at lr {training.steps.lr}",
             "finite losses",
             "use a smaller --lr",
         )

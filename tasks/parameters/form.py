@@ -17,12 +17,14 @@ class Option:
     """How a field appears where its own name and default do not say it.
 
     ``flag`` is its option on the command line: without dashes it is an argument, and one of a field that is true
-    turns it off, which is what ``help`` then describes. ``empty`` says what is done where no value is given.
+    turns it off, which is what ``help`` then describes. ``empty`` says what is done where no value is given,
+    ``metavar`` what may stand there where that is more than the field's type takes.
     """
 
     flag: str = ""
     help: str = ""
     empty: str = ""
+    metavar: str = ""
 
 
 def option(metadata: list[Any]) -> Option:

@@ -8,13 +8,14 @@ from pydantic import Field, model_validator
 from tasks.parameters.choices import NAME_PATTERN, Device, ModelName, Runner
 from tasks.parameters.form import Frozen, Option, PositiveFloat
 from tasks.parameters.gates import Gates
+from tasks.parameters.own_data import OwnData
 from tasks.parameters.training import OfItsModel, SoftmaxTraining, Training
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
-class Data(Frozen):
-    """What to train on."""
+class Data(OwnData):
+    """What to train on: the book's data, or own ones."""
 
     resize: Annotated[int | None, Option(empty="28 as they are")] = Field(
         None, ge=4, le=256, title="Resize", description="Side of the square images in pixels."
@@ -28,6 +29,18 @@ class Data(Frozen):
         0.01, title="Noise", description="Standard deviation of the synthetic target's noise."
     )
     num_examples: int = Field(1000, ge=10, le=10_000_000, title="Synthetic examples", description="In each split.")
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        """Options of own data, or options of the book's."""
+        given = set(self.model_dump(exclude_defaults=True))
+        if self.source is None and given & set(OwnData.model_fields):
+            raise ValueError("a target, columns and a split go with --data")
+        if self.source is not None and self.target is None:
+            raise ValueError("--data needs a --target, the column to predict")
+        if self.source is not None and (others := given - set(OwnData.model_fields)):
+            raise ValueError(f"{' and '.join(sorted(others))} are for the book's data")
+        return self
 
 
 class RetrainParameters(Frozen):
@@ -49,17 +62,32 @@ class RetrainParameters(Frozen):
 
     @property
     def dataset(self) -> str:
-        """The dataset that the model learns from."""
-        return self.training.dataset
+        """The data set that the model learns from: one of the book's, or that of its own name."""
+        return self.name if self.data.is_own else self.training.dataset
 
     @model_validator(mode="before")
     @classmethod
-    def _name_after_model(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("name"):
+    def _names_and_defaults(cls, values: Any) -> Any:
+        """The book's model is kept under its own name; own data decide what is not given."""
+        if not isinstance(values, dict):
             return values
-        training = values.get("training") or {}
-        model = training.model if isinstance(training, Training) else training.get("model")
-        return values | {"name": str(model or ModelName.SOFTMAX_REGRESSION)}
+        training, data = values.get("training") or {}, values.get("data") or {}
+        if not values.get("name"):
+            model = training.model if isinstance(training, Training) else training.get("model")
+            values = values | {"name": str(model or ModelName.SOFTMAX_REGRESSION)}
+        if isinstance(data, dict) and data.get("source") and isinstance(training, dict):
+            values = values | {"training": {"defaults": "data"} | training}
+        return values
+
+    @model_validator(mode="after")
+    def _own_data_have_their_own_name(self) -> Self:
+        if self.data.is_own != (self.training.defaults == "data"):
+            raise ValueError("own data, --data, decide what is not given; the book's data do not")
+        if self.data.is_own and self.name in [*ModelName]:
+            raise ValueError("own data are kept under a --name of their own")
+        if not self.data.is_own and self.training.class_weight != "none":
+            raise ValueError("class weights are for own data")
+        return self
 
 
 class PredictParameters(Frozen):

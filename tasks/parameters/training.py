@@ -1,8 +1,9 @@
 """How to train: what both models share, and what each of the book's has of its own."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from tasks.parameters.choices import (
     DEFAULT_SEED,
@@ -17,11 +18,23 @@ from tasks.parameters.choices import (
 from tasks.parameters.form import Frozen, OneForm, Option, PositiveFloat
 
 WHICH = Field(title="Model", description="What to train.")
-Epochs = Annotated[int, Field(ge=1, le=10_000, title="Epochs"), Option("--epochs")]
-BatchSize = Annotated[int, Field(ge=1, le=1_000_000, title="Batch size")]
-LearningRate = Annotated[PositiveFloat, Field(title="Learning rate")]
+MODEL = Option("model", metavar="MODEL", help="softmax-regression, linear-regression, or a kept name: trained again.")
+Epochs = Annotated[int | None, Field(ge=1, le=10_000, title="Epochs"), Option("--epochs")]
+BatchSize = Annotated[int | None, Field(ge=1, le=1_000_000, title="Batch size")]
+LearningRate = Annotated[PositiveFloat | None, Field(title="Learning rate")]
+WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern="^auto$")]
 LossOfModel = Annotated[Loss, Field(title="Loss", description="Linear regression: squared or huber.")]
+BY_RULE = ("num_epochs", "batch_size", "lr", "weight_decay")  # what own data decide where it is not given
 Seed = Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(pattern="^auto$")]
+
+
+class Steps(NamedTuple):
+    """How far training goes, once every value is known."""
+
+    num_epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
 
 
 class Training(Frozen):
@@ -41,12 +54,15 @@ class Training(Frozen):
     schedule: Schedule = Field(
         Schedule.CONSTANT, title="Schedule", description="Of the learning rate; cosine falls towards 0, step by tenths."
     )
-    weight_decay: float = Field(
+    weight_decay: WeightDecay | None = Field(
         0.0,
-        ge=0,
-        allow_inf_nan=False,
         title="Weight decay",
-        description="Pulls the weights (not the bias) towards 0.",
+        description="Pulls the weights (not the bias) towards 0; auto is chosen on a part of own training rows.",
+    )
+    class_weight: Literal["none", "balanced"] = Field(
+        "none",
+        title="Class weight",
+        description="balanced: every class of own data counts as much as any other; softmax regression only.",
     )
     dropout: float = Field(
         0.0,
@@ -65,14 +81,16 @@ class Training(Frozen):
         DEFAULT_SEED, title="Seed", description="A whole number, or auto: derived from the run's scheduled date."
     )
     device: Device = Field(Device.AUTO, title="Device", description="auto takes the GPU where there is one.")
+    defaults: SkipJsonSchema[Literal["book", "data"]] = Field("book", exclude=True)  # for what is not given; no option
 
     @model_validator(mode="before")
     @classmethod
     def _empty_is_left_out(cls, values: Any) -> Any:
-        """A form sends nothing as null, which means the default."""
-        return (
-            {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
-        )
+        """A form sends nothing as null, which means the default; that of own data is found when they are read."""
+        if not isinstance(values, dict):
+            return values
+        given = {name: value for name, value in values.items() if value is not None}
+        return dict.fromkeys(BY_RULE) | given if given.get("defaults") == "data" else given
 
     @model_validator(mode="after")
     def _values_go_together(self) -> Self:
@@ -81,6 +99,10 @@ class Training(Frozen):
             raise ValueError(f"{self.model.value} is trained with {fitting}, not with {self.loss.value}")
         if self.dropout and self.model is not ModelName.SOFTMAX_REGRESSION:
             raise ValueError("dropout is for softmax regression")
+        if self.class_weight != "none" and self.model is not ModelName.SOFTMAX_REGRESSION:
+            raise ValueError("class weights are for softmax regression")
+        if self.weight_decay == "auto" and self.defaults != "data":
+            raise ValueError("weight decay is chosen for own data only")
         if self.patience and not self.validation:
             raise ValueError("early stopping needs a validation split, such as 0.1")
         return self
@@ -92,6 +114,14 @@ class Training(Frozen):
             raise ValueError("the seed is still 'auto'")
         return self.seed
 
+    @property
+    def steps(self) -> Steps:
+        """How far training goes, once what was not given has been found."""
+        values = [getattr(self, name) for name in BY_RULE]
+        if None in values or "auto" in values:
+            raise ValueError(f"not yet found: {dict(zip(BY_RULE, values, strict=True))}")
+        return Steps(*values)
+
 
 class SoftmaxTraining(Training):
     """Softmax regression as the book trains it."""
@@ -99,7 +129,7 @@ class SoftmaxTraining(Training):
     losses = (Loss.CROSS_ENTROPY,)
     dataset = FASHION_MNIST
 
-    model: Annotated[Literal[ModelName.SOFTMAX_REGRESSION], WHICH, Option("model")] = ModelName.SOFTMAX_REGRESSION
+    model: Annotated[Literal[ModelName.SOFTMAX_REGRESSION], WHICH, MODEL] = ModelName.SOFTMAX_REGRESSION
     num_epochs: Epochs = Field(10, description="Passes over the training examples.")
     batch_size: BatchSize = 256
     lr: LearningRate = 0.1
@@ -112,7 +142,7 @@ class LinearTraining(Training):
     losses = (Loss.SQUARED, Loss.HUBER)
     dataset = SYNTHETIC_LINEAR
 
-    model: Annotated[Literal[ModelName.LINEAR_REGRESSION], WHICH, Option("model")] = ModelName.LINEAR_REGRESSION
+    model: Annotated[Literal[ModelName.LINEAR_REGRESSION], WHICH, MODEL] = ModelName.LINEAR_REGRESSION
     num_epochs: Epochs = Field(3, description="With the loss huber 5 unless given.")
     batch_size: BatchSize = 10
     lr: LearningRate = 0.03
@@ -123,6 +153,7 @@ class LinearTraining(Training):
     def _huber_takes_longer(cls, values: Any) -> Any:
         """Huber's gradient is bounded, so that it needs 5 epochs from the start, far off, to the minimum."""
         huber = isinstance(values, dict) and values.get("loss") == Loss.HUBER and values.get("num_epochs") is None
+        huber = huber and values.get("defaults") != "data"
         return values | {"num_epochs": 5} if huber else values
 
 

@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
+from tasks.data.recipe import Columns, Pixels
 from tasks.parameters import Training
 from tasks.records import PreparedDataset
+from tasks.serving.contract import COLUMNS, ColumnMetadata
 
 OF_RECIPE = {
     "pixels": {  # keys of the ONNX standard, docs/MetadataProps.md
@@ -22,6 +24,8 @@ def of(prepared: PreparedDataset, training: Training) -> dict[str, str]:
         "signature": prepared.signature.model_dump(mode="json"),
         "training": training.model_dump(mode="json", exclude={"device"}),
     }
+    if described := columns(prepared.recipe):
+        facts[COLUMNS] = [column.model_dump(mode="json") for column in described]
     if prepared.class_names:
         facts["labels"] = prepared.class_names
     return {
@@ -29,3 +33,10 @@ def of(prepared: PreparedDataset, training: Training) -> dict[str, str]:
         **{key: json.dumps(value, sort_keys=True) for key, value in facts.items()},
         **OF_RECIPE[prepared.recipe.kind],
     }
+
+
+def columns(recipe: Pixels | Columns) -> tuple[ColumnMetadata, ...]:
+    """What a consumer must know of a table's columns, in order; the book's numbers, as they are, need no word."""
+    if isinstance(recipe, Pixels) or recipe.is_plain:
+        return ()
+    return tuple(ColumnMetadata(name=column.name, kind=column.kind, levels=column.levels) for column in recipe.columns)

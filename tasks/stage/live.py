@@ -30,6 +30,13 @@ def picture(path: Path) -> str:
     return f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
 
 
+def page(markdown: str, key: str, description: str) -> None:
+    """Show a page of this task's."""
+    if in_a_run():
+        with _in_passing(RETRIES):
+            create_markdown_artifact(markdown, key=key, description=description)
+
+
 @contextmanager
 def _in_passing(retries: int = 0) -> Iterator[None]:
     """Ask the server briefly: a picture of the work must neither hold the work up nor end it.

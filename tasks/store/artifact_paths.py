@@ -42,9 +42,19 @@ def raw_file(dataset_name: str, filename: str, sha256: str) -> Path:
     return dataset(dataset_name) / "raw" / f"{filename}.{sha256[:DIGEST_CHARACTERS]}"
 
 
+def source(name: str) -> Path:
+    """Where the own data of a model were read from."""
+    return dataset(name) / "source.json"
+
+
 def split_file(dataset_name: str, split: str, sha256: str) -> Path:
     """A prepared split."""
     return dataset(dataset_name) / f"{split}.{sha256[:DIGEST_CHARACTERS]}.safetensors"
+
+
+def row_digests(dataset_name: str, sha256: str) -> Path:
+    """The digests of an own table's rows."""
+    return dataset(dataset_name) / f"{sha256[:DIGEST_CHARACTERS]}.rows"
 
 
 def runs() -> Path:
@@ -127,6 +137,16 @@ def jobs_elsewhere() -> Path:
     return all_predictions() / ".elsewhere"
 
 
+def schedules() -> Path:
+    """When own names are retrained."""
+    return root() / "schedules"
+
+
+def schedule(name: str) -> Path:
+    """When one of them is."""
+    return schedules() / f"{name}.json"
+
+
 def prefect_home() -> Path:
     """The history of ``gradmill up``: Prefect's database and the logs of server and worker."""
     return root() / ".prefect"
@@ -160,6 +180,8 @@ RUN = "run.json"
 REJECTS = "_rejects.parquet"
 PREDICTION_GRID = "_predictions.png"
 LEARNING_CURVE = "learning-curve.png"  # this and the next are the pictures of a run, and of its version
+DATA_REPORT = "data-report.json"  # what validation said of the data
+DATA_PAGE = "data-report.md"  # the same, to be read
 CONFUSION_MATRIX = "confusion-matrix.png"
 RELIABILITY = "reliability.png"
 MISCLASSIFIED = "misclassified.png"

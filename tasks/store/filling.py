@@ -4,12 +4,14 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tasks.data.report import DataReport
 from tasks.parameters import RetrainParameters
 from tasks.records import Evaluation, ExportedModel, GateVerdict, PreparedDataset, Splits, TrainedModel
 from tasks.serving import contract, sample
 from tasks.store import verified
-from tasks.store.artifact_paths import CARD, LABELS, METADATA
+from tasks.store.artifact_paths import CARD, DATA_PAGE, DATA_REPORT, LABELS, METADATA
 from tasks.store.model_card import model_card
+from tasks.store.own_data import NOT_KEPT
 from tasks.store.record import FileRef
 from tasks.store.versions import Lineage, Metrics, Parameters, Tolerances, Trained
 
@@ -32,7 +34,7 @@ def lineage(
         run=run,
         dataset=Splits(**dict(prepared)),
         recipe=prepared.recipe,
-        parameters=Parameters.model_validate(parameters.model_dump(mode="json", exclude={"sign_key"})),
+        parameters=Parameters.model_validate(parameters.model_dump(mode="json", exclude=NOT_KEPT)),
         device=trained.device,
         trained=Trained(
             num_examples=trained.num_examples,
@@ -63,5 +65,9 @@ def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictur
     metadata.write(folder / METADATA)
     if class_names := of.dataset.class_names:
         (folder / LABELS).write_text("".join(f"{label}\n" for label in class_names))
+    if report := of.dataset.report:
+        said = DataReport.parse(verified.read(report), report.path)
+        said.write(folder / DATA_REPORT)
+        (folder / DATA_PAGE).write_text(said.page())
     facts = of.model_dump(mode="json") | {"version": number}
     (folder / CARD).write_text(model_card(facts, metadata, [file.path.name for file in pictures]))

@@ -111,7 +111,8 @@ def _verify_by_running(name: str, number: int) -> None:
     folder = artifact_paths.version(name, number)
     session = sessions.open_session(reading.read_file(folder, ONNX), Device.CPU)
     metadata = contract.ModelMetadata.parse(reading.read_file(folder, METADATA), folder / METADATA)
-    if contract.open_inference_metadata(name, number, contract.of_session(session)) != metadata:
+    columns = contract.columns_of_session(session)
+    if contract.open_inference_metadata(name, number, contract.of_session(session), columns) != metadata:
         raise _broken(name, number, f"{folder / METADATA} does not describe {ONNX}")
     output = sample.contradicted(session, reading.read_file(folder, SAMPLE))
     if output is not None:

@@ -1,0 +1,63 @@
+"""``gradmill schedule`` and ``unschedule``: retrains of an own name by a schedule."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from flows.cli.faults import Answer
+from flows.cli.options import ModelArgument
+from tasks.errors import UsageError
+from tasks.parameters import is_name
+
+
+def schedule(
+    name: ModelArgument,
+    cron: Annotated[str, typer.Option("--cron", help="When, as '0 3 * * *'.")],
+    timezone: Annotated[str, typer.Option("--timezone", help="Whose hours these are, as Europe/Berlin.")] = "UTC",
+) -> Answer:
+    """Retrain a kept name by a schedule, with its champion's model, data and options; again with another: change it.
+
+    It is kept in artifacts/, and gradmill up and register tell each server of it.
+    """
+    from flows.server import registration, schedules
+
+    _require_name(name)
+    added = schedules.add(name, cron, timezone)
+    with _server() as there:
+        if there:
+            schedules.tell_server(added, registration.declarations())
+    told = "the server knows it" if there else "gradmill up will tell its server"
+    document = {"name": name, "cron": cron, "timezone": timezone, "deployment": added.deployment, "registered": there}
+    return document, f"{name} is retrained at {cron!r} ({timezone}) by deployment {added.deployment}: {told}"
+
+
+def unschedule(name: ModelArgument) -> Answer:
+    """Retrain a name by its schedule no more; its versions, and what its runs have done, stay."""
+    from flows.server import schedules
+
+    _require_name(name)
+    schedules.remove(name)
+    with _server() as there:
+        if there:
+            schedules.remove_from_server(name)
+    return {"name": name, "removed_from_server": there}, f"{name} is no longer retrained by a schedule"
+
+
+def _require_name(name: str) -> None:
+    if not is_name(name):
+        raise UsageError(
+            f"{name} is no name of a model", "lower-case letters, digits and hyphens", "see gradmill models"
+        )
+
+
+@contextmanager
+def _server() -> Iterator[bool]:
+    """Talk to the server of PREFECT_API_URL or of ``gradmill up``, if there is one."""
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.server import service
+
+    with service.in_use():
+        yield bool(PREFECT_API_URL.value())

@@ -1,0 +1,30 @@
+"""What ``validate`` hands to ``preprocess``: data that are fit to be trained on."""
+
+from tasks.data.table.fixed import FixedRecipe
+from tasks.records import RawDataset
+from tasks.store.record import FileRef, Record, Sha256
+
+
+class ValidatedTable(Record):
+    """An own table whose rows are encoded and on their side of the split; nothing is fitted to them yet.
+
+    ``train`` and ``test`` are the prepared splits (``tasks/data/splits.py``), ``rows`` the digests of training rows
+    and of the others.
+    """
+
+    recipe: FixedRecipe
+    digest: Sha256
+    train: FileRef
+    test: FileRef
+    raw_test: FileRef  # with all digits, where float32 loses some
+    num_train: int
+    num_test: int
+    rows: FileRef
+
+
+class ValidatedDataset(Record):
+    """Raw files, what validation says of them, and of an own table what came of its rows."""
+
+    raw: RawDataset
+    report: FileRef | None = None
+    table: ValidatedTable | None = None

@@ -1,0 +1,101 @@
+"""What training minimises, in numpy: training, the reference fit and the gates of own data share it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data.recipe import Columns
+from tasks.parameters import Loss, Steps, Training
+from tasks.records import PreparedDataset
+
+Array = NDArray[Any]
+
+HUBER_BETA = 0.5  # where the squared loss ends, in deviations of the target; of the book's data in its units
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A mean loss, and half of ``weight_decay`` times the squared norm of all weights but the bias.
+
+    Categories have their effects in it as they are learned, before centring. ``scores`` are ``(n, outputs)``, ``truth``
+    ``(n,)``: labels, or a target in the same units as its scores, of which ``scale`` are a standard deviation; the
+    penalty goes with a target in deviations, whose ``scale`` is 1.
+    """
+
+    loss: Loss
+    weight_decay: float = 0.0
+    class_weights: tuple[float, ...] = ()  # of the rows of each class; none: all count alike
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, training: Training, prepared: PreparedDataset, steps: Steps | None = None) -> Self:
+        """The objective that was asked for; ``steps`` have what training found where that is ``auto``.
+
+        Of own data that leave it open: no penalty for a regression, and for a classifier the ridge penalty of C = 1,
+        with which separable classes have a finite answer too (design: 1/(2n) times the squared norm).
+        """
+        decay = steps.weight_decay if steps else training.weight_decay
+        if not isinstance(decay, float | int):
+            decay = 0.0 if prepared.task == "regression" else 1 / prepared.num_train
+        balanced = training.class_weight == "balanced"
+        target = prepared.recipe.target if isinstance(prepared.recipe, Columns) else None
+        return cls(
+            loss=training.loss,
+            weight_decay=decay,
+            class_weights=balancing(prepared.class_counts) if balanced else (),
+            scale=target.scale if target else 1.0,
+        )
+
+    def losses(self, scores: Array, truth: Array) -> Array:
+        """The loss of each row ``(n,)`` float64: in nats, or in squared units of the target."""
+        if self.loss is Loss.CROSS_ENTROPY:
+            scores = np.asarray(scores, np.float64)
+            largest = scores.max(axis=1)
+            sums = np.exp(scores - largest[:, None]).sum(axis=1)
+            own = np.take_along_axis(scores, truth.astype(np.intp)[:, None], axis=1)[:, 0]
+            return np.asarray(np.log(sums) + largest - own)
+        size = np.abs(self._deviations(scores, truth))
+        if self.loss is Loss.SQUARED:
+            return np.asarray(size**2 / 2 * self.scale**2)
+        beta = HUBER_BETA
+        return np.asarray(np.where(size < beta, size**2 / (2 * beta), size - beta / 2) * self.scale**2)
+
+    def row_weights(self, truth: Array) -> Array:
+        """How much each row counts ``(n,)`` float64."""
+        if not self.class_weights:
+            return np.ones(len(truth))
+        return np.array(self.class_weights)[truth]
+
+    def mean(self, scores: Array, truth: Array) -> float:
+        """The mean loss, without the penalty."""
+        return float(np.average(self.losses(scores, truth), weights=self.row_weights(truth)))
+
+    def penalty(self, weights: Mapping[str, Array]) -> float:
+        """What is added to the mean loss for ``weights``, by the names that a trained model's have."""
+        return self.weight_decay / 2 * sum(float((each**2).sum()) for name, each in weights.items() if name != "b")
+
+    def gradient(self, scores: Array, truth: Array) -> Array:
+        """The derivative of the mean loss with respect to each score ``(n, outputs)``."""
+        if self.loss is Loss.CROSS_ENTROPY:
+            slopes = np.exp(scores - scores.max(axis=1, keepdims=True))
+            slopes /= slopes.sum(axis=1, keepdims=True)
+            slopes[np.arange(len(truth)), truth] -= 1
+        else:
+            slopes = self._deviations(scores, truth)[:, None]
+            if self.loss is Loss.HUBER:
+                slopes = np.clip(slopes / HUBER_BETA, -1, 1)
+            slopes = slopes * self.scale
+        weights = self.row_weights(truth)
+        return np.asarray(slopes * (weights / weights.sum())[:, None])
+
+    def _deviations(self, scores: Array, truth: Array) -> Array:
+        return np.asarray((scores[:, 0].astype(np.float64) - truth) / self.scale)
+
+
+def balancing(class_counts: tuple[int, ...]) -> tuple[float, ...]:
+    """With these weights every class that has rows counts as much as any other, and all ``n`` rows as ``n``."""
+    present = sum(count > 0 for count in class_counts)
+    return tuple(sum(class_counts) / (present * count) if count else 0.0 for count in class_counts)

@@ -1,0 +1,169 @@
+"""The fit that no training beats: the same objective, minimised until it has converged, in numpy and scipy.
+
+``inspect`` shows it before anything is trained, and a trained model of own tables may not be much worse.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import scipy.optimize
+import scipy.sparse
+from numpy.typing import NDArray
+
+from tasks.data.recipe import Columns, Target
+from tasks.judging.objective import HUBER_BETA, Objective
+from tasks.parameters import Loss
+
+Array = NDArray[Any]
+
+MAX_ROWS = 100_000
+MAX_VALUES = 40_000_000  # of the standardised numbers, and of the scores: bounds memory
+CLOSED_FORM_WIDTH = 2_500  # weights up to which a Gram matrix is decomposed in seconds
+COLLINEAR = 1e-5  # singular values smaller than this share of the largest count as none
+TOLERANCE = 1e-4  # of the gradient's norm at zero weights
+MAX_ITERATIONS = 2_000
+
+
+class Reference(NamedTuple):
+    """A converged fit: weights as ``records.TrainedModel`` has them, in float64."""
+
+    weights: dict[str, Array]
+    num_rows: int
+    gradient: float  # its norm as a share of that at zero weights
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What weights are multiplied with: standardised numbers ``(n, numbers)`` and a sparse indicator of each slot."""
+
+    numbers: Array
+    indicators: Any  # scipy.sparse.csr_array (n, slots)
+
+    @classmethod
+    def of(cls, features: Array, recipe: Columns) -> Self:
+        """Of raw rows ``(n, columns)``; what is missing is the mean, and a code without a slot has no indicator."""
+        columns = [recipe.columns[at] for at in recipe.numbers]
+        numbers = features[:, list(recipe.numbers)].astype(np.float64)
+        numbers -= np.array([column.mean or 0.0 for column in columns])
+        numbers /= np.array([column.scale for column in columns])
+        return cls(np.nan_to_num(numbers, copy=False, nan=0.0), _indicators(features, recipe))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, and weights for each output but its bias."""
+        return len(self.numbers), self.numbers.shape[1] + self.indicators.shape[1]
+
+    def scores(self, weights: Array) -> Array:
+        """Of ``weights`` ``(numbers + slots + 1, outputs)``, of which the last are the bias."""
+        count = self.numbers.shape[1]
+        return np.asarray(self.numbers @ weights[:count] + self.indicators @ weights[count:-1] + weights[-1])
+
+    def transposed(self, rows: Array) -> Array:
+        """The same inputs, and a last one of ones, times ``rows`` ``(n, outputs)``."""
+        return np.concatenate([self.numbers.T @ rows, self.indicators.T @ rows, rows.sum(axis=0, keepdims=True)])
+
+    def covariance(self) -> tuple[Array, Array]:
+        """The covariance of all inputs ``(weights, weights)`` and their mean."""
+        mixed = self.indicators.T @ self.numbers
+        products = np.block([[self.numbers.T @ self.numbers, mixed.T], [mixed, self._counts()]])
+        mean = self.transposed(np.ones((len(self.numbers), 1)))[:-1, 0] / len(self.numbers)
+        return products / len(self.numbers) - np.outer(mean, mean), mean
+
+    def _counts(self) -> Array:
+        return np.asarray((self.indicators.T @ self.indicators).toarray())
+
+
+def _indicators(features: Array, recipe: Columns) -> Any:
+    """Where each row has which level: a sparse 1 in the slot of every category's code."""
+    rows, slots, start = [], [], 0
+    for at in recipe.categories:
+        column = recipe.columns[at]
+        found = column.slots()[_codes(features[:, at], len(column.levels))]
+        (known,) = np.nonzero(found >= 0)
+        rows.append(known)
+        slots.append(found[known] + start)
+        start += column.num_slots
+    places = tuple(np.concatenate([np.empty(0, np.int64), *each]) for each in (rows, slots))
+    return scipy.sparse.coo_array((np.ones(len(places[0])), places), shape=(len(features), start)).tocsr()
+
+
+def _codes(values: Array, num_levels: int) -> Array:
+    """Codes of the training part, all of them known, as indices of slots; NaN is missing."""
+    return np.where(np.isnan(values), num_levels, values).astype(np.int64)
+
+
+def most_rows(recipe: Columns, num_outputs: int) -> int:
+    """How many training rows the reference is fitted to, at most."""
+    return min(MAX_ROWS, MAX_VALUES // max(len(recipe.numbers), num_outputs))
+
+
+def fit(features: Array, truth: Array, recipe: Columns, num_outputs: int, objective: Objective) -> Reference:
+    """Minimise ``objective`` over training rows: raw ``(n, columns)``, and labels or a raw target ``(n,)``.
+
+    In closed form where the loss is squared and its matrix small, of minimum norm where columns are collinear; by
+    L-BFGS else.
+    """
+    inputs, target = Inputs.of(features, recipe), recipe.target
+    if objective.loss is not Loss.CROSS_ENTROPY:
+        truth = _standardised(truth, target)
+    objective = replace(objective, scale=1.0)
+    weights = np.zeros((inputs.shape[1] + 1, num_outputs))
+    slope = float(np.linalg.norm(_slope(weights, inputs, truth, objective)))
+    if objective.loss is Loss.SQUARED and inputs.shape[1] <= CLOSED_FORM_WIDTH:
+        weights = _closed_form(inputs, truth, objective)
+    else:
+        weights = _descended(weights, inputs, truth, objective, TOLERANCE * slope)
+    left = float(np.linalg.norm(_slope(weights, inputs, truth, objective)))
+    count = inputs.numbers.shape[1]
+    named = {"W": weights[:count], "effects": weights[count:-1], "b": weights[-1]}
+    return Reference(named, len(truth), left / slope if slope else 0.0)
+
+
+def _standardised(truth: Array, target: Target | None) -> Array:
+    return (truth - target.mean) / target.scale if target else truth
+
+
+def _slope(weights: Array, inputs: Inputs, truth: Array, objective: Objective) -> Array:
+    """The objective's gradient."""
+    slope = inputs.transposed(objective.gradient(inputs.scores(weights), truth))
+    slope[:-1] += objective.weight_decay * weights[:-1]
+    return slope
+
+
+def _closed_form(inputs: Inputs, truth: Array, objective: Objective) -> Array:
+    """The least squares, by the covariance's eigenvalues; the bias takes no part in norm and penalty."""
+    covariance, mean = inputs.covariance()
+    values, vectors = np.linalg.eigh(covariance)
+    rows, centre = truth[:, None], truth.mean()
+    products = inputs.transposed(rows - centre)[:-1] / len(rows)
+    kept = values > COLLINEAR**2 * values.max(initial=0.0)
+    weights = vectors[:, kept] @ (vectors[:, kept].T @ products / (values[kept] + objective.weight_decay)[:, None])
+    return np.concatenate([weights, centre - mean @ weights[None]])
+
+
+def _descended(weights: Array, inputs: Inputs, truth: Array, objective: Objective, tolerance: float) -> Array:
+    """L-BFGS from ``weights`` until the gradient's norm is at most ``tolerance``."""
+    shape = weights.shape
+
+    def value(flat: Array) -> tuple[float, Array]:
+        weights = flat.reshape(shape)
+        penalty = objective.penalty({"": weights[:-1]})
+        loss = objective.mean(inputs.scores(weights), truth) + penalty
+        return loss, _slope(weights, inputs, truth, objective).ravel()
+
+    options = {"gtol": tolerance / np.sqrt(weights.size), "ftol": 0.0, "maxiter": MAX_ITERATIONS, "maxcor": 20}
+    found = scipy.optimize.minimize(value, weights.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(found.x.reshape(shape))
+
+
+def constant(truth: Array, target: Target | None, class_counts: tuple[int, ...], objective: Objective) -> Array:
+    """The scores ``(outputs,)`` that are best for every row alike: frequencies, mean, or the Huber loss's middle."""
+    if objective.loss is Loss.CROSS_ENTROPY:
+        counts = np.maximum(np.array(class_counts, np.float64), 0.5)
+        return np.asarray(np.log(counts * np.array(objective.class_weights or 1.0)))
+    if objective.loss is Loss.SQUARED:
+        return np.array([target.mean if target else truth.mean()])
+    reach = HUBER_BETA * objective.scale
+    middle = scipy.optimize.brentq(lambda at: np.clip(at - truth, -reach, reach).mean(), truth.min(), truth.max())
+    return np.array([middle])

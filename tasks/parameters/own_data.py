@@ -1,0 +1,68 @@
+"""Own data: where they are, what to predict from which columns, and how they are split."""
+
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from tasks.parameters.choices import NAME_PATTERN
+from tasks.parameters.form import Frozen, Option
+
+Names = tuple[Annotated[str, Field(min_length=1)], ...]
+
+
+class OwnData(Frozen):
+    """A user's own data and what is to be learned from them."""
+
+    source: Annotated[str | None, Option("--data", empty="the book's data, or those of the kept name")] = Field(
+        None,
+        title="Data",
+        description="Own data: a file, folder, glob or URL of CSV, Parquet, Feather or JSON lines.",
+    )
+    target: Annotated[str | None, Option(empty="that of the kept name")] = Field(
+        None, title="Target", description="The column to predict."
+    )
+    features: Annotated[Names, Option(empty="all columns but the target")] = Field(
+        (), title="Features", description="The columns to predict from, by commas."
+    )
+    ignore: Annotated[Names, Option(empty="none")] = Field(
+        (), title="Ignore", description="Columns that are no features, by commas; kept with the name."
+    )
+    category: Annotated[Names, Option(empty="columns of text")] = Field(
+        (), title="Category", description="Columns whose values are levels, by commas."
+    )
+    split_by: Annotated[str | None, Option(empty="every row by itself")] = Field(
+        None, title="Split by", description="Rows of one value of this column stay on one side of the split."
+    )
+    time_column: Annotated[str | None, Option(empty="no order in time")] = Field(
+        None, title="Time column", description="The latest rows are the test split."
+    )
+    split_column: Annotated[str | None, Option(empty="by the rows' hashes")] = Field(
+        None, title="Split column", description="A column that says train, test or validation, or true of test rows."
+    )
+    test: float = Field(0.2, gt=0, lt=1, title="Test share", description="Of own data's rows.")
+    new_recipe: bool = Field(False, title="New recipe", description="Fix the split rule and its share anew.")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether own data are named; else the book's are meant."""
+        return self.source is not None
+
+    @model_validator(mode="after")
+    def _options_go_together(self) -> Self:
+        if self.source is not None and urlsplit(self.source).password is not None:
+            raise ValueError("a URL with credentials would be written down: set them in the environment")
+        if len([each for each in (self.split_by, self.time_column, self.split_column) if each]) > 1:
+            raise ValueError("one of --split-by, --time-column and --split-column")
+        return self
+
+
+class InspectParameters(OwnData):
+    """What to look at before anything is trained."""
+
+    source: Annotated[str, Option("DATA")] = Field(
+        title="Data", description="A file, folder, glob or URL of CSV, Parquet, Feather or JSON lines."
+    )
+    name: Annotated[str, Option(empty="a new name")] = Field(
+        "", pattern=r"^$|" + NAME_PATTERN, title="Name", description="Compare with what this kept name has fixed."
+    )

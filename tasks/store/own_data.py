@@ -1,0 +1,89 @@
+"""Names that were trained before: what their versions fixed, how to train them again, and where own data are."""
+
+from typing import Any, Literal
+
+from tasks.data.table.fixed import FixedRecipe
+from tasks.errors import DataError, UsageError
+from tasks.parameters import ModelName, RetrainParameters, is_name
+from tasks.store import artifact_paths, reading
+from tasks.store.documents import Document
+from tasks.store.versions import Manifest
+
+# Of a run's parameters what no document keeps: places, and what is done once.
+NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe"}}
+
+
+class Source(Document):
+    """``source.json``: where own data were read from, the one absolute path of a model's documents."""
+
+    schema_version: Literal[1] = 1
+    source: str
+
+
+def remember(name: str, source: str) -> None:
+    """Let ``gradmill retrain NAME`` find the data again."""
+    path = artifact_paths.source(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Source(source=source).write(path)
+
+
+def newest(name: str) -> Manifest | None:
+    """The newest kept version's manifest: its columns' levels begin with those of every older one."""
+    kept = reading.versions(name) if is_name(name) else []
+    return reading.manifest(name, kept[-1]) if kept else None
+
+
+def fixed(name: str) -> FixedRecipe | None:
+    """What the versions of a name fixed of its own data; None before the first, and of the book's data."""
+    kept = newest(name)
+    return FixedRecipe.of(kept.dataset, kept.recipe) if kept else None
+
+
+def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of ``gradmill retrain NAME``: its champion's model, data and options, and what is given now.
+
+    Raises:
+        UsageError: there is no such model.
+        DataError: its manifest is damaged, or it is not known where its data are.
+    """
+    if not is_name(name) or not reading.versions(name):
+        kept = ", ".join(each for each in reading.names() if each not in [*ModelName]) or "none yet"
+        raise UsageError(
+            f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", "name a new one with --name"
+        )
+    asked = reading.manifest(name, reading.resolve(name, None)).parameters.model_dump(mode="json")
+    data = asked.get("data", {})
+    if data.get("target"):
+        data["source"] = given.get("data", {}).get("source") or _source(name)
+    training = {key: value for key, value in asked["training"].items() if value is not None}
+    parts = {"training": training, "data": data}
+    return given | {"name": name} | {part: values | given.get(part, {}) for part, values in parts.items()}
+
+
+def _source(name: str) -> str:
+    path, action = artifact_paths.source(name), "name the data with --data"
+    if not path.is_file():
+        raise DataError(f"nothing says where the data of {name} are: no {path}", "the place of its data", action)
+    return Source.read(path, action).source
+
+
+def require_same_kind(parameters: RetrainParameters) -> None:
+    """A name keeps its model, its kind of data and its target.
+
+    Raises:
+        UsageError: the parameters would change one of them.
+    """
+    kept = newest(parameters.name)
+    if kept is None:
+        return
+    target, data = getattr(kept.recipe, "target", None), parameters.data
+    then = kept.parameters.training.model, "own data" if target else "the book's data", target and target.name
+    now = parameters.training.model.value, "own data" if data.is_own else "the book's data", data.target
+    if now != then:
+        meant = f"gradmill retrain {parameters.name}" if parameters.name not in [*ModelName] else "gradmill retrain"
+        found, expected = (", ".join(filter(None, each)) for each in (now, then))
+        raise UsageError(
+            f"{parameters.name} as {found}",
+            f"{expected}, as its version {kept.version} was trained",
+            f"type {meant}, or give the model another --name",
+        )

@@ -1,0 +1,36 @@
+"""Stage 2: whether the data are fit to be trained on, all that is wrong with them at once."""
+
+from tasks.data import datasets
+from tasks.data.table.fixed import FixedRecipe
+from tasks.data.validated import ValidatedDataset
+from tasks.machine.telling import tell
+from tasks.parameters import Data
+from tasks.records import RawDataset
+from tasks.serving.task import TaskName
+from tasks.stage import live, stage
+from tasks.store import atomic
+from tasks.store.artifact_paths import DATA_PAGE, DATA_REPORT
+from tasks.store.run_folder import RunFolder
+
+
+@stage(reusable=True)
+def validate(
+    run: RunFolder, raw: RawDataset, data: Data, task: TaskName, kept: FixedRecipe | None = None
+) -> ValidatedDataset:
+    """Write ``data-report.json`` and a page of it into the run's folder, then pass the data or stop the run.
+
+    ``kept`` is what earlier versions of the name fixed (``FixedRecipe.of``).
+
+    Raises:
+        UsageError: options that cannot be meant.
+        DataError: the data cannot be read, or are not fit; the report is written all the same.
+    """
+    report, table = datasets.find(raw.name, data).validate(raw, data, task, kept)
+    written = report.write(run.file(DATA_REPORT))
+    atomic.write_bytes(run.file(DATA_PAGE), report.page().encode())
+    live.page(report.page(), f"{run.name or raw.name}-data", "what validation says of the data")
+    tell(report.summary)
+    for finding in report.findings:
+        tell(f"{finding.severity}: {finding.found}")
+    report.require_fit()
+    return ValidatedDataset(raw=raw, report=written, table=table)

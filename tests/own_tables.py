@@ -1,0 +1,92 @@
+"""Small own tables: recipes fitted by hand, and what their models must say, row by row in plain Python."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tasks.data.recipe import Column, Columns, Target
+
+Array = np.ndarray[Any, Any]
+
+
+def number(name: str, mean: float, scale: float) -> Column:
+    return Column(name=name, kind="number", mean=mean, scale=scale, has_missing=True)
+
+
+def category(name: str, counts: tuple[int, ...], num_missing: int = 0) -> Column:
+    levels = tuple(f"{name}-{code}" for code in range(len(counts)))
+    missing = bool(num_missing)
+    return Column(
+        name=name, kind="category", levels=levels, counts=counts, num_missing=num_missing, has_missing=missing
+    )
+
+
+# Its columns in every order of kinds: levels that are common, rare, vanished; missing with and without a weight.
+RECIPE = Columns(
+    columns=(
+        category("city", (40, 3, 0, 25, 2), num_missing=12),
+        number("area", 120.5, 33.0),
+        Column(name="garden", kind="boolean", mean=0.25, scale=1.0),
+        category("heating", (50, 30, 0)),
+        number("year", 1985.3, 21.7),
+    ),
+    target=Target(name="price", mean=250_000.0, scale=80_000.0),
+)
+CLASSES = RECIPE.model_copy(update={"target": Target(name="kind")})
+
+
+def drawn_weights(recipe: Columns, num_outputs: int, seed: int = 0) -> dict[str, Array]:
+    """Weights as training leaves them, at random."""
+    rng = np.random.default_rng(seed)
+    num_slots = sum(recipe.columns[at].num_slots for at in recipe.categories)
+    sizes = {"W": (len(recipe.numbers), num_outputs), "b": (num_outputs,)}
+    sizes |= {"effects": (num_slots, num_outputs)} if num_slots else {}
+    return {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
+
+
+def drawn_rows(recipe: Columns, num_rows: int, seed: int = 1, odd: float = 0.1) -> Array:
+    """Raw rows float32 ``(n, columns)``; a share ``odd`` of values is missing, and of codes unknown."""
+    rng = np.random.default_rng(seed)
+    rows = np.empty((num_rows, len(recipe.columns)), np.float32)
+    for at, column in enumerate(recipe.columns):
+        if column.kind == "number":
+            rows[:, at] = rng.normal(column.mean or 0.0, column.scale, num_rows)
+        else:
+            rows[:, at] = rng.integers(0, len(column.levels) or 2, num_rows)
+        rows[rng.random(num_rows) < odd, at] = np.nan
+        if column.kind == "category":
+            unknown = rng.random(num_rows) < odd
+            rows[unknown, at] = rng.choice([-1, len(column.levels), 0.5, 1e9, -1e30, np.inf, -np.inf], unknown.sum())
+    return rows
+
+
+def score(weights: dict[str, Array], recipe: Columns, row: Array) -> Array:
+    """What a model says of one raw row, ``(outputs,)`` float64, straight from the design's words.
+
+    A number is standardised, a missing one is the mean; a level has its weight, rare ones one together, a missing
+    value its own; whatever has none gets the average of its column's training rows. A regression's are deviations.
+    """
+    total = weights["b"].astype(np.float64)
+    numbers, effects = iter(weights["W"].astype(np.float64)), iter(weights.get("effects", np.empty(0)).astype(float))
+    for column, value in zip(recipe.columns, row.astype(np.float64), strict=True):
+        if column.kind == "category":
+            total = total + _effect(column, effects, value)
+        else:
+            weight, mean = next(numbers), column.mean or 0.0
+            total = total + weight * (0.0 if math.isnan(value) else (value - mean) / column.scale)
+    return total if recipe.target is None else recipe.target.mean + recipe.target.scale * total
+
+
+def _effect(column: Column, effects: Any, value: float) -> Array:
+    by_code: dict[Any, Array] = {code: next(effects) for code, count in enumerate(column.counts) if count >= 10}
+    rare = [code for code, count in enumerate(column.counts) if count < 10]
+    if any(column.counts[code] for code in rare):
+        by_code |= dict.fromkeys(rare, next(effects))
+    if column.num_missing:
+        by_code["missing"] = next(effects)
+    training: list[tuple[Any, int]] = [*enumerate(column.counts), ("missing", column.num_missing)]
+    rows = [(code, count) for code, count in training if count]
+    average = np.average([by_code[code] for code, _ in rows], axis=0, weights=[count for _, count in rows])
+    key: Any = "missing" if math.isnan(value) else value
+    return by_code.get(key, average)

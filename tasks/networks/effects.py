@@ -14,9 +14,9 @@ def add_effects(o: Tensor, effects: Tensor, slots: Tensor | None) -> Tensor:
     return effects.index_select(0, slots.flatten()).view(*slots.shape, -1).sum(dim=1).add_(o)
 
 
-def effects_gradient(g: Tensor, effects: Tensor, slots: Tensor | None) -> Tensor:
+def effects_gradient(g: Tensor, effects: Tensor, slots: Tensor) -> Tensor:
     """The gradient by ``effects`` where that by the outputs is ``g``: the sum of ``g`` over a slot's examples."""
     gradient = torch.zeros_like(effects)
-    for column in () if slots is None else slots.T:
+    for column in slots.T:
         gradient.index_add_(0, column, g)
     return gradient

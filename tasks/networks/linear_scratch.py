@@ -73,7 +73,8 @@ class LinearRegressionScratch:
         y_hat = self(X, slots)
         g = self.loss_gradient(y_hat, y).unsqueeze(1) / len(y)
         self.w.grad = X.T @ g
-        self.effects.grad = effects_gradient(g, self.effects, slots)
+        if slots is not None:
+            self.effects.grad = effects_gradient(g, self.effects, slots)
         self.b.grad = g.sum(dim=0)
         return y_hat
 

@@ -54,7 +54,8 @@ class SoftmaxRegressionConcise:
     def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean cross-entropy in the parameters; return the scores."""
         o = self._scores(self.training_net, X, slots)
-        self.loss(o, y).mean().backward()
+        loss = self.loss(o, y)
+        (loss.mean() if loss.dim() else loss).backward()
         return o.detach()
 
     def _scores(self, net: nn.Module, X: Tensor, slots: Tensor | None) -> Tensor:

@@ -87,7 +87,8 @@ class SoftmaxRegressionScratch:
         if self.class_weights is not None:
             g *= self.class_weights[y].unsqueeze(1)
         self.W.grad = (g.T @ X.flatten(1)).T
-        self.effects.grad = effects_gradient(g, self.effects, slots)
+        if slots is not None:
+            self.effects.grad = effects_gradient(g, self.effects, slots)
         self.b.grad = g.sum(dim=0)
         return o
 

@@ -16,7 +16,8 @@ from tasks.preprocess import preprocess
 from tasks.publish import publish
 from tasks.serving import sessions
 from tasks.serving.task import of_model
-from tasks.store import mirroring
+from tasks.store import mirroring, own_data
+from tasks.store.own_data import NOT_KEPT
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 from tasks.validate import validate
@@ -28,21 +29,24 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
+    own_data.require_same_kind(parameters)
     devices.require(parameters.training.device)
     sessions.introduce(parameters.training.device)
     destination = mirroring.destination()
     parameters = run_names.with_seed(parameters)
-    run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json"))
+    run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json", exclude=NOT_KEPT))
     made = Outcome(run, parameters)
     with run.in_use(), story.told(made):
         raw = download(run, parameters.dataset, parameters.data)
         task = of_model(parameters.training.model).name
-        validated = validate(run, raw, parameters.data, task)
+        validated = validate(run, raw, parameters.data, task, own_data.fixed(parameters.name))
         prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
         made.trained = train(run, prepared, parameters.training)
         made.evaluated = evaluate(run, prepared, made.trained, parameters.training, parameters.gates)
         made.exported = export(run, prepared, made.trained, parameters.training, parameters.gates)
         made.published = publish(run, parameters, prepared, made.trained, made.evaluated, made.exported)
+        if parameters.data.source:
+            own_data.remember(parameters.name, parameters.data.source)
         if destination:
             made.mirrored = mirror(run, parameters.name, destination)
         if parameters.predict:

@@ -19,7 +19,7 @@ def test_rounds_take_turns_and_the_best_of_each_side_counts() -> None:
         order.append(name)
         return next(values[name])
 
-    found = measure.rounds(2, {"a": lambda: side("a"), "b": lambda: side("b")}, "s", min)
+    found = measure.between({"a": lambda: side("a"), "b": lambda: side("b")}, {}, "s", repeats=2)
     assert order == ["a", "b", "a", "b"]
     assert {name: (each.figures, each.best) for name, each in found.items()} == {
         "a": ([3.0, 1.0], 1.0),

@@ -206,7 +206,8 @@ def test_the_summary_says_which_version_predicted_and_which_is_the_champion(caps
     report = RetrainReport(
         model="linear-regression", implementation="concise", name="nightly", outcome="unchanged", version=2, champion=1,
         model_path="/a/models/nightly/2/model.onnx", model_sha256="00", metrics={"test_loss": 1.0}, gates=[],
-        prediction=made, mirror=None, device="cpu", provider="CPUExecutionProvider", seconds={}, run="/a/runs/x",
+        prediction=made, mirror=None, device="cpu", provider="CPUExecutionProvider", parameters={}, seconds={},
+        run="/a/runs/x",
     )  # fmt: skip
     summaries.retrained(report, owed=False, artifacts=None)
     shown = capsys.readouterr().out
@@ -238,7 +239,7 @@ RUN = """
 from flows.cli import display
 with display.compact(verbose=False):
     from prefect import flow, task
-    from flows.server import engine
+    from flows.server import connection
     from tasks.machine.telling import tell
 
     @task(name="train")
@@ -251,7 +252,7 @@ with display.compact(verbose=False):
         tell("told by the flow")
         work()
 
-    with engine.prefect_api():
+    with connection.prefect_api():
         run()
     tell("told outside of a run")
 """
@@ -289,7 +290,7 @@ def test_retrain_models_and_predict_tell_one_story(on_server: None, artifacts: P
     assert retrained.returncode == 0, retrained.stderr
     assert set(document) >= {
         "schema_version", "model", "name", "implementation", "outcome", "version", "model_path", "model_sha256",
-        "metrics", "gates", "prediction", "device", "provider", "seconds",
+        "metrics", "gates", "prediction", "device", "provider", "parameters", "seconds",
     }  # fmt: skip
     listed = json.loads(gradmill("models", "--json").stdout)["models"]["nightly-2"]
     assert [(row["version"], row["champion"], row["model_sha256"]) for row in listed] == [

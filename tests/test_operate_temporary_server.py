@@ -10,7 +10,7 @@ import psutil
 import pytest
 from prefect.settings import PREFECT_HOME, temporary_settings
 
-from flows.server import temporary
+from flows.server import guarded, temporary, tethered
 from flows.server.temporary import TemporaryServer
 from tasks.errors import EnvironmentProblem
 
@@ -22,12 +22,12 @@ def _hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program.write_text("#!/bin/sh\nprintf 12\nexec sleep 600\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(sys, "executable", str(program))
-    for name, seconds in (("START_SECONDS", 1.0), ("STOP_SECONDS", 0.2), ("SAID_AFTER_SECONDS", 0.1)):
-        monkeypatch.setattr(temporary, name, seconds)
+    for module, name, seconds in ((guarded, "START", 1.0), (tethered, "STOP", 0.2), (temporary, "SAID_AFTER", 0.1)):
+        monkeypatch.setattr(module, f"{name}_SECONDS", seconds)
 
 
 @pytest.mark.usefixtures("_hanging")
-def test_a_server_that_hangs_before_its_first_line_is_ended_at_the_deadline(tmp_path: Path) -> None:
+def test_a_server_that_hangs_is_ended_at_the_deadline(tmp_path: Path) -> None:
     with temporary_settings({PREFECT_HOME: tmp_path}):
         begun = time.monotonic()
         for _ in range(2):  # the second finds the lock free

@@ -15,7 +15,8 @@ STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', 
 def test_what_a_child_has_started_is_killed_when_it_does_not_end_in_time(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = ["sh", "-c", f'"{sys.executable}" -c "{STUBBORN}" & wait']
-    child = tethered.start(command, {"PATH": "/usr/bin:/bin"}, log, Path.cwd())
+    with log.open("wb") as output:
+        child = tethered.start(command, {"PATH": "/usr/bin:/bin"}, output)
     eventually(lambda: "up" in log.read_text(), 30, "the grandchild ignores SIGTERM")
     family = psutil.Process(child.pid).children(recursive=True)
     assert len(family) == 2

@@ -1,7 +1,11 @@
-"""How training grows: seconds of an epoch against the size of the data and of a batch, and the memory it takes."""
+"""How training grows: seconds of an epoch against the size of the data and of a batch, and the memory it takes.
+
+Run as ``python -m flows.bench.growth DATASET`` it trains, and prints its peak memory beyond what the imports took.
+"""
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -9,73 +13,56 @@ from matplotlib.figure import Figure
 
 from flows.bench import measure
 from flows.bench.measure import Side
-from flows.bench.peers import BATCH_SIZE, LR, NUM_EPOCHS
+from flows.bench.peers import NUM_EPOCHS
 from tasks.fitting.building import build
 from tasks.fitting.devices import one_thread
+from tasks.fitting.learning import Parts, epochs, parts
 from tasks.judging import figures
-from tasks.networks.training import Split
-from tasks.networks.training import train as train_epochs
+from tasks.networks.training import Measured, Split
 from tasks.parameters import Implementation, SoftmaxTraining
 from tasks.records import PreparedDataset
 
 CPU = torch.device("cpu")
 
 
-def growth(prepared: PreparedDataset, train_split: Split, test_split: Split) -> dict[str, Side]:
+def trained(prepared: PreparedDataset, data: Parts, training: SoftmaxTraining) -> Iterator[Measured]:
+    """Train on the CPU, an epoch for every item taken."""
+    generator = torch.Generator().manual_seed(0)
+    return epochs(*build(training, prepared, generator, CPU), data, training, generator)
+
+
+def growth(prepared: PreparedDataset, data: Parts) -> dict[str, Side]:
     """Seconds of one epoch (best of three) against the size of the data, by repetition, and the batch size."""
-    sides = {}
+    split, taken = data.train, {}
     for factor in (1, 2, 4, 8):
-        larger = Split(train_split.X.repeat(factor, 1, 1), train_split.y.repeat(factor), train_split.scale)
-        sides[f"{factor} x data"] = _epoch(f"{factor} x data", prepared, larger, test_split, BATCH_SIZE)
+        larger = Split(split.X.repeat(factor, 1, 1), split.y.repeat(factor), split.scale)
+        taken[f"{factor} x data"] = _seconds_of_epochs(prepared, data._replace(train=larger))
     for batch_size in (64, 256, 1024, 4096):
-        name = f"batch size {batch_size}"
-        sides[name] = _epoch(name, prepared, train_split, test_split, batch_size)
-    return sides
+        taken[f"batch size {batch_size}"] = _seconds_of_epochs(prepared, data, batch_size=batch_size)
+    return measure.sides(taken, "s/epoch")
 
 
-def _epoch(name: str, prepared: PreparedDataset, split: Split, test_split: Split, batch_size: int) -> Side:
-    training, generator = SoftmaxTraining(implementation=Implementation.SCRATCH), torch.Generator().manual_seed(0)
+def _seconds_of_epochs(prepared: PreparedDataset, data: Parts, num_epochs: int = 3, **training: int) -> list[float]:
+    scratch = SoftmaxTraining(implementation=Implementation.SCRATCH, num_epochs=num_epochs, **training)
     with one_thread():
-        net, optimizer = build(training, prepared, generator, CPU)
-        epochs = train_epochs(net, optimizer, split, test_split, [LR] * 3, batch_size, generator)
-        figures_of = [measure.seconds(lambda: next(epochs)) for _ in range(3)]
-    return Side(name=name, unit="s/epoch", figures=figures_of, best=min(figures_of))
-
-
-MEMORY_PROBE = """
-import re, sys
-from pathlib import Path
-import torch
-import tasks.train
-from tasks.fitting import building, devices
-from tasks.fitting.splits import load_split
-from tasks.networks import training
-from tasks.parameters import SoftmaxTraining
-from tasks.records import PreparedDataset
-
-
-def peak():
-    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-
-
-before = peak()
-prepared = PreparedDataset.model_validate_json(sys.argv[1])
-generator = torch.Generator().manual_seed(0)
-with devices.one_thread():
-    scratch = SoftmaxTraining(implementation="scratch")
-    net, optimizer = building.build(scratch, prepared, generator, torch.device("cpu"))
-    splits = [load_split(prepared, name) for name in ("train", "test")]
-    list(training.train(net, optimizer, *splits, [0.1] * 2, 256, generator))
-print(peak() - before)
-"""
+        each = trained(prepared, data, scratch)
+        return [measure.seconds(lambda: next(each)) for _ in range(num_epochs)]
 
 
 def peak_memory(prepared: PreparedDataset) -> Side:
     """Peak memory of a process that trains, beyond what its imports took."""
-    command = [sys.executable, "-c", MEMORY_PROBE, prepared.model_dump_json()]
+    command = [sys.executable, "-m", "flows.bench.growth", prepared.model_dump_json()]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    mebibytes = int(done.stdout) / 1024
-    return Side(name="peak memory beyond imports", unit="MiB", figures=[mebibytes], best=mebibytes)
+    name = "peak memory beyond imports"
+    return measure.sides({name: [float(done.stdout)]}, "MiB")[name]
+
+
+def main(document: str) -> None:
+    """Print the peak memory of two epochs in MiB."""
+    before = measure.memory("VmHWM")
+    prepared = PreparedDataset.model_validate_json(document)
+    _seconds_of_epochs(prepared, parts(prepared, 0, torch.Generator(), CPU), num_epochs=2)
+    print(measure.memory("VmHWM") - before)
 
 
 def draw(sides: dict[str, Side], grown: dict[str, Side], path: Path) -> None:
@@ -98,3 +85,7 @@ def draw(sides: dict[str, Side], grown: dict[str, Side], path: Path) -> None:
         axes.set_yticks(list(points.values())) if prefix == "x data" else axes.set_yscale("linear")
         axes.grid(alpha=0.3)
     figures.save(figure, path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -4,13 +4,14 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -18,6 +19,8 @@ from rich.table import Table
 
 from tasks.machine import cores, progress
 from tasks.store import atomic
+
+T = TypeVar("T")
 
 
 class Side(BaseModel):
@@ -49,30 +52,33 @@ class Report(BaseModel):
     ratios: list[Ratio]
 
 
-def rounds(
-    number: int, sides: Mapping[str, Callable[[], float]], unit: str, best: Callable[..., float]
+def sides(
+    figures: dict[str, list[float]], unit: str, best: Callable[..., float] = min, note: str = ""
 ) -> dict[str, Side]:
-    """Measure every side once a round, in turn, so that whatever else the machine does falls on all of them."""
-    figures: dict[str, list[float]] = {name: [] for name in sides}
-    with progress.bar() as bar:
-        for _ in bar.track(range(number), description="bench"):
-            for name, measure in sides.items():
-                figures[name].append(measure())
-    return {name: Side(name=name, unit=unit, figures=each, best=best(each)) for name, each in figures.items()}
+    """A side for each list of figures, by name."""
+    return {
+        name: Side(name=name, unit=unit, figures=each, best=best(each), note=note) for name, each in figures.items()
+    }
 
 
 def between(
-    fast: Mapping[str, Callable[[], float]], slow: Mapping[str, Callable[[], float]], unit: str, repeats: int
+    fast: Mapping[str, Callable[[], float]],
+    slow: Mapping[str, Callable[[], float]],
+    unit: str,
+    repeats: int,
+    best: Callable[..., float] = min,
 ) -> dict[str, Side]:
-    """Measure each slow side once, and the fast ones ``repeats`` times before each of them and at the end."""
+    """Measure each slow side once, and all the fast ones ``repeats`` times before each of them and at the end.
+
+    In turn, so that whatever else the machine does falls on all of them.
+    """
     figures: dict[str, list[float]] = {name: [] for name in (*fast, *slow)}
-    for peer in (*slow, None):
-        for _ in range(repeats):
-            for name, measure in fast.items():
+    turns = [turn for peer in (*slow, None) for turn in (*[fast] * repeats, {peer: slow[peer]} if peer else {})]
+    with progress.bar() as bar:
+        for turn in bar.track(turns, description="bench"):
+            for name, measure in turn.items():
                 figures[name].append(measure())
-        if peer is not None:
-            figures[peer].append(slow[peer]())
-    return {name: Side(name=name, unit=unit, figures=each, best=min(each)) for name, each in figures.items()}
+    return sides(figures, unit, best)
 
 
 def around(fast: Side, position: int, repeats: int) -> float:
@@ -85,9 +91,20 @@ def around(fast: Side, position: int, repeats: int) -> float:
 
 def seconds(work: Callable[[], object]) -> float:
     """How long ``work`` takes."""
+    return timed(work)[0]
+
+
+def timed(work: Callable[[], T]) -> tuple[float, T]:
+    """How long ``work`` takes, and what it returns."""
     started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    done = work()
+    return time.perf_counter() - started, done
+
+
+def memory(figure: str, process: int | str = "self") -> float:
+    """A figure of the kernel's on the memory of a process, in MiB; 0 where it is at its end."""
+    found = re.search(rf"{figure}:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def at_least(name: str, value: float, wanted: float) -> Ratio:

@@ -3,9 +3,7 @@
 import contextlib
 import io
 import logging
-import os
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,13 +19,14 @@ from torchvision.datasets import FashionMNIST
 
 from flows.bench import measure
 from tasks.errors import UsageError
-from tasks.networks.training import Split
+from tasks.fitting.learning import Parts
 from tasks.records import RawDataset
 
 NUM_EPOCHS, BATCH_SIZE, LR = 10, 256, 0.1  # section 3.6 of d2l 0.17
 BOOK, BOOK_PLAIN = "d2l train_ch3 in a notebook cell", "d2l without its plotting"
 LIGHTNING, LIGHTNING_MEMORY = "Lightning, DataLoader", "Lightning, in memory"
 SKLEARN, SKLEARN_SINGLE = "scikit-learn, float64", "scikit-learn, float32"  # LogisticRegression; numpy gives float64
+Trained = tuple[float, float]  # the seconds of a training, and its accuracy on the test split
 
 
 def require_installed() -> None:
@@ -49,39 +48,33 @@ def require_installed() -> None:
         )
 
 
-def peers(
-    raw: RawDataset, train_split: Split, test_split: Split, accuracy: dict[str, float]
-) -> dict[str, Callable[[], float]]:
-    """Each peer by name: a call trains it, notes its test ``accuracy`` and returns the seconds of the training."""
+def peers(raw: RawDataset, data: Parts) -> dict[str, Callable[[], Trained]]:
+    """Each peer by name: a call trains it."""
     return {
-        BOOK_PLAIN: lambda: _book(raw, accuracy, plotting=False),
-        BOOK: lambda: _book(raw, accuracy, plotting=True),
-        LIGHTNING: lambda: _lightning_on_pictures(raw, accuracy),
-        LIGHTNING_MEMORY: lambda: _lightning_in_memory(raw, train_split, test_split, accuracy),
-        SKLEARN: lambda: _sklearn(train_split, test_split, accuracy, SKLEARN, np.float64),
-        SKLEARN_SINGLE: lambda: _sklearn(train_split, test_split, accuracy, SKLEARN_SINGLE, np.float32),
+        BOOK_PLAIN: lambda: _book(raw, plotting=False),
+        BOOK: lambda: _book(raw, plotting=True),
+        LIGHTNING: lambda: _lightning(raw),
+        LIGHTNING_MEMORY: lambda: _lightning(raw, data),
+        SKLEARN: lambda: _sklearn(data, np.float64),
+        SKLEARN_SINGLE: lambda: _sklearn(data, np.float32),
     }
 
 
 @contextlib.contextmanager
 def _book_data(raw: RawDataset) -> Iterator[None]:
     """The working directory that the book's loader expects, its data already downloaded; nothing printed."""
-    before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        target = Path(folder) / "data" / "FashionMNIST" / "raw"
+        target, work = Path(folder) / "data" / "FashionMNIST" / "raw", Path(folder) / "work"
         target.mkdir(parents=True)
         for name, file in raw.files.items():
             (target / name).symlink_to(file.path)
-        (Path(folder) / "work").mkdir()
-        os.chdir(Path(folder) / "work")
-        try:
+        work.mkdir()
+        with contextlib.chdir(work):
             yield
-        finally:
-            os.chdir(before)
 
 
-def _book(raw: RawDataset, accuracy: dict[str, float], plotting: bool) -> float:
+def _book(raw: RawDataset, plotting: bool) -> Trained:
     """Section 3.7 of d2l 0.17.6: ``load_data_fashion_mnist`` and ``train_ch3``, or its loop without the Animator.
 
     ``train_ch3`` is run where its readers run it: in a notebook's cell (``notebook.py``), which renders the Animator's
@@ -94,25 +87,22 @@ def _book(raw: RawDataset, accuracy: dict[str, float], plotting: bool) -> float:
         net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
         nn.init.normal_(net[1].weight, std=0.01)  # type: ignore[arg-type]  # Sequential is typed as tensors too
         loss, trainer = nn.CrossEntropyLoss(reduction="none"), torch.optim.SGD(net.parameters(), lr=LR)
-        if plotting:
-            elapsed = _train_ch3(net, train_iter, test_iter, loss, NUM_EPOCHS, trainer)
-            accuracy[BOOK] = d2l.evaluate_accuracy(net, test_iter)
-            return elapsed
-        started = time.perf_counter()
-        for _ in range(NUM_EPOCHS):
+
+        def epoch() -> float:
             d2l.train_epoch_ch3(net, train_iter, loss, trainer)
-            accuracy[BOOK_PLAIN] = d2l.evaluate_accuracy(net, test_iter)
-        return time.perf_counter() - started
+            return float(d2l.evaluate_accuracy(net, test_iter))
 
+        if plotting:
+            from flows.bench import notebook
 
-def _train_ch3(*arguments: Any) -> float:
-    from flows.bench import notebook
-
-    cell = "from d2l import torch as d2l; d2l.train_ch3(*arguments)"
-    elapsed, pictures = notebook.run_cell(cell, {"arguments": arguments})
-    if len(pictures) != NUM_EPOCHS + 1:
-        raise RuntimeError(f"{len(pictures)} pictures rendered: this was no notebook")
-    return elapsed
+            arguments = (net, train_iter, test_iter, loss, NUM_EPOCHS, trainer)
+            cell = "from d2l import torch as d2l; d2l.train_ch3(*arguments)"
+            elapsed, pictures = notebook.run_cell(cell, {"arguments": arguments})
+            if len(pictures) != NUM_EPOCHS + 1:
+                raise RuntimeError(f"{len(pictures)} pictures rendered: this was no notebook")
+            return elapsed, d2l.evaluate_accuracy(net, test_iter)
+        elapsed, accuracy = measure.timed(lambda: [epoch() for _ in range(NUM_EPOCHS)])
+        return elapsed, accuracy[-1]
 
 
 def _lightning_module() -> Any:
@@ -153,48 +143,33 @@ def _lightning_module() -> Any:
     return Softmax()
 
 
-def _lightning(train_set: Any, test_set: Any) -> tuple[float, float]:
-    """``Trainer`` and ``DataLoader`` with their defaults."""
+def _lightning(raw: RawDataset, data: Parts | None = None) -> Trained:
+    """``Trainer`` and ``DataLoader`` with their defaults.
+
+    Over torchvision's dataset, whose every example is a picture made a tensor; or over ``data`` in memory, as floats.
+    """
     import lightning
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    loaders = DataLoader(train_set, BATCH_SIZE, shuffle=True), DataLoader(test_set, BATCH_SIZE)
-    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+    with _book_data(raw), contextlib.redirect_stderr(io.StringIO()):  # where it may write its logs; its progress bar
+        train_set, test_set = (
+            [TensorDataset(split.X / 255, split.y) for split in (data.train, data.test)]
+            if data
+            else [FashionMNIST("../data", train, transform=transforms.ToTensor()) for train in (True, False)]
+        )
+        loaders = DataLoader(train_set, BATCH_SIZE, shuffle=True), DataLoader(test_set, BATCH_SIZE)
         trainer = lightning.Trainer(max_epochs=NUM_EPOCHS, accelerator="cpu")
         elapsed = measure.seconds(lambda: trainer.fit(_lightning_module(), *loaders))
     return elapsed, float(trainer.callback_metrics["test_accuracy"])
 
 
-def _lightning_on_pictures(raw: RawDataset, accuracy: dict[str, float]) -> float:
-    """Over torchvision's dataset: every example is a picture made a tensor."""
-    with _book_data(raw):
-        sets = (
-            FashionMNIST("../data", train=train, transform=transforms.ToTensor(), download=False)
-            for train in (True, False)
-        )
-        elapsed, accuracy[LIGHTNING] = _lightning(*sets)
-    return elapsed
-
-
-def _lightning_in_memory(raw: RawDataset, train_split: Split, test_split: Split, accuracy: dict[str, float]) -> float:
-    """Over a TensorDataset of floats."""
-    with _book_data(raw):  # where it may write its logs
-        elapsed, accuracy[LIGHTNING_MEMORY] = _lightning(
-            *(TensorDataset(split.X / 255, split.y) for split in (train_split, test_split))
-        )
-    return elapsed
-
-
-def _sklearn(train_split: Split, test_split: Split, accuracy: dict[str, float], name: str, dtype: type) -> float:
+def _sklearn(data: Parts, dtype: type) -> Trained:
     """L-BFGS on all examples at once, 100 iterations: the accuracy to reach."""
     from sklearn.linear_model import LogisticRegression
 
-    train_rows, test_rows = (
-        split.X.flatten(1).numpy().astype(dtype) / dtype(255) for split in (train_split, test_split)
-    )
+    train_rows, test_rows = (split.X.flatten(1).numpy().astype(dtype) / dtype(255) for split in (data.train, data.test))
     model = LogisticRegression(max_iter=100)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that it has not converged
-        elapsed = measure.seconds(lambda: model.fit(train_rows, train_split.y.numpy()))
-    accuracy[name] = float(model.score(test_rows, test_split.y.numpy()))
-    return elapsed
+        elapsed = measure.seconds(lambda: model.fit(train_rows, data.train.y.numpy()))
+    return elapsed, float(model.score(test_rows, data.test.y.numpy()))

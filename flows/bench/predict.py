@@ -4,7 +4,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,13 +45,15 @@ def measured(name: str, rows: int, num_rounds: int, **conditions: bool) -> Repor
     artifact_paths.all_predictions().mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=".bench-", dir=artifact_paths.root()) as folder,
-        tempfile.TemporaryDirectory(prefix="bench-", dir=artifact_paths.all_predictions()) as predictions,
+        tempfile.TemporaryDirectory(prefix="bench-", dir=artifact_paths.all_predictions()) as output,
     ):
-        file, output = Path(folder) / "rows.npy", Path(predictions)
-        _write_rows(file, pool, rows)
-        images = np.load(file)[: rows // 4]  # in memory, and far larger than any cache
-        sides = _speeds(num_rounds, model, images, pool, _Flow(name, file, output))
-        memory = _memory(name, file, pool, output, rows)
+        job = PredictParameters(
+            input=str(Path(folder) / "rows.npy"), name=name, output=output, restart=True, device=Device.CPU
+        )
+        _write_rows(job, pool, rows)
+        images = np.load(str(job.input))[: rows // 4]  # in memory, and far larger than any cache
+        sides = _speeds(num_rounds, model, images, pool, job)
+        memory = _memory(job, pool, rows)
     return Report(
         benchmark="predict",
         conditions=measure.conditions(PACKAGES, rows=rows, workers=cores.available(), device="cpu", **conditions),
@@ -78,77 +79,59 @@ def _best(sides: dict[str, Side], prefix: str) -> float:
     return max(side.best for name, side in sides.items() if name.startswith(prefix))
 
 
-def _write_rows(path: Path, pool: Images, rows: int) -> None:
-    """``rows`` real images, shuffled anew each time the pool runs out."""
+def _write_rows(job: PredictParameters, pool: Images, rows: int) -> None:
+    """``rows`` real images, shuffled anew each time the pool runs out, into the job's input."""
     rng = np.random.default_rng(0)
-    target = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, *pool.shape[1:]))
+    file = np.lib.format.open_memmap(str(job.input), "w+", np.uint8, (rows, *pool.shape[1:]))
     for start in range(0, rows, len(pool)):
         chosen = rng.permutation(len(pool))[: rows - start]
-        target[start : start + len(chosen)] = pool[chosen]
-    target.flush()
+        file[start : start + len(chosen)] = pool[chosen]
+    file.flush()
 
 
-def _speeds(num_rounds: int, model: bytes, images: Images, pool: Images, flow: "_Flow") -> dict[str, Side]:
+def _speeds(num_rounds: int, model: bytes, images: Images, pool: Images, job: PredictParameters) -> dict[str, Side]:
     """Images a second of every side; and the flow's seconds outside its shards."""
-    sides: dict[str, Callable[[], float]] = {}
-    opened = [sessions.open_session(model, Device.CPU) for _ in range(cores.available())]
-    for batch in OWN_BATCHES:
-        sides[f"bare, batch {batch}"] = bare(opened, images, batch)
-    default = [onnxruntime.InferenceSession(model, providers=[sessions.CPU])]
-    for batch in DEFAULT_BATCHES:
-        sides[f"default options, batch {batch}"] = bare(default, images, batch)
-    sides["flow: file to Parquet"] = lambda: flow.rate(None)
-    sides["flow: 1 worker"] = lambda: flow.rate(1)
-    sides["the book's way"] = book(model, pool)
-    measured = measure.rounds(num_rounds, sides, "images/s", max)
-    rest = Side(name="flow: all else", unit="s", figures=flow.rest, best=min(flow.rest), note="start, plan, check")
-    return measured | {rest.name: rest}
+    rest: list[float] = []
 
-
-class _Flow:
-    """The real flow on a Prefect API, from a file on disk to Parquet on disk."""
-
-    def __init__(self, name: str, file: Path, output: Path) -> None:
-        self._name, self._file, self._output = name, file, output
-        self.rest: list[float] = []
-
-    def rate(self, workers: int | None) -> float:
-        parameters = PredictParameters(
-            input=str(self._file),
-            name=self._name,
-            output=str(self._output),
-            restart=True,
-            device=Device.CPU,
-            workers=workers,
-        )
-        started = time.perf_counter()
-        done = predict(parameters)
-        if workers is None:
-            self.rest.append(time.perf_counter() - started - done.seconds)
+    def flow(**workers: int) -> float:
+        elapsed, done = measure.timed(lambda: predict(job.model_copy(update=workers)))
+        if not workers:
+            rest.append(elapsed - done.seconds)
         return done.rows / done.seconds
 
+    own = [sessions.open_session(model, Device.CPU) for _ in range(cores.available())]
+    default = [onnxruntime.InferenceSession(model, providers=[sessions.CPU])]
+    measured = measure.between(
+        {f"bare, batch {batch}": bare(own, images, batch) for batch in OWN_BATCHES}
+        | {f"default options, batch {batch}": bare(default, images, batch) for batch in DEFAULT_BATCHES}
+        | {"flow: file to Parquet": flow, "flow: 1 worker": lambda: flow(workers=1)}
+        | {"the book's way": book(model, pool)},
+        {},
+        "images/s",
+        num_rounds,
+        max,
+    )
+    return measured | measure.sides({"flow: all else": rest}, "s", note="start, plan, check")
 
-def _memory(name: str, file: Path, pool: Images, output: Path, rows: int) -> list[Side]:
+
+def _memory(job: PredictParameters, pool: Images, rows: int) -> list[Side]:
     """Peak anonymous memory of a process that predicts a few rows and one that predicts eight times as many."""
-    sides = []
+    places = (str(job.input), "--output", str(job.output))
+    command = ["predict", *places, "--restart", "--device", "cpu", "--name", job.name]
+    peaks = {}
     for size in (rows // 4, 2 * rows):
-        _write_rows(file, pool, size)
-        peak = _peak_anonymous(
-            ["predict", str(file), "--output", str(output), "--restart", "--device", "cpu", "--name", name]
-        )
-        sides.append(Side(name=f"peak RssAnon, {size:,} rows", unit="MiB", figures=[peak], best=peak))
-    return sides
+        _write_rows(job, pool, size)
+        peaks[f"peak RssAnon, {size:,} rows"] = [_peak_anonymous(command)]
+    return list(measure.sides(peaks, "MiB").values())
 
 
 def _peak_anonymous(arguments: list[str]) -> float:
     """The largest RssAnon seen of a ``gradmill`` process, in MiB, looked at every 5 ms."""
-    peak = 0
+    peak = 0.0
     with subprocess.Popen([sys.executable, "-m", "flows", *arguments], stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-                if line.startswith("RssAnon:"):
-                    peak = max(peak, int(line.split()[1]))
+            peak = max(peak, measure.memory("RssAnon", process.pid))
             time.sleep(0.005)
     if process.returncode:
         raise RuntimeError(f"gradmill {' '.join(arguments)} ended with {process.returncode}")
-    return peak / 1024
+    return peak

@@ -23,18 +23,15 @@ Images = NDArray[np.uint8]
 
 def bare(sessions: list[Any], images: Images, batch: int) -> Callable[[], float]:
     """A loop with nothing but ``session.run``, on equal shares of the images."""
-    shares = np.array_split(np.arange(len(images)), len(sessions))
+    shares = np.array_split(images, len(sessions))
 
-    def loop(session: Any, first: int, last: int) -> None:
-        for start in range(first, last, batch):
-            session.run(None, {"images": images[start : min(start + batch, last)]})
+    def loop(session: Any, share: Images) -> None:
+        for start in range(0, len(share), batch):
+            session.run(None, {"images": share[start : start + batch]})
 
     def rate() -> float:
         with ThreadPoolExecutor(len(sessions)) as pool:
-            work = [
-                (session, int(share[0]), int(share[-1]) + 1) for session, share in zip(sessions, shares, strict=True)
-            ]
-            return len(images) / measure.seconds(lambda: list(pool.map(lambda each: loop(*each), work)))
+            return len(images) / measure.seconds(lambda: list(pool.map(loop, sessions, shares)))
 
     return rate
 

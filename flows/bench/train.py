@@ -1,34 +1,19 @@
 """Training beside the book's own package, PyTorch Lightning, scikit-learn, and the limit of the arithmetic."""
 
-import time
 from collections.abc import Callable
 
 import torch
 
-from flows.bench import measure
-from flows.bench.growth import CPU, draw, growth, peak_memory
+from flows.bench import growth, measure, peers
+from flows.bench.growth import CPU
 from flows.bench.measure import Report, Side
-from flows.bench.peers import (
-    BATCH_SIZE,
-    BOOK,
-    BOOK_PLAIN,
-    LIGHTNING,
-    LIGHTNING_MEMORY,
-    LR,
-    NUM_EPOCHS,
-    SKLEARN,
-    peers,
-    require_installed,
-)
+from flows.bench.peers import BATCH_SIZE, LR, NUM_EPOCHS, Trained
 from tasks.data.validated import ValidatedDataset
 from tasks.download import download
-from tasks.fitting.building import build
 from tasks.fitting.devices import one_thread
-from tasks.fitting.splits import load_split
-from tasks.networks.schedules import learning_rates
+from tasks.fitting.learning import Parts, parts
 from tasks.networks.training import Split
-from tasks.networks.training import train as train_epochs
-from tasks.parameters import FASHION_MNIST, Data, Implementation, SoftmaxTraining
+from tasks.parameters import FASHION_MNIST, Data, Implementation, Schedule, SoftmaxTraining
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths
@@ -37,7 +22,11 @@ from tasks.store.run_folder import RunFolder
 PACKAGES = ("gradmill", "d2l", "lightning", "numpy", "scikit-learn", "torch", "torchvision")
 SCRATCH, CONCISE, LIMIT = "ours, scratch", "ours, concise", "limit: two products, one gather"
 TUNED = "ours, cosine schedule"
-CANDIDATES = [(lr, num_epochs) for num_epochs in (12, 20) for lr in (0.5, 0.7)]
+CANDIDATES = [
+    SoftmaxTraining(implementation=Implementation.SCRATCH, lr=lr, num_epochs=num_epochs, schedule=Schedule.COSINE)
+    for num_epochs in (12, 20)
+    for lr in (0.5, 0.7)
+]
 REPEATS = 3  # of ours before and after each peer
 GOOD_ENOUGH = 0.002  # a difference in accuracy that counts as none
 UINT8_BYTES = 60_000 * 784
@@ -50,28 +39,33 @@ def bench(quick: bool) -> Report:
         UsageError: a peer is not installed.
     """
     if not quick:
-        require_installed()
+        peers.require_installed()
     run = RunFolder.open("bench-train", {})
-    raw: RawDataset = download.__wrapped__(run, FASHION_MNIST)  # type: ignore[attr-defined]  # the stage's plain function
+    raw: RawDataset = download.__wrapped__(run, FASHION_MNIST, Data())  # type: ignore[attr-defined]  # the stage's plain function
     prepared: PreparedDataset = preprocess.__wrapped__(run, ValidatedDataset(raw=raw), Data(), 0)  # type: ignore[attr-defined]
-    train_split, test_split = load_split(prepared, "train"), load_split(prepared, "test")
-    accuracy: dict[str, float] = {}
-    fast: dict[str, Callable[[], float]] = {
-        SCRATCH: _ours(prepared, train_split, test_split, Implementation.SCRATCH, accuracy),
-        CONCISE: _ours(prepared, train_split, test_split, Implementation.CONCISE, accuracy),
-        LIMIT: lambda: _limit(train_split),
-    }
-    slow: dict[str, Callable[[], float]] = {}
+    data = parts(prepared, 0, torch.Generator(), CPU)
+    trainings = {f"ours, {each.value}": SoftmaxTraining(implementation=each) for each in Implementation}
+    slow: dict[str, Callable[[], Trained]] = {}
     if not quick:
-        tuned = _choose(prepared, train_split)
-        fast[TUNED] = _ours(prepared, train_split, test_split, Implementation.SCRATCH, accuracy, TUNED, *tuned)
-        slow = peers(raw, train_split, test_split, accuracy)
-    sides = measure.between(fast, slow, "s", REPEATS)
+        trainings[TUNED] = _choose(prepared)
+        slow = peers.peers(raw, data)
+    accuracy: dict[str, float] = {}
+
+    def noting(name: str, work: Callable[[], Trained]) -> Callable[[], float]:
+        def seconds() -> float:
+            elapsed, accuracy[name] = work()
+            return elapsed
+
+        return seconds
+
+    fast = {name: noting(name, _ours(prepared, data, training)) for name, training in trainings.items()}
+    fast[LIMIT] = lambda: _limit(data.train)
+    sides = measure.between(fast, {name: noting(name, work) for name, work in slow.items()}, "s", REPEATS)
     for name, value in accuracy.items():
         sides[name].note = f"test accuracy {value:.4f}"
-    memory = peak_memory(prepared)
-    grown = growth(prepared, train_split, test_split)
-    draw(sides, grown, artifact_paths.root() / "bench-train.png")
+    memory = growth.peak_memory(prepared)
+    grown = growth.growth(prepared, data)
+    growth.draw(sides, grown, artifact_paths.root() / "bench-train.png")
     return Report(
         benchmark="train",
         conditions=measure.conditions(
@@ -95,11 +89,11 @@ def _ratios(sides: dict[str, Side], memory: Side, grown: dict[str, Side]) -> lis
 def _peer_ratios(sides: dict[str, Side], slow: list[str]) -> list[measure.Ratio]:
     """What each peer took over what ours took around it."""
     wanted = {
-        BOOK_PLAIN: ((SCRATCH, 35), (CONCISE, 17)),
-        BOOK: ((SCRATCH, 80), (CONCISE, 38)),
-        LIGHTNING: ((SCRATCH, 70), (CONCISE, 35)),
-        LIGHTNING_MEMORY: ((SCRATCH, 25), (CONCISE, 14)),
-        SKLEARN: ((TUNED, 10),),
+        peers.BOOK_PLAIN: ((SCRATCH, 35), (CONCISE, 17)),
+        peers.BOOK: ((SCRATCH, 80), (CONCISE, 38)),
+        peers.LIGHTNING: ((SCRATCH, 70), (CONCISE, 35)),
+        peers.LIGHTNING_MEMORY: ((SCRATCH, 25), (CONCISE, 14)),
+        peers.SKLEARN: ((TUNED, 10),),
     }
     return [
         measure.at_least(
@@ -110,58 +104,37 @@ def _peer_ratios(sides: dict[str, Side], slow: list[str]) -> list[measure.Ratio]
     ]
 
 
-# Ours, and the limit
-
-
-def _ours(
-    prepared: PreparedDataset,
-    train_split: Split,
-    test_split: Split,
-    implementation: Implementation,
-    accuracy: dict[str, float],
-    name: str = "",
-    lr: float = LR,
-    num_epochs: int = NUM_EPOCHS,
-    schedule: str = "constant",
-) -> Callable[[], float]:
+def _ours(prepared: PreparedDataset, data: Parts, training: SoftmaxTraining) -> Callable[[], Trained]:
     """The loop of the stage ``train``, test split measured after every epoch as the book does."""
-    training = SoftmaxTraining(implementation=implementation, num_epochs=num_epochs, lr=lr)
 
-    def run() -> float:
-        generator = torch.Generator().manual_seed(0)
+    def run() -> Trained:
         with one_thread():
-            net, optimizer = build(training, prepared, generator, CPU)
-            rates = learning_rates(schedule, lr, num_epochs)
-            epochs = train_epochs(net, optimizer, train_split, test_split, rates, BATCH_SIZE, generator)
-            started = time.perf_counter()
-            *_, last = epochs
-            elapsed = time.perf_counter() - started
-        accuracy[name or f"ours, {implementation.value}"] = last.test.get("accuracy", 0.0)
-        return elapsed
+            epochs = growth.trained(prepared, data, training)
+            elapsed, (*_, last) = measure.timed(lambda: list(epochs))
+        return elapsed, last.test.get("accuracy", 0.0)
 
     return run
 
 
-def _choose(prepared: PreparedDataset, train_split: Split) -> tuple[float, int, str]:
+def _choose(prepared: PreparedDataset) -> SoftmaxTraining:
     """The shortest of some cosine schedules that does as well as any on a tenth of the training split."""
-    accuracy: dict[str, float] = {}
-    fitted, validation = train_split.without(0.1, torch.Generator().manual_seed(0))
-    for lr, num_epochs in CANDIDATES:
-        name = f"{lr}, {num_epochs}"
-        _ours(prepared, fitted, validation, Implementation.SCRATCH, accuracy, name, lr, num_epochs, "cosine")()
-    enough = max(accuracy.values()) - GOOD_ENOUGH
-    good = [each for each in CANDIDATES if accuracy[f"{each[0]}, {each[1]}"] >= enough]
-    return (*min(good, key=lambda each: (each[1], -accuracy[f"{each[0]}, {each[1]}"])), "cosine")
+    fitted, validation, _ = parts(prepared, 0.1, torch.Generator().manual_seed(0), CPU)
+    assert validation is not None, "a tenth"  # noqa: S101  (narrows the type)
+    held_out = Parts(fitted, None, validation)
+    accuracy = [_ours(prepared, held_out, training)()[1] for training in CANDIDATES]
+    good = [found for found in zip(CANDIDATES, accuracy, strict=True) if found[1] >= max(accuracy) - GOOD_ENOUGH]
+    return min(good, key=lambda found: (found[0].num_epochs, -found[1]))[0]
 
 
 def _limit(split: Split) -> float:
     """What no step can do without: a gather, a conversion, both products in their best orientation."""
     W, g, order = torch.zeros(10, 784), torch.zeros(BATCH_SIZE, 10), torch.randperm(len(split))  # noqa: N806
+
+    def steps() -> None:
+        for index in order.split(BATCH_SIZE) * NUM_EPOCHS:
+            X = split.X.index_select(0, index).to(torch.float32).flatten(1)  # noqa: N806
+            W @ X.T
+            g[: len(index)].T @ X
+
     with one_thread():
-        started = time.perf_counter()
-        for _ in range(NUM_EPOCHS):
-            for index in order.split(BATCH_SIZE):
-                X = split.X.index_select(0, index).to(torch.float32).flatten(1)  # noqa: N806
-                W @ X.T
-                g[: len(index)].T @ X
-        return time.perf_counter() - started
+        return measure.seconds(steps)

@@ -10,14 +10,12 @@ from pathlib import Path
 
 from prefect.settings import get_current_settings
 
-from flows.server import tethered
+from flows.server import guarded, tethered
 from flows.server.registration import POOL, home
-from flows.server.temporary import ENVIRONMENT
 from tasks.errors import EnvironmentProblem
 from tasks.store import artifact_paths
 
-SERVER_ENVIRONMENT = ENVIRONMENT | {
-    "PREFECT_SERVER_UI_ENABLED": "true",
+SERVER_ENVIRONMENT = guarded.ENVIRONMENT | {
     "PREFECT_SERVER_UI_API_URL": "/api",  # whatever the port
     "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
@@ -61,19 +59,18 @@ class Child:
 
 def start_server(listener: socket.socket, key: str | None) -> subprocess.Popen[bytes]:
     """The server, on a socket that listens already; it asks for ``key``, if given."""
-    command = [sys.executable, "-m", "flows.server.permanent", str(listener.fileno())]
-    own = {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://{}:{}".format(*listener.getsockname())}
-    secret = {"PREFECT_SERVER_API_AUTH_STRING": key} if key else {}
-    return tethered.start(command, own | _environment(**secret), log("server"), home(), [listener.fileno()])
+    with log("server").open("ab") as output:
+        return guarded.start(listener, key, _environment(), output, home())
 
 
 def start_worker() -> subprocess.Popen[bytes]:
     """A worker for our pool, on the configured API."""
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
-    return tethered.start(command, _environment(PREFECT_WORKER_QUERY_SECONDS="5"), log("worker"), home())
+    with log("worker").open("ab") as output:
+        return tethered.start(command, _environment() | {"PREFECT_WORKER_QUERY_SECONDS": "5"}, output, home())
 
 
-def _environment(**more: str) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """Of the children: a Prefect of their own below artifacts/, and what the server needs to run well."""
     profile = get_current_settings().to_environment_variables(exclude_unset=True, include_secrets=True)
     ours = {
@@ -81,7 +78,7 @@ def _environment(**more: str) -> dict[str, str]:
         "GRADMILL_ARTIFACTS": str(artifact_paths.make_root()),
         "GRADMILL_HOME": str(home()),
     }
-    return SERVER_ENVIRONMENT | dict(os.environ) | profile | ours | more
+    return SERVER_ENVIRONMENT | dict(os.environ) | profile | ours
 
 
 def log(name: str) -> Path:

@@ -1,19 +1,62 @@
-"""The Prefect server of ``gradmill up``: ``python -m flows.server.permanent DESCRIPTOR``, whose socket listens already.
+"""A Prefect server of ours: ``python -m flows.server.guarded DESCRIPTOR``, whose socket listens already.
 
 Prefect's own ``server start`` answers whatever name it is called by (a foreign one that resolves to this machine is how
 a web page gets past a browser's rules), and opens its websockets to every page.
 """
 
 import socket
+import subprocess
 import sys
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
+import httpx
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from flows.server import tethered
+
+START_SECONDS = 180.0  # a first start migrates the database: over a minute on a slow disk
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # its service is what meets "database is locked" at a first start
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    # Without these, SQLite answers 503 in bursts and the client waits for seconds. (The recorder's FLUSH_INTERVAL would
+    # help too, but below 1 it makes Prefect 3.9.1 spin on a whole core.)
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
+}
 OUR_NAMES = {"127.0.0.1", "localhost"}
+
+
+def start(
+    listener: socket.socket, key: str | None, environment: Mapping[str, str], log: IO[bytes], cwd: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    """A server that ends with this process, on a socket that listens already; it asks for ``key``, if given."""
+    own = {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": address(listener)}
+    secret = {"PREFECT_SERVER_API_AUTH_STRING": key} if key else {}
+    command = [sys.executable, "-m", "flows.server.guarded", str(listener.fileno())]
+    return tethered.start(command, own | dict(environment) | secret, log, cwd, [listener.fileno()])
+
+
+def address(listener: socket.socket) -> str:
+    """Where a server on this socket is called."""
+    return "http://{}:{}".format(*listener.getsockname())
+
+
+def answers(api_url: str, ended: Callable[[], bool], until: float) -> bool:
+    """Whether a server that is starting answers before it has ended, and before the monotonic clock says ``until``."""
+    while not ended() and (left := until - time.monotonic()) > 0:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{api_url}/health", timeout=min(5, left), trust_env=False).status_code == httpx.codes.OK:
+                return True
+        time.sleep(0.1)
+    return False
 
 
 class Guard:

@@ -6,20 +6,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
-import httpx
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_SERVER_API_AUTH_STRING
 
-from flows.server import service
+from flows.server import guarded, service
 from flows.server.children import Child, log, start_server, start_worker
 from flows.server.deployments import give_up_what_never_began
 from flows.server.registration import POOL, register
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.store import artifact_paths, locks
-
-START_SECONDS = 180.0
 
 
 class Operation(NamedTuple):
@@ -66,14 +63,17 @@ def _up(
         try:
             if listener is not None:
                 children.append(Child("server", lambda: start_server(listener, key)))
-                _await_server(here.api_url, children[0])
+                if not guarded.answers(here.api_url, children[0].ended, time.monotonic() + guarded.START_SECONDS):
+                    found = f"no Prefect server answers at {here.api_url}"
+                    raise EnvironmentProblem(found, "an answer to /health", f"see {log('server')}")
             register()
             if listener is not None:
                 give_up_what_never_began(POOL)
             children.append(Child("worker", start_worker))
-            with service.announced(here):
-                yield Operation(here, key if here.own_credential else None, new, children)
+            here.write(artifact_paths.service())  # so that the commands on these artifacts find it
+            yield Operation(here, key if here.own_credential else None, new, children)
         finally:
+            artifact_paths.service().unlink(missing_ok=True)
             for child in reversed(children):
                 child.stop()
 
@@ -94,31 +94,16 @@ def _alone() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
+def _listening(port: int) -> socket.socket:
     """The server's socket. It is ours: between two servers nobody else can answer there, callers wait."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-            listener.listen()
-        except OSError as error:
-            raise UsageError(
-                f"port {port} of 127.0.0.1 is taken",
-                "a free port for the Prefect server",
-                "choose another with --port, or set PREFECT_API_URL to join a server that runs already",
-            ) from error
-        yield listener
-
-
-def _await_server(api_url: str, server: Child) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and not server.ended():
-        with suppress(httpx.TransportError):
-            if httpx.get(f"{api_url}/health", timeout=2).status_code == httpx.codes.OK:
-                return
-        time.sleep(0.2)
-    raise EnvironmentProblem(f"no Prefect server answers at {api_url}", "an answer to /health", f"see {log('server')}")
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise UsageError(
+            f"port {port} of 127.0.0.1 is taken",
+            "a free port for the Prefect server",
+            "choose another with --port, or set PREFECT_API_URL to join a server that runs already",
+        ) from error
 
 
 def wait_for_the_end(running: Operation) -> None:

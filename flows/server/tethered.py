@@ -12,26 +12,30 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 GRACE_SECONDS = 4.0  # two children one after the other: within the ten seconds that gradmill up has
+STOP_SECONDS = GRACE_SECONDS + 1
 
 
 def start(
-    command: Sequence[str], environment: Mapping[str, str], log: Path, cwd: Path, descriptors: Sequence[int] = ()
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: IO[bytes],
+    cwd: Path | None = None,
+    descriptors: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start ``command`` in a group of its own, with these open; closing the returned process's stdin ends it."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "flows.server.tethered", *command],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            env=dict(environment),
-            cwd=cwd,
-            start_new_session=True,  # Ctrl-C is for the parent
-            pass_fds=descriptors,
-        )
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.server.tethered", *command],
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        env=dict(environment),
+        cwd=cwd,
+        start_new_session=True,  # Ctrl-C is for the parent
+        pass_fds=descriptors,
+    )
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -39,7 +43,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         process.stdin.close()
     try:
-        process.wait(GRACE_SECONDS + 1)
+        process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -13,7 +13,6 @@ from tasks.machine.telling import Event
 from tasks.records import Prediction
 from tasks.stage import events
 from tasks.store import artifact_paths
-from tasks.store.artifact_paths import CARD
 
 
 @contextmanager
@@ -57,20 +56,15 @@ def _tell(outcome: Outcome) -> None:
         refused_by = [gate.name for gate in result.gates if not gate.passed]
         payload = {"version": None, "sha256": None, "path": None, "run": result.run, "refused_by": refused_by}
         events.emit(Event.REFUSED, result.name, payload)
-    create_markdown_artifact(
-        pages.verdict(result),
-        key=f"{result.name}-verdict",
-        description="published, unchanged or refused, and every gate",
-    )
-    create_markdown_artifact(
-        pages.pictures(outcome.pictures), key=f"{result.name}-pictures", description="learning curve and test split"
-    )
+    shown = {
+        "verdict": (pages.verdict(result), "published, unchanged or refused, and every gate"),
+        "pictures": (pages.pictures(outcome.pictures), "learning curve and test split"),
+    }
     if result.version is not None:
-        create_markdown_artifact(
-            pages.card(artifact_paths.version(result.name, result.version) / CARD),
-            key=f"{result.name}-card",
-            description=f"model card of version {result.version}",
-        )
+        card = artifact_paths.version(result.name, result.version) / artifact_paths.CARD
+        shown["card"] = (pages.card(card), f"model card of version {result.version}")
+    for kind, (page, about) in shown.items():
+        create_markdown_artifact(page, key=f"{result.name}-{kind}", description=about)
     _tag(f"model:{result.name}", f"verdict:{result.outcome}")
 
 

@@ -2,56 +2,13 @@
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from tasks.errors import DataError
 from tasks.parameters import PredictParameters
-from tasks.store import atomic
+from tasks.store.fingerprints import Fingerprint
 from tasks.store.predictions import JobInput
 
-SAMPLED_BLOCKS = 16
-BLOCK_BYTES = 64 * 1024
 ID_CHARACTERS = 16
-
-
-class Fingerprint(NamedTuple):
-    """What tells one state of a file from another."""
-
-    path: str
-    bytes: int
-    mtime_ns: int
-    digest: str
-
-
-def fingerprints(files: list[Path], full_digest: bool) -> list[Fingerprint]:
-    """Fingerprint every file, large ones by sampled blocks unless ``full_digest``.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda file: _fingerprint(file, full_digest), files))
-
-
-def _fingerprint(path: Path, full_digest: bool) -> Fingerprint:
-    try:
-        facts = path.stat()
-        whole = full_digest or facts.st_size <= SAMPLED_BLOCKS * BLOCK_BYTES
-        digest = atomic.file_digest(path) if whole else _sampled_digest(path, facts.st_size)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", "a readable file", "see its permissions") from error
-    return Fingerprint(str(path), facts.st_size, facts.st_mtime_ns, digest)
-
-
-def _sampled_digest(path: Path, size: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for index in range(SAMPLED_BLOCKS):
-            stream.seek((size - BLOCK_BYTES) * index // (SAMPLED_BLOCKS - 1))
-            digest.update(stream.read(BLOCK_BYTES))
-    return digest.hexdigest()
 
 
 def describe(path: str, prints: list[Fingerprint]) -> JobInput:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.batch import identity, output, parts
-from tasks.batch.identity import Fingerprint
 from tasks.batch.lanes import BATCH_SIZE
 from tasks.batch.version import read_version
 from tasks.data import readers
@@ -17,8 +16,9 @@ from tasks.machine import cores
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters
 from tasks.serving import sessions
-from tasks.store import artifact_paths, predictions, reading, verified
+from tasks.store import artifact_paths, fingerprints, predictions, reading, verified
 from tasks.store.artifact_paths import ONNX
+from tasks.store.fingerprints import Fingerprint
 from tasks.store.predictions import Job, JobInput, JobModel, Shard
 
 FEWEST_ROWS = 2**16  # of a shard: fewer are done before another worker has begun
@@ -111,7 +111,7 @@ class _Command(NamedTuple):
     def ask(self, model: JobModel) -> Asked:
         """What is to be predicted; without an input, the test split of the data that the version was trained on."""
         files = self._files(model)
-        prints = identity.fingerprints(files, self.parameters.full_digest)
+        prints = fingerprints.of(files, self.parameters.full_digest)
         source = identity.describe(self.parameters.input or artifact_paths.relative(files[0]), prints)
         request = identity.request_id(source, self.parameters, self.provider, self.batch_size)
         return Asked(files, prints, source, request)

@@ -1,6 +1,7 @@
 """Prepared splits: raw rows encoded by a recipe, in safetensors files that are named by their content."""
 
 import hashlib
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from tasks.data import mapped
 from tasks.data.dataset import Contents, Named, Rows
 from tasks.data.recipe import Recipe
 from tasks.machine import progress
@@ -17,6 +19,8 @@ from tasks.store import artifact_paths, atomic, verified
 from tasks.store.record import FileRef
 
 PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
+
+PIECE = 2**16  # rows
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -70,7 +74,8 @@ def read_split(file: FileRef, prepared: PreparedDataset) -> Rows:
     Raises:
         DataError: the file is missing or has changed since it was prepared.
     """
-    arrays = safetensors.numpy.load(verified.read(file, PREPARE_ANEW))
+    is_mapped = prepared.is_own  # which may be larger than memory
+    arrays = mapped.read(file, PREPARE_ANEW) if is_mapped else safetensors.numpy.load(verified.read(file, PREPARE_ANEW))
     return Rows(arrays[prepared.recipe.input.name], arrays[TASKS[prepared.task].target])
 
 
@@ -84,3 +89,14 @@ def read_test(prepared: PreparedDataset, recipe: Recipe) -> Rows:
         return read_split(prepared.test, prepared)
     raw = read_split(prepared.raw_test, prepared)
     return raw._replace(inputs=recipe.encode(raw.inputs))
+
+
+def pieces(file: FileRef, prepared: PreparedDataset, size: int = PIECE) -> Iterator[Rows]:
+    """The same, ``size`` rows at a time: a table's rows may be millions, and memory holds one piece.
+
+    Raises:
+        DataError: as ``read_split``, before the first piece.
+    """
+    rows = read_split(file, prepared)
+    for start in range(0, len(rows.truth), size):
+        yield Rows(rows.inputs[start : start + size], rows.truth[start : start + size])

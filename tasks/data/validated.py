@@ -16,6 +16,7 @@ class ValidatedTable(Record):
     digest: Sha256
     train: FileRef
     test: FileRef
+    raw_test: FileRef  # with all digits, where float32 loses some
     num_train: int
     num_test: int
     rows: FileRef

@@ -30,6 +30,18 @@ class Data(OwnData):
     )
     num_examples: int = Field(1000, ge=10, le=10_000_000, title="Synthetic examples", description="In each split.")
 
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        """Options of own data, or options of the book's."""
+        given = set(self.model_dump(exclude_defaults=True))
+        if self.source is None and given & set(OwnData.model_fields):
+            raise ValueError("a target, columns and a split go with --data")
+        if self.source is not None and self.target is None:
+            raise ValueError("--data needs a --target, the column to predict")
+        if self.source is not None and (others := given - set(OwnData.model_fields)):
+            raise ValueError(f"{' and '.join(sorted(others))} are for the book's data")
+        return self
+
 
 class RetrainParameters(Frozen):
     """Everything that one retrain needs to know."""

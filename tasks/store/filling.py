@@ -3,18 +3,17 @@
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from tasks.data.report import DataReport
 from tasks.parameters import RetrainParameters
 from tasks.records import Evaluation, ExportedModel, GateVerdict, PreparedDataset, Splits, TrainedModel
 from tasks.serving import contract, sample
 from tasks.store import verified
-from tasks.store.artifact_paths import CARD, LABELS, METADATA
+from tasks.store.artifact_paths import CARD, DATA_PAGE, DATA_REPORT, LABELS, METADATA
 from tasks.store.model_card import model_card
+from tasks.store.own_data import NOT_KEPT
 from tasks.store.record import FileRef
 from tasks.store.versions import Lineage, Metrics, Parameters, Tolerances, Trained
-
-NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe"}}  # places, and what is done once
 
 
 def lineage(
@@ -49,7 +48,7 @@ def lineage(
         metrics=Metrics.model_validate(evaluated.metrics),
         gates=(*evaluated.gates, *exported.gates, *against_kept),
         profile=exported.profile,
-        tolerances=Tolerances(sample=sample.TOLERANCE, parity=parameters.gates.max_parity_error),
+        tolerances=Tolerances(sample=sample.tolerance(prepared.recipe), parity=parameters.gates.max_parity_error),
     )
 
 
@@ -66,5 +65,9 @@ def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictur
     metadata.write(folder / METADATA)
     if class_names := of.dataset.class_names:
         (folder / LABELS).write_text("".join(f"{label}\n" for label in class_names))
+    if report := of.dataset.report:
+        said = DataReport.parse(verified.read(report), report.path)
+        said.write(folder / DATA_REPORT)
+        (folder / DATA_PAGE).write_text(said.page())
     facts = of.model_dump(mode="json") | {"version": number}
     (folder / CARD).write_text(model_card(facts, metadata, [file.path.name for file in pictures]))

@@ -2,13 +2,15 @@
 
 from typing import Any, Literal
 
+from tasks.data.table.fixed import FixedRecipe
 from tasks.errors import DataError, UsageError
 from tasks.parameters import ModelName, RetrainParameters, is_name
 from tasks.store import artifact_paths, reading
 from tasks.store.documents import Document
 from tasks.store.versions import Manifest
 
-NOT_REPEATED = {"source", "new_recipe"}  # of the data's options, which the manifest does not keep either
+# Of a run's parameters what no document keeps: places, and what is done once.
+NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe"}}
 
 
 class Source(Document):
@@ -31,6 +33,12 @@ def newest(name: str) -> Manifest | None:
     return reading.manifest(name, kept[-1]) if kept else None
 
 
+def fixed(name: str) -> FixedRecipe | None:
+    """What the versions of a name fixed of its own data; None before the first, and of the book's data."""
+    kept = newest(name)
+    return FixedRecipe.of(kept.dataset, kept.recipe) if kept else None
+
+
 def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
     """The parameters of ``gradmill retrain NAME``: its champion's model, data and options, and what is given now.
 
@@ -44,7 +52,7 @@ def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
             f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", "name a new one with --name"
         )
     asked = reading.manifest(name, reading.resolve(name, None)).parameters.model_dump(mode="json")
-    data = {key: value for key, value in asked.get("data", {}).items() if key not in NOT_REPEATED}
+    data = asked.get("data", {})
     if data.get("target"):
         data["source"] = given.get("data", {}).get("source") or _source(name)
     training = {key: value for key, value in asked["training"].items() if value is not None}

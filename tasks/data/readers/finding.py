@@ -4,7 +4,7 @@ import fnmatch
 import functools
 import glob
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +17,15 @@ from tasks.store import artifact_paths, predictions, regular_files
 from tasks.store.regular_files import shown
 
 
-def find(text: str, output: Path | None = None) -> list[Path]:
+def find(
+    text: str,
+    output: Path | None = None,
+    known: Callable[[Path], bool] = is_known,
+    suffixes: Iterable[str] = BY_SUFFIX,
+) -> list[Path]:
     """The files that a path, a folder or a glob stands for, each once, sorted by name.
+
+    Of a folder those that are ``known``, by their ``suffixes``.
 
     Left out is what lies in ``output`` and, below what ``text`` names, in artifacts/ or in the folder of a job: a job
     that found its own parts there would have another input each time. Links to files are files; links to folders are
@@ -36,13 +43,13 @@ def find(text: str, output: Path | None = None) -> list[Path]:
     is_ours = _whether_ours(search.base, output)
     everything = search.named | search.below
     others = [each for each in sorted(everything) if not is_ours(each.parent)]
-    files = [each for each in others if each in search.named or is_known(each)]
+    files = [each for each in others if each in search.named or known(each)]
     if left_out := len(everything) - len(others):
         tell(f"left out {counted(left_out, 'file')} of artifacts/ and of predictions")
     if ignored := sorted(set(others) - set(files)):
         tell(f"ignored {counted(len(ignored), 'file')} of no known kind, the first is {shown(ignored[0])}")
     if not files:
-        raise _nothing(path, bool(search.below), output if left_out and not others else None)
+        raise _nothing(path, bool(search.below), suffixes, output if left_out and not others else None)
     for each in files:
         if shown(each) != str(each):
             raise DataError(f"the name of {shown(each)} is not UTF-8", "names in UTF-8", "rename it")
@@ -147,11 +154,11 @@ def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:
     return is_ours
 
 
-def _nothing(path: Path, is_folder: bool, output: Path | None) -> GradmillError:
+def _nothing(path: Path, is_folder: bool, suffixes: Iterable[str], output: Path | None) -> GradmillError:
     if output is not None:
         return UsageError(f"the input {path} in the output folder {output}", "two places", "choose another --output")
     if is_folder or path.is_dir():
         return DataError(
-            f"{path} holds nothing that can be read", f"files named *{' *'.join(BY_SUFFIX)}", "name the file itself"
+            f"{path} holds nothing that can be read", f"files named *{' *'.join(suffixes)}", "name the file itself"
         )
     return UsageError(f"no file {shown(path)}", "a file, a folder or a glob of inputs", "check the path")

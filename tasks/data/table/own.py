@@ -1,11 +1,44 @@
 """A user's own table as a data set: found where it is, validated, and prepared like any other."""
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from tasks.data import mapped
 from tasks.data.dataset import Validated
+from tasks.data.sources import tables
+from tasks.data.sources.tables import TableFiles
+from tasks.data.table import fitting, writing
+from tasks.data.table.examining import examine
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import ValidatedDataset
+from tasks.errors import DataError
 from tasks.parameters import Data
+from tasks.parameters.own_data import OwnData
 from tasks.records import PreparedDataset, RawDataset
 from tasks.serving.task import TaskName
+from tasks.store import artifact_paths, locks, names
+
+PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
+
+
+def read(
+    files: TableFiles, data: OwnData, task: TaskName | None, kept: FixedRecipe | None, scratch: Path
+) -> tables.Table:
+    """All rows, with text as text where it is known to be: a class ``1`` is a name and no number.
+
+    Raises:
+        DataError: not a row can be read.
+    """
+    of_kept = [column.name for column in kept.columns if column.kind == "category"] if kept else []
+    classes = [data.target] if task == "classification" and data.target else []
+    ignored = frozenset(data.ignore) | frozenset(kept.ignored if kept else ())
+    as_text = frozenset((*data.category, *of_kept, *classes)) - ignored
+    return tables.read(files, as_text, scratch / "spool.arrow", ignored)
 
 
 class OwnTable:
@@ -17,12 +50,58 @@ class OwnTable:
 
     def fetch(self) -> RawDataset:
         """Where the files are and how they look; nothing is copied."""
-        raise NotImplementedError
+        files = tables.find(self.source)
+        return RawDataset(name=self.name, source=files.source, files={}, look=files.digest)
 
     def validate(self, raw: RawDataset, data: Data, task: TaskName, kept: FixedRecipe | None) -> Validated:
         """Read all rows, and say which column is what, which row is whose, and what is wrong."""
-        raise NotImplementedError
+        with _scratch(self.name) as folder:
+            table = read(tables.find(self.source), data, task, kept, folder)
+            if tables.find(self.source).digest != raw.look:
+                raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
+            report, recipe, rows = examine(table, self.name, data, task, kept, folder)
+            if recipe is None or rows is None:
+                return Validated(report)
+            return Validated(report, writing.write(self.name, table, rows, recipe, folder))
 
     def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
         """The splits that validation wrote, and their recipe fitted to the training part."""
-        raise NotImplementedError
+        table = validated.table
+        if table is None:
+            raise ValueError("a table that was not validated")
+        train, test = (mapped.read(file, PREPARE_ANEW) for file in (table.train, table.test))
+        fixed = table.recipe
+        classes = np.bincount(train["labels"], minlength=len(fixed.class_names)).tolist() if fixed.class_names else ()
+        return PreparedDataset(
+            name=self.name,
+            title=self.title,
+            identifier=self.identifier,
+            digest=table.digest,
+            train=table.train,
+            test=table.test,
+            raw_test=table.raw_test,
+            num_train=table.num_train,
+            num_test=table.num_test,
+            recipe=fitting.fitted(fixed, train, test),
+            task=fixed.task,
+            class_names=fixed.class_names,
+            split=fixed.split,
+            ignored=fixed.ignored,
+            left_out=fixed.left_out,
+            class_counts=tuple(classes),
+            rows=table.rows,
+            report=validated.report,
+        )
+
+
+@contextmanager
+def _scratch(name: str) -> Iterator[Path]:
+    """A folder beside the data set's files, whose lock is held; what a killed run left there is removed."""
+    folder = artifact_paths.dataset(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locks.locked(artifact_paths.dataset_lock(name), f"another process prepares {folder}; waiting for it"):
+        for leftover in folder.iterdir():
+            if names.DOWNLOAD.fullmatch(leftover.name) and leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=names.DOWNLOAD_PREFIX) as scratch:
+            yield Path(scratch)

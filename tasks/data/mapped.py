@@ -1,0 +1,66 @@
+"""Arrays in a safetensors file that may be larger than memory should hold: written in place, read by memory map."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.errors import DataError
+from tasks.store import atomic
+from tasks.store.record import FileRef
+
+Arrays = dict[str, NDArray[Any]]
+Shapes = Mapping[str, tuple[Any, tuple[int, ...]]]  # dtype and shape of each array
+NAMES = {"float32": "F32", "float64": "F64", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8"}
+DTYPES = {name: np.dtype(dtype) for dtype, name in NAMES.items()}
+
+
+def create(path: Path, shapes: Shapes) -> Arrays:
+    """A new file of arrays of zeros, mapped to be written; widest values first, so that each lies aligned."""
+    header, at = {}, 0
+    ordered = sorted(shapes.items(), key=lambda each: (-np.dtype(each[1][0]).itemsize, each[0]))
+    for name, (dtype, shape) in ordered:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        header[name] = {"dtype": NAMES[np.dtype(dtype).name], "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + at)
+    return _map(path, "r+")
+
+
+def read(file: FileRef, action: str) -> Arrays:
+    """The arrays of a file, by memory map: what is written to them stays in this process.
+
+    Raises:
+        DataError: the file is missing, or is not what the reference means; ``action`` is what to do then.
+    """
+    try:
+        if atomic.file_digest(file.path) == file.sha256:
+            return _map(file.path, "c")
+    except OSError as error:
+        raise DataError(f"{file.path} cannot be read: {error}", "the file as it was written", action) from error
+    raise DataError(f"{file.path} has changed", f"SHA-256 {file.sha256}", action)
+
+
+def _map(path: Path, mode: Any) -> Arrays:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {
+        name: _array(path, mode, DTYPES[each["dtype"]], tuple(each["shape"]), 8 + length + each["data_offsets"][0])
+        for name, each in header.items()
+        if name != "__metadata__"
+    }
+
+
+def _array(path: Path, mode: Any, dtype: Any, shape: tuple[int, ...], offset: int) -> NDArray[Any]:
+    if not math.prod(shape):  # which cannot be mapped
+        return np.zeros(shape, dtype)
+    return np.memmap(path, dtype, mode, offset, shape)

@@ -1,0 +1,75 @@
+"""Files of a table for training that keep their types: Parquet, and Arrow's own format, which is Feather's too."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.data.readers.formats import broken_table as broken
+from tasks.data.readers.text import check_names, none
+from tasks.errors import GradmillError
+
+BATCH_ROWS = 2**17
+BUFFER_BYTES = 2**20
+
+
+def parquet_batches(
+    stream: Any, name: str, as_text: frozenset[str], ignore: frozenset[str]
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a Parquet file, and first none, whose schema has the columns that no model can take, too.
+
+    Raises:
+        DataError: the file is broken.
+    """
+    with _whole(name, "Parquet"):
+        file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=BUFFER_BYTES)
+        schema = _without(file.schema_arrow, name, ignore)
+        yield none(schema)
+        columns = [field.name for field in schema if not is_unfit(field.type)]
+        yield from file.iter_batches(BATCH_ROWS, columns=columns)
+
+
+def arrow_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozenset[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of an Arrow file or stream.
+
+    Raises:
+        DataError: the file is broken, or Feather's first version.
+    """
+    with _whole(name, "Arrow or Feather"):
+        try:
+            file = pa.ipc.open_file(stream)
+            batches = (file.get_batch(number) for number in range(file.num_record_batches))
+        except pa.ArrowInvalid:
+            stream.seek(0)
+            file = batches = pa.ipc.open_stream(stream)
+        schema = _without(file.schema, name, ignore)
+        yield none(schema)
+        for batch in batches:
+            yield batch.select([field.name for field in schema if not is_unfit(field.type)])
+
+
+def is_unfit(kind: pa.DataType) -> bool:
+    """Whether no column of a model can be of this type: what holds several values, bytes, or is somebody's own."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return bool(pa.types.is_nested(kind) or is_bytes or isinstance(kind, pa.BaseExtensionType))
+
+
+def _without(schema: pa.Schema, name: str, ignore: frozenset[str]) -> pa.Schema:
+    check_names(schema.names, name)
+    return pa.schema([field for field in schema if field.name not in ignore])
+
+
+@contextlib.contextmanager
+def _whole(name: str, kind: str) -> Iterator[None]:
+    """Take whatever pyarrow raises in the block for the file's fault."""
+    try:
+        yield
+    except GradmillError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise broken(name, reason, f"a whole {kind} file") from error

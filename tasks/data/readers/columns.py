@@ -1,0 +1,112 @@
+"""What becomes of a column of a table, batch by batch: a number, a boolean, text or a date."""
+
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Kind = Literal["number", "boolean", "text", "date", "null", "unfit"]
+MOST_LEVELS = 2**17  # distinct texts beyond which a column is no dictionary
+EXACT = 2**53  # up to which float64 has all whole numbers
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$"
+TYPES: dict[str, pa.DataType] = {
+    "number": pa.float64(), "boolean": pa.bool_(), "date": pa.timestamp("us"), "null": pa.null(), "text": pa.string(),
+}  # fmt: skip
+
+
+def kind_of(kind: pa.DataType) -> Kind:
+    """What a type of Arrow is to a model."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    tests: list[tuple[Kind, tuple[Any, ...]]] = [
+        ("null", (pa.types.is_null,)),
+        ("boolean", (pa.types.is_boolean,)),
+        ("number", (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)),
+        ("text", (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)),
+        ("date", (pa.types.is_date, pa.types.is_timestamp, pa.types.is_time, pa.types.is_duration)),
+    ]
+    return next((name for name, each in tests if any(test(kind) for test in each)), "unfit")
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """An array of the one type that its kind has; of text a dictionary."""
+    kind = kind_of(array.type)
+    if pa.types.is_dictionary(array.type) and (kind != "text" or array.dictionary.null_count):
+        array = array.dictionary_decode()
+    if kind == "number":
+        return pc.cast(array, pa.float64(), safe=False)
+    if kind == "date":
+        return _as_timestamp(array)
+    if kind == "text":
+        array = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+        return pc.cast(array, pa.dictionary(pa.int32(), pa.string()))
+    return array
+
+
+def _as_timestamp(array: pa.Array) -> pa.Array:
+    """Microseconds since 1970, of times and durations since zero."""
+    kind = array.type
+    if pa.types.is_time(kind):
+        array = pc.cast(pc.cast(array, pa.time64("us"), safe=False), pa.int64())
+    elif pa.types.is_duration(kind):
+        array = pc.cast(pc.cast(array, pa.duration("us"), safe=False), pa.int64())
+    else:
+        zone = getattr(kind, "tz", None)
+        array = pc.cast(pc.cast(array, pa.timestamp("us", zone), safe=False), pa.int64())
+    return pc.cast(array, pa.timestamp("us"))
+
+
+def is_beyond_exact(array: pa.Array) -> bool:
+    """Whether whole numbers are so large that float64 has not all of them."""
+    if not pa.types.is_int64(array.type) and not pa.types.is_uint64(array.type):
+        return False
+    bounds = pc.min_max(array)
+    low, high = bounds["min"].as_py(), bounds["max"].as_py()
+    return low is not None and (low < -EXACT or high > EXACT)
+
+
+def numbers(texts: pa.Array) -> pa.Array:
+    """float64 of an array of text, null where it is no number; beyond the range infinite."""
+    trimmed = pc.utf8_trim_whitespace(texts)
+    trimmed = pc.if_else(pc.match_substring_regex(trimmed, NUMBER), trimmed, None)
+    return pc.cast(trimmed, pa.float64())
+
+
+class Levels:
+    """The distinct texts of a column so far, until they are too many."""
+
+    def __init__(self) -> None:
+        self.values = pa.array([], pa.string())
+        self.are_too_many = False
+
+    def codes(self, array: pa.DictionaryArray) -> pa.Array:
+        """int32 codes of a batch by all levels; its text itself once they are too many."""
+        if not self.are_too_many:
+            found = pc.index_in(array.dictionary, value_set=self.values)
+            if found.null_count:
+                new = array.dictionary.filter(found.is_null())
+                self.values = pa.concat_arrays([self.values, new])
+                found = pc.index_in(array.dictionary, value_set=self.values)
+            self.are_too_many = len(self.values) > MOST_LEVELS
+        if self.are_too_many:
+            return array.dictionary_decode()
+        if array.null_count:
+            return found.take(array.indices)
+        return pa.array(found.to_numpy()[array.indices.to_numpy()])
+
+    def restored(self, array: pa.Array) -> pa.Array:
+        """What ``codes`` gave, as all of the column is kept in the end."""
+        is_codes = pa.types.is_int32(array.type)
+        if not self.are_too_many:
+            return pa.DictionaryArray.from_arrays(array, self.values)
+        return self.values.take(array) if is_codes else array
+
+
+def constant(value: str | None, rows: int, is_number: bool) -> pa.Array:
+    """A column of one value."""
+    if value is None:
+        return pa.nulls(rows)
+    if is_number:
+        return pa.array(np.full(rows, float(value)))
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([value]))

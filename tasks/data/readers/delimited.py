@@ -1,0 +1,149 @@
+"""CSV for training, in bounded memory and with all cores."""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from tasks.data.readers.formats import broken_table as broken
+from tasks.data.readers.text import MARK, PARSED_BYTES, blocks, check_names, none
+from tasks.errors import DataError
+from tasks.machine.words import counted
+
+MISSING = ("", "NA", "N/A", "NaN", "null")  # in CSV, quoted or not
+DELIMITERS = (",", ";", "\t", "|")
+SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
+LEVELS = 2**15  # of a block's column beyond which its text is not kept as a dictionary
+TEXT = pa.dictionary(pa.int32(), pa.string())
+
+
+def csv_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozenset[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a CSV file; columns ``as_text`` as text whatever they look like, those to ``ignore`` left out.
+
+    Raises:
+        DataError: it is no such file; ragged rows are counted to the end first.
+    """
+    rest = blocks(stream, name)
+    first = next(rest)
+    first = first[next(at for at, byte in enumerate(first) if byte not in b"\r\n") :]
+    file = _Csv(name, first, as_text, ignore)
+    yield from file.batches(first)
+    for block in rest:
+        yield from file.batches(block)
+    file.check_ragged()
+
+
+class _Csv:
+    """One CSV file on its way: its header, and what was counted of its rows."""
+
+    def __init__(self, name: str, block: memoryview, as_text: frozenset[str], ignore: frozenset[str]) -> None:
+        self._name = name
+        head = _head(block, name)
+        self._delimiter = max(DELIMITERS, key=lambda each: _fit(head, each))
+        self._names = next(filter(None, csv.reader(io.StringIO(head), delimiter=self._delimiter)))
+        check_names(self._names, name)
+        self._kept = [each for each in self._names if each not in ignore]
+        if not self._kept:
+            raise DataError(f"{name}: every column is ignored", "a column to learn from", "leave out fewer by --ignore")
+        self._types = {each: TEXT for each in self._kept if each in as_text}
+        self._header = 1  # rows of the next block that are none of data
+        self._rows, self._ragged, self._first_ragged = 0, 0, ""
+
+    def batches(self, block: memoryview) -> Iterator[pa.RecordBatch]:
+        """The rows of a block."""
+        rejects: list[Any] = []
+        try:
+            table = self._parse(block, rejects)
+        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+            if "UTF8" in str(error) or isinstance(error, UnicodeDecodeError):
+                raise self._no_utf_8() from error
+            raise broken(self._name, str(error).splitlines()[0], "CSV") from error
+        if any(pa.types.is_binary(kind) for kind in table.schema.types):
+            raise self._no_utf_8()
+        if rejects and not self._ragged:
+            self._note_first(block)
+        self._ragged += len(rejects)
+        self._rows += len(table) + len(rejects)
+        self._header = 0
+        yield from table.to_batches() or [none(table.schema)]
+
+    def _parse(self, block: memoryview, rejects: list[Any], use_threads: bool = True) -> pa.Table:
+        def skip(row: Any) -> str:
+            rejects.append(row)
+            return "skip"
+
+        return pyarrow.csv.read_csv(
+            pa.BufferReader(pa.py_buffer(block)),
+            pyarrow.csv.ReadOptions(
+                use_threads=use_threads,
+                block_size=PARSED_BYTES if use_threads else len(block) + 1,
+                column_names=self._names,
+                skip_rows_after_names=self._header,
+            ),
+            pyarrow.csv.ParseOptions(
+                delimiter=self._delimiter,
+                newlines_in_values=_has_quotes(block),
+                invalid_row_handler=skip,
+            ),
+            pyarrow.csv.ConvertOptions(
+                column_types=self._types,
+                include_columns=self._kept,
+                null_values=MISSING,
+                strings_can_be_null=True,
+                auto_dict_encode=True,
+                auto_dict_max_cardinality=LEVELS,
+            ),
+        )
+
+    def _note_first(self, block: memoryview) -> None:
+        """Read a block once more, by one thread, since rows have no numbers with more."""
+        rejects: list[Any] = []
+        self._parse(block, rejects, use_threads=False)
+        row = self._rows + rejects[0].number - 1 - self._header
+        self._first_ragged = f"row {row}, with {rejects[0].actual_columns}"
+
+    def check_ragged(self) -> None:
+        """Whether all rows have the fields of the header.
+
+        Raises:
+            DataError: some have not.
+        """
+        if self._ragged:
+            raise DataError(
+                f"{counted(self._ragged, 'row')} of {self._rows:,} in {self._name} with more or fewer fields than "
+                f"the header: the first is {self._first_ragged} (rows count from 0)",
+                counted(len(self._names), "field"),
+                "quote fields that contain the delimiter, and write the file again",
+            )
+
+    def _no_utf_8(self) -> DataError:
+        return broken(self._name, "it is not UTF-8", "UTF-8", "save it as CSV in UTF-8")
+
+
+def _has_quotes(block: memoryview) -> bool:
+    return bool((np.frombuffer(block, np.uint8) == ord('"')).any())
+
+
+def _head(block: memoryview, name: str) -> str:
+    """The first rows as text, without the byte order mark."""
+    head = bytes(block[:SNIFFED_BYTES]).removeprefix(MARK)
+    if len(block) > SNIFFED_BYTES:
+        head = head[: head.rfind(b"\n") + 1] or head
+    try:
+        return head.decode()
+    except UnicodeDecodeError as error:
+        raise broken(name, "it is not UTF-8", "UTF-8", "save it as CSV in UTF-8") from error
+
+
+def _fit(head: str, delimiter: str) -> tuple[float, int]:
+    """How well a delimiter explains the first rows: the share of rows like the header, and the number of fields."""
+    try:
+        rows = csv.reader(io.StringIO(head), delimiter=delimiter)
+        widths = [len(row) for row, _ in zip(rows, range(SNIFFED_ROWS), strict=False) if row]
+    except csv.Error:
+        return 0.0, 0
+    return (widths.count(widths[0]) / len(widths), widths[0]) if widths and widths[0] > 1 else (0.0, 0)

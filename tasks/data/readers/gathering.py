@@ -1,0 +1,184 @@
+"""Files of a table gathered batch by batch: each column as one type, faults and oddities collected on the way."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tasks.data.readers import columns
+from tasks.data.readers.columnar import arrow_batches, parquet_batches
+from tasks.data.readers.columns import Kind, Levels
+from tasks.data.readers.delimited import csv_batches
+from tasks.data.readers.spool import Spool
+from tasks.data.readers.text import json_batches
+from tasks.data.sources.table_files import TableFile, TableFiles
+from tasks.errors import DataError
+from tasks.machine.words import counted
+from tasks.records import Finding
+
+MOST_COLUMNS = 2000
+Reader = Callable[[Any, str, frozenset[str], frozenset[str]], Iterator[pa.RecordBatch]]
+READERS: dict[str, Reader] = {
+    ".parquet": parquet_batches,
+    **dict.fromkeys((".feather", ".arrow", ".ipc"), arrow_batches),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), json_batches),
+}  # whatever else is named is CSV
+
+
+def gathered(files: TableFiles, as_text: frozenset[str], ignore: frozenset[str], spool: Path) -> "Gathering":
+    """All rows of all files.
+
+    Raises:
+        DataError: there is not one that can be read.
+    """
+    gathering = Gathering(files, as_text, ignore, spool)
+    for number in range(len(files.files)):
+        gathering.read(number)
+    gathering.check()
+    return gathering
+
+
+class Gathering:
+    """Files on their way to a table."""
+
+    def __init__(self, files: TableFiles, as_text: frozenset[str], ignore: frozenset[str], spool: Path) -> None:
+        self._files, self._as_text, self._ignore = files, as_text, ignore
+        self._spool = Spool(spool)
+        self._rows = [0]  # up to each file
+        self._faults: dict[int, DataError] = {}
+        self._notes: dict[tuple[str, str], Finding] = {}
+        self._levels: dict[str, Levels] = {}
+        self._kinds: dict[str, dict[int, set[Kind]]] = {}  # of each column in each file that has it
+        self._numeric = _numeric_partitions(files) - as_text
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """The first row of each file, and the number of all rows ``(files + 1,)``."""
+        return np.array(self._rows, np.int64)
+
+    def read(self, number: int) -> None:
+        """Read one file; its fault is kept for later."""
+        file = self._files.files[number]
+        self._rows.append(self._rows[-1])
+        try:
+            with file.opened() as stream:
+                for batch in READERS.get(file.suffix, csv_batches)(stream, file.path, self._as_text, self._ignore):
+                    self._add(number, file, batch)
+        except DataError as fault:
+            self._faults[number] = fault
+
+    def check(self) -> None:
+        """Whether there are rows.
+
+        Raises:
+            DataError: there is none, or no file is whole.
+        """
+        if self._faults and (len(self._faults) == len(self._files.files) or not self._rows[-1]):
+            raise next(iter(self._faults.values()))
+        if not self._rows[-1]:
+            raise DataError(
+                f"{self._files.source} holds no rows", "rows below the header", "name data with at least one row"
+            )
+
+    def _add(self, number: int, file: TableFile, batch: pa.RecordBatch) -> None:
+        arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
+        for name in file.partition.keys() - self._ignore:
+            arrays[name] = columns.constant(file.partition[name], batch.num_rows, name in self._numeric)
+        if len(arrays) > MOST_COLUMNS:
+            raise DataError(
+                f"{file.path} has {len(arrays):,} columns", f"at most {MOST_COLUMNS:,}", "leave some out with --ignore"
+            )
+        kept = {name: self._kept(number, name, array) for name, array in arrays.items()}
+        if batch.num_rows:
+            self._spool.add(pa.RecordBatch.from_pydict({name: each for name, each in kept.items() if each is not None}))
+            self._rows[-1] += batch.num_rows
+
+    def _kept(self, number: int, name: str, array: pa.Array) -> pa.Array | None:
+        """A column of a batch as the spool keeps it: of text the codes; None where no model can take it."""
+        kind = columns.kind_of(array.type)
+        kinds = self._kinds.setdefault(name, {}).setdefault(number, set())
+        if kind == "unfit":
+            self._note("nested-column", name, f"{name} holds {array.type}", "error")
+            return None
+        if len(array) > array.null_count:
+            kinds.add(kind)
+        if columns.is_beyond_exact(array):
+            self._note("large-integers", name, f"{name} has whole numbers beyond 2^53, which are rounded")
+        if pa.types.is_decimal(array.type):
+            self._note("decimals", name, f"{name} holds {array.type}, read as float64")
+        array = columns.plain(array)
+        return self._levels.setdefault(name, Levels()).codes(array) if kind == "text" else array
+
+    def _note(self, rule: str, column: str, found: str, severity: Literal["error", "note"] = "note") -> None:
+        is_error = severity == "error"
+        finding = Finding(
+            severity=severity,
+            rule=rule,
+            column=column,
+            found=found,
+            expected="numbers, text, booleans or dates" if is_error else "",
+            action=f"leave it out with --ignore {column}" if is_error else "",
+        )
+        self._notes.setdefault((rule, column), finding)
+
+    def mixed(self) -> frozenset[str]:
+        """Columns that are not of one kind, be it within a file or from one to the other."""
+        return frozenset(name for name, each in self._kinds.items() if len(set[Kind]().union(*each.values())) > 1)
+
+    def kinds_by_file(self) -> dict[str, dict[int, Kind]]:
+        """The kind of each column in each file where it has values: text where it has several."""
+        return {
+            name: {file: next(iter(kinds)) if len(kinds) == 1 else "text" for file, kinds in by_file.items() if kinds}
+            for name, by_file in self._kinds.items()
+        }
+
+    def findings(self) -> Iterator[Finding]:
+        """What was collected."""
+        for fault in self._faults.values():
+            facts = {"found": fault.found, "expected": fault.expected, "action": fault.action}
+            yield Finding(severity="error", rule="unreadable-file", **facts)
+        yield from self._notes.values()
+        whole = set(range(len(self._files.files))) - self._faults.keys()
+        for name, by_file in self._kinds.items():
+            if without := sorted(whole - by_file.keys()):
+                yield Finding(
+                    severity="error",
+                    rule="missing-column",
+                    column=name,
+                    found=f"{counted(len(without), 'file')} without column {name}, the first is "
+                    f"{self._files.files[without[0]].path}",
+                    expected="the same columns in all files",
+                    action=f"add it, leave the files out, or leave it out everywhere with --ignore {name}",
+                )
+
+    def table(self) -> pa.Table:
+        """All rows of all columns; the spool is used up."""
+        names = [name for name in self._kinds if ("nested-column", name) not in self._notes]
+        chunks: dict[str, list[pa.Array]] = {name: [] for name in names}
+        for batch in self._spool.batches():
+            held = dict(zip(batch.schema.names, batch.columns, strict=True))
+            for name in names:
+                chunks[name].append(held.get(name, pa.nulls(batch.num_rows)))
+        return pa.table({name: self._column(name, chunks.pop(name)) for name in names})
+
+    def _column(self, name: str, chunks: list[pa.Array]) -> pa.ChunkedArray:
+        """One column of one type: where its files do not agree, of text, and null where it is none."""
+        text = {pa.int32(), pa.string()}
+        types = {each.type for each in chunks} - {pa.null()}
+        if not types & text:
+            kind = types.pop() if len(types) == 1 else pa.null()
+            return pa.chunked_array([each if each.type == kind else pa.nulls(len(each), kind) for each in chunks])
+        codes = [each if each.type in text else pa.nulls(len(each), pa.int32()) for each in chunks]
+        return pa.chunked_array([self._levels[name].restored(each) for each in codes])
+
+
+def _numeric_partitions(files: TableFiles) -> frozenset[str]:
+    """Names of folders such as ``year=2024`` whose values are whole numbers everywhere."""
+    values: dict[str, list[str]] = {}
+    for file in files.files:
+        for name, value in file.partition.items():
+            values.setdefault(name, []).extend([] if value is None else [value])
+    return frozenset(name for name, each in values.items() if all(one.lstrip("-").isdigit() for one in each))

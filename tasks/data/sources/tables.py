@@ -1,0 +1,112 @@
+"""A table to train on, as one Arrow table in bounded anonymous memory, whatever its files are."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tasks.data.readers import columns
+from tasks.data.readers.columns import Kind
+from tasks.data.readers.gathering import gathered
+from tasks.data.sources.table_files import TableFile as TableFile
+from tasks.data.sources.table_files import TableFiles as TableFiles
+from tasks.data.sources.table_files import find as find
+from tasks.records import Finding
+
+WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
+
+
+class Table(NamedTuple):
+    """All rows, file after file.
+
+    Columns are float64 (numbers), bool, timestamp (dates and times), null (not a value, or not fit: see ``findings``)
+    or text: a dictionary of strings, of more than ``columns.MOST_LEVELS`` distinct ones plain strings. Missing is
+    null, or NaN in numbers.
+    """
+
+    data: pa.Table
+    files: TableFiles
+    starts: NDArray[np.int64]  # (files + 1,) first row of each file, and the number of all rows
+    findings: tuple[Finding, ...]
+
+    def place(self, row: int) -> tuple[str, int]:
+        """The file of a row, and its number there; both count from 0."""
+        file = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return self.files.files[file].path, row - int(self.starts[file])
+
+    def named(self, row: int) -> str:
+        """A row in words."""
+        path, number = self.place(row)
+        return f"row {number:,} of {path}"
+
+    def first(self, mask: pa.ChunkedArray) -> int | None:
+        """The first row for which a boolean column is true."""
+        row = pc.index(mask, True).as_py()
+        return None if row < 0 else int(row)
+
+    def is_text(self, name: str) -> bool:
+        """Whether a column is text, a dictionary or not."""
+        return columns.kind_of(self.data[name].type) == "text"
+
+    def number_share(self, name: str) -> float:
+        """The share of a text column's values that read as numbers; 0 where it has none."""
+        is_number = self._is_number(name)
+        return float(pc.mean(is_number).as_py() or 0)
+
+    def first_no_number(self, name: str) -> tuple[int, str] | None:
+        """The first row of a text column whose value does not read as a number, and the value."""
+        row = self.first(pc.invert(self._is_number(name)))
+        return None if row is None else (row, self.data[name][row].as_py())
+
+    def _is_number(self, name: str) -> pa.ChunkedArray:
+        """Whether each value of a text column is a number; null where it is missing."""
+        column = self.data[name]
+        return pa.chunked_array([_is_number(chunk) for chunk in column.chunks], pa.bool_())
+
+
+def _is_number(chunk: pa.Array) -> pa.Array:
+    if not pa.types.is_dictionary(chunk.type):
+        return pc.if_else(chunk.is_null(), None, columns.numbers(chunk).is_valid())
+    return columns.numbers(chunk.dictionary).is_valid().take(chunk.indices)
+
+
+def read(files: TableFiles, as_text: frozenset[str], spool: Path, ignore: frozenset[str] = frozenset()) -> Table:
+    """Read all rows of the columns that are not to ``ignore``; ``spool`` is a file to be made where they are many.
+
+    In CSV and JSON lines the columns ``as_text`` are text whatever they look like. A column that is a number in some
+    rows of a file and text in others is text in all.
+
+    Raises:
+        DataError: not a row can be read. What else is wrong is in ``findings``, all of it.
+    """
+    first = gathered(files, as_text, ignore, spool)
+    mixed = first.mixed() - as_text
+    rows = gathered(files, as_text | mixed, ignore, spool) if mixed else first
+    table = Table(rows.table(), files, rows.starts, ())
+    return table._replace(findings=(*rows.findings(), *_differing(table, first.kinds_by_file())))
+
+
+def _differing(table: Table, kinds: dict[str, dict[int, Kind]]) -> Iterator[Finding]:
+    """Columns that are of another kind in some file than in the first that has values in them."""
+    for name, by_file in kinds.items():
+        if len(set(by_file.values())) < 2:
+            continue
+        first, other = next(pair for pair in itertools.combinations(by_file, 2) if by_file[pair[0]] != by_file[pair[1]])
+        paths = [table.files.files[file].path for file in (first, other)]
+        found = f"{name} is {WORDS[by_file[first]]} in {paths[0]}, and {WORDS[by_file[other]]} in {paths[1]}"
+        if {by_file[first], by_file[other]} == {"number", "text"} and table.is_text(name):
+            row, value = table.first_no_number(name) or (0, "")
+            found += f", as {value[:40]!r} in {table.named(row)}"
+        yield Finding(
+            severity="error",
+            rule="retyped-column",
+            column=name,
+            found=found,
+            expected="one kind of value in all files",
+            action=f"write it alike in all of them, or leave it out with --ignore {name}",
+        )

@@ -1,0 +1,96 @@
+"""A table in a report: every column with its kind, what is missing, and its range or levels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport
+from tasks.data.sources.tables import Table
+from tasks.data.table import encoding
+from tasks.data.table.features import Features
+from tasks.data.table.kinds import plain_kind
+from tasks.data.table.levels import levels, named
+from tasks.data.table.roles import Roles, described
+from tasks.data.table.splitting import TEST, TRAINING, Split
+from tasks.data.table.targets import Truth
+from tasks.machine.words import counted
+from tasks.records import Finding, SplitRule
+
+
+def report(
+    name: str,
+    table: Table,
+    parts: Roles,
+    found: Features,
+    findings: Sequence[Finding],
+    truth: Truth | None = None,
+    split: Split | None = None,
+    rule: SplitRule | None = None,
+) -> DataReport:
+    """All that was found, in one document."""
+    rows = len(table.data)
+    train, test = (split.count(TRAINING), split.count(TEST)) if split else (0, 0)
+    classes = dict[str, int]()
+    if truth and truth.class_names and len(truth.values):
+        counts = np.bincount(truth.values, minlength=len(truth.class_names))
+        classes = dict(zip(truth.class_names, counts.tolist(), strict=True))
+    unlabelled = rows - int(truth.is_known.sum()) if truth else 0
+    return DataReport(
+        name=name,
+        summary=_summary(table, found, train, test, rule, unlabelled),
+        rows=rows,
+        files=len(table.files.files),
+        columns=tuple(_column(table, each, parts, found) for each in table.data.column_names),
+        target=parts.target,
+        classes=classes,
+        split=rule,
+        num_train=train,
+        num_test=test,
+        unlabelled=unlabelled,
+        findings=tuple(findings),
+    )
+
+
+def _summary(table: Table, found: Features, train: int, test: int, rule: SplitRule | None, unlabelled: int) -> str:
+    kinds = [column.kind for column in found.columns]
+    names = (("number", "number"), ("boolean", "boolean"), ("category", "categorie"))
+    features = ", ".join(_plural(kinds.count(kind), noun) for kind, noun in names if kind in kinds)
+    size = f"{counted(len(table.data), 'row')} in {counted(len(table.files.files), 'file')}"
+    said = f"{size}; features: {features or 'none'}"
+    if rule:
+        said += f"; {train:,} training and {test:,} test rows ({described(rule)})"
+    return said + (f"; {counted(unlabelled, 'row')} without a target left out" if unlabelled else "")
+
+
+def _plural(count: int, noun: str) -> str:
+    return counted(count, noun) if noun != "categorie" or count != 1 else "1 category"
+
+
+def _column(table: Table, name: str, parts: Roles, found: Features) -> ColumnReport:
+    kinds = {column.name: column.kind for column in found.columns} | found.left_out
+    role = "feature"
+    for each, names in {"target": (parts.target,), "split": (parts.splits,), "left out": found.left_out}.items():
+        role = each if name in names else role
+    kind = kinds.get(name) or plain_kind(table, name)
+    role = "left out" if role == "feature" and name not in kinds else role
+    facts: dict[str, Any] = {"missing": int(pc.sum(pc.is_null(table.data[name], nan_is_null=True)).as_py() or 0)}
+    if kind == "number":
+        facts |= _range(table, name)
+    elif kind in ("category", "text", "boolean"):
+        facts |= _levels(table, name)
+    return ColumnReport.model_validate({"name": name, "role": role, "kind": kind, **facts})
+
+
+def _range(table: Table, name: str) -> dict[str, Any]:
+    values = encoding.numbers(table.data[name])
+    low, high = np.fmin.reduce(values, initial=np.nan), np.fmax.reduce(values, initial=np.nan)
+    return {"minimum": float(low), "maximum": float(high)} if np.isfinite([low, high]).all() else {}
+
+
+def _levels(table: Table, name: str) -> dict[str, Any]:
+    found = levels(table.data[name])
+    order = np.argsort(-found.counts, kind="stable")[:MOST_LEVELS_SHOWN]
+    number = int((found.counts > 0).sum())
+    return {"num_levels": number, "levels": tuple(named(found.values.take(order))[: min(number, MOST_LEVELS_SHOWN)])}

@@ -1,0 +1,70 @@
+"""Columns of a read table as numbers: what each value is to a model."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tasks.data.readers import columns
+from tasks.data.recipe import Column
+from tasks.data.table.levels import levels
+
+TRUTH = {"true": 1.0, "false": 0.0}
+
+
+def encoded(column: pa.ChunkedArray, of: Column) -> NDArray[np.float32]:
+    """A column ``(n,)`` as a model takes it: a number, a boolean as 0 or 1, a level's code, and NaN if missing.
+
+    Numbers beyond float32 are infinite. Values must fit the column's kind, and its levels must have all of them.
+    """
+    if of.kind == "category":
+        return levels(column).of(of.levels)
+    with np.errstate(over="ignore"):
+        return numbers(column).astype(np.float32)
+
+
+def numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """A column of numbers, booleans, or text that reads as either, as float64 ``(n,)``; NaN is missing."""
+    result = np.empty(len(column))
+    row = 0
+    for chunk in column.chunks:
+        result[row : row + len(chunk)] = _numbers(chunk)
+        row += len(chunk)
+    return result
+
+
+def _numbers(chunk: pa.Array) -> NDArray[Any]:
+    kind = columns.kind_of(chunk.type)
+    if kind == "null":
+        return np.full(len(chunk), np.nan)
+    if kind == "text":
+        is_dictionary = pa.types.is_dictionary(chunk.type)
+        values = _of_text(chunk.dictionary if is_dictionary else chunk)
+        return np.append(values, np.nan)[_indices(chunk)] if is_dictionary else values
+    values = chunk.cast(pa.float64())
+    if values.null_count:
+        values = values.fill_null(np.nan)
+    array: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+    return array
+
+
+def _indices(chunk: pa.Array) -> NDArray[Any]:
+    indices: NDArray[Any] = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return indices
+
+
+def _of_text(values: pa.Array) -> NDArray[np.float64]:
+    found = columns.numbers(values)
+    if found.null_count and (truth := as_booleans(values)) is not None:
+        found = truth
+    result: NDArray[np.float64] = found.fill_null(np.nan).to_numpy(zero_copy_only=False)
+    return result
+
+
+def as_booleans(values: pa.Array) -> pa.Array | None:
+    """1 and 0 for texts that all are ``true`` or ``false`` in any case; None where one is not."""
+    lower = pc.ascii_lower(values)
+    found = pc.index_in(lower, value_set=pa.array(["false", "true"]))
+    return found.cast(pa.float64()) if found.null_count == values.null_count else None

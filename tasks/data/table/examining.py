@@ -1,0 +1,154 @@
+"""One look at all rows of a table: its columns, its split, its digests, and all that is wrong with it."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data import mapped
+from tasks.data.recipe import Column
+from tasks.data.report import DataReport
+from tasks.data.sources.tables import Table
+from tasks.data.table import describing, features, hashing, roles, splitting, targets, warnings
+from tasks.data.table.fixed import FixedRecipe
+from tasks.data.table.hashing import Words
+from tasks.data.table.roles import Roles
+from tasks.data.table.splitting import TRAINING, Split
+from tasks.data.table.targets import Truth
+from tasks.parameters.own_data import OwnData
+from tasks.records import Finding, SplitRule
+from tasks.serving.task import TaskName
+
+SCRATCH = "encoded.safetensors"
+
+
+class Examined(NamedTuple):
+    """What was found. Without errors all is there; with some, as much as could be."""
+
+    report: DataReport
+    recipe: FixedRecipe | None = None
+    rows: "Rows | None" = None
+
+
+class Rows(NamedTuple):
+    """The rows that have a target, encoded, in the order of the table."""
+
+    features: NDArray[np.float32]  # (columns, n), mapped
+    truth: Truth
+    split: Split
+    digests: Words  # (n,) of rows
+    lossy: tuple[int, ...]  # columns of which float32 has not all digits
+
+    def digests_of(self, is_training: bool) -> Words:
+        """Those of training rows, or of all others, sorted."""
+        return np.sort(self.digests[(self.split.sides == TRAINING) == is_training])
+
+
+def examine(
+    table: Table, name: str, data: OwnData, task: TaskName | None, kept: FixedRecipe | None, folder: Path
+) -> Examined:
+    """Look at a table that is to be kept under ``name``; without a ``task`` the target says which.
+
+    Encoded rows lie in a file in ``folder``, mapped, and are gone with it.
+
+    Raises:
+        UsageError: options that cannot be meant.
+    """
+    parts, faults = roles.roles(table.data.column_names, data, kept)
+    has_target = parts.target is not None and parts.target in table.data.column_names
+    task = task or (targets.task_of(table, parts.target) if has_target and parts.target else "regression")
+    found = features.found(table, parts, data, kept)
+    findings = [*table.findings, *faults, *found.findings]
+    if not has_target or parts.target is None:
+        return Examined(describing.report(name, table, parts, found, findings))
+    truth = targets.truth(table, parts.target, task, kept.class_names if kept else ())
+    findings += truth.findings
+    rows, rule = None, None
+    if found.columns and len(truth.values) and (parts.splits is None or parts.splits in table.data.column_names):
+        rows, rule, more = _rows(table, found.columns, truth, parts, roles.rule_kept(data, kept), data, folder)
+        findings += more
+    report = describing.report(name, table, parts, found, findings, truth, rows and rows.split, rule)
+    if report.errors or rule is None:
+        return Examined(report, None, rows)
+    recipe = FixedRecipe(
+        task=task,
+        target=parts.target,
+        columns=found.columns,
+        class_names=truth.class_names,
+        split=rule,
+        ignored=parts.ignored,
+        left_out=tuple(sorted(found.left_out)),
+    )
+    return Examined(report, recipe, rows)
+
+
+def _rows(
+    table: Table,
+    columns: tuple[Column, ...],
+    truth: Truth,
+    parts: Roles,
+    kept: SplitRule | None,
+    data: OwnData,
+    folder: Path,
+) -> tuple[Rows, SplitRule, list[Finding]]:
+    """Encode, hash and split the rows."""
+    shape = (len(columns), len(truth.values))
+    encoded = mapped.create(folder / SCRATCH, {"features": (np.float32, shape)})["features"]
+    faults, is_exact = zip(
+        *(features.encode(table, column, truth.is_known, encoded[at]) for at, column in enumerate(columns)),
+        strict=True,
+    )
+    hashed = _hashed(columns, encoded)
+    with_target = hashed.copy()
+    hashing.absorb(with_target, truth.words())
+    num_distinct = hashing.num_distinct(hashed)
+    rule = kept or _first_rule(parts, data, columns, num_distinct < len(hashed) / 2)
+    splits = table.data[rule.column].filter(truth.is_known) if rule.column else None
+    digests = with_target.copy()
+    if splits is not None:
+        hashing.absorb(digests, splitting.split_words(splits))
+    hashing.absorb(digests, hashing.copies(digests))
+    split = splitting.split(rule, splits, hashed, digests)
+    findings = [
+        *filter(None, faults),
+        *split.findings,
+        *_after_split(columns, encoded, truth, split),
+        *warnings.conflicts(len(hashed), num_distinct, hashing.num_distinct(with_target)),
+    ]
+    lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
+    return Rows(encoded, truth, split, digests, lossy), rule, findings
+
+
+def _hashed(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:
+    """The row hash of encoded features ``(columns, n)``."""
+    ordered = sorted(range(len(columns)), key=lambda at: columns[at].name)
+    words = {at: hashing.words_of_levels(column.levels) for at, column in enumerate(columns) if column.levels}
+    return hashing.hashes(((encoded[at], words.get(at)) for at in ordered), encoded.shape[1])
+
+
+def _first_rule(parts: Roles, data: OwnData, columns: Iterable[Column], are_few: bool) -> SplitRule:
+    """The rule that version 1 fixes."""
+    asked = roles.rule_asked(data)
+    return SplitRule.model_validate(
+        {
+            "rule": asked[0] if asked else "copies" if are_few else "rows",
+            "column": parts.splits,
+            "test": data.test,
+            "features": tuple(sorted(column.name for column in columns)),
+        }
+    )
+
+
+def _after_split(
+    columns: tuple[Column, ...], encoded: NDArray[np.float32], truth: Truth, split: Split
+) -> Iterator[Finding]:
+    """What is odd about encoded rows."""
+    yield from splitting.shortages(split)
+    if truth.class_names:
+        in_training = np.bincount(truth.values[split.sides == TRAINING], minlength=len(truth.class_names))
+        yield from targets.too_few(truth, in_training)
+    yield from warnings.of_columns(columns, encoded, warnings.Ranges(encoded))
+    yield from warnings.duplicates(columns, encoded)
+    yield from warnings.leaks(columns, encoded, truth.values, not truth.class_names)

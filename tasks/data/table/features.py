@@ -1,0 +1,97 @@
+"""The columns that become features: of which kind, with which levels, and which are left out or wrong."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data.recipe import Column
+from tasks.data.sources.tables import Table
+from tasks.data.table import encoding
+from tasks.data.table.fixed import FixedRecipe
+from tasks.data.table.kinds import Kind, infer, misfit
+from tasks.data.table.levels import appended, levels
+from tasks.data.table.roles import Roles
+from tasks.parameters.own_data import OwnData
+from tasks.records import Finding
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+class Features(NamedTuple):
+    """The columns of a model, and what there is to say of all that might have been."""
+
+    columns: tuple[Column, ...]  # nothing fitted
+    left_out: dict[str, str]  # what the others are: date or id
+    findings: tuple[Finding, ...]
+
+
+def found(table: Table, parts: Roles, data: OwnData, kept: FixedRecipe | None) -> Features:
+    """The features of a table, inferred or as version 1 fixed them."""
+    there = [name for name in parts.features if name in table.data.column_names]
+    known = {column.name: column for column in kept.columns} if kept else {}
+    columns, findings = list[Column](), list[Finding]()
+    left_out = dict.fromkeys(kept.left_out, "left out") if kept else {}
+    for name in there:
+        kind = _kind(table, name, data, known.get(name))
+        findings += [kind.finding] if kind.finding else []
+        if kind.name in ("date", "id"):
+            left_out[name] = kind.name
+        elif kind.is_feature and (kind.finding is None or kind.finding.severity != "error"):
+            column, notes = _with_levels(table, name, kind, known.get(name))
+            columns.append(column)
+            findings += notes
+    if not columns and not any(each.severity == "error" for each in findings):
+        said = f"no column is left to predict {parts.target or 'anything'} from"
+        action = "give more columns, or take one that was left out with --category"
+        findings.append(_error("no-features", None, said, "at least one number, boolean or category", action))
+    return Features(tuple(columns), left_out, tuple(findings))
+
+
+def _kind(table: Table, name: str, data: OwnData, known: Column | None) -> Kind:
+    if known is None:
+        return infer(table, name, name in data.category)
+    return Kind(known.kind, misfit(table, name, known.kind))
+
+
+def _with_levels(table: Table, name: str, kind: Kind, known: Column | None) -> tuple[Column, list[Finding]]:
+    if kind.name != "category":
+        return known or Column.model_validate({"name": name, "kind": kind.name}), []
+    old = known.levels if known else ()
+    now = appended(old, levels(table.data[name]).names())
+    new = now[len(old) :] if known else ()
+    more = ", …" if len(new) > 10 else ""
+    notes = [_warning("new-levels", name, f"{name} has new levels: {', '.join(new[:10])}{more}")] if new else []
+    return Column(name=name, kind="category", levels=now), notes
+
+
+def encode(
+    table: Table, column: Column, is_known: NDArray[np.bool_], into: NDArray[np.float32]
+) -> tuple[Finding | None, bool]:
+    """Write a column's values of the rows that have a target.
+
+    Returns what is wrong with them, and whether float32 has all their digits.
+    """
+    if column.kind == "category":
+        values = encoding.encoded(table.data[column.name], column)
+        into[:] = values if len(values) == len(into) else values[is_known]
+        return None, True
+    exact = encoding.numbers(table.data[column.name])
+    exact = exact if len(exact) == len(into) else exact[is_known]
+    with np.errstate(over="ignore"):
+        into[:] = exact
+    is_infinite = np.isinf(into)
+    if not is_infinite.any():
+        return None, bool(np.array_equal(into, exact, equal_nan=True))
+    row = int(np.flatnonzero(is_known)[is_infinite.argmax()])
+    said = f"{column.name} is {exact[is_infinite.argmax()]:g} in {table.named(row)}"
+    action = f"mend the value, or leave the column out with --ignore {column.name}"
+    return _error("infinite-value", column.name, said, f"numbers up to {LARGEST:.3g}", action), True
+
+
+def _warning(rule: str, column: str, said: str) -> Finding:
+    return Finding(severity="warning", rule=rule, column=column, found=said)
+
+
+def _error(rule: str, column: str | None, said: str, expected: str, action: str) -> Finding:
+    return Finding(severity="error", rule=rule, column=column, found=said, expected=expected, action=action)

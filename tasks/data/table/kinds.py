@@ -1,0 +1,143 @@
+"""What a column is, inferred over all its rows (design 4.5)."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.data.readers import columns
+from tasks.data.sources.tables import Table
+from tasks.data.table import encoding
+from tasks.data.table.levels import MOST_LEVELS, levels
+from tasks.machine.words import counted
+from tasks.records import Finding
+
+FeatureKind = Literal["number", "boolean", "category"]
+NUMBERS_WITH_TEXT = 0.9  # share of values that read as numbers, from which the others are faults
+FEW_ROWS = 200
+SINGLE_LEVELS, OF_FEW_ROWS = 0.5, 0.9  # share of rows with a level of their own, above which a column has ids
+SHOWN = 40  # characters of a value
+
+
+class Kind(NamedTuple):
+    """What a column is: a feature's kind, or why it is none; and what is wrong with it."""
+
+    name: str  # number, boolean, category, date, id or unfit
+    finding: Finding | None = None
+
+    @property
+    def is_feature(self) -> bool:
+        """Whether a model can take it."""
+        return self.name in ("number", "boolean", "category")
+
+
+def infer(table: Table, name: str, is_category: bool) -> Kind:
+    """The kind of a column that no version has fixed yet; ``is_category``: the user says so."""
+    kind = plain_kind(table, name)
+    if kind == "unfit":
+        return Kind("unfit")  # the reader has said why
+    if is_category:
+        return Kind("category", _too_many(table, name) if kind != "null" else None)
+    if kind == "text":
+        return _of_text(table, name)
+    if kind == "date":
+        return Kind("date", _left_out(name, "date", f"{name} holds dates or times and is no feature"))
+    return Kind("boolean" if kind == "boolean" else "number")
+
+
+def plain_kind(table: Table, name: str) -> str:
+    """What the values are by themselves: number, boolean, date, null, unfit, or text that reads as none of these."""
+    column = table.data[name]
+    kind = columns.kind_of(column.type)
+    if kind != "text" or not len(column) - column.null_count:
+        return "null" if kind == "text" else kind
+    if any(each.rule == "retyped-column" and each.column == name for each in table.findings):
+        return "unfit"
+    chunk = column.chunk(0)
+    sample = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+    if table.number_share(name) == 1:
+        return "number"
+    if encoding.as_booleans(sample) is not None and all(map(_is_boolean, column.chunks)):
+        return "boolean"
+    return "date" if _is_date(sample) and all(map(_is_date, map(_distinct, column.chunks))) else "text"
+
+
+def _distinct(chunk: pa.Array) -> pa.Array:
+    return chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
+
+
+def _is_boolean(chunk: pa.Array) -> bool:
+    return encoding.as_booleans(_distinct(chunk)) is not None
+
+
+def _is_date(values: pa.Array) -> bool:
+    try:
+        values.cast(pa.timestamp("us"))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return False
+    return bool(len(values))
+
+
+def _of_text(table: Table, name: str) -> Kind:
+    share = table.number_share(name)
+    if share >= NUMBERS_WITH_TEXT:
+        return Kind("unfit", no_number(table, name))
+    column = table.data[name]
+    counts = levels(column).counts
+    values = int(counts.sum())
+    singles = int((counts == 1).sum())
+    if singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS):
+        found = f"{name} looks like an id: {singles:,} of {counted(values, 'row')} have a value of their own"
+        return Kind("id", _left_out(name, "id", found, f"--category {name} takes it as a feature all the same"))
+    return Kind("category", _too_many(table, name))
+
+
+def _left_out(name: str, rule: str, found: str, action: str = "") -> Finding:
+    return Finding(severity="note", rule=rule, column=name, found=f"{found}; left out", action=action)
+
+
+def no_number(table: Table, name: str) -> Finding:
+    """That a column of numbers has text in it, and where."""
+    row, value = table.first_no_number(name) or (0, "")
+    return Finding(
+        severity="error",
+        rule="text-among-numbers",
+        column=name,
+        found=f"{name} is {value[:SHOWN]!r} in {table.named(row)}",
+        expected="a number, as in most rows",
+        action=f"mend the value, or take the column with --category {name} or not at all with --ignore {name}",
+    )
+
+
+def _too_many(table: Table, name: str) -> Finding | None:
+    num_levels = int((levels(table.data[name]).counts > 0).sum())
+    if num_levels <= MOST_LEVELS:
+        return None
+    return Finding(
+        severity="error",
+        rule="too-many-levels",
+        column=name,
+        found=f"{name} has {num_levels:,} levels",
+        expected=f"at most {MOST_LEVELS:,}",
+        action=f"leave it out with --ignore {name}, or group its values",
+    )
+
+
+def misfit(table: Table, name: str, kind: FeatureKind) -> Finding | None:
+    """What is wrong where version 1 took a column as ``kind`` and it is another now; a wholly missing one fits all."""
+    now = plain_kind(table, name)
+    if now in ("null", "unfit") or now == kind or (kind == "category" and now in ("text", "number", "boolean")):
+        return _too_many(table, name) if kind == "category" and now == "text" else None
+    if kind == "number" and now == "text":
+        return no_number(table, name)
+    column = table.data[name]
+    row = int(np.argmax(pc.is_valid(column).to_numpy()))
+    return Finding(
+        severity="error",
+        rule="retyped-column",
+        column=name,
+        found=f"{name} is a {now} now, as {str(column[row].as_py())[:SHOWN]!r} in {table.named(row)}",
+        expected=f"a {kind}, as version 1 took it",
+        action="mend the data, or keep the new table under another --name",
+    )

@@ -1,0 +1,88 @@
+"""The levels of a category, and the classes of a target: how they are called, counted and ordered."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tasks.data.readers import columns
+
+MOST_LEVELS = 10_000
+WHOLE = r"^([+-]?\d+)\.0*$"
+
+
+class Levels(NamedTuple):
+    """The distinct values of a column, and how often each occurs."""
+
+    column: pa.ChunkedArray  # a dictionary, the same one in every chunk
+    values: pa.Array  # of that dictionary, each once
+    counts: NDArray[np.int64]  # rows of each; none of one that a file's own dictionary lists and no row has
+
+    def names(self) -> list[str]:
+        """What the values that occur are called; two may have one name."""
+        return named(self.values.filter(pa.array(self.counts > 0)))
+
+    def take(self, words: NDArray[Any]) -> NDArray[Any]:
+        """For each row ``(n,)`` the word of its value; ``words`` ``(values + 1,)`` ends with that of a missing one."""
+        result = np.empty(len(self.column), words.dtype)
+        row = 0
+        for chunk in self.column.chunks:
+            indices = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+            np.take(words, indices, out=result[row : row + len(chunk)], mode="wrap")  # -1 is the last
+            row += len(chunk)
+        return result
+
+    def of(self, names: Iterable[str]) -> NDArray[np.float32]:
+        """The code of each row's value ``(n,)`` by its place among ``names``, which has them all; NaN is missing."""
+        places = {name: place for place, name in enumerate(names)}
+        return self.take(np.array([places.get(name, np.nan) for name in named(self.values)] + [np.nan], np.float32))
+
+
+def levels(column: pa.ChunkedArray) -> Levels:
+    """The levels of any column of text, numbers or booleans."""
+    if pa.types.is_null(column.type):
+        column = column.cast(pa.string())
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    column = column.unify_dictionaries()
+    values = column.chunk(0).dictionary if column.num_chunks else pa.array([], column.type.value_type)
+    counts = np.zeros(len(values), np.int64)
+    for chunk in column.chunks:
+        counts += np.bincount(chunk.indices.drop_null().to_numpy(), minlength=len(values))
+    return Levels(column, values, counts)
+
+
+def named(values: pa.Array) -> list[str]:
+    """What values are called: as the data name them, but whole numbers without a decimal point."""
+    if columns.kind_of(values.type) == "text":
+        texts: list[str] = pc.replace_substring_regex(values, WHOLE, r"\1").to_pylist()
+        return texts
+    return [_name(value) for value in values.to_pylist()]
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    number = float(value)
+    if number.is_integer():
+        return str(int(number))
+    single = np.float32(number)  # which is what a file may have had: 1.1 then has a long tail as float64
+    return str(single if float(single) == number else number)
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Each name once: if all are numbers by value, else by code point."""
+    distinct = sorted(set(names))
+    try:
+        return tuple(sorted(distinct, key=float))
+    except ValueError:
+        return tuple(distinct)
+
+
+def appended(known: tuple[str, ...], found: Iterable[str]) -> tuple[str, ...]:
+    """Levels that are known, whose places never change, and after them what is new."""
+    return known + in_order(set(found) - set(known))

@@ -1,0 +1,145 @@
+"""Which rows are the test split: by a rule that version 1 of a name fixes, and never by a seed (design 4.5)."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tasks.data.readers import columns
+from tasks.data.table import encoding, hashing
+from tasks.data.table.hashing import Words
+from tasks.data.table.levels import levels, named
+from tasks.machine.words import counted
+from tasks.records import Finding, SplitRule
+
+FEWEST_TEST, FEWEST_TRAINING, FEWEST_GROUPS = 10, 20, 10
+OTHER, TRAINING, TEST = 0, 1, 2  # sides
+SIDES = {
+    "train": TRAINING, "training": TRAINING, "test": TEST, "validation": OTHER, "val": OTHER, "valid": OTHER,
+    "false": TRAINING, "true": TEST,
+}  # fmt: skip
+
+
+class Split(NamedTuple):
+    """The side of each row ``(n,)`` uint8, and the key by which a validation part is cut, ``(n,)``."""
+
+    sides: NDArray[np.uint8]
+    keys: Words
+    findings: tuple[Finding, ...] = ()
+
+    def count(self, side: int) -> int:
+        """The rows on one side."""
+        return int(np.count_nonzero(self.sides == side))
+
+
+def split_words(column: pa.ChunkedArray) -> Words:
+    """A word ``(n,)`` of each value of a column that splits: of dates and numbers one that orders them.
+
+    It is made of the bits of the float64 (of a date: microseconds since 1970): all flipped of a negative one, of
+    others the highest. Text is hashed as a level is. What is missing is 0.
+    """
+    if columns.kind_of(column.type) == "text":
+        found = levels(column)
+        return found.take(np.array([*map(hashing.of_text, named(found.values)), 0], np.uint64))
+    is_date = columns.kind_of(column.type) == "date"
+    values = encoding.numbers(column.cast(pa.int64()) if is_date else column)
+    bits = (values + 0.0).view(np.uint64)
+    highest = np.uint64(1 << 63)
+    ordered = np.where(bits >= highest, ~bits, bits | highest)
+    ordered[np.isnan(values)] = 0
+    return ordered
+
+
+def threshold(share: float) -> np.uint64:
+    """Below which a hash is one of the test split."""
+    return np.uint64(int(share * 2.0**64))
+
+
+def by_hash(keys: Words, share: float) -> Split:
+    """The lowest hashes are the test split."""
+    return Split(np.where(keys < threshold(share), TEST, TRAINING).astype(np.uint8), keys)
+
+
+def by_group(values: Words, share: float) -> Split:
+    """All rows of a group are on one side."""
+    keys = np.zeros(len(values), np.uint64)
+    hashing.absorb(keys, values)
+    split = by_hash(keys, share)
+    if (groups := hashing.num_distinct(keys)) < FEWEST_GROUPS:
+        finding = _too_few(counted(groups, "group"), f"at least {FEWEST_GROUPS}", "more groups, or no --split-by")
+        return split._replace(findings=(finding,))
+    return split
+
+
+def by_time(values: Words, share: float) -> Split:
+    """The latest rows are the test split: the cut is the moment nearest to the share.
+
+    Rows of one moment are on one side.
+    """
+    ordered = np.sort(values)
+    wanted = len(values) * (1 - share)
+    moment = ordered[min(len(values) - 1, int(wanted))]
+    cuts = [int(np.searchsorted(ordered, moment, side)) for side in ("left", "right")]
+    cut = min(cuts, key=lambda each: abs(each - wanted))
+    first = ordered[cut] if cut < len(ordered) else np.uint64(2**64 - 1)
+    return Split(np.where(values >= first, TEST, TRAINING).astype(np.uint8), values)
+
+
+def by_column(column: pa.ChunkedArray, keys: Words) -> Split:
+    """A column says which rows are which: train, test or validation in any case, or true of test rows.
+
+    Rows for validation are the test split where there are no others; else they are on neither side.
+    """
+    found = levels(column)
+    names = [name.strip().lower() for name in named(found.values)]
+    unknown = [name for name in names if name not in SIDES]
+    codes = np.array([SIDES.get(name, OTHER) for name in names] + [OTHER], np.uint8)
+    if TEST not in codes:
+        codes[:-1][codes[:-1] == OTHER] = TEST
+    findings = []
+    if unknown:
+        said = f"the split column says {', '.join(map(repr, unknown[:5]))}"
+        findings.append(_finding("split-column", said, "train, test or validation, or true and false", "rename them"))
+    return Split(found.take(codes), keys, tuple(findings))
+
+
+def split(rule: SplitRule, splits: pa.ChunkedArray | None, hashed: Words, digests: Words) -> Split:
+    """The sides of rows with these row hashes and row digests, by a rule, and by the column of it if there is one."""
+    if splits is None:
+        return by_hash(digests if rule.rule == "copies" else hashed, rule.test)
+    faults = gaps(splits, rule)
+    if rule.rule == "column":
+        found = by_column(splits, hashed)
+    else:
+        found = (by_group if rule.rule == "group" else by_time)(split_words(splits), rule.test)
+    return found._replace(findings=(*faults, *found.findings))
+
+
+def shortages(split: Split) -> tuple[Finding, ...]:
+    """What is missing for a model and a verdict on it."""
+    test, training = split.count(TEST), split.count(TRAINING)
+    if test >= FEWEST_TEST and training >= FEWEST_TRAINING:
+        return ()
+    found = f"{counted(test, 'test row')} and {counted(training, 'training row')}"
+    expected = f"at least {FEWEST_TEST} and {FEWEST_TRAINING}"
+    return (_too_few(found, expected, "get more rows, or split them otherwise, as by another --test share"),)
+
+
+def _too_few(found: str, expected: str, action: str) -> Finding:
+    return _finding("too-few-rows", found, expected, action)
+
+
+def _finding(rule: str, found: str, expected: str, action: str) -> Finding:
+    return Finding(severity="error", rule=rule, found=found, expected=expected, action=action)
+
+
+def gaps(column: pa.ChunkedArray, rule: SplitRule) -> tuple[Finding, ...]:
+    """Rows that a column cannot split, for it has no value there."""
+    is_missing = pc.is_null(column, nan_is_null=True)
+    missing = pc.sum(is_missing).as_py() or 0
+    if not missing:
+        return ()
+    found = f"{rule.column} is missing in {counted(missing, 'row')}"
+    return (_finding("split-missing", found, "a value in every row", f"fill it in, or split without {rule.column}"),)

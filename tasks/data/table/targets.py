@@ -1,0 +1,123 @@
+"""The column to predict: numbers for regression, classes for classification."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data.sources.tables import Table
+from tasks.data.table import encoding, hashing
+from tasks.data.table.hashing import Words
+from tasks.data.table.kinds import plain_kind
+from tasks.data.table.levels import MOST_LEVELS, in_order, levels
+from tasks.machine.words import counted
+from tasks.records import Finding
+from tasks.serving.task import TaskName
+
+FEWEST = 2  # training rows of a class
+
+
+class Truth(NamedTuple):
+    """What there is to learn of each row that has it."""
+
+    values: NDArray[Any]  # (n,) float64, or labels of the smallest unsigned type
+    is_known: NDArray[np.bool_]  # (rows,) which rows these are
+    class_names: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    def words(self) -> Words:
+        """The word of each, for hashing ``(n,)``."""
+        if self.class_names:
+            return np.take(hashing.words_of_levels(self.class_names), self.values)
+        with np.errstate(over="ignore"):
+            return hashing.words(self.values.astype(np.float32))
+
+
+def task_of(table: Table, target: str) -> TaskName:
+    """What a target looks like: numbers are for regression, all else are classes."""
+    return "regression" if plain_kind(table, target) == "number" else "classification"
+
+
+def truth(table: Table, target: str, task: TaskName, kept: tuple[str, ...] = ()) -> Truth:
+    """The values of the target; ``kept`` are the classes that version 1 fixed, in order."""
+    kind = plain_kind(table, target)
+    wrong = "a date or a time" if kind == "date" else "text" if kind == "text" and task == "regression" else ""
+    if wrong or kind == "unfit":
+        found = f"the target {target} is {wrong or 'nothing that can be learned'}"
+        action = "take softmax-regression, or another --target" if wrong == "text" else "take another --target"
+        expected = "numbers" if task == "regression" else "classes"
+        return _nothing(table, _error("target-kind", target, found, expected, action))
+    return _numbers(table, target) if task == "regression" else _classes(table, target, kept)
+
+
+def _nothing(table: Table, *findings: Finding) -> Truth:
+    return Truth(np.zeros(0), np.zeros(len(table.data), bool), (), findings)
+
+
+def _numbers(table: Table, target: str) -> Truth:
+    values = encoding.numbers(table.data[target])
+    is_known = ~np.isnan(values)
+    is_infinite = np.isinf(values)
+    if is_infinite.any():
+        row = int(is_infinite.argmax())
+        found = f"the target {target} is {values[row]} in {table.named(row)}"
+        return _nothing(table, _error("infinite-target", target, found, "finite numbers", "mend or remove the row"))
+    values = values[is_known]
+    if not len(values):
+        return _nothing(table, _none(target))
+    is_constant = values.min() == values.max()
+    return Truth(values, is_known, (), (_constant(target, f"{values[0]:g}"),) if is_constant else ())
+
+
+def _classes(table: Table, target: str, kept: tuple[str, ...]) -> Truth:
+    found = levels(table.data[target])
+    number = int((found.counts > 0).sum())
+    if not number:
+        return _nothing(table, _none(target))
+    if number > MOST_LEVELS:
+        said = f"the target {target} has {number:,} different values"
+        action = "take linear-regression for numbers, or another --target"
+        return _nothing(table, _error("too-many-classes", target, said, f"at most {MOST_LEVELS:,} classes", action))
+    tonight = in_order(found.names())
+    codes = found.of(kept or tonight)
+    findings = [_constant(target, tonight[0])] if len(tonight) == 1 else []
+    if kept and (new := [name for name in tonight if name not in kept]):
+        said = f"the target {target} has {counted(len(new), 'new class' if len(new) == 1 else 'new classe')}: "
+        known = f"the classes that version 1 fixed: {', '.join(kept[:20])}"
+        action = "remove these rows, or keep the new table under another --name"
+        findings.append(_error("new-class", target, said + ", ".join(new[:10]), known, action))
+    if kept and (gone := [name for name in kept if name not in tonight]):
+        said = f"no row tonight has the class {', '.join(gone[:10])}"
+        findings.append(Finding(severity="warning", rule="class-without-rows", column=target, found=said))
+    is_known = ~np.isnan(codes)
+    smallest = np.min_scalar_type(max(len(kept or tonight) - 1, 0))
+    return Truth(codes[is_known].astype(smallest), is_known, kept or tonight, tuple(findings))
+
+
+def too_few(truth: Truth, in_training: NDArray[np.int64]) -> Iterator[Finding]:
+    """Classes that have rows and hardly any to learn from; ``in_training`` are the training rows of each class."""
+    rows = np.bincount(truth.values, minlength=len(truth.class_names))
+    for name, total, training in zip(truth.class_names, rows.tolist(), in_training.tolist(), strict=True):
+        if total and training < FEWEST:
+            found = f"class {name!r} has {counted(total, 'row')}, {training} of them in the training part"
+            action = "get more of them, or remove these rows"
+            yield _error("rare-class", None, found, f"at least {FEWEST} training rows of each class", action)
+
+
+def _none(target: str) -> Finding:
+    return _error("no-target", target, f"no row has a {target}", "a target to learn", "take another --target")
+
+
+def _constant(target: str, value: str) -> Finding:
+    return _error(
+        "constant-target",
+        target,
+        f"the target {target} is {value} in every row",
+        "different values",
+        "take another --target",
+    )
+
+
+def _error(rule: str, column: str | None, found: str, expected: str, action: str) -> Finding:
+    return Finding(severity="error", rule=rule, column=column, found=found, expected=expected, action=action)

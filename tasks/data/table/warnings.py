@@ -1,0 +1,131 @@
+"""What is odd about rows that could be encoded: some of it stops the run, most is said and no more."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data.recipe import Column
+from tasks.data.table.fitting import BLOCK, Statistics
+from tasks.machine.words import counted
+from tasks.records import Finding
+
+MUCH_MISSING = 0.1
+OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is worth a thousandth of one
+SAMPLE = 20_000
+ALONE = 0.999  # share of the target's variance, or of the rows, that one column explains
+FEWEST = 20  # rows to say so of
+
+
+class Ranges:
+    """Smallest and largest value of each column of ``(columns, n)``, and mean and deviation."""
+
+    def __init__(self, features: NDArray[np.float32]) -> None:
+        self.statistics = Statistics(len(features))
+        self.low = np.full(len(features), np.nan)
+        self.high = np.full(len(features), np.nan)
+        for start in range(0, features.shape[1], BLOCK):
+            block = features[:, start : start + BLOCK]
+            self.low = np.fmin(self.low, np.fmin.reduce(block, axis=1))
+            self.high = np.fmax(self.high, np.fmax.reduce(block, axis=1))
+            with np.errstate(invalid="ignore"):
+                self.statistics.add(block.astype(np.float64))
+
+
+def of_columns(columns: tuple[Column, ...], features: NDArray[np.float32], ranges: Ranges) -> Iterator[Finding]:
+    """What is odd about each column by itself."""
+    rows = features.shape[1]
+    means, deviations = ranges.statistics.means, ranges.statistics.deviations
+    for at, column in enumerate(columns):
+        name, missing = column.name, int(ranges.statistics.missing[at])
+        is_constant = ranges.low[at] == ranges.high[at] and not (column.kind == "category" and missing)
+        if is_constant or missing == rows:
+            found = f"{name} has {'no value at all' if missing == rows else 'one value'}; its weight will be 0"
+            yield _warning("constant-column", name, found)
+        elif missing > MUCH_MISSING * rows:
+            yield _warning("missing-values", name, f"{name} is missing in {100 * missing / rows:.3g} % of the rows")
+        if column.kind == "number" and not is_constant and abs(means[at]) > OFFSET * deviations[at]:
+            found = f"{name} is {means[at]:.6g} on average and varies by {deviations[at]:.3g}, too little for float32"
+            yield _warning("offset", name, found, f"subtract an offset from it, or leave it out with --ignore {name}")
+
+
+def duplicates(columns: tuple[Column, ...], features: NDArray[np.float32]) -> Iterator[Finding]:
+    """Columns that equal an earlier one in every row, and are not constant."""
+    sample = _sample(features)
+    seen: dict[bytes, list[int]] = {}
+    for at, column in enumerate(columns):
+        if np.nanmin(sample[at], initial=np.inf) == np.nanmax(sample[at], initial=-np.inf):
+            continue
+        earlier = seen.setdefault(sample[at].tobytes(), [])
+        for other in earlier:
+            if column.kind == columns[other].kind and np.array_equal(features[at], features[other], equal_nan=True):
+                found = f"{column.name} equals {columns[other].name} in every row"
+                yield _warning("duplicate-column", column.name, found, f"leave one out, as with --ignore {column.name}")
+                break
+        earlier.append(at)
+
+
+def leaks(
+    columns: tuple[Column, ...], features: NDArray[np.float32], truth: NDArray[Any], is_regression: bool
+) -> Iterator[Finding]:
+    """Columns that predict the target alone, as what is known only afterwards does; judged on a sample of rows."""
+    sample, target = _sample(features), _sample(truth[None])[0]
+    for at, column in enumerate(columns):
+        is_there = ~np.isnan(sample[at])
+        if is_there.sum() < max(FEWEST, 0.9 * len(target)):
+            continue
+        values, answers = sample[at][is_there].astype(np.float64), target[is_there]
+        explains = _explains_number if is_regression else _explains_class
+        if explains(values, answers, column.kind == "category"):
+            action = f"where it is not known when you predict, --ignore {column.name}"
+            yield _warning("predicts-alone", column.name, f"{column.name} predicts the target alone", action)
+
+
+def _explains_number(values: NDArray[Any], target: NDArray[Any], is_category: bool) -> bool:
+    """By the share of the variance; of levels in units that do not favour many of them."""
+    around = target - target.mean()
+    total = float(around @ around)
+    if not np.isfinite(total) or not total:
+        return False
+    if not is_category:
+        with np.errstate(all="ignore"):
+            return bool(np.corrcoef(values, target)[0, 1] ** 2 > ALONE)
+    codes = values.astype(np.int64)
+    counts = np.bincount(codes)
+    within = total - float((np.bincount(codes, around)[counts > 0] ** 2 / counts[counts > 0]).sum())
+    spare = len(target) - int((counts > 0).sum())
+    return spare >= FEWEST and within / spare < (1 - ALONE) * total / len(target)
+
+
+def _explains_class(values: NDArray[Any], labels: NDArray[Any], is_category: bool) -> bool:
+    """Whether each class lies in a range of its own; of levels, whether each has one class."""
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        return False
+    if is_category:
+        codes = values.astype(np.int64)
+        table = np.bincount(codes * len(classes) + np.searchsorted(classes, labels))
+        table = np.append(table, np.zeros(-len(table) % len(classes), np.int64)).reshape(-1, len(classes))
+        used = int((table.sum(axis=1) > 0).sum())
+        spare = len(labels) - used
+        return spare >= FEWEST and (int(table.max(axis=1).sum()) - used) / spare > ALONE
+    order = np.argsort(values, kind="stable")
+    changes = labels[order][1:] != labels[order][:-1]
+    return int(changes.sum()) == len(classes) - 1 and bool((np.diff(values[order])[changes] > 0).all())
+
+
+def conflicts(num_rows: int, num_distinct: int, num_with_target: int) -> Iterator[Finding]:
+    """Rows with equal features and different targets, by the numbers of distinct ones without and with it."""
+    if more := num_with_target - num_distinct:
+        found = f"equal features have different targets {counted(more, 'time')} in {counted(num_rows, 'row')}"
+        yield Finding(severity="warning", rule="equal-rows", found=found)
+
+
+def _sample(rows: NDArray[Any]) -> NDArray[Any]:
+    """At most so many columns of ``(…, n)``, evenly spaced."""
+    return np.ascontiguousarray(rows[:, :: -(-rows.shape[1] // SAMPLE)])
+
+
+def _warning(rule: str, column: str, found: str, action: str = "") -> Finding:
+    return Finding(severity="warning", rule=rule, column=column, found=found, action=action)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import safetensors.numpy
 import scipy.stats
 from numpy.typing import NDArray
 
+from tasks.data import mapped
 from tasks.data.recipe import Columns
 from tasks.data.splits import PREPARE_ANEW
 from tasks.judging import gates
@@ -20,7 +20,6 @@ from tasks.parameters import Gates
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import folding
 from tasks.serving.task import TASKS
-from tasks.store import verified
 from tasks.store.record import FileRef
 
 Array = NDArray[Any]
@@ -54,7 +53,7 @@ def read_rows(file: FileRef, prepared: PreparedDataset) -> KeyedRows:
     Raises:
         DataError: the file is missing or has changed since it was prepared.
     """
-    arrays = safetensors.numpy.load(verified.read(file, PREPARE_ANEW))
+    arrays = mapped.read(file, PREPARE_ANEW)
     return KeyedRows(arrays[prepared.recipe.input.name], arrays[TASKS[prepared.task].target], arrays["split_key"])
 
 

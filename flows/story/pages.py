@@ -18,6 +18,10 @@ TITLES = {
     artifact_paths.RELIABILITY: "Reliability",
     artifact_paths.MISCLASSIFIED: "Most confident mistakes",
     artifact_paths.FIT: "Fit",
+    artifact_paths.COEFFICIENTS: "Coefficients",
+    artifact_paths.RESIDUALS: "Residuals",
+    artifact_paths.PREDICTED_AND_TRUE: "Predicted against true",
+    artifact_paths.THRESHOLDS: "ROC and precision-recall",
 }
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prefect.utilities.collections import deep_merge
 
 from command_line import assert_clear
 from duty import Duty
 from flows.cli.operate import _nested
-from flows.server.deployments import _merged
 from prefect_api import eventually
 from tasks.errors import UsageError
 
@@ -215,8 +215,8 @@ def test_a_killed_run_is_crashed_at_once_and_its_retry_redoes_no_finished_stage(
         if duty.ended(run)["state_type"] == "COMPLETED":
             break
     assert duty.state_of(run) == "COMPLETED"
-    reused = [line["message"] for line in duty.logs(run) if "nothing has changed" in line["message"]]
-    assert [line.split()[0] for line in reused] == ["validate", "preprocess"]
+    reused = [line["task_run_id"] for line in duty.logs(run) if "nothing has changed" in line["message"]]
+    assert [duty.ask("GET", f"/task_runs/{each}")["name"] for each in reused] == ["validate", "preprocess"]
     assert "train" in stages(duty, run)
 
 
@@ -306,13 +306,14 @@ def test_maintenance_runs_as_a_deployment(duty: Duty) -> None:
 def test_trigger_parameters_are_nested_and_replace_only_what_they_name() -> None:
     parameters = _nested(["training.lr=0.3", "training.seed=auto", "predict=false"])
     assert parameters == {"training": {"lr": 0.3, "seed": "auto"}, "predict": False}
+    merged: Any = deep_merge  # what trigger does with them
     base = {"training": {"lr": 0.5, "schedule": "cosine"}, "name": "x"}
-    assert _merged(base, parameters) == {
+    assert merged(base, parameters) == {
         "training": {"lr": 0.3, "seed": "auto", "schedule": "cosine"},
         "name": "x",
         "predict": False,
     }
-    assert _merged({"name": "x"}, {"name": {"x": 1}}) == {"name": {"x": 1}}
+    assert merged({"name": "x"}, {"name": {"x": 1}}) == {"name": {"x": 1}}
     for wrong in (["x"], ["=1"], ["a..b=1"], ["a=1", "a.b=2"]):
         with pytest.raises(UsageError):
             _nested(wrong)

@@ -70,9 +70,10 @@ def _up(
             if listener is not None:
                 give_up_what_never_began(POOL)
             children.append(Child("worker", start_worker))
-            with service.announced(here):
-                yield Operation(here, key if here.own_credential else None, new, children)
+            here.write(artifact_paths.service())  # so that the commands on these artifacts find it
+            yield Operation(here, key if here.own_credential else None, new, children)
         finally:
+            artifact_paths.service().unlink(missing_ok=True)
             for child in reversed(children):
                 child.stop()
 
@@ -93,21 +94,16 @@ def _alone() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
+def _listening(port: int) -> socket.socket:
     """The server's socket. It is ours: between two servers nobody else can answer there, callers wait."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-            listener.listen()
-        except OSError as error:
-            raise UsageError(
-                f"port {port} of 127.0.0.1 is taken",
-                "a free port for the Prefect server",
-                "choose another with --port, or set PREFECT_API_URL to join a server that runs already",
-            ) from error
-        yield listener
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise UsageError(
+            f"port {port} of 127.0.0.1 is taken",
+            "a free port for the Prefect server",
+            "choose another with --port, or set PREFECT_API_URL to join a server that runs already",
+        ) from error
 
 
 def wait_for_the_end(running: Operation) -> None:

@@ -139,6 +139,10 @@ CONFUSION_MATRIX = "confusion-matrix.png"
 RELIABILITY = "reliability.png"
 MISCLASSIFIED = "misclassified.png"
 FIT = "regression.png"
+COEFFICIENTS = "coefficients.png"
+RESIDUALS = "residuals.png"
+PREDICTED_AND_TRUE = "predicted-and-true.png"
+THRESHOLDS = "roc-and-precision-recall.png"
 OLD_NAMES = {JOB: "job.json", REJECTS: "rejects.parquet", PREDICTION_GRID: "predictions.png"}
 
 

@@ -100,6 +100,6 @@ def _verify_by_running(name: str, number: int) -> None:
     served = contract.of_session(session), contract.columns_of_session(session)
     if contract.open_inference_metadata(name, number, *served) != reading.manifest(name, number).metadata:
         raise _broken(name, number, f"{folder / METADATA} does not describe {ONNX}")
-    output = sample.contradicted(session, reading.read_file(folder, SAMPLE))
+    output = sample.contradicted(session, reading.read_manifest(folder).recipe, reading.read_file(folder, SAMPLE))
     if output is not None:
         raise _broken(name, number, f"{folder / ONNX} does not give the {output} of {SAMPLE}")

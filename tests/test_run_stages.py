@@ -172,7 +172,9 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Cand
     test = splits.load_split(candidate.prepared, "test")
     session = open_session(candidate.exported.onnx.path.read_bytes(), Device.CPU)
     found, expected = answers(session, test.X.numpy()), splits.scores(weights, test).numpy()
-    (verdict,) = PARITY["regression"](found, expected, test.y.numpy(), Gates().max_parity_error)
+    parity = PARITY["regression"]()
+    parity.add(found, expected)
+    (verdict,) = parity.verdicts("parity", Gates().max_parity_error, float(test.y.std()))
     assert not verdict.passed
 
 
@@ -180,7 +182,9 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Cand
 def test_parity_of_a_target_that_never_changes_allows_for_rounding(error: float, passes: bool) -> None:
     truth = np.full(20, 4.2, np.float32)
     found = {"prediction": np.full(20, 4.2 + error, np.float32)}
-    (verdict,) = PARITY["regression"](found, truth[:, None], truth, Gates().max_parity_error)
+    parity = PARITY["regression"]()
+    parity.add(found, truth[:, None])
+    (verdict,) = parity.verdicts("parity", Gates().max_parity_error, float(truth.std()))
     assert verdict.passed is passes
 
 

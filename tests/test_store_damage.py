@@ -19,7 +19,7 @@ from tasks.fitting import splits
 from tasks.judging.champion_gates import against_published
 from tasks.judging.servability import servability
 from tasks.parameters import Gates
-from tasks.store import artifact_paths, pointer, reading
+from tasks.store import artifact_paths, pointer, reading, verification
 from tasks.store.record import FileRef
 
 pytestmark = pytest.mark.usefixtures("two_versions")
@@ -40,6 +40,9 @@ def seal_all(folder: Path, **changes: Any) -> None:
     names = [path.name for path in sorted(folder.iterdir()) if path.name not in ("manifest.json", "SHA256SUMS")]
     manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     seal(folder, manifest)
+    digests = manifest["files"] | {"manifest.json": hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()}
+    sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    (folder / "SHA256SUMS").write_text(sums)
 
 
 # The model
@@ -151,6 +154,51 @@ def test_damaged_labels_name_nothing(labels: Path, content: bytes | None, sealed
     with pytest.raises(DataError, match=r"labels\.txt") as caught:
         read_version(labels.parent)
     assert str(labels.parent) in caught.value.found
+
+
+# The recipe
+
+FORGED: dict[str, dict[str, Any]] = {
+    "another column": {"recipe": {"kind": "columns", "columns": [{"name": name} for name in ("x1", "x2", "x3")]}},
+    "pixels": {"recipe": {"kind": "pixels", "shape": [28, 28], "scale": 1 / 255}},
+    "another task": {"dataset": {"task": "classification", "class_names": ["cat", "dog"]}},
+    "another version": {"version": 1},
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_manifest_that_is_not_of_the_model_is_named_though_its_checksums_fit(kind: str) -> None:
+    """A recipe that makes other inputs, or a task of other outputs, than the model's own signature has."""
+    folder = file("manifest.json").parent
+    manifest = json.loads((folder / "manifest.json").read_text())
+    forged = FORGED[kind]
+    if "dataset" in forged:
+        forged = {"dataset": manifest["dataset"] | forged["dataset"]}
+        (folder / "labels.txt").write_text("cat\ndog\n")
+    seal_all(folder, **forged)
+    for action in (lambda: verification.verify_version(NAME, 2), lambda: read_version(folder)):
+        with pytest.raises(DataError, match=rf"{folder}/(metadata|manifest)\.json"):
+            action()
+    done = gradmill("predict", "--name", NAME)
+    assert_clear(done, 4)
+    assert str(folder) in done.stderr
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"kind": "columns", "columns": [{"name": "x1"}, {"name": "x1"}]},
+        {"kind": "columns", "columns": [{"name": "x1"}, {"name": ""}]},
+        {"kind": "pixels", "shape": [28, 0], "scale": 1.0},
+        {"kind": "pixels", "shape": [28, -28], "scale": 1.0},
+        {"kind": "pixels", "shape": [28, 28], "scale": 0.0},
+    ],
+)
+def test_a_recipe_that_cannot_be_is_named(recipe: dict[str, Any]) -> None:
+    folder = file("manifest.json").parent
+    seal_all(folder, recipe=recipe)
+    with pytest.raises(DataError, match=rf"{folder}/manifest\.json is not as gradmill writes it: recipe"):
+        reading.manifest(NAME, 2)
 
 
 # Documents

@@ -97,6 +97,12 @@ def test_predict_reaches_no_torch_however_late() -> None:
     assert not [path for path in through if uses(path, "torch")]
 
 
+def test_inspect_reaches_no_torch_however_late() -> None:
+    through = reached(Path("flows/cli/inspecting.py"))
+    assert Path("tasks/judging/reference.py") in through
+    assert not [path for path in through if path.parts[0] == "tasks" and uses(path, "torch")]
+
+
 @pytest.mark.parametrize(
     "path", [path for path in OF_TASKS if path.parts[1] != "stage" and not stage_of(path)], ids=str
 )

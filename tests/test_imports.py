@@ -98,9 +98,10 @@ def test_predict_reaches_no_torch_however_late() -> None:
 
 
 def test_inspect_reaches_no_torch_however_late() -> None:
-    through = reached(Path("flows/cli/inspecting.py"))
-    assert Path("tasks/judging/reference.py") in through
-    assert not [path for path in through if path.parts[0] == "tasks" and uses(path, "torch")]
+    for of_inspect in ("judging/outlook", "data/table/own"):
+        through = reached(Path(f"tasks/{of_inspect}.py"))
+        assert Path("tasks/data/table/hashing.py") in through
+        assert not [path for path in through if uses(path, "torch")]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from tasks.data.recipe import Columns
 from tasks.judging import classification, figures, table_figures
 from tasks.judging.candidate import Candidate
 from tasks.judging.classification import CURVES as CURVES
-from tasks.judging.classification import against_kept as against_kept
 from tasks.judging.classification import epoch as epoch
 from tasks.parameters import Gates
 from tasks.records import GateVerdict

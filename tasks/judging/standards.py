@@ -57,6 +57,16 @@ def read_rows(file: FileRef, prepared: PreparedDataset) -> KeyedRows:
     return KeyedRows(arrays[prepared.recipe.input.name], arrays[TASKS[prepared.task].target], arrays["split_key"])
 
 
+def clusters(rows: KeyedRows, prepared: PreparedDataset) -> Array | None:
+    """Which rows are no evidence independent of each other, by a number each: groups, and copies of equal rows."""
+    return None if _is_in_time(prepared) else rows.key
+
+
+def _is_in_time(prepared: PreparedDataset) -> bool:
+    """Whether keys are times, of which equal ones mean nothing."""
+    return prepared.split is not None and prepared.split.rule == "time"
+
+
 @dataclass(frozen=True)
 class Standards:
     """The loss of each test row ``(n,)``, by the objective without its penalty."""
@@ -79,16 +89,15 @@ class Standards:
         if not isinstance(recipe, Columns):
             raise TypeError("no table")
         num_outputs = len(prepared.class_names) or 1
-        in_time = prepared.split is not None and prepared.split.rule == "time"
         train, test = (read_rows(file, prepared) for file in (prepared.train, prepared.test))
-        train = train.first(fits.most_rows(recipe, num_outputs), in_time)
+        train = train.first(fits.most_rows(recipe, num_outputs), _is_in_time(prepared))
         constant = fits.constant(train.truth, recipe.target, prepared.class_counts, objective)
         fit = fits.fit(train.features, train.truth, recipe, num_outputs, objective)
         fitted = scores(folding.fold(fit.weights, recipe, np.float64), recipe, test.features)
         return cls(
             objective=objective,
             row_weights=objective.row_weights(test.truth),
-            clusters=None if in_time else test.key,
+            clusters=clusters(test, prepared),
             baseline=objective.losses(np.broadcast_to(constant, (len(test.truth), num_outputs)), test.truth),
             reference=objective.losses(fitted, test.truth),
             fit=fit,

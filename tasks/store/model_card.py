@@ -17,7 +17,7 @@ from tasks.serving.task import TASKS
 KINDS = {"pixels": "image", "columns": "tabular"}  # how Hugging Face calls what a recipe reads
 SECTIONS = {"linear-regression": "3.1 to 3.3", "softmax-regression": "3.4 to 3.7"}
 SPECIAL = frozenset("\\`*_[]<>|#!$~")  # to Markdown
-LONGEST = 120  # characters of a name or a finding
+LONGEST = 80  # characters of a name
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
 
@@ -45,10 +45,10 @@ def model_card(
     return text
 
 
-def cell(text: str) -> str:
+def cell(text: str, longest: int = LONGEST) -> str:
     """Text of a user's data in a cell or a line of Markdown."""
     words = " ".join(text.split())
-    shown = words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
+    shown = words if len(words) <= longest else f"{words[: longest - 1]}…"
     return "".join(f"\\{character}" if character in SPECIAL else character for character in shown)
 
 

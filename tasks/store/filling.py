@@ -48,7 +48,7 @@ def lineage(
         metrics=Metrics.model_validate(evaluated.metrics),
         gates=(*evaluated.gates, *exported.gates, *against_kept),
         profile=exported.profile,
-        tolerances=Tolerances(sample=sample.TOLERANCE, parity=parameters.gates.max_parity_error),
+        tolerances=Tolerances(sample=sample.tolerance(prepared.recipe), parity=parameters.gates.max_parity_error),
     )
 
 

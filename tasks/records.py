@@ -112,6 +112,7 @@ class TrainedModel(Record):
     num_examples: int  # that the weights were fitted to: of the training split, without those held out to watch
     num_validation: int
     steps: Steps | None = None  # what became of settings that own data decide
+    collinear: tuple[str, ...] = ()  # columns that other columns determine: their weights are those of minimum norm
 
     @property
     def kept(self) -> Epoch:

@@ -26,7 +26,7 @@ from tasks.fitting.watching import watch
 from tasks.judging import gates
 from tasks.judging.parity import PARITY
 from tasks.networks.training import Measured
-from tasks.parameters import Data, Gates, LinearTraining, Loss, SoftmaxTraining
+from tasks.parameters import Data, Gates, LinearTraining, SoftmaxTraining
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, reading
@@ -155,7 +155,7 @@ def test_gates_have_the_books_strict_and_inclusive_bounds(value: float, bounds: 
 def test_a_refused_candidate_leaves_its_evidence(run: RunFolder, prepared: PreparedDataset) -> None:
     trained = plain(train)(run, prepared, linear(num_epochs=1, lr=0.001))
     with pytest.raises(GateFailed, match="test_loss") as caught:
-        plain(evaluate)(run, prepared, trained, Gates(), Loss.SQUARED)
+        plain(evaluate)(run, prepared, trained, linear(), Gates())
     assert isinstance(caught.value, AssertionError)
     evidence = json.loads(run.file("evaluation.json").read_text())
     assert [gate["name"] for gate in evidence["gates"] if not gate["passed"]] == ["test_loss", "parameter_error"]

@@ -21,6 +21,7 @@ from tasks.judging.servability import servability
 from tasks.parameters import Gates
 from tasks.store import artifact_paths, pointer, reading, verification
 from tasks.store.record import FileRef
+from tasks.store.versions import Tolerances, Trained
 
 pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
@@ -261,6 +262,14 @@ def test_a_manifest_from_before_recipes_is_read_as_what_it_says(preprocessing: d
     assert (read.trained, read.tolerances) == (None, None)
     verdicts = {gate.name: gate.verdict for gate in read.gates}
     assert verdicts["parity"] == "passed"
+
+
+def test_nested_facts_that_another_version_of_gradmill_does_not_note_are_none() -> None:
+    path = file("manifest.json")
+    noted = json.loads(path.read_text())
+    seal(path.parent, noted | {"trained": {"num_examples": 7}, "tolerances": {}})
+    read = reading.manifest(NAME, 2)
+    assert (read.trained, read.tolerances) == (Trained(num_examples=7), Tolerances())
 
 
 @pytest.mark.parametrize("preprocessing", [{"columns": "ab"}, {"columns": ["a"]}, {"columns": 2}, []])

@@ -59,7 +59,7 @@ def sweep(folder: Path, depth: int = 3) -> None:
                 if depth:
                     sweep(Path(entry.path), depth - 1)
             elif names.TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                with contextlib.suppress(OSError), locks.locked_if_free(Path(entry.path)) as dead:
+                with contextlib.suppress(OSError), locks.locked_if_free(Path(entry.path), flags=0) as dead:
                     if dead:
                         Path(entry.path).unlink()
 

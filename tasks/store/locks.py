@@ -50,9 +50,13 @@ def locked(path: Path, otherwise: str, told_after: float = 0, within: float = ma
 
 
 @contextmanager
-def locked_if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock file ``path`` and yield True; yield False where another process has it."""
-    descriptor = take(path)
+def locked_if_free(path: Path, flags: int = os.O_CREAT) -> Iterator[bool]:
+    """Hold the lock file ``path`` and yield True; yield False where another process has it.
+
+    Raises:
+        OSError: as of ``take``.
+    """
+    descriptor = take(path, flags)
     if descriptor is None:
         yield False
         return

@@ -97,10 +97,8 @@ def _verify_by_running(name: str, number: int) -> None:
 
     folder = artifact_paths.version(name, number)
     session = sessions.open_session(reading.read_file(folder, ONNX), Device.CPU)
-    served = contract.open_inference_metadata(
-        name, number, contract.of_session(session), contract.columns_of_session(session)
-    )
-    if served != reading.manifest(name, number).metadata:
+    served = contract.of_session(session), contract.columns_of_session(session)
+    if contract.open_inference_metadata(name, number, *served) != reading.manifest(name, number).metadata:
         raise _broken(name, number, f"{folder / METADATA} does not describe {ONNX}")
     output = sample.contradicted(session, reading.read_manifest(folder).recipe, reading.read_file(folder, SAMPLE))
     if output is not None:

@@ -17,6 +17,7 @@ from pydantic import (
 from tasks.data import recipe as recipes
 from tasks.data.recipe import Recipe
 from tasks.records import GateVerdict, Histogram, Splits
+from tasks.serving import properties
 from tasks.serving.contract import ModelMetadata, open_inference_metadata
 from tasks.serving.task import TASKS
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
@@ -162,7 +163,7 @@ class Manifest(Lineage):
     def metadata(self) -> ModelMetadata:
         """What ``metadata.json`` must say, by recipe, task and classes."""
         signature = TASKS[self.dataset.task].signature(self.recipe, self.dataset.class_names)
-        return open_inference_metadata(self.name, self.version, signature)
+        return open_inference_metadata(self.name, self.version, signature, properties.columns(self.recipe))
 
     @classmethod
     def of_today(cls, document: Any) -> Any:

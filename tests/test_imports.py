@@ -97,6 +97,13 @@ def test_predict_reaches_no_torch_however_late() -> None:
     assert not [path for path in through if uses(path, "torch")]
 
 
+def test_inspect_reaches_no_torch_however_late() -> None:
+    for of_inspect in ("judging/outlook", "data/table/own"):
+        through = reached(Path(f"tasks/{of_inspect}.py"))
+        assert Path("tasks/data/table/hashing.py") in through
+        assert not [path for path in through if uses(path, "torch")]
+
+
 @pytest.mark.parametrize(
     "path", [path for path in OF_TASKS if path.parts[1] != "stage" and not stage_of(path)], ids=str
 )

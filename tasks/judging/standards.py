@@ -75,14 +75,26 @@ class Standards:
         Raises:
             DataError: a split is missing or has changed since it was prepared.
         """
-        recipe = prepared.recipe
-        if not isinstance(recipe, Columns):
+        if not isinstance(prepared.recipe, Columns):
             raise TypeError("no table")
-        num_outputs = len(prepared.class_names) or 1
         in_time = prepared.split is not None and prepared.split.rule == "time"
         train, test = (read_rows(file, prepared) for file in (prepared.train, prepared.test))
+        return cls.between(train, test, prepared.recipe, prepared.class_counts, objective, in_time)
+
+    @classmethod
+    def between(
+        cls,
+        train: KeyedRows,
+        test: KeyedRows,
+        recipe: Columns,
+        class_counts: tuple[int, ...],
+        objective: Objective,
+        in_time: bool,
+    ) -> Self:
+        """The same of rows in memory; ``class_counts`` are of training rows, none of a regression."""
+        num_outputs = len(class_counts) or 1
         train = train.first(fits.most_rows(recipe, num_outputs), in_time)
-        constant = fits.constant(train.truth, recipe.target, prepared.class_counts, objective)
+        constant = fits.constant(train.truth, recipe.target, class_counts, objective)
         fit = fits.fit(train.features, train.truth, recipe, num_outputs, objective)
         fitted = scores(folding.fold(fit.weights, recipe, np.float64), recipe, test.features)
         return cls(

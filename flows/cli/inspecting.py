@@ -13,6 +13,7 @@ from flows.cli.parameters import given_options, taking, validated
 from flows.cli.runs import place
 from tasks.machine.words import counted
 from tasks.parameters import InspectParameters
+from tasks.serving.task import TASKS
 
 if TYPE_CHECKING:
     from tasks.data.table.examining import Examined
@@ -27,12 +28,12 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     parameters = validated(InspectParameters, document | {"source": place(document.get("source"))}, "inspect")
     with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
         examined = _examined(parameters, Path(folder))
-        command = as_typed(_command(parameters, examined), None)
-    report = examined.report
+        losses = _outlook(examined)
+    command, report = as_typed(_command(parameters, examined), None), examined.report
     if as_json:
-        print_json(report.model_dump(mode="json") | {"command": command})
+        print_json(report.model_dump(mode="json") | losses | {"command": command})
     else:
-        _show(examined, command)
+        _show(examined, losses, command)
     report.require_fit()
 
 
@@ -47,10 +48,17 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined":
     return examining.examine(table, name, parameters, task, kept, folder)
 
 
+def _outlook(examined: "Examined") -> dict[str, float]:
+    """What the best constant and the converged fit come to; nothing of data that are not fit."""
+    from tasks.judging import outlook
+
+    if examined.recipe is None or examined.rows is None:
+        return {}
+    return outlook.losses(examined.recipe, examined.rows)
+
+
 def _command(parameters: InspectParameters, examined: "Examined") -> str:
     """The command that trains on this table, with the options that were given here."""
-    from tasks.serving.task import TASKS
-
     options = given_options(parameters, leave_out={"source", "name"})
     if parameters.name and examined.recipe:
         return shlex.join(["retrain", parameters.name, "--data", parameters.source, *options])
@@ -59,7 +67,7 @@ def _command(parameters: InspectParameters, examined: "Examined") -> str:
     return shlex.join(["retrain", model, "--name", "NAME", "--data", parameters.source, *options])
 
 
-def _show(examined: "Examined", command: str) -> None:
+def _show(examined: "Examined", losses: dict[str, float], command: str) -> None:
     console = Console(highlight=False)
     report = examined.report
     console.print(f"{counted(report.rows, 'row')} in {counted(report.files, 'file')}")
@@ -73,5 +81,11 @@ def _show(examined: "Examined", command: str) -> None:
     for finding in report.findings:
         if finding.severity != "error":
             console.print(f"{finding.severity}: {finding.found}", markup=False, soft_wrap=True)
+    if losses and examined.recipe:
+        unit, (baseline, reference) = TASKS[examined.recipe.task].loss_unit, losses.values()
+        console.print(
+            f"test loss ({unit}): {baseline:.4g} by the best constant, {reference:.4g} by a converged fit",
+            soft_wrap=True,
+        )
     if not report.errors:
         console.print(f"\n[bold]train it[/]\n{command}", soft_wrap=True)

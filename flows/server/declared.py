@@ -100,20 +100,16 @@ def declared(home: Path) -> list[Declared]:
             raise ValueError(f"{', '.join(sorted(missing))} is not set in the environment")
         file = _File.model_validate_json(VARIABLE.sub(lambda found: json.dumps(environment[found[1]])[1:-1], text))
         return [_declared(file, each) for each in file.deployments]
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise _refused(path, f"{where}: {first['msg']}") from error
-    except (yaml.YAMLError, ValueError) as error:  # no YAML, or not in UTF-8
-        raise _refused(path, str(error)) from error
-
-
-def _refused(path: Path, reason: str) -> UsageError:
-    return UsageError(
-        f"{path} is not as gradmill register takes it: {reason}",
-        "what a prefect.yaml of Gradmill has, with a slug for every schedule",
-        "correct it; prefect deploy registers deployments of other kinds",
-    )
+    except (yaml.YAMLError, ValueError) as error:  # no YAML, not in UTF-8, or not as we take it
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UsageError(
+            f"{path} is not as gradmill register takes it: {reason}",
+            "what a prefect.yaml of Gradmill has, with a slug for every schedule",
+            "correct it; prefect deploy registers deployments of other kinds",
+        ) from error
 
 
 def _declared(file: _File, deployment: _Deployment) -> Declared:

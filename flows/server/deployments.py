@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.states import Crashed
+from prefect.utilities.collections import deep_merge
 from pydantic import BaseModel, ValidationError
 
 from flows.server import api
@@ -103,7 +104,7 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> str:
             raise UsageError(
                 f"no deployment {deployment}", f"one of: {', '.join(sorted(known)) or 'none yet'}", "run gradmill up"
             )
-        wanted = _merged((known[deployment].parameters or {}).get("parameters", {}), parameters)
+        wanted = deep_merge((known[deployment].parameters or {}).get("parameters", {}), parameters)
         _check(deployment, FORMS.get(known[deployment].entrypoint), wanted)
         try:
             run = client.create_flow_run_from_deployment(known[deployment].id, parameters={"parameters": wanted})
@@ -129,13 +130,3 @@ def _check(deployment: str, form: type[BaseModel] | None, parameters: dict[str, 
         raise UsageError(
             f"{deployment} refuses {where or 'these parameters'}: {first['input']!r}", first["msg"], SEE_THE_FORM
         ) from error
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``over`` in place of what ``base`` has under the same keys, deep down."""
-    nested = {
-        key: _merged(base[key], value)
-        for key, value in over.items()
-        if isinstance(value, dict) and isinstance(base.get(key), dict)
-    }
-    return base | over | nested

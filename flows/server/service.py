@@ -54,16 +54,6 @@ def credential() -> tuple[str, bool]:
     return made, True
 
 
-@contextmanager
-def announced(service: Service) -> Iterator[None]:
-    """Let the commands on these artifacts find the service; the caller holds the lock."""
-    service.write(artifact_paths.service())
-    try:
-        yield
-    finally:
-        artifact_paths.service().unlink(missing_ok=True)
-
-
 def running(quietly: bool = False) -> Service | None:
     """The service that is at work in these artifacts; says why an address that stands there is not one.
 

@@ -170,4 +170,5 @@ def _described(value: Any, encoded: float, column: Column) -> str:
         return f"{shown}, a level that the model has not seen"
     if column.kind == "boolean":
         return f"{shown}, neither true nor false"
-    return f"{shown}, not a {'number' if isinstance(value, str) else 'finite number'}"
+    is_number = not isinstance(value, str) or columns.numbers(pa.array([value]))[0].is_valid
+    return f"{shown}, not a {'finite number' if is_number else 'number'}"

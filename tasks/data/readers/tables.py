@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.data.readers import formats, named, pixels, unpacking
-from tasks.data.readers.csv import FAULT
 from tasks.data.readers.csv import header as csv_header
 from tasks.data.readers.formats import Format, Piece, Wanted, broken, reading
 from tasks.data.recipe import Pixels
@@ -62,11 +61,18 @@ def _pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece
                 yield named.piece(first, rows, wanted)
 
 
-def _text_pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
-    """The rows of what a file of text was unpacked into; a last column may have faults of rows."""
+def _json_pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
+    """The rows of what a JSON file was unpacked into, all of them text."""
     with _opened(path) as file:
         for first, rows in _rows(path, file, None, start, stop, wanted.chunk_rows):
-            yield named.piece(first, rows, wanted, rows.column(FAULT) if FAULT in rows.schema.names else None)
+            yield named.piece(first, rows, wanted)
+
+
+def _csv_pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
+    """The same of CSV, with the faults of rows as the last column."""
+    with _opened(path) as file:
+        for first, rows in _rows(path, file, None, start, stop, wanted.chunk_rows):
+            yield named.piece(first, rows.select(range(rows.num_columns - 1)), wanted, rows.column(-1))
 
 
 def _rows(
@@ -130,8 +136,8 @@ CSV, ARROW, JSON = (
         header=header,
     )
     for name, suffixes, pieces, unpack, header in (
-        ("csv", (".csv", ".tsv", ".csv.gz", ".tsv.gz"), _text_pieces, unpacking.of_csv, csv_header),
+        ("csv", (".csv", ".tsv", ".csv.gz", ".tsv.gz"), _csv_pieces, unpacking.of_csv, csv_header),
         ("arrow", (".feather", ".arrow", ".ipc"), _pieces, unpacking.of_arrow, unpacking.arrow_header),
-        ("json", unpacking.JSON_LINES, _text_pieces, unpacking.of_json, unpacking.json_header),
+        ("json", unpacking.JSON_LINES, _json_pieces, unpacking.of_json, unpacking.json_header),
     )
 )

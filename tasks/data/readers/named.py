@@ -48,6 +48,11 @@ def names(wanted: Wanted) -> tuple[str, ...]:
     return found
 
 
+def categories(wanted: Wanted) -> list[str]:
+    """The columns that hold levels."""
+    return [name for name, at in zip(names(wanted), recipe_of(wanted).columns, strict=True) if at.kind == "category"]
+
+
 def needed(path: Path, header: Collection[str], wanted: Wanted) -> list[str]:
     """The columns to read of a file: features, those to copy, and the target where it is there.
 

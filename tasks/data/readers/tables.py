@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from tasks.data.readers import formats, named, pixels, unpacking
 from tasks.data.readers.csv import header as csv_header
 from tasks.data.readers.formats import Format, Piece, Wanted, broken, reading
-from tasks.data.recipe import Pixels
+from tasks.data.recipe import Columns, Pixels
 
 TOLERATED_PERCENT = 1
 BUFFER_BYTES = 2**16
@@ -34,10 +34,14 @@ def _num_rows(path: Path, metadata: Any) -> int:
     return int(metadata.num_rows)
 
 
-def _opened(path: Path) -> pq.ParquetFile:
-    """A file that is read a buffer at a time: neither mapped (see ``stored``), nor by whole columns of a row group."""
+def _opened(path: Path, wanted: Wanted | None = None) -> pq.ParquetFile:
+    """A file that is read a buffer at a time: neither mapped (see ``stored``), nor by whole columns of a row group.
+
+    Categories are read as the dictionaries that Parquet keeps anyway.
+    """
+    categories = named.categories(wanted) if wanted and isinstance(wanted.recipe, Columns) else None
     with reading(path):
-        return pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
+        return pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False, read_dictionary=categories)
 
 
 def _columns(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
@@ -52,7 +56,7 @@ def _columns(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
 
 
 def _pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
-    with _opened(path) as file:
+    with _opened(path, wanted) as file:
         columns = _columns(path, file.schema_arrow, wanted)
         for first, rows in _rows(path, file, columns, start, stop, wanted.chunk_rows):
             if isinstance(wanted.recipe, Pixels):
@@ -63,14 +67,14 @@ def _pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece
 
 def _json_pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
     """The rows of what a JSON file was unpacked into, all of them text."""
-    with _opened(path) as file:
+    with _opened(path, wanted) as file:
         for first, rows in _rows(path, file, None, start, stop, wanted.chunk_rows):
             yield named.piece(first, rows, wanted)
 
 
 def _csv_pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
     """The same of CSV, with the faults of rows as the last column."""
-    with _opened(path) as file:
+    with _opened(path, wanted) as file:
         for first, rows in _rows(path, file, None, start, stop, wanted.chunk_rows):
             yield named.piece(first, rows.select(range(rows.num_columns - 1)), wanted, rows.column(-1))
 

@@ -42,7 +42,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
         validated = validate(run, raw, parameters.data, task, own_data.fixed(parameters.name))
         prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
         made.trained = train(run, prepared, parameters.training)
-        made.evaluated = evaluate(run, prepared, made.trained, parameters.gates, parameters.training.loss)
+        made.evaluated = evaluate(run, prepared, made.trained, parameters.training, parameters.gates)
         made.exported = export(run, prepared, made.trained, parameters.training, parameters.gates)
         made.published = publish(run, parameters, prepared, made.trained, made.evaluated, made.exported)
         if parameters.data.source:

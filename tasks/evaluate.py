@@ -1,10 +1,9 @@
 """Stage 4: measure the candidate and let the gates judge it, the book's assertions among them."""
 
-from tasks.judging import gates
+from tasks.judging import gates, judges
 from tasks.judging.candidate import Candidate
-from tasks.judging.judges import JUDGES
 from tasks.machine.telling import tell
-from tasks.parameters import Gates, Loss
+from tasks.parameters import Gates, Training
 from tasks.records import Evaluation, PreparedDataset, TrainedModel
 from tasks.stage import stage
 from tasks.store import atomic
@@ -12,13 +11,15 @@ from tasks.store.run_folder import RunFolder
 
 
 @stage(reusable=True)
-def evaluate(run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, bounds: Gates, loss: Loss) -> Evaluation:
+def evaluate(
+    run: RunFolder, prepared: PreparedDataset, trained: TrainedModel, training: Training, bounds: Gates
+) -> Evaluation:
     """Write ``evaluation.json`` and pictures into the run's folder, then pass or refuse the candidate.
 
     Raises:
         GateFailed: at least one gate refused; the evidence is written all the same.
     """
-    candidate, judge = Candidate.read(prepared, trained, loss), JUDGES[prepared.task]
+    candidate, judge = Candidate.read(prepared, trained, training), judges.of(prepared)
     measured = candidate.while_training | judge.measure(candidate)
     tell(judge.sentence(measured))
     evaluation = Evaluation(

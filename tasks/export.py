@@ -1,15 +1,13 @@
 """Stage 5: one self-contained ONNX file that takes raw inputs, proved equal to torch on the whole test split."""
 
-import safetensors.torch
+import safetensors.numpy
 
-from tasks.fitting.splits import load_split, scores
-from tasks.judging import gates
-from tasks.judging.parity import PARITY
+from tasks.data import splits
+from tasks.judging import exported, gates
 from tasks.judging.servability import servability
 from tasks.parameters import Device, Gates, Training
 from tasks.records import ExportedModel, PreparedDataset, TrainedModel
-from tasks.serving import contract, drift, graph, properties, sample, sessions
-from tasks.serving.task import TASKS
+from tasks.serving import contract, graph, properties, sample, sessions
 from tasks.stage import stage
 from tasks.store import atomic, verified
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
@@ -26,23 +24,24 @@ def export(
         GateFailed: onnxruntime and torch differ on the test split by more than float32 rounding explains, or a fresh
             process cannot serve the file.
     """
-    weights = safetensors.torch.load(verified.read(trained.weights))
-    test = load_split(prepared, "test")
-    rows, signature = test.X.numpy(), prepared.signature
-    arrays = {name: tensor.numpy() for name, tensor in weights.items()}
-    content = graph.write(arrays, prepared.recipe, signature, properties.of(prepared, training))
+    weights = safetensors.numpy.load(verified.read(trained.weights))
+    recipe, signature = prepared.recipe, prepared.signature
+    content = graph.write(weights, recipe, signature, properties.of(prepared, training))
     session = sessions.open_session(content, Device.CPU)
-    answers = sessions.answers(session, rows)
-    parity = PARITY[prepared.task](answers, scores(weights, test).numpy(), test.y.numpy(), bounds.max_parity_error)
+    parity, profile = exported.against_torch(session, weights, prepared, bounds)
+    in_float64 = exported.in_float64(session, weights, prepared, bounds)
     model = atomic.write_bytes(run.file(ONNX), content)
-    metadata = contract.open_inference_metadata(None, None, signature).write(run.file(METADATA))
-    stored = atomic.write_bytes(run.file(SAMPLE), sample.write(session, rows))
-    exported = ExportedModel(
+    described = contract.open_inference_metadata(None, None, signature, properties.columns(recipe))
+    metadata = described.write(run.file(METADATA))
+    first = next(splits.pieces(prepared.test, prepared)).inputs
+    stored = atomic.write_bytes(run.file(SAMPLE), sample.write(session, recipe, first))
+    served = servability(model, metadata.path, stored.path, bounds, sample.tolerance(recipe))
+    made = ExportedModel(
         onnx=model,
         metadata=metadata,
         sample=stored,
-        profile=drift.reference(TASKS[prepared.task], {name: values.T for name, values in answers.items()}),
-        gates=(*parity, *servability(model, metadata.path, stored.path, bounds)),
+        profile=profile,
+        gates=(*parity, *in_float64, *served),
     )
-    gates.enforce(exported, exported.gates, run)
-    return exported
+    gates.enforce(made, made.gates, run)
+    return made

@@ -80,7 +80,7 @@ class PreparedDataset(Splits):
     @property
     def signature(self) -> Signature:
         """What a model of these data takes and gives."""
-        return Signature(inputs=(self.recipe.input,), outputs=TASKS[self.task].outputs(len(self.class_names)))
+        return TASKS[self.task].signature(self.recipe, self.class_names)
 
 
 class Epoch(Record):
@@ -112,6 +112,7 @@ class TrainedModel(Record):
     num_examples: int  # that the weights were fitted to: of the training split, without those held out to watch
     num_validation: int
     steps: Steps | None = None  # what became of settings that own data decide
+    collinear: tuple[str, ...] = ()  # columns that other columns determine: their weights are those of minimum norm
 
     @property
     def kept(self) -> Epoch:
@@ -233,6 +234,9 @@ class Prediction(Record):
     model_sha256: str
     provider: str
     accuracy: float | None = None
+    metrics: dict[str, float] = Field(
+        {}
+    )  # where the input has the truth: accuracy, or rmse and r2 in the target's units
     drift: Drift
     seconds: float
     picture: ChosenPath | None = None

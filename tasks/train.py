@@ -3,8 +3,7 @@
 import safetensors.torch
 
 from tasks.fitting import devices
-from tasks.fitting.building import build
-from tasks.fitting.learning import epochs, parts
+from tasks.fitting.beginning import begin
 from tasks.fitting.watching import kept, watch
 from tasks.parameters import Training
 from tasks.records import PreparedDataset, TrainedModel
@@ -28,10 +27,11 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         devices.one_thread(),
         devices.seeded(device, training.seed_number) as generator,
     ):
-        net, optimizer = build(training, prepared, generator, device)
-        data = parts(prepared, training.validation, generator, device)
-        curve, picture = watch(epochs(net, optimizer, data, training, generator), training, run)
-    weights = {name: tensor.cpu().contiguous() for name, tensor in net.weights().items()}
+        learning = begin(training, prepared, generator, device)
+        curve, picture = watch(learning.epochs, learning.training, run)
+    weights = {name: each.cpu().float().contiguous() for name, each in learning.net.weights().items()}
+    if "effects" in weights:
+        weights["effects"] = weights["effects"][: learning.num_slots].clone()
     reference = atomic.write_bytes(run.file("weights.safetensors"), safetensors.torch.save(weights))
     atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve])
     return TrainedModel(
@@ -40,6 +40,8 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         learning_curve=curve,
         picture=picture,
         kept_epoch=kept(curve, training).epoch,
-        num_examples=len(data.train),
-        num_validation=len(data.validation) if data.validation else 0,
+        num_examples=learning.num_examples,
+        num_validation=learning.num_validation,
+        steps=learning.training.steps._replace(num_epochs=len(curve)) if prepared.is_own else None,
+        collinear=learning.collinear,
     )

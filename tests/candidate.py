@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tasks.data.validated import ValidatedDataset
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.parameters import Data, Loss, RetrainParameters
+from tasks.parameters import Data, RetrainParameters
 from tasks.preprocess import preprocess
 from tasks.publish import publish
 from tasks.records import Drift, Evaluation, ExportedModel, PreparedDataset, PublishedModel, RawDataset, TrainedModel
@@ -41,7 +41,7 @@ class Candidate:
         asked, bounds = self.parameters.training, self.parameters.gates
         self.run, self.prepared = run, prepared
         self.trained: TrainedModel = plain(train)(run, prepared, asked)
-        self.evaluated: Evaluation = plain(evaluate)(run, prepared, self.trained, bounds, Loss.SQUARED)
+        self.evaluated: Evaluation = plain(evaluate)(run, prepared, self.trained, asked, bounds)
         self.exported: ExportedModel = plain(export)(run, prepared, self.trained, asked, bounds)
 
     def publish(self) -> PublishedModel:

@@ -3,16 +3,18 @@
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 
-GRADMILL = str(Path(sys.executable).with_name("gradmill"))
+import forked_command
+
+GRADMILL = forked_command.SCRIPT
 
 
 def gradmill(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([GRADMILL, *arguments], capture_output=True, text=True, timeout=timeout)
+    """A command as a process of its own; see forked_command.py for what it shares with the others."""
+    return forked_command.forks().run(list(arguments), timeout)
 
 
 def assert_clear(done: subprocess.CompletedProcess[str], exit_code: int) -> None:

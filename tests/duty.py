@@ -135,4 +135,4 @@ class Duty:
         """End it as a crash would; nothing may be left."""
         self.process.send_signal(signal.SIGKILL)
         self.process.communicate()
-        eventually(lambda: not self.family(), 15, "nothing is left")
+        eventually(lambda: not self.family(), 60, "nothing is left")

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from tasks.data.recipe import Column, Columns, Target
 
@@ -59,6 +60,30 @@ def drawn_rows(recipe: Columns, num_rows: int, seed: int = 1, odd: float = 0.1) 
             unknown = rng.random(num_rows) < odd
             rows[unknown, at] = rng.choice([-1, len(column.levels), 0.5, 1e9, -1e30, np.inf, -np.inf], unknown.sum())
     return rows
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Columns:
+    """Any recipe of a regression whose means a float32 can tell apart."""
+    columns = []
+    for at in range(draw(st.integers(1, 6))):
+        kind = draw(st.sampled_from(["number", "boolean", "category"]))
+        if kind == "category":
+            counts = draw(st.lists(st.integers(0, 30), min_size=1, max_size=12))
+            counts[0] += not any(counts)
+            columns.append(category(f"c{at}", tuple(counts), draw(st.integers(0, 3))))
+        elif kind == "boolean":
+            columns.append(Column(name=f"c{at}", kind="boolean", mean=draw(st.floats(0, 1)), scale=1.0))
+        else:
+            scale = 10.0 ** draw(st.integers(-6, 6))
+            columns.append(number(f"c{at}", scale * draw(st.floats(-100, 100)), scale))
+    scale = 10.0 ** draw(st.integers(-6, 6))
+    return Columns(columns=tuple(columns), target=Target(name="y", mean=scale * draw(st.floats(-9, 9)), scale=scale))
+
+
+def by_hand(weights: dict[str, Array], recipe: Columns, rows: Array) -> Array:
+    """``score`` of every row, ``(n, outputs)``."""
+    return np.array([score(weights, recipe, row) for row in rows]).reshape(len(rows), len(weights["b"]))
 
 
 def score(weights: dict[str, Array], recipe: Columns, row: Array) -> Array:

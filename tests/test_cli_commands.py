@@ -1,4 +1,4 @@
-"""The command line from outside: exit codes, messages, JSON, Ctrl-C. Every command is a real child process."""
+"""The command line from outside: exit codes, messages, JSON, Ctrl-C. Every command is a child process of its own."""
 
 import json
 import os
@@ -239,7 +239,7 @@ RUN = """
 from flows.cli import display
 with display.compact(verbose=False):
     from prefect import flow, task
-    from flows.server import engine
+    from flows.server import connection
     from tasks.machine.telling import tell
 
     @task(name="train")
@@ -252,7 +252,7 @@ with display.compact(verbose=False):
         tell("told by the flow")
         work()
 
-    with engine.prefect_api():
+    with connection.prefect_api():
         run()
     tell("told outside of a run")
 """
@@ -266,7 +266,7 @@ def test_a_terminal_shows_what_stages_tell_and_neither_what_libraries_print_nor_
     assert done.stdout == "told outside of a run\n"
     told = {"told by the flow", "told by a stage", "printed by a library"}
     eventually(
-        lambda: told <= {line["message"] for line in post(server, "logs/filter", {})}, 10, "the run's log has all"
+        lambda: told <= {line["message"] for line in post(server, "logs/filter", {})}, 60, "the run's log has all"
     )
 
 

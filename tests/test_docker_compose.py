@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import cache
 from typing import Any
 
 import prefect.settings
@@ -62,11 +63,15 @@ def test_every_command_of_ours_that_a_service_starts_is_one_that_we_have(name: s
             assert run([*arguments, "--help"]) == 0, "an unknown option is an error even so"
 
 
+@cache
+def help_of(*command: str) -> str:
+    return subprocess.run([sys.executable, "-m", *command, "--help"], capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize(("name", "words"), [("server", 2), ("worker", 2), ("worker-cuda", 2)])
 def test_prefects_commands_have_the_options_that_they_are_started_with(name: str, words: int) -> None:
     (started,) = (each for each in commands(name) if each[0] == "prefect")
-    asked = [sys.executable, "-m", *started[: words + 1], "--help"]
-    shown = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    shown = help_of(*started[: words + 1])
     options = [word for word in started if word.startswith("--")]
     assert options
     assert all(re.search(rf"{each}\b", shown) for each in options), shown

@@ -74,6 +74,7 @@ def test_templates_set_only_what_the_worker_knows(pool: str, worker: Any) -> Non
     assert template(pool)["job_configuration"].keys() <= known.keys()
 
 
+@pytest.mark.slow  # Prefect's own commands
 def test_a_server_takes_the_templates_by_the_published_commands(prefect_api: str, tmp_path: Path) -> None:
     section = (REPOSITORY / "README.md").read_text().partition("\n## Containers\n")[2].partition("\n## ")[0]
     commands = re.findall(r"(?m)^prefect work-pool create .*$", section)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.doctor import cgroups
+from flows.doctor import limits
 
 GIB = 2**30
 V1_NO_LIMIT = "9223372036854771712"
@@ -50,5 +50,5 @@ def test_the_smallest_limit_of_all_groups_counts(
     for name, text in files.items():
         (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cgroup" / name).write_text(f"{text}\n")
-    assert cgroups.memory_limit(tmp_path / "cgroup", tmp_path / "self") == memory
-    assert cgroups.cpu_quota(tmp_path / "cgroup", tmp_path / "self") == quota
+    assert limits.memory_limit(tmp_path / "cgroup", tmp_path / "self") == memory
+    assert limits.cpu_quota(tmp_path / "cgroup", tmp_path / "self") == quota

@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ STAGES = {"download", "validate", "preprocess", "train", "evaluate", "export", "
 MODULES = [
     path.relative_to(REPOSITORY) for folder in ("flows", "tasks") for path in (REPOSITORY / folder).rglob("*.py")
 ]
+OF_TASKS = [path for path in MODULES if path.parts[0] == "tasks"]
 
 
+@cache
 def imported(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse((REPOSITORY / path).read_text())):
@@ -64,10 +67,8 @@ def layer(name: str) -> int:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
+@pytest.mark.parametrize("path", [path for path in OF_TASKS if path != Path("tasks/__init__.py")], ids=str)
 def test_dependencies_point_one_way(path: Path) -> None:
-    if path.parts[0] == "flows" or path == Path("tasks/__init__.py"):
-        return
     assert not uses(path, "flows")
     own = layer(path.with_suffix("").parts[1])
     ours = {name for name in imported(path) if name.startswith("tasks.")}
@@ -96,10 +97,18 @@ def test_predict_reaches_no_torch_however_late() -> None:
     assert not [path for path in through if uses(path, "torch")]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_inspect_reaches_no_torch_however_late() -> None:
+    for of_inspect in ("judging/outlook", "data/table/own"):
+        through = reached(Path(f"tasks/{of_inspect}.py"))
+        assert Path("tasks/data/table/hashing.py") in through
+        assert not [path for path in through if uses(path, "torch")]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in OF_TASKS if path.parts[1] != "stage" and not stage_of(path)], ids=str
+)
 def test_prefect_appears_only_in_flows_and_in_what_makes_a_stage(path: Path) -> None:
-    if path.parts[0] == "tasks" and path.parts[1] != "stage":
-        assert stage_of(path) or not uses(path, "prefect")
+    assert not uses(path, "prefect")
 
 
 def modules_after(statement: str) -> set[str]:

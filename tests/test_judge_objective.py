@@ -49,7 +49,8 @@ def test_the_huber_loss_is_torchs_in_deviations_of_the_target_and_the_squared_lo
 def test_the_gradient_is_that_of_finite_differences(
     objective: Objective, scores: np.ndarray, truth: np.ndarray
 ) -> None:
-    found = objective.gradient(scores, truth)
+    value, found = objective.mean_and_gradient(scores, truth)
+    assert value == pytest.approx(objective.mean(scores, truth))
     for at in [(0, 0), (7, scores.shape[1] - 1), (199, 0)]:
         step = np.zeros_like(scores)
         step[at] = 1e-4

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, tempo
 
 from command_line import GRADMILL, assert_clear
 from flows.doctor import services
-from flows.server import api, proxies
+from flows.server import api, environment
 from tasks.errors import EnvironmentProblem
 from tasks.parameters import Device
 
@@ -179,12 +179,12 @@ def test_doctor_is_not_kept_waiting_either(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_proxy_never_stands_between_us_and_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    proxies.spare_this_host()
+    environment.spare_this_host()
     assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "127.0.0.1,localhost,::1"
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv("NO_PROXY", "intern.example, localhost")
-    proxies.spare_this_host()
+    environment.spare_this_host()
     assert os.environ["no_proxy"] == "intern.example,localhost,127.0.0.1,::1"
     monkeypatch.setenv("no_proxy", "*")
-    proxies.spare_this_host()
+    environment.spare_this_host()
     assert os.environ["no_proxy"] == "*"

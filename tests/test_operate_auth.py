@@ -26,6 +26,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.slow  # a server of its own, and a request to each of its routes
 def test_every_route_but_health_and_readiness_asks_for_credentials(guarded: str) -> None:
     described = httpx.get(f"{guarded.removesuffix('/api')}/openapi.json", timeout=60).raise_for_status().json()
     routes = [(method, path) for path, methods in described["paths"].items() for method in methods]

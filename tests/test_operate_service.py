@@ -21,7 +21,7 @@ from starlette.responses import PlainTextResponse
 from candidate import Candidate
 from command_line import assert_clear, gradmill
 from duty import Duty
-from flows.server import engine, service
+from flows.server import connection, service
 from flows.server.guarded import Guard
 from prefect_api import eventually
 from tasks.errors import DataError
@@ -100,10 +100,10 @@ def test_a_damaged_address_is_named_but_hinders_no_promotion(alive: Any, capsys:
     artifact_paths.service().write_text('{"api_url": 3}')
     with pytest.raises(DataError, match=r"service\.json"):
         service.running()
-    engine.announce("gradmill.model.promoted", "x", {})
+    connection.announce("gradmill.model.promoted", "x", {})
     assert "nobody was told (gradmill.model.promoted)" in capsys.readouterr().err
     alive(service.at(API, own_credential=True))
-    engine.announce("gradmill.model.promoted", "x", {})
+    connection.announce("gradmill.model.promoted", "x", {})
     assert "the credential of gradmill up cannot be read" in capsys.readouterr().err
 
 
@@ -130,10 +130,10 @@ def test_a_credential_is_for_its_owner_alone_and_stays(artifacts: Path) -> None:
 def test_a_server_that_hangs_keeps_no_promotion_waiting(
     alive: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "TELLING_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "TELLING_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         alive(service.at(f"http://127.0.0.1:{silent.getsockname()[1]}/api"))
-        engine.announce("gradmill.model.promoted", "x", {})
+        connection.announce("gradmill.model.promoted", "x", {})
     assert "nobody was told (gradmill.model.promoted)" in capsys.readouterr().err
 
 
@@ -280,7 +280,7 @@ def test_a_retrain_beside_up_is_seen_in_its_ui_and_sends_its_events(duty: Duty) 
 
 @pytest.mark.slow  # a running gradmill up
 def test_a_subscriber_gets_events_with_the_credential_and_none_without(duty: Duty) -> None:
-    code = "from flows.server import engine; engine.announce('gradmill.model.promoted', 'somebody', {})"
+    code = "from flows.server import connection; connection.announce('gradmill.model.promoted', 'somebody', {})"
     announce = [sys.executable, "-c", code]  # as a command does: other tests have left threads of Prefect's in this one
 
     async def follow() -> str:

@@ -51,7 +51,7 @@ def test_a_folder_with_the_names_of_old_is_the_same_job_still(done: Prediction, 
             (done.path / name).rename(done.path / old)
     before = {path.name: path.read_bytes() for path in done.path.iterdir()}
     assert {"job.json", "rejects.parquet"} < set(before)
-    assert [found.job.status for found in predictions.below_artifacts()] == ["done"]
+    assert [found.job and found.job.status for found in predictions.below_artifacts()] == ["done"]
     again = {"input": str(tmp_path / "rows.npy"), "shard_rows": 700, "max_rejects": 2}
     assert predict_rows(**again) == done
     assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before

@@ -8,7 +8,6 @@ import resource
 import socket
 import struct
 import subprocess
-import sys
 import tracemalloc
 import zipfile
 import zlib
@@ -24,6 +23,7 @@ import safetensors.numpy
 from PIL import Image
 
 from candidate import Candidate
+from command_line import gradmill
 from input_files import FEATURES, IMAGES, PIXELS, RESIZED, ROWS, idx_bytes, parquet, read, rejected, values
 from tasks.data import idx, pictures, readers
 from tasks.data.readers import formats
@@ -31,7 +31,6 @@ from tasks.data.readers.tables import PARQUET
 from tasks.errors import DataError, UsageError
 
 Save = Callable[[Path, Any], object]
-GRADMILL = str(Path(sys.executable).with_name("gradmill"))
 MEGABYTE = 2**20
 
 
@@ -392,8 +391,7 @@ def published(candidates: list[Candidate], server: str, monkeypatch: pytest.Monk
 
 
 def predict(text: Path | str) -> "subprocess.CompletedProcess[str]":
-    command = [GRADMILL, "predict", str(text), "--name", "linear-regression", "--json"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return gradmill("predict", str(text), "--name", "linear-regression", "--json")
 
 
 @pytest.mark.usefixtures("published")

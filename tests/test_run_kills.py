@@ -59,7 +59,9 @@ def assert_nothing_is_half_there() -> None:
     """
     for number in reading.versions(NAME):
         verification.verify_version(NAME, number)
-    verification.verify_pointer(NAME, reading.champion(NAME))
+    champion = reading.champion(NAME)
+    assert champion is not None
+    verification.verify_pointer(NAME, champion)
     assert [row["version"] for row in reading.table(NAME)] == reading.versions(NAME)
 
 

@@ -26,7 +26,7 @@ from tasks.fitting.watching import watch
 from tasks.judging import gates
 from tasks.judging.parity import PARITY
 from tasks.networks.training import Measured
-from tasks.parameters import Data, Gates, LinearTraining, Loss, SoftmaxTraining
+from tasks.parameters import Data, Gates, LinearTraining, SoftmaxTraining
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths, reading
@@ -155,7 +155,7 @@ def test_gates_have_the_books_strict_and_inclusive_bounds(value: float, bounds: 
 def test_a_refused_candidate_leaves_its_evidence(run: RunFolder, prepared: PreparedDataset) -> None:
     trained = plain(train)(run, prepared, linear(num_epochs=1, lr=0.001))
     with pytest.raises(GateFailed, match="test_loss") as caught:
-        plain(evaluate)(run, prepared, trained, Gates(), Loss.SQUARED)
+        plain(evaluate)(run, prepared, trained, linear(), Gates())
     assert isinstance(caught.value, AssertionError)
     evidence = json.loads(run.file("evaluation.json").read_text())
     assert [gate["name"] for gate in evidence["gates"] if not gate["passed"]] == ["test_loss", "parameter_error"]
@@ -172,7 +172,9 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Cand
     test = splits.load_split(candidate.prepared, "test")
     session = open_session(candidate.exported.onnx.path.read_bytes(), Device.CPU)
     found, expected = answers(session, test.X.numpy()), splits.scores(weights, test).numpy()
-    (verdict,) = PARITY["regression"](found, expected, test.y.numpy(), Gates().max_parity_error)
+    parity = PARITY["regression"]()
+    parity.add(found, expected)
+    (verdict,) = parity.verdicts("parity", Gates().max_parity_error, float(test.y.std()))
     assert not verdict.passed
 
 
@@ -180,7 +182,9 @@ def test_parity_gate_refuses_a_model_with_one_wrong_weight(candidates: list[Cand
 def test_parity_of_a_target_that_never_changes_allows_for_rounding(error: float, passes: bool) -> None:
     truth = np.full(20, 4.2, np.float32)
     found = {"prediction": np.full(20, 4.2 + error, np.float32)}
-    (verdict,) = PARITY["regression"](found, truth[:, None], truth, Gates().max_parity_error)
+    parity = PARITY["regression"]()
+    parity.add(found, truth[:, None])
+    (verdict,) = parity.verdicts("parity", Gates().max_parity_error, float(truth.std()))
     assert verdict.passed is passes
 
 

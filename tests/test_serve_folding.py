@@ -5,13 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from own_tables import CLASSES, RECIPE, Array, category, drawn_rows, drawn_weights, number, score
+from own_tables import CLASSES, RECIPE, by_hand, category, drawn_rows, drawn_weights, number, score
 from tasks.data.recipe import Columns, Target
 from tasks.serving import folding
-
-
-def by_hand(weights: dict[str, Array], recipe: Columns, rows: Array) -> Array:
-    return np.stack([score(weights, recipe, row) for row in rows])
 
 
 @pytest.mark.parametrize(("recipe", "num_outputs"), [(RECIPE, 1), (CLASSES, 3)])

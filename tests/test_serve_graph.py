@@ -11,9 +11,12 @@ import onnxruntime
 import pytest
 import scipy.special
 from google.protobuf.message import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from conftest import REPOSITORY
+from own_tables import CLASSES, RECIPE, by_hand, drawn_rows, drawn_weights, recipes
 from tasks.data.recipe import Column, Columns, Pixels
 from tasks.serving import graph
 from tasks.serving.contract import Signature
@@ -26,7 +29,15 @@ PROPERTIES = {"dataset_digest": "0" * 64, "labels": '["a", "b"]'}
 CLASSIFIER = Signature(inputs=(PIXELS.input,), outputs=TASKS["classification"].outputs(3))
 REGRESSOR = Signature(inputs=(NUMBERS.input,), outputs=TASKS["regression"].outputs(0))
 CLASSIFIER_OF_NUMBERS = Signature(inputs=(NUMBERS.input,), outputs=TASKS["classification"].outputs(3))
-MODELS = [(PIXELS, CLASSIFIER), (NUMBERS, REGRESSOR), (NUMBERS, CLASSIFIER_OF_NUMBERS)]
+TABLE = Signature(inputs=(RECIPE.input,), outputs=TASKS["regression"].outputs(0))
+TABLE_OF_CLASSES = Signature(inputs=(CLASSES.input,), outputs=TASKS["classification"].outputs(3))
+MODELS = [
+    (PIXELS, CLASSIFIER),
+    (NUMBERS, REGRESSOR),
+    (NUMBERS, CLASSIFIER_OF_NUMBERS),
+    (RECIPE, TABLE),
+    (CLASSES, TABLE_OF_CLASSES),
+]
 
 
 def drawn(num_inputs: int, num_outputs: int) -> dict[str, Array]:
@@ -37,7 +48,10 @@ def drawn(num_inputs: int, num_outputs: int) -> dict[str, Array]:
 
 def written(recipe: Pixels | Columns, signature: Signature) -> tuple[bytes, dict[str, Array]]:
     num_outputs = sum(signature.outputs[0].shape) or 1
-    weights = drawn(int(np.prod(recipe.input.shape)), num_outputs)
+    if isinstance(recipe, Columns) and not recipe.is_plain:
+        weights = drawn_weights(recipe, num_outputs)
+    else:
+        weights = drawn(int(np.prod(recipe.input.shape)), num_outputs)
     return graph.write(weights, recipe, signature, PROPERTIES), weights
 
 
@@ -69,6 +83,40 @@ def test_a_regression_is_the_product_of_raw_features(num_rows: int) -> None:
     for (prediction,) in answers(content, "features", features):
         np.testing.assert_allclose(prediction, expected, rtol=0, atol=1e-5)
         assert (prediction.dtype, prediction.shape) == (np.float32, (num_rows,))
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 1000])
+def test_a_regression_of_a_table_is_its_recipe_by_hand_whatever_the_values_are(num_rows: int) -> None:
+    content, weights = written(RECIPE, TABLE)
+    features = drawn_rows(RECIPE, num_rows, odd=0.3)
+    assert RECIPE.target is not None
+    for (prediction,) in answers(content, "features", features):
+        expected = by_hand(weights, RECIPE, features)[:, 0]
+        np.testing.assert_allclose(prediction, expected, rtol=0, atol=1e-5 * RECIPE.target.scale)
+        assert (prediction.dtype, prediction.shape) == (np.float32, (num_rows,))
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 1000])
+def test_a_classifier_of_a_table_is_the_softmax_of_its_recipe_by_hand(num_rows: int) -> None:
+    content, weights = written(CLASSES, TABLE_OF_CLASSES)
+    features = drawn_rows(CLASSES, num_rows, odd=0.3)
+    expected = scipy.special.softmax(by_hand(weights, CLASSES, features), axis=1)
+    for probabilities, label in answers(content, "features", features):
+        np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-5)
+        assert (probabilities.dtype, label.dtype, label.shape) == (np.float32, np.int64, (num_rows,))
+
+
+@settings(max_examples=50, deadline=None)
+@given(recipe=recipes(), seed=st.integers(0, 2**32 - 1))
+def test_any_table_is_its_recipe_by_hand(recipe: Columns, seed: int) -> None:
+    assert recipe.target is not None
+    signature = Signature(inputs=(recipe.input,), outputs=TASKS["regression"].outputs(0))
+    weights, features = drawn_weights(recipe, 1, seed), drawn_rows(recipe, 20, seed, odd=0.2)
+    content = graph.write(weights, recipe, signature, {})
+    expected = by_hand(weights, recipe, features)[:, 0]
+    for (prediction,) in answers(content, "features", features):
+        error = np.abs(prediction - expected) / recipe.target.scale
+        assert error.max() <= 1e-4 + 4 * np.spacing(np.float32(np.abs(expected).max())) / recipe.target.scale
 
 
 def test_of_equal_probabilities_the_first_is_the_label() -> None:
@@ -105,7 +153,9 @@ def test_the_file_keeps_the_contract_and_tells_of_nothing_else(recipe: Pixels | 
         assert not getattr(part, "doc_string", "")
         assert part is model or not list(getattr(part, "metadata_props", []))
         assert not list(getattr(part, "external_data", []))
-    assert "Div" not in {node.op_type for node in model.graph.node}
+    assert "Div" not in {node.op_type for node in model.graph.node}, "scales are folded"
+    is_table = isinstance(recipe, Columns) and not recipe.is_plain
+    assert ("Sub" in {node.op_type for node in model.graph.node}) is is_table, "means are not"
 
 
 def test_weights_that_do_not_fit_the_signature_are_no_file() -> None:

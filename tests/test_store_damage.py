@@ -19,8 +19,9 @@ from tasks.fitting import splits
 from tasks.judging.champion_gates import against_published
 from tasks.judging.servability import servability
 from tasks.parameters import Gates
-from tasks.store import artifact_paths, pointer, reading
+from tasks.store import artifact_paths, pointer, reading, verification
 from tasks.store.record import FileRef
+from tasks.store.versions import Tolerances, Trained
 
 pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
@@ -40,6 +41,9 @@ def seal_all(folder: Path, **changes: Any) -> None:
     names = [path.name for path in sorted(folder.iterdir()) if path.name not in ("manifest.json", "SHA256SUMS")]
     manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     seal(folder, manifest)
+    digests = manifest["files"] | {"manifest.json": hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()}
+    sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    (folder / "SHA256SUMS").write_text(sums)
 
 
 # The model
@@ -95,7 +99,7 @@ def test_no_candidate_is_judged_that_has_changed_since_it_was_exported(
     with pytest.raises(DataError, match=r"model\.onnx has changed"):
         servability(changed, exported.metadata.path, exported.sample.path, Gates())
     with pytest.raises(DataError, match=r"model\.onnx has changed"):
-        against_published(NAME, changed, candidates[2].prepared, Gates())
+        against_published(NAME, changed, candidates[2].prepared, Gates(), candidates[2].parameters.training)
 
 
 # The data
@@ -151,6 +155,51 @@ def test_damaged_labels_name_nothing(labels: Path, content: bytes | None, sealed
     with pytest.raises(DataError, match=r"labels\.txt") as caught:
         read_version(labels.parent)
     assert str(labels.parent) in caught.value.found
+
+
+# The recipe
+
+FORGED: dict[str, dict[str, Any]] = {
+    "another column": {"recipe": {"kind": "columns", "columns": [{"name": name} for name in ("x1", "x2", "x3")]}},
+    "pixels": {"recipe": {"kind": "pixels", "shape": [28, 28], "scale": 1 / 255}},
+    "another task": {"dataset": {"task": "classification", "class_names": ["cat", "dog"]}},
+    "another version": {"version": 1},
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_a_manifest_that_is_not_of_the_model_is_named_though_its_checksums_fit(kind: str) -> None:
+    """A recipe that makes other inputs, or a task of other outputs, than the model's own signature has."""
+    folder = file("manifest.json").parent
+    manifest = json.loads((folder / "manifest.json").read_text())
+    forged = FORGED[kind]
+    if "dataset" in forged:
+        forged = {"dataset": manifest["dataset"] | forged["dataset"]}
+        (folder / "labels.txt").write_text("cat\ndog\n")
+    seal_all(folder, **forged)
+    for action in (lambda: verification.verify_version(NAME, 2), lambda: read_version(folder)):
+        with pytest.raises(DataError, match=rf"{folder}/(metadata|manifest)\.json"):
+            action()
+    done = gradmill("predict", "--name", NAME)
+    assert_clear(done, 4)
+    assert str(folder) in done.stderr
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"kind": "columns", "columns": [{"name": "x1"}, {"name": "x1"}]},
+        {"kind": "columns", "columns": [{"name": "x1"}, {"name": ""}]},
+        {"kind": "pixels", "shape": [28, 0], "scale": 1.0},
+        {"kind": "pixels", "shape": [28, -28], "scale": 1.0},
+        {"kind": "pixels", "shape": [28, 28], "scale": 0.0},
+    ],
+)
+def test_a_recipe_that_cannot_be_is_named(recipe: dict[str, Any]) -> None:
+    folder = file("manifest.json").parent
+    seal_all(folder, recipe=recipe)
+    with pytest.raises(DataError, match=rf"{folder}/manifest\.json is not as gradmill writes it: recipe"):
+        reading.manifest(NAME, 2)
 
 
 # Documents
@@ -213,6 +262,14 @@ def test_a_manifest_from_before_recipes_is_read_as_what_it_says(preprocessing: d
     assert (read.trained, read.tolerances) == (None, None)
     verdicts = {gate.name: gate.verdict for gate in read.gates}
     assert verdicts["parity"] == "passed"
+
+
+def test_nested_facts_that_another_version_of_gradmill_does_not_note_are_none() -> None:
+    path = file("manifest.json")
+    noted = json.loads(path.read_text())
+    seal(path.parent, noted | {"trained": {"num_examples": 7}, "tolerances": {}})
+    read = reading.manifest(NAME, 2)
+    assert (read.trained, read.tolerances) == (Trained(num_examples=7), Tolerances())
 
 
 @pytest.mark.parametrize("preprocessing", [{"columns": "ab"}, {"columns": ["a"]}, {"columns": 2}, []])

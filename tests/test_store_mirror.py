@@ -23,7 +23,7 @@ from flows.retrain import retrain
 from store_state import age_demotions, damage
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.parameters import RetrainParameters
-from tasks.store import artifact_paths, mirroring, pointer, publishing, reading, verification
+from tasks.store import artifact_paths, folders, mirroring, pointer, reading, verification
 
 NAME = "linear-regression"
 BUCKET = "consumers"
@@ -253,7 +253,7 @@ def test_a_champion_pruned_between_pointer_and_files_is_looked_up_once_more(
         seen.append(number)
         if len(seen) == 1:
             candidates[2].publish()
-            publishing.remove_folder(artifact_paths.version(NAME, 2))
+            folders.remove(artifact_paths.version(NAME, 2))
         return verify(name, number)
 
     monkeypatch.setattr(verification, "verify_version", pruned_meanwhile)
@@ -264,7 +264,7 @@ def test_a_champion_pruned_between_pointer_and_files_is_looked_up_once_more(
 
 def test_a_champion_whose_folder_is_gone_for_good_is_exit_4(s3: S3, two_versions: None) -> None:
     age_demotions()
-    publishing.remove_folder(artifact_paths.version(NAME, 2))
+    folders.remove(artifact_paths.version(NAME, 2))
     with pytest.raises(DataError, match=r"champion\.json names version 2, and there is no .*/2\n"):
         mirroring.mirror(NAME, URL)
 

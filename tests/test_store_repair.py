@@ -10,7 +10,7 @@ from candidate import Candidate
 from command_line import assert_clear, gradmill
 from store_state import champion, damage
 from tasks.errors import DataError
-from tasks.store import artifact_paths, pointer, publishing, reading, retention, verification
+from tasks.store import artifact_paths, folders, pointer, publishing, reading, retention, verification
 
 pytestmark = pytest.mark.usefixtures("two_versions")
 NAME = "linear-regression"
@@ -85,7 +85,7 @@ def test_a_candidate_identical_to_a_damaged_version_that_never_was_champion_does
 
 
 def test_a_missing_champion_is_named(candidates: list[Candidate]) -> None:
-    publishing.remove_folder(artifact_paths.version(NAME, 2))
+    folders.remove(artifact_paths.version(NAME, 2))
     before = artifact_paths.champion(NAME).read_bytes()
     for candidate in candidates:
         with pytest.raises(DataError, match=str(artifact_paths.version(NAME, 2))):
@@ -107,14 +107,14 @@ def test_a_listing_names_the_damaged_manifest(kind: str) -> None:
 def test_the_number_of_a_version_whose_folder_was_deleted_never_comes_back(candidates: list[Candidate]) -> None:
     candidates[2].publish()
     pointer.promote(NAME, 2)
-    publishing.remove_folder(artifact_paths.version(NAME, 3))
+    folders.remove(artifact_paths.version(NAME, 3))
     assert candidates[2].publish().version == 4
 
 
 def test_the_number_of_a_deleted_champion_never_comes_back_once_another_is_promoted(
     candidates: list[Candidate],
 ) -> None:
-    publishing.remove_folder(artifact_paths.version(NAME, 2))
+    folders.remove(artifact_paths.version(NAME, 2))
     assert pointer.promote(NAME, 1)
     assert champion() == (1, None, [])
     verification.verify(NAME, 1)
@@ -129,7 +129,7 @@ def test_a_number_that_the_pointer_names_never_comes_back_though_the_history_is_
     candidates[2].publish()
     move()
     assert champion() in ((2, 1, [3]), (2, 3, []))
-    publishing.remove_folder(artifact_paths.version(NAME, 3))
+    folders.remove(artifact_paths.version(NAME, 3))
     artifact_paths.history(NAME).unlink()
     assert candidates[2].publish().version == 4
 
@@ -161,7 +161,7 @@ def test_without_a_pointer_a_candidate_is_gated_against_the_kept_version(
     candidates: list[Candidate], artifacts: Path
 ) -> None:
     """As if the very first publication had died between the rename and the pointer."""
-    publishing.remove_folder(artifact_paths.version(NAME, 2))
+    folders.remove(artifact_paths.version(NAME, 2))
     for path in (artifact_paths.champion(NAME), artifact_paths.history(NAME), artifact_paths.triton_config(NAME)):
         path.unlink()
     published = candidates[1].publish()

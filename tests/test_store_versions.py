@@ -17,7 +17,7 @@ from candidate import Candidate, job_document
 from conftest import REPOSITORY
 from store_state import age_demotions, champion, damage
 from tasks.errors import DataError, GateFailed, UsageError
-from tasks.store import artifact_paths, atomic, locks, pointer, publishing, reading, retention, verification
+from tasks.store import artifact_paths, atomic, folders, locks, pointer, reading, retention, scratch, verification
 
 NAME = "linear-regression"
 
@@ -182,7 +182,7 @@ def test_a_pruned_number_never_comes_back(candidates: list[Candidate], two_versi
     document = json.loads(artifact_paths.champion(NAME).read_text())
     artifact_paths.champion(NAME).write_text(json.dumps(document | {"previous": None}))
     assert retention.prune(NAME, keep=1) == ([], {1: "the champion"})
-    publishing.remove_folder(artifact_paths.version(NAME, 2))
+    folders.remove(artifact_paths.version(NAME, 2))
     assert candidates[2].publish().version == 3
 
 
@@ -219,6 +219,26 @@ def test_prune_ignores_job_files_that_are_none_of_ours(candidates: list[Candidat
         path.write_text(content)
     path.write_bytes(b"\xff")
     assert retention.prune(NAME, keep=1)[0] == [1]
+
+
+def test_prune_spares_every_version_while_the_document_of_an_unfinished_job_is_damaged(
+    candidates: list[Candidate], two_versions: None
+) -> None:
+    """Whichever it names: restored from a copy, the document lets the job go on."""
+    candidates[2].publish()
+    age_demotions()
+    folder = artifact_paths.predictions("0123456789abcdef")
+    scratch.make(folder)
+    content = json.dumps(job_document(NAME))
+    (folder / "_job.json").write_text(content[: len(content) // 2])
+    pruned, kept = retention.prune(NAME, keep=1)
+    assert (pruned, list(kept)) == ([], [1, 2])
+    assert str(folder) in kept[1]
+    (folder / "_job.json").write_text(content)
+    assert retention.protected(NAME)[1] == f"named by the unfinished job in {folder}"
+    scratch.remove(folder)
+    (folder / "_job.json").write_text("{")
+    assert retention.prune(NAME, keep=1)[0] == [1], "a job without its scratch was done"
 
 
 def test_prune_needs_a_positive_number(two_versions: None) -> None:
@@ -285,7 +305,7 @@ def test_the_lock_is_free_again_when_its_holder_is_killed(two_versions: None) ->
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=REPOSITORY)
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
-    with locks.locked_if_free(artifact_paths.model_lock(NAME)) as free:
+    with locks.locked_if_free(artifact_paths.lock(artifact_paths.model(NAME))) as free:
         assert not free
     holder.kill()
     holder.wait()

@@ -21,7 +21,7 @@ from tasks.networks.schedules import learning_rates
 from tasks.networks.sgd import SGD, decaying
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
-from tasks.networks.training import Measured, Network, Split, outputs, stop_early, train, train_epoch
+from tasks.networks.training import Measured, Network, Split, outputs, stop_early, take_steps, train, train_epoch
 
 
 def table(num_examples: int = 1000, seed: int = 0) -> Split:
@@ -316,9 +316,9 @@ def test_a_step_takes_no_more_operations_than_it_should(network: type, kind: typ
     net = network(64, 5, generator())
     optimizer = kind(decaying(net.parameters(), 0), lr=0.1)
     steps = 10
-    train_epoch(net, optimizer, IMAGES, torch.arange(320), 32)
+    take_steps(net, optimizer, IMAGES, torch.arange(320), 32)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
-        train_epoch(net, optimizer, IMAGES, torch.arange(320), 32)
+        take_steps(net, optimizer, IMAGES, torch.arange(320), 32)
     counts = {event.key: event.count for event in profiled.key_averages() if event.key.startswith("aten::")}
     assert counts.get("aten::mm", 0) + counts.get("aten::addmm", 0) == 2 * steps
     assert counts["aten::index_select"] == 2 * steps

@@ -7,7 +7,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 KILLS = int(os.environ.get("GRADMILL_TEST_KILLS", "10"))
-PRELOADED = ["flows.cli.app", "flows.cli.display", "flows.server.engine", "flows.retrain", "flows.predict"]
+PRELOADED = ["flows.cli.app", "flows.cli.display", "flows.server.connection", "flows.retrain", "flows.predict"]
 
 
 def run_silently(arguments: list[str]) -> None:

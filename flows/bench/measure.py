@@ -1,6 +1,5 @@
 """How all benchmarks measure: several rounds over all sides, the best of each, and the conditions they ran under."""
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -10,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -119,10 +119,7 @@ def at_most(name: str, value: float, wanted: float) -> Ratio:
 
 def conditions(packages: tuple[str, ...], **more: Any) -> dict[str, Any]:
     """The machine, the cores that this process may use, and the versions of what was measured."""
-    versions = {}
-    for package in packages:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
+    versions = {package: each.version for package in packages for each in metadata.distributions(name=package)}
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_model(),

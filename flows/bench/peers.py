@@ -53,8 +53,8 @@ def peers(raw: RawDataset, data: Parts) -> dict[str, Callable[[], Trained]]:
     return {
         BOOK_PLAIN: lambda: _book(raw, plotting=False),
         BOOK: lambda: _book(raw, plotting=True),
-        LIGHTNING: lambda: _lightning_on_pictures(raw),
-        LIGHTNING_MEMORY: lambda: _lightning_in_memory(raw, data),
+        LIGHTNING: lambda: _lightning(raw),
+        LIGHTNING_MEMORY: lambda: _lightning(raw, data),
         SKLEARN: lambda: _sklearn(data, np.float64),
         SKLEARN_SINGLE: lambda: _sklearn(data, np.float32),
     }
@@ -93,20 +93,16 @@ def _book(raw: RawDataset, plotting: bool) -> Trained:
             return float(d2l.evaluate_accuracy(net, test_iter))
 
         if plotting:
-            elapsed = _train_ch3(net, train_iter, test_iter, loss, NUM_EPOCHS, trainer)
+            from flows.bench import notebook
+
+            arguments = (net, train_iter, test_iter, loss, NUM_EPOCHS, trainer)
+            cell = "from d2l import torch as d2l; d2l.train_ch3(*arguments)"
+            elapsed, pictures = notebook.run_cell(cell, {"arguments": arguments})
+            if len(pictures) != NUM_EPOCHS + 1:
+                raise RuntimeError(f"{len(pictures)} pictures rendered: this was no notebook")
             return elapsed, d2l.evaluate_accuracy(net, test_iter)
         elapsed, accuracy = measure.timed(lambda: [epoch() for _ in range(NUM_EPOCHS)])
         return elapsed, accuracy[-1]
-
-
-def _train_ch3(*arguments: Any) -> float:
-    from flows.bench import notebook
-
-    cell = "from d2l import torch as d2l; d2l.train_ch3(*arguments)"
-    elapsed, pictures = notebook.run_cell(cell, {"arguments": arguments})
-    if len(pictures) != NUM_EPOCHS + 1:
-        raise RuntimeError(f"{len(pictures)} pictures rendered: this was no notebook")
-    return elapsed
 
 
 def _lightning_module() -> Any:
@@ -147,29 +143,24 @@ def _lightning_module() -> Any:
     return Softmax()
 
 
-def _lightning(train_set: Any, test_set: Any) -> Trained:
-    """``Trainer`` and ``DataLoader`` with their defaults."""
+def _lightning(raw: RawDataset, data: Parts | None = None) -> Trained:
+    """``Trainer`` and ``DataLoader`` with their defaults.
+
+    Over torchvision's dataset, whose every example is a picture made a tensor; or over ``data`` in memory, as floats.
+    """
     import lightning
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    loaders = DataLoader(train_set, BATCH_SIZE, shuffle=True), DataLoader(test_set, BATCH_SIZE)
-    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+    with _book_data(raw), contextlib.redirect_stderr(io.StringIO()):  # where it may write its logs; its progress bar
+        train_set, test_set = (
+            [TensorDataset(split.X / 255, split.y) for split in (data.train, data.test)]
+            if data
+            else [FashionMNIST("../data", train, transform=transforms.ToTensor()) for train in (True, False)]
+        )
+        loaders = DataLoader(train_set, BATCH_SIZE, shuffle=True), DataLoader(test_set, BATCH_SIZE)
         trainer = lightning.Trainer(max_epochs=NUM_EPOCHS, accelerator="cpu")
         elapsed = measure.seconds(lambda: trainer.fit(_lightning_module(), *loaders))
     return elapsed, float(trainer.callback_metrics["test_accuracy"])
-
-
-def _lightning_on_pictures(raw: RawDataset) -> Trained:
-    """Over torchvision's dataset: every example is a picture made a tensor."""
-    with _book_data(raw):
-        splits = (FashionMNIST("../data", train, transform=transforms.ToTensor()) for train in (True, False))
-        return _lightning(*splits)
-
-
-def _lightning_in_memory(raw: RawDataset, data: Parts) -> Trained:
-    """Over a TensorDataset of floats."""
-    with _book_data(raw):  # where it may write its logs
-        return _lightning(*(TensorDataset(split.X / 255, split.y) for split in (data.train, data.test)))
 
 
 def _sklearn(data: Parts, dtype: type) -> Trained:

@@ -4,22 +4,10 @@ from collections.abc import Callable
 
 import torch
 
-from flows.bench import measure
-from flows.bench.growth import CPU, draw, growth, peak_memory, trained
+from flows.bench import growth, measure, peers
+from flows.bench.growth import CPU
 from flows.bench.measure import Report, Side
-from flows.bench.peers import (
-    BATCH_SIZE,
-    BOOK,
-    BOOK_PLAIN,
-    LIGHTNING,
-    LIGHTNING_MEMORY,
-    LR,
-    NUM_EPOCHS,
-    SKLEARN,
-    Trained,
-    peers,
-    require_installed,
-)
+from flows.bench.peers import BATCH_SIZE, LR, NUM_EPOCHS, Trained
 from tasks.data.validated import ValidatedDataset
 from tasks.download import download
 from tasks.fitting.devices import one_thread
@@ -51,7 +39,7 @@ def bench(quick: bool) -> Report:
         UsageError: a peer is not installed.
     """
     if not quick:
-        require_installed()
+        peers.require_installed()
     run = RunFolder.open("bench-train", {})
     raw: RawDataset = download.__wrapped__(run, FASHION_MNIST, Data())  # type: ignore[attr-defined]  # the stage's plain function
     prepared: PreparedDataset = preprocess.__wrapped__(run, ValidatedDataset(raw=raw), Data(), 0)  # type: ignore[attr-defined]
@@ -60,7 +48,7 @@ def bench(quick: bool) -> Report:
     slow: dict[str, Callable[[], Trained]] = {}
     if not quick:
         trainings[TUNED] = _choose(prepared)
-        slow = peers(raw, data)
+        slow = peers.peers(raw, data)
     accuracy: dict[str, float] = {}
 
     def noting(name: str, work: Callable[[], Trained]) -> Callable[[], float]:
@@ -75,9 +63,9 @@ def bench(quick: bool) -> Report:
     sides = measure.between(fast, {name: noting(name, work) for name, work in slow.items()}, "s", REPEATS)
     for name, value in accuracy.items():
         sides[name].note = f"test accuracy {value:.4f}"
-    memory = peak_memory(prepared)
-    grown = growth(prepared, data)
-    draw(sides, grown, artifact_paths.root() / "bench-train.png")
+    memory = growth.peak_memory(prepared)
+    grown = growth.growth(prepared, data)
+    growth.draw(sides, grown, artifact_paths.root() / "bench-train.png")
     return Report(
         benchmark="train",
         conditions=measure.conditions(
@@ -101,11 +89,11 @@ def _ratios(sides: dict[str, Side], memory: Side, grown: dict[str, Side]) -> lis
 def _peer_ratios(sides: dict[str, Side], slow: list[str]) -> list[measure.Ratio]:
     """What each peer took over what ours took around it."""
     wanted = {
-        BOOK_PLAIN: ((SCRATCH, 35), (CONCISE, 17)),
-        BOOK: ((SCRATCH, 80), (CONCISE, 38)),
-        LIGHTNING: ((SCRATCH, 70), (CONCISE, 35)),
-        LIGHTNING_MEMORY: ((SCRATCH, 25), (CONCISE, 14)),
-        SKLEARN: ((TUNED, 10),),
+        peers.BOOK_PLAIN: ((SCRATCH, 35), (CONCISE, 17)),
+        peers.BOOK: ((SCRATCH, 80), (CONCISE, 38)),
+        peers.LIGHTNING: ((SCRATCH, 70), (CONCISE, 35)),
+        peers.LIGHTNING_MEMORY: ((SCRATCH, 25), (CONCISE, 14)),
+        peers.SKLEARN: ((TUNED, 10),),
     }
     return [
         measure.at_least(
@@ -121,7 +109,7 @@ def _ours(prepared: PreparedDataset, data: Parts, training: SoftmaxTraining) -> 
 
     def run() -> Trained:
         with one_thread():
-            epochs = trained(prepared, data, training)
+            epochs = growth.trained(prepared, data, training)
             elapsed, (*_, last) = measure.timed(lambda: list(epochs))
         return elapsed, last.test.get("accuracy", 0.0)
 

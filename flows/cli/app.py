@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import bench, champion, operate, runs, schedule, store, streams
+from flows.cli import bench, champion, inspecting, operate, runs, schedule, store, streams
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
 from flows.cli.options import Artifacts, Debug, Json, use
-from flows.server import environment, proxies
+from flows.server import environment
 from tasks.errors import EnvironmentProblem, UsageError
 
 app = typer.Typer(
@@ -88,6 +88,7 @@ ON_PREFECT = (
 )  # fmt: skip
 COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
+    inspecting.inspect,
     runs.predict,
     store.models,
     champion.promote,
@@ -118,7 +119,7 @@ def run(arguments: list[str]) -> int:
 
     A reader of stdout that has gone (as ``head`` does) is not worth a line: exit code 1.
     """
-    proxies.spare_this_host()
+    environment.spare_this_host()
     streams.document_written = False
     try:
         streams.require_output()

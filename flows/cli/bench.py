@@ -19,7 +19,7 @@ def predict(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> No
 
     artifact_paths.make_root()
     with display.compact(verbose, stages=False):
-        from flows.server.engine import prefect_api
+        from flows.server.connection import prefect_api
 
         with prefect_api("flows.bench.predict"):
             from flows.bench import predict as benchmark

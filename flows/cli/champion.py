@@ -59,7 +59,11 @@ def _finish(
         conclude(document, text, failure, as_json=as_json)
     finally:
         if event is not None:
-            _announce(event, document["name"], document["champion"])
+            from flows.server import connection  # which imports Prefect: now that the rest is done
+
+            path = artifact_paths.version(document["name"], document["champion"]) / artifact_paths.ONNX
+            payload = {"version": document["champion"], "sha256": file_digest(path), "path": str(path)}
+            connection.announce(event, document["name"], payload)
 
 
 def _mirror(
@@ -76,11 +80,3 @@ def _mirror(
     except Exception as error:
         reason = as_gradmill_error(error).found
         return None, EnvironmentProblem(f"{behind}: {reason}", "the same champion there", f"{action}, once it can be")
-
-
-def _announce(event: Event, name: str, version: int) -> None:
-    """Tell the Prefect server of a new champion: Prefect is imported now that the rest is done."""
-    from flows.server import engine
-
-    path = artifact_paths.version(name, version) / artifact_paths.ONNX
-    engine.announce(event, name, {"version": version, "sha256": file_digest(path), "path": str(path)})

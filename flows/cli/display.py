@@ -35,11 +35,9 @@ def compact(verbose: bool, stages: bool = True) -> Iterator[None]:
         UsageError: a setting of Prefect's cannot be used.
     """
     environment.require_prefect()
-    if verbose:
-        yield
-        return
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    if not stages:
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    if verbose or not stages:
         yield
         return
     handler = StageLines()

@@ -47,7 +47,9 @@ def doctor(
         checks = [{"name": each.name, **asdict(each)} for each in findings]
         print_json({"schema_version": 1, "ready": not exit_code, "exit_code": exit_code, "checks": checks})
     else:
-        _conclude(console, [finding.name for finding in findings if finding.exit_code], exit_code)
+        problems = ", ".join(finding.name for finding in findings if finding.exit_code)
+        text = f"not ready: {problems} (exit code {exit_code})" if problems else "ready"
+        console.print(Text(f"\n{text}", "bold"), soft_wrap=True)
     if exit_code:
         raise typer.Exit(exit_code)
 
@@ -63,8 +65,3 @@ def _show(console: Console, finding: "Finding") -> None:
     for text in texts:
         console.print(Text.assemble(lead, text), soft_wrap=True)
         lead = Text(" " * INDENT)
-
-
-def _conclude(console: Console, problems: list[str], exit_code: int) -> None:
-    text = f"not ready: {', '.join(problems)} (exit code {exit_code})" if problems else "ready"
-    console.print(Text(f"\n{text}", "bold"), soft_wrap=True)

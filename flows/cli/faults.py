@@ -94,12 +94,7 @@ def _refused_by_the_system(error: OSError) -> GradmillError:
 
 def in_json(error: GradmillError) -> dict[str, Any]:
     """The error as it stands in a document."""
-    return {
-        "exit_code": error.exit_code,
-        "found": error.found,
-        "expected": error.expected,
-        "action": error.action,
-    }
+    return {"exit_code": error.exit_code, "found": error.found, "expected": error.expected, "action": error.action}
 
 
 def report_fault(error: GradmillError, as_json: bool) -> int:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.cli.faults import Answer
+from flows.cli.faults import Answer, conclude
 from flows.cli.options import print_json
 from flows.cli.store import CHAMPION
 from tasks.errors import EnvironmentProblem, UsageError
@@ -34,37 +34,37 @@ def up(
         for name, why in idle:
             typer.echo(f"idle        {name}: {why}", err=True)
         ui, upcoming = running.service.api_url.removesuffix("/api"), deployments.next_runs()
-        if as_json:
-            following = [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming]
-            waiting = [{"deployment": name, "reason": why} for name, why in idle]
-            credential = str(artifact_paths.credential()) if running.credential else None
-            document = {"ui": ui, "joined": running.service.joined, "credential": credential}
-            print_json({"schema_version": 1} | document | {"next": following, "idle": waiting})
-        else:
-            typer.echo(f"Prefect UI  {ui}{' (joined)' if running.service.joined else ''}")
-            if running.credential:
-                _tell_credential(running.service.api_url, running.credential if running.new else None)
-            for moment, name in upcoming:
-                typer.echo(f"next        {name} at {moment:%Y-%m-%d %H:%M} UTC")
-            typer.echo(
-                "Ctrl-C ends every child, and a second up goes on with the same history; "
-                "gradmill trigger DEPLOYMENT starts a run now"
-            )
+        joined = running.service.joined
+        document = {
+            "ui": ui,
+            "joined": joined,
+            "credential": str(artifact_paths.credential()) if running.credential else None,
+            "next": [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming],
+            "idle": [{"deployment": name, "reason": why} for name, why in idle],
+        }
+        lines = [f"Prefect UI  {ui}{' (joined)' if joined else ''}"]
+        if running.credential:
+            lines += _how_to_sign_in(running.service.api_url, running.credential if running.new else None)
+        lines += [f"next        {name} at {moment:%Y-%m-%d %H:%M} UTC" for moment, name in upcoming]
+        lines.append(
+            "Ctrl-C ends every child, and a second up goes on with the same history; "
+            "gradmill trigger DEPLOYMENT starts a run now"
+        )
+        conclude(document, "\n".join(lines), as_json=as_json)
         sys.stdout.flush()
         operation.wait_for_the_end(running)
 
 
-def _tell_credential(api_url: str, new: str | None) -> None:
-    """How to sign in: a credential is shown when it is made, and named from then on."""
+def _how_to_sign_in(api_url: str, new: str | None) -> list[str]:
+    """A credential is shown when it is made, and named from then on."""
     kept = artifact_paths.credential()
     if new is None:
-        typer.echo(f"sign in     with what stands in {kept}")
-        return
-    typer.echo(f"sign in     {new}  (shown this once; kept in {kept}, for you alone)")
-    typer.echo("prefect     gradmill's commands sign in by themselves; for those of Prefect:")
-    typer.echo(
-        f'            export PREFECT_API_URL={api_url} PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(kept))})"'
-    )
+        return [f"sign in     with what stands in {kept}"]
+    return [
+        f"sign in     {new}  (shown this once; kept in {kept}, for you alone)",
+        "prefect     gradmill's commands sign in by themselves; for those of Prefect:",
+        f'            export PREFECT_API_URL={api_url} PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(kept))})"',
+    ]
 
 
 def register() -> Answer:

@@ -3,6 +3,7 @@
 import csv
 import functools
 import inspect
+import io
 import itertools
 from collections.abc import Callable, Iterator
 from types import NoneType
@@ -169,3 +170,20 @@ def validated(kind: type[Parameters], document: dict[str, Any], command: str) ->
         expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         found = f"{flags[name]} {first['input']}" if name else "options that do not go together"
         raise UsageError(found, EXPECTED.get(str(name), expected), f"see gradmill {command} --help") from error
+
+
+def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:
+    """Parameters without parts as they are typed: options that have another value than their default."""
+    given: list[str] = []
+    for value in _values(type(parameters)):
+        setting = getattr(parameters, value.name)
+        if value.name in leave_out or setting == value.field.default:
+            continue
+        given.append(value.flag)
+        if isinstance(setting, tuple):
+            text = io.StringIO()
+            csv.writer(text, lineterminator="").writerow(setting)
+            given.append(text.getvalue())
+        elif not isinstance(setting, bool):
+            given.append(str(setting))
+    return given

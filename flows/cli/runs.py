@@ -73,7 +73,7 @@ def _prefect(verbose: bool, *modules: str) -> Iterator[None]:
     from flows.cli import display
 
     with display.compact(verbose):
-        from flows.server.engine import prefect_api
+        from flows.server.connection import prefect_api
 
         with prefect_api(*modules):
             yield

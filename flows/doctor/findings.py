@@ -1,11 +1,11 @@
 """What a check found, and how a check is run so that nothing in it can end the examination."""
 
-import contextlib
 import io
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -61,19 +61,12 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Drop what libraries print and warn of."""
-    dropped = io.StringIO()
-    with contextlib.redirect_stdout(dropped), contextlib.redirect_stderr(dropped), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def run(name: str, check: Check, device: Device, debug: bool) -> Finding:
     """What ``check`` finds; that it failed, where it raises."""
+    dropped = io.StringIO()  # what libraries print and warn of
     try:
-        with silence():
+        with redirect_stdout(dropped), redirect_stderr(dropped), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             finding = check(device)
     except Exception as error:
         if debug:

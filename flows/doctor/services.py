@@ -25,32 +25,30 @@ def prefect_api(device: Device) -> Finding:
 
 def _prefect_api() -> Finding:
     import prefect
-    from prefect.settings import (
-        PREFECT_API_REQUEST_TIMEOUT,
-        PREFECT_API_URL,
-        PREFECT_CLIENT_MAX_RETRIES,
-        temporary_settings,
-    )
+    from prefect import settings
 
-    ours = prefect.__version__
-    configured = PREFECT_API_URL.value()
+    ours, configured = prefect.__version__, settings.PREFECT_API_URL.value()
     if not configured:
         return ok(f"none configured: every run starts a temporary server (Prefect {ours})", client=ours, server=None)
     url = without_credentials(configured)
+    facts: dict[str, Any] = {"url": url, "client": ours, "server": None}
     try:
-        with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: TIMEOUT_SECONDS, PREFECT_CLIENT_MAX_RETRIES: 0}):
+        soon = {settings.PREFECT_API_REQUEST_TIMEOUT: TIMEOUT_SECONDS, settings.PREFECT_CLIENT_MAX_RETRIES: 0}
+        with settings.temporary_settings(soon):
             theirs = _server_version()
     except EnvironmentProblem as error:  # it drips
-        return problem(error.found, error.action, url=url, client=ours, server=None)
+        return problem(error.found, error.action, **facts)
     except httpx.HTTPStatusError as error:
-        return _refused(url, error.response.status_code, ours)
+        status = error.response.status_code
+        credentials = status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+        action = "set PREFECT_API_AUTH_STRING (or PREFECT_API_KEY)" if credentials else ADDRESS
+        return problem(f"{url} answers HTTP {status}", action, **facts)
     except (httpx.HTTPError, httpx.InvalidURL) as error:  # what InvalidURL says may be a piece of a password
         reason = first_line(error) if isinstance(error, httpx.HTTPError) else "not a valid address"
-        found = f"{url} does not answer: {reason}"
-        return problem(found, "start the server, or unset PREFECT_API_URL", url=url, client=ours, server=None)
+        return problem(f"{url} does not answer: {reason}", "start the server, or unset PREFECT_API_URL", **facts)
     except ValueError:  # not JSON, or not the fields that Prefect has
-        return problem(f"{url} answers, but not like Prefect", ADDRESS, url=url, client=ours, server=None)
-    return _compared(url, ours, theirs)
+        return problem(f"{url} answers, but not like Prefect", ADDRESS, **facts)
+    return _compared(theirs, facts | {"server": theirs})
 
 
 def _server_version() -> str | None:
@@ -65,18 +63,12 @@ def _server_version() -> str | None:
         return None if client.server_type == ServerType.CLOUD else client.api_version()
 
 
-def _refused(url: str, status: int, ours: str) -> Finding:
-    credentials = status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
-    action = "set PREFECT_API_AUTH_STRING (or PREFECT_API_KEY)" if credentials else ADDRESS
-    return problem(f"{url} answers HTTP {status}", action, url=url, client=ours, server=None)
-
-
-def _compared(url: str, ours: str, theirs: str | None) -> Finding:
+def _compared(theirs: str | None, facts: dict[str, Any]) -> Finding:
     """Prefect takes a server of the same major version that is not older than the client."""
     from packaging.version import Version
 
-    facts: dict[str, Any] = {"url": url, "client": ours, "server": theirs}
-    found = f"{url} answers: Prefect {theirs or 'Cloud'}, ours is {ours}"
+    ours = facts["client"]
+    found = f"{facts['url']} answers: Prefect {theirs or 'Cloud'}, ours is {ours}"
     if theirs is None:
         return ok(found, **facts)
     if Version(theirs).major != Version(ours).major:

@@ -158,7 +158,4 @@ def _applies(requirement: Requirement, extra: str) -> bool:
 
 
 def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    return next((each.version for each in metadata.distributions(name=name)), None)

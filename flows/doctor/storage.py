@@ -47,7 +47,9 @@ def _folder(folder: Path, remedy: str) -> Finding:
     facts: dict[str, Any] = {"path": str(folder), "free": free, "file_system": kind, "locks": lock_fault is None}
     if lock_fault:
         return problem(f"{folder}: {lock_fault}", "use a local disk or NFSv4", **facts)
-    found = f"{folder}{'' if there == folder else ' (made when needed)'}: writable, locks hold, {_size(free)} free"
+    found = (
+        f"{folder}{'' if there == folder else ' (made when needed)'}: writable, locks hold, {free / 2**30:.1f} GiB free"
+    )
     if kind in REMOTE:
         return note(f"{found}, on {kind}: other hosts may not see its locks", "use a local disk or NFSv4", **facts)
     if free < LITTLE_SPACE:
@@ -79,7 +81,3 @@ def _file_system(folder: Path) -> str | None:
     place = str(mount).replace(" ", "\\040")
     lines = MOUNTS.read_text().splitlines() if MOUNTS.exists() else []
     return next((line.split()[2] for line in reversed(lines) if line.split()[1] == place), None)
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"

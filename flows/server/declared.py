@@ -1,5 +1,6 @@
 """The deployments that ``prefect.yaml`` declares, in the form in which Prefect's API takes and returns them."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ from flows.server.deployments import FORMS, TAG
 from tasks.errors import UsageError
 
 KINDS: dict[str, type[BaseModel]] = {"cron": CronSchedule, "interval": IntervalSchedule, "rrule": RRuleSchedule}
-VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")
+VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")  # of the environment, as ``prefect deploy`` takes it
 
 
 class Declared(NamedTuple):
@@ -92,37 +93,23 @@ def declared(home: Path) -> list[Declared]:
         UsageError: it is not as we or Prefect take it.
     """
     path = home / "prefect.yaml"
+    environment = {"GRADMILL_HOME": str(home)} | os.environ
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        file = _File.model_validate(_filled(document, {"GRADMILL_HOME": str(home)} | os.environ))
+        text = json.dumps(yaml.safe_load(path.read_text(encoding="utf-8")), default=str)
+        if missing := set(VARIABLE.findall(text)) - environment.keys():
+            raise ValueError(f"{', '.join(sorted(missing))} is not set in the environment")
+        file = _File.model_validate_json(VARIABLE.sub(lambda found: json.dumps(environment[found[1]])[1:-1], text))
         return [_declared(file, each) for each in file.deployments]
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise _refused(path, f"{where}: {first['msg']}") from error
-    except (yaml.YAMLError, ValueError) as error:  # no YAML, or not in UTF-8
-        raise _refused(path, str(error)) from error
-
-
-def _filled(value: Any, environment: dict[str, str]) -> Any:
-    """``value`` with the environment's variables in place of ``{{ $NAME }}``, as ``prefect deploy`` does."""
-    if isinstance(value, dict):
-        return {key: _filled(each, environment) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_filled(each, environment) for each in value]
-    if not isinstance(value, str):
-        return value
-    if missing := set(VARIABLE.findall(value)) - environment.keys():
-        raise ValueError(f"{', '.join(sorted(missing))} is not set in the environment")
-    return VARIABLE.sub(lambda found: environment[found[1]], value)
-
-
-def _refused(path: Path, reason: str) -> UsageError:
-    return UsageError(
-        f"{path} is not as gradmill register takes it: {reason}",
-        "what a prefect.yaml of Gradmill has, with a slug for every schedule",
-        "correct it; prefect deploy registers deployments of other kinds",
-    )
+    except (yaml.YAMLError, ValueError) as error:  # no YAML, not in UTF-8, or not as we take it
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UsageError(
+            f"{path} is not as gradmill register takes it: {reason}",
+            "what a prefect.yaml of Gradmill has, with a slug for every schedule",
+            "correct it; prefect deploy registers deployments of other kinds",
+        ) from error
 
 
 def _declared(file: _File, deployment: _Deployment) -> Declared:
@@ -141,7 +128,9 @@ def _declared(file: _File, deployment: _Deployment) -> Declared:
         "work_queue_name": deployment.work_pool.work_queue_name,
         "job_variables": deployment.work_pool.job_variables,
         "concurrency_limit": limit.limit if isinstance(limit, _Limit) else limit,
-        "concurrency_options": _options(limit) if isinstance(limit, _Limit) else None,
+        "concurrency_options": limit.model_dump(mode="json", exclude_none=True, exclude={"limit"})
+        if isinstance(limit, _Limit)
+        else None,
     }
     return Declared(
         flow=deployment.entrypoint.rpartition(".")[2],
@@ -154,10 +143,6 @@ def _declared(file: _File, deployment: _Deployment) -> Declared:
         settings={key: value for key, value in settings.items() if value is not None},
         schedules={each.slug: each.as_taken() for each in deployment.schedules},
     )
-
-
-def _options(limit: _Limit) -> dict[str, Any]:
-    return limit.model_dump(mode="json", exclude_none=True, exclude={"limit"})
 
 
 def schema(form: type[BaseModel]) -> dict[str, Any]:

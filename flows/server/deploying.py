@@ -38,11 +38,11 @@ def writable(
     ``registered`` are the digests of what we wrote last, None where that is unknown.
     """
     differing = {name: value for name, value in wanted.items() if name not in there or there[name] != value}
+    if registered is None:
+        return {}, list(differing)
     known = {name: _digest(value) for name, value in there.items()}
-    ours = {name for name in differing if registered is not None and known.get(name) == registered.get(name)}
-    return {name: differing[name] for name in differing if name in ours}, [
-        name for name in differing if name not in ours
-    ]
+    ours = {name: value for name, value in differing.items() if known.get(name) == registered.get(name)}
+    return ours, [name for name in differing if name not in ours]
 
 
 def _digest(value: Any) -> str:

@@ -8,9 +8,11 @@ from typing import Any
 from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter, WorkPoolFilter, WorkPoolFilterName
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from prefect.states import Crashed
+from prefect.utilities.collections import deep_merge
 from pydantic import BaseModel, ValidationError
 
 from flows.server import api
@@ -35,6 +37,12 @@ def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
     return client.read_deployments(deployment_filter=only, sort=DeploymentSort.NAME_ASC)
 
 
+def runs(client: SyncPrefectClient, *states: str, sort: FlowRunSort | None = None, **more: Any) -> list[FlowRun]:
+    """The runs of our deployments that are in one of these states."""
+    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}, "tags": OURS})
+    return client.read_flow_runs(flow_run_filter=wanted, sort=sort, **more)
+
+
 def _why_idle(deployment: DeploymentResponse) -> str | None:
     if deployment.paused:
         return "paused"
@@ -53,21 +61,20 @@ def idle(pool: str) -> list[tuple[str, str]]:
 def next_runs() -> list[tuple[datetime, str]]:
     """When each deployment runs next (UTC), soonest first; waits a little for a new server to plan them."""
     started = time.monotonic()
-    scheduled = FlowRunFilter.model_validate({"state": {"type": {"any_": ["SCHEDULED"]}}, "tags": OURS})
     said = False
     while True:
         with api.client() as client:
             deployments = {each.id: each.name for each in ours(client) if not _why_idle(each)}
-            runs = client.read_flow_runs(flow_run_filter=scheduled, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+            planned = runs(client, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
         waited = time.monotonic() - started
-        if deployments.keys() <= {run.deployment_id for run in runs} or waited > SCHEDULER_SECONDS:
+        if deployments.keys() <= {run.deployment_id for run in planned} or waited > SCHEDULER_SECONDS:
             break
         if not said and waited > SAID_AFTER_SECONDS:
             said = True
             print("waiting for the server to plan the next runs", file=sys.stderr)
         time.sleep(0.5)
     soonest: dict[str, datetime] = {}
-    for run in runs:
+    for run in planned:
         if run.deployment_id in deployments and run.expected_start_time is not None:
             soonest.setdefault(deployments[run.deployment_id], run.expected_start_time)
     return sorted((moment, name) for name, moment in soonest.items())
@@ -79,9 +86,8 @@ def give_up_what_never_began(pool: str) -> None:
     For a pool that no worker looks at yet. Such a run sends no heartbeats, so the automation does not see it either.
     """
     of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
-    pending = FlowRunFilter.model_validate({"state": {"type": {"any_": ["PENDING"]}}, "tags": OURS})
     with api.client() as client:
-        for run in client.read_flow_runs(flow_run_filter=pending, work_pool_filter=of_pool):
+        for run in runs(client, "PENDING", work_pool_filter=of_pool):
             client.set_flow_run_state(run.id, Crashed(message="its worker ended before it began"))
             print(f"crashed     {run.name}: its worker ended before it began", file=sys.stderr)
 
@@ -98,7 +104,7 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> str:
             raise UsageError(
                 f"no deployment {deployment}", f"one of: {', '.join(sorted(known)) or 'none yet'}", "run gradmill up"
             )
-        wanted = _merged((known[deployment].parameters or {}).get("parameters", {}), parameters)
+        wanted = deep_merge((known[deployment].parameters or {}).get("parameters", {}), parameters)
         _check(deployment, FORMS.get(known[deployment].entrypoint), wanted)
         try:
             run = client.create_flow_run_from_deployment(known[deployment].id, parameters={"parameters": wanted})
@@ -124,13 +130,3 @@ def _check(deployment: str, form: type[BaseModel] | None, parameters: dict[str, 
         raise UsageError(
             f"{deployment} refuses {where or 'these parameters'}: {first['input']!r}", first["msg"], SEE_THE_FORM
         ) from error
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``over`` in place of what ``base`` has under the same keys, deep down."""
-    nested = {
-        key: _merged(base[key], value)
-        for key, value in over.items()
-        if isinstance(value, dict) and isinstance(base.get(key), dict)
-    }
-    return base | over | nested

@@ -16,6 +16,7 @@ from tasks.store import artifact_paths
 CERTIFICATES = "SSL_CERT_FILE"
 TIMEOUT = "PREFECT_API_REQUEST_TIMEOUT"
 MOST_SECONDS = 1e9
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PROXY = (
     "http://host:port or https://host:port; socks5://host:port where httpx[socks] is installed",
     "correct it, pip install 'httpx[socks]' for socks5://, or unset it",
@@ -137,6 +138,14 @@ def _require_proxies() -> None:
             raise _unusable(variable if variable in os.environ else variable.upper(), *PROXY) from error
     variable = "no_proxy" if "no_proxy" in os.environ else "NO_PROXY"
     raise _unusable(variable, "names and addresses of hosts, by commas") from fault
+
+
+def spare_this_host() -> None:
+    """Let no proxy of the network stand between this process, or a child of it, and a server on this host."""
+    named = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    known = [each.strip() for each in named.split(",") if each.strip()]
+    if "*" not in known:
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(dict.fromkeys([*known, *LOOPBACK]))
 
 
 def _unusable(variable: str, expected: str, action: str = "correct it, or unset it") -> UsageError:

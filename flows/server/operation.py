@@ -1,22 +1,32 @@
 """Scheduled operation on one machine: server, work pool, deployments, automations and a worker, ended together."""
 
 import math
+import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_SERVER_API_AUTH_STRING
+from prefect import settings
 
-from flows.server import guarded, service
-from flows.server.children import Child, log, start_server, start_worker
+from flows.server import guarded, service, tethered
 from flows.server.deployments import give_up_what_never_began
-from flows.server.registration import POOL, register
+from flows.server.registration import POOL, home, register
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.store import artifact_paths, locks
+
+SERVER_ENVIRONMENT = guarded.ENVIRONMENT | {
+    "PREFECT_SERVER_UI_API_URL": "/api",  # whatever the port
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),  # seconds
+}
+LASTING_SECONDS = 20.0  # a child that ends sooner is not started again
 
 
 class Operation(NamedTuple):
@@ -25,7 +35,7 @@ class Operation(NamedTuple):
     service: service.Service
     credential: str | None
     new: bool
-    children: list[Child]
+    children: "list[Child]"
 
 
 @contextmanager
@@ -39,12 +49,12 @@ def operation(port: int, auth: bool = True) -> Iterator[Operation]:
         EnvironmentProblem: the server does not start, or a deployment is not accepted.
     """
     with _alone():
-        joined = PREFECT_API_URL.value()
+        joined = settings.PREFECT_API_URL.value()
         if joined:
-            with _up(service.at(joined, joined=True), PREFECT_API_AUTH_STRING.value()) as running:
+            with _up(service.at(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value()) as running:
                 yield running
             return
-        given = PREFECT_SERVER_API_AUTH_STRING.value()
+        given = settings.PREFECT_SERVER_API_AUTH_STRING.value()
         if given and not auth:
             raise UsageError("--no-auth, and PREFECT_SERVER_API_AUTH_STRING is set", "one of them", "leave one out")
         with _listening(port) as listener:
@@ -62,17 +72,19 @@ def _up(
     with service.reached(here.api_url, key):
         try:
             if listener is not None:
-                children.append(Child("server", lambda: start_server(listener, key)))
-                if not guarded.answers(here.api_url, children[0].ended, time.monotonic() + guarded.START_SECONDS):
+                server = Child("server", lambda log: guarded.start(listener, key, _environment(), log, home()))
+                children.append(server)
+                if not guarded.answers(here.api_url, server.ended, time.monotonic() + guarded.START_SECONDS):
                     found = f"no Prefect server answers at {here.api_url}"
-                    raise EnvironmentProblem(found, "an answer to /health", f"see {log('server')}")
+                    raise EnvironmentProblem(found, "an answer to /health", f"see {server.log}")
             register()
             if listener is not None:
                 give_up_what_never_began(POOL)
-            children.append(Child("worker", start_worker))
-            with service.announced(here):
-                yield Operation(here, key if here.own_credential else None, new, children)
+            children.append(Child("worker", _worker))
+            here.write(artifact_paths.service())  # so that the commands on these artifacts find it
+            yield Operation(here, key if here.own_credential else None, new, children)
         finally:
+            artifact_paths.service().unlink(missing_ok=True)
             for child in reversed(children):
                 child.stop()
 
@@ -93,21 +105,16 @@ def _alone() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _listening(port: int) -> Iterator[socket.socket]:
+def _listening(port: int) -> socket.socket:
     """The server's socket. It is ours: between two servers nobody else can answer there, callers wait."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-            listener.listen()
-        except OSError as error:
-            raise UsageError(
-                f"port {port} of 127.0.0.1 is taken",
-                "a free port for the Prefect server",
-                "choose another with --port, or set PREFECT_API_URL to join a server that runs already",
-            ) from error
-        yield listener
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise UsageError(
+            f"port {port} of 127.0.0.1 is taken",
+            "a free port for the Prefect server",
+            "choose another with --port, or set PREFECT_API_URL to join a server that runs already",
+        ) from error
 
 
 def wait_for_the_end(running: Operation) -> None:
@@ -122,3 +129,57 @@ def wait_for_the_end(running: Operation) -> None:
     while not ended.wait(0.5):
         for child in running.children:
             child.watch()
+
+
+# The children, each with its log below artifacts/.prefect/
+
+
+class Child:
+    """The server or the worker: started anew when it ends by itself, unless it did not last."""
+
+    def __init__(self, name: str, start: Callable[[IO[bytes]], subprocess.Popen[bytes]]) -> None:
+        self._start, self._name, self.log = start, name, artifact_paths.prefect_home() / f"{name}.log"
+        self._begin()
+
+    def _begin(self) -> None:
+        with self.log.open("ab") as log:
+            self._process, self._started = self._start(log), time.monotonic()
+
+    def ended(self) -> bool:
+        """Whether the process has ended by itself."""
+        return self._process.poll() is not None
+
+    def watch(self) -> None:
+        """Start another process if this one has ended.
+
+        Raises:
+            EnvironmentProblem: it ended soon after its start, so another would, too.
+        """
+        if not self.ended():
+            return
+        found = f"the {self._name} has ended with {self._process.returncode}"
+        if time.monotonic() - self._started < LASTING_SECONDS:
+            raise EnvironmentProblem(found, "that it goes on", f"see {self.log}")
+        print(f"{found}; starting another, see {self.log}", file=sys.stderr)
+        self._begin()
+
+    def stop(self) -> None:
+        """End the process and all that it has started."""
+        tethered.stop(self._process)
+
+
+def _worker(log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A worker for our pool, on the configured API."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+    return tethered.start(command, _environment() | {"PREFECT_WORKER_QUERY_SECONDS": "5"}, log, home())
+
+
+def _environment() -> dict[str, str]:
+    """Of the children: a Prefect of their own below artifacts/, and what the server needs to run well."""
+    profile = settings.get_current_settings().to_environment_variables(exclude_unset=True, include_secrets=True)
+    ours = {
+        "PREFECT_HOME": str(artifact_paths.prefect_home()),
+        "GRADMILL_ARTIFACTS": str(artifact_paths.make_root()),
+        "GRADMILL_HOME": str(home()),
+    }
+    return SERVER_ENVIRONMENT | dict(os.environ) | profile | ours

@@ -107,20 +107,15 @@ def _zombies() -> AutomationCore:
 
 
 def _alerts(block: UUID) -> AutomationCore:
-    trigger = EventTrigger(
-        expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
-        match_related=OUR_RUNS,
-        for_each={"prefect.resource.id"},
-        posture=Posture.Reactive,
-        threshold=1,
-    )
+    ends = {"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}
     notification = SendNotification(
         block_document_id=block,
         subject="{{ flow_run.name }}: {{ flow_run.state.name }}",
         body="{{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
     )
     about = "Failures, refusals by a gate among them, and crashes."
-    return _automation(ALERTS, about, trigger, notification)
+    each_run = _at_once(expect=ends, match_related=OUR_RUNS, for_each={"prefect.resource.id"})
+    return _automation(ALERTS, about, each_run, notification)
 
 
 def _drift(deployed: dict[str, UUID]) -> list[AutomationCore]:
@@ -129,16 +124,15 @@ def _drift(deployed: dict[str, UUID]) -> list[AutomationCore]:
         if deployment not in deployed:
             print(f"no deployment {deployment}: drift of {name}'s input will start no retrain", file=sys.stderr)
             continue
-        trigger = EventTrigger(
-            expect={Event.DRIFT},
-            match={"prefect.resource.id": events.resource(name)},
-            posture=Posture.Reactive,
-            threshold=1,
-        )
+        trigger = _at_once(expect={Event.DRIFT}, match={"prefect.resource.id": events.resource(name)})
         run = RunDeployment(source="selected", deployment_id=deployed[deployment])
         about = "Off until you switch it on: retraining helps only if newly labelled data has come, too."
         automations.append(_automation(f"retrain {name} when its input drifts", about, trigger, run, enabled=False))
     return automations
+
+
+def _at_once(**trigger: Any) -> EventTrigger:
+    return EventTrigger(posture=Posture.Reactive, threshold=1, **trigger)
 
 
 def _automation(name: str, about: str, trigger: EventTrigger, action: ActionTypes, **more: Any) -> AutomationCore:

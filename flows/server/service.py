@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flows.server.proxies import LOOPBACK
+from flows.server.environment import LOOPBACK
 from tasks.errors import DataError
 from tasks.store import artifact_paths
 from tasks.store.documents import Document
@@ -52,16 +52,6 @@ def credential() -> tuple[str, bool]:
         file.write(made + "\n")
     Path(file.name).replace(path)
     return made, True
-
-
-@contextmanager
-def announced(service: Service) -> Iterator[None]:
-    """Let the commands on these artifacts find the service; the caller holds the lock."""
-    service.write(artifact_paths.service())
-    try:
-        yield
-    finally:
-        artifact_paths.service().unlink(missing_ok=True)
 
 
 def running(quietly: bool = False) -> Service | None:
@@ -142,13 +132,12 @@ def _key(service: Service) -> str | None:
 @contextmanager
 def reached(api_url: str, key: str | None) -> Iterator[None]:
     """Point Prefect's settings at an API, with the credential that it asks for if there is one."""
-    from prefect.settings import (
-        PREFECT_API_AUTH_STRING,
-        PREFECT_API_URL,
-        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
-        temporary_settings,
-    )
+    from prefect import settings
 
-    settings = {PREFECT_API_URL: api_url, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: True, PREFECT_API_AUTH_STRING: key}
-    with temporary_settings({setting: value for setting, value in settings.items() if value is not None}):
+    known = {
+        settings.PREFECT_API_URL: api_url,
+        settings.PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: True,
+        settings.PREFECT_API_AUTH_STRING: key,
+    }
+    with settings.temporary_settings({setting: value for setting, value in known.items() if value is not None}):
         yield

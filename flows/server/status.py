@@ -1,10 +1,9 @@
 """What the person on duty wants to know first: champions, last and next runs, stuck runs, workers."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId, FlowRunFilter
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
@@ -16,6 +15,7 @@ from flows.server.registration import POOL, SILENT_SECONDS
 from tasks.store import reading
 
 VERDICT_TAG = "verdict:"
+BEGUN = ("RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED", "CANCELLING", "PAUSED")
 LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
 
 
@@ -100,27 +100,17 @@ def status() -> Status:
 def _champions() -> list[Champion]:
     champions = [(name, row) for name in reading.names() for row in reading.table(name) if row["champion"]]
     return [
-        Champion(name=name, promoted_at=pointer.promoted_at, **_figures(row))
+        Champion.model_validate(row | {"name": name, "promoted_at": pointer.promoted_at})
         for name, row in champions
         if (pointer := reading.champion(name))
     ]
 
 
-def _figures(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in ("version", "test_accuracy", "test_loss")}
-
-
-def _runs(client: SyncPrefectClient, states: list[str], sort: FlowRunSort, **more: Any) -> list[FlowRun]:
-    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}, "tags": deployments.OURS})
-    return client.read_flow_runs(flow_run_filter=wanted, sort=sort, **more)
-
-
 def _deployment(client: SyncPrefectClient, deployment: DeploymentResponse) -> Deployment:
-    only = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
-    begun = ["RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED", "CANCELLING", "PAUSED"]
-    last = _runs(client, begun, FlowRunSort.START_TIME_DESC, deployment_filter=only, limit=1)
-    due = _runs(client, ["SCHEDULED"], FlowRunSort.EXPECTED_START_TIME_ASC, deployment_filter=only, limit=1)
-    run = last[0] if last else None
+    of_it = {"deployment_filter": DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])), "limit": 1}
+    begun = deployments.runs(client, *BEGUN, sort=FlowRunSort.START_TIME_DESC, **of_it)
+    due = deployments.runs(client, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC, **of_it)
+    run = begun[0] if begun else None
     verdicts = [tag.removeprefix(VERDICT_TAG) for tag in (run.tags if run else []) if tag.startswith(VERDICT_TAG)]
     return Deployment(
         name=deployment.name,
@@ -136,7 +126,7 @@ def _deployment(client: SyncPrefectClient, deployment: DeploymentResponse) -> De
 
 def _late(client: SyncPrefectClient) -> list[StuckRun]:
     """Runs that no worker has taken in time."""
-    due = _runs(client, ["SCHEDULED", "PENDING"], FlowRunSort.EXPECTED_START_TIME_ASC)
+    due = deployments.runs(client, "SCHEDULED", "PENDING", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
     waiting = {"AwaitingConcurrencySlot": "waits for another run of its deployment"}
     return [
         _stuck(run, waiting.get(run.state_name or "", "no worker has taken it"))
@@ -149,7 +139,7 @@ def _silent(client: SyncPrefectClient) -> list[StuckRun]:
     """Running runs of our deployments without a recent heartbeat."""
     limit = datetime.now(UTC) - timedelta(seconds=SILENT_SECONDS)
     found = []
-    for run in _runs(client, ["RUNNING"], FlowRunSort.START_TIME_DESC):
+    for run in deployments.runs(client, "RUNNING", sort=FlowRunSort.START_TIME_DESC):
         if not run.start_time or run.start_time > limit:
             continue
         wanted = {

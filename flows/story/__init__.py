@@ -13,7 +13,6 @@ from tasks.machine.telling import Event
 from tasks.records import Prediction
 from tasks.stage import events
 from tasks.store import artifact_paths
-from tasks.store.artifact_paths import CARD
 
 
 @contextmanager
@@ -38,8 +37,12 @@ def told_of_prediction(result: Prediction) -> None:
         _tag(f"model:{result.name}", f"drift:{result.drift.verdict}")
 
 
+def _show(key: str, page: str, about: str) -> None:
+    create_markdown_artifact(page, key=key, description=about)
+
+
 def _show_prediction(result: Prediction) -> None:
-    create_markdown_artifact(pages.prediction(result), key=f"{result.name}-predictions", description="batch prediction")
+    _show(f"{result.name}-predictions", pages.prediction(result), "batch prediction")
 
 
 @contextmanager
@@ -57,20 +60,11 @@ def _tell(outcome: Outcome) -> None:
         refused_by = [gate.name for gate in result.gates if not gate.passed]
         payload = {"version": None, "sha256": None, "path": None, "run": result.run, "refused_by": refused_by}
         events.emit(Event.REFUSED, result.name, payload)
-    create_markdown_artifact(
-        pages.verdict(result),
-        key=f"{result.name}-verdict",
-        description="published, unchanged or refused, and every gate",
-    )
-    create_markdown_artifact(
-        pages.pictures(outcome.pictures), key=f"{result.name}-pictures", description="learning curve and test split"
-    )
+    _show(f"{result.name}-verdict", pages.verdict(result), "published, unchanged or refused, and every gate")
+    _show(f"{result.name}-pictures", pages.pictures(outcome.pictures), "learning curve and test split")
     if result.version is not None:
-        create_markdown_artifact(
-            pages.card(artifact_paths.version(result.name, result.version) / CARD),
-            key=f"{result.name}-card",
-            description=f"model card of version {result.version}",
-        )
+        card = artifact_paths.version(result.name, result.version) / artifact_paths.CARD
+        _show(f"{result.name}-card", pages.card(card), f"model card of version {result.version}")
     _tag(f"model:{result.name}", f"verdict:{result.outcome}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.story.report import RetrainReport
 from tasks.batch.version import read_version
 from tasks.machine.words import counted
-from tasks.records import GateVerdict, Prediction
+from tasks.records import Prediction
 from tasks.stage.live import picture
 from tasks.store import artifact_paths, predictions
 from tasks.store.record import FileRef
@@ -18,6 +18,10 @@ TITLES = {
     artifact_paths.RELIABILITY: "Reliability",
     artifact_paths.MISCLASSIFIED: "Most confident mistakes",
     artifact_paths.FIT: "Fit",
+    artifact_paths.COEFFICIENTS: "Coefficients",
+    artifact_paths.RESIDUALS: "Residuals",
+    artifact_paths.PREDICTED_AND_TRUE: "Predicted against true",
+    artifact_paths.THRESHOLDS: "ROC and precision-recall",
 }
 
 
@@ -31,20 +35,20 @@ def verdict(result: RetrainReport) -> str:
     figures = [
         (name.replace("_", " "), f"{value:.4g}") for name, value in result.metrics.items() if isinstance(value, float)
     ]
+    gates = [
+        (gate.name, gate.verdict if gate.passed else f"**{gate.verdict}**", f"{gate.value:.6g}", gate.detail)
+        for gate in result.gates
+    ]
     seconds = [(stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items()]
     lines = [
         f"# {result.name}: {headline}",
         f"{result.model}, {result.implementation}, on {result.device}. Evidence: `{result.run}`",
         *([f"Model: `{result.model_path}`, SHA-256 `{result.model_sha256}`"] if result.model_path else []),
-        "## Gates\n\n" + _table(("gate", "verdict", "found", "required"), map(_gate_row, result.gates)),
+        "## Gates\n\n" + _table(("gate", "verdict", "found", "required"), gates),
         "## Figures\n\n" + _table(("figure", "value"), figures),
         "## Seconds\n\n" + _table(("stage", "seconds"), seconds),
     ]
     return "\n\n".join(lines)
-
-
-def _gate_row(gate: GateVerdict) -> tuple[str, ...]:
-    return gate.name, gate.verdict if gate.passed else f"**{gate.verdict}**", f"{gate.value:.6g}", gate.detail
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -8,18 +8,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from flows import interrupt
+from tasks import records
 from tasks.errors import GateFailed, GradmillError
 from tasks.parameters import RetrainParameters
-from tasks.records import (
-    ChampionGates,
-    Evaluation,
-    ExportedModel,
-    GateVerdict,
-    MirroredModel,
-    Prediction,
-    PublishedModel,
-    TrainedModel,
-)
 from tasks.store import reading
 from tasks.store.record import FileRef, Record
 from tasks.store.run_folder import RunFolder
@@ -52,9 +43,9 @@ class RetrainReport(BaseModel):
     model_path: str | None
     model_sha256: str | None
     metrics: dict[str, Any]
-    gates: list[GateVerdict]
+    gates: list[records.GateVerdict]
     prediction: PredictionSummary | None
-    mirror: MirroredModel | None
+    mirror: records.MirroredModel | None
     device: str
     provider: str | None
     parameters: dict[str, Any]
@@ -68,28 +59,28 @@ class Outcome:
 
     run: RunFolder
     parameters: RetrainParameters
-    trained: TrainedModel | None = None
-    evaluated: Evaluation | None = None
-    exported: ExportedModel | None = None
-    compared: ChampionGates | None = None
-    published: PublishedModel | None = None
-    mirrored: MirroredModel | None = None
-    predicted: Prediction | None = None
+    trained: records.TrainedModel | None = None
+    evaluated: records.Evaluation | None = None
+    exported: records.ExportedModel | None = None
+    compared: records.ChampionGates | None = None
+    published: records.PublishedModel | None = None
+    mirrored: records.MirroredModel | None = None
+    predicted: records.Prediction | None = None
 
     def refused(self, record: Record) -> None:
         """Take what the stage that refused the candidate would have returned."""
-        if isinstance(record, Evaluation):
+        if isinstance(record, records.Evaluation):
             self.evaluated = record
-        elif isinstance(record, ExportedModel):
+        elif isinstance(record, records.ExportedModel):
             self.exported = record
-        elif isinstance(record, ChampionGates):
+        elif isinstance(record, records.ChampionGates):
             self.compared = record
 
     @property
-    def gates(self) -> list[GateVerdict]:
+    def gates(self) -> list[records.GateVerdict]:
         """Every verdict on the candidate, in the order of the stages."""
         judged = (self.evaluated, self.exported, self.compared, self.published)
-        return [verdict for record in judged if record is not None for verdict in record.gates]
+        return [verdict for each in judged if each is not None for verdict in each.gates]
 
     @property
     def is_decided(self) -> bool:
@@ -107,6 +98,9 @@ class Outcome:
         if self.trained is None or self.evaluated is None:
             raise ValueError("no candidate was judged")
         training, published, predicted = self.parameters.training, self.published, self.predicted
+        summary = predicted and PredictionSummary(
+            path=str(predicted.path), rows=predicted.rows, version=predicted.version
+        )
         return RetrainReport(
             model=training.model,
             name=self.parameters.name,
@@ -118,7 +112,7 @@ class Outcome:
             model_sha256=published.model.sha256 if published else None,
             metrics=self.evaluated.metrics,
             gates=self.gates,
-            prediction=predicted and _summary(predicted),
+            prediction=summary,
             mirror=self.mirrored,
             device=self.trained.device,
             provider=predicted and predicted.provider,
@@ -126,10 +120,6 @@ class Outcome:
             seconds=self.run.read().seconds,
             run=str(self.run.path),
         )
-
-
-def _summary(prediction: Prediction) -> PredictionSummary:
-    return PredictionSummary(path=str(prediction.path), rows=prediction.rows, version=prediction.version)
 
 
 def _champion(name: str) -> int | None:

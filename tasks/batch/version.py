@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.data.readers.formats import Wanted
-from tasks.data.recipe import Recipe
+from tasks.data.recipe import Columns, Recipe
 from tasks.errors import DataError
+from tasks.serving.contract import ModelMetadata
 from tasks.serving.drift import Profile
 from tasks.serving.task import TASKS, Task
 from tasks.store import reading
-from tasks.store.artifact_paths import LABELS, MANIFEST
+from tasks.store.artifact_paths import LABELS, MANIFEST, METADATA
+from tasks.store.predictions import Job
 
 
 class Version(NamedTuple):
@@ -20,19 +22,25 @@ class Version(NamedTuple):
     reference: Profile
     recipe: Recipe
 
-    def wanted(self, columns: tuple[str, ...]) -> Wanted:
-        """The rows that the model takes; ``columns`` replace those of the recipe."""
-        return Wanted(self.recipe, columns, self.task.target if self.task.is_counted else None)
+    def wanted(self, job: Job) -> Wanted:
+        """The rows that the model takes, for a job."""
+        is_own = isinstance(self.recipe, Columns) and self.recipe.target is not None
+        truth = self.task.target if self.task.is_counted or is_own else None
+        return Wanted(self.recipe, job.columns, truth, tuple(self.labels), job.id_columns, job.unknown)
 
 
 def read_version(folder: Path) -> Version:
     """Read a version's folder.
 
     Raises:
-        DataError: its manifest or its labels are missing, or have changed since it was published.
+        DataError: its manifest, its metadata or its labels are missing, have changed since it was published, or do not
+            fit each other.
     """
     manifest = reading.read_manifest(folder)
-    labels = manifest.dataset.class_names
+    labels, path = manifest.dataset.class_names, folder / METADATA
+    if ModelMetadata.parse(reading.read_file(folder, METADATA), path) != manifest.metadata:
+        found = f"{path} does not fit recipe, task and classes in {MANIFEST}"
+        raise DataError(found, "both as they were published", "restore both from a copy")
     if labels and reading.read_file(folder, LABELS) != "".join(f"{label}\n" for label in labels).encode():
         raise DataError(f"{folder / LABELS} is not what {MANIFEST} says", ", ".join(labels), "restore both from a copy")
     return Version(TASKS[manifest.dataset.task], list(labels), dict(manifest.profile), manifest.recipe)

@@ -27,8 +27,8 @@ class Pixels(Lasting):
     """Raw pixels 0…255 of images: grey ``(height, width)``, or with channels last."""
 
     kind: Literal["pixels"] = "pixels"
-    shape: tuple[int, ...]  # of one image
-    scale: float  # of a pixel; folded into the weights at export
+    shape: tuple[Annotated[int, Field(gt=0)], ...]  # of one image
+    scale: float = Field(gt=0)  # of a pixel; folded into the weights at export
     resize: Literal["bilinear"] | None = None  # how an array of another size gets this one; None: it is refused
 
     names: ClassVar[tuple[str, ...]] = ()  # of columns

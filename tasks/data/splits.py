@@ -1,6 +1,7 @@
 """Prepared splits: raw rows encoded by a recipe, in safetensors files that are named by their content."""
 
 import hashlib
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,8 @@ from tasks.store import artifact_paths, atomic, verified
 from tasks.store.record import FileRef
 
 PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
+
+PIECE = 2**16  # rows
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -86,3 +89,14 @@ def read_test(prepared: PreparedDataset, recipe: Recipe) -> Rows:
         return read_split(prepared.test, prepared)
     raw = read_split(prepared.raw_test, prepared)
     return raw._replace(inputs=recipe.encode(raw.inputs))
+
+
+def pieces(file: FileRef, prepared: PreparedDataset, size: int = PIECE) -> Iterator[Rows]:
+    """The same, ``size`` rows at a time: a table's rows may be millions, and memory holds one piece.
+
+    Raises:
+        DataError: as ``read_split``, before the first piece.
+    """
+    rows = read_split(file, prepared)
+    for start in range(0, len(rows.truth), size):
+        yield Rows(rows.inputs[start : start + size], rows.truth[start : start + size])

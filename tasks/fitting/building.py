@@ -3,12 +3,14 @@
 import math
 
 import torch
+from torch import Tensor
 
 from tasks.networks.linear_concise import LinearRegressionConcise
 from tasks.networks.linear_scratch import LinearRegressionScratch
 from tasks.networks.sgd import SGD, decaying
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
+from tasks.networks.tables import Encoding
 from tasks.networks.training import Network, Optimizer
 from tasks.parameters import Implementation, Training
 from tasks.records import PreparedDataset
@@ -21,29 +23,48 @@ SOFTMAX: dict[Implementation, type[SoftmaxRegressionScratch | SoftmaxRegressionC
     Implementation.SCRATCH: SoftmaxRegressionScratch,
     Implementation.CONCISE: SoftmaxRegressionConcise,
 }
-OPTIMIZERS = {Implementation.SCRATCH: SGD, Implementation.CONCISE: torch.optim.SGD}
 
 
 def build(
     training: Training, prepared: PreparedDataset, generator: torch.Generator, device: torch.device
 ) -> tuple[Network, Optimizer]:
     """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
-    net = NETWORKS[prepared.task](training, prepared, generator).to(device)
-    groups = decaying(net.parameters(), training.steps.weight_decay)
-    return net, OPTIMIZERS[training.implementation](groups, lr=training.steps.lr)
+    num_inputs = math.prod(prepared.recipe.input.shape)
+    if prepared.task == "regression":
+        net: Network = LINEAR[training.implementation](num_inputs, training.loss.value, generator)
+    else:
+        kind, num_outputs = SOFTMAX[training.implementation], len(prepared.class_names)
+        net = kind(num_inputs, num_outputs, generator, dropout_probability=training.dropout)
+    net.to(device)
+    return net, optimizer(training, net, training.steps.weight_decay)
 
 
-def _linear(training: Training, prepared: PreparedDataset, generator: torch.Generator) -> Network:
-    return LINEAR[training.implementation](_num_inputs(prepared), training.loss.value, generator)
+def build_for_table(
+    training: Training, prepared: PreparedDataset, encoding: Encoding, class_weights: Tensor | None
+) -> Network:
+    """The network of a table, which starts at zero: that is the answer of minimum norm where columns are collinear.
+
+    Behind the effects of slots there is one more for each category, that of a code without one.
+    """
+    num_inputs, num_slots = len(encoding.numbers), encoding.num_slots + len(encoding.categories)
+    nothing_drawn = torch.Generator()
+    if prepared.task == "regression":
+        kind = LINEAR[training.implementation]
+        return kind(num_inputs, training.loss.value, nothing_drawn, sigma=0.0, num_slots=num_slots)
+    return SOFTMAX[training.implementation](
+        num_inputs,
+        len(prepared.class_names),
+        nothing_drawn,
+        sigma=0.0,
+        dropout_probability=training.dropout,
+        num_slots=num_slots,
+        class_weights=class_weights,
+    )
 
 
-def _softmax(training: Training, prepared: PreparedDataset, generator: torch.Generator) -> Network:
-    kind, num_outputs = SOFTMAX[training.implementation], len(prepared.class_names)
-    return kind(_num_inputs(prepared), num_outputs, generator, dropout_probability=training.dropout)
-
-
-def _num_inputs(prepared: PreparedDataset) -> int:
-    return math.prod(prepared.recipe.input.shape)
-
-
-NETWORKS = {"regression": _linear, "classification": _softmax}
+def optimizer(training: Training, net: Network, weight_decay: float, momentum: float = 0.0) -> Optimizer:
+    """The implementation's SGD; momentum is Nesterov's."""
+    groups = decaying(net.parameters(), weight_decay)
+    if training.implementation is Implementation.SCRATCH:
+        return SGD(groups, training.steps.lr, momentum)
+    return torch.optim.SGD(groups, lr=training.steps.lr, momentum=momentum, nesterov=momentum > 0)

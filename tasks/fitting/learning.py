@@ -25,6 +25,18 @@ class Parts(NamedTuple):
     test: Split
 
 
+class Learning(NamedTuple):
+    """A network and the epochs that train it, once they are asked for; ``training`` has every value that was found."""
+
+    net: Network
+    epochs: Iterator[Measured]
+    training: Training
+    num_examples: int  # that weights are fitted to
+    num_validation: int
+    num_slots: int = 0  # whose effects are kept: behind them lie those of unknown codes
+    collinear: tuple[str, ...] = ()  # columns that others determine
+
+
 def parts(prepared: PreparedDataset, share: float, generator: torch.Generator, device: torch.device) -> Parts:
     """Read both splits onto ``device`` and hold a random ``share`` of the training split out.
 
@@ -36,11 +48,16 @@ def parts(prepared: PreparedDataset, share: float, generator: torch.Generator, d
     if not share:
         return Parts(train_split, None, test_split)
     fitted, validation = train_split.without(share, generator)
-    _require_enough(share, len(fitted), len(validation))
+    require_enough(share, len(fitted), len(validation))
     return Parts(fitted, validation, test_split)
 
 
-def _require_enough(share: float, num_examples: int, num_validation: int) -> None:
+def require_enough(share: float, num_examples: int, num_validation: int) -> None:
+    """Refuse parts that say nothing.
+
+    Raises:
+        UsageError: so few examples are left for training, or held out.
+    """
     if min(num_examples, num_validation) < MIN_EXAMPLES:
         total = num_examples + num_validation
         raise UsageError(

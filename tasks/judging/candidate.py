@@ -1,41 +1,74 @@
-"""What is judged: a trained model with its splits, and what exported ones answer."""
+"""What is judged: a trained model with its test rows, and what exported ones answer."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
-import safetensors.torch
+import safetensors.numpy
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from tasks.data import splits
+from tasks.data.dataset import Rows
+from tasks.data.recipe import Columns
 from tasks.fitting.splits import load_split, scores
-from tasks.networks.training import Split
-from tasks.parameters import Loss
+from tasks.judging import standards
+from tasks.judging.objective import Objective
+from tasks.judging.standards import Standards
+from tasks.parameters import Training
 from tasks.records import PreparedDataset, TrainedModel
+from tasks.serving import folding
 from tasks.store import verified
+
+Array = NDArray[Any]
 
 WHILE_TRAINING = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trained model that no gate has passed yet; ``scores`` ``(n, outputs)`` float32 are its on the test split."""
+    """A trained model that no gate has passed yet; ``scores`` ``(n, outputs)`` are its on the test split.
+
+    Of own tables they are in float64 and, of a regression, in raw units.
+    """
 
     prepared: PreparedDataset
     trained: TrainedModel
-    loss: Loss  # that training minimised
-    weights: dict[str, Tensor]
-    test: Split
-    scores: Tensor
+    objective: Objective
+    weights: dict[str, Array]
+    test: Rows
+    scores: Array
+    standards: Standards | None  # of own data
 
     @classmethod
-    def read(cls, prepared: PreparedDataset, trained: TrainedModel, loss: Loss) -> Self:
-        """Read weights and test split, and compute the scores.
+    def read(cls, prepared: PreparedDataset, trained: TrainedModel, training: Training) -> Self:
+        """Read weights and test split, compute the scores, and of own data the losses to hold them against.
 
         Raises:
             DataError: a file is missing or has changed.
         """
-        weights, test = safetensors.torch.load(verified.read(trained.weights)), load_split(prepared, "test")
-        return cls(prepared, trained, loss, weights, test, scores(weights, test))
+        weights = safetensors.numpy.load(verified.read(trained.weights))
+        objective = Objective.of(training, prepared, trained.steps)
+        if prepared.is_own and isinstance(prepared.recipe, Columns):
+            rows, folded = standards.read_rows(prepared.test, prepared), folding.fold(weights, prepared.recipe, float)
+            found = standards.scores(folded, prepared.recipe, rows.features)
+            test, held_against = Rows(rows.features, rows.truth), Standards.of(prepared, objective)
+            return cls(prepared, trained, objective, weights, test, found, held_against)
+        test, tensors = splits.read_split(prepared.test, prepared), {n: torch.from_numpy(w) for n, w in weights.items()}
+        found = scores(tensors, load_split(prepared, "test")).numpy()
+        return cls(prepared, trained, objective, weights, test, found, None)
+
+    @property
+    def held_against(self) -> Standards:
+        """What own data's models are held against."""
+        if self.standards is None:
+            raise ValueError("the book's data have gates of their own")
+        return self.standards
+
+    @cached_property
+    def losses(self) -> Array:
+        """The loss of each test row ``(n,)`` by the objective without its penalty."""
+        return self.objective.losses(self.scores, self.test.truth)
 
     @property
     def while_training(self) -> dict[str, float]:

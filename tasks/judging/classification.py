@@ -4,6 +4,7 @@ import itertools
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tasks.judging import figures, gates, max_statistic
@@ -45,7 +46,7 @@ def measure(candidate: Candidate) -> dict[str, Any]:
         multiclass_recall,
     )
 
-    names, o, y = candidate.prepared.class_names, candidate.scores, candidate.test.y
+    names, o, y = candidate.prepared.class_names, torch.from_numpy(candidate.scores), _labels(candidate)
     measured, count = metrics.classification(o, y), len(names)
     precision = multiclass_precision(o, y, count, average=None)
     recall = multiclass_recall(o, y, count, average=None)
@@ -59,6 +60,10 @@ def measure(candidate: Candidate) -> dict[str, Any]:
         "recall": dict(zip(names, recall.tolist(), strict=True)),
         "confusion_matrix": multiclass_confusion_matrix(o, y, count).tolist(),
     }
+
+
+def _labels(candidate: Candidate) -> torch.Tensor:
+    return torch.from_numpy(candidate.test.truth.astype(np.int64))
 
 
 def sentence(measured: dict[str, Any]) -> str:
@@ -81,16 +86,16 @@ def before_export(candidate: Candidate, measured: dict[str, Any], bounds: Gates)
 
 def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
     """Confusion matrix, reliability diagram, and the images that were misclassified with the most confidence."""
-    names, test = candidate.prepared.class_names, candidate.test
-    confidence, label = candidate.scores.softmax(dim=1).max(dim=1)
-    wrong = (label != test.y).nonzero().squeeze(1)
+    names, y = candidate.prepared.class_names, _labels(candidate)
+    confidence, label = torch.from_numpy(candidate.scores).softmax(dim=1).max(dim=1)
+    wrong = (label != y).nonzero().squeeze(1)
     worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:WORST]]
-    predicted, true = ([names[index] for index in labels[worst].tolist()] for labels in (label, test.y))
-    correct = (label == test.y).numpy()
+    predicted, true = ([names[index] for index in labels[worst].tolist()] for labels in (label, y))
+    correct = (label == y).numpy()
     return (
         figures.confusion_matrix(measured["confusion_matrix"], names, run.file(CONFUSION_MATRIX)),
         figures.reliability(confidence.numpy(), correct, run.file(RELIABILITY)),
-        figures.image_grid(test.X[worst].numpy(), predicted, true, run.file(MISCLASSIFIED)),
+        figures.image_grid(candidate.test.inputs[worst.numpy()], predicted, true, run.file(MISCLASSIFIED)),
     )
 
 

@@ -4,18 +4,18 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from tasks.judging import classification, regression
+from tasks.judging import classification, own_classification, own_regression, regression
 from tasks.judging.candidate import Candidate, Measured
 from tasks.judging.figures import Curves
 from tasks.parameters import Gates
-from tasks.records import Epoch, GateVerdict
+from tasks.records import Epoch, GateVerdict, PreparedDataset
 from tasks.serving.task import TaskName
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 
 class Judge(Protocol):
-    """What ``classification.py`` and ``regression.py`` both have."""
+    """What ``classification.py`` and ``regression.py`` have, and ``own_…py`` for own data."""
 
     @property
     def CURVES(self) -> Curves:  # noqa: N802  (a constant of a module)
@@ -36,10 +36,20 @@ class Judge(Protocol):
     def draw(self, candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
         """Pictures, into the run's folder."""
 
+
+class BookJudge(Judge, Protocol):
+    """One of the book's data, of which every kept version was trained on the same rows."""
+
     def against_kept(
         self, ours: Measured, kept: list[Measured], truth: NDArray[Any], class_names: tuple[str, ...], bounds: Gates
     ) -> tuple[GateVerdict, ...]:
         """The gates against kept versions, of which there is one at least; ``truth`` is ``(n,)``."""
 
 
-JUDGES: dict[TaskName, Judge] = {"classification": classification, "regression": regression}
+JUDGES: dict[TaskName, BookJudge] = {"classification": classification, "regression": regression}
+OWN: dict[TaskName, Judge] = {"classification": own_classification, "regression": own_regression}
+
+
+def of(prepared: PreparedDataset) -> Judge:
+    """Who judges a model of these data."""
+    return (OWN if prepared.is_own else JUDGES)[prepared.task]

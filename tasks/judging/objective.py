@@ -49,14 +49,15 @@ class Objective:
             scale=target.scale if target else 1.0,
         )
 
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether labels are predicted, and losses are in nats."""
+        return self.loss is Loss.CROSS_ENTROPY
+
     def losses(self, scores: Array, truth: Array) -> Array:
         """The loss of each row ``(n,)`` float64: in nats, or in squared units of the target."""
-        if self.loss is Loss.CROSS_ENTROPY:
-            scores = np.asarray(scores, np.float64)
-            largest = scores.max(axis=1)
-            sums = np.exp(scores - largest[:, None]).sum(axis=1)
-            own = np.take_along_axis(scores, truth.astype(np.intp)[:, None], axis=1)[:, 0]
-            return np.asarray(np.log(sums) + largest - own)
+        if self.is_of_classes:
+            return _surprisals(scores, truth)[0]
         size = np.abs(self._deviations(scores, truth))
         if self.loss is Loss.SQUARED:
             return np.asarray(size**2 / 2 * self.scale**2)
@@ -77,22 +78,33 @@ class Objective:
         """What is added to the mean loss for ``weights``, by the names that a trained model's have."""
         return self.weight_decay / 2 * sum(float((each**2).sum()) for name, each in weights.items() if name != "b")
 
-    def gradient(self, scores: Array, truth: Array) -> Array:
-        """The derivative of the mean loss with respect to each score ``(n, outputs)``."""
-        if self.loss is Loss.CROSS_ENTROPY:
-            slopes = np.exp(scores - scores.max(axis=1, keepdims=True))
-            slopes /= slopes.sum(axis=1, keepdims=True)
-            slopes[np.arange(len(truth)), truth] -= 1
+    def mean_and_gradient(self, scores: Array, truth: Array) -> tuple[float, Array]:
+        """The mean loss, and its derivative with respect to each score ``(n, outputs)``."""
+        weights = self.row_weights(truth) / self.row_weights(truth).sum()
+        if self.is_of_classes:
+            losses, slopes = _surprisals(scores, truth)
+            slopes[truth, np.arange(len(truth))] -= 1
         else:
-            slopes = self._deviations(scores, truth)[:, None]
+            losses, slopes = self.losses(scores, truth), self._deviations(scores, truth)[None]
             if self.loss is Loss.HUBER:
                 slopes = np.clip(slopes / HUBER_BETA, -1, 1)
-            slopes = slopes * self.scale
-        weights = self.row_weights(truth)
-        return np.asarray(slopes * (weights / weights.sum())[:, None])
+            slopes *= self.scale
+        slopes *= weights
+        return float(losses @ weights), slopes.T
 
     def _deviations(self, scores: Array, truth: Array) -> Array:
         return np.asarray((scores[:, 0].astype(np.float64) - truth) / self.scale)
+
+
+def _surprisals(scores: Array, truth: Array) -> tuple[Array, Array]:
+    """Of the labels, in nats ``(n,)``, and the probabilities ``(classes, n)``: sums over a short last axis are slow."""
+    by_class = np.array(scores.T, np.float64, order="C")
+    largest, own = by_class.max(axis=0), by_class[truth, np.arange(len(truth))]
+    by_class -= largest
+    np.exp(by_class, out=by_class)
+    sums = by_class.sum(axis=0)
+    by_class /= sums
+    return np.log(sums) + largest - own, by_class
 
 
 def balancing(class_counts: tuple[int, ...]) -> tuple[float, ...]:

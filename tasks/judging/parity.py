@@ -1,6 +1,7 @@
-"""The parity gate: the exported file answers as the trained weights do, on the whole test split."""
+"""The parity gates: the exported file answers as the trained weights do, on the whole test split."""
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,38 +16,75 @@ Array = NDArray[Any]
 Answers = Mapping[str, Array]
 
 
-def regression(found: Answers, o: Array, truth: Array, max_error: float) -> tuple[GateVerdict, ...]:
-    """Scores ``o`` ``(n, 1)`` and ``prediction`` ``(n,)`` may differ by a little.
+class Parity(ABC):
+    """Answers of the file beside what they should be, piece by piece."""
 
-    By ``max_error`` standard deviations of the ``truth``, and two spacings of float32 at the largest prediction (which
-    a target that never changes leaves room for).
+    def __init__(self) -> None:
+        self.error = self.largest = 0.0  # of answers, and among scores
+        self.num_rows = 0
+
+    def add(self, found: Answers, o: Array) -> None:
+        """A piece's answers ``(n, …)`` beside its scores ``o`` ``(n, outputs)``."""
+        self.largest = float(
+            np.maximum(self.largest, np.abs(o).max())
+        )  # unlike max() it keeps NaN, which no gate passes
+        self.error = float(np.maximum(self.error, self._differences(found, o).max()))
+        self.num_rows += len(o)
+
+    @abstractmethod
+    def _differences(self, found: Answers, o: Array) -> Array:
+        """How far each answer is from what these scores say."""
+
+    @abstractmethod
+    def verdicts(self, name: str, max_error: float, deviation: float, detail: str = "") -> tuple[GateVerdict, ...]:
+        """The gate ``name``, which allows ``max_error`` (``deviation`` is that of a number to be predicted)."""
+
+
+class OfRegression(Parity):
+    """Predictions may differ by ``max_error`` deviations, and by two spacings of float32 at the largest prediction.
+
+    The spacings leave room for a target that never changes.
     """
-    prediction, expected = found[PREDICTION], o.squeeze(1)
-    tolerance = max_error * float(truth.std(ddof=1, dtype=np.float64)) + 2 * float(np.spacing(np.abs(expected).max()))
-    error = float(np.abs(prediction - expected).max())
-    return (gates.judge("parity", error, maximum=tolerance, detail=f"predictions of {len(prediction)} rows"),)
+
+    def _differences(self, found: Answers, o: Array) -> Array:
+        difference: Array = np.abs(found[PREDICTION] - o.squeeze(1))
+        return difference
+
+    def verdicts(self, name: str, max_error: float, deviation: float, detail: str = "") -> tuple[GateVerdict, ...]:
+        """One, of predictions."""
+        tolerance = max_error * deviation + 2 * float(np.spacing(np.float32(self.largest)))
+        return (
+            gates.judge(name, self.error, maximum=tolerance, detail=f"predictions of {self.num_rows} rows{detail}"),
+        )
 
 
-def classification(found: Answers, o: Array, truth: Array, max_error: float) -> tuple[GateVerdict, ...]:
-    """The softmax of scores ``o`` ``(n, classes)`` and ``probabilities`` may differ by a little.
+class OfClassification(Parity):
+    """Probabilities may differ by ``max_error + 0.1·max_error·max|score|``.
 
-    By ``max_error + 0.1·max_error·max|score|``; labels must be equal unless the two best probabilities are closer than
-    that. ``truth`` does not matter.
+    Labels must be equal unless the two best probabilities are closer than that.
     """
-    probabilities, label = found[PROBABILITIES], found[LABEL]
-    tolerance = max_error + 0.1 * max_error * float(np.abs(o).max())
-    powers = np.exp(o - o.max(axis=1, keepdims=True))
-    expected = powers / powers.sum(axis=1, keepdims=True)
-    error = float(np.abs(probabilities - expected).max())
-    second, best = np.partition(expected, -2, axis=1)[:, -2:].T
-    flipped = int(((label != expected.argmax(axis=1)) & (best - second > tolerance)).sum())
-    return (
-        gates.judge("parity", error, maximum=tolerance, detail=f"probabilities of {len(label)} rows"),
-        gates.judge("parity_labels", flipped, maximum=0, detail="labels that differ, near ties aside"),
-    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leads: list[Array] = []  # of the best over the second best probability, where labels differ
+
+    def _differences(self, found: Answers, o: Array) -> Array:
+        powers = np.exp(o - o.max(axis=1, keepdims=True))
+        expected = powers / powers.sum(axis=1, keepdims=True)
+        second, best = np.partition(expected, -2, axis=1)[:, -2:].T
+        self.leads.append((best - second)[found[LABEL] != expected.argmax(axis=1)])
+        difference: Array = np.abs(found[PROBABILITIES] - expected)
+        return difference
+
+    def verdicts(self, name: str, max_error: float, deviation: float, detail: str = "") -> tuple[GateVerdict, ...]:
+        """Two, of probabilities and of labels."""
+        tolerance = max_error + 0.1 * max_error * self.largest
+        flipped = sum(int((leads > tolerance).sum()) for leads in self.leads)
+        differ = "labels that differ, near ties aside"
+        return (
+            gates.judge(name, self.error, maximum=tolerance, detail=f"probabilities of {self.num_rows} rows{detail}"),
+            gates.judge(f"{name}_labels", flipped, maximum=0, detail=differ),
+        )
 
 
-PARITY: dict[TaskName, Callable[[Answers, Array, Array, float], tuple[GateVerdict, ...]]] = {
-    "classification": classification,
-    "regression": regression,
-}
+PARITY: dict[TaskName, type[Parity]] = {"classification": OfClassification, "regression": OfRegression}

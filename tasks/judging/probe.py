@@ -43,6 +43,9 @@ def probe(model: bytes, metadata_path: str, sample_path: str, tolerance: float) 
     for kind, nodes in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
         if described(nodes) != metadata[kind]:
             faults.append(f"{kind} are {described(nodes)}, metadata.json says {metadata[kind]}")
+    columns = json.loads(session.get_modelmeta().custom_metadata_map.get("columns", "null"))
+    if columns != metadata.get("parameters", {}).get("columns"):
+        faults.append("columns of metadata_props are not those of metadata.json")
     source = session.get_inputs()[0].name
     names = [node.name for node in session.get_outputs()]
     rows = sample[source]

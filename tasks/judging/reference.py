@@ -109,12 +109,12 @@ def fit(features: Array, truth: Array, recipe: Columns, num_outputs: int, object
         truth = _standardised(truth, target)
     objective = replace(objective, scale=1.0)
     weights = np.zeros((inputs.shape[1] + 1, num_outputs))
-    slope = float(np.linalg.norm(_slope(weights, inputs, truth, objective)))
+    slope = float(np.linalg.norm(_value(weights, inputs, truth, objective)[1]))
     if objective.loss is Loss.SQUARED and inputs.shape[1] <= CLOSED_FORM_WIDTH:
         weights = _closed_form(inputs, truth, objective)
     else:
         weights = _descended(weights, inputs, truth, objective, TOLERANCE * slope)
-    left = float(np.linalg.norm(_slope(weights, inputs, truth, objective)))
+    left = float(np.linalg.norm(_value(weights, inputs, truth, objective)[1]))
     count = inputs.numbers.shape[1]
     named = {"W": weights[:count], "effects": weights[count:-1], "b": weights[-1]}
     return Reference(named, len(truth), left / slope if slope else 0.0)
@@ -124,11 +124,12 @@ def _standardised(truth: Array, target: Target | None) -> Array:
     return (truth - target.mean) / target.scale if target else truth
 
 
-def _slope(weights: Array, inputs: Inputs, truth: Array, objective: Objective) -> Array:
-    """The objective's gradient."""
-    slope = inputs.transposed(objective.gradient(inputs.scores(weights), truth))
-    slope[:-1] += objective.weight_decay * weights[:-1]
-    return slope
+def _value(weights: Array, inputs: Inputs, truth: Array, objective: Objective) -> tuple[float, Array]:
+    """The objective and its gradient."""
+    loss, slopes = objective.mean_and_gradient(inputs.scores(weights), truth)
+    gradient = inputs.transposed(slopes)
+    gradient[:-1] += objective.weight_decay * weights[:-1]
+    return loss + objective.penalty({"": weights[:-1]}), gradient
 
 
 def _closed_form(inputs: Inputs, truth: Array, objective: Objective) -> Array:
@@ -147,10 +148,8 @@ def _descended(weights: Array, inputs: Inputs, truth: Array, objective: Objectiv
     shape = weights.shape
 
     def value(flat: Array) -> tuple[float, Array]:
-        weights = flat.reshape(shape)
-        penalty = objective.penalty({"": weights[:-1]})
-        loss = objective.mean(inputs.scores(weights), truth) + penalty
-        return loss, _slope(weights, inputs, truth, objective).ravel()
+        loss, gradient = _value(flat.reshape(shape), inputs, truth, objective)
+        return loss, gradient.ravel()
 
     options = {"gtol": tolerance / np.sqrt(weights.size), "ftol": 0.0, "maxiter": MAX_ITERATIONS, "maxcor": 20}
     found = scipy.optimize.minimize(value, weights.ravel(), jac=True, method="L-BFGS-B", options=options)

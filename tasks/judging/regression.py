@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tasks.fitting.splits import load_split
@@ -26,7 +27,7 @@ def epoch(point: Epoch) -> str:
 
 def measure(candidate: Candidate) -> dict[str, Any]:
     """What was learned, and everything measured on the test split."""
-    weights, y, y_hat = candidate.weights, candidate.test.y, candidate.scores.squeeze(1)
+    weights, y, y_hat = candidate.weights, *map(torch.from_numpy, (candidate.test.truth, candidate.scores[:, 0]))
     sigma = metrics.noise_estimate(y - y_hat)
     return {
         "test_loss": metrics.regression(y_hat, y)["loss"],
@@ -57,8 +58,8 @@ def before_export(candidate: Candidate, measured: dict[str, Any], bounds: Gates)
 
 def _against_best_fit(candidate: Candidate, test_loss: float, bounds: Gates) -> GateVerdict:
     """The candidate's test loss against that of the best fit to the same training split."""
-    train, test = load_split(candidate.prepared, "train"), candidate.test
-    kind, fit = BEST_FITS[candidate.loss]
+    train, test = (load_split(candidate.prepared, name) for name in ("train", "test"))
+    kind, fit = BEST_FITS[candidate.objective.loss]
     best = metrics.regression(best_fit.with_ones(test.X) @ fit(train.X, train.y), test.y.double())["loss"]
     allowance = (bounds.max_standardised_error * float(train.y.std())) ** 2 / 2
     return gates.judge(
@@ -76,7 +77,7 @@ def _learned(measured: dict[str, Any]) -> list[float]:
 
 def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
     """The learned parameters beside the true ones, and the residuals."""
-    residuals = (candidate.test.y - candidate.scores.squeeze(1)).numpy()
+    residuals = candidate.test.truth - candidate.scores[:, 0]
     true, sigma = candidate.prepared.true_parameters, measured["noise_estimate"]
     return (figures.fit(_learned(measured), true, residuals, sigma, run.file(FIT)),)
 

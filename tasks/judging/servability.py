@@ -16,13 +16,17 @@ PROBE = Path(__file__).with_name("probe.py")
 TIMEOUT_SECONDS = 120
 
 
-def servability(model: FileRef, metadata: Path, sample: Path, bounds: Gates) -> tuple[GateVerdict, ...]:
+def servability(
+    model: FileRef, metadata: Path, sample: Path, bounds: Gates, tolerance: float = TOLERANCE
+) -> tuple[GateVerdict, ...]:
     """Run the probe; any fault refuses, latency and memory only where a limit is set.
+
+    ``tolerance`` is what answers may differ by from the sample's.
 
     Raises:
         DataError: what the probe found in the file are not the bytes that were exported.
     """
-    arguments = [str(model.path), model.sha256, str(metadata), str(sample), str(TOLERANCE)]
+    arguments = [str(model.path), model.sha256, str(metadata), str(sample), str(tolerance)]
     command = [sys.executable, "-I", str(PROBE), *arguments]  # -I: neither this folder nor PYTHON* variables
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)

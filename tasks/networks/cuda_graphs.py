@@ -6,7 +6,7 @@ docs.pytorch.org/docs/stable/notes/cuda.html, "CUDA Graphs", "Whole-network capt
 import torch
 from torch import Tensor
 
-from tasks.networks.training import Network, Optimizer, Split, train_epoch
+from tasks.networks.training import Examples, Network, Optimizer, take_steps
 
 
 class GraphedEpochs:
@@ -17,23 +17,25 @@ class GraphedEpochs:
         self._graph = torch.cuda.CUDAGraph()
         self._order = self._seen = torch.empty(0)
 
-    def __call__(self, net: Network, optimizer: Optimizer, split: Split, order: Tensor, batch_size: int) -> Tensor:
-        """Take the steps of one epoch; the outputs returned are overwritten by the next epoch."""
+    def __call__(
+        self, net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int
+    ) -> dict[str, float]:
+        """Take the steps of one epoch; return what ``net.measure`` says of the outputs that they saw."""
         rates = [group["lr"] for group in optimizer.param_groups]
         if rates != self._rates:
             self._capture(net, optimizer, split, order, batch_size)
             self._rates = rates
         self._order.copy_(order)
         self._graph.replay()
-        return self._seen
+        return net.measure(self._seen, split.y.index_select(0, order))
 
-    def _capture(self, net: Network, optimizer: Optimizer, split: Split, order: Tensor, batch_size: int) -> None:
+    def _capture(self, net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> None:
         self._order = order.clone()
         before = [param.detach().clone() for param in net.parameters()]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries set themselves up at their first calls, which no graph may hold
-            train_epoch(net, optimizer, split, self._order[: 3 * batch_size], batch_size)
+            take_steps(net, optimizer, split, self._order[: 3 * batch_size], batch_size)
         torch.cuda.current_stream().wait_stream(stream)
         with torch.no_grad():
             for param, value in zip(net.parameters(), before, strict=True):
@@ -41,4 +43,4 @@ class GraphedEpochs:
         optimizer.zero_grad()
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            self._seen = train_epoch(net, optimizer, split, self._order, batch_size)
+            self._seen = take_steps(net, optimizer, split, self._order, batch_size)

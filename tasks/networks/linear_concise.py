@@ -14,45 +14,60 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
 
 
 class LinearRegressionConcise:
-    """``nn.Linear`` with the book's start.
+    """``nn.Linear`` with the book's start; each category of a table adds the effect of its slot, ``nn.EmbeddingBag``.
 
     ``nn.MSELoss`` has no half: at equal learning rate it takes steps twice as long as the scratch version.
-    ``X`` is ``(n, inputs)`` float32, ``y`` and predictions are ``(n,)`` float32.
+    ``X`` is ``(n, inputs)`` float32, ``slots`` ``(n, columns)`` int64, ``y`` and predictions are ``(n,)`` float32.
     """
 
     measure = staticmethod(metrics.regression)
 
-    def __init__(self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01) -> None:
-        self.linear = nn.Linear(num_inputs, 1)
+    def __init__(
+        self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01, num_slots: int = 0
+    ) -> None:
+        self.linear = nn.utils.skip_init(nn.Linear, num_inputs, 1)
+        self.effects = nn.EmbeddingBag.from_pretrained(torch.zeros(num_slots, 1), freeze=False, mode="sum")
         self.net = nn.Sequential(self.linear)
         nn.init.normal_(self.linear.weight, 0, sigma, generator=generator)
         nn.init.zeros_(self.linear.bias)
         self.loss = LOSSES[loss]()
 
-    def to(self, device: torch.device) -> "LinearRegressionConcise":
-        """Move the parameters to ``device``."""
-        self.net.to(device)
+    def to(self, where: torch.device | torch.dtype) -> "LinearRegressionConcise":
+        """Move the parameters to a device, or to another precision."""
+        self.net.to(where)
+        self.effects.to(where)
         return self
 
     def parameters(self) -> list[Tensor]:
         """What the optimizer moves."""
-        return list(self.net.parameters())
+        return list(self._parameters().values())
 
-    def __call__(self, X: Tensor) -> Tensor:
+    def __call__(self, X: Tensor, slots: Tensor | None = None) -> Tensor:
         """Predictions ``(n,)``."""
-        return self.net(X).squeeze(1)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+        y_hat: Tensor = self.net(X) if slots is None else self.net(X) + self.effects(slots)
+        return y_hat.squeeze(1)
 
-    def backward(self, X: Tensor, y: Tensor) -> Tensor:
+    def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean loss in the parameters; return the predictions."""
-        y_hat = self(X)
+        y_hat = self(X, slots)
         self.loss(y_hat, y).backward()
         return y_hat.detach()
 
     def weights(self) -> dict[str, Tensor]:
-        """``W`` ``(inputs, 1)`` and ``b`` ``(1,)``."""
-        return {"W": self.linear.weight.detach().T, "b": self.linear.bias.detach()}
+        """``W`` ``(inputs, 1)``, ``effects`` ``(slots, 1)`` if there are any, and ``b`` ``(1,)``."""
+        found = {name: weight.detach() for name, weight in self._parameters().items()}
+        return found | {"W": found["W"].T}
 
     def gradients(self) -> dict[str, Tensor | None]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
-        weight, bias = self.linear.weight, self.linear.bias
-        return {"W": None if weight.grad is None else weight.grad.T, "b": bias.grad}
+        found = {name: weight.grad for name, weight in self._parameters().items()}
+        return found | {"W": None if found["W"] is None else found["W"].T}
+
+    def _parameters(self) -> dict[str, Tensor]:
+        return named(self.linear, self.effects)
+
+
+def named(linear: nn.Linear, effects: nn.EmbeddingBag) -> dict[str, Tensor]:
+    """What the optimizer moves, the bias last."""
+    of_categories = {"effects": effects.weight} if effects.num_embeddings else {}
+    return {"W": linear.weight, **of_categories, "b": linear.bias}

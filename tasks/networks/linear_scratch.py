@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tasks.networks import metrics
+from tasks.networks.effects import add_effects, effects_gradient
 
 
 def squared_loss(y_hat: Tensor, y: Tensor) -> Tensor:
@@ -39,43 +40,48 @@ LOSS_GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class LinearRegressionScratch:
-    """``y_hat = Xw + b`` with its gradient written out.
+    """``y_hat = Xw + b`` with its gradient written out; each category of a table adds the effect of its slot.
 
-    ``X`` is ``(n, inputs)`` float32, ``y`` and predictions are ``(n,)`` float32.
+    ``X`` is ``(n, inputs)`` float32, ``slots`` ``(n, columns)`` int64, ``y`` and predictions are ``(n,)`` float32.
     """
 
     measure = staticmethod(metrics.regression)
 
-    def __init__(self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01) -> None:
+    def __init__(
+        self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01, num_slots: int = 0
+    ) -> None:
         self.w = torch.normal(0, sigma, (1, num_inputs), generator=generator).T
+        self.effects = torch.zeros(num_slots, 1)
         self.b = torch.zeros(1)
         self.loss_gradient = LOSS_GRADIENTS[loss]
 
-    def to(self, device: torch.device) -> "LinearRegressionScratch":
-        """Move the parameters to ``device``."""
-        self.w, self.b = self.w.to(device), self.b.to(device)
+    def to(self, where: torch.device | torch.dtype) -> "LinearRegressionScratch":
+        """Move the parameters to a device, or to another precision."""
+        self.w, self.effects, self.b = self.w.to(where), self.effects.to(where), self.b.to(where)
         return self
 
     def parameters(self) -> list[Tensor]:
         """What the optimizer moves."""
-        return [self.w, self.b]
+        return list(self.weights().values())
 
-    def __call__(self, X: Tensor) -> Tensor:
+    def __call__(self, X: Tensor, slots: Tensor | None = None) -> Tensor:
         """Predictions ``(n,)``."""
-        return (X @ self.w + self.b).squeeze(1)
+        return add_effects(X @ self.w + self.b, self.effects, slots).squeeze(1)
 
-    def backward(self, X: Tensor, y: Tensor) -> Tensor:
+    def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean loss in the parameters; return the predictions."""
-        y_hat = self(X)
+        y_hat = self(X, slots)
         g = self.loss_gradient(y_hat, y).unsqueeze(1) / len(y)
         self.w.grad = X.T @ g
+        if slots is not None:
+            self.effects.grad = effects_gradient(g, self.effects, slots)
         self.b.grad = g.sum(dim=0)
         return y_hat
 
     def weights(self) -> dict[str, Tensor]:
-        """``W`` ``(inputs, 1)`` and ``b`` ``(1,)``."""
-        return {"W": self.w, "b": self.b}
+        """``W`` ``(inputs, 1)``, ``effects`` ``(slots, 1)`` if there are any, and ``b`` ``(1,)``."""
+        return {"W": self.w, **({"effects": self.effects} if len(self.effects) else {}), "b": self.b}
 
     def gradients(self) -> dict[str, Tensor | None]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
-        return {"W": self.w.grad, "b": self.b.grad}
+        return {name: weight.grad for name, weight in self.weights().items()}

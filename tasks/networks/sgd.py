@@ -1,4 +1,4 @@
-"""Minibatch stochastic gradient descent from scratch (section 3.2.6), with weight decay (section 4.5)."""
+"""Minibatch stochastic gradient descent from scratch (section 3.2.6), weight decay (4.5) and momentum (11.6)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,10 +12,12 @@ class SGD:
 
     ``groups`` are like torch's: dictionaries with ``params`` and, if they decay, ``weight_decay``; ``param_groups``
     lets a schedule set ``lr``. The book's ``sgd`` divides by the batch size; here the gradient is that of the mean
-    loss already (see ``training``, "Sum or mean").
+    loss already (see ``training``, "Sum or mean"). ``momentum`` is Nesterov's: the gradient is taken ahead.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.0) -> None:
+        self._momentum = momentum
+        self._velocities: dict[int, Tensor] = {}  # by the parameter's identity
         self.param_groups: list[dict[str, Any]] = [{"weight_decay": 0.0, "lr": lr} | group for group in groups]
 
     @torch.no_grad()
@@ -26,6 +28,10 @@ class SGD:
                 if param.grad is not None:
                     if group["weight_decay"]:
                         param.grad.add_(param, alpha=group["weight_decay"])
+                    if self._momentum:
+                        velocity = self._velocities.setdefault(id(param), torch.zeros_like(param))
+                        velocity.mul_(self._momentum).add_(param.grad)
+                        param.grad.add_(velocity, alpha=self._momentum)
                     param.sub_(param.grad, alpha=group["lr"])
 
     def zero_grad(self) -> None:

@@ -4,12 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from tasks.networks import metrics
+from tasks.networks.linear_concise import named
 
 
 class SoftmaxRegressionConcise:
     """``nn.Flatten`` and ``nn.Linear`` with the book's start, under ``nn.CrossEntropyLoss``.
 
-    ``X`` is ``(n, …)`` float32, ``y`` is ``(n,)`` int64; scores are ``(n, outputs)`` float32.
+    Each category of a table adds the effects of its slot, ``nn.EmbeddingBag``. ``X`` is ``(n, …)`` float32, ``slots``
+    ``(n, columns)`` int64, ``y`` ``(n,)`` int64; scores are ``(n, outputs)`` float32. ``class_weights`` ``(outputs,)``
+    say how much an example of each class counts; None: all the same.
     """
 
     measure = staticmethod(metrics.classification)
@@ -21,40 +24,53 @@ class SoftmaxRegressionConcise:
         generator: torch.Generator,
         sigma: float = 0.01,
         dropout_probability: float = 0.0,
+        num_slots: int = 0,
+        class_weights: Tensor | None = None,
     ) -> None:
-        self.linear = nn.Linear(num_inputs, num_outputs)
+        self.linear = nn.utils.skip_init(nn.Linear, num_inputs, num_outputs)
+        self.effects = nn.EmbeddingBag.from_pretrained(torch.zeros(num_slots, num_outputs), freeze=False, mode="sum")
         self.net = nn.Sequential(nn.Flatten(), self.linear)
         dropout = nn.Dropout(dropout_probability)
         self.training_net = nn.Sequential(nn.Flatten(), dropout, self.linear) if dropout_probability else self.net
         nn.init.normal_(self.linear.weight, 0, sigma, generator=generator)
         nn.init.zeros_(self.linear.bias)
-        self.loss = nn.CrossEntropyLoss()
+        # torch's mean of a weighted loss divides by the weights of the minibatch; ours divides by its size.
+        self.loss = nn.CrossEntropyLoss(class_weights, reduction="mean" if class_weights is None else "none")
 
-    def to(self, device: torch.device) -> "SoftmaxRegressionConcise":
-        """Move the parameters to ``device``."""
-        self.net.to(device)
+    def to(self, where: torch.device | torch.dtype) -> "SoftmaxRegressionConcise":
+        """Move the parameters to a device, or to another precision."""
+        for module in (self.net, self.effects, self.loss):
+            module.to(where)
         return self
 
     def parameters(self) -> list[Tensor]:
         """What the optimizer moves."""
-        return list(self.net.parameters())
+        return list(self._parameters().values())
 
-    def __call__(self, X: Tensor) -> Tensor:
+    def __call__(self, X: Tensor, slots: Tensor | None = None) -> Tensor:
         """Scores ``(n, outputs)``."""
-        return self.net(X)  # type: ignore[no-any-return]  # nn.Module.__call__ is untyped
+        return self._scores(self.net, X, slots)
 
-    def backward(self, X: Tensor, y: Tensor) -> Tensor:
+    def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean cross-entropy in the parameters; return the scores."""
-        o = self.training_net(X)
-        self.loss(o, y).backward()
-        scores: Tensor = o.detach()
-        return scores
+        o = self._scores(self.training_net, X, slots)
+        loss = self.loss(o, y)
+        (loss.mean() if loss.dim() else loss).backward()
+        return o.detach()
+
+    def _scores(self, net: nn.Module, X: Tensor, slots: Tensor | None) -> Tensor:
+        o: Tensor = net(X) if slots is None else net(X) + self.effects(slots)
+        return o
 
     def weights(self) -> dict[str, Tensor]:
-        """``W`` ``(inputs, outputs)`` and ``b`` ``(outputs,)``."""
-        return {"W": self.linear.weight.detach().T, "b": self.linear.bias.detach()}
+        """``W`` ``(inputs, outputs)``, ``effects`` ``(slots, outputs)`` if there are any, and ``b`` ``(outputs,)``."""
+        found = {name: weight.detach() for name, weight in self._parameters().items()}
+        return found | {"W": found["W"].T}
 
     def gradients(self) -> dict[str, Tensor | None]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
-        weight, bias = self.linear.weight, self.linear.bias
-        return {"W": None if weight.grad is None else weight.grad.T, "b": bias.grad}
+        found = {name: weight.grad for name, weight in self._parameters().items()}
+        return found | {"W": None if found["W"] is None else found["W"].T}
+
+    def _parameters(self) -> dict[str, Tensor]:
+        return named(self.linear, self.effects)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from tasks.networks import metrics
+from tasks.networks.effects import add_effects, effects_gradient
 
 
 def shifted(o: Tensor) -> Tensor:
@@ -33,10 +34,11 @@ def dropout(X: Tensor, probability: float) -> Tensor:
 
 
 class SoftmaxRegressionScratch:
-    """``o = XW + b`` with its gradient written out.
+    """``o = XW + b`` with its gradient written out; each category of a table adds the effects of its slot.
 
-    ``X`` is ``(n, …)`` float32, flattened to ``(n, inputs)``; ``y`` is ``(n,)`` int64; scores are ``(n, outputs)``.
-    ``W`` is stored so that ``W.T`` is contiguous: then both products of a step run several times as fast.
+    ``X`` is ``(n, …)`` float32, flattened to ``(n, inputs)``; ``slots`` is ``(n, columns)`` and ``y`` ``(n,)``, int64;
+    scores are ``(n, outputs)``. ``W`` is stored so that ``W.T`` is contiguous: then both products of a step run several
+    times as fast. ``class_weights`` ``(outputs,)`` say how much an example of each class counts; None: all the same.
     """
 
     measure = staticmethod(metrics.classification)
@@ -48,43 +50,52 @@ class SoftmaxRegressionScratch:
         generator: torch.Generator,
         sigma: float = 0.01,
         dropout_probability: float = 0.0,
+        num_slots: int = 0,
+        class_weights: Tensor | None = None,
     ) -> None:
         self.W = torch.normal(0, sigma, (num_outputs, num_inputs), generator=generator).T
         self.b = torch.zeros(num_outputs)
+        self.effects = torch.zeros(num_slots, num_outputs)
+        self.class_weights = class_weights
         self.dropout_probability = dropout_probability
 
-    def to(self, device: torch.device) -> "SoftmaxRegressionScratch":
-        """Move the parameters to ``device``."""
-        self.W, self.b = self.W.to(device), self.b.to(device)
+    def to(self, where: torch.device | torch.dtype) -> "SoftmaxRegressionScratch":
+        """Move the parameters to a device, or to another precision."""
+        self.W, self.effects, self.b = self.W.to(where), self.effects.to(where), self.b.to(where)
+        self.class_weights = None if self.class_weights is None else self.class_weights.to(where)
         return self
 
     def parameters(self) -> list[Tensor]:
         """What the optimizer moves."""
-        return [self.W, self.b]
+        return list(self.weights().values())
 
-    def __call__(self, X: Tensor) -> Tensor:
+    def __call__(self, X: Tensor, slots: Tensor | None = None) -> Tensor:
         """Scores ``(n, outputs)``."""
-        return (self.W.T @ X.flatten(1).T).T + self.b
+        return add_effects((self.W.T @ X.flatten(1).T).T + self.b, self.effects, slots)
 
-    def backward(self, X: Tensor, y: Tensor) -> Tensor:
+    def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean cross-entropy in the parameters; return the scores.
 
         The derivative of cross-entropy by the scores is ``softmax(o) - y`` with one-hot ``y`` (section 3.4.6).
         """
         if self.dropout_probability:
             X = dropout(X, self.dropout_probability)
-        o = self(X)
+        o = self(X, slots)
         g = softmax(o)
         g.scatter_(1, y.unsqueeze(1), -1, reduce="add")
         g /= len(y)
+        if self.class_weights is not None:
+            g *= self.class_weights[y].unsqueeze(1)
         self.W.grad = (g.T @ X.flatten(1)).T
+        if slots is not None:
+            self.effects.grad = effects_gradient(g, self.effects, slots)
         self.b.grad = g.sum(dim=0)
         return o
 
     def weights(self) -> dict[str, Tensor]:
-        """``W`` ``(inputs, outputs)`` and ``b`` ``(outputs,)``."""
-        return {"W": self.W, "b": self.b}
+        """``W`` ``(inputs, outputs)``, ``effects`` ``(slots, outputs)`` if there are any, and ``b`` ``(outputs,)``."""
+        return {"W": self.W, **({"effects": self.effects} if len(self.effects) else {}), "b": self.b}
 
     def gradients(self) -> dict[str, Tensor | None]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
-        return {"W": self.W.grad, "b": self.b.grad}
+        return {name: weight.grad for name, weight in self.weights().items()}

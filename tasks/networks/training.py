@@ -22,20 +22,20 @@ class Network(Protocol):
     def measure(self) -> Callable[[Tensor, Tensor], dict[str, float]]:
         """What is reported of outputs and truth."""
 
-    def to(self, device: torch.device) -> "Network":
-        """Move the parameters to ``device``."""
+    def to(self, where: torch.device | torch.dtype) -> "Network":
+        """Move the parameters to a device, or to another precision."""
 
-    def __call__(self, X: Tensor) -> Tensor:
-        """Outputs for a minibatch."""
+    def __call__(self, X: Tensor, slots: Tensor | None = None) -> Tensor:
+        """Outputs for a minibatch; ``slots`` ``(n, columns)`` says which effect each category of a table has."""
 
-    def backward(self, X: Tensor, y: Tensor) -> Tensor:
+    def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
         """Leave the gradient of the mean loss in the parameters; return the outputs."""
 
     def parameters(self) -> list[Tensor]:
         """What the optimizer moves."""
 
     def weights(self) -> dict[str, Tensor]:
-        """``W`` and ``b``, in the same orientation for every implementation."""
+        """``W`` and ``b``, of tables with categories ``effects`` too, oriented alike in every implementation."""
 
     def gradients(self) -> dict[str, Tensor | None]:
         """The gradients of the last step."""
@@ -44,7 +44,9 @@ class Network(Protocol):
 class Optimizer(Protocol):
     """``torch.optim.SGD`` and our own ``SGD``."""
 
-    param_groups: list[dict[str, Any]]
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Its parameters, and the learning rate that they have now."""
 
     def step(self) -> object:
         """Move every parameter against its gradient."""
@@ -53,54 +55,108 @@ class Optimizer(Protocol):
         """Forget the gradients of the last step."""
 
 
+class Examples(Protocol):
+    """A whole split, on one device: ``Split``, or ``tables.Table`` of one that memory should not hold."""
+
+    @property
+    def y(self) -> Tensor:
+        """The truth ``(n,)``."""
+
+    def __len__(self) -> int: ...
+
+    def at(self, index: Tensor) -> "Examples":
+        """The examples at ``index``."""
+
+    def pieces(self, size: int) -> Iterator["Examples"]:
+        """The examples in order, ``size`` at a time."""
+
+    def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
+        """Inputs and truth of the examples at ``index``, and the slots of their categories if they have any."""
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
+        """The inputs of all examples, and the slots if they have any, minibatch by minibatch."""
+
+
 @dataclass(frozen=True)
 class Split:
-    """A whole split resident on one device: ``X`` ``(n, …)`` uint8 or float32, ``y`` ``(n,)``.
+    """A whole split resident on one device: ``X`` ``(n, …)`` uint8 or floating point, ``y`` ``(n,)``.
 
-    A minibatch of ``X`` is converted to float32 and multiplied by ``scale`` (1/255 brings pixels to 0…1).
+    A minibatch of bytes is converted to float32 and multiplied by ``scale`` (1/255 brings pixels to 0…1). ``slots``
+    ``(n, columns)`` says which of a network's effects the categories of a table have.
     """
 
     X: Tensor
     y: Tensor
     scale: float = 1.0
+    slots: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def to(self, device: torch.device) -> "Split":
         """The same split on another device."""
-        return Split(self.X.to(device), self.y.to(device), self.scale)
+        return self._each(lambda tensor: tensor.to(device))
 
     def without(self, share: float, generator: torch.Generator) -> "tuple[Split, Split]":
         """This split without a random ``share`` of its examples, and those: training and validation."""
         order = torch.randperm(len(self), generator=generator).to(self.y.device)
         held_out = round(share * len(self))
-        return self._at(order[held_out:]), self._at(order[:held_out])
+        return self.at(order[held_out:]), self.at(order[:held_out])
 
-    def _at(self, index: Tensor) -> "Split":
-        return Split(self.X.index_select(0, index), self.y.index_select(0, index), self.scale)
-
-    def minibatch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+    def at(self, index: Tensor) -> "Split":
         """The examples at ``index``; ``index_select`` is an order of magnitude faster than ``X[index]`` here."""
-        return self._inputs(self.X.index_select(0, index)), self.y.index_select(0, index)
+        return self._each(lambda tensor: tensor.index_select(0, index))
 
-    def in_order(self, batch_size: int) -> Iterator[Tensor]:
-        """The inputs of all examples, minibatch by minibatch."""
-        return map(self._inputs, self.X.split(batch_size))
+    def pieces(self, size: int) -> "Iterator[Split]":
+        """The examples in order, ``size`` at a time, where they lie."""
+        for start in range(0, len(self), size):
+            yield self._each(lambda tensor, start=start: tensor[start : start + size])  # type: ignore[misc]
 
-    def _inputs(self, X: Tensor) -> Tensor:
-        if self.scale == 1.0:
-            return X.to(torch.float32)
-        return X.to(torch.float32, copy=True).mul_(self.scale)  # a copy, for X may be a part of the split itself
+    def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
+        """Inputs and truth of the examples at ``index``, and their slots if they have any."""
+        at = self.at(index)
+        return at._inputs(), at.y, *at._slots()
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
+        """The inputs of all examples, and the slots if they have any, minibatch by minibatch."""
+        return ((piece._inputs(), *piece._slots()) for piece in self.pieces(batch_size))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
+        slots = None if self.slots is None else change(self.slots)
+        return Split(change(self.X), change(self.y), self.scale, slots)
+
+    def _inputs(self) -> Tensor:
+        if self.X.is_floating_point() and self.scale == 1.0:
+            return self.X
+        # A copy, for X may be a part of the split itself.
+        return self.X.to(torch.float32, copy=True).mul_(self.scale)
+
+    def _slots(self) -> tuple[Tensor, ...]:
+        return () if self.slots is None else (self.slots,)
 
 
 @torch.no_grad()
-def outputs(net: Callable[[Tensor], Tensor], split: Split, batch_size: int = 512) -> Tensor:
+def outputs(net: Callable[..., Tensor], split: Examples, batch_size: int = 512) -> Tensor:
     """The outputs of ``net`` for a whole split, in its order; memory stays bounded by ``batch_size``."""
-    return torch.cat([net(X) for X in split.in_order(batch_size)])
+    return torch.cat([net(*inputs) for inputs in split.in_order(batch_size)])
 
 
-def train_epoch(net: Network, optimizer: Optimizer, split: Split, order: Tensor, batch_size: int) -> Tensor:
+PIECE = 2**17  # examples that are measured at once: all of the book's, and never the outputs of millions
+
+
+def mean_figures(measured: Iterable[tuple[dict[str, float], int]]) -> dict[str, float]:
+    """The mean of figures, each with the number of examples that it is the mean of."""
+    parts = list(measured)
+    total = sum(count for _, count in parts)
+    return {name: sum(each[name] * count for each, count in parts) / total for name in parts[0][0]}
+
+
+def figures(net: Network, split: Examples) -> dict[str, float]:
+    """What ``net.measure`` says of a whole split."""
+    return mean_figures((net.measure(outputs(net, piece), piece.y), len(piece)) for piece in split.pieces(PIECE))
+
+
+def take_steps(net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> Tensor:
     """Take one step per minibatch of ``order``; return the outputs that the steps saw, in that order."""
     seen = []
     for index in order.split(batch_size):
@@ -108,6 +164,17 @@ def train_epoch(net: Network, optimizer: Optimizer, split: Split, order: Tensor,
         seen.append(net.backward(*split.minibatch(index)))  # no name keeps the minibatch: the next takes its memory
         optimizer.step()
     return torch.cat(seen)
+
+
+def train_epoch(
+    net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int
+) -> dict[str, float]:
+    """Take one step per minibatch of ``order``; return what ``net.measure`` says of the outputs that they saw."""
+    seen = take_steps(net, optimizer, split, order, batch_size)
+    return net.measure(seen, split.y.index_select(0, order))
+
+
+Epoch = Callable[[Network, Optimizer, Examples, Tensor, int], dict[str, float]]
 
 
 class Measured(NamedTuple):
@@ -121,13 +188,13 @@ class Measured(NamedTuple):
 def train(
     net: Network,
     optimizer: Optimizer,
-    train_split: Split,
-    test_split: Split,
+    train_split: Examples,
+    test_split: Examples,
     learning_rates: Iterable[float],
     batch_size: int,
     generator: torch.Generator,
-    validation_split: Split | None = None,
-    run_epoch: Callable[[Network, Optimizer, Split, Tensor, int], Tensor] = train_epoch,
+    validation_split: Examples | None = None,
+    run_epoch: Epoch = train_epoch,
 ) -> Iterator[Measured]:
     """Train one epoch for each of ``learning_rates`` by ``run_epoch`` and yield what was measured.
 
@@ -138,13 +205,10 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         order = torch.randperm(len(train_split), generator=generator).to(train_split.y.device)
-        seen = run_epoch(net, optimizer, train_split, order, batch_size)
         yield Measured(
-            train=net.measure(seen, train_split.y.index_select(0, order)),
-            test=net.measure(outputs(net, test_split), test_split.y),
-            validation=None
-            if validation_split is None
-            else net.measure(outputs(net, validation_split), validation_split.y),
+            train=run_epoch(net, optimizer, train_split, order, batch_size),
+            test=figures(net, test_split),
+            validation=None if validation_split is None else figures(net, validation_split),
         )
 
 

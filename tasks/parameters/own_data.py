@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from tasks.parameters.choices import NAME_PATTERN
 from tasks.parameters.form import Frozen, Option
 
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
@@ -49,12 +50,19 @@ class OwnData(Frozen):
 
     @model_validator(mode="after")
     def _options_go_together(self) -> Self:
-        if self.source is not None and self.target is None:
-            raise ValueError("--data needs a --target, the column to predict")
-        if self.source is None and self.model_dump(include=set(OwnData.model_fields), exclude_defaults=True):
-            raise ValueError("a target, columns and a split go with --data")
         if self.source is not None and urlsplit(self.source).password is not None:
             raise ValueError("a URL with credentials would be written down: set them in the environment")
         if len([each for each in (self.split_by, self.time_column, self.split_column) if each]) > 1:
             raise ValueError("one of --split-by, --time-column and --split-column")
         return self
+
+
+class InspectParameters(OwnData):
+    """What to look at before anything is trained."""
+
+    source: Annotated[str, Option("DATA")] = Field(
+        title="Data", description="A file, folder, glob or URL of CSV, Parquet, Feather or JSON lines."
+    )
+    name: Annotated[str, Option(empty="a new name")] = Field(
+        "", pattern=r"^$|" + NAME_PATTERN, title="Name", description="Compare with what this kept name has fixed."
+    )

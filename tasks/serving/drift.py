@@ -1,13 +1,13 @@
 """Has the input changed? A model's answers on new rows against its answers on the test split."""
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.records import Drift, Histogram
-from tasks.serving.task import Outputs, Task
 
 QUANTILES = 10
 SMALLEST_SHARE = 1e-4  # stands for an empty bin, whose logarithm would be infinite
@@ -27,10 +27,13 @@ def of(values: NDArray[Any], reference: Histogram) -> Histogram:
     return Histogram(edges=reference.edges, counts=count(values, reference.edges))
 
 
-def reference(task: Task, outputs: Outputs) -> Profile:
-    """The profile of the test split: levels one by one, all else in bins of (nearly) equal counts."""
-    profile, num_levels = {}, task.num_levels(outputs)
-    for name, values in task.observed(outputs).items():
+def reference(observed: Mapping[str, NDArray[Any]], num_levels: Mapping[str, int]) -> Profile:
+    """The profile of what is watched of the test split: levels one by one, all else in bins of (nearly) equal counts.
+
+    ``observed`` and ``num_levels`` are as ``Task`` gives them.
+    """
+    profile = {}
+    for name, values in observed.items():
         if name in num_levels:
             edges = np.arange(num_levels[name] - 1) + 0.5
         else:

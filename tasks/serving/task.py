@@ -14,6 +14,8 @@ from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES, Signature, 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tasks.data.recipe import Recipe
+
 TaskName = Literal["classification", "regression"]
 LABEL_NAME = "label_name"
 Outputs = Mapping[str, "NDArray[Any]"]  # of a model, by name; rows come last: (n,) or (classes, n)
@@ -28,6 +30,10 @@ class Task(ABC):
     answer: ClassVar[str]  # the output that is compared with the truth
     is_counted: ClassVar[bool]  # an answer is right or wrong, and not more or less so
     loss_unit: ClassVar[str]
+
+    def signature(self, recipe: Recipe, class_names: Sequence[str]) -> Signature:
+        """What a model of this kind takes and gives, whose inputs ``recipe`` makes."""
+        return Signature(inputs=(recipe.input,), outputs=self.outputs(len(class_names)))
 
     @abstractmethod
     def outputs(self, num_classes: int) -> tuple[Tensor, ...]:
@@ -133,7 +139,9 @@ class Regression(Task):
         return {PREDICTION: outputs[PREDICTION]}
 
     def summary(self, metrics: Mapping[str, Any]) -> str:
-        """Loss and what was learned."""
+        """Of own data how good it is; of the book's the loss and what was learned."""
+        if "r2" in metrics:
+            return f"R² {metrics['r2']:.4f}, root mean squared error {metrics['rmse']:.4g}"
         loss = f"test loss {metrics['test_loss']:.3g}"
         if "weights" not in metrics:
             return loss

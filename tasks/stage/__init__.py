@@ -39,7 +39,7 @@ def stage(*, reusable: bool = False, **task_options: Any) -> Callable[[StageFunc
             key = reuse.key(name, dict(inputs))
             kept = None if run.force else reuse.find(key, signature.return_annotation)
             if kept is not None:
-                tell(f"{name:<10} nothing has changed: reused what an earlier run left")
+                tell("nothing has changed: reused what an earlier run left")
                 return Completed(name="Cached", data=kept)
             record = function(run, *args, **kwargs)
             reuse.keep(key, record)

@@ -23,7 +23,7 @@ from tasks.machine.telling import tell
 from tasks.parameters import Device
 from tasks.store import artifact_paths, atomic
 from tasks.store.documents import Document
-from tasks.store.record import NOT_IN_KEY, FileRef, Record
+from tasks.store.record import NOT_IN_KEY, Record, files_in
 
 R = TypeVar("R", bound=Record)
 CODE = Path(__file__).parents[1]  # tasks/
@@ -75,10 +75,8 @@ def package_versions() -> dict[str, str]:
     """The installed versions of everything that can change a result, Python included."""
     installed = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             installed[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return installed
 
 
@@ -90,12 +88,6 @@ class KeptRecord(Document):
     record: dict[str, Any]
     sha256: str
 
-    @classmethod
-    def of(cls, key: str, record: Record) -> "KeptRecord":
-        """The document that keeps ``record`` under ``key``."""
-        kind, content = type(record).__name__, record.model_dump(mode="json")
-        return cls(key=key, kind=kind, record=content, sha256=_digest(key, kind, content))
-
 
 def _digest(key: str, kind: str, content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps([key, kind, content], sort_keys=True).encode()).hexdigest()
@@ -103,8 +95,10 @@ def _digest(key: str, kind: str, content: dict[str, Any]) -> str:
 
 def keep(key: str, record: Record) -> None:
     """Let later runs find ``record``; a file that cannot be written costs them time, and this run nothing."""
+    kind, content = type(record).__name__, record.model_dump(mode="json")
+    kept = KeptRecord(key=key, kind=kind, record=content, sha256=_digest(key, kind, content))
     try:
-        KeptRecord.of(key, record).write(artifact_paths.stage_record(key))
+        kept.write(artifact_paths.stage_record(key))
     except OSError as error:
         tell(f"what this stage returned is not kept for later runs: {error}")
 
@@ -115,10 +109,8 @@ def find(key: str, kind: type[R]) -> R | None:
     What is there and not used is said.
     """
     path = artifact_paths.stage_record(key)
-    if not os.path.lexists(path):
-        return None
     try:
-        record = _read(path, key, kind)
+        record = _read(path, key, kind) if os.path.lexists(path) else None
         with contextlib.suppress(OSError):
             os.utime(path)  # to housekeeping it is in use
         return record
@@ -138,22 +130,9 @@ def _read(path: Path, key: str, kind: type[R]) -> R:
         first = error.errors(include_input=False, include_url=False)[0]
         raise DataError(f"{path} is no {kind.__name__}: {first['msg']}", kind.__name__, "compute it anew") from error
     verdicts = getattr(record, "gates", None)  # what a refused candidate has come to is not kept
-    if verdicts is not None and not (
-        verdicts and all(each.lets_pass for each in verdicts)
-    ):  # a refused one is not kept
+    if verdicts is not None and not (verdicts and all(each.lets_pass for each in verdicts)):
         raise DataError(f"{path} has gates that were not passed", "those of a candidate that went on", "judge it anew")
-    for file in files_of(record):
+    for file in files_in(kept.record):
         if not (file.path.is_file() and atomic.file_digest(file.path) == file.sha256):
             raise DataError(f"{file.path} is missing or damaged", "the file as it was written", "compute it anew")
     return record
-
-
-def files_of(value: Any) -> list[FileRef]:
-    """Every file that a record refers to, however deep."""
-    if isinstance(value, FileRef):
-        return [value]
-    if isinstance(value, BaseModel):
-        value = dict(value)
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    return [file for each in value for file in files_of(each)] if isinstance(value, tuple) else []

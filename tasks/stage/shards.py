@@ -135,14 +135,12 @@ def _runner(parameters: PredictParameters, workers: int) -> Iterator[TaskRunner[
         return
     from prefect_dask.task_runners import DaskTaskRunner
 
-    if parameters.dask_address is None:
-        cluster = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
-        with DaskTaskRunner(cluster_kwargs=cluster) as runner:
-            yield runner
-        return
-    with DaskTaskRunner(address=parameters.dask_address) as runner:
-        with _reaching(parameters.dask_address):
-            _ = runner.client  # connects
+    address = parameters.dask_address
+    here = None if address else {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+    with DaskTaskRunner(address=address, cluster_kwargs=here) as runner:
+        if address:
+            with _reaching(address):
+                _ = runner.client  # connects
         yield runner
 
 

@@ -1,9 +1,12 @@
 """The only file that knows the places in ``artifacts/``. In memory, on stdout and in events paths are absolute."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec
 
 from tasks.machine.settings import Settings
 
+P = ParamSpec("P")
 DIGEST_CHARACTERS = 16  # 64 bits: enough to tell files apart by eye and by name; the whole digest is verified
 
 
@@ -27,6 +30,16 @@ FOLDERS = ("datasets", "runs", "models", "predictions")
 HIDDEN = (".stages", ".locks", ".prefect")
 
 
+def _in(place: Callable[P, Path], *names: str) -> Callable[P, Path]:
+    """What is named so in another place, and found by the same."""
+    return lambda *args, **kwargs: place(*args, **kwargs).joinpath(*names)
+
+
+def lock(folder: Path) -> Path:
+    """Held by whoever fills, changes or removes a folder of a dataset, a run or a model."""
+    return folder / ".lock"
+
+
 def dataset(name: str) -> Path:
     """The folder of one dataset: raw files and prepared splits."""
     return root() / "datasets" / name
@@ -34,17 +47,15 @@ def dataset(name: str) -> Path:
 
 def dataset_lock(name: str) -> Path:
     """Held by whoever fills the folder of a dataset."""
-    return dataset(name) / ".lock"
+    return lock(dataset(name))
+
+
+source = _in(dataset, "source.json")  # where the own data of a model were read from
 
 
 def raw_file(dataset_name: str, filename: str, sha256: str) -> Path:
     """A raw file as its source publishes it (decompressed)."""
     return dataset(dataset_name) / "raw" / f"{filename}.{sha256[:DIGEST_CHARACTERS]}"
-
-
-def source(name: str) -> Path:
-    """Where the own data of a model were read from."""
-    return dataset(name) / "source.json"
 
 
 def split_file(dataset_name: str, split: str, sha256: str) -> Path:
@@ -57,19 +68,8 @@ def row_digests(dataset_name: str, sha256: str) -> Path:
     return dataset(dataset_name) / f"{sha256[:DIGEST_CHARACTERS]}.rows"
 
 
-def runs() -> Path:
-    """Evidence of every run, published or refused."""
-    return root() / "runs"
-
-
-def run_lock(run_folder: Path) -> Path:
-    """Held by a run over its folder, and by whoever removes it."""
-    return run_folder / ".lock"
-
-
-def stage_records() -> Path:
-    """What reusable stages returned, each under the digest of everything that it depended on."""
-    return root() / ".stages"
+runs = _in(root, "runs")  # evidence of every run, published or refused
+stage_records = _in(root, ".stages")  # what reusable stages returned, each under the digest of all that it depended on
 
 
 def stage_record(key: str) -> Path:
@@ -77,9 +77,7 @@ def stage_record(key: str) -> Path:
     return stage_records() / f"{key}.json"
 
 
-def models() -> Path:
-    """The model store: a Triton model repository as it stands."""
-    return root() / "models"
+models = _in(root, "models")  # the model store: a Triton model repository as it stands
 
 
 def model(name: str) -> Path:
@@ -92,34 +90,14 @@ def version(name: str, number: int) -> Path:
     return model(name) / str(number)
 
 
-def champion(name: str) -> Path:
-    """The pointer to the version that consumers should use."""
-    return model(name) / "champion.json"
+champion = _in(model, "champion.json")  # the pointer to the version that consumers should use
+history = _in(model, ".history.json")  # what it cannot tell: demotions, and the highest number ever given
+triton_config = _in(model, "config.pbtxt")  # Triton's description of a model, derived from the pointer
+mirror_lock = _in(model, ".mirror.lock")  # held while the champion is copied elsewhere
 
-
-def model_lock(name: str) -> Path:
-    """Held over every change of one model's folder."""
-    return model(name) / ".lock"
-
-
-def mirror_lock(name: str) -> Path:
-    """Held while the champion is copied elsewhere."""
-    return model(name) / ".mirror.lock"
-
-
-def history(name: str) -> Path:
-    """What the pointer cannot tell: when versions were demoted, and the highest number ever given."""
-    return model(name) / ".history.json"
-
-
-def triton_config(name: str) -> Path:
-    """Triton's description of a model, derived from the pointer."""
-    return model(name) / "config.pbtxt"
-
-
-def all_predictions() -> Path:
-    """The folder of all batch predictions."""
-    return root() / "predictions"
+all_predictions = _in(root, "predictions")
+# A note for each unfinished batch prediction whose folder is not right below that one: where it is.
+jobs_elsewhere = _in(all_predictions, ".elsewhere")
 
 
 def predictions(job: str) -> Path:
@@ -127,19 +105,8 @@ def predictions(job: str) -> Path:
     return all_predictions() / job
 
 
-def locks() -> Path:
-    """The locks of what must not have a file of ours in it."""
-    return root() / ".locks"
-
-
-def jobs_elsewhere() -> Path:
-    """A note for each unfinished batch prediction whose folder is not right below this one: where it is."""
-    return all_predictions() / ".elsewhere"
-
-
-def schedules() -> Path:
-    """When own names are retrained."""
-    return root() / "schedules"
+locks = _in(root, ".locks")  # of what must not have a file of ours in it
+schedules = _in(root, "schedules")  # when own names are retrained
 
 
 def schedule(name: str) -> Path:
@@ -147,24 +114,10 @@ def schedule(name: str) -> Path:
     return schedules() / f"{name}.json"
 
 
-def prefect_home() -> Path:
-    """The history of ``gradmill up``: Prefect's database and the logs of server and worker."""
-    return root() / ".prefect"
-
-
-def up_lock() -> Path:
-    """Held by ``gradmill up`` as long as it lives."""
-    return prefect_home() / "up.lock"
-
-
-def service() -> Path:
-    """Where ``gradmill up`` answers, for the commands beside it."""
-    return prefect_home() / "service.json"
-
-
-def credential() -> Path:
-    """What ``gradmill up``'s server asks for; of mode 0600."""
-    return prefect_home() / "credential"
+prefect_home = _in(root, ".prefect")  # the history of ``gradmill up``: Prefect's database, logs of server and worker
+up_lock = _in(prefect_home, "up.lock")  # held by ``gradmill up`` as long as it lives
+service = _in(prefect_home, "service.json")  # where it answers, for the commands beside it
+credential = _in(prefect_home, "credential")  # what its server asks for; of mode 0600
 
 
 ONNX = "model.onnx"
@@ -186,6 +139,10 @@ CONFUSION_MATRIX = "confusion-matrix.png"
 RELIABILITY = "reliability.png"
 MISCLASSIFIED = "misclassified.png"
 FIT = "regression.png"
+COEFFICIENTS = "coefficients.png"
+RESIDUALS = "residuals.png"
+PREDICTED_AND_TRUE = "predicted-and-true.png"
+THRESHOLDS = "roc-and-precision-recall.png"
 OLD_NAMES = {JOB: "job.json", REJECTS: "rejects.parquet", PREDICTION_GRID: "predictions.png"}
 
 
@@ -204,16 +161,6 @@ def scratch(job_folder: Path) -> Path:
     return job_folder / ".gradmill-scratch"
 
 
-def shard_rejects(job_folder: Path) -> Path:
-    """The rejected rows of each shard, until the job is done."""
-    return scratch(job_folder) / "rejects"
-
-
-def sources(job_folder: Path) -> Path:
-    """The files of the input with their rows, until the job is done."""
-    return scratch(job_folder) / "sources.parquet"
-
-
-def spool(job_folder: Path) -> Path:
-    """Where input that cannot be read from the middle is unpacked, until the job is done."""
-    return scratch(job_folder) / "spool"
+shard_rejects = _in(scratch, "rejects")  # the rejected rows of each shard
+sources = _in(scratch, "sources.parquet")  # the files of the input with their rows
+spool = _in(scratch, "spool")  # where input that cannot be read from the middle is unpacked

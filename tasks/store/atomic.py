@@ -59,15 +59,9 @@ def sweep(folder: Path, depth: int = 3) -> None:
                 if depth:
                     sweep(Path(entry.path), depth - 1)
             elif names.TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                with contextlib.suppress(OSError):
-                    _remove_unless_held(Path(entry.path))
-
-
-def _remove_unless_held(leftover: Path) -> None:
-    held = locks.take(leftover, flags=0)
-    if held is not None:
-        leftover.unlink()
-        os.close(held)
+                with contextlib.suppress(OSError), locks.locked_if_free(Path(entry.path), flags=0) as dead:
+                    if dead:
+                        Path(entry.path).unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> FileRef:

@@ -6,9 +6,8 @@ Nothing is removed that somebody holds, nothing behind a link, and nothing that 
 import itertools
 import json
 import os
-import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tasks.errors import DataError
 from tasks.store import artifact_paths, folders, locks, names, predictions, reading, verified
 from tasks.store.artifact_paths import RUN
 from tasks.store.predictions import left_alone
+from tasks.store.record import everything_in, files_in
 from tasks.store.run_folder import RunNotes
 
 GRACE = timedelta(days=1)  # a younger run may still be going, and somebody may be reading a younger prediction
@@ -32,14 +32,14 @@ def prune_runs(keep: int) -> list[str]:
     Raises:
         DataError: it cannot be told which runs kept versions name.
     """
-    _sweep(artifact_paths.runs())
+    folders.sweep(names.CONDEMNED, artifact_paths.runs())
     needed = evidence() | _reused_by_runs_that_go_on()
     of_model: dict[str, list[Path]] = defaultdict(list)
     for note in sorted(artifact_paths.runs().glob(f"*/{RUN}")):
         if _is_in_place(note.parent):
             of_model[note.parent.name.partition("-")[2].rpartition("-")[0]].append(note)  # time-model-id
     old = [note for notes in of_model.values() for note in notes[:-keep] if note.parent.name not in needed]
-    removed = _remove(old, artifact_paths.run_lock)
+    removed = _remove(old, artifact_paths.lock)
     _prune_stage_records()
     return removed
 
@@ -49,10 +49,10 @@ def prune_predictions(keep: int) -> list[str]:
 
     Unfinished jobs stay: the same command resumes them. Returns the names of the removed folders.
     """
-    _sweep(artifact_paths.all_predictions())
+    folders.sweep(names.CONDEMNED, artifact_paths.all_predictions())
     of_model: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for folder, document, job in predictions.below_artifacts():
-        if job.status == "done" and _is_in_place(folder):
+        if job and job.status == "done" and _is_in_place(folder):
             of_model[job.model.name].append((job.finished_at or "", document))
     old = [document for jobs in of_model.values() for _, document in sorted(jobs)[:-keep]]
     return _remove(old, locks.of_job)
@@ -69,7 +69,7 @@ def evidence() -> set[str]:
         needed.add(run)
         noted = artifact_paths.runs() / run / RUN
         if noted.is_file():
-            needed |= set(_runs_named_in(RunNotes.read(noted).stages))
+            needed.update(_runs_named_in(RunNotes.read(noted).stages))
     return needed
 
 
@@ -79,27 +79,23 @@ def _reused_by_runs_that_go_on() -> set[str]:
     for noted in artifact_paths.runs().glob(f"*/{RUN}"):
         try:
             if _goes_on(noted):
-                needed |= set(_runs_named_in(RunNotes.read(noted).stages))
+                needed.update(_runs_named_in(RunNotes.read(noted).stages))
         except (OSError, DataError) as error:
-            left_alone(noted.parent, error.found if isinstance(error, DataError) else str(error))
+            left_alone(noted.parent, error)
     return needed
 
 
 def _goes_on(noted: Path) -> bool:
     """Whether the run of these notes may still be going; one behind a link is not asked, since its lock lies there."""
-    return noted.parent.is_symlink() or not _is_old(noted) or locks.is_held(artifact_paths.run_lock(noted.parent))
+    return noted.parent.is_symlink() or not _is_old(noted) or locks.is_held(artifact_paths.lock(noted.parent))
 
 
-def _runs_named_in(document: Any) -> Iterable[str]:
+def _runs_named_in(document: Any) -> Iterator[str]:
     """The run folders of every path in a JSON document."""
-    if isinstance(document, dict):
-        document = list(document.values())
-    if isinstance(document, list):
-        for value in document:
-            yield from _runs_named_in(value)
-    elif isinstance(document, str):
-        parts = Path(document).parts  # artifacts/ may have had another name then: on the host, in a container
-        yield from (name for folder, name in itertools.pairwise(parts) if folder == artifact_paths.runs().name)
+    for text in everything_in(document):
+        if isinstance(text, str):
+            parts = itertools.pairwise(Path(text).parts)  # artifacts/ may have had another name then, as in a container
+            yield from (name for folder, name in parts if folder == artifact_paths.runs().name)
 
 
 def _is_in_place(folder: Path) -> bool:
@@ -133,16 +129,11 @@ def _remove(notes: Iterable[Path], lock_of: Callable[[Path], Path]) -> list[str]
                     continue
                 condemned = folder.rename(names.condemned(folder))
                 removed.append(folder.name)
-                shutil.rmtree(condemned)
+                folders.remove(condemned)
                 lock.unlink(missing_ok=True)  # if it lies elsewhere; whoever waits for it takes another
         except OSError as error:
-            left_alone(folder, str(error))
+            left_alone(folder, error)
     return removed
-
-
-def _sweep(parent: Path) -> None:
-    for leftover in folders.leftovers(parent, names.CONDEMNED):
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _prune_stage_records() -> None:
@@ -153,18 +144,8 @@ def _prune_stage_records() -> None:
         if not names.STAGE_RECORD.fullmatch(path.name):
             continue
         try:
-            files = _files_named_in(json.loads(verified.content(path)))
-            if _is_old(path, UNUSED) or not all(file.exists() for file in files):
+            files = files_in(json.loads(verified.content(path)))
+            if _is_old(path, UNUSED) or not all(file.path.exists() for file in files):
                 path.unlink()
         except (OSError, ValueError, RecursionError, DataError) as error:
-            left_alone(path, error.found if isinstance(error, DataError) else str(error))
-
-
-def _files_named_in(document: Any) -> Iterable[Path]:
-    """Every file that a JSON document refers to."""
-    if isinstance(document, dict):
-        if isinstance(document.get("path"), str) and "sha256" in document:
-            yield artifact_paths.root() / document["path"]
-        document = list(document.values())
-    for value in document if isinstance(document, list) else ():
-        yield from _files_named_in(value)
+            left_alone(path, error)

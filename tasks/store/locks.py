@@ -50,9 +50,13 @@ def locked(path: Path, otherwise: str, told_after: float = 0, within: float = ma
 
 
 @contextmanager
-def locked_if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock file ``path`` and yield True; yield False where another process has it."""
-    descriptor = take(path)
+def locked_if_free(path: Path, flags: int = os.O_CREAT) -> Iterator[bool]:
+    """Hold the lock file ``path`` and yield True; yield False where another process has it.
+
+    Raises:
+        OSError: as of ``take``.
+    """
+    descriptor = take(path, flags)
     if descriptor is None:
         yield False
         return
@@ -96,14 +100,19 @@ def take(path: Path, flags: int = os.O_CREAT) -> int | None:
 
 def _lies_at(path: Path, descriptor: int) -> bool:
     """By opening it once more: an NFS client asks its server then, and may answer ``stat`` from its cache."""
-    try:
-        there = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
+    with contextlib.suppress(OSError), _opened(path) as there:
         return os.path.sameopenfile(descriptor, there)
+    return False
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """To look at, without following a link or waiting for the other end of a FIFO."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        yield descriptor
     finally:
-        os.close(there)
+        os.close(descriptor)
 
 
 def _taken_in(path: Path) -> int | None:
@@ -134,38 +143,18 @@ def _noted(descriptor: int) -> Iterator[None]:
 
 def holder(path: Path) -> str:
     """What the holder of a lock file has written into it, fit for a terminal; nothing where that is not known."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return ""
-    try:
+    with contextlib.suppress(OSError), _opened(path) as descriptor:
         text = os.read(descriptor, NOTE_BYTES).decode(errors="replace")
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
-    return "".join(character for character in text if character.isprintable())
+        return "".join(character for character in text if character.isprintable())
+    return ""
 
 
-def model(name: str) -> AbstractContextManager[None]:
-    """Held over every change of a model's folder; whoever waits for it says for whom.
+def model(name: str, mirroring: bool = False) -> AbstractContextManager[None]:
+    """Held over every change of a model's folder, or while its champion is copied elsewhere (another lock).
 
     Raises:
-        EnvironmentProblem: the folder is a link, and what it leads to is not in the store.
+        EnvironmentProblem: the folder is a link: the lock file, and what it leads to, would not be in the store.
     """
-    return _locked(name, artifact_paths.model_lock(name), "changing")
-
-
-def mirror(name: str) -> AbstractContextManager[None]:
-    """Held while the champion is copied elsewhere.
-
-    Raises:
-        EnvironmentProblem: as for ``model``, since the lock file would lie behind the link.
-    """
-    return _locked(name, artifact_paths.mirror_lock(name), "mirroring")
-
-
-def _locked(name: str, path: Path, doing: str) -> AbstractContextManager[None]:
     folder = artifact_paths.model(name)
     if folder.is_symlink():
         raise EnvironmentProblem(
@@ -173,6 +162,8 @@ def _locked(name: str, path: Path, doing: str) -> AbstractContextManager[None]:
             "a folder in the store: behind a link nothing is changed",
             f"move there what it leads to, or give all of {folder.parent} another place",
         )
+    path = artifact_paths.mirror_lock(name) if mirroring else artifact_paths.lock(folder)
+    doing = "mirroring" if mirroring else "changing"
     return locked(path, f"another process is {doing} {name}; waiting for it")
 
 

@@ -4,30 +4,12 @@ The order is what keeps the copy whole at every moment: the version's files, eac
 Triton's configuration, which is derived from it. Versions that were mirrored before stay there.
 """
 
-from typing import NamedTuple
-
 from tasks.errors import DataError, UsageError
 from tasks.machine.settings import Settings
 from tasks.records import MirroredModel
-from tasks.serving.contract import ModelMetadata
 from tasks.store import artifact_paths, folders, locks, reading, remote, triton, verification, verified
-from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, METADATA, ONNX
-from tasks.store.verified import sha256
+from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
 from tasks.store.versions import ChampionPointer
-
-
-class Piece(NamedTuple):
-    """A file to copy, and the SHA-256 (hex) that its copy must have."""
-
-    content: bytes
-    sha256: str
-
-
-class Champion(NamedTuple):
-    """What a mirror must hold: pieces by their paths below the model's folder, in the order of their copying."""
-
-    version: int
-    pieces: dict[str, Piece]
 
 
 def destination() -> str | None:
@@ -59,72 +41,62 @@ def mirror(name: str, url: str) -> MirroredModel:
         found = f"{url} is in the artifacts folder itself, in {place}"
         raise UsageError(found, "a folder outside of it", "choose one that other hosts read")
     reading.resolve(name, None)
-    with locks.mirror(name):
-        champion = reading.with_version(name, None, lambda _: _read(name))
+    with locks.model(name, mirroring=True):
+        number, pieces = reading.with_version(name, None, lambda _: _read(name))
         folder.sweep(name)
-        _refuse_another_version(folder, name, champion)
+        _refuse_another_version(folder, name, number, pieces)
         pointer = artifact_paths.champion(name).name
-        current = _holds(folder, f"{name}/{pointer}", champion.pieces[pointer])
-        written = tuple(path for path, piece in champion.pieces.items() if _bring(folder, f"{name}/{path}", piece))
+        current = folder.read(f"{name}/{pointer}") == pieces[pointer]
+        written = tuple(path for path, content in pieces.items() if _bring(folder, f"{name}/{path}", content))
     return MirroredModel(
         outcome=("repaired" if current else "copied") if written else "unchanged",
         name=name,
-        version=champion.version,
+        version=number,
         url=folder.url,
         written=written,
     )
 
 
-def _read(name: str) -> Champion:
-    """The champion, verified."""
-    path = artifact_paths.champion(name)
-    as_it_stands = verified.content(path, f"gradmill promote {name} VERSION")
-    pointer = ChampionPointer.parse(as_it_stands, path, f"gradmill promote {name} VERSION")
+def _read(name: str) -> tuple[int, dict[str, bytes]]:
+    """The champion, verified: its number, and what to copy by paths below the model's folder, in that order."""
+    path, action = artifact_paths.champion(name), f"gradmill promote {name} VERSION"
+    as_it_stands = verified.content(path, action)
+    pointer = ChampionPointer.parse(as_it_stands, path, action)
     number = pointer.version
     contents = verification.verify_version(name, number)
-    digests = {filename: sha256(content) for filename, content in contents.items()}
-    verification.verify_fit(name, pointer, digests)
+    verification.verify_pointer(name, pointer)
     in_order = sorted(contents, key=lambda filename: (filename not in (CHECKSUMS, MANIFEST), filename))
-    pieces = {f"{number}/{filename}": Piece(contents[filename], digests[filename]) for filename in in_order}
-    metadata = ModelMetadata.parse(contents[METADATA], artifact_paths.version(name, number) / METADATA)
-    config = triton.describe(name, number, metadata).encode()
-    pieces[artifact_paths.champion(name).name] = Piece(as_it_stands, sha256(as_it_stands))
-    pieces[artifact_paths.triton_config(name).name] = Piece(config, sha256(config))
-    return Champion(number, pieces)
+    pieces = {f"{number}/{filename}": contents[filename] for filename in in_order}
+    config = triton.config(name, number).encode()
+    return number, pieces | {path.name: as_it_stands, artifact_paths.triton_config(name).name: config}
 
 
-def _refuse_another_version(folder: remote.Folder, name: str, champion: Champion) -> None:
+def _refuse_another_version(folder: remote.Folder, name: str, number: int, pieces: dict[str, bytes]) -> None:
     """A version's number belongs to whoever came first: ours is known by its list of checksums or its manifest.
 
     Both come first in the order of copying, and one of them is enough to repair the other.
     """
-    sums, manifest, model = (f"{champion.version}/{filename}" for filename in (CHECKSUMS, MANIFEST, ONNX))
-    if any(_holds(folder, f"{name}/{path}", champion.pieces[path]) for path in (sums, manifest)):
+    sums, manifest, model = (f"{number}/{filename}" for filename in (CHECKSUMS, MANIFEST, ONNX))
+    if any(folder.read(f"{name}/{path}") == pieces[path] for path in (sums, manifest)):
         return
     for path in (sums, manifest, model):
-        content = folder.read(f"{name}/{path}")
-        if content is not None and sha256(content) != champion.pieces[path].sha256:
+        if folder.read(f"{name}/{path}") not in (None, pieces[path]):
             raise DataError(
-                f"{folder.url}/{name}/{path} is not of {name} version {champion.version} as it is here",
+                f"{folder.url}/{name}/{path} is not of {name} version {number} as it is here",
                 "no other model under the same name and number; nothing there was changed",
                 "mirror to another URL, or remove that folder if no consumer needs it",
             )
 
 
-def _bring(folder: remote.Folder, path: str, piece: Piece) -> bool:
+def _bring(folder: remote.Folder, path: str, content: bytes) -> bool:
     """Write a file unless it is there already, and check what the store gives back; whether it was written."""
-    if _holds(folder, path, piece):
+    if folder.read(path) == content:
         return False
-    folder.write(path, piece.content)
-    if not _holds(folder, path, piece):
+    folder.write(path, content)
+    if folder.read(path) != content:
         raise DataError(
             f"{folder.url}/{path} is not what was written there",
-            f"SHA-256 {piece.sha256}",
+            f"SHA-256 {verified.sha256(content)}",
             "see what else writes there, then gradmill mirror again; a new pointer was not written",
         )
     return True
-
-
-def _holds(folder: remote.Folder, path: str, piece: Piece) -> bool:
-    content = folder.read(path)
-    return content is not None and sha256(content) == piece.sha256

@@ -1,31 +1,42 @@
 """The version's README: a model card with Hugging Face front matter (huggingface.co/docs/hub/model-cards)."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
 
+from tasks.data.recipe import Columns
+from tasks.data.report import DataReport
+from tasks.parameters import Steps
 from tasks.records import GateVerdict
+from tasks.serving.coefficients import Coefficient, largest
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.task import TASKS
 
 KINDS = {"pixels": "image", "columns": "tabular"}  # how Hugging Face calls what a recipe reads
 SECTIONS = {"linear-regression": "3.1 to 3.3", "softmax-regression": "3.4 to 3.7"}
+SPECIAL = frozenset("\\`*_[]<>|#!$~")  # to Markdown
+LONGEST = 80  # characters of a name
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
 
-def model_card(manifest: dict[str, Any], metadata: ModelMetadata, pictures: list[str]) -> str:
-    """The card's text; ``manifest`` is the version's own, before its checksums."""
-    template = jinja2.Template(TEMPLATE.read_text(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    text: str = template.render(
+def model_card(
+    manifest: dict[str, Any], metadata: ModelMetadata, pictures: list[str], report: DataReport | None = None
+) -> str:
+    """The card's text; ``manifest`` is the version's own, before its checksums, ``report`` that of own data."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  (Markdown)
+    environment.filters["cell"] = cell
+    text: str = environment.from_string(TEMPLATE.read_text()).render(
         manifest,
         front_matter=_front_matter(manifest),
         title=manifest["dataset"]["title"],
-        training=manifest["parameters"]["training"],
+        training=_settings(manifest),
+        report=report,
+        standards=_standards(manifest["metrics"]),
+        coefficients=_coefficients(manifest),
         sections=SECTIONS[manifest["parameters"]["training"]["model"]],
-        facts=_training_facts(manifest),
+        loss_unit=TASKS[manifest["dataset"]["task"]].loss_unit,
         verdicts=[GateVerdict.model_validate(gate).verdict for gate in manifest["gates"]],
         inputs=metadata.inputs,
         outputs=metadata.outputs,
@@ -34,30 +45,32 @@ def model_card(manifest: dict[str, Any], metadata: ModelMetadata, pictures: list
     return text
 
 
-def _training_facts(manifest: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What was really done, beside what was asked for where the two differ."""
-    training, trained, metrics = manifest["parameters"]["training"], manifest["trained"], manifest["metrics"]
-    held_out = f", and {trained['num_validation']} held out to watch" if trained["num_validation"] else ""
-    yield "training examples", f"{trained['num_examples']}{held_out}"
-    yield "test examples", f"{manifest['dataset']['num_test']}"
-    if training["patience"]:
-        asked = f"at most {training['num_epochs']}, with patience {training['patience']}"
-        yield "epochs", f"{trained['num_epochs']} of {asked}"
-        yield "weights", f"of epoch {trained['kept_epoch']}, whose validation loss was the smallest"
-    else:
-        yield "epochs", f"{trained['num_epochs']}"
-    if "validation_loss" in metrics:
-        yield "validation loss", f"{metrics['validation_loss']:.4g}"
-    unit = TASKS[manifest["dataset"]["task"]].loss_unit
-    yield "train loss, test loss", f"{metrics['train_loss']:.4g}, {metrics['test_loss']:.4g} ({unit})"
-    yield "batch size", f"{training['batch_size']}"
-    yield "lr", f"{training['lr']:g}, {training['schedule']}"
-    if training["weight_decay"]:
-        yield "weight decay (section 4.5)", f"{training['weight_decay']:g}"
-    if training["dropout"]:
-        yield "dropout (section 4.6)", f"{training['dropout']:g}"
-    yield "seed", f"{training['seed']}"
-    yield "device", f"{manifest['device']}"
+def cell(text: str, longest: int = LONGEST) -> str:
+    """Text of a user's data in a cell or a line of Markdown."""
+    words = " ".join(text.split())
+    shown = words if len(words) <= longest else f"{words[: longest - 1]}…"
+    return "".join(f"\\{character}" if character in SPECIAL else character for character in shown)
+
+
+def _settings(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, and what became of what own data decide."""
+    asked: dict[str, Any] = manifest["parameters"]["training"]
+    found = manifest["trained"].get("steps")
+    return asked | Steps(*found)._asdict() if found else asked
+
+
+def _standards(metrics: dict[str, Any]) -> list[tuple[str, float]]:
+    """The losses of own data's model, of the converged fit and of the best constant, as training counts them."""
+    named = {"this model": "objective_loss", "reference": "reference_loss", "baseline": "baseline_loss"}
+    return [(words, metrics[name]) for words, name in named.items() if name in metrics]
+
+
+def _coefficients(manifest: dict[str, Any]) -> list[Coefficient]:
+    if not isinstance(manifest["metrics"].get("weights"), dict):
+        return []
+    return largest(
+        manifest["metrics"], Columns.model_validate(manifest["recipe"]), manifest["dataset"].get("class_names", ())
+    )
 
 
 def _front_matter(manifest: dict[str, Any]) -> str:

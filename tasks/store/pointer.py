@@ -12,10 +12,10 @@ from tasks.store.artifact_paths import MANIFEST, ONNX
 from tasks.store.versions import ChampionPointer
 
 
-def point_to(name: str, number: int, *, held: tuple[int, ...] | None = None, previous: int | None = None) -> None:
+def point_to(name: str, number: int, **changes: tuple[int, ...] | int | None) -> None:
     """Replace ``champion.json``, then derive ``config.pbtxt`` from it; the caller holds the lock.
 
-    ``previous`` and ``held`` are those of the pointer before, unless given.
+    Unless ``changes`` say otherwise, ``previous`` is the champion before, and ``held`` stays as it was.
     """
     before = _readable(name)
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -24,21 +24,16 @@ def point_to(name: str, number: int, *, held: tuple[int, ...] | None = None, pre
         demoted = past.demoted | {before.version: now}
         past.model_copy(update={"demoted": demoted}).write(artifact_paths.history(name))
     folder = artifact_paths.version(name, number)
-    goes_back_to = before.version if before and previous is None and held is None else previous
-    kept = dict(before) if before else {}  # with what a newer version of Gradmill has noted there
-    pointer = ChampionPointer.model_validate(
-        kept
-        | {
-            "version": number,
-            "model_sha256": atomic.file_digest(folder / ONNX),
-            "manifest_sha256": atomic.file_digest(folder / MANIFEST),
-            "promoted_at": now,
-            "previous": goes_back_to,
-            "held": kept.get("held", ()) if held is None else held,
-        }
-    )
-    pointer.write(artifact_paths.champion(name))
-    triton.write_config(name)
+    kept = dict(before) if before else {"held": ()}  # with what a newer version of Gradmill has noted there
+    facts = {
+        "version": number,
+        "model_sha256": atomic.file_digest(folder / ONNX),
+        "manifest_sha256": atomic.file_digest(folder / MANIFEST),
+        "promoted_at": now,
+        "previous": before.version if before else None,
+    }
+    ChampionPointer.model_validate(kept | facts | changes).write(artifact_paths.champion(name))
+    triton.write_config(name, number)
 
 
 def _readable(name: str) -> ChampionPointer | None:
@@ -68,8 +63,8 @@ def promote(name: str, number: int) -> bool:
             return True
         try:
             verification.verify_pointer(name, pointer)
-            verification.verify_previous(name)
-            triton.write_config(name)
+            verification.verify_previous(name, pointer)
+            triton.write_config(name, number)
         except DataError:
             point_to(name, number, held=held, previous=_another(name, number, pointer.previous))
         return False

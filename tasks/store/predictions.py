@@ -69,6 +69,8 @@ class Job(Document):
     batch_size: int
     workers: int = 1
     columns: tuple[str, ...]
+    id_columns: tuple[str, ...] = ()
+    unknown: Literal["reject", "average"] = "reject"
     rows: int = 0
     shards: tuple[Shard, ...] = ()
     max_rejects: int = 0
@@ -76,6 +78,7 @@ class Job(Document):
     finished_at: str | None = None
     rejects: int | None = None
     accuracy: float | None = None
+    metrics: dict[str, float] | None = None
     profile: dict[str, Histogram] | None = None
     drift: Drift | None = None
     notes: dict[str, int] | None = None
@@ -140,11 +143,11 @@ def now() -> str:
 
 
 class Found(NamedTuple):
-    """A job and its folder."""
+    """A job and its folder. The job is None where it is unfinished and its document cannot be read."""
 
     folder: Path
     document: Path
-    job: Job
+    job: Job | None
 
 
 def below_artifacts() -> Iterator[Found]:
@@ -161,7 +164,7 @@ def elsewhere() -> Iterator[Found]:
             if note.is_file():  # a FIFO would be waited for without end
                 noted.append(artifact_paths.root() / note.read_text())  # relative, or absolute
         except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
-            left_alone(note, str(error))
+            left_alone(note, error)
     return _read(noted)
 
 
@@ -172,9 +175,11 @@ def _read(folders: list[Path]) -> Iterator[Found]:
             if document := document_in(folder):
                 yield Found(folder, document, Job.read(document))
         except (DataError, OSError, ValueError) as error:
-            left_alone(folder, error.found if isinstance(error, DataError) else str(error))
+            left_alone(folder, error)
+            if holds_job(folder):
+                yield Found(folder, folder / JOB, None)
 
 
-def left_alone(path: Path, reason: str) -> None:
+def left_alone(path: Path, reason: str | Exception) -> None:
     """Say that something was not looked at or not removed, and why."""
-    tell(f"left alone: {path} ({reason})", file=sys.stderr)
+    tell(f"left alone: {path} ({reason.found if isinstance(reason, DataError) else reason})", file=sys.stderr)

@@ -1,11 +1,10 @@
 """A version folder appears by one rename, whole, and never changes. The caller holds the lock."""
 
-import sys
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
 from pathlib import Path
 
-from tasks.machine.telling import tell
-from tasks.store import artifact_paths, atomic, attestation, folders, names, reading, triton
+from tasks.store import artifact_paths, atomic, attestation, folders, names, reading, triton, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
 from tasks.store.versions import Lineage, Manifest
 
@@ -14,12 +13,11 @@ def sweep(name: str) -> None:
     """Remove what a killed publication or pruning left, and repair ``config.pbtxt``."""
     folder = artifact_paths.model(name)
     folders.tell_of_strangers(folder)
-    for leftover in folders.leftovers(folder):
-        remove_folder(leftover)
+    folders.sweep(names.LEFTOVER, folder)
     for number in reading.versions(name):  # a kill between the rename and this
         folders.make_read_only(artifact_paths.version(name, number))
-    if reading.champion(name) is not None:
-        triton.write_config(name)
+    if current := reading.champion(name):
+        triton.write_config(name, current.version)
 
 
 def find(name: str, onnx_sha256: str) -> int | None:
@@ -41,8 +39,10 @@ def next_number(name: str) -> int:
     """
     pointer = reading.champion(name)
     named = pointer.named if pointer else set()
-    highest = max(reading.history(name).highest, *named, *reading.versions(name), 0)
-    return folders.free_number(artifact_paths.model(name), highest + 1)
+    number = 1 + max(reading.history(name).highest, *named, *reading.versions(name), 0)
+    while os.path.lexists(artifact_paths.version(name, number)):
+        number += 1
+    return number
 
 
 def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path | None = None) -> int:
@@ -58,7 +58,7 @@ def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path 
     fill(staging, number)
     files = {path.name: atomic.file_digest(path) for path in sorted(staging.iterdir())}
     manifest = Manifest(**dict(lineage), version=number, files=files).write(staging / MANIFEST)
-    atomic.write_bytes(staging / CHECKSUMS, checksums(files | {MANIFEST: manifest.sha256}))
+    atomic.write_bytes(staging / CHECKSUMS, verified.checksums(files | {MANIFEST: manifest.sha256}))
     if sign_key is not None:
         attestation.sign(staging, sign_key)
     for path in staging.iterdir():
@@ -71,16 +71,3 @@ def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path 
     atomic.sync(final.parent)
     reading.history(name).model_copy(update={"highest": number}).write(artifact_paths.history(name))
     return number
-
-
-def checksums(digests: Mapping[str, str]) -> bytes:
-    """``SHA256SUMS`` of files by their names, as ``sha256sum`` writes it, sorted by name."""
-    return "".join(f"{digest}  {filename}\n" for filename, digest in sorted(digests.items())).encode()
-
-
-def remove_folder(condemned: Path) -> None:
-    """Delete a folder that was renamed out of sight; what cannot be deleted is left for the next time, with a word."""
-    try:
-        folders.remove(condemned)
-    except OSError as error:
-        tell(f"left: {condemned} cannot be removed: {error}", file=sys.stderr)

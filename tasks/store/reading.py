@@ -9,6 +9,7 @@ from tasks.errors import DataError, UsageError
 from tasks.parameters import is_name
 from tasks.store import artifact_paths, folders, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
+from tasks.store.names import VERSION
 from tasks.store.record import FileRef
 from tasks.store.versions import ChampionPointer, History, Manifest
 
@@ -23,7 +24,7 @@ def names() -> list[str]:
 
 def versions(name: str) -> list[int]:
     """The numbers of the kept versions, ascending."""
-    return folders.versions(artifact_paths.model(name))
+    return sorted(int(path.name) for path in folders.named(VERSION, artifact_paths.model(name)))
 
 
 def pointer(name: str) -> ChampionPointer | None:
@@ -81,7 +82,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path, action = folder / MANIFEST, _action(folder)
     content, sums = verified.content(path, action), verified.content(folder / CHECKSUMS, action)
-    if f"{verified.sha256(content)}  {MANIFEST}\n".encode() not in sums:
+    if verified.checksums({MANIFEST: verified.sha256(content)}) not in sums:
         raise DataError(f"{path}, or its line in {CHECKSUMS}, has changed", "both as they were published", action)
     return Manifest.parse(content, path, action)
 

@@ -4,7 +4,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 
 from tasks.errors import UsageError
-from tasks.store import artifact_paths, locks, names, predictions, publishing, reading
+from tasks.store import artifact_paths, folders, locks, names, predictions, publishing, reading
 
 GRACE = timedelta(days=1)  # a consumer that read the pointer may still be loading the version it named
 
@@ -25,7 +25,7 @@ def prune(name: str, keep: int) -> tuple[list[int], dict[int, str]]:
         pruned = [number for number in kept[:-keep] if number not in needed]
         for number in pruned:
             version = artifact_paths.version(name, number)
-            publishing.remove_folder(version.rename(names.condemned(version)))
+            folders.remove(version.rename(names.condemned(version)))
         return pruned, {number: needed[number] for number in kept[:-keep] if number in needed}
 
 
@@ -37,7 +37,10 @@ def protected(name: str) -> dict[int, str]:
         if datetime.fromisoformat(moment) > oldest:
             reasons[number] = "demoted less than a day ago"
     for folder, _, job in itertools.chain(predictions.below_artifacts(), predictions.elsewhere()):
-        if job.status != "done" and job.model.name == name:
+        if job is None:
+            damaged = f"may be that of the unfinished job in {folder}, whose document cannot be read"
+            reasons = dict.fromkeys(reading.versions(name), damaged) | reasons
+        elif job.status != "done" and job.model.name == name:
             reasons[job.model.version] = f"named by the unfinished job in {folder}"
     current = reading.champion(name)
     if current is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.store import artifact_paths, atomic, locks
+from tasks.store.artifact_paths import RUN
 from tasks.store.documents import Document
 from tasks.store.record import Record
 
@@ -38,21 +39,16 @@ class RunFolder(Record):
         folder = cls(path=artifact_paths.runs() / run, **asked)
         atomic.sweep(artifact_paths.make_root())
         with folder.in_use():
-            if folder._file.exists():
-                os.utime(folder._file)  # to housekeeping it is young again
+            if folder.file(RUN).exists():
+                os.utime(folder.file(RUN))  # to housekeeping it is young again
             else:
-                RunNotes(run=run, parameters=parameters, seconds={}, stages={}).write(folder._file)
+                RunNotes(run=run, parameters=parameters, seconds={}, stages={}).write(folder.file(RUN))
         return folder
 
     def in_use(self) -> AbstractContextManager[None]:
         """While the block runs, housekeeping leaves the folder alone, however long ago something was noted in it."""
-        return locks.locked(
-            artifact_paths.run_lock(self.path), f"another process is at work on {self.path}; waiting for it"
-        )
-
-    @property
-    def _file(self) -> Path:
-        return self.path / artifact_paths.RUN
+        otherwise = f"another process is at work on {self.path}; waiting for it"
+        return locks.locked(artifact_paths.lock(self.path), otherwise)
 
     def read(self) -> RunNotes:
         """Everything noted so far.
@@ -60,12 +56,12 @@ class RunFolder(Record):
         Raises:
             DataError: ``run.json`` is damaged.
         """
-        return RunNotes.read(self._file)
+        return RunNotes.read(self.file(RUN))
 
     def note(self, section: Literal["seconds", "stages"], key: str, value: Any) -> None:
         """Set ``key`` of a section and write the whole document atomically."""
         notes = self.read()
-        notes.model_copy(update={section: getattr(notes, section) | {key: value}}).write(self._file)
+        notes.model_copy(update={section: getattr(notes, section) | {key: value}}).write(self.file(RUN))
 
     def file(self, name: str) -> Path:
         """The path of an evidence file."""

@@ -1,10 +1,8 @@
 """Proof that a stored version is what was published: every checksum, the signature, the stored sample."""
 
-from collections.abc import Mapping
-
 from tasks.errors import DataError
 from tasks.serving import contract
-from tasks.store import artifact_paths, atomic, publishing, reading, triton, verified
+from tasks.store import artifact_paths, atomic, reading, triton, verified
 from tasks.store.artifact_paths import ATTESTATION, CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE
 from tasks.store.record import FileRef
 from tasks.store.versions import ChampionPointer
@@ -19,9 +17,13 @@ def verify(name: str, number: int) -> list[str]:
         DataError: something is not as it was published; the message names the file.
     """
     verify_version(name, number)
-    verify_pointer(name, reading.champion(name))
-    verify_previous(name)
-    _verify_config(name)
+    pointer = reading.champion(name)
+    if pointer is None:
+        found = f"{artifact_paths.champion(name)} is missing"
+        raise DataError(found, "a pointer to a version", f"gradmill promote {name} VERSION")
+    verify_pointer(name, pointer)
+    verify_previous(name, pointer)
+    _verify_config(name, pointer.version)
     _verify_by_running(name, number)
     return ["checksums", "manifest", "champion pointer", "config.pbtxt", "signature", "stored sample"]
 
@@ -32,7 +34,7 @@ def verify_version(name: str, number: int) -> dict[str, bytes]:
     ``SHA256SUMS`` is compared with a regenerated one, byte for byte: ``sha256sum -c`` alone accepts upper-case digits.
 
     Raises:
-        DataError: a file is missing, surplus or changed.
+        DataError: a file is missing, surplus or changed, or the metadata are not of the recipe.
     """
     folder = artifact_paths.version(name, number)
     document = reading.read_manifest(folder)
@@ -45,10 +47,12 @@ def verify_version(name: str, number: int) -> dict[str, bytes]:
         for filename, digest in document.files.items()
     }
     contents |= {filename: verified.content(folder / filename) for filename in found - {*document.files}}
-    if contents[CHECKSUMS] != publishing.checksums(document.files | {MANIFEST: verified.sha256(contents[MANIFEST])}):
+    if contents[CHECKSUMS] != verified.checksums(document.files | {MANIFEST: verified.sha256(contents[MANIFEST])}):
         raise _broken(name, number, f"{folder / CHECKSUMS} has changed")
     if (document.name, document.version) != (name, number):
         raise _broken(name, number, f"{folder / MANIFEST} is of {document.name} {document.version}")
+    if contract.ModelMetadata.parse(contents[METADATA], folder / METADATA) != document.metadata:
+        raise _broken(name, number, f"{folder / METADATA} does not fit recipe, task and classes in {MANIFEST}")
     return contents
 
 
@@ -56,52 +60,35 @@ def _broken(name: str, number: int, found: str) -> DataError:
     return DataError(found, f"{name} version {number} as it was published", RESTORE)
 
 
-def verify_pointer(name: str, pointer: ChampionPointer | None) -> None:
+def verify_pointer(name: str, pointer: ChampionPointer) -> None:
     """Check that a pointer, as it was read, fits the version that it names.
 
     Raises:
-        DataError: there is none, or it does not fit.
-    """
-    if pointer is None:
-        found = f"{artifact_paths.champion(name)} is missing"
-        raise DataError(found, "a pointer to a version", f"gradmill promote {name} VERSION")
-    folder = artifact_paths.version(name, pointer.version)
-    files = [path for path in (folder / ONNX, folder / MANIFEST) if path.is_file()]
-    verify_fit(name, pointer, {path.name: atomic.file_digest(path) for path in files})
-
-
-def verify_fit(name: str, pointer: ChampionPointer, digests: Mapping[str, str]) -> None:
-    """Check the digests of a version's files, by filename, against those of the pointer.
-
-    Raises:
-        DataError: they are others.
+        DataError: it does not fit.
     """
     folder = artifact_paths.version(name, pointer.version)
-    for filename, digest in ((ONNX, pointer.model_sha256), (MANIFEST, pointer.manifest_sha256)):
-        if digests.get(filename) != digest:
-            raise reading.unfit(name, folder / filename, digest)
+    for path, digest in ((folder / ONNX, pointer.model_sha256), (folder / MANIFEST, pointer.manifest_sha256)):
+        if not path.is_file() or atomic.file_digest(path) != digest:
+            raise reading.unfit(name, path, digest)
 
 
-def verify_previous(name: str) -> None:
+def verify_previous(name: str, pointer: ChampionPointer) -> None:
     """Check that a rollback has where to go, if the pointer says so, and that the champion is not held.
 
     Raises:
         DataError: it has not, or it is.
     """
-    path, pointer = artifact_paths.champion(name), reading.champion(name)
-    if pointer is None:
-        return
     number, previous, held = pointer.version, pointer.previous, list(pointer.held)
     others = [each for each in reading.versions(name) if each != number]
     if previous not in (None, *others) or number in held:
-        found = f"{path} has version {number}, previous {previous} and held {held}"
+        found = f"{artifact_paths.champion(name)} has version {number}, previous {previous} and held {held}"
         raise DataError(found, "another kept version, and a champion not held", f"gradmill promote {name} {number}")
 
 
-def _verify_config(name: str) -> None:
-    if not triton.is_derived(name):
+def _verify_config(name: str, champion: int) -> None:
+    if not triton.is_derived(name, champion):
         found = f"{artifact_paths.triton_config(name)} is not the champion's"
-        raise DataError(found, triton.config(name).splitlines()[-1], f"gradmill promote {name} VERSION")
+        raise DataError(found, triton.config(name, champion).splitlines()[-1], f"gradmill promote {name} VERSION")
 
 
 def _verify_by_running(name: str, number: int) -> None:
@@ -110,10 +97,9 @@ def _verify_by_running(name: str, number: int) -> None:
 
     folder = artifact_paths.version(name, number)
     session = sessions.open_session(reading.read_file(folder, ONNX), Device.CPU)
-    metadata = contract.ModelMetadata.parse(reading.read_file(folder, METADATA), folder / METADATA)
-    columns = contract.columns_of_session(session)
-    if contract.open_inference_metadata(name, number, contract.of_session(session), columns) != metadata:
+    served = contract.of_session(session), contract.columns_of_session(session)
+    if contract.open_inference_metadata(name, number, *served) != reading.manifest(name, number).metadata:
         raise _broken(name, number, f"{folder / METADATA} does not describe {ONNX}")
-    output = sample.contradicted(session, reading.read_file(folder, SAMPLE))
+    output = sample.contradicted(session, reading.read_manifest(folder).recipe, reading.read_file(folder, SAMPLE))
     if output is not None:
         raise _broken(name, number, f"{folder / ONNX} does not give the {output} of {SAMPLE}")

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -58,3 +58,8 @@ def read(file: FileRef, action: str = RESTORE) -> bytes:
 def sha256(content: bytes) -> str:
     """SHA-256, in hex."""
     return hashlib.sha256(content).hexdigest()
+
+
+def checksums(digests: Mapping[str, str]) -> bytes:
+    """``SHA256SUMS`` of files by their names, as ``sha256sum`` writes it, sorted by name."""
+    return "".join(f"{digest}  {filename}\n" for filename, digest in sorted(digests.items())).encode()

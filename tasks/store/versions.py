@@ -16,7 +16,11 @@ from pydantic import (
 
 from tasks.data import recipe as recipes
 from tasks.data.recipe import Recipe
+from tasks.parameters import Steps
 from tasks.records import GateVerdict, Histogram, Splits
+from tasks.serving import properties
+from tasks.serving.contract import ModelMetadata, open_inference_metadata
+from tasks.serving.task import TASKS
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
 from tasks.store.documents import Document
 from tasks.store.record import Sha256
@@ -87,9 +91,11 @@ class Trained(Document):
     """What training really did: examples, those held out to watch, and the epoch whose weights were kept."""
 
     num_examples: int
-    num_validation: int
-    num_epochs: int
-    kept_epoch: int
+    num_validation: int = 0
+    num_epochs: int | None = None  # of training that goes by epochs
+    kept_epoch: int | None = None
+    steps: Steps | None = None  # of own data: what became of settings that they decide
+    collinear: tuple[str, ...] = ()  # columns that others determine
 
 
 class Metrics(Extensible):
@@ -106,8 +112,8 @@ class Metrics(Extensible):
 class Tolerances(Document):
     """What another runtime may differ by from the stored sample, and ONNX from torch."""
 
-    sample: float
-    parity: float
+    sample: float | None = None
+    parity: float | None = None
 
 
 class Lineage(Document):
@@ -155,6 +161,12 @@ class Manifest(Lineage):
             if filename not in self.files:
                 raise ValueError(f"files: {filename} is not listed")
         return self
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """What ``metadata.json`` must say, by recipe, task and classes."""
+        signature = TASKS[self.dataset.task].signature(self.recipe, self.dataset.class_names)
+        return open_inference_metadata(self.name, self.version, signature, properties.columns(self.recipe))
 
     @classmethod
     def of_today(cls, document: Any) -> Any:

@@ -1,11 +1,13 @@
-// Label raw images with the published model in Node; prints one JSON object.
+// Ask the model about the rows of a folder in Node; prints one JSON object of its outputs.
 import { readFile } from "node:fs/promises";
 import * as ort from "onnxruntime-node";
 
 const folder = process.argv[2];
+const { name, type, shape } = JSON.parse(await readFile(`${folder}/rows.json`));
+const bytes = new Uint8Array(await readFile(`${folder}/rows.bin`)).buffer;
 const session = await ort.InferenceSession.create(`${folder}/model.onnx`);
-const pixels = new Uint8Array(await readFile(`${folder}/images.bin`));
-const images = new ort.Tensor("uint8", pixels, [pixels.length / 784, 28, 28]);
-const { probabilities, label } = await session.run({ images });
+const rows = new ort.Tensor(type, type === "uint8" ? new Uint8Array(bytes) : new Float32Array(bytes), shape);
+const outputs = await session.run({ [name]: rows });
 // Labels arrive as a BigInt64Array.
-console.log(JSON.stringify({ probabilities: Array.from(probabilities.data), label: Array.from(label.data, Number) }));
+const answer = Object.entries(outputs).map(([output, { data }]) => [output, Array.from(data, Number)]);
+console.log(JSON.stringify(Object.fromEntries(answer)));

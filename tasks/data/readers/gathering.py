@@ -165,15 +165,13 @@ class Gathering:
         return pa.table({name: self._column(name, chunks.pop(name)) for name in names})
 
     def _column(self, name: str, chunks: list[pa.Array]) -> pa.ChunkedArray:
-        """One column of one type: of nulls where its files do not agree on one."""
+        """One column of one type: where its files do not agree, of text, and null where it is none."""
+        text = {pa.int32(), pa.string()}
         types = {each.type for each in chunks} - {pa.null()}
-        is_text = types <= {pa.int32(), pa.string()}
-        if not types or (len(types) > 1 and not is_text):
-            return pa.chunked_array([pa.nulls(len(each)) for each in chunks])
-        if not is_text:
-            (kind,) = types
-            return pa.chunked_array([pa.nulls(len(each), kind) if each.type == pa.null() else each for each in chunks])
-        codes = [pa.nulls(len(each), pa.int32()) if each.type == pa.null() else each for each in chunks]
+        if not types & text:
+            kind = types.pop() if len(types) == 1 else pa.null()
+            return pa.chunked_array([each if each.type == kind else pa.nulls(len(each), kind) for each in chunks])
+        codes = [each if each.type in text else pa.nulls(len(each), pa.int32()) for each in chunks]
         return pa.chunked_array([self._levels[name].restored(each) for each in codes])
 
 

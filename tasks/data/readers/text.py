@@ -75,8 +75,11 @@ def blocks(stream: Any, name: str) -> Iterator[memoryview]:
     buffer, filled, first = bytearray(BLOCK_BYTES), 0, True
     while True:
         start = filled
-        while filled < len(buffer) and (count := stream.readinto(memoryview(buffer)[filled:])):
-            filled += count
+        try:
+            while filled < len(buffer) and (count := stream.readinto(memoryview(buffer)[filled:])):
+                filled += count
+        except Exception as error:  # of a decompressor or a network, which have no end of kinds
+            raise broken(name, error, "a whole file") from error
         if first:
             _check_text(bytes(buffer[: min(filled, HEAD_BYTES)]), name)
         if buffer.find(b"\0", start, filled) >= 0:

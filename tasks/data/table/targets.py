@@ -58,18 +58,16 @@ def _nothing(table: Table, *findings: Finding) -> Truth:
 def _numbers(table: Table, target: str) -> Truth:
     values = encoding.numbers(table.data[target])
     is_known = ~np.isnan(values)
-    findings = []
     is_infinite = np.isinf(values)
     if is_infinite.any():
         row = int(is_infinite.argmax())
         found = f"the target {target} is {values[row]} in {table.named(row)}"
-        findings.append(_error("infinite-target", target, found, "finite numbers", "mend the value or remove the row"))
+        return _nothing(table, _error("infinite-target", target, found, "finite numbers", "mend or remove the row"))
     values = values[is_known]
     if not len(values):
         return _nothing(table, _none(target))
-    if values.min() == values.max():
-        findings.append(_constant(target, f"{values[0]:g}"))
-    return Truth(values, is_known, (), tuple(findings))
+    is_constant = values.min() == values.max()
+    return Truth(values, is_known, (), (_constant(target, f"{values[0]:g}"),) if is_constant else ())
 
 
 def _classes(table: Table, target: str, kept: tuple[str, ...]) -> Truth:
@@ -112,7 +110,13 @@ def _none(target: str) -> Finding:
 
 
 def _constant(target: str, value: str) -> Finding:
-    return _error("constant-target", target, f"the target {target} is {value} in every row", "several", "see the data")
+    return _error(
+        "constant-target",
+        target,
+        f"the target {target} is {value} in every row",
+        "different values",
+        "take another --target",
+    )
 
 
 def _error(rule: str, column: str | None, found: str, expected: str, action: str) -> Finding:

@@ -1,10 +1,10 @@
-"""A Prefect API to run on: the user's where one is configured, else a temporary server."""
+"""The connection to a Prefect API: the user's, that of gradmill up, or a temporary server's; and what is told to it."""
 
 import importlib
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from flows.server import service
@@ -27,25 +27,25 @@ def prefect_api(*preload: str) -> Iterator[None]:
     """
     from prefect.settings import PREFECT_API_URL
 
-    with service.in_use() as found:
-        configured = PREFECT_API_URL.value()
-        if not configured:
-            with _temporary_api(*preload):
-                yield
-            return
-        from flows.server.api import explained
+    with service.in_use() as found, ExitStack() as entered:
+        if PREFECT_API_URL.value():
+            from flows.server.api import explained
 
-        try:
-            _require_answer()
-        except EnvironmentProblem as error:
-            if found is None:
-                raise
-            raise EnvironmentProblem(error.found, "an answer of gradmill up's server", service.WHAT_TO_DO) from error
-        with explained():
             try:
-                yield
-            finally:
-                send_what_is_queued()
+                _require_answer()
+            except EnvironmentProblem as error:
+                if found is None:
+                    raise
+                raise EnvironmentProblem(
+                    error.found, "an answer of gradmill up's server", service.WHAT_TO_DO
+                ) from error
+            entered.enter_context(explained())
+        else:
+            entered.enter_context(_temporary_api(*preload))
+        try:
+            yield
+        finally:
+            send_what_is_queued()
 
 
 @contextmanager
@@ -63,10 +63,7 @@ def _temporary_api(*preload: str) -> Iterator[None]:
             service.reached(server.wait(), credential),
             temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
         ):
-            try:
-                yield
-            finally:
-                send_what_is_queued()
+            yield
     finally:
         server.stop()
 

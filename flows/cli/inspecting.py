@@ -1,0 +1,91 @@
+"""``gradmill inspect``: what a table is like before anything is trained."""
+
+import shlex
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.options import as_typed, print_json
+from flows.cli.parameters import given_options, taking, validated
+from flows.cli.runs import place
+from tasks.machine.words import counted
+from tasks.parameters import InspectParameters
+from tasks.serving.task import TASKS
+
+if TYPE_CHECKING:
+    from tasks.data.table.examining import Examined
+
+
+@taking(InspectParameters)
+def inspect(document: dict[str, Any], as_json: bool) -> None:
+    """Show the columns of a table, its problems, its split and how well it can be learned; nothing is trained.
+
+    It ends with the retrain command to copy. Problems that stop a retrain are exit code 4.
+    """
+    parameters = validated(InspectParameters, document | {"source": place(document.get("source"))}, "inspect")
+    with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
+        examined = _examined(parameters, Path(folder))
+        losses = _outlook(examined)
+    command, report = as_typed(_command(parameters, examined), None), examined.report
+    if as_json:
+        print_json(report.model_dump(mode="json") | losses | {"command": command})
+    else:
+        _show(examined, losses, command)
+    report.require_fit()
+
+
+def _examined(parameters: InspectParameters, folder: Path) -> "Examined":
+    from tasks.data.sources import tables
+    from tasks.data.table import examining, own
+    from tasks.store import own_data
+
+    kept = own_data.fixed(parameters.name) if parameters.name else None
+    task, name = kept.task if kept else None, parameters.name or Path(parameters.source).stem
+    table = own.read(tables.find(parameters.source), parameters, task, kept, folder)
+    return examining.examine(table, name, parameters, task, kept, folder)
+
+
+def _outlook(examined: "Examined") -> dict[str, float]:
+    """What the best constant and the converged fit come to; nothing of data that are not fit."""
+    from tasks.judging import outlook
+
+    if examined.recipe is None or examined.rows is None:
+        return {}
+    return outlook.losses(examined.recipe, examined.rows)
+
+
+def _command(parameters: InspectParameters, examined: "Examined") -> str:
+    """The command that trains on this table, with the options that were given here."""
+    options = given_options(parameters, leave_out={"source", "name"})
+    if parameters.name and examined.recipe:
+        return shlex.join(["retrain", parameters.name, "--data", parameters.source, *options])
+    model = TASKS[examined.recipe.task].model if examined.recipe else "MODEL"
+    options += [] if parameters.target else ["--target", "COLUMN"]
+    return shlex.join(["retrain", model, "--name", "NAME", "--data", parameters.source, *options])
+
+
+def _show(examined: "Examined", losses: dict[str, float], command: str) -> None:
+    console = Console(highlight=False)
+    report = examined.report
+    console.print(f"{counted(report.rows, 'row')} in {counted(report.files, 'file')}")
+    columns = Table("column", "role", "kind", "missing", "range or levels", box=None, pad_edge=False)
+    for column in report.columns:
+        missing = f"{100 * column.missing / report.rows:.3g} %" if column.missing else ""
+        columns.add_row(column.name, column.role, column.kind, missing, column.content)
+    console.print(columns)
+    if report.num_test:
+        console.print(f"split: {report.num_train:,} training and {counted(report.num_test, 'test row')}")
+    for finding in report.findings:
+        if finding.severity != "error":
+            console.print(f"{finding.severity}: {finding.found}", markup=False, soft_wrap=True)
+    if losses and examined.recipe:
+        unit, (baseline, reference) = TASKS[examined.recipe.task].loss_unit, losses.values()
+        console.print(
+            f"test loss ({unit}): {baseline:.4g} by the best constant, {reference:.4g} by a converged fit",
+            soft_wrap=True,
+        )
+    if not report.errors:
+        console.print(f"\n[bold]train it[/]\n{command}", soft_wrap=True)

@@ -1,0 +1,77 @@
+"""How far a table is trained where nobody said it, and why."""
+
+import math
+from typing import NamedTuple
+
+from tasks.parameters import Implementation, Loss, Steps, Training
+
+MANY_ROWS = 200_000  # up to here a pass is so short that every step may see all rows
+WHITENED_INPUTS = 1000  # whose covariance is inverted in half a second and held in 8 MB
+BATCH_SIZE = 2048  # a step's arithmetic outweighs its calls, and its arrays stay in the cache
+SEEN_ROWS = 1_000_000  # by minibatches: then a weight's noise is that of a millionth part of the data
+MOST_EPOCHS = 2000  # of one step each; scikit-learn's digits, ten classes of which most are separable, need 1000
+MOST_PASSES = 100  # of minibatches, where a batch size was given for few rows
+MOMENTUM = 0.9  # the book's; where curvature falls to a hundredth on the way it makes ten times as fast
+TOLERANCE = 1e-5  # of the gradient at the start; the objective is then within 1e-6 of its optimum
+
+# The second derivative of each loss by its output, at most; of cross-entropy it is that of softmax (Böhning, 1992).
+# Steps of one over it go down for certain, and those of a squared loss end at its optimum at once.
+CURVATURE = {Loss.SQUARED: 1.0, Loss.HUBER: 2.0, Loss.CROSS_ENTROPY: 0.5}
+
+
+class Way(NamedTuple):
+    """How a table is trained: what its inputs ask for."""
+
+    is_whole: bool  # every step sees all rows, in float64, until the objective has converged
+    is_whitened: bool  # in all directions, not column by column
+    momentum: float
+
+
+def way(training: Training, num_rows: int, num_inputs: int) -> Way:
+    """Which way fits these rows and inputs.
+
+    Squared loss, whitened, is at its optimum after one step of all rows, which pays for any number of them. Dropout is
+    noise that no step of all rows is rid of.
+    """
+    is_whitened = num_inputs <= WHITENED_INPUTS
+    at_once = training.loss is Loss.SQUARED and is_whitened
+    is_whole = (num_rows <= MANY_ROWS or at_once) and not training.dropout
+    if training.batch_size is not None:
+        is_whole = is_whole and training.batch_size >= num_rows
+    return Way(is_whole, is_whitened, MOMENTUM if is_whole and not at_once else 0.0)
+
+
+def steps(training: Training, chosen: Way, num_rows: int, weight_decay: float) -> Steps:
+    """What was given, and what follows from the data where it was not."""
+    batch_size = training.batch_size or (num_rows if chosen.is_whole else min(BATCH_SIZE, num_rows))
+    num_epochs = MOST_EPOCHS if chosen.is_whole else min(MOST_PASSES, math.ceil(SEEN_ROWS / num_rows))
+    return Steps(
+        num_epochs=training.num_epochs or num_epochs,
+        batch_size=batch_size,
+        lr=training.lr or 1 / (CURVATURE[training.loss] * loss_factor(training)),
+        weight_decay=weight_decay,
+    )
+
+
+def loss_factor(training: Training) -> float:
+    """How many times our losses a network's own is: ``nn.MSELoss`` has no half."""
+    return 2.0 if training.loss is Loss.SQUARED and training.implementation is Implementation.CONCISE else 1.0
+
+
+VALIDATION = 0.2  # share of the training rows on which a weight decay is chosen
+
+
+def decays(loss: Loss, num_rows: int) -> tuple[float, ...]:
+    """From which a weight decay is chosen: powers of ten around what a classifier has by rule, of deviations else."""
+    if loss is Loss.CROSS_ENTROPY:
+        return tuple(10.0**power / num_rows for power in range(-1, 4))
+    return (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+def damping(spread: float, batch_size: int, num_rows: int) -> float:
+    """What is added to the covariance for steps of minibatches, so that no example moves its own output too far.
+
+    An example alone in its minibatch has ``spread / batch_size`` of curvature along itself, and a rare level far less
+    than that on average; with all rows in a step there is nothing to damp.
+    """
+    return spread * max(0.0, 1 / batch_size - 1 / num_rows)

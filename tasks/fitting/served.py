@@ -1,0 +1,40 @@
+"""What an exported file must say, computed by torch from the trained weights: the other side of the parity gate."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tasks.data.recipe import Columns, Recipe
+from tasks.serving import folding
+
+Weights = Mapping[str, NDArray[np.float32]]
+BATCH_SIZE = 512
+
+
+def scores(weights: Weights, recipe: Recipe, rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Scores ``(n, outputs)`` float32 of raw rows as the model takes them; of a regression, raw units."""
+    score = _table(weights, recipe) if isinstance(recipe, Columns) and not recipe.is_plain else _plain(weights, recipe)
+    found: NDArray[np.float32] = torch.cat([score(batch) for batch in torch.from_numpy(rows).split(BATCH_SIZE)]).numpy()
+    return found
+
+
+def _plain(weights: Weights, recipe: Recipe) -> Callable[[Tensor], Tensor]:
+    W, b = (torch.from_numpy(weights[name]) for name in ("W", "b"))  # noqa: N806  (the book's letters)
+    return lambda inputs: (inputs.flatten(1).to(torch.float32) * recipe.scale) @ W + b
+
+
+def _table(weights: Weights, recipe: Columns) -> Callable[[Tensor], Tensor]:
+    """The folded weights, with the graph's own subtraction of the mean: what float32 takes from a mean is its own."""
+    mean, W, effects, b = map(torch.from_numpy, folding.fold(weights, recipe))  # noqa: N806
+    at = list(recipe.numbers)
+
+    def score(features: Tensor) -> Tensor:
+        numbers = torch.nan_to_num(features[:, at] - mean, nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+        codes = torch.from_numpy(folding.codes(features.numpy(), recipe))
+        return numbers @ W + b + effects[codes].sum(dim=1)
+
+    return score

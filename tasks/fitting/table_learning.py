@@ -1,0 +1,162 @@
+"""What learns a user's own table, by rules where nothing was said: whitened, until the objective has converged."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tasks.data.recipe import Columns
+from tasks.fitting import rules, tables
+from tasks.fitting.building import build_for_table, optimizer
+from tasks.fitting.learning import Learning, require_enough
+from tasks.judging.objective import Objective
+from tasks.machine.telling import tell
+from tasks.networks.passes import averaged_steps, one_step, until_converged
+from tasks.networks.schedules import learning_rates
+from tasks.networks.tables import Encoding, Table
+from tasks.networks.training import Examples, Measured, outputs, stop_early, train
+from tasks.networks.whitening import Moments, Whitened, moments
+from tasks.parameters import Training
+from tasks.records import PreparedDataset
+
+SAMPLE = 2**16  # rows whose covariance stands for that of millions: minibatches need no better
+RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larger one is encoded in every pass
+
+
+class Parts(NamedTuple):
+    """What weights are fitted to, what is watched meanwhile, and the test rows."""
+
+    train: Examples
+    validation: Examples | None
+    test: Examples
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Everything that training needs but the penalty."""
+
+    training: Training
+    prepared: PreparedDataset
+    encoding: Encoding
+    way: rules.Way
+    class_weights: Tensor | None
+    generator: torch.Generator
+
+    @property
+    def num_slots(self) -> int:
+        """How many effects are learned and kept."""
+        return self.encoding.num_slots
+
+    def moments(self, split: Examples) -> Moments:
+        """Those of the inputs: exact where steps see all rows, else of a sample."""
+        if not self.way.is_whole and len(split) > SAMPLE:
+            split = split.at(torch.randint(len(split), (SAMPLE,), generator=self.generator).to(split.y.device))
+        return moments(split, len(self.encoding.numbers), self.num_slots, self.class_weights, self.way.is_whitened)
+
+    def begin(self, data: Parts, inputs: Moments, weight_decay: float) -> Learning:
+        """The network at its start, and the epochs that train it on these parts."""
+        steps = rules.steps(self.training, self.way, len(data.train), weight_decay)
+        training = self.training.model_copy(update=steps._asdict())
+        net = build_for_table(training, self.prepared, self.encoding, self.class_weights)
+        net = net.to(data.train.y.device).to(self.encoding.mean.dtype)
+        factor = rules.loss_factor(training)
+        ridge = weight_decay / rules.CURVATURE[training.loss]
+        if not self.way.is_whole:
+            ridge += rules.damping(inputs.spread, steps.batch_size, len(data.train))
+        whitened = Whitened(
+            optimizer(training, net, 0.0, self.way.momentum),
+            net,
+            inputs,
+            inputs.inverse(ridge, len(self.encoding.numbers) + len(self.encoding.categories)),
+            self.encoding.frequencies,
+            weight_decay * factor,
+        )
+        rates = learning_rates(training.schedule, steps.lr, steps.num_epochs)
+        run_epoch = one_step if self.way.is_whole else averaged_steps
+        epochs = train(
+            net, whitened, data.train, data.test, rates, steps.batch_size, self.generator, data.validation, run_epoch
+        )
+        if self.way.is_whole and self.training.num_epochs is None:
+            epochs = until_converged(epochs, lambda: float(whitened.decrement), rules.TOLERANCE)
+        if training.patience:
+            epochs = stop_early(epochs, net, training.patience)
+        num_validation = len(data.validation) if data.validation else 0
+        return Learning(net, epochs, training, len(data.train), num_validation, self.num_slots)
+
+
+def begin(
+    training: Training, prepared: PreparedDataset, recipe: Columns, generator: torch.Generator, device: torch.device
+) -> Learning:
+    """Read the table, find what was not given, build what learns it.
+
+    Raises:
+        UsageError: so few rows are left for training, or held out, that they say nothing.
+        DataError: a file is missing or has changed since it was prepared.
+    """
+    way = rules.way(training, prepared.num_train, _num_inputs(recipe))
+    dtype = torch.float64 if way.is_whole else torch.float32
+    table, test = (tables.load(prepared, name, dtype).to(device) for name in ("train", "test"))
+    objective = Objective.of(training, prepared)
+    class_weights = torch.tensor(objective.class_weights, device=device) if objective.class_weights else None
+    learner = Learner(training, prepared, table.encoding, way, class_weights, generator)
+    cut = partial(_parts, prepared=prepared, table=table, test=test, way=way)
+    decay = objective.weight_decay
+    if training.weight_decay == "auto":
+        decay = _best_decay(learner, cut(training.validation or rules.VALIDATION), replace(objective, scale=1.0))
+        tell(f"weight decay {decay:.3g} has the smallest validation loss")
+    data = cut(training.validation)
+    inputs = learner.moments(data.train)
+    learning = learner.begin(data, inputs, decay)
+    collinear = _names(recipe, inputs) if way.is_whole and way.is_whitened and not decay else ()
+    if collinear:
+        tell(f"{', '.join(collinear)}: these columns determine one another; their weights are those of minimum norm")
+    return learning._replace(epochs=_in_raw_units(learning.epochs, recipe, prepared), collinear=collinear)
+
+
+def _num_inputs(recipe: Columns) -> int:
+    return len(recipe.numbers) + sum(recipe.columns[at].num_slots for at in recipe.categories)
+
+
+def _parts(share: float, prepared: PreparedDataset, table: Table, test: Table, way: rules.Way) -> Parts:
+    """The training rows, without those of a validation part if a ``share`` is asked for, and the test rows."""
+    fitted, validation = table, None
+    if share:
+        held_out = torch.from_numpy(tables.latest(tables.split_keys(prepared), share)).to(table.y.device)
+        fitted, validation = (table.at(torch.nonzero(each).squeeze(1)) for each in (~held_out, held_out))
+        require_enough(share, len(fitted), len(validation))
+    return Parts(_kept(fitted, way), validation and _kept(validation, way), _kept(test, way))
+
+
+def _kept(table: Table, way: rules.Way) -> Examples:
+    return table.resident() if way.is_whole and len(table) * table.rows.shape[1] <= RESIDENT else table
+
+
+def _best_decay(learner: Learner, data: Parts, objective: Objective) -> float:
+    """The penalty of a short grid with the smallest loss, without penalty, on the validation part."""
+    assert data.validation is not None  # noqa: S101  (the share is never 0)
+    inputs, losses = learner.moments(data.train), {}
+    for decay in rules.decays(learner.training.loss, learner.prepared.num_train):
+        learning = learner.begin(data._replace(test=data.validation), inputs, decay)
+        for _ in learning.epochs:
+            pass
+        scores = outputs(learning.net, data.validation).cpu().numpy()
+        losses[decay] = objective.mean(scores.reshape(len(scores), -1), data.validation.y.cpu().numpy())
+    return min(losses, key=lambda decay: losses[decay])
+
+
+def _names(recipe: Columns, inputs: Moments) -> tuple[str, ...]:
+    """The columns that others determine."""
+    categories = [recipe.columns[at] for at in recipe.categories]
+    owners = [recipe.columns[at].name for at in recipe.numbers]
+    owners += [column.name for column in categories for _ in range(column.num_slots)]
+    return tuple(dict.fromkeys(owners[at] for at in inputs.collinear([each.num_slots for each in categories])))
+
+
+def _in_raw_units(epochs: Iterator[Measured], recipe: Columns, prepared: PreparedDataset) -> Iterator[Measured]:
+    """Losses of a regression in squared units of the target, which training sees in its deviations."""
+    unit = recipe.target.scale**2 if recipe.target and prepared.task == "regression" else 1.0
+    for measured in epochs:
+        yield Measured(*(each and each | {"loss": each["loss"] * unit} for each in measured))  # type: ignore[arg-type]

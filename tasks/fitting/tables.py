@@ -1,0 +1,75 @@
+"""Prepared splits of a user's own table, by memory map: raw rows, which become inputs while a network learns."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tasks.data import mapped
+from tasks.data.recipe import Columns
+from tasks.data.splits import PREPARE_ANEW, read_split
+from tasks.networks.tables import Encoding, Table
+from tasks.records import PreparedDataset
+
+SPLIT_KEY = "split_key"
+
+
+def load(prepared: PreparedDataset, name: Literal["train", "test"], dtype: torch.dtype) -> Table:
+    """One split of a table; a regression's truth is in deviations of the target from its mean.
+
+    Raises:
+        DataError: the file is missing or has changed since it was prepared.
+    """
+    recipe = prepared.recipe
+    assert isinstance(recipe, Columns)  # noqa: S101  (whoever calls has looked)
+    assert recipe.target is not None  # noqa: S101
+    features, truth = read_split(prepared.train if name == "train" else prepared.test, prepared)
+    if prepared.task == "regression":
+        y = torch.from_numpy((truth - recipe.target.mean) / recipe.target.scale).to(dtype)
+    else:
+        y = torch.from_numpy(truth.astype(np.int64))
+    return Table(torch.from_numpy(features), y, encoding(recipe, dtype))
+
+
+def split_keys(prepared: PreparedDataset) -> NDArray[np.uint64]:
+    """By what a validation part is cut off the training split: the hash of a row or group, or its time."""
+    keys: NDArray[np.uint64] = mapped.read(prepared.train, PREPARE_ANEW)[SPLIT_KEY]
+    return keys
+
+
+def latest(keys: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
+    """Which rows are held out: those of the largest keys, rows of one key on one side, as near to ``share`` as can be.
+
+    Hashes are spread evenly, so that the largest are any rows or groups; the largest times are the latest.
+    """
+    cut = np.partition(keys, at := round((1 - share) * (len(keys) - 1)))[at]
+    above, from_cut = keys > cut, keys >= cut
+    return min(above, from_cut, key=lambda part: abs(part.sum() - share * len(keys)))
+
+
+def encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
+    """How rows of this recipe become a network's inputs."""
+    numbers = [recipe.columns[at] for at in recipe.numbers]
+    categories = [recipe.columns[at] for at in recipe.categories]
+    num_slots = sum(column.num_slots for column in categories)
+    lookup, frequencies, start = [], torch.zeros(len(categories), num_slots, dtype=torch.float64), 0
+    for at, column in enumerate(categories):
+        slots = torch.from_numpy(np.roll(column.slots()[:-1], 1))  # a missing value comes first
+        slots = torch.where(slots < 0, num_slots + at, slots + start)
+        lookup.append(torch.cat([slots, torch.tensor([num_slots + at])]))
+        counts = torch.tensor([column.num_missing, *column.counts], dtype=torch.float64)
+        has_slot = slots < num_slots
+        frequencies[at].index_add_(0, slots[has_slot], counts[has_slot] / counts.sum())
+        start += column.num_slots
+    sizes = torch.tensor([len(each) for each in lookup], dtype=torch.int64)
+    return Encoding(
+        numbers=torch.tensor(recipe.numbers, dtype=torch.int64),
+        mean=torch.tensor([column.mean or 0.0 for column in numbers], dtype=dtype),
+        scale=torch.tensor([column.scale for column in numbers], dtype=dtype),
+        categories=torch.tensor(recipe.categories, dtype=torch.int64),
+        first=sizes.cumsum(0) - sizes,
+        last=sizes.cumsum(0) - 1,
+        slots=torch.cat(lookup) if lookup else torch.zeros(0, dtype=torch.int64),
+        frequencies=frequencies,
+    )

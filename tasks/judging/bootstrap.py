@@ -1,0 +1,27 @@
+"""How far a figure may be off by the chance of which rows are in the test split."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+RESAMPLES = 2_000
+BLOCKS = 1_000  # of units that are drawn whole, where there are more: their sums vary as the rows' do
+
+
+def intervals(
+    sums: Array, clusters: Array | None, figures: Callable[[Array], Array], confidence: float = 0.95, seed: int = 0
+) -> Array:
+    """Percentile intervals of ``figures`` ``(…, k)``, which are functions of sums over rows ``(…, m)``.
+
+    ``sums`` are ``(n, m)``, one row's each; rows of one cluster ``(n,)`` are drawn together. Returns ``(2, k)``.
+    """
+    units = np.arange(len(sums)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    count = min(int(units.max()) + 1, BLOCKS)
+    parts = np.stack([np.bincount(units % count, weights=column, minlength=count) for column in sums.T], axis=1)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    tail = (1 - confidence) / 2
+    return np.asarray(np.quantile(figures(drawn @ parts), [tail, 1 - tail], axis=0))

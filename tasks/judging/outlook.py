@@ -1,0 +1,25 @@
+"""How well a table can be learned, before anything is trained on it."""
+
+import numpy as np
+
+from tasks.data.table import fitting, writing
+from tasks.data.table.examining import Rows
+from tasks.data.table.fixed import FixedRecipe
+from tasks.judging.objective import Objective
+from tasks.judging.standards import KeyedRows, Standards
+from tasks.parameters import Loss
+from tasks.serving.task import TASKS
+
+
+def losses(recipe: FixedRecipe, rows: Rows) -> dict[str, float]:
+    """The test losses of the best constant and of the converged fit, by the objective that training has by default."""
+    train, test = (writing.arrays(rows, recipe, split) for split in ("train", "test"))
+    fitted = fitting.fitted(recipe, train, test)
+    truth = TASKS[recipe.task].target
+    counts: tuple[int, ...] = ()
+    objective = Objective(Loss.SQUARED, scale=fitted.target.scale if fitted.target else 1.0)
+    if recipe.class_names:
+        counts = tuple(np.bincount(train[truth], minlength=len(recipe.class_names)).tolist())
+        objective = Objective(Loss.CROSS_ENTROPY, weight_decay=1 / len(train[truth]))
+    of_train, of_test = (KeyedRows(each["features"], each[truth], each["split_key"]) for each in (train, test))
+    return Standards.between(of_train, of_test, fitted, counts, objective, recipe.split.rule == "time").metrics

@@ -1,0 +1,69 @@
+"""How classifiers of own data are measured, judged and drawn: against the best constant and the converged fit."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data.recipe import Columns
+from tasks.judging import classification, figures, table_figures
+from tasks.judging.candidate import Candidate
+from tasks.judging.classification import CURVES as CURVES
+from tasks.judging.classification import epoch as epoch
+from tasks.parameters import Gates
+from tasks.records import GateVerdict
+from tasks.serving import folding
+from tasks.serving.coefficients import largest
+from tasks.store.artifact_paths import COEFFICIENTS, CONFUSION_MATRIX, RELIABILITY, THRESHOLDS
+from tasks.store.record import FileRef
+from tasks.store.run_folder import RunFolder
+
+Array = NDArray[Any]
+
+MOST_WEIGHTS = 20_000  # that are told one by one
+
+
+def measure(candidate: Candidate) -> dict[str, Any]:
+    """What is measured of every classifier, the losses it is held against, and its weights if not too many."""
+    standards, prepared = candidate.held_against, candidate.prepared
+    measured = classification.measure(candidate)
+    measured |= {"objective_loss": standards.mean(candidate.losses), **standards.metrics}
+    if isinstance(prepared.recipe, Columns):
+        folded = folding.fold(candidate.weights, prepared.recipe, np.float64)
+        if folded.W.size + folded.effects.size <= MOST_WEIGHTS:
+            names, learned = prepared.class_names, folding.coefficients(folded, prepared.recipe)
+            measured["weights"] = dict(zip(names, learned, strict=True))
+            measured["bias"] = dict(zip(names, folding.intercepts(folded).tolist(), strict=True))
+    return measured
+
+
+def sentence(measured: dict[str, Any]) -> str:
+    """What was measured, in the log."""
+    return (
+        f"test accuracy {measured['test_accuracy']:.4f}; loss {measured['objective_loss']:.4f} nats a label, of the "
+        f"converged fit {measured['reference_loss']:.4f}, of the best constant {measured['baseline_loss']:.4f}"
+    )
+
+
+def before_export(candidate: Candidate, measured: dict[str, Any], bounds: Gates) -> tuple[GateVerdict, ...]:
+    """The gates ``baseline`` and ``reference``."""
+    return candidate.held_against.judge(candidate.losses, bounds)
+
+
+def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
+    """Coefficients, confusion matrix, reliability, and of two classes what every threshold would do."""
+    names, recipe, truth = candidate.prepared.class_names, candidate.prepared.recipe, candidate.test.truth
+    label = candidate.scores.argmax(axis=1)
+    confidence = np.exp(-candidate.objective.losses(candidate.scores, label))  # of the label that it gives
+    pictures = [
+        figures.confusion_matrix(measured["confusion_matrix"], names, run.file(CONFUSION_MATRIX)),
+        figures.reliability(confidence, label == truth, run.file(RELIABILITY)),
+    ]
+    if len(names) == 2:
+        score = candidate.scores[:, 1] - candidate.scores[:, 0]
+        pictures.append(table_figures.thresholds(score, truth == 1, names[1], run.file(THRESHOLDS)))
+    if isinstance(recipe, Columns) and (found := largest(measured, recipe, names)):
+        of_two = f"change of the log odds of {figures.short(names[1])} with"
+        unit = of_two if len(names) == 2 else "change of a class's score with"
+        pictures.insert(0, table_figures.coefficients(found, unit, run.file(COEFFICIENTS)))
+    return tuple(pictures)

@@ -1,0 +1,91 @@
+"""How regressions on own data are measured, judged and drawn: in raw units, against best constant and converged fit."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data.recipe import Columns
+from tasks.judging import table_figures
+from tasks.judging.bootstrap import intervals
+from tasks.judging.candidate import Candidate
+from tasks.judging.regression import CURVES as CURVES
+from tasks.judging.regression import epoch as epoch
+from tasks.parameters import Gates
+from tasks.records import GateVerdict
+from tasks.serving import folding
+from tasks.serving.coefficients import largest
+from tasks.store.artifact_paths import COEFFICIENTS, PREDICTED_AND_TRUE, RESIDUALS
+from tasks.store.record import FileRef
+from tasks.store.run_folder import RunFolder
+
+Array = NDArray[Any]
+
+
+def measure(candidate: Candidate) -> dict[str, Any]:
+    """R² and root mean squared error with 95 % intervals, coefficients, and the losses it is held against."""
+    standards, recipe = candidate.held_against, candidate.prepared.recipe
+    truth, residuals = candidate.test.truth, candidate.test.truth - candidate.scores[:, 0]
+    found, between = r2_and_rmse(truth, residuals), intervals(_sums(truth, residuals), standards.clusters, _of_sums)
+    measured = {
+        "test_loss": float(np.square(residuals).mean()) / 2,
+        **found,
+        "r2_interval": between[:, 0].tolist(),
+        "rmse_interval": between[:, 1].tolist(),
+        "objective_loss": standards.mean(candidate.losses),
+        **standards.metrics,
+    }
+    if isinstance(recipe, Columns):
+        folded = folding.fold(candidate.weights, recipe, np.float64)
+        measured["weights"] = folding.coefficients(folded, recipe)[0]
+        measured["bias"] = float(folding.intercepts(folded)[0])
+    return measured
+
+
+def r2_and_rmse(truth: Array, residuals: Array) -> dict[str, float]:
+    """The share of the target's variance on the test split that is explained, and the root mean squared error."""
+    r2, rmse = _of_sums(_sums(truth, residuals).sum(axis=0))
+    return {"r2": float(r2), "rmse": float(rmse)}
+
+
+def _sums(truth: Array, residuals: Array) -> Array:
+    """What both are made of, for each row ``(n, 4)``."""
+    centred = truth - truth.mean()
+    return np.stack([np.ones(len(truth)), np.square(residuals), centred, np.square(centred)], axis=1)
+
+
+def _of_sums(sums: Array) -> Array:
+    """R² and RMSE of sums ``(…, 4)`` over rows: ``(…, 2)``; a target that does not vary has an R² of 0."""
+    rows, squares, total, total_squares = np.moveaxis(sums, -1, 0)
+    rows = np.maximum(rows, 1)
+    variation = total_squares - np.square(total) / rows
+    explained = 1 - np.divide(squares, variation, out=np.ones_like(squares), where=variation > 0)
+    return np.stack([explained, np.sqrt(squares / rows)], axis=-1)
+
+
+def sentence(measured: dict[str, Any]) -> str:
+    """What was measured, in the log."""
+    low, high = measured["rmse_interval"]
+    return (
+        f"R² {measured['r2']:.4f}, root mean squared error {measured['rmse']:.4g} ({low:.4g} to {high:.4g}); "
+        f"loss {measured['objective_loss']:.4g}, of the converged fit {measured['reference_loss']:.4g}, "
+        f"of the best constant {measured['baseline_loss']:.4g}"
+    )
+
+
+def before_export(candidate: Candidate, measured: dict[str, Any], bounds: Gates) -> tuple[GateVerdict, ...]:
+    """The gates ``baseline`` and ``reference``."""
+    return candidate.held_against.judge(candidate.losses, bounds)
+
+
+def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
+    """Coefficients, residuals, and predictions by the truth."""
+    predicted, truth, recipe = candidate.scores[:, 0], candidate.test.truth, candidate.prepared.recipe
+    pictures = [
+        table_figures.residuals(predicted, truth, run.file(RESIDUALS)),
+        table_figures.predicted_and_true(predicted, truth, run.file(PREDICTED_AND_TRUE)),
+    ]
+    if isinstance(recipe, Columns) and (found := largest(measured, recipe)):
+        unit = f"change of {recipe.target.name if recipe.target else 'the prediction'} with"
+        pictures.insert(0, table_figures.coefficients(found, unit, run.file(COEFFICIENTS)))
+    return tuple(pictures)

@@ -1,0 +1,93 @@
+"""Pictures of models of own tables: what they have learned, and how far their answers are off."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tasks.judging import figures
+from tasks.serving.coefficients import Coefficient
+from tasks.store.record import FileRef
+
+Array = NDArray[Any]
+
+POINTS = 5_000  # in a scatter plot
+
+
+def coefficients(found: Sequence[Coefficient], unit: str, path: Path) -> FileRef:
+    """Bars of sizes, the largest on top, each with its value in the units of the data at its end."""
+    figure = Figure(figsize=(8, 1.2 + 0.28 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(found))
+    bars = axes.barh(places, [each.size for each in found])
+    axes.bar_label(bars, [f"{each.value:.4g}" for each in found], padding=3, fontsize=7)
+    axes.set_yticks(places, [figures.short(each.name) for each in found], fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(
+        title="Largest coefficients (at the bars: a unit's)", xlabel=f"{unit} a deviation of the column, or a level"
+    )
+    return figures.save(figure, path)
+
+
+def residuals(predicted: Array, truth: Array, path: Path) -> FileRef:
+    """Left: ``truth`` minus ``predicted`` ``(n,)`` by prediction. Right: how often each residual is."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[2, 1], sharey=True)
+    shown = _shown(len(truth))
+    left.scatter(predicted[shown], (truth - predicted)[shown], s=6, alpha=0.5, linewidths=0)
+    left.axhline(0, color="black", linewidth=0.8)
+    left.set(title="Residuals on the test split", xlabel="prediction", ylabel="target - prediction")
+    right.hist(truth - predicted, bins=40, orientation="horizontal")
+    right.set(xlabel="rows")
+    return figures.save(figure, path)
+
+
+def predicted_and_true(predicted: Array, truth: Array, path: Path) -> FileRef:
+    """Predictions ``(n,)`` by the truth, beside the diagonal of perfect ones."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    shown = _shown(len(truth))
+    axes.scatter(truth[shown], predicted[shown], s=6, alpha=0.5, linewidths=0)
+    axes.axline((float(truth.mean()),) * 2, slope=1, linestyle="--", color="black", linewidth=1, label="perfect")
+    axes.set(title="Predicted against true", xlabel="target", ylabel="prediction")
+    axes.legend()
+    return figures.save(figure, path)
+
+
+def thresholds(score: Array, is_positive: Array, class_name: str, path: Path) -> FileRef:
+    """Of every threshold of a score ``(n,)``: ROC (left) and precision-recall (right), against a model by chance."""
+    true_rate, false_rate, precision = rates(score, is_positive)
+    share = float(is_positive.mean())
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(false_rate, true_rate, label=f"area {np.trapezoid(true_rate, false_rate):.3f}")
+    left.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="chance")
+    left.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
+    average = float(np.sum(np.diff(true_rate) * precision[1:]))
+    right.step(true_rate, precision, where="pre", label=f"average precision {average:.3f}")
+    right.axhline(share, linestyle="--", color="black", linewidth=1, label="chance")
+    right.set(title="Precision and recall", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
+    for axes in (left, right):
+        axes.legend(title=f"positive: {figures.short(class_name)}")
+    return figures.save(figure, path)
+
+
+def rates(score: Array, is_positive: Array) -> tuple[Array, Array, Array]:
+    """Recall, false positive rate and precision at every threshold, from above the largest score down."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # equal scores pass together
+    hits = np.cumsum(is_positive[order])[ends]
+    passed = ends + 1
+    positives, negatives = max(int(is_positive.sum()), 1), max(int((~is_positive).sum()), 1)
+    recall, false_rate = np.append(0.0, hits / positives), np.append(0.0, (passed - hits) / negatives)
+    return recall, false_rate, np.append(1.0, hits / passed)
+
+
+def _shown(count: int) -> Array:
+    """Which of so many rows a scatter plot has, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, POINTS)).astype(np.int64))

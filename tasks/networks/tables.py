@@ -1,0 +1,111 @@
+"""A split of a table that memory should not hold: raw rows become a network's inputs minibatch by minibatch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from tasks.networks.training import Split
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How raw rows ``(n, columns)`` float32 become standardised numbers and the slots of categories.
+
+    The slots of all categorical columns are numbered one column after the other, ``num_slots`` of them; behind them
+    every column has one more, that of a code without a weight of its own: a network learns the average effect there.
+    The other tensors: ``numbers`` and ``categories`` are positions of columns, int64; ``mean`` and ``scale`` of the
+    numbers, in the precision of the network; ``first`` and ``last`` ``(categories,)`` where a column's missing value
+    lies in ``slots``, with its levels and an unknown code behind it; ``frequencies`` ``(categories, num_slots)`` the
+    share of the training rows in each slot, of the column's own slots only.
+    """
+
+    numbers: Tensor
+    mean: Tensor
+    scale: Tensor
+    categories: Tensor
+    first: Tensor
+    last: Tensor
+    slots: Tensor
+    frequencies: Tensor
+
+    @property
+    def num_slots(self) -> int:
+        """How many effects there are to learn."""
+        return self.frequencies.shape[1]
+
+    def to(self, where: torch.device | torch.dtype) -> "Encoding":
+        """The same on another device, or for a network of another precision."""
+        keep = isinstance(where, torch.dtype)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Encoding(
+            **{
+                name: each if keep and name not in ("mean", "scale") else each.to(where)
+                for name, each in values.items()
+            }
+        )
+
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Inputs ``(n, numbers)``, a missing one at its mean, and slots ``(n, categories)`` int64, None without any."""
+        X = rows.index_select(1, self.numbers).to(self.mean.dtype).sub_(self.mean).div_(self.scale)
+        X.masked_fill_(X.isnan(), 0)
+        if not len(self.categories):
+            return X, None
+        codes = rows.index_select(1, self.categories).nan_to_num_(-1.0).add_(1).long()
+        return X, self.slots[torch.minimum(codes + self.first, self.last)]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Raw rows ``(n, columns)`` float32, wherever they lie, a file for instance; of these the ``members``, or all.
+
+    ``y`` ``(n,)`` is the truth of all rows that the table has.
+    """
+
+    rows: Tensor
+    y: Tensor
+    encoding: Encoding
+    members: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def to(self, device: torch.device) -> "Table":
+        """The same rows on another device."""
+        members = None if self.members is None else self.members.to(device)
+        return Table(self.rows.to(device), self.y.to(device), self.encoding.to(device), members)
+
+    def at(self, index: Tensor) -> "Table":
+        """The examples at ``index``, of which only the index is copied."""
+        members = index if self.members is None else self.members.index_select(0, index)
+        return replace(self, y=self.y.index_select(0, index), members=members)
+
+    def pieces(self, size: int) -> "Iterator[Table]":
+        """The examples in order, ``size`` at a time."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            if self.members is None:
+                yield replace(self, rows=self.rows[part], y=self.y[part])
+            else:
+                yield replace(self, y=self.y[part], members=self.members[part])
+
+    def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
+        """Inputs, truth and slots of the examples at ``index``."""
+        at = self.at(index)
+        X, *slots = at._inputs()
+        return X, at.y, *slots
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
+        """Inputs and slots of all examples, minibatch by minibatch."""
+        return (piece._inputs() for piece in self.pieces(batch_size))
+
+    def resident(self) -> Split:
+        """The same examples encoded once, for many passes over few rows."""
+        X, *slots = self._inputs()
+        return Split(X, self.y, slots=slots[0] if slots else None)
+
+    def _inputs(self) -> tuple[Tensor, ...]:
+        rows = self.rows if self.members is None else self.rows.index_select(0, self.members)
+        X, slots = self.encoding(rows)
+        return (X,) if slots is None else (X, slots)

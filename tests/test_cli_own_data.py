@@ -1,0 +1,175 @@
+"""Own data at the command line: what is said of good and bad tables before anything is trained."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import flows.cli.app
+from flows.cli.parameters import given_options
+from tasks.errors import DataError, UsageError
+from tasks.parameters import InspectParameters, RetrainParameters
+from tasks.store import artifact_paths, own_data
+
+HEADER = "area,city,price\n"
+
+
+def houses(rows: int = 200, seed: int = 0) -> str:
+    """A table whose prices follow from areas and cities, nearly."""
+    rng = np.random.default_rng(seed)
+    worth = {"Köln": 10_000, "Berlin": 0, "München": 90_000}
+    lines = []
+    for _ in range(rows):
+        area, city = rng.uniform(40, 200), rng.choice(list(worth))
+        lines.append(f"{area:.2f},{city},{3000 * area + worth[city] + rng.normal(0, 9000):.0f}\n")
+    return HEADER + "".join(lines)
+
+
+@pytest.fixture
+def folder(artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def inspected(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = flows.cli.app.run(["inspect", *arguments])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return code, out, err
+
+
+def test_inspect_says_what_a_table_is_like(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "houses.csv").write_text(houses())
+    code, out, _ = inspected(capsys, "houses.csv", "--target", "price", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert {each["name"]: (each["role"], each["kind"]) for each in found["columns"]} == {
+        "area": ("feature", "number"), "city": ("feature", "category"), "price": ("target", "number")
+    }  # fmt: skip
+    assert (found["rows"], found["num_train"] + found["num_test"]) == (200, 200)
+    assert found["command"].endswith(f"retrain linear-regression --name NAME --data {folder}/houses.csv --target price")
+
+
+def test_inspect_trains_and_keeps_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "houses.csv").write_text(houses())
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    assert inspected(capsys, "houses.csv", "--target", "price")[0] == 0
+    assert {path for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_text_to_predict_means_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "houses.csv").write_text(houses())
+    _, out, _ = inspected(capsys, "houses.csv", "--target", "city", "--ignore", "price", "--json")
+    assert "retrain softmax-regression --name NAME" in json.loads(out)["command"]
+
+
+BAD: dict[str, tuple[bytes, list[str], int, str]] = {
+    "empty": (b"", [], 4, "empty"),
+    "header only": (HEADER.encode(), [], 4, "no rows"),
+    "one row": ((HEADER + "1,Rom,2\n").encode(), [], 4, "at least 10 and 20"),
+    "no such target": (houses().encode(), ["--target", "cost"], 4, "cost"),
+    "no such feature": (houses().encode(), ["--features", "size"], 4, "size"),
+    "constant target": ((HEADER + "1.5,Rom,7\n" * 99).encode(), [], 4, "price is 7"),
+    "infinite target": ((houses() + "1,Berlin,1e400\n").encode(), [], 4, "inf"),
+    "no target at all": ((HEADER + "1.5,Rom,\n" * 99).encode(), [], 4, "price"),
+    "text in a number column": ((houses() + "big,Berlin,7\n").encode(), [], 4, "'big'"),
+    "ragged rows": ((houses() + "1,2\n").encode(), [], 4, "row 200, with 2"),
+    "duplicate columns": (b"area,area,price\n1,2,3\n", [], 4, "'area'"),
+    "an empty column name": (b"area,,price\n1,2,3\n", [], 4, "name"),
+    "UTF-16": (houses().encode("utf-16"), [], 4, "UTF-16"),
+    "NUL bytes": (houses().encode() + b"\0\0\0,Berlin,7\n", [], 4, "NUL"),
+    "a binary file": (bytes(range(256)) * 40, [], 4, "cannot be read"),
+    "two ways of splitting": (houses().encode(), ["--split-by", "city", "--time-column", "area"], 2, "one of"),
+    "a share of more than all": (houses().encode(), ["--test", "1.5"], 2, "--test 1.5"),
+    "2001 columns": (
+        (",".join(f"c{i}" for i in range(2001)) + "\n" + ",".join(["1"] * 2001) + "\n").encode(),
+        ["--target", "c0"],
+        4,
+        "2,000",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_table_that_is_not_fit_says_why(case: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content, options, expected, words = BAD[case]
+    (folder / "houses.csv").write_bytes(content)
+    target = [] if "--target" in options else ["--target", "price"]
+    code, _, err = inspected(capsys, "houses.csv", *target, *options)
+    assert (code, words in err) == (expected, True), err
+    assert "expected: " in err
+    assert "to do: " in err
+
+
+def test_all_that_is_wrong_is_said_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "houses.csv").write_text(houses(rows=99) + "big,Berlin,1e400\n")
+    code, _, err = inspected(capsys, "houses.csv", "--target", "price", "--features", "area,size")
+    assert code == 4
+    assert all(word in err for word in ("'big'", "inf", "size"))
+
+
+def test_formats_and_dialects_are_one_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = houses()
+    (folder / "plain.csv").write_text(text)
+    (folder / "bom.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (folder / "semicolon.csv").write_text(text.replace(",", ";"))
+    (folder / "packed.csv.gz").write_bytes(gzip.compress(text.encode()))
+    names = text.splitlines()[0].split(",")
+    rows = [dict(zip(names, line.split(","), strict=True)) for line in text.splitlines()[1:]]
+    typed = [{"area": float(row["area"]), "city": row["city"], "price": int(row["price"])} for row in rows]
+    (folder / "lines.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in typed))
+    seen = []
+    for name in ("plain.csv", "bom.csv", "semicolon.csv", "packed.csv.gz", "lines.jsonl"):
+        code, out, err = inspected(capsys, name, "--target", "price", "--json")
+        assert code == 0, err
+        found = json.loads(out)
+        seen.append((found["columns"], found["num_train"], found["num_test"]))
+    assert seen[1:] == seen[:-1]
+
+
+def test_options_are_typed_again_as_they_were_given(folder: Path) -> None:
+    given = InspectParameters(source="x.csv", target="price", ignore=("a,b", 'c"d'), test=0.3)
+    assert given_options(given, {"source", "name"}) == [
+        "--target", "price", "--ignore", '"a,b","c""d"', "--test", "0.3"
+    ]  # fmt: skip
+
+
+FAULTS = [
+    ({"data": {"source": "x.csv", "target": "y"}}, "a --name of their own"),
+    ({"name": "a", "data": {"source": "x.csv"}}, "needs a --target"),
+    ({"name": "a", "data": {"target": "y"}}, "go with --data"),
+    ({"name": "a", "data": {"source": "x.csv", "target": "y", "resize": 8}}, "resize"),
+    ({"name": "a", "data": {"source": "https://me:key@host/x.csv", "target": "y"}}, "credentials"),
+    ({"training": {"class_weight": "balanced"}}, "for own data"),
+    ({"training": {"weight_decay": "auto"}}, "for own data"),
+]
+
+
+@pytest.mark.parametrize(("document", "words"), FAULTS)
+def test_options_that_do_not_go_together_are_refused(document: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        RetrainParameters.model_validate(document)
+
+
+def test_own_data_decide_what_is_not_given() -> None:
+    document = {"name": "a", "training": {"lr": 0.5}, "data": {"source": "x.csv", "target": "y"}}
+    parameters = RetrainParameters.model_validate(document)
+    assert (parameters.training.lr, parameters.training.num_epochs, parameters.dataset) == (0.5, None, "a")
+    assert RetrainParameters.model_validate_json(parameters.model_dump_json()) == parameters
+
+
+def test_a_name_that_is_not_kept_says_which_are(artifacts: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        own_data.again("houses", {})
+    assert "linear-regression" in caught.value.expected
+    assert "--name" in caught.value.action
+
+
+def test_a_source_is_remembered_and_read_strictly(artifacts: Path) -> None:
+    own_data.remember("houses", "/data/*.csv")
+    assert json.loads(artifact_paths.source("houses").read_text()) == {"schema_version": 1, "source": "/data/*.csv"}
+    artifact_paths.source("houses").write_text('{"source": 7}')
+    with pytest.raises(DataError, match=r"source\.json"):
+        own_data._source("houses")

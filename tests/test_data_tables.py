@@ -1,0 +1,312 @@
+"""Tables to train on: whatever their files are, the same rows; whatever is wrong with them, a word that helps."""
+
+import csv
+import gzip
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.data.readers import spool, text
+from tasks.data.sources import tables
+from tasks.errors import DataError, UsageError
+
+
+def read(source: Path | str, folder: Path, *as_text: str, ignore: tuple[str, ...] = ()) -> tables.Table:
+    return tables.read(tables.find(str(source)), frozenset(as_text), folder / "spool", frozenset(ignore))
+
+
+def write(path: Path, content: bytes | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def as_csv(rows: pa.Table, delimiter: str = ",") -> str:
+    """Written by Python's own module; floats by repr, so that they come back as they were."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=delimiter)
+    writer.writerow(rows.column_names)
+    writer.writerows([["" if value is None else value for value in row.values()] for row in rows.to_pylist()])
+    return stream.getvalue()
+
+
+def as_json(rows: pa.Table) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.to_pylist())
+
+
+def parquet(rows: pa.Table, path: Path) -> None:
+    pq.write_table(rows, path, row_group_size=3)
+
+
+WRITERS: dict[str, Callable[[pa.Table, Path], Any]] = {
+    "t.csv": lambda rows, path: write(path, as_csv(rows)),
+    "semicolon.csv": lambda rows, path: write(path, as_csv(rows, ";")),
+    "t.tsv": lambda rows, path: write(path, as_csv(rows, "\t")),
+    "bar.csv": lambda rows, path: write(path, as_csv(rows, "|")),
+    "mark.csv": lambda rows, path: write(path, b"\xef\xbb\xbf" + as_csv(rows).encode()),
+    "t.csv.gz": lambda rows, path: write(path, gzip.compress(as_csv(rows).encode())),
+    "t.parquet": parquet,
+    "t.feather": lambda rows, path: pyarrow.feather.write_feather(rows, str(path)),
+    "t.jsonl": lambda rows, path: write(path, as_json(rows)),
+    "t.ndjson.gz": lambda rows, path: write(path, gzip.compress(as_json(rows).encode())),
+}
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).map(lambda word: f"w{word}")
+ROWS = st.lists(
+    st.tuples(
+        st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        st.none() | st.integers(-(2**50), 2**50),
+        st.none() | WORDS | WORDS.map(lambda word: f"{word}\n{word}\"'"),
+        st.none() | st.booleans(),
+    ),
+    min_size=1,
+    max_size=12,
+).map(lambda rows: [(0.5, 1, "w", True), *rows])  # a column without any value has no kind
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=ROWS, name=st.sampled_from(sorted(WRITERS)))
+def test_every_format_gives_the_rows_that_were_written(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, ...]], name: str
+) -> None:
+    folder = tmp_path_factory.mktemp("formats")
+    given = pa.table(dict(zip(("real", "whole", "größe", "is it"), map(list, zip(*rows, strict=True)), strict=True)))
+    WRITERS[name](given, folder / name)
+    found = read(folder / name, folder)
+    assert found.data.to_pydict() == given.to_pydict()
+    assert [str(kind) for kind in found.data.schema.types] == [
+        "double", "double", "dictionary<values=string, indices=int32, ordered=0>", "bool",
+    ]  # fmt: skip
+    assert not found.findings
+
+
+@pytest.mark.parametrize("block", [16, 40, 200])
+def test_blocks_of_any_size_give_the_rows_that_pythons_own_reader_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    rows = [["name", "number"]] + [[f'a,"{number}"\r\n\nb' * (number % 3 + 1), str(number)] for number in range(50)]
+    stream = io.StringIO()
+    csv.writer(stream, quoting=csv.QUOTE_ALL).writerows(rows)
+    monkeypatch.setattr(text, "BLOCK_BYTES", block)
+    monkeypatch.setattr(text, "LONGEST_ROW", 2**20)
+    found = read(write(tmp_path / "t.csv", stream.getvalue()), tmp_path).data
+    assert found["name"].to_pylist() == [row[0] for row in rows[1:]]
+    assert found["number"].to_pylist() == list(range(50))
+
+
+def test_what_is_large_lies_in_a_file_that_is_gone_with_its_last_array(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pa.table({"x": np.arange(10_000.0), "level": [f"l{number % 7}" for number in range(10_000)]})
+    path = write(tmp_path / "data/t.csv", as_csv(rows))
+    monkeypatch.setattr(text, "BLOCK_BYTES", 2**12)
+    held = read(path, tmp_path).data
+    monkeypatch.setattr(spool, "HELD_BYTES", 2**14)
+    before = pa.total_allocated_bytes()
+    mapped = read(path, tmp_path).data
+    assert pa.total_allocated_bytes() - before < 2**15 < mapped.nbytes
+    assert mapped.equals(held)
+    assert held.to_pydict() == rows.to_pydict()
+    assert [each.name for each in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_text_of_too_many_levels_is_no_dictionary_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.data.readers.columns.MOST_LEVELS", 100)
+    monkeypatch.setattr(text, "BLOCK_BYTES", 512)
+    rows = pa.table({"id": [f"id {number % 150}" for number in range(400)]})
+    found = read(write(tmp_path / "t.csv", as_csv(rows)), tmp_path)
+    assert found.data["id"].type == pa.string()
+    assert found.data.to_pydict() == rows.to_pydict()
+    assert found.first_no_number("id") == (0, "id 0")
+
+
+@pytest.mark.parametrize("missing", ["", "NA", "N/A", "NaN", "null"])
+@pytest.mark.parametrize("form", ["{}", '"{}"'])
+def test_what_stands_for_missing_is_missing_in_numbers_and_in_text(tmp_path: Path, missing: str, form: str) -> None:
+    empty = form.format(missing)
+    found = read(write(tmp_path / "t.csv", f"n,t\n1,a\n{empty},{empty}\n"), tmp_path).data
+    assert found.to_pydict() == {"n": [1, None], "t": ["a", None]}
+
+
+def test_numbers_of_all_sizes_are_float64_and_what_is_lost_is_noted(tmp_path: Path) -> None:
+    decimal = pa.array([Decimal(1), Decimal(2)], pa.decimal128(20, 3))
+    pq.write_table(pa.table({"price": decimal, "id": [2**53 + 1, 1]}), tmp_path / "t.parquet")
+    found = read(tmp_path / "t.parquet", tmp_path)
+    assert found.data.to_pydict() == {"price": [1, 2], "id": [2.0**53, 1]}
+    assert {(each.severity, each.rule, each.column) for each in found.findings} == {
+        ("note", "decimals", "price"), ("note", "large-integers", "id"),
+    }  # fmt: skip
+    assert read(write(tmp_path / "t.csv", "x\n1e400\n-1e999\n1\n"), tmp_path).data.to_pydict() == {
+        "x": [np.inf, -np.inf, 1]
+    }
+
+
+def test_dates_are_dates_however_they_are_kept(tmp_path: Path) -> None:
+    day = datetime(2024, 2, 3)
+    pq.write_table(pa.table({"d": pa.array([day], pa.timestamp("ns", "UTC"))}), tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet", tmp_path).data.to_pydict() == {"d": [day]}
+    rows = read(write(tmp_path / "t.csv", "d,t\n2024-02-03,2024-02-03T00:00:00\n"), tmp_path).data
+    assert rows.to_pydict() == {"d": [day], "t": [day]}
+
+
+def test_text_among_numbers_makes_a_column_text_and_its_place_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "BLOCK_BYTES", 256)
+    lines = [f"{number:03d}" for number in range(200)]
+    lines[150] = "unknown"
+    path = write(tmp_path / "t.csv", "\n".join(["x", *lines]))
+    found = read(path, tmp_path)
+    assert found.data["x"].to_pylist() == lines  # zeros in front too
+    assert found.number_share("x") == pytest.approx(199 / 200)
+    assert found.first_no_number("x") == (150, "unknown")
+    assert found.named(150) == f"row 150 of {path}"
+    assert not found.findings
+
+
+def test_a_column_named_as_text_is_text(tmp_path: Path) -> None:
+    for path in (write(tmp_path / "t.csv", "zip,x\n01,1\n"), write(tmp_path / "t.jsonl", '{"zip":"01","x":1}\n')):
+        assert read(path, tmp_path, "zip").data.to_pydict() == {"zip": ["01"], "x": [1]}
+
+
+def test_folders_give_their_rows_in_order_and_their_partitions_as_columns(tmp_path: Path) -> None:
+    for year, kind in ((2023, "a%20b"), (2024, "__HIVE_DEFAULT_PARTITION__")):
+        write(tmp_path / f"data/year={year}/kind={kind}/t.csv", f"x\n{year}.5\n{year}.75\n")
+    write(tmp_path / "data/_SUCCESS.csv", "what tools write")
+    for source in (tmp_path / "data", f"{tmp_path}/data/year=*/kind=*/*.csv"):
+        found = read(source, tmp_path)
+        assert found.data.to_pydict() == {
+            "x": [2023.5, 2023.75, 2024.5, 2024.75],
+            "year": [2023, 2023, 2024, 2024],
+            "kind": ["a b", "a b", None, None],
+        }
+        assert found.place(3) == (str(tmp_path / "data/year=2024/kind=__HIVE_DEFAULT_PARTITION__/t.csv"), 1)
+    assert list(read(tmp_path / "data/year=2023", tmp_path).data.column_names) == ["x", "kind"]
+
+
+def test_formats_mix_in_a_folder_and_a_wholly_missing_column_fits_every_kind(tmp_path: Path) -> None:
+    write(tmp_path / "data/1.csv", "x,t\n,\n")
+    write(tmp_path / "data/2.jsonl", '{"x":1,"t":"a"}\n')
+    pq.write_table(pa.table({"t": ["b"], "x": pa.array([2.5], pa.float32())}), tmp_path / "data/3.parquet")
+    found = read(tmp_path / "data", tmp_path)
+    assert found.data.to_pydict() == {"x": [None, 1, 2.5], "t": [None, "a", "b"]}
+    assert not found.findings
+
+
+def test_everything_that_is_wrong_in_a_folder_is_told_at_once(tmp_path: Path) -> None:
+    write(tmp_path / "data/1.csv", "price,size,only\n1,2,3\n")
+    write(tmp_path / "data/2.csv", "price,size\n5,6\ncheap,2\n")
+    write(tmp_path / "data/3.parquet", b"no Parquet at all")
+    pq.write_table(pa.table({"price": [1.0], "size": ["big"], "only": [[1, 2]]}), tmp_path / "data/4.parquet")
+    found = read(tmp_path / "data", tmp_path)
+    told = {(each.rule, each.column): each.found for each in found.findings}
+    assert set(told) == {
+        ("unreadable-file", None), ("nested-column", "only"), ("missing-column", "only"),
+        ("retyped-column", "price"), ("retyped-column", "size"),
+    }  # fmt: skip
+    assert "3.parquet" in told["unreadable-file", None]
+    assert "2.csv" in told["missing-column", "only"]
+    assert f"'cheap' in row 1 of {tmp_path}/data/2.csv" in told["retyped-column", "price"]
+    assert {each.severity for each in found.findings} == {"error"}
+    rules = {each.rule for each in read(tmp_path / "data", tmp_path, ignore=("only", "size")).findings}
+    assert rules == {"unreadable-file", "retyped-column"}
+
+
+WIDE = ",".join(f"c{number}" for number in range(2001)) + "\n1" + ",1" * 2000
+BAD: dict[str, tuple[str, bytes, str]] = {
+    "nothing": ("t.csv", b"", "is empty"),
+    "blanks": ("t.csv", b"\n\n  \n", "is empty"),
+    "a header only": ("t.csv", b"a,b\n", "no rows"),
+    "ragged rows": ("t.csv", b"a,b\n1,2\n1,2,3\n4\n", "2 rows of 3 .* the first is row 1, with 3"),
+    "names twice": ("t.csv", b"a,a,b\n1,2,3\n", "'a' stands 2 times"),
+    "a name that is empty": ("t.csv", b"a,,b\n1,2,3\n", "column 2 has no name"),
+    "UTF-16": ("t.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16"),
+    "UTF-16 without a mark": ("t.csv", "a,b\n1,2\n".encode("utf-16-le"), "UTF-16"),
+    "Latin-1": ("t.csv", "a,b\n1,é\n".encode("latin-1"), "not UTF-8"),
+    "a header in Latin-1": ("t.csv", "a,é\n1,2\n".encode("latin-1"), "not UTF-8"),
+    "NUL bytes": ("t.csv", b"a,b\n1,\0\n", "NUL"),
+    "NUL bytes later": ("t.csv", b"a,b\n" + b"1,2\n" * 2000 + b"\0,1\n", "NUL"),
+    "Parquet": ("t.csv", b"PAR1\0\1\2", "Parquet"),
+    "a picture": ("t.csv", b"\x89PNG\r\n\x1a\n\0\0", "PNG"),
+    "noise": ("t.csv", np.random.default_rng(0).bytes(9000), "NUL"),
+    "2001 columns": ("t.csv", WIDE.encode(), "2,001"),
+    "a cut gzip": ("t.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 9999)[:-20], "cannot be read"),
+    "no gzip": ("t.csv.gz", b"a,b\n1,2\n", "cannot be read"),
+    "an array": ("t.json", b'[{"a": 1}]', "one array"),
+    "no JSON": ("t.jsonl", b'{"a": 1}\n{"a"\n', "cannot be read"),
+    "JSON of two kinds": ("t.jsonl", b'{"a": 1}\n{"a": "x"}\n', "row 1"),
+    "no Parquet": ("t.parquet", b"PAR1 and no more", "cannot be read"),
+    "no Feather": ("t.feather", b"ARROW1 and no more", "cannot be read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_file_is_refused_by_name_with_what_is_wrong(tmp_path: Path, what: str) -> None:
+    name, content, found = BAD[what]
+    path = write(tmp_path / name, content)
+    with pytest.raises(DataError, match=found) as refused:
+        read(path, tmp_path)
+    assert str(path) in refused.value.found
+    assert refused.value.action
+
+
+def test_a_stray_quote_ends_no_row_and_an_unclosed_one_is_told(tmp_path: Path) -> None:
+    found = read(write(tmp_path / "t.csv", 'size,n\n5" pipe,2\n6,3\n'), tmp_path).data
+    assert found.to_pydict() == {"size": ['5" pipe', "6"], "n": [2, 3]}
+    with pytest.raises(DataError, match="the first is row 0"):
+        read(write(tmp_path / "t.csv", 'a,b\n"x,2\n3,4\n'), tmp_path)
+
+
+def test_a_source_is_known_again_until_a_file_is_touched(tmp_path: Path) -> None:
+    path = write(tmp_path / "data/t.csv", "a\n1\n")
+    first = tables.find(str(tmp_path / "data"))
+    assert tables.find(str(tmp_path / "data")).digest == first.digest
+    write(path, "a\n2\n")
+    assert tables.find(str(tmp_path / "data")).digest != first.digest
+    with pytest.raises(UsageError, match="no file"):
+        tables.find(str(tmp_path / "nowhere.csv"))
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    class Silent(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_table_is_read_by_url(tmp_path: Path, address: str) -> None:
+    pytest.importorskip("aiohttp")
+    write(tmp_path / "t.csv", "a,b\n1,x\n")
+    assert read(f"{address}/t.csv", tmp_path).data.to_pydict() == {"a": [1], "b": ["x"]}
+    with pytest.raises(DataError, match=r"missing\.csv"):
+        tables.find(f"{address}/missing.csv")
+    with pytest.raises(DataError, match="cannot be read"):
+        tables.find("http://127.0.0.1:9/t.csv")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:secret@host/t.csv", "https://host/t.csv?X-Amz-Signature=1", "s3://k:s@b/t"]
+)
+def test_a_url_with_credentials_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(UsageError, match="credentials") as refused:
+        tables.find(url)
+    assert "secret" not in str(refused.value)

@@ -1,0 +1,172 @@
+"""Gates, figures and metrics of own tables: what a sound model passes and one that has learned nothing does not."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+
+from candidate import plain
+from own_splits import prepare, trained
+from tasks.data.recipe import Columns
+from tasks.errors import GateFailed
+from tasks.evaluate import evaluate
+from tasks.judging import bootstrap, reference, standards
+from tasks.judging.objective import Objective
+from tasks.parameters import Gates, LinearTraining, SoftmaxTraining, Training
+from tasks.records import Evaluation, PreparedDataset
+from tasks.serving import folding
+from tasks.store.run_folder import RunFolder
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture
+def run() -> RunFolder:
+    return RunFolder.open("own", {})
+
+
+def training(task: str, **options: Any) -> Training:
+    kind = LinearTraining if task == "regression" else SoftmaxTraining
+    return kind.model_validate({"defaults": "data", **options})
+
+
+def converged(prepared: PreparedDataset, asked: Training) -> dict[str, Array]:
+    """Weights that are fitted as well as can be, on all training rows."""
+    rows = standards.read_rows(prepared.train, prepared)
+    assert isinstance(prepared.recipe, Columns)
+    outputs = len(prepared.class_names) or 1
+    return reference.fit(*rows[:2], prepared.recipe, outputs, Objective.of(asked, prepared)).weights
+
+
+def judged(
+    run: RunFolder, prepared: PreparedDataset, asked: Training, weights: dict[str, Array] | None = None
+) -> Evaluation:
+    weights = converged(prepared, asked) if weights is None else weights
+    found: Evaluation = plain(evaluate)(run, prepared, trained(run, prepared, weights), asked, Gates())
+    return found
+
+
+def refusal(*judging: Any) -> dict[str, bool]:
+    with pytest.raises(GateFailed) as caught:
+        judged(*judging)
+    assert isinstance(caught.value.record, Evaluation)
+    return {gate.name: gate.passed for gate in caught.value.record.gates}
+
+
+def houses(num_rows: int = 1000, seed: int = 0, **options: Any) -> PreparedDataset:
+    """Prices in hundreds of thousands, by area, age and one of three districts."""
+    rng = np.random.default_rng(seed)
+    area, age, district = rng.normal(120, 30, num_rows), rng.uniform(0, 80, num_rows), rng.integers(0, 3, num_rows)
+    price = 3000 * area - 1000 * age + np.array([0, 50_000, -20_000])[district] + rng.normal(0, 20_000, num_rows)
+    features = np.stack([area, age, district], axis=1)
+    return prepare(features, options.pop("truth", price), levels={2: ("east", "west", "north")}, **options)
+
+
+def rare(num_rows: int = 5000, share: float = 0.03) -> PreparedDataset:
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(num_rows, 4))
+    score = features @ [1.5, -1.0, 0.5, 0.0] + rng.logistic(size=num_rows)
+    return prepare(features, score > np.quantile(score, 1 - share), ("often", "rare"))
+
+
+def test_a_sound_regression_passes_and_is_measured_in_raw_units(run: RunFolder) -> None:
+    prepared, asked = houses(), training("regression")
+    found = judged(run, prepared, asked)
+    assert {gate.name: gate.verdict for gate in found.gates} == {"baseline": "passed", "reference": "passed"}
+    rows = standards.read_rows(prepared.test, prepared)
+    assert isinstance(prepared.recipe, Columns)
+    predicted = folding.scores(folding.fold(converged(prepared, asked), prepared.recipe, np.float64), *(
+        prepared.recipe, rows.features
+    ))[:, 0]  # fmt: skip
+    metrics = found.metrics
+    assert metrics["r2"] == pytest.approx(sklearn.metrics.r2_score(rows.truth, predicted), rel=1e-5)
+    assert metrics["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(rows.truth, predicted), rel=1e-5)
+    assert metrics["test_loss"] == pytest.approx(metrics["rmse"] ** 2 / 2)
+    assert metrics["rmse_interval"][0] < metrics["rmse"] < metrics["rmse_interval"][1]
+    assert metrics["r2_interval"][0] < metrics["r2"] < metrics["r2_interval"][1]
+    assert metrics["weights"]["x0"] == pytest.approx(3000, rel=0.05)
+    assert metrics["weights"]["x1"] == pytest.approx(-1000, rel=0.1)
+    effects = metrics["weights"]["x2"]
+    assert effects["west"] - effects["east"] == pytest.approx(50_000, rel=0.1)
+    by_hand = metrics["bias"] + 120 * metrics["weights"]["x0"] + 10 * metrics["weights"]["x1"] + effects["north"]
+    assert by_hand == pytest.approx(3000 * 120 - 1000 * 10 - 20_000, rel=0.02)
+
+
+def test_a_model_of_a_shuffled_target_is_refused_by_the_baseline(run: RunFolder) -> None:
+    shuffled = np.random.default_rng(9).normal(300_000, 60_000, 1000)
+    assert refusal(run, houses(truth=shuffled), training("regression")) == {"baseline": False, "reference": True}
+
+
+def test_a_classifier_of_shuffled_labels_is_refused_by_the_baseline(run: RunFolder) -> None:
+    rng = np.random.default_rng(0)
+    prepared = prepare(rng.normal(size=(1000, 4)), rng.integers(0, 3, 1000), ("a", "b", "c"))
+    assert refusal(run, prepared, training("classification")) == {"baseline": False, "reference": True}
+
+
+def test_a_half_trained_model_passes_the_baseline_and_is_refused_by_the_reference(run: RunFolder) -> None:
+    prepared, asked = houses(), training("regression")
+    half = {name: weights / 2 for name, weights in converged(prepared, asked).items()}
+    assert refusal(run, prepared, asked, half) == {"baseline": True, "reference": False}
+
+
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+def test_a_sound_model_of_a_rare_class_passes_balanced_or_not(run: RunFolder, class_weight: str) -> None:
+    """By accuracy it could not be told from the majority class, and balanced its unweighted log loss is worse."""
+    prepared, asked = rare(), training("classification", class_weight=class_weight)
+    found = judged(run, prepared, asked)
+    assert all(gate.passed for gate in found.gates)
+    frequencies = np.array(prepared.class_counts) / prepared.num_train
+    if class_weight == "balanced":
+        assert found.metrics["test_loss"] > scipy.stats.entropy(frequencies)
+        assert found.metrics["baseline_loss"] == pytest.approx(np.log(2))
+        assert found.metrics["recall"]["rare"] > 0.6
+    else:
+        assert found.metrics["objective_loss"] == pytest.approx(found.metrics["test_loss"], rel=1e-6)
+        labels = standards.read_rows(prepared.test, prepared).truth
+        expected = sklearn.metrics.log_loss(labels, np.tile(frequencies, (len(labels), 1)))
+        assert found.metrics["baseline_loss"] == pytest.approx(expected)
+
+
+def test_a_huber_fit_of_a_skewed_target_passes_though_its_squared_error_is_worse_than_the_means(run: RunFolder) -> None:
+    rng = np.random.default_rng(3)
+    features = rng.normal(size=(8000, 2))
+    truth = np.exp(1.5 * rng.normal(size=8000)) + 0.5 * features[:, 0]
+    prepared = prepare(features, truth)
+    found = judged(run, prepared, training("regression", loss="huber"))
+    assert all(gate.passed for gate in found.gates)
+    assert found.metrics["r2"] < 0
+
+
+def test_the_rows_of_a_group_count_as_one(run: RunFolder) -> None:
+    """100 copies of 15 rows prove no more than the 15 do."""
+    gains = np.random.default_rng(0).normal(0.5, 1, 15)
+    alone = standards.lower_bound(gains, np.ones(15))
+    copied, groups = np.repeat(gains, 100), np.repeat(np.arange(15), 100)
+    assert standards.lower_bound(copied, np.ones(1500), groups) == pytest.approx(alone)
+    assert standards.lower_bound(copied, np.ones(1500)) > alone
+
+
+def test_the_lower_bound_is_students_and_holds_in_19_of_20_samples() -> None:
+    rng = np.random.default_rng(0)
+    gains = rng.normal(1, 2, 30)
+    low = scipy.stats.ttest_1samp(gains, 0, alternative="greater").confidence_interval(0.95).low
+    assert standards.lower_bound(gains, np.ones(30)) == pytest.approx(low)
+    weights = rng.integers(1, 10, 200).astype(float)
+    bounds = [standards.lower_bound(rng.normal(1, 2, 200), weights) for _ in range(1000)]
+    assert np.mean(np.array(bounds) < 1) == pytest.approx(0.95, abs=0.025)
+
+
+def test_the_intervals_are_those_of_scipys_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.exponential(size=300)
+    sums = np.stack([np.ones(300), values], axis=1)
+    found = bootstrap.intervals(sums, None, lambda sums: sums[..., 1:] / sums[..., :1])[:, 0]
+    expected = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
+    assert found == pytest.approx([expected.low, expected.high], rel=0.02)
+    many = rng.exponential(size=50_000)
+    found = bootstrap.intervals(
+        np.stack([np.ones(50_000), many], axis=1), None, lambda sums: sums[..., 1:] / sums[..., :1]
+    )
+    assert found[1, 0] - found[0, 0] == pytest.approx(2 * 1.96 / np.sqrt(50_000), rel=0.1)

@@ -1,0 +1,176 @@
+"""An own table from its CSV to ``export``: what the file, its description and its sample say, and what refuses it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from candidate import plain
+from own_tables import RECIPE, Array, by_hand, drawn_weights
+from tasks.data import splits
+from tasks.data.recipe import Columns
+from tasks.download import download
+from tasks.errors import DataError, GateFailed
+from tasks.export import export
+from tasks.parameters import Data, Device, Gates
+from tasks.parameters.training import LinearTraining, SoftmaxTraining
+from tasks.preprocess import preprocess
+from tasks.records import Epoch, ExportedModel, PreparedDataset, TrainedModel
+from tasks.serving import contract, folding, properties, sample
+from tasks.serving.contract import ModelMetadata, Signature
+from tasks.serving.sessions import open_session
+from tasks.store import atomic
+from tasks.store.run_folder import RunFolder
+from tasks.validate import validate
+
+NUM_ROWS = 400
+
+
+def houses(folder: Path, **extra: Callable[[np.random.Generator], Array]) -> Path:
+    """A CSV of numbers, a boolean and two categories, with missing values; a price and a class to predict."""
+    rng = np.random.default_rng(0)
+    columns: dict[str, Array] = {
+        "area": np.round(rng.normal(120, 30, NUM_ROWS), 2).astype(str),
+        "city": rng.choice(["Ulm", "Köln", "Bonn", "Aalen"], NUM_ROWS, p=[0.5, 0.3, 0.19, 0.01]),
+        "garden": rng.choice(["true", "false"], NUM_ROWS),
+        "heating": rng.choice(["gas", "oil"], NUM_ROWS),
+        **{name: draw(rng).astype(str) for name, draw in extra.items()},
+        "price": np.round(rng.normal(250_000, 80_000, NUM_ROWS)).astype(str),
+        "kind": rng.choice(["flat", "house", "villa"], NUM_ROWS),
+    }
+    for name in ("area", "city"):
+        columns[name][rng.random(NUM_ROWS) < 0.1] = ""
+    lines = [",".join(columns), *map(",".join, zip(*columns.values(), strict=True))]
+    path = folder / "houses.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+class Table:
+    """A prepared table with weights drawn for it, which ``export`` may take for trained ones."""
+
+    def __init__(self, path: Path, target: str) -> None:
+        other = {"price": "kind", "kind": "price"}[target]
+        task = "regression" if target == "price" else "classification"
+        self.training = LinearTraining(defaults="data") if target == "price" else SoftmaxTraining(defaults="data")
+        data = Data(source=str(path), target=target, ignore=(other,))
+        self.run = RunFolder.open("run", {})
+        raw = plain(download)(self.run, "houses", data)
+        validated = plain(validate)(self.run, raw, data, task)
+        self.prepared: PreparedDataset = plain(preprocess)(self.run, validated, data, 0)
+        assert isinstance(self.prepared.recipe, Columns)
+        self.recipe = self.prepared.recipe
+        self.weights = drawn_weights(self.recipe, len(self.prepared.class_names) or 1)
+
+    def export(self) -> ExportedModel:
+        content = safetensors.numpy.save(self.weights)
+        file = atomic.write_bytes(self.run.file("weights.safetensors"), content)
+        trained = TrainedModel(
+            weights=file,
+            device="cpu",
+            learning_curve=(Epoch(epoch=1, train_loss=1.0, test_loss=1.0),),
+            picture=file,
+            kept_epoch=1,
+            num_examples=self.prepared.num_train,
+            num_validation=0,
+        )
+        made: ExportedModel = plain(export)(self.run, self.prepared, trained, self.training, Gates())
+        return made
+
+
+@pytest.mark.parametrize("target", ["price", "kind"])
+def test_a_table_is_exported_with_its_columns_and_a_telling_sample(tmp_path: Path, target: str) -> None:
+    table = Table(houses(tmp_path), target)
+    exported = table.export()
+    assert {gate.name for gate in exported.gates} >= {"parity", "parity_float64", "servability"}
+    session = open_session(exported.onnx.path.read_bytes(), Device.CPU)
+    properties = session.get_modelmeta().custom_metadata_map
+    columns = json.loads(properties["columns"])
+    assert columns == json.loads(exported.metadata.path.read_text())["parameters"]["columns"]
+    assert columns[:2] == [
+        {"name": "area", "kind": "number", "levels": []},
+        {"name": "city", "kind": "category", "levels": ["Aalen", "Bonn", "Köln", "Ulm"]},
+    ]
+    assert columns[2] == {"name": "garden", "kind": "boolean", "levels": []}
+    assert json.loads(properties.get("labels", "[]")) == ([] if target == "price" else ["flat", "house", "villa"])
+    content = exported.sample.path.read_bytes()
+    assert sample.contradicted(session, table.recipe, content) is None
+    rows = np.load(exported.sample.path)["features"]
+    assert np.isnan(rows).any(), "a missing value"
+    assert rows[-1, 1] == 4, "an unknown code"
+    assert set(exported.profile) == ({"prediction"} if target == "price" else {"label", "confidence"})
+
+
+def test_metadata_names_columns_of_tables_alone_and_is_read_strictly(tmp_path: Path) -> None:
+    signature = Signature(inputs=(RECIPE.input,), outputs=())
+    without = contract.open_inference_metadata("houses", 1, signature).write(tmp_path / "metadata.json")
+    assert "parameters" not in json.loads(without.path.read_text())
+    assert ModelMetadata.read(without.path).parameters is None, "as the book's and those of old"
+    metadata = contract.open_inference_metadata("houses", 1, signature, properties.columns(RECIPE))
+    assert ModelMetadata.read(metadata.write(tmp_path / "metadata.json").path) == metadata
+    wrong = metadata.model_dump_json().replace('"boolean"', '"bool"')
+    with pytest.raises(DataError, match="kind"):
+        ModelMetadata.parse(wrong.encode(), "metadata.json")
+
+
+@pytest.mark.parametrize("target", ["price", "kind"])
+def test_raw_rows_in_float64_by_hand_are_what_the_file_says(tmp_path: Path, target: str) -> None:
+    table = Table(houses(tmp_path), target)
+    session = open_session(table.export().onnx.path.read_bytes(), Device.CPU)
+    raw = splits.read_split(table.prepared.raw_test, table.prepared).inputs
+    assert raw.dtype == np.float64
+    found = session.run(None, {"features": raw.astype(np.float32)})[0]
+    expected = by_hand(table.weights, table.recipe, np.asarray(raw))
+    if target == "kind":
+        powers = np.exp(expected - expected.max(axis=1, keepdims=True))
+        np.testing.assert_allclose(found, powers / powers.sum(axis=1, keepdims=True), rtol=0, atol=1e-4)
+    else:
+        assert table.recipe.target is not None
+        np.testing.assert_allclose(found, expected[:, 0], rtol=0, atol=1e-4 * table.recipe.target.scale)
+
+
+def seconds_since_1970(rng: np.random.Generator) -> Array:
+    return 1_700_000_000 + rng.integers(0, 3600, NUM_ROWS)
+
+
+@pytest.mark.parametrize("target", ["price", "kind"])
+def test_a_column_that_float32_cannot_tell_apart_is_refused_by_name(tmp_path: Path, target: str) -> None:
+    table = Table(houses(tmp_path, built=seconds_since_1970), target)
+    with pytest.raises(GateFailed, match=r"parity_float64") as caught:
+        table.export()
+    assert "column 'built' loses most in float32: subtract an offset from it, or --ignore 'built'" in str(caught.value)
+    passed = {gate.name: gate.passed for gate in caught.value.record.gates}
+    assert passed["parity"], "torch rounds the same rows in the same way"
+    assert passed["servability"]
+
+
+def test_verdicts_do_not_depend_on_how_many_rows_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(houses(tmp_path), "kind")
+    at_once = table.export()
+    monkeypatch.setattr(splits.pieces, "__defaults__", (7,))
+    in_pieces = table.export()
+    assert in_pieces.profile == at_once.profile
+    for one, other in zip(at_once.gates, in_pieces.gates, strict=True):
+        if one.name.startswith("parity"):
+            assert one.value == pytest.approx(other.value, abs=1e-7)
+            assert one.maximum == pytest.approx(other.maximum)
+
+
+def test_a_wrong_effect_does_not_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folding that goes wrong deceives torch, which uses it too, but not the recipe in float64."""
+    table, right = Table(houses(tmp_path), "price"), folding.fold
+
+    def wrong(weights: Any, recipe: Columns, dtype: Any = np.float32) -> folding.Folded:
+        folded = right(weights, recipe, dtype)
+        if np.dtype(dtype) == np.float32:
+            folded.effects[3] *= 1.01  # of Ulm
+        return folded
+
+    monkeypatch.setattr("tasks.serving.graph.fold", wrong)
+    monkeypatch.setattr(folding, "fold", wrong)
+    with pytest.raises(GateFailed, match="refused by parity_float64 "):
+        table.export()

@@ -49,7 +49,7 @@ def publish(
         verdicts: tuple[GateVerdict, ...] = ()
         unchanged = number is not None and publishing.was_champion(name, number)
         if not unchanged:
-            verdicts = against_published(name, exported.onnx, prepared, parameters.gates)
+            verdicts = against_published(name, exported.onnx, prepared, parameters.gates, parameters.training)
             gates.enforce(ChampionGates(gates=verdicts), verdicts, run)
             if number is None:
                 made_of = (parameters, prepared, trained, evaluated, exported, verdicts)

@@ -234,6 +234,9 @@ class Prediction(Record):
     model_sha256: str
     provider: str
     accuracy: float | None = None
+    metrics: dict[str, float] = Field(
+        {}
+    )  # where the input has the truth: accuracy, or rmse and r2 in the target's units
     drift: Drift
     seconds: float
     picture: ChosenPath | None = None

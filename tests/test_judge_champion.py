@@ -266,8 +266,9 @@ def test_a_held_version_is_compared_with_nothing(candidates: list[Candidate]) ->
     held.chmod(0o644)
     held.write_bytes(b"damaged")
     candidate = candidates[2]
+    asked = candidate.parameters
     verdicts = champion_gates.against_published(
-        "linear-regression", candidate.exported.onnx, candidate.prepared, candidate.parameters.gates
+        "linear-regression", candidate.exported.onnx, candidate.prepared, asked.gates, asked.training
     )
     assert "of version 1" in verdicts[-1].detail
 

@@ -99,7 +99,7 @@ def test_no_candidate_is_judged_that_has_changed_since_it_was_exported(
     with pytest.raises(DataError, match=r"model\.onnx has changed"):
         servability(changed, exported.metadata.path, exported.sample.path, Gates())
     with pytest.raises(DataError, match=r"model\.onnx has changed"):
-        against_published(NAME, changed, candidates[2].prepared, Gates())
+        against_published(NAME, changed, candidates[2].prepared, Gates(), candidates[2].parameters.training)
 
 
 # The data

@@ -12,12 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO, NamedTuple
 
-from prefect.settings import (
-    PREFECT_API_AUTH_STRING,
-    PREFECT_API_URL,
-    PREFECT_SERVER_API_AUTH_STRING,
-    get_current_settings,
-)
+from prefect import settings
 
 from flows.server import guarded, service, tethered
 from flows.server.deployments import give_up_what_never_began
@@ -54,12 +49,12 @@ def operation(port: int, auth: bool = True) -> Iterator[Operation]:
         EnvironmentProblem: the server does not start, or a deployment is not accepted.
     """
     with _alone():
-        joined = PREFECT_API_URL.value()
+        joined = settings.PREFECT_API_URL.value()
         if joined:
-            with _up(service.at(joined, joined=True), PREFECT_API_AUTH_STRING.value()) as running:
+            with _up(service.at(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value()) as running:
                 yield running
             return
-        given = PREFECT_SERVER_API_AUTH_STRING.value()
+        given = settings.PREFECT_SERVER_API_AUTH_STRING.value()
         if given and not auth:
             raise UsageError("--no-auth, and PREFECT_SERVER_API_AUTH_STRING is set", "one of them", "leave one out")
         with _listening(port) as listener:
@@ -181,7 +176,7 @@ def _worker(log: IO[bytes]) -> subprocess.Popen[bytes]:
 
 def _environment() -> dict[str, str]:
     """Of the children: a Prefect of their own below artifacts/, and what the server needs to run well."""
-    profile = get_current_settings().to_environment_variables(exclude_unset=True, include_secrets=True)
+    profile = settings.get_current_settings().to_environment_variables(exclude_unset=True, include_secrets=True)
     ours = {
         "PREFECT_HOME": str(artifact_paths.prefect_home()),
         "GRADMILL_ARTIFACTS": str(artifact_paths.make_root()),

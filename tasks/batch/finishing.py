@@ -1,14 +1,12 @@
 """The end of a job: every row accounted for, drift judged, _job.json written last."""
 
 import contextlib
-from collections import Counter
-from functools import reduce
-from operator import add
 from pathlib import Path
 
 import numpy as np
 
 from tasks.batch import output, parts, rejects
+from tasks.batch.counts import total
 from tasks.batch.lanes import open_lanes
 from tasks.batch.parts import Footer
 from tasks.batch.version import Version, read_version
@@ -34,26 +32,23 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
     """
     footers = [_whole(folder, job, index) for index in range(len(job.shards))]
     rejected = rejects.merge(folder, job)
-    written = sum(footer.rows for footer in footers)
-    if written + rejected != job.rows:
+    counts = total(footers)
+    if counts.rows + rejected != job.rows:
         raise DataError(
-            f"{written} rows written and {rejected} rejected of {job.rows}", "every row", "--restart the job"
+            f"{counts.rows} rows written and {rejected} rejected of {job.rows}", "every row", "--restart the job"
         )
     rejects.check(folder, job, rejected)
     version = read_version(job.model.path.parent)
-    profile = {name: reduce(add, (footer.profile[name] for footer in footers)) for name in version.reference}
-    correct = [footer.correct for footer in footers if footer.correct is not None]
-    notes: Counter[str] = Counter()
-    for footer in footers:
-        notes.update(footer.notes)
+    metrics = counts.score.metrics if counts.score else {}
     done = job.model_copy(
         update={
             "status": "done",
             "rejects": rejected,
-            "accuracy": sum(correct) / written if len(correct) == len(footers) and written else None,
-            "profile": profile,
-            "drift": drift.judge(version.reference, profile, parameters.max_drift),
-            "notes": dict(notes),
+            "accuracy": metrics.get("accuracy"),
+            "metrics": metrics,
+            "profile": counts.profile,
+            "drift": drift.judge(version.reference, counts.profile, parameters.max_drift),
+            "notes": counts.notes,
             "seconds": round(seconds, 3),
             "finished_at": predictions.now(),
         }
@@ -106,6 +101,7 @@ def prediction(folder: Path, job: Job) -> Prediction:
         model_sha256=job.model.sha256,
         provider=job.provider,
         accuracy=job.accuracy,
+        metrics=job.metrics or {},
         drift=job.drift,
         seconds=job.seconds or 0,
         picture=next((path for path in pictures if path.is_file()), None),
@@ -126,7 +122,7 @@ def _draw_grid(folder: Path, job: Job, version: Version, threads: int) -> None:
         return
     lanes = open_lanes(job.model.path, job.model.sha256, job.provider, job.batch_size, threads)
     sources = parts.read_sources(folder, job.shards[0])
-    chunk = next(readers.chunks(sources, 0, min(GRID_IMAGES, job.rows), version.wanted(job.columns)))
+    chunk = next(readers.chunks(sources, 0, min(GRID_IMAGES, job.rows), version.wanted(job)))
     if not len(chunk.rows):
         return
     images = np.asarray(chunk.values)

@@ -31,6 +31,9 @@ def request_id(source: JobInput, parameters: PredictParameters, provider: str, b
         "batch_size": batch_size,
         "provider": provider,
     }
+    own = {"id_columns": parameters.id_columns, "unknown": parameters.unknown}
+    if own != {"id_columns": (), "unknown": "reject"}:  # jobs of before there were these keep their names
+        document |= own
     return _digest(document)[:ID_CHARACTERS]
 
 

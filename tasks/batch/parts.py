@@ -13,48 +13,54 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.batch.counts import Counts
 from tasks.batch.version import Version
 from tasks.data.readers import Chunk, Source
 from tasks.data.readers.formats import Array
 from tasks.errors import DataError
-from tasks.records import Histogram
 from tasks.serving.contract import LABEL, Signature
 from tasks.serving.task import LABEL_NAME
 from tasks.store import artifact_paths, atomic
 from tasks.store.predictions import Job, Shard
-from tasks.store.record import Record
 
 FOOTER = b"gradmill"
 BUFFER_BYTES = 4 * 2**20
 
 
-class Footer(Record):
+class Footer(Counts):
     """What a part says of itself; ``rows`` are in it, ``rejects`` are in _rejects.parquet."""
 
     job: str
     shard: Shard
-    rows: int
-    rejects: int
     model: dict[str, Any]
     provider: str
-    profile: dict[str, Histogram]
-    correct: int | None
-    notes: dict[str, int]
+
+    @classmethod
+    def of_shard(cls, counts: Counts, job: Job, shard: Shard) -> "Footer":
+        """What was counted, and what it belongs to."""
+        model = job.model.model_dump(mode="json")
+        return cls(job=job.job, shard=shard, model=model, provider=job.provider, **dict(counts))
 
 
-def schema(signature: Signature, version: Version) -> pa.Schema:
-    """The columns of a part: row number, file, then label, its name and a probability a class, or the prediction."""
-    nothing = {tensor.name: np.empty((*tensor.shape, 0), tensor.dtype) for tensor in signature.outputs}
-    number = np.empty(0, np.int64)
-    return table(Chunk(number, number, [], number.astype(np.int32), None, [], []), nothing, version).schema
+def nothing(signature: Signature, ids: tuple[str, ...]) -> tuple[Chunk, dict[str, Array]]:
+    """No rows, and what a model says of them."""
+    outputs = {tensor.name: np.empty((*tensor.shape, 0), tensor.dtype) for tensor in signature.outputs}
+    number, extra = np.empty(0, np.int64), pa.schema([(name, pa.string()) for name in ids]).empty_table()
+    return Chunk(number, number, [], number.astype(np.int32), number, [], [], extra), outputs
 
 
 def table(chunk: Chunk, outputs: dict[str, Array], version: Version) -> pa.Table:
-    """One row group; outputs are ``(…, n)``, probabilities ``(classes, n)``. Copies nothing."""
+    """One row group: row number, file, then label, its name and a probability a class, or the prediction, then ids.
+
+    Outputs are ``(…, n)``, probabilities ``(classes, n)``. Copies nothing.
+    """
     columns = {"row": pa.array(chunk.rows), "source": _named(chunk.source_index, chunk.sources)}
     for name, values in version.task.columns(outputs, version.labels).items():
         columns[name] = _named(values, version.labels) if name == LABEL_NAME else pa.array(values)
     fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
+    for name, values in zip(chunk.extra.column_names, chunk.extra.columns, strict=True) if chunk.extra else ():
+        columns[f"id_{name}"] = values
+        fields.append(pa.field(f"id_{name}", pa.string()))
     return pa.table(columns, schema=pa.schema(fields))
 
 

@@ -83,6 +83,8 @@ def _asked_for(parameters: PredictParameters) -> tuple[Job, Asked]:
         provider=provider,
         batch_size=command.batch_size,
         columns=parameters.columns,
+        id_columns=parameters.id_columns,
+        unknown="average" if parameters.input is None else parameters.unknown,  # a retrain's test split has no rejects
         started_at=predictions.now(),
     )
     return job, asked
@@ -140,7 +142,7 @@ class _Command(NamedTuple):
 
 def _plan(folder: Path, job: Job, asked: Asked, parameters: PredictParameters) -> Job:
     """Count the rows, note where they are and cut them into shards (an unfinished job keeps its own)."""
-    wanted = read_version(job.model.path.parent).wanted(job.columns)
+    wanted = read_version(job.model.path.parent).wanted(job)
     sources = readers.measure(asked.files, wanted, artifact_paths.spool(folder))
     readers.check_unchanged(asked.prints)
     rows = sum(source.rows for source in sources)

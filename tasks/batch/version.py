@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.data.readers.formats import Wanted
-from tasks.data.recipe import Recipe
+from tasks.data.recipe import Columns, Recipe
 from tasks.errors import DataError
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.drift import Profile
 from tasks.serving.task import TASKS, Task
 from tasks.store import reading
 from tasks.store.artifact_paths import LABELS, MANIFEST, METADATA
+from tasks.store.predictions import Job
 
 
 class Version(NamedTuple):
@@ -21,9 +22,11 @@ class Version(NamedTuple):
     reference: Profile
     recipe: Recipe
 
-    def wanted(self, columns: tuple[str, ...]) -> Wanted:
-        """The rows that the model takes; ``columns`` replace those of the recipe."""
-        return Wanted(self.recipe, columns, self.task.target if self.task.is_counted else None)
+    def wanted(self, job: Job) -> Wanted:
+        """The rows that the model takes, for a job."""
+        is_own = isinstance(self.recipe, Columns) and self.recipe.target is not None
+        truth = self.task.target if self.task.is_counted or is_own else None
+        return Wanted(self.recipe, job.columns, truth, tuple(self.labels), job.id_columns, job.unknown)
 
 
 def read_version(folder: Path) -> Version:

@@ -12,22 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data import splits
-from tasks.data.recipe import Recipe
-from tasks.judging import gates
+from tasks.data.recipe import Columns, Recipe
+from tasks.judging import champion_loss, gates
 from tasks.judging.candidate import Measured
+from tasks.judging.champion_loss import ComparedRows
 from tasks.judging.judges import JUDGES
-from tasks.parameters import Device, Gates
+from tasks.judging.objective import Objective
+from tasks.judging.signature import differences
+from tasks.judging.standards import clusters, read_rows
+from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import contract, sessions
+from tasks.serving.contract import PROBABILITIES
 from tasks.serving.task import TASKS
 from tasks.store import reading, verification, verified
 from tasks.store.record import FileRef
+from tasks.store.versions import Manifest
 
 Array = NDArray[Any]
 
 
 def against_published(
-    name: str, candidate: FileRef, prepared: PreparedDataset, bounds: Gates
+    name: str, candidate: FileRef, prepared: PreparedDataset, bounds: Gates, training: Training
 ) -> tuple[GateVerdict, ...]:
     """The verdicts on a candidate; none for the first version of a model. The caller holds the lock.
 
@@ -44,46 +50,91 @@ def against_published(
     number = pointer.version if pointer else numbers[-1]  # without one a kill came before the first
     model = verified.read(candidate)
     signature = contract.of_session(sessions.open_session(model, Device.CPU))
-    champion = contract.of_session(sessions.open_session(reading.model(name, number), Device.CPU))
-    same = gates.judge(
-        "champion_signature",
-        int(signature != champion),
-        maximum=0,
-        detail="inputs and outputs as the champion's; give another shape of model another --name",
-    )
+    same = _like_the_champion(name, number, signature, prepared)
     if not same.passed:
         return (same,)
-    compared = list(_kept(name, numbers, signature, prepared))
+    compared = list(_kept(name, numbers, signature, prepared, training))
     kept = [each for each in compared if isinstance(each, Measured)]
     left_out = [each for each in compared if isinstance(each, str)]
     verdicts = [same]
     if kept:
-        task, judge = TASKS[prepared.task], JUDGES[prepared.task]
-        test = splits.read_split(prepared.test, prepared)
-        ours = Measured(None, outputs(model, test.inputs, task.answer))
-        verdicts += judge.against_kept(ours, kept, test.truth, prepared.class_names, bounds)
+        verdicts += _against(kept, model, prepared, bounds, training)
     if left_out:
         verdicts.append(gates.judge("champion_not_compared", len(left_out), detail="; ".join(left_out)))
     return tuple(verdicts)
 
 
+def _like_the_champion(name: str, number: int, signature: contract.Signature, prepared: PreparedDataset) -> GateVerdict:
+    """Whether consumers of the champion can take the candidate: tensors, columns, codes and classes."""
+    champion = contract.of_session(sessions.open_session(reading.model(name, number), Device.CPU))
+    found = [*(["inputs or outputs differ"] if signature != champion else [])]
+    manifest = reading.manifest(name, number)
+    found += differences(manifest.recipe, manifest.dataset.class_names, prepared)
+    advice = "inputs, outputs, columns and classes as the champion's; give another shape of model another --name"
+    return gates.judge("champion_signature", len(found), maximum=0, detail="; ".join([*found, advice]))
+
+
+def _against(
+    kept: list[Measured], model: bytes, prepared: PreparedDataset, bounds: Gates, training: Training
+) -> tuple[GateVerdict, ...]:
+    """The verdicts on a candidate against kept versions, of which there is one at least."""
+    output = _compared_output(prepared)
+    if prepared.is_own:
+        rows, objective = read_rows(prepared.test, prepared), Objective.of(training, prepared)
+        ours = Measured(None, outputs(model, rows.features, output))
+        found = ComparedRows(
+            rows.truth, clusters(rows, prepared), prepared.split is not None and prepared.split.rule == "group"
+        )
+        return (champion_loss.against_kept(ours, kept, found, objective, bounds),)
+    test = splits.read_split(prepared.test, prepared)
+    ours = Measured(None, outputs(model, test.inputs, output))
+    return JUDGES[prepared.task].against_kept(ours, kept, test.truth, prepared.class_names, bounds)
+
+
+def _compared_output(prepared: PreparedDataset) -> str:
+    """By what models are compared: of the book's data by their answers, of own data by their losses."""
+    if prepared.is_own and prepared.task == "classification":
+        return PROBABILITIES
+    return TASKS[prepared.task].answer
+
+
 def _kept(
-    name: str, numbers: list[int], signature: contract.Signature, prepared: PreparedDataset
+    name: str, numbers: list[int], signature: contract.Signature, prepared: PreparedDataset, training: Training
 ) -> Iterator[Measured | str]:
     """The answers of every kept version, each fed by its own recipe, or why it is not compared."""
     inputs = functools.cache(functools.partial(_inputs, prepared))
     for number in numbers:
-        content, recipe = reading.model(name, number), reading.manifest(name, number).recipe
+        content, manifest = reading.model(name, number), reading.manifest(name, number)
         if contract.of_session(sessions.open_session(content, Device.CPU)) != signature:
             yield f"version {number} has other inputs or outputs"
-        elif (rows := inputs(recipe)) is None:
+        elif (rows := inputs(manifest.recipe)) is None or differences(
+            manifest.recipe, manifest.dataset.class_names, prepared
+        ):
             yield f"the recipe of version {number} cannot read the rows of today"
+        elif prepared.is_own and (why := _trained_otherwise(manifest, prepared, training)):
+            yield f"version {number} {why}"
         else:
-            yield Measured(number, outputs(content, rows, TASKS[prepared.task].answer))
+            yield Measured(number, outputs(content, rows, _compared_output(prepared)))
+
+
+def _trained_otherwise(manifest: Manifest, prepared: PreparedDataset, training: Training) -> str:
+    """Why a version's losses on own data say nothing about this candidate; empty where they do."""
+    asked = manifest.parameters.training.model_dump()
+    for name in ("loss", "class_weight"):
+        if asked.get(name) != getattr(training, name):
+            return f"was trained with {name.replace('_', ' ')} {asked.get(name)}"
+    if manifest.dataset.split != prepared.split:
+        return "was split otherwise: it may have been trained on the test rows of today"
+    return ""
 
 
 def _inputs(prepared: PreparedDataset, recipe: Recipe) -> Array | None:
-    """The test rows as a recipe makes them ``(n, …)``; None where it cannot read them."""
+    """The test rows as a recipe makes them ``(n, …)``; None where it cannot read them.
+
+    Rows of own tables are raw for any recipe: a code that came later is unknown to an older version's graph.
+    """
+    if prepared.is_own and isinstance(recipe, Columns):
+        return splits.read_split(prepared.test, prepared).inputs
     if recipe != prepared.recipe:
         raw = splits.read_split(prepared.raw_test, prepared).inputs
         if not recipe.accepts(raw.dtype, raw.shape[1:]):

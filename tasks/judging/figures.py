@@ -62,20 +62,36 @@ def learning_curve(curve: Sequence[Epoch], shown: Curves, path: Path, kept_epoch
     return save(figure, path)
 
 
+MOST_COUNTED = 40  # classes whose matrix has room for counts
+MOST_NAMED = 100  # classes whose names can be read
+LONGEST = 40  # characters of a name
+
+
+def short(name: str, longest: int = LONGEST) -> str:
+    """A name as a picture has room for it; ``$`` stands for itself and begins no formula."""
+    kept = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return kept.replace("$", r"\$")
+
+
 def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) -> FileRef:
-    """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row."""
-    table = np.asarray(counts)
-    size = 0.55 * len(class_names) + 2
+    """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row.
+
+    Of very many classes the shades alone.
+    """
+    table, count = np.asarray(counts), len(class_names)
+    names = [short(name, 20) for name in class_names]
+    size = 0.55 * count + 2 + 0.07 * max(map(len, names)) if count <= MOST_COUNTED else 14
+    font = 10 if count <= MOST_COUNTED else 5
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(table):
+    for (row, column), number in np.ndenumerate(table) if count <= MOST_COUNTED else ():
         colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, str(count), ha="center", va="center", fontsize=7, color=colour)
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=45, ha="right")
-    axes.set_yticks(ticks, class_names)
+        axes.text(column, row, str(number), ha="center", va="center", fontsize=7, color=colour)
+    if count <= MOST_NAMED:
+        axes.set_xticks(range(count), names, rotation=45, ha="right", fontsize=font)
+        axes.set_yticks(range(count), names, fontsize=font)
     axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
     return save(figure, path)
 

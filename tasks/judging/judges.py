@@ -36,13 +36,17 @@ class Judge(Protocol):
     def draw(self, candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
         """Pictures, into the run's folder."""
 
+
+class BookJudge(Judge, Protocol):
+    """One of the book's data, of which every kept version was trained on the same rows."""
+
     def against_kept(
         self, ours: Measured, kept: list[Measured], truth: NDArray[Any], class_names: tuple[str, ...], bounds: Gates
     ) -> tuple[GateVerdict, ...]:
         """The gates against kept versions, of which there is one at least; ``truth`` is ``(n,)``."""
 
 
-JUDGES: dict[TaskName, Judge] = {"classification": classification, "regression": regression}  # of the book's data
+JUDGES: dict[TaskName, BookJudge] = {"classification": classification, "regression": regression}
 OWN: dict[TaskName, Judge] = {"classification": own_classification, "regression": own_regression}
 
 

@@ -45,15 +45,38 @@ def drops(
     drop = _with_total([each.sum(axis=0) for each in moved]) / size
     beyond, p = drop > margin, np.ones(drop.shape)
     if beyond.any():
-        p[beyond] = _corrected(moved, size, margin, draws, seed)[beyond]
+        normal = ours.size >= NORMAL_FROM
+        p[beyond] = _corrected(moved, size, margin, draws, seed, normal, step=1.0)[beyond]
     return Drops(drop, beyond, p)
 
 
-def _corrected(moved: list[Array], size: Array, margin: Array, draws: int, seed: int) -> Array:
-    """The p of every comparison; ``moved`` ``(rows, versions)``: of each class the rows that some version decides."""
-    net, count = (_with_total([each.sum(axis=0) for each in parts]) for parts in (moved, map(np.abs, moved)))
-    possible, scale = count / size > margin, np.sqrt(np.maximum(count, 1))
-    normal = size[0, 0] >= NORMAL_FROM
+def rises(ours: Array, kept: Array, margins: Array, draws: int = DRAWS, seed: int = 0) -> Drops:
+    """The same of losses: parts ``(units,)`` and ``(versions, units)`` of two means, one of every row or group.
+
+    All results are ``(versions,)``, and so are ``margins``, the allowed rises of the mean.
+    """
+    moved = (ours - kept).T
+    rise = moved.sum(axis=0)
+    beyond, p = rise > margins, np.ones(len(margins))
+    if beyond.any():
+        margin = np.stack([margins, margins])  # the only class has all rows
+        corrected = _corrected([moved], np.ones((2, 1)), margin, draws, seed, len(moved) >= NORMAL_FROM, step=0.0)
+        p[beyond] = corrected[0][beyond]
+    return Drops(rise, beyond, p)
+
+
+def _corrected(
+    moved: list[Array], size: Array, margin: Array, draws: int, seed: int, normal: bool, step: float
+) -> Array:
+    """The p of every comparison; ``moved`` ``(rows, versions)``: of each class the rows that some version decides.
+
+    ``step`` is half of what two sums of signs are apart at least.
+    """
+    net, most, squares = (
+        _with_total([each.sum(axis=0) for each in parts])
+        for parts in (moved, map(np.abs, moved), map(np.square, moved))
+    )
+    possible, scale = most / size > margin, np.sqrt(np.where(squares > 0, squares, 1))
     if normal:
         moved = [np.asarray(np.linalg.qr(each, mode="r")) for each in moved]  # fewer rows with the same covariance
     largest = np.concatenate(
@@ -64,7 +87,7 @@ def _corrected(moved: list[Array], size: Array, margin: Array, draws: int, seed:
     )
     # Sums of signs are two apart. One, half a step, is the candidate's: so equal models are refused less often than the
     # bound says, never more. Another makes the normal tail that of the sum.
-    found = (net - (2 if normal else 1)) / scale
+    found = (net - (2 * step if normal else step)) / scale
     at_least = draws - np.searchsorted(np.sort(largest), found - 1e-6)  # rounding must not tell equal sums apart
     return np.asarray((1 + at_least) / (1 + draws))
 

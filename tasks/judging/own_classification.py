@@ -9,7 +9,6 @@ from tasks.data.recipe import Columns
 from tasks.judging import classification, figures, table_figures
 from tasks.judging.candidate import Candidate
 from tasks.judging.classification import CURVES as CURVES
-from tasks.judging.classification import against_kept as against_kept
 from tasks.judging.classification import epoch as epoch
 from tasks.parameters import Gates
 from tasks.records import GateVerdict
@@ -64,7 +63,7 @@ def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tupl
         score = candidate.scores[:, 1] - candidate.scores[:, 0]
         pictures.append(table_figures.thresholds(score, truth == 1, names[1], run.file(THRESHOLDS)))
     if isinstance(recipe, Columns) and (found := largest(measured, recipe, names)):
-        of_two = f"change of the log odds of {table_figures.short(names[1])} with"
+        of_two = f"change of the log odds of {figures.short(names[1])} with"
         unit = of_two if len(names) == 2 else "change of a class's score with"
         pictures.insert(0, table_figures.coefficients(found, unit, run.file(COEFFICIENTS)))
     return tuple(pictures)

@@ -10,7 +10,6 @@ from tasks.judging import table_figures
 from tasks.judging.bootstrap import intervals
 from tasks.judging.candidate import Candidate
 from tasks.judging.regression import CURVES as CURVES
-from tasks.judging.regression import against_kept as against_kept
 from tasks.judging.regression import epoch as epoch
 from tasks.parameters import Gates
 from tasks.records import GateVerdict

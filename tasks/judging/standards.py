@@ -57,6 +57,16 @@ def read_rows(file: FileRef, prepared: PreparedDataset) -> KeyedRows:
     return KeyedRows(arrays[prepared.recipe.input.name], arrays[TASKS[prepared.task].target], arrays["split_key"])
 
 
+def clusters(rows: KeyedRows, prepared: PreparedDataset) -> Array | None:
+    """Which rows are no evidence independent of each other, by a number each: groups, and copies of equal rows."""
+    return None if _is_in_time(prepared) else rows.key
+
+
+def _is_in_time(prepared: PreparedDataset) -> bool:
+    """Whether keys are times, of which equal ones mean nothing."""
+    return prepared.split is not None and prepared.split.rule == "time"
+
+
 @dataclass(frozen=True)
 class Standards:
     """The loss of each test row ``(n,)``, by the objective without its penalty."""
@@ -77,9 +87,8 @@ class Standards:
         """
         if not isinstance(prepared.recipe, Columns):
             raise TypeError("no table")
-        in_time = prepared.split is not None and prepared.split.rule == "time"
         train, test = (read_rows(file, prepared) for file in (prepared.train, prepared.test))
-        return cls.between(train, test, prepared.recipe, prepared.class_counts, objective, in_time)
+        return cls.between(train, test, prepared.recipe, prepared.class_counts, objective, _is_in_time(prepared))
 
     @classmethod
     def between(

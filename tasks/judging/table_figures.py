@@ -15,13 +15,6 @@ from tasks.store.record import FileRef
 Array = NDArray[Any]
 
 POINTS = 5_000  # in a scatter plot
-LONGEST = 40  # characters of a name
-
-
-def short(name: str, longest: int = LONGEST) -> str:
-    """A name as a picture has room for it; ``$`` stands for itself and begins no formula."""
-    kept = name if len(name) <= longest else f"{name[: longest - 1]}…"
-    return kept.replace("$", r"\$")
 
 
 def coefficients(found: Sequence[Coefficient], unit: str, path: Path) -> FileRef:
@@ -31,7 +24,7 @@ def coefficients(found: Sequence[Coefficient], unit: str, path: Path) -> FileRef
     places = range(len(found))
     bars = axes.barh(places, [each.size for each in found])
     axes.bar_label(bars, [f"{each.value:.4g}" for each in found], padding=3, fontsize=7)
-    axes.set_yticks(places, [short(each.name) for each in found], fontsize=8)
+    axes.set_yticks(places, [figures.short(each.name) for each in found], fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.axvline(0, color="black", linewidth=0.8)
@@ -80,7 +73,7 @@ def thresholds(score: Array, is_positive: Array, class_name: str, path: Path) ->
     right.axhline(share, linestyle="--", color="black", linewidth=1, label="chance")
     right.set(title="Precision and recall", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
     for axes in (left, right):
-        axes.legend(title=f"positive: {short(class_name)}")
+        axes.legend(title=f"positive: {figures.short(class_name)}")
     return figures.save(figure, path)
 
 

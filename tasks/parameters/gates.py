@@ -44,7 +44,13 @@ class Gates(Frozen):
         description="A larger drop is refused if its p, corrected for versions and classes, is smaller than this.",
     )
     max_loss_rise: Ratio = Field(
-        1.05, title="Loss rise", description="Linear regression: test loss over the best kept version's."
+        1.05, title="Loss rise", description="The book's linear regression: test loss over the best kept version's."
+    )
+    max_nats_rise: PositiveFloat = Field(
+        0.005, title="Log loss rise", description="Classifiers of own data: against any kept version, in nats."
+    )
+    max_error_rise: Ratio = Field(
+        1.01, title="Error rise", description="Regressions on own data: test loss over any kept version's."
     )
     max_latency_ms: Limit = Field(None, title="Latency limit", description="95th percentile for one row, milliseconds.")
     max_memory_mb: Limit = Field(None, title="Memory limit", description="Peak of the serving process, MiB.")

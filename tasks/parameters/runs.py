@@ -1,7 +1,7 @@
 """What each flow takes."""
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -96,7 +96,10 @@ class PredictParameters(Frozen):
     input: Annotated[str | None, Option("INPUT", empty="the test split of the version's dataset")] = Field(
         None,
         title="Input",
-        description=("A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .parquet, .csv, .png, .jpeg."),
+        description=(
+            "A file, folder or glob: IDX (.gz too), .npy, .npz, .safetensors, .png, .jpeg; tables as .parquet, .csv, "
+            ".feather, .jsonl."
+        ),
     )
     name: str = Field(
         ModelName.SOFTMAX_REGRESSION.value, pattern=NAME_PATTERN, title="Model name", description="Which model."
@@ -115,6 +118,14 @@ class PredictParameters(Frozen):
         tuple[str, ...],
         Option(help="Of a table, in the model's order, by commas.", empty="as the version was trained"),
     ] = Field((), title="Columns", description="Of a table, in the model's order.")
+    id_columns: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], Option("--id-column", empty="row and source only")
+    ] = Field((), title="Id columns", description="Of a table, by commas: copied to the output as id_<column>.")
+    unknown: Literal["reject", "average"] = Field(
+        "reject",
+        title="Unknown",
+        description="Rows with an unknown level or an unseen gap: reject, or take the average.",
+    )
     max_rejects: Annotated[int | None, Option(empty="0 of arrays, 1 % of tables and pictures")] = Field(
         None, ge=0, title="Rejected rows", description="Stop when more rows cannot be read."
     )
@@ -140,6 +151,8 @@ class PredictParameters(Frozen):
     def _address_fits_runner(self) -> Self:
         if self.dask_address is not None and self.runner is not Runner.DASK:
             raise ValueError("a Dask scheduler goes with the runner dask")
+        if len(set(self.id_columns)) < len(self.id_columns):
+            raise ValueError("an id column is named twice, and the output would have two columns of one name")
         return self
 
 

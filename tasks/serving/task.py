@@ -139,7 +139,9 @@ class Regression(Task):
         return {PREDICTION: outputs[PREDICTION]}
 
     def summary(self, metrics: Mapping[str, Any]) -> str:
-        """Loss and what was learned."""
+        """Of own data how good it is; of the book's the loss and what was learned."""
+        if "r2" in metrics:
+            return f"R² {metrics['r2']:.4f}, root mean squared error {metrics['rmse']:.4g}"
         loss = f"test loss {metrics['test_loss']:.3g}"
         if "weights" not in metrics:
             return loss

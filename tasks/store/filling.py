@@ -41,6 +41,8 @@ def lineage(
             num_validation=trained.num_validation,
             num_epochs=len(trained.learning_curve),
             kept_epoch=trained.kept_epoch,
+            steps=trained.steps,
+            collinear=trained.collinear,
         ),
         platform=platform.platform(),
         packages=packages,
@@ -65,9 +67,10 @@ def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictur
     metadata.write(folder / METADATA)
     if class_names := of.dataset.class_names:
         (folder / LABELS).write_text("".join(f"{label}\n" for label in class_names))
+    said = None
     if report := of.dataset.report:
         said = DataReport.parse(verified.read(report), report.path)
         said.write(folder / DATA_REPORT)
         (folder / DATA_PAGE).write_text(said.page())
     facts = of.model_dump(mode="json") | {"version": number}
-    (folder / CARD).write_text(model_card(facts, metadata, [file.path.name for file in pictures]))
+    (folder / CARD).write_text(model_card(facts, metadata, [file.path.name for file in pictures], said))

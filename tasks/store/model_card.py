@@ -6,23 +6,34 @@ from typing import Any
 import jinja2
 import yaml
 
+from tasks.data.recipe import Columns
+from tasks.data.report import DataReport
 from tasks.records import GateVerdict
+from tasks.serving.coefficients import Coefficient, largest
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.task import TASKS
 
 KINDS = {"pixels": "image", "columns": "tabular"}  # how Hugging Face calls what a recipe reads
 SECTIONS = {"linear-regression": "3.1 to 3.3", "softmax-regression": "3.4 to 3.7"}
+SPECIAL = frozenset("\\`*_[]<>|#!$~")  # to Markdown
+LONGEST = 80  # characters of a name
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
 
-def model_card(manifest: dict[str, Any], metadata: ModelMetadata, pictures: list[str]) -> str:
-    """The card's text; ``manifest`` is the version's own, before its checksums."""
-    template = jinja2.Template(TEMPLATE.read_text(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    text: str = template.render(
+def model_card(
+    manifest: dict[str, Any], metadata: ModelMetadata, pictures: list[str], report: DataReport | None = None
+) -> str:
+    """The card's text; ``manifest`` is the version's own, before its checksums, ``report`` that of own data."""
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  (Markdown)
+    environment.filters["cell"] = cell
+    text: str = environment.from_string(TEMPLATE.read_text()).render(
         manifest,
         front_matter=_front_matter(manifest),
         title=manifest["dataset"]["title"],
-        training=manifest["parameters"]["training"],
+        training=_settings(manifest),
+        report=report,
+        standards=_standards(manifest["metrics"]),
+        coefficients=_coefficients(manifest),
         sections=SECTIONS[manifest["parameters"]["training"]["model"]],
         loss_unit=TASKS[manifest["dataset"]["task"]].loss_unit,
         verdicts=[GateVerdict.model_validate(gate).verdict for gate in manifest["gates"]],
@@ -31,6 +42,34 @@ def model_card(manifest: dict[str, Any], metadata: ModelMetadata, pictures: list
         pictures=pictures,
     )
     return text
+
+
+def cell(text: str, longest: int = LONGEST) -> str:
+    """Text of a user's data in a cell or a line of Markdown."""
+    words = " ".join(text.split())
+    shown = words if len(words) <= longest else f"{words[: longest - 1]}…"
+    return "".join(f"\\{character}" if character in SPECIAL else character for character in shown)
+
+
+def _settings(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, and what became of what own data decide."""
+    asked: dict[str, Any] = manifest["parameters"]["training"]
+    found = manifest["trained"].get("steps")
+    return asked | (found or {})
+
+
+def _standards(metrics: dict[str, Any]) -> list[tuple[str, float]]:
+    """The losses of own data's model, of the converged fit and of the best constant, as training counts them."""
+    named = {"this model": "objective_loss", "reference": "reference_loss", "baseline": "baseline_loss"}
+    return [(words, metrics[name]) for words, name in named.items() if name in metrics]
+
+
+def _coefficients(manifest: dict[str, Any]) -> list[Coefficient]:
+    if not isinstance(manifest["metrics"].get("weights"), dict):
+        return []
+    return largest(
+        manifest["metrics"], Columns.model_validate(manifest["recipe"]), manifest["dataset"].get("class_names", ())
+    )
 
 
 def _front_matter(manifest: dict[str, Any]) -> str:

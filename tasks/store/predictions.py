@@ -69,6 +69,8 @@ class Job(Document):
     batch_size: int
     workers: int = 1
     columns: tuple[str, ...]
+    id_columns: tuple[str, ...] = ()
+    unknown: Literal["reject", "average"] = "reject"
     rows: int = 0
     shards: tuple[Shard, ...] = ()
     max_rejects: int = 0
@@ -76,6 +78,7 @@ class Job(Document):
     finished_at: str | None = None
     rejects: int | None = None
     accuracy: float | None = None
+    metrics: dict[str, float] | None = None
     profile: dict[str, Histogram] | None = None
     drift: Drift | None = None
     notes: dict[str, int] | None = None

@@ -16,6 +16,7 @@ from pydantic import (
 
 from tasks.data import recipe as recipes
 from tasks.data.recipe import Recipe
+from tasks.parameters import Steps
 from tasks.records import GateVerdict, Histogram, Splits
 from tasks.serving import properties
 from tasks.serving.contract import ModelMetadata, open_inference_metadata
@@ -93,6 +94,8 @@ class Trained(Document):
     num_validation: int = 0
     num_epochs: int | None = None  # of training that goes by epochs
     kept_epoch: int | None = None
+    steps: Steps | None = None  # of own data: what became of settings that they decide
+    collinear: tuple[str, ...] = ()  # columns that others determine
 
 
 class Metrics(Extensible):

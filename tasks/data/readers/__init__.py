@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from tasks.data.readers import named
+from tasks.data.readers.finding import FORMATS, format_of
 from tasks.data.readers.finding import find as find
 from tasks.data.readers.formats import Array, Format, Piece, Rows, Wanted, broken
 from tasks.data.readers.formats import changed as changed
-from tasks.data.readers.kinds import FORMATS, format_of
-from tasks.errors import DataError
+from tasks.data.recipe import Columns
+from tasks.errors import DataError, UsageError
 from tasks.store import regular_files
 
 MOST_ROWS = 10**12  # what a header of a sparse file, or of Parquet, may promise; planning takes memory for each shard
@@ -50,9 +53,10 @@ class Chunk(NamedTuple):
     rows: NDArray[np.int64]  # (n,) numbers within all files
     sources: list[str]
     source_index: NDArray[np.int32]  # (n,) into ``sources``
-    truth: Array | None  # (n,) labels that the input brought along
+    truth: Array | None  # (n,) that the input brought along: labels, or of a table's target float64, NaN if missing
     rejects: list[Reject]
     notes: list[str]
+    extra: pa.Table | None = None  # columns of text that go to the output as they are
 
 
 def measure(files: list[Path], wanted: Wanted, spool: Path) -> list[Source]:
@@ -71,6 +75,10 @@ def measure(files: list[Path], wanted: Wanted, spool: Path) -> list[Source]:
         if not stat.S_ISREG(facts.st_mode):
             raise regular_files.irregular(path)
         kind = format_of(path)
+        if index == 0 and kind.header and isinstance(wanted.recipe, Columns) and wanted.recipe.target is not None:
+            named.tell_of(kind.header(path), wanted)
+        if wanted.ids and (kind.header is None or not isinstance(wanted.recipe, Columns)):
+            raise UsageError(f"--id-column {wanted.ids[0]} and {path}", "the rows of a table", "leave it out")
         readable = path
         if kind.unpack is not None and kind.is_packed(path):
             readable = spool / f"{index:05d}{kind.unpacked_suffix}"
@@ -172,4 +180,5 @@ def _chunk(held: list[tuple[Source, Piece]]) -> Chunk:
             for offset, reason in piece.rejects
         ],
         notes=[note for piece in pieces for note in piece.notes],
+        extra=pa.Table.from_batches([piece.extra for piece in pieces]) if pieces[0].extra is not None else None,
     )

@@ -17,6 +17,7 @@ from tasks.data.readers import formats
 from tasks.data.readers.formats import Format, Piece, Wanted, broken, check_fit, encoded, reading
 from tasks.data.readers.stored import HeldFile, StoredRows
 from tasks.errors import DataError
+from tasks.serving.task import Regression
 from tasks.store import atomic, regular_files
 from tasks.store.documents import Document
 
@@ -67,7 +68,7 @@ def _array_format(
 
 
 def _check_labels(path: Path, labels: StoredRows, name: str, rows: int) -> None:
-    if labels.shape != (rows,) or labels.dtype.kind not in "iu":
+    if labels.shape != (rows,) or labels.dtype.kind not in ("iuf" if name == Regression.target else "iu"):
         raise DataError(
             f"{path} holds {labels.dtype} labels of shape {list(labels.shape)}",
             f"a whole number for each of {rows} rows",

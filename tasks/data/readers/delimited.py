@@ -43,7 +43,7 @@ class _Csv:
     def __init__(self, name: str, block: memoryview, as_text: frozenset[str], ignore: frozenset[str]) -> None:
         self._name = name
         head = _head(block, name)
-        self._delimiter = max(DELIMITERS, key=lambda each: _fit(head, each))
+        self._delimiter = delimiter(head)
         self._names = next(filter(None, csv.reader(io.StringIO(head), delimiter=self._delimiter)))
         check_names(self._names, name)
         self._kept = [each for each in self._names if each not in ignore]
@@ -137,6 +137,11 @@ def _head(block: memoryview, name: str) -> str:
         return head.decode()
     except UnicodeDecodeError as error:
         raise broken(name, "it is not UTF-8", "UTF-8", "save it as CSV in UTF-8") from error
+
+
+def delimiter(head: str) -> str:
+    """What stands between fields, by a file's first rows."""
+    return max(DELIMITERS, key=lambda each: _fit(head, each))
 
 
 def _fit(head: str, delimiter: str) -> tuple[float, int]:

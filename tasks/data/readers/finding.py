@@ -8,13 +8,31 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.data.readers.kinds import BY_SUFFIX, format_of, is_known
+from tasks.data.readers.arrays import IDX, NPY, NPZ, SAFETENSORS
+from tasks.data.readers.formats import Format
 from tasks.data.readers.pictures import PICTURE
+from tasks.data.readers.tables import ARROW, CSV, JSON, PARQUET
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.store import artifact_paths, predictions, regular_files
 from tasks.store.regular_files import shown
+
+FORMATS = {each.name: each for each in (IDX, NPY, NPZ, SAFETENSORS, PARQUET, CSV, ARROW, JSON, PICTURE)}
+BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
+IDX_IMAGES, IDX_LABELS = "idx3", "idx1-ubyte"  # in the names of the files of MNIST and its relatives
+
+
+def format_of(path: Path) -> Format:
+    """How to read a file, by the longest suffix that is known; files without one are IDX, which have none."""
+    known = [suffix for suffix in BY_SUFFIX if path.name.lower().endswith(suffix)]
+    return BY_SUFFIX[max(known, key=len)] if known else IDX
+
+
+def is_known(path: Path) -> bool:
+    """Whether a file found in a folder is an input, by its name."""
+    is_one = path.name.lower().endswith(tuple(BY_SUFFIX)) or IDX_IMAGES in path.name
+    return is_one and IDX_LABELS not in path.name
 
 
 def find(

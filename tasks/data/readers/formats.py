@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.data.recipe import Recipe
+from tasks.data.recipe import Column, Columns, Recipe
 from tasks.errors import DataError, GradmillError
+from tasks.store import regular_files
 
 if TYPE_CHECKING:
     from tasks.data.readers.stored import StoredRows
 
 Array = NDArray[Any]
+UNKNOWN = -1.0  # the code of any level that a recipe has not
 Rows: TypeAlias = "Array | StoredRows"  # rows in memory, or still in their file; ``np.asarray`` reads them
 
+PACKED = ".gz"
 CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
 CHUNK_BYTES = 64 * 2**20
 SHARD_ROWS = 2**22
@@ -30,7 +34,10 @@ class Wanted(NamedTuple):
 
     recipe: Recipe
     columns: tuple[str, ...] = ()  # of a table, instead of the recipe's
-    truth: str | None = None  # what the labels are called
+    truth: str | None = None  # what the labels are called in files of arrays
+    class_names: tuple[str, ...] = ()  # of a table's target; none of a number
+    ids: tuple[str, ...] = ()  # columns of a table to copy to the output
+    unknown: str = "reject"  # levels and missing values that no row of the version's data had; or ``average``
 
     @property
     def row_bytes(self) -> int:
@@ -42,10 +49,28 @@ class Wanted(NamedTuple):
         """How many rows are held in memory at a time, by one worker."""
         return max(1, min(CHUNK_ROWS, CHUNK_BYTES // self.row_bytes))
 
+    def fits(self, values: Array) -> Array:
+        """Which of encoded values ``(n, …)`` the model may be fed."""
+        fits: Array = np.isfinite(values)
+        if isinstance(self.recipe, Columns) and self.recipe.target is not None:
+            for at, column in enumerate(self.recipe.columns):
+                fits[:, at] &= _is_of_kind(values[:, at], column, self.unknown)
+                if column.has_missing or self.unknown == "average":
+                    fits[:, at] |= np.isnan(values[:, at])
+        return fits
+
     def describe(self) -> str:
         """The rows in words."""
         shape = ", ".join(map(str, ("rows", *self.recipe.input.shape)))
         return f"{self.recipe.input.dtype} of shape [{shape}], at least one row"
+
+
+def _is_of_kind(values: Array, column: Column, unknown: str) -> Array | bool:
+    if column.kind == "number" or (column.kind == "category" and unknown == "average"):
+        return True
+    size = len(column.levels) if column.kind == "category" else 2
+    is_code: Array = (values >= 0) & (values < size) & (values == np.floor(values))
+    return is_code
 
 
 class Piece(NamedTuple):
@@ -61,6 +86,7 @@ class Piece(NamedTuple):
     rejects: tuple[tuple[int, str], ...] = ()
     truth: Array | None = None
     notes: tuple[str, ...] = ()
+    extra: pa.RecordBatch | None = None  # columns of text that go to the output as they are
 
     def kept_offsets(self) -> Array:
         """The offsets of the good rows ``(len(values),)`` int64."""
@@ -85,6 +111,7 @@ class Format:
     unpack: Callable[[Path, Path, Wanted], None] | None = None
     unpacked_suffix: str = ""
     is_packed: Callable[[Path], bool] = lambda path: True
+    header: Callable[[Path], list[str]] | None = None  # of a table: the names of all its columns
 
     def shard_rows(self, wanted: Wanted) -> int:
         """The most rows of a shard."""
@@ -92,12 +119,12 @@ class Format:
 
 
 def encoded(first: int, rows: Array, wanted: Wanted, truth: Array | None = None) -> Piece:
-    """Raw rows ``(n, …)`` from row ``first`` on as the recipe encodes them; NaN and infinity are rejected."""
+    """Raw rows ``(n, …)`` from row ``first`` on as the recipe encodes them; what it does not take is rejected."""
     values = wanted.recipe.encode(rows)
     whole = Piece(first, len(values), values, truth=truth)
     if values.shape != rows.shape:
         return whole._replace(notes=("resized",) * len(values))
-    if values.dtype.kind != "f" or (good := np.isfinite(values).reshape(len(values), -1).all(axis=1)).all():
+    if values.dtype.kind != "f" or (good := wanted.fits(values).reshape(len(values), -1).all(axis=1)).all():
         return whole
     kept = np.flatnonzero(good)
     return whole._replace(
@@ -120,6 +147,18 @@ def check_fit(path: Path, dtype: Any, shape: tuple[int, ...], wanted: Wanted) ->
             wanted.describe(),
             "convert the file, or name the model that it is for with --name",
         )
+
+
+@contextlib.contextmanager
+def unpacked(path: Path) -> Iterator[Any]:
+    """The bytes of a file as a stream of pyarrow; of a ``.gz`` what was packed.
+
+    Raises:
+        DataError: it is gone or no regular file.
+    """
+    with regular_files.opened(path) as raw:
+        stream = pa.PythonFile(raw, mode="r")
+        yield pa.CompressedInputStream(stream, "gzip") if path.suffix.lower() == PACKED else stream
 
 
 @contextlib.contextmanager

@@ -1,22 +1,19 @@
-"""Tables: Parquet by row group, and CSV, which has no middle to start from and is made into Parquet first."""
+"""Tables: Parquet by row group, and what has no middle to start from and is made into Parquet first."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.data.readers import formats, pixels
-from tasks.data.readers.csv import csv_to_parquet
-from tasks.data.readers.formats import Format, Piece, Wanted, broken, encoded, reading
-from tasks.data.recipe import Pixels
-from tasks.errors import DataError, UsageError
+from tasks.data.readers import formats, named, pixels, unpacking
+from tasks.data.readers.csv import header as csv_header
+from tasks.data.readers.formats import Format, Piece, Wanted, broken, reading
+from tasks.data.recipe import Columns, Pixels
 
 TOLERATED_PERCENT = 1
 BUFFER_BYTES = 2**16
-LARGEST = float(np.finfo(np.float32).max)
 
 
 def _count(path: Path, wanted: Wanted) -> int:
@@ -25,7 +22,7 @@ def _count(path: Path, wanted: Wanted) -> int:
         return _num_rows(path, file.metadata)
 
 
-def _csv_count(path: Path, wanted: Wanted) -> int:
+def _unpacked_count(path: Path, wanted: Wanted) -> int:
     with _opened(path) as file:
         return _num_rows(path, file.metadata)
 
@@ -37,62 +34,49 @@ def _num_rows(path: Path, metadata: Any) -> int:
     return int(metadata.num_rows)
 
 
-def _opened(path: Path) -> pq.ParquetFile:
-    """A file that is read a buffer at a time: neither mapped (see ``stored``), nor by whole columns of a row group."""
+def _opened(path: Path, wanted: Wanted | None = None) -> pq.ParquetFile:
+    """A file that is read a buffer at a time: neither mapped (see ``stored``), nor by whole columns of a row group.
+
+    Categories are read as the dictionaries that Parquet keeps anyway.
+    """
+    categories = named.categories(wanted) if wanted and isinstance(wanted.recipe, Columns) else None
     with reading(path):
-        return pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
+        return pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False, read_dictionary=categories)
 
 
 def _columns(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
-    """The columns to read: the one of pixels, or a numeric one for each feature.
+    """The columns to read: the one of pixels, or those that the recipe names, and what goes along with them.
 
     Raises:
         DataError: they are not there or hold something else.
     """
     if isinstance(wanted.recipe, Pixels):
         return [pixels.column_name(path, schema, wanted)]
-    columns = _feature_names(wanted)
-    for name in columns:
-        found = schema.get_all_field_indices(name)
-        kind = schema.field(found[0]).type if len(found) == 1 else None
-        if kind is None or not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-            raise DataError(
-                f"{path} has columns {pixels.named(schema)}",
-                f"one numeric column for each of {', '.join(columns)}",
-                "rename the columns, or name them in the model's order with --columns",
-            )
-    return list(columns)
-
-
-def _feature_names(wanted: Wanted) -> tuple[str, ...]:
-    """The column of each feature.
-
-    Raises:
-        UsageError: as many as the model has features, each another, were not named.
-    """
-    (features,) = wanted.recipe.input.shape
-    names = wanted.columns or wanted.recipe.names
-    if len(set(names)) != len(names) or len(names) != features:
-        raise UsageError(f"columns {', '.join(names)}", f"{features} different ones", "name them with --columns")
-    return names
+    return named.check(path, schema, wanted)
 
 
 def _pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
-    with _opened(path) as file:
+    with _opened(path, wanted) as file:
         columns = _columns(path, file.schema_arrow, wanted)
         for first, rows in _rows(path, file, columns, start, stop, wanted.chunk_rows):
             if isinstance(wanted.recipe, Pixels):
                 yield pixels.images(first, rows, wanted)
             else:
-                yield _features(first, [rows.column(name) for name in columns], wanted)
+                yield named.piece(first, rows, wanted)
+
+
+def _json_pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
+    """The rows of what a JSON file was unpacked into, all of them text."""
+    with _opened(path, wanted) as file:
+        for first, rows in _rows(path, file, None, start, stop, wanted.chunk_rows):
+            yield named.piece(first, rows, wanted)
 
 
 def _csv_pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
-    """The rows of what a CSV file was unpacked into: columns in the model's order, and last the faults."""
-    with _opened(path) as file:
+    """The same of CSV, with the faults of rows as the last column."""
+    with _opened(path, wanted) as file:
         for first, rows in _rows(path, file, None, start, stop, wanted.chunk_rows):
-            *columns, faults = rows.columns
-            yield _features(first, columns, wanted, faults)
+            yield named.piece(first, rows.select(range(rows.num_columns - 1)), wanted, rows.column(-1))
 
 
 def _rows(
@@ -138,43 +122,26 @@ def _row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
     return groups, first
 
 
-def _features(first: int, columns: list[pa.Array], wanted: Wanted, faults: pa.Array | None = None) -> Piece:
-    """One float32 row of features for each row of numeric columns; empty, NaN and infinite values are rejected."""
-    values = np.stack(
-        [column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False) for column in columns],
-        axis=1,  # large integers are rounded, as numpy rounds them
+def _parquet_header(path: Path) -> list[str]:
+    with _opened(path) as file:
+        return list(file.schema_arrow.names)
+
+
+PARQUET = Format("parquet", (".parquet",), _count, _pieces, tolerated_percent=TOLERATED_PERCENT, header=_parquet_header)
+CSV, ARROW, JSON = (
+    Format(
+        name,
+        suffixes,
+        _unpacked_count,
+        pieces,
+        tolerated_percent=TOLERATED_PERCENT,
+        unpack=unpack,
+        unpacked_suffix=".parquet",
+        header=header,
     )
-    piece = encoded(first, values, wanted)
-    if not piece.rejects:
-        return piece
-    said = [None] * len(values) if faults is None else faults.to_pylist()
-    reasons = ((offset, said[offset] or _reason(columns, offset, wanted)) for offset, _ in piece.rejects)
-    return piece._replace(rejects=tuple(reasons))
-
-
-def _reason(columns: list[pa.Array], offset: int, wanted: Wanted) -> str:
-    for name, column in zip(_feature_names(wanted), columns, strict=True):
-        value = column[offset].as_py()
-        if value is None:
-            return f"{name} is missing"
-        if not abs(value) <= LARGEST:
-            return f"{name} is {value}, not a finite number"
-    raise AssertionError("a rejected row has a column to blame")
-
-
-def _unpack_csv(path: Path, target: Path, wanted: Wanted) -> None:
-    if isinstance(wanted.recipe, Pixels):
-        raise DataError(f"{path} is a CSV file", "images (IDX, .npy, Parquet, PNG …)", "convert it, or choose --name")
-    csv_to_parquet(path, target, _feature_names(wanted))
-
-
-PARQUET = Format("parquet", (".parquet",), _count, _pieces, tolerated_percent=TOLERATED_PERCENT)
-CSV = Format(
-    "csv",
-    (".csv",),
-    _csv_count,
-    _csv_pieces,
-    tolerated_percent=TOLERATED_PERCENT,
-    unpack=_unpack_csv,
-    unpacked_suffix=".parquet",
+    for name, suffixes, pieces, unpack, header in (
+        ("csv", (".csv", ".tsv", ".csv.gz", ".tsv.gz"), _csv_pieces, unpacking.of_csv, csv_header),
+        ("arrow", (".feather", ".arrow", ".ipc"), _pieces, unpacking.of_arrow, unpacking.arrow_header),
+        ("json", unpacking.JSON_LINES, _json_pieces, unpacking.of_json, unpacking.json_header),
+    )
 )

@@ -1,0 +1,81 @@
+"""Files of tables that have no middle to start from, made into Parquet: the columns that a recipe names."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.data.readers import named
+from tasks.data.readers.columnar import arrow_batches
+from tasks.data.readers.csv import csv_to_parquet
+from tasks.data.readers.formats import Wanted, unpacked
+from tasks.data.readers.text import json_batches
+from tasks.data.recipe import Pixels
+from tasks.errors import DataError
+from tasks.store import atomic
+
+JSON_LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
+
+
+def of_csv(path: Path, target: Path, wanted: Wanted) -> None:
+    """Unpack CSV: columns of text, and the faults of rows."""
+    _refuse_pixels(path, wanted)
+    csv_to_parquet(path, target, lambda names: named.needed(path, names, wanted))
+
+
+def of_arrow(path: Path, target: Path, wanted: Wanted) -> None:
+    """Unpack an Arrow or Feather file, whose columns keep their types."""
+    _refuse_pixels(path, wanted)
+    with unpacked(path) as stream:
+        batches = arrow_batches(stream, str(path), frozenset(), frozenset())
+        schema = next(batches).schema
+        columns = named.check(path, schema, wanted)
+        _write(target, pa.schema([schema.field(name) for name in columns]), (each.select(columns) for each in batches))
+
+
+def of_json(path: Path, target: Path, wanted: Wanted) -> None:
+    """Unpack JSON lines: columns of text; one that only some rows have is missing in the others."""
+    _refuse_pixels(path, wanted)
+    recipe = named.recipe_of(wanted)
+    as_text = frozenset(name for name, at in zip(recipe.names, recipe.columns, strict=True) if at.kind == "category")
+    columns = named.needed(path, json_header(path), wanted)
+    with unpacked(path) as stream:
+        batches = json_batches(stream, str(path), as_text | {*wanted.ids}, frozenset())
+        _write(
+            target, pa.schema([(name, pa.string()) for name in columns]), (_texts(each, columns) for each in batches)
+        )
+
+
+def json_header(path: Path) -> list[str]:
+    """The names that any row has."""
+    with unpacked(path) as stream:
+        batches = json_batches(stream, str(path), frozenset(), frozenset())
+        return list(dict.fromkeys(name for batch in batches for name in batch.schema.names))
+
+
+def _texts(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
+    arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
+    nothing = pa.nulls(batch.num_rows, pa.string())
+    texts = {name: pc.cast(arrays[name], pa.string()) if name in arrays else nothing for name in columns}
+    return pa.RecordBatch.from_pydict(texts)
+
+
+def _write(target: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.replacing(target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _refuse_pixels(path: Path, wanted: Wanted) -> None:
+    if isinstance(wanted.recipe, Pixels):
+        found = f"{path} is a table of {path.suffix.lower().removeprefix('.')}"
+        raise DataError(found, "images (IDX, .npy, Parquet, PNG …)", "convert it, or choose --name")
+
+
+def arrow_header(path: Path) -> list[str]:
+    """The names of the columns."""
+    with unpacked(path) as stream:
+        return list(next(arrow_batches(stream, str(path), frozenset(), frozenset())).schema.names)

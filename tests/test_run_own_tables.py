@@ -1,0 +1,152 @@
+"""Own tables from their file to a version that is published, trained again, and refused where it should be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pandas as pd  # type: ignore[import-untyped]
+import pytest
+
+from flows.retrain import retrain
+from flows.story.report import RetrainReport
+from tasks.errors import DataError, UsageError
+from tasks.parameters import RetrainParameters
+from tasks.store import artifact_paths, own_data, reading, verification
+
+WORTH = {"Berlin": 0.0, "Köln": 10_000.0, "München": 90_000.0}
+
+
+def houses(rows: int, seed: int = 0, worth: dict[str, float] = WORTH) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"area": rng.uniform(40, 200, rows).round(2), "city": rng.choice(list(worth), rows)})
+    frame["garden"] = rng.random(rows) < 0.3
+    noise = rng.normal(0, 9000, rows)
+    frame["price"] = (3000 * frame.area + frame.city.map(worth) + 25_000 * frame.garden + noise).round()
+    frame.loc[rng.random(rows) < 0.05, "area"] = np.nan
+    return frame
+
+
+def trained(model: str, name: str, source: Path, target: str, **options: Any) -> RetrainReport:
+    document = {
+        "name": name,
+        "training": {"model": model, **options.pop("training", {})},
+        "data": {"source": str(source), "target": target, **options},
+    }
+    return retrain(RetrainParameters.model_validate(document))
+
+
+def again(name: str, **given: Any) -> RetrainReport:
+    return retrain(RetrainParameters.model_validate(own_data.again(name, given)))
+
+
+@pytest.fixture
+def table(artifacts: Path, prefect_api: str, tmp_path: Path) -> Path:
+    path = tmp_path / "houses.csv"
+    houses(600).to_csv(path, index=False)
+    return path
+
+
+def answers(report: RetrainReport, frame: pd.DataFrame) -> dict[str, np.ndarray[Any, Any]]:
+    """What a service gets that knows nothing but the ONNX file."""
+    session = onnxruntime.InferenceSession(report.model_path, providers=["CPUExecutionProvider"])
+    columns = json.loads(session.get_modelmeta().custom_metadata_map["columns"])
+    features = np.stack(
+        [
+            frame[column["name"]].map({level: code for code, level in enumerate(column["levels"])}).astype(np.float32)
+            if column["kind"] == "category"
+            else frame[column["name"]].astype(np.float32)
+            for column in columns
+        ],
+        axis=1,
+    )
+    outputs = [output.name for output in session.get_outputs()]
+    return dict(zip(outputs, session.run(outputs, {"features": features}), strict=True))
+
+
+def test_a_table_becomes_a_model_that_takes_raw_rows(table: Path) -> None:
+    report = trained("linear-regression", "houses", table, "price")
+    assert (report.outcome, report.version) == ("published", 1)
+    frame = pd.read_csv(table)
+    known = frame.dropna()
+    weights, bias = report.metrics["weights"], report.metrics["bias"]
+    by_hand = bias + weights["area"] * known.area + weights["garden"] * known.garden + known.city.map(weights["city"])
+    found = answers(report, known)["prediction"]
+    np.testing.assert_allclose(found, by_hand, atol=1e-4 * frame.price.std())
+    assert weights["area"] == pytest.approx(3000, rel=0.02)
+    assert weights["city"]["München"] - weights["city"]["Berlin"] == pytest.approx(90_000, rel=0.1)
+    assert report.metrics["r2"] > 0.9
+    assert {gate.name for gate in report.gates} >= {"baseline", "reference", "parity", "servability"}
+    verification.verify("houses", 1)
+
+
+def test_a_name_is_trained_again_from_where_its_data_are(table: Path) -> None:
+    trained("linear-regression", "houses", table, "price")
+    assert again("houses").outcome == "unchanged"
+    more = pd.concat([pd.read_csv(table), houses(200, seed=1, worth=WORTH | {"Aachen": 40_000.0})])
+    more.sample(frac=1, random_state=0).to_csv(table, index=False)
+    report = again("houses")
+    assert (report.outcome, report.version) == ("published", 2)
+    (city,) = [column for column in reading.manifest("houses", 2).recipe.columns if column.name == "city"]  # type: ignore[union-attr]
+    assert city.levels == ("Berlin", "Köln", "München", "Aachen"), "old codes stay, new ones are appended"
+
+
+@pytest.mark.slow
+def test_another_file_of_the_same_rows_is_unchanged(table: Path, tmp_path: Path) -> None:
+    trained("linear-regression", "houses", table, "price")
+    shuffled = pd.read_csv(table).sample(frac=1, random_state=0)[["price", "garden", "city", "area"]]
+    shuffled.to_parquet(tmp_path / "other.parquet", index=False)
+    assert again("houses", data={"source": str(tmp_path / "other.parquet")}).outcome == "unchanged"
+
+
+@pytest.mark.slow
+def test_later_data_that_do_not_fit_stop_the_run_with_all_that_is_wrong(table: Path) -> None:
+    trained("linear-regression", "houses", table, "price")
+    later = houses(600, seed=2).drop(columns="garden").assign(pool=1)
+    later.to_csv(table, index=False)
+    with pytest.raises(DataError) as caught:
+        again("houses")
+    assert all(name in str(caught.value) for name in ("garden", "pool"))
+    assert reading.versions("houses") == [1]
+
+
+@pytest.mark.slow
+def test_a_name_keeps_its_model_and_its_target(table: Path) -> None:
+    trained("linear-regression", "houses", table, "price")
+    for model, target in (("softmax-regression", "city"), ("linear-regression", "area")):
+        with pytest.raises(UsageError) as caught:
+            trained(model, "houses", table, target)
+        assert "gradmill retrain houses" in caught.value.action
+
+
+def test_text_to_predict_becomes_classes_by_name(artifacts: Path, prefect_api: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    species = rng.choice(["setosa", "versicolor", "virginica"], 400)
+    size = pd.Series(species).map({"setosa": 1.0, "versicolor": 4.0, "virginica": 6.0})
+    frame = pd.DataFrame({"petal": size + rng.normal(0, 0.4, 400), "sepal": rng.normal(5, 1, 400), "species": species})
+    frame.to_parquet(tmp_path / "iris.parquet", index=False)
+    report = trained("softmax-regression", "flowers", tmp_path / "iris.parquet", "species")
+    assert report.outcome == "published"
+    assert (artifact_paths.version("flowers", 1) / "labels.txt").read_text().split() == sorted(set(species))
+    found = answers(report, frame)
+    assert (np.array(sorted(set(species)))[found["label"]] == species).mean() > 0.95
+    assert report.prediction is not None
+
+
+@pytest.mark.slow
+def test_a_target_that_follows_from_nothing_is_refused(artifacts: Path, prefect_api: str, tmp_path: Path) -> None:
+    frame = houses(600).assign(price=np.random.default_rng(3).normal(size=600))
+    frame.to_csv(tmp_path / "noise.csv", index=False)
+    with pytest.raises(Exception, match="baseline"):
+        trained("linear-regression", "noise", tmp_path / "noise.csv", "price")
+    assert reading.versions("noise") == []
+
+
+@pytest.mark.slow
+def test_where_the_data_are_stands_in_no_version(table: Path) -> None:
+    report = trained("linear-regression", "houses", table, "price")
+    assert report.model_path is not None
+    for file in Path(report.model_path).parent.iterdir():
+        assert str(table.parent).encode() not in file.read_bytes(), file.name
+    assert json.loads(artifact_paths.source("houses").read_text())["source"] == str(table)

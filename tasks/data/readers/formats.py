@@ -66,11 +66,11 @@ class Wanted(NamedTuple):
 
 
 def _is_of_kind(values: Array, column: Column, unknown: str) -> Array | bool:
-    if column.kind == "boolean":
-        return np.isin(values, (0, 1))
-    if column.kind == "number" or unknown == "average":
+    if column.kind == "number" or (column.kind == "category" and unknown == "average"):
         return True
-    return np.isin(values, np.arange(len(column.levels)))
+    size = len(column.levels) if column.kind == "category" else 2
+    is_code: Array = (values >= 0) & (values < size) & (values == np.floor(values))
+    return is_code
 
 
 class Piece(NamedTuple):

@@ -48,6 +48,11 @@ def names(wanted: Wanted) -> tuple[str, ...]:
     return found
 
 
+def categories(wanted: Wanted) -> list[str]:
+    """The columns that hold levels."""
+    return [name for name, at in zip(names(wanted), recipe_of(wanted).columns, strict=True) if at.kind == "category"]
+
+
 def needed(path: Path, header: Collection[str], wanted: Wanted) -> list[str]:
     """The columns to read of a file: features, those to copy, and the target where it is there.
 
@@ -170,4 +175,5 @@ def _described(value: Any, encoded: float, column: Column) -> str:
         return f"{shown}, a level that the model has not seen"
     if column.kind == "boolean":
         return f"{shown}, neither true nor false"
-    return f"{shown}, not a {'number' if isinstance(value, str) else 'finite number'}"
+    is_number = not isinstance(value, str) or columns.numbers(pa.array([value]))[0].is_valid
+    return f"{shown}, not a {'finite number' if is_number else 'number'}"

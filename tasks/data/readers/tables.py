@@ -8,10 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.data.readers import formats, named, pixels, unpacking
-from tasks.data.readers.csv import FAULT
 from tasks.data.readers.csv import header as csv_header
 from tasks.data.readers.formats import Format, Piece, Wanted, broken, reading
-from tasks.data.recipe import Pixels
+from tasks.data.recipe import Columns, Pixels
 
 TOLERATED_PERCENT = 1
 BUFFER_BYTES = 2**16
@@ -35,10 +34,14 @@ def _num_rows(path: Path, metadata: Any) -> int:
     return int(metadata.num_rows)
 
 
-def _opened(path: Path) -> pq.ParquetFile:
-    """A file that is read a buffer at a time: neither mapped (see ``stored``), nor by whole columns of a row group."""
+def _opened(path: Path, wanted: Wanted | None = None) -> pq.ParquetFile:
+    """A file that is read a buffer at a time: neither mapped (see ``stored``), nor by whole columns of a row group.
+
+    Categories are read as the dictionaries that Parquet keeps anyway.
+    """
+    categories = named.categories(wanted) if wanted and isinstance(wanted.recipe, Columns) else None
     with reading(path):
-        return pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
+        return pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False, read_dictionary=categories)
 
 
 def _columns(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
@@ -53,7 +56,7 @@ def _columns(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
 
 
 def _pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
-    with _opened(path) as file:
+    with _opened(path, wanted) as file:
         columns = _columns(path, file.schema_arrow, wanted)
         for first, rows in _rows(path, file, columns, start, stop, wanted.chunk_rows):
             if isinstance(wanted.recipe, Pixels):
@@ -62,11 +65,18 @@ def _pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece
                 yield named.piece(first, rows, wanted)
 
 
-def _text_pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
-    """The rows of what a file of text was unpacked into; a last column may have faults of rows."""
-    with _opened(path) as file:
+def _json_pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
+    """The rows of what a JSON file was unpacked into, all of them text."""
+    with _opened(path, wanted) as file:
         for first, rows in _rows(path, file, None, start, stop, wanted.chunk_rows):
-            yield named.piece(first, rows, wanted, rows.column(FAULT) if FAULT in rows.schema.names else None)
+            yield named.piece(first, rows, wanted)
+
+
+def _csv_pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
+    """The same of CSV, with the faults of rows as the last column."""
+    with _opened(path, wanted) as file:
+        for first, rows in _rows(path, file, None, start, stop, wanted.chunk_rows):
+            yield named.piece(first, rows.select(range(rows.num_columns - 1)), wanted, rows.column(-1))
 
 
 def _rows(
@@ -130,8 +140,8 @@ CSV, ARROW, JSON = (
         header=header,
     )
     for name, suffixes, pieces, unpack, header in (
-        ("csv", (".csv", ".tsv", ".csv.gz", ".tsv.gz"), _text_pieces, unpacking.of_csv, csv_header),
+        ("csv", (".csv", ".tsv", ".csv.gz", ".tsv.gz"), _csv_pieces, unpacking.of_csv, csv_header),
         ("arrow", (".feather", ".arrow", ".ipc"), _pieces, unpacking.of_arrow, unpacking.arrow_header),
-        ("json", unpacking.JSON_LINES, _text_pieces, unpacking.of_json, unpacking.json_header),
+        ("json", unpacking.JSON_LINES, _json_pieces, unpacking.of_json, unpacking.json_header),
     )
 )

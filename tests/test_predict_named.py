@@ -1,0 +1,222 @@
+"""Rows of own tables by the names of their columns, in any format: what fits, what is a reject, what goes along."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import r2_score, root_mean_squared_error
+
+from input_files import FEATURES, IMAGES, read, rejected, values
+from own_tables import CLASSES, RECIPE
+from tasks.batch.counts import Score
+from tasks.data.readers import Chunk, formats
+from tasks.data.readers.formats import Wanted
+from tasks.errors import DataError, UsageError
+from tasks.serving.task import TASKS
+
+WANTED = Wanted(RECIPE, truth="target", ids=("id",))
+AVERAGE = WANTED._replace(unknown="average")
+GOOD: dict[str, list[Any]] = {
+    "year": [1990, 2001, None],
+    "id": ["a", "b", None],
+    "heating": ["heating-2", "heating-0", "heating-1"],
+    "garden": [True, False, True],
+    "note": ["x", "y", "z"],
+    "price": [1e5, 2.5e5, None],
+    "area": [80.5, None, 120.0],
+    "city": ["city-1", None, "city-4"],
+}
+ENCODED = [[1, 80.5, 1, 2, 1990], [np.nan, np.nan, 0, 0, 2001], [4, 120, 1, 1, np.nan]]
+
+
+def as_csv(table: pa.Table, delimiter: str = ",") -> bytes:
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=delimiter)
+    writer.writerow(table.column_names)
+    writer.writerows([["" if value is None else value for value in row.values()] for row in table.to_pylist()])
+    return stream.getvalue().encode()
+
+
+def as_json(table: pa.Table) -> bytes:
+    rows = ({name: value for name, value in row.items() if value is not None} for row in table.to_pylist())
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+WRITERS: dict[str, Callable[[pa.Table, Path], Any]] = {
+    "t.csv": lambda table, path: path.write_bytes(as_csv(table)),
+    "t.tsv": lambda table, path: path.write_bytes(as_csv(table, "\t")),
+    "semicolon.csv.gz": lambda table, path: path.write_bytes(gzip.compress(as_csv(table, ";"))),
+    "t.parquet": lambda table, path: pq.write_table(table, path, row_group_size=2),
+    "t.feather": lambda table, path: pyarrow.feather.write_feather(table, str(path)),
+    "t.jsonl": lambda table, path: path.write_bytes(as_json(table)),
+    "t.ndjson.gz": lambda table, path: path.write_bytes(gzip.compress(as_json(table))),
+}
+
+
+def truths(chunks: list[Chunk]) -> list[float]:
+    return [float(value) for chunk in chunks if chunk.truth is not None for value in chunk.truth]
+
+
+def ids(chunks: list[Chunk]) -> list[str | None]:
+    return [name for chunk in chunks if chunk.extra is not None for name in chunk.extra["id"].to_pylist()]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_gives_the_same_rows_truth_and_ids(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    WRITERS[name](pa.table(GOOD), tmp_path / name)
+    chunks = read(tmp_path / name, WANTED, tmp_path / "spool")
+    np.testing.assert_array_equal(values(chunks), np.array(ENCODED, np.float32))
+    assert not rejected(chunks)
+    np.testing.assert_array_equal(truths(chunks), [1e5, 2.5e5, np.nan])
+    assert ids(chunks) == GOOD["id"]
+    said = capsys.readouterr().out
+    assert "1 column that the model does not take: note" in said
+    assert "another order" in said
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_levels_and_gaps_that_no_row_had_are_rejects_by_column_and_value(tmp_path: Path, name: str) -> None:
+    rows = pa.table({**GOOD, "city": ["Atlantis", "city-0", None], "heating": ["heating-0", None, "heating-1"]})
+    WRITERS[name](rows, tmp_path / name)
+    chunks = read(tmp_path / name, WANTED, tmp_path / "spool")
+    assert rejected(chunks) == {
+        0: "city is 'Atlantis', a level that the model has not seen",
+        1: "heating is missing",
+    }
+    assert (ids(chunks), len(values(chunks))) == ([None], 1)
+    averaged = read(tmp_path / name, AVERAGE, tmp_path / "spool2")
+    assert not rejected(averaged)
+    assert values(averaged)[0, 0] not in range(5)  # which the graph takes for unknown
+    assert np.isnan(values(averaged)[1, 3])
+
+
+def test_what_is_no_value_of_its_kind_is_a_reject_whatever_unknown_says(tmp_path: Path) -> None:
+    header = "city,area,garden,heating,year,id\n"
+    bad = [
+        "city-0,big,1,heating-0,1,",
+        "city-0,1,maybe,heating-0,1,",
+        "city-0,1,2,heating-0,1,",
+        "city-0,1e39,1,heating-0,1,",
+    ]
+    good = ["city-0, 1e3 ,TRUE,heating-0,NA,", "city-0,1,0,heating-0,1,"]
+    (tmp_path / "t.csv").write_text(header + "\n".join([*bad, "city-0,1", *good]))
+    for wanted in (WANTED, AVERAGE):
+        chunks = read(tmp_path / "t.csv", wanted, tmp_path / "spool")
+        np.testing.assert_array_equal(values(chunks), np.array([[0, 1000, 1, 0, np.nan], [0, 1, 0, 0, 1]], np.float32))
+        assert rejected(chunks) == {
+            0: "area is 'big', not a number",
+            1: "garden is 'maybe', neither true nor false",
+            2: "garden is '2', neither true nor false",
+            3: "area is '1e39', not a finite number",
+            4: "2 fields, expected 6",
+        }
+
+
+def test_numbers_that_name_levels_are_found_whatever_they_are_written_as(tmp_path: Path) -> None:
+    columns = tuple(
+        column.model_copy(update={"levels": ("1", "2.5", "30")}) if column.name == "heating" else column
+        for column in RECIPE.columns
+    )
+    wanted = WANTED._replace(recipe=RECIPE.model_copy(update={"columns": columns}))
+    for name, heating in (
+        ("t.parquet", pa.array([30.0, 1.0, 2.5])),
+        ("f.parquet", pa.array([30, 1, 2.5], pa.float32())),
+        ("t.csv", pa.array(["30.0", "1", "2.5"])),
+        ("t.feather", pa.array(["30", "1", "2.5"]).dictionary_encode()),
+        ("t.jsonl", pa.array([30, 1, 2.5])),
+    ):
+        WRITERS.get(name, WRITERS["t.parquet"])(pa.table({**GOOD, "heating": heating}), tmp_path / name)
+        assert values(read(tmp_path / name, wanted, tmp_path / f"spool-{name}"))[:, 3].tolist() == [2, 0, 1]
+
+
+def test_missing_and_retyped_columns_are_refused_all_at_once(tmp_path: Path) -> None:
+    pq.write_table(pa.table({**GOOD, "area": ["big"] * 3, "garden": ["yes"] * 3}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="area of type string, which is no number; garden of type string") as refused:
+        read(tmp_path / "t.parquet", WANTED, tmp_path)
+    assert "city (category), area (number), garden (boolean)" in refused.value.expected
+    for name in WRITERS:
+        WRITERS[name](pa.table({"city": ["city-0"], "id": ["a"]}), tmp_path / name)
+        with pytest.raises(DataError, match="area, garden, heating, year missing"):
+            read(tmp_path / name, WANTED, tmp_path / "spool")
+
+
+def test_what_cannot_be_asked_for_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table(GOOD), tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match="--columns"):
+        read(tmp_path / "t.parquet", WANTED._replace(columns=RECIPE.names), tmp_path)
+    with pytest.raises(DataError, match="number missing"):
+        read(tmp_path / "t.parquet", WANTED._replace(ids=("number",)), tmp_path)
+    np.save(tmp_path / "t.npy", np.array(ENCODED, np.float32))
+    with pytest.raises(UsageError, match="--id-column"):
+        read(tmp_path / "t.npy", WANTED, tmp_path)
+    for name in ("t.csv", "t.feather", "t.jsonl"):
+        WRITERS[name](pa.table(GOOD), tmp_path / name)
+        with pytest.raises(DataError, match="is a table of"):
+            read(tmp_path / name, IMAGES, tmp_path)
+
+
+def test_encoded_arrays_are_taken_by_the_same_rule(tmp_path: Path) -> None:
+    rows = np.array([*ENCODED, [5, 1, 1, 0, 1], [0, 1, 0.5, 0, 1], [0, 1, np.nan, 0, 1], [0, np.inf, 1, 0, 1]])
+    np.save(tmp_path / "t.npy", rows.astype(np.float32))
+    wanted = WANTED._replace(ids=())
+    assert set(rejected(read(tmp_path / "t.npy", wanted, tmp_path))) == {3, 4, 5, 6}
+    assert set(rejected(read(tmp_path / "t.npy", wanted._replace(unknown="average"), tmp_path))) == {4, 6}
+
+
+def test_the_books_rows_come_from_every_format_of_tables(tmp_path: Path) -> None:
+    rows = pa.table({"x2": [1.0, 2.0], "x1": [3, 4]})
+    for name in WRITERS:
+        WRITERS[name](rows, tmp_path / name)
+        np.testing.assert_array_equal(values(read(tmp_path / name, FEATURES, tmp_path / name[:3])), [[3, 1], [4, 2]])
+
+
+def test_classes_are_told_by_name_and_one_that_is_new_is_never_right(tmp_path: Path) -> None:
+    pq.write_table(pa.table({**GOOD, "kind": ["b", "new", None]}), tmp_path / "t.parquet")
+    wanted = Wanted(CLASSES, truth="labels", class_names=("a", "b"))
+    chunks = read(tmp_path / "t.parquet", wanted, tmp_path)
+    np.testing.assert_array_equal(truths(chunks), [1, formats.UNKNOWN, np.nan])
+    (truth,) = (chunk.truth for chunk in chunks)
+    assert truth is not None
+    score = Score.of(TASKS["classification"], {"label": np.array([1, 1, 1])}, truth)
+    assert score.metrics == {"accuracy": 0.5}
+
+
+@given(
+    st.lists(st.lists(st.tuples(*[st.floats(-1e3, 1e3, width=32)] * 2), max_size=9), min_size=1, max_size=5).filter(
+        lambda chunks: len({truth for chunk in chunks for truth, _ in chunk}) > 1
+    )
+)
+def test_errors_summed_chunk_by_chunk_are_those_of_scikit_learn(chunks: list[list[tuple[float, float]]]) -> None:
+    parts = [np.array(chunk, np.float64).reshape(-1, 2).T for chunk in chunks]
+    scores = [Score.of(TASKS["regression"], {"prediction": found}, truth) for truth, found in parts]
+    truth, found = np.concatenate(parts, axis=1)
+    total = sum(scores[1:], start=scores[0])
+    assert total.rows == len(truth)
+    assert total.metrics["rmse"] == pytest.approx(root_mean_squared_error(truth, found))
+    assert total.metrics["r2"] == pytest.approx(r2_score(truth, found), rel=1e-6, abs=1e-6)
+
+
+def test_shards_of_a_table_are_its_rows_of_any_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "CHUNK_ROWS", 7)
+    rng = np.random.default_rng(0)
+    area = rng.random(100)
+    rows: dict[str, Any] = {name: [each[0]] * 100 for name, each in GOOD.items()}
+    rows |= {"area": area, "id": list(map(str, range(100)))}
+    for name in ("t.csv", "t.parquet", "t.jsonl"):
+        WRITERS[name](pa.table(rows), tmp_path / name)
+        chunks = read(tmp_path / name, WANTED, tmp_path / f"spool-{name}", 13, 88)
+        np.testing.assert_array_equal(values(chunks)[:, 1], area[13:88].astype(np.float32))
+        assert ids(chunks) == list(map(str, range(13, 88)))

@@ -42,6 +42,6 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         kept_epoch=kept(curve, training).epoch,
         num_examples=learning.num_examples,
         num_validation=learning.num_validation,
-        steps=learning.training.steps._replace(num_epochs=len(curve)) if prepared.is_own else None,
+        steps=learning.training.steps.model_copy(update={"num_epochs": len(curve)}) if prepared.is_own else None,
         collinear=learning.collinear,
     )

@@ -8,7 +8,7 @@ from tasks.parameters import Implementation, Loss, Steps, Training
 MANY_ROWS = 200_000  # up to here a pass is so short that every step may see all rows
 WHITENED_INPUTS = 1000  # whose covariance is inverted in half a second and held in 8 MB
 BATCH_SIZE = 2048  # a step's arithmetic outweighs its calls, and its arrays stay in the cache
-SEEN_ROWS = 1_000_000  # by minibatches: then a weight's noise is that of a millionth part of the data
+SEEN_ROWS = 500_000  # by minibatches, at least: the noise of a hundred weights is then a ten-thousandth of a nat
 MOST_EPOCHS = 2000  # of one step each; scikit-learn's digits, ten classes of which most are separable, need 1000
 MOST_PASSES = 100  # of minibatches, where a batch size was given for few rows
 MOMENTUM = 0.9  # the book's; where curvature falls to a hundredth on the way it makes ten times as fast

@@ -59,7 +59,7 @@ class Learner:
     def begin(self, data: Parts, inputs: Moments, weight_decay: float) -> Learning:
         """The network at its start, and the epochs that train it on these parts."""
         steps = rules.steps(self.training, self.way, len(data.train), weight_decay)
-        training = self.training.model_copy(update=steps._asdict())
+        training = self.training.model_copy(update=steps.model_dump())
         net = build_for_table(training, self.prepared, self.encoding, self.class_weights)
         net = net.to(data.train.y.device).to(self.encoding.mean.dtype)
         factor = rules.loss_factor(training)

@@ -65,11 +65,11 @@ def encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
     sizes = torch.tensor([len(each) for each in lookup], dtype=torch.int64)
     return Encoding(
         numbers=torch.tensor(recipe.numbers, dtype=torch.int64),
-        mean=torch.tensor([column.mean or 0.0 for column in numbers], dtype=dtype),
-        scale=torch.tensor([column.scale for column in numbers], dtype=dtype),
+        mean=torch.tensor([column.mean or 0.0 for column in numbers], dtype=dtype).unsqueeze(1),
+        scale=torch.tensor([column.scale for column in numbers], dtype=dtype).unsqueeze(1),
         categories=torch.tensor(recipe.categories, dtype=torch.int64),
-        first=sizes.cumsum(0) - sizes,
-        last=sizes.cumsum(0) - 1,
+        first=(sizes.cumsum(0) - sizes + 1).float().unsqueeze(1),
+        last=(sizes.cumsum(0) - 1).float().unsqueeze(1),
         slots=torch.cat(lookup) if lookup else torch.zeros(0, dtype=torch.int64),
         frequencies=frequencies,
     )

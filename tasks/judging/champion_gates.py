@@ -15,7 +15,7 @@ from tasks.data import splits
 from tasks.data.recipe import Columns, Recipe
 from tasks.judging import champion_loss, gates
 from tasks.judging.candidate import Measured
-from tasks.judging.champion_loss import TestRows
+from tasks.judging.champion_loss import ComparedRows
 from tasks.judging.judges import JUDGES
 from tasks.judging.objective import Objective
 from tasks.judging.signature import differences
@@ -68,7 +68,8 @@ def _like_the_champion(name: str, number: int, signature: contract.Signature, pr
     """Whether consumers of the champion can take the candidate: tensors, columns, codes and classes."""
     champion = contract.of_session(sessions.open_session(reading.model(name, number), Device.CPU))
     found = [*(["inputs or outputs differ"] if signature != champion else [])]
-    found += differences(reading.manifest(name, number), prepared)
+    manifest = reading.manifest(name, number)
+    found += differences(manifest.recipe, manifest.dataset.class_names, prepared)
     advice = "inputs, outputs, columns and classes as the champion's; give another shape of model another --name"
     return gates.judge("champion_signature", len(found), maximum=0, detail="; ".join([*found, advice]))
 
@@ -81,7 +82,7 @@ def _against(
     if prepared.is_own:
         rows, objective = read_rows(prepared.test, prepared), Objective.of(training, prepared)
         ours = Measured(None, outputs(model, rows.features, output))
-        found = TestRows(
+        found = ComparedRows(
             rows.truth, clusters(rows, prepared), prepared.split is not None and prepared.split.rule == "group"
         )
         return (champion_loss.against_kept(ours, kept, found, objective, bounds),)
@@ -106,7 +107,9 @@ def _kept(
         content, manifest = reading.model(name, number), reading.manifest(name, number)
         if contract.of_session(sessions.open_session(content, Device.CPU)) != signature:
             yield f"version {number} has other inputs or outputs"
-        elif (rows := inputs(manifest.recipe)) is None or differences(manifest, prepared):
+        elif (rows := inputs(manifest.recipe)) is None or differences(
+            manifest.recipe, manifest.dataset.class_names, prepared
+        ):
             yield f"the recipe of version {number} cannot read the rows of today"
         elif prepared.is_own and (why := _trained_otherwise(manifest, prepared, training)):
             yield f"version {number} {why}"

@@ -18,7 +18,7 @@ MIN_GROUPS = 20
 SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 has a finite loss
 
 
-class TestRows(NamedTuple):
+class ComparedRows(NamedTuple):
     """Of what they are the answers."""
 
     truth: Array
@@ -27,7 +27,7 @@ class TestRows(NamedTuple):
 
 
 def against_kept(
-    ours: Measured, kept: list[Measured], rows: TestRows, objective: Objective, bounds: Gates
+    ours: Measured, kept: list[Measured], rows: ComparedRows, objective: Objective, bounds: Gates
 ) -> GateVerdict:
     """The mean loss against that of every kept version, of which there is one at least.
 
@@ -68,7 +68,7 @@ def _named(totals: Array, kept: list[Measured]) -> str:
     return ", ".join(f"{total:.5g} of version {each.version}" for total, each in zip(totals, kept, strict=True))
 
 
-def _too_few(rows: TestRows) -> str:
+def _too_few(rows: ComparedRows) -> str:
     """Why nothing is compared; empty where it is."""
     if len(rows.truth) < MIN_ROWS:
         return f"{len(rows.truth)} test rows, fewer than {MIN_ROWS},"

@@ -80,7 +80,8 @@ def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) 
     """
     table, count = np.asarray(counts), len(class_names)
     names = [short(name, 20) for name in class_names]
-    size = 0.55 * min(count, MOST_COUNTED) + 2 + 0.07 * max(map(len, names))
+    size = 0.55 * count + 2 + 0.07 * max(map(len, names)) if count <= MOST_COUNTED else 14
+    font = 10 if count <= MOST_COUNTED else 5
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -89,8 +90,8 @@ def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) 
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(number), ha="center", va="center", fontsize=7, color=colour)
     if count <= MOST_NAMED:
-        axes.set_xticks(range(count), names, rotation=45, ha="right")
-        axes.set_yticks(range(count), names)
+        axes.set_xticks(range(count), names, rotation=45, ha="right", fontsize=font)
+        axes.set_yticks(range(count), names, fontsize=font)
     axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
     return save(figure, path)
 

@@ -3,20 +3,19 @@
 from collections.abc import Iterator
 from itertools import zip_longest
 
-from tasks.data.recipe import Column, Columns
+from tasks.data.recipe import Column, Columns, Recipe
 from tasks.records import PreparedDataset
-from tasks.store.versions import Manifest
 
 
-def differences(kept: Manifest, prepared: PreparedDataset) -> tuple[str, ...]:
-    """What of columns, codes and classes is not as that version had it; new levels may stand behind the old ones."""
+def differences(recipe: Recipe, class_names: tuple[str, ...], prepared: PreparedDataset) -> tuple[str, ...]:
+    """What of columns, codes and classes is not as a version had it; new levels may stand behind the old ones."""
     found = []
-    if kept.dataset.class_names != prepared.class_names:
-        found.append(f"classes are {_some(prepared.class_names)}, and were {_some(kept.dataset.class_names)}")
-    if isinstance(kept.recipe, Columns) and isinstance(prepared.recipe, Columns):
-        found += _of_columns(kept.recipe.columns, prepared.recipe.columns)
-    elif kept.recipe.kind != prepared.recipe.kind:
-        found.append(f"inputs are {prepared.recipe.kind}, and were {kept.recipe.kind}")
+    if class_names != prepared.class_names:
+        found.append(f"classes are {_some(prepared.class_names)}, and were {_some(class_names)}")
+    if isinstance(recipe, Columns) and isinstance(prepared.recipe, Columns):
+        found += _of_columns(recipe.columns, prepared.recipe.columns)
+    elif recipe.kind != prepared.recipe.kind:
+        found.append(f"inputs are {prepared.recipe.kind}, and were {recipe.kind}")
     return tuple(found)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.networks import metrics
+from tasks.networks.effects import Effects
 
 LOSSES: dict[str, Callable[[], nn.Module]] = {
     "squared": nn.MSELoss,
@@ -14,7 +15,7 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
 
 
 class LinearRegressionConcise:
-    """``nn.Linear`` with the book's start; each category of a table adds the effect of its slot, ``nn.EmbeddingBag``.
+    """``nn.Linear`` with the book's start; each category of a table adds the effect of its slot.
 
     ``nn.MSELoss`` has no half: at equal learning rate it takes steps twice as long as the scratch version.
     ``X`` is ``(n, inputs)`` float32, ``slots`` ``(n, columns)`` int64, ``y`` and predictions are ``(n,)`` float32.
@@ -26,7 +27,7 @@ class LinearRegressionConcise:
         self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01, num_slots: int = 0
     ) -> None:
         self.linear = nn.utils.skip_init(nn.Linear, num_inputs, 1)
-        self.effects = nn.EmbeddingBag.from_pretrained(torch.zeros(num_slots, 1), freeze=False, mode="sum")
+        self.effects = Effects(num_slots, 1)
         self.net = nn.Sequential(self.linear)
         nn.init.normal_(self.linear.weight, 0, sigma, generator=generator)
         nn.init.zeros_(self.linear.bias)
@@ -56,18 +57,18 @@ class LinearRegressionConcise:
     def weights(self) -> dict[str, Tensor]:
         """``W`` ``(inputs, 1)``, ``effects`` ``(slots, 1)`` if there are any, and ``b`` ``(1,)``."""
         found = {name: weight.detach() for name, weight in self._parameters().items()}
-        return found | {"W": found["W"].T}
+        return {name: weight if name == "b" else weight.T for name, weight in found.items()}
 
     def gradients(self) -> dict[str, Tensor | None]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
         found = {name: weight.grad for name, weight in self._parameters().items()}
-        return found | {"W": None if found["W"] is None else found["W"].T}
+        return {name: grad if grad is None or name == "b" else grad.T for name, grad in found.items()}
 
     def _parameters(self) -> dict[str, Tensor]:
         return named(self.linear, self.effects)
 
 
-def named(linear: nn.Linear, effects: nn.EmbeddingBag) -> dict[str, Tensor]:
+def named(linear: nn.Linear, effects: Effects) -> dict[str, Tensor]:
     """What the optimizer moves, the bias last."""
-    of_categories = {"effects": effects.weight} if effects.num_embeddings else {}
+    of_categories = {"effects": effects.weight} if effects.weight.numel() else {}
     return {"W": linear.weight, **of_categories, "b": linear.bias}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tasks.networks import metrics
-from tasks.networks.effects import add_effects, effects_gradient
+from tasks.networks.effects import gathered, gradient_of_gathered
 
 
 def squared_loss(y_hat: Tensor, y: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class LinearRegressionScratch:
         self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01, num_slots: int = 0
     ) -> None:
         self.w = torch.normal(0, sigma, (1, num_inputs), generator=generator).T
-        self.effects = torch.zeros(num_slots, 1)
+        self.effects = torch.zeros(1, num_slots).T
         self.b = torch.zeros(1)
         self.loss_gradient = LOSS_GRADIENTS[loss]
 
@@ -66,7 +66,8 @@ class LinearRegressionScratch:
 
     def __call__(self, X: Tensor, slots: Tensor | None = None) -> Tensor:
         """Predictions ``(n,)``."""
-        return add_effects(X @ self.w + self.b, self.effects, slots).squeeze(1)
+        y_hat = X @ self.w + self.b
+        return (y_hat if slots is None else y_hat + gathered(self.effects, slots)).squeeze(1)
 
     def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean loss in the parameters; return the predictions."""
@@ -74,7 +75,7 @@ class LinearRegressionScratch:
         g = self.loss_gradient(y_hat, y).unsqueeze(1) / len(y)
         self.w.grad = X.T @ g
         if slots is not None:
-            self.effects.grad = effects_gradient(g, self.effects, slots)
+            self.effects.grad = gradient_of_gathered(g, self.effects, slots)
         self.b.grad = g.sum(dim=0)
         return y_hat
 

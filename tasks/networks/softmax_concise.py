@@ -4,13 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from tasks.networks import metrics
+from tasks.networks.effects import Effects
 from tasks.networks.linear_concise import named
 
 
 class SoftmaxRegressionConcise:
     """``nn.Flatten`` and ``nn.Linear`` with the book's start, under ``nn.CrossEntropyLoss``.
 
-    Each category of a table adds the effects of its slot, ``nn.EmbeddingBag``. ``X`` is ``(n, …)`` float32, ``slots``
+    Each category of a table adds the effects of its slot. ``X`` is ``(n, …)`` float32, ``slots``
     ``(n, columns)`` int64, ``y`` ``(n,)`` int64; scores are ``(n, outputs)`` float32. ``class_weights`` ``(outputs,)``
     say how much an example of each class counts; None: all the same.
     """
@@ -28,7 +29,7 @@ class SoftmaxRegressionConcise:
         class_weights: Tensor | None = None,
     ) -> None:
         self.linear = nn.utils.skip_init(nn.Linear, num_inputs, num_outputs)
-        self.effects = nn.EmbeddingBag.from_pretrained(torch.zeros(num_slots, num_outputs), freeze=False, mode="sum")
+        self.effects = Effects(num_slots, num_outputs)
         self.net = nn.Sequential(nn.Flatten(), self.linear)
         dropout = nn.Dropout(dropout_probability)
         self.training_net = nn.Sequential(nn.Flatten(), dropout, self.linear) if dropout_probability else self.net
@@ -65,12 +66,12 @@ class SoftmaxRegressionConcise:
     def weights(self) -> dict[str, Tensor]:
         """``W`` ``(inputs, outputs)``, ``effects`` ``(slots, outputs)`` if there are any, and ``b`` ``(outputs,)``."""
         found = {name: weight.detach() for name, weight in self._parameters().items()}
-        return found | {"W": found["W"].T}
+        return {name: weight if name == "b" else weight.T for name, weight in found.items()}
 
     def gradients(self) -> dict[str, Tensor | None]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
         found = {name: weight.grad for name, weight in self._parameters().items()}
-        return found | {"W": None if found["W"] is None else found["W"].T}
+        return {name: grad if grad is None or name == "b" else grad.T for name, grad in found.items()}
 
     def _parameters(self) -> dict[str, Tensor]:
         return named(self.linear, self.effects)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tasks.networks import metrics
-from tasks.networks.effects import add_effects, effects_gradient
+from tasks.networks.effects import gathered, gradient_of_gathered
 
 
 def shifted(o: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class SoftmaxRegressionScratch:
     ) -> None:
         self.W = torch.normal(0, sigma, (num_outputs, num_inputs), generator=generator).T
         self.b = torch.zeros(num_outputs)
-        self.effects = torch.zeros(num_slots, num_outputs)
+        self.effects = torch.zeros(num_outputs, num_slots).T
         self.class_weights = class_weights
         self.dropout_probability = dropout_probability
 
@@ -71,7 +71,8 @@ class SoftmaxRegressionScratch:
 
     def __call__(self, X: Tensor, slots: Tensor | None = None) -> Tensor:
         """Scores ``(n, outputs)``."""
-        return add_effects((self.W.T @ X.flatten(1).T).T + self.b, self.effects, slots)
+        o = (self.W.T @ X.flatten(1).T).T + self.b
+        return o if slots is None else o + gathered(self.effects, slots)
 
     def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean cross-entropy in the parameters; return the scores.
@@ -88,7 +89,7 @@ class SoftmaxRegressionScratch:
             g *= self.class_weights[y].unsqueeze(1)
         self.W.grad = (g.T @ X.flatten(1)).T
         if slots is not None:
-            self.effects.grad = effects_gradient(g, self.effects, slots)
+            self.effects.grad = gradient_of_gathered(g, self.effects, slots)
         self.b.grad = g.sum(dim=0)
         return o
 

@@ -1,5 +1,6 @@
 """A split of a table that memory should not hold: raw rows become a network's inputs minibatch by minibatch."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
@@ -15,10 +16,10 @@ class Encoding:
 
     The slots of all categorical columns are numbered one column after the other, ``num_slots`` of them; behind them
     every column has one more, that of a code without a weight of its own: a network learns the average effect there.
-    The other tensors: ``numbers`` and ``categories`` are positions of columns, int64; ``mean`` and ``scale`` of the
-    numbers, in the precision of the network; ``first`` and ``last`` ``(categories,)`` where a column's missing value
-    lies in ``slots``, with its levels and an unknown code behind it; ``frequencies`` ``(categories, num_slots)`` the
-    share of the training rows in each slot, of the column's own slots only.
+    The other tensors: ``numbers`` and ``categories`` are positions of columns, int64; ``mean`` and ``scale``
+    ``(numbers, 1)`` of the numbers, in the precision of the network; ``first`` and ``last`` ``(categories, 1)`` float32
+    where a column's level 0 and an unknown code lie in ``slots``, where a missing value comes before its levels;
+    ``frequencies`` ``(categories, num_slots)`` the share of the training rows in each slot, of the column's own only.
     """
 
     numbers: Tensor
@@ -48,12 +49,14 @@ class Encoding:
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """Inputs ``(n, numbers)``, a missing one at its mean, and slots ``(n, categories)`` int64, None without any."""
-        X = rows.index_select(1, self.numbers).to(self.mean.dtype).sub_(self.mean).div_(self.scale)
-        X.masked_fill_(X.isnan(), 0)
+        columns = rows.T.contiguous()  # whose values then lie side by side, for this and for what networks do with them
+        X = columns.index_select(0, self.numbers).to(self.mean.dtype).sub_(self.mean).div_(self.scale)
+        X.nan_to_num_(0.0, posinf=math.inf, neginf=-math.inf)
         if not len(self.categories):
-            return X, None
-        codes = rows.index_select(1, self.categories).nan_to_num_(-1.0).add_(1).long()
-        return X, self.slots[torch.minimum(codes + self.first, self.last)]
+            return X.T, None
+        codes = columns.index_select(0, self.categories).nan_to_num_(-1.0).add_(self.first)
+        places = torch.minimum(codes, self.last).long()
+        return X.T, self.slots.index_select(0, places.flatten()).view_as(places).T
 
 
 @dataclass(frozen=True)

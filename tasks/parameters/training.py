@@ -1,6 +1,6 @@
 """How to train: what both models share, and what each of the book's has of its own."""
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -28,7 +28,7 @@ BY_RULE = ("num_epochs", "batch_size", "lr", "weight_decay")  # what own data de
 Seed = Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(pattern="^auto$")]
 
 
-class Steps(NamedTuple):
+class Steps(Frozen):
     """How far training goes, once every value is known."""
 
     num_epochs: int
@@ -120,7 +120,7 @@ class Training(Frozen):
         values = [getattr(self, name) for name in BY_RULE]
         if None in values or "auto" in values:
             raise ValueError(f"not yet found: {dict(zip(BY_RULE, values, strict=True))}")
-        return Steps(*values)
+        return Steps(**dict(zip(BY_RULE, values, strict=True)))
 
 
 class SoftmaxTraining(Training):

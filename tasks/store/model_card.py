@@ -8,7 +8,6 @@ import yaml
 
 from tasks.data.recipe import Columns
 from tasks.data.report import DataReport
-from tasks.parameters import Steps
 from tasks.records import GateVerdict
 from tasks.serving.coefficients import Coefficient, largest
 from tasks.serving.contract import ModelMetadata
@@ -56,7 +55,7 @@ def _settings(manifest: dict[str, Any]) -> dict[str, Any]:
     """What was asked for, and what became of what own data decide."""
     asked: dict[str, Any] = manifest["parameters"]["training"]
     found = manifest["trained"].get("steps")
-    return asked | Steps(*found)._asdict() if found else asked
+    return asked | (found or {})
 
 
 def _standards(metrics: dict[str, Any]) -> list[tuple[str, float]]:

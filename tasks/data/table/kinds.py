@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from tasks.data.readers import columns
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
-from tasks.data.table.levels import MOST_LEVELS, levels
+from tasks.data.table.levels import MOST_LEVELS, Levels, levels
 from tasks.machine.words import counted
 from tasks.records import Finding
 
@@ -38,7 +38,7 @@ def infer(table: Table, name: str, is_category: bool) -> Kind:
     if kind == "unfit":
         return Kind("unfit")  # the reader has said why
     if is_category:
-        return Kind("category", _too_many(table, name) if kind != "null" else None)
+        return Kind("category", _too_many(table, name))
     if kind == "text":
         return _of_text(table, name)
     if kind == "date":
@@ -49,47 +49,37 @@ def infer(table: Table, name: str, is_category: bool) -> Kind:
 def plain_kind(table: Table, name: str) -> str:
     """What the values are by themselves: number, boolean, date, null, unfit, or text that reads as none of these."""
     column = table.data[name]
-    kind = columns.kind_of(column.type)
-    if kind != "text" or not len(column) - column.null_count:
-        return "null" if kind == "text" else kind
-    if any(each.rule == "retyped-column" and each.column == name for each in table.findings):
+    if any(each.severity == "error" and each.column == name for each in table.findings):
         return "unfit"
-    chunk = column.chunk(0)
-    sample = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-    if table.number_share(name) == 1:
+    kind = columns.kind_of(column.type)
+    return _kind_of_text(levels(column)) if kind == "text" else kind
+
+
+def _kind_of_text(found: Levels) -> str:
+    values = found.values.filter(pa.array(found.counts > 0))
+    if not len(values):
+        return "null"
+    if columns.numbers(values).null_count == 0:
         return "number"
-    if encoding.as_booleans(sample) is not None and all(map(_is_boolean, column.chunks)):
+    if encoding.as_booleans(values) is not None:
         return "boolean"
-    return "date" if _is_date(sample) and all(map(_is_date, map(_distinct, column.chunks))) else "text"
-
-
-def _distinct(chunk: pa.Array) -> pa.Array:
-    return chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-
-
-def _is_boolean(chunk: pa.Array) -> bool:
-    return encoding.as_booleans(_distinct(chunk)) is not None
-
-
-def _is_date(values: pa.Array) -> bool:
     try:
         values.cast(pa.timestamp("us"))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return False
-    return bool(len(values))
+    except pa.ArrowInvalid:
+        return "text"
+    return "date"
 
 
 def _of_text(table: Table, name: str) -> Kind:
-    share = table.number_share(name)
-    if share >= NUMBERS_WITH_TEXT:
+    found = levels(table.data[name])
+    values = int(found.counts.sum())
+    read = found.counts[columns.numbers(found.values).is_valid().to_numpy(zero_copy_only=False)]
+    if read.sum() >= NUMBERS_WITH_TEXT * values:
         return Kind("unfit", no_number(table, name))
-    column = table.data[name]
-    counts = levels(column).counts
-    values = int(counts.sum())
-    singles = int((counts == 1).sum())
+    singles = int((found.counts == 1).sum())
     if singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS):
-        found = f"{name} looks like an id: {singles:,} of {counted(values, 'row')} have a value of their own"
-        return Kind("id", _left_out(name, "id", found, f"--category {name} takes it as a feature all the same"))
+        said = f"{name} looks like an id: {singles:,} of {counted(values, 'row')} have a value of their own"
+        return Kind("id", _left_out(name, "id", said, f"--category {name} takes it as a feature all the same"))
     return Kind("category", _too_many(table, name))
 
 

@@ -1,0 +1,207 @@
+"""Own tables against kept versions: the statistic against scipy, columns and codes, each by its own recipe."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from candidate import plain
+from own_splits import prepare, trained
+from tasks.data.recipe import Column, Columns
+from tasks.errors import GateFailed
+from tasks.evaluate import evaluate
+from tasks.export import export
+from tasks.judging import champion_loss, max_statistic, reference, standards
+from tasks.judging.candidate import Measured
+from tasks.judging.champion_loss import ComparedRows
+from tasks.judging.objective import Objective
+from tasks.judging.signature import differences
+from tasks.parameters import Gates, Loss, RetrainParameters
+from tasks.publish import publish
+from tasks.records import GateVerdict, PreparedDataset
+from tasks.serving import folding
+from tasks.store.run_folder import RunFolder
+
+Array = np.ndarray[Any, Any]
+RNG = np.random.default_rng(0)
+DISTRICTS = np.array([0.0, 40_000.0, -80_000.0])
+
+
+# The statistic
+
+
+def test_p_of_one_version_is_that_of_scipys_paired_permutation_test() -> None:
+    kept = RNG.exponential(1.0, 60)
+    ours = kept + RNG.normal(0.1, 0.6, 60)
+    expected = scipy.stats.permutation_test(
+        (ours, kept), lambda a, b: (a - b).sum(), permutation_type="samples", alternative="greater", n_resamples=20_000
+    ).pvalue
+    found = max_statistic.rises(ours / 60, kept[None] / 60, np.zeros(1), draws=20_000)
+    assert found.drop[0] == pytest.approx((ours - kept).mean())
+    assert found.p[0] == pytest.approx(expected, abs=0.02)
+
+
+def test_many_rows_have_the_p_of_students_paired_test() -> None:
+    ours = RNG.exponential(size=20_000)
+    kept = ours + RNG.normal(-0.02, 1, 20_000)
+    found = max_statistic.rises(ours / 20_000, kept[None] / 20_000, np.zeros(1), draws=40_000)
+    expected = scipy.stats.ttest_rel(ours, kept, alternative="greater").pvalue
+    assert found.p[0] == pytest.approx(expected, abs=0.01)
+
+
+def test_equal_models_are_seldom_refused_however_many_versions_are_kept() -> None:
+    refused = []
+    for _ in range(200):
+        losses = RNG.exponential(size=(11, 400)) / 400
+        found = max_statistic.rises(losses[0], losses[1:], np.full(10, 0.005), draws=400)
+        refused.append((found.beyond & (found.p < 0.05)).any())
+    assert np.mean(refused) < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
+
+
+# Verdicts
+
+
+def verdict(ours: Array, *kept: Array, truth: Array, groups: Array | None = None) -> GateVerdict:
+    versions = [Measured(number, each) for number, each in enumerate(kept, start=1)]
+    rows = ComparedRows(truth, groups, groups is not None)
+    return champion_loss.against_kept(Measured(None, ours), versions, rows, Objective(Loss.SQUARED), Gates())
+
+
+TRUTH = RNG.normal(size=1000)
+ERRORS = RNG.normal(0, 0.1, 1000)
+
+
+def test_a_rise_within_one_percent_passes_and_a_real_larger_one_is_refused_with_the_loss_in_raw_units() -> None:
+    kept = TRUTH + ERRORS
+    equal, worse = verdict(TRUTH + ERRORS * 1.004, kept, truth=TRUTH), verdict(TRUTH + ERRORS * 1.02, kept, truth=TRUTH)
+    assert (equal.passed, worse.passed) == (True, False)
+    assert worse.value == pytest.approx(np.square(1.02 * ERRORS).mean() / 2)
+    assert worse.maximum == pytest.approx(1.01 * np.square(ERRORS).mean() / 2)
+
+
+def test_a_rise_that_chance_explains_passes_and_the_best_of_all_versions_counts() -> None:
+    ours, kept = TRUTH + RNG.normal(0, 0.1, 1000), TRUTH + RNG.normal(0, 0.1, 1000)
+    first, second = sorted([ours, kept], key=lambda each: -np.square(each - TRUTH).mean())
+    assert verdict(first, second, truth=TRUTH).passed
+    found = verdict(TRUTH + ERRORS * 1.3, TRUTH + ERRORS * 1.3, TRUTH + ERRORS, truth=TRUTH)
+    assert not found.passed
+    assert "of version 2" in found.detail
+
+
+def test_few_rows_and_few_groups_decide_nothing_and_that_is_said() -> None:
+    ours, kept = TRUTH + 3 * ERRORS, TRUTH + ERRORS
+    few = verdict(ours[:199], kept[:199], truth=TRUTH[:199])
+    assert (few.passed, few.verdict) == (True, "recorded")
+    assert "199 test rows, fewer than 200" in few.detail
+    assert "19 groups" in verdict(ours, kept, truth=TRUTH, groups=np.arange(1000) % 19).detail
+    assert not verdict(ours, kept, truth=TRUTH, groups=np.arange(1000) % 20).passed
+
+
+def test_rows_of_one_group_are_no_evidence_of_their_own() -> None:
+    """25 groups of 40 equal rows, in which the candidate is worse by chance in a few."""
+    groups = np.repeat(np.arange(25), 40)
+    worse = 0.1 + 0.03 * np.random.default_rng(1).standard_t(3, 25)
+    ours, kept = TRUTH + worse[groups], TRUTH + 0.095
+    assert not verdict(ours, kept, truth=TRUTH).passed
+    assert verdict(ours, kept, truth=TRUTH, groups=groups).passed
+
+
+def test_log_loss_is_compared_by_probabilities() -> None:
+    labels = RNG.integers(0, 2, 1000)
+    sure, wrong = np.where(np.eye(2)[labels] > 0, 0.9, 0.1), np.where(np.eye(2)[labels] > 0, 0.8, 0.2)
+    compared = [Measured(1, sure)], ComparedRows(labels, None, False), Objective(Loss.CROSS_ENTROPY), Gates()
+    found = champion_loss.against_kept(Measured(None, wrong), *compared)
+    assert not found.passed
+    assert found.value == pytest.approx(-np.log(0.8))
+    assert found.maximum == pytest.approx(0.005 - np.log(0.9))
+    never = np.where(np.eye(2)[labels] > 0, 0.0, 1.0)
+    assert np.isfinite(champion_loss.against_kept(Measured(None, never), *compared).value)
+
+
+# Through the store
+
+
+def houses(levels: tuple[str, ...], num_rows: int = 2000, **options: Any) -> PreparedDataset:
+    """Prices by area and district; of the third district there are rows only where it is a level."""
+    rng = np.random.default_rng(len(levels))
+    area, district = rng.normal(120, 30, num_rows), rng.integers(0, len(levels), num_rows)
+    price = 3000 * area + DISTRICTS[district] + rng.normal(0, 20_000, num_rows)
+    return prepare(np.stack([area, district], axis=1), price, levels={1: levels}, **options)
+
+
+def publish_as(name: str, prepared: PreparedDataset, **training: Any) -> tuple[GateVerdict, ...]:
+    asked = RetrainParameters.model_validate(
+        {
+            "name": name,
+            "training": {"model": "linear-regression", "defaults": "data", **training},
+            "data": {"source": "houses.csv", "target": "price"},
+        }
+    )
+    run = RunFolder.open(f"{name}-{prepared.digest[:8]}-{len(training)}", {})
+    rows, objective = standards.read_rows(prepared.train, prepared), Objective.of(asked.training, prepared)
+    assert isinstance(prepared.recipe, Columns)
+    weights = reference.fit(rows.features, rows.truth, prepared.recipe, 1, objective).weights
+    model = trained(run, prepared, weights)
+    evaluated = plain(evaluate)(run, prepared, model, asked.training, asked.gates)
+    exported = plain(export)(run, prepared, model, asked.training, asked.gates)
+    gates: tuple[GateVerdict, ...] = plain(publish)(run, asked, prepared, model, evaluated, exported).gates
+    return gates
+
+
+def test_a_level_that_came_later_is_unknown_to_the_older_version_which_is_measured_all_the_same() -> None:
+    old, new = houses(("east", "west")), houses(("east", "west", "north"))
+    assert publish_as("houses", old) == ()
+    same, loss = publish_as("houses", new)
+    assert (same.name, same.passed, loss.name, loss.passed) == ("champion_signature", True, "champion_loss", True)
+    rows, train = standards.read_rows(new.test, new), standards.read_rows(old.train, old)
+    assert isinstance(old.recipe, Columns)
+    weights = reference.fit(train.features, train.truth, old.recipe, 1, Objective(Loss.SQUARED)).weights
+    predicted = folding.scores(folding.fold(weights, old.recipe, np.float64), old.recipe, rows.features)[:, 0]
+    north = rows.features[:, 1] == 2
+    assert np.square(predicted - rows.truth)[north].mean() > 10 * np.square(predicted - rows.truth)[~north].mean()
+    told = float(loss.detail.split("against ")[1].split(" of version 1")[0])
+    assert told == pytest.approx(np.square(predicted - rows.truth).mean() / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ((("x1", "number", ()), ("x0", "number", ())), "column 1 is 'x1', and was 'x0'"),
+        ((("x0", "boolean", ()), ("x1", "category", ("east", "west"))), "column 'x0' is a boolean, and was a number"),
+        ((("x0", "number", ()), ("x1", "category", ("west", "east"))), "levels of 'x1' are 'west', 'east', and were"),
+        ((("x0", "number", ()), ("x1", "category", ("east",))), "levels of 'x1' are 'east', and were 'east', 'west'"),
+    ],
+)
+def test_other_columns_kinds_and_codes_are_named(columns: Any, said: str) -> None:
+    kept = Columns(columns=made(("x0", "number", ()), ("x1", "category", ("east", "west"))))
+    today = houses(("east", "west"), num_rows=1000)
+    assert differences(kept, (), today) == ()
+    today = today.model_copy(update={"recipe": Columns(columns=made(*columns))})
+    assert said in "; ".join(differences(kept, (), today))
+    assert "classes are none, and were 'a', 'b'" in "; ".join(differences(kept, ("a", "b"), today))
+
+
+def made(*columns: tuple[str, str, tuple[str, ...]]) -> tuple[Column, ...]:
+    return tuple(
+        Column.model_validate({"name": name, "kind": kind, "levels": levels, "counts": [500] * len(levels)})
+        for name, kind, levels in columns
+    )
+
+
+@pytest.mark.slow  # two exports
+def test_a_candidate_with_another_column_is_refused_and_its_difference_is_named() -> None:
+    publish_as("houses", houses(("east", "west")))
+    area = np.random.default_rng(0).normal(size=(1000, 2))
+    with pytest.raises(GateFailed, match="champion_signature") as caught:
+        publish_as("houses", prepare(area, area.sum(axis=1) * 10 + np.random.default_rng(1).normal(size=1000)))
+    (gate,) = caught.value.record.gates
+    assert "column 'x1' is a number, and was a category" in gate.detail
+
+
+@pytest.mark.slow  # two exports
+def test_a_version_trained_for_another_loss_is_not_compared_and_that_is_said() -> None:
+    publish_as("houses", houses(("east", "west")), loss="huber")
+    same, left_out = publish_as("houses", houses(("east", "west", "north")))
+    assert (same.name, left_out.name, left_out.verdict) == ("champion_signature", "champion_not_compared", "recorded")
+    assert "version 1 was trained with loss huber" in left_out.detail

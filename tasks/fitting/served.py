@@ -9,16 +9,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks.data.recipe import Columns, Recipe
+from tasks.fitting.devices import one_thread
 from tasks.serving import folding
 
 Weights = Mapping[str, NDArray[np.float32]]
-BATCH_SIZE = 512
+BATCH_SIZE = 4096
 
 
 def scores(weights: Weights, recipe: Recipe, rows: NDArray[Any]) -> NDArray[np.float32]:
     """Scores ``(n, outputs)`` float32 of raw rows as the model takes them; of a regression, raw units."""
     score = _table(weights, recipe) if isinstance(recipe, Columns) and not recipe.is_plain else _plain(weights, recipe)
-    found: NDArray[np.float32] = torch.cat([score(batch) for batch in torch.from_numpy(rows).split(BATCH_SIZE)]).numpy()
+    with one_thread():
+        batches = [score(batch) for batch in torch.from_numpy(rows).split(BATCH_SIZE)]
+    found: NDArray[np.float32] = torch.cat(batches).numpy()
     return found
 
 

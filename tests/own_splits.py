@@ -80,5 +80,10 @@ def trained(run: RunFolder, prepared: PreparedDataset, weights: dict[str, Array]
         kept_epoch=1,
         num_examples=prepared.num_train,
         num_validation=0,
-        steps=Steps(1, prepared.num_train, 0.5, 1 / prepared.num_train if prepared.class_names else 0.0),
+        steps=Steps(
+            num_epochs=1,
+            batch_size=prepared.num_train,
+            lr=0.5,
+            weight_decay=1 / prepared.num_train if prepared.class_names else 0.0,
+        ),
     )

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from tasks.data.sources import tables
 from tasks.data.table import own
-from tasks.data.table.examining import Examined, examine
+from tasks.data.table.examining import Examined, Rows, examine
 from tasks.data.table.fixed import FixedRecipe
 from tasks.parameters.own_data import OwnData
 from tasks.serving.task import TaskName
@@ -48,8 +48,19 @@ def examined(
 
 def digest(found: Examined) -> str:
     """The digest of data without errors."""
-    assert found.recipe is not None and found.rows is not None, found.report.findings
-    return found.recipe.digest(tuple(found.rows.digests_of(training).tobytes() for training in (True, False)))
+    return recipe(found).digest(tuple(rows(found).digests_of(training).tobytes() for training in (True, False)))
+
+
+def recipe(found: Examined) -> FixedRecipe:
+    """What data without errors fix."""
+    assert found.recipe is not None, found.report.findings
+    return found.recipe
+
+
+def rows(found: Examined) -> Rows:
+    """Their encoded rows."""
+    assert found.rows is not None, found.report.findings
+    return found.rows
 
 
 def rules(found: Examined, severity: str) -> dict[str, str]:

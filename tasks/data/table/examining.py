@@ -68,7 +68,8 @@ def examine(
     rows, rule = None, None
     if found.columns and len(truth.values) and (parts.splits is None or parts.splits in table.data.column_names):
         rows, rule, more = _rows(table, found.columns, truth, parts, roles.rule_kept(data, kept), data, folder)
-        findings += more
+        is_whole = not any(each.severity == "error" for each in (*faults, *found.findings))
+        findings += [each for each in more if is_whole or each.column]  # of too few columns rows tell nothing
     report = describing.report(name, table, parts, found, findings, truth, rows and rows.split, rule)
     if report.errors or rule is None:
         return Examined(report, None, rows)

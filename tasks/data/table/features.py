@@ -82,15 +82,25 @@ def encode(
         into[:] = exact
     is_infinite = np.isinf(into)
     if not is_infinite.any():
-        return None, bool(np.array_equal(into, exact, equal_nan=True))
+        is_exact = bool(np.array_equal(into, exact, equal_nan=True))
+        return None if is_exact else _too_near(column.name, into, exact), is_exact
     row = int(np.flatnonzero(is_known)[is_infinite.argmax()])
     said = f"{column.name} is {exact[is_infinite.argmax()]:g} in {table.named(row)}"
     action = f"mend the value, or leave the column out with --ignore {column.name}"
     return _error("infinite-value", column.name, said, f"numbers up to {LARGEST:.3g}", action), True
 
 
-def _warning(rule: str, column: str, said: str) -> Finding:
-    return Finding(severity="warning", rule=rule, column=column, found=said)
+def _too_near(name: str, rounded: NDArray[np.float32], exact: NDArray[np.float64]) -> Finding | None:
+    """Values that differ, and are one number in float32."""
+    (low, high), (first, last) = ((float(np.nanmin(each)), float(np.nanmax(each))) for each in (rounded, exact))
+    if low < high or first == last:
+        return None
+    said = f"{name} lies between {first:.12g} and {last:.12g}, which are one number in float32"
+    return _warning("offset", name, said, f"subtract an offset from it, or leave it out with --ignore {name}")
+
+
+def _warning(rule: str, column: str, said: str, action: str = "") -> Finding:
+    return Finding(severity="warning", rule=rule, column=column, found=said, action=action)
 
 
 def _error(rule: str, column: str | None, said: str, expected: str, action: str) -> Finding:

@@ -8,8 +8,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tasks.data.readers import columns
-
 MOST_LEVELS = 10_000
 WHOLE = r"^([+-]?\d+)\.0*$"
 
@@ -58,7 +56,7 @@ def levels(column: pa.ChunkedArray) -> Levels:
 
 def named(values: pa.Array) -> list[str]:
     """What values are called: as the data name them, but whole numbers without a decimal point."""
-    if columns.kind_of(values.type) == "text":
+    if pa.types.is_string(values.type):
         texts: list[str] = pc.replace_substring_regex(values, WHOLE, r"\1").to_pylist()
         return texts
     return [_name(value) for value in values.to_pylist()]

@@ -1,0 +1,229 @@
+"""The stage between download and preprocess: all that is wrong at once, in words, and files for what is right."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import safetensors.numpy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import candidate
+from tasks.data.report import DataReport, UnfitData
+from tasks.data.table.fixed import FixedRecipe
+from tasks.data.validated import ValidatedDataset
+from tasks.download import download
+from tasks.errors import DataError
+from tasks.parameters import Data
+from tasks.preprocess import preprocess
+from tasks.records import PreparedDataset
+from tasks.store.run_folder import RunFolder
+from tasks.validate import validate
+from written_tables import examined, rules, written
+
+ROWS = 400
+RNG = np.random.default_rng(0)
+
+
+def houses(rows: int = ROWS) -> pa.Table:
+    area = RNG.normal(100, 30, rows).round(1)
+    return pa.table(
+        {
+            "area": area,
+            "city": pa.array(RNG.choice(["Rom", "Köln"], rows), mask=RNG.random(rows) < 0.1),
+            "garden": RNG.choice([True, False], rows),
+            "price": (3000 * area + RNG.normal(0, 1e4, rows)).round(0),
+        }
+    )
+
+
+def prepared(path: Path, target: str, task: str, kept: FixedRecipe | None = None, **options: Any) -> PreparedDataset:
+    run = RunFolder(path=path.parent / "run", name="houses")
+    data = Data.model_validate({"source": str(path), "target": target, **options})
+    raw = candidate.plain(download)(run, "houses", data)
+    validated: ValidatedDataset = candidate.plain(validate)(run, raw, data, task, kept)
+    made: PreparedDataset = candidate.plain(preprocess)(run, validated, data, 0)
+    return made
+
+
+def test_the_prepared_splits_have_every_row_in_raw_units_once(tmp_path: Path) -> None:
+    table = houses()
+    made = prepared(written(tmp_path / "h.csv", table), "price", "regression")
+    splits = [safetensors.numpy.load_file(file.path) for file in (made.train, made.test)]
+    codes = {"Köln": 0.0, "Rom": 1.0, None: -1.0}
+    expected = sorted(
+        (np.float32(row["area"]), codes[row["city"]], float(row["garden"]), row["price"]) for row in table.to_pylist()
+    )
+    found = [np.column_stack([np.nan_to_num(split["features"], nan=-1), split["target"]]) for split in splits]
+    assert sorted(map(tuple, np.concatenate(found).tolist())) == expected
+    assert [split["features"].dtype for split in splits] == [np.float32, np.float32]
+    assert [split["target"].dtype for split in splits] == [np.float64, np.float64]
+    assert (len(splits[0]["split_key"]), len(splits[1]["split_key"])) == (made.num_train, made.num_test)
+    exact = safetensors.numpy.load_file(made.raw_test.path)["features"][:, 0]
+    assert set(exact.tolist()) <= set(table["area"].to_pylist()), "digits that float32 has not"
+
+
+def test_labels_are_of_the_smallest_type_and_counted(tmp_path: Path) -> None:
+    table = houses().drop_columns(["price"]).append_column("kind", [np.array(["b", "a"])[np.arange(ROWS) % 2]])
+    made = prepared(written(tmp_path / "h.parquet", table), "kind", "classification")
+    train = safetensors.numpy.load_file(made.train.path)
+    assert train["labels"].dtype == np.uint8
+    assert made.class_names == ("a", "b")
+    assert made.class_counts == tuple(np.bincount(train["labels"]).tolist())
+
+
+def test_the_digests_of_all_rows_are_kept_in_two_parts_and_the_next_night_finds_the_same(tmp_path: Path) -> None:
+    path = written(tmp_path / "h.csv", houses())
+    made = prepared(path, "price", "regression")
+    assert made.rows is not None
+    digests = safetensors.numpy.load_file(made.rows.path)
+    assert made.rows.path.suffix == ".rows"
+    assert {part: len(each) for part, each in digests.items()} == {"train": made.num_train, "other": made.num_test}
+    assert all((each[1:] >= each[:-1]).all() for each in digests.values())
+    assert prepared(path, "price", "regression", FixedRecipe.of(made, made.recipe)) == made
+
+
+def test_nothing_is_left_beside_the_files_that_are_named(tmp_path: Path, artifacts: Path) -> None:
+    made = prepared(written(tmp_path / "h.csv", houses()), "price", "regression")
+    found = {path for path in (artifacts / "datasets" / "houses").iterdir() if path.name != ".lock"}
+    assert found == {file.path for file in (made.train, made.test, made.raw_test, made.rows) if file}
+
+
+def test_the_report_is_there_for_programs_and_people_though_the_data_are_refused(tmp_path: Path) -> None:
+    table = houses().append_column("bad", [[str(at) for at in range(ROWS - 1)] + ["x|y"]])
+    broken = table.set_column(3, "price", [[1.0] * ROWS])
+    with pytest.raises(UnfitData) as caught:
+        prepared(written(tmp_path / "h.csv", broken), "price", "regression")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "2 faults in the data:"
+    assert caught.value.exit_code == 4
+    assert any("'x|y' in row 399" in line for line in lines)
+    assert any("price is 1 in every row" in line for line in lines)
+    report = DataReport.read(tmp_path / "run" / "data-report.json")
+    assert [each.rule for each in report.errors] == ["text-among-numbers", "constant-target"]
+    assert report.rows == ROWS
+    page = (tmp_path / "run" / "data-report.md").read_text()
+    assert "| garden | feature | boolean |" in page
+    assert all(each.found in page for each in report.errors)
+
+
+def test_one_fault_is_an_error_like_any_other(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        prepared(written(tmp_path / "h.csv", houses()), "cost", "regression")
+    assert str(caught.value).count("\n") == 2
+    assert "area, city, garden, price" in caught.value.expected
+
+
+def test_the_books_data_are_said_to_be_what_they_should_be_in_one_line(tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path)
+    raw = candidate.plain(download)(run, "synthetic-linear", Data())
+    found: ValidatedDataset = candidate.plain(validate)(run, raw, Data(), "regression", None)
+    assert found.table is None
+    summary = json.loads((tmp_path / "data-report.json").read_text())["summary"]
+    assert "1,000 training and as many test examples" in summary
+    assert "\n" not in summary
+
+
+def test_fashion_mnist_is_checked(fashion_mnist: Path, tmp_path: Path) -> None:
+    run = RunFolder(path=tmp_path)
+    raw = candidate.plain(download)(run, "fashion-mnist", Data())
+    found: ValidatedDataset = candidate.plain(validate)(run, raw, Data(), "classification", None)
+    assert "60,000 and 10,000 images" in (tmp_path / "data-report.md").read_text()
+    assert found.raw == raw
+    swapped = dict(zip(raw.files, reversed(raw.files.values()), strict=True))
+    with pytest.raises(DataError, match="not the published ones"):
+        candidate.plain(validate)(run, raw.model_copy(update={"files": swapped}), Data(), "classification", None)
+
+
+X = RNG.normal(size=ROWS)
+Y = RNG.normal(size=ROWS)
+
+
+@pytest.mark.parametrize(
+    ("columns", "rule"),
+    [
+        ({"x": X, "c": [3] * ROWS, "y": Y}, "constant-column c"),
+        ({"x": X, "c": [None] * ROWS, "y": Y}, "constant-column c"),
+        ({"x": X, "c": X, "y": Y}, "duplicate-column c"),
+        ({"x": X, "c": [*X[: ROWS // 2], *[None] * (ROWS // 2)], "y": Y}, "missing-values c"),
+        ({"x": X, "c": 3 * Y + 1, "y": Y}, "predicts-alone c"),
+        ({"x": X, "c": 1.7e9 + 3 * X, "y": Y}, "offset c"),
+        ({"x": np.arange(ROWS) // 2, "y": Y}, "equal-rows"),
+    ],
+)
+def test_what_is_odd_is_a_warning_and_stops_nothing(columns: Any, rule: str, tmp_path: Path) -> None:
+    found = examined(written(tmp_path / "t.parquet", {each: pa.array(columns[each]) for each in columns}))
+    assert rule in rules(found, "warning")
+    assert found.recipe is not None
+
+
+@pytest.mark.parametrize("kind", ["number", "level"])
+def test_a_column_that_gives_a_class_away_is_named_and_an_honest_one_is_not(kind: str, tmp_path: Path) -> None:
+    classes = np.array(["a", "b", "c"])[RNG.integers(0, 3, ROWS)]
+    given_away = np.array([{"a": 1.0, "b": 9.0, "c": 4.0}[each] for each in classes]) + RNG.normal(0, 0.1, ROWS)
+    leak = given_away if kind == "number" else np.array([f"is {each}" for each in classes])
+    found = examined(written(tmp_path / "t.csv", {"x": X, "z": leak, "y": classes}), task="classification")
+    assert [rule for rule in rules(found, "warning") if "alone" in rule] == ["predicts-alone z"]
+
+
+def test_an_ordinary_table_has_no_warning(tmp_path: Path) -> None:
+    area = RNG.normal(100, 30, ROWS)
+    columns = {"area": area, "garden": area > 110, "price": 3000 * area + RNG.normal(0, 3e4, ROWS)}
+    found = examined(written(tmp_path / "t.csv", columns), "price")
+    assert not rules(found, "error")
+    assert not rules(found, "warning")
+
+
+VALUES = {
+    "number": st.floats(allow_nan=True, allow_infinity=False, width=32) | st.none(),
+    "large": st.floats(allow_nan=True, allow_infinity=True) | st.none(),
+    "whole": st.integers(-(2**63), 2**63 - 1) | st.none(),
+    "truth": st.booleans() | st.none(),
+    "text": st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4) | st.none(),
+    "few": st.sampled_from(["1", "2.0", "x", "", "NaN", "true", "ü", "2020-01-01"]) | st.none(),
+    "same": st.just(7),
+    "none": st.none(),
+}
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pa.Table:
+    """Any table at all: odd names, odd values, missing ones anywhere."""
+    types = {"number": pa.float64(), "large": pa.float64(), "whole": pa.int64(), "truth": pa.bool_(), "none": pa.null()}
+    texts = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=1, max_size=8)
+    names = draw(st.lists(texts.filter(lambda name: name.strip()), min_size=1, max_size=4, unique=True))
+    count = draw(st.integers(1, 60))
+    columns = {}
+    for name in [*names, "y"]:
+        kind = draw(st.sampled_from(sorted(VALUES)))
+        drawn = draw(st.lists(VALUES[kind], min_size=count, max_size=count))
+        columns[name] = pa.array(drawn, types.get(kind, pa.int64() if kind == "same" else pa.string()))
+    return pa.table(columns)
+
+
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@given(tables(), st.sampled_from(["regression", "classification", None]), st.sampled_from([".parquet", ".feather"]))
+def test_whatever_the_table_there_is_a_report_and_never_a_traceback(
+    tmp_path: Path, table: pa.Table, task: Any, suffix: str
+) -> None:
+    path = written(tmp_path / f"t{suffix}", table)
+    found = None
+    with contextlib.suppress(DataError):  # such as of 60 rows without a value
+        found = examined(path, task=task)
+    if found is None:
+        return
+    assert (found.recipe is None) == bool(found.report.errors)
+    assert found.report.page()
+    DataReport.parse(found.report.model_dump_json().encode(), "report")
+    if found.recipe is not None and found.rows is not None:
+        order = np.random.default_rng(0).permutation(len(table))
+        shuffled = table.take(pa.array(order)).select(table.column_names[::-1])
+        again = examined(written(tmp_path / f"again{suffix}", shuffled), task=task)
+        assert again.recipe is not None
+        assert again.rows is not None
+        for is_training in (True, False):
+            np.testing.assert_array_equal(again.rows.digests_of(is_training), found.rows.digests_of(is_training))

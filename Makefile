@@ -25,12 +25,13 @@ test: $(VENV)/.test ## Set everything up, then run every test that this machine 
 soak: $(VENV)/.test ## Kill retrains and batch predictions fifty times instead of ten
 	@GRADMILL_TEST_KILLS=50 $(BIN)/pytest -n0 tests/test_run_kills.py tests/test_predict_kills.py
 
-bench: $(VENV)/.test ## Compare training and prediction with their peers, a quarter of an hour
+bench: $(VENV)/.test ## Compare training and prediction with their peers, half an hour
 	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),bench]"
 	@$(BIN)/pip install --quiet --no-deps d2l==0.17.6
 	@$(BIN)/gradmill retrain --no-predict
 	@$(BIN)/gradmill bench train
 	@$(BIN)/gradmill bench predict
+	@$(BIN)/gradmill bench tables
 
 containers: $(VENV)/.test ## Build and run the images and the composed stack: as root on Debian, with Podman
 	@GRADMILL_TEST_CONTAINERS=1 $(BIN)/pytest -n0 -m docker --durations 15 $(PYTEST_ARGS)

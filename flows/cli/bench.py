@@ -40,6 +40,18 @@ def train(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None
     _publish(report, as_json)
 
 
+def tables(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
+    """Training of an own table over Vowpal Wabbit and scikit-learn; writes bench-tables.json."""
+    from flows.cli import display
+
+    artifact_paths.make_root()
+    with display.compact(verbose, stages=False):
+        from flows.bench import tables as benchmark
+
+        report = benchmark.bench(quick)
+    _publish(report, as_json)
+
+
 def _publish(report: "Report", as_json: bool) -> None:
     from flows.bench import measure
 

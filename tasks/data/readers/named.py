@@ -17,10 +17,12 @@ from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 
+VALUE = "single value"  # of what is only copied or compared
 FITS = {
     "number": {"number", "null"},
     "boolean": {"boolean", "number", "null"},
     "category": {"text", "number", "boolean", "null"},
+    VALUE: {"text", "number", "boolean", "date", "null"},
 }  # a kind of the recipe: what a column of a file that keeps types may be
 SHOWN = 40  # characters of a value
 
@@ -74,10 +76,13 @@ def check(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
     """
     found = needed(path, schema.names, wanted)
     faults = [f"{name} twice" for name in found if schema.names.count(name) > 1]
-    for name, column in zip(names(wanted), recipe_of(wanted).columns, strict=True):
-        kind = schema.field(schema.get_field_index(name)).type if schema.names.count(name) == 1 else pa.null()
-        if columns.kind_of(kind) not in FITS[column.kind]:
-            faults.append(f"{name} of type {kind}, which is no {column.kind}")
+    kinds = {name: column.kind for name, column in zip(names(wanted), recipe_of(wanted).columns, strict=True)}
+    types = {field.name: field.type for field in schema}
+    faults += [
+        f"{name} of type {types[name]}, which is no {kinds.get(name, VALUE)}"
+        for name in found
+        if columns.kind_of(types[name]) not in FITS[kinds.get(name, VALUE)]
+    ]
     if faults:
         raise _unfit(path, wanted, f"columns {pixels.named(schema)}: {'; '.join(faults)}")
     return found
@@ -157,7 +162,9 @@ def _truth(batch: pa.RecordBatch, wanted: Wanted) -> Array | None:
         return None
     array = batch.column(target.name)
     column = Column(name=target.name, kind="category" if wanted.class_names else "number", levels=wanted.class_names)
-    return _encoded(array, column).astype(np.float64)
+    values = _encoded(array, column).astype(np.float64)
+    values[np.isinf(values)] = np.nan  # which is no number, and no truth either
+    return values
 
 
 def _reason(arrays: list[pa.Array], values: Array, offset: int, wanted: Wanted) -> str:

@@ -39,7 +39,7 @@ def json_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozen
             raise broken(name, "it is one array", "one JSON object a line", "write it as JSON lines")
         try:
             table = _json(block, as_text)
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             said = _counted_from(rows, str(error).splitlines()[0])
             raise broken(name, said, "one JSON object a line, with values of one kind a column") from error
         rows += len(table)
@@ -51,7 +51,7 @@ def _json(block: memoryview, as_text: frozenset[str]) -> pa.Table:
     schema = pa.schema([(column, pa.string()) for column in as_text])
     try:
         table = pa.json.read_json(pa.BufferReader(source), options, pa.json.ParseOptions(explicit_schema=schema))
-    except pa.ArrowInvalid:
+    except pa.ArrowException:
         if not schema.names:
             raise
         return pa.json.read_json(pa.BufferReader(source), options)  # numbers are no text; their names are made later

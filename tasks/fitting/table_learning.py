@@ -14,10 +14,11 @@ from tasks.fitting.building import build_for_table, optimizer
 from tasks.fitting.learning import Learning, require_enough
 from tasks.judging.objective import Objective
 from tasks.machine.telling import tell
+from tasks.networks.examples import Examples
 from tasks.networks.passes import averaged_steps, one_step, until_converged
 from tasks.networks.schedules import learning_rates
 from tasks.networks.tables import Encoding, Table
-from tasks.networks.training import Examples, Measured, outputs, stop_early, train
+from tasks.networks.training import Measured, outputs, stop_early, train
 from tasks.networks.whitening import Moments, Whitened, moments
 from tasks.parameters import Training
 from tasks.records import PreparedDataset

@@ -92,7 +92,7 @@ def encode(
 
 def _too_near(name: str, rounded: NDArray[np.float32], exact: NDArray[np.float64]) -> Finding | None:
     """Values that differ, and are one number in float32."""
-    (low, high), (first, last) = ((np.nanmin(each), np.nanmax(each)) for each in (rounded, exact))
+    (low, high), (first, last) = ((float(np.nanmin(each)), float(np.nanmax(each))) for each in (rounded, exact))
     if low < high or first == last:
         return None
     said = f"{name} lies between {first:.12g} and {last:.12g}, which are one number in float32"

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.data.recipe import Recipe
+from tasks.data.table.split_rule import SplitRule
 from tasks.parameters import Steps
 from tasks.serving.contract import Signature
+from tasks.serving.profile import Drift, Histogram
 from tasks.serving.task import TASKS, TaskName
 from tasks.store.record import NOT_IN_KEY, ChosenPath, FileRef, Lasting, Record, Sha256
 
@@ -22,26 +24,6 @@ class RawDataset(Record):
     source: Annotated[str, NOT_IN_KEY]
     files: dict[str, FileRef]
     look: str = ""
-
-
-class Finding(Lasting):
-    """One thing that validation says of a table: an error stops the run, a warning does not, a note explains."""
-
-    severity: Literal["error", "warning", "note"]
-    rule: str  # such as "constant-target"
-    column: str | None = None
-    found: str  # with file and row where there is one
-    expected: str = ""
-    action: str = ""
-
-
-class SplitRule(Lasting):
-    """Which rows of own data are the test split; fixed by version 1 of a name (design: hash, group, time, column)."""
-
-    rule: Literal["rows", "copies", "group", "time", "column"]  # copies: of equal rows, where few are distinct
-    column: str | None = None
-    test: float = Field(gt=0, lt=1)  # share
-    features: tuple[str, ...] = ()  # whose values are hashed, sorted by name
 
 
 class Splits(Lasting):
@@ -160,17 +142,6 @@ class Evaluation(Record):
         return self
 
 
-class Histogram(Lasting):
-    """How many values lie in each of the ``len(edges) + 1`` bins; a value on an edge belongs to the bin below it."""
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-
-    def __add__(self, other: "Histogram") -> "Histogram":
-        """The counts of both, which have the same edges."""
-        return Histogram(edges=self.edges, counts=tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)))
-
-
 class ExportedModel(Record):
     """A self-contained ONNX file, what describes it, the verdicts on it, and its answers on the test split."""
 
@@ -208,14 +179,6 @@ class MirroredModel(Record):
     version: int
     url: str
     written: tuple[str, ...]
-
-
-class Drift(Lasting):
-    """The population stability index of what was watched of a model's answers, and what it means."""
-
-    index: dict[str, float]
-    maximum: float
-    verdict: Literal["stable", "drift", "too few rows", "no reference"]
 
 
 class Prediction(Record):

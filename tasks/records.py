@@ -80,10 +80,7 @@ class Epoch(Record):
 class TrainedModel(Record):
     """The learned weights and the road to them.
 
-    ``weights`` has ``W`` ``(inputs, outputs)`` and ``b`` ``(outputs,)``, float32, of inputs as training saw them; of
-    tables the inputs of ``W`` are the standardised numbers and booleans, and ``effects`` ``(slots, outputs)`` has the
-    weights of categories as ``Column.slots`` numbers them, one column after the other. A regression's are in
-    deviations of its target from its mean.
+    Of tables ``weights`` are as ``tasks/serving/folding.py`` takes them; else ``W`` ``(inputs, outputs)`` and ``b``.
     """
 
     weights: FileRef
@@ -197,9 +194,7 @@ class Prediction(Record):
     model_sha256: str
     provider: str
     accuracy: float | None = None
-    metrics: dict[str, float] = Field(
-        {}
-    )  # where the input has the truth: accuracy, or rmse and r2 in the target's units
+    metrics: dict[str, float] = Field({})  # where the truth is in the input: accuracy, or rmse and r2
     drift: Drift
     seconds: float
     picture: ChosenPath | None = None

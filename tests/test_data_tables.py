@@ -196,7 +196,7 @@ def test_text_reads_as_a_number_where_python_says_so_and_alone_as_in_company(tex
     assert found.equals(pa.concat_arrays(alone or [found]))
     for each, value in zip(texts, found.to_pylist(), strict=True):
         try:
-            expected = float(each) else np.nan
+            expected = float(each)
         except ValueError:
             expected = np.nan
         assert (value is None) if np.isnan(expected) else value == expected

@@ -48,7 +48,7 @@ def _tell(folder: Path, job: Job) -> None:
         tell(f"{times} of {counted(job.rows, 'picture')} {note}")
     rejects = job.rejects or 0
     tell(f"{counted(job.rows - rejects, 'row')} predicted, {rejects} rejected; predictions in {folder}")
-    if job.metrics and not job.accuracy:
+    if job.metrics and job.accuracy is None:
         tell("by the target's column: " + ", ".join(f"{name} {value:.6g}" for name, value in job.metrics.items()))
     _emit(Event.PREDICTIONS_WRITTEN, folder, job, {"rows": job.rows - rejects, "rejects": rejects})
     _tell_of_drift(folder, job)

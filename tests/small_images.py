@@ -2,7 +2,7 @@
 
 import torch
 
-from tasks.networks.training import Split
+from tasks.networks.examples import Split
 
 IMAGES = Split(
     torch.randint(0, 256, (500, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)),

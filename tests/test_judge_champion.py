@@ -277,11 +277,12 @@ def test_a_held_version_is_compared_with_nothing(candidates: list[Candidate]) ->
 
 
 @pytest.fixture
-def by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for a recipe that takes columns by their names: ``x2`` is the second of the raw rows."""
+def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for a recipe that multiplies the first columns of the raw rows by their scales."""
 
     def encode(recipe: Columns, rows: np.ndarray, *_: object) -> np.ndarray:
-        return np.ascontiguousarray(rows[:, [int(name[1:]) - 1 for name in recipe.names]])
+        scales = np.array([column.scale for column in recipe.columns], np.float32)
+        return np.ascontiguousarray(rows[:, : len(scales)] * scales)
 
     monkeypatch.setattr(Columns, "encode", encode)
 
@@ -290,37 +291,35 @@ def contents() -> Contents:
     return SyntheticLinear().read(RawDataset(name="", source="", files={}), Data(), 0)
 
 
-def by_the_recipe(columns: str, w: tuple[float, ...], of: Contents, seed: int) -> Candidate:
-    """A candidate that takes these columns, for which ``w`` are the true weights."""
-    recipe = Columns(columns=tuple(Column(name=name) for name in columns.split()))
+def by_the_recipe(scale: float, w: tuple[float, ...], of: Contents, seed: int) -> Candidate:
+    """A candidate that takes so many times the first column, for which ``w`` are the true weights."""
+    recipe = Columns(columns=(Column(name="x1", scale=scale), Column(name="x2")))
     prepared = splits.prepare(DATASETS["synthetic-linear"], of._replace(recipe=recipe, true_parameters=(*w, 4.2)))
     return Candidate(RunFolder.open(f"run-{seed}", {}), prepared, seed)
 
 
-@pytest.mark.usefixtures("by_name")
+@pytest.mark.usefixtures("scaled")
 def test_a_kept_version_of_another_recipe_is_measured_on_its_own_inputs() -> None:
-    """Fed with the candidate's, whose columns are the other way round, it would be wrong by far."""
-    kept = by_the_recipe("x2 x1", (-3.4, 2.0), contents(), 0).publish()
-    verdict = by_the_recipe("x1 x2", (2.0, -3.4), contents(), 1).publish().gates[-1]
+    """Fed with the candidate's, in which the first column is half as large, it would be wrong by far."""
+    kept = by_the_recipe(2, (1.0, -3.4), contents(), 0).publish()
+    verdict = by_the_recipe(1, (2.0, -3.4), contents(), 1).publish().gates[-1]
     session, (inputs, truth) = onnxruntime.InferenceSession(kept.model.path), contents().test
     losses = [
         float(np.square(session.run(None, {"features": rows})[0] - truth).mean()) / 2
-        for rows in (inputs[:, ::-1], inputs)
+        for rows in (inputs * np.array([2, 1], np.float32), inputs)
     ]
     assert losses[0] * 1000 < losses[1]
     assert verdict.name == "champion_loss"
     assert verdict.maximum == pytest.approx(1.05 * losses[0], rel=1e-5)
 
 
-@pytest.mark.usefixtures("by_name")
+@pytest.mark.usefixtures("scaled")
 def test_a_kept_version_whose_recipe_cannot_read_the_rows_of_today_is_not_compared_and_that_is_said() -> None:
     """Of yesterday's two columns it would take both; today there are three."""
-    by_the_recipe("x2 x1", (-3.4, 2.0), contents(), 0).publish()
+    by_the_recipe(2, (1.0, -3.4), contents(), 0).publish()
     wider = np.zeros((1000, 1), np.float32)
     parts = [rows._replace(inputs=np.hstack([rows.inputs, wider])) for rows in (contents().train, contents().test)]
-    verdicts = (
-        by_the_recipe("x1 x2", (2.0, -3.4), contents()._replace(train=parts[0], test=parts[1]), 1).publish().gates
-    )
+    verdicts = by_the_recipe(1, (2.0, -3.4), contents()._replace(train=parts[0], test=parts[1]), 1).publish().gates
     assert [verdict.name for verdict in verdicts] == ["champion_signature", "champion_not_compared"]
     assert (verdicts[-1].value, verdicts[-1].verdict) == (1, "recorded")
     assert verdicts[-1].detail.endswith("the recipe of version 1 cannot read the rows of today)")

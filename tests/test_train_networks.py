@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from small_images import IMAGES, generator
 from tasks.data.synthetic import synthetic_data
 from tasks.networks import best_fit, linear_scratch, metrics, softmax_scratch
+from tasks.networks.examples import Split
 from tasks.networks.linear_concise import LinearRegressionConcise
 from tasks.networks.linear_scratch import LinearRegressionScratch
 from tasks.networks.schedules import learning_rates
 from tasks.networks.sgd import SGD, decaying
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
-from tasks.networks.training import Measured, Network, Split, outputs, stop_early, take_steps, train, train_epoch
+from tasks.networks.training import Measured, Network, outputs, stop_early, take_steps, train, train_epoch
 
 
 def table(num_examples: int = 1000, seed: int = 0) -> Split:

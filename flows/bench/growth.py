@@ -18,7 +18,8 @@ from tasks.fitting.building import build
 from tasks.fitting.devices import one_thread
 from tasks.fitting.learning import Parts, epochs, parts
 from tasks.judging import figures
-from tasks.networks.training import Measured, Split
+from tasks.networks.examples import Split
+from tasks.networks.training import Measured
 from tasks.parameters import Implementation, SoftmaxTraining
 from tasks.records import PreparedDataset
 

@@ -12,7 +12,7 @@ from tasks.data.validated import ValidatedDataset
 from tasks.download import download
 from tasks.fitting.devices import one_thread
 from tasks.fitting.learning import Parts, parts
-from tasks.networks.training import Split
+from tasks.networks.examples import Split
 from tasks.parameters import FASHION_MNIST, Data, Implementation, Schedule, SoftmaxTraining
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset, RawDataset

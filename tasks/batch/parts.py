@@ -58,9 +58,9 @@ def table(chunk: Chunk, outputs: dict[str, Array], version: Version) -> pa.Table
     for name, values in version.task.columns(outputs, version.labels).items():
         columns[name] = _named(values, version.labels) if name == LABEL_NAME else pa.array(values)
     fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
-    for name, values in zip(chunk.extra.column_names, chunk.extra.columns, strict=True) if chunk.extra else ():
-        columns[f"id_{name}"] = values
-        fields.append(pa.field(f"id_{name}", pa.string()))
+    if chunk.extra is not None:
+        columns |= {f"id_{name}": chunk.extra[name] for name in chunk.extra.column_names}
+        fields += [pa.field(f"id_{name}", pa.string()) for name in chunk.extra.column_names]
     return pa.table(columns, schema=pa.schema(fields))
 
 

@@ -9,8 +9,9 @@ from tasks.errors import UsageError
 from tasks.fitting.splits import load_split
 from tasks.machine.settings import Settings
 from tasks.networks.cuda_graphs import GraphedEpochs
+from tasks.networks.examples import Split
 from tasks.networks.schedules import learning_rates
-from tasks.networks.training import Measured, Network, Optimizer, Split, stop_early, train, train_epoch
+from tasks.networks.training import Measured, Network, Optimizer, stop_early, train, train_epoch
 from tasks.parameters import Training
 from tasks.records import PreparedDataset
 

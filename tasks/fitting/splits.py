@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from tasks.data import splits
-from tasks.networks.training import Split, outputs
+from tasks.networks.examples import Split
+from tasks.networks.training import outputs
 from tasks.records import PreparedDataset
 
 

@@ -20,6 +20,7 @@ Array = NDArray[Any]
 IN_FLOAT64 = 10  # times the error that torch is allowed: float32 rounds raw rows before anything is computed of them
 
 
+@np.errstate(over="ignore", invalid="ignore")  # NaN and infinity pass no gate
 def against_torch(
     session: Any, weights: Weights, prepared: PreparedDataset, bounds: Gates
 ) -> tuple[tuple[GateVerdict, ...], dict[str, Histogram]]:
@@ -38,6 +39,7 @@ def against_torch(
     return parity.verdicts("parity", bounds.max_parity_error, deviation), drift.reference(observed, num_levels)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def in_float64(session: Any, weights: Weights, prepared: PreparedDataset, bounds: Gates) -> tuple[GateVerdict, ...]:
     """The gate ``parity_float64`` of tables: their recipe and weights in float64 on the raw rows, before any rounding.
 
@@ -55,7 +57,7 @@ def in_float64(session: Any, weights: Weights, prepared: PreparedDataset, bounds
     if all(verdict.passed for verdict in verdicts) or not recipe.numbers:
         return verdicts
     name = recipe.columns[_to_blame(weights, prepared, recipe)].name
-    advice = f"; column {name!r} loses most in float32: subtract an offset from it, or --ignore {name!r}"
+    advice = f"; column {name!r} loses most in float32: subtract an offset, change its unit, or --ignore {name!r}"
     return parity.verdicts(*judged, detail=advice)
 
 

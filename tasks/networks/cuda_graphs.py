@@ -6,7 +6,8 @@ docs.pytorch.org/docs/stable/notes/cuda.html, "CUDA Graphs", "Whole-network capt
 import torch
 from torch import Tensor
 
-from tasks.networks.training import Examples, Network, Optimizer, take_steps
+from tasks.networks.examples import Examples
+from tasks.networks.training import Network, Optimizer, take_steps
 
 
 class GraphedEpochs:

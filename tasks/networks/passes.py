@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from tasks.networks.training import Examples, Measured, Network, Optimizer, mean_figures
+from tasks.networks.examples import Examples
+from tasks.networks.training import Measured, Network, Optimizer, mean_figures
 
 ROWS = 2**13  # whose outputs stay in the cache
 MEASURED = 64  # minibatches whose figures are computed at once

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from tasks.networks.training import Split
+from tasks.networks.examples import Split
 
 
 @dataclass(frozen=True)

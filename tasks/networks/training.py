@@ -8,11 +8,12 @@ meaning. The last minibatch of an epoch may be smaller: its mean counts each of 
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from tasks.networks.examples import Examples
 
 
 class Network(Protocol):
@@ -53,86 +54,6 @@ class Optimizer(Protocol):
 
     def zero_grad(self) -> None:
         """Forget the gradients of the last step."""
-
-
-class Examples(Protocol):
-    """A whole split, on one device: ``Split``, or ``tables.Table`` of one that memory should not hold."""
-
-    @property
-    def y(self) -> Tensor:
-        """The truth ``(n,)``."""
-
-    def __len__(self) -> int: ...
-
-    def at(self, index: Tensor) -> "Examples":
-        """The examples at ``index``."""
-
-    def pieces(self, size: int) -> Iterator["Examples"]:
-        """The examples in order, ``size`` at a time."""
-
-    def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Inputs and truth of the examples at ``index``, and the slots of their categories if they have any."""
-
-    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The inputs of all examples, and the slots if they have any, minibatch by minibatch."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """A whole split resident on one device: ``X`` ``(n, …)`` uint8 or floating point, ``y`` ``(n,)``.
-
-    A minibatch of bytes is converted to float32 and multiplied by ``scale`` (1/255 brings pixels to 0…1). ``slots``
-    ``(n, columns)`` says which of a network's effects the categories of a table have.
-    """
-
-    X: Tensor
-    y: Tensor
-    scale: float = 1.0
-    slots: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def to(self, device: torch.device) -> "Split":
-        """The same split on another device."""
-        return self._each(lambda tensor: tensor.to(device))
-
-    def without(self, share: float, generator: torch.Generator) -> "tuple[Split, Split]":
-        """This split without a random ``share`` of its examples, and those: training and validation."""
-        order = torch.randperm(len(self), generator=generator).to(self.y.device)
-        held_out = round(share * len(self))
-        return self.at(order[held_out:]), self.at(order[:held_out])
-
-    def at(self, index: Tensor) -> "Split":
-        """The examples at ``index``; ``index_select`` is an order of magnitude faster than ``X[index]`` here."""
-        return self._each(lambda tensor: tensor.index_select(0, index))
-
-    def pieces(self, size: int) -> "Iterator[Split]":
-        """The examples in order, ``size`` at a time, where they lie."""
-        for start in range(0, len(self), size):
-            yield self._each(lambda tensor, start=start: tensor[start : start + size])  # type: ignore[misc]
-
-    def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Inputs and truth of the examples at ``index``, and their slots if they have any."""
-        at = self.at(index)
-        return at._inputs(), at.y, *at._slots()
-
-    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The inputs of all examples, and the slots if they have any, minibatch by minibatch."""
-        return ((piece._inputs(), *piece._slots()) for piece in self.pieces(batch_size))
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
-        slots = None if self.slots is None else change(self.slots)
-        return Split(change(self.X), change(self.y), self.scale, slots)
-
-    def _inputs(self) -> Tensor:
-        if self.X.is_floating_point() and self.scale == 1.0:
-            return self.X
-        # A copy, for X may be a part of the split itself.
-        return self.X.to(torch.float32, copy=True).mul_(self.scale)
-
-    def _slots(self) -> tuple[Tensor, ...]:
-        return () if self.slots is None else (self.slots,)
 
 
 @torch.no_grad()

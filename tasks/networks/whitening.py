@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.networks.training import Examples, Network, Optimizer
+from tasks.networks.examples import Examples
+from tasks.networks.training import Network, Optimizer
 
 ROWS = 2**15  # encoded at once
 COLLINEAR = 1e-5  # singular values below this share of the largest count as none

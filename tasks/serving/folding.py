@@ -26,6 +26,7 @@ class Folded(NamedTuple):
     b: Array  # (outputs,)
 
 
+@np.errstate(over="ignore")  # a weight beyond float32 is infinite, and no gate passes what comes of it
 def fold(weights: Mapping[str, Array], recipe: Columns, dtype: DTypeLike = np.float32) -> Folded:
     """Fold trained ``weights`` (of ``records.TrainedModel``) into raw units; computed in float64, kept as ``dtype``.
 

@@ -1,0 +1,474 @@
+"""Own tables are trained to the optimum of their objective: against scikit-learn, closed forms and float64 numpy."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import sklearn.datasets
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.metrics import log_loss
+
+from candidate import plain
+from prepared_tables import prepare
+from tasks.data.recipe import Columns
+from tasks.data.splits import read_split
+from tasks.fitting import rules, tables
+from tasks.fitting.beginning import begin
+from tasks.fitting.devices import one_thread
+from tasks.fitting.learning import Learning
+from tasks.networks.training import outputs
+from tasks.networks.whitening import moments
+from tasks.parameters import LinearTraining, SoftmaxTraining, Steps
+from tasks.records import PreparedDataset, TrainedModel
+from tasks.store.run_folder import RunFolder
+from tasks.train import train
+
+Array = NDArray[Any]
+CPU = torch.device("cpu")
+IMPLEMENTATIONS = ["scratch", "concise"]
+
+
+def learn(prepared: PreparedDataset, **options: Any) -> Learning:
+    """Train by the rules of tables, to the end."""
+    kind = SoftmaxTraining if prepared.class_names else LinearTraining
+    training = kind.model_validate({"defaults": "data", **options})
+    with one_thread():
+        learning = begin(training, prepared, torch.Generator().manual_seed(0), CPU)
+        for _ in learning.epochs:
+            pass
+    return learning
+
+
+def recipe_of(prepared: PreparedDataset) -> Columns:
+    assert isinstance(prepared.recipe, Columns)
+    return prepared.recipe
+
+
+def one_hot(prepared: PreparedDataset, name: str) -> tuple[Array, Array]:
+    """Standardised numbers and one-hot slots ``(n, inputs)`` float64, as the design's words say, and the truth."""
+    recipe = recipe_of(prepared)
+    rows, truth = read_split(prepared.train if name == "train" else prepared.test, prepared)
+    blocks: list[Array] = []
+    for at in (*recipe.numbers, *recipe.categories):
+        column, values = recipe.columns[at], rows[:, at].astype(np.float64)
+        if column.kind != "category":
+            blocks.append(np.where(np.isnan(values), 0.0, (values - (column.mean or 0)) / column.scale)[:, None])
+            continue
+        codes = np.where(np.isnan(values), len(column.levels), values).astype(int)
+        blocks.append((column.slots()[codes][:, None] == np.arange(column.num_slots)).astype(float))
+    return np.hstack(blocks), np.asarray(truth)
+
+
+def weights(learning: Learning) -> tuple[Array, Array]:
+    """Of all inputs ``(inputs, outputs)``, effects behind the numbers', and the bias; float64."""
+    found = {name: each.double().numpy() for name, each in learning.net.weights().items()}
+    effects = found.get("effects", np.zeros((0, len(found["b"]))))[: learning.num_slots]
+    return np.vstack([found["W"], effects]), found["b"]
+
+
+def predictions(prepared: PreparedDataset, learning: Learning) -> Array:
+    """Of the test rows, in raw units of the target, or scores."""
+    inputs, _ = one_hot(prepared, "test")
+    W, b = weights(learning)
+    target = recipe_of(prepared).target
+    assert target is not None
+    return target.mean + target.scale * (inputs @ W + b)
+
+
+def centred(coefficients: Array) -> Array:
+    """Softmax does not see what is added to all scores."""
+    return np.asarray(coefficients - coefficients.mean(axis=1, keepdims=True))
+
+
+def converged(prepared: PreparedDataset, **options: Any) -> tuple[LogisticRegression, Array]:
+    """scikit-learn's fit of the same objective, and its weights of every class."""
+    inputs, truth = one_hot(prepared, "train")
+    C = 1.0 if len(prepared.class_names) > 2 else 2.0
+    fit = LogisticRegression(**{"C": C, "tol": 1e-10, "max_iter": 100_000} | options).fit(inputs, truth)
+    return fit, fit.coef_.T if len(prepared.class_names) > 2 else np.hstack([-fit.coef_.T / 2, fit.coef_.T / 2])
+
+
+def fifth(rows: int, seed: int = 0) -> NDArray[np.bool_]:
+    return np.random.default_rng(seed).random(rows) < 0.2
+
+
+# scikit-learn's tables
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("table", ["iris", "wine", "breast_cancer", pytest.param("digits", marks=pytest.mark.slow)])
+def test_a_classifier_is_as_good_as_a_converged_fit_of_scikit_learn(table: str, implementation: str) -> None:
+    data = getattr(sklearn.datasets, f"load_{table}")()
+    names = tuple(map(str, range(data.target.max() + 1)))
+    prepared = prepare(data.data, data.target, fifth(len(data.target)), class_names=names)
+    learning = learn(prepared, implementation=implementation)
+    (inputs, truth), (fit, coefficients) = one_hot(prepared, "test"), converged(prepared)
+    scores = torch.from_numpy(predictions(prepared, learning))
+    ours = log_loss(truth, scores.softmax(dim=1), labels=range(len(names)))
+    assert ours <= 1.02 * log_loss(truth, fit.predict_proba(inputs), labels=range(len(names))) + 0.01
+    accuracy = float((scores.argmax(dim=1).numpy() == truth).mean())
+    assert accuracy == pytest.approx(fit.score(inputs, truth), abs=0.02)
+    W, _ = weights(learning)
+    if np.linalg.cond(one_hot(prepared, "train")[0]) < 20:
+        assert np.abs(centred(W) - coefficients).max() <= 1e-3 * np.abs(coefficients).max()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_regression_is_as_good_as_least_squares_of_scikit_learn(implementation: str) -> None:
+    data = sklearn.datasets.load_diabetes(scaled=False)
+    prepared = prepare(data.data, data.target, fifth(len(data.target)))
+    learning = learn(prepared, implementation=implementation)
+    inputs, truth = one_hot(prepared, "test")
+    fit = LinearRegression().fit(*one_hot(prepared, "train"))
+    errors = [
+        np.sqrt(((each - truth) ** 2).mean()) for each in (predictions(prepared, learning)[:, 0], fit.predict(inputs))
+    ]
+    assert errors[0] == pytest.approx(errors[1], rel=0.01)
+    target = recipe_of(prepared).target
+    assert target is not None
+    ours = weights(learning)[0][:, 0] * target.scale
+    assert np.abs(ours - fit.coef_).max() <= 1e-3 * np.abs(fit.coef_).max()
+
+
+# Tables made up: numbers, a boolean, categories with rare levels, missing values
+
+
+def mixed(rows: int = 600, classes: int = 0, seed: int = 0, share: float = 0.5) -> PreparedDataset:
+    """A target of numbers and categories, some of them rare, some missing; with ``classes`` its quantiles."""
+    rng = np.random.default_rng(seed)
+    features = np.column_stack([
+        rng.normal(50, 10, rows), rng.integers(0, 4, rows), rng.random(rows) < 0.3,
+        np.where(rng.random(rows) < 0.02, rng.integers(3, 9, rows), rng.integers(0, 3, rows)), rng.lognormal(size=rows),
+    ]).astype(float)  # fmt: skip
+    signal = 0.1 * features[:, 0] + np.array([0, 1, -1, 2.0])[features[:, 1].astype(int)] + features[:, 2]
+    truth = signal + 0.3 * features[:, 4] + rng.normal(size=rows)
+    features[rng.random(rows) < 0.1, 0] = np.nan
+    features[rng.random(rows) < 0.1, 1] = np.nan
+    kinds = ("number", "category", "boolean", "category", "number")
+    if not classes:
+        return prepare(features, truth, fifth(rows), kinds)
+    edges = np.quantile(truth, [1 - share]) if classes == 2 else np.quantile(truth, np.arange(1, classes) / classes)
+    labels = np.digitize(truth, edges)
+    return prepare(features, labels, fifth(rows), kinds, tuple(f"class {at}" for at in range(classes)))
+
+
+@pytest.mark.parametrize(
+    ("classes", "options"),
+    [
+        (0, {}),
+        (0, {"loss": "huber"}),
+        (0, {"weight_decay": 0.1}),
+        (3, {}),
+        (2, {"class_weight": "balanced"}),
+        (3, {"batch_size": 64, "num_epochs": 3}),
+        (0, {"loss": "huber", "batch_size": 64, "num_epochs": 3}),
+    ],
+)
+def test_scratch_and_concise_learn_equal_weights(classes: int, options: dict[str, Any]) -> None:
+    """From an equal start, in equal order; concise squared loss, which has no half, at half the rate by rule."""
+    prepared = mixed(classes=classes)
+    scratch, concise = (learn(prepared, implementation=each, **options) for each in IMPLEMENTATIONS)
+    torch.testing.assert_close(scratch.net.weights(), concise.net.weights(), rtol=1e-4, atol=1e-6)
+    halved = not classes and options.get("loss") != "huber"
+    assert scratch.training.steps.lr == concise.training.steps.lr * (2 if halved else 1)
+
+
+def test_effects_written_out_have_the_gradient_of_dense_one_hot_inputs() -> None:
+    prepared = mixed(classes=3)
+    inputs, truth = one_hot(prepared, "train")
+    table = tables.load(prepared, "train", torch.float64)
+    net = learn(prepared, implementation="scratch", num_epochs=1).net
+    X, y, slots = table.minibatch(torch.arange(100))
+    o = net.backward(X, y, slots)
+    residual = (o.softmax(dim=1).numpy() - np.eye(3)[truth[:100]]) / 100
+    num_slots, gradients = table.encoding.num_slots, net.gradients()
+    assert gradients["W"] is not None
+    assert gradients["effects"] is not None
+    found = np.vstack([gradients["W"], gradients["effects"][:num_slots]])
+    np.testing.assert_allclose(found, inputs[:100].T @ residual, atol=1e-12)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_moments_are_those_of_dense_one_hot_inputs(balanced: bool) -> None:
+    prepared = mixed(classes=2, share=0.1)
+    inputs, truth = one_hot(prepared, "train")
+    class_weights = np.array([0.5, 5.0]) if balanced else np.ones(2)
+    w = class_weights[truth]
+    mean = np.average(inputs, axis=0, weights=w)
+    expected = ((inputs - mean) * w[:, None]).T @ (inputs - mean) / len(inputs)
+    table = tables.load(prepared, "train", torch.float64)
+    given = torch.from_numpy(class_weights) if balanced else None
+    whole, diagonal = (moments(table, 3, table.encoding.num_slots, given, whole=each) for each in (True, False))
+    np.testing.assert_allclose(whole.mean, mean, atol=1e-12)
+    np.testing.assert_allclose(whole.covariance, expected, atol=1e-12)
+    np.testing.assert_allclose(diagonal.covariance, expected.diagonal(), atol=1e-12)
+    assert whole.weight == pytest.approx(w.mean())
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+def test_categories_are_learned_as_scikit_learn_learns_one_hot_inputs(classes: int, class_weight: str) -> None:
+    """Balanced as scikit-learn means it: rows over classes times the rows of the class."""
+    prepared = mixed(classes=classes, share=0.1)
+    learning = learn(prepared, class_weight=class_weight)
+    _, coefficients = converged(prepared, class_weight=None if class_weight == "none" else "balanced")
+    assert np.abs(centred(weights(learning)[0]) - coefficients).max() <= 2e-3 * np.abs(coefficients).max()
+
+
+def test_a_penalty_given_is_that_of_standardised_inputs_and_effects_before_centring() -> None:
+    prepared = mixed()
+    inputs, truth = one_hot(prepared, "train")
+    fit = Ridge(alpha=0.05 * len(truth), tol=1e-12).fit(inputs, truth)
+    for implementation in IMPLEMENTATIONS:
+        learning = learn(prepared, implementation=implementation, weight_decay=0.05)
+        np.testing.assert_allclose(
+            predictions(prepared, learning)[:, 0], fit.predict(one_hot(prepared, "test")[0]), atol=1e-5
+        )
+
+
+def test_no_penalty_is_minimum_norm_where_indicators_sum_to_one_and_nothing_is_said_of_it() -> None:
+    prepared = mixed()
+    inputs, truth = one_hot(prepared, "train")
+    learning = learn(prepared)
+    fit = LinearRegression().fit(inputs, truth)  # centres, then scipy's lstsq: minimum norm
+    target = recipe_of(prepared).target
+    assert target is not None
+    np.testing.assert_allclose(weights(learning)[0][:, 0] * target.scale, fit.coef_, atol=1e-6)
+    assert learning.collinear == ()
+
+
+def test_an_unknown_code_has_the_average_effect_of_the_training_rows() -> None:
+    prepared = mixed(classes=3)
+    learning = learn(prepared)
+    recipe, (inputs, _) = recipe_of(prepared), one_hot(prepared, "train")
+    table = tables.load(prepared, "train", torch.float64)
+    rows = torch.full((1, 5), float("nan"))
+    rows[0, [1, 3]] = torch.tensor([4.0, 17.0])  # neither is a level
+    W, b = weights(learning)
+    at, expected = len(recipe.numbers), b.copy()
+    for column in (recipe.columns[position] for position in recipe.categories):
+        part = slice(at, at + column.num_slots)
+        expected += inputs[:, part].mean(axis=0) @ W[part]
+        at += column.num_slots
+    X, slots = table.encoding(rows)
+    np.testing.assert_allclose(learning.net(X, slots)[0].detach(), expected, atol=1e-9)
+
+
+def test_rare_levels_share_a_weight() -> None:
+    recipe = recipe_of(mixed())
+    slots = recipe.columns[3].slots()
+    assert len(set(slots[:3])) == 3
+    assert set(slots[3:9]) == {3}, "six levels of a hundredth each"
+
+
+# Columns that depend on each other
+
+
+def dependent(offset: float, rows: int = 500) -> tuple[Array, Array]:
+    """Two columns that differ by ``offset`` deviations, one apart, and a target that needs the difference."""
+    rng = np.random.default_rng(0)
+    first, difference, third = rng.normal(size=(3, rows))
+    features = np.column_stack([first, first + offset * difference, third]).astype(np.float32)
+    return features, first + difference + third + 0.1 * rng.normal(size=rows)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_condition_number_of_1e4_changes_no_prediction(implementation: str) -> None:
+    features, truth = dependent(2e-4)
+    prepared = prepare(features, truth, fifth(len(truth)))
+    learning = learn(prepared, implementation=implementation)
+    inputs, fitted = one_hot(prepared, "train")
+    assert 0.5e4 < np.linalg.cond(inputs) < 2e4
+    fit = LinearRegression().fit(inputs, fitted)
+    np.testing.assert_allclose(
+        predictions(prepared, learning)[:, 0], fit.predict(one_hot(prepared, "test")[0]), atol=1e-3
+    )
+    assert learning.collinear == ()
+
+
+def test_at_a_condition_number_of_1e6_the_prediction_is_of_minimum_norm_and_columns_are_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rng = np.random.default_rng(0)
+    first, third = rng.normal(size=(2, 400))
+    twin = first.astype(np.float32).astype(np.float64) * (1 + 2e-6 * rng.normal(size=400))
+    features, truth = np.column_stack([first, twin, third]), first + third + 0.1 * rng.normal(size=400)
+    prepared = prepare(features, truth, fifth(400), names=("a", "b", "c"))
+    inputs, fitted = one_hot(prepared, "train")
+    assert np.linalg.cond(inputs) > 2e5
+    learning = learn(prepared)
+    centred_inputs = inputs - inputs.mean(axis=0)
+    expected = np.linalg.pinv(centred_inputs, rcond=1e-5) @ (fitted - fitted.mean())
+    target = recipe_of(prepared).target
+    assert target is not None
+    np.testing.assert_allclose(weights(learning)[0][:, 0] * target.scale, expected, atol=1e-5)
+    assert learning.collinear == ("a", "b")
+
+
+def test_a_column_twice_shares_its_weight_and_is_named() -> None:
+    data = sklearn.datasets.load_diabetes(scaled=False)
+    twice = np.column_stack([data.data, data.data[:, 2] * 3 + 1, np.ones(len(data.data))])
+    names = (*data.feature_names, "bmi again", "one")
+    prepared = prepare(twice, data.target, fifth(len(twice)), names=names)
+    learning, once = learn(prepared), learn(prepare(data.data, data.target, fifth(len(twice))))
+    (both, _), (alone, _) = weights(learning), weights(once)
+    np.testing.assert_allclose(both[[2, 10]], alone[[2, 2]] / 2, rtol=1e-4)
+    assert both[11] == 0, "a constant has no weight, and is no news here"
+    assert learning.collinear == ("bmi", "bmi again")
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_other_units_give_equal_predictions(classes: int, factor: float) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, 4))
+    truth: Array = features @ rng.normal(size=4) + rng.normal(size=400)
+    names = tuple(f"class {at}" for at in range(classes))
+    if classes:
+        truth = np.digitize(truth, np.quantile(truth, [1 / 3, 2 / 3]))
+    unit = 1.0 if classes else factor
+    plain = prepare(features, truth, fifth(400), class_names=names)
+    expected = predictions(plain, learn(plain))
+    truth = truth if classes else truth * unit
+    scaled = prepare(features * np.array([1, factor, 1, factor]), truth, fifth(400), class_names=names)
+    found = predictions(scaled, learn(scaled))
+    np.testing.assert_allclose(found / unit, expected, rtol=1e-3, atol=1e-3)
+
+
+# Skewed targets, rare classes
+
+
+def test_huber_on_a_skewed_target_is_the_converged_fit() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(500, 3))
+    truth = features @ np.array([1.0, -2, 0.5]) + rng.lognormal(sigma=1.5, size=500)
+    prepared = prepare(features, truth, fifth(500))
+    target = recipe_of(prepared).target
+    assert target is not None
+    inputs, fitted = one_hot(prepared, "train")
+    W, b = weights(learn(prepared, loss="huber"))
+    residuals = inputs @ W[:, 0] + b[0] - (fitted - target.mean) / target.scale
+    slopes = np.clip(residuals / 0.5, -1, 1)
+    assert np.abs(inputs.T @ slopes).max() / len(inputs) < 1e-4, "the gradient vanishes"
+    assert abs(slopes.mean()) < 1e-4
+
+
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+def test_a_class_of_three_percent_is_learned_better_than_its_frequency_tells(class_weight: str) -> None:
+    prepared = mixed(rows=3000, classes=2, share=0.03)
+    learning = learn(prepared, class_weight=class_weight)
+    _, truth = one_hot(prepared, "test")
+    scores = torch.from_numpy(predictions(prepared, learning))
+    counts = np.array(prepared.class_counts)
+    balancing = counts.sum() / (2 * counts) if class_weight == "balanced" else np.ones(2)
+    shares = counts * balancing / (counts * balancing).sum()
+    losses = -scores.log_softmax(dim=1).numpy()[np.arange(len(truth)), truth]
+    gain = -np.log(shares)[truth] - losses
+    assert np.average(gain, weights=balancing[truth]) > 0.05
+    recall = (scores.argmax(dim=1).numpy() == truth)[truth == 1].mean()
+    assert recall > 0.6 or class_weight == "none"
+
+
+# What is not given
+
+
+def test_weight_decay_auto_is_that_of_the_grid_that_is_best_on_the_last_fifth_of_keys() -> None:
+    """Few rows, many columns of which one matters: without a penalty it overfits."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(80, 40))
+    truth = features[:, 0] + rng.normal(size=80)
+    keys = np.arange(80)
+    prepared = prepare(features, truth, keys >= 64, split_key=keys)
+    learning = learn(prepared, weight_decay="auto")
+    target = recipe_of(prepared).target
+    assert target is not None
+    inputs, fitted = one_hot(prepared, "train")
+    fitted = (fitted - target.mean) / target.scale
+    errors = {}
+    for decay in (1e-4, 1e-3, 1e-2, 1e-1, 1.0):
+        fit = Ridge(alpha=decay * 51).fit(inputs[:51], fitted[:51])
+        errors[decay] = float(((fit.predict(inputs[51:]) - fitted[51:]) ** 2).mean())
+    assert learning.training.steps.weight_decay == min(errors, key=lambda decay: errors[decay])
+    assert learning.num_examples == 64, "then all training rows are learned"
+    fit = Ridge(alpha=learning.training.steps.weight_decay * 64).fit(inputs, fitted)
+    np.testing.assert_allclose(weights(learning)[0][:, 0], fit.coef_, atol=1e-6)
+
+
+def test_a_validation_part_is_of_the_largest_keys_and_divides_no_group() -> None:
+    keys = np.repeat(np.arange(20, dtype=np.uint64), [5, 9] * 10)
+    held_out = tables.latest(np.random.default_rng(0).permutation(keys), 0.2)
+    sizes = [int((keys >= cut).sum()) for cut in range(20)]
+    assert int(held_out.sum()) == min(sizes, key=lambda size: abs(size - 0.2 * len(keys)))
+    features, truth = dependent(0.5)
+    times = np.random.default_rng(1).permutation(500)
+    prepared = prepare(features, truth, np.zeros(500, bool) | (times >= 400), split_key=times)
+    learning = learn(prepared, validation=0.25, patience=3)
+    assert (learning.num_examples, learning.num_validation) == (300, 100)
+    inputs, fitted = one_hot(prepared, "train")
+    early = times[times < 400] < 300
+    fit = LinearRegression().fit(inputs[early], fitted[early])
+    np.testing.assert_allclose(
+        predictions(prepared, learning)[:, 0], fit.predict(one_hot(prepared, "test")[0]), atol=1e-4
+    )
+
+
+def test_what_is_given_stands_and_what_is_not_follows_from_the_rows() -> None:
+    nothing = SoftmaxTraining.model_validate({"defaults": "data"})
+    few, many = (rules.way(nothing, rows, 20) for rows in (1000, 1_000_000))
+    assert (few.is_whole, many.is_whole) == (True, False)
+    squared = LinearTraining.model_validate({"defaults": "data"})
+    assert rules.way(squared, 10**7, 20).is_whole, "one step is all that it needs"
+    given = SoftmaxTraining.model_validate({"defaults": "data", "batch_size": 32, "lr": 0.5, "num_epochs": 7})
+    assert rules.steps(given, rules.way(given, 1000, 20), 1000, 0.25) == Steps(
+        num_epochs=7, batch_size=32, lr=0.5, weight_decay=0.25
+    )
+
+
+@pytest.mark.slow
+def test_minibatches_of_many_rows_come_within_two_thousandths_of_the_converged_log_loss() -> None:
+    """One pass or two; a class of 3 %, levels of a ten-thousandth, rows in the order of their class."""
+    rng = np.random.default_rng(0)
+    rows = 260_000
+    levels = np.minimum(rng.zipf(1.5, rows) - 1, 300)
+    features = np.column_stack([rng.normal(size=rows), levels, rng.lognormal(size=rows)])
+    score = features[:, 0] + np.sin(levels) + 0.2 * features[:, 2] - 5
+    labels = (rng.random(rows) < 1 / (1 + np.exp(-score))).astype(int)
+    order = np.argsort(labels, kind="stable")
+    prepared = prepare(features[order], labels[order], fifth(rows), ("number", "category", "number"), ("no", "yes"))
+    learning = learn(prepared, implementation="scratch")
+    assert learning.training.steps.num_epochs <= 3
+    _, truth = one_hot(prepared, "test")
+    whole = learn(prepared, batch_size=1_000_000, num_epochs=100, implementation="scratch")
+    losses = []
+    for each in (learning, whole):
+        table = tables.load(prepared, "test", each.net.weights()["b"].dtype)
+        losses.append(log_loss(truth, outputs(each.net, table).softmax(dim=1).numpy()))
+    assert losses[0] == pytest.approx(losses[1], abs=0.002)
+
+
+# The stage
+
+
+def test_the_stage_keeps_the_effects_of_slots_the_curve_in_raw_units_and_what_was_found(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prepared = mixed()
+    asked = LinearTraining.model_validate({"defaults": "data"})
+    trained: TrainedModel = plain(train)(RunFolder.open("test-run", {}), prepared, asked)
+    recipe, kept = recipe_of(prepared), safetensors.numpy.load_file(trained.weights.path)
+    num_slots = sum(recipe.columns[at].num_slots for at in recipe.categories)
+    shapes = {name: (each.dtype.name, *each.shape) for name, each in kept.items()}
+    assert shapes == {"W": ("float32", 3, 1), "effects": ("float32", num_slots, 1), "b": ("float32", 1)}
+    (inputs, truth), target = one_hot(prepared, "test"), recipe.target
+    assert target is not None
+    scores = inputs @ np.vstack([kept["W"], kept["effects"]]).astype(np.float64) + kept["b"]
+    errors = target.mean + target.scale * scores[:, 0] - truth
+    assert trained.kept.test_loss == pytest.approx((errors**2).mean() / 2, rel=1e-5)
+    assert trained.steps == Steps(
+        num_epochs=len(trained.learning_curve), batch_size=prepared.num_train, lr=0.5, weight_decay=0
+    )
+    assert trained.num_examples == prepared.num_train
+    assert "all rows a step, learning rate 0.5, weight decay 0" in capsys.readouterr().out

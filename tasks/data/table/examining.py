@@ -112,12 +112,10 @@ def _rows(
         hashing.absorb(digests, splitting.split_words(splits))
     hashing.absorb(digests, hashing.copies(digests))
     split = splitting.split(rule, splits, hashed, digests)
-    findings = [
-        *filter(None, faults),
-        *split.findings,
-        *_after_split(columns, encoded, truth, split),
-        *warnings.conflicts(len(hashed), num_distinct, hashing.num_distinct(with_target)),
-    ]
+    with np.errstate(all="ignore"):  # infinite values have been found already
+        odd = list(_after_split(columns, encoded, truth, split))
+    conflicts = warnings.conflicts(len(hashed), num_distinct, hashing.num_distinct(with_target))
+    findings = [*filter(None, faults), *split.findings, *odd, *conflicts]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
     return Rows(encoded, truth, split, digests, lossy), rule, findings
 

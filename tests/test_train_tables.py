@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import sklearn.datasets
 import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import log_loss
 
+from candidate import plain
 from prepared_tables import prepare
 from tasks.data.recipe import Columns
 from tasks.data.splits import read_split
@@ -19,8 +21,10 @@ from tasks.fitting.devices import one_thread
 from tasks.fitting.learning import Learning
 from tasks.networks.training import outputs
 from tasks.networks.whitening import moments
-from tasks.parameters import LinearTraining, SoftmaxTraining
-from tasks.records import PreparedDataset
+from tasks.parameters import LinearTraining, SoftmaxTraining, Steps
+from tasks.records import PreparedDataset, TrainedModel
+from tasks.store.run_folder import RunFolder
+from tasks.train import train
 
 Array = NDArray[Any]
 CPU = torch.device("cpu")
@@ -418,7 +422,9 @@ def test_what_is_given_stands_and_what_is_not_follows_from_the_rows() -> None:
     squared = LinearTraining.model_validate({"defaults": "data"})
     assert rules.way(squared, 10**7, 20).is_whole, "one step is all that it needs"
     given = SoftmaxTraining.model_validate({"defaults": "data", "batch_size": 32, "lr": 0.5, "num_epochs": 7})
-    assert rules.steps(given, rules.way(given, 1000, 20), 1000, 0.25) == (7, 32, 0.5, 0.25)
+    assert rules.steps(given, rules.way(given, 1000, 20), 1000, 0.25) == Steps(
+        num_epochs=7, batch_size=32, lr=0.5, weight_decay=0.25
+    )
 
 
 @pytest.mark.slow
@@ -441,3 +447,28 @@ def test_minibatches_of_many_rows_come_within_two_thousandths_of_the_converged_l
         table = tables.load(prepared, "test", each.net.weights()["b"].dtype)
         losses.append(log_loss(truth, outputs(each.net, table).softmax(dim=1).numpy()))
     assert losses[0] == pytest.approx(losses[1], abs=0.002)
+
+
+# The stage
+
+
+def test_the_stage_keeps_the_effects_of_slots_the_curve_in_raw_units_and_what_was_found(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prepared = mixed()
+    asked = LinearTraining.model_validate({"defaults": "data"})
+    trained: TrainedModel = plain(train)(RunFolder.open("test-run", {}), prepared, asked)
+    recipe, kept = recipe_of(prepared), safetensors.numpy.load_file(trained.weights.path)
+    num_slots = sum(recipe.columns[at].num_slots for at in recipe.categories)
+    shapes = {name: (each.dtype.name, *each.shape) for name, each in kept.items()}
+    assert shapes == {"W": ("float32", 3, 1), "effects": ("float32", num_slots, 1), "b": ("float32", 1)}
+    (inputs, truth), target = one_hot(prepared, "test"), recipe.target
+    assert target is not None
+    scores = inputs @ np.vstack([kept["W"], kept["effects"]]).astype(np.float64) + kept["b"]
+    errors = target.mean + target.scale * scores[:, 0] - truth
+    assert trained.kept.test_loss == pytest.approx((errors**2).mean() / 2, rel=1e-5)
+    assert trained.steps == Steps(
+        num_epochs=len(trained.learning_curve), batch_size=prepared.num_train, lr=0.5, weight_decay=0
+    )
+    assert trained.num_examples == prepared.num_train
+    assert "all rows a step, learning rate 0.5, weight decay 0" in capsys.readouterr().out

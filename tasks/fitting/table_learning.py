@@ -20,7 +20,7 @@ from tasks.networks.schedules import learning_rates
 from tasks.networks.tables import Encoding, Table
 from tasks.networks.training import Measured, outputs, stop_early, train
 from tasks.networks.whitening import Moments, Whitened, moments
-from tasks.parameters import Training
+from tasks.parameters import Steps, Training
 from tasks.records import PreparedDataset
 
 SAMPLE = 2**16  # rows whose covariance stands for that of millions: minibatches need no better
@@ -111,10 +111,18 @@ def begin(
     data = cut(training.validation)
     inputs = learner.moments(data.train)
     learning = learner.begin(data, inputs, decay)
+    tell(_sentence(learning.training.steps, way))
     collinear = _names(recipe, inputs) if way.is_whole and way.is_whitened and not decay else ()
     if collinear:
         tell(f"{', '.join(collinear)}: these columns determine one another; their weights are those of minimum norm")
     return learning._replace(epochs=_in_raw_units(learning.epochs, recipe, prepared), collinear=collinear)
+
+
+def _sentence(steps: Steps, way: rules.Way) -> str:
+    seen = "all rows a step" if way.is_whole else f"minibatches of {steps.batch_size}"
+    return (
+        f"{seen}, learning rate {steps.lr:g}, weight decay {steps.weight_decay:.3g}, at most {steps.num_epochs} epochs"
+    )
 
 
 def _num_inputs(recipe: Columns) -> int:

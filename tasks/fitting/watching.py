@@ -43,9 +43,12 @@ def watch(epochs: Iterator[Measured], training: Training, run: RunFolder) -> tup
             if trained.update(len(curve)):
                 figures.learning_curve(curve, judge.CURVES, path)
                 shown.show(path, retries=0)
+    if len(curve) % every and len(curve) < training.steps.num_epochs:
+        tell(f"at an end after {len(curve)} epochs: {_sentence(curve[-1], judge)}")
     picture = figures.learning_curve(curve, judge.CURVES, path, kept(curve, training).epoch)
     if live.in_a_run():
         shown.show(path)
+        trained.update(training.steps.num_epochs)
         trained.show()
     return tuple(curve), picture
 

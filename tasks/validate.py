@@ -31,6 +31,7 @@ def validate(
     live.page(report.page(), f"{run.name or raw.name}-data", "what validation says of the data")
     tell(report.summary)
     for finding in report.findings:
-        tell(f"{finding.severity}: {finding.found}")
+        if finding.severity != "error":  # those are told all together
+            tell(f"{finding.severity}: {finding.found}")
     report.require_fit()
     return ValidatedDataset(raw=raw, report=written, table=table)

@@ -23,6 +23,7 @@ SPELT_OTHERWISE = {
     "predict": "--no-predict",
     "model": "MODEL",
     "input": "INPUT",
+    "id_columns": "--id-column",
 }
 OF_THE_BOOK = {"num_epochs": (10, 3), "batch_size": (256, 10), "lr": (0.1, 0.03), "loss": ("cross-entropy", "squared")}
 LINEAR = {"model": "linear-regression"}

@@ -206,7 +206,7 @@ def tables(draw: st.DrawFn) -> pa.Table:
 
 
 @settings(max_examples=20, suppress_health_check=list(HealthCheck))
-@given(tables(), st.sampled_from(["regression", "classification", None]), st.sampled_from([".parquet", ".feather"]))
+@given(tables(), st.sampled_from(["regression", "classification", None]), st.sampled_from([".parquet", ".csv"]))
 def test_whatever_the_table_there_is_a_report_and_never_a_traceback(
     tmp_path: Path, table: pa.Table, task: Any, suffix: str
 ) -> None:

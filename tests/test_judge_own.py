@@ -139,6 +139,28 @@ def test_a_huber_fit_of_a_skewed_target_passes_though_its_squared_error_is_worse
     assert found.metrics["r2"] < 0
 
 
+def test_the_reference_takes_the_first_rows_by_their_hash_and_in_time_a_sample_of_all_times() -> None:
+    keys = np.random.default_rng(0).permutation(1000).astype(np.uint64)
+    rows = standards.KeyedRows(np.zeros((1000, 1), np.float32), np.arange(1000.0), keys)
+    first = rows.first(100, in_time=False)
+    assert sorted(first.key.tolist()) == list(range(100))
+    assert (first.truth == np.flatnonzero(keys < 100)).all(), "each with its own row"
+    spread = rows.first(100, in_time=True).truth
+    assert (len(np.unique(spread)), spread.min(), spread.max()) == (100, 0, 999)
+    assert rows.first(1000, in_time=False) is rows
+
+
+def test_a_reference_that_did_not_converge_is_not_called_converged(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared, asked = rare(), training("classification")
+    weights = converged(prepared, asked)
+    monkeypatch.setattr(reference, "MAX_ITERATIONS", 1)
+    monkeypatch.setattr(reference, "MAX_ROWS", 500)
+    gate = judged(run, prepared, asked, weights).gates[-1]
+    assert "of the fit to 500 rows that has not converged" in gate.detail
+
+
 def test_the_rows_of_a_group_count_as_one(run: RunFolder) -> None:
     """100 copies of 15 rows prove no more than the 15 do."""
     gains = np.random.default_rng(0).normal(0.5, 1, 15)

@@ -27,16 +27,29 @@ SHARDS = 200
 
 @pytest.fixture
 def arguments(
-    candidates: list[Candidate], server: str, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    candidates: list[Candidate],
+    server: str,
+    artifacts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> list[str]:
-    """A command that predicts 200 shards; it names its artifacts, since a fork server keeps its first environment."""
+    """A command that predicts 200 shards of an array, or of a table.
+
+    It names its artifacts, since a fork server keeps its first environment.
+    """
     monkeypatch.setenv("PREFECT_API_URL", server)
     candidates[0].publish()
     rows = np.random.default_rng(0).standard_normal((20_000, 2)).astype(np.float32)
     rows[[77, 19_999]] = np.nan
     np.save(tmp_path / "rows.npy", rows)
-    file = str(tmp_path / "rows.npy")
-    return ["predict", file, "--name", NAME, "--shard-rows", "100", "--max-rejects", "2", "--artifacts", str(artifacts)]
+    file, options = str(tmp_path / "rows.npy"), list[str]()
+    if getattr(request, "param", "array") == "table":
+        file, options = str(tmp_path / "rows.csv"), ["--id-column", "id"]
+        lines = (f"{x1},{number},{x2}" for number, (x1, x2) in enumerate(rows))
+        Path(file).write_text("\n".join(["x1,id,x2", *lines]))
+    options += ["--name", NAME, "--shard-rows", "100", "--max-rejects", "2", "--artifacts", str(artifacts)]
+    return ["predict", file, *options]
 
 
 def everything(folder: Path, shards: int = SHARDS) -> Any:
@@ -61,6 +74,7 @@ def run_in_a_fork(arguments: list[str], hang_after: int = SHARDS) -> BaseProcess
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("arguments", ["array", "table"], indirect=True)
 def test_a_job_killed_again_and_again_loses_and_doubles_no_row(arguments: list[str], tmp_path: Path) -> None:
     whole = run_in_a_fork([*arguments, "--output", str(tmp_path / "whole")])
     whole.join()

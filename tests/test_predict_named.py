@@ -142,6 +142,22 @@ def test_numbers_that_name_levels_are_found_whatever_they_are_written_as(tmp_pat
         assert values(read(tmp_path / name, wanted, tmp_path / f"spool-{name}"))[:, 3].tolist() == [2, 0, 1]
 
 
+def test_text_of_json_that_looks_like_a_date_stays_text_beside_numbers_that_name_levels(tmp_path: Path) -> None:
+    levels = {"heating": ("2024-01-01", "2024-02-01"), "city": ("1", "2")}
+    columns = [each.model_copy(update={"levels": levels.get(each.name, ())}) for each in RECIPE.columns]
+    wanted = WANTED._replace(recipe=RECIPE.model_copy(update={"columns": tuple(columns)}))
+    rows = {
+        **GOOD,
+        "heating": ["2024-02-01", "2024-01-01", "2024-02-01"],
+        "city": [2, 1, None],
+        "id": ["2024-03-04"] * 3,
+    }
+    WRITERS["t.jsonl"](pa.table(rows), tmp_path / "t.jsonl")
+    chunks = read(tmp_path / "t.jsonl", wanted, tmp_path / "spool")
+    np.testing.assert_array_equal(values(chunks)[:, [0, 3]], [[1, 1], [0, 0], [np.nan, 1]])
+    assert ids(chunks) == ["2024-03-04"] * 3
+
+
 def test_missing_and_retyped_columns_are_refused_all_at_once(tmp_path: Path) -> None:
     pq.write_table(pa.table({**GOOD, "area": ["big"] * 3, "garden": ["yes"] * 3}), tmp_path / "t.parquet")
     with pytest.raises(DataError, match="area of type string, which is no number; garden of type string") as refused:
@@ -151,6 +167,18 @@ def test_missing_and_retyped_columns_are_refused_all_at_once(tmp_path: Path) -> 
         WRITERS[name](pa.table({"city": ["city-0"], "id": ["a"]}), tmp_path / name)
         with pytest.raises(DataError, match="area, garden, heating, year missing"):
             read(tmp_path / name, WANTED, tmp_path / "spool")
+
+
+def test_what_is_to_be_copied_or_compared_must_be_a_single_value(tmp_path: Path) -> None:
+    rows = {**GOOD, "id": [[1], [2], []], "price": [[1.0], [], []]}
+    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"id of type list<.*>, which is no single value; price of type list"):
+        read(tmp_path / "t.parquet", WANTED, tmp_path)
+    WRITERS["t.jsonl"](pa.table(rows), tmp_path / "t.jsonl")
+    with pytest.raises(DataError, match=r"t\.jsonl cannot be read"):
+        read(tmp_path / "t.jsonl", WANTED, tmp_path / "spool")
+    pq.write_table(pa.table({**GOOD, "price": ["1.5", "cheap", None]}), tmp_path / "t.parquet")
+    np.testing.assert_array_equal(truths(read(tmp_path / "t.parquet", WANTED, tmp_path)), [1.5, np.nan, np.nan])
 
 
 def test_what_cannot_be_asked_for_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Own tables from their file to a version that is published, trained again, and refused where it should be."""
 
+import functools
 import importlib.util
 import json
 import zipfile
@@ -13,9 +14,11 @@ import pytest
 
 from flows.retrain import retrain
 from flows.story.report import RetrainReport
+from prefect_api import eventually
 from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters
-from tasks.store import artifact_paths, own_data, reading, verification
+from tasks.store import artifact_paths, own_data, reading, verification, verified
+from victims import fork, run_silently
 
 WORTH = {"Berlin": 0.0, "Köln": 10_000.0, "München": 90_000.0}
 
@@ -185,3 +188,32 @@ def test_flights_of_a_year_are_learned_by_minutes_and_by_late_or_not(
     share = (late.late == "late").mean()
     entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share))
     assert report.metrics["test_loss"] < 0.95 * entropy
+
+
+def after_stage(stage: str, artifacts: Path, before: set[Path]) -> bool:
+    new = set((artifacts / "runs").glob("*/run.json")) - before
+    return any(stage in json.loads(path.read_text())["seconds"] for path in new)
+
+
+@pytest.mark.slow
+def test_kills_leave_every_version_whole_and_no_half_written_rows(
+    table: Path, server: str, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    trained("linear-regression", "houses", table, "price")
+    command = ["retrain", "houses", "--force", "--no-predict", "--artifacts", str(artifacts)]
+    for seed, stage in enumerate(("download", "validate", "preprocess", "train", "export")):
+        houses(600, seed=seed + 10).to_csv(table, index=False)
+        before = set((artifacts / "runs").glob("*/run.json"))
+        victim = fork(run_silently, command)
+        eventually(functools.partial(after_stage, stage, artifacts, before), 120, stage)
+        victim.kill()
+        victim.join()
+        for number in reading.versions("houses"):
+            verification.verify_version("houses", number)
+        for path in artifact_paths.dataset("houses").glob("*.safetensors"):
+            assert verified.sha256(path.read_bytes()).startswith(path.name.split(".")[1])
+    last = reading.versions("houses")[-1]
+    report = again("houses", force=True)
+    assert (report.outcome, report.version) == ("published", last + 1)
+    assert not [path for path in artifact_paths.dataset("houses").iterdir() if path.is_dir()], "nothing is left over"

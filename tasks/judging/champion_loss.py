@@ -46,14 +46,13 @@ def against_kept(
     found = max_statistic.rises(*_by_unit(losses, rows.clusters), margins)
     refused = found.beyond & (found.p < bounds.max_drop_p)
     worst = max(range(len(kept)), key=lambda at: (refused[at], found.drop[at]))
-    reason = f"corrected p {found.p[worst]:.4g}" if found.beyond[worst] else "allowed"
+    reason = found.reason(worst, "rise", margins[worst], bounds.max_drop_p)
     return GateVerdict(
         name="champion_loss",
         value=float(totals[0]),
         maximum=None if found.beyond[worst] and not refused[worst] else float(totals[1 + worst] + margins[worst]),
         passed=not refused[worst],
-        detail=f"{totals[0]:.5g} against {totals[1 + worst]:.5g} of version {kept[worst].version}: a rise of more than "
-        f"{margins[worst]:.3g} that chance does not explain is refused ({reason})",
+        detail=f"{totals[0]:.5g} against {totals[1 + worst]:.5g} of version {kept[worst].version}, {reason}",
     )
 
 

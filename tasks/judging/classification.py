@@ -122,20 +122,10 @@ def against_kept(
             maximum=margin,
             passed=not refused[at],
             detail=f"{name}{right[rows].mean():.4f} against {kept_right[version, rows].mean():.4f} of version "
-            f"{kept[version].version}, {_reason(bool(drops.beyond[at]), float(drops.p[at]), margin, bounds)}",
+            f"{kept[version].version}, {drops.reason(at, 'drop', margin, bounds.max_drop_p)}",
         )
 
     return (
         worst("champion_accuracy", range(1), bounds.max_accuracy_drop),
         worst("champion_recall", range(1, len(compared)), bounds.max_recall_drop),
     )
-
-
-def _reason(beyond: bool, p: float, margin: float, bounds: Gates) -> str:
-    """Why a drop is refused or not."""
-    if not beyond:
-        return f"a drop of at most {margin:g} is allowed"
-    more, corrected = f"a drop of more than {margin:g}", f"corrected p {p:.4g}"
-    if p < bounds.max_drop_p:
-        return f"{more} that chance does not explain ({corrected}, below {bounds.max_drop_p:g})"
-    return f"{more}, but one that chance may explain ({corrected}, not below {bounds.max_drop_p:g})"

@@ -27,6 +27,15 @@ class Drops(NamedTuple):
     beyond: Array  # the drop exceeds its margin
     p: Array  # one-sided, corrected; 1 where the drop is within its margin
 
+    def reason(self, at: Any, change: str, margin: float, max_p: float) -> str:
+        """Why one of them is refused or not; ``change`` is what it is: a drop or a rise."""
+        if not self.beyond[at]:
+            return f"a {change} of at most {margin:.3g} is allowed"
+        more, corrected = f"a {change} of more than {margin:.3g}", f"corrected p {self.p[at]:.4g}"
+        if self.p[at] < max_p:
+            return f"{more} that chance does not explain ({corrected}, below {max_p:g})"
+        return f"{more}, but one that chance may explain ({corrected}, not below {max_p:g})"
+
 
 def drops(
     ours: Array, kept: Array, classes: list[Array], margins: tuple[float, float], draws: int = DRAWS, seed: int = 0

@@ -140,10 +140,16 @@ class Standards:
                 "reference",
                 ours,
                 maximum=bounds.max_loss_ratio * best + allowance,
-                detail=f"{bounds.max_loss_ratio:g} times the {best:.4g} of the converged fit to "
-                f"{self.fit.num_rows} rows, plus {allowance:.2g}",
+                detail=f"{bounds.max_loss_ratio:g} times the {best:.4g} of the {self._fit}, plus {allowance:.2g}",
             ),
         )
+
+    @property
+    def _fit(self) -> str:
+        """What the reference is, said as it is."""
+        if self.fit.gradient <= fits.TOLERANCE:
+            return f"converged fit to {self.fit.num_rows} rows"
+        return f"fit to {self.fit.num_rows} rows that has not converged (gradient {self.fit.gradient:.1g} of the first)"
 
     def _allowance(self, error: float) -> float:
         """The loss of ``error`` deviations in each prediction; of a classifier, nats."""

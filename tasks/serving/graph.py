@@ -58,9 +58,10 @@ def product(graph: Graph, X: str, W: NDArray[Any], b: NDArray[Any], **attributes
 
 
 def table(graph: Graph, features: str, folded: Folded, recipe: Columns) -> str:
-    """Scores of a table's rows. Column by column: what differs between columns is then the same along memory.
+    """Scores of a table's rows.
 
-    Tried against one-hot columns (batches of 1024, 6 numbers, categories of 16 and 105 levels): half the time.
+    They are turned, so that what differs between columns is the same along memory, and effects are gathered, not
+    multiplied: one-hot columns and one product take three times as long (1024 rows of 6 numbers and two categories).
     """
     by_column = graph.node("Transpose", features, gives="by_column", perm=[1, 0])
     if not recipe.categories:
@@ -80,30 +81,30 @@ def numbers(graph: Graph, by_column: str, folded: Folded, recipe: Columns) -> st
 
 
 def categories(graph: Graph, by_column: str, folded: Folded, recipe: Columns) -> str:
-    """The sum ``(batch, outputs)`` of the effects of a row's codes (``folding.codes``), whatever values they are."""
-    size = np.array(sizes(recipe), np.float32)[:, np.newaxis]
+    """The sum ``(batch, outputs)`` of the effects of a row's categories."""
     which = graph.constant("categories", np.array(recipe.categories, np.int64))
     code = graph.node("Gather", by_column, which, gives="code")
-    not_missing_or_unknown = _known(graph, code, graph.constant("num_levels", size))
-    missing = graph.node("IsNaN", code, gives="missing_code")
-    unknown = graph.constant("of_unknown", size + 1)
-    other = graph.node("Where", missing, "num_levels", unknown, gives="missing_or_unknown")
-    position = graph.node("Where", not_missing_or_unknown, code, other, gives="position")
-    whole = graph.node("Cast", position, gives="whole_position", to=onnx.TensorProto.INT64)
-    offset = graph.constant("offsets", offsets(recipe)[:, np.newaxis])
-    row = graph.node("Add", whole, offset, gives="row")
+    num_levels = np.array(sizes(recipe), np.float32)[:, np.newaxis]
+    in_column = graph.node("Cast", position(graph, code, num_levels), gives="in_column", to=onnx.TensorProto.INT64)
+    start = graph.constant("start", offsets(recipe)[:, np.newaxis])
+    row = graph.node("Add", in_column, start, gives="row")
     effects = graph.node("Gather", graph.constant("effects", folded.effects), row, gives="effect", axis=0)
     return graph.node("ReduceSum", effects, graph.constant("columns", np.zeros(1, np.int64)), gives="sum", keepdims=0)
 
 
-def _known(graph: Graph, code: str, num_levels: str) -> str:
-    """Whether each code is a whole number from 0 below the number of levels; NaN is none, and infinity."""
-    not_below = graph.node(
-        "GreaterOrEqual", code, graph.constant("first", np.zeros((1, 1), np.float32)), gives="not_below"
-    )
-    not_above = graph.node("Less", code, num_levels, gives="not_above")
+def position(graph: Graph, code: str, num_levels: NDArray[np.float32]) -> str:
+    """Where a code's effect is among its column's, as ``folding.codes`` says it: no value fails, nor infinity.
+
+    By comparison: a cast of what is no level's code would be a number of any size.
+    """
+    first, size = graph.constant("first", np.zeros((1, 1), np.float32)), graph.constant("num_levels", num_levels)
+    not_below = graph.node("GreaterOrEqual", code, first, gives="not_below")
+    inside = graph.node("And", not_below, graph.node("Less", code, size, gives="not_above"), gives="inside")
     whole = graph.node("Equal", code, graph.node("Floor", code, gives="floor"), gives="is_whole")
-    return graph.node("And", graph.node("And", not_below, not_above, gives="inside"), whole, gives="known")
+    known = graph.node("And", inside, whole, gives="known")
+    missing = graph.node("IsNaN", code, gives="missing_code")
+    other = graph.node("Where", missing, size, graph.constant("unknown", num_levels + 1), gives="missing_or_unknown")
+    return graph.node("Where", known, code, other, gives="position")
 
 
 def classification(graph: Graph, o: str) -> None:

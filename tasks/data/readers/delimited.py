@@ -58,7 +58,7 @@ class _Csv:
         rejects: list[Any] = []
         try:
             table = self._parse(block, rejects)
-        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             if "UTF8" in str(error) or isinstance(error, UnicodeDecodeError):
                 raise self._no_utf_8() from error
             raise broken(self._name, str(error).splitlines()[0], "CSV") from error

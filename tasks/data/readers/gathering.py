@@ -14,10 +14,10 @@ from tasks.data.readers.columns import Kind, Levels
 from tasks.data.readers.delimited import csv_batches
 from tasks.data.readers.spool import Spool
 from tasks.data.readers.text import json_batches
+from tasks.data.report import Finding
 from tasks.data.sources.table_files import TableFile, TableFiles
 from tasks.errors import DataError
 from tasks.machine.words import counted
-from tasks.records import Finding
 
 MOST_COLUMNS = 2000
 Reader = Callable[[Any, str, frozenset[str], frozenset[str]], Iterator[pa.RecordBatch]]
@@ -85,8 +85,9 @@ class Gathering:
 
     def _add(self, number: int, file: TableFile, batch: pa.RecordBatch) -> None:
         arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
-        for name in file.partition.keys() - self._ignore:
-            arrays[name] = columns.constant(file.partition[name], batch.num_rows, name in self._numeric)
+        for name, value in file.partition.items():
+            if name not in self._ignore:
+                arrays[name] = columns.constant(value, batch.num_rows, name in self._numeric)
         if len(arrays) > MOST_COLUMNS:
             raise DataError(
                 f"{file.path} has {len(arrays):,} columns", f"at most {MOST_COLUMNS:,}", "leave some out with --ignore"

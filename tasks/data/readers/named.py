@@ -17,10 +17,12 @@ from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 
+VALUE = "single value"  # of what is only copied or compared
 FITS = {
     "number": {"number", "null"},
     "boolean": {"boolean", "number", "null"},
     "category": {"text", "number", "boolean", "null"},
+    VALUE: {"text", "number", "boolean", "date", "null"},
 }  # a kind of the recipe: what a column of a file that keeps types may be
 SHOWN = 40  # characters of a value
 
@@ -53,17 +55,21 @@ def categories(wanted: Wanted) -> list[str]:
     return [name for name, at in zip(names(wanted), recipe_of(wanted).columns, strict=True) if at.kind == "category"]
 
 
+def wished(wanted: Wanted) -> list[str]:
+    """The columns that a file is read for: features, those to copy, and last the target, which need not be there."""
+    target = recipe_of(wanted).target
+    return list(dict.fromkeys((*names(wanted), *wanted.ids, *([target.name] if target else []))))
+
+
 def needed(path: Path, header: Collection[str], wanted: Wanted) -> list[str]:
-    """The columns to read of a file: features, those to copy, and the target where it is there.
+    """Those of a file.
 
     Raises:
-        DataError: some are missing.
+        DataError: some but the target are missing.
     """
-    target = recipe_of(wanted).target
-    asked = dict.fromkeys((*names(wanted), *wanted.ids))
-    if missing := [name for name in asked if name not in header]:
+    if missing := [name for name in (*names(wanted), *wanted.ids) if name not in header]:
         raise _unfit(path, wanted, f"columns {', '.join(list(header)[:SHOWN])}: {', '.join(missing)} missing")
-    return [*asked, *([target.name] if target and target.name in header and target.name not in asked else [])]
+    return [name for name in wished(wanted) if name in header]
 
 
 def check(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
@@ -74,10 +80,13 @@ def check(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
     """
     found = needed(path, schema.names, wanted)
     faults = [f"{name} twice" for name in found if schema.names.count(name) > 1]
-    for name, column in zip(names(wanted), recipe_of(wanted).columns, strict=True):
-        kind = schema.field(schema.get_field_index(name)).type if schema.names.count(name) == 1 else pa.null()
-        if columns.kind_of(kind) not in FITS[column.kind]:
-            faults.append(f"{name} of type {kind}, which is no {column.kind}")
+    kinds = {name: column.kind for name, column in zip(names(wanted), recipe_of(wanted).columns, strict=True)}
+    types = {field.name: field.type for field in schema}
+    faults += [
+        f"{name} of type {types[name]}, which is no {kinds.get(name, VALUE)}"
+        for name in found
+        if columns.kind_of(types[name]) not in FITS[kinds.get(name, VALUE)]
+    ]
     if faults:
         raise _unfit(path, wanted, f"columns {pixels.named(schema)}: {'; '.join(faults)}")
     return found
@@ -98,8 +107,7 @@ def _unfit(path: Path, wanted: Wanted, found: str) -> DataError:
 
 def tell_of(header: list[str], wanted: Wanted) -> None:
     """Say what of a header is not used, and that the order of columns is of no account."""
-    target, asked = recipe_of(wanted).target, names(wanted)
-    used = {*asked, *wanted.ids, *([target.name] if target else [])}
+    asked, used = names(wanted), wished(wanted)
     if extra := [name for name in header if name not in used]:
         tell(f"{counted(len(extra), 'column')} that the model does not take: {', '.join(extra[:SHOWN])}")
     if [name for name in header if name in asked] != list(asked):
@@ -157,7 +165,9 @@ def _truth(batch: pa.RecordBatch, wanted: Wanted) -> Array | None:
         return None
     array = batch.column(target.name)
     column = Column(name=target.name, kind="category" if wanted.class_names else "number", levels=wanted.class_names)
-    return _encoded(array, column).astype(np.float64)
+    values = _encoded(array, column).astype(np.float64)
+    values[np.isinf(values)] = np.nan  # which is no number, and no truth either
+    return values
 
 
 def _reason(arrays: list[pa.Array], values: Array, offset: int, wanted: Wanted) -> str:

@@ -23,6 +23,7 @@ BLANK = 64  # bytes that may be nothing but empty lines
 LONGEST_ROW = 4 * BLOCK_BYTES
 MARK = b"\xef\xbb\xbf"  # of UTF-8, which some editors write
 MAGIC = {b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\x1f\x8b": "gzip", b"PK": "zip", b"\x89PNG": "PNG"}
+NO_TEXT = re.compile(r"Column\(/(.+)\) changed from string to")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -39,7 +40,7 @@ def json_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozen
             raise broken(name, "it is one array", "one JSON object a line", "write it as JSON lines")
         try:
             table = _json(block, as_text)
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             said = _counted_from(rows, str(error).splitlines()[0])
             raise broken(name, said, "one JSON object a line, with values of one kind a column") from error
         rows += len(table)
@@ -47,18 +48,19 @@ def json_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozen
 
 
 def _json(block: memoryview, as_text: frozenset[str]) -> pa.Table:
-    source, options = pa.py_buffer(block), pa.json.ReadOptions(block_size=PARSED_BYTES)
-    schema = pa.schema([(column, pa.string()) for column in as_text])
+    options = pa.json.ReadOptions(block_size=PARSED_BYTES)
+    schema = pa.schema([(column, pa.string()) for column in sorted(as_text)])
+    source = pa.BufferReader(pa.py_buffer(block))
     try:
-        table = pa.json.read_json(pa.BufferReader(source), options, pa.json.ParseOptions(explicit_schema=schema))
-    except pa.ArrowInvalid:
-        if not schema.names:
+        table = pa.json.read_json(source, options, pa.json.ParseOptions(explicit_schema=schema))
+    except pa.ArrowException as error:
+        no_text = NO_TEXT.search(str(error))
+        if no_text is None or no_text[1] not in as_text:
             raise
-        return pa.json.read_json(pa.BufferReader(source), options)  # numbers are no text; their names are made later
+        return _json(block, as_text - {no_text[1]})  # of numbers, whose names are made later
     text = bytes(block) if schema.names else b""
-    return table.drop_columns(
-        [each for each in schema.names if json.dumps(each, ensure_ascii=False).encode() not in text]
-    )
+    absent = [each for each in schema.names if json.dumps(each, ensure_ascii=False).encode() not in text]
+    return table.drop_columns(absent)  # which the schema has brought in
 
 
 def _counted_from(rows: int, said: str) -> str:

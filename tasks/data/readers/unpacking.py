@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from tasks.data.readers import named
 from tasks.data.readers.columnar import arrow_batches
 from tasks.data.readers.csv import csv_to_parquet
-from tasks.data.readers.formats import Wanted, unpacked
+from tasks.data.readers.formats import Wanted, reading, unpacked
 from tasks.data.readers.text import json_batches
 from tasks.data.recipe import Pixels
 from tasks.errors import DataError
@@ -38,27 +38,29 @@ def of_arrow(path: Path, target: Path, wanted: Wanted) -> None:
 def of_json(path: Path, target: Path, wanted: Wanted) -> None:
     """Unpack JSON lines: columns of text; one that only some rows have is missing in the others."""
     _refuse_pixels(path, wanted)
-    recipe = named.recipe_of(wanted)
-    as_text = frozenset(name for name, at in zip(recipe.names, recipe.columns, strict=True) if at.kind == "category")
-    columns = named.needed(path, json_header(path), wanted)
+    columns, seen = named.wished(wanted), dict[str, None]()
+
+    def texts() -> Iterator[pa.RecordBatch]:
+        for batch in json_batches(stream, str(path), frozenset({*named.categories(wanted), *wanted.ids}), frozenset()):
+            seen.update(dict.fromkeys(batch.schema.names))
+            yield _texts(path, batch, columns)
+        named.needed(path, seen, wanted)
+
     with unpacked(path) as stream:
-        batches = json_batches(stream, str(path), as_text | {*wanted.ids}, frozenset())
-        _write(
-            target, pa.schema([(name, pa.string()) for name in columns]), (_texts(each, columns) for each in batches)
-        )
+        _write(target, pa.schema([(name, pa.string()) for name in columns]), texts())
 
 
 def json_header(path: Path) -> list[str]:
-    """The names that any row has."""
+    """The names that any of the first rows has."""
     with unpacked(path) as stream:
-        batches = json_batches(stream, str(path), frozenset(), frozenset())
-        return list(dict.fromkeys(name for batch in batches for name in batch.schema.names))
+        return list(next(json_batches(stream, str(path), frozenset(), frozenset())).schema.names)
 
 
-def _texts(batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
+def _texts(path: Path, batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
     arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
     nothing = pa.nulls(batch.num_rows, pa.string())
-    texts = {name: pc.cast(arrays[name], pa.string()) if name in arrays else nothing for name in columns}
+    with reading(path):  # nothing makes text of an object in an object
+        texts = {name: pc.cast(arrays[name], pa.string()) if name in arrays else nothing for name in columns}
     return pa.RecordBatch.from_pydict(texts)
 
 

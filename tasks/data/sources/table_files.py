@@ -13,6 +13,7 @@ from tasks.errors import DataError, UsageError, without_credentials
 from tasks.machine.installing import pip_install
 from tasks.store import fingerprints, regular_files
 from tasks.store.fingerprints import BLOCK_BYTES, Fingerprint
+from tasks.store.remote import OBJECT_STORES
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".feather", ".arrow", ".ipc", ".jsonl", ".ndjson", ".json")
 PACKED = ".gz"
@@ -160,8 +161,11 @@ def _reached(url: str) -> Iterator[None]:
     except (DataError, UsageError):
         raise
     except ImportError as error:
+        package = OBJECT_STORES.get(url.partition("://")[0], "aiohttp")
         raise DataError(
-            f"{url} cannot be read here: {error}", "the extra [remote]", pip_install("gradmill[remote]")
+            f"{url} cannot be read here: {error}",
+            "the packages of the extra [remote]",
+            f"install the extra [remote], or {pip_install('fsspec', package)}",
         ) from error
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]

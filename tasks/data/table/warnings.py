@@ -7,15 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data.recipe import Column
+from tasks.data.report import Finding
 from tasks.data.table.fitting import BLOCK, Statistics
 from tasks.machine.words import counted
-from tasks.records import Finding
 
 MUCH_MISSING = 0.1
 OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is worth a thousandth of one
 SAMPLE = 20_000
 ALONE = 0.999  # share of the target's variance, or of the rows, that one column explains
 FEWEST = 20  # rows to say so of
+FEW_CONFLICTS = 0.01  # of the rows: some pairs of equal rows are in every table
 
 
 class Ranges:
@@ -117,7 +118,7 @@ def _explains_class(values: NDArray[Any], labels: NDArray[Any], is_category: boo
 
 def conflicts(num_rows: int, num_distinct: int, num_with_target: int) -> Iterator[Finding]:
     """Rows with equal features and different targets, by the numbers of distinct ones without and with it."""
-    if more := num_with_target - num_distinct:
+    if (more := num_with_target - num_distinct) > FEW_CONFLICTS * num_rows:
         found = f"equal features have different targets {counted(more, 'time')} in {counted(num_rows, 'row')}"
         yield Finding(severity="warning", rule="equal-rows", found=found)
 

@@ -1,0 +1,92 @@
+"""Schedules of own names: kept in artifacts/, told to a real server, never reset by a registration."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flows.server import registration, schedules
+from prefect_api import api_client
+from tasks.errors import UsageError
+from tasks.parameters import RetrainParameters
+from tasks.store import artifact_paths
+
+NAME = "linear-regression"
+DEPLOYMENT = f"retrain-{NAME}"
+
+
+@pytest.fixture
+def api(prefect_api: str, artifacts: Path, two_versions: None) -> Iterator[httpx.Client]:
+    """The server of all tests, with the deployments of prefect.yaml and without ours."""
+    client = api_client(prefect_api)
+    registration.register()
+    yield client
+    for deployment in listed(client):
+        client.delete(f"/deployments/{deployment['id']}").raise_for_status()
+    client.close()
+
+
+def listed(client: httpx.Client) -> list[dict[str, Any]]:
+    return list(client.post("/deployments/filter", json={}).raise_for_status().json())
+
+
+def ours(client: httpx.Client) -> dict[str, Any] | None:
+    return next((each for each in listed(client) if each["name"] == DEPLOYMENT), None)
+
+
+def crons(deployment: dict[str, Any]) -> list[str]:
+    return [each["schedule"]["cron"] for each in deployment["schedules"]]
+
+
+def told(cron: str) -> None:
+    schedules.tell_server(schedules.add(NAME, cron, "Europe/Berlin"), registration.declarations())
+
+
+@pytest.mark.slow
+def test_a_schedule_is_a_deployment_with_all_parameters_that_registering_keeps(api: httpx.Client) -> None:
+    told("0 3 * * *")
+    found = ours(api)
+    assert found is not None
+    assert (crons(found), found["schedules"][0]["schedule"]["timezone"]) == (["0 3 * * *"], "Europe/Berlin")
+    parameters = RetrainParameters.model_validate(found["parameters"]["parameters"])
+    assert (parameters.name, parameters.training.seed) == (NAME, 1), "the champion's"
+    path = f"/deployments/{found['id']}"
+    api.patch(path, json={"parameters": {"parameters": {"name": NAME, "training": {"lr": 0.5}}}}).raise_for_status()
+    registration.register()
+    kept = ours(api)
+    assert kept is not None
+    assert kept["parameters"]["parameters"]["training"] == {"lr": 0.5}, "what somebody has set stays"
+    told("0 4 * * *")
+    again = ours(api)
+    assert again is not None
+    assert crons(again) == ["0 4 * * *"]
+    schedules.remove(NAME)
+    schedules.remove_from_server(NAME)
+    registration.register()
+    assert ours(api) is None
+
+
+def test_a_schedule_is_kept_with_the_artifacts(artifacts: Path, two_versions: None) -> None:
+    schedules.add(NAME, "0 3 * * *", "UTC")
+    assert artifact_paths.schedule(NAME).is_relative_to(artifacts)
+    assert [(each.name, each.cron) for each in schedules.kept()] == [(NAME, "0 3 * * *")]
+    schedules.remove(NAME)
+    assert schedules.kept() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "cron", "zone"), [("nobody", "0 3 * * *", "UTC"), (NAME, "0 3", "UTC"), (NAME, "0 3 * * *", "Mars")]
+)
+def test_what_cannot_be_scheduled_is_refused(
+    name: str, cron: str, zone: str, artifacts: Path, two_versions: None
+) -> None:
+    with pytest.raises(UsageError):
+        schedules.add(name, cron, zone)
+    assert schedules.kept() == []
+
+
+def test_what_was_not_scheduled_cannot_be_taken_back(artifacts: Path) -> None:
+    with pytest.raises(UsageError, match="no schedule of houses"):
+        schedules.remove("houses")

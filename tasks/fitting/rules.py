@@ -36,10 +36,10 @@ def way(training: Training, num_rows: int, num_inputs: int) -> Way:
     """
     is_whitened = num_inputs <= WHITENED_INPUTS
     at_once = training.loss is Loss.SQUARED and is_whitened
-    is_whole = (num_rows <= MANY_ROWS or at_once) and not training.dropout
+    wants_whole = num_rows <= MANY_ROWS or at_once
     if training.batch_size is not None:
-        is_whole = is_whole and training.batch_size >= num_rows
-    if not is_whole:
+        wants_whole = training.batch_size >= num_rows
+    if not wants_whole or training.dropout:
         return Way(False, is_whitened, MINIBATCH_MOMENTUM)
     return Way(True, is_whitened, 0.0 if at_once else MOMENTUM)
 

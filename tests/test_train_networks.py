@@ -102,11 +102,12 @@ def test_cross_entropy_equals_torchs_on_ordinary_scores() -> None:
     )
 
 
-def test_sgd_takes_the_steps_of_torchs() -> None:
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_takes_the_steps_of_torchs(momentum: float) -> None:
     ours, theirs = torch.ones(3), torch.ones(3)
     for optimizer, parameter in (
-        (SGD([{"params": [ours]}], lr=0.3), ours),
-        (torch.optim.SGD([theirs], lr=0.3), theirs),
+        (SGD([{"params": [ours]}], lr=0.3, momentum=momentum), ours),
+        (torch.optim.SGD([theirs], lr=0.3, momentum=momentum, nesterov=momentum > 0), theirs),
     ):
         for gradient in (torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.1, 0.1, 9.0])):
             parameter.grad = gradient

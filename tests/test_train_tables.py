@@ -472,3 +472,51 @@ def test_the_stage_keeps_the_effects_of_slots_the_curve_in_raw_units_and_what_wa
     )
     assert trained.num_examples == prepared.num_train
     assert "all rows a step, learning rate 0.5, weight decay 0" in capsys.readouterr().out
+
+
+# At the edges
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("classes", [0, 2])
+def test_a_table_of_categories_alone_is_learned(classes: int, implementation: str) -> None:
+    rng = np.random.default_rng(0)
+    codes = np.column_stack([rng.integers(0, 4, 600), rng.integers(0, 3, 600)])
+    truth: Array = codes[:, 0] - codes[:, 1] + rng.normal(size=600)
+    names = ("no", "yes") if classes else ()
+    prepared = prepare(codes, (truth > 0).astype(int) if names else truth, fifth(600), ("category",) * 2, names)
+    learning = learn(prepared, implementation=implementation)
+    (inputs, _), (fitted, target) = one_hot(prepared, "test"), one_hot(prepared, "train")
+    found = predictions(prepared, learning)
+    if names:
+        expected = converged(prepared)[0].decision_function(inputs)
+        np.testing.assert_allclose(found[:, 1] - found[:, 0], expected, rtol=1e-3, atol=1e-3)
+    else:
+        np.testing.assert_allclose(found[:, 0], LinearRegression().fit(fitted, target).predict(inputs), atol=1e-5)
+
+
+def test_more_inputs_than_are_whitened_converge_column_by_column() -> None:
+    """1100 levels; the penalty is the one that decides what their few rows say."""
+    rng = np.random.default_rng(0)
+    rows = 30_000
+    levels = rng.permutation(np.arange(rows) % 1100)
+    features = np.column_stack([rng.normal(size=rows), levels])
+    truth = features[:, 0] + rng.normal(size=1100)[levels] + rng.normal(size=rows)
+    prepared = prepare(features, truth, fifth(rows), ("number", "category"))
+    learning = learn(prepared, weight_decay=1e-3)
+    inputs, fitted = one_hot(prepared, "train")
+    assert inputs.shape[1] > rules.WHITENED_INPUTS
+    fit = Ridge(alpha=1e-3 * len(fitted), solver="cholesky").fit(inputs, fitted)
+    np.testing.assert_allclose(
+        predictions(prepared, learning)[:, 0], fit.predict(one_hot(prepared, "test")[0]), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_dropout_shrinks_a_classifier_and_ends(implementation: str) -> None:
+    prepared = mixed(classes=2)
+    plain_norm, dropped_norm = (
+        float(np.square(weights(learn(prepared, implementation=implementation, **options))[0][:3]).sum())
+        for options in ({}, {"dropout": 0.5, "num_epochs": 50})
+    )
+    assert 0 < dropped_norm < plain_norm

@@ -1,5 +1,6 @@
 """Concise linear regression (section 3.3)."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -26,7 +27,7 @@ class LinearRegressionConcise:
     def __init__(
         self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01, num_slots: int = 0
     ) -> None:
-        self.linear = nn.utils.skip_init(nn.Linear, num_inputs, 1)
+        self.linear = linear(num_inputs, 1)
         self.effects = Effects(num_slots, 1)
         self.net = nn.Sequential(self.linear)
         nn.init.normal_(self.linear.weight, 0, sigma, generator=generator)
@@ -66,6 +67,12 @@ class LinearRegressionConcise:
 
     def _parameters(self) -> dict[str, Tensor]:
         return named(self.linear, self.effects)
+
+
+def linear(num_inputs: int, num_outputs: int) -> nn.Linear:
+    """``nn.Linear``, which would warn of a table without numbers that there is nothing to draw."""
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        return nn.Linear(num_inputs, num_outputs)
 
 
 def named(linear: nn.Linear, effects: Effects) -> dict[str, Tensor]:

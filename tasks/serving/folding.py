@@ -1,8 +1,8 @@
 """What a table's model computes in raw units: standardisation, target and rare levels folded into its weights.
 
-Trained weights have ``W`` ``(inputs, outputs)`` of the standardised numbers and booleans, ``b`` ``(outputs,)`` and, where there
-are categories, ``effects`` ``(slots, outputs)`` by ``Column.slots``, one column after the other, before centring;
-all float32. A regression's are in deviations of its target from its mean.
+Trained weights have ``W`` ``(inputs, outputs)`` of the standardised numbers and booleans, ``b`` ``(outputs,)`` and,
+where there are categories, ``effects`` ``(slots, outputs)`` by ``Column.slots``, one column after the other, before
+centring; all float32. A regression's are in deviations of its target from its mean.
 """
 
 from collections.abc import Mapping

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from tasks.data import recipe as recipes
+from tasks.data import old_recipes
 from tasks.data.recipe import Recipe
 from tasks.parameters import Steps
 from tasks.records import GateVerdict, Histogram, Splits
@@ -140,7 +140,7 @@ class Lineage(Document):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """What versions of Gradmill before there were recipes read."""
-        return recipes.for_old_readers(self.recipe)
+        return old_recipes.for_old_readers(self.recipe)
 
     @model_validator(mode="after")
     def _whose_classes_differ(self) -> Self:
@@ -179,5 +179,5 @@ class Manifest(Lineage):
         with suppress(
             KeyError, TypeError, ValueError, IndexError, AttributeError
         ):  # damaged: then the recipe is missing
-            document = document | {"recipe": recipes.of_old_manifest(document)}
+            document = document | {"recipe": old_recipes.of_old_manifest(document)}
         return document

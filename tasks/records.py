@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.data.recipe import Recipe
+from tasks.data.table.split_rule import SplitRule
 from tasks.parameters import Steps
 from tasks.serving.contract import Signature
+from tasks.serving.profile import Drift, Histogram
 from tasks.serving.task import TASKS, TaskName
 from tasks.store.record import NOT_IN_KEY, ChosenPath, FileRef, Lasting, Record, Sha256
 
@@ -22,26 +24,6 @@ class RawDataset(Record):
     source: Annotated[str, NOT_IN_KEY]
     files: dict[str, FileRef]
     look: str = ""
-
-
-class Finding(Lasting):
-    """One thing that validation says of a table: an error stops the run, a warning does not, a note explains."""
-
-    severity: Literal["error", "warning", "note"]
-    rule: str  # such as "constant-target"
-    column: str | None = None
-    found: str  # with file and row where there is one
-    expected: str = ""
-    action: str = ""
-
-
-class SplitRule(Lasting):
-    """Which rows of own data are the test split; fixed by version 1 of a name (design: hash, group, time, column)."""
-
-    rule: Literal["rows", "copies", "group", "time", "column"]  # copies: of equal rows, where few are distinct
-    column: str | None = None
-    test: float = Field(gt=0, lt=1)  # share
-    features: tuple[str, ...] = ()  # whose values are hashed, sorted by name
 
 
 class Splits(Lasting):
@@ -98,10 +80,7 @@ class Epoch(Record):
 class TrainedModel(Record):
     """The learned weights and the road to them.
 
-    ``weights`` has ``W`` ``(inputs, outputs)`` and ``b`` ``(outputs,)``, float32, of inputs as training saw them; of
-    tables the inputs of ``W`` are the standardised numbers and booleans, and ``effects`` ``(slots, outputs)`` has the
-    weights of categories as ``Column.slots`` numbers them, one column after the other. A regression's are in
-    deviations of its target from its mean.
+    Of tables ``weights`` are as ``tasks/serving/folding.py`` takes them; else ``W`` ``(inputs, outputs)`` and ``b``.
     """
 
     weights: FileRef
@@ -160,17 +139,6 @@ class Evaluation(Record):
         return self
 
 
-class Histogram(Lasting):
-    """How many values lie in each of the ``len(edges) + 1`` bins; a value on an edge belongs to the bin below it."""
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
-
-    def __add__(self, other: "Histogram") -> "Histogram":
-        """The counts of both, which have the same edges."""
-        return Histogram(edges=self.edges, counts=tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)))
-
-
 class ExportedModel(Record):
     """A self-contained ONNX file, what describes it, the verdicts on it, and its answers on the test split."""
 
@@ -210,14 +178,6 @@ class MirroredModel(Record):
     written: tuple[str, ...]
 
 
-class Drift(Lasting):
-    """The population stability index of what was watched of a model's answers, and what it means."""
-
-    index: dict[str, float]
-    maximum: float
-    verdict: Literal["stable", "drift", "too few rows", "no reference"]
-
-
 class Prediction(Record):
     """One finished batch prediction: ``rows`` were written, ``rejects`` could not be read.
 
@@ -234,9 +194,7 @@ class Prediction(Record):
     model_sha256: str
     provider: str
     accuracy: float | None = None
-    metrics: dict[str, float] = Field(
-        {}
-    )  # where the input has the truth: accuracy, or rmse and r2 in the target's units
+    metrics: dict[str, float] = Field({})  # where the truth is in the input: accuracy, or rmse and r2
     drift: Drift
     seconds: float
     picture: ChosenPath | None = None

@@ -8,8 +8,9 @@ import safetensors.numpy
 
 from tasks.data import splits
 from tasks.data.recipe import Column, Columns, Target
+from tasks.data.table.split_rule import SplitRule
 from tasks.parameters import Steps
-from tasks.records import Epoch, PreparedDataset, SplitRule, TrainedModel
+from tasks.records import Epoch, PreparedDataset, TrainedModel
 from tasks.store import atomic
 from tasks.store.run_folder import RunFolder
 

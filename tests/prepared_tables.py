@@ -8,7 +8,8 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from tasks.data.recipe import Column, Columns, Target
-from tasks.records import PreparedDataset, SplitRule
+from tasks.data.table.split_rule import SplitRule
+from tasks.records import PreparedDataset
 from tasks.serving.contract import FEATURES
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, atomic

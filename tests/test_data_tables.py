@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.data.readers import spool, text
+from tasks.data.readers import columns, spool, text
 from tasks.data.sources import tables
 from tasks.errors import DataError, UsageError
 
@@ -176,6 +176,30 @@ def test_text_among_numbers_makes_a_column_text_and_its_place_is_known(
     assert found.first_no_number("x") == (150, "unknown")
     assert found.named(150) == f"row 150 of {path}"
     assert not found.findings
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.floats(allow_nan=False).map(repr),
+            st.integers(-(10**30), 10**30).map(str),
+            st.sampled_from(
+                [" 1", "2 ", "nan", "NaN", "inf", "-Infinity", "+.5", "5.", "1e400", "", "-", "1,5", "0x10"]
+            ),
+            st.text("0123456789.eE+-naif ", max_size=6),
+        )
+    )
+)
+def test_text_reads_as_a_number_where_python_says_so_and_alone_as_in_company(texts: list[str]) -> None:
+    found = columns.numbers(pa.array(texts, pa.string()))
+    alone = [columns.numbers(pa.array([each], pa.string())) for each in texts]
+    assert found.equals(pa.concat_arrays(alone or [found]))
+    for each, value in zip(texts, found.to_pylist(), strict=True):
+        try:
+            expected = float(each)
+        except ValueError:
+            expected = np.nan
+        assert (value is None) if np.isnan(expected) else value == expected
 
 
 def test_a_column_named_as_text_is_text(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tasks.data.recipe import Column, Columns, Target
 from tasks.judging import figures, table_figures
-from tasks.serving.coefficients import largest
+from tasks.serving.coefficients import Coefficient, largest
 
 RNG = np.random.default_rng(0)
 RECIPE = Columns(
@@ -74,6 +74,13 @@ def test_the_bars_are_the_sizes_and_say_the_values_in_the_units_of_the_data(
     assert texts(axes.get_yticklabels())[0] == "area"
     assert axes.yaxis_inverted(), "the largest on top"
     assert "price" in axes.get_xlabel()
+
+
+def test_names_that_the_font_lacks_letters_for_are_drawn_without_a_warning(tmp_path: Path) -> None:
+    found = [Coefficient("面積 🏠 $x_1", 1.0, 1.0)]
+    file = table_figures.coefficients(found, "change of 價格 with", tmp_path / "c.png")
+    with Image.open(file.path, formats=["PNG"]) as image:
+        image.load()
 
 
 def test_residuals_and_predictions_lie_where_they_should(drawn: list[Figure], tmp_path: Path) -> None:

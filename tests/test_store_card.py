@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from candidate import Candidate
-from tasks.data.report import ColumnReport, DataReport
-from tasks.records import Finding
+from tasks.data.report import ColumnReport, DataReport, Finding
 from tasks.serving.contract import ModelMetadata
 from tasks.store import artifact_paths
 from tasks.store.model_card import model_card

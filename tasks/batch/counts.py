@@ -12,8 +12,8 @@ from pydantic import model_validator
 from tasks.batch.version import Version
 from tasks.data.readers import Chunk
 from tasks.data.readers.formats import Array
-from tasks.records import Histogram
 from tasks.serving import drift
+from tasks.serving.profile import Histogram
 from tasks.serving.task import Outputs, Task
 from tasks.store.record import Record
 

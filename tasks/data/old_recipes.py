@@ -1,4 +1,4 @@
-"""Recipes in manifests: of versions from before there were recipes, and for versions of Gradmill that know none."""
+"""Recipes in manifests of before there were any: how they are read, and what versions of that time find in ours."""
 
 from typing import Any
 

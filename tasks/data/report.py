@@ -4,14 +4,25 @@ from typing import Literal
 
 from pydantic import Field
 
+from tasks.data.table.split_rule import SplitRule
 from tasks.errors import DataError
 from tasks.machine.words import counted
-from tasks.records import Finding, SplitRule
 from tasks.store.documents import Document
 from tasks.store.record import Lasting
 
 Role = Literal["feature", "target", "split", "ignored", "left out"]
 MOST_LEVELS_SHOWN = 12
+
+
+class Finding(Lasting):
+    """One thing that validation says of a table: an error stops the run, a warning does not, a note explains."""
+
+    severity: Literal["error", "warning", "note"]
+    rule: str  # such as "constant-target"
+    column: str | None = None
+    found: str  # with file and row where there is one
+    expected: str = ""
+    action: str = ""
 
 
 class ColumnReport(Lasting):

@@ -11,8 +11,9 @@ from tasks.data.recipe import Columns
 from tasks.fitting import served
 from tasks.judging.parity import PARITY
 from tasks.parameters import Gates
-from tasks.records import GateVerdict, Histogram, PreparedDataset
+from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import drift, folding, sessions
+from tasks.serving.profile import Histogram
 from tasks.serving.task import TASKS
 
 Weights = Mapping[str, NDArray[np.float32]]

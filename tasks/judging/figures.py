@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,8 @@ from tasks.store.record import FileRef
 
 def save(figure: Figure, path: Path) -> FileRef:
     """Write ``figure`` atomically; the same figure gives the same bytes (no software version inside)."""
-    with io.BytesIO() as stream:
+    with io.BytesIO() as stream, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
         figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
         return atomic.write_bytes(path, stream.getvalue())
 

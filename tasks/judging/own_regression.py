@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data.recipe import Columns
-from tasks.judging import table_figures
+from tasks.judging import figures, table_figures
 from tasks.judging.bootstrap import intervals
 from tasks.judging.candidate import Candidate
 from tasks.judging.regression import CURVES as CURVES
@@ -86,6 +86,6 @@ def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tupl
         table_figures.predicted_and_true(predicted, truth, run.file(PREDICTED_AND_TRUE)),
     ]
     if isinstance(recipe, Columns) and (found := largest(measured, recipe)):
-        unit = f"change of {recipe.target.name if recipe.target else 'the prediction'} with"
+        unit = f"change of {figures.short(recipe.target.name) if recipe.target else 'the prediction'} with"
         pictures.insert(0, table_figures.coefficients(found, unit, run.file(COEFFICIENTS)))
     return tuple(pictures)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.records import Drift, Histogram
+from tasks.serving.profile import Drift, Histogram
 
 QUANTILES = 10
 SMALLEST_SHARE = 1e-4  # stands for an empty bin, whose logarithm would be infinite

@@ -1,4 +1,9 @@
-"""What a table's model computes in raw units: standardisation, target and rare levels folded into its weights."""
+"""What a table's model computes in raw units: standardisation, target and rare levels folded into its weights.
+
+Trained weights have ``W`` ``(inputs, outputs)`` of the standardised numbers and booleans, ``b`` ``(outputs,)`` and,
+where there are categories, ``effects`` ``(slots, outputs)`` by ``Column.slots``, one column after the other, before
+centring; all float32. A regression's are in deviations of its target from its mean.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -28,7 +33,7 @@ class Folded(NamedTuple):
 
 @np.errstate(over="ignore")  # a weight beyond float32 is infinite, and no gate passes what comes of it
 def fold(weights: Mapping[str, Array], recipe: Columns, dtype: DTypeLike = np.float32) -> Folded:
-    """Fold trained ``weights`` (of ``records.TrainedModel``) into raw units; computed in float64, kept as ``dtype``.
+    """Fold trained ``weights`` into raw units; computed in float64, kept as ``dtype``.
 
     What rounding takes from a mean goes into ``b``.
     """

@@ -16,7 +16,7 @@ from pydantic import model_validator
 
 from tasks.errors import DataError
 from tasks.machine.telling import tell
-from tasks.records import Drift, Histogram
+from tasks.serving.profile import Drift, Histogram
 from tasks.store import artifact_paths, atomic, regular_files, scratch
 from tasks.store.artifact_paths import JOB, OLD_NAMES, ONNX
 from tasks.store.documents import Document

@@ -17,9 +17,10 @@ from pydantic import (
 from tasks.data import old_recipes
 from tasks.data.recipe import Recipe
 from tasks.parameters import Steps
-from tasks.records import GateVerdict, Histogram, Splits
+from tasks.records import GateVerdict, Splits
 from tasks.serving import properties
 from tasks.serving.contract import ModelMetadata, open_inference_metadata
+from tasks.serving.profile import Histogram
 from tasks.serving.task import TASKS
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
 from tasks.store.documents import Document

@@ -68,9 +68,12 @@ def is_beyond_exact(array: pa.Array) -> bool:
 
 def numbers(texts: pa.Array) -> pa.Array:
     """float64 of an array of text, null where it is no number; beyond the range infinite."""
-    trimmed = pc.utf8_trim_whitespace(texts)
-    trimmed = pc.if_else(pc.match_substring_regex(trimmed, NUMBER), trimmed, None)
-    return pc.cast(trimmed, pa.float64())
+    try:
+        values = pc.cast(texts, pa.float64())
+    except pa.ArrowInvalid:
+        trimmed = pc.utf8_trim_whitespace(texts)
+        return pc.cast(pc.if_else(pc.match_substring_regex(trimmed, NUMBER), trimmed, None), pa.float64())
+    return pc.if_else(pc.is_nan(values), None, values)  # "nan" is a word
 
 
 class Levels:

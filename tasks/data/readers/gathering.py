@@ -14,10 +14,10 @@ from tasks.data.readers.columns import Kind, Levels
 from tasks.data.readers.delimited import csv_batches
 from tasks.data.readers.spool import Spool
 from tasks.data.readers.text import json_batches
+from tasks.data.report import Finding
 from tasks.data.sources.table_files import TableFile, TableFiles
 from tasks.errors import DataError
 from tasks.machine.words import counted
-from tasks.records import Finding
 
 MOST_COLUMNS = 2000
 Reader = Callable[[Any, str, frozenset[str], frozenset[str]], Iterator[pa.RecordBatch]]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from tasks.data.readers import columns
 from tasks.data.readers.columns import Kind
 from tasks.data.readers.gathering import gathered
+from tasks.data.report import Finding
 from tasks.data.sources.table_files import TableFile as TableFile
 from tasks.data.sources.table_files import TableFiles as TableFiles
 from tasks.data.sources.table_files import find as find
-from tasks.records import Finding
 
 WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
 

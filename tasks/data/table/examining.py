@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from tasks.data import mapped
 from tasks.data.recipe import Column
-from tasks.data.report import DataReport
+from tasks.data.report import DataReport, Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import describing, features, hashing, roles, splitting, targets, warnings
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.hashing import Words
 from tasks.data.table.roles import Roles
+from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.splitting import TRAINING, Split
 from tasks.data.table.targets import Truth
 from tasks.parameters.own_data import OwnData
-from tasks.records import Finding, SplitRule
 from tasks.serving.task import TaskName
 
 SCRATCH = "encoded.safetensors"

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data.recipe import Column
+from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
 from tasks.data.table.fixed import FixedRecipe
@@ -13,7 +14,6 @@ from tasks.data.table.kinds import Kind, infer, misfit
 from tasks.data.table.levels import appended, levels
 from tasks.data.table.roles import Roles
 from tasks.parameters.own_data import OwnData
-from tasks.records import Finding
 
 LARGEST = float(np.finfo(np.float32).max)
 

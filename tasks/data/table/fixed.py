@@ -7,7 +7,8 @@ from typing import Self
 from pydantic import Field
 
 from tasks.data.recipe import Column, Columns
-from tasks.records import SplitRule, Splits
+from tasks.data.table.split_rule import SplitRule
+from tasks.records import Splits
 from tasks.serving.task import TaskName
 from tasks.store.record import Lasting
 

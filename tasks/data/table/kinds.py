@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.data.readers import columns
+from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
 from tasks.data.table.levels import MOST_LEVELS, Levels, levels
 from tasks.machine.words import counted
-from tasks.records import Finding
 
 FeatureKind = Literal["number", "boolean", "category"]
 NUMBERS_WITH_TEXT = 0.9  # share of values that read as numbers, from which the others are faults

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from tasks.data.report import Finding
 from tasks.data.table.fixed import FixedRecipe
+from tasks.data.table.split_rule import SplitRule
 from tasks.errors import UsageError
 from tasks.parameters.own_data import OwnData
-from tasks.records import Finding, SplitRule
 
 BY_COLUMN = {"split_by": "group", "time_column": "time", "split_column": "column"}
 

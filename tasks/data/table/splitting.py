@@ -8,11 +8,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.data.readers import columns
+from tasks.data.report import Finding
 from tasks.data.table import encoding, hashing
 from tasks.data.table.hashing import Words
 from tasks.data.table.levels import levels, named
+from tasks.data.table.split_rule import SplitRule
 from tasks.machine.words import counted
-from tasks.records import Finding, SplitRule
 
 FEWEST_TEST, FEWEST_TRAINING, FEWEST_GROUPS = 10, 20, 10
 OTHER, TRAINING, TEST = 0, 1, 2  # sides

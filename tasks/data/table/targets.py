@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding, hashing
 from tasks.data.table.hashing import Words
 from tasks.data.table.kinds import plain_kind
 from tasks.data.table.levels import MOST_LEVELS, in_order, levels
 from tasks.machine.words import counted
-from tasks.records import Finding
 from tasks.serving.task import TaskName
 
 FEWEST = 2  # training rows of a class

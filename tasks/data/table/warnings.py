@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data.recipe import Column
+from tasks.data.report import Finding
 from tasks.data.table.fitting import BLOCK, Statistics
 from tasks.machine.words import counted
-from tasks.records import Finding
 
 MUCH_MISSING = 0.1
 OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is worth a thousandth of one

@@ -213,6 +213,8 @@ def test_another_split_needs_a_new_recipe_in_which_columns_and_codes_stay(tmp_pa
     original, kept = first_version(tmp_path)
     groups = original.append_column("g", [np.arange(ROWS) % 60])
     path = written(tmp_path / "later.csv", groups)
+    assert recipe(examined(path, kept=kept, test=0.3, ignore=["g"])).split == kept.split
+    assert "stays 0.2" in rules(examined(path, kept=kept, test=0.3), "note")["test-share"]
     with pytest.raises(UsageError, match="a split by g") as caught:
         examined(path, kept=kept, split_by="g")
     assert "--new-recipe" in caught.value.action

@@ -1,4 +1,4 @@
-"""Columns of a read table as numbers: what each value is to a model."""
+"""Columns of a read table as numbers."""
 
 from typing import Any
 
@@ -8,21 +8,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.data.readers import columns
-from tasks.data.recipe import Column
-from tasks.data.table.levels import levels
-
-TRUTH = {"true": 1.0, "false": 0.0}
-
-
-def encoded(column: pa.ChunkedArray, of: Column) -> NDArray[np.float32]:
-    """A column ``(n,)`` as a model takes it: a number, a boolean as 0 or 1, a level's code, and NaN if missing.
-
-    Numbers beyond float32 are infinite. Values must fit the column's kind, and its levels must have all of them.
-    """
-    if of.kind == "category":
-        return levels(column).of(of.levels)
-    with np.errstate(over="ignore"):
-        return numbers(column).astype(np.float32)
 
 
 def numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -73,7 +73,7 @@ def encode(
     Returns what is wrong with them, and whether float32 has all their digits.
     """
     if column.kind == "category":
-        values = encoding.encoded(table.data[column.name], column)
+        values = levels(table.data[column.name]).of(column.levels)
         into[:] = values if len(values) == len(into) else values[is_known]
         return None, True
     exact = encoding.numbers(table.data[column.name])

@@ -72,7 +72,13 @@ def roles(names: Sequence[str], data: OwnData, kept: FixedRecipe | None) -> tupl
         if data.features:
             ignored |= set(free) - set(features) - set(kept.left_out)
     parts = Roles(data.target, splits, tuple(features), tuple(sorted(ignored)))
-    return parts, [*_missing(names, data, parts, kept), *_new(free, parts, kept)]
+    return parts, [*_missing(names, data, parts, kept), *_new(free, parts, kept), *_other_share(data, rule)]
+
+
+def _other_share(data: OwnData, kept: SplitRule | None) -> Iterator[Finding]:
+    if kept and kept.test != data.test:
+        said = f"the test share stays {kept.test:g}, as version 1 fixed it"
+        yield Finding(severity="note", rule="test-share", found=said, action=f"--new-recipe makes it {data.test:g}")
 
 
 def _missing(names: Sequence[str], data: OwnData, parts: Roles, kept: FixedRecipe | None) -> Iterator[Finding]:

@@ -49,6 +49,8 @@ def _standing(result: "RetrainReport") -> str:
 
 def predicted(result: "Prediction") -> None:
     """How many rows, how fast, how sure, and where they are."""
+    from flows.story import pages
+
     version, speed = f"{result.name} version {result.version}", f" in {result.seconds:.2f} s"
     drift = ", ".join(f"{name} {value:.3f}" for name, value in result.drift.index.items())
     rows = [
@@ -57,8 +59,8 @@ def predicted(result: "Prediction") -> None:
         ("drift", f"{result.drift.verdict}{f' (index: {drift})' if drift else ''}"),
         ("output", f"{result.path} ({counted(result.parts, 'part')})"),
     ]
-    if result.accuracy is not None:
-        rows.insert(2, ("accuracy", f"{result.accuracy:.4f}"))
+    if truth := pages.against_truth(result):
+        rows.insert(2, ("truth", truth))
     _print_table(rows)
 
 

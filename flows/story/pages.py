@@ -81,7 +81,7 @@ def prediction(result: Prediction) -> str:
         ("rows a second", f"{result.rows / result.seconds:,.0f}" if result.seconds else ""),
         ("provider", result.provider),
         ("model", f"{result.name} version {result.version}, SHA-256 `{result.model_sha256}`"),
-        ("accuracy", "unknown: the input has no labels" if result.accuracy is None else f"{result.accuracy:.4f}"),
+        ("against the truth", against_truth(result) or "unknown: it is not in the input"),
         ("drift", f"{result.drift.verdict}{f' (population stability index {index})' if index else ''}"),
         ("output", f"`{result.path}`, {counted(result.parts, 'part')}"),
     ]
@@ -89,6 +89,12 @@ def prediction(result: Prediction) -> str:
     if result.picture:
         sections.append(picture(result.picture))
     return "\n\n".join(section for section in sections if section)
+
+
+def against_truth(result: Prediction) -> str:
+    """How good the predictions are where the input has the truth, in a few words; else nothing."""
+    measured = result.metrics or ({} if result.accuracy is None else {"accuracy": result.accuracy})
+    return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
 
 
 def _labels(result: Prediction) -> str:

@@ -20,10 +20,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from tasks.data.readers import columns, spool, text
 from tasks.data.sources import tables
 from tasks.errors import DataError, UsageError
+from tasks.parameters.own_data import OwnData
 
 
 def read(source: Path | str, folder: Path, *as_text: str, ignore: tuple[str, ...] = ()) -> tables.Table:
@@ -327,10 +329,74 @@ def test_a_table_is_read_by_url(tmp_path: Path, address: str) -> None:
         tables.find("http://127.0.0.1:9/t.csv")
 
 
-@pytest.mark.parametrize(
-    "url", ["https://me:secret@host/t.csv", "https://host/t.csv?X-Amz-Signature=1", "s3://k:s@b/t"]
-)
+SECRET = [
+    "https://me:secret@host/t.csv",
+    "https://me:sec/secret@host/t.csv",
+    "https://secret@host/t.csv",
+    "https://host/t.csv?X-Amz-Signature=secret",
+    "https://host/t.csv?a=1&X-Amz-Credential=secret",
+    "https://host/t.csv?access_token=secret",
+    "HTTPS://host/t.csv?apiKey=secret",
+    "https://host/t.csv?AWSAccessKeyId=secret",
+    "abfs://c@account/t.csv?sig=secret",
+    "s3://k:secret@b/t",
+    "simplecache::https://host/t.csv?token=secret",
+    "zip://t.csv::simplecache::https://me:secret@host/t.zip",
+]
+HONEST = [
+    "abfs://container@account.dfs.core.windows.net/t.csv",
+    "hf://datasets/user/repo@main/t.csv",
+    "https://cdn.jsdelivr.net/npm/vega-datasets@2/data/cars.csv",
+    "sftp://bob@host/t.csv",
+    "https://host/t.csv?design=1&keyword=house&sort_key=2&signal=x",
+    "http://[::1]:8000/t.csv",
+    "simplecache::https://host/t.csv?dl=1",
+    "/data/t@2?token=1.csv",
+]
+
+
+@pytest.mark.parametrize("url", SECRET)
 def test_a_url_with_credentials_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(UsageError, match="credentials") as refused:
         tables.find(url)
     assert "secret" not in str(refused.value)
+    with pytest.raises(ValidationError, match="credentials"):
+        OwnData(source=url)
+
+
+@pytest.mark.parametrize("url", HONEST)
+def test_a_url_without_credentials_is_taken(url: str) -> None:
+    assert OwnData(source=url).source == url
+
+
+@pytest.mark.parametrize("named", [(), ("code",)])
+def test_no_value_of_json_lines_vanishes_where_numbers_turn_into_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(text, "BLOCK_BYTES", 512)
+    values = [number % 5 for number in range(300)] + [None] * 100 + ["A", "B"] * 100
+    lines = "".join(json.dumps({"row": row, "code": value}) + "\n" for row, value in enumerate(values))
+    found = read(write(tmp_path / "t.jsonl", lines), tmp_path, *named)
+    assert found.data["code"].to_pylist() == [None if value is None else str(value) for value in values]
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64(), pa.dictionary(pa.int8(), pa.int64())])
+@pytest.mark.parametrize("name", ["t.parquet", "t.feather"])
+def test_whole_numbers_beyond_float64_stay_levels_apart(tmp_path: Path, name: str, kind: pa.DataType) -> None:
+    ids = [2**53 + number for number in range(4)]
+    column = pa.array([0, 1, 2, 3, None], pa.int8())
+    column = pa.DictionaryArray.from_arrays(column, pa.array(ids)) if pa.types.is_dictionary(kind) else [*ids, None]
+    WRITERS[name](pa.table({"id": pa.array(column, kind)}), tmp_path / name)
+    found = read(tmp_path / name, tmp_path, "id")
+    assert found.data["id"].to_pylist() == [*map(str, ids), None]
+    assert not found.findings
+
+
+def test_a_column_named_as_text_may_be_a_number_in_some_files(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"zip": ["1", "2"]}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"zip": pa.array([3, None])}), tmp_path / "2.parquet")
+    pq.write_table(pa.table({"zip": pa.array([4.0, 1.1, np.nan], pa.float32())}), tmp_path / "3.parquet")
+    pq.write_table(pa.table({"zip": pa.array([True, None])}), tmp_path / "4.parquet")
+    found = read(tmp_path, tmp_path, "zip")
+    assert found.data["zip"].to_pylist() == ["1", "2", "3", None, "4", "1.1", None, "true", None]
+    assert not found.findings

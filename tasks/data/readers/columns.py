@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.data.table import levels
+
 Kind = Literal["number", "boolean", "text", "date", "null", "unfit"]
 MOST_LEVELS = 2**17  # distinct texts beyond which a column is no dictionary
 EXACT = 2**53  # up to which float64 has all whole numbers
@@ -42,6 +44,17 @@ def plain(array: pa.Array) -> pa.Array:
         array = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
         return pc.cast(array, pa.dictionary(pa.int32(), pa.string()))
     return array
+
+
+def texts(array: pa.Array) -> pa.DictionaryArray:
+    """Numbers or booleans as text: each distinct value as the level that it is, whole numbers with all digits."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
+        array = pc.cast(array, pa.float64(), safe=False)
+        array = pc.if_else(pc.is_nan(array), None, array)
+    found = array.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(found.indices, pa.array(levels.named(found.dictionary), pa.string()))
 
 
 def _as_timestamp(array: pa.Array) -> pa.Array:

@@ -100,6 +100,8 @@ class Gathering:
     def _kept(self, number: int, name: str, array: pa.Array) -> pa.Array | None:
         """A column of a batch as the spool keeps it: of text the codes; None where no model can take it."""
         kind = columns.kind_of(array.type)
+        if name in self._as_text and kind in ("number", "boolean"):
+            array, kind = columns.texts(array), "text"
         kinds = self._kinds.setdefault(name, {}).setdefault(number, set())
         if kind == "unfit":
             self._note("nested-column", name, f"{name} holds {array.type}", "error")

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 from tasks.data.readers import finding
-from tasks.errors import DataError, UsageError, without_credentials
+from tasks.errors import DataError, UsageError
 from tasks.machine.installing import pip_install
+from tasks.parameters.addresses import has_credentials
 from tasks.store import fingerprints, regular_files
 from tasks.store.fingerprints import BLOCK_BYTES, Fingerprint
 from tasks.store.remote import OBJECT_STORES
@@ -18,7 +19,6 @@ from tasks.store.remote import OBJECT_STORES
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".feather", ".arrow", ".ipc", ".jsonl", ".ndjson", ".json")
 PACKED = ".gz"
 NOT_A_VALUE = "__HIVE_DEFAULT_PARTITION__"
-SECRETS = ("sig", "token", "secret", "password", "credential", "key")  # in the names of a query's fields
 SECONDS = 10.0  # in which a host must answer
 
 
@@ -114,8 +114,7 @@ def _find_remote(url: str) -> TableFiles:
 
 
 def _refuse_credentials(url: str) -> None:
-    query = parse_qs(urlsplit(url).query) if url.startswith("http") else {}
-    if any(secret in name.lower() for name in query for secret in SECRETS) or without_credentials(url) != url:
+    if has_credentials(url):
         raise UsageError(
             f"{url.partition('?')[0]} has credentials in it",
             "a URL that may be kept and logged",

@@ -78,8 +78,8 @@ def _is_number(chunk: pa.Array) -> pa.Array:
 def read(files: TableFiles, as_text: frozenset[str], spool: Path, ignore: frozenset[str] = frozenset()) -> Table:
     """Read all rows of the columns that are not to ``ignore``; ``spool`` is a file to be made where they are many.
 
-    In CSV and JSON lines the columns ``as_text`` are text whatever they look like. A column that is a number in some
-    rows of a file and text in others is text in all.
+    The columns ``as_text`` are text whatever they look like, numbers by their levels' names; so is, in all rows, a
+    column that is a number in some rows of a file and text in others.
 
     Raises:
         DataError: not a row can be read. What else is wrong is in ``findings``, all of it.

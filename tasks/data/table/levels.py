@@ -65,6 +65,8 @@ def named(values: pa.Array) -> list[str]:
 def _name(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int):  # beyond 2^53 too
+        return str(value)
     number = float(value)
     if number.is_integer():
         return str(int(number))

@@ -1,9 +1,11 @@
 """Tables to train on: whatever their files are, the same rows; whatever is wrong with them, a word that helps."""
 
 import csv
+import errno
 import gzip
 import io
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -22,7 +24,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tasks.data import mapped
 from tasks.data.readers import columns, spool, text
+from tasks.data.readers.delimited import csv_batches
+from tasks.data.readers.text import json_batches
 from tasks.data.sources import tables
 from tasks.errors import DataError, UsageError
 from tasks.parameters.own_data import OwnData
@@ -275,6 +280,8 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "an array": ("t.json", b'[{"a": 1}]', "one array"),
     "no JSON": ("t.jsonl", b'{"a": 1}\n{"a"\n', "cannot be read"),
     "JSON of two kinds": ("t.jsonl", b'{"a": 1}\n{"a": "x"}\n', "row 1"),
+    "a header with a quote left open": ("t.csv", b'a,"b\n1,2\n3,4\n', "header"),
+    "a header of one endless name": ("t.csv", b"a" * 140_000 + b",b\n1,2\n", "header"),
     "no Parquet": ("t.parquet", b"PAR1 and no more", "cannot be read"),
     "no Feather": ("t.feather", b"ARROW1 and no more", "cannot be read"),
 }  # fmt: skip
@@ -400,3 +407,54 @@ def test_a_column_named_as_text_may_be_a_number_in_some_files(tmp_path: Path) ->
     found = read(tmp_path, tmp_path, "zip")
     assert found.data["zip"].to_pylist() == ["1", "2", "3", None, "4", "1.1", None, "true", None]
     assert not found.findings
+
+
+def test_a_disk_without_room_is_an_error_and_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="No space"):
+        mapped.create(tmp_path / "t", {"features": (np.float32, (2**19,))})
+
+
+@pytest.mark.parametrize("can_allocate", [True, False])
+def test_room_for_arrays_is_taken_before_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_allocate: bool
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    if not can_allocate:
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+    arrays = mapped.create(tmp_path / "t", {"features": (np.float32, (2**19, 3)), "labels": (np.uint8, (5,))})
+    assert (tmp_path / "t").stat().st_blocks * 512 >= 2**19 * 12
+    assert not arrays["features"].any()
+    assert arrays["labels"].shape == (5,)
+
+
+@pytest.mark.parametrize("rows", ["a,b\r1,2\r3,4\r", "a,b\r1,2\r3,4", "\ufeff\r\n\na,b\n1,2\n3,4\n"])
+def test_old_ends_of_lines_and_empty_lines_after_a_mark_are_read(tmp_path: Path, rows: str) -> None:
+    assert read(write(tmp_path / "t.csv", rows.encode()), tmp_path).data.to_pydict() == {"a": [1, 3], "b": [2, 4]}
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "words"), [("t.csv", b"a,b ", "a row of more"), ("t.json", b"\n [1 ", "array")]
+)
+def test_a_file_without_ends_of_lines_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, head: bytes, words: str
+) -> None:
+    monkeypatch.setattr(text, "BLOCK_BYTES", 2**10)
+    monkeypatch.setattr(text, "LONGEST_ROW", 2**12)
+    stream = io.BytesIO(head + b"x" * 2**20)
+    read_some = json_batches if name == "t.json" else csv_batches
+    with pytest.raises(DataError, match=words):
+        list(read_some(stream, name, frozenset(), frozenset()))
+    assert stream.tell() <= 2**12
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+def test_a_column_named_as_text_is_found_however_json_writes_its_name(tmp_path: Path, escaped: bool) -> None:
+    rows = "".join(json.dumps({"größe": size, "x": 1}, ensure_ascii=escaped) + "\n" for size in ("a", "b"))
+    found = read(write(tmp_path / "t.jsonl", rows), tmp_path, "größe").data
+    assert found.to_pydict() == {"größe": ["a", "b"], "x": [1, 1]}

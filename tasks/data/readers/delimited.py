@@ -29,6 +29,7 @@ def csv_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozens
     """
     rest = blocks(stream, name)
     first = next(rest)
+    first = first[len(MARK) if first[: len(MARK)] == MARK else 0 :]
     first = first[next(at for at, byte in enumerate(first) if byte not in b"\r\n") :]
     file = _Csv(name, first, as_text, ignore)
     yield from file.batches(first)
@@ -44,7 +45,7 @@ class _Csv:
         self._name = name
         head = _head(block, name)
         self._delimiter = delimiter(head)
-        self._names = next(filter(None, csv.reader(io.StringIO(head), delimiter=self._delimiter)))
+        self._names = _names(head, self._delimiter, name)
         check_names(self._names, name)
         self._kept = [each for each in self._names if each not in ignore]
         if not self._kept:
@@ -129,14 +130,21 @@ def _has_quotes(block: memoryview) -> bool:
 
 
 def _head(block: memoryview, name: str) -> str:
-    """The first rows as text, without the byte order mark."""
-    head = bytes(block[:SNIFFED_BYTES]).removeprefix(MARK)
+    """The first rows as text."""
+    head = bytes(block[:SNIFFED_BYTES])
     if len(block) > SNIFFED_BYTES:
         head = head[: head.rfind(b"\n") + 1] or head
     try:
         return head.decode()
     except UnicodeDecodeError as error:
         raise broken(name, "it is not UTF-8", "UTF-8", "save it as CSV in UTF-8") from error
+
+
+def _names(head: str, delimiter: str, name: str) -> list[str]:
+    try:
+        return next(filter(None, csv.reader(io.StringIO(head, newline=""), delimiter=delimiter, strict=True)))
+    except csv.Error as error:
+        raise broken(name, f"its header has {error}", "CSV with a header", "see its first line") from error
 
 
 def delimiter(head: str) -> str:
@@ -147,7 +155,7 @@ def delimiter(head: str) -> str:
 def _fit(head: str, delimiter: str) -> tuple[float, int]:
     """How well a delimiter explains the first rows: the share of rows like the header, and the number of fields."""
     try:
-        rows = csv.reader(io.StringIO(head), delimiter=delimiter)
+        rows = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
         widths = [len(row) for row, _ in zip(rows, range(SNIFFED_ROWS), strict=False) if row]
     except csv.Error:
         return 0.0, 0

@@ -257,6 +257,14 @@ def test_everything_that_is_wrong_in_a_folder_is_told_at_once(tmp_path: Path) ->
     assert rules == {"unreadable-file", "retyped-column"}
 
 
+def latin_1(writer: Callable[..., Any]) -> bytes:
+    """A file whose text column is no UTF-8."""
+    offsets, content = pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"a\xe9")
+    stream = io.BytesIO()
+    writer(pa.table({"t": pa.StringArray.from_buffers(2, offsets, content)}), stream)
+    return stream.getvalue()
+
+
 WIDE = ",".join(f"c{number}" for number in range(2001)) + "\n1" + ",1" * 2000
 BAD: dict[str, tuple[str, bytes, str]] = {
     "nothing": ("t.csv", b"", "is empty"),
@@ -283,6 +291,8 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "a header with a quote left open": ("t.csv", b'a,"b\n1,2\n3,4\n', "header"),
     "a header of one endless name": ("t.csv", b"a" * 140_000 + b",b\n1,2\n", "header"),
     "no Parquet": ("t.parquet", b"PAR1 and no more", "cannot be read"),
+    "Parquet with text in Latin-1": ("t.parquet", latin_1(pq.write_table), "UTF8"),
+    "Feather with text in Latin-1": ("t.feather", latin_1(pyarrow.feather.write_feather), "UTF8"),
     "no Feather": ("t.feather", b"ARROW1 and no more", "cannot be read"),
 }  # fmt: skip
 
@@ -330,6 +340,10 @@ def test_a_table_is_read_by_url(tmp_path: Path, address: str) -> None:
     pytest.importorskip("aiohttp")
     write(tmp_path / "t.csv", "a,b\n1,x\n")
     assert read(f"{address}/t.csv", tmp_path).data.to_pydict() == {"a": [1], "b": ["x"]}
+    parquet(pa.table({"a": [1]}), tmp_path / "t.parquet")
+    assert read(f"{address}/t.parquet?dl=1", tmp_path).data.to_pydict() == {"a": [1]}
+    write(tmp_path / "t.csv.gz", gzip.compress(b"a,b\n1,x\n"))
+    assert read(f"{address}/t.csv.gz?dl=1", tmp_path).data.to_pydict() == {"a": [1], "b": ["x"]}
     with pytest.raises(DataError, match=r"missing\.csv"):
         tables.find(f"{address}/missing.csv")
     with pytest.raises(DataError, match="cannot be read"):
@@ -458,3 +472,31 @@ def test_a_column_named_as_text_is_found_however_json_writes_its_name(tmp_path: 
     rows = "".join(json.dumps({"größe": size, "x": 1}, ensure_ascii=escaped) + "\n" for size in ("a", "b"))
     found = read(write(tmp_path / "t.jsonl", rows), tmp_path, "größe").data
     assert found.to_pydict() == {"größe": ["a", "b"], "x": [1, 1]}
+
+
+@pytest.mark.parametrize("value", ["²", "--5", "٣"])
+def test_a_folder_that_is_nearly_a_number_is_text(tmp_path: Path, value: str) -> None:
+    write(tmp_path / f"k={value}/t.csv", "x\n1\n")
+    assert read(tmp_path, tmp_path).data.to_pydict() == {"x": [1], "k": [value]}
+
+
+def test_text_beside_a_table_is_no_part_of_it(tmp_path: Path) -> None:
+    write(tmp_path / "data/t.csv", "x\n1\n")
+    write(tmp_path / "data/README.txt", "About\n\nthese data, which are nice\n")
+    assert read(tmp_path / "data", tmp_path).data.to_pydict() == {"x": [1]}
+    assert read(write(tmp_path / "t.txt", "x\n2\n"), tmp_path).data.to_pydict() == {"x": [2]}  # which is named
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (pa.array(["a", "b", None], pa.string_view()), ["a", "b", None, None]),
+        (pa.array([0, 1, None], pa.timestamp("s")), [datetime(1970, 1, 1), datetime(1970, 1, 1, 0, 0, 1), None, None]),
+        (pa.array([2.5, 1, None]), [2.5, 1, None, None]),
+    ],
+)
+def test_dictionaries_of_any_kind_are_read(tmp_path: Path, values: pa.Array, expected: list[Any]) -> None:
+    table = pa.table({"x": pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 2], pa.int8()), values)})
+    with pa.OSFile(str(tmp_path / "t.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    assert read(tmp_path / "t.arrow", tmp_path).data.to_pydict() == {"x": expected}

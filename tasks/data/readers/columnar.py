@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.data.readers.columns import kind_of
 from tasks.data.readers.formats import broken_table as broken
 from tasks.data.readers.text import check_names, none
 from tasks.errors import GradmillError
@@ -28,7 +29,8 @@ def parquet_batches(
         schema = _without(file.schema_arrow, name, ignore)
         yield none(schema)
         columns = [field.name for field in schema if not is_unfit(field.type)]
-        yield from file.iter_batches(BATCH_ROWS, columns=columns)
+        for batch in file.iter_batches(BATCH_ROWS, columns=columns):
+            yield _checked(batch)
 
 
 def arrow_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozenset[str]) -> Iterator[pa.RecordBatch]:
@@ -47,7 +49,15 @@ def arrow_batches(stream: Any, name: str, as_text: frozenset[str], ignore: froze
         schema = _without(file.schema, name, ignore)
         yield none(schema)
         for batch in batches:
-            yield batch.select([field.name for field in schema if not is_unfit(field.type)])
+            yield _checked(batch.select([field.name for field in schema if not is_unfit(field.type)]))
+
+
+def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch, whose text has been looked at: no file says whether it is UTF-8."""
+    for column in batch.columns:
+        if kind_of(column.type) == "text":
+            column.validate(full=True)
+    return batch
 
 
 def is_unfit(kind: pa.DataType) -> bool:

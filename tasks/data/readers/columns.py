@@ -34,8 +34,11 @@ def kind_of(kind: pa.DataType) -> Kind:
 def plain(array: pa.Array) -> pa.Array:
     """An array of the one type that its kind has; of text a dictionary."""
     kind = kind_of(array.type)
-    if pa.types.is_dictionary(array.type) and (kind != "text" or array.dictionary.null_count):
-        array = array.dictionary_decode()
+    if pa.types.is_dictionary(array.type):
+        if kind == "text":  # views of strings cannot be decoded
+            array = pc.cast(array, pa.dictionary(pa.int32(), pa.string()))
+        if kind != "text" or array.dictionary.null_count:
+            array = array.dictionary_decode()
     if kind == "number":
         return pc.cast(array, pa.float64(), safe=False)
     if kind == "date":

@@ -1,5 +1,6 @@
 """Files of a table gathered batch by batch: each column as one type, faults and oddities collected on the way."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from tasks.errors import DataError
 from tasks.machine.words import counted
 
 MOST_COLUMNS = 2000
+WHOLE = re.compile("-?[0-9]+")
 Reader = Callable[[Any, str, frozenset[str], frozenset[str]], Iterator[pa.RecordBatch]]
 READERS: dict[str, Reader] = {
     ".parquet": parquet_batches,
@@ -184,4 +186,4 @@ def _numeric_partitions(files: TableFiles) -> frozenset[str]:
     for file in files.files:
         for name, value in file.partition.items():
             values.setdefault(name, []).extend([] if value is None else [value])
-    return frozenset(name for name, each in values.items() if all(one.lstrip("-").isdigit() for one in each))
+    return frozenset(name for name, each in values.items() if all(WHOLE.fullmatch(one) for one in each))

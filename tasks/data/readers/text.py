@@ -134,7 +134,7 @@ def _end_of_rows(block: bytearray) -> int:
 
 def none(schema: pa.Schema) -> pa.RecordBatch:
     """No rows of all columns."""
-    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
 def check_names(names: list[str], file: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from tasks.data.readers import finding
 from tasks.errors import DataError, UsageError
@@ -16,7 +16,17 @@ from tasks.store import fingerprints, regular_files
 from tasks.store.fingerprints import BLOCK_BYTES, Fingerprint
 from tasks.store.remote import OBJECT_STORES
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".feather", ".arrow", ".ipc", ".jsonl", ".ndjson", ".json")
+SUFFIXES = (
+    ".csv",
+    ".tsv",
+    ".parquet",
+    ".feather",
+    ".arrow",
+    ".ipc",
+    ".jsonl",
+    ".ndjson",
+    ".json",
+)  # .txt is what is said of data
 PACKED = ".gz"
 NOT_A_VALUE = "__HIVE_DEFAULT_PARTITION__"
 SECONDS = 10.0  # in which a host must answer
@@ -36,7 +46,13 @@ class TableFile(NamedTuple):
     @property
     def suffix(self) -> str:
         """What tells its format."""
-        return Path(self.path.lower().removesuffix(PACKED)).suffix
+        return Path(self._name.removesuffix(PACKED)).suffix
+
+    @property
+    def _name(self) -> str:
+        """In small letters, of a URL without its query."""
+        is_web = self.path.lower().startswith(("http://", "https://"))
+        return (urlsplit(self.path).path if is_web else self.path).lower()
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
@@ -49,7 +65,7 @@ class TableFile(NamedTuple):
 
         with regular_files.opened(Path(self.path)) if "://" not in self.path else _remote(self.path) as raw:
             stream = pa.PythonFile(raw, mode="r")
-            yield pa.CompressedInputStream(stream, "gzip") if self.path.lower().endswith(PACKED) else stream
+            yield pa.CompressedInputStream(stream, "gzip") if self._name.endswith(PACKED) else stream
 
 
 class TableFiles(NamedTuple):
@@ -66,7 +82,8 @@ class TableFiles(NamedTuple):
 
 def is_table(path: Path) -> bool:
     """Whether a file found in a folder is part of a table, by its name; none that tools write for themselves."""
-    return path.name.lower().removesuffix(PACKED).endswith(SUFFIXES) and not path.name.startswith("_")
+    name = path.name.lower().removesuffix(PACKED)
+    return name.endswith(SUFFIXES) and not name.startswith("_")
 
 
 def find(source: str) -> TableFiles:

@@ -25,16 +25,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.data import mapped
-from tasks.data.readers import columns, spool, text
+from tasks.data.readers import columns, gathering, spool, text
 from tasks.data.readers.delimited import csv_batches
 from tasks.data.readers.text import json_batches
 from tasks.data.sources import tables
 from tasks.errors import DataError, UsageError
 from tasks.parameters.own_data import OwnData
+from written_tables import examined, recipe, rules
 
 
 def read(source: Path | str, folder: Path, *as_text: str, ignore: tuple[str, ...] = ()) -> tables.Table:
-    return tables.read(tables.find(str(source)), frozenset(as_text), folder / "spool", frozenset(ignore))
+    selection = tables.Selection(as_text=frozenset(as_text), ignore=frozenset(ignore))
+    return tables.read(tables.find(str(source)), selection, folder / "spool")
 
 
 def write(path: Path, content: bytes | str) -> Path:
@@ -57,6 +59,7 @@ def as_json(rows: pa.Table) -> str:
 
 
 def parquet(rows: pa.Table, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(rows, path, row_group_size=3)
 
 
@@ -463,7 +466,7 @@ def test_a_file_without_ends_of_lines_is_not_read_whole(
     stream = io.BytesIO(head + b"x" * 2**20)
     read_some = json_batches if name == "t.json" else csv_batches
     with pytest.raises(DataError, match=words):
-        list(read_some(stream, name, frozenset(), frozenset()))
+        list(read_some(stream, name, tables.Selection()))
     assert stream.tell() <= 2**12
 
 
@@ -500,3 +503,60 @@ def test_dictionaries_of_any_kind_are_read(tmp_path: Path, values: pa.Array, exp
     with pa.OSFile(str(tmp_path / "t.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
     assert read(tmp_path / "t.arrow", tmp_path).data.to_pydict() == {"x": expected}
+
+
+ROWS_OF_TWO = {"a": np.arange(200.0), "b": np.arange(200) % 7, "y": np.arange(200.0) % 13}
+
+
+def test_columns_that_are_not_asked_for_cannot_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "MOST_COLUMNS", 4)
+    wide = {f"c{number}": np.zeros(200) for number in range(4)}
+    parquet(pa.table({**ROWS_OF_TWO, "c": [[1]] * 200, "d": [1] * 200}), tmp_path / "data/1.parquet")
+    parquet(pa.table({**ROWS_OF_TWO, "d": ["x"] * 200}), tmp_path / "data/2.parquet")
+    write(tmp_path / "data/3.csv", as_csv(pa.table({**ROWS_OF_TWO, **wide})))
+    write(tmp_path / "data/4.jsonl", as_json(pa.table({**ROWS_OF_TWO, "c": [{"e": 1}] * 200})))
+    found = examined(tmp_path / "data", features=["a", "b"])
+    assert not found.report.errors, found.report.findings
+    assert [column.name for column in recipe(found).columns] == ["a", "b"]
+    assert set(recipe(found).ignored) == {"c", "d", *wide}  # which a version trained on more must know
+    assert found.report.rows == 800
+    assert rules(examined(tmp_path / "data", features=["a", "b", "d"]), "error")
+
+
+def test_a_file_with_none_of_the_columns_asked_for_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "1.csv", as_csv(pa.table(ROWS_OF_TWO)))
+    write(tmp_path / "2.csv", "other,more\n" + "1,2\n" * 50)
+    found = examined(tmp_path, features=["a", "b"])
+    assert set(rules(found, "error")) >= {"missing-column a", "missing-column b", "missing-column y"}
+
+
+@pytest.mark.parametrize("values", [[0, 1], [1.0, 0.0], [None, 1], [True, False]])
+def test_a_kept_boolean_may_be_0_and_1(tmp_path: Path, values: list[Any]) -> None:
+    parquet(pa.table({**ROWS_OF_TWO, "b": np.arange(200) % 2 == 0}), tmp_path / "1.parquet")
+    kept = recipe(examined(tmp_path / "1.parquet"))
+    assert kept.columns[1].kind == "boolean"
+    write(tmp_path / "2.csv", as_csv(pa.table({**ROWS_OF_TWO, "b": values * 100})))
+    for source in (tmp_path / "2.csv", tmp_path):
+        found = examined(source, task="regression", kept=kept)
+        assert not found.report.errors, found.report.findings
+        assert recipe(found).columns == kept.columns
+
+
+def test_a_kept_boolean_that_counts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "BLOCK_BYTES", 512)
+    parquet(pa.table({**ROWS_OF_TWO, "b": np.arange(200) % 2 == 0}), tmp_path / "1.parquet")
+    kept = recipe(examined(tmp_path / "1.parquet"))
+    write(tmp_path / "2.csv", as_csv(pa.table({**ROWS_OF_TWO, "b": [0, 1] * 99 + [2, 3]})))
+    for source in (tmp_path / "2.csv", tmp_path):
+        assert "retyped-column b" in rules(examined(source, task="regression", kept=kept), "error")
+
+
+def test_a_kept_category_may_be_a_number_in_some_files(tmp_path: Path) -> None:
+    words = [f"{number % 5}" for number in range(200)]
+    parquet(pa.table({**ROWS_OF_TWO, "b": words}), tmp_path / "1.parquet")
+    kept = recipe(examined(tmp_path / "1.parquet", category=["b"]))
+    parquet(pa.table({**ROWS_OF_TWO, "b": np.arange(200) % 5}), tmp_path / "2.parquet")
+    for source in (tmp_path / "2.parquet", tmp_path):
+        found = examined(source, task="regression", kept=kept)
+        assert not found.report.errors, found.report.findings
+        assert recipe(found).columns == kept.columns

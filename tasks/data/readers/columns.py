@@ -1,6 +1,6 @@
 """What becomes of a column of a table, batch by batch: a number, a boolean, text or a date."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,19 @@ NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$"
 TYPES: dict[str, pa.DataType] = {
     "number": pa.float64(), "boolean": pa.bool_(), "date": pa.timestamp("us"), "null": pa.null(), "text": pa.string(),
 }  # fmt: skip
+
+
+class Selection(NamedTuple):
+    """Which columns of a table are read, and as what."""
+
+    as_text: frozenset[str] = frozenset()  # whatever they look like
+    as_boolean: frozenset[str] = frozenset()  # where all their values are 0 or 1
+    ignore: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None  # all that are not to be ignored
+
+    def takes(self, name: str) -> bool:
+        """Whether a column is read."""
+        return name not in self.ignore and (self.only is None or name in self.only)
 
 
 def kind_of(kind: pa.DataType) -> Kind:
@@ -58,6 +71,14 @@ def texts(array: pa.Array) -> pa.DictionaryArray:
         array = pc.if_else(pc.is_nan(array), None, array)
     found = array.dictionary_encode()
     return pa.DictionaryArray.from_arrays(found.indices, pa.array(levels.named(found.dictionary), pa.string()))
+
+
+def booleans(array: pa.Array) -> pa.Array:
+    """Numbers as booleans where all are 0 or 1; else as they are."""
+    values = plain(array)
+    values = pc.if_else(pc.is_nan(values), None, values)
+    is_boolean = pc.all(pc.is_in(values, value_set=pa.array([0.0, 1.0, None]))).as_py()
+    return pc.equal(values, 1) if is_boolean else array
 
 
 def _as_timestamp(array: pa.Array) -> pa.Array:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
+from tasks.data.readers.columns import Selection
 from tasks.data.readers.formats import broken_table as broken
 from tasks.errors import DataError
 
@@ -27,8 +28,8 @@ NO_TEXT = re.compile(r"Column\(/(.+)\) changed from string to")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def json_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozenset[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a file of JSON objects, one a line.
+def json_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
+    """The rows of a file of JSON objects, one a line, of all columns that are not to be ignored.
 
     Raises:
         DataError: it is no such file.
@@ -36,12 +37,12 @@ def json_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozen
     rows = 0
     for block in blocks(stream, name, _check_json):
         try:
-            table = _json(block, as_text)
+            table = _json(block, selection.as_text)
         except pa.ArrowException as error:
             said = _counted_from(rows, str(error).splitlines()[0])
             raise broken(name, said, "one JSON object a line, with values of one kind a column") from error
         rows += len(table)
-        yield from table.drop_columns([each for each in table.column_names if each in ignore]).to_batches()
+        yield from table.drop_columns([each for each in table.column_names if each in selection.ignore]).to_batches()
 
 
 def _json(block: memoryview, as_text: frozenset[str]) -> pa.Table:

@@ -56,7 +56,7 @@ def examine(
     Raises:
         UsageError: options that cannot be meant.
     """
-    parts, faults = roles.roles(table.data.column_names, data, kept)
+    parts, faults = roles.roles(table.names, data, kept)
     has_target = parts.target is not None and parts.target in table.data.column_names
     task = task or (targets.task_of(table, parts.target) if has_target and parts.target else "regression")
     found = features.found(table, parts, data, kept)

@@ -11,7 +11,7 @@ import numpy as np
 from tasks.data import mapped
 from tasks.data.dataset import Validated
 from tasks.data.sources import tables
-from tasks.data.sources.tables import TableFiles
+from tasks.data.sources.tables import Selection, TableFiles
 from tasks.data.table import fitting, writing
 from tasks.data.table.examining import examine
 from tasks.data.table.fixed import FixedRecipe
@@ -29,16 +29,26 @@ PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have chan
 def read(
     files: TableFiles, data: OwnData, task: TaskName | None, kept: FixedRecipe | None, scratch: Path
 ) -> tables.Table:
-    """All rows, with text as text where it is known to be: a class ``1`` is a name and no number.
+    """All rows, each column as what it is known to be: a class ``1`` is a name and no number, a kept boolean no 0 or 1.
+
+    Where features are named, no others are read.
 
     Raises:
         DataError: not a row can be read.
     """
-    of_kept = [column.name for column in kept.columns if column.kind == "category"] if kept else []
+    known = {column.name: column.kind for column in kept.columns} if kept else {}
     classes = [data.target] if task == "classification" and data.target else []
     ignored = frozenset(data.ignore) | frozenset(kept.ignored if kept else ())
-    as_text = frozenset((*data.category, *of_kept, *classes)) - ignored
-    return tables.read(files, as_text, scratch / "spool.arrow", ignored)
+    of_kept = [name for name, kind in known.items() if kind == "category"]
+    splits = (data.split_by, data.time_column, data.split_column, kept.split.column if kept else None)
+    used = frozenset(name for name in (data.target, *data.features, *known, *splits) if name is not None)
+    selection = Selection(
+        as_text=frozenset((*data.category, *of_kept, *classes)) - ignored,
+        as_boolean=frozenset(name for name, kind in known.items() if kind == "boolean"),
+        ignore=ignored,
+        only=used if data.features else None,
+    )
+    return tables.read(files, selection, scratch / "spool.arrow")
 
 
 class OwnTable:

@@ -8,6 +8,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -15,6 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather
@@ -327,16 +329,25 @@ def test_a_source_is_known_again_until_a_file_is_touched(tmp_path: Path) -> None
         tables.find(str(tmp_path / "nowhere.csv"))
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    class Silent(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: Any) -> None:
-            pass
+class Silent(SimpleHTTPRequestHandler):
+    """Sends whole files only, whatever part is asked for."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(tmp_path))) as server:
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path, handler: type[SimpleHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    with served(tmp_path, Silent) as url:
+        yield url
 
 
 def test_a_table_is_read_by_url(tmp_path: Path, address: str) -> None:
@@ -560,3 +571,42 @@ def test_a_kept_category_may_be_a_number_in_some_files(tmp_path: Path) -> None:
         found = examined(source, task="regression", kept=kept)
         assert not found.report.errors, found.report.findings
         assert recipe(found).columns == kept.columns
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_host_sends_no_more_than_is_read(tmp_path: Path, tells: bool) -> None:
+    pytest.importorskip("aiohttp")
+    sent = []
+
+    class Counting(Silent):
+        def send_header(self, keyword: str, value: str) -> None:
+            if tells or keyword != "Last-Modified":
+                super().send_header(keyword, value)
+
+        def do_GET(self) -> None:
+            sent.append(self.path)
+            super().do_GET()
+
+    line = f"1,{'x' * 999}\n"
+    path = write(tmp_path / "t.csv", "a,b\n" + line * 7000)  # more than a client asks for at once
+    with served(tmp_path, Counting) as address:
+        first = tables.find(f"{address}/t.csv")
+        assert len(sent) == (0 if tells else 1)
+        assert tables.find(f"{address}/t.csv").digest == first.digest
+        sent.clear()
+        assert len(tables.read(first, tables.Selection(), tmp_path / "spool").data) == 7000
+        assert len(sent) == 1
+        write(path, "a,b\n" + line * 3500 + line.replace("1", "2") + line * 3499)
+        os.utime(path, (2e9, 2e9))
+        assert tables.find(f"{address}/t.csv").digest != first.digest
+
+
+def test_a_remote_file_that_changed_at_equal_size_is_noticed() -> None:
+    files = fsspec.filesystem("memory")
+    content = b"a,b\n" + b"1,2\n" * 400_000
+    files.pipe("/equal/t.csv", content)
+    first = tables.find("memory://equal/t.csv").digest
+    assert tables.find("memory://equal/t.csv").digest == first
+    files.pipe("/equal/t.csv", content[:80_004] + b"3" + content[80_005:])
+    assert tables.find("memory://equal/t.csv").digest != first
+    files.rm("/equal", recursive=True)

@@ -47,6 +47,13 @@ def test_kinds_are_inferred_alike_in_every_format(suffix: str, tmp_path: Path) -
     assert {"date when", "id id"} <= set(rules(found, "note"))
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("zone", ["Z", "+02:00"])
+def test_texts_of_dates_with_a_zone_are_dates(zone: str, suffix: str, tmp_path: Path) -> None:
+    when = [f"2024-01-{at % 20 + 1:02}T00:00:00{zone}" for at in range(ROWS)]
+    assert recipe(examined(written(tmp_path / f"t{suffix}", {"when": when, "x": X, "y": Y}))).left_out == ("when",)
+
+
 def test_text_among_numbers_is_named_with_file_row_and_value(tmp_path: Path) -> None:
     values = [str(at) for at in range(ROWS)]
     values[17] = "twelve"
@@ -108,10 +115,39 @@ def test_a_column_of_numbers_that_is_named_a_category_has_its_values_as_levels(t
         (pa.array([True, False]), ["true", "false"]),
         (pa.array(["1.0", "01", "1.50", "a.0", ""]), ["1", "01", "1.50", "a.0", ""]),
         (pa.array([2**62]), [str(2**62)]),
+        (pa.array([0.5, float("inf"), 2.0**60]), ["0.5", "inf", str(2**60)]),
+        (pa.array(["True", "FALSE", "truer"]), ["true", "false", "truer"]),
+        (pa.array([0, 86_400, 3661], pa.timestamp("s")).cast("timestamp[us]"), ["1970-01-01", "1970-01-02", "1970-01-01 01:01:01"]),
     ],
 )
 def test_levels_are_called_as_the_data_call_them(values: pa.Array, names: list[str]) -> None:
     assert named(values) == names
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_dates_are_levels_where_the_user_says_so_tonight_and_later(suffix: str, tmp_path: Path) -> None:
+    days = pa.array(np.arange(ROWS) % 3 * 86_400, pa.timestamp("s")).cast(pa.timestamp("us"))
+    path = written(tmp_path / f"t{suffix}", {"when": days.cast(pa.date32()), "x": X, "y": Y})
+    first = recipe(examined(path, category=["when"]))
+    assert first.columns[0].levels == ("1970-01-01", "1970-01-02", "1970-01-03")
+    assert not rules(examined(path, kept=first, category=["when"]), "error")
+
+
+def test_dates_that_are_to_name_the_sides_are_refused_in_words(tmp_path: Path) -> None:
+    days = pa.array(np.arange(ROWS) % 3, pa.timestamp("s"))
+    found = examined(written(tmp_path / "t.parquet", {"when": days, "x": X, "y": Y}), split_column="when")
+    assert "'1970-01-01 00:00:01'" in rules(found, "error")["split-column"]
+
+
+def test_true_and_false_are_the_same_classes_in_every_format(tmp_path: Path) -> None:
+    truth = Y > 0
+    columns = {"t.csv": truth, "text.csv": list(map(str, truth)), "t.parquet": truth, "text.jsonl": list(map(str, truth))}
+    found = [
+        examined(written(tmp_path / name, {"x": X, "y": values}), task="classification")
+        for name, values in columns.items()
+    ]
+    assert {recipe(each).class_names for each in found} == {("false", "true")}
+    assert len(set(map(digest, found))) == 1
 
 
 def test_levels_that_are_all_numbers_are_ordered_by_value_and_others_by_code_point() -> None:

@@ -16,6 +16,7 @@ from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.hashing import Words
 from tasks.data.table.roles import Roles
 from tasks.data.table.split_rule import SplitRule
+from tasks.data.table.split_words import no_moment, split_words
 from tasks.data.table.splitting import TRAINING, Split
 from tasks.data.table.targets import Truth
 from tasks.parameters.own_data import OwnData
@@ -106,12 +107,14 @@ def _rows(
     hashing.absorb(with_target, truth.words())
     num_distinct = hashing.num_distinct(hashed)
     rule = kept or _first_rule(parts, data, columns, num_distinct < len(hashed) / 2)
-    splits = table.data[rule.column].filter(truth.is_known) if rule.column else None
-    digests = with_target.copy()
-    if splits is not None:
-        hashing.absorb(digests, splitting.split_words(splits))
+    digests, by = with_target.copy(), None
+    if rule.column:
+        splits = table.data[rule.column].filter(truth.is_known)
+        by = splits, split_words(rule, splits)
+        hashing.absorb(digests, by[1])
+        faults += (no_moment(rule, *by, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row]))),)
     hashing.absorb(digests, hashing.copies(digests))
-    split = splitting.split(rule, splits, hashed, digests)
+    split = splitting.split(rule, by, hashed, digests)
     with np.errstate(all="ignore"):  # infinite values have been found already
         odd = list(_after_split(columns, encoded, truth, split))
     conflicts = warnings.conflicts(len(hashed), num_distinct, hashing.num_distinct(with_target))

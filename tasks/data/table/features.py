@@ -10,8 +10,8 @@ from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.kinds import Kind, infer, misfit
-from tasks.data.table.levels import appended, levels
+from tasks.data.table.kinds import Kind, infer, misfit, too_many
+from tasks.data.table.levels import MOST_LEVELS, appended, levels
 from tasks.data.table.roles import Roles
 from tasks.parameters.own_data import OwnData
 
@@ -51,7 +51,7 @@ def found(table: Table, parts: Roles, data: OwnData, kept: FixedRecipe | None) -
 def _kind(table: Table, name: str, data: OwnData, known: Column | None) -> Kind:
     if known is None:
         return infer(table, name, name in data.category)
-    return Kind(known.kind, misfit(table, name, known.kind))
+    return Kind(known.kind, misfit(table, name, known.kind, name in data.category))
 
 
 def _with_levels(table: Table, name: str, kind: Kind, known: Column | None) -> tuple[Column, list[Finding]]:
@@ -59,6 +59,8 @@ def _with_levels(table: Table, name: str, kind: Kind, known: Column | None) -> t
         return known or Column.model_validate({"name": name, "kind": kind.name}), []
     old = known.levels if known else ()
     now = appended(old, levels(table.data[name]).names())
+    if len(now) > MOST_LEVELS:
+        return Column(name=name, kind="category", levels=old), [too_many(name, len(now))]
     new = now[len(old) :] if known else ()
     more = ", …" if len(new) > 10 else ""
     notes = [_warning("new-levels", name, f"{name} has new levels: {', '.join(new[:10])}{more}")] if new else []

@@ -63,11 +63,7 @@ def _kind_of_text(found: Levels) -> str:
         return "number"
     if encoding.as_booleans(values) is not None:
         return "boolean"
-    try:
-        values.cast(pa.timestamp("us"))
-    except pa.ArrowInvalid:
-        return "text"
-    return "date"
+    return "text" if encoding.as_dates(values) is None else "date"
 
 
 def _of_text(table: Table, name: str) -> Kind:
@@ -114,11 +110,16 @@ def _too_many(table: Table, name: str) -> Finding | None:
     )
 
 
-def misfit(table: Table, name: str, kind: FeatureKind) -> Finding | None:
-    """What is wrong where version 1 took a column as ``kind`` and it is another now; a wholly missing one fits all."""
+def misfit(table: Table, name: str, kind: FeatureKind, is_category: bool) -> Finding | None:
+    """What is wrong where version 1 took a column as ``kind`` and it is another now; a wholly missing one fits all.
+
+    Dates are levels only where the user says so (``is_category``).
+    """
     now = plain_kind(table, name)
-    if now in ("null", "unfit") or now == kind or (kind == "category" and now in ("text", "number", "boolean")):
-        return _too_many(table, name) if kind == "category" and now == "text" else None
+    if kind == "category" and (now != "date" or table.is_text(name) or is_category):
+        return None
+    if now in ("null", "unfit", kind):
+        return None
     if kind == "number" and now == "text":
         return no_number(table, name)
     column = table.data[name]

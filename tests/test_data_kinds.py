@@ -93,6 +93,16 @@ def test_more_levels_than_a_model_can_hold_are_refused(tmp_path: Path) -> None:
     assert not rules(examined(tmp_path / "t.parquet", ignore=["c"]), "error")
 
 
+def test_levels_of_all_versions_together_are_bounded(tmp_path: Path) -> None:
+    number = np.arange(24_000)
+    columns = {"x": number % 991, "y": number % 7}
+    first = examined(written(tmp_path / "t.parquet", {"c": number // 4, **columns}), category=["c"])
+    later = written(tmp_path / "later.parquet", {"c": number // 4 + 5000, **columns})
+    found = examined(later, category=["c"], kept=recipe(first))
+    assert found.recipe is None
+    assert "c has 11,000 levels" in rules(found, "error")["too-many-levels c"]
+
+
 def test_two_thousand_and_one_columns_are_refused(tmp_path: Path) -> None:
     names = [f"x{at}" for at in range(2000)] + ["y"]
     path = tmp_path / "t.csv"
@@ -117,7 +127,10 @@ def test_a_column_of_numbers_that_is_named_a_category_has_its_values_as_levels(t
         (pa.array([2**62]), [str(2**62)]),
         (pa.array([0.5, float("inf"), 2.0**60]), ["0.5", "inf", str(2**60)]),
         (pa.array(["True", "FALSE", "truer"]), ["true", "false", "truer"]),
-        (pa.array([0, 86_400, 3661], pa.timestamp("s")).cast("timestamp[us]"), ["1970-01-01", "1970-01-02", "1970-01-01 01:01:01"]),
+        (
+            pa.array([0, 86_400, 3661], pa.timestamp("s")).cast("timestamp[us]"),
+            ["1970-01-01", "1970-01-02", "1970-01-01 01:01:01"],
+        ),
     ],
 )
 def test_levels_are_called_as_the_data_call_them(values: pa.Array, names: list[str]) -> None:
@@ -141,7 +154,12 @@ def test_dates_that_are_to_name_the_sides_are_refused_in_words(tmp_path: Path) -
 
 def test_true_and_false_are_the_same_classes_in_every_format(tmp_path: Path) -> None:
     truth = Y > 0
-    columns = {"t.csv": truth, "text.csv": list(map(str, truth)), "t.parquet": truth, "text.jsonl": list(map(str, truth))}
+    columns = {
+        "t.csv": truth,
+        "text.csv": list(map(str, truth)),
+        "t.parquet": truth,
+        "text.jsonl": list(map(str, truth)),
+    }
     found = [
         examined(written(tmp_path / name, {"x": X, "y": values}), task="classification")
         for name, values in columns.items()
@@ -330,3 +348,76 @@ def test_a_large_mean_costs_the_deviation_no_digits(offset: float) -> None:
     found = fitting.Statistics.of(values)
     assert found.means[0] == pytest.approx(values.mean(), rel=1e-13)
     assert found.deviations[0] == pytest.approx(values.std(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ignore": ["y"]}, "y is the target and is to be ignored"),
+        ({"ignore": ["c"], "split_by": "c"}, "c is to split by and is to be ignored"),
+        ({"ignore": ["c"], "features": ["x", "c"]}, "c is a feature and is to be ignored"),
+        ({"split_by": "y"}, "y is the target and is to split the rows"),
+        ({"time_column": "y"}, "y is the target and is to split the rows"),
+        ({"split_column": "y"}, "y is the target and is to split the rows"),
+    ],
+)
+def test_a_column_that_is_asked_for_as_two_things_is_refused(options: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        first_version(tmp_path, **options)
+    assert caught.value.found == said
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"features": ["x"]}, "x, c, t"),
+        ({"features": ["x", "c", "t", "z"]}, "x, c, t"),
+        ({"category": ["x"]}, "a number"),
+        ({"target": "x"}, "y, as version 1"),
+    ],
+)
+def test_options_that_version_1_does_not_allow_are_refused(options: Any, expected: str, tmp_path: Path) -> None:
+    original, kept = first_version(tmp_path)
+    path = written(tmp_path / "later.csv", original.append_column("z", [X]))
+    with pytest.raises(UsageError) as caught:
+        examined(path, kept=kept, **options)
+    assert expected in caught.value.expected
+    assert "another --name" in caught.value.action
+
+
+def test_the_target_is_that_of_version_1_where_none_is_named(tmp_path: Path) -> None:
+    original, kept = first_version(tmp_path)
+    found = examined(written(tmp_path / "later.csv", original), kept=kept, target=None)
+    assert recipe(found) == kept
+    classes = {"x": X, "y": np.array(["01", "02"])[np.arange(ROWS) % 2]}
+    kept = recipe(examined(written(tmp_path / "c.csv", classes), task="classification"))
+    assert recipe(examined(tmp_path / "c.csv", task="classification", kept=kept, target=None)) == kept
+
+
+def test_a_column_that_does_not_split_any_more_is_left_out_and_not_new(tmp_path: Path) -> None:
+    groups = pa.table({"x": X, "g": np.arange(ROWS) % 60, "y": Y})
+    path = written(tmp_path / "t.csv", groups)
+    by_group = recipe(examined(path, split_by="g"))
+    by_row = recipe(examined(path, kept=by_group, new_recipe=True))
+    assert by_row.split.rule == "rows"
+    assert by_row.left_out == ("g",)
+    assert recipe(examined(path, kept=by_row)) == by_row
+    again = recipe(examined(path, kept=by_row, split_by="g", new_recipe=True))
+    assert again == by_group
+
+
+def test_a_group_is_called_as_its_file_has_it(tmp_path: Path) -> None:
+    groups = [f"{at % 60:03}" for at in range(ROWS)]
+    text = written(tmp_path / "t.parquet", {"x": X, "g": groups, "y": Y})
+    first = examined(text, split_by="g")
+    later = examined(written(tmp_path / "t.csv", {"x": X, "g": pa.array(groups), "y": Y}), kept=recipe(first))
+    assert rows(later).digests.tolist() == rows(first).digests.tolist()
+
+
+def test_numbers_that_are_ids_can_name_groups_after_they_were_ignored(tmp_path: Path) -> None:
+    groups = pa.table({"x": X, "g": np.arange(ROWS) % 60, "y": Y})
+    path = written(tmp_path / "t.csv", groups)
+    kept = recipe(examined(path, ignore=["g"]))
+    found = recipe(examined(path, kept=kept, split_by="g", new_recipe=True))
+    assert (found.split.rule, found.ignored) == ("group", ())

@@ -11,7 +11,7 @@ from tasks.data import mapped
 from tasks.data.recipe import Column
 from tasks.data.report import DataReport, Finding
 from tasks.data.sources.tables import Table
-from tasks.data.table import describing, features, hashing, roles, splitting, targets, warnings
+from tasks.data.table import asked, describing, features, hashing, roles, splitting, targets, warnings
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.hashing import Words
 from tasks.data.table.roles import Roles
@@ -53,9 +53,6 @@ def examine(
     """Look at a table that is to be kept under ``name``; without a ``task`` the target says which.
 
     Encoded rows lie in a file in ``folder``, mapped, and are gone with it.
-
-    Raises:
-        UsageError: options that cannot be meant.
     """
     parts, faults = roles.roles(table.data.column_names, data, kept)
     has_target = parts.target is not None and parts.target in table.data.column_names
@@ -68,7 +65,7 @@ def examine(
     findings += truth.findings
     rows, rule = None, None
     if found.columns and len(truth.values) and (parts.splits is None or parts.splits in table.data.column_names):
-        rows, rule, more = _rows(table, found.columns, truth, parts, roles.rule_kept(data, kept), data, folder)
+        rows, rule, more = _rows(table, found.columns, truth, parts, asked.rule_kept(data, kept), data, folder)
         is_whole = not any(each.severity == "error" for each in (*faults, *found.findings))
         findings += [each for each in more if is_whole or each.column]  # of too few columns rows tell nothing
     report = describing.report(name, table, parts, found, findings, truth, rows and rows.split, rule)
@@ -132,10 +129,10 @@ def _hashed(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:
 
 def _first_rule(parts: Roles, data: OwnData, columns: Iterable[Column], are_few: bool) -> SplitRule:
     """The rule that version 1 fixes."""
-    asked = roles.rule_asked(data)
+    by_column = asked.rule_asked(data)
     return SplitRule.model_validate(
         {
-            "rule": asked[0] if asked else "copies" if are_few else "rows",
+            "rule": by_column[0] if by_column else "copies" if are_few else "rows",
             "column": parts.splits,
             "test": data.test,
             "features": tuple(sorted(column.name for column in columns)),

@@ -10,7 +10,7 @@ from tasks.data.readers import columns
 from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
-from tasks.data.table.levels import MOST_LEVELS, Levels, levels
+from tasks.data.table.levels import Levels, levels
 from tasks.machine.words import counted
 
 FeatureKind = Literal["number", "boolean", "category"]
@@ -38,7 +38,7 @@ def infer(table: Table, name: str, is_category: bool) -> Kind:
     if kind == "unfit":
         return Kind("unfit")  # the reader has said why
     if is_category:
-        return Kind("category", _too_many(table, name))
+        return Kind("category")
     if kind == "text":
         return _of_text(table, name)
     if kind == "date":
@@ -76,7 +76,7 @@ def _of_text(table: Table, name: str) -> Kind:
     if singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS):
         said = f"{name} looks like an id: {singles:,} of {counted(values, 'row')} have a value of their own"
         return Kind("id", _left_out(name, "id", said, f"--category {name} takes it as a feature all the same"))
-    return Kind("category", _too_many(table, name))
+    return Kind("category")
 
 
 def _left_out(name: str, rule: str, found: str, action: str = "") -> Finding:
@@ -93,20 +93,6 @@ def no_number(table: Table, name: str) -> Finding:
         found=f"{name} is {value[:SHOWN]!r} in {table.named(row)}",
         expected="a number, as in most rows",
         action=f"mend the value, or take the column with --category {name} or not at all with --ignore {name}",
-    )
-
-
-def _too_many(table: Table, name: str) -> Finding | None:
-    num_levels = int((levels(table.data[name]).counts > 0).sum())
-    if num_levels <= MOST_LEVELS:
-        return None
-    return Finding(
-        severity="error",
-        rule="too-many-levels",
-        column=name,
-        found=f"{name} has {num_levels:,} levels",
-        expected=f"at most {MOST_LEVELS:,}",
-        action=f"leave it out with --ignore {name}, or group its values",
     )
 
 

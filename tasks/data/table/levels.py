@@ -26,6 +26,11 @@ class Levels(NamedTuple):
         """The values, null where no row has one."""
         return pc.if_else(pa.array(self.counts > 0), self.values, None)
 
+    @property
+    def num_used(self) -> int:
+        """How many values some row has."""
+        return int(np.count_nonzero(self.counts))
+
     def names(self) -> list[str]:
         """What the values that occur are called; two may have one name."""
         return named(self.values.filter(pa.array(self.counts > 0)))

@@ -4,12 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tasks.data.report import Finding
+from tasks.data.table import asked
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.split_rule import SplitRule
-from tasks.errors import UsageError
 from tasks.parameters.own_data import OwnData
-
-BY_COLUMN = {"split_by": "group", "time_column": "time", "split_column": "column"}
 
 
 class Roles(NamedTuple):
@@ -21,48 +19,12 @@ class Roles(NamedTuple):
     ignored: tuple[str, ...]
 
 
-def rule_asked(data: OwnData) -> tuple[str, str] | None:
-    """The split rule that goes by a column, and the column."""
-    asked = [(rule, column) for option, rule in BY_COLUMN.items() if (column := getattr(data, option)) is not None]
-    return asked[0] if asked else None
-
-
-def rule_kept(data: OwnData, kept: FixedRecipe | None) -> SplitRule | None:
-    """The rule that holds because version 1 fixed it.
-
-    Raises:
-        UsageError: another is asked for.
-    """
-    if kept is None or data.new_recipe:
-        return None
-    asked = rule_asked(data)
-    if asked and asked != (kept.split.rule, kept.split.column):
-        raise UsageError(
-            f"a split by {asked[1]}",
-            f"the rule that version 1 fixed: {described(kept.split)}",
-            "leave the option out, or fix the rule anew with --new-recipe",
-        )
-    return kept.split
-
-
-def described(rule: SplitRule) -> str:
-    """A split rule in words."""
-    of = f"{100 * rule.test:g} % of"
-    return {
-        "rows": f"{of} the rows, by a hash of their features",
-        "copies": f"{of} the rows, by a hash of features, target and the number of the copy",
-        "group": f"{of} the groups of {rule.column}, by hash",
-        "time": f"the latest {100 * rule.test:g} % by {rule.column}",
-        "column": f"as {rule.column} says",
-    }[rule.rule]
-
-
 def roles(names: Sequence[str], data: OwnData, kept: FixedRecipe | None) -> tuple[Roles, list[Finding]]:
     """The columns' parts, and each column that is asked for or known and not there, or there and not known."""
-    rule, asked = rule_kept(data, kept), rule_asked(data)
-    splits = rule.column if rule else asked[1] if asked else None
-    ignored = set(data.ignore) | set(kept.ignored if kept else ())
-    used = {data.target, splits}
+    rule, target = asked.split_by(data, kept), asked.target(data, kept)
+    splits = rule[1] if rule else None
+    ignored = set(asked.ignored(data, kept))
+    used = {target, splits}
     free = [name for name in names if name not in used | ignored]
     if kept is None:
         features = [name for name in free if not data.features or name in data.features]
@@ -70,9 +32,10 @@ def roles(names: Sequence[str], data: OwnData, kept: FixedRecipe | None) -> tupl
     else:
         features = [column.name for column in kept.columns]
         if data.features:
-            ignored |= set(free) - set(features) - set(kept.left_out)
-    parts = Roles(data.target, splits, tuple(features), tuple(sorted(ignored)))
-    return parts, [*_missing(names, data, parts, kept), *_new(free, parts, kept), *_other_share(data, rule)]
+            ignored |= set(free) - set(features) - {*kept.left_out, kept.split.column}
+    parts = Roles(target, splits, tuple(features), tuple(sorted(ignored)))
+    share = _other_share(data, asked.rule_kept(data, kept))
+    return parts, [*_missing(names, data, parts, kept), *_new(free, parts, kept), *share]
 
 
 def _other_share(data: OwnData, kept: SplitRule | None) -> Iterator[Finding]:

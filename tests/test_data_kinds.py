@@ -312,6 +312,14 @@ def test_classes_are_fixed_and_named_as_the_data_name_them(tmp_path: Path) -> No
     assert "9" in rules(found, "warning")["class-without-rows y"]
 
 
+@pytest.mark.parametrize("name", ["", "two\nlines", "a\r", "\u2028"])
+def test_a_class_that_is_no_line_of_text_is_refused(name: str, tmp_path: Path) -> None:
+    columns = {"x": X, "y": [name, "b"] * (ROWS // 2)}
+    found = examined(written(tmp_path / "t.parquet", columns), task="classification")
+    assert repr(name) in rules(found, "error")["class-name y"]
+    assert found.recipe is None
+
+
 def test_rows_without_a_target_are_left_out_and_counted(tmp_path: Path) -> None:
     target = [None if at % 10 == 0 else value for at, value in enumerate(Y)]
     all_rows = pa.table({"x": X, "c": np.array(["a", "b"])[np.arange(ROWS) % 2], "y": target})
@@ -325,9 +333,10 @@ def test_fitted_statistics_are_those_of_the_training_part(tmp_path: Path) -> Non
     values = pa.array(X * 3 + 1e6, mask=RNG.random(ROWS) < 0.1)
     levels = pa.array(RNG.choice(["a", "b", "c"], ROWS), mask=RNG.random(ROWS) < 0.1)
     found = examined(written(tmp_path / "t.parquet", {"x": values, "c": levels, "one": [4] * ROWS, "y": Y}))
-    train, test = (arrays(rows(found), recipe(found), split) for split in ("train", "test"))
-    fitted = fitting.fitted(recipe(found), train, test)
+    train = arrays(rows(found), recipe(found), "train")
+    fitted = fitting.fitted(recipe(found), train, rows(found).has_missing)
     x, c, one = fitted.columns
+    assert [each.has_missing for each in fitted.columns] == [True, True, False]
     is_training = rows(found).split.sides == 1
     mine = values.to_numpy(zero_copy_only=False).astype(np.float32)[is_training].astype(float)
     assert x.mean == pytest.approx(np.nanmean(mine), rel=1e-12)
@@ -340,6 +349,14 @@ def test_fitted_statistics_are_those_of_the_training_part(tmp_path: Path) -> Non
     assert fitted.target is not None
     assert fitted.target.mean == pytest.approx(Y[is_training].mean(), rel=1e-9)
     assert fitted.target.scale == pytest.approx(Y[is_training].std(), rel=1e-9)
+
+
+def test_a_value_that_is_missing_in_validation_rows_alone_is_known_to_be_missing(tmp_path: Path) -> None:
+    part = np.array(["train", "test", "val"])[np.arange(ROWS) % 3]
+    columns = {"x": pa.array(X, mask=part == "val"), "z": X[::-1], "y": Y, "part": part}
+    found = examined(written(tmp_path / "t.parquet", columns), split_column="part")
+    fitted = fitting.fitted(recipe(found), arrays(rows(found), recipe(found), "train"), rows(found).has_missing)
+    assert [(each.has_missing, each.num_missing) for each in fitted.columns] == [(True, 0), (False, 0)]
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e7])

@@ -41,6 +41,7 @@ class Rows(NamedTuple):
     split: Split
     digests: Words  # (n,) of rows
     lossy: tuple[int, ...]  # columns of which float32 has not all digits
+    has_missing: tuple[bool, ...]  # of each column
 
     def digests_of(self, is_training: bool) -> Words:
         """Those of training rows, or of all others, sorted."""
@@ -113,11 +114,13 @@ def _rows(
     hashing.absorb(digests, hashing.copies(digests))
     split = splitting.split(rule, by, hashed, digests)
     with np.errstate(all="ignore"):  # infinite values have been found already
-        odd = list(_after_split(columns, encoded, truth, split))
+        ranges = warnings.Ranges(encoded)
+        odd = list(_after_split(columns, encoded, ranges, truth, split))
     conflicts = warnings.conflicts(len(hashed), num_distinct, hashing.num_distinct(with_target))
     findings = [*filter(None, faults), *split.findings, *odd, *conflicts]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
-    return Rows(encoded, truth, split, digests, lossy), rule, findings
+    has_missing = tuple((ranges.statistics.missing > 0).tolist())
+    return Rows(encoded, truth, split, digests, lossy, has_missing), rule, findings
 
 
 def _hashed(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:
@@ -141,13 +144,13 @@ def _first_rule(parts: Roles, data: OwnData, columns: Iterable[Column], are_few:
 
 
 def _after_split(
-    columns: tuple[Column, ...], encoded: NDArray[np.float32], truth: Truth, split: Split
+    columns: tuple[Column, ...], encoded: NDArray[np.float32], ranges: warnings.Ranges, truth: Truth, split: Split
 ) -> Iterator[Finding]:
     """What is odd about encoded rows."""
     yield from splitting.shortages(split)
     if truth.class_names:
         in_training = np.bincount(truth.values[split.sides == TRAINING], minlength=len(truth.class_names))
         yield from targets.too_few(truth, in_training)
-    yield from warnings.of_columns(columns, encoded, warnings.Ranges(encoded))
+    yield from warnings.of_columns(columns, encoded, ranges)
     yield from warnings.duplicates(columns, encoded)
     yield from warnings.leaks(columns, encoded, truth.values, not truth.class_names)

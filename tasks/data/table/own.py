@@ -72,7 +72,7 @@ class OwnTable:
         table = validated.table
         if table is None:
             raise ValueError("a table that was not validated")
-        train, test = (mapped.read(file, PREPARE_ANEW) for file in (table.train, table.test))
+        train = mapped.read(table.train, PREPARE_ANEW)
         fixed = table.recipe
         classes = np.bincount(train["labels"], minlength=len(fixed.class_names)).tolist() if fixed.class_names else ()
         return PreparedDataset(
@@ -85,7 +85,7 @@ class OwnTable:
             raw_test=table.raw_test,
             num_train=table.num_train,
             num_test=table.num_test,
-            recipe=fitting.fitted(fixed, train, test),
+            recipe=fitting.fitted(fixed, train, table.has_missing),
             task=fixed.task,
             class_names=fixed.class_names,
             split=fixed.split,

@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.data.readers import columns
 from tasks.data.recipe import Column
 from tasks.data.table import fitting
 from tasks.data.table.fixed import FixedRecipe
@@ -438,3 +440,23 @@ def test_numbers_that_are_ids_can_name_groups_after_they_were_ignored(tmp_path: 
     kept = recipe(examined(path, ignore=["g"]))
     found = recipe(examined(path, kept=kept, split_by="g", new_recipe=True))
     assert (found.split.rule, found.ignored) == ("group", ())
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_column_to_ignore_that_is_nowhere_is_a_warning(suffix: str, tmp_path: Path) -> None:
+    written(tmp_path / "day=3" / f"t{suffix}", {"x": X, "c": X[::-1], "y": Y})
+    found = examined(tmp_path, ignore=["Typo", "c", "day"])
+    assert [rule for rule in rules(found, "warning") if "no-such-column" in rule] == ["no-such-column Typo"]
+    assert recipe(found).ignored == ("Typo", "c", "day")
+    assert "no-such-column Typo" not in rules(examined(tmp_path, kept=recipe(found), ignore=["Typo"]), "warning")
+
+
+@pytest.mark.slow
+def test_more_texts_than_a_dictionary_holds_are_ids_groups_or_too_many_levels(tmp_path: Path) -> None:
+    number = np.arange(columns.MOST_LEVELS + 5000)
+    table = {"id": pc.binary_join_element_wise("id", pa.array(number).cast("string"), "-"), "x": number % 991}
+    path = written(tmp_path / "t.parquet", {**table, "y": number % 7})
+    assert recipe(examined(path)).left_out == ("id",)
+    assert rules(examined(path, category=["id"]), "error") == {"too-many-levels id": f"id has {len(number):,} levels"}
+    by_group = examined(path, split_by="id")
+    assert (rows(by_group).split.sides == 2).mean() == pytest.approx(0.2, abs=0.01)

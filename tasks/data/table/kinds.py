@@ -10,7 +10,7 @@ from tasks.data.readers import columns
 from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
-from tasks.data.table.levels import Levels, levels
+from tasks.data.table.levels import levels
 from tasks.machine.words import counted
 
 FeatureKind = Literal["number", "boolean", "category"]
@@ -52,11 +52,15 @@ def plain_kind(table: Table, name: str) -> str:
     if any(each.severity == "error" and each.column == name for each in table.findings):
         return "unfit"
     kind = columns.kind_of(column.type)
-    return _kind_of_text(levels(column)) if kind == "text" else kind
+    if kind != "text":
+        return kind
+    has_many = not pa.types.is_dictionary(column.type)  # distinct ones, of which some tell as much as all
+    if has_many and column.num_chunks and _kind_of_text(column.chunk(0).drop_null()) == "text":
+        return "text"
+    return _kind_of_text(levels(column).used.drop_null())
 
 
-def _kind_of_text(found: Levels) -> str:
-    values = found.values.filter(pa.array(found.counts > 0))
+def _kind_of_text(values: pa.Array) -> str:
     if not len(values):
         return "null"
     if columns.numbers(values).null_count == 0:

@@ -1,6 +1,6 @@
 """Which part each column of a table plays: what is asked for, and what version 1 fixed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from tasks.data.report import Finding
@@ -19,8 +19,13 @@ class Roles(NamedTuple):
     ignored: tuple[str, ...]
 
 
-def roles(names: Sequence[str], data: OwnData, kept: FixedRecipe | None) -> tuple[Roles, list[Finding]]:
-    """The columns' parts, and each column that is asked for or known and not there, or there and not known."""
+def roles(
+    names: Sequence[str], unread: Collection[str], data: OwnData, kept: FixedRecipe | None
+) -> tuple[Roles, list[Finding]]:
+    """The columns' parts, and each column that is asked for or known and not there, or there and not known.
+
+    ``names`` are those that were read, ``unread`` those that are there and ignored.
+    """
     rule, target = asked.split_by(data, kept), asked.target(data, kept)
     splits = rule[1] if rule else None
     ignored = set(asked.ignored(data, kept))
@@ -35,7 +40,19 @@ def roles(names: Sequence[str], data: OwnData, kept: FixedRecipe | None) -> tupl
             ignored |= set(free) - set(features) - {*kept.left_out, kept.split.column}
     parts = Roles(target, splits, tuple(features), tuple(sorted(ignored)))
     share = _other_share(data, asked.rule_kept(data, kept))
-    return parts, [*_missing(names, data, parts, kept), *_new(free, parts, kept), *share]
+    mistyped = _not_ignored(set(data.ignore) - {*unread, *names, *(kept.ignored if kept else ())}, names)
+    return parts, [*_missing(names, data, parts, kept), *_new(free, parts, kept), *share, *mistyped]
+
+
+def _not_ignored(mistyped: Collection[str], names: Sequence[str]) -> Iterator[Finding]:
+    for name in sorted(mistyped):
+        said = f"no column {name} (--ignore)"
+        expected = f"one of {_listed(names)}"
+        yield Finding(severity="warning", rule="no-such-column", column=name, found=said, expected=expected)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
 
 
 def _other_share(data: OwnData, kept: SplitRule | None) -> Iterator[Finding]:
@@ -48,10 +65,10 @@ def _missing(names: Sequence[str], data: OwnData, parts: Roles, kept: FixedRecip
     wanted: dict[str | None, str] = {parts.target: "--target", parts.splits: "to split by"}
     wanted |= dict.fromkeys(data.features, "--features")
     wanted |= dict.fromkeys(data.category, "--category") if kept is None else {}
-    known = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    known = f"one of {_listed(names)}"
     for name, why in wanted.items():
         if name is not None and name not in names and name not in data.ignore:
-            yield _error("no-such-column", name, f"no column {name} ({why})", f"one of {known}", "see gradmill inspect")
+            yield _error("no-such-column", name, f"no column {name} ({why})", known, "see gradmill inspect")
     for name in parts.features if kept else ():
         if name in parts.ignored:
             found, action = f"{name} is to be ignored", "keep it, or give the new table another --name"

@@ -30,7 +30,13 @@ def split_words(rule: SplitRule, column: pa.ChunkedArray) -> Words:
     found = levels(column)
     if rule.rule == "time":
         return found.take(np.append(_ordered(_moments(found.used)), np.uint64(0)))
-    return found.take(np.array([*map(hashing.of_text, named(found.values)), 0], np.uint64))
+    return found.take(np.append(_of_names(found.values), np.uint64(0)))
+
+
+def _of_names(values: pa.Array) -> Words:
+    """The words of values' names ``(n,)``; of ids there may be as many as rows, so not all are held at once."""
+    pieces = (values.slice(start, hashing.BLOCK) for start in range(0, len(values), hashing.BLOCK))
+    return np.fromiter((hashing.of_text(name) for piece in pieces for name in named(piece)), np.uint64, len(values))
 
 
 def _ordered(values: NDArray[np.float64]) -> Words:

@@ -16,7 +16,7 @@ from tasks.records import (
     TrainedModel,
 )
 from tasks.stage import events, live, reuse, stage
-from tasks.store import artifact_paths, filling, locks, pointer, publishing, verification
+from tasks.store import artifact_paths, filling, locks, own_data, pointer, publishing, verification
 from tasks.store.artifact_paths import ATTESTATION, ONNX
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
@@ -39,10 +39,12 @@ def publish(
     Raises:
         GateFailed: the candidate is worse than what is published.
         DataError: a kept version that it is the same as, or is compared with, is damaged.
+        UsageError: the name has another model, kind of data or target by now.
     """
     name = parameters.name
     with locks.model(name):
         publishing.sweep(name)
+        own_data.require_same_kind(parameters)  # another first run may have been quicker
         number = publishing.find(name, exported.onnx.sha256)
         if number is not None:
             verification.verify_version(name, number)

@@ -1,6 +1,7 @@
 """Stage 2: whether the data are fit to be trained on, all that is wrong with them at once."""
 
 from tasks.data import datasets
+from tasks.data.report import DataReport
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import ValidatedDataset
 from tasks.machine.telling import tell
@@ -8,12 +9,30 @@ from tasks.parameters import Data
 from tasks.records import RawDataset
 from tasks.serving.task import TaskName
 from tasks.stage import live, stage
-from tasks.store import atomic
+from tasks.store import atomic, verified
 from tasks.store.artifact_paths import DATA_PAGE, DATA_REPORT
+from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 
-@stage(reusable=True)
+def _show(run: RunFolder, report: DataReport) -> FileRef:
+    """The report in the run's folder, in the UI and in the log."""
+    page = report.page()
+    atomic.write_bytes(run.file(DATA_PAGE), page.encode())
+    live.page(page, f"{run.name or report.name}-data", "what validation says of the data")
+    tell(report.summary)
+    for finding in report.findings:
+        if finding.severity != "error":  # those are told all together
+            tell(f"{finding.severity}: {finding.found}")
+    return report.write(run.file(DATA_REPORT))
+
+
+def _show_again(run: RunFolder, validated: ValidatedDataset) -> None:
+    if report := validated.report:
+        _show(run, DataReport.parse(verified.read(report), report.path))
+
+
+@stage(reusable=True, show=_show_again)
 def validate(
     run: RunFolder, raw: RawDataset, data: Data, task: TaskName, kept: FixedRecipe | None = None
 ) -> ValidatedDataset:
@@ -26,12 +45,6 @@ def validate(
         DataError: the data cannot be read, or are not fit; the report is written all the same.
     """
     report, table = datasets.find(raw.name, data).validate(raw, data, task, kept)
-    written = report.write(run.file(DATA_REPORT))
-    atomic.write_bytes(run.file(DATA_PAGE), report.page().encode())
-    live.page(report.page(), f"{run.name or raw.name}-data", "what validation says of the data")
-    tell(report.summary)
-    for finding in report.findings:
-        if finding.severity != "error":  # those are told all together
-            tell(f"{finding.severity}: {finding.found}")
+    written = _show(run, report)
     report.require_fit()
     return ValidatedDataset(raw=raw, report=written, table=table)

@@ -59,6 +59,14 @@ def test_inspect_trains_and_keeps_nothing(folder: Path, capsys: pytest.CaptureFi
     assert {path for path in folder.rglob("*") if path.is_file()} == before
 
 
+def test_names_that_look_like_markup_are_shown_as_they_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = houses().replace("area", "area [sqm]").replace("Berlin", "B[/b]")
+    (folder / "h[1].csv").write_text(text)
+    code, out, _ = inspected(capsys, "h[1].csv", "--target", "price")
+    assert code == 0
+    assert all(each in out for each in ("area [sqm]", "B[/b]", "h[1].csv"))
+
+
 def test_text_to_predict_means_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "houses.csv").write_text(houses())
     _, out, _ = inspected(capsys, "houses.csv", "--target", "city", "--ignore", "price", "--json")

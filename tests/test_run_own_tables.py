@@ -88,7 +88,9 @@ def test_a_table_becomes_a_model_that_takes_raw_rows(table: Path) -> None:
 
 def test_a_name_is_trained_again_from_where_its_data_are(table: Path) -> None:
     trained("linear-regression", "houses", table, "price")
-    assert again("houses").outcome == "unchanged"
+    same = again("houses")
+    assert same.outcome == "unchanged"
+    assert (Path(same.run) / "data-report.json").is_file(), "of a stage that was reused, too"
     more = pd.concat([pd.read_csv(table), houses(200, seed=1, worth=WORTH | {"Aachen": 40_000.0})])
     more.sample(frac=1, random_state=0).to_csv(table, index=False)
     report = again("houses")
@@ -137,6 +139,15 @@ def test_text_to_predict_becomes_classes_by_name(artifacts: Path, prefect_api: s
     found = answers(report, frame)
     assert (np.array(sorted(set(species)))[found["label"]] == species).mean() > 0.95
     assert report.prediction is not None
+
+
+@pytest.mark.slow
+def test_a_split_by_groups_stays_until_another_is_asked_for(table: Path) -> None:
+    pd.read_csv(table).assign(customer=np.arange(600) % 30).to_csv(table, index=False)
+    trained("linear-regression", "houses", table, "price", split_by="customer")
+    assert own_data.again("houses", {})["data"]["split_by"] == "customer"
+    rule = RetrainParameters.model_validate(own_data.again("houses", {"data": {"time_column": "area"}})).data
+    assert (rule.split_by, rule.time_column) == (None, "area")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import as_typed, print_json
@@ -43,6 +44,8 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined":
     from tasks.store import own_data
 
     kept = own_data.fixed(parameters.name) if parameters.name else None
+    if kept and parameters.target is None:
+        parameters = parameters.model_copy(update={"target": kept.target})
     task, name = kept.task if kept else None, parameters.name or Path(parameters.source).stem
     table = own.read(tables.find(parameters.source), parameters, task, kept, folder)
     return examining.examine(table, name, parameters, task, kept, folder)
@@ -74,7 +77,7 @@ def _show(examined: "Examined", losses: dict[str, float], command: str) -> None:
     columns = Table("column", "role", "kind", "missing", "range or levels", box=None, pad_edge=False)
     for column in report.columns:
         missing = f"{100 * column.missing / report.rows:.3g} %" if column.missing else ""
-        columns.add_row(column.name, column.role, column.kind, missing, column.content)
+        columns.add_row(*map(escape, (column.name, column.role, column.kind, missing, column.content)))
     console.print(columns)
     if report.num_test:
         console.print(f"split: {report.num_train:,} training and {counted(report.num_test, 'test row')}")
@@ -88,4 +91,4 @@ def _show(examined: "Examined", losses: dict[str, float], command: str) -> None:
             soft_wrap=True,
         )
     if not report.errors:
-        console.print(f"\n[bold]train it[/]\n{command}", soft_wrap=True)
+        console.print(f"\n[bold]train it[/]\n{escape(command)}", soft_wrap=True)

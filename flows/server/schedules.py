@@ -77,7 +77,10 @@ def add(name: str, cron: str, timezone: str) -> Schedule:
     except ValidationError as error:
         found = f"--cron {cron!r} --timezone {timezone}: {error.errors()[0]['msg']}"
         raise UsageError(found, "five fields, as '0 3 * * *', and a zone, as Europe/Berlin", "correct it") from error
-    schedule = Schedule(name=name, cron=cron, timezone=timezone, parameters=own_data.again(name, {}))
+    parameters = own_data.again(name, {})
+    for option in own_data.SPLITS.values():  # a run takes the rule that the newest version has fixed by then
+        parameters["data"].pop(option, None)
+    schedule = Schedule(name=name, cron=cron, timezone=timezone, parameters=parameters)
     path = artifact_paths.schedule(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     schedule.write(path)

@@ -14,7 +14,7 @@ from tasks.serving.task import TASKS
 def losses(recipe: FixedRecipe, rows: Rows) -> dict[str, float]:
     """The test losses of the best constant and of the converged fit, by the objective that training has by default."""
     train, test = (writing.arrays(rows, recipe, split) for split in ("train", "test"))
-    fitted = fitting.fitted(recipe, train, test)
+    fitted = fitting.fitted(recipe, train, rows.has_missing)
     truth = TASKS[recipe.task].target
     counts: tuple[int, ...] = ()
     objective = Objective(Loss.SQUARED, scale=fitted.target.scale if fitted.target else 1.0)

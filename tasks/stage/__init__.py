@@ -21,12 +21,15 @@ R = TypeVar("R", bound=Record)
 StageFunction = Callable[Concatenate[RunFolder, P], R]
 
 
-def stage(*, reusable: bool = False, **task_options: Any) -> Callable[[StageFunction[P, R]], StageFunction[P, R]]:
+def stage(
+    *, reusable: bool = False, show: Callable[[RunFolder, Any], None] | None = None, **task_options: Any
+) -> Callable[[StageFunction[P, R]], StageFunction[P, R]]:
     """Decorate a function whose first argument is the run's folder; ``task_options`` go to ``prefect.task``.
 
     The wrapper notes the seconds it took and the record it returned (or, of a refused candidate, the record that
     ``GateFailed`` carries) in ``run.json``. A ``reusable`` stage is not run again while its inputs, the code and the
-    libraries are the same (``reuse.key``) and its record and every file in it are still there, bit for bit.
+    libraries are the same (``reuse.key``) and its record and every file in it are still there, bit for bit; what the
+    run must see of it all the same, ``show`` shows.
     ``function.__wrapped__`` is the plain function, without Prefect.
     """
 
@@ -40,6 +43,8 @@ def stage(*, reusable: bool = False, **task_options: Any) -> Callable[[StageFunc
             kept = None if run.force else reuse.find(key, signature.return_annotation)
             if kept is not None:
                 tell("nothing has changed: reused what an earlier run left")
+                if show:
+                    show(run, kept)
                 return Completed(name="Cached", data=kept)
             record = function(run, *args, **kwargs)
             reuse.keep(key, record)

@@ -66,11 +66,11 @@ def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictur
         (folder / file.path.name).write_bytes(verified.read(file))
     metadata.write(folder / METADATA)
     if class_names := of.dataset.class_names:
-        (folder / LABELS).write_text("".join(f"{label}\n" for label in class_names))
+        (folder / LABELS).write_text("".join(f"{label}\n" for label in class_names), encoding="utf-8")
     said = None
     if report := of.dataset.report:
         said = DataReport.parse(verified.read(report), report.path)
         said.write(folder / DATA_REPORT)
-        (folder / DATA_PAGE).write_text(said.page())
+        (folder / DATA_PAGE).write_text(said.page(), encoding="utf-8")
     facts = of.model_dump(mode="json") | {"version": number}
     (folder / CARD).write_text(model_card(facts, metadata, [file.path.name for file in pictures], said))

@@ -11,6 +11,7 @@ from tasks.store.versions import Manifest
 
 # Of a run's parameters what no document keeps: places, and what is done once.
 NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe"}}
+SPLITS = {"group": "split_by", "time": "time_column", "column": "split_column"}  # the option of each rule
 
 
 class Source(Document):
@@ -55,9 +56,19 @@ def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
     data = asked.get("data", {})
     if data.get("target"):
         data["source"] = given.get("data", {}).get("source") or _source(name)
+        data |= _split(name, given.get("data", {}))
     training = {key: value for key, value in asked["training"].items() if value is not None}
     parts = {"training": training, "data": data}
     return given | {"name": name} | {part: values | given.get(part, {}) for part, values in parts.items()}
+
+
+def _split(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The options of the split: what is given now, or what the newest version fixed, be the champion an older one."""
+    rule = None if SPLITS.values() & given.keys() else fixed(name)
+    options: dict[str, Any] = dict.fromkeys(SPLITS.values())
+    if rule and rule.split.rule in SPLITS:
+        options[SPLITS[rule.split.rule]] = rule.split.column
+    return options
 
 
 def _source(name: str) -> str:

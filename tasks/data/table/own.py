@@ -12,11 +12,11 @@ from tasks.data import mapped
 from tasks.data.dataset import Validated
 from tasks.data.sources import tables
 from tasks.data.sources.tables import Selection, TableFiles
-from tasks.data.table import fitting, writing
+from tasks.data.table import asked, fitting, writing
 from tasks.data.table.examining import examine
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import ValidatedDataset
-from tasks.errors import DataError
+from tasks.errors import DataError, UsageError
 from tasks.parameters import Data
 from tasks.parameters.own_data import OwnData
 from tasks.records import PreparedDataset, RawDataset
@@ -34,18 +34,17 @@ def read(
     Where features are named, no others are read.
 
     Raises:
+        UsageError: options that cannot be meant.
         DataError: not a row can be read.
     """
+    asked.require_sound(data, kept)
     known = {column.name: column.kind for column in kept.columns} if kept else {}
-    classes = [data.target] if task == "classification" and data.target else []
-    ignored = frozenset(data.ignore) | frozenset(kept.ignored if kept else ())
-    of_kept = [name for name, kind in known.items() if kind == "category"]
-    splits = (data.split_by, data.time_column, data.split_column, kept.split.column if kept else None)
-    used = frozenset(name for name in (data.target, *data.features, *known, *splits) if name is not None)
+    rule = asked.split_by(data, kept)
+    used = frozenset(filter(None, (asked.target(data, kept), rule and rule[1], *data.features, *known)))
     selection = Selection(
-        as_text=frozenset((*data.category, *of_kept, *classes)) - ignored,
+        as_text=asked.as_text(data, kept, task == "classification"),
         as_boolean=frozenset(name for name, kind in known.items() if kind == "boolean"),
-        ignore=ignored,
+        ignore=asked.ignored(data, kept),
         only=used if data.features else None,
     )
     return tables.read(files, selection, scratch / "spool.arrow")
@@ -71,6 +70,10 @@ class OwnTable:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
             report, recipe, rows = examine(table, self.name, data, task, kept, folder)
             if recipe is None or rows is None:
+                if not report.errors:  # or the run would go on without data
+                    raise UsageError(
+                        f"nothing to learn in {self.source}", "a column to predict", "name it with --target"
+                    )
                 return Validated(report)
             return Validated(report, writing.write(self.name, table, rows, recipe, folder))
 
@@ -79,7 +82,7 @@ class OwnTable:
         table = validated.table
         if table is None:
             raise ValueError("a table that was not validated")
-        train, test = (mapped.read(file, PREPARE_ANEW) for file in (table.train, table.test))
+        train = mapped.read(table.train, PREPARE_ANEW)
         fixed = table.recipe
         classes = np.bincount(train["labels"], minlength=len(fixed.class_names)).tolist() if fixed.class_names else ()
         return PreparedDataset(
@@ -92,7 +95,7 @@ class OwnTable:
             raw_test=table.raw_test,
             num_train=table.num_train,
             num_test=table.num_test,
-            recipe=fitting.fitted(fixed, train, test),
+            recipe=fitting.fitted(fixed, train, table.has_missing),
             task=fixed.task,
             class_names=fixed.class_names,
             split=fixed.split,

@@ -32,6 +32,7 @@ from tasks.data.readers.delimited import csv_batches
 from tasks.data.readers.text import json_batches
 from tasks.data.sources import table_files, tables
 from tasks.errors import DataError, UsageError
+from tasks.parameters.addresses import has_credentials
 from tasks.parameters.own_data import OwnData
 from written_tables import examined, recipe, rules
 
@@ -402,6 +403,7 @@ def test_a_url_with_credentials_is_refused_and_not_repeated(url: str) -> None:
 @pytest.mark.parametrize("url", HONEST)
 def test_a_url_without_credentials_is_taken(url: str) -> None:
     assert OwnData(source=url).source == url
+    assert not has_credentials(url)
 
 
 @pytest.mark.parametrize("named", [(), ("code",)])

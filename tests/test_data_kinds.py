@@ -14,7 +14,7 @@ from tasks.data.readers import columns
 from tasks.data.recipe import Column
 from tasks.data.table import fitting
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.levels import appended, in_order, named
+from tasks.data.table.levels import appended, in_order, levels, named
 from tasks.data.table.writing import arrays
 from tasks.errors import DataError, UsageError
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
@@ -167,6 +167,9 @@ def test_true_and_false_are_the_same_classes_in_every_format(tmp_path: Path) -> 
         for name, values in columns.items()
     ]
     assert {recipe(each).class_names for each in found} == {("false", "true")}
+    for values in (["TRUE", "False", "truth"], [True, False, None]):
+        codes = levels(pa.chunked_array([pa.array(values)])).of(("false", "true"))
+        np.testing.assert_array_equal(codes, [1, 0, np.nan])
     assert len(set(map(digest, found))) == 1
 
 

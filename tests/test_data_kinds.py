@@ -463,3 +463,11 @@ def test_more_texts_than_a_dictionary_holds_are_ids_groups_or_too_many_levels(tm
     assert rules(examined(path, category=["id"]), "error") == {"too-many-levels id": f"id has {len(number):,} levels"}
     by_group = examined(path, split_by="id")
     assert (rows(by_group).split.sides == 2).mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_column_that_version_1_left_out_stays_out_and_that_is_said(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", {"id": [f"row {at}" for at in range(ROWS)], "x": X, "y": Y})
+    kept = recipe(examined(path))
+    found = examined(path, kept=kept, category=["id"])
+    assert recipe(found) == kept
+    assert "id stays left out" in rules(found, "warning")["left-out id"]

@@ -232,6 +232,8 @@ def test_another_split_needs_a_new_recipe_in_which_columns_and_codes_stay(tmp_pa
         ({"x": X, "y": ["a", "b"] * (ROWS // 2)}, "target-kind y"),
         ({"x": X, "y": [5.0] * ROWS}, "constant-target y"),
         ({"x": X, "y": [*Y[:-1], float("inf")]}, "infinite-target y"),
+        ({"x": X, "y": [*Y[:-1], -1e39]}, "infinite-target y"),
+        ({"x": X, "y": np.asarray(Y) * 14 + 1.7e9}, "offset y"),
         ({"x": [*X[:-1], 1e39], "y": Y}, "infinite-value x"),
         ({"x": X, "y": [None] * ROWS}, "no-target y"),
         ({"x": X[:5], "y": Y[:5]}, "too-few-rows"),

@@ -143,7 +143,7 @@ def publish_as(name: str, prepared: PreparedDataset, **training: Any) -> tuple[G
         {
             "name": name,
             "training": {"model": "linear-regression", "defaults": "data", **training},
-            "data": {"source": "houses.csv", "target": "price"},
+            "data": {"source": "houses.csv", "target": "y"},
         }
     )
     run = RunFolder.open(f"{name}-{prepared.digest[:8]}-{len(training)}", {})
@@ -216,9 +216,9 @@ def test_a_version_trained_for_another_loss_is_not_compared_and_that_is_said() -
 
 
 @pytest.mark.slow  # two exports
-def test_a_split_that_moves_with_the_rows_compares_nothing_when_they_changed(tmp_path: Path) -> None:
+def test_a_split_that_moves_with_the_rows_compares_nothing_when_they_changed(artifacts: Path) -> None:
     def with_rows(prepared: PreparedDataset, content: bytes) -> PreparedDataset:
-        return prepared.model_copy(update={"rows": atomic.write_bytes(tmp_path / content.decode(), content)})
+        return prepared.model_copy(update={"rows": atomic.write_bytes(artifacts / content.decode(), content)})
 
     publish_as("houses", with_rows(houses(("east", "west"), rule="time"), b"yesterday"))
     _, left_out = publish_as("houses", with_rows(houses(("east", "west", "north"), rule="time"), b"today"))

@@ -273,3 +273,9 @@ def test_shards_of_a_table_are_its_rows_of_any_range(tmp_path: Path, monkeypatch
         chunks = read(tmp_path / name, WANTED, tmp_path / f"spool-{name}", 13, 88)
         np.testing.assert_array_equal(values(chunks)[:, 1], area[13:88].astype(np.float32))
         assert ids(chunks) == list(map(str, range(13, 88)))
+
+
+def test_rows_of_many_classes_are_answered_fewer_at_a_time() -> None:
+    few, many = (Wanted(CLASSES, truth="labels", class_names=tuple(map(str, range(count)))) for count in (3, 10_000))
+    assert few.chunk_rows == formats.CHUNK_ROWS
+    assert many.chunk_rows * 4 * 10_000 <= formats.CHUNK_BYTES

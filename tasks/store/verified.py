@@ -55,6 +55,14 @@ def read(file: FileRef, action: str = RESTORE) -> bytes:
     return found
 
 
+def check(file: FileRef, action: str = RESTORE) -> None:
+    """Whether a reference still means a file, which may be larger than memory; it raises as ``read`` does."""
+    with opened(file.path, action) as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != file.sha256:
+        raise DataError(f"{file.path} has changed", f"SHA-256 {file.sha256}", action)
+
+
 def sha256(content: bytes) -> str:
     """SHA-256, in hex."""
     return hashlib.sha256(content).hexdigest()

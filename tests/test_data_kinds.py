@@ -273,7 +273,7 @@ def test_fitted_statistics_are_those_of_the_training_part(tmp_path: Path) -> Non
     values = pa.array(X * 3 + 1e6, mask=RNG.random(ROWS) < 0.1)
     levels = pa.array(RNG.choice(["a", "b", "c"], ROWS), mask=RNG.random(ROWS) < 0.1)
     found = examined(written(tmp_path / "t.parquet", {"x": values, "c": levels, "one": [4] * ROWS, "y": Y}))
-    train, test = (arrays(rows(found), recipe(found), split) for split in ("train", "test"))
+    train, test = (arrays(rows(found), recipe(found), split, tmp_path) for split in ("train", "test"))
     fitted = fitting.fitted(recipe(found), train, test)
     x, c, one = fitted.columns
     is_training = rows(found).split.sides == 1

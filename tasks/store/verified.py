@@ -4,8 +4,8 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from tasks.errors import DataError
 from tasks.store import regular_files
@@ -16,7 +16,7 @@ WRITTEN = "the file as it was written"
 
 
 @contextmanager
-def opened(path: Path, action: str = RESTORE) -> Iterator[BinaryIO]:
+def opened(path: Path, action: str = RESTORE) -> Iterator[BufferedReader]:
     """A regular file; ``action`` is what to do where it cannot be read.
 
     Raises:

@@ -20,7 +20,7 @@ def losses(recipe: FixedRecipe, rows: Rows, scratch: Path) -> dict[str, float]:
     them and the figures are those of its gates.
     """
     train, test = (writing.arrays(rows, recipe, split, scratch) for split in ("train", "test"))
-    fitted = fitting.fitted(recipe, train, test)
+    fitted = fitting.fitted(recipe, train, rows.has_missing)
     truth = TASKS[recipe.task].target
     counts: tuple[int, ...] = ()
     objective = Objective(Loss.SQUARED, scale=fitted.target.scale if fitted.target else 1.0)

@@ -1,7 +1,7 @@
 """A table to train on, as one Arrow table in bounded anonymous memory, whatever its files are."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +33,7 @@ class Table(NamedTuple):
     files: TableFiles
     starts: NDArray[np.int64]  # (files + 1,) first row of each file, and the number of all rows
     findings: tuple[Finding, ...]
+    ignored: frozenset[str] = frozenset()  # columns that are there and were not read
 
     def place(self, row: int) -> tuple[str, int]:
         """The file of a row, and its number there; both count from 0."""
@@ -69,6 +70,19 @@ class Table(NamedTuple):
         return pa.chunked_array([_is_number(chunk) for chunk in column.chunks], pa.bool_())
 
 
+class Ignored(frozenset[str]):
+    """Names of columns to leave out, which notes those that readers come across."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.seen = set[str]()
+
+    def __contains__(self, name: object) -> bool:
+        is_ignored = super().__contains__(name)
+        if is_ignored:
+            self.seen.add(str(name))
+        return is_ignored
+
+
 def _is_number(chunk: pa.Array) -> pa.Array:
     if not pa.types.is_dictionary(chunk.type):
         return pc.if_else(chunk.is_null(), None, columns.numbers(chunk).is_valid())
@@ -84,10 +98,11 @@ def read(files: TableFiles, as_text: frozenset[str], spool: Path, ignore: frozen
     Raises:
         DataError: not a row can be read. What else is wrong is in ``findings``, all of it.
     """
+    ignore = Ignored(ignore)
     first = gathered(files, as_text, ignore, spool)
     mixed = first.mixed() - as_text
     rows = gathered(files, as_text | mixed, ignore, spool) if mixed else first
-    table = Table(rows.table(), files, rows.starts, ())
+    table = Table(rows.table(), files, rows.starts, (), frozenset(ignore.seen))
     return table._replace(findings=(*rows.findings(), *_differing(table, first.kinds_by_file())))
 
 

@@ -12,11 +12,11 @@ from tasks.data import mapped
 from tasks.data.dataset import Validated
 from tasks.data.sources import tables
 from tasks.data.sources.tables import TableFiles
-from tasks.data.table import fitting, writing
+from tasks.data.table import asked, fitting, writing
 from tasks.data.table.examining import examine
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import ValidatedDataset
-from tasks.errors import DataError
+from tasks.errors import DataError, UsageError
 from tasks.parameters import Data
 from tasks.parameters.own_data import OwnData
 from tasks.records import PreparedDataset, RawDataset
@@ -32,13 +32,12 @@ def read(
     """All rows, with text as text where it is known to be: a class ``1`` is a name and no number.
 
     Raises:
+        UsageError: options that cannot be meant.
         DataError: not a row can be read.
     """
-    of_kept = [column.name for column in kept.columns if column.kind == "category"] if kept else []
-    classes = [data.target] if task == "classification" and data.target else []
-    ignored = frozenset(data.ignore) | frozenset(kept.ignored if kept else ())
-    as_text = frozenset((*data.category, *of_kept, *classes)) - ignored
-    return tables.read(files, as_text, scratch / "spool.arrow", ignored)
+    asked.require_sound(data, kept)
+    as_text = asked.as_text(data, kept, task == "classification")
+    return tables.read(files, as_text, scratch / "spool.arrow", asked.ignored(data, kept))
 
 
 class OwnTable:
@@ -61,6 +60,10 @@ class OwnTable:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
             report, recipe, rows = examine(table, self.name, data, task, kept, folder)
             if recipe is None or rows is None:
+                if not report.errors:  # or the run would go on without data
+                    raise UsageError(
+                        f"nothing to learn in {self.source}", "a column to predict", "name it with --target"
+                    )
                 return Validated(report)
             return Validated(report, writing.write(self.name, table, rows, recipe, folder))
 
@@ -69,7 +72,7 @@ class OwnTable:
         table = validated.table
         if table is None:
             raise ValueError("a table that was not validated")
-        train, test = (mapped.read(file, PREPARE_ANEW) for file in (table.train, table.test))
+        train = mapped.read(table.train, PREPARE_ANEW)
         fixed = table.recipe
         classes = np.bincount(train["labels"], minlength=len(fixed.class_names)).tolist() if fixed.class_names else ()
         return PreparedDataset(
@@ -82,7 +85,7 @@ class OwnTable:
             raw_test=table.raw_test,
             num_train=table.num_train,
             num_test=table.num_test,
-            recipe=fitting.fitted(fixed, train, test),
+            recipe=fitting.fitted(fixed, train, table.has_missing),
             task=fixed.task,
             class_names=fixed.class_names,
             split=fixed.split,

@@ -98,6 +98,9 @@ def _classes(table: Table, target: str, kept: tuple[str, ...]) -> Truth:
     tonight = in_order(found.names())
     codes = found.of(kept or tonight)
     findings = [_constant(target, tonight[0])] if len(tonight) == 1 else []
+    if odd := [name for name in tonight if name.splitlines() != [name]]:
+        action = "rename the class, or leave its rows' target empty (null) where they have none"
+        findings.append(_error("class-name", target, f"{target} has the class {odd[0]!r}", "names of one line", action))
     if kept and (new := [name for name in tonight if name not in kept]):
         said = f"the target {target} has {counted(len(new), 'new class' if len(new) == 1 else 'new classe')}: "
         known = f"the classes that version 1 fixed: {', '.join(kept[:20])}"

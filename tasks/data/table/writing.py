@@ -36,6 +36,7 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
         num_train=rows.split.count(TRAINING),
         num_test=rows.split.count(TEST),
         rows=_digests(name, digests, scratch),
+        has_missing=rows.has_missing,
     )
 
 

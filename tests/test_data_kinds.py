@@ -291,6 +291,8 @@ def test_another_split_needs_a_new_recipe_in_which_columns_and_codes_stay(tmp_pa
         ({"x": X, "y": ["a", "b"] * (ROWS // 2)}, "target-kind y"),
         ({"x": X, "y": [5.0] * ROWS}, "constant-target y"),
         ({"x": X, "y": [*Y[:-1], float("inf")]}, "infinite-target y"),
+        ({"x": X, "y": [*Y[:-1], -1e39]}, "infinite-target y"),
+        ({"x": X, "y": np.asarray(Y) * 14 + 1.7e9}, "offset y"),
         ({"x": [*X[:-1], 1e39], "y": Y}, "infinite-value x"),
         ({"x": X, "y": [None] * ROWS}, "no-target y"),
         ({"x": X[:5], "y": Y[:5]}, "too-few-rows"),
@@ -338,7 +340,7 @@ def test_fitted_statistics_are_those_of_the_training_part(tmp_path: Path) -> Non
     values = pa.array(X * 3 + 1e6, mask=RNG.random(ROWS) < 0.1)
     levels = pa.array(RNG.choice(["a", "b", "c"], ROWS), mask=RNG.random(ROWS) < 0.1)
     found = examined(written(tmp_path / "t.parquet", {"x": values, "c": levels, "one": [4] * ROWS, "y": Y}))
-    train = arrays(rows(found), recipe(found), "train")
+    train = arrays(rows(found), recipe(found), "train", tmp_path)
     fitted = fitting.fitted(recipe(found), train, rows(found).has_missing)
     x, c, one = fitted.columns
     assert [each.has_missing for each in fitted.columns] == [True, True, False]
@@ -360,7 +362,9 @@ def test_a_value_that_is_missing_in_validation_rows_alone_is_known_to_be_missing
     part = np.array(["train", "test", "val"])[np.arange(ROWS) % 3]
     columns = {"x": pa.array(X, mask=part == "val"), "z": X[::-1], "y": Y, "part": part}
     found = examined(written(tmp_path / "t.parquet", columns), split_column="part")
-    fitted = fitting.fitted(recipe(found), arrays(rows(found), recipe(found), "train"), rows(found).has_missing)
+    fitted = fitting.fitted(
+        recipe(found), arrays(rows(found), recipe(found), "train", tmp_path), rows(found).has_missing
+    )
     assert [(each.has_missing, each.num_missing) for each in fitted.columns] == [(True, 0), (False, 0)]
 
 

@@ -14,7 +14,7 @@ from tasks.data.readers import columns
 from tasks.data.recipe import Column
 from tasks.data.table import fitting
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.levels import appended, in_order, named
+from tasks.data.table.levels import appended, in_order, levels, named
 from tasks.data.table.writing import arrays
 from tasks.errors import DataError, UsageError
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
@@ -167,6 +167,9 @@ def test_true_and_false_are_the_same_classes_in_every_format(tmp_path: Path) -> 
         for name, values in columns.items()
     ]
     assert {recipe(each).class_names for each in found} == {("false", "true")}
+    for values in (["TRUE", "False", "truth"], [True, False, None]):
+        codes = levels(pa.chunked_array([pa.array(values)])).of(("false", "true"))
+        np.testing.assert_array_equal(codes, [1, 0, np.nan])
     assert len(set(map(digest, found))) == 1
 
 
@@ -288,6 +291,8 @@ def test_another_split_needs_a_new_recipe_in_which_columns_and_codes_stay(tmp_pa
         ({"x": X, "y": ["a", "b"] * (ROWS // 2)}, "target-kind y"),
         ({"x": X, "y": [5.0] * ROWS}, "constant-target y"),
         ({"x": X, "y": [*Y[:-1], float("inf")]}, "infinite-target y"),
+        ({"x": X, "y": [*Y[:-1], -1e39]}, "infinite-target y"),
+        ({"x": X, "y": np.asarray(Y) * 14 + 1.7e9}, "offset y"),
         ({"x": [*X[:-1], 1e39], "y": Y}, "infinite-value x"),
         ({"x": X, "y": [None] * ROWS}, "no-target y"),
         ({"x": X[:5], "y": Y[:5]}, "too-few-rows"),
@@ -335,7 +340,7 @@ def test_fitted_statistics_are_those_of_the_training_part(tmp_path: Path) -> Non
     values = pa.array(X * 3 + 1e6, mask=RNG.random(ROWS) < 0.1)
     levels = pa.array(RNG.choice(["a", "b", "c"], ROWS), mask=RNG.random(ROWS) < 0.1)
     found = examined(written(tmp_path / "t.parquet", {"x": values, "c": levels, "one": [4] * ROWS, "y": Y}))
-    train = arrays(rows(found), recipe(found), "train")
+    train = arrays(rows(found), recipe(found), "train", tmp_path)
     fitted = fitting.fitted(recipe(found), train, rows(found).has_missing)
     x, c, one = fitted.columns
     assert [each.has_missing for each in fitted.columns] == [True, True, False]
@@ -357,7 +362,9 @@ def test_a_value_that_is_missing_in_validation_rows_alone_is_known_to_be_missing
     part = np.array(["train", "test", "val"])[np.arange(ROWS) % 3]
     columns = {"x": pa.array(X, mask=part == "val"), "z": X[::-1], "y": Y, "part": part}
     found = examined(written(tmp_path / "t.parquet", columns), split_column="part")
-    fitted = fitting.fitted(recipe(found), arrays(rows(found), recipe(found), "train"), rows(found).has_missing)
+    fitted = fitting.fitted(
+        recipe(found), arrays(rows(found), recipe(found), "train", tmp_path), rows(found).has_missing
+    )
     assert [(each.has_missing, each.num_missing) for each in fitted.columns] == [(True, 0), (False, 0)]
 
 
@@ -460,3 +467,11 @@ def test_more_texts_than_a_dictionary_holds_are_ids_groups_or_too_many_levels(tm
     assert rules(examined(path, category=["id"]), "error") == {"too-many-levels id": f"id has {len(number):,} levels"}
     by_group = examined(path, split_by="id")
     assert (rows(by_group).split.sides == 2).mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_column_that_version_1_left_out_stays_out_and_that_is_said(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", {"id": [f"row {at}" for at in range(ROWS)], "x": X, "y": Y})
+    kept = recipe(examined(path))
+    found = examined(path, kept=kept, category=["id"])
+    assert recipe(found) == kept
+    assert "id stays left out" in rules(found, "warning")["left-out id"]

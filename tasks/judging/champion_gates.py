@@ -21,7 +21,7 @@ from tasks.judging.objective import Objective
 from tasks.judging.signature import differences
 from tasks.judging.standards import clusters, read_rows
 from tasks.parameters import Device, Gates, Training
-from tasks.records import GateVerdict, PreparedDataset
+from tasks.records import GateVerdict, PreparedDataset, Splits
 from tasks.serving import contract, sessions
 from tasks.serving.contract import PROBABILITIES
 from tasks.serving.task import TASKS
@@ -30,6 +30,8 @@ from tasks.store.record import FileRef
 from tasks.store.versions import Manifest
 
 Array = NDArray[Any]
+
+MOVING = {"time", "column"}  # rules by which a row of the test split may once have been a training row
 
 
 def against_published(
@@ -125,7 +127,15 @@ def _trained_otherwise(manifest: Manifest, prepared: PreparedDataset, training: 
             return f"was trained with {name.replace('_', ' ')} {asked.get(name)}"
     if manifest.dataset.split != prepared.split:
         return "was split otherwise: it may have been trained on the test rows of today"
+    if prepared.split and prepared.split.rule in MOVING and _digest(manifest.dataset) != _digest(prepared):
+        rule = prepared.split.rule
+        return f"had other rows, and a split by {rule} moves: it may have been trained on the test rows of today"
     return ""
+
+
+def _digest(data: Splits) -> str | None:
+    """Of which rows there are."""
+    return data.rows.sha256 if data.rows else None
 
 
 def _inputs(prepared: PreparedDataset, recipe: Recipe) -> Array | None:

@@ -31,7 +31,8 @@ def against_kept(
 ) -> GateVerdict:
     """The mean loss against that of every kept version, of which there is one at least.
 
-    A rise refuses only when it is both large (beyond its margin) and real (``max_statistic``).
+    A rise refuses only when it is both large (beyond its margin) and real (``max_statistic``). A regression's margin
+    has the allowance of the gate ``reference`` in it: of a target without noise all losses are those of rounding.
     """
     weights = objective.row_weights(rows.truth)
     shares = weights / weights.sum()
@@ -42,7 +43,7 @@ def against_kept(
         return gates.judge("champion_loss", totals[0], detail=f"{too_few} compare nothing with {reference}")
     margins = np.full(len(kept), bounds.max_nats_rise)
     if not objective.is_of_classes:
-        margins = (bounds.max_error_rise - 1) * totals[1:]
+        margins = (bounds.max_error_rise - 1) * totals[1:] + objective.loss_of(bounds.max_standardised_error)
     found = max_statistic.rises(*_by_unit(losses, rows.clusters), margins)
     refused = found.beyond & (found.p < bounds.max_drop_p)
     worst = max(range(len(kept)), key=lambda at: (refused[at], found.drop[at]))

@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.data import mapped
-from tasks.data.readers import columns, gathering, spool, text
+from tasks.data.readers import columnar, columns, gathering, spool, text
 from tasks.data.readers.delimited import csv_batches
 from tasks.data.readers.text import json_batches
-from tasks.data.sources import tables
+from tasks.data.sources import table_files, tables
 from tasks.errors import DataError, UsageError
 from tasks.parameters.own_data import OwnData
 from written_tables import examined, recipe, rules
@@ -610,3 +610,25 @@ def test_a_remote_file_that_changed_at_equal_size_is_noticed() -> None:
     files.pipe("/equal/t.csv", content[:80_004] + b"3" + content[80_005:])
     assert tables.find("memory://equal/t.csv").digest != first
     files.rm("/equal", recursive=True)
+
+
+def test_one_large_batch_is_read_in_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_files, "HELD_BYTES", 2**20)
+    monkeypatch.setattr(columnar, "BATCH_ROWS", 2**12)
+    rows = pa.table({"x": np.arange(2.0**18), "t": pa.array([f"t{row % 9}" for row in range(2**18)])})
+    rows = rows.append_column("level", rows["t"].combine_chunks().dictionary_encode())
+    with pa.OSFile(str(tmp_path / "t.arrow"), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
+        writer.write_batch(rows.to_batches()[0])
+    before, held, found = pa.total_allocated_bytes(), [0], []
+    with tables.find(str(tmp_path / "t.arrow")).files[0].opened() as stream:
+        for batch in columnar.arrow_batches(stream, "t.arrow", tables.Selection()):
+            held.append(pa.total_allocated_bytes() - before)
+            found.append(np.asarray(batch["x"]).sum())
+    assert max(held) < rows.nbytes / 10
+    assert sum(found) == np.asarray(rows["x"]).sum()
+    assert read(tmp_path / "t.arrow", tmp_path).data.equals(read_as_parquet(rows, tmp_path))
+
+
+def read_as_parquet(rows: pa.Table, folder: Path) -> pa.Table:
+    pq.write_table(rows, folder / "t.parquet")
+    return read(folder / "t.parquet", folder).data

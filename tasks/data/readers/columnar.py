@@ -49,8 +49,19 @@ def arrow_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
         schema = _without(file.schema, name, selection.ignore)
         yield none(schema)
         columns = _fit(schema, selection)
+        is_mapped = isinstance(stream, pa.MemoryMappedFile)
         for batch in batches:
-            yield _checked(batch.select(columns))
+            for first in range(0, batch.num_rows, BATCH_ROWS):  # a file may be one batch
+                part = batch.select(columns).slice(first, BATCH_ROWS)
+                yield _checked(_copied(part) if is_mapped else part)
+
+
+def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch in memory of its own: a file that is mapped may be cut short by others once it was read."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return pa.ipc.open_stream(sink.getvalue()).read_next_batch()
 
 
 def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:

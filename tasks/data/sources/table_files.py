@@ -15,8 +15,10 @@ from tasks.store import fingerprints, regular_files
 from tasks.store.fingerprints import Fingerprint
 
 OF_TEXT = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")  # read from the first byte to the last; .txt is about data
-WITH_PARTS = (".parquet", ".feather", ".arrow", ".ipc")
+OF_BATCHES = (".feather", ".arrow", ".ipc")
+WITH_PARTS = (".parquet", *OF_BATCHES)
 SUFFIXES = (*OF_TEXT, *WITH_PARTS)
+HELD_BYTES = 128 * 2**20  # of a file of which one record batch may be all
 PACKED = ".gz"
 NOT_A_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -52,11 +54,16 @@ class TableFile(NamedTuple):
         """
         import pyarrow as pa
 
-        is_remote, is_sequential = "://" in self.path, self.suffix not in WITH_PARTS
+        is_remote, has_parts = "://" in self.path, self.suffix in WITH_PARTS
         local = None if is_remote else regular_files.opened(Path(self.path))
-        with local or remote_files.opened(self.path, is_sequential) as raw:
-            stream = pa.PythonFile(raw, mode="r")
-            yield pa.CompressedInputStream(stream, "gzip") if self._name.endswith(PACKED) else stream
+        with local or remote_files.opened(self.path, not has_parts) as raw:
+            if self._name.endswith(PACKED):
+                yield pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "gzip")
+            elif self.suffix in OF_BATCHES and not is_remote and self.fingerprint.bytes > HELD_BYTES:
+                with pa.memory_map(self.path) as mapped:
+                    yield mapped
+            else:
+                yield pa.PythonFile(raw, mode="r")
 
 
 class TableFiles(NamedTuple):

@@ -34,8 +34,8 @@ class Table(NamedTuple):
     files: TableFiles
     starts: NDArray[np.int64]  # (files + 1,) first row of each file, and the number of all rows
     findings: tuple[Finding, ...]
-    ignored: frozenset[str] = frozenset()  # columns that are there and were not read
-    others: tuple[str, ...] = ()  # columns that were not read, although nobody ignores them
+    ignored: frozenset[str] = frozenset()  # columns that are there and were not read, as it was asked
+    others: tuple[str, ...] = ()  # columns that were not read because they were not asked for
 
     @property
     def names(self) -> list[str]:

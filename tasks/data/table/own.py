@@ -40,7 +40,7 @@ def read(
     asked.require_sound(data, kept)
     known = {column.name: column.kind for column in kept.columns} if kept else {}
     rule = asked.split_by(data, kept)
-    used = frozenset(filter(None, (asked.target(data, kept), *data.features, *known, rule and rule[1])))
+    used = frozenset(filter(None, (asked.target(data, kept), rule and rule[1], *data.features, *known)))
     selection = Selection(
         as_text=asked.as_text(data, kept, task == "classification"),
         as_boolean=frozenset(name for name, kind in known.items() if kind == "boolean"),

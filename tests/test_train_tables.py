@@ -15,6 +15,7 @@ from candidate import plain
 from prepared_tables import prepare
 from tasks.data.recipe import Columns
 from tasks.data.splits import read_split
+from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import rules, tables
 from tasks.fitting.beginning import begin
 from tasks.fitting.devices import one_thread
@@ -505,7 +506,35 @@ def test_the_stage_keeps_the_effects_of_slots_the_curve_in_raw_units_and_what_wa
     assert "all rows a step, learning rate 0.5, weight decay 0" in capsys.readouterr().out
 
 
+def test_weights_that_float32_cannot_hold_are_a_divergence_though_losses_are_finite() -> None:
+    features, truth = dependent(0.5)
+    asked = LinearTraining.model_validate({"defaults": "data", "lr": 5.0, "num_epochs": 60})
+    with pytest.raises(TrainingDiverged, match="float32 at lr 5"):
+        plain(train)(RunFolder.open("test-run", {}), prepare(features, truth, fifth(500)), asked)
+
+
 # At the edges
+
+
+@pytest.mark.parametrize("weight_decay", [1e-13, 1e-15, 1e-17, 1e-20])
+@pytest.mark.parametrize("classes", [0, 2])
+def test_next_to_no_penalty_is_none_where_columns_depend_on_each_other(classes: int, weight_decay: float) -> None:
+    rng = np.random.default_rng(0)
+    first, levels = rng.normal(size=300), rng.integers(0, 3, 300)
+    truth = first + levels + rng.normal(size=300)
+    features = np.column_stack([first, first, levels])
+    kinds, names = ("number", "number", "category"), tuple(map(str, range(classes)))
+    prepared = prepare(features, (truth > 1).astype(int) if names else truth, fifth(300), kinds, names)
+    found, none = (predictions(prepared, learn(prepared, weight_decay=each)) for each in (weight_decay, 0.0))
+    np.testing.assert_allclose(found, none, atol=1e-3)
+
+
+def test_weight_decay_auto_of_few_rows_is_refused_in_its_own_words() -> None:
+    features, truth = dependent(0.5, rows=30)
+    with pytest.raises(UsageError) as caught:
+        learn(prepare(features, truth, fifth(30)), weight_decay="auto")
+    assert "--weight-decay auto" in str(caught.value)
+    assert "--validation" not in str(caught.value)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -11,7 +11,7 @@ from torch import Tensor
 from tasks.data.recipe import Columns
 from tasks.fitting import rules, tables
 from tasks.fitting.building import build_for_table, optimizer
-from tasks.fitting.learning import Learning, require_enough
+from tasks.fitting.learning import Learning, require_enough, require_rows_to_choose
 from tasks.judging.objective import Objective
 from tasks.machine.telling import tell
 from tasks.networks.examples import Examples
@@ -128,6 +128,7 @@ def begin(
     cut = partial(_parts, prepared=prepared, table=table, test=test, way=way)
     decay = objective.weight_decay
     if training.weight_decay == "auto":
+        require_rows_to_choose(prepared.num_train, training.validation or rules.VALIDATION)
         decay = _best_decay(learner, cut(training.validation or rules.VALIDATION))
         tell(f"weight decay {decay:.3g} has the smallest validation loss")
     data = cut(training.validation)

@@ -85,7 +85,7 @@ def until_converged(epochs: Iterable[Measured], decrement: Callable[[], float], 
     first = math.nan
     for measured in epochs:
         yield measured
-        length = math.sqrt(decrement())
+        length = math.sqrt(max(0.0, decrement()))  # rounding may leave less than nothing of it
         first = length if math.isnan(first) else first
         if length <= tolerance * first:
             return

@@ -17,7 +17,6 @@ from tasks.records import (
 )
 from tasks.stage import events, live, reuse, stage
 from tasks.store import artifact_paths, filling, locks, own_data, pointer, publishing, verification
-from tasks.store.artifact_paths import ATTESTATION, ONNX
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
@@ -65,11 +64,11 @@ def publish(
         outcome="unchanged" if unchanged else "published",
         name=name,
         version=number,
-        model=FileRef(path=artifact_paths.version(name, number) / ONNX, sha256=exported.onnx.sha256),
+        model=FileRef(path=artifact_paths.version(name, number) / artifact_paths.ONNX, sha256=exported.onnx.sha256),
         gates=verdicts,
     )
     tell(f"{name} version {number}: {published.outcome}")
-    if parameters.sign_key and not (artifact_paths.version(name, number) / ATTESTATION).is_file():
+    if parameters.sign_key and not (artifact_paths.version(name, number) / artifact_paths.ATTESTATION).is_file():
         tell(f"{name} version {number} was published without --sign-key and stays without an attestation")
     if not unchanged and live.in_a_run():
         _emit(run, published)

@@ -18,7 +18,7 @@ from tasks.data.splits import read_split
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import rules, tables
 from tasks.fitting.beginning import begin
-from tasks.fitting.devices import one_thread
+from tasks.fitting.devices import deterministic, one_thread
 from tasks.fitting.learning import Learning
 from tasks.networks.training import outputs
 from tasks.networks.whitening import moments
@@ -517,6 +517,18 @@ def test_weights_that_float32_cannot_hold_are_a_divergence_though_losses_are_fin
     asked = LinearTraining.model_validate({"defaults": "data", "lr": 5.0, "num_epochs": 60})
     with pytest.raises(TrainingDiverged, match="float32 at lr 5"):
         plain(train)(RunFolder.open("test-run", {}), prepare(features, truth, fifth(500)), asked)
+
+
+def test_deterministic_algorithms_are_asked_for_while_a_table_is_trained_on_a_gpu_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    with pytest.raises(RuntimeError, match="while it lasts"), deterministic(wanted=True):
+        assert torch.are_deterministic_algorithms_enabled()
+        raise RuntimeError("while it lasts")
+    assert not torch.are_deterministic_algorithms_enabled()
+    with deterministic(wanted=False):
+        assert not torch.are_deterministic_algorithms_enabled()
 
 
 # At the edges

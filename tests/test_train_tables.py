@@ -523,9 +523,16 @@ def test_deterministic_algorithms_are_asked_for_while_a_table_is_trained_on_a_gp
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    with pytest.raises(RuntimeError, match="while it lasts"), deterministic(wanted=True):
-        assert torch.are_deterministic_algorithms_enabled()
-        raise RuntimeError("while it lasts")
+    during = []
+
+    @deterministic(wanted=True)
+    def diverge() -> None:
+        during.append(torch.are_deterministic_algorithms_enabled())
+        raise FloatingPointError
+
+    with pytest.raises(FloatingPointError):
+        diverge()
+    assert during == [True]
     assert not torch.are_deterministic_algorithms_enabled()
     with deterministic(wanted=False):
         assert not torch.are_deterministic_algorithms_enabled()

@@ -3,6 +3,7 @@
 import errno
 import gzip
 import json
+import math
 import os
 import shutil
 import socket
@@ -17,6 +18,7 @@ import pytest
 import flows.cli.app
 from candidate import Candidate
 from command_line import GRADMILL, assert_clear, gradmill
+from flows.cli import streams
 from flows.cli.faults import as_gradmill_error
 from flows.server.environment import require_prefect, settle_prefect
 from tasks.errors import EnvironmentProblem, UsageError
@@ -224,3 +226,13 @@ def test_ctrl_c_gives_one_document_too() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == json.loads(done.stdout)["error"]["exit_code"] == 130
     assert "Traceback" not in done.stderr
+
+
+def test_numbers_that_json_has_not_are_null(capsys: pytest.CaptureFixture[str]) -> None:
+    streams.print_json({"gates": [{"value": math.nan, "maximum": 1.5}], "bounds": (-math.inf, math.inf, "NaN", 2)})
+
+    def fail(word: str) -> None:
+        raise ValueError(word)
+
+    found = json.loads(capsys.readouterr().out, parse_constant=fail)
+    assert found == {"gates": [{"value": None, "maximum": 1.5}], "bounds": [None, None, "NaN", 2]}

@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.data.readers import columns
 from tasks.data.recipe import Column
 from tasks.data.table import fitting
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.levels import appended, in_order, named
+from tasks.data.table.levels import appended, in_order, levels, named
 from tasks.data.table.writing import arrays
 from tasks.errors import DataError, UsageError
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
@@ -45,6 +47,13 @@ def test_kinds_are_inferred_alike_in_every_format(suffix: str, tmp_path: Path) -
     }  # fmt: skip
     assert recipe(found).left_out == ("id", "when")
     assert {"date when", "id id"} <= set(rules(found, "note"))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("zone", ["Z", "+02:00"])
+def test_texts_of_dates_with_a_zone_are_dates(zone: str, suffix: str, tmp_path: Path) -> None:
+    when = [f"2024-01-{at % 20 + 1:02}T00:00:00{zone}" for at in range(ROWS)]
+    assert recipe(examined(written(tmp_path / f"t{suffix}", {"when": when, "x": X, "y": Y}))).left_out == ("when",)
 
 
 def test_text_among_numbers_is_named_with_file_row_and_value(tmp_path: Path) -> None:
@@ -86,6 +95,16 @@ def test_more_levels_than_a_model_can_hold_are_refused(tmp_path: Path) -> None:
     assert not rules(examined(tmp_path / "t.parquet", ignore=["c"]), "error")
 
 
+def test_levels_of_all_versions_together_are_bounded(tmp_path: Path) -> None:
+    number = np.arange(24_000)
+    columns = {"x": number % 991, "y": number % 7}
+    first = examined(written(tmp_path / "t.parquet", {"c": number // 4, **columns}), category=["c"])
+    later = written(tmp_path / "later.parquet", {"c": number // 4 + 5000, **columns})
+    found = examined(later, category=["c"], kept=recipe(first))
+    assert found.recipe is None
+    assert "c has 11,000 levels" in rules(found, "error")["too-many-levels c"]
+
+
 def test_two_thousand_and_one_columns_are_refused(tmp_path: Path) -> None:
     names = [f"x{at}" for at in range(2000)] + ["y"]
     path = tmp_path / "t.csv"
@@ -108,10 +127,50 @@ def test_a_column_of_numbers_that_is_named_a_category_has_its_values_as_levels(t
         (pa.array([True, False]), ["true", "false"]),
         (pa.array(["1.0", "01", "1.50", "a.0", ""]), ["1", "01", "1.50", "a.0", ""]),
         (pa.array([2**62]), [str(2**62)]),
+        (pa.array([0.5, float("inf"), 2.0**60]), ["0.5", "inf", str(2**60)]),
+        (pa.array(["True", "FALSE", "truer"]), ["true", "false", "truer"]),
+        (
+            pa.array([0, 86_400, 3661], pa.timestamp("s")).cast("timestamp[us]"),
+            ["1970-01-01", "1970-01-02", "1970-01-01 01:01:01"],
+        ),
     ],
 )
 def test_levels_are_called_as_the_data_call_them(values: pa.Array, names: list[str]) -> None:
     assert named(values) == names
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_dates_are_levels_where_the_user_says_so_tonight_and_later(suffix: str, tmp_path: Path) -> None:
+    days = pa.array(np.arange(ROWS) % 3 * 86_400, pa.timestamp("s")).cast(pa.timestamp("us"))
+    path = written(tmp_path / f"t{suffix}", {"when": days.cast(pa.date32()), "x": X, "y": Y})
+    first = recipe(examined(path, category=["when"]))
+    assert first.columns[0].levels == ("1970-01-01", "1970-01-02", "1970-01-03")
+    assert not rules(examined(path, kept=first, category=["when"]), "error")
+
+
+def test_dates_that_are_to_name_the_sides_are_refused_in_words(tmp_path: Path) -> None:
+    days = pa.array(np.arange(ROWS) % 3, pa.timestamp("s"))
+    found = examined(written(tmp_path / "t.parquet", {"when": days, "x": X, "y": Y}), split_column="when")
+    assert "'1970-01-01 00:00:01'" in rules(found, "error")["split-column"]
+
+
+def test_true_and_false_are_the_same_classes_in_every_format(tmp_path: Path) -> None:
+    truth = Y > 0
+    columns = {
+        "t.csv": truth,
+        "text.csv": list(map(str, truth)),
+        "t.parquet": truth,
+        "text.jsonl": list(map(str, truth)),
+    }
+    found = [
+        examined(written(tmp_path / name, {"x": X, "y": values}), task="classification")
+        for name, values in columns.items()
+    ]
+    assert {recipe(each).class_names for each in found} == {("false", "true")}
+    for values in (["TRUE", "False", "truth"], [True, False, None]):
+        codes = levels(pa.chunked_array([pa.array(values)])).of(("false", "true"))
+        np.testing.assert_array_equal(codes, [1, 0, np.nan])
+    assert len(set(map(digest, found))) == 1
 
 
 def test_levels_that_are_all_numbers_are_ordered_by_value_and_others_by_code_point() -> None:
@@ -232,6 +291,8 @@ def test_another_split_needs_a_new_recipe_in_which_columns_and_codes_stay(tmp_pa
         ({"x": X, "y": ["a", "b"] * (ROWS // 2)}, "target-kind y"),
         ({"x": X, "y": [5.0] * ROWS}, "constant-target y"),
         ({"x": X, "y": [*Y[:-1], float("inf")]}, "infinite-target y"),
+        ({"x": X, "y": [*Y[:-1], -1e39]}, "infinite-target y"),
+        ({"x": X, "y": np.asarray(Y) * 14 + 1.7e9}, "offset y"),
         ({"x": [*X[:-1], 1e39], "y": Y}, "infinite-value x"),
         ({"x": X, "y": [None] * ROWS}, "no-target y"),
         ({"x": X[:5], "y": Y[:5]}, "too-few-rows"),
@@ -258,6 +319,14 @@ def test_classes_are_fixed_and_named_as_the_data_name_them(tmp_path: Path) -> No
     assert "9" in rules(found, "warning")["class-without-rows y"]
 
 
+@pytest.mark.parametrize("name", ["", "two\nlines", "a\r", "\u2028"])
+def test_a_class_that_is_no_line_of_text_is_refused(name: str, tmp_path: Path) -> None:
+    columns = {"x": X, "y": [name, "b"] * (ROWS // 2)}
+    found = examined(written(tmp_path / "t.parquet", columns), task="classification")
+    assert repr(name) in rules(found, "error")["class-name y"]
+    assert found.recipe is None
+
+
 def test_rows_without_a_target_are_left_out_and_counted(tmp_path: Path) -> None:
     target = [None if at % 10 == 0 else value for at, value in enumerate(Y)]
     all_rows = pa.table({"x": X, "c": np.array(["a", "b"])[np.arange(ROWS) % 2], "y": target})
@@ -271,9 +340,10 @@ def test_fitted_statistics_are_those_of_the_training_part(tmp_path: Path) -> Non
     values = pa.array(X * 3 + 1e6, mask=RNG.random(ROWS) < 0.1)
     levels = pa.array(RNG.choice(["a", "b", "c"], ROWS), mask=RNG.random(ROWS) < 0.1)
     found = examined(written(tmp_path / "t.parquet", {"x": values, "c": levels, "one": [4] * ROWS, "y": Y}))
-    train, test = (arrays(rows(found), recipe(found), split) for split in ("train", "test"))
-    fitted = fitting.fitted(recipe(found), train, test)
+    train = arrays(rows(found), recipe(found), "train", tmp_path)
+    fitted = fitting.fitted(recipe(found), train, rows(found).has_missing)
     x, c, one = fitted.columns
+    assert [each.has_missing for each in fitted.columns] == [True, True, False]
     is_training = rows(found).split.sides == 1
     mine = values.to_numpy(zero_copy_only=False).astype(np.float32)[is_training].astype(float)
     assert x.mean == pytest.approx(np.nanmean(mine), rel=1e-12)
@@ -288,9 +358,120 @@ def test_fitted_statistics_are_those_of_the_training_part(tmp_path: Path) -> Non
     assert fitted.target.scale == pytest.approx(Y[is_training].std(), rel=1e-9)
 
 
+def test_a_value_that_is_missing_in_validation_rows_alone_is_known_to_be_missing(tmp_path: Path) -> None:
+    part = np.array(["train", "test", "val"])[np.arange(ROWS) % 3]
+    columns = {"x": pa.array(X, mask=part == "val"), "z": X[::-1], "y": Y, "part": part}
+    found = examined(written(tmp_path / "t.parquet", columns), split_column="part")
+    fitted = fitting.fitted(
+        recipe(found), arrays(rows(found), recipe(found), "train", tmp_path), rows(found).has_missing
+    )
+    assert [(each.has_missing, each.num_missing) for each in fitted.columns] == [(True, 0), (False, 0)]
+
+
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e7])
 def test_a_large_mean_costs_the_deviation_no_digits(offset: float) -> None:
     values = np.random.default_rng(0).normal(offset, 1, (200_000, 1))
     found = fitting.Statistics.of(values)
     assert found.means[0] == pytest.approx(values.mean(), rel=1e-13)
     assert found.deviations[0] == pytest.approx(values.std(), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ignore": ["y"]}, "y is the target and is to be ignored"),
+        ({"ignore": ["c"], "split_by": "c"}, "c is to split by and is to be ignored"),
+        ({"ignore": ["c"], "features": ["x", "c"]}, "c is a feature and is to be ignored"),
+        ({"split_by": "y"}, "y is the target and is to split the rows"),
+        ({"time_column": "y"}, "y is the target and is to split the rows"),
+        ({"split_column": "y"}, "y is the target and is to split the rows"),
+    ],
+)
+def test_a_column_that_is_asked_for_as_two_things_is_refused(options: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        first_version(tmp_path, **options)
+    assert caught.value.found == said
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"features": ["x"]}, "x, c, t"),
+        ({"features": ["x", "c", "t", "z"]}, "x, c, t"),
+        ({"category": ["x"]}, "a number"),
+        ({"target": "x"}, "y, as version 1"),
+    ],
+)
+def test_options_that_version_1_does_not_allow_are_refused(options: Any, expected: str, tmp_path: Path) -> None:
+    original, kept = first_version(tmp_path)
+    path = written(tmp_path / "later.csv", original.append_column("z", [X]))
+    with pytest.raises(UsageError) as caught:
+        examined(path, kept=kept, **options)
+    assert expected in caught.value.expected
+    assert "another --name" in caught.value.action
+
+
+def test_the_target_is_that_of_version_1_where_none_is_named(tmp_path: Path) -> None:
+    original, kept = first_version(tmp_path)
+    found = examined(written(tmp_path / "later.csv", original), kept=kept, target=None)
+    assert recipe(found) == kept
+    classes = {"x": X, "y": np.array(["01", "02"])[np.arange(ROWS) % 2]}
+    kept = recipe(examined(written(tmp_path / "c.csv", classes), task="classification"))
+    assert recipe(examined(tmp_path / "c.csv", task="classification", kept=kept, target=None)) == kept
+
+
+def test_a_column_that_does_not_split_any_more_is_left_out_and_not_new(tmp_path: Path) -> None:
+    groups = pa.table({"x": X, "g": np.arange(ROWS) % 60, "y": Y})
+    path = written(tmp_path / "t.csv", groups)
+    by_group = recipe(examined(path, split_by="g"))
+    by_row = recipe(examined(path, kept=by_group, new_recipe=True))
+    assert by_row.split.rule == "rows"
+    assert by_row.left_out == ("g",)
+    assert recipe(examined(path, kept=by_row)) == by_row
+    again = recipe(examined(path, kept=by_row, split_by="g", new_recipe=True))
+    assert again == by_group
+
+
+def test_a_group_is_called_as_its_file_has_it(tmp_path: Path) -> None:
+    groups = [f"{at % 60:03}" for at in range(ROWS)]
+    text = written(tmp_path / "t.parquet", {"x": X, "g": groups, "y": Y})
+    first = examined(text, split_by="g")
+    later = examined(written(tmp_path / "t.csv", {"x": X, "g": pa.array(groups), "y": Y}), kept=recipe(first))
+    assert rows(later).digests.tolist() == rows(first).digests.tolist()
+
+
+def test_numbers_that_are_ids_can_name_groups_after_they_were_ignored(tmp_path: Path) -> None:
+    groups = pa.table({"x": X, "g": np.arange(ROWS) % 60, "y": Y})
+    path = written(tmp_path / "t.csv", groups)
+    kept = recipe(examined(path, ignore=["g"]))
+    found = recipe(examined(path, kept=kept, split_by="g", new_recipe=True))
+    assert (found.split.rule, found.ignored) == ("group", ())
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_column_to_ignore_that_is_nowhere_is_a_warning(suffix: str, tmp_path: Path) -> None:
+    written(tmp_path / "day=3" / f"t{suffix}", {"x": X, "c": X[::-1], "y": Y})
+    found = examined(tmp_path, ignore=["Typo", "c", "day"])
+    assert [rule for rule in rules(found, "warning") if "no-such-column" in rule] == ["no-such-column Typo"]
+    assert recipe(found).ignored == ("Typo", "c", "day")
+    assert "no-such-column Typo" not in rules(examined(tmp_path, kept=recipe(found), ignore=["Typo"]), "warning")
+
+
+@pytest.mark.slow
+def test_more_texts_than_a_dictionary_holds_are_ids_groups_or_too_many_levels(tmp_path: Path) -> None:
+    number = np.arange(columns.MOST_LEVELS + 5000)
+    table = {"id": pc.binary_join_element_wise("id", pa.array(number).cast("string"), "-"), "x": number % 991}
+    path = written(tmp_path / "t.parquet", {**table, "y": number % 7})
+    assert recipe(examined(path)).left_out == ("id",)
+    assert rules(examined(path, category=["id"]), "error") == {"too-many-levels id": f"id has {len(number):,} levels"}
+    by_group = examined(path, split_by="id")
+    assert (rows(by_group).split.sides == 2).mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_column_that_version_1_left_out_stays_out_and_that_is_said(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", {"id": [f"row {at}" for at in range(ROWS)], "x": X, "y": Y})
+    kept = recipe(examined(path))
+    found = examined(path, kept=kept, category=["id"])
+    assert recipe(found) == kept
+    assert "id stays left out" in rules(found, "warning")["left-out id"]

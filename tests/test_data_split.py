@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tasks.data.table import splitting
+from tasks.data.table.split_rule import SplitRule
+from tasks.data.table.split_words import split_words
 from tasks.data.table.splitting import OTHER, TEST, TRAINING
 from written_tables import examined, recipe, rows, rules, written
 
 ROWS = 600
+BY_TIME = SplitRule(rule="time", column="day", test=0.2)
 RNG = np.random.default_rng(0)
 TABLE = pa.table(
     {
@@ -95,7 +98,7 @@ def test_the_latest_rows_are_the_test_split_cut_between_two_moments(tmp_path: Pa
 
 @given(arrays(np.float64, st.integers(1, 50), elements=st.floats(-9, 9)), st.floats(0.05, 0.95))
 def test_a_cut_in_time_is_as_near_to_the_share_as_any(times: Any, share: float) -> None:
-    words = splitting.split_words(pa.chunked_array([times]))
+    words = split_words(BY_TIME, pa.chunked_array([times]))
     found = splitting.by_time(words, share).sides == TEST
     counts = {int((times >= moment).sum()) for moment in times} | {0}
     assert abs(found.sum() - share * len(times)) == pytest.approx(min(abs(c - share * len(times)) for c in counts))
@@ -104,7 +107,7 @@ def test_a_cut_in_time_is_as_near_to_the_share_as_any(times: Any, share: float) 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=2, max_size=20))
 def test_words_of_numbers_order_them(values: list[float]) -> None:
-    words = splitting.split_words(pa.chunked_array([pa.array(values, pa.float64())]))
+    words = split_words(BY_TIME, pa.chunked_array([pa.array(values, pa.float64())]))
     for a, left in zip(values, words.tolist(), strict=True):
         for b, right in zip(values, words.tolist(), strict=True):
             assert (a < b) == (left < right)
@@ -160,3 +163,56 @@ def test_a_class_that_cannot_be_learned_is_named(tmp_path: Path) -> None:
     columns = TABLE.drop_columns(["y"]).append_column("y", [classes])
     found = examined(written(tmp_path / "t.csv", columns), task="classification")
     assert "'rare' has 1 row" in rules(found, "error")["rare-class"]
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S+02:00", "%Y%j"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_moments_that_are_text_split_as_dates_do(form: str, suffix: str, tmp_path: Path) -> None:
+    days = [day.strftime(form) for day in TABLE["day"].to_pylist()]
+    found = examined(written(tmp_path / f"t{suffix}", TABLE.set_column(2, "day", [days])), time_column="day")
+    assert sides(found) == sides(examined(written(tmp_path / "dates.parquet", TABLE), time_column="day"))
+
+
+def test_the_latest_folders_are_the_test_split(tmp_path: Path) -> None:
+    for day in range(1, 11):
+        written(tmp_path / f"day=2024-01-{day:02}" / "p.parquet", TABLE.drop_columns(["day"]).slice(60 * day - 60, 60))
+    assert sides(examined(tmp_path, time_column="day")) == [TRAINING] * 480 + [TEST] * 120
+
+
+@pytest.mark.parametrize("odd", ["13/01/2024", "soon", "2024-01-01T00:00:00Z", "5"])
+def test_a_time_column_that_is_no_time_stops_the_run_and_says_where(odd: str, tmp_path: Path) -> None:
+    days = [str(day.date()) for day in TABLE["day"].to_pylist()]
+    days[7] = odd
+    table = TABLE.set_column(2, "day", [days]).set_column(3, "y", pa.array([None, *TABLE["y"].to_pylist()[1:]]))
+    found = examined(written(tmp_path / "t.parquet", table), time_column="day")
+    assert found.recipe is None
+    said = rules(found, "error")["no-moment day"]
+    assert "no date or time" in said
+    if odd in ("13/01/2024", "soon"):
+        assert said == f"day is no date or time, as {odd!r} in row 7 of {tmp_path / 't.parquet'}"
+
+
+def test_a_group_stays_on_its_side_whatever_type_its_column_has(tmp_path: Path) -> None:
+    first = examined(written(tmp_path / "t.parquet", TABLE), split_by="g")
+    groups = TABLE["g"].to_pylist()
+    forms = {"text.parquet": list(map(str, groups)), "float.parquet": list(map(float, groups)), "whole.csv": groups}
+    for name, values in forms.items():
+        table = TABLE.set_column(1, "g", pa.array(values))
+        found = examined(written(tmp_path / name, table), split_by="g", kept=recipe(first))
+        assert rows(found).digests.tolist() == rows(first).digests.tolist(), name
+        assert sides(found) == sides(first)
+    with (tmp_path / "whole.csv").open("a") as file:
+        file.write("0.5,X17,2020-01-01,0.25\n")
+    grown = examined(tmp_path / "whole.csv", split_by="g", kept=recipe(first))
+    assert sides(grown)[:ROWS] == sides(first)
+    assert rows(grown).digests.tolist()[:ROWS] == rows(first).digests.tolist()
+
+
+def test_what_a_split_column_says_of_rows_without_a_target_is_of_no_account(tmp_path: Path) -> None:
+    said, target = ["train", "train", "val"] * (ROWS // 3), TABLE["y"].to_pylist()
+    for at, odd in enumerate(("pending", "test")):
+        said[at], target[at] = odd, None
+    columns = TABLE.set_column(3, "y", pa.array(target)).append_column("part", [said])
+    found = examined(written(tmp_path / "t.parquet", columns), split_column="part")
+    assert not rules(found, "error")
+    assert sides(found).count(TEST) == ROWS // 3

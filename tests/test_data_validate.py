@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import candidate
+from tasks.data.recipe import Column
 from tasks.data.report import DataReport, UnfitData
+from tasks.data.table import warnings
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import ValidatedDataset
 from tasks.download import download
@@ -168,6 +171,18 @@ def test_a_column_that_gives_a_class_away_is_named_and_an_honest_one_is_not(kind
     leak = given_away if kind == "number" else np.array([f"is {each}" for each in classes])
     found = examined(written(tmp_path / "t.csv", {"x": X, "z": leak, "y": classes}), task="classification")
     assert [rule for rule in rules(found, "warning") if "alone" in rule] == ["predicts-alone z"]
+
+
+def test_many_classes_and_many_levels_take_no_table_of_both() -> None:
+    codes = np.arange(20_000) % 9_900
+    columns = (Column(name="c", kind="category", levels=("",)),)
+    features = codes[None].astype(np.float32)
+    tracemalloc.start()
+    found = [list(warnings.leaks(columns, features, truth, False)) for truth in (codes, RNG.permutation(codes))]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [len(each) for each in found] == [1, 0]
+    assert peak < 20e6
 
 
 def test_an_ordinary_table_has_no_warning(tmp_path: Path) -> None:

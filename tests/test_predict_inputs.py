@@ -2,8 +2,10 @@
 
 import csv
 import gzip
+import hashlib
 import itertools
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from input_files import FEATURES, IMAGES, PIXELS, RESIZED, RNG, ROWS, Save, idx_bytes, parquet, read, rejected, values
+from store_state import damage
 from tasks.batch.planning import cut
 from tasks.data import readers
 from tasks.data.readers import formats
 from tasks.errors import DataError, UsageError
+from tasks.store import verified
+from tasks.store.record import FileRef
 
 IMAGE_FILES: dict[str, Save] = {
     "plain-idx3-ubyte": lambda path, pixels: path.write_bytes(idx_bytes(pixels)),
@@ -308,3 +313,22 @@ def test_shards_hold_every_row_once_in_order_and_are_of_one_size(rows: int, at_m
     assert 0 < min(sizes) <= max(sizes) <= min(at_most, min(sizes) + 1)
     if workers == 1:
         assert len(shards) == -(-rows // at_most)
+
+
+def test_a_split_is_compared_with_its_digest_in_bounded_memory(tmp_path: Path) -> None:
+    path = tmp_path / "test.safetensors"
+    with path.open("wb") as file:
+        file.truncate(64 * 2**20)
+    digest = hashlib.sha256(bytes(64 * 2**20)).hexdigest()
+    tracemalloc.start()
+    try:
+        verified.check(FileRef(path=path, sha256=digest))
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+    damage(path, 12_345_678, 1)
+    with pytest.raises(DataError, match=r"test\.safetensors has changed"):
+        verified.check(FileRef(path=path, sha256=digest))
+    path.unlink()
+    with pytest.raises(DataError, match=r"cannot be read|missing"):
+        verified.check(FileRef(path=path, sha256=digest))

@@ -125,6 +125,30 @@ def test_what_is_no_value_of_its_kind_is_a_reject_whatever_unknown_says(tmp_path
         }
 
 
+@pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize("name", ["t.parquet", "t.feather"])
+def test_numbers_and_booleans_stored_as_text_are_read_in_files_that_keep_types_too(
+    tmp_path: Path, name: str, text: pa.DataType
+) -> None:
+    texts = {"area": ["80.5", " ", "big"], "garden": ["True", "0", "1"]}
+    rows = {**GOOD, **{column: pa.array(values).cast(text) for column, values in texts.items()}}
+    WRITERS[name](pa.table(rows), tmp_path / name)
+    chunks = read(tmp_path / name, WANTED, tmp_path / "spool")
+    np.testing.assert_array_equal(values(chunks), np.array(ENCODED[:2], np.float32))
+    assert rejected(chunks) == {2: "area is 'big', not a number"}
+
+
+@pytest.mark.parametrize("unit", [pa.date32(), pa.timestamp("us"), pa.time64("us"), pa.duration("s")])
+@pytest.mark.parametrize("wanted", [WANTED, Wanted(CLASSES, truth="labels", class_names=("a", "b"))])
+def test_a_target_that_became_a_date_or_a_time_is_no_truth(tmp_path: Path, unit: pa.DataType, wanted: Wanted) -> None:
+    target = {name: pa.array([0, 1, 2], unit) for name in ("price", "kind")}
+    for name in ("t.parquet", "t.feather"):
+        WRITERS[name](pa.table({**GOOD, **target}), tmp_path / name)
+        chunks = read(tmp_path / name, wanted, tmp_path / name[:3])
+        np.testing.assert_array_equal(values(chunks), np.array(ENCODED, np.float32))
+        assert all(chunk.truth is None for chunk in chunks)
+
+
 def test_numbers_that_name_levels_are_found_whatever_they_are_written_as(tmp_path: Path) -> None:
     columns = tuple(
         column.model_copy(update={"levels": ("1", "2.5", "30")}) if column.name == "heating" else column
@@ -159,8 +183,9 @@ def test_text_of_json_that_looks_like_a_date_stays_text_beside_numbers_that_name
 
 
 def test_missing_and_retyped_columns_are_refused_all_at_once(tmp_path: Path) -> None:
-    pq.write_table(pa.table({**GOOD, "area": ["big"] * 3, "garden": ["yes"] * 3}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="area of type string, which is no number; garden of type string") as refused:
+    dates = pa.array([0, 1, 2], pa.date32())
+    pq.write_table(pa.table({**GOOD, "area": dates, "garden": [[True]] * 3}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"area of type date32.*, which is no number; garden of type list") as refused:
         read(tmp_path / "t.parquet", WANTED, tmp_path)
     assert "city (category), area (number), garden (boolean)" in refused.value.expected
     for name in WRITERS:
@@ -248,3 +273,9 @@ def test_shards_of_a_table_are_its_rows_of_any_range(tmp_path: Path, monkeypatch
         chunks = read(tmp_path / name, WANTED, tmp_path / f"spool-{name}", 13, 88)
         np.testing.assert_array_equal(values(chunks)[:, 1], area[13:88].astype(np.float32))
         assert ids(chunks) == list(map(str, range(13, 88)))
+
+
+def test_rows_of_many_classes_are_answered_fewer_at_a_time() -> None:
+    few, many = (Wanted(CLASSES, truth="labels", class_names=tuple(map(str, range(count)))) for count in (3, 10_000))
+    assert few.chunk_rows == formats.CHUNK_ROWS
+    assert many.chunk_rows * 4 * 10_000 <= formats.CHUNK_BYTES

@@ -12,15 +12,16 @@ import safetensors.numpy
 from candidate import plain
 from own_tables import RECIPE, Array, by_hand, drawn_weights
 from tasks.data import splits
-from tasks.data.recipe import Columns
+from tasks.data.recipe import Columns, Target
 from tasks.download import download
 from tasks.errors import DataError, GateFailed
 from tasks.export import export
+from tasks.judging import exported
 from tasks.parameters import Data, Device, Gates
 from tasks.parameters.training import LinearTraining, SoftmaxTraining
 from tasks.preprocess import preprocess
 from tasks.records import Epoch, ExportedModel, PreparedDataset, TrainedModel
-from tasks.serving import contract, folding, properties, sample
+from tasks.serving import contract, folding, graph, properties, sample
 from tasks.serving.contract import ModelMetadata, Signature
 from tasks.serving.sessions import open_session
 from tasks.store import atomic
@@ -182,3 +183,16 @@ def test_a_wrong_effect_does_not_pass(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(folding, "fold", wrong)
     with pytest.raises(GateFailed, match="refused by parity_float64 "):
         table.export()
+
+
+def test_a_target_that_float32_cannot_tell_apart_is_refused_and_its_offset_is_named(tmp_path: Path) -> None:
+    table = Table(houses(tmp_path), "price")
+    for offset, passes in ((1e8, True), (1e12, False)):
+        target = Target(name="price", mean=offset, scale=80_000.0)
+        recipe = table.recipe.model_copy(update={"target": target})
+        prepared = table.prepared.model_copy(update={"recipe": recipe})
+        session = open_session(graph.write(table.weights, recipe, prepared.signature, {}), Device.CPU)
+        (verdict,) = exported.in_float64(session, table.weights, prepared, Gates())
+        assert verdict.passed is passes
+    assert "subtract an offset from the target" in verdict.detail
+    assert "loses most" not in verdict.detail

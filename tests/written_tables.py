@@ -37,7 +37,11 @@ def written(path: Path, columns: pa.Table | Mapping[str, Any]) -> Path:
 
 
 def examined(
-    source: Path | str, target: str = "y", task: TaskName | None = None, kept: FixedRecipe | None = None, **options: Any
+    source: Path | str,
+    target: str | None = "y",
+    task: TaskName | None = None,
+    kept: FixedRecipe | None = None,
+    **options: Any,
 ) -> Examined:
     """What is found in a table; encoded rows stay readable although their file is gone."""
     data = OwnData.model_validate({"source": str(source), "target": target, **options})

@@ -29,7 +29,7 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     parameters = validated(InspectParameters, document | {"source": place(document.get("source"))}, "inspect")
     with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
         examined = _examined(parameters, Path(folder))
-        losses = _outlook(examined)
+        losses = _outlook(examined, Path(folder))
     command, report = as_typed(_command(parameters, examined), None), examined.report
     if as_json:
         print_json(report.model_dump(mode="json") | losses | {"command": command})
@@ -51,13 +51,13 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined":
     return examining.examine(table, name, parameters, task, kept, folder)
 
 
-def _outlook(examined: "Examined") -> dict[str, float]:
+def _outlook(examined: "Examined", scratch: Path) -> dict[str, float]:
     """What the best constant and the converged fit come to; nothing of data that are not fit."""
     from tasks.judging import outlook
 
     if examined.recipe is None or examined.rows is None:
         return {}
-    return outlook.losses(examined.recipe, examined.rows)
+    return outlook.losses(examined.recipe, examined.rows, scratch)
 
 
 def _command(parameters: InspectParameters, examined: "Examined") -> str:

@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import math
 import os
 import sys
 from typing import Any
@@ -79,10 +80,21 @@ def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
 
 
 def print_json(document: Any) -> None:
-    """The one document on stdout."""
+    """The one document on stdout; JSON has no word for NaN and infinity, which are null."""
     global document_written
     document_written = True
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    sys.stdout.write(json.dumps(_finite(document), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(document: Any) -> Any:
+    match document:
+        case dict():
+            return {name: _finite(value) for name, value in document.items()}
+        case list() | tuple():
+            return [_finite(value) for value in document]
+        case float() if not math.isfinite(document):
+            return None
+    return document
 
 
 def owes_json(arguments: list[str]) -> bool:

@@ -123,7 +123,7 @@ class _Command(NamedTuple):
         if source is not None:
             return readers.find(source, output.folder_of(target) if target else None)
         split = reading.manifest(model.name, model.version).dataset.test
-        verified.read(split, "gradmill retrain, which prepares it anew, or name an input")
+        verified.check(split, "gradmill retrain, which prepares it anew, or name an input")
         return [split.path]
 
     def left_unfinished(self, model: JobModel, asked: Asked) -> tuple[Job, Asked] | None:

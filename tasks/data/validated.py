@@ -20,6 +20,7 @@ class ValidatedTable(Record):
     num_train: int
     num_test: int
     rows: FileRef
+    has_missing: tuple[bool, ...]  # of each column, whether any row has no value there
 
 
 class ValidatedDataset(Record):

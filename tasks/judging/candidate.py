@@ -79,7 +79,10 @@ class Candidate:
 
 
 class Measured(NamedTuple):
-    """An exported model's answers on the test split ``(n,)``; ``version`` is None for the candidate."""
+    """An exported model's answers on the test split ``(n,)``, or of own data its losses.
+
+    ``version`` is None for the candidate.
+    """
 
     version: int | None
     output: NDArray[Any]

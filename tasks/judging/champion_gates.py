@@ -5,7 +5,7 @@ their figures say: nothing is compared with them.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from tasks.judging.objective import Objective
 from tasks.judging.signature import differences
 from tasks.judging.standards import clusters, read_rows
 from tasks.parameters import Device, Gates, Training
-from tasks.records import GateVerdict, PreparedDataset
+from tasks.records import GateVerdict, PreparedDataset, Splits
 from tasks.serving import contract, sessions
 from tasks.serving.contract import PROBABILITIES
 from tasks.serving.task import TASKS
@@ -30,6 +30,12 @@ from tasks.store.record import FileRef
 from tasks.store.versions import Manifest
 
 Array = NDArray[Any]
+Measure = Callable[
+    [bytes, Array], Array
+]  # of an ONNX file and the rows it is fed ``(n, …)``: a figure of each ``(n,)``
+
+PIECE = 2**13  # rows of own data whose probabilities are in memory at a time
+MOVING = {"time", "column"}  # rules by which a row of the test split may once have been a training row
 
 
 def against_published(
@@ -53,12 +59,14 @@ def against_published(
     same = _like_the_champion(name, number, signature, prepared)
     if not same.passed:
         return (same,)
-    compared = list(_kept(name, numbers, signature, prepared, training))
+    measure = measuring(prepared, training)
+    compared = list(_kept(name, numbers, signature, prepared, training, measure))
     kept = [each for each in compared if isinstance(each, Measured)]
     left_out = [each for each in compared if isinstance(each, str)]
     verdicts = [same]
     if kept:
-        verdicts += _against(kept, model, prepared, bounds, training)
+        ours = Measured(None, measure(model, splits.read_split(prepared.test, prepared).inputs))
+        verdicts += _against(kept, ours, prepared, bounds, training)
     if left_out:
         verdicts.append(gates.judge("champion_not_compared", len(left_out), detail="; ".join(left_out)))
     return tuple(verdicts)
@@ -75,33 +83,47 @@ def _like_the_champion(name: str, number: int, signature: contract.Signature, pr
 
 
 def _against(
-    kept: list[Measured], model: bytes, prepared: PreparedDataset, bounds: Gates, training: Training
+    kept: list[Measured], ours: Measured, prepared: PreparedDataset, bounds: Gates, training: Training
 ) -> tuple[GateVerdict, ...]:
     """The verdicts on a candidate against kept versions, of which there is one at least."""
-    output = _compared_output(prepared)
     if prepared.is_own:
         rows, objective = read_rows(prepared.test, prepared), Objective.of(training, prepared)
-        ours = Measured(None, outputs(model, rows.features, output))
         found = ComparedRows(
             rows.truth, clusters(rows, prepared), prepared.split is not None and prepared.split.rule == "group"
         )
         return (champion_loss.against_kept(ours, kept, found, objective, bounds),)
-    test = splits.read_split(prepared.test, prepared)
-    ours = Measured(None, outputs(model, test.inputs, output))
-    return JUDGES[prepared.task].against_kept(ours, kept, test.truth, prepared.class_names, bounds)
+    truth = splits.read_split(prepared.test, prepared).truth
+    return JUDGES[prepared.task].against_kept(ours, kept, truth, prepared.class_names, bounds)
 
 
-def _compared_output(prepared: PreparedDataset) -> str:
+def measuring(prepared: PreparedDataset, training: Training) -> Measure:
     """By what models are compared: of the book's data by their answers, of own data by their losses."""
-    if prepared.is_own and prepared.task == "classification":
-        return PROBABILITIES
-    return TASKS[prepared.task].answer
+    answer = TASKS[prepared.task].answer
+    if not prepared.is_own:
+        return functools.partial(outputs, output=answer)
+    truth, objective = read_rows(prepared.test, prepared).truth, Objective.of(training, prepared)
+    asked = PROBABILITIES if prepared.task == "classification" else answer
+
+    def losses(model: bytes, rows: Array) -> Array:
+        session = sessions.open_session(model, Device.CPU)
+        pieces = [slice(start, start + PIECE) for start in range(0, len(truth), PIECE)]
+        answers = (sessions.answers(session, rows[piece])[asked] for piece in pieces)
+        return np.concatenate(
+            [champion_loss.losses(each, truth[piece], objective) for each, piece in zip(answers, pieces, strict=True)]
+        )
+
+    return losses
 
 
 def _kept(
-    name: str, numbers: list[int], signature: contract.Signature, prepared: PreparedDataset, training: Training
+    name: str,
+    numbers: list[int],
+    signature: contract.Signature,
+    prepared: PreparedDataset,
+    training: Training,
+    measure: Measure,
 ) -> Iterator[Measured | str]:
-    """The answers of every kept version, each fed by its own recipe, or why it is not compared."""
+    """Every kept version as it is compared, fed by its own recipe, or why it is not."""
     inputs = functools.cache(functools.partial(_inputs, prepared))
     for number in numbers:
         content, manifest = reading.model(name, number), reading.manifest(name, number)
@@ -114,7 +136,7 @@ def _kept(
         elif prepared.is_own and (why := _trained_otherwise(manifest, prepared, training)):
             yield f"version {number} {why}"
         else:
-            yield Measured(number, outputs(content, rows, _compared_output(prepared)))
+            yield Measured(number, measure(content, rows))
 
 
 def _trained_otherwise(manifest: Manifest, prepared: PreparedDataset, training: Training) -> str:
@@ -125,7 +147,15 @@ def _trained_otherwise(manifest: Manifest, prepared: PreparedDataset, training: 
             return f"was trained with {name.replace('_', ' ')} {asked.get(name)}"
     if manifest.dataset.split != prepared.split:
         return "was split otherwise: it may have been trained on the test rows of today"
+    if prepared.split and prepared.split.rule in MOVING and _digest(manifest.dataset) != _digest(prepared):
+        rule = prepared.split.rule
+        return f"had other rows, and a split by {rule} moves: it may have been trained on the test rows of today"
     return ""
+
+
+def _digest(data: Splits) -> str | None:
+    """Of which rows there are."""
+    return data.rows.sha256 if data.rows else None
 
 
 def _inputs(prepared: PreparedDataset, recipe: Recipe) -> Array | None:

@@ -29,21 +29,22 @@ class ComparedRows(NamedTuple):
 def against_kept(
     ours: Measured, kept: list[Measured], rows: ComparedRows, objective: Objective, bounds: Gates
 ) -> GateVerdict:
-    """The mean loss against that of every kept version, of which there is one at least.
+    """The mean loss against that of every kept version, of which there is one at least; all by ``losses`` of rows.
 
-    A rise refuses only when it is both large (beyond its margin) and real (``max_statistic``).
+    A rise refuses only when it is both large (beyond its margin) and real (``max_statistic``). A regression's margin
+    has the allowance of the gate ``reference`` in it: of a target without noise all losses are those of rounding.
     """
     weights = objective.row_weights(rows.truth)
     shares = weights / weights.sum()
-    losses = [shares * _losses(each.output, rows.truth, objective) for each in (ours, *kept)]
-    totals = np.array([each.sum() for each in losses])
+    parts = [shares * each.output for each in (ours, *kept)]
+    totals = np.array([each.sum() for each in parts])
     reference = _named(totals[1:], kept)
     if too_few := _too_few(rows):
         return gates.judge("champion_loss", totals[0], detail=f"{too_few} compare nothing with {reference}")
     margins = np.full(len(kept), bounds.max_nats_rise)
     if not objective.is_of_classes:
-        margins = (bounds.max_error_rise - 1) * totals[1:]
-    found = max_statistic.rises(*_by_unit(losses, rows.clusters), margins)
+        margins = (bounds.max_error_rise - 1) * totals[1:] + objective.loss_of(bounds.max_standardised_error)
+    found = max_statistic.rises(*_by_unit(parts, rows.clusters), margins)
     refused = found.beyond & (found.p < bounds.max_drop_p)
     worst = max(range(len(kept)), key=lambda at: (refused[at], found.drop[at]))
     reason = found.reason(worst, "rise", margins[worst], bounds.max_drop_p)
@@ -56,8 +57,8 @@ def against_kept(
     )
 
 
-def _losses(output: Array, truth: Array, objective: Objective) -> Array:
-    """Of a model's probabilities ``(n, classes)`` or predictions ``(n,)``."""
+def losses(output: Array, truth: Array, objective: Objective) -> Array:
+    """What a version is compared by ``(n,)``, of its probabilities ``(n, classes)`` or predictions ``(n,)``."""
     if objective.is_of_classes:
         return objective.losses(np.log(np.maximum(output, SMALLEST)), truth)
     return objective.losses(output[:, None], truth)

@@ -64,6 +64,10 @@ class Objective:
         beta = HUBER_BETA
         return np.asarray(np.where(size < beta, size**2 / (2 * beta), size - beta / 2) * self.scale**2)
 
+    def loss_of(self, deviations: float) -> float:
+        """Of a regression: the loss of a row whose prediction is so many target deviations off."""
+        return float(self.losses(np.array([[deviations * self.scale]]), np.zeros(1))[0])
+
     def row_weights(self, truth: Array) -> Array:
         """How much each row counts ``(n,)`` float64."""
         if not self.class_weights:

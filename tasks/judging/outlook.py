@@ -1,5 +1,7 @@
 """How well a table can be learned, before anything is trained on it."""
 
+from pathlib import Path
+
 import numpy as np
 
 from tasks.data.table import fitting, writing
@@ -11,10 +13,14 @@ from tasks.parameters import Loss
 from tasks.serving.task import TASKS
 
 
-def losses(recipe: FixedRecipe, rows: Rows) -> dict[str, float]:
-    """The test losses of the best constant and of the converged fit, by the objective that training has by default."""
-    train, test = (writing.arrays(rows, recipe, split) for split in ("train", "test"))
-    fitted = fitting.fitted(recipe, train, test)
+def losses(recipe: FixedRecipe, rows: Rows, scratch: Path) -> dict[str, float]:
+    """The test losses of the best constant and of the converged fit, by the objective that training has by default.
+
+    Both splits are written to the folder ``scratch``, as a retrain would to the store, so that memory need not hold
+    them and the figures are those of its gates.
+    """
+    train, test = (writing.arrays(rows, recipe, split, scratch) for split in ("train", "test"))
+    fitted = fitting.fitted(recipe, train, rows.has_missing)
     truth = TASKS[recipe.task].target
     counts: tuple[int, ...] = ()
     objective = Objective(Loss.SQUARED, scale=fitted.target.scale if fitted.target else 1.0)

@@ -15,6 +15,8 @@ from tasks.serving.task import TaskName
 Array = NDArray[Any]
 Answers = Mapping[str, Array]
 
+MOST_COARSE = 1e-3  # deviations of a target, that rounding to float32 may take
+
 
 class Parity(ABC):
     """Answers of the file beside what they should be, piece by piece."""
@@ -43,7 +45,8 @@ class Parity(ABC):
 class OfRegression(Parity):
     """Predictions may differ by ``max_error`` deviations, and by two spacings of float32 at the largest prediction.
 
-    The spacings leave room for a target that never changes.
+    The spacings leave room for a target that never changes. Of one that does, they may be no more than ``MOST_COARSE``
+    deviations: where float32 tells its values apart no better, the model is of no use.
     """
 
     def _differences(self, found: Answers, o: Array) -> Array:
@@ -52,7 +55,11 @@ class OfRegression(Parity):
 
     def verdicts(self, name: str, max_error: float, deviation: float, detail: str = "") -> tuple[GateVerdict, ...]:
         """One, of predictions."""
-        tolerance = max_error * deviation + 2 * float(np.spacing(np.float32(self.largest)))
+        spacing = float(np.spacing(np.float32(self.largest)))
+        most = MOST_COARSE * deviation if deviation else np.inf
+        tolerance = max_error * deviation + min(2 * spacing, most)
+        if self.error > tolerance and 2 * spacing > most:
+            detail = f"; float32 tells predictions apart by {spacing:.3g} only: subtract an offset from the target"
         return (
             gates.judge(name, self.error, maximum=tolerance, detail=f"predictions of {self.num_rows} rows{detail}"),
         )

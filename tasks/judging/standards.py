@@ -158,7 +158,7 @@ class Standards:
         """The loss of ``error`` deviations in each prediction; of a classifier, nats."""
         if self.objective.is_of_classes:
             return NATS
-        return float(self.objective.losses(np.array([[error * self.objective.scale]]), np.zeros(1))[0])
+        return self.objective.loss_of(error)
 
 
 def scores(folded: folding.Folded, recipe: Columns, features: Array) -> Array:

@@ -20,9 +20,10 @@ OF_RECIPE = {
 
 def of(prepared: PreparedDataset, training: Training) -> dict[str, str]:
     """The properties of a model of these data; all but digest and image keys are JSON."""
+    unused = set() if prepared.is_own else {"class_weight"}  # so that the book's models keep the bytes they had before
     facts: dict[str, Any] = {
         "signature": prepared.signature.model_dump(mode="json"),
-        "training": training.model_dump(mode="json", exclude={"device"}),
+        "training": training.model_dump(mode="json", exclude={"device", *unused}),
     }
     if described := columns(prepared.recipe):
         facts[COLUMNS] = [column.model_dump(mode="json") for column in described]

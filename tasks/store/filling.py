@@ -73,4 +73,5 @@ def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictur
         said.write(folder / DATA_REPORT)
         (folder / DATA_PAGE).write_text(said.page(), encoding="utf-8")
     facts = of.model_dump(mode="json") | {"version": number}
-    (folder / CARD).write_text(model_card(facts, metadata, [file.path.name for file in pictures], said))
+    card = model_card(facts, metadata, [file.path.name for file in pictures], said)
+    (folder / CARD).write_text(card, encoding="utf-8")

@@ -26,7 +26,7 @@ def model_card(
     """The card's text; ``manifest`` is the version's own, before its checksums, ``report`` that of own data."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  (Markdown)
     environment.filters["cell"] = cell
-    text: str = environment.from_string(TEMPLATE.read_text()).render(
+    text: str = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         manifest,
         front_matter=_front_matter(manifest),
         title=manifest["dataset"]["title"],

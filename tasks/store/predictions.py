@@ -162,7 +162,7 @@ def elsewhere() -> Iterator[Found]:
     for note in sorted(artifact_paths.jobs_elsewhere().glob("*")):
         try:
             if note.is_file():  # a FIFO would be waited for without end
-                noted.append(artifact_paths.root() / note.read_text())  # relative, or absolute
+                noted.append(artifact_paths.root() / note.read_text(encoding="utf-8"))  # relative, or absolute
         except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
             left_alone(note, error)
     return _read(noted)

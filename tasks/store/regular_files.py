@@ -3,8 +3,8 @@
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from tasks.errors import DataError, UsageError
 
@@ -55,7 +55,7 @@ def descriptor(path: Path) -> int:
     return opened
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BufferedReader:
     """The same as a stream of bytes.
 
     Raises:

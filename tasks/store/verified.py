@@ -4,8 +4,8 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from tasks.errors import DataError
 from tasks.store import regular_files
@@ -16,7 +16,7 @@ WRITTEN = "the file as it was written"
 
 
 @contextmanager
-def opened(path: Path, action: str = RESTORE) -> Iterator[BinaryIO]:
+def opened(path: Path, action: str = RESTORE) -> Iterator[BufferedReader]:
     """A regular file; ``action`` is what to do where it cannot be read.
 
     Raises:
@@ -53,6 +53,14 @@ def read(file: FileRef, action: str = RESTORE) -> bytes:
     if sha256(found) != file.sha256:
         raise DataError(f"{file.path} has changed", f"SHA-256 {file.sha256}", action)
     return found
+
+
+def check(file: FileRef, action: str = RESTORE) -> None:
+    """Whether a reference still means a file, which may be larger than memory; it raises as ``read`` does."""
+    with opened(file.path, action) as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != file.sha256:
+        raise DataError(f"{file.path} has changed", f"SHA-256 {file.sha256}", action)
 
 
 def sha256(content: bytes) -> str:

@@ -46,8 +46,9 @@ class Wanted(NamedTuple):
 
     @property
     def chunk_rows(self) -> int:
-        """How many rows are held in memory at a time, by one worker."""
-        return max(1, min(CHUNK_ROWS, CHUNK_BYTES // self.row_bytes))
+        """How many rows are held in memory at a time, by one worker, with a probability of every class."""
+        answer_bytes = len(self.class_names) * np.dtype(np.float32).itemsize
+        return max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(self.row_bytes, answer_bytes)))
 
     def fits(self, values: Array) -> Array:
         """Which of encoded values ``(n, …)`` the model may be fed."""

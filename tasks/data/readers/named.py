@@ -19,8 +19,8 @@ from tasks.machine.words import counted
 
 VALUE = "single value"  # of what is only copied or compared
 FITS = {
-    "number": {"number", "null"},
-    "boolean": {"boolean", "number", "null"},
+    "number": {"number", "text", "null"},
+    "boolean": {"boolean", "number", "text", "null"},
     "category": {"text", "number", "boolean", "null"},
     VALUE: {"text", "number", "boolean", "date", "null"},
 }  # a kind of the recipe: what a column of a file that keeps types may be
@@ -143,6 +143,7 @@ def _encoded(array: pa.Array, column: Column) -> Array:
     if columns.kind_of(array.type) != "text":
         values = pc.cast(array, pa.float64(), safe=False).fill_null(np.nan)
     else:
+        array = pc.cast(array, pa.string())  # which may be a dictionary or of another width
         is_blank = pc.equal(pc.utf8_trim_whitespace(array), "")
         values = columns.numbers(array)
         if column.kind == "boolean":
@@ -159,11 +160,13 @@ def _is_missing(array: pa.Array) -> Array:
 
 
 def _truth(batch: pa.RecordBatch, wanted: Wanted) -> Array | None:
-    """The target's column ``(n,)`` float64: numbers, or codes of classes; NaN is missing."""
+    """The target's column ``(n,)`` float64: numbers, or codes of classes; NaN is missing. None where there is none."""
     target = recipe_of(wanted).target
     if target is None or target.name not in batch.schema.names:
         return None
     array = batch.column(target.name)
+    if columns.kind_of(array.type) == "date":
+        return None  # no number and no class
     column = Column(name=target.name, kind="category" if wanted.class_names else "number", levels=wanted.class_names)
     values = _encoded(array, column).astype(np.float64)
     values[np.isinf(values)] = np.nan  # which is no number, and no truth either

@@ -9,10 +9,11 @@ import pyarrow.compute as pc
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
+from tasks.data.table.asked import described
 from tasks.data.table.features import Features
 from tasks.data.table.kinds import plain_kind
 from tasks.data.table.levels import levels, named
-from tasks.data.table.roles import Roles, described
+from tasks.data.table.roles import Roles
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.splitting import TEST, TRAINING, Split
 from tasks.data.table.targets import Truth

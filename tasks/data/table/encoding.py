@@ -53,3 +53,13 @@ def as_booleans(values: pa.Array) -> pa.Array | None:
     lower = pc.ascii_lower(values)
     found = pc.index_in(lower, value_set=pa.array(["false", "true"]))
     return found.cast(pa.float64()) if found.null_count == values.null_count else None
+
+
+def as_dates(values: pa.Array) -> pa.Array | None:
+    """ISO 8601 texts as timestamps, all with a zone or all without; None where one is no date."""
+    for zone in (None, "UTC"):
+        try:
+            return values.cast(pa.timestamp("us", zone))
+        except pa.ArrowInvalid:
+            continue
+    return None

@@ -11,11 +11,12 @@ from tasks.data import mapped
 from tasks.data.recipe import Column
 from tasks.data.report import DataReport, Finding
 from tasks.data.sources.tables import Table
-from tasks.data.table import describing, features, hashing, roles, splitting, targets, warnings
+from tasks.data.table import asked, describing, features, hashing, roles, splitting, targets, warnings
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.hashing import Words
 from tasks.data.table.roles import Roles
 from tasks.data.table.split_rule import SplitRule
+from tasks.data.table.split_words import no_moment, split_words
 from tasks.data.table.splitting import TRAINING, Split
 from tasks.data.table.targets import Truth
 from tasks.parameters.own_data import OwnData
@@ -40,6 +41,7 @@ class Rows(NamedTuple):
     split: Split
     digests: Words  # (n,) of rows
     lossy: tuple[int, ...]  # columns of which float32 has not all digits
+    has_missing: tuple[bool, ...]  # of each column
 
     def digests_of(self, is_training: bool) -> Words:
         """Those of training rows, or of all others, sorted."""
@@ -52,11 +54,8 @@ def examine(
     """Look at a table that is to be kept under ``name``; without a ``task`` the target says which.
 
     Encoded rows lie in a file in ``folder``, mapped, and are gone with it.
-
-    Raises:
-        UsageError: options that cannot be meant.
     """
-    parts, faults = roles.roles(table.data.column_names, data, kept)
+    parts, faults = roles.roles(table.names, table.ignored, data, kept)
     has_target = parts.target is not None and parts.target in table.data.column_names
     task = task or (targets.task_of(table, parts.target) if has_target and parts.target else "regression")
     found = features.found(table, parts, data, kept)
@@ -67,7 +66,7 @@ def examine(
     findings += truth.findings
     rows, rule = None, None
     if found.columns and len(truth.values) and (parts.splits is None or parts.splits in table.data.column_names):
-        rows, rule, more = _rows(table, found.columns, truth, parts, roles.rule_kept(data, kept), data, folder)
+        rows, rule, more = _rows(table, found.columns, truth, parts, asked.rule_kept(data, kept), data, folder)
         is_whole = not any(each.severity == "error" for each in (*faults, *found.findings))
         findings += [each for each in more if is_whole or each.column]  # of too few columns rows tell nothing
     report = describing.report(name, table, parts, found, findings, truth, rows and rows.split, rule)
@@ -106,18 +105,22 @@ def _rows(
     hashing.absorb(with_target, truth.words())
     num_distinct = hashing.num_distinct(hashed)
     rule = kept or _first_rule(parts, data, columns, num_distinct < len(hashed) / 2)
-    splits = table.data[rule.column].filter(truth.is_known) if rule.column else None
-    digests = with_target.copy()
-    if splits is not None:
-        hashing.absorb(digests, splitting.split_words(splits))
+    digests, by = with_target.copy(), None
+    if rule.column:
+        splits = table.data[rule.column].filter(truth.is_known)
+        by = splits, split_words(rule, splits)
+        hashing.absorb(digests, by[1])
+        faults += (no_moment(rule, *by, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row]))),)
     hashing.absorb(digests, hashing.copies(digests))
-    split = splitting.split(rule, splits, hashed, digests)
+    split = splitting.split(rule, by, hashed, digests)
     with np.errstate(all="ignore"):  # infinite values have been found already
-        odd = list(_after_split(columns, encoded, truth, split))
+        ranges = warnings.Ranges(encoded)
+        odd = list(_after_split(columns, encoded, ranges, truth, split))
     conflicts = warnings.conflicts(len(hashed), num_distinct, hashing.num_distinct(with_target))
     findings = [*filter(None, faults), *split.findings, *odd, *conflicts]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
-    return Rows(encoded, truth, split, digests, lossy), rule, findings
+    has_missing = tuple((ranges.statistics.missing > 0).tolist())
+    return Rows(encoded, truth, split, digests, lossy, has_missing), rule, findings
 
 
 def _hashed(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:
@@ -129,10 +132,10 @@ def _hashed(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:
 
 def _first_rule(parts: Roles, data: OwnData, columns: Iterable[Column], are_few: bool) -> SplitRule:
     """The rule that version 1 fixes."""
-    asked = roles.rule_asked(data)
+    by_column = asked.rule_asked(data)
     return SplitRule.model_validate(
         {
-            "rule": asked[0] if asked else "copies" if are_few else "rows",
+            "rule": by_column[0] if by_column else "copies" if are_few else "rows",
             "column": parts.splits,
             "test": data.test,
             "features": tuple(sorted(column.name for column in columns)),
@@ -141,13 +144,13 @@ def _first_rule(parts: Roles, data: OwnData, columns: Iterable[Column], are_few:
 
 
 def _after_split(
-    columns: tuple[Column, ...], encoded: NDArray[np.float32], truth: Truth, split: Split
+    columns: tuple[Column, ...], encoded: NDArray[np.float32], ranges: warnings.Ranges, truth: Truth, split: Split
 ) -> Iterator[Finding]:
     """What is odd about encoded rows."""
     yield from splitting.shortages(split)
     if truth.class_names:
         in_training = np.bincount(truth.values[split.sides == TRAINING], minlength=len(truth.class_names))
         yield from targets.too_few(truth, in_training)
-    yield from warnings.of_columns(columns, encoded, warnings.Ranges(encoded))
+    yield from warnings.of_columns(columns, encoded, ranges)
     yield from warnings.duplicates(columns, encoded)
     yield from warnings.leaks(columns, encoded, truth.values, not truth.class_names)

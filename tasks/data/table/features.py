@@ -11,7 +11,7 @@ from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.kinds import Kind, infer, misfit
-from tasks.data.table.levels import appended, levels
+from tasks.data.table.levels import MOST_LEVELS, appended, levels
 from tasks.data.table.roles import Roles
 from tasks.parameters.own_data import OwnData
 
@@ -31,7 +31,8 @@ def found(table: Table, parts: Roles, data: OwnData, kept: FixedRecipe | None) -
     there = [name for name in parts.features if name in table.data.column_names]
     known = {column.name: column for column in kept.columns} if kept else {}
     columns, findings = list[Column](), list[Finding]()
-    left_out = dict.fromkeys(kept.left_out, "left out") if kept else {}
+    old = {*kept.left_out, *filter(None, [kept.split.column])} - {parts.splits, *parts.ignored} if kept else ()
+    left_out = dict.fromkeys(old, "left out")
     for name in there:
         kind = _kind(table, name, data, known.get(name))
         findings += [kind.finding] if kind.finding else []
@@ -39,7 +40,7 @@ def found(table: Table, parts: Roles, data: OwnData, kept: FixedRecipe | None) -
             left_out[name] = kind.name
         elif kind.is_feature and (kind.finding is None or kind.finding.severity != "error"):
             column, notes = _with_levels(table, name, kind, known.get(name))
-            columns.append(column)
+            columns += column
             findings += notes
     if not columns and not any(each.severity == "error" for each in findings):
         said = f"no column is left to predict {parts.target or 'anything'} from"
@@ -51,18 +52,30 @@ def found(table: Table, parts: Roles, data: OwnData, kept: FixedRecipe | None) -
 def _kind(table: Table, name: str, data: OwnData, known: Column | None) -> Kind:
     if known is None:
         return infer(table, name, name in data.category)
-    return Kind(known.kind, misfit(table, name, known.kind))
+    return Kind(known.kind, misfit(table, name, known.kind, name in data.category))
 
 
-def _with_levels(table: Table, name: str, kind: Kind, known: Column | None) -> tuple[Column, list[Finding]]:
+def _with_levels(
+    table: Table, name: str, kind: Kind, known: Column | None
+) -> tuple[tuple[Column, ...], tuple[Finding, ...]]:
+    """The column, unless it has too many levels, and what there is to say of them."""
     if kind.name != "category":
-        return known or Column.model_validate({"name": name, "kind": kind.name}), []
-    old = known.levels if known else ()
-    now = appended(old, levels(table.data[name]).names())
+        return (known or Column.model_validate({"name": name, "kind": kind.name}),), ()
+    old, found = known.levels if known else (), levels(table.data[name])
+    now = appended(old, found.names()) if found.num_used <= MOST_LEVELS else ()
+    if (number := max(len(now), found.num_used)) > MOST_LEVELS:
+        return (), (_too_many(name, number, known is not None),)
     new = now[len(old) :] if known else ()
     more = ", …" if len(new) > 10 else ""
-    notes = [_warning("new-levels", name, f"{name} has new levels: {', '.join(new[:10])}{more}")] if new else []
-    return Column(name=name, kind="category", levels=now), notes
+    notes = (_warning("new-levels", name, f"{name} has new levels: {', '.join(new[:10])}{more}"),) if new else ()
+    return (Column(name=name, kind="category", levels=now),), notes
+
+
+def _too_many(name: str, number: int, is_known: bool) -> Finding:
+    said = f"{name} has {number:,} levels" + (", with those that earlier versions took" if is_known else "")
+    action = f"leave it out with --ignore {name}, or group its values"
+    action = "group its values, and give the new table another --name" if is_known else action
+    return _error("too-many-levels", name, said, f"at most {MOST_LEVELS:,}", action)
 
 
 def encode(

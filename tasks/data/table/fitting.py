@@ -1,5 +1,6 @@
 """What of a table's recipe is fitted anew at every retrain: statistics of the training part."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from tasks.data.table.fixed import FixedRecipe
 BLOCK = 2**15  # rows that stay in the processor's cache
 
 
-def fitted(fixed: FixedRecipe, train: dict[str, NDArray[Any]], test: dict[str, NDArray[Any]]) -> Columns:
-    """The recipe with means, scales and counts of the training split (arrays of prepared splits)."""
+def fitted(fixed: FixedRecipe, train: dict[str, NDArray[Any]], has_missing: Sequence[bool]) -> Columns:
+    """The recipe with means, scales and counts of the training split (arrays of a prepared split).
+
+    ``has_missing`` says of each column whether any row has no value there, be it on neither side of the split.
+    """
     statistics = Statistics.of(train["features"])
-    in_test = Statistics.of(test["features"]).missing
     columns = tuple(
-        _column(column, at, statistics, train["features"][:, at], bool(in_test[at]))
+        _column(column, at, statistics, train["features"][:, at], has_missing[at])
         for at, column in enumerate(fixed.columns)
     )
     target = Target(name=fixed.target)
@@ -26,11 +29,9 @@ def fitted(fixed: FixedRecipe, train: dict[str, NDArray[Any]], test: dict[str, N
     return Columns(columns=columns, target=target)
 
 
-def _column(
-    column: Column, at: int, statistics: "Statistics", codes: NDArray[np.float32], missing_in_test: bool
-) -> Column:
+def _column(column: Column, at: int, statistics: "Statistics", codes: NDArray[np.float32], has_missing: bool) -> Column:
     num_missing = int(statistics.missing[at])
-    found: dict[str, Any] = {"num_missing": num_missing, "has_missing": bool(num_missing) or missing_in_test}
+    found: dict[str, Any] = {"num_missing": num_missing, "has_missing": has_missing}
     if column.kind == "category":
         found["counts"] = tuple(np.bincount(_whole(codes), minlength=len(column.levels)).tolist())
     else:

@@ -11,7 +11,7 @@ the order of their names by code point. The word of a value is
 - of a missing value ``0x7fc00000``, the bits of NaN, whatever the column.
 
 The **row hash** absorbs the columns that version 1 took as features. The **row digest** goes on from it: it absorbs the
-target, then the column that splits, if there is one (its words are those of ``splitting.split_words``), then the number
+target, then the column that splits, if there is one (its words are those of ``split_words``), then the number
 of the copy, counted from 0 among rows that are equal so far. Tests have vectors of both.
 """
 

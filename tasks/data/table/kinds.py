@@ -10,7 +10,7 @@ from tasks.data.readers import columns
 from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
-from tasks.data.table.levels import MOST_LEVELS, Levels, levels
+from tasks.data.table.levels import levels
 from tasks.machine.words import counted
 
 FeatureKind = Literal["number", "boolean", "category"]
@@ -38,7 +38,7 @@ def infer(table: Table, name: str, is_category: bool) -> Kind:
     if kind == "unfit":
         return Kind("unfit")  # the reader has said why
     if is_category:
-        return Kind("category", _too_many(table, name))
+        return Kind("category")
     if kind == "text":
         return _of_text(table, name)
     if kind == "date":
@@ -52,22 +52,22 @@ def plain_kind(table: Table, name: str) -> str:
     if any(each.severity == "error" and each.column == name for each in table.findings):
         return "unfit"
     kind = columns.kind_of(column.type)
-    return _kind_of_text(levels(column)) if kind == "text" else kind
+    if kind != "text":
+        return kind
+    has_many = not pa.types.is_dictionary(column.type)  # distinct ones, of which some tell as much as all
+    if has_many and column.num_chunks and _kind_of_text(column.chunk(0).drop_null()) == "text":
+        return "text"
+    return _kind_of_text(levels(column).used.drop_null())
 
 
-def _kind_of_text(found: Levels) -> str:
-    values = found.values.filter(pa.array(found.counts > 0))
+def _kind_of_text(values: pa.Array) -> str:
     if not len(values):
         return "null"
     if columns.numbers(values).null_count == 0:
         return "number"
     if encoding.as_booleans(values) is not None:
         return "boolean"
-    try:
-        values.cast(pa.timestamp("us"))
-    except pa.ArrowInvalid:
-        return "text"
-    return "date"
+    return "text" if encoding.as_dates(values) is None else "date"
 
 
 def _of_text(table: Table, name: str) -> Kind:
@@ -80,7 +80,7 @@ def _of_text(table: Table, name: str) -> Kind:
     if singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS):
         said = f"{name} looks like an id: {singles:,} of {counted(values, 'row')} have a value of their own"
         return Kind("id", _left_out(name, "id", said, f"--category {name} takes it as a feature all the same"))
-    return Kind("category", _too_many(table, name))
+    return Kind("category")
 
 
 def _left_out(name: str, rule: str, found: str, action: str = "") -> Finding:
@@ -100,25 +100,16 @@ def no_number(table: Table, name: str) -> Finding:
     )
 
 
-def _too_many(table: Table, name: str) -> Finding | None:
-    num_levels = int((levels(table.data[name]).counts > 0).sum())
-    if num_levels <= MOST_LEVELS:
-        return None
-    return Finding(
-        severity="error",
-        rule="too-many-levels",
-        column=name,
-        found=f"{name} has {num_levels:,} levels",
-        expected=f"at most {MOST_LEVELS:,}",
-        action=f"leave it out with --ignore {name}, or group its values",
-    )
+def misfit(table: Table, name: str, kind: FeatureKind, is_category: bool) -> Finding | None:
+    """What is wrong where version 1 took a column as ``kind`` and it is another now; a wholly missing one fits all.
 
-
-def misfit(table: Table, name: str, kind: FeatureKind) -> Finding | None:
-    """What is wrong where version 1 took a column as ``kind`` and it is another now; a wholly missing one fits all."""
+    Dates are levels only where the user says so (``is_category``).
+    """
     now = plain_kind(table, name)
-    if now in ("null", "unfit") or now == kind or (kind == "category" and now in ("text", "number", "boolean")):
-        return _too_many(table, name) if kind == "category" and now == "text" else None
+    if kind == "category" and (now != "date" or table.is_text(name) or is_category):
+        return None
+    if now in ("null", "unfit", kind):
+        return None
     if kind == "number" and now == "text":
         return no_number(table, name)
     column = table.data[name]

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 MOST_LEVELS = 10_000
 WHOLE = r"^([+-]?\d+)\.0*$"
+FRACTION = r"( 00:00:00)?\.0*$"  # of a second, or all of midnight
+TRUTH = r"(?i)^(true|false)$"
 
 
 class Levels(NamedTuple):
@@ -18,6 +20,16 @@ class Levels(NamedTuple):
     column: pa.ChunkedArray  # a dictionary, the same one in every chunk
     values: pa.Array  # of that dictionary, each once
     counts: NDArray[np.int64]  # rows of each; none of one that a file's own dictionary lists and no row has
+
+    @property
+    def used(self) -> pa.Array:
+        """The values, null where no row has one."""
+        return pc.if_else(pa.array(self.counts > 0), self.values, None)
+
+    @property
+    def num_used(self) -> int:
+        """How many values some row has."""
+        return int(np.count_nonzero(self.counts))
 
     def names(self) -> list[str]:
         """What the values that occur are called; two may have one name."""
@@ -55,17 +67,23 @@ def levels(column: pa.ChunkedArray) -> Levels:
 
 
 def named(values: pa.Array) -> list[str]:
-    """What values are called: as the data name them, but whole numbers without a decimal point."""
-    if pa.types.is_string(values.type):
-        texts: list[str] = pc.replace_substring_regex(values, WHOLE, r"\1").to_pylist()
-        return texts
-    return [_name(value) for value in values.to_pylist()]
+    """What values are called: as the data name them, but whole numbers without a decimal point, ``true`` and ``false``.
+
+    Dates and times are called as ISO 8601 has them, with a blank between the two, and at midnight by the date alone.
+    """
+    if pa.types.is_floating(values.type):
+        try:
+            values = values.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return [_name(value) for value in values.to_pylist()]
+    is_date = pa.types.is_timestamp(values.type)
+    texts = values.cast(pa.string())
+    texts = pc.replace_substring_regex(texts, *((FRACTION, "") if is_date else (WHOLE, r"\1")))
+    listed: list[str] = pc.if_else(pc.match_substring_regex(texts, TRUTH), pc.ascii_lower(texts), texts).to_pylist()
+    return listed
 
 
-def _name(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    number = float(value)
+def _name(number: float) -> str:
     if number.is_integer():
         return str(int(number))
     single = np.float32(number)  # which is what a file may have had: 1.1 then has a long tail as float64

@@ -11,12 +11,12 @@ import numpy as np
 from tasks.data import mapped
 from tasks.data.dataset import Validated
 from tasks.data.sources import tables
-from tasks.data.sources.tables import TableFiles
-from tasks.data.table import fitting, writing
+from tasks.data.sources.tables import Selection, TableFiles
+from tasks.data.table import asked, fitting, writing
 from tasks.data.table.examining import examine
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import ValidatedDataset
-from tasks.errors import DataError
+from tasks.errors import DataError, UsageError
 from tasks.parameters import Data
 from tasks.parameters.own_data import OwnData
 from tasks.records import PreparedDataset, RawDataset
@@ -29,16 +29,25 @@ PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have chan
 def read(
     files: TableFiles, data: OwnData, task: TaskName | None, kept: FixedRecipe | None, scratch: Path
 ) -> tables.Table:
-    """All rows, with text as text where it is known to be: a class ``1`` is a name and no number.
+    """All rows, each column as what it is known to be: a class ``1`` is a name and no number, a kept boolean no 0 or 1.
+
+    Where features are named, no others are read.
 
     Raises:
+        UsageError: options that cannot be meant.
         DataError: not a row can be read.
     """
-    of_kept = [column.name for column in kept.columns if column.kind == "category"] if kept else []
-    classes = [data.target] if task == "classification" and data.target else []
-    ignored = frozenset(data.ignore) | frozenset(kept.ignored if kept else ())
-    as_text = frozenset((*data.category, *of_kept, *classes)) - ignored
-    return tables.read(files, as_text, scratch / "spool.arrow", ignored)
+    asked.require_sound(data, kept)
+    known = {column.name: column.kind for column in kept.columns} if kept else {}
+    rule = asked.split_by(data, kept)
+    used = frozenset(filter(None, (asked.target(data, kept), rule and rule[1], *data.features, *known)))
+    selection = Selection(
+        as_text=asked.as_text(data, kept, task == "classification"),
+        as_boolean=frozenset(name for name, kind in known.items() if kind == "boolean"),
+        ignore=asked.ignored(data, kept),
+        only=used if data.features else None,
+    )
+    return tables.read(files, selection, scratch / "spool.arrow")
 
 
 class OwnTable:
@@ -61,6 +70,10 @@ class OwnTable:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
             report, recipe, rows = examine(table, self.name, data, task, kept, folder)
             if recipe is None or rows is None:
+                if not report.errors:  # or the run would go on without data
+                    raise UsageError(
+                        f"nothing to learn in {self.source}", "a column to predict", "name it with --target"
+                    )
                 return Validated(report)
             return Validated(report, writing.write(self.name, table, rows, recipe, folder))
 
@@ -69,7 +82,7 @@ class OwnTable:
         table = validated.table
         if table is None:
             raise ValueError("a table that was not validated")
-        train, test = (mapped.read(file, PREPARE_ANEW) for file in (table.train, table.test))
+        train = mapped.read(table.train, PREPARE_ANEW)
         fixed = table.recipe
         classes = np.bincount(train["labels"], minlength=len(fixed.class_names)).tolist() if fixed.class_names else ()
         return PreparedDataset(
@@ -82,7 +95,7 @@ class OwnTable:
             raw_test=table.raw_test,
             num_train=table.num_train,
             num_test=table.num_test,
-            recipe=fitting.fitted(fixed, train, test),
+            recipe=fitting.fitted(fixed, train, table.has_missing),
             task=fixed.task,
             class_names=fixed.class_names,
             split=fixed.split,

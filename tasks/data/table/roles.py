@@ -1,15 +1,13 @@
 """Which part each column of a table plays: what is asked for, and what version 1 fixed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from tasks.data.report import Finding
+from tasks.data.table import asked
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.split_rule import SplitRule
-from tasks.errors import UsageError
 from tasks.parameters.own_data import OwnData
-
-BY_COLUMN = {"split_by": "group", "time_column": "time", "split_column": "column"}
 
 
 class Roles(NamedTuple):
@@ -21,48 +19,17 @@ class Roles(NamedTuple):
     ignored: tuple[str, ...]
 
 
-def rule_asked(data: OwnData) -> tuple[str, str] | None:
-    """The split rule that goes by a column, and the column."""
-    asked = [(rule, column) for option, rule in BY_COLUMN.items() if (column := getattr(data, option)) is not None]
-    return asked[0] if asked else None
+def roles(
+    names: Sequence[str], unread: Collection[str], data: OwnData, kept: FixedRecipe | None
+) -> tuple[Roles, list[Finding]]:
+    """The columns' parts, and each column that is asked for or known and not there, or there and not known.
 
-
-def rule_kept(data: OwnData, kept: FixedRecipe | None) -> SplitRule | None:
-    """The rule that holds because version 1 fixed it.
-
-    Raises:
-        UsageError: another is asked for.
+    ``names`` are those that were read, ``unread`` those that are there and ignored.
     """
-    if kept is None or data.new_recipe:
-        return None
-    asked = rule_asked(data)
-    if asked and asked != (kept.split.rule, kept.split.column):
-        raise UsageError(
-            f"a split by {asked[1]}",
-            f"the rule that version 1 fixed: {described(kept.split)}",
-            "leave the option out, or fix the rule anew with --new-recipe",
-        )
-    return kept.split
-
-
-def described(rule: SplitRule) -> str:
-    """A split rule in words."""
-    of = f"{100 * rule.test:g} % of"
-    return {
-        "rows": f"{of} the rows, by a hash of their features",
-        "copies": f"{of} the rows, by a hash of features, target and the number of the copy",
-        "group": f"{of} the groups of {rule.column}, by hash",
-        "time": f"the latest {100 * rule.test:g} % by {rule.column}",
-        "column": f"as {rule.column} says",
-    }[rule.rule]
-
-
-def roles(names: Sequence[str], data: OwnData, kept: FixedRecipe | None) -> tuple[Roles, list[Finding]]:
-    """The columns' parts, and each column that is asked for or known and not there, or there and not known."""
-    rule, asked = rule_kept(data, kept), rule_asked(data)
-    splits = rule.column if rule else asked[1] if asked else None
-    ignored = set(data.ignore) | set(kept.ignored if kept else ())
-    used = {data.target, splits}
+    rule, target = asked.split_by(data, kept), asked.target(data, kept)
+    splits = rule[1] if rule else None
+    ignored = set(asked.ignored(data, kept))
+    used = {target, splits}
     free = [name for name in names if name not in used | ignored]
     if kept is None:
         features = [name for name in free if not data.features or name in data.features]
@@ -70,9 +37,34 @@ def roles(names: Sequence[str], data: OwnData, kept: FixedRecipe | None) -> tupl
     else:
         features = [column.name for column in kept.columns]
         if data.features:
-            ignored |= set(free) - set(features) - set(kept.left_out)
-    parts = Roles(data.target, splits, tuple(features), tuple(sorted(ignored)))
-    return parts, [*_missing(names, data, parts, kept), *_new(free, parts, kept), *_other_share(data, rule)]
+            ignored |= set(free) - set(features) - {*kept.left_out, kept.split.column}
+    parts = Roles(target, splits, tuple(features), tuple(sorted(ignored)))
+    share = _other_share(data, asked.rule_kept(data, kept))
+    mistyped = _not_ignored(set(data.ignore) - {*unread, *names, *(kept.ignored if kept else ())}, names)
+    return parts, [
+        *_missing(names, data, parts, kept),
+        *_new(free, parts, kept),
+        *share,
+        *mistyped,
+        *_stays_out(data, kept),
+    ]
+
+
+def _stays_out(data: OwnData, kept: FixedRecipe | None) -> Iterator[Finding]:
+    for name in sorted(set(data.category) & set(kept.left_out if kept else ())):
+        said, action = f"{name} stays left out, as in version 1", "--category takes it under another --name"
+        yield Finding(severity="warning", rule="left-out", column=name, found=said, action=action)
+
+
+def _not_ignored(mistyped: Collection[str], names: Sequence[str]) -> Iterator[Finding]:
+    for name in sorted(mistyped):
+        said = f"no column {name} (--ignore)"
+        expected = f"one of {_listed(names)}"
+        yield Finding(severity="warning", rule="no-such-column", column=name, found=said, expected=expected)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
 
 
 def _other_share(data: OwnData, kept: SplitRule | None) -> Iterator[Finding]:
@@ -85,10 +77,10 @@ def _missing(names: Sequence[str], data: OwnData, parts: Roles, kept: FixedRecip
     wanted: dict[str | None, str] = {parts.target: "--target", parts.splits: "to split by"}
     wanted |= dict.fromkeys(data.features, "--features")
     wanted |= dict.fromkeys(data.category, "--category") if kept is None else {}
-    known = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    known = f"one of {_listed(names)}"
     for name, why in wanted.items():
         if name is not None and name not in names and name not in data.ignore:
-            yield _error("no-such-column", name, f"no column {name} ({why})", f"one of {known}", "see gradmill inspect")
+            yield _error("no-such-column", name, f"no column {name} ({why})", known, "see gradmill inspect")
     for name in parts.features if kept else ():
         if name in parts.ignored:
             found, action = f"{name} is to be ignored", "keep it, or give the new table another --name"

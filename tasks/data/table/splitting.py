@@ -7,9 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tasks.data.readers import columns
 from tasks.data.report import Finding
-from tasks.data.table import encoding, hashing
+from tasks.data.table import hashing
 from tasks.data.table.hashing import Words
 from tasks.data.table.levels import levels, named
 from tasks.data.table.split_rule import SplitRule
@@ -33,24 +32,6 @@ class Split(NamedTuple):
     def count(self, side: int) -> int:
         """The rows on one side."""
         return int(np.count_nonzero(self.sides == side))
-
-
-def split_words(column: pa.ChunkedArray) -> Words:
-    """A word ``(n,)`` of each value of a column that splits: of dates and numbers one that orders them.
-
-    It is made of the bits of the float64 (of a date: microseconds since 1970): all flipped of a negative one, of
-    others the highest. Text is hashed as a level is. What is missing is 0.
-    """
-    if columns.kind_of(column.type) == "text":
-        found = levels(column)
-        return found.take(np.array([*map(hashing.of_text, named(found.values)), 0], np.uint64))
-    is_date = columns.kind_of(column.type) == "date"
-    values = encoding.numbers(column.cast(pa.int64()) if is_date else column)
-    bits = (values + 0.0).view(np.uint64)
-    highest = np.uint64(1 << 63)
-    ordered = np.where(bits >= highest, ~bits, bits | highest)
-    ordered[np.isnan(values)] = 0
-    return ordered
 
 
 def threshold(share: float) -> np.uint64:
@@ -94,8 +75,8 @@ def by_column(column: pa.ChunkedArray, keys: Words) -> Split:
     Rows for validation are the test split where there are no others; else they are on neither side.
     """
     found = levels(column)
-    names = [name.strip().lower() for name in named(found.values)]
-    unknown = [name for name in names if name not in SIDES]
+    names = [(name or "").strip().lower() for name in named(found.used)]
+    unknown = [name for name, count in zip(names, found.counts, strict=True) if count and name not in SIDES]
     codes = np.array([SIDES.get(name, OTHER) for name in names] + [OTHER], np.uint8)
     if TEST not in codes:
         codes[:-1][codes[:-1] == OTHER] = TEST
@@ -106,15 +87,16 @@ def by_column(column: pa.ChunkedArray, keys: Words) -> Split:
     return Split(found.take(codes), keys, tuple(findings))
 
 
-def split(rule: SplitRule, splits: pa.ChunkedArray | None, hashed: Words, digests: Words) -> Split:
-    """The sides of rows with these row hashes and row digests, by a rule, and by the column of it if there is one."""
-    if splits is None:
+def split(rule: SplitRule, by: tuple[pa.ChunkedArray, Words] | None, hashed: Words, digests: Words) -> Split:
+    """The sides of rows with these row hashes and row digests, by a rule, and ``by`` its column with its words."""
+    if by is None:
         return by_hash(digests if rule.rule == "copies" else hashed, rule.test)
+    splits, words = by
     faults = gaps(splits, rule)
     if rule.rule == "column":
         found = by_column(splits, hashed)
     else:
-        found = (by_group if rule.rule == "group" else by_time)(split_words(splits), rule.test)
+        found = (by_group if rule.rule == "group" else by_time)(words, rule.test)
     return found._replace(findings=(*faults, *found.findings))
 
 

@@ -16,6 +16,8 @@ from tasks.machine.words import counted
 from tasks.serving.task import TaskName
 
 FEWEST = 2  # training rows of a class
+LARGEST = float(np.finfo(np.float32).max)
+MOST_COARSE = 1e-3  # deviations of a target between two neighbours of float32; the gate ``parity`` allows no more
 
 
 class Truth(NamedTuple):
@@ -58,16 +60,30 @@ def _nothing(table: Table, *findings: Finding) -> Truth:
 def _numbers(table: Table, target: str) -> Truth:
     values = encoding.numbers(table.data[target])
     is_known = ~np.isnan(values)
-    is_infinite = np.isinf(values)
+    is_infinite = np.abs(values) > LARGEST
     if is_infinite.any():
         row = int(is_infinite.argmax())
         found = f"the target {target} is {values[row]} in {table.named(row)}"
-        return _nothing(table, _error("infinite-target", target, found, "finite numbers", "mend or remove the row"))
+        expected = f"finite numbers of at most {LARGEST:.2g}"
+        action = "mend or remove the row, or change the target's unit"
+        return _nothing(table, _error("infinite-target", target, found, expected, action))
     values = values[is_known]
     if not len(values):
         return _nothing(table, _none(target))
-    is_constant = values.min() == values.max()
-    return Truth(values, is_known, (), (_constant(target, f"{values[0]:g}"),) if is_constant else ())
+    if values.min() == values.max():
+        return Truth(values, is_known, (), (_constant(target, f"{values[0]:g}"),))
+    return Truth(values, is_known, (), tuple(_coarse(target, values)))
+
+
+def _coarse(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:
+    """Whether float32, in which a model predicts, cannot tell the values of a target apart."""
+    spacing, deviation = float(np.spacing(np.float32(np.abs(values).max()))), float(values.std())
+    if spacing > MOST_COARSE * deviation:
+        found = (
+            f"float32 tells values of the target {target} apart by {spacing:.3g} only; they deviate by {deviation:.3g}"
+        )
+        expected = f"at most {MOST_COARSE:g} of their deviation"
+        yield _error("offset", target, found, expected, "subtract an offset from the target")
 
 
 def _classes(table: Table, target: str, kept: tuple[str, ...]) -> Truth:
@@ -82,6 +98,9 @@ def _classes(table: Table, target: str, kept: tuple[str, ...]) -> Truth:
     tonight = in_order(found.names())
     codes = found.of(kept or tonight)
     findings = [_constant(target, tonight[0])] if len(tonight) == 1 else []
+    if odd := [name for name in tonight if name.splitlines() != [name]]:
+        action = "rename the class, or leave its rows' target empty (null) where they have none"
+        findings.append(_error("class-name", target, f"{target} has the class {odd[0]!r}", "names of one line", action))
     if kept and (new := [name for name in tonight if name not in kept]):
         said = f"the target {target} has {counted(len(new), 'new class' if len(new) == 1 else 'new classe')}: "
         known = f"the classes that version 1 fixed: {', '.join(kept[:20])}"

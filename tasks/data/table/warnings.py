@@ -105,12 +105,13 @@ def _explains_class(values: NDArray[Any], labels: NDArray[Any], is_category: boo
     if len(classes) < 2:
         return False
     if is_category:
-        codes = values.astype(np.int64)
-        table = np.bincount(codes * len(classes) + np.searchsorted(classes, labels))
-        table = np.append(table, np.zeros(-len(table) % len(classes), np.int64)).reshape(-1, len(classes))
-        used = int((table.sum(axis=1) > 0).sum())
-        spare = len(labels) - used
-        return spare >= FEWEST and (int(table.max(axis=1).sum()) - used) / spare > ALONE
+        pairs, counts = np.unique(
+            values.astype(np.int64) * len(classes) + np.searchsorted(classes, labels), return_counts=True
+        )
+        is_first = np.diff(pairs // len(classes), prepend=-1) > 0  # of each level
+        most = np.maximum.reduceat(counts, np.flatnonzero(is_first))
+        spare = len(labels) - len(most)
+        return spare >= FEWEST and (int(most.sum()) - len(most)) / spare > ALONE
     order = np.argsort(values, kind="stable")
     changes = labels[order][1:] != labels[order][:-1]
     return int(changes.sum()) == len(classes) - 1 and bool((np.diff(values[order])[changes] > 0).all())

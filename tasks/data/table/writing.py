@@ -36,21 +36,20 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
         num_train=rows.split.count(TRAINING),
         num_test=rows.split.count(TEST),
         rows=_digests(name, digests, scratch),
+        has_missing=rows.has_missing,
     )
 
 
-def arrays(rows: Rows, recipe: FixedRecipe, split: str) -> mapped.Arrays:
-    """One split in memory, as its file would be."""
-    made = {each: np.empty(shape, dtype) for each, (dtype, shape) in _shapes(rows, recipe, split).items()}
+def arrays(rows: Rows, recipe: FixedRecipe, split: str, scratch: Path) -> mapped.Arrays:
+    """One split, mapped to a file in the folder ``scratch``: it may be larger than memory."""
+    made = mapped.create(scratch / split, _shapes(rows, recipe, split))
     _fill(made, rows, recipe, split)
     return made
 
 
 def _split(name: str, split: str, rows: Rows, recipe: FixedRecipe, scratch: Path) -> FileRef:
-    path = scratch / split
-    made = mapped.create(path, _shapes(rows, recipe, split))
-    _fill(made, rows, recipe, split)
-    return _placed(path, made, lambda sha256: artifact_paths.split_file(name, split, sha256))
+    made = arrays(rows, recipe, split, scratch)
+    return _placed(scratch / split, made, lambda sha256: artifact_paths.split_file(name, split, sha256))
 
 
 def _shapes(rows: Rows, recipe: FixedRecipe, split: str) -> mapped.Shapes:

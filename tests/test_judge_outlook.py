@@ -1,0 +1,54 @@
+"""How well a table can be learned, told before training: the figures of the gates, in memory that is bounded."""
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks.data.table.own import OwnTable
+from tasks.data.table.splitting import Split
+from tasks.data.table.targets import Truth
+from tasks.data.table.writing import arrays
+from tasks.data.validated import ValidatedDataset
+from tasks.judging import outlook
+from tasks.judging.objective import Objective
+from tasks.judging.standards import Standards
+from tasks.parameters import Data, LinearTraining
+from written_tables import examined, recipe, rows, written
+
+RNG = np.random.default_rng(0)
+
+
+def test_the_losses_are_those_that_a_retrain_is_held_against(artifacts: Path, tmp_path: Path) -> None:
+    x = RNG.normal(size=600)
+    path = written(tmp_path / "t.csv", {"x": x, "c": RNG.choice(["a", "b"], 600), "y": 3 * x + RNG.normal(size=600)})
+    found = examined(path)
+    told = outlook.losses(recipe(found), rows(found), tmp_path)
+    data, table = Data(source=str(path), target="y"), OwnTable("own", str(path))
+    raw = table.fetch()
+    validated = ValidatedDataset(raw=raw, table=table.validate(raw, data, "regression", None).table)
+    prepared = table.prepare(validated, data, 0)
+    objective = Objective.of(LinearTraining(defaults="data"), prepared)
+    assert told == pytest.approx(Standards.of(prepared, objective).metrics, rel=1e-12)
+    assert told["reference_loss"] == pytest.approx(0.5, rel=0.3), "half the variance of the noise"
+
+
+def test_splits_that_it_is_computed_of_are_not_held_in_memory(tmp_path: Path) -> None:
+    small, num_rows = (
+        examined(written(tmp_path / "t.csv", {"x": RNG.normal(size=300), "y": RNG.normal(size=300)})),
+        2**20,
+    )
+    keys = np.arange(num_rows, dtype=np.uint64)
+    features = np.zeros((1, num_rows), np.float32)
+    truth = Truth(np.zeros(num_rows), np.ones(num_rows, bool), (), ())
+    many = rows(small)._replace(
+        features=features, truth=truth, split=Split(np.ones(num_rows, np.uint8), keys), digests=keys
+    )
+    tracemalloc.start()
+    try:
+        made = arrays(many, recipe(small), "train", tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert made["target"].nbytes == 8 * 2**20

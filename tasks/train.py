@@ -26,6 +26,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     with (
         gpu.turn(training.device),
         devices.one_thread(),
+        devices.deterministic(prepared.is_own and device.type == "cuda"),
         devices.seeded(device, training.seed_number) as generator,
     ):
         learning = begin(training, prepared, generator, device)

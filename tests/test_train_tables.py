@@ -18,7 +18,7 @@ from tasks.data.splits import read_split
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import rules, tables
 from tasks.fitting.beginning import begin
-from tasks.fitting.devices import one_thread
+from tasks.fitting.devices import deterministic, one_thread
 from tasks.fitting.learning import Learning
 from tasks.networks.training import outputs
 from tasks.networks.whitening import moments
@@ -205,11 +205,16 @@ def test_moments_are_those_of_dense_one_hot_inputs(balanced: bool) -> None:
     expected = ((inputs - mean) * w[:, None]).T @ (inputs - mean) / len(inputs)
     table = tables.load(prepared, "train", torch.float64)
     given = torch.from_numpy(class_weights) if balanced else None
-    whole, diagonal = (moments(table, 3, table.encoding.num_slots, given, whole=each) for each in (True, False))
-    np.testing.assert_allclose(whole.mean, mean, atol=1e-12)
-    np.testing.assert_allclose(whole.covariance, expected, atol=1e-12)
-    np.testing.assert_allclose(diagonal.covariance, expected.diagonal(), atol=1e-12)
-    assert whole.weight == pytest.approx(w.mean())
+    for first in (len(expected), 3, 0):
+        found = moments(table, 3, table.encoding.num_slots, given, first)
+        np.testing.assert_allclose(found.mean, mean, atol=1e-12)
+        np.testing.assert_allclose(found.covariance, expected[:first, :first], atol=1e-12)
+        np.testing.assert_allclose(found.variances, expected.diagonal()[first:], atol=1e-12)
+        assert found.weight == pytest.approx(w.mean())
+        inverse = found.inverse(1e-3, num_columns=5)(torch.eye(len(expected), dtype=torch.float64)).numpy()
+        assert np.linalg.eigvals((expected + 1e-3 * np.eye(len(expected))) @ inverse).real.max() < 1 + 1e-9, (
+            "no step overshoots"
+        )
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -425,6 +430,7 @@ def test_what_is_given_stands_and_what_is_not_follows_from_the_rows() -> None:
     assert (few.is_whole, many.is_whole) == (True, False)
     squared = LinearTraining.model_validate({"defaults": "data"})
     assert rules.way(squared, 10**7, 20).is_whole, "one step is all that it needs"
+    assert not rules.way(nothing, 16_000, 20, num_outputs=1000).is_whole, "16 million scores a step"
     given = SoftmaxTraining.model_validate({"defaults": "data", "batch_size": 32, "lr": 0.5, "num_epochs": 7})
     assert rules.steps(given, rules.way(given, 1000, 20), 1000, 0.25) == Steps(
         num_epochs=7, batch_size=32, lr=0.5, weight_decay=0.25
@@ -513,6 +519,25 @@ def test_weights_that_float32_cannot_hold_are_a_divergence_though_losses_are_fin
         plain(train)(RunFolder.open("test-run", {}), prepare(features, truth, fifth(500)), asked)
 
 
+def test_deterministic_algorithms_are_asked_for_while_a_table_is_trained_on_a_gpu_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    during = []
+
+    @deterministic(wanted=True)
+    def diverge() -> None:
+        during.append(torch.are_deterministic_algorithms_enabled())
+        raise FloatingPointError
+
+    with pytest.raises(FloatingPointError):
+        diverge()
+    assert during == [True]
+    assert not torch.are_deterministic_algorithms_enabled()
+    with deterministic(wanted=False):
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
 # At the edges
 
 
@@ -553,6 +578,20 @@ def test_a_table_of_categories_alone_is_learned(classes: int, implementation: st
         np.testing.assert_allclose(found[:, 1] - found[:, 0], expected, rtol=1e-3, atol=1e-3)
     else:
         np.testing.assert_allclose(found[:, 0], LinearRegression().fit(fitted, target).predict(inputs), atol=1e-5)
+
+
+def test_numbers_that_hang_together_converge_beside_more_levels_than_are_whitened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rules, "WHITENED_INPUTS", 50)
+    rng = np.random.default_rng(0)
+    first, levels = rng.normal(size=(2000, 1)), rng.permutation(np.arange(2000) % 60)
+    numbers = first + 0.01 * rng.normal(size=(2000, 4))
+    truth = 100 * (numbers[:, 0] - numbers[:, 1]) + rng.normal(size=60)[levels] + 0.3 * rng.normal(size=2000)
+    prepared = prepare(np.column_stack([numbers, levels]), truth, fifth(2000), ("number",) * 4 + ("category",))
+    fit = LinearRegression().fit(*one_hot(prepared, "train"))
+    difference = predictions(prepared, learn(prepared))[:, 0] - fit.predict(one_hot(prepared, "test")[0])
+    assert np.abs(difference).max() < 1e-3
 
 
 def test_more_inputs_than_are_whitened_converge_column_by_column() -> None:

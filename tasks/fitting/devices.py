@@ -1,5 +1,6 @@
 """Where torch computes, on how many threads, and from which seed."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,3 +44,21 @@ def seeded(device: torch.device, seed: int) -> Iterator[torch.Generator]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """The same bytes in every run, if ``wanted``: a GPU else sums what falls into one slot in any order.
+
+    Where torch has no such algorithm it warns and goes on; cuBLAS has one only in a workspace of fixed size.
+    """
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from tasks.parameters import Implementation, Loss, Steps, Training
 
 MANY_ROWS = 50_000  # up to here a pass is so short that every step may see all rows
+MANY_SCORES = 1_000_000  # of all rows: the same where there are many classes
 WHITENED_INPUTS = 1000  # whose covariance is inverted in half a second and held in 8 MB
 BATCH_SIZE = 4096  # a step's arithmetic outweighs its calls, and its arrays stay in the cache
 SEEN_ROWS = 500_000  # by minibatches, at least: the noise of a hundred weights is then a ten-thousandth of a nat
@@ -25,24 +26,25 @@ class Way(NamedTuple):
     """How a table is trained: what its inputs ask for."""
 
     is_whole: bool  # every step sees all rows, in float64, until the objective has converged
-    is_whitened: bool  # in all directions, not column by column
+    num_whitened: int  # the first inputs, in all directions; the others one by one
     momentum: float
 
 
-def way(training: Training, num_rows: int, num_inputs: int) -> Way:
+def way(training: Training, num_rows: int, num_numbers: int, num_slots: int = 0, num_outputs: int = 1) -> Way:
     """Which way fits these rows and inputs.
 
     Squared loss, whitened, is at its optimum after one step of all rows, which pays for any number of them. Dropout is
     noise that no step of all rows is rid of.
     """
-    is_whitened = num_inputs <= WHITENED_INPUTS
-    at_once = training.loss is Loss.SQUARED and is_whitened
-    wants_whole = num_rows <= MANY_ROWS or at_once
+    num_inputs = num_numbers + num_slots
+    num_whitened = next((count for count in (num_inputs, num_numbers) if count <= WHITENED_INPUTS), 0)
+    at_once = training.loss is Loss.SQUARED and num_whitened == num_inputs
+    wants_whole = (num_rows <= MANY_ROWS and num_rows * num_outputs <= MANY_SCORES) or at_once
     if training.batch_size is not None:
         wants_whole = training.batch_size >= num_rows
     if not wants_whole or training.dropout:
-        return Way(False, is_whitened, MINIBATCH_MOMENTUM)
-    return Way(True, is_whitened, 0.0 if at_once else MOMENTUM)
+        return Way(False, num_whitened, MINIBATCH_MOMENTUM)
+    return Way(True, num_whitened, 0.0 if at_once else MOMENTUM)
 
 
 def steps(training: Training, chosen: Way, num_rows: int, weight_decay: float) -> Steps:

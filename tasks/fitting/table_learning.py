@@ -57,7 +57,7 @@ class Learner:
         """Those of the inputs: exact where steps see all rows, else of a sample."""
         if not self.way.is_whole:
             split = self._sample(split, SAMPLE)
-        return moments(split, len(self.encoding.numbers), self.num_slots, self.class_weights, self.way.is_whitened)
+        return moments(split, len(self.encoding.numbers), self.num_slots, self.class_weights, self.way.num_whitened)
 
     def begin(self, data: Parts, inputs: Moments, weight_decay: float) -> Learning:
         """The network at its start, and the epochs that train it on these parts."""
@@ -119,7 +119,8 @@ def begin(
         UsageError: so few rows are left for training, or held out, that they say nothing.
         DataError: a file is missing or has changed since it was prepared.
     """
-    way = rules.way(training, prepared.num_train, _num_inputs(recipe))
+    num_slots = sum(recipe.columns[at].num_slots for at in recipe.categories)
+    way = rules.way(training, prepared.num_train, len(recipe.numbers), num_slots, len(prepared.class_names))
     dtype = torch.float64 if way.is_whole else torch.float32
     table, test = (tables.load(prepared, name, dtype).to(device) for name in ("train", "test"))
     objective = replace(Objective.of(training, prepared), scale=1.0)
@@ -135,7 +136,7 @@ def begin(
     inputs = learner.moments(data.train)
     learning = learner.begin(data, inputs, decay)
     tell(_sentence(learning.training.steps, way))
-    collinear = _names(recipe, inputs) if way.is_whole and way.is_whitened and not decay else ()
+    collinear = _names(recipe, inputs) if way.is_whole and not len(inputs.variances) and not decay else ()
     if collinear:
         tell(f"{', '.join(collinear)}: these columns determine one another; their weights are those of minimum norm")
     return learning._replace(epochs=_in_raw_units(learning.epochs, recipe, prepared), collinear=collinear)
@@ -146,10 +147,6 @@ def _sentence(steps: Steps, way: rules.Way) -> str:
     return (
         f"{seen}, learning rate {steps.lr:g}, weight decay {steps.weight_decay:.3g}, at most {steps.num_epochs} epochs"
     )
-
-
-def _num_inputs(recipe: Columns) -> int:
-    return len(recipe.numbers) + sum(recipe.columns[at].num_slots for at in recipe.categories)
 
 
 def _parts(share: float, prepared: PreparedDataset, table: Table, test: Table, way: rules.Way) -> Parts:

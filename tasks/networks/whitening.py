@@ -22,20 +22,16 @@ COLLINEAR = 1e-5  # singular values below this share of the largest count as non
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean ``(inputs,)`` and covariance ``(inputs, inputs)``, float64, of numbers and one-hot slots.
+    """Mean ``(inputs,)``, covariance and variances, float64, of numbers and one-hot slots, which come last.
 
-    Of very many inputs ``covariance`` is its diagonal alone, ``(inputs,)``. Examples count by their class weight;
-    ``weight`` is the mean of these.
+    Of very many inputs ``covariance`` ``(first, first)`` is that of the first, of the others there are ``variances``
+    ``(others,)`` alone. Examples count by their class weight; ``weight`` is the mean of these.
     """
 
     mean: Tensor
     covariance: Tensor
+    variances: Tensor
     weight: float
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the covariance is more than its diagonal."""
-        return self.covariance.dim() == 2
 
     @cached_property
     def _spectrum(self) -> tuple[Tensor, Tensor]:
@@ -45,23 +41,25 @@ class Moments:
     @property
     def spread(self) -> float:
         """The mean squared length of an example's inputs from their mean."""
-        return float((self.covariance.diagonal() if self.is_whole else self.covariance).sum())
+        return float(self.covariance.trace() + self.variances.sum())
 
-    def inverse(self, ridge: float, num_columns: int) -> Tensor:
-        """The inverse of the covariance and ``ridge`` times the identity, as ``Moments.covariance`` is held.
+    def inverse(self, ridge: float, num_columns: int) -> "Inverse":
+        """The inverse of the covariance and ``ridge`` times the identity.
 
         Without a ridge that counts, collinear directions are left out: from zero, steps then end at the answer of
         minimum norm.
-        Of a mere diagonal it is the inverse of ``num_columns`` times it, which is never less than the covariance.
+        Where it is not known whole: of what is never less. A covariance is at most the sum of its diagonal blocks
+        times their number: those of the first inputs together, and of every other of all ``num_columns``; and the
+        block of a column's indicators is at most their frequencies.
         """
-        if not self.is_whole:
-            bound = self.covariance * num_columns + ridge
-            return torch.where(bound > 0, 1 / bound, 0.0)
+        first = len(self.covariance)
+        blocks = (first > 0) + num_columns - first if len(self.variances) else 1
         variances, directions = self._spectrum
-        least = COLLINEAR**2 * variances.max()
+        least = COLLINEAR**2 * variances[-1:].sum()  # the largest comes last
         usable = variances > (least if ridge < least else -ridge / 2)
-        inverse: Tensor = (directions * torch.where(usable, 1 / (variances + ridge), 0.0)) @ directions.T
-        return inverse
+        of_first = (directions * torch.where(usable, 1 / (blocks * variances + ridge), 0.0)) @ directions.T
+        bound = blocks * (self.variances + self.weight * self.mean[first:] ** 2) + ridge
+        return Inverse(of_first, torch.where(bound > 0, 1 / bound, 0.0))
 
     def collinear(self, widths: list[int]) -> list[int]:
         """The inputs that others determine: they have a part in a direction without any variance.
@@ -77,13 +75,31 @@ class Moments:
         return [int(at) for at in torch.nonzero((share > 1e-3) & (self.covariance.diagonal() > 0))]
 
 
+@dataclass(frozen=True)
+class Inverse:
+    """Of a covariance of which a part is its diagonal: ``of_first`` ``(first, first)``, ``of_others`` ``(others,)``."""
+
+    of_first: Tensor
+    of_others: Tensor
+
+    def to(self, like: Tensor) -> "Inverse":
+        """The same where, and in the precision in which, another tensor is."""
+        return Inverse(self.of_first.to(like), self.of_others.to(like))
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """Its product with ``gradient`` ``(inputs, outputs)``."""
+        first = len(self.of_first)
+        return torch.cat([self.of_first @ gradient[:first], self.of_others.unsqueeze(1) * gradient[first:]])
+
+
 @torch.no_grad()
-def moments(split: Examples, num_numbers: int, num_slots: int, class_weights: Tensor | None, whole: bool) -> Moments:
+def moments(split: Examples, num_numbers: int, num_slots: int, class_weights: Tensor | None, first: int) -> Moments:
     """The moments of a split, summed piece by piece; no one-hot matrix is ever made.
 
-    Slots from ``num_slots`` on are none. ``class_weights`` ``(classes,)``; ``whole``: the covariance, or its diagonal.
+    Slots from ``num_slots`` on are none. ``class_weights`` ``(classes,)``; ``first``: how many inputs have a
+    covariance, all of them, the numbers or none.
     """
-    device, some = split.y.device, num_slots + 1
+    device, some, whole = split.y.device, num_slots + 1, first == num_numbers + num_slots
     numbers = torch.zeros(num_numbers + 1, num_numbers + 1, dtype=torch.float64, device=device)
     cross = torch.zeros(some, num_numbers + 1, dtype=torch.float64, device=device)
     pairs = torch.zeros(some * some if whole else 0, dtype=torch.float64, device=device)
@@ -99,16 +115,16 @@ def moments(split: Examples, num_numbers: int, num_slots: int, class_weights: Te
             for other in columns[:at] if whole else ():
                 pairs.index_add_(0, column * some + other, w)
     n, cross = len(split), cross[:-1]
-    second = torch.cat([numbers.diagonal()[:-1], cross[:, -1]])
+    second, squares = numbers[:-1, :-1], torch.cat([numbers.diagonal()[:-1], cross[:, -1]])
     if whole:
         between = pairs.view(some, some)[:-1, :-1]
         slots_block = between + between.T + torch.diag(cross[:, -1])
-        top = torch.cat([numbers[:-1, :-1], cross[:, :-1].T], dim=1)
-        second = torch.cat([top, torch.cat([cross[:, :-1], slots_block], dim=1)])
-    total = numbers[-1, -1]
-    mean = torch.cat([numbers[:-1, -1], cross[:, -1]]) / total
-    squares = torch.outer(mean, mean) if whole else mean**2
-    return Moments(mean, second / n - squares * (total / n), float(total) / n)
+        second = torch.cat([second, cross[:, :-1].T], dim=1)
+        second = torch.cat([second, torch.cat([cross[:, :-1], slots_block], dim=1)])
+    weight = numbers[-1, -1] / n
+    mean = torch.cat([numbers[:-1, -1], cross[:, -1]]) / numbers[-1, -1]
+    covariance = second[:first, :first] / n - torch.outer(mean[:first], mean[:first]) * weight
+    return Moments(mean, covariance, (squares / n - mean**2 * weight)[first:], float(weight))
 
 
 class Whitened:
@@ -123,15 +139,14 @@ class Whitened:
         optimizer: Optimizer,
         net: Network,
         inputs: Moments,
-        inverse: Tensor,
+        inverse: Inverse,
         frequencies: Tensor,
         weight_decay: float,
     ) -> None:
         self._optimizer, self._net, self._weight_decay = optimizer, net, weight_decay
         like = net.weights()["b"]
-        self._mean, self._inverse, self._frequencies = (
-            each.to(like.device, like.dtype) for each in (inputs.mean.unsqueeze(1), inverse, frequencies)
-        )
+        self._mean, self._frequencies = (each.to(like) for each in (inputs.mean.unsqueeze(1), frequencies))
+        self._inverse = inverse.to(like)
         self._weight, self._num_slots = inputs.weight, frequencies.shape[1]
         self.decrement = torch.zeros(())
 
@@ -152,7 +167,7 @@ class Whitened:
         if self._weight_decay:
             gradient = gradient.add(self._joint(self._net.weights()), alpha=self._weight_decay)
         centred = gradient - self._mean * by_bias
-        step = self._inverse @ centred if self._inverse.dim() == 2 else self._inverse.unsqueeze(1) * centred
+        step = self._inverse(centred)
         self.decrement = (step * centred).sum() + by_bias.square().sum() / self._weight
         by_bias.div_(self._weight).sub_((self._mean * step).sum(dim=0))
         numbers = len(gradients["W"])

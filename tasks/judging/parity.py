@@ -58,7 +58,7 @@ class OfRegression(Parity):
     def verdicts(self, name: str, max_error: float, deviation: float, detail: str = "") -> tuple[GateVerdict, ...]:
         """One, of predictions."""
         finest, coarsest = (float(np.spacing(np.float32(each))) for each in (self.smallest, self.largest))
-        most = MOST_COARSE * deviation if deviation else np.inf
+        most = MOST_COARSE * deviation if deviation > 1e-12 * self.largest else np.inf  # else it never changes
         tolerance = max_error * deviation + min(2 * coarsest, most)
         if self.error > tolerance and 2 * finest > most:
             detail = f"; float32 tells predictions apart by {finest:.3g} only: subtract an offset from the target"

@@ -72,6 +72,10 @@ def publish(
     if parameters.sign_key and not (artifact_paths.version(name, number) / ATTESTATION).is_file():
         tell(f"{name} version {number} was published without --sign-key and stays without an attestation")
     if not unchanged and live.in_a_run():
-        model = {"version": number, "sha256": published.model.sha256, "path": str(published.model.path)}
-        events.emit(Event.PUBLISHED, name, model | {"run": str(run.path)})
+        _emit(run, published)
     return published
+
+
+def _emit(run: RunFolder, published: PublishedModel) -> None:
+    model = {"version": published.version, "sha256": published.model.sha256, "path": str(published.model.path)}
+    events.emit(Event.PUBLISHED, published.name, model | {"run": str(run.path)})

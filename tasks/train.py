@@ -5,6 +5,7 @@ import safetensors.torch
 from tasks.fitting import devices
 from tasks.fitting.beginning import begin
 from tasks.fitting.watching import kept, watch
+from tasks.fitting.weights import learned
 from tasks.parameters import Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.stage import gpu, stage
@@ -18,7 +19,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
 
     Raises:
         UsageError: so few examples are left for training, or held out, that they say nothing.
-        TrainingDiverged: the loss is not finite.
+        TrainingDiverged: the loss is not finite, or a weight is not.
         DeviceMissing: CUDA was asked for and is not there.
     """
     device = devices.resolve(training.device)
@@ -29,9 +30,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     ):
         learning = begin(training, prepared, generator, device)
         curve, picture = watch(learning.epochs, learning.training, run)
-    weights = {name: each.cpu().float().contiguous() for name, each in learning.net.weights().items()}
-    if "effects" in weights:
-        weights["effects"] = weights["effects"][: learning.num_slots].clone()
+    weights = learned(learning)
     reference = atomic.write_bytes(run.file("weights.safetensors"), safetensors.torch.save(weights))
     atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve])
     return TrainedModel(

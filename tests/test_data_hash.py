@@ -192,3 +192,12 @@ def test_row_digests_are_the_hash_the_target_and_the_number_of_the_copy(tmp_path
     both = np.concatenate([found.digests_of(True), found.digests_of(False)])
     assert sorted(both.tolist()) == sorted(expected)
     assert (np.diff(found.digests_of(True).astype(object)) >= 0).all()
+
+
+@pytest.mark.parametrize("names", [[str(at % 40) for at in range(120)], [at % 40 for at in range(120)]])
+def test_row_digests_take_in_the_name_of_the_group_after_the_target(names: list[Any], tmp_path: Path) -> None:
+    columns = {"x": [at / 8 for at in range(120)], "g": names, "y": [at % 7 for at in range(120)]}
+    found = rows(examined(written(tmp_path / "t.parquet", columns), split_by="g"))
+    expected = [absorbed([word(at / 8), word(at % 7), word(str(at % 40)), 0]) for at in range(120)]
+    assert found.digests.tolist() == expected
+    assert found.split.keys.tolist() == [absorbed([word(str(at % 40))]) for at in range(120)]

@@ -14,7 +14,7 @@ from tasks.data.readers import columns
 from tasks.data.recipe import Column
 from tasks.data.table import fitting
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.levels import appended, in_order, named
+from tasks.data.table.levels import appended, in_order, levels, named
 from tasks.data.table.writing import arrays
 from tasks.errors import DataError, UsageError
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
@@ -167,6 +167,9 @@ def test_true_and_false_are_the_same_classes_in_every_format(tmp_path: Path) -> 
         for name, values in columns.items()
     ]
     assert {recipe(each).class_names for each in found} == {("false", "true")}
+    for values in (["TRUE", "False", "truth"], [True, False, None]):
+        codes = levels(pa.chunked_array([pa.array(values)])).of(("false", "true"))
+        np.testing.assert_array_equal(codes, [1, 0, np.nan])
     assert len(set(map(digest, found))) == 1
 
 
@@ -464,3 +467,11 @@ def test_more_texts_than_a_dictionary_holds_are_ids_groups_or_too_many_levels(tm
     assert rules(examined(path, category=["id"]), "error") == {"too-many-levels id": f"id has {len(number):,} levels"}
     by_group = examined(path, split_by="id")
     assert (rows(by_group).split.sides == 2).mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_column_that_version_1_left_out_stays_out_and_that_is_said(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", {"id": [f"row {at}" for at in range(ROWS)], "x": X, "y": Y})
+    kept = recipe(examined(path))
+    found = examined(path, kept=kept, category=["id"])
+    assert recipe(found) == kept
+    assert "id stays left out" in rules(found, "warning")["left-out id"]

@@ -1,11 +1,14 @@
 """Tables to train on: whatever their files are, the same rows; whatever is wrong with them, a word that helps."""
 
 import csv
+import errno
 import gzip
 import io
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -13,6 +16,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather
@@ -20,14 +24,22 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from tasks.data.readers import columns, spool, text
-from tasks.data.sources import tables
+from tasks.data import mapped
+from tasks.data.readers import columnar, columns, gathering, spool, text
+from tasks.data.readers.delimited import csv_batches
+from tasks.data.readers.text import json_batches
+from tasks.data.sources import table_files, tables
 from tasks.errors import DataError, UsageError
+from tasks.parameters.addresses import has_credentials
+from tasks.parameters.own_data import OwnData
+from written_tables import examined, recipe, rules
 
 
 def read(source: Path | str, folder: Path, *as_text: str, ignore: tuple[str, ...] = ()) -> tables.Table:
-    return tables.read(tables.find(str(source)), frozenset(as_text), folder / "spool", frozenset(ignore))
+    selection = tables.Selection(as_text=frozenset(as_text), ignore=frozenset(ignore))
+    return tables.read(tables.find(str(source)), selection, folder / "spool")
 
 
 def write(path: Path, content: bytes | str) -> Path:
@@ -50,6 +62,7 @@ def as_json(rows: pa.Table) -> str:
 
 
 def parquet(rows: pa.Table, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(rows, path, row_group_size=3)
 
 
@@ -250,6 +263,14 @@ def test_everything_that_is_wrong_in_a_folder_is_told_at_once(tmp_path: Path) ->
     assert rules == {"unreadable-file", "retyped-column"}
 
 
+def latin_1(writer: Callable[..., Any]) -> bytes:
+    """A file whose text column is no UTF-8."""
+    offsets, content = pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"a\xe9")
+    stream = io.BytesIO()
+    writer(pa.table({"t": pa.StringArray.from_buffers(2, offsets, content)}), stream)
+    return stream.getvalue()
+
+
 WIDE = ",".join(f"c{number}" for number in range(2001)) + "\n1" + ",1" * 2000
 BAD: dict[str, tuple[str, bytes, str]] = {
     "nothing": ("t.csv", b"", "is empty"),
@@ -273,7 +294,11 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "an array": ("t.json", b'[{"a": 1}]', "one array"),
     "no JSON": ("t.jsonl", b'{"a": 1}\n{"a"\n', "cannot be read"),
     "JSON of two kinds": ("t.jsonl", b'{"a": 1}\n{"a": "x"}\n', "row 1"),
+    "a header with a quote left open": ("t.csv", b'a,"b\n1,2\n3,4\n', "header"),
+    "a header of one endless name": ("t.csv", b"a" * 140_000 + b",b\n1,2\n", "header"),
     "no Parquet": ("t.parquet", b"PAR1 and no more", "cannot be read"),
+    "Parquet with text in Latin-1": ("t.parquet", latin_1(pq.write_table), "UTF8"),
+    "Feather with text in Latin-1": ("t.feather", latin_1(pyarrow.feather.write_feather), "UTF8"),
     "no Feather": ("t.feather", b"ARROW1 and no more", "cannot be read"),
 }  # fmt: skip
 
@@ -305,32 +330,307 @@ def test_a_source_is_known_again_until_a_file_is_touched(tmp_path: Path) -> None
         tables.find(str(tmp_path / "nowhere.csv"))
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    class Silent(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: Any) -> None:
-            pass
+class Silent(SimpleHTTPRequestHandler):
+    """Sends whole files only, whatever part is asked for."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(tmp_path))) as server:
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path, handler: type[SimpleHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    with served(tmp_path, Silent) as url:
+        yield url
 
 
 def test_a_table_is_read_by_url(tmp_path: Path, address: str) -> None:
     pytest.importorskip("aiohttp")
     write(tmp_path / "t.csv", "a,b\n1,x\n")
     assert read(f"{address}/t.csv", tmp_path).data.to_pydict() == {"a": [1], "b": ["x"]}
+    parquet(pa.table({"a": [1]}), tmp_path / "t.parquet")
+    assert read(f"{address}/t.parquet?dl=1", tmp_path).data.to_pydict() == {"a": [1]}
+    write(tmp_path / "t.csv.gz", gzip.compress(b"a,b\n1,x\n"))
+    assert read(f"{address}/t.csv.gz?dl=1", tmp_path).data.to_pydict() == {"a": [1], "b": ["x"]}
     with pytest.raises(DataError, match=r"missing\.csv"):
         tables.find(f"{address}/missing.csv")
     with pytest.raises(DataError, match="cannot be read"):
         tables.find("http://127.0.0.1:9/t.csv")
 
 
-@pytest.mark.parametrize(
-    "url", ["https://me:secret@host/t.csv", "https://host/t.csv?X-Amz-Signature=1", "s3://k:s@b/t"]
-)
+SECRET = [
+    "https://me:secret@host/t.csv",
+    "https://me:sec/secret@host/t.csv",
+    "https://secret@host/t.csv",
+    "https://host/t.csv?X-Amz-Signature=secret",
+    "https://host/t.csv?a=1&X-Amz-Credential=secret",
+    "https://host/t.csv?access_token=secret",
+    "HTTPS://host/t.csv?apiKey=secret",
+    "https://host/t.csv?AWSAccessKeyId=secret",
+    "abfs://c@account/t.csv?sig=secret",
+    "s3://k:secret@b/t",
+    "simplecache::https://host/t.csv?token=secret",
+    "zip://t.csv::simplecache::https://me:secret@host/t.zip",
+]
+HONEST = [
+    "abfs://container@account.dfs.core.windows.net/t.csv",
+    "hf://datasets/user/repo@main/t.csv",
+    "https://cdn.jsdelivr.net/npm/vega-datasets@2/data/cars.csv",
+    "sftp://bob@host/t.csv",
+    "https://host/t.csv?design=1&keyword=house&sort_key=2&signal=x",
+    "http://[::1]:8000/t.csv",
+    "simplecache::https://host/t.csv?dl=1",
+    "/data/t@2?token=1.csv",
+]
+
+
+@pytest.mark.parametrize("url", SECRET)
 def test_a_url_with_credentials_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(UsageError, match="credentials") as refused:
         tables.find(url)
     assert "secret" not in str(refused.value)
+    with pytest.raises(ValidationError, match="credentials"):
+        OwnData(source=url)
+
+
+@pytest.mark.parametrize("url", HONEST)
+def test_a_url_without_credentials_is_taken(url: str) -> None:
+    assert OwnData(source=url).source == url
+    assert not has_credentials(url)
+
+
+@pytest.mark.parametrize("named", [(), ("code",)])
+def test_no_value_of_json_lines_vanishes_where_numbers_turn_into_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(text, "BLOCK_BYTES", 512)
+    values = [number % 5 for number in range(300)] + [None] * 100 + ["A", "B"] * 100
+    lines = "".join(json.dumps({"row": row, "code": value}) + "\n" for row, value in enumerate(values))
+    found = read(write(tmp_path / "t.jsonl", lines), tmp_path, *named)
+    assert found.data["code"].to_pylist() == [None if value is None else str(value) for value in values]
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64(), pa.dictionary(pa.int8(), pa.int64())])
+@pytest.mark.parametrize("name", ["t.parquet", "t.feather"])
+def test_whole_numbers_beyond_float64_stay_levels_apart(tmp_path: Path, name: str, kind: pa.DataType) -> None:
+    ids = [2**53 + number for number in range(4)]
+    column = pa.array([0, 1, 2, 3, None], pa.int8())
+    column = pa.DictionaryArray.from_arrays(column, pa.array(ids)) if pa.types.is_dictionary(kind) else [*ids, None]
+    WRITERS[name](pa.table({"id": pa.array(column, kind)}), tmp_path / name)
+    found = read(tmp_path / name, tmp_path, "id")
+    assert found.data["id"].to_pylist() == [*map(str, ids), None]
+    assert not found.findings
+
+
+def test_a_column_named_as_text_may_be_a_number_in_some_files(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"zip": ["1", "2"]}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"zip": pa.array([3, None])}), tmp_path / "2.parquet")
+    pq.write_table(pa.table({"zip": pa.array([4.0, 1.1, np.nan], pa.float32())}), tmp_path / "3.parquet")
+    pq.write_table(pa.table({"zip": pa.array([True, None])}), tmp_path / "4.parquet")
+    found = read(tmp_path, tmp_path, "zip")
+    assert found.data["zip"].to_pylist() == ["1", "2", "3", None, "4", "1.1", None, "true", None]
+    assert not found.findings
+
+
+def test_a_disk_without_room_is_an_error_and_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="No space"):
+        mapped.create(tmp_path / "t", {"features": (np.float32, (2**19,))})
+
+
+@pytest.mark.parametrize("can_allocate", [True, False])
+def test_room_for_arrays_is_taken_before_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_allocate: bool
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    if not can_allocate:
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+    arrays = mapped.create(tmp_path / "t", {"features": (np.float32, (2**19, 3)), "labels": (np.uint8, (5,))})
+    assert (tmp_path / "t").stat().st_blocks * 512 >= 2**19 * 12
+    assert not arrays["features"].any()
+    assert arrays["labels"].shape == (5,)
+
+
+@pytest.mark.parametrize("rows", ["a,b\r1,2\r3,4\r", "a,b\r1,2\r3,4", "\ufeff\r\n\na,b\n1,2\n3,4\n"])
+def test_old_ends_of_lines_and_empty_lines_after_a_mark_are_read(tmp_path: Path, rows: str) -> None:
+    assert read(write(tmp_path / "t.csv", rows.encode()), tmp_path).data.to_pydict() == {"a": [1, 3], "b": [2, 4]}
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "words"), [("t.csv", b"a,b ", "a row of more"), ("t.json", b"\n [1 ", "array")]
+)
+def test_a_file_without_ends_of_lines_is_not_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, head: bytes, words: str
+) -> None:
+    monkeypatch.setattr(text, "BLOCK_BYTES", 2**10)
+    monkeypatch.setattr(text, "LONGEST_ROW", 2**12)
+    stream = io.BytesIO(head + b"x" * 2**20)
+    read_some = json_batches if name == "t.json" else csv_batches
+    with pytest.raises(DataError, match=words):
+        list(read_some(stream, name, tables.Selection()))
+    assert stream.tell() <= 2**12
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+def test_a_column_named_as_text_is_found_however_json_writes_its_name(tmp_path: Path, escaped: bool) -> None:
+    rows = "".join(json.dumps({"größe": size, "x": 1}, ensure_ascii=escaped) + "\n" for size in ("a", "b"))
+    found = read(write(tmp_path / "t.jsonl", rows), tmp_path, "größe").data
+    assert found.to_pydict() == {"größe": ["a", "b"], "x": [1, 1]}
+
+
+@pytest.mark.parametrize("value", ["²", "--5", "٣"])
+def test_a_folder_that_is_nearly_a_number_is_text(tmp_path: Path, value: str) -> None:
+    write(tmp_path / f"k={value}/t.csv", "x\n1\n")
+    assert read(tmp_path, tmp_path).data.to_pydict() == {"x": [1], "k": [value]}
+
+
+def test_text_beside_a_table_is_no_part_of_it(tmp_path: Path) -> None:
+    write(tmp_path / "data/t.csv", "x\n1\n")
+    write(tmp_path / "data/README.txt", "About\n\nthese data, which are nice\n")
+    assert read(tmp_path / "data", tmp_path).data.to_pydict() == {"x": [1]}
+    assert read(write(tmp_path / "t.txt", "x\n2\n"), tmp_path).data.to_pydict() == {"x": [2]}  # which is named
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (pa.array(["a", "b", None], pa.string_view()), ["a", "b", None, None]),
+        (pa.array([0, 1, None], pa.timestamp("s")), [datetime(1970, 1, 1), datetime(1970, 1, 1, 0, 0, 1), None, None]),
+        (pa.array([2.5, 1, None]), [2.5, 1, None, None]),
+    ],
+)
+def test_dictionaries_of_any_kind_are_read(tmp_path: Path, values: pa.Array, expected: list[Any]) -> None:
+    table = pa.table({"x": pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 2], pa.int8()), values)})
+    with pa.OSFile(str(tmp_path / "t.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    assert read(tmp_path / "t.arrow", tmp_path).data.to_pydict() == {"x": expected}
+
+
+ROWS_OF_TWO = {"a": np.arange(200.0), "b": np.arange(200) % 7, "y": np.arange(200.0) % 13}
+
+
+def test_columns_that_are_not_asked_for_cannot_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "MOST_COLUMNS", 4)
+    wide = {f"c{number}": np.zeros(200) for number in range(4)}
+    parquet(pa.table({**ROWS_OF_TWO, "c": [[1]] * 200, "d": [1] * 200}), tmp_path / "data/1.parquet")
+    parquet(pa.table({**ROWS_OF_TWO, "d": ["x"] * 200}), tmp_path / "data/2.parquet")
+    write(tmp_path / "data/3.csv", as_csv(pa.table({**ROWS_OF_TWO, **wide})))
+    write(tmp_path / "data/4.jsonl", as_json(pa.table({**ROWS_OF_TWO, "c": [{"e": 1}] * 200})))
+    found = examined(tmp_path / "data", features=["a", "b"])
+    assert not found.report.errors, found.report.findings
+    assert [column.name for column in recipe(found).columns] == ["a", "b"]
+    assert set(recipe(found).ignored) == {"c", "d", *wide}  # which a version trained on more must know
+    assert found.report.rows == 800
+    assert rules(examined(tmp_path / "data", features=["a", "b", "d"]), "error")
+
+
+def test_a_file_with_none_of_the_columns_asked_for_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "1.csv", as_csv(pa.table(ROWS_OF_TWO)))
+    write(tmp_path / "2.csv", "other,more\n" + "1,2\n" * 50)
+    found = examined(tmp_path, features=["a", "b"])
+    assert set(rules(found, "error")) >= {"missing-column a", "missing-column b", "missing-column y"}
+
+
+@pytest.mark.parametrize("values", [[0, 1], [1.0, 0.0], [None, 1], [True, False]])
+def test_a_kept_boolean_may_be_0_and_1(tmp_path: Path, values: list[Any]) -> None:
+    parquet(pa.table({**ROWS_OF_TWO, "b": np.arange(200) % 2 == 0}), tmp_path / "1.parquet")
+    kept = recipe(examined(tmp_path / "1.parquet"))
+    assert kept.columns[1].kind == "boolean"
+    write(tmp_path / "2.csv", as_csv(pa.table({**ROWS_OF_TWO, "b": values * 100})))
+    for source in (tmp_path / "2.csv", tmp_path):
+        found = examined(source, task="regression", kept=kept)
+        assert not found.report.errors, found.report.findings
+        assert recipe(found).columns == kept.columns
+
+
+def test_a_kept_boolean_that_counts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "BLOCK_BYTES", 512)
+    parquet(pa.table({**ROWS_OF_TWO, "b": np.arange(200) % 2 == 0}), tmp_path / "1.parquet")
+    kept = recipe(examined(tmp_path / "1.parquet"))
+    write(tmp_path / "2.csv", as_csv(pa.table({**ROWS_OF_TWO, "b": [0, 1] * 99 + [2, 3]})))
+    for source in (tmp_path / "2.csv", tmp_path):
+        assert "retyped-column b" in rules(examined(source, task="regression", kept=kept), "error")
+
+
+def test_a_kept_category_may_be_a_number_in_some_files(tmp_path: Path) -> None:
+    words = [f"{number % 5}" for number in range(200)]
+    parquet(pa.table({**ROWS_OF_TWO, "b": words}), tmp_path / "1.parquet")
+    kept = recipe(examined(tmp_path / "1.parquet", category=["b"]))
+    parquet(pa.table({**ROWS_OF_TWO, "b": np.arange(200) % 5}), tmp_path / "2.parquet")
+    for source in (tmp_path / "2.parquet", tmp_path):
+        found = examined(source, task="regression", kept=kept)
+        assert not found.report.errors, found.report.findings
+        assert recipe(found).columns == kept.columns
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_host_sends_no_more_than_is_read(tmp_path: Path, tells: bool) -> None:
+    pytest.importorskip("aiohttp")
+    sent = []
+
+    class Counting(Silent):
+        def send_header(self, keyword: str, value: str) -> None:
+            if tells or keyword != "Last-Modified":
+                super().send_header(keyword, value)
+
+        def do_GET(self) -> None:
+            sent.append(self.path)
+            super().do_GET()
+
+    line = f"1,{'x' * 999}\n"
+    path = write(tmp_path / "t.csv", "a,b\n" + line * 7000)  # more than a client asks for at once
+    with served(tmp_path, Counting) as address:
+        first = tables.find(f"{address}/t.csv")
+        assert len(sent) == (0 if tells else 1)
+        assert tables.find(f"{address}/t.csv").digest == first.digest
+        sent.clear()
+        assert len(tables.read(first, tables.Selection(), tmp_path / "spool").data) == 7000
+        assert len(sent) == 1
+        write(path, "a,b\n" + line * 3500 + line.replace("1", "2") + line * 3499)
+        os.utime(path, (2e9, 2e9))
+        assert tables.find(f"{address}/t.csv").digest != first.digest
+
+
+def test_a_remote_file_that_changed_at_equal_size_is_noticed() -> None:
+    files = fsspec.filesystem("memory")
+    content = b"a,b\n" + b"1,2\n" * 400_000
+    files.pipe("/equal/t.csv", content)
+    first = tables.find("memory://equal/t.csv").digest
+    assert tables.find("memory://equal/t.csv").digest == first
+    files.pipe("/equal/t.csv", content[:80_004] + b"3" + content[80_005:])
+    assert tables.find("memory://equal/t.csv").digest != first
+    files.rm("/equal", recursive=True)
+
+
+def test_one_large_batch_is_read_in_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_files, "HELD_BYTES", 2**20)
+    monkeypatch.setattr(columnar, "BATCH_ROWS", 2**12)
+    rows = pa.table({"x": np.arange(2.0**18), "t": pa.array([f"t{row % 9}" for row in range(2**18)])})
+    rows = rows.append_column("level", rows["t"].combine_chunks().dictionary_encode())
+    with pa.OSFile(str(tmp_path / "t.arrow"), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
+        writer.write_batch(rows.to_batches()[0])
+    before, held, found = pa.total_allocated_bytes(), [0], []
+    with tables.find(str(tmp_path / "t.arrow")).files[0].opened() as stream:
+        for batch in columnar.arrow_batches(stream, "t.arrow", tables.Selection()):
+            held.append(pa.total_allocated_bytes() - before)
+            found.append(np.asarray(batch["x"]).sum())
+    assert max(held) < rows.nbytes / 10
+    assert sum(found) == np.asarray(rows["x"]).sum()
+    assert read(tmp_path / "t.arrow", tmp_path).data.equals(read_as_parquet(rows, tmp_path))
+
+
+def read_as_parquet(rows: pa.Table, folder: Path) -> pa.Table:
+    pq.write_table(rows, folder / "t.parquet")
+    return read(folder / "t.parquet", folder).data

@@ -1,5 +1,6 @@
 """Gates, figures and metrics of own tables: what a sound model passes and one that has learned nothing does not."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from own_splits import prepare, trained
 from tasks.data.recipe import Columns
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
-from tasks.judging import bootstrap, reference, standards
+from tasks.judging import bootstrap, own_classification, reference, standards
 from tasks.judging.objective import Objective
 from tasks.parameters import Gates, LinearTraining, SoftmaxTraining, Training
 from tasks.records import Evaluation, PreparedDataset
 from tasks.serving import folding
+from tasks.store import atomic
 from tasks.store.run_folder import RunFolder
 
 Array = np.ndarray[Any, Any]
@@ -168,6 +170,32 @@ def test_the_rows_of_a_group_count_as_one(run: RunFolder) -> None:
     copied, groups = np.repeat(gains, 100), np.repeat(np.arange(15), 100)
     assert standards.lower_bound(copied, np.ones(1500), groups) == pytest.approx(alone)
     assert standards.lower_bound(copied, np.ones(1500)) > alone
+
+
+def test_a_single_test_group_says_nothing_and_is_refused_with_a_verdict_that_is_kept(run: RunFolder) -> None:
+    prepared = houses()
+    rows = standards.read_rows(prepared.test, prepared)
+    asked = training("regression")
+    held = standards.Standards.of(prepared, Objective.of(asked, prepared))
+    held = dataclasses.replace(held, clusters=np.zeros(len(rows.truth), np.uint64))
+    verdict = held.judge(held.reference, Gates())[0]
+    assert not verdict.passed
+    assert verdict.value == pytest.approx(held.metrics["baseline_loss"] - held.metrics["reference_loss"])
+    assert "one test group says nothing" in verdict.detail
+    atomic.write_json(run.file("verdict.json"), verdict.model_dump(mode="json"))
+
+
+def test_the_confusion_matrix_of_very_many_classes_is_a_picture_and_no_metric(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared, asked = rare(), training("classification")
+    weights = converged(prepared, asked)
+    known = judged(run, prepared, asked, weights)
+    assert np.sum(known.metrics["confusion_matrix"]) == prepared.num_test
+    monkeypatch.setattr(own_classification, "MOST_CLASSES", 1)
+    found = judged(run, prepared, asked, weights)
+    assert "confusion_matrix" not in found.metrics
+    assert [each.sha256 for each in found.pictures] == [each.sha256 for each in known.pictures]
 
 
 def test_the_lower_bound_is_students_and_holds_in_19_of_20_samples() -> None:

@@ -147,3 +147,19 @@ def test_the_best_constant_of_classes_are_their_frequencies_and_balanced_they_ar
 
     assert shares(NATS) == pytest.approx([0.6, 0.3, 0.1])
     assert shares(Objective(Loss.CROSS_ENTROPY, class_weights=balancing((60, 30, 10)))) == pytest.approx([1 / 3] * 3)
+
+
+@pytest.mark.parametrize("unit", [1e-13, 1e9])
+def test_the_best_constant_under_huber_goes_with_the_targets_unit(unit: float) -> None:
+    truth = np.exp(np.random.default_rng(0).normal(size=500))
+    expected = reference.constant(truth, None, (), Objective(Loss.HUBER, scale=truth.std()))
+    found = reference.constant(truth * unit, None, (), Objective(Loss.HUBER, scale=truth.std() * unit))
+    assert found / unit == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_class_without_rows_has_a_finite_score_in_the_best_constant_balanced_or_not() -> None:
+    counts = (500, 0, 500)
+    for weights in ((), balancing(counts)):
+        found = reference.constant(np.empty(0), None, counts, Objective(Loss.CROSS_ENTROPY, class_weights=weights))
+        assert found == pytest.approx(np.log([500, 0.5, 500]))

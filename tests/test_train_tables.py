@@ -15,6 +15,7 @@ from candidate import plain
 from prepared_tables import prepare
 from tasks.data.recipe import Columns
 from tasks.data.splits import read_split
+from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import rules, tables
 from tasks.fitting.beginning import begin
 from tasks.fitting.devices import one_thread
@@ -33,13 +34,16 @@ IMPLEMENTATIONS = ["scratch", "concise"]
 
 def learn(prepared: PreparedDataset, **options: Any) -> Learning:
     """Train by the rules of tables, to the end."""
+    return learned_in(prepared, **options)[0]
+
+
+def learned_in(prepared: PreparedDataset, **options: Any) -> tuple[Learning, int]:
+    """The same, and the number of epochs that it took."""
     kind = SoftmaxTraining if prepared.class_names else LinearTraining
     training = kind.model_validate({"defaults": "data", **options})
     with one_thread():
         learning = begin(training, prepared, torch.Generator().manual_seed(0), CPU)
-        for _ in learning.epochs:
-            pass
-    return learning
+        return learning, sum(1 for _ in learning.epochs)
 
 
 def recipe_of(prepared: PreparedDataset) -> Columns:
@@ -429,7 +433,7 @@ def test_what_is_given_stands_and_what_is_not_follows_from_the_rows() -> None:
 
 @pytest.mark.slow
 def test_minibatches_of_many_rows_come_within_two_thousandths_of_the_converged_log_loss() -> None:
-    """One pass or two; a class of 3 %, levels of a ten-thousandth, rows in the order of their class."""
+    """A few passes; a class of 3 %, levels of a ten-thousandth, rows in the order of their class."""
     rng = np.random.default_rng(0)
     rows = 260_000
     levels = np.minimum(rng.zipf(1.5, rows) - 1, 300)
@@ -438,8 +442,8 @@ def test_minibatches_of_many_rows_come_within_two_thousandths_of_the_converged_l
     labels = (rng.random(rows) < 1 / (1 + np.exp(-score))).astype(int)
     order = np.argsort(labels, kind="stable")
     prepared = prepare(features[order], labels[order], fifth(rows), ("number", "category", "number"), ("no", "yes"))
-    learning = learn(prepared, implementation="scratch")
-    assert learning.training.steps.num_epochs <= 3
+    learning, passes = learned_in(prepared, implementation="scratch")
+    assert passes <= 4
     _, truth = one_hot(prepared, "test")
     whole = learn(prepared, batch_size=1_000_000, num_epochs=100, implementation="scratch")
     losses = []
@@ -447,6 +451,34 @@ def test_minibatches_of_many_rows_come_within_two_thousandths_of_the_converged_l
         table = tables.load(prepared, "test", each.net.weights()["b"].dtype)
         losses.append(log_loss(truth, outputs(each.net, table).softmax(dim=1).numpy()))
     assert losses[0] == pytest.approx(losses[1], abs=0.002)
+
+
+@pytest.mark.slow
+def test_minibatches_of_classes_that_hardly_overlap_are_repeated_until_the_loss_no_longer_falls() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(64_000, 4))
+    labels = (features[:, 0] + features[:, 1] + 0.05 * rng.normal(size=64_000) > 0).astype(int)
+    prepared = prepare(features, labels, fifth(64_000), class_names=("no", "yes"))
+    learning, passes = learned_in(prepared)
+    assert learning.training.steps.batch_size < prepared.num_train, "minibatches"
+    assert passes > 11, "of half a million rows there are more than are seen of an easy table"
+    scores, truth = predictions(prepared, learning), one_hot(prepared, "test")[1]
+    best = log_loss(truth, converged(prepared)[0].predict_proba(one_hot(prepared, "test")[0]))
+    assert log_loss(truth, torch.from_numpy(scores).softmax(dim=1)) < 1.05 * best + 0.01
+
+
+@pytest.mark.parametrize("batch_size", [32, 128])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_the_mean_of_many_small_minibatches_is_least_squares(implementation: str, batch_size: int) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(450, 10))
+    truth = features @ rng.normal(size=10) + rng.normal(size=450)
+    prepared = prepare(features, truth, fifth(450))
+    learning = learn(prepared, implementation=implementation, batch_size=batch_size)
+    inputs, fitted = one_hot(prepared, "train")
+    expected = LinearRegression().fit(inputs, fitted).predict(one_hot(prepared, "test")[0])
+    difference = predictions(prepared, learning)[:, 0] - expected
+    assert np.square(difference).mean() < 5e-3, "beside the 0.03 by which the fit itself is off, in a variance of 1"
 
 
 # The stage
@@ -474,7 +506,35 @@ def test_the_stage_keeps_the_effects_of_slots_the_curve_in_raw_units_and_what_wa
     assert "all rows a step, learning rate 0.5, weight decay 0" in capsys.readouterr().out
 
 
+def test_weights_that_float32_cannot_hold_are_a_divergence_though_losses_are_finite() -> None:
+    features, truth = dependent(0.5)
+    asked = LinearTraining.model_validate({"defaults": "data", "lr": 5.0, "num_epochs": 60})
+    with pytest.raises(TrainingDiverged, match="float32 at lr 5"):
+        plain(train)(RunFolder.open("test-run", {}), prepare(features, truth, fifth(500)), asked)
+
+
 # At the edges
+
+
+@pytest.mark.parametrize("weight_decay", [1e-13, 1e-15, 1e-17, 1e-20])
+@pytest.mark.parametrize("classes", [0, 2])
+def test_next_to_no_penalty_is_none_where_columns_depend_on_each_other(classes: int, weight_decay: float) -> None:
+    rng = np.random.default_rng(0)
+    first, levels = rng.normal(size=300), rng.integers(0, 3, 300)
+    truth = first + levels + rng.normal(size=300)
+    features = np.column_stack([first, first, levels])
+    kinds, names = ("number", "number", "category"), tuple(map(str, range(classes)))
+    prepared = prepare(features, (truth > 1).astype(int) if names else truth, fifth(300), kinds, names)
+    found, none = (predictions(prepared, learn(prepared, weight_decay=each)) for each in (weight_decay, 0.0))
+    np.testing.assert_allclose(found, none, atol=1e-3)
+
+
+def test_weight_decay_auto_of_few_rows_is_refused_in_its_own_words() -> None:
+    features, truth = dependent(0.5, rows=30)
+    with pytest.raises(UsageError) as caught:
+        learn(prepare(features, truth, fifth(30)), weight_decay="auto")
+    assert "--weight-decay auto" in str(caught.value)
+    assert "--validation" not in str(caught.value)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -1,10 +1,12 @@
 """Arrays in a safetensors file that may be larger than memory should hold: written in place, read by memory map."""
 
+import errno
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +18,17 @@ from tasks.store.record import FileRef
 Arrays = dict[str, NDArray[Any]]
 Shapes = Mapping[str, tuple[Any, tuple[int, ...]]]  # dtype and shape of each array
 NAMES = {"float32": "F32", "float64": "F64", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8"}
+BLOCK_BYTES = 2**20
+NO_ALLOCATION = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of file systems that cannot
 DTYPES = {name: np.dtype(dtype) for dtype, name in NAMES.items()}
 
 
 def create(path: Path, shapes: Shapes) -> Arrays:
-    """A new file of arrays of zeros, mapped to be written; widest values first, so that each lies aligned."""
+    """A new file of arrays of zeros, mapped to be written; widest values first, so that each lies aligned.
+
+    Raises:
+        OSError: the disk has no room for it: writing to a map would end the process instead.
+    """
     header, at = {}, 0
     ordered = sorted(shapes.items(), key=lambda each: (-np.dtype(each[1][0]).itemsize, each[0]))
     for name, (dtype, shape) in ordered:
@@ -31,8 +39,21 @@ def create(path: Path, shapes: Shapes) -> Arrays:
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + at)
+        _allocate(file, 8 + len(text), at)
     return _map(path, "r+")
+
+
+def _allocate(file: BinaryIO, start: int, size: int) -> None:
+    """Take room on disk for so many bytes of zeros."""
+    file.flush()
+    try:
+        if size:
+            os.posix_fallocate(file.fileno(), start, size)
+    except OSError as error:
+        if error.errno not in NO_ALLOCATION:
+            raise
+        for at in range(0, size, BLOCK_BYTES):
+            file.write(bytes(min(BLOCK_BYTES, size - at)))
 
 
 def read(file: FileRef, action: str) -> Arrays:

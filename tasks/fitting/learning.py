@@ -68,6 +68,20 @@ def require_enough(share: float, num_examples: int, num_validation: int) -> None
         )
 
 
+def require_rows_to_choose(num_rows: int, share: float) -> None:
+    """Refuse to choose a weight decay on next to no rows.
+
+    Raises:
+        UsageError: ``share`` of them, or the others, are too few.
+    """
+    if num_rows * min(share, 1 - share) < MIN_EXAMPLES:
+        raise UsageError(
+            f"--weight-decay auto, and {num_rows} training rows",
+            f"at least {MIN_EXAMPLES / min(share, 1 - share):.0f}: it is chosen on a part of {share:g} of them",
+            "give a number, such as --weight-decay 0.01, or more data",
+        )
+
+
 def epochs(
     net: Network, optimizer: Optimizer, data: Parts, training: Training, generator: torch.Generator
 ) -> Iterator[Measured]:

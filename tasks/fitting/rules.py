@@ -10,7 +10,8 @@ WHITENED_INPUTS = 1000  # whose covariance is inverted in half a second and held
 BATCH_SIZE = 4096  # a step's arithmetic outweighs its calls, and its arrays stay in the cache
 SEEN_ROWS = 500_000  # by minibatches, at least: the noise of a hundred weights is then a ten-thousandth of a nat
 MOST_EPOCHS = 2000  # of one step each; scikit-learn's digits, ten classes of which most are separable, need 1000
-MOST_PASSES = 100  # of minibatches, where a batch size was given for few rows
+MOST_PASSES = 100  # of minibatches
+SETTLED = 1e-4  # of the objective: a pass over minibatches that gains less is the last
 MOMENTUM = 0.9  # the book's: where curvature falls to a hundredth on the way, ten times as fast
 MINIBATCH_MOMENTUM = 0.5  # of minibatches more lets their noise last: tried on a class of 1 % and one of 24 %
 TOLERANCE = 1e-5  # of the gradient at the start; the objective is then within 1e-6 of its optimum
@@ -47,13 +48,18 @@ def way(training: Training, num_rows: int, num_inputs: int) -> Way:
 def steps(training: Training, chosen: Way, num_rows: int, weight_decay: float) -> Steps:
     """What was given, and what follows from the data where it was not."""
     batch_size = training.batch_size or (num_rows if chosen.is_whole else min(BATCH_SIZE, num_rows))
-    num_epochs = MOST_EPOCHS if chosen.is_whole else min(MOST_PASSES, math.ceil(SEEN_ROWS / num_rows))
+    num_epochs = MOST_EPOCHS if chosen.is_whole else MOST_PASSES
     return Steps(
         num_epochs=training.num_epochs or num_epochs,
         batch_size=batch_size,
         lr=training.lr or 1 / (CURVATURE[training.loss] * loss_factor(training)),
         weight_decay=weight_decay,
     )
+
+
+def least_passes(num_rows: int) -> int:
+    """How many passes of minibatches there are at least, unless a number is given."""
+    return min(MOST_PASSES, math.ceil(SEEN_ROWS / num_rows))
 
 
 def loss_factor(training: Training) -> float:

@@ -11,19 +11,20 @@ from torch import Tensor
 from tasks.data.recipe import Columns
 from tasks.fitting import rules, tables
 from tasks.fitting.building import build_for_table, optimizer
-from tasks.fitting.learning import Learning, require_enough
+from tasks.fitting.learning import Learning, require_enough, require_rows_to_choose
 from tasks.judging.objective import Objective
 from tasks.machine.telling import tell
 from tasks.networks.examples import Examples
-from tasks.networks.passes import averaged_steps, one_step, until_converged
+from tasks.networks.passes import ROWS, AveragedSteps, one_step, until_converged, until_settled
 from tasks.networks.schedules import learning_rates
 from tasks.networks.tables import Encoding, Table
-from tasks.networks.training import Measured, outputs, stop_early, train
+from tasks.networks.training import Measured, Network, outputs, stop_early, train
 from tasks.networks.whitening import Moments, Whitened, moments
 from tasks.parameters import Steps, Training
 from tasks.records import PreparedDataset
 
 SAMPLE = 2**16  # rows whose covariance stands for that of millions: minibatches need no better
+SCORES = 2**18  # of a sample of rows, by which the objective is followed from pass to pass
 RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larger one is encoded in every pass
 
 
@@ -43,6 +44,7 @@ class Learner:
     prepared: PreparedDataset
     encoding: Encoding
     way: rules.Way
+    objective: Objective  # of a target in deviations
     class_weights: Tensor | None
     generator: torch.Generator
 
@@ -53,8 +55,8 @@ class Learner:
 
     def moments(self, split: Examples) -> Moments:
         """Those of the inputs: exact where steps see all rows, else of a sample."""
-        if not self.way.is_whole and len(split) > SAMPLE:
-            split = split.at(torch.randint(len(split), (SAMPLE,), generator=self.generator).to(split.y.device))
+        if not self.way.is_whole:
+            split = self._sample(split, SAMPLE)
         return moments(split, len(self.encoding.numbers), self.num_slots, self.class_weights, self.way.is_whitened)
 
     def begin(self, data: Parts, inputs: Moments, weight_decay: float) -> Learning:
@@ -76,16 +78,36 @@ class Learner:
             weight_decay * factor,
         )
         rates = learning_rates(training.schedule, steps.lr, steps.num_epochs)
-        run_epoch = one_step if self.way.is_whole else averaged_steps
+        run_epoch = one_step if self.way.is_whole else AveragedSteps()
         epochs = train(
             net, whitened, data.train, data.test, rates, steps.batch_size, self.generator, data.validation, run_epoch
         )
-        if self.way.is_whole and self.training.num_epochs is None:
-            epochs = until_converged(epochs, lambda: float(whitened.decrement), rules.TOLERANCE)
+        if self.training.num_epochs is None:
+            epochs = self._to_the_end(epochs, net, whitened, data.train, weight_decay)
         if training.patience:
             epochs = stop_early(epochs, net, training.patience)
         num_validation = len(data.validation) if data.validation else 0
         return Learning(net, epochs, training, len(data.train), num_validation, self.num_slots)
+
+    def _to_the_end(
+        self, epochs: Iterator[Measured], net: Network, whitened: Whitened, split: Examples, weight_decay: float
+    ) -> Iterator[Measured]:
+        """As many epochs as it takes; after a pass of minibatches the objective is that of a sample of the rows."""
+        if self.way.is_whole:
+            return until_converged(epochs, lambda: float(whitened.decrement), rules.TOLERANCE)
+        sample = self._sample(split, SCORES // max(1, len(self.prepared.class_names)))
+        objective = replace(self.objective, weight_decay=weight_decay)
+
+        def value() -> float:
+            learned = {name: each.detach().cpu().numpy() for name, each in net.weights().items()}
+            return _loss(net, sample, objective) + objective.penalty(learned)
+
+        return until_settled(epochs, value, rules.SETTLED, rules.least_passes(len(split)))
+
+    def _sample(self, split: Examples, size: int) -> Examples:
+        if len(split) <= size:
+            return split
+        return split.at(torch.randint(len(split), (size,), generator=self.generator).to(split.y.device))
 
 
 def begin(
@@ -100,13 +122,14 @@ def begin(
     way = rules.way(training, prepared.num_train, _num_inputs(recipe))
     dtype = torch.float64 if way.is_whole else torch.float32
     table, test = (tables.load(prepared, name, dtype).to(device) for name in ("train", "test"))
-    objective = Objective.of(training, prepared)
+    objective = replace(Objective.of(training, prepared), scale=1.0)
     class_weights = torch.tensor(objective.class_weights, device=device) if objective.class_weights else None
-    learner = Learner(training, prepared, table.encoding, way, class_weights, generator)
+    learner = Learner(training, prepared, table.encoding, way, objective, class_weights, generator)
     cut = partial(_parts, prepared=prepared, table=table, test=test, way=way)
     decay = objective.weight_decay
     if training.weight_decay == "auto":
-        decay = _best_decay(learner, cut(training.validation or rules.VALIDATION), replace(objective, scale=1.0))
+        require_rows_to_choose(prepared.num_train, training.validation or rules.VALIDATION)
+        decay = _best_decay(learner, cut(training.validation or rules.VALIDATION))
         tell(f"weight decay {decay:.3g} has the smallest validation loss")
     data = cut(training.validation)
     inputs = learner.moments(data.train)
@@ -143,7 +166,7 @@ def _kept(table: Table, way: rules.Way) -> Examples:
     return table.resident() if way.is_whole and len(table) * table.rows.shape[1] <= RESIDENT else table
 
 
-def _best_decay(learner: Learner, data: Parts, objective: Objective) -> float:
+def _best_decay(learner: Learner, data: Parts) -> float:
     """The penalty of a short grid with the smallest loss, without penalty, on the validation part."""
     assert data.validation is not None  # noqa: S101  (the share is never 0)
     inputs, losses = learner.moments(data.train), {}
@@ -151,9 +174,14 @@ def _best_decay(learner: Learner, data: Parts, objective: Objective) -> float:
         learning = learner.begin(data._replace(test=data.validation), inputs, decay)
         for _ in learning.epochs:
             pass
-        scores = outputs(learning.net, data.validation).cpu().numpy()
-        losses[decay] = objective.mean(scores.reshape(len(scores), -1), data.validation.y.cpu().numpy())
+        losses[decay] = _loss(learning.net, data.validation, learner.objective)
     return min(losses, key=lambda decay: losses[decay])
+
+
+def _loss(net: Network, examples: Examples, objective: Objective) -> float:
+    """The mean loss, without the penalty."""
+    scores = outputs(net, examples, ROWS).cpu().numpy()
+    return objective.mean(scores.reshape(len(scores), -1), examples.y.cpu().numpy())
 
 
 def _names(recipe: Columns, inputs: Moments) -> tuple[str, ...]:

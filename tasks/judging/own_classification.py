@@ -21,12 +21,15 @@ from tasks.store.run_folder import RunFolder
 Array = NDArray[Any]
 
 MOST_WEIGHTS = 20_000  # that are told one by one
+MOST_CLASSES = 200  # whose confusion matrix is among the metrics: that of a thousand is 9 MB of JSON
 
 
 def measure(candidate: Candidate) -> dict[str, Any]:
-    """What is measured of every classifier, the losses it is held against, and its weights if not too many."""
+    """What is measured of every classifier, and its weights and confusion matrix if they are not too many."""
     standards, prepared = candidate.held_against, candidate.prepared
     measured = classification.measure(candidate)
+    if len(prepared.class_names) > MOST_CLASSES:
+        del measured["confusion_matrix"]
     measured |= {"objective_loss": standards.mean(candidate.losses), **standards.metrics}
     if isinstance(prepared.recipe, Columns):
         folded = folding.fold(candidate.weights, prepared.recipe, np.float64)
@@ -54,9 +57,11 @@ def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tupl
     """Coefficients, confusion matrix, reliability, and of two classes what every threshold would do."""
     names, recipe, truth = candidate.prepared.class_names, candidate.prepared.recipe, candidate.test.truth
     label = candidate.scores.argmax(axis=1)
+    counts = np.zeros((len(names), len(names)), np.int64)
+    np.add.at(counts, (truth, label), 1)
     confidence = np.exp(-candidate.objective.losses(candidate.scores, label))  # of the label that it gives
     pictures = [
-        figures.confusion_matrix(measured["confusion_matrix"], names, run.file(CONFUSION_MATRIX)),
+        figures.confusion_matrix(counts, names, run.file(CONFUSION_MATRIX)),
         figures.reliability(confidence, label == truth, run.file(RELIABILITY)),
     ]
     if len(names) == 2:

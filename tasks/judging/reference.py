@@ -159,10 +159,13 @@ def _descended(weights: Array, inputs: Inputs, truth: Array, objective: Objectiv
 def constant(truth: Array, target: Target | None, class_counts: tuple[int, ...], objective: Objective) -> Array:
     """The scores ``(outputs,)`` that are best for every row alike: frequencies, mean, or the Huber loss's middle."""
     if objective.loss is Loss.CROSS_ENTROPY:
-        counts = np.maximum(np.array(class_counts, np.float64), 0.5)
-        return np.asarray(np.log(counts * np.array(objective.class_weights or 1.0)))
+        counts = np.array(class_counts, np.float64) * np.array(objective.class_weights or 1.0)
+        return np.asarray(np.log(np.maximum(counts, 0.5)))
     if objective.loss is Loss.SQUARED:
         return np.array([target.mean if target else truth.mean()])
-    reach = HUBER_BETA * objective.scale
-    middle = scipy.optimize.brentq(lambda at: np.clip(at - truth, -reach, reach).mean(), truth.min(), truth.max())
-    return np.array([middle])
+    start = np.median(truth)
+    deviations = (truth - start) / objective.scale  # whose size suits brentq's tolerance, whatever the target's unit
+    middle = scipy.optimize.brentq(
+        lambda at: np.clip(at - deviations, -HUBER_BETA, HUBER_BETA).mean(), deviations.min(), deviations.max()
+    )
+    return np.array([start + middle * objective.scale])

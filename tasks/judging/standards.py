@@ -129,13 +129,16 @@ class Standards:
         ours, trivial, best = (self.mean(each) for each in (losses, self.baseline, self.reference))
         gain = lower_bound(self.baseline - losses, self.row_weights, self.clusters)
         allowance = self._allowance(bounds.max_standardised_error)
+        says_something = bool(np.isfinite(gain))
+        value = f"lower {CONFIDENCE:.0%} bound of the gain" if says_something else "gain; one test group says nothing"
+        baseline = gates.judge(
+            "baseline",
+            gain if says_something else trivial - ours,
+            above=bounds.min_gain,
+            detail=f"{value}: loss {ours:.4g}, of the best constant {trivial:.4g}",
+        )
         return (
-            gates.judge(
-                "baseline",
-                gain,
-                above=bounds.min_gain,
-                detail=f"lower {CONFIDENCE:.0%} bound of the gain: loss {ours:.4g}, of the best constant {trivial:.4g}",
-            ),
+            baseline.model_copy(update={"passed": baseline.passed and says_something}),
             gates.judge(
                 "reference",
                 ours,
@@ -165,7 +168,10 @@ def scores(folded: folding.Folded, recipe: Columns, features: Array) -> Array:
 
 
 def lower_bound(gains: Array, weights: Array, clusters: Array | None = None, confidence: float = CONFIDENCE) -> float:
-    """The one-sided lower bound of a weighted mean ``(n,)``, by Student's t; clusters of rows count as one each."""
+    """The one-sided lower bound of a weighted mean ``(n,)``, by Student's t; clusters of rows count as one each.
+
+    Of a single row or cluster it is minus infinity.
+    """
     mean = float(np.average(gains, weights=weights))
     parts = weights * (gains - mean) / weights.sum()  # each row's share in the mean's error
     if clusters is not None:

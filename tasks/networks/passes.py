@@ -1,4 +1,4 @@
-"""Epochs of a table: one exact step for few rows, and for many rows minibatches whose last weights are averaged."""
+"""Epochs of a table: one exact step for few rows, and for many rows minibatches whose weights are averaged."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +11,7 @@ from tasks.networks.training import Measured, Network, Optimizer, mean_figures
 
 ROWS = 2**13  # whose outputs stay in the cache
 MEASURED = 64  # minibatches whose figures are computed at once
+LATE = 3  # the noise is then that of a mean of the last 44 % of the steps
 
 
 def one_step(net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> dict[str, float]:
@@ -30,33 +31,50 @@ def one_step(net: Network, optimizer: Optimizer, split: Examples, order: Tensor,
     return mean_figures(measured)
 
 
-def averaged_steps(
-    net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int
-) -> dict[str, float]:
-    """Take one step per minibatch of ``order``; leave the mean of the weights of the second half of the steps.
+class AveragedSteps:
+    """Epochs of one step a minibatch, each of which leaves the mean of the weights of all steps until then.
 
-    The noise of minibatches averages out, so that the learning rate need not fall (Polyak and Juditsky, 1992).
+    The noise of minibatches averages out, so that the learning rate need not fall (Polyak and Juditsky, 1992). Step t
+    counts by t to the power ``LATE``, and so the way from the start next to nothing (Shamir and Zhang, 2013).
     """
-    steps = order.split(batch_size)
-    params = net.parameters()
-    mean = [torch.zeros_like(param) for param in params]
-    measured, seen = [], []
-    for number, index in enumerate(steps):
-        optimizer.zero_grad()
-        X, y, *slots = split.minibatch(index)
-        seen.append((net.backward(X, y, *slots), y))
-        optimizer.step()
-        if len(seen) == MEASURED or number == len(steps) - 1:
-            o, y = (torch.cat(each) for each in zip(*seen, strict=True))
-            measured.append((net.measure(o, y), len(y)))
-            seen.clear()
-        if (count := number + 1 - len(steps) // 2) > 0:
-            for each, param in zip(mean, params, strict=True):
-                each.lerp_(param.detach(), 1 / count)
-    with torch.no_grad():
-        for each, param in zip(mean, params, strict=True):
-            param.copy_(each)
-    return mean_figures(measured)
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._mean: list[Tensor] = []
+        self._last: list[Tensor] = []  # the weights from which the next step is taken
+
+    def __call__(
+        self, net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int
+    ) -> dict[str, float]:
+        """Take the steps of one epoch, in this ``order``."""
+        params = net.parameters()
+        self._set(params, self._last)
+        self._mean = self._mean or [torch.zeros_like(param) for param in params]
+        measured, seen, rest = [], [], len(order)
+        for index in order.split(batch_size):
+            optimizer.zero_grad()
+            X, y, *slots = split.minibatch(index)
+            seen.append((net.backward(X, y, *slots), y))
+            optimizer.step()
+            self._count(params)
+            rest -= len(index)
+            if len(seen) == MEASURED or not rest:
+                o, y = (torch.cat(each) for each in zip(*seen, strict=True))
+                measured.append((net.measure(o, y), len(y)))
+                seen.clear()
+        self._last = [param.detach().clone() for param in params]
+        self._set(params, self._mean)
+        return mean_figures(measured)
+
+    def _count(self, params: list[Tensor]) -> None:
+        self._steps += 1
+        for each, param in zip(self._mean, params, strict=True):
+            each.lerp_(param.detach(), (LATE + 1) / (LATE + self._steps))
+
+    @torch.no_grad()
+    def _set(self, params: list[Tensor], values: list[Tensor]) -> None:
+        for param, value in zip(params, values, strict=False):  # of the first epoch there are none
+            param.copy_(value)
 
 
 def until_converged(epochs: Iterable[Measured], decrement: Callable[[], float], tolerance: float) -> Iterator[Measured]:
@@ -67,7 +85,20 @@ def until_converged(epochs: Iterable[Measured], decrement: Callable[[], float], 
     first = math.nan
     for measured in epochs:
         yield measured
-        length = math.sqrt(decrement())
+        length = math.sqrt(max(0.0, decrement()))  # rounding may leave less than nothing of it
         first = length if math.isnan(first) else first
         if length <= tolerance * first:
             return
+
+
+def until_settled(
+    epochs: Iterable[Measured], objective: Callable[[], float], tolerance: float, least: int
+) -> Iterator[Measured]:
+    """Pass measurements on until an epoch, after ``least``, has not lowered ``objective`` by ``tolerance`` of it."""
+    before = math.inf
+    for number, measured in enumerate(epochs, 1):
+        yield measured
+        now = objective()
+        if number >= least and before - now <= tolerance * abs(now):
+            return
+        before = now

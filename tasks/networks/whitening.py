@@ -50,14 +50,16 @@ class Moments:
     def inverse(self, ridge: float, num_columns: int) -> Tensor:
         """The inverse of the covariance and ``ridge`` times the identity, as ``Moments.covariance`` is held.
 
-        Without a ridge, collinear directions are left out: from zero, steps then end at the answer of minimum norm.
+        Without a ridge that counts, collinear directions are left out: from zero, steps then end at the answer of
+        minimum norm.
         Of a mere diagonal it is the inverse of ``num_columns`` times it, which is never less than the covariance.
         """
         if not self.is_whole:
             bound = self.covariance * num_columns + ridge
             return torch.where(bound > 0, 1 / bound, 0.0)
         variances, directions = self._spectrum
-        usable = variances > (-ridge / 2 if ridge else COLLINEAR**2 * variances.max())
+        least = COLLINEAR**2 * variances.max()
+        usable = variances > (least if ridge < least else -ridge / 2)
         inverse: Tensor = (directions * torch.where(usable, 1 / (variances + ridge), 0.0)) @ directions.T
         return inverse
 

@@ -1,10 +1,10 @@
 """Own data: where they are, what to predict from which columns, and how they are split."""
 
 from typing import Annotated, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from tasks.parameters.addresses import has_credentials
 from tasks.parameters.choices import NAME_PATTERN
 from tasks.parameters.form import Frozen, Option
 
@@ -50,7 +50,7 @@ class OwnData(Frozen):
 
     @model_validator(mode="after")
     def _options_go_together(self) -> Self:
-        if self.source is not None and urlsplit(self.source).password is not None:
+        if self.source is not None and has_credentials(self.source):
             raise ValueError("a URL with credentials would be written down: set them in the environment")
         if len([each for each in (self.split_by, self.time_column, self.split_column) if each]) > 1:
             raise ValueError("one of --split-by, --time-column and --split-column")

@@ -1,10 +1,12 @@
 """What becomes of a column of a table, batch by batch: a number, a boolean, text or a date."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from tasks.data.table import levels
 
 Kind = Literal["number", "boolean", "text", "date", "null", "unfit"]
 MOST_LEVELS = 2**17  # distinct texts beyond which a column is no dictionary
@@ -13,6 +15,19 @@ NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$"
 TYPES: dict[str, pa.DataType] = {
     "number": pa.float64(), "boolean": pa.bool_(), "date": pa.timestamp("us"), "null": pa.null(), "text": pa.string(),
 }  # fmt: skip
+
+
+class Selection(NamedTuple):
+    """Which columns of a table are read, and as what."""
+
+    as_text: frozenset[str] = frozenset()  # whatever they look like
+    as_boolean: frozenset[str] = frozenset()  # where all their values are 0 or 1
+    ignore: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None  # all that are not to be ignored
+
+    def takes(self, name: str) -> bool:
+        """Whether a column is read."""
+        return name not in self.ignore and (self.only is None or name in self.only)
 
 
 def kind_of(kind: pa.DataType) -> Kind:
@@ -32,8 +47,11 @@ def kind_of(kind: pa.DataType) -> Kind:
 def plain(array: pa.Array) -> pa.Array:
     """An array of the one type that its kind has; of text a dictionary."""
     kind = kind_of(array.type)
-    if pa.types.is_dictionary(array.type) and (kind != "text" or array.dictionary.null_count):
-        array = array.dictionary_decode()
+    if pa.types.is_dictionary(array.type):
+        if kind == "text":  # views of strings cannot be decoded
+            array = pc.cast(array, pa.dictionary(pa.int32(), pa.string()))
+        if kind != "text" or array.dictionary.null_count:
+            array = array.dictionary_decode()
     if kind == "number":
         return pc.cast(array, pa.float64(), safe=False)
     if kind == "date":
@@ -42,6 +60,25 @@ def plain(array: pa.Array) -> pa.Array:
         array = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
         return pc.cast(array, pa.dictionary(pa.int32(), pa.string()))
     return array
+
+
+def texts(array: pa.Array) -> pa.DictionaryArray:
+    """Numbers or booleans as text: each distinct value as the level that it is, whole numbers with all digits."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
+        array = pc.cast(array, pa.float64(), safe=False)
+        array = pc.if_else(pc.is_nan(array), None, array)
+    found = array.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(found.indices, pa.array(levels.named(found.dictionary), pa.string()))
+
+
+def booleans(array: pa.Array) -> pa.Array:
+    """Numbers as booleans where all are 0 or 1; else as they are."""
+    values = plain(array)
+    values = pc.if_else(pc.is_nan(values), None, values)
+    is_boolean = pc.all(pc.is_in(values, value_set=pa.array([0.0, 1.0, None]))).as_py()
+    return pc.equal(values, 1) if is_boolean else array
 
 
 def _as_timestamp(array: pa.Array) -> pa.Array:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from tasks.data.readers.columns import Selection
 from tasks.data.readers.formats import broken_table as broken
 from tasks.data.readers.text import MARK, PARSED_BYTES, blocks, check_names, none
 from tasks.errors import DataError
@@ -21,16 +22,18 @@ LEVELS = 2**15  # of a block's column beyond which its text is not kept as a dic
 TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
-def csv_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozenset[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a CSV file; columns ``as_text`` as text whatever they look like, those to ``ignore`` left out.
+def csv_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
+    """The rows of a CSV file, and first none, with the columns that are not selected, but for those to ignore.
 
     Raises:
         DataError: it is no such file; ragged rows are counted to the end first.
     """
     rest = blocks(stream, name)
     first = next(rest)
+    first = first[len(MARK) if first[: len(MARK)] == MARK else 0 :]
     first = first[next(at for at, byte in enumerate(first) if byte not in b"\r\n") :]
-    file = _Csv(name, first, as_text, ignore)
+    file = _Csv(name, first, selection)
+    yield file.header(selection.ignore)
     yield from file.batches(first)
     for block in rest:
         yield from file.batches(block)
@@ -40,18 +43,22 @@ def csv_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozens
 class _Csv:
     """One CSV file on its way: its header, and what was counted of its rows."""
 
-    def __init__(self, name: str, block: memoryview, as_text: frozenset[str], ignore: frozenset[str]) -> None:
+    def __init__(self, name: str, block: memoryview, selection: Selection) -> None:
         self._name = name
         head = _head(block, name)
         self._delimiter = delimiter(head)
-        self._names = next(filter(None, csv.reader(io.StringIO(head), delimiter=self._delimiter)))
+        self._names = _names(head, self._delimiter, name)
         check_names(self._names, name)
-        self._kept = [each for each in self._names if each not in ignore]
-        if not self._kept:
+        self._kept = [each for each in self._names if selection.takes(each)]
+        if not self._kept and selection.only is None:
             raise DataError(f"{name}: every column is ignored", "a column to learn from", "leave out fewer by --ignore")
-        self._types = {each: TEXT for each in self._kept if each in as_text}
+        self._types = {each: TEXT for each in self._kept if each in selection.as_text}
         self._header = 1  # rows of the next block that are none of data
         self._rows, self._ragged, self._first_ragged = 0, 0, ""
+
+    def header(self, ignore: frozenset[str]) -> pa.RecordBatch:
+        """No rows of all columns that are not to ``ignore``."""
+        return none(pa.schema([(each, pa.null()) for each in self._names if each not in ignore]))
 
     def batches(self, block: memoryview) -> Iterator[pa.RecordBatch]:
         """The rows of a block."""
@@ -129,14 +136,21 @@ def _has_quotes(block: memoryview) -> bool:
 
 
 def _head(block: memoryview, name: str) -> str:
-    """The first rows as text, without the byte order mark."""
-    head = bytes(block[:SNIFFED_BYTES]).removeprefix(MARK)
+    """The first rows as text."""
+    head = bytes(block[:SNIFFED_BYTES])
     if len(block) > SNIFFED_BYTES:
         head = head[: head.rfind(b"\n") + 1] or head
     try:
         return head.decode()
     except UnicodeDecodeError as error:
         raise broken(name, "it is not UTF-8", "UTF-8", "save it as CSV in UTF-8") from error
+
+
+def _names(head: str, delimiter: str, name: str) -> list[str]:
+    try:
+        return next(filter(None, csv.reader(io.StringIO(head, newline=""), delimiter=delimiter, strict=True)))
+    except csv.Error as error:
+        raise broken(name, f"its header has {error}", "CSV with a header", "see its first line") from error
 
 
 def delimiter(head: str) -> str:
@@ -147,7 +161,7 @@ def delimiter(head: str) -> str:
 def _fit(head: str, delimiter: str) -> tuple[float, int]:
     """How well a delimiter explains the first rows: the share of rows like the header, and the number of fields."""
     try:
-        rows = csv.reader(io.StringIO(head), delimiter=delimiter)
+        rows = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
         widths = [len(row) for row, _ in zip(rows, range(SNIFFED_ROWS), strict=False) if row]
     except csv.Error:
         return 0.0, 0

@@ -1,5 +1,6 @@
 """Files of a table gathered batch by batch: each column as one type, faults and oddities collected on the way."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from tasks.data.readers import columns
 from tasks.data.readers.columnar import arrow_batches, parquet_batches
-from tasks.data.readers.columns import Kind, Levels
+from tasks.data.readers.columns import Kind, Levels, Selection
 from tasks.data.readers.delimited import csv_batches
 from tasks.data.readers.spool import Spool
 from tasks.data.readers.text import json_batches
@@ -20,7 +21,8 @@ from tasks.errors import DataError
 from tasks.machine.words import counted
 
 MOST_COLUMNS = 2000
-Reader = Callable[[Any, str, frozenset[str], frozenset[str]], Iterator[pa.RecordBatch]]
+WHOLE = re.compile("-?[0-9]+")
+Reader = Callable[[Any, str, Selection], Iterator[pa.RecordBatch]]
 READERS: dict[str, Reader] = {
     ".parquet": parquet_batches,
     **dict.fromkeys((".feather", ".arrow", ".ipc"), arrow_batches),
@@ -28,13 +30,13 @@ READERS: dict[str, Reader] = {
 }  # whatever else is named is CSV
 
 
-def gathered(files: TableFiles, as_text: frozenset[str], ignore: frozenset[str], spool: Path) -> "Gathering":
+def gathered(files: TableFiles, selection: Selection, spool: Path) -> "Gathering":
     """All rows of all files.
 
     Raises:
         DataError: there is not one that can be read.
     """
-    gathering = Gathering(files, as_text, ignore, spool)
+    gathering = Gathering(files, selection, spool)
     for number in range(len(files.files)):
         gathering.read(number)
     gathering.check()
@@ -44,15 +46,16 @@ def gathered(files: TableFiles, as_text: frozenset[str], ignore: frozenset[str],
 class Gathering:
     """Files on their way to a table."""
 
-    def __init__(self, files: TableFiles, as_text: frozenset[str], ignore: frozenset[str], spool: Path) -> None:
-        self._files, self._as_text, self._ignore = files, as_text, ignore
+    def __init__(self, files: TableFiles, selection: Selection, spool: Path) -> None:
+        self._files, self._selection = files, selection
         self._spool = Spool(spool)
         self._rows = [0]  # up to each file
         self._faults: dict[int, DataError] = {}
         self._notes: dict[tuple[str, str], Finding] = {}
         self._levels: dict[str, Levels] = {}
         self._kinds: dict[str, dict[int, set[Kind]]] = {}  # of each column in each file that has it
-        self._numeric = _numeric_partitions(files) - as_text
+        self.others: dict[str, None] = {}  # columns that are neither read nor to be ignored
+        self._numeric = _numeric_partitions(files) - selection.as_text
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -65,7 +68,7 @@ class Gathering:
         self._rows.append(self._rows[-1])
         try:
             with file.opened() as stream:
-                for batch in READERS.get(file.suffix, csv_batches)(stream, file.path, self._as_text, self._ignore):
+                for batch in READERS.get(file.suffix, csv_batches)(stream, file.path, self._selection):
                     self._add(number, file, batch)
         except DataError as fault:
             self._faults[number] = fault
@@ -86,20 +89,28 @@ class Gathering:
     def _add(self, number: int, file: TableFile, batch: pa.RecordBatch) -> None:
         arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
         for name, value in file.partition.items():
-            if name not in self._ignore:
-                arrays[name] = columns.constant(value, batch.num_rows, name in self._numeric)
+            arrays[name] = columns.constant(value, batch.num_rows, name in self._numeric)
+        for name in [each for each in arrays if not self._selection.takes(each)]:
+            del arrays[name]
+            self.others |= {name: None} if name not in self._selection.ignore else {}
         if len(arrays) > MOST_COLUMNS:
             raise DataError(
                 f"{file.path} has {len(arrays):,} columns", f"at most {MOST_COLUMNS:,}", "leave some out with --ignore"
             )
-        kept = {name: self._kept(number, name, array) for name, array in arrays.items()}
+        arrays = {name: self._kept(number, name, array) for name, array in arrays.items()}
         if batch.num_rows:
-            self._spool.add(pa.RecordBatch.from_pydict({name: each for name, each in kept.items() if each is not None}))
+            kept = {name: each for name, each in arrays.items() if each is not None}
+            self._spool.add(pa.RecordBatch.from_pydict(kept or {"": pa.nulls(batch.num_rows)}))  # rows all the same
             self._rows[-1] += batch.num_rows
 
     def _kept(self, number: int, name: str, array: pa.Array) -> pa.Array | None:
         """A column of a batch as the spool keeps it: of text the codes; None where no model can take it."""
         kind = columns.kind_of(array.type)
+        if name in self._selection.as_text and kind in ("number", "boolean"):
+            array, kind = columns.texts(array), "text"
+        elif name in self._selection.as_boolean and kind == "number":
+            array = columns.booleans(array)
+            kind = columns.kind_of(array.type)
         kinds = self._kinds.setdefault(name, {}).setdefault(number, set())
         if kind == "unfit":
             self._note("nested-column", name, f"{name} holds {array.type}", "error")
@@ -182,4 +193,4 @@ def _numeric_partitions(files: TableFiles) -> frozenset[str]:
     for file in files.files:
         for name, value in file.partition.items():
             values.setdefault(name, []).extend([] if value is None else [value])
-    return frozenset(name for name, each in values.items() if all(one.lstrip("-").isdigit() for one in each))
+    return frozenset(name for name, each in values.items() if all(WHOLE.fullmatch(one) for one in each))

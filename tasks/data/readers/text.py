@@ -6,13 +6,14 @@ pyarrow finds types block by block, with all cores: what a column is over all bl
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
+from tasks.data.readers.columns import Selection
 from tasks.data.readers.formats import broken_table as broken
 from tasks.errors import DataError
 
@@ -27,24 +28,21 @@ NO_TEXT = re.compile(r"Column\(/(.+)\) changed from string to")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
-def json_batches(stream: Any, name: str, as_text: frozenset[str], ignore: frozenset[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a file of JSON objects, one a line.
+def json_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
+    """The rows of a file of JSON objects, one a line, of all columns that are not to be ignored.
 
     Raises:
         DataError: it is no such file.
     """
     rows = 0
-    for block in blocks(stream, name):
-        head = bytes(block[:HEAD_BYTES]).lstrip(MARK + b" \t\r\n")
-        if head.startswith(b"["):
-            raise broken(name, "it is one array", "one JSON object a line", "write it as JSON lines")
+    for block in blocks(stream, name, _check_json):
         try:
-            table = _json(block, as_text)
+            table = _json(block, selection.as_text)
         except pa.ArrowException as error:
             said = _counted_from(rows, str(error).splitlines()[0])
             raise broken(name, said, "one JSON object a line, with values of one kind a column") from error
         rows += len(table)
-        yield from table.drop_columns([each for each in table.column_names if each in ignore]).to_batches()
+        yield from table.drop_columns([each for each in table.column_names if each in selection.ignore]).to_batches()
 
 
 def _json(block: memoryview, as_text: frozenset[str]) -> pa.Table:
@@ -59,8 +57,12 @@ def _json(block: memoryview, as_text: frozenset[str]) -> pa.Table:
             raise
         return _json(block, as_text - {no_text[1]})  # of numbers, whose names are made later
     text = bytes(block) if schema.names else b""
-    absent = [each for each in schema.names if json.dumps(each, ensure_ascii=False).encode() not in text]
-    return table.drop_columns(absent)  # which the schema has brought in
+    return table.drop_columns([each for each in schema.names if not _is_named(each, text)])
+
+
+def _is_named(column: str, text: bytes) -> bool:
+    """Whether a column stands in a block: if not, the schema has brought it in."""
+    return any(json.dumps(column, ensure_ascii=escaped).encode() in text for escaped in (False, True))
 
 
 def _counted_from(rows: int, said: str) -> str:
@@ -68,11 +70,28 @@ def _counted_from(rows: int, said: str) -> str:
     return re.sub(r"in row (\d+)", lambda found: f"in row {rows + int(found[1])}", said)
 
 
-def blocks(stream: Any, name: str) -> Iterator[memoryview]:
+def _check_text(head: bytes, name: str) -> None:
+    if not head.strip(MARK + b" \t\r\n"):
+        raise broken(name, "it is empty", "a table with a header")
+    if found := next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None):
+        raise broken(name, f"it is a {found} file", "text, as its name says", "name it by what it is")
+    if head.startswith(UTF_16) or 0.3 < head.count(b"\0") / len(head) < 0.7:
+        raise broken(name, "it is UTF-16", "UTF-8", "save it as CSV in UTF-8")
+    if b"\0" in head:
+        raise broken(name, "it holds NUL bytes", "UTF-8 text", "it may be a binary file: name it by what it is")
+
+
+def _check_json(head: bytes, name: str) -> None:
+    _check_text(head, name)
+    if head.lstrip(MARK + b" \t\r\n").startswith(b"["):
+        raise broken(name, "it is one array", "one JSON object a line", "write it as JSON lines")
+
+
+def blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = _check_text) -> Iterator[memoryview]:
     """Whole rows, a bounded number of bytes at a time; a block holds until the next is asked for.
 
     Raises:
-        DataError: the file is empty, or no text.
+        DataError: the file is empty, or no text, or has a row of more than ``LONGEST_ROW`` bytes.
     """
     buffer, filled, first = bytearray(BLOCK_BYTES), 0, True
     while True:
@@ -83,7 +102,7 @@ def blocks(stream: Any, name: str) -> Iterator[memoryview]:
         except Exception as error:  # of a decompressor or a network, which have no end of kinds
             raise broken(name, error, "a whole file") from error
         if first:
-            _check_text(bytes(buffer[: min(filled, HEAD_BYTES)]), name)
+            check(bytes(buffer[: min(filled, HEAD_BYTES)]), name)
         if buffer.find(b"\0", start, filled) >= 0:
             raise broken(name, "it holds NUL bytes", "UTF-8 text")
         is_last = filled < len(buffer)
@@ -96,6 +115,10 @@ def blocks(stream: Any, name: str) -> Iterator[memoryview]:
         filled = len(rest)
         buffer[:filled] = rest
         if filled == len(buffer):
+            if filled >= LONGEST_ROW and b"\n" not in buffer:
+                raise broken(
+                    name, f"it has a row of more than {LONGEST_ROW:,} bytes", "lines that end with a line feed"
+                )
             buffer = buffer + bytearray(len(buffer))
 
 
@@ -110,20 +133,9 @@ def _end_of_rows(block: bytearray) -> int:
     return int(ends[-1]) + 1 if len(ends) else 0
 
 
-def _check_text(head: bytes, name: str) -> None:
-    if not head.strip(MARK + b" \t\r\n"):
-        raise broken(name, "it is empty", "a table with a header")
-    if found := next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None):
-        raise broken(name, f"it is a {found} file", "text, as its name says", "name it by what it is")
-    if head.startswith(UTF_16) or 0.3 < head.count(b"\0") / len(head) < 0.7:
-        raise broken(name, "it is UTF-16", "UTF-8", "save it as CSV in UTF-8")
-    if b"\0" in head:
-        raise broken(name, "it holds NUL bytes", "UTF-8 text", "it may be a binary file: name it by what it is")
-
-
 def none(schema: pa.Schema) -> pa.RecordBatch:
     """No rows of all columns."""
-    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
 def check_names(names: list[str], file: str) -> None:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from tasks.data.readers import named
 from tasks.data.readers.columnar import arrow_batches
+from tasks.data.readers.columns import Selection
 from tasks.data.readers.csv import csv_to_parquet
 from tasks.data.readers.formats import Wanted, reading, unpacked
 from tasks.data.readers.text import json_batches
@@ -29,7 +30,7 @@ def of_arrow(path: Path, target: Path, wanted: Wanted) -> None:
     """Unpack an Arrow or Feather file, whose columns keep their types."""
     _refuse_pixels(path, wanted)
     with unpacked(path) as stream:
-        batches = arrow_batches(stream, str(path), frozenset(), frozenset())
+        batches = arrow_batches(stream, str(path), Selection())
         schema = next(batches).schema
         columns = named.check(path, schema, wanted)
         _write(target, pa.schema([schema.field(name) for name in columns]), (each.select(columns) for each in batches))
@@ -39,9 +40,10 @@ def of_json(path: Path, target: Path, wanted: Wanted) -> None:
     """Unpack JSON lines: columns of text; one that only some rows have is missing in the others."""
     _refuse_pixels(path, wanted)
     columns, seen = named.wished(wanted), dict[str, None]()
+    selection = Selection(as_text=frozenset({*named.categories(wanted), *wanted.ids}))
 
     def texts() -> Iterator[pa.RecordBatch]:
-        for batch in json_batches(stream, str(path), frozenset({*named.categories(wanted), *wanted.ids}), frozenset()):
+        for batch in json_batches(stream, str(path), selection):
             seen.update(dict.fromkeys(batch.schema.names))
             yield _texts(path, batch, columns)
         named.needed(path, seen, wanted)
@@ -53,7 +55,7 @@ def of_json(path: Path, target: Path, wanted: Wanted) -> None:
 def json_header(path: Path) -> list[str]:
     """The names that any of the first rows has."""
     with unpacked(path) as stream:
-        return list(next(json_batches(stream, str(path), frozenset(), frozenset())).schema.names)
+        return list(next(json_batches(stream, str(path), Selection())).schema.names)
 
 
 def _texts(path: Path, batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
@@ -80,4 +82,4 @@ def _refuse_pixels(path: Path, wanted: Wanted) -> None:
 def arrow_header(path: Path) -> list[str]:
     """The names of the columns."""
     with unpacked(path) as stream:
-        return list(next(arrow_batches(stream, str(path), frozenset(), frozenset())).schema.names)
+        return list(next(arrow_batches(stream, str(path), Selection())).schema.names)

@@ -6,20 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from tasks.data.readers import finding
-from tasks.errors import DataError, UsageError, without_credentials
-from tasks.machine.installing import pip_install
+from tasks.data.sources import remote_files
+from tasks.errors import DataError
 from tasks.store import fingerprints, regular_files
-from tasks.store.fingerprints import BLOCK_BYTES, Fingerprint
-from tasks.store.remote import OBJECT_STORES
+from tasks.store.fingerprints import Fingerprint
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".feather", ".arrow", ".ipc", ".jsonl", ".ndjson", ".json")
+OF_TEXT = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")  # read from the first byte to the last; .txt is about data
+OF_BATCHES = (".feather", ".arrow", ".ipc")
+WITH_PARTS = (".parquet", *OF_BATCHES)
+SUFFIXES = (*OF_TEXT, *WITH_PARTS)
+HELD_BYTES = 128 * 2**20  # of a file of which one record batch may be all
 PACKED = ".gz"
 NOT_A_VALUE = "__HIVE_DEFAULT_PARTITION__"
-SECRETS = ("sig", "token", "secret", "password", "credential", "key")  # in the names of a query's fields
-SECONDS = 10.0  # in which a host must answer
 
 
 class TableFile(NamedTuple):
@@ -36,7 +37,13 @@ class TableFile(NamedTuple):
     @property
     def suffix(self) -> str:
         """What tells its format."""
-        return Path(self.path.lower().removesuffix(PACKED)).suffix
+        return Path(self._name.removesuffix(PACKED)).suffix
+
+    @property
+    def _name(self) -> str:
+        """In small letters, of a URL without its query."""
+        is_web = self.path.lower().startswith(("http://", "https://"))
+        return (urlsplit(self.path).path if is_web else self.path).lower()
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
@@ -47,9 +54,16 @@ class TableFile(NamedTuple):
         """
         import pyarrow as pa
 
-        with regular_files.opened(Path(self.path)) if "://" not in self.path else _remote(self.path) as raw:
-            stream = pa.PythonFile(raw, mode="r")
-            yield pa.CompressedInputStream(stream, "gzip") if self.path.lower().endswith(PACKED) else stream
+        is_remote, has_parts = "://" in self.path, self.suffix in WITH_PARTS
+        local = None if is_remote else regular_files.opened(Path(self.path))
+        with local or remote_files.opened(self.path, not has_parts) as raw:
+            if self._name.endswith(PACKED):
+                yield pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "gzip")
+            elif self.suffix in OF_BATCHES and not is_remote and self.fingerprint.bytes > HELD_BYTES:
+                with pa.memory_map(self.path) as mapped:
+                    yield mapped
+            else:
+                yield pa.PythonFile(raw, mode="r")
 
 
 class TableFiles(NamedTuple):
@@ -66,7 +80,8 @@ class TableFiles(NamedTuple):
 
 def is_table(path: Path) -> bool:
     """Whether a file found in a folder is part of a table, by its name; none that tools write for themselves."""
-    return path.name.lower().removesuffix(PACKED).endswith(SUFFIXES) and not path.name.startswith("_")
+    name = path.name.lower().removesuffix(PACKED)
+    return name.endswith(SUFFIXES) and not name.startswith("_")
 
 
 def find(source: str) -> TableFiles:
@@ -98,79 +113,7 @@ def _partition(source: str, path: str) -> dict[str, str | None]:
 
 
 def _find_remote(url: str) -> TableFiles:
-    _refuse_credentials(url)
-    with _reached(url):
-        files, path = _file_system(url)
-        if files.isdir(path) and not url.startswith("http"):
-            paths = sorted(files.find(path))
-        else:
-            paths = sorted(files.glob(path)) if any(sign in path for sign in "*[") else [path]
-        if len(paths) != 1:
-            paths = [each for each in paths if is_table(Path(each))]
-        prints = [_fingerprint(files, each) for each in paths]
+    prints = remote_files.find(url, lambda path: is_table(Path(path)))
     if not prints:
         raise DataError(f"{url} holds nothing that can be read", f"files named *{' *'.join(SUFFIXES)}", "see the URL")
     return _with_partitions(url, prints)
-
-
-def _refuse_credentials(url: str) -> None:
-    query = parse_qs(urlsplit(url).query) if url.startswith("http") else {}
-    if any(secret in name.lower() for name in query for secret in SECRETS) or without_credentials(url) != url:
-        raise UsageError(
-            f"{url.partition('?')[0]} has credentials in it",
-            "a URL that may be kept and logged",
-            "give credentials in the environment or in the store's own configuration files, as AWS_ACCESS_KEY_ID",
-        )
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    import fsspec
-
-    options = {"client_kwargs": {"timeout": _http_timeout()}} if url.startswith("http") else {}
-    files, path = fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
-    return files, path
-
-
-def _http_timeout() -> Any:
-    import aiohttp
-
-    return aiohttp.ClientTimeout(sock_connect=SECONDS, sock_read=6 * SECONDS)
-
-
-def _fingerprint(files: Any, path: str) -> Fingerprint:
-    """Of a remote file, whose time of change not every host tells, by sampled blocks."""
-    size = int(files.info(path)["size"] or 0)
-    digest = fingerprints.sampled(size, lambda start: files.cat_file(path, start=start, end=start + BLOCK_BYTES))
-    return Fingerprint(files.unstrip_protocol(path), size, 0, digest)
-
-
-@contextmanager
-def _remote(url: str) -> Iterator[Any]:
-    with _reached(url):
-        files, path = _file_system(url)
-        stream = files.open(path, "rb")
-    with stream:
-        yield stream
-
-
-@contextmanager
-def _reached(url: str) -> Iterator[None]:
-    """Every backend has exceptions of its own; ours say which URL, and what may help."""
-    try:
-        yield
-    except (DataError, UsageError):
-        raise
-    except ImportError as error:
-        package = OBJECT_STORES.get(url.partition("://")[0], "aiohttp")
-        raise DataError(
-            f"{url} cannot be read here: {error}",
-            "the packages of the extra [remote]",
-            f"install the extra [remote], or {pip_install('fsspec', package)}",
-        ) from error
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise DataError(
-            f"{url} cannot be read: {type(error).__name__}: {reason}",
-            "a host that answers, a file that is there, and credentials in the environment where it needs some",
-            "check the URL and the network, or download the file and give its path",
-        ) from error

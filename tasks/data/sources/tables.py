@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tasks.data.readers import columns
 from tasks.data.readers.columns import Kind
+from tasks.data.readers.columns import Selection as Selection
 from tasks.data.readers.gathering import gathered
 from tasks.data.report import Finding
 from tasks.data.sources.table_files import TableFile as TableFile
@@ -33,7 +34,13 @@ class Table(NamedTuple):
     files: TableFiles
     starts: NDArray[np.int64]  # (files + 1,) first row of each file, and the number of all rows
     findings: tuple[Finding, ...]
-    ignored: frozenset[str] = frozenset()  # columns that are there and were not read
+    ignored: frozenset[str] = frozenset()  # columns that are there and were not read, as it was asked
+    others: tuple[str, ...] = ()  # columns that were not read because they were not asked for
+
+    @property
+    def names(self) -> list[str]:
+        """All columns that are not ignored."""
+        return [*self.data.column_names, *self.others]
 
     def place(self, row: int) -> tuple[str, int]:
         """The file of a row, and its number there; both count from 0."""
@@ -89,20 +96,21 @@ def _is_number(chunk: pa.Array) -> pa.Array:
     return columns.numbers(chunk.dictionary).is_valid().take(chunk.indices)
 
 
-def read(files: TableFiles, as_text: frozenset[str], spool: Path, ignore: frozenset[str] = frozenset()) -> Table:
-    """Read all rows of the columns that are not to ``ignore``; ``spool`` is a file to be made where they are many.
+def read(files: TableFiles, selection: Selection, spool: Path) -> Table:
+    """Read all rows of the columns selected; ``spool`` is a file to be made where they are many.
 
-    In CSV and JSON lines the columns ``as_text`` are text whatever they look like. A column that is a number in some
-    rows of a file and text in others is text in all.
+    Numbers read as text are called by the names of levels. A column that is a number in some rows of a file and text
+    in others is text in all.
 
     Raises:
         DataError: not a row can be read. What else is wrong is in ``findings``, all of it.
     """
-    ignore = Ignored(ignore)
-    first = gathered(files, as_text, ignore, spool)
-    mixed = first.mixed() - as_text
-    rows = gathered(files, as_text | mixed, ignore, spool) if mixed else first
-    table = Table(rows.table(), files, rows.starts, (), frozenset(ignore.seen))
+    ignore = Ignored(selection.ignore)
+    selection = selection._replace(ignore=ignore)
+    first = gathered(files, selection, spool)
+    mixed = first.mixed() - selection.as_text
+    rows = gathered(files, selection._replace(as_text=selection.as_text | mixed), spool) if mixed else first
+    table = Table(rows.table(), files, rows.starts, (), frozenset(ignore.seen), tuple(rows.others))
     return table._replace(findings=(*rows.findings(), *_differing(table, first.kinds_by_file())))
 
 

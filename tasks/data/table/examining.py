@@ -55,7 +55,7 @@ def examine(
 
     Encoded rows lie in a file in ``folder``, mapped, and are gone with it.
     """
-    parts, faults = roles.roles(table.data.column_names, table.ignored, data, kept)
+    parts, faults = roles.roles(table.names, table.ignored, data, kept)
     has_target = parts.target is not None and parts.target in table.data.column_names
     task = task or (targets.task_of(table, parts.target) if has_target and parts.target else "regression")
     found = features.found(table, parts, data, kept)

@@ -11,7 +11,7 @@ import numpy as np
 from tasks.data import mapped
 from tasks.data.dataset import Validated
 from tasks.data.sources import tables
-from tasks.data.sources.tables import TableFiles
+from tasks.data.sources.tables import Selection, TableFiles
 from tasks.data.table import asked, fitting, writing
 from tasks.data.table.examining import examine
 from tasks.data.table.fixed import FixedRecipe
@@ -29,15 +29,25 @@ PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have chan
 def read(
     files: TableFiles, data: OwnData, task: TaskName | None, kept: FixedRecipe | None, scratch: Path
 ) -> tables.Table:
-    """All rows, with text as text where it is known to be: a class ``1`` is a name and no number.
+    """All rows, each column as what it is known to be: a class ``1`` is a name and no number, a kept boolean no 0 or 1.
+
+    Where features are named, no others are read.
 
     Raises:
         UsageError: options that cannot be meant.
         DataError: not a row can be read.
     """
     asked.require_sound(data, kept)
-    as_text = asked.as_text(data, kept, task == "classification")
-    return tables.read(files, as_text, scratch / "spool.arrow", asked.ignored(data, kept))
+    known = {column.name: column.kind for column in kept.columns} if kept else {}
+    rule = asked.split_by(data, kept)
+    used = frozenset(filter(None, (asked.target(data, kept), rule and rule[1], *data.features, *known)))
+    selection = Selection(
+        as_text=asked.as_text(data, kept, task == "classification"),
+        as_boolean=frozenset(name for name, kind in known.items() if kind == "boolean"),
+        ignore=asked.ignored(data, kept),
+        only=used if data.features else None,
+    )
+    return tables.read(files, selection, scratch / "spool.arrow")
 
 
 class OwnTable:

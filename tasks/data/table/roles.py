@@ -41,7 +41,19 @@ def roles(
     parts = Roles(target, splits, tuple(features), tuple(sorted(ignored)))
     share = _other_share(data, asked.rule_kept(data, kept))
     mistyped = _not_ignored(set(data.ignore) - {*unread, *names, *(kept.ignored if kept else ())}, names)
-    return parts, [*_missing(names, data, parts, kept), *_new(free, parts, kept), *share, *mistyped]
+    return parts, [
+        *_missing(names, data, parts, kept),
+        *_new(free, parts, kept),
+        *share,
+        *mistyped,
+        *_stays_out(data, kept),
+    ]
+
+
+def _stays_out(data: OwnData, kept: FixedRecipe | None) -> Iterator[Finding]:
+    for name in sorted(set(data.category) & set(kept.left_out if kept else ())):
+        said, action = f"{name} stays left out, as in version 1", "--category takes it under another --name"
+        yield Finding(severity="warning", rule="left-out", column=name, found=said, action=action)
 
 
 def _not_ignored(mistyped: Collection[str], names: Sequence[str]) -> Iterator[Finding]:

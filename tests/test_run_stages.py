@@ -184,7 +184,7 @@ def test_parity_of_a_target_that_never_changes_allows_for_rounding(error: float,
     found = {"prediction": np.full(20, 4.2 + error, np.float32)}
     parity = PARITY["regression"]()
     parity.add(found, truth[:, None])
-    (verdict,) = parity.verdicts("parity", Gates().max_parity_error, float(truth.std()))
+    (verdict,) = parity.verdicts("parity", Gates().max_parity_error, float(truth.std(dtype=np.float64)))
     assert verdict.passed is passes
 
 

@@ -196,3 +196,16 @@ def test_a_target_that_float32_cannot_tell_apart_is_refused_and_its_offset_is_na
         assert verdict.passed is passes
     assert "subtract an offset from the target" in verdict.detail
     assert "loses most" not in verdict.detail
+
+
+def test_a_column_that_others_determine_is_refused_with_advice_that_helps(tmp_path: Path) -> None:
+    table, rng = Table(houses(tmp_path, twin=lambda rng: rng.normal(0, 1, NUM_ROWS)), "price"), np.random.default_rng(0)
+    for weight, passes in ((1.0, True), (3e4, False)):
+        table.weights["W"][:] = rng.normal(size=table.weights["W"].shape)
+        table.weights["W"][[table.recipe.columns[at].name == "twin" for at in table.recipe.numbers]] = weight
+        session = open_session(graph.write(table.weights, table.recipe, table.prepared.signature, {}), Device.CPU)
+        (verdict,) = exported.in_float64(session, table.weights, table.prepared, Gates())
+        assert verdict.passed is passes
+    said = "column 'twin' loses most in float32, nearly determined by other columns: --ignore one of them, or --weight"
+    assert said in verdict.detail
+    assert "subtract an offset" not in verdict.detail

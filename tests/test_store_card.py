@@ -1,11 +1,14 @@
 """The model card of any data set: nothing about it is looked up by a name."""
 
+import ast
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import tasks.store
 from candidate import Candidate
 from tasks.data.report import ColumnReport, DataReport, Finding
 from tasks.serving.contract import ModelMetadata
@@ -42,6 +45,18 @@ def test_a_classifier_is_listed_by_its_accuracy(candidates: list[Candidate], kin
     assert front["pipeline_tag"] == tag
     assert front["model-index"][0]["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.9}]
     assert "0.2, 0.3 (cross-entropy in nats)" in body
+
+
+def test_what_the_store_holds_is_utf_8_whatever_the_locale() -> None:
+    """A card tells of columns and levels in any script, and its page is read elsewhere."""
+    asked = [
+        (path.name, call.lineno, {keyword.arg for keyword in call.keywords})
+        for path in Path(tasks.store.__file__).parent.glob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr.endswith("_text")
+    ]
+    assert asked, "text is written"
+    assert [(name, line) for name, line, keywords in asked if "encoding" not in keywords] == []
 
 
 # A user's own table

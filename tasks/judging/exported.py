@@ -19,6 +19,8 @@ from tasks.serving.task import TASKS
 Weights = Mapping[str, NDArray[np.float32]]
 Array = NDArray[Any]
 IN_FLOAT64 = 10  # times the error that torch is allowed: float32 rounds raw rows before anything is computed of them
+SMALL_OFFSET = 10  # deviations of a column, which cost float32 one digit
+LARGE_WEIGHT = 100  # of a standardised column: target deviations, or logits
 
 
 @np.errstate(over="ignore", invalid="ignore")  # NaN and infinity pass no gate
@@ -57,9 +59,16 @@ def in_float64(session: Any, weights: Weights, prepared: PreparedDataset, bounds
     verdicts = parity.verdicts(*judged, detail=", the recipe applied in float64")
     if all(verdict.passed for verdict in verdicts) or not recipe.numbers:
         return verdicts
-    name = recipe.columns[_to_blame(weights, prepared, recipe)].name
-    advice = f"; column {name!r} loses most in float32: subtract an offset, change its unit, or --ignore {name!r}"
-    return parity.verdicts(*judged, detail=advice)
+    return parity.verdicts(*judged, detail=_advice(weights, recipe, _to_blame(weights, prepared, recipe)))
+
+
+def _advice(weights: Weights, recipe: Columns, at: int) -> str:
+    """What to do about the number ``at``: of a column without an offset, a large weight says that others cancel it."""
+    column = recipe.columns[recipe.numbers[at]]
+    name, found = column.name, f"; column {column.name!r} loses most in float32"
+    if abs(column.mean or 0.0) < SMALL_OFFSET * column.scale and np.abs(weights["W"][at]).max() > LARGE_WEIGHT:
+        return f"{found}, nearly determined by other columns: --ignore one of them, or --weight-decay"
+    return f"{found}: subtract an offset, change its unit, or --ignore {name!r}"
 
 
 def _deviation(prepared: PreparedDataset, truth: Array) -> float:
@@ -70,7 +79,7 @@ def _deviation(prepared: PreparedDataset, truth: Array) -> float:
 
 
 def _to_blame(weights: Weights, prepared: PreparedDataset, recipe: Columns) -> int:
-    """The column whose term of the largest score float32 changes most."""
+    """The number, by its place among them, whose term of the largest score float32 changes most."""
     folded = [folding.fold(weights, recipe, dtype) for dtype in (np.float32, np.float64)]
     output = np.abs(folded[1].W).argmax(axis=1)
     lost = np.zeros(len(recipe.numbers))
@@ -80,4 +89,4 @@ def _to_blame(weights: Weights, prepared: PreparedDataset, recipe: Columns) -> i
             (raw.astype(each.mean.dtype) - each.mean) * each.W[np.arange(len(output)), output] for each in folded
         )
         lost = np.maximum(lost, np.nan_to_num(np.abs(rough - exact), nan=0.0).max(axis=0))
-    return recipe.numbers[int(lost.argmax())]
+    return int(lost.argmax())

@@ -23,6 +23,7 @@ class Parity(ABC):
 
     def __init__(self) -> None:
         self.error = self.largest = 0.0  # of answers, and among scores
+        self.smallest = np.inf
         self.num_rows = 0
 
     def add(self, found: Answers, o: Array) -> None:
@@ -30,6 +31,7 @@ class Parity(ABC):
         self.largest = float(
             np.maximum(self.largest, np.abs(o).max())
         )  # unlike max() it keeps NaN, which no gate passes
+        self.smallest = float(np.minimum(self.smallest, np.abs(o).min()))
         self.error = float(np.maximum(self.error, self._differences(found, o).max()))
         self.num_rows += len(o)
 
@@ -55,11 +57,11 @@ class OfRegression(Parity):
 
     def verdicts(self, name: str, max_error: float, deviation: float, detail: str = "") -> tuple[GateVerdict, ...]:
         """One, of predictions."""
-        spacing = float(np.spacing(np.float32(self.largest)))
-        most = MOST_COARSE * deviation if deviation else np.inf
-        tolerance = max_error * deviation + min(2 * spacing, most)
-        if self.error > tolerance and 2 * spacing > most:
-            detail = f"; float32 tells predictions apart by {spacing:.3g} only: subtract an offset from the target"
+        finest, coarsest = (float(np.spacing(np.float32(each))) for each in (self.smallest, self.largest))
+        most = MOST_COARSE * deviation if deviation > 1e-12 * self.largest else np.inf  # else it never changes
+        tolerance = max_error * deviation + min(2 * coarsest, most)
+        if self.error > tolerance and 2 * finest > most:
+            detail = f"; float32 tells predictions apart by {finest:.3g} only: subtract an offset from the target"
         return (
             gates.judge(name, self.error, maximum=tolerance, detail=f"predictions of {self.num_rows} rows{detail}"),
         )

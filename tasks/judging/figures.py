@@ -60,7 +60,7 @@ def learning_curve(curve: Sequence[Epoch], shown: Curves, path: Path, kept_epoch
     axes.set(xlabel="epoch", title="Learning curve", ylabel=shown.ylabel, yscale=shown.yscale)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="center right")  # "best" looks for a place, and warns on a busy machine that this takes long
     return save(figure, path)
 
 
@@ -109,7 +109,7 @@ def reliability(confidence: NDArray[Any], correct: NDArray[Any], path: Path, num
     upper.bar(edges[:-1], accuracy, width=1 / num_bins, align="edge", edgecolor="white", label="accuracy")
     upper.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="perfect calibration")
     upper.set(ylabel="accuracy", title="Reliability diagram", ylim=(0, 1))
-    upper.legend()
+    upper.legend(loc="upper left")
     lower.bar(edges[:-1], counts, width=1 / num_bins, align="edge", edgecolor="white", color="grey")
     lower.set(xlabel="confidence", ylabel="examples", xlim=(0, 1))
     return save(figure, path)
@@ -128,13 +128,13 @@ def fit(
     left.axhline(0, color="black", linewidth=0.8)
     left.set_xticks(positions, [*(f"w{index}" for index in positions[:-1]), "b"])
     left.set(title="Parameters")
-    left.legend()
+    left.legend(loc="upper right")
     right.hist(residuals, bins=40, density=True, alpha=0.5, label="residuals")
     x = np.linspace(residuals.min(), residuals.max(), 200, dtype=float)
     density = np.exp(-((x / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
     right.plot(x, density, label=f"N(0, {sigma:.3g}²)")
     right.set(title="Residuals on the test split", xlabel="target - prediction", ylabel="density")
-    right.legend()
+    right.legend(loc="upper right")
     return save(figure, path)
 
 

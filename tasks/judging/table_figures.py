@@ -55,7 +55,7 @@ def predicted_and_true(predicted: Array, truth: Array, path: Path) -> FileRef:
     axes.scatter(truth[shown], predicted[shown], s=6, alpha=0.5, linewidths=0)
     axes.axline((float(truth.mean()),) * 2, slope=1, linestyle="--", color="black", linewidth=1, label="perfect")
     axes.set(title="Predicted against true", xlabel="target", ylabel="prediction")
-    axes.legend()
+    axes.legend(loc="upper left")
     return figures.save(figure, path)
 
 
@@ -73,7 +73,7 @@ def thresholds(score: Array, is_positive: Array, class_name: str, path: Path) ->
     right.axhline(share, linestyle="--", color="black", linewidth=1, label="chance")
     right.set(title="Precision and recall", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
     for axes in (left, right):
-        axes.legend(title=f"positive: {figures.short(class_name)}")
+        axes.legend(loc="lower center", title=f"positive: {figures.short(class_name)}")
     return figures.save(figure, path)
 
 

@@ -84,9 +84,17 @@ class OneForm:
         return {"type": "object", "title": self.title, "properties": properties, "additionalProperties": False}
 
 
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """A field of one kind as such: what is left empty is not sent, and of alternatives the form names no fault."""
+    kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
+    if len(kinds) != 1 or field.get("default") is None:
+        return field
+    return {name: value for name, value in field.items() if name != "anyOf"} | kinds[0]
+
+
 def _merged(fields: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """One field's schema from those of each model."""
-    each = list(fields.values())
+    each = [_without_null(field) for field in fields.values()]
     merged = each[0].copy()
     if "const" in merged:
         del merged["const"]

@@ -89,7 +89,8 @@ def _without_null(field: dict[str, Any]) -> dict[str, Any]:
     kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
     if len(kinds) != 1 or field.get("default") is None:
         return field
-    return {name: value for name, value in field.items() if name != "anyOf"} | kinds[0]
+    only: dict[str, Any] = kinds[0]
+    return {name: value for name, value in field.items() if name != "anyOf"} | only
 
 
 def _merged(fields: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def test_a_dead_job_does_not_keep_the_gpu() -> None:
 def the_limit(api: str) -> Iterator[tuple[httpx.Client, Callable[[], int]]]:
     """A server that has the limit: a client of it, and how many jobs have their turn there."""
     with api_client(api) as client:
+        client.delete(f"/v2/concurrency_limits/{gpu.LIMIT}")  # which a registration in another test may have left
         client.post("/v2/concurrency_limits/", json={"name": gpu.LIMIT, "limit": 1}).raise_for_status()
 
         def active() -> int:

@@ -88,7 +88,10 @@ def test_a_retrain_shows_its_learning_curve_and_progress_and_logs_a_line_for_eac
     wait_for(pipeline.server, "logs/filter", logs, lambda line: line["task_run_id"] is None and is_last(line))
     lines = post(pipeline.server, "logs/filter", logs)
     assert 20 < len(lines) < 60
-    facts = [line["message"] for line in lines if not is_last(line)]
+    reused = (
+        "nothing has changed: reused what an earlier run left"  # by more than one stage, where other tests ran first
+    )
+    facts = [line["message"] for line in lines if not is_last(line) and line["message"] != reused]
     assert len(set(facts)) == len(facts)
 
 

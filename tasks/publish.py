@@ -55,8 +55,9 @@ def publish(
             if number is None:
                 made_of = (parameters, prepared, trained, evaluated, exported, verdicts)
                 lineage = filling.lineage(run.path.name, *made_of, reuse.package_versions(), reuse.code_digest())
-                pictures = (trained.picture, *evaluated.pictures)
-                fill = partial(filling.fill, of=lineage, exported=exported, pictures=pictures)
+                fill = partial(
+                    filling.fill, of=lineage, exported=exported, pictures=(trained.picture, *evaluated.pictures)
+                )
                 number = publishing.publish(lineage, fill, parameters.sign_key)
             pointer.point_to(name, number)
     assert number is not None, "found or just published"  # noqa: S101  (narrows the type)
@@ -67,14 +68,15 @@ def publish(
         model=FileRef(path=artifact_paths.version(name, number) / artifact_paths.ONNX, sha256=exported.onnx.sha256),
         gates=verdicts,
     )
-    tell(f"{name} version {number}: {published.outcome}")
-    if parameters.sign_key and not (artifact_paths.version(name, number) / artifact_paths.ATTESTATION).is_file():
-        tell(f"{name} version {number} was published without --sign-key and stays without an attestation")
-    if not unchanged and live.in_a_run():
-        _emit(run, published)
+    _tell(run, published, is_signed=parameters.sign_key is not None)
     return published
 
 
-def _emit(run: RunFolder, published: PublishedModel) -> None:
-    model = {"version": published.version, "sha256": published.model.sha256, "path": str(published.model.path)}
-    events.emit(Event.PUBLISHED, published.name, model | {"run": str(run.path)})
+def _tell(run: RunFolder, published: PublishedModel, is_signed: bool) -> None:
+    version = f"{published.name} version {published.version}"
+    tell(f"{version}: {published.outcome}")
+    if is_signed and not published.model.path.with_name(artifact_paths.ATTESTATION).is_file():
+        tell(f"{version} was published without --sign-key and stays without an attestation")
+    if published.outcome == "published" and live.in_a_run():
+        model = {"version": published.version, "sha256": published.model.sha256, "path": str(published.model.path)}
+        events.emit(Event.PUBLISHED, published.name, model | {"run": str(run.path)})

@@ -189,6 +189,7 @@ def publish_as(name: str, prepared: PreparedDataset, **training: Any) -> tuple[G
     return gates
 
 
+@pytest.mark.slow
 def test_a_level_that_came_later_is_unknown_to_the_older_version_which_is_measured_all_the_same() -> None:
     old, new = houses(("east", "west")), houses(("east", "west", "north"))
     assert publish_as("houses", old) == ()

@@ -86,6 +86,7 @@ def test_a_table_becomes_a_model_that_takes_raw_rows(table: Path) -> None:
     verification.verify("houses", 1)
 
 
+@pytest.mark.slow
 def test_a_name_is_trained_again_from_where_its_data_are(table: Path) -> None:
     trained("linear-regression", "houses", table, "price")
     same = again("houses")

@@ -473,6 +473,7 @@ def test_minibatches_of_classes_that_hardly_overlap_are_repeated_until_the_loss_
     assert log_loss(truth, torch.from_numpy(scores).softmax(dim=1)) < 1.05 * best + 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [32, 128])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_the_mean_of_many_small_minibatches_is_least_squares(implementation: str, batch_size: int) -> None:

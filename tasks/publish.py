@@ -17,7 +17,6 @@ from tasks.records import (
 )
 from tasks.stage import events, live, reuse, stage
 from tasks.store import artifact_paths, filling, locks, own_data, pointer, publishing, verification
-from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 
@@ -55,9 +54,8 @@ def publish(
             if number is None:
                 made_of = (parameters, prepared, trained, evaluated, exported, verdicts)
                 lineage = filling.lineage(run.path.name, *made_of, reuse.package_versions(), reuse.code_digest())
-                fill = partial(
-                    filling.fill, of=lineage, exported=exported, pictures=(trained.picture, *evaluated.pictures)
-                )
+                pictures = (trained.picture, *evaluated.pictures)
+                fill = partial(filling.fill, of=lineage, exported=exported, pictures=pictures)
                 number = publishing.publish(lineage, fill, parameters.sign_key)
             pointer.point_to(name, number)
     assert number is not None, "found or just published"  # noqa: S101  (narrows the type)
@@ -65,7 +63,7 @@ def publish(
         outcome="unchanged" if unchanged else "published",
         name=name,
         version=number,
-        model=FileRef(path=artifact_paths.version(name, number) / artifact_paths.ONNX, sha256=exported.onnx.sha256),
+        model=exported.onnx.model_copy(update={"path": artifact_paths.version(name, number) / artifact_paths.ONNX}),
         gates=verdicts,
     )
     _tell(run, published, is_signed=parameters.sign_key is not None)

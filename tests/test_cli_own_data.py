@@ -82,6 +82,13 @@ BAD: dict[str, tuple[bytes, list[str], int, str]] = {
     "constant target": ((HEADER + "1.5,Rom,7\n" * 99).encode(), [], 4, "price is 7"),
     "infinite target": ((houses() + "1,Berlin,1e400\n").encode(), [], 4, "inf"),
     "no target at all": ((HEADER + "1.5,Rom,\n" * 99).encode(), [], 4, "price"),
+    "a target with a word in it": ((houses() + "50,Berlin,n/a\n").encode(), [], 4, "text, as 'n/a' in row 200"),
+    "a target written otherwise": (
+        (HEADER + "".join(f"{n},Rom,€ {n}\n" for n in range(99))).encode(),
+        [],
+        4,
+        "so have 94 more of 99 classes",
+    ),
     "text in a number column": ((houses() + "big,Berlin,7\n").encode(), [], 4, "'big'"),
     "ragged rows": ((houses() + "1,2\n").encode(), [], 4, "row 200, with 2"),
     "duplicate columns": (b"area,area,price\n1,2,3\n", [], 4, "'area'"),
@@ -137,10 +144,26 @@ def test_formats_and_dialects_are_one_table(folder: Path, capsys: pytest.Capture
     assert seen[1:] == seen[:-1]
 
 
+@pytest.mark.parametrize(
+    "options", [["--ignore", "area,garden"], ["--ignore", "area, garden"], ["--ignore", "area", "--ignore", "garden"]]
+)
+def test_no_name_of_a_list_is_lost(options: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"{n},{n % 2},{n % 7},{n % 5}\n" for n in range(99))
+    (folder / "houses.csv").write_text("area,garden,rooms,price\n" + rows)
+    code, out, _ = inspected(capsys, "houses.csv", "--target", "price", *options, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert {each["name"] for each in found["columns"]} == {"rooms", "price"}
+    assert found["command"].endswith("--ignore area,garden")
+
+
 def test_options_are_typed_again_as_they_were_given(folder: Path) -> None:
     given = InspectParameters(source="x.csv", target="price", ignore=("a,b", 'c"d'), test=0.3)
     assert given_options(given, {"source", "name"}) == [
         "--target", "price", "--ignore", '"a,b","c""d"', "--test", "0.3"
+    ]  # fmt: skip
+    assert given_options(given.model_copy(update={"ignore": (" a", "b")}), {"source", "name", "target", "test"}) == [
+        "--ignore", '" a","b"'
     ]  # fmt: skip
 
 

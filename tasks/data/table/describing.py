@@ -37,7 +37,7 @@ def report(
     if truth and truth.class_names and len(truth.values):
         counts = np.bincount(truth.values, minlength=len(truth.class_names))
         classes = dict(zip(truth.class_names, counts.tolist(), strict=True))
-    unlabelled = rows - int(truth.is_known.sum()) if truth else 0
+    unlabelled = rows - int(truth.is_known.sum()) if truth and len(truth.values) else 0  # none of an unfit target
     return DataReport(
         name=name,
         summary=_summary(table, found, train, test, rule, unlabelled),

@@ -87,16 +87,17 @@ def _left_out(name: str, rule: str, found: str, action: str = "") -> Finding:
     return Finding(severity="note", rule=rule, column=name, found=f"{found}; left out", action=action)
 
 
-def no_number(table: Table, name: str) -> Finding:
-    """That a column of numbers has text in it, and where."""
+def no_number(table: Table, name: str, is_kept: bool = False) -> Finding:
+    """That a column of numbers has text in it, and where; ``is_kept``: since version 1 it may not be another."""
     row, value = table.first_no_number(name) or (0, "")
+    otherwise = f"take the column with --category {name} or not at all with --ignore {name}"
     return Finding(
         severity="error",
         rule="text-among-numbers",
         column=name,
         found=f"{name} is {value[:SHOWN]!r} in {table.named(row)}",
-        expected="a number, as in most rows",
-        action=f"mend the value, or take the column with --category {name} or not at all with --ignore {name}",
+        expected="a number, as version 1 took it" if is_kept else "a number, as in most rows",
+        action=f"mend the value, or {'keep the new table under another --name' if is_kept else otherwise}",
     )
 
 
@@ -111,7 +112,7 @@ def misfit(table: Table, name: str, kind: FeatureKind, is_category: bool) -> Fin
     if now in ("null", "unfit", kind):
         return None
     if kind == "number" and now == "text":
-        return no_number(table, name)
+        return no_number(table, name, is_kept=True)
     column = table.data[name]
     row = int(np.argmax(pc.is_valid(column).to_numpy()))
     return Finding(

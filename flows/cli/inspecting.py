@@ -83,7 +83,7 @@ def _show(examined: "Examined", losses: dict[str, float], command: str) -> None:
         console.print(f"split: {report.num_train:,} training and {counted(report.num_test, 'test row')}")
     for finding in report.findings:
         if finding.severity != "error":
-            console.print(f"{finding.severity}: {finding.found}", markup=False, soft_wrap=True)
+            console.print(f"{finding.severity}: {finding.sentence}", markup=False, soft_wrap=True)
     if losses and examined.recipe:
         unit, (baseline, reference) = TASKS[examined.recipe.task].loss_unit, losses.values()
         console.print(

@@ -124,6 +124,27 @@ def test_a_table_that_is_not_fit_says_why(case: str, folder: Path, capsys: pytes
     assert "to do: " in err
 
 
+@pytest.mark.parametrize("values", [("0,5", "1,25"), ("€ 3", "€ 1,250.50"), ("12.5%", "8%"), ("1/2/2024", "31.12.24")])
+def test_numbers_and_dates_that_are_not_written_as_such_are_named(
+    values: tuple[str, str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (f'{n},"{values[n % 2]}",{n % 7 + n}\n' for n in range(99))
+    (folder / "houses.csv").write_text("area,fee,price\n" + "".join(lines))
+    code, out, _ = inspected(capsys, "houses.csv", "--target", "price", "--json")
+    (found,) = [each for each in json.loads(out)["findings"] if each["rule"] == "looks-like"]
+    assert code == 0
+    assert f"as '{values[0]}' in row 0" in found["found"]
+
+
+def test_a_target_of_few_numbers_may_be_meant_as_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "t.csv").write_text("area,sold\n" + "".join(f"{n % 31},{int(n % 3 == 0)}\n" for n in range(99)))
+    _, out, _ = inspected(capsys, "t.csv", "--target", "sold")
+    assert "softmax-regression learns them as classes" in out
+    assert "retrain linear-regression" in out
+    _, out, _ = inspected(capsys, "t.csv", "--target", "sold", "--category", "sold")
+    assert "retrain softmax-regression" in out
+
+
 def test_all_that_is_wrong_is_said_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "houses.csv").write_text(houses(rows=99) + "big,Berlin,1e400\n")
     code, _, err = inspected(capsys, "houses.csv", "--target", "price", "--features", "area,size")

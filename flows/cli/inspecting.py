@@ -84,7 +84,7 @@ def _show(examined: "Examined", losses: dict[str, float], command: str) -> None:
         console.print(f"split: {split_sizes(report.num_train, report.num_validation, report.num_test)}")
     for finding in report.findings:
         if finding.severity != "error":
-            console.print(f"{finding.severity}: {finding.found}", markup=False, soft_wrap=True)
+            console.print(f"{finding.severity}: {finding.sentence}", markup=False, soft_wrap=True)
     if losses and examined.recipe:
         unit, (baseline, reference) = TASKS[examined.recipe.task].loss_unit, losses.values()
         console.print(

@@ -88,7 +88,7 @@ class _Value(NamedTuple):
         else:
             metavar = shown.metavar or (flag if flag.isupper() else None)
             info = typer.Argument(metavar=metavar, help=self.help())
-        annotation = Annotated[kind | None, info]  # type: ignore[valid-type]
+        annotation = Annotated[kind | None, info]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
     def put(self, given: Any, document: dict[str, Any]) -> None:
@@ -189,8 +189,9 @@ def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:
         given.append(value.flag)
         if isinstance(setting, tuple):
             text = io.StringIO()
-            quoting = csv.QUOTE_ALL if any(str(each)[:1] == " " for each in setting) else csv.QUOTE_MINIMAL
-            csv.writer(text, quoting=quoting, lineterminator="").writerow(setting)
+            has_space = any(str(each)[:1] == " " for each in setting)
+            writer = functools.partial(csv.writer, quoting=csv.QUOTE_ALL) if has_space else csv.writer
+            writer(text, lineterminator="").writerow(setting)
             given.append(text.getvalue())
         elif not isinstance(setting, bool):
             given.append(str(setting))

@@ -15,16 +15,16 @@ from tasks.fitting.learning import Learning, require_enough, require_rows_to_cho
 from tasks.judging.objective import Objective
 from tasks.machine.telling import tell
 from tasks.networks.examples import Examples
-from tasks.networks.passes import ROWS, AveragedSteps, one_step, until_converged, until_settled
+from tasks.networks.passes import AveragedSteps, one_step, until_converged, until_settled
 from tasks.networks.schedules import learning_rates
 from tasks.networks.tables import Encoding, Table
-from tasks.networks.training import Measured, Network, outputs, stop_early, train
+from tasks.networks.training import Epoch, Measured, Network, outputs, stop_early, train
 from tasks.networks.whitening import Moments, Whitened, moments
 from tasks.parameters import Steps, Training
 from tasks.records import PreparedDataset
 
 SAMPLE = 2**16  # rows whose covariance stands for that of millions: minibatches need no better
-SCORES = 2**18  # of a sample of rows, by which the objective is followed from pass to pass
+SCORES = 2**17  # of a sample of rows, by which the objective is followed from pass to pass
 RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larger one is encoded in every pass
 
 
@@ -78,22 +78,28 @@ class Learner:
             weight_decay * factor,
         )
         rates = learning_rates(training.schedule, steps.lr, steps.num_epochs)
-        run_epoch = one_step if self.way.is_whole else AveragedSteps()
+        run_epoch: Epoch = one_step if self.way.is_whole else AveragedSteps()
         epochs = train(
             net, whitened, data.train, data.test, rates, steps.batch_size, self.generator, data.validation, run_epoch
         )
         if self.training.num_epochs is None:
-            epochs = self._to_the_end(epochs, net, whitened, data.train, weight_decay)
+            epochs = self._to_the_end(epochs, net, whitened, run_epoch, data.train, weight_decay)
         if training.patience:
             epochs = stop_early(epochs, net, training.patience)
         num_validation = len(data.validation) if data.validation else 0
         return Learning(net, epochs, training, len(data.train), num_validation, self.num_slots)
 
     def _to_the_end(
-        self, epochs: Iterator[Measured], net: Network, whitened: Whitened, split: Examples, weight_decay: float
+        self,
+        epochs: Iterator[Measured],
+        net: Network,
+        whitened: Whitened,
+        run_epoch: Epoch,
+        split: Examples,
+        weight_decay: float,
     ) -> Iterator[Measured]:
         """As many epochs as it takes; after a pass of minibatches the objective is that of a sample of the rows."""
-        if self.way.is_whole:
+        if not isinstance(run_epoch, AveragedSteps):
             return until_converged(epochs, lambda: float(whitened.decrement), rules.TOLERANCE)
         sample = self._sample(split, SCORES // max(1, len(self.prepared.class_names)))
         objective = replace(self.objective, weight_decay=weight_decay)
@@ -102,7 +108,11 @@ class Learner:
             learned = {name: each.detach().cpu().numpy() for name, each in net.weights().items()}
             return _loss(net, sample, objective) + objective.penalty(learned)
 
-        return until_settled(epochs, value, rules.SETTLED, rules.least_passes(len(split)))
+        def halfway() -> float:
+            with run_epoch.at_halfway(net):
+                return value()
+
+        return until_settled(epochs, value, halfway, rules.SETTLED, rules.least_passes(len(split)))
 
     def _sample(self, split: Examples, size: int) -> Examples:
         if len(split) <= size:
@@ -188,7 +198,7 @@ def _best_decay(learner: Learner, data: Parts) -> float:
 
 def _loss(net: Network, examples: Examples, objective: Objective) -> float:
     """The mean loss, without the penalty."""
-    scores = outputs(net, examples, ROWS).cpu().numpy()
+    scores = outputs(net, examples).cpu().numpy()
     return objective.mean(scores.reshape(len(scores), -1), examples.y.cpu().numpy())
 
 

@@ -76,9 +76,7 @@ def _check_text(head: bytes, name: str) -> None:
     if found := next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None):
         raise broken(name, f"it is a {found} file", "text, such as CSV", "name it by what it is, or save it as CSV")
     if head.lstrip(MARK + b" \t\r\n")[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise broken(
-            name, "it is a page of the web or XML", "a table", "a URL may lead to a form for signing in: see it"
-        )
+        raise broken(name, "it is a page of the web or XML", "a table", "see it in a browser")
     if head.startswith(UTF_16) or 0.3 < head.count(b"\0") / len(head) < 0.7:
         raise broken(name, "it is UTF-16", "UTF-8", "save it as CSV in UTF-8")
     if b"\0" in head:

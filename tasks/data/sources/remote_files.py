@@ -56,7 +56,7 @@ def opened(url: str, is_sequential: bool) -> Iterator[Any]:
         stream = files.open(path, "rb", **({"block_size": 0} if is_sequential and _is_web(url) else {}))
         if _is_web(url) and not is_sequential and not _sends_parts(stream):
             with stream, files.open(path, "rb", block_size=0) as whole:
-                stream = tempfile.TemporaryFile()
+                stream = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
                 shutil.copyfileobj(whole, stream)
                 stream.seek(0)
     with stream:

@@ -89,7 +89,7 @@ def find(source: str) -> TableFiles:
 
     Raises:
         UsageError: a URL has credentials in it.
-        DataError: nothing is there, no file can be read, a host does not answer, or the package for a URL is not installed.
+        DataError: nothing is there, no file can be read, a host does not answer, or a URL's package is not installed.
     """
     if "://" in source and not source.startswith("file://"):
         return _find_remote(source)

@@ -10,7 +10,7 @@ from tasks.data.readers import columns
 from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
-from tasks.data.table.levels import levels
+from tasks.data.table.levels import Levels, levels
 from tasks.machine.words import counted
 
 FeatureKind = Literal["number", "boolean", "category"]
@@ -18,6 +18,11 @@ NUMBERS_WITH_TEXT = 0.9  # share of values that read as numbers, from which the 
 FEW_ROWS = 200
 SINGLE_LEVELS, OF_FEW_ROWS = 0.5, 0.9  # share of rows with a level of their own, above which a column has ids
 SHOWN = 40  # characters of a value
+MOSTLY = 0.5  # share of values that people take for numbers or dates, from which it is said that they are text
+LOOKS = {
+    ("numbers", "1234.5"): r"^[$€£¥]?\s?-?(\d{1,3}([.,'\x{a0}\x{202f}]\d{3})+|\d+)([.,]\d+)?\s?[%$€£¥]?$",
+    ("dates", "2024-12-31"): r"^(\d{1,2}[./-]\d{1,2}[./-](\d{2}|\d{4})|\d{4}/\d{1,2}/\d{1,2})([ T]\d{1,2}:.*)?$",
+}
 
 
 class Kind(NamedTuple):
@@ -77,10 +82,27 @@ def _of_text(table: Table, name: str) -> Kind:
     if read.sum() >= NUMBERS_WITH_TEXT * values:
         return Kind("unfit", no_number(table, name))
     singles = int((found.counts == 1).sum())
-    if singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS):
+    is_id = singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS)
+    if odd := _written_otherwise(table, name, found, "left out as an id" if is_id else "taken as a category"):
+        return Kind("id" if is_id else "category", odd)
+    if is_id:
         said = f"{name} looks like an id: {singles:,} of {counted(values, 'row')} have a value of their own"
         return Kind("id", _left_out(name, "id", said, f"--category {name} takes it as a feature all the same"))
     return Kind("category")
+
+
+def _written_otherwise(table: Table, name: str, found: Levels, outcome: str) -> Finding | None:
+    """That most of a text column's values look like numbers or dates, and are not written as such."""
+    for (what, form), pattern in LOOKS.items():
+        looks = pc.match_substring_regex(found.values, pattern).fill_null(False).to_numpy(zero_copy_only=False)
+        if found.counts[looks].sum() > MOSTLY * found.counts.sum():
+            row, value = table.first_no_number(name) or (0, "")
+            said = (
+                f"{name} looks like {what} not written as such, as {value[:SHOWN]!r} in {table.named(row)}; {outcome}"
+            )
+            action = f"write {what} as {form}, and nothing where one is missing, or say --category or --ignore {name}"
+            return Finding(severity="warning", rule="looks-like", column=name, found=said, action=action)
+    return None
 
 
 def _left_out(name: str, rule: str, found: str, action: str = "") -> Finding:

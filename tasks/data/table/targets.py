@@ -17,6 +17,7 @@ from tasks.serving.task import TaskName
 
 FEWEST = 2  # training rows of a class
 MOST_NAMED = 5  # rare classes that have a line each
+FEW_VALUES = 10  # whole numbers that may be classes
 LARGEST = float(np.finfo(np.float32).max)
 MOST_COARSE = 1e-3  # deviations of a target between two neighbours of float32; the gate ``parity`` allows no more
 
@@ -37,8 +38,13 @@ class Truth(NamedTuple):
             return hashing.words(self.values.astype(np.float32))
 
 
-def task_of(table: Table, target: str) -> TaskName:
-    """What a target looks like: numbers, a few of them perhaps spoilt, are for regression, all else are classes."""
+def task_of(table: Table, target: str, is_category: bool) -> TaskName:
+    """What a target looks like: numbers, a few of them perhaps spoilt, are for regression, all else are classes.
+
+    ``is_category``: the user says so.
+    """
+    if is_category:
+        return "classification"
     kind = plain_kind(table, target)
     is_number = kind == "number" or (kind == "text" and table.number_share(target) >= NUMBERS_WITH_TEXT)
     return "regression" if is_number else "classification"
@@ -78,7 +84,16 @@ def _numbers(table: Table, target: str) -> Truth:
         return _nothing(table, _none(target))
     if values.min() == values.max():
         return Truth(values, is_known, (), (_constant(target, f"{values[0]:g}"),))
-    return Truth(values, is_known, (), tuple(_coarse(target, values)))
+    return Truth(values, is_known, (), (*_coarse(target, values), *_few(target, values)))
+
+
+def _few(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:
+    """Whether numbers may be meant as classes."""
+    low, high = values.min(), values.max()
+    if high - low < FEW_VALUES and np.array_equal(values, np.floor(values)):
+        found = f"the target {target} has whole numbers from {low:g} to {high:g} only"
+        action = "softmax-regression learns them as classes"
+        yield Finding(severity="note", rule="few-values", column=target, found=found, action=action)
 
 
 def _coarse(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:

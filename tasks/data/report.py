@@ -65,6 +65,7 @@ class DataReport(Document):
     classes: dict[str, int] = Field(default_factory=dict)  # rows of each
     split: SplitRule | None = None
     num_train: int = 0
+    num_validation: int = 0
     num_test: int = 0
     unlabelled: int = 0  # rows without a target, which are left out
     findings: tuple[Finding, ...] = ()
@@ -100,6 +101,12 @@ class DataReport(Document):
         share = f"{100 * column.missing / self.rows:.3g} %" if column.missing else ""
         cells = (column.name, column.role, column.kind, share, column.content)
         return "| " + " | ".join(map(_cell, cells)) + " |"
+
+
+def split_sizes(num_train: int, num_validation: int, num_test: int) -> str:
+    """How many rows are on each side, in words."""
+    watched = f", {num_validation:,} validation" if num_validation else ""
+    return f"{num_train:,} training{watched} and {counted(num_test, 'test row')}"
 
 
 class UnfitData(DataError):

@@ -41,7 +41,8 @@ def hues(count: int, side: int = 6, seed: int = 0) -> tuple[Array, Array]:
 
 def grey(images: Array) -> Array:
     """Colour pictures ``(n, h, w, 3)`` as ``(n, h, w)``, by the weights of ITU-R 601 as Pillow takes them."""
-    return np.rint(images @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    brightness: Array = np.rint(images @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+    return brightness
 
 
 def hashes(images: Array) -> NDArray[np.uint64]:
@@ -58,7 +59,7 @@ def prepare(
     name: str = "own",
 ) -> PreparedDataset:
     """Pictures ``(n, h, w)`` or ``(n, h, w, 3)`` uint8 as a run prepares them; a fifth are tests, by their hashes."""
-    key = hashes(images)
+    key, labels = hashes(images), labels.astype(np.min_scalar_type(len(class_names)))
     is_test = key < np.quantile(key, 0.2) if is_test is None else is_test
     files = {
         split: splits.write_split(name, split, {"images": images[rows], "labels": labels[rows], "split_key": key[rows]})

@@ -52,6 +52,11 @@ def test_requirements_hold_one_onnxruntime_each_and_torch_only_to_train() -> Non
     assert {"nvidia-cublas", "nvidia-cudnn-cu13"} <= pins("predict-cuda").keys()
 
 
+@pytest.mark.parametrize(("small", "large"), [("predict", "train"), ("predict-cuda", "train-cuda")])
+def test_an_image_that_stands_on_another_keeps_every_version_of_it(small: str, large: str) -> None:
+    assert pins(small).items() <= pins(large).items()
+
+
 def test_the_dockerfile_passes_hadolint() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([hadolint, "docker/Dockerfile"], cwd=REPOSITORY, capture_output=True, text=True, check=False)

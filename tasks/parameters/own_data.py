@@ -7,12 +7,15 @@ from pydantic import Field, model_validator
 from tasks.parameters.addresses import has_credentials
 from tasks.parameters.choices import NAME_PATTERN
 from tasks.parameters.form import Frozen, Option
+from tasks.parameters.uses import OWN
 
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
 class OwnData(Frozen):
     """A user's own data and what is to be learned from them."""
+
+    fields_of = OWN
 
     source: Annotated[str | None, Option("--data", empty="the book's data, or those of the kept name")] = Field(
         None,

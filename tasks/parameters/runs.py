@@ -10,25 +10,31 @@ from tasks.parameters.form import Frozen, Option, PositiveFloat
 from tasks.parameters.gates import Gates
 from tasks.parameters.own_data import OwnData
 from tasks.parameters.training import OfItsModel, SoftmaxTraining, Training
+from tasks.parameters.uses import BOOK, LINEAR, SOFTMAX
 
 PositiveInt = Annotated[int, Field(ge=1)]
+SYNTHETIC = Option(of=LINEAR & BOOK)
 
 
 class Data(OwnData):
     """What to train on: the book's data, or own ones."""
 
-    resize: Annotated[int | None, Option(empty="28 as they are")] = Field(
+    resize: Annotated[int | None, Option(empty="28 as they are", of=SOFTMAX & BOOK)] = Field(
         None, ge=4, le=256, title="Resize", description="Side of the square images in pixels."
     )
     synthetic_w: Annotated[
         tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
-        Option(help="True weights of the synthetic data, by commas."),
+        Option(help="True weights of the synthetic data, by commas.", of=LINEAR & BOOK),
     ] = Field((2.0, -3.4), min_length=1, title="True weights", description="Of the synthetic data.")
-    synthetic_b: float = Field(4.2, allow_inf_nan=False, title="True bias", description="Of the synthetic data.")
-    synthetic_noise: PositiveFloat = Field(
+    synthetic_b: Annotated[float, SYNTHETIC] = Field(
+        4.2, allow_inf_nan=False, title="True bias", description="Of the synthetic data."
+    )
+    synthetic_noise: Annotated[PositiveFloat, SYNTHETIC] = Field(
         0.01, title="Noise", description="Standard deviation of the synthetic target's noise."
     )
-    num_examples: int = Field(1000, ge=10, le=10_000_000, title="Synthetic examples", description="In each split.")
+    num_examples: Annotated[int, SYNTHETIC] = Field(
+        1000, ge=10, le=10_000_000, title="Synthetic examples", description="In each split."
+    )
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
@@ -80,13 +86,13 @@ class RetrainParameters(Frozen):
         return values
 
     @model_validator(mode="after")
-    def _own_data_have_their_own_name(self) -> Self:
+    def _values_go_together(self) -> Self:
         if self.data.is_own != (self.training.defaults == "data"):
             raise ValueError("own data, --data, decide what is not given; the book's data do not")
         if self.data.is_own and self.name in [*ModelName]:
             raise ValueError("own data are kept under a --name of their own")
-        if not self.data.is_own and self.training.class_weight != "none":
-            raise ValueError("class weights are for own data")
+        if self.training.patience and not (self.training.validation or self.data.split_column):
+            raise ValueError("early stopping needs a validation split, such as 0.1")
         return self
 
 

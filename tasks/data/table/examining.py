@@ -57,7 +57,8 @@ def examine(
     """
     parts, faults = roles.roles(table.names, table.ignored, data, kept)
     has_target = parts.target is not None and parts.target in table.data.column_names
-    task = task or (targets.task_of(table, parts.target) if has_target and parts.target else "regression")
+    is_category = parts.target in data.category
+    task = task or (targets.task_of(table, parts.target, is_category) if has_target and parts.target else "regression")
     found = features.found(table, parts, data, kept)
     findings = [*table.findings, *faults, *found.findings]
     if not has_target or parts.target is None:

@@ -12,7 +12,7 @@ from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
 from tasks.data.table.examining import Rows
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.splitting import TEST, TRAINING
+from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.data.validated import ValidatedTable
 from tasks.serving.contract import FEATURES
 from tasks.serving.task import TASKS
@@ -21,11 +21,13 @@ from tasks.store.record import FileRef
 
 SPLIT_KEY = "split_key"
 BLOCK = 2**15  # rows
+SIDES = {"train": TRAINING, "test": TEST, "validation": VALIDATION}
 
 
 def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Path) -> ValidatedTable:
     """Write all files of a table without errors; ``scratch`` is a folder on the same disk."""
-    train, test = (_split(name, side, rows, recipe, scratch) for side in ("train", "test"))
+    splits = [split for split, side in SIDES.items() if side != VALIDATION or rows.split.count(side)]
+    train, test, *validation = (_split(name, split, rows, recipe, scratch) for split in splits)
     digests = {"train": rows.digests_of(True), "other": rows.digests_of(False)}
     return ValidatedTable(
         recipe=recipe,
@@ -33,6 +35,7 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
         train=train,
         test=test,
         raw_test=_raw_test(name, table, rows, recipe, scratch) if rows.lossy else test,
+        validation=validation[0] if validation else None,
         num_train=rows.split.count(TRAINING),
         num_test=rows.split.count(TEST),
         rows=_digests(name, digests, scratch),
@@ -53,7 +56,7 @@ def _split(name: str, split: str, rows: Rows, recipe: FixedRecipe, scratch: Path
 
 
 def _shapes(rows: Rows, recipe: FixedRecipe, split: str) -> mapped.Shapes:
-    count = rows.split.count(_side(split))
+    count = rows.split.count(SIDES[split])
     return {
         FEATURES: (np.float32, (count, len(recipe.columns))),
         TASKS[recipe.task].target: (rows.truth.values.dtype, (count,)),
@@ -61,13 +64,9 @@ def _shapes(rows: Rows, recipe: FixedRecipe, split: str) -> mapped.Shapes:
     }
 
 
-def _side(split: str) -> int:
-    return TRAINING if split == "train" else TEST
-
-
 def _fill(made: mapped.Arrays, rows: Rows, recipe: FixedRecipe, split: str) -> None:
     """Piece by piece, for the rows lie column by column."""
-    target, side, at = TASKS[recipe.task].target, _side(split), 0
+    target, side, at = TASKS[recipe.task].target, SIDES[split], 0
     for block in _blocks(len(rows.digests)):
         mine = rows.split.sides[block] == side
         piece = slice(at, at + int(np.count_nonzero(mine)))

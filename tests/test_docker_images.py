@@ -53,15 +53,15 @@ def test_requirements_hold_one_onnxruntime_each_and_torch_only_to_train() -> Non
     assert {"nvidia-cublas", "nvidia-cudnn-cu13"} <= pins("predict-cuda").keys()
 
 
+@pytest.mark.parametrize(("small", "large"), [("predict", "train"), ("predict-cuda", "train-cuda")])
+def test_an_image_that_stands_on_another_keeps_every_version_of_it(small: str, large: str) -> None:
+    assert pins(small).items() <= pins(large).items()
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_requirements_pin_all_that_the_package_itself_needs(target: str) -> None:
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
     assert {re.split(r"[^\w-]", each)[0] for each in declared} <= pins(target).keys()
-
-
-@pytest.mark.parametrize(("small", "large"), [("predict", "train"), ("predict-cuda", "train-cuda")])
-def test_an_image_that_stands_on_another_keeps_every_version_of_it(small: str, large: str) -> None:
-    assert pins(small).items() <= pins(large).items()
 
 
 def test_the_dockerfile_passes_hadolint() -> None:

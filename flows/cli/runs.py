@@ -32,6 +32,8 @@ def retrain(
     document = _of_kept_name(document) | {"sign_key": sign_key and sign_key.absolute()}
     parameters = validated(RetrainParameters, document, "retrain")
     own_data.require_same_kind(parameters)
+    if parameters.data.is_images:
+        _require_images(str(parameters.data.source))
     require(parameters.training.device)
     if sign_key is not None:
         attestation.require(sign_key)
@@ -65,6 +67,13 @@ def _of_kept_name(given: dict[str, Any]) -> dict[str, Any]:
         )
     training = {option: value for option, value in given["training"].items() if option != "model"}
     return own_data.again(named, given | {"training": training})
+
+
+def _require_images(source: str) -> None:
+    """Say before a server starts that data are none; the run looks at them again."""
+    from tasks.data.images import finding
+
+    finding.find(source)
 
 
 @contextmanager

@@ -39,11 +39,11 @@ def create(path: Path, shapes: Shapes) -> Arrays:
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        _allocate(file, 8 + len(text), at)
+        allocate(file, 8 + len(text), at)
     return _map(path, "r+")
 
 
-def _allocate(file: BinaryIO, start: int, size: int) -> None:
+def allocate(file: BinaryIO, start: int, size: int) -> None:
     """Take room on disk for so many bytes of zeros."""
     file.flush()
     try:

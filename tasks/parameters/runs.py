@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from tasks.parameters.choices import NAME_PATTERN, Device, ModelName, Runner
 from tasks.parameters.form import Frozen, Option, PositiveFloat
 from tasks.parameters.gates import Gates
-from tasks.parameters.own_data import OwnData
+from tasks.parameters.own_data import OF_TABLES, OwnData
 from tasks.parameters.training import OfItsModel, SoftmaxTraining, Training
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -36,8 +36,8 @@ class Data(OwnData):
         given = set(self.model_dump(exclude_defaults=True))
         if self.source is None and given & set(OwnData.model_fields):
             raise ValueError("a target, columns and a split go with --data")
-        if self.source is not None and self.target is None:
-            raise ValueError("--data needs a --target, the column to predict")
+        if self.is_images and (found := self.given(OF_TABLES)):
+            raise ValueError(f"{found}: for tables, which have a --target; images have none")
         if self.source is not None and (others := given - set(OwnData.model_fields)):
             raise ValueError(f"{' and '.join(sorted(others))} are for the book's data")
         return self
@@ -85,6 +85,8 @@ class RetrainParameters(Frozen):
             raise ValueError("own data, --data, decide what is not given; the book's data do not")
         if self.data.is_own and self.name in [*ModelName]:
             raise ValueError("own data are kept under a --name of their own")
+        if self.data.is_images and self.training.model is not ModelName.SOFTMAX_REGRESSION:
+            raise ValueError("--data without a --target are images, which softmax-regression learns")
         if not self.data.is_own and self.training.class_weight != "none":
             raise ValueError("class weights are for own data")
         return self

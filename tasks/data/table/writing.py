@@ -35,7 +35,7 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
         raw_test=_raw_test(name, table, rows, recipe, scratch) if rows.lossy else test,
         num_train=rows.split.count(TRAINING),
         num_test=rows.split.count(TEST),
-        rows=_digests(name, digests, scratch),
+        rows=digests_file(name, digests, scratch),
         has_missing=rows.has_missing,
     )
 
@@ -49,7 +49,7 @@ def arrays(rows: Rows, recipe: FixedRecipe, split: str, scratch: Path) -> mapped
 
 def _split(name: str, split: str, rows: Rows, recipe: FixedRecipe, scratch: Path) -> FileRef:
     made = arrays(rows, recipe, split, scratch)
-    return _placed(scratch / split, made, lambda sha256: artifact_paths.split_file(name, split, sha256))
+    return placed(scratch / split, made, lambda sha256: artifact_paths.split_file(name, split, sha256))
 
 
 def _shapes(rows: Rows, recipe: FixedRecipe, split: str) -> mapped.Shapes:
@@ -95,18 +95,19 @@ def _raw_test(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch:
         is_lossy = at in rows.lossy
         exact = encoding.numbers(table.data[column.name])[test_rows] if is_lossy else rows.features[at][is_test]
         made[FEATURES][:, at] = exact
-    return _placed(path, made, lambda sha256: artifact_paths.split_file(name, "test", sha256))
+    return placed(path, made, lambda sha256: artifact_paths.split_file(name, "test", sha256))
 
 
-def _digests(name: str, digests: dict[str, NDArray[np.uint64]], scratch: Path) -> FileRef:
+def digests_file(name: str, digests: dict[str, NDArray[np.uint64]], scratch: Path) -> FileRef:
+    """Row digests of each part, sorted, in a file of their own."""
     path = scratch / "rows"
     made = mapped.create(path, {part: (np.uint64, (len(each),)) for part, each in digests.items()})
     for part, each in digests.items():
         made[part][:] = each
-    return _placed(path, made, lambda sha256: artifact_paths.row_digests(name, sha256))
+    return placed(path, made, lambda sha256: artifact_paths.row_digests(name, sha256))
 
 
-def _placed(path: Path, made: dict[str, NDArray[Any]], name: Callable[[str], Path]) -> FileRef:
+def placed(path: Path, made: dict[str, NDArray[Any]], name: Callable[[str], Path]) -> FileRef:
     """Give a written file the name of its content."""
     for array in made.values():
         if isinstance(array, np.memmap):

@@ -152,7 +152,7 @@ FAULTS = [
     ({"name": "a", "data": {"target": "y"}}, "go with --data"),
     ({"name": "a", "data": {"source": "x.csv", "target": "y", "resize": 8}}, "resize"),
     ({"name": "a", "data": {"source": "https://me:key@host/x.csv", "target": "y"}}, "credentials"),
-    ({"training": {"class_weight": "balanced"}}, "for own data"),
+    ({"training": {"class_weight": "balanced"}}, "on own data"),
     ({"training": {"weight_decay": "auto"}}, "for own data"),
 ]
 

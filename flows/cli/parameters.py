@@ -49,7 +49,8 @@ class _Value(NamedTuple):
         title = str(self.field.title)
         if not notes or title.lower() != self.flag.lower().strip("-").replace("-", " "):
             notes = dict.fromkeys([f"{title}:" if notes else f"{title}.", *notes])
-        words = option(self.field.metadata).help or " ".join(notes)
+        shown = option(self.field.metadata)
+        words = " ".join(filter(None, [shown.help or " ".join(notes), shown.only]))
         default = self.default()
         bounds = "; ".join([*([f"default: {default}"] if default else []), *self.limits()])
         return f"{words} \\[{bounds}]" if bounds else words
@@ -64,11 +65,11 @@ class _Value(NamedTuple):
 
     def default(self) -> str | None:
         """In words; a flag has none."""
-        empty, value = option(self.field.metadata).empty, self.field.default
-        if empty or isinstance(value, bool):
-            return empty or None
+        shown, value = option(self.field.metadata), self.field.default
+        if shown.empty or isinstance(value, bool):
+            return shown.empty or None
         defaults = {model: field.default for model, field in self.fields.items()}
-        if len(set(defaults.values())) > 1 and get_origin(self.field.annotation) is not Literal:
+        if len(set(defaults.values())) > 1 and not shown.metavar:
             return of_the_book(defaults)
         return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 

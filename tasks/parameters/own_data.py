@@ -7,8 +7,10 @@ from pydantic import Field, model_validator
 from tasks.parameters.addresses import has_credentials
 from tasks.parameters.choices import NAME_PATTERN
 from tasks.parameters.form import Frozen, Option, Share
+from tasks.parameters.uses import OWN, SOFTMAX
 
 OF_TABLES = ("features", "ignore", "category", "split_by", "time_column", "split_column")
+IMAGES = SOFTMAX & OWN
 OF_IMAGES = ("side", "channels", "max_rejects")
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
@@ -16,12 +18,15 @@ Names = tuple[Annotated[str, Field(min_length=1)], ...]
 class OwnData(Frozen):
     """A user's own data and what is to be learned from them."""
 
+    fields_of = OWN
+
     source: Annotated[str | None, Option("--data", empty="the book's data, or those of the kept name")] = Field(
         None,
         title="Data",
-        description="Own data: a file, folder, glob or URL of CSV, Parquet, Feather or JSON lines.",
+        description="Own data: a file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or images, "
+        "a folder for each class.",
     )
-    target: Annotated[str | None, Option(empty="that of the kept name")] = Field(
+    target: Annotated[str | None, Option(empty="that of the kept name; or the data are images")] = Field(
         None, title="Target", description="The column to predict."
     )
     features: Annotated[Names, Option(empty="all columns but the target")] = Field(
@@ -43,14 +48,14 @@ class OwnData(Frozen):
         None, title="Split column", description="A column that says train, test or validation, or true of test rows."
     )
     test: float = Field(0.2, gt=0, lt=1, title="Test share", description="Of own data's rows.")
-    side: Annotated[int | None, Option(empty="that of the images, if all are squares of one size; else 28")] = Field(
-        None, ge=1, le=256, title="Side", description="Of own images, in pixels: each is made a square of it."
+    side: Annotated[int | None, Option(of=IMAGES, empty="as the images, if all are squares of one size; or 28")] = (
+        Field(None, ge=1, le=256, title="Side", description="Images are made squares of so many pixels.")
     )
-    channels: Annotated[Literal["grey", "rgb"] | None, Option(empty="grey if all images are")] = Field(
-        None, title="Channels", description="Of own images."
+    channels: Annotated[Literal["grey", "rgb"] | None, Option(of=IMAGES, empty="grey if all images are")] = Field(
+        None, title="Channels", description="Of images."
     )
-    max_rejects: Share = Field(
-        0.01, title="Rejected images", description="The share of own images that may be broken; they are left out."
+    max_rejects: Annotated[Share, Option(of=IMAGES)] = Field(
+        0.01, title="Rejected images", description="The share of images that may be broken; they are left out."
     )
     new_recipe: bool = Field(False, title="New recipe", description="Fix the split rule and its share anew.")
 
@@ -84,7 +89,8 @@ class InspectParameters(OwnData):
     """What to look at before anything is trained."""
 
     source: Annotated[str, Option("DATA")] = Field(
-        title="Data", description="A file, folder, glob or URL of CSV, Parquet, Feather or JSON lines."
+        title="Data",
+        description="A file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or a folder of images.",
     )
     name: Annotated[str, Option(empty="a new name")] = Field(
         "", pattern=r"^$|" + NAME_PATTERN, title="Name", description="Compare with what this kept name has fixed."

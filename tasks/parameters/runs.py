@@ -10,25 +10,31 @@ from tasks.parameters.form import Frozen, Option, PositiveFloat
 from tasks.parameters.gates import Gates
 from tasks.parameters.own_data import OF_TABLES, OwnData
 from tasks.parameters.training import OfItsModel, SoftmaxTraining, Training
+from tasks.parameters.uses import BOOK, LINEAR, SOFTMAX
 
 PositiveInt = Annotated[int, Field(ge=1)]
+SYNTHETIC = Option(of=LINEAR & BOOK)
 
 
 class Data(OwnData):
     """What to train on: the book's data, or own ones."""
 
-    resize: Annotated[int | None, Option(empty="28 as they are")] = Field(
+    resize: Annotated[int | None, Option(empty="28 as they are", of=SOFTMAX & BOOK)] = Field(
         None, ge=4, le=256, title="Resize", description="Side of the square images in pixels."
     )
     synthetic_w: Annotated[
         tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
-        Option(help="True weights of the synthetic data, by commas."),
+        Option(help="True weights of the synthetic data, by commas.", of=LINEAR & BOOK),
     ] = Field((2.0, -3.4), min_length=1, title="True weights", description="Of the synthetic data.")
-    synthetic_b: float = Field(4.2, allow_inf_nan=False, title="True bias", description="Of the synthetic data.")
-    synthetic_noise: PositiveFloat = Field(
+    synthetic_b: Annotated[float, SYNTHETIC] = Field(
+        4.2, allow_inf_nan=False, title="True bias", description="Of the synthetic data."
+    )
+    synthetic_noise: Annotated[PositiveFloat, SYNTHETIC] = Field(
         0.01, title="Noise", description="Standard deviation of the synthetic target's noise."
     )
-    num_examples: int = Field(1000, ge=10, le=10_000_000, title="Synthetic examples", description="In each split.")
+    num_examples: Annotated[int, SYNTHETIC] = Field(
+        1000, ge=10, le=10_000_000, title="Synthetic examples", description="In each split."
+    )
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
@@ -87,8 +93,6 @@ class RetrainParameters(Frozen):
             raise ValueError("own data are kept under a --name of their own")
         if self.data.is_images and self.training.model is not ModelName.SOFTMAX_REGRESSION:
             raise ValueError("--data without a --target are images, which softmax-regression learns")
-        if not self.data.is_own and self.training.class_weight != "none":
-            raise ValueError("class weights are for own data")
         return self
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,22 +23,15 @@ PARTS = {
 LONGEST = 5  # names that a message has
 
 
-class _File(NamedTuple):
-    """A picture file as it was found."""
-
-    path: str
-    label: int
-    side: int
-    size: int
-    mtime_ns: int
-
-
 @dataclass
 class _Search:
     """What lies below a folder."""
 
     classes: dict[str, int] = field(default_factory=dict)  # each with its number, in the order they were found
-    files: list[_File] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)  # of each picture, and its side of the split
+    sides: list[int] = field(default_factory=list)
+    look: Any = field(default_factory=hashlib.sha256)  # of all pictures so far: there may be millions
     strays: list[str] = field(default_factory=list)  # files among the folders of classes
     others: list[str] = field(default_factory=list)  # files of other kinds
     links: list[str] = field(default_factory=list)  # to folders
@@ -66,7 +59,10 @@ class _Search:
                 continue
             elif entry.name.lower().endswith(pictures.SUFFIXES):
                 facts = entry.stat()
-                self.files.append(_File(entry.path, label, side, facts.st_size, facts.st_mtime_ns))
+                self.look.update(os.fsencode(f"{entry.path}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
+                self.paths.append(entry.path)
+                self.labels.append(label)
+                self.sides.append(side)
             else:
                 self.others.append(entry.path)
 
@@ -147,14 +143,13 @@ def find(folder: Path) -> Source:
     search, parts = _Search(), _parts(folder)
     for part, side in parts.items():
         search.part(str(part), side)
-    files = search.files
-    look = hashlib.sha256(str([parts, sorted(search.classes), files]).encode(errors="surrogateescape"))
+    search.look.update(str([parts, sorted(search.classes)]).encode(errors="surrogateescape"))
     return Source(
         source=str(folder),
-        look=look.hexdigest(),
+        look=search.look.hexdigest(),
         class_names=tuple(map(shown, search.classes)),
-        labels=np.array([file.label for file in files], np.int64),
-        sides=np.array([file.side for file in files], np.uint8) if len(parts) > 1 else None,
+        labels=np.array(search.labels, np.int64),
+        sides=np.array(search.sides, np.uint8) if len(parts) > 1 else None,
         findings=tuple(search.findings()),
-        content=Files([file.path for file in files]),
+        content=Files(search.paths),
     )

@@ -139,6 +139,7 @@ CONTACT_SHEET = "contact-sheet.png"  # some images of each class
 CONFUSION_MATRIX = "confusion-matrix.png"
 RELIABILITY = "reliability.png"
 MISCLASSIFIED = "misclassified.png"
+CLASS_WEIGHTS = "class-weights.png"
 FIT = "regression.png"
 COEFFICIENTS = "coefficients.png"
 RESIDUALS = "residuals.png"

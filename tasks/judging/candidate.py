@@ -56,7 +56,8 @@ class Candidate:
             return cls(prepared, trained, objective, weights, test, found, held_against)
         test, tensors = splits.read_split(prepared.test, prepared), {n: torch.from_numpy(w) for n, w in weights.items()}
         found = scores(tensors, load_split(prepared, "test")).numpy()
-        return cls(prepared, trained, objective, weights, test, found, None)
+        held = Standards.of(prepared, objective) if prepared.is_own else None
+        return cls(prepared, trained, objective, weights, test, found, held)
 
     @property
     def held_against(self) -> Standards:

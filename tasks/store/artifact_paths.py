@@ -138,6 +138,7 @@ DATA_PAGE = "data-report.md"  # the same, to be read
 CONFUSION_MATRIX = "confusion-matrix.png"
 RELIABILITY = "reliability.png"
 MISCLASSIFIED = "misclassified.png"
+CLASS_WEIGHTS = "class-weights.png"
 FIT = "regression.png"
 COEFFICIENTS = "coefficients.png"
 RESIDUALS = "residuals.png"

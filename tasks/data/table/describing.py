@@ -12,7 +12,7 @@ from tasks.data.table import encoding
 from tasks.data.table.asked import described
 from tasks.data.table.features import Features
 from tasks.data.table.kinds import plain_kind
-from tasks.data.table.levels import levels, named
+from tasks.data.table.levels import named
 from tasks.data.table.roles import Roles
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
@@ -92,7 +92,7 @@ def _range(table: Table, name: str) -> dict[str, Any]:
 
 
 def _levels(table: Table, name: str) -> dict[str, Any]:
-    found = levels(table.data[name])
+    found = table.levels(name)
     order = np.argsort(-found.counts, kind="stable")[:MOST_LEVELS_SHOWN]
     number = int((found.counts > 0).sum())
     return {"num_levels": number, "levels": tuple(named(found.values.take(order))[: min(number, MOST_LEVELS_SHOWN)])}

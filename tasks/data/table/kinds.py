@@ -10,7 +10,7 @@ from tasks.data.readers import columns
 from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
-from tasks.data.table.levels import Levels, levels
+from tasks.data.table.levels import Levels
 from tasks.machine.words import counted
 
 FeatureKind = Literal["number", "boolean", "category"]
@@ -75,7 +75,7 @@ def plain_kind(table: Table, name: str) -> str:
     has_many = not pa.types.is_dictionary(column.type)  # distinct ones, of which some tell as much as all
     if has_many and column.num_chunks and _kind_of_text(column.chunk(0).drop_null()) == "text":
         return "text"
-    return _kind_of_text(levels(column).used.drop_null())
+    return _kind_of_text(table.levels(name).used.drop_null())
 
 
 def _kind_of_text(values: pa.Array) -> str:
@@ -89,7 +89,7 @@ def _kind_of_text(values: pa.Array) -> str:
 
 
 def _of_text(table: Table, name: str) -> Kind:
-    found = levels(table.data[name])
+    found = table.levels(name)
     values = int(found.counts.sum())
     read = found.counts[columns.numbers(found.values).is_valid().to_numpy(zero_copy_only=False)]
     if read.sum() >= NUMBERS_WITH_TEXT * values:

@@ -11,7 +11,7 @@ from tasks.data.sources.tables import Table
 from tasks.data.table import encoding, hashing
 from tasks.data.table.hashing import Words
 from tasks.data.table.kinds import NUMBERS_WITH_TEXT, SHOWN, plain_kind
-from tasks.data.table.levels import MOST_LEVELS, in_order, levels
+from tasks.data.table.levels import MOST_LEVELS, in_order
 from tasks.machine.words import counted
 from tasks.serving.task import TaskName
 
@@ -108,7 +108,7 @@ def _coarse(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:
 
 
 def _classes(table: Table, target: str, kept: tuple[str, ...]) -> Truth:
-    found = levels(table.data[target])
+    found = table.levels(target)
     number = int((found.counts > 0).sum())
     if not number:
         return _nothing(table, _none(target))

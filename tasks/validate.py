@@ -25,7 +25,7 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
     tell(report.summary)
     for finding in report.findings:
         if finding.severity != "error":  # those are told all together
-            tell(f"{finding.severity}: {finding.found}")
+            tell(f"{finding.severity}: {finding.sentence}")
     return report.write(run.file(DATA_REPORT)), picture
 
 

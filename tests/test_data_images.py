@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_every_picture_is_in_one_split_under_the_name_of_its_folder(tmp_path: Pa
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".gif", ".webp"])
 def test_the_format_of_files_makes_no_difference(suffix: str, tmp_path: Path) -> None:
-    lossless = {"lossless": True} if suffix == ".webp" else {}
+    lossless: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
     source = write(tmp_path / "pets", COUNTS)
     other = tmp_path / "other"
     for path in source.rglob("*.png"):
@@ -80,7 +81,7 @@ def test_the_format_of_files_makes_no_difference(suffix: str, tmp_path: Path) ->
     ({"side": 12}, {"channels": "rgb", "side": 5}, (5, 5, 3)),
 ])  # fmt: skip
 def test_the_shape_is_that_of_the_pictures_or_as_asked(
-    shape: dict[str, int], options: dict[str, object], expected: tuple[int, ...], tmp_path: Path
+    shape: dict[str, Any], options: dict[str, Any], expected: tuple[int, ...], tmp_path: Path
 ) -> None:
     made = prepared(write(tmp_path / "pets", COUNTS, **shape), **options)
     assert made.recipe.input.shape == expected
@@ -275,7 +276,7 @@ def test_odd_folders_and_files_end_nothing(tmp_path: Path) -> None:
     (source / "README.md").write_text("about cats")
     (source / "cat" / "notes.txt").write_text("about cats")
     os.mkfifo(source / "cat" / "pipe.png")
-    shutil.copy(source / "cat" / "0001.png", os.fsencode(source / "cat") + b"/\xff.png")
+    shutil.copy(os.fsencode(source / "cat" / "0001.png"), os.fsencode(source / "cat") + b"/\xff.png")
     made = prepared(source)
     assert made.num_train + made.num_test == 92
     assert made.class_names == ("10", "cat", "dog")

@@ -326,7 +326,7 @@ def test_a_source_is_known_again_until_a_file_is_touched(tmp_path: Path) -> None
     assert tables.find(str(tmp_path / "data")).digest == first.digest
     write(path, "a\n2\n")
     assert tables.find(str(tmp_path / "data")).digest != first.digest
-    with pytest.raises(UsageError, match="no file"):
+    with pytest.raises(DataError, match="no file"):
         tables.find(str(tmp_path / "nowhere.csv"))
 
 
@@ -359,9 +359,12 @@ def test_a_table_is_read_by_url(tmp_path: Path, address: str) -> None:
     assert read(f"{address}/t.parquet?dl=1", tmp_path).data.to_pydict() == {"a": [1]}
     write(tmp_path / "t.csv.gz", gzip.compress(b"a,b\n1,x\n"))
     assert read(f"{address}/t.csv.gz?dl=1", tmp_path).data.to_pydict() == {"a": [1], "b": ["x"]}
+    batches = pa.table({"a": np.random.default_rng(0).normal(size=5000)})  # more than comes with its end
+    pyarrow.feather.write_feather(batches, tmp_path / "t.feather", compression="uncompressed")
+    assert read(f"{address}/t.feather", tmp_path).data.num_rows == 5000
     with pytest.raises(DataError, match=r"missing\.csv"):
         tables.find(f"{address}/missing.csv")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read: ClientConnectorError"):
         tables.find("http://127.0.0.1:9/t.csv")
 
 

@@ -190,6 +190,23 @@ def test_equal_pictures_are_on_one_side_of_the_validation_part_and_every_picture
     assert len(data.validation) == pytest.approx(0.25 * prepared.num_train, abs=4)
 
 
+def test_a_validation_part_that_the_data_have_is_watched_whole_and_no_share_is_held_out() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (90, 3, 3), np.uint8)
+    watched = prepare(images[60:], images[60:, 1, 1] > 128, "ab", np.zeros(30, bool))
+    own = prepare(images[:60], images[:60, 1, 1] > 128, "ab").model_copy(update={"validation": watched.train})
+    asked = {"lr": 0.5, "num_epochs": 40, "patience": 5}
+    found, weights = fitted(own, validation=0.2, **asked)
+    assert (found.num_examples, found.num_validation) == (own.num_train, 30)
+    X, y = arrays(watched, "train")
+    scores = X @ weights["W"] + weights["b"]
+    expected = (scipy.special.logsumexp(scores, axis=1) - scores[np.arange(30), y]).mean()
+    assert found.kept.validation_loss == pytest.approx(expected, rel=1e-4)
+    assert fitted(own, **asked)[0].kept_epoch == found.kept_epoch
+    few = prepare(images[60:69], images[60:69, 1, 1] > 128, "ab", np.zeros(9, bool))
+    with pytest.raises(UsageError, match="9 validation rows to choose by"):
+        fitted(own.model_copy(update={"validation": few.train}), **asked)
+
+
 def test_a_held_out_part_of_next_to_nothing_is_refused() -> None:
     images = np.random.default_rng(0).integers(0, 256, (60, 3, 3), np.uint8)
     prepared = prepare(images, np.arange(60) % 2, "ab")

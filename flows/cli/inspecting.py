@@ -12,6 +12,7 @@ from rich.table import Table
 from flows.cli.options import as_typed, print_json
 from flows.cli.parameters import given_options, taking, validated
 from flows.cli.runs import place
+from tasks.data.report import split_sizes
 from tasks.errors import UsageError
 from tasks.machine.words import counted
 from tasks.parameters import InspectParameters
@@ -92,10 +93,10 @@ def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], comma
     else:
         _show_columns(report, console)
     if report.num_test:
-        console.print(f"split: {report.num_train:,} training and {counted(report.num_test, 'test row')}")
+        console.print(f"split: {split_sizes(report.num_train, report.num_validation, report.num_test)}")
     for finding in report.findings:
         if finding.severity != "error":
-            console.print(f"{finding.severity}: {finding.found}", markup=False, soft_wrap=True)
+            console.print(f"{finding.severity}: {finding.sentence}", markup=False, soft_wrap=True)
     if losses and examined.recipe:
         unit, (baseline, reference) = TASKS[examined.recipe.task].loss_unit, losses.values()
         console.print(

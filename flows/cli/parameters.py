@@ -43,6 +43,11 @@ class _Value(NamedTuple):
     def flag(self) -> str:
         return option(self.field.metadata).flag or f"--{self.name.replace('_', '-')}"
 
+    @property
+    def is_list(self) -> bool:
+        """Whether it takes several values, by commas or by giving it more than once."""
+        return get_origin(self.field.annotation) is tuple
+
     def help(self) -> str:
         """What it is, and what it is where it is left out: Rich would take the plain bracket for a style."""
         notes = dict.fromkeys(field.description for field in self.fields.values() if field.description)
@@ -76,13 +81,14 @@ class _Value(NamedTuple):
     def parameter(self) -> inspect.Parameter:
         """As typer reads it from a function; None is what was not given."""
         shown, flag = option(self.field.metadata), self.flag
-        kind = str if shown.metavar else _typed(self.field.annotation)
+        kind: Any = str if shown.metavar else _typed(self.field.annotation)
+        kind = list[str] if self.is_list and flag.startswith("-") else kind  # given twice, none is lost
         if flag.startswith("-"):
             info: Any = typer.Option(flag, help=self.help(), rich_help_panel=self.panel)
         else:
             metavar = shown.metavar or (flag if flag.isupper() else None)
             info = typer.Argument(metavar=metavar, help=self.help())
-        annotation = Annotated[kind | None, info]  # type: ignore[valid-type]
+        annotation = Annotated[kind | None, info]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
     def put(self, given: Any, document: dict[str, Any]) -> None:
@@ -91,8 +97,8 @@ class _Value(NamedTuple):
             return
         if self.field.default is True:  # its flag turns it off
             given = not given
-        if get_origin(self.field.annotation) is tuple:
-            given = next(csv.reader([given])) if given else []
+        if self.is_list:
+            given = [each for row in csv.reader(filter(None, given), skipinitialspace=True) for each in row]
         (document.setdefault(self.part, {}) if self.part else document)[self.name] = given
 
 
@@ -183,7 +189,9 @@ def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:
         given.append(value.flag)
         if isinstance(setting, tuple):
             text = io.StringIO()
-            csv.writer(text, lineterminator="").writerow(setting)
+            has_space = any(str(each)[:1] == " " for each in setting)
+            writer = functools.partial(csv.writer, quoting=csv.QUOTE_ALL) if has_space else csv.writer
+            writer(text, lineterminator="").writerow(setting)
             given.append(text.getvalue())
         elif not isinstance(setting, bool):
             given.append(str(setting))

@@ -105,10 +105,11 @@ def _accepted(name: str) -> Iterator[None]:
     except HTTPStatusError as error:
         if error.response.status_code not in REFUSALS:
             raise
+        is_new = "Work pool" in error.response.text  # to a server to which nobody has registered
         raise EnvironmentProblem(
             f"deployment {name} is not accepted: {error.response.text[:300]}",
             "prefect.yaml, and what is set on the server, as the server takes them",
-            "correct prefect.yaml, or the deployment in the UI",
+            "run gradmill register" if is_new else "correct prefect.yaml, or the deployment in the UI",
         ) from error
 
 

@@ -1,10 +1,11 @@
 """Arrays in a safetensors file that may be larger than memory should hold: written in place, read by memory map."""
 
 import errno
+import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,23 +25,55 @@ DTYPES = {name: np.dtype(dtype) for dtype, name in NAMES.items()}
 
 
 def create(path: Path, shapes: Shapes) -> Arrays:
-    """A new file of arrays of zeros, mapped to be written; widest values first, so that each lies aligned.
+    """A new file of arrays of zeros, mapped to be written.
 
     Raises:
         OSError: the disk has no room for it: writing to a map would end the process instead.
     """
+    header, size = _header(shapes)
+    with path.open("wb") as file:
+        file.write(header)
+        allocate(file, len(header), size)
+    return opened(path, "r+")
+
+
+def write(path: Path, shapes: Shapes, pieces: Mapping[str, Iterable[NDArray[Any]]]) -> str:
+    """A new file of arrays, each given piece by piece, forced to disk; its SHA-256.
+
+    Raises:
+        OSError: the disk has no room for it.
+    """
+    header, _ = _header(shapes)
+    digest = hashlib.sha256(header)
+    with path.open("wb", buffering=0) as file:
+        file.write(header)
+        for name in _ordered(shapes):
+            for piece in pieces[name]:
+                values = np.ascontiguousarray(piece, shapes[name][0]).data.cast("B")
+                digest.update(values)
+                while len(values):
+                    values = values[file.write(values) :]
+        os.fsync(file.fileno())
+        _written[path.stat().st_ino] = _looks(path), digest.hexdigest()
+    return digest.hexdigest()
+
+
+def _ordered(shapes: Shapes) -> list[str]:
+    """Widest values first, so that each array lies aligned."""
+    return sorted(shapes, key=lambda name: (-np.dtype(shapes[name][0]).itemsize, name))
+
+
+def _header(shapes: Shapes) -> tuple[bytes, int]:
+    """That of a safetensors file, and the bytes of its arrays."""
     header, at = {}, 0
-    ordered = sorted(shapes.items(), key=lambda each: (-np.dtype(each[1][0]).itemsize, each[0]))
-    for name, (dtype, shape) in ordered:
+    for name in _ordered(shapes):
+        dtype, shape = shapes[name]
         size = math.prod(shape) * np.dtype(dtype).itemsize
         header[name] = {"dtype": NAMES[np.dtype(dtype).name], "shape": shape, "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        allocate(file, 8 + len(text), at)
-    return _map(path, "r+")
+    return len(text).to_bytes(8, "little") + text, at
 
 
 def allocate(file: BinaryIO, start: int, size: int) -> None:
@@ -59,18 +92,32 @@ def allocate(file: BinaryIO, start: int, size: int) -> None:
 def read(file: FileRef, action: str) -> Arrays:
     """The arrays of a file, by memory map: what is written to them stays in this process.
 
+    A file that this process wrote, and that nobody touched since, is not read to be verified.
+
     Raises:
         DataError: the file is missing, or is not what the reference means; ``action`` is what to do then.
     """
     try:
-        if atomic.file_digest(file.path) == file.sha256:
-            return _map(file.path, "c")
+        is_known = _written.get(file.path.stat().st_ino) == (_looks(file.path), file.sha256)
+        if is_known or atomic.file_digest(file.path) == file.sha256:
+            return opened(file.path)
     except OSError as error:
         raise DataError(f"{file.path} cannot be read: {error}", "the file as it was written", action) from error
     raise DataError(f"{file.path} has changed", f"SHA-256 {file.sha256}", action)
 
 
-def _map(path: Path, mode: Any) -> Arrays:
+Look = tuple[int, int, int]
+_written: dict[int, tuple[Look, str]] = {}  # by inode: files have a temporary name until their digest is known
+
+
+def _looks(path: Path) -> Look:
+    """Of a file, what changes when it is written to."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_size, stat.st_mtime_ns
+
+
+def opened(path: Path, mode: Any = "c") -> Arrays:
+    """The arrays of a file that is known to be whole."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

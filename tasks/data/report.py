@@ -25,6 +25,12 @@ class Finding(Lasting):
     expected: str = ""
     action: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """All of it in a line."""
+        expected = f"expected {self.expected}" if self.expected else ""
+        return " ".join("; ".join(filter(None, (self.found, expected, self.action))).split())
+
 
 class ColumnReport(Lasting):
     """One column as it was found."""
@@ -84,6 +90,7 @@ class DataReport(Document):
     classes: dict[str, int] = Field(default_factory=dict)  # rows of each
     split: SplitRule | None = None
     num_train: int = 0
+    num_validation: int = 0
     num_test: int = 0
     unlabelled: int = 0  # rows without a target, which are left out
     images: ImageReport | None = None
@@ -107,7 +114,7 @@ class DataReport(Document):
         """The report as Markdown."""
         blocks = [f"# Data of {self.name}", self.summary]
         if self.findings:
-            blocks.append("\n".join(f"- **{each.severity}** {_sentence(each)}" for each in self.findings))
+            blocks.append("\n".join(f"- **{each.severity}** {each.sentence}" for each in self.findings))
         if self.columns:
             head = "| column | role | kind | missing | range or levels |\n|---|---|---|---|---|"
             blocks.append("\n".join([head, *map(self._row, self.columns)]))
@@ -129,6 +136,12 @@ class DataReport(Document):
         return "| " + " | ".join(map(_cell, cells)) + " |"
 
 
+def split_sizes(num_train: int, num_validation: int, num_test: int) -> str:
+    """How many rows are on each side, in words."""
+    watched = f", {num_validation:,} validation" if num_validation else ""
+    return f"{num_train:,} training{watched} and {counted(num_test, 'test row')}"
+
+
 class UnfitData(DataError):
     """Data in which validation found errors; each has its own line, so that all can be mended at once."""
 
@@ -136,21 +149,12 @@ class UnfitData(DataError):
         first = errors[0]
         super().__init__(first.found, first.expected, first.action)
         if len(errors) > 1:
-            self.found = "\n".join([f"{counted(len(errors), 'fault')} in the data:", *map(_line, errors)])
+            self.found = "\n".join(
+                [f"{counted(len(errors), 'fault')} in the data:", *(f"- {each.sentence}" for each in errors)]
+            )
             self.expected = "data without these faults"
             others = ", or leave columns out with --ignore" if any(each.column for each in errors) else ""
             self.action = f"mend them{others}; gradmill inspect shows the same list"
-
-
-def _line(finding: Finding) -> str:
-    """A finding in one line of a message."""
-    return f"- {' '.join(_sentence(finding).split())}"
-
-
-def _sentence(finding: Finding) -> str:
-    parts = [finding.found]
-    parts += [f"expected {finding.expected}"] if finding.expected else []
-    return "; ".join([*parts, finding.action] if finding.action else parts)
 
 
 def _listed(counts: dict[str, int]) -> str:

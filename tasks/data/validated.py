@@ -22,6 +22,7 @@ class ValidatedTable(Record):
     train: FileRef
     test: FileRef
     raw_test: FileRef  # with all digits, where float32 loses some
+    validation: FileRef | None = None  # rows that a column names so: watched, on neither side
     num_train: int
     num_test: int
     rows: FileRef

@@ -7,7 +7,7 @@ import torch
 
 from tasks.fitting import rules, tables
 from tasks.fitting.building import build
-from tasks.fitting.learning import Learning, Parts, epochs, require_enough, require_rows_to_choose
+from tasks.fitting.learning import Learning, Parts, epochs, require_enough, require_rows_to_choose, require_validation
 from tasks.fitting.splits import load_split
 from tasks.judging.objective import Objective
 from tasks.machine.telling import tell
@@ -30,8 +30,13 @@ class Learner:
     device: torch.device
 
     def parts(self, share: float) -> Parts:
-        """Both splits; a validation part of this ``share`` has the largest split keys, equal pictures on one side."""
+        """Both splits, and what is watched: where the data have no such part, a ``share`` of the training pictures.
+
+        Those have the largest split keys, so that equal pictures are on one side.
+        """
         train, test = (load_split(self.prepared, name).to(self.device) for name in ("train", "test"))
+        if self.prepared.validation:
+            return Parts(train, load_split(self.prepared, "validation").to(self.device), test)
         if not share:
             return Parts(train, None, test)
         held_out = torch.from_numpy(tables.latest(tables.split_keys(self.prepared), share)).to(self.device)
@@ -72,11 +77,14 @@ def begin(training: Training, prepared: PreparedDataset, generator: torch.Genera
     """
     objective = Objective.of(training, prepared)
     learner, decay = Learner(training, prepared, objective, device), objective.weight_decay
+    data = learner.parts(training.validation)
+    require_validation(training, data.validation if prepared.validation else None)
     if training.weight_decay == "auto":
-        require_rows_to_choose(prepared.num_train, training.validation or rules.VALIDATION)
+        if not prepared.validation:
+            require_rows_to_choose(prepared.num_train, training.validation or rules.VALIDATION)
         decay = learner.best_decay()
         tell(f"weight decay {decay:.3g} has the smallest validation loss")
-    learning = learner.begin(learner.parts(training.validation), decay, generator)
+    learning = learner.begin(data, decay, generator)
     found = learning.training.steps
     tell(f"minibatches of {found.batch_size}, learning rate {found.lr:g}, weight decay {decay:.3g}")
     return learning

@@ -8,11 +8,13 @@ from tasks.parameters import Implementation, Loss, Steps, Training
 MANY_ROWS = 50_000  # up to here a pass is so short that every step may see all rows
 MANY_SCORES = 1_000_000  # of all rows: the same where there are many classes
 WHITENED_INPUTS = 1000  # whose covariance is inverted in half a second and held in 8 MB
-BATCH_SIZE = 4096  # a step's arithmetic outweighs its calls, and its arrays stay in the cache
+BATCH_SIZE = 4096  # a step's arithmetic outweighs its calls
+LARGEST_BATCH_SIZE = 16_384  # whose arrays stay in the cache: a step's calls are next to nothing, its noise is halved
+STEPS = 50  # a pass, before minibatches grow
 SEEN_ROWS = 500_000  # by minibatches, at least: the noise of a hundred weights is then a ten-thousandth of a nat
 MOST_EPOCHS = 2000  # of one step each; scikit-learn's digits, ten classes of which most are separable, need 1000
 MOST_PASSES = 100  # of minibatches
-SETTLED = 1e-4  # of the objective: a pass over minibatches that gains less is the last
+SETTLED = 5e-4  # of the objective: twice the steps of minibatches gained no more, so what is left is less
 MOMENTUM = 0.9  # the book's: where curvature falls to a hundredth on the way, ten times as fast
 MINIBATCH_MOMENTUM = 0.5  # of minibatches more lets their noise last: tried on a class of 1 % and one of 24 %
 TOLERANCE = 1e-5  # of the gradient at the start; the objective is then within 1e-6 of its optimum
@@ -49,7 +51,7 @@ def way(training: Training, num_rows: int, num_numbers: int, num_slots: int = 0,
 
 def steps(training: Training, chosen: Way, num_rows: int, weight_decay: float) -> Steps:
     """What was given, and what follows from the data where it was not."""
-    batch_size = training.batch_size or (num_rows if chosen.is_whole else min(BATCH_SIZE, num_rows))
+    batch_size = training.batch_size or (num_rows if chosen.is_whole else _minibatch(num_rows))
     num_epochs = MOST_EPOCHS if chosen.is_whole else MOST_PASSES
     return Steps(
         num_epochs=training.num_epochs or num_epochs,
@@ -57,6 +59,10 @@ def steps(training: Training, chosen: Way, num_rows: int, weight_decay: float) -
         lr=training.lr or 1 / (CURVATURE[training.loss] * loss_factor(training)),
         weight_decay=weight_decay,
     )
+
+
+def _minibatch(num_rows: int) -> int:
+    return min(num_rows, LARGEST_BATCH_SIZE, max(BATCH_SIZE, num_rows // STEPS))
 
 
 def least_passes(num_rows: int) -> int:

@@ -11,20 +11,20 @@ from torch import Tensor
 from tasks.data.recipe import Columns
 from tasks.fitting import rules, tables
 from tasks.fitting.building import build_for_table, optimizer
-from tasks.fitting.learning import Learning, require_enough, require_rows_to_choose
+from tasks.fitting.learning import Learning, require_enough, require_rows_to_choose, require_validation
 from tasks.judging.objective import Objective
 from tasks.machine.telling import tell
 from tasks.networks.examples import Examples
-from tasks.networks.passes import ROWS, AveragedSteps, one_step, until_converged, until_settled
+from tasks.networks.passes import AveragedSteps, one_step, until_converged, until_settled
 from tasks.networks.schedules import learning_rates
 from tasks.networks.tables import Encoding, Table
-from tasks.networks.training import Measured, Network, outputs, stop_early, train
+from tasks.networks.training import Epoch, Measured, Network, outputs, stop_early, train
 from tasks.networks.whitening import Moments, Whitened, moments
 from tasks.parameters import Steps, Training
 from tasks.records import PreparedDataset
 
 SAMPLE = 2**16  # rows whose covariance stands for that of millions: minibatches need no better
-SCORES = 2**18  # of a sample of rows, by which the objective is followed from pass to pass
+SCORES = 2**17  # of a sample of rows, by which the objective is followed from pass to pass
 RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larger one is encoded in every pass
 
 
@@ -78,22 +78,28 @@ class Learner:
             weight_decay * factor,
         )
         rates = learning_rates(training.schedule, steps.lr, steps.num_epochs)
-        run_epoch = one_step if self.way.is_whole else AveragedSteps()
+        run_epoch: Epoch = one_step if self.way.is_whole else AveragedSteps()
         epochs = train(
             net, whitened, data.train, data.test, rates, steps.batch_size, self.generator, data.validation, run_epoch
         )
         if self.training.num_epochs is None:
-            epochs = self._to_the_end(epochs, net, whitened, data.train, weight_decay)
+            epochs = self._to_the_end(epochs, net, whitened, run_epoch, data.train, weight_decay)
         if training.patience:
             epochs = stop_early(epochs, net, training.patience)
         num_validation = len(data.validation) if data.validation else 0
         return Learning(net, epochs, training, len(data.train), num_validation, self.num_slots)
 
     def _to_the_end(
-        self, epochs: Iterator[Measured], net: Network, whitened: Whitened, split: Examples, weight_decay: float
+        self,
+        epochs: Iterator[Measured],
+        net: Network,
+        whitened: Whitened,
+        run_epoch: Epoch,
+        split: Examples,
+        weight_decay: float,
     ) -> Iterator[Measured]:
         """As many epochs as it takes; after a pass of minibatches the objective is that of a sample of the rows."""
-        if self.way.is_whole:
+        if not isinstance(run_epoch, AveragedSteps):
             return until_converged(epochs, lambda: float(whitened.decrement), rules.TOLERANCE)
         sample = self._sample(split, SCORES // max(1, len(self.prepared.class_names)))
         objective = replace(self.objective, weight_decay=weight_decay)
@@ -102,7 +108,11 @@ class Learner:
             learned = {name: each.detach().cpu().numpy() for name, each in net.weights().items()}
             return _loss(net, sample, objective) + objective.penalty(learned)
 
-        return until_settled(epochs, value, rules.SETTLED, rules.least_passes(len(split)))
+        def halfway() -> float:
+            with run_epoch.at_halfway(net):
+                return value()
+
+        return until_settled(epochs, value, halfway, rules.SETTLED, rules.least_passes(len(split)))
 
     def _sample(self, split: Examples, size: int) -> Examples:
         if len(split) <= size:
@@ -122,14 +132,20 @@ def begin(
     num_slots = sum(recipe.columns[at].num_slots for at in recipe.categories)
     way = rules.way(training, prepared.num_train, len(recipe.numbers), num_slots, len(prepared.class_names))
     dtype = torch.float64 if way.is_whole else torch.float32
-    table, test = (tables.load(prepared, name, dtype).to(device) for name in ("train", "test"))
+    files = prepared.train, prepared.test, *([prepared.validation] if prepared.validation else [])
+    table, test, *watched = (tables.load(prepared, file, dtype).to(device) for file in files)
+    validation = watched[0] if watched else None
+    require_validation(training, validation)
+    if validation and training.validation:
+        tell(f"the {len(validation)} rows that are named validation are watched, and no further share is held out")
     objective = replace(Objective.of(training, prepared), scale=1.0)
     class_weights = torch.tensor(objective.class_weights, device=device) if objective.class_weights else None
     learner = Learner(training, prepared, table.encoding, way, objective, class_weights, generator)
-    cut = partial(_parts, prepared=prepared, table=table, test=test, way=way)
+    cut = partial(_parts, prepared=prepared, table=table, test=test, validation=validation, way=way)
     decay = objective.weight_decay
     if training.weight_decay == "auto":
-        require_rows_to_choose(prepared.num_train, training.validation or rules.VALIDATION)
+        if validation is None:
+            require_rows_to_choose(prepared.num_train, training.validation or rules.VALIDATION)
         decay = _best_decay(learner, cut(training.validation or rules.VALIDATION))
         tell(f"weight decay {decay:.3g} has the smallest validation loss")
     data = cut(training.validation)
@@ -149,10 +165,15 @@ def _sentence(steps: Steps, way: rules.Way) -> str:
     )
 
 
-def _parts(share: float, prepared: PreparedDataset, table: Table, test: Table, way: rules.Way) -> Parts:
-    """The training rows, without those of a validation part if a ``share`` is asked for, and the test rows."""
-    fitted, validation = table, None
-    if share:
+def _parts(
+    share: float, prepared: PreparedDataset, table: Table, test: Table, validation: Table | None, way: rules.Way
+) -> Parts:
+    """The training rows, without those of a validation part if a ``share`` is asked for, and the test rows.
+
+    Where the data have a ``validation`` part of their own no share is cut off.
+    """
+    fitted = table
+    if share and validation is None:
         held_out = torch.from_numpy(tables.latest(tables.split_keys(prepared), share)).to(table.y.device)
         fitted, validation = (table.at(torch.nonzero(each).squeeze(1)) for each in (~held_out, held_out))
         require_enough(share, len(fitted), len(validation))
@@ -177,7 +198,7 @@ def _best_decay(learner: Learner, data: Parts) -> float:
 
 def _loss(net: Network, examples: Examples, objective: Objective) -> float:
     """The mean loss, without the penalty."""
-    scores = outputs(net, examples, ROWS).cpu().numpy()
+    scores = outputs(net, examples).cpu().numpy()
     return objective.mean(scores.reshape(len(scores), -1), examples.y.cpu().numpy())
 
 

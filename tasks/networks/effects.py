@@ -5,6 +5,8 @@ which of them each category of an example has. Column by column a gather is five
 gradient fifty times as fast as that of ``nn.EmbeddingBag`` on a CPU.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +23,21 @@ def gradient_of_gathered(g: Tensor, effects: Tensor, slots: Tensor) -> Tensor:
     return gradient.index_add_(1, slots.T.flatten(), g.T.repeat(1, slots.shape[1])).T
 
 
+class _Gathered(torch.autograd.Function):
+    """The two together: autograd's own gradient of a gather and a sum takes twice as long."""
+
+    @staticmethod
+    def forward(context: Any, effects: Tensor, slots: Tensor) -> Tensor:
+        context.save_for_backward(effects, slots)
+        return gathered(effects, slots)
+
+    @staticmethod
+    def backward(context: Any, g: Tensor) -> tuple[Tensor, None]:
+        return gradient_of_gathered(g, *context.saved_tensors), None
+
+
 class Effects(nn.Module):
-    """The same for autograd: ``nn.Linear`` of one-hot inputs, without its bias."""
+    """``nn.Linear`` of one-hot inputs, without its bias."""
 
     def __init__(self, num_slots: int, num_outputs: int) -> None:
         super().__init__()
@@ -30,4 +45,5 @@ class Effects(nn.Module):
 
     def forward(self, slots: Tensor) -> Tensor:
         """Outputs ``(n, outputs)``."""
-        return gathered(self.weight.T, slots)
+        found: Tensor = _Gathered.apply(self.weight.T, slots)
+        return found

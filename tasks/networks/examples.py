@@ -1,5 +1,6 @@
 """A whole split of the data, and the minibatches that a network sees of it."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,10 @@ class Examples(Protocol):
     @property
     def y(self) -> Tensor:
         """The truth ``(n,)``."""
+
+    @property
+    def num_inputs(self) -> int:
+        """Values of one example."""
 
     def __len__(self) -> int: ...
 
@@ -47,6 +52,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def num_inputs(self) -> int:
+        """Values of one example."""
+        return math.prod(self.X.shape[1:]) + (0 if self.slots is None else self.slots.shape[1])
 
     def to(self, device: torch.device) -> "Split":
         """The same split on another device."""

@@ -55,12 +55,13 @@ class SoftmaxRegressionConcise:
     def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean cross-entropy in the parameters; return the scores."""
         o = self._scores(self.training_net, X, slots)
-        loss = self.loss(o, y)
+        # Class by class, which of the few classes of a table is five times as fast.
+        loss = self.loss(o, y) if slots is None else self.loss(o.T.unsqueeze(0), y.unsqueeze(0))
         (loss.mean() if loss.dim() else loss).backward()
         return o.detach()
 
     def _scores(self, net: nn.Module, X: Tensor, slots: Tensor | None) -> Tensor:
-        o: Tensor = net(X) if slots is None else net(X) + self.effects(slots)
+        o: Tensor = net(X) if slots is None else self.effects(slots) + net(X)
         return o
 
     def weights(self) -> dict[str, Tensor]:

@@ -74,6 +74,11 @@ class Table:
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def num_inputs(self) -> int:
+        """Values of one example."""
+        return self.rows.shape[1]
+
     def to(self, device: torch.device) -> "Table":
         """The same rows on another device."""
         members = None if self.members is None else self.members.to(device)

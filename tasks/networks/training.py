@@ -57,11 +57,12 @@ class Optimizer(Protocol):
 
 
 @torch.no_grad()
-def outputs(net: Callable[..., Tensor], split: Examples, batch_size: int = 512) -> Tensor:
-    """The outputs of ``net`` for a whole split, in its order; memory stays bounded by ``batch_size``."""
-    return torch.cat([net(*inputs) for inputs in split.in_order(batch_size)])
+def outputs(net: Callable[..., Tensor], split: Examples, batch_size: int | None = None) -> Tensor:
+    """The outputs of ``net`` for a whole split, in its order, by so many at a time as stay in the processor's cache."""
+    return torch.cat([net(*inputs) for inputs in split.in_order(batch_size or max(512, VALUES // split.num_inputs))])
 
 
+VALUES = 2**18  # inputs that stay in the processor's cache
 PIECE = 2**17  # examples that are measured at once: all of the book's, and never the outputs of millions
 
 

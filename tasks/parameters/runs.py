@@ -86,11 +86,13 @@ class RetrainParameters(Frozen):
         return values
 
     @model_validator(mode="after")
-    def _own_data_have_their_own_name(self) -> Self:
+    def _values_go_together(self) -> Self:
         if self.data.is_own != (self.training.defaults == "data"):
             raise ValueError("own data, --data, decide what is not given; the book's data do not")
         if self.data.is_own and self.name in [*ModelName]:
             raise ValueError("own data are kept under a --name of their own")
+        if self.training.patience and not (self.training.validation or self.data.split_column):
+            raise ValueError("early stopping needs a validation split, such as 0.1")
         if self.data.is_images and self.training.model is not ModelName.SOFTMAX_REGRESSION:
             raise ValueError("--data without a --target are images, which softmax-regression learns")
         return self

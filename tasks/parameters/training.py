@@ -92,8 +92,6 @@ class Training(Frozen):
                 raise ValueError(f"{name} is for {WORDS[of]}")
         if self.weight_decay == "auto" and self.defaults != "data":
             raise ValueError("weight decay is chosen for own data only")
-        if self.patience and not self.validation:
-            raise ValueError("early stopping needs a validation split, such as 0.1")
         return self
 
     @property

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 from tasks.data.recipe import Pixels
@@ -33,7 +34,7 @@ class FixedImages(Lasting):
             return None
         return cls(class_names=dataset.class_names, recipe=recipe, split=dataset.split, brightness=dataset.brightness)
 
-    def digest(self, parts: tuple[bytes, ...]) -> str:
+    def digest(self, parts: Sequence[Any]) -> str:
         """SHA-256 (hex) of data with this recipe: of what is fixed, and of each part's row digests."""
         facts = self.model_dump(mode="json", exclude={"brightness"})
         of_parts = [hashlib.sha256(part).hexdigest() for part in parts]

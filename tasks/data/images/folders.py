@@ -12,13 +12,13 @@ import numpy as np
 from tasks.data import pictures
 from tasks.data.images.source import Files, Source
 from tasks.data.report import Finding
-from tasks.data.table.splitting import OTHER, TEST, TRAINING
+from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.machine.words import counted
 from tasks.store.regular_files import shown
 
 PARTS = {
     "train": TRAINING, "training": TRAINING, "test": TEST, "testing": TEST,
-    "val": OTHER, "valid": OTHER, "validation": OTHER,
+    "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
 }  # fmt: skip
 LONGEST = 5  # names that a message has
 
@@ -129,7 +129,7 @@ def _parts(folder: Path) -> dict[Path, int]:
     if TRAINING not in found.values():
         return {folder: TRAINING}
     if TEST not in found.values():
-        found = {each: TEST if side == OTHER else side for each, side in found.items()}
+        found = {each: TEST if side == VALIDATION else side for each, side in found.items()}
     return found
 
 

@@ -64,8 +64,11 @@ def csv_to_parquet(path: Path, target: Path, needed: Callable[[list[str]], list[
 def _opened(path: Path, skipped: "_Skipped", **conversion: Any) -> Iterator[pyarrow.csv.CSVStreamingReader]:
     try:
         with unpacked(path) as stream:
-            delimiter = delimited.delimiter(stream.read(delimited.SNIFFED_BYTES).decode(errors="replace"))
+            head = stream.read(delimited.SNIFFED_BYTES)
+        above = delimited.excels_line(head)
+        delimiter = delimited.delimiter(head[above:].decode(errors="replace"))
         with unpacked(path) as stream:
+            stream.read(above)
             yield pyarrow.csv.open_csv(
                 pa.TransformInputStream(stream, _as_utf_8()),
                 read_options=pyarrow.csv.ReadOptions(use_threads=False),  # with threads rows have no numbers

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from tasks.data.readers import finding
 from tasks.data.sources import remote_files
-from tasks.errors import DataError
+from tasks.errors import DataError, UsageError
 from tasks.store import fingerprints, regular_files
 from tasks.store.fingerprints import Fingerprint
 
@@ -88,14 +88,19 @@ def find(source: str) -> TableFiles:
     """The files that a path, a folder, a glob or a URL stands for, sorted by name.
 
     Raises:
-        UsageError: nothing is there, or a URL has credentials in it.
-        DataError: no file can be read, a host does not answer, or the package for a URL is not installed.
+        UsageError: a URL has credentials in it.
+        DataError: nothing is there, no file can be read, a host does not answer, or a URL's package is not installed.
     """
     if "://" in source and not source.startswith("file://"):
         return _find_remote(source)
     source = source.removeprefix("file://")
     absolute = str(regular_files.absolute(source))
-    paths = finding.find(source, known=is_table, suffixes=(*SUFFIXES, PACKED))
+    try:
+        paths = finding.find(source, known=is_table, suffixes=(*SUFFIXES, PACKED))
+    except UsageError as error:  # a nightly run's data that are gone are no mistyped option
+        raise DataError(
+            error.found, "a file, a folder or a glob", "check the path, or give another by --data"
+        ) from error
     return _with_partitions(absolute, fingerprints.of(paths))
 
 

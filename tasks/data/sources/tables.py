@@ -2,8 +2,8 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +18,13 @@ from tasks.data.report import Finding
 from tasks.data.sources.table_files import TableFile as TableFile
 from tasks.data.sources.table_files import TableFiles as TableFiles
 from tasks.data.sources.table_files import find as find
+from tasks.data.table.levels import Levels, levels
 
 WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
 
 
-class Table(NamedTuple):
+@dataclass(frozen=True)
+class Table:
     """All rows, file after file.
 
     Columns are float64 (numbers), bool, timestamp (dates and times), null (not a value, or not fit: see ``findings``)
@@ -36,6 +38,7 @@ class Table(NamedTuple):
     findings: tuple[Finding, ...]
     ignored: frozenset[str] = frozenset()  # columns that are there and were not read, as it was asked
     others: tuple[str, ...] = ()  # columns that were not read because they were not asked for
+    _levels: dict[str, Levels] = field(default_factory=dict)  # of dictionaries, once they were counted
 
     @property
     def names(self) -> list[str]:
@@ -60,6 +63,15 @@ class Table(NamedTuple):
     def is_text(self, name: str) -> bool:
         """Whether a column is text, a dictionary or not."""
         return columns.kind_of(self.data[name].type) == "text"
+
+    def levels(self, name: str) -> Levels:
+        """The levels of a column."""
+        if name in self._levels:
+            return self._levels[name]
+        found = levels(self.data[name])
+        if pa.types.is_dictionary(self.data[name].type):  # of others it is an array more
+            self._levels[name] = found
+        return found
 
     def number_share(self, name: str) -> float:
         """The share of a text column's values that read as numbers; 0 where it has none."""
@@ -111,7 +123,7 @@ def read(files: TableFiles, selection: Selection, spool: Path) -> Table:
     mixed = first.mixed() - selection.as_text
     rows = gathered(files, selection._replace(as_text=selection.as_text | mixed), spool) if mixed else first
     table = Table(rows.table(), files, rows.starts, (), frozenset(ignore.seen), tuple(rows.others))
-    return table._replace(findings=(*rows.findings(), *_differing(table, first.kinds_by_file())))
+    return replace(table, findings=(*rows.findings(), *_differing(table, first.kinds_by_file())))
 
 
 def _differing(table: Table, kinds: dict[str, dict[int, Kind]]) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import no_moment, split_words
 from tasks.data.table.splitting import TRAINING, Split
 from tasks.data.table.targets import Truth
+from tasks.machine import side_by_side
 from tasks.parameters.own_data import OwnData
 from tasks.serving.task import TaskName
 
@@ -57,7 +58,8 @@ def examine(
     """
     parts, faults = roles.roles(table.names, table.ignored, data, kept)
     has_target = parts.target is not None and parts.target in table.data.column_names
-    task = task or (targets.task_of(table, parts.target) if has_target and parts.target else "regression")
+    is_category = parts.target in data.category
+    task = task or (targets.task_of(table, parts.target, is_category) if has_target and parts.target else "regression")
     found = features.found(table, parts, data, kept)
     findings = [*table.findings, *faults, *found.findings]
     if not has_target or parts.target is None:
@@ -97,13 +99,17 @@ def _rows(
     shape = (len(columns), len(truth.values))
     encoded = mapped.create(folder / SCRATCH, {"features": (np.float32, shape)})["features"]
     faults, is_exact = zip(
-        *(features.encode(table, column, truth.is_known, encoded[at]) for at, column in enumerate(columns)),
+        *side_by_side.each(
+            lambda at: features.encode(table, columns[at], truth.is_known, encoded[at]), range(len(columns))
+        ),
         strict=True,
     )
     hashed = _hashed(columns, encoded)
+    twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
+    once = len(hashed) - len(twice)
     with_target = hashed.copy()
     hashing.absorb(with_target, truth.words())
-    num_distinct = hashing.num_distinct(hashed)
+    num_distinct = once + hashing.num_distinct(hashed[twice])
     rule = kept or _first_rule(parts, data, columns, num_distinct < len(hashed) / 2)
     digests, by = with_target.copy(), None
     if rule.column:
@@ -111,12 +117,15 @@ def _rows(
         by = splits, split_words(rule, splits)
         hashing.absorb(digests, by[1])
         faults += (no_moment(rule, *by, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row]))),)
-    hashing.absorb(digests, hashing.copies(digests))
+    copies = np.zeros_like(digests)
+    copies[twice] = hashing.copies(digests[twice])
+    hashing.absorb(digests, copies)
     split = splitting.split(rule, by, hashed, digests)
     with np.errstate(all="ignore"):  # infinite values have been found already
         ranges = warnings.Ranges(encoded)
         odd = list(_after_split(columns, encoded, ranges, truth, split))
-    conflicts = warnings.conflicts(len(hashed), num_distinct, hashing.num_distinct(with_target))
+    num_with_target = once + hashing.num_distinct(with_target[twice])
+    conflicts = warnings.conflicts(len(hashed), num_distinct, num_with_target)
     findings = [*filter(None, faults), *split.findings, *odd, *conflicts]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
     has_missing = tuple((ranges.statistics.missing > 0).tolist())
@@ -127,7 +136,7 @@ def _hashed(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:
     """The row hash of encoded features ``(columns, n)``."""
     ordered = sorted(range(len(columns)), key=lambda at: columns[at].name)
     words = {at: hashing.words_of_levels(column.levels) for at, column in enumerate(columns) if column.levels}
-    return hashing.hashes(((encoded[at], words.get(at)) for at in ordered), encoded.shape[1])
+    return hashing.hashes([(encoded[at], words.get(at)) for at in ordered], encoded.shape[1])
 
 
 def _first_rule(parts: Roles, data: OwnData, columns: Iterable[Column], are_few: bool) -> SplitRule:

@@ -11,7 +11,7 @@ from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.kinds import Kind, infer, misfit
-from tasks.data.table.levels import MOST_LEVELS, appended, levels
+from tasks.data.table.levels import MOST_LEVELS, appended
 from tasks.data.table.roles import Roles
 from tasks.parameters.own_data import OwnData
 
@@ -28,7 +28,8 @@ class Features(NamedTuple):
 
 def found(table: Table, parts: Roles, data: OwnData, kept: FixedRecipe | None) -> Features:
     """The features of a table, inferred or as version 1 fixed them."""
-    there = [name for name in parts.features if name in table.data.column_names]
+    names = set(table.data.column_names)
+    there = [name for name in parts.features if name in names]
     known = {column.name: column for column in kept.columns} if kept else {}
     columns, findings = list[Column](), list[Finding]()
     old = {*kept.left_out, *filter(None, [kept.split.column])} - {parts.splits, *parts.ignored} if kept else ()
@@ -61,7 +62,7 @@ def _with_levels(
     """The column, unless it has too many levels, and what there is to say of them."""
     if kind.name != "category":
         return (known or Column.model_validate({"name": name, "kind": kind.name}),), ()
-    old, found = known.levels if known else (), levels(table.data[name])
+    old, found = known.levels if known else (), table.levels(name)
     now = appended(old, found.names()) if found.num_used <= MOST_LEVELS else ()
     if (number := max(len(now), found.num_used)) > MOST_LEVELS:
         return (), (_too_many(name, number, known is not None),)
@@ -86,7 +87,7 @@ def encode(
     Returns what is wrong with them, and whether float32 has all their digits.
     """
     if column.kind == "category":
-        values = levels(table.data[column.name]).of(column.levels)
+        values = table.levels(column.name).of(column.levels)
         into[:] = values if len(values) == len(into) else values[is_known]
         return None, True
     exact = encoding.numbers(table.data[column.name])
@@ -95,7 +96,7 @@ def encode(
         into[:] = exact
     is_infinite = np.isinf(into)
     if not is_infinite.any():
-        is_exact = bool(np.array_equal(into, exact, equal_nan=True))
+        is_exact = np.count_nonzero(into != exact) == np.count_nonzero(np.isnan(exact))
         return None if is_exact else _too_near(column.name, into, exact), is_exact
     row = int(np.flatnonzero(is_known)[is_infinite.argmax()])
     said = f"{column.name} is {exact[is_infinite.argmax()]:g} in {table.named(row)}"

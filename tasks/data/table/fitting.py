@@ -1,6 +1,6 @@
 """What of a table's recipe is fitted anew at every retrain: statistics of the training part."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,10 @@ def fitted(fixed: FixedRecipe, train: dict[str, NDArray[Any]], has_missing: Sequ
 
     ``has_missing`` says of each column whether any row has no value there, be it on neither side of the split.
     """
-    statistics = Statistics.of(train["features"])
+    found = _found(fixed.columns, train["features"])
     columns = tuple(
-        _column(column, at, statistics, train["features"][:, at], has_missing[at])
-        for at, column in enumerate(fixed.columns)
+        column.model_copy(update=facts | {"has_missing": missing})
+        for column, facts, missing in zip(fixed.columns, found, has_missing, strict=True)
     )
     target = Target(name=fixed.target)
     if fixed.task == "regression":
@@ -29,19 +29,28 @@ def fitted(fixed: FixedRecipe, train: dict[str, NDArray[Any]], has_missing: Sequ
     return Columns(columns=columns, target=target)
 
 
-def _column(column: Column, at: int, statistics: "Statistics", codes: NDArray[np.float32], has_missing: bool) -> Column:
-    num_missing = int(statistics.missing[at])
-    found: dict[str, Any] = {"num_missing": num_missing, "has_missing": has_missing}
-    if column.kind == "category":
-        found["counts"] = tuple(np.bincount(_whole(codes), minlength=len(column.levels)).tolist())
-    else:
-        found["mean"] = float(statistics.means[at])
-        found["scale"] = 1.0 if column.kind == "boolean" else _scale(statistics, at)
-    return column.model_copy(update=found)
+def _found(columns: Sequence[Column], rows: NDArray[np.float32]) -> list[dict[str, Any]]:
+    """What is fitted of each column, in one pass over the rows ``(n, columns)``."""
+    numbers = [at for at, column in enumerate(columns) if column.kind != "category"]
+    sizes = {at: len(column.levels) for at, column in enumerate(columns) if column.kind == "category"}
+    statistics = Statistics(len(numbers))
+    counts = {at: np.zeros(size + 1, np.int64) for at, size in sizes.items()}  # last those of missing values
+    for block in _blocks(rows):
+        statistics.add(block[numbers].astype(np.float64))
+        for at, size in sizes.items():
+            codes = np.nan_to_num(block[at], nan=size).astype(np.int32)
+            counts[at] += np.bincount(codes, minlength=size + 1)
+    found = {at: {"counts": tuple(each[:-1].tolist()), "num_missing": int(each[-1])} for at, each in counts.items()}
+    for place, at in enumerate(numbers):
+        scale = 1.0 if columns[at].kind == "boolean" else _scale(statistics, place)
+        mean, num_missing = float(statistics.means[place]), int(statistics.missing[place])
+        found[at] = {"mean": mean, "scale": scale, "num_missing": num_missing}
+    return [found[at] for at in range(len(columns))]
 
 
-def _whole(codes: NDArray[np.float32]) -> NDArray[np.int32]:
-    return codes[~np.isnan(codes)].astype(np.int32)
+def _blocks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Rows ``(n, columns)``, some at a time and column by column ``(columns, rows)``."""
+    return (np.ascontiguousarray(rows[start : start + BLOCK].T) for start in range(0, len(rows), BLOCK))
 
 
 def _scale(statistics: "Statistics", at: int) -> float:
@@ -66,8 +75,8 @@ class Statistics:
     def of(cls, rows: NDArray[Any]) -> "Statistics":
         """Those of all rows."""
         statistics = cls(rows.shape[1])
-        for start in range(0, len(rows), BLOCK):
-            statistics.add(np.array(rows[start : start + BLOCK].T, np.float64, order="C"))
+        for block in _blocks(rows):
+            statistics.add(block.astype(np.float64))
         return statistics
 
     def add(self, values: NDArray[np.float64]) -> None:

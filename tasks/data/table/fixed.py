@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -39,8 +40,8 @@ class FixedRecipe(Lasting):
             left_out=dataset.left_out,
         )
 
-    def digest(self, parts: tuple[bytes, ...]) -> str:
-        """SHA-256 (hex) of data with this recipe: of the recipe, columns by name, and of each part's row digests."""
+    def digest(self, parts: Sequence[Any]) -> str:
+        """SHA-256 (hex) of data with this recipe: of the recipe, columns by name, and of each part's bytes."""
         facts = self.model_dump(mode="json") | {
             "columns": [bare(each).model_dump(mode="json") for each in sorted(self.columns, key=lambda each: each.name)]
         }

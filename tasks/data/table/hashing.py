@@ -16,10 +16,12 @@ of the copy, counted from 0 among rows that are equal so far. Tests have vectors
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tasks.machine import side_by_side
 
 Words = NDArray[np.uint64]
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -39,13 +41,15 @@ def words_of_levels(levels: Sequence[str]) -> Words:
     return np.array([*map(of_text, levels), int(MISSING)], np.uint64)
 
 
-def hashes(columns: Iterable[tuple[NDArray[np.float32], Words | None]], rows: int) -> Words:
+def hashes(columns: Sequence[tuple[NDArray[np.float32], Words | None]], rows: int) -> Words:
     """The hash of each row ``(n,)``; each column ``(n,)`` comes with the words of its codes if it is a category."""
     result = np.zeros(rows, np.uint64)
-    for values, of_codes in columns:
-        for start in range(0, rows, BLOCK):
-            block = slice(start, start + BLOCK)
-            absorb(result[block], words(values[block], of_codes))
+
+    def absorb_all(block: slice) -> None:
+        for values, of_codes in columns:
+            _absorb(result[block], words(values[block], of_codes))
+
+    side_by_side.each(absorb_all, _blocks(rows))
     return result
 
 
@@ -61,6 +65,14 @@ def words(values: NDArray[np.float32], of_codes: Words | None = None) -> Words:
 
 def absorb(hashed: Words, word: Words) -> None:
     """Let hashes ``(n,)`` absorb a word each, in place."""
+    side_by_side.each(lambda block: _absorb(hashed[block], word[block]), _blocks(len(hashed)))
+
+
+def _blocks(rows: int) -> list[slice]:
+    return [slice(start, start + BLOCK) for start in range(0, rows, BLOCK)]
+
+
+def _absorb(hashed: Words, word: Words) -> None:
     hashed ^= word
     hashed += GOLDEN
     shifted = np.empty_like(hashed)
@@ -86,6 +98,20 @@ def copies(hashed: Words) -> Words:
     firsts = np.flatnonzero(is_first)
     numbers[rows] = np.arange(len(rows)) - np.repeat(firsts, np.diff(np.append(firsts, len(rows))))
     return numbers
+
+
+def repeated(hashed: Words) -> NDArray[np.int64]:
+    """The numbers of the rows whose hash another row has too, in order.
+
+    Few rows share even half of a hash, so that hardly more than half of each is sorted.
+    """
+    half = (hashed >> np.uint64(32)).astype(np.uint32)
+    ordered = np.sort(half)
+    shared = np.zeros(2**16, bool)
+    shared[ordered[1:][ordered[1:] == ordered[:-1]] >> 16] = True
+    rows = np.flatnonzero(shared[half >> 16])
+    values, counts = np.unique(hashed[rows], return_counts=True)
+    return rows[np.isin(hashed[rows], values[counts > 1])]
 
 
 def num_distinct(hashed: Words) -> int:

@@ -94,6 +94,7 @@ class OwnTable:
             train=table.train,
             test=table.test,
             raw_test=table.raw_test,
+            validation=table.validation,
             num_train=table.num_train,
             num_test=table.num_test,
             recipe=fitting.fitted(fixed, train, table.has_missing),

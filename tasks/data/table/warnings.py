@@ -16,7 +16,7 @@ OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is 
 SAMPLE = 20_000
 ALONE = 0.999  # share of the target's variance, or of the rows, that one column explains
 FEWEST = 20  # rows to say so of
-FEW_CONFLICTS = 0.01  # of the rows: some pairs of equal rows are in every table
+FEW_CONFLICTS = 0.01  # of the rows: some pairs of equal rows are in every table, and no reason to warn
 
 
 class Ranges:
@@ -119,9 +119,10 @@ def _explains_class(values: NDArray[Any], labels: NDArray[Any], is_category: boo
 
 def conflicts(num_rows: int, num_distinct: int, num_with_target: int) -> Iterator[Finding]:
     """Rows with equal features and different targets, by the numbers of distinct ones without and with it."""
-    if (more := num_with_target - num_distinct) > FEW_CONFLICTS * num_rows:
-        found = f"equal features have different targets {counted(more, 'time')} in {counted(num_rows, 'row')}"
-        yield Finding(severity="warning", rule="equal-rows", found=found)
+    if more := num_with_target - num_distinct:
+        share = f"{100 * more / num_rows:.2g} %"
+        found = f"equal features have different targets {counted(more, 'time')} in {counted(num_rows, 'row')} ({share})"
+        yield Finding(severity="warning" if more > FEW_CONFLICTS * num_rows else "note", rule="equal-rows", found=found)
 
 
 def _sample(rows: NDArray[Any]) -> NDArray[Any]:

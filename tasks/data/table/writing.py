@@ -1,6 +1,7 @@
 """Encoded rows to the files of a data set: prepared splits, raw test rows, digests; each named by its content."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
 from tasks.data.table.examining import Rows
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.splitting import TEST, TRAINING
+from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.data.validated import ValidatedTable
+from tasks.machine import cores
 from tasks.serving.contract import FEATURES
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, atomic
@@ -21,60 +23,71 @@ from tasks.store.record import FileRef
 
 SPLIT_KEY = "split_key"
 BLOCK = 2**15  # rows
+SIDES = {"train": TRAINING, "test": TEST, "validation": VALIDATION}
 
 
 def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Path) -> ValidatedTable:
-    """Write all files of a table without errors; ``scratch`` is a folder on the same disk."""
-    train, test = (_split(name, side, rows, recipe, scratch) for side in ("train", "test"))
-    digests = {"train": rows.digests_of(True), "other": rows.digests_of(False)}
+    """Write all files of a table without errors, side by side; ``scratch`` is a folder on the same disk."""
+
+    def split(side: str) -> FileRef:
+        sha256 = _write(scratch / side, rows, recipe, side)
+        return placed(scratch / side, sha256, artifact_paths.split_file(name, side, sha256))
+
+    def raw_test() -> FileRef | None:
+        return _raw_test(name, table, rows, recipe, scratch) if rows.lossy else None
+
+    def ordered() -> dict[str, NDArray[np.uint64]]:
+        return {"train": rows.digests_of(True), "other": rows.digests_of(False)}
+
+    with ThreadPoolExecutor(cores.available()) as pool:
+        digests, train, test = pool.submit(ordered), pool.submit(split, "train"), pool.submit(split, "test")
+        watched = pool.submit(split, "validation") if rows.split.count(VALIDATION) else None
+        raw = pool.submit(raw_test)
+        row_digests = digests_file(name, digests.result(), scratch)
     return ValidatedTable(
         recipe=recipe,
-        digest=recipe.digest(tuple(each.tobytes() for each in digests.values())),
-        train=train,
-        test=test,
-        raw_test=_raw_test(name, table, rows, recipe, scratch) if rows.lossy else test,
+        digest=recipe.digest(tuple(digests.result().values())),
+        train=train.result(),
+        test=test.result(),
+        raw_test=raw.result() or test.result(),
+        validation=watched and watched.result(),
         num_train=rows.split.count(TRAINING),
         num_test=rows.split.count(TEST),
-        rows=digests_file(name, digests, scratch),
+        rows=row_digests,
         has_missing=rows.has_missing,
     )
 
 
 def arrays(rows: Rows, recipe: FixedRecipe, split: str, scratch: Path) -> mapped.Arrays:
     """One split, mapped to a file in the folder ``scratch``: it may be larger than memory."""
-    made = mapped.create(scratch / split, _shapes(rows, recipe, split))
-    _fill(made, rows, recipe, split)
-    return made
+    _write(scratch / split, rows, recipe, split)
+    return mapped.opened(scratch / split)
 
 
-def _split(name: str, split: str, rows: Rows, recipe: FixedRecipe, scratch: Path) -> FileRef:
-    made = arrays(rows, recipe, split, scratch)
-    return placed(scratch / split, made, lambda sha256: artifact_paths.split_file(name, split, sha256))
+def _write(path: Path, rows: Rows, recipe: FixedRecipe, split: str) -> str:
+    """Write one split, and return the digest of the file."""
+    side = SIDES[split]
+
+    def each(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """The rows of this side, piece by piece; they lie column by column."""
+        for block in _blocks(len(rows.digests)):
+            yield np.compress(rows.split.sides[block] == side, np.ascontiguousarray(values[..., block].T), axis=0)
+
+    pieces = {
+        FEATURES: each(rows.features),
+        TASKS[recipe.task].target: each(rows.truth.values),
+        SPLIT_KEY: each(rows.split.keys),
+    }
+    return mapped.write(path, _shapes(rows, recipe, split), pieces)
 
 
 def _shapes(rows: Rows, recipe: FixedRecipe, split: str) -> mapped.Shapes:
-    count = rows.split.count(_side(split))
+    count = rows.split.count(SIDES[split])
     return {
         FEATURES: (np.float32, (count, len(recipe.columns))),
         TASKS[recipe.task].target: (rows.truth.values.dtype, (count,)),
         SPLIT_KEY: (np.uint64, (count,)),
     }
-
-
-def _side(split: str) -> int:
-    return TRAINING if split == "train" else TEST
-
-
-def _fill(made: mapped.Arrays, rows: Rows, recipe: FixedRecipe, split: str) -> None:
-    """Piece by piece, for the rows lie column by column."""
-    target, side, at = TASKS[recipe.task].target, _side(split), 0
-    for block in _blocks(len(rows.digests)):
-        mine = rows.split.sides[block] == side
-        piece = slice(at, at + int(np.count_nonzero(mine)))
-        made[FEATURES][piece] = rows.features[:, block].T[mine]
-        made[target][piece] = rows.truth.values[block][mine]
-        made[SPLIT_KEY][piece] = rows.split.keys[block][mine]
-        at = piece.stop
 
 
 def _blocks(rows: int) -> Iterator[slice]:
@@ -83,36 +96,38 @@ def _blocks(rows: int) -> Iterator[slice]:
 
 def _raw_test(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Path) -> FileRef:
     """The test rows with all digits of their numbers, by which what float32 loses is judged."""
-    is_test = rows.split.sides == TEST
-    shapes = dict(_shapes(rows, recipe, "test"))
-    shapes[FEATURES] = (np.float64, shapes[FEATURES][1])
-    del shapes[SPLIT_KEY]
+    target, shapes = TASKS[recipe.task].target, _shapes(rows, recipe, "test")
+    shapes = {FEATURES: (np.float64, shapes[FEATURES][1]), target: shapes[target]}
+    truth = rows.truth.values[rows.split.sides == TEST]
     path = scratch / "raw-test"
-    made = mapped.create(path, shapes)
-    made[TASKS[recipe.task].target][:] = rows.truth.values[is_test]
-    test_rows = np.flatnonzero(rows.truth.is_known)[is_test]
-    for at, column in enumerate(recipe.columns):
-        is_lossy = at in rows.lossy
-        exact = encoding.numbers(table.data[column.name])[test_rows] if is_lossy else rows.features[at][is_test]
-        made[FEATURES][:, at] = exact
-    return placed(path, made, lambda sha256: artifact_paths.split_file(name, "test", sha256))
+    sha256 = mapped.write(path, shapes, {FEATURES: _exact(table, rows, recipe), target: [truth]})
+    return placed(path, sha256, artifact_paths.split_file(name, "test", sha256))
+
+
+def _exact(table: Table, rows: Rows, recipe: FixedRecipe) -> Iterator[NDArray[np.float64]]:
+    """Test rows ``(n, columns)``, piece by piece of the table; ``rows`` are those of it that have a target."""
+    at = 0
+    for block in _blocks(len(rows.truth.is_known)):
+        known = np.flatnonzero(rows.truth.is_known[block])
+        mine = np.flatnonzero(rows.split.sides[at : at + len(known)] == TEST)
+        exact = rows.features[:, at + mine].astype(np.float64)
+        for column in rows.lossy:
+            values = table.data[recipe.columns[column].name].slice(block.start, block.stop - block.start)
+            exact[column] = encoding.numbers(values)[known[mine]]
+        yield exact.T
+        at += len(known)
 
 
 def digests_file(name: str, digests: dict[str, NDArray[np.uint64]], scratch: Path) -> FileRef:
     """Row digests of each part, sorted, in a file of their own."""
     path = scratch / "rows"
-    made = mapped.create(path, {part: (np.uint64, (len(each),)) for part, each in digests.items()})
-    for part, each in digests.items():
-        made[part][:] = each
-    return placed(path, made, lambda sha256: artifact_paths.row_digests(name, sha256))
+    shapes = {part: (np.uint64, each.shape) for part, each in digests.items()}
+    sha256 = mapped.write(path, shapes, {part: [each] for part, each in digests.items()})
+    return placed(path, sha256, artifact_paths.row_digests(name, sha256))
 
 
-def placed(path: Path, made: dict[str, NDArray[Any]], name: Callable[[str], Path]) -> FileRef:
+def placed(path: Path, sha256: str, target: Path) -> FileRef:
     """Give a written file the name of its content."""
-    for array in made.values():
-        if isinstance(array, np.memmap):
-            array.flush()
-    sha256 = atomic.file_digest(path)
-    path.replace(name(sha256))
-    atomic.sync(path.parent.parent)
-    return FileRef(path=name(sha256), sha256=sha256)
+    path.replace(target)
+    atomic.sync(target.parent)
+    return FileRef(path=target, sha256=sha256)

@@ -133,11 +133,6 @@ def _parts(folder: Path) -> dict[Path, int]:
     return found
 
 
-def is_one(path: Path) -> bool:
-    """Whether a path is a folder with folders in it that hold pictures."""
-    return path.is_dir() and bool(len(find(path).content))
-
-
 def find(folder: Path) -> Source:
     """The pictures below a folder, sorted by part, class and name."""
     search, parts = _Search(), _parts(folder)

@@ -3,9 +3,9 @@
 import hashlib
 import io
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data import mapped, pictures
-from tasks.data.images.source import Content, Item, Job
+from tasks.data.images.source import JOB, Content, Item, Job
 from tasks.data.pictures import Picture
 from tasks.data.table.hashing import Words
 from tasks.machine import cores, progress
 
 LARGEST_SIDE, USUAL_SIDE = 256, 28
-SAMPLE = 64  # images by which the shape is guessed: where all others are alike, they are read once
+WAITING = 8  # jobs that have been read and not decoded yet
 
 Shape = tuple[int, ...]
 
@@ -100,9 +100,8 @@ def read(content: Content, asked: Asked, spool: Path) -> Images:
 
 def _look(content: Content) -> tuple[set[tuple[int, int]], bool]:
     """The sizes of a few images, evenly spread, and whether all of them are grey."""
-    jobs = list(content.jobs())
-    some = (next(job.items()) for job in jobs[:: max(1, len(jobs) // SAMPLE)])
-    found = [picture for item in some if isinstance(picture := _decoded(item, (1, 1), True), Picture)]
+    some = (_decoded(item, (1, 1), True) for item in content.sample())
+    found = [picture for picture in some if isinstance(picture, Picture)]
     return {each.size for each in found}, all(each.is_grey for each in found)
 
 
@@ -111,13 +110,20 @@ def _read(content: Content, shape: Shape, looks_for_colour: bool, spool: Path) -
     with spool.open("wb") as file:
         mapped.allocate(file, 0, len(content) * size)
     decode = partial(decoded, shape=shape, looks_for_colour=looks_for_colour, spool=spool)
-    with _workers(len(content)) as workers, progress.bar() as bar:
-        done = bar.track(workers.map(decode, content.jobs()), len(content) // 256 + 1, description="decode")
+    with ThreadPoolExecutor(cores.available()) as workers, progress.bar() as bar:
+        done = bar.track(_done(workers, decode, content.jobs()), -(-len(content) // JOB), description="decode")
         return Images(spool, shape, _together(done, len(content)))
 
 
-def _workers(count: int) -> Executor:
-    return ThreadPoolExecutor(cores.available())
+def _done(workers: Executor, decode: Callable[[Job], Facts], jobs: Iterator[Job]) -> Iterator[Facts]:
+    """What becomes of jobs, in order; few are read ahead."""
+    waiting: deque[Future[Facts]] = deque()
+    for job in jobs:
+        waiting.append(workers.submit(decode, job))
+        if len(waiting) > WAITING:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _together(found: Iterable[Facts], count: int) -> Facts:
@@ -136,11 +142,11 @@ def _together(found: Iterable[Facts], count: int) -> Facts:
 
 def decoded(job: Job, shape: Shape, looks_for_colour: bool, spool: Path) -> Facts:
     """Decode some images and write them to their place in the spool."""
-    hashes, brightness = np.zeros(job.size, np.uint64), np.zeros(job.size, np.float32)
+    hashes, brightness = np.zeros(len(job.items), np.uint64), np.zeros(len(job.items), np.float32)
     facts, is_grey = Facts(job.first, hashes, brightness, True, Counter(), Counter(), {}), True
     with spool.open("r+b") as file:
         file.seek(job.first * math.prod(shape))
-        for at, item in enumerate(job.items()):
+        for at, item in enumerate(job.items):
             picture = _decoded(item, shape, looks_for_colour)
             if isinstance(picture, str):
                 facts.broken[job.first + at] = picture

@@ -1,6 +1,6 @@
 """What all sources of labelled images come to: classes, labels, and images that are read in jobs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -12,21 +12,14 @@ from tasks.store.regular_files import shown
 
 Item: TypeAlias = "str | bytes | NDArray[np.uint8]"  # the path of a picture file, its content, or decoded pixels
 JOB = 256  # images that are read together
+SAMPLE = 64  # images by which the shape is guessed: where all others are alike, they are read once
 
 
-class Job(Protocol):
-    """Some images, one after another; it goes to another process."""
+class Job(NamedTuple):
+    """Some images, one after another."""
 
-    @property
-    def first(self) -> int:
-        """The number of the first among all images of the source."""
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-
-    def items(self) -> Iterator[Item]:
-        """The images."""
+    first: int  # the number of the first among all images of the source
+    items: Sequence[Item]
 
 
 class Content(Protocol):
@@ -39,7 +32,10 @@ class Content(Protocol):
         """How many files they are in."""
 
     def jobs(self) -> Iterator[Job]:
-        """All of them."""
+        """All of them; what is not a path is read as it is asked for."""
+
+    def sample(self) -> Iterator[Item]:
+        """A few of them, from here and there."""
 
     def place(self, number: int) -> str:
         """Where an image is, for people."""
@@ -55,22 +51,6 @@ class Source(NamedTuple):
     sides: NDArray[np.uint8] | None  # (n,) of the split; None where the source has none
     content: Content
     findings: tuple[Finding, ...] = ()
-
-
-class FileJob(NamedTuple):
-    """Picture files."""
-
-    first: int
-    paths: list[str]
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        return len(self.paths)
-
-    def items(self) -> Iterator[Item]:
-        """Their paths."""
-        return iter(self.paths)
 
 
 @dataclass(frozen=True)
@@ -89,7 +69,11 @@ class Files:
 
     def jobs(self) -> Iterator[Job]:
         """All of them."""
-        return (FileJob(at, self.paths[at : at + JOB]) for at in range(0, len(self.paths), JOB))
+        return (Job(at, self.paths[at : at + JOB]) for at in range(0, len(self.paths), JOB))
+
+    def sample(self) -> Iterator[Item]:
+        """A few paths, evenly spread."""
+        return iter(self.paths[:: max(1, len(self.paths) // SAMPLE)])
 
     def place(self, number: int) -> str:
         """The path."""

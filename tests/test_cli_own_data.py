@@ -232,7 +232,9 @@ def test_options_are_typed_again_as_they_were_given(folder: Path) -> None:
 
 FAULTS = [
     ({"data": {"source": "x.csv", "target": "y"}}, "a --name of their own"),
-    ({"name": "a", "data": {"source": "x.csv"}}, "needs a --target"),
+    ({"name": "a", "data": {"source": "x", "features": ["b"]}}, "for tables"),
+    ({"name": "a", "data": {"source": "x", "target": "y", "side": 8, "channels": "rgb"}}, "--side and --channels"),
+    ({"name": "a", "data": {"source": "x"}, "training": {"model": "linear-regression"}}, "softmax-regression learns"),
     ({"name": "a", "data": {"target": "y"}}, "go with --data"),
     ({"name": "a", "data": {"source": "x.csv", "target": "y", "resize": 8}}, "resize"),
     ({"name": "a", "data": {"source": "https://me:key@host/x.csv", "target": "y"}}, "credentials"),

@@ -172,6 +172,7 @@ def test_the_form_takes_either_model_and_names_the_field_that_is_at_fault() -> N
 OWN_TABLE = {"name": "houses", "data": {"source": "/data/houses.csv", "target": "price"}}
 OF_SOFTMAX = {"dropout", "max_train_loss", "min_train_accuracy", "min_test_accuracy", "max_accuracy_drop", "resize"}
 OF_SOFTMAX |= {"class_weight", "max_recall_drop", "max_nats_rise"}
+OF_SOFTMAX |= {"side", "channels", "max_rejects"}
 OF_LINEAR = {"loss", "synthetic_w", "synthetic_b", "synthetic_noise", "num_examples", "max_parameter_error"}
 OF_LINEAR |= {"max_loss_rise", "max_error_rise", "max_standardised_error"}
 OF_THE_BOOKS_DATA = {"resize", "synthetic_w", "synthetic_b", "synthetic_noise", "num_examples", "max_train_loss"}

@@ -35,6 +35,8 @@ def retrain(
     parameters = validated(RetrainParameters, document, "retrain")
     _require_of_use(given, parameters)
     own_data.require_same_kind(parameters)
+    if parameters.data.is_images:
+        _require_images(str(parameters.data.source))
     require(parameters.training.device)
     if sign_key is not None:
         attestation.require(sign_key)
@@ -68,6 +70,13 @@ def _of_kept_name(given: dict[str, Any]) -> dict[str, Any]:
         )
     training = {option: value for option, value in given["training"].items() if option != "model"}
     return own_data.again(named, given | {"training": training})
+
+
+def _require_images(source: str) -> None:
+    """Say before a server starts that data are none; the run looks at them again."""
+    from tasks.data.images import finding
+
+    finding.find(source)
 
 
 def _require_of_use(given: dict[str, Any], parameters: RetrainParameters) -> None:

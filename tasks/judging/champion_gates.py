@@ -35,7 +35,7 @@ Measure = Callable[
 ]  # of an ONNX file and the rows it is fed ``(n, …)``: a figure of each ``(n,)``
 
 PIECE = 2**13  # rows of own data whose probabilities are in memory at a time
-MOVING = {"time", "column"}  # rules by which a row of the test split may once have been a training row
+MOVING = {"time", "column", "folders"}  # rules by which a row of the test split may once have been a training row
 
 
 def against_published(

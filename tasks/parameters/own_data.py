@@ -1,14 +1,17 @@
 """Own data: where they are, what to predict from which columns, and how they are split."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tasks.parameters.addresses import has_credentials
 from tasks.parameters.choices import NAME_PATTERN
-from tasks.parameters.form import Frozen, Option
-from tasks.parameters.uses import OWN
+from tasks.parameters.form import Frozen, Option, Share
+from tasks.parameters.uses import OWN, SOFTMAX
 
+OF_TABLES = ("features", "ignore", "category", "split_by", "time_column", "split_column")
+IMAGES = SOFTMAX & OWN
+OF_IMAGES = ("side", "channels", "max_rejects")
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
@@ -20,9 +23,10 @@ class OwnData(Frozen):
     source: Annotated[str | None, Option("--data", empty="the book's data, or those of the kept name")] = Field(
         None,
         title="Data",
-        description="Own data: a file, folder, glob or URL of CSV, Parquet, Feather or JSON lines.",
+        description="Own data: a file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or images, "
+        "a folder for each class.",
     )
-    target: Annotated[str | None, Option(empty="that of the kept name")] = Field(
+    target: Annotated[str | None, Option(empty="that of the kept name; or the data are images")] = Field(
         None, title="Target", description="The column to predict."
     )
     features: Annotated[Names, Option(empty="all columns but the target")] = Field(
@@ -44,6 +48,15 @@ class OwnData(Frozen):
         None, title="Split column", description="A column that says train, test or validation, or true of test rows."
     )
     test: float = Field(0.2, gt=0, lt=1, title="Test share", description="Of own data's rows.")
+    side: Annotated[int | None, Option(of=IMAGES, empty="as the images, if all are squares of one size; or 28")] = (
+        Field(None, ge=1, le=256, title="Side", description="Images are made squares of so many pixels.")
+    )
+    channels: Annotated[Literal["grey", "rgb"] | None, Option(of=IMAGES, empty="grey if all images are")] = Field(
+        None, title="Channels", description="Of images."
+    )
+    max_rejects: Annotated[Share, Option(of=IMAGES)] = Field(
+        0.01, title="Rejected images", description="The share of images that may be broken; they are left out."
+    )
     new_recipe: bool = Field(False, title="New recipe", description="Fix the split rule and its share anew.")
 
     @property
@@ -51,20 +64,33 @@ class OwnData(Frozen):
         """Whether own data are named; else the book's are meant."""
         return self.source is not None
 
+    @property
+    def is_images(self) -> bool:
+        """Whether own data are images: their classes are folders, and there is no column to predict."""
+        return self.is_own and self.target is None
+
     @model_validator(mode="after")
     def _options_go_together(self) -> Self:
         if self.source is not None and has_credentials(self.source):
             raise ValueError("a URL with credentials would be written down: set them in the environment")
         if len([each for each in (self.split_by, self.time_column, self.split_column) if each]) > 1:
             raise ValueError("one of --split-by, --time-column and --split-column")
+        if self.target is not None and (found := self.given(OF_IMAGES)):
+            raise ValueError(f"{found}: for images, which have no --target")
         return self
+
+    def given(self, names: tuple[str, ...]) -> str:
+        """Which of some options were given, as they are typed."""
+        changed = self.model_dump(include=set(names), exclude_defaults=True)
+        return " and ".join(f"--{name.replace('_', '-')}" for name in names if name in changed)
 
 
 class InspectParameters(OwnData):
     """What to look at before anything is trained."""
 
     source: Annotated[str, Option("DATA")] = Field(
-        title="Data", description="A file, folder, glob or URL of CSV, Parquet, Feather or JSON lines."
+        title="Data",
+        description="A file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or a folder of images.",
     )
     name: Annotated[str, Option(empty="a new name")] = Field(
         "", pattern=r"^$|" + NAME_PATTERN, title="Name", description="Compare with what this kept name has fixed."

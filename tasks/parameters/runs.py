@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from tasks.parameters.choices import NAME_PATTERN, Device, ModelName, Runner
 from tasks.parameters.form import Frozen, Option, PositiveFloat
 from tasks.parameters.gates import Gates
-from tasks.parameters.own_data import OwnData
+from tasks.parameters.own_data import OF_TABLES, OwnData
 from tasks.parameters.training import OfItsModel, SoftmaxTraining, Training
 from tasks.parameters.uses import BOOK, LINEAR, SOFTMAX
 
@@ -42,8 +42,8 @@ class Data(OwnData):
         given = set(self.model_dump(exclude_defaults=True))
         if self.source is None and given & set(OwnData.model_fields):
             raise ValueError("a target, columns and a split go with --data")
-        if self.source is not None and self.target is None:
-            raise ValueError("--data needs a --target, the column to predict")
+        if self.is_images and (found := self.given(OF_TABLES)):
+            raise ValueError(f"{found}: for tables, which have a --target; images have none")
         if self.source is not None and (others := given - set(OwnData.model_fields)):
             raise ValueError(f"{' and '.join(sorted(others))} are for the book's data")
         return self
@@ -93,6 +93,8 @@ class RetrainParameters(Frozen):
             raise ValueError("own data are kept under a --name of their own")
         if self.training.patience and not (self.training.validation or self.data.split_column):
             raise ValueError("early stopping needs a validation split, such as 0.1")
+        if self.data.is_images and self.training.model is not ModelName.SOFTMAX_REGRESSION:
+            raise ValueError("--data without a --target are images, which softmax-regression learns")
         return self
 
 

@@ -135,6 +135,7 @@ PREDICTION_GRID = "_predictions.png"
 LEARNING_CURVE = "learning-curve.png"  # this and the next are the pictures of a run, and of its version
 DATA_REPORT = "data-report.json"  # what validation said of the data
 DATA_PAGE = "data-report.md"  # the same, to be read
+CONTACT_SHEET = "contact-sheet.png"  # some images of each class
 CONFUSION_MATRIX = "confusion-matrix.png"
 RELIABILITY = "reliability.png"
 MISCLASSIFIED = "misclassified.png"

@@ -31,7 +31,7 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
 
     def split(side: str) -> FileRef:
         sha256 = _write(scratch / side, rows, recipe, side)
-        return _placed(scratch / side, sha256, artifact_paths.split_file(name, side, sha256))
+        return placed(scratch / side, sha256, artifact_paths.split_file(name, side, sha256))
 
     def raw_test() -> FileRef | None:
         return _raw_test(name, table, rows, recipe, scratch) if rows.lossy else None
@@ -43,7 +43,7 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
         digests, train, test = pool.submit(ordered), pool.submit(split, "train"), pool.submit(split, "test")
         watched = pool.submit(split, "validation") if rows.split.count(VALIDATION) else None
         raw = pool.submit(raw_test)
-        row_digests = _digests(name, digests.result(), scratch)
+        row_digests = digests_file(name, digests.result(), scratch)
     return ValidatedTable(
         recipe=recipe,
         digest=recipe.digest(tuple(digests.result().values())),
@@ -101,7 +101,7 @@ def _raw_test(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch:
     truth = rows.truth.values[rows.split.sides == TEST]
     path = scratch / "raw-test"
     sha256 = mapped.write(path, shapes, {FEATURES: _exact(table, rows, recipe), target: [truth]})
-    return _placed(path, sha256, artifact_paths.split_file(name, "test", sha256))
+    return placed(path, sha256, artifact_paths.split_file(name, "test", sha256))
 
 
 def _exact(table: Table, rows: Rows, recipe: FixedRecipe) -> Iterator[NDArray[np.float64]]:
@@ -118,14 +118,15 @@ def _exact(table: Table, rows: Rows, recipe: FixedRecipe) -> Iterator[NDArray[np
         at += len(known)
 
 
-def _digests(name: str, digests: dict[str, NDArray[np.uint64]], scratch: Path) -> FileRef:
+def digests_file(name: str, digests: dict[str, NDArray[np.uint64]], scratch: Path) -> FileRef:
+    """Row digests of each part, sorted, in a file of their own."""
     path = scratch / "rows"
     shapes = {part: (np.uint64, each.shape) for part, each in digests.items()}
     sha256 = mapped.write(path, shapes, {part: [each] for part, each in digests.items()})
-    return _placed(path, sha256, artifact_paths.row_digests(name, sha256))
+    return placed(path, sha256, artifact_paths.row_digests(name, sha256))
 
 
-def _placed(path: Path, sha256: str, target: Path) -> FileRef:
+def placed(path: Path, sha256: str, target: Path) -> FileRef:
     """Give a written file the name of its content."""
     path.replace(target)
     atomic.sync(target.parent)

@@ -213,6 +213,28 @@ def test_missing_and_retyped_columns_are_refused_all_at_once(tmp_path: Path) -> 
         read(tmp_path / "year=2024/t.parquet", WANTED, tmp_path)
 
 
+def test_a_table_to_predict_is_text_whatever_its_name_says(tmp_path: Path) -> None:
+    table = pa.table(GOOD)
+    WRITERS["t.csv"](table, tmp_path / "t.csv")
+    (tmp_path / "t.txt").write_bytes((tmp_path / "t.csv").read_bytes())
+    found, known = (read(tmp_path / name, WANTED, tmp_path / name[-3:]) for name in ("t.txt", "t.csv"))
+    assert np.array_equal(values(found), values(known), equal_nan=True)
+    for kind, content in {
+        "UTF-16": (tmp_path / "t.csv").read_text().encode("utf-16"),
+        "a page of the web": b"<html><body>sign in",
+        "Excel": b"PK\x03\x04",
+    }.items():
+        (tmp_path / "t.csv").write_bytes(content)
+        with pytest.raises(DataError, match=kind):
+            read(tmp_path / "t.csv", WANTED, tmp_path / "spool")
+
+
+def test_spaces_around_names_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("city, area\ncity-0,1\n")
+    with pytest.raises(DataError, match="has columns city, ' area': area"):
+        read(tmp_path / "t.csv", WANTED, tmp_path / "spool")
+
+
 def test_what_is_to_be_copied_or_compared_must_be_a_single_value(tmp_path: Path) -> None:
     rows = {**GOOD, "id": [[1], [2], []], "price": [[1.0], [], []]}
     pq.write_table(pa.table(rows), tmp_path / "t.parquet")

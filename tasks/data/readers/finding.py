@@ -56,6 +56,8 @@ def find(
     """
     if not text:
         raise UsageError("an empty input", "a file, a folder or a glob", "name one; leave it out for the test split")
+    if "://" in text:
+        raise UsageError(f"the address {text}", "a file, a folder or a glob on this machine", "download it first")
     path = regular_files.absolute(text)
     search = _Search.of(path)
     search.tell()

@@ -136,6 +136,31 @@ def test_numbers_and_dates_that_are_not_written_as_such_are_named(
     assert f"as '{values[0]}' in row 0" in found["found"]
 
 
+def test_more_numbers_than_rows_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = np.random.default_rng(0).normal(size=(60, 70))
+    np.savetxt(folder / "t.csv", table, delimiter=",", header=",".join(f"x{n}" for n in range(70)), comments="")
+    code, out, _ = inspected(capsys, "t.csv", "--target", "x0")
+    assert code == 0
+    assert "69 numbers and " in out
+    assert "--weight-decay auto" in out
+
+
+def test_inspect_needs_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = inspected(capsys)
+    assert (code, "DATA is missing" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("step", "is_said"), [(1, True), (-1, True), (3, False), (0.5, False)])
+def test_numbers_that_count_the_rows_may_be_ids(
+    step: float, is_said: bool, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header, *rows = houses(rows=200).splitlines()
+    numbered = "".join(f"{9000 + step * n:g},{row}\n" for n, row in enumerate(rows))
+    (folder / "houses.csv").write_text(f"id,{header}\n{numbered}")
+    _, out, _ = inspected(capsys, "houses.csv", "--target", "price")
+    assert ("--ignore id if it is one" in out) == is_said
+
+
 def test_a_target_of_few_numbers_may_be_meant_as_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "t.csv").write_text("area,sold\n" + "".join(f"{n % 31},{int(n % 3 == 0)}\n" for n in range(99)))
     _, out, _ = inspected(capsys, "t.csv", "--target", "sold")

@@ -192,6 +192,10 @@ def test_missing_and_retyped_columns_are_refused_all_at_once(tmp_path: Path) -> 
         WRITERS[name](pa.table({"city": ["city-0"], "id": ["a"]}), tmp_path / name)
         with pytest.raises(DataError, match="area, garden, heating, year missing"):
             read(tmp_path / name, WANTED, tmp_path / "spool")
+    (tmp_path / "year=2024").mkdir()
+    pq.write_table(pa.table(GOOD).drop_columns("year"), tmp_path / "year=2024/t.parquet")
+    with pytest.raises(DataError, match="write year into the files"):
+        read(tmp_path / "year=2024/t.parquet", WANTED, tmp_path)
 
 
 def test_what_is_to_be_copied_or_compared_must_be_a_single_value(tmp_path: Path) -> None:

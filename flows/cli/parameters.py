@@ -175,7 +175,8 @@ def validated(kind: type[Parameters], document: dict[str, Any], command: str) ->
         flags = {value.name: value.flag for value in _values(kind)}
         name = next((part for part in reversed(first["loc"]) if part in flags), None)
         expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        found = f"{flags[name]} {first['input']}" if name else "options that do not go together"
+        given = "is missing" if first["input"] is None else first["input"]
+        found = f"{flags[name]} {given}" if name else "options that do not go together"
         raise UsageError(found, EXPECTED.get(str(name), expected), f"see gradmill {command} --help") from error
 
 

@@ -13,6 +13,7 @@ from tasks.fitting import rules, tables
 from tasks.fitting.building import build_for_table, optimizer
 from tasks.fitting.learning import Learning, require_enough, require_rows_to_choose, require_validation
 from tasks.judging.objective import Objective
+from tasks.machine import side_by_side
 from tasks.machine.telling import tell
 from tasks.networks.examples import Examples
 from tasks.networks.passes import AveragedSteps, one_step, until_converged, until_settled
@@ -78,7 +79,7 @@ class Learner:
             weight_decay * factor,
         )
         rates = learning_rates(training.schedule, steps.lr, steps.num_epochs)
-        run_epoch: Epoch = one_step if self.way.is_whole else AveragedSteps()
+        run_epoch: Epoch = one_step if self.way.is_whole else AveragedSteps(side_by_side.ahead)
         epochs = train(
             net, whitened, data.train, data.test, rates, steps.batch_size, self.generator, data.validation, run_epoch
         )

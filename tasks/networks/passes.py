@@ -39,7 +39,9 @@ class AveragedSteps:
     counts by t to the power ``LATE``, and so the way from the start next to nothing (Shamir and Zhang, 2013).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: Callable[[Iterator[tuple[Tensor, ...]]], Iterator[tuple[Tensor, ...]]] = iter) -> None:
+        """``ahead`` passes minibatches on, and may make the next one meanwhile."""
+        self._ahead = ahead
         self._steps = 0
         self._halfway: list[Tensor] = []  # the mean when half of the first epoch was over
         self._mean: list[Tensor] = []
@@ -54,15 +56,15 @@ class AveragedSteps:
         self._mean = self._mean or [torch.zeros_like(param) for param in params]
         measured, seen, rest = [], [], len(order)
         half = math.ceil(len(order) / batch_size) // 2
-        for index in order.split(batch_size):
+        minibatches = map(split.minibatch, order.split(batch_size))
+        for X, y, *slots in self._ahead(minibatches):
             if self._steps == half:
                 self._halfway = [each.clone() for each in self._mean]
             optimizer.zero_grad()
-            X, y, *slots = split.minibatch(index)
             seen.append((net.backward(X, y, *slots), y))
             optimizer.step()
             self._count(params)
-            rest -= len(index)
+            rest -= len(y)
             if len(seen) * batch_size >= MEASURED or not rest:
                 o, y = (torch.cat(each) for each in zip(*seen, strict=True))
                 measured.append((net.measure(o, y), len(y)))

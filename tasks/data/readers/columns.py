@@ -133,7 +133,7 @@ class Levels:
             return array.dictionary_decode()
         if array.null_count:
             return found.take(array.indices)
-        return pa.array(found.to_numpy()[array.indices.to_numpy()])
+        return pa.array(np.take(found.to_numpy(), array.indices.to_numpy()))
 
     def restored(self, array: pa.Array) -> pa.Array:
         """What ``codes`` gave, as all of the column is kept in the end."""

@@ -68,7 +68,9 @@ def needed(path: Path, header: Collection[str], wanted: Wanted) -> list[str]:
         DataError: some but the target are missing.
     """
     if missing := [name for name in (*names(wanted), *wanted.ids) if name not in header]:
-        raise _unfit(path, wanted, f"columns {', '.join(list(header)[:SHOWN])}: {', '.join(missing)} missing")
+        folders = [name for name in missing if any(part.startswith(f"{name}=") for part in path.parts)]
+        action = f"write {', '.join(folders)} into the files: names of folders are not read here" if folders else ""
+        raise _unfit(path, wanted, f"columns {', '.join(list(header)[:SHOWN])}: {', '.join(missing)} missing", action)
     return [name for name in wished(wanted) if name in header]
 
 
@@ -92,12 +94,12 @@ def check(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
     return found
 
 
-def _unfit(path: Path, wanted: Wanted, found: str) -> DataError:
+def _unfit(path: Path, wanted: Wanted, found: str, action: str = "") -> DataError:
     is_own = recipe_of(wanted).target is not None
     expected = ", ".join(
         f"{name} ({column.kind})" for name, column in zip(names(wanted), recipe_of(wanted).columns, strict=True)
     )
-    action = (
+    action = action or (
         "add, rename or convert them"
         if is_own
         else "rename the columns, or name them in the model's order with --columns"

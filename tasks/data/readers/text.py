@@ -127,7 +127,9 @@ def blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = _check_
 def _end_of_rows(block: bytearray) -> int:
     """Where the last row ends: a line feed with an even number of quotes before it; 0 where none does yet."""
     end = block.rfind(b"\n") + 1
-    if block.count(b'"', 0, end) % 2 == 0 or len(block) > LONGEST_ROW:  # by then of a quote that opens nothing
+    if (
+        block.find(b'"') < 0 or block.count(b'"', 0, end) % 2 == 0 or len(block) > LONGEST_ROW
+    ):  # by then of a quote that opens nothing
         return end
     text = np.frombuffer(block, np.uint8)
     is_quoted = np.bitwise_xor.accumulate((text == ord('"')).view(np.uint8))

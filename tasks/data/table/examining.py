@@ -160,6 +160,7 @@ def _after_split(
     if truth.class_names:
         in_training = np.bincount(truth.values[split.sides == TRAINING], minlength=len(truth.class_names))
         yield from targets.too_few(truth, in_training)
+    yield from warnings.few_rows(columns, split.count(TRAINING))
     yield from warnings.of_columns(columns, encoded, ranges)
     yield from warnings.duplicates(columns, encoded)
     yield from warnings.leaks(columns, encoded, truth.values, not truth.class_names)

@@ -48,7 +48,20 @@ def infer(table: Table, name: str, is_category: bool) -> Kind:
         return _of_text(table, name)
     if kind == "date":
         return Kind("date", _left_out(name, "date", f"{name} holds dates or times and is no feature"))
-    return Kind("boolean" if kind == "boolean" else "number")
+    return Kind("boolean") if kind == "boolean" else Kind("number", _counts_rows(table, name))
+
+
+def _counts_rows(table: Table, name: str) -> Finding | None:
+    """That a column of numbers may be an id: another whole number in every row, and hardly any left out."""
+    values = encoding.numbers(table.data[name])
+    low, high = (values.min(), values.max()) if len(values) else (0, 0)
+    if not FEW_ROWS <= len(values) <= high - low + 1 < 2 * len(values):  # of a missing value it is neither
+        return None
+    if not np.array_equal(values, np.floor(values)) or np.bincount((values - low).astype(np.int64)).max() > 1:
+        return None
+    found = f"{name} has another whole number in every row, as an id has"
+    action = f"leave it out with --ignore {name} if it is one"
+    return Finding(severity="warning", rule="counts-rows", column=name, found=found, action=action)
 
 
 def plain_kind(table: Table, name: str) -> str:

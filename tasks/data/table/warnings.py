@@ -51,6 +51,15 @@ def of_columns(columns: tuple[Column, ...], features: NDArray[np.float32], range
             yield _warning("offset", name, found, f"subtract an offset from it, or leave it out with --ignore {name}")
 
 
+def few_rows(columns: tuple[Column, ...], num_training: int) -> Iterator[Finding]:
+    """Whether there are more numbers than rows to learn from: they fit the training part whatever is in it."""
+    numbers = sum(column.kind != "category" for column in columns)
+    if numbers >= num_training > 0:
+        found = f"{counted(numbers, 'number')} and {counted(num_training, 'training row')}: any target can be fitted so"
+        action = "get more rows, name --features, or try --weight-decay auto"
+        yield Finding(severity="warning", rule="few-rows", found=found, action=action)
+
+
 def duplicates(columns: tuple[Column, ...], features: NDArray[np.float32]) -> Iterator[Finding]:
     """Columns that equal an earlier one in every row, and are not constant."""
     sample = _sample(features)

@@ -17,13 +17,15 @@ from tasks.data import pictures
 from tasks.data.images.source import JOB, SAMPLE, Item, Job, Source
 from tasks.data.readers.formats import broken, reading
 from tasks.data.table.levels import in_order
-from tasks.data.table.splitting import OTHER, TEST, TRAINING
+from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
 from tasks.store import fingerprints, regular_files
 
 Array = NDArray[Any]
 CLASS_NAMES = "labels.txt"  # beside the files: a class a line
-WORDS = {"train": TRAINING, "t10k": TEST, "test": TEST, "val": OTHER, "valid": OTHER, "validation": OTHER}
+WORDS = {
+    "train": TRAINING, "t10k": TEST, "test": TEST, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
+}  # fmt: skip
 BLOCK_BYTES = 2**22
 
 
@@ -90,7 +92,7 @@ def source_of(path: Path, files: list[Path], pieces: list[Piece], names: tuple[s
     if TRAINING not in sides or len(sides) < 2:
         of_images = None
     else:
-        of_pieces = [TEST if piece.side == OTHER and not has_test else piece.side for piece in pieces]
+        of_pieces = [TEST if piece.side == VALIDATION and not has_test else piece.side for piece in pieces]
         of_images = np.repeat(np.array(of_pieces, np.uint8), [len(piece.labels) for piece in pieces])
     return Source(
         source=str(path),

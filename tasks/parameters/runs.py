@@ -96,8 +96,7 @@ class RetrainParameters(Frozen):
             raise ValueError("own data, --data, decide what is not given; the book's data do not")
         if self.data.is_own and self.name in [*ModelName]:
             raise ValueError("own data are kept under a --name of their own")
-        may_have_validation = self.data.split_column or self.data.is_images
-        if self.training.patience and not (self.training.validation or may_have_validation):
+        if self.training.patience and not self.training.validation and not self.data.is_own:  # which may name such rows
             raise ValueError("early stopping needs a validation split, such as 0.1")
         if self.data.is_images and self.training.model is not ModelName.SOFTMAX_REGRESSION:
             raise ValueError("--data without a --target are images, which softmax-regression learns")

@@ -69,6 +69,17 @@ def test_names_that_look_like_markup_are_shown_as_they_are(folder: Path, capsys:
     assert all(each in out for each in ("area [sqm]", "B[/b]", "h[1].csv"))
 
 
+@pytest.mark.parametrize("target", ["price", "pri\x1b[2Jce"])
+def test_a_terminal_obeys_nothing_that_stands_in_data(
+    target: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = houses().replace("area", "\x1b]0;name\x07area").replace("Berlin", "\x1b[31mBerlin\x9b2J")
+    (folder / "t.csv").write_text(text + "\x1b[2Jbig,Berlin,1e400\n")
+    _, out, err = inspected(capsys, "t.csv", "--target", target, "--category", "\x1b]0;name\x07area")
+    assert "\\x1b]0;name\\x07area" in out
+    assert not set("\x07\x1b\x9b") & set(out + err)
+
+
 def test_text_to_predict_means_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "houses.csv").write_text(houses())
     _, out, _ = inspected(capsys, "houses.csv", "--target", "city", "--ignore", "price", "--json")

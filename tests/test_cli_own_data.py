@@ -181,6 +181,17 @@ def test_a_target_of_few_numbers_may_be_meant_as_classes(folder: Path, capsys: p
     assert "retrain softmax-regression" in out
 
 
+@pytest.mark.parametrize("option", ["--split-column", "--time-column"])
+def test_a_column_that_splits_nothing_is_the_only_fault(
+    option: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "houses.csv").write_text(houses())
+    code, out, _ = inspected(capsys, "houses.csv", "--target", "price", option, "city", "--json")
+    (fault,) = [each for each in json.loads(out)["findings"] if each["severity"] == "error"]
+    assert code == 4
+    assert "erlin" in fault["found"]
+
+
 def test_all_that_is_wrong_is_said_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "houses.csv").write_text(houses(rows=99) + "big,Berlin,1e400\n")
     code, _, err = inspected(capsys, "houses.csv", "--target", "price", "--features", "area,size")

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from sklearn.metrics import r2_score, root_mean_squared_error
 from input_files import FEATURES, IMAGES, read, rejected, values
 from own_tables import CLASSES, RECIPE
 from tasks.batch.counts import Score
-from tasks.data.readers import Chunk, formats
+from tasks.data.readers import Chunk, columns, formats
 from tasks.data.readers.formats import Wanted
+from tasks.data.table.levels import levels
 from tasks.errors import DataError, UsageError
 from tasks.serving.task import TASKS
 
@@ -101,6 +103,19 @@ def test_levels_and_gaps_that_no_row_had_are_rejects_by_column_and_value(tmp_pat
     assert not rejected(averaged)
     assert values(averaged)[0, 0] not in range(5)  # which the graph takes for unknown
     assert np.isnan(values(averaged)[1, 3])
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("s"), pa.timestamp("ns", "UTC")])
+def test_dates_that_were_taken_as_levels_are_levels_again(tmp_path: Path, kind: pa.DataType) -> None:
+    days = pa.array([datetime(2024, 12, 31), datetime(2025, 1, 1), None], pa.timestamp("us")).cast(kind)
+    trained = levels(pa.chunked_array([columns.plain(days)])).names()
+    column = RECIPE.columns[0].model_copy(update={"levels": (*trained, "c", "d", "e")})
+    wanted = WANTED._replace(recipe=RECIPE.model_copy(update={"columns": (column, *RECIPE.columns[1:])}))
+    pq.write_table(pa.table({**GOOD, "city": days}), tmp_path / "t.parquet")
+    chunks = read(tmp_path / "t.parquet", wanted, tmp_path / "spool")
+    assert not rejected(chunks)
+    np.testing.assert_array_equal(values(chunks)[:, 0], [0, 1, np.nan])
+    assert trained == ["2024-12-31", "2025-01-01"]
 
 
 def test_what_is_no_value_of_its_kind_is_a_reject_whatever_unknown_says(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ VALUE = "single value"  # of what is only copied or compared
 FITS = {
     "number": {"number", "text", "null"},
     "boolean": {"boolean", "number", "text", "null"},
-    "category": {"text", "number", "boolean", "null"},
+    "category": {"text", "number", "boolean", "date", "null"},
     VALUE: {"text", "number", "boolean", "date", "null"},
 }  # a kind of the recipe: what a column of a file that keeps types may be
 SHOWN = 40  # characters of a value
@@ -139,7 +139,8 @@ def piece(first: int, batch: pa.RecordBatch, wanted: Wanted, faults: pa.Array | 
 def _encoded(array: pa.Array, column: Column) -> Array:
     """float64 or float32 ``(n,)``: NaN is missing, ``UNKNOWN`` a level that the recipe has not, infinite no number."""
     if column.kind == "category":
-        codes = levels(pa.chunked_array([array])).of(column.levels)
+        as_trained = columns.plain(array) if columns.kind_of(array.type) == "date" else array
+        codes = levels(pa.chunked_array([as_trained])).of(column.levels)
         codes[np.isnan(codes) & ~_is_missing(array)] = UNKNOWN
         return codes
     if columns.kind_of(array.type) != "text":

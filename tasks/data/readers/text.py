@@ -56,8 +56,9 @@ def _json(block: memoryview, as_text: frozenset[str]) -> pa.Table:
         if no_text is None or no_text[1] not in as_text:
             raise
         return _json(block, as_text - {no_text[1]})  # of numbers, whose names are made later
-    text = bytes(block) if schema.names else b""
-    return table.drop_columns([each for each in schema.names if not _is_named(each, text)])
+    empty = [each for each in schema.names if table[each].null_count == len(table)]
+    text = bytes(block) if empty else b""
+    return table.drop_columns([each for each in empty if not _is_named(each, text)])
 
 
 def _is_named(column: str, text: bytes) -> bool:

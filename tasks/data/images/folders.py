@@ -77,7 +77,7 @@ class _Search:
     def findings(self) -> Iterator[Finding]:
         """What was left out."""
         left_out = {
-            "stray-files": ("among the folders of classes", self.strays),
+            "stray-files": ("beside the folders of classes or of parts", self.strays),
             "other-files": ("of other kinds", self.others),
             "links": ("that are links to folders, which are not followed", self.links),
         }
@@ -138,6 +138,8 @@ def find(folder: Path) -> Source:
     search, parts = _Search(), _parts(folder)
     for part, side in parts.items():
         search.part(str(part), side)
+    if folder not in parts:
+        search.strays += [str(each) for each in sorted(folder.iterdir()) if each not in parts and each.name[0] != "."]
     paths = search.paths
     order = sorted(range(len(paths)), key=lambda at: (os.path.basename(paths[at]), paths[at]))  # noqa: PTH119
     search.look.update(str([parts, sorted(search.classes)]).encode(errors="surrogateescape"))

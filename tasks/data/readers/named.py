@@ -138,7 +138,8 @@ def _encoded(array: pa.Array, column: Column) -> Array:
     """float64 or float32 ``(n,)``: NaN is missing, ``UNKNOWN`` a level that the recipe has not, infinite no number."""
     if column.kind == "category":
         codes = levels(pa.chunked_array([array])).of(column.levels)
-        codes[np.isnan(codes) & ~_is_missing(array)] = UNKNOWN
+        if (has_none := np.isnan(codes)).any():
+            codes[has_none & ~_is_missing(array)] = UNKNOWN
         return codes
     if columns.kind_of(array.type) != "text":
         values = pc.cast(array, pa.float64(), safe=False).fill_null(np.nan)

@@ -5,6 +5,7 @@ from typing import Any
 
 from tasks.batch.finishing import finish, judged_by, prediction
 from tasks.batch.planning import planned
+from tasks.batch.rejects import first, too_many
 from tasks.machine.telling import Event, tell
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters
@@ -28,6 +29,8 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
     with gpu.turn(parameters.device), planned(parameters) as (folder, job):
         if job.status == "done":
             tell(f"nothing has changed: job {job.job} is done, predictions in {folder}")
+            if parameters.max_rejects is not None and (job.rejects or 0) > parameters.max_rejects:
+                raise too_many(folder, job.model_copy(update={"max_rejects": parameters.max_rejects}), job.rejects or 0)
             judged = judged_by(folder, job, parameters.max_drift)
             if judged.drift != job.drift:
                 _tell_of_drift(folder, judged)
@@ -48,6 +51,8 @@ def _tell(folder: Path, job: Job) -> None:
         tell(f"{times} of {counted(job.rows, 'picture')} {note}")
     rejects = job.rejects or 0
     tell(f"{counted(job.rows - rejects, 'row')} predicted, {rejects} rejected; predictions in {folder}")
+    if rejects:
+        tell(f"the first rejected is {first(folder)}")
     if job.metrics and job.accuracy is None:
         tell("by the target's column: " + ", ".join(f"{name} {value:.6g}" for name, value in job.metrics.items()))
     _emit(Event.PREDICTIONS_WRITTEN, folder, job, {"rows": job.rows - rejects, "rejects": rejects})

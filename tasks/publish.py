@@ -54,7 +54,7 @@ def publish(
             if number is None:
                 made_of = (parameters, prepared, trained, evaluated, exported, verdicts)
                 lineage = filling.lineage(run.path.name, *made_of, reuse.package_versions(), reuse.code_digest())
-                pictures = (trained.picture, *evaluated.pictures)
+                pictures = (trained.picture, *evaluated.pictures, *filter(None, (prepared.sheet,)))
                 fill = partial(filling.fill, of=lineage, exported=exported, pictures=pictures)
                 number = publishing.publish(lineage, fill, parameters.sign_key)
             pointer.point_to(name, number)

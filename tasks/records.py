@@ -46,6 +46,9 @@ class Splits(Lasting):
     class_counts: tuple[int, ...] = ()  # training rows of each class
     rows: FileRef | None = None  # of own data: the digests of training and of other rows, sorted
     report: FileRef | None = None  # of own data: what validation found
+    validation: FileRef | None = None  # rows to watch, of own data that name them; else a share of ``train`` may be
+    sheet: FileRef | None = None  # of own images: a picture of some of each class
+    brightness: float | None = None  # of own images: the mean of all pixels, 0 to 255
 
     @property
     def is_own(self) -> bool:

@@ -2,49 +2,52 @@
 
 from tasks.data import datasets
 from tasks.data.report import DataReport
-from tasks.data.table.fixed import FixedRecipe
-from tasks.data.validated import ValidatedDataset
+from tasks.data.validated import Fixed, ValidatedDataset
 from tasks.machine.telling import tell
 from tasks.parameters import Data
 from tasks.records import RawDataset
 from tasks.serving.task import TaskName
 from tasks.stage import live, stage
 from tasks.store import atomic, verified
-from tasks.store.artifact_paths import DATA_PAGE, DATA_REPORT
+from tasks.store.artifact_paths import CONTACT_SHEET, DATA_PAGE, DATA_REPORT
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 
-def _show(run: RunFolder, report: DataReport) -> FileRef:
-    """The report in the run's folder, in the UI and in the log."""
-    page = report.page()
+def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[FileRef, FileRef | None]:
+    """The report in the run's folder, in the UI and in the log, and beside it the contact sheet of images."""
+    page, picture = report.page(), None
     atomic.write_bytes(run.file(DATA_PAGE), page.encode())
+    if sheet is not None:
+        picture = atomic.write_bytes(run.file(CONTACT_SHEET), sheet)
+        page = page.replace(f"({CONTACT_SHEET})", f"({live.data_uri(sheet)})")
     live.page(page, f"{run.name or report.name}-data", "what validation says of the data")
     tell(report.summary)
     for finding in report.findings:
         if finding.severity != "error":  # those are told all together
-            tell(f"{finding.severity}: {finding.found}")
-    return report.write(run.file(DATA_REPORT))
+            tell(f"{finding.severity}: {finding.sentence}")
+    return report.write(run.file(DATA_REPORT)), picture
 
 
 def _show_again(run: RunFolder, validated: ValidatedDataset) -> None:
     if report := validated.report:
-        _show(run, DataReport.parse(verified.read(report), report.path))
+        sheet = verified.read(validated.sheet) if validated.sheet else None
+        _show(run, DataReport.parse(verified.read(report), report.path), sheet)
 
 
 @stage(reusable=True, show=_show_again)
 def validate(
-    run: RunFolder, raw: RawDataset, data: Data, task: TaskName, kept: FixedRecipe | None = None
+    run: RunFolder, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None = None
 ) -> ValidatedDataset:
     """Write ``data-report.json`` and a page of it into the run's folder, then pass the data or stop the run.
 
-    ``kept`` is what earlier versions of the name fixed (``FixedRecipe.of``).
+    ``kept`` is what earlier versions of the name fixed (``own_data.fixed``).
 
     Raises:
         UsageError: options that cannot be meant.
         DataError: the data cannot be read, or are not fit; the report is written all the same.
     """
-    report, table = datasets.find(raw.name, data).validate(raw, data, task, kept)
-    written = _show(run, report)
+    report, table, images, sheet = datasets.find(raw.name, data).validate(raw, data, task, kept)
+    written, picture = _show(run, report, sheet)
     report.require_fit()
-    return ValidatedDataset(raw=raw, report=written, table=table)
+    return ValidatedDataset(raw=raw, report=written, table=table, images=images, sheet=picture)

@@ -103,7 +103,10 @@ def duty(fashion_mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) ->
     from duty import Duty
     from prefect_api import own_database
 
-    settings = own_database() | {"GRADMILL_FASHION_MNIST_DIR": str(fashion_mnist_files)}
+    settings = own_database() | {
+        "GRADMILL_FASHION_MNIST_DIR": str(fashion_mnist_files),
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",  # it plans once a minute unless told
+    }
     running = Duty(tmp_path_factory.mktemp("duty") / "artifacts", settings)
     yield running
     running.kill()

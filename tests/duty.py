@@ -1,5 +1,6 @@
 """``gradmill up`` as the person on duty has it: started as a child process, watched through Prefect's API."""
 
+import json
 import os
 import random
 import signal
@@ -106,6 +107,16 @@ class Duty:
     def logs(self, run: str) -> list[dict[str, Any]]:
         wanted = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
         return list(self.post("/logs/filter", wanted))
+
+    def stages(self, run: str) -> dict[str, float]:
+        """The stages that a run has finished so far, with their seconds."""
+        noted = list((self.artifacts / "runs").glob(f"*-{run[:8]}/run.json"))
+        return dict(json.loads(noted[0].read_text())["seconds"]) if noted else {}
+
+    def published(self, name: str) -> None:
+        """See that there is a champion, whichever tests have run before."""
+        if not (self.artifacts / "models" / name / "champion.json").exists():
+            assert self.ended(self.trigger("linear-weekly"))["state_type"] == "COMPLETED"
 
     def environments(self) -> list[dict[str, str]]:
         """Of every process of the family."""

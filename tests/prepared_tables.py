@@ -38,10 +38,12 @@ def prepare(
     class_names: Sequence[str] = (),
     names: Sequence[str] = (),
     split_key: Array | None = None,
+    is_validation: NDArray[np.bool_] | None = None,
 ) -> PreparedDataset:
-    """Write both splits of a table; columns are numbers unless ``kinds`` says otherwise, codes have all levels."""
+    """Write the splits of a table; columns are numbers unless ``kinds`` says otherwise, codes have all levels."""
     features = features.astype(np.float32)
-    train = ~is_test
+    watched = {} if is_validation is None else {"validation": is_validation}
+    train = ~np.logical_or.reduce([is_test, *watched.values()])
     columns = []
     for at in range(features.shape[1]):
         kind = kinds[at] if kinds else "number"
@@ -53,7 +55,7 @@ def prepare(
         target = Target(name="y", mean=float(fitted.mean()), scale=float(fitted.std()))
     keys = np.random.default_rng(0).integers(0, 2**63, len(truth)) if split_key is None else split_key
     files = {}
-    for split, part in (("train", train), ("test", is_test)):
+    for split, part in {"train": train, "test": is_test, **watched}.items():
         arrays = {
             FEATURES: features[part],
             TASKS[task].target: truth[part].astype(np.uint8 if class_names else np.float64),

@@ -55,6 +55,8 @@ def test_status_names_the_champions_and_says_what_one_is(capsys: pytest.CaptureF
         "retrain --lr inf",
         "retrain linear-regression --max-loss-ratio inf",
         "retrain linear-regression --synthetic-w nan,1",
+        "retrain linear-regression --min-test-accuracy 0.9",
+        "retrain --num-examples 100",
         "retrain --lr 0",
         "retrain --batch-size 0",
         "retrain --seed x",

@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import flows.cli.app
 from flows.cli.parameters import given_options
+from tasks.data.readers import csv
 from tasks.errors import DataError, UsageError
 from tasks.parameters import InspectParameters, RetrainParameters
 from tasks.store import artifact_paths, own_data
@@ -82,6 +84,17 @@ BAD: dict[str, tuple[bytes, list[str], int, str]] = {
     "constant target": ((HEADER + "1.5,Rom,7\n" * 99).encode(), [], 4, "price is 7"),
     "infinite target": ((houses() + "1,Berlin,1e400\n").encode(), [], 4, "inf"),
     "no target at all": ((HEADER + "1.5,Rom,\n" * 99).encode(), [], 4, "price"),
+    "a target with a word in it": ((houses() + "50,Berlin,n/a\n").encode(), [], 4, "text, as 'n/a' in row 200"),
+    "a target written otherwise": (
+        (HEADER + "".join(f"{n},Rom,€ {n}\n" for n in range(99))).encode(),
+        [],
+        4,
+        "so have 94 more of 99 classes",
+    ),
+    "a page of the web": (b"<!DOCTYPE html>\n<p>Sign in, please</p>\n", [], 4, "a page of the web"),
+    "a workbook": (b"PK\x03\x04" + houses().encode(), [], 4, "Excel"),
+    "a title above the header": (b"Houses of 2024\n" + houses().encode(), [], 4, "remove what stands above"),
+    "an index without a name": (b",area,price\n0,1,2\n", [], 4, "pandas: index=False"),
     "text in a number column": ((houses() + "big,Berlin,7\n").encode(), [], 4, "'big'"),
     "ragged rows": ((houses() + "1,2\n").encode(), [], 4, "row 200, with 2"),
     "duplicate columns": (b"area,area,price\n1,2,3\n", [], 4, "'area'"),
@@ -111,6 +124,52 @@ def test_a_table_that_is_not_fit_says_why(case: str, folder: Path, capsys: pytes
     assert "to do: " in err
 
 
+@pytest.mark.parametrize("values", [("0,5", "1,25"), ("€ 3", "€ 1,250.50"), ("12.5%", "8%"), ("1/2/2024", "31.12.24")])
+def test_numbers_and_dates_that_are_not_written_as_such_are_named(
+    values: tuple[str, str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (f'{n},"{values[n % 2]}",{n % 7 + n}\n' for n in range(99))
+    (folder / "houses.csv").write_text("area,fee,price\n" + "".join(lines))
+    code, out, _ = inspected(capsys, "houses.csv", "--target", "price", "--json")
+    (found,) = [each for each in json.loads(out)["findings"] if each["rule"] == "looks-like"]
+    assert code == 0
+    assert f"as '{values[0]}' in row 0" in found["found"]
+
+
+def test_more_numbers_than_rows_are_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = np.random.default_rng(0).normal(size=(60, 70))
+    np.savetxt(folder / "t.csv", table, delimiter=",", header=",".join(f"x{n}" for n in range(70)), comments="")
+    code, out, _ = inspected(capsys, "t.csv", "--target", "x0")
+    assert code == 0
+    assert "69 numbers and " in out
+    assert "--weight-decay auto" in out
+
+
+def test_inspect_needs_data(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = inspected(capsys)
+    assert (code, "DATA is missing" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("step", "is_said"), [(1, True), (-1, True), (3, False), (0.5, False)])
+def test_numbers_that_count_the_rows_may_be_ids(
+    step: float, is_said: bool, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header, *rows = houses(rows=200).splitlines()
+    numbered = "".join(f"{9000 + step * n:g},{row}\n" for n, row in enumerate(rows))
+    (folder / "houses.csv").write_text(f"id,{header}\n{numbered}")
+    _, out, _ = inspected(capsys, "houses.csv", "--target", "price")
+    assert ("--ignore id if it is one" in out) == is_said
+
+
+def test_a_target_of_few_numbers_may_be_meant_as_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "t.csv").write_text("area,sold\n" + "".join(f"{n % 31},{int(n % 3 == 0)}\n" for n in range(99)))
+    _, out, _ = inspected(capsys, "t.csv", "--target", "sold")
+    assert "softmax-regression learns them as classes" in out
+    assert "retrain linear-regression" in out
+    _, out, _ = inspected(capsys, "t.csv", "--target", "sold", "--category", "sold")
+    assert "retrain softmax-regression" in out
+
+
 def test_all_that_is_wrong_is_said_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "houses.csv").write_text(houses(rows=99) + "big,Berlin,1e400\n")
     code, _, err = inspected(capsys, "houses.csv", "--target", "price", "--features", "area,size")
@@ -123,13 +182,14 @@ def test_formats_and_dialects_are_one_table(folder: Path, capsys: pytest.Capture
     (folder / "plain.csv").write_text(text)
     (folder / "bom.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     (folder / "semicolon.csv").write_text(text.replace(",", ";"))
+    (folder / "excels.csv").write_bytes(b"\xef\xbb\xbfsep=;\r\n" + text.replace(",", ";").encode())
     (folder / "packed.csv.gz").write_bytes(gzip.compress(text.encode()))
     names = text.splitlines()[0].split(",")
     rows = [dict(zip(names, line.split(","), strict=True)) for line in text.splitlines()[1:]]
     typed = [{"area": float(row["area"]), "city": row["city"], "price": int(row["price"])} for row in rows]
     (folder / "lines.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in typed))
     seen = []
-    for name in ("plain.csv", "bom.csv", "semicolon.csv", "packed.csv.gz", "lines.jsonl"):
+    for name in ("plain.csv", "bom.csv", "semicolon.csv", "excels.csv", "packed.csv.gz", "lines.jsonl"):
         code, out, err = inspected(capsys, name, "--target", "price", "--json")
         assert code == 0, err
         found = json.loads(out)
@@ -137,20 +197,48 @@ def test_formats_and_dialects_are_one_table(folder: Path, capsys: pytest.Capture
     assert seen[1:] == seen[:-1]
 
 
+@pytest.mark.parametrize(
+    "options", [["--ignore", "area,garden"], ["--ignore", "area, garden"], ["--ignore", "area", "--ignore", "garden"]]
+)
+def test_no_name_of_a_list_is_lost(options: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"{n},{n % 2},{n % 7},{n % 5}\n" for n in range(99))
+    (folder / "houses.csv").write_text("area,garden,rooms,price\n" + rows)
+    code, out, _ = inspected(capsys, "houses.csv", "--target", "price", *options, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert {each["name"] for each in found["columns"]} == {"rooms", "price"}
+    assert found["command"].endswith("--ignore area,garden")
+
+
+def test_the_line_that_excel_writes_above_a_header_is_none_of_the_rows_to_predict(tmp_path: Path) -> None:
+    text = houses(rows=9).replace(",", ";")
+    for name, above in {"plain.csv": "", "excels.csv": "sep=;\n"}.items():
+        (tmp_path / name).write_text(above + text)
+        csv.csv_to_parquet(tmp_path / name, tmp_path / f"{name}.parquet", lambda names: names)
+    plain, excels = (pq.read_table(tmp_path / f"{name}.csv.parquet") for name in ("plain", "excels"))
+    assert plain.num_rows == 9
+    assert excels.equals(plain)
+
+
 def test_options_are_typed_again_as_they_were_given(folder: Path) -> None:
     given = InspectParameters(source="x.csv", target="price", ignore=("a,b", 'c"d'), test=0.3)
     assert given_options(given, {"source", "name"}) == [
         "--target", "price", "--ignore", '"a,b","c""d"', "--test", "0.3"
     ]  # fmt: skip
+    assert given_options(given.model_copy(update={"ignore": (" a", "b")}), {"source", "name", "target", "test"}) == [
+        "--ignore", '" a","b"'
+    ]  # fmt: skip
 
 
 FAULTS = [
     ({"data": {"source": "x.csv", "target": "y"}}, "a --name of their own"),
-    ({"name": "a", "data": {"source": "x.csv"}}, "needs a --target"),
+    ({"name": "a", "data": {"source": "x", "features": ["b"]}}, "for tables"),
+    ({"name": "a", "data": {"source": "x", "target": "y", "side": 8, "channels": "rgb"}}, "--side and --channels"),
+    ({"name": "a", "data": {"source": "x"}, "training": {"model": "linear-regression"}}, "softmax-regression learns"),
     ({"name": "a", "data": {"target": "y"}}, "go with --data"),
     ({"name": "a", "data": {"source": "x.csv", "target": "y", "resize": 8}}, "resize"),
     ({"name": "a", "data": {"source": "https://me:key@host/x.csv", "target": "y"}}, "credentials"),
-    ({"training": {"class_weight": "balanced"}}, "for own data"),
+    ({"training": {"class_weight": "balanced"}}, "on own data"),
     ({"training": {"weight_decay": "auto"}}, "for own data"),
 ]
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 import flows.cli.app
 from flows.cli.parameters import taking
 from flows.server.declared import schema
-from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
+from tasks.parameters import MaintainParameters, OwnData, PredictParameters, RetrainParameters, retrain_form
 
 COMMANDS: dict[str, type[BaseModel]] = {
     "retrain": RetrainParameters, "predict": PredictParameters, "maintain": MaintainParameters
@@ -164,6 +164,66 @@ def test_the_form_takes_either_model_and_names_the_field_that_is_at_fault() -> N
     assert [field["position"] for field in fields.values()] == list(range(len(fields)))
     shown = {name: field["default"] for name, field in fields.items() if "default" in field}
     assert shown == {
-        "model": "softmax-regression", "implementation": "concise", "schedule": "constant", "weight_decay": 0.0,
-        "class_weight": "none", "dropout": 0.0, "validation": 0.0, "patience": None, "seed": 42, "device": "auto",
-    }, "what differs from model to model is not shown, for what is shown is sent"  # fmt: skip
+        "model": "softmax-regression", "implementation": "concise", "schedule": "constant", "class_weight": "none",
+        "dropout": 0.0, "validation": 0.0, "patience": None, "seed": 42, "device": "auto",
+    }, "what differs from model to model, or is found in own data, is not shown: what is shown is sent"  # fmt: skip
+
+
+OWN_TABLE = {"name": "houses", "data": {"source": "/data/houses.csv", "target": "price"}}
+OF_SOFTMAX = {"dropout", "max_train_loss", "min_train_accuracy", "min_test_accuracy", "max_accuracy_drop", "resize"}
+OF_SOFTMAX |= {"class_weight", "max_recall_drop", "max_nats_rise"}
+OF_SOFTMAX |= {"side", "channels", "max_rejects"}
+OF_LINEAR = {"loss", "synthetic_w", "synthetic_b", "synthetic_noise", "num_examples", "max_parameter_error"}
+OF_LINEAR |= {"max_loss_rise", "max_error_rise", "max_standardised_error"}
+OF_THE_BOOKS_DATA = {"resize", "synthetic_w", "synthetic_b", "synthetic_noise", "num_examples", "max_train_loss"}
+OF_THE_BOOKS_DATA |= {"min_train_accuracy", "min_test_accuracy", "max_parameter_error", "max_loss_rise"}
+OF_THE_BOOKS_DATA |= {"max_accuracy_drop", "max_recall_drop"}
+OF_OWN_DATA = {*OwnData.model_fields, "class_weight", "min_gain", "max_nats_rise", "max_error_rise"}
+OF_IMAGES = {"side", "channels", "max_rejects"}
+OF_TABLES = {"target", "features", "ignore", "category", "split_by", "time_column", "split_column", "max_loss_ratio"}
+OWN_IMAGES = {"name": "photos", "data": {"source": "/data/photos"}}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "absent"),
+    [
+        ({}, OF_LINEAR),
+        ({"training": LINEAR}, OF_SOFTMAX | OF_IMAGES),
+        (OWN_TABLE, OF_LINEAR | OF_THE_BOOKS_DATA | OF_IMAGES),
+        (OWN_TABLE | {"training": LINEAR}, OF_SOFTMAX | OF_THE_BOOKS_DATA | OF_IMAGES),
+        (OWN_IMAGES, OF_LINEAR | OF_THE_BOOKS_DATA | OF_TABLES),
+        ({"name": "softmax-regression"}, OF_LINEAR | OF_OWN_DATA | {"max_loss_ratio"}),
+        ({"name": "wide", "training": LINEAR}, OF_SOFTMAX | OF_OWN_DATA | {"max_drop_p"}),
+    ],
+)
+def test_the_form_of_a_deployment_shows_what_its_runs_can_use(parameters: dict[str, Any], absent: set[str]) -> None:
+    form = schema(retrain_form(parameters))
+    faults = Draft202012Validator(form).iter_errors
+    parts = {name: form["definitions"][name.capitalize()]["properties"] for name in ("training", "data", "gates")}
+    everything = {name for name, _ in values(RetrainParameters().model_dump(mode="json"))}
+    top = set(form["definitions"]["RetrainParameters"]["properties"])
+    assert top | {name for fields in parts.values() for name in fields} == everything - absent | set(parts)
+    for fields in parts.values():
+        assert [field["position"] for field in fields.values()] == list(range(len(fields)))
+    sent = dict(parameters)
+    for part, fields in parts.items():
+        sent[part] = {name: field["default"] for name, field in fields.items() if "default" in field} | sent.get(
+            part, {}
+        )
+    assert not list(faults({"parameters": sent}))
+    assert RetrainParameters.model_validate(sent) == RetrainParameters.model_validate(parameters)
+
+
+def test_a_form_takes_what_a_form_of_before_has_sent_and_nothing_else_that_it_does_not_show() -> None:
+    """The server would refuse to register a deployment whose parameters its own form does not take."""
+    faults = Draft202012Validator(schema(retrain_form({"training": LINEAR}))).iter_errors
+    everything = RetrainParameters.model_validate({"training": LINEAR}).model_dump(mode="json")
+    assert not list(faults({"parameters": everything}))
+    for wrong in ({"dropout": 0.5}, {"loss": "cross-entropy"}, {"model": "softmax-regression"}, {"num_epochs": 0}):
+        (fault,) = faults({"parameters": {"training": wrong}})
+        assert list(fault.absolute_path) == ["parameters", "training", *wrong]
+
+
+@pytest.mark.parametrize("parameters", [None, {"training": {"model": {"__prefect_kind": "json"}}}, {"nonsense": 1}])
+def test_parameters_that_no_run_takes_have_the_form_of_all(parameters: Any) -> None:
+    assert retrain_form(parameters) is RetrainParameters

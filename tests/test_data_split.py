@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from tasks.data.table import splitting
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import split_words
-from tasks.data.table.splitting import OTHER, TEST, TRAINING
+from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from written_tables import examined, recipe, rows, rules, written
 
 ROWS = 600
@@ -116,7 +116,7 @@ def test_words_of_numbers_order_them(values: list[float]) -> None:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (["Train", "TEST", "validation"], [TRAINING, TEST, OTHER]),
+        (["Train", "TEST", "validation"], [TRAINING, TEST, VALIDATION]),
         (["training", "train", "val"], [TRAINING, TRAINING, TEST]),
         ([False, True, False], [TRAINING, TEST, TRAINING]),
     ],
@@ -127,7 +127,7 @@ def test_a_split_column_says_which_rows_are_which(said: list[Any], expected: lis
     assert sides(found) == expected * (ROWS // 3)
     assert "part" not in [column.name for column in recipe(found).columns]
     others = rows(found).digests_of(is_training=False)
-    assert len(others) == sides(found).count(TEST) + sides(found).count(OTHER)
+    assert len(others) == sides(found).count(TEST) + sides(found).count(VALIDATION)
 
 
 def test_a_split_column_that_says_something_else_is_refused(tmp_path: Path) -> None:

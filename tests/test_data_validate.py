@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
@@ -90,6 +91,23 @@ def test_the_digests_of_all_rows_are_kept_in_two_parts_and_the_next_night_finds_
     assert prepared(path, "price", "regression", FixedRecipe.of(made, made.recipe)) == made
 
 
+def test_rows_that_a_column_names_validation_are_a_split_of_their_own(tmp_path: Path) -> None:
+    said = np.array(["train", "Validation", "test", "train"])[np.arange(ROWS) % 4]
+    table = houses().append_column("part", [said])
+    made = prepared(written(tmp_path / "h.parquet", table), "price", "regression", split_column="part")
+    assert made.validation is not None
+    assert made.rows is not None
+    for file, name in ((made.train, "train"), (made.validation, "Validation"), (made.test, "test")):
+        prices = table.filter(pc.equal(table["part"], name))["price"].to_pylist()
+        assert safetensors.numpy.load_file(file.path)["target"].tolist() == prices
+    other = safetensors.numpy.load_file(made.rows.path)["other"]
+    assert len(other) == ROWS // 2, "the digests of all rows that train no weight"
+    assert (
+        "200 training, 100 validation and 100 test rows"
+        in DataReport.read(tmp_path / "run" / "data-report.json").summary
+    )
+
+
 def test_nothing_is_left_beside_the_files_that_are_named(tmp_path: Path, artifacts: Path) -> None:
     made = prepared(written(tmp_path / "h.csv", houses()), "price", "regression")
     found = {path for path in (artifacts / "datasets" / "houses").iterdir() if path.name != ".lock"}
@@ -162,6 +180,15 @@ def test_what_is_odd_is_a_warning_and_stops_nothing(columns: Any, rule: str, tmp
     found = examined(written(tmp_path / "t.parquet", {each: pa.array(columns[each]) for each in columns}))
     assert rule in rules(found, "warning")
     assert found.recipe is not None
+
+
+def test_even_one_pair_of_equal_rows_with_different_targets_is_said(tmp_path: Path) -> None:
+    twice = np.append(X[:-1], X[0])
+    found = examined(written(tmp_path / "t.parquet", {"x": twice, "y": Y}))
+    assert rules(found, "note")["equal-rows"] == "equal features have different targets 1 time in 400 rows (0.25 %)"
+    assert "equal-rows" not in rules(found, "warning"), "a few are in every table"
+    sound = examined(written(tmp_path / "t.parquet", {"x": twice, "y": np.append(Y[:-1], Y[0])}))
+    assert "equal-rows" not in rules(sound, "note")
 
 
 @pytest.mark.parametrize("kind", ["number", "level"])

@@ -178,6 +178,7 @@ def test_a_single_test_group_says_nothing_and_is_refused_with_a_verdict_that_is_
     asked = training("regression")
     held = standards.Standards.of(prepared, Objective.of(asked, prepared))
     held = dataclasses.replace(held, clusters=np.zeros(len(rows.truth), np.uint64))
+    assert held.reference is not None
     verdict = held.judge(held.reference, Gates())[0]
     assert not verdict.passed
     assert verdict.value == pytest.approx(held.metrics["baseline_loss"] - held.metrics["reference_loss"])

@@ -40,6 +40,12 @@ def crons(deployment: dict[str, Any]) -> list[str]:
     return [each["schedule"]["cron"] for each in deployment["schedules"]]
 
 
+def form(deployment: dict[str, Any]) -> set[str]:
+    """The fields that Prefect's form shows of training and data."""
+    definitions = deployment["parameter_openapi_schema"]["definitions"]
+    return {*definitions["Training"]["properties"], *definitions["Data"]["properties"]}
+
+
 def told(cron: str) -> None:
     schedules.tell_server(schedules.add(NAME, cron, "Europe/Berlin"), registration.declarations())
 
@@ -52,12 +58,15 @@ def test_a_schedule_is_a_deployment_with_all_parameters_that_registering_keeps(a
     assert (crons(found), found["schedules"][0]["schedule"]["timezone"]) == (["0 3 * * *"], "Europe/Berlin")
     parameters = RetrainParameters.model_validate(found["parameters"]["parameters"])
     assert (parameters.name, parameters.training.seed) == (NAME, 1), "the champion's"
+    assert form(found) >= {"loss", "synthetic_w"}
+    assert not form(found) & {"dropout", "class_weight", "resize", "source"}, "of no use to this name"
     path = f"/deployments/{found['id']}"
     api.patch(path, json={"parameters": {"parameters": {"name": NAME, "training": {"lr": 0.5}}}}).raise_for_status()
     registration.register()
     kept = ours(api)
     assert kept is not None
     assert kept["parameters"]["parameters"]["training"] == {"lr": 0.5}, "what somebody has set stays"
+    assert form(kept) >= {"dropout"}, "the form is that of what was set, which names no model"
     told("0 4 * * *")
     again = ours(api)
     assert again is not None

@@ -170,7 +170,7 @@ def test_of_an_edited_file_only_what_nobody_has_set_is_written(
         "maintenance-weekly: changed concurrency_limit",
         "maintenance-weekly: kept as set on the server: parameters",
         "predict-daily: kept as set on the server: schedule daily",
-        "softmax-nightly: changed parameters, schedule nightly, schedule daily",
+        "softmax-nightly: changed parameter_openapi_schema, parameters, schedule nightly, schedule daily",
     ]
 
 

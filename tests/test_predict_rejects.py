@@ -79,6 +79,14 @@ def test_rejects_name_job_and_model_like_every_other_output(tmp_path: Path, publ
         (tmp_path / "t.csv").write_text("x1,x2\n1,2\n")
 
 
+def test_a_job_that_is_done_is_measured_by_what_is_tolerated_now(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x1,x2\n1,2\n1\n")
+    assert predict_rows(input=str(tmp_path / "t.csv"), max_rejects=1).rejects == 1
+    with pytest.raises(DataError, match=r"the first is row 1 of .*t\.csv: 1 field"):
+        predict_rows(input=str(tmp_path / "t.csv"), max_rejects=0)
+    assert predict_rows(input=str(tmp_path / "t.csv"), max_rejects=1).rejects == 1
+
+
 @pytest.mark.parametrize(("address", "found"), [("tcp://127.0.0.1", "missing port"), ("tcp://127.0.0.1:1", "tcp:")])
 def test_a_dask_scheduler_that_is_not_there_is_named(address: str, found: str, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.zeros((3, 2), np.float32))

@@ -1,7 +1,8 @@
-"""The exported file, unchanged, in other runtimes: the book's images, and tables with values of every kind.
+"""The exported file, unchanged, in other runtimes: the book's images, colour images, tables with values of every kind.
 
-Of images what onnxruntime for Python says is expected, on 1000 test images; of tables the recipe applied by hand, with
-missing values and unknown codes. Labels are equal, probabilities within 2e-5, predictions within 2e-5 deviations.
+Of the book's images what onnxruntime for Python says is expected, on 1000 test images; of others the recipe applied by
+hand, of tables with missing values and unknown codes. Labels are equal, probabilities within 2e-5, predictions within
+2e-5 deviations.
 """
 
 import functools
@@ -25,7 +26,7 @@ import scipy.special
 
 from conftest import REPOSITORY, Pipeline
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
-from tasks.data.recipe import Columns
+from tasks.data.recipe import Columns, Pixels
 from tasks.serving import contract, graph, properties
 from tasks.serving.contract import Signature
 from tasks.serving.task import TASKS, TaskName
@@ -68,6 +69,20 @@ def images(pipeline: Pipeline) -> Exported:
     )
 
 
+def colour_images(folder: Path) -> Exported:
+    """Pictures higher than wide, whose channels have weights of their own."""
+    recipe = Pixels(shape=(9, 7, 3), scale=1 / 255)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 256, (ROWS, *recipe.shape), np.uint8)
+    weights = {"W": rng.normal(size=(189, 5)).astype(np.float32), "b": rng.normal(size=5).astype(np.float32)}
+    signature = Signature(inputs=(recipe.input,), outputs=TASKS["classification"].outputs(5))
+    (folder / "model.onnx").write_bytes(graph.write(weights, recipe, signature, {}))
+    scores = rows.reshape(ROWS, -1) / 255 @ weights["W"].astype(float) + weights["b"]
+    probabilities = scipy.special.softmax(scores, axis=1)
+    expected = {"probabilities": probabilities, "label": probabilities.argmax(axis=1)}
+    return Exported(folder / "model.onnx", rows, expected)
+
+
 class Table(NamedTuple):
     """A table's model with the weights and recipe that it was made of."""
 
@@ -104,10 +119,12 @@ TABLES: dict[str, tuple[Columns, TaskName, int]] = {
 }
 
 
-@pytest.fixture(scope="module", params=["images", *TABLES])
+@pytest.fixture(scope="module", params=["images", "colour images", *TABLES])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     if request.param == "images":
         return images(request.getfixturevalue("pipeline"))
+    if request.param == "colour images":
+        return colour_images(tmp_path_factory.mktemp("colour"))
     table = written(tmp_path_factory.mktemp("table"), *TABLES[request.param])
     rows = drawn_rows(table.recipe, ROWS, odd=0.2)
     return Exported(table.folder / "model.onnx", rows, table.expected(rows), table.tolerance)

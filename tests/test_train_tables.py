@@ -183,7 +183,7 @@ def test_scratch_and_concise_learn_equal_weights(classes: int, options: dict[str
 def test_effects_written_out_have_the_gradient_of_dense_one_hot_inputs() -> None:
     prepared = mixed(classes=3)
     inputs, truth = one_hot(prepared, "train")
-    table = tables.load(prepared, "train", torch.float64)
+    table = tables.load(prepared, prepared.train, torch.float64)
     net = learn(prepared, implementation="scratch", num_epochs=1).net
     X, y, slots = table.minibatch(torch.arange(100))
     o = net.backward(X, y, slots)
@@ -203,7 +203,7 @@ def test_moments_are_those_of_dense_one_hot_inputs(balanced: bool) -> None:
     w = class_weights[truth]
     mean = np.average(inputs, axis=0, weights=w)
     expected = ((inputs - mean) * w[:, None]).T @ (inputs - mean) / len(inputs)
-    table = tables.load(prepared, "train", torch.float64)
+    table = tables.load(prepared, prepared.train, torch.float64)
     given = torch.from_numpy(class_weights) if balanced else None
     for first in (len(expected), 3, 0):
         found = moments(table, 3, table.encoding.num_slots, given, first)
@@ -253,7 +253,7 @@ def test_an_unknown_code_has_the_average_effect_of_the_training_rows() -> None:
     prepared = mixed(classes=3)
     learning = learn(prepared)
     recipe, (inputs, _) = recipe_of(prepared), one_hot(prepared, "train")
-    table = tables.load(prepared, "train", torch.float64)
+    table = tables.load(prepared, prepared.train, torch.float64)
     rows = torch.full((1, 5), float("nan"))
     rows[0, [1, 3]] = torch.tensor([4.0, 17.0])  # neither is a level
     W, b = weights(learning)
@@ -424,6 +424,35 @@ def test_a_validation_part_is_of_the_largest_keys_and_divides_no_group() -> None
     )
 
 
+def test_rows_that_are_named_validation_are_watched_and_train_no_weight() -> None:
+    """Their targets obey another law: whoever learned from them would be far off."""
+    features, truth = dependent(0.5)
+    part = np.random.default_rng(1).choice(3, 500, p=[0.6, 0.2, 0.2])
+    truth[part == 1] = -5 * truth[part == 1]
+    prepared = prepare(features, truth, part == 2, is_validation=part == 1)
+    asked = LinearTraining.model_validate({"defaults": "data", "validation": 0.5})
+    trained: TrainedModel = plain(train)(RunFolder.open("test-run", {}), prepared, asked)
+    fit = LinearRegression().fit(features[part == 0], truth[part == 0])
+    assert (trained.num_examples, trained.num_validation) == ((part == 0).sum(), (part == 1).sum()), "and no share"
+    losses = [((fit.predict(features[part == at]) - truth[part == at]) ** 2).mean() / 2 for at in range(3)]
+    point = trained.kept
+    assert [point.train_loss, point.validation_loss, point.test_loss] == pytest.approx(losses, rel=1e-4)
+    learning = learn(prepared, weight_decay="auto")
+    assert learning.training.steps.weight_decay == 1.0, "the most of the grid: the less is learned the better"
+
+
+def test_validation_rows_are_enough_to_stop_early_unless_they_are_too_few() -> None:
+    features, truth = dependent(0.5)
+    part = np.arange(500) % 5
+    truth[part == 1] = -truth[part == 1]
+    watched = prepare(features, truth, part == 0, is_validation=part == 1)
+    learning, epochs = learned_in(watched, patience=2, lr=0.01)
+    assert (learning.num_validation, epochs) == (100, 3), "what is learned makes it worse from the first epoch on"
+    for named, found in ((np.arange(500) == 1, "1 validation rows"), (None, "no row is one of validation")):
+        with pytest.raises(UsageError, match=found):
+            learn(prepare(features, truth, part == 0, is_validation=named), patience=2)
+
+
 def test_what_is_given_stands_and_what_is_not_follows_from_the_rows() -> None:
     nothing = SoftmaxTraining.model_validate({"defaults": "data"})
     few, many = (rules.way(nothing, rows, 20) for rows in (1000, 1_000_000))
@@ -454,7 +483,7 @@ def test_minibatches_of_many_rows_come_within_two_thousandths_of_the_converged_l
     whole = learn(prepared, batch_size=1_000_000, num_epochs=100, implementation="scratch")
     losses = []
     for each in (learning, whole):
-        table = tables.load(prepared, "test", each.net.weights()["b"].dtype)
+        table = tables.load(prepared, prepared.test, each.net.weights()["b"].dtype)
         losses.append(log_loss(truth, outputs(each.net, table).softmax(dim=1).numpy()))
     assert losses[0] == pytest.approx(losses[1], abs=0.002)
 

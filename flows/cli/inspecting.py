@@ -1,4 +1,4 @@
-"""``gradmill inspect``: what a table is like before anything is trained."""
+"""``gradmill inspect``: what own data are like before anything is trained."""
 
 import shlex
 import tempfile
@@ -12,17 +12,22 @@ from rich.table import Table
 from flows.cli.options import as_typed, print_json
 from flows.cli.parameters import given_options, taking, validated
 from flows.cli.runs import place
+from tasks.data.report import split_sizes
+from tasks.errors import UsageError
 from tasks.machine.words import counted
 from tasks.parameters import InspectParameters
+from tasks.parameters.uses import TABLES
 from tasks.serving.task import TASKS
 
 if TYPE_CHECKING:
+    from tasks.data.images.examining import Examined as ImagesExamined
+    from tasks.data.report import DataReport, ImageReport
     from tasks.data.table.examining import Examined
 
 
 @taking(InspectParameters)
 def inspect(document: dict[str, Any], as_json: bool) -> None:
-    """Show the columns of a table, its problems, its split and how well it can be learned; nothing is trained.
+    """Show columns or images, their problems, their split and how well a table can be learned; nothing is trained.
 
     It ends with the retrain command to copy. Problems that stop a retrain are exit code 4.
     """
@@ -38,52 +43,60 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     report.require_fit()
 
 
-def _examined(parameters: InspectParameters, folder: Path) -> "Examined":
+def _examined(parameters: InspectParameters, folder: Path) -> "Examined | ImagesExamined":
+    from tasks.data.images import finding
+    from tasks.data.images import own as images
+    from tasks.data.images.fixed import FixedImages
     from tasks.data.sources import tables
     from tasks.data.table import examining, own
     from tasks.store import own_data
 
-    kept = own_data.fixed(parameters.name) if parameters.name else None
-    if kept and parameters.target is None:
+    kept, name = None, parameters.name or Path(parameters.source).stem
+    if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
-    task, name = kept.task if kept else None, parameters.name or Path(parameters.source).stem
+    if kept is None and parameters.target is None and finding.is_there(parameters.source):
+        if found := parameters.given(TABLES):
+            raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
+        return images.look(finding.find(parameters.source), name, parameters, None, folder)[0]
+    if isinstance(kept, FixedImages):
+        return images.look(finding.find(parameters.source), name, parameters, kept, folder)[0]
+    task = kept.task if kept else None
     table = own.read(tables.find(parameters.source), parameters, task, kept, folder)
     return examining.examine(table, name, parameters, task, kept, folder)
 
 
-def _outlook(examined: "Examined", scratch: Path) -> dict[str, float]:
+def _outlook(examined: "Examined | ImagesExamined", scratch: Path) -> dict[str, float]:
     """What the best constant and the converged fit come to; nothing of data that are not fit."""
+    from tasks.data.table.examining import Examined
     from tasks.judging import outlook
 
-    if examined.recipe is None or examined.rows is None:
+    if not isinstance(examined, Examined) or examined.recipe is None or examined.rows is None:
         return {}
     return outlook.losses(examined.recipe, examined.rows, scratch)
 
 
-def _command(parameters: InspectParameters, examined: "Examined") -> str:
+def _command(parameters: InspectParameters, examined: "Examined | ImagesExamined") -> str:
     """The command that trains on this table, with the options that were given here."""
     options = given_options(parameters, leave_out={"source", "name"})
     if parameters.name and examined.recipe:
         return shlex.join(["retrain", parameters.name, "--data", parameters.source, *options])
     model = TASKS[examined.recipe.task].model if examined.recipe else "MODEL"
-    options += [] if parameters.target else ["--target", "COLUMN"]
+    options += [] if parameters.target or examined.report.images else ["--target", "COLUMN"]
     return shlex.join(["retrain", model, "--name", "NAME", "--data", parameters.source, *options])
 
 
-def _show(examined: "Examined", losses: dict[str, float], command: str) -> None:
+def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], command: str) -> None:
     console = Console(highlight=False)
     report = examined.report
-    console.print(f"{counted(report.rows, 'row')} in {counted(report.files, 'file')}")
-    columns = Table("column", "role", "kind", "missing", "range or levels", box=None, pad_edge=False)
-    for column in report.columns:
-        missing = f"{100 * column.missing / report.rows:.3g} %" if column.missing else ""
-        columns.add_row(*map(escape, (column.name, column.role, column.kind, missing, column.content)))
-    console.print(columns)
+    if report.images:
+        _show_images(report, report.images, console)
+    else:
+        _show_columns(report, console)
     if report.num_test:
-        console.print(f"split: {report.num_train:,} training and {counted(report.num_test, 'test row')}")
+        console.print(f"split: {split_sizes(report.num_train, report.num_validation, report.num_test)}")
     for finding in report.findings:
         if finding.severity != "error":
-            console.print(f"{finding.severity}: {finding.found}", markup=False, soft_wrap=True)
+            console.print(f"{finding.severity}: {finding.sentence}", markup=False, soft_wrap=True)
     if losses and examined.recipe:
         unit, (baseline, reference) = TASKS[examined.recipe.task].loss_unit, losses.values()
         console.print(
@@ -92,3 +105,22 @@ def _show(examined: "Examined", losses: dict[str, float], command: str) -> None:
         )
     if not report.errors:
         console.print(f"\n[bold]train it[/]\n{escape(command)}", soft_wrap=True)
+
+
+def _show_columns(report: "DataReport", console: Console) -> None:
+    console.print(f"{counted(report.rows, 'row')} in {counted(report.files, 'file')}")
+    columns = Table("column", "role", "kind", "missing", "range or levels", box=None, pad_edge=False)
+    for column in report.columns:
+        missing = f"{100 * column.missing / report.rows:.3g} %" if column.missing else ""
+        columns.add_row(*map(escape, (column.name, column.role, column.kind, missing, column.content)))
+    console.print(columns)
+
+
+def _show_images(report: "DataReport", images: "ImageReport", console: Console) -> None:
+    console.print(report.summary, markup=False, soft_wrap=True)
+    for name, value in images.facts().items():
+        console.print(f"{name}: {value}", markup=False, soft_wrap=True)
+    classes = Table("class", "images", box=None, pad_edge=False)
+    for name, count in report.classes.items():
+        classes.add_row(escape(name), f"{count:,}")
+    console.print(classes)

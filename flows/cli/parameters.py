@@ -43,13 +43,19 @@ class _Value(NamedTuple):
     def flag(self) -> str:
         return option(self.field.metadata).flag or f"--{self.name.replace('_', '-')}"
 
+    @property
+    def is_list(self) -> bool:
+        """Whether it takes several values, by commas or by giving it more than once."""
+        return get_origin(self.field.annotation) is tuple
+
     def help(self) -> str:
         """What it is, and what it is where it is left out: Rich would take the plain bracket for a style."""
         notes = dict.fromkeys(field.description for field in self.fields.values() if field.description)
         title = str(self.field.title)
         if not notes or title.lower() != self.flag.lower().strip("-").replace("-", " "):
             notes = dict.fromkeys([f"{title}:" if notes else f"{title}.", *notes])
-        words = option(self.field.metadata).help or " ".join(notes)
+        shown = option(self.field.metadata)
+        words = " ".join(filter(None, [shown.help or " ".join(notes), shown.only]))
         default = self.default()
         bounds = "; ".join([*([f"default: {default}"] if default else []), *self.limits()])
         return f"{words} \\[{bounds}]" if bounds else words
@@ -64,24 +70,25 @@ class _Value(NamedTuple):
 
     def default(self) -> str | None:
         """In words; a flag has none."""
-        empty, value = option(self.field.metadata).empty, self.field.default
-        if empty or isinstance(value, bool):
-            return empty or None
+        shown, value = option(self.field.metadata), self.field.default
+        if shown.empty or isinstance(value, bool):
+            return shown.empty or None
         defaults = {model: field.default for model, field in self.fields.items()}
-        if len(set(defaults.values())) > 1 and get_origin(self.field.annotation) is not Literal:
+        if len(set(defaults.values())) > 1 and not shown.metavar:
             return of_the_book(defaults)
         return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
     def parameter(self) -> inspect.Parameter:
         """As typer reads it from a function; None is what was not given."""
         shown, flag = option(self.field.metadata), self.flag
-        kind = str if shown.metavar else _typed(self.field.annotation)
+        kind: Any = str if shown.metavar else _typed(self.field.annotation)
+        kind = list[str] if self.is_list and flag.startswith("-") else kind  # given twice, none is lost
         if flag.startswith("-"):
             info: Any = typer.Option(flag, help=self.help(), rich_help_panel=self.panel)
         else:
             metavar = shown.metavar or (flag if flag.isupper() else None)
             info = typer.Argument(metavar=metavar, help=self.help())
-        annotation = Annotated[kind | None, info]  # type: ignore[valid-type]
+        annotation = Annotated[kind | None, info]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
     def put(self, given: Any, document: dict[str, Any]) -> None:
@@ -90,8 +97,8 @@ class _Value(NamedTuple):
             return
         if self.field.default is True:  # its flag turns it off
             given = not given
-        if get_origin(self.field.annotation) is tuple:
-            given = next(csv.reader([given])) if given else []
+        if self.is_list:
+            given = [each for row in csv.reader(filter(None, given), skipinitialspace=True) for each in row]
         (document.setdefault(self.part, {}) if self.part else document)[self.name] = given
 
 
@@ -168,7 +175,8 @@ def validated(kind: type[Parameters], document: dict[str, Any], command: str) ->
         flags = {value.name: value.flag for value in _values(kind)}
         name = next((part for part in reversed(first["loc"]) if part in flags), None)
         expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        found = f"{flags[name]} {first['input']}" if name else "options that do not go together"
+        given = "is missing" if first["input"] is None else first["input"]
+        found = f"{flags[name]} {given}" if name else "options that do not go together"
         raise UsageError(found, EXPECTED.get(str(name), expected), f"see gradmill {command} --help") from error
 
 
@@ -182,7 +190,9 @@ def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:
         given.append(value.flag)
         if isinstance(setting, tuple):
             text = io.StringIO()
-            csv.writer(text, lineterminator="").writerow(setting)
+            has_space = any(str(each)[:1] == " " for each in setting)
+            writer = functools.partial(csv.writer, quoting=csv.QUOTE_ALL) if has_space else csv.writer
+            writer(text, lineterminator="").writerow(setting)
             given.append(text.getvalue())
         elif not isinstance(setting, bool):
             given.append(str(setting))

@@ -12,6 +12,7 @@ from flows.cli.options import Artifacts, Debug, Json, Verbose, print_json, requi
 from flows.cli.parameters import taking, validated
 from tasks.errors import UsageError
 from tasks.parameters import ModelName, PredictParameters, RetrainParameters
+from tasks.parameters.uses import WORDS
 from tasks.store import attestation, mirroring, own_data, reading, regular_files
 
 
@@ -29,9 +30,13 @@ def retrain(
     them, until somebody promotes or rolls back. The test split is then labelled by the champion.
     """
     sign_key: Path | None = document.get("sign_key")
-    document = _of_kept_name(document) | {"sign_key": sign_key and sign_key.absolute()}
+    given = document
+    document = _of_kept_name(given) | {"sign_key": sign_key and sign_key.absolute()}
     parameters = validated(RetrainParameters, document, "retrain")
+    _require_of_use(given, parameters)
     own_data.require_same_kind(parameters)
+    if parameters.data.is_images:
+        _require_images(str(parameters.data.source))
     require(parameters.training.device)
     if sign_key is not None:
         attestation.require(sign_key)
@@ -65,6 +70,22 @@ def _of_kept_name(given: dict[str, Any]) -> dict[str, Any]:
         )
     training = {option: value for option, value in given["training"].items() if option != "model"}
     return own_data.again(named, given | {"training": training})
+
+
+def _require_images(source: str) -> None:
+    """Say before a server starts that data are none; the run looks at them again."""
+    from tasks.data.images import finding
+
+    finding.find(source)
+
+
+def _require_of_use(given: dict[str, Any], parameters: RetrainParameters) -> None:
+    """Refuse what was typed and would change nothing, such as a gate of the other model."""
+    for part, values in (("data", parameters.data), ("gates", parameters.gates)):
+        for name in given.get(part, {}):
+            if parameters.uses.isdisjoint(of := values.of_field(name)):
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} with {parameters.name}", f"{WORDS[of]}, which it is for", f"leave {flag} out")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from rich.markup import escape
 from flows.cli.options import as_typed
 from tasks.machine.words import counted
 from tasks.serving import task
+from tasks.store.artifact_paths import REJECTS
 
 if TYPE_CHECKING:
     from flows.story.report import RetrainReport
@@ -55,7 +56,7 @@ def predicted(result: "Prediction") -> None:
     drift = ", ".join(f"{name} {value:.3f}" for name, value in result.drift.index.items())
     rows = [
         ("predicted", f"{counted(result.rows, 'row')} by {version} ({result.provider}){speed}"),
-        ("rejected", counted(result.rejects, "row")),
+        ("rejected", counted(result.rejects, "row") + (f": see {result.path}/{REJECTS}" if result.rejects else "")),
         ("drift", f"{result.drift.verdict}{f' (index: {drift})' if drift else ''}"),
         ("output", f"{result.path} ({counted(result.parts, 'part')})"),
     ]

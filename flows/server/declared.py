@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.server.deployments import FORMS, TAG
 from tasks.errors import UsageError
+from tasks.parameters import RetrainParameters, retrain_form
 
 KINDS: dict[str, type[BaseModel]] = {"cron": CronSchedule, "interval": IntervalSchedule, "rrule": RRuleSchedule}
 VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")  # of the environment, as ``prefect deploy`` takes it
@@ -30,6 +31,13 @@ class Declared(NamedTuple):
     code: dict[str, Any]
     settings: dict[str, Any]
     schedules: dict[str, dict[str, Any]]
+
+    def code_of(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """What only we know where these are its parameters, which somebody may have set: its form is theirs."""
+        form = FORMS[self.code["entrypoint"]]
+        if form is RetrainParameters:
+            form = retrain_form(parameters.get("parameters", {}))
+        return self.code | {"parameter_openapi_schema": schema(form)}
 
 
 class _Strict(BaseModel):
@@ -114,8 +122,7 @@ def declared(home: Path) -> list[Declared]:
 
 def _declared(file: _File, deployment: _Deployment) -> Declared:
     limit = deployment.concurrency_limit
-    form = FORMS.get(deployment.entrypoint)
-    if form is None:
+    if deployment.entrypoint not in FORMS:
         raise ValueError(
             f"{deployment.name}: entrypoint {deployment.entrypoint} is none of {', '.join(map(str, FORMS))}"
         )
@@ -135,11 +142,7 @@ def _declared(file: _File, deployment: _Deployment) -> Declared:
     return Declared(
         flow=deployment.entrypoint.rpartition(".")[2],
         name=deployment.name,
-        code={
-            "entrypoint": deployment.entrypoint,
-            "pull_steps": file.pull,
-            "parameter_openapi_schema": schema(form),
-        },
+        code={"entrypoint": deployment.entrypoint, "pull_steps": file.pull},
         settings={key: value for key, value in settings.items() if value is not None},
         schedules={each.slug: each.as_taken() for each in deployment.schedules},
     )

@@ -84,7 +84,8 @@ def deploy(client: SyncPrefectClient, declared: Declared) -> None:
         registered = _Registered(client, deployment.id)
         found = _found(deployment)
         ours, kept = writable(wanted, found, registered.digests)
-        code = {name: value for name, value in declared.code.items() if found.get(name) != value}
+        parameters = (found if "parameters" in kept else declared.settings)["parameters"]
+        code = {name: value for name, value in declared.code_of(parameters).items() if found.get(name) != value}
         marked = {} if TAG in deployment.tags else {"tags": [*deployment.tags, TAG]}  # or none of us would find it
         fields = code | {name: value for name, value in ours.items() if name in declared.settings} | marked
         if fields:
@@ -104,10 +105,11 @@ def _accepted(name: str) -> Iterator[None]:
     except HTTPStatusError as error:
         if error.response.status_code not in REFUSALS:
             raise
+        is_new = "Work pool" in error.response.text  # to a server to which nobody has registered
         raise EnvironmentProblem(
             f"deployment {name} is not accepted: {error.response.text[:300]}",
             "prefect.yaml, and what is set on the server, as the server takes them",
-            "correct prefect.yaml, or the deployment in the UI",
+            "run gradmill register" if is_new else "correct prefect.yaml, or the deployment in the UI",
         ) from error
 
 
@@ -118,7 +120,7 @@ def _say(name: str, what: str, items: Iterable[str]) -> None:
 
 def _create(client: SyncPrefectClient, declared: Declared) -> UUID:
     """Everything in one request: a deployment without its schedules would seem to be one that somebody stripped."""
-    fields: dict[str, Any] = declared.code | declared.settings
+    fields: dict[str, Any] = declared.code_of(declared.settings["parameters"]) | declared.settings
     schedules = [DeploymentScheduleCreate(slug=slug, **value) for slug, value in declared.schedules.items()]
     flow = client.create_flow_from_name(declared.flow)
     return client.create_deployment(flow_id=flow, name=declared.name, schedules=schedules, **fields)

@@ -17,6 +17,7 @@ TITLES = {
     artifact_paths.CONFUSION_MATRIX: "Confusion matrix",
     artifact_paths.RELIABILITY: "Reliability",
     artifact_paths.MISCLASSIFIED: "Most confident mistakes",
+    artifact_paths.CLASS_WEIGHTS: "Weights of each class",
     artifact_paths.FIT: "Fit",
     artifact_paths.COEFFICIENTS: "Coefficients",
     artifact_paths.RESIDUALS: "Residuals",

@@ -75,14 +75,22 @@ def check(folder: Path, job: Job, count: int) -> None:
     Raises:
         DataError: there are too many.
     """
-    if count <= job.max_rejects:
-        return
-    merge(folder, job)
-    with pq.ParquetFile(folder / artifact_paths.REJECTS) as file:
-        first: dict[str, Any] = next(file.iter_batches(1)).to_pylist()[0]
-    raise DataError(
-        f"at least {count:,} of {counted(job.rows, 'row')} cannot be read, the first is row {first['source_row']} "
-        f"of {first['source']}: {first['reason']}",
+    if count > job.max_rejects:
+        merge(folder, job)
+        raise too_many(folder, job, count)
+
+
+def too_many(folder: Path, job: Job, count: int) -> DataError:
+    """That more rows were rejected than the job tolerates."""
+    return DataError(
+        f"at least {count:,} of {counted(job.rows, 'row')} cannot be read, the first is {first(folder)}",
         f"at most {counted(job.max_rejects, 'rejected row')}",
         f"see {folder / artifact_paths.REJECTS}; repair them, or raise --max-rejects: finished parts are kept",
     )
+
+
+def first(folder: Path) -> str:
+    """The first rejected row of a job, and why it was."""
+    with pq.ParquetFile(folder / artifact_paths.REJECTS) as file:
+        row: dict[str, Any] = next(file.iter_batches(1)).to_pylist()[0]
+    return f"row {row['source_row']} of {row['source']}: {row['reason']}"

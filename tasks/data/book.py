@@ -5,8 +5,7 @@ from abc import ABC, abstractmethod
 from tasks.data import splits
 from tasks.data.dataset import Contents, Validated
 from tasks.data.report import DataReport
-from tasks.data.table.fixed import FixedRecipe
-from tasks.data.validated import ValidatedDataset
+from tasks.data.validated import Fixed, ValidatedDataset
 from tasks.parameters import Data
 from tasks.records import PreparedDataset, RawDataset
 from tasks.serving.task import TaskName
@@ -35,7 +34,7 @@ class BookDataset(ABC):
             DataError: a raw file is broken.
         """
 
-    def validate(self, raw: RawDataset, data: Data, task: TaskName, kept: FixedRecipe | None) -> Validated:
+    def validate(self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None) -> Validated:
         """A report of one line: there is nothing to infer."""
         return Validated(DataReport(name=self.name, summary=self.summary(raw, data)))
 

@@ -6,8 +6,7 @@ from numpy.typing import NDArray
 
 from tasks.data.recipe import Recipe
 from tasks.data.report import DataReport
-from tasks.data.table.fixed import FixedRecipe
-from tasks.data.validated import ValidatedDataset, ValidatedTable
+from tasks.data.validated import Fixed, ValidatedDataset, ValidatedTable
 from tasks.parameters import Data
 from tasks.records import PreparedDataset, RawDataset
 from tasks.serving.task import TaskName
@@ -32,10 +31,12 @@ class Contents(NamedTuple):
 
 
 class Validated(NamedTuple):
-    """What was found, and of an own table without errors its rows."""
+    """What was found, and of own data without errors its rows."""
 
     report: DataReport
     table: ValidatedTable | None = None
+    images: PreparedDataset | None = None
+    sheet: bytes | None = None  # of own images: a picture (PNG) of some of each class
 
 
 class Named(Protocol):
@@ -57,7 +58,7 @@ class Dataset(Named, Protocol):
             DataError: a raw file is missing or not what it should be.
         """
 
-    def validate(self, raw: RawDataset, data: Data, task: TaskName, kept: FixedRecipe | None) -> Validated:
+    def validate(self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None) -> Validated:
         """All that is to be said of its raw files; ``kept`` is what earlier versions fixed.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from tasks.data.dataset import Dataset
 from tasks.data.fashion_mnist import FashionMnist
+from tasks.data.images.own import OwnImages
 from tasks.data.synthetic import SyntheticLinear
 from tasks.data.table.own import OwnTable
 from tasks.parameters import Data
@@ -11,4 +12,6 @@ DATASETS: dict[str, Dataset] = {dataset.name: dataset for dataset in (FashionMni
 
 def find(name: str, data: Data) -> Dataset:
     """The data set of this name: own data are kept under their model's."""
-    return OwnTable(name, data.source) if data.source is not None else DATASETS[name]
+    if data.source is None:
+        return DATASETS[name]
+    return (OwnImages if data.is_images else OwnTable)(name, data.source)

@@ -33,7 +33,7 @@ def create(path: Path, shapes: Shapes) -> Arrays:
     header, size = _header(shapes)
     with path.open("wb") as file:
         file.write(header)
-        _allocate(file, len(header), size)
+        allocate(file, len(header), size)
     return opened(path, "r+")
 
 
@@ -76,7 +76,7 @@ def _header(shapes: Shapes) -> tuple[bytes, int]:
     return len(text).to_bytes(8, "little") + text, at
 
 
-def _allocate(file: BinaryIO, start: int, size: int) -> None:
+def allocate(file: BinaryIO, start: int, size: int) -> None:
     """Take room on disk for so many bytes of zeros."""
     file.flush()
     try:

@@ -3,6 +3,7 @@
 import functools
 import warnings
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,20 @@ from PIL import Image, ImageOps
 
 from tasks.errors import DataError
 
-FORMATS = ("PNG", "JPEG")  # whatever a file is named: for others Pillow may start a program, such as Ghostscript
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+# Whatever a file is named: for others Pillow may start a program, such as Ghostscript.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 LARGEST_PIXELS = 64_000_000  # what a picture may unpack to
+GREY_MODES = ("1", "L", "LA", "La")
+
+
+class Picture(NamedTuple):
+    """One picture as a model takes it, ``(height, width)`` or ``(height, width, 3)`` uint8, and what it was."""
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]  # width and height, upright
+    mode: str  # as Pillow calls it: L, RGB, P, …
+    is_grey: bool  # in what it shows, whatever its mode
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -31,22 +44,59 @@ def decode(path: Path, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], tuple
     Raises:
         DataError: it cannot be decoded, is too large, or has more than 8 bits a channel.
     """
-    mode = "L" if len(shape) == 2 else "RGB"
-    notes = []
-    _bombs_are_errors()
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            if picture.width * picture.height > LARGEST_PIXELS:
-                raise ValueError(f"{picture.width} by {picture.height} pixels are too many")
-            if picture.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {picture.mode} has more than 8 bits a channel")
-            upright = ImageOps.exif_transpose(picture)
-            if upright.mode != mode:
-                upright = upright.convert(mode)
-                notes.append("converted to grey" if mode == "L" else "converted to RGB")
-            if upright.size != (shape[1], shape[0]):
-                upright = upright.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-                notes.append(f"resized to {shape[1]} by {shape[0]}")
-            return np.asarray(upright), tuple(notes)
+        picture = read(path, shape)
     except Exception as error:  # Pillow's are of any kind: struct.error of a broken Exif tag
-        raise DataError(f"{path} is no picture: {error}", "an 8-bit PNG or JPEG", "repair or remove it") from error
+        raise DataError(
+            f"{path} is no picture: {error}", "an 8-bit PNG, JPEG, WebP, BMP or GIF", "repair or remove it"
+        ) from error
+    notes = [f"converted to {'grey' if len(shape) == 2 else 'RGB'}"] if picture.mode != _mode(shape) else []
+    notes += [f"resized to {shape[1]} by {shape[0]}"] if picture.size != (shape[1], shape[0]) else []
+    return picture.pixels, tuple(notes)
+
+
+def read(file: Path | str | IO[bytes], shape: tuple[int, ...], looks_for_colour: bool = False) -> Picture:
+    """One picture of ``shape``, upright; of several in a file the first.
+
+    Transparency is ignored. Without ``looks_for_colour`` whether it is grey is told by its mode alone.
+
+    Raises:
+        Exception: of any kind; it cannot be decoded, is too large, or has more than 8 bits a channel.
+    """
+    _bombs_are_errors()
+    with Image.open(file, formats=FORMATS) as picture:
+        if picture.width * picture.height > LARGEST_PIXELS:
+            raise ValueError(f"{picture.width} by {picture.height} pixels are too many")
+        mode = picture.mode
+        if mode.startswith(("I", "F")):
+            raise ValueError(f"mode {mode} has more than 8 bits a channel")
+        upright = ImageOps.exif_transpose(picture)
+        is_grey = mode in GREY_MODES
+        size = (shape[1], shape[0])
+        pixels = _fitted(upright, _mode(shape), size)
+        if looks_for_colour and not is_grey:
+            coloured = _fitted(upright, "RGB", size)
+            is_grey = bool((coloured == coloured[..., :1]).all())
+        return Picture(pixels, upright.size, mode, is_grey)
+
+
+def of_array(image: NDArray[np.uint8], shape: tuple[int, ...]) -> Picture:
+    """The same of an image ``(h, w)`` or ``(h, w, 3)`` that is decoded already."""
+    is_grey = image.ndim == 2 or bool((image == image[..., :1]).all())
+    size = (image.shape[1], image.shape[0])
+    pixels = image if image.shape == shape else _fitted(Image.fromarray(image), _mode(shape), (shape[1], shape[0]))
+    return Picture(pixels, size, "L" if image.ndim == 2 else "RGB", is_grey)
+
+
+def _mode(shape: tuple[int, ...]) -> str:
+    return "L" if len(shape) == 2 else "RGB"
+
+
+def _fitted(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+    if picture.mode == "P" and "transparency" in picture.info:  # of which Pillow warns otherwise
+        picture = picture.convert("RGBA")
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(picture)

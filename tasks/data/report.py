@@ -7,6 +7,7 @@ from pydantic import Field
 from tasks.data.table.split_rule import SplitRule
 from tasks.errors import DataError
 from tasks.machine.words import counted
+from tasks.store.artifact_paths import CONTACT_SHEET
 from tasks.store.documents import Document
 from tasks.store.record import Lasting
 
@@ -23,6 +24,12 @@ class Finding(Lasting):
     found: str  # with file and row where there is one
     expected: str = ""
     action: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """All of it in a line."""
+        expected = f"expected {self.expected}" if self.expected else ""
+        return " ".join("; ".join(filter(None, (self.found, expected, self.action))).split())
 
 
 class ColumnReport(Lasting):
@@ -46,6 +53,30 @@ class ColumnReport(Lasting):
         return ", ".join(self.levels) + more
 
 
+class ImageReport(Lasting):
+    """Images as they were found."""
+
+    shape: tuple[int, ...]  # that they were brought to
+    sizes: dict[str, int]  # images of each, as ``640 by 480``, the commonest first
+    num_sizes: int
+    modes: dict[str, int]  # images of each, as Pillow calls them
+    broken: int  # that could not be read, and are left out
+    copies: int  # that are equal to an earlier one
+    brightness: float  # mean of all pixels, 0 to 255
+
+    def facts(self) -> dict[str, str]:
+        """In words, by name."""
+        more = f", … ({self.num_sizes:,})" if self.num_sizes > len(self.sizes) else ""
+        return {
+            "brought to": " by ".join(map(str, self.shape)),
+            "sizes": _listed(self.sizes) + more,
+            "modes": _listed(self.modes),
+            "broken": f"{self.broken:,}",
+            "copies": f"{self.copies:,}",
+            "mean brightness": f"{self.brightness:.1f} of 255",
+        }
+
+
 class DataReport(Document):
     """``data-report.json``; of the book's data hardly more than ``summary``, one line."""
 
@@ -59,8 +90,10 @@ class DataReport(Document):
     classes: dict[str, int] = Field(default_factory=dict)  # rows of each
     split: SplitRule | None = None
     num_train: int = 0
+    num_validation: int = 0
     num_test: int = 0
     unlabelled: int = 0  # rows without a target, which are left out
+    images: ImageReport | None = None
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -81,19 +114,32 @@ class DataReport(Document):
         """The report as Markdown."""
         blocks = [f"# Data of {self.name}", self.summary]
         if self.findings:
-            blocks.append("\n".join(f"- **{each.severity}** {_sentence(each)}" for each in self.findings))
+            blocks.append("\n".join(f"- **{each.severity}** {each.sentence}" for each in self.findings))
         if self.columns:
             head = "| column | role | kind | missing | range or levels |\n|---|---|---|---|---|"
             blocks.append("\n".join([head, *map(self._row, self.columns)]))
+        if self.images:
+            blocks.append(self._images(self.images))
         if self.classes:
             rows = (f"| {_cell(name)} | {count:,} |" for name, count in self.classes.items())
             blocks.append("\n".join(["| class | rows |\n|---|---|", *rows]))
         return "\n\n".join(blocks) + "\n"
 
+    def _images(self, images: ImageReport) -> str:
+        """A table of what they are like, and the contact sheet."""
+        rows = "\n".join(f"| {name} | {value} |" for name, value in images.facts().items())
+        return f"| images | |\n|---|---|\n{rows}\n\n![some of each class]({CONTACT_SHEET})"
+
     def _row(self, column: ColumnReport) -> str:
         share = f"{100 * column.missing / self.rows:.3g} %" if column.missing else ""
         cells = (column.name, column.role, column.kind, share, column.content)
         return "| " + " | ".join(map(_cell, cells)) + " |"
+
+
+def split_sizes(num_train: int, num_validation: int, num_test: int) -> str:
+    """How many rows are on each side, in words."""
+    watched = f", {num_validation:,} validation" if num_validation else ""
+    return f"{num_train:,} training{watched} and {counted(num_test, 'test row')}"
 
 
 class UnfitData(DataError):
@@ -103,20 +149,16 @@ class UnfitData(DataError):
         first = errors[0]
         super().__init__(first.found, first.expected, first.action)
         if len(errors) > 1:
-            self.found = "\n".join([f"{counted(len(errors), 'fault')} in the data:", *map(_line, errors)])
+            self.found = "\n".join(
+                [f"{counted(len(errors), 'fault')} in the data:", *(f"- {each.sentence}" for each in errors)]
+            )
             self.expected = "data without these faults"
-            self.action = "mend them, or leave columns out with --ignore; gradmill inspect shows the same list"
+            others = ", or leave columns out with --ignore" if any(each.column for each in errors) else ""
+            self.action = f"mend them{others}; gradmill inspect shows the same list"
 
 
-def _line(finding: Finding) -> str:
-    """A finding in one line of a message."""
-    return f"- {' '.join(_sentence(finding).split())}"
-
-
-def _sentence(finding: Finding) -> str:
-    parts = [finding.found]
-    parts += [f"expected {finding.expected}"] if finding.expected else []
-    return "; ".join([*parts, finding.action] if finding.action else parts)
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
 
 
 def _cell(text: str) -> str:

@@ -1,8 +1,13 @@
 """What ``validate`` hands to ``preprocess``: data that are fit to be trained on."""
 
+from typing import TypeAlias
+
+from tasks.data.images.fixed import FixedImages
 from tasks.data.table.fixed import FixedRecipe
-from tasks.records import RawDataset
+from tasks.records import PreparedDataset, RawDataset
 from tasks.store.record import FileRef, Record, Sha256
+
+Fixed: TypeAlias = FixedRecipe | FixedImages  # by earlier versions of a name
 
 
 class ValidatedTable(Record):
@@ -17,6 +22,7 @@ class ValidatedTable(Record):
     train: FileRef
     test: FileRef
     raw_test: FileRef  # with all digits, where float32 loses some
+    validation: FileRef | None = None  # rows that a column names so: watched, on neither side
     num_train: int
     num_test: int
     rows: FileRef
@@ -24,8 +30,10 @@ class ValidatedTable(Record):
 
 
 class ValidatedDataset(Record):
-    """Raw files, what validation says of them, and of an own table what came of its rows."""
+    """Raw files, what validation says of them, and of own data what came of their rows."""
 
     raw: RawDataset
     report: FileRef | None = None
     table: ValidatedTable | None = None
+    images: PreparedDataset | None = None  # nothing is fitted to them
+    sheet: FileRef | None = None  # of own images: a picture of some of each class

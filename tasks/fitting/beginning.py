@@ -1,9 +1,9 @@
-"""What learns a data set: as the book does, or, of a user's own table, by its own rules."""
+"""What learns a data set: as the book does, or, of a user's own table or pictures, by rules of their own."""
 
 import torch
 
 from tasks.data.recipe import Columns
-from tasks.fitting import table_learning
+from tasks.fitting import image_learning, table_learning
 from tasks.fitting.building import build
 from tasks.fitting.learning import Learning, epochs, parts
 from tasks.parameters import Training
@@ -20,6 +20,8 @@ def begin(training: Training, prepared: PreparedDataset, generator: torch.Genera
     recipe = prepared.recipe
     if isinstance(recipe, Columns) and recipe.target is not None:
         return table_learning.begin(training, prepared, recipe, generator, device)
+    if prepared.is_own:
+        return image_learning.begin(training, prepared, generator, device)
     net, optimizer = build(training, prepared, generator, device)
     data = parts(prepared, training.validation, generator, device)
     of_epochs = epochs(net, optimizer, data, training, generator)

@@ -26,7 +26,11 @@ SOFTMAX: dict[Implementation, type[SoftmaxRegressionScratch | SoftmaxRegressionC
 
 
 def build(
-    training: Training, prepared: PreparedDataset, generator: torch.Generator, device: torch.device
+    training: Training,
+    prepared: PreparedDataset,
+    generator: torch.Generator,
+    device: torch.device,
+    class_weights: Tensor | None = None,
 ) -> tuple[Network, Optimizer]:
     """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
     num_inputs = math.prod(prepared.recipe.input.shape)
@@ -34,7 +38,8 @@ def build(
         net: Network = LINEAR[training.implementation](num_inputs, training.loss.value, generator)
     else:
         kind, num_outputs = SOFTMAX[training.implementation], len(prepared.class_names)
-        net = kind(num_inputs, num_outputs, generator, dropout_probability=training.dropout)
+        dropout = training.dropout
+        net = kind(num_inputs, num_outputs, generator, dropout_probability=dropout, class_weights=class_weights)
     net.to(device)
     return net, optimizer(training, net, training.steps.weight_decay)
 

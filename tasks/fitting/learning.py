@@ -1,6 +1,6 @@
 """The parts of the data that training sees, and its epochs by what was asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import NamedTuple
 
 import torch
@@ -65,6 +65,25 @@ def require_enough(share: float, num_examples: int, num_validation: int) -> None
             f"--validation {share:g} of {total} training examples holds out {num_validation} and leaves {num_examples}",
             f"at least {MIN_EXAMPLES} of each",
             f"use a share such as {0.1 if total >= 10 * MIN_EXAMPLES else 0.5}, more data, or no --validation",
+        )
+
+
+def require_validation(training: Training, validation: Sized | None) -> None:
+    """Refuse to choose by a validation part that says nothing; ``validation`` is one that the data themselves have.
+
+    Raises:
+        UsageError: they have too few such rows, or patience has nothing to watch.
+    """
+    if validation is None and training.patience and not training.validation:
+        raise UsageError(
+            "--patience, and no row is one of validation", "rows to watch", "hold some out: --validation 0.1"
+        )
+    chooses = training.patience or training.weight_decay == "auto"
+    if validation is not None and chooses and len(validation) < MIN_EXAMPLES:
+        raise UsageError(
+            f"{len(validation)} validation rows to choose by",
+            f"at least {MIN_EXAMPLES}",
+            "name more, or choose nothing by them: no --patience, and a number as --weight-decay",
         )
 
 

@@ -1,5 +1,6 @@
 """What an exported file must say, computed by torch from the trained weights: the other side of the parity gate."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,13 +15,15 @@ from tasks.serving import folding
 
 Weights = Mapping[str, NDArray[np.float32]]
 BATCH_SIZE = 4096
+VALUES = 2**24  # of rows of so many pixels that a batch would take gigabytes
 
 
 def scores(weights: Weights, recipe: Recipe, rows: NDArray[Any]) -> NDArray[np.float32]:
     """Scores ``(n, outputs)`` float32 of raw rows as the model takes them; of a regression, raw units."""
     score = _table(weights, recipe) if isinstance(recipe, Columns) and not recipe.is_plain else _plain(weights, recipe)
+    size = max(1, min(BATCH_SIZE, VALUES // max(1, math.prod(rows.shape[1:]))))
     with one_thread():
-        batches = [score(batch) for batch in torch.from_numpy(rows).split(BATCH_SIZE)]
+        batches = [score(batch) for batch in torch.from_numpy(rows).split(size)]
     found: NDArray[np.float32] = torch.cat(batches).numpy()
     return found
 

@@ -11,13 +11,13 @@ from tasks.networks.training import outputs
 from tasks.records import PreparedDataset
 
 
-def load_split(prepared: PreparedDataset, name: Literal["train", "test"]) -> Split:
+def load_split(prepared: PreparedDataset, name: Literal["train", "test", "validation"]) -> Split:
     """Read a prepared split: pixels stay uint8 and are scaled to 0…1 minibatch by minibatch.
 
     Raises:
         DataError: the file is missing or has changed since it was prepared.
     """
-    rows = splits.read_split(prepared.train if name == "train" else prepared.test, prepared)
+    rows = splits.read_split(getattr(prepared, name), prepared)
     X, y = map(torch.from_numpy, rows)  # noqa: N806  (the book's letter)
     return Split(X, y if y.is_floating_point() else y.long(), prepared.recipe.scale)
 

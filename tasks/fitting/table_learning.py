@@ -11,7 +11,7 @@ from torch import Tensor
 from tasks.data.recipe import Columns
 from tasks.fitting import rules, tables
 from tasks.fitting.building import build_for_table, optimizer
-from tasks.fitting.learning import Learning, require_enough, require_rows_to_choose
+from tasks.fitting.learning import Learning, require_enough, require_rows_to_choose, require_validation
 from tasks.judging.objective import Objective
 from tasks.machine import side_by_side
 from tasks.machine.telling import tell
@@ -133,14 +133,20 @@ def begin(
     num_slots = sum(recipe.columns[at].num_slots for at in recipe.categories)
     way = rules.way(training, prepared.num_train, len(recipe.numbers), num_slots, len(prepared.class_names))
     dtype = torch.float64 if way.is_whole else torch.float32
-    table, test = (tables.load(prepared, name, dtype).to(device) for name in ("train", "test"))
+    files = prepared.train, prepared.test, *([prepared.validation] if prepared.validation else [])
+    table, test, *watched = (tables.load(prepared, file, dtype).to(device) for file in files)
+    validation = watched[0] if watched else None
+    require_validation(training, validation)
+    if validation and training.validation:
+        tell(f"the {len(validation)} rows that are named validation are watched, and no further share is held out")
     objective = replace(Objective.of(training, prepared), scale=1.0)
     class_weights = torch.tensor(objective.class_weights, device=device) if objective.class_weights else None
     learner = Learner(training, prepared, table.encoding, way, objective, class_weights, generator)
-    cut = partial(_parts, prepared=prepared, table=table, test=test, way=way)
+    cut = partial(_parts, prepared=prepared, table=table, test=test, validation=validation, way=way)
     decay = objective.weight_decay
     if training.weight_decay == "auto":
-        require_rows_to_choose(prepared.num_train, training.validation or rules.VALIDATION)
+        if validation is None:
+            require_rows_to_choose(prepared.num_train, training.validation or rules.VALIDATION)
         decay = _best_decay(learner, cut(training.validation or rules.VALIDATION))
         tell(f"weight decay {decay:.3g} has the smallest validation loss")
     data = cut(training.validation)
@@ -160,10 +166,15 @@ def _sentence(steps: Steps, way: rules.Way) -> str:
     )
 
 
-def _parts(share: float, prepared: PreparedDataset, table: Table, test: Table, way: rules.Way) -> Parts:
-    """The training rows, without those of a validation part if a ``share`` is asked for, and the test rows."""
-    fitted, validation = table, None
-    if share:
+def _parts(
+    share: float, prepared: PreparedDataset, table: Table, test: Table, validation: Table | None, way: rules.Way
+) -> Parts:
+    """The training rows, without those of a validation part if a ``share`` is asked for, and the test rows.
+
+    Where the data have a ``validation`` part of their own no share is cut off.
+    """
+    fitted = table
+    if share and validation is None:
         held_out = torch.from_numpy(tables.latest(tables.split_keys(prepared), share)).to(table.y.device)
         fitted, validation = (table.at(torch.nonzero(each).squeeze(1)) for each in (~held_out, held_out))
         require_enough(share, len(fitted), len(validation))

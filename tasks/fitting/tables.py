@@ -1,7 +1,5 @@
 """Prepared splits of a user's own table, by memory map: raw rows, which become inputs while a network learns."""
 
-from typing import Literal
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,12 +9,13 @@ from tasks.data.recipe import Columns
 from tasks.data.splits import PREPARE_ANEW, read_split
 from tasks.networks.tables import Encoding, Table
 from tasks.records import PreparedDataset
+from tasks.store.record import FileRef
 
 SPLIT_KEY = "split_key"
 
 
-def load(prepared: PreparedDataset, name: Literal["train", "test"], dtype: torch.dtype) -> Table:
-    """One split of a table; a regression's truth is in deviations of the target from its mean.
+def load(prepared: PreparedDataset, file: FileRef, dtype: torch.dtype) -> Table:
+    """A split of a table, one ``file`` of ``prepared``; a regression's truth is in deviations of the target.
 
     Raises:
         DataError: the file is missing or has changed since it was prepared.
@@ -24,7 +23,7 @@ def load(prepared: PreparedDataset, name: Literal["train", "test"], dtype: torch
     recipe = prepared.recipe
     assert isinstance(recipe, Columns)  # noqa: S101  (whoever calls has looked)
     assert recipe.target is not None  # noqa: S101
-    features, truth = read_split(prepared.train if name == "train" else prepared.test, prepared)
+    features, truth = read_split(file, prepared)
     if prepared.task == "regression":
         y = torch.from_numpy((truth - recipe.target.mean) / recipe.target.scale).to(dtype)
     else:

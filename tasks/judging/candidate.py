@@ -56,7 +56,8 @@ class Candidate:
             return cls(prepared, trained, objective, weights, test, found, held_against)
         test, tensors = splits.read_split(prepared.test, prepared), {n: torch.from_numpy(w) for n, w in weights.items()}
         found = scores(tensors, load_split(prepared, "test")).numpy()
-        return cls(prepared, trained, objective, weights, test, found, None)
+        held = Standards.of(prepared, objective) if prepared.is_own else None
+        return cls(prepared, trained, objective, weights, test, found, held)
 
     @property
     def held_against(self) -> Standards:
@@ -81,8 +82,10 @@ class Candidate:
 class Measured(NamedTuple):
     """An exported model's answers on the test split ``(n,)``, or of own data its losses.
 
-    ``version`` is None for the candidate.
+    ``version`` is None for the candidate; ``is_new`` ``(n,)`` says on which rows a version was not trained, where it
+    may have been on some.
     """
 
     version: int | None
     output: NDArray[Any]
+    is_new: NDArray[Any] | None = None

@@ -16,6 +16,8 @@ from tasks.store.artifact_paths import CONFUSION_MATRIX, MISCLASSIFIED, RELIABIL
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
+Array = NDArray[Any]
+
 WORST = 18  # misclassified images in the picture
 CURVES = figures.Curves(
     ("train_loss", "validation_loss", "train_accuracy", "test_accuracy", "validation_accuracy"),
@@ -88,15 +90,21 @@ def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tupl
     """Confusion matrix, reliability diagram, and the images that were misclassified with the most confidence."""
     names, y = candidate.prepared.class_names, _labels(candidate)
     confidence, label = torch.from_numpy(candidate.scores).softmax(dim=1).max(dim=1)
-    wrong = (label != y).nonzero().squeeze(1)
-    worst = wrong[confidence[wrong].argsort(descending=True, stable=True)[:WORST]]
-    predicted, true = ([names[index] for index in labels[worst].tolist()] for labels in (label, y))
     correct = (label == y).numpy()
     return (
         figures.confusion_matrix(measured["confusion_matrix"], names, run.file(CONFUSION_MATRIX)),
         figures.reliability(confidence.numpy(), correct, run.file(RELIABILITY)),
-        figures.image_grid(candidate.test.inputs[worst.numpy()], predicted, true, run.file(MISCLASSIFIED)),
+        misclassified(candidate, label.numpy(), confidence.numpy(), run),
     )
+
+
+def misclassified(candidate: Candidate, label: Array, confidence: Array, run: RunFolder) -> FileRef:
+    """The images that were misclassified with the most confidence; ``label`` and ``confidence`` are ``(n,)``."""
+    (wrong,) = np.nonzero(label != candidate.test.truth)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")[:WORST]]
+    names = candidate.prepared.class_names
+    predicted, true = ([names[index] for index in labels[worst]] for labels in (label, candidate.test.truth))
+    return figures.image_grid(candidate.test.inputs[worst], predicted, true, run.file(MISCLASSIFIED))
 
 
 def against_kept(

@@ -33,6 +33,7 @@ class Curves(NamedTuple):
     yscale: str
 
 
+MOST_MARKERS = 40  # on a line
 LINES = {
     "train_loss": "o-",
     "validation_loss": "d-",
@@ -51,10 +52,11 @@ def learning_curve(curve: Sequence[Epoch], shown: Curves, path: Path, kept_epoch
     figure = Figure(figsize=(6.4, 4))
     axes = figure.add_axes((0.14, 0.12, 0.83, 0.79))  # finding a layout would take as long as all the rest
     epochs = [point.epoch for point in curve]
+    every = math.ceil(len(curve) / MOST_MARKERS)
     for name in shown.fields:
         values = [getattr(point, name) for point in curve]
         if None not in values:
-            axes.plot(epochs, values, LINES[name], markersize=3, label=name.replace("_", " "))
+            axes.plot(epochs, values, LINES[name], markersize=3, markevery=every, label=name.replace("_", " "))
     if kept_epoch is not None and curve[-1].validation_loss is not None:
         axes.axvline(kept_epoch, color="black", linewidth=0.8, linestyle=":", label=f"kept: epoch {kept_epoch}")
     axes.set(xlabel="epoch", title="Learning curve", ylabel=shown.ylabel, yscale=shown.yscale)
@@ -66,7 +68,9 @@ def learning_curve(curve: Sequence[Epoch], shown: Curves, path: Path, kept_epoch
 
 MOST_COUNTED = 40  # classes whose matrix has room for counts
 MOST_NAMED = 100  # classes whose names can be read
+MOST_MISTAKES = 30  # that are told one by one
 LONGEST = 40  # characters of a name
+LONGEST_ABOVE = 16  # of one above an image
 
 
 def short(name: str, longest: int = LONGEST) -> str:
@@ -78,9 +82,11 @@ def short(name: str, longest: int = LONGEST) -> str:
 def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) -> FileRef:
     """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row.
 
-    Of very many classes the shades alone.
+    Of more classes than can be named, the recall that they have and what is taken for what most often.
     """
     table, count = np.asarray(counts), len(class_names)
+    if count > MOST_NAMED:
+        return _confusions(table, class_names, path)
     names = [short(name, 20) for name in class_names]
     size = 0.55 * count + 2 + 0.07 * max(map(len, names)) if count <= MOST_COUNTED else 14
     font = 10 if count <= MOST_COUNTED else 5
@@ -91,10 +97,29 @@ def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) 
     for (row, column), number in np.ndenumerate(table) if count <= MOST_COUNTED else ():
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(number), ha="center", va="center", fontsize=7, color=colour)
-    if count <= MOST_NAMED:
-        axes.set_xticks(range(count), names, rotation=45, ha="right", fontsize=font)
-        axes.set_yticks(range(count), names, fontsize=font)
+    axes.set_xticks(range(count), names, rotation=45, ha="right", fontsize=font)
+    axes.set_yticks(range(count), names, fontsize=font)
     axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")
+    return save(figure, path)
+
+
+def _confusions(table: NDArray[Any], class_names: Sequence[str], path: Path) -> FileRef:
+    """Left: how many classes have which recall. Right: the most frequent mistakes, with the rows of the true class."""
+    rows, correct = table.sum(axis=1), np.diag(table)
+    mistakes = table - np.diag(correct)
+    most = np.argsort(-mistakes, axis=None, kind="stable")[:MOST_MISTAKES]
+    pairs = [(true, label) for true, label in zip(*np.unravel_index(most, table.shape), strict=True)]
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1, 2])
+    left.hist(correct[rows > 0] / rows[rows > 0], bins=20, range=(0, 1))
+    left.set(title="Recall", xlabel="recall", ylabel="classes")
+    bars = right.barh(range(len(pairs)), [mistakes[pair] for pair in pairs])
+    right.bar_label(bars, [f"{mistakes[pair]} of {rows[pair[0]]}" for pair in pairs], padding=3, fontsize=8)
+    names = [f"{short(class_names[true], 20)} → {short(class_names[label], 20)}" for true, label in pairs]
+    right.set_yticks(range(len(pairs)), names, fontsize=8)
+    right.invert_yaxis()
+    right.margins(x=0.12)
+    right.set(title="Most frequent mistakes: true → predicted", xlabel="rows")
     return save(figure, path)
 
 
@@ -141,14 +166,15 @@ def fit(
 def image_grid(
     images: NDArray[np.uint8], predicted: Sequence[str], true: Sequence[str] | None, path: Path, num_columns: int = 9
 ) -> FileRef:
-    """Images ``(n, height, width)``, under true and predicted label (the book's ``predict_ch3``), errors red.
+    """Images ``(n, height, width)`` or in colour ``(…, 3)``, under true and predicted label, errors red.
 
-    All in one mosaic: axes of their own would take most of a second to draw.
+    As the book's ``predict_ch3``; all in one mosaic: axes of their own would take most of a second to draw.
     """
-    num_rows = math.ceil(len(images) / num_columns)
-    height, width = images.shape[1:]
-    head, gap = height // 2, width // 4  # room for two lines of text, and between the columns
-    mosaic = np.full((num_rows * (height + head), num_columns * (width + gap)), 255, np.uint8)
+    num_rows = max(1, math.ceil(len(images) / num_columns))
+    height, width = images.shape[1:3]
+    gap = max(2, width // 4, 5 * height // 4 - width)  # between the columns
+    head = max(height // 2, math.ceil(0.3 * (width + gap)))  # room for two lines of text
+    mosaic = np.full((num_rows * (height + head), num_columns * (width + gap), *images.shape[3:]), 255, np.uint8)
     figure = Figure(figsize=(1.25 * num_columns, 1.25 * num_rows * (height + head) / (width + gap)))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
@@ -157,7 +183,8 @@ def image_grid(
         left = index % num_columns * (width + gap) + gap // 2
         mosaic[top : top + height, left : left + width] = image
         wrong = true is not None and true[index] != predicted[index]
-        title = predicted[index] if true is None else f"{true[index]}\n{predicted[index]}"
+        lines = [predicted[index]] if true is None else [true[index], predicted[index]]
+        title = "\n".join(short(line, LONGEST_ABOVE) for line in lines)
         colour = "firebrick" if wrong else "black"
         axes.text(left + width / 2, top - 1, title, fontsize=8, color=colour, ha="center", va="bottom")
     axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255, aspect="auto")

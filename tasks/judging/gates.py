@@ -48,10 +48,12 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if not failed:
         return
+    is_no_better = any(verdict.name == "baseline" for verdict in failed)
+    remedy = "get more rows, or columns that tell more" if is_no_better else "train longer or change the parameters"
     refusal = GateFailed(
         "refused by " + "; ".join(f"{verdict.name} {verdict.value:.6g}" for verdict in failed),
         "; ".join(f"{verdict.name}: {verdict.detail}" for verdict in failed),
-        f"nothing was published; see the evidence in {run.path}, train longer or change the parameters",
+        f"nothing was published; see the evidence in {run.path}, {remedy}",
     )
     refusal.record = record
     raise refusal

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data.recipe import Columns
-from tasks.judging import classification, figures, table_figures
+from tasks.judging import classification, figures, own_pictures, table_figures
 from tasks.judging.candidate import Candidate
 from tasks.judging.classification import CURVES as CURVES
 from tasks.judging.classification import epoch as epoch
@@ -31,7 +31,9 @@ def measure(candidate: Candidate) -> dict[str, Any]:
     if len(prepared.class_names) > MOST_CLASSES:
         del measured["confusion_matrix"]
     measured |= {"objective_loss": standards.mean(candidate.losses), **standards.metrics}
-    if isinstance(prepared.recipe, Columns):
+    if not isinstance(prepared.recipe, Columns):
+        measured["brightness"] = own_pictures.brightness(candidate)
+    else:
         folded = folding.fold(candidate.weights, prepared.recipe, np.float64)
         if folded.W.size + folded.effects.size <= MOST_WEIGHTS:
             names, learned = prepared.class_names, folding.coefficients(folded, prepared.recipe)
@@ -41,10 +43,11 @@ def measure(candidate: Candidate) -> dict[str, Any]:
 
 
 def sentence(measured: dict[str, Any]) -> str:
-    """What was measured, in the log."""
+    """What was measured, in the log; of pictures that are many and large without a reference."""
+    fitted = f"of the reference {measured['reference_loss']:.4f}, " if "reference_loss" in measured else ""
     return (
-        f"test accuracy {measured['test_accuracy']:.4f}; loss {measured['objective_loss']:.4f} nats a label, of the "
-        f"converged fit {measured['reference_loss']:.4f}, of the best constant {measured['baseline_loss']:.4f}"
+        f"test accuracy {measured['test_accuracy']:.4f}; loss {measured['objective_loss']:.4f} nats a label, {fitted}"
+        f"of the best constant {measured['baseline_loss']:.4f}"
     )
 
 
@@ -54,7 +57,7 @@ def before_export(candidate: Candidate, measured: dict[str, Any], bounds: Gates)
 
 
 def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
-    """Coefficients, confusion matrix, reliability, and of two classes what every threshold would do."""
+    """What it has learned, confusion matrix, reliability, and of two classes what every threshold would do."""
     names, recipe, truth = candidate.prepared.class_names, candidate.prepared.recipe, candidate.test.truth
     label = candidate.scores.argmax(axis=1)
     counts = np.zeros((len(names), len(names)), np.int64)
@@ -67,7 +70,9 @@ def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tupl
     if len(names) == 2:
         score = candidate.scores[:, 1] - candidate.scores[:, 0]
         pictures.append(table_figures.thresholds(score, truth == 1, names[1], run.file(THRESHOLDS)))
-    if isinstance(recipe, Columns) and (found := largest(measured, recipe, names)):
+    if not isinstance(recipe, Columns):
+        pictures += own_pictures.draw(candidate, label, confidence, run)
+    elif found := largest(measured, recipe, names):
         of_two = f"change of the log odds of {figures.short(names[1])} with"
         unit = of_two if len(names) == 2 else "change of a class's score with"
         pictures.insert(0, table_figures.coefficients(found, unit, run.file(COEFFICIENTS)))

@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import scipy.optimize
@@ -31,6 +31,23 @@ class Reference(NamedTuple):
     weights: dict[str, Array]
     num_rows: int
     gradient: float  # its norm as a share of that at zero weights
+
+    @property
+    def described(self) -> str:
+        """What it is, said as it is."""
+        if self.gradient <= TOLERANCE:
+            return f"converged fit to {self.num_rows} rows"
+        return f"fit to {self.num_rows} rows that has not converged (gradient {self.gradient:.1g} of the first)"
+
+
+class Multiplied(Protocol):
+    """What weights are multiplied with, of ``n`` rows."""
+
+    def scores(self, weights: Array) -> Array:
+        """Of ``weights`` ``(inputs + 1, outputs)``, of which the last are the bias: ``(n, outputs)``."""
+
+    def transposed(self, rows: Array) -> Array:
+        """The inputs, and a last one of ones, times ``rows`` ``(n, outputs)``: ``(inputs + 1, outputs)``."""
 
 
 @dataclass(frozen=True)
@@ -108,23 +125,27 @@ def fit(features: Array, truth: Array, recipe: Columns, num_outputs: int, object
     if objective.loss is not Loss.CROSS_ENTROPY:
         truth = _standardised(truth, target)
     objective = replace(objective, scale=1.0)
-    weights = np.zeros((inputs.shape[1] + 1, num_outputs))
-    slope = float(np.linalg.norm(_value(weights, inputs, truth, objective)[1]))
+    start = np.zeros((inputs.shape[1] + 1, num_outputs))
     if objective.loss is Loss.SQUARED and inputs.shape[1] <= CLOSED_FORM_WIDTH:
         weights = _closed_form(inputs, truth, objective)
     else:
-        weights = _descended(weights, inputs, truth, objective, TOLERANCE * slope)
-    left = float(np.linalg.norm(_value(weights, inputs, truth, objective)[1]))
+        weights = descended(start, inputs, truth, objective, MAX_ITERATIONS)
+    left = left_of_slope(weights, start, inputs, truth, objective)
     count = inputs.numbers.shape[1]
-    named = {"W": weights[:count], "effects": weights[count:-1], "b": weights[-1]}
-    return Reference(named, len(truth), left / slope if slope else 0.0)
+    return Reference({"W": weights[:count], "effects": weights[count:-1], "b": weights[-1]}, len(truth), left)
+
+
+def left_of_slope(weights: Array, start: Array, inputs: Multiplied, truth: Array, objective: Objective) -> float:
+    """The gradient's norm as a share of that at the ``start``."""
+    left, slope = (float(np.linalg.norm(_value(each, inputs, truth, objective)[1])) for each in (weights, start))
+    return left / slope if slope else 0.0
 
 
 def _standardised(truth: Array, target: Target | None) -> Array:
     return (truth - target.mean) / target.scale if target else truth
 
 
-def _value(weights: Array, inputs: Inputs, truth: Array, objective: Objective) -> tuple[float, Array]:
+def _value(weights: Array, inputs: Multiplied, truth: Array, objective: Objective) -> tuple[float, Array]:
     """The objective and its gradient."""
     loss, slopes = objective.mean_and_gradient(inputs.scores(weights), truth)
     gradient = inputs.transposed(slopes)
@@ -143,16 +164,17 @@ def _closed_form(inputs: Inputs, truth: Array, objective: Objective) -> Array:
     return np.concatenate([weights, centre - mean @ weights[None]])
 
 
-def _descended(weights: Array, inputs: Inputs, truth: Array, objective: Objective, tolerance: float) -> Array:
-    """L-BFGS from ``weights`` until the gradient's norm is at most ``tolerance``."""
-    shape = weights.shape
+def descended(start: Array, inputs: Multiplied, truth: Array, objective: Objective, max_iterations: int) -> Array:
+    """L-BFGS from ``start`` until the gradient's norm is at most ``TOLERANCE`` of what it is there."""
+    shape, slope = start.shape, float(np.linalg.norm(_value(start, inputs, truth, objective)[1]))
 
     def value(flat: Array) -> tuple[float, Array]:
         loss, gradient = _value(flat.reshape(shape), inputs, truth, objective)
         return loss, gradient.ravel()
 
-    options = {"gtol": tolerance / np.sqrt(weights.size), "ftol": 0.0, "maxiter": MAX_ITERATIONS, "maxcor": 20}
-    found = scipy.optimize.minimize(value, weights.ravel(), jac=True, method="L-BFGS-B", options=options)
+    gtol = TOLERANCE * slope / np.sqrt(start.size)
+    options = {"gtol": gtol, "ftol": 0.0, "maxiter": max_iterations, "maxcor": 20}
+    found = scipy.optimize.minimize(value, start.ravel(), jac=True, method="L-BFGS-B", options=options)
     return np.asarray(found.x.reshape(shape))
 
 

@@ -11,9 +11,9 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from tasks.data import mapped
-from tasks.data.recipe import Columns
+from tasks.data.recipe import Columns, Pixels, Recipe
 from tasks.data.splits import PREPARE_ANEW
-from tasks.judging import gates
+from tasks.judging import gates, picture_reference
 from tasks.judging import reference as fits
 from tasks.judging.objective import Objective
 from tasks.parameters import Gates
@@ -27,12 +27,14 @@ Array = NDArray[Any]
 CONFIDENCE = 0.95
 PIECE = 2**16  # rows whose scores are in memory at a time
 NATS = 0.01  # of a classifier's log loss that the reference gate adds: separable classes have next to none
+FEW_PICTURES = 10_000  # of training: fewer may be learned by heart, which a penalty prevents
+OF_FEW_PICTURES = "; of few pictures it may be for want of a penalty: try --weight-decay auto, or such as 0.1"
 
 
 class KeyedRows(NamedTuple):
     """One split of own data, as it is prepared."""
 
-    features: Array  # (n, columns) float32, raw
+    features: Array  # (n, columns) float32, raw; pictures (n, …) uint8
     truth: Array
     key: Array  # (n,) uint64, of the split: equal for the rows of a group, and for equal rows
 
@@ -40,11 +42,16 @@ class KeyedRows(NamedTuple):
         """At most ``count`` rows: the first by their key, or in time, where the oldest are no sample, evenly spread."""
         if len(self.truth) <= count:
             return self
-        chosen = np.argpartition(self.key, count)[:count]
+        chosen = self.places_of_first(count)
         if in_time:
             chosen = np.linspace(0, len(self.truth) - 1, count).astype(np.int64)
-        chosen.sort()
         return type(self)(*(array[chosen] for array in self))
+
+    def places_of_first(self, count: int) -> Array:
+        """Where at most ``count`` rows are, the first by their key, in order."""
+        if len(self.truth) <= count:
+            return np.arange(len(self.truth))
+        return np.sort(np.argpartition(self.key, count)[:count])
 
 
 def read_rows(file: FileRef, prepared: PreparedDataset) -> KeyedRows:
@@ -75,8 +82,10 @@ class Standards:
     row_weights: Array
     clusters: Array | None  # rows with one number here are no independent evidence
     baseline: Array
-    reference: Array
-    fit: fits.Reference
+    reference: Array | None  # None: pictures so many and so large that nothing is fitted to them
+    fit: fits.Reference | None
+    is_bound: bool = True  # whether a model may not be much worse than the reference: not so of pictures
+    advice: str = ""  # for a refusal by the baseline
 
     @classmethod
     def of(cls, prepared: PreparedDataset, objective: Objective) -> Self:
@@ -85,8 +94,6 @@ class Standards:
         Raises:
             DataError: a split is missing or has changed since it was prepared.
         """
-        if not isinstance(prepared.recipe, Columns):
-            raise TypeError("no table")
         train, test = (read_rows(file, prepared) for file in (prepared.train, prepared.test))
         return cls.between(train, test, prepared.recipe, prepared.class_counts, objective, _is_in_time(prepared))
 
@@ -95,24 +102,34 @@ class Standards:
         cls,
         train: KeyedRows,
         test: KeyedRows,
-        recipe: Columns,
+        recipe: Recipe,
         class_counts: tuple[int, ...],
         objective: Objective,
         in_time: bool,
     ) -> Self:
         """The same of rows in memory; ``class_counts`` are of training rows, none of a regression."""
-        num_outputs = len(class_counts) or 1
-        train = train.first(fits.most_rows(recipe, num_outputs), in_time)
-        constant = fits.constant(train.truth, recipe.target, class_counts, objective)
-        fit = fits.fit(train.features, train.truth, recipe, num_outputs, objective)
-        fitted = scores(folding.fold(fit.weights, recipe, np.float64), recipe, test.features)
+        num_outputs, of_pictures = len(class_counts) or 1, isinstance(recipe, Pixels)
+        fit: fits.Reference | None
+        fitted = target = None
+        if isinstance(recipe, Pixels):
+            some = train.features, train.truth, train.places_of_first(picture_reference.MAX_ROWS)
+            fit = picture_reference.fit(*some, recipe.scale, num_outputs, objective)
+            if fit is not None:
+                fitted = picture_reference.scores(fit, test.features, recipe.scale)
+        else:
+            train, target = train.first(fits.most_rows(recipe, num_outputs), in_time), recipe.target
+            fit = fits.fit(train.features, train.truth, recipe, num_outputs, objective)
+            fitted = scores(folding.fold(fit.weights, recipe, np.float64), recipe, test.features)
+        constant = fits.constant(train.truth, target, class_counts, objective)
         return cls(
             objective=objective,
             row_weights=objective.row_weights(test.truth),
             clusters=None if in_time else test.key,
             baseline=objective.losses(np.broadcast_to(constant, (len(test.truth), num_outputs)), test.truth),
-            reference=objective.losses(fitted, test.truth),
+            reference=None if fitted is None else objective.losses(fitted, test.truth),
             fit=fit,
+            is_bound=not of_pictures,
+            advice=OF_FEW_PICTURES if of_pictures and len(train.truth) < FEW_PICTURES else "",
         )
 
     def mean(self, losses: Array) -> float:
@@ -122,37 +139,32 @@ class Standards:
     @property
     def metrics(self) -> dict[str, float]:
         """The mean losses of both."""
-        return {"baseline_loss": self.mean(self.baseline), "reference_loss": self.mean(self.reference)}
+        of_reference = {} if self.reference is None else {"reference_loss": self.mean(self.reference)}
+        return {"baseline_loss": self.mean(self.baseline), **of_reference}
 
     def judge(self, losses: Array, bounds: Gates) -> tuple[GateVerdict, ...]:
         """The gates ``baseline`` and ``reference``, on a model's loss of each test row."""
-        ours, trivial, best = (self.mean(each) for each in (losses, self.baseline, self.reference))
+        return (self._against_baseline(losses, bounds), *self._against_reference(self.mean(losses), bounds))
+
+    def _against_baseline(self, losses: Array, bounds: Gates) -> GateVerdict:
+        ours, trivial = self.mean(losses), self.mean(self.baseline)
         gain = lower_bound(self.baseline - losses, self.row_weights, self.clusters)
-        allowance = self._allowance(bounds.max_standardised_error)
         says_something = bool(np.isfinite(gain))
         value = f"lower {CONFIDENCE:.0%} bound of the gain" if says_something else "gain; one test group says nothing"
-        baseline = gates.judge(
-            "baseline",
-            gain if says_something else trivial - ours,
-            above=bounds.min_gain,
-            detail=f"{value}: loss {ours:.4g}, of the best constant {trivial:.4g}",
-        )
-        return (
-            baseline.model_copy(update={"passed": baseline.passed and says_something}),
-            gates.judge(
-                "reference",
-                ours,
-                maximum=bounds.max_loss_ratio * best + allowance,
-                detail=f"{bounds.max_loss_ratio:g} times the {best:.4g} of the {self._fit}, plus {allowance:.2g}",
-            ),
-        )
+        gain = gain if says_something else trivial - ours
+        advice = "" if says_something and gain > bounds.min_gain else self.advice
+        detail = f"{value}: loss {ours:.4g}, of the best constant {trivial:.4g}{advice}"
+        verdict = gates.judge("baseline", gain, above=bounds.min_gain, detail=detail)
+        return verdict.model_copy(update={"passed": verdict.passed and says_something})
 
-    @property
-    def _fit(self) -> str:
-        """What the reference is, said as it is."""
-        if self.fit.gradient <= fits.TOLERANCE:
-            return f"converged fit to {self.fit.num_rows} rows"
-        return f"fit to {self.fit.num_rows} rows that has not converged (gradient {self.fit.gradient:.1g} of the first)"
+    def _against_reference(self, ours: float, bounds: Gates) -> tuple[GateVerdict, ...]:
+        if self.reference is None or self.fit is None:
+            return ()
+        best, allowance = self.mean(self.reference), self._allowance(bounds.max_standardised_error)
+        if not self.is_bound:
+            return (gates.judge("reference", ours, detail=f"{best:.4g} of the {self.fit.described}"),)
+        detail = f"{bounds.max_loss_ratio:g} times the {best:.4g} of the {self.fit.described}, plus {allowance:.2g}"
+        return (gates.judge("reference", ours, maximum=bounds.max_loss_ratio * best + allowance, detail=detail),)
 
     def _allowance(self, error: float) -> float:
         """The loss of ``error`` deviations in each prediction; of a classifier, nats."""

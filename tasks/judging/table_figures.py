@@ -15,6 +15,7 @@ from tasks.store.record import FileRef
 Array = NDArray[Any]
 
 POINTS = 5_000  # in a scatter plot
+TICKS = 5  # on an axis of raw units, whose numbers may be long
 
 
 def coefficients(found: Sequence[Coefficient], unit: str, path: Path) -> FileRef:
@@ -41,6 +42,7 @@ def residuals(predicted: Array, truth: Array, path: Path) -> FileRef:
     shown = _shown(len(truth))
     left.scatter(predicted[shown], (truth - predicted)[shown], s=6, alpha=0.5, linewidths=0)
     left.axhline(0, color="black", linewidth=0.8)
+    left.locator_params(axis="x", nbins=TICKS)
     left.set(title="Residuals on the test split", xlabel="prediction", ylabel="target - prediction")
     right.hist(truth - predicted, bins=40, orientation="horizontal")
     right.set(xlabel="rows")
@@ -54,6 +56,7 @@ def predicted_and_true(predicted: Array, truth: Array, path: Path) -> FileRef:
     shown = _shown(len(truth))
     axes.scatter(truth[shown], predicted[shown], s=6, alpha=0.5, linewidths=0)
     axes.axline((float(truth.mean()),) * 2, slope=1, linestyle="--", color="black", linewidth=1, label="perfect")
+    axes.locator_params(nbins=TICKS)
     axes.set(title="Predicted against true", xlabel="target", ylabel="prediction")
     axes.legend(loc="upper left")
     return figures.save(figure, path)

@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+VALUES = 2**24  # of a minibatch that is only measured
+
 
 class Examples(Protocol):
     """A whole split, on one device: ``Split``, or ``tables.Table`` of one that memory should not hold."""
@@ -81,7 +83,11 @@ class Split:
         return at._inputs(), at.y, *at._slots()
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The inputs of all examples, and the slots if they have any, minibatch by minibatch."""
+        """The inputs of all examples, and the slots if they have any, minibatch by minibatch.
+
+        Of very large images smaller ones: as float32 they take four times the memory.
+        """
+        batch_size = min(batch_size, max(1, VALUES // max(1, self.X[:1].numel())))
         return ((piece._inputs(), *piece._slots()) for piece in self.pieces(batch_size))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":

@@ -1,12 +1,14 @@
 """What all parameters are made of: frozen pydantic models, and how they appear where people fill them in."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
+
+from tasks.parameters.uses import BOOK, EVERY, OWN, WORDS, Uses
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -25,6 +27,13 @@ class Option:
     help: str = ""
     empty: str = ""
     metavar: str = ""
+    of: Uses = frozenset()  # what it is for; none: what its model says of all its fields
+    by_rule: bool = False  # own data decide where it is not given, whatever its default is
+
+    @property
+    def only(self) -> str:
+        """What it is for, said to whom it may be of no use."""
+        return f"Only for {WORDS[self.of]}." if self.of else ""
 
 
 def option(metadata: list[Any]) -> Option:
@@ -34,31 +43,64 @@ def option(metadata: list[Any]) -> Option:
 
 def of_the_book(defaults: Mapping[str, Any]) -> str:
     """Defaults that differ from model to model: ``the book's, 10 softmax, 3 linear``."""
-    words = (
-        f"{value.value if isinstance(value, Enum) else value} {model.partition('-')[0]}"
-        for model, value in defaults.items()
-    )
+    said = {model: str(value.value if isinstance(value, Enum) else value) for model, value in defaults.items()}
+    if len(set(said.values())) == 1:
+        return f"the book's, {next(iter(said.values()))}"
+    words = (f"{value} {model.partition('-')[0]}" for model, value in said.items())
     return f"the book's, {', '.join(words)}"
 
 
-def _as_a_form(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Suit Prefect's form: it sorts fields by name unless each has a position, and sends every default it shows."""
-    for position, (name, field) in enumerate(schema.get("properties", {}).items()):
+def _as_a_form(schema: dict[str, Any], model: "type[Frozen]") -> None:
+    """Suit Prefect's form: it sorts fields by name unless each has a position, and sends every default it shows.
+
+    What is of no use to what it is ``shown_for`` is not shown, and taken only as it is where nothing is given: a form
+    of before sent that.
+    """
+    fields = schema.get("properties", {})
+    if useless := [name for name in fields if not model.of_field(name) & model.shown_for]:
+        neutral = {f"^{name}$": {"const": fields.pop(name).get("default")} for name in useless}
+        schema["patternProperties"] = neutral
+    for position, (name, field) in enumerate(fields.items()):
+        _show(field, option(model.model_fields[name].metadata), model.shown_for)
         field["position"] = position
-        if isinstance(field.get("default"), dict):  # which a part's own fields have anyway
-            field.pop("default")
-        if words := option(model.model_fields[name].metadata).empty:
-            _say_what_empty_means(field, words)
 
 
-def _say_what_empty_means(field: dict[str, Any], words: str) -> None:
-    field["description"] = f"{field.get('description', '')} Empty: {words}.".lstrip()
+def _show(field: dict[str, Any], shown: Option, uses: Uses) -> None:
+    """What the field itself and its default do not say."""
+    if isinstance(field.get("default"), dict):  # which a part's own fields have anyway
+        del field["default"]
+    if shown.only and not uses <= shown.of:
+        _say(field, shown.only)
+    if shown.empty:
+        _say(field, f"Empty: {shown.empty}.")
+    if shown.by_rule and uses != EVERY:
+        _only_kind(field)
+        _leave_default_out(field, {"": field["default"]} if uses & BOOK else {}, bool(uses & OWN))
+
+
+def _leave_default_out(field: dict[str, Any], defaults: Mapping[str, Any], by_rule: bool) -> None:
+    """Words say one that depends on model or data, for what is shown is sent."""
+    del field["default"]
+    of_book = [of_the_book(defaults)] if defaults else []
+    of_own = ["on own data found by rule" if of_book else "found by rule"] if by_rule else []
+    _say(field, f"Empty: {'; '.join(of_book + of_own)}.")
+
+
+def _say(field: dict[str, Any], words: str) -> None:
+    field["description"] = f"{field.get('description', '')} {words}".lstrip()
 
 
 class Frozen(BaseModel):
     """Base of all parameters: unknown names are errors, values never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_as_a_form)
+    fields_of: ClassVar[Uses] = EVERY  # what its fields are for, save those that say so themselves
+    shown_for: ClassVar[Uses] = EVERY  # what its form is for
+
+    @classmethod
+    def of_field(cls, name: str) -> Uses:
+        """What one of its fields is for."""
+        return option(cls.model_fields[name].metadata).of or cls.fields_of
 
 
 @dataclass(frozen=True)
@@ -71,6 +113,7 @@ class OneForm:
 
     title: str
     discriminator: str
+    by_rule: Collection[str]
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """The merged schema; called by pydantic."""
@@ -78,32 +121,32 @@ class OneForm:
         tags = [kind[self.discriminator]["const"] for kind in kinds]
         names = dict.fromkeys(name for kind in kinds for name in kind)
         properties = {
-            name: _merged({tag: kind[name] for tag, kind in zip(tags, kinds, strict=True) if name in kind})
+            name: _merged({tag: kind[name] for tag, kind in zip(tags, kinds, strict=True)}, name in self.by_rule)
             for name in names
         }
         return {"type": "object", "title": self.title, "properties": properties, "additionalProperties": False}
 
 
-def _without_null(field: dict[str, Any]) -> dict[str, Any]:
-    """A field of one kind as such: what is left empty is not sent, and of alternatives the form names no fault."""
+def _only_kind(field: dict[str, Any]) -> None:
+    """Make a field of one kind that: what is left empty is not sent, and of alternatives the form names no fault."""
     kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
-    if len(kinds) != 1 or field.get("default") is None:
-        return field
-    only: dict[str, Any] = kinds[0]
-    return {name: value for name, value in field.items() if name != "anyOf"} | only
+    if len(kinds) == 1 and field.get("default") is not None:
+        del field["anyOf"]
+        field |= kinds[0]
 
 
-def _merged(fields: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _merged(fields: dict[str, dict[str, Any]], by_rule: bool) -> dict[str, Any]:
     """One field's schema from those of each model."""
-    each = [_without_null(field) for field in fields.values()]
+    each = list(fields.values())
     merged = each[0].copy()
+    _only_kind(merged)
     if "const" in merged:
         del merged["const"]
-        return merged | {"enum": [field["const"] for field in each]}
-    if notes := list(dict.fromkeys(field["description"] for field in each if "description" in field)):
-        merged["description"] = " ".join(notes)
+        merged["enum"] = [word for field in each for word in field.get("enum", [field.get("const")])]
+    if words := list(dict.fromkeys(field["description"] for field in each if "description" in field)):
+        merged["description"] = " ".join(words)
     defaults = {tag: field["default"] for tag, field in fields.items()}
-    if any(default != merged["default"] for default in defaults.values()):
-        del merged["default"]
-        _say_what_empty_means(merged, of_the_book(defaults))
+    are_tags = all(tag == default for tag, default in defaults.items())
+    if by_rule or (not are_tags and any(default != merged["default"] for default in defaults.values())):
+        _leave_default_out(merged, defaults, by_rule)
     return merged

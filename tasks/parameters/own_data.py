@@ -1,12 +1,13 @@
 """Own data: where they are, what to predict from which columns, and how they are split."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tasks.parameters.addresses import has_credentials
 from tasks.parameters.choices import NAME_PATTERN
-from tasks.parameters.form import Frozen, Option
+from tasks.parameters.form import Frozen, Option, Share
+from tasks.parameters.uses import IMAGES, OWN, TABLES, Uses
 
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
@@ -14,33 +15,45 @@ Names = tuple[Annotated[str, Field(min_length=1)], ...]
 class OwnData(Frozen):
     """A user's own data and what is to be learned from them."""
 
+    fields_of = OWN
+
     source: Annotated[str | None, Option("--data", empty="the book's data, or those of the kept name")] = Field(
         None,
         title="Data",
-        description="Own data: a file, folder, glob or URL of CSV, Parquet, Feather or JSON lines.",
+        description="Own data: a file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or images, "
+        "a folder for each class.",
     )
-    target: Annotated[str | None, Option(empty="that of the kept name")] = Field(
+    target: Annotated[str | None, Option(empty="that of the kept name; or the data are images", of=TABLES)] = Field(
         None, title="Target", description="The column to predict."
     )
-    features: Annotated[Names, Option(empty="all columns but the target")] = Field(
+    features: Annotated[Names, Option(empty="all columns but the target", of=TABLES)] = Field(
         (), title="Features", description="The columns to predict from, by commas."
     )
-    ignore: Annotated[Names, Option(empty="none")] = Field(
+    ignore: Annotated[Names, Option(empty="none", of=TABLES)] = Field(
         (), title="Ignore", description="Columns that are no features, by commas; kept with the name."
     )
-    category: Annotated[Names, Option(empty="columns of text")] = Field(
+    category: Annotated[Names, Option(empty="columns of text", of=TABLES)] = Field(
         (), title="Category", description="Columns whose values are levels, by commas."
     )
-    split_by: Annotated[str | None, Option(empty="every row by itself")] = Field(
+    split_by: Annotated[str | None, Option(empty="every row by itself", of=TABLES)] = Field(
         None, title="Split by", description="Rows of one value of this column stay on one side of the split."
     )
-    time_column: Annotated[str | None, Option(empty="no order in time")] = Field(
+    time_column: Annotated[str | None, Option(empty="no order in time", of=TABLES)] = Field(
         None, title="Time column", description="The latest rows are the test split."
     )
-    split_column: Annotated[str | None, Option(empty="by the rows' hashes")] = Field(
+    split_column: Annotated[str | None, Option(empty="by the rows' hashes", of=TABLES)] = Field(
         None, title="Split column", description="A column that says train, test or validation, or true of test rows."
     )
     test: float = Field(0.2, gt=0, lt=1, title="Test share", description="Of own data's rows.")
+    side: Annotated[int | None, Option(of=IMAGES, empty="as the images, if all are squares of one size; or 28")] = (
+        Field(None, ge=1, le=256, title="Side", description="Images are made squares of so many pixels.")
+    )
+    channels: Annotated[Literal["grey", "rgb"] | None, Option(of=IMAGES, empty="grey if all images are")] = Field(
+        None, title="Channels", description="Of images."
+    )
+    max_rejects: Annotated[Share, Option(of=IMAGES)] = Field(
+        0.01, title="Rejected images", description="The share of images that may be broken; they are left out."
+    )
     new_recipe: bool = Field(False, title="New recipe", description="Fix the split rule and its share anew.")
 
     @property
@@ -48,20 +61,33 @@ class OwnData(Frozen):
         """Whether own data are named; else the book's are meant."""
         return self.source is not None
 
+    @property
+    def is_images(self) -> bool:
+        """Whether own data are images: their classes are folders, and there is no column to predict."""
+        return self.is_own and self.target is None
+
     @model_validator(mode="after")
     def _options_go_together(self) -> Self:
         if self.source is not None and has_credentials(self.source):
             raise ValueError("a URL with credentials would be written down: set them in the environment")
         if len([each for each in (self.split_by, self.time_column, self.split_column) if each]) > 1:
             raise ValueError("one of --split-by, --time-column and --split-column")
+        if self.target is not None and (found := self.given(IMAGES)):
+            raise ValueError(f"{found}: for images, which have no --target")
         return self
+
+    def given(self, of: Uses) -> str:
+        """Which options were given that are only for something, as they are typed."""
+        changed = [name for name in self.model_dump(exclude_defaults=True) if self.of_field(name) == of]
+        return " and ".join(f"--{name.replace('_', '-')}" for name in changed)
 
 
 class InspectParameters(OwnData):
     """What to look at before anything is trained."""
 
     source: Annotated[str, Option("DATA")] = Field(
-        title="Data", description="A file, folder, glob or URL of CSV, Parquet, Feather or JSON lines."
+        title="Data",
+        description="A file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or a folder of images.",
     )
     name: Annotated[str, Option(empty="a new name")] = Field(
         "", pattern=r"^$|" + NAME_PATTERN, title="Name", description="Compare with what this kept name has fixed."

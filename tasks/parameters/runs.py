@@ -10,25 +10,31 @@ from tasks.parameters.form import Frozen, Option, PositiveFloat
 from tasks.parameters.gates import Gates
 from tasks.parameters.own_data import OwnData
 from tasks.parameters.training import OfItsModel, SoftmaxTraining, Training
+from tasks.parameters.uses import BOOK, IMAGES, LINEAR, OF_MODEL, SOFTMAX, TABLES, Uses
 
 PositiveInt = Annotated[int, Field(ge=1)]
+SYNTHETIC = Option(of=LINEAR & BOOK)
 
 
 class Data(OwnData):
     """What to train on: the book's data, or own ones."""
 
-    resize: Annotated[int | None, Option(empty="28 as they are")] = Field(
+    resize: Annotated[int | None, Option(empty="28 as they are", of=SOFTMAX & BOOK)] = Field(
         None, ge=4, le=256, title="Resize", description="Side of the square images in pixels."
     )
     synthetic_w: Annotated[
         tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
-        Option(help="True weights of the synthetic data, by commas."),
+        Option(help="True weights of the synthetic data, by commas.", of=LINEAR & BOOK),
     ] = Field((2.0, -3.4), min_length=1, title="True weights", description="Of the synthetic data.")
-    synthetic_b: float = Field(4.2, allow_inf_nan=False, title="True bias", description="Of the synthetic data.")
-    synthetic_noise: PositiveFloat = Field(
+    synthetic_b: Annotated[float, SYNTHETIC] = Field(
+        4.2, allow_inf_nan=False, title="True bias", description="Of the synthetic data."
+    )
+    synthetic_noise: Annotated[PositiveFloat, SYNTHETIC] = Field(
         0.01, title="Noise", description="Standard deviation of the synthetic target's noise."
     )
-    num_examples: int = Field(1000, ge=10, le=10_000_000, title="Synthetic examples", description="In each split.")
+    num_examples: Annotated[int, SYNTHETIC] = Field(
+        1000, ge=10, le=10_000_000, title="Synthetic examples", description="In each split."
+    )
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
@@ -36,8 +42,8 @@ class Data(OwnData):
         given = set(self.model_dump(exclude_defaults=True))
         if self.source is None and given & set(OwnData.model_fields):
             raise ValueError("a target, columns and a split go with --data")
-        if self.source is not None and self.target is None:
-            raise ValueError("--data needs a --target, the column to predict")
+        if self.is_images and (found := self.given(TABLES)):
+            raise ValueError(f"{found}: for tables, which have a --target; images have none")
         if self.source is not None and (others := given - set(OwnData.model_fields)):
             raise ValueError(f"{' and '.join(sorted(others))} are for the book's data")
         return self
@@ -65,6 +71,11 @@ class RetrainParameters(Frozen):
         """The data set that the model learns from: one of the book's, or that of its own name."""
         return self.name if self.data.is_own else self.training.dataset
 
+    @property
+    def uses(self) -> Uses:
+        """What is trained from which data."""
+        return OF_MODEL[self.training.model] & (IMAGES if self.data.is_images else TABLES if self.data.is_own else BOOK)
+
     @model_validator(mode="before")
     @classmethod
     def _names_and_defaults(cls, values: Any) -> Any:
@@ -80,13 +91,16 @@ class RetrainParameters(Frozen):
         return values
 
     @model_validator(mode="after")
-    def _own_data_have_their_own_name(self) -> Self:
+    def _values_go_together(self) -> Self:
         if self.data.is_own != (self.training.defaults == "data"):
             raise ValueError("own data, --data, decide what is not given; the book's data do not")
         if self.data.is_own and self.name in [*ModelName]:
             raise ValueError("own data are kept under a --name of their own")
-        if not self.data.is_own and self.training.class_weight != "none":
-            raise ValueError("class weights are for own data")
+        may_have_validation = self.data.split_column or self.data.is_images
+        if self.training.patience and not (self.training.validation or may_have_validation):
+            raise ValueError("early stopping needs a validation split, such as 0.1")
+        if self.data.is_images and self.training.model is not ModelName.SOFTMAX_REGRESSION:
+            raise ValueError("--data without a --target are images, which softmax-regression learns")
         return self
 
 

@@ -15,16 +15,16 @@ from tasks.parameters.choices import (
     ModelName,
     Schedule,
 )
-from tasks.parameters.form import Frozen, OneForm, Option, PositiveFloat
+from tasks.parameters.form import Frozen, OneForm, Option, PositiveFloat, option
+from tasks.parameters.uses import BOOK, LINEAR, OF_MODEL, OWN, SOFTMAX, WORDS, Uses
 
 WHICH = Field(title="Model", description="What to train.")
 MODEL = Option("model", metavar="MODEL", help="softmax-regression, linear-regression, or a kept name: trained again.")
-Epochs = Annotated[int | None, Field(ge=1, le=10_000, title="Epochs"), Option("--epochs")]
-BatchSize = Annotated[int | None, Field(ge=1, le=1_000_000, title="Batch size")]
-LearningRate = Annotated[PositiveFloat | None, Field(title="Learning rate")]
+Epochs = Annotated[int | None, Field(ge=1, le=10_000, title="Epochs"), Option("--epochs", by_rule=True)]
+BatchSize = Annotated[int | None, Field(ge=1, le=1_000_000, title="Batch size"), Option(by_rule=True)]
+LearningRate = Annotated[PositiveFloat | None, Field(title="Learning rate"), Option(by_rule=True)]
 WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern="^auto$")]
-LossOfModel = Annotated[Loss, Field(title="Loss", description="Linear regression: squared or huber.")]
-BY_RULE = ("num_epochs", "batch_size", "lr", "weight_decay")  # what own data decide where it is not given
+LOSS = Field(title="Loss", description="squared or huber.")
 Seed = Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(pattern="^auto$")]
 
 
@@ -40,7 +40,6 @@ class Steps(Frozen):
 class Training(Frozen):
     """How to train. Which model it is decides on the class, and so on the defaults of what has none here."""
 
-    losses: ClassVar[tuple[Loss, ...]]
     dataset: ClassVar[str]
 
     model: ModelName
@@ -50,26 +49,20 @@ class Training(Frozen):
     num_epochs: Epochs
     batch_size: BatchSize
     lr: LearningRate
-    loss: LossOfModel
+    loss: Loss
     schedule: Schedule = Field(
         Schedule.CONSTANT, title="Schedule", description="Of the learning rate; cosine falls towards 0, step by tenths."
     )
-    weight_decay: WeightDecay | None = Field(
+    weight_decay: Annotated[WeightDecay | None, Option(by_rule=True)] = Field(
         0.0,
         title="Weight decay",
         description="Pulls the weights (not the bias) towards 0; auto is chosen on a part of own training rows.",
     )
-    class_weight: Literal["none", "balanced"] = Field(
-        "none",
-        title="Class weight",
-        description="balanced: every class of own data counts as much as any other; softmax regression only.",
+    class_weight: Annotated[Literal["none", "balanced"], Option(of=SOFTMAX & OWN)] = Field(
+        "none", title="Class weight", description="balanced: every class counts as much as any other."
     )
-    dropout: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        title="Dropout",
-        description="Share of inputs dropped in training; softmax regression only.",
+    dropout: Annotated[float, Option(of=SOFTMAX)] = Field(
+        0.0, ge=0, lt=1, title="Dropout", description="Share of inputs dropped in training."
     )
     validation: float = Field(
         0.0, ge=0, lt=1, title="Validation", description="Share of the training examples held out to watch."
@@ -94,18 +87,17 @@ class Training(Frozen):
 
     @model_validator(mode="after")
     def _values_go_together(self) -> Self:
-        if self.loss not in self.losses:
-            fitting = " or ".join(self.losses)
-            raise ValueError(f"{self.model.value} is trained with {fitting}, not with {self.loss.value}")
-        if self.dropout and self.model is not ModelName.SOFTMAX_REGRESSION:
-            raise ValueError("dropout is for softmax regression")
-        if self.class_weight != "none" and self.model is not ModelName.SOFTMAX_REGRESSION:
-            raise ValueError("class weights are for softmax regression")
+        for name in self.model_dump(exclude_defaults=True):
+            if self.possible_uses.isdisjoint(of := self.of_field(name)):
+                raise ValueError(f"{name} is for {WORDS[of]}")
         if self.weight_decay == "auto" and self.defaults != "data":
             raise ValueError("weight decay is chosen for own data only")
-        if self.patience and not self.validation:
-            raise ValueError("early stopping needs a validation split, such as 0.1")
         return self
+
+    @property
+    def possible_uses(self) -> Uses:
+        """What is trained from which data, as far as can be told without these."""
+        return OF_MODEL[self.model] & (OWN if self.defaults == "data" else BOOK)
 
     @property
     def seed_number(self) -> int:
@@ -126,27 +118,25 @@ class Training(Frozen):
 class SoftmaxTraining(Training):
     """Softmax regression as the book trains it."""
 
-    losses = (Loss.CROSS_ENTROPY,)
     dataset = FASHION_MNIST
 
     model: Annotated[Literal[ModelName.SOFTMAX_REGRESSION], WHICH, MODEL] = ModelName.SOFTMAX_REGRESSION
     num_epochs: Epochs = Field(10, description="Passes over the training examples.")
     batch_size: BatchSize = 256
     lr: LearningRate = 0.1
-    loss: LossOfModel = Loss.CROSS_ENTROPY
+    loss: Annotated[Literal[Loss.CROSS_ENTROPY], LOSS, Option(of=LINEAR)] = Loss.CROSS_ENTROPY
 
 
 class LinearTraining(Training):
     """Linear regression as the book trains it."""
 
-    losses = (Loss.SQUARED, Loss.HUBER)
     dataset = SYNTHETIC_LINEAR
 
     model: Annotated[Literal[ModelName.LINEAR_REGRESSION], WHICH, MODEL] = ModelName.LINEAR_REGRESSION
     num_epochs: Epochs = Field(3, description="With the loss huber 5 unless given.")
     batch_size: BatchSize = 10
     lr: LearningRate = 0.03
-    loss: LossOfModel = Loss.SQUARED
+    loss: Annotated[Literal[Loss.SQUARED, Loss.HUBER], LOSS, Option(of=LINEAR)] = Loss.SQUARED
 
     @model_validator(mode="before")
     @classmethod
@@ -155,6 +145,9 @@ class LinearTraining(Training):
         huber = isinstance(values, dict) and values.get("loss") == Loss.HUBER and values.get("num_epochs") is None
         huber = huber and values.get("defaults") != "data"
         return values | {"num_epochs": 5} if huber else values
+
+
+BY_RULE = tuple(name for name, field in SoftmaxTraining.model_fields.items() if option(field.metadata).by_rule)
 
 
 class _Model(BaseModel):
@@ -173,6 +166,6 @@ def _with_its_model(values: Any) -> Any:
 OfItsModel = Annotated[
     SoftmaxTraining | LinearTraining,
     Field(discriminator="model"),
-    OneForm("Training", "model"),
+    OneForm("Training", "model", BY_RULE),
     BeforeValidator(_with_its_model),
 ]

@@ -36,7 +36,7 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 
 def pixels(graph: Graph, images: str, weights: Weights, recipe: Pixels) -> str:
-    """Scores of raw pixels, uint8 ``(batch, height, width)``.
+    """Scores of raw pixels, uint8 ``(batch, height, width)``, or RGB ``(batch, height, width, 3)``.
 
     The recipe's scale is folded into ``W``: a division of every pixel costs a third of the speed.
     """

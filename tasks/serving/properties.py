@@ -8,14 +8,7 @@ from tasks.parameters import Training
 from tasks.records import PreparedDataset
 from tasks.serving.contract import COLUMNS, ColumnMetadata
 
-OF_RECIPE = {
-    "pixels": {  # keys of the ONNX standard, docs/MetadataProps.md
-        "Image.BitmapPixelFormat": "Gray8",
-        "Image.ColorSpaceGamma": "SRGB",
-        "Image.NominalPixelRange": "NominalRange_0_255",
-    },
-    "columns": {},
-}
+OF_IMAGES = {"Image.ColorSpaceGamma": "SRGB", "Image.NominalPixelRange": "NominalRange_0_255"}
 
 
 def of(prepared: PreparedDataset, training: Training) -> dict[str, str]:
@@ -32,8 +25,15 @@ def of(prepared: PreparedDataset, training: Training) -> dict[str, str]:
     return {
         "dataset_digest": prepared.digest,
         **{key: json.dumps(value, sort_keys=True) for key, value in facts.items()},
-        **OF_RECIPE[prepared.recipe.kind],
+        **_of_images(prepared.recipe),
     }
+
+
+def _of_images(recipe: Pixels | Columns) -> dict[str, str]:
+    """Keys of the ONNX standard, docs/MetadataProps.md."""
+    if not isinstance(recipe, Pixels):
+        return {}
+    return OF_IMAGES | {"Image.BitmapPixelFormat": "Gray8" if len(recipe.shape) == 2 else "Rgb8"}
 
 
 def columns(recipe: Pixels | Columns) -> tuple[ColumnMetadata, ...]:

@@ -1,6 +1,7 @@
 """onnxruntime sessions that run where they say they run."""
 
 import ctypes
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
+BATCH = 1024  # rows that stay in the cache
+VALUES = 2**24  # of rows of so many pixels that a batch would take gigabytes once they are float32
 # The smallest model that has a kernel in every provider: y = Relu(x), float32 [1], opset 14.
 PROBE = (
     b'\x08\x08:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
@@ -54,12 +57,13 @@ def open_session(model: bytes, device: Device) -> Any:
 
 
 def answers(session: Any, rows: "NDArray[Any]") -> "dict[str, NDArray[Any]]":
-    """Every output of the model for all ``rows``, by name, rows first; batches of about 1024 stay in the cache."""
+    """Every output of the model for all ``rows``, by name, rows first."""
     import numpy as np  # here: doctor looks for onnxruntime where numpy may be broken
 
     (source,) = session.get_inputs()
     names = [node.name for node in session.get_outputs()]
-    batches = np.array_split(rows, max(1, len(rows) // 1024))
+    size = max(1, min(BATCH, VALUES // max(1, math.prod(rows.shape[1:]))))
+    batches = np.array_split(rows, max(1, len(rows) // size))
     outputs = zip(*(session.run(names, {source.name: batch}) for batch in batches), strict=True)
     return {name: np.concatenate(parts) for name, parts in zip(names, outputs, strict=True)}
 

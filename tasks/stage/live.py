@@ -27,7 +27,12 @@ def in_a_run() -> bool:
 
 def picture(path: Path) -> str:
     """A PNG inside markdown: the UI can show no local files."""
-    return f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
+    return f"![{path.stem}]({data_uri(path.read_bytes())})"
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as an address that holds it."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
 def page(markdown: str, key: str, description: str) -> None:

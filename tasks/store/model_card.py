@@ -12,6 +12,7 @@ from tasks.records import GateVerdict
 from tasks.serving.coefficients import Coefficient, largest
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.task import TASKS
+from tasks.store.image_card import ImageFacts
 
 KINDS = {"pixels": "image", "columns": "tabular"}  # how Hugging Face calls what a recipe reads
 SECTIONS = {"linear-regression": "3.1 to 3.3", "softmax-regression": "3.4 to 3.7"}
@@ -32,6 +33,7 @@ def model_card(
         title=manifest["dataset"]["title"],
         training=_settings(manifest),
         report=report,
+        images=ImageFacts.of(manifest),
         standards=_standards(manifest["metrics"]),
         coefficients=_coefficients(manifest),
         sections=SECTIONS[manifest["parameters"]["training"]["model"]],

@@ -2,7 +2,9 @@
 
 from typing import Any, Literal
 
+from tasks.data.images.fixed import FixedImages
 from tasks.data.table.fixed import FixedRecipe
+from tasks.data.validated import Fixed
 from tasks.errors import DataError, UsageError
 from tasks.parameters import ModelName, RetrainParameters, is_name
 from tasks.store import artifact_paths, reading
@@ -34,10 +36,12 @@ def newest(name: str) -> Manifest | None:
     return reading.manifest(name, kept[-1]) if kept else None
 
 
-def fixed(name: str) -> FixedRecipe | None:
+def fixed(name: str) -> Fixed | None:
     """What the versions of a name fixed of its own data; None before the first, and of the book's data."""
     kept = newest(name)
-    return FixedRecipe.of(kept.dataset, kept.recipe) if kept else None
+    if kept is None:
+        return None
+    return FixedRecipe.of(kept.dataset, kept.recipe) or FixedImages.of(kept.dataset, kept.recipe)
 
 
 def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -52,9 +56,10 @@ def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(
             f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", "name a new one with --name"
         )
-    asked = reading.manifest(name, reading.resolve(name, None)).parameters.model_dump(mode="json")
+    champion = reading.manifest(name, reading.resolve(name, None))
+    asked = champion.parameters.model_dump(mode="json")
     data = asked.get("data", {})
-    if data.get("target"):
+    if champion.dataset.is_own:
         data["source"] = given.get("data", {}).get("source") or _source(name)
         data |= _split(name, given.get("data", {}))
     training = {key: value for key, value in asked["training"].items() if value is not None}
@@ -88,8 +93,8 @@ def require_same_kind(parameters: RetrainParameters) -> None:
     if kept is None:
         return
     target, data = getattr(kept.recipe, "target", None), parameters.data
-    then = kept.parameters.training.model, "own data" if target else "the book's data", target and target.name
-    now = parameters.training.model.value, "own data" if data.is_own else "the book's data", data.target
+    then = kept.parameters.training.model, _kind(kept.dataset.is_own, not target), target and target.name
+    now = parameters.training.model.value, _kind(data.is_own, data.is_images), data.target
     if now != then:
         meant = f"gradmill retrain {parameters.name}" if parameters.name not in [*ModelName] else "gradmill retrain"
         found, expected = (", ".join(filter(None, each)) for each in (now, then))
@@ -98,3 +103,7 @@ def require_same_kind(parameters: RetrainParameters) -> None:
             f"{expected}, as its version {kept.version} was trained",
             f"type {meant}, or give the model another --name",
         )
+
+
+def _kind(is_own: bool, is_images: bool) -> str:
+    return "the book's data" if not is_own else "own images" if is_images else "own data"

@@ -11,10 +11,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tasks.data.readers import named
+from tasks.data.readers.arrays import IDX
 from tasks.data.readers.finding import FORMATS, format_of
 from tasks.data.readers.finding import find as find
 from tasks.data.readers.formats import Array, Format, Piece, Rows, Wanted, broken
 from tasks.data.readers.formats import changed as changed
+from tasks.data.readers.tables import CSV
 from tasks.data.recipe import Columns
 from tasks.errors import DataError, UsageError
 from tasks.store import regular_files
@@ -74,8 +76,10 @@ def measure(files: list[Path], wanted: Wanted, spool: Path) -> list[Source]:
             raise changed(str(path)) from error
         if not stat.S_ISREG(facts.st_mode):
             raise regular_files.irregular(path)
+        is_own = isinstance(wanted.recipe, Columns) and wanted.recipe.target is not None
         kind = format_of(path)
-        if index == 0 and kind.header and isinstance(wanted.recipe, Columns) and wanted.recipe.target is not None:
+        kind = CSV if is_own and kind is IDX else kind  # as in training, whatever its name
+        if index == 0 and kind.header and is_own:
             named.tell_of(kind.header(path), wanted)
         if wanted.ids and (kind.header is None or not isinstance(wanted.recipe, Columns)):
             raise UsageError(f"--id-column {wanted.ids[0]} and {path}", "the rows of a table", "leave it out")

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from pydantic import ConfigDict, Field, NonNegativeInt
 
 from tasks.data import idx
 from tasks.data.readers import formats
 from tasks.data.readers.formats import Format, Piece, Wanted, broken, check_fit, encoded, reading
 from tasks.data.readers.stored import HeldFile, StoredRows
+from tasks.data.readers.tensors import Tensors
 from tasks.errors import DataError
 from tasks.serving.task import Regression
 from tasks.store import atomic, regular_files
-from tasks.store.documents import Document
 
 COPY_BYTES = 2**20
 NPY_HEADER_BYTES = 2**14  # numpy itself believes no header of more than 10,000
@@ -27,13 +26,6 @@ NPY_HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], Any]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }  # 3.0 has fields with names beyond Latin 1, which is no array of numbers
-SAFETENSORS_HEADER_BYTES = 16 * 2**20
-DTYPES = {
-    "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64,
-    "I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64,
-    "F16": np.float16, "F32": np.float32, "F64": np.float64,
-}  # fmt: skip  # of safetensors; numpy has no others, such as BF16
-
 Opened = tuple[StoredRows, StoredRows | None]  # the rows, and their labels where the file brings them along
 
 
@@ -76,17 +68,27 @@ def _check_labels(path: Path, labels: StoredRows, name: str, rows: int) -> None:
         )
 
 
+def npy_header(header: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran order, and dtype, from at most ``NPY_HEADER_BYTES`` of a file's beginning.
+
+    Raises:
+        ValueError: it is no array of numbers or text.
+    """
+    version = np.lib.format.read_magic(header)
+    if version not in NPY_HEADERS:
+        raise ValueError(f"its version {version} is none of an array of numbers")
+    shape, is_fortran, dtype = NPY_HEADERS[version](header)
+    if dtype.hasobject or not dtype.itemsize:
+        raise ValueError(f"it holds {dtype}, not numbers")
+    return shape, is_fortran, dtype
+
+
 def _npy(path: Path, wanted: Wanted) -> Opened:
     file = HeldFile(path)
     with reading(path):
         header = io.BytesIO(file.read(NPY_HEADER_BYTES, 0))
-        version = np.lib.format.read_magic(header)
-        if version not in NPY_HEADERS:
-            raise ValueError(f"its version {version} is none of an array of numbers")
-        shape, is_fortran, dtype = NPY_HEADERS[version](header)
+        shape, is_fortran, dtype = npy_header(header)
         size = math.prod(shape) * dtype.itemsize
-        if dtype.hasobject or not dtype.itemsize:
-            raise ValueError(f"it holds {dtype}, not numbers")
         if min(shape, default=0) < 0 or header.tell() + size > file.size:
             raise ValueError(f"it has {file.size} bytes, and its header promises shape {shape} of {dtype}")
     column_bytes = shape[0] * dtype.itemsize if is_fortran and shape else None
@@ -98,51 +100,11 @@ def _idx(path: Path, wanted: Wanted) -> Opened:
     return StoredRows(HeldFile(path), np.dtype(np.uint8), shape, offset), None
 
 
-class _Tensor(Document):
-    """Where one tensor of a safetensors file lies, from the end of the header on."""
-
-    dtype: str
-    shape: tuple[NonNegativeInt, ...]
-    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
-
-
-class _Header(Document):
-    """The header of a safetensors file: a tensor by each name."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, _Tensor] = Field(init=False)
-    metadata: dict[str, str] = Field({}, alias="__metadata__")
-
-    @property
-    def tensors(self) -> dict[str, _Tensor]:
-        """By name."""
-        return self.__pydantic_extra__
-
-
 def _safetensors(path: Path, wanted: Wanted) -> Opened:
-    file = HeldFile(path)
-    length = int.from_bytes(file.read(8, 0), "little")
-    if not 0 < length <= min(SAFETENSORS_HEADER_BYTES, file.size - 8):
-        raise broken(path, f"it has {file.size} bytes, and its header would have {length}")
-    tensors = _Header.parse(file.read(length, 8), path, "write it again").tensors
-    name = wanted.recipe.input.name
-    if name not in tensors:
-        raise DataError(f"{path} holds tensors {sorted(tensors)}", f"a tensor named {name}", "rename it")
-    promised = 8 + length + max(tensor.data_offsets[1] for tensor in tensors.values())
-    if promised != file.size:
-        raise broken(path, f"it has {file.size} bytes, and its header promises {promised}")
-    labels = tensors.get(wanted.truth or "")
-    return _stored(file, tensors[name], 8 + length), None if labels is None else _stored(file, labels, 8 + length)
-
-
-def _stored(file: HeldFile, tensor: _Tensor, start: int) -> StoredRows:
-    if tensor.dtype not in DTYPES:
-        raise broken(file.path, f"numpy has no {tensor.dtype}")
-    dtype = np.dtype(DTYPES[tensor.dtype])
-    first, last = tensor.data_offsets
-    if last - first != math.prod(tensor.shape) * dtype.itemsize:
-        raise broken(file.path, f"shape {tensor.shape} of {tensor.dtype} does not fill bytes {first} to {last}")
-    return StoredRows(file, dtype, tensor.shape, start + first)
+    found, name = Tensors(path), wanted.recipe.input.name
+    if name not in found.names:
+        raise DataError(f"{path} holds tensors {sorted(found.names)}", f"a tensor named {name}", "rename it")
+    return found[name], found[wanted.truth] if wanted.truth in found.names else None
 
 
 def _gunzip(path: Path, target: Path, wanted: Wanted) -> None:
@@ -163,11 +125,20 @@ def _unzip(path: Path, target: Path, wanted: Wanted) -> None:
             found = arrays.get(name) or (next(iter(arrays.values())) if len(arrays) == 1 else None)
             if found is None:
                 raise DataError(f"{path} holds arrays {sorted(arrays)}", f"one named {name}, or only one", "rename it")
-            facts = archive.getinfo(found)
-            if facts.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # bzip2 is unpacked without bound
-                raise ValueError(f"compression {facts.compress_type}, which numpy does not write")
-            member = opened.enter_context(archive.open(facts))
-        _copy(member, target, facts.file_size, path)
+            packed = opened.enter_context(member(archive, found))
+        _copy(packed, target, archive.getinfo(found).file_size, path)
+
+
+def member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    """A file in an archive as numpy writes them.
+
+    Raises:
+        ValueError: it is packed otherwise: bzip2 is unpacked without bound.
+    """
+    facts = archive.getinfo(name)
+    if facts.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"compression {facts.compress_type}, which numpy does not write")
+    return archive.open(facts)
 
 
 def _copy(packed: IO[bytes], target: Path, size: int, path: Path) -> None:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from tasks.data.readers import delimited
 from tasks.data.readers.formats import Array, unpacked
+from tasks.data.readers.text import HEAD_BYTES, check_text
 from tasks.errors import DataError
 from tasks.machine.words import counted
 from tasks.store import atomic
@@ -64,8 +65,12 @@ def csv_to_parquet(path: Path, target: Path, needed: Callable[[list[str]], list[
 def _opened(path: Path, skipped: "_Skipped", **conversion: Any) -> Iterator[pyarrow.csv.CSVStreamingReader]:
     try:
         with unpacked(path) as stream:
-            delimiter = delimited.delimiter(stream.read(delimited.SNIFFED_BYTES).decode(errors="replace"))
+            head = stream.read(delimited.SNIFFED_BYTES)
+        check_text(head[:HEAD_BYTES], str(path))
+        above = delimited.excels_line(head)
+        delimiter = delimited.delimiter(head[above:].decode(errors="replace"))
         with unpacked(path) as stream:
+            stream.read(above)
             yield pyarrow.csv.open_csv(
                 pa.TransformInputStream(stream, _as_utf_8()),
                 read_options=pyarrow.csv.ReadOptions(use_threads=False),  # with threads rows have no numbers

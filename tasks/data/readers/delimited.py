@@ -23,6 +23,7 @@ DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
 LEVELS = 2**15  # of a block's column beyond which its text is not kept as a dictionary
 TEXT = pa.dictionary(pa.int32(), pa.string())
+EXCELS = re.compile(rb"(\xef\xbb\xbf)?[\r\n]*sep=.\r?\n", re.IGNORECASE)  # a first line that tells Excel the delimiter
 
 
 def csv_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
@@ -33,7 +34,7 @@ def csv_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.Rec
     """
     rest = blocks(stream, name)
     first = next(rest)
-    first = first[len(MARK) if first[: len(MARK)] == MARK else 0 :]
+    first = first[excels_line(first) or (len(MARK) if first[: len(MARK)] == MARK else 0) :]
     first = first[next(at for at, byte in enumerate(first) if byte not in b"\r\n") :]
     file = _Csv(name, first, selection)
     yield file.header(selection.ignore)
@@ -127,7 +128,9 @@ class _Csv:
                 f"{counted(self._ragged, 'row')} of {self._rows:,} in {self._name} with more or fewer fields than "
                 f"the header: the first is {self._first_ragged} (rows count from 0)",
                 counted(len(self._names), "field"),
-                "quote fields that contain the delimiter, and write the file again",
+                "remove what stands above the header"
+                if self._ragged == self._rows
+                else "quote fields that contain the delimiter, and write the file again",
             )
 
     def _no_utf_8(self) -> DataError:
@@ -159,6 +162,12 @@ def _names(head: str, delimiter: str, name: str) -> list[str]:
         return next(filter(None, csv.reader(io.StringIO(head, newline=""), delimiter=delimiter, strict=True)))
     except csv.Error as error:
         raise broken(name, f"its header has {error}", "CSV with a header", "see its first line") from error
+
+
+def excels_line(head: bytes | memoryview) -> int:
+    """The bytes of the line before the header that tells Excel the delimiter; 0 where there is none."""
+    found = EXCELS.match(head)
+    return found.end() if found else 0
 
 
 def delimiter(head: str) -> str:

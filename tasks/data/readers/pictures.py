@@ -1,4 +1,4 @@
-"""PNG and JPEG: each file is a row."""
+"""Picture files: each is a row."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,4 +27,4 @@ def _pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece
         yield Piece(0, 1, image[np.newaxis], notes=notes)
 
 
-PICTURE = Format("picture", (".png", ".jpg", ".jpeg"), _count, _pieces, tolerated_percent=1, most_shard_rows=2048)
+PICTURE = Format("picture", pictures.SUFFIXES, _count, _pieces, tolerated_percent=1, most_shard_rows=2048)

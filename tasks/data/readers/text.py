@@ -23,7 +23,7 @@ HEAD_BYTES = 4096
 BLANK = 64  # bytes that may be nothing but empty lines
 LONGEST_ROW = 4 * BLOCK_BYTES
 MARK = b"\xef\xbb\xbf"  # of UTF-8, which some editors write
-MAGIC = {b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\x1f\x8b": "gzip", b"PK": "zip", b"\x89PNG": "PNG"}
+MAGIC = {b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\x1f\x8b": "gzip", b"PK": "zip or Excel", b"\x89PNG": "PNG"}
 NO_TEXT = re.compile(r"Column\(/(.+)\) changed from string to")
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
@@ -56,8 +56,9 @@ def _json(block: memoryview, as_text: frozenset[str]) -> pa.Table:
         if no_text is None or no_text[1] not in as_text:
             raise
         return _json(block, as_text - {no_text[1]})  # of numbers, whose names are made later
-    text = bytes(block) if schema.names else b""
-    return table.drop_columns([each for each in schema.names if not _is_named(each, text)])
+    empty = [each for each in schema.names if table[each].null_count == len(table)]
+    text = bytes(block) if empty else b""
+    return table.drop_columns([each for each in empty if not _is_named(each, text)])
 
 
 def _is_named(column: str, text: bytes) -> bool:
@@ -70,11 +71,18 @@ def _counted_from(rows: int, said: str) -> str:
     return re.sub(r"in row (\d+)", lambda found: f"in row {rows + int(found[1])}", said)
 
 
-def _check_text(head: bytes, name: str) -> None:
+def check_text(head: bytes, name: str) -> None:
+    """Whether the first bytes of a file are text in UTF-8, as far as they tell.
+
+    Raises:
+        DataError: they are something else.
+    """
     if not head.strip(MARK + b" \t\r\n"):
         raise broken(name, "it is empty", "a table with a header")
     if found := next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None):
-        raise broken(name, f"it is a {found} file", "text, as its name says", "name it by what it is")
+        raise broken(name, f"it is a {found} file", "text, such as CSV", "name it by what it is, or save it as CSV")
+    if head.lstrip(MARK + b" \t\r\n")[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise broken(name, "it is a page of the web or XML", "a table", "see it in a browser")
     if head.startswith(UTF_16) or 0.3 < head.count(b"\0") / len(head) < 0.7:
         raise broken(name, "it is UTF-16", "UTF-8", "save it as CSV in UTF-8")
     if b"\0" in head:
@@ -82,12 +90,12 @@ def _check_text(head: bytes, name: str) -> None:
 
 
 def _check_json(head: bytes, name: str) -> None:
-    _check_text(head, name)
+    check_text(head, name)
     if head.lstrip(MARK + b" \t\r\n").startswith(b"["):
         raise broken(name, "it is one array", "one JSON object a line", "write it as JSON lines")
 
 
-def blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = _check_text) -> Iterator[memoryview]:
+def blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = check_text) -> Iterator[memoryview]:
     """Whole rows, a bounded number of bytes at a time; a block holds until the next is asked for.
 
     Raises:
@@ -150,5 +158,7 @@ def check_names(names: list[str], file: str) -> None:
     faults += [f"{name!r} stands {times} times" for name, times in Counter(names).items() if times > 1 and name.strip()]
     if faults:
         raise DataError(
-            f"{file}: {'; '.join(faults[:10])}", "a header with one name for each column", "rename or remove them"
+            f"{file}: {'; '.join(faults[:10])}",
+            "a header with one name for each column",
+            "rename or remove them" + (" (pandas: index=False)" if names[0] == "" else ""),
         )

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,8 +54,24 @@ def opened(url: str, is_sequential: bool) -> Iterator[Any]:
     with _reached(url):
         files, path = _file_system(url)
         stream = files.open(path, "rb", **({"block_size": 0} if is_sequential and _is_web(url) else {}))
+        if _is_web(url) and not is_sequential and not _sends_parts(stream):
+            with stream, files.open(path, "rb", block_size=0) as whole:
+                stream = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
+                shutil.copyfileobj(whole, stream)
+                stream.seek(0)
     with stream:
         yield stream
+
+
+def _sends_parts(stream: Any) -> bool:
+    """Whether a web server sends what a file has further on without all before it."""
+    try:
+        stream.seek(1)
+        stream.read(1)
+        stream.seek(0)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_web(url: str) -> bool:
@@ -107,9 +125,10 @@ def _reached(url: str) -> Iterator[None]:
             f"install the extra [remote], or {pip_install('fsspec', package)}",
         ) from error
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # as of fsspec's FileNotFoundError
+        reason = (str(cause).splitlines() or [""])[0]
         raise DataError(
-            f"{url} cannot be read: {type(error).__name__}: {reason}",
+            f"{url} cannot be read: {type(cause).__name__}: {reason}",
             "a host that answers, a file that is there, and credentials in the environment where it needs some",
             "check the URL and the network, or download the file and give its path",
         ) from error

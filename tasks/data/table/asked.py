@@ -87,9 +87,10 @@ def described(rule: SplitRule) -> str:
     """A split rule in words."""
     of = f"{100 * rule.test:g} % of"
     return {
-        "rows": f"{of} the rows, by a hash of their features",
+        "rows": f"{of} the rows, by a hash of their {'features' if rule.features else 'pixels'}",
         "copies": f"{of} the rows, by a hash of features, target and the number of the copy",
         "group": f"{of} the groups of {rule.column}, by hash",
         "time": f"the latest {100 * rule.test:g} % by {rule.column}",
         "column": f"as {rule.column} says",
+        "folders": "as the data are divided into parts for training and for testing",
     }[rule.rule]

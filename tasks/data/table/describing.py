@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding
+from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding, split_sizes
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
 from tasks.data.table.asked import described
@@ -15,8 +15,9 @@ from tasks.data.table.kinds import plain_kind
 from tasks.data.table.levels import named
 from tasks.data.table.roles import Roles
 from tasks.data.table.split_rule import SplitRule
-from tasks.data.table.splitting import TEST, TRAINING, Split
+from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
 from tasks.data.table.targets import Truth
+from tasks.machine import side_by_side
 from tasks.machine.words import counted
 
 
@@ -32,36 +33,37 @@ def report(
 ) -> DataReport:
     """All that was found, in one document."""
     rows = len(table.data)
-    train, test = (split.count(TRAINING), split.count(TEST)) if split else (0, 0)
+    train, validation, test = map(split.count, (TRAINING, VALIDATION, TEST)) if split else (0, 0, 0)
     classes = dict[str, int]()
     if truth and truth.class_names and len(truth.values):
         counts = np.bincount(truth.values, minlength=len(truth.class_names))
         classes = dict(zip(truth.class_names, counts.tolist(), strict=True))
-    unlabelled = rows - int(truth.is_known.sum()) if truth else 0
+    unlabelled = rows - int(truth.is_known.sum()) if truth and len(truth.values) else 0  # none of an unfit target
     return DataReport(
         name=name,
-        summary=_summary(table, found, train, test, rule, unlabelled),
+        summary=_summary(table, found, split_sizes(train, validation, test), rule, unlabelled),
         rows=rows,
         files=len(table.files.files),
-        columns=tuple(_column(table, each, parts, found) for each in table.data.column_names),
+        columns=tuple(side_by_side.each(lambda each: _column(table, each, parts, found), table.data.column_names)),
         target=parts.target,
         classes=classes,
         split=rule,
         num_train=train,
+        num_validation=validation,
         num_test=test,
         unlabelled=unlabelled,
         findings=tuple(findings),
     )
 
 
-def _summary(table: Table, found: Features, train: int, test: int, rule: SplitRule | None, unlabelled: int) -> str:
+def _summary(table: Table, found: Features, sizes: str, rule: SplitRule | None, unlabelled: int) -> str:
     kinds = [column.kind for column in found.columns]
     names = (("number", "number"), ("boolean", "boolean"), ("category", "categorie"))
     features = ", ".join(_plural(kinds.count(kind), noun) for kind, noun in names if kind in kinds)
     size = f"{counted(len(table.data), 'row')} in {counted(len(table.files.files), 'file')}"
     said = f"{size}; features: {features or 'none'}"
     if rule:
-        said += f"; {train:,} training and {test:,} test rows ({described(rule)})"
+        said += f"; {sizes} ({described(rule)})"
     return said + (f"; {counted(unlabelled, 'row')} without a target left out" if unlabelled else "")
 
 

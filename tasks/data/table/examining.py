@@ -1,6 +1,7 @@
 """One look at all rows of a table: its columns, its split, its digests, and all that is wrong with it."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +59,8 @@ def examine(
     """
     parts, faults = roles.roles(table.names, table.ignored, data, kept)
     has_target = parts.target is not None and parts.target in table.data.column_names
-    task = task or (targets.task_of(table, parts.target) if has_target and parts.target else "regression")
+    is_category = parts.target in data.category
+    task = task or (targets.task_of(table, parts.target, is_category) if has_target and parts.target else "regression")
     found = features.found(table, parts, data, kept)
     findings = [*table.findings, *faults, *found.findings]
     if not has_target or parts.target is None:
@@ -104,8 +106,10 @@ def _rows(
         strict=True,
     )
     hashed = _hashed(columns, encoded)
-    twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
-    once = len(hashed) - len(twice)
+    with ThreadPoolExecutor() as pool:
+        ranging = pool.submit(warnings.Ranges, encoded)
+        twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
+    ranges, once = ranging.result(), len(hashed) - len(twice)
     with_target = hashed.copy()
     hashing.absorb(with_target, truth.words())
     num_distinct = once + hashing.num_distinct(hashed[twice])
@@ -121,7 +125,6 @@ def _rows(
     hashing.absorb(digests, copies)
     split = splitting.split(rule, by, hashed, digests)
     with np.errstate(all="ignore"):  # infinite values have been found already
-        ranges = warnings.Ranges(encoded)
         odd = list(_after_split(columns, encoded, ranges, truth, split))
     num_with_target = once + hashing.num_distinct(with_target[twice])
     conflicts = warnings.conflicts(len(hashed), num_distinct, num_with_target)
@@ -159,6 +162,7 @@ def _after_split(
     if truth.class_names:
         in_training = np.bincount(truth.values[split.sides == TRAINING], minlength=len(truth.class_names))
         yield from targets.too_few(truth, in_training)
+    yield from warnings.few_rows(columns, split.count(TRAINING))
     yield from warnings.of_columns(columns, encoded, ranges)
     yield from warnings.duplicates(columns, encoded)
     yield from warnings.leaks(columns, encoded, truth.values, not truth.class_names)

@@ -28,7 +28,8 @@ class Features(NamedTuple):
 
 def found(table: Table, parts: Roles, data: OwnData, kept: FixedRecipe | None) -> Features:
     """The features of a table, inferred or as version 1 fixed them."""
-    there = [name for name in parts.features if name in table.data.column_names]
+    names = set(table.data.column_names)
+    there = [name for name in parts.features if name in names]
     known = {column.name: column for column in kept.columns} if kept else {}
     columns, findings = list[Column](), list[Finding]()
     old = {*kept.left_out, *filter(None, [kept.split.column])} - {parts.splits, *parts.ignored} if kept else ()

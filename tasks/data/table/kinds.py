@@ -10,6 +10,7 @@ from tasks.data.readers import columns
 from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
+from tasks.data.table.levels import Levels
 from tasks.machine.words import counted
 
 FeatureKind = Literal["number", "boolean", "category"]
@@ -17,6 +18,11 @@ NUMBERS_WITH_TEXT = 0.9  # share of values that read as numbers, from which the 
 FEW_ROWS = 200
 SINGLE_LEVELS, OF_FEW_ROWS = 0.5, 0.9  # share of rows with a level of their own, above which a column has ids
 SHOWN = 40  # characters of a value
+MOSTLY = 0.5  # share of values that people take for numbers or dates, from which it is said that they are text
+LOOKS = {
+    ("numbers", "1234.5"): r"^[$€£¥]?\s?-?(\d{1,3}([.,'\x{a0}\x{202f}]\d{3})+|\d+)([.,]\d+)?\s?[%$€£¥]?$",
+    ("dates", "2024-12-31"): r"^(\d{1,2}[./-]\d{1,2}[./-](\d{2}|\d{4})|\d{4}/\d{1,2}/\d{1,2})([ T]\d{1,2}:.*)?$",
+}
 
 
 class Kind(NamedTuple):
@@ -42,7 +48,20 @@ def infer(table: Table, name: str, is_category: bool) -> Kind:
         return _of_text(table, name)
     if kind == "date":
         return Kind("date", _left_out(name, "date", f"{name} holds dates or times and is no feature"))
-    return Kind("boolean" if kind == "boolean" else "number")
+    return Kind("boolean") if kind == "boolean" else Kind("number", _counts_rows(table, name))
+
+
+def _counts_rows(table: Table, name: str) -> Finding | None:
+    """That a column of numbers may be an id: another whole number in every row, and hardly any left out."""
+    values = encoding.numbers(table.data[name])
+    low, high = (values.min(), values.max()) if len(values) else (0, 0)
+    if not FEW_ROWS <= len(values) <= high - low + 1 < 2 * len(values):  # of a missing value it is neither
+        return None
+    if not np.array_equal(values, np.floor(values)) or np.bincount((values - low).astype(np.int64)).max() > 1:
+        return None
+    found = f"{name} has another whole number in every row, as an id has"
+    action = f"leave it out with --ignore {name} if it is one"
+    return Finding(severity="warning", rule="counts-rows", column=name, found=found, action=action)
 
 
 def plain_kind(table: Table, name: str) -> str:
@@ -76,26 +95,44 @@ def _of_text(table: Table, name: str) -> Kind:
     if read.sum() >= NUMBERS_WITH_TEXT * values:
         return Kind("unfit", no_number(table, name))
     singles = int((found.counts == 1).sum())
-    if singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS):
+    is_id = singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS)
+    if odd := _written_otherwise(table, name, found, "left out as an id" if is_id else "taken as a category"):
+        return Kind("id" if is_id else "category", odd)
+    if is_id:
         said = f"{name} looks like an id: {singles:,} of {counted(values, 'row')} have a value of their own"
         return Kind("id", _left_out(name, "id", said, f"--category {name} takes it as a feature all the same"))
     return Kind("category")
+
+
+def _written_otherwise(table: Table, name: str, found: Levels, outcome: str) -> Finding | None:
+    """That most of a text column's values look like numbers or dates, and are not written as such."""
+    for (what, form), pattern in LOOKS.items():
+        looks = pc.match_substring_regex(found.values, pattern).fill_null(False).to_numpy(zero_copy_only=False)
+        if found.counts[looks].sum() > MOSTLY * found.counts.sum():
+            row, value = table.first_no_number(name) or (0, "")
+            said = (
+                f"{name} looks like {what} not written as such, as {value[:SHOWN]!r} in {table.named(row)}; {outcome}"
+            )
+            action = f"write {what} as {form}, and nothing where one is missing, or say --category or --ignore {name}"
+            return Finding(severity="warning", rule="looks-like", column=name, found=said, action=action)
+    return None
 
 
 def _left_out(name: str, rule: str, found: str, action: str = "") -> Finding:
     return Finding(severity="note", rule=rule, column=name, found=f"{found}; left out", action=action)
 
 
-def no_number(table: Table, name: str) -> Finding:
-    """That a column of numbers has text in it, and where."""
+def no_number(table: Table, name: str, is_kept: bool = False) -> Finding:
+    """That a column of numbers has text in it, and where; ``is_kept``: since version 1 it may not be another."""
     row, value = table.first_no_number(name) or (0, "")
+    otherwise = f"take the column with --category {name} or not at all with --ignore {name}"
     return Finding(
         severity="error",
         rule="text-among-numbers",
         column=name,
         found=f"{name} is {value[:SHOWN]!r} in {table.named(row)}",
-        expected="a number, as in most rows",
-        action=f"mend the value, or take the column with --category {name} or not at all with --ignore {name}",
+        expected="a number, as version 1 took it" if is_kept else "a number, as in most rows",
+        action=f"mend the value, or {'keep the new table under another --name' if is_kept else otherwise}",
     )
 
 
@@ -110,7 +147,7 @@ def misfit(table: Table, name: str, kind: FeatureKind, is_category: bool) -> Fin
     if now in ("null", "unfit", kind):
         return None
     if kind == "number" and now == "text":
-        return no_number(table, name)
+        return no_number(table, name, is_kept=True)
     column = table.data[name]
     row = int(np.argmax(pc.is_valid(column).to_numpy()))
     return Finding(

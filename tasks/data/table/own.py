@@ -15,7 +15,7 @@ from tasks.data.sources.tables import Selection, TableFiles
 from tasks.data.table import asked, fitting, writing
 from tasks.data.table.examining import examine
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.validated import ValidatedDataset
+from tasks.data.validated import Fixed, ValidatedDataset
 from tasks.errors import DataError, UsageError
 from tasks.parameters import Data
 from tasks.parameters.own_data import OwnData
@@ -62,9 +62,10 @@ class OwnTable:
         files = tables.find(self.source)
         return RawDataset(name=self.name, source=files.source, files={}, look=files.digest)
 
-    def validate(self, raw: RawDataset, data: Data, task: TaskName, kept: FixedRecipe | None) -> Validated:
+    def validate(self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None) -> Validated:
         """Read all rows, and say which column is what, which row is whose, and what is wrong."""
-        with _scratch(self.name) as folder:
+        kept = kept if isinstance(kept, FixedRecipe) else None
+        with scratch_folder(self.name) as folder:
             table = read(tables.find(self.source), data, task, kept, folder)
             if tables.find(self.source).digest != raw.look:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
@@ -93,6 +94,7 @@ class OwnTable:
             train=table.train,
             test=table.test,
             raw_test=table.raw_test,
+            validation=table.validation,
             num_train=table.num_train,
             num_test=table.num_test,
             recipe=fitting.fitted(fixed, train, table.has_missing),
@@ -108,7 +110,7 @@ class OwnTable:
 
 
 @contextmanager
-def _scratch(name: str) -> Iterator[Path]:
+def scratch_folder(name: str) -> Iterator[Path]:
     """A folder beside the data set's files, whose lock is held; what a killed run left there is removed."""
     folder = artifact_paths.dataset(name)
     folder.mkdir(parents=True, exist_ok=True)

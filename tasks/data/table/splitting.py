@@ -15,10 +15,10 @@ from tasks.data.table.split_rule import SplitRule
 from tasks.machine.words import counted
 
 FEWEST_TEST, FEWEST_TRAINING, FEWEST_GROUPS = 10, 20, 10
-OTHER, TRAINING, TEST = 0, 1, 2  # sides
+VALIDATION, TRAINING, TEST = 0, 1, 2  # sides
 SIDES = {
-    "train": TRAINING, "training": TRAINING, "test": TEST, "validation": OTHER, "val": OTHER, "valid": OTHER,
-    "false": TRAINING, "true": TEST,
+    "train": TRAINING, "training": TRAINING, "test": TEST, "false": TRAINING, "true": TEST,
+    "validation": VALIDATION, "val": VALIDATION, "valid": VALIDATION,
 }  # fmt: skip
 
 
@@ -72,14 +72,14 @@ def by_time(values: Words, share: float) -> Split:
 def by_column(column: pa.ChunkedArray, keys: Words) -> Split:
     """A column says which rows are which: train, test or validation in any case, or true of test rows.
 
-    Rows for validation are the test split where there are no others; else they are on neither side.
+    Rows for validation are the test split where there are no others; else they are watched during training.
     """
     found = levels(column)
     names = [(name or "").strip().lower() for name in named(found.used)]
     unknown = [name for name, count in zip(names, found.counts, strict=True) if count and name not in SIDES]
-    codes = np.array([SIDES.get(name, OTHER) for name in names] + [OTHER], np.uint8)
+    codes = np.array([SIDES.get(name, VALIDATION) for name in names] + [VALIDATION], np.uint8)
     if TEST not in codes:
-        codes[:-1][codes[:-1] == OTHER] = TEST
+        codes[:-1][codes[:-1] == VALIDATION] = TEST
     findings = []
     if unknown:
         said = f"the split column says {', '.join(map(repr, unknown[:5]))}"

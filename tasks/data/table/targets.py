@@ -10,12 +10,14 @@ from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding, hashing
 from tasks.data.table.hashing import Words
-from tasks.data.table.kinds import plain_kind
+from tasks.data.table.kinds import NUMBERS_WITH_TEXT, SHOWN, plain_kind
 from tasks.data.table.levels import MOST_LEVELS, in_order
 from tasks.machine.words import counted
 from tasks.serving.task import TaskName
 
 FEWEST = 2  # training rows of a class
+MOST_NAMED = 5  # rare classes that have a line each
+FEW_VALUES = 10  # whole numbers that may be classes
 LARGEST = float(np.finfo(np.float32).max)
 MOST_COARSE = 1e-3  # deviations of a target between two neighbours of float32; the gate ``parity`` allows no more
 
@@ -36,9 +38,16 @@ class Truth(NamedTuple):
             return hashing.words(self.values.astype(np.float32))
 
 
-def task_of(table: Table, target: str) -> TaskName:
-    """What a target looks like: numbers are for regression, all else are classes."""
-    return "regression" if plain_kind(table, target) == "number" else "classification"
+def task_of(table: Table, target: str, is_category: bool) -> TaskName:
+    """What a target looks like: numbers, a few of them perhaps spoilt, are for regression, all else are classes.
+
+    ``is_category``: the user says so.
+    """
+    if is_category:
+        return "classification"
+    kind = plain_kind(table, target)
+    is_number = kind == "number" or (kind == "text" and table.number_share(target) >= NUMBERS_WITH_TEXT)
+    return "regression" if is_number else "classification"
 
 
 def truth(table: Table, target: str, task: TaskName, kept: tuple[str, ...] = ()) -> Truth:
@@ -47,8 +56,11 @@ def truth(table: Table, target: str, task: TaskName, kept: tuple[str, ...] = ())
     wrong = "a date or a time" if kind == "date" else "text" if kind == "text" and task == "regression" else ""
     if wrong or kind == "unfit":
         found = f"the target {target} is {wrong or 'nothing that can be learned'}"
-        action = "take softmax-regression, or another --target" if wrong == "text" else "take another --target"
-        expected = "numbers" if task == "regression" else "classes"
+        action, expected = "take another --target", "numbers" if task == "regression" else "classes"
+        if wrong == "text":
+            row, value = table.first_no_number(target) or (0, "")
+            found += f", as {value[:SHOWN]!r} in {table.named(row)}"
+            expected, action = "numbers such as 1234.5", "mend them, or take softmax-regression for classes"
         return _nothing(table, _error("target-kind", target, found, expected, action))
     return _numbers(table, target) if task == "regression" else _classes(table, target, kept)
 
@@ -72,7 +84,16 @@ def _numbers(table: Table, target: str) -> Truth:
         return _nothing(table, _none(target))
     if values.min() == values.max():
         return Truth(values, is_known, (), (_constant(target, f"{values[0]:g}"),))
-    return Truth(values, is_known, (), tuple(_coarse(target, values)))
+    return Truth(values, is_known, (), (*_coarse(target, values), *_few(target, values)))
+
+
+def _few(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:
+    """Whether numbers may be meant as classes."""
+    low, high = values.min(), values.max()
+    if high - low < FEW_VALUES and np.array_equal(values, np.floor(values)):
+        found = f"the target {target} has whole numbers from {low:g} to {high:g} only"
+        action = "softmax-regression learns them as classes"
+        yield Finding(severity="note", rule="few-values", column=target, found=found, action=action)
 
 
 def _coarse(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:
@@ -117,11 +138,15 @@ def _classes(table: Table, target: str, kept: tuple[str, ...]) -> Truth:
 def too_few(truth: Truth, in_training: NDArray[np.int64]) -> Iterator[Finding]:
     """Classes that have rows and hardly any to learn from; ``in_training`` are the training rows of each class."""
     rows = np.bincount(truth.values, minlength=len(truth.class_names))
-    for name, total, training in zip(truth.class_names, rows.tolist(), in_training.tolist(), strict=True):
-        if total and training < FEWEST:
-            found = f"class {name!r} has {counted(total, 'row')}, {training} of them in the training part"
-            action = "get more of them, or remove these rows"
-            yield _error("rare-class", None, found, f"at least {FEWEST} training rows of each class", action)
+    rare = np.flatnonzero((rows > 0) & (in_training < FEWEST))
+    expected = f"at least {FEWEST} training rows of each class"
+    for code in rare[:MOST_NAMED].tolist():
+        found = f"class {truth.class_names[code]!r} has {counted(int(rows[code]), 'row')}, "
+        found += f"{in_training[code]} of them in the training part"
+        yield _error("rare-class", None, found, expected, "get more of them, or remove these rows")
+    if (more := len(rare) - MOST_NAMED) > 0:
+        action = "take another --target; numbers, written as 1234.5, are for linear-regression"
+        yield _error("rare-class", None, f"so have {more:,} more of {len(rows):,} classes", expected, action)
 
 
 def _none(target: str) -> Finding:

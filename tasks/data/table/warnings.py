@@ -16,7 +16,7 @@ OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is 
 SAMPLE = 20_000
 ALONE = 0.999  # share of the target's variance, or of the rows, that one column explains
 FEWEST = 20  # rows to say so of
-FEW_CONFLICTS = 0.01  # of the rows: some pairs of equal rows are in every table
+FEW_CONFLICTS = 0.01  # of the rows: some pairs of equal rows are in every table, and no reason to warn
 
 
 class Ranges:
@@ -30,7 +30,7 @@ class Ranges:
             block = features[:, start : start + BLOCK]
             self.low = np.fmin(self.low, np.fmin.reduce(block, axis=1))
             self.high = np.fmax(self.high, np.fmax.reduce(block, axis=1))
-            with np.errstate(invalid="ignore"):
+            with np.errstate(all="ignore"):  # of infinite values, which are found elsewhere
                 self.statistics.add(block.astype(np.float64))
 
 
@@ -49,6 +49,15 @@ def of_columns(columns: tuple[Column, ...], features: NDArray[np.float32], range
         if column.kind == "number" and not is_constant and abs(means[at]) > OFFSET * deviations[at]:
             found = f"{name} is {means[at]:.6g} on average and varies by {deviations[at]:.3g}, too little for float32"
             yield _warning("offset", name, found, f"subtract an offset from it, or leave it out with --ignore {name}")
+
+
+def few_rows(columns: tuple[Column, ...], num_training: int) -> Iterator[Finding]:
+    """Whether there are more numbers than rows to learn from: they fit the training part whatever is in it."""
+    numbers = sum(column.kind != "category" for column in columns)
+    if numbers >= num_training > 0:
+        found = f"{counted(numbers, 'number')} and {counted(num_training, 'training row')}: any target can be fitted so"
+        action = "get more rows, name --features, or try --weight-decay auto"
+        yield Finding(severity="warning", rule="few-rows", found=found, action=action)
 
 
 def duplicates(columns: tuple[Column, ...], features: NDArray[np.float32]) -> Iterator[Finding]:
@@ -119,9 +128,10 @@ def _explains_class(values: NDArray[Any], labels: NDArray[Any], is_category: boo
 
 def conflicts(num_rows: int, num_distinct: int, num_with_target: int) -> Iterator[Finding]:
     """Rows with equal features and different targets, by the numbers of distinct ones without and with it."""
-    if (more := num_with_target - num_distinct) > FEW_CONFLICTS * num_rows:
-        found = f"equal features have different targets {counted(more, 'time')} in {counted(num_rows, 'row')}"
-        yield Finding(severity="warning", rule="equal-rows", found=found)
+    if more := num_with_target - num_distinct:
+        share = f"{100 * more / num_rows:.2g} %"
+        found = f"equal features have different targets {counted(more, 'time')} in {counted(num_rows, 'row')} ({share})"
+        yield Finding(severity="warning" if more > FEW_CONFLICTS * num_rows else "note", rule="equal-rows", found=found)
 
 
 def _sample(rows: NDArray[Any]) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from tasks.data.sources.tables import Table
 from tasks.data.table import encoding
 from tasks.data.table.examining import Rows
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.splitting import TEST, TRAINING
+from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.data.validated import ValidatedTable
 from tasks.machine import cores
 from tasks.serving.contract import FEATURES
@@ -23,6 +23,7 @@ from tasks.store.record import FileRef
 
 SPLIT_KEY = "split_key"
 BLOCK = 2**15  # rows
+SIDES = {"train": TRAINING, "test": TEST, "validation": VALIDATION}
 
 
 def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Path) -> ValidatedTable:
@@ -30,7 +31,7 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
 
     def split(side: str) -> FileRef:
         sha256 = _write(scratch / side, rows, recipe, side)
-        return _placed(scratch / side, sha256, artifact_paths.split_file(name, side, sha256))
+        return placed(scratch / side, sha256, artifact_paths.split_file(name, side, sha256))
 
     def raw_test() -> FileRef | None:
         return _raw_test(name, table, rows, recipe, scratch) if rows.lossy else None
@@ -40,14 +41,16 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
 
     with ThreadPoolExecutor(cores.available()) as pool:
         digests, train, test = pool.submit(ordered), pool.submit(split, "train"), pool.submit(split, "test")
+        watched = pool.submit(split, "validation") if rows.split.count(VALIDATION) else None
         raw = pool.submit(raw_test)
-        row_digests = _digests(name, digests.result(), scratch)
+        row_digests = digests_file(name, digests.result(), scratch)
     return ValidatedTable(
         recipe=recipe,
         digest=recipe.digest(tuple(digests.result().values())),
         train=train.result(),
         test=test.result(),
         raw_test=raw.result() or test.result(),
+        validation=watched and watched.result(),
         num_train=rows.split.count(TRAINING),
         num_test=rows.split.count(TEST),
         rows=row_digests,
@@ -63,7 +66,7 @@ def arrays(rows: Rows, recipe: FixedRecipe, split: str, scratch: Path) -> mapped
 
 def _write(path: Path, rows: Rows, recipe: FixedRecipe, split: str) -> str:
     """Write one split, and return the digest of the file."""
-    side = _side(split)
+    side = SIDES[split]
 
     def each(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
         """The rows of this side, piece by piece; they lie column by column."""
@@ -79,16 +82,12 @@ def _write(path: Path, rows: Rows, recipe: FixedRecipe, split: str) -> str:
 
 
 def _shapes(rows: Rows, recipe: FixedRecipe, split: str) -> mapped.Shapes:
-    count = rows.split.count(_side(split))
+    count = rows.split.count(SIDES[split])
     return {
         FEATURES: (np.float32, (count, len(recipe.columns))),
         TASKS[recipe.task].target: (rows.truth.values.dtype, (count,)),
         SPLIT_KEY: (np.uint64, (count,)),
     }
-
-
-def _side(split: str) -> int:
-    return TRAINING if split == "train" else TEST
 
 
 def _blocks(rows: int) -> Iterator[slice]:
@@ -102,7 +101,7 @@ def _raw_test(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch:
     truth = rows.truth.values[rows.split.sides == TEST]
     path = scratch / "raw-test"
     sha256 = mapped.write(path, shapes, {FEATURES: _exact(table, rows, recipe), target: [truth]})
-    return _placed(path, sha256, artifact_paths.split_file(name, "test", sha256))
+    return placed(path, sha256, artifact_paths.split_file(name, "test", sha256))
 
 
 def _exact(table: Table, rows: Rows, recipe: FixedRecipe) -> Iterator[NDArray[np.float64]]:
@@ -119,14 +118,15 @@ def _exact(table: Table, rows: Rows, recipe: FixedRecipe) -> Iterator[NDArray[np
         at += len(known)
 
 
-def _digests(name: str, digests: dict[str, NDArray[np.uint64]], scratch: Path) -> FileRef:
+def digests_file(name: str, digests: dict[str, NDArray[np.uint64]], scratch: Path) -> FileRef:
+    """Row digests of each part, sorted, in a file of their own."""
     path = scratch / "rows"
     shapes = {part: (np.uint64, each.shape) for part, each in digests.items()}
     sha256 = mapped.write(path, shapes, {part: [each] for part, each in digests.items()})
-    return _placed(path, sha256, artifact_paths.row_digests(name, sha256))
+    return placed(path, sha256, artifact_paths.row_digests(name, sha256))
 
 
-def _placed(path: Path, sha256: str, target: Path) -> FileRef:
+def placed(path: Path, sha256: str, target: Path) -> FileRef:
     """Give a written file the name of its content."""
     path.replace(target)
     atomic.sync(target.parent)

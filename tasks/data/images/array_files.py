@@ -1,0 +1,132 @@
+"""Files of labelled arrays: IDX by MNIST's naming, ``.npz`` (as Keras has it, too), safetensors."""
+
+import io
+import math
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from tasks.data import idx
+from tasks.data.images.arrays import BLOCK_BYTES, Array, Piece, checked, in_blocks, side_of, source_of
+from tasks.data.images.source import JOB, Source
+from tasks.data.readers import arrays
+from tasks.data.readers.formats import reading
+from tasks.data.readers.tensors import Tensors
+from tasks.errors import DataError
+from tasks.store import regular_files
+
+# What arrays of images and labels are called, before or after the word of their part.
+NAMES = (("images", "labels"), ("x", "y"), ("X", "y"), ("image", "label"))
+MOST_LABEL_BYTES = 2**30
+
+
+def find_idx(folder: Path) -> Source | None:
+    """The files of MNIST, and of what is called like it; None where there are none."""
+    files = [path for path in sorted(folder.iterdir()) if "idx3" in path.name and "images" in path.name]
+    if not files:
+        return None
+    labels = [path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1")) for path in files]
+    pieces = [_idx_piece(*pair) for pair in zip(files, labels, strict=True)]
+    return source_of(folder, [*files, *labels], pieces, None)
+
+
+def _idx_piece(path: Path, labels: Path) -> Piece:
+    shape, offset = idx.images_layout(path)
+    checked(str(path), np.uint8, shape)
+
+    def blocks() -> Iterator[Array]:
+        with idx.unpacked(path) as stream:
+            stream.read(offset)
+            yield from in_blocks(stream, shape, path)
+
+    return Piece(str(path), side_of(path.name), shape, blocks, idx.read_labels(labels, 256))
+
+
+def find_npz(path: Path) -> Source:
+    """The arrays of an ``.npz`` file: ``images`` and ``labels``, or as Keras has them: ``x_train``, ``y_train``."""
+    with ExitStack() as opened, reading(path):
+        archive = opened.enter_context(zipfile.ZipFile(opened.enter_context(regular_files.opened(path))))
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    pieces = []
+    for images, labels in pairs(names, path):
+        with _member(path, images) as (_, dtype, shape):
+            checked(f"{images} in {path}", dtype, shape)
+        blocks = partial(_member_blocks, path, images)
+        found = _whole(path, labels)
+        pieces.append(
+            Piece(f"{path} {images}", side_of(images), shape, blocks, found[:, 0] if found.shape[1:] == (1,) else found)
+        )
+    class_names = _whole(path, "class_names") if "class_names" in names else None
+    return source_of(path, [path], pieces, None if class_names is None else tuple(map(str, class_names)))
+
+
+def pairs(names: Iterable[str], path: Path) -> list[tuple[str, str]]:
+    """Which arrays are images, and which their labels.
+
+    Raises:
+        DataError: none are.
+    """
+    there, parts = set(names), ("", "_train", "_test", "_val", "_validation", "_valid")
+    before = [(f"{part[1:]}_{images}", f"{part[1:]}_{labels}") for images, labels in NAMES for part in parts if part]
+    wanted = [(images + part, labels + part) for images, labels in NAMES for part in parts] + before
+    if found := [pair for pair in wanted if set(pair) <= there]:
+        return found
+    expected = "images and labels, or x_train, y_train, x_test and y_test"
+    raise DataError(f"{path} holds arrays {sorted(there)}", expected, "rename them")
+
+
+@contextmanager
+def _member(path: Path, name: str) -> Iterator[tuple[IO[bytes], np.dtype[Any], tuple[int, ...]]]:
+    """An array in an archive: a stream of its values, their dtype, and its shape."""
+    with ExitStack() as opened:
+        with reading(path):
+            archive = opened.enter_context(zipfile.ZipFile(opened.enter_context(regular_files.opened(path))))
+            with arrays.member(archive, f"{name}.npy") as stream:
+                header = io.BytesIO(stream.read(arrays.NPY_HEADER_BYTES))
+            shape, is_fortran, dtype = arrays.npy_header(header)
+            if is_fortran and len(shape) > 1:
+                raise ValueError(f"{name} is in Fortran order: write it with numpy.ascontiguousarray")
+            stream = opened.enter_context(arrays.member(archive, f"{name}.npy"))
+            stream.read(header.tell())
+        yield stream, dtype, shape
+
+
+def _member_blocks(path: Path, name: str) -> Iterator[Array]:
+    with _member(path, name) as (stream, _, shape):
+        yield from in_blocks(stream, shape, path)
+
+
+def _whole(path: Path, name: str) -> Array:
+    """An array of labels or names in memory."""
+    with _member(path, name) as (stream, dtype, shape), reading(path):
+        size = math.prod(shape) * dtype.itemsize
+        if dtype.kind not in "iuU" or not shape or size > MOST_LABEL_BYTES:
+            raise ValueError(f"{name} is {dtype} of shape {list(shape)}, and no whole numbers or text")
+        content = stream.read(size)
+        if len(content) != size:
+            raise ValueError(f"it ends inside {name}")
+        return np.frombuffer(content, dtype).reshape(shape)
+
+
+def find_safetensors(path: Path) -> Source:
+    """The tensors of a safetensors file, called as the arrays of an ``.npz`` file are."""
+    tensors = Tensors(path)
+    pieces = []
+    for images, labels in pairs(tensors.names, path):
+        rows, found = tensors[images], tensors[labels]
+        checked(f"{images} in {path}", rows.dtype, rows.shape)
+        if found.dtype.kind not in "iu":
+            raise DataError(f"{labels} in {path} are {found.dtype}", "whole numbers", "convert them")
+        step = max(1, min(JOB, BLOCK_BYTES // rows.row_bytes))
+
+        def blocks(rows: Any = rows, step: int = step) -> Iterator[Array]:
+            of_image = rows.shape[1:3] if rows.shape[3:] == (1,) else rows.shape[1:]
+            return (np.asarray(rows[at : at + step]).reshape(-1, *of_image) for at in range(0, len(rows), step))
+
+        pieces.append(Piece(f"{path} {images}", side_of(images), rows.shape, blocks, np.asarray(found)))
+    return source_of(path, [path], pieces, None)

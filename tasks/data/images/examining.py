@@ -1,0 +1,186 @@
+"""One look at all images: their classes, their split, their digests, and all that is wrong with them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data.images import oddities
+from tasks.data.images.fixed import FixedImages
+from tasks.data.images.reading import Images
+from tasks.data.images.source import Source
+from tasks.data.recipe import Pixels
+from tasks.data.report import DataReport, Finding, ImageReport, split_sizes
+from tasks.data.table import hashing, splitting, targets
+from tasks.data.table.asked import described
+from tasks.data.table.hashing import Words
+from tasks.data.table.levels import in_order
+from tasks.data.table.split_rule import SplitRule
+from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
+from tasks.data.table.targets import Truth
+from tasks.machine.words import counted
+from tasks.parameters.own_data import OwnData
+
+MOST_SHOWN = 8  # sizes
+REPLACED = "\ufffd"  # what stands for bytes that are not UTF-8
+PARTS = ("validation", "train", "test")  # what the sides of a split are called in row digests
+
+
+class Rows(NamedTuple):
+    """The images that could be decoded, in the order of their source."""
+
+    numbers: NDArray[np.int64]  # (n,) of each among all images
+    truth: Truth
+    split: Split
+    digests: Words  # (n,)
+
+    def digests_of(self, is_training: bool) -> Words:
+        """Those of training rows, or of all others, sorted."""
+        return np.sort(self.digests[(self.split.sides == TRAINING) == is_training])
+
+
+class Examined(NamedTuple):
+    """What was found. Without errors there is a recipe."""
+
+    report: DataReport
+    recipe: FixedImages | None
+    rows: Rows
+
+
+def examine(source: Source, images: Images, name: str, data: OwnData, kept: FixedImages | None) -> Examined:
+    """Look at images that are to be kept under ``name``."""
+    numbers = np.flatnonzero(images.is_whole)
+    truth = _truth(source, numbers, kept)
+    hashed = images.facts.hashes[numbers]
+    sides = None if source.sides is None else source.sides[numbers]
+    rule = _rule(sides is not None, data, kept)
+    split = splitting.by_hash(hashed, rule.test) if sides is None else Split(sides, hashed)
+    rows = Rows(numbers, truth, split, _digests(hashed, truth, sides))
+    findings = [*source.findings, *truth.findings, *_findings(source, images, rows, rule, data, kept)]
+    report = _report(source, images, rows, rule, name, findings)
+    assert report.images is not None  # noqa: S101
+    recipe = FixedImages(
+        class_names=truth.class_names,
+        recipe=Pixels(shape=images.shape, scale=1 / 255, resize="bilinear"),
+        split=rule,
+        brightness=report.images.brightness,
+    )
+    return Examined(report, None if report.errors else recipe, rows)
+
+
+def _rule(has_parts: bool, data: OwnData, kept: FixedImages | None) -> SplitRule:
+    """The rule that holds: that of version 1, unless it is to be fixed anew."""
+    if kept and not data.new_recipe:
+        return kept.split
+    return SplitRule(rule="folders" if has_parts else "rows", test=data.test)
+
+
+def _truth(source: Source, numbers: NDArray[np.int64], kept: FixedImages | None) -> Truth:
+    """The label of each image; a class whose folder is gone must not shift the others."""
+    tonight = in_order(source.class_names)
+    names = kept.class_names if kept else tonight
+    places = {name: place for place, name in enumerate(names)}
+    labels = np.array([places.get(name, 0) for name in source.class_names], np.int64)[source.labels[numbers]]
+    smallest = np.min_scalar_type(max(len(names) - 1, 0))
+    return Truth(labels.astype(smallest), np.ones(len(labels), bool), names, tuple(_classes(names, tonight)))
+
+
+def _classes(names: tuple[str, ...], tonight: tuple[str, ...]) -> Iterator[Finding]:
+    if len(tonight) < 2:
+        found = f"the images are of {counted(len(tonight), 'class' if len(tonight) == 1 else 'classe')}"
+        yield _error("one-class", found, "two or more: a folder for each", "see the folder that --data names")
+    if odd := [name for name in tonight if name.splitlines() != [name] or REPLACED in name]:
+        found = f"a class is called {odd[0]!r}"
+        yield _error("class-name", found, "names of one line in UTF-8", "rename its folder")
+    other = "mend the folders, or keep the new images under another --name"
+    if new := [name for name in tonight if name not in names]:
+        found, known = f"new: the class {', '.join(new[:10])}", f"those that version 1 fixed: {', '.join(names[:20])}"
+        yield _error("new-class", found, known, other)
+    if gone := [name for name in names if name not in tonight]:
+        found = f"the class {', '.join(gone[:10])} is gone, folder and all"
+        yield _error("class-gone", found, "every class of version 1, an empty folder where it has no images", other)
+
+
+def _digests(hashed: Words, truth: Truth, sides: NDArray[np.uint8] | None) -> Words:
+    """The row digests: of the image, its class, its part if it has one, and the number of the copy."""
+    digests = hashed.copy()
+    if len(digests):
+        hashing.absorb(digests, np.take(hashing.words_of_levels(truth.class_names), truth.values))
+        if sides is not None:
+            hashing.absorb(digests, hashing.words_of_levels(PARTS)[sides])
+        hashing.absorb(digests, hashing.copies(digests))
+    return digests
+
+
+def digests_in_training(hashed: Words, labels: NDArray[Any], class_names: Sequence[str]) -> Words:
+    """The row digests ``(n,)`` that images of these hashes and labels have in a training folder, as first copies."""
+    digests = hashed.copy()
+    hashing.absorb(digests, hashing.words_of_levels(class_names)[labels])
+    hashing.absorb(digests, hashing.words_of_levels(PARTS)[TRAINING])
+    hashing.absorb(digests, np.uint64(0))
+    return digests
+
+
+def _findings(
+    source: Source, images: Images, rows: Rows, rule: SplitRule, data: OwnData, kept: FixedImages | None
+) -> Iterator[Finding]:
+    """What is odd about images, one kind after the other."""
+    has_parts = source.sides is not None
+    if has_parts != (rule.rule == "folders"):
+        found = "images in parts for training and testing" if has_parts else "images without such parts"
+        expected, action = f"a split {described(rule)}, as version 1 fixed it", "fix the rule anew with --new-recipe"
+        yield _error("other-split", found, expected, action)
+    yield from oddities.broken(source, images.facts.broken, data.max_rejects)
+    yield from oddities.too_many_weights(images.shape, len(rows.truth.class_names))
+    yield from splitting.shortages(rows.split)
+    in_training = np.bincount(
+        rows.truth.values[rows.split.sides == TRAINING].astype(np.int64), minlength=len(rows.truth.class_names)
+    )
+    yield from targets.too_few(rows.truth, in_training)
+    yield from oddities.of_classes(rows.truth)
+    yield from oddities.copies(source, images.facts.hashes[rows.numbers], rows.numbers, rows.truth, rows.split)
+    yield from oddities.black(source, images.facts.brightness, rows.numbers)
+    yield from oddities.brightness(
+        float(images.facts.brightness[rows.numbers].mean() if len(rows.numbers) else 0), kept
+    )
+    yield from oddities.forms(images)
+
+
+def _report(
+    source: Source, images: Images, rows: Rows, rule: SplitRule, name: str, findings: list[Finding]
+) -> DataReport:
+    facts, truth = images.facts, rows.truth
+    counts = np.bincount(truth.values.astype(np.int64), minlength=len(truth.class_names)).tolist()
+    train, validation, test = (rows.split.count(side) for side in (TRAINING, VALIDATION, TEST))
+    height, width, *channels = images.shape
+    shape = f"{height} by {width} {'colour' if channels else 'grey'}"
+    classes = f"{len(truth.class_names)} class{'' if len(truth.class_names) == 1 else 'es'}"
+    sizes = {f"{width} by {height}": count for (width, height), count in facts.sizes.most_common(MOST_SHOWN)}
+    found = ImageReport(
+        shape=images.shape,
+        sizes=sizes,
+        num_sizes=len(facts.sizes),
+        modes=dict(facts.modes.most_common()),
+        broken=len(facts.broken),
+        copies=len(rows.numbers) - hashing.num_distinct(facts.hashes[rows.numbers]),
+        brightness=round(float(facts.brightness[rows.numbers].mean()), 3) if len(rows.numbers) else 0.0,
+    )
+    return DataReport(
+        name=name,
+        summary=f"{counted(len(rows.numbers), 'image')} of {classes}, as {shape}; "
+        f"{split_sizes(train, validation, test)} ({described(rule)})",
+        rows=len(rows.numbers),
+        files=source.content.num_files,
+        classes=dict(zip(truth.class_names, counts, strict=True)),
+        split=rule,
+        num_train=train,
+        num_validation=validation,
+        num_test=test,
+        images=found,
+        findings=tuple(findings),
+    )
+
+
+def _error(rule: str, found: str, expected: str, action: str) -> Finding:
+    return Finding(severity="error", rule=rule, found=found, expected=expected, action=action)

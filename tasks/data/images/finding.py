@@ -1,0 +1,62 @@
+"""Which images ``--data`` means, and whether it means images at all: the one place that says so."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tasks.data.images import array_files, folders, parquet
+from tasks.data.images.source import Source
+from tasks.data.sources import table_files
+from tasks.errors import DataError, UsageError
+from tasks.store import regular_files
+
+EXPECTED = "a folder of pictures for each class, MNIST's files, .npz, .safetensors or Parquet of images"
+OF_FILES: dict[str, Callable[[Path], Source | None]] = {
+    ".npz": array_files.find_npz, ".safetensors": array_files.find_safetensors, ".parquet": parquet.find,
+}  # fmt: skip
+OF_A_TABLE = "see the path; of a table, name the column to predict with --target"
+
+
+def find(source: str) -> Source:
+    """The images at a path.
+
+    Raises:
+        UsageError: nothing is there, or a table, of which must be said what to predict.
+        DataError: what is there are no images.
+    """
+    path, shown = _path(source), regular_files.shown(source)
+    found = _found(path) if path and path.exists() else None
+    if not path or (not (found and len(found.content)) and _is_table(path)):
+        raise UsageError(f"no --target for {shown}", "the column of the table to predict", "name it with --target")
+    if not path.exists():
+        raise UsageError(f"no folder {shown}", EXPECTED, OF_A_TABLE)
+    if found is None or not found.class_names:
+        raise DataError(f"{shown} holds no classes of images", EXPECTED, OF_A_TABLE)
+    if not len(found.content):
+        named = ", ".join(found.class_names[:5])
+        raise DataError(f"no pictures in {shown} (folders {named})", EXPECTED, OF_A_TABLE)
+    return found
+
+
+def _path(source: str) -> Path | None:
+    """On this machine; of a URL there is none."""
+    local = source.removeprefix("file://")
+    return None if "://" in local else regular_files.absolute(local)
+
+
+def _found(path: Path) -> Source | None:
+    """What is at a path, if it is anything."""
+    if path.is_dir():
+        return array_files.find_idx(path) or parquet.find(path) or folders.find(path)
+    read = OF_FILES.get(path.suffix.lower())
+    return read(path) if read else None
+
+
+def _is_table(path: Path) -> bool:
+    return table_files.is_table(path) or (path.is_dir() and any(map(table_files.is_table, path.rglob("*"))))
+
+
+def is_there(source: str) -> bool:
+    """Whether images, and no table, are at a path: what says of ``gradmill inspect`` which of them is meant."""
+    path = _path(source)
+    found = _found(path) if path and path.exists() else None
+    return found is not None and bool(len(found.content))

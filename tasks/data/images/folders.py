@@ -1,0 +1,150 @@
+"""A folder of pictures, one folder per class (torchvision's ``ImageFolder``), maybe below ``train/`` and ``test/``."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.data import pictures
+from tasks.data.images.source import Files, Source
+from tasks.data.report import Finding
+from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
+from tasks.machine.words import counted
+from tasks.store.regular_files import shown
+
+PARTS = {
+    "train": TRAINING, "training": TRAINING, "test": TEST, "testing": TEST,
+    "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
+}  # fmt: skip
+LONGEST = 5  # names that a message has
+
+
+@dataclass
+class _Search:
+    """What lies below a folder."""
+
+    classes: dict[str, int] = field(default_factory=dict)  # each with its number, in the order they were found
+    paths: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)  # of each picture, and its side of the split
+    sides: list[int] = field(default_factory=list)
+    look: Any = field(default_factory=hashlib.sha256)  # of all pictures so far: there may be millions
+    strays: list[str] = field(default_factory=list)  # files among the folders of classes
+    others: list[str] = field(default_factory=list)  # files of other kinds
+    links: list[str] = field(default_factory=list)  # to folders
+    closed: list[str] = field(default_factory=list)
+
+    def part(self, folder: str, side: int) -> None:
+        """Folders of classes; a link to one is followed, unless it leads to what it lies in."""
+        for entry in self._entries(folder):
+            if not _is_folder(entry):
+                self.strays += [] if entry.name.startswith(".") else [entry.path]
+            elif _leads_back(entry):
+                self.links.append(entry.path)
+            elif not entry.name.startswith((".", "__MACOSX")):
+                self._class(entry.path, self.classes.setdefault(entry.name, len(self.classes)), side)
+
+    def _class(self, folder: str, label: int, side: int) -> None:
+        """The pictures of one class, however deep."""
+        for entry in self._entries(folder):
+            if _is_folder(entry):
+                if entry.is_symlink():
+                    self.links.append(entry.path)
+                elif not entry.name.startswith("."):
+                    self._class(entry.path, label, side)
+            elif entry.name.startswith(".") or not _is_file(entry):
+                continue
+            elif entry.name.lower().endswith(pictures.SUFFIXES):
+                facts = entry.stat()
+                self.look.update(os.fsencode(f"{entry.path}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
+                self.paths.append(entry.path)
+                self.labels.append(label)
+                self.sides.append(side)
+            else:
+                self.others.append(entry.path)
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            self.closed.append(f"{shown(folder)} ({error.strerror})")
+            return []
+
+    def findings(self) -> Iterator[Finding]:
+        """What was left out."""
+        left_out = {
+            "stray-files": ("among the folders of classes", self.strays),
+            "other-files": ("of other kinds", self.others),
+            "links": ("that are links to folders, which are not followed", self.links),
+        }
+        for rule, (words, paths) in left_out.items():
+            if paths:
+                found = (
+                    f"left out {counted(len(paths), 'file' if rule != 'links' else 'entry')} {words}: {named(paths)}"
+                )
+                yield Finding(severity="note", rule=rule, found=found.replace("entrys", "entries"))
+        if self.closed:
+            found = f"folders that cannot be read: {', '.join(self.closed[:LONGEST])}"
+            yield Finding(
+                severity="error", rule="closed-folder", found=found, expected="readable ones", action="see permissions"
+            )
+
+
+def named(paths: list[str]) -> str:
+    """The first of some paths, in a line."""
+    more = f" and {len(paths) - LONGEST:,} more" if len(paths) > LONGEST else ""
+    return ", ".join(" ".join(shown(path).split()) for path in paths[:LONGEST]) + more
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _leads_back(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link to a folder that it lies in itself."""
+    return entry.is_symlink() and Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve())
+
+
+def _parts(folder: Path) -> dict[Path, int]:
+    """The folders of the splits and their sides; the folder itself where it has none, or ``train/`` alone."""
+    try:
+        found = {each: PARTS[each.name.lower()] for each in folder.iterdir() if each.name.lower() in PARTS}
+    except OSError:
+        found = {}
+    found = {each: side for each, side in sorted(found.items()) if each.is_dir()}
+    if TRAINING not in found.values():
+        return {folder: TRAINING}
+    if TEST not in found.values():
+        found = {each: TEST if side == VALIDATION else side for each, side in found.items()}
+    return found
+
+
+def find(folder: Path) -> Source:
+    """The pictures below a folder, sorted by part, class and name."""
+    search, parts = _Search(), _parts(folder)
+    for part, side in parts.items():
+        search.part(str(part), side)
+    search.look.update(str([parts, sorted(search.classes)]).encode(errors="surrogateescape"))
+    return Source(
+        source=str(folder),
+        look=search.look.hexdigest(),
+        class_names=tuple(map(shown, search.classes)),
+        labels=np.array(search.labels, np.int64),
+        sides=np.array(search.sides, np.uint8) if len(parts) > 1 else None,
+        findings=tuple(search.findings()),
+        content=Files(search.paths),
+    )

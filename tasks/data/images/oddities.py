@@ -1,0 +1,132 @@
+"""What is odd about images: some of it stops the run, most is said and no more."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data.images.fixed import FixedImages
+from tasks.data.images.reading import USUAL_SIDE, Images
+from tasks.data.images.source import Source
+from tasks.data.report import Finding
+from tasks.data.table.hashing import Words
+from tasks.data.table.splitting import TEST, TRAINING, Split
+from tasks.data.table.targets import Truth
+from tasks.machine.words import counted
+
+MOST_WEIGHTS = 20_000_000
+LONGEST = 5  # names that a message has
+MUCH = 10.0  # times that a class is larger than another
+MANY_COPIES = 0.01  # of the test images that are in the training part too
+DARKER = 12.8  # of 255: a change of the mean brightness that is said
+NEGATIVE = 4.0  # times nearer to the negative's brightness than to what it was
+
+
+def broken(source: Source, reasons: dict[int, str], tolerated: float) -> Iterator[Finding]:
+    """Images that could not be read."""
+    if not reasons:
+        return
+    first = "; ".join(f"{source.content.place(at)}: {reasons[at]}" for at in sorted(reasons)[:LONGEST])
+    more = f"; and {len(reasons) - LONGEST:,} more" if len(reasons) > LONGEST else ""
+    found = f"{counted(len(reasons), 'image')} of {len(source.labels):,} cannot be read: {first}{more}"
+    if len(reasons) > tolerated * len(source.labels):
+        action = "repair or remove them, or tolerate more with --max-rejects"
+        yield _finding("error", "broken-images", found, f"at most {100 * tolerated:g} % of them", action)
+    else:
+        yield _finding("warning", "broken-images", f"{found}; left out")
+
+
+def too_many_weights(shape: tuple[int, ...], classes: int) -> Iterator[Finding]:
+    """Whether a model of images of this shape would be larger than it may."""
+    inputs = math.prod(shape)
+    if inputs * classes > MOST_WEIGHTS:
+        fits = math.isqrt(MOST_WEIGHTS // (classes * math.prod(shape[2:])))
+        found = f"{inputs:,} pixel values and {classes:,} classes make {inputs * classes:,} weights"
+        action = f"make the images smaller: --side {fits} fits" if fits else "take fewer classes"
+        yield _finding("error", "too-many-weights", found, f"at most {MOST_WEIGHTS:,}", action)
+
+
+def of_classes(truth: Truth) -> Iterator[Finding]:
+    """Classes without images, and those far smaller than others."""
+    counts = np.bincount(truth.values.astype(np.int64), minlength=len(truth.class_names)).tolist()
+    by_name = dict(zip(truth.class_names, counts, strict=True))
+    if empty := [name for name, count in by_name.items() if not count]:
+        found = f"no image of the class {', '.join(empty[:LONGEST])}: the model will hardly ever say it"
+        yield _finding("warning", "class-without-images", found)
+    if there := {name: count for name, count in by_name.items() if count}:
+        most, least = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
+        if there[most] > MUCH * there[least]:
+            found = f"{counted(there[most], 'image')} of {most} and {there[least]:,} of {least}"
+            action = "get more of them, or see what --class-weight balanced does"
+            yield _finding("warning", "imbalance", found, action=action)
+
+
+def copies(source: Source, hashed: Words, numbers: NDArray[np.int64], truth: Truth, split: Split) -> Iterator[Finding]:
+    """Equal images: in the training and in the test part, and in two classes."""
+    order = np.argsort(hashed, kind="stable")
+    starts = np.flatnonzero(np.diff(hashed[order], prepend=hashed[order[:1]] + np.uint64(1)))
+    groups = [group for group in np.split(order, starts[1:]) if len(group) > 1]
+    place = source.content.place
+    across = [group for group in groups if {TRAINING, TEST} <= set(split.sides[group].tolist())]
+    if across:
+        in_test = sum(int((split.sides[group] == TEST).sum()) for group in across)
+        pairs = [(group[split.sides[group] == side][0] for side in (TRAINING, TEST)) for group in across[:LONGEST]]
+        said = "; ".join(" and ".join(place(int(numbers[at])) for at in pair) for pair in pairs)
+        found = f"{counted(in_test, 'test image')} equal to a training image: {said}"
+        if in_test > MANY_COPIES * split.count(TEST):
+            expected = f"at most {100 * MANY_COPIES:g} % of the test images"
+            yield _finding("error", "copies-across-parts", found, expected, "remove them from one of the parts")
+        else:
+            yield _finding("warning", "copies-across-parts", found)
+    disagreeing = [group for group in groups if len(set(truth.values[group].tolist())) > 1]
+    if disagreeing:
+        first = disagreeing[0]
+        other = first[truth.values[first] != truth.values[first[0]]][0]
+        said = " and ".join(place(int(numbers[at])) for at in (first[0], other))
+        found = f"{counted(len(disagreeing), 'image')} in more than one class: {said}"
+        yield _finding("warning", "equal-images", found)
+
+
+def black(source: Source, brightness: NDArray[np.float32], numbers: NDArray[np.int64]) -> Iterator[Finding]:
+    """Images in which nothing is to be seen."""
+    dark = numbers[brightness[numbers] == 0]
+    if len(dark):
+        said = ", ".join(source.content.place(int(at)) for at in dark[:LONGEST])
+        more = ", …" if len(dark) > LONGEST else ""
+        yield _finding("warning", "black-images", f"{counted(len(dark), 'image')} all black: {said}{more}")
+
+
+def brightness(tonight: float, kept: FixedImages | None) -> Iterator[Finding]:
+    """Whether images are far darker or brighter than those of the newest version, as a negative of them is."""
+    if kept is None or kept.brightness is None:
+        return
+    change, from_negative = abs(tonight - kept.brightness), abs(tonight - (255 - kept.brightness))
+    found = f"the mean brightness is {tonight:.1f} of 255, and was {kept.brightness:.1f} in the newest version"
+    if change > DARKER and change > NEGATIVE * from_negative:
+        found += ": these look like negatives, dark on light for light on dark"
+        action = "invert the images, or keep them under another --name"
+        yield _finding("error", "negative", found, "images as bright as those before", action)
+    elif change > DARKER:
+        yield _finding("warning", "brightness", found)
+
+
+def forms(images: Images) -> Iterator[Finding]:
+    """What was done to images to bring them to one form."""
+    sizes, modes = images.facts.sizes, images.facts.modes
+    height, width = images.shape[:2]
+    others = sum(count for size, count in sizes.items() if size != (width, height))
+    if others:
+        squeezed = sum(count for (across, down), count in sizes.items() if across * height != down * width)
+        found = f"{counted(others, 'image')} resized to {width} by {height}"
+        found += f", {squeezed:,} of them squeezed, for their sides have another ratio" if squeezed else ""
+        action = "see what another --side does" if (height, width) == (USUAL_SIDE, USUAL_SIDE) else ""
+        yield _finding("note", "resized", found, action=action)
+    if transparent := sum(count for mode, count in modes.items() if mode.endswith(("A", "a"))):
+        yield _finding("note", "transparency", f"{counted(transparent, 'image')} whose transparency is ignored")
+
+
+def _finding(severity: str, rule: str, found: str, expected: str = "", action: str = "") -> Finding:
+    return Finding.model_validate(
+        {"severity": severity, "rule": rule, "found": found, "expected": expected, "action": action}
+    )

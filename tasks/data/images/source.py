@@ -1,0 +1,80 @@
+"""What all sources of labelled images come to: classes, labels, and images that are read in jobs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data.report import Finding
+from tasks.store.regular_files import shown
+
+Item: TypeAlias = "str | bytes | NDArray[np.uint8]"  # the path of a picture file, its content, or decoded pixels
+JOB = 256  # images that are read together
+SAMPLE = 64  # images by which the shape is guessed: where all others are alike, they are read once
+
+
+class Job(NamedTuple):
+    """Some images, one after another."""
+
+    first: int  # the number of the first among all images of the source
+    items: Sequence[Item]
+
+
+class Content(Protocol):
+    """All images of a source, in order."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def num_files(self) -> int:
+        """How many files they are in."""
+
+    def jobs(self) -> Iterator[Job]:
+        """All of them; what is not a path is read as it is asked for."""
+
+    def sample(self) -> Iterator[Item]:
+        """A few of them, from here and there."""
+
+    def place(self, number: int) -> str:
+        """Where an image is, for people."""
+
+
+class Source(NamedTuple):
+    """Labelled images as they were found; nothing is decoded yet."""
+
+    source: str  # an absolute path
+    look: str  # a digest that changes where a file looks touched, comes or goes
+    class_names: tuple[str, ...]  # as the data have them, in any order
+    labels: NDArray[np.int64]  # (n,) into them
+    sides: NDArray[np.uint8] | None  # (n,) of the split; None where the source has none
+    content: Content
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Files:
+    """Images of which each is a file."""
+
+    paths: list[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def num_files(self) -> int:
+        """As many."""
+        return len(self.paths)
+
+    def jobs(self) -> Iterator[Job]:
+        """All of them."""
+        return (Job(at, self.paths[at : at + JOB]) for at in range(0, len(self.paths), JOB))
+
+    def sample(self) -> Iterator[Item]:
+        """A few paths, evenly spread."""
+        return iter(self.paths[:: max(1, len(self.paths) // SAMPLE)])
+
+    def place(self, number: int) -> str:
+        """The path."""
+        return " ".join(shown(self.paths[number]).split())

@@ -1,0 +1,315 @@
+"""Folders of pictures: classes by name, pixels as Pillow has them, a split that stays, and bad ones found and named."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from image_folders import Array, drawn, prepared, report_of, write
+from tasks.data import pictures
+from tasks.data.images import oddities
+from tasks.data.images.fixed import FixedImages
+from tasks.errors import DataError, UsageError
+from tasks.records import PreparedDataset
+
+COUNTS = {"cat": 40, "dog": 30, "10": 20}
+
+
+@pytest.fixture(autouse=True)
+def _artifacts(artifacts: Path) -> None:
+    """Nothing is written anywhere else."""
+
+
+def splits(made: PreparedDataset) -> dict[str, dict[str, Array]]:
+    return {name: safetensors.numpy.load_file(getattr(made, name).path) for name in ("train", "test")}
+
+
+def images_by_class(made: PreparedDataset) -> dict[str, list[bytes]]:
+    found: dict[str, list[bytes]] = {name: [] for name in made.class_names}
+    for split in splits(made).values():
+        for image, label in zip(split["images"], split["labels"], strict=True):
+            found[made.class_names[label]].append(image.tobytes())
+    return {name: sorted(each) for name, each in found.items()}
+
+
+def fixed(made: PreparedDataset) -> FixedImages:
+    found = FixedImages.of(made, made.recipe)
+    assert found is not None
+    return found
+
+
+def refused(source: Path, *words: str, **options: object) -> None:
+    with pytest.raises(DataError) as caught:
+        prepared(source, **options)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_every_picture_is_in_one_split_under_the_name_of_its_folder(tmp_path: Path) -> None:
+    made = prepared(write(tmp_path / "pets", COUNTS))
+    assert made.class_names == ("10", "cat", "dog")
+    expected = {name: sorted(drawn(label, seed).tobytes() for seed in range(count))
+                for label, (name, count) in enumerate(COUNTS.items())}  # fmt: skip
+    assert images_by_class(made) == expected
+    assert made.class_counts == tuple(np.bincount(splits(made)["train"]["labels"]).tolist())
+    assert made.num_train + made.num_test == sum(COUNTS.values())
+    assert 0.1 < made.num_test / sum(COUNTS.values()) < 0.3
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".gif", ".webp"])
+def test_the_format_of_files_makes_no_difference(suffix: str, tmp_path: Path) -> None:
+    lossless: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
+    source = write(tmp_path / "pets", COUNTS)
+    other = tmp_path / "other"
+    for path in source.rglob("*.png"):
+        target = other / path.relative_to(source).with_suffix(suffix)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(target, **lossless)
+    assert prepared(other).digest == prepared(source).digest
+    assert prepared(other).recipe.input.shape == (8, 8)
+
+
+@pytest.mark.parametrize(("shape", "options", "expected"), [
+    ({"side": 12}, {}, (12, 12)),
+    ({"side": 12, "channels": 3}, {}, (12, 12, 3)),
+    ({"side": 12, "channels": 3}, {"channels": "grey"}, (12, 12)),
+    ({"side": 12}, {"channels": "rgb", "side": 5}, (5, 5, 3)),
+])  # fmt: skip
+def test_the_shape_is_that_of_the_pictures_or_as_asked(
+    shape: dict[str, Any], options: dict[str, Any], expected: tuple[int, ...], tmp_path: Path
+) -> None:
+    made = prepared(write(tmp_path / "pets", COUNTS, **shape), **options)
+    assert made.recipe.input.shape == expected
+    assert splits(made)["train"]["images"].shape[1:] == expected
+
+
+def test_pictures_of_several_sizes_become_squares_of_28_as_prediction_makes_them(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS)
+    wide = np.arange(20 * 40, dtype=np.uint8).reshape(20, 40)
+    Image.fromarray(wide).save(source / "cat" / "wide.png")
+    made = prepared(source)
+    assert made.recipe.input.shape == (28, 28)
+    expected = np.asarray(Image.fromarray(wide).resize((28, 28), Image.Resampling.BILINEAR))
+    assert expected.tobytes() in images_by_class(made)["cat"]
+    assert pictures.decode(source / "cat" / "wide.png", (28, 28))[0].tobytes() == expected.tobytes()
+
+
+def test_grey_pictures_saved_in_colour_are_grey(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS)
+    grey = prepared(source)
+    for path in source.rglob("*.png"):
+        Image.open(path).convert("RGB").save(path)
+    assert prepared(source).digest == grey.digest
+    Image.fromarray(drawn(0, 99, channels=3)).save(source / "cat" / "colour.png")
+    assert prepared(source).recipe.input.shape == (8, 8, 3)
+
+
+def test_a_photograph_stands_upright(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS)
+    turned, exif = drawn(0, 77), Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.fromarray(turned).save(source / "cat" / "turned.png", exif=exif)
+    assert np.rot90(turned, -1).tobytes() in images_by_class(prepared(source))["cat"]
+
+
+def test_palettes_print_colours_and_transparency_are_read_and_sixteen_bits_are_named(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS, channels=3)
+    image = Image.fromarray(drawn(0, 77, channels=3))
+    image.quantize(16).save(source / "cat" / "palette.png", transparency=bytes([0, 128]))
+    image.convert("RGBA").save(source / "cat" / "alpha.png")
+    image.convert("CMYK").save(source / "cat" / "print.jpg")
+    image.save(source / "cat" / "animated.gif", save_all=True, append_images=[image.rotate(90)])
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(source / "cat" / "deep.png")
+    made = prepared(source, max_rejects=0.02)
+    found = report_of(source)
+    assert found.images is not None
+    assert set(found.images.modes) >= {"RGB", "P", "RGBA", "CMYK"}
+    assert found.images.broken == 1
+    (broken,) = [each for each in found.findings if each.rule == "broken-images"]
+    assert "deep.png: mode I;16 has more than 8 bits" in broken.found
+    assert image.tobytes() in images_by_class(made)["cat"], "of the picture with transparency, its colours"
+
+
+def test_the_same_picture_never_straddles_and_stays_on_its_side_as_data_grow(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS)
+    first = {name: {each.tobytes() for each in split["images"]} for name, split in splits(prepared(source)).items()}
+    for path in list(source.rglob("*.png")):
+        shutil.copy(path, path.with_name(f"copy-of-{path.name}"))
+    write(source, COUNTS, first=1000)
+    grown = {name: {each.tobytes() for each in split["images"]} for name, split in splits(prepared(source)).items()}
+    assert not grown["train"] & grown["test"]
+    assert first["train"] < grown["train"]
+    assert first["test"] < grown["test"]
+
+
+def test_order_and_names_of_files_make_no_difference_and_a_changed_pixel_does(tmp_path: Path) -> None:
+    one, other = write(tmp_path / "one", COUNTS), write(tmp_path / "other", COUNTS)
+    for path in other.rglob("0003.png"):
+        path.rename(path.with_name("zz\n.png"))
+    assert prepared(one).digest == prepared(other).digest
+    image = drawn(0, 3)
+    image[0, 0] += 1
+    Image.fromarray(image).save(other / "cat" / "zz\n.png")
+    assert prepared(one).digest != prepared(other).digest
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_folders_of_the_splits_are_respected(val: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "pets" / "train", COUNTS).parent
+    write(source / val, dict.fromkeys(COUNTS, 5), first=2000)
+    without_test = prepared(source)
+    assert (without_test.num_train, without_test.num_test) == (90, 15)
+    write(source / "test", dict.fromkeys(COUNTS, 7), first=3000)
+    made = prepared(source)
+    assert made.split is not None
+    assert (made.num_train, made.num_test, made.split.rule) == (90, 21, "folders")
+    assert made.rows is not None
+    assert len(safetensors.numpy.load_file(made.rows.path)["other"]) == 21 + 15
+
+
+def test_copies_in_both_parts_are_named_and_many_stop_the_run(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets" / "train", dict.fromkeys(COUNTS, 50)).parent
+    write(source / "test", dict.fromkeys(COUNTS, 50), first=1000)
+    shutil.copy(source / "train" / "cat" / "0003.png", source / "test" / "cat" / "twin.png")
+    prepared(source)
+    (found,) = [each for each in report_of(source).findings if each.rule == "copies-across-parts"]
+    assert found.severity == "warning"
+    assert "train/cat/0003.png" in found.found
+    assert "test/cat/twin.png" in found.found
+    shutil.copy(source / "train" / "cat" / "0004.png", source / "test" / "cat" / "twin2.png")
+    refused(source, "2 test images equal to a training image", "at most 1 %")
+
+
+def test_an_empty_folder_keeps_its_class_and_a_folder_gone_or_new_stops_the_run(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", dict.fromkeys(COUNTS, 50))
+    first = prepared(source)
+    shutil.rmtree(source / "cat")
+    (source / "cat").mkdir()
+    made = prepared(source, fixed(first))
+    assert made.class_names == first.class_names
+    assert {each.rule for each in report_of(source).findings} >= {"class-without-images"}
+    assert images_by_class(made)["dog"] == images_by_class(first)["dog"], "no class has moved"
+    (source / "cat").rmdir()
+    refused(source, "cat is gone", kept=fixed(first))
+    write(source, {"cat": 30, "bird": 30})
+    refused(source, "bird", "version 1 fixed: 10, cat, dog", kept=fixed(first))
+
+
+def test_later_pictures_are_brought_to_the_shape_of_version_1(tmp_path: Path) -> None:
+    first = prepared(write(tmp_path / "pets", COUNTS))
+    later = prepared(write(tmp_path / "later", COUNTS, side=20, channels=3), fixed(first))
+    assert later.recipe == first.recipe
+    with pytest.raises(UsageError, match="8 by 8 pixels, as version 1 fixed it"):
+        prepared(tmp_path / "later", fixed(first), side=20)
+
+
+def test_a_negative_of_the_data_before_is_found(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS)
+    first = prepared(source)
+    for path in source.rglob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    refused(source, "negatives", kept=fixed(first))
+
+
+def test_broken_pictures_are_named_and_up_to_one_in_a_hundred_are_left_out(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", dict.fromkeys(COUNTS, 70))
+    (source / "cat" / "0001.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n")
+    whole = (source / "dog" / "0002.png").read_bytes()
+    (source / "dog" / "0002.png").write_bytes(whole[: len(whole) // 2])
+    made = prepared(source)
+    assert made.num_train + made.num_test == 208
+    (found,) = [each for each in report_of(source).findings if each.rule == "broken-images"]
+    assert found.severity == "warning"
+    assert "cat/0001.png" in found.found
+    assert "dog/0002.png" in found.found
+    (source / "dog" / "0003.png").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    refused(source, "3 images of 210 cannot be read", "at most 1 %", "--max-rejects")
+    assert prepared(source, max_rejects=0.02).num_train
+
+
+def test_a_picture_of_20000_by_20000_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS)
+    Image.new("1", (20_000, 20_000)).save(source / "cat" / "huge.png")
+    refused(source, "huge.png", max_rejects=0.0)
+
+
+@pytest.mark.parametrize(("classes", "channels"), [(310, 1), (1000, 3), (120, 3)])
+def test_more_weights_than_may_be_name_the_side_that_fits(classes: int, channels: int) -> None:
+    shape = (256, 256) if channels == 1 else (256, 256, 3)
+    (found,) = oddities.too_many_weights(shape, classes)
+    side = int(found.action.split("--side ")[1].split()[0])
+    assert side**2 * channels * classes <= 20_000_000 < (side + 1) ** 2 * channels * classes
+    assert not list(oddities.too_many_weights((side, side, *shape[2:]), classes))
+
+
+def test_a_class_needs_two_pictures_to_learn_from_and_imbalance_is_said(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", {"cat": 80, "dog": 4})
+    prepared(source)
+    assert "imbalance" in {each.rule for each in report_of(source).findings}
+    shutil.rmtree(source / "dog")
+    write(source, {"dog": 1})
+    refused(source, "class 'dog' has 1 row")
+
+
+def test_black_pictures_and_pictures_of_two_classes_are_warned_of(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS)
+    Image.new("L", (8, 8)).save(source / "cat" / "black.png")
+    shutil.copy(source / "cat" / "0005.png", source / "dog" / "also.png")
+    prepared(source)
+    found = {each.rule: each.found for each in report_of(source).findings}
+    assert "cat/black.png" in found["black-images"]
+    assert "cat/0005.png and" in found["equal-images"]
+
+
+def test_odd_folders_and_files_end_nothing(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS)
+    (source / "cat" / "deeper" / "still").mkdir(parents=True)
+    Image.fromarray(drawn(0, 500)).save(source / "cat" / "deeper" / "still" / "down.png")
+    (source / "cat" / "deeper" / "loop").symlink_to(source)
+    (source / "round").symlink_to(source)
+    (source / "broken-link").symlink_to(source / "nowhere")
+    (source / "README.md").write_text("about cats")
+    (source / "cat" / "notes.txt").write_text("about cats")
+    os.mkfifo(source / "cat" / "pipe.png")
+    shutil.copy(os.fsencode(source / "cat" / "0001.png"), os.fsencode(source / "cat") + b"/\xff.png")
+    made = prepared(source)
+    assert made.num_train + made.num_test == 92
+    assert made.class_names == ("10", "cat", "dog")
+    found = {each.rule: each.found for each in report_of(source).findings}
+    assert "README.md" in found["stray-files"]
+    assert "notes.txt" in found["other-files"]
+    assert "2 entries" in found["links"]
+
+
+@pytest.mark.parametrize(("name", "words"), [(b"a\nb", "names of one line"), (b"\xff", "UTF-8")])
+def test_a_class_with_a_name_that_cannot_be_written_is_refused(name: bytes, words: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS)
+    (source / "cat").rename(source / os.fsdecode(name))
+    refused(source, words)
+
+
+def test_what_are_no_images_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "holds no classes")
+    refused(write(tmp_path / "one", {"cat": 40}), "1 class")
+    (tmp_path / "none" / "cat").mkdir(parents=True)
+    refused(tmp_path / "none", "no pictures")
+    refused(write(tmp_path / "few", {"cat": 5, "dog": 5}), "at least 10 and 20")
+    with pytest.raises(UsageError, match="no folder"):
+        prepared(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="no --target"):
+        prepared(tmp_path / "houses.csv")
+
+
+def test_the_contact_sheet_shows_pictures_of_each_class(tmp_path: Path) -> None:
+    made = prepared(write(tmp_path / "pets", COUNTS))
+    assert made.sheet is not None
+    sheet = np.asarray(Image.open(made.sheet.path).convert("L"))
+    assert sheet.shape == (3 * 60 + 4, 180 + 10 * 60)
+    lines = [sheet[4 + 60 * line : 60 + 60 * line, 180:] for line in range(3)]
+    assert all(line.mean() < 240 for line in lines), "white paper is no picture"

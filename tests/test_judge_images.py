@@ -1,0 +1,319 @@
+"""Gates and figures of own pictures: against the best constant and kept versions, and what their pictures show."""
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.special
+import sklearn.metrics
+from matplotlib.figure import Figure
+from sklearn.linear_model import LogisticRegression
+
+import image_folders
+import own_images
+from candidate import plain
+from own_images import Array, digits, grey, hues, prepare
+from own_splits import trained
+from tasks.data.images.fixed import FixedImages
+from tasks.errors import GateFailed
+from tasks.evaluate import evaluate
+from tasks.export import export
+from tasks.judging import champion_gates, figures, image_figures, own_pictures, picture_reference, standards
+from tasks.judging.candidate import Candidate
+from tasks.judging.champion_gates import against_published
+from tasks.judging.objective import Objective
+from tasks.parameters import Gates, Loss, RetrainParameters, SoftmaxTraining
+from tasks.publish import publish
+from tasks.records import Evaluation, GateVerdict, PreparedDataset
+from tasks.store import artifact_paths
+from tasks.store.run_folder import RunFolder
+
+TEN = tuple(map(str, range(10)))
+ASKED = SoftmaxTraining(defaults="data")
+PENALISED = Objective(Loss.CROSS_ENTROPY, weight_decay=0.01)
+
+
+@pytest.fixture
+def run() -> RunFolder:
+    return RunFolder.open("own", {})
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Every figure that is saved, which it is in earnest."""
+    figures_drawn: list[Figure] = []
+    save = figures.save
+
+    def keeping(figure: Figure, path: Path) -> Any:
+        figures_drawn.append(figure)
+        return save(figure, path)
+
+    monkeypatch.setattr(figures, "save", keeping)
+    return figures_drawn
+
+
+def fitted(prepared: PreparedDataset, steps: int = 100) -> dict[str, Array]:
+    """Weights after some iterations of scikit-learn's logistic regression."""
+    rows = standards.read_rows(prepared.train, prepared)
+    found = LogisticRegression(C=0.3, max_iter=steps).fit(rows.features.reshape(len(rows.truth), -1) / 255, rows.truth)
+    coefficients, intercept = found.coef_, found.intercept_
+    if len(prepared.class_names) == 2:
+        coefficients, intercept = np.concatenate([-found.coef_, found.coef_]) / 2, np.array([-1, 1]) * intercept / 2
+    return {"W": coefficients.T.astype(np.float32), "b": intercept.astype(np.float32)}
+
+
+def judged(run: RunFolder, prepared: PreparedDataset, weights: dict[str, Array] | None = None) -> Evaluation:
+    model = trained(run, prepared, fitted(prepared) if weights is None else weights)
+    found: Evaluation = plain(evaluate)(run, prepared, model, ASKED, Gates())
+    return found
+
+
+# Against the best constant
+
+
+def test_a_sound_model_passes_the_baseline_and_the_reference_is_recorded_only(run: RunFolder) -> None:
+    images, labels = digits()
+    prepared = prepare(images[:600], labels[:600], TEN)
+    found = judged(run, prepared)
+    assert {gate.name: gate.verdict for gate in found.gates} == {"baseline": "passed", "reference": "recorded"}
+    assert found.metrics["test_accuracy"] > 0.9
+    truth = standards.read_rows(prepared.test, prepared).truth
+    frequencies = np.array(prepared.class_counts) / prepared.num_train
+    expected = sklearn.metrics.log_loss(truth, np.tile(frequencies, (len(truth), 1)), labels=range(10))
+    assert found.metrics["baseline_loss"] == pytest.approx(expected)
+    answers = Candidate.read(prepared, trained(run, prepared, fitted(prepared)), ASKED).scores.argmax(axis=1)
+    recall = sklearn.metrics.recall_score(truth, answers, average=None)
+    assert list(found.metrics["recall"].values()) == pytest.approx(recall.tolist(), rel=1e-6)
+
+
+def test_grey_pictures_of_what_differs_in_hue_are_refused_by_the_baseline_and_a_penalty_is_advised(
+    run: RunFolder,
+) -> None:
+    images, labels = hues(600, side=4)
+    is_test = np.arange(600) >= 400
+    names = tuple(own_images.HUES)
+    assert judged(run, prepare(images, labels, names, is_test)).metrics["test_accuracy"] > 0.95
+    with pytest.raises(GateFailed, match="--weight-decay") as caught:
+        judged(run, prepare(grey(images), labels, names, is_test))
+    assert caught.value.record.gates[0].verdict == "refused"
+    assert all(gate.passed for gate in caught.value.record.gates[1:])
+
+
+def test_a_refusal_of_many_pictures_does_not_put_it_down_to_their_number(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standards, "FEW_PICTURES", 100)
+    images = np.random.default_rng(0).integers(0, 256, (300, 4, 4), np.uint8)
+    with pytest.raises(GateFailed, match="baseline") as caught:
+        judged(run, prepare(images, np.arange(300) % 2, "ab"))
+    assert "--weight-decay" not in str(caught.value)
+
+
+# Beside a fit
+
+
+def test_the_fit_is_that_of_scikit_learn_with_the_same_penalty() -> None:
+    images, labels = digits()
+    small, labels = images[:300, 2:5, 2:6], labels[:300] % 3
+    found = picture_reference.fit(small, labels, np.arange(300), 1 / 255, 3, PENALISED)
+    assert found is not None
+    expected = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=1000).fit(small.reshape(300, -1) / 255, labels)
+    probabilities = scipy.special.softmax(picture_reference.scores(found, small, 1 / 255), axis=1)
+    np.testing.assert_allclose(probabilities, expected.predict_proba(small.reshape(300, -1) / 255), atol=1e-3)
+
+
+def test_it_sees_ten_thousand_pictures_at_most_and_converts_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (10_500, 24, 24), np.uint8), rng.integers(0, 2, 10_500)
+    rows = standards.KeyedRows(images, labels, rng.permutation(10_500).astype(np.uint64))
+    places = rows.places_of_first(picture_reference.MAX_ROWS)
+    assert sorted(rows.key[places].tolist()) == list(range(10_000))
+    monkeypatch.setattr(picture_reference, "MAX_ITERATIONS", 1)
+    tracemalloc.start()
+    try:
+        picture_reference.fit(images, labels, places, 1 / 255, 2, PENALISED)
+        assert tracemalloc.get_traced_memory()[1] < 4 * images.size, "all pixels as float32"
+    finally:
+        tracemalloc.stop()
+
+
+def test_of_pictures_that_are_many_and_large_there_is_no_reference(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_reference, "MAX_PRODUCTS", 400 * 48 * 3 - 1)
+    images, labels = hues(600, side=4)
+    found = judged(run, prepare(images, labels, tuple(own_images.HUES), np.arange(600) >= 400))
+    assert [gate.name for gate in found.gates] == ["baseline"]
+    assert "reference_loss" not in found.metrics
+
+
+# Against kept versions
+
+
+def exported(run: RunFolder, prepared: PreparedDataset, weights: dict[str, Array]) -> dict[str, Any]:
+    """A candidate, as far as it comes before it is compared with what is kept."""
+    model = trained(run, prepared, weights)
+    evaluated = plain(evaluate)(run, prepared, model, ASKED, Gates())
+    made = plain(export)(run, prepared, model, ASKED, Gates())
+    return {"prepared": prepared, "trained": model, "evaluated": evaluated, "exported": made}
+
+
+@pytest.mark.slow  # four exports
+def test_a_version_is_not_followed_by_a_worse_one_nor_by_one_of_other_classes(run: RunFolder) -> None:
+    images, labels = hues(1500, side=3)
+    names = tuple(own_images.HUES)
+    prepared = prepare(images, labels, names)
+    good = fitted(prepared)
+    asked = {"name": "hues", "training": {"defaults": "data"}, "data": {"source": "hues/", "target": "label"}}
+    plain(publish)(run, RetrainParameters.model_validate(asked), **exported(run, prepared, good))
+
+    def compared(data: PreparedDataset, times: float) -> tuple[GateVerdict, ...]:
+        model = exported(run, data, {name: each * np.float32(times) for name, each in good.items()})["exported"]
+        return against_published("hues", model.onnx, data, Gates(), ASKED)
+
+    verdicts = {times: [gate.passed for gate in compared(prepared, times)] for times in (1.01, 0.5)}
+    assert verdicts == {1.01: [True, True], 0.5: [True, False]}
+    (refused,) = compared(prepare(images, labels, names[::-1]), 0.99)
+    assert not refused.passed
+    assert "classes are 'sky', 'leafy', 'rosy', and were 'rosy', 'leafy', 'sky'" in refused.detail
+
+
+def test_of_folders_the_test_images_that_a_version_was_trained_on_are_known(tmp_path: Path) -> None:
+    source = tmp_path / "pets"
+    for part, count, first in (("train", 30, 0), ("test", 20, 100)):
+        image_folders.write(source / part, {"cat": count, "dog": count}, first=first)
+    before = image_folders.prepared(source)
+    assert champion_gates.new_rows(before, before).all()  # type: ignore[union-attr]
+    moved = {source / "test" / "cat" / f"moved-{number}.png" for number in range(7)}
+    for number, path in enumerate(sorted(moved)):
+        (source / "train" / "cat" / f"{number:04d}.png").rename(path)
+    image_folders.write(source / "test", {"cat": 3, "dog": 5}, first=200)
+    tonight = image_folders.prepared(source, FixedImages.of(before, before.recipe))
+    found = champion_gates.new_rows(before, tonight)
+    assert found is not None
+    assert (len(found), np.count_nonzero(~found)) == (40 + 7 + 8, 7)
+    trained_on = {each.tobytes() for each in standards.read_rows(before.train, before).features}
+    rows = standards.read_rows(tonight.test, tonight).features
+    assert [each.tobytes() not in trained_on for each in rows] == found.tolist()
+    by_hash = prepare(*digits(), TEN)
+    assert champion_gates.new_rows(by_hash, by_hash) is None, "a row stays on its side"
+
+
+@pytest.mark.slow  # two exports
+def test_of_folders_versions_are_compared_on_the_images_that_they_were_not_trained_on(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    source = tmp_path / "pets"
+    for part, count, first in (("train", 200, 0), ("test", 150, 500)):
+        image_folders.write(source / part, {"cat": count, "dog": count}, first=first)
+    before = image_folders.prepared(source)
+    asked = RetrainParameters.model_validate(
+        {"name": "pets", "training": {"defaults": "data"}, "data": {"source": str(source)}}
+    )
+    plain(publish)(run, asked, **exported(run, before, fitted(before)))
+    for number in range(40):
+        (source / "train" / "cat" / f"{number:04d}.png").rename(source / "test" / "cat" / f"moved-{number}.png")
+    tonight = image_folders.prepared(source, FixedImages.of(before, before.recipe))
+    model = exported(run, tonight, fitted(tonight))["exported"]
+    same, loss = against_published("pets", model.onnx, tonight, Gates(), ASKED)
+    assert (same.passed, loss.name, loss.passed) == (True, "champion_loss", True)
+    rows, weights = standards.read_rows(tonight.test, tonight), fitted(before)
+    scores = rows.features.reshape(len(rows.truth), -1) / 255 @ weights["W"] + weights["b"]
+    losses = scipy.special.logsumexp(scores, axis=1) - scores[np.arange(len(scores)), rows.truth]
+    is_new = champion_gates.new_rows(before, tonight)
+    assert is_new is not None
+    assert np.count_nonzero(~is_new) == 40
+    told = float(loss.detail.split("against ")[1].split(" of version 1")[0])
+    assert told == pytest.approx(losses[is_new].mean(), rel=1e-3)
+
+
+# Pictures
+
+
+def test_the_weights_of_grey_pictures_are_against_the_mean_of_all_classes_on_one_scale(
+    drawn: list[Figure], tmp_path: Path
+) -> None:
+    weights = np.random.default_rng(0).normal(size=(7, 3, 4))
+    image_figures.class_weights(weights, [*"abcdefg"], tmp_path / "w.png")
+    shown = [axes for axes in drawn[0].axes if axes.images]
+    assert [axes.get_title() for axes in shown] == [*"abcdefg"]
+    for axes, weight in zip(shown, weights, strict=True):
+        np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), weight - weights.mean(axis=0))
+    (limits,) = {axes.images[0].get_clim() for axes in shown}
+    assert limits == pytest.approx((-limits[1], np.abs(weights - weights.mean(axis=0)).max()))
+
+
+def test_the_weights_of_colour_pictures_are_grey_where_they_say_nothing_and_have_the_hue_of_their_class(
+    drawn: list[Figure], tmp_path: Path
+) -> None:
+    red, blue = np.zeros((2, 2, 2, 3))
+    red[0, 0, 0] = blue[0, 0, 2] = 1
+    image_figures.class_weights(np.stack([red, blue]), ("red", "blue"), tmp_path / "w.png")
+    shown = [np.asarray(axes.images[0].get_array()) for axes in drawn[0].axes]
+    assert shown[0][0, 0].tolist() == [1, 0.5, 0]
+    assert shown[1][0, 0].tolist() == [0, 0.5, 1]
+    assert all((each.reshape(4, 3)[1:] == 0.5).all() for each in shown)
+
+
+def test_of_very_many_classes_the_first_are_drawn_and_that_is_said(drawn: list[Figure], tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).normal(size=(300, 2, 2, 3))
+    image_figures.class_weights(weights, [f"class {number}" for number in range(300)], tmp_path / "w.png")
+    assert len(drawn[0].axes) == 40
+    assert "the first 40 of 300 classes" in drawn[0].get_suptitle()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 40), (40, 4, 3), (8, 8, 3)])
+def test_pictures_of_every_shape_stand_whole_in_a_grid_in_their_colours(
+    shape: tuple[int, ...], drawn: list[Figure], tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (10, *shape), np.uint8)
+    names = ["a name of very many words", *"abcdefghi"]
+    figures.image_grid(images, names, names[::-1], tmp_path / "grid.png")
+    axes = drawn[0].axes[0]
+    mosaic = np.asarray(axes.images[0].get_array())
+    assert mosaic.shape[2:] == shape[2:]
+    for text, image in zip(axes.texts, images, strict=True):
+        x, y = text.get_position()
+        top, left = int(y) + 1, int(x - shape[1] / 2)
+        np.testing.assert_array_equal(mosaic[top : top + shape[0], left : left + shape[1]], image)
+    assert max(len(line) for text in axes.texts for line in text.get_text().split("\n")) <= 16
+    assert np.count_nonzero(mosaic != 255) == np.count_nonzero(images != 255), "none over another"
+
+
+def test_of_more_classes_than_can_be_named_the_most_frequent_mistakes_are_told(
+    drawn: list[Figure], tmp_path: Path
+) -> None:
+    counts = np.diag(np.full(150, 8))
+    counts[7, 9], counts[140, 3] = 6, 4
+    figures.confusion_matrix(counts, [f"class {number}" for number in range(150)], tmp_path / "m.png")
+    left, right = drawn[0].axes
+    assert [label.get_text() for label in right.get_yticklabels()][:2] == ["class 7 → class 9", "class 140 → class 3"]
+    assert [text.get_text() for text in right.texts[:2]] == ["6 of 14", "4 of 12"]
+    assert sum(bar.get_height() for bar in left.patches) == 150  # type: ignore[attr-defined]
+
+
+def test_every_picture_of_a_model_is_drawn_and_none_of_mistakes_where_there_are_none(run: RunFolder) -> None:
+    images, labels = hues(200, side=4)
+    prepared = prepare(images, labels, tuple(own_images.HUES))
+    found = {picture.path.name for picture in judged(run, prepared).pictures}
+    expected = {artifact_paths.CLASS_WEIGHTS, artifact_paths.CONFUSION_MATRIX, artifact_paths.RELIABILITY}
+    assert found == expected
+    wrong = {name: each * np.float32(-1) for name, each in fitted(prepared).items()}
+    with pytest.raises(GateFailed) as caught:
+        judged(run, prepared, wrong)
+    assert {picture.path.name for picture in caught.value.record.pictures} == {*expected, artifact_paths.MISCLASSIFIED}
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (12, 12, 3), (1, 1), (2, 5)])
+def test_border_and_middle_are_as_bright_as_they_are(shape: tuple[int, ...], run: RunFolder) -> None:
+    images = np.full((40, *shape), 10, np.uint8)
+    if shape[0] > 2:
+        images[:, 2:-2, 2:-2] = 200
+        images[:, :, 0] = 30
+    prepared = prepare(images, np.arange(40) % 2, "ab", np.arange(40) < 20)
+    candidate = Candidate.read(prepared, trained(run, prepared, fitted(prepared, 1)), ASKED)
+    found = own_pictures.brightness(candidate)
+    border = 10 if shape[0] <= 2 else (12 * 30 + 32 * 10) / 44
+    assert found == {"border": pytest.approx(border), "middle": 10 if shape[0] <= 2 else 200}

@@ -1,0 +1,89 @@
+"""What dies under way, of all that ``gradmill up`` runs, and what goes on: on SQLite or PostgreSQL."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from duty import Duty
+from prefect_api import eventually
+
+pytestmark = pytest.mark.slow
+NAME = "linear-regression"
+LONG = {"model": NAME, "num_epochs": 300, "schedule": "cosine"}  # trains for seconds
+
+
+def training(duty: Duty, seed: int, deployment: str = "linear-weekly") -> tuple[str, int]:
+    """A run that has come to its training, and the process that trains."""
+    run = duty.trigger(deployment, name=NAME, training={**LONG, "seed": seed})
+    eventually(lambda: "preprocess" in duty.stages(run), 240, "the run trains")
+    return run, duty.process_of(run)
+
+
+def test_a_killed_run_is_crashed_at_once_and_its_retry_redoes_no_finished_stage(duty: Duty) -> None:
+    run, process = training(duty, 1)
+    os.kill(process, signal.SIGKILL)
+    eventually(lambda: duty.state_of(run) == "CRASHED", 40, "the worker notices; a lack of heartbeats says it in 45 s")
+    time.sleep(10)  # the worker tells of the crash a second time, seconds later; a retry in between is lost
+    retry = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
+    for _ in range(3):
+        duty.post(f"/flow_runs/{run}/set_state", retry)
+        if duty.ended(run)["state_type"] == "COMPLETED":
+            break
+    assert duty.state_of(run) == "COMPLETED"
+    reused = [line["task_run_id"] for line in duty.logs(run) if "nothing has changed" in line["message"]]
+    assert [duty.ask("GET", f"/task_runs/{each}")["name"] for each in reused] == ["validate", "preprocess"]
+    assert "train" in duty.stages(run)
+
+
+def test_a_run_outlasts_a_server_that_stands_still_for_20_seconds_and_then_dies(duty: Duty) -> None:
+    run, _ = training(duty, 2)
+    server = duty.processes_of("flows.server.guarded")
+    for process in server:
+        os.kill(process, signal.SIGSTOP)
+    time.sleep(20)
+    for process in server:
+        os.kill(process, signal.SIGKILL)  # up starts another
+    eventually(lambda: duty.answers(), 60, "another server is there")
+    assert duty.ended(run)["state_type"] == "COMPLETED"
+    verified = duty.gradmill("verify", NAME)
+    assert verified.returncode == 0, verified.stderr
+
+
+def test_a_run_that_died_with_its_worker_is_marked_within_90_seconds_and_the_worker_replaced(duty: Duty) -> None:
+    run, process = training(duty, 3)
+    died = datetime.now(UTC)
+    for pid in [*duty.processes_of("prefect worker start"), process]:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: process not in duty.family(), 60, "the run's process is gone")
+    assert duty.state_of(run) == "RUNNING"
+    crashed = duty.ended(run)
+    assert crashed["state_type"] == "CRASHED"
+    assert datetime.fromisoformat(crashed["state"]["timestamp"]) - died < timedelta(seconds=90)
+    assert duty.ended(duty.trigger("linear-weekly"))["state_type"] == "COMPLETED", "another worker is there"
+
+
+def test_after_ctrl_c_and_after_a_power_cut_another_up_goes_on_and_tells_the_runs_that_died(duty: Duty) -> None:
+    history = {run["id"] for run in duty.post("/flow_runs/filter", {"flow_runs": {"end_time": {"is_null_": False}}})}
+    automations = [each["name"] for each in duty.post("/automations/filter", {})]
+    interrupted, _ = training(duty, 4, "softmax-nightly")
+    duty.process.send_signal(signal.SIGINT)
+    assert duty.process.wait(60) == 130
+    assert duty.family() == {}
+    duty.process.communicate()
+    duty.up()
+    cut, _ = training(duty, 5)
+    for pid in (duty.process.pid, *duty.family()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    duty.process.communicate()
+    eventually(lambda: not duty.family(), 60, "nothing is left")
+    duty.up()
+    assert history <= {run["id"] for run in duty.post("/flow_runs/filter", {})}
+    assert [each["name"] for each in duty.post("/automations/filter", {})] == automations
+    assert duty.api.get("/v2/concurrency_limits/gpu").raise_for_status().json()["limit"] == 1
+    assert {duty.ended(run)["state_type"] for run in (interrupted, cut)} == {"CRASHED"}
+    assert duty.ended(duty.trigger("linear-weekly"))["state_type"] == "COMPLETED", "no dead run keeps its place"

@@ -1,0 +1,235 @@
+"""Training of own pictures: the book's loop by rules of its own, against numpy, scikit-learn and the book's run."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import scipy.special
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+import own_images
+from candidate import plain
+from own_images import Array, digits, grey, hues, prepare
+from tasks.data import idx
+from tasks.errors import UsageError
+from tasks.fitting.image_learning import Learner, steps
+from tasks.judging.objective import Objective
+from tasks.parameters import Device, Implementation, SoftmaxTraining
+from tasks.records import PreparedDataset, TrainedModel
+from tasks.store.run_folder import RunFolder
+from tasks.train import train
+
+CPU = torch.device("cpu")
+TEN = tuple(map(str, range(10)))
+
+
+def training(**options: Any) -> SoftmaxTraining:
+    return SoftmaxTraining.model_validate({"defaults": "data", "device": "cpu", **options})
+
+
+def fitted(prepared: PreparedDataset, **options: Any) -> tuple[TrainedModel, dict[str, Array]]:
+    found: TrainedModel = plain(train)(RunFolder.open("own", {}), prepared, training(**options))
+    return found, safetensors.numpy.load_file(found.weights.path)
+
+
+def arrays(prepared: PreparedDataset, split: str) -> tuple[Array, Array]:
+    """Pixels in 0…1 ``(n, inputs)`` and labels."""
+    found = safetensors.numpy.load_file(getattr(prepared, split).path)
+    return found["images"].reshape(len(found["labels"]), -1) / 255, found["labels"]
+
+
+# By how much
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "num_inputs", "expected"),
+    [
+        (60_000, 784, (10, 0.1)),
+        (500, 784, (1175, 0.1)),
+        (500, 64, (1175, 0.1)),
+        (20, 784, (2350, 0.1)),
+        (1_000_000, 784, (10, 0.1)),
+        (60_000, 64 * 64 * 3, (10, 0.1 * 784 / (64 * 64 * 3))),
+    ],
+)
+def test_epochs_and_rate_are_the_books_and_fewer_pictures_have_more_and_more_pixels_a_smaller_one(
+    num_examples: int, num_inputs: int, expected: tuple[int, float]
+) -> None:
+    found = steps(training(), num_examples, num_inputs, 0.5)
+    assert found.lr == pytest.approx(expected[1])
+    assert (found.num_epochs, found.batch_size, found.weight_decay) == (expected[0], 256, 0.5)
+
+
+@given(st.integers(10, 10**6), st.integers(1, 10**5))
+def test_there_are_never_fewer_steps_than_the_book_takes(num_examples: int, batch_size: int) -> None:
+    found = steps(training(batch_size=batch_size), num_examples, 784, 0.0)
+    assert found.num_epochs * math.ceil(num_examples / batch_size) >= 10 * math.ceil(60_000 / 256)
+
+
+def test_what_is_given_is_taken() -> None:
+    found = steps(training(num_epochs=3, lr=0.5, batch_size=32), 500, 10_000, 0.0)
+    assert (found.num_epochs, found.lr, found.batch_size) == (3, 0.5, 32)
+
+
+# The same as
+
+
+@pytest.mark.parametrize("implementation", ["scratch", "concise"])
+@pytest.mark.parametrize("class_weight", ["none", "balanced"])
+def test_the_steps_are_those_of_numpy_with_a_penalty_on_the_weights_alone(
+    implementation: str, class_weight: str
+) -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (200, 20, 15, 3), np.uint8), rng.choice(3, 200, p=[0.6, 0.3, 0.1])
+    prepared = prepare(images, labels, "abc")
+    count = prepared.num_train
+    asked = {"implementation": implementation, "class_weight": class_weight, "num_epochs": 3, "batch_size": 64}
+    found, weights = fitted(prepared, seed=5, **asked)
+    assert found.steps is not None
+    assert found.steps.weight_decay == pytest.approx(1 / count)
+    counts = np.array(prepared.class_counts)
+    of_classes = count / (3 * counts) if class_weight == "balanced" else np.ones(3)
+    X, y = arrays(prepared, "train")
+    generator = torch.Generator().manual_seed(5)
+    W = torch.normal(0, 0.01, (3, 900), generator=generator).numpy().T.astype(float)
+    b, lr = np.zeros(3), 0.1 * 784 / 900
+    for _ in range(3):
+        order = torch.randperm(count, generator=generator).numpy()
+        for at in np.split(order, range(64, count, 64)):
+            g = (scipy.special.softmax(X[at] @ W + b, axis=1) - np.eye(3)[y[at]]) * of_classes[y[at], None] / len(at)
+            W, b = W - lr * (X[at].T @ g + W / count), b - lr * g.sum(axis=0)
+    np.testing.assert_allclose(weights["W"], W, atol=2e-6)
+    np.testing.assert_allclose(weights["b"], b, atol=2e-6)
+
+
+@pytest.mark.parametrize("implementation", ["scratch", "concise"])
+def test_without_a_penalty_own_pictures_learn_what_the_books_run_learns_bit_for_bit(implementation: str) -> None:
+    """The same files, once as the book's data and once as a user's."""
+    images = np.random.default_rng(0).integers(0, 256, (3000, 28, 28), np.uint8)
+    own = prepare(images, images[:, 0, 0] // 26, TEN)
+    book = own.model_copy(update={"split": None})
+    assert (own.is_own, book.is_own) == (True, False)
+    options = {"implementation": implementation, "seed": 3, "num_epochs": 2, "device": "cpu"}
+    _, ours = fitted(own, weight_decay=0, **options)
+    theirs = plain(train)(RunFolder.open("book", {}), book, SoftmaxTraining.model_validate(options))
+    expected = safetensors.numpy.load_file(theirs.weights.path)
+    assert {name: each.tobytes() for name, each in ours.items()} == {n: each.tobytes() for n, each in expected.items()}
+
+
+@pytest.mark.slow  # 20 epochs of 60 000 pictures
+@pytest.mark.parametrize("implementation", ["scratch", "concise"])
+def test_fashion_mnist_as_own_pictures_learns_the_books_weights_bit_for_bit(
+    implementation: str, fashion_mnist: Path
+) -> None:
+    files = [fashion_mnist / name for name in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")]
+    images = np.concatenate([idx.read_images(file) for file in files])
+    labels = [idx.read_labels(Path(str(file).replace("images-idx3", "labels-idx1")), 10) for file in files]
+    own = prepare(images, np.concatenate(labels), TEN, is_test=np.arange(len(images)) >= 60_000)
+    found, ours = fitted(own, weight_decay=0, implementation=implementation)
+    assert found.steps == SoftmaxTraining(weight_decay=0).steps, "nothing was said of epochs, batch and rate"
+    book = own.model_copy(update={"split": None})
+    options = SoftmaxTraining(implementation=Implementation(implementation), device=Device.CPU)
+    theirs = safetensors.numpy.load_file(plain(train)(RunFolder.open("book", {}), book, options).weights.path)
+    assert {name: each.tobytes() for name, each in ours.items()} == {n: each.tobytes() for n, each in theirs.items()}
+
+
+# As well as
+
+
+def accuracy(prepared: PreparedDataset, weights: dict[str, Array]) -> float:
+    X, y = arrays(prepared, "test")
+    return float(((X @ weights["W"] + weights["b"]).argmax(axis=1) == y).mean())
+
+
+@pytest.mark.parametrize("num_train", [500, 1437])
+def test_digits_are_learned_within_two_points_of_scikit_learns_logistic_regression(num_train: int) -> None:
+    images, labels = digits()
+    key = own_images.hashes(images)
+    prepared = prepare(images, labels, TEN, is_test=key >= np.sort(key)[num_train])
+    assert prepared.num_train == num_train
+    _, weights = fitted(prepared, implementation="scratch")
+    X, y = arrays(prepared, "train")
+    converged = LogisticRegression(max_iter=2000).fit(X, y)
+    assert accuracy(prepared, weights) > converged.score(*arrays(prepared, "test")) - 0.02
+
+
+def test_colours_that_differ_in_hue_alone_are_learned_in_rgb_and_not_in_grey() -> None:
+    images, labels = hues(600, side=4)
+    is_test = np.arange(len(images)) >= 400
+    found = {}
+    for channels, pictures in (("rgb", images), ("grey", grey(images))):
+        prepared = prepare(pictures, labels, list(own_images.HUES), is_test)
+        found[channels] = accuracy(prepared, fitted(prepared, implementation="scratch", num_epochs=300)[1])
+    assert found["rgb"] > 0.95
+    largest = np.bincount(labels[is_test]).max() / 200
+    assert found["grey"] < largest + 3 * math.sqrt(largest * (1 - largest) / 200), "chance"
+
+
+# Parts that are held out
+
+
+def learner(prepared: PreparedDataset, **options: Any) -> Learner:
+    asked = training(**options)
+    return Learner(asked, prepared, Objective.of(asked, prepared), CPU)
+
+
+def test_equal_pictures_are_on_one_side_of_the_validation_part_and_every_picture_is_on_one() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (100, 3, 3), np.uint8).repeat(4, axis=0)
+    prepared = prepare(images, np.arange(400) % 2, "ab")
+    data = learner(prepared).parts(0.25)
+    assert data.validation is not None
+    parts = [{picture.tobytes() for picture in part.X.numpy()} for part in (data.train, data.validation)]
+    assert not parts[0] & parts[1]
+    assert len(data.train) + len(data.validation) == prepared.num_train
+    assert len(data.validation) == pytest.approx(0.25 * prepared.num_train, abs=4)
+
+
+def test_a_validation_part_that_the_data_have_is_watched_whole_and_no_share_is_held_out() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (90, 3, 3), np.uint8)
+    watched = prepare(images[60:], images[60:, 1, 1] > 128, "ab", np.zeros(30, bool))
+    own = prepare(images[:60], images[:60, 1, 1] > 128, "ab").model_copy(update={"validation": watched.train})
+    asked = {"lr": 0.5, "num_epochs": 40, "patience": 5}
+    found, weights = fitted(own, validation=0.2, **asked)
+    assert (found.num_examples, found.num_validation) == (own.num_train, 30)
+    X, y = arrays(watched, "train")
+    scores = X @ weights["W"] + weights["b"]
+    expected = (scipy.special.logsumexp(scores, axis=1) - scores[np.arange(30), y]).mean()
+    assert found.kept.validation_loss == pytest.approx(expected, rel=1e-4)
+    assert fitted(own, **asked)[0].kept_epoch == found.kept_epoch
+    few = prepare(images[60:69], images[60:69, 1, 1] > 128, "ab", np.zeros(9, bool))
+    with pytest.raises(UsageError, match="9 validation rows to choose by"):
+        fitted(own.model_copy(update={"validation": few.train}), **asked)
+
+
+def test_a_held_out_part_of_next_to_nothing_is_refused() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 3, 3), np.uint8)
+    prepared = prepare(images, np.arange(60) % 2, "ab")
+    with pytest.raises(UsageError, match=r"--validation 0\.1"):
+        fitted(prepared, validation=0.1)
+    with pytest.raises(UsageError, match="--weight-decay auto"):
+        fitted(prepared, weight_decay="auto")
+
+
+def test_the_chosen_penalty_has_the_smallest_validation_loss_of_a_grid_and_trains_on_all_pictures() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (400, 5, 5), np.uint8)
+    noisy = images[:, 2, 2] + 100 * rng.standard_normal(400) > 128
+    prepared = prepare(images, noisy, "ab")
+    asked = {"implementation": "scratch", "num_epochs": 25, "lr": 0.3, "batch_size": 64}
+    chosen, weights = fitted(prepared, weight_decay="auto", **asked)
+    assert chosen.steps is not None
+    assert (chosen.num_examples, chosen.num_validation) == (prepared.num_train, 0)
+    losses = {}
+    for power in range(-1, 4):
+        found, _ = fitted(prepared, weight_decay=10.0**power / prepared.num_train, validation=0.2, **asked)
+        losses[10.0**power / prepared.num_train] = found.kept.validation_loss or math.nan
+    best = min(losses, key=lambda decay: losses[decay])
+    assert chosen.steps.weight_decay == best
+    _, given = fitted(prepared, weight_decay=best, **asked)
+    assert (weights["W"] == given["W"]).all(), "as if it had been given"

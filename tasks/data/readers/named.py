@@ -141,7 +141,8 @@ def _encoded(array: pa.Array, column: Column) -> Array:
     if column.kind == "category":
         as_trained = columns.plain(array) if columns.kind_of(array.type) == "date" else array
         codes = levels(pa.chunked_array([as_trained])).of(column.levels)
-        codes[np.isnan(codes) & ~_is_missing(array)] = UNKNOWN
+        if (has_none := np.isnan(codes)).any():
+            codes[has_none & ~_is_missing(array)] = UNKNOWN
         return codes
     if columns.kind_of(array.type) != "text":
         values = pc.cast(array, pa.float64(), safe=False).fill_null(np.nan)

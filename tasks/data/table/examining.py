@@ -1,6 +1,7 @@
 """One look at all rows of a table: its columns, its split, its digests, and all that is wrong with it."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,8 +106,10 @@ def _rows(
         strict=True,
     )
     hashed = _hashed(columns, encoded)
-    twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
-    once = len(hashed) - len(twice)
+    with ThreadPoolExecutor() as pool:
+        ranging = pool.submit(warnings.Ranges, encoded)
+        twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
+    ranges, once = ranging.result(), len(hashed) - len(twice)
     with_target = hashed.copy()
     hashing.absorb(with_target, truth.words())
     num_distinct = once + hashing.num_distinct(hashed[twice])
@@ -123,7 +126,6 @@ def _rows(
     split = splitting.split(rule, by, hashed, digests)
     split = split._replace(findings=(*filter(None, [unfit]), *split.findings))
     with np.errstate(all="ignore"):  # infinite values have been found already
-        ranges = warnings.Ranges(encoded)
         odd = list(_after_split(columns, encoded, ranges, truth, split))
     num_with_target = once + hashing.num_distinct(with_target[twice])
     conflicts = warnings.conflicts(len(hashed), num_distinct, num_with_target)

@@ -44,7 +44,7 @@ def idx(path: Path, values: Array) -> None:
 def as_folders(folder: Path) -> Path:
     for part, (pixels, labels) in {"train": TRAIN, "test": TEST}.items():
         for at, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-            path = folder / part / NAMES[label] / f"{at}.png"
+            path = folder / part / NAMES[label] / f"{at:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(path)
     return folder
@@ -61,7 +61,7 @@ def as_idx(folder: Path, packed: str = "", prefix: str = "", test: str = "t10k",
 def as_keras(folder: Path) -> Path:
     folder.mkdir()
     arrays = {"x_train": TRAIN[0], "y_train": TRAIN[1], "x_test": TEST[0][..., None], "y_test": TEST[1][:, None]}
-    np.savez_compressed(folder / "data.npz", **arrays, class_names=np.array(NAMES))
+    np.savez_compressed(folder / "data.npz", **arrays, class_names=np.array(NAMES))  # type: ignore[arg-type]
     return folder / "data.npz"
 
 
@@ -110,6 +110,9 @@ FORMS: dict[str, Callable[[Path], Path]] = {
 def test_the_same_images_are_the_same_data_in_any_form(form: str, tmp_path: Path) -> None:
     expected, found = prepared(as_folders(tmp_path / "folders")), prepared(FORMS[form](tmp_path / "form"))
     assert found.digest == expected.digest
+    assert found.train.sha256 == expected.train.sha256, (
+        "in one order, that of files' names, so that one model is learned"
+    )
     assert found.class_names == NAMES
     assert (found.num_train, found.num_test) == (90, 30)
     assert found.recipe == expected.recipe

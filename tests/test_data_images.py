@@ -165,7 +165,9 @@ def test_folders_of_the_splits_are_respected(val: str, tmp_path: Path) -> None:
     without_test = prepared(source)
     assert (without_test.num_train, without_test.num_test) == (90, 15)
     write(source / "test", dict.fromkeys(COUNTS, 7), first=3000)
+    write(source / "unlabelled", {"all": 3}, first=4000)
     made = prepared(source)
+    assert "unlabelled" in next(each.found for each in report_of(source).findings if each.rule == "stray-files")
     assert made.split is not None
     assert (made.num_train, made.num_test, made.split.rule) == (90, 21, "folders")
     assert made.rows is not None

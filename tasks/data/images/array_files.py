@@ -16,6 +16,7 @@ from tasks.data.images.arrays import BLOCK_BYTES, Array, Piece, checked, in_bloc
 from tasks.data.images.source import JOB, Source
 from tasks.data.readers import arrays
 from tasks.data.readers.formats import reading
+from tasks.data.readers.stored import StoredRows
 from tasks.data.readers.tensors import Tensors
 from tasks.errors import DataError
 from tasks.store import regular_files
@@ -89,6 +90,8 @@ def _member(path: Path, name: str) -> Iterator[tuple[IO[bytes], np.dtype[Any], t
             with arrays.member(archive, f"{name}.npy") as stream:
                 header = io.BytesIO(stream.read(arrays.NPY_HEADER_BYTES))
             shape, is_fortran, dtype = arrays.npy_header(header)
+            if archive.getinfo(f"{name}.npy").file_size != header.tell() + math.prod(shape) * dtype.itemsize:
+                raise ValueError(f"{name} has not the size that its header promises, {shape} of {dtype}")
             if is_fortran and len(shape) > 1:
                 raise ValueError(f"{name} is in Fortran order: write it with numpy.ascontiguousarray")
             stream = opened.enter_context(arrays.member(archive, f"{name}.npy"))
@@ -122,11 +125,13 @@ def find_safetensors(path: Path) -> Source:
         checked(f"{images} in {path}", rows.dtype, rows.shape)
         if found.dtype.kind not in "iu":
             raise DataError(f"{labels} in {path} are {found.dtype}", "whole numbers", "convert them")
-        step = max(1, min(JOB, BLOCK_BYTES // rows.row_bytes))
-
-        def blocks(rows: Any = rows, step: int = step) -> Iterator[Array]:
-            of_image = rows.shape[1:3] if rows.shape[3:] == (1,) else rows.shape[1:]
-            return (np.asarray(rows[at : at + step]).reshape(-1, *of_image) for at in range(0, len(rows), step))
-
-        pieces.append(Piece(f"{path} {images}", side_of(images), rows.shape, blocks, np.asarray(found)))
+        pieces.append(
+            Piece(f"{path} {images}", side_of(images), rows.shape, partial(_stored_blocks, rows), np.asarray(found))
+        )
     return source_of(path, [path], pieces, None)
+
+
+def _stored_blocks(rows: StoredRows) -> Iterator[Array]:
+    of_image = rows.shape[1:3] if rows.shape[3:] == (1,) else rows.shape[1:]
+    step = max(1, min(JOB, BLOCK_BYTES // rows.row_bytes))
+    return (np.asarray(rows[at : at + step]).reshape(-1, *of_image) for at in range(0, len(rows), step))

@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -36,7 +36,7 @@ class Piece(NamedTuple):
     place: str  # for people
     side: int | None
     shape: tuple[int, ...]
-    blocks: Callable[[], Iterator[Sequence[Item]]]  # each at most ``JOB`` images
+    blocks: Callable[[], Iterator[Array | list[bytes]]]  # each at most ``JOB`` images
     labels: Array  # (n,) whole numbers or names
 
 

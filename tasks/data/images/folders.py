@@ -77,7 +77,7 @@ class _Search:
     def findings(self) -> Iterator[Finding]:
         """What was left out."""
         left_out = {
-            "stray-files": ("among the folders of classes", self.strays),
+            "stray-files": ("beside the folders of classes or of parts", self.strays),
             "other-files": ("of other kinds", self.others),
             "links": ("that are links to folders, which are not followed", self.links),
         }
@@ -134,17 +134,21 @@ def _parts(folder: Path) -> dict[Path, int]:
 
 
 def find(folder: Path) -> Source:
-    """The pictures below a folder, sorted by part, class and name."""
+    """The pictures below a folder, in the order of their own names, as numbers are where arrays were written out."""
     search, parts = _Search(), _parts(folder)
     for part, side in parts.items():
         search.part(str(part), side)
+    if folder not in parts:
+        search.strays += [str(each) for each in sorted(folder.iterdir()) if each not in parts and each.name[0] != "."]
+    paths = search.paths
+    order = sorted(range(len(paths)), key=lambda at: (os.path.basename(paths[at]), paths[at]))  # noqa: PTH119
     search.look.update(str([parts, sorted(search.classes)]).encode(errors="surrogateescape"))
     return Source(
         source=str(folder),
         look=search.look.hexdigest(),
         class_names=tuple(map(shown, search.classes)),
-        labels=np.array(search.labels, np.int64),
-        sides=np.array(search.sides, np.uint8) if len(parts) > 1 else None,
+        labels=np.array(search.labels, np.int64)[order],
+        sides=np.array(search.sides, np.uint8)[order] if len(parts) > 1 else None,
         findings=tuple(search.findings()),
-        content=Files(search.paths),
+        content=Files([paths[at] for at in order]),
     )

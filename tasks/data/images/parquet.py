@@ -1,7 +1,7 @@
 """Parquet as Hugging Face writes image data sets: a struct of ``bytes`` and ``path``, a label, names in the schema."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.data.images.arrays import BLOCK_BYTES, Array, Piece, side_of, source_of
-from tasks.data.images.source import JOB, Item, Source
+from tasks.data.images.source import JOB, Source
 from tasks.data.readers.formats import reading
 from tasks.errors import DataError
 from tasks.store import regular_files
 
 METADATA = b"huggingface"
+MOST_IMAGES = 10**8  # a footer may promise any number
 LABELS = ("label", "labels", "class")
 
 
@@ -78,7 +79,8 @@ def _label(path: Path, schema: pa.Schema, features: dict[str, Any]) -> str:
 
 def _piece(path: Path, image: str, label: str) -> Piece:
     with _opened(path) as file, reading(path):
-        rows = file.metadata.num_rows
+        if (rows := file.metadata.num_rows) > MOST_IMAGES:
+            raise ValueError(f"it promises {rows} rows")
         labels = file.read(columns=[label]).column(label)
         if labels.null_count:
             raise ValueError(f"{labels.null_count} rows without a {label}")
@@ -88,7 +90,7 @@ def _piece(path: Path, image: str, label: str) -> Piece:
     return Piece(str(path), side_of(path.name), (rows,), partial(_blocks, path, image, step), values)
 
 
-def _blocks(path: Path, image: str, step: int) -> Iterator[Sequence[Item]]:
+def _blocks(path: Path, image: str, step: int) -> Iterator[list[bytes]]:
     with _opened(path) as file:
         batches = file.iter_batches(step, columns=[f"{image}.bytes"], use_threads=False)
         while True:

@@ -104,7 +104,7 @@ def _safetensors(path: Path, wanted: Wanted) -> Opened:
     found, name = Tensors(path), wanted.recipe.input.name
     if name not in found.names:
         raise DataError(f"{path} holds tensors {sorted(found.names)}", f"a tensor named {name}", "rename it")
-    return found[name], found[wanted.truth] if wanted.truth in found.names else None
+    return found[name], found[wanted.truth] if wanted.truth and wanted.truth in found.names else None
 
 
 def _gunzip(path: Path, target: Path, wanted: Wanted) -> None:

@@ -11,8 +11,10 @@ import scipy.special
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
+import image_folders
 import own_images
 from candidate import plain
 from own_images import Array, digits, grey, hues, prepare
@@ -126,6 +128,20 @@ def test_without_a_penalty_own_pictures_learn_what_the_books_run_learns_bit_for_
     theirs = plain(train)(RunFolder.open("book", {}), book, SoftmaxTraining.model_validate(options))
     expected = safetensors.numpy.load_file(theirs.weights.path)
     assert {name: each.tobytes() for name, each in ours.items()} == {n: each.tobytes() for n, each in expected.items()}
+
+
+def test_pictures_in_folders_that_are_named_by_number_learn_what_the_same_array_does_bit_for_bit(
+    tmp_path: Path,
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 5, 5), np.uint8)
+    labels, is_test = images[:, 0, 0] // 86, np.arange(60) >= 40
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = tmp_path / "pets" / ("test" if is_test[number] else "train") / "abc"[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number:05d}.png")
+    sources = image_folders.prepared(tmp_path / "pets", side=5), prepare(images, labels, "abc", is_test)
+    found = [fitted(source, weight_decay=0, num_epochs=3, batch_size=16)[1] for source in sources]
+    assert (found[0]["W"] == found[1]["W"]).all()
 
 
 @pytest.mark.slow  # 20 epochs of 60 000 pictures

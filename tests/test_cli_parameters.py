@@ -179,15 +179,19 @@ OF_THE_BOOKS_DATA = {"resize", "synthetic_w", "synthetic_b", "synthetic_noise", 
 OF_THE_BOOKS_DATA |= {"min_train_accuracy", "min_test_accuracy", "max_parameter_error", "max_loss_rise"}
 OF_THE_BOOKS_DATA |= {"max_accuracy_drop", "max_recall_drop"}
 OF_OWN_DATA = {*OwnData.model_fields, "class_weight", "min_gain", "max_nats_rise", "max_error_rise"}
+OF_IMAGES = {"side", "channels", "max_rejects"}
+OF_TABLES = {"target", "features", "ignore", "category", "split_by", "time_column", "split_column", "max_loss_ratio"}
+OWN_IMAGES = {"name": "photos", "data": {"source": "/data/photos"}}
 
 
 @pytest.mark.parametrize(
     ("parameters", "absent"),
     [
         ({}, OF_LINEAR),
-        ({"training": LINEAR}, OF_SOFTMAX),
-        (OWN_TABLE, OF_LINEAR | OF_THE_BOOKS_DATA),
-        (OWN_TABLE | {"training": LINEAR}, OF_SOFTMAX | OF_THE_BOOKS_DATA),
+        ({"training": LINEAR}, OF_SOFTMAX | OF_IMAGES),
+        (OWN_TABLE, OF_LINEAR | OF_THE_BOOKS_DATA | OF_IMAGES),
+        (OWN_TABLE | {"training": LINEAR}, OF_SOFTMAX | OF_THE_BOOKS_DATA | OF_IMAGES),
+        (OWN_IMAGES, OF_LINEAR | OF_THE_BOOKS_DATA | OF_TABLES),
         ({"name": "softmax-regression"}, OF_LINEAR | OF_OWN_DATA | {"max_loss_ratio"}),
         ({"name": "wide", "training": LINEAR}, OF_SOFTMAX | OF_OWN_DATA | {"max_drop_p"}),
     ],

@@ -34,6 +34,7 @@ from tasks.data.sources import table_files, tables
 from tasks.errors import DataError, UsageError
 from tasks.parameters.addresses import has_credentials
 from tasks.parameters.own_data import OwnData
+from tasks.store import fingerprints
 from written_tables import examined, recipe, rules
 
 
@@ -261,6 +262,19 @@ def test_everything_that_is_wrong_in_a_folder_is_told_at_once(tmp_path: Path) ->
     assert {each.severity for each in found.findings} == {"error"}
     rules = {each.rule for each in read(tmp_path / "data", tmp_path, ignore=("only", "size")).findings}
     assert rules == {"unreadable-file", "retyped-column"}
+
+
+def test_files_without_a_byte_or_that_cannot_be_opened_are_told_with_all_else(tmp_path: Path) -> None:
+    for name, content in {"1.csv": "x\n1\n", "2.csv": "", "3.csv": "x\n1\n", "4.csv": "x\n1,2\n"}.items():
+        write(tmp_path / "data" / name, content)
+    found = tables.find(str(tmp_path / "data"))
+    (tmp_path / "data/3.csv").unlink()
+    told = [each.found for each in tables.read(found, tables.Selection(), tmp_path / "spool").findings]
+    assert [Path(said.split()[0]).name for said in told[:2]] == ["2.csv", "3.csv"]
+    assert "is empty" in told[0]
+    assert "1 row of 1" in told[2]
+    (gone,) = fingerprints.of([tmp_path / "data/3.csv"], unreadable="unreadable")
+    assert gone.digest == "unreadable", "what is wrong with it is found when it is read"
 
 
 def latin_1(writer: Callable[..., Any]) -> bytes:
@@ -493,6 +507,11 @@ def test_a_column_named_as_text_is_found_however_json_writes_its_name(tmp_path: 
     assert found.to_pydict() == {"größe": ["a", "b"], "x": [1, 1]}
 
 
+def test_a_column_named_as_text_is_found_though_json_escapes_its_name_in_its_own_way(tmp_path: Path) -> None:
+    rows = r'{"gr\u00F6ße": "a"}' + "\n" + r'{"gr\u00f6\u00DFe": "b"}' + "\n"
+    assert read(write(tmp_path / "t.jsonl", rows), tmp_path, "größe", "other").data.to_pydict() == {"größe": ["a", "b"]}
+
+
 @pytest.mark.parametrize("value", ["²", "--5", "٣"])
 def test_a_folder_that_is_nearly_a_number_is_text(tmp_path: Path, value: str) -> None:
     write(tmp_path / f"k={value}/t.csv", "x\n1\n")
@@ -546,7 +565,7 @@ def test_a_file_with_none_of_the_columns_asked_for_is_told(tmp_path: Path) -> No
     assert set(rules(found, "error")) >= {"missing-column a", "missing-column b", "missing-column y"}
 
 
-@pytest.mark.parametrize("values", [[0, 1], [1.0, 0.0], [None, 1], [True, False]])
+@pytest.mark.parametrize("values", [[0, 1], [1.0, 0.0], [None, 1], [True, False], ["0", "TRUE"]])
 def test_a_kept_boolean_may_be_0_and_1(tmp_path: Path, values: list[Any]) -> None:
     parquet(pa.table({**ROWS_OF_TWO, "b": np.arange(200) % 2 == 0}), tmp_path / "1.parquet")
     kept = recipe(examined(tmp_path / "1.parquet"))
@@ -565,6 +584,8 @@ def test_a_kept_boolean_that_counts_is_refused(tmp_path: Path, monkeypatch: pyte
     write(tmp_path / "2.csv", as_csv(pa.table({**ROWS_OF_TWO, "b": [0, 1] * 99 + [2, 3]})))
     for source in (tmp_path / "2.csv", tmp_path):
         assert "retyped-column b" in rules(examined(source, task="regression", kept=kept), "error")
+    write(tmp_path / "2.csv", as_csv(pa.table({**ROWS_OF_TWO, "b": ["0", "true"] * 99 + ["no", "1"]})))
+    assert "retyped-column b" in rules(examined(tmp_path / "2.csv", task="regression", kept=kept), "error")
 
 
 def test_a_kept_category_may_be_a_number_in_some_files(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from sklearn.metrics import r2_score, root_mean_squared_error
 from input_files import FEATURES, IMAGES, read, rejected, values
 from own_tables import CLASSES, RECIPE
 from tasks.batch.counts import Score
-from tasks.data.readers import Chunk, formats
+from tasks.data.readers import Chunk, columns, formats
 from tasks.data.readers.formats import Wanted
+from tasks.data.table.levels import levels
 from tasks.errors import DataError, UsageError
 from tasks.serving.task import TASKS
 
@@ -101,6 +103,19 @@ def test_levels_and_gaps_that_no_row_had_are_rejects_by_column_and_value(tmp_pat
     assert not rejected(averaged)
     assert values(averaged)[0, 0] not in range(5)  # which the graph takes for unknown
     assert np.isnan(values(averaged)[1, 3])
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("s"), pa.timestamp("ns", "UTC")])
+def test_dates_that_were_taken_as_levels_are_levels_again(tmp_path: Path, kind: pa.DataType) -> None:
+    days = pa.array([datetime(2024, 12, 31), datetime(2025, 1, 1), None], pa.timestamp("us")).cast(kind)
+    trained = levels(pa.chunked_array([columns.plain(days)])).names()
+    column = RECIPE.columns[0].model_copy(update={"levels": (*trained, "c", "d", "e")})
+    wanted = WANTED._replace(recipe=RECIPE.model_copy(update={"columns": (column, *RECIPE.columns[1:])}))
+    pq.write_table(pa.table({**GOOD, "city": days}), tmp_path / "t.parquet")
+    chunks = read(tmp_path / "t.parquet", wanted, tmp_path / "spool")
+    assert not rejected(chunks)
+    np.testing.assert_array_equal(values(chunks)[:, 0], [0, 1, np.nan])
+    assert trained == ["2024-12-31", "2025-01-01"]
 
 
 def test_what_is_no_value_of_its_kind_is_a_reject_whatever_unknown_says(tmp_path: Path) -> None:
@@ -196,6 +211,28 @@ def test_missing_and_retyped_columns_are_refused_all_at_once(tmp_path: Path) -> 
     pq.write_table(pa.table(GOOD).drop_columns("year"), tmp_path / "year=2024/t.parquet")
     with pytest.raises(DataError, match="write year into the files"):
         read(tmp_path / "year=2024/t.parquet", WANTED, tmp_path)
+
+
+def test_a_table_to_predict_is_text_whatever_its_name_says(tmp_path: Path) -> None:
+    table = pa.table(GOOD)
+    WRITERS["t.csv"](table, tmp_path / "t.csv")
+    (tmp_path / "t.txt").write_bytes((tmp_path / "t.csv").read_bytes())
+    found, known = (read(tmp_path / name, WANTED, tmp_path / name[-3:]) for name in ("t.txt", "t.csv"))
+    assert np.array_equal(values(found), values(known), equal_nan=True)
+    for kind, content in {
+        "UTF-16": (tmp_path / "t.csv").read_text().encode("utf-16"),
+        "a page of the web": b"<html><body>sign in",
+        "Excel": b"PK\x03\x04",
+    }.items():
+        (tmp_path / "t.csv").write_bytes(content)
+        with pytest.raises(DataError, match=kind):
+            read(tmp_path / "t.csv", WANTED, tmp_path / "spool")
+
+
+def test_spaces_around_names_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("city, area\ncity-0,1\n")
+    with pytest.raises(DataError, match="has columns city, ' area': area"):
+        read(tmp_path / "t.csv", WANTED, tmp_path / "spool")
 
 
 def test_what_is_to_be_copied_or_compared_must_be_a_single_value(tmp_path: Path) -> None:

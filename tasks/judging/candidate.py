@@ -82,8 +82,10 @@ class Candidate:
 class Measured(NamedTuple):
     """An exported model's answers on the test split ``(n,)``, or of own data its losses.
 
-    ``version`` is None for the candidate.
+    ``version`` is None for the candidate; ``is_new`` ``(n,)`` says on which rows a version was not trained, where it
+    may have been on some.
     """
 
     version: int | None
     output: NDArray[Any]
+    is_new: NDArray[Any] | None = None

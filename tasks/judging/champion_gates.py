@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import splits
+from tasks.data import mapped, splits
+from tasks.data.images import examining
 from tasks.data.recipe import Columns, Recipe
 from tasks.judging import champion_loss, gates
 from tasks.judging.candidate import Measured
@@ -19,7 +20,7 @@ from tasks.judging.champion_loss import ComparedRows
 from tasks.judging.judges import JUDGES
 from tasks.judging.objective import Objective
 from tasks.judging.signature import differences
-from tasks.judging.standards import clusters, read_rows
+from tasks.judging.standards import KeyedRows, clusters, read_rows
 from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset, Splits
 from tasks.serving import contract, sessions
@@ -35,7 +36,7 @@ Measure = Callable[
 ]  # of an ONNX file and the rows it is fed ``(n, …)``: a figure of each ``(n,)``
 
 PIECE = 2**13  # rows of own data whose probabilities are in memory at a time
-MOVING = {"time", "column", "folders"}  # rules by which a row of the test split may once have been a training row
+MOVING = {"time", "column"}  # rules by which a row of the test split may once have been a training row
 
 
 def against_published(
@@ -88,10 +89,13 @@ def _against(
     """The verdicts on a candidate against kept versions, of which there is one at least."""
     if prepared.is_own:
         rows, objective = read_rows(prepared.test, prepared), Objective.of(training, prepared)
-        found = ComparedRows(
-            rows.truth, clusters(rows, prepared), prepared.split is not None and prepared.split.rule == "group"
-        )
-        return (champion_loss.against_kept(ours, kept, found, objective, bounds),)
+        groups, are_groups = clusters(rows, prepared), prepared.split is not None and prepared.split.rule == "group"
+        if masks := [each.is_new for each in kept if each.is_new is not None]:
+            at = np.flatnonzero(np.logical_and.reduce(masks))
+            ours, *kept = (each._replace(output=each.output[at]) for each in (ours, *kept))
+            rows, groups = KeyedRows(*(each[at] for each in rows)), None if groups is None else groups[at]
+        compared = ComparedRows(rows.truth, groups, are_groups)
+        return (champion_loss.against_kept(ours, kept, compared, objective, bounds),)
     truth = splits.read_split(prepared.test, prepared).truth
     return JUDGES[prepared.task].against_kept(ours, kept, truth, prepared.class_names, bounds)
 
@@ -136,7 +140,7 @@ def _kept(
         elif prepared.is_own and (why := _trained_otherwise(manifest, prepared, training)):
             yield f"version {number} {why}"
         else:
-            yield Measured(number, measure(content, rows))
+            yield Measured(number, measure(content, rows), new_rows(manifest.dataset, prepared))
 
 
 def _trained_otherwise(manifest: Manifest, prepared: PreparedDataset, training: Training) -> str:
@@ -150,7 +154,23 @@ def _trained_otherwise(manifest: Manifest, prepared: PreparedDataset, training: 
     if prepared.split and prepared.split.rule in MOVING and _digest(manifest.dataset) != _digest(prepared):
         rule = prepared.split.rule
         return f"had other rows, and a split by {rule} moves: it may have been trained on the test rows of today"
+    if (is_new := new_rows(manifest.dataset, prepared)) is not None and is_new.sum() < len(is_new) / 2:
+        return f"was trained on {np.count_nonzero(~is_new)} of the {len(is_new)} test rows of today"
     return ""
+
+
+def new_rows(old: Splits, prepared: PreparedDataset) -> Array | None:
+    """Which test rows ``(n,)`` a version was not trained on; None where folders do not say which rows are for the test.
+
+    Raises:
+        DataError: the digests of its rows are missing.
+    """
+    if prepared.split is None or prepared.split.rule != "folders" or old.rows is None:
+        return None
+    rows = read_rows(prepared.test, prepared)
+    digests = examining.digests_in_training(rows.key, rows.truth, prepared.class_names)
+    is_new: Array = ~np.isin(digests, mapped.read(old.rows, "restore it from a backup")["train"])
+    return is_new
 
 
 def _digest(data: Splits) -> str | None:

@@ -53,15 +53,15 @@ def of_the_book(defaults: Mapping[str, Any]) -> str:
 def _as_a_form(schema: dict[str, Any], model: "type[Frozen]") -> None:
     """Suit Prefect's form: it sorts fields by name unless each has a position, and sends every default it shows.
 
-    What is of no use to the model's ``uses`` is not shown, and taken only as it is where nothing is given: a form
+    What is of no use to what it is ``shown_for`` is not shown, and taken only as it is where nothing is given: a form
     of before sent that.
     """
     fields = schema.get("properties", {})
-    if useless := [name for name in fields if not model.of_field(name) & model.uses]:
+    if useless := [name for name in fields if not model.of_field(name) & model.shown_for]:
         neutral = {f"^{name}$": {"const": fields.pop(name).get("default")} for name in useless}
         schema["patternProperties"] = neutral
     for position, (name, field) in enumerate(fields.items()):
-        _show(field, option(model.model_fields[name].metadata), model.uses)
+        _show(field, option(model.model_fields[name].metadata), model.shown_for)
         field["position"] = position
 
 
@@ -95,7 +95,7 @@ class Frozen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_as_a_form)
     fields_of: ClassVar[Uses] = EVERY  # what its fields are for, save those that say so themselves
-    uses: ClassVar[Uses] = EVERY  # what its form is for
+    shown_for: ClassVar[Uses] = EVERY  # what its form is for
 
     @classmethod
     def of_field(cls, name: str) -> Uses:

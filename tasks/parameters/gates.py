@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tasks.parameters.form import Frozen, Option, PositiveFloat, Share
-from tasks.parameters.uses import BOOK, LINEAR, OWN, SOFTMAX
+from tasks.parameters.uses import BOOK, LINEAR, OWN, SOFTMAX, TABLES
 
 Limit = Annotated[PositiveFloat | None, Option(empty="recorded only")]
 Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
@@ -18,7 +18,7 @@ class Gates(Frozen):
     max_train_loss: Annotated[PositiveFloat, OF_IMAGES] = Field(0.5, title="Train loss below")
     min_train_accuracy: Annotated[Share, OF_IMAGES] = Field(0.7, title="Train accuracy above")
     min_test_accuracy: Annotated[Share, OF_IMAGES] = Field(0.7, title="Test accuracy above")
-    max_loss_ratio: Annotated[Ratio, Option(of=LINEAR | OWN)] = Field(
+    max_loss_ratio: Annotated[Ratio, Option(of=LINEAR | TABLES)] = Field(
         1.05, title="Test loss over reference", description="At most this many times that of the converged fit."
     )
     max_standardised_error: Annotated[PositiveFloat, Option(of=LINEAR)] = Field(

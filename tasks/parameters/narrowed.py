@@ -4,11 +4,8 @@ from typing import Any
 
 from pydantic import ValidationError, create_model
 
-from tasks.parameters.choices import ModelName
 from tasks.parameters.runs import RetrainParameters
-from tasks.parameters.uses import BOOK, LINEAR, OWN, SOFTMAX
-
-OF_MODEL = dict(zip(ModelName, (SOFTMAX, LINEAR), strict=True))
+from tasks.parameters.uses import OF_MODEL
 
 
 def retrain_form(parameters: dict[str, Any]) -> type[RetrainParameters]:
@@ -21,11 +18,11 @@ def retrain_form(parameters: dict[str, Any]) -> type[RetrainParameters]:
         asked = RetrainParameters.model_validate(parameters)
     except ValidationError:
         return RetrainParameters
-    data = OWN if asked.data.is_own else BOOK if parameters.get("name") else BOOK | OWN
-    uses = OF_MODEL[asked.training.model] & data
+    uses = asked.uses if asked.data.is_own or parameters.get("name") else OF_MODEL[asked.training.model]
     fields: dict[str, Any] = {}
     for name in ("training", "data", "gates"):
         kind = type(getattr(asked, name))
-        part = type(name.capitalize(), (kind,), {"uses": uses, "__module__": kind.__module__, "__doc__": kind.__doc__})
+        facts = {"shown_for": uses, "__module__": kind.__module__, "__doc__": kind.__doc__}
+        part = type(name.capitalize(), (kind,), facts)
         fields[name] = (part, part())
     return create_model(RetrainParameters.__name__, __base__=RetrainParameters, **fields)

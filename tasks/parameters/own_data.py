@@ -7,11 +7,8 @@ from pydantic import Field, model_validator
 from tasks.parameters.addresses import has_credentials
 from tasks.parameters.choices import NAME_PATTERN
 from tasks.parameters.form import Frozen, Option, Share
-from tasks.parameters.uses import OWN, SOFTMAX
+from tasks.parameters.uses import IMAGES, OWN, TABLES, Uses
 
-OF_TABLES = ("features", "ignore", "category", "split_by", "time_column", "split_column")
-IMAGES = SOFTMAX & OWN
-OF_IMAGES = ("side", "channels", "max_rejects")
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
@@ -26,25 +23,25 @@ class OwnData(Frozen):
         description="Own data: a file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or images, "
         "a folder for each class.",
     )
-    target: Annotated[str | None, Option(empty="that of the kept name; or the data are images")] = Field(
+    target: Annotated[str | None, Option(empty="that of the kept name; or the data are images", of=TABLES)] = Field(
         None, title="Target", description="The column to predict."
     )
-    features: Annotated[Names, Option(empty="all columns but the target")] = Field(
+    features: Annotated[Names, Option(empty="all columns but the target", of=TABLES)] = Field(
         (), title="Features", description="The columns to predict from, by commas."
     )
-    ignore: Annotated[Names, Option(empty="none")] = Field(
+    ignore: Annotated[Names, Option(empty="none", of=TABLES)] = Field(
         (), title="Ignore", description="Columns that are no features, by commas; kept with the name."
     )
-    category: Annotated[Names, Option(empty="columns of text")] = Field(
+    category: Annotated[Names, Option(empty="columns of text", of=TABLES)] = Field(
         (), title="Category", description="Columns whose values are levels, by commas."
     )
-    split_by: Annotated[str | None, Option(empty="every row by itself")] = Field(
+    split_by: Annotated[str | None, Option(empty="every row by itself", of=TABLES)] = Field(
         None, title="Split by", description="Rows of one value of this column stay on one side of the split."
     )
-    time_column: Annotated[str | None, Option(empty="no order in time")] = Field(
+    time_column: Annotated[str | None, Option(empty="no order in time", of=TABLES)] = Field(
         None, title="Time column", description="The latest rows are the test split."
     )
-    split_column: Annotated[str | None, Option(empty="by the rows' hashes")] = Field(
+    split_column: Annotated[str | None, Option(empty="by the rows' hashes", of=TABLES)] = Field(
         None, title="Split column", description="A column that says train, test or validation, or true of test rows."
     )
     test: float = Field(0.2, gt=0, lt=1, title="Test share", description="Of own data's rows.")
@@ -75,14 +72,14 @@ class OwnData(Frozen):
             raise ValueError("a URL with credentials would be written down: set them in the environment")
         if len([each for each in (self.split_by, self.time_column, self.split_column) if each]) > 1:
             raise ValueError("one of --split-by, --time-column and --split-column")
-        if self.target is not None and (found := self.given(OF_IMAGES)):
+        if self.target is not None and (found := self.given(IMAGES)):
             raise ValueError(f"{found}: for images, which have no --target")
         return self
 
-    def given(self, names: tuple[str, ...]) -> str:
-        """Which of some options were given, as they are typed."""
-        changed = self.model_dump(include=set(names), exclude_defaults=True)
-        return " and ".join(f"--{name.replace('_', '-')}" for name in names if name in changed)
+    def given(self, of: Uses) -> str:
+        """Which options were given that are only for something, as they are typed."""
+        changed = [name for name in self.model_dump(exclude_defaults=True) if self.of_field(name) == of]
+        return " and ".join(f"--{name.replace('_', '-')}" for name in changed)
 
 
 class InspectParameters(OwnData):

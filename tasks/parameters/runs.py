@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 from tasks.parameters.choices import NAME_PATTERN, Device, ModelName, Runner
 from tasks.parameters.form import Frozen, Option, PositiveFloat
 from tasks.parameters.gates import Gates
-from tasks.parameters.own_data import OF_TABLES, OwnData
+from tasks.parameters.own_data import OwnData
 from tasks.parameters.training import OfItsModel, SoftmaxTraining, Training
-from tasks.parameters.uses import BOOK, LINEAR, SOFTMAX
+from tasks.parameters.uses import BOOK, IMAGES, LINEAR, OF_MODEL, SOFTMAX, TABLES, Uses
 
 PositiveInt = Annotated[int, Field(ge=1)]
 SYNTHETIC = Option(of=LINEAR & BOOK)
@@ -42,7 +42,7 @@ class Data(OwnData):
         given = set(self.model_dump(exclude_defaults=True))
         if self.source is None and given & set(OwnData.model_fields):
             raise ValueError("a target, columns and a split go with --data")
-        if self.is_images and (found := self.given(OF_TABLES)):
+        if self.is_images and (found := self.given(TABLES)):
             raise ValueError(f"{found}: for tables, which have a --target; images have none")
         if self.source is not None and (others := given - set(OwnData.model_fields)):
             raise ValueError(f"{' and '.join(sorted(others))} are for the book's data")
@@ -71,6 +71,11 @@ class RetrainParameters(Frozen):
         """The data set that the model learns from: one of the book's, or that of its own name."""
         return self.name if self.data.is_own else self.training.dataset
 
+    @property
+    def uses(self) -> Uses:
+        """What is trained from which data."""
+        return OF_MODEL[self.training.model] & (IMAGES if self.data.is_images else TABLES if self.data.is_own else BOOK)
+
     @model_validator(mode="before")
     @classmethod
     def _names_and_defaults(cls, values: Any) -> Any:
@@ -91,7 +96,8 @@ class RetrainParameters(Frozen):
             raise ValueError("own data, --data, decide what is not given; the book's data do not")
         if self.data.is_own and self.name in [*ModelName]:
             raise ValueError("own data are kept under a --name of their own")
-        if self.training.patience and not (self.training.validation or self.data.split_column):
+        may_have_validation = self.data.split_column or self.data.is_images
+        if self.training.patience and not (self.training.validation or may_have_validation):
             raise ValueError("early stopping needs a validation split, such as 0.1")
         if self.data.is_images and self.training.model is not ModelName.SOFTMAX_REGRESSION:
             raise ValueError("--data without a --target are images, which softmax-regression learns")
@@ -128,11 +134,14 @@ class PredictParameters(Frozen):
     ] = Field((), title="Columns", description="Of a table, in the model's order.")
     id_columns: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...], Option("--id-column", empty="row and source only")
-    ] = Field((), title="Id columns", description="Of a table, by commas: copied to the output as id_<column>.")
+    ] = Field((), title="Id columns", description="Of a table, or of pictures in Parquet: copied as id_<column>.")
     unknown: Literal["reject", "average"] = Field(
         "reject",
         title="Unknown",
         description="Rows with an unknown level or an unseen gap: reject, or take the average.",
+    )
+    write: Literal["all", "label"] = Field(
+        "all", title="Write", description="Of a classification: all probabilities, or the label alone."
     )
     max_rejects: Annotated[int | None, Option(empty="0 of arrays, 1 % of tables and pictures")] = Field(
         None, ge=0, title="Rejected rows", description="Stop when more rows cannot be read."

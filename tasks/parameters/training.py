@@ -16,7 +16,7 @@ from tasks.parameters.choices import (
     Schedule,
 )
 from tasks.parameters.form import Frozen, OneForm, Option, PositiveFloat, option
-from tasks.parameters.uses import LINEAR, OWN, SOFTMAX, WORDS, Use
+from tasks.parameters.uses import BOOK, LINEAR, OF_MODEL, OWN, SOFTMAX, WORDS, Uses
 
 WHICH = Field(title="Model", description="What to train.")
 MODEL = Option("model", metavar="MODEL", help="softmax-regression, linear-regression, or a kept name: trained again.")
@@ -88,16 +88,16 @@ class Training(Frozen):
     @model_validator(mode="after")
     def _values_go_together(self) -> Self:
         for name in self.model_dump(exclude_defaults=True):
-            if self.use not in (of := self.of_field(name)):
+            if self.possible_uses.isdisjoint(of := self.of_field(name)):
                 raise ValueError(f"{name} is for {WORDS[of]}")
         if self.weight_decay == "auto" and self.defaults != "data":
             raise ValueError("weight decay is chosen for own data only")
         return self
 
     @property
-    def use(self) -> Use:
-        """What is trained from which data."""
-        return Use(self.model, self.defaults == "data")
+    def possible_uses(self) -> Uses:
+        """What is trained from which data, as far as can be told without these."""
+        return OF_MODEL[self.model] & (OWN if self.defaults == "data" else BOOK)
 
     @property
     def seed_number(self) -> int:

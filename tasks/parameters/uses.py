@@ -1,27 +1,30 @@
-"""What a parameter is for: a model of the book, on the book's data or on own data."""
+"""What a parameter is for: a model of the book, on the book's data or on own tables or images."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tasks.parameters.choices import ModelName
 
 
 class Use(NamedTuple):
-    """A model and whether own data are what it learns from."""
+    """A model, and what it learns from."""
 
     model: ModelName
-    own_data: bool
+    data: Literal["book", "table", "images"]
 
 
 Uses = frozenset[Use]
-SOFTMAX, LINEAR = (frozenset(Use(model, own_data) for own_data in (False, True)) for model in ModelName)
-BOOK, OWN = (frozenset(Use(model, own_data) for model in ModelName) for own_data in (False, True))
-EVERY = BOOK | OWN
+SOFTMAX = Uses(Use(ModelName.SOFTMAX_REGRESSION, data) for data in ("book", "table", "images"))
+LINEAR = Uses(Use(ModelName.LINEAR_REGRESSION, data) for data in ("book", "table"))
+OF_MODEL = {ModelName.SOFTMAX_REGRESSION: SOFTMAX, ModelName.LINEAR_REGRESSION: LINEAR}
+EVERY = SOFTMAX | LINEAR
+BOOK, TABLES, IMAGES = (Uses(each for each in EVERY if each.data == data) for data in ("book", "table", "images"))
+OWN = TABLES | IMAGES
 
 _MODELS = {SOFTMAX: "softmax regression", LINEAR: "linear regression"}
-_DATA = {BOOK: "the book's data", OWN: "own data"}
+_DATA = {BOOK: "the book's data", OWN: "own data", TABLES: "own tables", IMAGES: "own images"}
 WORDS: dict[Uses, str] = {
+    **{model | data: f"{_MODELS[model]} or {_DATA[data]}" for model in _MODELS for data in _DATA},
+    **{model & data: f"{_MODELS[model]} on {_DATA[data]}" for model in _MODELS for data in _DATA},
     **_MODELS,
     **_DATA,
-    **{model & data: f"{_MODELS[model]} on {_DATA[data]}" for model in _MODELS for data in _DATA},
-    **{model | data: f"{_MODELS[model]} or {_DATA[data]}" for model in _MODELS for data in _DATA},
 }

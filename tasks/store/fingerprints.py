@@ -22,17 +22,17 @@ class Fingerprint(NamedTuple):
     digest: str
 
 
-def of(files: list[Path], full_digest: bool = False) -> list[Fingerprint]:
+def of(files: list[Path], full_digest: bool = False, unreadable: str = "") -> list[Fingerprint]:
     """Fingerprint every file, large ones by sampled blocks unless ``full_digest``.
 
     Raises:
-        DataError: a file cannot be read.
+        DataError: a file cannot be read, and there is no word for ``unreadable`` ones in the place of a digest.
     """
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda file: _of(file, full_digest), files))
+        return list(pool.map(lambda file: _of(file, full_digest, unreadable), files))
 
 
-def _of(path: Path, full_digest: bool) -> Fingerprint:
+def _of(path: Path, full_digest: bool, unreadable: str) -> Fingerprint:
     try:
         facts = path.stat()
         if full_digest or facts.st_size <= SAMPLED_BLOCKS * BLOCK_BYTES:
@@ -41,6 +41,8 @@ def _of(path: Path, full_digest: bool) -> Fingerprint:
             with path.open("rb") as stream:
                 digest = sampled(facts.st_size, lambda start: (stream.seek(start), stream.read(BLOCK_BYTES))[1])
     except OSError as error:
+        if unreadable:
+            return Fingerprint(str(path), 0, 0, unreadable)
         raise DataError(f"{path} cannot be read: {error.strerror}", "a readable file", "see its permissions") from error
     return Fingerprint(str(path), facts.st_size, facts.st_mtime_ns, digest)
 

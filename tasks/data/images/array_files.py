@@ -58,7 +58,9 @@ def find_npz(path: Path) -> Source:
             checked(f"{images} in {path}", dtype, shape)
         blocks = partial(_member_blocks, path, images)
         found = _whole(path, labels)
-        pieces.append(Piece(f"{path} {images}", side_of(images), shape, blocks, found.reshape(len(found), -1)[:, 0]))
+        pieces.append(
+            Piece(f"{path} {images}", side_of(images), shape, blocks, found[:, 0] if found.shape[1:] == (1,) else found)
+        )
     class_names = _whole(path, "class_names") if "class_names" in names else None
     return source_of(path, [path], pieces, None if class_names is None else tuple(map(str, class_names)))
 

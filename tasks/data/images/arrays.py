@@ -24,7 +24,8 @@ from tasks.store import fingerprints, regular_files
 Array = NDArray[Any]
 CLASS_NAMES = "labels.txt"  # beside the files: a class a line
 WORDS = {
-    "train": TRAINING, "t10k": TEST, "test": TEST, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
+    "train": TRAINING, "t10k": TEST, "test": TEST,
+    "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
 }  # fmt: skip
 BLOCK_BYTES = 2**22
 

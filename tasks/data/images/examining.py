@@ -1,7 +1,7 @@
 """One look at all images: their classes, their split, their digests, and all that is wrong with them."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,13 @@ from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
 from tasks.data.images.source import Source
 from tasks.data.recipe import Pixels
-from tasks.data.report import DataReport, Finding, ImageReport
+from tasks.data.report import DataReport, Finding, ImageReport, split_sizes
 from tasks.data.table import hashing, splitting, targets
 from tasks.data.table.asked import described
 from tasks.data.table.hashing import Words
 from tasks.data.table.levels import in_order
 from tasks.data.table.split_rule import SplitRule
-from tasks.data.table.splitting import TEST, TRAINING, Split
+from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
 from tasks.data.table.targets import Truth
 from tasks.machine.words import counted
 from tasks.parameters.own_data import OwnData
@@ -113,6 +113,15 @@ def _digests(hashed: Words, truth: Truth, sides: NDArray[np.uint8] | None) -> Wo
     return digests
 
 
+def digests_in_training(hashed: Words, labels: NDArray[Any], class_names: Sequence[str]) -> Words:
+    """The row digests ``(n,)`` that images of these hashes and labels have in a training folder, as first copies."""
+    digests = hashed.copy()
+    hashing.absorb(digests, hashing.words_of_levels(class_names)[labels])
+    hashing.absorb(digests, hashing.words_of_levels(PARTS)[TRAINING])
+    hashing.absorb(digests, np.uint64(0))
+    return digests
+
+
 def _findings(
     source: Source, images: Images, rows: Rows, rule: SplitRule, data: OwnData, kept: FixedImages | None
 ) -> Iterator[Finding]:
@@ -143,7 +152,7 @@ def _report(
 ) -> DataReport:
     facts, truth = images.facts, rows.truth
     counts = np.bincount(truth.values.astype(np.int64), minlength=len(truth.class_names)).tolist()
-    train, test = rows.split.count(TRAINING), rows.split.count(TEST)
+    train, validation, test = (rows.split.count(side) for side in (TRAINING, VALIDATION, TEST))
     height, width, *channels = images.shape
     shape = f"{height} by {width} {'colour' if channels else 'grey'}"
     classes = f"{len(truth.class_names)} class{'' if len(truth.class_names) == 1 else 'es'}"
@@ -159,13 +168,14 @@ def _report(
     )
     return DataReport(
         name=name,
-        summary=f"{counted(len(rows.numbers), 'image')} of {classes}, as {shape}; {train:,} for training and {test:,} "
-        f"for testing ({described(rule)})",
+        summary=f"{counted(len(rows.numbers), 'image')} of {classes}, as {shape}; "
+        f"{split_sizes(train, validation, test)} ({described(rule)})",
         rows=len(rows.numbers),
         files=source.content.num_files,
         classes=dict(zip(truth.class_names, counts, strict=True)),
         split=rule,
         num_train=train,
+        num_validation=validation,
         num_test=test,
         images=found,
         findings=tuple(findings),

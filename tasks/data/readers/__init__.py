@@ -11,13 +11,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tasks.data.readers import labels, named
+from tasks.data.readers.arrays import IDX
 from tasks.data.readers.finding import FORMATS, format_of
 from tasks.data.readers.finding import base_of as base_of
 from tasks.data.readers.finding import find as find
 from tasks.data.readers.formats import Array, Format, Piece, Rows, Wanted, broken
 from tasks.data.readers.formats import changed as changed
 from tasks.data.readers.pictures import PICTURE
-from tasks.data.readers.tables import refined
+from tasks.data.readers.tables import CSV, refined
 from tasks.data.recipe import Columns
 from tasks.errors import DataError, UsageError
 from tasks.store import regular_files
@@ -81,8 +82,10 @@ def measure(files: list[Path], wanted: Wanted, spool: Path, base: Path | None = 
             raise changed(str(path)) from error
         if not stat.S_ISREG(facts.st_mode):
             raise regular_files.irregular(path)
+        is_own = isinstance(wanted.recipe, Columns) and wanted.recipe.target is not None
         kind = refined(format_of(path), path, wanted)
-        if index == 0 and kind.header and isinstance(wanted.recipe, Columns) and wanted.recipe.target is not None:
+        kind = CSV if is_own and kind is IDX else kind  # as in training, whatever its name
+        if index == 0 and kind.header and is_own:
             named.tell_of(kind.header(path), wanted)
         if wanted.ids and kind.header is None:
             raise UsageError(f"--id-column {wanted.ids[0]} and {path}", "the rows of a table", "leave it out")

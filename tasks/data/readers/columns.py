@@ -74,7 +74,11 @@ def texts(array: pa.Array) -> pa.DictionaryArray:
 
 
 def booleans(array: pa.Array) -> pa.Array:
-    """Numbers as booleans where all are 0 or 1; else as they are."""
+    """Numbers as booleans where all are 0 or 1, texts where all are that, ``true`` or ``false``; else as they are."""
+    if kind_of(array.type) == "text":
+        texts = pc.ascii_lower(pc.cast(array, pa.string()))
+        found = pc.index_in(texts, value_set=pa.array(["0", "false", "1", "true"]))
+        return pc.greater(found, 1) if found.null_count == texts.null_count else array
     values = plain(array)
     values = pc.if_else(pc.is_nan(values), None, values)
     is_boolean = pc.all(pc.is_in(values, value_set=pa.array([0.0, 1.0, None]))).as_py()

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from tasks.data.readers import delimited
 from tasks.data.readers.formats import Array, unpacked
+from tasks.data.readers.text import HEAD_BYTES, check_text
 from tasks.errors import DataError
 from tasks.machine.words import counted
 from tasks.store import atomic
@@ -65,6 +66,7 @@ def _opened(path: Path, skipped: "_Skipped", **conversion: Any) -> Iterator[pyar
     try:
         with unpacked(path) as stream:
             head = stream.read(delimited.SNIFFED_BYTES)
+        check_text(head[:HEAD_BYTES], str(path))
         above = delimited.excels_line(head)
         delimiter = delimited.delimiter(head[above:].decode(errors="replace"))
         with unpacked(path) as stream:

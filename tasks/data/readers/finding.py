@@ -40,10 +40,11 @@ def find(
     output: Path | None = None,
     known: Callable[[Path], bool] = is_known,
     suffixes: Iterable[str] = BY_SUFFIX,
+    are_checked: bool = True,
 ) -> list[Path]:
     """The files that a path, a folder or a glob stands for, each once, sorted by name.
 
-    Of a folder those that are ``known``, by their ``suffixes``.
+    Of a folder those that are ``known``, by their ``suffixes``. Unless they ``are_checked`` some may be empty.
 
     Left out is what lies in ``output`` and, below what ``text`` names, in artifacts/ or in the folder of a job: a job
     that found its own parts there would have another input each time. Links to files are files; links to folders are
@@ -55,6 +56,8 @@ def find(
     """
     if not text:
         raise UsageError("an empty input", "a file, a folder or a glob", "name one; leave it out for the test split")
+    if "://" in text:
+        raise UsageError(f"the address {text}", "a file, a folder or a glob on this machine", "download it first")
     path = regular_files.absolute(text)
     search = _Search.of(path)
     search.tell()
@@ -73,9 +76,14 @@ def find(
     for each in files:
         if shown(each) != str(each):
             raise DataError(f"the name of {shown(each)} is not UTF-8", "names in UTF-8", "rename it")
-        if format_of(each) is not PICTURE and not each.stat().st_size:  # of /proc, some of which wait for ever, too
-            raise DataError(f"{each} is empty, or no file on disk", "a file of rows", "write it again, or leave it out")
+        if are_checked and format_of(each) is not PICTURE and not each.stat().st_size:
+            raise empty(each)
     return files
+
+
+def empty(path: Path) -> DataError:
+    """The error of a file without a byte; of /proc, some of which wait for ever, too."""
+    return DataError(f"{path} is empty, or no file on disk", "a file of rows", "write it again, or leave it out")
 
 
 def base_of(path: Path) -> Path:

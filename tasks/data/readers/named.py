@@ -15,13 +15,13 @@ from tasks.data.recipe import Column, Columns
 from tasks.data.table.levels import levels
 from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
-from tasks.machine.words import counted
+from tasks.machine.words import counted, listed
 
 VALUE = "single value"  # of what is only copied or compared
 FITS = {
     "number": {"number", "text", "null"},
     "boolean": {"boolean", "number", "text", "null"},
-    "category": {"text", "number", "boolean", "null"},
+    "category": {"text", "number", "boolean", "date", "null"},
     VALUE: copied.KINDS,
 }  # a kind of the recipe: what a column of a file that keeps types may be
 SHOWN = 40  # characters of a value
@@ -70,7 +70,7 @@ def needed(path: Path, header: Collection[str], wanted: Wanted) -> list[str]:
     if missing := [name for name in (*names(wanted), *wanted.ids) if name not in header]:
         folders = [name for name in missing if any(part.startswith(f"{name}=") for part in path.parts)]
         action = f"write {', '.join(folders)} into the files: names of folders are not read here" if folders else ""
-        raise _unfit(path, wanted, f"columns {', '.join(list(header)[:SHOWN])}: {', '.join(missing)} missing", action)
+        raise _unfit(path, wanted, f"columns {listed(header, SHOWN)}: {', '.join(missing)} missing", action)
     return [name for name in wished(wanted) if name in header]
 
 
@@ -112,7 +112,7 @@ def tell_of(header: list[str], wanted: Wanted) -> None:
     asked, used = names(wanted), wished(wanted)
     if extra := [name for name in header if name not in used]:
         tell(f"{counted(len(extra), 'column')} that the model does not take: {', '.join(extra[:SHOWN])}")
-    if [name for name in header if name in asked] != list(asked):
+    if [name for name in header if name in asked] != [name for name in asked if name in header]:
         tell("columns stand in another order than at training: they are found by name")
 
 
@@ -137,7 +137,8 @@ def piece(first: int, batch: pa.RecordBatch, wanted: Wanted, faults: pa.Array | 
 def _encoded(array: pa.Array, column: Column) -> Array:
     """float64 or float32 ``(n,)``: NaN is missing, ``UNKNOWN`` a level that the recipe has not, infinite no number."""
     if column.kind == "category":
-        codes = levels(pa.chunked_array([array])).of(column.levels)
+        as_trained = columns.plain(array) if columns.kind_of(array.type) == "date" else array
+        codes = levels(pa.chunked_array([as_trained])).of(column.levels)
         codes[np.isnan(codes) & ~_is_missing(array)] = UNKNOWN
         return codes
     if columns.kind_of(array.type) != "text":

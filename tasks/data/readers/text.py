@@ -56,8 +56,9 @@ def _json(block: memoryview, as_text: frozenset[str]) -> pa.Table:
         if no_text is None or no_text[1] not in as_text:
             raise
         return _json(block, as_text - {no_text[1]})  # of numbers, whose names are made later
-    text = bytes(block) if schema.names else b""
-    return table.drop_columns([each for each in schema.names if not _is_named(each, text)])
+    empty = [each for each in schema.names if table[each].null_count == len(table)]
+    text = bytes(block) if empty else b""
+    return table.drop_columns([each for each in empty if not _is_named(each, text)])
 
 
 def _is_named(column: str, text: bytes) -> bool:
@@ -70,7 +71,12 @@ def _counted_from(rows: int, said: str) -> str:
     return re.sub(r"in row (\d+)", lambda found: f"in row {rows + int(found[1])}", said)
 
 
-def _check_text(head: bytes, name: str) -> None:
+def check_text(head: bytes, name: str) -> None:
+    """Whether the first bytes of a file are text in UTF-8, as far as they tell.
+
+    Raises:
+        DataError: they are something else.
+    """
     if not head.strip(MARK + b" \t\r\n"):
         raise broken(name, "it is empty", "a table with a header")
     if found := next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None):
@@ -84,12 +90,12 @@ def _check_text(head: bytes, name: str) -> None:
 
 
 def _check_json(head: bytes, name: str) -> None:
-    _check_text(head, name)
+    check_text(head, name)
     if head.lstrip(MARK + b" \t\r\n").startswith(b"["):
         raise broken(name, "it is one array", "one JSON object a line", "write it as JSON lines")
 
 
-def blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = _check_text) -> Iterator[memoryview]:
+def blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = check_text) -> Iterator[memoryview]:
     """Whole rows, a bounded number of bytes at a time; a block holds until the next is asked for.
 
     Raises:

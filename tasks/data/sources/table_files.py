@@ -20,6 +20,7 @@ WITH_PARTS = (".parquet", *OF_BATCHES)
 SUFFIXES = (*OF_TEXT, *WITH_PARTS)
 HELD_BYTES = 128 * 2**20  # of a file of which one record batch may be all
 PACKED = ".gz"
+UNREADABLE = "unreadable"  # in the place of a digest; why it is so is found when it is read
 NOT_A_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -56,6 +57,9 @@ class TableFile(NamedTuple):
 
         is_remote, has_parts = "://" in self.path, self.suffix in WITH_PARTS
         local = None if is_remote else regular_files.opened(Path(self.path))
+        if local and not self.fingerprint.bytes:  # of /proc, some of which wait for ever, too
+            local.close()
+            raise finding.empty(Path(self.path))
         with local or remote_files.opened(self.path, not has_parts) as raw:
             if self._name.endswith(PACKED):
                 yield pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "gzip")
@@ -89,19 +93,19 @@ def find(source: str) -> TableFiles:
 
     Raises:
         UsageError: a URL has credentials in it.
-        DataError: nothing is there, no file can be read, a host does not answer, or a URL's package is not installed.
+        DataError: nothing is there, a host does not answer, or a URL's package is not installed.
     """
     if "://" in source and not source.startswith("file://"):
         return _find_remote(source)
     source = source.removeprefix("file://")
     absolute = str(regular_files.absolute(source))
     try:
-        paths = finding.find(source, known=is_table, suffixes=(*SUFFIXES, PACKED))
+        paths = finding.find(source, known=is_table, suffixes=(*SUFFIXES, PACKED), are_checked=False)
     except UsageError as error:  # a nightly run's data that are gone are no mistyped option
         raise DataError(
             error.found, "a file, a folder or a glob", "check the path, or give another by --data"
         ) from error
-    return _with_partitions(absolute, fingerprints.of(paths))
+    return _with_partitions(absolute, fingerprints.of(paths, unreadable=UNREADABLE))
 
 
 def _with_partitions(source: str, prints: list[Fingerprint]) -> TableFiles:

@@ -7,7 +7,10 @@ from tasks.data.report import Finding
 from tasks.data.table import asked
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.split_rule import SplitRule
+from tasks.machine.words import listed
 from tasks.parameters.own_data import OwnData
+
+SHOWN = 20  # columns
 
 
 class Roles(NamedTuple):
@@ -59,12 +62,8 @@ def _stays_out(data: OwnData, kept: FixedRecipe | None) -> Iterator[Finding]:
 def _not_ignored(mistyped: Collection[str], names: Sequence[str]) -> Iterator[Finding]:
     for name in sorted(mistyped):
         said = f"no column {name} (--ignore)"
-        expected = f"one of {_listed(names)}"
+        expected = f"one of {listed(names, SHOWN)}"
         yield Finding(severity="warning", rule="no-such-column", column=name, found=said, expected=expected)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
 
 
 def _other_share(data: OwnData, kept: SplitRule | None) -> Iterator[Finding]:
@@ -77,7 +76,7 @@ def _missing(names: Sequence[str], data: OwnData, parts: Roles, kept: FixedRecip
     wanted: dict[str | None, str] = {parts.target: "--target", parts.splits: "to split by"}
     wanted |= dict.fromkeys(data.features, "--features")
     wanted |= dict.fromkeys(data.category, "--category") if kept is None else {}
-    known = f"one of {_listed(names)}"
+    known = f"one of {listed(names, SHOWN)}"
     for name, why in wanted.items():
         if name is not None and name not in names and name not in data.ignore:
             yield _error("no-such-column", name, f"no column {name} ({why})", known, "see gradmill inspect")

@@ -1,0 +1,193 @@
+"""Labelled images in one file or a few: the same images come to the same data, whatever they are written in."""
+
+import gzip
+import io
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from image_folders import Array, drawn, prepared
+from tasks.data.images import finding
+from tasks.errors import DataError, UsageError
+
+NAMES = ("cat", "dog", "owl")
+
+
+@pytest.fixture(autouse=True)
+def _artifacts(artifacts: Path) -> None:
+    """Nothing is written anywhere else."""
+
+
+def images(rows: int, first: int = 0, channels: int = 1) -> tuple[Array, Array]:
+    labels = np.arange(rows) % len(NAMES)
+    pixels = [drawn(int(label), first + at, channels=channels) for at, label in enumerate(labels)]
+    return np.stack(pixels), labels.astype(np.uint8)
+
+
+TRAIN, TEST = images(90), images(30, first=1000)
+
+
+def idx(path: Path, values: Array) -> None:
+    content = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def as_folders(folder: Path) -> Path:
+    for part, (pixels, labels) in {"train": TRAIN, "test": TEST}.items():
+        for at, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            path = folder / part / NAMES[label] / f"{at}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    return folder
+
+
+def as_idx(folder: Path, packed: str = "", prefix: str = "", test: str = "t10k", first: int = 0) -> Path:
+    for part, (pixels, labels) in {"train": TRAIN, test: TEST}.items():
+        idx(folder / f"{prefix}{part}-images-idx3-ubyte{packed}", pixels)
+        idx(folder / f"{prefix}{part}-labels-idx1-ubyte{packed}", labels + np.uint8(first))
+    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in NAMES))
+    return folder
+
+
+def as_keras(folder: Path) -> Path:
+    folder.mkdir()
+    arrays = {"x_train": TRAIN[0], "y_train": TRAIN[1], "x_test": TEST[0][..., None], "y_test": TEST[1][:, None]}
+    np.savez_compressed(folder / "data.npz", **arrays, class_names=np.array(NAMES))
+    return folder / "data.npz"
+
+
+def as_safetensors(folder: Path) -> Path:
+    folder.mkdir()
+    tensors = {"train_images": TRAIN[0], "train_labels": TRAIN[1], "test_images": TEST[0], "test_labels": TEST[1]}
+    safetensors.numpy.save_file(tensors, folder / "data.safetensors")
+    (folder / "labels.txt").write_text("\n".join(NAMES))
+    return folder / "data.safetensors"
+
+
+def png(image: Array) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def parquet(path: Path, pixels: Array, labels: Array, names: tuple[str, ...] | None = NAMES) -> None:
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+    rows = [{"bytes": png(image), "path": None} for image in pixels]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array(rows, kind), "label": pa.array(labels, pa.int64())})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    named = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(named if names else table, path, row_group_size=20)
+
+
+def as_parquet(folder: Path) -> Path:
+    parquet(folder / "data" / "train-00000-of-00002.parquet", TRAIN[0][:50], TRAIN[1][:50])
+    parquet(folder / "data" / "train-00001-of-00002.parquet", TRAIN[0][50:], TRAIN[1][50:])
+    parquet(folder / "data" / "test-00000-of-00001.parquet", *TEST)
+    return folder
+
+
+FORMS: dict[str, Callable[[Path], Path]] = {
+    "MNIST": as_idx,
+    "MNIST, packed": lambda folder: as_idx(folder, ".gz"),
+    "EMNIST's letters, from 1": lambda folder: as_idx(folder, ".gz", "emnist-letters-", "test", first=1),
+    "Keras": as_keras,
+    "safetensors": as_safetensors,
+    "Hugging Face": as_parquet,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_images_are_the_same_data_in_any_form(form: str, tmp_path: Path) -> None:
+    expected, found = prepared(as_folders(tmp_path / "folders")), prepared(FORMS[form](tmp_path / "form"))
+    assert found.digest == expected.digest
+    assert found.class_names == NAMES
+    assert (found.num_train, found.num_test) == (90, 30)
+    assert found.recipe == expected.recipe
+
+
+def test_images_without_parts_are_split_alike_in_any_form(tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    folder.mkdir()
+    np.savez(folder / "a.npz", images=TRAIN[0], labels=np.array(NAMES)[TRAIN[1]])
+    safetensors.numpy.save_file({"images": TRAIN[0], "labels": TRAIN[1].astype(np.int64)}, folder / "a.safetensors")
+    parquet(folder / "a.parquet", *TRAIN)
+    by_name, by_number, packed = (prepared(folder / f"a.{suffix}") for suffix in ("npz", "safetensors", "parquet"))
+    assert by_name.digest == packed.digest
+    assert by_number.class_names == ("0", "1", "2")
+    assert (by_number.num_train, by_number.num_test) == (by_name.num_train, by_name.num_test)
+
+
+def test_colour_stays_and_a_side_is_asked_for(tmp_path: Path) -> None:
+    pixels, labels = images(90, channels=3)
+    np.savez(tmp_path / "a.npz", images=pixels, labels=labels)
+    assert prepared(tmp_path / "a.npz", side=5).recipe.input.shape == (5, 5, 3)
+
+
+def refused(path: Path, words: str) -> None:
+    with pytest.raises(DataError, match=f"(?s){words}"):
+        prepared(path)
+
+
+@pytest.mark.parametrize(("arrays", "words"), [
+    ({"images": TRAIN[0] / 255, "labels": TRAIN[1]}, r"float64 of shape .*uint8 pixels"),
+    ({"images": TRAIN[0], "labels": TRAIN[1][1:]}, r"90 images and \(89,\) labels"),
+    ({"images": TRAIN[0][:0], "labels": TRAIN[1][:0]}, "no images"),
+    ({"images": TRAIN[0], "labels": TRAIN[1], "class_names": np.array(NAMES[:2])}, "label 2 at row 2 .*from 0 to 1"),
+    ({"pictures": TRAIN[0], "labels": TRAIN[1]}, "images and labels, or x_train"),
+    ({"images": np.asfortranarray(TRAIN[0]), "labels": TRAIN[1]}, "Fortran order"),
+    ({"images": TRAIN[0], "labels": TRAIN[1] / 2}, "no whole numbers"),
+    ({"images": np.zeros((90, 3, 8, 8), np.uint8), "labels": TRAIN[1]}, "channels last"),
+    ({"images": TRAIN[0], "labels": TRAIN[1].astype(object)}, "not numbers"),
+])  # fmt: skip
+def test_arrays_that_are_no_labelled_images_are_refused(arrays: dict[str, Array], words: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)  # type: ignore[arg-type]
+    refused(tmp_path / "a.npz", words)
+
+
+def test_files_that_are_cut_off_or_lack_their_labels_are_refused(tmp_path: Path) -> None:
+    source = as_idx(tmp_path / "idx")
+    whole = (source / "t10k-images-idx3-ubyte").read_bytes()
+    (source / "t10k-images-idx3-ubyte").write_bytes(whole[:-1])
+    refused(source, "bytes")
+    (source / "t10k-images-idx3-ubyte").write_bytes(whole)
+    (source / "t10k-labels-idx1-ubyte").unlink()
+    refused(source, "t10k-labels-idx1-ubyte is missing")
+    packed = as_idx(tmp_path / "packed", ".gz")
+    path = packed / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    refused(packed, "cannot be read")
+    for name in ("a.npz", "a.safetensors", "a.parquet"):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+        refused(tmp_path / name, "cannot be read")
+
+
+def test_broken_pictures_in_parquet_are_named_by_file_and_row(tmp_path: Path) -> None:
+    source = as_parquet(tmp_path / "form")
+    path = source / "data" / "test-00000-of-00001.parquet"
+    rows = [{"bytes": None if at == 7 else png(image), "path": "x.png"} for at, image in enumerate(TEST[0])]
+    pq.write_table(pq.read_table(path).set_column(0, "image", pa.array(rows)), path)
+    with pytest.raises(DataError, match=r"test-00000-of-00001.parquet row 7: cannot identify"):
+        prepared(source, max_rejects=0)
+    assert prepared(source).num_test == 29
+
+
+def test_a_table_in_parquet_is_no_data_set_of_images(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "t.parquet")
+    assert not finding.is_there(str(tmp_path / "t.parquet"))
+    with pytest.raises(UsageError, match="name it with --target"):
+        prepared(tmp_path / "t.parquet")
+    parquet(tmp_path / "i.parquet", *TRAIN)
+    assert finding.is_there(str(tmp_path / "i.parquet"))
+    table = pq.read_table(tmp_path / "i.parquet").drop_columns(["label"])
+    pq.write_table(table, tmp_path / "i.parquet")
+    refused(tmp_path / "i.parquet", "a column of classes, called label")

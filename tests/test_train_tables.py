@@ -523,7 +523,7 @@ def test_the_mean_of_many_small_minibatches_is_least_squares(implementation: str
     [([0.5, 0.4999], 1, 1), ([0.5, 0.4999, 0.4999, 0.4999], 3, 3), ([0.9, 0.7, 0.5, 0.4999, 0.49985], 1, 4)],
 )
 def test_minibatches_end_where_twice_the_passes_gained_nothing(values: list[float], least: int, passes: int) -> None:
-    """The first value is that of half a pass, the others those of passes 1, 2, …; the fourth is compared with pass 2."""
+    """The first value is that of half a pass, the others of passes 1, 2, …; the fourth is compared with the second."""
     measured, later = Measured({}, {}, None), iter(values[1:])
     epochs = until_settled([measured] * 9, lambda: next(later), lambda: values[0], 5e-4, least)
     assert sum(1 for _ in epochs) == passes

@@ -6,6 +6,8 @@ The exit codes are a contract (README, "Exit codes").
 import re
 from typing import Any
 
+from tasks.machine.words import printable
+
 CREDENTIALS = re.compile(r"(?<=://)\S*@")  # user:password@ in an address, whatever stands in the password
 
 
@@ -25,7 +27,7 @@ class GradmillError(Exception):
         super().__init__(self.found, self.expected, self.action)
 
     def __str__(self) -> str:
-        return f"{self.found}\nexpected: {self.expected}\nto do: {self.action}"
+        return printable(f"{self.found}\nexpected: {self.expected}\nto do: {self.action}")
 
 
 class UsageError(GradmillError):

@@ -15,15 +15,12 @@ from tasks.store.record import NOT_IN_KEY, ChosenPath, FileRef, Lasting, Record,
 
 
 class RawDataset(Record):
-    """What ``download`` fetched. ``files`` is empty for data that is generated, and for own data, which stay in place.
-
-    ``look`` is what of own files tells that they are untouched: a digest of path, size, time and samples of each.
-    """
+    """What ``download`` fetched; ``files`` is empty for generated data, and for own data, which stay in place."""
 
     name: str
     source: Annotated[str, NOT_IN_KEY]
     files: dict[str, FileRef]
-    look: str = ""
+    look: str = ""  # of own files: a digest of path, size, time and samples of each, the same while they are untouched
 
 
 class Splits(Lasting):

@@ -69,6 +69,17 @@ def test_names_that_look_like_markup_are_shown_as_they_are(folder: Path, capsys:
     assert all(each in out for each in ("area [sqm]", "B[/b]", "h[1].csv"))
 
 
+@pytest.mark.parametrize("target", ["price", "pri\x1b[2Jce"])
+def test_a_terminal_obeys_nothing_that_stands_in_data(
+    target: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = houses().replace("area", "\x1b]0;name\x07area").replace("Berlin", "\x1b[31mBerlin\x9b2J")
+    (folder / "t.csv").write_text(text + "\x1b[2Jbig,Berlin,1e400\n")
+    _, out, err = inspected(capsys, "t.csv", "--target", target, "--category", "\x1b]0;name\x07area")
+    assert "\\x1b]0;name\\x07area" in out
+    assert not set("\x07\x1b\x9b") & set(out + err)
+
+
 def test_text_to_predict_means_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "houses.csv").write_text(houses())
     _, out, _ = inspected(capsys, "houses.csv", "--target", "city", "--ignore", "price", "--json")
@@ -168,6 +179,17 @@ def test_a_target_of_few_numbers_may_be_meant_as_classes(folder: Path, capsys: p
     assert "retrain linear-regression" in out
     _, out, _ = inspected(capsys, "t.csv", "--target", "sold", "--category", "sold")
     assert "retrain softmax-regression" in out
+
+
+@pytest.mark.parametrize("option", ["--split-column", "--time-column"])
+def test_a_column_that_splits_nothing_is_the_only_fault(
+    option: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "houses.csv").write_text(houses())
+    code, out, _ = inspected(capsys, "houses.csv", "--target", "price", option, "city", "--json")
+    (fault,) = [each for each in json.loads(out)["findings"] if each["severity"] == "error"]
+    assert code == 4
+    assert "erlin" in fault["found"]
 
 
 def test_all_that_is_wrong_is_said_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,7 +190,7 @@ OWN_IMAGES = {"name": "photos", "data": {"source": "/data/photos"}}
         ({}, OF_LINEAR),
         ({"training": LINEAR}, OF_SOFTMAX | OF_IMAGES),
         (OWN_TABLE, OF_LINEAR | OF_THE_BOOKS_DATA | OF_IMAGES),
-        (OWN_TABLE | {"training": LINEAR}, OF_SOFTMAX | OF_THE_BOOKS_DATA | OF_IMAGES),
+        (OWN_TABLE | {"training": LINEAR | {"patience": 3}}, OF_SOFTMAX | OF_THE_BOOKS_DATA | OF_IMAGES),
         (OWN_IMAGES, OF_LINEAR | OF_THE_BOOKS_DATA | OF_TABLES),
         ({"name": "softmax-regression"}, OF_LINEAR | OF_OWN_DATA | {"max_loss_ratio"}),
         ({"name": "wide", "training": LINEAR}, OF_SOFTMAX | OF_OWN_DATA | {"max_drop_p"}),

@@ -61,7 +61,7 @@ def fitted(prepared: PreparedDataset, steps: int = 100) -> dict[str, Array]:
     coefficients, intercept = found.coef_, found.intercept_
     if len(prepared.class_names) == 2:
         coefficients, intercept = np.concatenate([-found.coef_, found.coef_]) / 2, np.array([-1, 1]) * intercept / 2
-    return {"W": coefficients.T.astype(np.float32), "b": intercept.astype(np.float32)}
+    return {"W": np.ascontiguousarray(coefficients.T, np.float32), "b": intercept.astype(np.float32)}
 
 
 def judged(run: RunFolder, prepared: PreparedDataset, weights: dict[str, Array] | None = None) -> Evaluation:
@@ -193,7 +193,7 @@ def test_of_folders_the_test_images_that_a_version_was_trained_on_are_known(tmp_
     tonight = image_folders.prepared(source, FixedImages.of(before, before.recipe))
     found = champion_gates.new_rows(before, tonight)
     assert found is not None
-    assert (len(found), np.count_nonzero(~found)) == (40 + 7 + 8, 7)
+    assert (len(found), int(np.count_nonzero(~found))) == (40 + 7 + 8, 7)
     trained_on = {each.tobytes() for each in standards.read_rows(before.train, before).features}
     rows = standards.read_rows(tonight.test, tonight).features
     assert [each.tobytes() not in trained_on for each in rows] == found.tolist()
@@ -203,9 +203,9 @@ def test_of_folders_the_test_images_that_a_version_was_trained_on_are_known(tmp_
 
 @pytest.mark.slow  # two exports
 def test_of_folders_versions_are_compared_on_the_images_that_they_were_not_trained_on(
-    run: RunFolder, tmp_path: Path
+    run: RunFolder, artifacts: Path
 ) -> None:
-    source = tmp_path / "pets"
+    source = artifacts / "runs" / "pets"
     for part, count, first in (("train", 200, 0), ("test", 150, 500)):
         image_folders.write(source / part, {"cat": count, "dog": count}, first=first)
     before = image_folders.prepared(source)

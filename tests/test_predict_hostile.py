@@ -336,8 +336,8 @@ def test_a_file_named_png_that_is_postscript_starts_no_program(tmp_path: Path, m
     assert not (tmp_path / "started").exists()
 
 
-@pytest.mark.parametrize("kind", ["GIF", "TIFF", "BMP", "PPM", "WEBP", "ICO"])
-def test_only_png_and_jpeg_are_pictures_whatever_a_file_is_named(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["TIFF", "PPM", "ICO"])
+def test_only_the_listed_kinds_are_pictures_whatever_a_file_is_named(kind: str, tmp_path: Path) -> None:
     Image.fromarray(PIXELS[0]).save(tmp_path / "a.png", kind)
     with pytest.raises(DataError, match="is no picture"):
         pictures.decode(tmp_path / "a.png", (4, 5))

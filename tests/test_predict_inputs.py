@@ -227,7 +227,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "shape.npy": lambda path: np.save(path, PIXELS[:, :3]),
     "short.npy": cut_short,
     "broken.safetensors": lambda path: path.write_bytes(b"\xff" * 40),
-    "renamed.safetensors": lambda path: safetensors.numpy.save_file({"pictures": PIXELS}, path),
+    "renamed.safetensors": lambda path: safetensors.numpy.save_file({"pictures": PIXELS, "others": PIXELS}, path),
     "broken.npz": lambda path: path.write_bytes(b"PK\x03\x04 no zip"),
     "two.npz": lambda path: np.savez(path, PIXELS, PIXELS),
     "broken.parquet": lambda path: path.write_bytes(b"PAR1 no parquet PAR1"),

@@ -11,8 +11,10 @@ import scipy.special
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
+import image_folders
 import own_images
 from candidate import plain
 from own_images import Array, digits, grey, hues, prepare
@@ -20,6 +22,12 @@ from tasks.data import idx
 from tasks.errors import UsageError
 from tasks.fitting.image_learning import Learner, steps
 from tasks.judging.objective import Objective
+from tasks.networks.centring import Centred, mean_and_curvature
+from tasks.networks.examples import Split
+from tasks.networks.sgd import decaying
+from tasks.networks.softmax_concise import SoftmaxRegressionConcise
+from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
+from tasks.networks.training import take_steps
 from tasks.parameters import Device, Implementation, SoftmaxTraining
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.store.run_folder import RunFolder
@@ -86,7 +94,7 @@ def test_the_steps_are_those_of_numpy_with_a_penalty_on_the_weights_alone(
     implementation: str, class_weight: str
 ) -> None:
     rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (200, 20, 15, 3), np.uint8), rng.choice(3, 200, p=[0.6, 0.3, 0.1])
+    images, labels = rng.integers(0, 100, (200, 20, 15, 3), np.uint8), rng.choice(3, 200, p=[0.6, 0.3, 0.1])
     prepared = prepare(images, labels, "abc")
     count = prepared.num_train
     asked = {"implementation": implementation, "class_weight": class_weight, "num_epochs": 3, "batch_size": 64}
@@ -111,8 +119,8 @@ def test_the_steps_are_those_of_numpy_with_a_penalty_on_the_weights_alone(
 @pytest.mark.parametrize("implementation", ["scratch", "concise"])
 def test_without_a_penalty_own_pictures_learn_what_the_books_run_learns_bit_for_bit(implementation: str) -> None:
     """The same files, once as the book's data and once as a user's."""
-    images = np.random.default_rng(0).integers(0, 256, (3000, 28, 28), np.uint8)
-    own = prepare(images, images[:, 0, 0] // 26, TEN)
+    images = np.random.default_rng(0).integers(0, 200, (3000, 28, 28), np.uint8)  # as dark as the book's
+    own = prepare(images, images[:, 0, 0] // 20, TEN)
     book = own.model_copy(update={"split": None})
     assert (own.is_own, book.is_own) == (True, False)
     options = {"implementation": implementation, "seed": 3, "num_epochs": 2, "device": "cpu"}
@@ -120,6 +128,20 @@ def test_without_a_penalty_own_pictures_learn_what_the_books_run_learns_bit_for_
     theirs = plain(train)(RunFolder.open("book", {}), book, SoftmaxTraining.model_validate(options))
     expected = safetensors.numpy.load_file(theirs.weights.path)
     assert {name: each.tobytes() for name, each in ours.items()} == {n: each.tobytes() for n, each in expected.items()}
+
+
+def test_pictures_in_folders_that_are_named_by_number_learn_what_the_same_array_does_bit_for_bit(
+    tmp_path: Path,
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 5, 5), np.uint8)
+    labels, is_test = images[:, 0, 0] // 86, np.arange(60) >= 40
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = tmp_path / "pets" / ("test" if is_test[number] else "train") / "abc"[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number:05d}.png")
+    sources = image_folders.prepared(tmp_path / "pets", side=5), prepare(images, labels, "abc", is_test)
+    found = [fitted(source, weight_decay=0, num_epochs=3, batch_size=16)[1] for source in sources]
+    assert (found[0]["W"] == found[1]["W"]).all()
 
 
 @pytest.mark.slow  # 20 epochs of 60 000 pictures
@@ -233,3 +255,26 @@ def test_the_chosen_penalty_has_the_smallest_validation_loss_of_a_grid_and_train
     assert chosen.steps.weight_decay == best
     _, given = fitted(prepared, weight_decay=best, **asked)
     assert (weights["W"] == given["W"]).all(), "as if it had been given"
+
+
+@pytest.mark.parametrize("kind", [SoftmaxRegressionScratch, SoftmaxRegressionConcise])
+def test_centred_steps_are_those_on_inputs_less_their_mean(
+    kind: type[SoftmaxRegressionScratch | SoftmaxRegressionConcise],
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    X, y = torch.rand(64, 5, generator=generator) + 3, torch.randint(3, (64,), generator=generator)
+    mean = X.mean(dim=0)
+    nets = [kind(5, 3, torch.Generator().manual_seed(1)) for _ in range(2)]
+    as_is, less_mean = ((net, torch.optim.SGD(decaying(net.parameters(), 0.1), lr=0.2)) for net in nets)
+    nets[1].weights()["b"].add_(mean @ nets[1].weights()["W"])  # the same network, on inputs less their mean
+    take_steps(nets[0], Centred(as_is[1], nets[0], mean), Split(X, y), torch.arange(64), 16)
+    take_steps(nets[1], less_mean[1], Split(X - mean, y), torch.arange(64), 16)
+    torch.testing.assert_close(nets[0].weights()["W"], nets[1].weights()["W"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(nets[0](X), nets[1](X - mean), rtol=0, atol=1e-4)
+
+
+def test_the_curvature_is_the_largest_eigenvalue_of_the_inputs() -> None:
+    X = torch.rand(300, 6, generator=torch.Generator().manual_seed(0))
+    mean, curvature = mean_and_curvature(Split(X, torch.zeros(300, dtype=torch.int64)))
+    assert curvature == pytest.approx(float(torch.linalg.eigvalsh(X.T @ X / 300)[-1]), rel=1e-4)
+    torch.testing.assert_close(mean, X.mean(dim=0))

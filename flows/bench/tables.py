@@ -44,7 +44,8 @@ def bench(quick: bool) -> Report:
         folder = Path(made)
         fast, losses = _one_size(folder, rows, with_sklearn=True)
         large, more_losses = _one_size(folder, rows * 10, with_sklearn=False)
-        predicted = table_prediction.speeds(folder, flights.write(folder, rows), ROUNDS)
+        csv, large_csv = flights.write(folder, rows), flights.write(folder, rows * 10)
+        predicted = table_prediction.speeds(folder, csv, large_csv, ROUNDS)
         growth = {f"{factor} x data": [ours(folder, rows * factor)["seconds"]] for factor in (1, 2, 4, 8)}
         memory = ours(folder, rows * 10)["anonymous"]
     grown = measure.sides(growth, "s")

@@ -14,7 +14,7 @@ from flows.cli.parameters import given_options, taking, validated
 from flows.cli.runs import place
 from tasks.data.report import split_sizes
 from tasks.errors import UsageError
-from tasks.machine.words import counted
+from tasks.machine.words import counted, printable
 from tasks.parameters import InspectParameters
 from tasks.parameters.uses import TABLES
 from tasks.serving.task import TASKS
@@ -96,7 +96,7 @@ def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], comma
         console.print(f"split: {split_sizes(report.num_train, report.num_validation, report.num_test)}")
     for finding in report.findings:
         if finding.severity != "error":
-            console.print(f"{finding.severity}: {finding.sentence}", markup=False, soft_wrap=True)
+            console.print(printable(f"{finding.severity}: {finding.sentence}"), markup=False, soft_wrap=True)
     if losses and examined.recipe:
         unit, (baseline, reference) = TASKS[examined.recipe.task].loss_unit, losses.values()
         console.print(
@@ -104,7 +104,7 @@ def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], comma
             soft_wrap=True,
         )
     if not report.errors:
-        console.print(f"\n[bold]train it[/]\n{escape(command)}", soft_wrap=True)
+        console.print(f"\n[bold]train it[/]\n{_plain(command)}", soft_wrap=True)
 
 
 def _show_columns(report: "DataReport", console: Console) -> None:
@@ -112,15 +112,20 @@ def _show_columns(report: "DataReport", console: Console) -> None:
     columns = Table("column", "role", "kind", "missing", "range or levels", box=None, pad_edge=False)
     for column in report.columns:
         missing = f"{100 * column.missing / report.rows:.3g} %" if column.missing else ""
-        columns.add_row(*map(escape, (column.name, column.role, column.kind, missing, column.content)))
+        columns.add_row(*map(_plain, (column.name, column.role, column.kind, missing, column.content)))
     console.print(columns)
 
 
 def _show_images(report: "DataReport", images: "ImageReport", console: Console) -> None:
-    console.print(report.summary, markup=False, soft_wrap=True)
+    console.print(printable(report.summary), markup=False, soft_wrap=True)
     for name, value in images.facts().items():
         console.print(f"{name}: {value}", markup=False, soft_wrap=True)
     classes = Table("class", "images", box=None, pad_edge=False)
     for name, count in report.classes.items():
-        classes.add_row(escape(name), f"{count:,}")
+        classes.add_row(_plain(name), f"{count:,}")
     console.print(classes)
+
+
+def _plain(text: str) -> str:
+    """Text from data, which Rich and the terminal are to show and not to obey."""
+    return escape(printable(text))

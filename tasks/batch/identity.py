@@ -34,6 +34,8 @@ def request_id(source: JobInput, parameters: PredictParameters, provider: str, b
     own = {"id_columns": parameters.id_columns, "unknown": parameters.unknown}
     if own != {"id_columns": (), "unknown": "reject"}:  # jobs of before there were these keep their names
         document |= own
+    if parameters.write != "all":
+        document["write"] = parameters.write
     return _digest(document)[:ID_CHARACTERS]
 
 

@@ -4,6 +4,8 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from tasks.batch import parts
 from tasks.batch.counts import Counts
 from tasks.batch.lanes import Lanes, open_lanes
@@ -11,7 +13,8 @@ from tasks.batch.parts import Footer
 from tasks.batch.rejects import ShardRejects
 from tasks.batch.version import Version, read_version
 from tasks.data import readers
-from tasks.data.readers import Source
+from tasks.data.readers import Chunk, Source
+from tasks.data.readers.formats import Array
 from tasks.store import artifact_paths, scratch
 from tasks.store.artifact_paths import JOB
 from tasks.store.predictions import Job, Shard
@@ -57,11 +60,11 @@ class _Work(NamedTuple):
         """Write the part at ``path``."""
         chunk, outputs = parts.nothing(lanes.signature, self.job.id_columns)
         counts, wanted = Counts.of(chunk, outputs, self.version), self.version.wanted(self.job)
-        with parts.writer(path, parts.table(chunk, outputs, self.version).schema) as part:
+        with parts.writer(path, self._table(chunk, outputs).schema) as part:
             for chunk in readers.chunks(self.sources, self.shard.start, self.shard.stop, wanted):
                 outputs = lanes.run(chunk.values)
                 if len(chunk.rows):
-                    part.write_table(parts.table(chunk, outputs, self.version))
+                    part.write_table(self._table(chunk, outputs))
                 rejects.add(chunk.rejects)
                 counts += Counts.of(chunk, outputs, self.version)
                 if counts.rejects > self.job.max_rejects:
@@ -69,3 +72,6 @@ class _Work(NamedTuple):
             footer = Footer.of_shard(counts, self.job, self.shard)
             parts.add_footer(part, footer)
         return footer
+
+    def _table(self, chunk: Chunk, outputs: dict[str, Array]) -> pa.Table:
+        return parts.table(chunk, outputs, self.version, self.job.written == "all")

@@ -49,13 +49,13 @@ def nothing(signature: Signature, ids: tuple[str, ...]) -> tuple[Chunk, dict[str
     return Chunk(number, number, [], number.astype(np.int32), number, [], [], extra), outputs
 
 
-def table(chunk: Chunk, outputs: dict[str, Array], version: Version) -> pa.Table:
+def table(chunk: Chunk, outputs: dict[str, Array], version: Version, has_all: bool = True) -> pa.Table:
     """One row group: row number, file, then label, its name and a probability a class, or the prediction, then ids.
 
-    Outputs are ``(…, n)``, probabilities ``(classes, n)``. Copies nothing.
+    Outputs are ``(…, n)``, probabilities ``(classes, n)``; only where ``has_all`` are these in it. Copies nothing.
     """
     columns = {"row": pa.array(chunk.rows), "source": _named(chunk.source_index, chunk.sources)}
-    for name, values in version.task.columns(outputs, version.labels).items():
+    for name, values in version.task.columns(outputs, version.labels, has_all).items():
         columns[name] = _named(values, version.labels) if name == LABEL_NAME else pa.array(values)
     fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
     if chunk.extra is not None:

@@ -16,7 +16,7 @@ from tasks.machine import cores
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters
 from tasks.serving import sessions
-from tasks.store import artifact_paths, fingerprints, predictions, reading, verified
+from tasks.store import artifact_paths, fingerprints, predictions, reading, regular_files, verified
 from tasks.store.artifact_paths import ONNX
 from tasks.store.fingerprints import Fingerprint
 from tasks.store.predictions import Job, JobInput, JobModel, Shard
@@ -85,6 +85,7 @@ def _asked_for(parameters: PredictParameters) -> tuple[Job, Asked]:
         columns=parameters.columns,
         id_columns=parameters.id_columns,
         unknown="average" if parameters.input is None else parameters.unknown,  # a retrain's test split has no rejects
+        written=parameters.write,
         started_at=predictions.now(),
     )
     return job, asked
@@ -143,7 +144,8 @@ class _Command(NamedTuple):
 def _plan(folder: Path, job: Job, asked: Asked, parameters: PredictParameters) -> Job:
     """Count the rows, note where they are and cut them into shards (an unfinished job keeps its own)."""
     wanted = read_version(job.model.path.parent).wanted(job)
-    sources = readers.measure(asked.files, wanted, artifact_paths.spool(folder))
+    base = readers.base_of(regular_files.absolute(parameters.input)) if parameters.input else None
+    sources = readers.measure(asked.files, wanted, artifact_paths.spool(folder), base)
     readers.check_unchanged(asked.prints)
     rows = sum(source.rows for source in sources)
     if job.shards and rows != job.rows:

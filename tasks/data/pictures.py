@@ -7,7 +7,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tasks.errors import DataError
 
@@ -27,32 +27,33 @@ class Picture(NamedTuple):
     is_grey: bool  # in what it shows, whatever its mode
 
 
-def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize one image ``(h, w)`` or ``(h, w, 3)``, bilinear with antialiasing (as torchvision)."""
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-
-
 @functools.cache
 def _bombs_are_errors() -> None:
     """Once, for filters are of the whole process: too large a picture is one to reject, not to write of to stderr."""
     warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
-def decode(path: Path, shape: tuple[int, ...]) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """One picture file as an array of ``shape``, upright, and what had to be done to it.
+def decode(file: Path | IO[bytes], shape: tuple[int, ...], name: str = "") -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """One picture, called ``name`` where it has no path, as an array of ``shape``, upright, and what was done to it.
 
     Raises:
         DataError: it cannot be decoded, is too large, or has more than 8 bits a channel.
     """
     try:
-        picture = read(path, shape)
+        picture = read(file, shape)
     except Exception as error:  # Pillow's are of any kind: struct.error of a broken Exif tag
+        reason = f"none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(
-            f"{path} is no picture: {error}", "an 8-bit PNG, JPEG, WebP, BMP or GIF", "repair or remove it"
+            f"{name or file} is no picture: {reason}", "an 8-bit PNG, JPEG, WebP, BMP or GIF", "repair or remove it"
         ) from error
-    notes = [f"converted to {'grey' if len(shape) == 2 else 'RGB'}"] if picture.mode != _mode(shape) else []
-    notes += [f"resized to {shape[1]} by {shape[0]}"] if picture.size != (shape[1], shape[0]) else []
-    return picture.pixels, tuple(notes)
+    return picture.pixels, changes(picture.size, picture.mode, shape)
+
+
+def changes(size: tuple[int, int], mode: str, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """What makes a picture of ``size`` (width, height) and Pillow's ``mode`` one of ``shape``, in words."""
+    notes = [f"converted to {'grey' if len(shape) == 2 else 'RGB'}"] if mode != mode_of(shape) else []
+    notes += [f"resized to {shape[1]} by {shape[0]}"] if size != (shape[1], shape[0]) else []
+    return tuple(notes)
 
 
 def read(file: Path | str | IO[bytes], shape: tuple[int, ...], looks_for_colour: bool = False) -> Picture:
@@ -73,7 +74,7 @@ def read(file: Path | str | IO[bytes], shape: tuple[int, ...], looks_for_colour:
         upright = ImageOps.exif_transpose(picture)
         is_grey = mode in GREY_MODES
         size = (shape[1], shape[0])
-        pixels = _fitted(upright, _mode(shape), size)
+        pixels = _fitted(upright, mode_of(shape), size)
         if looks_for_colour and not is_grey:
             coloured = _fitted(upright, "RGB", size)
             is_grey = bool((coloured == coloured[..., :1]).all())
@@ -83,12 +84,18 @@ def read(file: Path | str | IO[bytes], shape: tuple[int, ...], looks_for_colour:
 def of_array(image: NDArray[np.uint8], shape: tuple[int, ...]) -> Picture:
     """The same of an image ``(h, w)`` or ``(h, w, 3)`` that is decoded already."""
     is_grey = image.ndim == 2 or bool((image == image[..., :1]).all())
-    size = (image.shape[1], image.shape[0])
-    pixels = image if image.shape == shape else _fitted(Image.fromarray(image), _mode(shape), (shape[1], shape[0]))
-    return Picture(pixels, size, "L" if image.ndim == 2 else "RGB", is_grey)
+    return Picture(fit(image, shape), (image.shape[1], image.shape[0]), mode_of(image.shape), is_grey)
 
 
-def _mode(shape: tuple[int, ...]) -> str:
+def fit(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Such an image as one of ``shape``: grey or RGB, bilinear with antialiasing (as torchvision)."""
+    if image.shape == shape:
+        return image
+    return _fitted(Image.fromarray(image), mode_of(shape), (shape[1], shape[0]))
+
+
+def mode_of(shape: tuple[int, ...]) -> str:
+    """What Pillow calls images of ``shape``."""
     return "L" if len(shape) == 2 else "RGB"
 
 

@@ -29,7 +29,7 @@ class Pixels(Lasting):
     kind: Literal["pixels"] = "pixels"
     shape: tuple[Annotated[int, Field(gt=0)], ...]  # of one image
     scale: float = Field(gt=0)  # of a pixel; folded into the weights at export
-    resize: Literal["bilinear"] | None = None  # how an array of another size gets this one; None: it is refused
+    resize: Literal["bilinear"] | None = None  # how an array of another size or colour becomes one; None: it is refused
 
     names: ClassVar[tuple[str, ...]] = ()  # of columns
 
@@ -46,15 +46,15 @@ class Pixels(Lasting):
 
         if np.dtype(dtype) != np.uint8:
             return False
-        same_channels = len(shape) == len(self.shape) and shape[2:] == self.shape[2:]
+        is_image = len(shape) in (2, 3) and shape[2:] in ((), (1,), (3,))
         can_be_resized = self.resize is not None and 0 < math.prod(shape[:2]) <= pictures.LARGEST_PIXELS
-        return shape == self.shape or (same_channels and can_be_resized)
+        return shape == self.shape or (is_image and can_be_resized)
 
     def encode(self, images: NDArray[np.uint8], tracked: Tracked = iter) -> NDArray[np.uint8]:
         """Raw images ``(n, …)`` uint8 to ``(n, *shape)`` uint8; those of that shape are returned as they are.
 
         Raises:
-            DataError: they are no such images, or of another size, which this recipe refuses.
+            DataError: they are no such images, or of another size or colour, which this recipe refuses.
         """
         import numpy as np
 
@@ -63,9 +63,11 @@ class Pixels(Lasting):
         _require(self, images)
         if images.shape[1:] == self.shape:
             return images
+        if images.shape[3:] == (1,):
+            return self.encode(images[..., 0], tracked)
         encoded = np.empty((len(images), *self.shape), np.uint8)
         for row in tracked(range(len(images))):
-            encoded[row] = pictures.resize(images[row], *self.shape[:2])
+            encoded[row] = pictures.fit(images[row], self.shape)
         return encoded
 
 

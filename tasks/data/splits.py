@@ -19,6 +19,7 @@ from tasks.store import artifact_paths, atomic, verified
 from tasks.store.record import FileRef
 
 PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
+SPLIT_KEY = "split_key"  # beside inputs and targets: by what a row's side was decided
 
 PIECE = 2**16  # rows
 

@@ -6,12 +6,10 @@ from numpy.typing import NDArray
 
 from tasks.data import mapped
 from tasks.data.recipe import Columns
-from tasks.data.splits import PREPARE_ANEW, read_split
+from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY, read_split
 from tasks.networks.tables import Encoding, Table
 from tasks.records import PreparedDataset
 from tasks.store.record import FileRef
-
-SPLIT_KEY = "split_key"
 
 
 def load(prepared: PreparedDataset, file: FileRef, dtype: torch.dtype) -> Table:

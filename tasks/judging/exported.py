@@ -18,6 +18,7 @@ from tasks.serving.task import TASKS
 
 Weights = Mapping[str, NDArray[np.float32]]
 Array = NDArray[Any]
+SCORES = 2**22  # that are compared at a time, of many classes: 16 MB
 IN_FLOAT64 = 10  # times the error that torch is allowed: float32 rounds raw rows before anything is computed of them
 SMALL_OFFSET = 10  # deviations of a column, which cost float32 one digit
 LARGE_WEIGHT = 100  # of a standardised column: target deviations, or logits
@@ -30,7 +31,8 @@ def against_torch(
     """The gate ``parity``: torch on the same float32 rows; and the profile of the answers."""
     task, parity = TASKS[prepared.task], PARITY[prepared.task]()
     truth, watched, num_levels = [], [], {}
-    for rows in splits.pieces(prepared.test, prepared):
+    size = min(splits.PIECE, SCORES // max(1, len(prepared.class_names)))
+    for rows in splits.pieces(prepared.test, prepared, size):
         answers = sessions.answers(session, rows.inputs)
         parity.add(answers, served.scores(weights, prepared.recipe, rows.inputs))
         outputs = {name: values.T for name, values in answers.items()}

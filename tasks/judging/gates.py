@@ -49,7 +49,7 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -
     if not failed:
         return
     is_no_better = any(verdict.name == "baseline" for verdict in failed)
-    remedy = "get more rows, or columns that tell more" if is_no_better else "train longer or change the parameters"
+    remedy = "get more rows, or inputs that tell more" if is_no_better else "train longer or change the parameters"
     refusal = GateFailed(
         "refused by " + "; ".join(f"{verdict.name} {verdict.value:.6g}" for verdict in failed),
         "; ".join(f"{verdict.name}: {verdict.detail}" for verdict in failed),

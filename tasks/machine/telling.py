@@ -4,11 +4,14 @@ import logging
 from enum import StrEnum
 from typing import TextIO
 
+from tasks.machine.words import printable
+
 LINES = logging.getLogger("gradmill.lines")  # a terminal that shows them has its handler here (flows/cli/display.py)
 
 
 def tell(line: str, file: TextIO | None = None) -> None:
     """Print ``line``, to stdout or ``file``; of what a run prints, Prefect makes the run's log."""
+    line = printable(line)
     print(line, file=file)
     LINES.info(line)
 

@@ -1,11 +1,19 @@
-"""Words that depend on a number."""
+"""Words as people read them."""
 
+import re
 from collections.abc import Collection
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal obeys; lines and tabs are harmless
 
 
 def counted(count: int, noun: str) -> str:
     """``1 row``, ``2,000 rows``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """``text`` with its control characters spelt out: a column's name may hold orders to a terminal."""
+    return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def listed(names: Collection[str], most: int) -> str:

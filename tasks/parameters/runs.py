@@ -96,8 +96,7 @@ class RetrainParameters(Frozen):
             raise ValueError("own data, --data, decide what is not given; the book's data do not")
         if self.data.is_own and self.name in [*ModelName]:
             raise ValueError("own data are kept under a --name of their own")
-        may_have_validation = self.data.split_column or self.data.is_images
-        if self.training.patience and not (self.training.validation or may_have_validation):
+        if self.training.patience and not self.training.validation and not self.data.is_own:  # which may name such rows
             raise ValueError("early stopping needs a validation split, such as 0.1")
         if self.data.is_images and self.training.model is not ModelName.SOFTMAX_REGRESSION:
             raise ValueError("--data without a --target are images, which softmax-regression learns")
@@ -134,11 +133,14 @@ class PredictParameters(Frozen):
     ] = Field((), title="Columns", description="Of a table, in the model's order.")
     id_columns: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...], Option("--id-column", empty="row and source only")
-    ] = Field((), title="Id columns", description="Of a table, by commas: copied to the output as id_<column>.")
+    ] = Field((), title="Id columns", description="Of a table, or of pictures in Parquet: copied as id_<column>.")
     unknown: Literal["reject", "average"] = Field(
         "reject",
         title="Unknown",
         description="Rows with an unknown level or an unseen gap: reject, or take the average.",
+    )
+    write: Literal["all", "label"] = Field(
+        "all", title="Write", description="Of a classification: all probabilities, or the label alone."
     )
     max_rejects: Annotated[int | None, Option(empty="0 of arrays, 1 % of tables and pictures")] = Field(
         None, ge=0, title="Rejected rows", description="Stop when more rows cannot be read."

@@ -52,8 +52,11 @@ class Task(ABC):
         """How many answers are those of ``truth`` ``(n,)``; None where an answer is only nearer to it or less near."""
 
     @abstractmethod
-    def columns(self, outputs: Outputs, class_names: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """The columns ``(n,)`` of a table of answers; ``LABEL_NAME`` has numbers that stand for the class names."""
+    def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
+        """The columns ``(n,)`` of a table of answers; ``LABEL_NAME`` has numbers that stand for the class names.
+
+        Probabilities are among them where it ``has_all``.
+        """
 
     @abstractmethod
     def summary(self, metrics: Mapping[str, Any]) -> str:
@@ -93,14 +96,15 @@ class Classification(Task):
 
         return int(np.count_nonzero(outputs[LABEL] == truth))
 
-    def columns(self, outputs: Outputs, class_names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
         """The label, its name and a probability a class."""
         import numpy as np
 
         label = outputs[LABEL]
         names = label.astype(np.int8 if len(class_names) <= np.iinfo(np.int8).max else np.int32)
         probabilities = zip(class_names, outputs[PROBABILITIES], strict=True)
-        return {LABEL: label, LABEL_NAME: names} | {f"probability_{name}": each for name, each in probabilities}
+        found = {f"probability_{name}": each for name, each in probabilities if has_all}
+        return {LABEL: label, LABEL_NAME: names} | found
 
     def summary(self, metrics: Mapping[str, Any]) -> str:
         """Accuracy."""
@@ -134,7 +138,7 @@ class Regression(Task):
     def num_correct(self, outputs: Outputs, truth: NDArray[Any]) -> None:
         """Not asked: hardly any prediction is the truth to the last digit."""
 
-    def columns(self, outputs: Outputs, class_names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def columns(self, outputs: Outputs, class_names: Sequence[str], has_all: bool = True) -> dict[str, NDArray[Any]]:
         """The prediction."""
         return {PREDICTION: outputs[PREDICTION]}
 

@@ -71,6 +71,7 @@ class Job(Document):
     columns: tuple[str, ...]
     id_columns: tuple[str, ...] = ()
     unknown: Literal["reject", "average"] = "reject"
+    written: Literal["all", "label"] = "all"  # of each answer
     rows: int = 0
     shards: tuple[Shard, ...] = ()
     max_rejects: int = 0

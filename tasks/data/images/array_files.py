@@ -16,13 +16,13 @@ from tasks.data.images.arrays import BLOCK_BYTES, Array, Piece, checked, in_bloc
 from tasks.data.images.source import JOB, Source
 from tasks.data.readers import arrays
 from tasks.data.readers.formats import reading
+from tasks.data.readers.labels import called
 from tasks.data.readers.stored import StoredRows
 from tasks.data.readers.tensors import Tensors
 from tasks.errors import DataError
 from tasks.store import regular_files
 
-# What arrays of images and labels are called, before or after the word of their part.
-NAMES = (("images", "labels"), ("x", "y"), ("X", "y"), ("image", "label"))
+PARTS = ("", "train", "test", "val", "validation", "valid")
 MOST_LABEL_BYTES = 2**30
 
 
@@ -72,10 +72,8 @@ def pairs(names: Iterable[str], path: Path) -> list[tuple[str, str]]:
     Raises:
         DataError: none are.
     """
-    there, parts = set(names), ("", "_train", "_test", "_val", "_validation", "_valid")
-    before = [(f"{part[1:]}_{images}", f"{part[1:]}_{labels}") for images, labels in NAMES for part in parts if part]
-    wanted = [(images + part, labels + part) for images, labels in NAMES for part in parts] + before
-    if found := [pair for pair in wanted if set(pair) <= there]:
+    there = set(names)
+    if found := [pair for pair in called(PARTS) if set(pair) <= there]:
         return found
     expected = "images and labels, or x_train, y_train, x_test and y_test"
     raise DataError(f"{path} holds arrays {sorted(there)}", expected, "rename them")

@@ -116,9 +116,8 @@ def _digests(hashed: Words, truth: Truth, sides: NDArray[np.uint8] | None) -> Wo
 def digests_in_training(hashed: Words, labels: NDArray[Any], class_names: Sequence[str]) -> Words:
     """The row digests ``(n,)`` that images of these hashes and labels have in a training folder, as first copies."""
     digests = hashed.copy()
-    hashing.absorb(digests, hashing.words_of_levels(class_names)[labels])
-    hashing.absorb(digests, hashing.words_of_levels(PARTS)[TRAINING])
-    hashing.absorb(digests, np.uint64(0))
+    for words in (hashing.words_of_levels(class_names)[labels], hashing.words_of_levels(PARTS)[TRAINING], np.uint64(0)):
+        hashing.absorb(digests, np.broadcast_to(words, digests.shape))
     return digests
 
 

@@ -1,6 +1,5 @@
 """Parquet as Hugging Face writes image data sets: a struct of ``bytes`` and ``path``, a label, names in the schema."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,12 +13,11 @@ import pyarrow.parquet as pq
 from tasks.data.images.arrays import BLOCK_BYTES, Array, Piece, side_of, source_of
 from tasks.data.images.source import JOB, Source
 from tasks.data.readers.formats import reading
+from tasks.data.readers.packed_pictures import LABELS, class_column, image_column
 from tasks.errors import DataError
 from tasks.store import regular_files
 
-METADATA = b"huggingface"
 MOST_IMAGES = 10**8  # a footer may promise any number
-LABELS = ("label", "labels", "class")
 
 
 def find(path: Path) -> Source | None:
@@ -32,13 +30,15 @@ def find(path: Path) -> Source | None:
     if not files:
         return None
     with _opened(files[0]) as file:
-        image, features = _image(file.schema_arrow), _features(file.schema_arrow)
-        if image is None:
-            return None
-        label = _label(files[0], file.schema_arrow, features)
-    names = features.get(label, {}).get("names")
+        schema = file.schema_arrow
+    image, (label, names) = image_column(schema), class_column(schema)
+    if image is None:
+        return None
+    if label is None:
+        expected = f"a column of classes, called {' or '.join(LABELS)}"
+        raise DataError(f"{files[0]} has columns {', '.join(schema.names)}", expected, "rename the column")
     pieces = [_piece(file, image, label) for file in files]
-    return source_of(path, files, pieces, tuple(map(str, names)) if isinstance(names, list) else None)
+    return source_of(path, files, pieces, names or None)
 
 
 @contextmanager
@@ -47,34 +47,6 @@ def _opened(path: Path) -> Iterator[Any]:
         with reading(path):
             file = pq.ParquetFile(pa.PythonFile(stream, mode="r"))
         yield file
-
-
-def _image(schema: pa.Schema) -> str | None:
-    """The first column of pictures."""
-    for field in schema:
-        kinds = {inner.name: inner.type for inner in field.type} if pa.types.is_struct(field.type) else {}
-        if "bytes" in kinds and (pa.types.is_binary(kinds["bytes"]) or pa.types.is_large_binary(kinds["bytes"])):
-            return str(field.name)
-    return None
-
-
-def _features(schema: pa.Schema) -> dict[str, Any]:
-    """What the library ``datasets`` says of columns, by name."""
-    try:
-        found = json.loads((schema.metadata or {}).get(METADATA, b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return {name: each for name, each in found.items() if isinstance(each, dict)} if isinstance(found, dict) else {}
-
-
-def _label(path: Path, schema: pa.Schema, features: dict[str, Any]) -> str:
-    """The column of classes."""
-    classes = [name for name, each in features.items() if each.get("_type") == "ClassLabel" and name in schema.names]
-    found = classes or [name for name in LABELS if name in schema.names]
-    if not found:
-        expected = f"a column of classes, called {' or '.join(LABELS)}"
-        raise DataError(f"{path} has columns {', '.join(schema.names)}", expected, "rename the column")
-    return found[0]
 
 
 def _piece(path: Path, image: str, label: str) -> Piece:

@@ -10,8 +10,9 @@ from tasks.data import mapped
 from tasks.data.images.examining import Rows
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
+from tasks.data.splits import SPLIT_KEY
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
-from tasks.data.table.writing import SPLIT_KEY, digests_file, placed
+from tasks.data.table.writing import digests_file, placed
 from tasks.records import PreparedDataset
 from tasks.serving.contract import IMAGES
 from tasks.serving.task import TASKS

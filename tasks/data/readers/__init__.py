@@ -10,13 +10,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.data.readers import named
+from tasks.data.readers import labels, named
 from tasks.data.readers.arrays import IDX
 from tasks.data.readers.finding import FORMATS, format_of
+from tasks.data.readers.finding import base_of as base_of
 from tasks.data.readers.finding import find as find
 from tasks.data.readers.formats import Array, Format, Piece, Rows, Wanted, broken
 from tasks.data.readers.formats import changed as changed
-from tasks.data.readers.tables import CSV
+from tasks.data.readers.pictures import PICTURE
+from tasks.data.readers.tables import CSV, refined
 from tasks.data.recipe import Columns
 from tasks.errors import DataError, UsageError
 from tasks.store import regular_files
@@ -37,6 +39,7 @@ class Source(NamedTuple):
     rows: int
     bytes: int
     mtime_ns: int
+    label: float | None = None  # the class of all its rows, where the folder tells
 
 
 class Reject(NamedTuple):
@@ -61,14 +64,17 @@ class Chunk(NamedTuple):
     extra: pa.Table | None = None  # columns of text that go to the output as they are
 
 
-def measure(files: list[Path], wanted: Wanted, spool: Path) -> list[Source]:
+def measure(files: list[Path], wanted: Wanted, spool: Path, base: Path | None = None) -> list[Source]:
     """Count the rows of every file; unpack into ``spool`` what cannot be read from the middle.
+
+    Pictures below the folder ``base`` have the class whose name a folder there has.
 
     Raises:
         DataError: a file is broken, does not fit what is wanted, or there is not a single row.
     """
     sources: list[Source] = []
     first = 0
+    truth = labels.of_folders(files, base, wanted) if base and {*map(format_of, files)} == {PICTURE} else None
     for index, path in enumerate(files):
         try:
             facts = path.stat()
@@ -77,11 +83,11 @@ def measure(files: list[Path], wanted: Wanted, spool: Path) -> list[Source]:
         if not stat.S_ISREG(facts.st_mode):
             raise regular_files.irregular(path)
         is_own = isinstance(wanted.recipe, Columns) and wanted.recipe.target is not None
-        kind = format_of(path)
+        kind = refined(format_of(path), path, wanted)
         kind = CSV if is_own and kind is IDX else kind  # as in training, whatever its name
         if index == 0 and kind.header and is_own:
             named.tell_of(kind.header(path), wanted)
-        if wanted.ids and (kind.header is None or not isinstance(wanted.recipe, Columns)):
+        if wanted.ids and kind.header is None:
             raise UsageError(f"--id-column {wanted.ids[0]} and {path}", "the rows of a table", "leave it out")
         readable = path
         if kind.unpack is not None and kind.is_packed(path):
@@ -91,7 +97,9 @@ def measure(files: list[Path], wanted: Wanted, spool: Path) -> list[Source]:
         rows = _count(path, kind, readable, wanted)
         if not 0 <= rows <= MOST_ROWS:
             raise broken(path, f"it promises {rows} rows")
-        sources.append(Source(str(path), kind.name, str(readable), first, rows, facts.st_size, facts.st_mtime_ns))
+        label = truth[index] if truth else None
+        size, changed_at = facts.st_size, facts.st_mtime_ns
+        sources.append(Source(str(path), kind.name, str(readable), first, rows, size, changed_at, label))
         first += rows
     if not first:
         raise DataError(f"{files[0]} holds no rows", wanted.describe(), "name an input with at least one row")
@@ -157,6 +165,8 @@ def chunks(sources: list[Source], start: int, stop: int, wanted: Wanted) -> Iter
         kind = FORMATS[source.format]
         for piece in kind.pieces(Path(source.readable), first - source.first_row, last - source.first_row, wanted):
             size += piece.num_rows
+            if source.label is not None:
+                piece = piece._replace(truth=np.full(len(piece.values), source.label))
             is_last = source.first_row + piece.first + piece.num_rows == stop
             if size < wanted.chunk_rows and not is_last:  # no file stays open while its rows wait for those of others
                 piece = piece._replace(values=np.asarray(piece.values))

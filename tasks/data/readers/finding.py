@@ -11,14 +11,14 @@ from pathlib import Path
 from tasks.data.readers.arrays import IDX, NPY, NPZ, SAFETENSORS
 from tasks.data.readers.formats import Format
 from tasks.data.readers.pictures import PICTURE
-from tasks.data.readers.tables import ARROW, CSV, JSON, PARQUET
+from tasks.data.readers.tables import ARROW, CSV, JSON, PARQUET, PICTURES
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.store import artifact_paths, predictions, regular_files
 from tasks.store.regular_files import shown
 
-FORMATS = {each.name: each for each in (IDX, NPY, NPZ, SAFETENSORS, PARQUET, CSV, ARROW, JSON, PICTURE)}
+FORMATS = {each.name: each for each in (IDX, NPY, NPZ, SAFETENSORS, PARQUET, PICTURES, CSV, ARROW, JSON, PICTURE)}
 BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
 IDX_IMAGES, IDX_LABELS = "idx3", "idx1-ubyte"  # in the names of the files of MNIST and its relatives
 
@@ -65,6 +65,8 @@ def find(
     everything = search.named | search.below
     others = [each for each in sorted(everything) if not is_ours(each.parent)]
     files = [each for each in others if each in search.named or known(each)]
+    if any(format_of(each) is PICTURE for each in files):  # what describes pictures lies among them
+        files = [each for each in files if each in search.named or format_of(each) not in (CSV, JSON)]
     if left_out := len(everything) - len(others):
         tell(f"left out {counted(left_out, 'file')} of artifacts/ and of predictions")
     if ignored := sorted(set(others) - set(files)):
@@ -82,6 +84,13 @@ def find(
 def empty(path: Path) -> DataError:
     """The error of a file without a byte; of /proc, some of which wait for ever, too."""
     return DataError(f"{path} is empty, or no file on disk", "a file of rows", "write it again, or leave it out")
+
+
+def base_of(path: Path) -> Path:
+    """The folder in which everything lies that a path, absolute, stands for."""
+    if path.is_dir():
+        return path
+    return path.parent if path.is_file() else next(each for each in path.parents if not glob.has_magic(str(each)))
 
 
 @dataclass
@@ -102,15 +111,15 @@ class _Search:
         Raises:
             DataError: the path is a FIFO, a socket or a device.
         """
+        search = cls(base_of(path))
         if path.is_file():
-            return cls(path.parent, named={path})
+            search.named.add(path)
+            return search
         if path.is_dir():
-            search = cls(path)
             search._look(path, ("**",), search.below)
             return search
         if path.exists():
             raise regular_files.irregular(shown(path))
-        search = cls(next(each for each in path.parents if not glob.has_magic(str(each))))
         pattern = path.relative_to(search.base).parts
         if glob.has_magic(str(path)) and search.base.is_dir():
             search._look(search.base, pattern, search.named)

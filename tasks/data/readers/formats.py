@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tasks.data import pictures
 from tasks.data.recipe import Column, Columns, Recipe
 from tasks.errors import DataError, GradmillError
 from tasks.store import regular_files
@@ -35,7 +36,7 @@ class Wanted(NamedTuple):
     recipe: Recipe
     columns: tuple[str, ...] = ()  # of a table, instead of the recipe's
     truth: str | None = None  # what the labels are called in files of arrays
-    class_names: tuple[str, ...] = ()  # of a table's target; none of a number
+    class_names: tuple[str, ...] = ()  # none of a number
     ids: tuple[str, ...] = ()  # columns of a table to copy to the output
     unknown: str = "reject"  # levels and missing values that no row of the version's data had; or ``average``
 
@@ -124,7 +125,8 @@ def encoded(first: int, rows: Array, wanted: Wanted, truth: Array | None = None)
     values = wanted.recipe.encode(rows)
     whole = Piece(first, len(values), values, truth=truth)
     if values.shape != rows.shape:
-        return whole._replace(notes=("resized",) * len(values))
+        notes = pictures.changes((rows.shape[2], rows.shape[1]), pictures.mode_of(rows.shape[1:]), values.shape[1:])
+        return whole._replace(notes=notes * len(values))
     if values.dtype.kind != "f" or (good := wanted.fits(values).reshape(len(values), -1).all(axis=1)).all():
         return whole
     kept = np.flatnonzero(good)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.data.readers import columns, pixels
+from tasks.data.readers import columns, copied, pixels
 from tasks.data.readers.formats import UNKNOWN, Array, Piece, Wanted, encoded
 from tasks.data.recipe import Column, Columns
 from tasks.data.table.levels import levels
@@ -22,7 +22,7 @@ FITS = {
     "number": {"number", "text", "null"},
     "boolean": {"boolean", "number", "text", "null"},
     "category": {"text", "number", "boolean", "date", "null"},
-    VALUE: {"text", "number", "boolean", "date", "null"},
+    VALUE: copied.KINDS,
 }  # a kind of the recipe: what a column of a file that keeps types may be
 SHOWN = 40  # characters of a value
 
@@ -126,9 +126,7 @@ def piece(first: int, batch: pa.RecordBatch, wanted: Wanted, faults: pa.Array | 
     if faults is not None and faults.null_count < len(faults):
         values[:, faults.is_valid().to_numpy(zero_copy_only=False)] = np.inf  # which no recipe takes
     done = encoded(first, values.T, wanted, _truth(batch, wanted))
-    if wanted.ids:
-        ids = pa.RecordBatch.from_pydict({name: pc.cast(batch.column(name), pa.string()) for name in wanted.ids})
-        done = done._replace(extra=ids if done.kept is None else ids.take(pa.array(done.kept)))
+    done = copied.along(done, batch, wanted)
     said = [None] * batch.num_rows if faults is None or not done.rejects else faults.to_pylist()
     reasons = (
         (offset, said[offset] or _reason(arrays, values[:, offset], offset, wanted)) for offset, _ in done.rejects
@@ -141,7 +139,8 @@ def _encoded(array: pa.Array, column: Column) -> Array:
     if column.kind == "category":
         as_trained = columns.plain(array) if columns.kind_of(array.type) == "date" else array
         codes = levels(pa.chunked_array([as_trained])).of(column.levels)
-        codes[np.isnan(codes) & ~_is_missing(array)] = UNKNOWN
+        if (has_none := np.isnan(codes)).any():
+            codes[has_none & ~_is_missing(array)] = UNKNOWN
         return codes
     if columns.kind_of(array.type) != "text":
         values = pc.cast(array, pa.float64(), safe=False).fill_null(np.nan)

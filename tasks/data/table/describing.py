@@ -17,6 +17,7 @@ from tasks.data.table.roles import Roles
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
 from tasks.data.table.targets import Truth
+from tasks.machine import side_by_side
 from tasks.machine.words import counted
 
 
@@ -43,7 +44,7 @@ def report(
         summary=_summary(table, found, split_sizes(train, validation, test), rule, unlabelled),
         rows=rows,
         files=len(table.files.files),
-        columns=tuple(_column(table, each, parts, found) for each in table.data.column_names),
+        columns=tuple(side_by_side.each(lambda each: _column(table, each, parts, found), table.data.column_names)),
         target=parts.target,
         classes=classes,
         split=rule,

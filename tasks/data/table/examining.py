@@ -1,6 +1,7 @@
 """One look at all rows of a table: its columns, its split, its digests, and all that is wrong with it."""
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,24 +106,26 @@ def _rows(
         strict=True,
     )
     hashed = _hashed(columns, encoded)
-    twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
-    once = len(hashed) - len(twice)
+    with ThreadPoolExecutor() as pool:
+        ranging = pool.submit(warnings.Ranges, encoded)
+        twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
+    ranges, once = ranging.result(), len(hashed) - len(twice)
     with_target = hashed.copy()
     hashing.absorb(with_target, truth.words())
     num_distinct = once + hashing.num_distinct(hashed[twice])
     rule = kept or _first_rule(parts, data, columns, num_distinct < len(hashed) / 2)
-    digests, by = with_target.copy(), None
+    digests, by, unfit = with_target.copy(), None, None
     if rule.column:
         splits = table.data[rule.column].filter(truth.is_known)
         by = splits, split_words(rule, splits)
         hashing.absorb(digests, by[1])
-        faults += (no_moment(rule, *by, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row]))),)
+        unfit = no_moment(rule, *by, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row])))
     copies = np.zeros_like(digests)
     copies[twice] = hashing.copies(digests[twice])
     hashing.absorb(digests, copies)
     split = splitting.split(rule, by, hashed, digests)
+    split = split._replace(findings=(*filter(None, [unfit]), *split.findings))
     with np.errstate(all="ignore"):  # infinite values have been found already
-        ranges = warnings.Ranges(encoded)
         odd = list(_after_split(columns, encoded, ranges, truth, split))
     num_with_target = once + hashing.num_distinct(with_target[twice])
     conflicts = warnings.conflicts(len(hashed), num_distinct, num_with_target)
@@ -156,8 +159,10 @@ def _after_split(
     columns: tuple[Column, ...], encoded: NDArray[np.float32], ranges: warnings.Ranges, truth: Truth, split: Split
 ) -> Iterator[Finding]:
     """What is odd about encoded rows."""
-    yield from splitting.shortages(split)
-    if truth.class_names:
+    is_split = not any(each.severity == "error" for each in split.findings)  # or the sides tell nothing
+    if is_split:
+        yield from splitting.shortages(split)
+    if is_split and truth.class_names:
         in_training = np.bincount(truth.values[split.sides == TRAINING], minlength=len(truth.class_names))
         yield from targets.too_few(truth, in_training)
     yield from warnings.few_rows(columns, split.count(TRAINING))

@@ -63,8 +63,9 @@ def words(values: NDArray[np.float32], of_codes: Words | None = None) -> Words:
     return bits
 
 
-def absorb(hashed: Words, word: Words) -> None:
-    """Let hashes ``(n,)`` absorb a word each, in place."""
+def absorb(hashed: Words, word: Words | np.uint64) -> None:
+    """Let hashes ``(n,)`` absorb a word each, or all of them one, in place."""
+    word = np.broadcast_to(word, hashed.shape)
     side_by_side.each(lambda block: _absorb(hashed[block], word[block]), _blocks(len(hashed)))
 
 

@@ -99,7 +99,7 @@ def _of_text(table: Table, name: str) -> Kind:
     if odd := _written_otherwise(table, name, found, "left out as an id" if is_id else "taken as a category"):
         return Kind("id" if is_id else "category", odd)
     if is_id:
-        said = f"{name} looks like an id: {singles:,} of {counted(values, 'row')} have a value of their own"
+        said = f"{name} looks like an id: {singles:,} of {counted(values, 'row')} hold a value that no other has"
         return Kind("id", _left_out(name, "id", said, f"--category {name} takes it as a feature all the same"))
     return Kind("category")
 

@@ -1,7 +1,9 @@
 """The levels of a category, and the classes of a target: how they are called, counted and ordered."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +16,20 @@ FRACTION = r"( 00:00:00)?\.0*$"  # of a second, or all of midnight
 TRUTH = r"(?i)^(true|false)$"
 
 
-class Levels(NamedTuple):
+@dataclass(frozen=True)
+class Levels:
     """The distinct values of a column, and how often each occurs."""
 
     column: pa.ChunkedArray  # a dictionary, the same one in every chunk
     values: pa.Array  # of that dictionary, each once
-    counts: NDArray[np.int64]  # rows of each; none of one that a file's own dictionary lists and no row has
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """The rows of each value; none of one that a file's own dictionary lists and no row has."""
+        counts = np.zeros(len(self.values), np.int64)
+        for chunk in self.column.chunks:
+            counts += np.bincount(chunk.indices.drop_null().to_numpy(), minlength=len(counts))
+        return counts
 
     @property
     def used(self) -> pa.Array:
@@ -60,10 +70,7 @@ def levels(column: pa.ChunkedArray) -> Levels:
     column = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     column = column.unify_dictionaries()
     values = column.chunk(0).dictionary if column.num_chunks else pa.array([], column.type.value_type)
-    counts = np.zeros(len(values), np.int64)
-    for chunk in column.chunks:
-        counts += np.bincount(chunk.indices.drop_null().to_numpy(), minlength=len(values))
-    return Levels(column, values, counts)
+    return Levels(column, values)
 
 
 def named(values: pa.Array) -> list[str]:

@@ -30,7 +30,7 @@ class Ranges:
             block = features[:, start : start + BLOCK]
             self.low = np.fmin(self.low, np.fmin.reduce(block, axis=1))
             self.high = np.fmax(self.high, np.fmax.reduce(block, axis=1))
-            with np.errstate(invalid="ignore"):
+            with np.errstate(all="ignore"):  # of infinite values, which are found elsewhere
                 self.statistics.add(block.astype(np.float64))
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tasks.data import mapped
 from tasks.data.sources.tables import Table
+from tasks.data.splits import SPLIT_KEY
 from tasks.data.table import encoding
 from tasks.data.table.examining import Rows
 from tasks.data.table.fixed import FixedRecipe
@@ -21,7 +22,6 @@ from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, atomic
 from tasks.store.record import FileRef
 
-SPLIT_KEY = "split_key"
 BLOCK = 2**15  # rows
 SIDES = {"train": TRAINING, "test": TEST, "validation": VALIDATION}
 

@@ -1,0 +1,76 @@
+"""The classes of images that their files tell of: what they are called there, and which of a model's they are."""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tasks.data.readers.formats import UNKNOWN, Array, Wanted
+from tasks.data.recipe import Pixels
+from tasks.errors import DataError
+from tasks.machine.telling import tell
+from tasks.machine.words import counted
+from tasks.store.regular_files import shown
+
+# What arrays of images and labels are called, before or after the word of their part.
+NAMES = (("images", "labels"), ("x", "y"), ("X", "y"), ("image", "label"))
+
+
+def called(parts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """What arrays of images and labels of the parts of a split, such as ``test``, may be called."""
+    for images, labels in NAMES:
+        for part in parts:
+            yield (f"{images}_{part}", f"{labels}_{part}") if part else (images, labels)
+            if part:
+                yield f"{part}_{images}", f"{part}_{labels}"
+
+
+def arrays_of(path: Path, names: Iterable[str], wanted: Wanted) -> tuple[str, str | None]:
+    """Which array of a file is its rows, and which, if any, their labels.
+
+    The one called as the model's input, or as Keras calls test images, or the only one.
+
+    Raises:
+        DataError: none is.
+    """
+    there, name = list(names), wanted.recipe.input.name
+    is_of_images = isinstance(wanted.recipe, Pixels)
+    pairs = {name: wanted.truth or ""} | (dict(called(("", "test"))) if is_of_images else {})
+    found = next((each for each in pairs if each in there), there[0] if len(there) == 1 else None)
+    if found is None:
+        expected = f"one named {name}{' or x_test' if is_of_images else ''}, or only one"
+        raise DataError(f"{path} holds arrays {sorted(there)}", expected, "rename it")
+    labels = pairs.get(found)
+    return found, labels if wanted.truth and labels in there else None
+
+
+def classes(labels: Array, wanted: Wanted, names: tuple[str, ...] = ()) -> Array:
+    """The class of each row ``(n,)`` float64 by its label: a name, or a whole number; NaN is none, -1 one of no model.
+
+    Numbers stand for ``names``, in order; without them they are the classes' own names, if those are whole numbers, or
+    else their places.
+    """
+    if labels.dtype.kind in "iu" and names:
+        labels = np.array([*names, ""])[np.where((labels >= 0) & (labels < len(names)), labels, -1)]
+    elif labels.dtype.kind in "iu" and not (wanted.class_names and all(map(str.isdecimal, wanted.class_names))):
+        return np.where(labels < 0, math.nan, labels)  # where there are none, the library datasets writes -1
+    kinds, at = np.unique(labels.astype(str), return_inverse=True)
+    places = {name: float(place) for place, name in enumerate(wanted.class_names)} | {"": math.nan, "-1": math.nan}
+    return np.array([places.get(kind, UNKNOWN) for kind in kinds.tolist()])[at]
+
+
+def of_folders(files: list[Path], base: Path, wanted: Wanted) -> list[float] | None:
+    """The class of each file by the outermost folder below ``base``, or ``base`` itself, that is called like one.
+
+    None where any lies in no such folder, which is said where others do.
+    """
+    places = {name: float(place) for place, name in enumerate(wanted.class_names)}
+    names = ((*path.relative_to(base).parent.parts, base.name) for path in files)
+    found = [next((places[name] for name in each if name in places), None) for each in names]
+    if None not in found:
+        return [place for place in found if place is not None]
+    if len(others := [path for path, place in zip(files, found, strict=True) if place is None]) < len(files):
+        where = f"{counted(len(others), 'picture')} in no folder of a class, the first is {shown(others[0])}"
+        tell(f"accuracy is not told: {where}")
+    return None

@@ -1,0 +1,54 @@
+"""Steps as on inputs less their mean, for bright pictures: there the book's rate goes up and down and never arrives.
+
+With ``m`` the mean, ``o = (X - m)W + b`` is the network ``XW + c`` with ``c = b - mW``: what is learned is the same
+kind of model, and its inputs stay as they are. Only the gradient of ``W`` differs, by ``m`` times that of ``b``.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tasks.networks.examples import Examples
+from tasks.networks.training import Network, Optimizer
+
+SEEN = 2048  # examples, spread evenly: the mean and the first direction of many more are hardly others
+ROUNDS = 20  # of power iteration; the mean of bright pictures stands out so far that three would do
+
+
+def mean_and_curvature(split: Examples) -> tuple[Tensor, float]:
+    """The mean input ``(inputs,)``, and the largest eigenvalue of ``XᵀX/n``."""
+    some = torch.arange(0, len(split), max(1, len(split) // SEEN), device=split.y.device)
+    X = split.minibatch(some)[0].flatten(1)
+    direction, curvature = torch.ones_like(X[0]), torch.zeros(())
+    for _ in range(ROUNDS):
+        direction = X.T @ (X @ direction) / len(X)
+        curvature = direction.norm()
+        direction = direction / curvature.clamp(min=torch.finfo(X.dtype).tiny)
+    return X.mean(dim=0), float(curvature)
+
+
+class Centred:
+    """An optimizer around another one, of a network that sees inputs whose mean is ``mean`` ``(inputs,)``."""
+
+    def __init__(self, optimizer: Optimizer, net: Network, mean: Tensor) -> None:
+        self._optimizer, self._net, self._mean = optimizer, net, mean
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Its parameters, and the learning rate that they have now."""
+        return self._optimizer.param_groups
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move ``W`` by its gradient on centred inputs, and ``b`` so that it stays that of the network as it is."""
+        weights, gradients = self._net.weights(), self._net.gradients()
+        assert gradients["W"] is not None and gradients["b"] is not None  # noqa: S101, PT018  (after a backward pass)
+        before = self._mean @ weights["W"]
+        gradients["W"].sub_(torch.outer(self._mean, gradients["b"]))
+        self._optimizer.step()
+        weights["b"].add_(before - self._mean @ weights["W"])
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the last step."""
+        self._optimizer.zero_grad()

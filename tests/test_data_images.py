@@ -218,6 +218,16 @@ def test_a_negative_of_the_data_before_is_found(tmp_path: Path) -> None:
     refused(source, "negatives", kept=fixed(first))
 
 
+def test_a_day_of_negatives_does_not_drown_in_a_folder_that_grows(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", dict.fromkeys(COUNTS, 340), side=4)
+    first = prepared(source)
+    write(source, dict.fromkeys(COUNTS, 70), first=1000, side=4)
+    prepared(source, fixed(first))
+    for path in source.rglob("10*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    refused(source, "210 new images", "negatives", kept=fixed(first))
+
+
 def test_broken_pictures_are_named_and_up_to_one_in_a_hundred_are_left_out(tmp_path: Path) -> None:
     source = write(tmp_path / "pets", dict.fromkeys(COUNTS, 70))
     (source / "cat" / "0001.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n")

@@ -325,3 +325,15 @@ def test_the_contact_sheet_shows_pictures_of_each_class(tmp_path: Path) -> None:
     assert sheet.shape == (3 * 60 + 4, 180 + 10 * 60)
     lines = [sheet[4 + 60 * line : 60 + 60 * line, 180:] for line in range(3)]
     assert all(line.mean() < 240 for line in lines), "white paper is no picture"
+
+
+def test_parts_that_lie_one_after_another_are_written_whole_however_large(tmp_path: Path) -> None:
+    """More images than are read at a time, so that some of a part's blocks hold none of its images."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (9000, 2, 3), np.uint8), np.arange(9000) % 3
+    parts = {"x_train": images[:8900], "y_train": labels[:8900], "x_test": images[8900:], "y_test": labels[8900:]}
+    np.savez(tmp_path / "many.npz", **parts)
+    made = prepared(tmp_path / "many.npz", side=2)
+    written = safetensors.numpy.load_file(made.test.path)
+    assert written["labels"].tolist() == labels[8900:].tolist()
+    assert made.num_train == 8900

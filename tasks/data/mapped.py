@@ -49,7 +49,7 @@ def write(path: Path, shapes: Shapes, pieces: Mapping[str, Iterable[NDArray[Any]
         file.write(header)
         for name in _ordered(shapes):
             for piece in pieces[name]:
-                values = np.ascontiguousarray(piece, shapes[name][0]).data.cast("B")
+                values = np.ascontiguousarray(piece, shapes[name][0]).reshape(-1).view(np.uint8).data  # of no rows, too
                 digest.update(values)
                 while len(values):
                     values = values[file.write(values) :]

@@ -331,7 +331,12 @@ def test_parts_that_lie_one_after_another_are_written_whole_however_large(tmp_pa
     """More images than are read at a time, so that some of a part's blocks hold none of its images."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (9000, 2, 3), np.uint8), np.arange(9000) % 3
-    parts = {"x_train": images[:8900], "y_train": labels[:8900], "x_test": images[8900:], "y_test": labels[8900:]}
+    parts: dict[str, Any] = {
+        "x_train": images[:8900],
+        "y_train": labels[:8900],
+        "x_test": images[8900:],
+        "y_test": labels[8900:],
+    }
     np.savez(tmp_path / "many.npz", **parts)
     made = prepared(tmp_path / "many.npz", side=2)
     written = safetensors.numpy.load_file(made.test.path)

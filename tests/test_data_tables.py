@@ -483,7 +483,8 @@ def test_room_for_arrays_is_taken_before_they_are_written(
 
 
 def test_what_was_written_is_read_back_and_refused_once_it_was_touched(tmp_path: Path) -> None:
-    path, pieces = tmp_path / "t", {"features": [np.ones((2, 3)), np.zeros((1, 3))], "labels": [np.arange(3)]}
+    path = tmp_path / "t"
+    pieces: dict[str, Any] = {"features": [np.ones((2, 3)), np.zeros((1, 3))], "labels": [np.arange(3)]}
     sha256 = mapped.write(path, {"labels": (np.uint8, (3,)), "features": (np.float32, (3, 3))}, pieces)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
     file = FileRef(path=path.rename(tmp_path / "named"), sha256=sha256)

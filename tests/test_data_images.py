@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from image_folders import Array, drawn, prepared, report_of, write
 from tasks.data import pictures
 from tasks.data.images import oddities
 from tasks.data.images.fixed import FixedImages
+from tasks.data.images.reading import Images
 from tasks.errors import DataError, UsageError
 from tasks.records import PreparedDataset
 
@@ -174,6 +177,15 @@ def test_folders_of_the_splits_are_respected(val: str, tmp_path: Path) -> None:
     assert len(safetensors.numpy.load_file(made.rows.path)["other"]) == 21 + 15
 
 
+def test_blocks_of_images_that_are_all_of_one_part_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path / "pets" / "train", COUNTS).parent
+    write(source / "test", dict.fromkeys(COUNTS, 7), first=3000)
+    whole = prepared(source)
+    monkeypatch.setattr(Images.blocks, "__defaults__", (4,))
+    assert prepared(source).train.sha256 == whole.train.sha256
+    assert prepared(source).test.sha256 == whole.test.sha256
+
+
 def test_copies_in_both_parts_are_named_and_many_stop_the_run(tmp_path: Path) -> None:
     source = write(tmp_path / "pets" / "train", dict.fromkeys(COUNTS, 50)).parent
     write(source / "test", dict.fromkeys(COUNTS, 50), first=1000)
@@ -246,8 +258,11 @@ def test_broken_pictures_are_named_and_up_to_one_in_a_hundred_are_left_out(tmp_p
 
 def test_a_picture_of_20000_by_20000_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     source = write(tmp_path / "pets", COUNTS)
-    Image.new("1", (20_000, 20_000)).save(source / "cat" / "huge.png")
-    refused(source, "huge.png", max_rejects=0.0)
+    whole = (source / "cat" / "0001.png").read_bytes()
+    header = b"IHDR" + struct.pack(">II", 20_000, 20_000) + whole[24:29]
+    huge = whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
+    (source / "cat" / "huge.png").write_bytes(huge)
+    refused(source, "huge.png: Image size (400000000 pixels) exceeds limit", max_rejects=0.0)
 
 
 @pytest.mark.parametrize(("classes", "channels"), [(310, 1), (1000, 3), (120, 3)])

@@ -12,6 +12,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
+from command_line import gradmill
 from image_folders import drawn, write
 from input_files import idx_bytes, read, rejected, values
 from tasks.data import readers
@@ -244,3 +245,25 @@ def test_ids_beside_raw_pixels_go_along_and_those_of_arrays_are_refused(tmp_path
     np.save(tmp_path / "rows.npy", IMAGES)
     with pytest.raises(UsageError, match="--id-column key"):
         read(tmp_path / "rows.npy", GREY._replace(ids=("key",)), tmp_path)
+
+
+@pytest.mark.slow  # a whole retrain and two predictions as commands: 40 s
+def test_own_pictures_are_predicted_from_folder_to_accuracy_on_the_command_line(
+    on_server: None, tmp_path: Path
+) -> None:
+    pets, later = write(tmp_path / "pets", {"cat": 60, "dog": 60, "owl": 60}), tmp_path / "later"
+    write(later, {"cat": 500, "dog": 510}, first=100)
+    (later / "cat" / "0100.png").write_bytes(b"no picture")
+    gradmill("retrain", "softmax-regression", "--name", "pets", "--data", str(pets), "--no-predict")
+    done = json.loads(gradmill("predict", str(later), "--name", "pets", "--write", "label", "--json").stdout)
+    assert (done["rows"], done["rejects"], done["accuracy"]) == (1009, 1, 1.0)
+    assert done["drift"]["verdict"] == "drift", "no owls"
+    table = pq.read_table(done["path"])
+    assert table.column_names == ["row", "source", "label", "label_name"]
+    names = [Path(source).parent.name for source in table["source"].to_pylist()]
+    assert table["label_name"].to_pylist() == names
+    (reject,) = pq.read_table(Path(done["path"]) / "_rejects.parquet").to_pylist()
+    assert reject["source"] == str(later / "cat" / "0100.png")
+    assert "is no picture" in reject["reason"]
+    on_test = json.loads(gradmill("predict", "--name", "pets", "--json").stdout)
+    assert on_test["accuracy"] == 1.0, "without an input, the test split"

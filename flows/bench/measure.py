@@ -5,9 +5,10 @@ import os
 import platform
 import re
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -105,6 +106,24 @@ def memory(figure: str, process: int | str = "self") -> float:
     """A figure of the kernel's on the memory of a process, in MiB; 0 where it is at its end."""
     found = re.search(rf"{figure}:\s+(\d+)", Path(f"/proc/{process}/status").read_text())
     return int(found[1]) / 1024 if found else 0.0
+
+
+@contextmanager
+def watched(figure: str) -> Iterator[list[float]]:
+    """A figure of the kernel's on the memory of this process, sampled in the block; MiB."""
+    sampled, over = [memory(figure)], threading.Event()
+
+    def sample() -> None:
+        while not over.wait(0.02):
+            sampled.append(memory(figure))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield sampled
+    finally:
+        over.set()
+        thread.join()
 
 
 def at_least(name: str, value: float, wanted: float) -> Ratio:

@@ -7,9 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,24 +110,6 @@ def ours(folder: Path, rows: int) -> dict[str, float]:
     return found
 
 
-@contextmanager
-def _watched() -> Iterator[list[float]]:
-    """The anonymous memory of this process, sampled; MiB."""
-    sampled, over = [measure.memory("RssAnon")], threading.Event()
-
-    def sample() -> None:
-        while not over.wait(0.02):
-            sampled.append(measure.memory("RssAnon"))
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield sampled
-    finally:
-        over.set()
-        thread.join()
-
-
 def main(artifacts: str, csv: str) -> None:
     """Train once to have everything imported, on few rows, then on the file that counts."""
     import os
@@ -137,7 +117,7 @@ def main(artifacts: str, csv: str) -> None:
     os.environ["GRADMILL_ARTIFACTS"] = artifacts
     artifact_paths.make_root()
     _trained(flights.write(Path(artifacts), 2000))
-    with _watched() as sampled:
+    with measure.watched("RssAnon") as sampled:
         seconds, log_loss = measure.timed(lambda: _trained(Path(csv)))
     print(json.dumps({"seconds": seconds, "log_loss": log_loss, "anonymous": max(sampled)}))
 

@@ -52,6 +52,18 @@ def tables(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> Non
     _publish(report, as_json)
 
 
+def images(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
+    """Reading and training of own pictures over Pillow alone and Fashion-MNIST; writes bench-images.json."""
+    from flows.cli import display
+
+    artifact_paths.make_root()
+    with display.compact(verbose, stages=False):
+        from flows.bench import images as benchmark
+
+        report = benchmark.bench(quick)
+    _publish(report, as_json)
+
+
 def _publish(report: "Report", as_json: bool) -> None:
     from flows.bench import measure
 

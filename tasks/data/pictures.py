@@ -71,14 +71,14 @@ def read(file: Path | str | IO[bytes], shape: tuple[int, ...], looks_for_colour:
         mode = picture.mode
         if mode.startswith(("I", "F")):
             raise ValueError(f"mode {mode} has more than 8 bits a channel")
-        upright = ImageOps.exif_transpose(picture)
+        ImageOps.exif_transpose(picture, in_place=True)
         is_grey = mode in GREY_MODES
         size = (shape[1], shape[0])
-        pixels = _fitted(upright, mode_of(shape), size)
+        pixels = _fitted(picture, mode_of(shape), size)
         if looks_for_colour and not is_grey:
-            coloured = _fitted(upright, "RGB", size)
+            coloured = _fitted(picture, "RGB", size)
             is_grey = bool((coloured == coloured[..., :1]).all())
-        return Picture(pixels, upright.size, mode, is_grey)
+        return Picture(pixels, picture.size, mode, is_grey)
 
 
 def of_array(image: NDArray[np.uint8], shape: tuple[int, ...]) -> Picture:

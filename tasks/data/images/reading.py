@@ -155,7 +155,7 @@ def decoded(job: Job, shape: Shape, looks_for_colour: bool, spool: Path) -> Fact
             content = picture.pixels.tobytes()
             file.write(content)
             hashes[at] = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
-            brightness[at] = picture.pixels.mean()
+            brightness[at] = np.add.reduce(picture.pixels, axis=None) / len(content)  # a third of ``mean``'s time
             facts.sizes[picture.size] += 1
             facts.modes[picture.mode] += 1
             is_grey = is_grey and picture.is_grey

@@ -84,6 +84,23 @@ def test_copies_are_counted_as_plain_python_counts_them(hashed: Any) -> None:
     assert hashing.num_distinct(hashed) == len(seen)
 
 
+@given(arrays(np.uint64, st.integers(0, 60), elements=st.sampled_from([0, 1, 2**32, 2**32 + 1, 2**48, 2**64 - 1])))
+def test_rows_that_are_repeated_are_those_that_plain_python_counts_twice(hashed: Any) -> None:
+    times = Counter(hashed.tolist())
+    expected = [row for row, each in enumerate(hashed.tolist()) if times[each] > 1]
+    assert hashing.repeated(hashed).tolist() == expected, "nor are those that share half of a hash"
+
+
+def test_a_long_array_absorbs_as_its_rows_do_one_by_one() -> None:
+    rows = hashing.BLOCK + 2
+    hashed, word = np.arange(rows, dtype=np.uint64), np.arange(rows, dtype=np.uint64) ** 2
+    single, same = hashed[-2:].copy(), hashed.copy()
+    for words in (word, word[-1]):
+        hashing.absorb(same, words)
+        hashing.absorb(single, words if words.ndim == 0 else words[-2:])
+    assert same[-2:].tolist() == single.tolist()
+
+
 def test_another_value_in_any_column_is_another_hash() -> None:
     rng = np.random.default_rng(1)
     values = rng.integers(0, 3, (20_000, 12)).astype(np.float32)

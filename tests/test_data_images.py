@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from image_folders import Array, drawn, prepared, report_of, write
 from tasks.data import pictures
 from tasks.data.images import oddities
 from tasks.data.images.fixed import FixedImages
+from tasks.data.images.reading import Images
 from tasks.errors import DataError, UsageError
 from tasks.records import PreparedDataset
 
@@ -174,6 +177,15 @@ def test_folders_of_the_splits_are_respected(val: str, tmp_path: Path) -> None:
     assert len(safetensors.numpy.load_file(made.rows.path)["other"]) == 21 + 15
 
 
+def test_blocks_of_images_that_are_all_of_one_part_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path / "pets" / "train", COUNTS).parent
+    write(source / "test", dict.fromkeys(COUNTS, 7), first=3000)
+    whole = prepared(source)
+    monkeypatch.setattr(Images.blocks, "__defaults__", (4,))
+    assert prepared(source).train.sha256 == whole.train.sha256
+    assert prepared(source).test.sha256 == whole.test.sha256
+
+
 def test_copies_in_both_parts_are_named_and_many_stop_the_run(tmp_path: Path) -> None:
     source = write(tmp_path / "pets" / "train", dict.fromkeys(COUNTS, 50)).parent
     write(source / "test", dict.fromkeys(COUNTS, 50), first=1000)
@@ -218,6 +230,16 @@ def test_a_negative_of_the_data_before_is_found(tmp_path: Path) -> None:
     refused(source, "negatives", kept=fixed(first))
 
 
+def test_a_day_of_negatives_does_not_drown_in_a_folder_that_grows(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", dict.fromkeys(COUNTS, 340), side=4)
+    first = prepared(source)
+    write(source, dict.fromkeys(COUNTS, 70), first=1000, side=4)
+    prepared(source, fixed(first))
+    for path in source.rglob("10*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    refused(source, "210 new images", "negatives", kept=fixed(first))
+
+
 def test_broken_pictures_are_named_and_up_to_one_in_a_hundred_are_left_out(tmp_path: Path) -> None:
     source = write(tmp_path / "pets", dict.fromkeys(COUNTS, 70))
     (source / "cat" / "0001.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n")
@@ -236,8 +258,11 @@ def test_broken_pictures_are_named_and_up_to_one_in_a_hundred_are_left_out(tmp_p
 
 def test_a_picture_of_20000_by_20000_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     source = write(tmp_path / "pets", COUNTS)
-    Image.new("1", (20_000, 20_000)).save(source / "cat" / "huge.png")
-    refused(source, "huge.png", max_rejects=0.0)
+    whole = (source / "cat" / "0001.png").read_bytes()
+    header = b"IHDR" + struct.pack(">II", 20_000, 20_000) + whole[24:29]
+    huge = whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
+    (source / "cat" / "huge.png").write_bytes(huge)
+    refused(source, "huge.png: Image size (400000000 pixels) exceeds limit", max_rejects=0.0)
 
 
 @pytest.mark.parametrize(("classes", "channels"), [(310, 1), (1000, 3), (120, 3)])
@@ -321,7 +346,12 @@ def test_parts_that_lie_one_after_another_are_written_whole_however_large(tmp_pa
     """More images than are read at a time, so that some of a part's blocks hold none of its images."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (9000, 2, 3), np.uint8), np.arange(9000) % 3
-    parts = {"x_train": images[:8900], "y_train": labels[:8900], "x_test": images[8900:], "y_test": labels[8900:]}
+    parts: dict[str, Any] = {
+        "x_train": images[:8900],
+        "y_train": labels[:8900],
+        "x_test": images[8900:],
+        "y_test": labels[8900:],
+    }
     np.savez(tmp_path / "many.npz", **parts)
     made = prepared(tmp_path / "many.npz", side=2)
     written = safetensors.numpy.load_file(made.test.path)

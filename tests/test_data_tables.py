@@ -3,6 +3,7 @@
 import csv
 import errno
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -35,6 +36,7 @@ from tasks.errors import DataError, UsageError
 from tasks.parameters.addresses import has_credentials
 from tasks.parameters.own_data import OwnData
 from tasks.store import fingerprints
+from tasks.store.record import FileRef
 from written_tables import examined, recipe, rules
 
 
@@ -478,6 +480,22 @@ def test_room_for_arrays_is_taken_before_they_are_written(
     assert (tmp_path / "t").stat().st_blocks * 512 >= 2**19 * 12
     assert not arrays["features"].any()
     assert arrays["labels"].shape == (5,)
+
+
+def test_what_was_written_is_read_back_and_refused_once_it_was_touched(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    pieces: dict[str, Any] = {"features": [np.ones((2, 3)), np.zeros((1, 3))], "labels": [np.arange(3)]}
+    sha256 = mapped.write(path, {"labels": (np.uint8, (3,)), "features": (np.float32, (3, 3))}, pieces)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    file = FileRef(path=path.rename(tmp_path / "named"), sha256=sha256)
+    found = mapped.read(file, "make it anew")
+    assert found["features"].tolist() == [[1] * 3, [1] * 3, [0] * 3]
+    assert found["labels"].tolist() == [0, 1, 2]
+    content = file.path.read_bytes()
+    file.path.write_bytes(content[:-1] + b"\7")
+    os.utime(file.path, ns=(0, 0))
+    with pytest.raises(DataError, match="has changed"):
+        mapped.read(file, "make it anew")
 
 
 @pytest.mark.parametrize("rows", ["a,b\r1,2\r3,4\r", "a,b\r1,2\r3,4", "\ufeff\r\n\na,b\n1,2\n3,4\n"])

@@ -14,7 +14,7 @@ from tasks.data.validated import ValidatedDataset
 from tasks.judging import outlook
 from tasks.judging.objective import Objective
 from tasks.judging.standards import Standards
-from tasks.parameters import Data, LinearTraining
+from tasks.parameters import Data, LinearTraining, SoftmaxTraining
 from written_tables import examined, recipe, rows, written
 
 RNG = np.random.default_rng(0)
@@ -32,6 +32,21 @@ def test_the_losses_are_those_that_a_retrain_is_held_against(artifacts: Path, tm
     objective = Objective.of(LinearTraining(defaults="data"), prepared)
     assert told == pytest.approx(Standards.of(prepared, objective).metrics, rel=1e-12)
     assert told["reference_loss"] == pytest.approx(0.5, rel=0.3), "half the variance of the noise"
+
+
+def test_they_heed_the_weights_of_classes_and_the_penalty_that_are_asked_for(artifacts: Path, tmp_path: Path) -> None:
+    x = RNG.normal(size=600)
+    columns = {"x": x, "y": np.where(x + RNG.normal(size=600) > 1.5, "yes", "no")}
+    path, asked = written(tmp_path / "t.csv", columns), {"class_weight": "balanced", "weight_decay": 0.01}
+    found = examined(path)
+    told = outlook.losses(recipe(found), rows(found), tmp_path, "balanced", 0.01)
+    data, table = Data(source=str(path), target="y"), OwnTable("own", str(path))
+    raw = table.fetch()
+    validated = ValidatedDataset(raw=raw, table=table.validate(raw, data, "classification", None).table)
+    prepared = table.prepare(validated, data, 0)
+    objective = Objective.of(SoftmaxTraining.model_validate({"defaults": "data", **asked}), prepared)
+    assert told == pytest.approx(Standards.of(prepared, objective).metrics, rel=1e-9)
+    assert told["baseline_loss"] == pytest.approx(np.log(2), rel=1e-6), "of two classes that count alike"
 
 
 def test_splits_that_it_is_computed_of_are_not_held_in_memory(tmp_path: Path) -> None:

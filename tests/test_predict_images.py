@@ -58,7 +58,7 @@ def odd_pictures(folder: Path) -> Path:
 
 def truth(chunks: list[Chunk]) -> list[float] | None:
     found = [chunk.truth for chunk in chunks]
-    return None if any(each is None for each in found) else np.concatenate([*found]).tolist()  # type: ignore[list-item]
+    return None if any(each is None for each in found) else np.concatenate([*found]).tolist()
 
 
 def predicted(path: Path, wanted: Wanted = GREY) -> list[Chunk]:
@@ -106,9 +106,8 @@ def test_arrays_of_another_size_or_colour_become_what_training_makes_of_the_same
 
 
 def test_floats_and_odd_shapes_are_refused_by_their_file(tmp_path: Path) -> None:
-    for number, images in enumerate(
-        [np.zeros((3, 8, 8)), np.zeros((3, 3, 8, 8), np.uint8), np.zeros((3, 64), np.uint8)]
-    ):
+    odd: list[Any] = [np.zeros((3, 8, 8)), np.zeros((3, 3, 8, 8), np.uint8), np.zeros((3, 64), np.uint8)]
+    for number, images in enumerate(odd):
         np.savez(tmp_path / f"{number}.npz", images=images)
         with pytest.raises(DataError, match=f"{number}\\.npz holds"):
             predicted(tmp_path / f"{number}.npz")
@@ -218,7 +217,9 @@ def test_parquet_of_pictures_gives_pixels_truth_ids_and_rejects_with_their_names
     kept = np.delete(np.arange(12), [2, 3])
     np.testing.assert_array_equal(values(chunks), IMAGES[kept])
     assert truth(chunks) == LABELS[kept].tolist(), "by name, whatever their order in the file"
-    assert [each.as_py() for chunk in chunks for each in chunk.extra["name"]] == [f"n{row}" for row in kept]
+    assert [each.as_py() for chunk in chunks if chunk.extra for each in chunk.extra["name"]] == [
+        f"n{row}" for row in kept
+    ]
     assert "spoilt.png is no picture" in rejected(chunks)[2]
     assert "row 3 is no picture" in rejected(chunks)[3]
     with pytest.raises(DataError, match="columns image"):
@@ -240,7 +241,7 @@ def test_ids_beside_raw_pixels_go_along_and_those_of_arrays_are_refused(tmp_path
     pq.write_table(pa.table({"pixels": raw, "key": pa.array(range(12))}), tmp_path / "raw.parquet")
     chunks = read(tmp_path / "raw.parquet", GREY._replace(ids=("key",)), tmp_path)
     np.testing.assert_array_equal(values(chunks), IMAGES)
-    assert [each.as_py() for chunk in chunks for each in chunk.extra["key"]] == [*map(str, range(12))]
+    assert [each.as_py() for chunk in chunks if chunk.extra for each in chunk.extra["key"]] == [*map(str, range(12))]
     np.save(tmp_path / "rows.npy", IMAGES)
     with pytest.raises(UsageError, match="--id-column key"):
         read(tmp_path / "rows.npy", GREY._replace(ids=("key",)), tmp_path)

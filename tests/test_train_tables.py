@@ -20,7 +20,8 @@ from tasks.fitting import rules, tables
 from tasks.fitting.beginning import begin
 from tasks.fitting.devices import deterministic, one_thread
 from tasks.fitting.learning import Learning
-from tasks.networks.training import outputs
+from tasks.networks.passes import until_settled
+from tasks.networks.training import Measured, outputs
 from tasks.networks.whitening import moments
 from tasks.parameters import LinearTraining, SoftmaxTraining, Steps
 from tasks.records import PreparedDataset, TrainedModel
@@ -515,6 +516,17 @@ def test_the_mean_of_many_small_minibatches_is_least_squares(implementation: str
     expected = LinearRegression().fit(inputs, fitted).predict(one_hot(prepared, "test")[0])
     difference = predictions(prepared, learning)[:, 0] - expected
     assert np.square(difference).mean() < 5e-3, "beside the 0.03 by which the fit itself is off, in a variance of 1"
+
+
+@pytest.mark.parametrize(
+    ("values", "least", "passes"),
+    [([0.5, 0.4999], 1, 1), ([0.5, 0.4999, 0.4999, 0.4999], 3, 3), ([0.9, 0.7, 0.5, 0.4999, 0.49985], 1, 4)],
+)
+def test_minibatches_end_where_twice_the_passes_gained_nothing(values: list[float], least: int, passes: int) -> None:
+    """The first value is that of half a pass, the others of passes 1, 2, …; the fourth is compared with the second."""
+    measured, later = Measured({}, {}, None), iter(values[1:])
+    epochs = until_settled([measured] * 9, lambda: next(later), lambda: values[0], 5e-4, least)
+    assert sum(1 for _ in epochs) == passes
 
 
 # The stage

@@ -34,7 +34,7 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     parameters = validated(InspectParameters, document | {"source": place(document.get("source"))}, "inspect")
     with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
         examined = _examined(parameters, Path(folder))
-        losses = _outlook(examined, Path(folder))
+        losses = _outlook(examined, parameters, Path(folder))
     command, report = as_typed(_command(parameters, examined), None), examined.report
     if as_json:
         print_json(report.model_dump(mode="json") | losses | {"command": command})
@@ -65,14 +65,21 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined | Images
     return examining.examine(table, name, parameters, task, kept, folder)
 
 
-def _outlook(examined: "Examined | ImagesExamined", scratch: Path) -> dict[str, float]:
+def _outlook(examined: "Examined | ImagesExamined", parameters: InspectParameters, scratch: Path) -> dict[str, float]:
     """What the best constant and the converged fit come to; nothing of data that are not fit."""
     from tasks.data.table.examining import Examined
     from tasks.judging import outlook
 
     if not isinstance(examined, Examined) or examined.recipe is None or examined.rows is None:
         return {}
-    return outlook.losses(examined.recipe, examined.rows, scratch)
+    if parameters.class_weight != "none" and not examined.recipe.class_names:
+        raise UsageError(
+            f"--class-weight {parameters.class_weight} and a regression", "classes to balance", "leave it out"
+        )
+    decay = (
+        parameters.weight_decay if isinstance(parameters.weight_decay, float) else None
+    )  # auto is chosen in training
+    return outlook.losses(examined.recipe, examined.rows, scratch, parameters.class_weight, decay)
 
 
 def _command(parameters: InspectParameters, examined: "Examined | ImagesExamined") -> str:

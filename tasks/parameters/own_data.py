@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from tasks.parameters.addresses import has_credentials
 from tasks.parameters.choices import NAME_PATTERN
 from tasks.parameters.form import Frozen, Option, Share
+from tasks.parameters.training import ClassWeight, WeightDecay
 from tasks.parameters.uses import IMAGES, OWN, TABLES, Uses
 
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
@@ -92,3 +93,5 @@ class InspectParameters(OwnData):
     name: Annotated[str, Option(empty="a new name")] = Field(
         "", pattern=r"^$|" + NAME_PATTERN, title="Name", description="Compare with what this kept name has fixed."
     )
+    class_weight: ClassWeight = "none"
+    weight_decay: WeightDecay = None

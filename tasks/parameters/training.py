@@ -23,7 +23,19 @@ MODEL = Option("model", metavar="MODEL", help="softmax-regression, linear-regres
 Epochs = Annotated[int | None, Field(ge=1, le=10_000, title="Epochs"), Option("--epochs", by_rule=True)]
 BatchSize = Annotated[int | None, Field(ge=1, le=1_000_000, title="Batch size"), Option(by_rule=True)]
 LearningRate = Annotated[PositiveFloat | None, Field(title="Learning rate"), Option(by_rule=True)]
-WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern="^auto$")]
+WeightDecay = Annotated[
+    Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern="^auto$")] | None,
+    Field(
+        title="Weight decay",
+        description="Pulls the weights (not the bias) towards 0; auto is chosen on a part of own training rows.",
+    ),
+    Option(by_rule=True),
+]
+ClassWeight = Annotated[
+    Literal["none", "balanced"],
+    Field(title="Class weight", description="balanced: every class counts as much as any other."),
+    Option(of=SOFTMAX & OWN),
+]
 LOSS = Field(title="Loss", description="squared or huber.")
 Seed = Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(pattern="^auto$")]
 
@@ -53,14 +65,8 @@ class Training(Frozen):
     schedule: Schedule = Field(
         Schedule.CONSTANT, title="Schedule", description="Of the learning rate; cosine falls towards 0, step by tenths."
     )
-    weight_decay: Annotated[WeightDecay | None, Option(by_rule=True)] = Field(
-        0.0,
-        title="Weight decay",
-        description="Pulls the weights (not the bias) towards 0; auto is chosen on a part of own training rows.",
-    )
-    class_weight: Annotated[Literal["none", "balanced"], Option(of=SOFTMAX & OWN)] = Field(
-        "none", title="Class weight", description="balanced: every class counts as much as any other."
-    )
+    weight_decay: WeightDecay = 0.0
+    class_weight: ClassWeight = "none"
     dropout: Annotated[float, Option(of=SOFTMAX)] = Field(
         0.0, ge=0, lt=1, title="Dropout", description="Share of inputs dropped in training."
     )

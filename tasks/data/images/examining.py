@@ -140,9 +140,7 @@ def _findings(
     yield from oddities.of_classes(rows.truth)
     yield from oddities.copies(source, images.facts.hashes[rows.numbers], rows.numbers, rows.truth, rows.split)
     yield from oddities.black(source, images.facts.brightness, rows.numbers)
-    yield from oddities.brightness(
-        float(images.facts.brightness[rows.numbers].mean() if len(rows.numbers) else 0), kept
-    )
+    yield from oddities.brightness(images.facts.brightness[rows.numbers], rows.digests, kept)
     yield from oddities.forms(images)
 
 

@@ -11,18 +11,19 @@ from tasks.errors import UsageError
 from tasks.parameters.own_data import OwnData
 from tasks.records import Splits
 from tasks.serving.task import TaskName
-from tasks.store.record import Lasting
+from tasks.store.record import FileRef, Lasting
 
 OTHER_NAME = "leave the option out, or keep the new images under another --name"
 
 
 class FixedImages(Lasting):
-    """Classes in order, size and channels, the split; and of the newest version how bright its images are."""
+    """Classes in order, size and channels, the split; and what images the newest version had."""
 
     class_names: tuple[str, ...]
     recipe: Pixels
     split: SplitRule
     brightness: float | None = None  # mean of all pixels, 0 to 255
+    rows: FileRef | None = None  # their digests
 
     task: ClassVar[TaskName] = "classification"
     target: ClassVar[None] = None
@@ -32,11 +33,17 @@ class FixedImages(Lasting):
         """What a kept version's manifest fixed (``dataset`` and ``recipe`` of it); None of all but own images."""
         if dataset.split is None or not isinstance(recipe, Pixels):
             return None
-        return cls(class_names=dataset.class_names, recipe=recipe, split=dataset.split, brightness=dataset.brightness)
+        return cls(
+            class_names=dataset.class_names,
+            recipe=recipe,
+            split=dataset.split,
+            brightness=dataset.brightness,
+            rows=dataset.rows,
+        )
 
     def digest(self, parts: Sequence[Any]) -> str:
         """SHA-256 (hex) of data with this recipe: of what is fixed, and of each part's row digests."""
-        facts = self.model_dump(mode="json", exclude={"brightness"})
+        facts = self.model_dump(mode="json", exclude={"brightness", "rows"})
         of_parts = [hashlib.sha256(part).hexdigest() for part in parts]
         return hashlib.sha256(json.dumps([facts, of_parts], sort_keys=True).encode()).hexdigest()
 

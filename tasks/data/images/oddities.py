@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data import mapped
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import USUAL_SIDE, Images
 from tasks.data.images.source import Source
@@ -13,6 +14,7 @@ from tasks.data.report import Finding
 from tasks.data.table.hashing import Words
 from tasks.data.table.splitting import TEST, TRAINING, Split
 from tasks.data.table.targets import Truth
+from tasks.errors import DataError
 from tasks.machine.words import counted
 
 MOST_WEIGHTS = 20_000_000
@@ -20,6 +22,7 @@ LONGEST = 5  # names that a message has
 MUCH = 10.0  # times that a class is larger than another
 MANY_COPIES = 0.01  # of the test images that are in the training part too
 DARKER = 12.8  # of 255: a change of the mean brightness that is said
+MANY_SEEN, MANY_NEW = 1000, 200  # images of which the new ones are judged by themselves
 NEGATIVE = 4.0  # times nearer to the negative's brightness than to what it was
 
 
@@ -97,18 +100,34 @@ def black(source: Source, brightness: NDArray[np.float32], numbers: NDArray[np.i
         yield _finding("warning", "black-images", f"{counted(len(dark), 'image')} all black: {said}{more}")
 
 
-def brightness(tonight: float, kept: FixedImages | None) -> Iterator[Finding]:
-    """Whether images are far darker or brighter than those of the newest version, as a negative of them is."""
-    if kept is None or kept.brightness is None:
+def brightness(means: NDArray[np.float32], digests: Words, kept: FixedImages | None) -> Iterator[Finding]:
+    """Whether images are far darker or brighter than those of the newest version, as a negative of them is.
+
+    Judged are those that are new since then, if there are many: in a folder that grows they drown among the others.
+    """
+    if kept is None or kept.brightness is None or not len(means):
         return
+    is_new = _new(digests, kept)
+    which = f"of {counted(int(is_new.sum()), 'new image')} " if is_new.any() else ""
+    tonight = float(means[is_new].mean() if is_new.any() else means.mean())
     change, from_negative = abs(tonight - kept.brightness), abs(tonight - (255 - kept.brightness))
-    found = f"the mean brightness is {tonight:.1f} of 255, and was {kept.brightness:.1f} in the newest version"
+    found = f"the mean brightness {which}is {tonight:.1f} of 255, and was {kept.brightness:.1f} in the newest version"
     if change > DARKER and change > NEGATIVE * from_negative:
         found += ": these look like negatives, dark on light for light on dark"
         action = "invert the images, or keep them under another --name"
         yield _finding("error", "negative", found, "images as bright as those before", action)
     elif change > DARKER:
         yield _finding("warning", "brightness", found)
+
+
+def _new(digests: Words, kept: FixedImages) -> NDArray[np.bool_]:
+    """Which images the newest version has not seen, ``(n,)``; none where they are few, or not known."""
+    try:
+        seen = np.concatenate([*mapped.read(kept.rows, "").values()]) if kept.rows else np.empty(0, np.uint64)
+    except DataError:  # what is compared is no more than a help
+        seen = np.empty(0, np.uint64)
+    is_new = ~np.isin(digests, seen)
+    return is_new if len(seen) >= MANY_SEEN and is_new.sum() >= MANY_NEW else np.zeros(len(digests), bool)
 
 
 def forms(images: Images) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """The end of a job: every row accounted for, drift judged, _job.json written last."""
 
 import contextlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -127,11 +128,13 @@ def _draw_grid(folder: Path, job: Job, version: Version, threads: int) -> None:
         return
     images = np.asarray(chunk.values)
     predicted = [version.labels[index] for index in lanes.run(images)[version.task.answer]]
-    true = [_name(version.labels, int(index)) for index in chunk.truth] if chunk.truth is not None else None
+    true = [_name(version.labels, index) for index in chunk.truth.tolist()] if chunk.truth is not None else None
     with scratch.placing(folder, PREDICTION_GRID) as temporary:
         figures.image_grid(images, predicted, true, temporary)
 
 
-def _name(labels: list[str], index: int) -> str:
-    """The name of a label, or the number of one that the model does not know."""
-    return labels[index] if 0 <= index < len(labels) else str(index)
+def _name(labels: list[str], index: float) -> str:
+    """The name of a label, or the number of one that the model does not know; nothing of none."""
+    if math.isnan(index):
+        return ""
+    return labels[int(index)] if 0 <= index < len(labels) else str(int(index))

@@ -54,9 +54,9 @@ def classes(labels: Array, wanted: Wanted, names: tuple[str, ...] = ()) -> Array
     if labels.dtype.kind in "iu" and names:
         labels = np.array([*names, ""])[np.where((labels >= 0) & (labels < len(names)), labels, -1)]
     elif labels.dtype.kind in "iu" and not (wanted.class_names and all(map(str.isdecimal, wanted.class_names))):
-        return np.where(labels < 0, math.nan, labels)  # where there are none, the library datasets writes -1
+        return labels.astype(np.float64)
     kinds, at = np.unique(labels.astype(str), return_inverse=True)
-    places = {name: float(place) for place, name in enumerate(wanted.class_names)} | {"": math.nan, "-1": math.nan}
+    places = {name: float(place) for place, name in enumerate(wanted.class_names)} | {"": math.nan}
     return np.array([places.get(kind, UNKNOWN) for kind in kinds.tolist()])[at]
 
 

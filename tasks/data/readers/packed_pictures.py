@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -90,5 +91,6 @@ def _truth(batch: pa.RecordBatch, wanted: Wanted) -> Array | None:
         return None
     labels, names = batch.column(name), class_column(batch.schema)[1]
     if pa.types.is_integer(labels.type):
-        return classes(labels.fill_null(-1).to_numpy(zero_copy_only=False), wanted, names)
+        found = labels.fill_null(-1).to_numpy(zero_copy_only=False)
+        return np.where(found < 0, math.nan, classes(found, wanted, names))  # where there is none, -1 is written
     return classes(np.array(pc.cast(labels, pa.string()).fill_null("").to_pylist(), str), wanted)

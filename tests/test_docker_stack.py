@@ -273,7 +273,7 @@ def test_a_worker_killed_in_mid_run_is_replaced(stack: Stack, killed: tuple[dict
 
 def test_a_run_outlasts_twenty_seconds_without_postgresql_and_loses_nothing(stack: Stack) -> None:
     before = stack.completed()
-    run = stack.trigger("linear-weekly", "name=outage", "training.model=softmax-regression", "training.num_epochs=100")
+    run = stack.trigger("softmax-nightly", "name=outage", "training.num_epochs=100")
     eventually(lambda: "epoch 10/100" in stack.logs(run), 120, "training has begun")
     stack.engine.podman("stop", "gradmill-postgres-1")
     time.sleep(OUTAGE_SECONDS)

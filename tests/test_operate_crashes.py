@@ -13,12 +13,12 @@ from prefect_api import eventually
 
 pytestmark = pytest.mark.slow
 NAME = "linear-regression"
-LONG = {"model": NAME, "num_epochs": 300, "schedule": "cosine"}  # trains for seconds
+LONG = {"num_epochs": 300, "schedule": "cosine"}  # trains for seconds
 
 
-def training(duty: Duty, seed: int, deployment: str = "linear-weekly") -> tuple[str, int]:
+def training(duty: Duty, seed: int, deployment: str = "linear-weekly", name: str = NAME) -> tuple[str, int]:
     """A run that has come to its training, and the process that trains."""
-    run = duty.trigger(deployment, name=NAME, training={**LONG, "seed": seed})
+    run = duty.trigger(deployment, name=name, training={**LONG, "model": name, "seed": seed})
     eventually(lambda: "preprocess" in duty.stages(run), 240, "the run trains")
     return run, duty.process_of(run)
 
@@ -69,7 +69,7 @@ def test_a_run_that_died_with_its_worker_is_marked_within_90_seconds_and_the_wor
 def test_after_ctrl_c_and_after_a_power_cut_another_up_goes_on_and_tells_the_runs_that_died(duty: Duty) -> None:
     history = {run["id"] for run in duty.post("/flow_runs/filter", {"flow_runs": {"end_time": {"is_null_": False}}})}
     automations = [each["name"] for each in duty.post("/automations/filter", {})]
-    interrupted, _ = training(duty, 4, "softmax-nightly")
+    interrupted, _ = training(duty, 4, "softmax-nightly", "softmax-regression")
     duty.process.send_signal(signal.SIGINT)
     assert duty.process.wait(60) == 130
     assert duty.family() == {}

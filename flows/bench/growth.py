@@ -26,13 +26,13 @@ from tasks.records import PreparedDataset
 CPU = torch.device("cpu")
 
 
-def trained(prepared: PreparedDataset, data: Parts, training: SoftmaxTraining) -> Iterator[Measured]:
+def trained(prepared: PreparedDataset, data: Parts[Split], training: SoftmaxTraining) -> Iterator[Measured]:
     """Train on the CPU, an epoch for every item taken."""
     generator = torch.Generator().manual_seed(0)
     return epochs(*build(training, prepared, generator, CPU), data, training, generator)
 
 
-def growth(prepared: PreparedDataset, data: Parts) -> dict[str, Side]:
+def growth(prepared: PreparedDataset, data: Parts[Split]) -> dict[str, Side]:
     """Seconds of one epoch (best of three) against the size of the data, by repetition, and the batch size."""
     split, taken = data.train, {}
     for factor in (1, 2, 4, 8):
@@ -43,7 +43,9 @@ def growth(prepared: PreparedDataset, data: Parts) -> dict[str, Side]:
     return measure.sides(taken, "s/epoch")
 
 
-def _seconds_of_epochs(prepared: PreparedDataset, data: Parts, num_epochs: int = 3, **training: int) -> list[float]:
+def _seconds_of_epochs(
+    prepared: PreparedDataset, data: Parts[Split], num_epochs: int = 3, **training: int
+) -> list[float]:
     scratch = SoftmaxTraining(implementation=Implementation.SCRATCH, num_epochs=num_epochs, **training)
     with one_thread():
         each = trained(prepared, data, scratch)

@@ -20,6 +20,7 @@ from torchvision.datasets import FashionMNIST
 from flows.bench import measure
 from tasks.errors import UsageError
 from tasks.fitting.learning import Parts
+from tasks.networks.examples import Split
 from tasks.records import RawDataset
 
 NUM_EPOCHS, BATCH_SIZE, LR = 10, 256, 0.1  # section 3.6 of d2l 0.17
@@ -48,7 +49,7 @@ def require_installed() -> None:
         )
 
 
-def peers(raw: RawDataset, data: Parts) -> dict[str, Callable[[], Trained]]:
+def peers(raw: RawDataset, data: Parts[Split]) -> dict[str, Callable[[], Trained]]:
     """Each peer by name: a call trains it."""
     return {
         BOOK_PLAIN: lambda: _book(raw, plotting=False),
@@ -143,7 +144,7 @@ def _lightning_module() -> Any:
     return Softmax()
 
 
-def _lightning(raw: RawDataset, data: Parts | None = None) -> Trained:
+def _lightning(raw: RawDataset, data: Parts[Split] | None = None) -> Trained:
     """``Trainer`` and ``DataLoader`` with their defaults.
 
     Over torchvision's dataset, whose every example is a picture made a tensor; or over ``data`` in memory, as floats.
@@ -163,7 +164,7 @@ def _lightning(raw: RawDataset, data: Parts | None = None) -> Trained:
     return elapsed, float(trainer.callback_metrics["test_accuracy"])
 
 
-def _sklearn(data: Parts, dtype: type) -> Trained:
+def _sklearn(data: Parts[Split], dtype: type) -> Trained:
     """L-BFGS on all examples at once, 100 iterations: the accuracy to reach."""
     from sklearn.linear_model import LogisticRegression
 

@@ -104,7 +104,7 @@ def _peer_ratios(sides: dict[str, Side], slow: list[str]) -> list[measure.Ratio]
     ]
 
 
-def _ours(prepared: PreparedDataset, data: Parts, training: SoftmaxTraining) -> Callable[[], Trained]:
+def _ours(prepared: PreparedDataset, data: Parts[Split], training: SoftmaxTraining) -> Callable[[], Trained]:
     """The loop of the stage ``train``, test split measured after every epoch as the book does."""
 
     def run() -> Trained:
@@ -120,7 +120,7 @@ def _choose(prepared: PreparedDataset) -> SoftmaxTraining:
     """The shortest of some cosine schedules that does as well as any on a tenth of the training split."""
     fitted, validation, _ = parts(prepared, 0.1, torch.Generator().manual_seed(0), CPU)
     assert validation is not None, "a tenth"  # noqa: S101  (narrows the type)
-    held_out = Parts(fitted, None, validation)
+    held_out = Parts[Split](fitted, None, validation)
     accuracy = [_ours(prepared, held_out, training)()[1] for training in CANDIDATES]
     good = [found for found in zip(CANDIDATES, accuracy, strict=True) if found[1] >= max(accuracy) - GOOD_ENOUGH]
     return min(good, key=lambda found: (found[0].num_epochs, -found[1]))[0]

@@ -13,7 +13,7 @@ from tasks.fitting.splits import load_split
 from tasks.judging.objective import Objective
 from tasks.machine.telling import tell
 from tasks.networks.centring import Centred, mean_and_curvature
-from tasks.networks.examples import Split
+from tasks.networks.examples import Examples, Split
 from tasks.networks.training import outputs
 from tasks.parameters import Steps, Training
 from tasks.records import PreparedDataset
@@ -33,7 +33,7 @@ class Learner:
     objective: Objective
     device: torch.device
 
-    def parts(self, share: float) -> Parts:
+    def parts(self, share: float) -> Parts[Split]:
         """Both splits, and what is watched: where the data have no such part, a ``share`` of the training pictures.
 
         Those have the largest split keys, so that equal pictures are on one side.
@@ -48,7 +48,7 @@ class Learner:
         require_enough(share, len(fitted), len(validation))
         return Parts(fitted, validation, test)
 
-    def begin(self, data: Parts, weight_decay: float, generator: torch.Generator) -> Learning:
+    def begin(self, data: Parts[Examples], weight_decay: float, generator: torch.Generator) -> Learning:
         """The network at the book's start, and the epochs that train it on these parts."""
         chosen = steps(self.training, len(data.train), math.prod(self.prepared.recipe.input.shape), weight_decay)
         training = self.training.model_copy(update=chosen.model_dump())
@@ -60,7 +60,7 @@ class Learner:
         of_epochs = epochs(net, optimizer, data, training, generator)
         return Learning(net, of_epochs, training, len(data.train), len(data.validation) if data.validation else 0)
 
-    def mean_to_centre(self, train: Split, lr: float) -> Tensor | None:
+    def mean_to_centre(self, train: Examples, lr: float) -> Tensor | None:
         """The mean picture, where steps at this rate would not settle on pixels as they are; else None, as in the book.
 
         A step at equal probabilities leaves ``1 - lr * curvature / classes`` of the error along the mean: beyond 2 it

@@ -1,7 +1,7 @@
 """The parts of the data that training sees, and its epochs by what was asked for."""
 
 from collections.abc import Iterator, Sized
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -9,7 +9,7 @@ from tasks.errors import UsageError
 from tasks.fitting.splits import load_split
 from tasks.machine.settings import Settings
 from tasks.networks.cuda_graphs import GraphedEpochs
-from tasks.networks.examples import Split
+from tasks.networks.examples import Examples, Split
 from tasks.networks.schedules import learning_rates
 from tasks.networks.training import Measured, Network, Optimizer, stop_early, train, train_epoch
 from tasks.parameters import Training
@@ -18,12 +18,15 @@ from tasks.records import PreparedDataset
 MIN_EXAMPLES = 10  # a validation loss of fewer is noise, and so are weights
 
 
-class Parts(NamedTuple):
+E_co = TypeVar("E_co", bound=Examples, covariant=True)
+
+
+class Parts(NamedTuple, Generic[E_co]):
     """What weights are fitted to, what is watched meanwhile, and the test split; all on one device."""
 
-    train: Split
-    validation: Split | None
-    test: Split
+    train: E_co
+    validation: E_co | None
+    test: E_co
 
 
 class Learning(NamedTuple):
@@ -38,7 +41,7 @@ class Learning(NamedTuple):
     collinear: tuple[str, ...] = ()  # columns that others determine
 
 
-def parts(prepared: PreparedDataset, share: float, generator: torch.Generator, device: torch.device) -> Parts:
+def parts(prepared: PreparedDataset, share: float, generator: torch.Generator, device: torch.device) -> Parts[Split]:
     """Read both splits onto ``device`` and hold a random ``share`` of the training split out.
 
     Raises:
@@ -102,7 +105,7 @@ def require_rows_to_choose(num_rows: int, share: float) -> None:
 
 
 def epochs(
-    net: Network, optimizer: Optimizer, data: Parts, training: Training, generator: torch.Generator
+    net: Network, optimizer: Optimizer, data: Parts[Examples], training: Training, generator: torch.Generator
 ) -> Iterator[Measured]:
     """Train ``net``, epoch by epoch; on a GPU from a captured graph, with patience until it is at an end."""
     on_a_gpu = data.train.y.is_cuda and Settings().cuda_graphs

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,14 +10,14 @@ from torch import Tensor
 from tasks.data.recipe import Columns
 from tasks.fitting import rules, tables
 from tasks.fitting.building import build_for_table, optimizer
-from tasks.fitting.learning import Learning, require_enough, require_rows_to_choose, require_validation
+from tasks.fitting.learning import Learning, Parts, require_rows_to_choose, require_validation
 from tasks.judging.objective import Objective
 from tasks.machine import side_by_side
 from tasks.machine.telling import tell
 from tasks.networks.examples import Examples
 from tasks.networks.passes import AveragedSteps, one_step, until_converged, until_settled
 from tasks.networks.schedules import learning_rates
-from tasks.networks.tables import Encoding, Table
+from tasks.networks.tables import Encoding
 from tasks.networks.training import Epoch, Measured, Network, outputs, stop_early, train
 from tasks.networks.whitening import Moments, Whitened, moments
 from tasks.parameters import Steps, Training
@@ -26,15 +25,6 @@ from tasks.records import PreparedDataset
 
 SAMPLE = 2**16  # rows whose covariance stands for that of millions: minibatches need no better
 SCORES = 2**17  # of a sample of rows, by which the objective is followed from pass to pass
-RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larger one is encoded in every pass
-
-
-class Parts(NamedTuple):
-    """What weights are fitted to, what is watched meanwhile, and the test rows."""
-
-    train: Examples
-    validation: Examples | None
-    test: Examples
 
 
 @dataclass(frozen=True)
@@ -60,7 +50,7 @@ class Learner:
             split = self._sample(split, SAMPLE)
         return moments(split, len(self.encoding.numbers), self.num_slots, self.class_weights, self.way.num_whitened)
 
-    def begin(self, data: Parts, inputs: Moments, weight_decay: float) -> Learning:
+    def begin(self, data: Parts[Examples], inputs: Moments, weight_decay: float) -> Learning:
         """The network at its start, and the epochs that train it on these parts."""
         steps = rules.steps(self.training, self.way, len(data.train), weight_decay)
         training = self.training.model_copy(update=steps.model_dump())
@@ -142,7 +132,7 @@ def begin(
     objective = replace(Objective.of(training, prepared), scale=1.0)
     class_weights = torch.tensor(objective.class_weights, device=device) if objective.class_weights else None
     learner = Learner(training, prepared, table.encoding, way, objective, class_weights, generator)
-    cut = partial(_parts, prepared=prepared, table=table, test=test, validation=validation, way=way)
+    cut = partial(tables.parts, prepared=prepared, table=table, test=test, validation=validation, is_whole=way.is_whole)
     decay = objective.weight_decay
     if training.weight_decay == "auto":
         if validation is None:
@@ -166,26 +156,7 @@ def _sentence(steps: Steps, way: rules.Way) -> str:
     )
 
 
-def _parts(
-    share: float, prepared: PreparedDataset, table: Table, test: Table, validation: Table | None, way: rules.Way
-) -> Parts:
-    """The training rows, without those of a validation part if a ``share`` is asked for, and the test rows.
-
-    Where the data have a ``validation`` part of their own no share is cut off.
-    """
-    fitted = table
-    if share and validation is None:
-        held_out = torch.from_numpy(tables.latest(tables.split_keys(prepared), share)).to(table.y.device)
-        fitted, validation = (table.at(torch.nonzero(each).squeeze(1)) for each in (~held_out, held_out))
-        require_enough(share, len(fitted), len(validation))
-    return Parts(_kept(fitted, way), validation and _kept(validation, way), _kept(test, way))
-
-
-def _kept(table: Table, way: rules.Way) -> Examples:
-    return table.resident() if way.is_whole and len(table) * table.rows.shape[1] <= RESIDENT else table
-
-
-def _best_decay(learner: Learner, data: Parts) -> float:
+def _best_decay(learner: Learner, data: Parts[Examples]) -> float:
     """The penalty of a short grid with the smallest loss, without penalty, on the validation part."""
     assert data.validation is not None  # noqa: S101  (the share is never 0)
     inputs, losses = learner.moments(data.train), {}

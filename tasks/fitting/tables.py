@@ -7,9 +7,13 @@ from numpy.typing import NDArray
 from tasks.data import mapped
 from tasks.data.recipe import Columns
 from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY, read_split
+from tasks.fitting.learning import Parts, require_enough
+from tasks.networks.examples import Examples
 from tasks.networks.tables import Encoding, Table
 from tasks.records import PreparedDataset
 from tasks.store.record import FileRef
+
+RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larger one is encoded in every pass
 
 
 def load(prepared: PreparedDataset, file: FileRef, dtype: torch.dtype) -> Table:
@@ -70,3 +74,22 @@ def encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
         slots=torch.cat(lookup) if lookup else torch.zeros(0, dtype=torch.int64),
         frequencies=frequencies,
     )
+
+
+def parts(
+    share: float, prepared: PreparedDataset, table: Table, test: Table, validation: Table | None, is_whole: bool
+) -> Parts[Examples]:
+    """The training rows, without those of a validation part if a ``share`` is asked for, and the test rows.
+
+    Where the data have a ``validation`` part of their own no share is cut off. ``is_whole``: every step sees all rows.
+    """
+    fitted = table
+    if share and validation is None:
+        held_out = torch.from_numpy(latest(split_keys(prepared), share)).to(table.y.device)
+        fitted, validation = (table.at(torch.nonzero(each).squeeze(1)) for each in (~held_out, held_out))
+        require_enough(share, len(fitted), len(validation))
+    return Parts(_kept(fitted, is_whole), validation and _kept(validation, is_whole), _kept(test, is_whole))
+
+
+def _kept(table: Table, is_whole: bool) -> Examples:
+    return table.resident() if is_whole and len(table) * table.rows.shape[1] <= RESIDENT else table

@@ -32,6 +32,7 @@ bench: $(VENV)/.test ## Compare training and prediction with their peers, half a
 	@$(BIN)/gradmill bench train
 	@$(BIN)/gradmill bench predict
 	@$(BIN)/gradmill bench tables
+	@$(BIN)/gradmill bench images
 
 containers: $(VENV)/.test ## Build and run the images and the composed stack: as root on Debian, with Podman
 	@GRADMILL_TEST_CONTAINERS=1 $(BIN)/pytest -n0 -m docker --durations 15 $(PYTEST_ARGS)

@@ -64,7 +64,7 @@ MISUSED = {
     "a table to predict nothing of": ([*RETRAIN, "houses.csv"], 2, "name it with --target"),
     "a folder of tables": ([*RETRAIN, "tables"], 2, "name it with --target"),
     "a URL": ([*RETRAIN, "https://example.org/pets"], 2, "--target"),
-    "nothing": ([*RETRAIN, "nowhere"], 2, "no folder"),
+    "nothing": ([*RETRAIN, "nowhere"], 4, "no folder"),
     "an empty folder": ([*RETRAIN, "empty"], 4, "no classes"),
     "numbers": (["retrain", "linear-regression", "--name", "pets", "--data", "pets"], 2, "softmax-regression learns"),
     "a side beyond all": ([*RETRAIN, "pets", "--side", "257"], 2, "256"),

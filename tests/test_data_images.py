@@ -327,7 +327,7 @@ def test_what_are_no_images_is_said(tmp_path: Path) -> None:
     (tmp_path / "none" / "cat").mkdir(parents=True)
     refused(tmp_path / "none", "no pictures")
     refused(write(tmp_path / "few", {"cat": 5, "dog": 5}), "at least 10 and 20")
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(DataError, match="no folder"):
         prepared(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="no --target"):
         prepared(tmp_path / "houses.csv")

@@ -20,15 +20,15 @@ def find(source: str) -> Source:
     """The images at a path.
 
     Raises:
-        UsageError: nothing is there, or a table, of which must be said what to predict.
-        DataError: what is there are no images.
+        UsageError: a table is there, of which must be said what to predict.
+        DataError: nothing is there, or no images.
     """
     path, shown = _path(source), regular_files.shown(source)
     found = _found(path) if path and path.exists() else None
     if not path or (not (found and len(found.content)) and _is_table(path)):
         raise UsageError(f"no --target for {shown}", "the column of the table to predict", "name it with --target")
     if not path.exists():
-        raise UsageError(f"no folder {shown}", EXPECTED, OF_A_TABLE)
+        raise DataError(f"no folder {shown}", EXPECTED, f"give --data another, or {OF_A_TABLE}")
     if found is None or not found.class_names:
         raise DataError(f"{shown} holds no classes of images", EXPECTED, OF_A_TABLE)
     if not len(found.content):

@@ -1,4 +1,4 @@
-"""Stage 4: measure the candidate and let the gates judge it, the book's assertions among them."""
+"""Stage 5: measure the candidate and let the gates judge it, the book's assertions among them."""
 
 from tasks.judging import gates, judges
 from tasks.judging.candidate import Candidate

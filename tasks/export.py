@@ -1,4 +1,4 @@
-"""Stage 5: one self-contained ONNX file that takes raw inputs, proved equal to torch on the whole test split."""
+"""Stage 6: one self-contained ONNX file that takes raw inputs, proved equal to torch on the whole test split."""
 
 import safetensors.numpy
 

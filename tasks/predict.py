@@ -1,4 +1,4 @@
-"""Stage 7: batch prediction through onnxruntime, on CUDA where there is a GPU. Imports no torch."""
+"""Stage 8: batch prediction through onnxruntime, on CUDA where there is a GPU. Imports no torch."""
 
 from pathlib import Path
 from typing import Any

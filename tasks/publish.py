@@ -1,4 +1,4 @@
-"""Stage 6: the candidate becomes a version by one rename, then the champion."""
+"""Stage 7: the candidate becomes a version by one rename, then the champion."""
 
 from functools import partial
 

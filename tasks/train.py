@@ -1,10 +1,10 @@
-"""Stage 3: learn the weights, with the whole split resident on the device."""
+"""Stage 4: learn the weights, with the whole split resident on the device."""
 
 import safetensors.torch
 
 from tasks.fitting import devices
 from tasks.fitting.beginning import begin
-from tasks.fitting.watching import kept, watch
+from tasks.fitting.watching import Watch, kept
 from tasks.fitting.weights import learned
 from tasks.parameters import Training
 from tasks.records import PreparedDataset, TrainedModel
@@ -30,7 +30,8 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         devices.seeded(device, training.seed_number) as generator,
     ):
         learning = begin(training, prepared, generator, device)
-        curve, picture = watch(learning.epochs, learning.training, run)
+        watch = Watch(learning.training, run)
+        curve = watch.to_the_end(learning.epochs)
     weights = learned(learning)
     reference = atomic.write_bytes(run.file("weights.safetensors"), safetensors.torch.save(weights))
     atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve])
@@ -38,7 +39,7 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         weights=reference,
         device=devices.describe(device),
         learning_curve=curve,
-        picture=picture,
+        picture=watch.picture(curve),
         kept_epoch=kept(curve, training).epoch,
         num_examples=learning.num_examples,
         num_validation=learning.num_validation,

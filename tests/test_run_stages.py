@@ -22,7 +22,7 @@ from tasks.data.validated import ValidatedDataset
 from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
 from tasks.fitting import splits
-from tasks.fitting.watching import watch
+from tasks.fitting.watching import Watch
 from tasks.judging import gates
 from tasks.judging.parity import PARITY
 from tasks.networks.training import Measured
@@ -66,7 +66,7 @@ def test_divergence_names_epoch_loss_and_lr(run: RunFolder, prepared: PreparedDa
 def test_a_validation_loss_that_is_no_number_is_divergence_too(run: RunFolder, loss: float) -> None:
     measured = Measured(train={"loss": 1.0}, test={"loss": 1.0}, validation={"loss": loss})
     with pytest.raises(TrainingDiverged, match=rf"validation loss {loss} in epoch 1"):
-        watch(iter([measured]), linear(validation=0.5, patience=3), run)
+        Watch(linear(validation=0.5, patience=3), run).to_the_end(iter([measured]))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

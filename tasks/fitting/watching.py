@@ -22,35 +22,44 @@ from tasks.store.run_folder import RunFolder
 LINES_PER_RUN = 10  # of the learning curve in the log, however many epochs there are
 
 
-def watch(epochs: Iterator[Measured], training: Training, run: RunFolder) -> tuple[tuple[Epoch, ...], FileRef]:
-    """Train to the end; return the learning curve and its picture, which grows while it lasts (the book's Animator).
+class Watch:
+    """One training, watched: lines, a bar, and the learning curve, whose picture grows (the book's Animator)."""
 
-    Raises:
-        TrainingDiverged: the loss is no longer a finite number.
-    """
-    every = math.ceil(training.steps.num_epochs / LINES_PER_RUN)
-    path = run.file(LEARNING_CURVE)
-    judge = JUDGES[of_model(training.model).name]
-    name = run.name or training.model.value
-    shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
-    trained = live.Progress(training.steps.num_epochs, "epochs trained")
-    curve: list[Epoch] = []
-    with progress.bar(MofNCompleteColumn()) as bar:
-        for measured in bar.track(epochs, total=training.steps.num_epochs, description="train"):
-            curve.append(_point(len(curve) + 1, measured, training))
-            if len(curve) % every == 0 or len(curve) == training.steps.num_epochs:
-                tell(f"epoch {len(curve)}/{training.steps.num_epochs}: {_sentence(curve[-1], judge)}")
-            if trained.update(len(curve)):
-                figures.learning_curve(curve, judge.CURVES, path)
-                shown.show(path, retries=0)
-    if len(curve) % every and len(curve) < training.steps.num_epochs:
-        tell(f"at an end after {len(curve)} epochs: {_sentence(curve[-1], judge)}")
-    picture = figures.learning_curve(curve, judge.CURVES, path, kept(curve, training).epoch)
-    if live.in_a_run():
-        shown.show(path)
-        trained.update(training.steps.num_epochs)
-        trained.show()
-    return tuple(curve), picture
+    def __init__(self, training: Training, run: RunFolder) -> None:
+        self._training, self._judge = training, JUDGES[of_model(training.model).name]
+        self._path, name = run.file(LEARNING_CURVE), run.name or training.model.value
+        self._shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
+        self._trained = live.Progress(training.steps.num_epochs, "epochs trained")
+
+    def to_the_end(self, epochs: Iterator[Measured]) -> tuple[Epoch, ...]:
+        """Train; return the learning curve.
+
+        Raises:
+            TrainingDiverged: the loss is no longer a finite number.
+        """
+        total = self._training.steps.num_epochs
+        every = math.ceil(total / LINES_PER_RUN)
+        curve: list[Epoch] = []
+        with progress.bar(MofNCompleteColumn()) as bar:
+            for measured in bar.track(epochs, total=total, description="train"):
+                curve.append(_point(len(curve) + 1, measured, self._training))
+                if len(curve) % every == 0 or len(curve) == total:
+                    tell(f"epoch {len(curve)}/{total}: {_sentence(curve[-1], self._judge)}")
+                if self._trained.update(len(curve)):
+                    figures.learning_curve(curve, self._judge.CURVES, self._path)
+                    self._shown.show(self._path, retries=0)
+        if len(curve) % every and len(curve) < total:
+            tell(f"at an end after {len(curve)} epochs: {_sentence(curve[-1], self._judge)}")
+        return tuple(curve)
+
+    def picture(self, curve: Sequence[Epoch]) -> FileRef:
+        """The whole learning curve, drawn and shown."""
+        picture = figures.learning_curve(curve, self._judge.CURVES, self._path, kept(curve, self._training).epoch)
+        if live.in_a_run():
+            self._shown.show(self._path)
+            self._trained.update(self._training.steps.num_epochs)
+            self._trained.show()
+        return picture
 
 
 def kept(curve: Sequence[Epoch], training: Training) -> Epoch:

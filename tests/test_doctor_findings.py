@@ -81,7 +81,7 @@ def environment_without(folder: Path, *packages: str) -> list[str]:
     return ["env", f"PYTHONPATH={folder}:{REPOSITORY}", python, "-S", "-m", "flows"]
 
 
-TRAINING = ("torch", "onnx-", "matplotlib", "scipy")
+TRAINING = ("torch", "onnx-", "matplotlib")
 
 
 @pytest.fixture(scope="module")

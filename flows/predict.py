@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows import story
 from flows.story import run_names
-from tasks.machine import devices
+from tasks.machine import devices, heap
 from tasks.parameters import PredictParameters
 from tasks.predict import predict as predict_stage
 from tasks.records import Prediction
@@ -17,6 +17,7 @@ def predict(parameters: PredictParameters = PredictParameters()) -> Prediction: 
     """Label every row of the input with the champion (or another version)."""
     devices.require(parameters.device)
     sessions.introduce(parameters.device)
+    heap.keep_imports()
     run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
     with run.in_use():
         done = predict_stage(run, parameters)

@@ -33,7 +33,7 @@ def _of_images(recipe: Pixels | Columns) -> dict[str, str]:
     """Keys of the ONNX standard, docs/MetadataProps.md."""
     if not isinstance(recipe, Pixels):
         return {}
-    return OF_IMAGES | {"Image.BitmapPixelFormat": "Gray8" if len(recipe.shape) == 2 else "Rgb8"}
+    return {"Image.BitmapPixelFormat": "Gray8" if len(recipe.shape) == 2 else "Rgb8"} | OF_IMAGES
 
 
 def columns(recipe: Pixels | Columns) -> tuple[ColumnMetadata, ...]:

@@ -16,12 +16,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from candidate import Candidate
     from container_engine import Engine
     from duty import Duty
@@ -197,3 +199,19 @@ def engine() -> "Iterator[Engine]":
         yield running
     finally:
         running.close()
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> "list[Figure]":
+    """Every figure that is saved, which it is in earnest."""
+    from tasks.judging import figures
+
+    found: list[Figure] = []
+    save = figures.save
+
+    def keeping(figure: "Figure", path: Path) -> Any:
+        found.append(figure)
+        return save(figure, path)
+
+    monkeypatch.setattr(figures, "save", keeping)
+    return found

@@ -22,20 +22,6 @@ from tasks.store.run_folder import RunFolder
 from tasks.train import train
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Every figure that is saved, which it is in earnest."""
-    figures_drawn: list[Figure] = []
-    save = figures.save
-
-    def keeping(figure: Figure, path: Path) -> Any:
-        figures_drawn.append(figure)
-        return save(figure, path)
-
-    monkeypatch.setattr(figures, "save", keeping)
-    return figures_drawn
-
-
 def lines(axes: Axes) -> dict[str, Any]:
     return {str(line.get_label()): line for line in axes.lines}
 

@@ -40,20 +40,6 @@ def run() -> RunFolder:
     return RunFolder.open("own", {})
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Every figure that is saved, which it is in earnest."""
-    figures_drawn: list[Figure] = []
-    save = figures.save
-
-    def keeping(figure: Figure, path: Path) -> Any:
-        figures_drawn.append(figure)
-        return save(figure, path)
-
-    monkeypatch.setattr(figures, "save", keeping)
-    return figures_drawn
-
-
 def fitted(prepared: PreparedDataset, steps: int = 100) -> dict[str, Array]:
     """Weights after some iterations of scikit-learn's logistic regression."""
     rows = standards.read_rows(prepared.train, prepared)

@@ -25,20 +25,6 @@ RECIPE = Columns(
 WEIGHTS = {"area": 10.0, "district": {"(missing)": 0.0, "east": -50.0, "west": 45.0}, "garden": 200.0}
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Every figure that is saved, which it is in earnest."""
-    found: list[Figure] = []
-    save = figures.save
-
-    def keeping(figure: Figure, path: Path) -> Any:
-        found.append(figure)
-        return save(figure, path)
-
-    monkeypatch.setattr(figures, "save", keeping)
-    return found
-
-
 def texts(labels: Any) -> list[str]:
     return [label.get_text() for label in labels]
 

@@ -139,8 +139,11 @@ def _kept(
             yield f"the recipe of version {number} cannot read the rows of today"
         elif prepared.is_own and (why := _trained_otherwise(manifest, prepared, training)):
             yield f"version {number} {why}"
+        elif (is_new := new_rows(manifest.dataset, prepared)) is not None and is_new.sum() < len(is_new) / 2:
+            seen = np.count_nonzero(~is_new)
+            yield f"version {number} was trained on {seen} of the {len(is_new)} test rows of today"
         else:
-            yield Measured(number, measure(content, rows), new_rows(manifest.dataset, prepared))
+            yield Measured(number, measure(content, rows), is_new)
 
 
 def _trained_otherwise(manifest: Manifest, prepared: PreparedDataset, training: Training) -> str:
@@ -154,8 +157,6 @@ def _trained_otherwise(manifest: Manifest, prepared: PreparedDataset, training: 
     if prepared.split and prepared.split.rule in MOVING and _digest(manifest.dataset) != _digest(prepared):
         rule = prepared.split.rule
         return f"had other rows, and a split by {rule} moves: it may have been trained on the test rows of today"
-    if (is_new := new_rows(manifest.dataset, prepared)) is not None and is_new.sum() < len(is_new) / 2:
-        return f"was trained on {np.count_nonzero(~is_new)} of the {len(is_new)} test rows of today"
     return ""
 
 

@@ -58,13 +58,13 @@ def examine(source: Source, images: Images, name: str, data: OwnData, kept: Fixe
     split = splitting.by_hash(hashed, rule.test) if sides is None else Split(sides, hashed)
     rows = Rows(numbers, truth, split, _digests(hashed, truth, sides))
     findings = [*source.findings, *truth.findings, *_findings(source, images, rows, rule, data, kept)]
-    report = _report(source, images, rows, rule, name, findings)
-    assert report.images is not None  # noqa: S101
+    found = _alike(images, rows)
+    report = _report(source, found, rows, rule, name, findings)
     recipe = FixedImages(
         class_names=truth.class_names,
         recipe=Pixels(shape=images.shape, scale=1 / 255, resize="bilinear"),
         split=rule,
-        brightness=report.images.brightness,
+        brightness=found.brightness,
     )
     return Examined(report, None if report.errors else recipe, rows)
 
@@ -144,17 +144,11 @@ def _findings(
     yield from oddities.forms(images)
 
 
-def _report(
-    source: Source, images: Images, rows: Rows, rule: SplitRule, name: str, findings: list[Finding]
-) -> DataReport:
-    facts, truth = images.facts, rows.truth
-    counts = np.bincount(truth.values.astype(np.int64), minlength=len(truth.class_names)).tolist()
-    train, validation, test = (rows.split.count(side) for side in (TRAINING, VALIDATION, TEST))
-    height, width, *channels = images.shape
-    shape = f"{height} by {width} {'colour' if channels else 'grey'}"
-    classes = f"{len(truth.class_names)} class{'' if len(truth.class_names) == 1 else 'es'}"
+def _alike(images: Images, rows: Rows) -> ImageReport:
+    """What the images are like, all of them together."""
+    facts = images.facts
     sizes = {f"{width} by {height}": count for (width, height), count in facts.sizes.most_common(MOST_SHOWN)}
-    found = ImageReport(
+    return ImageReport(
         shape=images.shape,
         sizes=sizes,
         num_sizes=len(facts.sizes),
@@ -163,6 +157,17 @@ def _report(
         copies=len(rows.numbers) - hashing.num_distinct(facts.hashes[rows.numbers]),
         brightness=round(float(facts.brightness[rows.numbers].mean()), 3) if len(rows.numbers) else 0.0,
     )
+
+
+def _report(
+    source: Source, found: ImageReport, rows: Rows, rule: SplitRule, name: str, findings: list[Finding]
+) -> DataReport:
+    truth = rows.truth
+    counts = np.bincount(truth.values.astype(np.int64), minlength=len(truth.class_names)).tolist()
+    train, validation, test = (rows.split.count(side) for side in (TRAINING, VALIDATION, TEST))
+    height, width, *channels = found.shape
+    shape = f"{height} by {width} {'colour' if channels else 'grey'}"
+    classes = f"{len(truth.class_names)} class{'' if len(truth.class_names) == 1 else 'es'}"
     return DataReport(
         name=name,
         summary=f"{counted(len(rows.numbers), 'image')} of {classes}, as {shape}; "

@@ -40,7 +40,8 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     with run.in_use(), story.told(made):
         raw = download(run, parameters.dataset, parameters.data)
         task = of_model(parameters.training.model).name
-        validated = validate(run, raw, parameters.data, task, own_data.fixed(parameters.name))
+        fixed, champion = own_data.fixed(parameters.name), own_data.of_champion(parameters.name)
+        made.validated = validated = validate(run, raw, parameters.data, task, fixed, champion)
         prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
         made.trained = train(run, prepared, parameters.training)
         made.evaluated = evaluate(run, prepared, made.trained, parameters.training, parameters.gates)

@@ -45,6 +45,11 @@ def verdict(result: RetrainReport) -> str:
         f"# {result.name}: {headline}",
         f"{result.model}, {result.implementation}, on {result.device}. Evidence: `{result.run}`",
         *([f"Model: `{result.model_path}`, SHA-256 `{result.model_sha256}`"] if result.model_path else []),
+        *(
+            ["## Data\n\n" + "\n".join(f"- {each.sentence}" for each in result.data_changes)]
+            if result.data_changes
+            else []
+        ),
         "## Gates\n\n" + _table(("gate", "verdict", "found", "required"), gates),
         "## Figures\n\n" + _table(("figure", "value"), figures),
         "## Seconds\n\n" + _table(("stage", "seconds"), seconds),

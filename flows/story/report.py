@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict
 
 from flows import interrupt
 from tasks import records
+from tasks.data.report import DataReport, Finding
+from tasks.data.validated import ValidatedDataset
 from tasks.errors import GateFailed, GradmillError
 from tasks.parameters import RetrainParameters
-from tasks.store import reading
+from tasks.store import reading, verified
 from tasks.store.record import FileRef, Record
 from tasks.store.run_folder import RunFolder
 
@@ -51,6 +53,7 @@ class RetrainReport(BaseModel):
     parameters: dict[str, Any]
     seconds: dict[str, float]
     run: str
+    data_changes: list[Finding] = []  # what is not as it was in earlier data
 
 
 @dataclass
@@ -59,6 +62,7 @@ class Outcome:
 
     run: RunFolder
     parameters: RetrainParameters
+    validated: ValidatedDataset | None = None
     trained: records.TrainedModel | None = None
     evaluated: records.Evaluation | None = None
     exported: records.ExportedModel | None = None
@@ -119,7 +123,12 @@ class Outcome:
             parameters=self.parameters.model_dump(mode="json"),
             seconds=self.run.read().seconds,
             run=str(self.run.path),
+            data_changes=self._data_changes(),
         )
+
+    def _data_changes(self) -> list[Finding]:
+        report = self.validated and self.validated.report
+        return [*DataReport.parse(verified.read(report), report.path).changes] if report else []
 
 
 def _champion(name: str) -> int | None:

@@ -9,13 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data import mapped
+from tasks.data.champion import ChampionData
 from tasks.data.recipe import Column
 from tasks.data.report import DataReport, Finding
 from tasks.data.sources.tables import Table
-from tasks.data.table import asked, describing, features, hashing, roles, splitting, targets, warnings, window
+from tasks.data.table import (
+    against_champion,
+    asked,
+    describing,
+    features,
+    hashing,
+    profiling,
+    roles,
+    splitting,
+    targets,
+    warnings,
+    window,
+)
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.hashing import Words
 from tasks.data.table.roles import Roles
+from tasks.data.table.rows import Rows
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import no_moment, split_words
 from tasks.data.table.splitting import TRAINING, Split
@@ -32,26 +46,17 @@ class Examined(NamedTuple):
 
     report: DataReport
     recipe: FixedRecipe | None = None
-    rows: "Rows | None" = None
-
-
-class Rows(NamedTuple):
-    """The rows that have a target, encoded, in the order of the table."""
-
-    features: NDArray[np.float32]  # (columns, n), mapped
-    truth: Truth
-    split: Split
-    digests: Words  # (n,) of rows
-    lossy: tuple[int, ...]  # columns of which float32 has not all digits
-    has_missing: tuple[bool, ...]  # of each column
-
-    def digests_of(self, is_training: bool) -> Words:
-        """Those of training rows, or of all others, sorted."""
-        return np.sort(self.digests[(self.split.sides == TRAINING) == is_training])
+    rows: Rows | None = None
 
 
 def examine(
-    table: Table, name: str, data: OwnData, task: TaskName | None, kept: FixedRecipe | None, folder: Path
+    table: Table,
+    name: str,
+    data: OwnData,
+    task: TaskName | None,
+    kept: FixedRecipe | None,
+    folder: Path,
+    champion: ChampionData | None = None,
 ) -> Examined:
     """Look at a table that is to be kept under ``name``; without a ``task`` the target says which.
 
@@ -74,6 +79,9 @@ def examine(
         rows, rule, more = _rows(table, found.columns, truth, parts, asked.rule_kept(data, kept), data, folder)
         is_whole = not any(each.severity == "error" for each in (*faults, *found.findings))
         findings += [each for each in more if is_whole or each.column]  # of too few columns rows tell nothing
+        if champion and is_whole:
+            changes = against_champion.Tonight(table, rows, rule, data.window).findings(champion)
+            findings += against_champion.judged(changes, champion, data.accept_data)
     report = describing.report(name, table, parts, found, findings, truth, rows and rows.split, rule)
     if report.errors or rule is None:
         return Examined(report, None, rows)
@@ -134,7 +142,9 @@ def _rows(
     findings = [*filter(None, faults), *split.findings, *odd, *conflicts]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
     has_missing = tuple((ranges.statistics.missing > 0).tolist())
-    return Rows(encoded, truth, split, digests, lossy, has_missing), rule, findings
+    profiles = profiling.profiles(columns, encoded, digests, ranges)
+    target = profiling.of_target(profiling.target_column(str(parts.target), truth), truth, digests)
+    return Rows(encoded, truth, split, digests, lossy, has_missing, (*profiles, target)), rule, findings
 
 
 def _hashed(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:

@@ -130,7 +130,8 @@ def _print_status(found: Any) -> None:
     champions = Table("champion of", "version", "accuracy", "loss", "since", box=None, pad_edge=False)
     for model in found.models:
         accuracy = "" if model.test_accuracy is None else f"{model.test_accuracy:.4f}"
-        champions.add_row(model.name, str(model.version), accuracy, f"{model.test_loss:.4g}", model.promoted_at[:16])
+        version = f"{model.version}{' frozen' * model.frozen}"
+        champions.add_row(model.name, version, accuracy, f"{model.test_loss:.4g}", model.promoted_at[:16])
     runs = Table("deployment", "last run", "state", "verdict", "next run", box=None, pad_edge=False)
     for each in found.deployments:
         due = "paused" if each.paused else _moment(each.next_start)

@@ -130,8 +130,7 @@ def _print_status(found: Any) -> None:
     champions = Table("champion of", "version", "accuracy", "loss", "since", box=None, pad_edge=False)
     for model in found.models:
         accuracy = "" if model.test_accuracy is None else f"{model.test_accuracy:.4f}"
-        version = f"{model.version}{' frozen' * model.frozen}"
-        champions.add_row(model.name, version, accuracy, f"{model.test_loss:.4g}", model.promoted_at[:16])
+        champions.add_row(model.name, str(model.version), accuracy, f"{model.test_loss:.4g}", model.promoted_at[:16])
     runs = Table("deployment", "last run", "state", "verdict", "next run", box=None, pad_edge=False)
     for each in found.deployments:
         due = "paused" if each.paused else _moment(each.next_start)
@@ -139,6 +138,9 @@ def _print_status(found: Any) -> None:
     console.print(champions if found.models else "no champion yet: run gradmill retrain")
     if found.models:
         console.print(f"a champion is {CHAMPION}")
+    for model in found.models:
+        if model.frozen:
+            console.print(f"{model.name} is frozen: no retrain changes it until gradmill unfreeze {model.name}")
     console.print()
     console.print(runs if found.deployments else "no deployments yet: run gradmill up or gradmill register")
     console.print()

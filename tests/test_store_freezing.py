@@ -205,7 +205,7 @@ def killed_before_a_rename(artifacts: str, action: str, number: int) -> None:
 
         return renamed
 
-    os.replace, os.rename = dying(os.replace), dying(os.rename)  # type: ignore[assignment]
+    os.replace, os.rename = dying(os.replace), dying(os.rename)
     ACTIONS[action]()
 
 

@@ -15,7 +15,7 @@ from tasks.records import MirroredModel
 from tasks.store import artifact_paths, mirroring, pointer
 from tasks.store.atomic import file_digest
 
-Reason = Annotated[str, typer.Option("--reason", help="Why: gradmill history tells it.")]
+Reason = Annotated[str | None, typer.Option("--reason", help="Why: gradmill history tells it.")]
 
 
 def promote(
@@ -23,7 +23,7 @@ def promote(
     version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to use from now on.")],
     artifacts: Path | None,
     as_json: bool,
-    reason: Reason = "",
+    reason: Reason = None,
 ) -> None:
     """Make a version the champion, and lift its hold; a frozen name stays frozen."""
     url = mirroring.destination()
@@ -37,7 +37,7 @@ def rollback(
     name: ModelArgument,
     artifacts: Path | None,
     as_json: bool,
-    reason: Reason = "",
+    reason: Reason = None,
     no_freeze: Annotated[bool, typer.Option("--no-freeze", help="Let the next retrain publish again.")] = False,
 ) -> None:
     """Go back to the champion before, hold the version left, and freeze the name.
@@ -52,17 +52,17 @@ def rollback(
     _finish(done, document, Event.ROLLED_BACK, url, artifacts, as_json)
 
 
-def freeze(name: ModelArgument, artifacts: Path | None, as_json: bool, reason: Reason = "") -> None:
+def freeze(name: ModelArgument, artifacts: Path | None, as_json: bool, reason: Reason = None) -> None:
     """Let no retrain change the champion: candidates are trained and judged, and none is published."""
     _freeze(name, True, reason, artifacts, as_json)
 
 
-def unfreeze(name: ModelArgument, artifacts: Path | None, as_json: bool, reason: Reason = "") -> None:
+def unfreeze(name: ModelArgument, artifacts: Path | None, as_json: bool, reason: Reason = None) -> None:
     """Let retrains publish again."""
     _freeze(name, False, reason, artifacts, as_json)
 
 
-def _freeze(name: str, frozen: bool, reason: str, artifacts: Path | None, as_json: bool) -> None:
+def _freeze(name: str, frozen: bool, reason: str | None, artifacts: Path | None, as_json: bool) -> None:
     url = mirroring.destination()
     champion, changed = pointer.freeze(name, reason, frozen)
     done = f"{name} is frozen: version {champion} is the champion until gradmill unfreeze {name}"

@@ -27,12 +27,13 @@ class Cause(NamedTuple):
     reason: str = ""
 
 
-def of_user(what: What, reason: str = "") -> Cause:
+def of_user(what: What, reason: str | None = None) -> Cause:
     """What the user of this process does.
 
     Raises:
         UsageError: the reason is too long.
     """
+    reason = reason or ""
     if len(reason) > MOST_CHARACTERS:
         raise UsageError(f"a reason of {len(reason)} characters", f"at most {MOST_CHARACTERS}", "shorten --reason")
     try:

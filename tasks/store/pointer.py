@@ -44,7 +44,7 @@ def _readable(name: str) -> ChampionPointer | None:
         return None
 
 
-def promote(name: str, number: int, reason: str = "") -> bool:
+def promote(name: str, number: int, reason: str | None = None) -> bool:
     """Make a version the champion and lift its hold; False when it was the champion already.
 
     In any case pointer and ``config.pbtxt`` are sound afterwards. A frozen name stays frozen.
@@ -78,7 +78,7 @@ def _another(name: str, champion: int, previous: int | None) -> int | None:
     return previous if previous != champion and previous in reading.versions(name) else None
 
 
-def rollback(name: str, reason: str = "", freeze: bool = True) -> tuple[int, int]:
+def rollback(name: str, reason: str | None = None, freeze: bool = True) -> tuple[int, int]:
     """Go back to the champion before, hold the version left, and freeze the name; return (left, champion).
 
     Without ``freeze`` tonight's retrain, whose model differs in bytes when data grow, may publish the same fault again.
@@ -105,7 +105,7 @@ def rollback(name: str, reason: str = "", freeze: bool = True) -> tuple[int, int
         return left, target
 
 
-def freeze(name: str, reason: str = "", frozen: bool = True) -> tuple[int, bool]:
+def freeze(name: str, reason: str | None = None, frozen: bool = True) -> tuple[int, bool]:
     """Let no retrain change the champion, or, by ``frozen`` false, let it again; return it and whether that is new.
 
     Raises:

@@ -9,7 +9,7 @@ from tasks.store import artifact_paths, folders, history, locks, names, predicti
 GRACE = timedelta(days=1)  # a consumer that read the pointer may still be loading the version it named
 
 
-def prune(name: str, keep: int, reason: str = "") -> tuple[list[int], dict[int, str]]:
+def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], dict[int, str]]:
     """Delete all but the newest ``keep`` versions; return the pruned ones, and why older ones were kept.
 
     Raises:

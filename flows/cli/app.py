@@ -83,16 +83,19 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 
 
 ON_PREFECT = (
-    champion.promote, champion.rollback, operate.register, operate.up, operate.trigger, operate.status,
-    schedule.schedule, schedule.unschedule,
+    champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
+    operate.trigger, operate.status, schedule.schedule, schedule.unschedule,
 )  # fmt: skip
 COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
     inspecting.inspect,
     runs.predict,
     store.models,
+    store.history,
     champion.promote,
     champion.rollback,
+    champion.freeze,
+    champion.unfreeze,
     store.prune,
     store.verify,
     store.maintain,

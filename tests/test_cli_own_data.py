@@ -260,6 +260,8 @@ FAULTS = [
     ({"name": "a", "data": {"target": "y"}}, "go with --data"),
     ({"name": "a", "data": {"source": "x.csv", "target": "y", "resize": 8}}, "resize"),
     ({"name": "a", "data": {"source": "https://me:key@host/x.csv", "target": "y"}}, "credentials"),
+    ({"name": "a", "data": {"source": "x.csv", "target": "y", "window": "90d"}}, "needs --time-column"),
+    ({"name": "a", "data": {"source": "x.csv", "target": "y", "time_column": "t", "window": "90"}}, "pattern"),
     ({"training": {"class_weight": "balanced"}}, "on own data"),
     ({"training": {"weight_decay": "auto"}}, "for own data"),
 ]

@@ -181,7 +181,17 @@ OF_THE_BOOKS_DATA |= {"min_train_accuracy", "min_test_accuracy", "max_parameter_
 OF_THE_BOOKS_DATA |= {"max_accuracy_drop", "max_recall_drop"}
 OF_OWN_DATA = {*OwnData.model_fields, "class_weight", "min_gain", "max_nats_rise", "max_error_rise"}
 OF_IMAGES = {"side", "channels", "max_rejects"}
-OF_TABLES = {"target", "features", "ignore", "category", "split_by", "time_column", "split_column", "max_loss_ratio"}
+OF_TABLES = {
+    "target",
+    "features",
+    "ignore",
+    "category",
+    "split_by",
+    "time_column",
+    "window",
+    "split_column",
+    "max_loss_ratio",
+}
 OWN_IMAGES = {"name": "photos", "data": {"source": "/data/photos"}}
 
 

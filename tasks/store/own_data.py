@@ -7,12 +7,13 @@ from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import Fixed
 from tasks.errors import DataError, UsageError
 from tasks.parameters import ModelName, RetrainParameters, is_name
+from tasks.parameters.own_data import NO_WINDOW
 from tasks.store import artifact_paths, reading
 from tasks.store.documents import Document
 from tasks.store.versions import Manifest
 
 # Of a run's parameters what no document keeps: places, and what is done once.
-NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe"}}
+NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "accept_data"}}
 SPLITS = {"group": "split_by", "time": "time_column", "column": "split_column"}  # the option of each rule
 
 
@@ -68,12 +69,15 @@ def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _split(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The options of the split: what is given now, or what the newest version fixed, be the champion an older one."""
+    """The options of the split: what is given now, or what the newest version fixed, be the champion an older one.
+
+    No window stays without a split by time.
+    """
     rule = None if SPLITS.values() & given.keys() else fixed(name)
     options: dict[str, Any] = dict.fromkeys(SPLITS.values())
     if rule and rule.split.rule in SPLITS:
         options[SPLITS[rule.split.rule]] = rule.split.column
-    return options
+    return options if (options | given)["time_column"] else options | {"window": NO_WINDOW}
 
 
 def _source(name: str) -> str:

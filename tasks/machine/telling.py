@@ -25,3 +25,4 @@ class Event(StrEnum):
     ROLLED_BACK = "gradmill.model.rolled-back"
     PREDICTIONS_WRITTEN = "gradmill.predictions.written"
     DRIFT = "gradmill.drift"
+    EVALUATED = "gradmill.model.evaluated"

@@ -12,10 +12,11 @@ from pydantic import BaseModel
 import flows.cli.app
 from flows.cli.parameters import taking
 from flows.server.declared import schema
-from tasks.parameters import MaintainParameters, OwnData, PredictParameters, RetrainParameters, retrain_form
+from tasks.parameters import EvaluateParameters, MaintainParameters, OwnData, PredictParameters, RetrainParameters, retrain_form
 
 COMMANDS: dict[str, type[BaseModel]] = {
-    "retrain": RetrainParameters, "predict": PredictParameters, "maintain": MaintainParameters
+    "retrain": RetrainParameters, "predict": PredictParameters, "evaluate": EvaluateParameters,
+    "maintain": MaintainParameters,
 }  # fmt: skip
 SPELT_OTHERWISE = {
     "num_epochs": "--epochs",

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import bench, champion, inspecting, operate, runs, schedule, store, streams
+from flows.cli import bench, champion, evaluating, inspecting, operate, runs, schedule, store, streams
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
 from flows.cli.options import Artifacts, Debug, Json, use
@@ -90,6 +90,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
     inspecting.inspect,
     runs.predict,
+    evaluating.evaluate,
     store.models,
     store.history,
     champion.promote,

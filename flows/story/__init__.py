@@ -7,8 +7,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from flows.story import pages
+from flows.story import judgement, pages
 from flows.story.report import Outcome, reported
+from tasks.judging.judged import Judged
 from tasks.machine.telling import Event
 from tasks.records import Prediction
 from tasks.stage import events
@@ -35,6 +36,13 @@ def told_of_prediction(result: Prediction) -> None:
     with _never_in_the_way():
         _show_prediction(result)
         _tag(f"model:{result.name}", f"drift:{result.drift.verdict}")
+
+
+def told_of_judgement(result: Judged) -> None:
+    """Tell what a kept version came to on labelled rows."""
+    with _never_in_the_way():
+        _show(f"{result.name}-judgement", judgement.page(result), "a kept version on labelled rows")
+        _tag(f"model:{result.name}", "verdict:worse" if result.worse else "verdict:as published")
 
 
 def _show(key: str, page: str, about: str) -> None:

@@ -27,3 +27,4 @@ class Event(StrEnum):
     UNFROZEN = "gradmill.model.unfrozen"
     PREDICTIONS_WRITTEN = "gradmill.predictions.written"
     DRIFT = "gradmill.drift"
+    EVALUATED = "gradmill.model.evaluated"

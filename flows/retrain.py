@@ -47,6 +47,8 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
         made.evaluated = evaluate(run, prepared, made.trained, parameters.training, parameters.gates)
         made.exported = export(run, prepared, made.trained, parameters.training, parameters.gates)
         made.published = publish(run, parameters, prepared, made.trained, made.evaluated, made.exported)
+        if not parameters.publish:
+            return made.report()
         if parameters.data.source:
             own_data.remember(parameters.name, parameters.data.source)
         if destination:

@@ -160,11 +160,11 @@ class ChampionGates(Record):
 
 
 class PublishedModel(Record):
-    """Where the model went. ``unchanged``: these very bytes were published before."""
+    """Where the model went. ``unchanged``: these very bytes were published before; ``judged``: nothing was to be."""
 
-    outcome: Literal["published", "unchanged"]
+    outcome: Literal["published", "unchanged", "judged"]
     name: str
-    version: int
+    version: int | None  # none of a model that was judged only, which lies at ``model`` all the same
     model: FileRef
     gates: tuple[GateVerdict, ...] = ()
 

@@ -12,15 +12,24 @@ from pydantic import BaseModel
 import flows.cli.app
 from flows.cli.parameters import taking
 from flows.server.declared import schema
-from tasks.parameters import MaintainParameters, OwnData, PredictParameters, RetrainParameters, retrain_form
+from tasks.parameters import (
+    EvaluateParameters,
+    MaintainParameters,
+    OwnData,
+    PredictParameters,
+    RetrainParameters,
+    retrain_form,
+)
 
 COMMANDS: dict[str, type[BaseModel]] = {
-    "retrain": RetrainParameters, "predict": PredictParameters, "maintain": MaintainParameters
+    "retrain": RetrainParameters, "predict": PredictParameters, "evaluate": EvaluateParameters,
+    "maintain": MaintainParameters,
 }  # fmt: skip
 SPELT_OTHERWISE = {
     "num_epochs": "--epochs",
     "source": "--data",
     "predict": "--no-predict",
+    "publish": "--no-publish",
     "model": "MODEL",
     "input": "INPUT",
     "id_columns": "--id-column",
@@ -140,7 +149,7 @@ def test_documents_of_before_mean_the_same() -> None:
     parameters = RetrainParameters.model_validate({"training": training})
     assert parameters == RetrainParameters.model_validate({"training": LINEAR})
     dumped = parameters.model_dump(mode="json")
-    assert list(dumped) == ["name", "training", "data", "gates", "predict", "sign_key", "force"]
+    assert list(dumped) == ["name", "training", "data", "gates", "predict", "publish", "sign_key", "force"]
     assert dumped["training"] == training | {"class_weight": "none"}, "which there was not"
     assert RetrainParameters.model_validate(dumped) == parameters
 

@@ -16,6 +16,7 @@ from tasks.parameters import RetrainParameters
 from tasks.store import reading, verified
 from tasks.store.record import FileRef, Record
 from tasks.store.run_folder import RunFolder
+from tasks.store.versions import ChampionPointer
 
 
 class PredictionSummary(BaseModel):
@@ -30,7 +31,8 @@ class RetrainReport(BaseModel):
     """A contract (README, "JSON"): fields are added, never renamed or removed.
 
     ``champion`` is the version that consumers should use when the run ends: the newest that passed the gates, until
-    somebody promotes or rolls back. After ``unchanged`` it may be another than ``version``.
+    somebody promotes or rolls back. After ``unchanged`` it may be another than ``version``. While it is ``frozen``, no
+    retrain changes it.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -39,9 +41,10 @@ class RetrainReport(BaseModel):
     model: str
     name: str
     implementation: str
-    outcome: Literal["published", "unchanged", "refused"]
+    outcome: Literal["published", "unchanged", "refused", "judged"]
     version: int | None
     champion: int | None
+    frozen: bool = False
     model_path: str | None
     model_sha256: str | None
     metrics: dict[str, Any]
@@ -62,7 +65,6 @@ class Outcome:
 
     run: RunFolder
     parameters: RetrainParameters
-    validated: ValidatedDataset | None = None
     trained: records.TrainedModel | None = None
     evaluated: records.Evaluation | None = None
     exported: records.ExportedModel | None = None
@@ -70,6 +72,7 @@ class Outcome:
     published: records.PublishedModel | None = None
     mirrored: records.MirroredModel | None = None
     predicted: records.Prediction | None = None
+    validated: ValidatedDataset | None = None
 
     def refused(self, record: Record) -> None:
         """Take what the stage that refused the candidate would have returned."""
@@ -88,7 +91,7 @@ class Outcome:
 
     @property
     def is_decided(self) -> bool:
-        """Whether there is a version, or a refusal."""
+        """Whether the candidate went through all gates, or was refused."""
         return self.published is not None or not all(gate.passed for gate in self.gates)
 
     @property
@@ -102,6 +105,7 @@ class Outcome:
         if self.trained is None or self.evaluated is None:
             raise ValueError("no candidate was judged")
         training, published, predicted = self.parameters.training, self.published, self.predicted
+        kept, champion = published if published and published.version else None, _champion(self.parameters.name)
         summary = predicted and PredictionSummary(
             path=str(predicted.path), rows=predicted.rows, version=predicted.version
         )
@@ -110,10 +114,11 @@ class Outcome:
             name=self.parameters.name,
             implementation=training.implementation,
             outcome=published.outcome if published else "refused",
-            version=published.version if published else None,
-            champion=_champion(self.parameters.name),
-            model_path=str(published.model.path) if published else None,
-            model_sha256=published.model.sha256 if published else None,
+            version=kept and kept.version,
+            champion=champion and champion.version,
+            frozen=champion is not None and champion.frozen,
+            model_path=kept and str(kept.model.path),
+            model_sha256=kept and kept.model.sha256,
             metrics=self.evaluated.metrics,
             gates=self.gates,
             prediction=summary,
@@ -131,9 +136,9 @@ class Outcome:
         return [*DataReport.parse(verified.read(report), report.path).changes] if report else []
 
 
-def _champion(name: str) -> int | None:
+def _champion(name: str) -> ChampionPointer | None:
     try:
-        return reading.resolve(name, None)
+        return reading.champion(name)
     except GradmillError:  # none yet, or the pointer is damaged, which is for those to say who need it
         return None
 
@@ -156,5 +161,6 @@ def reported(outcome: Outcome) -> Iterator[None]:
     finally:
         if published := outcome.published:
             with suppress(OSError):
-                if published.version == _champion(published.name):
+                champion = _champion(published.name)
+                if champion and champion.version == published.version:
                     interrupt.achieved(f"{published.name} version {published.version} is the champion already")

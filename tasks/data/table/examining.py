@@ -115,7 +115,7 @@ def _rows(
         ),
         strict=True,
     )
-    hashed = _hashed(columns, encoded)
+    hashed = row_hashes(columns, encoded)
     with ThreadPoolExecutor() as pool:
         ranging = pool.submit(warnings.Ranges, encoded)
         twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
@@ -144,10 +144,11 @@ def _rows(
     has_missing = tuple((ranges.statistics.missing > 0).tolist())
     profiles = profiling.profiles(columns, encoded, digests, ranges)
     target = profiling.of_target(profiling.target_column(str(parts.target), truth), truth, digests)
-    return Rows(encoded, truth, split, digests, lossy, has_missing, (*profiles, target)), rule, findings
+    contents = with_target if rule.column else None
+    return Rows(encoded, truth, split, digests, lossy, has_missing, contents, (*profiles, target)), rule, findings
 
 
-def _hashed(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:
+def row_hashes(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:
     """The row hash of encoded features ``(columns, n)``."""
     ordered = sorted(range(len(columns)), key=lambda at: columns[at].name)
     words = {at: hashing.words_of_levels(column.levels) for at, column in enumerate(columns) if column.levels}

@@ -64,6 +64,7 @@ def publish(
         name=name,
         version=number,
         model=exported.onnx.model_copy(update={"path": artifact_paths.version(name, number) / artifact_paths.ONNX}),
+        detail="which has these very bytes" if unchanged else "",
         gates=verdicts,
     )
     _tell(run, published, is_signed=parameters.sign_key is not None)

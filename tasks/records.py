@@ -156,13 +156,14 @@ class ChampionGates(Record):
 
 
 class PublishedModel(Record):
-    """Where the model went. ``unchanged``: these very bytes were published before."""
+    """Where the model went. ``unchanged``: these very bytes were published before, or it was made of the same data."""
 
     outcome: Literal["published", "unchanged"]
     name: str
     version: int
     model: FileRef
     gates: tuple[GateVerdict, ...] = ()
+    detail: str = ""  # of a version that is unchanged: how that is known
 
 
 class MirroredModel(Record):

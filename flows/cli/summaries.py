@@ -21,7 +21,7 @@ def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> No
     """What was trained, how good it is, where it lies, and what to try next; ``owed``: predictions that failed."""
     quality = task.of_model(result.model).summary(result.metrics)
     rows = [
-        ("trained", f"{result.model} ({result.implementation}) on {result.device}: {quality}"),
+        ("trained" if result.was_trained else "kept", f"{result.model} ({result.implementation}) on {result.device}: {quality}"),
         (result.outcome, f"{result.name} version {result.version}, {_standing(result)}"),
         ("model", result.model_path),
     ]
@@ -41,7 +41,7 @@ def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> No
 
 def _standing(result: "RetrainReport") -> str:
     """Whether the version of a retrain is the champion; one that was rolled back from, or replaced, is not."""
-    same = "which has these very bytes, " if result.outcome == "unchanged" else ""
+    same = f"{result.detail}, " if result.detail else ""
     if result.version == result.champion:
         return f"{same}the champion"
     champion = f"version {result.champion}" if result.champion else "none"

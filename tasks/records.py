@@ -38,6 +38,7 @@ class Splits(Lasting):
     class_names: tuple[str, ...] = ()
     true_parameters: tuple[float, ...] | None = None  # weights, then the bias: only synthetic data has them
     split: SplitRule | None = None  # of own data
+    has_dates: bool = False  # of a split by time: its column holds dates or times, and no numbers
     ignored: tuple[str, ...] = ()  # columns that are no features, by the user's word
     left_out: tuple[str, ...] = ()  # columns that are no features by themselves: dates, ids
     class_counts: tuple[int, ...] = ()  # training rows of each class

@@ -21,7 +21,10 @@ def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> No
     """What was trained, how good it is, where it lies, and what to try next; ``owed``: predictions that failed."""
     quality = task.of_model(result.model).summary(result.metrics)
     rows = [
-        ("trained" if result.was_trained else "kept", f"{result.model} ({result.implementation}) on {result.device}: {quality}"),
+        (
+            "trained" if result.was_trained else "kept",
+            f"{result.model} ({result.implementation}) on {result.device}: {quality}",
+        ),
         (result.outcome, f"{result.name} version {result.version}, {_standing(result)}"),
         ("model", result.model_path),
     ]

@@ -38,6 +38,7 @@ class Splits(Lasting):
     class_names: tuple[str, ...] = ()
     true_parameters: tuple[float, ...] | None = None  # weights, then the bias: only synthetic data has them
     split: SplitRule | None = None  # of own data
+    has_dates: bool = False  # of a split by time: its column holds dates or times, and no numbers
     ignored: tuple[str, ...] = ()  # columns that are no features, by the user's word
     left_out: tuple[str, ...] = ()  # columns that are no features by themselves: dates, ids
     class_counts: tuple[int, ...] = ()  # training rows of each class
@@ -78,10 +79,7 @@ class Epoch(Record):
 
 
 class TrainedModel(Record):
-    """The learned weights and the road to them.
-
-    Of tables ``weights`` are as ``tasks/serving/folding.py`` takes them; else ``W`` ``(inputs, outputs)`` and ``b``.
-    """
+    """The weights, of tables as ``tasks/serving/folding.py`` has them, else ``W`` ``(inputs, outputs)`` and ``b``."""
 
     weights: FileRef
     device: str
@@ -156,13 +154,14 @@ class ChampionGates(Record):
 
 
 class PublishedModel(Record):
-    """Where the model went. ``unchanged``: these very bytes were published before."""
+    """Where the model went; ``unchanged``: it was there before, or its data were; ``judged``: nothing was to go."""
 
-    outcome: Literal["published", "unchanged"]
+    outcome: Literal["published", "unchanged", "judged"]
     name: str
-    version: int
+    version: int | None  # none of a model that was judged only, which lies at ``model`` all the same
     model: FileRef
     gates: tuple[GateVerdict, ...] = ()
+    detail: str = ""  # of a version that is unchanged: how that is known
 
 
 class MirroredModel(Record):

@@ -27,6 +27,7 @@ class ValidatedTable(Record):
     num_test: int
     rows: FileRef
     has_missing: tuple[bool, ...]  # of each column, whether any row has no value there
+    has_dates: bool = False  # of a split by time
 
 
 class ValidatedDataset(Record):

@@ -104,15 +104,34 @@ def copies(hashed: Words) -> Words:
 def repeated(hashed: Words) -> NDArray[np.int64]:
     """The numbers of the rows whose hash another row has too, in order.
 
-    Few rows share even half of a hash, so that hardly more than half of each is sorted.
+    Each row takes a place in a table from whoever had it. One that lost its place equals the row that has it in the
+    end, or only their hashes' parts were equal by which they came there; it then looks again by another part, among
+    fewer. That takes a fraction of the time of sorting.
     """
-    half = (hashed >> np.uint64(32)).astype(np.uint32)
-    ordered = np.sort(half)
-    shared = np.zeros(2**16, bool)
-    shared[ordered[1:][ordered[1:] == ordered[:-1]] >> 16] = True
-    rows = np.flatnonzero(shared[half >> 16])
-    values, counts = np.unique(hashed[rows], return_counts=True)
-    return rows[np.isin(hashed[rows], values[counts > 1])]
+    is_repeated = np.zeros(len(hashed), bool)
+    rows, rest, shift = np.arange(len(hashed), dtype=np.uint32), hashed, 0
+    while len(rest):
+        lost, winners = _lost_places(rest >> np.uint64(shift) if shift else rest)
+        are_equal = rest[lost] == rest[winners]
+        is_repeated[rows[lost[are_equal]]] = is_repeated[rows[winners[are_equal]]] = True
+        rows, rest = rows[lost[~are_equal]], rest[lost[~are_equal]]
+        shift = 24 - shift
+    return np.flatnonzero(is_repeated)
+
+
+def _lost_places(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Rows whose place another took, and for each of them that other; the place is said by a word's lowest bits."""
+    table = np.empty(1 << len(words).bit_length(), np.uint32)
+    lowest = np.uint64(len(table) - 1)
+    rows, lost, winners = np.arange(len(words), dtype=np.uint32), [], []
+    for block in _blocks(len(words)):
+        table[(words[block] & lowest).view(np.int64)] = rows[block]
+    for block in _blocks(len(words)):
+        last = np.take(table, (words[block] & lowest).view(np.int64))
+        without = np.flatnonzero(last != rows[block])
+        lost.append(block.start + without)
+        winners.append(last[without])
+    return np.concatenate(lost), np.concatenate(winners)
 
 
 def num_distinct(hashed: Words) -> int:

@@ -101,6 +101,7 @@ class OwnTable:
             task=fixed.task,
             class_names=fixed.class_names,
             split=fixed.split,
+            has_dates=table.has_dates,
             ignored=fixed.ignored,
             left_out=fixed.left_out,
             class_counts=tuple(classes),

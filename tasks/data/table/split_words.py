@@ -47,6 +47,17 @@ def _ordered(values: NDArray[np.float64]) -> Words:
     return ordered
 
 
+def moments(words: Words) -> NDArray[np.float64]:
+    """What words ``(n,)`` of the rule ``time`` were made of, such as the split keys of a prepared split; NaN of 0.
+
+    Of dates these are microseconds since 1970 (``Splits.has_dates`` says whether they are dates).
+    """
+    highest = np.uint64(1 << 63)
+    values = np.where(words >= highest, words ^ highest, ~words).view(np.float64)
+    values[words == 0] = np.nan
+    return values
+
+
 def _moments(texts: pa.Array) -> NDArray[np.float64]:
     """Texts ``(n,)`` as numbers, or else microseconds since 1970; NaN where there is neither for all of them."""
     found = columns.numbers(texts)
@@ -55,6 +66,20 @@ def _moments(texts: pa.Array) -> NDArray[np.float64]:
         found = pa.nulls(len(texts), pa.float64()) if dates is None else dates.cast(pa.int64()).cast(pa.float64())
     values: NDArray[np.float64] = found.fill_null(np.nan).to_numpy(zero_copy_only=False)
     return values
+
+
+def times(words: Words) -> NDArray[np.float64]:
+    """The moments ``(n,)`` that words of a rule ``time`` were made of; NaN where there is none."""
+    highest = np.uint64(1 << 63)
+    return np.where(words >= highest, words ^ highest, ~words).view(np.float64)
+
+
+def are_dates(column: pa.ChunkedArray) -> bool:
+    """Whether the moments of a column are dates, in microseconds since 1970, and no numbers."""
+    if columns.kind_of(column.type) != "text":
+        return columns.kind_of(column.type) == "date"
+    texts = levels(column).used
+    return bool(columns.numbers(texts).null_count > texts.null_count)
 
 
 def no_moment(rule: SplitRule, column: pa.ChunkedArray, words: Words, place: Callable[[int], str]) -> Finding | None:

@@ -1,7 +1,7 @@
 """One look at all images: their classes, their split, their digests, and all that is wrong with them."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,7 @@ def _truth(source: Source, numbers: NDArray[np.int64], kept: FixedImages | None)
 
 def _classes(names: tuple[str, ...], tonight: tuple[str, ...]) -> Iterator[Finding]:
     if len(tonight) < 2:
-        found = f"the images are of {counted(len(tonight), 'class' if len(tonight) == 1 else 'classe')}"
+        found = f"the images are all of one class, {tonight[0]}" if tonight else "the images are of no class"
         yield _error("one-class", found, "two or more: a folder for each", "see the folder that --data names")
     if odd := [name for name in tonight if name.splitlines() != [name] or REPLACED in name]:
         found = f"a class is called {odd[0]!r}"
@@ -110,6 +110,14 @@ def _digests(hashed: Words, truth: Truth, sides: NDArray[np.uint8] | None) -> Wo
         if sides is not None:
             hashing.absorb(digests, hashing.words_of_levels(PARTS)[sides])
         hashing.absorb(digests, hashing.copies(digests))
+    return digests
+
+
+def digests_in_training(hashed: Words, labels: NDArray[Any], class_names: Sequence[str]) -> Words:
+    """The row digests ``(n,)`` that images of these hashes and labels have in a training folder, as first copies."""
+    digests = hashed.copy()
+    for words in (hashing.words_of_levels(class_names)[labels], hashing.words_of_levels(PARTS)[TRAINING], np.uint64(0)):
+        hashing.absorb(digests, np.broadcast_to(words, digests.shape))
     return digests
 
 

@@ -12,7 +12,7 @@ from tasks.data import mapped
 from tasks.data.recipe import Column
 from tasks.data.report import DataReport, Finding
 from tasks.data.sources.tables import Table
-from tasks.data.table import asked, describing, features, hashing, roles, splitting, targets, warnings
+from tasks.data.table import asked, describing, features, hashing, roles, splitting, targets, warnings, window
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.hashing import Words
 from tasks.data.table.roles import Roles
@@ -21,7 +21,7 @@ from tasks.data.table.split_words import no_moment, split_words
 from tasks.data.table.splitting import TRAINING, Split
 from tasks.data.table.targets import Truth
 from tasks.machine import side_by_side
-from tasks.parameters.own_data import OwnData
+from tasks.parameters.own_data import NO_WINDOW, OwnData
 from tasks.serving.task import TaskName
 
 SCRATCH = "encoded.safetensors"
@@ -74,6 +74,8 @@ def examine(
     if not has_target or parts.target is None:
         return Examined(describing.report(name, table, parts, found, findings))
     truth = targets.truth(table, parts.target, task, kept.class_names if kept else ())
+    if data.window != NO_WINDOW:
+        truth = window.cut(table, truth, parts, data.window)
     findings += truth.findings
     rows, rule = None, None
     if found.columns and len(truth.values) and (parts.splits is None or parts.splits in table.data.column_names):

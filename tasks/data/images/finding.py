@@ -31,10 +31,10 @@ def find(source: str) -> Source:
         action = "name it with --target" if path else "name it with --target; of images download the folder first"
         raise UsageError(f"no --target for {shown}", "the column of the table to predict", action)
     if not path.exists():
-        found, action = f"no folder {shown}", f"give --data another, or {OF_A_TABLE}"
+        said, action = f"no folder {shown}", f"give --data another, or {OF_A_TABLE}"
         if glob.has_magic(source):
-            found, action = f"{found}, and no table", "name the folder of images itself, no glob"
-        raise DataError(found, EXPECTED, action)
+            said, action = f"{said}, and no table", "name the folder of images itself, no glob"
+        raise DataError(said, EXPECTED, action)
     if found is None or not found.class_names:
         raise DataError(f"{shown} holds no classes of images", EXPECTED, OF_A_TABLE)
     if not len(found.content):

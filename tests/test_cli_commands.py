@@ -210,6 +210,7 @@ def test_the_summary_says_which_version_predicted_and_which_is_the_champion(caps
     made = PredictionSummary(path="/a/predictions/job", rows=1, version=1)
     report = RetrainReport(
         model="linear-regression", implementation="concise", name="nightly", outcome="unchanged", version=2, champion=1,
+        detail="which has these very bytes",
         model_path="/a/models/nightly/2/model.onnx", model_sha256="00", metrics={"test_loss": 1.0}, gates=[],
         prediction=made, mirror=None, device="cpu", provider="CPUExecutionProvider", parameters={}, seconds={},
         run="/a/runs/x",

@@ -65,7 +65,8 @@ def test_help_shows_every_default(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     for name, kind in COMMANDS.items():
         shown = rows(capsys, name)
         for field, default in values(kind().model_dump(mode="json")):
-            row = shown[SPELT_OTHERWISE.get(field, f"--{field.replace('_', '-')}")]
+            option = SPELT_OTHERWISE.get(field, f"--{field.replace('_', '-')}")
+            row = shown[option if option in shown else field.upper()]
             if isinstance(default, list):
                 default = ",".join(map(str, default)) or None
             if name == "retrain" and field in OF_THE_BOOK:

@@ -16,6 +16,7 @@ def schedule(
     name: ModelArgument,
     cron: Annotated[str, typer.Option("--cron", help="When, as '0 3 * * *'.")],
     timezone: Annotated[str, typer.Option("--timezone", help="Whose hours these are, as Europe/Berlin.")] = "UTC",
+    keep: Annotated[int, typer.Option("--keep", min=1, help="So many of the newest versions maintenance leaves.")] = 30,
 ) -> Answer:
     """Retrain a kept name by a schedule, with its champion's model, data and options; again with another: change it.
 
@@ -24,12 +25,13 @@ def schedule(
     from flows.server import registration, schedules
 
     _require_name(name)
-    added = schedules.add(name, cron, timezone)
+    added = schedules.add(name, cron, timezone, keep)
     with _server() as there:
         if there:
             schedules.tell_server(added, registration.declarations())
     told = "the server knows it" if there else "gradmill up will tell its server"
-    document = {"name": name, "cron": cron, "timezone": timezone, "deployment": added.deployment, "registered": there}
+    document = {"name": name, "cron": cron, "timezone": timezone, "keep": keep}
+    document |= {"deployment": added.deployment, "registered": there}
     return document, f"{name} is retrained at {cron!r} ({timezone}) by deployment {added.deployment}: {told}"
 
 

@@ -21,7 +21,10 @@ def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> No
     """What was trained, how good it is, where it lies, and what to try next; ``owed``: predictions that failed."""
     quality = task.of_model(result.model).summary(result.metrics)
     rows = [
-        ("trained", f"{result.model} ({result.implementation}) on {result.device}: {quality}"),
+        (
+            "trained" if result.was_trained else "kept",
+            f"{result.model} ({result.implementation}) on {result.device}: {quality}",
+        ),
         (result.outcome, _standing(result)),
         *([("model", result.model_path)] if result.model_path else []),
     ]
@@ -50,7 +53,7 @@ def _standing(result: "RetrainReport") -> str:
     """What became of the candidate, and whether it is the champion; one rolled back from, or replaced, is not."""
     if result.version is None:
         return f"{result.name}: every gate was passed, and nothing is published"
-    same = "which has these very bytes, " if result.outcome == "unchanged" else ""
+    same = f"{result.detail}, " if result.detail else ""
     version = f"{result.name} version {result.version}, {same}"
     if result.version == result.champion:
         return f"{version}the champion"

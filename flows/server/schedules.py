@@ -14,16 +14,15 @@ from flows.server.deploying import deploy
 from flows.server.deployments import TAG
 from tasks.errors import UsageError
 from tasks.store import artifact_paths, own_data
-from tasks.store.documents import Document
+from tasks.store.retention import Told
 
 SLUG = "scheduled"
 
 
-class Schedule(Document):
+class Schedule(Told):
     """When a name is retrained, and with which parameters: those of its champion when it was scheduled."""
 
     schema_version: Literal[1] = 1
-    name: str
     cron: str
     timezone: str
     parameters: dict[str, Any]
@@ -65,8 +64,8 @@ def declared(deployments: list[Declared]) -> list[Declared]:
     return [each.declared(retrain) for each in kept()] if retrain else []
 
 
-def add(name: str, cron: str, timezone: str) -> Schedule:
-    """Keep a schedule of a kept name, in the place of an earlier one.
+def add(name: str, cron: str, timezone: str, keep: int = 30) -> Schedule:
+    """Keep a schedule of a kept name, in the place of an earlier one; maintenance leaves ``keep`` newest versions.
 
     Raises:
         UsageError: there is no such name, or no such time.
@@ -80,7 +79,7 @@ def add(name: str, cron: str, timezone: str) -> Schedule:
     parameters = own_data.again(name, {})
     for option in own_data.SPLITS.values():  # a run takes the rule that the newest version has fixed by then
         parameters["data"].pop(option, None)
-    schedule = Schedule(name=name, cron=cron, timezone=timezone, parameters=parameters)
+    schedule = Schedule(name=name, cron=cron, timezone=timezone, parameters=parameters, keep=keep)
     path = artifact_paths.schedule(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     schedule.write(path)

@@ -69,7 +69,8 @@ def _tell(outcome: Outcome) -> None:
         payload = {"version": None, "sha256": None, "path": None, "run": result.run, "refused_by": refused_by}
         events.emit(Event.REFUSED, result.name, payload)
     _show(f"{result.name}-verdict", pages.verdict(result), "what became of the candidate, and every gate")
-    _show(f"{result.name}-pictures", pages.pictures(outcome.pictures), "learning curve and test split")
+    if result.was_trained:
+        _show(f"{result.name}-pictures", pages.pictures(outcome.pictures), "learning curve and test split")
     if result.version is not None:
         card = artifact_paths.version(result.name, result.version) / artifact_paths.CARD
         _show(f"{result.name}-card", pages.card(card), f"model card of version {result.version}")

@@ -30,7 +30,7 @@ def verdict(result: RetrainReport) -> str:
     """What became of a candidate, and why."""
     headline = {
         "published": f"published version {result.version}",
-        "unchanged": f"unchanged: version {result.version} has these very bytes",
+        "unchanged": f"unchanged: version {result.version}, {result.detail}",
         "refused": "refused by " + ", ".join(gate.name for gate in result.gates if not gate.passed),
         "judged": "judged: every gate was passed, and nothing is published",
     }[result.outcome]
@@ -51,6 +51,7 @@ def verdict(result: RetrainReport) -> str:
             else []
         ),
         *([f"Model: `{result.model_path}`, SHA-256 `{result.model_sha256}`"] if result.model_path else []),
+        *([] if result.was_trained else ["Nothing was trained: gates and figures are those of the version's own run."]),
         *(
             ["## Data\n\n" + "\n".join(f"- {each.sentence}" for each in result.data_changes)]
             if result.data_changes

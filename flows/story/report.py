@@ -16,7 +16,7 @@ from tasks.parameters import RetrainParameters
 from tasks.store import reading, verified
 from tasks.store.record import FileRef, Record
 from tasks.store.run_folder import RunFolder
-from tasks.store.versions import ChampionPointer
+from tasks.store.versions import ChampionPointer, Manifest
 
 
 class PredictionSummary(BaseModel):
@@ -42,6 +42,7 @@ class RetrainReport(BaseModel):
     name: str
     implementation: str
     outcome: Literal["published", "unchanged", "refused", "judged"]
+    detail: str = ""  # of ``unchanged``: how that is known
     version: int | None
     champion: int | None
     frozen: bool = False
@@ -57,6 +58,11 @@ class RetrainReport(BaseModel):
     seconds: dict[str, float]
     run: str
     data_changes: list[Finding] = []  # what is not as it was in earlier data
+
+    @property
+    def was_trained(self) -> bool:
+        """Whether there was a candidate; of data that are unchanged there is none."""
+        return "train" in self.seconds
 
 
 @dataclass
@@ -87,7 +93,14 @@ class Outcome:
     def gates(self) -> list[records.GateVerdict]:
         """Every verdict on the candidate, in the order of the stages."""
         judged = (self.evaluated, self.exported, self.compared, self.published)
-        return [verdict for each in judged if each is not None for verdict in each.gates]
+        found = [verdict for each in judged if each is not None for verdict in each.gates]
+        return found if self._kept is None else list(self._kept.gates)
+
+    @property
+    def _kept(self) -> Manifest | None:
+        """What is known of the version that stays where nothing was trained."""
+        stays = self.published if self.trained is None else None
+        return reading.manifest(stays.name, stays.version) if stays and stays.version else None
 
     @property
     def is_decided(self) -> bool:
@@ -101,11 +114,13 @@ class Outcome:
         return drawn + list(self.evaluated.pictures if self.evaluated else ())
 
     def report(self) -> RetrainReport:
-        """The report of a candidate that was judged; one that was not published was refused."""
-        if self.trained is None or self.evaluated is None:
-            raise ValueError("no candidate was judged")
+        """The report of a candidate that was judged; one that was not published was refused.
+
+        Where nothing was trained, figures, gates and device are those of the version that stays.
+        """
         training, published, predicted = self.parameters.training, self.published, self.predicted
         kept, champion = published if published and published.version else None, _champion(self.parameters.name)
+        metrics, device = self._metrics_and_device()
         summary = predicted and PredictionSummary(
             path=str(predicted.path), rows=predicted.rows, version=predicted.version
         )
@@ -114,16 +129,17 @@ class Outcome:
             name=self.parameters.name,
             implementation=training.implementation,
             outcome=published.outcome if published else "refused",
+            detail=published.detail if published else "",
             version=kept and kept.version,
             champion=champion and champion.version,
             frozen=champion is not None and champion.frozen,
             model_path=kept and str(kept.model.path),
             model_sha256=kept and kept.model.sha256,
-            metrics=self.evaluated.metrics,
+            metrics=metrics,
             gates=self.gates,
             prediction=summary,
             mirror=self.mirrored,
-            device=self.trained.device,
+            device=device,
             provider=predicted and predicted.provider,
             parameters=self.parameters.model_dump(mode="json"),
             seconds=self.run.read().seconds,
@@ -134,6 +150,13 @@ class Outcome:
     def _data_changes(self) -> list[Finding]:
         report = self.validated and self.validated.report
         return [*DataReport.parse(verified.read(report), report.path).changes] if report else []
+
+    def _metrics_and_device(self) -> tuple[dict[str, Any], str]:
+        if kept := self._kept:
+            return kept.metrics.model_dump(mode="json"), kept.device
+        if self.trained is None or self.evaluated is None:
+            raise ValueError("no candidate was judged")
+        return self.evaluated.metrics, self.trained.device
 
 
 def _champion(name: str) -> ChampionPointer | None:

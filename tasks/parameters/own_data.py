@@ -62,6 +62,9 @@ class OwnData(Frozen):
     max_rejects: Annotated[Share, Option(of=IMAGES)] = Field(
         0.01, title="Rejected images", description="The share of images that may be broken; they are left out."
     )
+    min_new_rows: int = Field(
+        0, ge=0, title="New rows", description="Wait until so many rows are new to the champion; kept with the name."
+    )
     new_recipe: bool = Field(False, title="New recipe", description="Fix the split rule and its share anew.")
 
     accept_data: bool = Field(

@@ -1,7 +1,7 @@
 """One look at all images: their classes, their split, their digests, and all that is wrong with them."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +121,14 @@ def _digests(hashed: Words, truth: Truth, sides: NDArray[np.uint8] | None) -> Wo
         if sides is not None:
             hashing.absorb(digests, hashing.words_of_levels(PARTS)[sides])
         hashing.absorb(digests, hashing.copies(digests))
+    return digests
+
+
+def digests_in_training(hashed: Words, labels: NDArray[Any], class_names: Sequence[str]) -> Words:
+    """The row digests ``(n,)`` that images of these hashes and labels have in a training folder, as first copies."""
+    digests = hashed.copy()
+    for words in (hashing.words_of_levels(class_names)[labels], hashing.words_of_levels(PARTS)[TRAINING], np.uint64(0)):
+        hashing.absorb(digests, np.broadcast_to(words, digests.shape))
     return digests
 
 

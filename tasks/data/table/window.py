@@ -23,7 +23,7 @@ def width(window: str) -> float:
 def cut(table: Table, truth: Truth, parts: Roles, window: str) -> Truth:
     """What there is to learn inside of the window; a row without a time stays, to be found at fault."""
     column, target = parts.splits, parts.target
-    if column is None or target is None or column not in table.data.column_names or not len(truth.values):
+    if column is None or column not in table.data.column_names or target is None or not len(truth.values):
         return truth
     if plain_kind(table, column) == "number":
         return truth._replace(findings=(*truth.findings, _no_dates(column, window)))

@@ -12,7 +12,14 @@ from pydantic import BaseModel
 import flows.cli.app
 from flows.cli.parameters import taking
 from flows.server.declared import schema
-from tasks.parameters import EvaluateParameters, MaintainParameters, OwnData, PredictParameters, RetrainParameters, retrain_form
+from tasks.parameters import (
+    EvaluateParameters,
+    MaintainParameters,
+    OwnData,
+    PredictParameters,
+    RetrainParameters,
+    retrain_form,
+)
 
 COMMANDS: dict[str, type[BaseModel]] = {
     "retrain": RetrainParameters, "predict": PredictParameters, "evaluate": EvaluateParameters,

@@ -79,10 +79,7 @@ class Epoch(Record):
 
 
 class TrainedModel(Record):
-    """The learned weights and the road to them.
-
-    Of tables ``weights`` are as ``tasks/serving/folding.py`` takes them; else ``W`` ``(inputs, outputs)`` and ``b``.
-    """
+    """The weights, of tables as ``tasks/serving/folding.py`` has them, else ``W`` ``(inputs, outputs)`` and ``b``."""
 
     weights: FileRef
     device: str
@@ -157,13 +154,14 @@ class ChampionGates(Record):
 
 
 class PublishedModel(Record):
-    """Where the model went. ``unchanged``: these very bytes were published before."""
+    """Where the model went; ``unchanged``: it was there before, or its data were; ``judged``: nothing was to go."""
 
-    outcome: Literal["published", "unchanged"]
+    outcome: Literal["published", "unchanged", "judged"]
     name: str
-    version: int
+    version: int | None  # none of a model that was judged only, which lies at ``model`` all the same
     model: FileRef
     gates: tuple[GateVerdict, ...] = ()
+    detail: str = ""  # of a version that is unchanged: how that is known
 
 
 class MirroredModel(Record):

@@ -55,7 +55,7 @@ def test_faults_are_shown_together_and_are_exit_code_4(folder: Path, capsys: pyt
     (folder / "pets" / "cat" / "0001.png").write_text("no picture")
     code, _, err = said(capsys, "inspect", "pets")
     assert code == 4
-    assert all(each in err for each in ("cat/0001.png: cannot identify", "names of one line", "3 faults"))
+    assert all(each in err for each in ("cat/0001.png: none of PNG", "names of one line", "3 faults"))
 
 
 RETRAIN = ("retrain", "softmax-regression", "--name", "pets", "--data")

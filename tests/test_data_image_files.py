@@ -179,18 +179,18 @@ def test_broken_pictures_in_parquet_are_named_by_file_and_row(tmp_path: Path) ->
     path = source / "data" / "test-00000-of-00001.parquet"
     rows = [{"bytes": None if at == 7 else png(image), "path": "x.png"} for at, image in enumerate(TEST[0])]
     pq.write_table(pq.read_table(path).set_column(0, "image", pa.array(rows)), path)
-    with pytest.raises(DataError, match=r"test-00000-of-00001.parquet row 7: cannot identify"):
+    with pytest.raises(DataError, match=r"test-00000-of-00001.parquet row 7: none of PNG"):
         prepared(source, max_rejects=0)
     assert prepared(source).num_test == 29
 
 
 def test_a_table_in_parquet_is_no_data_set_of_images(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "t.parquet")
-    assert not finding.is_there(str(tmp_path / "t.parquet"))
+    assert not finding.is_meant(str(tmp_path / "t.parquet"))
     with pytest.raises(UsageError, match="name it with --target"):
         prepared(tmp_path / "t.parquet")
     parquet(tmp_path / "i.parquet", *TRAIN)
-    assert finding.is_there(str(tmp_path / "i.parquet"))
+    assert finding.is_meant(str(tmp_path / "i.parquet"))
     table = pq.read_table(tmp_path / "i.parquet").drop_columns(["label"])
     pq.write_table(table, tmp_path / "i.parquet")
     refused(tmp_path / "i.parquet", "a column of classes, called label")

@@ -221,7 +221,7 @@ def test_parquet_of_pictures_gives_pixels_truth_ids_and_rejects_with_their_names
         f"n{row}" for row in kept
     ]
     assert "spoilt.png is no picture" in rejected(chunks)[2]
-    assert "row 3 is no picture" in rejected(chunks)[3]
+    assert "it is no picture" in rejected(chunks)[3]
     with pytest.raises(DataError, match="columns image"):
         predicted(path, GREY._replace(ids=("number",)))
 

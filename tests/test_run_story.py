@@ -196,6 +196,8 @@ def test_promotion_and_rollback_are_events_where_there_is_a_server(
     monkeypatch.setenv("PREFECT_API_URL", server)
     assert gradmill("promote", "linear-regression", "2").returncode == 0
     assert gradmill("rollback", "linear-regression").returncode == 0
+    assert gradmill("unfreeze", "linear-regression").returncode == 0
+    assert event(server, "gradmill.model.unfrozen", "linear-regression")["payload"]["version"] == 1
     assert event(server, "gradmill.model.promoted", "linear-regression")["payload"]["version"] == 2
     assert event(server, "gradmill.model.rolled-back", "linear-regression")["payload"]["version"] == 1
 

@@ -83,8 +83,8 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 
 
 ON_PREFECT = (
-    champion.promote, champion.rollback, operate.register, operate.up, operate.trigger, operate.status,
-    schedule.schedule, schedule.unschedule,
+    champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
+    operate.trigger, operate.status, schedule.schedule, schedule.unschedule,
 )  # fmt: skip
 COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
@@ -92,8 +92,11 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.predict,
     evaluating.evaluate,
     store.models,
+    store.history,
     champion.promote,
     champion.rollback,
+    champion.freeze,
+    champion.unfreeze,
     store.prune,
     store.verify,
     store.maintain,

@@ -55,7 +55,7 @@ def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | 
     kept, name = None, parameters.name or Path(parameters.source).stem
     if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
-    if kept is None and parameters.target is None and finding.is_there(parameters.source):
+    if kept is None and parameters.target is None and finding.is_meant(parameters.source):
         if found := parameters.given(TABLES):
             raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
         return images.look(finding.find(parameters.source), name, parameters, None, folder)

@@ -138,6 +138,9 @@ def _print_status(found: Any) -> None:
     console.print(champions if found.models else "no champion yet: run gradmill retrain")
     if found.models:
         console.print(f"a champion is {CHAMPION}")
+    for model in found.models:
+        if model.frozen:
+            console.print(f"{model.name} is frozen: no retrain changes it until gradmill unfreeze {model.name}")
     console.print()
     console.print(runs if found.deployments else "no deployments yet: run gradmill up or gradmill register")
     console.print()

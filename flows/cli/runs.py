@@ -1,6 +1,7 @@
 """``gradmill retrain`` and ``gradmill predict``: commands that run a flow."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,8 @@ def retrain(
         print_json(answer)
     elif report.outcome != "refused":
         summaries.retrained(report, failure is not None and parameters.predict, artifacts)
+    elif report.frozen:
+        print(f"frozen      {summaries.frozen(report)}", file=sys.stderr)
     if failure:
         raise failure
 

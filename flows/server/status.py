@@ -20,10 +20,11 @@ LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
 
 
 class Champion(BaseModel):
-    """A champion."""
+    """A champion; no retrain changes one that is ``frozen``."""
 
     name: str
     version: int
+    frozen: bool
     promoted_at: str
     test_accuracy: float | None
     test_loss: float

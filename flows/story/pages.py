@@ -30,8 +30,9 @@ def verdict(result: RetrainReport) -> str:
     """What became of a candidate, and why."""
     headline = {
         "published": f"published version {result.version}",
-        "unchanged": f"unchanged: version {result.version} has these very bytes",
+        "unchanged": f"unchanged: version {result.version}, {result.detail}",
         "refused": "refused by " + ", ".join(gate.name for gate in result.gates if not gate.passed),
+        "judged": "judged: every gate was passed, and nothing is published",
     }[result.outcome]
     figures = [
         (name.replace("_", " "), f"{value:.4g}") for name, value in result.metrics.items() if isinstance(value, float)
@@ -44,7 +45,13 @@ def verdict(result: RetrainReport) -> str:
     lines = [
         f"# {result.name}: {headline}",
         f"{result.model}, {result.implementation}, on {result.device}. Evidence: `{result.run}`",
+        *(
+            [f"Frozen: version {result.champion} stays until `gradmill unfreeze {result.name}`"]
+            if result.frozen
+            else []
+        ),
         *([f"Model: `{result.model_path}`, SHA-256 `{result.model_sha256}`"] if result.model_path else []),
+        *([] if result.was_trained else ["Nothing was trained: gates and figures are those of the version's own run."]),
         "## Gates\n\n" + table(("gate", "verdict", "found", "required"), gates),
         "## Figures\n\n" + table(("figure", "value"), figures),
         "## Seconds\n\n" + table(("stage", "seconds"), seconds),

@@ -93,6 +93,7 @@ class DataReport(Document):
     num_validation: int = 0
     num_test: int = 0
     unlabelled: int = 0  # rows without a target, which are left out
+    outside: int = 0  # rows outside of the window, which are left out too
     images: ImageReport | None = None
     findings: tuple[Finding, ...] = ()
 

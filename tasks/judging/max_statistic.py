@@ -59,13 +59,12 @@ def drops(
     return Drops(drop, beyond, p)
 
 
-def rises(ours: Array, kept: Array, margins: Array, draws: int = DRAWS, seed: int = 0) -> Drops:
-    """The same of losses: parts ``(units,)`` and ``(versions, units)`` of two means, one of every row or group.
+def rises(parts: Array, margins: Array, draws: int = DRAWS, seed: int = 0) -> Drops:
+    """The same of losses: parts ``(versions, units)`` of the rise of each mean, one of every row or group.
 
     All results are ``(versions,)``, and so are ``margins``, the allowed rises of the mean.
     """
-    moved = (ours - kept).T
-    rise = moved.sum(axis=0)
+    moved, rise = parts.T, parts.sum(axis=1)
     beyond, p = rise > margins, np.ones(len(margins))
     if beyond.any():
         margin = np.stack([margins, margins])  # the only class has all rows

@@ -23,6 +23,8 @@ class Event(StrEnum):
     REFUSED = "gradmill.model.refused"
     PROMOTED = "gradmill.model.promoted"
     ROLLED_BACK = "gradmill.model.rolled-back"
+    FROZEN = "gradmill.model.frozen"
+    UNFROZEN = "gradmill.model.unfrozen"
     PREDICTIONS_WRITTEN = "gradmill.predictions.written"
     DRIFT = "gradmill.drift"
     EVALUATED = "gradmill.model.evaluated"

@@ -51,6 +51,7 @@ def dataset_lock(name: str) -> Path:
 
 
 source = _in(dataset, "source.json")  # where the own data of a model were read from
+look = _in(dataset, "look.json")  # how their files looked then
 
 
 def raw_file(dataset_name: str, filename: str, sha256: str) -> Path:

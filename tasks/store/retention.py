@@ -4,12 +4,12 @@ import itertools
 from datetime import UTC, datetime, timedelta
 
 from tasks.errors import UsageError
-from tasks.store import artifact_paths, folders, locks, names, predictions, publishing, reading
+from tasks.store import artifact_paths, folders, history, locks, names, predictions, publishing, reading
 
 GRACE = timedelta(days=1)  # a consumer that read the pointer may still be loading the version it named
 
 
-def prune(name: str, keep: int) -> tuple[list[int], dict[int, str]]:
+def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], dict[int, str]]:
     """Delete all but the newest ``keep`` versions; return the pruned ones, and why older ones were kept.
 
     Raises:
@@ -17,12 +17,15 @@ def prune(name: str, keep: int) -> tuple[list[int], dict[int, str]]:
     """
     if keep < 1:
         raise UsageError(f"--keep {keep}", "at least 1", "see gradmill prune --help")
+    cause = history.of_user("pruned", reason)
     reading.resolve(name, None)
     with locks.model(name):
         publishing.sweep(name)
         kept = reading.versions(name)
         needed = protected(name)
         pruned = [number for number in kept[:-keep] if number not in needed]
+        if pruned:
+            history.note(name, cause, pruned, reading.pointer(name))
         for number in pruned:
             version = artifact_paths.version(name, number)
             folders.remove(version.rename(names.condemned(version)))

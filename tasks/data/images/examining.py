@@ -88,7 +88,7 @@ def _truth(source: Source, numbers: NDArray[np.int64], kept: FixedImages | None)
 
 def _classes(names: tuple[str, ...], tonight: tuple[str, ...]) -> Iterator[Finding]:
     if len(tonight) < 2:
-        found = f"the images are of {counted(len(tonight), 'class' if len(tonight) == 1 else 'classe')}"
+        found = f"the images are all of one class, {tonight[0]}" if tonight else "the images are of no class"
         yield _error("one-class", found, "two or more: a folder for each", "see the folder that --data names")
     if odd := [name for name in tonight if name.splitlines() != [name] or REPLACED in name]:
         found = f"a class is called {odd[0]!r}"

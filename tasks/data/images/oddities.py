@@ -74,7 +74,7 @@ def copies(source: Source, hashed: Words, numbers: NDArray[np.int64], truth: Tru
     across = [group for group in groups if {TRAINING, TEST} <= set(split.sides[group].tolist())]
     if across:
         in_test = sum(int((split.sides[group] == TEST).sum()) for group in across)
-        pairs = [(group[split.sides[group] == side][0] for side in (TRAINING, TEST)) for group in across[:LONGEST]]
+        pairs = [[group[split.sides[group] == side][0] for side in (TRAINING, TEST)] for group in across[:LONGEST]]
         said = "; ".join(" and ".join(place(int(numbers[at])) for at in pair) for pair in pairs)
         found = f"{counted(in_test, 'test image')} equal to a training image: {said}"
         if in_test > MANY_COPIES * split.count(TEST):

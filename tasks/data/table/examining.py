@@ -12,7 +12,7 @@ from tasks.data import mapped
 from tasks.data.recipe import Column
 from tasks.data.report import DataReport, Finding
 from tasks.data.sources.tables import Table
-from tasks.data.table import asked, describing, features, hashing, roles, splitting, targets, warnings
+from tasks.data.table import asked, describing, features, hashing, roles, splitting, targets, warnings, window
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.hashing import Words
 from tasks.data.table.roles import Roles
@@ -21,10 +21,11 @@ from tasks.data.table.split_words import no_moment, split_words
 from tasks.data.table.splitting import TRAINING, Split
 from tasks.data.table.targets import Truth
 from tasks.machine import side_by_side
-from tasks.parameters.own_data import OwnData
+from tasks.parameters.own_data import NO_WINDOW, OwnData
 from tasks.serving.task import TaskName
 
 SCRATCH = "encoded.safetensors"
+CONTENTS = "contents"  # of training rows: features and target hashed, without the column that splits
 
 
 class Examined(NamedTuple):
@@ -44,10 +45,17 @@ class Rows(NamedTuple):
     digests: Words  # (n,) of rows
     lossy: tuple[int, ...]  # columns of which float32 has not all digits
     has_missing: tuple[bool, ...]  # of each column
+    contents: Words | None  # (n,) features and target, hashed, where the digests have more: a column that splits
 
     def digests_of(self, is_training: bool) -> Words:
         """Those of training rows, or of all others, sorted."""
         return np.sort(self.digests[(self.split.sides == TRAINING) == is_training])
+
+    def contents_of_training(self) -> dict[str, Words]:
+        """Those of training rows, sorted, where there are any."""
+        if self.contents is None:
+            return {}
+        return {CONTENTS: np.sort(self.contents[self.split.sides == TRAINING])}
 
 
 def examine(
@@ -66,6 +74,8 @@ def examine(
     if not has_target or parts.target is None:
         return Examined(describing.report(name, table, parts, found, findings))
     truth = targets.truth(table, parts.target, task, kept.class_names if kept else ())
+    if data.window != NO_WINDOW:
+        truth = window.cut(table, truth, parts, data.window)
     findings += truth.findings
     rows, rule = None, None
     if found.columns and len(truth.values) and (parts.splits is None or parts.splits in table.data.column_names):
@@ -105,7 +115,7 @@ def _rows(
         ),
         strict=True,
     )
-    hashed = _hashed(columns, encoded)
+    hashed = row_hashes(columns, encoded)
     with ThreadPoolExecutor() as pool:
         ranging = pool.submit(warnings.Ranges, encoded)
         twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
@@ -132,10 +142,11 @@ def _rows(
     findings = [*filter(None, faults), *split.findings, *odd, *conflicts]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
     has_missing = tuple((ranges.statistics.missing > 0).tolist())
-    return Rows(encoded, truth, split, digests, lossy, has_missing), rule, findings
+    contents = with_target if rule.column else None
+    return Rows(encoded, truth, split, digests, lossy, has_missing, contents), rule, findings
 
 
-def _hashed(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:
+def row_hashes(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:
     """The row hash of encoded features ``(columns, n)``."""
     ordered = sorted(range(len(columns)), key=lambda at: columns[at].name)
     words = {at: hashing.words_of_levels(column.levels) for at, column in enumerate(columns) if column.levels}

@@ -21,6 +21,10 @@ def schedule(
     on_drift: Annotated[
         bool | None, typer.Option("--on-drift/--no-on-drift", help="Whenever its predictions or its data drift.")
     ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep", min=1, help="So many of the newest versions maintenance leaves \\[default: 30]."),
+    ] = None,
 ) -> Answer:
     """Retrain a kept name by a schedule, on drift, or both, with its champion's model, data and options.
 
@@ -30,14 +34,14 @@ def schedule(
     from flows.server import registration, schedules
 
     _require_name(name)
-    added = schedules.add(name, cron, timezone, on_drift)
+    added = schedules.add(name, cron, timezone, on_drift, keep)
     with _server() as there:
         if there:
             schedules.tell_server(added, registration.declarations())
     told = "the server knows it" if there else "gradmill up will tell its server"
     when = [f"at {added.cron!r} ({added.timezone})"] if added.cron else []
     when += ["when it drifts"] if added.on_drift else []
-    document = added.model_dump(include={"name", "cron", "timezone", "on_drift"})
+    document = added.model_dump(include={"name", "cron", "timezone", "on_drift", "keep"})
     document |= {"deployment": added.deployment, "registered": there}
     return document, f"{name} is retrained {' and '.join(when)} by deployment {added.deployment}: {told}"
 

@@ -18,16 +18,15 @@ from flows.server.deploying import automate, deploy
 from flows.server.deployments import TAG, UNSCHEDULED
 from tasks.errors import UsageError
 from tasks.store import artifact_paths, own_data
-from tasks.store.documents import Document
+from tasks.store.retention import Told
 
 SLUG = "scheduled"
 
 
-class Schedule(Document):
+class Schedule(Told):
     """When a name is retrained, and with which parameters: those of its champion when it was scheduled."""
 
     schema_version: Literal[1] = 1
-    name: str
     cron: str | None
     timezone: str
     on_drift: bool = False
@@ -72,26 +71,32 @@ def declared(deployments: list[Declared]) -> list[Declared]:
     return [each.declared(retrain) for each in kept()] if retrain else []
 
 
-def add(name: str, cron: str | None = None, timezone: str | None = None, on_drift: bool | None = None) -> Schedule:
+def add(
+    name: str,
+    cron: str | None = None,
+    timezone: str | None = None,
+    on_drift: bool | None = None,
+    keep: int | None = None,
+) -> Schedule:
     """Keep when a name is retrained; what is None stays as an earlier schedule has it.
+
+    Maintenance leaves the ``keep`` newest versions.
 
     Raises:
         UsageError: there is no such name, no such time, or nothing that would start a retrain.
         DataError: it is not known where its data are.
     """
     path = artifact_paths.schedule(name)
-    before = Schedule.read(path) if os.path.lexists(path) else None
-    if before:
-        cron, timezone = cron or before.cron, timezone or before.timezone
-        on_drift = before.on_drift if on_drift is None else on_drift
-    timezone, on_drift = timezone or "UTC", bool(on_drift)
-    if cron is None and not on_drift:
+    before = Schedule.read(path).model_dump() if os.path.lexists(path) else {"cron": None, "timezone": "UTC"}
+    given = {"cron": cron, "timezone": timezone, "on_drift": on_drift, "keep": keep}
+    told = before | {option: value for option, value in given.items() if value is not None}
+    if told["cron"] is None and not told.get("on_drift"):
         raise UsageError(f"nothing that would start a retrain of {name}", "--cron, --on-drift or both", "give one")
-    _require_time(cron or "0 0 * * *", timezone)
+    _require_time(told["cron"] or "0 0 * * *", told["timezone"])
     parameters = own_data.again(name, {})
     for option in own_data.SPLITS.values():  # a run takes the rule that the newest version has fixed by then
         parameters["data"].pop(option, None)
-    schedule = Schedule(name=name, cron=cron, timezone=timezone, on_drift=on_drift, parameters=parameters)
+    schedule = Schedule.model_validate(told | {"name": name, "parameters": parameters})
     path.parent.mkdir(parents=True, exist_ok=True)
     schedule.write(path)
     return schedule

@@ -40,9 +40,12 @@ def lock(folder: Path) -> Path:
     return folder / ".lock"
 
 
+datasets = _in(root, "datasets")
+
+
 def dataset(name: str) -> Path:
     """The folder of one dataset: raw files and prepared splits."""
-    return root() / "datasets" / name
+    return datasets() / name
 
 
 def dataset_lock(name: str) -> Path:

@@ -31,10 +31,9 @@ def find(source: str) -> Source:
         action = "name it with --target" if path else "name it with --target; of images download the folder first"
         raise UsageError(f"no --target for {shown}", "the column of the table to predict", action)
     if not path.exists():
-        said, action = f"no folder {shown}", f"give --data another, or {OF_A_TABLE}"
-        if glob.has_magic(source):
-            said, action = f"{said}, and no table", "name the folder of images itself, no glob"
-        raise DataError(said, EXPECTED, action)
+        is_glob = glob.has_magic(source)
+        action = "name the folder of images itself, no glob" if is_glob else f"give --data another, or {OF_A_TABLE}"
+        raise DataError(f"no folder {shown}", EXPECTED, action)
     if found is None or not found.class_names:
         raise DataError(f"{shown} holds no classes of images", EXPECTED, OF_A_TABLE)
     if not len(found.content):

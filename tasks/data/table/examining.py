@@ -119,25 +119,26 @@ def _rows(
     with ThreadPoolExecutor() as pool:
         ranging = pool.submit(warnings.Ranges, encoded)
         twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
-    ranges, once = ranging.result(), len(hashed) - len(twice)
-    with_target = hashed.copy()
-    hashing.absorb(with_target, truth.words())
-    num_distinct = once + hashing.num_distinct(hashed[twice])
+    ranges, again, once = ranging.result(), hashed[twice], len(hashed) - len(twice)
+    num_distinct = once + hashing.num_distinct(again)
     rule = kept or _first_rule(parts, data, columns, num_distinct < len(hashed) / 2)
-    digests, by, unfit = with_target.copy(), None, None
+    words, by, unfit = [truth.words()], None, None
+    hashing.absorb(again, words[0](twice))
+    num_with_target = once + hashing.num_distinct(again)
     if rule.column:
-        splits = table.data[rule.column].filter(truth.is_known)
+        splits = table.data[rule.column]
+        splits = splits if len(splits) == len(hashed) else splits.filter(truth.is_known)
         by = splits, split_words(rule, splits)
-        hashing.absorb(digests, by[1])
+        words.append(by[1].__getitem__)
+        hashing.absorb(again, by[1][twice])
         unfit = no_moment(rule, *by, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row])))
-    copies = np.zeros_like(digests)
-    copies[twice] = hashing.copies(digests[twice])
-    hashing.absorb(digests, copies)
+    digests = hashing.after(hashed, words)
+    hashing.absorb(again, hashing.copies(again))
+    digests[twice] = again
     split = splitting.split(rule, by, hashed, digests)
     split = split._replace(findings=(*filter(None, [unfit]), *split.findings))
     with np.errstate(all="ignore"):  # infinite values have been found already
         odd = list(_after_split(columns, encoded, ranges, truth, split))
-    num_with_target = once + hashing.num_distinct(with_target[twice])
     conflicts = warnings.conflicts(len(hashed), num_distinct, num_with_target)
     findings = [*filter(None, faults), *split.findings, *odd, *conflicts]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)

@@ -168,12 +168,9 @@ class PublishedModel(Record):
 
 
 class MirroredModel(Record):
-    """Which version consumers on other hosts now find at ``url``, and which files had to be written for that.
+    """Which version consumers on other hosts now find at ``url``, and which files had to be written for that."""
 
-    ``repaired``: the pointer there was right already, but other files were damaged or missing.
-    """
-
-    outcome: Literal["copied", "repaired", "unchanged"]
+    outcome: Literal["copied", "repaired", "unchanged"]  # repaired: the pointer was right, but some file was not
     name: str
     version: int
     url: str

@@ -147,16 +147,16 @@ class Outcome:
             data_changes=self._data_changes(),
         )
 
-    def _data_changes(self) -> list[Finding]:
-        report = self.validated and self.validated.report
-        return [*DataReport.parse(verified.read(report), report.path).changes] if report else []
-
     def _metrics_and_device(self) -> tuple[dict[str, Any], str]:
         if kept := self._kept:
             return kept.metrics.model_dump(mode="json"), kept.device
         if self.trained is None or self.evaluated is None:
             raise ValueError("no candidate was judged")
         return self.evaluated.metrics, self.trained.device
+
+    def _data_changes(self) -> list[Finding]:
+        report = self.validated and self.validated.report
+        return [*DataReport.parse(verified.read(report), report.path).changes] if report else []
 
 
 def _champion(name: str) -> ChampionPointer | None:

@@ -70,7 +70,7 @@ class RowsOfToday:
     def _contents(self) -> tuple[Words, Array]:
         rows, recipe = read_rows(self.prepared.test, self.prepared), self.prepared.recipe
         words = row_hashes(recipe.columns, rows.features.T) if isinstance(recipe, Columns) else rows.key.copy()
-        hashing.absorb(words, Truth(rows.truth, np.empty(0, bool), self.prepared.class_names, ()).words())
+        hashing.absorb(words, Truth(rows.truth, np.empty(0, bool), self.prepared.class_names, ()).words()(slice(None)))
         return _ordered(words)
 
     def _as_trained_on(self, rule: SplitRule) -> tuple[Words, Array]:

@@ -145,7 +145,9 @@ def _rows(
     has_missing = tuple((ranges.statistics.missing > 0).tolist())
     profiles = profiling.profiles(columns, encoded, digests, ranges)
     target = profiling.of_target(profiling.target_column(str(parts.target), truth), truth, digests)
-    contents = hashing.after(hashed, words[:1]) if rule.column else None
+    contents = hashed.copy() if rule.column else None
+    if contents is not None:
+        hashing.absorb(contents, words[0](slice(None)))
     return Rows(encoded, truth, split, digests, lossy, has_missing, contents, (*profiles, target)), rule, findings
 
 

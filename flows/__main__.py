@@ -9,6 +9,8 @@ THEN = {
     "predict": "the same command again goes on from here",
     "up": "the same command again goes on with the same history",
     "promote": "gradmill models shows the champion",
+    "freeze": "gradmill models shows whether it is frozen",
+    "unfreeze": "gradmill models shows whether it is frozen",
     "rollback": "gradmill models shows the champion; if it has changed, another rollback would go one further back",
 }
 

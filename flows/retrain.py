@@ -16,7 +16,7 @@ from tasks.preprocess import preprocess
 from tasks.publish import publish
 from tasks.serving import sessions
 from tasks.serving.task import of_model
-from tasks.store import mirroring, own_data
+from tasks.store import looks, mirroring, own_data, unchanged
 from tasks.store.own_data import NOT_KEPT
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
@@ -34,20 +34,28 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     sessions.introduce(parameters.training.device)
     destination = mirroring.destination()
     heap.keep_imports()
-    parameters = run_names.with_seed(parameters)
+    asked, parameters = parameters, run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json", exclude=NOT_KEPT))
     made = Outcome(run, parameters)
     with run.in_use(), story.told(made):
         raw = download(run, parameters.dataset, parameters.data)
-        task = of_model(parameters.training.model).name
-        validated = validate(run, raw, parameters.data, task, own_data.fixed(parameters.name))
-        prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
-        made.trained = train(run, prepared, parameters.training)
-        made.evaluated = evaluate(run, prepared, made.trained, parameters.training, parameters.gates)
-        made.exported = export(run, prepared, made.trained, parameters.training, parameters.gates)
-        made.published = publish(run, parameters, prepared, made.trained, made.evaluated, made.exported)
-        if parameters.data.source:
-            own_data.remember(parameters.name, parameters.data.source)
+        made.published = unchanged.by_look(asked, raw)
+        if made.published is None:
+            task = of_model(parameters.training.model).name
+            fixed, champion = own_data.fixed(parameters.name), own_data.of_champion(parameters.name)
+            made.validated = validated = validate(run, raw, parameters.data, task, fixed, champion)
+            prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
+            looks.remember(raw, prepared)
+            made.published = unchanged.by_rows(asked, prepared)
+        if made.published is None:
+            made.trained = train(run, prepared, parameters.training)
+            made.evaluated = evaluate(run, prepared, made.trained, parameters.training, parameters.gates)
+            made.exported = export(run, prepared, made.trained, parameters.training, parameters.gates)
+            kept = asked if asked.data.is_own else parameters  # so that auto stays auto, and is repeated
+            made.published = publish(run, kept, prepared, made.trained, made.evaluated, made.exported)
+        if not parameters.publish:
+            return made.report()
+        own_data.remember(parameters.name, parameters.data)
         if destination:
             made.mirrored = mirror(run, parameters.name, destination)
         if parameters.predict:

@@ -16,7 +16,8 @@ from tasks.records import (
     TrainedModel,
 )
 from tasks.stage import events, live, reuse, stage
-from tasks.store import artifact_paths, filling, locks, own_data, pointer, publishing, verification
+from tasks.store import artifact_paths, filling, own_data, pointer, publishing, verification
+from tasks.store.history import Cause
 from tasks.store.run_folder import RunFolder
 
 
@@ -32,7 +33,8 @@ def publish(
     """Publish the exported model under its name and make it the champion.
 
     A model whose bytes are kept already is not published again; it becomes the champion only if a kill has kept it
-    from being one. A version that was rolled back from, or replaced, is not brought back by a retrain.
+    from being one. A version that was rolled back from, or replaced, is not brought back by a retrain. Of a frozen
+    name, and where nothing is to be published, the model is judged only.
 
     Raises:
         GateFailed: the candidate is worse than what is published.
@@ -40,40 +42,38 @@ def publish(
         UsageError: the name has another model, kind of data or target by now.
     """
     name = parameters.name
-    with locks.model(name):
-        publishing.sweep(name)
+    verdicts: tuple[GateVerdict, ...] = ()
+    with publishing.turn(name, parameters.publish) as may_publish:
         own_data.require_same_kind(parameters)  # another first run may have been quicker
-        number = publishing.find(name, exported.onnx.sha256)
-        if number is not None:
-            verification.verify_version(name, number)
-        verdicts: tuple[GateVerdict, ...] = ()
-        unchanged = number is not None and publishing.was_champion(name, number)
+        kept = publishing.find(name, exported.onnx.sha256)
+        if kept is not None:
+            verification.verify_version(name, kept)
+        unchanged = kept is not None and publishing.was_champion(name, kept)
         if not unchanged:
             verdicts = against_published(name, exported.onnx, prepared, parameters.gates, parameters.training)
             gates.enforce(ChampionGates(gates=verdicts), verdicts, run)
-            if number is None:
+        if not unchanged and may_publish:
+            if kept is None:
                 made_of = (parameters, prepared, trained, evaluated, exported, verdicts)
                 lineage = filling.lineage(run.path.name, *made_of, reuse.package_versions(), reuse.code_digest())
                 pictures = (trained.picture, *evaluated.pictures, *filter(None, (prepared.sheet,)))
                 fill = partial(filling.fill, of=lineage, exported=exported, pictures=pictures)
-                number = publishing.publish(lineage, fill, parameters.sign_key)
-            pointer.point_to(name, number)
-    assert number is not None, "found or just published"  # noqa: S101  (narrows the type)
-    published = PublishedModel(
-        outcome="unchanged" if unchanged else "published",
-        name=name,
-        version=number,
-        model=exported.onnx.model_copy(update={"path": artifact_paths.version(name, number) / artifact_paths.ONNX}),
-        gates=verdicts,
-    )
+                kept = publishing.publish(lineage, fill, parameters.sign_key)
+            pointer.point_to(name, kept, Cause("published", by=run.path.name))
+    published = PublishedModel(outcome="judged", name=name, version=None, model=exported.onnx, gates=verdicts)
+    if kept is not None and (unchanged or may_publish):
+        model = exported.onnx.model_copy(update={"path": artifact_paths.version(name, kept) / artifact_paths.ONNX})
+        detail = "which has these very bytes" if unchanged else ""
+        facts = {"outcome": "unchanged" if unchanged else "published", "version": kept, "model": model}
+        published = published.model_copy(update=facts | {"detail": detail})
     _tell(run, published, is_signed=parameters.sign_key is not None)
     return published
 
 
 def _tell(run: RunFolder, published: PublishedModel, is_signed: bool) -> None:
-    version = f"{published.name} version {published.version}"
+    version = f"{published.name} version {published.version}" if published.version else published.name
     tell(f"{version}: {published.outcome}")
-    if is_signed and not published.model.path.with_name(artifact_paths.ATTESTATION).is_file():
+    if is_signed and published.version and not published.model.path.with_name(artifact_paths.ATTESTATION).is_file():
         tell(f"{version} was published without --sign-key and stays without an attestation")
     if published.outcome == "published" and live.in_a_run():
         model = {"version": published.version, "sha256": published.model.sha256, "path": str(published.model.path)}

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.data.recipe import Recipe
+from tasks.data.table.profile import AcceptedFinding, ColumnProfile
 from tasks.data.table.split_rule import SplitRule
 from tasks.parameters import Steps
 from tasks.serving.contract import Signature
@@ -38,6 +39,7 @@ class Splits(Lasting):
     class_names: tuple[str, ...] = ()
     true_parameters: tuple[float, ...] | None = None  # weights, then the bias: only synthetic data has them
     split: SplitRule | None = None  # of own data
+    has_dates: bool = False  # of a split by time: its column holds dates or times, and no numbers
     ignored: tuple[str, ...] = ()  # columns that are no features, by the user's word
     left_out: tuple[str, ...] = ()  # columns that are no features by themselves: dates, ids
     class_counts: tuple[int, ...] = ()  # training rows of each class
@@ -46,6 +48,8 @@ class Splits(Lasting):
     validation: FileRef | None = None  # rows to watch, of own data that name them; else a share of ``train`` may be
     sheet: FileRef | None = None  # of own images: a picture of some of each class
     brightness: float | None = None  # of own images: the mean of all pixels, 0 to 255
+    profiles: tuple[ColumnProfile, ...] = ()  # of own tables: what each column is like, last the target
+    accepted: tuple[AcceptedFinding, ...] = ()  # what validation found and the user let through, in earlier data too
 
     @property
     def is_own(self) -> bool:
@@ -78,10 +82,7 @@ class Epoch(Record):
 
 
 class TrainedModel(Record):
-    """The learned weights and the road to them.
-
-    Of tables ``weights`` are as ``tasks/serving/folding.py`` takes them; else ``W`` ``(inputs, outputs)`` and ``b``.
-    """
+    """The weights, of tables as ``tasks/serving/folding.py`` has them, else ``W`` ``(inputs, outputs)`` and ``b``."""
 
     weights: FileRef
     device: str
@@ -156,22 +157,20 @@ class ChampionGates(Record):
 
 
 class PublishedModel(Record):
-    """Where the model went. ``unchanged``: these very bytes were published before."""
+    """Where the model went; ``unchanged``: it was there before, or its data were; ``judged``: nothing was to go."""
 
-    outcome: Literal["published", "unchanged"]
+    outcome: Literal["published", "unchanged", "judged"]
     name: str
-    version: int
+    version: int | None  # none of a model that was judged only, which lies at ``model`` all the same
     model: FileRef
     gates: tuple[GateVerdict, ...] = ()
+    detail: str = ""  # of a version that is unchanged: how that is known
 
 
 class MirroredModel(Record):
-    """Which version consumers on other hosts now find at ``url``, and which files had to be written for that.
+    """Which version consumers on other hosts now find at ``url``, and which files had to be written for that."""
 
-    ``repaired``: the pointer there was right already, but other files were damaged or missing.
-    """
-
-    outcome: Literal["copied", "repaired", "unchanged"]
+    outcome: Literal["copied", "repaired", "unchanged"]  # repaired: the pointer was right, but some file was not
     name: str
     version: int
     url: str

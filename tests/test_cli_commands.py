@@ -29,12 +29,15 @@ def test_status_on_a_server_without_our_work_pool_says_what_to_do(on_server: Non
 
 
 def test_status_names_the_champions_and_says_what_one_is(capsys: pytest.CaptureFixture[str]) -> None:
-    row = SimpleNamespace(name="x", version=3, test_accuracy=None, test_loss=0.5, promoted_at="2026-01-02T03:04:05")
+    row = SimpleNamespace(
+        name="x", version=3, frozen=True, test_accuracy=None, test_loss=0.5, promoted_at="2026-01-02T03:04:05"
+    )
     found = SimpleNamespace(models=[row], deployments=[], stuck=[], workers=[], pool_paused=False)
     operate._print_status(found)
     output = capsys.readouterr().out
     assert output.startswith("champion of  version")
     assert f"a champion is {store.CHAMPION}" in output
+    assert "until gradmill unfreeze x" in output
     found.models = []
     operate._print_status(found)
     assert capsys.readouterr().out.startswith("no champion yet")
@@ -207,6 +210,7 @@ def test_the_summary_says_which_version_predicted_and_which_is_the_champion(caps
     made = PredictionSummary(path="/a/predictions/job", rows=1, version=1)
     report = RetrainReport(
         model="linear-regression", implementation="concise", name="nightly", outcome="unchanged", version=2, champion=1,
+        detail="which has these very bytes",
         model_path="/a/models/nightly/2/model.onnx", model_sha256="00", metrics={"test_loss": 1.0}, gates=[],
         prediction=made, mirror=None, device="cpu", provider="CPUExecutionProvider", parameters={}, seconds={},
         run="/a/runs/x",

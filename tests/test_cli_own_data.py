@@ -12,7 +12,7 @@ import flows.cli.app
 from flows.cli.parameters import given_options
 from tasks.data.readers import csv
 from tasks.errors import DataError, UsageError
-from tasks.parameters import InspectParameters, RetrainParameters
+from tasks.parameters import Data, InspectParameters, RetrainParameters
 from tasks.store import artifact_paths, own_data
 
 HEADER = "area,city,price\n"
@@ -260,6 +260,8 @@ FAULTS = [
     ({"name": "a", "data": {"target": "y"}}, "go with --data"),
     ({"name": "a", "data": {"source": "x.csv", "target": "y", "resize": 8}}, "resize"),
     ({"name": "a", "data": {"source": "https://me:key@host/x.csv", "target": "y"}}, "credentials"),
+    ({"name": "a", "data": {"source": "x.csv", "target": "y", "window": "90d"}}, "needs --time-column"),
+    ({"name": "a", "data": {"source": "x.csv", "target": "y", "time_column": "t", "window": "90"}}, "pattern"),
     ({"training": {"class_weight": "balanced"}}, "on own data"),
     ({"training": {"weight_decay": "auto"}}, "for own data"),
 ]
@@ -286,8 +288,9 @@ def test_a_name_that_is_not_kept_says_which_are(artifacts: Path) -> None:
 
 
 def test_a_source_is_remembered_and_read_strictly(artifacts: Path) -> None:
-    own_data.remember("houses", "/data/*.csv")
-    assert json.loads(artifact_paths.source("houses").read_text()) == {"schema_version": 1, "source": "/data/*.csv"}
+    own_data.remember("houses", Data(source="/data/*.csv", target="y", min_new_rows=7))
+    written = json.loads(artifact_paths.source("houses").read_text())
+    assert written == {"schema_version": 1, "source": "/data/*.csv", "min_new_rows": 7}
     artifact_paths.source("houses").write_text('{"source": 7}')
     with pytest.raises(DataError, match=r"source\.json"):
-        own_data._source("houses")
+        own_data._of_source("houses", {})

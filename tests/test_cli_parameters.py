@@ -12,15 +12,24 @@ from pydantic import BaseModel
 import flows.cli.app
 from flows.cli.parameters import taking
 from flows.server.declared import schema
-from tasks.parameters import MaintainParameters, OwnData, PredictParameters, RetrainParameters, retrain_form
+from tasks.parameters import (
+    EvaluateParameters,
+    MaintainParameters,
+    OwnData,
+    PredictParameters,
+    RetrainParameters,
+    retrain_form,
+)
 
 COMMANDS: dict[str, type[BaseModel]] = {
-    "retrain": RetrainParameters, "predict": PredictParameters, "maintain": MaintainParameters
+    "retrain": RetrainParameters, "predict": PredictParameters, "evaluate": EvaluateParameters,
+    "maintain": MaintainParameters,
 }  # fmt: skip
 SPELT_OTHERWISE = {
     "num_epochs": "--epochs",
     "source": "--data",
     "predict": "--no-predict",
+    "publish": "--no-publish",
     "model": "MODEL",
     "input": "INPUT",
     "id_columns": "--id-column",
@@ -56,7 +65,8 @@ def test_help_shows_every_default(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     for name, kind in COMMANDS.items():
         shown = rows(capsys, name)
         for field, default in values(kind().model_dump(mode="json")):
-            row = shown[SPELT_OTHERWISE.get(field, f"--{field.replace('_', '-')}")]
+            option = SPELT_OTHERWISE.get(field, f"--{field.replace('_', '-')}")
+            row = shown[option if option in shown else field.upper()]
             if isinstance(default, list):
                 default = ",".join(map(str, default)) or None
             if name == "retrain" and field in OF_THE_BOOK:
@@ -140,7 +150,7 @@ def test_documents_of_before_mean_the_same() -> None:
     parameters = RetrainParameters.model_validate({"training": training})
     assert parameters == RetrainParameters.model_validate({"training": LINEAR})
     dumped = parameters.model_dump(mode="json")
-    assert list(dumped) == ["name", "training", "data", "gates", "predict", "sign_key", "force"]
+    assert list(dumped) == ["name", "training", "data", "gates", "predict", "publish", "sign_key", "force"]
     assert dumped["training"] == training | {"class_weight": "none"}, "which there was not"
     assert RetrainParameters.model_validate(dumped) == parameters
 
@@ -180,7 +190,17 @@ OF_THE_BOOKS_DATA |= {"min_train_accuracy", "min_test_accuracy", "max_parameter_
 OF_THE_BOOKS_DATA |= {"max_accuracy_drop", "max_recall_drop"}
 OF_OWN_DATA = {*OwnData.model_fields, "class_weight", "min_gain", "max_nats_rise", "max_error_rise"}
 OF_IMAGES = {"side", "channels", "max_rejects"}
-OF_TABLES = {"target", "features", "ignore", "category", "split_by", "time_column", "split_column", "max_loss_ratio"}
+OF_TABLES = {
+    "target",
+    "features",
+    "ignore",
+    "category",
+    "split_by",
+    "time_column",
+    "window",
+    "split_column",
+    "max_loss_ratio",
+}
 OWN_IMAGES = {"name": "photos", "data": {"source": "/data/photos"}}
 
 

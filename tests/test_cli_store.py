@@ -41,7 +41,8 @@ def marks() -> list[tuple[int, bool, bool]]:
 
 
 def test_rollback_holds_and_promote_lifts_the_hold() -> None:
-    assert answer("rollback", NAME) == {"schema_version": 1, "name": NAME, "champion": 1, "held": 2}
+    left = answer("rollback", NAME)
+    assert left == {"schema_version": 1, "name": NAME, "champion": 1, "held": 2, "frozen": True}
     assert marks() == [(1, True, False), (2, False, True)]
     page = gradmill("models").stdout
     assert "2 h" in page
@@ -134,7 +135,9 @@ def test_the_result_is_told_before_the_announcement_which_fails_no_command(
     monkeypatch.setattr("flows.cli.display.compact", failing)
     monkeypatch.setenv("GRADMILL_MIRROR", str(tmp_path / "share"))
     assert flows.cli.app.run(["rollback", NAME]) == 0
-    assert told[0].startswith(f"{NAME} version 1 is the champion; version 2 is held\nmirrored to ")
+    assert told[0].startswith(
+        f"{NAME} version 1 is the champion; version 2 is held; frozen until gradmill unfreeze {NAME}\nmirrored to "
+    )
     said = "nobody was told (gradmill.model.rolled-back): RuntimeError: an event that nobody takes\n"
     assert capsys.readouterr().err == said
     share = tmp_path / "share"

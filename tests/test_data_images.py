@@ -14,7 +14,7 @@ from PIL import Image
 
 from image_folders import Array, drawn, prepared, report_of, write
 from tasks.data import pictures
-from tasks.data.images import oddities
+from tasks.data.images import oddities, reading
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
 from tasks.errors import DataError, UsageError
@@ -134,7 +134,7 @@ def test_palettes_print_colours_and_transparency_are_read_and_sixteen_bits_are_n
     assert set(found.images.modes) >= {"RGB", "P", "RGBA", "CMYK"}
     assert found.images.broken == 1
     (broken,) = [each for each in found.findings if each.rule == "broken-images"]
-    assert "deep.png: mode I;16 has more than 8 bits" in broken.found
+    assert "deep.png: mode I;16 has more than 8 bits a channel: save it with 8" in broken.found
     assert image.tobytes() in images_by_class(made)["cat"], "of the picture with transparency, its colours"
 
 
@@ -186,6 +186,13 @@ def test_blocks_of_images_that_are_all_of_one_part_are_written(tmp_path: Path, m
     assert prepared(source).test.sha256 == whole.test.sha256
 
 
+def test_classes_may_be_called_as_parts_are(tmp_path: Path) -> None:
+    made = prepared(write(tmp_path / "vehicles", {"bus": 30, "train": 40, "test": 30}))
+    assert made.class_names == ("bus", "test", "train")
+    assert made.split is not None
+    assert made.split.rule == "rows"
+
+
 def test_copies_in_both_parts_are_named_and_many_stop_the_run(tmp_path: Path) -> None:
     source = write(tmp_path / "pets" / "train", dict.fromkeys(COUNTS, 50)).parent
     write(source / "test", dict.fromkeys(COUNTS, 50), first=1000)
@@ -196,7 +203,8 @@ def test_copies_in_both_parts_are_named_and_many_stop_the_run(tmp_path: Path) ->
     assert "train/cat/0003.png" in found.found
     assert "test/cat/twin.png" in found.found
     shutil.copy(source / "train" / "cat" / "0004.png", source / "test" / "cat" / "twin2.png")
-    refused(source, "2 test images equal to a training image", "at most 1 %")
+    for of_class in ("cat/0003.png", "cat/0004.png"):
+        refused(source, "2 test images equal to a training image", of_class, "at most 1 %")
 
 
 def test_an_empty_folder_keeps_its_class_and_a_folder_gone_or_new_stops_the_run(tmp_path: Path) -> None:
@@ -310,7 +318,28 @@ def test_odd_folders_and_files_end_nothing(tmp_path: Path) -> None:
     found = {each.rule: each.found for each in report_of(source).findings}
     assert "README.md" in found["stray-files"]
     assert "notes.txt" in found["other-files"]
-    assert "2 entries" in found["links"]
+    assert "links to folders (2)" in found["links"]
+
+
+@pytest.mark.parametrize("place", ["cat/0099.png.part", "0099.png.crdownload"])
+def test_pictures_that_are_half_written_by_their_names_stop_the_run(place: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS)
+    (source / place).write_bytes(b"\x89PNG")
+    refused(source, place)
+
+
+def test_pictures_that_change_while_they_are_read_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, read = write(tmp_path / "pets", COUNTS), reading.read
+
+    def while_somebody_writes(*how: Any) -> Any:
+        images = read(*how)
+        Image.fromarray(drawn(0, 501)).save(source / "cat" / "0001.png")
+        return images
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "read", while_somebody_writes)
+        refused(source, "changed while it was read")
+    assert prepared(source).num_train
 
 
 @pytest.mark.parametrize(("name", "words"), [(b"a\nb", "names of one line"), (b"\xff", "UTF-8")])
@@ -323,7 +352,7 @@ def test_a_class_with_a_name_that_cannot_be_written_is_refused(name: bytes, word
 def test_what_are_no_images_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "holds no classes")
-    refused(write(tmp_path / "one", {"cat": 40}), "1 class")
+    refused(write(tmp_path / "one", {"cat": 40}), "one class, cat")
     (tmp_path / "none" / "cat").mkdir(parents=True)
     refused(tmp_path / "none", "no pictures")
     refused(write(tmp_path / "few", {"cat": 5, "dog": 5}), "at least 10 and 20")

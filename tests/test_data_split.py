@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from tasks.data.table import splitting
 from tasks.data.table.split_rule import SplitRule
-from tasks.data.table.split_words import split_words
+from tasks.data.table.split_words import moments, split_words
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from written_tables import examined, recipe, rows, rules, written
 
@@ -106,11 +106,12 @@ def test_a_cut_in_time_is_as_near_to_the_share_as_any(times: Any, share: float) 
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=2, max_size=20))
-def test_words_of_numbers_order_them(values: list[float]) -> None:
+def test_words_of_numbers_order_them_and_give_them_back(values: list[float]) -> None:
     words = split_words(BY_TIME, pa.chunked_array([pa.array(values, pa.float64())]))
     for a, left in zip(values, words.tolist(), strict=True):
         for b, right in zip(values, words.tolist(), strict=True):
             assert (a < b) == (left < right)
+    assert moments(np.append(words, np.uint64(0))).tolist()[:-1] == values
 
 
 @pytest.mark.parametrize(

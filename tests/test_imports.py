@@ -13,7 +13,7 @@ import pytest
 
 from conftest import REPOSITORY
 
-STAGES = {"download", "validate", "preprocess", "train", "evaluate", "export", "publish", "mirror", "predict"}
+STAGES = {"download", "validate", "preprocess", "train", "evaluate", "export", "publish", "mirror", "predict", "judge"}
 MODULES = [
     path.relative_to(REPOSITORY) for folder in ("flows", "tasks") for path in (REPOSITORY / folder).rglob("*.py")
 ]
@@ -44,7 +44,7 @@ LAYOUT = {
     "tasks": STAGES
     | {"__init__", "errors", "parameters", "records"}
     | {"batch", "data", "fitting", "judging", "machine", "networks", "serving", "stage", "store"},
-    "flows": {"__init__", "__main__", "interrupt", "maintain", "predict", "retrain"}
+    "flows": {"__init__", "__main__", "evaluate", "interrupt", "maintain", "predict", "retrain"}
     | {"bench", "cli", "doctor", "server", "story"},
 }
 LAYERS: list[set[str]] = [  # each may import itself and what stands before it
@@ -96,6 +96,12 @@ def reached(path: Path) -> set[Path]:
 def test_predict_reaches_no_torch_however_late() -> None:
     through = reached(Path("tasks/predict.py"))
     assert Path("tasks/batch/labelling.py") in through
+    assert not [path for path in through if uses(path, "torch")]
+
+
+def test_judging_a_kept_version_reaches_no_torch_however_late() -> None:
+    through = reached(Path("tasks/judge.py"))
+    assert Path("tasks/judging/measures.py") in through
     assert not [path for path in through if uses(path, "torch")]
 
 

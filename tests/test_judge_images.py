@@ -20,10 +20,11 @@ from tasks.data.images.fixed import FixedImages
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.judging import champion_gates, figures, image_figures, own_pictures, picture_reference, standards
+from tasks.judging import figures, image_figures, own_pictures, picture_reference, standards
 from tasks.judging.candidate import Candidate
 from tasks.judging.champion_gates import against_published
 from tasks.judging.objective import Objective
+from tasks.judging.unseen import RowsOfToday
 from tasks.parameters import Gates, Loss, RetrainParameters, SoftmaxTraining
 from tasks.publish import publish
 from tasks.records import Evaluation, GateVerdict, PreparedDataset
@@ -166,27 +167,6 @@ def test_a_version_is_not_followed_by_a_worse_one_nor_by_one_of_other_classes(ru
     assert "classes are 'sky', 'leafy', 'rosy', and were 'rosy', 'leafy', 'sky'" in refused.detail
 
 
-def test_of_folders_the_test_images_that_a_version_was_trained_on_are_known(tmp_path: Path) -> None:
-    source = tmp_path / "pets"
-    for part, count, first in (("train", 30, 0), ("test", 20, 100)):
-        image_folders.write(source / part, {"cat": count, "dog": count}, first=first)
-    before = image_folders.prepared(source)
-    assert champion_gates.new_rows(before, before).all()  # type: ignore[union-attr]
-    moved = {source / "test" / "cat" / f"moved-{number}.png" for number in range(7)}
-    for number, path in enumerate(sorted(moved)):
-        (source / "train" / "cat" / f"{number:04d}.png").rename(path)
-    image_folders.write(source / "test", {"cat": 3, "dog": 5}, first=200)
-    tonight = image_folders.prepared(source, FixedImages.of(before, before.recipe))
-    found = champion_gates.new_rows(before, tonight)
-    assert found is not None
-    assert (len(found), int(np.count_nonzero(~found))) == (40 + 7 + 8, 7)
-    trained_on = {each.tobytes() for each in standards.read_rows(before.train, before).features}
-    rows = standards.read_rows(tonight.test, tonight).features
-    assert [each.tobytes() not in trained_on for each in rows] == found.tolist()
-    by_hash = prepare(*digits(), TEN)
-    assert champion_gates.new_rows(by_hash, by_hash) is None, "a row stays on its side"
-
-
 @pytest.mark.slow  # two exports
 def test_of_folders_versions_are_compared_on_the_images_that_they_were_not_trained_on(
     run: RunFolder, artifacts: Path
@@ -208,8 +188,8 @@ def test_of_folders_versions_are_compared_on_the_images_that_they_were_not_train
     rows, weights = standards.read_rows(tonight.test, tonight), fitted(before)
     scores = rows.features.reshape(len(rows.truth), -1) / 255 @ weights["W"] + weights["b"]
     losses = scipy.special.logsumexp(scores, axis=1) - scores[np.arange(len(scores)), rows.truth]
-    is_new = champion_gates.new_rows(before, tonight)
-    assert is_new is not None
+    is_new = RowsOfToday(tonight).unseen_by(before)
+    assert isinstance(is_new, np.ndarray)
     assert np.count_nonzero(~is_new) == 40
     told = float(loss.detail.split("against ")[1].split(" of version 1")[0])
     assert told == pytest.approx(losses[is_new].mean(), rel=1e-3)

@@ -2,10 +2,14 @@
 
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import image_folders
+from tasks.data.images import finding
+from tasks.data.images import own as own_images
 from tasks.data.table.own import OwnTable
 from tasks.data.table.splitting import Split
 from tasks.data.table.targets import Truth
@@ -14,7 +18,7 @@ from tasks.data.validated import ValidatedDataset
 from tasks.judging import outlook
 from tasks.judging.objective import Objective
 from tasks.judging.standards import Standards
-from tasks.parameters import Data, LinearTraining, SoftmaxTraining
+from tasks.parameters import Data, InspectParameters, LinearTraining, SoftmaxTraining
 from written_tables import examined, recipe, rows, written
 
 RNG = np.random.default_rng(0)
@@ -27,7 +31,7 @@ def test_the_losses_are_those_that_a_retrain_is_held_against(artifacts: Path, tm
     told = outlook.losses(recipe(found), rows(found), tmp_path)
     data, table = Data(source=str(path), target="y"), OwnTable("own", str(path))
     raw = table.fetch()
-    validated = ValidatedDataset(raw=raw, table=table.validate(raw, data, "regression", None).table)
+    validated = ValidatedDataset(raw=raw, table=table.validate(raw, data, "regression", None, None).table)
     prepared = table.prepare(validated, data, 0)
     objective = Objective.of(LinearTraining(defaults="data"), prepared)
     assert told == pytest.approx(Standards.of(prepared, objective).metrics, rel=1e-12)
@@ -42,11 +46,24 @@ def test_they_heed_the_weights_of_classes_and_the_penalty_that_are_asked_for(art
     told = outlook.losses(recipe(found), rows(found), tmp_path, "balanced", 0.01)
     data, table = Data(source=str(path), target="y"), OwnTable("own", str(path))
     raw = table.fetch()
-    validated = ValidatedDataset(raw=raw, table=table.validate(raw, data, "classification", None).table)
+    validated = ValidatedDataset(raw=raw, table=table.validate(raw, data, "classification", None, None).table)
     prepared = table.prepare(validated, data, 0)
     objective = Objective.of(SoftmaxTraining.model_validate({"defaults": "data", **asked}), prepared)
     assert told == pytest.approx(Standards.of(prepared, objective).metrics, rel=1e-9)
     assert told["baseline_loss"] == pytest.approx(np.log(2), rel=1e-6), "of two classes that count alike"
+
+
+@pytest.mark.parametrize("asked", [{}, {"class_weight": "balanced", "weight_decay": 0.1}])
+def test_of_images_too_they_are_those_that_a_retrain_is_held_against(
+    asked: dict[str, Any], artifacts: Path, tmp_path: Path
+) -> None:
+    folder, data = image_folders.write(tmp_path / "pets", {"cat": 50, "dog": 20}), InspectParameters(source="pets")
+    prepared = image_folders.prepared(folder)
+    (_, fixed, kept), images = own_images.look(finding.find(str(folder)), "pets", data, None, tmp_path)
+    assert fixed is not None
+    told = outlook.of_images(fixed, kept, images, tmp_path, **asked)
+    objective = Objective.of(SoftmaxTraining.model_validate({"defaults": "data", **asked}), prepared)
+    assert told == pytest.approx(Standards.of(prepared, objective).metrics, rel=1e-9)
 
 
 def test_splits_that_it_is_computed_of_are_not_held_in_memory(tmp_path: Path) -> None:

@@ -35,12 +35,24 @@ def page(duty: Duty) -> "Iterator[Page]":
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(60_000)
-        page.goto(duty.ui)
+        eventually(lambda: asks_for_the_password(page, duty.ui), 240, "the UI asks for its password")
         page.get_by_role("textbox").fill(duty.credential)
         page.keyboard.press("Enter")
         page.get_by_text("Dashboard").first.wait_for()
         yield page
         browser.close()
+
+
+def asks_for_the_password(page: "Page", ui: str) -> bool:
+    """Prefect's page asks its server once, when it is loaded, and stays empty if that fails, as on a loaded machine."""
+    from playwright.sync_api import TimeoutError as NotThere
+
+    page.goto(ui)
+    try:
+        page.get_by_role("textbox").wait_for(timeout=40_000)
+    except NotThere:
+        return False
+    return True
 
 
 def keep(page: "Page", name: str) -> None:

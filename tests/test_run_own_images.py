@@ -1,6 +1,7 @@
 """Own images from their folders to a version that is published, trained again, and refused where it should be."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -46,7 +47,11 @@ def test_folders_become_a_model_that_takes_raw_pixels_and_is_trained_again(
 
     same = again()
     assert same.outcome == "unchanged"
-    assert (Path(same.run) / "contact-sheet.png").is_file(), "of a stage that was reused, too"
+    assert set(same.seconds) == {"download", "predict"}, "of files that look untouched not a picture is read"
+    os.utime(source / "dog" / "0000.png")
+    touched = again()
+    assert (touched.outcome, touched.metrics) == ("unchanged", report.metrics)
+    assert set(touched.seconds) == {"download", "validate", "preprocess", "predict"}, "nothing is trained"
     shutil.rmtree(source / "dog")
     with pytest.raises(DataError, match="dog is gone"):
         again()

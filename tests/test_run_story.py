@@ -22,11 +22,12 @@ from flows.retrain import retrain
 from prefect_api import api_client, post, wait_for
 from tasks.errors import GateFailed
 from tasks.judging import figures
-from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
+from tasks.parameters import EvaluateParameters, MaintainParameters, PredictParameters, RetrainParameters
 
 PARAMETERS: dict[str, type[BaseModel]] = {
     "retrain": RetrainParameters,
     "predict": PredictParameters,
+    "evaluate": EvaluateParameters,
     "maintain": MaintainParameters,
 }
 
@@ -196,6 +197,8 @@ def test_promotion_and_rollback_are_events_where_there_is_a_server(
     monkeypatch.setenv("PREFECT_API_URL", server)
     assert gradmill("promote", "linear-regression", "2").returncode == 0
     assert gradmill("rollback", "linear-regression").returncode == 0
+    assert gradmill("unfreeze", "linear-regression").returncode == 0
+    assert event(server, "gradmill.model.unfrozen", "linear-regression")["payload"]["version"] == 1
     assert event(server, "gradmill.model.promoted", "linear-regression")["payload"]["version"] == 2
     assert event(server, "gradmill.model.rolled-back", "linear-regression")["payload"]["version"] == 1
 
@@ -236,11 +239,17 @@ def test_all_deployments_register_with_their_schedules_and_valid_parameters(serv
     found = post(server, "deployments/filter", {})
     deployed = {each["name"]: each for each in found}
     declared = {each["name"]: each for each in yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]}
-    assert set(deployed) >= set(declared) == {"softmax-nightly", "linear-weekly", "predict-daily", "maintenance-weekly"}
+    assert (
+        set(deployed)
+        >= set(declared)
+        == {"softmax-nightly", "linear-weekly", "predict-daily", "evaluate", "maintenance-weekly"}
+    )
     for name, wanted in declared.items():
         ours = deployed[name]
         assert ours["entrypoint"] == wanted["entrypoint"]
-        assert [each["schedule"]["cron"] for each in ours["schedules"]] == [wanted["schedules"][0]["cron"]]
+        assert [each["schedule"]["cron"] for each in ours["schedules"]] == [
+            each["cron"] for each in wanted.get("schedules", [])
+        ]
         assert ours["global_concurrency_limit"]["limit"] == 1
         assert ours["concurrency_options"]["collision_strategy"] == wanted["concurrency_limit"]["collision_strategy"]
         (step,) = ours["pull_steps"]

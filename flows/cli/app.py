@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import bench, champion, inspecting, operate, runs, schedule, store, streams
+from flows.cli import bench, champion, evaluating, inspecting, operate, runs, schedule, store, streams
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
 from flows.cli.options import Artifacts, Debug, Json, use
@@ -83,16 +83,20 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 
 
 ON_PREFECT = (
-    champion.promote, champion.rollback, operate.register, operate.up, operate.trigger, operate.status,
-    schedule.schedule, schedule.unschedule,
+    champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
+    operate.trigger, operate.status, schedule.schedule, schedule.unschedule,
 )  # fmt: skip
 COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
     inspecting.inspect,
     runs.predict,
+    evaluating.evaluate,
     store.models,
+    store.history,
     champion.promote,
     champion.rollback,
+    champion.freeze,
+    champion.unfreeze,
     store.prune,
     store.verify,
     store.maintain,
@@ -108,8 +112,10 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
 for command in COMMANDS:
     app.command(help=_flowing(command))(command if command is doctor else _complete(command))
 app.callback(help=_flowing(_gradmill))(_gradmill)
-benchmarks = typer.Typer(help="Measure speed as ratios, side by side.", no_args_is_help=True)
-for command in (bench.images, bench.predict, bench.tables, bench.train):
+benchmarks = typer.Typer(
+    help="Measure speed as ratios, side by side, and how often gates are wrong.", no_args_is_help=True
+)
+for command in (bench.gates, bench.images, bench.predict, bench.tables, bench.train):
     benchmarks.command()(_complete(command))
 app.add_typer(benchmarks, name="bench")
 

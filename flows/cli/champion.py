@@ -1,4 +1,4 @@
-"""``gradmill promote`` and ``rollback``: another champion, which the mirror follows and the Prefect server hears of."""
+"""``gradmill promote``, ``rollback``, ``freeze``, ``unfreeze``: the mirror follows, and the Prefect server hears."""
 
 import shlex
 from pathlib import Path
@@ -15,27 +15,67 @@ from tasks.records import MirroredModel
 from tasks.store import artifact_paths, mirroring, pointer
 from tasks.store.atomic import file_digest
 
+Reason = Annotated[str | None, typer.Option("--reason", help="Why: gradmill history tells it.")]
+
 
 def promote(
     name: ModelArgument,
     version: Annotated[int, typer.Argument(metavar="VERSION", help="The version to use from now on.")],
     artifacts: Path | None,
     as_json: bool,
+    reason: Reason = None,
 ) -> None:
-    """Make a version the champion, and lift its hold."""
+    """Make a version the champion, and lift its hold; a frozen name stays frozen."""
     url = mirroring.destination()
-    changed = pointer.promote(name, version)
-    done = f"{name} version {version} is the champion" + ("" if changed else " already")
+    changed = pointer.promote(name, version, reason)
+    done = f"{name} version {version} is the champion" + ("" if changed else " already") + _frozen(name)
     event = Event.PROMOTED if changed else None
     _finish(done, {"name": name, "champion": version, "changed": changed}, event, url, artifacts, as_json)
 
 
-def rollback(name: ModelArgument, artifacts: Path | None, as_json: bool) -> None:
-    """Go back to the champion before, and hold the version left: no retrain brings it back, only promote does."""
+def rollback(
+    name: ModelArgument,
+    artifacts: Path | None,
+    as_json: bool,
+    reason: Reason = None,
+    no_freeze: Annotated[bool, typer.Option("--no-freeze", help="Let the next retrain publish again.")] = False,
+) -> None:
+    """Go back to the champion before, hold the version left, and freeze the name.
+
+    No retrain brings the version left back, only promote does. And none publishes until gradmill unfreeze: when data
+    grow, tonight's model differs in bytes, and what was wrong with the data would come back in it.
+    """
     url = mirroring.destination()
-    left, champion = pointer.rollback(name)
-    done = f"{name} version {champion} is the champion; version {left} is held"
-    _finish(done, {"name": name, "champion": champion, "held": left}, Event.ROLLED_BACK, url, artifacts, as_json)
+    left, champion = pointer.rollback(name, reason, freeze=not no_freeze)
+    done = f"{name} version {champion} is the champion; version {left} is held{_frozen(name)}"
+    document = {"name": name, "champion": champion, "held": left, "frozen": pointer.is_frozen(name)}
+    _finish(done, document, Event.ROLLED_BACK, url, artifacts, as_json)
+
+
+def freeze(name: ModelArgument, artifacts: Path | None, as_json: bool, reason: Reason = None) -> None:
+    """Let no retrain change the champion: candidates are trained and judged, and none is published."""
+    _freeze(name, True, reason, artifacts, as_json)
+
+
+def unfreeze(name: ModelArgument, artifacts: Path | None, as_json: bool, reason: Reason = None) -> None:
+    """Let retrains publish again."""
+    _freeze(name, False, reason, artifacts, as_json)
+
+
+def _freeze(name: str, frozen: bool, reason: str | None, artifacts: Path | None, as_json: bool) -> None:
+    url = mirroring.destination()
+    champion, changed = pointer.freeze(name, reason, frozen)
+    done = f"{name} is frozen: version {champion} is the champion until gradmill unfreeze {name}"
+    if not frozen:
+        done = f"{name} is not frozen: version {champion} is the champion until a retrain publishes another"
+    document = {"name": name, "champion": champion, "frozen": frozen, "changed": changed}
+    event = Event.FROZEN if frozen else Event.UNFROZEN
+    _finish(done, document, event if changed else None, url, artifacts, as_json)
+
+
+def _frozen(name: str) -> str:
+    """What to add to what was done where no retrain will publish."""
+    return f"; frozen until gradmill unfreeze {name}" if pointer.is_frozen(name) else ""
 
 
 def _finish(

@@ -21,20 +21,21 @@ from tasks.serving.task import TASKS
 
 if TYPE_CHECKING:
     from tasks.data.images.examining import Examined as ImagesExamined
+    from tasks.data.images.reading import Images
     from tasks.data.report import DataReport, ImageReport
     from tasks.data.table.examining import Examined
 
 
 @taking(InspectParameters)
 def inspect(document: dict[str, Any], as_json: bool) -> None:
-    """Show columns or images, their problems, their split and how well a table can be learned; nothing is trained.
+    """Show columns or images, their problems, their split and how well they can be learned; nothing is trained.
 
     It ends with the retrain command to copy. Problems that stop a retrain are exit code 4.
     """
     parameters = validated(InspectParameters, document | {"source": place(document.get("source"))}, "inspect")
     with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
-        examined = _examined(parameters, Path(folder))
-        losses = _outlook(examined, parameters, Path(folder))
+        examined, images = _examined(parameters, Path(folder))
+        losses = _outlook(examined, images, parameters, Path(folder))
     command, report = as_typed(_command(parameters, examined), None), examined.report
     if as_json:
         print_json(report.model_dump(mode="json") | losses | {"command": command})
@@ -43,7 +44,7 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     report.require_fit()
 
 
-def _examined(parameters: InspectParameters, folder: Path) -> "Examined | ImagesExamined":
+def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | ImagesExamined, Images | None]":
     from tasks.data.images import finding
     from tasks.data.images import own as images
     from tasks.data.images.fixed import FixedImages
@@ -54,32 +55,36 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined | Images
     kept, name = None, parameters.name or Path(parameters.source).stem
     if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
-    if kept is None and parameters.target is None and finding.is_there(parameters.source):
+    champion = own_data.of_champion(parameters.name)
+    if kept is None and parameters.target is None and finding.is_meant(parameters.source):
         if found := parameters.given(TABLES):
             raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
-        return images.look(finding.find(parameters.source), name, parameters, None, folder)[0]
+        return images.look(finding.find(parameters.source), name, parameters, None, folder)
     if isinstance(kept, FixedImages):
-        return images.look(finding.find(parameters.source), name, parameters, kept, folder)[0]
+        return images.look(finding.find(parameters.source), name, parameters, kept, folder, champion)
     task = kept.task if kept else None
     table = own.read(tables.find(parameters.source), parameters, task, kept, folder)
-    return examining.examine(table, name, parameters, task, kept, folder)
+    return examining.examine(table, name, parameters, task, kept, folder, champion), None
 
 
-def _outlook(examined: "Examined | ImagesExamined", parameters: InspectParameters, scratch: Path) -> dict[str, float]:
+def _outlook(
+    examined: "Examined | ImagesExamined", images: "Images | None", parameters: InspectParameters, scratch: Path
+) -> dict[str, float]:
     """What the best constant and the converged fit come to; nothing of data that are not fit."""
     from tasks.data.table.examining import Examined
     from tasks.judging import outlook
 
-    if not isinstance(examined, Examined) or examined.recipe is None or examined.rows is None:
+    if examined.recipe is None or examined.rows is None:
         return {}
     if parameters.class_weight != "none" and not examined.recipe.class_names:
         raise UsageError(
             f"--class-weight {parameters.class_weight} and a regression", "classes to balance", "leave it out"
         )
-    decay = (
-        parameters.weight_decay if isinstance(parameters.weight_decay, float) else None
-    )  # auto is chosen in training
-    return outlook.losses(examined.recipe, examined.rows, scratch, parameters.class_weight, decay)
+    given = parameters.weight_decay
+    asked = parameters.class_weight, given if isinstance(given, float) else None  # auto is chosen in training
+    if isinstance(examined, Examined):
+        return outlook.losses(examined.recipe, examined.rows, scratch, *asked)
+    return outlook.of_images(examined.recipe, examined.rows, images, scratch, *asked) if images else {}
 
 
 def _command(parameters: InspectParameters, examined: "Examined | ImagesExamined") -> str:
@@ -105,11 +110,9 @@ def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], comma
         if finding.severity != "error":
             console.print(printable(f"{finding.severity}: {finding.sentence}"), markup=False, soft_wrap=True)
     if losses and examined.recipe:
-        unit, (baseline, reference) = TASKS[examined.recipe.task].loss_unit, losses.values()
-        console.print(
-            f"test loss ({unit}): {baseline:.4g} by the best constant, {reference:.4g} by a converged fit",
-            soft_wrap=True,
-        )
+        whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
+        told = [f"{loss:.4g} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
+        console.print(f"test loss ({TASKS[examined.recipe.task].loss_unit}): {', '.join(told)}", soft_wrap=True)
     if not report.errors:
         console.print(f"\n[bold]train it[/]\n{_plain(command)}", soft_wrap=True)
 

@@ -22,6 +22,7 @@ Parameters = TypeVar("Parameters", bound=BaseModel)
 EXPECTED = {
     "name": "1 to 63 lower-case letters, digits and hyphens, no hyphen first",
     "seed": "a whole number from 0 to 2**63 - 1, or auto",
+    "window": "hours, days or weeks, such as 36h, 90d or 12w, or none",
     "synthetic_w": "finite numbers, by commas",
 }
 LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as ``annotated_types`` names them

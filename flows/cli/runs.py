@@ -1,6 +1,7 @@
 """``gradmill retrain`` and ``gradmill predict``: commands that run a flow."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,7 @@ def retrain(
     if sign_key is not None:
         attestation.require(sign_key)
     mirroring.destination()
-    with _prefect(verbose, "flows.retrain", "torch._dynamo", "torchmetrics"):
+    with on_prefect(verbose, "flows.retrain", "torch._dynamo", "torchmetrics"):
         from flows.retrain import retrain as flow
 
         report, failure = _outcome(flow, parameters)
@@ -52,6 +53,8 @@ def retrain(
         print_json(answer)
     elif report.outcome != "refused":
         summaries.retrained(report, failure is not None and parameters.predict, artifacts)
+    elif report.frozen:
+        print(f"frozen      {summaries.frozen(report)}", file=sys.stderr)
     if failure:
         raise failure
 
@@ -89,7 +92,7 @@ def _require_of_use(given: dict[str, Any], parameters: RetrainParameters) -> Non
 
 
 @contextmanager
-def _prefect(verbose: bool, *modules: str) -> Iterator[None]:
+def on_prefect(verbose: bool, *modules: str) -> Iterator[None]:
     """A server for the flow, and the terminal for its stages; ``modules`` are imported while the server starts."""
     from flows.cli import display
 
@@ -126,7 +129,7 @@ def predict(
     parameters = validated(PredictParameters, document | places, "predict")
     reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts
     require(parameters.device)
-    with _prefect(verbose, "flows.predict"):
+    with on_prefect(verbose, "flows.predict"):
         from flows.predict import predict as flow
 
         done = flow(parameters)

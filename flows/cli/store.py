@@ -1,17 +1,18 @@
-"""``gradmill models``, ``prune``, ``verify``, ``maintain``, ``mirror``: the model store's commands need no server."""
+"""``gradmill models``, ``history``, ``prune``, ``verify``, ``maintain``, ``mirror``: the store's, without a server."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.faults import Answer
 from flows.cli.options import ModelArgument, print_json
 from flows.cli.parameters import taking, validated
 from tasks.errors import DataError
-from tasks.machine.words import counted
+from tasks.machine.words import counted, printable
 from tasks.parameters import MaintainParameters
 from tasks.store import (
     artifact_paths,
@@ -21,17 +22,20 @@ from tasks.store import (
     mirroring,
     reading,
     retention,
+    unreferenced,
     verification,
 )
+from tasks.store import history as noted
 
 CHAMPION = "the newest that passed the gates, until somebody promotes or rolls back"
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
 
 
 def models(as_json: bool, name: Annotated[str | None, typer.Argument(help="Only this model.")] = None) -> None:
-    """List every version with its figures; * marks the champion, h a held version.
+    """List every version with its figures; * marks the champion, f a frozen one, h a held version.
 
-    The champion is the newest version that passed the gates, until somebody promotes or rolls back.
+    The champion is the newest version that passed the gates, until somebody promotes or rolls back. A frozen one no
+    retrain changes until gradmill unfreeze.
     """
     if name is not None:
         reading.resolve(name, None)
@@ -44,11 +48,17 @@ def models(as_json: bool, name: Annotated[str | None, typer.Argument(help="Only 
     elif not any(listing.values()):
         typer.echo(f"no models in {place}; train one: gradmill retrain")
     else:
-        console = Console()
-        if not console.is_terminal:
-            console.width = WIDE
-        console.print(_table(listing))
-        typer.echo(f"in {place}; * the champion: {CHAMPION}; h held")
+        _print(_table(listing))
+        frozen = [each for each, rows in listing.items() if any(row["frozen"] for row in rows)]
+        notes = [f"f frozen: no retrain changes it until gradmill unfreeze {each}" for each in frozen]
+        typer.echo("; ".join([f"in {place}", f"* the champion: {CHAMPION}", "h held", *notes]))
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDE
+    console.print(table)
 
 
 def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
@@ -56,7 +66,7 @@ def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
     for name, rows in listing.items():
         for row in rows:
             accuracy = row["test_accuracy"]
-            marks = " *" * row["champion"] + " h" * row["held"]
+            marks = " *" * row["champion"] + " f" * row["frozen"] + " h" * row["held"]
             table.add_row(
                 name,
                 f"{row['version']}{marks}",
@@ -68,6 +78,27 @@ def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
                 f"{row['dataset']} {row['dataset_digest'][:8]}",
             )
     return table
+
+
+def history(as_json: bool, name: Annotated[str | None, typer.Argument(help="Only this model.")] = None) -> None:
+    """Tell who has changed what, when and why: versions published, promoted, rolled back, frozen, unfrozen, pruned."""
+    if name is not None:
+        reading.resolve(name, None)
+    told = {each: noted.changes(each) for each in ([name] if name else reading.names())}
+    if as_json:
+        documents = {each: [change.model_dump(mode="json") for change in changes] for each, changes in told.items()}
+        print_json({"schema_version": 1, "history": documents})
+        return
+    table = Table("model", "when", "what", "version", "champion", "by", "why", box=None, pad_edge=False)
+    for each, changes in told.items():
+        for change in changes:
+            what = f"{change.what} (interrupted)" if change.interrupted else change.what
+            champion = f"{change.champion or ''}{' f' * change.frozen}"
+            numbers = ", ".join(map(str, change.versions))
+            cells = (each, change.at[:19].replace("T", " "), what, numbers, champion, change.by, change.reason)
+            table.add_row(*(escape(printable(cell)) for cell in cells))
+    _print(table)
+    typer.echo("champion: as of then; f frozen. What was changed before Gradmill noted it is not listed")
 
 
 def prune(
@@ -83,17 +114,23 @@ def prune(
 
 @taking(MaintainParameters)
 def maintain(document: dict[str, Any]) -> Answer:
-    """Remove old run folders and predictions; unfinished jobs and the evidence of kept versions stay."""
+    """Remove old run folders and predictions, old versions of scheduled names, and splits that nothing refers to.
+
+    Unfinished jobs and the evidence of kept versions stay.
+    """
     keep = validated(MaintainParameters, document, "maintain").keep
     predictions = housekeeping.prune_predictions(keep)  # first: no damaged manifest is in their way
-    runs: list[str] = []
+    removed: dict[str, list[str]] = {"runs": [], "predictions": predictions, "versions": [], "datasets": []}
     failure = None
     try:
-        runs = housekeeping.prune_runs(keep)
+        removed["versions"] = retention.prune_scheduled()
+        removed["runs"] = housekeeping.prune_runs(keep)
+        removed["datasets"] = unreferenced.prune_datasets()
     except DataError as error:
         failure = error
-    done = f"removed {counted(len(runs), 'run folder')} and {counted(len(predictions), 'prediction')}"
-    return {"runs": runs, "predictions": predictions}, done, failure
+    what = {"runs": "run folder", "predictions": "prediction", "versions": "version", "datasets": "prepared file"}
+    counts = [counted(len(removed[each]), noun) for each, noun in what.items()]
+    return removed, f"removed {', '.join(counts)}", failure
 
 
 def verify(

@@ -21,10 +21,15 @@ def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> No
     """What was trained, how good it is, where it lies, and what to try next; ``owed``: predictions that failed."""
     quality = task.of_model(result.model).summary(result.metrics)
     rows = [
-        ("trained", f"{result.model} ({result.implementation}) on {result.device}: {quality}"),
-        (result.outcome, f"{result.name} version {result.version}, {_standing(result)}"),
-        ("model", result.model_path),
+        (
+            "trained" if result.was_trained else "kept",
+            f"{result.model} ({result.implementation}) on {result.device}: {quality}",
+        ),
+        (result.outcome, _standing(result)),
+        *([("model", result.model_path)] if result.model_path else []),
     ]
+    if result.frozen:
+        rows.append(("frozen", frozen(result)))
     if result.mirror:
         rows.append(("mirrored", f"{result.mirror.url}: version {result.mirror.version} ({result.mirror.outcome})"))
     if made := result.prediction:
@@ -34,18 +39,26 @@ def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> No
         rows.append(("predictions", "none: the run failed before they were made"))
     rows.append(("evidence", result.run))
     next_commands = (f"predict --name {result.name}", f"models {result.name}", f"verify {result.name}")
-    labels = ("try next", "", "")
-    rows += [(label, as_typed(command, artifacts)) for label, command in zip(labels, next_commands, strict=True)]
+    labels = ("try next", "", "") if result.champion else ()
+    rows += [(label, as_typed(command, artifacts)) for label, command in zip(labels, next_commands, strict=False)]
     _print_table(rows)
 
 
+def frozen(result: "RetrainReport") -> str:
+    """That no retrain changes the champion, and what to do about it."""
+    return f"version {result.champion} stays the champion of {result.name} until gradmill unfreeze {result.name}"
+
+
 def _standing(result: "RetrainReport") -> str:
-    """Whether the version of a retrain is the champion; one that was rolled back from, or replaced, is not."""
-    same = "which has these very bytes, " if result.outcome == "unchanged" else ""
+    """What became of the candidate, and whether it is the champion; one rolled back from, or replaced, is not."""
+    if result.version is None:
+        return f"{result.name}: every gate was passed, and nothing is published"
+    same = f"{result.detail}, " if result.detail else ""
+    version = f"{result.name} version {result.version}, {same}"
     if result.version == result.champion:
-        return f"{same}the champion"
+        return f"{version}the champion"
     champion = f"version {result.champion}" if result.champion else "none"
-    return f"{same}not the champion: that is {champion} until gradmill promote {result.name} {result.version}"
+    return f"{version}not the champion: that is {champion} until gradmill promote {result.name} {result.version}"
 
 
 def predicted(result: "Prediction") -> None:

@@ -7,8 +7,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from flows.story import pages
+from flows.story import judgement, pages
 from flows.story.report import Outcome, reported
+from tasks.judging.judged import Judged
 from tasks.machine.telling import Event
 from tasks.records import Prediction
 from tasks.stage import events
@@ -17,7 +18,7 @@ from tasks.store import artifact_paths
 
 @contextmanager
 def told(outcome: Outcome) -> Iterator[None]:
-    """Tell the story of a retrain when it ends, be it published, unchanged or refused; other failures have none."""
+    """Tell the story of a retrain when it ends, whatever became of the candidate; other failures have none."""
     try:
         with reported(outcome):
             yield
@@ -35,6 +36,13 @@ def told_of_prediction(result: Prediction) -> None:
     with _never_in_the_way():
         _show_prediction(result)
         _tag(f"model:{result.name}", f"drift:{result.drift.verdict}")
+
+
+def told_of_judgement(result: Judged) -> None:
+    """Tell what a kept version came to on labelled rows."""
+    with _never_in_the_way():
+        _show(f"{result.name}-judgement", judgement.page(result), "a kept version on labelled rows")
+        _tag(f"model:{result.name}", "verdict:worse" if result.worse else "verdict:as published")
 
 
 def _show(key: str, page: str, about: str) -> None:
@@ -60,8 +68,9 @@ def _tell(outcome: Outcome) -> None:
         refused_by = [gate.name for gate in result.gates if not gate.passed]
         payload = {"version": None, "sha256": None, "path": None, "run": result.run, "refused_by": refused_by}
         events.emit(Event.REFUSED, result.name, payload)
-    _show(f"{result.name}-verdict", pages.verdict(result), "published, unchanged or refused, and every gate")
-    _show(f"{result.name}-pictures", pages.pictures(outcome.pictures), "learning curve and test split")
+    _show(f"{result.name}-verdict", pages.verdict(result), "what became of the candidate, and every gate")
+    if result.was_trained:
+        _show(f"{result.name}-pictures", pages.pictures(outcome.pictures), "learning curve and test split")
     if result.version is not None:
         card = artifact_paths.version(result.name, result.version) / artifact_paths.CARD
         _show(f"{result.name}-card", pages.card(card), f"model card of version {result.version}")

@@ -30,8 +30,9 @@ def verdict(result: RetrainReport) -> str:
     """What became of a candidate, and why."""
     headline = {
         "published": f"published version {result.version}",
-        "unchanged": f"unchanged: version {result.version} has these very bytes",
+        "unchanged": f"unchanged: version {result.version}, {result.detail}",
         "refused": "refused by " + ", ".join(gate.name for gate in result.gates if not gate.passed),
+        "judged": "judged: every gate was passed, and nothing is published",
     }[result.outcome]
     figures = [
         (name.replace("_", " "), f"{value:.4g}") for name, value in result.metrics.items() if isinstance(value, float)
@@ -44,15 +45,27 @@ def verdict(result: RetrainReport) -> str:
     lines = [
         f"# {result.name}: {headline}",
         f"{result.model}, {result.implementation}, on {result.device}. Evidence: `{result.run}`",
+        *(
+            [f"Frozen: version {result.champion} stays until `gradmill unfreeze {result.name}`"]
+            if result.frozen
+            else []
+        ),
         *([f"Model: `{result.model_path}`, SHA-256 `{result.model_sha256}`"] if result.model_path else []),
-        "## Gates\n\n" + _table(("gate", "verdict", "found", "required"), gates),
-        "## Figures\n\n" + _table(("figure", "value"), figures),
-        "## Seconds\n\n" + _table(("stage", "seconds"), seconds),
+        *([] if result.was_trained else ["Nothing was trained: gates and figures are those of the version's own run."]),
+        *(
+            ["## Data\n\n" + "\n".join(f"- {each.sentence}" for each in result.data_changes)]
+            if result.data_changes
+            else []
+        ),
+        "## Gates\n\n" + table(("gate", "verdict", "found", "required"), gates),
+        "## Figures\n\n" + table(("figure", "value"), figures),
+        "## Seconds\n\n" + table(("stage", "seconds"), seconds),
     ]
     return "\n\n".join(lines)
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     lines = [head, ["---"] * len(head), *escaped]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -86,7 +99,7 @@ def prediction(result: Prediction) -> str:
         ("drift", f"{result.drift.verdict}{f' (population stability index {index})' if index else ''}"),
         ("output", f"`{result.path}`, {counted(result.parts, 'part')}"),
     ]
-    sections = [f"# {counted(result.rows, 'row')} predicted", _table(("", ""), facts), _labels(result)]
+    sections = [f"# {counted(result.rows, 'row')} predicted", table(("", ""), facts), _labels(result)]
     if result.picture:
         sections.append(picture(result.picture))
     return "\n\n".join(section for section in sections if section)
@@ -109,4 +122,4 @@ def _labels(result: Prediction) -> str:
         (label, f"{here / max(1, sum(found)):.1%}", f"{there / max(1, sum(expected)):.1%}")
         for label, here, there in zip(version.labels, found, expected, strict=True)
     ]
-    return "## Labels\n\n" + _table(("label", "these rows", "test split"), rows)
+    return "## Labels\n\n" + table(("label", "these rows", "test split"), rows)

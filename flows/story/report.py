@@ -9,11 +9,14 @@ from pydantic import BaseModel, ConfigDict
 
 from flows import interrupt
 from tasks import records
+from tasks.data.report import DataReport, Finding
+from tasks.data.validated import ValidatedDataset
 from tasks.errors import GateFailed, GradmillError
 from tasks.parameters import RetrainParameters
-from tasks.store import reading
+from tasks.store import reading, verified
 from tasks.store.record import FileRef, Record
 from tasks.store.run_folder import RunFolder
+from tasks.store.versions import ChampionPointer, Manifest
 
 
 class PredictionSummary(BaseModel):
@@ -28,7 +31,8 @@ class RetrainReport(BaseModel):
     """A contract (README, "JSON"): fields are added, never renamed or removed.
 
     ``champion`` is the version that consumers should use when the run ends: the newest that passed the gates, until
-    somebody promotes or rolls back. After ``unchanged`` it may be another than ``version``.
+    somebody promotes or rolls back. After ``unchanged`` it may be another than ``version``. While it is ``frozen``, no
+    retrain changes it.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -37,9 +41,11 @@ class RetrainReport(BaseModel):
     model: str
     name: str
     implementation: str
-    outcome: Literal["published", "unchanged", "refused"]
+    outcome: Literal["published", "unchanged", "refused", "judged"]
+    detail: str = ""  # of ``unchanged``: how that is known
     version: int | None
     champion: int | None
+    frozen: bool = False
     model_path: str | None
     model_sha256: str | None
     metrics: dict[str, Any]
@@ -51,6 +57,12 @@ class RetrainReport(BaseModel):
     parameters: dict[str, Any]
     seconds: dict[str, float]
     run: str
+    data_changes: list[Finding] = []  # what is not as it was in earlier data
+
+    @property
+    def was_trained(self) -> bool:
+        """Whether there was a candidate; of data that are unchanged there is none."""
+        return "train" in self.seconds
 
 
 @dataclass
@@ -66,6 +78,7 @@ class Outcome:
     published: records.PublishedModel | None = None
     mirrored: records.MirroredModel | None = None
     predicted: records.Prediction | None = None
+    validated: ValidatedDataset | None = None
 
     def refused(self, record: Record) -> None:
         """Take what the stage that refused the candidate would have returned."""
@@ -80,11 +93,18 @@ class Outcome:
     def gates(self) -> list[records.GateVerdict]:
         """Every verdict on the candidate, in the order of the stages."""
         judged = (self.evaluated, self.exported, self.compared, self.published)
-        return [verdict for each in judged if each is not None for verdict in each.gates]
+        found = [verdict for each in judged if each is not None for verdict in each.gates]
+        return found if self._kept is None else list(self._kept.gates)
+
+    @property
+    def _kept(self) -> Manifest | None:
+        """What is known of the version that stays where nothing was trained."""
+        stays = self.published if self.trained is None else None
+        return reading.manifest(stays.name, stays.version) if stays and stays.version else None
 
     @property
     def is_decided(self) -> bool:
-        """Whether there is a version, or a refusal."""
+        """Whether the candidate went through all gates, or was refused."""
         return self.published is not None or not all(gate.passed for gate in self.gates)
 
     @property
@@ -94,10 +114,13 @@ class Outcome:
         return drawn + list(self.evaluated.pictures if self.evaluated else ())
 
     def report(self) -> RetrainReport:
-        """The report of a candidate that was judged; one that was not published was refused."""
-        if self.trained is None or self.evaluated is None:
-            raise ValueError("no candidate was judged")
+        """The report of a candidate that was judged; one that was not published was refused.
+
+        Where nothing was trained, figures, gates and device are those of the version that stays.
+        """
         training, published, predicted = self.parameters.training, self.published, self.predicted
+        kept, champion = published if published and published.version else None, _champion(self.parameters.name)
+        metrics, device = self._metrics_and_device()
         summary = predicted and PredictionSummary(
             path=str(predicted.path), rows=predicted.rows, version=predicted.version
         )
@@ -106,25 +129,39 @@ class Outcome:
             name=self.parameters.name,
             implementation=training.implementation,
             outcome=published.outcome if published else "refused",
-            version=published.version if published else None,
-            champion=_champion(self.parameters.name),
-            model_path=str(published.model.path) if published else None,
-            model_sha256=published.model.sha256 if published else None,
-            metrics=self.evaluated.metrics,
+            detail=published.detail if published else "",
+            version=kept and kept.version,
+            champion=champion and champion.version,
+            frozen=champion is not None and champion.frozen,
+            model_path=kept and str(kept.model.path),
+            model_sha256=kept and kept.model.sha256,
+            metrics=metrics,
             gates=self.gates,
             prediction=summary,
             mirror=self.mirrored,
-            device=self.trained.device,
+            device=device,
             provider=predicted and predicted.provider,
             parameters=self.parameters.model_dump(mode="json"),
             seconds=self.run.read().seconds,
             run=str(self.run.path),
+            data_changes=self._data_changes(),
         )
 
+    def _metrics_and_device(self) -> tuple[dict[str, Any], str]:
+        if kept := self._kept:
+            return kept.metrics.model_dump(mode="json"), kept.device
+        if self.trained is None or self.evaluated is None:
+            raise ValueError("no candidate was judged")
+        return self.evaluated.metrics, self.trained.device
 
-def _champion(name: str) -> int | None:
+    def _data_changes(self) -> list[Finding]:
+        report = self.validated and self.validated.report
+        return [*DataReport.parse(verified.read(report), report.path).changes] if report else []
+
+
+def _champion(name: str) -> ChampionPointer | None:
     try:
-        return reading.resolve(name, None)
+        return reading.champion(name)
     except GradmillError:  # none yet, or the pointer is damaged, which is for those to say who need it
         return None
 
@@ -147,5 +184,6 @@ def reported(outcome: Outcome) -> Iterator[None]:
     finally:
         if published := outcome.published:
             with suppress(OSError):
-                if published.version == _champion(published.name):
+                champion = _champion(published.name)
+                if champion and champion.version == published.version:
                     interrupt.achieved(f"{published.name} version {published.version} is the champion already")

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from prefect.runtime import flow_run
 
-from tasks.parameters import PredictParameters, RetrainParameters
+from tasks.parameters import EvaluateParameters, PredictParameters, RetrainParameters
 
 
 def scheduled_at() -> datetime:
@@ -28,6 +28,12 @@ def predict() -> str:
     """``predict softmax-regression 2026-11-24T03:00``."""
     parameters = PredictParameters.model_validate(flow_run.parameters["parameters"])
     return f"predict {parameters.name} {scheduled_at():%Y-%m-%dT%H:%M}"
+
+
+def evaluate() -> str:
+    """``evaluate softmax-regression 2026-11-24T03:00``."""
+    parameters = EvaluateParameters.model_validate(flow_run.parameters["parameters"])
+    return f"evaluate {parameters.name} {scheduled_at():%Y-%m-%dT%H:%M}"
 
 
 def with_seed(parameters: RetrainParameters) -> RetrainParameters:

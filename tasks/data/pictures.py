@@ -29,8 +29,9 @@ class Picture(NamedTuple):
 
 @functools.cache
 def _bombs_are_errors() -> None:
-    """Once, for filters are of the whole process: too large a picture is one to reject, not to write of to stderr."""
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    """Once, for the limit is of the whole process: Pillow refuses twice as many pixels, even before it makes room."""
+    Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS // 2
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def decode(file: Path | IO[bytes], shape: tuple[int, ...], name: str = "") -> tuple[NDArray[np.uint8], tuple[str, ...]]:
@@ -42,11 +43,16 @@ def decode(file: Path | IO[bytes], shape: tuple[int, ...], name: str = "") -> tu
     try:
         picture = read(file, shape)
     except Exception as error:  # Pillow's are of any kind: struct.error of a broken Exif tag
-        reason = f"none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(
-            f"{name or file} is no picture: {reason}", "an 8-bit PNG, JPEG, WebP, BMP or GIF", "repair or remove it"
-        ) from error
+        found = f"{name or file} is no picture: {reason(error)}"
+        raise DataError(found, "an 8-bit PNG, JPEG, WebP, BMP or GIF", "repair or remove it") from error
     return picture.pixels, changes(picture.size, picture.mode, shape)
+
+
+def reason(error: Exception) -> str:
+    """Why a picture could not be read, in a line and without its name."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"none of {', '.join(FORMATS)}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def changes(size: tuple[int, int], mode: str, shape: tuple[int, ...]) -> tuple[str, ...]:
@@ -66,11 +72,9 @@ def read(file: Path | str | IO[bytes], shape: tuple[int, ...], looks_for_colour:
     """
     _bombs_are_errors()
     with Image.open(file, formats=FORMATS) as picture:
-        if picture.width * picture.height > LARGEST_PIXELS:
-            raise ValueError(f"{picture.width} by {picture.height} pixels are too many")
         mode = picture.mode
         if mode.startswith(("I", "F")):
-            raise ValueError(f"mode {mode} has more than 8 bits a channel")
+            raise ValueError(f"mode {mode} has more than 8 bits a channel: save it with 8")
         ImageOps.exif_transpose(picture, in_place=True)
         is_grey = mode in GREY_MODES
         size = (shape[1], shape[0])

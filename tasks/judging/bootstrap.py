@@ -19,9 +19,21 @@ def intervals(
 
     ``sums`` are ``(n, m)``, one row's each; rows of one cluster ``(n,)`` are drawn together. Returns ``(2, k)``.
     """
-    units = np.arange(len(sums)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    of, count = blocks(len(sums), clusters)
+    parts = np.stack([np.bincount(of, weights=column, minlength=count) for column in sums.T], axis=1)
+    return between(parts, figures, confidence, seed)
+
+
+def blocks(num_rows: int, clusters: Array | None) -> tuple[Array, int]:
+    """The block of each row ``(n,)``, which is drawn whole, and how many blocks there are."""
+    units = np.arange(num_rows) if clusters is None else np.unique(clusters, return_inverse=True)[1]
     count = min(int(units.max()) + 1, BLOCKS)
-    parts = np.stack([np.bincount(units % count, weights=column, minlength=count) for column in sums.T], axis=1)
+    return units % count, count
+
+
+def between(parts: Array, figures: Callable[[Array], Array], confidence: float = 0.95, seed: int = 0) -> Array:
+    """The same of sums over each block ``(blocks, m)``; figures that a resample lacks are NaN, and left out."""
+    count = len(parts)
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     tail = (1 - confidence) / 2
-    return np.asarray(np.quantile(figures(drawn @ parts), [tail, 1 - tail], axis=0))
+    return np.asarray(np.nanquantile(figures(drawn @ parts), [tail, 1 - tail], axis=0))

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import mapped, splits
-from tasks.data.images import examining
+from tasks.data import splits
 from tasks.data.recipe import Columns, Recipe
 from tasks.judging import champion_loss, gates
 from tasks.judging.candidate import Measured
@@ -20,9 +19,10 @@ from tasks.judging.champion_loss import ComparedRows
 from tasks.judging.judges import JUDGES
 from tasks.judging.objective import Objective
 from tasks.judging.signature import differences
-from tasks.judging.standards import KeyedRows, clusters, read_rows
+from tasks.judging.standards import clusters, read_rows
+from tasks.judging.unseen import RowsOfToday
 from tasks.parameters import Device, Gates, Training
-from tasks.records import GateVerdict, PreparedDataset, Splits
+from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import contract, sessions
 from tasks.serving.contract import PROBABILITIES
 from tasks.serving.task import TASKS
@@ -36,7 +36,6 @@ Measure = Callable[
 ]  # of an ONNX file and the rows it is fed ``(n, …)``: a figure of each ``(n,)``
 
 PIECE = 2**13  # rows of own data whose probabilities are in memory at a time
-MOVING = {"time", "column"}  # rules by which a row of the test split may once have been a training row
 
 
 def against_published(
@@ -60,17 +59,13 @@ def against_published(
     same = _like_the_champion(name, number, signature, prepared)
     if not same.passed:
         return (same,)
-    measure = measuring(prepared, training)
-    compared = list(_kept(name, numbers, signature, prepared, training, measure))
-    kept = [each for each in compared if isinstance(each, Measured)]
-    left_out = [each for each in compared if isinstance(each, str)]
-    verdicts = [same]
-    if kept:
-        ours = Measured(None, measure(model, splits.read_split(prepared.test, prepared).inputs))
-        verdicts += _against(kept, ours, prepared, bounds, training)
+    measure, left_out = measuring(prepared, training), list[str]()
+    kept = _kept(name, numbers, signature, prepared, training, measure, left_out)
+    ours = Measured(None, measure(model, splits.read_split(prepared.test, prepared).inputs))
+    verdicts = (same, *_against(kept, ours, prepared, bounds, training))
     if left_out:
-        verdicts.append(gates.judge("champion_not_compared", len(left_out), detail="; ".join(left_out)))
-    return tuple(verdicts)
+        return *verdicts, gates.judge("champion_not_compared", len(left_out), detail="; ".join(left_out))
+    return verdicts
 
 
 def _like_the_champion(name: str, number: int, signature: contract.Signature, prepared: PreparedDataset) -> GateVerdict:
@@ -84,20 +79,18 @@ def _like_the_champion(name: str, number: int, signature: contract.Signature, pr
 
 
 def _against(
-    kept: list[Measured], ours: Measured, prepared: PreparedDataset, bounds: Gates, training: Training
+    kept: Iterator[Measured], ours: Measured, prepared: PreparedDataset, bounds: Gates, training: Training
 ) -> tuple[GateVerdict, ...]:
-    """The verdicts on a candidate against kept versions, of which there is one at least."""
+    """The verdicts on a candidate against kept versions, if there are any; of own data one at a time is in memory."""
     if prepared.is_own:
         rows, objective = read_rows(prepared.test, prepared), Objective.of(training, prepared)
-        groups, are_groups = clusters(rows, prepared), prepared.split is not None and prepared.split.rule == "group"
-        if masks := [each.is_new for each in kept if each.is_new is not None]:
-            at = np.flatnonzero(np.logical_and.reduce(masks))
-            ours, *kept = (each._replace(output=each.output[at]) for each in (ours, *kept))
-            rows, groups = KeyedRows(*(each[at] for each in rows)), None if groups is None else groups[at]
-        compared = ComparedRows(rows.truth, groups, are_groups)
-        return (champion_loss.against_kept(ours, kept, compared, objective, bounds),)
+        are_groups = prepared.split is not None and prepared.split.rule == "group"
+        compared = ComparedRows(rows.truth, clusters(rows, prepared), are_groups)
+        return champion_loss.against_kept(ours, kept, compared, objective, bounds)
     truth = splits.read_split(prepared.test, prepared).truth
-    return JUDGES[prepared.task].against_kept(ours, kept, truth, prepared.class_names, bounds)
+    if not (versions := list(kept)):
+        return ()
+    return JUDGES[prepared.task].against_kept(ours, versions, truth, prepared.class_names, bounds)
 
 
 def measuring(prepared: PreparedDataset, training: Training) -> Measure:
@@ -126,57 +119,32 @@ def _kept(
     prepared: PreparedDataset,
     training: Training,
     measure: Measure,
-) -> Iterator[Measured | str]:
-    """Every kept version as it is compared, fed by its own recipe, or why it is not."""
+    left_out: list[str],
+) -> Iterator[Measured]:
+    """Every kept version as it is compared, fed by its own recipe; ``left_out`` gets why one is not."""
     inputs = functools.cache(functools.partial(_inputs, prepared))
+    today = RowsOfToday(prepared)
     for number in numbers:
         content, manifest = reading.model(name, number), reading.manifest(name, number)
         if contract.of_session(sessions.open_session(content, Device.CPU)) != signature:
-            yield f"version {number} has other inputs or outputs"
+            left_out.append(f"version {number} has other inputs or outputs")
         elif (rows := inputs(manifest.recipe)) is None or differences(
             manifest.recipe, manifest.dataset.class_names, prepared
         ):
-            yield f"the recipe of version {number} cannot read the rows of today"
-        elif prepared.is_own and (why := _trained_otherwise(manifest, prepared, training)):
-            yield f"version {number} {why}"
-        elif (is_new := new_rows(manifest.dataset, prepared)) is not None and is_new.sum() < len(is_new) / 2:
-            seen = np.count_nonzero(~is_new)
-            yield f"version {number} was trained on {seen} of the {len(is_new)} test rows of today"
+            left_out.append(f"the recipe of version {number} cannot read the rows of today")
+        elif prepared.is_own and (why := _trained_otherwise(manifest, training)):
+            left_out.append(f"version {number} was trained with {why}")
+        elif isinstance(is_new := today.unseen_by(manifest.dataset), str):
+            left_out.append(f"version {number} {is_new}")
         else:
             yield Measured(number, measure(content, rows), is_new)
 
 
-def _trained_otherwise(manifest: Manifest, prepared: PreparedDataset, training: Training) -> str:
+def _trained_otherwise(manifest: Manifest, training: Training) -> str:
     """Why a version's losses on own data say nothing about this candidate; empty where they do."""
     asked = manifest.parameters.training.model_dump()
-    for name in ("loss", "class_weight"):
-        if asked.get(name) != getattr(training, name):
-            return f"was trained with {name.replace('_', ' ')} {asked.get(name)}"
-    if manifest.dataset.split != prepared.split:
-        return "was split otherwise: it may have been trained on the test rows of today"
-    if prepared.split and prepared.split.rule in MOVING and _digest(manifest.dataset) != _digest(prepared):
-        rule = prepared.split.rule
-        return f"had other rows, and a split by {rule} moves: it may have been trained on the test rows of today"
-    return ""
-
-
-def new_rows(old: Splits, prepared: PreparedDataset) -> Array | None:
-    """Which test rows ``(n,)`` a version was not trained on; None where folders do not say which rows are for the test.
-
-    Raises:
-        DataError: the digests of its rows are missing.
-    """
-    if prepared.split is None or prepared.split.rule != "folders" or old.rows is None:
-        return None
-    rows = read_rows(prepared.test, prepared)
-    digests = examining.digests_in_training(rows.key, rows.truth, prepared.class_names)
-    is_new: Array = ~np.isin(digests, mapped.read(old.rows, "restore it from a backup")["train"])
-    return is_new
-
-
-def _digest(data: Splits) -> str | None:
-    """Of which rows there are."""
-    return data.rows.sha256 if data.rows else None
+    others = [name for name in ("loss", "class_weight") if asked.get(name) != getattr(training, name)]
+    return " and ".join(f"{name.replace('_', ' ')} {asked.get(name)}" for name in others)
 
 
 def _inputs(prepared: PreparedDataset, recipe: Recipe) -> Array | None:

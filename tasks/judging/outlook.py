@@ -1,12 +1,20 @@
-"""How well a table can be learned, before anything is trained on it."""
+"""How well own data can be learned, before anything is trained on them."""
 
 from pathlib import Path
 
 import numpy as np
 
+from tasks.data.images import writing as image_writing
+from tasks.data.images.examining import Rows as ImageRows
+from tasks.data.images.fixed import FixedImages
+from tasks.data.images.reading import Images
+from tasks.data.mapped import Arrays
+from tasks.data.recipe import Recipe
+from tasks.data.splits import SPLIT_KEY
 from tasks.data.table import fitting, writing
-from tasks.data.table.examining import Rows
 from tasks.data.table.fixed import FixedRecipe
+from tasks.data.table.rows import Rows
+from tasks.data.validated import Fixed
 from tasks.judging.objective import Objective, balancing
 from tasks.judging.standards import KeyedRows, Standards
 from tasks.parameters import Loss
@@ -25,12 +33,36 @@ def losses(
     """
     train, test = (writing.arrays(rows, recipe, split, scratch) for split in ("train", "test"))
     fitted = fitting.fitted(recipe, train, rows.has_missing)
-    truth = TASKS[recipe.task].target
-    counts: tuple[int, ...] = ()
-    objective = Objective(Loss.SQUARED, weight_decay or 0.0, scale=fitted.target.scale if fitted.target else 1.0)
     if recipe.class_names:
-        counts = tuple(np.bincount(train[truth], minlength=len(recipe.class_names)).tolist())
-        decay = 1 / len(train[truth]) if weight_decay is None else weight_decay
-        objective = Objective(Loss.CROSS_ENTROPY, decay, balancing(counts) if class_weight == "balanced" else ())
-    of_train, of_test = (KeyedRows(each["features"], each[truth], each["split_key"]) for each in (train, test))
-    return Standards.between(of_train, of_test, fitted, counts, objective, recipe.split.rule == "time").metrics
+        return _of_classes(train, test, fitted, recipe, class_weight, weight_decay)
+    objective = Objective(Loss.SQUARED, weight_decay or 0.0, scale=fitted.target.scale if fitted.target else 1.0)
+    of_train, of_test = (_keyed(each, fitted, recipe) for each in (train, test))
+    return Standards.between(of_train, of_test, fitted, (), objective, recipe.split.rule == "time").metrics
+
+
+def of_images(
+    fixed: FixedImages,
+    rows: ImageRows,
+    images: Images,
+    scratch: Path,
+    class_weight: str = "none",
+    weight_decay: float | None = None,
+) -> dict[str, float]:
+    """The same of images; of those that are so many and so large that nothing is fitted to them, the first alone."""
+    train, test = (image_writing.arrays(split, images, rows, fixed, scratch) for split in ("train", "test"))
+    return _of_classes(train, test, fixed.recipe, fixed, class_weight, weight_decay)
+
+
+def _of_classes(
+    train: Arrays, test: Arrays, recipe: Recipe, fixed: Fixed, class_weight: str, weight_decay: float | None
+) -> dict[str, float]:
+    labels = train[TASKS[fixed.task].target]
+    counts = tuple(np.bincount(labels, minlength=len(fixed.class_names)).tolist())
+    decay = 1 / len(labels) if weight_decay is None else weight_decay
+    objective = Objective(Loss.CROSS_ENTROPY, decay, balancing(counts) if class_weight == "balanced" else ())
+    of_train, of_test = (_keyed(each, recipe, fixed) for each in (train, test))
+    return Standards.between(of_train, of_test, recipe, counts, objective, fixed.split.rule == "time").metrics
+
+
+def _keyed(arrays: Arrays, recipe: Recipe, fixed: Fixed) -> KeyedRows:
+    return KeyedRows(arrays[recipe.input.name], arrays[TASKS[fixed.task].target], arrays[SPLIT_KEY])

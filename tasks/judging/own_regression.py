@@ -9,6 +9,7 @@ from tasks.data.recipe import Columns
 from tasks.judging import figures, table_figures
 from tasks.judging.bootstrap import intervals
 from tasks.judging.candidate import Candidate
+from tasks.judging.measures import of_numbers, regression_sums
 from tasks.judging.regression import CURVES as CURVES
 from tasks.judging.regression import epoch as epoch
 from tasks.parameters import Gates
@@ -26,10 +27,10 @@ def measure(candidate: Candidate) -> dict[str, Any]:
     """R² and root mean squared error with 95 % intervals, coefficients, and the losses it is held against."""
     standards, recipe = candidate.held_against, candidate.prepared.recipe
     truth, residuals = candidate.test.truth, candidate.test.truth - candidate.scores[:, 0]
-    found, between = r2_and_rmse(truth, residuals), intervals(_sums(truth, residuals), standards.clusters, _of_sums)
+    between = intervals(regression_sums(truth, residuals), standards.clusters, of_numbers)
     measured = {
         "test_loss": float(np.square(residuals).mean()) / 2,
-        **found,
+        **r2_and_rmse(truth, residuals),
         "r2_interval": between[:, 0].tolist(),
         "rmse_interval": between[:, 1].tolist(),
         "objective_loss": standards.mean(candidate.losses),
@@ -44,23 +45,8 @@ def measure(candidate: Candidate) -> dict[str, Any]:
 
 def r2_and_rmse(truth: Array, residuals: Array) -> dict[str, float]:
     """The share of the target's variance on the test split that is explained, and the root mean squared error."""
-    r2, rmse = _of_sums(_sums(truth, residuals).sum(axis=0))
+    r2, rmse, _ = of_numbers(regression_sums(truth, residuals).sum(axis=0))
     return {"r2": float(r2), "rmse": float(rmse)}
-
-
-def _sums(truth: Array, residuals: Array) -> Array:
-    """What both are made of, for each row ``(n, 4)``."""
-    centred = truth - truth.mean()
-    return np.stack([np.ones(len(truth)), np.square(residuals), centred, np.square(centred)], axis=1)
-
-
-def _of_sums(sums: Array) -> Array:
-    """R² and RMSE of sums ``(…, 4)`` over rows: ``(…, 2)``; a target that does not vary has an R² of 0."""
-    rows, squares, total, total_squares = np.moveaxis(sums, -1, 0)
-    rows = np.maximum(rows, 1)
-    variation = total_squares - np.square(total) / rows
-    explained = 1 - np.divide(squares, variation, out=np.ones_like(squares), where=variation > 0)
-    return np.stack([explained, np.sqrt(squares / rows)], axis=-1)
 
 
 def sentence(measured: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from tasks.parameters.form import Frozen, Option, Share
 from tasks.parameters.training import ClassWeight, WeightDecay
 from tasks.parameters.uses import IMAGES, OWN, TABLES, Uses
 
+NO_WINDOW = "none"
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
 
@@ -42,6 +43,12 @@ class OwnData(Frozen):
     time_column: Annotated[str | None, Option(empty="no order in time", of=TABLES)] = Field(
         None, title="Time column", description="The latest rows are the test split."
     )
+    window: Annotated[str, Option(of=TABLES)] = Field(
+        NO_WINDOW,
+        pattern=rf"^({NO_WINDOW}|[1-9]\d{{0,5}}[hdw])$",
+        title="Window",
+        description="Train and test on the latest rows only: 90d, 12w or 36h, counted back from the newest.",
+    )
     split_column: Annotated[str | None, Option(empty="by the rows' hashes", of=TABLES)] = Field(
         None, title="Split column", description="A column that says train, test or validation, or true of test rows."
     )
@@ -55,7 +62,14 @@ class OwnData(Frozen):
     max_rejects: Annotated[Share, Option(of=IMAGES)] = Field(
         0.01, title="Rejected images", description="The share of images that may be broken; they are left out."
     )
+    min_new_rows: int = Field(
+        0, ge=0, title="New rows", description="Wait until so many rows are new to the champion; kept with the name."
+    )
     new_recipe: bool = Field(False, title="New recipe", description="Fix the split rule and its share anew.")
+
+    accept_data: bool = Field(
+        False, title="Accept data", description="Let data pass that are not like the champion's; done once."
+    )
 
     @property
     def is_own(self) -> bool:
@@ -73,6 +87,8 @@ class OwnData(Frozen):
             raise ValueError("a URL with credentials would be written down: set them in the environment")
         if len([each for each in (self.split_by, self.time_column, self.split_column) if each]) > 1:
             raise ValueError("one of --split-by, --time-column and --split-column")
+        if self.window != NO_WINDOW and self.time_column is None:
+            raise ValueError(f"--window {self.window} needs --time-column; --window {NO_WINDOW} lifts it")
         if self.target is not None and (found := self.given(IMAGES)):
             raise ValueError(f"{found}: for images, which have no --target")
         return self

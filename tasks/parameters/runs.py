@@ -61,6 +61,9 @@ class RetrainParameters(Frozen):
     predict: Annotated[bool, Option("--no-predict", help="Publish only.")] = Field(
         True, title="Predict", description="Label the test split with the champion afterwards."
     )
+    publish: Annotated[
+        bool, Option("--no-publish", help="Judge only: do all up to the gates, leave the store alone.")
+    ] = Field(True, title="Publish", description="Publish what passes the gates, unless its name is frozen.")
     sign_key: Annotated[Path | None, Option(empty="no attestation")] = Field(
         None, title="Signing key", description="Attest the version with this private key (PEM)."
     )

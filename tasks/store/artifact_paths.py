@@ -40,9 +40,12 @@ def lock(folder: Path) -> Path:
     return folder / ".lock"
 
 
+datasets = _in(root, "datasets")
+
+
 def dataset(name: str) -> Path:
     """The folder of one dataset: raw files and prepared splits."""
-    return root() / "datasets" / name
+    return datasets() / name
 
 
 def dataset_lock(name: str) -> Path:
@@ -51,6 +54,7 @@ def dataset_lock(name: str) -> Path:
 
 
 source = _in(dataset, "source.json")  # where the own data of a model were read from
+look = _in(dataset, "look.json")  # how their files looked then
 
 
 def raw_file(dataset_name: str, filename: str, sha256: str) -> Path:

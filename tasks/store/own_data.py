@@ -2,32 +2,39 @@
 
 from typing import Any, Literal
 
+from tasks.data.champion import ChampionData
 from tasks.data.images.fixed import FixedImages
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import Fixed
 from tasks.errors import DataError, UsageError
-from tasks.parameters import ModelName, RetrainParameters, is_name
+from tasks.parameters import Data, ModelName, RetrainParameters, is_name
+from tasks.parameters.own_data import NO_WINDOW
 from tasks.store import artifact_paths, reading
 from tasks.store.documents import Document
 from tasks.store.versions import Manifest
 
 # Of a run's parameters what no document keeps: places, and what is done once.
-NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe"}}
+NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "accept_data"}}
 SPLITS = {"group": "split_by", "time": "time_column", "column": "split_column"}  # the option of each rule
 
 
 class Source(Document):
-    """``source.json``: where own data were read from, the one absolute path of a model's documents."""
+    """``source.json``: where own data were read from, the one absolute path of a model's documents, and for how many.
+
+    ``min_new_rows`` is here since a run that waits makes no manifest.
+    """
 
     schema_version: Literal[1] = 1
     source: str
+    min_new_rows: int | None = None
 
 
-def remember(name: str, source: str) -> None:
-    """Let ``gradmill retrain NAME`` find the data again."""
-    path = artifact_paths.source(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Source(source=source).write(path)
+def remember(name: str, data: Data) -> None:
+    """Let ``gradmill retrain NAME`` find own data again, and wait for as many new rows."""
+    if data.source:
+        path = artifact_paths.source(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Source(source=data.source, min_new_rows=data.min_new_rows).write(path)
 
 
 def newest(name: str) -> Manifest | None:
@@ -42,6 +49,16 @@ def fixed(name: str) -> Fixed | None:
     if kept is None:
         return None
     return FixedRecipe.of(kept.dataset, kept.recipe) or FixedImages.of(kept.dataset, kept.recipe)
+
+
+def of_champion(name: str) -> ChampionData | None:
+    """What own data the champion of a name was made of; None before the first, and of the book's data."""
+    pointer = reading.champion(name) if is_name(name) else None
+    if pointer is None:
+        return None
+    kept = reading.manifest(name, pointer.version)
+    asked = kept.parameters.model_dump(mode="json").get("data") or {}
+    return ChampionData.of(kept.dataset, asked.get("window", NO_WINDOW))
 
 
 def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -60,27 +77,34 @@ def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
     asked = champion.parameters.model_dump(mode="json")
     data = asked.get("data", {})
     if champion.dataset.is_own:
-        data["source"] = given.get("data", {}).get("source") or _source(name)
-        data |= _split(name, given.get("data", {}))
+        data |= _of_source(name, given.get("data", {})) | _split(name, given.get("data", {}))
     training = {key: value for key, value in asked["training"].items() if value is not None}
     parts = {"training": training, "data": data}
     return given | {"name": name} | {part: values | given.get(part, {}) for part, values in parts.items()}
 
 
 def _split(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The options of the split: what is given now, or what the newest version fixed, be the champion an older one."""
+    """The options of the split: what is given now, or what the newest version fixed, be the champion an older one.
+
+    No window stays without a split by time.
+    """
     rule = None if SPLITS.values() & given.keys() else fixed(name)
     options: dict[str, Any] = dict.fromkeys(SPLITS.values())
     if rule and rule.split.rule in SPLITS:
         options[SPLITS[rule.split.rule]] = rule.split.column
-    return options
+    return options if (options | given)["time_column"] else options | {"window": NO_WINDOW}
 
 
-def _source(name: str) -> str:
+def _of_source(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Where its data are, and for how many new rows it waits."""
     path, action = artifact_paths.source(name), "name the data with --data"
-    if not path.is_file():
+    if path.is_file():
+        known = Source.read(path, action).model_dump(exclude={"schema_version"}, exclude_none=True)
+    elif given.get("source"):
+        known = {}
+    else:
         raise DataError(f"nothing says where the data of {name} are: no {path}", "the place of its data", action)
-    return Source.read(path, action).source
+    return known | {"source": given.get("source") or known["source"]}
 
 
 def require_same_kind(parameters: RetrainParameters) -> None:

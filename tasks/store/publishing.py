@@ -1,12 +1,25 @@
 """A version folder appears by one rename, whole, and never changes. The caller holds the lock."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from tasks.store import artifact_paths, atomic, attestation, folders, names, reading, triton, verified
+from tasks.store import artifact_paths, atomic, attestation, folders, locks, names, pointer, reading, triton, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
 from tasks.store.versions import Lineage, Manifest
+
+
+@contextmanager
+def turn(name: str, to_publish: bool) -> Iterator[bool]:
+    """Hold the lock while a candidate is judged; yield whether it may be published: not under a frozen name.
+
+    Where nothing is ``to_publish``, a folder that is not there is not made, and nothing in it is mended.
+    """
+    with locks.model(name) if to_publish or reading.versions(name) else nullcontext():
+        if to_publish:
+            sweep(name)
+        yield to_publish and not pointer.is_frozen(name)
 
 
 def sweep(name: str) -> None:

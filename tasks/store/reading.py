@@ -172,11 +172,13 @@ def unfit(name: str, path: Path, sha256: str) -> DataError:
 
 
 def table(name: str) -> list[dict[str, Any]]:
-    """One row a version, ascending: its figures, and whether it is the champion or held."""
+    """One row a version, ascending: its figures, whether it is the champion (and a frozen one), and whether held."""
     current = champion(name)
-    number_now, held = (current.version, current.held) if current else (None, ())
+    held = current.held if current else ()
+    marks = {current.version: {"champion": True, "frozen": current.frozen}} if current else {}
+    others = {"champion": False, "frozen": False}
     return [
-        {"version": each, "champion": each == number_now, "held": each in held, **_figures(name, each)}
+        {"version": each, **marks.get(each, others), "held": each in held, **_figures(name, each)}
         for each in versions(name)
     ]
 

@@ -68,11 +68,25 @@ class ChampionPointer(Extensible):
         return {self.version, *self.held} | ({self.previous} if self.previous else set())
 
 
+class Change(Extensible):
+    """What somebody, a user or a run, has changed in a model's folder; ``champion`` and ``frozen`` are as of then."""
+
+    at: Moment
+    what: str  # of which a newer version may know more
+    versions: tuple[int, ...]
+    champion: Number | None
+    frozen: bool
+    by: str
+    reason: str = ""
+    interrupted: bool = False  # a kill kept it from being made
+
+
 class History(Extensible):
-    """``.history.json``: the highest number that was ever given, and when each version was last demoted."""
+    """``.history.json``: the highest number ever given, when each version was last demoted, and what was changed."""
 
     highest: int = Field(ge=0)
     demoted: dict[int, Moment]
+    changes: tuple[Change, ...] = ()
 
 
 class Training(Extensible):

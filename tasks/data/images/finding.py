@@ -1,11 +1,13 @@
 """Which images ``--data`` means, and whether it means images at all: the one place that says so."""
 
+import glob
 from collections.abc import Callable
 from pathlib import Path
 
+from tasks.data import pictures
 from tasks.data.images import array_files, folders, parquet
 from tasks.data.images.source import Source
-from tasks.data.sources import table_files
+from tasks.data.sources import half_written, table_files
 from tasks.errors import DataError, UsageError
 from tasks.store import regular_files
 
@@ -26,9 +28,12 @@ def find(source: str) -> Source:
     path, shown = _path(source), regular_files.shown(source)
     found = _found(path) if path and path.exists() else None
     if not path or (not (found and len(found.content)) and _is_table(path)):
-        raise UsageError(f"no --target for {shown}", "the column of the table to predict", "name it with --target")
+        action = "name it with --target" if path else "name it with --target; of images download the folder first"
+        raise UsageError(f"no --target for {shown}", "the column of the table to predict", action)
     if not path.exists():
-        raise DataError(f"no folder {shown}", EXPECTED, f"give --data another, or {OF_A_TABLE}")
+        is_glob = glob.has_magic(source)
+        action = "name the folder of images itself, no glob" if is_glob else f"give --data another, or {OF_A_TABLE}"
+        raise DataError(f"no folder {shown}", EXPECTED, action)
     if found is None or not found.class_names:
         raise DataError(f"{shown} holds no classes of images", EXPECTED, OF_A_TABLE)
     if not len(found.content):
@@ -46,8 +51,13 @@ def _path(source: str) -> Path | None:
 def _found(path: Path) -> Source | None:
     """What is at a path, if it is anything."""
     if path.is_dir():
-        return array_files.find_idx(path) or parquet.find(path) or folders.find(path)
+        found = array_files.find_idx(path) or parquet.find(path)
+        if found:
+            half_written.require_none(path)
+        return found or folders.find(path)
     read = OF_FILES.get(path.suffix.lower())
+    if read:
+        half_written.require_none(path)
     return read(path) if read else None
 
 
@@ -55,8 +65,16 @@ def _is_table(path: Path) -> bool:
     return table_files.is_table(path) or (path.is_dir() and any(map(table_files.is_table, path.rglob("*"))))
 
 
-def is_there(source: str) -> bool:
-    """Whether images, and no table, are at a path: what says of ``gradmill inspect`` which of them is meant."""
+def is_meant(source: str) -> bool:
+    """Whether images are at a path, or what is no table: what says of ``gradmill inspect`` which of them is meant."""
     path = _path(source)
-    found = _found(path) if path and path.exists() else None
-    return found is not None and bool(len(found.content))
+    if path is None:
+        return False
+    if path.exists():
+        found = _found(path)
+        if found and len(found.content):
+            return True
+    is_folder = path.is_dir() and not _is_table(path)
+    of_glob = glob.glob(str(path)) if glob.has_magic(str(path)) else []  # noqa: PTH207  (a pattern may be absolute)
+    is_of_folders = bool(of_glob) and all(Path(each).is_dir() for each in of_glob)
+    return is_folder or is_of_folders or path.suffix.lower() in pictures.SUFFIXES

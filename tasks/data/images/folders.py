@@ -12,8 +12,8 @@ import numpy as np
 from tasks.data import pictures
 from tasks.data.images.source import Files, Source
 from tasks.data.report import Finding
+from tasks.data.sources import half_written
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
-from tasks.machine.words import counted
 from tasks.store.regular_files import shown
 
 PARTS = {
@@ -77,16 +77,14 @@ class _Search:
     def findings(self) -> Iterator[Finding]:
         """What was left out."""
         left_out = {
-            "stray-files": ("beside the folders of classes or of parts", self.strays),
-            "other-files": ("of other kinds", self.others),
-            "links": ("that are links to folders, which are not followed", self.links),
+            "stray-files": ("what lies beside the folders of classes or of parts", self.strays),
+            "other-files": ("files of other kinds", self.others),
+            "links": ("links to folders", self.links),
         }
         for rule, (words, paths) in left_out.items():
             if paths:
-                found = (
-                    f"left out {counted(len(paths), 'file' if rule != 'links' else 'entry')} {words}: {named(paths)}"
-                )
-                yield Finding(severity="note", rule=rule, found=found.replace("entrys", "entries"))
+                found = f"left out {words} ({len(paths):,}): {named(paths)}"
+                yield Finding(severity="note", rule=rule, found=found)
         if self.closed:
             found = f"folders that cannot be read: {', '.join(self.closed[:LONGEST])}"
             yield Finding(
@@ -119,13 +117,24 @@ def _leads_back(entry: os.DirEntry[str]) -> bool:
     return entry.is_symlink() and Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve())
 
 
+def _is_class(folder: Path) -> bool:
+    """Whether a folder has pictures and no folders."""
+    with os.scandir(folder) as entries:
+        found = list(entries)
+    has_pictures = any(entry.name.lower().endswith(pictures.SUFFIXES) for entry in found)
+    return has_pictures and not any(map(_is_folder, found))
+
+
 def _parts(folder: Path) -> dict[Path, int]:
-    """The folders of the splits and their sides; the folder itself where it has none, or ``train/`` alone."""
+    """The folders of the splits and their sides; the folder itself where it has none, or ``train/`` alone.
+
+    A folder of pictures and no folders is no part: a class may be called ``train``.
+    """
     try:
-        found = {each: PARTS[each.name.lower()] for each in folder.iterdir() if each.name.lower() in PARTS}
+        named = sorted(each for each in folder.iterdir() if each.name.lower() in PARTS)
+        found = {each: PARTS[each.name.lower()] for each in named if each.is_dir() and not _is_class(each)}
     except OSError:
         found = {}
-    found = {each: side for each, side in sorted(found.items()) if each.is_dir()}
     if TRAINING not in found.values():
         return {folder: TRAINING}
     if TEST not in found.values():
@@ -134,12 +143,17 @@ def _parts(folder: Path) -> dict[Path, int]:
 
 
 def find(folder: Path) -> Source:
-    """The pictures below a folder, in the order of their own names, as numbers are where arrays were written out."""
+    """The pictures below a folder, in the order of their own names, as numbers are where arrays were written out.
+
+    Raises:
+        DataError: files among them are half written.
+    """
     search, parts = _Search(), _parts(folder)
     for part, side in parts.items():
         search.part(str(part), side)
     if folder not in parts:
         search.strays += [str(each) for each in sorted(folder.iterdir()) if each not in parts and each.name[0] != "."]
+    half_written.refuse([*search.others, *search.strays])
     paths = search.paths
     order = sorted(range(len(paths)), key=lambda at: (os.path.basename(paths[at]), paths[at]))  # noqa: PTH119
     search.look.update(str([parts, sorted(search.classes)]).encode(errors="surrogateescape"))

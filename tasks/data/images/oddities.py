@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import mapped
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import USUAL_SIDE, Images
 from tasks.data.images.source import Source
 from tasks.data.report import Finding
 from tasks.data.table.hashing import Words
+from tasks.data.table.new_rows import new_rows, num_rows
 from tasks.data.table.splitting import TEST, TRAINING, Split
 from tasks.data.table.targets import Truth
 from tasks.errors import DataError
@@ -74,7 +74,7 @@ def copies(source: Source, hashed: Words, numbers: NDArray[np.int64], truth: Tru
     across = [group for group in groups if {TRAINING, TEST} <= set(split.sides[group].tolist())]
     if across:
         in_test = sum(int((split.sides[group] == TEST).sum()) for group in across)
-        pairs = [(group[split.sides[group] == side][0] for side in (TRAINING, TEST)) for group in across[:LONGEST]]
+        pairs = [[group[split.sides[group] == side][0] for side in (TRAINING, TEST)] for group in across[:LONGEST]]
         said = "; ".join(" and ".join(place(int(numbers[at])) for at in pair) for pair in pairs)
         found = f"{counted(in_test, 'test image')} equal to a training image: {said}"
         if in_test > MANY_COPIES * split.count(TEST):
@@ -122,12 +122,14 @@ def brightness(means: NDArray[np.float32], digests: Words, kept: FixedImages | N
 
 def _new(digests: Words, kept: FixedImages) -> NDArray[np.bool_]:
     """Which images the newest version has not seen, ``(n,)``; none where they are few, or not known."""
+    none = np.zeros(len(digests), bool)
     try:
-        seen = np.concatenate([*mapped.read(kept.rows, "").values()]) if kept.rows else np.empty(0, np.uint64)
+        if kept.rows is None or num_rows(kept.rows) < MANY_SEEN:
+            return none
+        is_new = new_rows(digests, kept.rows)
     except DataError:  # what is compared is no more than a help
-        seen = np.empty(0, np.uint64)
-    is_new = ~np.isin(digests, seen)
-    return is_new if len(seen) >= MANY_SEEN and is_new.sum() >= MANY_NEW else np.zeros(len(digests), bool)
+        return none
+    return is_new if is_new.sum() >= MANY_NEW else none
 
 
 def forms(images: Images) -> Iterator[Finding]:

@@ -169,4 +169,4 @@ def _decoded(item: Item, shape: Shape, looks_for_colour: bool) -> Picture | str:
             return pictures.of_array(item, shape)
         return pictures.read(io.BytesIO(item) if isinstance(item, bytes) else item, shape, looks_for_colour)
     except Exception as error:  # Pillow's are of any kind
-        return " ".join(str(error).split()) or type(error).__name__
+        return pictures.reason(error)

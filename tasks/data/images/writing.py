@@ -49,7 +49,19 @@ def write(name: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Pa
     )
 
 
+def arrays(split: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Path) -> mapped.Arrays:
+    """One split, mapped to a file in the folder ``scratch``: it may be larger than memory."""
+    _write(split, images, rows, fixed, scratch)
+    return mapped.opened(scratch / split)
+
+
 def _split(name: str, split: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Path) -> FileRef:
+    sha256 = _write(split, images, rows, fixed, scratch)
+    return placed(scratch / split, sha256, artifact_paths.split_file(name, split, sha256))
+
+
+def _write(split: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Path) -> str:
+    """Write one split, and return the digest of the file."""
     mine = rows.split.sides == SIDES[split]
     count, target = int(np.count_nonzero(mine)), TASKS[fixed.task].target
     shapes: mapped.Shapes = {
@@ -62,8 +74,7 @@ def _split(name: str, split: str, images: Images, rows: Rows, fixed: FixedImages
         target: [rows.truth.values[mine]],
         SPLIT_KEY: [rows.split.keys[mine]],
     }
-    sha256 = mapped.write(scratch / split, shapes, pieces)
-    return placed(scratch / split, sha256, artifact_paths.split_file(name, split, sha256))
+    return mapped.write(scratch / split, shapes, pieces)
 
 
 def _pixels(images: Images, numbers: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:

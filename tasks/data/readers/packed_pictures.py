@@ -66,7 +66,7 @@ def piece(first: int, batch: pa.RecordBatch, wanted: Wanted) -> Piece:
         found = struct.as_py() or {}
         try:
             content = io.BytesIO(found.get("bytes") or b"")
-            images[len(kept)], done = pictures.decode(content, shape, found.get("path") or f"row {first + offset}")
+            images[len(kept)], done = pictures.decode(content, shape, found.get("path") or "it")
         except DataError as error:
             rejects.append((offset, error.found))
         else:

@@ -20,7 +20,7 @@ def _count(path: Path, wanted: Wanted) -> int:
 def _pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
     shape = wanted.recipe.input.shape
     try:
-        image, notes = pictures.decode(path, shape)
+        image, notes = pictures.decode(path, shape, "it")  # its path is told beside
     except DataError as error:
         yield Piece(0, 1, np.empty((0, *shape), np.uint8), kept=np.empty(0, np.int64), rejects=((0, error.found),))
     else:

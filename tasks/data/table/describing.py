@@ -38,10 +38,13 @@ def report(
     if truth and truth.class_names and len(truth.values):
         counts = np.bincount(truth.values, minlength=len(truth.class_names))
         classes = dict(zip(truth.class_names, counts.tolist(), strict=True))
-    unlabelled = rows - int(truth.is_known.sum()) if truth and len(truth.values) else 0  # none of an unfit target
+    outside = truth.outside if truth else 0
+    unlabelled = (
+        rows - outside - int(truth.is_known.sum()) if truth and len(truth.values) else 0
+    )  # none of an unfit one
     return DataReport(
         name=name,
-        summary=_summary(table, found, split_sizes(train, validation, test), rule, unlabelled),
+        summary=_summary(table, found, split_sizes(train, validation, test), rule, unlabelled, outside),
         rows=rows,
         files=len(table.files.files),
         columns=tuple(side_by_side.each(lambda each: _column(table, each, parts, found), table.data.column_names)),
@@ -52,11 +55,12 @@ def report(
         num_validation=validation,
         num_test=test,
         unlabelled=unlabelled,
+        outside=outside,
         findings=tuple(findings),
     )
 
 
-def _summary(table: Table, found: Features, sizes: str, rule: SplitRule | None, unlabelled: int) -> str:
+def _summary(table: Table, found: Features, sizes: str, rule: SplitRule | None, unlabelled: int, outside: int) -> str:
     kinds = [column.kind for column in found.columns]
     names = (("number", "number"), ("boolean", "boolean"), ("category", "categorie"))
     features = ", ".join(_plural(kinds.count(kind), noun) for kind, noun in names if kind in kinds)
@@ -64,6 +68,7 @@ def _summary(table: Table, found: Features, sizes: str, rule: SplitRule | None, 
     said = f"{size}; features: {features or 'none'}"
     if rule:
         said += f"; {sizes} ({described(rule)})"
+    said += f"; {counted(outside, 'row')} outside of the window left out" if outside else ""
     return said + (f"; {counted(unlabelled, 'row')} without a target left out" if unlabelled else "")
 
 

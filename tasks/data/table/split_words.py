@@ -47,6 +47,17 @@ def _ordered(values: NDArray[np.float64]) -> Words:
     return ordered
 
 
+def moments(words: Words) -> NDArray[np.float64]:
+    """What words ``(n,)`` of the rule ``time`` were made of, such as the split keys of a prepared split; NaN of 0.
+
+    Of dates these are microseconds since 1970 (``Splits.has_dates`` says whether they are dates).
+    """
+    highest = np.uint64(1 << 63)
+    values = np.where(words >= highest, words ^ highest, ~words).view(np.float64)
+    values[words == 0] = np.nan
+    return values
+
+
 def _moments(texts: pa.Array) -> NDArray[np.float64]:
     """Texts ``(n,)`` as numbers, or else microseconds since 1970; NaN where there is neither for all of them."""
     found = columns.numbers(texts)

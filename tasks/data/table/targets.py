@@ -1,6 +1,6 @@
 """The column to predict: numbers for regression, classes for classification."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,13 +29,18 @@ class Truth(NamedTuple):
     is_known: NDArray[np.bool_]  # (rows,) which rows these are
     class_names: tuple[str, ...]
     findings: tuple[Finding, ...]
+    outside: int = 0  # rows that have a target and are left out: they are outside of the window
 
-    def words(self) -> Words:
-        """The word of each, for hashing ``(n,)``."""
-        if self.class_names:
-            return np.take(hashing.words_of_levels(self.class_names), self.values)
-        with np.errstate(over="ignore"):
-            return hashing.words(self.values.astype(np.float32))
+    def words(self) -> Callable[[Any], Words]:
+        """What makes the words of some rows, for hashing."""
+        of_codes = hashing.words_of_levels(self.class_names)
+
+        def words_of(rows: Any) -> Words:
+            with np.errstate(over="ignore"):
+                values = self.values[rows]
+                return np.take(of_codes, values) if self.class_names else hashing.words(values.astype(np.float32))
+
+        return words_of
 
 
 def task_of(table: Table, target: str, is_category: bool) -> TaskName:
@@ -83,7 +88,7 @@ def _numbers(table: Table, target: str) -> Truth:
     if not len(values):
         return _nothing(table, _none(target))
     if values.min() == values.max():
-        return Truth(values, is_known, (), (_constant(target, f"{values[0]:g}"),))
+        return Truth(values, is_known, (), tuple(constant(target, values, ())))
     return Truth(values, is_known, (), (*_coarse(target, values), *_few(target, values)))
 
 
@@ -147,6 +152,12 @@ def too_few(truth: Truth, in_training: NDArray[np.int64]) -> Iterator[Finding]:
     if (more := len(rare) - MOST_NAMED) > 0:
         action = "take another --target; numbers, written as 1234.5, are for linear-regression"
         yield _error("rare-class", None, f"so have {more:,} more of {len(rows):,} classes", expected, action)
+
+
+def constant(target: str, values: NDArray[Any], class_names: tuple[str, ...]) -> Iterator[Finding]:
+    """Whether there is nothing to learn from the values ``(n,)`` of some rows, for they are all the same."""
+    if len(values) and (values == values[0]).all():
+        yield _constant(target, class_names[values[0]] if class_names else f"{values[0]:g}")
 
 
 def _none(target: str) -> Finding:

@@ -12,8 +12,9 @@ from tasks.data import mapped
 from tasks.data.sources.tables import Table
 from tasks.data.splits import SPLIT_KEY
 from tasks.data.table import encoding
-from tasks.data.table.examining import Rows
 from tasks.data.table.fixed import FixedRecipe
+from tasks.data.table.kinds import plain_kind
+from tasks.data.table.rows import Rows
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.data.validated import ValidatedTable
 from tasks.machine import cores
@@ -43,7 +44,7 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
         digests, train, test = pool.submit(ordered), pool.submit(split, "train"), pool.submit(split, "test")
         watched = pool.submit(split, "validation") if rows.split.count(VALIDATION) else None
         raw = pool.submit(raw_test)
-        row_digests = digests_file(name, digests.result(), scratch)
+        row_digests = digests_file(name, digests.result() | rows.contents_of_training(), scratch)
     return ValidatedTable(
         recipe=recipe,
         digest=recipe.digest(tuple(digests.result().values())),
@@ -55,6 +56,8 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
         num_test=rows.split.count(TEST),
         rows=row_digests,
         has_missing=rows.has_missing,
+        profiles=rows.profiles,
+        has_dates=recipe.split.rule == "time" and plain_kind(table, str(recipe.split.column)) == "date",
     )
 
 

@@ -1,0 +1,66 @@
+"""``gradmill evaluate``: a kept version on labelled rows."""
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.cli.options import Artifacts, Debug, Json, Verbose, print_json
+from flows.cli.parameters import taking, validated
+from flows.cli.runs import on_prefect, place
+from tasks.errors import UsageError
+from tasks.machine.words import printable
+from tasks.parameters import EvaluateParameters
+from tasks.store import reading
+
+if TYPE_CHECKING:
+    from tasks.judging.judged import Judged
+
+
+@taking(EvaluateParameters)
+def evaluate(
+    document: dict[str, Any],
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Judge the champion, or another version, on rows whose labels are known now; trains nothing.
+
+    Figures come with 95 % intervals, by period where there is a time column, beside those at publication.
+    """
+    if "name" not in document:
+        raise UsageError("no model", "gradmill evaluate NAME DATA", "see gradmill models")
+    parameters = validated(EvaluateParameters, document | {"data": place(document.get("data"))}, "evaluate")
+    reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts
+    with on_prefect(verbose, "flows.evaluate"):
+        from flows.evaluate import evaluate as flow
+
+        judged = flow(parameters)
+    if as_json:
+        print_json({"schema_version": 1, **judged.model_dump(mode="json")})
+    else:
+        _show(judged)
+
+
+def _show(result: "Judged") -> None:
+    from flows.story import judgement
+
+    console = Console(soft_wrap=True, highlight=False)
+    for label, value in [("judged", judgement.headline(result)), *judgement.facts(result)]:
+        console.print(f"[bold]{label:<11}[/] {escape(value)}")
+    _print(("", "now", "95 % interval", "at publication"), judgement.figures(result), console)
+    if result.periods:
+        _print(judgement.period_head(result), judgement.periods(result), console)
+
+
+def _print(head: tuple[str, ...], rows: list[tuple[str, ...]], console: Console) -> None:
+    """A table in which names are to the left and numbers to the right."""
+    shown = Table(box=None, pad_edge=False)
+    for number, title in enumerate(head):
+        shown.add_column(title, justify="right" if number else "left")
+    for row in rows:
+        shown.add_row(*(escape(printable(cell)) for cell in row))
+    console.print()
+    console.print(shown)

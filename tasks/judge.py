@@ -1,0 +1,42 @@
+"""A stage of its own: a kept version on rows whose labels are known now. Imports no torch; trains nothing."""
+
+import tempfile
+from pathlib import Path
+
+from tasks.judging import judgement
+from tasks.judging.judged import Judged
+from tasks.machine.telling import Event, tell
+from tasks.machine.words import counted
+from tasks.parameters import EvaluateParameters
+from tasks.stage import events, live, stage
+from tasks.store import atomic, reading
+from tasks.store.run_folder import RunFolder
+
+
+@stage()
+def judge(run: RunFolder, parameters: EvaluateParameters) -> Judged:
+    """Write ``judged.json`` into the run's folder: figures with intervals, by period, beside those at publication.
+
+    Raises:
+        UsageError: the model or the version does not exist, or takes other rows.
+        DataError: the rows cannot be read or are not fit, or the version is damaged.
+    """
+    number, model = reading.load(parameters.name, parameters.version)
+    manifest = reading.manifest(parameters.name, number)
+    with tempfile.TemporaryDirectory(prefix="rows-", dir=run.path) as scratch:
+        found = judgement.judge(manifest, model, parameters, Path(scratch))
+    atomic.write_json(run.file("judged.json"), found.model_dump(mode="json"))
+    _tell(found)
+    return found
+
+
+def _tell(found: Judged) -> None:
+    """Say what came out, and by an event to whoever follows the model."""
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
+    tell(f"{counted(found.rows, 'row')} by {found.name} version {found.version}: {figures}")
+    if found.worse:
+        tell(f"worse than at publication, beyond chance (95 %): {', '.join(found.worse)}")
+    if live.in_a_run():
+        facts = {"version": found.version, "sha256": found.model_sha256, "rows": found.rows}
+        figures_of_both = {"metrics": found.metrics, "published": found.published, "worse": found.worse}
+        events.emit(Event.EVALUATED, found.name, facts | figures_of_both)

@@ -1,0 +1,57 @@
+"""What the judgement of a kept version comes to, beside what it came to when it was published."""
+
+import math
+
+from pydantic import Field, computed_field
+
+from tasks.store.record import Lasting, Sha256
+
+SIGNS = {"accuracy": 1, "loss": -1, "rmse": -1}  # of what is better
+
+
+class Measured(Lasting):
+    """Figures of some rows, and the 95 % interval of each."""
+
+    rows: int
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    recall: dict[str, float] = Field({})  # of classes that have rows
+    recall_intervals: dict[str, tuple[float, float]] = Field({})
+
+
+class Period(Measured):
+    """The same of the rows of one period."""
+
+    period: str
+
+
+class Judged(Measured):
+    """How good a version is on labelled rows (README, "JSON"): fields are added, never renamed or removed.
+
+    ``published`` is what the manifest says of the version's test split.
+    """
+
+    name: str
+    version: int
+    model_sha256: Sha256
+    published: dict[str, float]
+    published_rows: int
+    published_recall: dict[str, float]
+    unlabelled: int  # rows that were left out for want of a label
+    broken: int  # images that could not be read
+    trained_on: int | None  # rows that the version was trained on; None where that is not known
+    unseen: bool  # these were left out
+    periods: tuple[Period, ...] = ()
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def worse(self) -> tuple[str, ...]:
+        """The figures that are worse than published, by more than the chance of either rows (R² is left out).
+
+        R² goes with how much the target varies in the rows. A figure's interval at publication is taken to be as much
+        wider than that of now as its rows were fewer.
+        """
+        of_both = math.sqrt(1 + self.rows / max(1, self.published_rows))
+        halves = {name: (high - low) / 2 for name, (low, high) in self.intervals.items()}
+        rises = {name: (self.metrics[name] - value) * SIGNS.get(name, 0) for name, value in self.published.items()}
+        return tuple(name for name, rise in rises.items() if rise < -halves[name] * of_both)

@@ -1,0 +1,182 @@
+"""Labelled rows as a kept version takes them: a table, images or its test split; and which it was trained on."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from tasks.data import mapped
+from tasks.data.images import examining as image_examining
+from tasks.data.images import finding, reading
+from tasks.data.images.fixed import FixedImages
+from tasks.data.images.source import Source
+from tasks.data.recipe import Pixels
+from tasks.data.report import DataReport, UnfitData
+from tasks.data.sources import tables
+from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY
+from tasks.data.table import examining
+from tasks.data.table.asked import as_text
+from tasks.data.table.fixed import FixedRecipe
+from tasks.data.table.kinds import plain_kind
+from tasks.data.table.split_rule import SplitRule
+from tasks.data.table.split_words import moments, no_moment, split_words
+from tasks.errors import DataError, UsageError
+from tasks.judging.periods import Moments
+from tasks.machine.telling import tell
+from tasks.parameters import EvaluateParameters
+from tasks.parameters.own_data import OwnData
+from tasks.serving.task import TASKS
+from tasks.store import verified
+from tasks.store.versions import Manifest
+
+Array = NDArray[Any]
+
+PIECE = 2**16  # rows of a table
+# What is wrong with rows to be trained on, and not with rows to be judged by.
+OF_TRAINING = {
+    "class-gone", "constant-target", "new-column", "one-class", "other-split", "rare-class", "split-column",
+    "split-missing", "too-few-rows",
+}  # fmt: skip
+
+
+class Labelled(NamedTuple):
+    """Rows that have a label."""
+
+    pieces: Iterable[Array]  # one after another, each ``(m, …)`` as the model takes them
+    truth: Array  # (n,)
+    clusters: Array | None  # (n,) rows of one number are no independent evidence
+    was_trained: Array | None = None  # (n,) whether the version was trained on it; None where that is not known
+    moments: Moments | None = None  # of the time column
+    unlabelled: int = 0  # rows that were left out
+    broken: int = 0  # images that were
+
+
+def read(manifest: Manifest, asked: EvaluateParameters, scratch: Path) -> Labelled:
+    """The rows that are asked for; what is read lies in the folder ``scratch``.
+
+    Raises:
+        UsageError: rows of another kind than the version takes.
+        DataError: they cannot be read, or are not fit; the message has all that is wrong.
+    """
+    if asked.time_column and (asked.data is None or isinstance(manifest.recipe, Pixels)):
+        raise UsageError(f"--time-column {asked.time_column}", "a table that has this column", "leave it out")
+    if asked.data is None:
+        return _of_split(manifest)
+    if isinstance(manifest.recipe, Pixels):
+        return _of_images(manifest, manifest.recipe, asked, asked.data, scratch)
+    if (kept := FixedRecipe.of(manifest.dataset, manifest.recipe)) is None:
+        expected = "its own test split: no column of a table is its target"
+        raise UsageError(f"{asked.data} for the book's {manifest.name}", expected, "leave DATA out")
+    return _of_table(manifest, kept, asked, asked.data, scratch)
+
+
+def _of_split(manifest: Manifest) -> Labelled:
+    """The test split that the version was judged on."""
+    dataset, recipe = manifest.dataset, manifest.recipe
+    if dataset.is_own:
+        arrays = mapped.read(dataset.test, PREPARE_ANEW)
+    else:
+        arrays = safetensors.numpy.load(verified.read(dataset.test, PREPARE_ANEW))
+    inputs, truth = arrays[recipe.input.name], arrays[TASKS[dataset.task].target]
+    in_time = dataset.split is not None and dataset.split.rule == "time"
+    clusters = None if in_time else arrays.get(SPLIT_KEY)
+    times = Moments(moments(arrays[SPLIT_KEY]), dataset.has_dates) if in_time else None
+    pieces = (inputs[start : start + PIECE] for start in range(0, len(truth), PIECE))
+    return Labelled(pieces, truth, clusters, np.zeros(len(truth), bool), times)
+
+
+def _of_table(manifest: Manifest, kept: FixedRecipe, asked: EvaluateParameters, source: str, scratch: Path) -> Labelled:
+    """The rows of a table whose target is known, by the names of its columns, read as for training."""
+    names = [column.name for column in kept.columns]
+    only = frozenset(filter(None, (kept.target, kept.split.column, asked.time_column, *names)))
+    data = OwnData(source=source, target=kept.target)
+    selection = tables.Selection(
+        as_text=as_text(data, kept, kept.task == "classification"),
+        as_boolean=frozenset(column.name for column in kept.columns if column.kind == "boolean"),
+        only=only,
+    )
+    table = tables.read(tables.find(source), selection, scratch / "spool.arrow")
+    is_split_known = kept.split.column is None or kept.split.column in table.data.column_names
+    time = asked.time_column or (kept.split.column if kept.split.rule == "time" and is_split_known else None)
+    by = kept if is_split_known else kept.model_copy(update={"split": SplitRule(rule="rows", test=kept.split.test)})
+    report, _, rows = examining.examine(table, manifest.name, data, kept.task, by, scratch)
+    _require_fit(report)
+    if rows is None:
+        raise ValueError("a table without faults and without rows")
+    return Labelled(
+        pieces=(rows.features[:, start : start + PIECE].T for start in range(0, len(rows.digests), PIECE)),
+        truth=rows.truth.values,
+        clusters=None if by.split.rule == "time" else rows.split.keys,
+        was_trained=_was_trained(manifest, rows.digests) if is_split_known else None,
+        moments=_moments(table, time, rows.truth.is_known),
+        unlabelled=report.unlabelled,
+    )
+
+
+def _require_fit(report: DataReport) -> None:
+    """Let rows pass that can be judged by, and say what is new in them."""
+    if errors := tuple(each for each in report.errors if each.rule not in OF_TRAINING):
+        raise UnfitData(errors)
+    for each in report.findings:
+        if each.rule == "new-levels":
+            tell(f"{each.sentence}: the average effect stands for them")
+
+
+def _moments(table: tables.Table, name: str | None, is_known: Array) -> Moments | None:
+    """The time of each row that has a target, by a column of this name."""
+    if name is None:
+        return None
+    if name not in table.data.column_names:
+        raise DataError(f"no column {name} (--time-column)", "a column of dates, times or numbers", "name another")
+    column = table.data[name].filter(is_known)
+    rule = SplitRule(rule="time", column=name, test=0.5)
+    words = split_words(rule, column)
+    if fault := no_moment(rule, column, words, lambda row: table.named(int(np.flatnonzero(is_known)[row]))):
+        raise UnfitData((fault,))
+    return Moments(moments(words), plain_kind(table, name) == "date")
+
+
+def _was_trained(manifest: Manifest, digests: Array) -> Array | None:
+    """Which rows of these digests are among the version's training rows; None where it is not known which those are."""
+    if (rows := manifest.dataset.rows) is None:
+        return None
+    found: Array = np.isin(digests, mapped.read(rows, "restore it from a backup")["train"])
+    return found
+
+
+def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, source: str, scratch: Path) -> Labelled:
+    """Images with their classes; the classes may be fewer than the version's."""
+    fixed = FixedImages.of(manifest.dataset, recipe) or FixedImages(
+        class_names=manifest.dataset.class_names, recipe=recipe, split=SplitRule(rule="rows", test=0.5)
+    )
+    kept, found = fixed.model_copy(update={"rows": None}), _as_named(finding.find(source), fixed.class_names)
+    images = reading.read(found.content, reading.Asked(shape=recipe.shape), scratch / "pixels")
+    data = OwnData(source=source, max_rejects=asked.max_rejects)
+    report, _, rows = image_examining.examine(found, images, manifest.name, data, kept)
+    _require_fit(report)
+    digests = rows.digests
+    if kept.split.rule == "folders":
+        digests = image_examining.digests_in_training(rows.split.keys, rows.truth.values, kept.class_names)
+    return Labelled(
+        pieces=_whole(images),
+        truth=rows.truth.values,
+        clusters=images.facts.hashes[rows.numbers],
+        was_trained=_was_trained(manifest, digests),
+        broken=len(images.facts.broken),
+    )
+
+
+def _whole(images: reading.Images) -> Iterator[Array]:
+    is_whole = images.is_whole
+    return (pixels if is_whole[at].all() else pixels[is_whole[at]] for at, pixels in images.blocks())
+
+
+def _as_named(source: Source, class_names: tuple[str, ...]) -> Source:
+    """Labels that are whole numbers stand for the classes in their order where no class is called so."""
+    names = source.class_names
+    if not set(names) & set(class_names) and all(name.isdecimal() and int(name) < len(class_names) for name in names):
+        return source._replace(class_names=tuple(class_names[int(name)] for name in names))
+    return source

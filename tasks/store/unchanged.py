@@ -1,0 +1,104 @@
+"""Own data that need no training: a kept version was made of the same rows, or too few rows are new (design 4.2)."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from tasks.data.table import new_rows
+from tasks.machine.telling import tell
+from tasks.machine.words import counted
+from tasks.parameters import RetrainParameters
+from tasks.records import PreparedDataset, PublishedModel, RawDataset
+from tasks.store import artifact_paths, locks, looks, own_data, publishing, reading, verification
+from tasks.store.artifact_paths import ONNX
+from tasks.store.record import FileRef
+from tasks.store.versions import Manifest
+
+# Of the options those that make no other model: where it is trained and data are, how long to wait for more, what is
+# done once; and the split, whose rule the name keeps, so that the data's digest has it.
+OTHERS: dict[str, Any] = {
+    "training": {"device"},
+    "data": {"source", "min_new_rows", "new_recipe", "accept_data", "test", *own_data.SPLITS.values()},
+}
+
+
+def by_look(parameters: RetrainParameters, raw: RawDataset) -> PublishedModel | None:
+    """The version that was made of these files, by all that can be told without reading them.
+
+    Raises:
+        DataError: that version is damaged.
+    """
+    if not parameters.data.is_own or parameters.force or parameters.data.new_recipe:
+        return None
+    digest = looks.digest_of(raw)
+    return _made_of(parameters, digest, "whose data look untouched since they were read") if digest else None
+
+
+def by_rows(parameters: RetrainParameters, prepared: PreparedDataset) -> PublishedModel | None:
+    """The version that was made of these rows, in any order, files and format; or, of too few new ones, the champion.
+
+    Raises:
+        DataError: that version is damaged.
+    """
+    if not parameters.data.is_own or parameters.force:
+        return None
+    same = _made_of(parameters, prepared.digest, "which was made of these very rows with these options")
+    return same or _waiting(parameters, prepared)
+
+
+def _made_of(parameters: RetrainParameters, digest: str, detail: str) -> PublishedModel | None:
+    """The champion if it was made so, else the newest version that was the champion once: it is not brought back."""
+    name = parameters.name
+    with locks.model(name):
+        current = reading.champion(name)
+        champion = current.version if current else None
+        for number in sorted(reading.versions(name), key=lambda each: (each == champion, each), reverse=True):
+            kept = reading.manifest(name, number)
+            is_same = kept.dataset.digest == digest and _is_asked_alike(kept, parameters)
+            if is_same and publishing.was_champion(name, number):
+                return _unchanged(kept, detail)
+    return None
+
+
+def _waiting(parameters: RetrainParameters, prepared: PreparedDataset) -> PublishedModel | None:
+    """The champion, where fewer rows than ``--min-new-rows`` are not among its own."""
+    name, least = parameters.name, parameters.data.min_new_rows
+    with locks.model(name):
+        current = reading.champion(name) if least and not parameters.data.new_recipe else None
+        kept = reading.manifest(name, current.version) if current else None
+        if kept is None or prepared.rows is None or not _is_asked_alike(kept, parameters):
+            return None
+        if kept.dataset.rows is None:
+            tell(f"trained though {least:,} new rows may not be there: version {kept.version} keeps no digests of rows")
+            return None
+        fresh = new_rows.num_new(prepared.rows, kept.dataset.rows)
+        if fresh >= least:
+            return None
+        return _unchanged(kept, f"to which {counted(fresh, 'new row')} came, fewer than --min-new-rows {least:,}")
+
+
+def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:
+    """Whether a version was asked for with the same options as given, so that ``auto`` is ``auto`` on any date."""
+    then = kept.parameters.model_dump(mode="json")
+    document = {
+        "name": parameters.name,
+        "training": then["training"],
+        "data": then.get("data", {}) | {"source": parameters.data.source},
+    }
+    try:
+        return _options(RetrainParameters.model_validate(document)) == _options(parameters)
+    except ValidationError:  # of another version of Gradmill
+        return False
+
+
+def _options(parameters: RetrainParameters) -> dict[str, Any]:
+    return parameters.model_dump(mode="json", include={"training", "data"}, exclude=OTHERS)
+
+
+def _unchanged(kept: Manifest, detail: str) -> PublishedModel:
+    """A version under the lock, whole."""
+    publishing.sweep(kept.name)
+    verification.verify_version(kept.name, kept.version)
+    tell(f"{kept.name} version {kept.version}, {detail}: unchanged, nothing is trained")
+    model = FileRef(path=artifact_paths.version(kept.name, kept.version) / ONNX, sha256=kept.files[ONNX])
+    return PublishedModel(outcome="unchanged", name=kept.name, version=kept.version, model=model, detail=detail)

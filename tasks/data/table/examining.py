@@ -9,13 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data import mapped
+from tasks.data.champion import ChampionData
 from tasks.data.recipe import Column
 from tasks.data.report import DataReport, Finding
 from tasks.data.sources.tables import Table
-from tasks.data.table import asked, describing, features, hashing, roles, splitting, targets, warnings, window
+from tasks.data.table import (
+    against_champion,
+    asked,
+    describing,
+    features,
+    hashing,
+    profiling,
+    roles,
+    splitting,
+    targets,
+    warnings,
+    window,
+)
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.hashing import Words
 from tasks.data.table.roles import Roles
+from tasks.data.table.rows import Rows
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import no_moment, split_words
 from tasks.data.table.splitting import TRAINING, Split
@@ -25,7 +39,6 @@ from tasks.parameters.own_data import NO_WINDOW, OwnData
 from tasks.serving.task import TaskName
 
 SCRATCH = "encoded.safetensors"
-CONTENTS = "contents"  # of training rows: features and target hashed, without the column that splits
 
 
 class Examined(NamedTuple):
@@ -33,33 +46,17 @@ class Examined(NamedTuple):
 
     report: DataReport
     recipe: FixedRecipe | None = None
-    rows: "Rows | None" = None
-
-
-class Rows(NamedTuple):
-    """The rows that have a target, encoded, in the order of the table."""
-
-    features: NDArray[np.float32]  # (columns, n), mapped
-    truth: Truth
-    split: Split
-    digests: Words  # (n,) of rows
-    lossy: tuple[int, ...]  # columns of which float32 has not all digits
-    has_missing: tuple[bool, ...]  # of each column
-    contents: Words | None  # (n,) features and target, hashed, where the digests have more: a column that splits
-
-    def digests_of(self, is_training: bool) -> Words:
-        """Those of training rows, or of all others, sorted."""
-        return np.sort(self.digests[(self.split.sides == TRAINING) == is_training])
-
-    def contents_of_training(self) -> dict[str, Words]:
-        """Those of training rows, sorted, where there are any."""
-        if self.contents is None:
-            return {}
-        return {CONTENTS: np.sort(self.contents[self.split.sides == TRAINING])}
+    rows: Rows | None = None
 
 
 def examine(
-    table: Table, name: str, data: OwnData, task: TaskName | None, kept: FixedRecipe | None, folder: Path
+    table: Table,
+    name: str,
+    data: OwnData,
+    task: TaskName | None,
+    kept: FixedRecipe | None,
+    folder: Path,
+    champion: ChampionData | None = None,
 ) -> Examined:
     """Look at a table that is to be kept under ``name``; without a ``task`` the target says which.
 
@@ -82,6 +79,9 @@ def examine(
         rows, rule, more = _rows(table, found.columns, truth, parts, asked.rule_kept(data, kept), data, folder)
         is_whole = not any(each.severity == "error" for each in (*faults, *found.findings))
         findings += [each for each in more if is_whole or each.column]  # of too few columns rows tell nothing
+        if champion and is_whole:
+            changes = against_champion.Tonight(table, rows, rule, data.window).findings(champion)
+            findings += against_champion.judged(changes, champion, data.accept_data)
     report = describing.report(name, table, parts, found, findings, truth, rows and rows.split, rule)
     if report.errors or rule is None:
         return Examined(report, None, rows)
@@ -143,8 +143,12 @@ def _rows(
     findings = [*filter(None, faults), *split.findings, *odd, *conflicts]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
     has_missing = tuple((ranges.statistics.missing > 0).tolist())
-    contents = with_target if rule.column else None
-    return Rows(encoded, truth, split, digests, lossy, has_missing, contents), rule, findings
+    profiles = profiling.profiles(columns, encoded, digests, ranges)
+    target = profiling.of_target(profiling.target_column(str(parts.target), truth), truth, digests)
+    contents = hashed.copy() if rule.column else None
+    if contents is not None:
+        hashing.absorb(contents, words[0](slice(None)))
+    return Rows(encoded, truth, split, digests, lossy, has_missing, contents, (*profiles, target)), rule, findings
 
 
 def row_hashes(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:

@@ -28,7 +28,12 @@ def by_look(parameters: RetrainParameters, raw: RawDataset) -> PublishedModel | 
     Raises:
         DataError: that version is damaged.
     """
-    if not parameters.data.is_own or parameters.force or parameters.data.new_recipe:
+    if (
+        not parameters.data.is_own
+        or parameters.force
+        or parameters.data.new_recipe
+        or not reading.versions(parameters.name)
+    ):
         return None
     digest = looks.digest_of(raw)
     return _made_of(parameters, digest, "whose data look untouched since they were read") if digest else None
@@ -40,7 +45,7 @@ def by_rows(parameters: RetrainParameters, prepared: PreparedDataset) -> Publish
     Raises:
         DataError: that version is damaged.
     """
-    if not parameters.data.is_own or parameters.force:
+    if not parameters.data.is_own or parameters.force or not reading.versions(parameters.name):
         return None
     same = _made_of(parameters, prepared.digest, "which was made of these very rows with these options")
     return same or _waiting(parameters, prepared)

@@ -42,7 +42,8 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
         made.published = unchanged.by_look(asked, raw)
         if made.published is None:
             task = of_model(parameters.training.model).name
-            validated = validate(run, raw, parameters.data, task, own_data.fixed(parameters.name))
+            fixed, champion = own_data.fixed(parameters.name), own_data.of_champion(parameters.name)
+            made.validated = validated = validate(run, raw, parameters.data, task, fixed, champion)
             prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
             looks.remember(raw, prepared)
             made.published = unchanged.by_rows(asked, prepared)

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import struct
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from image_folders import Array, drawn, prepared
+from image_folders import Array, drawn, prepared, report_of
 from tasks.data.images import finding
 from tasks.errors import DataError, UsageError
 
@@ -164,7 +165,7 @@ def test_files_that_are_cut_off_or_lack_their_labels_are_refused(tmp_path: Path)
     refused(source, "bytes")
     (source / "t10k-images-idx3-ubyte").write_bytes(whole)
     (source / "t10k-labels-idx1-ubyte").unlink()
-    refused(source, "t10k-labels-idx1-ubyte is missing")
+    refused(source, "no labels beside .*t10k-images-idx3-ubyte")
     packed = as_idx(tmp_path / "packed", ".gz")
     path = packed / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-20])
@@ -172,6 +173,28 @@ def test_files_that_are_cut_off_or_lack_their_labels_are_refused(tmp_path: Path)
     for name in ("a.npz", "a.safetensors", "a.parquet"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         refused(tmp_path / name, "cannot be read")
+
+
+def test_files_of_several_data_sets_are_not_mixed_and_a_packed_copy_is_not_read_twice(tmp_path: Path) -> None:
+    source = as_idx(as_idx(tmp_path / "raw"), ".gz")  # torchvision keeps both
+    assert (prepared(source).num_train, prepared(source).num_test) == (90, 30)
+    as_idx(source, prefix="emnist-letters-")
+    refused(source, "one file of images for each part")
+
+
+def test_labels_that_count_from_1_do_so_in_a_part_without_the_last_class_too(tmp_path: Path) -> None:
+    source = as_idx(tmp_path / "idx", first=1)
+    few = TEST[1] < len(NAMES) - 1
+    idx(source / "t10k-images-idx3-ubyte", TEST[0][few])
+    idx(source / "t10k-labels-idx1-ubyte", TEST[1][few] + np.uint8(1))
+    made = prepared(source)
+    assert Counter(safetensors.numpy.load_file(made.test.path)["labels"].tolist()) == Counter(TEST[1][few].tolist())
+
+
+def test_of_emnist_it_is_said_that_its_images_lie_transposed(tmp_path: Path) -> None:
+    prepared(as_idx(tmp_path / "emnist", prefix="emnist-letters-"))
+    (note,) = report_of(tmp_path / "emnist").findings
+    assert "rows and columns exchanged" in note.found
 
 
 def test_broken_pictures_in_parquet_are_named_by_file_and_row(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def facts(result: Judged) -> Iterator[tuple[str, str]]:
     else:
         yield "trained on", "none of these rows"
     if result.worse:
-        yield "worse", f"than at publication, beyond the interval: {', '.join(WORDS[name] for name in result.worse)}"
+        yield "worse", f"than at publication, beyond chance (95 %): {', '.join(WORDS[name] for name in result.worse)}"
 
 
 def figures(result: Judged) -> Rows:

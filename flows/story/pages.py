@@ -52,6 +52,11 @@ def verdict(result: RetrainReport) -> str:
         ),
         *([f"Model: `{result.model_path}`, SHA-256 `{result.model_sha256}`"] if result.model_path else []),
         *([] if result.was_trained else ["Nothing was trained: gates and figures are those of the version's own run."]),
+        *(
+            ["## Data\n\n" + "\n".join(f"- {each.sentence}" for each in result.data_changes)]
+            if result.data_changes
+            else []
+        ),
         "## Gates\n\n" + table(("gate", "verdict", "found", "required"), gates),
         "## Figures\n\n" + table(("figure", "value"), figures),
         "## Seconds\n\n" + table(("stage", "seconds"), seconds),

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tasks.machine import side_by_side
+
 MOST_LEVELS = 10_000
 WHOLE = r"^([+-]?\d+)\.0*$"
 FRACTION = r"( 00:00:00)?\.0*$"  # of a second, or all of midnight
@@ -26,10 +28,12 @@ class Levels:
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """The rows of each value; none of one that a file's own dictionary lists and no row has."""
-        counts = np.zeros(len(self.values), np.int64)
-        for chunk in self.column.chunks:
-            counts += np.bincount(chunk.indices.drop_null().to_numpy(), minlength=len(counts))
-        return counts
+        size = len(self.values)
+
+        def count(chunk: pa.DictionaryArray) -> NDArray[np.int64]:
+            return np.bincount(chunk.indices.drop_null().to_numpy(), minlength=size)
+
+        return sum(side_by_side.each(count, self.column.chunks), np.zeros(size, np.int64))
 
     @property
     def used(self) -> pa.Array:

@@ -29,7 +29,12 @@ def by_look(run: RunFolder, parameters: RetrainParameters, raw: RawDataset) -> P
     Raises:
         DataError: that version is damaged.
     """
-    if not parameters.data.is_own or parameters.force or parameters.data.new_recipe:
+    if (
+        not parameters.data.is_own
+        or parameters.force
+        or parameters.data.new_recipe
+        or not reading.versions(parameters.name)
+    ):
         return None
     digest = looks.digest_of(raw)
     found = _made_of(parameters, digest, "whose data look untouched since they were read") if digest else None
@@ -42,7 +47,7 @@ def by_rows(run: RunFolder, parameters: RetrainParameters, prepared: PreparedDat
     Raises:
         DataError: that version is damaged.
     """
-    if not parameters.data.is_own or parameters.force:
+    if not parameters.data.is_own or parameters.force or not reading.versions(parameters.name):
         return None
     found = _made_of(parameters, prepared.digest, "which was made of these very rows with these options")
     found = found or _waiting(parameters, prepared)

@@ -1,5 +1,6 @@
 """Own data that come again: what is the same is not trained anew, be it written, sorted or asked for otherwise."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -49,6 +50,7 @@ def test_the_same_rows_are_unchanged_without_training(folder: Path, tmp_path: Pa
     assert untouched.metrics == first.metrics.model_dump(mode="json")
     assert tuple(untouched.gates) == first.gates
     assert "Nothing was trained" in pages.verdict(untouched)
+    assert json.loads(Path(untouched.run, "run.json").read_text())["stages"]["unchanged"]["version"] == 1
     frame = pd.read_csv(folder / "day-1.csv").sample(frac=1, random_state=0)
     frame[["price", "city", "area"]].to_parquet(tmp_path / "rows.parquet", index=False)
     same = again(data={"source": str(tmp_path / "rows.parquet")})

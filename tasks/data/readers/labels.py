@@ -64,10 +64,19 @@ def names_beside(path: Path) -> tuple[str, ...] | None:
     if not file.is_file():
         return None
     with regular_files.opened(file) as stream:
-        names = tuple(stream.read(2**20).decode(errors="replace").splitlines())
-    if len(set(names)) != len(names) or "" in names:
-        raise DataError(f"{file} names a class twice, or not at all", "a class a line", "mend it")
+        names = tuple(stream.read(2**20).decode("utf-8-sig", errors="replace").splitlines())
+    require_names(str(file), names)
     return names
+
+
+def require_names(place: str, names: tuple[str, ...]) -> None:
+    """Let names of classes pass that are all different.
+
+    Raises:
+        DataError: they are not, or one is empty.
+    """
+    if len(set(names)) != len(names) or "" in names:
+        raise DataError(f"{place} names a class twice, or not at all", "a name for each class", "mend it")
 
 
 def classes(labels: Array, wanted: Wanted, names: tuple[str, ...] = (), first: int = 0) -> Array:

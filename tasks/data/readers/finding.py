@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tasks.data.readers.arrays import IDX, NPY, NPZ, SAFETENSORS
 from tasks.data.readers.formats import Format
+from tasks.data.readers.labels import CLASS_NAMES
 from tasks.data.readers.pictures import PICTURE
 from tasks.data.readers.tables import ARROW, CSV, JSON, PARQUET, PICTURES
 from tasks.errors import DataError, GradmillError, UsageError
@@ -69,7 +70,8 @@ def find(
         files = [each for each in files if each in search.named or format_of(each) not in (CSV, JSON)]
     if left_out := len(everything) - len(others):
         tell(f"left out {counted(left_out, 'file')} of artifacts/ and of predictions")
-    if ignored := sorted(set(others) - set(files)):
+    unused = (each for each in sorted(set(others) - set(files)) if each.name != CLASS_NAMES)
+    if ignored := [each for each in unused if IDX_LABELS not in each.name]:
         tell(f"ignored {counted(len(ignored), 'file')} of no known kind, the first is {shown(ignored[0])}")
     if not files:
         raise _nothing(path, bool(search.below), suffixes, output if left_out and not others else None)

@@ -15,6 +15,7 @@ from tasks.store import regular_files
 from tasks.store.regular_files import shown
 
 CLASS_NAMES = "labels.txt"  # beside the files: a class a line
+IDX_LABELS = "idx1-ubyte"  # in the names of the files of MNIST and its relatives
 # What arrays of images and labels are called, before or after the word of their part.
 NAMES = (("images", "labels"), ("x", "y"), ("X", "y"), ("image", "label"))
 
@@ -45,6 +46,11 @@ def arrays_of(path: Path, names: Iterable[str], wanted: Wanted) -> tuple[str, st
         raise DataError(f"{path} holds arrays {sorted(there)}", expected, "rename it")
     labels = pairs.get(found)
     return found, labels if wanted.truth and labels in there else None
+
+
+def tells_of_labels(path: Path) -> bool:
+    """Whether a file says of which classes the images beside it are, by its name."""
+    return IDX_LABELS in path.name or path.name == CLASS_NAMES
 
 
 def first_label(labels: Iterable[Array], num_classes: int) -> int:

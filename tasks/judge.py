@@ -35,7 +35,7 @@ def _tell(found: Judged) -> None:
     figures = ", ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
     tell(f"{counted(found.rows, 'row')} by {found.name} version {found.version}: {figures}")
     if found.worse:
-        tell(f"worse than at publication, beyond the 95 % interval: {', '.join(found.worse)}")
+        tell(f"worse than at publication, beyond chance (95 %): {', '.join(found.worse)}")
     if live.in_a_run():
         facts = {"version": found.version, "sha256": found.model_sha256, "rows": found.rows}
         figures_of_both = {"metrics": found.metrics, "published": found.published, "worse": found.worse}

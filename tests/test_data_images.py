@@ -14,7 +14,7 @@ from PIL import Image
 
 from image_folders import Array, drawn, prepared, report_of, write
 from tasks.data import pictures
-from tasks.data.images import oddities
+from tasks.data.images import oddities, reading
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
 from tasks.errors import DataError, UsageError
@@ -319,6 +319,27 @@ def test_odd_folders_and_files_end_nothing(tmp_path: Path) -> None:
     assert "README.md" in found["stray-files"]
     assert "notes.txt" in found["other-files"]
     assert "links to folders (2)" in found["links"]
+
+
+@pytest.mark.parametrize("place", ["cat/0099.png.part", "0099.png.crdownload"])
+def test_pictures_that_are_half_written_by_their_names_stop_the_run(place: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS)
+    (source / place).write_bytes(b"\x89PNG")
+    refused(source, place)
+
+
+def test_pictures_that_change_while_they_are_read_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, read = write(tmp_path / "pets", COUNTS), reading.read
+
+    def while_somebody_writes(*how: Any) -> Any:
+        images = read(*how)
+        Image.fromarray(drawn(0, 501)).save(source / "cat" / "0001.png")
+        return images
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "read", while_somebody_writes)
+        refused(source, "changed while it was read")
+    assert prepared(source).num_train
 
 
 @pytest.mark.parametrize(("name", "words"), [(b"a\nb", "names of one line"), (b"\xff", "UTF-8")])

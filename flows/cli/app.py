@@ -112,8 +112,10 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
 for command in COMMANDS:
     app.command(help=_flowing(command))(command if command is doctor else _complete(command))
 app.callback(help=_flowing(_gradmill))(_gradmill)
-benchmarks = typer.Typer(help="Measure speed as ratios, side by side.", no_args_is_help=True)
-for command in (bench.images, bench.predict, bench.tables, bench.train):
+benchmarks = typer.Typer(
+    help="Measure speed as ratios, side by side, and how often gates are wrong.", no_args_is_help=True
+)
+for command in (bench.gates, bench.images, bench.predict, bench.tables, bench.train):
     benchmarks.command()(_complete(command))
 app.add_typer(benchmarks, name="bench")
 

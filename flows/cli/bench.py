@@ -1,4 +1,4 @@
-"""``gradmill bench``: speed, measured here and now beside what else there is."""
+"""``gradmill bench``: speed, measured here and now beside what else there is, and how often gates are wrong."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,6 +59,18 @@ def images(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> Non
     artifact_paths.make_root()
     with display.compact(verbose, stages=False):
         from flows.bench import images as benchmark
+
+        report = benchmark.bench(quick)
+    _publish(report, as_json)
+
+
+def gates(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
+    """How often the gates against kept versions refuse what is as good, and what is worse; writes bench-gates.json."""
+    from flows.cli import display
+
+    artifact_paths.make_root()
+    with display.compact(verbose, stages=False):
+        from flows.bench import gates as benchmark
 
         report = benchmark.bench(quick)
     _publish(report, as_json)

@@ -41,6 +41,7 @@ def judge(manifest: Manifest, model: bytes, asked: EvaluateParameters, scratch: 
         model_sha256=manifest.files[ONNX],
         **dict(now),
         published={name: known[kept] for name, kept in PUBLISHED.items() if kept in known and name in now.metrics},
+        published_rows=manifest.dataset.num_test,
         published_recall=known.get("recall") or {},
         unlabelled=read.unlabelled,
         broken=read.broken,

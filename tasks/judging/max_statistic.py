@@ -86,7 +86,7 @@ def _corrected(
     )
     possible, scale = most / size > margin, np.sqrt(np.where(squares > 0, squares, 1))
     if normal:
-        moved = [np.asarray(np.linalg.qr(each, mode="r")) for each in moved]  # fewer rows with the same covariance
+        moved = [_with_few_rows(each) for each in moved]
     largest = np.concatenate(
         [
             np.where(possible & (sums / size > margin), sums / scale, -np.inf).max(axis=(1, 2))
@@ -98,6 +98,12 @@ def _corrected(
     found = (net - (2 * step if normal else step)) / scale
     at_least = draws - np.searchsorted(np.sort(largest), found - 1e-6)  # rounding must not tell equal sums apart
     return np.asarray((1 + at_least) / (1 + draws))
+
+
+def _with_few_rows(moved: Array) -> Array:
+    """As many rows as versions with the same covariance; a QR decomposition is slow where other work has the cores."""
+    values, vectors = np.linalg.eigh((moved.T @ moved).astype(float))
+    return np.asarray(np.sqrt(np.maximum(values, 0))[:, None] * vectors.T, moved.dtype)
 
 
 def _with_total(parts: list[Array]) -> Array:

@@ -16,18 +16,20 @@ from tasks.data import mapped
 from tasks.data.images.examining import PARTS
 from tasks.data.recipe import Columns
 from tasks.data.table import hashing
-from tasks.data.table.examining import CONTENTS, row_hashes
+from tasks.data.table.examining import row_hashes
 from tasks.data.table.hashing import Words
+from tasks.data.table.new_rows import are_in
+from tasks.data.table.rows import CONTENTS
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.splitting import TRAINING
 from tasks.data.table.targets import Truth
 from tasks.judging.standards import read_rows
 from tasks.records import PreparedDataset, Splits
+from tasks.store.verified import RESTORE
 
 Array = NDArray[Any]
 
 FIXED = ("rows", "copies", "group")  # rules by which a row stays on its side
-RESTORE = "restore it from a backup"
 
 
 class RowsOfToday:
@@ -68,7 +70,7 @@ class RowsOfToday:
     def _contents(self) -> tuple[Words, Array]:
         rows, recipe = read_rows(self.prepared.test, self.prepared), self.prepared.recipe
         words = row_hashes(recipe.columns, rows.features.T) if isinstance(recipe, Columns) else rows.key.copy()
-        hashing.absorb(words, Truth(rows.truth, np.empty(0, bool), self.prepared.class_names, ()).words())
+        hashing.absorb(words, Truth(rows.truth, np.empty(0, bool), self.prepared.class_names, ()).words()(slice(None)))
         return _ordered(words)
 
     def _as_trained_on(self, rule: SplitRule) -> tuple[Words, Array]:
@@ -94,12 +96,9 @@ def _ordered(words: Words) -> tuple[Words, Array]:
 
 
 def _among(words: Words, order: Array, known: Words) -> Array:
-    """Which rows have a word that is known; both are sorted, so that a search stays near where the last one ended."""
+    """Which rows ``(n,)`` have a word that is known; ``words`` are in order, and those of rows ``order``."""
     result = np.zeros(len(words), bool)
-    if len(known):
-        at = np.searchsorted(known, words)
-        at[at == len(known)] = 0
-        result[order] = known[at] == words
+    result[order] = are_in(known, words)
     return result
 
 

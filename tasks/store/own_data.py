@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from tasks.data.champion import ChampionData
 from tasks.data.images.fixed import FixedImages
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import Fixed
@@ -48,6 +49,16 @@ def fixed(name: str) -> Fixed | None:
     if kept is None:
         return None
     return FixedRecipe.of(kept.dataset, kept.recipe) or FixedImages.of(kept.dataset, kept.recipe)
+
+
+def of_champion(name: str) -> ChampionData | None:
+    """What own data the champion of a name was made of; None before the first, and of the book's data."""
+    pointer = reading.champion(name) if is_name(name) else None
+    if pointer is None:
+        return None
+    kept = reading.manifest(name, pointer.version)
+    asked = kept.parameters.model_dump(mode="json").get("data") or {}
+    return ChampionData.of(kept.dataset, asked.get("window", NO_WINDOW))
 
 
 def again(name: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tasks.records import PreparedDataset, PublishedModel, RawDataset
 from tasks.store import artifact_paths, locks, looks, own_data, publishing, reading, verification
 from tasks.store.artifact_paths import ONNX
 from tasks.store.record import FileRef
+from tasks.store.run_folder import RunFolder
 from tasks.store.versions import Manifest
 
 # Of the options those that make no other model: where it is trained and data are, how long to wait for more, what is
@@ -22,28 +23,35 @@ OTHERS: dict[str, Any] = {
 }
 
 
-def by_look(parameters: RetrainParameters, raw: RawDataset) -> PublishedModel | None:
+def by_look(run: RunFolder, parameters: RetrainParameters, raw: RawDataset) -> PublishedModel | None:
     """The version that was made of these files, by all that can be told without reading them.
 
     Raises:
         DataError: that version is damaged.
     """
-    if not parameters.data.is_own or parameters.force or parameters.data.new_recipe:
+    if (
+        not parameters.data.is_own
+        or parameters.force
+        or parameters.data.new_recipe
+        or not reading.versions(parameters.name)
+    ):
         return None
     digest = looks.digest_of(raw)
-    return _made_of(parameters, digest, "whose data look untouched since they were read") if digest else None
+    found = _made_of(parameters, digest, "whose data look untouched since they were read") if digest else None
+    return found and _noted(run, found)
 
 
-def by_rows(parameters: RetrainParameters, prepared: PreparedDataset) -> PublishedModel | None:
+def by_rows(run: RunFolder, parameters: RetrainParameters, prepared: PreparedDataset) -> PublishedModel | None:
     """The version that was made of these rows, in any order, files and format; or, of too few new ones, the champion.
 
     Raises:
         DataError: that version is damaged.
     """
-    if not parameters.data.is_own or parameters.force:
+    if not parameters.data.is_own or parameters.force or not reading.versions(parameters.name):
         return None
-    same = _made_of(parameters, prepared.digest, "which was made of these very rows with these options")
-    return same or _waiting(parameters, prepared)
+    found = _made_of(parameters, prepared.digest, "which was made of these very rows with these options")
+    found = found or _waiting(parameters, prepared)
+    return found and _noted(run, found)
 
 
 def _made_of(parameters: RetrainParameters, digest: str, detail: str) -> PublishedModel | None:
@@ -96,9 +104,15 @@ def _options(parameters: RetrainParameters) -> dict[str, Any]:
 
 
 def _unchanged(kept: Manifest, detail: str) -> PublishedModel:
-    """A version under the lock, whole."""
+    """A version that is whole; the caller holds the lock."""
     publishing.sweep(kept.name)
     verification.verify_version(kept.name, kept.version)
-    tell(f"{kept.name} version {kept.version}, {detail}: unchanged, nothing is trained")
     model = FileRef(path=artifact_paths.version(kept.name, kept.version) / ONNX, sha256=kept.files[ONNX])
     return PublishedModel(outcome="unchanged", name=kept.name, version=kept.version, model=model, detail=detail)
+
+
+def _noted(run: RunFolder, found: PublishedModel) -> PublishedModel:
+    """Say it, and keep it as evidence where a stage would have left its record."""
+    tell(f"{found.name} version {found.version}, {found.detail}: unchanged, nothing is trained")
+    run.note("stages", "unchanged", found.model_dump(mode="json"))
+    return found

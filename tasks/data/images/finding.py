@@ -7,7 +7,7 @@ from pathlib import Path
 from tasks.data import pictures
 from tasks.data.images import array_files, folders, parquet
 from tasks.data.images.source import Source
-from tasks.data.sources import table_files
+from tasks.data.sources import half_written, table_files
 from tasks.errors import DataError, UsageError
 from tasks.store import regular_files
 
@@ -51,8 +51,13 @@ def _path(source: str) -> Path | None:
 def _found(path: Path) -> Source | None:
     """What is at a path, if it is anything."""
     if path.is_dir():
-        return array_files.find_idx(path) or parquet.find(path) or folders.find(path)
+        found = array_files.find_idx(path) or parquet.find(path)
+        if found:
+            half_written.require_none(path)
+        return found or folders.find(path)
     read = OF_FILES.get(path.suffix.lower())
+    if read:
+        half_written.require_none(path)
     return read(path) if read else None
 
 

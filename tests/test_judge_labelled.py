@@ -25,7 +25,7 @@ from tasks.judging.periods import Moments
 from tasks.parameters import EvaluateParameters, RetrainParameters
 from tasks.preprocess import preprocess
 from tasks.publish import publish
-from tasks.store import reading
+from tasks.store import artifact_paths, reading
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 from tasks.validate import validate
@@ -117,7 +117,14 @@ def test_a_regression_is_judged_by_rows_that_have_a_target_and_by_period(tmp_pat
     for each in (unseen, own_split):
         assert each.metrics == pytest.approx(each.published, rel=1e-6), "as at publication"
         assert not each.worse
-    assert [each.period for each in own_split.periods] == [each.period for each in unseen.periods]
+    for measured, kept in zip(own_split.periods, manifest.metrics.model_dump()["periods"], strict=True):
+        assert (measured.period, measured.rows) == (kept["period"], kept["rows"])
+        assert measured.metrics == pytest.approx(kept["metrics"], rel=1e-5)
+        assert (
+            f"| {measured.period} | {measured.rows} | " in (artifact_paths.version("own", 1) / "README.md").read_text()
+        )
+    assert own_split.periods == unseen.periods
+    assert (artifact_paths.version("own", 1) / artifact_paths.BY_PERIOD).is_file()
     dearer = [row | {"price": row["price"] + 20_000} for row in new]
     assert set(judged(write(tmp_path / "dearer.csv", dearer)).worse) == {"rmse", "loss"}
     without = [{name: value for name, value in row.items() if name != "sold"} for row in new]

@@ -21,7 +21,12 @@ def by_look(run: RunFolder, parameters: RetrainParameters, raw: RawDataset) -> P
     Raises:
         DataError: that version is damaged.
     """
-    if not parameters.data.is_own or parameters.force or parameters.data.new_recipe:
+    if (
+        not parameters.data.is_own
+        or parameters.force
+        or parameters.data.new_recipe
+        or not reading.versions(parameters.name)
+    ):
         return None
     last = looks.known(parameters, raw)
     return _found(run, parameters, last, "whose data look untouched since they were read") if last else None
@@ -33,7 +38,7 @@ def by_rows(run: RunFolder, parameters: RetrainParameters, prepared: PreparedDat
     Raises:
         DataError: that version is damaged.
     """
-    if not parameters.data.is_own or parameters.force:
+    if not parameters.data.is_own or parameters.force or not reading.versions(parameters.name):
         return None
     return _found(run, parameters, prepared, "which was made of these very rows with these options")
 

@@ -71,8 +71,10 @@ def _is_of_kind(values: Array, column: Column, unknown: str) -> Array | bool:
     if column.kind == "number" or (column.kind == "category" and unknown == "average"):
         return True
     size = len(column.levels) if column.kind == "category" else 2
-    is_code: Array = (values >= 0) & (values < size) & (values == np.floor(values))
-    return is_code
+    is_whole: Array = values == np.floor(values)
+    if is_whole.all() and values.min(initial=0) >= 0 and values.max(initial=0) < size:  # as nearly always
+        return True
+    return (values >= 0) & (values < size) & is_whole
 
 
 class Piece(NamedTuple):

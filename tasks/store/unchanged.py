@@ -21,14 +21,7 @@ def by_look(run: RunFolder, parameters: RetrainParameters, raw: RawDataset) -> P
     Raises:
         DataError: that version is damaged.
     """
-    if (
-        not parameters.data.is_own
-        or parameters.force
-        or parameters.data.new_recipe
-        or not reading.versions(parameters.name)
-    ):
-        return None
-    last = looks.known(parameters, raw)
+    last = looks.known(parameters, raw) if _may_be(parameters) and not parameters.data.new_recipe else None
     return _found(run, parameters, last, "whose data look untouched since they were read") if last else None
 
 
@@ -38,9 +31,13 @@ def by_rows(run: RunFolder, parameters: RetrainParameters, prepared: PreparedDat
     Raises:
         DataError: that version is damaged.
     """
-    if not parameters.data.is_own or parameters.force or not reading.versions(parameters.name):
+    if not _may_be(parameters):
         return None
     return _found(run, parameters, prepared, "which was made of these very rows with these options")
+
+
+def _may_be(parameters: RetrainParameters) -> bool:
+    return parameters.data.is_own and not parameters.force and bool(reading.versions(parameters.name))
 
 
 def _found(

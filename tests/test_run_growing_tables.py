@@ -1,6 +1,7 @@
 """A table that grows night by night: stopped where a day is broken, let through where the user says so, and told."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +74,11 @@ def test_nights_are_stopped_accepted_and_told_and_a_window_is_repeated(
     assert manifest(3)["parameters"]["data"]["window"] == "2d"
     assert not [each for each in report.data_changes if each.rule == "other-scale"]
 
-    wanted = {"filter": {"event": {"name": ["gradmill.data"]}}}
-    told = [
-        wait_for(prefect_api, "events/filter", wanted, lambda each, stop=stop: each["payload"]["stopped"] == stop)
-        for stop in (True, False)
-    ]
+    def stopping(stops: bool) -> Callable[[Any], bool]:
+        return lambda each: each["payload"]["stopped"] == stops
+
+    wanted: dict[str, Any] = {"filter": {"event": {"name": ["gradmill.data"]}}}
+    told = [wait_for(prefect_api, "events/filter", wanted, stopping(stops)) for stops in (True, False)]
     assert [each["resource"]["prefect.resource.id"] for each in told] == ["gradmill.model.trips"] * 2
     severities = [{each["rule"]: each["severity"] for each in one["payload"]["findings"]} for one in told]
     assert severities == [

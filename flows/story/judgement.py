@@ -31,6 +31,8 @@ def facts(result: Judged) -> Iterator[tuple[str, str]]:
         yield "trained on", f"{result.trained_on:,} of these rows: --unseen leaves them out"
     else:
         yield "trained on", "none of these rows"
+    for change in result.changes:
+        yield "data", change.sentence
     if result.worse:
         yield "worse", f"than at publication, beyond chance (95 %): {', '.join(WORDS[name] for name in result.worse)}"
 

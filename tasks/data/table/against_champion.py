@@ -75,8 +75,8 @@ class Tonight(NamedTuple):
             if broken:
                 more = f"; so in {counted(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""
                 return broken[0].model_copy(update={"found": broken[0].found + more})
-            if groups and all(_is_constant(values[group.sampled]) for group in groups):
-                return None  # a day and a month are so in the file of a day
+            if all(_is_constant(values[group.sampled]) for group in groups):  # as a day is in the file of a day
+                return None
             return _drift(before, values[watched], "the new rows" if are_many else "all rows")
 
         yield from filter(None, side_by_side.each(of_column, range(len(self.rows.profiles))))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.data.recipe import Recipe
+from tasks.data.table.profile import AcceptedFinding, ColumnProfile
 from tasks.data.table.split_rule import SplitRule
 from tasks.parameters import Steps
 from tasks.serving.contract import Signature
@@ -47,6 +48,8 @@ class Splits(Lasting):
     validation: FileRef | None = None  # rows to watch, of own data that name them; else a share of ``train`` may be
     sheet: FileRef | None = None  # of own images: a picture of some of each class
     brightness: float | None = None  # of own images: the mean of all pixels, 0 to 255
+    profiles: tuple[ColumnProfile, ...] = ()  # of own tables: what each column is like, last the target
+    accepted: tuple[AcceptedFinding, ...] = ()  # what validation found and the user let through, in earlier data too
 
     @property
     def is_own(self) -> bool:
@@ -165,12 +168,9 @@ class PublishedModel(Record):
 
 
 class MirroredModel(Record):
-    """Which version consumers on other hosts now find at ``url``, and which files had to be written for that.
+    """Which version consumers on other hosts now find at ``url``, and which files had to be written for that."""
 
-    ``repaired``: the pointer there was right already, but other files were damaged or missing.
-    """
-
-    outcome: Literal["copied", "repaired", "unchanged"]
+    outcome: Literal["copied", "repaired", "unchanged"]  # repaired: the pointer was right, but some file was not
     name: str
     version: int
     url: str

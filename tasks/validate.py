@@ -1,13 +1,14 @@
 """Stage 2: whether the data are fit to be trained on, all that is wrong with them at once."""
 
 from tasks.data import datasets
+from tasks.data.champion import ChampionData
 from tasks.data.report import DataReport
 from tasks.data.validated import Fixed, ValidatedDataset
-from tasks.machine.telling import tell
+from tasks.machine.telling import Event, tell
 from tasks.parameters import Data
 from tasks.records import RawDataset
 from tasks.serving.task import TaskName
-from tasks.stage import live, stage
+from tasks.stage import events, live, stage
 from tasks.store import atomic, verified
 from tasks.store.artifact_paths import CONTACT_SHEET, DATA_PAGE, DATA_REPORT
 from tasks.store.record import FileRef
@@ -26,6 +27,10 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
     for finding in report.findings:
         if finding.severity != "error":  # those are told all together
             tell(f"{finding.severity}: {finding.sentence}")
+    if report.changes and live.in_a_run():
+        changes = [each.model_dump(include={"severity", "rule", "column", "found"}) for each in report.changes]
+        facts = {"run": str(run.path), "stopped": bool(report.errors), "findings": changes}
+        events.emit(Event.DATA, report.name, facts)
     return report.write(run.file(DATA_REPORT)), picture
 
 
@@ -37,17 +42,23 @@ def _show_again(run: RunFolder, validated: ValidatedDataset) -> None:
 
 @stage(reusable=True, show=_show_again)
 def validate(
-    run: RunFolder, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None = None
+    run: RunFolder,
+    raw: RawDataset,
+    data: Data,
+    task: TaskName,
+    kept: Fixed | None = None,
+    champion: ChampionData | None = None,
 ) -> ValidatedDataset:
     """Write ``data-report.json`` and a page of it into the run's folder, then pass the data or stop the run.
 
-    ``kept`` is what earlier versions of the name fixed (``own_data.fixed``).
+    ``kept`` is what earlier versions of the name fixed (``own_data.fixed``), ``champion`` what data its champion was
+    made of (``own_data.of_champion``).
 
     Raises:
         UsageError: options that cannot be meant.
         DataError: the data cannot be read, or are not fit; the report is written all the same.
     """
-    report, table, images, sheet = datasets.find(raw.name, data).validate(raw, data, task, kept)
+    report, table, images, sheet = datasets.find(raw.name, data).validate(raw, data, task, kept, champion)
     written, picture = _show(run, report, sheet)
     report.require_fit()
     return ValidatedDataset(raw=raw, report=written, table=table, images=images, sheet=picture)

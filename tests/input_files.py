@@ -27,7 +27,7 @@ Save = Callable[[Path, NDArray[Any]], object]
 
 
 def idx_bytes(pixels: NDArray[Any]) -> bytes:
-    return struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape) + pixels.tobytes()
+    return struct.pack(f">4B{pixels.ndim}I", 0, 0, 8, pixels.ndim, *pixels.shape) + pixels.tobytes()
 
 
 def parquet(column: Callable[[NDArray[Any]], pa.Array]) -> Save:

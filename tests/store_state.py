@@ -24,9 +24,9 @@ def damage(path: Path, position: int, bit: int = 1) -> bytes:
     return before
 
 
-def age_demotions() -> None:
+def age_demotions(name: str = NAME) -> None:
     """Let every demotion be two days old."""
-    history = reading.history(NAME)
+    history = reading.history(name)
     old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
     aged = history.model_copy(update={"demoted": dict.fromkeys(history.demoted, old)})
-    aged.write(artifact_paths.history(NAME))
+    aged.write(artifact_paths.history(name))

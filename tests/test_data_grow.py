@@ -1,6 +1,7 @@
 """Data that grow, against those of the champion: which rows are new, and which nights are not like those before."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,15 +9,19 @@ import pyarrow.compute as pc
 import pytest
 
 from tasks.data import mapped
+from tasks.data.champion import ChampionData
 from tasks.data.table import new_rows, split_words
+from tasks.data.table.examining import Examined
+from tasks.data.table.hashing import Words
+from tasks.data.table.profile import AcceptedFinding
 from tasks.store.record import FileRef
-from written_tables import examined, rows, rules, written
+from written_tables import examined, recipe, rows, rules, written
 
 RNG = np.random.default_rng(0)
 HASHES = RNG.integers(0, 2**64, 5000, dtype=np.uint64)
 
 
-def kept(path: Path, train: np.ndarray, other: np.ndarray) -> FileRef:
+def kept(path: Path, train: Words, other: Words) -> FileRef:
     """A file of row digests."""
     parts = {"train": np.sort(train), "other": np.sort(other)}
     sha256 = mapped.write(
@@ -72,9 +77,196 @@ def test_a_window_of_numbers_or_of_equal_targets_stops_the_run(tmp_path: Path) -
 def test_new_rows_are_those_in_neither_part_whatever_their_order(cut: int, tmp_path: Path) -> None:
     before = kept(tmp_path / "before", HASHES[:cut], HASHES[cut:3000])
     shuffled = RNG.permutation(HASHES)
-    expected = [each not in set(HASHES[:3000].tolist()) for each in shuffled.tolist()]
+    seen = set(HASHES[:3000].tolist())
+    expected = [each not in seen for each in shuffled.tolist()]
     assert new_rows.new_rows(shuffled, before).tolist() == expected
     now = kept(tmp_path / "now", shuffled[:1000], shuffled[1000:])
     assert new_rows.num_new(now, before) == 2000
     assert (new_rows.num_new(before, now), new_rows.num_rows(now)) == (0, 5000)
     assert new_rows.new_rows(shuffled, kept(tmp_path / "none", HASHES[:0], HASHES[:0])).all()
+
+
+DAY, NIGHTS = 250, 5
+
+
+def day(number: int, rows: int = DAY, **other: Any) -> pa.Table:
+    """The rows of one day; ``other`` columns take the place of ordinary ones."""
+    rng = np.random.default_rng(number)
+    level = pa.array(rng.choice(["a", "b", "c"], rows), mask=rng.random(rows) < 0.2)
+    size, share = rng.lognormal(3, 0.5, rows), rng.random(rows)
+    columns = {"size": size, "share": share, "level": level, "day": np.full(rows, number), "y": size + share}
+    return pa.table(columns | other)
+
+
+def months(folder: Path, count: int = NIGHTS) -> Path:
+    for number in range(count):
+        written(folder / f"day-{number:03d}.parquet", day(number))
+    return folder
+
+
+def championed(found: Examined, folder: Path, **facts: Any) -> ChampionData:
+    """What a version made of these data keeps of them."""
+    folder.mkdir()
+    digests = [rows(found).digests_of(is_training) for is_training in (True, False)]
+    num_rows = found.report.num_train + found.report.num_test
+    known = {"profiles": rows(found).profiles, "split": recipe(found).split}
+    return ChampionData(num_rows=num_rows, rows=kept(folder / "rows", *digests), **known | facts)
+
+
+FAULTS = {
+    "other-scale size": {"size": np.random.default_rng(99).lognormal(3, 0.5, DAY) * 1000},
+    "other-scale share": {"share": np.random.default_rng(99).random(DAY) / 10},
+    "other-scale y": {"y": np.random.default_rng(99).lognormal(3, 0.5, DAY) * 100},
+    "turned-missing size": {"size": np.full(DAY, np.nan)},
+    "turned-missing level": {"level": pa.nulls(DAY, pa.string())},
+}
+
+
+Month = tuple[Path, Examined, ChampionData]
+
+
+@pytest.fixture(scope="module")
+def month(tmp_path_factory: pytest.TempPathFactory) -> Month:
+    """A folder that has grown for some nights, and the champion of its last."""
+    folder = tmp_path_factory.mktemp("month")
+    found = examined(months(folder / "data"))
+    return folder / "data", found, championed(found, folder / "kept")
+
+
+@pytest.fixture(scope="module")
+def year(tmp_path_factory: pytest.TempPathFactory) -> Month:
+    """One that has grown for long."""
+    folder = tmp_path_factory.mktemp("year")
+    data = written(folder / "data" / "days.parquet", pa.concat_tables([day(number) for number in range(200)])).parent
+    found = examined(data)
+    return data, found, championed(found, folder / "kept")
+
+
+def grown(month: Month, number: int, **other: Any) -> Path:
+    """The folder with one more day, the only one that is not removed again."""
+    return written(month[0] / "night.parquet", day(number, **other)).parent
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("before", ["month", "year"])
+def test_a_broken_day_stops_the_run_on_the_second_night_as_on_the_two_hundredth(
+    before: str, fault: str, request: pytest.FixtureRequest
+) -> None:
+    folder, found, champion = request.getfixturevalue(before)
+    broken = examined(grown((folder, found, champion), 777, **FAULTS[fault]), kept=recipe(found), champion=champion)
+    assert list(rules(broken, "error")) == [fault]
+    (said,) = broken.report.errors
+    assert f"{DAY} new rows of night.parquet" in said.found
+    assert "--accept-data" in said.action
+    assert broken.recipe is None
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_was_accepted_is_noted_and_stops_no_later_night_in_that_column(fault: str, month: Month) -> None:
+    _, found, champion = month
+    accepted = examined(grown(month, 777, **FAULTS[fault]), kept=recipe(found), champion=champion, accept_data=True)
+    rule, column = fault.split()
+    assert accepted.report.accepted == (AcceptedFinding(rule=rule, column=column),)
+    assert fault in rules(accepted, "warning")
+    later = champion.model_copy(update={"accepted": champion.accepting(*accepted.report.accepted)})
+    again = examined(grown(month, 778, **FAULTS[fault]), kept=recipe(found), champion=later)
+    assert not again.report.errors
+    assert fault in rules(again, "note")
+    assert not [each for each in again.report.changes if each.rule == rule], "known"
+    other = next(each for each in FAULTS if each.split()[1] != column)
+    both = FAULTS[fault] | FAULTS[other]
+    assert list(rules(examined(grown(month, 779, **both), kept=recipe(found), champion=later), "error")) == [other]
+
+
+def test_an_ordinary_day_is_like_those_before(month: Month) -> None:
+    _, found, champion = month
+    for number in (777, 778, 779):
+        ordinary = examined(grown(month, number), kept=recipe(found), champion=champion)
+        assert ordinary.report.changes == ()
+
+
+def test_a_broken_day_is_found_though_good_ones_come_with_it(tmp_path: Path) -> None:
+    folder = months(tmp_path / "data")
+    found = examined(folder)
+    champion = championed(found, tmp_path / "kept")
+    for number in range(10, 16):
+        faults = FAULTS["turned-missing size"] if number > 13 else {}
+        written(folder / f"day-{number:03d}.parquet", day(number, **faults))
+    hours = day(16, **FAULTS["other-scale share"])
+    for hour in range(25):
+        written(folder / f"hour-{hour:03d}.parquet", hours.slice(10 * hour, 10))
+    night = examined(folder, kept=recipe(found), champion=champion)
+    assert list(rules(night, "error")) == ["turned-missing size", "other-scale share"]
+    missing, scale = (each.found for each in night.report.errors)
+    assert f"all of {DAY} new rows of day-014.parquet; in the champion's data it was in 0 %; so in 1 more" in missing
+    assert f"{DAY} new rows of hour-000.parquet to hour-024.parquet" in scale
+    assert not [key for key in rules(night, "warning") if key.startswith("drift")], "a day is no drift"
+
+
+def test_all_faults_are_told_at_once_and_too_few_new_rows_tell_nothing(month: Month) -> None:
+    _, found, champion = month
+    faults = FAULTS["other-scale size"] | FAULTS["turned-missing level"]
+    several = examined(grown(month, 777, **faults), kept=recipe(found), champion=champion)
+    assert list(rules(several, "error")) == ["other-scale size", "turned-missing level"]
+    few = day(777, **faults).slice(0, 199)
+    written(month[0] / "night.parquet", few)
+    assert not examined(month[0], kept=recipe(found), champion=champion).report.changes
+
+
+def test_a_column_that_turned_constant_and_rows_that_are_gone_stop_the_run(tmp_path: Path) -> None:
+    folder = months(tmp_path / "data")
+    found = examined(folder)
+    champion = championed(found, tmp_path / "kept")
+    for number in range(NIGHTS):
+        written(folder / f"day-{number:03d}.parquet", day(number, share=np.ones(DAY)))
+    again = examined(folder, kept=recipe(found), champion=champion)
+    assert "turned-constant share" in rules(again, "error")
+    for number in range(NIGHTS // 2 - 1, NIGHTS):
+        (folder / f"day-{number:03d}.parquet").unlink()
+    fewer = examined(folder, kept=recipe(found), champion=champion)
+    assert "fewer-rows" in rules(fewer, "error")
+    let_through = examined(folder, kept=recipe(found), champion=champion, accept_data=True)
+    assert not let_through.report.errors
+    lasting = champion.model_copy(update={"accepted": let_through.report.accepted})
+    assert list(rules(examined(folder, kept=recipe(found), champion=lasting), "error")) == ["fewer-rows"], "no column"
+    other = champion.model_copy(update={"window": "90d"})
+    assert "fewer-rows" not in rules(examined(folder, kept=recipe(found), champion=other), "error")
+
+
+def test_drift_of_many_new_rows_is_warned_of(tmp_path: Path) -> None:
+    folder = months(tmp_path / "data")
+    found = examined(folder)
+    champion = championed(found, tmp_path / "kept")
+    drifted = {
+        "size": np.random.default_rng(9).lognormal(3.4, 0.5, 1200),
+        "level": np.random.default_rng(9).choice(["b", "c"], 1200),
+    }
+    written(folder / "night.parquet", day(777, 1200, **drifted))
+    night = examined(folder, kept=recipe(found), champion=champion)
+    assert not night.report.errors
+    assert [key for key in rules(night, "warning") if key.startswith("drift")] == [
+        "drift size",
+        "drift level",
+    ]
+
+
+def test_profiles_do_not_depend_on_the_order_of_rows_nor_on_their_number(tmp_path: Path) -> None:
+    many = pa.concat_tables([day(number, 10_000) for number in range(4)])
+    shuffled = many.take(pa.array(RNG.permutation(len(many))))
+    found = [examined(written(tmp_path / f"{at}.parquet", each)) for at, each in enumerate((many, shuffled))]
+    assert rows(found[0]).profiles == rows(found[1]).profiles
+    by_name = {each.name: each for each in rows(found[0]).profiles}
+    assert by_name["size"].magnitude == pytest.approx(np.median(many["size"]), rel=0.02)
+    assert by_name["level"].missing == many["level"].null_count
+    assert not any(each.is_constant for each in by_name.values())
+    total = sum(by_name["size"].counts)
+    assert 19_000 < total < 21_000
+    assert all(count == pytest.approx(total / 10, rel=0.01) for count in by_name["size"].counts[:-1])
+
+
+def test_without_the_champions_row_digests_a_word_is_said_and_the_rest_is_judged(month: Month, tmp_path: Path) -> None:
+    _, found, champion = month
+    assert champion.rows is not None
+    gone = champion.model_copy(update={"rows": champion.rows.model_copy(update={"path": tmp_path / "gone"})})
+    night = examined(grown(month, 777), kept=recipe(found), champion=gone)
+    assert "unknown-rows" in rules(night, "warning")

@@ -4,8 +4,10 @@ import gzip
 import io
 import json
 import struct
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +16,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from image_folders import Array, drawn, prepared
+from image_folders import Array, drawn, prepared, report_of
 from tasks.data.images import finding
 from tasks.errors import DataError, UsageError
 
@@ -144,6 +146,8 @@ def refused(path: Path, words: str) -> None:
 @pytest.mark.parametrize(("arrays", "words"), [
     ({"images": TRAIN[0] / 255, "labels": TRAIN[1]}, r"float64 of shape .*uint8 pixels"),
     ({"images": TRAIN[0], "labels": TRAIN[1][1:]}, r"90 images and \(89,\) labels"),
+    ({"images": TRAIN[0], "labels": TRAIN[1], "class_names": np.array(["a", "a", "b"])}, "names a class twice"),
+    ({"images": TRAIN[0], "labels": TRAIN[1] + 1, "class_names": np.array(["a", "b", "c"])}, "label 3 at row 2"),
     ({"images": TRAIN[0][:0], "labels": TRAIN[1][:0]}, "no images"),
     ({"images": TRAIN[0], "labels": TRAIN[1], "class_names": np.array(NAMES[:2])}, "label 2 at row 2 .*from 0 to 1"),
     ({"pictures": TRAIN[0], "labels": TRAIN[1]}, "images and labels, or x_train"),
@@ -164,7 +168,7 @@ def test_files_that_are_cut_off_or_lack_their_labels_are_refused(tmp_path: Path)
     refused(source, "bytes")
     (source / "t10k-images-idx3-ubyte").write_bytes(whole)
     (source / "t10k-labels-idx1-ubyte").unlink()
-    refused(source, "t10k-labels-idx1-ubyte is missing")
+    refused(source, "no labels beside .*t10k-images-idx3-ubyte")
     packed = as_idx(tmp_path / "packed", ".gz")
     path = packed / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-20])
@@ -172,6 +176,36 @@ def test_files_that_are_cut_off_or_lack_their_labels_are_refused(tmp_path: Path)
     for name in ("a.npz", "a.safetensors", "a.parquet"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         refused(tmp_path / name, "cannot be read")
+
+
+@pytest.mark.parametrize("labels", [[None, *range(89)], [0.5] * 90, [[1]] * 90])
+def test_labels_in_parquet_that_are_missing_or_of_no_class_are_refused(labels: list[Any], tmp_path: Path) -> None:
+    parquet(tmp_path / "i.parquet", *TRAIN)
+    table = pq.read_table(tmp_path / "i.parquet").drop_columns(["label"]).append_column("label", pa.array(labels))
+    pq.write_table(table, tmp_path / "i.parquet")
+    refused(tmp_path / "i.parquet", "of 90 rows without a label, which is .*a whole number or text in each")
+
+
+def test_files_of_several_data_sets_are_not_mixed_and_a_packed_copy_is_not_read_twice(tmp_path: Path) -> None:
+    source = as_idx(as_idx(tmp_path / "raw"), ".gz")  # torchvision keeps both
+    assert (prepared(source).num_train, prepared(source).num_test) == (90, 30)
+    as_idx(source, prefix="emnist-letters-")
+    refused(source, "one file of images for each part")
+
+
+def test_labels_that_count_from_1_do_so_in_a_part_without_the_last_class_too(tmp_path: Path) -> None:
+    source = as_idx(tmp_path / "idx", first=1)
+    few = TEST[1] < len(NAMES) - 1
+    idx(source / "t10k-images-idx3-ubyte", TEST[0][few])
+    idx(source / "t10k-labels-idx1-ubyte", TEST[1][few] + np.uint8(1))
+    made = prepared(source)
+    assert Counter(safetensors.numpy.load_file(made.test.path)["labels"].tolist()) == Counter(TEST[1][few].tolist())
+
+
+def test_of_emnist_it_is_said_that_its_images_lie_transposed(tmp_path: Path) -> None:
+    prepared(as_idx(tmp_path / "emnist", prefix="emnist-letters-"))
+    (note,) = report_of(tmp_path / "emnist").findings
+    assert "rows and columns exchanged" in note.found
 
 
 def test_broken_pictures_in_parquet_are_named_by_file_and_row(tmp_path: Path) -> None:

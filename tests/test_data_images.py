@@ -14,7 +14,7 @@ from PIL import Image
 
 from image_folders import Array, drawn, prepared, report_of, write
 from tasks.data import pictures
-from tasks.data.images import oddities
+from tasks.data.images import oddities, reading
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
 from tasks.errors import DataError, UsageError
@@ -186,6 +186,13 @@ def test_blocks_of_images_that_are_all_of_one_part_are_written(tmp_path: Path, m
     assert prepared(source).test.sha256 == whole.test.sha256
 
 
+def test_classes_may_be_called_as_parts_are(tmp_path: Path) -> None:
+    made = prepared(write(tmp_path / "vehicles", {"bus": 30, "train": 40, "test": 30}))
+    assert made.class_names == ("bus", "test", "train")
+    assert made.split is not None
+    assert made.split.rule == "rows"
+
+
 def test_copies_in_both_parts_are_named_and_many_stop_the_run(tmp_path: Path) -> None:
     source = write(tmp_path / "pets" / "train", dict.fromkeys(COUNTS, 50)).parent
     write(source / "test", dict.fromkeys(COUNTS, 50), first=1000)
@@ -196,7 +203,8 @@ def test_copies_in_both_parts_are_named_and_many_stop_the_run(tmp_path: Path) ->
     assert "train/cat/0003.png" in found.found
     assert "test/cat/twin.png" in found.found
     shutil.copy(source / "train" / "cat" / "0004.png", source / "test" / "cat" / "twin2.png")
-    refused(source, "2 test images equal to a training image", "at most 1 %")
+    for of_class in ("cat/0003.png", "cat/0004.png"):
+        refused(source, "2 test images equal to a training image", of_class, "at most 1 %")
 
 
 def test_an_empty_folder_keeps_its_class_and_a_folder_gone_or_new_stops_the_run(tmp_path: Path) -> None:
@@ -311,6 +319,27 @@ def test_odd_folders_and_files_end_nothing(tmp_path: Path) -> None:
     assert "README.md" in found["stray-files"]
     assert "notes.txt" in found["other-files"]
     assert "links to folders (2)" in found["links"]
+
+
+@pytest.mark.parametrize("place", ["cat/0099.png.part", "0099.png.crdownload"])
+def test_pictures_that_are_half_written_by_their_names_stop_the_run(place: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", COUNTS)
+    (source / place).write_bytes(b"\x89PNG")
+    refused(source, place)
+
+
+def test_pictures_that_change_while_they_are_read_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, read = write(tmp_path / "pets", COUNTS), reading.read
+
+    def while_somebody_writes(*how: Any) -> Any:
+        images = read(*how)
+        Image.fromarray(drawn(0, 501)).save(source / "cat" / "0001.png")
+        return images
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "read", while_somebody_writes)
+        refused(source, "changed while it was read")
+    assert prepared(source).num_train
 
 
 @pytest.mark.parametrize(("name", "words"), [(b"a\nb", "names of one line"), (b"\xff", "UTF-8")])

@@ -291,8 +291,12 @@ WIDE = ",".join(f"c{number}" for number in range(2001)) + "\n1" + ",1" * 2000
 BAD: dict[str, tuple[str, bytes, str]] = {
     "nothing": ("t.csv", b"", "is empty"),
     "blanks": ("t.csv", b"\n\n  \n", "is empty"),
+    "a header that is cut": ("t.csv", b"a,b", "ends inside its header"),
     "a header only": ("t.csv", b"a,b\n", "no rows"),
     "ragged rows": ("t.csv", b"a,b\n1,2\n1,2,3\n4\n", "2 rows of 3 .* the first is row 1, with 3"),
+    "a row that is cut": ("t.csv", b"a,b\n1,2\n3", r"it ends inside row 1 \(from 0\), after 1 field"),
+    "a short row in the middle": ("t.csv", b"a,b\n1\n3,4", "the first is row 0, with 1"),
+    "a short row at the end": ("t.csv", b"a,b\n1,2\n3\n", "the first is row 1, with 1"),
     "names twice": ("t.csv", b"a,a,b\n1,2,3\n", "'a' stands 2 times"),
     "a name that is empty": ("t.csv", b"a,,b\n1,2,3\n", "column 2 has no name"),
     "UTF-16": ("t.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16"),
@@ -534,6 +538,20 @@ def test_a_column_named_as_text_is_found_though_json_escapes_its_name_in_its_own
 def test_a_folder_that_is_nearly_a_number_is_text(tmp_path: Path, value: str) -> None:
     write(tmp_path / f"k={value}/t.csv", "x\n1\n")
     assert read(tmp_path, tmp_path).data.to_pydict() == {"x": [1], "k": [value]}
+
+
+@pytest.mark.parametrize("suffix", [".tmp", ".part", ".partial", ".filepart", ".crdownload"])
+@pytest.mark.parametrize("source", ["data", "data/1.csv", "data/*.csv", "data/*", "data/**/*.csv"])
+def test_a_file_that_is_half_written_by_its_name_is_refused_until_it_is_there(
+    tmp_path: Path, source: str, suffix: str
+) -> None:
+    write(tmp_path / "data/1.csv", "x\n1\n")
+    write(tmp_path / "data/.hidden.csv.tmp", "x")
+    half = write(tmp_path / f"data/1.csv{suffix}", "x\n")
+    with pytest.raises(DataError, match=half.name):
+        tables.find(str(tmp_path / source))
+    half.rename(tmp_path / "data/2.csv")
+    assert tables.find(str(tmp_path / source)).files[0].path == str(tmp_path / "data/1.csv")
 
 
 def test_text_beside_a_table_is_no_part_of_it(tmp_path: Path) -> None:

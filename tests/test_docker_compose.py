@@ -18,7 +18,8 @@ from prefect.settings import PREFECT_WORKER_WEBSERVER_PORT
 
 from conftest import REPOSITORY
 from flows.cli.app import run
-from flows.server.registration import POOL, SILENT_SECONDS
+from flows.server.automations import SILENT_SECONDS
+from flows.server.registration import POOL
 
 FOLDER = REPOSITORY / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())

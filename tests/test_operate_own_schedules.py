@@ -3,14 +3,19 @@
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from prefect.events.schemas.automations import EventTrigger
+from prefect.events.schemas.events import Resource, ResourceSpecification
 
-from flows.server import registration, schedules
+from flows.server import automations, deployments, registration, schedules
+from flows.server.status import status
 from prefect_api import api_client
 from tasks.errors import UsageError
 from tasks.parameters import RetrainParameters
+from tasks.stage import events
 from tasks.store import artifact_paths
 
 NAME = "linear-regression"
@@ -77,6 +82,59 @@ def test_a_schedule_is_a_deployment_with_all_parameters_that_registering_keeps(a
     assert ours(api) is None
 
 
+def drift(client: httpx.Client) -> dict[str, Any] | None:
+    """What starts a retrain of the name when its input drifts."""
+    found = client.post("/automations/filter", json={}).raise_for_status().json()
+    return next((each for each in found if each["name"] == f"gradmill: retrain {NAME} on drift"), None)
+
+
+@pytest.mark.slow
+def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_on_or_off(api: httpx.Client) -> None:
+    def tell(**asked: Any) -> None:
+        schedules.tell_server(schedules.add(NAME, **asked), registration.declarations())
+
+    tell(on_drift=True)
+    deployment, automation = ours(api), drift(api)
+    assert deployment is not None
+    assert automation is not None
+    assert (crons(deployment), automation["enabled"]) == ([], True)
+    assert [each["deployment_id"] for each in automation["actions"]] == [deployment["id"]]
+    assert DEPLOYMENT not in [name for name, _ in deployments.idle(registration.POOL)]
+    assert [each.name for each in status().deployments if each.on_drift] == [DEPLOYMENT]
+    api.patch(f"/automations/{automation['id']}", json={"enabled": False}).raise_for_status()
+    registration.register()
+    assert drift(api) == automation | {"enabled": False, "updated": (drift(api) or {})["updated"]}
+    tell(cron="0 3 * * *")
+    scheduled, again = ours(api), drift(api)
+    assert scheduled is not None
+    assert again is not None
+    assert (crons(scheduled), again["enabled"]) == (["0 3 * * *"], True), "what is not given stays"
+    tell(on_drift=False)
+    assert drift(api) is None
+    tell(on_drift=True)
+    schedules.remove(NAME)
+    schedules.remove_from_server(NAME)
+    registration.register()
+    assert (ours(api), drift(api)) == (None, None)
+
+
+def test_a_retrain_that_finds_drift_starts_no_other() -> None:
+    trigger = automations.on_drift("houses", UUID(int=1)).trigger
+    assert isinstance(trigger, EventTrigger)
+    assert {"gradmill.drift", "gradmill.data"} <= trigger.expect
+
+    def starts(flow: str, name: str = "houses") -> bool:
+        labels = {"prefect.resource.id": events.resource(name), events.FLOW: flow}
+        match = trigger.match
+        assert isinstance(match, ResourceSpecification)
+        return match.matches(Resource(labels))
+
+    assert starts("predict")
+    assert starts("none"), "told by no flow"
+    assert not starts("retrain")
+    assert not starts("predict", "boats")
+
+
 def test_a_schedule_is_kept_with_the_artifacts(artifacts: Path, two_versions: None) -> None:
     schedules.add(NAME, "0 3 * * *", "UTC")
     assert artifact_paths.schedule(NAME).is_relative_to(artifacts)
@@ -86,10 +144,11 @@ def test_a_schedule_is_kept_with_the_artifacts(artifacts: Path, two_versions: No
 
 
 @pytest.mark.parametrize(
-    ("name", "cron", "zone"), [("nobody", "0 3 * * *", "UTC"), (NAME, "0 3", "UTC"), (NAME, "0 3 * * *", "Mars")]
+    ("name", "cron", "zone"),
+    [("nobody", "0 3 * * *", "UTC"), (NAME, "0 3", "UTC"), (NAME, "0 3 * * *", "Mars"), (NAME, None, "UTC")],
 )
 def test_what_cannot_be_scheduled_is_refused(
-    name: str, cron: str, zone: str, artifacts: Path, two_versions: None
+    name: str, cron: str | None, zone: str, artifacts: Path, two_versions: None
 ) -> None:
     with pytest.raises(UsageError):
         schedules.add(name, cron, zone)

@@ -20,14 +20,14 @@ from prefect.utilities.callables import parameter_schema
 
 from command_line import GRADMILL
 from conftest import REPOSITORY
-from flows.server import deployments, registration
+from flows.server import automations, deployments, registration
 from flows.server.declared import declared, schema
 from flows.server.deploying import _digest, writable
 from flows.server.status import status
 from prefect_api import api_client
 from tasks.errors import EnvironmentProblem, UsageError
 
-NAMES = ["linear-weekly", "maintenance-weekly", "predict-daily", "softmax-nightly"]
+NAMES = ["evaluate", "linear-weekly", "maintenance-weekly", "predict-daily", "softmax-nightly"]
 DECEMBER = {"schedule": {"cron": "15 12 24 12 *", "timezone": "Europe/Lisbon"}, "active": True}
 
 
@@ -120,7 +120,7 @@ def test_what_somebody_set_stays_and_what_is_changed_is_printed(ui: Server) -> N
     ui.set("softmax-nightly", parameters=mine, description="Ours.")
     ui.set("linear-weekly", paused=True)
     alerts = next(each for each in ui.list("automations") if "heartbeats" in each["name"])
-    ui.add_automation(alerts | {"name": f"gradmill: {registration.ALERTS}"})
+    ui.add_automation(alerts | {"name": f"gradmill: {automations.ALERTS}"})
 
     _, said = (done := command(ui, GRADMILL_HOME="/srv/gradmill")).communicate(timeout=120)
     assert done.returncode == 0, said
@@ -134,7 +134,7 @@ def test_what_somebody_set_stays_and_what_is_changed_is_printed(ui: Server) -> N
     assert ui.deployment("softmax-nightly")["parameters"] == mine
     assert ui.deployment("softmax-nightly")["description"] == "Ours."
     assert ui.deployment("linear-weekly")["paused"]
-    assert f"gradmill: {registration.ALERTS}" in {each["name"] for each in ui.list("automations")}
+    assert f"gradmill: {automations.ALERTS}" in {each["name"] for each in ui.list("automations")}
 
 
 def test_of_an_edited_file_only_what_nobody_has_set_is_written(
@@ -193,12 +193,12 @@ def test_an_automation_that_somebody_has_edited_stays_and_ours_is_brought_up_to_
         return next(each for each in ui.list("automations") if "heartbeats" in each["name"])
 
     registration.register()
-    monkeypatch.setattr(registration, "SILENT_SECONDS", 200)
+    monkeypatch.setattr(automations, "SILENT_SECONDS", 200)
     registration.register()
     assert zombies()["trigger"]["within"] == 200
     edited = zombies() | {"description": "Ours.", "enabled": False}
     ui.api.put(f"/automations/{edited['id']}", json=writable_fields(edited)).raise_for_status()
-    monkeypatch.setattr(registration, "SILENT_SECONDS", 300)
+    monkeypatch.setattr(automations, "SILENT_SECONDS", 300)
     registration.register()
     assert (zombies()["trigger"]["within"], zombies()["description"], zombies()["enabled"]) == (200, "Ours.", False)
 
@@ -338,11 +338,12 @@ def test_what_the_server_does_not_take_is_named(ui: Server, home: Path) -> None:
 
 
 def test_forms_are_those_of_the_flows() -> None:
+    from flows.evaluate import evaluate
     from flows.maintain import maintain
     from flows.predict import predict
     from flows.retrain import retrain
 
-    for flow in (retrain, predict, maintain):
+    for flow in (retrain, predict, evaluate, maintain):
         form = deployments.FORMS[f"flows.{flow.name}.{flow.fn.__name__}"]
         assert schema(form) == parameter_schema(flow).model_dump(exclude_unset=True)
 
@@ -357,7 +358,7 @@ def test_an_item_is_ours_only_while_it_is_as_we_registered_it() -> None:
 
 def test_what_will_not_run_is_said_at_once(ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     registration.register()
-    for name in NAMES[1:]:
+    for name in NAMES[2:]:
         ui.set(name, paused=True)
     ui.set_schedule("linear-weekly", active=False)
     ui.api.patch("/work_pools/gradmill", json={"is_paused": True}).raise_for_status()
@@ -371,7 +372,7 @@ def test_what_will_not_run_is_said_at_once(ui: Server, home: Path, monkeypatch: 
     assert idle == [
         ("work pool gradmill", "paused, so no run begins"),
         ("linear-weekly", "no active schedule"),
-        *((name, "paused") for name in NAMES[1:]),
+        *((name, "paused") for name in NAMES[2:]),
     ]
     assert deployments.next_runs() == []
     assert time.monotonic() - begun < 300

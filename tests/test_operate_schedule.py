@@ -20,7 +20,7 @@ from tasks.errors import UsageError
 
 pytestmark = pytest.mark.slow
 NAME = "linear-regression"
-DEPLOYMENTS = {"softmax-nightly", "linear-weekly", "predict-daily", "maintenance-weekly"}
+DEPLOYMENTS = {"softmax-nightly", "linear-weekly", "predict-daily", "evaluate", "maintenance-weekly"}
 
 
 def started(run: dict[str, Any]) -> datetime:

@@ -1,5 +1,6 @@
 """Prediction with a model of one's own images: the pixels that training saw, the truth that the input tells of."""
 
+import gzip
 import io
 import json
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_a_picture_of_any_kind_has_the_pixels_in_prediction_that_it_has_in_train
         np.testing.assert_array_equal(image, in_training[name], name)
     refused = {Path(each.source).name: each.reason for chunk in chunks for each in chunk.rejects}
     assert set(refused) == {"sixteen.png", "broken.png"} == {Path(names[at]).name for at in trained.facts.broken}
-    assert all(name in reason for name, reason in refused.items())
+    assert all(reason.startswith("it is no picture") for reason in refused.values()), "its path is told beside"
 
 
 @pytest.mark.parametrize("wanted", [GREY, RGB], ids=["grey", "rgb"])
@@ -158,12 +159,28 @@ ARCHIVES: dict[str, Any] = {
         path, x_train=IMAGES[:1], y_train=LABELS[:1], x_test=IMAGES, y_test=LABELS[:, None].astype(np.uint8)
     ),
     "names.npz": lambda path: np.savez(path, images=IMAGES, labels=np.array(CLASSES)[LABELS]),
+    "in another order.npz": lambda path: np.savez(path, images=IMAGES, labels=2 - LABELS, class_names=CLASSES[::-1]),
+    "from 1.npz": lambda path: np.savez(path, images=IMAGES, labels=LABELS + 1),
     "rows.safetensors": lambda path: safetensors.numpy.save_file({"images": IMAGES, "labels": LABELS}, path),
     "keras.safetensors": lambda path: safetensors.numpy.save_file({"x_test": IMAGES, "y_test": LABELS}, path),
     "bare.npz": lambda path: np.savez(path, IMAGES),
     "bare.npy": lambda path: np.save(path, IMAGES),
     "bare-idx3-ubyte": lambda path: path.write_bytes(idx_bytes(IMAGES)),
+    "test-images-idx3-ubyte": lambda path: idx_files(path, LABELS),
+    "t10k-images-idx3-ubyte.gz": lambda path: idx_files(path, LABELS),
+    "emnist-images-idx3-ubyte": lambda path: idx_files(path, LABELS + 1, ".gz"),
+    "kmnist-images-idx3-ubyte.gz": lambda path: idx_files(path, 2 - LABELS, names=CLASSES[::-1]),
 }
+
+
+def idx_files(path: Path, labels: Any, suffix: str = "", names: tuple[str, ...] = ()) -> None:
+    """A file of images, and beside it one of labels and their names."""
+    beside = path.with_name(path.name.replace("images-idx3", "labels-idx1") + suffix)
+    for each, array in ((path, IMAGES), (beside, labels.astype(np.uint8))):
+        content = idx_bytes(array)
+        each.write_bytes(gzip.compress(content) if each.suffix == ".gz" else content)
+    if names:
+        (path.parent / "labels.txt").write_text("\n".join(names))
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
@@ -184,10 +201,20 @@ def test_whole_numbers_are_the_classes_own_names_where_these_are_whole_numbers(t
     assert truth(found) == [0, 2, 4, 6], "a prepared split has places"
 
 
+def test_labels_of_other_classes_alone_are_no_truth(tmp_path: Path) -> None:
+    np.savez(tmp_path / "birds.npz", images=IMAGES, labels=LABELS, class_names=["gull", "hen", "jay"])
+    assert truth(predicted(tmp_path / "birds.npz")) is None
+    np.savez(tmp_path / "some.npz", images=IMAGES[:2], labels=np.array(["gull", "owl"]))
+    assert truth(predicted(tmp_path / "some.npz")) == [-1, 2]
+
+
 def test_labels_of_another_number_than_images_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "cut.npz", images=IMAGES, labels=LABELS[:-1])
     with pytest.raises(DataError, match=r"cut\.npz holds int64 labels of shape \[11\]"):
         predicted(tmp_path / "cut.npz")
+    idx_files(tmp_path / "t10k-images-idx3-ubyte", LABELS[:-1])
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte holds uint8 labels of shape \[11\]"):
+        predicted(tmp_path / "t10k-images-idx3-ubyte")
 
 
 def packed(array: Any) -> bytes:

@@ -22,11 +22,12 @@ from flows.retrain import retrain
 from prefect_api import api_client, post, wait_for
 from tasks.errors import GateFailed
 from tasks.judging import figures
-from tasks.parameters import MaintainParameters, PredictParameters, RetrainParameters
+from tasks.parameters import EvaluateParameters, MaintainParameters, PredictParameters, RetrainParameters
 
 PARAMETERS: dict[str, type[BaseModel]] = {
     "retrain": RetrainParameters,
     "predict": PredictParameters,
+    "evaluate": EvaluateParameters,
     "maintain": MaintainParameters,
 }
 
@@ -238,11 +239,17 @@ def test_all_deployments_register_with_their_schedules_and_valid_parameters(serv
     found = post(server, "deployments/filter", {})
     deployed = {each["name"]: each for each in found}
     declared = {each["name"]: each for each in yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]}
-    assert set(deployed) >= set(declared) == {"softmax-nightly", "linear-weekly", "predict-daily", "maintenance-weekly"}
+    assert (
+        set(deployed)
+        >= set(declared)
+        == {"softmax-nightly", "linear-weekly", "predict-daily", "evaluate", "maintenance-weekly"}
+    )
     for name, wanted in declared.items():
         ours = deployed[name]
         assert ours["entrypoint"] == wanted["entrypoint"]
-        assert [each["schedule"]["cron"] for each in ours["schedules"]] == [wanted["schedules"][0]["cron"]]
+        assert [each["schedule"]["cron"] for each in ours["schedules"]] == [
+            each["cron"] for each in wanted.get("schedules", [])
+        ]
         assert ours["global_concurrency_limit"]["limit"] == 1
         assert ours["concurrency_options"]["collision_strategy"] == wanted["concurrency_limit"]["collision_strategy"]
         (step,) = ours["pull_steps"]

@@ -11,10 +11,12 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 
+from tasks.data.champion import ChampionData
 from tasks.data.sources import tables
 from tasks.data.table import own
-from tasks.data.table.examining import Examined, Rows, examine
+from tasks.data.table.examining import Examined, examine
 from tasks.data.table.fixed import FixedRecipe
+from tasks.data.table.rows import Rows
 from tasks.parameters.own_data import OwnData
 from tasks.serving.task import TaskName
 
@@ -41,13 +43,14 @@ def examined(
     target: str | None = "y",
     task: TaskName | None = None,
     kept: FixedRecipe | None = None,
+    champion: ChampionData | None = None,
     **options: Any,
 ) -> Examined:
     """What is found in a table; encoded rows stay readable although their file is gone."""
     data = OwnData.model_validate({"source": str(source), "target": target, **options})
     with tempfile.TemporaryDirectory() as folder:
         table = own.read(tables.find(str(source)), data, task, kept, Path(folder))
-        return examine(table, "test", data, task, kept, Path(folder))
+        return examine(table, "test", data, task, kept, Path(folder), champion)
 
 
 def digest(found: Examined) -> str:

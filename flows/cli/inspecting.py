@@ -55,15 +55,16 @@ def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | 
     kept, name = None, parameters.name or Path(parameters.source).stem
     if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
+    champion = own_data.of_champion(parameters.name)
     if kept is None and parameters.target is None and finding.is_meant(parameters.source):
         if found := parameters.given(TABLES):
             raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
         return images.look(finding.find(parameters.source), name, parameters, None, folder)
     if isinstance(kept, FixedImages):
-        return images.look(finding.find(parameters.source), name, parameters, kept, folder)
+        return images.look(finding.find(parameters.source), name, parameters, kept, folder, champion)
     task = kept.task if kept else None
     table = own.read(tables.find(parameters.source), parameters, task, kept, folder)
-    return examining.examine(table, name, parameters, task, kept, folder), None
+    return examining.examine(table, name, parameters, task, kept, folder, champion), None
 
 
 def _outlook(

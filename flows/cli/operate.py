@@ -133,7 +133,8 @@ def _print_status(found: Any) -> None:
         champions.add_row(model.name, str(model.version), accuracy, f"{model.test_loss:.4g}", model.promoted_at[:16])
     runs = Table("deployment", "last run", "state", "verdict", "next run", box=None, pad_edge=False)
     for each in found.deployments:
-        due = "paused" if each.paused else _moment(each.next_start)
+        starts = filter(None, [_moment(each.next_start), "on drift" if each.on_drift else ""])
+        due = "paused" if each.paused else ", ".join(starts)
         runs.add_row(each.name, _moment(each.last_start), each.state or "", each.verdict or "", due)
     console.print(champions if found.models else "no champion yet: run gradmill retrain")
     if found.models:

@@ -14,23 +14,36 @@ from tasks.parameters import is_name
 
 def schedule(
     name: ModelArgument,
-    cron: Annotated[str, typer.Option("--cron", help="When, as '0 3 * * *'.")],
-    timezone: Annotated[str, typer.Option("--timezone", help="Whose hours these are, as Europe/Berlin.")] = "UTC",
+    cron: Annotated[str | None, typer.Option("--cron", help="When, as '0 3 * * *'.")] = None,
+    timezone: Annotated[
+        str | None, typer.Option("--timezone", help="Whose hours these are, as Europe/Berlin \\[default: UTC].")
+    ] = None,
+    on_drift: Annotated[
+        bool | None, typer.Option("--on-drift/--no-on-drift", help="Whenever its predictions or its data drift.")
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep", min=1, help="So many of the newest versions maintenance leaves \\[default: 30]."),
+    ] = None,
 ) -> Answer:
-    """Retrain a kept name by a schedule, with its champion's model, data and options; again with another: change it.
+    """Retrain a kept name by a schedule, on drift, or both, with its champion's model, data and options.
 
-    It is kept in artifacts/, and gradmill up and register tell each server of it.
+    What is given again is changed, all else stays. It is kept in artifacts/, and gradmill up and register tell each
+    server of it.
     """
     from flows.server import registration, schedules
 
     _require_name(name)
-    added = schedules.add(name, cron, timezone)
+    added = schedules.add(name, cron, timezone, on_drift, keep)
     with _server() as there:
         if there:
             schedules.tell_server(added, registration.declarations())
     told = "the server knows it" if there else "gradmill up will tell its server"
-    document = {"name": name, "cron": cron, "timezone": timezone, "deployment": added.deployment, "registered": there}
-    return document, f"{name} is retrained at {cron!r} ({timezone}) by deployment {added.deployment}: {told}"
+    when = [f"at {added.cron!r} ({added.timezone})"] if added.cron else []
+    when += ["when it drifts"] if added.on_drift else []
+    document = added.model_dump(include={"name", "cron", "timezone", "on_drift", "keep"})
+    document |= {"deployment": added.deployment, "registered": there}
+    return document, f"{name} is retrained {' and '.join(when)} by deployment {added.deployment}: {told}"
 
 
 def unschedule(name: ModelArgument) -> Answer:

@@ -22,6 +22,7 @@ from tasks.store import (
     mirroring,
     reading,
     retention,
+    unreferenced,
     verification,
 )
 from tasks.store import history as noted
@@ -113,17 +114,23 @@ def prune(
 
 @taking(MaintainParameters)
 def maintain(document: dict[str, Any]) -> Answer:
-    """Remove old run folders and predictions; unfinished jobs and the evidence of kept versions stay."""
+    """Remove old run folders and predictions, old versions of scheduled names, and splits that nothing refers to.
+
+    Unfinished jobs and the evidence of kept versions stay.
+    """
     keep = validated(MaintainParameters, document, "maintain").keep
     predictions = housekeeping.prune_predictions(keep)  # first: no damaged manifest is in their way
-    runs: list[str] = []
+    removed: dict[str, list[str]] = {"runs": [], "predictions": predictions, "versions": [], "datasets": []}
     failure = None
     try:
-        runs = housekeeping.prune_runs(keep)
+        removed["versions"] = retention.prune_scheduled()
+        removed["runs"] = housekeeping.prune_runs(keep)
+        removed["datasets"] = unreferenced.prune_datasets()
     except DataError as error:
         failure = error
-    done = f"removed {counted(len(runs), 'run folder')} and {counted(len(predictions), 'prediction')}"
-    return {"runs": runs, "predictions": predictions}, done, failure
+    what = {"runs": "run folder", "predictions": "prediction", "versions": "version", "datasets": "prepared file"}
+    counts = [counted(len(removed[each]), noun) for each, noun in what.items()]
+    return removed, f"removed {', '.join(counts)}", failure
 
 
 def verify(

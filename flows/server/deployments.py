@@ -17,9 +17,10 @@ from pydantic import BaseModel, ValidationError
 
 from flows.server import api
 from tasks.errors import UsageError
-from tasks.parameters import MaintainParameters, ModelName, PredictParameters, RetrainParameters
+from tasks.parameters import EvaluateParameters, MaintainParameters, ModelName, PredictParameters, RetrainParameters
 
 TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
+UNSCHEDULED = "unscheduled"  # a tag of those that people or automations start
 OURS = {"all_": [TAG]}
 SCHEDULER_SECONDS = 30.0
 SAID_AFTER_SECONDS = 3.0
@@ -27,6 +28,7 @@ SEE_THE_FORM = "see the parameters of the deployment in the UI"
 FORMS: dict[str | None, type[BaseModel]] = {
     "flows.retrain.retrain": RetrainParameters,
     "flows.predict.predict": PredictParameters,
+    "flows.evaluate.evaluate": EvaluateParameters,
     "flows.maintain.maintain": MaintainParameters,
 }
 
@@ -46,7 +48,11 @@ def runs(client: SyncPrefectClient, *states: str, sort: FlowRunSort | None = Non
 def _why_idle(deployment: DeploymentResponse) -> str | None:
     if deployment.paused:
         return "paused"
-    return None if any(each.active for each in deployment.schedules) else "no active schedule"
+    return None if _is_scheduled(deployment) or UNSCHEDULED in deployment.tags else "no active schedule"
+
+
+def _is_scheduled(deployment: DeploymentResponse) -> bool:
+    return any(each.active for each in deployment.schedules)
 
 
 def idle(pool: str) -> list[tuple[str, str]]:
@@ -64,7 +70,7 @@ def next_runs() -> list[tuple[datetime, str]]:
     said = False
     while True:
         with api.client() as client:
-            deployments = {each.id: each.name for each in ours(client) if not _why_idle(each)}
+            deployments = {each.id: each.name for each in ours(client) if _is_scheduled(each) and not each.paused}
             planned = runs(client, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
         waited = time.monotonic() - started
         if deployments.keys() <= {run.deployment_id for run in planned} or waited > SCHEDULER_SECONDS:

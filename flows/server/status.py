@@ -1,17 +1,20 @@
 """What the person on duty wants to know first: champions, last and next runs, stuck runs, workers."""
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel
 
-from flows.server import api, deployments
-from flows.server.registration import POOL, SILENT_SECONDS
+from flows.server import api, automations, deployments
+from flows.server.automations import SILENT_SECONDS
+from flows.server.registration import POOL
 from tasks.store import reading
 
 VERDICT_TAG = "verdict:"
@@ -31,7 +34,10 @@ class Champion(BaseModel):
 
 
 class Deployment(BaseModel):
-    """A deployment with its last run that has begun (``verdict`` of a retrain only), and when it runs next."""
+    """A deployment with its last run that has begun (``verdict`` of a retrain only), and when it runs next.
+
+    ``on_drift``: an automation starts it when a model's input drifts.
+    """
 
     name: str
     paused: bool
@@ -41,6 +47,7 @@ class Deployment(BaseModel):
     verdict: str | None
     message: str | None
     next_start: datetime | None
+    on_drift: bool
 
 
 class StuckRun(BaseModel):
@@ -84,10 +91,11 @@ def status() -> Status:
             workers = client.read_workers_for_work_pool(POOL)
         except ObjectNotFound:  # no ``gradmill register`` yet
             workers, paused = [], False
+        drifting = _started_by_automations(client)
         return Status(
             api_url=str(client.api_url),
             models=_champions(),
-            deployments=[_deployment(client, each) for each in deployments.ours(client)],
+            deployments=[_deployment(client, each, each.id in drifting) for each in deployments.ours(client)],
             stuck=[*_late(client), *_silent(client)],
             workers=[
                 Worker(name=each.name, status=each.status.value, last_heartbeat=each.last_heartbeat_time)
@@ -107,7 +115,13 @@ def _champions() -> list[Champion]:
     ]
 
 
-def _deployment(client: SyncPrefectClient, deployment: DeploymentResponse) -> Deployment:
+def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
+    """The deployments that automations of ours start which are on."""
+    ours = (each for each in client.read_automations() if each.enabled and each.name.startswith(automations.PREFIX))
+    return {action.deployment_id for each in ours for action in each.actions if isinstance(action, RunDeployment)}
+
+
+def _deployment(client: SyncPrefectClient, deployment: DeploymentResponse, on_drift: bool) -> Deployment:
     of_it = {"deployment_filter": DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])), "limit": 1}
     begun = deployments.runs(client, *BEGUN, sort=FlowRunSort.START_TIME_DESC, **of_it)
     due = deployments.runs(client, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC, **of_it)
@@ -122,6 +136,7 @@ def _deployment(client: SyncPrefectClient, deployment: DeploymentResponse) -> De
         verdict=verdicts[0] if verdicts else None,
         message=run.state.message if run and run.state and not run.state.is_completed() else None,
         next_start=due[0].expected_start_time if due else None,
+        on_drift=on_drift,
     )
 
 

@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict
 
 from flows import interrupt
 from tasks import records
+from tasks.data.report import DataReport, Finding
+from tasks.data.validated import ValidatedDataset
 from tasks.errors import GateFailed, GradmillError
 from tasks.parameters import RetrainParameters
-from tasks.store import reading
+from tasks.store import reading, verified
 from tasks.store.record import FileRef, Record
 from tasks.store.run_folder import RunFolder
 from tasks.store.versions import ChampionPointer, Manifest
@@ -55,6 +57,7 @@ class RetrainReport(BaseModel):
     parameters: dict[str, Any]
     seconds: dict[str, float]
     run: str
+    data_changes: list[Finding] = []  # what is not as it was in earlier data
 
     @property
     def was_trained(self) -> bool:
@@ -75,6 +78,7 @@ class Outcome:
     published: records.PublishedModel | None = None
     mirrored: records.MirroredModel | None = None
     predicted: records.Prediction | None = None
+    validated: ValidatedDataset | None = None
 
     def refused(self, record: Record) -> None:
         """Take what the stage that refused the candidate would have returned."""
@@ -140,6 +144,7 @@ class Outcome:
             parameters=self.parameters.model_dump(mode="json"),
             seconds=self.run.read().seconds,
             run=str(self.run.path),
+            data_changes=self._data_changes(),
         )
 
     def _metrics_and_device(self) -> tuple[dict[str, Any], str]:
@@ -148,6 +153,10 @@ class Outcome:
         if self.trained is None or self.evaluated is None:
             raise ValueError("no candidate was judged")
         return self.evaluated.metrics, self.trained.device
+
+    def _data_changes(self) -> list[Finding]:
+        report = self.validated and self.validated.report
+        return [*DataReport.parse(verified.read(report), report.path).changes] if report else []
 
 
 def _champion(name: str) -> ChampionPointer | None:

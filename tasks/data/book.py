@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 
 from tasks.data import splits
+from tasks.data.champion import ChampionData
 from tasks.data.dataset import Contents, Validated
 from tasks.data.report import DataReport
 from tasks.data.validated import Fixed, ValidatedDataset
@@ -34,7 +35,9 @@ class BookDataset(ABC):
             DataError: a raw file is broken.
         """
 
-    def validate(self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None) -> Validated:
+    def validate(
+        self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None, champion: ChampionData | None
+    ) -> Validated:
         """A report of one line: there is nothing to infer."""
         return Validated(DataReport(name=self.name, summary=self.summary(raw, data)))
 

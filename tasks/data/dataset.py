@@ -4,6 +4,7 @@ from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
+from tasks.data.champion import ChampionData
 from tasks.data.recipe import Recipe
 from tasks.data.report import DataReport
 from tasks.data.validated import Fixed, ValidatedDataset, ValidatedTable
@@ -58,8 +59,12 @@ class Dataset(Named, Protocol):
             DataError: a raw file is missing or not what it should be.
         """
 
-    def validate(self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None) -> Validated:
+    def validate(
+        self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None, champion: ChampionData | None
+    ) -> Validated:
         """All that is to be said of its raw files; ``kept`` is what earlier versions fixed.
+
+        ``champion`` says what data the champion was made of.
 
         Raises:
             UsageError: options that cannot be meant, whatever the data.

@@ -22,6 +22,7 @@ from tasks.store import regular_files
 
 UNSIGNED_BYTE = 0x08
 BLOCK_BYTES = 2**20
+PACKED = ".gz"
 MOST_FROM_A_BYTE = 1032  # bytes that deflate can make of one
 
 
@@ -47,6 +48,14 @@ def read_labels(path: Path, num_classes: int) -> NDArray[np.uint8]:
             f"label {largest} at row {row} of {path}", f"labels from 0 to {num_classes - 1}", "fix the file"
         )
     return labels
+
+
+def labels_of(images: Path) -> Path | None:
+    """The file of labels beside one of images, by MNIST's naming, be it gzip or not; None where there is none."""
+    path = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
+    packed = path.suffix == PACKED
+    both = path, path.with_suffix("") if packed else path.with_name(path.name + PACKED)
+    return next((each for each in both if path != images and each.is_file()), None)
 
 
 def read_payload(path: Path, limit: int) -> bytes:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from tasks.data.table.profile import AcceptedFinding
 from tasks.data.table.split_rule import SplitRule
 from tasks.errors import DataError
 from tasks.machine.words import counted
@@ -11,6 +12,9 @@ from tasks.store.artifact_paths import CONTACT_SHEET
 from tasks.store.documents import Document
 from tasks.store.record import Lasting
 
+OF_CHAMPION = frozenset(
+    {"turned-missing", "other-scale", "turned-constant", "fewer-rows", "drift", "new-levels"}
+)  # rules by which data are held against those before
 Role = Literal["feature", "target", "split", "ignored", "left out"]
 MOST_LEVELS_SHOWN = 12
 
@@ -24,6 +28,7 @@ class Finding(Lasting):
     found: str  # with file and row where there is one
     expected: str = ""
     action: str = ""
+    accepted: bool = False  # it would have been an error, and the user let it through
 
     @property
     def sentence(self) -> str:
@@ -101,6 +106,16 @@ class DataReport(Document):
     def errors(self) -> tuple[Finding, ...]:
         """The findings that stop a run."""
         return tuple(each for each in self.findings if each.severity == "error")
+
+    @property
+    def changes(self) -> tuple[Finding, ...]:
+        """What is not as it was in earlier data, save what the user knows."""
+        return tuple(each for each in self.findings if each.rule in OF_CHAMPION and each.severity != "note")
+
+    @property
+    def accepted(self) -> tuple[AcceptedFinding, ...]:
+        """What the user let through."""
+        return tuple(AcceptedFinding(rule=each.rule, column=each.column) for each in self.findings if each.accepted)
 
     def require_fit(self) -> None:
         """Let data pass in which nothing wrong was found.

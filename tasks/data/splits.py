@@ -1,7 +1,9 @@
 """Prepared splits: raw rows encoded by a recipe, in safetensors files that are named by their content."""
 
 import hashlib
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -64,6 +66,8 @@ def write_split(name: str, split: str, arrays: Arrays) -> FileRef:
     content = safetensors.numpy.save({name: np.ascontiguousarray(each) for name, each in arrays.items()})
     sha256 = hashlib.sha256(content).hexdigest()
     path = artifact_paths.split_file(name, split, sha256)
+    with suppress(OSError):
+        os.utime(path)  # first: to housekeeping it is in use
     if path.is_file() and atomic.file_digest(path) == sha256:
         return FileRef(path=path, sha256=sha256)
     return atomic.write_bytes(path, content)

@@ -4,6 +4,7 @@ from typing import TypeAlias
 
 from tasks.data.images.fixed import FixedImages
 from tasks.data.table.fixed import FixedRecipe
+from tasks.data.table.profile import AcceptedFinding, ColumnProfile
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store.record import FileRef, Record, Sha256
 
@@ -28,6 +29,8 @@ class ValidatedTable(Record):
     rows: FileRef
     has_missing: tuple[bool, ...]  # of each column, whether any row has no value there
     has_dates: bool = False  # of a split by time
+    profiles: tuple[ColumnProfile, ...]  # of each column, last of the target
+    accepted: tuple[AcceptedFinding, ...] = ()
 
 
 class ValidatedDataset(Record):

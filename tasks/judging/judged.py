@@ -1,10 +1,13 @@
 """What the judgement of a kept version comes to, beside what it came to when it was published."""
 
+import math
+
 from pydantic import Field, computed_field
 
+from tasks.data.report import Finding
 from tasks.store.record import Lasting, Sha256
 
-IS_MORE_BETTER = {"accuracy": True, "loss": False, "rmse": False, "r2": True}
+SIGNS = {"accuracy": 1, "loss": -1, "rmse": -1}  # of what is better
 
 
 class Measured(Lasting):
@@ -33,20 +36,29 @@ class Judged(Measured):
     version: int
     model_sha256: Sha256
     published: dict[str, float]
+    published_rows: int
     published_recall: dict[str, float]
     unlabelled: int  # rows that were left out for want of a label
     broken: int  # images that could not be read
     trained_on: int | None  # rows that the version was trained on; None where that is not known
     unseen: bool  # these were left out
+    changes: tuple[Finding, ...] = ()  # from the data that the version was made of
     periods: tuple[Period, ...] = ()
+
+    @property
+    def has_drifted(self) -> bool:
+        """Whether a column has drifted from the data that the version was made of."""
+        return any(each.rule == "drift" for each in self.changes)
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def worse(self) -> tuple[str, ...]:
-        """The figures whose published value lies beyond the interval, on its good side."""
-        ends = {name: self.intervals[name] for name in self.published}
-        beyond = {
-            name: self.published[name] > high if IS_MORE_BETTER[name] else self.published[name] < low
-            for name, (low, high) in ends.items()
-        }
-        return tuple(name for name, is_worse in beyond.items() if is_worse)
+        """The figures that are worse than published, by more than the chance of either rows (R² is left out).
+
+        R² goes with how much the target varies in the rows. A figure's interval at publication is taken to be as much
+        wider than that of now as its rows were fewer.
+        """
+        of_both = math.sqrt(1 + self.rows / max(1, self.published_rows))
+        halves = {name: (high - low) / 2 for name, (low, high) in self.intervals.items()}
+        rises = {name: (self.metrics[name] - value) * SIGNS.get(name, 0) for name, value in self.published.items()}
+        return tuple(name for name, rise in rises.items() if rise < -halves[name] * of_both)

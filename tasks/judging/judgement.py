@@ -41,11 +41,13 @@ def judge(manifest: Manifest, model: bytes, asked: EvaluateParameters, scratch: 
         model_sha256=manifest.files[ONNX],
         **dict(now),
         published={name: known[kept] for name, kept in PUBLISHED.items() if kept in known and name in now.metrics},
+        published_rows=manifest.dataset.num_test,
         published_recall=known.get("recall") or {},
         unlabelled=read.unlabelled,
         broken=read.broken,
         trained_on=None if read.was_trained is None else int(np.count_nonzero(read.was_trained)),
         unseen=asked.unseen,
+        changes=read.changes,
         periods=tuple(measures.by_period(answers, moments, clusters)) if moments else (),
     )
 

@@ -9,24 +9,26 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from tasks.data import mapped
+from tasks.data.champion import ChampionData
 from tasks.data.images import examining as image_examining
 from tasks.data.images import finding, reading
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.source import Source
 from tasks.data.recipe import Pixels
-from tasks.data.report import DataReport, UnfitData
+from tasks.data.report import DataReport, Finding, UnfitData
 from tasks.data.sources import tables
 from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY
 from tasks.data.table import examining
 from tasks.data.table.asked import as_text
 from tasks.data.table.fixed import FixedRecipe
+from tasks.data.table.kinds import plain_kind
 from tasks.data.table.split_rule import SplitRule
-from tasks.data.table.split_words import are_dates, no_moment, split_words, times
-from tasks.errors import UsageError
+from tasks.data.table.split_words import moments, no_moment, split_words
+from tasks.errors import DataError, UsageError
 from tasks.judging.periods import Moments
 from tasks.machine.telling import tell
 from tasks.parameters import EvaluateParameters
-from tasks.parameters.own_data import OwnData
+from tasks.parameters.own_data import NO_WINDOW, OwnData
 from tasks.serving.task import TASKS
 from tasks.store import verified
 from tasks.store.versions import Manifest
@@ -36,9 +38,10 @@ Array = NDArray[Any]
 PIECE = 2**16  # rows of a table
 # What is wrong with rows to be trained on, and not with rows to be judged by.
 OF_TRAINING = {
-    "class-gone", "constant-target", "new-column", "one-class", "other-split", "rare-class", "split-column",
-    "split-missing", "too-few-rows",
+    "class-gone", "constant-target", "fewer-rows", "new-column", "one-class", "other-scale", "other-split",
+    "rare-class", "split-column", "split-missing", "too-few-rows", "turned-constant", "turned-missing",
 }  # fmt: skip
+CHANGES = {"drift", "other-scale", "turned-missing"}  # from the data that the version was made of: they are told
 
 
 class Labelled(NamedTuple):
@@ -51,6 +54,7 @@ class Labelled(NamedTuple):
     moments: Moments | None = None  # of the time column
     unlabelled: int = 0  # rows that were left out
     broken: int = 0  # images that were
+    changes: tuple[Finding, ...] = ()  # from the data that the version was made of
 
 
 def read(manifest: Manifest, asked: EvaluateParameters, scratch: Path) -> Labelled:
@@ -82,15 +86,15 @@ def _of_split(manifest: Manifest) -> Labelled:
     inputs, truth = arrays[recipe.input.name], arrays[TASKS[dataset.task].target]
     in_time = dataset.split is not None and dataset.split.rule == "time"
     clusters = None if in_time else arrays.get(SPLIT_KEY)
+    times = Moments(moments(arrays[SPLIT_KEY]), dataset.has_dates) if in_time else None
     pieces = (inputs[start : start + PIECE] for start in range(0, len(truth), PIECE))
-    return Labelled(pieces, truth, clusters, np.zeros(len(truth), bool))
+    return Labelled(pieces, truth, clusters, np.zeros(len(truth), bool), times)
 
 
 def _of_table(manifest: Manifest, kept: FixedRecipe, asked: EvaluateParameters, source: str, scratch: Path) -> Labelled:
     """The rows of a table whose target is known, by the names of its columns, read as for training."""
-    time = asked.time_column or (kept.split.column if kept.split.rule == "time" else None)
     names = [column.name for column in kept.columns]
-    only = frozenset(filter(None, (kept.target, kept.split.column, time, *names)))
+    only = frozenset(filter(None, (kept.target, kept.split.column, asked.time_column, *names)))
     data = OwnData(source=source, target=kept.target)
     selection = tables.Selection(
         as_text=as_text(data, kept, kept.task == "classification"),
@@ -99,8 +103,10 @@ def _of_table(manifest: Manifest, kept: FixedRecipe, asked: EvaluateParameters, 
     )
     table = tables.read(tables.find(source), selection, scratch / "spool.arrow")
     is_split_known = kept.split.column is None or kept.split.column in table.data.column_names
+    time = asked.time_column or (kept.split.column if kept.split.rule == "time" and is_split_known else None)
     by = kept if is_split_known else kept.model_copy(update={"split": SplitRule(rule="rows", test=kept.split.test)})
-    report, _, rows = examining.examine(table, manifest.name, data, kept.task, by, scratch)
+    before = ChampionData.of(manifest.dataset, NO_WINDOW) if is_split_known else None
+    report, _, rows = examining.examine(table, manifest.name, data, kept.task, by, scratch, before)
     _require_fit(report)
     if rows is None:
         raise ValueError("a table without faults and without rows")
@@ -109,8 +115,9 @@ def _of_table(manifest: Manifest, kept: FixedRecipe, asked: EvaluateParameters, 
         truth=rows.truth.values,
         clusters=None if by.split.rule == "time" else rows.split.keys,
         was_trained=_was_trained(manifest, rows.digests) if is_split_known else None,
-        moments=_moments(table, time, rows.truth.is_known) if time else None,
+        moments=_moments(table, time, rows.truth.is_known),
         unlabelled=report.unlabelled,
+        changes=tuple(each for each in report.findings if each.rule in CHANGES),
     )
 
 
@@ -123,16 +130,18 @@ def _require_fit(report: DataReport) -> None:
             tell(f"{each.sentence}: the average effect stands for them")
 
 
-def _moments(table: tables.Table, name: str, is_known: Array) -> Moments:
-    """The time of each row that has a target."""
+def _moments(table: tables.Table, name: str | None, is_known: Array) -> Moments | None:
+    """The time of each row that has a target, by a column of this name."""
+    if name is None:
+        return None
     if name not in table.data.column_names:
-        raise UsageError(f"no column {name} to tell periods by", "a column of dates, times or numbers", "name another")
+        raise DataError(f"no column {name} (--time-column)", "a column of dates, times or numbers", "name another")
     column = table.data[name].filter(is_known)
     rule = SplitRule(rule="time", column=name, test=0.5)
     words = split_words(rule, column)
     if fault := no_moment(rule, column, words, lambda row: table.named(int(np.flatnonzero(is_known)[row]))):
         raise UnfitData((fault,))
-    return Moments(times(words), are_dates(column))
+    return Moments(moments(words), plain_kind(table, name) == "date")
 
 
 def _was_trained(manifest: Manifest, digests: Array) -> Array | None:

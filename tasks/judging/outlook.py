@@ -12,8 +12,8 @@ from tasks.data.mapped import Arrays
 from tasks.data.recipe import Recipe
 from tasks.data.splits import SPLIT_KEY
 from tasks.data.table import fitting, writing
-from tasks.data.table.examining import Rows
 from tasks.data.table.fixed import FixedRecipe
+from tasks.data.table.rows import Rows
 from tasks.data.validated import Fixed
 from tasks.judging.objective import Objective, balancing
 from tasks.judging.standards import KeyedRows, Standards

@@ -16,9 +16,10 @@ from tasks.data import mapped
 from tasks.data.images.examining import PARTS
 from tasks.data.recipe import Columns
 from tasks.data.table import hashing
-from tasks.data.table.examining import CONTENTS, row_hashes
+from tasks.data.table.examining import row_hashes
 from tasks.data.table.hashing import Words
 from tasks.data.table.new_rows import are_in
+from tasks.data.table.rows import CONTENTS
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.splitting import TRAINING
 from tasks.data.table.targets import Truth
@@ -69,7 +70,7 @@ class RowsOfToday:
     def _contents(self) -> tuple[Words, Array]:
         rows, recipe = read_rows(self.prepared.test, self.prepared), self.prepared.recipe
         words = row_hashes(recipe.columns, rows.features.T) if isinstance(recipe, Columns) else rows.key.copy()
-        hashing.absorb(words, Truth(rows.truth, np.empty(0, bool), self.prepared.class_names, ()).words())
+        hashing.absorb(words, Truth(rows.truth, np.empty(0, bool), self.prepared.class_names, ()).words()(slice(None)))
         return _ordered(words)
 
     def _as_trained_on(self, rule: SplitRule) -> tuple[Words, Array]:

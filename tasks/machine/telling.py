@@ -27,4 +27,5 @@ class Event(StrEnum):
     UNFROZEN = "gradmill.model.unfrozen"
     PREDICTIONS_WRITTEN = "gradmill.predictions.written"
     DRIFT = "gradmill.drift"
+    DATA = "gradmill.data"
     EVALUATED = "gradmill.model.evaluated"

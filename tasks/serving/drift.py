@@ -1,7 +1,7 @@
 """Has the input changed? A model's answers on new rows against its answers on the test split."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,12 @@ def reference(observed: Mapping[str, NDArray[Any]], num_levels: Mapping[str, int
 
 def population_stability_index(expected: Histogram, found: Histogram) -> float:
     """``Σ (f - e) ln(f / e)`` over the bins' shares; by the usual rule of thumb 0.1 is some drift and 0.25 is much."""
-    e, f = (np.maximum(np.divide(each.counts, sum(each.counts)), SMALLEST_SHARE) for each in (expected, found))
+    return stability_index(expected.counts, found.counts)
+
+
+def stability_index(expected: Sequence[int], found: Sequence[int]) -> float:
+    """The same of counts, whatever their bins are."""
+    e, f = (np.maximum(np.divide(each, sum(each)), SMALLEST_SHARE) for each in (expected, found))
     return float(((f - e) * np.log(f / e)).sum())
 
 

@@ -3,6 +3,9 @@
 from typing import Any
 
 from prefect.events import emit_event
+from prefect.runtime import flow_run
+
+FLOW = "gradmill.flow"  # a label: the flow that tells of the model, so that a retrain need not start a retrain
 
 
 def resource(name: str) -> str:
@@ -12,5 +15,9 @@ def resource(name: str) -> str:
 
 def emit(event: str, name: str, payload: dict[str, Any]) -> None:
     """Send an event about the model ``name``; its payload names the model too."""
-    described = {"prefect.resource.id": resource(name), "prefect.resource.name": name}
+    described = {
+        "prefect.resource.id": resource(name),
+        "prefect.resource.name": name,
+        FLOW: flow_run.flow_name or "none",
+    }
     emit_event(event=event, resource=described, payload={"name": name} | payload)

@@ -110,10 +110,9 @@ def find(key: str, kind: type[R]) -> R | None:
     """
     path = artifact_paths.stage_record(key)
     try:
-        record = _read(path, key, kind) if os.path.lexists(path) else None
         with contextlib.suppress(OSError):
-            os.utime(path)  # to housekeeping it is in use
-        return record
+            os.utime(path)  # first: to housekeeping it and its files are in use
+        return _read(path, key, kind) if os.path.lexists(path) else None
     except DataError as fault:
         tell(f"computed anew: {fault.found}")
         return None

@@ -40,9 +40,12 @@ def lock(folder: Path) -> Path:
     return folder / ".lock"
 
 
+datasets = _in(root, "datasets")
+
+
 def dataset(name: str) -> Path:
     """The folder of one dataset: raw files and prepared splits."""
-    return root() / "datasets" / name
+    return datasets() / name
 
 
 def dataset_lock(name: str) -> Path:
@@ -143,6 +146,7 @@ MISCLASSIFIED = "misclassified.png"
 CLASS_WEIGHTS = "class-weights.png"
 FIT = "regression.png"
 COEFFICIENTS = "coefficients.png"
+BY_PERIOD = "by-period.png"
 RESIDUALS = "residuals.png"
 PREDICTED_AND_TRUE = "predicted-and-true.png"
 THRESHOLDS = "roc-and-precision-recall.png"

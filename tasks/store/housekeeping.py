@@ -36,7 +36,7 @@ def prune_runs(keep: int) -> list[str]:
     needed = evidence() | _reused_by_runs_that_go_on()
     of_model: dict[str, list[Path]] = defaultdict(list)
     for note in sorted(artifact_paths.runs().glob(f"*/{RUN}")):
-        if _is_in_place(note.parent):
+        if is_in_place(note.parent):
             of_model[note.parent.name.partition("-")[2].rpartition("-")[0]].append(note)  # time-model-id
     old = [note for notes in of_model.values() for note in notes[:-keep] if note.parent.name not in needed]
     removed = _remove(old, artifact_paths.lock)
@@ -52,7 +52,7 @@ def prune_predictions(keep: int) -> list[str]:
     folders.sweep(names.CONDEMNED, artifact_paths.all_predictions())
     of_model: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for folder, document, job in predictions.below_artifacts():
-        if job and job.status == "done" and _is_in_place(folder):
+        if job and job.status == "done" and is_in_place(folder):
             of_model[job.model.name].append((job.finished_at or "", document))
     old = [document for jobs in of_model.values() for _, document in sorted(jobs)[:-keep]]
     return _remove(old, locks.of_job)
@@ -87,7 +87,7 @@ def _reused_by_runs_that_go_on() -> set[str]:
 
 def _goes_on(noted: Path) -> bool:
     """Whether the run of these notes may still be going; one behind a link is not asked, since its lock lies there."""
-    return noted.parent.is_symlink() or not _is_old(noted) or locks.is_held(artifact_paths.lock(noted.parent))
+    return noted.parent.is_symlink() or not is_old(noted) or locks.is_held(artifact_paths.lock(noted.parent))
 
 
 def _runs_named_in(document: Any) -> Iterator[str]:
@@ -98,7 +98,7 @@ def _runs_named_in(document: Any) -> Iterator[str]:
             yield from (name for folder, name in parts if folder == artifact_paths.runs().name)
 
 
-def _is_in_place(folder: Path) -> bool:
+def is_in_place(folder: Path) -> bool:
     """Whether a folder lies here and not, behind a link or a mount, where others have put it."""
     if folder.is_symlink() or os.path.ismount(folder):
         left_alone(folder, "it leads to another place")
@@ -106,7 +106,8 @@ def _is_in_place(folder: Path) -> bool:
     return True
 
 
-def _is_old(path: Path, grace: timedelta = GRACE) -> bool:
+def is_old(path: Path, grace: timedelta = GRACE) -> bool:
+    """Whether it is so long ago that somebody wrote or touched a file."""
     return datetime.fromtimestamp(path.stat().st_mtime, UTC) < datetime.now(UTC) - grace
 
 
@@ -120,12 +121,12 @@ def _remove(notes: Iterable[Path], lock_of: Callable[[Path], Path]) -> list[str]
         folder = note.parent
         lock = lock_of(folder)
         try:
-            if not _is_old(note):
+            if not is_old(note):
                 continue
             if lock.parent != folder:  # which another process may have removed
                 lock.parent.mkdir(exist_ok=True)
             with locks.locked_if_free(lock) as ours:
-                if not ours or not _is_old(note):  # meanwhile it may have been taken up again
+                if not ours or not is_old(note):  # meanwhile it may have been taken up again
                     continue
                 condemned = folder.rename(names.condemned(folder))
                 removed.append(folder.name)
@@ -138,14 +139,14 @@ def _remove(notes: Iterable[Path], lock_of: Callable[[Path], Path]) -> list[str]
 
 def _prune_stage_records() -> None:
     """Remove what stages returned and nobody has used for long, or can use, since a file of it is gone."""
-    if not _is_in_place(artifact_paths.stage_records()):
+    if not is_in_place(artifact_paths.stage_records()):
         return
     for path in sorted(artifact_paths.stage_records().glob("*")):
         if not names.STAGE_RECORD.fullmatch(path.name):
             continue
         try:
             files = files_in(json.loads(verified.content(path)))
-            if _is_old(path, UNUSED) or not all(file.path.exists() for file in files):
+            if is_old(path, UNUSED) or not all(file.path.exists() for file in files):
                 path.unlink()
         except (OSError, ValueError, RecursionError, DataError) as error:
             left_alone(path, error)

@@ -10,6 +10,7 @@ from pathlib import Path
 VERSION = re.compile(r"[1-9][0-9]*")
 TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")
 STAGE_RECORD = re.compile(r"[0-9a-f]{64}\.json")
+PREPARED = r"(?:train|test|validation)\.[0-9a-f]{16}\.safetensors|[0-9a-f]{16}\.rows"  # files of a data set, by content
 CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")
 LEFTOVER = re.compile(r"\.staging-[0-9a-f]{16}|\.pruned-[1-9][0-9]*-[0-9a-f]{8}")  # in a model's folder
 DOWNLOAD_PREFIX = ".scratch-"  # of a folder in that of a dataset, to download into

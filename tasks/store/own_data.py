@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from tasks.data.champion import ChampionData
 from tasks.data.images.fixed import FixedImages
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import Fixed
@@ -15,6 +16,12 @@ from tasks.store.versions import Manifest
 # Of a run's parameters what no document keeps: places, and what is done once.
 NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "accept_data"}}
 SPLITS = {"group": "split_by", "time": "time_column", "column": "split_column"}  # the option of each rule
+# Of the options those that make no other model: where it is trained and data are, how long to wait for more, what is
+# done once; and the split, whose rule the name keeps, so that the data's digest has it.
+OTHERS: dict[str, Any] = {
+    "training": {"device"},
+    "data": {"source", "min_new_rows", "new_recipe", "accept_data", "test", *SPLITS.values()},
+}
 
 
 class Source(Document):
@@ -36,6 +43,11 @@ def remember(name: str, data: Data) -> None:
         Source(source=data.source, min_new_rows=data.min_new_rows).write(path)
 
 
+def options(parameters: RetrainParameters) -> dict[str, Any]:
+    """What makes a model of the same rows another one, as it was given."""
+    return parameters.model_dump(mode="json", include={"training", "data"}, exclude=OTHERS)
+
+
 def newest(name: str) -> Manifest | None:
     """The newest kept version's manifest: its columns' levels begin with those of every older one."""
     kept = reading.versions(name) if is_name(name) else []
@@ -48,6 +60,16 @@ def fixed(name: str) -> Fixed | None:
     if kept is None:
         return None
     return FixedRecipe.of(kept.dataset, kept.recipe) or FixedImages.of(kept.dataset, kept.recipe)
+
+
+def of_champion(name: str) -> ChampionData | None:
+    """What own data the champion of a name was made of; None before the first, and of the book's data."""
+    pointer = reading.champion(name) if is_name(name) else None
+    if pointer is None:
+        return None
+    kept = reading.manifest(name, pointer.version)
+    asked = kept.parameters.model_dump(mode="json").get("data") or {}
+    return ChampionData.of(kept.dataset, asked.get("window", NO_WINDOW))
 
 
 def again(name: str, given: dict[str, Any]) -> dict[str, Any]:

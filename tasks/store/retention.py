@@ -3,10 +3,37 @@
 import itertools
 from datetime import UTC, datetime, timedelta
 
-from tasks.errors import UsageError
+from pydantic import Field
+
+from tasks.errors import GradmillError, UsageError
 from tasks.store import artifact_paths, folders, history, locks, names, predictions, publishing, reading
+from tasks.store.documents import Document
 
 GRACE = timedelta(days=1)  # a consumer that read the pointer may still be loading the version it named
+
+
+class Told(Document):
+    """Of what ``gradmill schedule`` was told of a name: how many of its newest versions stay in any case."""
+
+    name: str
+    keep: int = Field(30, ge=1)
+
+
+def prune_scheduled() -> list[str]:
+    """Prune the versions of every name that is retrained by a schedule; return the pruned ones as ``name/number``.
+
+    What cannot be pruned is said, and stops no other.
+    """
+    pruned = []
+    for path in sorted(artifact_paths.schedules().glob("*.json")):
+        try:
+            told = Told.read(path)
+            if reading.versions(told.name):
+                numbers, _ = prune(told.name, told.keep, f"gradmill schedule --keep {told.keep}")
+                pruned += [f"{told.name}/{number}" for number in numbers]
+        except (GradmillError, OSError) as error:
+            predictions.left_alone(path, error)
+    return pruned
 
 
 def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], dict[int, str]]:

@@ -14,26 +14,49 @@ import numpy as np
 from tasks.data import idx
 from tasks.data.images.arrays import BLOCK_BYTES, Array, Piece, checked, in_blocks, side_of, source_of
 from tasks.data.images.source import JOB, Source
-from tasks.data.readers import arrays
+from tasks.data.readers import arrays, npy
 from tasks.data.readers.formats import reading
 from tasks.data.readers.labels import called
 from tasks.data.readers.stored import StoredRows
 from tasks.data.readers.tensors import Tensors
+from tasks.data.report import Finding
 from tasks.errors import DataError
 from tasks.store import regular_files
 
 PARTS = ("", "train", "test", "val", "validation", "valid")
 MOST_LABEL_BYTES = 2**30
+TRANSPOSED = Finding(
+    severity="note",
+    rule="transposed",
+    found="EMNIST's files hold images with rows and columns exchanged, and do not say so: they are taken as they are",
+    action="exchange those of a picture of your own before it is predicted",
+)
 
 
 def find_idx(folder: Path) -> Source | None:
     """The files of MNIST, and of what is called like it; None where there are none."""
-    files = [path for path in sorted(folder.iterdir()) if "idx3" in path.name and "images" in path.name]
-    if not files:
+    named = [path for path in sorted(folder.iterdir()) if "idx3" in path.name and "images" in path.name]
+    found: dict[int | None, Path] = {}
+    for path in filter(Path.is_file, named):
+        first = found.setdefault(side_of(path.name), path)
+        if path.name not in (first.name, first.name + idx.PACKED):  # torchvision keeps both
+            expected = "one file of images for each part"
+            raise DataError(f"{first} and {path.name} beside it", expected, "move those of other data elsewhere")
+    if not found:
         return None
-    labels = [path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1")) for path in files]
+    files = [*found.values()]
+    labels = [_labels_of(path) for path in files]
     pieces = [_idx_piece(*pair) for pair in zip(files, labels, strict=True)]
-    return source_of(folder, [*files, *labels], pieces, None)
+    source = source_of(folder, [*files, *labels], pieces, None)
+    is_transposed = any("emnist" in path.name.lower() for path in files)
+    return source._replace(findings=(TRANSPOSED,)) if is_transposed else source
+
+
+def _labels_of(images: Path) -> Path:
+    if found := idx.labels_of(images):
+        return found
+    expected = "labels for each file of images, called as it is but for labels and idx1"
+    raise DataError(f"no labels beside {images}", expected, "put them there")
 
 
 def _idx_piece(path: Path, labels: Path) -> Piece:
@@ -86,8 +109,8 @@ def _member(path: Path, name: str) -> Iterator[tuple[IO[bytes], np.dtype[Any], t
         with reading(path):
             archive = opened.enter_context(zipfile.ZipFile(opened.enter_context(regular_files.opened(path))))
             with arrays.member(archive, f"{name}.npy") as stream:
-                header = io.BytesIO(stream.read(arrays.NPY_HEADER_BYTES))
-            shape, is_fortran, dtype = arrays.npy_header(header)
+                header = io.BytesIO(stream.read(npy.HEADER_BYTES))
+            shape, is_fortran, dtype = npy.header_of(header)
             if archive.getinfo(f"{name}.npy").file_size != header.tell() + math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"{name} has not the size that its header promises, {shape} of {dtype}")
             if is_fortran and len(shape) > 1:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from tasks.data import pictures
 from tasks.data.images.source import JOB, SAMPLE, Item, Job, Source
 from tasks.data.readers.formats import broken, reading
+from tasks.data.readers.labels import CLASS_NAMES, first_label, names_beside, require_names
 from tasks.data.table.levels import in_order
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
-from tasks.store import fingerprints, regular_files
+from tasks.store import fingerprints
 
 Array = NDArray[Any]
-CLASS_NAMES = "labels.txt"  # beside the files: a class a line
 WORDS = {
     "train": TRAINING, "t10k": TEST, "test": TEST,
     "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
@@ -83,9 +83,13 @@ def source_of(path: Path, files: list[Path], pieces: list[Piece], names: tuple[s
     """
     for piece in pieces:
         _check(piece)
-    names = names or _names_beside(path)
-    values = [_named(piece, names) for piece in pieces]
-    class_names = names or in_order(itertools.chain.from_iterable(map(np.unique, values)))
+    first = 0
+    if names:
+        require_names(str(path), names)
+    elif names := names_beside(path):
+        first = first_label([piece.labels for piece in pieces], len(names))
+    values = [_named(piece, names, first) for piece in pieces]
+    class_names = names or in_order(itertools.chain.from_iterable(np.unique(each).tolist() for each in values))
     places = {name: place for place, name in enumerate(class_names)}
     labels = [np.array([places[name] for name in kinds], np.int64)[at] for kinds, at in map(_distinct, values)]
     sides = {piece.side for piece in pieces} - {None}
@@ -119,31 +123,18 @@ def _check(piece: Piece) -> None:
         raise DataError(found, "one label for each image", "see that both belong to the same part")
 
 
-def _named(piece: Piece, names: tuple[str, ...] | None) -> Array:
+def _named(piece: Piece, names: tuple[str, ...] | None, first: int) -> Array:
     """The class of each image ``(n,)`` by name."""
     labels = piece.labels
     if labels.dtype.kind not in "iu":
         return labels.astype(str)
     if names is None:
         return labels.astype(str)
-    first = 1 if labels.min() >= 1 and labels.max() == len(names) else 0  # EMNIST counts its letters from 1
     if labels.min() < first or labels.max() >= len(names) + first:
         row = int(np.argmax((labels < first) | (labels >= len(names) + first)))
         found = f"label {labels[row]} at row {row} of {piece.place}"
         raise DataError(found, f"labels from {first} to {len(names) + first - 1}", f"mend it, or {CLASS_NAMES}")
     return np.array(names)[labels.astype(np.int64) - first]
-
-
-def _names_beside(path: Path) -> tuple[str, ...] | None:
-    """The classes by ``labels.txt`` in the same folder."""
-    file = (path if path.is_dir() else path.parent) / CLASS_NAMES
-    if not file.is_file():
-        return None
-    with regular_files.opened(file) as stream:
-        names = tuple(stream.read(2**20).decode(errors="replace").splitlines())
-    if len(set(names)) != len(names) or "" in names:
-        raise DataError(f"{file} names a class twice, or not at all", "a class a line", "mend it")
-    return names
 
 
 def checked(place: str, dtype: Any, shape: tuple[int, ...]) -> None:

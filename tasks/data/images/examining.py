@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.champion import ChampionData
 from tasks.data.images import oddities
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
 from tasks.data.images.source import Source
 from tasks.data.recipe import Pixels
 from tasks.data.report import DataReport, Finding, ImageReport, split_sizes
-from tasks.data.table import hashing, splitting, targets
+from tasks.data.table import against_champion, hashing, splitting, targets
 from tasks.data.table.asked import described
 from tasks.data.table.hashing import Words
 from tasks.data.table.levels import in_order
@@ -48,7 +49,14 @@ class Examined(NamedTuple):
     rows: Rows
 
 
-def examine(source: Source, images: Images, name: str, data: OwnData, kept: FixedImages | None) -> Examined:
+def examine(
+    source: Source,
+    images: Images,
+    name: str,
+    data: OwnData,
+    kept: FixedImages | None,
+    champion: ChampionData | None = None,
+) -> Examined:
     """Look at images that are to be kept under ``name``."""
     numbers = np.flatnonzero(images.is_whole)
     truth = _truth(source, numbers, kept)
@@ -58,6 +66,9 @@ def examine(source: Source, images: Images, name: str, data: OwnData, kept: Fixe
     split = splitting.by_hash(hashed, rule.test) if sides is None else Split(sides, hashed)
     rows = Rows(numbers, truth, split, _digests(hashed, truth, sides))
     findings = [*source.findings, *truth.findings, *_findings(source, images, rows, rule, data, kept)]
+    if champion:
+        fewer = against_champion.fewer_rows(split, rule, data.window, champion)
+        findings += against_champion.judged(fewer, champion, data.accept_data)
     found = _alike(images, rows)
     report = _report(source, found, rows, rule, name, findings)
     recipe = FixedImages(
@@ -92,7 +103,7 @@ def _classes(names: tuple[str, ...], tonight: tuple[str, ...]) -> Iterator[Findi
         yield _error("one-class", found, "two or more: a folder for each", "see the folder that --data names")
     if odd := [name for name in tonight if name.splitlines() != [name] or REPLACED in name]:
         found = f"a class is called {odd[0]!r}"
-        yield _error("class-name", found, "names of one line in UTF-8", "rename its folder")
+        yield _error("class-name", found, "names of one line in UTF-8", "rename it")
     other = "mend the folders, or keep the new images under another --name"
     if new := [name for name in tonight if name not in names]:
         found, known = f"new: the class {', '.join(new[:10])}", f"those that version 1 fixed: {', '.join(names[:20])}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from tasks.data import pictures
 from tasks.data.images import array_files, folders, parquet
 from tasks.data.images.source import Source
-from tasks.data.sources import table_files
+from tasks.data.sources import half_written, table_files
 from tasks.errors import DataError, UsageError
 from tasks.store import regular_files
 
@@ -31,10 +31,9 @@ def find(source: str) -> Source:
         action = "name it with --target" if path else "name it with --target; of images download the folder first"
         raise UsageError(f"no --target for {shown}", "the column of the table to predict", action)
     if not path.exists():
-        said, action = f"no folder {shown}", f"give --data another, or {OF_A_TABLE}"
-        if glob.has_magic(source):
-            said, action = f"{said}, and no table", "name the folder of images itself, no glob"
-        raise DataError(said, EXPECTED, action)
+        is_glob = glob.has_magic(source)
+        action = "name the folder of images itself, no glob" if is_glob else f"give --data another, or {OF_A_TABLE}"
+        raise DataError(f"no folder {shown}", EXPECTED, action)
     if found is None or not found.class_names:
         raise DataError(f"{shown} holds no classes of images", EXPECTED, OF_A_TABLE)
     if not len(found.content):
@@ -52,8 +51,13 @@ def _path(source: str) -> Path | None:
 def _found(path: Path) -> Source | None:
     """What is at a path, if it is anything."""
     if path.is_dir():
-        return array_files.find_idx(path) or parquet.find(path) or folders.find(path)
+        found = array_files.find_idx(path) or parquet.find(path)
+        if found:
+            half_written.require_none(path)
+        return found or folders.find(path)
     read = OF_FILES.get(path.suffix.lower())
+    if read:
+        half_written.require_none(path)
     return read(path) if read else None
 
 

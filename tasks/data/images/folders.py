@@ -12,6 +12,7 @@ import numpy as np
 from tasks.data import pictures
 from tasks.data.images.source import Files, Source
 from tasks.data.report import Finding
+from tasks.data.sources import half_written
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.store.regular_files import shown
 
@@ -142,12 +143,17 @@ def _parts(folder: Path) -> dict[Path, int]:
 
 
 def find(folder: Path) -> Source:
-    """The pictures below a folder, in the order of their own names, as numbers are where arrays were written out."""
+    """The pictures below a folder, in the order of their own names, as numbers are where arrays were written out.
+
+    Raises:
+        DataError: files among them are half written.
+    """
     search, parts = _Search(), _parts(folder)
     for part, side in parts.items():
         search.part(str(part), side)
     if folder not in parts:
         search.strays += [str(each) for each in sorted(folder.iterdir()) if each not in parts and each.name[0] != "."]
+    half_written.refuse([*search.others, *search.strays])
     paths = search.paths
     order = sorted(range(len(paths)), key=lambda at: (os.path.basename(paths[at]), paths[at]))  # noqa: PTH119
     search.look.update(str([parts, sorted(search.classes)]).encode(errors="surrogateescape"))

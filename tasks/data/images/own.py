@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tasks.data.champion import ChampionData
 from tasks.data.dataset import Validated
 from tasks.data.images import finding, reading, sheet, writing
 from tasks.data.images.examining import Examined, examine
@@ -19,7 +20,14 @@ from tasks.serving.task import TaskName
 SPOOL = "pixels"
 
 
-def look(source: Source, name: str, data: OwnData, kept: FixedImages | None, scratch: Path) -> tuple[Examined, Images]:
+def look(
+    source: Source,
+    name: str,
+    data: OwnData,
+    kept: FixedImages | None,
+    scratch: Path,
+    champion: ChampionData | None = None,
+) -> tuple[Examined, Images]:
     """Read all images, and say which is whose and what is wrong; pixels are in a file in ``scratch``.
 
     Raises:
@@ -30,7 +38,7 @@ def look(source: Source, name: str, data: OwnData, kept: FixedImages | None, scr
         kept.require(data)
     asked = Asked(data.side, data.channels, kept.recipe.shape if kept else None)
     images = reading.read(source.content, asked, scratch / SPOOL)
-    return examine(source, images, name, data, kept), images
+    return examine(source, images, name, data, kept, champion), images
 
 
 class OwnImages:
@@ -45,18 +53,20 @@ class OwnImages:
         found = finding.find(self.source)
         return RawDataset(name=self.name, source=found.source, files={}, look=found.look)
 
-    def validate(self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None) -> Validated:
+    def validate(
+        self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None, champion: ChampionData | None
+    ) -> Validated:
         """Read all images, and say which is whose, and what is wrong."""
         with scratch_folder(self.name) as folder:
             known = kept if isinstance(kept, FixedImages) else None
-            (report, recipe, rows), images = look(finding.find(self.source), self.name, data, known, folder)
+            (report, recipe, rows), images = look(finding.find(self.source), self.name, data, known, folder, champion)
             if finding.find(self.source).look != raw.look:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
             drawn = sheet.draw(images, rows)
             if recipe is None:
                 return Validated(report, sheet=drawn)
             written = writing.write(self.name, images, rows, recipe, folder)
-            return Validated(report, images=written, sheet=drawn)
+            return Validated(report, images=written.model_copy(update={"accepted": report.accepted}), sheet=drawn)
 
     def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
         """The splits that validation wrote: nothing is fitted to them."""

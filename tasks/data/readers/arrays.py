@@ -1,8 +1,6 @@
 """Arrays on disk: IDX, ``.npy``, ``.npz`` and safetensors. Every header is compared with the file's size first."""
 
 import contextlib
-import io
-import math
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -12,9 +10,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from tasks.data import idx
-from tasks.data.readers import formats
+from tasks.data.readers import formats, npy
 from tasks.data.readers.formats import Array, Format, Piece, Wanted, broken, check_fit, encoded, reading
-from tasks.data.readers.labels import arrays_of, classes
+from tasks.data.readers.labels import arrays_of, classes, first_label, names_beside
 from tasks.data.readers.stored import HeldFile, StoredRows
 from tasks.data.readers.tensors import Tensors
 from tasks.data.recipe import Pixels
@@ -24,26 +22,15 @@ from tasks.serving.task import Regression
 from tasks.store import atomic, regular_files
 
 COPY_BYTES = 2**20
-NPY_HEADER_BYTES = 2**14  # numpy itself believes no header of more than 10,000
-NPY_HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], Any]] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}  # 3.0 has fields with names beyond Latin 1, which is no array of numbers
-LABELS_SUFFIX = ".labels.npy"  # of what is unpacked beside the rows
+LABELS_SUFFIX, NAMES_SUFFIX = ".labels.npy", ".names.npy"  # of what is unpacked beside the rows
+MOST_LABEL_BYTES = 2**30
 
 
 class Opened(NamedTuple):
-    """The rows of a file, and their labels where it brings them along: the classes' places, or what they are called."""
+    """The rows of a file, and their truth ``(n,)`` where it brings labels along."""
 
     rows: StoredRows
-    labels: StoredRows | None = None
-    are_places: bool = True
-
-    def truth(self, first: int, last: int, wanted: Wanted) -> Array | None:
-        """Of some rows."""
-        if self.labels is None or self.are_places:
-            return None if self.labels is None else self.labels[first:last]
-        return classes(self.labels[first:last].reshape(-1), wanted)
+    truth: StoredRows | Array | None = None
 
 
 def _array_format(
@@ -57,8 +44,6 @@ def _array_format(
         if not array.shape:
             raise broken(path, "it holds a single number")
         check_fit(path, array.dtype, array.shape[1:], wanted)
-        if found.labels is not None and wanted.truth:
-            _check_labels(path, found, found.labels, wanted.truth)
         return len(array)
 
     def pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
@@ -69,7 +54,7 @@ def _array_format(
         is_read_later = fits and array.column_bytes is None
         for first in range(start, stop, step):
             last = min(first + step, stop)
-            truth = found.truth(first, last, wanted)
+            truth = None if found.truth is None else found.truth[first:last]
             if is_read_later:  # batch by batch, by the model; of numbers it must be seen which are finite
                 yield Piece(first, last - first, array.part(first, last), truth=truth)
             else:
@@ -78,66 +63,77 @@ def _array_format(
     return Format(name, suffixes, count, pieces, **packing)
 
 
-def _check_labels(path: Path, found: Opened, labels: StoredRows, name: str) -> None:
-    rows, kinds = len(found.rows), "iuf" if name == Regression.target else "iu" if found.are_places else "iuU"
-    shapes = [(rows,)] if found.are_places else [(rows,), (rows, 1)]
+def _truth(
+    path: Path,
+    rows: StoredRows,
+    labels: StoredRows | Array,
+    wanted: Wanted,
+    names: tuple[str, ...] | None = None,
+    are_places: bool = False,
+) -> StoredRows | Array | None:
+    """What labels say: numbers and places of classes as they are, else classes by their names; None if all are others.
+
+    Raises:
+        DataError: they are no labels of these rows.
+    """
+    is_own_word = are_places or not isinstance(wanted.recipe, Pixels)
+    kinds = "iuf" if wanted.truth == Regression.target else "iu" if is_own_word else "iuU"
+    shapes = [rows.shape[:1]] if is_own_word else [rows.shape[:1], (*rows.shape[:1], 1)]
     if labels.shape not in shapes or labels.dtype.kind not in kinds:
         raise DataError(
             f"{path} holds {labels.dtype} labels of shape {list(labels.shape)}",
-            f"a whole number for each of {rows} rows",
-            f"write them again, or leave out the {name}",
+            f"a whole number for each of {len(rows)} rows",
+            f"write them again, or leave out the {wanted.truth}",
         )
+    if is_own_word:
+        return labels
+    whole, names = _whole(path, labels), names or ()
+    found = classes(whole, wanted, names, first_label([whole], len(names or wanted.class_names)))
+    return found if (found >= 0).any() else None
 
 
-def npy_header(header: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran order, and dtype, from at most ``NPY_HEADER_BYTES`` of a file's beginning.
-
-    Raises:
-        ValueError: it is no array of numbers or text.
-    """
-    version = np.lib.format.read_magic(header)
-    if version not in NPY_HEADERS:
-        raise ValueError(f"its version {version} is none of an array of numbers")
-    shape, is_fortran, dtype = NPY_HEADERS[version](header)
-    if dtype.hasobject or not dtype.itemsize:
-        raise ValueError(f"it holds {dtype}, not numbers")
-    return shape, is_fortran, dtype
+def _whole(path: Path, labels: StoredRows | Array) -> Array:
+    """Labels or names ``(n,)`` in memory."""
+    size = len(labels) * labels.dtype.itemsize
+    if labels.dtype.kind not in "iuU" or size > MOST_LABEL_BYTES:
+        raise broken(path, f"its labels or their names are {labels.dtype}, {size} bytes of them")
+    return np.asarray(labels).reshape(-1)
 
 
-def _npy(path: Path, wanted: Wanted) -> Opened:
-    file = HeldFile(path)
-    with reading(path):
-        header = io.BytesIO(file.read(NPY_HEADER_BYTES, 0))
-        shape, is_fortran, dtype = npy_header(header)
-        size = math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or header.tell() + size > file.size:
-            raise ValueError(f"it has {file.size} bytes, and its header promises shape {shape} of {dtype}")
-    column_bytes = shape[0] * dtype.itemsize if is_fortran and shape else None
-    return Opened(StoredRows(file, dtype, shape, header.tell(), column_bytes))
-
-
-def _npz(path: Path, wanted: Wanted) -> Opened:
-    """What ``_unzip`` made."""
-    beside = path.with_suffix(LABELS_SUFFIX)
-    labels = _npy(beside, wanted).rows if beside.exists() else None
-    return Opened(_npy(path, wanted).rows, labels, are_places=not isinstance(wanted.recipe, Pixels))
+def _with_unpacked(path: Path, wanted: Wanted, array: StoredRows | None = None) -> Opened:
+    """Rows that were unpacked, ``array`` or else as numpy writes them, and what was unpacked beside them."""
+    rows = npy.read(path) if array is None else array
+    labels, names = (path.with_suffix(suffix) for suffix in (LABELS_SUFFIX, NAMES_SUFFIX))
+    if not labels.exists():
+        return Opened(rows)
+    called = tuple(map(str, _whole(path, npy.read(names)))) if names.exists() else None
+    return Opened(rows, _truth(path, rows, npy.read(labels), wanted, called))
 
 
 def _idx(path: Path, wanted: Wanted) -> Opened:
     shape, offset = idx.images_layout(path)
-    return Opened(StoredRows(HeldFile(path), np.dtype(np.uint8), shape, offset))
+    rows = StoredRows(HeldFile(path), np.dtype(np.uint8), shape, offset)
+    if (labels := idx.labels_of(path)) is None or not wanted.truth:
+        return _with_unpacked(path, wanted, rows)
+    return Opened(rows, _truth(labels, rows, idx.read_labels(labels, 256), wanted, names_beside(path)))
 
 
 def _safetensors(path: Path, wanted: Wanted) -> Opened:
     found = Tensors(path)
     rows, labels = arrays_of(path, found.names, wanted)
-    are_places = not isinstance(wanted.recipe, Pixels) or SPLIT_KEY in found.names  # of a prepared split
-    return Opened(found[rows], found[labels] if labels else None, are_places)
+    if labels is None:
+        return Opened(found[rows])
+    are_places = SPLIT_KEY in found.names  # of a prepared split
+    return Opened(found[rows], _truth(path, found[rows], found[labels], wanted, are_places=are_places))
 
 
 def _gunzip(path: Path, target: Path, wanted: Wanted) -> None:
     """Unpack an IDX file, never more of it than its header promises."""
-    size = idx.promised_size(path)
+    size, labels = idx.promised_size(path), idx.labels_of(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if labels and wanted.truth:
+        np.save(target.with_suffix(LABELS_SUFFIX), idx.read_labels(labels, 256))
+        _save_names(path, target)
     with idx.unpacked(path) as packed:
         _copy(packed, target, size, path)
 
@@ -150,11 +146,22 @@ def _unzip(path: Path, target: Path, wanted: Wanted) -> None:
             archive = opened.enter_context(zipfile.ZipFile(stream))
             names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
         rows, labels = arrays_of(path, names, wanted)
-        for name, place in ((labels, target.with_suffix(LABELS_SUFFIX)), (rows, target)):
+        called = "class_names" if labels and "class_names" in names else None
+        if not called:
+            _save_names(path, target)
+        beside = (labels, target.with_suffix(LABELS_SUFFIX)), (called, target.with_suffix(NAMES_SUFFIX))
+        for name, place in (*beside, (rows, target)):
             if name:
                 with reading(path):
                     packed = opened.enter_context(member(archive, f"{name}.npy"))
                 _copy(packed, place, archive.getinfo(f"{name}.npy").file_size, path)
+
+
+def _save_names(path: Path, target: Path) -> None:
+    """Write what a file's whole-numbered labels stand for, where ``labels.txt`` beside it says so."""
+    if names := names_beside(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        np.save(target.with_suffix(NAMES_SUFFIX), np.array(names))
 
 
 def member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
@@ -188,6 +195,6 @@ def _copy(packed: IO[bytes], target: Path, size: int, path: Path) -> None:
 IDX = _array_format(
     "idx", (".idx", ".gz"), _idx, unpack=_gunzip, unpacked_suffix=".idx", is_packed=idx.is_gzip
 )  # fmt: skip
-NPY = _array_format("npy", (".npy",), _npy)
-NPZ = _array_format("npz", (".npz",), _npz, unpack=_unzip, unpacked_suffix=".npy")
+NPY = _array_format("npy", (".npy",), lambda path, wanted: Opened(npy.read(path)))
+NPZ = _array_format("npz", (".npz",), _with_unpacked, unpack=_unzip, unpacked_suffix=".npy")
 SAFETENSORS = _array_format("safetensors", (".safetensors",), _safetensors)

@@ -36,6 +36,8 @@ def csv_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.Rec
     first = next(rest)
     first = first[excels_line(first) or (len(MARK) if first[: len(MARK)] == MARK else 0) :]
     first = first[next(at for at, byte in enumerate(first) if byte not in b"\r\n") :]
+    if re.search(rb"[\r\n]", first) is None:
+        raise broken(name, "it ends inside its header", "a header and rows")
     file = _Csv(name, first, selection)
     yield file.header(selection.ignore)
     for table in side_by_side.ahead(map(file.table, itertools.chain([first], rest))):
@@ -57,7 +59,8 @@ class _Csv:
             raise DataError(f"{name}: every column is ignored", "a column to learn from", "leave out fewer by --ignore")
         self._types = {each: TEXT for each in self._kept if each in selection.as_text}
         self._header = 1  # rows of the next block that are none of data
-        self._rows, self._ragged, self._first_ragged = 0, 0, ""
+        self._rows, self._ragged, self._first_ragged = 0, 0, (0, 0)  # the number of the first, and its fields
+        self._is_ended = True  # by a line's end
 
     def header(self, ignore: frozenset[str]) -> pa.RecordBatch:
         """No rows of all columns that are not to ``ignore``."""
@@ -78,7 +81,7 @@ class _Csv:
             self._note_first(block)
         self._ragged += len(rejects)
         self._rows += len(table) + len(rejects)
-        self._header = 0
+        self._header, self._is_ended = 0, block[-1] in b"\r\n"
         return table
 
     def _parse(self, block: memoryview, rejects: list[Any], use_threads: bool = True) -> pa.Table:
@@ -114,8 +117,7 @@ class _Csv:
         """Read a block once more, by one thread, since rows have no numbers with more."""
         rejects: list[Any] = []
         self._parse(block, rejects, use_threads=False)
-        row = self._rows + rejects[0].number - 1 - self._header
-        self._first_ragged = f"row {row}, with {rejects[0].actual_columns}"
+        self._first_ragged = self._rows + rejects[0].number - 1 - self._header, rejects[0].actual_columns
 
     def check_ragged(self) -> None:
         """Whether all rows have the fields of the header.
@@ -123,11 +125,15 @@ class _Csv:
         Raises:
             DataError: some have not.
         """
+        (row, fields), expected = self._first_ragged, len(self._names)
+        if self._ragged == 1 and row == self._rows - 1 and fields < expected and not self._is_ended:
+            reason = f"it ends inside row {row} (from 0), after {counted(fields, 'field')}"
+            raise broken(self._name, reason, counted(expected, "field"))
         if self._ragged:
             raise DataError(
                 f"{counted(self._ragged, 'row')} of {self._rows:,} in {self._name} with more or fewer fields than "
-                f"the header: the first is {self._first_ragged} (rows count from 0)",
-                counted(len(self._names), "field"),
+                f"the header: the first is row {row}, with {fields} (rows count from 0)",
+                counted(expected, "field"),
                 "remove what stands above the header"
                 if self._ragged == self._rows
                 else "quote fields that contain the delimiter, and write the file again",

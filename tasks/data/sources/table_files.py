@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from tasks.data.readers import finding
-from tasks.data.sources import remote_files
+from tasks.data.sources import half_written, remote_files
 from tasks.errors import DataError, UsageError
 from tasks.store import fingerprints, regular_files
 from tasks.store.fingerprints import Fingerprint
@@ -93,19 +93,20 @@ def find(source: str) -> TableFiles:
 
     Raises:
         UsageError: a URL has credentials in it.
-        DataError: nothing is there, a host does not answer, or a URL's package is not installed.
+        DataError: nothing is there, a file is half written, a host does not answer, or a URL's package is missing.
     """
     if "://" in source and not source.startswith("file://"):
         return _find_remote(source)
     source = source.removeprefix("file://")
-    absolute = str(regular_files.absolute(source))
+    absolute = regular_files.absolute(source)
+    half_written.require_none(absolute)
     try:
         paths = finding.find(source, known=is_table, suffixes=(*SUFFIXES, PACKED), are_checked=False)
     except UsageError as error:  # a nightly run's data that are gone are no mistyped option
         raise DataError(
             error.found, "a file, a folder or a glob", "check the path, or give another by --data"
         ) from error
-    return _with_partitions(absolute, fingerprints.of(paths, unreadable=UNREADABLE))
+    return _with_partitions(str(absolute), fingerprints.of(paths, unreadable=UNREADABLE))
 
 
 def _with_partitions(source: str, prints: list[Fingerprint]) -> TableFiles:

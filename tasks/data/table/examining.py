@@ -9,13 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data import mapped
+from tasks.data.champion import ChampionData
 from tasks.data.recipe import Column
 from tasks.data.report import DataReport, Finding
 from tasks.data.sources.tables import Table
-from tasks.data.table import asked, describing, features, hashing, roles, splitting, targets, warnings, window
+from tasks.data.table import (
+    against_champion,
+    asked,
+    describing,
+    features,
+    hashing,
+    profiling,
+    roles,
+    splitting,
+    targets,
+    warnings,
+    window,
+)
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.hashing import Words
 from tasks.data.table.roles import Roles
+from tasks.data.table.rows import Rows
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import no_moment, split_words
 from tasks.data.table.splitting import TRAINING, Split
@@ -25,7 +39,6 @@ from tasks.parameters.own_data import NO_WINDOW, OwnData
 from tasks.serving.task import TaskName
 
 SCRATCH = "encoded.safetensors"
-CONTENTS = "contents"  # of training rows: features and target hashed, without the column that splits
 
 
 class Examined(NamedTuple):
@@ -33,33 +46,17 @@ class Examined(NamedTuple):
 
     report: DataReport
     recipe: FixedRecipe | None = None
-    rows: "Rows | None" = None
-
-
-class Rows(NamedTuple):
-    """The rows that have a target, encoded, in the order of the table."""
-
-    features: NDArray[np.float32]  # (columns, n), mapped
-    truth: Truth
-    split: Split
-    digests: Words  # (n,) of rows
-    lossy: tuple[int, ...]  # columns of which float32 has not all digits
-    has_missing: tuple[bool, ...]  # of each column
-    contents: Words | None  # (n,) features and target, hashed, where the digests have more: a column that splits
-
-    def digests_of(self, is_training: bool) -> Words:
-        """Those of training rows, or of all others, sorted."""
-        return np.sort(self.digests[(self.split.sides == TRAINING) == is_training])
-
-    def contents_of_training(self) -> dict[str, Words]:
-        """Those of training rows, sorted, where there are any."""
-        if self.contents is None:
-            return {}
-        return {CONTENTS: np.sort(self.contents[self.split.sides == TRAINING])}
+    rows: Rows | None = None
 
 
 def examine(
-    table: Table, name: str, data: OwnData, task: TaskName | None, kept: FixedRecipe | None, folder: Path
+    table: Table,
+    name: str,
+    data: OwnData,
+    task: TaskName | None,
+    kept: FixedRecipe | None,
+    folder: Path,
+    champion: ChampionData | None = None,
 ) -> Examined:
     """Look at a table that is to be kept under ``name``; without a ``task`` the target says which.
 
@@ -82,6 +79,9 @@ def examine(
         rows, rule, more = _rows(table, found.columns, truth, parts, asked.rule_kept(data, kept), data, folder)
         is_whole = not any(each.severity == "error" for each in (*faults, *found.findings))
         findings += [each for each in more if is_whole or each.column]  # of too few columns rows tell nothing
+        if champion and is_whole:
+            changes = against_champion.Tonight(table, rows, rule, data.window).findings(champion)
+            findings += against_champion.judged(changes, champion, data.accept_data)
     report = describing.report(name, table, parts, found, findings, truth, rows and rows.split, rule)
     if report.errors or rule is None:
         return Examined(report, None, rows)
@@ -119,31 +119,36 @@ def _rows(
     with ThreadPoolExecutor() as pool:
         ranging = pool.submit(warnings.Ranges, encoded)
         twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
-    ranges, once = ranging.result(), len(hashed) - len(twice)
-    with_target = hashed.copy()
-    hashing.absorb(with_target, truth.words())
-    num_distinct = once + hashing.num_distinct(hashed[twice])
+    ranges, again, once = ranging.result(), hashed[twice], len(hashed) - len(twice)
+    num_distinct = once + hashing.num_distinct(again)
     rule = kept or _first_rule(parts, data, columns, num_distinct < len(hashed) / 2)
-    digests, by, unfit = with_target.copy(), None, None
+    words, by, unfit = [truth.words()], None, None
+    hashing.absorb(again, words[0](twice))
+    num_with_target = once + hashing.num_distinct(again)
     if rule.column:
-        splits = table.data[rule.column].filter(truth.is_known)
+        splits = table.data[rule.column]
+        splits = splits if len(splits) == len(hashed) else splits.filter(truth.is_known)
         by = splits, split_words(rule, splits)
-        hashing.absorb(digests, by[1])
+        words.append(by[1].__getitem__)
+        hashing.absorb(again, by[1][twice])
         unfit = no_moment(rule, *by, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row])))
-    copies = np.zeros_like(digests)
-    copies[twice] = hashing.copies(digests[twice])
-    hashing.absorb(digests, copies)
+    digests = hashing.after(hashed, words)
+    hashing.absorb(again, hashing.copies(again))
+    digests[twice] = again
     split = splitting.split(rule, by, hashed, digests)
     split = split._replace(findings=(*filter(None, [unfit]), *split.findings))
     with np.errstate(all="ignore"):  # infinite values have been found already
         odd = list(_after_split(columns, encoded, ranges, truth, split))
-    num_with_target = once + hashing.num_distinct(with_target[twice])
     conflicts = warnings.conflicts(len(hashed), num_distinct, num_with_target)
     findings = [*filter(None, faults), *split.findings, *odd, *conflicts]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
     has_missing = tuple((ranges.statistics.missing > 0).tolist())
-    contents = with_target if rule.column else None
-    return Rows(encoded, truth, split, digests, lossy, has_missing, contents), rule, findings
+    profiles = profiling.profiles(columns, encoded, digests, ranges)
+    target = profiling.of_target(profiling.target_column(str(parts.target), truth), truth, digests)
+    contents = hashed.copy() if rule.column else None
+    if contents is not None:
+        hashing.absorb(contents, words[0](slice(None)))
+    return Rows(encoded, truth, split, digests, lossy, has_missing, contents, (*profiles, target)), rule, findings
 
 
 def row_hashes(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:

@@ -16,7 +16,7 @@ of the copy, counted from 0 among rows that are equal so far. Tests have vectors
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,21 @@ def words(values: NDArray[np.float32], of_codes: Words | None = None) -> Words:
     return bits
 
 
+def after(hashed: Words, each: Sequence[Callable[[slice], Words]]) -> Words:
+    """What hashes ``(n,)`` are after they absorbed words, and then 0; ``each`` makes the words of some rows."""
+    result = np.empty_like(hashed)
+
+    def absorb_all(block: slice) -> None:
+        part = result[block]
+        part[:] = hashed[block]
+        for words_of in each:
+            _absorb(part, words_of(block))
+        _absorb(part, np.uint64(0))
+
+    side_by_side.each(absorb_all, _blocks(len(hashed)))
+    return result
+
+
 def absorb(hashed: Words, word: Words | np.uint64) -> None:
     """Let hashes ``(n,)`` absorb a word each, or all of them one, in place."""
     word = np.broadcast_to(word, hashed.shape)
@@ -70,10 +85,10 @@ def absorb(hashed: Words, word: Words | np.uint64) -> None:
 
 
 def _blocks(rows: int) -> list[slice]:
-    return [slice(start, start + BLOCK) for start in range(0, rows, BLOCK)]
+    return [slice(start, min(start + BLOCK, rows)) for start in range(0, rows, BLOCK)]
 
 
-def _absorb(hashed: Words, word: Words) -> None:
+def _absorb(hashed: Words, word: Words | np.uint64) -> None:
     hashed ^= word
     hashed += GOLDEN
     shifted = np.empty_like(hashed)
@@ -101,36 +116,44 @@ def copies(hashed: Words) -> Words:
     return numbers
 
 
-def repeated(hashed: Words) -> NDArray[np.int64]:
+def repeated(hashed: Words, shift: int = 0) -> NDArray[np.int64]:
     """The numbers of the rows whose hash another row has too, in order.
 
     Each row takes a place in a table from whoever had it. One that lost its place equals the row that has it in the
-    end, or only their hashes' parts were equal by which they came there; it then looks again by another part, among
-    fewer. That takes a fraction of the time of sorting.
+    end, or only those bits of their hashes, above ``shift``, were equal that name the place: such rows, fewer, meet
+    again by others, and the last of them are sorted. That takes a fraction of the time of sorting all.
     """
+    if shift >= 48:
+        _, which, counts = np.unique(hashed, return_inverse=True, return_counts=True)
+        return np.flatnonzero(counts[which] > 1)
+    lost, winners = _lost_places(hashed >> np.uint64(shift) if shift else hashed)
+    are_equal = hashed[lost] == hashed[winners]
+    others = lost[~are_equal]
     is_repeated = np.zeros(len(hashed), bool)
-    rows, rest, shift = np.arange(len(hashed), dtype=np.uint32), hashed, 0
-    while len(rest):
-        lost, winners = _lost_places(rest >> np.uint64(shift) if shift else rest)
-        are_equal = rest[lost] == rest[winners]
-        is_repeated[rows[lost[are_equal]]] = is_repeated[rows[winners[are_equal]]] = True
-        rows, rest = rows[lost[~are_equal]], rest[lost[~are_equal]]
-        shift = 24 - shift
+    for rows in (lost[are_equal], winners[are_equal], others[repeated(hashed[others], shift + 24)]):
+        is_repeated[rows] = True
     return np.flatnonzero(is_repeated)
 
 
 def _lost_places(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-    """Rows whose place another took, and for each of them that other; the place is said by a word's lowest bits."""
+    """Rows whose place another took, and for each of them that other; a place is a word's lowest bits."""
     table = np.empty(1 << len(words).bit_length(), np.uint32)
     lowest = np.uint64(len(table) - 1)
-    rows, lost, winners = np.arange(len(words), dtype=np.uint32), [], []
+
+    def places(block: slice) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        return (words[block] & lowest).view(np.int64), np.arange(block.start, block.stop, dtype=np.uint32)
+
+    def look(block: slice) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        at, rows = places(block)
+        last = np.take(table, at)
+        lost = np.flatnonzero(last != rows)
+        return block.start + lost, last[lost]
+
     for block in _blocks(len(words)):
-        table[(words[block] & lowest).view(np.int64)] = rows[block]
-    for block in _blocks(len(words)):
-        last = np.take(table, (words[block] & lowest).view(np.int64))
-        without = np.flatnonzero(last != rows[block])
-        lost.append(block.start + without)
-        winners.append(last[without])
+        at, rows = places(block)
+        table[at] = rows
+    found = side_by_side.each(look, _blocks(len(words))) or [places(slice(0, 0))]
+    lost, winners = zip(*found, strict=True)
     return np.concatenate(lost), np.concatenate(winners)
 
 

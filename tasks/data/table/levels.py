@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tasks.machine import side_by_side
+
 MOST_LEVELS = 10_000
 WHOLE = r"^([+-]?\d+)\.0*$"
 FRACTION = r"( 00:00:00)?\.0*$"  # of a second, or all of midnight
@@ -26,10 +28,12 @@ class Levels:
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """The rows of each value; none of one that a file's own dictionary lists and no row has."""
-        counts = np.zeros(len(self.values), np.int64)
-        for chunk in self.column.chunks:
-            counts += np.bincount(chunk.indices.drop_null().to_numpy(), minlength=len(counts))
-        return counts
+        size = len(self.values)
+
+        def count(chunk: pa.DictionaryArray) -> NDArray[np.int64]:
+            return np.bincount(chunk.indices.drop_null().to_numpy(), minlength=size)
+
+        return sum(side_by_side.each(count, self.column.chunks), np.zeros(size, np.int64))
 
     @property
     def used(self) -> pa.Array:
@@ -45,20 +49,26 @@ class Levels:
         """What the values that occur are called; two may have one name."""
         return named(self.values.filter(pa.array(self.counts > 0)))
 
-    def take(self, words: NDArray[Any]) -> NDArray[Any]:
+    def take(self, words: NDArray[Any], into: NDArray[Any] | None = None) -> NDArray[Any]:
         """For each row ``(n,)`` the word of its value; ``words`` ``(values + 1,)`` ends with that of a missing one."""
-        result = np.empty(len(self.column), words.dtype)
+        result = np.empty(len(self.column), words.dtype) if into is None else into
         row = 0
         for chunk in self.column.chunks:
-            indices = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-            np.take(words, indices, out=result[row : row + len(chunk)], mode="wrap")  # -1 is the last
+            indices = chunk.indices.fill_null(-1) if chunk.null_count else chunk.indices
+            np.take(words, indices.to_numpy(), out=result[row : row + len(chunk)], mode="wrap")  # -1 is the last
             row += len(chunk)
         return result
 
-    def of(self, names: Iterable[str]) -> NDArray[np.float32]:
-        """The code of each row's value ``(n,)`` by its place among ``names``, which has them all; NaN is missing."""
+    def of(
+        self, names: Iterable[str], other: float = np.nan, into: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """The code of each row's value ``(n,)``, its place among ``names``; NaN is missing, ``other`` is not there."""
         places = {name: place for place, name in enumerate(names)}
-        return self.take(np.array([places.get(name, np.nan) for name in named(self.values)] + [np.nan], np.float32))
+        known = self.values.to_pylist()
+        if not all(value in places for value in known):  # else all are called what they are
+            known = named(self.values)
+        codes = [np.nan if name is None else places.get(name, other) for name in known]
+        return self.take(np.array([*codes, np.nan], np.float32), into)
 
 
 def levels(column: pa.ChunkedArray) -> Levels:

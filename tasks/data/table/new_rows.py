@@ -10,6 +10,7 @@ from tasks.store.record import FileRef
 from tasks.store.verified import RESTORE
 
 BLOCK = 2**17  # rows
+PARTS = "train", "other"  # of a file of row digests
 
 
 def new_rows(digests: Words, known: FileRef) -> NDArray[np.bool_]:
@@ -42,8 +43,8 @@ def num_rows(rows: FileRef) -> int:
 
 def _parts(rows: FileRef) -> list[Words]:
     """The digests of training rows and of others, each sorted."""
-    parts = mapped.read(rows, RESTORE)
-    return [parts["train"], parts["other"]]
+    found = mapped.read(rows, RESTORE)
+    return [found[part] for part in PARTS]
 
 
 def _new(ordered: Words, known: FileRef) -> Words:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.data import mapped
+from tasks.data.champion import ChampionData
 from tasks.data.dataset import Validated
 from tasks.data.sources import tables
 from tasks.data.sources.tables import Selection, TableFiles
@@ -62,21 +63,25 @@ class OwnTable:
         files = tables.find(self.source)
         return RawDataset(name=self.name, source=files.source, files={}, look=files.digest)
 
-    def validate(self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None) -> Validated:
+    def validate(
+        self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None, champion: ChampionData | None
+    ) -> Validated:
         """Read all rows, and say which column is what, which row is whose, and what is wrong."""
         kept = kept if isinstance(kept, FixedRecipe) else None
         with scratch_folder(self.name) as folder:
             table = read(tables.find(self.source), data, task, kept, folder)
             if tables.find(self.source).digest != raw.look:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
-            report, recipe, rows = examine(table, self.name, data, task, kept, folder)
+            report, recipe, rows = examine(table, self.name, data, task, kept, folder, champion)
             if recipe is None or rows is None:
                 if not report.errors:  # or the run would go on without data
                     raise UsageError(
                         f"nothing to learn in {self.source}", "a column to predict", "name it with --target"
                     )
                 return Validated(report)
-            return Validated(report, writing.write(self.name, table, rows, recipe, folder))
+            made = writing.write(self.name, table, rows, recipe, folder)
+            accepted = champion.accepting(*report.accepted) if champion else ()
+            return Validated(report, made.model_copy(update={"accepted": accepted}))
 
     def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
         """The splits that validation wrote, and their recipe fitted to the training part."""
@@ -102,6 +107,8 @@ class OwnTable:
             class_names=fixed.class_names,
             split=fixed.split,
             has_dates=table.has_dates,
+            profiles=table.profiles,
+            accepted=table.accepted,
             ignored=fixed.ignored,
             left_out=fixed.left_out,
             class_counts=tuple(classes),

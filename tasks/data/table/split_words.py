@@ -68,20 +68,6 @@ def _moments(texts: pa.Array) -> NDArray[np.float64]:
     return values
 
 
-def times(words: Words) -> NDArray[np.float64]:
-    """The moments ``(n,)`` that words of a rule ``time`` were made of; NaN where there is none."""
-    highest = np.uint64(1 << 63)
-    return np.where(words >= highest, words ^ highest, ~words).view(np.float64)
-
-
-def are_dates(column: pa.ChunkedArray) -> bool:
-    """Whether the moments of a column are dates, in microseconds since 1970, and no numbers."""
-    if columns.kind_of(column.type) != "text":
-        return columns.kind_of(column.type) == "date"
-    texts = levels(column).used
-    return bool(columns.numbers(texts).null_count > texts.null_count)
-
-
 def no_moment(rule: SplitRule, column: pa.ChunkedArray, words: Words, place: Callable[[int], str]) -> Finding | None:
     """What is wrong with a time column of text that is no time; ``place`` says where a row of the column is."""
     if rule.rule != "time" or not ((words == 0) & pc.is_valid(column).to_numpy()).any():

@@ -1,6 +1,6 @@
 """The column to predict: numbers for regression, classes for classification."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,12 +31,16 @@ class Truth(NamedTuple):
     findings: tuple[Finding, ...]
     outside: int = 0  # rows that have a target and are left out: they are outside of the window
 
-    def words(self) -> Words:
-        """The word of each, for hashing ``(n,)``."""
-        if self.class_names:
-            return np.take(hashing.words_of_levels(self.class_names), self.values)
-        with np.errstate(over="ignore"):
-            return hashing.words(self.values.astype(np.float32))
+    def words(self) -> Callable[[Any], Words]:
+        """What makes the words of some rows, for hashing."""
+        of_codes = hashing.words_of_levels(self.class_names)
+
+        def words_of(rows: Any) -> Words:
+            with np.errstate(over="ignore"):
+                values = self.values[rows]
+                return np.take(of_codes, values) if self.class_names else hashing.words(values.astype(np.float32))
+
+        return words_of
 
 
 def task_of(table: Table, target: str, is_category: bool) -> TaskName:

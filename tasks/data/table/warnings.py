@@ -33,6 +33,10 @@ class Ranges:
             with np.errstate(all="ignore"):  # of infinite values, which are found elsewhere
                 self.statistics.add(block.astype(np.float64))
 
+    def is_constant(self, at: int, column: Column) -> bool:
+        """Whether a column has one value; a number's stands for missing ones too, a category's does not."""
+        return bool(self.low[at] == self.high[at]) and not (column.kind == "category" and self.statistics.missing[at])
+
 
 def of_columns(columns: tuple[Column, ...], features: NDArray[np.float32], ranges: Ranges) -> Iterator[Finding]:
     """What is odd about each column by itself."""
@@ -40,7 +44,7 @@ def of_columns(columns: tuple[Column, ...], features: NDArray[np.float32], range
     means, deviations = ranges.statistics.means, ranges.statistics.deviations
     for at, column in enumerate(columns):
         name, missing = column.name, int(ranges.statistics.missing[at])
-        is_constant = ranges.low[at] == ranges.high[at] and not (column.kind == "category" and missing)
+        is_constant = ranges.is_constant(at, column)
         if is_constant or missing == rows:
             found = f"{name} has {'no value at all' if missing == rows else 'one value'}; its weight will be 0"
             yield _warning("constant-column", name, found)

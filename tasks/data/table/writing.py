@@ -12,9 +12,9 @@ from tasks.data import mapped
 from tasks.data.sources.tables import Table
 from tasks.data.splits import SPLIT_KEY
 from tasks.data.table import encoding
-from tasks.data.table.examining import Rows
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.kinds import plain_kind
+from tasks.data.table.rows import Rows
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.data.validated import ValidatedTable
 from tasks.machine import cores
@@ -56,6 +56,7 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
         num_test=rows.split.count(TEST),
         rows=row_digests,
         has_missing=rows.has_missing,
+        profiles=rows.profiles,
         has_dates=recipe.split.rule == "time" and plain_kind(table, str(recipe.split.column)) == "date",
     )
 

@@ -126,7 +126,10 @@ def test_a_regression_is_judged_by_rows_that_have_a_target_and_by_period(tmp_pat
     assert own_split.periods == unseen.periods
     assert (artifact_paths.version("own", 1) / artifact_paths.BY_PERIOD).is_file()
     dearer = [row | {"price": row["price"] + 20_000} for row in new]
-    assert set(judged(write(tmp_path / "dearer.csv", dearer)).worse) == {"rmse", "loss"}
+    far = judged(write(tmp_path / "dearer.csv", dearer))
+    assert set(far.worse) == {"rmse", "loss"}
+    assert not far.model_copy(update={"groups": 19}).worse, "too few to tell"
+    assert not judged(write(tmp_path / "one.csv", dearer[:1])).worse, "too few to tell"
     larger = [row | {"area": 2 * row["area"]} for row in new * 4]
     assert judged(write(tmp_path / "larger.csv", larger)).has_drifted
     assert not found.has_drifted

@@ -15,8 +15,9 @@ from flows.server.status import status
 from prefect_api import api_client
 from tasks.errors import UsageError
 from tasks.parameters import RetrainParameters
+from tasks.parameters.own_data import NO_WINDOW
 from tasks.stage import events
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, own_data
 
 NAME = "linear-regression"
 DEPLOYMENT = f"retrain-{NAME}"
@@ -53,6 +54,16 @@ def form(deployment: dict[str, Any]) -> set[str]:
 
 def told(cron: str) -> None:
     schedules.tell_server(schedules.add(NAME, cron, "Europe/Berlin"), registration.declarations())
+
+
+@pytest.mark.parametrize(("window", "split"), [("90d", {"time_column": "day"}), (NO_WINDOW, {})])
+def test_what_is_scheduled_leaves_the_split_to_the_versions_but_for_the_time_column_of_a_window(
+    window: str, split: dict[str, str]
+) -> None:
+    data = {"source": "days", "target": "price", "window": window, "test": 0.3, "time_column": "day"}
+    own_data.leave_split_open(data)
+    assert data == {"source": "days", "target": "price", "window": window, **split}
+    RetrainParameters.model_validate({"name": "houses", "data": data})
 
 
 @pytest.mark.slow

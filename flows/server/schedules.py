@@ -95,8 +95,7 @@ def add(
         raise UsageError(f"nothing that would start a retrain of {name}", "--cron, --on-drift or both", "give one")
     _require_time(told["cron"] or "0 0 * * *", told["timezone"])
     parameters = own_data.again(name, {})
-    for option in own_data.SPLITS.values():  # a run takes the rule that the newest version has fixed by then
-        parameters["data"].pop(option, None)
+    own_data.leave_split_open(parameters["data"])
     schedule = Schedule.model_validate(told | {"name": name, "parameters": parameters})
     path.parent.mkdir(parents=True, exist_ok=True)
     schedule.write(path)

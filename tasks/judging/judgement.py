@@ -45,6 +45,7 @@ def judge(manifest: Manifest, model: bytes, asked: EvaluateParameters, scratch: 
         published_recall=known.get("recall") or {},
         unlabelled=read.unlabelled,
         broken=read.broken,
+        groups=None if clusters is None else len(np.unique(clusters)),
         trained_on=None if read.was_trained is None else int(np.count_nonzero(read.was_trained)),
         unseen=asked.unseen,
         changes=read.changes,

@@ -99,11 +99,21 @@ def _split(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
     No window stays without a split by time.
     """
-    rule = None if SPLITS.values() & given.keys() else fixed(name)
-    options: dict[str, Any] = dict.fromkeys(SPLITS.values())
-    if rule and rule.split.rule in SPLITS:
+    rule = fixed(name)
+    options: dict[str, Any] = dict.fromkeys(SPLITS.values()) | ({"test": rule.split.test} if rule else {})
+    if rule and rule.split.rule in SPLITS and not SPLITS.values() & given.keys():
         options[SPLITS[rule.split.rule]] = rule.split.column
     return options if (options | given)["time_column"] else options | {"window": NO_WINDOW}
+
+
+def leave_split_open(data: dict[str, Any]) -> None:
+    """Take the split out of data options: a run takes the rule that the newest version has fixed by then.
+
+    A window needs its time column, and so that stays.
+    """
+    is_open = data.get("window", NO_WINDOW) == NO_WINDOW
+    for option in ("test", *SPLITS.values()) if is_open else ("test",):
+        data.pop(option, None)
 
 
 def _of_source(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +129,7 @@ def _of_source(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_same_kind(parameters: RetrainParameters) -> None:
-    """A name keeps its model, its kind of data and its target.
+    """A name keeps its model, its kind of data, its target and, without ``--new-recipe``, its share of test rows.
 
     Raises:
         UsageError: the parameters would change one of them.
@@ -127,6 +137,7 @@ def require_same_kind(parameters: RetrainParameters) -> None:
     kept = newest(parameters.name)
     if kept is None:
         return
+    _require_same_share(parameters.data, kept)
     target, data = getattr(kept.recipe, "target", None), parameters.data
     then = kept.parameters.training.model, _kind(kept.dataset.is_own, not target), target and target.name
     now = parameters.training.model.value, _kind(data.is_own, data.is_images), data.target
@@ -137,6 +148,17 @@ def require_same_kind(parameters: RetrainParameters) -> None:
             f"{parameters.name} as {found}",
             f"{expected}, as its version {kept.version} was trained",
             f"type {meant}, or give the model another --name",
+        )
+
+
+def _require_same_share(data: Data, kept: Manifest) -> None:
+    """A share that was not given is 0.2, whatever the name's is."""
+    split, usual = kept.dataset.split, Data.model_fields["test"].default
+    if split and data.is_own and not data.new_recipe and data.test not in (usual, split.test):
+        raise UsageError(
+            f"--test {data.test:g}",
+            f"{split.test:g}, as {kept.name} has it",
+            "leave the option out, or fix the split anew with --new-recipe",
         )
 
 

@@ -49,9 +49,12 @@ class Levels:
         """What the values that occur are called; two may have one name."""
         return named(self.values.filter(pa.array(self.counts > 0)))
 
-    def take(self, words: NDArray[Any]) -> NDArray[Any]:
-        """For each row ``(n,)`` the word of its value; ``words`` ``(values + 1,)`` ends with that of a missing one."""
-        result = np.empty(len(self.column), words.dtype)
+    def take(self, words: NDArray[Any], into: NDArray[Any] | None = None) -> NDArray[Any]:
+        """For each row ``(n,)`` the word of its value; ``words`` ``(values + 1,)`` ends with that of a missing one.
+
+        They are written to ``into`` if it is given.
+        """
+        result = np.empty(len(self.column), words.dtype) if into is None else into
         row = 0
         for chunk in self.column.chunks:
             indices = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
@@ -59,10 +62,11 @@ class Levels:
             row += len(chunk)
         return result
 
-    def of(self, names: Iterable[str]) -> NDArray[np.float32]:
+    def of(self, names: Iterable[str], into: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """The code of each row's value ``(n,)`` by its place among ``names``, which has them all; NaN is missing."""
         places = {name: place for place, name in enumerate(names)}
-        return self.take(np.array([places.get(name, np.nan) for name in named(self.values)] + [np.nan], np.float32))
+        codes = np.array([places.get(name, np.nan) for name in named(self.values)] + [np.nan], np.float32)
+        return self.take(codes, into)
 
 
 def levels(column: pa.ChunkedArray) -> Levels:

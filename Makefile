@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 # onnxruntime-gpu runs without a GPU too, but exists for Linux on x86-64 only.
 RUNTIME := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),gpu,cpu)
 
-.PHONY: help run test soak bench lint containers requirements clean
+.PHONY: help run test soak bench month lint containers requirements clean
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -33,6 +33,10 @@ bench: $(VENV)/.test ## Compare training and prediction with their peers, half a
 	@$(BIN)/gradmill bench predict
 	@$(BIN)/gradmill bench tables
 	@$(BIN)/gradmill bench images
+	@$(BIN)/gradmill bench gates
+
+month: $(VENV)/.test ## Retrain every night of a month, on data that grow by a day and do not always come right: four minutes
+	@$(BIN)/python docs/month.py
 
 containers: $(VENV)/.test ## Build and run the images and the composed stack: as root on Debian, with Podman
 	@GRADMILL_TEST_CONTAINERS=1 $(BIN)/pytest -n0 -m docker --durations 15 $(PYTEST_ARGS)

@@ -39,14 +39,14 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     made = Outcome(run, parameters)
     with run.in_use(), story.told(made):
         raw = download(run, parameters.dataset, parameters.data)
-        made.published = unchanged.by_look(asked, raw)
+        made.published = unchanged.by_look(run, asked, raw)
         if made.published is None:
             task = of_model(parameters.training.model).name
             fixed, champion = own_data.fixed(parameters.name), own_data.of_champion(parameters.name)
             made.validated = validated = validate(run, raw, parameters.data, task, fixed, champion)
             prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
-            looks.remember(raw, prepared)
-            made.published = unchanged.by_rows(asked, prepared)
+            looks.remember(asked, raw, prepared)
+            made.published = unchanged.by_rows(run, asked, prepared)
         if made.published is None:
             made.trained = train(run, prepared, parameters.training)
             made.evaluated = evaluate(run, prepared, made.trained, parameters.training, parameters.gates)

@@ -156,7 +156,7 @@ def test_a_broken_day_stops_the_run_on_the_second_night_as_on_the_two_hundredth(
     broken = examined(grown((folder, found, champion), 777, **FAULTS[fault]), kept=recipe(found), champion=champion)
     assert list(rules(broken, "error")) == [fault]
     (said,) = broken.report.errors
-    assert f"{DAY} new rows, from row 0 of {folder / 'night.parquet'} on" in said.found
+    assert f"{DAY} new rows of night.parquet" in said.found
     assert "--accept-data" in said.action
     assert broken.recipe is None
 
@@ -185,6 +185,24 @@ def test_an_ordinary_day_is_like_those_before(month: Month) -> None:
         assert ordinary.report.changes == ()
 
 
+def test_a_broken_day_is_found_though_good_ones_come_with_it(tmp_path: Path) -> None:
+    folder = months(tmp_path / "data")
+    found = examined(folder)
+    champion = championed(found, tmp_path / "kept")
+    for number in range(10, 16):
+        faults = FAULTS["turned-missing size"] if number > 13 else {}
+        written(folder / f"day-{number:03d}.parquet", day(number, **faults))
+    hours = day(16, **FAULTS["other-scale share"])
+    for hour in range(25):
+        written(folder / f"hour-{hour:03d}.parquet", hours.slice(10 * hour, 10))
+    night = examined(folder, kept=recipe(found), champion=champion)
+    assert list(rules(night, "error")) == ["turned-missing size", "other-scale share"]
+    missing, scale = (each.found for each in night.report.errors)
+    assert f"all of {DAY} new rows of day-014.parquet; in the champion's data it was in 0 %; so in 1 more" in missing
+    assert f"{DAY} new rows of hour-000.parquet to hour-024.parquet" in scale
+    assert not [key for key in rules(night, "warning") if key.startswith("drift")], "a day is no drift"
+
+
 def test_all_faults_are_told_at_once_and_too_few_new_rows_tell_nothing(month: Month) -> None:
     _, found, champion = month
     faults = FAULTS["other-scale size"] | FAULTS["turned-missing level"]
@@ -192,7 +210,7 @@ def test_all_faults_are_told_at_once_and_too_few_new_rows_tell_nothing(month: Mo
     assert list(rules(several, "error")) == ["other-scale size", "turned-missing level"]
     few = day(777, **faults).slice(0, 199)
     written(month[0] / "night.parquet", few)
-    assert not examined(month[0], kept=recipe(found), champion=champion).report.errors
+    assert not examined(month[0], kept=recipe(found), champion=champion).report.changes
 
 
 def test_a_column_that_turned_constant_and_rows_that_are_gone_stop_the_run(tmp_path: Path) -> None:
@@ -215,7 +233,7 @@ def test_a_column_that_turned_constant_and_rows_that_are_gone_stop_the_run(tmp_p
     assert "fewer-rows" not in rules(examined(folder, kept=recipe(found), champion=other), "error")
 
 
-def test_drift_of_many_new_rows_is_warned_of_and_a_day_is_no_drift(tmp_path: Path) -> None:
+def test_drift_of_many_new_rows_is_warned_of(tmp_path: Path) -> None:
     folder = months(tmp_path / "data")
     found = examined(folder)
     champion = championed(found, tmp_path / "kept")

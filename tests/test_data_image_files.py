@@ -7,6 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -145,6 +146,8 @@ def refused(path: Path, words: str) -> None:
 @pytest.mark.parametrize(("arrays", "words"), [
     ({"images": TRAIN[0] / 255, "labels": TRAIN[1]}, r"float64 of shape .*uint8 pixels"),
     ({"images": TRAIN[0], "labels": TRAIN[1][1:]}, r"90 images and \(89,\) labels"),
+    ({"images": TRAIN[0], "labels": TRAIN[1], "class_names": np.array(["a", "a", "b"])}, "names a class twice"),
+    ({"images": TRAIN[0], "labels": TRAIN[1] + 1, "class_names": np.array(["a", "b", "c"])}, "label 3 at row 2"),
     ({"images": TRAIN[0][:0], "labels": TRAIN[1][:0]}, "no images"),
     ({"images": TRAIN[0], "labels": TRAIN[1], "class_names": np.array(NAMES[:2])}, "label 2 at row 2 .*from 0 to 1"),
     ({"pictures": TRAIN[0], "labels": TRAIN[1]}, "images and labels, or x_train"),
@@ -173,6 +176,14 @@ def test_files_that_are_cut_off_or_lack_their_labels_are_refused(tmp_path: Path)
     for name in ("a.npz", "a.safetensors", "a.parquet"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         refused(tmp_path / name, "cannot be read")
+
+
+@pytest.mark.parametrize("labels", [[None, *range(89)], [0.5] * 90, [[1]] * 90])
+def test_labels_in_parquet_that_are_missing_or_of_no_class_are_refused(labels: list[Any], tmp_path: Path) -> None:
+    parquet(tmp_path / "i.parquet", *TRAIN)
+    table = pq.read_table(tmp_path / "i.parquet").drop_columns(["label"]).append_column("label", pa.array(labels))
+    pq.write_table(table, tmp_path / "i.parquet")
+    refused(tmp_path / "i.parquet", "of 90 rows without a label, which is .*a whole number or text in each")
 
 
 def test_files_of_several_data_sets_are_not_mixed_and_a_packed_copy_is_not_read_twice(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx
 import pytest
 from prefect.events.schemas.automations import EventTrigger
-from prefect.events.schemas.events import Resource
+from prefect.events.schemas.events import Resource, ResourceSpecification
 
 from flows.server import automations, deployments, registration, schedules
 from flows.server.status import status
@@ -125,7 +125,9 @@ def test_a_retrain_that_finds_drift_starts_no_other() -> None:
 
     def starts(flow: str, name: str = "houses") -> bool:
         labels = {"prefect.resource.id": events.resource(name), events.FLOW: flow}
-        return trigger.match.matches(Resource(labels))
+        match = trigger.match
+        assert isinstance(match, ResourceSpecification)
+        return match.matches(Resource(labels))
 
     assert starts("predict")
     assert starts("none"), "told by no flow"

@@ -201,6 +201,13 @@ def test_whole_numbers_are_the_classes_own_names_where_these_are_whole_numbers(t
     assert truth(found) == [0, 2, 4, 6], "a prepared split has places"
 
 
+def test_labels_of_other_classes_alone_are_no_truth(tmp_path: Path) -> None:
+    np.savez(tmp_path / "birds.npz", images=IMAGES, labels=LABELS, class_names=["gull", "hen", "jay"])
+    assert truth(predicted(tmp_path / "birds.npz")) is None
+    np.savez(tmp_path / "some.npz", images=IMAGES[:2], labels=np.array(["gull", "owl"]))
+    assert truth(predicted(tmp_path / "some.npz")) == [-1, 2]
+
+
 def test_labels_of_another_number_than_images_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "cut.npz", images=IMAGES, labels=LABELS[:-1])
     with pytest.raises(DataError, match=r"cut\.npz holds int64 labels of shape \[11\]"):

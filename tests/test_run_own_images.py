@@ -4,18 +4,23 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
+import safetensors.numpy
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
+import own_images
+from command_line import gradmill
 from flows.retrain import retrain
 from flows.story.report import RetrainReport
 from image_folders import drawn, write
 from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters
-from tasks.store import artifact_paths, own_data, verification
+from tasks.store import artifact_paths, own_data, reading, verification
 
 COUNTS = {"cat": 60, "dog": 60, "owl": 60}
 
@@ -57,3 +62,28 @@ def test_folders_become_a_model_that_takes_raw_pixels_and_is_trained_again(
         again()
     with pytest.raises(UsageError, match="own images, as its version 1"):
         again(data={"target": "y", "source": "houses.csv"})
+
+
+@pytest.mark.slow  # three commands that train
+def test_digits_and_hues_are_learned_on_the_command_line_and_grey_tells_no_hues_apart(
+    artifacts: Path, on_server: None, tmp_path: Path
+) -> None:
+    def learned(name: str, source: Path, *options: str) -> Any:
+        done = gradmill("retrain", "softmax-regression", "--name", name, "--data", str(source), "--json", *options)
+        return json.loads(done.stdout) | {"exit_code": done.returncode}
+
+    sources = {"digits": own_images.digits(), "hues": own_images.hues(600)}
+    for name, (images, labels) in sources.items():
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            (tmp_path / name / f"class-{label}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / name / f"class-{label}" / f"{number}.png")
+    found = learned("digits", tmp_path / "digits")
+    dataset = reading.manifest("digits", 1).dataset
+    train, test = (safetensors.numpy.load_file(each.path) for each in (dataset.train, dataset.test))
+    X, T = (each["images"].reshape(-1, 64) / 255 for each in (train, test))
+    converged = LogisticRegression(max_iter=2000).fit(X, train["labels"])
+    assert found["metrics"]["test_accuracy"] > converged.score(T, test["labels"]) - 0.02
+    assert learned("rgb", tmp_path / "hues", "--channels", "rgb")["metrics"]["test_accuracy"] > 0.95
+    refused = learned("grey", tmp_path / "hues", "--channels", "grey")
+    assert (refused["outcome"], refused["exit_code"]) == ("refused", 3)
+    assert refused["metrics"]["test_accuracy"] < 0.5, "of three classes, chance"

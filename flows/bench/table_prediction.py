@@ -21,7 +21,7 @@ from tasks.serving import sessions
 from tasks.serving.contract import FEATURES
 
 NAME = "bench-tables"
-BATCHES = (512, 1024, 2048)
+BATCHES = (1024, 4096, 8192, 16384)
 REPEATED = 4
 ROW_GROUP_BYTES = 2**24
 FLOW = "flow: Parquet to Parquet"
@@ -53,8 +53,9 @@ def _as_parquet(csv: Path) -> Path:
     """The features of ``csv``."""
     parquet = csv.with_suffix(".parquet")
     features = pyarrow.csv.ConvertOptions(include_columns=[*flights.CATEGORIES, *flights.NUMBERS])
+    blocks = pyarrow.csv.ReadOptions(block_size=ROW_GROUP_BYTES)
     with (
-        pyarrow.csv.open_csv(csv, convert_options=features) as reader,
+        pyarrow.csv.open_csv(csv, blocks, convert_options=features) as reader,
         pq.ParquetWriter(parquet, reader.schema) as file,
     ):
         for batch in reader:

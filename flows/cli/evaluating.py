@@ -45,14 +45,14 @@ def evaluate(
 
 
 def _show(result: "Judged") -> None:
-    from flows.story import judgement
+    from flows.story import judgement, periods
 
     console = Console(soft_wrap=True, highlight=False)
     for label, value in [("judged", judgement.headline(result)), *judgement.facts(result)]:
         console.print(f"[bold]{label:<11}[/] {escape(value)}")
     _print(("", "now", "95 % interval", "at publication"), judgement.figures(result), console)
     if result.periods:
-        _print(judgement.period_head(result), judgement.periods(result), console)
+        _print(periods.head(result), periods.rows(result.periods), console)
 
 
 def _print(head: tuple[str, ...], rows: list[tuple[str, ...]], console: Console) -> None:

@@ -87,9 +87,10 @@ def add(
         DataError: it is not known where its data are.
     """
     path = artifact_paths.schedule(name)
-    before = Schedule.read(path).model_dump() if os.path.lexists(path) else {"cron": None, "timezone": "UTC"}
+    earlier = Schedule.read(path).model_dump() if os.path.lexists(path) else {}
+    before: dict[str, Any] = {"cron": None, "timezone": "UTC"} | earlier
     given = {"cron": cron, "timezone": timezone, "on_drift": on_drift, "keep": keep}
-    told = before | {option: value for option, value in given.items() if value is not None}
+    told: dict[str, Any] = before | {option: value for option, value in given.items() if value is not None}
     if told["cron"] is None and not told.get("on_drift"):
         raise UsageError(f"nothing that would start a retrain of {name}", "--cron, --on-drift or both", "give one")
     _require_time(told["cron"] or "0 0 * * *", told["timezone"])

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
+from flows.story import periods
 from flows.story.pages import table
-from tasks.judging.judged import Judged, Measured
+from flows.story.periods import WORDS
+from tasks.judging.judged import Judged
 from tasks.machine.words import counted
 
 WORST = 10  # classes that are told
-WORDS = {"accuracy": "accuracy", "loss": "loss", "rmse": "RMSE", "r2": "R²"}
 Rows = list[tuple[str, ...]]
 
 
@@ -23,13 +24,15 @@ def facts(result: Judged) -> Iterator[tuple[str, str]]:
     if result.broken:
         yield "broken", f"{counted(result.broken, 'image')} that cannot be read"
     if result.trained_on is None:
-        yield "trained on", "not known: these rows do not tell"
+        yield "trained on", "not known which of these rows"
     elif result.unseen:
         yield "trained on", f"{counted(result.trained_on, 'row')}, which are left out"
     elif result.trained_on:
         yield "trained on", f"{result.trained_on:,} of these rows: --unseen leaves them out"
     else:
         yield "trained on", "none of these rows"
+    for change in result.changes:
+        yield "data", change.sentence
     if result.worse:
         yield "worse", f"than at publication, beyond chance (95 %): {', '.join(WORDS[name] for name in result.worse)}"
 
@@ -37,34 +40,13 @@ def facts(result: Judged) -> Iterator[tuple[str, str]]:
 def figures(result: Judged) -> Rows:
     """Each figure with its interval, and at publication; of many classes those of the smallest recall."""
     rows: Rows = [
-        (WORDS[name], f"{value:.4g}", _between(result.intervals[name]), _number(result.published.get(name)))
+        (WORDS[name], f"{value:.4g}", periods.between(result.intervals[name]), _number(result.published.get(name)))
         for name, value in result.metrics.items()
     ]
     for name in sorted(result.recall, key=lambda name: result.recall[name])[:WORST]:
-        found = f"{result.recall[name]:.4g}", _between(result.recall_intervals[name])
+        found = f"{result.recall[name]:.4g}", periods.between(result.recall_intervals[name])
         rows.append((f"recall of {name}", *found, _number(result.published_recall.get(name))))
     return rows
-
-
-def period_head(result: Judged) -> tuple[str, ...]:
-    """The columns of ``periods``."""
-    main, other = _main(result)
-    return "period", "rows", WORDS[main], "95 % interval", WORDS[other]
-
-
-def periods(result: Judged) -> Rows:
-    """Each period's figures."""
-    main, other = _main(result)
-    return [
-        (
-            each.period,
-            f"{each.rows:,}",
-            f"{each.metrics[main]:.4g}",
-            _between(each.intervals[main]),
-            f"{each.metrics[other]:.4g}",
-        )
-        for each in result.periods
-    ]
 
 
 def page(result: Judged) -> str:
@@ -72,17 +54,9 @@ def page(result: Judged) -> str:
     head = ("", "now", "95 % interval", "at publication")
     blocks = [f"# {headline(result)}", table(("", ""), facts(result)), table(head, figures(result))]
     if result.periods:
-        blocks += ["## By period", table(period_head(result), periods(result))]
+        blocks += ["## By period", table(periods.head(result), periods.rows(result.periods))]
     return "\n\n".join(blocks)
-
-
-def _main(found: Measured) -> tuple[str, str]:
-    return ("accuracy", "loss") if "accuracy" in found.metrics else ("rmse", "r2")
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
-
-
-def _between(interval: tuple[float, float]) -> str:
-    return "{:.4g} to {:.4g}".format(*interval)

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from flows.story import periods
 from flows.story.report import RetrainReport
 from tasks.batch.version import read_version
+from tasks.judging.judged import Period
 from tasks.machine.words import counted
 from tasks.records import Prediction
 from tasks.stage.live import picture
@@ -20,6 +23,7 @@ TITLES = {
     artifact_paths.CLASS_WEIGHTS: "Weights of each class",
     artifact_paths.FIT: "Fit",
     artifact_paths.COEFFICIENTS: "Coefficients",
+    artifact_paths.BY_PERIOD: "By period",
     artifact_paths.RESIDUALS: "Residuals",
     artifact_paths.PREDICTED_AND_TRUE: "Predicted against true",
     artifact_paths.THRESHOLDS: "ROC and precision-recall",
@@ -59,6 +63,7 @@ def verdict(result: RetrainReport) -> str:
         ),
         "## Gates\n\n" + table(("gate", "verdict", "found", "required"), gates),
         "## Figures\n\n" + table(("figure", "value"), figures),
+        *([_by_period(result.metrics["periods"])] if result.metrics.get("periods") else []),
         "## Seconds\n\n" + table(("stage", "seconds"), seconds),
     ]
     return "\n\n".join(lines)
@@ -69,6 +74,11 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     lines = [head, ["---"] * len(head), *escaped]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _by_period(documents: list[dict[str, Any]]) -> str:
+    found = [Period.model_validate(each) for each in documents]
+    return "## By period\n\n" + table(periods.head(found[0]), periods.rows(found))
 
 
 def pictures(files: Iterable[FileRef]) -> str:

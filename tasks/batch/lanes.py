@@ -1,6 +1,7 @@
 """Sessions side by side: as many as cores on the CPU, two on a GPU, each used by one thread at a time."""
 
 import functools
+import math
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +17,9 @@ from tasks.serving import contract, sessions
 from tasks.store import verified
 from tasks.store.record import FileRef
 
-BATCH_SIZE = {sessions.CPU: 1024, sessions.CUDA: 16384}  # CPU: fits the cache (README, "Speed")
+CUDA_BATCH_SIZE = 16384
+CPU_BATCH_SIZES = (1024, 8192)  # the fewest and the most rows that are run at a time
+CPU_BATCH_VALUES = 2**16  # of the rows in between: they fit the cache (README, "Speed")
 CUDA_LANES = 2  # one copies while the other computes
 
 Lane = Callable[[Array], list[Array]]  # a batch (at most the batch size) to the outputs, in the signature's order
@@ -52,6 +55,14 @@ class Lanes:
         finally:
             self._idle.put(lane)
         return outputs
+
+
+def batch_size(provider: str, shape: tuple[int, ...]) -> int:
+    """How many rows of a ``shape`` are run at a time, unless that is asked for."""
+    if provider == sessions.CUDA:
+        return CUDA_BATCH_SIZE
+    fewest, most = CPU_BATCH_SIZES
+    return max(fewest, min(most, CPU_BATCH_VALUES // math.prod(shape)))
 
 
 def open_lanes(model: Path, sha256: str, provider: str, batch_size: int, workers: int) -> Lanes:

@@ -65,7 +65,7 @@ def table(chunk: Chunk, outputs: dict[str, Array], version: Version, has_all: bo
 
 
 def _named(index: Array, names: list[str]) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(index), pa.array(names, pa.string()))
+    return pa.DictionaryArray.from_arrays(pa.array(index), pa.array(names, pa.string()), safe=False)
 
 
 @contextmanager

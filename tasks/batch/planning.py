@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.batch import identity, output, parts
-from tasks.batch.lanes import BATCH_SIZE
+from tasks.batch.lanes import batch_size
 from tasks.batch.version import read_version
 from tasks.data import readers
 from tasks.errors import DataError, GradmillError
 from tasks.machine import cores
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters
-from tasks.serving import sessions
+from tasks.serving import contract, sessions
 from tasks.store import artifact_paths, fingerprints, predictions, reading, regular_files, verified
 from tasks.store.artifact_paths import ONNX
 from tasks.store.fingerprints import Fingerprint
@@ -69,8 +69,9 @@ def planned(parameters: PredictParameters) -> Iterator[Planned]:
 def _asked_for(parameters: PredictParameters) -> tuple[Job, Asked]:
     """The job, not yet planned, that a command means: a new one, or the one that it was killed in."""
     model, content = _load(parameters, parameters.version)
-    provider = sessions.provider(sessions.open_session(content, parameters.device))
-    command = _Command(parameters, provider, parameters.batch_size or BATCH_SIZE[provider])
+    session = sessions.open_session(content, parameters.device)
+    provider, row = sessions.provider(session), contract.of_session(session).inputs[0].shape
+    command = _Command(parameters, provider, parameters.batch_size or batch_size(provider, row))
     asked = command.ask(model)
     if left := command.left_unfinished(model, asked):
         unfinished, asked = left

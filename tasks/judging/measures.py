@@ -6,9 +6,12 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.table.split_words import moments
 from tasks.judging import bootstrap, periods
 from tasks.judging.judged import Measured, Period
 from tasks.judging.periods import Moments
+from tasks.judging.standards import read_rows
+from tasks.records import PreparedDataset
 from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES
 
 Array = NDArray[Any]
@@ -67,6 +70,15 @@ def by_period(answers: Answers, moments: Moments, clusters: Array | None = None)
         rows = np.flatnonzero(of == number)
         found = measure(answers.of_rows(rows)._replace(class_names=()), None if clusters is None else clusters[rows])
         yield Period(period=name, **dict(found))
+
+
+def in_time(prepared: PreparedDataset, answers: Answers) -> dict[str, Any]:
+    """``periods`` of the test split, as a version's metrics have them, where the latest rows are the test split."""
+    if prepared.split is None or prepared.split.rule != "time":
+        return {}
+    times = Moments(moments(read_rows(prepared.test, prepared).key), prepared.has_dates)
+    of_all = {"recall", "recall_intervals"}
+    return {"periods": [each.model_dump(mode="json", exclude=of_all) for each in by_period(answers, times)]}
 
 
 def _named(names: Sequence[str], found: Array, between: Array) -> dict[str, Any]:

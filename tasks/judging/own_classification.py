@@ -10,11 +10,12 @@ from tasks.judging import classification, figures, own_pictures, table_figures
 from tasks.judging.candidate import Candidate
 from tasks.judging.classification import CURVES as CURVES
 from tasks.judging.classification import epoch as epoch
+from tasks.judging.measures import Answers, in_time
 from tasks.parameters import Gates
 from tasks.records import GateVerdict
 from tasks.serving import folding
 from tasks.serving.coefficients import largest
-from tasks.store.artifact_paths import COEFFICIENTS, CONFUSION_MATRIX, RELIABILITY, THRESHOLDS
+from tasks.store.artifact_paths import BY_PERIOD, COEFFICIENTS, CONFUSION_MATRIX, RELIABILITY, THRESHOLDS
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
@@ -31,6 +32,7 @@ def measure(candidate: Candidate) -> dict[str, Any]:
     if len(prepared.class_names) > MOST_CLASSES:
         del measured["confusion_matrix"]
     measured |= {"objective_loss": standards.mean(candidate.losses), **standards.metrics}
+    measured |= in_time(prepared, Answers(candidate.test.truth, candidate.scores.argmax(axis=1), candidate.losses))
     if not isinstance(prepared.recipe, Columns):
         measured["brightness"] = own_pictures.brightness(candidate)
     else:
@@ -70,6 +72,8 @@ def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tupl
     if len(names) == 2:
         score = candidate.scores[:, 1] - candidate.scores[:, 0]
         pictures.append(table_figures.thresholds(score, truth == 1, names[1], run.file(THRESHOLDS)))
+    if periods := measured.get("periods"):
+        pictures.append(table_figures.by_period(periods, "accuracy", run.file(BY_PERIOD)))
     if not isinstance(recipe, Columns):
         pictures += own_pictures.draw(candidate, label, confidence, run)
     elif found := largest(measured, recipe, names):

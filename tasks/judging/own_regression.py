@@ -9,14 +9,14 @@ from tasks.data.recipe import Columns
 from tasks.judging import figures, table_figures
 from tasks.judging.bootstrap import intervals
 from tasks.judging.candidate import Candidate
-from tasks.judging.measures import of_numbers, regression_sums
+from tasks.judging.measures import Answers, in_time, of_numbers, regression_sums
 from tasks.judging.regression import CURVES as CURVES
 from tasks.judging.regression import epoch as epoch
 from tasks.parameters import Gates
 from tasks.records import GateVerdict
 from tasks.serving import folding
 from tasks.serving.coefficients import largest
-from tasks.store.artifact_paths import COEFFICIENTS, PREDICTED_AND_TRUE, RESIDUALS
+from tasks.store.artifact_paths import BY_PERIOD, COEFFICIENTS, PREDICTED_AND_TRUE, RESIDUALS
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
@@ -35,6 +35,7 @@ def measure(candidate: Candidate) -> dict[str, Any]:
         "rmse_interval": between[:, 1].tolist(),
         "objective_loss": standards.mean(candidate.losses),
         **standards.metrics,
+        **in_time(candidate.prepared, Answers(truth, candidate.scores[:, 0])),
     }
     if isinstance(recipe, Columns):
         folded = folding.fold(candidate.weights, recipe, np.float64)
@@ -71,6 +72,8 @@ def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tupl
         table_figures.residuals(predicted, truth, run.file(RESIDUALS)),
         table_figures.predicted_and_true(predicted, truth, run.file(PREDICTED_AND_TRUE)),
     ]
+    if periods := measured.get("periods"):
+        pictures.append(table_figures.by_period(periods, "rmse", run.file(BY_PERIOD)))
     if isinstance(recipe, Columns) and (found := largest(measured, recipe)):
         unit = f"change of {figures.short(recipe.target.name) if recipe.target else 'the prediction'} with"
         pictures.insert(0, table_figures.coefficients(found, unit, run.file(COEFFICIENTS)))

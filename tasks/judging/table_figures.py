@@ -1,6 +1,6 @@
 """Pictures of models of own tables: what they have learned, and how far their answers are off."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,18 @@ def thresholds(score: Array, is_positive: Array, class_name: str, path: Path) ->
     right.set(title="Precision and recall", xlabel="recall", ylabel="precision", ylim=(0, 1.02))
     for axes in (left, right):
         axes.legend(loc="lower center", title=f"positive: {figures.short(class_name)}")
+    return figures.save(figure, path)
+
+
+def by_period(periods: Sequence[Mapping[str, Any]], metric: str, path: Path) -> FileRef:
+    """A metric of each period of the test split, with its 95 % interval."""
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots()
+    values = np.array([each["metrics"][metric] for each in periods])
+    ends = np.array([each["intervals"][metric] for each in periods]).T
+    axes.errorbar(range(len(periods)), values, np.maximum(np.abs(ends - values), 0), fmt="o", capsize=3)
+    axes.set_xticks(range(len(periods)), [each["period"] for each in periods], rotation=30, ha="right", fontsize=8)
+    axes.set(title=f"{metric} on the test split by period, with 95 % intervals")
     return figures.save(figure, path)
 
 

@@ -40,8 +40,9 @@ class Data(OwnData):
     def _of_one_kind(self) -> Self:
         """Options of own data, or options of the book's."""
         given = set(self.model_dump(exclude_defaults=True))
-        if self.source is None and given & set(OwnData.model_fields):
-            raise ValueError("a target, columns and a split go with --data")
+        if self.source is None and (alone := sorted(given & set(OwnData.model_fields))):
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in alone)
+            raise ValueError(f"options of own data ({flags}) go with --data")
         if self.is_images and (found := self.given(TABLES)):
             raise ValueError(f"{found}: for tables, which have a --target; images have none")
         if self.source is not None and (others := given - set(OwnData.model_fields)):

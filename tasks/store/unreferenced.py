@@ -80,7 +80,8 @@ def _documents() -> Iterator[Path]:
             reading.manifest(name, number)  # what a damaged one names must not be guessed
             yield artifact_paths.version(name, number) / MANIFEST
     yield from artifact_paths.runs().glob(f"*/{RUN}")
-    yield from artifact_paths.datasets().glob("*/look.json")
+    looks = (artifact_paths.look(folder.name) for folder in artifact_paths.datasets().glob("*"))
+    yield from (path for path in looks if path.is_file())
     yield from (path for path in artifact_paths.stage_records().glob("*.json") if not is_old(path))
     for folder, document, job in itertools.chain(predictions.below_artifacts(), predictions.elsewhere()):
         if job is None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tasks.data import pictures
 from tasks.data.images.source import JOB, SAMPLE, Item, Job, Source
 from tasks.data.readers.formats import broken, reading
-from tasks.data.readers.labels import CLASS_NAMES, first_label, names_beside
+from tasks.data.readers.labels import CLASS_NAMES, first_label, names_beside, require_names
 from tasks.data.table.levels import in_order
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
@@ -83,10 +83,13 @@ def source_of(path: Path, files: list[Path], pieces: list[Piece], names: tuple[s
     """
     for piece in pieces:
         _check(piece)
-    names = names or names_beside(path)
-    first = first_label([piece.labels for piece in pieces], len(names or ()))
+    first = 0
+    if names:
+        require_names(str(path), names)
+    elif names := names_beside(path):
+        first = first_label([piece.labels for piece in pieces], len(names))
     values = [_named(piece, names, first) for piece in pieces]
-    class_names = names or in_order(itertools.chain.from_iterable(map(np.unique, values)))
+    class_names = names or in_order(itertools.chain.from_iterable(np.unique(each).tolist() for each in values))
     places = {name: place for place, name in enumerate(class_names)}
     labels = [np.array([places[name] for name in kinds], np.int64)[at] for kinds, at in map(_distinct, values)]
     sides = {piece.side for piece in pieces} - {None}

@@ -103,7 +103,7 @@ def _classes(names: tuple[str, ...], tonight: tuple[str, ...]) -> Iterator[Findi
         yield _error("one-class", found, "two or more: a folder for each", "see the folder that --data names")
     if odd := [name for name in tonight if name.splitlines() != [name] or REPLACED in name]:
         found = f"a class is called {odd[0]!r}"
-        yield _error("class-name", found, "names of one line in UTF-8", "rename its folder")
+        yield _error("class-name", found, "names of one line in UTF-8", "rename it")
     other = "mend the folders, or keep the new images under another --name"
     if new := [name for name in tonight if name not in names]:
         found, known = f"new: the class {', '.join(new[:10])}", f"those that version 1 fixed: {', '.join(names[:20])}"

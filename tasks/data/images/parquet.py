@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 
 from tasks.data.images.arrays import BLOCK_BYTES, Array, Piece, side_of, source_of
 from tasks.data.images.source import JOB, Source
+from tasks.data.readers.columns import kind_of
 from tasks.data.readers.formats import reading
 from tasks.data.readers.packed_pictures import LABELS, class_column, image_column
 from tasks.errors import DataError
 from tasks.store import regular_files
 
+NAMED = "text", "boolean"
 MOST_IMAGES = 10**8  # a footer may promise any number
 
 
@@ -54,8 +56,9 @@ def _piece(path: Path, image: str, label: str) -> Piece:
         if (rows := file.metadata.num_rows) > MOST_IMAGES:
             raise ValueError(f"it promises {rows} rows")
         labels = file.read(columns=[label]).column(label)
-        if labels.null_count:
-            raise ValueError(f"{labels.null_count} rows without a {label}")
+        if labels.null_count or not (pa.types.is_integer(labels.type) or kind_of(labels.type) in NAMED):
+            found = f"{path} has {labels.null_count} of {rows} rows without a {label}, which is {labels.type}"
+            raise DataError(found, "a whole number or text in each", "fill them in, or leave these rows out")
         size = max(1, sum(file.metadata.row_group(at).total_byte_size for at in range(file.num_row_groups)))
         step = max(1, min(JOB, BLOCK_BYTES * rows // size))
         values: Array = np.asarray(labels.combine_chunks().to_numpy(zero_copy_only=False))

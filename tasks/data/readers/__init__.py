@@ -182,11 +182,13 @@ def _chunk(held: list[tuple[Source, Piece]]) -> Chunk:
     pieces = [piece for _, piece in held]
     rows = [source.first_row + piece.first + piece.kept_offsets() for source, piece in held]
     truths = [piece.truth for piece in pieces if piece.truth is not None]
+    place = {path: number for number, path in enumerate(dict.fromkeys(source.path for source, _ in held))}
+    index = np.array([place[source.path] for source, _ in held], np.int32)
     return Chunk(
         values=pieces[0].values if len(pieces) == 1 else np.concatenate([piece.values for piece in pieces]),
-        rows=np.concatenate(rows),
-        sources=[source.path for source, _ in held],
-        source_index=np.repeat(np.arange(len(held), dtype=np.int32), [len(piece.values) for piece in pieces]),
+        rows=rows[0] if len(rows) == 1 else np.concatenate(rows),
+        sources=list(place),  # each once: Parquet's writer is slow with a dictionary that has one twice
+        source_index=np.repeat(index, [len(piece.values) for piece in pieces]),
         truth=np.concatenate(truths) if len(truths) == len(pieces) else None,
         rejects=[
             Reject(source.first_row + piece.first + offset, source.path, piece.first + offset, reason)

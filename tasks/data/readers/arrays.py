@@ -70,8 +70,8 @@ def _truth(
     wanted: Wanted,
     names: tuple[str, ...] | None = None,
     are_places: bool = False,
-) -> StoredRows | Array:
-    """What labels say of rows: the classes' places or a number as they are, or classes by what they are called.
+) -> StoredRows | Array | None:
+    """What labels say: numbers and places of classes as they are, else classes by their names; None if all are others.
 
     Raises:
         DataError: they are no labels of these rows.
@@ -88,7 +88,8 @@ def _truth(
     if is_own_word:
         return labels
     whole, names = _whole(path, labels), names or ()
-    return classes(whole, wanted, names, first_label([whole], len(names or wanted.class_names)))
+    found = classes(whole, wanted, names, first_label([whole], len(names or wanted.class_names)))
+    return found if (found >= 0).any() else None
 
 
 def _whole(path: Path, labels: StoredRows | Array) -> Array:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tasks.data.readers.arrays import IDX, NPY, NPZ, SAFETENSORS
 from tasks.data.readers.formats import Format
+from tasks.data.readers.labels import IDX_LABELS, tells_of_labels
 from tasks.data.readers.pictures import PICTURE
 from tasks.data.readers.tables import ARROW, CSV, JSON, PARQUET, PICTURES
 from tasks.errors import DataError, GradmillError, UsageError
@@ -20,7 +21,7 @@ from tasks.store.regular_files import shown
 
 FORMATS = {each.name: each for each in (IDX, NPY, NPZ, SAFETENSORS, PARQUET, PICTURES, CSV, ARROW, JSON, PICTURE)}
 BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
-IDX_IMAGES, IDX_LABELS = "idx3", "idx1-ubyte"  # in the names of the files of MNIST and its relatives
+IDX_IMAGES = "idx3"  # in the names of the files of MNIST and its relatives
 
 
 def format_of(path: Path) -> Format:
@@ -69,7 +70,7 @@ def find(
         files = [each for each in files if each in search.named or format_of(each) not in (CSV, JSON)]
     if left_out := len(everything) - len(others):
         tell(f"left out {counted(left_out, 'file')} of artifacts/ and of predictions")
-    if ignored := sorted(set(others) - set(files)):
+    if ignored := sorted(each for each in {*others} - {*files} if not tells_of_labels(each)):
         tell(f"ignored {counted(len(ignored), 'file')} of no known kind, the first is {shown(ignored[0])}")
     if not files:
         raise _nothing(path, bool(search.below), suffixes, output if left_out and not others else None)

@@ -71,8 +71,10 @@ def _is_of_kind(values: Array, column: Column, unknown: str) -> Array | bool:
     if column.kind == "number" or (column.kind == "category" and unknown == "average"):
         return True
     size = len(column.levels) if column.kind == "category" else 2
-    is_code: Array = (values >= 0) & (values < size) & (values == np.floor(values))
-    return is_code
+    is_whole: Array = values == np.floor(values)
+    if is_whole.all() and values.min(initial=0) >= 0 and values.max(initial=0) < size:  # as nearly always
+        return True
+    return (values >= 0) & (values < size) & is_whole
 
 
 class Piece(NamedTuple):
@@ -184,9 +186,7 @@ def broken(path: Path, reason: object) -> DataError:
     return DataError(f"{path} cannot be read: {reason}", f"a whole {path.suffix or 'IDX'} file", "write it again")
 
 
-def broken_table(
-    name: str, reason: object, expected: str, action: str = "write it again, or leave it out"
-) -> DataError:
+def broken_table(name: str, reason: object, expected: str, action: str = "mend it, or leave it out") -> DataError:
     """The same of a file of a table, by path or URL."""
     return DataError(f"{name} cannot be read: {reason}", expected, action)
 

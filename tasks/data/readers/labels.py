@@ -15,6 +15,7 @@ from tasks.store import regular_files
 from tasks.store.regular_files import shown
 
 CLASS_NAMES = "labels.txt"  # beside the files: a class a line
+IDX_LABELS = "idx1-ubyte"  # in the names of the files of MNIST and its relatives
 # What arrays of images and labels are called, before or after the word of their part.
 NAMES = (("images", "labels"), ("x", "y"), ("X", "y"), ("image", "label"))
 
@@ -47,6 +48,11 @@ def arrays_of(path: Path, names: Iterable[str], wanted: Wanted) -> tuple[str, st
     return found, labels if wanted.truth and labels in there else None
 
 
+def tells_of_labels(path: Path) -> bool:
+    """Whether a file says of which classes the images beside it are, by its name."""
+    return IDX_LABELS in path.name or path.name == CLASS_NAMES
+
+
 def first_label(labels: Iterable[Array], num_classes: int) -> int:
     """The number of the first class: EMNIST counts its letters from 1."""
     of_numbers = [each for each in labels if each.dtype.kind in "iu" and len(each)]
@@ -64,10 +70,19 @@ def names_beside(path: Path) -> tuple[str, ...] | None:
     if not file.is_file():
         return None
     with regular_files.opened(file) as stream:
-        names = tuple(stream.read(2**20).decode(errors="replace").splitlines())
-    if len(set(names)) != len(names) or "" in names:
-        raise DataError(f"{file} names a class twice, or not at all", "a class a line", "mend it")
+        names = tuple(stream.read(2**20).decode("utf-8-sig", errors="replace").splitlines())
+    require_names(str(file), names)
     return names
+
+
+def require_names(place: str, names: tuple[str, ...]) -> None:
+    """Let names of classes pass that are all different.
+
+    Raises:
+        DataError: they are not, or one is empty.
+    """
+    if len(set(names)) != len(names) or "" in names:
+        raise DataError(f"{place} names a class twice, or not at all", "a name for each class", "mend it")
 
 
 def classes(labels: Array, wanted: Wanted, names: tuple[str, ...] = (), first: int = 0) -> Array:

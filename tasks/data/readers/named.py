@@ -122,7 +122,7 @@ def piece(first: int, batch: pa.RecordBatch, wanted: Wanted, faults: pa.Array | 
     arrays = [batch.column(name) for name in names(wanted)]
     values = np.empty((len(arrays), batch.num_rows), np.float32)
     for row, array, column in zip(values, arrays, recipe.columns, strict=True):
-        row[:] = _encoded(array, column)
+        _encode(array, column, row)
     if faults is not None and faults.null_count < len(faults):
         values[:, faults.is_valid().to_numpy(zero_copy_only=False)] = np.inf  # which no recipe takes
     done = encoded(first, values.T, wanted, _truth(batch, wanted))
@@ -134,16 +134,18 @@ def piece(first: int, batch: pa.RecordBatch, wanted: Wanted, faults: pa.Array | 
     return done._replace(rejects=tuple(reasons))
 
 
-def _encoded(array: pa.Array, column: Column) -> Array:
-    """float64 or float32 ``(n,)``: NaN is missing, ``UNKNOWN`` a level that the recipe has not, infinite no number."""
+def _encode(array: pa.Array, column: Column, into: Array) -> None:
+    """Fill float32 ``(n,)``: NaN is missing, ``UNKNOWN`` a level that the recipe has not, infinite no number."""
     if column.kind == "category":
-        as_trained = columns.plain(array) if columns.kind_of(array.type) == "date" else array
-        codes = levels(pa.chunked_array([as_trained])).of(column.levels)
-        if (has_none := np.isnan(codes)).any():
-            codes[has_none & ~_is_missing(array)] = UNKNOWN
-        return codes
+        if columns.kind_of(array.type) in ("date", "text"):
+            array = columns.plain(array)
+        elif pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        levels(pa.chunked_array([array])).of(column.levels, UNKNOWN, into)
+        return
     if columns.kind_of(array.type) != "text":
-        values = pc.cast(array, pa.float64(), safe=False).fill_null(np.nan)
+        values = pc.cast(array, pa.float64(), safe=False)
+        values = values.fill_null(np.nan) if values.null_count else values
     else:
         array = pc.cast(array, pa.string())  # which may be a dictionary or of another width
         is_blank = pc.equal(pc.utf8_trim_whitespace(array), "")
@@ -154,11 +156,7 @@ def _encoded(array: pa.Array, column: Column) -> Array:
             )
         values = pc.if_else(pc.fill_null(is_blank, True), np.nan, pc.fill_null(values, np.inf))
     with np.errstate(over="ignore"):
-        return np.asarray(values.to_numpy(zero_copy_only=False)).astype(np.float32)
-
-
-def _is_missing(array: pa.Array) -> Array:
-    return np.asarray(array.is_null(nan_is_null=True).to_numpy(zero_copy_only=False))
+        into[:] = values.to_numpy(zero_copy_only=False)
 
 
 def _truth(batch: pa.RecordBatch, wanted: Wanted) -> Array | None:
@@ -170,9 +168,10 @@ def _truth(batch: pa.RecordBatch, wanted: Wanted) -> Array | None:
     if columns.kind_of(array.type) == "date":
         return None  # no number and no class
     column = Column(name=target.name, kind="category" if wanted.class_names else "number", levels=wanted.class_names)
-    values = _encoded(array, column).astype(np.float64)
+    values = np.empty(len(array), np.float32)
+    _encode(array, column, values)
     values[np.isinf(values)] = np.nan  # which is no number, and no truth either
-    return values
+    return values.astype(np.float64)
 
 
 def _reason(arrays: list[pa.Array], values: Array, offset: int, wanted: Wanted) -> str:

@@ -28,6 +28,8 @@ def header_of(header: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if version not in HEADERS:
         raise ValueError(f"its version {version} is none of an array of numbers")
     shape, is_fortran, dtype = HEADERS[version](header)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"it promises shape {shape}")
     if dtype.hasobject or not dtype.itemsize:
         raise ValueError(f"it holds {dtype}, not numbers")
     return shape, is_fortran, dtype
@@ -44,7 +46,7 @@ def read(path: Path) -> StoredRows:
         header = io.BytesIO(file.read(HEADER_BYTES, 0))
         shape, is_fortran, dtype = header_of(header)
         size = math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or header.tell() + size > file.size:
+        if header.tell() + size > file.size:
             raise ValueError(f"it has {file.size} bytes, and its header promises shape {shape} of {dtype}")
     column_bytes = shape[0] * dtype.itemsize if is_fortran and shape else None
     return StoredRows(file, dtype, shape, header.tell(), column_bytes)

@@ -1,11 +1,12 @@
 """A table against that of the champion: what turned missing, constant or into other units, and what has drifted.
 
-A broken day is judged by the rows that are new since then: in data that grow it drowns among all others. So a day in
-other units is found on the second night as on the two hundredth.
+A broken day is judged by the rows that are new since then, file by file: in data that grow it drowns among all others.
+So a day in other units is found on the second night as on the two hundredth, and where several days come at once.
 """
 
 import math
 from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ BY_CHANCE = 1e-3  # how likely it may be that a column is missing in all new row
 MOST_DRIFT = 0.2  # population stability index
 MEND = "mend the file, or say --accept-data where the world has changed"
 
-Values = NDArray[np.float32]
+Places = NDArray[np.int64]
 
 
 class Tonight(NamedTuple):
@@ -53,41 +54,77 @@ class Tonight(NamedTuple):
         try:
             new = np.flatnonzero(new_rows(self.rows.digests, champion.rows))
         except DataError as error:
-            said = f"which rows are new since the champion is not known: {error.found}"
+            said = "which rows are new is not known: the digests of the champion's rows are missing or damaged"
             yield Finding(severity="warning", rule="unknown-rows", found=said, action=error.action)
             return
         yield from self._of_columns(new, champion)
 
-    def _of_columns(self, new: NDArray[np.int64], champion: ChampionData) -> Iterator[Finding]:
-        """What is to be said of each column and of the target: of the new rows, if there are enough of them."""
+    def _of_columns(self, new: Places, champion: ChampionData) -> Iterator[Finding]:
+        """What is to be said of each column and of the target."""
         known = {each.name: each for each in champion.profiles}
-        mine, all_mine = new[profiling.sample(self.rows.digests[new])], profiling.sample(self.rows.digests)
-        if len(new) >= FEWEST_NEW:
-            first = self.table.named(int(np.flatnonzero(self.rows.truth.is_known)[new[0]]))
-            where = f"{counted(len(new), 'new row')}, from {first} on"
+        groups = list(self._groups(new))
+        are_many = len(new) >= drift.FEWEST_ROWS
+        watched = new[profiling.sample(self.rows.digests[new])] if are_many else profiling.sample(self.rows.digests)
 
         def of_column(at: int) -> Finding | None:
             before, values = known.get(self.rows.profiles[at].name), self._values(at)
             if before is None:
                 return None
-            if len(new) < FEWEST_NEW:
-                return _drift(before, values[all_mine], "all rows")
-            some = values[mine]
-            if np.isnan(some).all() and np.isnan(values[new]).all():
-                return _missing(before, len(new), champion.num_rows, where)
-            if np.fmin.reduce(some) == np.fmax.reduce(some):  # as a day and a month are in the file of a day
+            share = min(1.0, before.missing / champion.num_rows)
+            broken = [found for group in groups if (found := _broken(before, values, group, share))]
+            if broken:
+                more = f"; so in {counted(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""
+                return broken[0].model_copy(update={"found": broken[0].found + more})
+            if all(_is_constant(values[group.sampled]) for group in groups):  # as a day is in the file of a day
                 return None
-            return _scale(before, some, where) or (
-                _drift(before, some, "the new rows")
-                if len(new) >= drift.FEWEST_ROWS
-                else _drift(before, values[all_mine], "all rows")
-            )
+            return _drift(before, values[watched], "the new rows" if are_many else "all rows")
 
         yield from filter(None, side_by_side.each(of_column, range(len(self.rows.profiles))))
+
+    def _groups(self, new: Places) -> Iterator["Group"]:
+        """The new rows of each file, and those of files that have few of them together, where they are enough."""
+        if not len(new):
+            return
+        in_table = np.flatnonzero(self.rows.truth.is_known)
+        files = np.searchsorted(self.table.starts, in_table[new], side="right") - 1
+        of_file = np.split(new, np.flatnonzero(np.diff(files)) + 1)
+        few = [rows for rows in of_file if len(rows) < FEWEST_NEW]
+        for rows in [*(rows for rows in of_file if len(rows) >= FEWEST_NEW), *([np.concatenate(few)] if few else [])]:
+            if len(rows) >= FEWEST_NEW:
+                sampled = rows[profiling.sample(self.rows.digests[rows])]
+                first, last = (self._file(int(in_table[row])) for row in rows[[0, -1]])
+                place = first if first == last else f"{first} to {last}"
+                yield Group(rows, sampled, f"{counted(len(rows), 'new row')} of {place}")
+
+    def _file(self, row: int) -> str:
+        """The name of the file of a row of the table, without a folder: where data are stands in no version."""
+        path, _ = self.table.place(row)
+        *folders, name = PurePosixPath(path).parts
+        return "/".join([*(each for each in folders if "=" in each), name])
 
     def _values(self, at: int) -> NDArray[Any]:
         """Those ``(n,)`` of a column, or of the target, which is the last."""
         return self.rows.features[at] if at < len(self.rows.features) else self.rows.truth.values
+
+
+class Group(NamedTuple):
+    """New rows that are judged together."""
+
+    rows: Places
+    sampled: Places
+    where: str
+
+
+def _broken(before: ColumnProfile, values: NDArray[Any], group: Group, share: float) -> Finding | None:
+    """Whether a column ``(n,)`` of which the champion's data missed a ``share`` is not there, or in another unit."""
+    sampled = values[group.sampled]
+    if np.isnan(sampled).all() and np.isnan(values[group.rows]).all():
+        return _missing(before, share, group) if share ** len(group.rows) < BY_CHANCE else None
+    return None if _is_constant(sampled) else _scale(before, sampled, group.where)
+
+
+def _is_constant(values: NDArray[Any]) -> bool:
+    return bool(np.fmin.reduce(values) == np.fmax.reduce(values))
 
 
 def fewer_rows(split: Split, rule: SplitRule, window: str, champion: ChampionData) -> Iterator[Finding]:
@@ -107,11 +144,8 @@ def _constant(profiles: Iterable[ColumnProfile], champion: ChampionData) -> Iter
             yield _error("turned-constant", each.name, said, "values that differ, as in the champion's data")
 
 
-def _missing(before: ColumnProfile, num_new: int, num_known: int, where: str) -> Finding | None:
-    share = min(1.0, before.missing / num_known)
-    if share**num_new > BY_CHANCE:
-        return None
-    said = f"{before.name} is missing in all of {where}; in the champion's data it was in {100 * share:.3g} %"
+def _missing(before: ColumnProfile, share: float, group: Group) -> Finding:
+    said = f"{before.name} is missing in all of {group.where}; in the champion's data it was in {100 * share:.3g} %"
     return _error("turned-missing", before.name, said, "values, as in the champion's data")
 
 

@@ -57,16 +57,21 @@ class Levels:
         result = np.empty(len(self.column), words.dtype) if into is None else into
         row = 0
         for chunk in self.column.chunks:
-            indices = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-            np.take(words, indices, out=result[row : row + len(chunk)], mode="wrap")  # -1 is the last
+            indices = chunk.indices.fill_null(-1) if chunk.null_count else chunk.indices
+            np.take(words, indices.to_numpy(), out=result[row : row + len(chunk)], mode="wrap")  # -1 is the last
             row += len(chunk)
         return result
 
-    def of(self, names: Iterable[str], into: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-        """The code of each row's value ``(n,)`` by its place among ``names``, which has them all; NaN is missing."""
+    def of(
+        self, names: Iterable[str], other: float = np.nan, into: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """The code of each row's value ``(n,)``, its place among ``names``; NaN is missing, ``other`` is not there."""
         places = {name: place for place, name in enumerate(names)}
-        codes = np.array([places.get(name, np.nan) for name in named(self.values)] + [np.nan], np.float32)
-        return self.take(codes, into)
+        known = self.values.to_pylist()
+        if not all(value in places for value in known):  # else all are called what they are
+            known = named(self.values)
+        codes = [np.nan if name is None else places.get(name, other) for name in known]
+        return self.take(np.array([*codes, np.nan], np.float32), into)
 
 
 def levels(column: pa.ChunkedArray) -> Levels:

@@ -1,0 +1,37 @@
+"""Figures by period, for the terminal and for pages."""
+
+from collections.abc import Sequence
+
+from tasks.judging.judged import Measured, Period
+
+WORDS = {"accuracy": "accuracy", "loss": "loss", "rmse": "RMSE", "r2": "R²"}
+
+
+def head(found: Measured) -> tuple[str, ...]:
+    """The columns of ``rows``."""
+    main, other = _told(found)
+    return "period", "rows", WORDS[main], "95 % interval", WORDS[other]
+
+
+def rows(found: Sequence[Period]) -> list[tuple[str, ...]]:
+    """Each period's figures."""
+    return [
+        (
+            each.period,
+            f"{each.rows:,}",
+            f"{each.metrics[main]:.4g}",
+            between(each.intervals[main]),
+            f"{each.metrics[other]:.4g}",
+        )
+        for each in found
+        for main, other in [_told(each)]
+    ]
+
+
+def between(interval: tuple[float, float]) -> str:
+    """An interval in words."""
+    return "{:.4g} to {:.4g}".format(*interval)
+
+
+def _told(found: Measured) -> tuple[str, str]:
+    return ("accuracy", "loss") if "accuracy" in found.metrics else ("rmse", "r2")

@@ -45,7 +45,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
             fixed, champion = own_data.fixed(parameters.name), own_data.of_champion(parameters.name)
             made.validated = validated = validate(run, raw, parameters.data, task, fixed, champion)
             prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
-            looks.remember(raw, prepared)
+            looks.remember(asked, raw, prepared)
             made.published = unchanged.by_rows(run, asked, prepared)
         if made.published is None:
             made.trained = train(run, prepared, parameters.training)

@@ -26,17 +26,22 @@ def judge(run: RunFolder, parameters: EvaluateParameters) -> Judged:
     with tempfile.TemporaryDirectory(prefix="rows-", dir=run.path) as scratch:
         found = judgement.judge(manifest, model, parameters, Path(scratch))
     atomic.write_json(run.file("judged.json"), found.model_dump(mode="json"))
-    _tell(found)
+    _tell(run, found)
     return found
 
 
-def _tell(found: Judged) -> None:
+def _tell(run: RunFolder, found: Judged) -> None:
     """Say what came out, and by an event to whoever follows the model."""
     figures = ", ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
     tell(f"{counted(found.rows, 'row')} by {found.name} version {found.version}: {figures}")
     if found.worse:
         tell(f"worse than at publication, beyond chance (95 %): {', '.join(found.worse)}")
+    for change in found.changes:
+        tell(f"warning: {change.sentence}")
     if live.in_a_run():
         facts = {"version": found.version, "sha256": found.model_sha256, "rows": found.rows}
         figures_of_both = {"metrics": found.metrics, "published": found.published, "worse": found.worse}
         events.emit(Event.EVALUATED, found.name, facts | figures_of_both)
+    if live.in_a_run() and found.has_drifted:
+        changes = [each.model_dump(include={"severity", "rule", "column", "found"}) for each in found.changes]
+        events.emit(Event.DATA, found.name, {"run": str(run.path), "stopped": False, "findings": changes})

@@ -91,7 +91,7 @@ def answers(rows: list[Row]) -> list[Any]:
 
 @pytest.mark.slow  # a version is trained, exported and published
 def test_a_regression_is_judged_by_rows_that_have_a_target_and_by_period(tmp_path: Path) -> None:
-    old = write(tmp_path / "old.csv", sales(600, seed=0))
+    old = write(tmp_path / "old.csv", sales(1000, seed=0))
     published(old, target="price", ignore=["kind"], time_column="sold")
     new = sales(300, seed=1, start=datetime.date(2025, 1, 1))
     late = [row | {"price": ""} for row in sales(20, seed=2, start=datetime.date(2025, 1, 1))]
@@ -111,7 +111,7 @@ def test_a_regression_is_judged_by_rows_that_have_a_target_and_by_period(tmp_pat
     assert sum(each.rows for each in found.periods) == 300
 
     again, manifest = judged(old), reading.manifest("own", 1)
-    assert (again.rows, again.trained_on) == (600, manifest.dataset.num_train)
+    assert (again.rows, again.trained_on) == (1000, manifest.dataset.num_train)
     unseen, own_split = judged(old, unseen=True), judged(None)
     assert unseen.rows == own_split.rows == manifest.dataset.num_test
     for each in (unseen, own_split):
@@ -127,6 +127,9 @@ def test_a_regression_is_judged_by_rows_that_have_a_target_and_by_period(tmp_pat
     assert (artifact_paths.version("own", 1) / artifact_paths.BY_PERIOD).is_file()
     dearer = [row | {"price": row["price"] + 20_000} for row in new]
     assert set(judged(write(tmp_path / "dearer.csv", dearer)).worse) == {"rmse", "loss"}
+    larger = [row | {"area": 2 * row["area"]} for row in new * 4]
+    assert judged(write(tmp_path / "larger.csv", larger)).has_drifted
+    assert not found.has_drifted
     without = [{name: value for name, value in row.items() if name != "sold"} for row in new]
     assert judged(write(tmp_path / "no-time.csv", without)).trained_on is None
     with pytest.raises(DataError, match="no row has a price"):

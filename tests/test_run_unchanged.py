@@ -13,7 +13,7 @@ import pytest
 from flows.retrain import retrain
 from flows.story import pages
 from flows.story.report import RetrainReport
-from tasks.errors import DataError
+from tasks.errors import DataError, UsageError
 from tasks.parameters import RetrainParameters
 from tasks.store import artifact_paths, own_data, pointer, reading
 
@@ -78,6 +78,8 @@ def test_a_row_more_another_option_or_force_is_trained_on(folder: Path) -> None:
     assert (appended.outcome, appended.version) == ("published", 2)
     assert "train" in again(training={"lr": 0.25}).seconds
     assert "train" in again(force=True).seconds
+    with pytest.raises(UsageError, match="customer"):
+        again(data={"split_by": "customer"})
     for given in ({"gates": {"min_gain": 0.1}}, {"training": {"device": "cpu"}}, {"data": {"min_new_rows": 5}}):
         assert "train" not in again(**given).seconds, given
 
@@ -101,7 +103,9 @@ def test_few_new_rows_wait_for_others_night_after_night(folder: Path) -> None:
     assert (waiting.outcome, waiting.version, set(waiting.seconds)) == ("unchanged", 1, READ)
     assert "30 new rows" in waiting.detail
     assert "--min-new-rows 50" in waiting.detail
-    assert again().outcome == "unchanged", "it is kept with the name, though no version knows of it"
+    later = again()
+    assert later.detail == waiting.detail, "it is kept with the name, though no version knows of it"
+    assert set(later.seconds) == {"download"}
     houses(20, seed=2).to_csv(folder / "day-3.csv", index=False)
     assert (again().outcome, own_data.again("houses", {})["data"]["min_new_rows"]) == ("published", 50)
 

@@ -163,8 +163,8 @@ def test_fashion_mnist_in_folders_of_pictures_learns_the_books_weights_bit_for_b
         asked = SoftmaxTraining(implementation=implementation, device=Device.CPU)
         trained: TrainedModel = plain(train)(RunFolder.open("book", {}), book, asked)
         theirs = safetensors.numpy.load_file(trained.weights.path)
-        done, ours = fitted(own, weight_decay=0, implementation=implementation.value)
-        assert done.steps == asked.steps, "nothing was said of epochs, batch and rate"
+        learned, ours = fitted(own, weight_decay=0, implementation=implementation.value)
+        assert learned.steps == asked.steps, "nothing was said of epochs, batch and rate"
         assert [ours[name].tobytes() for name in "Wb"] == [theirs[name].tobytes() for name in "Wb"]
     with_penalty = fitted(own)[1]
     assert accuracy(own, with_penalty) == pytest.approx(accuracy(own, theirs), abs=0.002)

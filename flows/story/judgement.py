@@ -24,13 +24,15 @@ def facts(result: Judged) -> Iterator[tuple[str, str]]:
     if result.broken:
         yield "broken", f"{counted(result.broken, 'image')} that cannot be read"
     if result.trained_on is None:
-        yield "trained on", "not known: these rows do not tell"
+        yield "trained on", "not known which of these rows"
     elif result.unseen:
         yield "trained on", f"{counted(result.trained_on, 'row')}, which are left out"
     elif result.trained_on:
         yield "trained on", f"{result.trained_on:,} of these rows: --unseen leaves them out"
     else:
         yield "trained on", "none of these rows"
+    for change in result.changes:
+        yield "data", change.sentence
     if result.worse:
         yield "worse", f"than at publication, beyond chance (95 %): {', '.join(WORDS[name] for name in result.worse)}"
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tasks.data import png
 from tasks.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -16,6 +17,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 LARGEST_PIXELS = 64_000_000  # what a picture may unpack to
 GREY_MODES = ("1", "L", "LA", "La")
+TURNED_BY = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # where Pillow looks for an orientation
 
 
 class Picture(NamedTuple):
@@ -71,11 +73,13 @@ def read(file: Path | str | IO[bytes], shape: tuple[int, ...], looks_for_colour:
         Exception: of any kind; it cannot be decoded, is too large, or has more than 8 bits a channel.
     """
     _bombs_are_errors()
-    with Image.open(file, formats=FORMATS) as picture:
+    with png.plain(file) or Image.open(file, formats=FORMATS) as picture:
         mode = picture.mode
         if mode.startswith(("I", "F")):
             raise ValueError(f"mode {mode} has more than 8 bits a channel: save it with 8")
-        ImageOps.exif_transpose(picture, in_place=True)
+        picture.load()  # what comes after the pixels is known only then
+        if not TURNED_BY.isdisjoint(picture.info):
+            ImageOps.exif_transpose(picture, in_place=True)
         is_grey = mode in GREY_MODES
         size = (shape[1], shape[0])
         pixels = _fitted(picture, mode_of(shape), size)
@@ -110,4 +114,4 @@ def _fitted(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[n
         picture = picture.convert(mode)
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(picture)
+    return np.frombuffer(picture.tobytes(), np.uint8).reshape(*size[::-1], *([3] if mode == "RGB" else []))

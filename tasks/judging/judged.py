@@ -4,6 +4,7 @@ import math
 
 from pydantic import Field, computed_field
 
+from tasks.data.report import Finding
 from tasks.store.record import Lasting, Sha256
 
 SIGNS = {"accuracy": 1, "loss": -1, "rmse": -1}  # of what is better
@@ -41,7 +42,13 @@ class Judged(Measured):
     broken: int  # images that could not be read
     trained_on: int | None  # rows that the version was trained on; None where that is not known
     unseen: bool  # these were left out
+    changes: tuple[Finding, ...] = ()  # from the data that the version was made of
     periods: tuple[Period, ...] = ()
+
+    @property
+    def has_drifted(self) -> bool:
+        """Whether a column has drifted from the data that the version was made of."""
+        return any(each.rule == "drift" for each in self.changes)
 
     @computed_field  # type: ignore[prop-decorator]
     @property

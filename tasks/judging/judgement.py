@@ -47,6 +47,7 @@ def judge(manifest: Manifest, model: bytes, asked: EvaluateParameters, scratch: 
         broken=read.broken,
         trained_on=None if read.was_trained is None else int(np.count_nonzero(read.was_trained)),
         unseen=asked.unseen,
+        changes=read.changes,
         periods=tuple(measures.by_period(answers, moments, clusters)) if moments else (),
     )
 

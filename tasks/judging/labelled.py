@@ -9,12 +9,13 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from tasks.data import mapped
+from tasks.data.champion import ChampionData
 from tasks.data.images import examining as image_examining
 from tasks.data.images import finding, reading
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.source import Source
 from tasks.data.recipe import Pixels
-from tasks.data.report import DataReport, UnfitData
+from tasks.data.report import DataReport, Finding, UnfitData
 from tasks.data.sources import tables
 from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY
 from tasks.data.table import examining
@@ -27,7 +28,7 @@ from tasks.errors import DataError, UsageError
 from tasks.judging.periods import Moments
 from tasks.machine.telling import tell
 from tasks.parameters import EvaluateParameters
-from tasks.parameters.own_data import OwnData
+from tasks.parameters.own_data import NO_WINDOW, OwnData
 from tasks.serving.task import TASKS
 from tasks.store import verified
 from tasks.store.versions import Manifest
@@ -37,9 +38,10 @@ Array = NDArray[Any]
 PIECE = 2**16  # rows of a table
 # What is wrong with rows to be trained on, and not with rows to be judged by.
 OF_TRAINING = {
-    "class-gone", "constant-target", "new-column", "one-class", "other-split", "rare-class", "split-column",
-    "split-missing", "too-few-rows",
+    "class-gone", "constant-target", "fewer-rows", "new-column", "one-class", "other-scale", "other-split",
+    "rare-class", "split-column", "split-missing", "too-few-rows", "turned-constant", "turned-missing",
 }  # fmt: skip
+CHANGES = {"drift", "other-scale", "turned-missing"}  # from the data that the version was made of: they are told
 
 
 class Labelled(NamedTuple):
@@ -52,6 +54,7 @@ class Labelled(NamedTuple):
     moments: Moments | None = None  # of the time column
     unlabelled: int = 0  # rows that were left out
     broken: int = 0  # images that were
+    changes: tuple[Finding, ...] = ()  # from the data that the version was made of
 
 
 def read(manifest: Manifest, asked: EvaluateParameters, scratch: Path) -> Labelled:
@@ -102,7 +105,8 @@ def _of_table(manifest: Manifest, kept: FixedRecipe, asked: EvaluateParameters, 
     is_split_known = kept.split.column is None or kept.split.column in table.data.column_names
     time = asked.time_column or (kept.split.column if kept.split.rule == "time" and is_split_known else None)
     by = kept if is_split_known else kept.model_copy(update={"split": SplitRule(rule="rows", test=kept.split.test)})
-    report, _, rows = examining.examine(table, manifest.name, data, kept.task, by, scratch)
+    before = ChampionData.of(manifest.dataset, NO_WINDOW) if is_split_known else None
+    report, _, rows = examining.examine(table, manifest.name, data, kept.task, by, scratch, before)
     _require_fit(report)
     if rows is None:
         raise ValueError("a table without faults and without rows")
@@ -113,6 +117,7 @@ def _of_table(manifest: Manifest, kept: FixedRecipe, asked: EvaluateParameters, 
         was_trained=_was_trained(manifest, rows.digests) if is_split_known else None,
         moments=_moments(table, time, rows.truth.is_known),
         unlabelled=report.unlabelled,
+        changes=tuple(each for each in report.findings if each.rule in CHANGES),
     )
 
 
@@ -152,7 +157,7 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
     fixed = FixedImages.of(manifest.dataset, recipe) or FixedImages(
         class_names=manifest.dataset.class_names, recipe=recipe, split=SplitRule(rule="rows", test=0.5)
     )
-    kept, found = fixed.model_copy(update={"rows": None}), _as_named(finding.find(source), fixed.class_names)
+    kept, found = fixed.model_copy(update={"rows": None}), _as_named(_found(source), fixed.class_names)
     images = reading.read(found.content, reading.Asked(shape=recipe.shape), scratch / "pixels")
     data = OwnData(source=source, max_rejects=asked.max_rejects)
     report, _, rows = image_examining.examine(found, images, manifest.name, data, kept)
@@ -167,6 +172,13 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
         was_trained=_was_trained(manifest, digests),
         broken=len(images.facts.broken),
     )
+
+
+def _found(source: str) -> Source:
+    try:
+        return finding.find(source)
+    except UsageError as error:
+        raise UsageError(f"{source} is a table", finding.EXPECTED, "name images, or a model of tables") from error
 
 
 def _whole(images: reading.Images) -> Iterator[Array]:

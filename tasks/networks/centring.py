@@ -4,6 +4,8 @@ With ``m`` the mean, ``o = (X - m)W + b`` is the network ``XW + c`` with ``c = b
 kind of model, and its inputs stay as they are. Only the gradient of ``W`` differs, by ``m`` times that of ``b``.
 """
 
+from collections.abc import Iterator
+from functools import reduce
 from typing import Any
 
 import torch
@@ -13,19 +15,25 @@ from tasks.networks.examples import Examples
 from tasks.networks.training import Network, Optimizer
 
 SEEN = 2048  # examples, spread evenly: the mean and the first direction of many more are hardly others
-ROUNDS = 20  # of power iteration; the mean of bright pictures stands out so far that three would do
+ROUNDS = 6  # of power iteration; the mean of bright pictures stands out so far that three would do
+VALUES = 2**18  # of inputs that are float32 at a time: of all of them, large pictures would take gigabytes
 
 
 def mean_and_curvature(split: Examples) -> tuple[Tensor, float]:
     """The mean input ``(inputs,)``, and the largest eigenvalue of ``XᵀX/n``."""
     some = torch.arange(0, len(split), max(1, len(split) // SEEN), device=split.y.device)
-    X = split.minibatch(some)[0].flatten(1)
-    direction, curvature = torch.ones_like(X[0]), torch.zeros(())
+    parts = some.split(max(1, VALUES // split.num_inputs))
+
+    def pieces() -> Iterator[Tensor]:
+        return (split.minibatch(part)[0].flatten(1) for part in parts)
+
+    mean = reduce(torch.add, (X.sum(dim=0) for X in pieces())) / len(some)
+    direction, curvature = torch.ones_like(mean), torch.zeros(())
     for _ in range(ROUNDS):
-        direction = X.T @ (X @ direction) / len(X)
+        direction = reduce(torch.add, (X.T @ (X @ direction) for X in pieces())) / len(some)
         curvature = direction.norm()
-        direction = direction / curvature.clamp(min=torch.finfo(X.dtype).tiny)
-    return X.mean(dim=0), float(curvature)
+        direction = direction / curvature.clamp(min=torch.finfo(mean.dtype).tiny)
+    return mean, float(curvature)
 
 
 class Centred:

@@ -2,44 +2,48 @@
 
 import hashlib
 import json
-from typing import Literal
+from typing import Any, Literal
 
 from tasks.errors import DataError
 from tasks.machine.telling import tell
+from tasks.parameters import RetrainParameters
 from tasks.records import PreparedDataset, RawDataset
-from tasks.store import artifact_paths, fingerprints
+from tasks.store import artifact_paths, fingerprints, own_data
 from tasks.store.documents import Document
 from tasks.store.record import FileRef, Sha256
 
 
 class Look(Document):
-    """How own files looked when they were last read, the digest of their data, and what was prepared of them."""
+    """How own files looked when they were last read, and by which options; the digest of their data, and the files."""
 
     schema_version: Literal[1] = 1
     look: str
+    options: dict[str, Any]
     digest: Sha256
+    rows: FileRef | None
     files: tuple[FileRef, ...]
     prepared: str  # how these look
 
 
-def remember(raw: RawDataset, prepared: PreparedDataset) -> None:
+def remember(parameters: RetrainParameters, raw: RawDataset, prepared: PreparedDataset) -> None:
     """Let later runs know what is in files that still look so; of the book's data nothing is kept."""
     if prepared.is_own:
         every = (prepared.train, prepared.test, prepared.raw_test, prepared.validation, prepared.rows)
         files = tuple(file for file in every if file)
-        known = Look(look=raw.look, digest=prepared.digest, files=files, prepared=_look_of(files))
-        known.write(artifact_paths.look(raw.name))
+        facts = {"digest": prepared.digest, "rows": prepared.rows, "files": files, "prepared": _look_of(files)}
+        asked = {"look": raw.look, "options": own_data.options(parameters)}
+        Look.model_validate(asked | facts).write(artifact_paths.look(raw.name))
 
 
-def digest_of(raw: RawDataset) -> str | None:
-    """The digest of the data in these files, if they were the last ones read and nothing was touched since."""
+def known(parameters: RetrainParameters, raw: RawDataset) -> Look | None:
+    """What is in these files, if they were the last ones read, by the same options, and nothing was touched since."""
     path = artifact_paths.look(raw.name)
     if not path.is_file():
         return None
     try:
-        known = Look.read(path)
-        is_same = known.look == raw.look and known.prepared == _look_of(known.files)
-        return known.digest if is_same else None
+        last = Look.read(path)
+        is_same = (last.look, last.options) == (raw.look, own_data.options(parameters))
+        return last if is_same and last.prepared == _look_of(last.files) else None
     except DataError as fault:
         tell(f"read anew: {fault.found}")
         return None

@@ -16,6 +16,12 @@ from tasks.store.versions import Manifest
 # Of a run's parameters what no document keeps: places, and what is done once.
 NOT_KEPT: dict[str, Any] = {"sign_key": True, "data": {"source", "new_recipe", "accept_data"}}
 SPLITS = {"group": "split_by", "time": "time_column", "column": "split_column"}  # the option of each rule
+# Of the options those that make no other model: where it is trained and data are, how long to wait for more, what is
+# done once; and the split, whose rule the name keeps, so that the data's digest has it.
+OTHERS: dict[str, Any] = {
+    "training": {"device"},
+    "data": {"source", "min_new_rows", "new_recipe", "accept_data", "test", *SPLITS.values()},
+}
 
 
 class Source(Document):
@@ -35,6 +41,11 @@ def remember(name: str, data: Data) -> None:
         path = artifact_paths.source(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         Source(source=data.source, min_new_rows=data.min_new_rows).write(path)
+
+
+def options(parameters: RetrainParameters) -> dict[str, Any]:
+    """What makes a model of the same rows another one, as it was given."""
+    return parameters.model_dump(mode="json", include={"training", "data"}, exclude=OTHERS)
 
 
 def newest(name: str) -> Manifest | None:

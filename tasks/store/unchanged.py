@@ -1,7 +1,5 @@
 """Own data that need no training: a kept version was made of the same rows, or too few rows are new (design 4.2)."""
 
-from typing import Any
-
 from pydantic import ValidationError
 
 from tasks.data.table import new_rows
@@ -11,16 +9,10 @@ from tasks.parameters import RetrainParameters
 from tasks.records import PreparedDataset, PublishedModel, RawDataset
 from tasks.store import artifact_paths, locks, looks, own_data, publishing, reading, verification
 from tasks.store.artifact_paths import ONNX
+from tasks.store.looks import Look
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 from tasks.store.versions import Manifest
-
-# Of the options those that make no other model: where it is trained and data are, how long to wait for more, what is
-# done once; and the split, whose rule the name keeps, so that the data's digest has it.
-OTHERS: dict[str, Any] = {
-    "training": {"device"},
-    "data": {"source", "min_new_rows", "new_recipe", "accept_data", "test", *own_data.SPLITS.values()},
-}
 
 
 def by_look(run: RunFolder, parameters: RetrainParameters, raw: RawDataset) -> PublishedModel | None:
@@ -29,16 +21,8 @@ def by_look(run: RunFolder, parameters: RetrainParameters, raw: RawDataset) -> P
     Raises:
         DataError: that version is damaged.
     """
-    if (
-        not parameters.data.is_own
-        or parameters.force
-        or parameters.data.new_recipe
-        or not reading.versions(parameters.name)
-    ):
-        return None
-    digest = looks.digest_of(raw)
-    found = _made_of(parameters, digest, "whose data look untouched since they were read") if digest else None
-    return found and _noted(run, found)
+    last = looks.known(parameters, raw) if _may_be(parameters) and not parameters.data.new_recipe else None
+    return _found(run, parameters, last, "whose data look untouched since they were read") if last else None
 
 
 def by_rows(run: RunFolder, parameters: RetrainParameters, prepared: PreparedDataset) -> PublishedModel | None:
@@ -47,11 +31,24 @@ def by_rows(run: RunFolder, parameters: RetrainParameters, prepared: PreparedDat
     Raises:
         DataError: that version is damaged.
     """
-    if not parameters.data.is_own or parameters.force or not reading.versions(parameters.name):
+    if not _may_be(parameters):
         return None
-    found = _made_of(parameters, prepared.digest, "which was made of these very rows with these options")
-    found = found or _waiting(parameters, prepared)
-    return found and _noted(run, found)
+    return _found(run, parameters, prepared, "which was made of these very rows with these options")
+
+
+def _may_be(parameters: RetrainParameters) -> bool:
+    return parameters.data.is_own and not parameters.force and bool(reading.versions(parameters.name))
+
+
+def _found(
+    run: RunFolder, parameters: RetrainParameters, data: PreparedDataset | Look, detail: str
+) -> PublishedModel | None:
+    """Say what was found, and keep it as evidence where a stage would have left its record."""
+    found = _made_of(parameters, data.digest, detail) or _waiting(parameters, data.rows)
+    if found:
+        tell(f"{found.name} version {found.version}, {found.detail}: unchanged, nothing is trained")
+        run.note("stages", "unchanged", found.model_dump(mode="json"))
+    return found
 
 
 def _made_of(parameters: RetrainParameters, digest: str, detail: str) -> PublishedModel | None:
@@ -68,25 +65,32 @@ def _made_of(parameters: RetrainParameters, digest: str, detail: str) -> Publish
     return None
 
 
-def _waiting(parameters: RetrainParameters, prepared: PreparedDataset) -> PublishedModel | None:
+def _waiting(parameters: RetrainParameters, rows: FileRef | None) -> PublishedModel | None:
     """The champion, where fewer rows than ``--min-new-rows`` are not among its own."""
     name, least = parameters.name, parameters.data.min_new_rows
     with locks.model(name):
         current = reading.champion(name) if least and not parameters.data.new_recipe else None
         kept = reading.manifest(name, current.version) if current else None
-        if kept is None or prepared.rows is None or not _is_asked_alike(kept, parameters):
+        if kept is None or rows is None or not _is_asked_alike(kept, parameters):
             return None
         if kept.dataset.rows is None:
             tell(f"trained though {least:,} new rows may not be there: version {kept.version} keeps no digests of rows")
             return None
-        fresh = new_rows.num_new(prepared.rows, kept.dataset.rows)
+        fresh = new_rows.num_new(rows, kept.dataset.rows)
         if fresh >= least:
             return None
         return _unchanged(kept, f"to which {counted(fresh, 'new row')} came, fewer than --min-new-rows {least:,}")
 
 
 def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:
-    """Whether a version was asked for with the same options as given, so that ``auto`` is ``auto`` on any date."""
+    """Whether a version was asked for with the same options as given, so that ``auto`` is ``auto`` on any date.
+
+    Those of the split must be of the rule that it has, if any is given: without one the name's own rule holds.
+    """
+    rules = {rule: getattr(parameters.data, option) for rule, option in own_data.SPLITS.items()}
+    split = kept.dataset.split
+    if not split or any(column and (rule, column) != (split.rule, split.column) for rule, column in rules.items()):
+        return False
     then = kept.parameters.model_dump(mode="json")
     document = {
         "name": parameters.name,
@@ -94,13 +98,9 @@ def _is_asked_alike(kept: Manifest, parameters: RetrainParameters) -> bool:
         "data": then.get("data", {}) | {"source": parameters.data.source},
     }
     try:
-        return _options(RetrainParameters.model_validate(document)) == _options(parameters)
+        return own_data.options(RetrainParameters.model_validate(document)) == own_data.options(parameters)
     except ValidationError:  # of another version of Gradmill
         return False
-
-
-def _options(parameters: RetrainParameters) -> dict[str, Any]:
-    return parameters.model_dump(mode="json", include={"training", "data"}, exclude=OTHERS)
 
 
 def _unchanged(kept: Manifest, detail: str) -> PublishedModel:
@@ -109,10 +109,3 @@ def _unchanged(kept: Manifest, detail: str) -> PublishedModel:
     verification.verify_version(kept.name, kept.version)
     model = FileRef(path=artifact_paths.version(kept.name, kept.version) / ONNX, sha256=kept.files[ONNX])
     return PublishedModel(outcome="unchanged", name=kept.name, version=kept.version, model=model, detail=detail)
-
-
-def _noted(run: RunFolder, found: PublishedModel) -> PublishedModel:
-    """Say it, and keep it as evidence where a stage would have left its record."""
-    tell(f"{found.name} version {found.version}, {found.detail}: unchanged, nothing is trained")
-    run.note("stages", "unchanged", found.model_dump(mode="json"))
-    return found

@@ -5,9 +5,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.data import pictures
 from tasks.data.images.source import Files, Source
@@ -23,14 +24,21 @@ PARTS = {
 LONGEST = 5  # names that a message has
 
 
+class _Folder(NamedTuple):
+    """Pictures of one class that lie side by side."""
+
+    path: str
+    label: int
+    side: int  # of the split
+    names: NDArray[np.bytes_]
+
+
 @dataclass
 class _Search:
     """What lies below a folder."""
 
     classes: dict[str, int] = field(default_factory=dict)  # each with its number, in the order they were found
-    paths: list[str] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)  # of each picture, and its side of the split
-    sides: list[int] = field(default_factory=list)
+    folders: list[_Folder] = field(default_factory=list)
     look: Any = field(default_factory=hashlib.sha256)  # of all pictures so far: there may be millions
     strays: list[str] = field(default_factory=list)  # files among the folders of classes
     others: list[str] = field(default_factory=list)  # files of other kinds
@@ -49,6 +57,7 @@ class _Search:
 
     def _class(self, folder: str, label: int, side: int) -> None:
         """The pictures of one class, however deep."""
+        names = []
         for entry in self._entries(folder):
             if _is_folder(entry):
                 if entry.is_symlink():
@@ -58,13 +67,12 @@ class _Search:
             elif entry.name.startswith(".") or not _is_file(entry):
                 continue
             elif entry.name.lower().endswith(pictures.SUFFIXES):
-                facts = entry.stat()
+                facts = os.stat(entry.path)  # noqa: PTH116  (an entry would keep its own)
                 self.look.update(os.fsencode(f"{entry.path}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
-                self.paths.append(entry.path)
-                self.labels.append(label)
-                self.sides.append(side)
+                names.append(os.fsencode(entry.name))
             else:
                 self.others.append(entry.path)
+        self.folders.append(_Folder(folder, label, side, np.array(names, np.bytes_)))
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         try:
@@ -154,15 +162,17 @@ def find(folder: Path) -> Source:
     if folder not in parts:
         search.strays += [str(each) for each in sorted(folder.iterdir()) if each not in parts and each.name[0] != "."]
     half_written.refuse([*search.others, *search.strays])
-    paths = search.paths
-    order = sorted(range(len(paths)), key=lambda at: (os.path.basename(paths[at]), paths[at]))  # noqa: PTH119
+    found = [each for each in search.folders if len(each.names)]
+    names = np.concatenate([np.array([], np.bytes_), *(each.names for each in found)])
+    order = np.argsort(names, kind="stable")
+    number = np.repeat(np.arange(len(found), dtype=np.int32), [len(each.names) for each in found])[order]
     search.look.update(str([parts, sorted(search.classes)]).encode(errors="surrogateescape"))
     return Source(
         source=str(folder),
         look=search.look.hexdigest(),
         class_names=tuple(map(shown, search.classes)),
-        labels=np.array(search.labels, np.int64)[order],
-        sides=np.array(search.sides, np.uint8)[order] if len(parts) > 1 else None,
+        labels=np.array([each.label for each in found], np.int64)[number],
+        sides=np.array([each.side for each in found], np.uint8)[number] if len(parts) > 1 else None,
         findings=tuple(search.findings()),
-        content=Files([paths[at] for at in order]),
+        content=Files([each.path for each in found], number, names[order]),
     )

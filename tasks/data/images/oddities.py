@@ -69,7 +69,9 @@ def copies(source: Source, hashed: Words, numbers: NDArray[np.int64], truth: Tru
     """Equal images: in the training and in the test part, and in two classes."""
     order = np.argsort(hashed, kind="stable")
     starts = np.flatnonzero(np.diff(hashed[order], prepend=hashed[order[:1]] + np.uint64(1)))
-    groups = [group for group in np.split(order, starts[1:]) if len(group) > 1]
+    sizes = np.diff(starts, append=len(order))
+    bounds = zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True)
+    groups = [order[start : start + size] for start, size in bounds]
     place = source.content.place
     across = [group for group in groups if {TRAINING, TEST} <= set(split.sides[group].tolist())]
     if across:

@@ -1,5 +1,6 @@
 """What all sources of labelled images come to: classes, labels, and images that are read in jobs."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
@@ -55,26 +56,32 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Files:
-    """Images of which each is a file."""
+    """Images of which each is a file; as strings, the paths would be as large as small images."""
 
-    paths: list[str]
+    folders: list[str]
+    folder: NDArray[np.int32]  # (n,) that each is in
+    names: NDArray[np.bytes_]  # (n,)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
 
     @property
     def num_files(self) -> int:
         """As many."""
-        return len(self.paths)
+        return len(self)
 
     def jobs(self) -> Iterator[Job]:
         """All of them."""
-        return (Job(at, self.paths[at : at + JOB]) for at in range(0, len(self.paths), JOB))
+        numbers = range(len(self))
+        return (Job(at, [self._path(number) for number in numbers[at : at + JOB]]) for at in numbers[::JOB])
 
     def sample(self) -> Iterator[Item]:
         """A few paths, evenly spread."""
-        return iter(self.paths[:: max(1, len(self.paths) // SAMPLE)])
+        return map(self._path, range(0, len(self), max(1, len(self) // SAMPLE)))
 
     def place(self, number: int) -> str:
         """The path."""
-        return " ".join(shown(self.paths[number]).split())
+        return " ".join(shown(self._path(number)).split())
+
+    def _path(self, number: int) -> str:
+        return f"{self.folders[self.folder[number]]}{os.sep}{os.fsdecode(self.names[number])}"

@@ -186,9 +186,7 @@ def broken(path: Path, reason: object) -> DataError:
     return DataError(f"{path} cannot be read: {reason}", f"a whole {path.suffix or 'IDX'} file", "write it again")
 
 
-def broken_table(
-    name: str, reason: object, expected: str, action: str = "write it again, or leave it out"
-) -> DataError:
+def broken_table(name: str, reason: object, expected: str, action: str = "mend it, or leave it out") -> DataError:
     """The same of a file of a table, by path or URL."""
     return DataError(f"{name} cannot be read: {reason}", expected, action)
 

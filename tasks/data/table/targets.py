@@ -104,7 +104,8 @@ def _few(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:
 
 def _coarse(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:
     """Whether float32, in which a model predicts, cannot tell the values of a target apart."""
-    spacing, deviation = float(np.spacing(np.float32(np.abs(values).max()))), float(values.std())
+    largest = np.float32(np.abs(values).max())
+    spacing, deviation = float(largest - np.nextafter(largest, np.float32(0))), float(values.std())
     if spacing > MOST_COARSE * deviation:
         found = (
             f"float32 tells values of the target {target} apart by {spacing:.3g} only; they deviate by {deviation:.3g}"

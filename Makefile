@@ -33,6 +33,7 @@ bench: $(VENV)/.test ## Compare training and prediction with their peers, half a
 	@$(BIN)/gradmill bench predict
 	@$(BIN)/gradmill bench tables
 	@$(BIN)/gradmill bench images
+	@$(BIN)/gradmill bench gates
 
 month: $(VENV)/.test ## Retrain every night of a month, on data that grow by a day and do not always come right: four minutes
 	@$(BIN)/python docs/month.py

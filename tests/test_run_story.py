@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from candidate import Candidate
 from command_line import gradmill
 from conftest import REPOSITORY, Pipeline
+from flows.evaluate import evaluate
 from flows.predict import predict
 from flows.retrain import retrain
 from prefect_api import api_client, post, wait_for
@@ -154,6 +155,17 @@ def test_a_run_that_fails_for_another_reason_is_not_told_as_refused(
         retrain(parameters)
     wanted = {"artifacts": {"key": {"any_": ["unlucky-verdict"]}}}
     assert post(prefect_api, "artifacts/filter", wanted) == []
+
+
+def test_a_judgement_tells_its_figures_beside_those_at_publication(prefect_api: str, two_versions: None) -> None:
+    judged = evaluate(EvaluateParameters.model_validate({"name": "linear-regression", "version": 1}))
+    page = artifact(prefect_api, "linear-regression-judgement")
+    assert page["data"].startswith("# linear-regression version 1 on 1,000 rows")
+    (line,) = [line for line in page["data"].splitlines() if line.startswith("| loss |")]
+    assert line.endswith(f"| {judged.published['loss']:.4g} |")
+    assert judged.metrics["loss"] == pytest.approx(judged.published["loss"], rel=1e-3)
+    assert {"model:linear-regression", "verdict:as published"} <= tags(prefect_api, page["flow_run_id"])
+    assert event(prefect_api, "gradmill.model.evaluated", "linear-regression")["payload"]["version"] == 1
 
 
 def test_a_prediction_tells_its_rows_model_and_drift(prefect_api: str, candidates: list[Candidate]) -> None:

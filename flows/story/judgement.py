@@ -24,7 +24,7 @@ def facts(result: Judged) -> Iterator[tuple[str, str]]:
     if result.broken:
         yield "broken", f"{counted(result.broken, 'image')} that cannot be read"
     if result.trained_on is None:
-        yield "trained on", "not known: these rows do not tell"
+        yield "trained on", "not known which of these rows"
     elif result.unseen:
         yield "trained on", f"{counted(result.trained_on, 'row')}, which are left out"
     elif result.trained_on:

@@ -86,7 +86,7 @@ def _paired(ours: Array, version: Measured, weights: Array, units: Array, are_gr
     counted = weights if version.is_new is None else weights * version.is_new
     shares, count = counted / (counted.sum() or 1), int(np.count_nonzero(counted))
     too_few = f"fewer than the {MIN_ROWS} that decide" if count < MIN_ROWS else ""
-    if are_groups and (num_groups := len(np.unique(units[counted > 0]))) < MIN_GROUPS:
+    if are_groups and (num_groups := np.count_nonzero(np.bincount(units, weights=counted))) < MIN_GROUPS:
         too_few = too_few or f"of {num_groups} groups, fewer than the {MIN_GROUPS} that decide"
     return Pair(
         version=version.version,

@@ -157,7 +157,7 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
     fixed = FixedImages.of(manifest.dataset, recipe) or FixedImages(
         class_names=manifest.dataset.class_names, recipe=recipe, split=SplitRule(rule="rows", test=0.5)
     )
-    kept, found = fixed.model_copy(update={"rows": None}), _as_named(finding.find(source), fixed.class_names)
+    kept, found = fixed.model_copy(update={"rows": None}), _as_named(_found(source), fixed.class_names)
     images = reading.read(found.content, reading.Asked(shape=recipe.shape), scratch / "pixels")
     data = OwnData(source=source, max_rejects=asked.max_rejects)
     report, _, rows = image_examining.examine(found, images, manifest.name, data, kept)
@@ -172,6 +172,13 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
         was_trained=_was_trained(manifest, digests),
         broken=len(images.facts.broken),
     )
+
+
+def _found(source: str) -> Source:
+    try:
+        return finding.find(source)
+    except UsageError as error:
+        raise UsageError(f"{source} is a table", finding.EXPECTED, "name images, or a model of tables") from error
 
 
 def _whole(images: reading.Images) -> Iterator[Array]:

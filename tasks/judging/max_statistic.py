@@ -17,6 +17,7 @@ Array = NDArray[Any]
 
 DRAWS = 9_999  # so that every p is a whole number of ten thousandths
 NORMAL_FROM = 10_000  # rows; from there a sum of signs is replaced by a normal variable of its variance
+NO_RISE = 0.2  # of its margin: so little more loss is none, and equal models are refused less often than the bound says
 CHUNK = 500  # draws at a time: bounds memory
 
 
@@ -55,7 +56,9 @@ def drops(
     beyond, p = drop > margin, np.ones(drop.shape)
     if beyond.any():
         normal = ours.size >= NORMAL_FROM
-        p[beyond] = _corrected(moved, size, margin, draws, seed, normal, step=1.0)[beyond]
+        # Sums of signs are two apart. One, half a step, is the candidate's: so equal models are refused less often than
+        # the bound says, never more. Another makes the normal tail that of the sum.
+        p[beyond] = _corrected(moved, size, margin, draws, seed, normal, np.array(2.0 if normal else 1.0))[beyond]
     return Drops(drop, beyond, p)
 
 
@@ -68,17 +71,17 @@ def rises(parts: Array, margins: Array, draws: int = DRAWS, seed: int = 0) -> Dr
     beyond, p = rise > margins, np.ones(len(margins))
     if beyond.any():
         margin = np.stack([margins, margins])  # the only class has all rows
-        corrected = _corrected([moved], np.ones((2, 1)), margin, draws, seed, len(moved) >= NORMAL_FROM, step=0.0)
-        p[beyond] = corrected[0][beyond]
+        normal, none = len(moved) >= NORMAL_FROM, NO_RISE * margin
+        p[beyond] = _corrected([moved], np.ones((2, 1)), margin, draws, seed, normal, none)[0][beyond]
     return Drops(rise, beyond, p)
 
 
 def _corrected(
-    moved: list[Array], size: Array, margin: Array, draws: int, seed: int, normal: bool, step: float
+    moved: list[Array], size: Array, margin: Array, draws: int, seed: int, normal: bool, none: Array
 ) -> Array:
     """The p of every comparison; ``moved`` ``(rows, versions)``: of each class the rows that some version decides.
 
-    ``step`` is half of what two sums of signs are apart at least.
+    ``none`` is what of a net loss counts as none.
     """
     net, most, squares = (
         _with_total([each.sum(axis=0) for each in parts])
@@ -93,9 +96,7 @@ def _corrected(
             for sums in _under_chance(moved, normal, draws, seed)
         ]
     )
-    # Sums of signs are two apart. One, half a step, is the candidate's: so equal models are refused less often than the
-    # bound says, never more. Another makes the normal tail that of the sum.
-    found = (net - (2 * step if normal else step)) / scale
+    found = (net - none) / scale
     at_least = draws - np.searchsorted(np.sort(largest), found - 1e-6)  # rounding must not tell equal sums apart
     return np.asarray((1 + at_least) / (1 + draws))
 

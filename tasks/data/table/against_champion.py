@@ -54,7 +54,7 @@ class Tonight(NamedTuple):
         try:
             new = np.flatnonzero(new_rows(self.rows.digests, champion.rows))
         except DataError as error:
-            said = f"which rows are new since the champion is not known: {error.found}"
+            said = "which rows are new is not known: the digests of the champion's rows are missing or damaged"
             yield Finding(severity="warning", rule="unknown-rows", found=said, action=error.action)
             return
         yield from self._of_columns(new, champion)
@@ -85,19 +85,20 @@ class Tonight(NamedTuple):
         """The new rows of each file, and those of files that have few of them together, where they are enough."""
         if not len(new):
             return
-        files = np.searchsorted(self.table.starts, np.flatnonzero(self.rows.truth.is_known)[new], side="right") - 1
+        in_table = np.flatnonzero(self.rows.truth.is_known)
+        files = np.searchsorted(self.table.starts, in_table[new], side="right") - 1
         of_file = np.split(new, np.flatnonzero(np.diff(files)) + 1)
         few = [rows for rows in of_file if len(rows) < FEWEST_NEW]
         for rows in [*(rows for rows in of_file if len(rows) >= FEWEST_NEW), *([np.concatenate(few)] if few else [])]:
             if len(rows) >= FEWEST_NEW:
                 sampled = rows[profiling.sample(self.rows.digests[rows])]
-                first, last = (self._file(int(row)) for row in rows[[0, -1]])
+                first, last = (self._file(int(in_table[row])) for row in rows[[0, -1]])
                 place = first if first == last else f"{first} to {last}"
                 yield Group(rows, sampled, f"{counted(len(rows), 'new row')} of {place}")
 
     def _file(self, row: int) -> str:
-        """The name of a row's file, without a folder: where data are stands in no version."""
-        path, _ = self.table.place(int(np.flatnonzero(self.rows.truth.is_known)[row]))
+        """The name of the file of a row of the table, without a folder: where data are stands in no version."""
+        path, _ = self.table.place(row)
         *folders, name = PurePosixPath(path).parts
         return "/".join([*(each for each in folders if "=" in each), name])
 

@@ -89,7 +89,7 @@ def encode(
     if column.kind == "category":
         found = table.levels(column.name)
         if len(is_known) == len(into):
-            found.of(column.levels, into)
+            found.of(column.levels, into=into)
         else:
             into[:] = found.of(column.levels)[is_known]
         return None, True

@@ -59,6 +59,7 @@ def validate(
         DataError: the data cannot be read, or are not fit; the report is written all the same.
     """
     report, table, images, sheet = datasets.find(raw.name, data).validate(raw, data, task, kept, champion)
+    report = report.without_places(raw.source) if data.is_own else report
     written, picture = _show(run, report, sheet)
     report.require_fit()
     return ValidatedDataset(raw=raw, report=written, table=table, images=images, sheet=picture)

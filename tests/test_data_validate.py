@@ -54,6 +54,18 @@ def prepared(path: Path, target: str, task: str, kept: FixedRecipe | None = None
     return made
 
 
+@pytest.mark.parametrize("given", [".", "h.csv", "h*.csv"])
+def test_what_a_version_will_say_of_data_names_files_without_their_folder(given: str, tmp_path: Path) -> None:
+    paid = pa.array([f"{row % 9}.500,00" for row in range(ROWS)])
+    folder = tmp_path / "of klara"
+    folder.mkdir()
+    written(folder / "h.csv", houses().append_column("paid", paid))
+    made = prepared(folder / given, "price", "regression")
+    assert made.report is not None
+    (found,) = [each.found for each in DataReport.read(made.report.path).findings if each.rule == "looks-like"]
+    assert "in row 0 of h.csv" in found
+
+
 def test_the_prepared_splits_have_every_row_in_raw_units_once(tmp_path: Path) -> None:
     table = houses()
     made = prepared(written(tmp_path / "h.csv", table), "price", "regression")

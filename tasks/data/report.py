@@ -1,5 +1,7 @@
 """What validation says of data: a document for programs, a page for people, and the error that stops the run."""
 
+import functools
+import re
 from typing import Literal
 
 from pydantic import Field
@@ -116,6 +118,17 @@ class DataReport(Document):
     def accepted(self) -> tuple[AcceptedFinding, ...]:
         """What the user let through."""
         return tuple(AcceptedFinding(rule=each.rule, column=each.column) for each in self.findings if each.accepted)
+
+    def without_places(self, source: str) -> "DataReport":
+        """The same without where own data lie, which stands in no version: files go by their names, save in errors."""
+        fixed = re.split(r"[*?\[]", source)[0]  # of a glob
+        folders = [each for each in (f"{source}/", fixed[: fixed.rfind("/") + 1]) if len(each) > 1]
+
+        def shortened(finding: Finding) -> Finding:
+            found = functools.reduce(lambda text, folder: text.replace(folder, ""), folders, finding.found)
+            return finding if finding.severity == "error" else finding.model_copy(update={"found": found})
+
+        return self.model_copy(update={"findings": tuple(map(shortened, self.findings))})
 
     def require_fit(self) -> None:
         """Let data pass in which nothing wrong was found.

@@ -129,7 +129,7 @@ def _of_source(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_same_kind(parameters: RetrainParameters) -> None:
-    """A name keeps its model, its kind of data, its target and, without ``--new-recipe``, its share of test rows.
+    """A name keeps its model, its kind of data and its target.
 
     Raises:
         UsageError: the parameters would change one of them.
@@ -137,7 +137,6 @@ def require_same_kind(parameters: RetrainParameters) -> None:
     kept = newest(parameters.name)
     if kept is None:
         return
-    _require_same_share(parameters.data, kept)
     target, data = getattr(kept.recipe, "target", None), parameters.data
     then = kept.parameters.training.model, _kind(kept.dataset.is_own, not target), target and target.name
     now = parameters.training.model.value, _kind(data.is_own, data.is_images), data.target
@@ -148,17 +147,6 @@ def require_same_kind(parameters: RetrainParameters) -> None:
             f"{parameters.name} as {found}",
             f"{expected}, as its version {kept.version} was trained",
             f"type {meant}, or give the model another --name",
-        )
-
-
-def _require_same_share(data: Data, kept: Manifest) -> None:
-    """A share that was not given is 0.2, whatever the name's is."""
-    split, usual = kept.dataset.split, Data.model_fields["test"].default
-    if split and data.is_own and not data.new_recipe and data.test not in (usual, split.test):
-        raise UsageError(
-            f"--test {data.test:g}",
-            f"{split.test:g}, as {kept.name} has it",
-            "leave the option out, or fix the split anew with --new-recipe",
         )
 
 

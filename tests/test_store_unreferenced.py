@@ -58,6 +58,7 @@ def test_what_nothing_refers_to_goes_and_what_is_named_by_anything_stays(candida
     look = artifact_paths.dataset(OLD) / "look.json"
     look.write_text(json.dumps({"files": [of_look.model_dump(mode="json")]}))
     reuse.keep("0" * 64, RawDataset(name=OLD, source="", files={"validation": of_record}))
+    artifact_paths.stage_record("1" * 64).symlink_to("gone")  # as one that goes while the others are read
     job = artifact_paths.predictions("0123456789abcdef") / "_job.json"
     job.parent.mkdir(parents=True)
     document = job_document(NAME)

@@ -5,6 +5,7 @@ first, or the record of the stage that wrote it: files are moved out of sight, a
 by then.
 """
 
+import contextlib
 import itertools
 import re
 from collections.abc import Iterator
@@ -82,10 +83,17 @@ def _documents() -> Iterator[Path]:
     yield from artifact_paths.runs().glob(f"*/{RUN}")
     looks = (artifact_paths.look(folder.name) for folder in artifact_paths.datasets().glob("*"))
     yield from (path for path in looks if path.is_file())
-    yield from (path for path in artifact_paths.stage_records().glob("*.json") if not is_old(path))
+    yield from filter(_is_in_use, artifact_paths.stage_records().glob("*.json"))
     for folder, document, job in itertools.chain(predictions.below_artifacts(), predictions.elsewhere()):
         if job is None:
             action = "restore it, or remove the folder"
             raise DataError(f"nobody can tell what the unfinished job in {folder} reads", "its document", action)
         if job.status != "done":
             yield document
+
+
+def _is_in_use(record: Path) -> bool:
+    """Whether a stage's record is young or was touched; one that another process has removed meanwhile is not."""
+    with contextlib.suppress(FileNotFoundError):
+        return not is_old(record)
+    return False

@@ -63,7 +63,7 @@ KILLS = {  # where a night is killed, and whether it leaves a version
 
 def kept_files() -> dict[Path, str]:
     """Every file of every version, all of which verify, with the data that their manifests name."""
-    files = {}
+    files: dict[Path, str] = {}
     for number in reading.versions("late"):
         verification.verify_version("late", number)
         for file in files_in(reading.manifest("late", number).dataset.model_dump(mode="json")):
@@ -105,7 +105,8 @@ def test_a_killed_night_loses_no_version_and_the_next_is_right(
         number, day = next_number(), day + 1
         walk.arrives(day)
         assert_right(walk.retrain(day, "the next night"), walk, number, range(1, day + 1))
-        again = walk.retrain(day, "once more")
-        assert (again.outcome, again.champion) == ("unchanged", number)
+        if leaves_one:
+            again = walk.retrain(day, "once more")
+            assert (again.outcome, again.champion) == ("unchanged", number)
         assert before.items() <= kept_files().items()
         assert not list(artifact_paths.model("late").glob(".staging-*")), "nothing is left over"

@@ -264,13 +264,19 @@ def test_broken_pictures_are_named_and_up_to_one_in_a_hundred_are_left_out(tmp_p
     assert prepared(source, max_rejects=0.02).num_train
 
 
+# 16383 by 16383 pixels in 34 bytes.
+BLACK_WEBP = bytes.fromhex("524946461a000000574542505650384c0e0000002ffebfff0f071011fd0f4444ff03")
+
+
 def test_a_picture_of_20000_by_20000_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     source = write(tmp_path / "pets", COUNTS)
     whole = (source / "cat" / "0001.png").read_bytes()
     header = b"IHDR" + struct.pack(">II", 20_000, 20_000) + whole[24:29]
     huge = whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
     (source / "cat" / "huge.png").write_bytes(huge)
-    refused(source, "huge.png: Image size (400000000 pixels) exceeds limit", max_rejects=0.0)
+    refused(source, "huge.png: Image size (400000000 pixels) exceeds limit of 64000000", max_rejects=0.0)
+    (source / "cat" / "huge.png").write_bytes(BLACK_WEBP)
+    refused(source, "huge.png: Image size (268402689 pixels) exceeds limit of 64000000", max_rejects=0.0)
 
 
 @pytest.mark.parametrize(("classes", "channels"), [(310, 1), (1000, 3), (120, 3)])

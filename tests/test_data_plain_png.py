@@ -2,6 +2,7 @@
 
 import io
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image, PngImagePlugin
 from tasks.data import png
 
 
-def saved(shape: tuple[int, ...], seed: int = 0, **options: object) -> bytes:
+def saved(shape: tuple[int, ...], seed: int = 0, **options: Any) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8)).save(stream, "PNG", **options)
     return stream.getvalue()
@@ -43,8 +44,12 @@ def test_what_says_more_than_its_pixels_is_left_to_pillow(what: str) -> None:
     told.add_text("XML:com.adobe.xmp", "<tiff:Orientation>6</tiff:Orientation>")
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation
-    options = {"exif": {"exif": exif}, "text": {"pnginfo": told}, "transparency": {"transparency": 0}}.get(what, {})
-    content = saved((600, 600) if what == "large" else (4, 4), **options)
+    options: dict[str, dict[str, Any]] = {
+        "exif": {"exif": exif},
+        "text": {"pnginfo": told},
+        "transparency": {"transparency": 0},
+    }
+    content = saved((600, 600) if what == "large" else (4, 4), **options.get(what, {}))
     if what in ("16 bits", "palette"):
         stream = io.BytesIO()
         Image.new("I;16" if what == "16 bits" else "P", (4, 4)).save(stream, "PNG")

@@ -105,9 +105,18 @@ def test_every_format_gives_the_rows_that_were_written(
     found = read(folder / name, folder)
     assert found.data.to_pydict() == given.to_pydict()
     assert [str(kind) for kind in found.data.schema.types] == [
-        "double", "double", "dictionary<values=string, indices=int32, ordered=0>", "bool",
+        "double", "double", "dictionary<values=string, indices=int8, ordered=0>", "bool",
     ]  # fmt: skip
     assert not found.findings
+
+
+def test_codes_that_grow_wider_from_batch_to_batch_are_the_texts_that_came() -> None:
+    found, batches = columns.Levels(), [[f"level {at % size}" for at in range(size + 5)] for size in (100, 300, 40_000)]
+    codes = [found.codes(pa.array(each).dictionary_encode()) for each in batches]
+    assert [each.type for each in codes] == [pa.int8(), pa.int16(), pa.int32()]
+    restored = [found.restored(each) for each in codes]
+    assert [each.to_pylist() for each in restored] == batches
+    assert len({each.type for each in restored}) == 1, "as the chunks of one column must be"
 
 
 @pytest.mark.parametrize("block", [16, 40, 200])

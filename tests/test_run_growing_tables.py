@@ -1,5 +1,6 @@
 """A table that grows night by night: stopped where a day is broken, let through where the user says so, and told."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,10 @@ def day(number: int, rows: int = 600, unit: float = 1.0, city: str = "Rom") -> p
 
 def again(**given: Any) -> RetrainReport:
     return retrain(RetrainParameters.model_validate(own_data.again("trips", {"predict": False} | given)))
+
+
+def was_stopped(is_stopped: bool, event: dict[str, Any]) -> bool:
+    return bool(event["payload"]["stopped"]) is is_stopped
 
 
 def manifest(version: int) -> dict[str, Any]:
@@ -78,14 +83,17 @@ def test_nights_are_stopped_accepted_and_told_and_a_window_is_repeated(
         return lambda each: each["payload"]["stopped"] == stops
 
     wanted: dict[str, Any] = {"filter": {"event": {"name": ["gradmill.data"]}}}
-    told = [wait_for(prefect_api, "events/filter", wanted, stopping(stops)) for stops in (True, False)]
+    told = [
+        wait_for(prefect_api, "events/filter", wanted, functools.partial(was_stopped, is_stopped))
+        for is_stopped in (True, False)
+    ]
     assert [each["resource"]["prefect.resource.id"] for each in told] == ["gradmill.model.trips"] * 2
     severities = [{each["rule"]: each["severity"] for each in one["payload"]["findings"]} for one in told]
     assert severities == [
         {"new-levels": "warning", "drift": "warning", "other-scale": "error"},
         {"new-levels": "warning", "drift": "warning", "other-scale": "warning"},
     ]
-    wanted = {"artifacts": {"key": {"any_": ["trips-verdict"]}}, "sort": "CREATED_DESC"}
-    page = wait_for(prefect_api, "artifacts/filter", wanted, lambda each: "version 2" in each["data"][:40])["data"]
+    verdicts = {"artifacts": {"key": {"any_": ["trips-verdict"]}}, "sort": "CREATED_DESC"}
+    page = wait_for(prefect_api, "artifacts/filter", verdicts, lambda each: "version 2" in each["data"][:40])["data"]
     assert "- where has new levels: Oslo" in page
     assert "; accepted" in page

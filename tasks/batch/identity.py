@@ -5,10 +5,12 @@ import json
 from typing import Any
 
 from tasks.parameters import PredictParameters
+from tasks.serving import sessions
 from tasks.store.fingerprints import Fingerprint
 from tasks.store.predictions import JobInput
 
 ID_CHARACTERS = 16
+USUAL = {sessions.CPU: 1024, sessions.CUDA: 16384}  # a batch size that nobody asked for, as jobs of before call it
 
 
 def describe(path: str, prints: list[Fingerprint]) -> JobInput:
@@ -20,7 +22,7 @@ def _digest(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def request_id(source: JobInput, parameters: PredictParameters, provider: str, batch_size: int) -> str:
+def request_id(source: JobInput, parameters: PredictParameters, provider: str) -> str:
     """What was asked for, whichever version answers: input, name and all parameters that decide the output."""
     document = {
         "input": source.digest,
@@ -28,7 +30,7 @@ def request_id(source: JobInput, parameters: PredictParameters, provider: str, b
         "version": parameters.version,
         "columns": parameters.columns,
         "shard_rows": parameters.shard_rows,
-        "batch_size": batch_size,
+        "batch_size": parameters.batch_size or USUAL[provider],
         "provider": provider,
     }
     own = {"id_columns": parameters.id_columns, "unknown": parameters.unknown}

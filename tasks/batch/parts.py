@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tasks.batch.counts import Counts
 from tasks.batch.version import Version
 from tasks.data.readers import Chunk, Source
-from tasks.data.readers.formats import Array
+from tasks.data.readers.formats import CHUNK_ROWS, Array
 from tasks.errors import DataError
 from tasks.serving.contract import LABEL, Signature
 from tasks.serving.task import LABEL_NAME
@@ -80,6 +80,7 @@ def writer(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
             use_dictionary=["source", LABEL_NAME, LABEL],
             column_encoding={"row": "DELTA_BINARY_PACKED"},
             write_statistics=["row"],
+            write_batch_size=CHUNK_ROWS,
         ) as part,
     ):
         yield part

@@ -117,7 +117,7 @@ class _Command(NamedTuple):
         files = self._files(model)
         prints = fingerprints.of(files, self.parameters.full_digest)
         source = identity.describe(self.parameters.input or artifact_paths.relative(files[0]), prints)
-        request = identity.request_id(source, self.parameters, self.provider, self.batch_size)
+        request = identity.request_id(source, self.parameters, self.provider)
         return Asked(files, prints, source, request)
 
     def _files(self, model: JobModel) -> list[Path]:

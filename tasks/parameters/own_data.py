@@ -21,6 +21,7 @@ class OwnData(Frozen):
 
     source: Annotated[str | None, Option("--data", empty="the book's data, or those of the kept name")] = Field(
         None,
+        min_length=1,
         title="Data",
         description="Own data: a file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or images, "
         "a folder for each class.",
@@ -103,6 +104,7 @@ class InspectParameters(OwnData):
     """What to look at before anything is trained."""
 
     source: Annotated[str, Option("DATA")] = Field(
+        min_length=1,
         title="Data",
         description="A file, folder, glob or URL of CSV, Parquet, Feather or JSON lines; or a folder of images.",
     )

@@ -10,6 +10,7 @@ from tasks.data.table import levels
 
 Kind = Literal["number", "boolean", "text", "date", "null", "unfit"]
 MOST_LEVELS = 2**17  # distinct texts beyond which a column is no dictionary
+CODES = (pa.int8(), pa.int16(), pa.int32())  # types of levels' codes
 EXACT = 2**53  # up to which float64 has all whole numbers
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$"
 TYPES: dict[str, pa.DataType] = {
@@ -125,7 +126,7 @@ class Levels:
         self.are_too_many = False
 
     def codes(self, array: pa.DictionaryArray) -> pa.Array:
-        """int32 codes of a batch by all levels; its text itself once they are too many."""
+        """Codes of a batch by all levels, as small as these are few; its text itself once they are too many."""
         if not self.are_too_many:
             found = pc.index_in(array.dictionary, value_set=self.values)
             if found.null_count:
@@ -135,16 +136,22 @@ class Levels:
             self.are_too_many = len(self.values) > MOST_LEVELS
         if self.are_too_many:
             return array.dictionary_decode()
+        found = found.cast(self._type)
         if array.null_count:
             return found.take(array.indices)
         return pa.array(np.take(found.to_numpy(), array.indices.to_numpy()))
 
     def restored(self, array: pa.Array) -> pa.Array:
         """What ``codes`` gave, as all of the column is kept in the end."""
-        is_codes = pa.types.is_int32(array.type)
+        is_codes = array.type in CODES
         if not self.are_too_many:
-            return pa.DictionaryArray.from_arrays(array, self.values)
+            return pa.DictionaryArray.from_arrays(array.cast(self._type), self.values)
         return self.values.take(array) if is_codes else array
+
+    @property
+    def _type(self) -> pa.DataType:
+        """The smallest that has a code for each."""
+        return next(each for each in CODES if len(self.values) <= 1 << (each.bit_width - 1))
 
 
 def constant(value: str | None, rows: int, is_number: bool) -> pa.Array:

@@ -178,12 +178,12 @@ class Gathering:
 
     def _column(self, name: str, chunks: list[pa.Array]) -> pa.ChunkedArray:
         """One column of one type: where its files do not agree, of text, and null where it is none."""
-        text = {pa.int32(), pa.string()}
+        text = {*columns.CODES, pa.string()}
         types = {each.type for each in chunks} - {pa.null()}
         if not types & text:
             kind = types.pop() if len(types) == 1 else pa.null()
             return pa.chunked_array([each if each.type == kind else pa.nulls(len(each), kind) for each in chunks])
-        codes = [each if each.type in text else pa.nulls(len(each), pa.int32()) for each in chunks]
+        codes = [each if each.type in text else pa.nulls(len(each), columns.CODES[0]) for each in chunks]
         return pa.chunked_array([self._levels[name].restored(each) for each in codes])
 
 

@@ -48,7 +48,7 @@ class TableFile(NamedTuple):
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
-        """Its bytes as a stream of pyarrow, unpacked.
+        """Its bytes as a stream, unpacked: of pyarrow, unless it is local text, which need not be copied once more.
 
         Raises:
             DataError: it is gone, is no regular file, or its host does not answer.
@@ -66,6 +66,8 @@ class TableFile(NamedTuple):
             elif self.suffix in OF_BATCHES and not is_remote and self.fingerprint.bytes > HELD_BYTES:
                 with pa.memory_map(self.path) as mapped:
                     yield mapped
+            elif local and not has_parts:
+                yield raw
             else:
                 yield pa.PythonFile(raw, mode="r")
 

@@ -16,7 +16,7 @@ from tasks.data.table.levels import named
 from tasks.data.table.roles import Roles
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
-from tasks.data.table.targets import Truth
+from tasks.data.table.targets import Truth, class_counts
 from tasks.machine import side_by_side
 from tasks.machine.words import counted
 
@@ -36,7 +36,7 @@ def report(
     train, validation, test = map(split.count, (TRAINING, VALIDATION, TEST)) if split else (0, 0, 0)
     classes = dict[str, int]()
     if truth and truth.class_names and len(truth.values):
-        counts = np.bincount(truth.values, minlength=len(truth.class_names))
+        counts = class_counts(truth.values, len(truth.class_names))
         classes = dict(zip(truth.class_names, counts.tolist(), strict=True))
     outside = truth.outside if truth else 0
     unlabelled = (
@@ -92,9 +92,8 @@ def _column(table: Table, name: str, parts: Roles, found: Features) -> ColumnRep
 
 
 def _range(table: Table, name: str) -> dict[str, Any]:
-    values = encoding.numbers(table.data[name])
-    low, high = np.fmin.reduce(values, initial=np.nan), np.fmax.reduce(values, initial=np.nan)
-    return {"minimum": float(low), "maximum": float(high)} if np.isfinite([low, high]).all() else {}
+    low, high = encoding.limits(table.data[name])
+    return {"minimum": low, "maximum": high} if np.isfinite([low, high]).all() else {}
 
 
 def _levels(table: Table, name: str) -> dict[str, Any]:

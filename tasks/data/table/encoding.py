@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.data.readers import columns
+from tasks.machine import side_by_side
 
 
 def numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
@@ -18,6 +19,17 @@ def numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
         result[row : row + len(chunk)] = _numbers(chunk)
         row += len(chunk)
     return result
+
+
+def limits(column: pa.ChunkedArray) -> tuple[float, float]:
+    """The smallest and the largest of such numbers; NaN where there is none."""
+    ends = np.array([(np.nan, np.nan), *side_by_side.each(_limits, column.chunks)])
+    return float(np.fmin.reduce(ends[:, 0])), float(np.fmax.reduce(ends[:, 1]))
+
+
+def _limits(chunk: pa.Array) -> tuple[float, float]:
+    values = _numbers(chunk)
+    return np.fmin.reduce(values, initial=np.nan), np.fmax.reduce(values, initial=np.nan)
 
 
 def _numbers(chunk: pa.Array) -> NDArray[Any]:

@@ -1,9 +1,9 @@
 """One look at all rows of a table: its columns, its split, its digests, and all that is wrong with it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,8 @@ def _rows(
     ranges, again, once = ranging.result(), hashed[twice], len(hashed) - len(twice)
     num_distinct = once + hashing.num_distinct(again)
     rule = kept or _first_rule(parts, data, columns, num_distinct < len(hashed) / 2)
-    words, by, unfit = [truth.words()], None, None
+    words: list[Callable[[Any], Words]] = [truth.words()]
+    by, unfit = None, None
     hashing.absorb(again, words[0](twice))
     num_with_target = once + hashing.num_distinct(again)
     if rule.column:
@@ -132,7 +133,7 @@ def _rows(
         words.append(by[1].__getitem__)
         hashing.absorb(again, by[1][twice])
         unfit = no_moment(rule, *by, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row])))
-    digests = hashing.after(hashed, words)
+    digests = hashing.after(hashed, [*words, lambda _: np.uint64(0)])
     hashing.absorb(again, hashing.copies(again))
     digests[twice] = again
     split = splitting.split(rule, by, hashed, digests)
@@ -145,9 +146,7 @@ def _rows(
     has_missing = tuple((ranges.statistics.missing > 0).tolist())
     profiles = profiling.profiles(columns, encoded, digests, ranges)
     target = profiling.of_target(profiling.target_column(str(parts.target), truth), truth, digests)
-    contents = hashed.copy() if rule.column else None
-    if contents is not None:
-        hashing.absorb(contents, words[0](slice(None)))
+    contents = hashing.after(hashed, words[:1]) if rule.column else None
     return Rows(encoded, truth, split, digests, lossy, has_missing, contents, (*profiles, target)), rule, findings
 
 
@@ -179,7 +178,7 @@ def _after_split(
     if is_split:
         yield from splitting.shortages(split)
     if is_split and truth.class_names:
-        in_training = np.bincount(truth.values[split.sides == TRAINING], minlength=len(truth.class_names))
+        in_training = targets.class_counts(truth.values[split.sides == TRAINING], len(truth.class_names))
         yield from targets.too_few(truth, in_training)
     yield from warnings.few_rows(columns, split.count(TRAINING))
     yield from warnings.of_columns(columns, encoded, ranges)

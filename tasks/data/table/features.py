@@ -87,8 +87,11 @@ def encode(
     Returns what is wrong with them, and whether float32 has all their digits.
     """
     if column.kind == "category":
-        values = table.levels(column.name).of(column.levels)
-        into[:] = values if len(values) == len(into) else values[is_known]
+        found = table.levels(column.name)
+        if len(is_known) == len(into):
+            found.of(column.levels, into=into)
+        else:
+            into[:] = found.of(column.levels)[is_known]
         return None, True
     exact = encoding.numbers(table.data[column.name])
     exact = exact if len(exact) == len(into) else exact[is_known]

@@ -1,13 +1,14 @@
 """What of a table's recipe is fitted anew at every retrain: statistics of the training part."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data.recipe import Column, Columns, Target
 from tasks.data.table.fixed import FixedRecipe
+from tasks.machine import side_by_side
 
 BLOCK = 2**15  # rows that stay in the processor's cache
 
@@ -35,11 +36,17 @@ def _found(columns: Sequence[Column], rows: NDArray[np.float32]) -> list[dict[st
     sizes = {at: len(column.levels) for at, column in enumerate(columns) if column.kind == "category"}
     statistics = Statistics(len(numbers))
     counts = {at: np.zeros(size + 1, np.int64) for at, size in sizes.items()}  # last those of missing values
-    for block in _blocks(rows):
-        statistics.add(block[numbers].astype(np.float64))
-        for at, size in sizes.items():
-            codes = np.nan_to_num(block[at], nan=size).astype(np.int32)
-            counts[at] += np.bincount(codes, minlength=size + 1)
+
+    def look(start: int) -> tuple[Moments, list[NDArray[np.int64]]]:
+        block = _block(rows, start)
+        codes = (np.nan_to_num(block[at], nan=size).astype(np.int32) for at, size in sizes.items())
+        counted = [np.bincount(each, minlength=size + 1) for each, size in zip(codes, sizes.values(), strict=True)]
+        return moments(block[numbers].astype(np.float64)), counted
+
+    for of_numbers, counted in side_by_side.each(look, range(0, len(rows), BLOCK)):
+        statistics.join(of_numbers)
+        for at, each in zip(sizes, counted, strict=True):
+            counts[at] += each
     found = {at: {"counts": tuple(each[:-1].tolist()), "num_missing": int(each[-1])} for at, each in counts.items()}
     for place, at in enumerate(numbers):
         scale = 1.0 if columns[at].kind == "boolean" else _scale(statistics, place)
@@ -48,15 +55,38 @@ def _found(columns: Sequence[Column], rows: NDArray[np.float32]) -> list[dict[st
     return [found[at] for at in range(len(columns))]
 
 
-def _blocks(rows: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Rows ``(n, columns)``, some at a time and column by column ``(columns, rows)``."""
-    return (np.ascontiguousarray(rows[start : start + BLOCK].T) for start in range(0, len(rows), BLOCK))
+def _block(rows: NDArray[Any], start: int) -> NDArray[Any]:
+    """Some of the rows ``(n, columns)``, column by column ``(columns, rows)``."""
+    return np.ascontiguousarray(rows[start : start + BLOCK].T)
 
 
 def _scale(statistics: "Statistics", at: int) -> float:
     """The standard deviation; 1 of what does not vary, but for the last digits of a float."""
     mean, deviation = abs(float(statistics.means[at])), float(statistics.deviations[at])
     return deviation if deviation > 1e-12 * mean and deviation > 0 else 1.0
+
+
+class Moments(NamedTuple):
+    """Of each column of a block: how many values are there, how many not, their mean, and squares around it."""
+
+    counts: NDArray[np.int64]
+    missing: NDArray[np.int64]
+    means: NDArray[np.float64]
+    squares: NDArray[np.float64]
+
+
+def moments(values: NDArray[np.float64]) -> Moments:
+    """Those of a block ``(columns, rows)``, which is used up."""
+    is_missing = np.isnan(values)
+    missing = is_missing.sum(axis=1)
+    counts = values.shape[1] - missing
+    if missing.any():
+        values = np.where(is_missing, 0, values)
+    means = values.sum(axis=1) / np.maximum(counts, 1)
+    values -= means[:, None]
+    if missing.any():
+        values[is_missing] = 0
+    return Moments(counts, missing, means, np.einsum("cr,cr->c", values, values))
 
 
 class Statistics:
@@ -75,27 +105,18 @@ class Statistics:
     def of(cls, rows: NDArray[Any]) -> "Statistics":
         """Those of all rows."""
         statistics = cls(rows.shape[1])
-        for block in _blocks(rows):
-            statistics.add(block.astype(np.float64))
+        for start in range(0, len(rows), BLOCK):
+            statistics.join(moments(_block(rows, start).astype(np.float64)))
         return statistics
 
-    def add(self, values: NDArray[np.float64]) -> None:
-        """Take in a block ``(columns, rows)``."""
-        is_missing = np.isnan(values)
-        missing = is_missing.sum(axis=1)
-        counts = values.shape[1] - missing
-        if missing.any():
-            values = np.where(is_missing, 0, values)
-        means = values.sum(axis=1) / np.maximum(counts, 1)
-        values -= means[:, None]
-        if missing.any():
-            values[is_missing] = 0
-        total = np.maximum(self.counts + counts, 1)
-        distance = means - self.means
-        self._squares += np.einsum("cr,cr->c", values, values) + distance**2 * self.counts * counts / total
-        self.means += distance * counts / total
-        self.counts += counts
-        self.missing += missing
+    def join(self, block: "Moments") -> None:
+        """Take in a block."""
+        total = np.maximum(self.counts + block.counts, 1)
+        distance = block.means - self.means
+        self._squares += block.squares + distance**2 * self.counts * block.counts / total
+        self.means += distance * block.counts / total
+        self.counts += block.counts
+        self.missing += block.missing
 
     @property
     def deviations(self) -> NDArray[np.float64]:

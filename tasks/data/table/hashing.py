@@ -27,6 +27,7 @@ Words = NDArray[np.uint64]
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 STEPS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 LAST = np.uint64(31)
+MIDDLE = np.uint64(1 << 63)
 MISSING = np.uint64(0x7FC00000)
 BLOCK = 2**15  # rows that stay in the processor's cache
 
@@ -63,8 +64,8 @@ def words(values: NDArray[np.float32], of_codes: Words | None = None) -> Words:
     return bits
 
 
-def after(hashed: Words, each: Sequence[Callable[[slice], Words]]) -> Words:
-    """What hashes ``(n,)`` are after they absorbed words, and then 0; ``each`` makes the words of some rows."""
+def after(hashed: Words, each: Sequence[Callable[[slice], Words | np.uint64]]) -> Words:
+    """What hashes ``(n,)`` are after they absorbed words; each of ``each`` makes the words of some rows."""
     result = np.empty_like(hashed)
 
     def absorb_all(block: slice) -> None:
@@ -72,7 +73,6 @@ def after(hashed: Words, each: Sequence[Callable[[slice], Words]]) -> Words:
         part[:] = hashed[block]
         for words_of in each:
             _absorb(part, words_of(block))
-        _absorb(part, np.uint64(0))
 
     side_by_side.each(absorb_all, _blocks(len(hashed)))
     return result
@@ -102,17 +102,11 @@ def _absorb(hashed: Words, word: Words | np.uint64) -> None:
 
 def copies(hashed: Words) -> Words:
     """The number of each row ``(n,)`` among those with an equal hash, counted from 0 in their order."""
-    ordered = np.sort(hashed)
-    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    numbers = np.zeros(len(hashed), np.uint64)
-    if not len(repeated):
-        return numbers
-    at = np.minimum(np.searchsorted(repeated, hashed), len(repeated) - 1)
-    rows = np.flatnonzero(repeated[at] == hashed)
-    rows = rows[np.argsort(hashed[rows], kind="stable")]
-    is_first = np.append(True, hashed[rows][1:] != hashed[rows][:-1])
-    firsts = np.flatnonzero(is_first)
-    numbers[rows] = np.arange(len(rows)) - np.repeat(firsts, np.diff(np.append(firsts, len(rows))))
+    order = np.argsort(hashed, kind="stable")
+    ordered = hashed[order]
+    firsts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(hashed)])
+    numbers = np.empty(len(hashed), np.uint64)
+    numbers[order] = np.arange(len(hashed)) - np.repeat(firsts, np.diff(firsts, append=len(hashed)))
     return numbers
 
 
@@ -155,6 +149,12 @@ def _lost_places(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     found = side_by_side.each(look, _blocks(len(words))) or [places(slice(0, 0))]
     lost, winners = zip(*found, strict=True)
     return np.concatenate(lost), np.concatenate(winners)
+
+
+def ordered(hashed: Words) -> Words:
+    """Hashes sorted, by two cores: half of them are below the middle."""
+    is_low = hashed < MIDDLE
+    return np.concatenate(side_by_side.each(np.sort, (hashed[is_low], hashed[~is_low])))
 
 
 def num_distinct(hashed: Words) -> int:

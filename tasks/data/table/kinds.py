@@ -53,10 +53,10 @@ def infer(table: Table, name: str, is_category: bool) -> Kind:
 
 def _counts_rows(table: Table, name: str) -> Finding | None:
     """That a column of numbers may be an id: another whole number in every row, and hardly any left out."""
-    values = encoding.numbers(table.data[name])
-    low, high = (values.min(), values.max()) if len(values) else (0, 0)
-    if not FEW_ROWS <= len(values) <= high - low + 1 < 2 * len(values):  # of a missing value it is neither
+    low, high = encoding.limits(table.data[name])
+    if not FEW_ROWS <= len(table.data) <= high - low + 1 < 2 * len(table.data):
         return None
+    values = encoding.numbers(table.data[name])  # of which no missing one equals itself
     if not np.array_equal(values, np.floor(values)) or np.bincount((values - low).astype(np.int64)).max() > 1:
         return None
     found = f"{name} has another whole number in every row, as an id has"

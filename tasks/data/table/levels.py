@@ -50,7 +50,10 @@ class Levels:
         return named(self.values.filter(pa.array(self.counts > 0)))
 
     def take(self, words: NDArray[Any], into: NDArray[Any] | None = None) -> NDArray[Any]:
-        """For each row ``(n,)`` the word of its value; ``words`` ``(values + 1,)`` ends with that of a missing one."""
+        """For each row ``(n,)`` the word of its value; ``words`` ``(values + 1,)`` ends with that of a missing one.
+
+        They are written to ``into`` if it is given.
+        """
         result = np.empty(len(self.column), words.dtype) if into is None else into
         row = 0
         for chunk in self.column.chunks:

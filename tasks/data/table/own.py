@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from tasks.data import mapped
 from tasks.data.champion import ChampionData
 from tasks.data.dataset import Validated
@@ -16,6 +14,7 @@ from tasks.data.sources.tables import Selection, TableFiles
 from tasks.data.table import asked, fitting, writing
 from tasks.data.table.examining import examine
 from tasks.data.table.fixed import FixedRecipe
+from tasks.data.table.targets import class_counts
 from tasks.data.validated import Fixed, ValidatedDataset
 from tasks.errors import DataError, UsageError
 from tasks.parameters import Data
@@ -90,7 +89,7 @@ class OwnTable:
             raise ValueError("a table that was not validated")
         train = mapped.read(table.train, PREPARE_ANEW)
         fixed = table.recipe
-        classes = np.bincount(train["labels"], minlength=len(fixed.class_names)).tolist() if fixed.class_names else ()
+        classes = class_counts(train["labels"], len(fixed.class_names)).tolist() if fixed.class_names else ()
         return PreparedDataset(
             name=self.name,
             title=self.title,

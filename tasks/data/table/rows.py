@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.table import hashing
 from tasks.data.table.hashing import Words
 from tasks.data.table.profile import ColumnProfile
 from tasks.data.table.splitting import TRAINING, Split
@@ -27,10 +28,10 @@ class Rows(NamedTuple):
 
     def digests_of(self, is_training: bool) -> Words:
         """Those of training rows, or of all others, sorted."""
-        return np.sort(self.digests[(self.split.sides == TRAINING) == is_training])
+        return hashing.ordered(self.digests[(self.split.sides == TRAINING) == is_training])
 
     def contents_of_training(self) -> dict[str, Words]:
         """Those of training rows, sorted, where there are any."""
         if self.contents is None:
             return {}
-        return {CONTENTS: np.sort(self.contents[self.split.sides == TRAINING])}
+        return {CONTENTS: hashing.ordered(self.contents[self.split.sides == TRAINING])}

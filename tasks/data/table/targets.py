@@ -12,6 +12,7 @@ from tasks.data.table import encoding, hashing
 from tasks.data.table.hashing import Words
 from tasks.data.table.kinds import NUMBERS_WITH_TEXT, SHOWN, plain_kind
 from tasks.data.table.levels import MOST_LEVELS, in_order
+from tasks.machine import side_by_side
 from tasks.machine.words import counted
 from tasks.serving.task import TaskName
 
@@ -103,7 +104,8 @@ def _few(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:
 
 def _coarse(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:
     """Whether float32, in which a model predicts, cannot tell the values of a target apart."""
-    spacing, deviation = float(np.spacing(np.float32(np.abs(values).max()))), float(values.std())
+    largest = np.float32(np.abs(values).max())
+    spacing, deviation = float(largest - np.nextafter(largest, np.float32(0))), float(values.std())
     if spacing > MOST_COARSE * deviation:
         found = (
             f"float32 tells values of the target {target} apart by {spacing:.3g} only; they deviate by {deviation:.3g}"
@@ -140,9 +142,15 @@ def _classes(table: Table, target: str, kept: tuple[str, ...]) -> Truth:
     return Truth(codes[is_known].astype(smallest), is_known, kept or tonight, tuple(findings))
 
 
+def class_counts(labels: NDArray[Any], number: int) -> NDArray[np.int64]:
+    """The rows of each of so many classes, block by block: to be counted, labels become eight times as large."""
+    blocks = np.array_split(labels, 1 + len(labels) // hashing.BLOCK)
+    return sum(side_by_side.each(lambda each: np.bincount(each, minlength=number), blocks), np.zeros(number, np.int64))
+
+
 def too_few(truth: Truth, in_training: NDArray[np.int64]) -> Iterator[Finding]:
     """Classes that have rows and hardly any to learn from; ``in_training`` are the training rows of each class."""
-    rows = np.bincount(truth.values, minlength=len(truth.class_names))
+    rows = class_counts(truth.values, len(truth.class_names))
     rare = np.flatnonzero((rows > 0) & (in_training < FEWEST))
     expected = f"at least {FEWEST} training rows of each class"
     for code in rare[:MOST_NAMED].tolist():

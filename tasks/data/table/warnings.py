@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tasks.data.recipe import Column
 from tasks.data.report import Finding
-from tasks.data.table.fitting import BLOCK, Statistics
+from tasks.data.table.fitting import BLOCK, Statistics, moments
 from tasks.machine.words import counted
 
 MUCH_MISSING = 0.1
@@ -31,7 +31,7 @@ class Ranges:
             self.low = np.fmin(self.low, np.fmin.reduce(block, axis=1))
             self.high = np.fmax(self.high, np.fmax.reduce(block, axis=1))
             with np.errstate(all="ignore"):  # of infinite values, which are found elsewhere
-                self.statistics.add(block.astype(np.float64))
+                self.statistics.join(moments(block.astype(np.float64)))
 
     def is_constant(self, at: int, column: Column) -> bool:
         """Whether a column has one value; a number's stands for missing ones too, a category's does not."""

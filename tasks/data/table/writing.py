@@ -45,7 +45,8 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
         digests, train, test = pool.submit(ordered), pool.submit(split, "train"), pool.submit(split, "test")
         watched = pool.submit(split, "validation") if rows.split.count(VALIDATION) else None
         raw = pool.submit(raw_test)
-        row_digests = digests_file(name, digests.result() | rows.contents_of_training(), scratch)
+        contents = rows.contents_of_training()
+        row_digests = digests_file(name, digests.result() | contents, scratch)
     return ValidatedTable(
         recipe=recipe,
         digest=recipe.digest(tuple(digests.result().values())),

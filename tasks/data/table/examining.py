@@ -107,14 +107,7 @@ def _rows(
     folder: Path,
 ) -> tuple[Rows, SplitRule, list[Finding]]:
     """Encode, hash and split the rows."""
-    shape = (len(columns), len(truth.values))
-    encoded = mapped.create(folder / SCRATCH, {"features": (np.float32, shape)})["features"]
-    faults, is_exact = zip(
-        *side_by_side.each(
-            lambda at: features.encode(table, columns[at], truth.is_known, encoded[at]), range(len(columns))
-        ),
-        strict=True,
-    )
+    encoded, faults, is_exact = _encoded(table, columns, truth, folder)
     hashed = row_hashes(columns, encoded)
     with ThreadPoolExecutor() as pool:
         ranging = pool.submit(warnings.Ranges, encoded)
@@ -141,13 +134,25 @@ def _rows(
     with np.errstate(all="ignore"):  # infinite values have been found already
         odd = list(_after_split(columns, encoded, ranges, truth, split))
     conflicts = warnings.conflicts(len(hashed), num_distinct, num_with_target)
-    findings = [*filter(None, faults), *split.findings, *odd, *conflicts]
+    findings = [*faults, *split.findings, *odd, *conflicts]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
     has_missing = tuple((ranges.statistics.missing > 0).tolist())
     profiles = profiling.profiles(columns, encoded, digests, ranges)
     target = profiling.of_target(profiling.target_column(str(parts.target), truth), truth, digests)
     contents = hashing.after(hashed, words[:1]) if rule.column else None
     return Rows(encoded, truth, split, digests, lossy, has_missing, contents, (*profiles, target)), rule, findings
+
+
+def _encoded(
+    table: Table, columns: tuple[Column, ...], truth: Truth, folder: Path
+) -> tuple[NDArray[np.float32], list[Finding], list[bool]]:
+    """The features ``(columns, n)`` of rows with a target, mapped; what is wrong with them; which float32 holds."""
+    shape = (len(columns), len(truth.values))
+    encoded = mapped.create(folder / SCRATCH, {"features": (np.float32, shape)})["features"]
+    told = side_by_side.each(
+        lambda at: features.encode(table, columns[at], truth.is_known, encoded[at]), range(len(columns))
+    )
+    return encoded, [fault for fault, _ in told if fault], [exact for _, exact in told]
 
 
 def row_hashes(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:

@@ -113,7 +113,7 @@ def test_rollback_and_promote_write_the_mirror_or_say_that_it_has_not_followed(
     assert f"gradmill mirror {NAME} {share}" in document["error"]["action"]
     done = gradmill("promote", NAME, "2")
     assert_clear(done, 1)
-    assert done.stdout == f"{NAME} version 2 is the champion already\n"
+    assert done.stdout == f"{NAME} version 2 is the champion already; frozen until gradmill unfreeze {NAME}\n"
 
     share.unlink()
     (tmp_path / "away").rename(share)

@@ -196,7 +196,7 @@ class Nobody:
         """The JSON document of a command that succeeds."""
         with self.start(*arguments, "--json") as process:
             output, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        assert process.returncode == 0, errors + output
         return json.loads(output)
 
 

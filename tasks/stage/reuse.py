@@ -116,6 +116,9 @@ def find(key: str, kind: type[R]) -> R | None:
     except DataError as fault:
         tell(f"computed anew: {fault.found}")
         return None
+    except OSError as error:  # housekeeping was quicker
+        tell(f"computed anew: {error}")
+        return None
 
 
 def _read(path: Path, key: str, kind: type[R]) -> R:

@@ -35,7 +35,7 @@ bench: $(VENV)/.test ## Compare training and prediction with their peers, half a
 	@$(BIN)/gradmill bench images
 	@$(BIN)/gradmill bench gates
 
-month: $(VENV)/.test ## Retrain every night of a month, on data that grow by a day and do not always come right: four minutes
+month: $(VENV)/.test ## Retrain every night of a month, on data that grow by a day and do not always come right: some minutes
 	@$(BIN)/python docs/month.py
 
 containers: $(VENV)/.test ## Build and run the images and the composed stack: as root on Debian, with Podman

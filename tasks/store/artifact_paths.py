@@ -97,6 +97,7 @@ def version(name: str, number: int) -> Path:
 champion = _in(model, "champion.json")  # the pointer to the version that consumers should use
 history = _in(model, ".history.json")  # what it cannot tell: demotions, and the highest number ever given
 triton_config = _in(model, "config.pbtxt")  # Triton's description of a model, derived from the pointer
+tuned = _in(model, "tuned.json")  # the settings that a search found
 mirror_lock = _in(model, ".mirror.lock")  # held while the champion is copied elsewhere
 
 all_predictions = _in(root, "predictions")

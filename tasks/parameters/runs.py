@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from tasks.parameters.choices import NAME_PATTERN, Device, ModelName, Runner
 from tasks.parameters.form import Frozen, Option, PositiveFloat
@@ -50,12 +51,28 @@ class Data(OwnData):
         return self
 
 
+class Found(Frozen):
+    """Which settings of a run are those that a search found."""
+
+    run: str  # of the search
+    fields: tuple[str, ...]  # of ``training``
+
+
 class RetrainParameters(Frozen):
     """Everything that one retrain needs to know."""
 
     name: Annotated[str, Option(empty="the model's own")] = Field(
         "", pattern=r"^$|" + NAME_PATTERN, title="Name", description="The model is kept under this name."
     )
+    tuned: Annotated[
+        bool,
+        Option("--tuned/--no-tuned", help="Take the settings of the newest gradmill tune where none are given."),
+    ] = Field(
+        False,
+        title="Tuned",
+        description="Settings that are not given are those that the newest search has found for this name.",
+    )
+    found: SkipJsonSchema[Annotated[Found | None, Option(noted=True)]] = None  # of a run that has begun
     training: OfItsModel = Field(SoftmaxTraining(), title="Training")
     data: Data = Field(Data(), title="Data")
     gates: Gates = Field(Gates(), title="Gates")
@@ -79,6 +96,12 @@ class RetrainParameters(Frozen):
     def uses(self) -> Uses:
         """What is trained from which data."""
         return OF_MODEL[self.training.model] & (IMAGES if self.data.is_images else TABLES if self.data.is_own else BOOK)
+
+    @model_serializer(mode="wrap")
+    def _as_a_form_sends_it(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is only noted is left out where it is not."""
+        document: dict[str, Any] = serialized(self)
+        return document if self.found else {name: value for name, value in document.items() if name != "found"}
 
     @model_validator(mode="before")
     @classmethod

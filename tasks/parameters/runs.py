@@ -50,25 +50,14 @@ class Data(OwnData):
         return self
 
 
-class RetrainParameters(Frozen):
-    """Everything that one retrain needs to know."""
+class Learned(Frozen):
+    """What is learned from which data, and under which name it is kept."""
 
     name: Annotated[str, Option(empty="the model's own")] = Field(
         "", pattern=r"^$|" + NAME_PATTERN, title="Name", description="The model is kept under this name."
     )
     training: OfItsModel = Field(SoftmaxTraining(), title="Training")
     data: Data = Field(Data(), title="Data")
-    gates: Gates = Field(Gates(), title="Gates")
-    predict: Annotated[bool, Option("--no-predict", help="Publish only.")] = Field(
-        True, title="Predict", description="Label the test split with the champion afterwards."
-    )
-    publish: Annotated[
-        bool, Option("--no-publish", help="Judge only: do all up to the gates, leave the store alone.")
-    ] = Field(True, title="Publish", description="Publish what passes the gates, unless its name is frozen.")
-    sign_key: Annotated[Path | None, Option(empty="no attestation")] = Field(
-        None, title="Signing key", description="Attest the version with this private key (PEM)."
-    )
-    force: bool = Field(False, title="Force", description="Recompute everything, even what an earlier run left.")
 
     @property
     def dataset(self) -> str:
@@ -105,6 +94,22 @@ class RetrainParameters(Frozen):
         if self.data.is_images and self.training.model is not ModelName.SOFTMAX_REGRESSION:
             raise ValueError("--data without a --target are images, which softmax-regression learns")
         return self
+
+
+class RetrainParameters(Learned):
+    """Everything that one retrain needs to know."""
+
+    gates: Gates = Field(Gates(), title="Gates")
+    predict: Annotated[bool, Option("--no-predict", help="Publish only.")] = Field(
+        True, title="Predict", description="Label the test split with the champion afterwards."
+    )
+    publish: Annotated[
+        bool, Option("--no-publish", help="Judge only: do all up to the gates, leave the store alone.")
+    ] = Field(True, title="Publish", description="Publish what passes the gates, unless its name is frozen.")
+    sign_key: Annotated[Path | None, Option(empty="no attestation")] = Field(
+        None, title="Signing key", description="Attest the version with this private key (PEM)."
+    )
+    force: bool = Field(False, title="Force", description="Recompute everything, even what an earlier run left.")
 
 
 class PredictParameters(Frozen):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
+from tasks.data.recipe import Columns
 from tasks.errors import UsageError
 from tasks.parameters import Loss, Schedule, Training
 from tasks.parameters.uses import BOOK, IMAGES, LINEAR, OF_MODEL, SOFTMAX, TABLES, WORDS, Uses
@@ -105,10 +106,27 @@ EXAMPLE = "write it as in --space lr=0.05:1,epochs=10|20,schedule=cosine"
 
 def default(training: Training, prepared: PreparedDataset) -> Space:
     """What pays to be searched, of this model and these data."""
-    kind = BOOK if not prepared.is_own else IMAGES if prepared.recipe.input.name == "images" else TABLES
+    is_table = isinstance(prepared.recipe, Columns) and prepared.recipe.target is not None
+    kind = TABLES if is_table else IMAGES if prepared.is_own else BOOK
     of = OF_MODEL[training.model] & kind
     inputs = math.prod(prepared.recipe.input.shape)
     return {row.field: row.values(prepared.num_train, inputs) for row in ROWS if of <= row.of}
+
+
+def suggest(space: Space, trial: "BaseTrial", squared_decay: float | None) -> dict[str, Setting]:
+    """Settings to try; ``squared_decay`` is the weight decay of a squared loss where that is known."""
+    settings: dict[str, Setting] = {}
+    for field, domain in space.items():  # the loss stands before the weight decay
+        is_known = field == "weight_decay" and squared_decay is not None and settings.get("loss") == Loss.SQUARED.value
+        settings[field] = squared_decay if is_known else domain.suggest(trial, field)  # type: ignore[assignment]
+    return settings
+
+
+def has(domain: Domain, value: Setting | None) -> bool:
+    """Whether it is one of these."""
+    if isinstance(domain, Choice):
+        return value in domain.values
+    return isinstance(value, int | float) and domain.low <= value <= domain.high
 
 
 def narrowed(training: Training, items: Sequence[str]) -> Space:

@@ -14,7 +14,7 @@ from flows.cli.parameters import taking, validated
 from tasks.errors import UsageError
 from tasks.parameters import ModelName, PredictParameters, RetrainParameters
 from tasks.parameters.uses import WORDS
-from tasks.store import attestation, mirroring, own_data, reading, regular_files
+from tasks.store import attestation, mirroring, own_data, reading, regular_files, tuned
 
 
 @taking(RetrainParameters)
@@ -35,6 +35,7 @@ def retrain(
     document = _of_kept_name(given) | {"sign_key": sign_key and sign_key.absolute()}
     parameters = validated(RetrainParameters, document, "retrain")
     _require_of_use(given, parameters)
+    tuned.resolved(parameters)  # what is missing is said before a server starts; the run takes the newest
     own_data.require_same_kind(parameters)
     if parameters.data.is_images:
         _require_images(str(parameters.data.source))

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from tasks.parameters.choices import NAME_PATTERN, Device, ModelName, Runner
 from tasks.parameters.form import Frozen, Option, PositiveFloat
@@ -48,6 +49,13 @@ class Data(OwnData):
         if self.source is not None and (others := given - set(OwnData.model_fields)):
             raise ValueError(f"{' and '.join(sorted(others))} are for the book's data")
         return self
+
+
+class Found(Frozen):
+    """Which settings of a run are those that a search found."""
+
+    run: str  # of the search
+    fields: tuple[str, ...]  # of ``training``
 
 
 class Learned(Frozen):
@@ -99,6 +107,15 @@ class Learned(Frozen):
 class RetrainParameters(Learned):
     """Everything that one retrain needs to know."""
 
+    tuned: Annotated[
+        bool,
+        Option("--tuned/--no-tuned", help="Take the settings of the newest gradmill tune where none are given."),
+    ] = Field(
+        False,
+        title="Tuned",
+        description="Settings that are not given are those that the newest search has found for this name.",
+    )
+    found: SkipJsonSchema[Annotated[Found | None, Option(noted=True)]] = None  # of a run that has begun
     gates: Gates = Field(Gates(), title="Gates")
     predict: Annotated[bool, Option("--no-predict", help="Publish only.")] = Field(
         True, title="Predict", description="Label the test split with the champion afterwards."
@@ -110,6 +127,12 @@ class RetrainParameters(Learned):
         None, title="Signing key", description="Attest the version with this private key (PEM)."
     )
     force: bool = Field(False, title="Force", description="Recompute everything, even what an earlier run left.")
+
+    @model_serializer(mode="wrap")
+    def _as_a_form_sends_it(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is only noted is left out where it is not."""
+        document: dict[str, Any] = serialized(self)
+        return document if self.found else {name: value for name, value in document.items() if name != "found"}
 
 
 class PredictParameters(Frozen):

@@ -1,5 +1,6 @@
 """Names that were trained before: what their versions fixed, how to train them again, and where own data are."""
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from tasks.data.champion import ChampionData
@@ -9,7 +10,8 @@ from tasks.data.validated import Fixed
 from tasks.errors import DataError, UsageError
 from tasks.parameters import Data, Learned, ModelName, is_name
 from tasks.parameters.own_data import NO_WINDOW
-from tasks.store import artifact_paths, reading
+from tasks.parameters.training import SEARCHED, Training
+from tasks.store import artifact_paths, reading, tuned
 from tasks.store.documents import Document
 from tasks.store.versions import Manifest
 
@@ -89,9 +91,25 @@ def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
     data = asked.get("data", {})
     if champion.dataset.is_own:
         data |= _of_source(name, given.get("data", {})) | _split(name, given.get("data", {}))
-    training = {key: value for key, value in asked["training"].items() if value is not None}
-    parts = {"training": training, "data": data}
-    return given | {"name": name} | {part: values | given.get(part, {}) for part, values in parts.items()}
+    training = asked["training"]
+    if is_tuned := given.get("tuned", asked.get("tuned", False)):
+        training = _without_found(name, champion, (asked.get("found") or {}).get("fields", ()))
+    parts = {"training": {key: value for key, value in training.items() if value is not None}, "data": data}
+    repeated = {part: values | given.get(part, {}) for part, values in parts.items()}
+    return given | {"name": name, "tuned": is_tuned} | repeated
+
+
+def _without_found(name: str, champion: Manifest, found: Collection[str]) -> dict[str, Any]:
+    """The champion's settings but for what a search decides: what one has ``found``, the newest has, and defaults."""
+    training = champion.parameters.training
+    (kind,) = (each for each in Training.__subclasses__() if each.model_fields["model"].default == training.model)
+    usual = kind.model_validate({"defaults": "data" if champion.dataset.is_own else "book"}).model_dump(mode="json")
+    searched = {*found, *tuned.read(name).settings}
+    return {
+        field: value
+        for field, value in training.model_dump(mode="json").items()
+        if field not in searched and (field not in SEARCHED or value != usual[field])
+    }
 
 
 def _split(name: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""A search for hyperparameters: what is tried, what came of it, and how many trials are trained at once."""
+"""A search for better settings: trials, what they are tried on, and how they are chosen."""

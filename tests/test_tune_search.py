@@ -38,7 +38,7 @@ def ended(asked: Asked, loss: float) -> Trial:
 
 
 def search(study: Study, up_to: int, order: Callable[[list[Asked]], Iterable[Asked]] = list) -> None:
-    while asked := study.next(up_to):
+    while asked := study.next(up_to, study.tell):
         for each in order(asked):
             study.tell(ended(each, bowl(each.settings)))
 
@@ -58,7 +58,7 @@ def test_a_search_killed_in_mid_round_goes_on_as_if_it_had_not_been(tmp_path: Pa
         search(study, 48)
         whole = study.trials
     with opened(tmp_path / "cut") as study:
-        for each in study.next(48)[:5]:
+        for each in study.next(48, study.tell)[:5]:
             study.tell(ended(each, bowl(each.settings)))
     with (tmp_path / "cut").open("ab") as journal:
         journal.write(b'{"op_code":4,"worker_')  # as a power cut leaves it

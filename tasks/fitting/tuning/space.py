@@ -27,7 +27,7 @@ class Log:
 
     def suggest(self, trial: "BaseTrial", field: str) -> Setting:
         """One of them."""
-        return trial.suggest_float(field, self.low, self.high, log=True)
+        return _short(trial.suggest_float(field, self.low, self.high, log=True), self)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Uniform:
         """One of them."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(field, self.low, self.high)
-        return trial.suggest_float(field, self.low, self.high)
+        return _short(trial.suggest_float(field, self.low, self.high), self)
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class Choice:
             return self.values[0]
         chosen: Setting = trial.suggest_categorical(field, self.values)
         return chosen
+
+
+def _short(value: float, within: Log | Uniform) -> float:
+    """With three digits, which a person can type again; more make no other model."""
+    return min(max(float(f"{value:.3g}"), within.low), within.high)
 
 
 Domain = Log | Uniform | Choice
@@ -92,7 +97,7 @@ ROWS = (
         "weight_decay", SOFTMAX & (TABLES | IMAGES), lambda rows, _: Log(0.1 / rows, 1000 / rows),
         "around the rule's 1 / rows",
     ),
-    _Row("weight_decay", LINEAR & TABLES, lambda *_: Log(1e-6, 1.0), "of deviations; of a squared loss found at once"),
+    _Row("weight_decay", LINEAR, lambda *_: Log(1e-6, 1.0), "of deviations; that of a squared loss needs no trial"),
     _Row("dropout", _PIXELS, lambda *_: Choice((0.0, 0.2)), "none, and the book's share in front of a first layer"),
 )  # fmt: skip
 
@@ -102,6 +107,13 @@ OPTIONS = {
 }  # fmt: skip
 WHOLE, OF_WORDS, BY_DECADES = {"num_epochs", "batch_size"}, {"schedule", "loss"}, {"lr", "weight_decay"}
 EXAMPLE = "write it as in --space lr=0.05:1,epochs=10|20,schedule=cosine"
+
+
+def in_words(settings: dict[str, Setting]) -> str:
+    """``lr 0.21, epochs 14, schedule cosine``: by the names of their options."""
+    names = {field: option.replace("-", " ") for option, field in OPTIONS.items()}
+    shown = ((names[field], f"{value:.3g}" if isinstance(value, float) else value) for field, value in settings.items())
+    return ", ".join(f"{name} {value}" for name, value in shown)
 
 
 def default(training: Training, prepared: PreparedDataset) -> Space:
@@ -117,8 +129,10 @@ def suggest(space: Space, trial: "BaseTrial", squared_decay: float | None) -> di
     """Settings to try; ``squared_decay`` is the weight decay of a squared loss where that is known."""
     settings: dict[str, Setting] = {}
     for field, domain in space.items():  # the loss stands before the weight decay
-        is_known = field == "weight_decay" and squared_decay is not None and settings.get("loss") == Loss.SQUARED.value
-        settings[field] = squared_decay if is_known else domain.suggest(trial, field)  # type: ignore[assignment]
+        if field == "weight_decay" and squared_decay is not None and settings.get("loss") == Loss.SQUARED.value:
+            settings[field] = squared_decay
+        else:
+            settings[field] = domain.suggest(trial, field)
     return settings
 
 

@@ -7,8 +7,7 @@ the order in which those of a round end, nor on how often the search was interru
 import json
 import math
 import statistics
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,17 +70,17 @@ class Study:
         ended = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         return tuple(_ended(each) for each in ended)
 
-    def next(self, up_to: int) -> list[Asked]:
+    def next(self, up_to: int, ended: Callable[[Trial], None]) -> list[Asked]:
         """The trials of the next round, or what is left of one, of ``up_to`` in all; none when all are done.
 
-        Settings that were tried before are not tried again: that trial ends as the other did.
+        Settings that were tried before are not tried again: that trial has ``ended`` as the other did.
         """
         while waiting := self._waiting() or self._ask(up_to):
-            ended = {_key(trial.settings): trial for trial in self.trials}
+            known = {_key(trial.settings): trial for trial in self.trials}
             for asked in waiting:
-                if same := ended.get(_key(asked.settings)):
-                    self.tell(same.model_copy(update={"number": asked.number, "seconds": 0.0}))
-            new = {_key(asked.settings): asked for asked in reversed(waiting) if _key(asked.settings) not in ended}
+                if same := known.get(_key(asked.settings)):
+                    ended(same.model_copy(update={"number": asked.number, "seconds": 0.0}))
+            new = {_key(asked.settings): asked for asked in reversed(waiting) if _key(asked.settings) not in known}
             if new:
                 return list(reversed(new.values()))
         return []
@@ -134,7 +133,7 @@ class Study:
         return spaces.suggest(self._space, trial, self._squared_decay)
 
 
-def best(trials: tuple[Trial, ...]) -> Trial | None:
+def best(trials: Sequence[Trial]) -> Trial | None:
     """The first trial of those with the smallest loss; None where all diverged or were given up."""
     ended = [trial for trial in trials if trial.outcome == "complete" and trial.validation_loss is not None]
     return min(ended, key=lambda trial: trial.validation_loss or 0.0, default=None)
@@ -185,20 +184,3 @@ def _begin(path: Path, about: dict[str, str], space: Space, base: Training) -> o
     known = {field: getattr(base, field) for field in space}
     study.enqueue_trial({field: value for field, value in known.items() if spaces.has(space[field], value)})
     return study
-
-
-class Stopping:
-    """Asked after every epoch of every trial whether it ends there: it falls behind, or the time is over."""
-
-    def __init__(self, limits: tuple[float, ...], deadline: float) -> None:
-        self._limits, self._deadline = limits, deadline  # losses by epoch, and seconds since 1970
-        self._best: dict[int, float] = {}
-        self.cut_off: set[int] = set()  # trials of which nothing can be said: the time was over
-
-    def __call__(self, index: int, epoch: int, loss: float) -> bool:
-        """``epoch`` counts from 1."""
-        if time.time() > self._deadline:
-            self.cut_off.add(index)
-            return True
-        self._best[index] = min(loss, self._best.get(index, math.inf))
-        return epoch <= len(self._limits) and self._best[index] > self._limits[epoch - 1]

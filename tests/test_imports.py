@@ -14,18 +14,9 @@ import pytest
 from conftest import REPOSITORY
 
 STAGES = {
-    "download",
-    "validate",
-    "preprocess",
-    "train",
-    "evaluate",
-    "export",
-    "publish",
-    "mirror",
-    "predict",
-    "judge",
+    "download", "validate", "preprocess", "train", "evaluate", "export", "publish", "mirror", "predict", "judge",
     "tune",
-}
+}  # fmt: skip
 MODULES = [
     path.relative_to(REPOSITORY) for folder in ("flows", "tasks") for path in (REPOSITORY / folder).rglob("*.py")
 ]

@@ -21,6 +21,7 @@ from tasks.parameters.runs import Learned as Learned
 from tasks.parameters.runs import MaintainParameters as MaintainParameters
 from tasks.parameters.runs import PredictParameters as PredictParameters
 from tasks.parameters.runs import RetrainParameters as RetrainParameters
+from tasks.parameters.training import Found as Found
 from tasks.parameters.training import LinearTraining as LinearTraining
 from tasks.parameters.training import SoftmaxTraining as SoftmaxTraining
 from tasks.parameters.training import Steps as Steps

@@ -10,7 +10,7 @@ from tasks.parameters.choices import NAME_PATTERN, Device, ModelName, Runner
 from tasks.parameters.form import Frozen, Option, PositiveFloat
 from tasks.parameters.gates import Gates
 from tasks.parameters.own_data import OwnData
-from tasks.parameters.training import OfItsModel, SoftmaxTraining, Training
+from tasks.parameters.training import Found, OfItsModel, SoftmaxTraining, Training
 from tasks.parameters.uses import BOOK, IMAGES, LINEAR, OF_MODEL, SOFTMAX, TABLES, Uses
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -49,13 +49,6 @@ class Data(OwnData):
         if self.source is not None and (others := given - set(OwnData.model_fields)):
             raise ValueError(f"{' and '.join(sorted(others))} are for the book's data")
         return self
-
-
-class Found(Frozen):
-    """Which settings of a run are those that a search found."""
-
-    run: str  # of the search
-    fields: tuple[str, ...]  # of ``training``
 
 
 class Learned(Frozen):
@@ -107,13 +100,8 @@ class Learned(Frozen):
 class RetrainParameters(Learned):
     """Everything that one retrain needs to know."""
 
-    tuned: Annotated[
-        bool,
-        Option("--tuned/--no-tuned", help="Take the settings of the newest gradmill tune where none are given."),
-    ] = Field(
-        False,
-        title="Tuned",
-        description="Settings that are not given are those that the newest search has found for this name.",
+    tuned: Annotated[bool, Option("--tuned/--no-tuned")] = Field(
+        False, title="Tuned", description="Settings that are not given are those that gradmill tune has found last."
     )
     found: SkipJsonSchema[Annotated[Found | None, Option(noted=True)]] = None  # of a run that has begun
     gates: Gates = Field(Gates(), title="Gates")
@@ -131,8 +119,7 @@ class RetrainParameters(Learned):
     @model_serializer(mode="wrap")
     def _as_a_form_sends_it(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What is only noted is left out where it is not."""
-        document: dict[str, Any] = serialized(self)
-        return document if self.found else {name: value for name, value in document.items() if name != "found"}
+        return {name: value for name, value in serialized(self).items() if name != "found" or self.found}
 
 
 class PredictParameters(Frozen):

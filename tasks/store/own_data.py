@@ -82,7 +82,8 @@ def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
         DataError: its manifest is damaged, or it is not known where its data are.
     """
     if not is_name(name) or not reading.versions(name):
-        kept = ", ".join(each for each in reading.names() if each not in [*ModelName]) or "none yet"
+        names = (each for each in reading.names() if each not in [*ModelName] and reading.versions(each))
+        kept = ", ".join(names) or "none yet"
         raise UsageError(
             f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", "name a new one with --name"
         )

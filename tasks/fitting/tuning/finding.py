@@ -115,5 +115,5 @@ def sentence(tuned: Tuned) -> str:
         for each in (tuned.validation_losses, tuned.default_losses)
     )
     return "the best of {} trials: {}; validation loss {}, without a search {}".format(
-        tuned.num_trials, settings, *losses
+        tuned.num_trials, space.in_words(tuned.settings), *losses
     )

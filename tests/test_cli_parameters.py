@@ -150,7 +150,7 @@ def test_documents_of_before_mean_the_same() -> None:
     parameters = RetrainParameters.model_validate({"training": training})
     assert parameters == RetrainParameters.model_validate({"training": LINEAR})
     dumped = parameters.model_dump(mode="json")
-    assert list(dumped) == ["name", "tuned", "training", "data", "gates", "predict", "publish", "sign_key", "force"]
+    assert list(dumped) == ["name", "training", "data", "tuned", "gates", "predict", "publish", "sign_key", "force"]
     assert dumped["training"] == training | {"class_weight": "none"}, "which there was not"
     assert RetrainParameters.model_validate(dumped) == parameters
 

@@ -72,6 +72,11 @@ def row_digests(dataset_name: str, sha256: str) -> Path:
     return dataset(dataset_name) / f"{sha256[:DIGEST_CHARACTERS]}.rows"
 
 
+def study(dataset_name: str, key: str) -> Path:
+    """What a search has learned so far."""
+    return dataset(dataset_name) / f"study-{key}.journal"
+
+
 runs = _in(root, "runs")  # evidence of every run, published or refused
 stage_records = _in(root, ".stages")  # what reusable stages returned, each under the digest of all that it depended on
 

@@ -11,6 +11,7 @@ from tasks.machine.telling import tell
 from tasks.parameters import Found, RetrainParameters
 from tasks.store import artifact_paths
 from tasks.store.documents import Document
+from tasks.store.record import Record
 
 Setting = float | int | str
 
@@ -42,6 +43,20 @@ class Tuned(Document):
     num_validation: int  # examples that it was chosen on
     seed: int
     run: str  # in whose folder every trial stands
+
+
+class Searched(Record):
+    """What the stage of a search returns: every trial of it, and what they come to."""
+
+    trials: tuple[Trial, ...]
+    tuned: Tuned
+
+
+def keep(name: str, tuned: Tuned) -> None:
+    """Let ``retrain --tuned`` find it; whoever reads meanwhile sees the old document or the new one."""
+    path = artifact_paths.tuned(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tuned.write(path)
 
 
 def read(name: str) -> Tuned:

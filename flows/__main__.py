@@ -9,6 +9,7 @@ INTERRUPTED = 130
 NEW_OBJECTS = 50_000  # between two looks for garbage: most of a command's objects are imports, and stay
 THEN = {
     "predict": "the same command again goes on from here",
+    "tune": "what was learned is kept, and the same command again goes on from there",
     "up": "the same command again goes on with the same history",
     "promote": "gradmill models shows the champion",
     "freeze": "gradmill models shows whether it is frozen",

@@ -1,10 +1,12 @@
 """The ``gradmill`` command: everything is imported inside, so that Ctrl-C finds a handler from the first moment."""
 
+import gc
 import os
 import sys
 from contextlib import suppress
 
 INTERRUPTED = 130
+NEW_OBJECTS = 50_000  # between two looks for garbage: most of a command's objects are imports, and stay
 THEN = {
     "predict": "the same command again goes on from here",
     "tune": "what was learned is kept, and the same command again goes on from there",
@@ -20,6 +22,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     for variable in ("DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"):  # every process that is started has them, too
         os.environ.setdefault(variable, "1")
+    gc.set_threshold(NEW_OBJECTS)
     try:
         from flows import interrupt
         from flows.cli import streams

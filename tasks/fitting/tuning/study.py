@@ -159,7 +159,7 @@ def opened(
             path.unlink(missing_ok=True)
         found = _read(path) if path.exists() else None
         if found and (changed := [each for each in about if found.user_attrs.get(each) != about[each]]):
-            tell(f"the {' and the '.join(changed)} changed since the search that was begun: this one starts afresh")
+            tell(f"the {' and the '.join(changed)} changed since this search was begun: it starts afresh")
             found = None
         study = found or _begin(path, about, space, base)
         yield Study(study, space, base.seed_number, squared_decay)

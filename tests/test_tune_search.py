@@ -135,17 +135,17 @@ def test_a_trial_that_falls_behind_the_median_of_earlier_rounds_is_given_up(tmp_
             study.tell(curve(each))
         assert study.limits(first[-1].number) == (), "those of its own round do not count"
         limits = study.limits(len(first))
-    expected = [2.0 - 0.1 * epoch + statistics.median(range(len(first))) for epoch in range(6)]
-    assert limits == pytest.approx([math.inf] * 3 + expected[3:])
-    stopping = Stopping(limits, math.inf)
-    assert not stopping(0, 1, 1e9), "nothing is given up at the start"
-    assert stopping(0, 4, expected[3] + 0.01)
-    assert not stopping(1, 4, expected[3] - 0.01)
+    assert limits == pytest.approx([2.0 - 0.1 * epoch + statistics.median(range(len(first))) for epoch in range(6)])
+    stopping = Stopping([6, 6, None], limits, math.inf)
+    assert not stopping(0, 3, 1e9), "nothing is given up in the first half"
+    assert stopping(0, 4, limits[3] + 0.01)
+    assert not stopping(1, 4, limits[5] - 0.01)
     assert not stopping(1, 5, 1e9), "its best loss counts, and one bad epoch does not"
+    assert not stopping(2, 6, 1e9), "nobody knows how far it goes"
 
 
 def test_what_the_time_has_cut_off_is_no_result() -> None:
-    stopping = Stopping((), deadline=0.0)
+    stopping = Stopping([9] * 4, (), deadline=0.0)
     assert stopping(3, 1, 0.1)
     assert stopping.cut_off == {3}
 

@@ -28,7 +28,6 @@ from tasks.store.tuned import Setting, Trial
 
 ROUND = 16  # trials that are suggested before any of them is trained: enough to share products, few enough to learn by
 CURVES = 5  # of trials that went to their end, before others are given up for falling behind
-FIRST_EPOCHS = 3  # in which no trial is given up
 STUDY = "search"
 TRIED = "tried"  # the attribute with everything about a trial that Optuna does not ask for
 

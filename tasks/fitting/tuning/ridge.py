@@ -120,7 +120,7 @@ class _Answers:
             yield Z + gathered(effects, slots[0]) if slots else Z, piece.y.double()
 
     def losses(self, unseen: Examples, leaves_out: bool) -> Tensor:
-        """Half the mean squared error of each answer ``(decays,)``; ``leaves_out`` every row of those it was fitted to."""
+        """Half the mean squared error of each answer ``(decays,)``, by rows unseen or left out."""
         total = torch.zeros_like(self.theta[0])
         for Z, y in self.along(unseen):  # noqa: N806
             residual = (y - self.mean_target).unsqueeze(1) - Z @ self.theta

@@ -7,6 +7,7 @@ from contextlib import suppress
 INTERRUPTED = 130
 THEN = {
     "predict": "the same command again goes on from here",
+    "tune": "what was learned is kept, and the same command again goes on from there",
     "up": "the same command again goes on with the same history",
     "promote": "gradmill models shows the champion",
     "freeze": "gradmill models shows whether it is frozen",

@@ -150,7 +150,7 @@ def test_documents_of_before_mean_the_same() -> None:
     parameters = RetrainParameters.model_validate({"training": training})
     assert parameters == RetrainParameters.model_validate({"training": LINEAR})
     dumped = parameters.model_dump(mode="json")
-    assert list(dumped) == ["name", "tuned", "training", "data", "gates", "predict", "publish", "sign_key", "force"]
+    assert list(dumped) == ["name", "training", "data", "tuned", "gates", "predict", "publish", "sign_key", "force"]
     assert dumped["training"] == training | {"class_weight": "none"}, "which there was not"
     assert RetrainParameters.model_validate(dumped) == parameters
 
@@ -176,7 +176,7 @@ def test_the_form_takes_either_model_and_names_the_field_that_is_at_fault() -> N
     assert shown == {
         "model": "softmax-regression", "implementation": "concise", "class_weight": "none", "validation": 0.0,
         "patience": None, "seed": 42, "device": "auto",
-    }, "what model, own data or a search decide is not shown: what is shown is sent"  # fmt: skip
+    }, "what differs from model to model, or own data or a search decide, is not shown: it would be sent"  # fmt: skip
 
 
 OWN_TABLE = {"name": "houses", "data": {"source": "/data/houses.csv", "target": "price"}}

@@ -163,6 +163,13 @@ BY_RULE = tuple(name for name, field in SoftmaxTraining.model_fields.items() if 
 SEARCHED = tuple(name for name, field in SoftmaxTraining.model_fields.items() if option(field.metadata).searched)
 
 
+class Found(Frozen):
+    """Which settings of a run are those that a search found."""
+
+    run: str  # of the search
+    fields: tuple[str, ...]  # of ``Training``
+
+
 class _Model(BaseModel):
     model: ModelName = ModelName.SOFTMAX_REGRESSION
 

@@ -8,7 +8,7 @@ from tasks.data.images.fixed import FixedImages
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import Fixed
 from tasks.errors import DataError, UsageError
-from tasks.parameters import Data, ModelName, RetrainParameters, is_name
+from tasks.parameters import Data, Learned, ModelName, is_name
 from tasks.parameters.own_data import NO_WINDOW
 from tasks.parameters.training import SEARCHED, Training
 from tasks.store import artifact_paths, reading, tuned
@@ -45,7 +45,7 @@ def remember(name: str, data: Data) -> None:
         Source(source=data.source, min_new_rows=data.min_new_rows).write(path)
 
 
-def options(parameters: RetrainParameters) -> dict[str, Any]:
+def options(parameters: Learned) -> dict[str, Any]:
     """What makes a model of the same rows another one, as it was given."""
     return parameters.model_dump(mode="json", include={"training", "data"}, exclude=OTHERS)
 
@@ -82,7 +82,8 @@ def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
         DataError: its manifest is damaged, or it is not known where its data are.
     """
     if not is_name(name) or not reading.versions(name):
-        kept = ", ".join(each for each in reading.names() if each not in [*ModelName]) or "none yet"
+        names = (each for each in reading.names() if each not in [*ModelName] and reading.versions(each))
+        kept = ", ".join(names) or "none yet"
         raise UsageError(
             f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", "name a new one with --name"
         )
@@ -146,7 +147,7 @@ def _of_source(name: str, given: dict[str, Any]) -> dict[str, Any]:
     return known | {"source": given.get("source") or known["source"]}
 
 
-def require_same_kind(parameters: RetrainParameters) -> None:
+def require_same_kind(parameters: Learned) -> None:
     """A name keeps its model, its kind of data and its target.
 
     Raises:

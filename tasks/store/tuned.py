@@ -1,16 +1,17 @@
-"""``tuned.json`` in a model's folder: the settings that a search found, what they were chosen by, and from what."""
+"""``tuned/<name>.json``: the settings that a search found, what they were chosen by, and from what."""
 
 import os
+from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
-from tasks.parameters import RetrainParameters
-from tasks.parameters.runs import Found
+from tasks.parameters import Found, RetrainParameters
 from tasks.store import artifact_paths
 from tasks.store.documents import Document
+from tasks.store.record import Record
 
 Setting = float | int | str
 
@@ -44,6 +45,20 @@ class Tuned(Document):
     run: str  # in whose folder every trial stands
 
 
+class Searched(Record):
+    """What the stage of a search returns: every trial of it, and what they come to."""
+
+    trials: tuple[Trial, ...]
+    tuned: Tuned
+
+
+def keep(name: str, tuned: Tuned) -> None:
+    """Let ``retrain --tuned`` find it; whoever reads meanwhile sees the old document or the new one."""
+    path = artifact_paths.tuned(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tuned.write(path)
+
+
 def read(name: str) -> Tuned:
     """What was found for a name.
 
@@ -56,7 +71,20 @@ def read(name: str) -> Tuned:
         raise UsageError(
             f"no settings were found for {name} yet", f"{path}, which a search writes", f"gradmill tune {name}"
         )
-    return Tuned.read(path, f"search anew: gradmill tune {name}; or give --no-tuned")
+    return _read(path)
+
+
+def _read(path: Path) -> Tuned:
+    return Tuned.read(path, f"search anew: gradmill tune {path.stem}; or retrain with --no-tuned")
+
+
+def runs() -> set[str]:
+    """The run folders of the searches whose settings the names have.
+
+    Raises:
+        DataError: one of the documents is damaged.
+    """
+    return {_read(path).run for path in artifact_paths.all_tuned().glob("*.json")}
 
 
 def resolved(parameters: RetrainParameters) -> RetrainParameters:

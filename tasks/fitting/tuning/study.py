@@ -98,11 +98,11 @@ class Study:
         """Of each epoch, the loss above which trial ``number`` is given up: the median of earlier rounds' trials."""
         first = number - number % ROUND
         curves = [trial.losses for trial in self.trials if trial.number < first and trial.outcome == "complete"]
-        by_epoch = [
-            [curve[at] for curve in curves if len(curve) > at] for at in range(max(map(len, curves), default=0))
-        ]
-        medians = (statistics.median(losses) if len(losses) >= CURVES else math.inf for losses in by_epoch)
-        return tuple(math.inf if at < FIRST_EPOCHS else median for at, median in enumerate(medians))
+        limits = []
+        for epoch in range(max(map(len, curves), default=0)):
+            losses = [curve[epoch] for curve in curves if len(curve) > epoch]
+            limits.append(statistics.median(losses) if len(losses) >= CURVES else math.inf)
+        return tuple(limits)
 
     def _waiting(self) -> list[Asked]:
         """Trials that were begun and have not ended: whoever trained them was interrupted."""

@@ -11,8 +11,8 @@ from candidate import synthetic
 from prepared_tables import Array, prepare
 from tasks.data.table.split_rule import SplitRule
 from tasks.fitting import tables
-from tasks.fitting.tuning import ridge
-from tasks.parameters import LinearTraining
+from tasks.fitting.tuning import parts, ridge
+from tasks.parameters import LinearTraining, Training
 from tasks.records import PreparedDataset
 from tasks.store.run_folder import RunFolder
 
@@ -23,6 +23,10 @@ LEVELS = 4
 
 def training(**options: Any) -> LinearTraining:
     return LinearTraining.model_validate({"defaults": "data", "device": "cpu", "seed": 0, **options})
+
+
+def best(prepared: PreparedDataset, training: Training, decays: tuple[float, ...] = ridge.DECAYS) -> ridge.Path | None:
+    return ridge.best(parts.of(prepared, training, CPU), prepared, training, decays)
 
 
 def table(rng: np.random.Generator, num_rows: int = 400) -> tuple[PreparedDataset, Array, Array]:
@@ -46,7 +50,7 @@ def inputs(features: Array) -> Array:
 def test_leaving_each_row_out_says_what_scikit_learn_says() -> None:
     prepared, features, y = table(np.random.default_rng(0))
     prepared.test.path.unlink()
-    path = ridge.best(prepared, training(), CPU, DECAYS)
+    path = best(prepared, training(), DECAYS)
     assert path is not None
     theirs = RidgeCV(alphas=np.array(DECAYS) * len(y), store_cv_results=True).fit(inputs(features), y)
     np.testing.assert_allclose(path.losses, theirs.cv_results_.mean(axis=0) / 2, rtol=1e-6)
@@ -57,7 +61,7 @@ def test_leaving_each_row_out_says_what_scikit_learn_says() -> None:
 def test_rows_that_go_together_are_judged_on_the_validation_part() -> None:
     prepared, features, y = table(np.random.default_rng(1))
     prepared = prepared.model_copy(update={"split": SplitRule(rule="group", column="g", test=0.2)})
-    path = ridge.best(prepared, training(), CPU, DECAYS)
+    path = best(prepared, training(), DECAYS)
     assert path is not None
     held_out = tables.latest(tables.split_keys(prepared), 0.2)
     theirs = [Ridge(alpha=decay * (~held_out).sum()).fit(inputs(features)[~held_out], y[~held_out]) for decay in DECAYS]
@@ -68,8 +72,8 @@ def test_rows_that_go_together_are_judged_on_the_validation_part() -> None:
 
 def test_with_no_more_rows_than_inputs_no_penalty_is_no_answer() -> None:
     rng = np.random.default_rng(2)
-    prepared = prepare(rng.normal(size=(40, 30)), rng.normal(size=40), np.arange(40) % 4 == 0)
-    path = ridge.best(prepared, training(), CPU)
+    prepared = prepare(rng.normal(size=(80, 70)), rng.normal(size=80), np.arange(80) % 4 == 0)
+    path = best(prepared, training())
     assert path is not None
     assert path.losses[0] == np.inf
     assert path.decay > 0
@@ -78,12 +82,11 @@ def test_with_no_more_rows_than_inputs_no_penalty_is_no_answer() -> None:
 def test_the_books_data_need_next_to_no_penalty_whatever_the_implementation() -> None:
     prepared = synthetic(RunFolder.open("ridge", {}))
     paths = [
-        ridge.best(prepared, LinearTraining(implementation=each, device="cpu", seed=0), CPU)
-        for each in ("scratch", "concise")
+        best(prepared, LinearTraining(implementation=each, device="cpu", seed=0)) for each in ("scratch", "concise")
     ]
     assert all(path is not None and path.decay < 1e-3 for path in paths)
 
 
 def test_another_loss_has_no_such_path() -> None:
     prepared, _, _ = table(np.random.default_rng(3))
-    assert ridge.best(prepared, training(loss="huber"), CPU) is None
+    assert best(prepared, training(loss="huber")) is None

@@ -15,7 +15,7 @@ from torch import Tensor
 from tasks.data.recipe import Columns
 from tasks.fitting import rules, tables
 from tasks.fitting.splits import load_split
-from tasks.fitting.tuning import parts
+from tasks.fitting.tuning.parts import TrialParts
 from tasks.networks.effects import gathered
 from tasks.networks.examples import Examples
 from tasks.networks.tables import Table
@@ -44,7 +44,7 @@ class Path:
 
 
 def best(
-    prepared: PreparedDataset, training: Training, device: torch.device, decays: tuple[float, ...] = DECAYS
+    data: TrialParts, prepared: PreparedDataset, training: Training, decays: tuple[float, ...] = DECAYS
 ) -> Path | None:
     """The ridge path, cross-validated: each training row left out, or, where rows go together, the validation part.
 
@@ -53,7 +53,6 @@ def best(
     is not to be had.
 
     Raises:
-        UsageError: a validation part is needed, and has too few rows.
         DataError: a file is missing or has changed since it was prepared.
     """
     recipe = prepared.recipe
@@ -64,9 +63,9 @@ def best(
         return None
     leaves_out = prepared.validation is None and (prepared.split is None or prepared.split.rule in INDEPENDENT)
     if leaves_out:
-        fitted = unseen = _training_rows(prepared, device)
+        fitted = unseen = _training_rows(prepared, data.train.y.device)
     else:
-        fitted, _, unseen = parts.of(prepared, training, device)
+        fitted, unseen = data.train, data.test
     answers = _Answers.of(fitted, len(recipe.numbers), num_slots, torch.tensor(decays, dtype=torch.float64))
     unit = recipe.target.scale**2 if recipe.target else 1.0
     # A table's penalty goes with half the squared error, the book's with the loss of its implementation.

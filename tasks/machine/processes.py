@@ -1,4 +1,4 @@
-"""Work by all cores where the interpreter's lock would let only one of them go on: the others in processes of their own.
+"""Work by all cores where the interpreter's lock would let only one go on: the others in processes of their own.
 
 ``python -m tasks.machine.processes DESCRIPTOR`` is such a process. It imports what its work needs and nothing else, and
 ends when its parent does, even if that is killed, for then the other end of its connection closes.

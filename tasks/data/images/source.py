@@ -1,7 +1,7 @@
 """What all sources of labelled images come to: classes, labels, and images that are read in jobs."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 

@@ -3,24 +3,17 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.images.decoding import Item, Job
 from tasks.data.report import Finding
 from tasks.store.regular_files import shown
 
-Item: TypeAlias = "str | bytes | NDArray[np.uint8]"  # the path of a picture file, its content, or decoded pixels
 JOB = 256  # images that are read together
 SAMPLE = 64  # images by which the shape is guessed: where all others are alike, they are read once
-
-
-class Job(NamedTuple):
-    """Some images, one after another."""
-
-    first: int  # the number of the first among all images of the source
-    items: Sequence[Item]
 
 
 class Content(Protocol):

@@ -98,7 +98,7 @@ ROWS = (
         "around the rule's 1 / rows",
     ),
     _Row("weight_decay", LINEAR, lambda *_: Log(1e-6, 1.0), "of deviations; that of a squared loss needs no trial"),
-    _Row("dropout", _PIXELS, lambda *_: Choice((0.0, 0.2)), "none, and the book's share in front of a first layer"),
+    _Row("dropout", _PIXELS, lambda *_: Choice((0.0, 0.1)), "none, and a little: there are no weights to spare"),
 )  # fmt: skip
 
 OPTIONS = {

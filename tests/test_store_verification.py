@@ -149,13 +149,14 @@ def test_a_pointer_that_lacks_a_field_is_found(field: str) -> None:
         verification.verify(NAME, 2)
 
 
-def test_every_byte_that_is_not_utf_8_in_tritons_configuration_is_found() -> None:
+@pytest.mark.parametrize("parts", [[1], pytest.param([0, 1, 2], marks=pytest.mark.slow)])  # four hundred verifications
+def test_every_byte_that_is_not_utf_8_in_tritons_configuration_is_found(parts: list[int]) -> None:
     """Lone and truncated, overlong, surrogate, too large: in UTF-8 no byte above 127 stands alone."""
     path = artifact_paths.triton_config(NAME)
     good = path.read_bytes()
     longer = [b"\xc0\xaf", b"\xe2\x82", b"\xed\xa0\x80", b"\xf0\x82\x82\xac", b"\xf4\x90\x80\x80", b"\xff\xfe"]
     for odd in (*(bytes([value]) for value in range(128, 256)), *longer):
-        for place in (0, len(good) // 2, len(good)):
+        for place in [len(good) * part // 2 for part in parts]:
             path.write_bytes(good[:place] + odd + good[place:])
             with pytest.raises(DataError, match=r"config\.pbtxt is not the champion's"):
                 verification.verify(NAME, 2)

@@ -16,7 +16,7 @@ from tasks.preprocess import preprocess
 from tasks.publish import publish
 from tasks.serving import sessions
 from tasks.serving.task import of_model
-from tasks.store import looks, mirroring, own_data, unchanged
+from tasks.store import looks, mirroring, own_data, tuned, unchanged
 from tasks.store.own_data import NOT_KEPT
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
@@ -29,6 +29,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
+    parameters = tuned.told(parameters)
     own_data.require_same_kind(parameters)
     devices.require(parameters.training.device)
     sessions.introduce(parameters.training.device)

@@ -10,7 +10,7 @@ from tasks.machine.telling import Event, tell
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
-from tasks.stage import events, gpu, live, shards, stage
+from tasks.stage import events, gpu, live, runners, shards, stage
 from tasks.store.predictions import Job
 from tasks.store.run_folder import RunFolder
 
@@ -25,7 +25,7 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
         EnvironmentProblem: no Dask scheduler answers at the address.
         DeviceMissing: CUDA was asked for and is not there.
     """
-    shards.check_runner(parameters)
+    runners.check(parameters.runner, parameters.dask_address)
     with gpu.turn(parameters.device), planned(parameters) as (folder, job):
         if job.status == "done":
             tell(f"nothing has changed: job {job.job} is done, predictions in {folder}")

@@ -18,12 +18,13 @@ from tasks.parameters import (
     OwnData,
     PredictParameters,
     RetrainParameters,
+    TuneParameters,
     retrain_form,
 )
 
 COMMANDS: dict[str, type[BaseModel]] = {
     "retrain": RetrainParameters, "predict": PredictParameters, "evaluate": EvaluateParameters,
-    "maintain": MaintainParameters,
+    "maintain": MaintainParameters, "tune": TuneParameters,
 }  # fmt: skip
 SPELT_OTHERWISE = {
     "num_epochs": "--epochs",
@@ -69,7 +70,7 @@ def test_help_shows_every_default(monkeypatch: pytest.MonkeyPatch, capsys: pytes
             row = shown[option if option in shown else field.upper()]
             if isinstance(default, list):
                 default = ",".join(map(str, default)) or None
-            if name == "retrain" and field in OF_THE_BOOK:
+            if name in ("retrain", "tune") and field in OF_THE_BOOK:
                 softmax, linear = OF_THE_BOOK[field]
                 assert f"[default: the book's, {softmax} softmax, {linear} linear" in row
             elif default is None or field == "name":
@@ -150,7 +151,7 @@ def test_documents_of_before_mean_the_same() -> None:
     parameters = RetrainParameters.model_validate({"training": training})
     assert parameters == RetrainParameters.model_validate({"training": LINEAR})
     dumped = parameters.model_dump(mode="json")
-    assert list(dumped) == ["name", "training", "data", "gates", "predict", "publish", "sign_key", "force"]
+    assert list(dumped) == ["name", "training", "data", "tuned", "gates", "predict", "publish", "sign_key", "force"]
     assert dumped["training"] == training | {"class_weight": "none"}, "which there was not"
     assert RetrainParameters.model_validate(dumped) == parameters
 
@@ -174,9 +175,9 @@ def test_the_form_takes_either_model_and_names_the_field_that_is_at_fault() -> N
     assert [field["position"] for field in fields.values()] == list(range(len(fields)))
     shown = {name: field["default"] for name, field in fields.items() if "default" in field}
     assert shown == {
-        "model": "softmax-regression", "implementation": "concise", "schedule": "constant", "class_weight": "none",
-        "dropout": 0.0, "validation": 0.0, "patience": None, "seed": 42, "device": "auto",
-    }, "what differs from model to model, or is found in own data, is not shown: what is shown is sent"  # fmt: skip
+        "model": "softmax-regression", "implementation": "concise", "class_weight": "none", "validation": 0.0,
+        "patience": None, "seed": 42, "device": "auto",
+    }, "what differs from model to model, or own data or a search decide, is not shown: it would be sent"  # fmt: skip
 
 
 OWN_TABLE = {"name": "houses", "data": {"source": "/data/houses.csv", "target": "price"}}

@@ -13,7 +13,10 @@ import pytest
 
 from conftest import REPOSITORY
 
-STAGES = {"download", "validate", "preprocess", "train", "evaluate", "export", "publish", "mirror", "predict", "judge"}
+STAGES = {
+    "download", "validate", "preprocess", "train", "evaluate", "export", "publish", "mirror", "predict", "judge",
+    "tune",
+}  # fmt: skip
 MODULES = [
     path.relative_to(REPOSITORY) for folder in ("flows", "tasks") for path in (REPOSITORY / folder).rglob("*.py")
 ]
@@ -44,7 +47,7 @@ LAYOUT = {
     "tasks": STAGES
     | {"__init__", "errors", "parameters", "records"}
     | {"batch", "data", "fitting", "judging", "machine", "networks", "serving", "stage", "store"},
-    "flows": {"__init__", "__main__", "evaluate", "interrupt", "maintain", "predict", "retrain"}
+    "flows": {"__init__", "__main__", "evaluate", "interrupt", "maintain", "predict", "retrain", "tune"}
     | {"bench", "cli", "doctor", "server", "story"},
 }
 LAYERS: list[set[str]] = [  # each may import itself and what stands before it

@@ -1,6 +1,7 @@
 """The same rows in any order, cut into any files: the same split and the same model, however they came."""
 
 import itertools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from candidate import plain
 from tasks.data import mapped
 from tasks.data.recipe import Columns
+from tasks.data.table import writing
 from tasks.data.table.fixed import FixedRecipe
 from tasks.download import download
 from tasks.parameters import RetrainParameters
@@ -157,6 +159,34 @@ def assert_order_is_nothing(folder: Path, data: dict[str, Any], frames: list[pd.
 
 def test_minibatches_are_the_same_in_whatever_order_files_come(tmp_path: Path) -> None:
     assert_order_is_nothing(tmp_path, {"target": "price"}, ROWS[::-1], batch_size=50, num_epochs=2)
+
+
+def assert_names_are_nothing(folder: Path, data: dict[str, Any], names: Sequence[int]) -> None:
+    """Files of more rows than are sorted make the very same model, whatever they are called."""
+    nights, others = (Nights(folder / name, data, batch_size=50, num_epochs=2) for name in ("named", "other"))
+    nights.bring(ROWS)
+    others.folder.mkdir()
+    for path, name in zip(sorted(nights.folder.iterdir()), names, strict=True):
+        shutil.copy(path, others.folder / f"{name}{path.suffix}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "ORDERED", 0)
+        expected, found = nights.retrain(), others.retrain()
+    assert_same_data(found, expected)
+    assert found.prepared.digest == expected.prepared.digest
+    assert found.model == expected.model
+
+
+def test_many_rows_make_the_same_model_whatever_their_files_are_called(tmp_path: Path) -> None:
+    assert_names_are_nothing(tmp_path, {"target": "price"}, range(PARTS, 0, -1))
+
+
+@pytest.mark.slow  # a dozen models are trained
+@FEW
+@given(datas, st.permutations(range(PARTS)))
+def test_many_rows_make_the_same_model_by_any_names_of_their_files(
+    tmp_path_factory: pytest.TempPathFactory, data: dict[str, Any], names: list[int]
+) -> None:
+    assert_names_are_nothing(tmp_path_factory.mktemp("names"), data, names)
 
 
 @pytest.mark.slow  # a dozen models are trained

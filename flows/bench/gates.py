@@ -120,12 +120,12 @@ def by_accuracy(
     Kept versions are right by chance on half of twice ``discordant`` rows, and on all others; so any two differ on that
     many.
     """
-    truth, names = np.arange(ROWS) % num_classes, tuple(map(str, range(num_classes)))
+    truth, names = (np.arange(ROWS) % num_classes).astype(np.int8), tuple(map(str, range(num_classes)))
     chance = np.full((kept + 1, 1), 0.5)
     chance[0] -= worse * ROWS / (2 * discordant)
-    labels = np.tile(truth, (kept + 1, 1))
-    labels[:, : 2 * discordant] += rng.random((kept + 1, 2 * discordant)) >= chance
-    ours, *others = (Measured(at, each % num_classes) for at, each in enumerate(labels))
+    labels, differ = np.tile(truth, (kept + 1, 1)), slice(2 * discordant)
+    labels[:, differ] = (truth[differ] + (rng.random((kept + 1, 2 * discordant)) >= chance)) % num_classes
+    ours, *others = (Measured(at, each) for at, each in enumerate(labels))
     if best_alone:
         others = [max(others, key=lambda each: np.count_nonzero(each.output == truth))]
     verdicts = JUDGES["classification"].against_kept(ours, others, truth, names, Gates())
@@ -146,18 +146,20 @@ def by_loss(
     All models are a best one with an error of their own, of ``SPREAD``. ``groups`` have as many rows each.
     """
     members = np.repeat(np.arange(groups), rows // groups) if groups else np.arange(rows)
-    errors = rng.normal(0, SPREAD[figure], (kept + 1, rows))
-    if groups:
-        errors += rng.normal(0, OF_GROUP, (kept + 1, groups))[:, members]
+    in_common = rng.normal(0, OF_GROUP, groups)[members] if groups else 0.0
     if figure == "log loss":
         objective, best = Objective(Loss.CROSS_ENTROPY), rng.normal(0, 1.5, rows)
-        likely = best + (rng.normal(0, OF_GROUP, groups)[members] if groups else 0)
-        truth = (rng.random(rows) < scipy.special.expit(likely)).astype(int)
-        answers = scipy.special.expit(np.stack([-best - errors, best + errors], axis=2))
+        truth = (rng.random(rows) < scipy.special.expit(best + in_common)).astype(int)
     else:
-        objective, truth = Objective(Loss.SQUARED), rng.normal(size=rows)
-        answers = errors
-    ours, *others = (Measured(at, champion_loss.losses(each, truth, objective)) for at, each in enumerate(answers))
+        objective, best, truth = Objective(Loss.SQUARED), np.zeros(rows), rng.normal(size=rows)
+
+    def losses() -> Array:
+        answer = best + rng.normal(0, SPREAD[figure], rows)
+        answer += rng.normal(0, OF_GROUP, groups)[members] if groups else 0.0
+        if objective.is_of_classes:
+            return np.asarray(np.log(1 + np.exp(np.where(truth, -answer, answer))))
+        return np.asarray((answer - truth) ** 2 / 2)
+
     compared = ComparedRows(truth, members if groups and not by_row else None, bool(groups) and not by_row)
-    candidate = Measured(None, ours.output + worse)
-    return not champion_loss.against_kept(candidate, others, compared, objective, Gates())[0].passed
+    ours, others = Measured(None, losses() + worse), (Measured(at, losses()) for at in range(kept))
+    return not champion_loss.against_kept(ours, others, compared, objective, Gates())[0].passed

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import bench, champion, evaluating, inspecting, operate, runs, schedule, store, streams
+from flows.cli import bench, champion, evaluating, inspecting, operate, runs, schedule, store, streams, tuning
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
 from flows.cli.options import Artifacts, Debug, Json, use
@@ -89,6 +89,7 @@ ON_PREFECT = (
 COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
     inspecting.inspect,
+    tuning.tune,
     runs.predict,
     evaluating.evaluate,
     store.models,

@@ -126,6 +126,8 @@ def _typed(annotation: Any) -> Any:
 def _values(parameters: type[BaseModel]) -> Iterator[_Value]:
     """Those of the command's model in its order, each part with its own."""
     for part, field in parameters.model_fields.items():
+        if option(field.metadata).noted:
+            continue
         kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if _is_model(kind)]
         tag = str(field.discriminator)
         models = {str(kind.model_fields[tag].default) if len(kinds) > 1 else "": kind.model_fields for kind in kinds}

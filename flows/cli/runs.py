@@ -12,9 +12,10 @@ from flows.cli.faults import as_gradmill_error, in_json
 from flows.cli.options import Artifacts, Debug, Json, Verbose, print_json, require
 from flows.cli.parameters import taking, validated
 from tasks.errors import UsageError
-from tasks.parameters import ModelName, PredictParameters, RetrainParameters
+from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters
+from tasks.parameters.form import Frozen
 from tasks.parameters.uses import WORDS
-from tasks.store import attestation, mirroring, own_data, reading, regular_files
+from tasks.store import attestation, mirroring, own_data, reading, regular_files, tuned
 
 
 @taking(RetrainParameters)
@@ -32,20 +33,20 @@ def retrain(
     """
     sign_key: Path | None = document.get("sign_key")
     given = document
-    document = _of_kept_name(given) | {"sign_key": sign_key and sign_key.absolute()}
+    document = of_kept_name(given, "retrain") | {"sign_key": sign_key and sign_key.absolute()}
     parameters = validated(RetrainParameters, document, "retrain")
-    _require_of_use(given, parameters)
+    require_of_use(given, parameters)
+    tuned.resolved(parameters)  # what is missing is said before a server starts; the run takes the newest
     own_data.require_same_kind(parameters)
-    if parameters.data.is_images:
-        _require_images(str(parameters.data.source))
+    require_images(parameters)
     require(parameters.training.device)
     if sign_key is not None:
         attestation.require(sign_key)
     mirroring.destination()
-    with on_prefect(verbose, "flows.retrain", "torch._dynamo", "torchmetrics"):
+    with on_prefect(verbose, "flows.retrain", "tasks.fitting.beginning"):
         from flows.retrain import retrain as flow
 
-        report, failure = _outcome(flow, parameters)
+        report, failure = outcome(flow, parameters, "report")
     if as_json:
         answer = report.model_dump(mode="json")
         if failure and report.outcome != "refused":
@@ -59,7 +60,7 @@ def retrain(
         raise failure
 
 
-def _of_kept_name(given: dict[str, Any]) -> dict[str, Any]:
+def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
     """The document, with what stands for a name in the place of a model; paths of data absolute."""
     data = given.get("data", {})
     if "source" in data:
@@ -69,22 +70,24 @@ def _of_kept_name(given: dict[str, Any]) -> dict[str, Any]:
         return given
     if given.get("name", named) != named:
         raise UsageError(
-            f"retrain {named} --name {given['name']}", "one name", f"gradmill retrain {named} trains {named} again"
+            f"{command} {named} --name {given['name']}", "one name", f"gradmill {command} {named} trains {named} again"
         )
     training = {option: value for option, value in given["training"].items() if option != "model"}
     return own_data.again(named, given | {"training": training})
 
 
-def _require_images(source: str) -> None:
-    """Say before a server starts that data are none; the run looks at them again."""
+def require_images(parameters: Learned) -> None:
+    """Say before a server starts that data are none, if they are to be; the run looks at them again."""
     from tasks.data.images import finding
 
-    finding.find(source)
+    if parameters.data.is_images:
+        finding.find(str(parameters.data.source))
 
 
-def _require_of_use(given: dict[str, Any], parameters: RetrainParameters) -> None:
+def require_of_use(given: dict[str, Any], parameters: Learned) -> None:
     """Refuse what was typed and would change nothing, such as a gate of the other model."""
-    for part, values in (("data", parameters.data), ("gates", parameters.gates)):
+    for part in ("data", "gates"):
+        values: Frozen = getattr(parameters, part, parameters)
         for name in given.get(part, {}):
             if parameters.uses.isdisjoint(of := values.of_field(name)):
                 flag = f"--{name.replace('_', '-')}"
@@ -103,12 +106,12 @@ def on_prefect(verbose: bool, *modules: str) -> Iterator[None]:
             yield
 
 
-def _outcome(flow: Callable[[RetrainParameters], Any], parameters: RetrainParameters) -> tuple[Any, Exception | None]:
-    """The run's report and, where it has come to something all the same, what it failed of."""
+def outcome(flow: Callable[[Any], Any], parameters: Learned, carried: str) -> tuple[Any, Exception | None]:
+    """The run's report and, where it has come to something all the same, what it failed of, which ``carried`` it."""
     try:
         return flow(parameters), None
     except Exception as error:
-        if (report := getattr(error, "report", None)) is None:
+        if (report := getattr(error, carried, None)) is None:
             raise
         return report, error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from tasks.store.artifact_paths import REJECTS
 
 if TYPE_CHECKING:
     from flows.story.report import RetrainReport
+    from flows.story.searched import TuneReport
     from tasks.records import Prediction
 
 
@@ -76,6 +78,25 @@ def predicted(result: "Prediction") -> None:
     if truth := pages.against_truth(result):
         rows.insert(2, ("truth", truth))
     _print_table(rows)
+
+
+def tuned(result: "TuneReport", artifacts: Path | None) -> None:
+    """What was found, how much better it is than the settings of before, and what to do with it."""
+    from tasks.fitting.tuning.space import in_words
+
+    losses = result.validation_losses, result.default_losses
+    found, before = (f"{fmean(each):.4g} ± {stdev(each):.1g}" if len(each) > 1 else "diverged" for each in losses)
+    rows = [
+        ("tuned", f"{result.name}: the best of {counted(len(result.trials), 'trial')}"),
+        ("settings", in_words(result.settings)),
+        ("loss", f"{found} on {counted(result.num_validation, 'validation example')}; without the search {before}"),
+        ("kept", result.path),
+        ("evidence", result.run),
+        ("try next", as_typed(f"retrain {result.name} --tuned", artifacts)),
+    ]
+    _print_table(rows[:-1] if result.retrained else rows)
+    if result.retrained and result.retrained.outcome != "refused":
+        retrained(result.retrained, False, artifacts)
 
 
 def _print_table(rows: Iterable[tuple[str, object]]) -> None:

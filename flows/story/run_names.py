@@ -1,10 +1,13 @@
 """What a run is called in the Prefect UI and in ``artifacts/runs/``, and the date that it stands for."""
 
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from prefect.runtime import flow_run
 
-from tasks.parameters import EvaluateParameters, PredictParameters, RetrainParameters
+from tasks.parameters import EvaluateParameters, Learned, PredictParameters, RetrainParameters, TuneParameters
+
+AsLearned = TypeVar("AsLearned", bound=Learned)
 
 
 def scheduled_at() -> datetime:
@@ -36,7 +39,13 @@ def evaluate() -> str:
     return f"evaluate {parameters.name} {scheduled_at():%Y-%m-%dT%H:%M}"
 
 
-def with_seed(parameters: RetrainParameters) -> RetrainParameters:
+def tune() -> str:
+    """``tune softmax-regression 2026-11-24T03:00``."""
+    parameters = TuneParameters.model_validate(flow_run.parameters["parameters"])
+    return f"tune {parameters.name} {scheduled_at():%Y-%m-%dT%H:%M}"
+
+
+def with_seed(parameters: AsLearned) -> AsLearned:
     """Replace the seed ``auto`` by the scheduled date as a number, 20261124."""
     if parameters.training.seed != "auto":
         return parameters

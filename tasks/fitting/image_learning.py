@@ -38,24 +38,21 @@ class Learner:
 
         Those have the largest split keys, so that equal pictures are on one side.
         """
-        train, test = (load_split(self.prepared, name).to(self.device) for name in ("train", "test"))
-        if self.prepared.validation:
-            return Parts(train, load_split(self.prepared, "validation").to(self.device), test)
-        if not share:
-            return Parts(train, None, test)
-        held_out = torch.from_numpy(tables.latest(tables.split_keys(self.prepared), share)).to(self.device)
-        fitted, validation = (train.at(torch.nonzero(each).squeeze(1)) for each in (~held_out, held_out))
-        require_enough(share, len(fitted), len(validation))
-        return Parts(fitted, validation, test)
+        test = load_split(self.prepared, "test").to(self.device)
+        return Parts(*fitted_and_validation(self.prepared, share, self.device), test)
+
+    def found(self, num_examples: int, weight_decay: float) -> Training:
+        """What was given, and what follows from the pictures where it was not."""
+        chosen = steps(self.training, num_examples, math.prod(self.prepared.recipe.input.shape), weight_decay)
+        return self.training.model_copy(update=chosen.model_dump())
 
     def begin(self, data: Parts[Examples], weight_decay: float, generator: torch.Generator) -> Learning:
         """The network at the book's start, and the epochs that train it on these parts."""
-        chosen = steps(self.training, len(data.train), math.prod(self.prepared.recipe.input.shape), weight_decay)
-        training = self.training.model_copy(update=chosen.model_dump())
+        training = self.found(len(data.train), weight_decay)
         of_classes = self.objective.class_weights
         class_weights = torch.tensor(of_classes, device=self.device) if of_classes else None
         net, optimizer = build(training, self.prepared, generator, self.device, class_weights)
-        mean = self.mean_to_centre(data.train, chosen.lr)
+        mean = self.mean_to_centre(data.train, training.steps.lr)
         optimizer = optimizer if mean is None else Centred(optimizer, net, mean)
         of_epochs = epochs(net, optimizer, data, training, generator)
         return Learning(net, of_epochs, training, len(data.train), len(data.validation) if data.validation else 0)
@@ -67,7 +64,11 @@ class Learner:
         grows. Fashion-MNIST has 1.1; colour pictures on white, with three classes, 17.
         """
         mean, curvature = mean_and_curvature(train)
-        return mean if lr * curvature / len(self.prepared.class_names) > LARGEST_STEP else None
+        return mean if self.is_to_centre(lr, curvature) else None
+
+    def is_to_centre(self, lr: float, curvature: float) -> bool:
+        """The same, of a ``curvature`` that is known."""
+        return lr * curvature / len(self.prepared.class_names) > LARGEST_STEP
 
     def best_decay(self) -> float:
         """The penalty of a short grid with the smallest loss on a validation part; each starts alike."""
@@ -81,6 +82,19 @@ class Learner:
             scores = outputs(learning.net, data.validation).cpu().numpy()
             losses[decay] = self.objective.mean(scores, data.validation.y.cpu().numpy())
         return min(losses, key=lambda decay: losses[decay])
+
+
+def fitted_and_validation(prepared: PreparedDataset, share: float, device: torch.device) -> tuple[Split, Split | None]:
+    """The parts without the test split, which is not read."""
+    train = load_split(prepared, "train").to(device)
+    if prepared.validation:
+        return train, load_split(prepared, "validation").to(device)
+    if not share:
+        return train, None
+    held_out = torch.from_numpy(tables.latest(tables.split_keys(prepared), share)).to(device)
+    fitted, validation = (train.at(torch.nonzero(each).squeeze(1)) for each in (~held_out, held_out))
+    require_enough(share, len(fitted), len(validation))
+    return fitted, validation
 
 
 def begin(training: Training, prepared: PreparedDataset, generator: torch.Generator, device: torch.device) -> Learning:

@@ -48,12 +48,20 @@ def parts(prepared: PreparedDataset, share: float, generator: torch.Generator, d
         UsageError: so few examples are left for training, or held out, that they say nothing.
         DataError: a file is missing or has changed since it was prepared.
     """
-    train_split, test_split = (load_split(prepared, name).to(device) for name in ("train", "test"))
+    fitted, validation = fitted_and_validation(prepared, share, generator, device)
+    return Parts(fitted, validation, load_split(prepared, "test").to(device))
+
+
+def fitted_and_validation(
+    prepared: PreparedDataset, share: float, generator: torch.Generator, device: torch.device
+) -> tuple[Split, Split | None]:
+    """The same without the test split, which is not read."""
+    train_split = load_split(prepared, "train").to(device)
     if not share:
-        return Parts(train_split, None, test_split)
+        return train_split, None
     fitted, validation = train_split.without(share, generator)
     require_enough(share, len(fitted), len(validation))
-    return Parts(fitted, validation, test_split)
+    return fitted, validation
 
 
 def require_enough(share: float, num_examples: int, num_validation: int) -> None:
@@ -82,7 +90,17 @@ def require_validation(training: Training, validation: Sized | None) -> None:
             "--patience, and no row is one of validation", "rows to watch", "hold some out: --validation 0.1"
         )
     chooses = training.patience or training.weight_decay == "auto"
-    if validation is not None and chooses and len(validation) < MIN_EXAMPLES:
+    if validation is not None and chooses:
+        require_rows_to_choose_by(validation)
+
+
+def require_rows_to_choose_by(validation: Sized) -> None:
+    """Refuse to choose by a validation part that says nothing.
+
+    Raises:
+        UsageError: it has too few rows.
+    """
+    if len(validation) < MIN_EXAMPLES:
         raise UsageError(
             f"{len(validation)} validation rows to choose by",
             f"at least {MIN_EXAMPLES}",

@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+import torch
+
 from tasks.parameters import Implementation, Loss, Steps, Training
 
 MANY_ROWS = 50_000  # up to here a pass is so short that every step may see all rows
@@ -30,6 +32,11 @@ class Way(NamedTuple):
     is_whole: bool  # every step sees all rows, in float64, until the objective has converged
     num_whitened: int  # the first inputs, in all directions; the others one by one
     momentum: float
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of inputs and weights: only steps of all rows come so near the optimum that float32 would be in the way."""
+        return torch.float64 if self.is_whole else torch.float32
 
 
 def way(training: Training, num_rows: int, num_numbers: int, num_slots: int = 0, num_outputs: int = 1) -> Way:

@@ -97,7 +97,7 @@ class Learner:
 
         def value() -> float:
             learned = {name: each.detach().cpu().numpy() for name, each in net.weights().items()}
-            return _loss(net, sample, objective) + objective.penalty(learned)
+            return loss(net, sample, objective) + objective.penalty(learned)
 
         def halfway() -> float:
             with run_epoch.at_halfway(net):
@@ -120,20 +120,16 @@ def begin(
         UsageError: so few rows are left for training, or held out, that they say nothing.
         DataError: a file is missing or has changed since it was prepared.
     """
-    num_slots = sum(recipe.columns[at].num_slots for at in recipe.categories)
-    way = rules.way(training, prepared.num_train, len(recipe.numbers), num_slots, len(prepared.class_names))
-    dtype = torch.float64 if way.is_whole else torch.float32
+    way = way_of(training, prepared, recipe)
     files = prepared.train, prepared.test, *([prepared.validation] if prepared.validation else [])
-    table, test, *watched = (tables.load(prepared, file, dtype).to(device) for file in files)
+    table, test, *watched = (tables.load(prepared, file, way.dtype).to(device) for file in files)
     validation = watched[0] if watched else None
     require_validation(training, validation)
     if validation and training.validation:
         tell(f"the {len(validation)} rows that are named validation are watched, and no further share is held out")
-    objective = replace(Objective.of(training, prepared), scale=1.0)
-    class_weights = torch.tensor(objective.class_weights, device=device) if objective.class_weights else None
-    learner = Learner(training, prepared, table.encoding, way, objective, class_weights, generator)
+    learner = learner_of(training, prepared, table.encoding, way, generator)
     cut = partial(tables.parts, prepared=prepared, table=table, test=test, validation=validation, is_whole=way.is_whole)
-    decay = objective.weight_decay
+    decay = learner.objective.weight_decay
     if training.weight_decay == "auto":
         if validation is None:
             require_rows_to_choose(prepared.num_train, training.validation or rules.VALIDATION)
@@ -146,7 +142,23 @@ def begin(
     collinear = _names(recipe, inputs) if way.is_whole and not len(inputs.variances) and not decay else ()
     if collinear:
         tell(f"{', '.join(collinear)}: these columns determine one another; their weights are those of minimum norm")
-    return learning._replace(epochs=_in_raw_units(learning.epochs, recipe, prepared), collinear=collinear)
+    return learning._replace(epochs=in_raw_units(learning.epochs, recipe, prepared), collinear=collinear)
+
+
+def way_of(training: Training, prepared: PreparedDataset, recipe: Columns) -> rules.Way:
+    """Which way fits a table."""
+    num_slots = sum(recipe.columns[at].num_slots for at in recipe.categories)
+    return rules.way(training, prepared.num_train, len(recipe.numbers), num_slots, len(prepared.class_names))
+
+
+def learner_of(
+    training: Training, prepared: PreparedDataset, encoding: Encoding, way: rules.Way, generator: torch.Generator
+) -> Learner:
+    """What learns a table with this ``encoding``."""
+    objective = replace(Objective.of(training, prepared), scale=1.0)
+    of_classes = objective.class_weights
+    class_weights = torch.tensor(of_classes, device=encoding.mean.device) if of_classes else None
+    return Learner(training, prepared, encoding, way, objective, class_weights, generator)
 
 
 def _sentence(steps: Steps, way: rules.Way) -> str:
@@ -164,11 +176,11 @@ def _best_decay(learner: Learner, data: Parts[Examples]) -> float:
         learning = learner.begin(data._replace(test=data.validation), inputs, decay)
         for _ in learning.epochs:
             pass
-        losses[decay] = _loss(learning.net, data.validation, learner.objective)
+        losses[decay] = loss(learning.net, data.validation, learner.objective)
     return min(losses, key=lambda decay: losses[decay])
 
 
-def _loss(net: Network, examples: Examples, objective: Objective) -> float:
+def loss(net: Network, examples: Examples, objective: Objective) -> float:
     """The mean loss, without the penalty."""
     scores = outputs(net, examples).cpu().numpy()
     return objective.mean(scores.reshape(len(scores), -1), examples.y.cpu().numpy())
@@ -182,7 +194,7 @@ def _names(recipe: Columns, inputs: Moments) -> tuple[str, ...]:
     return tuple(dict.fromkeys(owners[at] for at in inputs.collinear([each.num_slots for each in categories])))
 
 
-def _in_raw_units(epochs: Iterator[Measured], recipe: Columns, prepared: PreparedDataset) -> Iterator[Measured]:
+def in_raw_units(epochs: Iterator[Measured], recipe: Columns, prepared: PreparedDataset) -> Iterator[Measured]:
     """Losses of a regression in squared units of the target, which training sees in its deviations."""
     unit = recipe.target.scale**2 if recipe.target and prepared.task == "regression" else 1.0
     for measured in epochs:

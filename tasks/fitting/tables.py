@@ -85,11 +85,18 @@ def parts(
     """
     fitted = table
     if share and validation is None:
-        held_out = torch.from_numpy(latest(split_keys(prepared), share)).to(table.y.device)
-        fitted, validation = (table.at(torch.nonzero(each).squeeze(1)) for each in (~held_out, held_out))
-        require_enough(share, len(fitted), len(validation))
-    return Parts(_kept(fitted, is_whole), validation and _kept(validation, is_whole), _kept(test, is_whole))
+        fitted, validation = cut(share, prepared, table)
+    return Parts(kept(fitted, is_whole), validation and kept(validation, is_whole), kept(test, is_whole))
 
 
-def _kept(table: Table, is_whole: bool) -> Examples:
+def cut(share: float, prepared: PreparedDataset, table: Table) -> tuple[Table, Table]:
+    """The training rows without a ``share`` of them, and those."""
+    held_out = torch.from_numpy(latest(split_keys(prepared), share)).to(table.y.device)
+    fitted, validation = (table.at(torch.nonzero(each).squeeze(1)) for each in (~held_out, held_out))
+    require_enough(share, len(fitted), len(validation))
+    return fitted, validation
+
+
+def kept(table: Table, is_whole: bool) -> Examples:
+    """Encoded once, where every step sees all rows and memory should hold them."""
     return table.resident() if is_whole and len(table) * table.rows.shape[1] <= RESIDENT else table

@@ -58,6 +58,7 @@ def against_kept(
     units = np.arange(len(weights))
     if rows.clusters is not None:
         units = np.unique(rows.clusters, return_inverse=True)[1]
+    units = units % BLOCKS
     everyone = [_paired(ours.output, each, weights, units, rows.are_groups) for each in kept]
     few = [f"{each.said(len(weights))}, {each.too_few}" for each in everyone if each.too_few]
     if not (pairs := [each for each in everyone if not each.too_few]):
@@ -82,7 +83,7 @@ def against_kept(
 
 
 def _paired(ours: Array, version: Measured, weights: Array, units: Array, are_groups: bool) -> Pair:
-    """``units`` ``(n,)`` number the clusters, whose rows vary together."""
+    """``units`` ``(n,)`` number the clusters, whose rows vary together, or blocks of them."""
     counted = weights if version.is_new is None else weights * version.is_new
     shares, count = counted / (counted.sum() or 1), int(np.count_nonzero(counted))
     too_few = f"fewer than the {MIN_ROWS} that decide" if count < MIN_ROWS else ""
@@ -92,7 +93,7 @@ def _paired(ours: Array, version: Measured, weights: Array, units: Array, are_gr
         version=version.version,
         ours=float(shares @ ours),
         theirs=float(shares @ version.output),
-        rise=np.bincount(units % BLOCKS, weights=shares * (ours - version.output)),
+        rise=np.bincount(units, weights=shares * (ours - version.output)),
         num_rows=count,
         too_few=too_few,
     )

@@ -27,9 +27,9 @@ def cross_entropy(o: Tensor, y: Tensor) -> Tensor:
     return o.exp().sum(dim=1).log() - o[torch.arange(len(y)), y]
 
 
-def dropout(X: Tensor, probability: float) -> Tensor:
+def dropout(X: Tensor, probability: float, generator: torch.Generator | None = None) -> Tensor:
     """Set inputs to zero at random and scale the others so that their expectation stays (section 4.6)."""
-    kept = torch.empty_like(X).bernoulli_(1 - probability)
+    kept = torch.empty_like(X).bernoulli_(1 - probability, generator=generator)
     return X * kept / (1 - probability)
 
 

@@ -84,6 +84,11 @@ class Table:
         members = None if self.members is None else self.members.to(device)
         return Table(self.rows.to(device), self.y.to(device), self.encoding.to(device), members)
 
+    def in_precision(self, dtype: torch.dtype) -> "Table":
+        """The same rows for a network of another precision, and the truth too unless it is labels."""
+        y = self.y.to(dtype) if self.y.is_floating_point() else self.y
+        return replace(self, y=y, encoding=self.encoding.to(dtype))
+
     def at(self, index: Tensor) -> "Table":
         """The examples at ``index``, of which only the index is copied."""
         members = index if self.members is None else self.members.index_select(0, index)

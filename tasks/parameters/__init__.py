@@ -17,10 +17,14 @@ from tasks.parameters.narrowed import retrain_form as retrain_form
 from tasks.parameters.own_data import InspectParameters as InspectParameters
 from tasks.parameters.own_data import OwnData as OwnData
 from tasks.parameters.runs import Data as Data
+from tasks.parameters.runs import Learned as Learned
 from tasks.parameters.runs import MaintainParameters as MaintainParameters
 from tasks.parameters.runs import PredictParameters as PredictParameters
 from tasks.parameters.runs import RetrainParameters as RetrainParameters
+from tasks.parameters.training import Found as Found
 from tasks.parameters.training import LinearTraining as LinearTraining
 from tasks.parameters.training import SoftmaxTraining as SoftmaxTraining
 from tasks.parameters.training import Steps as Steps
 from tasks.parameters.training import Training as Training
+from tasks.parameters.tuning import Search as Search
+from tasks.parameters.tuning import TuneParameters as TuneParameters

@@ -29,6 +29,8 @@ class Option:
     metavar: str = ""
     of: Uses = frozenset()  # what it is for; none: what its model says of all its fields
     by_rule: bool = False  # own data decide where it is not given, whatever its default is
+    searched: bool = False  # a search may decide where it is not given
+    noted: bool = False  # by the run itself: no option
 
     @property
     def only(self) -> str:
@@ -76,6 +78,9 @@ def _show(field: dict[str, Any], shown: Option, uses: Uses) -> None:
     if shown.by_rule and uses != EVERY:
         _only_kind(field)
         _leave_default_out(field, {"": field["default"]} if uses & BOOK else {}, bool(uses & OWN))
+    elif shown.searched and uses != EVERY:
+        _only_kind(field)
+        _leave_default_out(field, {"": field["default"]}, False)
 
 
 def _leave_default_out(field: dict[str, Any], defaults: Mapping[str, Any], by_rule: bool) -> None:
@@ -114,6 +119,7 @@ class OneForm:
     title: str
     discriminator: str
     by_rule: Collection[str]
+    searched: Collection[str]
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """The merged schema; called by pydantic."""
@@ -121,7 +127,11 @@ class OneForm:
         tags = [kind[self.discriminator]["const"] for kind in kinds]
         names = dict.fromkeys(name for kind in kinds for name in kind)
         properties = {
-            name: _merged({tag: kind[name] for tag, kind in zip(tags, kinds, strict=True)}, name in self.by_rule)
+            name: _merged(
+                {tag: kind[name] for tag, kind in zip(tags, kinds, strict=True)},
+                name in self.by_rule,
+                name in self.searched,
+            )
             for name in names
         }
         return {"type": "object", "title": self.title, "properties": properties, "additionalProperties": False}
@@ -135,7 +145,7 @@ def _only_kind(field: dict[str, Any]) -> None:
         field |= kinds[0]
 
 
-def _merged(fields: dict[str, dict[str, Any]], by_rule: bool) -> dict[str, Any]:
+def _merged(fields: dict[str, dict[str, Any]], by_rule: bool, searched: bool) -> dict[str, Any]:
     """One field's schema from those of each model."""
     each = list(fields.values())
     merged = each[0].copy()
@@ -147,6 +157,6 @@ def _merged(fields: dict[str, dict[str, Any]], by_rule: bool) -> dict[str, Any]:
         merged["description"] = " ".join(words)
     defaults = {tag: field["default"] for tag, field in fields.items()}
     are_tags = all(tag == default for tag, default in defaults.items())
-    if by_rule or (not are_tags and any(default != merged["default"] for default in defaults.values())):
+    if by_rule or searched or (not are_tags and any(default != merged["default"] for default in defaults.values())):
         _leave_default_out(merged, defaults, by_rule)
     return merged

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from tasks.parameters.choices import NAME_PATTERN, Device, ModelName, Runner
 from tasks.parameters.form import Frozen, Option, PositiveFloat
 from tasks.parameters.gates import Gates
 from tasks.parameters.own_data import OwnData
-from tasks.parameters.training import OfItsModel, SoftmaxTraining, Training
+from tasks.parameters.training import Found, OfItsModel, SoftmaxTraining, Training
 from tasks.parameters.uses import BOOK, IMAGES, LINEAR, OF_MODEL, SOFTMAX, TABLES, Uses
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -50,25 +51,14 @@ class Data(OwnData):
         return self
 
 
-class RetrainParameters(Frozen):
-    """Everything that one retrain needs to know."""
+class Learned(Frozen):
+    """What is learned from which data, and under which name it is kept."""
 
     name: Annotated[str, Option(empty="the model's own")] = Field(
         "", pattern=r"^$|" + NAME_PATTERN, title="Name", description="The model is kept under this name."
     )
     training: OfItsModel = Field(SoftmaxTraining(), title="Training")
     data: Data = Field(Data(), title="Data")
-    gates: Gates = Field(Gates(), title="Gates")
-    predict: Annotated[bool, Option("--no-predict", help="Publish only.")] = Field(
-        True, title="Predict", description="Label the test split with the champion afterwards."
-    )
-    publish: Annotated[
-        bool, Option("--no-publish", help="Judge only: do all up to the gates, leave the store alone.")
-    ] = Field(True, title="Publish", description="Publish what passes the gates, unless its name is frozen.")
-    sign_key: Annotated[Path | None, Option(empty="no attestation")] = Field(
-        None, title="Signing key", description="Attest the version with this private key (PEM)."
-    )
-    force: bool = Field(False, title="Force", description="Recompute everything, even what an earlier run left.")
 
     @property
     def dataset(self) -> str:
@@ -105,6 +95,31 @@ class RetrainParameters(Frozen):
         if self.data.is_images and self.training.model is not ModelName.SOFTMAX_REGRESSION:
             raise ValueError("--data without a --target are images, which softmax-regression learns")
         return self
+
+
+class RetrainParameters(Learned):
+    """Everything that one retrain needs to know."""
+
+    tuned: Annotated[bool, Option("--tuned/--no-tuned")] = Field(
+        False, title="Tuned", description="Settings that are not given are those that gradmill tune has found last."
+    )
+    found: SkipJsonSchema[Annotated[Found | None, Option(noted=True)]] = None  # of a run that has begun
+    gates: Gates = Field(Gates(), title="Gates")
+    predict: Annotated[bool, Option("--no-predict", help="Publish only.")] = Field(
+        True, title="Predict", description="Label the test split with the champion afterwards."
+    )
+    publish: Annotated[
+        bool, Option("--no-publish", help="Judge only: do all up to the gates, leave the store alone.")
+    ] = Field(True, title="Publish", description="Publish what passes the gates, unless its name is frozen.")
+    sign_key: Annotated[Path | None, Option(empty="no attestation")] = Field(
+        None, title="Signing key", description="Attest the version with this private key (PEM)."
+    )
+    force: bool = Field(False, title="Force", description="Recompute everything, even what an earlier run left.")
+
+    @model_serializer(mode="wrap")
+    def _as_a_form_sends_it(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What is only noted is left out where it is not."""
+        return {name: value for name, value in serialized(self).items() if name != "found" or self.found}
 
 
 class PredictParameters(Frozen):

@@ -20,16 +20,17 @@ from tasks.parameters.uses import BOOK, LINEAR, OF_MODEL, OWN, SOFTMAX, WORDS, U
 
 WHICH = Field(title="Model", description="What to train.")
 MODEL = Option("model", metavar="MODEL", help="softmax-regression, linear-regression, or a kept name: trained again.")
-Epochs = Annotated[int | None, Field(ge=1, le=10_000, title="Epochs"), Option("--epochs", by_rule=True)]
-BatchSize = Annotated[int | None, Field(ge=1, le=1_000_000, title="Batch size"), Option(by_rule=True)]
-LearningRate = Annotated[PositiveFloat | None, Field(title="Learning rate"), Option(by_rule=True)]
+BY_RULE_OR_SEARCH = Option(by_rule=True, searched=True)
+Epochs = Annotated[int | None, Field(ge=1, le=10_000, title="Epochs"), Option("--epochs", by_rule=True, searched=True)]
+BatchSize = Annotated[int | None, Field(ge=1, le=1_000_000, title="Batch size"), BY_RULE_OR_SEARCH]
+LearningRate = Annotated[PositiveFloat | None, Field(title="Learning rate"), BY_RULE_OR_SEARCH]
 WeightDecay = Annotated[
     Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern="^auto$")] | None,
     Field(
         title="Weight decay",
         description="Pulls the weights (not the bias) towards 0; auto is chosen on a part of own training rows.",
     ),
-    Option(by_rule=True),
+    BY_RULE_OR_SEARCH,
 ]
 ClassWeight = Annotated[
     Literal["none", "balanced"],
@@ -62,12 +63,12 @@ class Training(Frozen):
     batch_size: BatchSize
     lr: LearningRate
     loss: Loss
-    schedule: Schedule = Field(
+    schedule: Annotated[Schedule, Option(searched=True)] = Field(
         Schedule.CONSTANT, title="Schedule", description="Of the learning rate; cosine falls towards 0, step by tenths."
     )
     weight_decay: WeightDecay = 0.0
     class_weight: ClassWeight = "none"
-    dropout: Annotated[float, Option(of=SOFTMAX)] = Field(
+    dropout: Annotated[float, Option(of=SOFTMAX, searched=True)] = Field(
         0.0, ge=0, lt=1, title="Dropout", description="Share of inputs dropped in training."
     )
     validation: float = Field(
@@ -106,6 +107,12 @@ class Training(Frozen):
         return OF_MODEL[self.model] & (OWN if self.defaults == "data" else BOOK)
 
     @property
+    def given(self) -> dict[str, Any]:
+        """The values that were named; all others are defaults, or found later."""
+        named = {name: getattr(self, name) for name in self.model_fields_set}
+        return {name: value for name, value in named.items() if value is not None}
+
+    @property
     def seed_number(self) -> int:
         """The seed, once ``auto`` has been replaced by a date."""
         if isinstance(self.seed, str):
@@ -130,7 +137,7 @@ class SoftmaxTraining(Training):
     num_epochs: Epochs = Field(10, description="Passes over the training examples.")
     batch_size: BatchSize = 256
     lr: LearningRate = 0.1
-    loss: Annotated[Literal[Loss.CROSS_ENTROPY], LOSS, Option(of=LINEAR)] = Loss.CROSS_ENTROPY
+    loss: Annotated[Literal[Loss.CROSS_ENTROPY], LOSS, Option(of=LINEAR, searched=True)] = Loss.CROSS_ENTROPY
 
 
 class LinearTraining(Training):
@@ -142,18 +149,31 @@ class LinearTraining(Training):
     num_epochs: Epochs = Field(3, description="With the loss huber 5 unless given.")
     batch_size: BatchSize = 10
     lr: LearningRate = 0.03
-    loss: Annotated[Literal[Loss.SQUARED, Loss.HUBER], LOSS, Option(of=LINEAR)] = Loss.SQUARED
+    loss: Annotated[Literal[Loss.SQUARED, Loss.HUBER], LOSS, Option(of=LINEAR, searched=True)] = Loss.SQUARED
 
-    @model_validator(mode="before")
-    @classmethod
-    def _huber_takes_longer(cls, values: Any) -> Any:
+    @model_validator(mode="after")
+    def _huber_takes_longer(self) -> Self:
         """Huber's gradient is bounded, so that it needs 5 epochs from the start, far off, to the minimum."""
-        huber = isinstance(values, dict) and values.get("loss") == Loss.HUBER and values.get("num_epochs") is None
-        huber = huber and values.get("defaults") != "data"
-        return values | {"num_epochs": 5} if huber else values
+        if self.loss == Loss.HUBER and self.defaults != "data" and "num_epochs" not in self.model_fields_set:
+            object.__setattr__(self, "num_epochs", 5)  # a default, which stays not ``given``
+        return self
 
 
 BY_RULE = tuple(name for name, field in SoftmaxTraining.model_fields.items() if option(field.metadata).by_rule)
+SEARCHED = tuple(name for name, field in SoftmaxTraining.model_fields.items() if option(field.metadata).searched)
+
+
+def usual(model: str, defaults: Literal["book", "data"]) -> dict[str, Any]:
+    """The values of a model's training, as JSON has them, where none is given."""
+    (kind,) = (each for each in (SoftmaxTraining, LinearTraining) if each.model_fields["model"].default == model)
+    return kind.model_validate({"defaults": defaults}).model_dump(mode="json")
+
+
+class Found(Frozen):
+    """Which settings of a run are those that a search found."""
+
+    run: str  # of the search
+    fields: tuple[str, ...]  # of ``Training``
 
 
 class _Model(BaseModel):
@@ -172,6 +192,6 @@ def _with_its_model(values: Any) -> Any:
 OfItsModel = Annotated[
     SoftmaxTraining | LinearTraining,
     Field(discriminator="model"),
-    OneForm("Training", "model", BY_RULE),
+    OneForm("Training", "model", BY_RULE, SEARCHED),
     BeforeValidator(_with_its_model),
 ]

@@ -4,24 +4,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
-from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from tasks.batch import parts, rejects
 from tasks.batch.labelling import label_shard
-from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine import progress
-from tasks.machine.installing import pip_install
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters, Runner
-from tasks.stage import live
+from tasks.stage import live, runners
 from tasks.store.predictions import Job, Shard
 
 
@@ -65,7 +62,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     labelled: list[Labelled] = []
     with _progress(job.rows, sum(footer.rows + footer.rejects for footer in kept)) as advance:
         rejects.check(folder, job, rejected)
-        with _runner(parameters, job.workers) as runner:
+        with runners.opened(parameters.runner, parameters.dask_address, job.workers, job.workers + 1) as runner:
             common = {
                 "folder": str(folder),
                 "model": str(job.model.path),  # a worker elsewhere need not know this artifacts folder
@@ -101,56 +98,3 @@ def _progress(rows: int, done: int) -> Iterator[Callable[[int], None]]:
 
         yield advance
     artifact.show()
-
-
-def check_runner(parameters: PredictParameters) -> None:
-    """Whether what is to run the shards is there.
-
-    Raises:
-        UsageError: prefect-dask is not installed.
-        EnvironmentProblem: no Dask scheduler answers at the address.
-    """
-    if parameters.runner is Runner.THREADS:
-        return
-    try:
-        import distributed
-        import prefect_dask  # noqa: F401  (is it there?)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "prefect-dask is not installed",
-            "the extra dask, since --runner dask was given",
-            pip_install("prefect-dask>=0.3"),
-        ) from error
-    if parameters.dask_address is not None:
-        with _reaching(parameters.dask_address):
-            distributed.Client(parameters.dask_address, set_as_default=False).close()
-
-
-@contextmanager
-def _runner(parameters: PredictParameters, workers: int) -> Iterator[TaskRunner[Any]]:
-    """Threads, one more than there are cores (it waits for the disk); or Dask, one process for each core."""
-    if parameters.runner is Runner.THREADS:
-        with ThreadPoolTaskRunner[Any](max_workers=workers + 1) as threads:
-            yield threads
-        return
-    from prefect_dask.task_runners import DaskTaskRunner
-
-    address = parameters.dask_address
-    here = None if address else {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
-    with DaskTaskRunner(address=address, cluster_kwargs=here) as runner:
-        if address:
-            with _reaching(address):
-                _ = runner.client  # connects
-        yield runner
-
-
-@contextmanager
-def _reaching(address: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise EnvironmentProblem(
-            f"no Dask scheduler at {address}: {error}",
-            "the address of one that runs, such as tcp://host:8786",
-            "check --dask-address and the cluster",
-        ) from error

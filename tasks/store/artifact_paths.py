@@ -72,6 +72,11 @@ def row_digests(dataset_name: str, sha256: str) -> Path:
     return dataset(dataset_name) / f"{sha256[:DIGEST_CHARACTERS]}.rows"
 
 
+def study(dataset_name: str, key: str) -> Path:
+    """What a search has learned so far."""
+    return dataset(dataset_name) / f"study-{key}.journal"
+
+
 runs = _in(root, "runs")  # evidence of every run, published or refused
 stage_records = _in(root, ".stages")  # what reusable stages returned, each under the digest of all that it depended on
 
@@ -97,7 +102,6 @@ def version(name: str, number: int) -> Path:
 champion = _in(model, "champion.json")  # the pointer to the version that consumers should use
 history = _in(model, ".history.json")  # what it cannot tell: demotions, and the highest number ever given
 triton_config = _in(model, "config.pbtxt")  # Triton's description of a model, derived from the pointer
-tuned = _in(model, "tuned.json")  # the settings that a search found
 mirror_lock = _in(model, ".mirror.lock")  # held while the champion is copied elsewhere
 
 all_predictions = _in(root, "predictions")
@@ -117,6 +121,14 @@ schedules = _in(root, "schedules")  # when own names are retrained
 def schedule(name: str) -> Path:
     """When one of them is."""
     return schedules() / f"{name}.json"
+
+
+all_tuned = _in(root, "tuned")  # beside models/: Triton does not start on a model's folder without a version
+
+
+def tuned(name: str) -> Path:
+    """The settings that a search found for a name, which may have no version yet."""
+    return all_tuned() / f"{name}.json"
 
 
 prefect_home = _in(root, ".prefect")  # the history of ``gradmill up``: Prefect's database, logs of server and worker

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tasks.errors import DataError
-from tasks.store import artifact_paths, folders, locks, names, predictions, reading, verified
+from tasks.parameters import Found
+from tasks.store import artifact_paths, folders, locks, names, predictions, reading, tuned, verified
 from tasks.store.artifact_paths import RUN
 from tasks.store.predictions import left_alone
 from tasks.store.record import everything_in, files_in
 from tasks.store.run_folder import RunNotes
+from tasks.store.versions import Manifest
 
 GRACE = timedelta(days=1)  # a younger run may still be going, and somebody may be reading a younger prediction
 UNUSED = timedelta(days=90)  # so long is kept what a stage returned and nobody has used
@@ -59,18 +61,27 @@ def prune_predictions(keep: int) -> list[str]:
 
 
 def evidence() -> set[str]:
-    """The run folders that kept versions name, and those whose files these runs have reused.
+    """The run folders that kept versions and found settings name, and those whose files these runs have reused.
 
     Raises:
         DataError: a manifest or a run's notes cannot be read; what they name must not be guessed.
     """
     needed: set[str] = set()
-    for run in (reading.manifest(name, each).run for name in reading.names() for each in reading.versions(name)):
+    of_versions = (
+        _runs_of(reading.manifest(name, each)) for name in reading.names() for each in reading.versions(name)
+    )
+    for run in itertools.chain(*of_versions, tuned.runs()):
         needed.add(run)
         noted = artifact_paths.runs() / run / RUN
         if noted.is_file():
             needed.update(_runs_named_in(RunNotes.read(noted).stages))
     return needed
+
+
+def _runs_of(version: Manifest) -> list[str]:
+    """The run that made it, and the search that found settings for that one."""
+    found = (version.parameters.model_extra or {}).get("found")
+    return [version.run] + ([Found.model_validate(found).run] if found else [])
 
 
 def _reused_by_runs_that_go_on() -> set[str]:

@@ -1,5 +1,6 @@
 """Names that were trained before: what their versions fixed, how to train them again, and where own data are."""
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from tasks.data.champion import ChampionData
@@ -7,9 +8,10 @@ from tasks.data.images.fixed import FixedImages
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import Fixed
 from tasks.errors import DataError, UsageError
-from tasks.parameters import Data, ModelName, RetrainParameters, is_name
+from tasks.parameters import Data, Learned, ModelName, is_name
 from tasks.parameters.own_data import NO_WINDOW
-from tasks.store import artifact_paths, reading
+from tasks.parameters.training import SEARCHED, usual
+from tasks.store import artifact_paths, reading, tuned
 from tasks.store.documents import Document
 from tasks.store.versions import Manifest
 
@@ -43,7 +45,7 @@ def remember(name: str, data: Data) -> None:
         Source(source=data.source, min_new_rows=data.min_new_rows).write(path)
 
 
-def options(parameters: RetrainParameters) -> dict[str, Any]:
+def options(parameters: Learned) -> dict[str, Any]:
     """What makes a model of the same rows another one, as it was given."""
     return parameters.model_dump(mode="json", include={"training", "data"}, exclude=OTHERS)
 
@@ -80,7 +82,8 @@ def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
         DataError: its manifest is damaged, or it is not known where its data are.
     """
     if not is_name(name) or not reading.versions(name):
-        kept = ", ".join(each for each in reading.names() if each not in [*ModelName]) or "none yet"
+        names = (each for each in reading.names() if each not in [*ModelName] and reading.versions(each))
+        kept = ", ".join(names) or "none yet"
         raise UsageError(
             f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", "name a new one with --name"
         )
@@ -89,9 +92,24 @@ def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
     data = asked.get("data", {})
     if champion.dataset.is_own:
         data |= _of_source(name, given.get("data", {})) | _split(name, given.get("data", {}))
-    training = {key: value for key, value in asked["training"].items() if value is not None}
-    parts = {"training": training, "data": data}
-    return given | {"name": name} | {part: values | given.get(part, {}) for part, values in parts.items()}
+    training = asked["training"]
+    if is_tuned := given.get("tuned", asked.get("tuned", False)):
+        training = _without_found(name, champion, (asked.get("found") or {}).get("fields", ()))
+    parts = {"training": {key: value for key, value in training.items() if value is not None}, "data": data}
+    repeated = {part: values | given.get(part, {}) for part, values in parts.items()}
+    return given | {"name": name, "tuned": is_tuned} | repeated
+
+
+def _without_found(name: str, champion: Manifest, found: Collection[str]) -> dict[str, Any]:
+    """The champion's settings but for what a search decides: what one has ``found``, the newest has, and defaults."""
+    training = champion.parameters.training
+    defaults = usual(training.model, "data" if champion.dataset.is_own else "book")
+    searched = {*found, *tuned.read(name).settings}
+    return {
+        field: value
+        for field, value in training.model_dump(mode="json").items()
+        if field not in searched and (field not in SEARCHED or value != defaults[field])
+    }
 
 
 def _split(name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +146,7 @@ def _of_source(name: str, given: dict[str, Any]) -> dict[str, Any]:
     return known | {"source": given.get("source") or known["source"]}
 
 
-def require_same_kind(parameters: RetrainParameters) -> None:
+def require_same_kind(parameters: Learned) -> None:
     """A name keeps its model, its kind of data and its target.
 
     Raises:

@@ -1,9 +1,17 @@
-"""``tuned.json`` in a model's folder: the settings that a search found, what they were chosen by, and from what."""
+"""``tuned/<name>.json``: the settings that a search found, what they were chosen by, and from what."""
 
-from typing import Any, Literal
+import os
+from pathlib import Path
+from typing import Literal
 
+from pydantic import ValidationError
+
+from tasks.errors import DataError, UsageError
+from tasks.machine.telling import tell
+from tasks.parameters import Found, RetrainParameters
 from tasks.store import artifact_paths
 from tasks.store.documents import Document
+from tasks.store.record import Record
 
 Setting = float | int | str
 
@@ -25,6 +33,7 @@ class Tuned(Document):
 
     schema_version: Literal[1] = 1
     model: str
+    dataset: str = ""  # its name; empty: not noted
     dataset_digest: str  # SHA-256 (hex) of the data that were searched on
     settings: dict[str, Setting]  # fields of ``Training`` by name
     validation_losses: tuple[float, ...]  # of the winner, one a seed
@@ -35,15 +44,81 @@ class Tuned(Document):
     seed: int
     run: str  # in whose folder every trial stands
 
-    def training(self, given: dict[str, Any]) -> dict[str, Any]:
-        """The ``training`` part of a retrain's document: what was found, but for what is given."""
-        return self.settings | given
+
+class Searched(Record):
+    """What the stage of a search returns: every trial of it, and what they come to."""
+
+    trials: tuple[Trial, ...]
+    tuned: Tuned
+
+
+def keep(name: str, tuned: Tuned) -> None:
+    """Let ``retrain --tuned`` find it; whoever reads meanwhile sees the old document or the new one."""
+    path = artifact_paths.tuned(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tuned.write(path)
 
 
 def read(name: str) -> Tuned:
     """What was found for a name.
 
     Raises:
-        DataError: nothing was found yet, or the document is damaged.
+        UsageError: nothing was found yet.
+        DataError: the document is damaged.
     """
-    return Tuned.read(artifact_paths.tuned(name), f"search first: gradmill tune {name}")
+    path = artifact_paths.tuned(name)
+    if not os.path.lexists(path):
+        raise UsageError(
+            f"no settings were found for {name} yet", f"{path}, which a search writes", f"gradmill tune {name}"
+        )
+    return _read(path)
+
+
+def _read(path: Path) -> Tuned:
+    return Tuned.read(path, f"search anew: gradmill tune {path.stem}; or retrain with --no-tuned")
+
+
+def runs() -> set[str]:
+    """The run folders of the searches whose settings the names have.
+
+    Raises:
+        DataError: one of the documents is damaged.
+    """
+    return {_read(path).run for path in artifact_paths.all_tuned().glob("*.json")}
+
+
+def resolved(parameters: RetrainParameters) -> RetrainParameters:
+    """The parameters with what the newest search has found where no value is given, if they ask for it.
+
+    Raises:
+        UsageError: nothing was found for this name yet, or it was found for another model or for other data.
+        DataError: the document is damaged, or has values that training does not take.
+    """
+    if not parameters.tuned:
+        return parameters
+    name, training = parameters.name, parameters.training
+    tuned = read(name)
+    searched = tuned.model, tuned.dataset or parameters.dataset
+    if searched != (training.model, parameters.dataset):
+        raise UsageError(
+            f"settings found for {' on '.join(searched)}",
+            f"some for {training.model} on {parameters.dataset}",
+            f"search anew: gradmill tune {name}; or give --no-tuned",
+        )
+    found = Found(run=tuned.run, fields=tuple(sorted(tuned.settings.keys() - training.given.keys())))
+    try:
+        training = type(training).model_validate(tuned.settings | training.given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = f"{artifact_paths.tuned(name)}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise DataError(where, "settings that training takes", f"search anew: gradmill tune {name}") from error
+    return parameters.model_copy(update={"training": training, "found": found})
+
+
+def told(parameters: RetrainParameters) -> RetrainParameters:
+    """The parameters as they are ``resolved``; which values that has given is said."""
+    asked = resolved(parameters)
+    if asked.found:
+        values = (f"{field.replace('_', ' ')} {getattr(asked.training, field)}" for field in asked.found.fields)
+        tell(f"tuned: {', '.join(values) or 'nothing, every setting is given'} (found by {asked.found.run})")
+    return asked

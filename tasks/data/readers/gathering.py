@@ -37,8 +37,8 @@ def gathered(files: TableFiles, selection: Selection, spool: Path) -> "Gathering
         DataError: there is not one that can be read.
     """
     gathering = Gathering(files, selection, spool)
-    for number in range(len(files.files)):
-        gathering.read(number)
+    for file in files.files:
+        gathering.read(file)
     gathering.check()
     return gathering
 
@@ -50,10 +50,10 @@ class Gathering:
         self._files, self._selection = files, selection
         self._spool = Spool(spool)
         self._rows = [0]  # up to each file
-        self._faults: dict[int, DataError] = {}
+        self._faults: dict[str, DataError] = {}  # by file
         self._notes: dict[tuple[str, str], Finding] = {}
         self._levels: dict[str, Levels] = {}
-        self._kinds: dict[str, dict[int, set[Kind]]] = {}  # of each column in each file that has it
+        self._kinds: dict[str, dict[str, set[Kind]]] = {}  # of each column in each file that has it
         self.others: dict[str, None] = {}  # columns that are neither read nor to be ignored
         self._numeric = _numeric_partitions(files) - selection.as_text
 
@@ -62,16 +62,15 @@ class Gathering:
         """The first row of each file, and the number of all rows ``(files + 1,)``."""
         return np.array(self._rows, np.int64)
 
-    def read(self, number: int) -> None:
+    def read(self, file: TableFile) -> None:
         """Read one file; its fault is kept for later."""
-        file = self._files.files[number]
         self._rows.append(self._rows[-1])
         try:
             with file.opened() as stream:
                 for batch in READERS.get(file.suffix, csv_batches)(stream, file.path, self._selection):
-                    self._add(number, file, batch)
+                    self._add(file, batch)
         except DataError as fault:
-            self._faults[number] = fault
+            self._faults[file.path] = fault
 
     def check(self) -> None:
         """Whether there are rows.
@@ -80,13 +79,13 @@ class Gathering:
             DataError: there is none, or no file is whole.
         """
         if self._faults and (len(self._faults) == len(self._files.files) or not self._rows[-1]):
-            raise next(iter(self._faults.values()))
+            raise self._faults[min(self._faults)]
         if not self._rows[-1]:
             raise DataError(
                 f"{self._files.source} holds no rows", "rows below the header", "name data with at least one row"
             )
 
-    def _add(self, number: int, file: TableFile, batch: pa.RecordBatch) -> None:
+    def _add(self, file: TableFile, batch: pa.RecordBatch) -> None:
         arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
         for name, value in file.partition.items():
             arrays[name] = columns.constant(value, batch.num_rows, name in self._numeric)
@@ -97,13 +96,13 @@ class Gathering:
             raise DataError(
                 f"{file.path} has {len(arrays):,} columns", f"at most {MOST_COLUMNS:,}", "leave some out with --ignore"
             )
-        arrays = {name: self._kept(number, name, array) for name, array in arrays.items()}
+        arrays = {name: self._kept(file.path, name, array) for name, array in arrays.items()}
         if batch.num_rows:
             kept = {name: each for name, each in arrays.items() if each is not None}
             self._spool.add(pa.RecordBatch.from_pydict(kept or {"": pa.nulls(batch.num_rows)}))  # rows all the same
             self._rows[-1] += batch.num_rows
 
-    def _kept(self, number: int, name: str, array: pa.Array) -> pa.Array | None:
+    def _kept(self, path: str, name: str, array: pa.Array) -> pa.Array | None:
         """A column of a batch as the spool keeps it: of text the codes; None where no model can take it."""
         kind = columns.kind_of(array.type)
         if name in self._selection.as_text and kind in ("number", "boolean"):
@@ -111,7 +110,7 @@ class Gathering:
         elif name in self._selection.as_boolean and kind in ("number", "text"):
             array = columns.booleans(array)
             kind = columns.kind_of(array.type)
-        kinds = self._kinds.setdefault(name, {}).setdefault(number, set())
+        kinds = self._kinds.setdefault(name, {}).setdefault(path, set())
         if kind == "unfit":
             self._note("nested-column", name, f"{name} holds {array.type}", "error")
             return None
@@ -140,28 +139,27 @@ class Gathering:
         """Columns that are not of one kind, be it within a file or from one to the other."""
         return frozenset(name for name, each in self._kinds.items() if len(set[Kind]().union(*each.values())) > 1)
 
-    def kinds_by_file(self) -> dict[str, dict[int, Kind]]:
-        """The kind of each column in each file where it has values: text where it has several."""
+    def kinds_by_file(self) -> dict[str, dict[str, Kind]]:
+        """The kind of each column in each file where it has values, by name: text where it has several."""
         return {
-            name: {file: next(iter(kinds)) if len(kinds) == 1 else "text" for file, kinds in by_file.items() if kinds}
-            for name, by_file in self._kinds.items()
+            name: {path: min(kinds) if len(kinds) == 1 else "text" for path, kinds in sorted(files.items()) if kinds}
+            for name, files in self._kinds.items()
         }
 
     def findings(self) -> Iterator[Finding]:
         """What was collected."""
-        for fault in self._faults.values():
+        for _, fault in sorted(self._faults.items()):
             facts = {"found": fault.found, "expected": fault.expected, "action": fault.action}
             yield Finding(severity="error", rule="unreadable-file", **facts)
         yield from self._notes.values()
-        whole = set(range(len(self._files.files))) - self._faults.keys()
+        whole = {file.path for file in self._files.files} - self._faults.keys()
         for name, by_file in self._kinds.items():
             if without := sorted(whole - by_file.keys()):
                 yield Finding(
                     severity="error",
                     rule="missing-column",
                     column=name,
-                    found=f"{counted(len(without), 'file')} without column {name}, the first is "
-                    f"{self._files.files[without[0]].path}",
+                    found=f"{counted(len(without), 'file')} without column {name}, the first is {without[0]}",
                     expected="the same columns in all files",
                     action=f"add it, leave the files out, or leave it out everywhere with --ignore {name}",
                 )

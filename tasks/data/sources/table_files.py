@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from tasks.data.readers import finding
@@ -36,6 +37,17 @@ class TableFile(NamedTuple):
         return self.fingerprint.path
 
     @property
+    def is_remote(self) -> bool:
+        """Whether it is at a URL."""
+        return "://" in self.path
+
+    @property
+    def look(self) -> tuple[str, int, str]:
+        """What it has in it, as far as one can tell: what a host says of a file may be another after each upload."""
+        known = "" if self.is_remote else self.fingerprint.digest
+        return json.dumps(self.partition), self.fingerprint.bytes, known
+
+    @property
     def suffix(self) -> str:
         """What tells its format."""
         return Path(self._name.removesuffix(PACKED)).suffix
@@ -55,15 +67,15 @@ class TableFile(NamedTuple):
         """
         import pyarrow as pa
 
-        is_remote, has_parts = "://" in self.path, self.suffix in WITH_PARTS
-        local = None if is_remote else regular_files.opened(Path(self.path))
+        has_parts = self.suffix in WITH_PARTS
+        local = None if self.is_remote else regular_files.opened(Path(self.path))
         if local and not self.fingerprint.bytes:  # of /proc, some of which wait for ever, too
             local.close()
             raise finding.empty(Path(self.path))
         with local or remote_files.opened(self.path, not has_parts) as raw:
             if self._name.endswith(PACKED):
                 yield pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "gzip")
-            elif self.suffix in OF_BATCHES and not is_remote and self.fingerprint.bytes > HELD_BYTES:
+            elif self.suffix in OF_BATCHES and not self.is_remote and self.fingerprint.bytes > HELD_BYTES:
                 with pa.memory_map(self.path) as mapped:
                     yield mapped
             elif local and not has_parts:
@@ -82,6 +94,17 @@ class TableFiles(NamedTuple):
     def digest(self) -> str:
         """Changes where a file looks touched, comes or goes."""
         return hashlib.sha256(json.dumps(self.files).encode()).hexdigest()
+
+    def by_content(self) -> Self:
+        """The same files in an order in which their names have no say; of remote ones only where sizes are equal."""
+        count = Counter(file.look for file in self.files)
+
+        def key(file: TableFile) -> tuple[object, ...]:
+            is_alone = count[file.look] == 1 or file.is_remote
+            whole = [] if is_alone else fingerprints.of([Path(file.path)], True, UNREADABLE)
+            return (*file.look, [each.digest for each in whole], file.path)
+
+        return self._replace(files=tuple(sorted(self.files, key=key)))
 
 
 def is_table(path: Path) -> bool:

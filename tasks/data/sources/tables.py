@@ -25,7 +25,7 @@ WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "tex
 
 @dataclass(frozen=True)
 class Table:
-    """All rows, file after file.
+    """All rows, file after file in an order that is one of their contents: places of rows depend on no file's name.
 
     Columns are float64 (numbers), bool, timestamp (dates and times), null (not a value, or not fit: see ``findings``)
     or text: a dictionary of strings, of more than ``columns.MOST_LEVELS`` distinct ones plain strings. Missing is
@@ -117,7 +117,7 @@ def read(files: TableFiles, selection: Selection, spool: Path) -> Table:
     Raises:
         DataError: not a row can be read. What else is wrong is in ``findings``, all of it.
     """
-    ignore = Ignored(selection.ignore)
+    files, ignore = files.by_content(), Ignored(selection.ignore)
     selection = selection._replace(ignore=ignore)
     first = gathered(files, selection, spool)
     mixed = first.mixed() - selection.as_text
@@ -126,14 +126,13 @@ def read(files: TableFiles, selection: Selection, spool: Path) -> Table:
     return replace(table, findings=(*rows.findings(), *_differing(table, first.kinds_by_file())))
 
 
-def _differing(table: Table, kinds: dict[str, dict[int, Kind]]) -> Iterator[Finding]:
+def _differing(table: Table, kinds: dict[str, dict[str, Kind]]) -> Iterator[Finding]:
     """Columns that are of another kind in some file than in the first that has values in them."""
     for name, by_file in kinds.items():
         if len(set(by_file.values())) < 2:
             continue
         first, other = next(pair for pair in itertools.combinations(by_file, 2) if by_file[pair[0]] != by_file[pair[1]])
-        paths = [table.files.files[file].path for file in (first, other)]
-        found = f"{name} is {WORDS[by_file[first]]} in {paths[0]}, and {WORDS[by_file[other]]} in {paths[1]}"
+        found = f"{name} is {WORDS[by_file[first]]} in {first}, and {WORDS[by_file[other]]} in {other}"
         if {by_file[first], by_file[other]} == {"number", "text"} and table.is_text(name):
             row, value = table.first_no_number(name) or (0, "")
             found += f", as {value[:40]!r} in {table.named(row)}"

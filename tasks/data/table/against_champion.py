@@ -88,6 +88,7 @@ class Tonight(NamedTuple):
         in_table = np.flatnonzero(self.rows.truth.is_known)
         files = np.searchsorted(self.table.starts, in_table[new], side="right") - 1
         of_file = np.split(new, np.flatnonzero(np.diff(files)) + 1)
+        of_file.sort(key=lambda rows: self.table.place(int(in_table[rows[0]])))  # by name
         few = [rows for rows in of_file if len(rows) < FEWEST_NEW]
         for rows in [*(rows for rows in of_file if len(rows) >= FEWEST_NEW), *([np.concatenate(few)] if few else [])]:
             if len(rows) >= FEWEST_NEW:

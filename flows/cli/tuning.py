@@ -1,0 +1,66 @@
+"""``gradmill tune``: better settings than those of the book, or of the rules."""
+
+from typing import Any
+
+from flows.cli import summaries
+from flows.cli.faults import as_gradmill_error, in_json
+from flows.cli.options import Artifacts, Debug, Json, Verbose, print_json, require
+from flows.cli.parameters import taking, validated
+from flows.cli.runs import of_kept_name, on_prefect, outcome, require_images, require_of_use
+from tasks.errors import UsageError
+from tasks.parameters import TuneParameters
+from tasks.store import own_data
+
+
+@taking(TuneParameters)
+def tune(
+    document: dict[str, Any],
+    artifacts: Artifacts = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Search for better settings by the loss of a validation part; the test split is not looked at.
+
+    Nothing is published: gradmill retrain --tuned uses what was found, through the gates. The same command again goes
+    on from where it was interrupted; options of training that are given stay as they are.
+    """
+    from tasks.fitting.tuning import space
+
+    given = document
+    document = of_kept_name(given | {"tuned": False}, "tune")
+    document |= {"search": document.get("search", {}) | {"space": _with_what_is_fixed(given)}}
+    parameters = validated(TuneParameters, {name: document[name] for name in document if name != "tuned"}, "tune")
+    require_of_use(given, parameters)
+    space.narrowed(parameters.training, parameters.search.space)  # its faults are said before a server starts
+    own_data.require_same_kind(parameters)
+    require_images(parameters)
+    require(parameters.training.device)
+    with on_prefect(verbose, "flows.tune", "optuna"):
+        from flows.tune import tune as flow
+
+        report, failure = outcome(flow, parameters, "searched")
+    if failure:  # of the retrain, which may have come to something, too
+        report = report.model_copy(update={"retrained": getattr(failure, "report", None)})
+    if as_json:
+        error = {"error": in_json(as_gradmill_error(failure))} if failure else {}
+        print_json(report.model_dump(mode="json") | error)
+    else:
+        summaries.tuned(report, artifacts)
+    if failure:
+        raise failure
+
+
+def _with_what_is_fixed(given: dict[str, Any]) -> list[str]:
+    """``--space``, and the options of training that are given: these are not searched."""
+    from tasks.fitting.tuning.space import OPTIONS
+
+    items = list(given.get("search", {}).get("space", []))
+    named = {item.partition("=")[0].strip() for item in items}
+    for option, field in OPTIONS.items():
+        value = given.get("training", {}).get(field)
+        if value is not None and value != "auto":  # which is a search, too
+            if option in named:
+                raise UsageError(f"--{option} {value}, and {option} in --space", "one of the two", "leave one out")
+            items.append(f"{option}={value}")
+    return items

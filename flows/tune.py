@@ -1,0 +1,48 @@
+"""A search for hyperparameters: the retrain's data, many trials, and what they come to; publishes nothing itself."""
+
+from prefect import flow
+
+from flows.retrain import retrain
+from flows.story import run_names
+from flows.story.searched import TuneReport
+from tasks.download import download
+from tasks.machine import devices, heap
+from tasks.parameters import RetrainParameters, TuneParameters
+from tasks.preprocess import preprocess
+from tasks.serving.task import of_model
+from tasks.store import own_data, tuned
+from tasks.store.own_data import NOT_KEPT
+from tasks.store.run_folder import RunFolder
+from tasks.tune import tune as tune_stage
+from tasks.validate import validate
+
+
+@flow(name="tune", flow_run_name=run_names.tune, log_prints=True)
+def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: B008  (frozen)
+    """Find settings by the loss of a validation part, and let ``retrain --tuned`` use them, at once if asked to."""
+    own_data.require_same_kind(parameters)
+    devices.require(parameters.training.device)
+    heap.keep_imports()
+    asked, parameters = parameters, run_names.with_seed(parameters)
+    kept = parameters.model_dump(mode="json", exclude=NOT_KEPT)
+    run = RunFolder.open(run_names.folder(f"tune-{parameters.name}"), kept)
+    with run.in_use():
+        raw = download(run, parameters.dataset, parameters.data)
+        task = of_model(parameters.training.model).name
+        fixed, champion = own_data.fixed(parameters.name), own_data.of_champion(parameters.name)
+        validated = validate(run, raw, parameters.data, task, fixed, champion)
+        prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
+        searched = tune_stage(run, prepared, parameters.training, parameters.search)
+        tuned.keep(parameters.name, searched.tuned)
+        report = TuneReport.of(run, searched)
+    if asked.then_retrain:
+        with report.carried():
+            report = report.model_copy(update={"retrained": retrain(_with_what_was_found(asked, searched.tuned))})
+    return report
+
+
+def _with_what_was_found(asked: TuneParameters, found: tuned.Tuned) -> RetrainParameters:
+    """The retrain of the same data; ``training`` has what the search did not decide."""
+    training = {name: value for name, value in asked.training.given.items() if name not in found.settings}
+    document = {"name": asked.name, "training": {"model": asked.training.model} | training, "data": asked.data}
+    return RetrainParameters.model_validate(document | {"tuned": True})

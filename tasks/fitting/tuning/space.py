@@ -1,0 +1,212 @@
+"""What a search looks through: for each searched field of ``Training`` its values, and why these."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import ValidationError
+
+from tasks.data.recipe import Columns
+from tasks.errors import UsageError
+from tasks.parameters import Loss, Schedule, Training
+from tasks.parameters.uses import BOOK, IMAGES, LINEAR, OF_MODEL, SOFTMAX, TABLES, WORDS, Uses
+from tasks.records import PreparedDataset
+from tasks.store.tuned import Setting
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+
+@dataclass(frozen=True)
+class Log:
+    """Any number between two, as likely in one decade as in another."""
+
+    low: float
+    high: float
+
+    def suggest(self, trial: "BaseTrial", field: str) -> Setting:
+        """One of them."""
+        return _short(trial.suggest_float(field, self.low, self.high, log=True), self)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Any number between two; a whole one where both are."""
+
+    low: float
+    high: float
+
+    def suggest(self, trial: "BaseTrial", field: str) -> Setting:
+        """One of them."""
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(field, self.low, self.high)
+        return _short(trial.suggest_float(field, self.low, self.high), self)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values; of a single one there is nothing to search."""
+
+    values: tuple[Setting, ...]
+
+    def suggest(self, trial: "BaseTrial", field: str) -> Setting:
+        """One of them."""
+        if len(self.values) == 1:
+            return self.values[0]
+        chosen: Setting = trial.suggest_categorical(field, self.values)
+        return chosen
+
+
+def _short(value: float, within: Log | Uniform) -> float:
+    """With three digits, which a person can type again; more make no other model."""
+    return min(max(float(f"{value:.3g}"), within.low), within.high)
+
+
+Domain = Log | Uniform | Choice
+Space = dict[str, Domain]  # by field of ``Training``
+
+
+class _Row(NamedTuple):
+    """A field that is searched by default, of what, through which values of ``(examples, inputs)``, and why."""
+
+    field: str
+    of: Uses
+    values: Callable[[int, int], Domain]
+    why: str
+
+
+_PIXELS = SOFTMAX & (BOOK | IMAGES)
+ROWS = (
+    _Row(
+        "lr", _PIXELS, lambda _, inputs: Log(*(lr * min(1.0, 784 / inputs) for lr in (0.02, 1.0))),
+        "around the book's 0.1; steps grow with the inputs, and above 1 the loss only leaps",
+    ),
+    _Row("lr", LINEAR & BOOK, lambda *_: Log(0.003, 0.3), "a tenth of the book's 0.03 to ten times that"),
+    _Row(
+        "batch_size", SOFTMAX & BOOK, lambda *_: Choice((256, 512)),
+        "the book's and its double: trials of one size share their products, and half the size takes twice as long",
+    ),
+    _Row("batch_size", LINEAR & BOOK, lambda *_: Choice((5, 10, 20, 50)), "around the book's 10"),
+    _Row("num_epochs", SOFTMAX & BOOK, lambda *_: Uniform(10, 20), "the book's 10, and where the loss still falls"),
+    _Row("num_epochs", LINEAR & BOOK, lambda *_: Uniform(3, 10), "the book's 3, and what small rates need"),
+    _Row("schedule", _PIXELS | (LINEAR & BOOK), lambda *_: Choice(tuple(each.value for each in Schedule)), "all"),
+    _Row("loss", LINEAR, lambda *_: Choice((Loss.SQUARED.value, Loss.HUBER.value)), "both"),
+    _Row("weight_decay", SOFTMAX & BOOK, lambda *_: Log(1e-6, 1e-2), "from nothing to where weights stay small"),
+    _Row(
+        "weight_decay", SOFTMAX & (TABLES | IMAGES), lambda rows, _: Log(0.1 / rows, 1000 / rows),
+        "around the rule's 1 / rows",
+    ),
+    _Row("weight_decay", LINEAR, lambda *_: Log(1e-6, 1.0), "of deviations; that of a squared loss needs no trial"),
+    _Row("dropout", _PIXELS, lambda *_: Choice((0.0, 0.1)), "none, and a little: there are no weights to spare"),
+)  # fmt: skip
+
+OPTIONS = {
+    "lr": "lr", "batch-size": "batch_size", "epochs": "num_epochs", "schedule": "schedule", "loss": "loss",
+    "weight-decay": "weight_decay", "dropout": "dropout",
+}  # fmt: skip
+WHOLE, OF_WORDS, BY_DECADES = {"num_epochs", "batch_size"}, {"schedule", "loss"}, {"lr", "weight_decay"}
+EXAMPLE = "write it as in --space lr=0.05:1,epochs=10|20,schedule=cosine"
+
+
+def in_words(settings: dict[str, Setting]) -> str:
+    """``lr 0.21, epochs 14, schedule cosine``: by the names of their options."""
+    names = {field: option.replace("-", " ") for option, field in OPTIONS.items()}
+    shown = ((names[field], f"{value:.3g}" if isinstance(value, float) else value) for field, value in settings.items())
+    return ", ".join(f"{name} {value}" for name, value in shown)
+
+
+def default(training: Training, prepared: PreparedDataset) -> Space:
+    """What pays to be searched, of this model and these data."""
+    is_table = isinstance(prepared.recipe, Columns) and prepared.recipe.target is not None
+    kind = TABLES if is_table else IMAGES if prepared.is_own else BOOK
+    of = OF_MODEL[training.model] & kind
+    inputs = math.prod(prepared.recipe.input.shape)
+    return {row.field: row.values(prepared.num_train, inputs) for row in ROWS if of <= row.of}
+
+
+def suggest(space: Space, trial: "BaseTrial", squared_decay: float | None) -> dict[str, Setting]:
+    """Settings to try; ``squared_decay`` is the weight decay of a squared loss where that is known."""
+    settings: dict[str, Setting] = {}
+    for field, domain in space.items():  # the loss stands before the weight decay
+        if field == "weight_decay" and squared_decay is not None and settings.get("loss") == Loss.SQUARED.value:
+            settings[field] = squared_decay
+        else:
+            settings[field] = domain.suggest(trial, field)
+    return settings
+
+
+def has(domain: Domain, value: Setting | None) -> bool:
+    """Whether it is one of these."""
+    if isinstance(domain, Choice):
+        return value in domain.values
+    return isinstance(value, int | float) and domain.low <= value <= domain.high
+
+
+def narrowed(training: Training, items: Sequence[str]) -> Space:
+    """What ``--space`` says of each field, such as ``lr=0.05:1`` (a range), ``epochs=10|20`` or ``dropout=0``.
+
+    Raises:
+        UsageError: there is no such parameter, it is named twice, or a value cannot be one of it for this model.
+    """
+    space: Space = {}
+    for item in items:
+        name, _, text = (part.strip() for part in item.partition("="))
+        field = OPTIONS.get(name.removeprefix("--"))
+        if field is None:
+            raise UsageError(f"--space {item}", f"one of {', '.join(OPTIONS)}", EXAMPLE)
+        if field in space:
+            raise UsageError(f"--space names {name} twice", "each parameter once", f"join its values: {name}=…|…")
+        space[field] = _domain(field, name, text)
+        for value in _ends(space[field]):
+            _require_fit(training, field, name, value)
+    return space
+
+
+def _domain(field: str, name: str, text: str) -> Domain:
+    ends = text.split(":")
+    if len(ends) == 1:
+        return Choice(tuple(dict.fromkeys(_value(field, name, each) for each in text.split("|"))))
+    if len(ends) > 2 or field in OF_WORDS:
+        raise UsageError(f"--space {name}={text}", "values by |" + ", or LOW:HIGH" * (field not in OF_WORDS), EXAMPLE)
+    low, high = (float(_value(field, name, each)) for each in ends)
+    if not low < high:
+        raise UsageError(f"--space {name}={text}", "the lower bound first", f"write {name}={ends[1]}:{ends[0]}")
+    if field == "batch_size":
+        return Choice(_doubling(int(low), int(high)))
+    if field in BY_DECADES and low > 0:
+        return Log(low, high)
+    return Uniform(int(low), int(high)) if field in WHOLE else Uniform(low, high)
+
+
+def _doubling(low: int, high: int) -> tuple[int, ...]:
+    """Sizes between two, few enough that many trials have the same and share their products."""
+    sizes = [max(1, low)]
+    while 2 * sizes[-1] < high:
+        sizes.append(2 * sizes[-1])
+    return (*sizes, high)
+
+
+def _value(field: str, name: str, text: str) -> Setting:
+    if field in OF_WORDS:
+        return text.strip()
+    try:
+        return int(text) if field in WHOLE else float(text)
+    except ValueError as error:
+        kind = "a whole number" if field in WHOLE else "a number"
+        raise UsageError(f"--space {name}, and {text.strip() or 'nothing'}", kind, EXAMPLE) from error
+
+
+def _ends(domain: Domain) -> tuple[Setting, ...]:
+    return domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+
+
+def _require_fit(training: Training, field: str, name: str, value: Setting) -> None:
+    if training.possible_uses.isdisjoint(of := training.of_field(field)):
+        raise UsageError(f"--space {name}", f"{WORDS[of]}, which it is for", "leave it out")
+    try:
+        type(training).model_validate(training.model_dump() | {"defaults": training.defaults, field: value})
+    except ValidationError as error:
+        expected = error.errors()[0]["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        found = f"--space {name}, and {value}"
+        raise UsageError(found, expected, f"see gradmill retrain --help on --{name}") from error

@@ -1,7 +1,8 @@
-"""Work by all cores where the interpreter's lock would let only one of them go on: the others in processes of their own.
+"""Work by all cores where the interpreter's lock lets one go on: the others in processes of their own.
 
-``python -m tasks.machine.processes DESCRIPTOR`` is such a process. It imports what its work needs and nothing else, and
-ends when its parent does, even if that is killed, for then the other end of its connection closes.
+``python -m tasks.machine.processes DESCRIPTOR`` is such a process. It imports what its work needs and nothing else,
+and ends when its parent does, even if that is killed: then the other end of its connection closes. The libraries'
+processes (concurrent.futures, loky) hold both ends, and outlive a parent that is killed.
 """
 
 import queue
@@ -10,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
@@ -84,7 +84,7 @@ def by_all_cores(
             idle.put(worker)
         pool = stack.enter_context(ThreadPoolExecutor(count))
         stack.callback(pool.shutdown, cancel_futures=True)
-        yield partial(pool.submit, run)
+        yield lambda item: pool.submit(run, item)
 
 
 def main(descriptor: int) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tasks.data import mapped
 from tasks.data.images import decoding
 from tasks.data.images.decoding import Facts, Job, Shape
-from tasks.data.images.source import JOB, Content
+from tasks.data.images.source import Content
 from tasks.data.pictures import Picture
 from tasks.machine import cores, processes, progress
 
@@ -106,8 +106,9 @@ def _read(content: Content, shape: Shape, looks_for_colour: bool, spool: Path, i
         mapped.allocate(file, 0, len(content) * size)
     decode = partial(decoding.decoded, shape=shape, looks_for_colour=looks_for_colour, spool=spool)
     with processes.by_all_cores(decode, cores.available(), is_long) as begin, progress.bar() as bar:
-        done = bar.track(_done(begin, content.jobs()), -(-len(content) // JOB), description="decode")
-        return Images(spool, shape, _together(done, len(content)))
+        shown = bar.add_task("decode", total=len(content))
+        told = partial(bar.advance, shown)
+        return Images(spool, shape, _together(_done(begin, content.jobs()), len(content), told))
 
 
 def _done(begin: Callable[[Job], Future[Facts]], jobs: Iterator[Job]) -> Iterator[Facts]:
@@ -121,11 +122,12 @@ def _done(begin: Callable[[Job], Future[Facts]], jobs: Iterator[Job]) -> Iterato
         yield waiting.popleft().result()
 
 
-def _together(found: Iterable[Facts], count: int) -> Facts:
-    """The facts of all images ``count``."""
+def _together(found: Iterable[Facts], count: int, tell: Callable[[float], None]) -> Facts:
+    """The facts of all images ``count``; it is told how many came as they come."""
     hashes, brightness = np.zeros(count, np.uint64), np.zeros(count, np.float32)
     whole = Facts(0, hashes, brightness, True, Counter(), Counter(), {})
     for each in found:
+        tell(len(each.hashes))
         rows = slice(each.first, each.first + len(each.hashes))
         hashes[rows], brightness[rows] = each.hashes, each.brightness
         whole.sizes.update(each.sizes)

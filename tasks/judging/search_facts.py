@@ -32,6 +32,11 @@ def interval(values: Sequence[float]) -> Found:
     return Found(mean, mean - half, mean + half)
 
 
+def word(field: str) -> str:
+    """A setting in words."""
+    return {"num_epochs": "epochs", "lr": "learning rate"}.get(field, field.replace("_", " "))
+
+
 def searched(trials: Sequence[Trial]) -> list[str]:
     """The fields that are not the same in all trials."""
     fields = dict.fromkeys(field for trial in trials for field in trial.settings)
@@ -45,14 +50,13 @@ class Scale(NamedTuple):
     by_decades: bool
 
     @classmethod
-    def of(cls, values: Sequence[Setting | None]) -> "Scale":
+    def of(cls, values: Sequence[Setting | None], few: int = FEW) -> "Scale":
         """That of the values of one field, of which there is one at least."""
         known = {value for value in values if value is not None}
         words = {str(value) for value in known if isinstance(value, str)}
-        few = tuple(sorted(words or known)) if words or len(known) <= FEW else ()
+        told = tuple(sorted(words or known)) if words or len(known) <= few else ()
         numbers = [] if words else sorted(map(float, known))
-        by_decades = not few and numbers[0] > 0 and numbers[-1] >= DECADE * numbers[0]
-        return cls(few, by_decades)
+        return cls(told, not told and numbers[0] > 0 and numbers[-1] >= DECADE * numbers[0])
 
     def place(self, value: Setting | None) -> float:
         """NaN where there is none."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,14 +13,13 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from tasks.judging.figures import save
-from tasks.judging.search_facts import Scale, importances, interval, searched
+from tasks.judging.search_facts import Scale, importances, interval, searched, word
 from tasks.store import artifact_paths
 from tasks.store.record import FileRef
 from tasks.store.tuned import Setting, Trial, Tuned
 
 Array = NDArray[np.float64]
 SHOWN = 0.9  # of the losses have room; those above lie on the upper edge
-LOSS = "validation loss"
 MARKERS = {"complete": ("o", "C0"), "pruned": ("v", "0.6"), "diverged": ("x", "C3")}
 
 
@@ -37,11 +37,25 @@ def draw(trials: Sequence[Trial], tuned: Tuned, folder: Path) -> list[FileRef]:
     return drawn
 
 
-def _losses(trials: Sequence[Trial]) -> tuple[Array, float]:
-    """The loss of each trial, NaN where it diverged; and the upper edge, so that the best can be told apart."""
-    losses = np.array([math.nan if trial.validation_loss is None else trial.validation_loss for trial in trials])
-    best, most = np.nanmin(losses), np.nanquantile(losses, SHOWN)
-    return losses, float(most + 0.1 * (most - best) or best * 1.1 or 1.0)
+class _Losses(NamedTuple):
+    """The losses of the trials: as they are (NaN where one diverged), and where they lie in a picture."""
+
+    found: Array
+    shown: Array  # none above the upper edge, so that the best can be told apart
+    scale: Scale
+
+    @classmethod
+    def of(cls, trials: Sequence[Trial]) -> "_Losses":
+        found = np.array([math.nan if trial.validation_loss is None else trial.validation_loss for trial in trials])
+        best, most = float(np.nanmin(found)), float(np.nanquantile(found, SHOWN))
+        scale = Scale.of([best, most], few=0)
+        top = most * (most / best) ** 0.1 if scale.by_decades else most + 0.1 * (most - best)
+        return cls(found, np.fmin(np.nan_to_num(found, nan=top), top), scale)
+
+    @property
+    def axis(self) -> dict[str, str]:
+        """How the upright axis is to be."""
+        return {"ylabel": "validation loss", "yscale": "log" if self.scale.by_decades else "linear"}
 
 
 def _of_complete(trials: Sequence[Trial], losses: Array) -> Array:
@@ -49,23 +63,20 @@ def _of_complete(trials: Sequence[Trial], losses: Array) -> Array:
     return np.where([trial.outcome == "complete" for trial in trials], losses, math.nan)
 
 
-def _name(field: str) -> str:
-    return {"num_epochs": "epochs", "lr": "learning rate"}.get(field, field.replace("_", " "))
-
-
 def history(trials: Sequence[Trial], path: Path) -> FileRef:
     """The loss of every trial in their order, and the best so far."""
-    losses, top = _losses(trials)
+    losses = _Losses.of(trials)
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     for outcome, (marker, colour) in MARKERS.items():
         at = [index for index, trial in enumerate(trials) if trial.outcome == outcome]
         if at:
-            shown = np.fmin(np.nan_to_num(losses[at], nan=top), top)
-            axes.scatter([trials[index].number for index in at], shown, s=22, c=colour, marker=marker, label=outcome)
-    numbers, best = [trial.number for trial in trials], np.fmin.accumulate(_of_complete(trials, losses))
+            axes.scatter(
+                [trials[index].number for index in at], losses.shown[at], s=22, c=colour, marker=marker, label=outcome
+            )
+    numbers, best = [trial.number for trial in trials], np.fmin.accumulate(_of_complete(trials, losses.found))
     axes.step(numbers, best, where="post", color="C1", label="best so far")
-    axes.set(xlabel="trial", ylabel=LOSS, title="History")
+    axes.set(xlabel="trial", title="History", **losses.axis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=4)
@@ -74,7 +85,7 @@ def history(trials: Sequence[Trial], path: Path) -> FileRef:
 
 def slices(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRef:
     """The loss over the values of each field; later trials are darker."""
-    losses, top = _losses(trials)
+    losses = _Losses.of(trials)
     columns = min(3, len(fields))
     rows = math.ceil(len(fields) / columns)
     figure = Figure(figsize=(3.4 * columns + 0.6, 2.9 * rows), layout="constrained")
@@ -84,40 +95,38 @@ def slices(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRe
         values = [trial.settings.get(field) for trial in trials]
         scale = Scale.of(values)
         places = [scale.place(value) for value in values]
-        shown = np.fmin(np.nan_to_num(losses, nan=top), top)
-        points = axes.scatter(places, shown, c=numbers, cmap="viridis_r", s=20)
+        points = axes.scatter(places, losses.shown, c=numbers, cmap="viridis_r", s=20)
         if scale.few:
             axes.set_xticks([scale.place(value) for value in scale.few], [str(value) for value in scale.few])
         elif scale.by_decades:
             axes.set_xscale("log")
-        axes.set(xlabel=_name(field))
+        axes.set(xlabel=word(field))
         axes.grid(alpha=0.3)
     for axes in every[len(fields) :]:
         axes.set_axis_off()
     for axes in every[::columns]:
-        axes.set(ylabel=LOSS)
+        axes.set(**losses.axis)
     figure.colorbar(points, ax=list(every), label="trial", ticks=MaxNLocator(integer=True), shrink=0.8)
     return save(figure, path)
 
 
 def parallel(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRef:
     """A line for each trial through its settings to its loss; the best is drawn over all others."""
-    losses, top = _losses(trials)
+    losses = _Losses.of(trials)
     figure = Figure(figsize=(1.7 * len(fields) + 2.6, 4.2), layout="constrained")
     axes = figure.subplots()
     places = [
-        _upright(axes, at, _name(field), [t.settings.get(field) for t in trials]) for at, field in enumerate(fields)
+        _upright(axes, at, word(field), [t.settings.get(field) for t in trials]) for at, field in enumerate(fields)
     ]
-    shown = np.fmin(np.nan_to_num(losses, nan=top), top)
-    places.append(_upright(axes, len(fields), LOSS, [float(loss) for loss in shown]))
+    places.append(_upright(axes, len(fields), "validation loss", losses.shown.tolist()))
     lines = np.array(places).T
-    order = np.argsort(-shown, kind="stable")
+    order = np.argsort(-losses.shown, kind="stable")
     across = np.arange(len(places))
     drawn = [np.column_stack([across, lines[trial]]) for trial in order]
     collection = LineCollection(drawn, cmap="viridis", alpha=0.6, linewidths=1)
-    collection.set_array(shown[order])
+    collection.set_array(lines[order, -1])
     axes.add_collection(collection)
-    axes.plot(across, lines[np.nanargmin(_of_complete(trials, losses))], color="C3", linewidth=2.5)
+    axes.plot(across, lines[np.nanargmin(_of_complete(trials, losses.found))], color="C3", linewidth=2.5)
     axes.set(xlim=(-0.35, len(fields) + 0.35), ylim=(-0.06, 1.08), title="Parallel coordinates: the best in red")
     axes.set_axis_off()
     return save(figure, path)
@@ -145,7 +154,7 @@ def mattered(shares: dict[str, float], path: Path) -> FileRef:
     """How much each field decides."""
     figure = Figure(figsize=(6.4, 0.4 * len(shares) + 1.3), layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh([_name(field) for field in shares], list(shares.values()))
+    bars = axes.barh([word(field) for field in shares], list(shares.values()))
     axes.bar_label(bars, [f"{share:.0%}" for share in shares.values()], padding=3)
     axes.set(xlabel="share in what the best tenth of the trials have in common", title="Importances (PED-ANOVA)")
     axes.invert_yaxis()
@@ -164,7 +173,9 @@ def winner(tuned: Tuned, path: Path) -> FileRef:
         axes.errorbar([mean], [at + 0.2], xerr=[[mean - low], [high - mean]], fmt="D", color=f"C{at}", capsize=4)
     axes.set_yticks(range(2), list(both))
     axes.set(
-        ylim=(1.6, -0.5), xlabel=LOSS, title=f"{len(tuned.validation_losses)} seeds, their mean and its 95 % interval"
+        ylim=(1.6, -0.5),
+        xlabel="validation loss",
+        title=f"{len(tuned.validation_losses)} seeds, their mean and its 95 % interval",
     )
     axes.grid(alpha=0.3, axis="x")
     return save(figure, path)

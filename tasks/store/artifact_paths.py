@@ -163,6 +163,12 @@ BY_PERIOD = "by-period.png"
 RESIDUALS = "residuals.png"
 PREDICTED_AND_TRUE = "predicted-and-true.png"
 THRESHOLDS = "roc-and-precision-recall.png"
+TUNING_PAGE = "tuning.md"  # this and the next are of a search
+TUNING_HISTORY = "tuning-history.png"
+TUNING_SLICES = "tuning-slices.png"
+TUNING_PARALLEL = "tuning-parallel.png"
+TUNING_IMPORTANCES = "tuning-importances.png"
+TUNING_WINNER = "tuning-winner.png"
 OLD_NAMES = {JOB: "job.json", REJECTS: "rejects.parquet", PREDICTION_GRID: "predictions.png"}
 
 

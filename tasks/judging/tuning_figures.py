@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from tasks.judging.figures import save
@@ -100,6 +100,7 @@ def slices(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRe
             axes.set_xticks([scale.place(value) for value in scale.few], [str(value) for value in scale.few])
         elif scale.by_decades:
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())  # in a narrow panel these names would overlap
         axes.set(xlabel=word(field))
         axes.grid(alpha=0.3)
     for axes in every[len(fields) :]:

@@ -131,6 +131,14 @@ def tuned(name: str) -> Path:
     return all_tuned() / f"{name}.json"
 
 
+search_schedules = _in(schedules, "searches")  # when settings are searched for them
+
+
+def search_schedule(name: str) -> Path:
+    """When that is for one of them."""
+    return search_schedules() / f"{name}.json"
+
+
 prefect_home = _in(root, ".prefect")  # the history of ``gradmill up``: Prefect's database, logs of server and worker
 up_lock = _in(prefect_home, "up.lock")  # held by ``gradmill up`` as long as it lives
 service = _in(prefect_home, "service.json")  # where it answers, for the commands beside it

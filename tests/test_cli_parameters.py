@@ -18,12 +18,13 @@ from tasks.parameters import (
     OwnData,
     PredictParameters,
     RetrainParameters,
+    TuneParameters,
     retrain_form,
 )
 
 COMMANDS: dict[str, type[BaseModel]] = {
     "retrain": RetrainParameters, "predict": PredictParameters, "evaluate": EvaluateParameters,
-    "maintain": MaintainParameters,
+    "maintain": MaintainParameters, "tune": TuneParameters,
 }  # fmt: skip
 SPELT_OTHERWISE = {
     "num_epochs": "--epochs",
@@ -69,7 +70,7 @@ def test_help_shows_every_default(monkeypatch: pytest.MonkeyPatch, capsys: pytes
             row = shown[option if option in shown else field.upper()]
             if isinstance(default, list):
                 default = ",".join(map(str, default)) or None
-            if name == "retrain" and field in OF_THE_BOOK:
+            if name in ("retrain", "tune") and field in OF_THE_BOOK:
                 softmax, linear = OF_THE_BOOK[field]
                 assert f"[default: the book's, {softmax} softmax, {linear} linear" in row
             elif default is None or field == "name":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from tasks.errors import TrainingDiverged, UsageError
-from tasks.fitting.tuning import space, study
+from tasks.fitting.tuning import ridge, space, study
 from tasks.fitting.tuning.batches import Batch, data_of
 from tasks.fitting.tuning.space import Space
 from tasks.fitting.tuning.study import Asked, Study
@@ -42,8 +42,6 @@ def _decay_of_squared(prepared: PreparedDataset, base: Training, searched: Space
     """The weight decay of linear regression with a squared loss: the ridge path in closed form says it."""
     if "loss" not in searched or not space.has(searched["loss"], Loss.SQUARED.value):
         return None
-    from tasks.fitting.tuning import ridge
-
     squared = base.model_copy(update={"loss": Loss.SQUARED})
     path = ridge.best(data_of(prepared, base), prepared, squared)
     if path is None:

@@ -28,7 +28,6 @@ from tasks.store.tuned import Setting, Trial
 
 ROUND = 16  # trials that are suggested before any of them is trained: enough to share products, few enough to learn by
 CURVES = 5  # of trials that went to their end, before others are given up for falling behind
-FIRST_EPOCHS = 3  # in which no trial is given up
 STUDY = "search"
 TRIED = "tried"  # the attribute with everything about a trial that Optuna does not ask for
 
@@ -99,11 +98,11 @@ class Study:
         """Of each epoch, the loss above which trial ``number`` is given up: the median of earlier rounds' trials."""
         first = number - number % ROUND
         curves = [trial.losses for trial in self.trials if trial.number < first and trial.outcome == "complete"]
-        by_epoch = [
-            [curve[at] for curve in curves if len(curve) > at] for at in range(max(map(len, curves), default=0))
-        ]
-        medians = (statistics.median(losses) if len(losses) >= CURVES else math.inf for losses in by_epoch)
-        return tuple(math.inf if at < FIRST_EPOCHS else median for at, median in enumerate(medians))
+        limits = []
+        for epoch in range(max(map(len, curves), default=0)):
+            losses = [curve[epoch] for curve in curves if len(curve) > epoch]
+            limits.append(statistics.median(losses) if len(losses) >= CURVES else math.inf)
+        return tuple(limits)
 
     def _waiting(self) -> list[Asked]:
         """Trials that were begun and have not ended: whoever trained them was interrupted."""
@@ -159,7 +158,7 @@ def opened(
             path.unlink(missing_ok=True)
         found = _read(path) if path.exists() else None
         if found and (changed := [each for each in about if found.user_attrs.get(each) != about[each]]):
-            tell(f"the {' and the '.join(changed)} changed since the search that was begun: this one starts afresh")
+            tell(f"the {' and the '.join(changed)} changed since this search was begun: it starts afresh")
             found = None
         study = found or _begin(path, about, space, base)
         yield Study(study, space, base.seed_number, squared_decay)

@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from flows import story
 from flows.retrain import retrain
 from flows.story import run_names
 from flows.story.searched import TuneReport
@@ -34,6 +35,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
         prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
         searched = tune_stage(run, prepared, parameters.training, parameters.search)
         tuned.keep(parameters.name, searched.tuned)
+        story.told_of_search(run, searched)
         report = TuneReport.of(run, searched)
     if asked.then_retrain:
         with report.carried():

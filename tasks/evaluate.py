@@ -1,7 +1,6 @@
 """Stage 5: measure the candidate and let the gates judge it, the book's assertions among them."""
 
-from tasks.judging import gates, judges
-from tasks.judging.candidate import Candidate
+from tasks.judging import gates
 from tasks.machine.telling import tell
 from tasks.parameters import Gates, Training
 from tasks.records import Evaluation, PreparedDataset, TrainedModel
@@ -19,6 +18,9 @@ def evaluate(
     Raises:
         GateFailed: at least one gate refused; the evidence is written all the same.
     """
+    from tasks.judging import judges
+    from tasks.judging.candidate import Candidate
+
     candidate, judge = Candidate.read(prepared, trained, training), judges.of(prepared)
     measured = candidate.while_training | judge.measure(candidate)
     tell(judge.sentence(measured))

@@ -3,7 +3,7 @@
 import safetensors.numpy
 
 from tasks.data import splits
-from tasks.judging import exported, gates
+from tasks.judging import gates
 from tasks.judging.servability import servability
 from tasks.parameters import Device, Gates, Training
 from tasks.records import ExportedModel, PreparedDataset, TrainedModel
@@ -24,6 +24,8 @@ def export(
         GateFailed: onnxruntime and torch differ on the test split by more than float32 rounding explains, or a fresh
             process cannot serve the file.
     """
+    from tasks.judging import exported
+
     weights = safetensors.numpy.load(verified.read(trained.weights))
     recipe, signature = prepared.recipe, prepared.signature
     content = graph.write(weights, recipe, signature, properties.of(prepared, training))

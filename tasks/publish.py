@@ -3,7 +3,6 @@
 from functools import partial
 
 from tasks.judging import gates
-from tasks.judging.champion_gates import against_published
 from tasks.machine.telling import Event, tell
 from tasks.parameters import RetrainParameters
 from tasks.records import (
@@ -50,6 +49,8 @@ def publish(
             verification.verify_version(name, kept)
         unchanged = kept is not None and publishing.was_champion(name, kept)
         if not unchanged:
+            from tasks.judging.champion_gates import against_published
+
             verdicts = against_published(name, exported.onnx, prepared, parameters.gates, parameters.training)
             gates.enforce(ChampionGates(gates=verdicts), verdicts, run)
         if not unchanged and may_publish:

@@ -1,11 +1,5 @@
 """Stage 4: learn the weights, with the whole split resident on the device."""
 
-import safetensors.torch
-
-from tasks.fitting import devices
-from tasks.fitting.beginning import begin
-from tasks.fitting.watching import Watch, kept
-from tasks.fitting.weights import learned
 from tasks.parameters import Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.stage import gpu, stage
@@ -22,6 +16,13 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         TrainingDiverged: the loss is not finite, or a weight is not.
         DeviceMissing: CUDA was asked for and is not there.
     """
+    # Here, as in the stages after it: torch takes seconds to import, and where nothing has changed nobody needs it.
+    import safetensors.torch
+
+    from tasks.fitting import devices, weights
+    from tasks.fitting.beginning import begin
+    from tasks.fitting.watching import Watch, kept
+
     device = devices.resolve(training.device)
     with (
         gpu.turn(training.device),
@@ -32,8 +33,8 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         learning = begin(training, prepared, generator, device)
         watch = Watch(learning.training, run)
         curve = watch.to_the_end(learning.epochs)
-    weights = learned(learning)
-    reference = atomic.write_bytes(run.file("weights.safetensors"), safetensors.torch.save(weights))
+    tensors = safetensors.torch.save(weights.learned(learning))
+    reference = atomic.write_bytes(run.file("weights.safetensors"), tensors)
     atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve])
     return TrainedModel(
         weights=reference,

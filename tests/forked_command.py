@@ -1,8 +1,10 @@
 """Commands as processes of their own, forked from one that has imported the libraries they need.
 
-Imports are most of what a short command takes, and the same for every one. Neither Gradmill nor Prefect is imported
-before the fork: both heed the environment at import. How the installed script starts, and what it imports, is seen
-where tests start ``GRADMILL`` itself, and in test_imports.py.
+Imports are most of what a short command takes, and the same for every one. Prefect heeds the environment and the
+working folder at import. So it is imported, and our flows with it, in a process for each environment that is asked for
+twice, from which all further commands with that environment are forked; the first, and those with an environment of
+their own, import them themselves. How the installed script starts, and what it imports, is seen where tests start
+``GRADMILL`` itself, and in test_imports.py.
 """
 
 import atexit
@@ -17,16 +19,19 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections import Counter
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 LIBRARIES = (
     "fastapi", "httpx", "jinja2", "jsonschema", "matplotlib.backends.backend_agg", "matplotlib.figure", "onnx",
     "onnxruntime", "pyarrow.csv", "pyarrow.dataset", "pyarrow.parquet", "pydantic_settings", "rich.console",
-    "rich.progress", "scipy.optimize", "scipy.special", "sqlalchemy", "torch", "torchmetrics.classification", "typer",
-    "websockets", "yaml",
+    "rich.progress", "scipy.optimize", "scipy.special", "sqlalchemy", "torch._dynamo", "torchmetrics.classification",
+    "typer", "websockets", "yaml",
 )  # fmt: skip
+OURS = ("flows.cli.app", "flows.cli.display", "flows.server.connection", "flows.retrain", "flows.predict")
 SCRIPT = str(Path(sys.executable).with_name("gradmill"))
 
 
@@ -62,19 +67,55 @@ def forks() -> Forks:
     return Forks()
 
 
-def _serve() -> None:
+def _serve(lines: IO[bytes], ours: bool = False) -> None:
     """Answer every line with an exit code; returns in a fork, which then is the command."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is for pytest
-    for name in LIBRARIES:
-        importlib.import_module(name)
-    gc.freeze()  # or the first collection in every fork would copy all of it
-    for line in sys.stdin.buffer:
-        child = os.fork()
-        if not child:
-            _become(json.loads(line))
+    gc.freeze()  # or the first collection in every fork would copy all that has been imported
+    seen: Counter[str] = Counter()
+    importers: dict[str, int] = {}
+    for line in lines:
+        asked = json.loads(line)
+        key = "" if ours else _heeded_at_import(asked)
+        seen[key] += 1
+        if seen[key] == 2 and not ours:
+            reader, importers[key] = os.pipe()
+            if not os.fork():
+                os.close(importers[key])
+                _import_ours(asked)
+                _serve(os.fdopen(reader, "rb"), ours=True)
+                return
+            os.close(reader)
+        if key in importers:
+            os.write(importers[key], line)  # it answers by itself
+        elif child := os.fork():
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        else:
+            _become(asked)
             return
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-    sys.exit()
+    os._exit(0)  # the importers end with it
+
+
+def _heeded_at_import(asked: dict[str, Any]) -> str:
+    """All but what pytest changes with every test, and our own settings, which are read anew at each use."""
+    ours = ("GRADMILL_", "PYTEST_")
+    heeded = {name: value for name, value in asked["environment"].items() if not name.startswith(ours)}
+    return json.dumps([asked["directory"], heeded], sort_keys=True)
+
+
+def _import_ours(asked: dict[str, Any]) -> None:
+    """What that cannot be imported in is for the command to tell."""
+    _, heeded = json.loads(_heeded_at_import(asked))
+    _settle(heeded, asked["directory"])
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # no terminal, as in the commands, which get streams of their own
+    with suppress(Exception):
+        for name in OURS:
+            importlib.import_module(name)
+
+
+def _settle(environment: dict[str, str], directory: str) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(directory)
+    sys.path[0] = str(Path(SCRIPT).parent)
 
 
 def _become(asked: dict[str, Any]) -> None:
@@ -87,10 +128,8 @@ def _become(asked: dict[str, Any]) -> None:
         os.dup2(opened, number)
         os.close(opened)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  (the one before holds other commands' lines)
-    os.environ.clear()
-    os.environ.update(asked["environment"])
-    os.chdir(asked["directory"])
-    sys.argv, sys.path[0] = asked["arguments"], str(Path(SCRIPT).parent)
+    _settle(asked["environment"], asked["directory"])
+    sys.argv = asked["arguments"]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     faulthandler.dump_traceback_later(asked["timeout"], exit=True)
 
@@ -104,7 +143,10 @@ def _end(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _serve()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is for pytest
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    _serve(sys.stdin.buffer)
     from flows.__main__ import main
 
     try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import importlib
 import json
 import os
 import re
@@ -17,8 +18,6 @@ import pytest
 from docker.models.containers import _create_container_args
 from jsonschema import Draft202012Validator
 from prefect.client.schemas.objects import FlowRun
-from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
-from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 
 from conftest import REPOSITORY
 from prefect_api import api_client
@@ -36,6 +35,8 @@ def template(pool: str) -> dict[str, Any]:
 
 def docker_container(**values: Any) -> dict[str, Any]:
     """What Docker's SDK would send to the engine for a run, after Prefect's worker has made its settings."""
+    from prefect_docker.worker import DockerWorker, DockerWorkerJobConfiguration
+
     pool = template("docker")
     configuration = asyncio.run(DockerWorkerJobConfiguration.from_template_and_values(pool, values))
     configuration.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="a-run"))
@@ -46,6 +47,8 @@ def docker_container(**values: Any) -> dict[str, Any]:
 
 def kubernetes_job(**values: Any) -> dict[str, Any]:
     """The Job that Prefect's worker would create for a run."""
+    from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration  # takes two seconds
+
     configuration = asyncio.run(
         KubernetesWorkerJobConfiguration.from_template_and_values(template("kubernetes"), values)
     )
@@ -68,9 +71,11 @@ def test_variables_are_a_json_schema_and_each_one_is_used(pool: str) -> None:
     )
 
 
-@pytest.mark.parametrize(("pool", "worker"), [("docker", DockerWorker), ("kubernetes", KubernetesWorker)])
-def test_templates_set_only_what_the_worker_knows(pool: str, worker: Any) -> None:
-    known = worker.get_default_base_job_template()["job_configuration"]
+@pytest.mark.parametrize(("pool", "worker"), [("docker", "DockerWorker"), ("kubernetes", "KubernetesWorker")])
+def test_templates_set_only_what_the_worker_knows(pool: str, worker: str) -> None:
+    known = getattr(importlib.import_module(f"prefect_{pool}.worker"), worker).get_default_base_job_template()[
+        "job_configuration"
+    ]
     assert template(pool)["job_configuration"].keys() <= known.keys()
 
 

@@ -24,7 +24,7 @@ from tasks.store import artifact_paths
 
 pytestmark = pytest.mark.docker
 SERVICES = ("postgres", "server", "worker")
-DEPLOYMENTS = {"softmax-nightly", "linear-weekly", "predict-daily", "evaluate", "maintenance-weekly"}
+DEPLOYMENTS = {"softmax-nightly", "linear-weekly", "predict-daily", "evaluate", "maintenance-weekly", "tune-monthly"}
 OPEN_ROUTES = {"/health", "/ready"}
 OUTAGE_SECONDS = 20
 DOCKER = """#!/bin/sh

@@ -66,6 +66,23 @@ def test_versions_that_are_equal_count_once_and_classes_that_cannot_exceed_their
     np.testing.assert_allclose(many, alone, atol=0.01)
 
 
+def test_p_of_classes_some_of_which_cannot_exceed_their_margin_is_that_of_signs_drawn_one_by_one() -> None:
+    """Of the first class 150 rows of 500 move, of which 100 would exceed the margin; of the second 40."""
+    sides = np.array([1] * 103 + [-1] * 47 + [1] * 29 + [-1] * 11)
+    ours, kept, _ = one_class(132, 58, 810)
+    order = np.r_[0:103, 132:179, 190:540, 103:132, 179:190, 540:1000]
+    found = max_statistic.drops(ours[order], kept[:, order], [np.arange(500), np.arange(500, 1000)], (0.07, 0.1))
+    drawn = np.random.default_rng(1).choice([-1, 1], (20_000, 190))
+    of_class, total = drawn[:, :150].sum(axis=1), drawn.sum(axis=1)
+    largest = np.maximum(
+        np.where(of_class > 50, of_class / np.sqrt(150), -np.inf), np.where(total > 70, total / np.sqrt(190), -np.inf)
+    )
+    for at, net, rows in ((0, sides.sum(), 190), (1, sides[:150].sum(), 150)):
+        expected = np.mean(largest >= (net - 1) / np.sqrt(rows) - 1e-6)
+        assert found.p[at, 0] == pytest.approx(expected, abs=4 * np.sqrt(expected / 10_000) + 2e-4)
+    assert found.p[2, 0] == 1, "a class within its margin"
+
+
 def test_other_versions_raise_p() -> None:
     rng = np.random.default_rng(0)
     right = rng.random((20, 2000)) < 0.9

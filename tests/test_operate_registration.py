@@ -27,7 +27,7 @@ from flows.server.status import status
 from prefect_api import api_client
 from tasks.errors import EnvironmentProblem, UsageError
 
-NAMES = ["evaluate", "linear-weekly", "maintenance-weekly", "predict-daily", "softmax-nightly"]
+NAMES = ["evaluate", "linear-weekly", "maintenance-weekly", "predict-daily", "softmax-nightly", "tune-monthly"]
 DECEMBER = {"schedule": {"cron": "15 12 24 12 *", "timezone": "Europe/Lisbon"}, "active": True}
 
 

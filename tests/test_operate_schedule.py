@@ -20,7 +20,8 @@ from tasks.errors import UsageError
 
 pytestmark = pytest.mark.slow
 NAME = "linear-regression"
-DEPLOYMENTS = {"softmax-nightly", "linear-weekly", "predict-daily", "evaluate", "maintenance-weekly"}
+DEPLOYMENTS = {"softmax-nightly", "linear-weekly", "predict-daily", "evaluate", "maintenance-weekly", "tune-monthly"}
+OFF = {"evaluate", "tune-monthly"}
 
 
 def started(run: dict[str, Any]) -> datetime:
@@ -29,7 +30,10 @@ def started(run: dict[str, Any]) -> datetime:
 
 def test_up_says_where_it_is_and_what_runs_next(duty: Duty) -> None:
     assert duty.lines[0].split() == ["Prefect", "UI", duty.ui]
-    assert {line.split()[1] for line in duty.lines if line.startswith("next")} == DEPLOYMENTS - {"evaluate"}
+    assert {line.split()[1] for line in duty.lines if line.startswith("next")} == DEPLOYMENTS - {
+        "evaluate",
+        "tune-monthly",
+    }
     taken = duty.gradmill("up", "--port", str(duty.port), PREFECT_API_URL="")
     assert taken.returncode == 2
     assert f"another gradmill up is at work in {duty.artifacts}" in taken.stderr

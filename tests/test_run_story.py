@@ -254,7 +254,7 @@ def test_all_deployments_register_with_their_schedules_and_valid_parameters(serv
     assert (
         set(deployed)
         >= set(declared)
-        == {"softmax-nightly", "linear-weekly", "predict-daily", "evaluate", "maintenance-weekly"}
+        == {"softmax-nightly", "linear-weekly", "predict-daily", "evaluate", "maintenance-weekly", "tune-monthly"}
     )
     for name, wanted in declared.items():
         ours = deployed[name]

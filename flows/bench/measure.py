@@ -108,14 +108,24 @@ def memory(figure: str, process: int | str = "self") -> float:
     return int(found[1]) / 1024 if found else 0.0
 
 
+def memory_of_children(figure: str, beyond: float) -> float:
+    """The same of all processes that this one started, of each what it holds ``beyond`` so much."""
+    total = 0.0
+    for found in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            if f"\nPPid:\t{os.getpid()}\n" in found.read_text():
+                total += max(0.0, memory(figure, found.parent.name) - beyond)
+    return total
+
+
 @contextmanager
-def watched(figure: str) -> Iterator[list[float]]:
-    """A figure of the kernel's on the memory of this process, sampled in the block; MiB."""
-    sampled, over = [memory(figure)], threading.Event()
+def watched(look: Callable[[], float]) -> Iterator[list[float]]:
+    """What ``look`` finds, such as the memory of this process, sampled in the block."""
+    sampled, over = [look()], threading.Event()
 
     def sample() -> None:
         while not over.wait(0.02):
-            sampled.append(memory(figure))
+            sampled.append(look())
 
     thread = threading.Thread(target=sample)
     thread.start()

@@ -121,7 +121,7 @@ def main(artifacts: str, csv: str) -> None:
     artifact_paths.make_root()
     _trained(flights.write(Path(artifacts), 2000))
     heap.keep_imports()  # as the flow does
-    with measure.watched("RssAnon") as sampled:
+    with measure.watched(lambda: measure.memory("RssAnon")) as sampled:
         begun = time.time()
         trained = _trained(Path(csv))
     seconds = trained.weights.path.stat().st_mtime - begun  # what comes after is the picture of the learning curve

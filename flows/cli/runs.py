@@ -43,7 +43,7 @@ def retrain(
     if sign_key is not None:
         attestation.require(sign_key)
     mirroring.destination()
-    with on_prefect(verbose, "flows.retrain", "torch._dynamo", "torchmetrics"):
+    with on_prefect(verbose, "flows.retrain", "tasks.fitting.beginning"):
         from flows.retrain import retrain as flow
 
         report, failure = outcome(flow, parameters, "report")

@@ -25,15 +25,23 @@ def schedule(
         int | None,
         typer.Option("--keep", min=1, help="So many of the newest versions maintenance leaves \\[default: 30]."),
     ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Search settings for it, monthly or by --cron: a schedule of its own.")
+    ] = False,
 ) -> Answer:
     """Retrain a kept name by a schedule, on drift, or both, with its champion's model, data and options.
 
     What is given again is changed, all else stays. It is kept in artifacts/, and gradmill up and register tell each
-    server of it.
+    server of it. With --tune settings are searched by a schedule: retrains use them if the champion was retrained with
+    --tuned when they were scheduled.
     """
     from flows.server import registration, schedules
 
     _require_name(name)
+    if tune:
+        if on_drift is not None or keep is not None:
+            raise UsageError("--on-drift or --keep with --tune", "a time to search at", "schedule retrains apart")
+        return _schedule_search(name, cron, timezone)
     added = schedules.add(name, cron, timezone, on_drift, keep)
     with _server() as there:
         if there:
@@ -46,16 +54,37 @@ def schedule(
     return document, f"{name} is retrained {' and '.join(when)} by deployment {added.deployment}: {told}"
 
 
-def unschedule(name: ModelArgument) -> Answer:
-    """Retrain a name by its schedule no more; its versions, and what its runs have done, stay."""
-    from flows.server import schedules
+def _schedule_search(name: str, cron: str | None, timezone: str | None) -> Answer:
+    from flows.server import registration, schedules, searches
 
-    _require_name(name)
-    schedules.remove(name)
+    added = searches.add(name, cron, timezone)
     with _server() as there:
         if there:
-            schedules.remove_from_server(name)
-    return {"name": name, "removed_from_server": there}, f"{name} is no longer retrained by a schedule"
+            searches.tell_server(added, registration.declarations())
+    told = "the server knows it" if there else "gradmill up will tell its server"
+    when = f"at {added.cron!r} ({added.timezone}) by deployment {added.deployment}: {told}"
+    untuned = [each for each in schedules.kept() if each.name == name and not each.parameters.get("tuned")]
+    hint = f"\nits scheduled retrains take no notice: gradmill retrain {name} --tuned, then gradmill schedule {name}"
+    document = added.model_dump(include={"name", "cron", "timezone"})
+    document |= {"deployment": added.deployment, "registered": there, "retrains_are_tuned": not untuned}
+    return document, f"settings are searched for {name} {when}{hint if untuned else ''}"
+
+
+def unschedule(
+    name: ModelArgument,
+    tune: Annotated[bool, typer.Option("--tune", help="Search settings no more; retrains go on.")] = False,
+) -> Answer:
+    """Retrain a name by its schedule no more; its versions, and what its runs have done, stay."""
+    from flows.server import schedules, searches
+
+    _require_name(name)
+    kind = searches if tune else schedules
+    kind.remove(name)
+    with _server() as there:
+        if there:
+            kind.remove_from_server(name)
+    done = f"settings are no longer searched for {name}" if tune else f"{name} is no longer retrained by a schedule"
+    return {"name": name, "removed_from_server": there}, done
 
 
 def _require_name(name: str) -> None:

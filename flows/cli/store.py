@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.cli import tried
 from flows.cli.faults import Answer
 from flows.cli.options import ModelArgument, print_json
 from flows.cli.parameters import taking, validated
-from tasks.errors import DataError
+from flows.cli.tables import print_table
+from tasks.errors import DataError, UsageError
 from tasks.machine.words import counted, printable
 from tasks.parameters import MaintainParameters
 from tasks.store import (
@@ -28,15 +29,28 @@ from tasks.store import (
 from tasks.store import history as noted
 
 CHAMPION = "the newest that passed the gates, until somebody promotes or rolls back"
-WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
 
 
-def models(as_json: bool, name: Annotated[str | None, typer.Argument(help="Only this model.")] = None) -> None:
+def models(
+    as_json: bool,
+    name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    runs: Annotated[
+        bool, typer.Option("--runs", help="List the runs that trained, published, refused and unpublished ones.")
+    ] = False,
+    sort: Annotated[tried.By | None, typer.Option(help="Of the runs, the best first \\[default: date].")] = None,
+) -> None:
     """List every version with its figures; * marks the champion, f a frozen one, h a held version.
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back. A frozen one no
     retrain changes until gradmill unfreeze.
     """
+    if runs:
+        tried.show(name, sort or tried.By.DATE, as_json)
+        return
+    if sort:
+        raise UsageError(
+            "--sort without --runs", "versions in the order of their numbers", "add --runs, or leave it out"
+        )
     if name is not None:
         reading.resolve(name, None)
     listing = {each: reading.table(each) for each in ([name] if name else reading.names())}
@@ -48,17 +62,10 @@ def models(as_json: bool, name: Annotated[str | None, typer.Argument(help="Only 
     elif not any(listing.values()):
         typer.echo(f"no models in {place}; train one: gradmill retrain")
     else:
-        _print(_table(listing))
+        print_table(_table(listing))
         frozen = [each for each, rows in listing.items() if any(row["frozen"] for row in rows)]
         notes = [f"f frozen: no retrain changes it until gradmill unfreeze {each}" for each in frozen]
         typer.echo("; ".join([f"in {place}", f"* the champion: {CHAMPION}", "h held", *notes]))
-
-
-def _print(table: Table) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDE
-    console.print(table)
 
 
 def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
@@ -97,7 +104,7 @@ def history(as_json: bool, name: Annotated[str | None, typer.Argument(help="Only
             numbers = ", ".join(map(str, change.versions))
             cells = (each, change.at[:19].replace("T", " "), what, numbers, champion, change.by, change.reason)
             table.add_row(*(escape(printable(cell)) for cell in cells))
-    _print(table)
+    print_table(table)
     typer.echo("champion: as of then; f frozen. What was changed before Gradmill noted it is not listed")
 
 

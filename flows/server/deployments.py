@@ -17,7 +17,14 @@ from pydantic import BaseModel, ValidationError
 
 from flows.server import api
 from tasks.errors import UsageError
-from tasks.parameters import EvaluateParameters, MaintainParameters, ModelName, PredictParameters, RetrainParameters
+from tasks.parameters import (
+    EvaluateParameters,
+    MaintainParameters,
+    ModelName,
+    PredictParameters,
+    RetrainParameters,
+    TuneParameters,
+)
 
 TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
 UNSCHEDULED = "unscheduled"  # a tag of those that people or automations start
@@ -30,6 +37,7 @@ FORMS: dict[str | None, type[BaseModel]] = {
     "flows.predict.predict": PredictParameters,
     "flows.evaluate.evaluate": EvaluateParameters,
     "flows.maintain.maintain": MaintainParameters,
+    "flows.tune.tune": TuneParameters,
 }
 
 

@@ -10,7 +10,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 import flows
-from flows.server import api, automations, deployments, schedules
+from flows.server import api, automations, deployments, schedules, searches
 from flows.server.declared import Declared, declared
 from flows.server.deploying import automate, deploy
 from tasks.errors import UsageError
@@ -36,7 +36,7 @@ def home() -> Path:
 def declarations() -> list[Declared]:
     """The deployments of ``prefect.yaml``, and those that ``gradmill schedule`` was told of."""
     fixed = declared(home())
-    return fixed + schedules.declared(fixed)
+    return fixed + schedules.declared(fixed) + searches.declared(fixed)
 
 
 def register() -> list[str]:

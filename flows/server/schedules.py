@@ -93,7 +93,7 @@ def add(
     told: dict[str, Any] = before | {option: value for option, value in given.items() if value is not None}
     if told["cron"] is None and not told.get("on_drift"):
         raise UsageError(f"nothing that would start a retrain of {name}", "--cron, --on-drift or both", "give one")
-    _require_time(told["cron"] or "0 0 * * *", told["timezone"])
+    require_time(told["cron"] or "0 0 * * *", told["timezone"])
     parameters = own_data.again(name, {})
     own_data.leave_split_open(parameters["data"])
     schedule = Schedule.model_validate(told | {"name": name, "parameters": parameters})
@@ -102,7 +102,12 @@ def add(
     return schedule
 
 
-def _require_time(cron: str, timezone: str) -> None:
+def require_time(cron: str, timezone: str) -> None:
+    """Refuse what is no time of a schedule.
+
+    Raises:
+        UsageError: there is no such time.
+    """
     try:
         CronSchedule(cron=cron, timezone=timezone)
     except ValidationError as error:

@@ -14,6 +14,8 @@ from tasks.machine.telling import Event
 from tasks.records import Prediction
 from tasks.stage import events
 from tasks.store import artifact_paths
+from tasks.store.run_folder import RunFolder
+from tasks.store.tuned import Searched
 
 
 @contextmanager
@@ -43,6 +45,15 @@ def told_of_judgement(result: Judged) -> None:
     with _never_in_the_way():
         _show(f"{result.name}-judgement", judgement.page(result), "a kept version on labelled rows")
         _tag(f"model:{result.name}", "verdict:worse" if result.worse else "verdict:as published")
+
+
+def told_of_search(run: RunFolder, searched: Searched) -> None:
+    """Tell what a search has found, and draw how."""
+    with _never_in_the_way():
+        from flows.story import tuning  # and with it what draws, which predictions never need
+
+        _show(f"{run.name}-tuning", tuning.told(run, searched), "a search for settings")
+        _tag(f"model:{run.name}")
 
 
 def _show(key: str, page: str, about: str) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tasks.networks.linear_concise import LinearRegressionConcise
 from tasks.networks.linear_scratch import LinearRegressionScratch
-from tasks.networks.sgd import SGD, decaying
+from tasks.networks.sgd import SGD, ConciseSGD, decaying
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
 from tasks.networks.tables import Encoding
@@ -72,4 +72,4 @@ def optimizer(training: Training, net: Network, weight_decay: float, momentum: f
     groups = decaying(net.parameters(), weight_decay)
     if training.implementation is Implementation.SCRATCH:
         return SGD(groups, training.steps.lr, momentum)
-    return torch.optim.SGD(groups, lr=training.steps.lr, momentum=momentum, nesterov=momentum > 0)
+    return ConciseSGD(groups, lr=training.steps.lr, momentum=momentum, nesterov=momentum > 0)

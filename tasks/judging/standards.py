@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from numpy.typing import NDArray
 
 from tasks.data import mapped
@@ -193,4 +193,4 @@ def lower_bound(gains: Array, weights: Array, clusters: Array | None = None, con
     if count < 2:
         return -np.inf
     error = np.sqrt(count / (count - 1) * np.square(parts).sum())
-    return float(mean - scipy.stats.t.ppf(confidence, count - 1) * error)
+    return float(mean - scipy.special.stdtrit(count - 1, confidence) * error)

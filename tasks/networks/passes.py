@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
@@ -57,21 +58,22 @@ class AveragedSteps:
         measured, seen, rest = [], [], len(order)
         half = math.ceil(len(order) / batch_size) // 2
         minibatches = map(split.minibatch, order.split(batch_size))
-        for X, y, *slots in self._ahead(minibatches):
-            if self._steps == half:
-                self._halfway = [each.clone() for each in self._mean]
-            optimizer.zero_grad()
-            seen.append((net.backward(X, y, *slots), y))
-            optimizer.step()
-            self._count(params)
-            rest -= len(y)
-            if len(seen) * batch_size >= MEASURED or not rest:
-                o, y = (torch.cat(each) for each in zip(*seen, strict=True))
-                measured.append((net.measure(o, y), len(y)))
-                seen.clear()
+        with ThreadPoolExecutor(1) as beside:  # the next steps
+            for X, y, *slots in self._ahead(minibatches):
+                if self._steps == half:
+                    self._halfway = [each.clone() for each in self._mean]
+                optimizer.zero_grad()
+                seen.append((net.backward(X, y, *slots), y))
+                optimizer.step()
+                self._count(params)
+                rest -= len(y)
+                if len(seen) * batch_size >= MEASURED or not rest:
+                    o, y = (torch.cat(each) for each in zip(*seen, strict=True))
+                    measured.append((beside.submit(net.measure, o, y), len(y)))
+                    seen.clear()
         self._last = [param.detach().clone() for param in params]
         self._set(params, self._mean)
-        return mean_figures(measured)
+        return mean_figures((each.result(), count) for each, count in measured)
 
     @contextmanager
     def at_halfway(self, net: Network) -> Iterator[None]:

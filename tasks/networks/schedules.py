@@ -3,6 +3,8 @@
 import torch
 from torch.optim import lr_scheduler
 
+from tasks.networks.sgd import ConciseSGD
+
 
 def learning_rates(schedule: str, lr: float, num_epochs: int) -> list[float]:
     """The learning rate of every epoch: ``constant``, ``cosine`` (from ``lr`` towards 0) or ``step`` (by tenths).
@@ -10,7 +12,7 @@ def learning_rates(schedule: str, lr: float, num_epochs: int) -> list[float]:
     torch's schedulers insist on torch's optimizers, so one of those is led through the epochs here; what it says
     serves every optimizer.
     """
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    optimizer = ConciseSGD([torch.zeros(1, requires_grad=True)], lr=lr)
     schedulers = {
         "constant": lambda: lr_scheduler.ConstantLR(optimizer, factor=1.0),
         "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimizer, T_max=num_epochs),

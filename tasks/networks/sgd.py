@@ -1,5 +1,6 @@
 """Minibatch stochastic gradient descent from scratch (section 3.2.6), weight decay (4.5) and momentum (11.6)."""
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,6 +40,17 @@ class SGD:
         for group in self.param_groups:
             for param in group["params"]:
                 param.grad = None
+
+
+class ConciseSGD(torch.optim.SGD):
+    """``torch.optim.SGD``, but for what guards it against ``torch.compile``, whose import takes over two seconds.
+
+    Nothing is compiled here. The methods are torch's own, as they are before those guards are put around them.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+    zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
 
 
 def decaying(params: list[Tensor], weight_decay: float) -> list[dict[str, Any]]:

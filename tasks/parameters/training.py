@@ -163,6 +163,12 @@ BY_RULE = tuple(name for name, field in SoftmaxTraining.model_fields.items() if 
 SEARCHED = tuple(name for name, field in SoftmaxTraining.model_fields.items() if option(field.metadata).searched)
 
 
+def usual(model: str, defaults: Literal["book", "data"]) -> dict[str, Any]:
+    """The values of a model's training, as JSON has them, where none is given."""
+    (kind,) = (each for each in (SoftmaxTraining, LinearTraining) if each.model_fields["model"].default == model)
+    return kind.model_validate({"defaults": defaults}).model_dump(mode="json")
+
+
 class Found(Frozen):
     """Which settings of a run are those that a search found."""
 

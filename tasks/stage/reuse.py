@@ -30,7 +30,7 @@ CODE = Path(__file__).parents[1]  # tasks/
 
 PACKAGES = (
     "gradmill", "jinja2", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "pillow",
-    "prefect", "pyarrow", "safetensors", "scipy", "torch", "torchmetrics", "torchvision",
+    "prefect", "pyarrow", "safetensors", "scipy", "torch", "torchvision",
 )  # fmt: skip
 
 

@@ -131,6 +131,14 @@ def tuned(name: str) -> Path:
     return all_tuned() / f"{name}.json"
 
 
+search_schedules = _in(schedules, "searches")  # when settings are searched for them
+
+
+def search_schedule(name: str) -> Path:
+    """When that is for one of them."""
+    return search_schedules() / f"{name}.json"
+
+
 prefect_home = _in(root, ".prefect")  # the history of ``gradmill up``: Prefect's database, logs of server and worker
 up_lock = _in(prefect_home, "up.lock")  # held by ``gradmill up`` as long as it lives
 service = _in(prefect_home, "service.json")  # where it answers, for the commands beside it
@@ -163,6 +171,12 @@ BY_PERIOD = "by-period.png"
 RESIDUALS = "residuals.png"
 PREDICTED_AND_TRUE = "predicted-and-true.png"
 THRESHOLDS = "roc-and-precision-recall.png"
+TUNING_PAGE = "tuning.md"  # this and the next are of a search
+TUNING_HISTORY = "tuning-history.png"
+TUNING_SLICES = "tuning-slices.png"
+TUNING_PARALLEL = "tuning-parallel.png"
+TUNING_IMPORTANCES = "tuning-importances.png"
+TUNING_WINNER = "tuning-winner.png"
 OLD_NAMES = {JOB: "job.json", REJECTS: "rejects.parquet", PREDICTION_GRID: "predictions.png"}
 
 

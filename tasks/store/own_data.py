@@ -10,7 +10,7 @@ from tasks.data.validated import Fixed
 from tasks.errors import DataError, UsageError
 from tasks.parameters import Data, Learned, ModelName, is_name
 from tasks.parameters.own_data import NO_WINDOW
-from tasks.parameters.training import SEARCHED, Training
+from tasks.parameters.training import SEARCHED, usual
 from tasks.store import artifact_paths, reading, tuned
 from tasks.store.documents import Document
 from tasks.store.versions import Manifest
@@ -103,13 +103,12 @@ def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
 def _without_found(name: str, champion: Manifest, found: Collection[str]) -> dict[str, Any]:
     """The champion's settings but for what a search decides: what one has ``found``, the newest has, and defaults."""
     training = champion.parameters.training
-    (kind,) = (each for each in Training.__subclasses__() if each.model_fields["model"].default == training.model)
-    usual = kind.model_validate({"defaults": "data" if champion.dataset.is_own else "book"}).model_dump(mode="json")
+    defaults = usual(training.model, "data" if champion.dataset.is_own else "book")
     searched = {*found, *tuned.read(name).settings}
     return {
         field: value
         for field, value in training.model_dump(mode="json").items()
-        if field not in searched and (field not in SEARCHED or value != usual[field])
+        if field not in searched and (field not in SEARCHED or value != defaults[field])
     }
 
 

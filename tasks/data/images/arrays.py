@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data import pictures
-from tasks.data.images.source import JOB, SAMPLE, Item, Job, Source
+from tasks.data.images.decoding import Item, Job
+from tasks.data.images.source import JOB, SAMPLE, Source
 from tasks.data.readers.formats import broken, reading
 from tasks.data.readers.labels import CLASS_NAMES, first_label, names_beside, require_names
 from tasks.data.table.levels import in_order

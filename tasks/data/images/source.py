@@ -1,26 +1,21 @@
 """What all sources of labelled images come to: classes, labels, and images that are read in jobs."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.images.decoding import Item, Job
 from tasks.data.report import Finding
 from tasks.store.regular_files import shown
 
-Item: TypeAlias = "str | bytes | NDArray[np.uint8]"  # the path of a picture file, its content, or decoded pixels
-JOB = 256  # images that are read together
+JOB = 256  # images that are read together from a file of many
+FILE_JOBS = 32  # of all picture files: the cores are to end at one time
+FEWEST_FILES, MOST_FILES = 16, 1024  # of a job: a process waits for the interpreter's lock of its parent before each
 SAMPLE = 64  # images by which the shape is guessed: where all others are alike, they are read once
-
-
-class Job(NamedTuple):
-    """Some images, one after another."""
-
-    first: int  # the number of the first among all images of the source
-    items: Sequence[Item]
 
 
 class Content(Protocol):
@@ -72,8 +67,8 @@ class Files:
 
     def jobs(self) -> Iterator[Job]:
         """All of them."""
-        numbers = range(len(self))
-        return (Job(at, [self._path(number) for number in numbers[at : at + JOB]]) for at in numbers[::JOB])
+        numbers, step = range(len(self)), min(MOST_FILES, max(FEWEST_FILES, len(self) // FILE_JOBS))
+        return (Job(at, [self._path(number) for number in numbers[at : at + step]]) for at in numbers[::step])
 
     def sample(self) -> Iterator[Item]:
         """A few paths, evenly spread."""

@@ -56,7 +56,8 @@ class Wanted(NamedTuple):
         fits: Array = np.isfinite(values)
         if isinstance(self.recipe, Columns) and self.recipe.target is not None:
             for at, column in enumerate(self.recipe.columns):
-                fits[:, at] &= _is_of_kind(values[:, at], column, self.unknown)
+                if (is_of_kind := _is_of_kind(values[:, at], column, self.unknown)) is not True:  # a pass for nothing
+                    fits[:, at] &= is_of_kind
                 if column.has_missing or self.unknown == "average":
                     fits[:, at] |= np.isnan(values[:, at])
         return fits

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding, split_sizes
@@ -83,12 +84,18 @@ def _column(table: Table, name: str, parts: Roles, found: Features) -> ColumnRep
         role = each if name in names else role
     kind = kinds.get(name) or plain_kind(table, name)
     role = "left out" if role == "feature" and name not in kinds else role
-    facts: dict[str, Any] = {"missing": int(pc.sum(pc.is_null(table.data[name], nan_is_null=True)).as_py() or 0)}
+    facts: dict[str, Any] = {"missing": _missing(table.data[name])}
     if kind == "number":
         facts |= _range(table, name)
     elif kind in ("category", "text", "boolean"):
         facts |= _levels(table, name)
     return ColumnReport.model_validate({"name": name, "role": role, "kind": kind, **facts})
+
+
+def _missing(column: pa.ChunkedArray) -> int:
+    """The rows without a value; of floats NaN is none."""
+    nans = pc.sum(pc.is_nan(column)).as_py() if pa.types.is_floating(column.type) else 0
+    return int(column.null_count + (nans or 0))
 
 
 def _range(table: Table, name: str) -> dict[str, Any]:

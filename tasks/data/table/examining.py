@@ -29,7 +29,7 @@ from tasks.data.table import (
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.hashing import Words
 from tasks.data.table.roles import Roles
-from tasks.data.table.rows import Rows
+from tasks.data.table.rows import Rows, ordered
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import no_moment, split_words
 from tasks.data.table.splitting import TRAINING, Split
@@ -109,38 +109,44 @@ def _rows(
     """Encode, hash and split the rows."""
     encoded, faults, is_exact = _encoded(table, columns, truth, folder)
     hashed = row_hashes(columns, encoded)
-    with ThreadPoolExecutor() as pool:
-        ranging = pool.submit(warnings.Ranges, encoded)
-        twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
-    ranges, again, once = ranging.result(), hashed[twice], len(hashed) - len(twice)
-    num_distinct = once + hashing.num_distinct(again)
-    rule = kept or _first_rule(parts, data, columns, num_distinct < len(hashed) / 2)
+    rule = kept or _first_rule(parts, data, columns)
     words: list[Callable[[Any], Words]] = [truth.words()]
     by, unfit = None, None
-    hashing.absorb(again, words[0](twice))
-    num_with_target = once + hashing.num_distinct(again)
     if rule.column:
         splits = table.data[rule.column]
         splits = splits if len(splits) == len(hashed) else splits.filter(truth.is_known)
         by = splits, split_words(rule, splits)
         words.append(by[1].__getitem__)
-        hashing.absorb(again, by[1][twice])
         unfit = no_moment(rule, *by, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row])))
-    digests = hashing.after(hashed, [*words, lambda _: np.uint64(0)])
+    with ThreadPoolExecutor(1) as pool:  # what needs one core, beside what needs another
+        ranging = pool.submit(warnings.Ranges, columns, encoded)
+        all_first = pool.submit(hashing.after, hashed, [*words, lambda _: np.uint64(0)])
+        without = pool.submit(hashing.after, hashed, words[:1]) if rule.column else None
+        twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
+    ranges, again, once = ranging.result(), hashed[twice], len(hashed) - len(twice)
+    num_distinct = once + hashing.num_distinct(again)
+    if not kept and not rule.column and num_distinct < len(hashed) / 2:
+        rule = rule.model_copy(update={"rule": "copies"})
+    hashing.absorb(again, words[0](twice))
+    num_with_target = once + hashing.num_distinct(again)
+    for words_of in words[1:]:
+        hashing.absorb(again, words_of(twice))
     hashing.absorb(again, hashing.copies(again))
+    digests, contents = all_first.result(), without.result() if without else None
     digests[twice] = again
     split = splitting.split(rule, by, hashed, digests)
     split = split._replace(findings=(*filter(None, [unfit]), *split.findings))
-    with np.errstate(all="ignore"):  # infinite values have been found already
+    with ThreadPoolExecutor(1) as pool, np.errstate(all="ignore"):  # infinite values have been found already
+        ordering = pool.submit(ordered, split, digests, contents)
         odd = list(_after_split(columns, encoded, ranges, truth, split))
+        profiles = profiling.profiles(columns, encoded, digests, ranges)
+        target = profiling.of_target(profiling.target_column(str(parts.target), truth), truth, digests)
     conflicts = warnings.conflicts(len(hashed), num_distinct, num_with_target)
     findings = [*faults, *split.findings, *odd, *conflicts]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
-    has_missing = tuple((ranges.statistics.missing > 0).tolist())
-    profiles = profiling.profiles(columns, encoded, digests, ranges)
-    target = profiling.of_target(profiling.target_column(str(parts.target), truth), truth, digests)
-    contents = hashing.after(hashed, words[:1]) if rule.column else None
-    return Rows(encoded, truth, split, digests, lossy, has_missing, contents, (*profiles, target)), rule, findings
+    has_missing = tuple((ranges.missing > 0).tolist())
+    found = Rows(encoded, truth, split, digests, lossy, has_missing, ordering.result(), (*profiles, target))
+    return found, rule, findings
 
 
 def _encoded(
@@ -162,12 +168,12 @@ def row_hashes(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Wor
     return hashing.hashes([(encoded[at], words.get(at)) for at in ordered], encoded.shape[1])
 
 
-def _first_rule(parts: Roles, data: OwnData, columns: Iterable[Column], are_few: bool) -> SplitRule:
-    """The rule that version 1 fixes."""
+def _first_rule(parts: Roles, data: OwnData, columns: Iterable[Column]) -> SplitRule:
+    """The rule that version 1 fixes, unless hardly any rows are distinct."""
     by_column = asked.rule_asked(data)
     return SplitRule.model_validate(
         {
-            "rule": by_column[0] if by_column else "copies" if are_few else "rows",
+            "rule": by_column[0] if by_column else "rows",
             "column": parts.splits,
             "test": data.test,
             "features": tuple(sorted(column.name for column in columns)),

@@ -39,7 +39,7 @@ def _found(columns: Sequence[Column], rows: NDArray[np.float32]) -> list[dict[st
 
     def look(start: int) -> tuple[Moments, list[NDArray[np.int64]]]:
         block = _block(rows, start)
-        codes = (np.nan_to_num(block[at], nan=size).astype(np.int32) for at, size in sizes.items())
+        codes = (np.fmin(block[at], np.float32(size)).astype(np.int32) for at, size in sizes.items())
         counted = [np.bincount(each, minlength=size + 1) for each, size in zip(codes, sizes.values(), strict=True)]
         return moments(block[numbers].astype(np.float64)), counted
 

@@ -27,7 +27,6 @@ Words = NDArray[np.uint64]
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 STEPS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 LAST = np.uint64(31)
-MIDDLE = np.uint64(1 << 63)
 MISSING = np.uint64(0x7FC00000)
 BLOCK = 2**15  # rows that stay in the processor's cache
 
@@ -56,11 +55,10 @@ def hashes(columns: Sequence[tuple[NDArray[np.float32], Words | None]], rows: in
 
 def words(values: NDArray[np.float32], of_codes: Words | None = None) -> Words:
     """The word of each value ``(n,)``: of its float32 bits, or by its code."""
-    is_missing = np.isnan(values)
     if of_codes is not None:
-        return of_codes[np.where(is_missing, len(of_codes) - 1, values).astype(np.int64)]
+        return np.take(of_codes, np.fmin(values, np.float32(len(of_codes) - 1)).astype(np.int64))  # the last is of NaN
     bits = (values + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 + 0 is 0
-    bits[is_missing] = MISSING
+    bits[np.isnan(values)] = MISSING
     return bits
 
 
@@ -149,12 +147,6 @@ def _lost_places(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     found = side_by_side.each(look, _blocks(len(words))) or [places(slice(0, 0))]
     lost, winners = zip(*found, strict=True)
     return np.concatenate(lost), np.concatenate(winners)
-
-
-def ordered(hashed: Words) -> Words:
-    """Hashes sorted, by two cores: half of them are below the middle."""
-    is_low = hashed < MIDDLE
-    return np.concatenate(side_by_side.each(np.sort, (hashed[is_low], hashed[~is_low])))
 
 
 def num_distinct(hashed: Words) -> int:

@@ -35,7 +35,7 @@ def profiles(columns: Sequence[Column], features: Values, digests: Words, ranges
     def profile(at: int) -> ColumnProfile:
         values, column = features[at, places], columns[at]
         facts: dict[str, Any] = {
-            "missing": int(ranges.statistics.missing[at]),
+            "missing": int(ranges.missing[at]),
             "is_constant": ranges.is_constant(at, column),
         }
         with np.errstate(all="ignore"):  # of infinite values, which are found elsewhere

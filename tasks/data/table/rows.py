@@ -5,11 +5,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.table import hashing
 from tasks.data.table.hashing import Words
 from tasks.data.table.profile import ColumnProfile
 from tasks.data.table.splitting import TRAINING, Split
 from tasks.data.table.targets import Truth
+from tasks.machine import side_by_side
 
 CONTENTS = "contents"  # of training rows: features and target hashed, without the column that splits
 
@@ -23,15 +23,22 @@ class Rows(NamedTuple):
     digests: Words  # (n,) of rows
     lossy: tuple[int, ...]  # columns of which float32 has not all digits
     has_missing: tuple[bool, ...]  # of each column
-    contents: Words | None  # (n,) features and target, hashed, where the digests have more: a column that splits
+    ordered: dict[str, Words]  # digests of the training rows and of all others, sorted; and ``CONTENTS``
     profiles: tuple[ColumnProfile, ...]  # of each column, last of the target
 
     def digests_of(self, is_training: bool) -> Words:
         """Those of training rows, or of all others, sorted."""
-        return hashing.ordered(self.digests[(self.split.sides == TRAINING) == is_training])
+        return self.ordered["train" if is_training else "other"]
 
-    def contents_of_training(self) -> dict[str, Words]:
-        """Those of training rows, sorted, where there are any."""
-        if self.contents is None:
-            return {}
-        return {CONTENTS: hashing.ordered(self.contents[self.split.sides == TRAINING])}
+
+def ordered(split: Split, digests: Words, contents: Words | None) -> dict[str, Words]:
+    """What a file of row digests holds; ``contents`` ``(n,)`` are there where digests have more: a column that splits.
+
+    They are features and target, hashed; of training rows they are kept.
+    """
+    is_training = split.sides == TRAINING
+    parts = {"train": digests[is_training], "other": digests[~is_training]}
+    if contents is not None:
+        parts[CONTENTS] = contents[is_training]
+    side_by_side.each(np.ndarray.sort, tuple(parts.values()))
+    return parts

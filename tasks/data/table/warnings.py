@@ -1,6 +1,6 @@
 """What is odd about rows that could be encoded: some of it stops the run, most is said and no more."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,38 +20,41 @@ FEW_CONFLICTS = 0.01  # of the rows: some pairs of equal rows are in every table
 
 
 class Ranges:
-    """Smallest and largest value of each column of ``(columns, n)``, and mean and deviation."""
+    """Of each column of ``(columns, n)`` the smallest and largest value and what is missing; moments of numbers."""
 
-    def __init__(self, features: NDArray[np.float32]) -> None:
-        self.statistics = Statistics(len(features))
-        self.low = np.full(len(features), np.nan)
-        self.high = np.full(len(features), np.nan)
+    def __init__(self, columns: Sequence[Column], features: NDArray[np.float32]) -> None:
+        numbers = [at for at, column in enumerate(columns) if column.kind == "number"]
+        statistics = Statistics(len(numbers))
+        self.missing = np.zeros(len(features), np.int64)
+        self.low, self.high, self.means, self.deviations = np.full((4, len(features)), np.nan)
         for start in range(0, features.shape[1], BLOCK):
             block = features[:, start : start + BLOCK]
             self.low = np.fmin(self.low, np.fmin.reduce(block, axis=1))
             self.high = np.fmax(self.high, np.fmax.reduce(block, axis=1))
+            self.missing += np.isnan(block).sum(axis=1)
             with np.errstate(all="ignore"):  # of infinite values, which are found elsewhere
-                self.statistics.join(moments(block.astype(np.float64)))
+                statistics.join(moments(block[numbers].astype(np.float64)))
+        self.means[numbers], self.deviations[numbers] = statistics.means, statistics.deviations
 
     def is_constant(self, at: int, column: Column) -> bool:
         """Whether a column has one value; a number's stands for missing ones too, a category's does not."""
-        return bool(self.low[at] == self.high[at]) and not (column.kind == "category" and self.statistics.missing[at])
+        return bool(self.low[at] == self.high[at]) and not (column.kind == "category" and self.missing[at])
 
 
 def of_columns(columns: tuple[Column, ...], features: NDArray[np.float32], ranges: Ranges) -> Iterator[Finding]:
     """What is odd about each column by itself."""
     rows = features.shape[1]
-    means, deviations = ranges.statistics.means, ranges.statistics.deviations
     for at, column in enumerate(columns):
-        name, missing = column.name, int(ranges.statistics.missing[at])
+        name, missing = column.name, int(ranges.missing[at])
+        mean, deviation = ranges.means[at], ranges.deviations[at]
         is_constant = ranges.is_constant(at, column)
         if is_constant or missing == rows:
             found = f"{name} has {'no value at all' if missing == rows else 'one value'}; its weight will be 0"
             yield _warning("constant-column", name, found)
         elif missing > MUCH_MISSING * rows:
             yield _warning("missing-values", name, f"{name} is missing in {100 * missing / rows:.3g} % of the rows")
-        if column.kind == "number" and not is_constant and abs(means[at]) > OFFSET * deviations[at]:
-            found = f"{name} is {means[at]:.6g} on average and varies by {deviations[at]:.3g}, too little for float32"
+        if column.kind == "number" and not is_constant and abs(mean) > OFFSET * deviation:
+            found = f"{name} is {mean:.6g} on average and varies by {deviation:.3g}, too little for float32"
             yield _warning("offset", name, found, f"subtract an offset from it, or leave it out with --ignore {name}")
 
 

@@ -38,18 +38,15 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
     def raw_test() -> FileRef | None:
         return _raw_test(name, table, rows, recipe, scratch) if rows.lossy else None
 
-    def ordered() -> dict[str, NDArray[np.uint64]]:
-        return {"train": rows.digests_of(True), "other": rows.digests_of(False)}
-
     with ThreadPoolExecutor(cores.available()) as pool:
-        digests, train, test = pool.submit(ordered), pool.submit(split, "train"), pool.submit(split, "test")
+        train, test = pool.submit(split, "train"), pool.submit(split, "test")
         watched = pool.submit(split, "validation") if rows.split.count(VALIDATION) else None
         raw = pool.submit(raw_test)
-        contents = rows.contents_of_training()
-        row_digests = digests_file(name, digests.result() | contents, scratch)
+        row_digests = digests_file(name, rows.ordered, scratch)
+        digest = recipe.digest((rows.digests_of(True), rows.digests_of(False)))
     return ValidatedTable(
         recipe=recipe,
-        digest=recipe.digest(tuple(digests.result().values())),
+        digest=digest,
         train=train.result(),
         test=test.result(),
         raw_test=raw.result() or test.result(),

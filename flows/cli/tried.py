@@ -1,0 +1,88 @@
+"""``gradmill models --runs``: what retrains came to, published or not."""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from flows.cli.options import print_json
+from flows.cli.tables import print_table
+from tasks.errors import UsageError
+from tasks.machine.words import printable
+from tasks.store import artifact_paths, tried
+from tasks.store.tried import Tried
+
+
+class By(StrEnum):
+    """What comes first."""
+
+    DATE = "date"
+    ACCURACY = "accuracy"
+    LOSS = "loss"
+    VALIDATION = "validation"
+    SECONDS = "seconds"
+
+
+BEST_FIRST: dict[By, Callable[[Tried], float | None]] = {
+    By.ACCURACY: lambda run: None if run.test_accuracy is None else -run.test_accuracy,
+    By.LOSS: lambda run: run.test_loss,
+    By.VALIDATION: lambda run: run.validation_loss,
+    By.SECONDS: lambda run: run.seconds,
+}
+SHORT = {"num_epochs": "epochs", "batch_size": "batch"}
+
+
+def show(name: str | None, by: By, as_json: bool) -> None:
+    """Print the runs of a name, or of all.
+
+    Raises:
+        UsageError: there is no run of this name.
+    """
+    found = tried.runs(name)
+    if name and not found:
+        known = ", ".join(sorted({run.name for run in tried.runs()})) or "none yet"
+        raise UsageError(f"no run of {name}", f"one of: {known}", "see gradmill models --runs")
+    if key := BEST_FIRST.get(by):  # else the newest first, as they are
+        found = sorted(found, key=lambda run: (key(run) is None, key(run) or 0.0))
+    place = artifact_paths.runs()
+    if as_json:
+        print_json({"schema_version": 1, "path": str(place), "runs": [run.model_dump(mode="json") for run in found]})
+    elif not found:
+        typer.echo(f"no runs in {place}; gradmill retrain --no-publish makes one that leaves the store alone")
+    else:
+        _print(found)
+        typer.echo(f"in {place}, of each the folder that ends with its id; settings are those that are no default")
+
+
+def _print(found: list[Tried]) -> None:
+    is_watched = any(run.validation_loss is not None for run in found)
+    head = ["model", "date", "id", "outcome", "accuracy", "loss", *(["validation"] * is_watched), "s", "settings"]
+    table = Table(*head, box=None, pad_edge=False)
+    for run in found:
+        figures = [_figure(run.test_accuracy, ".4f"), _figure(run.test_loss, ".4g")]
+        figures += [_figure(run.validation_loss, ".4g")] * is_watched
+        date, digits = run.date[:16].replace("T", " "), run.run.rpartition("-")[2]
+        cells = (run.name, date, digits, _outcome(run), *figures, f"{run.seconds:.1f}", _settings(run))
+        table.add_row(*(escape(printable(cell)) for cell in cells))
+    print_table(table)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _outcome(run: Tried) -> str:
+    words = {
+        "published": f"published as {run.version}",
+        "unchanged": f"unchanged: {run.version}",
+        "refused": f"refused by {run.detail}",
+        "unfinished": f"unfinished: {run.detail}" if run.detail else "unfinished",
+    }
+    return words.get(run.outcome, run.outcome)
+
+
+def _settings(run: Tried) -> str:
+    changed = {name: value for name, value in run.changed.items() if name not in ("model", "device")}
+    return ", ".join(f"{SHORT.get(name, name.replace('_', ' '))} {value}" for name, value in changed.items())

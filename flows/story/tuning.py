@@ -1,0 +1,100 @@
+"""What a search tells: a page with its pictures, in the run's folder and in the Prefect UI."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from statistics import median
+
+from flows.story.pages import table
+from flows.story.periods import between
+from tasks.judging import tuning_figures
+from tasks.judging.search_facts import interval, word
+from tasks.machine.words import counted
+from tasks.stage.live import picture
+from tasks.store import artifact_paths, atomic
+from tasks.store.run_folder import RunFolder
+from tasks.store.tuned import Searched, Setting, Trial, Tuned
+
+BEST = 10  # trials that are told
+TITLES = {
+    artifact_paths.TUNING_WINNER: "What was found, beside the settings of before",
+    artifact_paths.TUNING_HISTORY: "History",
+    artifact_paths.TUNING_IMPORTANCES: "What mattered",
+    artifact_paths.TUNING_SLICES: "Each setting by itself",
+    artifact_paths.TUNING_PARALLEL: "All settings together",
+}
+Rows = list[tuple[str, ...]]
+
+
+def told(run: RunFolder, searched: Searched) -> str:
+    """Draw the pictures and write the page into the run's folder; return it with the pictures inside."""
+    files = {file.path.name: file.path for file in tuning_figures.draw(searched.trials, searched.tuned, run.path)}
+    drawn = {title: files[name] for name, title in TITLES.items() if name in files}
+    said = page(run.name, searched)
+    beside = [f"### {title}\n\n![{title}]({path.name})" for title, path in drawn.items()]
+    atomic.write_bytes(run.file(artifact_paths.TUNING_PAGE), "\n\n".join([said, *beside, ""]).encode())
+    return "\n\n".join([said, *(f"### {title}\n\n{picture(path)}" for title, path in drawn.items())])
+
+
+def page(name: str, searched: Searched) -> str:
+    """What was found and how much better it is, the best trials, and how long one took."""
+    tuned, trials = searched.tuned, searched.trials
+    blocks = [
+        f"# {name}: the best of {counted(len(trials), 'trial')}",
+        f"By the loss of {counted(tuned.num_validation, 'validation example')}, on which the settings were chosen: how "
+        f"good a model is, the gates tell, on the test split. `gradmill retrain {name} --tuned` uses what was found.",
+        table(("", "found", "before"), _beside(tuned)),
+        f"## The best {min(BEST, len(trials))} trials\n\n{_best(trials)}",
+        f"## Trials\n\n{table(('', ''), _facts(trials))}",
+    ]
+    return "\n\n".join(blocks)
+
+
+def _beside(tuned: Tuned) -> Rows:
+    """Each setting, and the loss of both."""
+    found, before = tuned.settings, tuned.default_settings
+    rows: Rows = [(word(field), _value(found[field]), _value(before.get(field, "by rule"))) for field in found]
+    losses = tuned.validation_losses, tuned.default_losses
+    seeds = max(map(len, losses))
+    means = [interval(each) if each else None for each in losses]
+    rows.append(
+        (f"validation loss, mean of {seeds} seeds", *(f"{each.mean:.4g}" if each else "diverged" for each in means))
+    )
+    rows.append(("its 95 % interval", *(between(each[1:]) if each else "" for each in means)))
+    if len(losses[0]) == len(losses[1]) == seeds:
+        gain = interval([after - first for after, first in zip(*losses, strict=True)])
+        chance = "beyond chance" if gain.high < 0 or gain.low > 0 else "not beyond chance"
+        rows.append(
+            ("difference, seed by seed", f"{gain.mean:+.3g} ({gain.low:+.3g} to {gain.high:+.3g}), {chance}", "")
+        )
+    return rows
+
+
+def _best(trials: Sequence[Trial]) -> str:
+    """A row for each of the best, the smallest loss first: those that were given up come after all others."""
+    told = [trial for trial in trials if trial.validation_loss is not None]
+    told.sort(key=lambda trial: (trial.outcome != "complete", trial.validation_loss))
+    fields = list(dict.fromkeys(field for trial in trials for field in trial.settings))
+    rows: Rows = [
+        (
+            str(trial.number),
+            f"{trial.validation_loss:.4g}",
+            *(_value(trial.settings.get(field, "")) for field in fields),
+            f"{trial.seconds:.2f}",
+            "" if trial.outcome == "complete" else f"{trial.outcome} after {counted(trial.epochs, 'epoch')}",
+        )
+        for trial in told[:BEST]
+    ]
+    return table(("trial", "validation loss", *map(word, fields), "seconds", ""), rows)
+
+
+def _facts(trials: Sequence[Trial]) -> Iterator[tuple[str, str]]:
+    """What became of the trials, and how long they took."""
+    for outcome, number in Counter(trial.outcome for trial in trials).items():
+        yield outcome, counted(number, "trial")
+    seconds = [trial.seconds for trial in trials]
+    yield "seconds of a trial", f"{median(seconds):.2f} (median), {min(seconds):.2f} to {max(seconds):.2f}"
+    yield "epochs", f"{sum(trial.epochs for trial in trials):,}, which took {sum(seconds):.1f} s"
+
+
+def _value(setting: Setting) -> str:
+    return f"{setting:.3g}" if isinstance(setting, float) else str(setting)

@@ -1,0 +1,111 @@
+"""What retrains came to, published or not, as their ``run.json`` tells: experiments that never touch the champion."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.errors import DataError
+from tasks.parameters.training import usual
+from tasks.store import artifact_paths, locks, verified
+from tasks.store.artifact_paths import RUN
+from tasks.store.documents import Document
+from tasks.store.predictions import left_alone
+from tasks.store.run_folder import RunNotes
+
+NEWEST = 1000  # runs that are looked at
+LARGEST = 2**24  # bytes of notes; those of a table of 2000 columns have 3 million
+JUDGING = ("evaluate", "export", "publish")  # the stages with gates
+Outcome = Literal["published", "unchanged", "judged", "refused", "running", "unfinished"]
+
+
+class Tried(Document):
+    """One retrain. A figure is None where the run did not come so far."""
+
+    run: str
+    name: str
+    outcome: Outcome
+    detail: str = ""  # which gates refused it; in which stage an unfinished one has ended
+    version: int | None
+    date: str  # when it was to start
+    test_accuracy: float | None
+    test_loss: float | None
+    validation_loss: float | None
+    seconds: float
+    settings: dict[str, Any]  # every field of ``training``, and what own data or a search decided
+    changed: dict[str, Any]  # of these, what is not a default
+    dataset_digest: str | None
+    path: str
+
+
+def runs(name: str | None = None) -> list[Tried]:
+    """The newest runs, newest first; notes that cannot be read are said and left out."""
+    notes = sorted(artifact_paths.runs().glob(f"*/{RUN}"), reverse=True)[:NEWEST]
+    found = (tried for tried in map(_read, notes) if tried)
+    return [tried for tried in found if name in (None, tried.name)]
+
+
+def _read(path: Path) -> Tried | None:
+    """What a retrain came to; None of another run, as one of predictions."""
+    try:
+        if verified.size(path) > LARGEST:
+            raise DataError(f"{path} has over {LARGEST:,} bytes", "the notes of a run", "remove its folder")
+        notes = RunNotes.read(path)
+        return _of(notes, path.parent) if "gates" in notes.parameters else None
+    except (DataError, OSError) as error:
+        left_alone(path, error)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        left_alone(path, f"it is not as gradmill writes it: {type(error).__name__}")
+    return None
+
+
+def _of(notes: RunNotes, folder: Path) -> Tried:
+    parameters, stages = notes.parameters, notes.stages
+    trained, metrics = stages.get("train", {}), stages.get("evaluate", {}).get("metrics", {})
+    asked = parameters["training"]
+    is_own = stages.get("download", {}).get("name") == parameters["name"]
+    defaults = usual(asked["model"], "data" if is_own else "book")
+    outcome, detail = _outcome(notes, folder)
+    return Tried(
+        run=folder.name,
+        name=parameters["name"],
+        outcome=outcome,
+        detail=detail,
+        version=(stages.get("unchanged") or stages.get("publish", {})).get("version"),
+        date=_date(folder),
+        test_accuracy=metrics.get("test_accuracy"),
+        test_loss=metrics.get("test_loss"),
+        validation_loss=_kept(trained).get("validation_loss"),
+        seconds=round(sum(notes.seconds.values()), 3),
+        settings=asked | (trained.get("steps") or {}),
+        changed={name: value for name, value in asked.items() if value is not None and value != defaults.get(name)},
+        dataset_digest=stages.get("preprocess", {}).get("digest"),
+        path=str(folder),
+    )
+
+
+def _kept(trained: dict[str, Any]) -> dict[str, Any]:
+    """The point of the learning curve that the weights belong to."""
+    point: dict[str, Any] = trained["learning_curve"][trained["kept_epoch"] - 1] if trained else {}
+    return point
+
+
+def _outcome(notes: RunNotes, folder: Path) -> tuple[Outcome, str]:
+    if unchanged := notes.stages.get("unchanged"):
+        return "unchanged", unchanged.get("detail", "")
+    gates = (gate for stage in JUDGING for gate in notes.stages.get(stage, {}).get("gates", ()))
+    if refused_by := [gate["name"] for gate in gates if not gate["passed"]]:
+        return "refused", ", ".join(refused_by)
+    if decided := notes.stages.get("publish"):
+        return decided["outcome"], decided.get("detail", "")
+    if locks.is_held(artifact_paths.lock(folder)):
+        return "running", ""
+    return "unfinished", next((stage for stage in notes.seconds if stage not in notes.stages), "")
+
+
+def _date(folder: Path) -> str:
+    """By its name, which begins with it; else when it was last noted something."""
+    try:
+        moment = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        moment = datetime.fromtimestamp((folder / RUN).stat().st_mtime, UTC)
+    return moment.isoformat(timespec="seconds")

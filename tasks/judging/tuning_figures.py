@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from tasks.judging.figures import save
+from tasks.judging import figures
 from tasks.judging.search_facts import Scale, importances, interval, searched, word
 from tasks.store import artifact_paths
 from tasks.store.record import FileRef
@@ -80,7 +80,7 @@ def history(trials: Sequence[Trial], path: Path) -> FileRef:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=4)
-    return save(figure, path)
+    return figures.save(figure, path)
 
 
 def slices(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRef:
@@ -108,7 +108,7 @@ def slices(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRe
     for axes in every[::columns]:
         axes.set(**losses.axis)
     figure.colorbar(points, ax=list(every), label="trial", ticks=MaxNLocator(integer=True), shrink=0.8)
-    return save(figure, path)
+    return figures.save(figure, path)
 
 
 def parallel(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRef:
@@ -130,7 +130,7 @@ def parallel(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> File
     axes.plot(across, lines[np.nanargmin(_of_complete(trials, losses.found))], color="C3", linewidth=2.5)
     axes.set(xlim=(-0.35, len(fields) + 0.35), ylim=(-0.06, 1.08), title="Parallel coordinates: the best in red")
     axes.set_axis_off()
-    return save(figure, path)
+    return figures.save(figure, path)
 
 
 def _upright(axes: Axes, at: int, name: str, values: Sequence[Setting | None]) -> list[float]:
@@ -160,7 +160,7 @@ def mattered(shares: dict[str, float], path: Path) -> FileRef:
     axes.set(xlabel="share in what the best tenth of the trials have in common", title="Importances (PED-ANOVA)")
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    return save(figure, path)
+    return figures.save(figure, path)
 
 
 def winner(tuned: Tuned, path: Path) -> FileRef:
@@ -179,4 +179,4 @@ def winner(tuned: Tuned, path: Path) -> FileRef:
         title=f"{len(tuned.validation_losses)} seeds, their mean and its 95 % interval",
     )
     axes.grid(alpha=0.3, axis="x")
-    return save(figure, path)
+    return figures.save(figure, path)

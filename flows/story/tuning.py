@@ -62,9 +62,10 @@ def _beside(tuned: Tuned) -> Rows:
     rows.append(("its 95 % interval", *(between(each[1:]) if each else "" for each in means)))
     if len(losses[0]) == len(losses[1]) == seeds:
         gain = interval([after - first for after, first in zip(*losses, strict=True)])
-        chance = "beyond chance" if gain.high < 0 or gain.low > 0 else "not beyond chance"
+        beyond = "more" if gain.high < 0 or gain.low > 0 else "no more"
+        words = f"{gain.mean:+.3g} ({gain.low:+.3g} to {gain.high:+.3g}), {beyond} than the seeds' chance"
         rows.append(
-            ("difference, seed by seed", f"{gain.mean:+.3g} ({gain.low:+.3g} to {gain.high:+.3g}), {chance}", "")
+            ("difference, seed by seed", words if gain.low < gain.high else f"{gain.mean:+.3g} with every seed", "")
         )
     return rows
 

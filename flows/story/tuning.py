@@ -15,6 +15,7 @@ from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Searched, Setting, Trial, Tuned
 
 BEST = 10  # trials that are told
+ROUNDING = 1e-6
 TITLES = {
     artifact_paths.TUNING_WINNER: "What was found, beside the settings of before",
     artifact_paths.TUNING_HISTORY: "History",
@@ -64,9 +65,9 @@ def _beside(tuned: Tuned) -> Rows:
         gain = interval([after - first for after, first in zip(*losses, strict=True)])
         beyond = "more" if gain.high < 0 or gain.low > 0 else "no more"
         words = f"{gain.mean:+.3g} ({gain.low:+.3g} to {gain.high:+.3g}), {beyond} than the seeds' chance"
-        rows.append(
-            ("difference, seed by seed", words if gain.low < gain.high else f"{gain.mean:+.3g} with every seed", "")
-        )
+        if gain.high - gain.low <= ROUNDING * abs(gain.mean):  # training that starts at zero draws nothing
+            words = f"{gain.mean:+.3g} with every seed"
+        rows.append(("difference, seed by seed", words, ""))
     return rows
 
 

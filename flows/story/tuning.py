@@ -44,6 +44,7 @@ def page(name: str, searched: Searched) -> str:
         f"By the loss of {counted(tuned.num_validation, 'validation example')}, on which the settings were chosen: how "
         f"good a model is, the gates tell, on the test split. `gradmill retrain {name} --tuned` uses what was found.",
         table(("", "found", "before"), _beside(tuned)),
+        _difference(tuned),
         f"## The best {min(BEST, len(trials))} trials\n\n{_best(trials)}",
         f"## Trials\n\n{table(('', ''), _facts(trials))}",
     ]
@@ -61,14 +62,20 @@ def _beside(tuned: Tuned) -> Rows:
         (f"validation loss, mean of {seeds} seeds", *(f"{each.mean:.4g}" if each else "diverged" for each in means))
     )
     rows.append(("its 95 % interval", *(between(each[1:]) if each else "" for each in means)))
-    if len(losses[0]) == len(losses[1]) == seeds:
-        gain = interval([after - first for after, first in zip(*losses, strict=True)])
-        beyond = "more" if gain.high < 0 or gain.low > 0 else "no more"
-        words = f"{gain.mean:+.3g} ({gain.low:+.3g} to {gain.high:+.3g}), {beyond} than the seeds' chance"
-        if gain.high - gain.low <= ROUNDING * abs(gain.mean):  # training that starts at zero draws nothing
-            words = f"{gain.mean:+.3g} with every seed"
-        rows.append(("difference, seed by seed", words, ""))
     return rows
+
+
+def _difference(tuned: Tuned) -> str:
+    """What the search has gained, where no seed diverged."""
+    found, before = tuned.validation_losses, tuned.default_losses
+    if len(found) != len(before) or not found:
+        return "Not every seed came to its end."
+    gain = interval([after - first for after, first in zip(found, before, strict=True)])
+    if gain.high - gain.low <= ROUNDING * abs(gain.mean):  # training that starts at zero draws nothing
+        return f"The difference is {gain.mean:+.3g} with every seed."
+    beyond = "more" if gain.high < 0 or gain.low > 0 else "no more"
+    between = f"95 %: {gain.low:+.3g} to {gain.high:+.3g}"
+    return f"Seed by seed the difference is {gain.mean:+.3g} ({between}), {beyond} than the seeds' chance."
 
 
 def _best(trials: Sequence[Trial]) -> str:

@@ -16,7 +16,7 @@ from tasks.fitting.tuning.space import Choice, Log, Space, Uniform
 from tasks.fitting.tuning.study import Asked, Study
 from tasks.parameters import Training, TuneParameters
 from tasks.parameters.uses import BOOK, IMAGES, OF_MODEL, TABLES
-from tasks.store.tuned import Trial
+from tasks.store.tuned import Setting, Trial
 
 SCHEDULES = ("constant", "cosine", "step")
 SPACE: Space = {
@@ -28,13 +28,13 @@ BASE = TuneParameters().training
 ABOUT = {"data": "a" * 64, "search space": "one"}
 
 
-def opened(path: Path, base: Training = BASE, **about: str) -> AbstractContextManager[Study]:
-    return studies.opened(path, ABOUT | about, SPACE, base, None, afresh=False)
+def opened(path: Path, base: Training = BASE, about: dict[str, str] = ABOUT) -> AbstractContextManager[Study]:
+    return studies.opened(path, about, SPACE, base, None, afresh=False)
 
 
-def bowl(settings: dict[str, object]) -> float:
+def bowl(settings: dict[str, Setting]) -> float:
     """Its lowest point is at lr 0.3, dropout 0.2 and the schedule cosine."""
-    lr, dropout = float(settings["lr"]), float(settings["dropout"])  # type: ignore[arg-type]
+    lr, dropout = float(settings["lr"]), float(settings["dropout"])
     return math.log10(lr / 0.3) ** 2 + (dropout - 0.2) ** 2 + (settings["schedule"] != "cosine") * 0.5
 
 
@@ -87,7 +87,7 @@ def test_equal_seeds_search_alike_and_others_do_not(tmp_path: Path) -> None:
 
 def test_other_data_start_afresh_and_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for about, left in (({}, 0), ({}, 20), ({"data": "b" * 64}, 0), ({"data": "b" * 64, "search space": "two"}, 0)):
-        with opened(tmp_path / "study", **about) as study:
+        with opened(tmp_path / "study", about=ABOUT | about) as study:
             assert len(study.trials) == left
             search(study, 20)
     said = capsys.readouterr().out.splitlines()

@@ -36,7 +36,7 @@ def tune(
     own_data.require_same_kind(parameters)
     require_images(parameters)
     require(parameters.training.device)
-    with on_prefect(verbose, "flows.tune", "optuna"):
+    with on_prefect(verbose, "flows.tune", "optuna", "torch._dynamo"):
         from flows.tune import tune as flow
 
         report, failure = outcome(flow, parameters, "searched")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from pydantic import ValidationError
 
@@ -54,8 +54,7 @@ class Choice:
         """One of them."""
         if len(self.values) == 1:
             return self.values[0]
-        chosen: Setting = trial.suggest_categorical(field, self.values)
-        return chosen
+        return cast("Setting", trial.suggest_categorical(field, self.values))
 
 
 def _short(value: float, within: Log | Uniform) -> float:

@@ -1,0 +1,175 @@
+"""``gradmill tune`` as a run: the same seed the same winner, interrupted and killed, on Dask, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flows.cli.app
+import own_images
+from command_line import GRADMILL, assert_clear, gradmill
+from own_images import digits
+from tasks.fitting.tuning import finding
+from tasks.fitting.tuning.batches import Batch
+from tasks.parameters import Search, SoftmaxTraining
+from tasks.stage import trials
+from tasks.store.run_folder import RunFolder
+from tasks.store.tuned import Tuned
+
+COMMAND = ("tune", "linear-regression", "--trials", "40", "--space", "epochs=20:40,loss=squared,batch-size=50")
+
+
+def searched(run: RunFolder, seed: int) -> Tuned:
+    """A search on digits, as the stage does it, without Prefect; there is no test split."""
+    prepared = own_images.prepare(*digits(), list("0123456789"))
+    prepared.test.path.unlink(missing_ok=True)
+    options = {"device": "cpu", "seed": seed, "num_epochs": 2, "batch_size": 512, "defaults": "data"}
+    base, search = SoftmaxTraining.model_validate(options), Search(trials=18, space=("dropout=0", "schedule=cosine"))
+
+    def here(batches: Any, ended: Any) -> None:
+        for batch in batches:
+            batch.run(ended)
+
+    with finding.opened(run, prepared, base, search) as study:
+        trials.search(study, Batch("", prepared, base, (), seed), search, here)
+        return finding.settle(run, prepared, base, study.trials, here)
+
+
+def test_equal_seeds_find_the_same_winner_and_no_trial_reads_the_test_split(tmp_path: Path) -> None:
+    one, again = (searched(RunFolder(path=tmp_path, name=name), seed=1) for name in ("one", "again"))
+    assert one == again
+    assert min(one.validation_losses) < min(one.default_losses)
+    assert len(one.validation_losses) == len(one.default_losses) == 5
+    assert searched(RunFolder(path=tmp_path, name="one"), seed=2).settings != one.settings
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ("--trials 0", "--trials 0"),
+        ("--timeout 0", "--timeout 0.0"),
+        ("--space momentum=1", "--space momentum=1"),
+        ("--space lr=1:0.1", "--space lr=1:0.1"),
+        ("--lr 0.1 --space lr=0.05:1", "--lr 0.1, and lr in --space"),
+        ("linear-regression --space dropout=0.1", "--space dropout"),
+        ("--workers 2", "options that do not go together"),
+        ("nobody", "no model nobody"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_before_anything_is_done(
+    options: str, found: str, artifacts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert flows.cli.app.run(["tune", *options.split(), "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["exit_code"] == 2
+    assert error["found"] == found
+    assert error["expected"]
+    assert error["action"]
+    assert not list(artifacts.glob("**/*.journal"))
+
+
+def without_times(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in trial.items() if name != "seconds"} for trial in document["trials"]]
+
+
+def interrupted(number: int, artifacts: Path, num_lines: int) -> "subprocess.CompletedProcess[str]":
+    """The command, which gets a signal when so many lines were written of trials that had ended."""
+    running = subprocess.Popen([GRADMILL, *COMMAND], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while sum(path.read_text().count('"tried"') for path in artifacts.glob("datasets/*/*.journal")) < num_lines:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    running.send_signal(number)
+    stdout, stderr = running.communicate(timeout=60)
+    return subprocess.CompletedProcess(COMMAND, running.returncode, stdout, stderr)
+
+
+@pytest.mark.slow  # six commands, of which some train 40 times
+@pytest.mark.usefixtures("on_server")
+def test_interrupted_and_killed_the_same_command_goes_on_to_the_same_winner(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = interrupted(signal.SIGINT, artifacts, 3)
+    assert done.returncode == 130, done.stderr
+    assert "what was learned is kept, and the same command again goes on from there" in done.stderr
+    assert interrupted(signal.SIGKILL, artifacts, 12).returncode == -signal.SIGKILL
+    resumed = gradmill(*COMMAND, "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "trials are there from before" in resumed.stderr
+    again = gradmill(*COMMAND, "--json")
+    assert "40 trials are there from before" in again.stderr
+    assert not list((artifacts / "models").glob("*/*/model.onnx")), "nothing is published"
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(tmp_path / "whole"))
+    whole = json.loads(gradmill(*COMMAND, "--json").stdout)
+    for each in (resumed, again):
+        document = json.loads(each.stdout)
+        assert without_times(document) == without_times(whole)
+        assert document["settings"] == whole["settings"]
+        assert document["validation_losses"] == whole["validation_losses"]
+    run = json.loads((Path(document["run"]) / "run.json").read_text())
+    assert run["stages"]["tune"]["trials"] == document["trials"], "an entry a trial"
+
+
+@pytest.mark.slow  # commands of ten seconds each
+@pytest.mark.usefixtures("on_server")
+def test_trials_that_all_diverge_are_exit_3_and_a_time_too_short_is_exit_2(artifacts: Path) -> None:
+    options = ("--trials", "3", "--space", "lr=50:100,loss=squared,schedule=constant,epochs=5")
+    done = gradmill("tune", "linear-regression", *options)
+    assert_clear(done, 3)
+    assert "all 3 trials diverged" in done.stderr
+    assert "what was learned is kept" in done.stderr
+    assert len(list(artifacts.glob("datasets/*/*.journal"))) == 1
+    assert not (artifacts / "tuned").exists()
+    short = gradmill("tune", "linear-regression", "--timeout", "0.001")
+    assert_clear(short, 2)
+    assert "the time was over before a trial came to its end" in short.stderr
+
+
+@pytest.mark.slow  # a search and a retrain
+@pytest.mark.usefixtures("on_server")
+def test_then_retrain_publishes_what_was_found_and_what_was_given(artifacts: Path) -> None:
+    given = ("--epochs", "4", "--implementation", "scratch", "--name", "mine")
+    done = gradmill("tune", "linear-regression", "--trials", "5", *given, "--then-retrain", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["retrained"]["outcome"] == "published"
+    training = document["retrained"]["parameters"]["training"]
+    assert (training["num_epochs"], training["implementation"]) == (4, "scratch")
+    assert {field: training[field] for field in document["settings"]} == document["settings"]
+    assert all(trial["settings"]["num_epochs"] == 4 for trial in document["trials"])
+    assert (artifacts / "tuned" / "mine.json").is_file()
+
+
+@pytest.mark.slow  # a cluster of two processes, of which one is killed
+def test_dask_finds_what_threads_find_though_a_worker_is_killed(prefect_api: str, artifacts: Path) -> None:
+    from distributed import LocalCluster
+
+    from flows.tune import tune
+    from tasks.parameters import TuneParameters
+
+    base: dict[str, Any] = {"training": {"model": "linear-regression"}}
+    search = {"trials": 18, "space": ("epochs=20:40", "loss=squared", "batch-size=50")}
+    threads = tune(TuneParameters.model_validate(base | {"name": "threads", "search": search}))
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        victim = next(iter(cluster.workers.values())).pid
+
+        def kill() -> None:
+            while not [each for each in cluster.scheduler_info["workers"].values() if each["metrics"]["executing"]]:
+                time.sleep(0.01)
+            os.kill(victim, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        on_dask = search | {"runner": "dask", "dask_address": cluster.scheduler_address, "workers": 2}
+        dask = tune(TuneParameters.model_validate(base | {"name": "dask", "search": on_dask}))
+        killer.join()
+    for of_threads, of_dask in zip(threads.trials, dask.trials, strict=True):
+        assert of_threads.settings == of_dask.settings
+        assert of_threads.losses == pytest.approx(of_dask.losses, abs=1e-6)
+    assert threads.settings == dask.settings

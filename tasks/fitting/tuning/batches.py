@@ -14,8 +14,6 @@ from tasks.parameters import Training
 from tasks.records import PreparedDataset
 from tasks.store.tuned import Setting, Trial
 
-UNKNOWN = 10  # so many epochs at least where training goes on until it has converged
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -59,7 +57,7 @@ class Stopping:
     """
 
     def __init__(self, num_epochs: Sequence[int | None], limits: tuple[float, ...], deadline: float) -> None:
-        self._first = [(each or 2 * UNKNOWN) // 2 for each in num_epochs]
+        self._first = [(each or len(limits)) // 2 for each in num_epochs]  # unknown: as long as the longest before
         self._limits, self._deadline = limits, deadline
         self._best: dict[int, float] = {}
         self.cut_off: set[int] = set()  # trials of which nothing can be said: the time was over

@@ -1,7 +1,7 @@
 """The values among which a search chooses one for a parameter."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tasks.store.tuned import Setting
 

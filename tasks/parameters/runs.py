@@ -198,5 +198,5 @@ class MaintainParameters(Frozen):
         30,
         ge=1,
         title="Keep",
-        description="The newest runs and predictions of each model that stay, and kept versions'.",
+        description="The newest runs and predictions of a model that stay; those of kept versions do.",
     )

@@ -1,5 +1,6 @@
 """The ``gradmill`` command: everything is imported inside, so that Ctrl-C finds a handler from the first moment."""
 
+import atexit
 import gc
 import os
 import sys
@@ -34,6 +35,8 @@ def main() -> None:
     gc.set_threshold(NEW_OBJECTS)
     if _is_zen_4():
         os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4")
+    ending: list[int] = []
+    atexit.register(_end_at_once, ending)  # first, and so called last: when threads and libraries have ended their work
     try:
         from flows import interrupt
         from flows.cli import streams
@@ -52,7 +55,18 @@ def main() -> None:
     if code == INTERRUPTED:
         _say_interrupted(THEN.get("".join(sys.argv[1:2]), "the same command again starts afresh"))
         os._exit(code)  # threads of libraries would wait, or print tracebacks of their own
+    else:
+        ending.append(code)
     sys.exit(code)
+
+
+def _end_at_once(ending: list[int]) -> None:
+    """Leave it to the system to take everything apart: Python needs over a second for what torch has imported."""
+    if ending:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(*ending)
 
 
 def _say_interrupted(action: str) -> None:

@@ -7,7 +7,7 @@ from tasks.judging import gates
 from tasks.judging.servability import servability
 from tasks.parameters import Device, Gates, Training
 from tasks.records import ExportedModel, PreparedDataset, TrainedModel
-from tasks.serving import contract, graph, properties, sample, sessions
+from tasks.serving import contract, properties, sample, sessions
 from tasks.stage import stage
 from tasks.store import atomic, verified
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
@@ -25,6 +25,7 @@ def export(
             process cannot serve the file.
     """
     from tasks.judging import exported
+    from tasks.serving import graph
 
     weights = safetensors.numpy.load(verified.read(trained.weights))
     recipe, signature = prepared.recipe, prepared.signature

@@ -157,6 +157,17 @@ def test_batch_prediction_imports_no_torch() -> None:
     assert "torch" not in modules_after("import flows.predict")
 
 
+def test_a_retrain_imports_what_it_computes_with_when_it_computes() -> None:
+    heavy = {"torch", "matplotlib", "onnx", "onnxruntime", "scipy", "jinja2", "pandas"}
+    assert not heavy & modules_after("import flows.retrain")
+
+
+def test_training_imports_no_compiler_of_torchs() -> None:
+    learning = "from tasks.networks import schedules; schedules.learning_rates('cosine', 0.1, 2)"
+    imported_by_both = modules_after(f"import tasks.judging.judges; {learning}")
+    assert not {"torch._dynamo", "torchmetrics", "scipy.stats"} & imported_by_both
+
+
 def test_onnxruntime_keeps_no_usage_data_in_the_home_folder(tmp_path: Path) -> None:
     code = "from tasks.serving import sessions; assert sessions.fault(sessions.CPU) is None"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

@@ -63,6 +63,10 @@ def _of_complete(trials: Sequence[Trial], losses: Array) -> Array:
     return np.where([trial.outcome == "complete" for trial in trials], losses, math.nan)
 
 
+def _short(value: Setting) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def history(trials: Sequence[Trial], path: Path) -> FileRef:
     """The loss of every trial in their order, and the best so far."""
     losses = _Losses.of(trials)
@@ -97,7 +101,7 @@ def slices(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRe
         places = [scale.place(value) for value in values]
         points = axes.scatter(places, losses.shown, c=numbers, cmap="viridis_r", s=20)
         if scale.few:
-            axes.set_xticks([scale.place(value) for value in scale.few], [str(value) for value in scale.few])
+            axes.set_xticks([scale.place(value) for value in scale.few], [_short(value) for value in scale.few])
         elif scale.by_decades:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())  # in a narrow panel these names would overlap
@@ -139,7 +143,9 @@ def _upright(axes: Axes, at: int, name: str, values: Sequence[Setting | None]) -
     places = np.array([scale.place(value) for value in values])
     low, high = float(np.nanmin(places)), float(np.nanmax(places))
     middle = math.sqrt(low * high) if scale.by_decades else (low + high) / 2
-    ticks = {scale.place(value): str(value) for value in scale.few} or {at: f"{at:.3g}" for at in (low, middle, high)}
+    ticks = {scale.place(value): _short(value) for value in scale.few} or {
+        at: f"{at:.3g}" for at in (low, middle, high)
+    }
     number = np.log if scale.by_decades else np.asarray
     span = float(number(high) - number(low)) or 1.0
     axes.axvline(at, 0.05, 0.94, color="0.4", linewidth=0.8)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from tasks.data.recipe import Columns
@@ -25,6 +24,8 @@ def model_card(
     manifest: dict[str, Any], metadata: ModelMetadata, pictures: list[str], report: DataReport | None = None
 ) -> str:
     """The card's text; ``manifest`` is the version's own, before its checksums, ``report`` that of own data."""
+    import jinja2  # here: a retrain of what has not changed writes no card
+
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  (Markdown)
     environment.filters["cell"] = cell
     text: str = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(

@@ -11,7 +11,7 @@ import pytest
 from tasks.errors import UsageError
 from tasks.fitting.tuning import space as spaces
 from tasks.fitting.tuning import study as studies
-from tasks.fitting.tuning.batches import Stopping
+from tasks.fitting.tuning.batches import Stopping, late
 from tasks.fitting.tuning.domains import Choice, Log, Uniform
 from tasks.fitting.tuning.space import Space
 from tasks.fitting.tuning.study import Asked, Study
@@ -220,3 +220,11 @@ def test_the_weight_decay_of_a_squared_loss_needs_no_trial(tmp_path: Path) -> No
     decays = {each.settings["weight_decay"] for each in asked if each.settings["loss"] == "squared"}
     assert decays == {0.25}
     assert len({each.settings["weight_decay"] for each in asked if each.settings["loss"] == "huber"}) > 3
+
+
+def test_a_trial_is_chosen_by_its_late_epochs_not_by_a_lucky_last_one() -> None:
+    leaping = (0.5, 0.45, 0.49, 0.44, 0.48, 0.45, 0.49, 0.44, 0.49, 0.43)
+    assert late(leaping, converges=False) == (0.49, 0.43)
+    assert late(leaping, converges=True) == (0.43,)
+    assert late((0.5,), converges=False) == (0.5,)
+    assert late((), converges=False) == ()

@@ -90,6 +90,7 @@ def _plain(training: Training, data: Parts[Split], prepared: PreparedDataset) ->
 
 def _together(training: Training, data: Parts[Split], prepared: PreparedDataset, num_trials: int) -> float:
     """Seconds of trials drawn at random from what is searched by default, none of which is given up; as in rounds."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     searched = space.default(training, prepared)
     drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     trials = [applied(training, space.suggest(searched, drawn.ask(), None)) for _ in range(num_trials)]

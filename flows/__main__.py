@@ -33,10 +33,10 @@ def main() -> None:
     for variable in ("DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"):  # every process that is started has them, too
         os.environ.setdefault(variable, "1")
     gc.set_threshold(NEW_OBJECTS)
-    ending: list[int] = []
-    atexit.register(_end_at_once, ending)  # first, and so called last: when threads and libraries have ended their work
     if _is_zen_4():
         os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4")
+    ending: list[int] = []
+    atexit.register(_end_at_once, ending)  # first, and so called last: when threads and libraries have ended their work
     try:
         from flows import interrupt
         from flows.cli import streams

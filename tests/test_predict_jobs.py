@@ -26,7 +26,7 @@ from tasks.batch import labelling, lanes
 from tasks.errors import DataError, UsageError
 from tasks.records import PublishedModel
 from tasks.serving import drift, sessions
-from tasks.stage import shards
+from tasks.stage import runners, shards
 from tasks.store import artifact_paths, retention
 
 
@@ -332,7 +332,7 @@ def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
             yield runner
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "_runner", one_by_one)
+        patch.setattr(runners, "opened", one_by_one)
         patch.setattr(shards, "label_shard", elsewhere)
         patch.setattr(shards, "_threads_of_dask_worker", lambda: 1)
         done = predict_rows(input=rows, runner="dask", shard_rows=1250, workers=4)

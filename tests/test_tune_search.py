@@ -11,8 +11,9 @@ import pytest
 from tasks.errors import UsageError
 from tasks.fitting.tuning import space as spaces
 from tasks.fitting.tuning import study as studies
-from tasks.fitting.tuning.batches import Stopping
-from tasks.fitting.tuning.space import Choice, Log, Space, Uniform
+from tasks.fitting.tuning.batches import Stopping, late
+from tasks.fitting.tuning.domains import Choice, Log, Uniform
+from tasks.fitting.tuning.space import Space
 from tasks.fitting.tuning.study import Asked, Study
 from tasks.parameters import Training, TuneParameters
 from tasks.parameters.uses import BOOK, IMAGES, OF_MODEL, TABLES
@@ -141,7 +142,7 @@ def test_a_trial_that_falls_behind_the_median_of_earlier_rounds_is_given_up(tmp_
     assert stopping(0, 4, limits[3] + 0.01)
     assert not stopping(1, 4, limits[5] - 0.01)
     assert not stopping(1, 5, 1e9), "its best loss counts, and one bad epoch does not"
-    assert not stopping(2, 6, 1e9), "nobody knows how far it goes"
+    assert not stopping(2, 3, 1e9), "nobody knows how far it goes: as far as others did"
 
 
 def test_what_the_time_has_cut_off_is_no_result() -> None:
@@ -219,3 +220,11 @@ def test_the_weight_decay_of_a_squared_loss_needs_no_trial(tmp_path: Path) -> No
     decays = {each.settings["weight_decay"] for each in asked if each.settings["loss"] == "squared"}
     assert decays == {0.25}
     assert len({each.settings["weight_decay"] for each in asked if each.settings["loss"] == "huber"}) > 3
+
+
+def test_a_trial_is_chosen_by_its_late_epochs_not_by_a_lucky_last_one() -> None:
+    leaping = (0.5, 0.45, 0.49, 0.44, 0.48, 0.45, 0.49, 0.44, 0.49, 0.43)
+    assert late(leaping, converges=False) == (0.49, 0.43)
+    assert late(leaping, converges=True) == (0.43,)
+    assert late((0.5,), converges=False) == (0.5,)
+    assert late((), converges=False) == ()

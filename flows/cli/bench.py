@@ -64,6 +64,21 @@ def images(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> Non
     _publish(report, as_json)
 
 
+def tune(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
+    """A search for hyperparameters over plain trainings and scikit-learn's grid search; writes bench-tune.json."""
+    from flows.cli import display
+
+    artifact_paths.make_root()
+    with display.compact(verbose, stages=False):
+        from flows.server.connection import prefect_api
+
+        with prefect_api("flows.bench.tune"):
+            from flows.bench import tune as benchmark
+
+            report = benchmark.bench(quick)
+    _publish(report, as_json)
+
+
 def gates(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
     """How often the gates against kept versions refuse what is as good, and what is worse; writes bench-gates.json."""
     from flows.cli import display

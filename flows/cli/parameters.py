@@ -55,9 +55,8 @@ class _Value(NamedTuple):
         title = str(self.field.title)
         if not notes or title.lower() != self.flag.lower().strip("-").replace("-", " "):
             notes = dict.fromkeys([f"{title}:" if notes else f"{title}.", *notes])
-        shown = option(self.field.metadata)
+        shown, default = option(self.field.metadata), self.default()
         words = " ".join(filter(None, [shown.help or " ".join(notes), shown.only]))
-        default = self.default()
         bounds = "; ".join([*([f"default: {default}"] if default else []), *self.limits()])
         return f"{words} \\[{bounds}]" if bounds else words
 
@@ -96,8 +95,7 @@ class _Value(NamedTuple):
         """Set it in the document, where it was given."""
         if given is None:
             return
-        if self.field.default is True:  # its flag turns it off
-            given = not given
+        given = not given if self.field.default is True else given  # its flag turns it off
         if self.is_list:
             given = [each for row in csv.reader(filter(None, given), skipinitialspace=True) for each in row]
         (document.setdefault(self.part, {}) if self.part else document)[self.name] = given

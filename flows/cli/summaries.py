@@ -80,8 +80,8 @@ def predicted(result: "Prediction") -> None:
     _print_table(rows)
 
 
-def tuned(result: "TuneReport", artifacts: Path | None) -> None:
-    """What was found, how much better it is than the settings of before, and what to do with it."""
+def tuned(result: "TuneReport", following: str, artifacts: Path | None) -> None:
+    """What was found, how much better it is than the settings of before, and the command that uses it."""
     from tasks.fitting.tuning.space import in_words
 
     losses = result.validation_losses, result.default_losses
@@ -92,7 +92,7 @@ def tuned(result: "TuneReport", artifacts: Path | None) -> None:
         ("loss", f"{found} on {counted(result.num_validation, 'validation example')}; without the search {before}"),
         ("kept", result.path),
         ("evidence", result.run),
-        ("try next", as_typed(f"retrain {result.name} --tuned", artifacts)),
+        ("try next", following),
     ]
     _print_table(rows[:-1] if result.retrained else rows)
     if result.retrained and result.retrained.outcome != "refused":

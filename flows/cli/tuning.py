@@ -1,15 +1,17 @@
 """``gradmill tune``: better settings than those of the book, or of the rules."""
 
+import shlex
+from collections.abc import Collection
 from typing import Any
 
 from flows.cli import summaries
 from flows.cli.faults import as_gradmill_error, in_json
-from flows.cli.options import Artifacts, Debug, Json, Verbose, print_json, require
-from flows.cli.parameters import taking, validated
+from flows.cli.options import Artifacts, Debug, Json, Verbose, as_typed, print_json, require
+from flows.cli.parameters import given_options, taking, validated
 from flows.cli.runs import of_kept_name, on_prefect, outcome, require_images, require_of_use
 from tasks.errors import UsageError
 from tasks.parameters import TuneParameters
-from tasks.store import own_data
+from tasks.store import own_data, reading
 
 
 @taking(TuneParameters)
@@ -46,9 +48,19 @@ def tune(
         error = {"error": in_json(as_gradmill_error(failure))} if failure else {}
         print_json(report.model_dump(mode="json") | error)
     else:
-        summaries.tuned(report, artifacts)
+        summaries.tuned(report, as_typed(_retrain(parameters, report.settings), artifacts), artifacts)
     if failure:
         raise failure
+
+
+def _retrain(parameters: TuneParameters, settings: Collection[str]) -> str:
+    """The command that trains with what was found, on the same data."""
+    if reading.versions(parameters.name):
+        return shlex.join(["retrain", parameters.name, "--tuned"])
+    training = parameters.training
+    said = training.given.keys() - {"model", "defaults", *settings}
+    options = given_options(parameters.data, set()) + given_options(training, set(type(training).model_fields) - said)
+    return shlex.join(["retrain", training.model, "--name", parameters.name, *options, "--tuned"])
 
 
 def _with_what_is_fixed(given: dict[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Searched, Setting, Trial, Tuned
 
 BEST = 10  # trials that are told
+ROUNDING = 1e-6
 TITLES = {
     artifact_paths.TUNING_WINNER: "What was found, beside the settings of before",
     artifact_paths.TUNING_HISTORY: "History",
@@ -43,6 +44,7 @@ def page(name: str, searched: Searched) -> str:
         f"By the loss of {counted(tuned.num_validation, 'validation example')}, on which the settings were chosen: how "
         f"good a model is, the gates tell, on the test split. `gradmill retrain {name} --tuned` uses what was found.",
         table(("", "found", "before"), _beside(tuned)),
+        _difference(tuned),
         f"## The best {min(BEST, len(trials))} trials\n\n{_best(trials)}",
         f"## Trials\n\n{table(('', ''), _facts(trials))}",
     ]
@@ -60,13 +62,20 @@ def _beside(tuned: Tuned) -> Rows:
         (f"validation loss, mean of {seeds} seeds", *(f"{each.mean:.4g}" if each else "diverged" for each in means))
     )
     rows.append(("its 95 % interval", *(between(each[1:]) if each else "" for each in means)))
-    if len(losses[0]) == len(losses[1]) == seeds:
-        gain = interval([after - first for after, first in zip(*losses, strict=True)])
-        chance = "beyond chance" if gain.high < 0 or gain.low > 0 else "not beyond chance"
-        rows.append(
-            ("difference, seed by seed", f"{gain.mean:+.3g} ({gain.low:+.3g} to {gain.high:+.3g}), {chance}", "")
-        )
     return rows
+
+
+def _difference(tuned: Tuned) -> str:
+    """What the search has gained, where no seed diverged."""
+    found, before = tuned.validation_losses, tuned.default_losses
+    if len(found) != len(before) or not found:
+        return "Not every seed came to its end."
+    gain = interval([after - first for after, first in zip(found, before, strict=True)])
+    if gain.high - gain.low <= ROUNDING * abs(gain.mean):  # training that starts at zero draws nothing
+        return f"The difference is {gain.mean:+.3g} with every seed."
+    beyond = "more" if gain.high < 0 or gain.low > 0 else "no more"
+    between = f"95 %: {gain.low:+.3g} to {gain.high:+.3g}"
+    return f"Seed by seed the difference is {gain.mean:+.3g} ({between}), {beyond} than the seeds' chance."
 
 
 def _best(trials: Sequence[Trial]) -> str:

@@ -163,9 +163,8 @@ def learner_of(
 
 def _sentence(steps: Steps, way: rules.Way) -> str:
     seen = "all rows a step" if way.is_whole else f"minibatches of {steps.batch_size}"
-    return (
-        f"{seen}, learning rate {steps.lr:g}, weight decay {steps.weight_decay:.3g}, at most {steps.num_epochs} epochs"
-    )
+    how = f"learning rate {steps.lr:g}, weight decay {steps.weight_decay:.3g}, at most {steps.num_epochs} epochs"
+    return f"{seen}, {how}"
 
 
 def _best_decay(learner: Learner, data: Parts[Examples]) -> float:

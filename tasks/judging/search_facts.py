@@ -46,17 +46,18 @@ def searched(trials: Sequence[Trial]) -> list[str]:
 class Scale(NamedTuple):
     """Where the values of one field lie: numbers as they are or by decades, words one beside another."""
 
-    few: tuple[Setting, ...]  # every value, where these are words or few
+    few: tuple[Setting, ...]  # every value, where these are words, or few that trials share
     by_decades: bool
 
     @classmethod
     def of(cls, values: Sequence[Setting | None], few: int = FEW) -> "Scale":
         """That of the values of one field, of which there is one at least."""
-        known = {value for value in values if value is not None}
-        words = {str(value) for value in known if isinstance(value, str)}
-        told = tuple(sorted(words or known)) if words or len(known) <= few else ()
-        numbers = [] if words else sorted(map(float, known))
-        return cls(told, not told and numbers[0] > 0 and numbers[-1] >= DECADE * numbers[0])
+        known = [value for value in values if value is not None]
+        different = sorted({str(value) for value in known} if isinstance(known[0], str) else set(known))
+        if isinstance(known[0], str) or len(different) <= min(few, len(known) // 2):
+            return cls(tuple(different), False)
+        low, high = float(different[0]), float(different[-1])
+        return cls((), low > 0 and high >= DECADE * low)
 
     def place(self, value: Setting | None) -> float:
         """NaN where there is none."""

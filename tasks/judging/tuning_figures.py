@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from tasks.judging.figures import save
+from tasks.judging import figures
 from tasks.judging.search_facts import Scale, importances, interval, searched, word
 from tasks.store import artifact_paths
 from tasks.store.record import FileRef
@@ -63,6 +63,10 @@ def _of_complete(trials: Sequence[Trial], losses: Array) -> Array:
     return np.where([trial.outcome == "complete" for trial in trials], losses, math.nan)
 
 
+def _short(value: Setting) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def history(trials: Sequence[Trial], path: Path) -> FileRef:
     """The loss of every trial in their order, and the best so far."""
     losses = _Losses.of(trials)
@@ -80,7 +84,7 @@ def history(trials: Sequence[Trial], path: Path) -> FileRef:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=4)
-    return save(figure, path)
+    return figures.save(figure, path)
 
 
 def slices(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRef:
@@ -97,7 +101,7 @@ def slices(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRe
         places = [scale.place(value) for value in values]
         points = axes.scatter(places, losses.shown, c=numbers, cmap="viridis_r", s=20)
         if scale.few:
-            axes.set_xticks([scale.place(value) for value in scale.few], [str(value) for value in scale.few])
+            axes.set_xticks([scale.place(value) for value in scale.few], [_short(value) for value in scale.few])
         elif scale.by_decades:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())  # in a narrow panel these names would overlap
@@ -108,7 +112,7 @@ def slices(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRe
     for axes in every[::columns]:
         axes.set(**losses.axis)
     figure.colorbar(points, ax=list(every), label="trial", ticks=MaxNLocator(integer=True), shrink=0.8)
-    return save(figure, path)
+    return figures.save(figure, path)
 
 
 def parallel(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRef:
@@ -130,7 +134,7 @@ def parallel(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> File
     axes.plot(across, lines[np.nanargmin(_of_complete(trials, losses.found))], color="C3", linewidth=2.5)
     axes.set(xlim=(-0.35, len(fields) + 0.35), ylim=(-0.06, 1.08), title="Parallel coordinates: the best in red")
     axes.set_axis_off()
-    return save(figure, path)
+    return figures.save(figure, path)
 
 
 def _upright(axes: Axes, at: int, name: str, values: Sequence[Setting | None]) -> list[float]:
@@ -139,7 +143,9 @@ def _upright(axes: Axes, at: int, name: str, values: Sequence[Setting | None]) -
     places = np.array([scale.place(value) for value in values])
     low, high = float(np.nanmin(places)), float(np.nanmax(places))
     middle = math.sqrt(low * high) if scale.by_decades else (low + high) / 2
-    ticks = {scale.place(value): str(value) for value in scale.few} or {at: f"{at:.3g}" for at in (low, middle, high)}
+    ticks = {scale.place(value): _short(value) for value in scale.few} or {
+        at: f"{at:.3g}" for at in (low, middle, high)
+    }
     number = np.log if scale.by_decades else np.asarray
     span = float(number(high) - number(low)) or 1.0
     axes.axvline(at, 0.05, 0.94, color="0.4", linewidth=0.8)
@@ -160,7 +166,7 @@ def mattered(shares: dict[str, float], path: Path) -> FileRef:
     axes.set(xlabel="share in what the best tenth of the trials have in common", title="Importances (PED-ANOVA)")
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    return save(figure, path)
+    return figures.save(figure, path)
 
 
 def winner(tuned: Tuned, path: Path) -> FileRef:
@@ -179,4 +185,4 @@ def winner(tuned: Tuned, path: Path) -> FileRef:
         title=f"{len(tuned.validation_losses)} seeds, their mean and its 95 % interval",
     )
     axes.grid(alpha=0.3, axis="x")
-    return save(figure, path)
+    return figures.save(figure, path)

@@ -11,12 +11,12 @@ from tasks.parameters.choices import ModelName as ModelName
 from tasks.parameters.choices import Runner as Runner
 from tasks.parameters.choices import Schedule as Schedule
 from tasks.parameters.choices import is_name as is_name
+from tasks.parameters.data import Data as Data
 from tasks.parameters.evaluation import EvaluateParameters as EvaluateParameters
 from tasks.parameters.gates import Gates as Gates
 from tasks.parameters.narrowed import retrain_form as retrain_form
 from tasks.parameters.own_data import InspectParameters as InspectParameters
 from tasks.parameters.own_data import OwnData as OwnData
-from tasks.parameters.runs import Data as Data
 from tasks.parameters.runs import Learned as Learned
 from tasks.parameters.runs import MaintainParameters as MaintainParameters
 from tasks.parameters.runs import PredictParameters as PredictParameters

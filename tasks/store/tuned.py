@@ -21,7 +21,7 @@ class Trial(Document):
 
     number: int  # from 0
     settings: dict[str, Setting]  # fields of ``Training`` by name
-    validation_loss: float | None
+    validation_loss: float | None  # the mean of the last fifth of its epochs; of a table, where it has converged
     losses: tuple[float, ...] = ()  # of the validation part, by epoch
     epochs: int
     seconds: float

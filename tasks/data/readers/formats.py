@@ -26,8 +26,7 @@ Rows: TypeAlias = "Array | StoredRows"  # rows in memory, or still in their file
 PACKED = ".gz"
 CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
 CHUNK_BYTES = 64 * 2**20
-SHARD_ROWS = 2**22
-SHARD_BYTES = 2**31
+SHARD_ROWS, SHARD_BYTES = 2**22, 2**31
 
 
 class Wanted(NamedTuple):

@@ -1,6 +1,7 @@
 """A batch of trials that one process trains, and when each of them stops."""
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from tasks.parameters import Training
 from tasks.records import PreparedDataset
 from tasks.store.tuned import Setting, Trial
 
-UNKNOWN = 10  # so many epochs at least where training goes on until it has converged
+LATE = 5  # a fifth
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,27 @@ class Batch:
         for tried in try_out(trainings, data, self.seed, self.prepared, stopping):
             if tried.outcome != "pruned" or tried.index not in stopping.cut_off:
                 asked, losses = self.asked[tried.index], tried.losses
+                counted = late(losses, converges=trainings[tried.index].num_epochs is None)
                 ended(
                     Trial(
                         number=asked.number,
                         settings=asked.settings,
-                        validation_loss=losses[-1] if losses and tried.outcome != "diverged" else None,
+                        validation_loss=statistics.fmean(counted) if counted and tried.outcome != "diverged" else None,
                         losses=losses,
                         epochs=len(losses),
                         seconds=round(tried.seconds, 3),
                         outcome=tried.outcome,
                     )
                 )
+
+
+def late(losses: tuple[float, ...], converges: bool) -> tuple[float, ...]:
+    """Those that a trial is chosen by: of the last fifth of its epochs, or, where it ``converges``, of the last.
+
+    At a rate that does not fall the loss leaps, and the best last epoch of many trials is luck: of 64 on Fashion-MNIST
+    the winner had 0.431 after 0.488, and with other seeds a test accuracy of 0.79 to 0.84.
+    """
+    return losses[-1:] if converges else losses[len(losses) - math.ceil(len(losses) / LATE) :]
 
 
 class Stopping:
@@ -59,7 +70,7 @@ class Stopping:
     """
 
     def __init__(self, num_epochs: Sequence[int | None], limits: tuple[float, ...], deadline: float) -> None:
-        self._first = [(each or 2 * UNKNOWN) // 2 for each in num_epochs]
+        self._first = [(each or len(limits)) // 2 for each in num_epochs]  # unknown: as long as the longest before
         self._limits, self._deadline = limits, deadline
         self._best: dict[int, float] = {}
         self.cut_off: set[int] = set()  # trials of which nothing can be said: the time was over

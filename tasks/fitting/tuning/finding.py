@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from tasks.errors import TrainingDiverged, UsageError
-from tasks.fitting.tuning import ridge, space, study
+from tasks.fitting.tuning import domains, ridge, space, study
 from tasks.fitting.tuning.batches import Batch, data_of
 from tasks.fitting.tuning.space import Space
 from tasks.fitting.tuning.study import Asked, Study
@@ -40,7 +40,7 @@ def opened(run: RunFolder, prepared: PreparedDataset, base: Training, search: Se
 
 def _decay_of_squared(prepared: PreparedDataset, base: Training, searched: Space) -> float | None:
     """The weight decay of linear regression with a squared loss: the ridge path in closed form says it."""
-    if "loss" not in searched or not space.has(searched["loss"], Loss.SQUARED.value):
+    if "loss" not in searched or not domains.has(searched["loss"], Loss.SQUARED.value):
         return None
     squared = base.model_copy(update={"loss": Loss.SQUARED})
     path = ridge.best(data_of(prepared, base), prepared, squared)

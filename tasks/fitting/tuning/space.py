@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
 from tasks.data.recipe import Columns
 from tasks.errors import UsageError
+from tasks.fitting.tuning.domains import Choice, Domain, Log, Uniform
 from tasks.parameters import Loss, Schedule, Training
 from tasks.parameters.uses import BOOK, IMAGES, LINEAR, OF_MODEL, SOFTMAX, TABLES, WORDS, Uses
 from tasks.records import PreparedDataset
@@ -18,51 +18,6 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 
-@dataclass(frozen=True)
-class Log:
-    """Any number between two, as likely in one decade as in another."""
-
-    low: float
-    high: float
-
-    def suggest(self, trial: "BaseTrial", field: str) -> Setting:
-        """One of them."""
-        return _short(trial.suggest_float(field, self.low, self.high, log=True), self)
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """Any number between two; a whole one where both are."""
-
-    low: float
-    high: float
-
-    def suggest(self, trial: "BaseTrial", field: str) -> Setting:
-        """One of them."""
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(field, self.low, self.high)
-        return _short(trial.suggest_float(field, self.low, self.high), self)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several values; of a single one there is nothing to search."""
-
-    values: tuple[Setting, ...]
-
-    def suggest(self, trial: "BaseTrial", field: str) -> Setting:
-        """One of them."""
-        if len(self.values) == 1:
-            return self.values[0]
-        return cast("Setting", trial.suggest_categorical(field, self.values))
-
-
-def _short(value: float, within: Log | Uniform) -> float:
-    """With three digits, which a person can type again; more make no other model."""
-    return min(max(float(f"{value:.3g}"), within.low), within.high)
-
-
-Domain = Log | Uniform | Choice
 Space = dict[str, Domain]  # by field of ``Training``
 
 
@@ -76,6 +31,8 @@ class _Row(NamedTuple):
 
 
 _PIXELS = SOFTMAX & (BOOK | IMAGES)
+# Not dropout, for which there is --space: its masks take six times as long as the rest of a step, and to a linear model
+# it is one more penalty on the weights.
 ROWS = (
     _Row(
         "lr", _PIXELS, lambda _, inputs: Log(*(lr * min(1.0, 784 / inputs) for lr in (0.02, 1.0))),
@@ -97,7 +54,6 @@ ROWS = (
         "around the rule's 1 / rows",
     ),
     _Row("weight_decay", LINEAR, lambda *_: Log(1e-6, 1.0), "of deviations; that of a squared loss needs no trial"),
-    _Row("dropout", _PIXELS, lambda *_: Choice((0.0, 0.1)), "none, and a little: there are no weights to spare"),
 )  # fmt: skip
 
 OPTIONS = {
@@ -133,13 +89,6 @@ def suggest(space: Space, trial: "BaseTrial", squared_decay: float | None) -> di
         else:
             settings[field] = domain.suggest(trial, field)
     return settings
-
-
-def has(domain: Domain, value: Setting | None) -> bool:
-    """Whether it is one of these."""
-    if isinstance(domain, Choice):
-        return value in domain.values
-    return isinstance(value, int | float) and domain.low <= value <= domain.high
 
 
 def narrowed(training: Training, items: Sequence[str]) -> Space:

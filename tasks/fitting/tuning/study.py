@@ -19,6 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from tasks.fitting.tuning import domains
 from tasks.fitting.tuning import space as spaces
 from tasks.fitting.tuning.space import Space
 from tasks.machine.telling import tell
@@ -181,5 +182,5 @@ def _begin(path: Path, about: dict[str, str], space: Space, base: Training) -> o
     for name, value in about.items():
         study.set_user_attr(name, value)
     known = {field: getattr(base, field) for field in space}
-    study.enqueue_trial({field: value for field, value in known.items() if spaces.has(space[field], value)})
+    study.enqueue_trial({field: value for field, value in known.items() if domains.has(space[field], value)})
     return study

@@ -28,7 +28,7 @@ from typing import IO, Any, NoReturn
 LIBRARIES = (
     "fastapi", "httpx", "jinja2", "jsonschema", "matplotlib.backends.backend_agg", "matplotlib.figure", "onnx",
     "onnxruntime", "pyarrow.csv", "pyarrow.dataset", "pyarrow.parquet", "pydantic_settings", "rich.console",
-    "rich.progress", "scipy.optimize", "scipy.special", "sqlalchemy", "torch._dynamo", "torchmetrics.classification",
+    "rich.progress", "scipy.optimize", "scipy.special", "sqlalchemy", "torch",
     "typer", "websockets", "yaml",
 )  # fmt: skip
 OURS = ("flows.cli.app", "flows.cli.display", "flows.server.connection", "flows.retrain", "flows.predict")

@@ -23,13 +23,20 @@ from flows.retrain import retrain
 from prefect_api import api_client, post, wait_for
 from tasks.errors import GateFailed
 from tasks.judging import figures
-from tasks.parameters import EvaluateParameters, MaintainParameters, PredictParameters, RetrainParameters
+from tasks.parameters import (
+    EvaluateParameters,
+    MaintainParameters,
+    PredictParameters,
+    RetrainParameters,
+    TuneParameters,
+)
 
 PARAMETERS: dict[str, type[BaseModel]] = {
     "retrain": RetrainParameters,
     "predict": PredictParameters,
     "evaluate": EvaluateParameters,
     "maintain": MaintainParameters,
+    "tune": TuneParameters,
 }
 
 

@@ -125,6 +125,29 @@ def test_a_lock_file_that_is_removed_or_replaced_meanwhile_is_not_taken_for_the_
     waiter.join()
 
 
+def test_a_folder_that_goes_while_it_is_made_is_made_again_and_a_file_in_its_place_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``mkdir`` finds the folder, and its second look, whether it is one, does not."""
+    folder, looks = tmp_path / "folder", list[bool]()
+    is_dir = Path.is_dir
+
+    def removed_first(path: Path) -> bool:
+        if path == folder and not looks:
+            folder.rename(tmp_path / "condemned")
+        looks.append(is_dir(path))
+        return looks[-1]
+
+    folder.mkdir()
+    monkeypatch.setattr(Path, "is_dir", removed_first)
+    with locks.locked(folder / ".lock", "busy"):
+        assert folder.is_dir()
+    assert looks[0] is False
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError), locks.locked(tmp_path / "file" / ".lock", "busy"):
+        pass
+
+
 @pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
 def test_a_lock_file_of_another_kind_is_an_error_and_no_endless_wait(tmp_path: Path, kind: str) -> None:
     path = tmp_path / ".lock"

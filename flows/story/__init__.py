@@ -67,7 +67,7 @@ def told_of_search(run: RunFolder, searched: Searched) -> None:
         from flows.story import tuning  # and with it what draws, which predictions never need
 
         _show(f"{run.name}-tuning", tuning.told(run, searched), "a search for settings")
-        _mark("", f"model:{run.name}")
+        _mark(None, f"model:{run.name}")
 
 
 def _show(key: str, page: str, about: str) -> None:
@@ -102,15 +102,14 @@ def _tell(outcome: Outcome) -> None:
     _mark(pages.in_words(result), f"model:{result.name}", f"verdict:{result.outcome}")
 
 
-def _mark(verdict: str, *tags: str) -> None:
-    """Let this run's name and its first tag say the verdict, and add tags for the UI's filters.
+def _mark(words: tuple[str, str] | None, *tags: str) -> None:
+    """Let this run's name and its first tag say in ``words`` what it came to; other tags are for the UI's filters.
 
     A retry's verdict takes the place of the first one's.
     """
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id)
-        begun, _, before = run.name.partition(run_names.VERDICT)
-        known = {tag for tag in run.tags if tag != before and not tag.startswith(("verdict:", "drift:"))}
-        first = [verdict] if verdict else []
-        client.update_flow_run(flow_run.id, name=run_names.VERDICT.join([begun, *first]))
-        client.update_flow_run(flow_run.id, tags=[*first, *sorted(known | {*tags})])
+        known = {tag for tag in run.tags if not run_names.OF_VERDICT.match(tag)}
+        name = run_names.with_verdict(run.name, words[0]) if words else run.name
+        first = words[1:] if words else ()
+        client.update_flow_run(flow_run.id, name=name, tags=[*first, *sorted(known | {*tags})])

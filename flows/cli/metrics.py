@@ -1,5 +1,6 @@
 """``gradmill metrics``: what a Prometheus server may know."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,6 +8,7 @@ import typer
 
 from flows.cli.faults import Answer
 from tasks.errors import DataError, UsageError
+from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.store import atomic
 
@@ -61,7 +63,12 @@ def _document(found: "Figures") -> dict[str, Any]:
 
 
 def _failure(found: "Figures") -> DataError | None:
+    """Each document in a line, then the error."""
     if not found.damaged:
         return None
-    told = f"{counted(len(found.damaged), 'document')} cannot be read: {'; '.join(found.damaged)}"
-    return DataError(told, "documents as they were written", "restore each from a copy; see gradmill verify NAME")
+    for damaged in found.damaged:
+        tell(f"left out: {damaged}", file=sys.stderr)
+    documents = counted(len(found.damaged), "document")
+    return DataError(
+        f"{documents} cannot be read", "documents as they were written", "restore from a copy what is named above"
+    )

@@ -3,12 +3,14 @@
 What cannot be read costs its own figures only, and is told.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import datetime
 from importlib import metadata
+from pathlib import Path
 from typing import get_args
 
 from flows.server.metrics import MOST_CLASSES, Figures
+from tasks.data.report import DataReport
 from tasks.store import artifact_paths, disk, predictions, reading, tried
 from tasks.store.predictions import Job
 from tasks.store.tried import Tried
@@ -93,6 +95,12 @@ def _of_runs(figures: Figures, name: str, runs: list[Tried]) -> None:
             figures.add("last_run_metric", value, name=name, metric=metric)
     for stage, seconds in last.stage_seconds.items():
         figures.add("last_run_stage_duration_seconds", seconds, name=name, stage=stage)
+    report = Path(last.path) / artifact_paths.DATA_REPORT
+    if report.exists():
+        with figures.sparing(report):
+            found = Counter((each.severity, each.rule) for each in DataReport.read(report).findings)
+            for (severity, rule), count in found.items():
+                figures.add("last_run_data_findings", count, name=name, severity=severity, rule=rule)
 
 
 def _of_jobs(figures: Figures, name: str, jobs: list[Job]) -> None:

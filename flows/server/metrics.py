@@ -36,6 +36,7 @@ HELP = {
     "last_success_timestamp_seconds": "The same of the last one that published, was judged, or found nothing changed.",
     "last_run_metric": "Figures of the last retrain that has ended, refused or not.",
     "last_run_stage_duration_seconds": "How long each of its stages took.",
+    "last_run_data_findings": "What validation said of its data, by severity and rule: error, warning or note.",
     "prediction_jobs": f"Prediction jobs in artifacts/predictions/{KEPT}.",
     "last_prediction_timestamp_seconds": "When the last finished prediction job of a name ended.",
     "last_prediction_duration_seconds": "How long it took.",
@@ -72,8 +73,9 @@ class Figures(Collector):
         self.families[name].add_metric(list(labels.values()), float(value))
 
     def leave(self, path: Path, reason: str | Exception) -> None:
-        """Take note of something that cannot be read."""
-        self.damaged.append(reason.found if isinstance(reason, GradmillError) else f"{path} ({reason})")
+        """Take note of something that cannot be read, once."""
+        found = reason.found if isinstance(reason, GradmillError) else f"{path} ({reason})"
+        self.damaged += [found] if found not in self.damaged else []
 
     @contextmanager
     def sparing(self, path: Path) -> Iterator[None]:

@@ -9,7 +9,8 @@ from prefect.runtime import flow_run
 from tasks.parameters import EvaluateParameters, Learned, PredictParameters, RetrainParameters, TuneParameters
 
 VERDICT = ": "  # between what a run is called from the beginning, and what it came to
-OF_VERDICT = re.compile(r"verdict:|drift:|-?\d\S* [a-z]")  # tags, the last such as ``0.844 published``
+VERDICTS = "published|unchanged|refused|judged|worse|as published|drift|stable|too few rows|no reference"
+OF_VERDICT = re.compile(rf"verdict:|drift:|(-?\d\S*|-?inf|nan) ({VERDICTS})$")  # tags, such as ``0.844 published``
 AsLearned = TypeVar("AsLearned", bound=Learned)
 
 

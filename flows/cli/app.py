@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import bench, champion, evaluating, inspecting, operate, runs, schedule, store, streams, tuning
+from flows.cli import bench, champion, evaluating, inspecting, metrics, operate, runs, schedule, store, streams, tuning
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
 from flows.cli.options import Artifacts, Debug, Json, use
@@ -107,6 +107,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     operate.up,
     operate.trigger,
     operate.status,
+    metrics.metrics,
     schedule.schedule,
     schedule.unschedule,
 )

@@ -17,6 +17,12 @@ def headline(result: Judged) -> str:
     return f"{result.name} version {result.version} on {counted(result.rows, 'row')}"
 
 
+def in_words(result: Judged) -> str:
+    """For the run's name: whether it is worse, and the figure by which it is known."""
+    figure = next(f"{WORDS[name]} {value:.4g}" for name, value in result.metrics.items())
+    return f"{'worse' if result.worse else 'as published'}, {figure}"
+
+
 def facts(result: Judged) -> Iterator[tuple[str, str]]:
     """What was left out, and what must be known of the rows."""
     if result.unlabelled:

@@ -7,6 +7,7 @@ from prefect.runtime import flow_run
 
 from tasks.parameters import EvaluateParameters, Learned, PredictParameters, RetrainParameters, TuneParameters
 
+VERDICT = ": "  # between what a run is called from the beginning, and what it came to
 AsLearned = TypeVar("AsLearned", bound=Learned)
 
 

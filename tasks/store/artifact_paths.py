@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec
 
-from tasks.machine.settings import Settings
+from tasks.machine import settings
 
 P = ParamSpec("P")
 DIGEST_CHARACTERS = 16  # 64 bits: enough to tell files apart by eye and by name; the whole digest is verified
@@ -12,7 +12,7 @@ DIGEST_CHARACTERS = 16  # 64 bits: enough to tell files apart by eye and by name
 
 def root() -> Path:
     """The artifacts folder of this process, absolute."""
-    return Settings().artifacts.expanduser().absolute()
+    return settings.current().artifacts.expanduser().absolute()
 
 
 def make_root() -> Path:

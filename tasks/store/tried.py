@@ -9,7 +9,7 @@ from tasks.parameters.training import usual
 from tasks.store import artifact_paths, locks, verified
 from tasks.store.artifact_paths import RUN
 from tasks.store.documents import Document
-from tasks.store.predictions import left_alone
+from tasks.store.predictions import Left, left_alone
 from tasks.store.run_folder import RunNotes
 
 NEWEST = 1000  # runs that are looked at
@@ -31,20 +31,21 @@ class Tried(Document):
     test_loss: float | None
     validation_loss: float | None
     seconds: float
+    stage_seconds: dict[str, float]
     settings: dict[str, Any]  # every field of ``training``, and what own data or a search decided
     changed: dict[str, Any]  # of these, what is not a default
     dataset_digest: str | None
     path: str
 
 
-def runs(name: str | None = None) -> list[Tried]:
-    """The newest runs, newest first; notes that cannot be read are said and left out."""
+def runs(name: str | None = None, left: Left = left_alone) -> list[Tried]:
+    """The newest runs, newest first; notes that cannot be read are said, or go to ``left``, and are left out."""
     notes = sorted(artifact_paths.runs().glob(f"*/{RUN}"), reverse=True)[:NEWEST]
-    found = (tried for tried in map(_read, notes) if tried)
+    found = (tried for path in notes if (tried := _read(path, left)))
     return [tried for tried in found if name in (None, tried.name)]
 
 
-def _read(path: Path) -> Tried | None:
+def _read(path: Path, left: Left) -> Tried | None:
     """What a retrain came to; None of another run, as one of predictions."""
     try:
         if verified.size(path) > LARGEST:
@@ -52,9 +53,9 @@ def _read(path: Path) -> Tried | None:
         notes = RunNotes.read(path)
         return _of(notes, path.parent) if "gates" in notes.parameters else None
     except (DataError, OSError) as error:
-        left_alone(path, error)
+        left(path, error)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        left_alone(path, f"it is not as gradmill writes it: {type(error).__name__}")
+        left(path, f"it is not as gradmill writes it: {type(error).__name__}")
     return None
 
 
@@ -76,6 +77,7 @@ def _of(notes: RunNotes, folder: Path) -> Tried:
         test_loss=metrics.get("test_loss"),
         validation_loss=_kept(trained).get("validation_loss"),
         seconds=round(sum(notes.seconds.values()), 3),
+        stage_seconds=notes.seconds,
         settings=asked | (trained.get("steps") or {}),
         changed={name: value for name, value in asked.items() if value is not None and value != defaults.get(name)},
         dataset_digest=stages.get("preprocess", {}).get("digest"),

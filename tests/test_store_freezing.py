@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,9 @@ def test_the_history_tells_who_changed_what_and_why(
         ("published", (3,), 3, False, ""),
         ("pruned", (2,), 3, False, ""),
     ]
+    ada = f"ada@{socket.gethostname()}"
     by = [each.by for each in history.changes(NAME)]
-    assert by == ["candidate-0", "candidate-1", "ada", "ada", "candidate-2", "ada"]
+    assert by == ["candidate-0", "candidate-1", ada, ada, "candidate-2", ada]
     capsys.readouterr()
     assert app.run(["history", NAME]) == 0
     assert "[red]a bad day\\x1b[2J" in capsys.readouterr().out, "neither markup nor an order to the terminal"
@@ -194,6 +196,7 @@ def test_what_was_noted_and_not_done_is_told_as_interrupted(two_versions: None) 
 
 
 def test_a_store_of_before_is_not_frozen_and_its_history_begins_now(two_versions: None) -> None:
+    artifact_paths.journal(NAME).unlink()
     for path, newer in ((artifact_paths.champion(NAME), "frozen"), (artifact_paths.history(NAME), "changes")):
         document = json.loads(path.read_text())
         del document[newer]

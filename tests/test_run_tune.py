@@ -38,9 +38,10 @@ def searched(run: RunFolder, seed: int) -> Tuned:
         for batch in batches:
             batch.run(ended)
 
+    blank = Batch("", prepared, base, (), seed)
     with finding.opened(run, prepared, base, search) as study:
-        trials.search(study, Batch("", prepared, base, (), seed), search, here)
-        return finding.settle(run, prepared, base, study.trials, here)
+        trials.search(study, blank, search, here)
+        return finding.settle(run, study.trials, blank, here)
 
 
 def test_equal_seeds_find_the_same_winner_and_no_trial_reads_the_test_split(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from flows.cli import (
     champion,
     evaluating,
     inspecting,
+    metrics,
     operate,
     reporting,
     runs,
@@ -120,6 +121,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     operate.up,
     operate.trigger,
     operate.status,
+    metrics.metrics,
     schedule.schedule,
     schedule.unschedule,
 )

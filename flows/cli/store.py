@@ -100,7 +100,7 @@ def history(as_json: bool, name: Annotated[str | None, typer.Argument(help="Only
     for each, changes in told.items():
         for change in changes:
             what = f"{change.what} (interrupted)" if change.interrupted else change.what
-            champion = f"{change.champion or ''}{' f' * change.frozen}"
+            champion = f"{change.step}{' f' * change.frozen}"
             numbers = ", ".join(map(str, change.versions))
             cells = (each, change.at[:19].replace("T", " "), what, numbers, champion, change.by, change.reason)
             table.add_row(*(escape(printable(cell)) for cell in cells))

@@ -63,13 +63,13 @@ def _mark(facts: Overview, kept: Kept) -> str:
     return "champion" if pointer.version == number else "held" if number in pointer.held else ""
 
 
-CHANGES = ("when", "what", "versions", "champion then", "by", "why")
+CHANGES = ("when", "what", "versions", "champion", "by", "why")
 
 
 def change(made: Change) -> tuple[str, ...]:
     """One change, below ``CHANGES``."""
     what = f"{made.what} (interrupted)" if made.interrupted else made.what
-    champion = f"{made.champion or ''}{', frozen' * made.frozen}"
+    champion = f"{made.step}{', frozen' * made.frozen}"
     numbers = ", ".join(map(str, made.versions))
     return words.moment(made.at), said(what), numbers, champion, said(made.by), said(made.reason)
 

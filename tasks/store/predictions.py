@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tasks.errors import DataError
 from tasks.machine.telling import tell
@@ -82,6 +82,10 @@ class Job(Document):
     metrics: dict[str, float] | None = None
     profile: dict[str, Histogram] | None = None
     drift: Drift | None = None
+    column_counts: dict[str, tuple[int, ...]] = Field(
+        {}
+    )  # of own tables, of a sample of rows, by the bins of its profile
+    column_drift: dict[str, float] = Field({})  # the population stability index of each of these
     notes: dict[str, int] | None = None
     seconds: float | None = None
 

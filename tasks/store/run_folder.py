@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.store import artifact_paths, atomic, locks
+from tasks.store import artifact_paths, atomic, folders, locks
 from tasks.store.artifact_paths import RUN
 from tasks.store.documents import Document
 from tasks.store.record import Record
@@ -32,12 +32,13 @@ class RunFolder(Record):
     def open(cls, run: str, parameters: dict[str, Any]) -> "RunFolder":
         """Make the folder of ``run`` and note its parameters; a retried run finds its folder again.
 
-        What killed runs left half-written anywhere in ``artifacts/`` is swept first.
+        What killed runs left half-written anywhere in ``artifacts/``, or as a folder without a version, is swept first.
         ``force`` among the parameters keeps stages from being reused.
         """
         asked = {field: parameters[field] for field in ("name", "force") if field in parameters}
         folder = cls(path=artifact_paths.runs() / run, **asked)
         atomic.sweep(artifact_paths.make_root())
+        folders.sweep_models()
         with folder.in_use():
             if folder.file(RUN).exists():
                 folder.failed(None)  # not yet; to housekeeping it is young again

@@ -46,7 +46,10 @@ ROWS = (
     _Row("batch_size", LINEAR & BOOK, lambda *_: Choice((5, 10, 20, 50)), "around the book's 10"),
     _Row("num_epochs", SOFTMAX & BOOK, lambda *_: Uniform(10, 20), "the book's 10, and where the loss still falls"),
     _Row("num_epochs", LINEAR & BOOK, lambda *_: Uniform(3, 10), "the book's 3, and what small rates need"),
-    _Row("schedule", _PIXELS | (LINEAR & BOOK), lambda *_: Choice(tuple(each.value for each in Schedule)), "all"),
+    _Row(
+        "schedule", _PIXELS | (LINEAR & BOOK), lambda *_: Choice((Schedule.COSINE.value, Schedule.STEP.value)),
+        "rates that fall: at a constant one the loss of five seeds lies apart by 0.02, and the luckiest trials win",
+    ),
     _Row("loss", LINEAR, lambda *_: Choice((Loss.SQUARED.value, Loss.HUBER.value)), "both"),
     _Row("weight_decay", SOFTMAX & BOOK, lambda *_: Log(1e-6, 1e-2), "from nothing to where weights stay small"),
     _Row(

@@ -131,7 +131,7 @@ app.callback(help=_flowing(_gradmill))(_gradmill)
 benchmarks = typer.Typer(
     help="Measure speed as ratios, side by side, and how often gates are wrong.", no_args_is_help=True
 )
-for command in (bench.gates, bench.images, bench.predict, bench.tables, bench.train, bench.tune):
+for command in (bench.gates, bench.images, bench.predict, bench.start, bench.tables, bench.train, bench.tune):
     benchmarks.command()(_complete(command))
 app.add_typer(benchmarks, name="bench")
 

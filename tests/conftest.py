@@ -13,6 +13,7 @@ Whatever two of them need lies in a module without the prefix ``test_``; none im
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     os.environ["PREFECT_HOME"] = home
     os.environ |= {"DO_NOT_TRACK": "1", "ORT_DISABLE_TELEMETRY": "1"}
+    # Or each of some hundred children would compile all that it imports of ours, where somebody wants no files of it.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["OMP_NUM_THREADS"] = "1"  # two workers share two cores; idle threads that spin would cost them minutes
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     for name in ("PREFECT_API_URL", "PREFECT_PROFILE"):
@@ -178,11 +182,21 @@ def candidates(tmp_path_factory: pytest.TempPathFactory) -> "list[Candidate]":
     return made
 
 
+@pytest.fixture(scope="session")
+def two_published(candidates: "list[Candidate]", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifacts folder in which two candidates were published."""
+    folder = tmp_path_factory.mktemp("two-versions") / "artifacts"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADMILL_ARTIFACTS", str(folder))
+        for candidate in candidates[:2]:
+            candidate.publish()
+    return folder
+
+
 @pytest.fixture
-def two_versions(candidates: "list[Candidate]") -> None:
-    """Two published versions of linear regression; the second is the champion."""
-    for candidate in candidates[:2]:
-        candidate.publish()
+def two_versions(two_published: Path, artifacts: Path) -> None:
+    """Two published versions of linear regression, this test's own; the second is the champion."""
+    shutil.copytree(two_published, artifacts)
 
 
 @pytest.fixture(scope="session")

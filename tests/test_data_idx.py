@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torchvision.datasets import mnist
 
 from tasks.data import idx
 from tasks.errors import DataError
@@ -30,6 +29,8 @@ def small(tmp_path: Path) -> Path:
 
 
 def test_real_test_split_reads_as_torchvision_reads_it(fashion_mnist_files: Path) -> None:
+    from torchvision.datasets import mnist  # takes seconds
+
     images, labels = fashion_mnist_files / "t10k-images-idx3-ubyte", fashion_mnist_files / "t10k-labels-idx1-ubyte"
     np.testing.assert_array_equal(idx.read_images(images), mnist.read_image_file(str(images)))
     np.testing.assert_array_equal(idx.read_labels(labels, 10), mnist.read_label_file(str(labels)))

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-import torchvision.transforms
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -54,8 +53,10 @@ def test_prepared_splits_hold_the_raw_pixels_and_labels(fashion_mnist: Path) -> 
 
 
 def test_resize_equals_torchvisions() -> None:
+    from torchvision.transforms import Resize  # takes seconds
+
     images = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
-    theirs = [np.asarray(torchvision.transforms.Resize(17)(Image.fromarray(image))) for image in images]
+    theirs = [np.asarray(Resize(17)(Image.fromarray(image))) for image in images]
     np.testing.assert_array_equal(Pixels(shape=(17, 17), scale=1.0, resize="bilinear").encode(images), theirs)
 
 
@@ -125,9 +126,11 @@ def resized(side: int) -> tuple[PreparedDataset, NDArray[np.uint8]]:
 
 def test_a_kept_version_gets_the_raw_test_rows_by_its_own_recipe() -> None:
     """Rows that were made small for the candidate say nothing about a version that takes them large."""
+    from torchvision.transforms import Resize
+
     prepared, images = resized(6)
     kept = Pixels(shape=(9, 9), scale=1 / 255, resize="bilinear")
-    theirs = [np.asarray(torchvision.transforms.Resize(9)(Image.fromarray(image))) for image in images]
+    theirs = [np.asarray(Resize(9)(Image.fromarray(image))) for image in images]
     np.testing.assert_array_equal(splits.read_test(prepared, kept).inputs, theirs)
 
 
@@ -156,8 +159,10 @@ def test_images_that_a_recipe_does_not_describe_are_refused(rows: NDArray[Any]) 
 
 
 def test_colour_images_are_resized_as_torchvision_resizes_them() -> None:
+    from torchvision.transforms import Resize
+
     images = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3), dtype=np.uint8)
-    theirs = [np.asarray(torchvision.transforms.Resize(7)(Image.fromarray(image))) for image in images]
+    theirs = [np.asarray(Resize(7)(Image.fromarray(image))) for image in images]
     encoded = Pixels(shape=(7, 7, 3), scale=1.0, resize="bilinear").encode(images)
     np.testing.assert_array_equal(encoded, theirs)
 

@@ -1,5 +1,7 @@
 """What differs from machine to machine: ``GRADMILL_*`` environment variables."""
 
+import os
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field
@@ -7,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Read anew at each use, so that a test or the command line may set the environment."""
+    """Read anew at each use, so that a test or the command line may set the environment; often: ``current``."""
 
     model_config = SettingsConfigDict(env_prefix="GRADMILL_", frozen=True, env_ignore_empty=True)
 
@@ -16,3 +18,13 @@ class Settings(BaseSettings):
     fashion_mnist_dir: Path | None = Field(None, description="a folder with the four Fashion-MNIST IDX files")
     notify: str | None = Field(None, description="the Prefect block that failures go to, such as slack-webhook/duty")
     mirror: str | None = Field(None, description="fsspec URL of a folder; each retrain copies the champion there")
+
+
+def current() -> Settings:
+    """The settings as the environment is now; read anew only where it has changed, which takes ten times as long."""
+    return _settings(tuple(os.environ.items()))
+
+
+@lru_cache(maxsize=1)
+def _settings(_environment: tuple[tuple[str, str], ...]) -> Settings:
+    return Settings()

@@ -3,6 +3,7 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.story import overview
 from tasks.parameters import MaintainParameters
 from tasks.store import housekeeping, retention, unreferenced
 
@@ -16,7 +17,9 @@ def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str,
     predictions = prune_predictions(parameters.keep)  # first: no damaged manifest is in their way
     versions = prune_versions()  # first of the others, which stay for what explains a version
     runs = prune_runs(parameters.keep)
-    return {"runs": runs, "predictions": predictions, "versions": versions, "datasets": prune_datasets()}
+    datasets = prune_datasets()
+    overview.publish_all()
+    return {"runs": runs, "predictions": predictions, "versions": versions, "datasets": datasets}
 
 
 @task(name="prune versions", cache_policy=NO_CACHE)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 from tasks.fitting.tuning import batches, finding
 from tasks.fitting.tuning.batches import Batch
@@ -11,6 +12,8 @@ from tasks.records import PreparedDataset
 from tasks.stage import gpu, runners, stage, trials
 from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Searched
+
+FINAL = 0.2  # of the time, if it is limited, is for the best few with more seeds
 
 
 @stage()
@@ -27,16 +30,17 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
         DeviceMissing: CUDA was asked for and is not there.
     """
     runners.check(search.runner, search.dask_address)
-    deadline = time.time() + (search.timeout or math.inf)
+    timeout, started = search.timeout or math.inf, time.time()
     if training.weight_decay == "auto":  # a search of its own
         training = training.model_copy(update={"weight_decay": None})
-    blank = Batch("", prepared, training, (), training.seed_number, deadline=deadline)
+    blank = Batch("", prepared, training, (), training.seed_number, deadline=started + (1 - FINAL) * timeout)
     with gpu.turn(training.device), finding.opened(run, prepared, training, search) as study:
         if study.trials:
             tell(f"{len(study.trials)} trials are there from before")
         with trials.runner(search) as try_out:
             trials.search(study, blank, search, try_out)
-            tuned = finding.settle(run, prepared, training, study.trials, try_out)
+            final = replace(blank, deadline=started + timeout)
+            tuned = finding.settle(run, study.trials, final, try_out)
         tell(finding.sentence(tuned))
         batches.forget()
         return Searched(trials=study.trials, tuned=tuned)

@@ -42,12 +42,18 @@ def marks() -> list[tuple[int, bool, bool]]:
 
 def test_rollback_holds_and_promote_lifts_the_hold() -> None:
     left = answer("rollback", NAME)
-    assert left == {"schema_version": 1, "name": NAME, "champion": 1, "held": 2, "frozen": True}
+    assert left == {"schema_version": 1, "name": NAME, "champion": 1, "before": 2, "held": 2, "frozen": True}
     assert marks() == [(1, True, False), (2, False, True)]
     page = gradmill("models").stdout
     assert "2 h" in page
     assert NAME in page, "whole names, though a pipe has no width"
-    assert answer("promote", NAME, "2") == {"schema_version": 1, "name": NAME, "champion": 2, "changed": True}
+    assert answer("promote", NAME, "2") == {
+        "schema_version": 1,
+        "name": NAME,
+        "champion": 2,
+        "before": 1,
+        "changed": True,
+    }
     assert marks() == [(1, False, False), (2, True, False)]
     assert "champion already" in gradmill("promote", NAME, "2").stdout
 
@@ -113,11 +119,14 @@ def test_rollback_and_promote_write_the_mirror_or_say_that_it_has_not_followed(
     assert f"gradmill mirror {NAME} {share}" in document["error"]["action"]
     done = gradmill("promote", NAME, "2")
     assert_clear(done, 1)
-    assert done.stdout == f"{NAME} version 2 is the champion already; frozen until gradmill unfreeze {NAME}\n"
+    assert done.stdout == (
+        f"{NAME}: version 2 is the champion already, mirror: NOT DONE, frozen\n"
+        f"{NAME}: no retrain changes that until gradmill unfreeze {NAME}\n"
+    )
 
     share.unlink()
     (tmp_path / "away").rename(share)
-    assert "mirrored to" in gradmill("promote", NAME, "2").stdout, "the same command catches up"
+    assert "mirror: done" in gradmill("promote", NAME, "2").stdout, "the same command catches up"
     assert champion_of(share) == 2
 
 
@@ -135,9 +144,8 @@ def test_the_result_is_told_before_the_announcement_which_fails_no_command(
     monkeypatch.setattr("flows.cli.display.compact", failing)
     monkeypatch.setenv("GRADMILL_MIRROR", str(tmp_path / "share"))
     assert flows.cli.app.run(["rollback", NAME]) == 0
-    assert told[0].startswith(
-        f"{NAME} version 1 is the champion; version 2 is held; frozen until gradmill unfreeze {NAME}\nmirrored to "
-    )
+    assert told[0].startswith(f"{NAME}: 2 → 1, version 2 is held, mirror: done, frozen\n")
+    assert f"until gradmill unfreeze {NAME}\n" in told[0]
     said = "nobody was told (gradmill.model.rolled-back): RuntimeError: an event that nobody takes\n"
     assert capsys.readouterr().err == said
     share = tmp_path / "share"
@@ -168,7 +176,7 @@ def test_ctrl_c_after_the_pointer_moved_tells_so(
     with pytest.raises(SystemExit):
         flows.__main__.main()
     said = capsys.readouterr().err
-    assert f"interrupted; {NAME} version 1 is the champion; version 2 is held" in said
+    assert f"interrupted; {NAME}: 2 → 1, version 2 is held" in said
     assert words in said
     assert "another rollback would go one further back" in said
 

@@ -14,7 +14,6 @@ from typing import Any
 import prefect.settings
 import pytest
 import yaml
-from prefect.settings import PREFECT_WORKER_WEBSERVER_PORT
 
 from conftest import REPOSITORY
 from flows.cli.app import run
@@ -33,7 +32,7 @@ def commands(name: str) -> list[list[str]]:
     words = SERVICES[name]["command"]
     if words[:2] != ["sh", "-c"]:
         return [words]
-    return [[word for word in shlex.split(each) if word != "exec"] for each in words[2].split(";")]
+    return [[word for word in shlex.split(each) if word != "exec"] for each in re.split("[;&]", words[2])]
 
 
 def option(arguments: list[str], name: str) -> str:
@@ -90,8 +89,11 @@ def test_clients_workers_and_health_checks_ask_where_the_server_and_the_worker_l
         assert "server" in environment["NO_PROXY"].split(",")
     for name in ("worker", "worker-cuda"):
         (worker,) = (each for each in commands(name) if each[0] == "prefect")
-        health = f"http://127.0.0.1:{PREFECT_WORKER_WEBSERVER_PORT.value()}/health"
-        assert SERVICES[name]["environment"]["GRADMILL_HEALTH_URL"] == health
+        (figures,) = (each for each in commands(name) if each[:2] == ["gradmill", "metrics"])
+        environment = SERVICES[name]["environment"]
+        assert environment["GRADMILL_HEALTH_URL"] == f"http://127.0.0.1:{option(figures, '--port')}/health"
+        own = [environment[f"PREFECT_WORKER_WEBSERVER_{each}"] for each in ("HOST", "PORT")]
+        assert option(figures, "--health") == f"http://{':'.join(own)}/health", "of the worker, for this container only"
         assert option(worker, "--pool") == POOL
     (module,) = re.findall(r'HEALTHCHECK .* CMD \["python", "-m", "([\w.]+)"\]', DOCKERFILE)
     assert importlib.util.find_spec(module), "the images' health check"

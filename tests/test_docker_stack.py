@@ -228,6 +228,14 @@ def test_both_models_are_retrained_inside_and_the_other_image_labels_with_them(s
     assert "10,000 rows" in done
 
 
+def test_who_scrapes_the_workers_health_port_gets_figures_of_the_store(stack: Stack) -> None:
+    opened = "urllib.request.build_opener(urllib.request.ProxyHandler({})).open('http://worker:8080/metrics')"
+    ask = f"import urllib.request; print({opened}.read().decode())"
+    told = stack.engine.podman("exec", "gradmill-server-1", "python", "-c", ask)
+    assert 'gradmill_champion_version{name="softmax-regression"} 1.0' in told
+    assert "gradmill_damaged_documents 0.0" in told
+
+
 def test_down_and_up_keep_history_and_models(stack: Stack) -> None:
     before = kept(stack)
     stack.published(" down$")

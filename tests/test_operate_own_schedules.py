@@ -10,7 +10,8 @@ import pytest
 from prefect.events.schemas.automations import EventTrigger
 from prefect.events.schemas.events import Resource, ResourceSpecification
 
-from flows.server import automations, deployments, registration, schedules
+from flows.server import automations, deployments, registration
+from flows.server.retrains import Retrains
 from flows.server.status import status
 from prefect_api import api_client
 from tasks.errors import UsageError
@@ -53,7 +54,7 @@ def form(deployment: dict[str, Any]) -> set[str]:
 
 
 def told(cron: str) -> None:
-    schedules.tell_server(schedules.add(NAME, cron, "Europe/Berlin"), registration.declarations())
+    Retrains.add(NAME, cron=cron, timezone="Europe/Berlin").tell_server(registration.declarations())
 
 
 @pytest.mark.parametrize(("window", "split"), [("90d", {"time_column": "day"}), (NO_WINDOW, {})])
@@ -87,8 +88,8 @@ def test_a_schedule_is_a_deployment_with_all_parameters_that_registering_keeps(a
     again = ours(api)
     assert again is not None
     assert crons(again) == ["0 4 * * *"]
-    schedules.remove(NAME)
-    schedules.remove_from_server(NAME)
+    Retrains.remove(NAME)
+    Retrains.remove_from_server(NAME)
     registration.register()
     assert ours(api) is None
 
@@ -102,7 +103,7 @@ def drift(client: httpx.Client) -> dict[str, Any] | None:
 @pytest.mark.slow
 def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_on_or_off(api: httpx.Client) -> None:
     def tell(**asked: Any) -> None:
-        schedules.tell_server(schedules.add(NAME, **asked), registration.declarations())
+        Retrains.add(NAME, **asked).tell_server(registration.declarations())
 
     tell(on_drift=True)
     deployment, automation = ours(api), drift(api)
@@ -123,8 +124,8 @@ def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_o
     tell(on_drift=False)
     assert drift(api) is None
     tell(on_drift=True)
-    schedules.remove(NAME)
-    schedules.remove_from_server(NAME)
+    Retrains.remove(NAME)
+    Retrains.remove_from_server(NAME)
     registration.register()
     assert (ours(api), drift(api)) == (None, None)
 
@@ -147,11 +148,11 @@ def test_a_retrain_that_finds_drift_starts_no_other() -> None:
 
 
 def test_a_schedule_is_kept_with_the_artifacts(artifacts: Path, two_versions: None) -> None:
-    schedules.add(NAME, "0 3 * * *", "UTC")
+    Retrains.add(NAME, cron="0 3 * * *", timezone="UTC")
     assert artifact_paths.schedule(NAME).is_relative_to(artifacts)
-    assert [(each.name, each.cron) for each in schedules.kept()] == [(NAME, "0 3 * * *")]
-    schedules.remove(NAME)
-    assert schedules.kept() == []
+    assert [(each.name, each.cron) for each in Retrains.kept()] == [(NAME, "0 3 * * *")]
+    Retrains.remove(NAME)
+    assert Retrains.kept() == []
 
 
 @pytest.mark.parametrize(
@@ -162,10 +163,10 @@ def test_what_cannot_be_scheduled_is_refused(
     name: str, cron: str | None, zone: str, artifacts: Path, two_versions: None
 ) -> None:
     with pytest.raises(UsageError):
-        schedules.add(name, cron, zone)
-    assert schedules.kept() == []
+        Retrains.add(name, cron=cron, timezone=zone)
+    assert Retrains.kept() == []
 
 
 def test_what_was_not_scheduled_cannot_be_taken_back(artifacts: Path) -> None:
     with pytest.raises(UsageError, match="no schedule of houses"):
-        schedules.remove("houses")
+        Retrains.remove("houses")

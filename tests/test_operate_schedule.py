@@ -141,11 +141,11 @@ def test_a_refusal_is_notified_with_its_reason_and_status_shows_it(duty: Duty, m
     run = duty.ended(duty.trigger("linear-weekly", name="hopeless", training={"model": NAME, "num_epochs": 1}))
     assert run["state_type"] == "FAILED"
     (sent,) = eventually(lambda: list(Mailbox.received), 60, "the notification comes")
-    assert sent["subject"] == f"{run['name']}: Failed"
+    assert sent["subject"] == f"{run['name']}: Refused"
     assert "test_loss" in sent["body"]
     status = json.loads(duty.gradmill("status", "--json").stdout)
     (weekly,) = [each for each in status["deployments"] if each["name"] == "linear-weekly"]
-    assert (weekly["last_run"], weekly["state"], weekly["verdict"]) == (run["name"], "Failed", "refused")
+    assert (weekly["last_run"], weekly["state"], weekly["verdict"]) == (run["name"], "Refused", "refused")
     assert weekly["message"] == run["state"]["message"]
     assert datetime.fromisoformat(weekly["next_start"]) > datetime.now(UTC)
     pointers = (duty.artifacts / "models").glob("*/champion.json")

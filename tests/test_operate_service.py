@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -137,12 +138,22 @@ def test_a_server_that_hangs_keeps_no_promotion_waiting(
     assert "nobody was told (gradmill.model.promoted)" in capsys.readouterr().err
 
 
-def served(guard: Guard, **headers: str) -> int:
-    async def ask() -> int:
+def answer(guard: Guard, **headers: str) -> httpx.Response:
+    async def ask() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url="http://127.0.0.1:4200") as client:
-            return (await client.get("/", headers=headers)).status_code
+            return await client.get("/", headers=headers)
 
     return asyncio.run(ask())
+
+
+def served(guard: Guard, **headers: str) -> int:
+    return answer(guard, **headers).status_code
+
+
+def test_browsers_are_told_that_its_pages_load_nothing_from_elsewhere() -> None:
+    policy = answer(Guard(PlainTextResponse("ok"))).headers["content-security-policy"]
+    assert policy.startswith("default-src 'self' ")
+    assert not re.search("http|[*]", policy)
 
 
 def test_a_server_answers_to_its_own_name_and_pages_only() -> None:

@@ -47,9 +47,14 @@ def artifact(api: str, key: str, run: str | None = None) -> dict[str, Any]:
     return found
 
 
-def tags(api: str, flow_run: str) -> set[str]:
+def flow_run(api: str, run: str) -> dict[str, Any]:
     with api_client(api) as client:
-        return set(client.get(f"/flow_runs/{flow_run}").raise_for_status().json()["tags"])
+        found: dict[str, Any] = client.get(f"/flow_runs/{run}").raise_for_status().json()
+    return found
+
+
+def tags(api: str, run: str) -> set[str]:
+    return set(flow_run(api, run)["tags"])
 
 
 def event(api: str, name: str, model: str) -> dict[str, Any]:
@@ -76,6 +81,8 @@ def test_a_published_run_tells_verdict_gates_pictures_card_tags_and_event(pipeli
     assert "library_name" not in card, "no front matter"
     assert ".png)" not in card, "the UI shows no local files"
     assert tags(pipeline.server, verdict["flow_run_id"]) >= {f"model:{report.name}", "verdict:published"}
+    overview = artifact(pipeline.server, f"{report.name}-overview")
+    assert overview["description"].startswith(f"version {report.version} live since ")
     payload = event(pipeline.server, "gradmill.model.published", report.name)["payload"]
     assert (payload["version"], payload["sha256"]) == (report.version, report.model_sha256)
     assert payload["path"] == report.model_path
@@ -148,6 +155,22 @@ def test_a_refused_run_tells_which_gate_refused_it_and_why(prefect_api: str) -> 
     assert "verdict:refused" in tags(prefect_api, verdict["flow_run_id"])
     payload = event(prefect_api, "gradmill.model.refused", "hopeless")["payload"]
     assert payload["refused_by"] == ["test_loss", "parameter_error"]
+
+
+def test_a_refused_run_ends_in_a_state_of_its_own_that_is_a_failure_all_the_same(prefect_api: str) -> None:
+    training = {"model": "linear-regression", "num_epochs": 1, "lr": 0.001}
+    with pytest.raises(GateFailed) as refusal:
+        retrain(RetrainParameters.model_validate({"name": "told-apart", "training": training}))
+    assert refusal.value.report.outcome == "refused", "the error is the one that the stage has raised"  # type: ignore[attr-defined]
+    run = artifact(prefect_api, "told-apart-verdict")["flow_run_id"]
+    state = flow_run(prefect_api, run)["state"]
+    assert (state["type"], state["name"]) == ("FAILED", "Refused")
+    assert state["message"].startswith("refused by test_loss")
+    ended = {
+        "filter": {"event": {"name": ["prefect.flow-run.Refused"]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
+    }
+    told = wait_for(prefect_api, "events/filter", ended)["resource"]
+    assert told["prefect.state-type"] == "FAILED"
 
 
 def test_a_run_that_fails_for_another_reason_is_not_told_as_refused(

@@ -24,6 +24,7 @@ from candidate import Candidate
 from conftest import REPOSITORY
 from tasks.store import artifact_paths, pointer
 from tasks.store.artifact_paths import METADATA
+from tasks.store.run_folder import RunFolder
 
 pytestmark = [pytest.mark.consumers, pytest.mark.slow]
 
@@ -78,9 +79,15 @@ def tritonserver() -> Path:
 
 @pytest.fixture
 def repository(candidates: list[Candidate], tmp_path: Path) -> Path:
-    """A copy of ``models/`` with two versions, rolled back to the first, for the Python backend."""
+    """A copy of ``models/`` with two versions, rolled back to the first, for the Python backend.
+
+    A folder that a first candidate of another name has left, on which Triton would not start, has gone.
+    """
+    artifact_paths.lock(artifact_paths.model("refused")).parent.mkdir(parents=True)
+    artifact_paths.lock(artifact_paths.model("refused")).touch()
     for candidate in candidates[:2]:
         candidate.publish()
+    RunFolder.open("a-later-run", {})
     pointer.rollback(NAME)
     copy = tmp_path / "repository"
     shutil.copytree(artifact_paths.models(), copy)

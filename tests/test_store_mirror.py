@@ -30,7 +30,7 @@ BUCKET = "consumers"
 URL = f"s3://{BUCKET}/models"
 CONTENTS = (  # in the order of their copying
     "{}/SHA256SUMS", "{}/manifest.json", "{}/README.md", "{}/learning-curve.png", "{}/metadata.json", "{}/model.onnx",
-    "{}/regression.png", "{}/sample.npz", "champion.json", "config.pbtxt",
+    "{}/regression.png", "{}/sample.npz", "champion.json", "config.pbtxt", "history.jsonl",
 )  # fmt: skip
 
 
@@ -185,7 +185,7 @@ def test_promotion_and_rollback_reach_the_mirror_and_older_versions_stay(s3: S3,
     assert consume(from_s3) == 1
     assert b"versions: [ 1 ]" in (from_s3("config.pbtxt") or b"")
     pointer.promote(NAME, 2)
-    assert mirroring.mirror(NAME, URL).written == ("champion.json", "config.pbtxt"), "version 2 is still there"
+    assert mirroring.mirror(NAME, URL).written == CONTENTS[-3:], "version 2 is still there"
     assert consume(from_s3) == 2
 
 
@@ -275,7 +275,7 @@ def test_a_champion_whose_folder_is_gone_for_good_is_exit_4(s3: S3, two_versions
 @pytest.mark.slow
 def test_a_kill_leaves_the_old_champion_or_the_new_and_the_next_call_completes(s3: S3, two_versions: None) -> None:
     """SIGKILL while the server holds a PUT back: at the first file, the model, the pointer, and what follows it."""
-    places = {path: f"killed-at-{path.replace('/', '-')}" for path in ("2/SHA256SUMS", "2/model.onnx", *CONTENTS[-2:])}
+    places = {path: f"killed-at-{path.replace('/', '-')}" for path in ("2/SHA256SUMS", "2/model.onnx", *CONTENTS[-3:])}
     pointer.rollback(NAME)
     for folder in places.values():
         mirroring.mirror(NAME, f"s3://{BUCKET}/{folder}")
@@ -288,7 +288,7 @@ def test_a_kill_leaves_the_old_champion_or_the_new_and_the_next_call_completes(s
         assert victim.wait() == -9
         s3.go_on()
         read = partial(from_s3, folder=folder)
-        assert consume(read) == (2 if path == "config.pbtxt" else 1)
+        assert consume(read) == (2 if path in CONTENTS[-2:] else 1)
         done = mirroring.mirror(NAME, f"s3://{BUCKET}/{folder}")
         first = [each.format(2) for each in CONTENTS].index(path)
         assert list(done.written) == [each.format(2) for each in CONTENTS[first:]], (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from candidate import Candidate, job_document
-from flows.server import schedules
+from flows.server.retrains import Retrains
 from store_state import age_demotions
 from tasks.errors import DataError
 from tasks.records import RawDataset
@@ -147,7 +147,7 @@ def test_maintenance_prunes_scheduled_names_to_what_schedule_was_told_and_no_oth
     artifact_paths.schedules().mkdir()
     artifact_paths.schedule("damaged").write_text("{")
     Told(name="never-trained").write(artifact_paths.schedule("never-trained"))
-    schedules.add(NAME, "0 3 * * *", "UTC", keep=1)
+    Retrains.add(NAME, cron="0 3 * * *", timezone="UTC", keep=1)
     assert retention.prune_scheduled() == [f"{NAME}/1"]
     assert "damaged.json" in capsys.readouterr().err
     assert reading.versions(NAME) == [2, 3]
@@ -157,5 +157,5 @@ def test_maintenance_prunes_scheduled_names_to_what_schedule_was_told_and_no_oth
     artifact_paths.schedule(NAME).write_text(json.dumps(document))
     artifact_paths.schedule("damaged").unlink()
     artifact_paths.schedule("never-trained").unlink()
-    assert [each.keep for each in schedules.kept()] == [30], "as schedules of before have it"
+    assert [each.keep for each in Retrains.kept()] == [30], "as schedules of before have it"
     assert housekeeping.prune_runs(1) == []

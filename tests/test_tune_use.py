@@ -7,7 +7,7 @@ import pytest
 
 import flows.cli.app
 from candidate import Candidate
-from flows.server import schedules
+from flows.server.retrains import Retrains
 from tasks.errors import DataError, UsageError
 from tasks.parameters import Found, RetrainParameters
 from tasks.store import artifact_paths, housekeeping, own_data, reading, tuned
@@ -144,7 +144,7 @@ def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Candid
     assert repeated("mine", training={"lr": 0.1}).training.lr == 0.1
     off = repeated("mine", tuned=False)
     assert (off.training.lr, off.found) == (0.5, None), "the champion's own settings, again and again"
-    asked = schedules.add("mine", "0 3 * * *").parameters
+    asked = Retrains.add("mine", cron="0 3 * * *").parameters
     found("mine", run="third", lr=0.125)
     assert tuned.resolved(RetrainParameters.model_validate(asked)).training.lr == 0.125, "every night the newest"
 

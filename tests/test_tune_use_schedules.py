@@ -9,7 +9,9 @@ import httpx
 import pytest
 
 import flows.cli.app
-from flows.server import deployments, registration, schedules, searches
+from flows.server import deployments, registration
+from flows.server.retrains import Retrains
+from flows.server.searches import Searches
 from prefect_api import api_client
 from tasks.parameters import TuneParameters
 from tasks.store import artifact_paths
@@ -36,13 +38,13 @@ def test_a_search_is_scheduled_beside_the_retrains_of_its_name(
     assert flows.cli.app.run(["schedule", NAME, "--tune", "--timezone", "Europe/Berlin", "--cron", "0 4 1 * *"]) == 0
     assert "take no notice: gradmill retrain" in capsys.readouterr().out, "its retrains are scheduled without --tuned"
     assert answer(capsys, "schedule", NAME, "--tune")["cron"] == "0 4 1 * *", "what is not given again stays"
-    (kept,) = searches.kept()
+    (kept,) = Searches.kept()
     assert TuneParameters.model_validate(kept.parameters).training.seed == 1, "the champion's"
     declared = {each.name: each for each in registration.declarations()}
     assert {f"search-{NAME}", f"retrain-{NAME}"} <= declared.keys()
     assert declared[f"search-{NAME}"].flow == "tune"
     answer(capsys, "unschedule", NAME)
-    assert [each.name for each in searches.kept()] == [NAME], "the search goes on"
+    assert [each.name for each in Searches.kept()] == [NAME], "the search goes on"
     answer(capsys, "unschedule", NAME, "--tune")
     assert flows.cli.app.run(["unschedule", NAME, "--tune"]) == 2
 
@@ -76,8 +78,8 @@ def listed(client: httpx.Client) -> dict[str, dict[str, Any]]:
 @pytest.mark.slow
 def test_a_server_keeps_searches_by_a_schedule_and_the_monthly_one_is_off(api: httpx.Client) -> None:
     registration.register()
-    searches.tell_server(searches.add(NAME, "0 4 1 * *"), registration.declarations())
-    schedules.add(NAME, "0 3 * * *")
+    Searches.add(NAME, cron="0 4 1 * *").tell_server(registration.declarations())
+    Retrains.add(NAME, cron="0 3 * * *")
     registration.register()
     found = listed(api)
     (own,), (monthly,) = found[f"search-{NAME}"]["schedules"], found["tune-monthly"]["schedules"]
@@ -87,13 +89,11 @@ def test_a_server_keeps_searches_by_a_schedule_and_the_monthly_one_is_off(api: h
     assert "tune-monthly" not in [name for name, _ in deployments.idle(registration.POOL)], "it is off on purpose"
     assert deployments.trigger("tune-monthly", {"search": {"trials": 2}})
     form = found["tune-monthly"]["parameter_openapi_schema"]["definitions"]
-    assert "default" not in form["TuneParameters"]["properties"]["training"]["properties"]["schedule"], (
-        "or it were fixed"
-    )
-    schedules.remove(NAME)
-    schedules.remove_from_server(NAME)
+    assert "default" not in form["Training"]["properties"]["schedule"], "or it were fixed"
+    Retrains.remove(NAME)
+    Retrains.remove_from_server(NAME)
     assert f"search-{NAME}" in listed(api)
-    searches.remove(NAME)
-    searches.remove_from_server(NAME)
+    Searches.remove(NAME)
+    Searches.remove_from_server(NAME)
     registration.register()
     assert not {f"search-{NAME}", f"retrain-{NAME}"} & listed(api).keys()

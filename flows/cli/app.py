@@ -11,7 +11,20 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import bench, champion, evaluating, inspecting, operate, runs, schedule, store, streams, tuning
+from flows.cli import (
+    bench,
+    champion,
+    evaluating,
+    inspecting,
+    metrics,
+    operate,
+    reporting,
+    runs,
+    schedule,
+    store,
+    streams,
+    tuning,
+)
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
 from flows.cli.options import Artifacts, Debug, Json, use
@@ -84,7 +97,7 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 
 ON_PREFECT = (
     champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
-    operate.trigger, operate.status, schedule.schedule, schedule.unschedule,
+    operate.trigger, operate.status, reporting.report, schedule.schedule, schedule.unschedule,
 )  # fmt: skip
 COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
@@ -94,6 +107,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     evaluating.evaluate,
     store.models,
     store.history,
+    reporting.report,
     champion.promote,
     champion.rollback,
     champion.freeze,
@@ -107,6 +121,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     operate.up,
     operate.trigger,
     operate.status,
+    metrics.metrics,
     schedule.schedule,
     schedule.unschedule,
 )
@@ -116,7 +131,7 @@ app.callback(help=_flowing(_gradmill))(_gradmill)
 benchmarks = typer.Typer(
     help="Measure speed as ratios, side by side, and how often gates are wrong.", no_args_is_help=True
 )
-for command in (bench.gates, bench.images, bench.predict, bench.tables, bench.train, bench.tune):
+for command in (bench.gates, bench.images, bench.predict, bench.start, bench.tables, bench.train, bench.tune):
     benchmarks.command()(_complete(command))
 app.add_typer(benchmarks, name="bench")
 

@@ -1,6 +1,7 @@
 """``gradmill promote``, ``rollback``, ``freeze``, ``unfreeze``: the mirror follows, and the Prefect server hears."""
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,10 +10,10 @@ import typer
 from flows import interrupt
 from flows.cli.faults import as_gradmill_error, conclude
 from flows.cli.options import ModelArgument
-from tasks.errors import EnvironmentProblem, without_credentials
+from tasks.errors import EnvironmentProblem, GradmillError, without_credentials
 from tasks.machine.telling import Event
 from tasks.records import MirroredModel
-from tasks.store import artifact_paths, mirroring, pointer
+from tasks.store import artifact_paths, mirroring, pointer, reading
 from tasks.store.atomic import file_digest
 
 Reason = Annotated[str | None, typer.Option("--reason", help="Why: gradmill history tells it.")]
@@ -26,11 +27,11 @@ def promote(
     reason: Reason = None,
 ) -> None:
     """Make a version the champion, and lift its hold; a frozen name stays frozen."""
-    url = mirroring.destination()
+    url, before = mirroring.destination(), _champion(name)
     changed = pointer.promote(name, version, reason)
-    done = f"{name} version {version} is the champion" + ("" if changed else " already") + _frozen(name)
-    event = Event.PROMOTED if changed else None
-    _finish(done, {"name": name, "champion": version, "changed": changed}, event, url, artifacts, as_json)
+    done = f"{before or 'none'} → {version}" if changed else f"version {version} is the champion already"
+    document = {"name": name, "champion": version, "before": before, "changed": changed}
+    _finish(f"{name}: {done}", document, Event.PROMOTED if changed else None, url, artifacts, as_json)
 
 
 def rollback(
@@ -47,8 +48,8 @@ def rollback(
     """
     url = mirroring.destination()
     left, champion = pointer.rollback(name, reason, freeze=not no_freeze)
-    done = f"{name} version {champion} is the champion; version {left} is held{_frozen(name)}"
-    document = {"name": name, "champion": champion, "held": left, "frozen": pointer.is_frozen(name)}
+    done = f"{name}: {left} → {champion}, version {left} is held"
+    document = {"name": name, "champion": champion, "before": left, "held": left, "frozen": pointer.is_frozen(name)}
     _finish(done, document, Event.ROLLED_BACK, url, artifacts, as_json)
 
 
@@ -65,45 +66,46 @@ def unfreeze(name: ModelArgument, artifacts: Path | None, as_json: bool, reason:
 def _freeze(name: str, frozen: bool, reason: str | None, artifacts: Path | None, as_json: bool) -> None:
     url = mirroring.destination()
     champion, changed = pointer.freeze(name, reason, frozen)
-    done = f"{name} is frozen: version {champion} is the champion until gradmill unfreeze {name}"
-    if not frozen:
-        done = f"{name} is not frozen: version {champion} is the champion until a retrain publishes another"
+    done = f"{name}: version {champion} {'stays' if changed else 'is'} the champion"
     document = {"name": name, "champion": champion, "frozen": frozen, "changed": changed}
     event = Event.FROZEN if frozen else Event.UNFROZEN
     _finish(done, document, event if changed else None, url, artifacts, as_json)
 
 
-def _frozen(name: str) -> str:
-    """What to add to what was done where no retrain will publish."""
-    return f"; frozen until gradmill unfreeze {name}" if pointer.is_frozen(name) else ""
+def _champion(name: str) -> int | None:
+    """The champion before, None where there is none that can be told."""
+    with suppress(GradmillError):
+        return reading.resolve(name, None)
+    return None
 
 
 def _finish(
     done: str, document: dict[str, Any], event: Event | None, url: str | None, artifacts: Path | None, as_json: bool
 ) -> None:
-    """Say what was done, and mirror it where retrains do; a mirror that is not written is said beside it.
+    """Mirror the champion where retrains do, and say what was done, the mirror's part and whether retrains may undo it.
 
     Only then is the ``event`` sent, for which a server may keep us waiting.
 
     Raises:
         EnvironmentProblem: the champion has changed here, and the mirror has not.
     """
+    name = document["name"]
     interrupt.achieved(done)
-    if not as_json:
-        typer.echo(done)
-    mirrored, failure = _mirror(done, document["name"], url, artifacts) if url is not None else (None, None)
+    mirrored, failure = _mirror(done, name, url, artifacts) if url is not None else (None, None)
     if mirrored is not None:
         document["mirror"] = mirrored.model_dump(mode="json")
+    mirror = "none" if url is None else "done" if mirrored else "NOT DONE"
+    ends = (f"frozen\n{name}: no retrain changes that until gradmill unfreeze {name}", "not frozen")
     try:
-        text = f"mirrored to {mirrored.url} ({mirrored.outcome})" if mirrored else None
+        text = f"{done}, mirror: {mirror}, {ends[not pointer.is_frozen(name)]}"
         conclude(document, text, failure, as_json=as_json)
     finally:
         if event is not None:
             from flows.server import connection  # which imports Prefect: now that the rest is done
 
-            path = artifact_paths.version(document["name"], document["champion"]) / artifact_paths.ONNX
+            path = artifact_paths.version(name, document["champion"]) / artifact_paths.ONNX
             payload = {"version": document["champion"], "sha256": file_digest(path), "path": str(path)}
-            connection.announce(event, document["name"], payload)
+            connection.announce(event, name, payload)
 
 
 def _mirror(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from flows.cli.faults import Answer
 from flows.cli.options import ModelArgument
 from tasks.errors import UsageError
 from tasks.parameters import is_name
+
+if TYPE_CHECKING:
+    from flows.server.schedules import Schedule
 
 
 def schedule(
@@ -35,39 +38,44 @@ def schedule(
     server of it. With --tune settings are searched by a schedule: retrains use them if the champion was retrained with
     --tuned when they were scheduled.
     """
-    from flows.server import registration, schedules
+    from flows.server.retrains import Retrains
 
     _require_name(name)
     if tune:
         if on_drift is not None or keep is not None:
             raise UsageError("--on-drift or --keep with --tune", "a time to search at", "schedule retrains apart")
         return _schedule_search(name, cron, timezone)
-    added = schedules.add(name, cron, timezone, on_drift, keep)
-    with _server() as there:
-        if there:
-            schedules.tell_server(added, registration.declarations())
-    told = "the server knows it" if there else "gradmill up will tell its server"
+    added = Retrains.add(name, cron=cron, timezone=timezone, on_drift=on_drift, keep=keep)
+    told, document = _tell(added)
     when = [f"at {added.cron!r} ({added.timezone})"] if added.cron else []
     when += ["when it drifts"] if added.on_drift else []
-    document = added.model_dump(include={"name", "cron", "timezone", "on_drift", "keep"})
-    document |= {"deployment": added.deployment, "registered": there}
+    document |= {"on_drift": added.on_drift, "keep": added.keep}
     return document, f"{name} is retrained {' and '.join(when)} by deployment {added.deployment}: {told}"
 
 
 def _schedule_search(name: str, cron: str | None, timezone: str | None) -> Answer:
-    from flows.server import registration, schedules, searches
+    from flows.server.retrains import Retrains
+    from flows.server.searches import Searches
 
-    added = searches.add(name, cron, timezone)
+    added = Searches.add(name, cron=cron, timezone=timezone)
+    told, document = _tell(added)
+    when = f"at {added.cron!r} ({added.timezone}) by deployment {added.deployment}: {told}"
+    untuned = [each for each in Retrains.kept() if each.name == name and not each.parameters.get("tuned")]
+    hint = f"\nits scheduled retrains take no notice: gradmill retrain {name} --tuned, then gradmill schedule {name}"
+    document |= {"retrains_are_tuned": not untuned}
+    return document, f"settings are searched for {name} {when}{hint if untuned else ''}"
+
+
+def _tell(added: "Schedule") -> tuple[str, dict[str, Any]]:
+    """Let the server know of it, if there is one; who is told, and what is told of it."""
+    from flows.server import registration
+
     with _server() as there:
         if there:
-            searches.tell_server(added, registration.declarations())
-    told = "the server knows it" if there else "gradmill up will tell its server"
-    when = f"at {added.cron!r} ({added.timezone}) by deployment {added.deployment}: {told}"
-    untuned = [each for each in schedules.kept() if each.name == name and not each.parameters.get("tuned")]
-    hint = f"\nits scheduled retrains take no notice: gradmill retrain {name} --tuned, then gradmill schedule {name}"
+            added.tell_server(registration.declarations())
     document = added.model_dump(include={"name", "cron", "timezone"})
-    document |= {"deployment": added.deployment, "registered": there, "retrains_are_tuned": not untuned}
-    return document, f"settings are searched for {name} {when}{hint if untuned else ''}"
+    document |= {"deployment": added.deployment, "registered": there}
+    return "the server knows it" if there else "gradmill up will tell its server", document
 
 
 def unschedule(
@@ -75,10 +83,11 @@ def unschedule(
     tune: Annotated[bool, typer.Option("--tune", help="Search settings no more; retrains go on.")] = False,
 ) -> Answer:
     """Retrain a name by its schedule no more; its versions, and what its runs have done, stay."""
-    from flows.server import schedules, searches
+    from flows.server.retrains import Retrains
+    from flows.server.searches import Searches
 
     _require_name(name)
-    kind = searches if tune else schedules
+    kind: type[Schedule] = Searches if tune else Retrains
     kind.remove(name)
     with _server() as there:
         if there:

@@ -85,7 +85,10 @@ def tuned(result: "TuneReport", following: str, artifacts: Path | None) -> None:
     from tasks.fitting.tuning.space import in_words
 
     losses = result.validation_losses, result.default_losses
-    found, before = (f"{fmean(each):.4g} ± {stdev(each):.1g}" if len(each) > 1 else "diverged" for each in losses)
+    found, before = (
+        (f"{fmean(each):.4g}" if each else "none") + (f" ± {stdev(each):.1g}" if len(each) > 1 else "")
+        for each in losses
+    )
     rows = [
         ("tuned", f"{result.name}: the best of {counted(len(result.trials), 'trial')}"),
         ("settings", in_words(result.settings)),

@@ -13,6 +13,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from flows.server import deployments
 from tasks.machine.telling import Event
 from tasks.stage import events
+from tasks.stage.events import REFUSED_STATE
 
 # One heartbeat may be lost, as while the database is away, and the next be late: prefect.yaml asks for one every 30
 # seconds. More would be over the 90 seconds within which a dead run is to be known as one.
@@ -26,7 +27,7 @@ RETRAINED_BY = {"softmax-regression": "softmax-nightly", "linear-regression": "l
 def zombies() -> AutomationCore:
     """Runs whose process is gone are crashed."""
     heartbeat = "prefect.flow-run.heartbeat"
-    ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", REFUSED_STATE, "Cancelled", "Crashed")}
     trigger = EventTrigger(
         after={"prefect.flow-run.Running", heartbeat},  # one may die before its first heartbeat is sent
         expect={heartbeat, *ends},
@@ -42,7 +43,7 @@ def zombies() -> AutomationCore:
 
 def alerts(block: UUID) -> AutomationCore:
     """Runs that fail or crash are told to a notification block."""
-    ends = {"prefect.flow-run.Failed", "prefect.flow-run.Crashed"}
+    ends = {f"prefect.flow-run.{state}" for state in ("Failed", REFUSED_STATE, "Crashed")}
     notification = SendNotification(
         block_document_id=block,
         subject="{{ flow_run.name }}: {{ flow_run.state.name }}",

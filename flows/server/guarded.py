@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows.server import tethered
 
@@ -25,12 +25,16 @@ START_SECONDS = 180.0  # a first start migrates the database: over a minute on a
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # its service is what meets "database is locked" at a first start
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",  # the addresses that runs, alerts and we give lead to the pages of V1
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     # Without these, SQLite answers 503 in bursts and the client waits for seconds. (The recorder's FLUSH_INTERVAL would
     # help too, but below 1 it makes Prefect 3.9.1 spin on a whole core.)
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
 }
+# Pages load from this server alone: those of V2 ask their analytics' host for settings, whatever analytics are set to.
+OURS_ALONE = (b"content-security-policy", b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:")
 OUR_NAMES = {"127.0.0.1", "localhost"}
 
 
@@ -73,7 +77,13 @@ class Guard:
         """Serve a request, or refuse it with 400 or 403."""
         fault = self._fault(Headers(scope=scope)) if scope["type"] in ("http", "websocket") else None
         app = self._app if fault is None else PlainTextResponse(fault[1], fault[0])
-        await app(scope, receive, send)
+
+        async def send_ours(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), OURS_ALONE]
+            await send(message)
+
+        await app(scope, receive, send_ours)
 
     def _fault(self, headers: Headers) -> tuple[int, str] | None:
         host, origin = headers.get("host", ""), headers.get("origin")

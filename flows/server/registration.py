@@ -10,9 +10,11 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 import flows
-from flows.server import api, automations, deployments, schedules, searches
+from flows.server import api, automations, deployments
 from flows.server.declared import Declared, declared
 from flows.server.deploying import automate, deploy
+from flows.server.retrains import Retrains
+from flows.server.searches import Searches
 from tasks.errors import UsageError
 from tasks.machine.settings import Settings
 from tasks.stage.gpu import LIMIT
@@ -36,7 +38,7 @@ def home() -> Path:
 def declarations() -> list[Declared]:
     """The deployments of ``prefect.yaml``, and those that ``gradmill schedule`` was told of."""
     fixed = declared(home())
-    return fixed + schedules.declared(fixed) + searches.declared(fixed)
+    return fixed + Retrains.declared(fixed) + Searches.declared(fixed)
 
 
 def register() -> list[str]:
@@ -60,7 +62,7 @@ def register() -> list[str]:
         for deployment in wanted:
             deploy(client, deployment)
         deployed = {each.name: each.id for each in deployments.ours(client)}
-        of_own = (schedules.on_drift(each, deployed) for each in schedules.kept())
+        of_own = (each.automation(deployed) for each in Retrains.kept())
         for automation in (automations.zombies(), *automations.of_the_book(deployed), *filter(None, of_own)):
             automate(client, automation)
         if slug := Settings().notify:

@@ -1,9 +1,9 @@
-"""Retrains of own names by a schedule: what ``gradmill schedule`` was told, kept in artifacts/ and on the server."""
+"""What ``gradmill schedule`` was told of own names: kept in artifacts/, and deployments on the server."""
 
 import os
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -12,94 +12,136 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
-from flows.server import api, automations
+from flows.server import api
 from flows.server.declared import Declared
 from flows.server.deploying import automate, deploy
 from flows.server.deployments import TAG, UNSCHEDULED
 from tasks.errors import UsageError
-from tasks.store import artifact_paths, own_data
-from tasks.store.retention import Told
+from tasks.store.documents import Document
 
 SLUG = "scheduled"
 
 
-class Schedule(Told):
-    """When a name is retrained, and with which parameters: those of its champion when it was scheduled."""
+class Schedule(Document):
+    """When a flow is run for a name, and with which parameters: those of its champion when it was scheduled."""
+
+    FLOW: ClassVar[str]
+    DEPLOYMENT: ClassVar[str]  # its name, and that of the model in it
+    ABOUT: ClassVar[str]
+    WHAT: ClassVar[str]
 
     schema_version: Literal[1] = 1
-    cron: str | None
-    timezone: str
-    on_drift: bool = False
+    name: str
+    cron: str | None = None
+    timezone: str = "UTC"
     parameters: dict[str, Any]
 
     @property
     def deployment(self) -> str:
         """Its deployment's name."""
-        return deployment(self.name)
+        return self.DEPLOYMENT.format(self.name)
 
-    def declared(self, retrain: Declared) -> Declared:
-        """Its deployment, otherwise like that of another retrain."""
+    @classmethod
+    def path(cls, name: str) -> Path:
+        """Where it is kept."""
+        raise NotImplementedError
+
+    @classmethod
+    def kept(cls) -> list[Self]:
+        """Every one that was told, by name.
+
+        Raises:
+            DataError: one of them is damaged.
+        """
+        every = cls.path("*")
+        return [cls.read(path) for path in sorted(every.parent.glob(every.name))]
+
+    @classmethod
+    def add(cls, name: str, **given: Any) -> Self:
+        """Keep when it is run for a name; what is None stays as an earlier schedule has it.
+
+        Raises:
+            UsageError: there is no such name, no such time, or nothing that would start a run.
+            DataError: it is not known where its data are.
+        """
+        path = cls.path(name)
+        told: dict[str, Any] = cls.read(path).model_dump() if os.path.lexists(path) else {}
+        told |= {option: value for option, value in given.items() if value is not None}
+        schedule = cls.model_validate(told | {"name": name, "parameters": {}})
+        require_time(schedule.cron or "0 0 * * *", schedule.timezone)
+        schedule = schedule.model_copy(update={"parameters": schedule.asked()})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        schedule.write(path)
+        return schedule
+
+    def asked(self) -> dict[str, Any]:
+        """The parameters of its runs.
+
+        Raises:
+            UsageError: there is no such name, or nothing that would start a run.
+            DataError: it is not known where its data are.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def declared(cls, deployments: list[Declared]) -> list[Declared]:
+        """The deployments of all of them, made after the first of ``deployments`` that has their flow."""
+        like = next((each for each in deployments if each.flow == cls.FLOW), None)
+        return [each._declared(like) for each in cls.kept()] if like else []
+
+    def _declared(self, like: Declared) -> Declared:
         settings = {
-            "description": f"Retrains {self.name} as gradmill schedule was told; gradmill unschedule ends it.",
-            "tags": [TAG, "retrain", f"model:{self.name}", *([] if self.cron else [UNSCHEDULED])],
+            "description": self.ABOUT.format(self.name),
+            "tags": [TAG, self.FLOW, f"model:{self.name}", *([] if self.cron else [UNSCHEDULED])],
             "parameters": {"parameters": self.parameters},
         }
         schedules = {}
         if self.cron:
             when = CronSchedule(cron=self.cron, timezone=self.timezone).model_dump(mode="json")
             schedules[SLUG] = {"schedule": when, "active": True, "parameters": {}}
-        return retrain._replace(name=self.deployment, settings=retrain.settings | settings, schedules=schedules)
+        return like._replace(name=self.deployment, settings=like.settings | settings, schedules=schedules)
 
+    def automation(self, deployed: dict[str, UUID]) -> AutomationCore | None:
+        """What else starts its deployment, one of ``deployed``; None where nothing is to."""
+        return None
 
-def deployment(name: str) -> str:
-    """The deployment that retrains a name."""
-    return f"retrain-{name}"
+    def tell_server(self, deployments: list[Declared]) -> None:
+        """Make or change deployment and automation now, and not only when the server starts again."""
+        (wanted,) = [each for each in self.declared(deployments) if each.name == self.deployment]
+        with api.client() as client:
+            deploy(client, wanted)
+            there = client.read_deployment_by_name(f"{self.FLOW}/{self.deployment}").id
+            if automation := self.automation({self.deployment: there}):
+                automate(client, automation)
+                for each in client.read_automations_by_name(automation.name):  # asked for just now
+                    client.resume_automation(each.id)
+            else:
+                self._delete_automation(client, self.name)
 
+    @classmethod
+    def _delete_automation(cls, client: SyncPrefectClient, name: str) -> None:
+        """Of those for which ``automation`` makes one."""
 
-def kept() -> list[Schedule]:
-    """Every schedule that was told, by name.
+    @classmethod
+    def remove(cls, name: str) -> None:
+        """Forget one.
 
-    Raises:
-        DataError: one of them is damaged.
-    """
-    return [Schedule.read(path) for path in sorted(artifact_paths.schedules().glob("*.json"))]
+        Raises:
+            UsageError: there is none.
+        """
+        path = cls.path(name)
+        if not os.path.lexists(path):
+            told = ", ".join(each.name for each in cls.kept()) or "none"
+            raise UsageError(f"no schedule {cls.WHAT} {name}", f"one of: {told}", "see gradmill status")
+        path.unlink()
 
-
-def declared(deployments: list[Declared]) -> list[Declared]:
-    """Their deployments, made after the first of ``deployments`` that retrains."""
-    retrain = next((each for each in deployments if each.flow == "retrain"), None)
-    return [each.declared(retrain) for each in kept()] if retrain else []
-
-
-def add(
-    name: str,
-    cron: str | None = None,
-    timezone: str | None = None,
-    on_drift: bool | None = None,
-    keep: int | None = None,
-) -> Schedule:
-    """Keep when a name is retrained; what is None stays as an earlier schedule has it.
-
-    Maintenance leaves the ``keep`` newest versions.
-
-    Raises:
-        UsageError: there is no such name, no such time, or nothing that would start a retrain.
-        DataError: it is not known where its data are.
-    """
-    path = artifact_paths.schedule(name)
-    earlier = Schedule.read(path).model_dump() if os.path.lexists(path) else {}
-    before: dict[str, Any] = {"cron": None, "timezone": "UTC"} | earlier
-    given = {"cron": cron, "timezone": timezone, "on_drift": on_drift, "keep": keep}
-    told: dict[str, Any] = before | {option: value for option, value in given.items() if value is not None}
-    if told["cron"] is None and not told.get("on_drift"):
-        raise UsageError(f"nothing that would start a retrain of {name}", "--cron, --on-drift or both", "give one")
-    require_time(told["cron"] or "0 0 * * *", told["timezone"])
-    parameters = own_data.again(name, {})
-    own_data.leave_split_open(parameters["data"])
-    schedule = Schedule.model_validate(told | {"name": name, "parameters": parameters})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    schedule.write(path)
-    return schedule
+    @classmethod
+    def remove_from_server(cls, name: str) -> None:
+        """Delete its automation and its deployment where there are any; what its runs have done stays."""
+        with api.client() as client, suppress(ObjectNotFound):
+            cls._delete_automation(client, name)
+            full_name = f"{cls.FLOW}/{cls.DEPLOYMENT.format(name)}"
+            client.delete_deployment(client.read_deployment_by_name(full_name).id)
 
 
 def require_time(cron: str, timezone: str) -> None:
@@ -113,47 +155,3 @@ def require_time(cron: str, timezone: str) -> None:
     except ValidationError as error:
         found = f"--cron {cron!r} --timezone {timezone}: {error.errors()[0]['msg']}"
         raise UsageError(found, "five fields, as '0 3 * * *', and a zone, as Europe/Berlin", "correct it") from error
-
-
-def on_drift(schedule: Schedule, deployed: Mapping[str, UUID]) -> AutomationCore | None:
-    """What starts its deployment, one of ``deployed``, when the name's input drifts; None where nothing is to."""
-    return automations.on_drift(schedule.name, deployed[schedule.deployment]) if schedule.on_drift else None
-
-
-def tell_server(schedule: Schedule, deployments: list[Declared]) -> None:
-    """Make or change deployment and automation now, and not only when the server starts again."""
-    (wanted,) = [each for each in declared(deployments) if each.name == schedule.deployment]
-    with api.client() as client:
-        deploy(client, wanted)
-        there = client.read_deployment_by_name(f"retrain/{schedule.deployment}").id
-        if automation := on_drift(schedule, {schedule.deployment: there}):
-            automate(client, automation)
-            for each in client.read_automations_by_name(automation.name):  # asked for just now
-                client.resume_automation(each.id)
-        else:
-            _delete_automation(client, schedule.name)
-
-
-def _delete_automation(client: SyncPrefectClient, name: str) -> None:
-    for each in client.read_automations_by_name(automations.on_drift(name, UUID(int=0)).name):
-        client.delete_automation(each.id)
-
-
-def remove(name: str) -> None:
-    """Forget a schedule.
-
-    Raises:
-        UsageError: there is none.
-    """
-    path = artifact_paths.schedule(name)
-    if not os.path.lexists(path):
-        told = ", ".join(each.name for each in kept()) or "none"
-        raise UsageError(f"no schedule of {name}", f"one of: {told}", "see gradmill status")
-    path.unlink()
-
-
-def remove_from_server(name: str) -> None:
-    """Delete its automation and its deployment where there are any; what its runs have done stays."""
-    with api.client() as client, suppress(ObjectNotFound):
-        _delete_automation(client, name)
-        client.delete_deployment(client.read_deployment_by_name(f"retrain/{deployment(name)}").id)

@@ -7,10 +7,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from flows.story import judgement, pages
+from flows.story import judgement, pages, predicted, run_names
 from flows.story.report import Outcome, reported
 from tasks.judging.judged import Judged
 from tasks.machine.telling import Event
+from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.stage import events
 from tasks.store import artifact_paths
@@ -33,18 +34,31 @@ def told(outcome: Outcome) -> Iterator[None]:
                 _show_prediction(outcome.predicted)
 
 
+@contextmanager
+def predicting(parameters: PredictParameters) -> Iterator[None]:
+    """Show, where the prediction in the block fails, a page that says of what, and what to do."""
+    try:
+        yield
+    except Exception as error:
+        with _never_in_the_way():
+            page = predicted.failed(parameters.name, error, parameters.input)
+            _show(f"{parameters.name}-predictions", page, "nothing was predicted")
+        raise
+
+
 def told_of_prediction(result: Prediction) -> None:
     """Tell what a batch prediction came to."""
     with _never_in_the_way():
         _show_prediction(result)
-        _tag(f"model:{result.name}", f"drift:{result.drift.verdict}")
+        _mark(predicted.in_words(result), f"model:{result.name}", f"drift:{result.drift.verdict}")
 
 
 def told_of_judgement(result: Judged) -> None:
     """Tell what a kept version came to on labelled rows."""
     with _never_in_the_way():
         _show(f"{result.name}-judgement", judgement.page(result), "a kept version on labelled rows")
-        _tag(f"model:{result.name}", "verdict:worse" if result.worse else "verdict:as published")
+        verdict = "verdict:worse" if result.worse else "verdict:as published"
+        _mark(judgement.in_words(result), f"model:{result.name}", verdict)
 
 
 def told_of_search(run: RunFolder, searched: Searched) -> None:
@@ -53,7 +67,7 @@ def told_of_search(run: RunFolder, searched: Searched) -> None:
         from flows.story import tuning  # and with it what draws, which predictions never need
 
         _show(f"{run.name}-tuning", tuning.told(run, searched), "a search for settings")
-        _tag(f"model:{run.name}")
+        _mark(None, f"model:{run.name}")
 
 
 def _show(key: str, page: str, about: str) -> None:
@@ -61,7 +75,7 @@ def _show(key: str, page: str, about: str) -> None:
 
 
 def _show_prediction(result: Prediction) -> None:
-    _show(f"{result.name}-predictions", pages.prediction(result), "batch prediction")
+    _show(f"{result.name}-predictions", predicted.page(result), predicted.headline(result))
 
 
 @contextmanager
@@ -79,17 +93,23 @@ def _tell(outcome: Outcome) -> None:
         refused_by = [gate.name for gate in result.gates if not gate.passed]
         payload = {"version": None, "sha256": None, "path": None, "run": result.run, "refused_by": refused_by}
         events.emit(Event.REFUSED, result.name, payload)
-    _show(f"{result.name}-verdict", pages.verdict(result), "what became of the candidate, and every gate")
+    _show(f"{result.name}-verdict", pages.verdict(result), pages.headline(result))
     if result.was_trained:
         _show(f"{result.name}-pictures", pages.pictures(outcome.pictures), "learning curve and test split")
     if result.version is not None:
         card = artifact_paths.version(result.name, result.version) / artifact_paths.CARD
         _show(f"{result.name}-card", pages.card(card), f"model card of version {result.version}")
-    _tag(f"model:{result.name}", f"verdict:{result.outcome}")
+    _mark(pages.in_words(result), f"model:{result.name}", f"verdict:{result.outcome}")
 
 
-def _tag(*tags: str) -> None:
-    """Add tags to this run, for the UI's filters; a retry's verdict takes the place of the first one's."""
+def _mark(words: tuple[str, str] | None, *tags: str) -> None:
+    """Let this run's name and its first tag say in ``words`` what it came to; other tags are for the UI's filters.
+
+    A retry's verdict takes the place of the first one's.
+    """
     with get_client(sync_client=True) as client:
-        known = [tag for tag in client.read_flow_run(flow_run.id).tags if not tag.startswith(("verdict:", "drift:"))]
-        client.update_flow_run(flow_run.id, tags=sorted({*known, *tags}))
+        run = client.read_flow_run(flow_run.id)
+        known = {tag for tag in run.tags if not run_names.OF_VERDICT.match(tag)}
+        name = run_names.with_verdict(run.name, words[0]) if words else run.name
+        first = words[1:] if words else ()
+        client.update_flow_run(flow_run.id, name=name, tags=[*first, *sorted(known | {*tags})])

@@ -1,19 +1,20 @@
-"""The markdown pages of a run: verdict, pictures, model card, prediction. Plain functions of what was recorded."""
+"""The markdown pages of a retrain: verdict, pictures, model card. Plain functions of what was recorded."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from flows.story import periods
 from flows.story.report import RetrainReport
-from tasks.batch.version import read_version
+from tasks.errors import GradmillError
 from tasks.judging.judged import Period
-from tasks.machine.words import counted
-from tasks.records import Prediction
+from tasks.records import GateVerdict, Prediction
 from tasks.stage.live import picture
-from tasks.store import artifact_paths, predictions
+from tasks.store import artifact_paths, reading
 from tasks.store.record import FileRef
+from tasks.store.versions import Manifest
 
 TITLES = {
     artifact_paths.LEARNING_CURVE: "Learning curve",
@@ -30,43 +31,92 @@ TITLES = {
 }
 
 
-def verdict(result: RetrainReport) -> str:
-    """What became of a candidate, and why."""
-    headline = {
+def headline(result: RetrainReport) -> str:
+    """What became of a candidate."""
+    return {
         "published": f"published version {result.version}",
         "unchanged": f"unchanged: version {result.version}, {result.detail}",
         "refused": "refused by " + ", ".join(gate.name for gate in result.gates if not gate.passed),
         "judged": "judged: every gate was passed, and nothing is published",
     }[result.outcome]
+
+
+def in_words(result: RetrainReport) -> tuple[str, str]:
+    """For the run's name, and for its first tag: what became of the candidate, and the figure by which it is known."""
+    if result.outcome == "refused":
+        gate, *others = [gate for gate in result.gates if not gate.passed]
+        more = f" and {len(others)} more" if others else ""
+        return f"refused by {gate.name} {gate.value:.4g}{more}", f"{gate.value:.4g} refused"
+    version = f" version {result.version}" if result.version else ""
+    known = ("test_accuracy", "rmse", "test_loss")
+    name, value = next((name, result.metrics[name]) for name in known if result.metrics.get(name) is not None)
+    words = f"{result.outcome}{version}, {name.removeprefix('test_')} {value:.4g}"
+    return words, f"{value:.4g} {result.outcome}"
+
+
+def verdict(result: RetrainReport) -> str:
+    """What became of a candidate, and why; its figures beside those of the champion of before."""
+    before = _champion_before(result)
     figures = [
-        (name.replace("_", " "), f"{value:.4g}") for name, value in result.metrics.items() if isinstance(value, float)
+        (name.replace("_", " "), f"{value:.4g}", *([_figure(before, name)] if before else []))
+        for name, value in result.metrics.items()
+        if isinstance(value, float)
     ]
+    of_before = [f"version {before.version}, the champion before, when published"] if before else []
     gates = [
-        (gate.name, gate.verdict if gate.passed else f"**{gate.verdict}**", f"{gate.value:.6g}", gate.detail)
+        (gate.name, gate.verdict if gate.passed else f"**{gate.verdict}**", f"{gate.value:.6g}", *_required(gate))
         for gate in result.gates
     ]
     seconds = [(stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items()]
-    lines = [
-        f"# {result.name}: {headline}",
+    changes = "\n".join(f"- {each.sentence}" for each in result.data_changes)
+    blocks = [
+        f"# {result.name}: {headline(result)}",
         f"{result.model}, {result.implementation}, on {result.device}. Evidence: `{result.run}`",
-        *(
-            [f"Frozen: version {result.champion} stays until `gradmill unfreeze {result.name}`"]
-            if result.frozen
-            else []
-        ),
-        *([f"Model: `{result.model_path}`, SHA-256 `{result.model_sha256}`"] if result.model_path else []),
-        *([] if result.was_trained else ["Nothing was trained: gates and figures are those of the version's own run."]),
-        *(
-            ["## Data\n\n" + "\n".join(f"- {each.sentence}" for each in result.data_changes)]
-            if result.data_changes
-            else []
-        ),
-        "## Gates\n\n" + table(("gate", "verdict", "found", "required"), gates),
-        "## Figures\n\n" + table(("figure", "value"), figures),
-        *([_by_period(result.metrics["periods"])] if result.metrics.get("periods") else []),
+        *_kept_from_the_champion(result),
+        f"Model: `{result.model_path}`, SHA-256 `{result.model_sha256}`" if result.model_path else "",
+        "" if result.was_trained else "Nothing was trained: gates and figures are those of the version's own run.",
+        f"## Data\n\n{changes}" if changes else "",
+        "## Gates\n\n" + table(("gate", "verdict", "found", "required", ""), gates),
+        "## Figures\n\n"
+        + table(("figure", f"version {result.version}" if result.version else "candidate", *of_before), figures),
+        _by_period(result.metrics["periods"]) if result.metrics.get("periods") else "",
         "## Seconds\n\n" + table(("stage", "seconds"), seconds),
     ]
-    return "\n\n".join(lines)
+    return "\n\n".join(filter(None, blocks))
+
+
+def _required(gate: GateVerdict) -> tuple[str, str]:
+    """The bound, and what it is made of, which may be long."""
+    bound, _, rest = gate.detail.partition(" (")
+    return bound.removesuffix(" required"), rest.removesuffix(")")
+
+
+def _champion_before(result: RetrainReport) -> Manifest | None:
+    """The champion that the candidate was to replace, if it is kept and is another."""
+    with suppress(GradmillError):
+        pointer = reading.champion(result.name)
+        if pointer is None:
+            return None
+        was_promoted = result.outcome == "published" and pointer.version == result.version
+        number = pointer.previous if was_promoted else pointer.version
+        return reading.manifest(result.name, number) if number and number != result.version else None
+    return None
+
+
+def _figure(version: Manifest, name: str) -> str:
+    value = version.metrics.model_dump(mode="json").get(name)
+    return f"{value:.4g}" if isinstance(value, float) else ""
+
+
+def _kept_from_the_champion(result: RetrainReport) -> Iterator[str]:
+    """What no retrain changes, and the command that ends it."""
+    if result.frozen:
+        yield f"Frozen: version {result.champion} stays until `gradmill unfreeze {result.name}`"
+    with suppress(GradmillError):
+        pointer = reading.champion(result.name)
+        if pointer and pointer.held:
+            held = ", ".join(map(str, pointer.held))
+            yield f"Held, for they were rolled back from: {held}. `gradmill promote {result.name} VERSION` ends that"
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -96,40 +146,7 @@ def card(path: Path) -> str:
     return text
 
 
-def prediction(result: Prediction) -> str:
-    """What a batch prediction came to, and how its labels compare with those of the test split."""
-    index = ", ".join(f"{name} {value:.3f}" for name, value in result.drift.index.items())
-    facts = [
-        ("rows", f"{result.rows:,}"),
-        ("rejected rows", f"{result.rejects:,}"),
-        ("rows a second", f"{result.rows / result.seconds:,.0f}" if result.seconds else ""),
-        ("provider", result.provider),
-        ("model", f"{result.name} version {result.version}, SHA-256 `{result.model_sha256}`"),
-        ("against the truth", against_truth(result) or "unknown: it is not in the input"),
-        ("drift", f"{result.drift.verdict}{f' (population stability index {index})' if index else ''}"),
-        ("output", f"`{result.path}`, {counted(result.parts, 'part')}"),
-    ]
-    sections = [f"# {counted(result.rows, 'row')} predicted", table(("", ""), facts), _labels(result)]
-    if result.picture:
-        sections.append(picture(result.picture))
-    return "\n\n".join(section for section in sections if section)
-
-
 def against_truth(result: Prediction) -> str:
     """How good the predictions are where the input has the truth, in a few words; else nothing."""
     measured = result.metrics or ({} if result.accuracy is None else {"accuracy": result.accuracy})
     return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
-
-
-def _labels(result: Prediction) -> str:
-    """The share of each label among the rows and in the model's answers on the test split; empty for regression."""
-    job = predictions.find(result.path)
-    version = read_version(job.model.path.parent) if job else None
-    if job is None or version is None or not job.profile or "label" not in version.reference:
-        return ""
-    found, expected = job.profile["label"].counts, version.reference["label"].counts
-    rows = [
-        (label, f"{here / max(1, sum(found)):.1%}", f"{there / max(1, sum(expected)):.1%}")
-        for label, here, there in zip(version.labels, found, expected, strict=True)
-    ]
-    return "## Labels\n\n" + table(("label", "these rows", "test split"), rows)

@@ -45,7 +45,7 @@ def page(name: str, searched: Searched) -> str:
         f"good a model is, the gates tell, on the test split. `gradmill retrain {name} --tuned` uses what was found.",
         table(("", "found", "before"), _beside(tuned)),
         _difference(tuned),
-        f"## The best {min(BEST, len(trials))} trials\n\n{_best(trials)}",
+        f"## The best {min(BEST, len(trials))} trials\n\n{_best(trials, tuned.trial)}",
         f"## Trials\n\n{table(('', ''), _facts(trials))}",
     ]
     return "\n\n".join(blocks)
@@ -59,7 +59,7 @@ def _beside(tuned: Tuned) -> Rows:
     seeds = max(map(len, losses))
     means = [interval(each) if each else None for each in losses]
     rows.append(
-        (f"validation loss, mean of {seeds} seeds", *(f"{each.mean:.4g}" if each else "diverged" for each in means))
+        (f"validation loss, mean of {seeds} seeds", *(f"{each.mean:.4g}" if each else "none" for each in means))
     )
     rows.append(("its 95 % interval", *(between(each[1:]) if each else "" for each in means)))
     return rows
@@ -78,8 +78,11 @@ def _difference(tuned: Tuned) -> str:
     return f"Seed by seed the difference is {gain.mean:+.3g} ({between}), {beyond} than the seeds' chance."
 
 
-def _best(trials: Sequence[Trial]) -> str:
-    """A row for each of the best, the smallest loss first: those that were given up come after all others."""
+def _best(trials: Sequence[Trial], found: int | None) -> str:
+    """A row for each of the best, the smallest loss first: those that were given up come after all others.
+
+    The number ``found`` is that of the one that was best with other seeds, too.
+    """
     told = [trial for trial in trials if trial.validation_loss is not None]
     told.sort(key=lambda trial: (trial.outcome != "complete", trial.validation_loss))
     fields = list(dict.fromkeys(field for trial in trials for field in trial.settings))
@@ -89,11 +92,15 @@ def _best(trials: Sequence[Trial]) -> str:
             f"{trial.validation_loss:.4g}",
             *(_value(trial.settings.get(field, "")) for field in fields),
             f"{trial.seconds:.2f}",
-            "" if trial.outcome == "complete" else f"{trial.outcome} after {counted(trial.epochs, 'epoch')}",
+            _ending(trial) or "found" * (trial.number == found),
         )
         for trial in told[:BEST]
     ]
     return table(("trial", "validation loss", *map(word, fields), "seconds", ""), rows)
+
+
+def _ending(trial: Trial) -> str:
+    return "" if trial.outcome == "complete" else f"{trial.outcome} after {counted(trial.epochs, 'epoch')}"
 
 
 def _facts(trials: Sequence[Trial]) -> Iterator[tuple[str, str]]:

@@ -7,8 +7,9 @@ from operator import add
 from typing import Any, Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
+from tasks.batch import columns
 from tasks.batch.version import Version
 from tasks.data.readers import Chunk
 from tasks.data.readers.formats import Array
@@ -73,6 +74,7 @@ class Counts(Record):
     profile: dict[str, Histogram]
     score: Score | None  # None: some rows came without any truth
     notes: dict[str, int]
+    columns: dict[str, tuple[int, ...]] = Field({})  # of own tables
 
     @model_validator(mode="before")
     @classmethod
@@ -84,8 +86,8 @@ class Counts(Record):
         return values
 
     @classmethod
-    def of(cls, chunk: Chunk, outputs: Outputs, version: Version) -> "Counts":
-        """Of one chunk."""
+    def of(cls, chunk: Chunk, outputs: Outputs, version: Version, job_rows: int) -> "Counts":
+        """Of one chunk of a job."""
         observed = version.task.observed(outputs)
         return Counts(
             rows=len(chunk.rows),
@@ -93,6 +95,7 @@ class Counts(Record):
             profile={name: drift.of(observed[name], each) for name, each in version.reference.items()},
             score=None if chunk.truth is None else Score.of(version.task, outputs, chunk.truth),
             notes=Counter(chunk.notes),
+            columns=columns.counted(chunk, version, job_rows),
         )
 
     def __add__(self, other: "Counts") -> "Counts":
@@ -103,6 +106,7 @@ class Counts(Record):
             profile={name: each + other.profile[name] for name, each in self.profile.items()},
             score=self.score + other.score if self.score and other.score else None,
             notes=Counter(self.notes) + Counter(other.notes),
+            columns=columns.together(self.columns, other.columns),
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.batch import output, parts, rejects
+from tasks.batch import columns, output, parts, rejects
 from tasks.batch.counts import total
 from tasks.batch.lanes import open_lanes
 from tasks.batch.parts import Footer
@@ -49,6 +49,8 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
             "metrics": metrics,
             "profile": counts.profile,
             "drift": drift.judge(version.reference, counts.profile, parameters.max_drift),
+            "column_counts": counts.columns,
+            "column_drift": columns.moved(counts.columns, version),
             "notes": counts.notes,
             "seconds": round(seconds, 3),
             "finished_at": predictions.now(),

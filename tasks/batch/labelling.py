@@ -59,19 +59,22 @@ class _Work(NamedTuple):
     def write(self, path: Path, lanes: Lanes, rejects: ShardRejects) -> Footer:
         """Write the part at ``path``."""
         chunk, outputs = parts.nothing(lanes.signature, self.job.id_columns)
-        counts, wanted = Counts.of(chunk, outputs, self.version), self.version.wanted(self.job)
+        counts, wanted = self._counts(chunk, outputs), self.version.wanted(self.job)
         with parts.writer(path, self._table(chunk, outputs).schema) as part:
             for chunk in readers.chunks(self.sources, self.shard.start, self.shard.stop, wanted):
                 outputs = lanes.run(chunk.values)
                 if len(chunk.rows):
                     part.write_table(self._table(chunk, outputs))
                 rejects.add(chunk.rejects)
-                counts += Counts.of(chunk, outputs, self.version)
+                counts += self._counts(chunk, outputs)
                 if counts.rejects > self.job.max_rejects:
                     break
             footer = Footer.of_shard(counts, self.job, self.shard)
             parts.add_footer(part, footer)
         return footer
+
+    def _counts(self, chunk: Chunk, outputs: dict[str, Array]) -> Counts:
+        return Counts.of(chunk, outputs, self.version, self.job.rows)
 
     def _table(self, chunk: Chunk, outputs: dict[str, Array]) -> pa.Table:
         return parts.table(chunk, outputs, self.version, self.job.written == "all")

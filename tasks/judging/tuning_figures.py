@@ -29,7 +29,7 @@ def draw(trials: Sequence[Trial], tuned: Tuned, folder: Path) -> list[FileRef]:
     drawn = [history(trials, folder / artifact_paths.TUNING_HISTORY)]
     if fields:
         drawn.append(slices(trials, fields, folder / artifact_paths.TUNING_SLICES))
-        drawn.append(parallel(trials, fields, folder / artifact_paths.TUNING_PARALLEL))
+        drawn.append(parallel(trials, fields, folder / artifact_paths.TUNING_PARALLEL, tuned.trial))
     if shares := importances(trials, fields):
         drawn.append(mattered(shares, folder / artifact_paths.TUNING_IMPORTANCES))
     if tuned.validation_losses and tuned.default_losses:
@@ -115,8 +115,8 @@ def slices(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRe
     return figures.save(figure, path)
 
 
-def parallel(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> FileRef:
-    """A line for each trial through its settings to its loss; the best is drawn over all others."""
+def parallel(trials: Sequence[Trial], fields: Sequence[str], path: Path, found: int | None = None) -> FileRef:
+    """A line for each trial through its settings to its loss; the one that was ``found`` is drawn over all others."""
     losses = _Losses.of(trials)
     figure = Figure(figsize=(1.7 * len(fields) + 2.6, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -131,8 +131,10 @@ def parallel(trials: Sequence[Trial], fields: Sequence[str], path: Path) -> File
     collection = LineCollection(drawn, cmap="viridis", alpha=0.6, linewidths=1)
     collection.set_array(lines[order, -1])
     axes.add_collection(collection)
-    axes.plot(across, lines[np.nanargmin(_of_complete(trials, losses.found))], color="C3", linewidth=2.5)
-    axes.set(xlim=(-0.35, len(fields) + 0.35), ylim=(-0.06, 1.08), title="Parallel coordinates: the best in red")
+    best = [at for at, trial in enumerate(trials) if trial.number == found]
+    best = best or [int(np.nanargmin(_of_complete(trials, losses.found)))]
+    axes.plot(across, lines[best[0]], color="C3", linewidth=2.5)
+    axes.set(xlim=(-0.35, len(fields) + 0.35), ylim=(-0.06, 1.08), title="Parallel coordinates: the winner in red")
     axes.set_axis_off()
     return figures.save(figure, path)
 

@@ -34,32 +34,37 @@ class SoftmaxRegressions:
         """Scores ``(trials, outputs, n)`` of flat inputs, as they see them."""
         return torch.addmm(self.b, self.W, X.T).view(-1, self.num_outputs, len(X))
 
-    def step(self, X: Tensor, y: Tensor, lr: Tensor, weight_decay: Tensor) -> None:
-        """Move every trial against the gradient of its mean cross-entropy, by its own ``lr`` ``(trials,)``.
+    def begin(self, lr: Tensor, weight_decay: Tensor) -> None:
+        """Take the next steps by each trial's own ``lr`` and ``weight_decay``, both ``(trials,)``.
+
+        The latter pulls the weights, not the bias (section 4.5).
+        """
+        self._lr, self._kept = lr.view(-1, 1, 1), 1 - self._by_row(lr * weight_decay)
+
+    def step(self, X: Tensor, y: Tensor) -> None:
+        """Move every trial against the gradient of its mean cross-entropy.
 
         The derivative of cross-entropy by the scores is ``softmax(o) - y`` with one-hot ``y`` (section 3.4.6).
-        ``weight_decay`` ``(trials,)`` pulls the weights, not the bias (section 4.5).
         """
         X = self._seen(X)
         g = torch.softmax(self(X), dim=1)
-        g[:, y, torch.arange(len(y), device=y.device)] -= 1
+        g -= g.new_zeros(self.num_outputs, len(y)).scatter_(0, y.unsqueeze(0), 1.0)
         if self.class_weights is not None:
             g *= self.class_weights[y]
-        g *= (lr / len(y)).view(-1, 1, 1)
+        g *= self._lr
         g = g.view(len(self.W), len(y))
-        self.W.addcmul_(self.W, self._by_row(lr * weight_decay), value=-1)
-        self.W.addmm_(g, X, alpha=-1)
-        self.b -= g.sum(dim=1, keepdim=True)
+        self.W *= self._kept
+        self.W.addmm_(g, X, alpha=-1 / len(y))
+        self.b.sub_(g.sum(dim=1, keepdim=True), alpha=1 / len(y))
 
     def losses(self, split: Examples) -> Tensor:
-        """The mean cross-entropy of each trial on a whole split ``(trials,)`` float64, by log-sum-exp of the scores."""
+        """The mean cross-entropy of each trial on a whole split ``(trials,)`` float64, by its logarithm of softmax."""
         weights = split.y.new_ones(self.num_outputs) if self.class_weights is None else self.class_weights
         total = torch.zeros(len(self.W) // self.num_outputs, dtype=torch.float64, device=self.W.device)
         for piece in split.pieces(max(1, VALUES // split.num_inputs)):
             ((X,),), y = piece.in_order(len(piece)), piece.y
-            o = self(self._seen(X))
-            surprisals = torch.logsumexp(o, dim=1) - o[:, y, torch.arange(len(y), device=y.device)]
-            total += surprisals.double() @ weights[y].double()
+            o = torch.log_softmax(self(self._seen(X)), dim=1)
+            total -= o[:, y, torch.arange(len(y), device=y.device)].double() @ weights[y].double()
         return total / weights[split.y].double().sum()
 
     def keep(self, trials: list[int]) -> None:

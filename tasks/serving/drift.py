@@ -50,8 +50,18 @@ def population_stability_index(expected: Histogram, found: Histogram) -> float:
 
 def stability_index(expected: Sequence[int], found: Sequence[int]) -> float:
     """The same of counts, whatever their bins are."""
+    return float(_of_each_bin(expected, found).sum())
+
+
+def most_moved(expected: Sequence[int], found: Sequence[int]) -> int:
+    """The bin that the index comes from more than from any other."""
+    return int(_of_each_bin(expected, found).argmax())
+
+
+def _of_each_bin(expected: Sequence[int], found: Sequence[int]) -> NDArray[np.float64]:
     e, f = (np.maximum(np.divide(each, sum(each)), SMALLEST_SHARE) for each in (expected, found))
-    return float(((f - e) * np.log(f / e)).sum())
+    terms: NDArray[np.float64] = (f - e) * np.log(f / e)
+    return terms
 
 
 def judge(expected: Profile, found: Profile, maximum: float) -> Drift:

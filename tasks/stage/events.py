@@ -5,6 +5,7 @@ from typing import Any
 from prefect.events import emit_event
 from prefect.runtime import flow_run
 
+REFUSED_STATE = "Refused"  # the name of the state, of type FAILED, in which a run ends whose candidate was refused
 FLOW = "gradmill.flow"  # a label: the flow that tells of the model, so that a retrain need not start a retrain
 
 

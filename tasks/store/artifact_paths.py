@@ -101,6 +101,7 @@ def version(name: str, number: int) -> Path:
 
 champion = _in(model, "champion.json")  # the pointer to the version that consumers should use
 history = _in(model, ".history.json")  # what it cannot tell: demotions, and the highest number ever given
+journal = _in(model, "history.jsonl")  # who changed what, when and why
 triton_config = _in(model, "config.pbtxt")  # Triton's description of a model, derived from the pointer
 mirror_lock = _in(model, ".mirror.lock")  # held while the champion is copied elsewhere
 
@@ -115,6 +116,8 @@ def predictions(job: str) -> Path:
 
 
 locks = _in(root, ".locks")  # of what must not have a file of ours in it
+backup_lock = _in(locks, "backup")  # held by whoever makes a backup, or restores one
+restoring = _in(root, ".restoring")  # which backup is being restored
 schedules = _in(root, "schedules")  # when own names are retrained
 
 
@@ -141,6 +144,7 @@ def search_schedule(name: str) -> Path:
 
 prefect_home = _in(root, ".prefect")  # the history of ``gradmill up``: Prefect's database, logs of server and worker
 up_lock = _in(prefect_home, "up.lock")  # held by ``gradmill up`` as long as it lives
+database = _in(prefect_home, "prefect.db")  # of ``gradmill up``'s server, unless a PostgreSQL was named
 service = _in(prefect_home, "service.json")  # where it answers, for the commands beside it
 credential = _in(prefect_home, "credential")  # what its server asks for; of mode 0600
 

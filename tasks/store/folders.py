@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from tasks.machine.telling import tell
-from tasks.store import artifact_paths, names
+from tasks.parameters import is_name
+from tasks.store import artifact_paths, locks, names
 
 WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
@@ -53,6 +54,30 @@ def sweep(pattern: re.Pattern[str], parent: Path) -> None:
     """Remove what has such names: a kill has left it."""
     for leftover in named(pattern, parent):
         remove(leftover)
+
+
+def remove_hollow(model: Path) -> None:
+    """Remove a model's folder without a version, on which Triton would not start; the caller holds its lock.
+
+    One in which others have put something stays. Whoever waits for the lock makes the folder anew.
+    """
+    if not named(names.VERSION, model):
+        sweep(names.LEFTOVER, model)
+        with contextlib.suppress(OSError):
+            if [*model.iterdir()] == [lock := artifact_paths.lock(model)]:
+                lock.unlink()
+                model.rmdir()
+
+
+def sweep_models() -> None:
+    """Remove the folders that killed first publications, or others, have left without a version."""
+    models = artifact_paths.models()
+    for path in sorted(models.iterdir()) if models.is_dir() else ():
+        is_ours = is_name(path.name) and path.is_dir() and not path.is_symlink()
+        if is_ours and not named(names.VERSION, path):
+            with contextlib.suppress(OSError), locks.locked_if_free(artifact_paths.lock(path)) as free:
+                if free:
+                    remove_hollow(path)
 
 
 def _set_mode(folder: Path, mode: int) -> None:

@@ -1,26 +1,29 @@
 """Who changed what in a model's folder, when and why. It is noted before it is done; the caller holds the lock.
 
-A change that a kill has kept from being made is told as interrupted: the folder shows that it was not.
+It is in ``history.jsonl``, and what an older version of Gradmill has noted since, in ``.history.json``. A change that a
+kill has kept from being made is told as interrupted: the folder shows that it was not.
 """
 
 import getpass
 import os
+import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from tasks.errors import DataError, UsageError
-from tasks.store import artifact_paths, reading
+from tasks.store import artifact_paths, journal, reading
 from tasks.store.versions import ChampionPointer, Change
 
 What = Literal["published", "promoted", "rolled back", "frozen", "unfrozen", "pruned"]
-MOST = 1000  # changes that are remembered
+INTERRUPTED = "interrupted"  # of a line that corrects the one before it
+MOST = 1000  # changes that ``.history.json`` remembers, for older versions of Gradmill
 MOST_CHARACTERS = 500  # of a reason
 
 
 class Cause(NamedTuple):
-    """What is done, by whom (a user, or a run by its folder's name) and why."""
+    """What is done, by whom (user@host, or a run by its folder's name) and why."""
 
     what: What
     by: str
@@ -40,7 +43,7 @@ def of_user(what: What, reason: str | None = None) -> Cause:
         user = getpass.getuser()
     except (OSError, KeyError):  # as in a container that has no name for its user
         user = f"user {os.getuid()}"
-    return Cause(what, user, os.fsencode(reason).decode(errors="replace"))
+    return Cause(what, f"{user}@{socket.gethostname()}", os.fsencode(reason).decode(errors="replace"))
 
 
 def note(
@@ -58,14 +61,19 @@ def note(
         at=now,
         what=cause.what,
         versions=tuple(versions),
+        before=_champion(name),
         champion=after.version if after else None,
         frozen=after is not None and after.frozen,
         by=cause.by,
         reason=cause.reason,
     )
-    past = reading.history(name)
+    past, told, logged = reading.history(name), changes(name), _logged(name)
+    corrected = logged and len(told) == len(logged) and told[-1] != logged[-1]
+    was = {"what": INTERRUPTED, "champion": change.before, "reason": ""}
+    correction = [change.model_copy(update=was | {"versions": told[-1].versions})] if corrected else []
     facts = {
-        "changes": (*changes(name), change)[-MOST:],
+        "journal": journal.append(name, [*told[len(logged) :], *correction, change]),
+        "changes": (*told, change)[-MOST:],
         "demoted": past.demoted | ({demoted: now} if demoted else {}),
     }
     past.model_copy(update=facts).write(artifact_paths.history(name))
@@ -77,10 +85,35 @@ def changes(name: str) -> tuple[Change, ...]:
     Raises:
         DataError: the history is not as gradmill writes it.
     """
-    noted = reading.history(name).changes
+    logged = _logged(name)
+    known = {_as_made(each) for each in logged}
+    noted = (*logged, *(each for each in reading.history(name).changes if _as_made(each) not in known))
     if noted and _is_interrupted(name, noted[-1]):
         return (*noted[:-1], noted[-1].model_copy(update={"interrupted": True}))
     return noted
+
+
+def _logged(name: str) -> list[Change]:
+    """What the journal has; a line that says so makes the change before it an interrupted one."""
+    found: list[Change] = []
+    for line in journal.read(name):
+        if line.what == INTERRUPTED:
+            found[-1:] = [each.model_copy(update={"interrupted": True}) for each in found[-1:]]
+        else:
+            found.append(Change.model_validate(line.model_dump(exclude={"past"})))
+    return found
+
+
+def _as_made(change: Change) -> str:
+    """By which a change is the same in the journal and beside it, where an older version of Gradmill notes it."""
+    return change.model_dump_json(exclude={"interrupted"})
+
+
+def _champion(name: str) -> int | None:
+    with suppress(DataError):
+        found = reading.pointer(name)
+        return found.version if found else None
+    return None
 
 
 def _is_interrupted(name: str, last: Change) -> bool:

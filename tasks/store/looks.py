@@ -31,7 +31,7 @@ def remember(parameters: RetrainParameters, raw: RawDataset, prepared: PreparedD
         every = (prepared.train, prepared.test, prepared.raw_test, prepared.validation, prepared.rows)
         files = tuple(file for file in every if file)
         facts = {"digest": prepared.digest, "rows": prepared.rows, "files": files, "prepared": _look_of(files)}
-        asked = {"look": raw.look, "options": own_data.options(parameters)}
+        asked = {"look": raw.look, "options": _options(parameters)}
         Look.model_validate(asked | facts).write(artifact_paths.look(raw.name))
 
 
@@ -42,11 +42,16 @@ def known(parameters: RetrainParameters, raw: RawDataset) -> Look | None:
         return None
     try:
         last = Look.read(path)
-        is_same = (last.look, last.options) == (raw.look, own_data.options(parameters))
+        is_same = (last.look, last.options) == (raw.look, _options(parameters))
         return last if is_same and last.prepared == _look_of(last.files) else None
     except DataError as fault:
         tell(f"read anew: {fault.found}")
         return None
+
+
+def _options(parameters: RetrainParameters) -> dict[str, Any]:
+    """What makes another model, and the share of the test rows: where the name has fixed another, reading tells."""
+    return own_data.options(parameters) | {"test": parameters.data.test}
 
 
 def _look_of(files: tuple[FileRef, ...]) -> str:

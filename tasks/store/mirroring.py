@@ -1,13 +1,13 @@
 """The champion, copied to where consumers on other hosts read it: ``URL/NAME`` looks as ``models/NAME`` does here.
 
 The order is what keeps the copy whole at every moment: the version's files, each read back; then the pointer; then
-Triton's configuration, which is derived from it. Versions that were mirrored before stay there.
+Triton's configuration, which is derived from it, and the history. Versions that were mirrored before stay there.
 """
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.settings import Settings
 from tasks.records import MirroredModel
-from tasks.store import artifact_paths, folders, locks, reading, remote, triton, verification, verified
+from tasks.store import artifact_paths, folders, journal, locks, reading, remote, triton, verification, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
 from tasks.store.versions import ChampionPointer
 
@@ -68,7 +68,10 @@ def _read(name: str) -> tuple[int, dict[str, bytes]]:
     in_order = sorted(contents, key=lambda filename: (filename not in (CHECKSUMS, MANIFEST), filename))
     pieces = {f"{number}/{filename}": contents[filename] for filename in in_order}
     config = triton.config(name, number).encode()
-    return number, pieces | {path.name: as_it_stands, artifact_paths.triton_config(name).name: config}
+    pieces |= {path.name: as_it_stands, artifact_paths.triton_config(name).name: config}
+    if lines := journal.verify(name):
+        pieces[artifact_paths.journal(name).name] = lines
+    return number, pieces
 
 
 def _refuse_another_version(folder: remote.Folder, name: str, number: int, pieces: dict[str, bytes]) -> None:

@@ -7,12 +7,12 @@ import contextlib
 import itertools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from tasks.errors import DataError
 from tasks.machine.telling import tell
@@ -82,6 +82,10 @@ class Job(Document):
     metrics: dict[str, float] | None = None
     profile: dict[str, Histogram] | None = None
     drift: Drift | None = None
+    column_counts: dict[str, tuple[int, ...]] = Field(
+        {}
+    )  # of own tables, of a sample of rows, by the bins of its profile
+    column_drift: dict[str, float] = Field({})  # the population stability index of each of these
     notes: dict[str, int] | None = None
     seconds: float | None = None
 
@@ -143,6 +147,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+Left = Callable[[Path, str | Exception], None]  # is told of what is not looked at, and why
+
+
 class Found(NamedTuple):
     """A job and its folder. The job is None where it is unfinished and its document cannot be read."""
 
@@ -151,10 +158,10 @@ class Found(NamedTuple):
     job: Job | None
 
 
-def below_artifacts() -> Iterator[Found]:
+def below_artifacts(left: Left | None = None) -> Iterator[Found]:
     """The jobs whose folders lie in ``artifacts/predictions/``, be it behind a link."""
     folder = artifact_paths.all_predictions()
-    return _read(sorted(folder.iterdir()) if folder.is_dir() else [])
+    return _read(sorted(folder.iterdir()) if folder.is_dir() else [], left or left_alone)
 
 
 def elsewhere() -> Iterator[Found]:
@@ -166,17 +173,17 @@ def elsewhere() -> Iterator[Found]:
                 noted.append(artifact_paths.root() / note.read_text(encoding="utf-8"))  # relative, or absolute
         except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
             left_alone(note, error)
-    return _read(noted)
+    return _read(noted, left_alone)
 
 
-def _read(folders: list[Path]) -> Iterator[Found]:
+def _read(folders: list[Path], left: Left) -> Iterator[Found]:
     """A document that cannot be read stops nobody: it is said, and the folder is left as it is."""
     for folder in folders:
         try:
             if document := document_in(folder):
                 yield Found(folder, document, Job.read(document))
         except (DataError, OSError, ValueError) as error:
-            left_alone(folder, error)
+            left(folder, error)
             if holds_job(folder):
                 yield Found(folder, folder / JOB, None)
 

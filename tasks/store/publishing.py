@@ -14,12 +14,17 @@ from tasks.store.versions import Lineage, Manifest
 def turn(name: str, to_publish: bool) -> Iterator[bool]:
     """Hold the lock while a candidate is judged; yield whether it may be published: not under a frozen name.
 
-    Where nothing is ``to_publish``, a folder that is not there is not made, and nothing in it is mended.
+    Where nothing is ``to_publish``, a folder that is not there is not made, and nothing in it is mended; and where
+    nothing was published, one that was made for the lock goes.
     """
     with locks.model(name) if to_publish or reading.versions(name) else nullcontext():
-        if to_publish:
-            sweep(name)
-        yield to_publish and not pointer.is_frozen(name)
+        try:
+            if to_publish:
+                sweep(name)
+            yield to_publish and not pointer.is_frozen(name)
+        finally:
+            if to_publish:
+                folders.remove_hollow(artifact_paths.model(name))
 
 
 def sweep(name: str) -> None:

@@ -1,7 +1,9 @@
-"""A folder that consumers on other hosts read, by fsspec URL: each file is replaced in one step, or not at all."""
+"""A folder by fsspec URL, that of a mirror or a backup: each file is replaced in one step, or not at all."""
 
+import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ OBJECT_STORES = {
 
 
 def check(url: str) -> None:
-    """Fail before any work when nothing can be mirrored there. No network is touched.
+    """Fail before any work when nothing can be written there. No network is touched.
 
     Raises:
         UsageError: credentials in the URL, a protocol that cannot replace a file in one step, or no package for it.
@@ -34,7 +36,7 @@ def check(url: str) -> None:
         raise UsageError(
             f"{_without_secrets(url)} is of no protocol that replaces a file in one step",
             f"{known}, or a path",
-            "mirror to an object store, or mount the share and give its path",
+            "name an object store, or mount the share and give its path",
         )
     if protocol in OBJECT_STORES and _without_secrets(url) != url:
         raise UsageError(
@@ -94,6 +96,43 @@ class Folder:
             else:
                 self._files.pipe_file(f"{self._path}/{path}", content)
 
+    def put(self, path: str, file: Path) -> None:
+        """Replace a file by a copy of another, which may be larger than memory; it raises as ``write`` does."""
+        with self._reached(f"{self.url}/{path}"):
+            if self.local:
+                with atomic.replacing(self.local / path) as temporary:
+                    shutil.copyfile(file, temporary)
+            else:
+                self._files.put_file(str(file), f"{self._path}/{path}")
+
+    def get(self, path: str, file: Path) -> bool:
+        """Copy what lies there into a file; whether anything does. It raises as ``read`` does."""
+        with self._reached(f"{self.url}/{path}"):
+            try:
+                self._files.get_file(f"{self._path}/{path}", str(file))
+            except FileNotFoundError:
+                return False
+        return True
+
+    def digest(self, path: str) -> str:
+        """SHA-256 (hex) of a file; it raises as ``read`` does."""
+        with self._reached(f"{self.url}/{path}"), self._files.open(f"{self._path}/{path}", "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """The files in a folder and how many bytes each has; it raises as ``read`` does."""
+        with self._reached(f"{self.url}/{path}"):
+            try:
+                found = self._files.ls(f"{self._path}/{path}", detail=True)
+            except FileNotFoundError:
+                return {}
+        return {each["name"].rpartition("/")[2]: each["size"] for each in found if each["type"] == "file"}
+
+    def remove(self, path: str) -> None:
+        """Remove a file; it raises as ``write`` does."""
+        with self._reached(f"{self.url}/{path}"):
+            self._files.rm_file(f"{self._path}/{path}")
+
     def sweep(self, path: str) -> None:
         """Remove what killed writers left below a folder; object stores show no such thing."""
         if self.local:
@@ -110,7 +149,7 @@ class Folder:
             raise EnvironmentProblem(
                 f"{what} cannot be read or written: {type(error).__name__}: {reason}",
                 "a bucket or folder that exists, and credentials in the environment that may read and write it",
-                "put that right, then gradmill mirror again: nothing is lost here, and what is there is still valid",
+                "put that right, then the same command again: nothing is lost here, and what is there is still valid",
             ) from error
 
 

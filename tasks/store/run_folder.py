@@ -1,11 +1,10 @@
 """``artifacts/runs/<run>/``: the evidence of one run, whatever became of it."""
 
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.store import artifact_paths, atomic, locks
+from tasks.store import artifact_paths, atomic, folders, locks
 from tasks.store.artifact_paths import RUN
 from tasks.store.documents import Document
 from tasks.store.record import Record
@@ -19,6 +18,7 @@ class RunNotes(Document):
     parameters: dict[str, Any]
     seconds: dict[str, float]
     stages: dict[str, dict[str, Any]]
+    exit_code: int | None = None  # of one that has failed otherwise than by a kill
 
 
 class RunFolder(Record):
@@ -32,15 +32,16 @@ class RunFolder(Record):
     def open(cls, run: str, parameters: dict[str, Any]) -> "RunFolder":
         """Make the folder of ``run`` and note its parameters; a retried run finds its folder again.
 
-        What killed runs left half-written anywhere in ``artifacts/`` is swept first.
+        What killed runs left half-written anywhere in ``artifacts/``, or as a folder without a version, is swept first.
         ``force`` among the parameters keeps stages from being reused.
         """
         asked = {field: parameters[field] for field in ("name", "force") if field in parameters}
         folder = cls(path=artifact_paths.runs() / run, **asked)
         atomic.sweep(artifact_paths.make_root())
+        folders.sweep_models()
         with folder.in_use():
             if folder.file(RUN).exists():
-                os.utime(folder.file(RUN))  # to housekeeping it is young again
+                folder.failed(None)  # not yet; to housekeeping it is young again
             else:
                 RunNotes(run=run, parameters=parameters, seconds={}, stages={}).write(folder.file(RUN))
         return folder
@@ -62,6 +63,10 @@ class RunFolder(Record):
         """Set ``key`` of a section and write the whole document atomically."""
         notes = self.read()
         notes.model_copy(update={section: getattr(notes, section) | {key: value}}).write(self.file(RUN))
+
+    def failed(self, exit_code: int | None) -> None:
+        """Note with which exit code the run ends."""
+        self.read().model_copy(update={"exit_code": exit_code}).write(self.file(RUN))
 
     def file(self, name: str) -> Path:
         """The path of an evidence file."""

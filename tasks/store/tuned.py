@@ -36,6 +36,7 @@ class Tuned(Document):
     dataset: str = ""  # its name; empty: not noted
     dataset_digest: str  # SHA-256 (hex) of the data that were searched on
     settings: dict[str, Setting]  # fields of ``Training`` by name
+    trial: int | None = None  # the winner's number; None: not noted
     validation_losses: tuple[float, ...]  # of the winner, one a seed
     default_settings: dict[str, Setting]
     default_losses: tuple[float, ...]

@@ -2,7 +2,7 @@
 
 from tasks.errors import DataError
 from tasks.serving import contract
-from tasks.store import artifact_paths, atomic, reading, triton, verified
+from tasks.store import artifact_paths, atomic, journal, reading, triton, verified
 from tasks.store.artifact_paths import ATTESTATION, CHECKSUMS, MANIFEST, METADATA, ONNX, SAMPLE
 from tasks.store.record import FileRef
 from tasks.store.versions import ChampionPointer
@@ -11,7 +11,7 @@ RESTORE = "restore the folder from a copy, or promote another version and delete
 
 
 def verify(name: str, number: int) -> list[str]:
-    """Check one version thoroughly, and the pointer and Triton's configuration of its model; return what was checked.
+    """Check one version thoroughly, and its model's pointer, configuration and history; return what was checked.
 
     Raises:
         DataError: something is not as it was published; the message names the file.
@@ -24,8 +24,9 @@ def verify(name: str, number: int) -> list[str]:
     verify_pointer(name, pointer)
     verify_previous(name, pointer)
     _verify_config(name, pointer.version)
+    journal.verify(name)
     _verify_by_running(name, number)
-    return ["checksums", "manifest", "champion pointer", "config.pbtxt", "signature", "stored sample"]
+    return ["checksums", "manifest", "champion pointer", "config.pbtxt", "history", "signature", "stored sample"]
 
 
 def verify_version(name: str, number: int) -> dict[str, bytes]:

@@ -3,23 +3,20 @@
 import hashlib
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from tasks.errors import TrainingDiverged, UsageError
-from tasks.fitting.tuning import domains, ridge, space, study
+from tasks.fitting.tuning import domains, finals, ridge, space, study
 from tasks.fitting.tuning.batches import Batch, data_of
+from tasks.fitting.tuning.domains import Choice
 from tasks.fitting.tuning.space import Space
-from tasks.fitting.tuning.study import Asked, Study
+from tasks.fitting.tuning.study import Study
 from tasks.machine.telling import tell
 from tasks.parameters import Loss, Search, Training
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths
 from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Trial, Tuned
-
-SEEDS = 5  # that the winner and the default settings are trained with
-SMALLER = "search smaller rates, such as --space lr=0.001:0.01; what was learned is kept"
 
 
 def opened(run: RunFolder, prepared: PreparedDataset, base: Training, search: Search) -> AbstractContextManager[Study]:
@@ -31,6 +28,8 @@ def opened(run: RunFolder, prepared: PreparedDataset, base: Training, search: Se
     narrowed = space.narrowed(base, search.space)
     searched = space.default(base, prepared) | narrowed
     decay = None if "weight_decay" in narrowed else _decay_of_squared(prepared, base, searched)
+    if decay is not None and "loss" not in searched:  # each trial has this loss
+        searched, decay = searched | {"weight_decay": Choice((decay,))}, None
     about = {"data": prepared.digest, "search space": repr(searched)}
     options = [run.name, sorted(search.space), base.model_dump(mode="json", exclude={"device", "patience"})]
     key = hashlib.sha256(json.dumps(options).encode()).hexdigest()[: artifact_paths.DIGEST_CHARACTERS]
@@ -40,7 +39,7 @@ def opened(run: RunFolder, prepared: PreparedDataset, base: Training, search: Se
 
 def _decay_of_squared(prepared: PreparedDataset, base: Training, searched: Space) -> float | None:
     """The weight decay of linear regression with a squared loss: the ridge path in closed form says it."""
-    if "loss" not in searched or not domains.has(searched["loss"], Loss.SQUARED.value):
+    if not domains.has(searched.get("loss", Choice((base.loss.value,))), Loss.SQUARED.value):
         return None
     squared = base.model_copy(update={"loss": Loss.SQUARED})
     path = ridge.best(data_of(prepared, base), prepared, squared)
@@ -50,37 +49,23 @@ def _decay_of_squared(prepared: PreparedDataset, base: Training, searched: Space
     return path.decay
 
 
-def settle(
-    run: RunFolder,
-    prepared: PreparedDataset,
-    base: Training,
-    trials: Sequence[Trial],
-    try_out: Callable[[Sequence[Batch], Callable[[Trial], None]], None],
-) -> Tuned:
-    """The record of a search; its winner, and the settings of before, are tried out with five more seeds each.
+def settle(run: RunFolder, trials: Sequence[Trial], blank: Batch, run_batches: finals.RunBatches) -> Tuned:
+    """The record of a search: its best few, and the settings of before, are tried out with more seeds.
 
     Raises:
         TrainingDiverged: no trial came to its end.
+        UsageError: there is none.
     """
-    best = winner(trials)
-    before = base.model_dump(mode="json", include=set(best.settings), exclude_none=True)  # what no rule finds
-    seeds = range(base.seed_number, base.seed_number + SEEDS)
-    pairs = [(Asked(2 * at, best.settings), Asked(2 * at + 1, before)) for at in range(SEEDS)]
-    tried: list[Trial] = []
-    try_out(
-        [Batch(f"seed {seed}", prepared, base, pair, seed) for seed, pair in zip(seeds, pairs, strict=True)],
-        tried.append,
-    )
-    tried.sort(key=lambda trial: trial.number)
-    losses = [each.validation_loss for each in tried]
+    final, base, prepared = finals.held(trials, blank, run_batches), blank.base, blank.prepared
     return Tuned(
         model=base.model,
         dataset=prepared.name,
         dataset_digest=prepared.digest,
-        settings=best.settings,
-        validation_losses=tuple(loss for loss in losses[::2] if loss is not None),
-        default_settings=before,
-        default_losses=tuple(loss for loss in losses[1::2] if loss is not None),
+        settings=final.best.settings,
+        trial=final.best.number,
+        validation_losses=final.losses,
+        default_settings=final.before,
+        default_losses=final.before_losses,
         num_trials=len(trials),
         num_validation=len(data_of(prepared, base).test),
         seed=base.seed_number,
@@ -88,29 +73,10 @@ def settle(
     )
 
 
-def winner(trials: Sequence[Trial]) -> Trial:
-    """The best of the trials.
-
-    Raises:
-        TrainingDiverged: none came to its end, for losses that are not finite.
-        UsageError: there is none.
-    """
-    if found := study.best(trials):
-        return found
-    if trials:
-        raise TrainingDiverged(f"all {len(trials)} trials diverged", "a loss that stays finite", SMALLER)
-    raise UsageError(
-        "the time was over before a trial came to its end",
-        "time for one at least",
-        "give more: the same command goes on",
-    )
-
-
 def sentence(tuned: Tuned) -> str:
     """The winner beside the settings of before, by the mean of their seeds."""
     losses = (
-        f"{statistics.fmean(each):.4g}" if each else "diverged"
-        for each in (tuned.validation_losses, tuned.default_losses)
+        f"{statistics.fmean(each):.4g}" if each else "none" for each in (tuned.validation_losses, tuned.default_losses)
     )
     return "the best of {} trials: {}; validation loss {}, without a search {}".format(
         tuned.num_trials, space.in_words(tuned.settings), *losses

@@ -82,13 +82,15 @@ class Stack:
     def advance(self) -> None:
         """Train one epoch, and note the loss on the validation part."""
         started, split, epoch = time.perf_counter(), self._data.train, len(self.members[0].losses)
-        lr = self._each([member.rates[epoch] for member in self.members])
-        weight_decay = self._each([member.training.steps.weight_decay for member in self.members])
+        self._net.begin(
+            self._each([member.rates[epoch] for member in self.members]),
+            self._each([member.training.steps.weight_decay for member in self.members]),
+        )
         order = torch.randperm(len(split), generator=self._order).to(split.y.device)
         for index in order.split(self._alike.batch_size):
             X, y = split.minibatch(index)  # noqa: N806
             kept = dropout(X, self._alike.dropout, self._masks) if self._alike.dropout else X
-            self._net.step(kept, y, lr, weight_decay)
+            self._net.step(kept, y)
         losses = self._net.losses(self._data.test).tolist()
         seconds = (time.perf_counter() - started) / len(self.members)
         for member, loss in zip(self.members, losses, strict=True):
@@ -117,17 +119,18 @@ def of(
         found, is_centred = _found(training, data, prepared, curvature)
         alike = Alike(found.steps.batch_size, found.dropout, is_centred)
         groups[alike].append(Member(index, found))
-    most = _most(len(trainings), data.train.num_inputs * len(prepared.class_names), workers)
+    room = max(1, WEIGHTS // (data.train.num_inputs * len(prepared.class_names)))
     return [
-        Stack(members[start : start + most], alike, shared)
+        Stack(members[start : start + size], alike, shared)
         for alike, members in groups.items()
-        for start in range(0, len(members), most)
+        for size in [min(room, _size(len(members), len(trainings), workers))]
+        for start in range(0, len(members), size)
     ]
 
 
-def _most(num_trials: int, num_weights: int, workers: int) -> int:
-    """How many trials a stack may have, so that there is work for all and room for it."""
-    return max(1, min(math.ceil(num_trials / workers), WEIGHTS // num_weights))
+def _size(num_alike: int, num_trials: int, workers: int) -> int:
+    """How many go into a stack: groups that weigh are parted evenly, so that no worker waits for another."""
+    return num_alike if 2 * workers * num_alike <= num_trials else math.ceil(num_alike / workers)
 
 
 def _found(

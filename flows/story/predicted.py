@@ -1,0 +1,131 @@
+"""The page of a batch prediction: what it came to, what has moved since training, what was rejected, and the trend."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from flows.story import drifted
+from flows.story.pages import against_truth, table
+from tasks.batch.version import Version, read_version
+from tasks.data.recipe import Columns
+from tasks.errors import GradmillError
+from tasks.machine.words import counted
+from tasks.records import Prediction
+from tasks.stage.live import picture
+from tasks.store import artifact_paths, predictions
+from tasks.store.predictions import Job
+
+REJECTS = 10  # that are told
+JOBS = 10
+
+
+def page(result: Prediction) -> str:
+    """The Markdown page of a job that is done."""
+    job, version = predictions.find(result.path), read_version(artifact_paths.version(result.name, result.version))
+    blocks = [f"# {headline(result)}", table(("", ""), _facts(result, job))]
+    if job:
+        blocks += [drifted.labels(job, version), drifted.columns(job, version)]
+    blocks += [_rejects(result, version), _jobs(result.name)]
+    blocks += [picture(result.picture)] if result.picture else []
+    return "\n\n".join(filter(None, blocks))
+
+
+def failed(name: str, error: Exception, given: str | None) -> str:
+    """The Markdown page of a prediction that has come to nothing: what was found, and what to do."""
+    said = error if isinstance(error, GradmillError) else None
+    blocks = [
+        f"# {name}: nothing was predicted",
+        f"**Found**: {said.found if said else f'{type(error).__name__}: {error}'}",
+        f"**Expected**: {said.expected if said else 'no such error'}",
+        f"**To do**: {said.action if said else 'see the log of the run'}",
+        f"**Input**: `{given}`" if given else "",
+        _jobs(name),
+    ]
+    return "\n\n".join(filter(None, blocks))
+
+
+def headline(result: Prediction) -> str:
+    """What came out, in a line; of drift that and where."""
+    job = predictions.find(result.path)
+    if job and result.drift.verdict == "drift":
+        version = read_version(artifact_paths.version(result.name, result.version))
+        return f"DRIFT: {drifted.most(job, version)}"
+    moved = drifted.names(job) if job else []
+    also = f"; drifted: {', '.join(moved)}" if moved else ""
+    return f"{counted(result.rows, 'row')} predicted{f', {result.rejects:,} rejected' if result.rejects else ''}{also}"
+
+
+def in_words(result: Prediction) -> tuple[str, str]:
+    """For the run's name, and for its first tag: what came out."""
+    index = max(result.drift.index.values(), default=0)
+    parts = [f"DRIFT {index:.2f}" if result.drift.verdict == "drift" else counted(result.rows, "row")]
+    parts += [f"{result.rejects:,} rejected"] if result.rejects else []
+    return ", ".join([*parts, *filter(None, [against_truth(result)])]), f"{index:.2f} {result.drift.verdict}"
+
+
+def _facts(result: Prediction, job: Job | None) -> Iterator[tuple[str, str]]:
+    index = ", ".join(f"{name} {value:.3f}" for name, value in result.drift.index.items())
+    if job:
+        yield "input", _input(job)
+    yield "rows", f"{result.rows:,}"
+    yield "rejected rows", f"{result.rejects:,}"
+    yield "rows a second", f"{result.rows / result.seconds:,.0f}" if result.seconds else ""
+    yield "provider", result.provider
+    yield "model", f"{result.name} version {result.version}, SHA-256 `{result.model_sha256}`"
+    yield "against the truth", against_truth(result) or "unknown: it is not in the input"
+    limit = f" (population stability index {index}; limit {result.drift.maximum:g})" if index else ""
+    yield "drift", f"{result.drift.verdict}{limit}"
+    yield "output", f"`{result.path}`, {counted(result.parts, 'part')}"
+
+
+def _input(job: Job) -> str:
+    """Name and place of what was predicted."""
+    path = Path(job.input.path)
+    place = f"`{path if path.is_absolute() else artifact_paths.root() / path}`"
+    return f"{path.name}, {place}{f', {job.input.files:,} files' if job.input.files > 1 else ''}"
+
+
+def _rejects(result: Prediction, version: Version) -> str:
+    """The first rejected rows: in which file, which row, which column, and why; empty where there are none."""
+    if not result.rejects:
+        return ""
+    names = [each.name for each in version.recipe.columns] if isinstance(version.recipe, Columns) else []
+    names_of_it = (artifact_paths.REJECTS, artifact_paths.OLD_NAMES[artifact_paths.REJECTS])
+    path = next(path for name in names_of_it if (path := result.path / name).is_file())
+    with pq.ParquetFile(path) as file:
+        batches = (batch.to_pylist() for batch in file.iter_batches(REJECTS))
+        first = list(itertools.islice(itertools.chain.from_iterable(batches), REJECTS))
+    rows = [(Path(row["source"]).name, f"{row['source_row']:,}", *_why(row, names)) for row in first]
+    more = f"\n\nAll {result.rejects:,} are in `{path}`." if result.rejects > REJECTS else ""
+    return "## Rejected rows\n\n" + table(("file", "row, from 0", "column", "why"), rows) + more
+
+
+def _why(row: dict[str, Any], names: list[str]) -> tuple[str, str]:
+    """The column that a reason begins with, if it does, and the rest."""
+    reason = str(row["reason"])
+    column = max((name for name in names if reason.startswith(f"{name} is ")), key=len, default="")
+    return column, reason[len(column) :].lstrip()
+
+
+def _jobs(name: str) -> str:
+    """The last jobs of a name that are done and lie in artifacts/, the newest first."""
+    jobs = [each.job for each in predictions.below_artifacts() if each.job and each.job.model.name == name]
+    jobs = sorted((job for job in jobs if job.status == "done"), key=lambda job: job.finished_at or "", reverse=True)
+    rows = [
+        (
+            (job.finished_at or "")[:16].replace("T", " "),
+            Path(job.input.path).name,
+            str(job.model.version),
+            f"{job.rows - (job.rejects or 0):,}",
+            f"{job.rejects or 0:,}",
+            f"{max(job.drift.index.values()):.3f}" if job.drift and job.drift.index else "",
+            job.drift.verdict if job.drift else "",
+            ", ".join(f"{metric} {value:.4g}" for metric, value in (job.metrics or {}).items()),
+        )
+        for job in jobs[:JOBS]
+    ]
+    head = ("finished (UTC)", "input", "version", "rows", "rejected", "drift", "", "against the truth")
+    return "## The last jobs\n\n" + table(head, rows) if rows else ""

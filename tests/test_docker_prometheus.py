@@ -1,0 +1,114 @@
+"""docker/prometheus/: rules and dashboard name figures that there are, and alerts fire when they should."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import REPOSITORY
+from flows.server.metrics import HELP
+
+FOLDER = REPOSITORY / "docker" / "prometheus"
+RULES = FOLDER / "alerts.yaml"
+DASHBOARD: dict[str, Any] = json.loads((FOLDER / "grafana.json").read_text())
+ASKED = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+ASKED += [note["expr"] for note in DASHBOARD["annotations"]["list"]]
+FIRED = [rule["expr"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed (Debian: promtool)"
+)
+
+
+def promtool(*arguments: str | Path) -> None:
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_query_names_figures_that_there_are() -> None:
+    for query in (*ASKED, *FIRED):
+        named = re.findall(r"gradmill_(\w+)", query)
+        assert named, query
+        assert {*named} <= HELP.keys(), query
+    listed = [each["query"] for each in DASHBOARD["templating"]["list"] if each["type"] == "query"]
+    assert listed == ["label_values(gradmill_runs, name)"]
+
+
+def test_panels_have_a_place_of_their_own() -> None:
+    places = [panel["gridPos"] for panel in DASHBOARD["panels"]]
+    cells = [
+        (x, y) for at in places for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) == 23, "Grafana's grid has 24 columns"
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)
+
+
+@needs_promtool
+def test_prometheus_itself_takes_every_query_and_the_configuration(tmp_path: Path) -> None:
+    promtool("check", "config", FOLDER / "prometheus.yaml")
+    queries = [query.replace("$name", "a|b") for query in ASKED]
+    assert not [query for query in queries if "$" in query]
+    rules = [{"record": f"query_{number}", "expr": query} for number, query in enumerate(queries)]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", tmp_path / "rules.yaml")
+
+
+def series(name: str, value: str, /, **labels: str) -> dict[str, str]:
+    told = ", ".join(f'{key}="{text}"' for key, text in labels.items())
+    return {"series": f"gradmill_{name}{{{told}}}", "values": value}
+
+
+BOTH = [{"instance": "a"}, {"instance": "b"}]  # two workers tell the same
+WELL = {
+    "build_info": ("1x600", {"version": "1"}),
+    "last_success_timestamp_seconds": ("0x600", {"name": "softmax-regression"}),
+    "frozen": ("0x600", {"name": "softmax-regression"}),
+    "last_prediction_rows": ("1000x600", {"name": "softmax-regression"}),
+    "last_prediction_rejected_rows": ("10x600", {"name": "softmax-regression"}),
+    "last_prediction_drift": ("0x600", {"name": "softmax-regression"}),
+    "disk_size_bytes": ("100x600", {}),
+    "disk_free_bytes": ("10x600", {}),
+    "damaged_documents": ("0x600", {}),
+    "last_run_outcome": ("0x600", {"name": "softmax-regression", "outcome": "refused"}),
+}
+
+
+@needs_promtool
+@pytest.mark.parametrize(
+    ("changed", "hours", "alert"),
+    [
+        ({}, 26, None),
+        ({}, 27, "GradmillNoSuccess"),
+        ({"build_info": None}, 1, "GradmillNoFigures"),
+        ({"last_run_outcome": "1x600"}, 1, "GradmillRefused"),
+        ({"last_prediction_drift": "1x600"}, 1, "GradmillDrift"),
+        ({"last_prediction_rejected_rows": "11x600"}, 1, "GradmillRejects"),
+        ({"frozen": "1x600", "last_success_timestamp_seconds": "0+600x600"}, 71, None),
+        ({"frozen": "1x600", "last_success_timestamp_seconds": "0+600x600"}, 73, "GradmillFrozen"),
+        ({"disk_free_bytes": "9x600"}, 1, "GradmillDiskLow"),
+        ({"damaged_documents": "1x600"}, 1, "GradmillDamaged"),
+    ],
+)  # fmt: skip
+def test_an_alert_fires_once_and_when_it_should(
+    changed: dict[str, str | None], hours: int, alert: str | None, tmp_path: Path
+) -> None:
+    values = {name: changed.get(name, value) for name, (value, _) in WELL.items()}
+    told = [
+        series(name, value, **WELL[name][1], **worker) for name, value in values.items() if value for worker in BOTH
+    ]
+    known = {rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}
+    assert alert is None or alert in known
+    firing = [
+        {"expr": "count by (alertname) (ALERTS{alertstate='firing'})", "eval_time": f"{hours}h"}
+        | {"exp_samples": [{"labels": f"{{alertname='{alert}'}}", "value": 1}] if alert else []}
+    ]
+    test = {"interval": "10m", "input_series": told, "promql_expr_test": firing}
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "10m", "tests": [test]}))
+    promtool("test", "rules", path)

@@ -1,0 +1,63 @@
+"""``models/`` is a Triton repository at any time: no folder without a version stays in it, which Triton refuses."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from candidate import Candidate
+from tasks.store import artifact_paths, filling, locks, publishing, reading
+from tasks.store.run_folder import RunFolder
+from victims import fork
+
+NAME = "linear-regression"
+
+
+def test_a_first_candidate_that_is_not_published_leaves_no_folder(
+    candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(folder: Path, *_: Any, **__: Any) -> None:
+        (folder / "model.onnx").write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filling, "fill", half)
+        with pytest.raises(OSError, match="No space"):
+            candidates[0].publish()
+    assert not list(artifact_paths.models().iterdir())
+    assert candidates[0].publish().version == 1
+
+
+def test_whoever_waits_for_the_lock_of_a_folder_that_goes_publishes_into_a_new_one(candidates: list[Candidate]) -> None:
+    published: list[int | None] = []
+    waiting = threading.Thread(target=lambda: published.append(candidates[0].publish().version))
+    with publishing.turn(NAME, to_publish=True):
+        waiting.start()
+        waiting.join(0.3)
+        assert published == []
+    waiting.join(60)
+    assert published == [1]
+    assert reading.versions(NAME) == [1]
+
+
+def killed_in_its_turn(artifacts: str) -> None:
+    """The body of a victim: the first candidate of a name, killed while it is staged."""
+    os.environ["GRADMILL_ARTIFACTS"] = artifacts
+    with publishing.turn("new", to_publish=True):
+        (artifact_paths.model("new") / ".staging-0123456789abcdef").mkdir()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_next_run_of_any_name_removes_what_others_have_left(two_versions: None, artifacts: Path) -> None:
+    victim = fork(killed_in_its_turn, str(artifacts))
+    victim.join()
+    assert artifact_paths.model("new").is_dir()
+    for name in ("empty", "theirs", "busy", "lost+found"):
+        artifact_paths.model(name).mkdir()
+    (artifact_paths.model("theirs") / "notes.txt").touch()
+    with locks.locked(artifact_paths.lock(artifact_paths.model("busy")), "busy"):
+        RunFolder.open("a-run", {})
+        assert reading.names() == ["busy", NAME, "lost+found", "theirs"]

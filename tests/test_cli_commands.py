@@ -267,7 +267,7 @@ with display.compact(verbose=False):
 def test_a_terminal_shows_what_stages_tell_and_neither_what_libraries_print_nor_prefects_own_log(
     on_server: None, server: str
 ) -> None:
-    done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, timeout=180, check=True)
     assert done.stderr.splitlines() == ["told by the flow", "train      told by a stage"]
     assert done.stdout == "told outside of a run\n"
     told = {"told by the flow", "told by a stage", "printed by a library"}
@@ -331,7 +331,7 @@ def test_interrupted_and_killed_runs_leave_no_server_and_the_next_run_works(
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         eventually(moment, 60, moment.__name__)
         process.send_signal(kind)
-        _, messages = process.communicate(timeout=60)
+        _, messages = process.communicate(timeout=180)
         assert process.returncode == (130 if kind is interrupt else -kill)
         assert "Traceback" not in messages
         eventually(lambda: servers() <= before, 60, "no server is left")
@@ -387,6 +387,6 @@ def test_ctrl_c_that_a_library_turns_into_an_error_of_its_own_is_still_exit_130(
         "    except KeyboardInterrupt as error:\n        raise ImportError('half imported') from error\n"
         "app.run = run\n__main__.main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, cwd=REPOSITORY)
     assert done.returncode == 130
     assert "Traceback" not in done.stderr

@@ -11,7 +11,22 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import bench, champion, evaluating, inspecting, metrics, operate, runs, schedule, store, streams, tuning
+from flows.cli import (
+    bench,
+    champion,
+    evaluating,
+    inspecting,
+    metrics,
+    notify,
+    operate,
+    runs,
+    schedule,
+    status,
+    store,
+    streams,
+    trigger,
+    tuning,
+)
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
 from flows.cli.options import Artifacts, Debug, Json, use
@@ -84,7 +99,7 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 
 ON_PREFECT = (
     champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
-    operate.trigger, operate.status, schedule.schedule, schedule.unschedule,
+    trigger.trigger, status.status, schedule.schedule, schedule.unschedule, notify.notify,
 )  # fmt: skip
 COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
@@ -105,8 +120,9 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     operate.register,
     store.mirror,
     operate.up,
-    operate.trigger,
-    operate.status,
+    trigger.trigger,
+    status.status,
+    notify.notify,
     metrics.metrics,
     schedule.schedule,
     schedule.unschedule,

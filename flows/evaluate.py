@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows import story
-from flows.story import run_names
+from flows.story import overview, run_names
 from tasks.judge import judge
 from tasks.judging.judged import Judged
 from tasks.machine import heap
@@ -19,7 +19,7 @@ def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> Judged:  
     heap.keep_imports()
     kept = parameters.model_dump(mode="json", exclude=PLACES)
     run = RunFolder.open(run_names.folder(f"evaluate-{parameters.name}"), kept)
-    with run.in_use():
+    with overview.rewritten(parameters.name), run.in_use():
         judged = judge(run, parameters)
     story.told_of_judgement(judged)
     return judged

@@ -4,7 +4,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import story
-from flows.story import run_names
+from flows.story import overview, run_names
 from tasks.parameters import MaintainParameters
 from tasks.store import housekeeping, retention, unreferenced
 
@@ -20,6 +20,7 @@ def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str,
     runs = prune_runs(parameters.keep)
     datasets = prune_datasets()
     story.told_of_disk()
+    overview.publish_all()
     return {"runs": runs, "predictions": predictions, "versions": versions, "datasets": datasets}
 
 

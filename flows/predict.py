@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows import story
-from flows.story import run_names
+from flows.story import overview, run_names
 from tasks.machine import devices, heap
 from tasks.parameters import PredictParameters
 from tasks.predict import predict as predict_stage
@@ -19,7 +19,7 @@ def predict(parameters: PredictParameters = PredictParameters()) -> Prediction: 
     sessions.introduce(parameters.device)
     heap.keep_imports()
     run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
-    with run.in_use(), story.predicting(parameters):
+    with overview.rewritten(parameters.name), run.in_use(), story.predicting(parameters):
         done = predict_stage(run, parameters)
     story.told_of_prediction(done)
     return done

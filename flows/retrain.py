@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows import story
-from flows.story import refusal, run_names
+from flows.story import overview, refusal, run_names
 from flows.story.report import Outcome, RetrainReport
 from tasks.download import download
 from tasks.evaluate import evaluate
@@ -39,7 +39,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     asked, parameters = parameters, run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json", exclude=NOT_KEPT))
     made = Outcome(run, parameters)
-    with run.in_use(), story.told(made):
+    with overview.rewritten(parameters.name), run.in_use(), story.told(made):
         raw = download(run, parameters.dataset, parameters.data)
         made.published = unchanged.by_look(run, asked, raw)
         if made.published is None:

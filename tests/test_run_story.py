@@ -81,6 +81,8 @@ def test_a_published_run_tells_verdict_gates_pictures_card_tags_and_event(pipeli
     assert "library_name" not in card, "no front matter"
     assert ".png)" not in card, "the UI shows no local files"
     assert tags(pipeline.server, verdict["flow_run_id"]) >= {f"model:{report.name}", "verdict:published"}
+    overview = artifact(pipeline.server, f"{report.name}-overview")
+    assert overview["description"].startswith(f"version {report.version} live since ")
     payload = event(pipeline.server, "gradmill.model.published", report.name)["payload"]
     assert (payload["version"], payload["sha256"]) == (report.version, report.model_sha256)
     assert payload["path"] == report.model_path

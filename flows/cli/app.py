@@ -19,6 +19,7 @@ from flows.cli import (
     metrics,
     notify,
     operate,
+    reporting,
     runs,
     schedule,
     status,
@@ -99,7 +100,8 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 
 ON_PREFECT = (
     champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
-    trigger.trigger, status.status, schedule.schedule, schedule.unschedule, notify.notify,
+    trigger.trigger, status.status, reporting.report, schedule.schedule, schedule.unschedule,
+    notify.notify,
 )  # fmt: skip
 COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
@@ -109,6 +111,7 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     evaluating.evaluate,
     store.models,
     store.history,
+    reporting.report,
     champion.promote,
     champion.rollback,
     champion.freeze,

@@ -24,23 +24,26 @@ def up(
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
     typer.echo("starting (the first time takes a minute)", err=True)
     from flows.server import deployments, operation, registration
+    from flows.story import overview
 
     with operation.operation(port, not no_auth) as running:
         idle = deployments.idle(registration.POOL)
         for name, why in idle:
             typer.echo(f"idle        {name}: {why}", err=True)
         ui, upcoming = running.service.api_url.removesuffix("/api"), deployments.next_runs()
-        joined = running.service.joined
+        joined, pages = running.service.joined, overview.publish_all()
         document = {
             "ui": ui,
             "joined": joined,
             "credential": str(artifact_paths.credential()) if running.credential else None,
+            "overviews": pages,
             "next": [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming],
             "idle": [{"deployment": name, "reason": why} for name, why in idle],
         }
         lines = [f"Prefect UI  {ui}{' (joined)' if joined else ''}"]
         if running.credential:
             lines += _how_to_sign_in(running.service.api_url, running.credential if running.new else None)
+        lines += [f"overview    {name}: {page}" for name, page in pages.items()]
         lines += [f"next        {name} at {moment:%Y-%m-%d %H:%M} UTC" for moment, name in upcoming]
         lines.append(
             "Ctrl-C ends every child, and a second up goes on with the same history; "

@@ -16,6 +16,7 @@ from flows.server import alerts, api, automations, deployments
 from flows.server.automations import SILENT_SECONDS
 from flows.server.registration import POOL
 from flows.server.status_document import Champion, Deployment, Judged, Status, StuckRun, Worker
+from flows.story import overview
 from tasks.store import artifact_paths, reading, room
 
 VERDICT_TAG = "verdict:"
@@ -57,6 +58,7 @@ def status() -> Status:
         late = _late(client)
         facts = {
             "api_url": str(client.api_url),
+            "models": [each.model_copy(update={"overview": overview.address(each.name)}) for each in stored.models],
             "deployments": [_deployment(client, each, each.id in drifting) for each in deployments.ours(client)],
             "stuck": [
                 *(_stuck(run, "no worker has taken it") for run in late if run.state_name != QUEUED),

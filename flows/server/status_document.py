@@ -14,6 +14,7 @@ class Champion(BaseModel):
     promoted_at: str
     test_accuracy: float | None
     test_loss: float
+    overview: str | None = None  # the address of its page
 
 
 class Judged(BaseModel):

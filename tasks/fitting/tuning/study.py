@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tasks.fitting.tuning import domains
 from tasks.fitting.tuning import space as spaces
+from tasks.fitting.tuning.domains import Choice
 from tasks.fitting.tuning.space import Space
 from tasks.machine.telling import tell
 from tasks.parameters import Training
@@ -69,6 +70,11 @@ class Study:
         """Those that have ended, by number."""
         ended = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         return tuple(_ended(each) for each in ended)
+
+    def wanted(self, asked: int) -> int:
+        """How many trials there are to be: where every field has one value there is nothing to choose."""
+        is_one = all(isinstance(domain, Choice) and len(domain.values) == 1 for domain in self._space.values())
+        return 1 if is_one else asked
 
     def next(self, up_to: int, ended: Callable[[Trial], None]) -> list[Asked]:
         """The trials of the next round, or what is left of one, of ``up_to`` in all; none when all are done.

@@ -8,14 +8,14 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from candidate import Candidate
 from command_line import GRADMILL, assert_clear, gradmill, plant_strangers, servers
 from conftest import REPOSITORY
-from flows.cli import operate, options, store, summaries
+from flows.cli import options, status, store, summaries
+from flows.server.status_document import Champion, Status
 from flows.story.report import PredictionSummary, RetrainReport
 from prefect_api import eventually, post
 from tasks.data.fashion_mnist import FILES
@@ -29,17 +29,16 @@ def test_status_on_a_server_without_our_work_pool_says_what_to_do(on_server: Non
 
 
 def test_status_names_the_champions_and_says_what_one_is(capsys: pytest.CaptureFixture[str]) -> None:
-    row = SimpleNamespace(
+    row = Champion(
         name="x", version=3, frozen=True, test_accuracy=None, test_loss=0.5, promoted_at="2026-01-02T03:04:05"
     )
-    found = SimpleNamespace(models=[row], deployments=[], stuck=[], workers=[], pool_paused=False)
-    operate._print_status(found)
+    status._print(Status(artifacts="/a", free=1, total=2, models=[row]))
     output = capsys.readouterr().out
     assert output.startswith("champion of  version")
     assert f"a champion is {store.CHAMPION}" in output
     assert "until gradmill unfreeze x" in output
-    found.models = []
-    operate._print_status(found)
+    assert "/a, 0.0 GiB free (50%)" in output
+    status._print(Status(artifacts="/a", free=1, total=2, models=[]))
     assert capsys.readouterr().out.startswith("no champion yet")
 
 

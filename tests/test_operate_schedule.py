@@ -14,7 +14,7 @@ from prefect.utilities.collections import deep_merge
 
 from command_line import assert_clear
 from duty import Duty
-from flows.cli.operate import _nested
+from flows.cli.operate import nested
 from prefect_api import eventually
 from tasks.errors import UsageError
 
@@ -64,6 +64,29 @@ def test_a_schedule_fires_and_the_worker_runs_it(duty: Duty) -> None:
     assert {"model:linear-regression", "verdict:published"} <= set(run["tags"])
 
 
+def test_the_next_run_is_left_out_and_no_other(duty: Duty) -> None:
+    def planned() -> list[str]:
+        wanted = {"deployments": {"name": {"any_": ["predict-daily"]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        states = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        return [run["expected_start_time"] for run in duty.post("/flow_runs/filter", wanted | states)]
+
+    before = [datetime.fromisoformat(each) for each in eventually(planned, 60, "runs are planned")]
+    done = duty.gradmill("skip", "predict-daily", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert [datetime.fromisoformat(answer[each]) for each in ("skipped", "next")] == before[:2]
+    assert duty.gradmill("schedule", "predict-daily", "--param", "batch_size=7").returncode == 0
+    after = eventually(planned, 60, "the server plans anew")
+    assert datetime.fromisoformat(after[0]) == before[1], "a change brings the skipped run not back"
+    assert duty.gradmill("pause", "predict-daily").returncode == 0
+    assert (duty.deployment("predict-daily")["paused"], planned()) == (True, [])
+    assert "predict-daily is to come: paused" in duty.gradmill("skip", "predict-daily").stderr
+    assert duty.gradmill("resume", "predict-daily").returncode == 0
+    assert not duty.deployment("predict-daily")["paused"]
+    assert duty.gradmill("unschedule", "predict-daily").returncode == 0
+    assert duty.deployment("predict-daily")["parameters"]["parameters"] == {"name": "softmax-regression"}
+
+
 def test_a_second_retrain_waits_for_the_first(duty: Duty) -> None:
     first, second = (duty.ended(run) for run in [duty.trigger("linear-weekly") for _ in range(2)])
     first, second = sorted([first, second], key=started)
@@ -84,7 +107,7 @@ def test_trigger_takes_what_the_form_takes_and_refuses_the_rest_before_anything_
         done = duty.gradmill("trigger", "linear-weekly", "--param", wrong)
         assert_clear(done, 2)
         assert f"linear-weekly refuses {wrong.partition('=')[0]}: " in done.stderr
-        body = {"parameters": {"parameters": _nested([wrong])}}
+        body = {"parameters": {"parameters": nested([wrong])}}
         assert duty.api.post(create, json=body).status_code in (409, 422), "so does the server itself"
     together = duty.gradmill("trigger", "linear-weekly", "--param", "training.dropout=0.1")
     assert_clear(together, 2)
@@ -216,7 +239,7 @@ def test_maintenance_runs_as_a_deployment(duty: Duty) -> None:
 
 
 def test_trigger_parameters_are_nested_and_replace_only_what_they_name() -> None:
-    parameters = _nested(["training.lr=0.3", "training.seed=auto", "predict=false"])
+    parameters = nested(["training.lr=0.3", "training.seed=auto", "predict=false"])
     assert parameters == {"training": {"lr": 0.3, "seed": "auto"}, "predict": False}
     merged: Any = deep_merge  # what trigger does with them
     base = {"training": {"lr": 0.5, "schedule": "cosine"}, "name": "x"}
@@ -228,4 +251,4 @@ def test_trigger_parameters_are_nested_and_replace_only_what_they_name() -> None
     assert merged({"name": "x"}, {"name": {"x": 1}}) == {"name": {"x": 1}}
     for wrong in (["x"], ["=1"], ["a..b=1"], ["a=1", "a.b=2"]):
         with pytest.raises(UsageError):
-            _nested(wrong)
+            nested(wrong)

@@ -18,6 +18,7 @@ from flows.cli import (
     inspecting,
     metrics,
     operate,
+    pausing,
     reporting,
     runs,
     schedule,
@@ -98,6 +99,7 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 ON_PREFECT = (
     champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
     operate.trigger, operate.status, reporting.report, schedule.schedule, schedule.unschedule,
+    pausing.skip, pausing.pause, pausing.resume,
 )  # fmt: skip
 COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
@@ -124,6 +126,9 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     metrics.metrics,
     schedule.schedule,
     schedule.unschedule,
+    pausing.skip,
+    pausing.pause,
+    pausing.resume,
 )
 for command in COMMANDS:
     app.command(help=_flowing(command))(command if command is doctor else _complete(command))

@@ -72,7 +72,7 @@ def _how_to_sign_in(api_url: str, new: str | None) -> list[str]:
 
 def register() -> Answer:
     """Tell gradmill up's server, or that of PREFECT_API_URL, of pool, deployments, GPU limit, automations."""
-    with _server():
+    with on_server():
         from flows.server import registration
 
         registered = registration.register()
@@ -86,8 +86,8 @@ def trigger(
     ] = None,
 ) -> Answer:
     """Start a run of a deployment now, on the server of gradmill up or of PREFECT_API_URL."""
-    parameters = _nested(param or [])
-    with _server():
+    parameters = nested(param or [])
+    with on_server():
         from flows.server import deployments
 
         run = deployments.trigger(deployment, parameters)
@@ -96,7 +96,7 @@ def trigger(
 
 def status(as_json: bool) -> None:
     """Live models, last run of each deployment with its verdict, next runs, stuck runs, workers."""
-    with _server():
+    with on_server():
         from flows.server.status import status as ask
 
         found = ask()
@@ -107,7 +107,7 @@ def status(as_json: bool) -> None:
 
 
 @contextmanager
-def _server() -> Iterator[None]:
+def on_server() -> Iterator[None]:
     """Talk to the server of PREFECT_API_URL, or to the one that ``gradmill up`` has for these artifacts.
 
     Raises:
@@ -165,7 +165,7 @@ def _moment(moment: Any) -> str:
     return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
 
 
-def _nested(assignments: list[str]) -> dict[str, Any]:
+def nested(assignments: list[str]) -> dict[str, Any]:
     """``training.lr=0.3`` to ``{"training": {"lr": 0.3}}``; values are JSON, or text where they are not."""
     nested: dict[str, Any] = {}
     for assignment in assignments:

@@ -28,6 +28,7 @@ from tasks.parameters import (
 
 TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
 UNSCHEDULED = "unscheduled"  # a tag of those that people or automations start
+SKIPPED = "Skipped"  # the name of a state whose type is cancelled
 OURS = {"all_": [TAG]}
 SCHEDULER_SECONDS = 30.0
 SAID_AFTER_SECONDS = 3.0
@@ -48,12 +49,14 @@ def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
 
 
 def runs(client: SyncPrefectClient, *states: str, sort: FlowRunSort | None = None, **more: Any) -> list[FlowRun]:
-    """The runs of our deployments that are in one of these states."""
-    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}, "tags": OURS})
+    """The runs of our deployments that are in one of these states; one that was skipped is none."""
+    state = {"type": {"any_": states}, "name": {"not_any_": [SKIPPED]}}
+    wanted = FlowRunFilter.model_validate({"state": state, "tags": OURS})
     return client.read_flow_runs(flow_run_filter=wanted, sort=sort, **more)
 
 
-def _why_idle(deployment: DeploymentResponse) -> str | None:
+def why_idle(deployment: DeploymentResponse) -> str | None:
+    """Why a deployment will start no run by itself; None where it will, or is not to."""
     if deployment.paused:
         return "paused"
     return None if _is_scheduled(deployment) or UNSCHEDULED in deployment.tags else "no active schedule"
@@ -66,7 +69,7 @@ def _is_scheduled(deployment: DeploymentResponse) -> bool:
 def idle(pool: str) -> list[tuple[str, str]]:
     """What will start no run by itself, and why: deployments, or all of them where their work pool is paused."""
     with api.client() as client:
-        found = [(each.name, why) for each in ours(client) if (why := _why_idle(each))]
+        found = [(each.name, why) for each in ours(client) if (why := why_idle(each))]
         if client.read_work_pool(pool).is_paused:
             found.insert(0, (f"work pool {pool}", "paused, so no run begins"))
     return found
@@ -119,7 +122,7 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> str:
                 f"no deployment {deployment}", f"one of: {', '.join(sorted(known)) or 'none yet'}", "run gradmill up"
             )
         wanted = deep_merge((known[deployment].parameters or {}).get("parameters", {}), parameters)
-        _check(deployment, FORMS.get(known[deployment].entrypoint), wanted)
+        require_accepted(deployment, FORMS.get(known[deployment].entrypoint), wanted)
         try:
             run = client.create_flow_run_from_deployment(known[deployment].id, parameters={"parameters": wanted})
         except HTTPStatusError as error:
@@ -133,8 +136,12 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> str:
         return run.name
 
 
-def _check(deployment: str, form: type[BaseModel] | None, parameters: dict[str, Any]) -> None:
-    """Refuse also what the server's schema cannot: values that do not go together."""
+def require_accepted(deployment: str, form: type[BaseModel] | None, parameters: dict[str, Any]) -> None:
+    """Refuse also what the server's schema cannot: values that do not go together.
+
+    Raises:
+        UsageError: the form does not take these parameters.
+    """
     try:
         if form is not None:
             form.model_validate(parameters)

@@ -62,7 +62,8 @@ def verdict(result: RetrainReport) -> str:
         for name, value in result.metrics.items()
         if isinstance(value, float)
     ]
-    of_before = [f"version {before.version}, the champion before, when published"] if before else []
+    word = "the champion before" if result.outcome == "published" else "the champion"
+    of_before = [f"version {before.version}, {word}, when published"] if before else []
     gates = [
         (gate.name, gate.verdict if gate.passed else f"**{gate.verdict}**", f"{gate.value:.6g}", *_required(gate))
         for gate in result.gates

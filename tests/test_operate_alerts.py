@@ -1,7 +1,9 @@
 """Alerts: who is told of what, through Prefect's own blocks, which speak with stand-ins on this machine."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -9,10 +11,12 @@ from apprise.plugins.sendgrid import NotifySendGrid
 from apprise.plugins.slack import NotifySlack
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SendgridEmail, SlackWebhook
 
+from duty import Duty
 from flows.cli import notify
-from flows.server import alerts, api, registration
+from flows.server import alerts, api, deployments, occasions, registration
+from flows.server.service import reached
 from notification_stand_ins import endpoint, mail_server
-from prefect_api import api_client
+from prefect_api import api_client, eventually
 from tasks.errors import EnvironmentProblem, UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # of apprise's plugins
@@ -166,3 +170,43 @@ def test_mail_goes_by_sendgrid_or_by_a_mail_server_of_ones_own(
         mail.unknown.add(to)
         with pytest.raises(EnvironmentProblem, match="slack-webhook/by-mail did not take it"):
             notify.notify(test=True)
+
+
+@pytest.mark.slow  # a running gradmill up
+def test_drift_a_full_disk_and_a_missing_success_are_told_by_the_server(
+    duty: Duty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def event(name: str, of: str, message: str, flow: str = "predict") -> dict[str, Any]:
+        resource = {"prefect.resource.id": of, "prefect.resource.name": "x", "gradmill.flow": flow}
+        facts = {
+            "occurred": datetime.now(UTC).isoformat(),
+            "id": str(uuid4()),
+            "payload": {"name": "x", "message": message},
+        }
+        return {"event": name, "resource": resource, **facts}
+
+    with endpoint() as service, reached(f"{duty.ui}/api", duty.credential), api.client() as client:
+        webhook(service.url, "told")
+        monkeypatch.setenv("GRADMILL_NOTIFY", "custom-webhook/told")
+        alerts.keep(client)
+        block = client.read_block_document_by_name("told", "custom-webhook").id
+        late = occasions._overdue(block, deployments.named(client, "linear-weekly"), timedelta(seconds=12))
+        client.create_automation(late.model_copy(update={"name": "gradmill: late"}))
+        found = [
+            event("gradmill.drift", "gradmill.model.x", "it has drifted"),
+            event("gradmill.data", "gradmill.model.x", "a retrain's own", flow="retrain"),
+            event("gradmill.disk", "gradmill.disk.here", "nearly full"),
+            event("gradmill.disk", "gradmill.disk.here", "nearly full, again"),
+        ]
+        duty.api.post("/events", json=found).raise_for_status()
+        duty.trigger("linear-weekly", at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+
+        def told() -> set[str]:
+            return {request.document["text"] for request in service.received}
+
+        late_one = "linear-weekly: no success for 0.00333333 hours: see its runs"
+        eventually(lambda: late_one in told(), 90, "it is said that there was no success")
+        assert told() == {"it has drifted", "nearly full", late_one}
+        client.delete_automation(client.read_automations_by_name("gradmill: late")[0].id)
+        monkeypatch.setenv("GRADMILL_NOTIFY", "none")
+        alerts.keep(client)

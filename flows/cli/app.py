@@ -11,7 +11,20 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import bench, champion, evaluating, inspecting, metrics, operate, runs, schedule, store, streams, tuning
+from flows.cli import (
+    backing_up,
+    bench,
+    champion,
+    evaluating,
+    inspecting,
+    metrics,
+    operate,
+    runs,
+    schedule,
+    store,
+    streams,
+    tuning,
+)
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
 from flows.cli.options import Artifacts, Debug, Json, use
@@ -104,6 +117,8 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     doctor,
     operate.register,
     store.mirror,
+    backing_up.backup,
+    backing_up.restore,
     operate.up,
     operate.trigger,
     operate.status,

@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows import story
-from flows.story import run_names
+from flows.story import overview, run_names
 from tasks.judge import judge
 from tasks.judging.judged import Judged
 from tasks.machine import heap
@@ -13,13 +13,13 @@ from tasks.store.run_folder import RunFolder
 PLACES = {"data"}  # no document keeps where own data are
 
 
-@flow(name="evaluate", flow_run_name=run_names.evaluate, log_prints=True)
+@flow(name="evaluate", flow_run_name=run_names.evaluate, log_prints=True, timeout_seconds=run_names.time_limit())
 def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> Judged:  # noqa: B008  (frozen)
     """Judge the champion (or another version) on labelled rows."""
     heap.keep_imports()
     kept = parameters.model_dump(mode="json", exclude=PLACES)
     run = RunFolder.open(run_names.folder(f"evaluate-{parameters.name}"), kept)
-    with run.in_use():
+    with overview.rewritten(parameters.name), run.in_use():
         judged = judge(run, parameters)
     story.told_of_judgement(judged)
     return judged

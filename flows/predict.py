@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows import story
-from flows.story import run_names
+from flows.story import overview, run_names
 from tasks.machine import devices, heap
 from tasks.parameters import PredictParameters
 from tasks.predict import predict as predict_stage
@@ -12,14 +12,14 @@ from tasks.serving import sessions
 from tasks.store.run_folder import RunFolder
 
 
-@flow(name="predict", flow_run_name=run_names.predict, log_prints=True)
+@flow(name="predict", flow_run_name=run_names.predict, log_prints=True, timeout_seconds=run_names.time_limit())
 def predict(parameters: PredictParameters = PredictParameters()) -> Prediction:  # noqa: B008  (frozen)
     """Label every row of the input with the champion (or another version)."""
     devices.require(parameters.device)
     sessions.introduce(parameters.device)
     heap.keep_imports()
     run = RunFolder.open(run_names.folder(f"predict-{parameters.name}"), parameters.model_dump(mode="json"))
-    with run.in_use(), story.predicting(parameters):
+    with overview.rewritten(parameters.name), run.in_use(), story.predicting(parameters):
         done = predict_stage(run, parameters)
     story.told_of_prediction(done)
     return done

@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows import story
-from flows.story import refusal, run_names
+from flows.story import overview, refusal, run_names
 from flows.story.report import Outcome, RetrainReport
 from tasks.download import download
 from tasks.evaluate import evaluate
@@ -23,7 +23,7 @@ from tasks.train import train
 from tasks.validate import validate
 
 
-@flow(name="retrain", flow_run_name=run_names.retrain, log_prints=True)
+@flow(name="retrain", flow_run_name=run_names.retrain, log_prints=True, timeout_seconds=run_names.time_limit())
 @refusal.named
 def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainReport:  # noqa: B008  (frozen)
     """Train a candidate, let the gates judge it, publish it as ONNX and label the test split with the champion.
@@ -39,7 +39,7 @@ def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainRepor
     asked, parameters = parameters, run_names.with_seed(parameters)
     run = RunFolder.open(run_names.folder(parameters.name), parameters.model_dump(mode="json", exclude=NOT_KEPT))
     made = Outcome(run, parameters)
-    with run.in_use(), story.told(made):
+    with overview.rewritten(parameters.name), run.in_use(), story.told(made):
         raw = download(run, parameters.dataset, parameters.data)
         made.published = unchanged.by_look(run, asked, raw)
         if made.published is None:

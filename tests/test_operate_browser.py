@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -53,6 +54,18 @@ def asks_for_the_password(page: "Page", ui: str) -> bool:
     except NotThere:
         return False
     return True
+
+
+def test_no_page_asks_anybody_but_the_server(duty: Duty, page: "Page") -> None:
+    asked: set[str] = set()
+    page.on("request", lambda request: asked.add(urlsplit(request.url).netloc))
+    for place in ("dashboard", "runs", "deployments", "automations", "blocks", "settings", "v2/dashboard", "v2/runs"):
+        page.goto(f"{duty.ui}/{place}")
+        page.wait_for_load_state("networkidle")
+    assert asked <= {f"127.0.0.1:{duty.port}", ""}, "blobs have no host"
+    page.goto(duty.ui)
+    page.get_by_text("Dashboard").first.wait_for()
+    assert not page.get_by_text(re.compile("upgrade|cloud", re.IGNORECASE)).count(), "no adverts"
 
 
 def keep(page: "Page", name: str) -> None:
@@ -121,7 +134,11 @@ def test_a_run_shows_its_stages_and_artifacts(duty: Duty, page: "Page") -> None:
 
 def test_a_refused_run_says_by_which_gate(duty: Duty, page: "Page") -> None:
     run = duty.ended(duty.trigger("linear-weekly", name="hopeless", training={"model": NAME, "num_epochs": 1}))
-    assert run["state_type"] == "FAILED"
+    assert (run["state_type"], run["state_name"]) == ("FAILED", "Refused")
+    page.goto(f"{duty.ui}/runs")
+    page.get_by_text("Refused", exact=True).first.wait_for()
+    page.get_by_text(re.compile(r"hopeless concise .*: refused by test_loss")).first.wait_for()
+    keep(page, "runs")
     page.goto(f"{duty.ui}/artifacts/artifact/{_latest(duty, 'hopeless-verdict')}")
     page.get_by_text("hopeless: refused by test_loss").first.wait_for()
     page.locator("td").filter(has_text="refused").first.wait_for()
@@ -130,6 +147,31 @@ def test_a_refused_run_says_by_which_gate(duty: Duty, page: "Page") -> None:
     picture = page.locator("img[alt='learning-curve']")
     picture.wait_for()
     eventually(lambda: picture.evaluate("image => image.naturalWidth") > 300, 60, "the picture is drawn")
+
+
+def test_a_prediction_s_page_tells_drift_and_rejects_and_one_that_failed_what_to_do(
+    duty: Duty, page: "Page", tmp_path: Path
+) -> None:
+    duty.published(NAME)
+    rows = [f"{number % 7 + 5},{number % 5}" for number in range(1500)]
+    for name, broken in (("moved", 9), ("broken", 90)):
+        lines = [*(["nothing,1"] * broken), *rows]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["x1,x2", *lines]) + "\n")
+    deployment = duty.deployment("predict-daily")["id"]
+    page.goto(f"{duty.ui}/deployments/deployment/{deployment}/run")
+    field = page.locator("//label[starts-with(normalize-space(.), 'Input')]/following::textarea[1]")
+    field.wait_for()
+    assert field.input_value() == "", "a plain field, and no choice between text and nothing"
+    keep(page, "form-of-predictions")
+    for name, state in (("moved", "COMPLETED"), ("broken", "FAILED")):
+        run = duty.ended(duty.trigger("predict-daily", name=NAME, input=str(tmp_path / f"{name}.csv")))
+        assert run["state_type"] == state
+        page.goto(f"{duty.ui}/artifacts/artifact/{_latest(duty, f'{NAME}-predictions')}")
+        found = "DRIFT: prediction" if name == "moved" else "nothing was predicted"
+        page.locator("h1").filter(has_text=found).first.wait_for()
+        why = "is 'nothing', not a number" if name == "moved" else "--max-rejects"
+        page.get_by_text(why).first.wait_for()
+        keep(page, f"predictions-{name}")
 
 
 def _latest(duty: Duty, key: str) -> str:

@@ -95,15 +95,15 @@ def test_a_prediction_that_fails_has_a_page_that_says_what_to_do(
     wanted = {"artifacts": {"key": {"any_": [f"{NAME}-predictions"]}}, "sort": "CREATED_DESC"}
     page = post(prefect_api, "artifacts/filter", wanted)[0]["data"]
     assert page.startswith(f"# {NAME}: nothing was predicted")
-    assert re.search(r"^\| found \| .* of 2,500 rows cannot be read", page, re.MULTILINE)
-    assert re.search(r"^\| to do \| .*--max-rejects", page, re.MULTILINE)
-    assert f"| input | `{source}` |" in page
+    assert re.search(r"^\*\*Found\*\*: .* of 2,500 rows cannot be read", page, re.MULTILINE)
+    assert re.search(r"^\*\*To do\*\*: .*--max-rejects", page, re.MULTILINE)
+    assert f"**Input**: `{source}`" in page
 
 
 def test_a_run_s_name_says_drift_or_rows() -> None:
     index = Drift(index={"label": 0.31, "confidence": 0.1}, maximum=0.2, verdict="drift")
     facts = {"path": Path("p"), "job": "j", "rows": 10_000, "rejects": 3, "parts": 1, "name": "fashion", "version": 1}
     made = Prediction(**facts, model_sha256="0" * 64, provider="CPU", accuracy=0.8441, drift=index, seconds=1)
-    assert predicted.in_words(made) == "DRIFT 0.31, 3 rejected, accuracy 0.8441"
+    assert predicted.in_words(made) == ("DRIFT 0.31, 3 rejected, accuracy 0.8441", "0.31 drift")
     stable = made.model_copy(update={"drift": index.model_copy(update={"verdict": "stable"}), "rejects": 0})
-    assert predicted.in_words(stable) == "10,000 rows, accuracy 0.8441"
+    assert predicted.in_words(stable) == ("10,000 rows, accuracy 0.8441", "0.31 stable")

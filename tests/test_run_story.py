@@ -81,6 +81,8 @@ def test_a_published_run_tells_verdict_gates_pictures_card_tags_and_event(pipeli
     assert "library_name" not in card, "no front matter"
     assert ".png)" not in card, "the UI shows no local files"
     assert tags(pipeline.server, verdict["flow_run_id"]) >= {f"model:{report.name}", "verdict:published"}
+    overview = artifact(pipeline.server, f"{report.name}-overview")
+    assert overview["description"].startswith(f"version {report.version} live since ")
     payload = event(pipeline.server, "gradmill.model.published", report.name)["payload"]
     assert (payload["version"], payload["sha256"]) == (report.version, report.model_sha256)
     assert payload["path"] == report.model_path
@@ -296,5 +298,6 @@ def test_all_deployments_register_with_their_schedules_and_valid_parameters(serv
         assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(REPOSITORY)}}
         assert ours["enforce_parameter_schema"]
         assert "gradmill" in ours["tags"], "automations know our runs by it"
-        assert ours["job_variables"]["env"] == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+        environment = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "GRADMILL_TIME_LIMIT": "12:00:00"}
+        assert ours["job_variables"]["env"] == environment
         PARAMETERS[ours["entrypoint"].rpartition(".")[2]].model_validate(wanted["parameters"]["parameters"])

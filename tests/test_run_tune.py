@@ -9,19 +9,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 import flows.cli.app
 import own_images
+import prepared_tables
 from command_line import GRADMILL, assert_clear, gradmill
 from own_images import digits
-from tasks.fitting.tuning import finding
-from tasks.fitting.tuning.batches import Batch
-from tasks.parameters import Search, SoftmaxTraining
+from tasks.fitting.tuning import finding, ridge
+from tasks.fitting.tuning.batches import Batch, data_of
+from tasks.parameters import LinearTraining, Search, SoftmaxTraining, Training
+from tasks.records import PreparedDataset
 from tasks.stage import trials
 from tasks.store.run_folder import RunFolder
-from tasks.store.tuned import Tuned
+from tasks.store.tuned import Trial, Tuned
 
 COMMAND = ("tune", "linear-regression", "--trials", "40", "--space", "epochs=20:40,loss=squared,batch-size=50")
 
@@ -33,15 +36,20 @@ def searched(run: RunFolder, seed: int) -> Tuned:
     prepared.test.path.unlink(missing_ok=True)
     options = {"device": "cpu", "seed": seed, "num_epochs": 2, "batch_size": 512, "defaults": "data"}
     base, search = SoftmaxTraining.model_validate(options), Search(trials=18, space=("dropout=0", "schedule=cosine"))
+    return settled(run, prepared, base, search)[1]
 
+
+def settled(
+    run: RunFolder, prepared: PreparedDataset, base: Training, search: Search
+) -> tuple[tuple[Trial, ...], Tuned]:
     def here(batches: Any, ended: Any) -> None:
         for batch in batches:
             batch.run(ended)
 
-    blank = Batch("", prepared, base, (), seed)
+    blank = Batch("", prepared, base, (), base.seed_number)
     with finding.opened(run, prepared, base, search) as study:
         trials.search(study, blank, search, here)
-        return finding.settle(run, study.trials, blank, here)
+        return study.trials, finding.settle(run, study.trials, blank, here)
 
 
 def test_equal_seeds_find_the_same_winner_and_no_trial_reads_the_test_split(tmp_path: Path) -> None:
@@ -49,6 +57,23 @@ def test_equal_seeds_find_the_same_winner_and_no_trial_reads_the_test_split(tmp_
     assert one == again
     assert min(one.validation_losses) < min(one.default_losses)
     assert len(one.validation_losses) == len(one.default_losses) == 5
+
+
+@pytest.mark.parametrize(("space", "num_trials"), [((), 1), (("loss=squared|huber",), 18)])
+def test_of_a_table_another_loss_is_searched_when_asked_for_and_a_squared_one_needs_one_trial(
+    space: tuple[str, ...], num_trials: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(120, 3))
+    prepared = prepared_tables.prepare(features, features.sum(axis=1) + rng.normal(size=120), np.arange(120) % 5 == 0)
+    base = LinearTraining.model_validate({"device": "cpu", "seed": 1, "defaults": "data"})
+    trials, tuned = settled(RunFolder(path=tmp_path, name="t"), prepared, base, Search(trials=18, space=space))
+    assert len(trials) == num_trials
+    path = ridge.best(data_of(prepared, base), prepared, base)
+    assert path is not None
+    squared = [trial for trial in trials if trial.settings.get("loss", "squared") == "squared"]
+    assert {trial.settings["weight_decay"] for trial in squared} == {path.decay}
+    assert len(tuned.validation_losses) == 5
 
 
 @pytest.mark.parametrize(
@@ -83,12 +108,12 @@ def without_times(document: dict[str, Any]) -> list[dict[str, Any]]:
 def interrupted(number: int, artifacts: Path, num_lines: int) -> "subprocess.CompletedProcess[str]":
     """The command, which gets a signal when so many lines were written of trials that had ended."""
     running = subprocess.Popen([GRADMILL, *COMMAND], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while sum(path.read_text().count('"tried"') for path in artifacts.glob("datasets/*/*.journal")) < num_lines:
         assert time.monotonic() < until
         time.sleep(0.01)
     running.send_signal(number)
-    stdout, stderr = running.communicate(timeout=60)
+    stdout, stderr = running.communicate(timeout=180)
     return subprocess.CompletedProcess(COMMAND, running.returncode, stdout, stderr)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from candidate import Candidate
 from flows.cli import app, summaries
-from flows.story import pages
+from flows.story import pages, run_names
 from flows.story.report import Outcome, RetrainReport
 from store_state import age_demotions, champion
 from tasks.errors import GateFailed
@@ -101,6 +101,28 @@ def test_without_publication_the_store_stays_as_it_is_byte_for_byte(candidate: C
     candidate.parameters = candidate.parameters.model_copy(update={"name": NAME})
     with pytest.raises(GateFailed):
         candidate.publish()
+
+
+def test_a_verdict_has_the_figures_of_the_champion_before_and_says_what_is_held(
+    candidates: list[Candidate], two_versions: None
+) -> None:
+    before = candidates[1].evaluated.metrics["test_loss"]
+    found = report(candidates[2])
+    mine = found.metrics["test_loss"]
+    assert f"| test loss | {mine:.4g} | {before:.4g} |" in pages.verdict(found)
+    assert "| figure | version 3 | version 2, the champion before, when published |" in pages.verdict(found)
+    assert pages.in_words(found) == (f"published version 3, loss {mine:.4g}", f"{mine:.4g} published")
+    pointer.rollback(NAME)
+    assert "Held, for they were rolled back from: 3." in pages.verdict(found)
+
+
+def test_a_retry_s_verdict_takes_the_place_of_the_first_one_s() -> None:
+    begun = "houses concise 2026-11-24T03:00"
+    refused = run_names.with_verdict(begun, "refused by test_loss 0.5")
+    assert run_names.with_verdict(refused, "published version 2") == f"{begun}: published version 2"
+    verdicts = ["0.844 published", "-1.2e-05 refused", "inf refused", "verdict:refused", "drift:drift", "0.31 drift"]
+    others = ["gradmill", "model:houses", "2 weeks", "published"]
+    assert [tag for tag in [*verdicts, *others] if run_names.OF_VERDICT.match(tag)] == verdicts
 
 
 def test_every_summary_says_that_a_name_is_frozen(

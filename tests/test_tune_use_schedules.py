@@ -89,9 +89,7 @@ def test_a_server_keeps_searches_by_a_schedule_and_the_monthly_one_is_off(api: h
     assert "tune-monthly" not in [name for name, _ in deployments.idle(registration.POOL)], "it is off on purpose"
     assert deployments.trigger("tune-monthly", {"search": {"trials": 2}})
     form = found["tune-monthly"]["parameter_openapi_schema"]["definitions"]
-    assert "default" not in form["TuneParameters"]["properties"]["training"]["properties"]["schedule"], (
-        "or it were fixed"
-    )
+    assert "default" not in form["Training"]["properties"]["schedule"], "or it were fixed"
     Retrains.remove(NAME)
     Retrains.remove_from_server(NAME)
     assert f"search-{NAME}" in listed(api)

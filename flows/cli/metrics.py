@@ -25,8 +25,8 @@ def metrics(
     ] = None,
     host: Annotated[str, typer.Option(help="With --port: the address to listen at.")] = "127.0.0.1",
     health: Annotated[
-        str, typer.Option(metavar="URL", help="With --port: what /health asks in turn, as a worker's own.")
-    ] = "",
+        str | None, typer.Option(metavar="URL", help="With --port: what /health asks in turn, as a worker's own.")
+    ] = None,
 ) -> Answer | None:
     """Print figures for Prometheus: champions, runs, predictions, drift, disk, read from the artifacts folder alone.
 
@@ -37,7 +37,7 @@ def metrics(
     if port:
         from flows.server import scraped
 
-        scraped.serve(host, port, health)
+        scraped.serve(host, port, health or "")
         return None
     from flows.server import figures
 

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli import tried
+from flows.cli import reporting, tried
 from flows.cli.faults import Answer
 from flows.cli.options import ModelArgument, print_json
 from flows.cli.parameters import taking, validated
@@ -114,6 +114,8 @@ def prune(
 ) -> Answer:
     """Delete old versions, but never one that somebody may still need."""
     pruned, kept = retention.prune(name, keep)
+    if pruned:
+        reporting.rewrite(name)
     done = [f"pruned {', '.join(map(str, pruned)) or 'nothing'}"]
     done += [f"kept {number}, {reason}" for number, reason in kept.items()]
     return {"name": name, "pruned": pruned, "kept": kept}, "\n".join(f"{name}: {each}" for each in done)

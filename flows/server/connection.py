@@ -5,6 +5,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from flows.server import service
@@ -14,6 +15,7 @@ from tasks.errors import EnvironmentProblem, GradmillError, without_credentials
 DRAIN_SECONDS = 5.0
 TELLING_SECONDS = 5.0
 TO_HAVE_ONE = "run gradmill up, or set PREFECT_API_URL"
+_is_temporary = ContextVar("_is_temporary", default=False)
 
 
 @contextmanager
@@ -63,15 +65,25 @@ def _temporary_api(*preload: str) -> Iterator[None]:
             service.reached(server.wait(), credential),
             temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
         ):
-            yield
+            mark = _is_temporary.set(True)
+            try:
+                yield
+            finally:
+                _is_temporary.reset(mark)
     finally:
         server.stop()
+
+
+def is_temporary() -> bool:
+    """Whether the API is a temporary server's, whose pages nobody sees."""
+    return _is_temporary.get()
 
 
 def announce(event: str, name: str, payload: dict[str, Any]) -> None:
     """Send an event about the model ``name`` to the configured server or that of ``gradmill up``; say if it cannot be.
 
-    An event may get lost: the pointer is the truth, so nothing that goes wrong here is a fault of the command.
+    Its page there is written anew. An event may get lost: the pointer is the truth, so nothing that goes wrong here is
+    a fault of the command.
     """
     from flows.cli import display
 
@@ -87,6 +99,9 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
                 _require_answer()  # to send without would be tried for long, and in silence
             events.emit(event, name, payload)
             send_what_is_queued()
+            from flows.story import overview  # after the event: it imports more
+
+            overview.publish(name)
     except Exception as error:
         reason = error.found if isinstance(error, GradmillError) else f"{type(error).__name__}: {error}"
         print(f"nobody was told ({event}): {without_credentials(' '.join(reason.split()))}", file=sys.stderr)

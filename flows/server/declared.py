@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.server.deployments import FORMS, TAG
 from tasks.errors import UsageError
-from tasks.parameters import RetrainParameters, retrain_form
+from tasks.parameters import Learned, narrowed_form
 
 KINDS: dict[str, type[BaseModel]] = {"cron": CronSchedule, "interval": IntervalSchedule, "rrule": RRuleSchedule}
 VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")  # of the environment, as ``prefect deploy`` takes it
@@ -35,8 +35,8 @@ class Declared(NamedTuple):
     def code_of(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """What only we know where these are its parameters, which somebody may have set: its form is theirs."""
         form = FORMS[self.code["entrypoint"]]
-        if form is RetrainParameters:
-            form = retrain_form(parameters.get("parameters", {}))
+        if issubclass(form, Learned):
+            form = narrowed_form(form, parameters.get("parameters", {}))
         return self.code | {"parameter_openapi_schema": schema(form)}
 
 

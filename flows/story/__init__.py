@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from flows.story import judgement, pages, predicted, run_names
+from flows.story import disk, judgement, pages, predicted, run_names
 from flows.story.report import Outcome, reported
 from tasks.judging.judged import Judged
 from tasks.machine.telling import Event
@@ -32,6 +32,7 @@ def told(outcome: Outcome) -> Iterator[None]:
         if outcome.predicted:
             with _never_in_the_way():
                 _show_prediction(outcome.predicted)
+        told_of_disk()
 
 
 @contextmanager
@@ -51,6 +52,7 @@ def told_of_prediction(result: Prediction) -> None:
     with _never_in_the_way():
         _show_prediction(result)
         _mark(predicted.in_words(result), f"model:{result.name}", f"drift:{result.drift.verdict}")
+    told_of_disk()
 
 
 def told_of_judgement(result: Judged) -> None:
@@ -59,6 +61,7 @@ def told_of_judgement(result: Judged) -> None:
         _show(f"{result.name}-judgement", judgement.page(result), "a kept version on labelled rows")
         verdict = "verdict:worse" if result.worse else "verdict:as published"
         _mark(judgement.in_words(result), f"model:{result.name}", verdict)
+    told_of_disk()
 
 
 def told_of_search(run: RunFolder, searched: Searched) -> None:
@@ -67,7 +70,14 @@ def told_of_search(run: RunFolder, searched: Searched) -> None:
         from flows.story import tuning  # and with it what draws, which predictions never need
 
         _show(f"{run.name}-tuning", tuning.told(run, searched), "a search for settings")
-        _mark("", f"model:{run.name}")
+        _mark(None, f"model:{run.name}")
+    told_of_disk()
+
+
+def told_of_disk() -> None:
+    """Tell whoever is on duty that the disk is nearly full, where it is."""
+    with _never_in_the_way():
+        disk.told_if_full()
 
 
 def _show(key: str, page: str, about: str) -> None:
@@ -102,15 +112,14 @@ def _tell(outcome: Outcome) -> None:
     _mark(pages.in_words(result), f"model:{result.name}", f"verdict:{result.outcome}")
 
 
-def _mark(verdict: str, *tags: str) -> None:
-    """Let this run's name and its first tag say the verdict, and add tags for the UI's filters.
+def _mark(words: tuple[str, str] | None, *tags: str) -> None:
+    """Let this run's name and its first tag say in ``words`` what it came to; other tags are for the UI's filters.
 
     A retry's verdict takes the place of the first one's.
     """
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id)
-        begun, _, before = run.name.partition(run_names.VERDICT)
-        known = {tag for tag in run.tags if tag != before and not tag.startswith(("verdict:", "drift:"))}
-        first = [verdict] if verdict else []
-        client.update_flow_run(flow_run.id, name=run_names.VERDICT.join([begun, *first]))
-        client.update_flow_run(flow_run.id, tags=[*first, *sorted(known | {*tags})])
+        known = {tag for tag in run.tags if not run_names.OF_VERDICT.match(tag)}
+        name = run_names.with_verdict(run.name, words[0]) if words else run.name
+        first = words[1:] if words else ()
+        client.update_flow_run(flow_run.id, name=name, tags=[*first, *sorted(known | {*tags})])

@@ -17,10 +17,11 @@ def headline(result: Judged) -> str:
     return f"{result.name} version {result.version} on {counted(result.rows, 'row')}"
 
 
-def in_words(result: Judged) -> str:
-    """For the run's name: whether it is worse, and the figure by which it is known."""
-    figure = next(f"{WORDS[name]} {value:.4g}" for name, value in result.metrics.items())
-    return f"{'worse' if result.worse else 'as published'}, {figure}"
+def in_words(result: Judged) -> tuple[str, str]:
+    """For the run's name, and for its first tag: whether it is worse, and the figure by which it is known."""
+    name, value = next(iter(result.metrics.items()))
+    verdict = "worse" if result.worse else "as published"
+    return f"{verdict}, {WORDS[name]} {value:.4g}", f"{value:.4g} {verdict}"
 
 
 def facts(result: Judged) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from flows.story import periods
 from flows.story.report import RetrainReport
 from tasks.errors import GradmillError
 from tasks.judging.judged import Period
-from tasks.records import Prediction
+from tasks.records import GateVerdict, Prediction
 from tasks.stage.live import picture
 from tasks.store import artifact_paths, reading
 from tasks.store.record import FileRef
@@ -41,15 +41,17 @@ def headline(result: RetrainReport) -> str:
     }[result.outcome]
 
 
-def in_words(result: RetrainReport) -> str:
-    """For the run's name: what became of the candidate, and the figure by which it is known."""
+def in_words(result: RetrainReport) -> tuple[str, str]:
+    """For the run's name, and for its first tag: what became of the candidate, and the figure by which it is known."""
     if result.outcome == "refused":
         gate, *others = [gate for gate in result.gates if not gate.passed]
-        return f"refused by {gate.name} {gate.value:.4g}" + (f" and {len(others)} more" if others else "")
+        more = f" and {len(others)} more" if others else ""
+        return f"refused by {gate.name} {gate.value:.4g}{more}", f"{gate.value:.4g} refused"
     version = f" version {result.version}" if result.version else ""
     known = ("test_accuracy", "rmse", "test_loss")
     name, value = next((name, result.metrics[name]) for name in known if result.metrics.get(name) is not None)
-    return f"{result.outcome}{version}, {name.removeprefix('test_')} {value:.4g}"
+    words = f"{result.outcome}{version}, {name.removeprefix('test_')} {value:.4g}"
+    return words, f"{value:.4g} {result.outcome}"
 
 
 def verdict(result: RetrainReport) -> str:
@@ -62,7 +64,7 @@ def verdict(result: RetrainReport) -> str:
     ]
     of_before = [f"version {before.version}, the champion before, when published"] if before else []
     gates = [
-        (gate.name, gate.verdict if gate.passed else f"**{gate.verdict}**", f"{gate.value:.6g}", gate.detail)
+        (gate.name, gate.verdict if gate.passed else f"**{gate.verdict}**", f"{gate.value:.6g}", *_required(gate))
         for gate in result.gates
     ]
     seconds = [(stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items()]
@@ -74,13 +76,19 @@ def verdict(result: RetrainReport) -> str:
         f"Model: `{result.model_path}`, SHA-256 `{result.model_sha256}`" if result.model_path else "",
         "" if result.was_trained else "Nothing was trained: gates and figures are those of the version's own run.",
         f"## Data\n\n{changes}" if changes else "",
-        "## Gates\n\n" + table(("gate", "verdict", "found", "required"), gates),
+        "## Gates\n\n" + table(("gate", "verdict", "found", "required", ""), gates),
         "## Figures\n\n"
         + table(("figure", f"version {result.version}" if result.version else "candidate", *of_before), figures),
         _by_period(result.metrics["periods"]) if result.metrics.get("periods") else "",
         "## Seconds\n\n" + table(("stage", "seconds"), seconds),
     ]
     return "\n\n".join(filter(None, blocks))
+
+
+def _required(gate: GateVerdict) -> tuple[str, str]:
+    """The bound, and what it is made of, which may be long."""
+    bound, _, rest = gate.detail.partition(" (")
+    return bound.removesuffix(" required"), rest.removesuffix(")")
 
 
 def _champion_before(result: RetrainReport) -> Manifest | None:

@@ -36,13 +36,15 @@ def page(result: Prediction) -> str:
 def failed(name: str, error: Exception, given: str | None) -> str:
     """The Markdown page of a prediction that has come to nothing: what was found, and what to do."""
     said = error if isinstance(error, GradmillError) else None
-    facts = [
-        ("found", said.found if said else f"{type(error).__name__}: {error}"),
-        ("expected", said.expected if said else "no such error"),
-        ("to do", said.action if said else "see the run's log"),
-        *([("input", f"`{given}`")] if given else []),
+    blocks = [
+        f"# {name}: nothing was predicted",
+        f"**Found**: {said.found if said else f'{type(error).__name__}: {error}'}",
+        f"**Expected**: {said.expected if said else 'no such error'}",
+        f"**To do**: {said.action if said else 'see the log of the run'}",
+        f"**Input**: `{given}`" if given else "",
+        _jobs(name),
     ]
-    return "\n\n".join([f"# {name}: nothing was predicted", table(("", ""), facts), _jobs(name)])
+    return "\n\n".join(filter(None, blocks))
 
 
 def headline(result: Prediction) -> str:
@@ -56,12 +58,12 @@ def headline(result: Prediction) -> str:
     return f"{counted(result.rows, 'row')} predicted{f', {result.rejects:,} rejected' if result.rejects else ''}{also}"
 
 
-def in_words(result: Prediction) -> str:
-    """For the run's name: what came out."""
+def in_words(result: Prediction) -> tuple[str, str]:
+    """For the run's name, and for its first tag: what came out."""
     index = max(result.drift.index.values(), default=0)
     parts = [f"DRIFT {index:.2f}" if result.drift.verdict == "drift" else counted(result.rows, "row")]
     parts += [f"{result.rejects:,} rejected"] if result.rejects else []
-    return ", ".join([*parts, *filter(None, [against_truth(result)])])
+    return ", ".join([*parts, *filter(None, [against_truth(result)])]), f"{index:.2f} {result.drift.verdict}"
 
 
 def _facts(result: Prediction, job: Job | None) -> Iterator[tuple[str, str]]:

@@ -175,6 +175,8 @@ def reported(outcome: Outcome) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        with suppress(Exception):
+            outcome.run.failed(getattr(error, "exit_code", 1))
         if isinstance(error, GateFailed):
             outcome.refused(error.record)
         if outcome.is_decided:

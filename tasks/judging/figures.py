@@ -18,11 +18,16 @@ from tasks.store.record import FileRef
 
 
 def save(figure: Figure, path: Path) -> FileRef:
-    """Write ``figure`` atomically; the same figure gives the same bytes (no software version inside)."""
+    """Write ``figure`` atomically."""
+    return atomic.write_bytes(path, png(figure))
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG; the same figure gives the same bytes (no software version inside)."""
     with io.BytesIO() as stream, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
         figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
-        return atomic.write_bytes(path, stream.getvalue())
+        return stream.getvalue()
 
 
 class Curves(NamedTuple):

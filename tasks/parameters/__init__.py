@@ -14,7 +14,7 @@ from tasks.parameters.choices import is_name as is_name
 from tasks.parameters.data import Data as Data
 from tasks.parameters.evaluation import EvaluateParameters as EvaluateParameters
 from tasks.parameters.gates import Gates as Gates
-from tasks.parameters.narrowed import retrain_form as retrain_form
+from tasks.parameters.narrowed import narrowed_form as narrowed_form
 from tasks.parameters.own_data import InspectParameters as InspectParameters
 from tasks.parameters.own_data import OwnData as OwnData
 from tasks.parameters.runs import Learned as Learned

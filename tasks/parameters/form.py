@@ -71,6 +71,8 @@ def _show(field: dict[str, Any], shown: Option, uses: Uses) -> None:
     """What the field itself and its default do not say."""
     if isinstance(field.get("default"), dict):  # which a part's own fields have anyway
         del field["default"]
+    if field.get("default", ...) is None and _only_kind(field):  # else there is a switch between it and nothing
+        del field["default"]
     if shown.only and not uses <= shown.of:
         _say(field, shown.only)
     if shown.empty:
@@ -137,12 +139,13 @@ class OneForm:
         return {"type": "object", "title": self.title, "properties": properties, "additionalProperties": False}
 
 
-def _only_kind(field: dict[str, Any]) -> None:
+def _only_kind(field: dict[str, Any]) -> bool:
     """Make a field of one kind that: what is left empty is not sent, and of alternatives the form names no fault."""
     kinds = [kind for kind in field.get("anyOf", []) if kind != {"type": "null"}]
-    if len(kinds) == 1 and field.get("default") is not None:
+    if len(kinds) == 1:
         del field["anyOf"]
         field |= kinds[0]
+    return len(kinds) == 1
 
 
 def _merged(fields: dict[str, dict[str, Any]], by_rule: bool, searched: bool) -> dict[str, Any]:
@@ -155,8 +158,8 @@ def _merged(fields: dict[str, dict[str, Any]], by_rule: bool, searched: bool) ->
         merged["enum"] = [word for field in each for word in field.get("enum", [field.get("const")])]
     if words := list(dict.fromkeys(field["description"] for field in each if "description" in field)):
         merged["description"] = " ".join(words)
-    defaults = {tag: field["default"] for tag, field in fields.items()}
+    defaults = {tag: field.get("default") for tag, field in fields.items()}
     are_tags = all(tag == default for tag, default in defaults.items())
-    if by_rule or searched or (not are_tags and any(default != merged["default"] for default in defaults.values())):
+    if by_rule or searched or (not are_tags and any(default != merged.get("default") for default in defaults.values())):
         _leave_default_out(merged, defaults, by_rule)
     return merged

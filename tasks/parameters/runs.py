@@ -106,7 +106,7 @@ class PredictParameters(Frozen):
         title="Version",
         description="The champion is the newest that passed the gates, until somebody promotes or rolls back.",
     )
-    output: Annotated[str | None, Option(empty="artifacts/predictions/<job>")] = Field(None, title="Output folder")
+    output: Annotated[str | None, Option(empty="artifacts/predictions/JOB")] = Field(None, title="Output folder")
     device: Device = Field(Device.AUTO, title="Device", description="auto takes the GPU where there is one.")
     batch_size: Annotated[int | None, Option(empty="1024, on a GPU 16384")] = Field(
         None, ge=1, le=1_000_000, title="Batch size", description="Rows per call of onnxruntime."
@@ -117,7 +117,7 @@ class PredictParameters(Frozen):
     ] = Field((), title="Columns", description="Of a table, in the model's order.")
     id_columns: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...], Option("--id-column", empty="row and source only")
-    ] = Field((), title="Id columns", description="Of a table, or of pictures in Parquet: copied as id_<column>.")
+    ] = Field((), title="Id columns", description="Of a table, or of pictures in Parquet: copied as id_COLUMN.")
     unknown: Literal["reject", "average"] = Field(
         "reject",
         title="Unknown",

@@ -41,14 +41,15 @@ def search(study: Study, batch: Batch, asked: Search, run: RunBatches) -> None:
 
     What each comes to is noted as soon as it has ended.
     """
-    with _progress(len(study.trials), asked.trials) as advance:
+    wanted = study.wanted(asked.trials)
+    with _progress(len(study.trials), wanted) as advance:
 
         def ended(trial: Trial) -> None:
             study.tell(trial)
             advance()
             tell(_sentence(trial, best(study.trials)))
 
-        while time.time() < batch.deadline and (waiting := study.next(asked.trials, ended)):
+        while time.time() < batch.deadline and (waiting := study.next(wanted, ended)):
             limits = study.limits(waiting[0].number)
             size = len(waiting) if asked.runner is Runner.THREADS else -(-len(waiting) // _workers(asked))
             pieces = [tuple(waiting[start : start + size]) for start in range(0, len(waiting), size)]

@@ -1,6 +1,5 @@
 """``artifacts/runs/<run>/``: the evidence of one run, whatever became of it."""
 
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,7 @@ class RunNotes(Document):
     parameters: dict[str, Any]
     seconds: dict[str, float]
     stages: dict[str, dict[str, Any]]
+    exit_code: int | None = None  # of one that has failed otherwise than by a kill
 
 
 class RunFolder(Record):
@@ -41,7 +41,7 @@ class RunFolder(Record):
         folders.sweep_models()
         with folder.in_use():
             if folder.file(RUN).exists():
-                os.utime(folder.file(RUN))  # to housekeeping it is young again
+                folder.failed(None)  # not yet; to housekeeping it is young again
             else:
                 RunNotes(run=run, parameters=parameters, seconds={}, stages={}).write(folder.file(RUN))
         return folder
@@ -63,6 +63,10 @@ class RunFolder(Record):
         """Set ``key`` of a section and write the whole document atomically."""
         notes = self.read()
         notes.model_copy(update={section: getattr(notes, section) | {key: value}}).write(self.file(RUN))
+
+    def failed(self, exit_code: int | None) -> None:
+        """Note with which exit code the run ends."""
+        self.read().model_copy(update={"exit_code": exit_code}).write(self.file(RUN))
 
     def file(self, name: str) -> Path:
         """The path of an evidence file."""

@@ -4,8 +4,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from tasks.errors import DataError
 from tasks.parameters.training import usual
+from tasks.records import GateVerdict
 from tasks.store import artifact_paths, locks, verified
 from tasks.store.artifact_paths import RUN
 from tasks.store.documents import Document
@@ -16,6 +19,7 @@ NEWEST = 1000  # runs that are looked at
 LARGEST = 2**24  # bytes of notes; those of a table of 2000 columns have 3 million
 JUDGING = ("evaluate", "export", "publish")  # the stages with gates
 Outcome = Literal["published", "unchanged", "judged", "refused", "running", "unfinished"]
+JUDGED = ("published", "judged", "refused")  # outcomes of runs whose candidate went through the gates
 
 
 class Tried(Document):
@@ -36,11 +40,20 @@ class Tried(Document):
     changed: dict[str, Any]  # of these, what is not a default
     dataset_digest: str | None
     path: str
+    exit_code: int | None = None  # of an unfinished one that was not killed
+    gates: tuple[GateVerdict, ...] = Field((), exclude=True)  # every verdict, for pages
+
+
+def changed(training: dict[str, Any], is_own: bool) -> dict[str, Any]:
+    """What of the training's settings, as JSON has them, is given and not the default of the book's or of own data."""
+    defaults = usual(training["model"], "data" if is_own else "book")
+    return {name: value for name, value in training.items() if value is not None and value != defaults.get(name)}
 
 
 def runs(name: str | None = None, left: Left = left_alone) -> list[Tried]:
     """The newest runs, newest first; notes that cannot be read are said, or go to ``left``, and are left out."""
-    notes = sorted(artifact_paths.runs().glob(f"*/{RUN}"), reverse=True)[:NEWEST]
+    folders = f"*-{name}-*" if name else "*"  # a run's folder has its model's name, as may others
+    notes = sorted(artifact_paths.runs().glob(f"{folders}/{RUN}"), reverse=True)[:NEWEST]
     found = (tried for path in notes if (tried := _read(path, left)))
     return [tried for tried in found if name in (None, tried.name)]
 
@@ -64,8 +77,10 @@ def _of(notes: RunNotes, folder: Path) -> Tried:
     trained, metrics = stages.get("train", {}), stages.get("evaluate", {}).get("metrics", {})
     asked = parameters["training"]
     is_own = stages.get("download", {}).get("name") == parameters["name"]
-    defaults = usual(asked["model"], "data" if is_own else "book")
-    outcome, detail = _outcome(notes, folder)
+    gates = tuple(
+        GateVerdict.model_validate(gate) for stage in JUDGING for gate in stages.get(stage, {}).get("gates", ())
+    )
+    outcome, detail = _outcome(notes, gates, folder)
     return Tried(
         run=folder.name,
         name=parameters["name"],
@@ -79,9 +94,11 @@ def _of(notes: RunNotes, folder: Path) -> Tried:
         seconds=round(sum(notes.seconds.values()), 3),
         stage_seconds=notes.seconds,
         settings=asked | (trained.get("steps") or {}),
-        changed={name: value for name, value in asked.items() if value is not None and value != defaults.get(name)},
+        changed=changed(asked, is_own),
         dataset_digest=stages.get("preprocess", {}).get("digest"),
         path=str(folder),
+        exit_code=notes.exit_code if outcome == "unfinished" else None,
+        gates=gates,
     )
 
 
@@ -91,11 +108,10 @@ def _kept(trained: dict[str, Any]) -> dict[str, Any]:
     return point
 
 
-def _outcome(notes: RunNotes, folder: Path) -> tuple[Outcome, str]:
+def _outcome(notes: RunNotes, gates: tuple[GateVerdict, ...], folder: Path) -> tuple[Outcome, str]:
     if unchanged := notes.stages.get("unchanged"):
         return "unchanged", unchanged.get("detail", "")
-    gates = (gate for stage in JUDGING for gate in notes.stages.get(stage, {}).get("gates", ()))
-    if refused_by := [gate["name"] for gate in gates if not gate["passed"]]:
+    if refused_by := [gate.name for gate in gates if not gate.passed]:
         return "refused", ", ".join(refused_by)
     if decided := notes.stages.get("publish"):
         return decided["outcome"], decided.get("detail", "")

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 
 from tasks.fitting.tuning import domains, finals, ridge, space, study
 from tasks.fitting.tuning.batches import Batch, data_of
+from tasks.fitting.tuning.domains import Choice
 from tasks.fitting.tuning.space import Space
 from tasks.fitting.tuning.study import Study
 from tasks.machine.telling import tell
@@ -27,6 +28,8 @@ def opened(run: RunFolder, prepared: PreparedDataset, base: Training, search: Se
     narrowed = space.narrowed(base, search.space)
     searched = space.default(base, prepared) | narrowed
     decay = None if "weight_decay" in narrowed else _decay_of_squared(prepared, base, searched)
+    if decay is not None and "loss" not in searched:  # each trial has this loss
+        searched, decay = searched | {"weight_decay": Choice((decay,))}, None
     about = {"data": prepared.digest, "search space": repr(searched)}
     options = [run.name, sorted(search.space), base.model_dump(mode="json", exclude={"device", "patience"})]
     key = hashlib.sha256(json.dumps(options).encode()).hexdigest()[: artifact_paths.DIGEST_CHARACTERS]
@@ -36,7 +39,7 @@ def opened(run: RunFolder, prepared: PreparedDataset, base: Training, search: Se
 
 def _decay_of_squared(prepared: PreparedDataset, base: Training, searched: Space) -> float | None:
     """The weight decay of linear regression with a squared loss: the ridge path in closed form says it."""
-    if "loss" not in searched or not domains.has(searched["loss"], Loss.SQUARED.value):
+    if not domains.has(searched.get("loss", Choice((base.loss.value,))), Loss.SQUARED.value):
         return None
     squared = base.model_copy(update={"loss": Loss.SQUARED})
     path = ridge.best(data_of(prepared, base), prepared, squared)

@@ -50,7 +50,8 @@ ROWS = (
         "schedule", _PIXELS | (LINEAR & BOOK), lambda *_: Choice((Schedule.COSINE.value, Schedule.STEP.value)),
         "rates that fall: at a constant one the loss of five seeds lies apart by 0.02, and the luckiest trials win",
     ),
-    _Row("loss", LINEAR, lambda *_: Choice((Loss.SQUARED.value, Loss.HUBER.value)), "both"),
+    # Of tables only by --space: a version of another loss is not compared with the champion.
+    _Row("loss", LINEAR & BOOK, lambda *_: Choice((Loss.SQUARED.value, Loss.HUBER.value)), "both"),
     _Row("weight_decay", SOFTMAX & BOOK, lambda *_: Log(1e-6, 1e-2), "from nothing to where weights stay small"),
     _Row(
         "weight_decay", SOFTMAX & (TABLES | IMAGES), lambda rows, _: Log(0.1 / rows, 1000 / rows),
@@ -86,11 +87,11 @@ def default(training: Training, prepared: PreparedDataset) -> Space:
 def suggest(space: Space, trial: "BaseTrial", squared_decay: float | None) -> dict[str, Setting]:
     """Settings to try; ``squared_decay`` is the weight decay of a squared loss where that is known."""
     settings: dict[str, Setting] = {}
-    for field, domain in space.items():  # the loss stands before the weight decay
+    for field in sorted(space, key="weight_decay".__eq__):  # which comes last, for it depends on the loss
         if field == "weight_decay" and squared_decay is not None and settings.get("loss") == Loss.SQUARED.value:
             settings[field] = squared_decay
         else:
-            settings[field] = domain.suggest(trial, field)
+            settings[field] = space[field].suggest(trial, field)
     return settings
 
 

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tasks.fitting.tuning import domains
 from tasks.fitting.tuning import space as spaces
+from tasks.fitting.tuning.domains import Choice
 from tasks.fitting.tuning.space import Space
 from tasks.machine.telling import tell
 from tasks.parameters import Training
@@ -69,6 +70,11 @@ class Study:
         """Those that have ended, by number."""
         ended = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         return tuple(_ended(each) for each in ended)
+
+    def wanted(self, asked: int) -> int:
+        """How many trials there are to be: where every field has one value there is nothing to choose."""
+        is_one = all(isinstance(domain, Choice) and len(domain.values) == 1 for domain in self._space.values())
+        return 1 if is_one else asked
 
     def next(self, up_to: int, ended: Callable[[Trial], None]) -> list[Asked]:
         """The trials of the next round, or what is left of one, of ``up_to`` in all; none when all are done.
@@ -153,7 +159,7 @@ def opened(
 ) -> Iterator[Study]:
     """The study in a file, alone; ``about`` is what its trials depend on, and if that has changed it starts afresh."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with locks.locked(artifact_paths.locks() / path.stem, "the same search is at work; waiting for it"):
+    with locks.locked(artifact_paths.lock_of_study(path), "the same search is at work; waiting for it"):
         path.parent.mkdir(parents=True, exist_ok=True)
         if afresh:
             path.unlink(missing_ok=True)
@@ -162,6 +168,7 @@ def opened(
             tell(f"the {' and the '.join(changed)} changed since this search was begun: it starts afresh")
             found = None
         study = found or _begin(path, about, space, base)
+        path.touch()  # it is in use
         yield Study(study, space, base.seed_number, squared_decay)
         atomic.sync(path)
 

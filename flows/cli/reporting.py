@@ -1,0 +1,41 @@
+"""``gradmill report``: a name's overview as one file, for people without the server; and its page on the server."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli import display
+from flows.cli.faults import Answer
+from flows.cli.options import ModelArgument
+from tasks.errors import GradmillError, UsageError
+from tasks.parameters import is_name
+from tasks.store import artifact_paths, atomic, overview, reading
+
+
+def report(
+    name: ModelArgument,
+    output: Annotated[Path | None, typer.Option("--output", help="The file \\[default: NAME-overview.html].")] = None,
+) -> Answer:
+    """Write what is live and how it has developed into one HTML file that needs no other and no server."""
+    if not is_name(name) or not overview.is_known(name):
+        known = ", ".join(reading.names()) or "none yet"
+        raise UsageError(f"nothing is known of {name}", f"one of: {known}", "train one first: gradmill retrain")
+    from flows.story import overview as story
+    from flows.story import overview_page
+
+    path, facts = (output or Path(f"{name}-overview.html")).absolute(), overview.gather(name)
+    atomic.write_bytes(path, story.html(facts).encode())
+    headline = overview_page.headline(facts)
+    return {"name": name, "headline": headline, "path": str(path)}, f"{name}: {headline}\n{path}"
+
+
+def rewrite(name: str) -> None:
+    """Let the page of a name on the server say what a command has just done, if there is a server."""
+    if os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists():
+        with suppress(GradmillError), display.compact(verbose=False, stages=False):
+            from flows.story import overview as story
+
+            story.publish(name)

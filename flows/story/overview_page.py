@@ -1,0 +1,94 @@
+"""The sections of a name's overview, of the facts alone (tasks/store/overview.py)."""
+
+from collections.abc import Iterator
+
+from flows.story import overview_tables as tables
+from flows.story import overview_words as words
+from flows.story.blocks import Pictures, Section, said
+from tasks.store import overview
+from tasks.store.overview import Overview
+
+FEW = 10  # rows of a table
+
+
+def headline(facts: Overview) -> str:
+    """What is live since when, how good it is, and what the last run came to, in a line."""
+    pointer, live = facts.pointer, facts.live
+    parts = ["no version is live"]
+    if pointer:
+        parts = [f"version {pointer.version} live since {words.day(pointer.promoted_at)}"]
+        parts += [words.figure(live.manifest)] if live else []
+        parts += ["frozen"] if pointer.frozen else []
+    return "; ".join(filter(None, (", ".join(parts), _last(facts), _drift(facts))))
+
+
+def sections(facts: Overview, picture: Pictures | None) -> tuple[Section, ...]:
+    """All that is told, the most urgent first; what there is nothing to say of is left out."""
+    told = (
+        Section("Live", rows=tuple(_live(facts)), head=("", "")),
+        Section("Held and frozen", tuple(_holds(facts))),
+        _last_runs(facts),
+        Section("Trend", picture=picture),
+        Section("Predictions", rows=tuple(map(tables.job, facts.jobs[:FEW])), head=tables.JOBS),
+        Section("Versions", rows=tuple(tables.versions(facts)), head=tables.VERSIONS),
+        Section("Changes", rows=tuple(map(tables.change, facts.changes[:FEW])), head=tables.CHANGES),
+        Section("Disk", rows=tuple(tables.disk(facts)), head=("", "")),
+        Section("What could not be read", tuple(map(said, facts.faults))),
+    )
+    return tuple(each for each in told if each.lines or each.rows or each.picture)
+
+
+def _last(facts: Overview) -> str:
+    if not facts.runs:
+        return "no run yet"
+    last, judged = facts.runs[0], facts.last_judged
+    told = f"last run {words.outcome(last)}"
+    if judged and judged is not last and judged.outcome != "published":
+        told += f", the one judged before {words.outcome(judged)} on {words.day(judged.date)}"
+    return told
+
+
+def _drift(facts: Overview) -> str:
+    drifted = facts.jobs and facts.jobs[0].drift and facts.jobs[0].drift.verdict == "drift"
+    return "DRIFT in the last prediction" if drifted else ""
+
+
+def _live(facts: Overview) -> Iterator[tuple[str, str]]:
+    pointer, live = facts.pointer, facts.live
+    if pointer:
+        yield "version", str(pointer.version)
+        yield "since", f"{words.moment(pointer.promoted_at)} UTC, as all times here"
+    if live:
+        dataset = live.manifest.dataset
+        yield "figures", words.figures(live.manifest)
+        yield "data", f"{said(dataset.title or dataset.name)}, {words.rows(live.manifest)}, digest {dataset.digest[:8]}"
+        yield "trained", f"{words.moment(live.manifest.created_at)} by run {live.manifest.run}"
+    if facts.source:
+        yield "source", f"`{said(facts.source)}`"
+    if facts.when:
+        when = [f"at `{said(facts.when.cron)}` ({facts.when.timezone})"] if facts.when.cron else []
+        yield "retrained", " and ".join(when + ["when its data drift"] * facts.when.on_drift)
+    if pointer and pointer.previous:
+        yield "back to", f"version {pointer.previous}: `gradmill rollback {facts.name}`"
+
+
+def _holds(facts: Overview) -> Iterator[str]:
+    pointer, name = facts.pointer, facts.name
+    if pointer and pointer.frozen:
+        yield f"Frozen: retrains are judged and none is published, until `gradmill unfreeze {name}`"
+    for number in pointer.held if pointer else ():
+        yield f"Version {number} is held: no retrain brings it back, `gradmill promote {name} {number}` does"
+
+
+def _last_runs(facts: Overview) -> Section:
+    """What the last run came to; of the last judged one why it was refused."""
+    lines = [f"{words.moment(run.date)}: {words.outcome(run)}" for run in facts.runs[:1]]
+    if facts.runs:
+        lines += [said(each) for each in overview.errors_in_data(facts.runs[0])[:FEW]]
+    judged = facts.last_judged
+    if judged and judged is not facts.runs[0]:
+        lines.append(f"The last run that was judged, {words.moment(judged.date)}: {words.outcome(judged)}")
+    refused = [gate for gate in (judged.gates if judged else ()) if not gate.passed]
+    rows = tuple((gate.name, f"{gate.value:.6g}", said(gate.detail)) for gate in refused)
+    lines += [f"Evidence: `{said(judged.path)}`"] if judged and rows else []
+    return Section("Last run", tuple(lines), ("gate", "found", "required"), rows)

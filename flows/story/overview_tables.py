@@ -1,0 +1,83 @@
+"""The tables of an overview: predictions, versions, changes, disk."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.story import overview_words as words
+from flows.story.blocks import said
+from tasks.store.overview import Kept, Overview
+from tasks.store.predictions import Job
+from tasks.store.tried import changed
+from tasks.store.versions import Change
+
+MANY = 20  # versions
+BY_ITSELF = ("model", "device", "seed", "implementation")  # settings with a place of their own, or that do not matter
+JOBS = ("finished", "version", "input", "rows", "rejected", "drift", "index", "against the truth")
+
+
+def job(of: Job) -> tuple[str, ...]:
+    """One batch prediction, below ``JOBS``."""
+    index = of.drift.index if of.drift else {}
+    truth = of.metrics or ({} if of.accuracy is None else {"accuracy": of.accuracy})
+    return (
+        words.moment(of.finished_at or ""),
+        str(of.model.version),
+        said(Path(of.input.path).name),
+        f"{of.rows:,}",
+        f"{of.rejects or 0:,}",
+        of.drift.verdict if of.drift else "",
+        ", ".join(f"{said(name)} {value:.3f}" for name, value in index.items()),
+        ", ".join(f"{name} {value:.4g}" for name, value in truth.items()),
+    )
+
+
+VERSIONS = ("version", "published", "figures", "settings", "seed", "rows", "data", "size", "")
+
+
+def versions(facts: Overview) -> Iterator[tuple[str, ...]]:
+    """The newest versions and those that are marked, below ``VERSIONS``."""
+    newest = facts.versions[::-1]
+    marked = [kept for kept in newest[MANY:] if _mark(facts, kept)]
+    for kept in (*newest[:MANY], *marked):
+        manifest = kept.manifest
+        training = manifest.parameters.training.model_dump(mode="json")
+        settings = changed(training, manifest.dataset.is_own)
+        told = (f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if key not in BY_ITSELF)
+        yield (
+            str(manifest.version),
+            words.moment(manifest.created_at),
+            words.figures(manifest),
+            said(", ".join([manifest.parameters.training.implementation, *told])),
+            str(training.get("seed", "")),
+            f"{manifest.dataset.num_train + manifest.dataset.num_test:,}",
+            manifest.dataset.digest[:8],
+            words.size(kept.bytes),
+            _mark(facts, kept),
+        )
+
+
+def _mark(facts: Overview, kept: Kept) -> str:
+    pointer, number = facts.pointer, kept.manifest.version
+    if pointer is None:
+        return ""
+    return "champion" if pointer.version == number else "held" if number in pointer.held else ""
+
+
+CHANGES = ("when", "what", "versions", "champion", "by", "why")
+
+
+def change(made: Change) -> tuple[str, ...]:
+    """One change, below ``CHANGES``."""
+    what = f"{made.what} (interrupted)" if made.interrupted else made.what
+    champion = f"{made.step}{', frozen' * made.frozen}"
+    numbers = ", ".join(map(str, made.versions))
+    return words.moment(made.at), said(what), numbers, champion, said(made.by), said(made.reason)
+
+
+def disk(facts: Overview) -> Iterator[tuple[str, str]]:
+    """What the name takes, and what is free."""
+    found = facts.disk
+    parts = {"versions": found.versions, "data": found.data, "runs": found.runs, "predictions": found.predictions}
+    told = ", ".join(f"{part} {words.size(number)}" for part, number in parts.items())
+    yield facts.name, f"{words.size(found.of_name)} ({told})"
+    yield "free", f"{words.size(found.free)} of {words.size(found.total)}, {found.free / found.total:.0%}"

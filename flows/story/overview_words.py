@@ -1,0 +1,67 @@
+"""How an overview says outcomes, figures, times and sizes."""
+
+from datetime import datetime
+from typing import Any
+
+from tasks.machine.words import counted
+from tasks.store.tried import Tried
+from tasks.store.versions import Manifest
+
+
+def outcome(run: Tried) -> str:
+    """What a run came to, in a few words."""
+    stage = f" in {run.detail}" if run.detail else ""
+    ended = {
+        None: f"was interrupted{stage}" if stage else "was killed",
+        3: f"diverged{stage}",
+        4: f"was stopped by its data{stage}",
+    }
+    words = {
+        "published": f"published version {run.version}",
+        "unchanged": f"unchanged: version {run.version}",
+        "judged": "passed every gate, and was not to be published",
+        "refused": f"refused by {run.detail}",
+        "running": "is going on",
+    }
+    return words.get(run.outcome) or ended.get(run.exit_code, f"failed{stage} (exit code {run.exit_code})")
+
+
+def figure(manifest: Manifest) -> str:
+    """The one figure that a headline has room for."""
+    return figures(manifest).partition(", ")[0]
+
+
+def figures(manifest: Manifest) -> str:
+    """How good a version was on its test split."""
+    found: dict[str, Any] = manifest.metrics.model_dump()
+    told = []
+    if found.get("test_accuracy") is not None:
+        told.append(f"accuracy {found['test_accuracy']:.3f}")
+    told += [f"{word} {found[key]:.4g}" for key, word in {"rmse": "RMSE", "r2": "R²"}.items() if key in found]
+    return ", ".join([*told, f"loss {found['test_loss']:.4g}"])
+
+
+def rows(manifest: Manifest) -> str:
+    """How many rows it was trained and judged on."""
+    dataset = manifest.dataset
+    return f"{counted(dataset.num_train, 'training row')} and {counted(dataset.num_test, 'test row')}"
+
+
+def day(moment: str) -> str:
+    """A day, with its year where it is not this one."""
+    when = datetime.fromisoformat(moment)
+    return f"{when:%-d %b}" if when.year == datetime.now(when.tzinfo).year else f"{when:%-d %b %Y}"
+
+
+def moment(text: str) -> str:
+    """A time of a document to the minute; nothing stays nothing."""
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M}" if text else ""
+
+
+def size(number: float) -> str:
+    """A number of bytes."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"

@@ -1,0 +1,86 @@
+"""How the figure that a gate judges has developed from run to run, beside the version that was live then."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from tasks.records import GateVerdict
+from tasks.store.overview import Overview
+from tasks.store.tried import Outcome
+
+RUNS = 30  # that are drawn
+# Of each kind of model the first of these gates that it has: its value is drawn, and its bound.
+DRAWN = {"test_accuracy": "test accuracy", "test_loss": "test loss", "reference": "test loss, as trained for"}
+
+
+class Point(NamedTuple):
+    """One run: what was judged of it (None: it did not come so far), by which bound, and what was live after it."""
+
+    date: str
+    outcome: Outcome
+    value: float | None
+    bound: float | None
+    live: int | None
+    live_value: float | None
+
+
+class Trend(NamedTuple):
+    """The newest runs, the oldest first; ``figure`` is in words, ``is_loss``: less is better."""
+
+    figure: str
+    is_loss: bool
+    points: tuple[Point, ...]
+
+
+def of(facts: Overview) -> Trend | None:
+    """The trend of a name; None where no run and no version has the figure of a gate."""
+    judged = [run.gates for run in facts.runs] + [kept.manifest.gates for kept in reversed(facts.versions)]
+    gate = next((found.name for found in map(_drawn, judged) if found), None)
+    if gate is None:
+        return None
+    values = {run.version: _value(run.gates, gate) for run in facts.runs if run.outcome == "published"}
+    values |= {kept.manifest.version: _value(kept.manifest.gates, gate) for kept in facts.versions}
+    runs = facts.runs[:RUNS][::-1]
+    ends = [datetime.fromisoformat(run.date) for run in runs[1:]]  # a run has ended before the next begins
+    points = []
+    for run, end in zip(runs, [*ends, datetime.max.replace(tzinfo=UTC)], strict=False):  # there may be no run
+        live, verdict = _live(facts, end), _named(run.gates, gate)
+        points.append(
+            Point(
+                date=run.date,
+                outcome=run.outcome,
+                value=verdict.value if verdict else None,
+                bound=_bound(verdict) if verdict else None,
+                live=live,
+                live_value=values.get(live),
+            )
+        )
+    return Trend(DRAWN[gate], gate != "test_accuracy", tuple(points))
+
+
+def _live(facts: Overview, before: datetime) -> int | None:
+    """The champion before a moment, by the changes; of a store from before they were noted by the pointer alone."""
+    for change in facts.changes:
+        if datetime.fromisoformat(change.at) < before and not change.interrupted:
+            return change.champion
+    pointer = facts.pointer
+    is_known = pointer and not facts.changes and datetime.fromisoformat(pointer.promoted_at) < before
+    return pointer.version if pointer and is_known else None
+
+
+def _drawn(gates: Sequence[GateVerdict]) -> GateVerdict | None:
+    return next((gate for gate in gates if gate.name in DRAWN), None)
+
+
+def _named(gates: Sequence[GateVerdict], name: str) -> GateVerdict | None:
+    return next((gate for gate in gates if gate.name == name), None)
+
+
+def _value(gates: Sequence[GateVerdict], name: str) -> float | None:
+    gate = _named(gates, name)
+    return gate.value if gate else None
+
+
+def _bound(gate: GateVerdict) -> float | None:
+    """Of accuracy the least, of a loss the most."""
+    return gate.maximum if gate.minimum is None else gate.minimum

@@ -1,0 +1,318 @@
+"""A name's overview: every figure on it is the store's, whatever has happened to the name."""
+
+import json
+import math
+import signal
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import flows.cli.app
+from candidate import Candidate, job_document
+from command_line import gradmill
+from flows.predict import predict
+from flows.retrain import retrain
+from flows.story import blocks, overview_page, overview_words
+from flows.story.blocks import Page, Pictures, Section
+from prefect_api import post
+from tasks.data.report import DataReport, Finding
+from tasks.errors import GateFailed, TrainingDiverged
+from tasks.parameters import PredictParameters, RetrainParameters
+from tasks.records import GateVerdict, PublishedModel
+from tasks.serving.profile import Drift
+from tasks.store import artifact_paths, overview, pointer, reading, trend
+from tasks.store.run_folder import RunFolder
+from tasks.store.versions import Change
+from victims import fork, run_until
+
+NAME = "linear-regression"
+REASON = "it was <b>off</b> | by *miles*"
+
+
+def gate(name: str, value: float, maximum: float = 1.0) -> GateVerdict:
+    return GateVerdict(name=name, value=value, maximum=maximum, passed=value < maximum, detail=f"at most {maximum}")
+
+
+def run(candidate: Candidate, day: int, loss: float | None, **stages: Any) -> RunFolder:
+    """A run of a day, as far as it has come."""
+    asked = candidate.parameters.model_dump(mode="json") | {"name": NAME}
+    made = RunFolder.open(f"202611{day:02}T030000-{NAME}-0000000{day}", asked)
+    if loss is not None:
+        made.note("stages", "train", candidate.trained.model_dump(mode="json"))
+        gates = [gate("test_loss", loss).model_dump(mode="json")]
+        metrics = candidate.evaluated.metrics | {"test_loss": loss}
+        made.note("stages", "evaluate", {"metrics": metrics, "gates": gates, "pictures": []})
+    for stage, record in stages.items():
+        made.note("stages", stage, record)
+    return made
+
+
+def decided(candidate: Candidate, outcome: Any, version: int | None = None) -> dict[str, Any]:
+    record = PublishedModel(outcome=outcome, name=NAME, version=version, model=candidate.exported.onnx)
+    return record.model_dump(mode="json")
+
+
+def changed(day: int, what: str, champion: int, **more: Any) -> Change:
+    facts = {"what": what, "champion": champion, "versions": (champion,), "frozen": False, "by": "mia"} | more
+    return Change.model_validate({"at": f"2026-11-{day:02}T12:00:00+00:00", **facts})
+
+
+@pytest.fixture
+def walk(candidates: list[Candidate], two_versions: None) -> None:
+    """Eight days on which everything happens: 2 is published and rolled back from."""
+    one = candidates[0]
+    run(one, 1, 0.5, publish=decided(one, "published", 1))
+    run(one, 2, 2.0)
+    run(one, 3, 0.4, publish=decided(one, "published", 2))
+    diverged = run(one, 4, None)
+    diverged.note("seconds", "train", 1.0)
+    diverged.failed(3)
+    run(one, 5, None)  # killed
+    unfit = run(one, 6, None)
+    unfit.note("seconds", "validate", 0.1)
+    finding = Finding(severity="error", rule="other-scale", column="x", found="x is 1000 times as large", action="mend")
+    DataReport(name=NAME, summary="", findings=(finding,)).write(unfit.file("data-report.json"))
+    unfit.failed(4)
+    run(one, 7, None, unchanged={"outcome": "unchanged", "version": 2, "detail": "of these rows"})
+    run(one, 8, 0.45, publish=decided(one, "judged"))
+    pointer.rollback(NAME, REASON)
+    changes = (
+        changed(1, "published", 1), changed(3, "published", 2), changed(7, "rolled back", 1, frozen=True, reason=REASON)
+    )  # fmt: skip
+    reading.history(NAME).model_copy(update={"changes": changes}).write(artifact_paths.history(NAME))
+    for day, verdict in ((7, "stable"), (8, "drift")):
+        drift = Drift(index={"prediction": 0.05 * day}, maximum=0.2, verdict=verdict).model_dump(mode="json")
+        of_day = {"finished_at": f"2026-11-{day:02}T06:00:00.000+00:00", "drift": drift, "rejects": day}
+        rows = {"rows": 1200, "shards": [[0, 0, 1200]], "input": {"path": "/in/a.csv", "digest": "0" * 64}}
+        rows["input"] |= {"files": 1, "bytes": 9}  # type: ignore[operator]
+        folder = artifact_paths.predictions(f"{day:016x}")
+        folder.mkdir(parents=True)
+        document = job_document(NAME, 2, "done") | of_day | rows
+        (folder / "_job.json").write_text(json.dumps(document))
+
+
+class Text(HTMLParser):
+    """What a browser shows, and which elements it finds."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.elements: set[str] = set()
+        self.sources: list[str] = []
+        self.feed(page.partition("</head>")[2])
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.add(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "srcset", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.mark.usefixtures("walk")
+def test_the_trend_has_every_run_at_its_figure_beside_the_version_live_then() -> None:
+    found = trend.of(overview.gather(NAME))
+    assert found is not None
+    assert (found.figure, found.is_loss) == ("test loss", True)
+    assert [(point.outcome, point.value, point.bound) for point in found.points] == [
+        ("published", 0.5, 1.0), ("refused", 2.0, 1.0), ("published", 0.4, 1.0), ("unfinished", None, None),
+        ("unfinished", None, None), ("unfinished", None, None), ("unchanged", None, None), ("judged", 0.45, 1.0),
+    ]  # fmt: skip
+    assert [point.live for point in found.points] == [1, 1, 2, 2, 2, 2, 1, 1]
+    losses = {number: reading.manifest(NAME, number).metrics.test_loss for number in (1, 2)}
+    assert [point.live_value for point in found.points] == [losses[point.live or 0] for point in found.points]
+
+
+@pytest.mark.usefixtures("walk")
+def test_the_page_tells_what_is_live_what_runs_came_to_and_how_to_go_on() -> None:
+    facts = overview.gather(NAME)
+    told = overview_page.headline(facts)
+    assert told.startswith("version 1 live since ")
+    assert f"loss {reading.manifest(NAME, 1).metrics.test_loss:.4g}, frozen; " in told
+    assert told.endswith("last run passed every gate, and was not to be published; DRIFT in the last prediction")
+    sections = {each.title: each for each in overview_page.sections(facts, None)}
+    assert sections["Held and frozen"].lines == (
+        f"Frozen: retrains are judged and none is published, until `gradmill unfreeze {NAME}`",
+        f"Version 2 is held: no retrain brings it back, `gradmill promote {NAME} 2` does",
+    )
+    first, second = sections["Predictions"].rows
+    assert first == ("2026-11-08 06:00", "2", "a.csv", "1,200", "8", "drift", "prediction 0.400", "")
+    assert second[4:7] == ("7", "stable", "prediction 0.350")
+    assert [(row[0], row[-1]) for row in sections["Versions"].rows] == [("2", "held"), ("1", "champion")]
+    assert sections["Changes"].rows[0] == (
+        "2026-11-07 12:00", "rolled back", "1", "1, frozen", "mia", REASON
+    )  # fmt: skip
+    assert facts.disk.versions == sum(
+        path.lstat().st_size for path in artifact_paths.model(NAME).rglob("*") if path.is_file()
+    )
+
+
+@pytest.mark.parametrize(
+    ("last", "headline", "lines"),
+    [
+        (2, "last run refused by test_loss", ("refused by test_loss",)),
+        (4, "last run diverged in train", ("diverged in train",)),
+        (5, "last run was killed, the one judged before diverged in train on 4 Nov", ("killed", "diverged in train")),
+        (6, "last run was stopped by its data in validate, the one", ("in validate", "x is 1000 times as", "diverged")),
+    ],
+)
+@pytest.mark.usefixtures("walk")
+def test_why_a_run_has_failed_stays_on_the_page_whatever_came_after_it(
+    last: int, headline: str, lines: tuple[str, ...]
+) -> None:
+    for day in range(last + 1, 9):
+        (artifact_paths.runs() / f"202611{day:02}T030000-{NAME}-0000000{day}" / "run.json").unlink()
+    facts = overview.gather(NAME)
+    assert headline in overview_page.headline(facts)
+    (section,) = (each for each in overview_page.sections(facts, None) if each.title == "Last run")
+    assert all(words in " ".join(section.lines) for words in lines)
+    assert [row[:2] for row in section.rows] == ([("test_loss", "2")] if last == 2 else [])
+
+
+@pytest.mark.usefixtures("walk")
+def test_the_report_is_one_file_that_needs_no_other_and_runs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "there" / "page.html"
+    assert flows.cli.app.run(["report", NAME, "--output", str(file), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["path"] == str(file)
+    page = Text(file.read_text())
+    assert told["headline"] in page.text
+    assert REASON in page.text, "as it was written, and no element"
+    assert not {"b", "script", "link", "iframe"} & page.elements
+    assert len(page.sources) == 2, "a picture for light and one for dark paper"
+    assert all(source.startswith("data:image/png;base64,iVBOR") for source in page.sources)
+    assert len(set(page.sources)) == 2
+
+
+def test_of_nothing_known_there_is_no_report_and_of_a_refused_first_run_there_is(
+    candidates: list[Candidate], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert flows.cli.app.run(["report", NAME]) == 2
+    assert "nothing is known of linear-regression" in capsys.readouterr().err
+    run(candidates[0], 2, 2.0)
+    assert flows.cli.app.run(["report", NAME, "--output", str(tmp_path / "page.html")]) == 0
+    assert "no version is live; last run refused by test_loss" in Text((tmp_path / "page.html").read_text()).text
+
+
+@pytest.mark.usefixtures("walk")
+def test_what_is_damaged_is_said_on_the_page_and_hides_nothing_else() -> None:
+    manifest = artifact_paths.version(NAME, 2) / "manifest.json"
+    manifest.chmod(0o644)
+    manifest.write_text("{}")
+    artifact_paths.history(NAME).write_text("{")
+    facts = overview.gather(NAME)
+    assert [kept.manifest.version for kept in facts.versions] == [1]
+    titles = {each.title: each for each in overview_page.sections(facts, None)}
+    assert len(titles["What could not be read"].lines) == 2
+    assert str(manifest) in " ".join(facts.faults)
+    assert titles["Live"].rows[0] == ("version", "1")
+
+
+def test_markdown_and_html_show_a_users_words_as_they_are() -> None:
+    rows = (("a|b", "*x* `gradmill up`"),)
+    page = Page("name", "a <i>line</i>", (Section("Table", ("see [this](there)",), ("", "c"), rows),))
+    text = blocks.markdown(page)
+    assert "\\[this\\](there)" in text
+    assert "| a\\|b | \\*x\\* `gradmill up` |" in text
+    assert "\\<i\\>" in text
+    assert Text(blocks.html(page)).text == "name a <i>line</i> Table see [this](there) c a|b *x* gradmill up"
+    picture = Pictures(b"light", b"dark", "alt")
+    assert "data:image/png;base64,bGlnaHQ=" in blocks.markdown(page._replace(sections=(Section("P", picture=picture),)))
+
+
+@pytest.mark.usefixtures("walk")
+def test_the_picture_has_a_mark_for_each_run_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.judging import figures, trend_figures
+
+    made: list[Any] = []
+    png = figures.png
+
+    def keeping(figure: Any) -> bytes:
+        made.append(figure)
+        return png(figure)
+
+    monkeypatch.setattr(figures, "png", keeping)
+    found = trend.of(overview.gather(NAME))
+    assert found is not None
+    assert trend_figures.png(found).startswith(b"\x89PNG")
+    (axes,) = made[0].axes
+    marks = {line.get_label(): line for line in axes.lines}
+    assert [*marks["refused"].get_xydata()[0]] == [1, 2.0]
+    assert marks["published"].get_xydata().tolist() == [[0, 0.5], [2, 0.4]]
+    assert marks["passed, not published"].get_xydata().tolist() == [[7, 0.45]]
+    assert marks["ended without a verdict"].get_xdata().tolist() == [3, 4, 5]
+    assert marks["the gate's bound"].get_xydata().tolist() == [[0, 1], [1, 1], [2, 1], [7, 1]]
+    assert axes.get_yscale() == "log"
+    assert not any(math.isnan(value) for value in marks["live version"].get_ydata())
+
+
+def on_server(api: str) -> dict[str, Any]:
+    """The newest page of the walk as the server has it."""
+    wanted = {"artifacts": {"key": {"any_": ["walk-overview"]}}, "sort": "CREATED_DESC"}
+    return dict(post(api, "artifacts/filter", wanted)[0])
+
+
+def table(page: str, title: str) -> list[list[str]]:
+    """The cells of a table in Markdown, as they are read."""
+    part = page.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip().replace("\\", "") for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+@pytest.mark.slow  # eight real runs
+@pytest.mark.usefixtures("on_server")
+def test_after_each_of_many_real_runs_the_page_on_the_server_is_right(
+    prefect_api: str, artifacts: Path, tmp_path: Path
+) -> None:
+    def asked(training: dict[str, Any], **more: Any) -> RetrainParameters:
+        document = {"name": "walk", "training": {"model": NAME} | training, "predict": False} | more
+        return RetrainParameters.model_validate(document)
+
+    first = retrain(asked({}))
+    told = on_server(prefect_api)
+    assert told["description"].endswith(f"loss {first.metrics['test_loss']:.4g}; last run published version 1")
+    with pytest.raises(GateFailed):
+        retrain(asked({"num_epochs": 1}))
+    told = on_server(prefect_api)
+    assert told["description"].endswith("; last run refused by test_loss")
+    assert [row[0] for row in table(told["data"], "Last run")] == ["test_loss"]
+    with pytest.raises(TrainingDiverged):
+        retrain(asked({"lr": 1e6}))
+    assert on_server(prefect_api)["description"].endswith("; last run diverged in train")
+    victim = fork(
+        run_until,
+        "tasks.fitting.weights:learned",
+        ["retrain", NAME, "--name", "walk", "--seed", "9", "--artifacts", str(artifacts)],
+    )
+    victim.join()
+    assert victim.exitcode == -signal.SIGKILL
+    second = retrain(asked({"seed": 7}))
+    rows = np.random.default_rng(0).standard_normal((2000, 2)).astype(np.float32) + 3
+    rows[:5] = np.nan
+    np.save(tmp_path / "rows.npy", rows)
+    predict(PredictParameters.model_validate({"name": "walk", "input": str(tmp_path / "rows.npy"), "max_rejects": 5}))
+    assert on_server(prefect_api)["description"].endswith("DRIFT in the last prediction")
+    assert gradmill("rollback", "walk", "--reason", "it drifts", "--artifacts", str(artifacts)).returncode == 0
+    told = on_server(prefect_api)
+    assert f"loss {first.metrics['test_loss']:.4g}, frozen; last run published version 2; DRIFT" in told["description"]
+    data = told["data"]
+    assert [row[0] for row in table(data, "Versions")] == ["2", "1"]
+    assert table(data, "Versions")[0][2:5] == [f"loss {second.metrics['test_loss']:.4g}", "concise", "7"]
+    ((finished, version, file, count, rejected, verdict, *_),) = table(data, "Predictions")
+    assert (version, file, count, rejected, verdict) == ("2", "rows.npy", "2,000", "5", "drift")
+    assert finished.startswith(second.run.rpartition("/")[2][:4])
+    assert [(row[1], row[2], row[-1]) for row in table(data, "Changes")] == [
+        ("rolled back", "2", "it drifts"), ("published", "2", ""), ("published", "1", "")
+    ]  # fmt: skip
+    found = trend.of(overview.gather("walk"))
+    assert found is not None
+    outcomes = [point.outcome for point in found.points]
+    assert outcomes == ["published", "refused", "unfinished", "unfinished", "published"]
+    killed = overview.gather("walk").runs[1]
+    assert (killed.exit_code, overview_words.outcome(killed)) == (None, "was killed")

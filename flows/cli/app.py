@@ -12,6 +12,7 @@ import typer
 
 from flows import interrupt
 from flows.cli import (
+    backing_up,
     bench,
     champion,
     evaluating,
@@ -123,6 +124,8 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     doctor,
     operate.register,
     store.mirror,
+    backing_up.backup,
+    backing_up.restore,
     operate.up,
     trigger.trigger,
     status.status,

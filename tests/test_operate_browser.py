@@ -174,6 +174,16 @@ def test_a_prediction_s_page_tells_drift_and_rejects_and_one_that_failed_what_to
         keep(page, f"predictions-{name}")
 
 
+def test_the_overview_says_what_is_live_and_leads_to_the_verdict_by_one_click(duty: Duty, page: "Page") -> None:
+    duty.published(NAME)
+    page.goto(f"{duty.ui}/artifacts/artifact/{_latest(duty, f'{NAME}-overview')}")
+    page.get_by_text(re.compile(r"^version \d+ live since .*; last run ")).first.wait_for()
+    keep(page, "overview")
+    page.get_by_role("link", name="verdict", exact=True).first.click()
+    page.wait_for_url(f"**/artifacts/artifact/{_latest(duty, f'{NAME}-verdict')}")
+    page.get_by_text(re.compile(f"{NAME}: (published|unchanged)")).first.wait_for()
+
+
 def _latest(duty: Duty, key: str) -> str:
     wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
     return str(duty.post("/artifacts/filter", wanted)[0]["id"])

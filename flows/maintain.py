@@ -3,12 +3,13 @@
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.story import overview
+from flows import story
+from flows.story import overview, run_names
 from tasks.parameters import MaintainParameters
 from tasks.store import housekeeping, retention, unreferenced
 
 
-@flow(name="maintain", flow_run_name="maintain", log_prints=True)
+@flow(name="maintain", flow_run_name="maintain", log_prints=True, timeout_seconds=run_names.time_limit())
 def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str, list[str]]:  # noqa: B008  (frozen)
     """Remove all but the newest run folders and predictions of each model, and what was kept for what is gone.
 
@@ -18,6 +19,7 @@ def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str,
     versions = prune_versions()  # first of the others, which stay for what explains a version
     runs = prune_runs(parameters.keep)
     datasets = prune_datasets()
+    story.told_of_disk()
     overview.publish_all()
     return {"runs": runs, "predictions": predictions, "versions": versions, "datasets": datasets}
 

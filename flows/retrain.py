@@ -23,7 +23,7 @@ from tasks.train import train
 from tasks.validate import validate
 
 
-@flow(name="retrain", flow_run_name=run_names.retrain, log_prints=True)
+@flow(name="retrain", flow_run_name=run_names.retrain, log_prints=True, timeout_seconds=run_names.time_limit())
 @refusal.named
 def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainReport:  # noqa: B008  (frozen)
     """Train a candidate, let the gates judge it, publish it as ONNX and label the test split with the champion.

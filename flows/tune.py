@@ -18,7 +18,7 @@ from tasks.tune import tune as tune_stage
 from tasks.validate import validate
 
 
-@flow(name="tune", flow_run_name=run_names.tune, log_prints=True)
+@flow(name="tune", flow_run_name=run_names.tune, log_prints=True, timeout_seconds=run_names.time_limit())
 @refusal.named
 def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: B008  (frozen)
     """Find settings by the loss of a validation part, and let ``retrain --tuned`` use them, at once if asked to."""

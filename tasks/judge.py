@@ -44,4 +44,5 @@ def _tell(run: RunFolder, found: Judged) -> None:
         events.emit(Event.EVALUATED, found.name, facts | figures_of_both)
     if live.in_a_run() and found.has_drifted:
         changes = [each.model_dump(include={"severity", "rule", "column", "found"}) for each in found.changes]
-        events.emit(Event.DATA, found.name, {"run": str(run.path), "stopped": False, "findings": changes})
+        facts = {"message": "; ".join(each.sentence for each in found.changes), "run": str(run.path)}
+        events.emit(Event.DATA, found.name, facts | {"stopped": False, "findings": changes})

@@ -64,8 +64,9 @@ def _tell_of_drift(folder: Path, job: Job) -> None:
     if job.drift is None or job.drift.verdict != "drift":
         return
     index = ", ".join(f"{name} {value:.3f}" for name, value in job.drift.index.items())
-    tell(f"the input has drifted from the test split: population stability index {index} (limit {job.drift.maximum})")
-    _emit(Event.DRIFT, folder, job, {"index": job.drift.index, "maximum": job.drift.maximum})
+    told = f"the input has drifted from the test split: population stability index {index} (limit {job.drift.maximum})"
+    tell(told)
+    _emit(Event.DRIFT, folder, job, {"message": told, "index": job.drift.index, "maximum": job.drift.maximum})
 
 
 def _emit(event: str, folder: Path, job: Job, facts: dict[str, Any]) -> None:

@@ -29,7 +29,8 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
             tell(f"{finding.severity}: {finding.sentence}")
     if report.changes and live.in_a_run():
         changes = [each.model_dump(include={"severity", "rule", "column", "found"}) for each in report.changes]
-        facts = {"run": str(run.path), "stopped": bool(report.errors), "findings": changes}
+        message = "; ".join(each.sentence for each in report.changes)
+        facts = {"message": message, "run": str(run.path), "stopped": bool(report.errors), "findings": changes}
         events.emit(Event.DATA, report.name, facts)
     return report.write(run.file(DATA_REPORT)), picture
 

@@ -24,6 +24,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from prefect.settings import Settings
 
     from candidate import Candidate
     from container_engine import Engine
@@ -119,12 +120,21 @@ def duty(fashion_mnist_files: Path, tmp_path_factory: pytest.TempPathFactory) ->
     running.api.close()
 
 
-@pytest.fixture
-def prefect_api(server: str) -> Iterator[str]:
-    """The same server, for flows in this process."""
+@pytest.fixture(scope="session")
+def server_settings(server: str) -> "Settings":
+    """Prefect's settings for flows in this process: they take long to make."""
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with temporary_settings({PREFECT_API_URL: server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}) as made:
+        return made
+
+
+@pytest.fixture
+def prefect_api(server: str, server_settings: "Settings") -> Iterator[str]:
+    """The same server, for flows in this process."""
+    from prefect.context import SettingsContext, get_settings_context
+
+    with SettingsContext(profile=get_settings_context().profile, settings=server_settings):
         yield server
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Pipeline
-from flows.bench import measure
+from flows.bench import measure, start
 from flows.bench.measure import Report
 
 
@@ -106,3 +106,26 @@ def test_bench_predict_measures_every_side_and_leaves_nothing_behind(
     assert len(report.ratios) == 6
     assert report.conditions["rows"] == 400
     assert {*pipeline.artifacts.iterdir(), *(pipeline.artifacts / "predictions").glob("*")} == before
+
+
+def test_the_parts_of_a_command_are_all_the_time_that_it_takes(artifacts: Path) -> None:
+    artifacts.mkdir()
+    took, parts = measure.timed(lambda: start.launch(artifacts, ["models"]))
+    assert list(parts) == ["interpreter", "imports", "command"]
+    assert min(parts.values()) >= 0
+    assert took - 0.2 < sum(parts.values()) <= took
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_retrain_are_its_start_its_stages_and_its_end(artifacts: Path) -> None:
+    artifacts.mkdir()
+    took, parts = measure.timed(lambda: start.launch(artifacts, ["retrain", "linear-regression", "--no-predict"]))
+    (notes,) = artifacts.glob("runs/*/run.json")
+    stages = json.loads(notes.read_text())["seconds"]
+    assert list(parts) == [
+        "interpreter", "imports", "checks", "server", "engine", *stages, "between stages", "end"
+    ]  # fmt: skip
+    assert min(parts.values()) >= 0
+    assert took - 0.5 < sum(parts.values()) <= took
+    with pytest.raises(RuntimeError, match="no model named nobody"):
+        start.launch(artifacts, ["predict", "--name", "nobody"])

@@ -210,7 +210,7 @@ def test_a_mirror_without_a_name_is_exit_2_and_not_the_working_directory(
 def test_a_fifo_a_folder_and_a_socket_named_as_temporary_files_stop_no_mirror(tmp_path: Path) -> None:
     folder = tmp_path / "s" / NAME
     strangers = plant_strangers(folder)
-    done = gradmill("mirror", NAME, str(folder.parent), timeout=60)
+    done = gradmill("mirror", NAME, str(folder.parent), timeout=180)
     assert done.returncode == 0, done.stderr
     assert all(map(os.path.lexists, strangers))
 
@@ -281,9 +281,9 @@ def test_a_command_that_waits_for_the_lock_says_so_and_gives_one_document(end: s
         said = process.stderr.readline()
         if end == "interrupted":
             process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 130
+            assert process.wait(180) == 130
     assert said.startswith(f"another process is changing {NAME}; waiting for it: process {os.getpid()} on ")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=180)
     document = json.loads(output)
     assert document["error"]["exit_code"] == 130 if end == "interrupted" else document["champion"] == 1
 

@@ -28,7 +28,7 @@ from tasks.store import atomic
 def shell(command: str) -> subprocess.CompletedProcess[str]:
     """``gradmill`` stands for the command of this environment; the exit code is that of the pipe's first part."""
     script = f'set -o pipefail; gradmill() {{ {GRADMILL} "$@"; }}; {command}'
-    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=180)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_reader_that_has_gone_is_silent(command: str) -> None:
     os.close(reader)
     with os.fdopen(writer, "w") as nobody:
         done = subprocess.run(
-            [GRADMILL, *command.split()], stdout=nobody, stderr=subprocess.PIPE, text=True, timeout=60
+            [GRADMILL, *command.split()], stdout=nobody, stderr=subprocess.PIPE, text=True, timeout=180
         )
     assert (done.returncode, done.stderr) == (1, "")
 
@@ -72,7 +72,7 @@ def test_a_line_is_shown_when_it_ends_not_when_the_command_does(unbuffered: str,
     code = f"import os, sys; from flows.cli import streams; streams.guard(); {lines}; os._exit(0)"
     here = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+        [sys.executable, "-c", code], env=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=180
     )
     assert done.stdout == shown
 
@@ -223,7 +223,7 @@ def test_ctrl_c_gives_one_document_too() -> None:
         "app.run = lambda arguments: os.kill(os.getpid(), signal.SIGINT) or signal.pause()\n"
         "sys.argv = ['gradmill', 'retrain', '--json']; __main__.main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
     assert done.returncode == json.loads(done.stdout)["error"]["exit_code"] == 130
     assert "Traceback" not in done.stderr
 

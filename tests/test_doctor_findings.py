@@ -133,7 +133,7 @@ def test_a_whole_machine_is_ready_and_its_figures_are_what_the_system_tells(
 def test_an_installation_for_prediction_is_ready_and_says_that_training_is_not_installed(
     prediction: list[str], artifacts: Path
 ) -> None:
-    done = subprocess.run([*prediction, "doctor"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*prediction, "doctor"], capture_output=True, text=True, timeout=180, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert "note     training      training is not installed here: this machine can predict" in lines

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from duty import Duty
+from flows.server import ending
 from prefect_api import eventually
 
 pytestmark = pytest.mark.slow
@@ -70,11 +71,16 @@ def test_after_ctrl_c_and_after_a_power_cut_another_up_goes_on_and_tells_the_run
     history = {run["id"] for run in duty.post("/flow_runs/filter", {"flow_runs": {"end_time": {"is_null_": False}}})}
     automations = [each["name"] for each in duty.post("/automations/filter", {})]
     interrupted, _ = training(duty, 4, "softmax-nightly", "softmax-regression")
+    name = duty.run(interrupted)["name"]
     duty.process.send_signal(signal.SIGINT)
     assert duty.process.wait(60) == 130
     assert duty.family() == {}
     duty.process.communicate()
+    said = (duty.artifacts.parent / "up.log").read_text()
+    assert f"ended       {name}: Retry in the UI" in said
     duty.up()
+    state = duty.run(interrupted)["state"]
+    assert (state["type"], state["message"]) == ("CRASHED", ending.REASON), "before it was up again"
     cut, _ = training(duty, 5)
     for pid in (duty.process.pid, *duty.family()):
         with suppress(ProcessLookupError):

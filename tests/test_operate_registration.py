@@ -20,7 +20,7 @@ from prefect.utilities.callables import parameter_schema
 
 from command_line import GRADMILL
 from conftest import REPOSITORY
-from flows.server import automations, deployments, registration
+from flows.server import automations, deployments, occasions, registration
 from flows.server.declared import declared, schema
 from flows.server.deploying import _digest, writable
 from flows.server.status import status
@@ -119,8 +119,8 @@ def test_what_somebody_set_stays_and_what_is_changed_is_printed(ui: Server) -> N
     mine = {"parameters": {"training": {"model": "softmax-regression", "lr": 0.25}}}
     ui.set("softmax-nightly", parameters=mine, description="Ours.")
     ui.set("linear-weekly", paused=True)
-    alerts = next(each for each in ui.list("automations") if "heartbeats" in each["name"])
-    ui.add_automation(alerts | {"name": f"gradmill: {automations.ALERTS}"})
+    heartbeats = next(each for each in ui.list("automations") if "heartbeats" in each["name"])
+    ui.add_automation(heartbeats | {"name": occasions.RUNS})
 
     _, said = (done := command(ui, GRADMILL_HOME="/srv/gradmill")).communicate(timeout=120)
     assert done.returncode == 0, said
@@ -134,7 +134,7 @@ def test_what_somebody_set_stays_and_what_is_changed_is_printed(ui: Server) -> N
     assert ui.deployment("softmax-nightly")["parameters"] == mine
     assert ui.deployment("softmax-nightly")["description"] == "Ours."
     assert ui.deployment("linear-weekly")["paused"]
-    assert f"gradmill: {automations.ALERTS}" in {each["name"] for each in ui.list("automations")}
+    assert occasions.RUNS in {each["name"] for each in ui.list("automations")}
 
 
 def test_of_an_edited_file_only_what_nobody_has_set_is_written(

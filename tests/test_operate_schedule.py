@@ -14,7 +14,7 @@ from prefect.utilities.collections import deep_merge
 
 from command_line import assert_clear
 from duty import Duty
-from flows.cli.operate import _nested
+from flows.cli.operate import nested
 from prefect_api import eventually
 from tasks.errors import UsageError
 
@@ -84,7 +84,7 @@ def test_trigger_takes_what_the_form_takes_and_refuses_the_rest_before_anything_
         done = duty.gradmill("trigger", "linear-weekly", "--param", wrong)
         assert_clear(done, 2)
         assert f"linear-weekly refuses {wrong.partition('=')[0]}: " in done.stderr
-        body = {"parameters": {"parameters": _nested([wrong])}}
+        body = {"parameters": {"parameters": nested([wrong])}}
         assert duty.api.post(create, json=body).status_code in (409, 422), "so does the server itself"
     together = duty.gradmill("trigger", "linear-weekly", "--param", "training.dropout=0.1")
     assert_clear(together, 2)
@@ -216,7 +216,7 @@ def test_maintenance_runs_as_a_deployment(duty: Duty) -> None:
 
 
 def test_trigger_parameters_are_nested_and_replace_only_what_they_name() -> None:
-    parameters = _nested(["training.lr=0.3", "training.seed=auto", "predict=false"])
+    parameters = nested(["training.lr=0.3", "training.seed=auto", "predict=false"])
     assert parameters == {"training": {"lr": 0.3, "seed": "auto"}, "predict": False}
     merged: Any = deep_merge  # what trigger does with them
     base = {"training": {"lr": 0.5, "schedule": "cosine"}, "name": "x"}
@@ -228,4 +228,4 @@ def test_trigger_parameters_are_nested_and_replace_only_what_they_name() -> None
     assert merged({"name": "x"}, {"name": {"x": 1}}) == {"name": {"x": 1}}
     for wrong in (["x"], ["=1"], ["a..b=1"], ["a=1", "a.b=2"]):
         with pytest.raises(UsageError):
-            _nested(wrong)
+            nested(wrong)

@@ -212,6 +212,7 @@ def test_without_a_server_a_promotion_says_that_nobody_was_told_and_status_asks_
         assert "nobody was told (gradmill.model.promoted): no Prefect server is known" in done.stderr
         asked = gradmill("status")
         assert_clear(asked, 1)
+        assert asked.stdout.splitlines()[1].split()[:2] == [NAME, "1"], "the champions are shown all the same"
         assert f"no gradmill up is at work in {artifacts}" in asked.stderr
         with pytest.raises(BlockingIOError):
             stranger.accept()

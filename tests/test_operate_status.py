@@ -1,12 +1,31 @@
-"""What ``gradmill status`` counts as stuck, on a real server."""
+"""What ``gradmill status`` and ``trigger`` say of runs, on a real server."""
 
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
+import httpx
 import pytest
+import typer
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Cancelled, Completed, Crashed, exception_to_failed_state
+from prefect.utilities.asyncutils import run_coro_as_sync
 
-from flows.server import status
-from prefect_api import post
+from command_line import GRADMILL, assert_clear
+from flows.cli import status as command
+from flows.cli.operate import nested
+from flows.cli.trigger import trigger
+from flows.server import followed, registration, status
+from prefect_api import api_client, eventually, post
+from tasks.errors import DataError, DeviceMissing, GateFailed, GradmillError, TrainingDiverged, UsageError
+from tasks.parameters import RetrainParameters
+
+WEEKLY = "linear-weekly"
 
 
 def test_runs_that_nobody_takes_or_that_have_fallen_silent_are_stuck_and_no_others(
@@ -24,19 +43,159 @@ def test_runs_that_nobody_takes_or_that_have_fallen_silent_are_stuck_and_no_othe
 
     made = {
         run("late", type="SCHEDULED", state_details=past): "no worker has taken it",
-        run("second", type="SCHEDULED", name="AwaitingConcurrencySlot", state_details=past): "waits for another run",
         run("silent", type="RUNNING"): "no heartbeat for 0 seconds",
         run("not due", type="SCHEDULED", state_details=future): "",
         run("of others", "others", type="SCHEDULED", state_details=past): "",
         run("ended", type="COMPLETED"): "",
     }
 
+    second = run("second", type="SCHEDULED", name="AwaitingConcurrencySlot", state_details=past)
+
     def stuck() -> dict[str, str]:
         return {each.name: each.reason for each in status.status().stuck if each.id in made}
 
-    assert set(stuck()) == {"late", "second"}, "the other has just begun"
+    assert set(stuck()) == {"late"}, "the other has just begun"
+    (queued,) = [each for each in status.status().queued if each.id == second]
+    assert queued.reason == "waits for another run of its deployment"
     monkeypatch.setattr(status, "SILENT_SECONDS", 0)
     found = stuck()
-    assert set(found) == {"late", "second", "silent"}
+    assert set(found) == {"late", "silent"}
     reasons = {each.id: each.reason for each in status.status().stuck}
     assert all(reasons[each].startswith(reason) for each, reason in made.items() if reason)
+
+
+@pytest.fixture
+def weekly(prefect_api: str, capsys: pytest.CaptureFixture[str]) -> Iterator[tuple[httpx.Client, dict[str, Any]]]:
+    """A server with our deployments, and one of them; it has no runs."""
+    with api_client(prefect_api) as client:
+        for each in client.post("/deployments/filter", json={}).json():
+            client.delete(f"/deployments/{each['id']}").raise_for_status()
+        registration.register()
+        capsys.readouterr()
+        yield client, client.get(f"/deployments/name/retrain/{WEEKLY}").raise_for_status().json()
+
+
+def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
+    weekly: tuple[httpx.Client, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    client, deployment = weekly
+
+    def run(name: str, *tags: str, **state: Any) -> None:
+        of_it = {"flow_id": deployment["flow_id"], "deployment_id": deployment["id"], "tags": ["gradmill", *tags]}
+        made = client.post("/flow_runs/", json=of_it | {"name": name, "state": {"type": "RUNNING"}})
+        path = f"/flow_runs/{made.raise_for_status().json()['id']}/set_state"
+        client.post(path, json={"state": state, "force": True}).raise_for_status()
+
+    def told() -> tuple[Any, list[str]]:
+        found = status.status()
+        (each,) = [each for each in found.deployments if each.name == WEEKLY]
+        return each, [line for line in found.attention if line.startswith(WEEKLY)]
+
+    reason = "GateFailed: refused by champion_recall"
+    run("first", "verdict:refused", type="FAILED", message=reason)
+    each, attention = told()
+    assert (each.last_run, each.verdict, each.judged.run) == ("first", "refused", "first")
+    assert attention == [f"{WEEKLY}: Failed: {reason}"]
+    run("second", "verdict:unchanged", type="COMPLETED")
+    run("third", type="CANCELLED")
+    each, attention = told()
+    assert (each.last_run, each.verdict, attention) == ("third", None, [])
+    assert (each.judged.run, each.judged.verdict, each.judged.message) == ("first", "refused", reason)
+    command.status(as_json=False)
+    output = capsys.readouterr().out
+    assert f"refused {datetime.now(UTC):%m-%d}" in output
+    assert f"{WEEKLY}: refused: {reason}" in output
+    assert max(map(len, output.splitlines())) < 160
+    with pytest.raises(typer.Exit) as exit_code:
+        command.status(as_json=True, check=True)
+    assert exit_code.value.exit_code == 1
+    assert "no worker is online" in json.loads(capsys.readouterr().out)["attention"][0]
+
+
+def test_a_worker_that_has_been_silent_for_a_day_is_none(
+    weekly: tuple[httpx.Client, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, _ = weekly
+    client.post("/work_pools/gradmill/workers/heartbeat", json={"name": "ours"}).raise_for_status()
+    assert "ours" in [worker.name for worker in status.status().workers]
+    monkeypatch.setattr(status, "FORGOTTEN", timedelta())
+    assert status.status().workers == []
+
+
+def ended(state: State[Any]) -> FlowRun:
+    return FlowRun(flow_id=uuid4(), state=state)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(GateFailed, 3), (TrainingDiverged, 3), (DataError, 4), (DeviceMissing, 5), (UsageError, 2), (GradmillError, 1)],
+)
+def test_a_runs_exit_code_is_that_of_the_error_that_prefect_has_noted(error: type[GradmillError], code: int) -> None:
+    failed = run_coro_as_sync(exception_to_failed_state(error("found UsageError: x", "y", "z")))
+    assert followed.exit_code(ended(failed)) == code
+
+
+def test_a_runs_exit_code_is_1_where_it_was_not_an_error_of_ours() -> None:
+    failed = run_coro_as_sync(exception_to_failed_state(ValueError("DataErrors: none")))
+    states: list[State[Any]] = [failed, Crashed(), Cancelled(), Completed()]
+    assert [followed.exit_code(ended(state)) for state in states] == [1, 1, 1, 0]
+
+
+def test_trigger_prints_the_runs_page_and_waits_for_its_end(
+    weekly: tuple[httpx.Client, dict[str, Any]], prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, deployment = weekly
+    answer = trigger(False, WEEKLY, ["training.lr=0.2"])
+    assert answer
+    run = client.get(f"/flow_runs/{answer[0]['id']}").json()
+    assert run["parameters"]["parameters"]["training"] == {"model": "linear-regression", "seed": "auto", "lr": 0.2}
+    page = f"{prefect_api.removesuffix('/api')}/runs/flow-run/{run['id']}"
+    assert answer[1].splitlines()[1] == page
+    monkeypatch.setattr(followed, "ASK_SECONDS", 0.1)
+    of_it = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}, "id": {"not_any_": [run["id"]]}}}
+
+    def end() -> None:
+        manual = eventually(
+            lambda: [
+                each for each in client.post("/flow_runs/filter", json=of_it).json() if not each["auto_scheduled"]
+            ],
+            30,
+        )
+        state = {"type": "FAILED", "message": "Flow run encountered an exception: DataError: no file"}
+        client.post(f"/flow_runs/{manual[0]['id']}/set_state", json={"state": state, "force": True})
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    document, _, failure = trigger(False, WEEKLY, wait=True) or ({}, "", None)  # type: ignore[misc]
+    ending.join()
+    assert (document["exit_code"], document["state"]) == (4, "Failed")
+    assert failure is not None
+    assert failure.exit_code == 4
+    assert "DataError: no file" in failure.found
+
+
+def test_every_parameter_that_trigger_lists_is_taken_with_the_value_that_it_shows(
+    weekly: tuple[httpx.Client, dict[str, Any]],
+) -> None:
+    answer = trigger(True, "softmax-nightly", list_params=True)
+    assert answer
+    rows = answer[0]["parameters"]
+    shown = {row["name"]: row["value"] for row in rows}
+    assert (shown["training.lr"], shown["training.num_epochs"], shown["predict"]) == (0.5, 20, True)
+    assert {"name", "training.seed", "gates.min_test_accuracy", "data.source"} <= shown.keys()
+    assert all(row["description"] for row in rows)
+    assert shown["name"] == "", "the model's own"
+    given = [f"{name}={json.dumps(value)}" for name, value in shown.items() if value is not None]
+    parameters = RetrainParameters.model_validate(nested(given))
+    assert (parameters.training.lr, parameters.training.num_epochs) == (0.5, 20)
+
+
+@pytest.mark.slow  # a process of its own: the limit is read when a flow is imported
+def test_a_run_that_takes_longer_than_its_limit_ends_as_failed_with_that_reason(server: str) -> None:
+    environment = os.environ | {"PREFECT_API_URL": server, "GRADMILL_TIME_LIMIT": "00:00:03"}
+    command = [GRADMILL, "retrain", "linear-regression", "--epochs", "3000"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert_clear(done, 1)
+    assert "GRADMILL_TIME_LIMIT" in done.stderr
+    (run,) = post(server, "flow_runs/filter", {"flow_runs": {"state": {"name": {"any_": ["TimedOut"]}}}})
+    assert (run["state_type"], run["state"]["message"]) == ("FAILED", "Flow run exceeded timeout of 3.0 second(s)")

@@ -298,5 +298,6 @@ def test_all_deployments_register_with_their_schedules_and_valid_parameters(serv
         assert step == {"prefect.deployments.steps.set_working_directory": {"directory": str(REPOSITORY)}}
         assert ours["enforce_parameter_schema"]
         assert "gradmill" in ours["tags"], "automations know our runs by it"
-        assert ours["job_variables"]["env"] == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
+        environment = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "GRADMILL_TIME_LIMIT": "12:00:00"}
+        assert ours["job_variables"]["env"] == environment
         PARAMETERS[ours["entrypoint"].rpartition(".")[2]].model_validate(wanted["parameters"]["parameters"])

@@ -108,12 +108,12 @@ def without_times(document: dict[str, Any]) -> list[dict[str, Any]]:
 def interrupted(number: int, artifacts: Path, num_lines: int) -> "subprocess.CompletedProcess[str]":
     """The command, which gets a signal when so many lines were written of trials that had ended."""
     running = subprocess.Popen([GRADMILL, *COMMAND], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while sum(path.read_text().count('"tried"') for path in artifacts.glob("datasets/*/*.journal")) < num_lines:
         assert time.monotonic() < until
         time.sleep(0.01)
     running.send_signal(number)
-    stdout, stderr = running.communicate(timeout=60)
+    stdout, stderr = running.communicate(timeout=180)
     return subprocess.CompletedProcess(COMMAND, running.returncode, stdout, stderr)
 
 

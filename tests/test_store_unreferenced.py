@@ -43,6 +43,19 @@ def left() -> set[str]:
     return {path.name for path in artifact_paths.dataset(OLD).iterdir()} - {".lock"}
 
 
+def test_what_a_search_has_learned_goes_when_nobody_has_gone_on_with_it_for_long() -> None:
+    long_ago, held, lately = (artifact_paths.study(OLD, f"{number:016x}") for number in range(3))
+    for path in (long_ago, held, lately):
+        atomic.write_bytes(path, b"{}")
+        aged(path, 100 * 24 * 3600 if path != lately else 80 * 24 * 3600)
+    lock = artifact_paths.lock_of_study(held)
+    lock.parent.mkdir(exist_ok=True)
+    with locks.locked_if_free(lock) as ours:
+        assert ours
+        assert prune_datasets() == [f"{OLD}/{long_ago.name}"]
+    assert left() == {held.name, lately.name}
+
+
 def test_what_nothing_refers_to_goes_and_what_is_named_by_anything_stays(candidates: list[Candidate]) -> None:
     candidates[0].publish()
     of_version = candidates[0].prepared.train.path.name

@@ -70,6 +70,18 @@ def test_what_alone_decides_has_nearly_all_the_importance() -> None:
     assert search_facts.importances(trials[:9], fields) == {}, "too few to say"
 
 
+def test_a_weight_decay_that_the_ridge_path_has_chosen_has_no_importance() -> None:
+    trials = []
+    for each in drawn_at_random(40):
+        loss = ("squared", "huber")[each.number % 2]
+        decay: dict[str, Setting] = {"weight_decay": 0.25} if loss == "squared" else {}
+        trials.append(each.model_copy(update={"settings": each.settings | {"loss": loss} | decay}))
+    fields = ["lr", "weight_decay", "loss"]
+    assert search_facts.importances(trials, fields).keys() == {"lr", "loss"}
+    free = [each for each in trials if each.settings["loss"] == "huber"]
+    assert search_facts.importances(free, fields[:2]).keys() == {"lr", "weight_decay"}
+
+
 def test_the_best_so_far_is_that_of_trials_that_came_to_their_end(drawn: list[Figure], tmp_path: Path) -> None:
     tuning_figures.history(SOME, tmp_path / "history.png")
     (axes,) = drawn[0].axes

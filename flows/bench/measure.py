@@ -52,6 +52,13 @@ class Report(BaseModel):
     sides: list[Side]
     ratios: list[Ratio]
 
+    def table(self) -> Table:
+        """The sides, a row each."""
+        found = Table("measured", "best", "unit", "rounds", "", box=None, pad_edge=False)
+        for side in self.sides:
+            found.add_row(side.name, f"{side.best:,.4g}", side.unit, str(len(side.figures)), side.note)
+        return found
+
 
 def sides(
     figures: dict[str, list[float]], unit: str, best: Callable[..., float] = min, note: str = ""
@@ -174,13 +181,10 @@ def publish(report: Report, path: Path, as_json: bool) -> None:
     if as_json:
         return
     console = Console(soft_wrap=True, highlight=False)
-    sides = Table("measured", "best", "unit", "rounds", "", box=None, pad_edge=False)
-    for side in report.sides:
-        sides.add_row(side.name, f"{side.best:,.4g}", side.unit, str(len(side.figures)), side.note)
     ratios = Table("ratio", "value", "wanted", "", box=None, pad_edge=False)
     for ratio in report.ratios:
         ratios.add_row(ratio.name, f"{ratio.value:.3g}", ratio.wanted, "" if ratio.reached else "missed")
-    console.print(sides)
+    console.print(report.table())
     console.print()
     console.print(ratios)
     console.print(f"\n{json.dumps(report.conditions, ensure_ascii=False)}\nwritten to {path}")

@@ -17,12 +17,15 @@ from flows.cli import (
     evaluating,
     inspecting,
     metrics,
+    notify,
     operate,
     reporting,
     runs,
     schedule,
+    status,
     store,
     streams,
+    trigger,
     tuning,
 )
 from flows.cli.doctor import doctor
@@ -97,7 +100,8 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 
 ON_PREFECT = (
     champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
-    operate.trigger, operate.status, reporting.report, schedule.schedule, schedule.unschedule,
+    trigger.trigger, status.status, reporting.report, schedule.schedule, schedule.unschedule,
+    notify.notify,
 )  # fmt: skip
 COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
@@ -119,8 +123,9 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     operate.register,
     store.mirror,
     operate.up,
-    operate.trigger,
-    operate.status,
+    trigger.trigger,
+    status.status,
+    notify.notify,
     metrics.metrics,
     schedule.schedule,
     schedule.unschedule,
@@ -131,7 +136,7 @@ app.callback(help=_flowing(_gradmill))(_gradmill)
 benchmarks = typer.Typer(
     help="Measure speed as ratios, side by side, and how often gates are wrong.", no_args_is_help=True
 )
-for command in (bench.gates, bench.images, bench.predict, bench.tables, bench.train, bench.tune):
+for command in (bench.gates, bench.images, bench.predict, bench.start, bench.tables, bench.train, bench.tune):
     benchmarks.command()(_complete(command))
 app.add_typer(benchmarks, name="bench")
 

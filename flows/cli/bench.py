@@ -91,6 +91,16 @@ def gates(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None
     _publish(report, as_json)
 
 
+def start(
+    as_json: bool, rounds: Annotated[int, typer.Option(min=1, help="How often each command is run.")] = 5
+) -> None:
+    """Whole commands from Enter to the prompt, and where the time goes; writes bench-start.json and .png."""
+    artifact_paths.make_root()
+    from flows.bench import start as benchmark
+
+    _publish(benchmark.bench(rounds), as_json)
+
+
 def _publish(report: "Report", as_json: bool) -> None:
     from flows.bench import measure
 

@@ -58,9 +58,12 @@ def as_gradmill_error(error: BaseException) -> GradmillError:
     if isinstance(error, CommandLineFault):
         found = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
         return UsageError(found, "a command as gradmill --help describes it", "run it again with --help")
+    name = type(error).__name__
+    if name == "FlowRunTimeoutError":  # Prefect's; it is an OSError
+        limit = f"GRADMILL_TIME_LIMIT={os.environ.get('GRADMILL_TIME_LIMIT')}"
+        return EnvironmentProblem("the run took longer than its time limit", limit, "give it more, or unset it")
     if isinstance(error, OSError):
         return _refused_by_the_system(error)
-    name = type(error).__name__
     if isinstance(error, MemoryError) or name == "OutOfMemoryError":  # torch's, of the GPU
         return EnvironmentProblem(f"{name}: {error}", *REFUSALS[errno.ENOMEM])
     if isinstance(error, ImportError):

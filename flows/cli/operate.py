@@ -1,4 +1,4 @@
-"""``gradmill up``, ``register``, ``trigger`` and ``status``: scheduled operation."""
+"""``gradmill up`` and ``register``: scheduled operation."""
 
 import json
 import shlex
@@ -8,12 +8,8 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from flows.cli.faults import Answer, conclude
-from flows.cli.options import print_json
-from flows.cli.store import CHAMPION
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.store import artifact_paths
 
@@ -72,42 +68,15 @@ def _how_to_sign_in(api_url: str, new: str | None) -> list[str]:
 
 def register() -> Answer:
     """Tell gradmill up's server, or that of PREFECT_API_URL, of pool, deployments, GPU limit, automations."""
-    with _server():
+    with on_server():
         from flows.server import registration
 
         registered = registration.register()
     return {"deployments": registered}, f"registered: {', '.join(registered)}"
 
 
-def trigger(
-    deployment: Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="softmax-nightly, for example.")],
-    param: Annotated[
-        list[str] | None, typer.Option("--param", help="KEY=VALUE, as training.lr=0.3; may be given again.")
-    ] = None,
-) -> Answer:
-    """Start a run of a deployment now, on the server of gradmill up or of PREFECT_API_URL."""
-    parameters = _nested(param or [])
-    with _server():
-        from flows.server import deployments
-
-        run = deployments.trigger(deployment, parameters)
-    return {"deployment": deployment, "run": run}, f"{deployment}: run {run} is on its way"
-
-
-def status(as_json: bool) -> None:
-    """Live models, last run of each deployment with its verdict, next runs, stuck runs, workers."""
-    with _server():
-        from flows.server.status import status as ask
-
-        found = ask()
-    if as_json:
-        print_json(found.model_dump(mode="json"))
-    else:
-        _print_status(found)
-
-
 @contextmanager
-def _server() -> Iterator[None]:
+def on_server() -> Iterator[None]:
     """Talk to the server of PREFECT_API_URL, or to the one that ``gradmill up`` has for these artifacts.
 
     Raises:
@@ -127,45 +96,7 @@ def _server() -> Iterator[None]:
         yield
 
 
-def _print_status(found: Any) -> None:
-    """A table for each thing, and what to do where something is wrong."""
-    console = Console(soft_wrap=True, highlight=False)
-    champions = Table("champion of", "version", "accuracy", "loss", "since", box=None, pad_edge=False)
-    for model in found.models:
-        accuracy = "" if model.test_accuracy is None else f"{model.test_accuracy:.4f}"
-        champions.add_row(model.name, str(model.version), accuracy, f"{model.test_loss:.4g}", model.promoted_at[:16])
-    runs = Table("deployment", "last run", "state", "verdict", "next run", box=None, pad_edge=False)
-    for each in found.deployments:
-        starts = filter(None, [_moment(each.next_start), "on drift" if each.on_drift else ""])
-        due = "paused" if each.paused else ", ".join(starts)
-        runs.add_row(each.name, _moment(each.last_start), each.state or "", each.verdict or "", due)
-    console.print(champions if found.models else "no champion yet: run gradmill retrain")
-    if found.models:
-        console.print(f"a champion is {CHAMPION}")
-    for model in found.models:
-        if model.frozen:
-            console.print(f"{model.name} is frozen: no retrain changes it until gradmill unfreeze {model.name}")
-    console.print()
-    console.print(runs if found.deployments else "no deployments yet: run gradmill up or gradmill register")
-    console.print()
-    for each in found.deployments:
-        if each.message:
-            console.print(f"{each.name}: {each.message.splitlines()[0]}", markup=False)
-    for run in found.stuck:
-        console.print(f"stuck: {run.name} ({run.state}): {run.reason}", markup=False)
-    for worker in found.workers:
-        console.print(f"worker {worker.name}: {worker.status.lower()}, last seen {_moment(worker.last_heartbeat)}")
-    if found.pool_paused:
-        console.print("the work pool gradmill is paused: no run begins until somebody resumes it")
-    if not any(worker.status == "ONLINE" for worker in found.workers):
-        console.print("no worker is online: run gradmill up, or prefect worker start --pool gradmill")
-
-
-def _moment(moment: Any) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
-
-
-def _nested(assignments: list[str]) -> dict[str, Any]:
+def nested(assignments: list[str]) -> dict[str, Any]:
     """``training.lr=0.3`` to ``{"training": {"lr": 0.3}}``; values are JSON, or text where they are not."""
     nested: dict[str, Any] = {}
     for assignment in assignments:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -31,7 +32,7 @@ UNSCHEDULED = "unscheduled"  # a tag of those that people or automations start
 OURS = {"all_": [TAG]}
 SCHEDULER_SECONDS = 30.0
 SAID_AFTER_SECONDS = 3.0
-SEE_THE_FORM = "see the parameters of the deployment in the UI"
+SEE_THE_FORM = "see gradmill trigger DEPLOYMENT --list-params"
 FORMS: dict[str | None, type[BaseModel]] = {
     "flows.retrain.retrain": RetrainParameters,
     "flows.predict.predict": PredictParameters,
@@ -47,9 +48,16 @@ def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
     return client.read_deployments(deployment_filter=only, sort=DeploymentSort.NAME_ASC)
 
 
-def runs(client: SyncPrefectClient, *states: str, sort: FlowRunSort | None = None, **more: Any) -> list[FlowRun]:
-    """The runs of our deployments that are in one of these states."""
-    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}, "tags": OURS})
+def runs(
+    client: SyncPrefectClient,
+    *states: str,
+    tagged: Sequence[str] = (),
+    sort: FlowRunSort | None = None,
+    **more: Any,
+) -> list[FlowRun]:
+    """The runs of our deployments that are in one of these states, with one of these tags if any are given."""
+    tags = OURS | ({"any_": list(tagged)} if tagged else {})
+    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}, "tags": tags})
     return client.read_flow_runs(flow_run_filter=wanted, sort=sort, **more)
 
 
@@ -106,22 +114,18 @@ def give_up_what_never_began(pool: str) -> None:
             print(f"crashed     {run.name}: its worker ended before it began", file=sys.stderr)
 
 
-def trigger(deployment: str, parameters: dict[str, Any]) -> str:
-    """Start a run of a deployment now, with ``parameters`` in place of some of its own; return the run's name.
+def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
+    """Start a run of a deployment now, with ``parameters`` in place of some of its own.
 
     Raises:
         UsageError: there is no such deployment, or it does not take these parameters.
     """
     with api.client() as client:
-        known = {each.name: each for each in ours(client)}
-        if deployment not in known:
-            raise UsageError(
-                f"no deployment {deployment}", f"one of: {', '.join(sorted(known)) or 'none yet'}", "run gradmill up"
-            )
-        wanted = deep_merge((known[deployment].parameters or {}).get("parameters", {}), parameters)
-        _check(deployment, FORMS.get(known[deployment].entrypoint), wanted)
+        known = named(client, deployment)
+        wanted = deep_merge((known.parameters or {}).get("parameters", {}), parameters)
+        require_accepted(deployment, FORMS.get(known.entrypoint), wanted)
         try:
-            run = client.create_flow_run_from_deployment(known[deployment].id, parameters={"parameters": wanted})
+            return client.create_flow_run_from_deployment(known.id, parameters={"parameters": wanted})
         except HTTPStatusError as error:
             if error.response.status_code not in (codes.CONFLICT, codes.UNPROCESSABLE_ENTITY):
                 raise
@@ -130,11 +134,27 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> str:
                 "values that the form of the deployment would take",
                 SEE_THE_FORM,
             ) from error
-        return run.name
 
 
-def _check(deployment: str, form: type[BaseModel] | None, parameters: dict[str, Any]) -> None:
-    """Refuse also what the server's schema cannot: values that do not go together."""
+def named(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
+    """The deployment of this name.
+
+    Raises:
+        UsageError: there is none of ours.
+    """
+    known = {each.name: each for each in ours(client)}
+    if deployment not in known:
+        names = ", ".join(sorted(known)) or "none yet"
+        raise UsageError(f"no deployment {deployment}", f"one of: {names}", "run gradmill up")
+    return known[deployment]
+
+
+def require_accepted(deployment: str, form: type[BaseModel] | None, parameters: dict[str, Any]) -> None:
+    """Refuse also what the server's schema cannot: values that do not go together.
+
+    Raises:
+        UsageError: the form does not take these parameters.
+    """
     try:
         if form is not None:
             form.model_validate(parameters)

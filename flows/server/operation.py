@@ -9,12 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import IO, NamedTuple
 
 from prefect import settings
 
-from flows.server import guarded, service, tethered
+from flows.server import ending, guarded, service, tethered
 from flows.server.deployments import give_up_what_never_began
 from flows.server.registration import POOL, home, register
 from tasks.errors import EnvironmentProblem, UsageError
@@ -26,6 +26,7 @@ SERVER_ENVIRONMENT = guarded.ENVIRONMENT | {
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),  # seconds
 }
+WORKER = "worker"
 LASTING_SECONDS = 20.0  # a child that ends sooner is not started again
 
 
@@ -80,13 +81,19 @@ def _up(
             register()
             if listener is not None:
                 give_up_what_never_began(POOL)
-            children.append(Child("worker", _worker))
+            children.append(Child(WORKER, _worker))
             here.write(artifact_paths.service())  # so that the commands on these artifacts find it
             yield Operation(here, key if here.own_credential else None, new, children)
         finally:
             artifact_paths.service().unlink(missing_ok=True)
-            for child in reversed(children):
-                child.stop()
+            _end(children)
+
+
+def _end(children: "list[Child]") -> None:
+    """The worker first, while its runs can still be marked."""
+    for child in reversed(children):
+        with ending.told() if child.name == WORKER else nullcontext():
+            child.stop()
 
 
 @contextmanager
@@ -138,7 +145,7 @@ class Child:
     """The server or the worker: started anew when it ends by itself, unless it did not last."""
 
     def __init__(self, name: str, start: Callable[[IO[bytes]], subprocess.Popen[bytes]]) -> None:
-        self._start, self._name, self.log = start, name, artifact_paths.prefect_home() / f"{name}.log"
+        self._start, self.name, self.log = start, name, artifact_paths.prefect_home() / f"{name}.log"
         self._begin()
 
     def _begin(self) -> None:
@@ -157,7 +164,7 @@ class Child:
         """
         if not self.ended():
             return
-        found = f"the {self._name} has ended with {self._process.returncode}"
+        found = f"the {self.name} has ended with {self._process.returncode}"
         if time.monotonic() - self._started < LASTING_SECONDS:
             raise EnvironmentProblem(found, "that it goes on", f"see {self.log}")
         print(f"{found}; starting another, see {self.log}", file=sys.stderr)

@@ -1,22 +1,19 @@
 """What a Prefect server must know before scheduled runs: pool, GPU limit, deployments, automations. All idempotent."""
 
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
-from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 import flows
-from flows.server import api, automations, deployments
+from flows.server import alerts, api, automations, deployments
 from flows.server.declared import Declared, declared
 from flows.server.deploying import automate, deploy
 from flows.server.retrains import Retrains
 from flows.server.searches import Searches
 from tasks.errors import UsageError
-from tasks.machine.settings import Settings
 from tasks.stage.gpu import LIMIT
 
 POOL = "gradmill"
@@ -65,15 +62,5 @@ def register() -> list[str]:
         of_own = (each.automation(deployed) for each in Retrains.kept())
         for automation in (automations.zombies(), *automations.of_the_book(deployed), *filter(None, of_own)):
             automate(client, automation)
-        if slug := Settings().notify:
-            _notify(client, slug)
+        alerts.keep(client)
     return sorted(each.name for each in wanted)
-
-
-def _notify(client: SyncPrefectClient, slug: str) -> None:
-    """Send alerts to the block that GRADMILL_NOTIFY names as ``type/name``."""
-    kind, _, name = slug.partition("/")
-    try:
-        automate(client, automations.alerts(client.read_block_document_by_name(name, kind, include_secrets=False).id))
-    except ObjectNotFound:  # no reason not to retrain; and it is made in the UI of this very server
-        print(f"GRADMILL_NOTIFY={slug}: no such block; make it in the UI, then run gradmill register", file=sys.stderr)

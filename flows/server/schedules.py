@@ -12,7 +12,7 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
-from flows.server import api
+from flows.server import alerts, api
 from flows.server.declared import Declared
 from flows.server.deploying import automate, deploy
 from flows.server.deployments import TAG, UNSCHEDULED
@@ -117,6 +117,7 @@ class Schedule(Document):
                     client.resume_automation(each.id)
             else:
                 self._delete_automation(client, self.name)
+            alerts.keep(client)
 
     @classmethod
     def _delete_automation(cls, client: SyncPrefectClient, name: str) -> None:
@@ -142,6 +143,7 @@ class Schedule(Document):
             cls._delete_automation(client, name)
             full_name = f"{cls.FLOW}/{cls.DEPLOYMENT.format(name)}"
             client.delete_deployment(client.read_deployment_by_name(full_name).id)
+            alerts.keep(client)
 
 
 def require_time(cron: str, timezone: str) -> None:

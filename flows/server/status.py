@@ -1,5 +1,6 @@
-"""What the person on duty wants to know first: champions, last and next runs, stuck runs, workers."""
+"""What the person on duty wants to know first: champions, last and next runs, stuck runs, workers, alerts, room."""
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -10,73 +11,33 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectNotFound
-from pydantic import BaseModel
 
-from flows.server import api, automations, deployments
+from flows.server import alerts, api, automations, deployments
 from flows.server.automations import SILENT_SECONDS
 from flows.server.registration import POOL
-from tasks.store import reading
+from flows.server.status_document import Champion, Deployment, Judged, Status, StuckRun, Worker
+from flows.story import overview
+from tasks.store import artifact_paths, reading, room
 
 VERDICT_TAG = "verdict:"
+JUDGED = ("published", "refused", "judged", "worse", "as published")  # not unchanged: no gate has looked at that
 BEGUN = ("RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED", "CANCELLING", "PAUSED")
+ENDED_BADLY = ("FAILED", "CRASHED")
 LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
+FORGOTTEN = timedelta(days=1)  # a worker that has been silent for longer is none
+QUEUED = "AwaitingConcurrencySlot"
 
 
-class Champion(BaseModel):
-    """A champion; no retrain changes one that is ``frozen``."""
+def of_store() -> Status:
+    """What is known without a server.
 
-    name: str
-    version: int
-    frozen: bool
-    promoted_at: str
-    test_accuracy: float | None
-    test_loss: float
-
-
-class Deployment(BaseModel):
-    """A deployment with its last run that has begun (``verdict`` of a retrain only), and when it runs next.
-
-    ``on_drift``: an automation starts it when a model's input drifts.
+    Raises:
+        DataError: a version or a pointer is damaged.
     """
-
-    name: str
-    paused: bool
-    last_run: str | None
-    last_start: datetime | None
-    state: str | None
-    verdict: str | None
-    message: str | None
-    next_start: datetime | None
-    on_drift: bool
-
-
-class StuckRun(BaseModel):
-    """A run that should go on and does not, and why one thinks so."""
-
-    name: str
-    id: str
-    state: str
-    reason: str
-
-
-class Worker(BaseModel):
-    """A worker of the work pool."""
-
-    name: str
-    status: str
-    last_heartbeat: datetime | None
-
-
-class Status(BaseModel):
-    """The document that ``gradmill status --json`` prints: fields are added, never renamed or removed."""
-
-    schema_version: int = 1
-    api_url: str
-    models: list[Champion]
-    deployments: list[Deployment]
-    stuck: list[StuckRun]
-    workers: list[Worker]
-    pool_paused: bool
+    left = room.left()
+    full = [f"the disk of artifacts/ is nearly full: {left}"] if left.is_little else []
+    root = str(artifact_paths.root())
+    return Status(artifacts=root, free=left.free, total=left.total, models=_champions(), attention=full)
 
 
 def status() -> Status:
@@ -84,7 +45,9 @@ def status() -> Status:
 
     Raises:
         EnvironmentProblem: no such server answers as it should.
+        DataError: a version or a pointer is damaged.
     """
+    stored = of_store()
     with api.client() as client:
         try:
             paused = client.read_work_pool(POOL).is_paused  # first: the other answers a missing pool with an HTTP error
@@ -92,18 +55,45 @@ def status() -> Status:
         except ObjectNotFound:  # no ``gradmill register`` yet
             workers, paused = [], False
         drifting = _started_by_automations(client)
-        return Status(
-            api_url=str(client.api_url),
-            models=_champions(),
-            deployments=[_deployment(client, each, each.id in drifting) for each in deployments.ours(client)],
-            stuck=[*_late(client), *_silent(client)],
-            workers=[
+        late = _late(client)
+        facts = {
+            "api_url": str(client.api_url),
+            "models": [each.model_copy(update={"overview": overview.address(each.name)}) for each in stored.models],
+            "deployments": [_deployment(client, each, each.id in drifting) for each in deployments.ours(client)],
+            "stuck": [
+                *(_stuck(run, "no worker has taken it") for run in late if run.state_name != QUEUED),
+                *_silent(client),
+            ],
+            "queued": [
+                _stuck(run, "waits for another run of its deployment") for run in late if run.state_name == QUEUED
+            ],
+            "workers": [
                 Worker(name=each.name, status=each.status.value, last_heartbeat=each.last_heartbeat_time)
                 for each in workers
-                if each.status is not None
+                if each.status is not None and not _is_forgotten(each.last_heartbeat_time)
             ],
-            pool_paused=paused,
-        )
+            "pool_paused": paused,
+            "alerts": alerts.where(client),
+        }
+    found = stored.model_copy(update=facts)
+    return found.model_copy(update={"attention": [*stored.attention, *_needs_a_person(found)]})
+
+
+def _needs_a_person(found: Status) -> Iterator[str]:
+    """What does not come right by itself."""
+    if found.pool_paused:
+        yield f"the work pool {POOL} is paused: no run begins until somebody resumes it"
+    if not any(worker.status == "ONLINE" for worker in found.workers):
+        yield f"no worker is online: run gradmill up, or prefect worker start --pool {POOL}"
+    for run in found.stuck:
+        yield f"stuck: {run.name} ({run.state}): {run.reason}"
+    for each in found.deployments:
+        if each.ended_badly:
+            yield f"{each.name}: {each.state}: {(each.message or 'no reason is known').splitlines()[0]}"
+
+
+def _is_forgotten(seen: datetime | None) -> bool:
+    return seen is not None and seen < datetime.now(UTC) - FORGOTTEN
 
 
 def _champions() -> list[Champion]:
@@ -122,33 +112,48 @@ def _started_by_automations(client: SyncPrefectClient) -> set[UUID | None]:
 
 
 def _deployment(client: SyncPrefectClient, deployment: DeploymentResponse, on_drift: bool) -> Deployment:
-    of_it = {"deployment_filter": DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])), "limit": 1}
-    begun = deployments.runs(client, *BEGUN, sort=FlowRunSort.START_TIME_DESC, **of_it)
-    due = deployments.runs(client, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC, **of_it)
-    run = begun[0] if begun else None
-    verdicts = [tag.removeprefix(VERDICT_TAG) for tag in (run.tags if run else []) if tag.startswith(VERDICT_TAG)]
+    def first(
+        *states: str, tagged: Sequence[str] = (), sort: FlowRunSort = FlowRunSort.START_TIME_DESC
+    ) -> FlowRun | None:
+        only = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+        found = deployments.runs(client, *states, tagged=tagged, sort=sort, deployment_filter=only, limit=1)
+        return found[0] if found else None
+
+    run, judged = first(*BEGUN), first(*BEGUN, tagged=[VERDICT_TAG + verdict for verdict in JUDGED])
+    due = first("SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
     return Deployment(
         name=deployment.name,
         paused=deployment.paused,
         last_run=run and run.name,
         last_start=run and run.start_time,
         state=run and run.state_name,
-        verdict=verdicts[0] if verdicts else None,
-        message=run.state.message if run and run.state and not run.state.is_completed() else None,
-        next_start=due[0].expected_start_time if due else None,
+        verdict=_verdict(run),
+        message=_message(run),
+        next_start=due and due.expected_start_time,
         on_drift=on_drift,
+        judged=judged and _judged(judged),
+        ended_badly=run is not None and run.state_type in ENDED_BADLY,
     )
 
 
-def _late(client: SyncPrefectClient) -> list[StuckRun]:
-    """Runs that no worker has taken in time."""
+def _judged(run: FlowRun) -> Judged:
+    return Judged(run=run.name, start=run.start_time, verdict=_verdict(run) or "", message=_message(run))
+
+
+def _verdict(run: FlowRun | None) -> str | None:
+    tags = run.tags if run else []
+    return next((tag.removeprefix(VERDICT_TAG) for tag in tags if tag.startswith(VERDICT_TAG)), None)
+
+
+def _message(run: FlowRun | None) -> str | None:
+    return run.state.message if run and run.state and not run.state.is_completed() else None
+
+
+def _late(client: SyncPrefectClient) -> list[FlowRun]:
+    """Runs that no worker has taken in time, or that wait for another."""
     due = deployments.runs(client, "SCHEDULED", "PENDING", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
-    waiting = {"AwaitingConcurrencySlot": "waits for another run of its deployment"}
-    return [
-        _stuck(run, waiting.get(run.state_name or "", "no worker has taken it"))
-        for run in due
-        if run.expected_start_time and run.expected_start_time < datetime.now(UTC) - LATE
-    ]
+    until = datetime.now(UTC) - LATE
+    return [run for run in due if run.expected_start_time and run.expected_start_time < until]
 
 
 def _silent(client: SyncPrefectClient) -> list[StuckRun]:

@@ -7,7 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from flows.story import judgement, pages, predicted, run_names
+from flows.story import disk, judgement, pages, predicted, run_names
 from flows.story.report import Outcome, reported
 from tasks.judging.judged import Judged
 from tasks.machine.telling import Event
@@ -32,6 +32,7 @@ def told(outcome: Outcome) -> Iterator[None]:
         if outcome.predicted:
             with _never_in_the_way():
                 _show_prediction(outcome.predicted)
+        told_of_disk()
 
 
 @contextmanager
@@ -51,6 +52,7 @@ def told_of_prediction(result: Prediction) -> None:
     with _never_in_the_way():
         _show_prediction(result)
         _mark(predicted.in_words(result), f"model:{result.name}", f"drift:{result.drift.verdict}")
+    told_of_disk()
 
 
 def told_of_judgement(result: Judged) -> None:
@@ -59,6 +61,7 @@ def told_of_judgement(result: Judged) -> None:
         _show(f"{result.name}-judgement", judgement.page(result), "a kept version on labelled rows")
         verdict = "verdict:worse" if result.worse else "verdict:as published"
         _mark(judgement.in_words(result), f"model:{result.name}", verdict)
+    told_of_disk()
 
 
 def told_of_search(run: RunFolder, searched: Searched) -> None:
@@ -68,6 +71,13 @@ def told_of_search(run: RunFolder, searched: Searched) -> None:
 
         _show(f"{run.name}-tuning", tuning.told(run, searched), "a search for settings")
         _mark(None, f"model:{run.name}")
+    told_of_disk()
+
+
+def told_of_disk() -> None:
+    """Tell whoever is on duty that the disk is nearly full, where it is."""
+    with _never_in_the_way():
+        disk.told_if_full()
 
 
 def _show(key: str, page: str, about: str) -> None:

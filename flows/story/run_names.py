@@ -1,4 +1,4 @@
-"""What a run is called in the Prefect UI and in ``artifacts/runs/``, and the date that it stands for."""
+"""What a run is called in the UI and in ``artifacts/runs/``, the date that it stands for, how long it may take."""
 
 import re
 from datetime import UTC, datetime
@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from prefect.runtime import flow_run
 
+from tasks.machine.settings import Settings
 from tasks.parameters import EvaluateParameters, Learned, PredictParameters, RetrainParameters, TuneParameters
 
 VERDICT = ": "  # between what a run is called from the beginning, and what it came to
@@ -52,6 +53,12 @@ def tune() -> str:
 def with_verdict(name: str, words: str) -> str:
     """A run's name that says what it came to, whatever it said of an earlier try."""
     return f"{name.partition(VERDICT)[0]}{VERDICT}{words}"
+
+
+def time_limit() -> float | None:
+    """The seconds that GRADMILL_TIME_LIMIT gives a run; Prefect then ends it as ``TimedOut``, a failure."""
+    limit = Settings().time_limit
+    return limit.total_seconds() if limit else None
 
 
 def with_seed(parameters: AsLearned) -> AsLearned:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from tasks.parameters import Loss
 from tasks.store.tuned import Setting, Trial
 
 DECADE = 10.0  # between the least and the greatest value: then decades count, and no differences
@@ -66,9 +67,21 @@ class Scale(NamedTuple):
         return float(self.few.index(value) if isinstance(value, str) else value)
 
 
+def _is_decay_chosen(trials: Sequence[Trial]) -> bool:
+    decays = [
+        trial.settings.get("weight_decay") for trial in trials if trial.settings.get("loss") == Loss.SQUARED.value
+    ]
+    return len(decays) > 1 and len(set(decays)) == 1
+
+
 def importances(trials: Sequence[Trial], fields: Sequence[str]) -> dict[str, float]:
-    """The share of each field in what makes the best tenth of the trials better, by PED-ANOVA; none of few trials."""
+    """The share of each field in what makes the best tenth of the trials better, by PED-ANOVA; none of few trials.
+
+    A weight decay that the ridge path has chosen is left out: it is the loss that is better, not the value.
+    """
     told = [trial for trial in trials if trial.validation_loss is not None]
+    if _is_decay_chosen(told):
+        fields = [field for field in fields if field != "weight_decay"]
     if len(told) < FEWEST or not fields:
         return {}
     import optuna

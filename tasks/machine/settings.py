@@ -1,6 +1,7 @@
 """What differs from machine to machine: ``GRADMILL_*`` environment variables."""
 
 import os
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +17,11 @@ class Settings(BaseSettings):
     artifacts: Path = Field(Path("artifacts"), description="where everything that runs produce is kept")
     cuda_graphs: bool = Field(True, description="on a GPU, capture steps and batches once and replay them")
     fashion_mnist_dir: Path | None = Field(None, description="a folder with the four Fashion-MNIST IDX files")
-    notify: str | None = Field(None, description="the Prefect block that failures go to, such as slack-webhook/duty")
+    notify: str | None = Field(
+        None, description="the Prefect block that alerts go to, such as slack-webhook/duty; or none"
+    )
+    notify_after: float = Field(26, gt=0, lt=1e5, description="hours without a success of a scheduled retrain")
+    time_limit: timedelta | None = Field(None, gt=timedelta(), description="HH:MM:SS that a run may take")
     mirror: str | None = Field(None, description="fsspec URL of a folder; each retrain copies the champion there")
 
 

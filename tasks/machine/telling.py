@@ -29,3 +29,4 @@ class Event(StrEnum):
     DRIFT = "gradmill.drift"
     DATA = "gradmill.data"
     EVALUATED = "gradmill.model.evaluated"
+    DISK = "gradmill.disk"

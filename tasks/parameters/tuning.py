@@ -14,7 +14,9 @@ class Search(Frozen):
 
     trials: Annotated[int, Field(ge=1, le=10_000)] = Field(32, title="Trials", description="Trainings to choose from.")
     timeout: Annotated[PositiveFloat | None, Option(empty="until all trials are done")] = Field(
-        None, title="Timeout", description="Begin no epoch of a trial after so many seconds."
+        None,
+        title="Timeout",
+        description="Begin no epoch after so many seconds. A fifth is for the best few.",
     )
     space: Annotated[tuple[str, ...], Option(empty="what pays, by model and data")] = Field(
         (), title="Space", description="What to search, by commas: lr=0.05:1,epochs=10|20,dropout=0."

@@ -77,6 +77,11 @@ def study(dataset_name: str, key: str) -> Path:
     return dataset(dataset_name) / f"study-{key}.journal"
 
 
+def lock_of_study(path: Path) -> Path:
+    """Who holds it searches there."""
+    return locks() / path.stem
+
+
 runs = _in(root, "runs")  # evidence of every run, published or refused
 stage_records = _in(root, ".stages")  # what reusable stages returned, each under the digest of all that it depended on
 

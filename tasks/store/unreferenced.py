@@ -14,7 +14,7 @@ from pathlib import Path
 from tasks.errors import DataError
 from tasks.store import artifact_paths, locks, names, predictions, reading, verified
 from tasks.store.artifact_paths import MANIFEST, RUN
-from tasks.store.housekeeping import is_in_place, is_old
+from tasks.store.housekeeping import UNUSED, is_in_place, is_old
 from tasks.store.predictions import left_alone
 
 PREPARED = re.compile(names.PREPARED)
@@ -36,6 +36,7 @@ def prune_datasets() -> list[str]:
             if folder.is_dir() and is_in_place(folder):
                 with locks.locked_if_free(artifact_paths.lock(folder)) as ours:
                     removed += _prune(folder, needed) if ours else []
+                removed += _prune_studies(folder)
         except OSError as error:
             left_alone(folder, error)
     return removed
@@ -56,6 +57,21 @@ def _prune(folder: Path, needed: set[str]) -> list[str]:
         else:
             path.unlink()
             removed.append(f"{folder.name}/{target.name}")
+    return removed
+
+
+def _prune_studies(folder: Path) -> list[str]:
+    """What searches have learned goes when none has gone on with it for long."""
+    removed = []
+    for path in sorted(folder.glob(artifact_paths.study(folder.name, "*").name)):
+        if is_old(path, UNUSED):
+            lock = artifact_paths.lock_of_study(path)
+            lock.parent.mkdir(exist_ok=True)
+            with locks.locked_if_free(lock) as ours:
+                if ours and is_old(path, UNUSED):  # meanwhile somebody may have gone on with it
+                    path.unlink()
+                    lock.unlink(missing_ok=True)
+                    removed.append(f"{folder.name}/{path.name}")
     return removed
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting.tuning.batches import Batch, applied
 from tasks.fitting.tuning.study import Asked
+from tasks.machine.telling import tell
 from tasks.store.tuned import Setting, Trial
 
 FINALISTS = 4
@@ -39,6 +40,8 @@ def held(trials: Sequence[Trial], blank: Batch, run: RunBatches) -> Final:
     # None of what is found by rule where it is not given.
     before: dict[str, Setting] = blank.base.model_dump(mode="json", include=set(best[0].settings), exclude_none=True)
     every = [*(trial.settings for trial in best), before]
+    few = "the best" if len(best) == 1 else f"the best {len(best)}"
+    tell(f"{few}, and the settings of before, are trained with {SEEDS} other seeds each")
     tried: dict[int, Trial] = {}
     run(
         [

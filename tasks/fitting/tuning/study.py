@@ -159,7 +159,7 @@ def opened(
 ) -> Iterator[Study]:
     """The study in a file, alone; ``about`` is what its trials depend on, and if that has changed it starts afresh."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with locks.locked(artifact_paths.locks() / path.stem, "the same search is at work; waiting for it"):
+    with locks.locked(artifact_paths.lock_of_study(path), "the same search is at work; waiting for it"):
         path.parent.mkdir(parents=True, exist_ok=True)
         if afresh:
             path.unlink(missing_ok=True)
@@ -168,6 +168,7 @@ def opened(
             tell(f"the {' and the '.join(changed)} changed since this search was begun: it starts afresh")
             found = None
         study = found or _begin(path, about, space, base)
+        path.touch()  # it is in use
         yield Study(study, space, base.seed_number, squared_decay)
         atomic.sync(path)
 

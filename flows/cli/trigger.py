@@ -1,0 +1,99 @@
+"""``gradmill trigger``: a run of a deployment now."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from flows.cli.faults import Answer
+from flows.cli.operate import nested, on_server
+from flows.cli.tables import print_table
+from tasks.errors import GradmillError
+
+
+def trigger(
+    as_json: bool,
+    deployment: Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="softmax-nightly, for example.")],
+    param: Annotated[
+        list[str] | None, typer.Option("--param", help="KEY=VALUE, as training.lr=0.3; may be given again.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, and exit with its exit code.")] = False,
+    list_params: Annotated[bool, typer.Option("--list-params", help="Only show what --param takes.")] = False,
+) -> Answer | None:
+    """Start a run of a deployment now, on the server of gradmill up or of PREFECT_API_URL."""
+    if list_params:
+        return _listed(deployment, as_json)
+    parameters = nested(param or [])
+    with on_server():
+        from flows.server import deployments, followed
+
+        run = deployments.trigger(deployment, parameters)
+        document: dict[str, Any] = {
+            "deployment": deployment,
+            "run": run.name,
+            "id": str(run.id),
+            "url": followed.page(run),
+        }
+        told = f"{deployment}: run {run.name} is on its way\n{document['url'] or ''}".rstrip()
+        if not wait:
+            return document, told
+        print(told, file=sys.stderr)
+        run = followed.ended(run.id)
+        code, state = followed.exit_code(run), run.state
+    reached, message = (state.name or "", state.message or "") if state else ("", "")
+    document |= {"run": run.name, "state": reached, "message": message, "exit_code": code}
+    return document, f"{run.name}: {reached.lower()}", _failure(document, code) if code else None
+
+
+def _failure(document: dict[str, Any], code: int) -> GradmillError:
+    """What the run has ended with, as an error of this command."""
+    message = document["message"].splitlines() or ["no reason is known"]
+    failure = GradmillError(
+        f"{document['run']}: {document['state']}: {message[0]}", "a run that completes", "see its page"
+    )
+    failure.exit_code = code
+    return failure
+
+
+def _listed(deployment: str, as_json: bool) -> Answer | None:
+    """Every parameter with the value that a run has if nothing is given."""
+    with on_server():
+        from flows.server import api, deployments
+
+        with api.client() as client:
+            found = deployments.named(client, deployment)
+    schema, given = found.parameter_openapi_schema or {}, found.parameters or {}
+    rows = list(_fields(schema, schema.get("properties", {}).get("parameters", {}), given.get("parameters", {})))
+    if as_json:
+        return {"deployment": deployment, "parameters": rows}, ""
+    table = Table("--param", "value", "what it is", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(f"{row['name']}=", json.dumps(row["value"]), row["description"])
+    print_table(table)
+    return None
+
+
+def _fields(schema: dict[str, Any], part: dict[str, Any], given: Any, prefix: str = "") -> Iterator[dict[str, Any]]:
+    """The fields of a part of the deployment's form, and of what is in it; ``given`` are its own values."""
+    part = part | _meant(schema, part)
+    for name, field in part.get("properties", {}).items():
+        full, default = f"{prefix}{name}", field.get("default", (part.get("default") or {}).get(name))
+        value = given.get(name, default) if isinstance(given, dict) else default
+        inner = _meant(schema, field)
+        if "properties" in inner:
+            yield from _fields(schema, field, value or {}, f"{full}.")
+        else:
+            about = field.get("description") or field.get("title") or ""
+            yield {"name": full, "value": value, "description": about}
+
+
+def _meant(schema: dict[str, Any], field: dict[str, Any]) -> dict[str, Any]:
+    """What a reference in a schema refers to; of several the first, and no more than what is there without one."""
+    for each in (field, *field.get("allOf", ()), *field.get("oneOf", ()), *field.get("anyOf", ())):
+        if reference := each.get("$ref"):
+            meant: dict[str, Any] = schema.get("definitions", {}).get(reference.rpartition("/")[2], {})
+            return meant
+    return field

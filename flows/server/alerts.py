@@ -1,0 +1,118 @@
+"""Alerts: the automations that send word to a notification block, and a word to try it.
+
+GRADMILL_NOTIFY names the block, ``none`` takes the alerts away, and without it they stay where they are: nobody loses
+them by an ``up`` in another shell.
+"""
+
+import asyncio
+import sys
+from contextlib import suppress
+from uuid import UUID
+
+from prefect.blocks.abstract import NotificationBlock
+from prefect.blocks.core import Block
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import BlockDocument
+from prefect.events.actions import SendNotification
+from prefect.events.schemas.automations import Automation
+from prefect.exceptions import ObjectNotFound
+
+from flows.server import deployments, occasions
+from flows.server.deploying import automate
+from tasks.errors import EnvironmentProblem, UsageError
+from tasks.machine.settings import Settings
+
+NONE = "none"
+BODY = "This is gradmill notify --test: alerts arrive here."
+MAKE_ONE = "make a notification block in the UI, then run GRADMILL_NOTIFY=TYPE/NAME gradmill register"
+
+
+def keep(client: SyncPrefectClient) -> None:
+    """Bring the alerts up to date: sent to what GRADMILL_NOTIFY names, else to where they are sent already."""
+    slug, ours = Settings().notify, existing(client)
+    if slug == NONE:
+        _remove(client, ours)
+        return
+    try:
+        block = _named(client, slug).id if slug else _block(ours)
+    except ObjectNotFound:  # no reason not to retrain; and it is made in the UI of this very server
+        print(f"GRADMILL_NOTIFY={slug}: no such block; {MAKE_ONE}", file=sys.stderr)
+        block = _block(ours)
+    if block is None:
+        return
+    wanted = list(occasions.of(block, deployments.ours(client)))
+    _remove(client, [each for each in ours if each.name not in {alert.name for alert in wanted}])
+    for alert in wanted:
+        automate(client, alert)
+
+
+def existing(client: SyncPrefectClient) -> list[Automation]:
+    """The alerts on the server, those that are off too, that of failed runs first."""
+    ours = (each for each in client.read_automations() if each.name.startswith(occasions.NOTIFY))
+    return sorted(ours, key=lambda each: (each.name != occasions.RUNS, each.name))
+
+
+def try_it(client: SyncPrefectClient) -> str:
+    """Send a word through the block that alerts go to; return the block's type and name.
+
+    Raises:
+        UsageError: there are no alerts.
+        EnvironmentProblem: it was not accepted.
+    """
+    document = _document(client, _block(existing(client)))
+    slug = _slug(document)
+    block = Block._from_block_document(document)
+    assert isinstance(block, NotificationBlock), "the server takes no other for a notification"  # noqa: S101
+    try:
+        asyncio.run(_accepted(block))
+    except Exception as error:
+        reason = getattr(error, "log", "") or f"{type(error).__name__}: {error}"
+        found = f"{slug} did not take it: {reason}"
+        raise EnvironmentProblem(
+            found, "an answer that says that it is accepted", "correct the block in the UI"
+        ) from error
+    return slug
+
+
+async def _accepted(block: NotificationBlock) -> None:
+    with block.raise_on_failure():
+        await block.notify(subject="gradmill: a test", body=BODY)
+
+
+def where(client: SyncPrefectClient) -> str | None:
+    """Type and name of the block that alerts go to; None without any that is on."""
+    block = _block([each for each in existing(client) if each.enabled])
+    with suppress(ObjectNotFound):  # somebody has removed it: nothing would arrive
+        return _slug(client.read_block_document(block, include_secrets=False)) if block else None
+    return None
+
+
+def _slug(block: BlockDocument) -> str:
+    """As GRADMILL_NOTIFY has it: ``slack-webhook/on-duty``."""
+    return f"{block.block_type.slug if block.block_type else 'block'}/{block.name}"
+
+
+def _named(client: SyncPrefectClient, slug: str) -> BlockDocument:
+    kind, _, name = slug.partition("/")
+    return client.read_block_document_by_name(name, kind, include_secrets=False)
+
+
+def _document(client: SyncPrefectClient, block: UUID | None) -> BlockDocument:
+    if block is None:
+        raise UsageError("there are no alerts", "a notification block", MAKE_ONE)
+    try:
+        return client.read_block_document(block)
+    except ObjectNotFound as error:
+        raise UsageError("the block that alerts go to is gone", "a notification block", MAKE_ONE) from error
+
+
+def _block(alerts: list[Automation]) -> UUID | None:
+    """Where the first of them is sent."""
+    actions = (action for each in alerts for action in each.actions if isinstance(action, SendNotification))
+    return next((action.block_document_id for action in actions), None)
+
+
+def _remove(client: SyncPrefectClient, alerts: list[Automation]) -> None:
+    for each in alerts:
+        client.delete_automation(each.id)
+        print(f"{each.name}: removed", file=sys.stderr)

@@ -8,15 +8,22 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 from prefect.settings import PREFECT_API_URL
 
+from tasks.store import reading
+
 OVERVIEW = "overview"
 
 
-def overviews(names: Iterable[str]) -> dict[str, str]:
+def overviews(client: SyncPrefectClient, names: Iterable[str]) -> dict[str, str]:
     """The address of each name's overview, of those that have one on the server that Prefect's settings name."""
     ui = (PREFECT_API_URL.value() or "").rstrip("/").removesuffix("/api")
     keys = {f"{name}-{OVERVIEW}": name for name in names}
+    return {keys[key]: f"{ui}{path(there)}" for key, there in newest(client, keys).items()}
+
+
+def overviews_of_store() -> dict[str, str]:
+    """The same of every name of the store."""
     with get_client(sync_client=True) as client:
-        return {keys[key]: f"{ui}{path(there)}" for key, there in newest(client, keys).items()}
+        return overviews(client, reading.names())
 
 
 def newest(client: SyncPrefectClient, keys: Iterable[str]) -> dict[str, UUID]:

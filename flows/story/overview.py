@@ -37,12 +37,11 @@ def publish(name: str) -> None:
         print(f"{key(name)} could not be written: {without_credentials(reason)}", file=sys.stderr)
 
 
-def publish_all() -> dict[str, str]:
-    """Write the page of every name anew; return their addresses."""
-    names = [name for name in reading.names() if reading.versions(name)]
-    for name in names:
-        publish(name)
-    return artifacts.overviews(names)
+def publish_all() -> None:
+    """Write the page of every name anew."""
+    for name in reading.names():
+        if reading.versions(name):
+            publish(name)
 
 
 @contextmanager

@@ -84,6 +84,10 @@ def test_a_schedule_is_a_deployment_with_all_parameters_that_registering_keeps(a
     assert kept is not None
     assert kept["parameters"]["parameters"]["training"] == {"lr": 0.5}, "what somebody has set stays"
     assert form(kept) >= {"dropout"}, "the form is that of what was set, which names no model"
+    schedule = f"{path}/schedules/{kept['schedules'][0]['id']}"
+    api.patch(schedule, json={"schedule": {"cron": "1 1 * * *", "timezone": "UTC"}}).raise_for_status()
+    registration.register()
+    assert crons(ours(api) or {}) == ["1 1 * * *"], "what somebody has set stays"
     told("0 4 * * *")
     again = ours(api)
     assert again is not None

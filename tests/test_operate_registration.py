@@ -20,12 +20,14 @@ from prefect.utilities.callables import parameter_schema
 
 from command_line import GRADMILL
 from conftest import REPOSITORY
-from flows.server import automations, deployments, occasions, registration
+from flows.server import automations, changes, deployments, occasions, registration
 from flows.server.declared import declared, schema
-from flows.server.deploying import _digest, writable
+from flows.server.kept import Kept
+from flows.server.registered import digest, writable
 from flows.server.status import status
 from prefect_api import api_client
 from tasks.errors import EnvironmentProblem, UsageError
+from tasks.store import artifact_paths
 
 NAMES = ["evaluate", "linear-weekly", "maintenance-weekly", "predict-daily", "softmax-nightly", "tune-monthly"]
 DECEMBER = {"schedule": {"cron": "15 12 24 12 *", "timezone": "Europe/Lisbon"}, "active": True}
@@ -125,8 +127,8 @@ def test_what_somebody_set_stays_and_what_is_changed_is_printed(ui: Server) -> N
     _, said = (done := command(ui, GRADMILL_HOME="/srv/gradmill")).communicate(timeout=120)
     assert done.returncode == 0, said
     assert "softmax-nightly: changed pull_steps\n" in said
-    assert "softmax-nightly: kept as set on the server: description, parameters\n" in said
-    assert "linear-weekly: kept as set on the server: schedule weekly\n" in said
+    assert "softmax-nightly: kept as set: description, parameters\n" in said
+    assert "linear-weekly: kept as set: paused, schedule weekly\n" in said
     (step,) = ui.deployment("softmax-nightly")["pull_steps"]
     assert step["prefect.deployments.steps.set_working_directory"]["directory"] == "/srv/gradmill"
     assert ui.crons("softmax-nightly") == {"0 3 * * *": True, "15 12 24 12 *": True}
@@ -166,10 +168,10 @@ def test_of_an_edited_file_only_what_nobody_has_set_is_written(
     assert ui.deployment("maintenance-weekly")["global_concurrency_limit"]["limit"] == 2
     assert sorted(capfd.readouterr().err.splitlines()) == [
         "linear-weekly: changed description, tags",
-        "linear-weekly: kept as set on the server: schedule weekly",
+        "linear-weekly: kept as set: schedule weekly",
         "maintenance-weekly: changed concurrency_limit",
-        "maintenance-weekly: kept as set on the server: parameters",
-        "predict-daily: kept as set on the server: schedule daily",
+        "maintenance-weekly: kept as set: parameters",
+        "predict-daily: kept as set: schedule daily",
         "softmax-nightly: changed parameter_openapi_schema, parameters, schedule nightly, schedule daily",
     ]
 
@@ -201,6 +203,82 @@ def test_an_automation_that_somebody_has_edited_stays_and_ours_is_brought_up_to_
     monkeypatch.setattr(automations, "SILENT_SECONDS", 300)
     registration.register()
     assert (zombies()["trigger"]["within"], zombies()["description"], zombies()["enabled"]) == (200, "Ours.", False)
+
+
+def test_what_somebody_set_is_set_on_another_server_too(ui: Server, home: Path) -> None:
+    registration.register()
+    ui.add_schedule("softmax-nightly")
+    ui.set("softmax-nightly", paused=True)
+    mine = {"parameters": {"name": "softmax-regression", "batch_size": 7}}
+    ui.set("predict-daily", parameters=mine)
+    ui.set_schedule("predict-daily", schedule={"cron": "1 1 * * *", "timezone": "Asia/Tokyo"})
+    ui.set_schedule("linear-weekly")  # deleted
+    ui.set_schedule("maintenance-weekly", active=False)
+    registration.register()
+    ui.forget()
+    edit(home, "predict-daily", description="Of tomorrow.", parameters={"parameters": {"batch_size": 9}})
+    registration.register()
+    assert ui.crons("softmax-nightly") == {"0 3 * * *": True, "15 12 24 12 *": True}
+    assert ui.deployment("softmax-nightly")["paused"]
+    assert ui.deployment("predict-daily")["parameters"] == mine
+    assert ui.deployment("predict-daily")["description"] == "Of tomorrow."
+    assert ui.deployment("predict-daily")["schedules"][0]["schedule"]["timezone"] == "Asia/Tokyo"
+    assert ui.crons("predict-daily") == {"1 1 * * *": True}
+    assert ui.crons("linear-weekly") == {}
+    assert ui.crons("maintenance-weekly") == {"0 5 * * 0": False}
+    ui.set("softmax-nightly", paused=False)
+    ui.set_schedule("maintenance-weekly", active=True)
+    registration.register()
+    assert Kept.of("softmax-nightly").items == Kept.of("maintenance-weekly").items == {}, "as declared again"
+
+
+def test_a_command_sets_for_good_with_a_server_or_without(ui: Server, home: Path) -> None:
+    def change(name: str, there: bool = True, **asked: Any) -> None:
+        changes.change(changes.named(name), there, **asked)
+
+    change("predict-daily", there=False, parameters={"input": "/data/today"}, timezone="Europe/Berlin")
+    change("evaluate", there=False, cron="0 9 1 * *")
+    change("linear-regression", there=False, paused=True)
+    registration.register()
+    found = ui.deployment("predict-daily")
+    assert found["parameters"]["parameters"] == {"name": "softmax-regression", "input": "/data/today"}
+    assert found["schedules"][0]["schedule"] == {"cron": "0 6 * * *", "timezone": "Europe/Berlin", "day_or": True}
+    assert ui.crons("evaluate") == {"0 9 1 * *": True}
+    assert ui.deployment("linear-weekly")["paused"]
+    change("tune-monthly", cron="0 1 1 * *")
+    assert ui.crons("tune-monthly") == {"0 1 1 * *": True}, "a time switches it on"
+    ui.set("softmax-nightly", parameters={"parameters": {"training": {"model": "softmax-regression", "lr": 0.25}}})
+    change("softmax-nightly", parameters={"training": {"num_epochs": 3}})
+    asked = {"model": "softmax-regression", "lr": 0.25, "num_epochs": 3}
+    assert ui.deployment("softmax-nightly")["parameters"]["parameters"]["training"] == asked, "on what was set there"
+    before = ui.list("deployments")
+    edit(home, "softmax-nightly", parameters={"parameters": {"name": "x"}}, schedules=[])
+    edit(home, "linear-weekly", concurrency_limit=3)
+    registration.register()
+    assert ui.deployment("softmax-nightly") == next(each for each in before if each["name"] == "softmax-nightly")
+    for name in ("predict-daily", "linear-weekly", "evaluate"):
+        changes.forget(changes.named(name), there=True)
+    assert ui.crons("predict-daily") == {"0 6 * * *": True}
+    assert ui.deployment("predict-daily")["parameters"]["parameters"] == {"name": "softmax-regression"}
+    assert not ui.deployment("linear-weekly")["paused"]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "words"),
+    [
+        ("nobody", {"paused": True}, "no deployment nobody"),
+        ("predict-daily", {"cron": "nonsense"}, "nonsense"),
+        ("predict-daily", {"parameters": {"batch_size": 0}}, "predict-daily refuses batch_size"),
+        ("predict-daily", {"parameters": {"input": "today"}}, "input=today"),
+        ("evaluate", {"timezone": "UTC"}, "no time"),
+    ],
+)
+def test_what_cannot_be_set_is_exit_2_and_nothing_is_kept(
+    name: str, asked: dict[str, Any], words: str, home: Path
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        changes.change(changes.named(name), False, **asked)
+    assert not artifact_paths.all_deployment_settings().exists()
 
 
 class Killed(BaseException):
@@ -245,6 +323,8 @@ def test_an_end_after_any_request_loses_nothing_and_the_next_registration_comple
         registration.register()
         assert ui.crons("softmax-nightly") == {f"{hour} 3 * * *": True, "15 12 24 12 *": True}
         assert ui.deployment("softmax-nightly")["description"] == f"Take {requests}."
+        assert [each["schedule"]["cron"] for each in Kept.of("softmax-nightly").added] == ["15 12 24 12 *"]
+        assert Kept.of("predict-daily").items == {"parameters": {"parameters": {"name": "mine"}}}
     assert 2 < requests < 19, "it has been ended at every one of its requests"
 
 
@@ -349,7 +429,7 @@ def test_forms_are_those_of_the_flows() -> None:
 
 
 def test_an_item_is_ours_only_while_it_is_as_we_registered_it() -> None:
-    registered = {name: _digest(name) for name in ("equal", "ours", "theirs", "deleted")}
+    registered = {name: digest(name) for name in ("equal", "ours", "theirs", "deleted")}
     wanted = {"equal": "equal", "ours": "new", "theirs": "new", "deleted": "new", "added": "new"}
     there = {"equal": "equal", "ours": "ours", "theirs": "set", "more": "set"}
     assert writable(wanted, there, registered) == ({"ours": "new", "added": "new"}, ["theirs", "deleted"])

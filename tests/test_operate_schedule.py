@@ -64,6 +64,29 @@ def test_a_schedule_fires_and_the_worker_runs_it(duty: Duty) -> None:
     assert {"model:linear-regression", "verdict:published"} <= set(run["tags"])
 
 
+def test_the_next_run_is_left_out_and_no_other(duty: Duty) -> None:
+    def planned() -> list[str]:
+        wanted = {"deployments": {"name": {"any_": ["predict-daily"]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        states = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+        return [run["expected_start_time"] for run in duty.post("/flow_runs/filter", wanted | states)]
+
+    before = [datetime.fromisoformat(each) for each in eventually(planned, 60, "runs are planned")]
+    done = duty.gradmill("skip", "predict-daily", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert [datetime.fromisoformat(answer[each]) for each in ("skipped", "next")] == before[:2]
+    assert duty.gradmill("schedule", "predict-daily", "--param", "batch_size=7").returncode == 0
+    after = eventually(planned, 60, "the server plans anew")
+    assert datetime.fromisoformat(after[0]) == before[1], "a change brings the skipped run not back"
+    assert duty.gradmill("pause", "predict-daily").returncode == 0
+    assert (duty.deployment("predict-daily")["paused"], planned()) == (True, [])
+    assert "predict-daily is to come: paused" in duty.gradmill("skip", "predict-daily").stderr
+    assert duty.gradmill("resume", "predict-daily").returncode == 0
+    assert not duty.deployment("predict-daily")["paused"]
+    assert duty.gradmill("unschedule", "predict-daily").returncode == 0
+    assert duty.deployment("predict-daily")["parameters"]["parameters"] == {"name": "softmax-regression"}
+
+
 def test_a_second_retrain_waits_for_the_first(duty: Duty) -> None:
     first, second = (duty.ended(run) for run in [duty.trigger("linear-weekly") for _ in range(2)])
     first, second = sorted([first, second], key=started)

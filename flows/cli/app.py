@@ -19,6 +19,7 @@ from flows.cli import (
     metrics,
     notify,
     operate,
+    pausing,
     reporting,
     runs,
     schedule,
@@ -101,7 +102,7 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
 ON_PREFECT = (
     champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
     trigger.trigger, status.status, reporting.report, schedule.schedule, schedule.unschedule,
-    notify.notify,
+    notify.notify, pausing.skip, pausing.pause, pausing.resume,
 )  # fmt: skip
 COMMANDS: tuple[Callable[..., Any], ...] = (
     runs.retrain,
@@ -129,6 +130,9 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     metrics.metrics,
     schedule.schedule,
     schedule.unschedule,
+    pausing.skip,
+    pausing.pause,
+    pausing.resume,
 )
 for command in COMMANDS:
     app.command(help=_flowing(command))(command if command is doctor else _complete(command))

@@ -1,18 +1,22 @@
-"""``gradmill schedule`` and ``unschedule``: retrains of an own name by a schedule."""
+"""``gradmill schedule`` and ``unschedule``: retrains of an own name; time and parameters of a deployment for good."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from flows.cli.faults import Answer
+from flows.cli.operate import nested
 from flows.cli.options import ModelArgument
 from tasks.errors import UsageError
 from tasks.parameters import is_name
 
 if TYPE_CHECKING:
     from flows.server.schedules import Schedule
+
+Kind = TypeVar("Kind", bound="Schedule")
 
 
 def schedule(
@@ -31,22 +35,35 @@ def schedule(
     tune: Annotated[
         bool, typer.Option("--tune", help="Search settings for it, monthly or by --cron: a schedule of its own.")
     ] = False,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", help="Of a deployment: KEY=VALUE, as training.lr=0.3; may be given again."),
+    ] = None,
 ) -> Answer:
     """Retrain a kept name by a schedule, on drift, or both, with its champion's model, data and options.
 
     What is given again is changed, all else stays. It is kept in artifacts/, and gradmill up and register tell each
     server of it. With --tune settings are searched by a schedule: retrains use them if the champion was retrained with
     --tuned when they were scheduled.
+
+    Or change a deployment's time and parameters for good: gradmill schedule predict-daily --param input=/data/today.
+    What gradmill up, an upgrade or another server would set is then left; gradmill unschedule predict-daily ends it.
     """
     from flows.server.retrains import Retrains
 
     _require_name(name)
+    of_retrains = on_drift is not None or keep is not None
+    if not tune and _is_deployment(name):
+        if of_retrains:
+            raise UsageError("--on-drift or --keep of a deployment", "--cron, --timezone or --param", "leave it out")
+        return _change(name, cron, timezone, param)
+    if param:
+        raise UsageError(f"--param, and {name} is no deployment", "a deployment", f"schedule retrain-{name} --param")
     if tune:
-        if on_drift is not None or keep is not None:
+        if of_retrains:
             raise UsageError("--on-drift or --keep with --tune", "a time to search at", "schedule retrains apart")
         return _schedule_search(name, cron, timezone)
-    added = Retrains.add(name, cron=cron, timezone=timezone, on_drift=on_drift, keep=keep)
-    told, document = _tell(added)
+    added, told, document = _add(Retrains, name, cron=cron, timezone=timezone, on_drift=on_drift, keep=keep)
     when = [f"at {added.cron!r} ({added.timezone})"] if added.cron else []
     when += ["when it drifts"] if added.on_drift else []
     document |= {"on_drift": added.on_drift, "keep": added.keep}
@@ -57,8 +74,7 @@ def _schedule_search(name: str, cron: str | None, timezone: str | None) -> Answe
     from flows.server.retrains import Retrains
     from flows.server.searches import Searches
 
-    added = Searches.add(name, cron=cron, timezone=timezone)
-    told, document = _tell(added)
+    added, told, document = _add(Searches, name, cron=cron, timezone=timezone)
     when = f"at {added.cron!r} ({added.timezone}) by deployment {added.deployment}: {told}"
     untuned = [each for each in Retrains.kept() if each.name == name and not each.parameters.get("tuned")]
     hint = f"\nits scheduled retrains take no notice: gradmill retrain {name} --tuned, then gradmill schedule {name}"
@@ -66,30 +82,62 @@ def _schedule_search(name: str, cron: str | None, timezone: str | None) -> Answe
     return document, f"settings are searched for {name} {when}{hint if untuned else ''}"
 
 
-def _tell(added: "Schedule") -> tuple[str, dict[str, Any]]:
-    """Let the server know of it, if there is one; who is told, and what is told of it."""
+def _add(kind: "type[Kind]", name: str, **given: Any) -> "tuple[Kind, str, dict[str, Any]]":
+    """Keep a schedule and let the server know of it, if there is one; who knows, and what is told of it."""
     from flows.server import registration
 
-    with _server() as there:
+    with reach() as there:
+        if there:
+            kind.keep_what_is_set(name, registration.declarations())
+        added = kind.add(name, **given)
         if there:
             added.tell_server(registration.declarations())
     document = added.model_dump(include={"name", "cron", "timezone"})
-    document |= {"deployment": added.deployment, "registered": there}
-    return "the server knows it" if there else "gradmill up will tell its server", document
+    return added, who_knows(there), document | {"deployment": added.deployment, "registered": there}
+
+
+def _is_deployment(name: str) -> bool:
+    """Whether this is the name of a deployment, and of no model."""
+    from flows.server import registration
+    from tasks.store import reading
+
+    return name not in reading.names() and name in {each.name for each in registration.declarations()}
+
+
+def _change(name: str, cron: str | None, timezone: str | None, param: list[str] | None) -> Answer:
+    from flows.server import changes
+
+    if not (cron or timezone or param):
+        raise UsageError(f"nothing to change of {name}", "--cron, --timezone or --param", "give one")
+    with reach() as there:
+        items = changes.change(changes.named(name), there, cron, timezone, nested(param or []))
+    times = [each["schedule"] for item, each in items.items() if item.startswith("schedule ") and each["active"]]
+    when = ", ".join(f"at {each.get('cron', each)!r} ({each.get('timezone')})" for each in times) or "at no time"
+    parameters = items["parameters"].get("parameters", {})
+    document = {"deployment": name, "schedules": times, "parameters": parameters, "registered": there}
+    return document, f"{name} runs {when} with {json.dumps(parameters)}: {who_knows(there)}"
 
 
 def unschedule(
     name: ModelArgument,
     tune: Annotated[bool, typer.Option("--tune", help="Search settings no more; retrains go on.")] = False,
 ) -> Answer:
-    """Retrain a name by its schedule no more; its versions, and what its runs have done, stay."""
+    """Retrain a name by its schedule no more; its versions, and what its runs have done, stay.
+
+    Or forget what was set of a deployment: it is again as prefect.yaml declares it.
+    """
+    from flows.server import changes
     from flows.server.retrains import Retrains
     from flows.server.searches import Searches
 
     _require_name(name)
+    if not tune and not Retrains.path(name).exists() and _is_deployment(name):
+        with reach() as there:
+            changes.forget(changes.named(name), there)
+        return {"deployment": name, "registered": there}, f"{name} is as declared again: {who_knows(there)}"
     kind: type[Schedule] = Searches if tune else Retrains
     kind.remove(name)
-    with _server() as there:
+    with reach() as there:
         if there:
             kind.remove_from_server(name)
     done = f"settings are no longer searched for {name}" if tune else f"{name} is no longer retrained by a schedule"
@@ -103,8 +151,13 @@ def _require_name(name: str) -> None:
         )
 
 
+def who_knows(there: bool) -> str:
+    """Of what is kept in artifacts/, in words."""
+    return "the server knows it" if there else "gradmill up will tell its server"
+
+
 @contextmanager
-def _server() -> Iterator[bool]:
+def reach() -> Iterator[bool]:
     """Talk to the server of PREFECT_API_URL or of ``gradmill up``, if there is one."""
     from prefect.settings import PREFECT_API_URL
 

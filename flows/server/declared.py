@@ -17,6 +17,8 @@ from tasks.errors import UsageError
 from tasks.parameters import Learned, narrowed_form
 
 KINDS: dict[str, type[BaseModel]] = {"cron": CronSchedule, "interval": IntervalSchedule, "rrule": RRuleSchedule}
+SCHEDULE = "schedule "  # and its slug: an item
+Items = dict[str, Any]  # what may be changed in Prefect's UI: fields of a deployment, and schedules
 VARIABLE = re.compile(r"\{\{ *\$(\w+) *\}\}")  # of the environment, as ``prefect deploy`` takes it
 
 
@@ -31,6 +33,11 @@ class Declared(NamedTuple):
     code: dict[str, Any]
     settings: dict[str, Any]
     schedules: dict[str, dict[str, Any]]
+
+    @property
+    def items(self) -> Items:
+        """Settings and schedules."""
+        return self.settings | {f"{SCHEDULE}{slug}": value for slug, value in self.schedules.items()}
 
     def code_of(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """What only we know where these are its parameters, which somebody may have set: its form is theirs."""
@@ -130,6 +137,7 @@ def _declared(file: _File, deployment: _Deployment) -> Declared:
         "description": deployment.description,
         "tags": list(dict.fromkeys([*deployment.tags, TAG])),
         "parameters": deployment.parameters,
+        "paused": False,
         "enforce_parameter_schema": deployment.enforce_parameter_schema,
         "work_pool_name": deployment.work_pool.name,
         "work_queue_name": deployment.work_pool.work_queue_name,

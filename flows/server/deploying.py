@@ -2,100 +2,72 @@
 
 What we registered last is kept on the server, in a Prefect variable for each deployment and automation: as digests, by
 item. An item that is still as registered is ours to change; any other has been set by somebody and stays. Where no
-variable tells (registered by ``prefect deploy`` or an older Gradmill), all that differs stays. Nothing is ever taken
-away to be put back, and the variable is written last: a kill at any moment loses nothing, and the next registration
-completes what is missing.
+variable tells (registered by ``prefect deploy`` or an older Gradmill), all that differs stays. What stays of a
+deployment is kept in artifacts/, too, and from then on is what we register, there and on every other server. Nothing
+is ever taken away to be put back, and the variable is written last: a kill at any moment loses nothing, and the next
+registration completes what is missing.
 """
 
-import hashlib
-import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, VariableCreate, VariableUpdate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
+from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 
-from flows.server.declared import Declared
+from flows.server.declared import SCHEDULE, Declared, Items
 from flows.server.deployments import TAG
+from flows.server.kept import Kept
+from flows.server.registered import Registered, writable
 from tasks.errors import EnvironmentProblem
 
-SCHEDULE = "schedule "  # and its slug: an item
+KEPT = "kept as set:"
 REFUSALS = (codes.BAD_REQUEST, codes.NOT_FOUND, codes.CONFLICT, codes.UNPROCESSABLE_ENTITY)
 
 
-def writable(
-    wanted: dict[str, Any], there: dict[str, Any], registered: dict[str, str] | None
-) -> tuple[dict[str, Any], list[str]]:
-    """Of the items ``wanted`` those to write, and the names of those that somebody has set and that stay so.
-
-    ``registered`` are the digests of what we wrote last, None where that is unknown.
-    """
-    differing = {name: value for name, value in wanted.items() if name not in there or there[name] != value}
-    if registered is None:
-        return {}, list(differing)
-    known = {name: _digest(value) for name, value in there.items()}
-    ours = {name: value for name, value in differing.items() if known.get(name) == registered.get(name)}
-    return ours, [name for name in differing if name not in ours]
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-class _Registered:
-    """The digests of what we registered last under an id of the server's."""
-
-    def __init__(self, client: SyncPrefectClient, of: UUID) -> None:
-        self._client, self._name = client, f"gradmill_registered_{of}"
-        variable = client.read_variable_by_name(self._name)
-        self._there = variable is not None
-        self.digests = variable.value if variable and isinstance(variable.value, dict) else None
-
-    def note(self, wanted: dict[str, Any]) -> None:
-        digests = {name: _digest(value) for name, value in wanted.items()}
-        if not self._there:
-            self._client.create_variable(VariableCreate(name=self._name, value=digests))
-        elif digests != self.digests:
-            self._client.update_variable(VariableUpdate(name=self._name, value=digests))
-
-
-def deploy(client: SyncPrefectClient, declared: Declared) -> None:
-    """Create a deployment, or change of it what is ours; say which.
+def deploy(client: SyncPrefectClient, declared: Declared, quietly: bool = False) -> None:
+    """Create a deployment, or change of it what is ours, and keep what is not; say which, but for what stays quietly.
 
     Raises:
         EnvironmentProblem: the server does not accept it.
+        DataError: what is kept of it is damaged.
     """
-    wanted = declared.settings | {f"{SCHEDULE}{slug}": value for slug, value in declared.schedules.items()}
+    kept = Kept.of(declared.name)
+    wanted = kept.over(declared.items)
     with _accepted(declared.name):
         try:
             deployment = client.read_deployment_by_name(f"{declared.flow}/{declared.name}")
         except ObjectNotFound:
-            created = _create(client, declared)
-            _Registered(client, created).note(wanted)
+            Registered(client, _create(client, declared, wanted, kept.added)).note(wanted)
             print(f"{declared.name}: created", file=sys.stderr)
+            _say(declared.name, KEPT, kept.items)
             return
-        registered = _Registered(client, deployment.id)
+        registered = Registered(client, deployment.id)
         found = _found(deployment)
-        ours, kept = writable(wanted, found, registered.digests)
-        parameters = (found if "parameters" in kept else declared.settings)["parameters"]
-        code = {name: value for name, value in declared.code_of(parameters).items() if found.get(name) != value}
+        ours, theirs = writable(wanted, found, registered.digests)
+        now = wanted | {name: found.get(name) for name in theirs}
+        added = _added(deployment, {*declared.items, *wanted, *(registered.digests or {})})
+        code = declared.code_of(now.get("parameters") or {})
         marked = {} if TAG in deployment.tags else {"tags": [*deployment.tags, TAG]}  # or none of us would find it
-        fields = code | {name: value for name, value in ours.items() if name in declared.settings} | marked
+        fields = {name: value for name, value in code.items() if found.get(name) != value} | marked
+        fields |= {name: value for name, value in ours.items() if not name.startswith(SCHEDULE)}
         if fields:
             client.update_deployment(deployment.id, DeploymentUpdate(**fields))
-        for slug, value in declared.schedules.items():
-            if f"{SCHEDULE}{slug}" in ours:
-                _schedule(client, deployment, DeploymentScheduleCreate(slug=slug, **value))
-        registered.note(wanted)
+        for name, value in ours.items():
+            if name.startswith(SCHEDULE):
+                _schedule(client, deployment, _to_create(name, value))
+        kept = Kept.unlike(declared.items, now, added)
+        kept.keep(declared.name)
+        registered.note(kept.over(declared.items))
     _say(declared.name, "changed", fields | ours)
-    _say(declared.name, "kept as set on the server:", [name for name in kept if name not in fields])
+    _say(declared.name, KEPT, [name for name in kept.items if name not in fields | ours and not quietly])
 
 
 @contextmanager
@@ -118,25 +90,36 @@ def _say(name: str, what: str, items: Iterable[str]) -> None:
         print(f"{name}: {what} {listed}", file=sys.stderr)
 
 
-def _create(client: SyncPrefectClient, declared: Declared) -> UUID:
+def _create(client: SyncPrefectClient, declared: Declared, wanted: Items, added: list[dict[str, Any]]) -> UUID:
     """Everything in one request: a deployment without its schedules would seem to be one that somebody stripped."""
-    fields: dict[str, Any] = declared.code_of(declared.settings["parameters"]) | declared.settings
-    schedules = [DeploymentScheduleCreate(slug=slug, **value) for slug, value in declared.schedules.items()]
+    fields = {name: value for name, value in wanted.items() if not name.startswith(SCHEDULE)}
+    schedules = [_to_create(name, value) for name, value in wanted.items() if name.startswith(SCHEDULE)]
+    schedules += [DeploymentScheduleCreate(**each) for each in added]
     flow = client.create_flow_from_name(declared.flow)
-    return client.create_deployment(flow_id=flow, name=declared.name, schedules=schedules, **fields)
+    code = declared.code_of(wanted.get("parameters", {}))
+    return client.create_deployment(flow_id=flow, name=declared.name, schedules=schedules, **code | fields)
 
 
-def _found(deployment: DeploymentResponse) -> dict[str, Any]:
+def _to_create(item: str, value: dict[str, Any]) -> DeploymentScheduleCreate:
+    return DeploymentScheduleCreate(slug=item.removeprefix(SCHEDULE), **value)
+
+
+def _found(deployment: DeploymentResponse) -> Items:
     """Fields and schedules as ``Declared`` has them; what is not set is not there."""
     found = deployment.model_dump(mode="json", exclude_none=True)
     if limit := deployment.global_concurrency_limit:
         found["concurrency_limit"] = limit.limit
-    schedules = {
-        f"{SCHEDULE}{each.slug}": each.model_dump(mode="json", include={"schedule", "active", "parameters"})
-        for each in deployment.schedules
-        if each.slug
-    }
-    return found | schedules
+    return found | {f"{SCHEDULE}{each.slug}": _content_of(each) for each in deployment.schedules if each.slug}
+
+
+def _added(deployment: DeploymentResponse, ours: Collection[str]) -> list[dict[str, Any]]:
+    """The schedules that only whoever made them knows."""
+    theirs = [each for each in deployment.schedules if f"{SCHEDULE}{each.slug}" not in ours]
+    return [_content_of(each) | {"slug": each.slug} for each in theirs]
+
+
+def _content_of(schedule: DeploymentSchedule) -> dict[str, Any]:
+    return schedule.model_dump(mode="json", include={"schedule", "active", "parameters"})
 
 
 def _schedule(client: SyncPrefectClient, deployment: DeploymentResponse, wanted: DeploymentScheduleCreate) -> None:
@@ -159,17 +142,17 @@ def automate(client: SyncPrefectClient, automation: AutomationCore) -> None:
     wanted = {"trigger and actions": _content(automation)}
     found = client.read_automations_by_name(automation.name)
     if not found:
-        _Registered(client, client.create_automation(automation)).note(wanted)
+        Registered(client, client.create_automation(automation)).note(wanted)
         print(f"{automation.name}: created", file=sys.stderr)
         return
     known = found[0]
-    registered = _Registered(client, known.id)
+    registered = Registered(client, known.id)
     ours, kept = writable(wanted, {name: _content(known) for name in wanted}, registered.digests)
     if ours:
         client.update_automation(known.id, automation.model_copy(update={"enabled": known.enabled}))
     registered.note(wanted)
     _say(automation.name, "changed", ours)
-    _say(automation.name, "kept as set on the server:", kept)
+    _say(automation.name, KEPT, kept)
 
 
 def _content(automation: AutomationCore) -> Any:

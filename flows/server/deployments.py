@@ -29,6 +29,7 @@ from tasks.parameters import (
 
 TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
 UNSCHEDULED = "unscheduled"  # a tag of those that people or automations start
+SKIPPED = "Skipped"  # the name of a state whose type is cancelled
 OURS = {"all_": [TAG]}
 SCHEDULER_SECONDS = 30.0
 SAID_AFTER_SECONDS = 3.0
@@ -55,13 +56,18 @@ def runs(
     sort: FlowRunSort | None = None,
     **more: Any,
 ) -> list[FlowRun]:
-    """The runs of our deployments that are in one of these states, with one of these tags if any are given."""
+    """The runs of our deployments that are in one of these states, with one of these tags if any are given.
+
+    One that was skipped is none.
+    """
+    state = {"type": {"any_": states}, "name": {"not_any_": [SKIPPED]}}
     tags = OURS | ({"any_": list(tagged)} if tagged else {})
-    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}, "tags": tags})
+    wanted = FlowRunFilter.model_validate({"state": state, "tags": tags})
     return client.read_flow_runs(flow_run_filter=wanted, sort=sort, **more)
 
 
-def _why_idle(deployment: DeploymentResponse) -> str | None:
+def why_idle(deployment: DeploymentResponse) -> str | None:
+    """Why a deployment will start no run by itself; None where it will, or is not to."""
     if deployment.paused:
         return "paused"
     return None if _is_scheduled(deployment) or UNSCHEDULED in deployment.tags else "no active schedule"
@@ -74,7 +80,7 @@ def _is_scheduled(deployment: DeploymentResponse) -> bool:
 def idle(pool: str) -> list[tuple[str, str]]:
     """What will start no run by itself, and why: deployments, or all of them where their work pool is paused."""
     with api.client() as client:
-        found = [(each.name, why) for each in ours(client) if (why := _why_idle(each))]
+        found = [(each.name, why) for each in ours(client) if (why := why_idle(each))]
         if client.read_work_pool(pool).is_paused:
             found.insert(0, (f"work pool {pool}", "paused, so no run begins"))
     return found

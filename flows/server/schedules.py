@@ -13,9 +13,10 @@ from prefect.exceptions import ObjectNotFound
 from pydantic import ValidationError
 
 from flows.server import alerts, api
-from flows.server.declared import Declared
+from flows.server.declared import SCHEDULE, Declared
 from flows.server.deploying import automate, deploy
 from flows.server.deployments import TAG, UNSCHEDULED
+from flows.server.kept import Kept
 from tasks.errors import UsageError
 from tasks.store.documents import Document
 
@@ -72,6 +73,9 @@ class Schedule(Document):
         schedule = schedule.model_copy(update={"parameters": schedule.asked()})
         path.parent.mkdir(parents=True, exist_ok=True)
         schedule.write(path)
+        if given.get("cron") or given.get("timezone"):  # in place of what has been set in the UI
+            kept = Kept.of(schedule.deployment)
+            kept.without(f"{SCHEDULE}{SLUG}").keep(schedule.deployment)
         return schedule
 
     def asked(self) -> dict[str, Any]:
@@ -105,6 +109,14 @@ class Schedule(Document):
         """What else starts its deployment, one of ``deployed``; None where nothing is to."""
         return None
 
+    @classmethod
+    def keep_what_is_set(cls, name: str, deployments: list[Declared]) -> None:
+        """Keep what somebody has set by now of its deployment on the server, if it has one."""
+        with api.client() as client:
+            for each in cls.declared(deployments):
+                if each.name == cls.DEPLOYMENT.format(name):
+                    deploy(client, each, quietly=True)
+
     def tell_server(self, deployments: list[Declared]) -> None:
         """Make or change deployment and automation now, and not only when the server starts again."""
         (wanted,) = [each for each in self.declared(deployments) if each.name == self.deployment]
@@ -135,6 +147,7 @@ class Schedule(Document):
             told = ", ".join(each.name for each in cls.kept()) or "none"
             raise UsageError(f"no schedule {cls.WHAT} {name}", f"one of: {told}", "see gradmill status")
         path.unlink()
+        Kept().keep(cls.DEPLOYMENT.format(name))
 
     @classmethod
     def remove_from_server(cls, name: str) -> None:

@@ -147,6 +147,14 @@ def search_schedule(name: str) -> Path:
     return search_schedules() / f"{name}.json"
 
 
+all_deployment_settings = _in(schedules, "deployments")  # what somebody has set of a deployment
+
+
+def deployment_settings(deployment: str) -> Path:
+    """What that is of one of them."""
+    return all_deployment_settings() / f"{deployment}.json"
+
+
 prefect_home = _in(root, ".prefect")  # the history of ``gradmill up``: Prefect's database, logs of server and worker
 up_lock = _in(prefect_home, "up.lock")  # held by ``gradmill up`` as long as it lives
 database = _in(prefect_home, "prefect.db")  # of ``gradmill up``'s server, unless a PostgreSQL was named

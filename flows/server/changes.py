@@ -1,0 +1,96 @@
+"""Settings of a deployment for good: kept in artifacts/, and told to the server where there is one."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.utilities.collections import deep_merge
+
+from flows.server import api, registration
+from flows.server.declared import SCHEDULE, Declared, Items
+from flows.server.deploying import deploy
+from flows.server.deployments import FORMS, require_accepted
+from flows.server.kept import Kept
+from flows.server.schedules import SLUG, require_time
+from tasks.errors import UsageError
+
+
+def named(word: str) -> Declared:
+    """A deployment by its name, or the one that retrains a model of this name.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    known = registration.declarations()
+    retraining = [each for each in known if each.flow == "retrain" and f"model:{word}" in each.settings["tags"]]
+    found = [each for each in known if each.name == word] or retraining
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(sorted(each.name for each in found or known))
+    said = f"{word} is retrained by more than one deployment" if found else f"no deployment {word}, or of that model"
+    raise UsageError(said, f"one of: {names}", "name it")
+
+
+def change(
+    wanted: Declared,
+    there: bool,
+    cron: str | None = None,
+    timezone: str | None = None,
+    parameters: dict[str, Any] | None = None,
+    paused: bool | None = None,
+) -> Items:
+    """Set for good what is given of a deployment, ``there`` on the server, too; return its items then.
+
+    Raises:
+        UsageError: no such time, or parameters that its form does not take.
+        DataError: what is kept of it is damaged.
+    """
+    if there:
+        _tell(wanted, quietly=True)  # what somebody has set there by now is kept first
+    kept = Kept.of(wanted.name)
+    now = kept.over(wanted.items)
+    given: Items = {} if paused is None else {"paused": paused}
+    if parameters:
+        given["parameters"] = {"parameters": _accepted(wanted, now, parameters)}
+    if cron or timezone:
+        given |= _timed(wanted, now, cron, timezone)
+    Kept.unlike(wanted.items, now | given, kept.added).keep(wanted.name)
+    if there:
+        _tell(wanted)
+    return now | given
+
+
+def forget(wanted: Declared, there: bool) -> None:
+    """Set a deployment as it is declared; schedules that were added in the UI stay."""
+    if there:
+        _tell(wanted, quietly=True)
+    Kept(added=Kept.of(wanted.name).added).keep(wanted.name)
+    if there:
+        _tell(wanted)
+
+
+def _tell(wanted: Declared, quietly: bool = False) -> None:
+    with api.client() as client:
+        deploy(client, wanted, quietly)
+
+
+def _accepted(wanted: Declared, now: Items, parameters: dict[str, Any]) -> dict[str, Any]:
+    places = {"input": parameters.get("input"), "data.source": (parameters.get("data") or {}).get("source")}
+    for name, place in places.items():
+        if isinstance(place, str) and "://" not in place and not Path(place).is_absolute():
+            raise UsageError(f"{name}={place}", "an absolute path, or a URL", "name it as the worker finds it")
+    merged: dict[str, Any] = deep_merge(now.get("parameters", {}).get("parameters", {}), parameters)
+    require_accepted(wanted.name, FORMS[wanted.code["entrypoint"]], merged)
+    return merged
+
+
+def _timed(wanted: Declared, now: Items, cron: str | None, timezone: str | None) -> Items:
+    """The first schedule at another time, and switched on where that is given."""
+    item = next((name for name in [*wanted.items, *now] if name.startswith(SCHEDULE)), f"{SCHEDULE}{SLUG}")
+    before = now.get(item, {"schedule": {}, "active": False, "parameters": {}})
+    time, zone = cron or before["schedule"].get("cron"), timezone or before["schedule"].get("timezone") or "UTC"
+    if time is None:
+        raise UsageError(f"{wanted.name} has no time of which {timezone} were the zone", "--cron", "give both")
+    require_time(time, zone)
+    when = CronSchedule(cron=time, timezone=zone).model_dump(mode="json")
+    return {item: before | {"schedule": when, "active": before["active"] or cron is not None}}

@@ -158,6 +158,17 @@ def test_the_form_of_a_prediction_has_a_plain_field_for_its_input(duty: Duty, pa
     keep(page, "form-of-predictions")
 
 
+def test_the_overview_says_what_is_live_and_leads_to_the_verdict_by_one_click(duty: Duty, page: "Page") -> None:
+    duty.published(NAME)
+    page.goto(f"{duty.ui}/artifacts/artifact/{_latest(duty, f'{NAME}-overview')}")
+    page.get_by_text(re.compile(r"^version \d+ live since .*; last run ")).first.wait_for()
+    keep(page, "overview")
+    leads_to = page.get_by_role("link", name="verdict", exact=True).first.get_attribute("href")  # in a tab of its own
+    assert leads_to == f"/artifacts/artifact/{_latest(duty, f'{NAME}-verdict')}"
+    page.goto(f"{duty.ui}{leads_to}")
+    page.get_by_text(re.compile(f"{NAME}: (published|unchanged)")).first.wait_for()
+
+
 def _latest(duty: Duty, key: str) -> str:
     wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
     return str(duty.post("/artifacts/filter", wanted)[0]["id"])

@@ -80,7 +80,9 @@ def walk(candidates: list[Candidate], two_versions: None) -> None:
     run(one, 8, 0.45, publish=decided(one, "judged"))
     pointer.rollback(NAME, REASON)
     changes = (
-        changed(1, "published", 1), changed(3, "published", 2), changed(7, "rolled back", 1, frozen=True, reason=REASON)
+        changed(1, "published", 1, by=f"20261101T030000-{NAME}-00000001"),
+        changed(3, "published", 2, by=f"20261103T030000-{NAME}-00000003"),
+        changed(7, "rolled back", 1, frozen=True, reason=REASON)
     )  # fmt: skip
     reading.history(NAME).model_copy(update={"changes": changes}).write(artifact_paths.history(NAME))
     for day, verdict in ((7, "stable"), (8, "drift")):
@@ -122,7 +124,7 @@ def test_the_trend_has_every_run_at_its_figure_beside_the_version_live_then() ->
         ("published", 0.5, 1.0), ("refused", 2.0, 1.0), ("published", 0.4, 1.0), ("unfinished", None, None),
         ("unfinished", None, None), ("unfinished", None, None), ("unchanged", None, None), ("judged", 0.45, 1.0),
     ]  # fmt: skip
-    assert [point.live for point in found.points] == [1, 1, 2, 2, 2, 2, 1, 1]
+    assert [point.live for point in found.points] == [1, 1, 2, 2, 2, 2, 2, 1], "rolled back after the seventh"
     losses = {number: reading.manifest(NAME, number).metrics.test_loss for number in (1, 2)}
     assert [point.live_value for point in found.points] == [losses[point.live or 0] for point in found.points]
 

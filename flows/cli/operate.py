@@ -23,7 +23,7 @@ def up(
 ) -> None:
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
     typer.echo("starting (the first time takes a minute)", err=True)
-    from flows.server import deployments, operation, registration
+    from flows.server import artifacts, deployments, operation, registration
     from flows.story import overview
 
     with operation.operation(port, not no_auth) as running:
@@ -31,7 +31,9 @@ def up(
         for name, why in idle:
             typer.echo(f"idle        {name}: {why}", err=True)
         ui, upcoming = running.service.api_url.removesuffix("/api"), deployments.next_runs()
-        joined, pages = running.service.joined, overview.publish_all()
+        joined = running.service.joined
+        overview.publish_all()
+        pages = artifacts.overviews_of_store()
         document = {
             "ui": ui,
             "joined": joined,

@@ -71,7 +71,8 @@ def _print_server(console: Console, found: "Status") -> None:
         seen = f"{worker.last_heartbeat:%Y-%m-%d %H:%M}" if worker.last_heartbeat else "never"
         console.print(f"worker     {worker.name}: {worker.status.lower()}, last seen {seen}")
     for model in found.models:
-        console.print(f"overview   {model.name}: {model.overview}")
+        if model.overview:
+            console.print(f"overview   {model.name}: {model.overview}")
     runs = Table("deployment", "last run", "state", "last verdict", "next run", box=None, pad_edge=False)
     for each in found.deployments:
         runs.add_row(each.name, _moment(each.last_start), each.state or "", _verdict(each), _due(each))

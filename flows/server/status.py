@@ -12,11 +12,10 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectNotFound
 
-from flows.server import alerts, api, automations, deployments
+from flows.server import alerts, api, artifacts, automations, deployments
 from flows.server.automations import SILENT_SECONDS
 from flows.server.registration import POOL
 from flows.server.status_document import Champion, Deployment, Judged, Status, StuckRun, Worker
-from flows.story import overview
 from tasks.store import artifact_paths, reading, room
 
 VERDICT_TAG = "verdict:"
@@ -56,9 +55,10 @@ def status() -> Status:
             workers, paused = [], False
         drifting = _started_by_automations(client)
         late = _late(client)
+        pages = artifacts.overviews(client, [model.name for model in stored.models])
         facts = {
             "api_url": str(client.api_url),
-            "models": [each.model_copy(update={"overview": overview.address(each.name)}) for each in stored.models],
+            "models": [model.model_copy(update={"overview": pages.get(model.name)}) for model in stored.models],
             "deployments": [_deployment(client, each, each.id in drifting) for each in deployments.ours(client)],
             "stuck": [
                 *(_stuck(run, "no worker has taken it") for run in late if run.state_name != QUEUED),

@@ -2,33 +2,25 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
-from flows.server import api, connection, service
+from flows.server import api, artifacts, connection, service
 from flows.story import blocks, overview_page
 from flows.story.blocks import Page, Pictures
 from tasks.errors import GradmillError, without_credentials
 from tasks.store import overview, reading, trend
 from tasks.store.overview import Overview
-from tasks.store.tried import JUDGED
 
-PAGES = "/artifacts/key"  # of the Prefect UI
+LINKED = ("verdict", "pictures", "data", "card", "predictions", "judgement", "tuning")
 
 
 def key(name: str) -> str:
     """What the Prefect UI finds the page under."""
-    return f"{name}-overview"
-
-
-def address(name: str) -> str | None:
-    """Where the page of a name is to be seen, by the API that Prefect's settings name; None without one."""
-    url = PREFECT_API_URL.value()
-    return f"{url.rstrip('/').removesuffix('/api')}{PAGES}/{key(name)}" if url else None
+    return f"{name}-{artifacts.OVERVIEW}"
 
 
 def publish(name: str) -> None:
@@ -45,12 +37,11 @@ def publish(name: str) -> None:
         print(f"{key(name)} could not be written: {without_credentials(reason)}", file=sys.stderr)
 
 
-def publish_all() -> dict[str, str | None]:
-    """Write the page of every name anew; return their addresses."""
-    names = [name for name in reading.names() if reading.versions(name)]
-    for name in names:
-        publish(name)
-    return {name: address(name) for name in names}
+def publish_all() -> None:
+    """Write the page of every name anew."""
+    for name in reading.names():
+        if reading.versions(name):
+            publish(name)
 
 
 @contextmanager
@@ -65,23 +56,35 @@ def rewritten(name: str) -> Iterator[None]:
 
 
 def html(facts: Overview) -> str:
-    """The page as one file, with links where a server is at work."""
-    with service.in_use():
-        there = address(facts.name)
-    return blocks.html(_page(facts, there and there.removesuffix(f"/{key(facts.name)}")))
+    """The page as one file, with links where a server answers."""
+    links: tuple[tuple[str, str], ...] = ()
+    with service.in_use(), suppress(Exception):  # a page without links is one, too
+        if url := PREFECT_API_URL.value():
+            with _client() as client:
+                ui = url.rstrip("/").removesuffix("/api")
+                links = tuple((kind, ui + path) for kind, path in _links(client, facts.name))
+    return blocks.html(_page(facts, links, on_dark=True))
 
 
 def _write(name: str) -> None:
     facts = overview.gather(name)
-    text, headline = blocks.markdown(_page(facts, PAGES)), overview_page.headline(facts)
+    with _client() as client:
+        page = _page(facts, tuple(_links(client, name)), on_dark=False)
+        artifacts.rewrite(client, key(name), blocks.markdown(page), page.headline)
+
+
+@contextmanager
+def _client() -> Iterator[SyncPrefectClient]:
+    """A client as runs have it; beside a run nobody is kept waiting for long."""
     if flow_run.id:
-        create_markdown_artifact(text, key=key(name), description=headline)
+        with get_client(sync_client=True) as client:
+            yield client
         return
     with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: connection.TELLING_SECONDS}), api.client() as client:
-        client.create_artifact(ArtifactCreate(key=key(name), type="markdown", description=headline, data=text))
+        yield client
 
 
-def _picture(facts: Overview) -> Pictures | None:
+def _picture(facts: Overview, on_dark: bool) -> Pictures | None:
     drawn = trend.of(facts)
     if drawn is None or not drawn.points:
         return None
@@ -89,25 +92,18 @@ def _picture(facts: Overview) -> Pictures | None:
         from tasks.judging import trend_figures
     except ModuleNotFoundError:  # matplotlib is of the extra ``train``
         return None
-    light, dark = (trend_figures.png(drawn, colours) for colours in (trend_figures.LIGHT, trend_figures.DARK))
+    light = trend_figures.png(drawn, trend_figures.LIGHT)
+    dark = trend_figures.png(drawn, trend_figures.DARK) if on_dark else light
     return Pictures(light, dark, f"{drawn.figure} of the last runs")
 
 
-def _page(facts: Overview, pages: str | None) -> Page:
-    """All of it, before it is Markdown or HTML; ``pages`` is where the other pages are."""
-    links = tuple(_links(facts, pages)) if pages else ()
-    told = overview_page.sections(facts, _picture(facts))
+def _page(facts: Overview, links: tuple[tuple[str, str], ...], on_dark: bool) -> Page:
+    """All of it, before it is Markdown, which has no way to tell dark paper, or HTML."""
+    told = overview_page.sections(facts, _picture(facts, on_dark))
     return Page(facts.name, overview_page.headline(facts), told, links)
 
 
-def _links(facts: Overview, pages: str) -> Iterator[tuple[str, str]]:
-    """The pages of the last runs that there are."""
-    is_judged = any(run.outcome in JUDGED for run in facts.runs)
-    there = {
-        "verdict": is_judged or any(run.outcome == "unchanged" for run in facts.runs),
-        "pictures": is_judged,
-        "data": bool(facts.runs),
-        "card": bool(facts.versions),
-        "predictions": bool(facts.jobs),
-    }
-    return ((kind, f"{pages}/{facts.name}-{kind}") for kind, is_there in there.items() if is_there)
+def _links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:
+    """The newest of the other pages of a name, and where the UI has them."""
+    there = artifacts.newest(client, [f"{name}-{kind}" for kind in LINKED])
+    return ((page.removeprefix(f"{name}-"), artifacts.path(artifact)) for page, artifact in there.items())

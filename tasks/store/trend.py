@@ -1,12 +1,12 @@
 """How the figure that a gate judges has developed from run to run, beside the version that was live then."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 from tasks.records import GateVerdict
 from tasks.store.overview import Overview
-from tasks.store.tried import Outcome
+from tasks.store.tried import Outcome, Tried
 
 RUNS = 30  # that are drawn
 # Of each kind of model the first of these gates that it has: its value is drawn, and its bound.
@@ -40,11 +40,9 @@ def of(facts: Overview) -> Trend | None:
         return None
     values = {run.version: _value(run.gates, gate) for run in facts.runs if run.outcome == "published"}
     values |= {kept.manifest.version: _value(kept.manifest.gates, gate) for kept in facts.versions}
-    runs = facts.runs[:RUNS][::-1]
-    ends = [datetime.fromisoformat(run.date) for run in runs[1:]]  # a run has ended before the next begins
     points = []
-    for run, end in zip(runs, [*ends, datetime.max.replace(tzinfo=UTC)], strict=False):  # there may be no run
-        live, verdict = _live(facts, end), _named(run.gates, gate)
+    for run in facts.runs[:RUNS][::-1]:
+        live, verdict = _live(facts, run), _named(run.gates, gate)
         points.append(
             Point(
                 date=run.date,
@@ -58,13 +56,14 @@ def of(facts: Overview) -> Trend | None:
     return Trend(DRAWN[gate], gate != "test_accuracy", tuple(points))
 
 
-def _live(facts: Overview, before: datetime) -> int | None:
-    """The champion before a moment, by the changes; of a store from before they were noted by the pointer alone."""
+def _live(facts: Overview, run: Tried) -> int | None:
+    """The champion when a run ended, by the changes; of a store from before they were noted by the pointer alone."""
+    began = datetime.fromisoformat(run.date)
     for change in facts.changes:
-        if datetime.fromisoformat(change.at) < before and not change.interrupted:
+        if not change.interrupted and (change.by == run.run or datetime.fromisoformat(change.at) <= began):
             return change.champion
     pointer = facts.pointer
-    is_known = pointer and not facts.changes and datetime.fromisoformat(pointer.promoted_at) < before
+    is_known = pointer and not facts.changes and datetime.fromisoformat(pointer.promoted_at) <= began
     return pointer.version if pointer and is_known else None
 
 

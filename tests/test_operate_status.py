@@ -120,6 +120,7 @@ def test_a_worker_that_has_been_silent_for_a_day_is_none(
     assert "ours" in [worker.name for worker in status.status().workers]
     monkeypatch.setattr(status, "FORGOTTEN", timedelta())
     assert status.status().workers == []
+    client.delete("/work_pools/gradmill/workers/ours").raise_for_status()  # other tests use this server
 
 
 def ended(state: State[Any]) -> FlowRun:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
+from moto.server import ThreadedMotoServer
 
 from candidate import Candidate
 from command_line import assert_clear, gradmill
@@ -236,7 +237,39 @@ def test_of_a_postgresql_the_command_is_said_and_no_password(
     assert "secret" not in said
 
 
-# Real runs
+# Object stores, real runs
+
+
+@pytest.mark.slow  # a server
+def test_a_backup_in_s3_is_incremental_and_restored(
+    two_versions: None, artifacts: Path, elsewhere: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "ACCESS_KEY_ID": "somebody", "SECRET_ACCESS_KEY": "x", "DEFAULT_REGION": "us-east-1",
+        "ENDPOINT_URL": f"http://{host}:{port}",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    try:
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="backups")
+        url = "s3://backups/gradmill"
+        assert backup.make(url).copied
+        pointer.freeze(NAME)
+        assert len(backup.make(url).copied) == 3
+        keys = client.list_objects_v2(Bucket="backups")["Contents"]
+        client.close()
+        assert len(keys) == 1 + len({each.sha256 for each in backup.make(url).backup.files.values()})
+        there = elsewhere()
+        backup_restore.restore(url)
+        assert files(there / "models") == files(artifacts / "models")
+    finally:
+        server.stop()
 
 
 def houses(rows: int, seed: int) -> pd.DataFrame:

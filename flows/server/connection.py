@@ -1,6 +1,7 @@
 """The connection to a Prefect API: the user's, that of gradmill up, or a temporary server's; and what is told to it."""
 
 import importlib
+import logging
 import secrets
 import sys
 from collections.abc import Iterator
@@ -112,8 +113,9 @@ def send_what_is_queued() -> None:
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    APILogWorker.drain_all(timeout=DRAIN_SECONDS)
-    EventsWorker.drain_all(timeout=DRAIN_SECONDS)
+    for worker in (APILogWorker, EventsWorker):
+        logging.getLogger(worker.__name__).setLevel(logging.ERROR)  # it would print how many items it still has
+        worker.drain_all(timeout=DRAIN_SECONDS)
 
 
 def _require_answer() -> None:

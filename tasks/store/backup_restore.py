@@ -33,6 +33,7 @@ def restore(url: str) -> Backup:
             atomic.write_bytes(marker, content)
         for path, kept in sorted(backup.files.items(), key=_pointers_last):
             _bring(folder, artifact_paths.root() / path, kept)
+        atomic.sweep(artifact_paths.root())  # what the same restore left half-written when it was killed
         for name in reading.names():
             for number in reading.versions(name):
                 folders.make_read_only(artifact_paths.version(name, number))

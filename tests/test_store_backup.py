@@ -1,6 +1,8 @@
 """A backup is made while others work, is whole or is the one before, and a restore gives the same store elsewhere."""
 
 import json
+import os
+import signal
 import sqlite3
 import stat
 import threading
@@ -29,6 +31,7 @@ from tasks.store import (
     verification,
 )
 from tasks.store.tuned import Tuned
+from victims import fork
 
 NAME = "linear-regression"
 
@@ -182,6 +185,46 @@ def test_a_path_that_leads_out_of_artifacts_is_no_backup(
     with pytest.raises(DataError, match=r"backup\.json"):
         backup_restore.restore(str(place))
     assert not [*tmp_path.rglob("stolen")]
+
+
+# Kills
+
+
+def killed_before_a_rename(artifacts: str, command: list[str], number: int) -> None:
+    """The body of a victim that does a command and kills itself before it renames for the ``number``-th time."""
+    os.environ["GRADMILL_ARTIFACTS"] = artifacts
+    left = iter(range(number))
+    rename = os.replace
+
+    def dying(*arguments: Any, **options: Any) -> None:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(*arguments, **options)
+
+    os.replace = dying
+    os._exit(app.run(command))
+
+
+@pytest.mark.slow  # every victim is a process
+def test_a_killed_backup_is_the_one_before_and_a_killed_restore_goes_on(
+    candidates: list[Candidate], two_versions: None, artifacts: Path, place: Path, elsewhere: Callable[[], Path]
+) -> None:
+    for number in (0, 3, 7):
+        fork(killed_before_a_rename, str(artifacts), ["backup", str(place)], number).join()
+        assert not (place / "backup.json").exists()
+    backup.make(str(place))
+    candidates[2].publish()
+    for number in (0, 2, 5):
+        fork(killed_before_a_rename, str(artifacts), ["backup", str(place)], number).join()
+    there = elsewhere()
+    for number in (1, 4, 6):
+        fork(killed_before_a_rename, str(there), ["restore", str(place)], number).join()
+        current = reading.champion(NAME)
+        assert current is None
+    backup_restore.restore(str(place))
+    verification.verify(NAME, 2)
+    assert reading.versions(NAME) == [1, 2]
+    assert not [*there.rglob("*.partial"), *there.glob(".restoring")]
 
 
 # Prefect's database

@@ -24,8 +24,8 @@ from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
 from tasks.serving.profile import Drift
 from tasks.store import artifact_paths, overview, pointer, reading, trend
+from tasks.store.changed import Change
 from tasks.store.run_folder import RunFolder
-from tasks.store.versions import Change
 from victims import fork, run_until
 
 NAME = "linear-regression"

@@ -14,7 +14,7 @@ from candidate import Candidate
 from flows.cli import app
 from tasks.errors import DataError
 from tasks.store import artifact_paths, history, journal, pointer, reading, verification
-from tasks.store.versions import Change
+from tasks.store.changed import Change
 from victims import fork
 
 pytestmark = pytest.mark.usefixtures("two_versions")

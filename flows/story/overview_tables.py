@@ -5,10 +5,10 @@ from pathlib import Path
 
 from flows.story import overview_words as words
 from flows.story.blocks import said
+from tasks.store.changed import Change
 from tasks.store.overview import Kept, Overview
 from tasks.store.predictions import Job
 from tasks.store.tried import changed
-from tasks.store.versions import Change
 
 MANY = 20  # versions
 BY_ITSELF = ("model", "device", "seed", "implementation")  # settings with a place of their own, or that do not matter

@@ -35,6 +35,11 @@ def _in(place: Callable[P, Path], *names: str) -> Callable[P, Path]:
     return lambda *args, **kwargs: place(*args, **kwargs).joinpath(*names)
 
 
+def _of_each(place: Callable[[], Path]) -> Callable[[str], Path]:
+    """The document in there of what has a name."""
+    return lambda name: place() / f"{name}.json"
+
+
 def lock(folder: Path) -> Path:
     """Held by whoever fills, changes or removes a folder of a dataset, a run or a model."""
     return folder / ".lock"
@@ -84,12 +89,7 @@ def lock_of_study(path: Path) -> Path:
 
 runs = _in(root, "runs")  # evidence of every run, published or refused
 stage_records = _in(root, ".stages")  # what reusable stages returned, each under the digest of all that it depended on
-
-
-def stage_record(key: str) -> Path:
-    """What one of them returned."""
-    return stage_records() / f"{key}.json"
-
+stage_record = _of_each(stage_records)
 
 models = _in(root, "models")  # the model store: a Triton model repository as it stands
 
@@ -124,37 +124,13 @@ locks = _in(root, ".locks")  # of what must not have a file of ours in it
 backup_lock = _in(locks, "backup")  # held by whoever makes a backup, or restores one
 restoring = _in(root, ".restoring")  # which backup is being restored
 schedules = _in(root, "schedules")  # when own names are retrained
-
-
-def schedule(name: str) -> Path:
-    """When one of them is."""
-    return schedules() / f"{name}.json"
-
-
+schedule = _of_each(schedules)
 all_tuned = _in(root, "tuned")  # beside models/: Triton does not start on a model's folder without a version
-
-
-def tuned(name: str) -> Path:
-    """The settings that a search found for a name, which may have no version yet."""
-    return all_tuned() / f"{name}.json"
-
-
+tuned = _of_each(all_tuned)  # the settings that a search found for a name, which may have no version yet
 search_schedules = _in(schedules, "searches")  # when settings are searched for them
-
-
-def search_schedule(name: str) -> Path:
-    """When that is for one of them."""
-    return search_schedules() / f"{name}.json"
-
-
+search_schedule = _of_each(search_schedules)
 all_deployment_settings = _in(schedules, "deployments")  # what somebody has set of a deployment
-
-
-def deployment_settings(deployment: str) -> Path:
-    """What that is of one of them."""
-    return all_deployment_settings() / f"{deployment}.json"
-
-
+deployment_settings = _of_each(all_deployment_settings)
 prefect_home = _in(root, ".prefect")  # the history of ``gradmill up``: Prefect's database, logs of server and worker
 up_lock = _in(prefect_home, "up.lock")  # held by ``gradmill up`` as long as it lives
 database = _in(prefect_home, "prefect.db")  # of ``gradmill up``'s server, unless a PostgreSQL was named

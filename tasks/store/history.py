@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 
 from tasks.errors import DataError, UsageError
 from tasks.store import artifact_paths, journal, reading
-from tasks.store.versions import ChampionPointer, Change
+from tasks.store.changed import Change
+from tasks.store.versions import ChampionPointer
 
 What = Literal["published", "promoted", "rolled back", "frozen", "unfrozen", "pruned"]
 INTERRUPTED = "interrupted"  # of a line that corrects the one before it

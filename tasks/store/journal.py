@@ -12,8 +12,8 @@ from typing import Literal
 
 from tasks.errors import DataError
 from tasks.store import artifact_paths, atomic, reading, verified
+from tasks.store.changed import Change
 from tasks.store.record import Sha256
-from tasks.store.versions import Change
 
 ACTION = "restore it from a backup or a mirror, or move it away: then another is begun, with the last 1000 changes"
 

@@ -13,10 +13,11 @@ from typing import NamedTuple, TypeVar
 from tasks.data.report import DataReport
 from tasks.errors import DataError, TrainingDiverged
 from tasks.store import artifact_paths, disk, history, own_data, predictions, reading, tried
+from tasks.store.changed import Change
 from tasks.store.documents import Document
 from tasks.store.predictions import Job
 from tasks.store.tried import JUDGED, Tried
-from tasks.store.versions import ChampionPointer, Change, Manifest
+from tasks.store.versions import ChampionPointer, Manifest
 
 T = TypeVar("T")
 DIVERGED = TrainingDiverged.exit_code

@@ -9,9 +9,10 @@ from tasks.errors import DataError, UsageError
 from tasks.parameters import is_name
 from tasks.store import artifact_paths, folders, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
+from tasks.store.changed import History
 from tasks.store.names import VERSION
 from tasks.store.record import FileRef
-from tasks.store.versions import ChampionPointer, History, Manifest
+from tasks.store.versions import ChampionPointer, Manifest
 
 R = TypeVar("R")
 

@@ -1,12 +1,9 @@
 """The documents of a model's folder, typed: the pointer, what it cannot tell, and each version's manifest."""
 
 from contextlib import suppress
-from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     computed_field,
@@ -23,25 +20,11 @@ from tasks.serving.contract import ModelMetadata, open_inference_metadata
 from tasks.serving.profile import Histogram
 from tasks.serving.task import TASKS
 from tasks.store.artifact_paths import METADATA, ONNX, SAMPLE
+from tasks.store.changed import Extensible, Moment, Number
 from tasks.store.documents import Document
 from tasks.store.record import Sha256
 
-
-def _with_a_zone(text: str) -> str:
-    if datetime.fromisoformat(text).tzinfo is None:
-        raise ValueError("a time without its zone")
-    return text
-
-
-Number = Annotated[int, Field(ge=1)]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
-Moment = Annotated[str, AfterValidator(_with_a_zone)]
-
-
-class Extensible(Document):
-    """A document that keeps what is not declared here: other kinds of model, and newer versions, note more."""
-
-    model_config = ConfigDict(extra="allow")
 
 
 class ChampionPointer(Extensible):
@@ -66,41 +49,6 @@ class ChampionPointer(Extensible):
     def named(self) -> set[int]:
         """Every version that it names: each of them was the champion once."""
         return {self.version, *self.held} | ({self.previous} if self.previous else set())
-
-
-class Change(Extensible):
-    """What somebody, a user or a run, has changed in a model's folder; ``champion`` and ``frozen`` are as of then.
-
-    ``before`` was the champion until then; it was not noted at first.
-    """
-
-    at: Moment
-    what: str  # of which a newer version may know more
-    versions: tuple[int, ...]
-    before: Number | None = None
-    champion: Number | None
-    frozen: bool
-    by: str
-    reason: str = ""
-    interrupted: bool = False  # a kill kept it from being made
-
-    @property
-    def step(self) -> str:
-        """The champion, from what to what: ``6 → 5``, or just ``6`` where it stayed."""
-        moved = self.before is not None and self.before != self.champion
-        return f"{self.before} → {self.champion or 'none'}" if moved else f"{self.champion or ''}"
-
-
-class History(Extensible):
-    """``.history.json``: the highest number ever given, when each version was last demoted, and what was changed.
-
-    Of the changes it has the last 1000, for versions of Gradmill from before there was ``history.jsonl``.
-    """
-
-    highest: int = Field(ge=0)
-    demoted: dict[int, Moment]
-    changes: tuple[Change, ...] = ()
-    journal: str = ""  # SHA-256 (hex) of the last line there
 
 
 class Training(Extensible):

@@ -1,6 +1,6 @@
 """Everything that may go wrong for a user: what was found, what was expected, what to do.
 
-The exit codes are a contract (README, "Exit codes").
+The exit codes are a contract (README, "Command line").
 """
 
 import re

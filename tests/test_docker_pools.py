@@ -81,7 +81,7 @@ def test_templates_set_only_what_the_worker_knows(pool: str, worker: str) -> Non
 
 @pytest.mark.slow  # Prefect's own commands
 def test_a_server_takes_the_templates_by_the_published_commands(prefect_api: str, tmp_path: Path) -> None:
-    section = (REPOSITORY / "README.md").read_text().partition("\n## Containers\n")[2].partition("\n## ")[0]
+    section = (REPOSITORY / "docs/containers.md").read_text()
     commands = re.findall(r"(?m)^prefect work-pool create .*$", section)
     assert len(commands) == 2
     environment = {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(tmp_path), "PATH": os.environ["PATH"]}

@@ -1,4 +1,4 @@
-"""The composed stack, brought up by the commands of the README's section "Containers" and treated badly."""
+"""The composed stack, brought up by the commands of docs/containers.md and treated badly."""
 
 import json
 import os
@@ -34,8 +34,8 @@ exec podman "$@"
 
 
 def published_commands() -> list[str]:
-    """Those of the README's section, without their comments."""
-    section = (REPOSITORY / "README.md").read_text().partition("\n## Containers\n")[2].partition("\n## ")[0]
+    """Those of docs/containers.md, without their comments."""
+    section = (REPOSITORY / "docs/containers.md").read_text()
     blocks = "".join(section.split("```")[1::2])
     return [line.partition(" # ")[0].strip() for line in blocks.strip().splitlines()]
 

@@ -245,11 +245,11 @@ def test_promotion_and_rollback_are_events_where_there_is_a_server(
     assert event(server, "gradmill.model.rolled-back", "linear-regression")["payload"]["version"] == 1
 
 
-def test_the_readme_s_service_loads_its_model_anew_on_each_promotion(
+def test_the_published_service_loads_its_model_anew_on_each_promotion(
     server: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readme = (REPOSITORY / "README.md").read_text().partition("### Events")[2]
-    script = readme.partition("```python\n")[2].partition("```")[0]
+    told = (REPOSITORY / "docs/on-duty.md").read_text().partition("## Events")[2]
+    script = told.partition("```python\n")[2].partition("```")[0]
     assert len([line for line in script.splitlines() if line.strip()]) <= 12
     for candidate in candidates[:2]:
         candidate.publish()

@@ -150,7 +150,7 @@ def test_tract(exported: Exported) -> None:
 
 
 def test_opencv(exported: Exported) -> None:
-    """No labels: OpenCV 4 computes garbage, silently (README, "Other runtimes")."""
+    """No labels: OpenCV 4 computes garbage, silently (docs/models.md, "Other runtimes")."""
     cv2 = pytest.importorskip("cv2", reason="the package opencv-python-headless is not installed (extra: consumers)")
     net = cv2.dnn.readNetFromONNX(str(exported.model))
     net.setInput(exported.rows)
@@ -283,7 +283,7 @@ def table(request: pytest.FixtureRequest, tmp_path: Path) -> Table:
 
 
 def test_a_service_in_python_turns_named_values_into_features(table: Table) -> None:
-    """README's lines, run in a version's folder."""
+    """The lines of docs/, run in a version's folder."""
     rows = json.dumps(NAMED_ROWS)
     command: list[str | Path] = [sys.executable, DOCS / "serving_rows.py"]
     done = subprocess.run(command, input=rows, capture_output=True, text=True, check=True, cwd=table.folder)
@@ -292,6 +292,6 @@ def test_a_service_in_python_turns_named_values_into_features(table: Table) -> N
 
 
 def test_a_service_in_javascript_turns_named_values_into_features(table: Table, node_modules: Path) -> None:
-    """README's lines, run in a version's folder."""
+    """The lines of docs/, run in a version's folder."""
     found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(NAMED_ROWS), cwd=table.folder)
     Exported(table.folder, ENCODED_ROWS, table.expected(ENCODED_ROWS), table.tolerance).assert_same(found)

@@ -28,7 +28,7 @@ class PredictionSummary(BaseModel):
 
 
 class RetrainReport(BaseModel):
-    """A contract (README, "JSON"): fields are added, never renamed or removed.
+    """A contract (README, "Command line"): fields are added, never renamed or removed.
 
     ``champion`` is the version that consumers should use when the run ends: the newest that passed the gates, until
     somebody promotes or rolls back. After ``unchanged`` it may be another than ``version``. While it is ``frozen``, no

@@ -13,7 +13,7 @@ from tasks.store.tuned import Searched, Setting, Trial
 
 
 class TuneReport(BaseModel):
-    """A contract (README, "JSON"): fields are added, never renamed or removed."""
+    """A contract (README, "Command line"): fields are added, never renamed or removed."""
 
     model_config = ConfigDict(protected_namespaces=())
 

@@ -19,7 +19,7 @@ from tasks.store.record import FileRef
 
 CUDA_BATCH_SIZE = 16384
 CPU_BATCH_SIZES = (1024, 8192)  # the fewest and the most rows that are run at a time
-CPU_BATCH_VALUES = 2**16  # of the rows in between: they fit the cache (README, "Speed")
+CPU_BATCH_VALUES = 2**16  # of the rows in between: they fit the cache (docs/speed.md)
 CUDA_LANES = 2  # one copies while the other computes
 
 Lane = Callable[[Array], list[Array]]  # a batch (at most the batch size) to the outputs, in the signature's order

@@ -1,7 +1,7 @@
 """Parquet parts: one a shard, each of which tells in its footer what it holds.
 
 No compression, no dictionaries and no statistics for the probabilities: their digits are close to random, so all
-three cost more time than they save space (measured; README, "Speed"). Row numbers are delta-encoded to almost nothing.
+three cost more time than they save space (measured; docs/speed.md). Row numbers are delta-encoded to almost nothing.
 """
 
 from collections.abc import Iterator

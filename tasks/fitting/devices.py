@@ -29,7 +29,7 @@ def describe(device: torch.device) -> str:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Networks of this size train fastest on one thread (README, Speed)."""
+    """Networks of this size train fastest on one thread (docs/speed.md)."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

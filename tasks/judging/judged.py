@@ -28,7 +28,7 @@ class Period(Measured):
 
 
 class Judged(Measured):
-    """How good a version is on labelled rows (README, "JSON"): fields are added, never renamed or removed.
+    """How good a version is on labelled rows (README, "Command line"): fields are added, never renamed or removed.
 
     ``published`` is what the manifest says of the version's test split.
     """

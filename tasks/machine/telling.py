@@ -17,7 +17,7 @@ def tell(line: str, file: TextIO | None = None) -> None:
 
 
 class Event(StrEnum):
-    """What happens to a model, by the name that automations know it by (README, "Events")."""
+    """What happens to a model, by the name that automations know it by (docs/on-duty.md, "Events")."""
 
     PUBLISHED = "gradmill.model.published"
     REFUSED = "gradmill.model.refused"

@@ -57,5 +57,5 @@ class Gates(Frozen):
     max_latency_ms: Limit = Field(None, title="Latency limit", description="95th percentile for one row, milliseconds.")
     max_memory_mb: Limit = Field(None, title="Memory limit", description="Peak of the serving process, MiB.")
     max_parity_error: PositiveFloat = Field(
-        1e-5, title="Parity", description="Largest difference between torch and onnxruntime (README, Gates)."
+        1e-5, title="Parity", description="Largest difference between torch and onnxruntime (docs/gates.md)."
     )

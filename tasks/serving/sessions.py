@@ -35,7 +35,7 @@ def package() -> Any:
 def open_session(model: bytes, device: Device) -> Any:
     """An ``onnxruntime.InferenceSession`` for a model's bytes: a file is read, and compared, by who knows its digest.
 
-    One thread: these graphs are too small to share one batch among cores (README, Speed). With ``cuda`` the model
+    One thread: these graphs are too small to share one batch among cores (docs/speed.md). With ``cuda`` the model
     runs on the GPU or not at all; ``auto`` takes the CPU where CUDA cannot be used, and says so.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Events about models, for automations and for services that follow one (README, "Events")."""
+"""Events about models, for automations and for services that follow one (docs/on-duty.md, "Events")."""
 
 from typing import Any
 

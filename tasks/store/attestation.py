@@ -19,7 +19,7 @@ def require(key: Path) -> None:
         UsageError: the key file or the package ``model-signing`` is missing.
     """
     if not key.is_file():
-        raise UsageError(f"no key file {key}", "an elliptic-curve key in PEM", "see the README, Attestation")
+        raise UsageError(f"no key file {key}", "an elliptic-curve key in PEM", "see docs/models.md, Attestation")
     if importlib.util.find_spec("model_signing") is None:
         raise UsageError(
             "model-signing is not installed",

@@ -1,0 +1,46 @@
+"""What README and docs/ name is there: files, headings, commands and options."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from conftest import REPOSITORY
+from flows.cli.app import app
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+COMMAND = re.compile(r"(?m)^(?:[A-Z_]+=\S+ )*gradmill (.*?)(?: {2,}.*| #.*)?$")
+
+
+def anchors(page: Path) -> set[str]:
+    """Those of its headings, as GitHub makes them."""
+    headings = re.findall(r"(?m)^#+ (.*)$", page.read_text())
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not target.startswith("https://"):
+            file, _, anchor = target.partition("#")
+            path = page.parent / file if file else page
+            assert path.is_file(), target
+            assert not anchor or anchor in anchors(path), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_and_option_exists(page: Path) -> None:
+    root = typer.main.get_command(app)
+    for block in page.read_text().split("```")[1::2]:
+        for line in COMMAND.findall(block):
+            command: Any = root
+            for word in shlex.split(line):
+                if hasattr(command, "commands"):
+                    (name, *others) = word.split("|")
+                    assert {name, *others} <= {*command.commands}, line
+                    command = command.commands[name]
+                elif word.startswith("--"):
+                    assert word.partition("=")[0] in {each for option in command.params for each in option.opts}, line

@@ -13,7 +13,7 @@ import pytest
 from candidate import Candidate
 from flows.cli import app
 from tasks.errors import DataError
-from tasks.store import artifact_paths, history, journal, pointer, reading, verification
+from tasks.store import artifact_paths, folders, history, journal, pointer, reading, verification
 from tasks.store.changed import Change
 from victims import fork
 
@@ -137,6 +137,32 @@ def test_a_full_disk_leaves_the_file_as_it_was(monkeypatch: pytest.MonkeyPatch) 
             journal.append(NAME, [change])
     assert lines() == before
     journal.verify(NAME)
+
+
+@pytest.mark.parametrize("most", [0, 7])
+def test_a_disk_that_takes_only_a_part_of_a_line_at_a_time_gets_all_of_it_or_nothing(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, write = lines(), os.pwrite
+    monkeypatch.setattr(
+        os, "pwrite", lambda descriptor, content, offset: write(descriptor, content[:most], offset) if most else 0
+    )
+    change = Change.model_validate(json.loads(before[-1]) | {"versions": (2,)})
+    if most:
+        journal.append(NAME, [change])
+        assert len(lines()) == len(before) + 1
+    else:
+        with pytest.raises(OSError, match="No space"):
+            journal.append(NAME, [change])
+        assert lines() == before
+    assert len(journal.read(NAME)) == len(lines())
+
+
+def test_a_pruning_of_which_some_was_done_is_not_told_as_interrupted() -> None:
+    history.note(NAME, history.of_user("pruned"), (1, 2), reading.pointer(NAME))
+    assert what()[-1] == "pruned (interrupted)"
+    folders.remove(artifact_paths.version(NAME, 1))
+    assert what()[-1] == "pruned"
 
 
 # Kills

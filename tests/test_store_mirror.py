@@ -313,6 +313,25 @@ def test_a_folder_is_a_mirror_too_and_what_killed_writers_left_is_swept(tmp_path
     assert mirroring.mirror(NAME, str(share)).written == ("2/model.onnx",)
 
 
+def test_a_longer_history_in_the_mirror_is_left_by_one_that_was_begun_anew(
+    tmp_path: Path, two_versions: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    share, here = tmp_path / "share", artifact_paths.journal(NAME)
+    mirroring.mirror(NAME, str(share))
+    there = share / NAME / "history.jsonl"
+    before = there.read_bytes()
+    here.unlink()
+    known = json.loads(artifact_paths.history(NAME).read_text()) | {"changes": [], "journal": ""}
+    artifact_paths.history(NAME).write_text(json.dumps(known))
+    pointer.rollback(NAME)
+    assert mirroring.mirror(NAME, str(share)).written[-1] == "config.pbtxt"
+    assert there.read_bytes() == before
+    assert f"left: {share}/{NAME}/history.jsonl" in capsys.readouterr().err
+    there.unlink()
+    assert mirroring.mirror(NAME, str(share)).written == ("history.jsonl",)
+    assert there.read_bytes() == here.read_bytes()
+
+
 def test_a_reader_of_a_share_never_meets_a_dangling_pointer_or_half_a_file(tmp_path: Path, two_versions: None) -> None:
     share = tmp_path / "share"
     mirroring.mirror(NAME, str(share))

@@ -119,7 +119,7 @@ def _champion(name: str) -> int | None:
 
 def _is_interrupted(name: str, last: Change) -> bool:
     """Whether the folder shows that the last change was not made; a damaged pointer shows nothing."""
-    if last.what == "pruned" and not {*last.versions}.isdisjoint(reading.versions(name)):
+    if last.what == "pruned" and {*last.versions} <= {*reading.versions(name)}:  # of one that was begun, some are gone
         return True
     with suppress(DataError):
         now = reading.pointer(name)

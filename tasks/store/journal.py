@@ -5,6 +5,7 @@ can be changed or lost unseen. A last line without its end was never acknowledge
 takes its place. Whoever appends holds the lock.
 """
 
+import errno
 import json
 import os
 from collections.abc import Iterable
@@ -56,14 +57,22 @@ def append(name: str, changes: Iterable[Change]) -> str:
     with os.fdopen(descriptor, "wb", buffering=0) as stream:
         stream.truncate(end)
         try:
-            if os.pwrite(descriptor, added, end) < len(added):
-                os.pwrite(descriptor, added, end)  # the system says why not
+            _write(descriptor, added, end)
             os.fsync(descriptor)
         except OSError:
             stream.truncate(end)
             raise
     atomic.sync(path.parent)
     return past
+
+
+def _write(descriptor: int, content: bytes, offset: int) -> None:
+    """All of it: of a disk that is nearly full the system takes a part, and says only at the next call why."""
+    while content:
+        written = os.pwrite(descriptor, content, offset)
+        if not written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        content, offset = content[written:], offset + written
 
 
 def verify(name: str) -> bytes:

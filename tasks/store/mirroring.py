@@ -1,11 +1,15 @@
 """The champion, copied to where consumers on other hosts read it: ``URL/NAME`` looks as ``models/NAME`` does here.
 
 The order is what keeps the copy whole at every moment: the version's files, each read back; then the pointer; then
-Triton's configuration, which is derived from it, and the history. Versions that were mirrored before stay there.
+Triton's configuration, which is derived from it, and the history. Versions that were mirrored before stay there, and a
+history there that ours does not go on from.
 """
+
+import sys
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.settings import Settings
+from tasks.machine.telling import tell
 from tasks.records import MirroredModel
 from tasks.store import artifact_paths, folders, journal, locks, reading, remote, triton, verification, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
@@ -45,6 +49,7 @@ def mirror(name: str, url: str) -> MirroredModel:
         number, pieces = reading.with_version(name, None, lambda _: _read(name))
         folder.sweep(name)
         _refuse_another_version(folder, name, number, pieces)
+        _leave_another_history(folder, name, pieces)
         pointer = artifact_paths.champion(name).name
         current = folder.read(f"{name}/{pointer}") == pieces[pointer]
         written = tuple(path for path, content in pieces.items() if _bring(folder, f"{name}/{path}", content))
@@ -89,6 +94,16 @@ def _refuse_another_version(folder: remote.Folder, name: str, number: int, piece
                 "no other model under the same name and number; nothing there was changed",
                 "mirror to another URL, or remove that folder if no consumer needs it",
             )
+
+
+def _leave_another_history(folder: remote.Folder, name: str, pieces: dict[str, bytes]) -> None:
+    """Take ours out of what is copied unless every line there is in it: one begun anew here is the shorter one."""
+    filename = artifact_paths.journal(name).name
+    there = (folder.read(f"{name}/{filename}") or b"").rpartition(b"\n")
+    if filename in pieces and not pieces[filename].startswith(b"".join(there[:2])):
+        why = f"it has lines that are not in {artifact_paths.journal(name)}"
+        tell(f"left: {folder.url}/{name}/{filename}: {why}; move it away there, and ours is copied", file=sys.stderr)
+        del pieces[filename]
 
 
 def _bring(folder: remote.Folder, path: str, content: bytes) -> bool:

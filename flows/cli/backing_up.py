@@ -11,11 +11,12 @@ from tasks.store import artifact_paths, backup_restore
 from tasks.store import backup as backups
 
 Place = Annotated[str, typer.Argument(metavar="DIR|URL", help="A folder, or s3://BUCKET/FOLDER or the like.")]
+Replace = Annotated[bool, typer.Option("--replace", help="In the place of another store's, or of one with more names.")]
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 PG_DUMP = 'pg_dump --format=custom --file=prefect.dump "postgresql://USER@HOST/DATABASE"'
 
 
-def backup(url: Place) -> Answer:
+def backup(url: Place, replace: Replace = False) -> Answer:
     """Copy all that cannot be made again: versions, pointers, history, row digests, settings, schedules.
 
     With them go the runs that explain kept versions, and the database of gradmill up. Runs may go on meanwhile, and
@@ -23,8 +24,10 @@ def backup(url: Place) -> Answer:
 
     Credentials are not in it, nor the data themselves. The database has what was put into blocks, as the address of a
     webhook: keep the backup where only you can read it. Of a PostgreSQL the command to dump it is said.
+
+    A backup of another store, or one with a model that is here no more, is left as it is unless --replace is given.
     """
-    made = backups.make(url, with_database=not os.environ.get(DATABASE, "").startswith("postgresql"))
+    made = backups.make(url, not os.environ.get(DATABASE, "").startswith("postgresql"), replace)
     files, copied = made.backup.files, made.copied
     has_database = artifact_paths.relative(artifact_paths.database()) in files
     document = {
@@ -44,7 +47,8 @@ def backup(url: Place) -> Answer:
 def restore(url: Place) -> Answer:
     """Make an empty artifacts folder what it was when the backup was made; every file is checked.
 
-    Interrupted, the same command goes on. A folder with other files in it is refused.
+    Interrupted, the same command goes on; until then no run begins there. A folder that has versions, runs or the like
+    is refused.
     """
     made = backup_restore.restore(url)
     place = artifact_paths.root()

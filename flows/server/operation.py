@@ -99,6 +99,7 @@ def _end(children: "list[Child]") -> None:
 @contextmanager
 def _alone() -> Iterator[None]:
     """Keep a second ``up`` off these artifacts: two servers on one SQLite file would both schedule."""
+    locks.refuse_half_restored()  # the database among the rest
     artifact_paths.make_root()
     artifact_paths.prefect_home().mkdir(exist_ok=True)
     artifact_paths.prefect_home().chmod(0o700)  # saved blocks hold secrets, and so does the credential

@@ -123,6 +123,7 @@ def predictions(job: str) -> Path:
 locks = _in(root, ".locks")  # of what must not have a file of ours in it
 backup_lock = _in(locks, "backup")  # held by whoever makes a backup, or restores one
 restoring = _in(root, ".restoring")  # which backup is being restored
+store_id = _in(root, ".store.json")  # by which a backup knows whose it is; a restored store has it, too
 schedules = _in(root, "schedules")  # when own names are retrained
 schedule = _of_each(schedules)
 all_tuned = _in(root, "tuned")  # beside models/: Triton does not start on a model's folder without a version

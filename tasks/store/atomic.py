@@ -21,16 +21,24 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: the disk is full or the folder is not writable; ``path`` is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, held = _temporary(path.parent)
+    with temporary_in(path.parent) as temporary:
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        except OSError as error:
+            if error.errno and error.filename in (None, str(temporary)):  # the system names no file whose writing fails
+                error.filename = str(path)
+            raise
+
+
+@contextmanager
+def temporary_in(folder: Path) -> Iterator[Path]:
+    """Yield an empty file that lasts as long as the block; of a killed process the next sweep removes it."""
+    temporary, held = _temporary(folder)
     try:
         yield temporary
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
-    except OSError as error:
-        if error.errno and error.filename in (None, str(temporary)):  # the system names no file whose writing fails
-            error.filename = str(path)
-        raise
     finally:
         temporary.unlink(missing_ok=True)
         os.close(held)

@@ -1,48 +1,32 @@
 """A copy of the store in a folder or an object store, from which ``gradmill restore`` makes it anew elsewhere.
 
 What files hold lies in ``content/<SHA-256>``; ``backup.json`` names it by paths below artifacts/. It is replaced last:
-whenever a backup is killed, the one before is whole, and the next takes up what is there.
+whenever a backup is killed, the one before is whole, and the next takes up what is there. What has rotted there is
+written anew: of a folder every file is read for that, of an object store only its size is compared.
 """
 
+import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, NamedTuple
-
-from pydantic import AfterValidator, Field
+from pathlib import Path
+from typing import NamedTuple
 
 from tasks.errors import DataError, UsageError
-from tasks.store import artifact_paths, atomic, backup_contents, folders, locks, reading, remote, verified
-from tasks.store.documents import Document
-from tasks.store.record import Sha256
+from tasks.store import (
+    artifact_paths,
+    atomic,
+    backup_contents,
+    backup_place,
+    folders,
+    locks,
+    names,
+    reading,
+    remote,
+    verified,
+)
+from tasks.store.backup_place import CONTENT, MANIFEST, Backup, Content, StoreId
 
-MANIFEST = "backup.json"
-CONTENT = "content"
 SMALL = 2**20  # bytes; so many are read once, since somebody may replace such a file meanwhile
-PLACES = (*artifact_paths.FOLDERS, "tuned", "schedules", ".prefect")
-
-
-def _below_artifacts(path: str) -> str:
-    parts = PurePosixPath(path).parts
-    if len(parts) < 2 or parts[0] not in PLACES or ".." in parts:
-        raise ValueError("a path that is not one of artifacts/")
-    return path
-
-
-class Content(Document):
-    """What a file holds."""
-
-    sha256: Sha256
-    bytes: int = Field(ge=0)
-
-
-class Backup(Document):
-    """``backup.json``: every file by its path below artifacts/, and which version each name's champion was."""
-
-    schema_version: Literal[1] = 1
-    at: str
-    champions: dict[str, int | None]
-    files: dict[Annotated[str, AfterValidator(_below_artifacts)], Content]
 
 
 class Made(NamedTuple):
@@ -56,11 +40,14 @@ class Made(NamedTuple):
         return sum(self.backup.files[path].bytes for path in (self.backup.files if paths is None else paths))
 
 
-def make(url: str, with_database: bool = True) -> Made:
+def make(url: str, with_database: bool = True, replace: bool = False) -> Made:
     """Write a backup, or bring one up to date, while runs go on: each name is locked while its files are copied.
 
+    ``replace`` puts it in the place of one of another store, or with names that are not here.
+
     Raises:
-        UsageError: nothing can be written to this URL.
+        UsageError: nothing can be written to this URL, other things lie there, the backup there is not of this store,
+            or there is nothing here, or only half a store.
         DataError: something here is damaged, or the place gives back other bytes; the backup there is as it was.
         EnvironmentProblem: the place does not answer, or refuses.
     """
@@ -68,10 +55,12 @@ def make(url: str, with_database: bool = True) -> Made:
     if folder.local and (place := folders.holding(folder.local)):
         found = f"{url} is in the artifacts folder itself, in {place}"
         raise UsageError(found, "a folder outside of it", "choose one on another disk or host")
+    if not backup_contents.is_anything():
+        found = f"{artifact_paths.root()} has nothing to back up"
+        raise UsageError(found, "versions, runs or settings", "name another folder with --artifacts")
     with locks.locked(artifact_paths.backup_lock(), "another backup is being made; waiting for it"):
-        if folder.local:  # others must not read the secrets of a server's blocks
-            folder.local.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.sweep("")
+        store = backup_place.refuse_another(folder, replace) or secrets.token_hex(16)
+        backup_place.make_ready(folder)
         copying = _Copying(folder)
         champions = {}
         for name in filter(reading.versions, reading.names()):
@@ -85,10 +74,11 @@ def make(url: str, with_database: bool = True) -> Made:
                 if copy:
                     copying.one(copy, artifact_paths.database())
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        backup = Backup(at=now, champions=champions, files=copying.files)
+        StoreId(id=store).write(artifact_paths.store_id())
+        backup = Backup(at=now, store=store, champions=champions, files=copying.files)
         folder.write(MANIFEST, atomic.as_json(backup.model_dump(mode="json")))
         needed = {each.sha256 for each in backup.files.values()}
-        for sha256 in folder.sizes(CONTENT).keys() - needed:
+        for sha256 in filter(names.CONTENT.fullmatch, folder.sizes(CONTENT).keys() - needed):
             folder.remove(f"{CONTENT}/{sha256}")
     return Made(backup, copying.copied)
 
@@ -98,6 +88,7 @@ class _Copying:
 
     def __init__(self, folder: remote.Folder) -> None:
         self._folder, self._there = folder, folder.sizes(CONTENT)
+        self._whole: set[str] = set()  # SHA-256 of what is there as it was written
         self.files: dict[str, Content] = {}
         self.copied: list[str] = []
 
@@ -118,14 +109,20 @@ class _Copying:
         sha256 = atomic.file_digest(file) if content is None else verified.sha256(content)
         kept = Content(sha256=sha256, bytes=size if content is None else len(content))
         name = f"{CONTENT}/{sha256}"
-        if self._there.get(sha256) != kept.bytes:
+        if not self._has(kept):
             if content is None:
                 self._folder.put(name, file)
             else:
                 self._folder.write(name, content)
-            self._there[sha256] = kept.bytes
             self.copied.append(artifact_paths.relative(path))
             if self._folder.digest(name) != sha256:
                 found, action = f"{self._folder.url}/{name} is not what was written there", "see what else writes there"
                 raise DataError(found, f"SHA-256 {sha256}", f"{action}, then make the backup again")
+        self._whole.add(sha256)
         self.files[artifact_paths.relative(path)] = kept
+
+    def _has(self, kept: Content) -> bool:
+        """Whether it is there; of what has rotted in an object store only another size is seen."""
+        if kept.sha256 in self._whole or self._there.get(kept.sha256) != kept.bytes:
+            return kept.sha256 in self._whole
+        return not self._folder.local or self._folder.digest(f"{CONTENT}/{kept.sha256}") == kept.sha256

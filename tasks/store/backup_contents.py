@@ -4,21 +4,23 @@ The rest is left out: raw files, training splits, predictions, other runs and wh
 locks and credentials belong to this host.
 """
 
+import itertools
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tasks.store import artifact_paths, atomic, housekeeping, journal, names, reading, verification
+from tasks.store import artifact_paths, atomic, housekeeping, journal, names, reading, verification, verified
 
 
 def of_model(name: str) -> Iterator[Path]:
     """The files of a name: every version, verified, with its row digests; pointer and history; the source of its data.
 
-    The champion's test rows are there too, which predict labels unless told otherwise. The caller holds the lock.
+    The champion's test rows are there too, if they are here, which predict labels unless told otherwise. The caller
+    holds the lock.
 
     Raises:
-        DataError: something is not as it was published.
+        DataError: something is not as it was published, or row digests are missing, which nothing can make again.
     """
     current = reading.champion(name)
     for number in reading.versions(name):
@@ -26,7 +28,10 @@ def of_model(name: str) -> Iterator[Path]:
         yield from _regular(artifact_paths.version(name, number))
         data = reading.manifest(name, number).dataset
         is_champion = current is not None and current.version == number
-        yield from (file.path for file in (data.rows, data.test if is_champion else None) if file)
+        for file in (data.rows, data.test if is_champion and data.test.path.exists() else None):
+            if file:
+                verified.check(file, f"restore it from an older backup, or gradmill prune {name} if that takes it")
+                yield file.path
     journal.verify(name)
     for place in (
         artifact_paths.history,
@@ -50,6 +55,12 @@ def shared() -> Iterator[Path]:
         yield from _regular(folder)
 
 
+def is_anything() -> bool:
+    """Whether there is anything here to back up; it raises as ``shared`` does."""
+    paths = itertools.chain(shared(), [artifact_paths.database()])
+    return any(map(reading.versions, reading.names())) or any(path.is_file() for path in paths)
+
+
 def _regular(folder: Path) -> Iterator[Path]:
     """The files of ours below a folder, behind no link, save locks and what is half written."""
     for path in sorted(folder.rglob("*")):
@@ -65,15 +76,9 @@ def database() -> Iterator[Path | None]:
     if not path.is_file():
         yield None
         return
-    copy = path.with_name("backup.db")
-    with (
-        atomic.replacing(copy) as temporary,
-        closing(sqlite3.connect(path)) as live,
-        closing(sqlite3.connect(temporary)) as written,
-    ):
-        written.execute("PRAGMA journal_mode=OFF")
-        live.backup(written)
-    try:
+    with atomic.temporary_in(path.parent) as copy:
+        copy.chmod(0o600)  # before anything is in it
+        with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(copy)) as written:
+            written.execute("PRAGMA journal_mode=OFF")
+            live.backup(written)
         yield copy
-    finally:
-        copy.unlink()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.errors import DataError, UsageError
 from tasks.store import artifact_paths, atomic, folders, locks, names, reading, remote, verified
-from tasks.store.backup import CONTENT, MANIFEST, Backup, Content
+from tasks.store.backup_place import CONTENT, MANIFEST, PLACES, Backup, Content, StoreId
 
 TO_READ = 0o444  # a version's file
 
@@ -31,6 +31,8 @@ def restore(url: str) -> Backup:
             if found := next(_occupied(), None):
                 raise UsageError(f"{found} is there", "an empty artifacts folder", "name another with --artifacts")
             atomic.write_bytes(marker, content)
+        if backup.store:  # the next backup of what is restored goes on with this one
+            StoreId(id=backup.store).write(artifact_paths.store_id())
         for path, kept in sorted(backup.files.items(), key=_pointers_last):
             _bring(folder, artifact_paths.root() / path, kept)
         atomic.sweep(artifact_paths.root())  # what the same restore left half-written when it was killed
@@ -54,25 +56,27 @@ def _bring(folder: remote.Folder, path: Path, kept: Content) -> None:
     """
     if path.is_file() and atomic.file_digest(path) == kept.sha256:
         return
+    is_database = path == artifact_paths.database()
+    if is_database:  # nobody else may read it, half written neither
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
     with atomic.replacing(path) as temporary:
+        if is_database:
+            temporary.chmod(0o600)
         name = f"{CONTENT}/{kept.sha256}"
         if not folder.get(name, temporary) or atomic.file_digest(temporary) != kept.sha256:
             found = f"{folder.url}/{name}, which is to be {path}, is missing or has changed"
             raise DataError(found, "the backup as it was made", "restore from another copy of the backup")
         if names.VERSION.fullmatch(path.parent.name) and path.is_relative_to(artifact_paths.models()):
             temporary.chmod(TO_READ)
-        elif path == artifact_paths.database():
-            path.parent.chmod(0o700)
-            temporary.chmod(0o600)
 
 
 def _occupied() -> Iterator[Path]:
-    """What lies in the artifacts folder, save what a checkout brings, locks, and a home that we made for Prefect."""
+    """What lies where a restore writes, save locks and a home that we made for Prefect."""
     root = artifact_paths.root()
     home = artifact_paths.prefect_home() / "home"
     for path in root.rglob("*"):
-        brought = path.parent == root and path.name in (".gitignore", "README.md")
-        ours = path.is_relative_to(artifact_paths.locks()) or path.is_relative_to(home)
-        ours = ours or path.name == ".lock" or names.TEMPORARY.fullmatch(path.name) is not None
-        if not (brought or ours) and (path.is_symlink() or not os.path.isdir(path)):  # noqa: PTH112
+        elsewhere = path.relative_to(root).parts[0] not in PLACES or path.is_relative_to(home)
+        ours = path.name == ".lock" or names.TEMPORARY.fullmatch(path.name) is not None
+        if not (elsewhere or ours) and (path.is_symlink() or not os.path.isdir(path)):  # noqa: PTH112
             yield path

@@ -153,12 +153,28 @@ def holder(path: Path) -> str:
     return ""
 
 
+def refuse_half_restored() -> None:
+    """Nobody may begin anything in a store that is not whole: the restore that goes on would write over it.
+
+    Raises:
+        EnvironmentProblem: a restore was begun here and not finished.
+    """
+    if (marker := artifact_paths.restoring()).exists():
+        raise EnvironmentProblem(
+            f"a restore of {marker.parent} was begun and not finished",
+            "a whole store",
+            f"gradmill restore URL again; or remove {marker} and go on with what is there",
+        )
+
+
 def model(name: str, mirroring: bool = False) -> AbstractContextManager[None]:
     """Held over every change of a model's folder, or while its champion is copied elsewhere (another lock).
 
     Raises:
-        EnvironmentProblem: the folder is a link: the lock file, and what it leads to, would not be in the store.
+        EnvironmentProblem: the folder is a link: the lock file, and what it leads to, would not be in the store. Or a
+            restore was not finished.
     """
+    refuse_half_restored()
     folder = artifact_paths.model(name)
     if folder.is_symlink():
         raise EnvironmentProblem(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 VERSION = re.compile(r"[1-9][0-9]*")
 TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")
+CONTENT = re.compile(r"[0-9a-f]{64}")  # of a backup, by its SHA-256
 STAGE_RECORD = re.compile(r"[0-9a-f]{64}\.json")
 PREPARED = r"(?:train|test|validation)\.[0-9a-f]{16}\.safetensors|[0-9a-f]{16}\.rows"  # files of a data set, by content
 CONDEMNED = re.compile(r"\.pruned-.+-[0-9a-f]{8}")

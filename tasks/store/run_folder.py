@@ -34,7 +34,11 @@ class RunFolder(Record):
 
         What killed runs left half-written anywhere in ``artifacts/``, or as a folder without a version, is swept first.
         ``force`` among the parameters keeps stages from being reused.
+
+        Raises:
+            EnvironmentProblem: a restore was begun here and not finished.
         """
+        locks.refuse_half_restored()
         asked = {field: parameters[field] for field in ("name", "force") if field in parameters}
         folder = cls(path=artifact_paths.runs() / run, **asked)
         atomic.sweep(artifact_paths.make_root())

@@ -1,6 +1,7 @@
 """Registration on a real server: it completes what is missing and leaves what somebody has set, killed or not."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,6 +231,73 @@ def test_what_somebody_set_is_set_on_another_server_too(ui: Server, home: Path) 
     ui.set_schedule("maintenance-weekly", active=True)
     registration.register()
     assert Kept.of("softmax-nightly").items == Kept.of("maintenance-weekly").items == {}, "as declared again"
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(folder))
+
+
+def test_a_registration_without_the_artifacts_resets_nothing_and_those_that_set_it_still_can(
+    ui: Server, home: Path, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registration.register()
+    ui.set_schedule("linear-weekly")  # deleted
+    changes.change(changes.named("predict-daily"), True, parameters={"batch_size": 7}, paused=True)
+    changes.change(changes.named("evaluate"), True, cron="0 9 1 * *")
+    registration.register()
+    before = ui.list("deployments")
+    for _ in range(2):  # in a container that keeps nothing
+        shutil.rmtree(tmp_path / "nothing", ignore_errors=True)
+        elsewhere(monkeypatch, tmp_path / "nothing")
+        registration.register()
+        assert ui.list("deployments") == before
+        assert Kept.of("predict-daily") == Kept(), "it is others' to change"
+    elsewhere(monkeypatch, artifacts)
+    changes.forget(changes.named("predict-daily"), there=False)
+    changes.forget(changes.named("evaluate"), there=True)
+    registration.register()
+    elsewhere(monkeypatch, tmp_path / "nothing")
+    registration.register()
+    assert ui.deployment("predict-daily")["parameters"]["parameters"] == {"name": "softmax-regression"}
+    assert not ui.deployment("predict-daily")["paused"]
+    assert (ui.crons("evaluate"), ui.crons("linear-weekly")) == ({}, {})
+    changes.forget(changes.named("linear-weekly"), there=True)
+    assert ui.crons("linear-weekly") == {"30 3 * * 1": True}, "who asks for it may"
+
+
+def test_what_another_folder_has_set_is_changed_by_a_command_and_not_back_by_a_registration(
+    ui: Server, home: Path, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registration.register()
+    changes.change(changes.named("predict-daily"), True, parameters={"batch_size": 7})
+    elsewhere(monkeypatch, tmp_path / "others")
+    changes.change(changes.named("predict-daily"), True, parameters={"max_rejects": 3})
+    mine = {"name": "softmax-regression", "batch_size": 7, "max_rejects": 3}
+    assert ui.deployment("predict-daily")["parameters"]["parameters"] == mine
+    elsewhere(monkeypatch, artifacts)
+    registration.register()
+    assert ui.deployment("predict-daily")["parameters"]["parameters"] == mine
+
+
+def test_a_schedule_added_on_one_server_is_added_to_one_that_is_there_and_deleted_where_it_was(
+    ui: Server, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registration.register()
+    when = {"cron": "15 12 24 12 *", "timezone": "Europe/Lisbon", "day_or": True}
+    content = {"schedule": when, "active": True, "parameters": {}, "slug": None}
+    Kept(added=[content]).keep("softmax-nightly")  # as the registration on another server leaves it
+    registration.register()
+    assert ui.crons("softmax-nightly") == {"0 3 * * *": True, "15 12 24 12 *": True}
+    ui.api.delete(schedule_path(ui, "softmax-nightly", "15 12 24 12 *")).raise_for_status()
+    registration.register()
+    assert ui.crons("softmax-nightly") == {"0 3 * * *": True}
+    assert Kept.of("softmax-nightly").added == []
+
+
+def schedule_path(ui: Server, name: str, cron: str) -> str:
+    found = ui.deployment(name)
+    (schedule,) = [each for each in found["schedules"] if each["schedule"]["cron"] == cron]
+    return f"/deployments/{found['id']}/schedules/{schedule['id']}"
 
 
 def test_a_command_sets_for_good_with_a_server_or_without(ui: Server, home: Path) -> None:

@@ -7,11 +7,11 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.utilities.collections import deep_merge
 
 from flows.server import api, registration
-from flows.server.declared import SCHEDULE, Declared, Items
+from flows.server.declared import SCHEDULE, Declared, Items, require_time
 from flows.server.deploying import deploy
 from flows.server.deployments import FORMS, require_accepted
 from flows.server.kept import Kept
-from flows.server.schedules import SLUG, require_time
+from flows.server.schedules import SLUG
 from tasks.errors import UsageError
 
 

@@ -17,14 +17,17 @@ import httpx
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 
+import flows.cli.app
 from command_line import GRADMILL
 from conftest import REPOSITORY
-from flows.server import automations, changes, deployments, occasions, registration
+from flows.server import automations, changes, deployments, occasions, registration, skipping
 from flows.server.declared import declared, schema
 from flows.server.kept import Kept
 from flows.server.registered import digest, writable
+from flows.server.retrains import Retrains
 from flows.server.status import status
 from prefect_api import api_client
 from tasks.errors import EnvironmentProblem, UsageError
@@ -338,6 +341,9 @@ def test_a_command_sets_for_good_with_a_server_or_without(ui: Server, home: Path
         ("predict-daily", {"cron": "nonsense"}, "nonsense"),
         ("predict-daily", {"parameters": {"batch_size": 0}}, "predict-daily refuses batch_size"),
         ("predict-daily", {"parameters": {"input": "today"}}, "input=today"),
+        ("evaluate", {"parameters": {"data": "labelled.csv"}}, "data=labelled.csv"),
+        ("softmax-nightly", {"parameters": {"data": {"source": "x.csv"}}}, "data.source=x.csv"),
+        ("softmax-nightly", {"parameters": {"data": "/x.csv"}}, "refuses data: '/x.csv'"),
         ("evaluate", {"timezone": "UTC"}, "no time"),
     ],
 )
@@ -347,6 +353,49 @@ def test_what_cannot_be_set_is_exit_2_and_nothing_is_kept(
     with pytest.raises(UsageError, match=words):
         changes.change(changes.named(name), False, **asked)
     assert not artifact_paths.all_deployment_settings().exists()
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    """What a command prints."""
+    capsys.readouterr()
+    assert flows.cli.app.run(list(words)) == code
+    printed = capsys.readouterr()
+    return printed.err if code else printed.out
+
+
+def test_words_of_a_command_say_whether_it_runs_and_a_name_is_that_of_what_retrains_it(
+    home: Path, two_versions: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with temporary_settings({PREFECT_API_URL: ""}):
+        assert "is paused until" in said(capsys, "pause", "softmax-nightly")
+        answer = said(capsys, "schedule", "softmax-regression", "--cron", "0 4 * * *")
+        assert answer.startswith("softmax-nightly is paused; after gradmill resume softmax-nightly it runs at '0 4")
+        assert "softmax-nightly runs at '0 4 * * *' (UTC) again" in said(capsys, "resume", "softmax-regression")
+        assert "evaluate runs at no time" in said(capsys, "schedule", "evaluate", "--param", "data=/x.csv")
+        assert "no schedule of it is on" in said(capsys, "resume", "tune-monthly")
+        said(capsys, "schedule", "linear-regression", "--cron", "0 5 * * *")
+        assert Retrains.kept() == [], "kept as it is, prefect.yaml retrains it"
+        assert "--keep of deployment linear-weekly" in said(capsys, "schedule", "linear-weekly", "--keep", "3", code=2)
+        assert "softmax-nightly is as declared again" in said(capsys, "unschedule", "softmax-regression")
+        shutil.move(artifact_paths.model("linear-regression"), artifact_paths.model("houses"))
+        monkeypatch.setattr(Retrains, "asked", lambda self: {"name": self.name})
+        said(capsys, "schedule", "houses", "--cron", "0 5 * * *")
+        said(capsys, "pause", "houses")
+        answer = said(capsys, "schedule", "houses", "--keep", "3")
+        assert "at '0 5 * * *' (UTC) by deployment retrain-houses, which is paused until" in answer
+        assert "schedule retrain-houses --param" in said(capsys, "schedule", "houses", "--param", "x=1", code=2)
+        assert "gradmill up will tell its server" in said(capsys, "unschedule", "houses")
+
+
+def test_trigger_and_skip_say_at_once_what_cannot_be(ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registration.register()
+    with pytest.raises(UsageError, match=r"data=labelled\.csv"):
+        deployments.trigger("evaluate", {"data": "labelled.csv"})
+    monkeypatch.setattr(deployments, "SCHEDULER_SECONDS", 600)
+    begun = time.monotonic()
+    with pytest.raises(UsageError, match="no run of evaluate is to come: no active schedule"):
+        skipping.skip("evaluate")
+    assert time.monotonic() - begun < 300
 
 
 class Killed(BaseException):

@@ -125,6 +125,11 @@ def test_a_read_only_service_has_somewhere_to_write(name: str) -> None:
     assert named <= COMPOSE["volumes"].keys(), "nothing of the host is mounted"
 
 
+def test_registration_sees_what_somebody_has_set_and_scheduled() -> None:
+    of_workers = [each for each in SERVICES["worker"]["volumes"] if each.endswith(of_image("GRADMILL_ARTIFACTS"))]
+    assert set(of_workers) == {"artifacts:/artifacts"} <= set(SERVICES["register"]["volumes"])
+
+
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_no_service_may_do_more_than_it_needs_or_take_all_of_the_machine(name: str) -> None:
     service = SERVICES[name]

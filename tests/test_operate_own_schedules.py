@@ -134,6 +134,30 @@ def test_drift_starts_a_retrain_once_it_is_asked_for_and_registering_leaves_it_o
     assert (ours(api), drift(api)) == (None, None)
 
 
+def test_what_ends_without_a_server_is_gone_after_the_next_registration_and_leaves_nothing(api: httpx.Client) -> None:
+    Retrains.add(NAME, cron="0 3 * * *", on_drift=True)
+    registration.register()
+    assert drift(api)
+    Retrains.add(NAME, on_drift=False)
+    registration.register()
+    assert (drift(api), ours(api) is None) == (None, False)
+    notes = {each["name"] for each in variables(api)}
+    Retrains.remove(NAME)
+    registration.register()
+    assert ours(api) is None
+    assert len(notes - {each["name"] for each in variables(api)}) == 1, "the note of what was registered goes, too"
+    assert not list(artifact_paths.all_removed_schedules().iterdir())
+    Retrains.add(NAME, cron="0 3 * * *")
+    Retrains.remove(NAME)
+    Retrains.add(NAME, cron="0 4 * * *")
+    registration.register()
+    assert crons(ours(api) or {}) == ["0 4 * * *"], "taken up again"
+
+
+def variables(client: httpx.Client) -> list[dict[str, Any]]:
+    return list(client.post("/variables/filter", json={}).raise_for_status().json())
+
+
 def test_a_retrain_that_finds_drift_starts_no_other() -> None:
     trigger = automations.on_drift("houses", UUID(int=1)).trigger
     assert isinstance(trigger, EventTrigger)

@@ -1,6 +1,7 @@
 """Registration on a real server: it completes what is missing and leaves what somebody has set, killed or not."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,14 +17,17 @@ import httpx
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 
+import flows.cli.app
 from command_line import GRADMILL
 from conftest import REPOSITORY
-from flows.server import automations, changes, deployments, occasions, registration
+from flows.server import automations, changes, deployments, occasions, registration, skipping
 from flows.server.declared import declared, schema
 from flows.server.kept import Kept
 from flows.server.registered import digest, writable
+from flows.server.retrains import Retrains
 from flows.server.status import status
 from prefect_api import api_client
 from tasks.errors import EnvironmentProblem, UsageError
@@ -232,6 +236,73 @@ def test_what_somebody_set_is_set_on_another_server_too(ui: Server, home: Path) 
     assert Kept.of("softmax-nightly").items == Kept.of("maintenance-weekly").items == {}, "as declared again"
 
 
+def elsewhere(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(folder))
+
+
+def test_a_registration_without_the_artifacts_resets_nothing_and_those_that_set_it_still_can(
+    ui: Server, home: Path, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registration.register()
+    ui.set_schedule("linear-weekly")  # deleted
+    changes.change(changes.named("predict-daily"), True, parameters={"batch_size": 7}, paused=True)
+    changes.change(changes.named("evaluate"), True, cron="0 9 1 * *")
+    registration.register()
+    before = ui.list("deployments")
+    for _ in range(2):  # in a container that keeps nothing
+        shutil.rmtree(tmp_path / "nothing", ignore_errors=True)
+        elsewhere(monkeypatch, tmp_path / "nothing")
+        registration.register()
+        assert ui.list("deployments") == before
+        assert Kept.of("predict-daily") == Kept(), "it is others' to change"
+    elsewhere(monkeypatch, artifacts)
+    changes.forget(changes.named("predict-daily"), there=False)
+    changes.forget(changes.named("evaluate"), there=True)
+    registration.register()
+    elsewhere(monkeypatch, tmp_path / "nothing")
+    registration.register()
+    assert ui.deployment("predict-daily")["parameters"]["parameters"] == {"name": "softmax-regression"}
+    assert not ui.deployment("predict-daily")["paused"]
+    assert (ui.crons("evaluate"), ui.crons("linear-weekly")) == ({}, {})
+    changes.forget(changes.named("linear-weekly"), there=True)
+    assert ui.crons("linear-weekly") == {"30 3 * * 1": True}, "who asks for it may"
+
+
+def test_what_another_folder_has_set_is_changed_by_a_command_and_not_back_by_a_registration(
+    ui: Server, home: Path, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registration.register()
+    changes.change(changes.named("predict-daily"), True, parameters={"batch_size": 7})
+    elsewhere(monkeypatch, tmp_path / "others")
+    changes.change(changes.named("predict-daily"), True, parameters={"max_rejects": 3})
+    mine = {"name": "softmax-regression", "batch_size": 7, "max_rejects": 3}
+    assert ui.deployment("predict-daily")["parameters"]["parameters"] == mine
+    elsewhere(monkeypatch, artifacts)
+    registration.register()
+    assert ui.deployment("predict-daily")["parameters"]["parameters"] == mine
+
+
+def test_a_schedule_added_on_one_server_is_added_to_one_that_is_there_and_deleted_where_it_was(
+    ui: Server, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registration.register()
+    when = {"cron": "15 12 24 12 *", "timezone": "Europe/Lisbon", "day_or": True}
+    content = {"schedule": when, "active": True, "parameters": {}, "slug": None}
+    Kept(added=[content]).keep("softmax-nightly")  # as the registration on another server leaves it
+    registration.register()
+    assert ui.crons("softmax-nightly") == {"0 3 * * *": True, "15 12 24 12 *": True}
+    ui.api.delete(schedule_path(ui, "softmax-nightly", "15 12 24 12 *")).raise_for_status()
+    registration.register()
+    assert ui.crons("softmax-nightly") == {"0 3 * * *": True}
+    assert Kept.of("softmax-nightly").added == []
+
+
+def schedule_path(ui: Server, name: str, cron: str) -> str:
+    found = ui.deployment(name)
+    (schedule,) = [each for each in found["schedules"] if each["schedule"]["cron"] == cron]
+    return f"/deployments/{found['id']}/schedules/{schedule['id']}"
+
+
 def test_a_command_sets_for_good_with_a_server_or_without(ui: Server, home: Path) -> None:
     def change(name: str, there: bool = True, **asked: Any) -> None:
         changes.change(changes.named(name), there, **asked)
@@ -270,6 +341,9 @@ def test_a_command_sets_for_good_with_a_server_or_without(ui: Server, home: Path
         ("predict-daily", {"cron": "nonsense"}, "nonsense"),
         ("predict-daily", {"parameters": {"batch_size": 0}}, "predict-daily refuses batch_size"),
         ("predict-daily", {"parameters": {"input": "today"}}, "input=today"),
+        ("evaluate", {"parameters": {"data": "labelled.csv"}}, "data=labelled.csv"),
+        ("softmax-nightly", {"parameters": {"data": {"source": "x.csv"}}}, "data.source=x.csv"),
+        ("softmax-nightly", {"parameters": {"data": "/x.csv"}}, "refuses data: '/x.csv'"),
         ("evaluate", {"timezone": "UTC"}, "no time"),
     ],
 )
@@ -279,6 +353,49 @@ def test_what_cannot_be_set_is_exit_2_and_nothing_is_kept(
     with pytest.raises(UsageError, match=words):
         changes.change(changes.named(name), False, **asked)
     assert not artifact_paths.all_deployment_settings().exists()
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    """What a command prints."""
+    capsys.readouterr()
+    assert flows.cli.app.run(list(words)) == code
+    printed = capsys.readouterr()
+    return printed.err if code else printed.out
+
+
+def test_words_of_a_command_say_whether_it_runs_and_a_name_is_that_of_what_retrains_it(
+    home: Path, two_versions: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with temporary_settings({PREFECT_API_URL: ""}):
+        assert "is paused until" in said(capsys, "pause", "softmax-nightly")
+        answer = said(capsys, "schedule", "softmax-regression", "--cron", "0 4 * * *")
+        assert answer.startswith("softmax-nightly is paused; after gradmill resume softmax-nightly it runs at '0 4")
+        assert "softmax-nightly runs at '0 4 * * *' (UTC) again" in said(capsys, "resume", "softmax-regression")
+        assert "evaluate runs at no time" in said(capsys, "schedule", "evaluate", "--param", "data=/x.csv")
+        assert "no schedule of it is on" in said(capsys, "resume", "tune-monthly")
+        said(capsys, "schedule", "linear-regression", "--cron", "0 5 * * *")
+        assert Retrains.kept() == [], "kept as it is, prefect.yaml retrains it"
+        assert "--keep of deployment linear-weekly" in said(capsys, "schedule", "linear-weekly", "--keep", "3", code=2)
+        assert "softmax-nightly is as declared again" in said(capsys, "unschedule", "softmax-regression")
+        shutil.move(artifact_paths.model("linear-regression"), artifact_paths.model("houses"))
+        monkeypatch.setattr(Retrains, "asked", lambda self: {"name": self.name})
+        said(capsys, "schedule", "houses", "--cron", "0 5 * * *")
+        said(capsys, "pause", "houses")
+        answer = said(capsys, "schedule", "houses", "--keep", "3")
+        assert "at '0 5 * * *' (UTC) by deployment retrain-houses, which is paused until" in answer
+        assert "schedule retrain-houses --param" in said(capsys, "schedule", "houses", "--param", "x=1", code=2)
+        assert "gradmill up will tell its server" in said(capsys, "unschedule", "houses")
+
+
+def test_trigger_and_skip_say_at_once_what_cannot_be(ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registration.register()
+    with pytest.raises(UsageError, match=r"data=labelled\.csv"):
+        deployments.trigger("evaluate", {"data": "labelled.csv"})
+    monkeypatch.setattr(deployments, "SCHEDULER_SECONDS", 600)
+    begun = time.monotonic()
+    with pytest.raises(UsageError, match="no run of evaluate is to come: no active schedule"):
+        skipping.skip("evaluate")
+    assert time.monotonic() - begun < 300
 
 
 class Killed(BaseException):

@@ -34,7 +34,7 @@ def test_a_search_is_scheduled_beside_the_retrains_of_its_name(
         "schema_version": 1, "name": NAME, "cron": "0 2 1 * *", "timezone": "UTC", "deployment": f"search-{NAME}",
         "registered": False, "retrains_are_tuned": True,
     }  # fmt: skip
-    answer(capsys, "schedule", NAME, "--cron", "0 3 * * *")
+    Retrains.add(NAME, cron="0 3 * * *")
     assert flows.cli.app.run(["schedule", NAME, "--tune", "--timezone", "Europe/Berlin", "--cron", "0 4 1 * *"]) == 0
     assert "take no notice: gradmill retrain" in capsys.readouterr().out, "its retrains are scheduled without --tuned"
     assert answer(capsys, "schedule", NAME, "--tune")["cron"] == "0 4 1 * *", "what is not given again stays"

@@ -1,14 +1,13 @@
 """``gradmill skip``, ``pause`` and ``resume``: the next run left out, or every one until further notice."""
 
-from typing import Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from flows.cli.faults import Answer
 from flows.cli.operate import on_server
-from flows.cli.schedule import reach, who_knows
+from flows.cli.schedule import Argument, reach, who_knows, words
 
-Argument = Annotated[str, typer.Argument(metavar="NAME|DEPLOYMENT", help="A model, for its retrains, or a deployment.")]
+if TYPE_CHECKING:
+    from flows.server.declared import Declared
 
 
 def skip(name: Argument) -> Answer:
@@ -25,21 +24,28 @@ def skip(name: Argument) -> Answer:
 
 def pause(name: Argument) -> Answer:
     """Start no run of a deployment by its schedule until gradmill resume; trigger still does."""
-    deployment, told = _set(name, paused=True)
-    document = {"deployment": deployment, "paused": True}
-    return document, f"{deployment} is paused until gradmill resume {deployment}: {told}"
+    wanted, told = _set(name, paused=True)
+    document = {"deployment": wanted.name, "paused": True}
+    return document, f"{wanted.name} is paused until gradmill resume {wanted.name}: {told}"
 
 
 def resume(name: Argument) -> Answer:
     """Let the schedule of a paused deployment start runs again."""
-    deployment, told = _set(name, paused=False)
-    return {"deployment": deployment, "paused": False}, f"{deployment} runs as scheduled again: {told}"
+    from flows.server import changes
+
+    wanted, told = _set(name, paused=False)
+    times = changes.times(wanted)
+    document = {"deployment": wanted.name, "paused": False, "schedules": times}
+    if not times:
+        hint = f"gradmill schedule {wanted.name} --cron sets one"
+        return document, f"{wanted.name} is paused no longer, but no schedule of it is on: {told}\n{hint}"
+    return document, f"{wanted.name} runs {words(times)} again: {told}"
 
 
-def _set(name: str, paused: bool) -> tuple[str, str]:
+def _set(name: str, paused: bool) -> "tuple[Declared, str]":
     from flows.server import changes
 
     wanted = changes.named(name)
     with reach() as there:
         changes.change(wanted, there, paused=paused)
-    return wanted.name, who_knows(there)
+    return wanted, who_knows(there)

@@ -9,18 +9,19 @@ import typer
 
 from flows.cli.faults import Answer
 from flows.cli.operate import nested
-from flows.cli.options import ModelArgument
 from tasks.errors import UsageError
 from tasks.parameters import is_name
 
 if TYPE_CHECKING:
+    from flows.server.declared import Declared
     from flows.server.schedules import Schedule
 
 Kind = TypeVar("Kind", bound="Schedule")
+Argument = Annotated[str, typer.Argument(metavar="NAME|DEPLOYMENT", help="A model, for its retrains, or a deployment.")]
 
 
 def schedule(
-    name: ModelArgument,
+    name: Argument,
     cron: Annotated[str | None, typer.Option("--cron", help="When, as '0 3 * * *'.")] = None,
     timezone: Annotated[
         str | None, typer.Option("--timezone", help="Whose hours these are, as Europe/Berlin \\[default: UTC].")
@@ -53,21 +54,21 @@ def schedule(
 
     _require_name(name)
     of_retrains = on_drift is not None or keep is not None
-    if not tune and _is_deployment(name):
+    if not tune and (wanted := _deployment(name)):
         if of_retrains:
-            raise UsageError("--on-drift or --keep of a deployment", "--cron, --timezone or --param", "leave it out")
-        return _change(name, cron, timezone, param)
+            found = f"--on-drift or --keep of deployment {wanted.name}"
+            raise UsageError(found, "--cron, --timezone or --param", "leave it out")
+        return _change(wanted, cron, timezone, param)
     if param:
-        raise UsageError(f"--param, and {name} is no deployment", "a deployment", f"schedule retrain-{name} --param")
+        hint = f"schedule retrain-{name} --param" if Retrains.path(name).exists() else f"schedule {name} --cron first"
+        raise UsageError(f"--param, and {name} is no deployment", "a deployment", hint)
     if tune:
         if of_retrains:
             raise UsageError("--on-drift or --keep with --tune", "a time to search at", "schedule retrains apart")
         return _schedule_search(name, cron, timezone)
     added, told, document = _add(Retrains, name, cron=cron, timezone=timezone, on_drift=on_drift, keep=keep)
-    when = [f"at {added.cron!r} ({added.timezone})"] if added.cron else []
-    when += ["when it drifts"] if added.on_drift else []
     document |= {"on_drift": added.on_drift, "keep": added.keep}
-    return document, f"{name} is retrained {' and '.join(when)} by deployment {added.deployment}: {told}"
+    return document, f"{name} is retrained {_when(added, added.on_drift)}: {told}"
 
 
 def _schedule_search(name: str, cron: str | None, timezone: str | None) -> Answer:
@@ -75,11 +76,10 @@ def _schedule_search(name: str, cron: str | None, timezone: str | None) -> Answe
     from flows.server.searches import Searches
 
     added, told, document = _add(Searches, name, cron=cron, timezone=timezone)
-    when = f"at {added.cron!r} ({added.timezone}) by deployment {added.deployment}: {told}"
     untuned = [each for each in Retrains.kept() if each.name == name and not each.parameters.get("tuned")]
     hint = f"\nits scheduled retrains take no notice: gradmill retrain {name} --tuned, then gradmill schedule {name}"
     document |= {"retrains_are_tuned": not untuned}
-    return document, f"settings are searched for {name} {when}{hint if untuned else ''}"
+    return document, f"settings are searched for {name} {_when(added)}: {told}{hint if untuned else ''}"
 
 
 def _add(kind: "type[Kind]", name: str, **given: Any) -> "tuple[Kind, str, dict[str, Any]]":
@@ -96,30 +96,48 @@ def _add(kind: "type[Kind]", name: str, **given: Any) -> "tuple[Kind, str, dict[
     return added, who_knows(there), document | {"deployment": added.deployment, "registered": there}
 
 
-def _is_deployment(name: str) -> bool:
-    """Whether this is the name of a deployment, and of no model."""
-    from flows.server import registration
-    from tasks.store import reading
+def _when(added: "Schedule", on_drift: bool = False) -> str:
+    """When a schedule starts runs, as it is set by now: somebody may have switched it off, or paused it."""
+    from flows.server import changes
 
-    return name not in reading.names() and name in {each.name for each in registration.declarations()}
+    wanted = changes.named(added.deployment)
+    times = changes.times(wanted)
+    when = [words(times)] if times or not on_drift else []
+    when += ["when it drifts"] if on_drift else []
+    paused = f", which is paused until gradmill resume {wanted.name}" if changes.items(wanted)["paused"] else ""
+    return f"{' and '.join(when)} by deployment {wanted.name}{paused}"
 
 
-def _change(name: str, cron: str | None, timezone: str | None, param: list[str] | None) -> Answer:
+def words(times: list[dict[str, Any]]) -> str:
+    """The times of schedules."""
+    return ", ".join(f"at {each.get('cron', each)!r} ({each.get('timezone')})" for each in times) or "at no time"
+
+
+def _deployment(name: str) -> "Declared | None":
+    """The deployment that this is the name of, or that retrains this model; None for a schedule of an own name."""
+    from flows.server import changes
+    from flows.server.retrains import Retrains
+
+    return changes.named(name) if not Retrains.path(name).exists() and changes.is_named(name) else None
+
+
+def _change(wanted: "Declared", cron: str | None, timezone: str | None, param: list[str] | None) -> Answer:
     from flows.server import changes
 
     if not (cron or timezone or param):
-        raise UsageError(f"nothing to change of {name}", "--cron, --timezone or --param", "give one")
+        raise UsageError(f"nothing to change of {wanted.name}", "--cron, --timezone or --param", "give one")
     with reach() as there:
-        items = changes.change(changes.named(name), there, cron, timezone, nested(param or []))
-    times = [each["schedule"] for item, each in items.items() if item.startswith("schedule ") and each["active"]]
-    when = ", ".join(f"at {each.get('cron', each)!r} ({each.get('timezone')})" for each in times) or "at no time"
+        items = changes.change(wanted, there, cron, timezone, nested(param or []))
+    times, paused = changes.times(wanted), items["paused"]
     parameters = items["parameters"].get("parameters", {})
-    document = {"deployment": name, "schedules": times, "parameters": parameters, "registered": there}
-    return document, f"{name} runs {when} with {json.dumps(parameters)}: {who_knows(there)}"
+    document = {"deployment": wanted.name, "schedules": times, "parameters": parameters}
+    runs = f"is paused; after gradmill resume {wanted.name} it runs" if paused else "runs"
+    told = f"{wanted.name} {runs} {words(times)} with {json.dumps(parameters)}: {who_knows(there)}"
+    return document | {"paused": paused, "registered": there}, told
 
 
 def unschedule(
-    name: ModelArgument,
+    name: Argument,
     tune: Annotated[bool, typer.Option("--tune", help="Search settings no more; retrains go on.")] = False,
 ) -> Answer:
     """Retrain a name by its schedule no more; its versions, and what its runs have done, stay.
@@ -131,17 +149,18 @@ def unschedule(
     from flows.server.searches import Searches
 
     _require_name(name)
-    if not tune and not Retrains.path(name).exists() and _is_deployment(name):
+    if not tune and (wanted := _deployment(name)):
         with reach() as there:
-            changes.forget(changes.named(name), there)
-        return {"deployment": name, "registered": there}, f"{name} is as declared again: {who_knows(there)}"
+            changes.forget(wanted, there)
+        document = {"deployment": wanted.name, "registered": there}
+        return document, f"{wanted.name} is as declared again: {who_knows(there)}"
     kind: type[Schedule] = Searches if tune else Retrains
     kind.remove(name)
     with reach() as there:
         if there:
             kind.remove_from_server(name)
     done = f"settings are no longer searched for {name}" if tune else f"{name} is no longer retrained by a schedule"
-    return {"name": name, "removed_from_server": there}, done
+    return {"name": name, "removed_from_server": there}, f"{done}: {who_knows(there)}"
 
 
 def _require_name(name: str) -> None:

@@ -1,17 +1,15 @@
 """Settings of a deployment for good: kept in artifacts/, and told to the server where there is one."""
 
-from pathlib import Path
 from typing import Any
 
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.utilities.collections import deep_merge
 
 from flows.server import api, registration
-from flows.server.declared import SCHEDULE, Declared, Items
+from flows.server.declared import SCHEDULE, Declared, Items, require_time
 from flows.server.deploying import deploy
-from flows.server.deployments import FORMS, require_accepted
+from flows.server.deployments import FORMS, accepted
 from flows.server.kept import Kept
-from flows.server.schedules import SLUG, require_time
+from flows.server.schedules import SLUG
 from tasks.errors import UsageError
 
 
@@ -22,13 +20,33 @@ def named(word: str) -> Declared:
         UsageError: there is none, or more than one.
     """
     known = registration.declarations()
-    retraining = [each for each in known if each.flow == "retrain" and f"model:{word}" in each.settings["tags"]]
-    found = [each for each in known if each.name == word] or retraining
+    found = _meant(word, known)
     if len(found) == 1:
         return found[0]
     names = ", ".join(sorted(each.name for each in found or known))
     said = f"{word} is retrained by more than one deployment" if found else f"no deployment {word}, or of that model"
     raise UsageError(said, f"one of: {names}", "name it")
+
+
+def is_named(word: str) -> bool:
+    """Whether ``named`` knows of any."""
+    return bool(_meant(word, registration.declarations()))
+
+
+def _meant(word: str, known: list[Declared]) -> list[Declared]:
+    retraining = [each for each in known if each.flow == "retrain" and f"model:{word}" in each.settings["tags"]]
+    return [each for each in known if each.name == word] or retraining
+
+
+def items(wanted: Declared) -> Items:
+    """Those of a deployment as they are set for good."""
+    return Kept.of(wanted.name).over(wanted.items)
+
+
+def times(wanted: Declared) -> list[dict[str, Any]]:
+    """The schedules of a deployment that are on, those that were added in the UI too, paused or not."""
+    declared = [each for item, each in items(wanted).items() if item.startswith(SCHEDULE)]
+    return [each["schedule"] for each in [*declared, *Kept.of(wanted.name).added] if each["active"]]
 
 
 def change(
@@ -51,7 +69,8 @@ def change(
     now = kept.over(wanted.items)
     given: Items = {} if paused is None else {"paused": paused}
     if parameters:
-        given["parameters"] = {"parameters": _accepted(wanted, now, parameters)}
+        own, form = now.get("parameters", {}).get("parameters", {}), FORMS[wanted.code["entrypoint"]]
+        given["parameters"] = {"parameters": accepted(wanted.name, form, own, parameters)}
     if cron or timezone:
         given |= _timed(wanted, now, cron, timezone)
     Kept.unlike(wanted.items, now | given, kept.added).keep(wanted.name)
@@ -72,16 +91,6 @@ def forget(wanted: Declared, there: bool) -> None:
 def _tell(wanted: Declared, quietly: bool = False) -> None:
     with api.client() as client:
         deploy(client, wanted, quietly)
-
-
-def _accepted(wanted: Declared, now: Items, parameters: dict[str, Any]) -> dict[str, Any]:
-    places = {"input": parameters.get("input"), "data.source": (parameters.get("data") or {}).get("source")}
-    for name, place in places.items():
-        if isinstance(place, str) and "://" not in place and not Path(place).is_absolute():
-            raise UsageError(f"{name}={place}", "an absolute path, or a URL", "name it as the worker finds it")
-    merged: dict[str, Any] = deep_merge(now.get("parameters", {}).get("parameters", {}), parameters)
-    require_accepted(wanted.name, FORMS[wanted.code["entrypoint"]], merged)
-    return merged
 
 
 def _timed(wanted: Declared, now: Items, cron: str | None, timezone: str | None) -> Items:

@@ -164,3 +164,16 @@ def schema(form: type[BaseModel]) -> dict[str, Any]:
     flow.__annotations__["parameters"] = form
     flow.__defaults__ = (form(),)
     return parameter_schema(flow).model_dump(exclude_unset=True)
+
+
+def require_time(cron: str, timezone: str) -> None:
+    """Refuse what is no time of a schedule.
+
+    Raises:
+        UsageError: there is no such time.
+    """
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValidationError as error:
+        found = f"--cron {cron!r} --timezone {timezone}: {error.errors()[0]['msg']}"
+        raise UsageError(found, "five fields, as '0 3 * * *', and a zone, as Europe/Berlin", "correct it") from error

@@ -3,13 +3,14 @@
 What we registered last is kept on the server, in a Prefect variable for each deployment and automation: as digests, by
 item. An item that is still as registered is ours to change; any other has been set by somebody and stays. Where no
 variable tells (registered by ``prefect deploy`` or an older Gradmill), all that differs stays. What stays of a
-deployment is kept in artifacts/, too, and from then on is what we register, there and on every other server. Nothing
-is ever taken away to be put back, and the variable is written last: a kill at any moment loses nothing, and the next
-registration completes what is missing.
+deployment is kept in artifacts/, too, and from then on is what we register, there and on every other server. The
+variable tells it apart from what is declared: only artifacts that have kept it write over it, so a registration that
+has none of them (a container's, a colleague's) resets nothing. Nothing is ever taken away to be put back, and the
+variable is written last: a kill at any moment loses nothing, and the next registration completes what is missing.
 """
 
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -17,15 +18,15 @@ from uuid import UUID
 from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
-from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 
+from flows.server import found
 from flows.server.declared import SCHEDULE, Declared, Items
 from flows.server.deployments import TAG
 from flows.server.kept import Kept
-from flows.server.registered import Registered, writable
+from flows.server.registered import Registered, digest, writable
 from tasks.errors import EnvironmentProblem
 
 KEPT = "kept as set:"
@@ -45,29 +46,53 @@ def deploy(client: SyncPrefectClient, declared: Declared, quietly: bool = False)
         try:
             deployment = client.read_deployment_by_name(f"{declared.flow}/{declared.name}")
         except ObjectNotFound:
-            Registered(client, _create(client, declared, wanted, kept.added)).note(wanted)
+            registered = Registered(client, _create(client, declared, wanted, kept.added))
+            registered.note(declared.items, _digests(kept.items), list(map(found.mark, kept.added)))
             print(f"{declared.name}: created", file=sys.stderr)
             _say(declared.name, KEPT, kept.items)
             return
-        registered = Registered(client, deployment.id)
-        found = _found(deployment)
-        ours, theirs = writable(wanted, found, registered.digests)
-        now = wanted | {name: found.get(name) for name in theirs}
-        added = _added(deployment, {*declared.items, *wanted, *(registered.digests or {})})
-        code = declared.code_of(now.get("parameters") or {})
-        marked = {} if TAG in deployment.tags else {"tags": [*deployment.tags, TAG]}  # or none of us would find it
-        fields = {name: value for name, value in code.items() if found.get(name) != value} | marked
-        fields |= {name: value for name, value in ours.items() if not name.startswith(SCHEDULE)}
-        if fields:
-            client.update_deployment(deployment.id, DeploymentUpdate(**fields))
-        for name, value in ours.items():
-            if name.startswith(SCHEDULE):
-                _schedule(client, deployment, _to_create(name, value))
-        kept = Kept.unlike(declared.items, now, added)
-        kept.keep(declared.name)
-        registered.note(kept.over(declared.items))
-    _say(declared.name, "changed", fields | ours)
-    _say(declared.name, KEPT, [name for name in kept.items if name not in fields | ours and not quietly])
+        changed, now = _bring_up_to_date(client, declared, kept, deployment, adopting=quietly)
+    _say(declared.name, "changed", changed)
+    _say(declared.name, KEPT, [name for name in now if name not in changed and not quietly])
+
+
+def _bring_up_to_date(
+    client: SyncPrefectClient, declared: Declared, kept: Kept, deployment: DeploymentResponse, adopting: bool
+) -> tuple[list[str], list[str]]:
+    """Return the names of what is changed, and of what somebody has set.
+
+    What somebody has set by other artifacts than these is left to them, unless ``adopting``.
+    """
+    there, wanted = found.items(deployment), kept.over(declared.items)
+    registered, known = Registered(client, deployment.id), kept.ever()
+    foreign = {name: each for name, each in registered.kept.items() if each not in known.get(name, ())}
+    left = {name: there.get(name) for name, each in foreign.items() if digest(there.get(name)) == each}
+    ours, theirs = writable({name: wanted[name] for name in wanted if name not in left}, there, registered.digests)
+    now = wanted | {name: there.get(name) for name in theirs}
+    if adopting:
+        now, left = now | left, {}
+    code = declared.code_of((now | left).get("parameters") or {})
+    marked = {} if TAG in deployment.tags else {"tags": [*deployment.tags, TAG]}  # or none of us would find it
+    fields = {name: value for name, value in code.items() if there.get(name) != value} | marked
+    fields |= {name: value for name, value in ours.items() if not name.startswith(SCHEDULE)}
+    if fields:
+        client.update_deployment(deployment.id, DeploymentUpdate(**fields))
+    names = {*declared.items, *wanted, *(registered.digests or {}), *registered.kept}
+    added = [*found.added(deployment, names), *_add_missing(client, deployment, kept, registered)]
+    for name, value in ours.items():
+        if name.startswith(SCHEDULE):
+            _schedule(client, deployment, _to_create(name, value))
+    gone = [name for name in known if name not in wanted and digest(there.get(name)) == registered.kept.get(name)]
+    removed = _remove_schedules(client, deployment, [name for name in gone if name not in foreign])
+    kept = Kept.unlike(declared.items, now, added)
+    kept.keep(declared.name)
+    noted = foreign | _digests({name: value for name, value in kept.items.items() if name not in left})
+    registered.note(declared.items, noted, list(map(found.mark, added)))
+    return [*fields, *(name for name in ours if name not in fields), *removed], [*kept.items, *left]
+
+
+def _digests(items: Items) -> dict[str, str]:
+    return {name: digest(value) for name, value in items.items()}
 
 
 @contextmanager
@@ -104,24 +129,6 @@ def _to_create(item: str, value: dict[str, Any]) -> DeploymentScheduleCreate:
     return DeploymentScheduleCreate(slug=item.removeprefix(SCHEDULE), **value)
 
 
-def _found(deployment: DeploymentResponse) -> Items:
-    """Fields and schedules as ``Declared`` has them; what is not set is not there."""
-    found = deployment.model_dump(mode="json", exclude_none=True)
-    if limit := deployment.global_concurrency_limit:
-        found["concurrency_limit"] = limit.limit
-    return found | {f"{SCHEDULE}{each.slug}": _content_of(each) for each in deployment.schedules if each.slug}
-
-
-def _added(deployment: DeploymentResponse, ours: Collection[str]) -> list[dict[str, Any]]:
-    """The schedules that only whoever made them knows."""
-    theirs = [each for each in deployment.schedules if f"{SCHEDULE}{each.slug}" not in ours]
-    return [_content_of(each) | {"slug": each.slug} for each in theirs]
-
-
-def _content_of(schedule: DeploymentSchedule) -> dict[str, Any]:
-    return schedule.model_dump(mode="json", include={"schedule", "active", "parameters"})
-
-
 def _schedule(client: SyncPrefectClient, deployment: DeploymentResponse, wanted: DeploymentScheduleCreate) -> None:
     """Add one schedule, or change that of its slug: all the others are left alone, which no PATCH of many promises."""
     known = {each.slug: each.id for each in deployment.schedules}
@@ -131,6 +138,24 @@ def _schedule(client: SyncPrefectClient, deployment: DeploymentResponse, wanted:
         )
     else:
         client.create_deployment_schedules(deployment.id, [wanted])
+
+
+def _add_missing(
+    client: SyncPrefectClient, deployment: DeploymentResponse, kept: Kept, registered: Registered
+) -> list[dict[str, Any]]:
+    """Create and return schedules that were added on another server; those that this one has had were deleted here."""
+    there = {found.mark(each) for each in found.added(deployment, ())}
+    missing = [each for each in kept.added if found.mark(each) not in there.union(registered.added)]
+    if missing:
+        client.create_deployment_schedules(deployment.id, [DeploymentScheduleCreate(**each) for each in missing])
+    return missing
+
+
+def _remove_schedules(client: SyncPrefectClient, deployment: DeploymentResponse, items: list[str]) -> list[str]:
+    known = {f"{SCHEDULE}{each.slug}": each.id for each in deployment.schedules if each.slug}
+    for name in (there := [name for name in items if name in known]):
+        client.delete_deployment_schedule(deployment.id, known[name])
+    return there
 
 
 def automate(client: SyncPrefectClient, automation: AutomationCore) -> None:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from httpx import HTTPStatusError, codes
@@ -70,10 +71,11 @@ def why_idle(deployment: DeploymentResponse) -> str | None:
     """Why a deployment will start no run by itself; None where it will, or is not to."""
     if deployment.paused:
         return "paused"
-    return None if _is_scheduled(deployment) or UNSCHEDULED in deployment.tags else "no active schedule"
+    return None if is_scheduled(deployment) or UNSCHEDULED in deployment.tags else "no active schedule"
 
 
-def _is_scheduled(deployment: DeploymentResponse) -> bool:
+def is_scheduled(deployment: DeploymentResponse) -> bool:
+    """Whether any of its schedules is on."""
     return any(each.active for each in deployment.schedules)
 
 
@@ -92,7 +94,7 @@ def next_runs() -> list[tuple[datetime, str]]:
     said = False
     while True:
         with api.client() as client:
-            deployments = {each.id: each.name for each in ours(client) if _is_scheduled(each) and not each.paused}
+            deployments = {each.id: each.name for each in ours(client) if is_scheduled(each) and not each.paused}
             planned = runs(client, "SCHEDULED", sort=FlowRunSort.EXPECTED_START_TIME_ASC)
         waited = time.monotonic() - started
         if deployments.keys() <= {run.deployment_id for run in planned} or waited > SCHEDULER_SECONDS:
@@ -128,8 +130,8 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
     """
     with api.client() as client:
         known = named(client, deployment)
-        wanted = deep_merge((known.parameters or {}).get("parameters", {}), parameters)
-        require_accepted(deployment, FORMS.get(known.entrypoint), wanted)
+        own = (known.parameters or {}).get("parameters", {})
+        wanted = accepted(deployment, FORMS.get(known.entrypoint), own, parameters)
         try:
             return client.create_flow_run_from_deployment(known.id, parameters={"parameters": wanted})
         except HTTPStatusError as error:
@@ -155,18 +157,27 @@ def named(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
     return known[deployment]
 
 
-def require_accepted(deployment: str, form: type[BaseModel] | None, parameters: dict[str, Any]) -> None:
-    """Refuse also what the server's schema cannot: values that do not go together.
+def accepted(
+    deployment: str, form: type[BaseModel] | None, own: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
+    """A deployment's ``own`` parameters with those ``given``; refuses what the server's schema would take.
 
     Raises:
-        UsageError: the form does not take these parameters.
+        UsageError: values that do not go together, or places that a worker would look for in another folder.
     """
+    data = given.get("data")
+    source = {"data.source": data.get("source")} if isinstance(data, dict) else {"data": data}
+    for name, place in ({each: given.get(each) for each in ("input", "output")} | source).items():
+        if isinstance(place, str) and "://" not in place and not Path(place).is_absolute():
+            raise UsageError(f"{name}={place}", "an absolute path, or a URL", "name it as the worker finds it")
+    wanted: dict[str, Any] = deep_merge(own, given)
     try:
         if form is not None:
-            form.model_validate(parameters)
+            form.model_validate(wanted)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # the kind
         raise UsageError(
             f"{deployment} refuses {where or 'these parameters'}: {first['input']!r}", first["msg"], SEE_THE_FORM
         ) from error
+    return wanted

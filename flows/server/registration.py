@@ -58,9 +58,15 @@ def register() -> list[str]:
             client.upsert_global_concurrency_limit_by_name(LIMIT, 1)
         for deployment in wanted:
             deploy(client, deployment)
+        for kind in (Retrains, Searches):
+            kind.remove_the_removed(client)
         deployed = {each.name: each.id for each in deployments.ours(client)}
-        of_own = (each.automation(deployed) for each in Retrains.kept())
+        own = Retrains.kept()
+        of_own = (each.automation(deployed) for each in own)
         for automation in (automations.zombies(), *automations.of_the_book(deployed), *filter(None, of_own)):
             automate(client, automation)
+        for each in own:
+            if not each.on_drift:
+                each.delete_automation(client, each.name)
         alerts.keep(client)
     return sorted(each.name for each in wanted)

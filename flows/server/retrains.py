@@ -8,6 +8,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.schemas.automations import AutomationCore
 
 from flows.server import automations
+from flows.server.registered import Registered
 from flows.server.schedules import Schedule
 from tasks.errors import UsageError
 from tasks.store import artifact_paths, own_data
@@ -43,6 +44,8 @@ class Retrains(Schedule, Told):
         return automations.on_drift(self.name, deployed[self.deployment]) if self.on_drift else None
 
     @classmethod
-    def _delete_automation(cls, client: SyncPrefectClient, name: str) -> None:
+    def delete_automation(cls, client: SyncPrefectClient, name: str) -> None:
+        """See ``Schedule``."""
         for each in client.read_automations_by_name(automations.on_drift(name, UUID(int=0)).name):
+            Registered(client, each.id).forget()
             client.delete_automation(each.id)

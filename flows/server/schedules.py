@@ -10,17 +10,25 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
-from pydantic import ValidationError
 
 from flows.server import alerts, api
-from flows.server.declared import SCHEDULE, Declared
+from flows.server.declared import SCHEDULE, Declared, require_time
 from flows.server.deploying import automate, deploy
 from flows.server.deployments import TAG, UNSCHEDULED
 from flows.server.kept import Kept
+from flows.server.registered import Registered
 from tasks.errors import UsageError
+from tasks.store import artifact_paths
 from tasks.store.documents import Document
 
 SLUG = "scheduled"
+
+
+class Removed(Document):
+    """Whose schedule has ended."""
+
+    schema_version: Literal[1] = 1
+    name: str
 
 
 class Schedule(Document):
@@ -73,6 +81,7 @@ class Schedule(Document):
         schedule = schedule.model_copy(update={"parameters": schedule.asked()})
         path.parent.mkdir(parents=True, exist_ok=True)
         schedule.write(path)
+        artifact_paths.removed_schedule(schedule.deployment).unlink(missing_ok=True)
         if given.get("cron") or given.get("timezone"):  # in place of what has been set in the UI
             kept = Kept.of(schedule.deployment)
             kept.without(f"{SCHEDULE}{SLUG}").keep(schedule.deployment)
@@ -128,16 +137,16 @@ class Schedule(Document):
                 for each in client.read_automations_by_name(automation.name):  # asked for just now
                     client.resume_automation(each.id)
             else:
-                self._delete_automation(client, self.name)
+                self.delete_automation(client, self.name)
             alerts.keep(client)
 
     @classmethod
-    def _delete_automation(cls, client: SyncPrefectClient, name: str) -> None:
+    def delete_automation(cls, client: SyncPrefectClient, name: str) -> None:
         """Of those for which ``automation`` makes one."""
 
     @classmethod
     def remove(cls, name: str) -> None:
-        """Forget one.
+        """Forget one, and note that its deployment has to go: there may be no server to delete it from.
 
         Raises:
             UsageError: there is none.
@@ -146,27 +155,38 @@ class Schedule(Document):
         if not os.path.lexists(path):
             told = ", ".join(each.name for each in cls.kept()) or "none"
             raise UsageError(f"no schedule {cls.WHAT} {name}", f"one of: {told}", "see gradmill status")
+        removed = artifact_paths.removed_schedule(cls.DEPLOYMENT.format(name))
+        removed.parent.mkdir(parents=True, exist_ok=True)
+        Removed(name=name).write(removed)
         path.unlink()
-        Kept().keep(cls.DEPLOYMENT.format(name))
+        artifact_paths.deployment_settings(cls.DEPLOYMENT.format(name)).unlink(missing_ok=True)
 
     @classmethod
     def remove_from_server(cls, name: str) -> None:
         """Delete its automation and its deployment where there are any; what its runs have done stays."""
-        with api.client() as client, suppress(ObjectNotFound):
-            cls._delete_automation(client, name)
-            full_name = f"{cls.FLOW}/{cls.DEPLOYMENT.format(name)}"
-            client.delete_deployment(client.read_deployment_by_name(full_name).id)
+        with api.client() as client:
+            cls._delete(client, name)
             alerts.keep(client)
 
+    @classmethod
+    def remove_the_removed(cls, client: SyncPrefectClient) -> None:
+        """Delete what was forgotten while there was no server.
 
-def require_time(cron: str, timezone: str) -> None:
-    """Refuse what is no time of a schedule.
+        Raises:
+            DataError: a note of one is damaged.
+        """
+        for path in sorted(artifact_paths.removed_schedule(cls.DEPLOYMENT.format("*")).parent.glob("*.json")):
+            name = Removed.read(path).name
+            if path.stem == cls.DEPLOYMENT.format(name):
+                cls._delete(client, name)
 
-    Raises:
-        UsageError: there is no such time.
-    """
-    try:
-        CronSchedule(cron=cron, timezone=timezone)
-    except ValidationError as error:
-        found = f"--cron {cron!r} --timezone {timezone}: {error.errors()[0]['msg']}"
-        raise UsageError(found, "five fields, as '0 3 * * *', and a zone, as Europe/Berlin", "correct it") from error
+    @classmethod
+    def _delete(cls, client: SyncPrefectClient, name: str) -> None:
+        deployment = cls.DEPLOYMENT.format(name)
+        if not os.path.lexists(cls.path(name)):  # or a kill has left the note of an end that is none
+            cls.delete_automation(client, name)
+            with suppress(ObjectNotFound):
+                found = client.read_deployment_by_name(f"{cls.FLOW}/{deployment}").id
+                Registered(client, found).forget()
+                client.delete_deployment(found)
+        artifact_paths.removed_schedule(deployment).unlink(missing_ok=True)

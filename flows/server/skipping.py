@@ -22,8 +22,8 @@ def skip(deployment: str) -> tuple[datetime, datetime | None]:
     """
     with api.client() as client:
         found = [each for each in deployments.ours(client) if each.name == deployment]
-        if not found or (why := deployments.why_idle(found[0])):
-            reason = why if found else "not known to the server"
+        if not found or found[0].paused or not deployments.is_scheduled(found[0]):
+            reason = (deployments.why_idle(found[0]) or "no active schedule") if found else "not known to the server"
             raise UsageError(f"no run of {deployment} is to come: {reason}", "a schedule", "see gradmill status")
         until = time.monotonic() + deployments.SCHEDULER_SECONDS
         while not (planned := _planned(client, deployment)) and time.monotonic() < until:

@@ -45,3 +45,8 @@ class Registered:
             self._client.create_variable(VariableCreate(name=self._name, value=digests))
         elif digests != self.digests:
             self._client.update_variable(VariableUpdate(name=self._name, value=digests))
+
+    def forget(self) -> None:
+        """Leave nothing of what is no more."""
+        if self._there:
+            self._client.delete_variable_by_name(self._name)

@@ -12,6 +12,9 @@ NEW_OBJECTS = 50_000  # between two looks for garbage: most of a command's objec
 THEN = {
     "predict": "the same command again goes on from here",
     "tune": "what was learned is kept, and the same command again goes on from there",
+    "backup": "the same command again copies only what is missing there",
+    "restore": "the same command again goes on from here",
+    "trigger": "gradmill status shows the runs",
     "up": "the same command again goes on with the same history",
     "promote": "gradmill models shows the champion",
     "freeze": "gradmill models shows whether it is frozen",

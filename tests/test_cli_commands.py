@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pytest
 from candidate import Candidate
 from command_line import GRADMILL, assert_clear, gradmill, plant_strangers, servers
 from conftest import REPOSITORY
+from flows.__main__ import THEN
 from flows.cli import options, status, store, summaries
-from flows.server.status_document import Champion, Status
+from flows.server.status_document import Champion, Deployment, Status
 from flows.story.report import PredictionSummary, RetrainReport
 from prefect_api import eventually, post
 from tasks.data.fashion_mnist import FILES
@@ -40,6 +42,21 @@ def test_status_names_the_champions_and_says_what_one_is(capsys: pytest.CaptureF
     assert "/a, 0.0 GiB free (50%)" in output
     status._print(Status(artifacts="/a", free=1, total=2, models=[]))
     assert capsys.readouterr().out.startswith("no champion yet")
+
+
+def test_status_tells_names_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "retrain-customer-churn-by-region-and-month-of-the-year"
+    of_it = Deployment(
+        name=name, paused=False, last_run="x", last_start=datetime(2026, 1, 2, tzinfo=UTC), state="Completed",
+        verdict="as published", message=None, next_start=datetime(2026, 1, 3, tzinfo=UTC), on_drift=True, judged=None,
+        ended_badly=False,
+    )  # fmt: skip
+    status._print(Status(artifacts="/a", free=1, total=2, models=[], api_url="http://x/api", deployments=[of_it]))
+    assert f"{name}  01-02 00:00  Completed  as published  01-03 00:00, on drift" in capsys.readouterr().out
+
+
+def test_what_ctrl_c_says_of_these_commands_is_what_their_help_says() -> None:
+    assert {"backup", "restore", "trigger"} <= THEN.keys()
 
 
 @pytest.mark.parametrize(
@@ -78,12 +95,19 @@ def test_status_names_the_champions_and_says_what_one_is(capsys: pytest.CaptureF
         "predict --max-rejects -1",
         "predict --runner magic",
         "predict --dask-address tcp://127.0.0.1:1",
+        "predict https://me:secret@host/x.csv",
+        "metrics --host 0.0.0.0",
+        "metrics --health http://127.0.0.1:8081/health",
+        "trigger softmax-nightly --list-params --wait",
+        "schedule predict-daily --param input=https://host/x.csv?token=secret",
         "models no-such-model",
         "nonsense",
     ],
 )
 def test_a_wrong_command_is_exit_2_and_leaves_nothing(arguments: str, artifacts: Path) -> None:
-    assert_clear(gradmill(*arguments.split()), 2)
+    done = gradmill(*arguments.split())
+    assert_clear(done, 2)
+    assert "secret" not in done.stderr
     assert not artifacts.exists()
 
 

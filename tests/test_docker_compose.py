@@ -32,7 +32,7 @@ def commands(name: str) -> list[list[str]]:
     words = SERVICES[name]["command"]
     if words[:2] != ["sh", "-c"]:
         return [words]
-    return [[word for word in shlex.split(each) if word != "exec"] for each in re.split("[;&]", words[2])]
+    return [[word for word in shlex.split(each) if word not in ("exec", "do")] for each in re.split("[;&]", words[2])]
 
 
 def option(arguments: list[str], name: str) -> str:
@@ -97,6 +97,14 @@ def test_clients_workers_and_health_checks_ask_where_the_server_and_the_worker_l
         assert option(worker, "--pool") == POOL
     (module,) = re.findall(r'HEALTHCHECK .* CMD \["python", "-m", "([\w.]+)"\]', DOCKERFILE)
     assert importlib.util.find_spec(module), "the images' health check"
+
+
+def test_links_lead_to_where_browsers_find_the_ui_and_figures_are_served_anew_when_their_process_dies() -> None:
+    (published,) = SERVICES["server"]["ports"]
+    for name in BUILT:
+        assert SERVICES[name]["environment"]["PREFECT_UI_URL"] == f"http://{published.rpartition(':')[0]}"
+    for name in ("worker", "worker-cuda"):
+        assert re.search(r"while :; do gradmill metrics [^;]+; sleep 5; done &", SERVICES[name]["command"][2])
 
 
 @pytest.mark.parametrize("name", BUILT)

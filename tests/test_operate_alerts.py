@@ -10,6 +10,8 @@ import pytest
 from apprise.plugins.sendgrid import NotifySendGrid
 from apprise.plugins.slack import NotifySlack
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SendgridEmail, SlackWebhook
+from prefect.blocks.system import Secret
+from prefect.client.schemas.schedules import CronSchedule
 
 from duty import Duty
 from flows.cli import notify
@@ -30,7 +32,7 @@ ALWAYS = {
 
 
 @pytest.fixture
-def server(prefect_api: str) -> Iterator[httpx.Client]:
+def bare(prefect_api: str) -> Iterator[httpx.Client]:
     """The server of all tests, as one without alerts, deployments and blocks of ours."""
     with api_client(prefect_api) as client:
         for kind in ("automations", "deployments", "block_documents"):
@@ -50,46 +52,53 @@ def registered(monkeypatch: pytest.MonkeyPatch, notify: str = "") -> None:
     registration.register()
 
 
-def on_server(server: httpx.Client) -> dict[str, dict[str, Any]]:
-    found = server.post("/automations/filter", json={}).raise_for_status().json()
+def on_server(bare: httpx.Client) -> dict[str, dict[str, Any]]:
+    found = bare.post("/automations/filter", json={}).raise_for_status().json()
     return {each["name"]: each for each in found if "notify" in each["name"]}
 
 
+def named_variables(bare: httpx.Client) -> set[str]:
+    return {each["name"] for each in bare.post("/variables/filter", json={"limit": 200}).raise_for_status().json()}
+
+
 def test_a_registration_without_a_block_leaves_alerts_and_none_removes_them(
-    server: httpx.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bare: httpx.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     registered(monkeypatch)
-    assert not on_server(server)
+    assert not on_server(bare)
     registered(monkeypatch, "custom-webhook/nobody")
     assert "custom-webhook/nobody: no such block" in capsys.readouterr().err
-    assert not on_server(server)
+    assert not on_server(bare)
     webhook("http://127.0.0.1:9/")
     registered(monkeypatch, "custom-webhook/on-duty")
-    first = on_server(server)
+    first = on_server(bare)
     assert set(first) == ALWAYS | OVERDUE
     off = "gradmill: notify of drift"
-    server.patch(f"/automations/{first[off]['id']}", json={"enabled": False}).raise_for_status()
-    server.delete(f"/automations/{first['gradmill: notify of a full disk']['id']}").raise_for_status()
+    bare.patch(f"/automations/{first[off]['id']}", json={"enabled": False}).raise_for_status()
+    bare.delete(f"/automations/{first['gradmill: notify of a full disk']['id']}").raise_for_status()
     registered(monkeypatch)
-    assert set(on_server(server)) == ALWAYS | OVERDUE, "what an older version did not have is added"
-    assert not on_server(server)[off]["enabled"]
+    assert set(on_server(bare)) == ALWAYS | OVERDUE, "what an older version did not have is added"
+    assert not on_server(bare)[off]["enabled"]
     webhook("http://127.0.0.1:9/", "second")
     registered(monkeypatch, "custom-webhook/second")
-    blocks = {each["actions"][0]["block_document_id"] for each in on_server(server).values()}
+    blocks = {each["actions"][0]["block_document_id"] for each in on_server(bare).values()}
     assert len(blocks) == 1
     assert blocks != {first[off]["actions"][0]["block_document_id"]}
     document, text = notify.notify()[:2]
     assert text.splitlines()[0] == "alerts go to custom-webhook/second"
     assert document["block"] == "custom-webhook/second"
+    variables = {f"gradmill_registered_{each['id']}" for each in on_server(bare).values()}
+    assert variables <= named_variables(bare)
     registered(monkeypatch, "none")
-    assert not on_server(server)
+    assert not on_server(bare)
+    assert not variables & named_variables(bare)
     assert notify.notify()[1] == f"no alerts: {alerts.MAKE_ONE}"
     with pytest.raises(UsageError, match="no alerts"):
         notify.notify(test=True)
 
 
 def test_a_deployment_is_late_two_hours_after_its_schedules_longest_pause_or_when_it_was_told(
-    server: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    bare: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     webhook("http://127.0.0.1:9/")
     registered(monkeypatch, "custom-webhook/on-duty")
@@ -97,18 +106,58 @@ def test_a_deployment_is_late_two_hours_after_its_schedules_longest_pause_or_whe
     def hours() -> dict[str, float]:
         return {
             name.split()[3]: each["trigger"]["within"] / 3600
-            for name, each in on_server(server).items()
+            for name, each in on_server(bare).items()
             if name in OVERDUE
         }
 
     assert hours() == {"softmax-nightly": 26, "linear-weekly": 7 * 24 + 2}
     monkeypatch.setenv("GRADMILL_NOTIFY_AFTER", "50")
     registered(monkeypatch)
-    assert hours() == {"softmax-nightly": 50, "linear-weekly": 7 * 24 + 2}
-    (weekly,) = server.post("/deployments/filter", json={"deployments": {"name": {"any_": ["linear-weekly"]}}}).json()
-    server.patch(f"/deployments/{weekly['id']}", json={"paused": True}).raise_for_status()
+    monkeypatch.delenv("GRADMILL_NOTIFY_AFTER")
+    registered(monkeypatch)
+    assert hours() == {"softmax-nightly": 50, "linear-weekly": 7 * 24 + 2}, "also from another shell"
+    (weekly,) = bare.post("/deployments/filter", json={"deployments": {"name": {"any_": ["linear-weekly"]}}}).json()
+    bare.patch(f"/deployments/{weekly['id']}", json={"paused": True}).raise_for_status()
     registered(monkeypatch)
     assert hours() == {"softmax-nightly": 50}, "nothing is due of one that is paused"
+
+
+@pytest.mark.parametrize(
+    ("cron", "pause"),
+    [
+        ("0 3 * * *", timedelta(days=1)),
+        ("0 * * * 1-5", timedelta(days=2, hours=1)),
+        ("0 * 1-7 * *", timedelta(days=24, hours=1)),
+        ("0 0 1 * *", timedelta(days=31)),
+        ("0 0 31 * *", timedelta(days=61)),
+        ("0 0 31 2 *", None),
+    ],
+)
+def test_a_schedules_longest_pause_is_found_whatever_day_it_is(cron: str, pause: timedelta | None) -> None:
+    assert occasions._pause(CronSchedule(cron=cron)) == pause
+
+
+def test_a_block_that_notifies_nobody_is_refused_and_changes_nothing(
+    bare: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Secret(value="word").save("no-webhook", overwrite=True)  # type: ignore[call-arg, unused-ignore]
+    with pytest.raises(UsageError, match="secret/no-webhook is a block that notifies nobody"):
+        sent(monkeypatch, "secret/no-webhook")
+    assert not on_server(bare)
+
+
+def test_alerts_that_are_off_go_nowhere_and_no_test_word_says_otherwise(
+    bare: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with endpoint() as service:
+        webhook(service.url)
+        sent(monkeypatch, "custom-webhook/on-duty")
+        for each in on_server(bare).values():
+            bare.patch(f"/automations/{each['id']}", json={"enabled": False}).raise_for_status()
+        assert notify.notify()[0]["block"] is None
+        with pytest.raises(UsageError, match="no alerts that are on"):
+            notify.notify(test=True)
+        assert len(service.received) == 1
 
 
 def sent(monkeypatch: pytest.MonkeyPatch, slug: str) -> str:
@@ -119,19 +168,20 @@ def sent(monkeypatch: pytest.MonkeyPatch, slug: str) -> str:
 
 
 def test_a_test_word_is_taken_by_a_webhook_or_said_to_be_refused(
-    server: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    bare: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with endpoint() as service:
-        webhook(service.url)
+        webhook(f"{service.url}/hooks/token")
         assert sent(monkeypatch, "custom-webhook/on-duty") == "custom-webhook/on-duty has accepted a test"
         (request,) = service.received
         assert request.document == {"title": SUBJECT, "text": alerts.BODY}
         service.status[0] = 503
-        with pytest.raises(EnvironmentProblem, match=r"custom-webhook/on-duty did not take it.*503"):
+        with pytest.raises(EnvironmentProblem) as refused:
             notify.notify(test=True)
+        assert refused.value.found == "custom-webhook/on-duty did not take it: HTTP 503", "its address is a secret"
 
 
-def test_slack_is_sent_what_its_incoming_webhooks_take(server: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slack_is_sent_what_its_incoming_webhooks_take(bare: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     with endpoint() as service:
         monkeypatch.setattr(NotifySlack, "webhook_url", f"{service.url}/services")
         url = "https://hooks.slack.com/services/T12345678/B12345678/abcdefghijklmnopqrstuvwx"
@@ -148,7 +198,7 @@ def test_slack_is_sent_what_its_incoming_webhooks_take(server: httpx.Client, mon
 
 
 def test_mail_goes_by_sendgrid_or_by_a_mail_server_of_ones_own(
-    server: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    bare: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     to = "duty@example.com"
     with endpoint() as service:
@@ -190,7 +240,7 @@ def test_drift_a_full_disk_and_a_missing_success_are_told_by_the_server(
         monkeypatch.setenv("GRADMILL_NOTIFY", "custom-webhook/told")
         alerts.keep(client)
         block = client.read_block_document_by_name("told", "custom-webhook").id
-        late = occasions._overdue(block, deployments.named(client, "linear-weekly"), timedelta(seconds=12))
+        late = occasions._overdue(block, deployments.named(client, "linear-weekly"), 12 / 3600, timedelta())
         client.create_automation(late.model_copy(update={"name": "gradmill: late"}))
         found = [
             event("gradmill.drift", "gradmill.model.x", "it has drifted"),

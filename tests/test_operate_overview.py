@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+from contextlib import suppress
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from flows.predict import predict
 from flows.retrain import retrain
 from flows.story import blocks, overview_page, overview_words
 from flows.story.blocks import Page, Pictures, Section
+from flows.story.overview import rewritten
 from prefect_api import post
 from tasks.data.report import DataReport, Finding
-from tasks.errors import GateFailed, TrainingDiverged
+from tasks.errors import GateFailed, TrainingDiverged, UsageError
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
 from tasks.serving.profile import Drift
@@ -252,6 +254,13 @@ def test_the_picture_has_a_mark_for_each_run_and_no_more(monkeypatch: pytest.Mon
     assert marks["the gate's bound"].get_xydata().tolist() == [[0, 1], [1, 1], [2, 1], [7, 1]]
     assert axes.get_yscale() == "log"
     assert not any(math.isnan(value) for value in marks["live version"].get_ydata())
+
+
+def test_a_misspelt_name_gets_no_page(prefect_api: str, artifacts: Path) -> None:
+    with suppress(UsageError), rewritten("linear-regresion"):
+        raise UsageError("no such model", "one that is kept", "correct it")
+    wanted = {"artifacts": {"key": {"any_": ["linear-regresion-overview"]}}}
+    assert post(prefect_api, "artifacts/filter", wanted) == []
 
 
 def on_server(api: str) -> dict[str, Any]:

@@ -185,7 +185,13 @@ def test_a_schedule_is_kept_with_the_artifacts(artifacts: Path, two_versions: No
 
 @pytest.mark.parametrize(
     ("name", "cron", "zone"),
-    [("nobody", "0 3 * * *", "UTC"), (NAME, "0 3", "UTC"), (NAME, "0 3 * * *", "Mars"), (NAME, None, "UTC")],
+    [
+        ("nobody", "0 3 * * *", "UTC"),
+        (NAME, "0 3", "UTC"),
+        (NAME, "0 3 * * *", "Mars"),
+        (NAME, None, "UTC"),
+        (NAME, "0 0 31 2 *", "UTC"),
+    ],
 )
 def test_what_cannot_be_scheduled_is_refused(
     name: str, cron: str | None, zone: str, artifacts: Path, two_versions: None

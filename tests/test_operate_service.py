@@ -22,7 +22,7 @@ from starlette.responses import PlainTextResponse
 from candidate import Candidate
 from command_line import assert_clear, gradmill
 from duty import Duty
-from flows.server import connection, service
+from flows.server import connection, ending, service
 from flows.server.guarded import Guard
 from prefect_api import eventually
 from tasks.errors import DataError
@@ -148,6 +148,14 @@ def answer(guard: Guard, **headers: str) -> httpx.Response:
 
 def served(guard: Guard, **headers: str) -> int:
     return answer(guard, **headers).status_code
+
+
+def test_a_server_that_does_not_answer_keeps_no_child_of_up_from_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    ended = []
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), ending.told():
+        ended.append("worker")
+    assert ended == ["worker"]
+    assert "marked later: no Prefect server answers" in capsys.readouterr().err
 
 
 def test_browsers_are_told_that_its_pages_load_nothing_from_elsewhere() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,14 +14,16 @@ import httpx
 import pytest
 import typer
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, exception_to_failed_state
 from prefect.utilities.asyncutils import run_coro_as_sync
 
 from command_line import GRADMILL, assert_clear
+from flows import interrupt
 from flows.cli import status as command
 from flows.cli.operate import nested
 from flows.cli.trigger import trigger
-from flows.server import followed, registration, status
+from flows.server import artifacts, followed, registration, status
 from prefect_api import api_client, eventually, post
 from tasks.errors import DataError, DeviceMissing, GateFailed, GradmillError, TrainingDiverged, UsageError
 from tasks.parameters import RetrainParameters
@@ -112,6 +115,17 @@ def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
     assert "no worker is online" in json.loads(capsys.readouterr().out)["attention"][0]
 
 
+def test_addresses_are_told_without_credentials_and_those_of_the_ui_as_its_setting_has_them(prefect_api: str) -> None:
+    with_secret = prefect_api.replace("://", "://me:word@")
+    with temporary_settings({PREFECT_API_URL: with_secret}):
+        assert (status.status().api_url or "").rstrip("/") == prefect_api
+        assert artifacts.ui() == prefect_api.removesuffix("/api")
+        assert "word" not in (followed.page(ended(Completed())) or "")
+    with temporary_settings({PREFECT_API_URL: "http://server:4200/api", PREFECT_UI_URL: "http://127.0.0.1:9/"}):
+        assert artifacts.ui() == "http://127.0.0.1:9"
+        assert (followed.page(ended(Completed())) or "").startswith("http://127.0.0.1:9/")
+
+
 def test_a_worker_that_has_been_silent_for_a_day_is_none(
     weekly: tuple[httpx.Client, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +157,10 @@ def test_a_runs_exit_code_is_1_where_it_was_not_an_error_of_ours() -> None:
 
 
 def test_trigger_prints_the_runs_page_and_waits_for_its_end(
-    weekly: tuple[httpx.Client, dict[str, Any]], prefect_api: str, monkeypatch: pytest.MonkeyPatch
+    weekly: tuple[httpx.Client, dict[str, Any]],
+    prefect_api: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     client, deployment = weekly
     answer = trigger(False, WEEKLY, ["training.lr=0.2"])
@@ -153,6 +170,8 @@ def test_trigger_prints_the_runs_page_and_waits_for_its_end(
     page = f"{prefect_api.removesuffix('/api')}/runs/flow-run/{run['id']}"
     assert answer[1].splitlines()[1] == page
     monkeypatch.setattr(followed, "ASK_SECONDS", 0.1)
+    monkeypatch.setattr(followed, "LATE", timedelta())
+    monkeypatch.setattr(interrupt, "done", "")
     of_it = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}, "id": {"not_any_": [run["id"]]}}}
 
     def end() -> None:
@@ -162,6 +181,7 @@ def test_trigger_prints_the_runs_page_and_waits_for_its_end(
             ],
             30,
         )
+        time.sleep(0.5)  # it is asked for meanwhile
         state = {"type": "FAILED", "message": "Flow run encountered an exception: DataError: no file"}
         client.post(f"/flow_runs/{manual[0]['id']}/set_state", json={"state": state, "force": True})
 
@@ -170,6 +190,8 @@ def test_trigger_prints_the_runs_page_and_waits_for_its_end(
     document, _, failure = trigger(False, WEEKLY, wait=True) or ({}, "", None)  # type: ignore[misc]
     ending.join()
     assert (document["exit_code"], document["state"]) == (4, "Failed")
+    assert capsys.readouterr().err.count("no worker has taken it yet") == 1
+    assert interrupt.done == f"run {document['run']} goes on", "what Ctrl-C would have said"
     assert failure is not None
     assert failure.exit_code == 4
     assert "DataError: no file" in failure.found

@@ -21,6 +21,7 @@ from tasks.errors import DataError, UsageError
 from tasks.store import (
     artifact_paths,
     backup,
+    backup_place,
     backup_restore,
     history,
     locks,
@@ -278,6 +279,19 @@ def test_of_a_postgresql_the_command_is_said_and_no_password(
     said = capsys.readouterr().out
     assert "pg_dump --format=custom" in said
     assert "secret" not in said
+
+
+def test_of_a_database_elsewhere_nothing_old_is_backed_up_in_its_place(
+    two_versions: None, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact_paths.database().parent.mkdir(parents=True, exist_ok=True)
+    sqlite3.connect(artifact_paths.database()).close()
+    monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite+aiosqlite:////data/prefect.db")
+    assert app.run(["backup", str(place)]) == 0
+    said = capsys.readouterr().out
+    assert "to be backed up there" in said
+    assert "pg_dump" not in said
+    assert not [path for path in backup_place.Backup.read(place / backup_place.MANIFEST).files if path.endswith(".db")]
 
 
 # Object stores, real runs

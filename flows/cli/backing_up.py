@@ -27,7 +27,8 @@ def backup(url: Place, replace: Replace = False) -> Answer:
 
     A backup of another store, or one with a model that is here no more, is left as it is unless --replace is given.
     """
-    made = backups.make(url, not os.environ.get(DATABASE, "").startswith("postgresql"), replace)
+    elsewhere = os.environ.get(DATABASE, "")
+    made = backups.make(url, with_database=not elsewhere, replace=replace)
     files, copied = made.backup.files, made.copied
     has_database = artifact_paths.relative(artifact_paths.database()) in files
     document = {
@@ -39,8 +40,11 @@ def backup(url: Place, replace: Replace = False) -> Answer:
     done += [f"copied {counted(len(copied), 'file')}, {fresh}; the others were there"]
     if has_database:
         done += ["with the history of gradmill up; its credential is not in it"]
-    elif os.environ.get(DATABASE) or os.environ.get("PREFECT_API_URL"):
-        done += [f"the history of runs is in the server's database, to be backed up there: {PG_DUMP}"]
+    elif elsewhere and not elsewhere.startswith("postgresql"):
+        done += [f"the history of runs is in the database of {DATABASE}, to be backed up there"]
+    elif elsewhere or os.environ.get("PREFECT_API_URL"):
+        of = "" if elsewhere else "of PostgreSQL by "
+        done += [f"the history of runs is in the server's database, to be backed up there: {of}{PG_DUMP}"]
     return document, "\n".join(done)
 
 

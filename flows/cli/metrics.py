@@ -23,7 +23,9 @@ def metrics(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Answer at /metrics on this port until Ctrl-C.")
     ] = None,
-    host: Annotated[str, typer.Option(help="With --port: the address to listen at.")] = "127.0.0.1",
+    host: Annotated[
+        str | None, typer.Option(help="With --port: the address to listen at \\[default: 127.0.0.1].")
+    ] = None,
     health: Annotated[
         str | None, typer.Option(metavar="URL", help="With --port: what /health asks in turn, as a worker's own.")
     ] = None,
@@ -34,10 +36,12 @@ def metrics(
     """
     if output and port:
         raise UsageError("--output and --port", "one of them", "run a command for each")
+    if not port and (host or health):
+        raise UsageError("--host or --health without --port", "the port to answer at", "give --port, or leave them out")
     if port:
         from flows.server import scraped
 
-        scraped.serve(host, port, health or "")
+        scraped.serve(host or "127.0.0.1", port, health or "")
         return None
     from flows.server import figures
 

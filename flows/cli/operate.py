@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.faults import Answer, conclude
-from tasks.errors import EnvironmentProblem, UsageError
+from tasks.errors import EnvironmentProblem, UsageError, without_credentials
 from tasks.store import artifact_paths
 
 
@@ -30,7 +30,7 @@ def up(
         idle = deployments.idle(registration.POOL)
         for name, why in idle:
             typer.echo(f"idle        {name}: {why}", err=True)
-        ui, upcoming = running.service.api_url.removesuffix("/api"), deployments.next_runs()
+        ui, upcoming = without_credentials(running.service.api_url).removesuffix("/api"), deployments.next_runs()
         joined = running.service.joined
         overview.publish_all()
         pages = artifacts.overviews_of_store()

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.cli.faults import conclude
 from flows.cli.operate import on_server
 from flows.cli.store import CHAMPION
+from flows.cli.tables import WIDE
 from tasks.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def status(
 def _print(found: "Status") -> None:
     """A table for each thing, and what to do where something is wrong."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = WIDE
     _print_models(console, found)
     console.print(f"artifacts  {found.artifacts}, {found.free / 2**30:.1f} GiB free ({found.free / found.total:.0%})")
     if found.api_url is not None:
@@ -51,7 +54,9 @@ def _print(found: "Status") -> None:
 
 
 def _print_models(console: Console, found: "Status") -> None:
-    champions = Table("champion of", "version", "accuracy", "loss", "since", box=None, pad_edge=False)
+    champions = Table(
+        Column("champion of", overflow="fold"), "version", "accuracy", "loss", "since", box=None, pad_edge=False
+    )
     for model in found.models:
         accuracy = "" if model.test_accuracy is None else f"{model.test_accuracy:.4f}"
         champions.add_row(model.name, str(model.version), accuracy, f"{model.test_loss:.4g}", model.promoted_at[:16])
@@ -73,7 +78,9 @@ def _print_server(console: Console, found: "Status") -> None:
     for model in found.models:
         if model.overview:
             console.print(f"overview   {model.name}: {model.overview}")
-    runs = Table("deployment", "last run", "state", "last verdict", "next run", box=None, pad_edge=False)
+    runs = Table(
+        Column("deployment", overflow="fold"), "last run", "state", "last verdict", "next run", box=None, pad_edge=False
+    )
     for each in found.deployments:
         runs.add_row(each.name, _moment(each.last_start), each.state or "", _verdict(each), _due(each))
     console.print()

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from flows import interrupt
 from flows.cli.faults import Answer
 from flows.cli.operate import nested, on_server
 from flows.cli.tables import print_table
-from tasks.errors import GradmillError
+from tasks.errors import GradmillError, UsageError
 
 
 def trigger(
@@ -25,6 +26,8 @@ def trigger(
 ) -> Answer | None:
     """Start a run of a deployment now, on the server of gradmill up or of PREFECT_API_URL."""
     if list_params:
+        if wait or param:
+            raise UsageError("--list-params with --wait or --param", "one or the other", "run a command for each")
         return _listed(deployment, as_json)
     parameters = nested(param or [])
     with on_server():
@@ -41,6 +44,7 @@ def trigger(
         if not wait:
             return document, told
         print(told, file=sys.stderr)
+        interrupt.achieved(f"run {run.name} goes on")
         run = followed.ended(run.id)
         code, state = followed.exit_code(run), run.state
     reached, message = (state.name or "", state.message or "") if state else ("", "")

@@ -5,10 +5,12 @@ them by an ``up`` in another shell.
 """
 
 import asyncio
+import re
 import sys
 from contextlib import suppress
 from uuid import UUID
 
+from httpx import HTTPStatusError
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient
@@ -19,6 +21,7 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.server import deployments, occasions
 from flows.server.deploying import automate
+from flows.server.registered import Registered
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine.settings import Settings
 
@@ -28,7 +31,11 @@ MAKE_ONE = "make a notification block in the UI, then run GRADMILL_NOTIFY=TYPE/N
 
 
 def keep(client: SyncPrefectClient) -> None:
-    """Bring the alerts up to date: sent to what GRADMILL_NOTIFY names, else to where they are sent already."""
+    """Bring the alerts up to date: sent to what GRADMILL_NOTIFY names, else to where they are sent already.
+
+    Raises:
+        UsageError: what it names is a block of another kind.
+    """
     slug, ours = Settings().notify, existing(client)
     if slug == NONE:
         _remove(client, ours)
@@ -40,7 +47,7 @@ def keep(client: SyncPrefectClient) -> None:
         block = _block(ours)
     if block is None:
         return
-    wanted = list(occasions.of(block, deployments.ours(client)))
+    wanted = list(occasions.of(block, deployments.ours(client), ours))
     _remove(client, [each for each in ours if each.name not in {alert.name for alert in wanted}])
     for alert in wanted:
         automate(client, alert)
@@ -56,22 +63,30 @@ def try_it(client: SyncPrefectClient) -> str:
     """Send a word through the block that alerts go to; return the block's type and name.
 
     Raises:
-        UsageError: there are no alerts.
+        UsageError: there are no alerts that are on.
         EnvironmentProblem: it was not accepted.
     """
-    document = _document(client, _block(existing(client)))
+    document = _document(client, _block(_on(client)))
     slug = _slug(document)
     block = Block._from_block_document(document)
-    assert isinstance(block, NotificationBlock), "the server takes no other for a notification"  # noqa: S101
+    if not isinstance(block, NotificationBlock):
+        raise _no_notification(slug)
     try:
         asyncio.run(_accepted(block))
     except Exception as error:
-        reason = getattr(error, "log", "") or f"{type(error).__name__}: {error}"
-        found = f"{slug} did not take it: {reason}"
+        found = f"{slug} did not take it: {_reason(error)}"
         raise EnvironmentProblem(
             found, "an answer that says that it is accepted", "correct the block in the UI"
         ) from error
     return slug
+
+
+def _reason(error: Exception) -> str:
+    """Without addresses: that of a webhook is a secret."""
+    if isinstance(error, HTTPStatusError):
+        return f"HTTP {error.response.status_code}"
+    told = getattr(error, "log", "") or f"{type(error).__name__}: {error}"
+    return re.sub(r"https?://\S+", "its address", told)
 
 
 async def _accepted(block: NotificationBlock) -> None:
@@ -81,10 +96,14 @@ async def _accepted(block: NotificationBlock) -> None:
 
 def where(client: SyncPrefectClient) -> str | None:
     """Type and name of the block that alerts go to; None without any that is on."""
-    block = _block([each for each in existing(client) if each.enabled])
+    block = _block(_on(client))
     with suppress(ObjectNotFound):  # somebody has removed it: nothing would arrive
         return _slug(client.read_block_document(block, include_secrets=False)) if block else None
     return None
+
+
+def _on(client: SyncPrefectClient) -> list[Automation]:
+    return [each for each in existing(client) if each.enabled]
 
 
 def _slug(block: BlockDocument) -> str:
@@ -94,12 +113,19 @@ def _slug(block: BlockDocument) -> str:
 
 def _named(client: SyncPrefectClient, slug: str) -> BlockDocument:
     kind, _, name = slug.partition("/")
-    return client.read_block_document_by_name(name, kind, include_secrets=False)
+    document = client.read_block_document_by_name(name, kind, include_secrets=False)
+    if document.block_schema is None or "notify" not in document.block_schema.capabilities:
+        raise _no_notification(slug)
+    return document
+
+
+def _no_notification(slug: str) -> UsageError:
+    return UsageError(f"{slug} is a block that notifies nobody", "a notification block, as a Slack webhook", MAKE_ONE)
 
 
 def _document(client: SyncPrefectClient, block: UUID | None) -> BlockDocument:
     if block is None:
-        raise UsageError("there are no alerts", "a notification block", MAKE_ONE)
+        raise UsageError("there are no alerts that are on", "a notification block", MAKE_ONE)
     try:
         return client.read_block_document(block)
     except ObjectNotFound as error:
@@ -115,4 +141,5 @@ def _block(alerts: list[Automation]) -> UUID | None:
 def _remove(client: SyncPrefectClient, alerts: list[Automation]) -> None:
     for each in alerts:
         client.delete_automation(each.id)
+        Registered(client, each.id).forget()
         print(f"{each.name}: removed", file=sys.stderr)

@@ -6,8 +6,9 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_UI_URL
 
+from tasks.errors import without_credentials
 from tasks.store import reading
 
 OVERVIEW = "overview"
@@ -15,9 +16,13 @@ OVERVIEW = "overview"
 
 def overviews(client: SyncPrefectClient, names: Iterable[str]) -> dict[str, str]:
     """The address of each name's overview, of those that have one on the server that Prefect's settings name."""
-    ui = (PREFECT_API_URL.value() or "").rstrip("/").removesuffix("/api")
     keys = {f"{name}-{OVERVIEW}": name for name in names}
-    return {keys[key]: f"{ui}{path(there)}" for key, there in newest(client, keys).items()}
+    return {keys[key]: f"{ui()}{path(there)}" for key, there in newest(client, keys).items()}
+
+
+def ui() -> str:
+    """Where browsers find the UI: Prefect derives it from PREFECT_API_URL where PREFECT_UI_URL is not set."""
+    return without_credentials(PREFECT_UI_URL.value() or "").rstrip("/")
 
 
 def overviews_of_store() -> dict[str, str]:

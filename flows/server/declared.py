@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from prefect._vendor.croniter.croniter import CroniterBadDateError, croniter
 from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.utilities.callables import parameter_schema
@@ -174,6 +175,8 @@ def require_time(cron: str, timezone: str) -> None:
     """
     try:
         CronSchedule(cron=cron, timezone=timezone)
-    except ValidationError as error:
-        found = f"--cron {cron!r} --timezone {timezone}: {error.errors()[0]['msg']}"
+        croniter(cron).get_next()
+    except (ValidationError, CroniterBadDateError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "there is no such day"
+        found = f"--cron {cron!r} --timezone {timezone}: {reason}"
         raise UsageError(found, "five fields, as '0 3 * * *', and a zone, as Europe/Berlin", "correct it") from error

@@ -177,7 +177,7 @@ def accepted(
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # the kind
-        raise UsageError(
-            f"{deployment} refuses {where or 'these parameters'}: {first['input']!r}", first["msg"], SEE_THE_FORM
-        ) from error
+        value = "" if isinstance(first["input"], dict) else f": {first['input']!r}"  # all of them may hold a secret
+        found = f"{deployment} refuses {where or 'these parameters'}{value}"
+        raise UsageError(found, first["msg"], SEE_THE_FORM) from error
     return wanted

@@ -10,7 +10,7 @@ from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, temporary_settings
 from prefect.states import Crashed
 
 from flows.server import api, deployments
-from tasks.errors import EnvironmentProblem
+from tasks.errors import EnvironmentProblem, without_credentials
 
 SECONDS = 5.0  # that a server may take to answer: the end itself has ten
 REASON = "gradmill up was ended; Retry goes on where the run was"
@@ -22,13 +22,23 @@ def told() -> Iterator[None]:
 
     A server that does not answer then finds out by itself, by the heartbeats that are missing.
     """
-    try:
-        with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: SECONDS}):
+    at_work: list[FlowRun] = []
+    with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: SECONDS}):
+        with _or_later():
             at_work = _at_work()
-            yield
+        yield
+        with _or_later():
             _mark(at_work)
-    except EnvironmentProblem as error:
-        print(f"runs that have ended are marked later: {error.found}", file=sys.stderr)
+
+
+@contextmanager
+def _or_later() -> Iterator[None]:
+    """Whatever goes wrong is said: children are still to be ended."""
+    try:
+        yield
+    except Exception as error:
+        reason = error.found if isinstance(error, EnvironmentProblem) else f"{type(error).__name__}: {error}"
+        print(f"runs that have ended are marked later: {without_credentials(reason)}", file=sys.stderr)
 
 
 def _at_work() -> list[FlowRun]:

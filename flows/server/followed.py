@@ -1,6 +1,7 @@
 """A run that somebody waits for: until it ends, and by which exit code it would have ended as a command."""
 
 import re
+import sys
 import time
 from uuid import UUID
 
@@ -8,7 +9,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.utilities.urls import url_for
 
 from flows.server import api
-from tasks.errors import EnvironmentProblem, GateFailed, GradmillError
+from flows.server.status import LATE, QUEUED
+from tasks.errors import EnvironmentProblem, GateFailed, GradmillError, without_credentials
 from tasks.stage.events import REFUSED_STATE
 
 ASK_SECONDS = 2.0
@@ -17,20 +19,26 @@ ERROR = re.compile(r"\b(\w+): ")
 
 def page(run: FlowRun) -> str | None:
     """The address of its page in Prefect's UI."""
-    return url_for("flow-run", obj_id=run.id)
+    address = url_for("flow-run", obj_id=run.id)
+    return address and without_credentials(address)
 
 
 def ended(run: UUID) -> FlowRun:
-    """The run once it has ended.
+    """The run once it has ended; says once where no worker takes it.
 
     Raises:
         EnvironmentProblem: the server no longer answers.
     """
+    late, said = time.monotonic() + LATE.total_seconds(), False
     while True:
         with api.client() as client:
             found = client.read_flow_run(run)
         if found.state and found.state.is_final():
             return found
+        is_left = found.state and found.state.is_scheduled() and found.state_name != QUEUED
+        if is_left and not said and time.monotonic() > late:
+            said = True
+            print("no worker has taken it yet; gradmill status shows workers: still waiting", file=sys.stderr)
         time.sleep(ASK_SECONDS)
 
 

@@ -1,16 +1,17 @@
 """The occasions that whoever is on duty is told of: runs that end badly, drift, a full disk, no success in time."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-from prefect._vendor.croniter.croniter import croniter  # the one that the server plans with
+from prefect._vendor.croniter.croniter import CroniterBadDateError, croniter  # the one that the server plans with
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.events.actions import SendNotification
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 
 from flows.server.automations import BAD_ENDS, OUR_RUNS, PREFIX, at_once
 from tasks.machine.settings import Settings
@@ -20,13 +21,20 @@ from tasks.stage import events
 NOTIFY = f"{PREFIX}notify of "  # begins the name of each
 RUNS = f"{NOTIFY}runs that fail or crash"
 GRACE = timedelta(hours=2)  # after the longest pause of a schedule
-PLANNED = 60  # of its times, in which that pause is looked for
+HOURS = 26.0  # of GRADMILL_NOTIFY_AFTER, where it was never set
+# That pause is looked for in the same days whenever we register: weekends and a month's ends are among them.
+FROM = datetime(2026, 1, 1, tzinfo=UTC)
+UNTIL = FROM + timedelta(weeks=5)
+AT_LEAST = 13  # times: a year of a monthly schedule
 ONCE_A_DAY = timedelta(days=1)
 RESOURCE = {"prefect.resource.id"}
 
 
-def of(block: UUID, ours: list[DeploymentResponse]) -> Iterator[AutomationCore]:
-    """The alerts that go to a block: of runs, drift, the disk, and of each scheduled retrain without success."""
+def of(block: UUID, ours: list[DeploymentResponse], known: Iterable[Automation] = ()) -> Iterator[AutomationCore]:
+    """The alerts that go to a block: of runs, drift, the disk, and of each scheduled retrain without success.
+
+    Without GRADMILL_NOTIFY_AFTER its hours are those of the ``known`` alerts: nobody loses them in another shell.
+    """
     yield _alert(
         block,
         RUNS,
@@ -52,13 +60,21 @@ def of(block: UUID, ours: list[DeploymentResponse]) -> Iterator[AutomationCore]:
         "{{ event.resource.name }}: disk",
         "{{ event.payload.message }}",
     )
+    hours = Settings().notify_after or _hours(known)
     for deployment in ours:
         if "retrain" in deployment.tags and (pause := _longest_pause(deployment)):
-            yield _overdue(block, deployment, max(timedelta(hours=Settings().notify_after), pause + GRACE))
+            yield _overdue(block, deployment, hours, pause + GRACE)
 
 
-def _overdue(block: UUID, deployment: DeploymentResponse, within: timedelta) -> AutomationCore:
+def _hours(known: Iterable[Automation]) -> float:
+    """What GRADMILL_NOTIFY_AFTER was when it was set last, as the alerts say."""
+    told = (re.match(r"Of ([\d.e+]+) hours \(GRADMILL_NOTIFY_AFTER\)", each.description) for each in known)
+    return next((float(found[1]) for found in told if found), HOURS)
+
+
+def _overdue(block: UUID, deployment: DeploymentResponse, hours: float, least: timedelta) -> AutomationCore:
     """No success in time. Each success starts the time anew; after an alert, whatever happens to a run of it does."""
+    within = max(timedelta(hours=hours), least)
     trigger = EventTrigger(
         after={"prefect.flow-run.*"},
         expect={"prefect.flow-run.Completed"},
@@ -68,7 +84,10 @@ def _overdue(block: UUID, deployment: DeploymentResponse, within: timedelta) -> 
         within=within,
     )
     told = f"{deployment.name}: no success for {within.total_seconds() / 3600:g} hours"
-    about = "Of GRADMILL_NOTIFY_AFTER hours, or two more than the schedule's longest pause; counted from a run on."
+    about = (
+        f"Of {hours:g} hours (GRADMILL_NOTIFY_AFTER), or two more than the schedule's longest pause; "
+        "counted from a run on."
+    )
     return _alert(block, f"{NOTIFY}{deployment.name} without success", about, trigger, told, f"{told}: see its runs")
 
 
@@ -88,6 +107,11 @@ def _pause(schedule: Any) -> timedelta | None:
         return schedule.interval
     if not isinstance(schedule, CronSchedule):
         return None
-    times = croniter(schedule.cron, datetime.now(UTC), ret_type=datetime, day_or=schedule.day_or)
-    planned: list[datetime] = [times.get_next() for _ in range(PLANNED)]
+    times = croniter(schedule.cron, FROM, ret_type=datetime, day_or=schedule.day_or)
+    planned: list[datetime] = []
+    try:
+        while len(planned) < AT_LEAST or planned[-1] < UNTIL:
+            planned.append(times.get_next())
+    except CroniterBadDateError:  # such as 31 February, which the UI takes
+        return None
     return max(after - before for before, after in pairwise(planned))

@@ -16,6 +16,7 @@ from flows.server import alerts, api, artifacts, automations, deployments
 from flows.server.automations import SILENT_SECONDS
 from flows.server.registration import POOL
 from flows.server.status_document import Champion, Deployment, Judged, Status, StuckRun, Worker
+from tasks.errors import without_credentials
 from tasks.store import artifact_paths, reading, room
 
 VERDICT_TAG = "verdict:"
@@ -57,7 +58,7 @@ def status() -> Status:
         late = _late(client)
         pages = artifacts.overviews(client, [model.name for model in stored.models])
         facts = {
-            "api_url": str(client.api_url),
+            "api_url": without_credentials(str(client.api_url)),
             "models": [model.model_copy(update={"overview": pages.get(model.name)}) for model in stored.models],
             "deployments": [_deployment(client, each, each.id in drifting) for each in deployments.ours(client)],
             "stuck": [

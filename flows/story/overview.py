@@ -59,14 +59,15 @@ def html(facts: Overview) -> str:
     """The page as one file, with links where a server answers."""
     links: tuple[tuple[str, str], ...] = ()
     with service.in_use(), suppress(Exception):  # a page without links is one, too
-        if url := PREFECT_API_URL.value():
+        if PREFECT_API_URL.value():
             with _client() as client:
-                ui = url.rstrip("/").removesuffix("/api")
-                links = tuple((kind, ui + path) for kind, path in _links(client, facts.name))
+                links = tuple((kind, artifacts.ui() + path) for kind, path in _links(client, facts.name))
     return blocks.html(_page(facts, links, on_dark=True))
 
 
 def _write(name: str) -> None:
+    if not overview.is_known(name):  # misspelt: nobody would ever remove its page
+        return
     facts = overview.gather(name)
     with _client() as client:
         page = _page(facts, tuple(_links(client, name)), on_dark=False)

@@ -20,7 +20,7 @@ class Settings(BaseSettings):
     notify: str | None = Field(
         None, description="the Prefect block that alerts go to, such as slack-webhook/duty; or none"
     )
-    notify_after: float = Field(26, gt=0, lt=1e5, description="hours without a success of a scheduled retrain")
+    notify_after: float | None = Field(None, gt=0, lt=1e5, description="hours without a success of a scheduled retrain")
     time_limit: timedelta | None = Field(None, gt=timedelta(), description="HH:MM:SS that a run may take")
     mirror: str | None = Field(None, description="fsspec URL of a folder; each retrain copies the champion there")
 

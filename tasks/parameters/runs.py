@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from tasks.parameters.addresses import has_credentials
 from tasks.parameters.choices import NAME_PATTERN, Device, ModelName, Runner
 from tasks.parameters.data import Data
 from tasks.parameters.form import Frozen, Option, PositiveFloat
@@ -146,6 +147,12 @@ class PredictParameters(Frozen):
         None, title="Dask scheduler", description="Scheduler of an existing Dask cluster."
     )
     restart: bool = Field(False, title="Restart", description="Replace what a job left in the output folder.")
+
+    @model_validator(mode="after")
+    def _keeps_no_secret(self) -> Self:
+        if self.input is not None and has_credentials(self.input):
+            raise ValueError("a URL with credentials would be written down: set them in the environment")
+        return self
 
     @model_validator(mode="after")
     def _address_fits_runner(self) -> Self:

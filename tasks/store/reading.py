@@ -66,8 +66,7 @@ def history(name: str) -> History:
     path = artifact_paths.history(name)
     if not os.path.lexists(path):
         return History(highest=0, demoted={})
-    action = "restore it, or delete it: then it is forgotten which versions were replaced, and when"
-    return History.read(path, action)
+    return History.read(path, "restore it, or delete it: then it is forgotten which versions were replaced, and when")
 
 
 def manifest(name: str, number: int) -> Manifest:

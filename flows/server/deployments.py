@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import SyncPrefectClient
@@ -47,6 +48,11 @@ def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
     """The deployments of ``prefect.yaml``, by name; a server may have others'."""
     only = DeploymentFilter.model_validate({"tags": OURS})
     return client.read_deployments(deployment_filter=only, sort=DeploymentSort.NAME_ASC)
+
+
+def path(deployment: UUID) -> str:
+    """Its place in the UI."""
+    return f"/deployments/deployment/{deployment}"
 
 
 def runs(

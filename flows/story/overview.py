@@ -8,7 +8,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
-from flows.server import api, artifacts, connection, service
+from flows.server import api, artifacts, connection, deployments, service
 from flows.story import blocks, overview_page
 from flows.story.blocks import Page, Pictures
 from tasks.errors import GradmillError, without_credentials
@@ -104,6 +104,12 @@ def _page(facts: Overview, links: tuple[tuple[str, str], ...], on_dark: bool) ->
 
 
 def _links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:
-    """The newest of the other pages of a name, and where the UI has them."""
-    there = artifacts.newest(client, [f"{name}-{kind}" for kind in LINKED])
-    return ((page.removeprefix(f"{name}-"), artifacts.path(artifact)) for page, artifact in there.items())
+    """The newest of the other pages of a name, its deployments, and where the UI has them.
+
+    When these run, and whether they are paused, is set there, too: only their own pages are right about it.
+    """
+    for page, artifact in artifacts.newest(client, [f"{name}-{kind}" for kind in LINKED]).items():
+        yield page.removeprefix(f"{name}-"), artifacts.path(artifact)
+    for each in deployments.ours(client):
+        if f"model:{name}" in each.tags:
+            yield f"deployment {each.name}", deployments.path(each.id)

@@ -65,9 +65,6 @@ def _live(facts: Overview) -> Iterator[tuple[str, str]]:
         yield "trained", f"{words.moment(live.manifest.created_at)} by run {live.manifest.run}"
     if facts.source:
         yield "source", f"`{said(facts.source)}`"
-    if facts.when:
-        when = [f"at `{said(facts.when.cron)}` ({facts.when.timezone})"] if facts.when.cron else []
-        yield "retrained", " and ".join(when + ["when its data drift"] * facts.when.on_drift)
     if pointer and pointer.previous:
         yield "back to", f"version {pointer.previous}: `gradmill rollback {facts.name}`"
 

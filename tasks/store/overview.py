@@ -14,7 +14,6 @@ from tasks.data.report import DataReport
 from tasks.errors import DataError, TrainingDiverged
 from tasks.store import artifact_paths, disk, history, own_data, predictions, reading, tried
 from tasks.store.changed import Change
-from tasks.store.documents import Document
 from tasks.store.predictions import Job
 from tasks.store.tried import JUDGED, Tried
 from tasks.store.versions import ChampionPointer, Manifest
@@ -46,14 +45,6 @@ class Disk(NamedTuple):
         return self.versions + self.data + self.runs + self.predictions
 
 
-class When(Document):
-    """When ``gradmill schedule`` retrains a name: what is told of its document."""
-
-    cron: str | None = None
-    timezone: str = "UTC"
-    on_drift: bool = False
-
-
 @dataclass(frozen=True)
 class Overview:
     """All facts of a name; versions ascending, of everything else the newest first."""
@@ -65,7 +56,6 @@ class Overview:
     jobs: tuple[Job, ...]  # that are done
     changes: tuple[Change, ...]
     source: str | None  # of own data
-    when: When | None
     disk: Disk
     faults: tuple[str, ...]
 
@@ -108,7 +98,6 @@ def gather(name: str) -> Overview:
         jobs=tuple(done[::-1]),
         changes=(read(lambda: history.changes(name)) or ())[::-1],
         source=read(lambda: _source(name)),
-        when=read(lambda: _when(name)),
         disk=_disk(name, found[-1].manifest.dataset.name if found else name, runs, [folder for folder, _ in jobs]),
         faults=tuple(faults),
     )
@@ -135,11 +124,6 @@ def _kept(name: str, number: int) -> Kept:
 def _source(name: str) -> str | None:
     path = artifact_paths.source(name)
     return own_data.Source.read(path).source if os.path.lexists(path) else None
-
-
-def _when(name: str) -> When | None:
-    path = artifact_paths.schedule(name)
-    return When.read(path) if os.path.lexists(path) else None
 
 
 def _disk(name: str, dataset: str, runs: Iterable[Tried], jobs: Iterable[Path]) -> Disk:

@@ -70,7 +70,7 @@ def _write(name: str) -> None:
     facts = overview.gather(name)
     with _client() as client:
         page = _page(facts, tuple(_links(client, name)), on_dark=False)
-        artifacts.rewrite(client, key(name), blocks.markdown(page), page.headline)
+        artifacts.rewrite(client, key(name), blocks.markdown(page), blocks.escaped(page.headline))
 
 
 @contextmanager

@@ -12,22 +12,21 @@ from tasks.store.tried import changed
 
 MANY = 20  # versions
 BY_ITSELF = ("model", "device", "seed", "implementation")  # settings with a place of their own, or that do not matter
-JOBS = ("finished", "version", "input", "rows", "rejected", "drift", "index", "against the truth")
+JOBS = ("finished (UTC)", "version", "input", "rows", "rejected", "drift", "index", "against the truth")
 
 
 def job(of: Job) -> tuple[str, ...]:
     """One batch prediction, below ``JOBS``."""
     index = of.drift.index if of.drift else {}
-    truth = of.metrics or ({} if of.accuracy is None else {"accuracy": of.accuracy})
     return (
         words.moment(of.finished_at or ""),
         str(of.model.version),
         said(Path(of.input.path).name),
-        f"{of.rows:,}",
+        f"{of.rows - (of.rejects or 0):,}",
         f"{of.rejects or 0:,}",
         of.drift.verdict if of.drift else "",
         ", ".join(f"{said(name)} {value:.3f}" for name, value in index.items()),
-        ", ".join(f"{name} {value:.4g}" for name, value in truth.items()),
+        words.truth(of),
     )
 
 

@@ -4,11 +4,10 @@ Whoever predicts reads it here, and so do pruning and housekeeping.
 """
 
 import contextlib
-import heapq
 import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -163,12 +162,6 @@ def below_artifacts(left: Left | None = None) -> Iterator[Found]:
     """The jobs whose folders lie in ``artifacts/predictions/``, be it behind a link."""
     folder = artifact_paths.all_predictions()
     return _read(sorted(folder.iterdir()) if folder.is_dir() else [], left or left_alone)
-
-
-def newest_done(found: Iterable[Found], name: str, most: int) -> list[Job]:
-    """Those of a name that are done, the newest first."""
-    jobs = (each.job for each in found if each.job and each.job.model.name == name)
-    return heapq.nlargest(most, (job for job in jobs if job.status == "done"), key=lambda job: job.finished_at or "")
 
 
 def elsewhere() -> Iterator[Found]:

@@ -19,7 +19,8 @@ def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> Judged:  
     heap.keep_imports()
     kept = parameters.model_dump(mode="json", exclude=PLACES)
     run = RunFolder.open(run_names.folder(f"evaluate-{parameters.name}"), kept)
-    with overview.rewritten(parameters.name), run.in_use():
-        judged = judge(run, parameters)
-    story.told_of_judgement(judged)
+    with overview.rewritten(parameters.name):
+        with run.in_use():
+            judged = judge(run, parameters)
+        story.told_of_judgement(judged)  # the overview links to it
     return judged

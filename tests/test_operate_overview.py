@@ -16,7 +16,7 @@ from candidate import Candidate, job_document
 from command_line import gradmill
 from flows.predict import predict
 from flows.retrain import retrain
-from flows.story import blocks, overview_page, overview_words
+from flows.story import blocks, overview_page, overview_tables, overview_words
 from flows.story.blocks import Page, Pictures, Section
 from flows.story.overview import rewritten
 from prefect_api import post
@@ -25,9 +25,9 @@ from tasks.errors import GateFailed, TrainingDiverged, UsageError
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
 from tasks.serving.profile import Drift
-from tasks.store import artifact_paths, overview, pointer, reading, trend
+from tasks.store import artifact_paths, evidence, overview, pointer, reading, trend
 from tasks.store.changed import Change
-from tasks.store.run_folder import RunFolder
+from tasks.store.run_folder import RunFolder, RunNotes
 from victims import fork, run_until
 
 NAME = "linear-regression"
@@ -81,6 +81,10 @@ def walk(candidates: list[Candidate], two_versions: None) -> None:
     run(one, 7, None, unchanged={"outcome": "unchanged", "version": 2, "detail": "of these rows"})
     run(one, 8, 0.45, publish=decided(one, "judged"))
     pointer.rollback(NAME, REASON)
+    for day in range(1, 9):  # the seventh began at 3 as all did, and ended after the rollback
+        ended = f"2026-11-{day:02}T{13 if day == 7 else 4:02}:30:00+00:00"
+        notes = artifact_paths.runs() / f"202611{day:02}T030000-{NAME}-0000000{day}" / "run.json"
+        RunNotes.read(notes).model_copy(update={"noted_at": ended}).write(notes)
     changes = (
         changed(1, "published", 1, by=f"20261101T030000-{NAME}-00000001"),
         changed(3, "published", 2, by=f"20261103T030000-{NAME}-00000003"),
@@ -96,6 +100,10 @@ def walk(candidates: list[Candidate], two_versions: None) -> None:
         folder.mkdir(parents=True)
         document = job_document(NAME, 2, "done") | of_day | rows
         (folder / "_job.json").write_text(json.dumps(document))
+
+
+def bytes_below(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 class Text(HTMLParser):
@@ -126,7 +134,7 @@ def test_the_trend_has_every_run_at_its_figure_beside_the_version_live_then() ->
         ("published", 0.5, 1.0), ("refused", 2.0, 1.0), ("published", 0.4, 1.0), ("unfinished", None, None),
         ("unfinished", None, None), ("unfinished", None, None), ("unchanged", None, None), ("judged", 0.45, 1.0),
     ]  # fmt: skip
-    assert [point.live for point in found.points] == [1, 1, 2, 2, 2, 2, 2, 1], "rolled back after the seventh"
+    assert [point.live for point in found.points] == [1, 1, 2, 2, 2, 2, 1, 1], "rolled back during the seventh"
     losses = {number: reading.manifest(NAME, number).metrics.test_loss for number in (1, 2)}
     assert [point.live_value for point in found.points] == [losses[point.live or 0] for point in found.points]
 
@@ -144,15 +152,13 @@ def test_the_page_tells_what_is_live_what_runs_came_to_and_how_to_go_on() -> Non
         f"Version 2 is held: no retrain brings it back, `gradmill promote {NAME} 2` does",
     )
     first, second = sections["Predictions"].rows
-    assert first == ("2026-11-08 06:00", "2", "a.csv", "1,200", "8", "drift", "prediction 0.400", "")
+    assert first == ("2026-11-08 06:00", "2", "a.csv", "1,192", "8", "drift", "prediction 0.400", "")
     assert second[4:7] == ("7", "stable", "prediction 0.350")
     assert [(row[0], row[-1]) for row in sections["Versions"].rows] == [("2", "held"), ("1", "champion")]
     assert sections["Changes"].rows[0] == (
         "2026-11-07 12:00", "rolled back", "1", "1, frozen", "mia", REASON
     )  # fmt: skip
-    assert facts.disk.versions == sum(
-        path.lstat().st_size for path in artifact_paths.model(NAME).rglob("*") if path.is_file()
-    )
+    assert facts.disk.versions == bytes_below(artifact_paths.model(NAME))
 
 
 @pytest.mark.parametrize(
@@ -211,11 +217,40 @@ def test_what_is_damaged_is_said_on_the_page_and_hides_nothing_else() -> None:
     manifest.write_text("{}")
     artifact_paths.history(NAME).write_text("{")
     facts = overview.gather(NAME)
-    assert [kept.manifest.version for kept in facts.versions] == [1]
+    assert [kept.number for kept in facts.versions] == [1]
     titles = {each.title: each for each in overview_page.sections(facts, None)}
     assert len(titles["What could not be read"].lines) == 2
     assert str(manifest) in " ".join(facts.faults)
     assert titles["Live"].rows[0] == ("version", "1")
+
+
+@pytest.mark.usefixtures("walk")
+def test_runs_of_every_kind_count_and_versions_that_are_not_shown_are_not_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for kind, name in (("predict", NAME), ("tune", NAME), ("predict", "other"), ("other", NAME)):
+        RunFolder.open(f"20261109T030000-{kind}-{name}-00000009", {"name": name if kind != "other" else kind})
+    monkeypatch.setattr(overview, "SHOWN", 1)
+    facts = overview.gather(NAME)
+    others = [*artifact_paths.runs().glob("*-predict-other-*"), *artifact_paths.runs().glob("*-other-linear-*")]
+    assert facts.disk.runs == bytes_below(artifact_paths.runs()) - sum(map(bytes_below, others))
+    assert evidence.read().of[NAME] == evidence.read(NAME).of[NAME], "read for all names at once"
+    assert [kept.number for kept in facts.versions if kept.manifest] == [1, 2], "champion and newest"
+    pointer.promote(NAME, 2)
+    facts = overview.gather(NAME)
+    assert [(kept.number, bool(kept.manifest)) for kept in facts.versions] == [(1, False), (2, True)]
+    assert [row[0] for row in overview_tables.versions(facts)] == ["2"]
+
+
+@pytest.mark.usefixtures("walk")
+def test_of_much_that_cannot_be_read_the_first_and_their_number_are_told() -> None:
+    for number in range(13):
+        folder = artifact_paths.predictions(f"{number:016x}")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "_job.json").write_text("{")
+    sections = {each.title: each for each in overview_page.sections(overview.gather(NAME), None)}
+    assert len(sections["What could not be read"].lines) == 11
+    assert sections["What could not be read"].lines[-1] == "and 3 more"
 
 
 def test_markdown_and_html_show_a_users_words_as_they_are() -> None:
@@ -316,7 +351,7 @@ def test_after_each_of_many_real_runs_the_page_on_the_server_is_right(
     assert [row[0] for row in table(data, "Versions")] == ["2", "1"]
     assert table(data, "Versions")[0][2:5] == [f"loss {second.metrics['test_loss']:.4g}", "concise", "7"]
     ((finished, version, file, count, rejected, verdict, *_),) = table(data, "Predictions")
-    assert (version, file, count, rejected, verdict) == ("2", "rows.npy", "2,000", "5", "drift")
+    assert (version, file, count, rejected, verdict) == ("2", "rows.npy", "1,995", "5", "drift")
     assert finished.startswith(second.run.rpartition("/")[2][:4])
     assert [(row[1], row[2], row[-1]) for row in table(data, "Changes")] == [
         ("rolled back", "2", "it drifts"), ("published", "2", ""), ("published", "1", "")

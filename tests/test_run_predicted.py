@@ -80,8 +80,8 @@ def test_a_page_names_input_rejects_and_the_last_jobs(
     assert "All 12 are in" in rejects
     jobs = page.partition("## The last jobs")[2].splitlines()[4:]
     assert [line.split(" | ")[1:5] for line in jobs[:2]] == [
-        ["tuesday\\|.csv", "1", "2,488", "12"],
-        ["monday.csv", "1", "2,500", "0"],
+        ["1", "tuesday\\|.csv", "2,488", "12"],
+        ["1", "monday.csv", "2,500", "0"],
     ]
 
 

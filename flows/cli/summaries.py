@@ -65,7 +65,7 @@ def _standing(result: "RetrainReport") -> str:
 
 def predicted(result: "Prediction") -> None:
     """How many rows, how fast, how sure, and where they are."""
-    from flows.story import pages
+    from flows.story import overview_words as words
 
     version, speed = f"{result.name} version {result.version}", f" in {result.seconds:.2f} s"
     drift = ", ".join(f"{name} {value:.3f}" for name, value in result.drift.index.items())
@@ -75,7 +75,7 @@ def predicted(result: "Prediction") -> None:
         ("drift", f"{result.drift.verdict}{f' (index: {drift})' if drift else ''}"),
         ("output", f"{result.path} ({counted(result.parts, 'part')})"),
     ]
-    if truth := pages.against_truth(result):
+    if truth := words.truth(result):
         rows.insert(2, ("truth", truth))
     _print_table(rows)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import SyncPrefectClient
@@ -48,6 +49,11 @@ def ours(client: SyncPrefectClient) -> list[DeploymentResponse]:
     """The deployments of ``prefect.yaml``, by name; a server may have others'."""
     only = DeploymentFilter.model_validate({"tags": OURS})
     return client.read_deployments(deployment_filter=only, sort=DeploymentSort.NAME_ASC)
+
+
+def path(deployment: UUID) -> str:
+    """Its place in the UI."""
+    return f"/deployments/deployment/{deployment}"
 
 
 def runs(

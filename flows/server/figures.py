@@ -11,7 +11,7 @@ from typing import get_args
 
 from flows.server.metrics import MOST_CLASSES, Figures
 from tasks.data.report import DataReport
-from tasks.store import artifact_paths, disk, predictions, reading, tried
+from tasks.store import artifact_paths, disk, predictions, reading, room, tried
 from tasks.store.predictions import Job
 from tasks.store.tried import Tried
 
@@ -37,9 +37,9 @@ def gather() -> Figures:
             _of_jobs(figures, name, jobs[name])
     for folder in (*artifact_paths.FOLDERS, artifact_paths.prefect_home().name):
         figures.add("folder_bytes", disk.size(artifact_paths.root() / folder), folder=folder)
-    total, free = disk.room(artifact_paths.root())
-    figures.add("disk_size_bytes", total)
-    figures.add("disk_free_bytes", free)
+    left = room.left()
+    figures.add("disk_size_bytes", left.total)
+    figures.add("disk_free_bytes", left.free)
     figures.add("damaged_documents", len(figures.damaged))
     return figures
 

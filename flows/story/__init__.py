@@ -8,6 +8,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
 from flows.story import disk, judgement, pages, predicted, run_names
+from flows.story.blocks import escaped
 from flows.story.report import Outcome, reported
 from tasks.judging.judged import Judged
 from tasks.machine.telling import Event
@@ -81,7 +82,7 @@ def told_of_disk() -> None:
 
 
 def _show(key: str, page: str, about: str) -> None:
-    create_markdown_artifact(page, key=key, description=about)
+    create_markdown_artifact(page, key=key, description=escaped(about))  # which is read as Markdown, too
 
 
 def _show_prediction(result: Prediction) -> None:

@@ -1,19 +1,24 @@
 """A page as sections of plain text, tables and a picture: the same in Markdown and in HTML.
 
-In plain text what stands between backticks is code, such as a command to copy; nothing else is special.
+In plain text what stands between backticks is code, such as a command to copy; nothing else is special. So what users
+or their data say goes through ``said``, wherever it stands on a page.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.machine.words import printable
+from tasks.errors import without_credentials
+from tasks.machine.words import in_markdown, printable
 from tasks.stage.live import data_uri
-from tasks.store.model_card import SPECIAL
 
-CODE = re.compile(r"(`[^`]*`)")
+CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")  # every second part of what it splits
 TEMPLATE = Path(__file__).with_name("overview.html.jinja")
+
+
+class Bold(str):
+    """A cell that should be seen."""
 
 
 class Pictures(NamedTuple):
@@ -44,23 +49,34 @@ class Page(NamedTuple):
 
 
 def said(text: str) -> str:
-    """What users or their data say, as plain text."""
-    return " ".join(printable(text).replace("`", "'").split())
+    """What users or their data say, as plain text without credentials."""
+    return " ".join(without_credentials(printable(text)).replace("`", "'").split())
 
 
 def markdown(page: Page) -> str:
     """The page for the Prefect UI."""
-    blocks = [f"# {_escaped(page.title)}", f"**{_escaped(page.headline)}**"]
+    blocks = [f"# {escaped(page.title)}", f"**{escaped(page.headline)}**"]
     if page.links:
-        blocks.append(" · ".join(f"[{words}]({address})" for words, address in page.links))
+        blocks.append(" · ".join(f"[{escaped(words)}]({address})" for words, address in page.links))
     for section in page.sections:
-        blocks += [f"## {_escaped(section.title)}", *map(_escaped, section.lines)]
+        blocks += [f"## {escaped(section.title)}", *map(escaped, section.lines)]
         if section.rows:
-            lines = [section.head, ("---",) * len(section.head), *(map(_cell, row) for row in section.rows)]
-            blocks.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+            blocks.append(table(section.head, section.rows))
         if section.picture:
-            blocks.append(f"![{section.picture.alt}]({data_uri(section.picture.light)})")
+            blocks.append(f"![{escaped(section.picture.alt)}]({data_uri(section.picture.light)})")
     return "\n\n".join(blocks) + "\n"
+
+
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table of plain text in Markdown."""
+    lines = [head, ("---",) * len(head), *(map(_cell, row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def escaped(text: str, code: Callable[[str], str] = str) -> str:
+    """A line of plain text in Markdown; ``code`` is done to what is code, where nothing can be escaped."""
+    parts = CODE.split(" ".join(text.split()))
+    return "".join(f"`{code(part)}`" if at % 2 else in_markdown(part) for at, part in enumerate(parts))
 
 
 def html(page: Page) -> str:
@@ -73,14 +89,6 @@ def html(page: Page) -> str:
     return text
 
 
-def _outside_code(text: str, change: Callable[[str], str]) -> str:
-    return "".join(part if part.startswith("`") else change(part) for part in CODE.split(text))
-
-
-def _escaped(text: str) -> str:
-    special = SPECIAL - {"`"}
-    return _outside_code(text, lambda part: "".join(f"\\{each}" if each in special else each for each in part))
-
-
 def _cell(text: str) -> str:
-    return re.sub(r"(?<!\\)\|", r"\\|", _escaped(text))
+    shown = escaped(text, lambda code: re.sub(r"\\*\|", r"\\|", code))  # the one thing that tables look for in code
+    return f"**{shown}**" if isinstance(text, Bold) else shown

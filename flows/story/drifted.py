@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flows.story.pages import table
+from flows.story.blocks import Bold, said, table
 from tasks.batch.version import Version
 from tasks.data.recipe import Columns
 from tasks.serving import drift
@@ -22,7 +22,7 @@ def most(job: Job, version: Version) -> str:
     name = LABEL if LABEL in above else max(index, key=lambda each: index[each])
     expected, found = version.reference[name], (job.profile or {})[name].counts
     at = drift.most_moved(expected.counts, found)
-    word = version.labels[at] if name == LABEL else f"{name} {_between(expected.edges, at)}"
+    word = said(version.labels[at]) if name == LABEL else f"{name} {_between(expected.edges, at)}"
     here, then = found[at] / sum(found), expected.counts[at] / sum(expected.counts)
     return f"{word} {100 * here:.0f} % of rows, {100 * then:.0f} % at training"
 
@@ -43,7 +43,7 @@ def labels(job: Job, version: Version) -> str:
         return ""
     found, expected = job.profile[LABEL].counts, version.reference[LABEL].counts
     rows = [
-        (label, f"{here / max(1, sum(found)):.1%}", f"{there / max(1, sum(expected)):.1%}")
+        (said(label), f"{here / max(1, sum(found)):.1%}", f"{there / max(1, sum(expected)):.1%}")
         for label, here, there in zip(version.labels, found, expected, strict=True)
     ]
     return "## Labels\n\n" + table(("label", "these rows", "test split"), rows)
@@ -57,7 +57,7 @@ def columns(job: Job, version: Version) -> str:
         expected, found = profiles[name].counts, job.column_counts[name]
         at, drifted = drift.most_moved(expected, found), name in names(job)
         shares = f"{found[at] / sum(found):.1%}", f"{expected[at] / sum(expected):.1%}"
-        word = f"**{name}**" if drifted else name
+        word = Bold(said(name)) if drifted else said(name)
         rows.append((word, f"{index:.3f}", _bin(name, at, version), *shares))
     if not rows:
         return ""
@@ -74,7 +74,7 @@ def _bin(name: str, at: int, version: Version) -> str:
     if at == len(profile.levels) or not isinstance(version.recipe, Columns):
         return "other levels"
     column = next(each for each in version.recipe.columns if each.name == name)
-    return column.levels[profile.levels[at]]
+    return said(column.levels[profile.levels[at]])
 
 
 def _between(edges: Sequence[float], at: int) -> str:

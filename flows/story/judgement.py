@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from flows.story import periods
-from flows.story.pages import table
+from flows.story.blocks import said, table
 from flows.story.periods import WORDS
 from tasks.judging.judged import Judged
 from tasks.machine.words import counted
@@ -59,7 +59,8 @@ def figures(result: Judged) -> Rows:
 def page(result: Judged) -> str:
     """The Markdown page."""
     head = ("", "now", "95 % interval", "at publication")
-    blocks = [f"# {headline(result)}", table(("", ""), facts(result)), table(head, figures(result))]
+    of_data = table(("", ""), (tuple(map(said, row)) for row in facts(result)))
+    blocks = [f"# {headline(result)}", of_data, table(head, (tuple(map(said, row)) for row in figures(result)))]
     if result.periods:
         blocks += ["## By period", table(periods.head(result), periods.rows(result.periods))]
     return "\n\n".join(blocks)

@@ -8,11 +8,11 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
-from flows.server import api, artifacts, connection, service
+from flows.server import api, artifacts, connection, deployments, service
 from flows.story import blocks, overview_page
 from flows.story.blocks import Page, Pictures
 from tasks.errors import GradmillError, without_credentials
-from tasks.store import overview, reading, trend
+from tasks.store import evidence, overview, reading, trend
 from tasks.store.overview import Overview
 
 LINKED = ("verdict", "pictures", "data", "card", "predictions", "judgement", "tuning")
@@ -23,25 +23,32 @@ def key(name: str) -> str:
     return f"{name}-{artifacts.OVERVIEW}"
 
 
-def publish(name: str) -> None:
-    """Write the page of a name anew, in a run or beside one; without a server that stays nothing is done.
+def publish(*names: str) -> None:
+    """Write the pages of names anew, in a run or beside one; without a server that stays nothing is done.
 
     Nothing that goes wrong here is a fault of whoever calls: it is said.
     """
-    try:
-        with service.in_use():
-            if PREFECT_API_URL.value() and not connection.is_temporary():
-                _write(name)
-    except Exception as error:
-        reason = error.found if isinstance(error, GradmillError) else f"{type(error).__name__}: {error}"
-        print(f"{key(name)} could not be written: {without_credentials(reason)}", file=sys.stderr)
+    with _only_said(*names), service.in_use():
+        if names and PREFECT_API_URL.value() and not connection.is_temporary():
+            found = evidence.read(names[0] if len(names) == 1 else None)
+            for name in filter(overview.is_known, names):  # one that is misspelt would keep its page for good
+                with _only_said(name):
+                    _write(overview.gather(name, found))
 
 
 def publish_all() -> None:
     """Write the page of every name anew."""
-    for name in reading.names():
-        if reading.versions(name):
-            publish(name)
+    publish(*filter(reading.versions, reading.names()))
+
+
+@contextmanager
+def _only_said(*names: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        reason = error.found if isinstance(error, GradmillError) else f"{type(error).__name__}: {error}"
+        pages = ", ".join(map(key, names))
+        print(f"{pages} could not be written: {without_credentials(reason)}", file=sys.stderr)
 
 
 @contextmanager
@@ -65,13 +72,10 @@ def html(facts: Overview) -> str:
     return blocks.html(_page(facts, links, on_dark=True))
 
 
-def _write(name: str) -> None:
-    if not overview.is_known(name):  # misspelt: nobody would ever remove its page
-        return
-    facts = overview.gather(name)
+def _write(facts: Overview) -> None:
     with _client() as client:
-        page = _page(facts, tuple(_links(client, name)), on_dark=False)
-        artifacts.rewrite(client, key(name), blocks.markdown(page), page.headline)
+        page = _page(facts, tuple(_links(client, facts.name)), on_dark=False)
+        artifacts.rewrite(client, key(facts.name), blocks.markdown(page), blocks.escaped(page.headline))
 
 
 @contextmanager
@@ -105,6 +109,12 @@ def _page(facts: Overview, links: tuple[tuple[str, str], ...], on_dark: bool) ->
 
 
 def _links(client: SyncPrefectClient, name: str) -> Iterator[tuple[str, str]]:
-    """The newest of the other pages of a name, and where the UI has them."""
-    there = artifacts.newest(client, [f"{name}-{kind}" for kind in LINKED])
-    return ((page.removeprefix(f"{name}-"), artifacts.path(artifact)) for page, artifact in there.items())
+    """The newest of the other pages of a name, its deployments, and where the UI has them.
+
+    When these run, and whether they are paused, is set there, too: only their own pages are right about it.
+    """
+    for page, artifact in artifacts.newest(client, [f"{name}-{kind}" for kind in LINKED]).items():
+        yield page.removeprefix(f"{name}-"), artifacts.path(artifact)
+    for each in deployments.ours(client):
+        if f"model:{name}" in each.tags:
+            yield f"deployment {each.name}", deployments.path(each.id)

@@ -17,7 +17,7 @@ def headline(facts: Overview) -> str:
     parts = ["no version is live"]
     if pointer:
         parts = [f"version {pointer.version} live since {words.day(pointer.promoted_at)}"]
-        parts += [words.figure(live.manifest)] if live else []
+        parts += [words.figure(live)] if live else []
         parts += ["frozen"] if pointer.frozen else []
     return "; ".join(filter(None, (", ".join(parts), _last(facts), _drift(facts))))
 
@@ -29,11 +29,11 @@ def sections(facts: Overview, picture: Pictures | None) -> tuple[Section, ...]:
         Section("Held and frozen", tuple(_holds(facts))),
         _last_runs(facts),
         Section("Trend", picture=picture),
-        Section("Predictions", rows=tuple(map(tables.job, facts.jobs[:FEW])), head=tables.JOBS),
+        Section("Predictions", rows=tuple(map(tables.job, facts.jobs)), head=tables.JOBS),
         Section("Versions", rows=tuple(tables.versions(facts)), head=tables.VERSIONS),
         Section("Changes", rows=tuple(map(tables.change, facts.changes[:FEW])), head=tables.CHANGES),
         Section("Disk", rows=tuple(tables.disk(facts)), head=("", "")),
-        Section("What could not be read", tuple(map(said, facts.faults))),
+        Section("What could not be read", tuple(_faults(facts))),
     )
     return tuple(each for each in told if each.lines or each.rows or each.picture)
 
@@ -59,15 +59,12 @@ def _live(facts: Overview) -> Iterator[tuple[str, str]]:
         yield "version", str(pointer.version)
         yield "since", f"{words.moment(pointer.promoted_at)} UTC, as all times here"
     if live:
-        dataset = live.manifest.dataset
-        yield "figures", words.figures(live.manifest)
-        yield "data", f"{said(dataset.title or dataset.name)}, {words.rows(live.manifest)}, digest {dataset.digest[:8]}"
-        yield "trained", f"{words.moment(live.manifest.created_at)} by run {live.manifest.run}"
+        dataset = live.dataset
+        yield "figures", words.figures(live)
+        yield "data", f"{said(dataset.title or dataset.name)}, {words.rows(live)}, digest {dataset.digest[:8]}"
+        yield "trained", f"{words.moment(live.created_at)} by run {live.run}"
     if facts.source:
         yield "source", f"`{said(facts.source)}`"
-    if facts.when:
-        when = [f"at `{said(facts.when.cron)}` ({facts.when.timezone})"] if facts.when.cron else []
-        yield "retrained", " and ".join(when + ["when its data drift"] * facts.when.on_drift)
     if pointer and pointer.previous:
         yield "back to", f"version {pointer.previous}: `gradmill rollback {facts.name}`"
 
@@ -78,6 +75,12 @@ def _holds(facts: Overview) -> Iterator[str]:
         yield f"Frozen: retrains are judged and none is published, until `gradmill unfreeze {name}`"
     for number in pointer.held if pointer else ():
         yield f"Version {number} is held: no retrain brings it back, `gradmill promote {name} {number}` does"
+
+
+def _faults(facts: Overview) -> Iterator[str]:
+    yield from map(said, facts.faults[:FEW])
+    if len(facts.faults) > FEW:
+        yield f"and {len(facts.faults) - FEW:,} more"
 
 
 def _last_runs(facts: Overview) -> Section:

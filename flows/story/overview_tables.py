@@ -6,28 +6,26 @@ from pathlib import Path
 from flows.story import overview_words as words
 from flows.story.blocks import said
 from tasks.store.changed import Change
-from tasks.store.overview import Kept, Overview
+from tasks.store.overview import Overview
 from tasks.store.predictions import Job
 from tasks.store.tried import changed
 
-MANY = 20  # versions
 BY_ITSELF = ("model", "device", "seed", "implementation")  # settings with a place of their own, or that do not matter
-JOBS = ("finished", "version", "input", "rows", "rejected", "drift", "index", "against the truth")
+JOBS = ("finished (UTC)", "version", "input", "rows", "rejected", "drift", "index", "against the truth")
 
 
 def job(of: Job) -> tuple[str, ...]:
     """One batch prediction, below ``JOBS``."""
     index = of.drift.index if of.drift else {}
-    truth = of.metrics or ({} if of.accuracy is None else {"accuracy": of.accuracy})
     return (
         words.moment(of.finished_at or ""),
         str(of.model.version),
         said(Path(of.input.path).name),
-        f"{of.rows:,}",
+        f"{of.rows - (of.rejects or 0):,}",
         f"{of.rejects or 0:,}",
         of.drift.verdict if of.drift else "",
         ", ".join(f"{said(name)} {value:.3f}" for name, value in index.items()),
-        ", ".join(f"{name} {value:.4g}" for name, value in truth.items()),
+        words.truth(of),
     )
 
 
@@ -36,28 +34,27 @@ VERSIONS = ("version", "published", "figures", "settings", "seed", "rows", "data
 
 def versions(facts: Overview) -> Iterator[tuple[str, ...]]:
     """The newest versions and those that are marked, below ``VERSIONS``."""
-    newest = facts.versions[::-1]
-    marked = [kept for kept in newest[MANY:] if _mark(facts, kept)]
-    for kept in (*newest[:MANY], *marked):
-        manifest = kept.manifest
+    for number, _, size, manifest in facts.versions[::-1]:
+        if manifest is None:
+            continue
         training = manifest.parameters.training.model_dump(mode="json")
         settings = changed(training, manifest.dataset.is_own)
         told = (f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if key not in BY_ITSELF)
         yield (
-            str(manifest.version),
+            str(number),
             words.moment(manifest.created_at),
             words.figures(manifest),
             said(", ".join([manifest.parameters.training.implementation, *told])),
             str(training.get("seed", "")),
             f"{manifest.dataset.num_train + manifest.dataset.num_test:,}",
             manifest.dataset.digest[:8],
-            words.size(kept.bytes),
-            _mark(facts, kept),
+            words.size(size),
+            _mark(facts, number),
         )
 
 
-def _mark(facts: Overview, kept: Kept) -> str:
-    pointer, number = facts.pointer, kept.manifest.version
+def _mark(facts: Overview, number: int) -> str:
+    pointer = facts.pointer
     if pointer is None:
         return ""
     return "champion" if pointer.version == number else "held" if number in pointer.held else ""

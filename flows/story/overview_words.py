@@ -4,6 +4,8 @@ from datetime import datetime
 from typing import Any
 
 from tasks.machine.words import counted
+from tasks.records import Prediction
+from tasks.store.predictions import Job
 from tasks.store.tried import Tried
 from tasks.store.versions import Manifest
 
@@ -45,6 +47,12 @@ def rows(manifest: Manifest) -> str:
     """How many rows it was trained and judged on."""
     dataset = manifest.dataset
     return f"{counted(dataset.num_train, 'training row')} and {counted(dataset.num_test, 'test row')}"
+
+
+def truth(of: Job | Prediction) -> str:
+    """How good predictions are where their input has the truth; else nothing. Older jobs have no ``metrics``."""
+    measured = of.metrics or ({} if of.accuracy is None else {"accuracy": of.accuracy})
+    return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
 
 
 def day(moment: str) -> str:

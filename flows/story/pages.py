@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from flows.story import periods
+from flows.story.blocks import Bold, escaped, said, table
 from flows.story.report import RetrainReport
 from tasks.errors import GradmillError
 from tasks.judging.judged import Period
-from tasks.records import GateVerdict, Prediction
+from tasks.records import GateVerdict
 from tasks.stage.live import picture
 from tasks.store import artifact_paths, reading
 from tasks.store.record import FileRef
@@ -65,16 +66,16 @@ def verdict(result: RetrainReport) -> str:
     word = "the champion before" if result.outcome == "published" else "the champion"
     of_before = [f"version {before.version}, {word}, when published"] if before else []
     gates = [
-        (gate.name, gate.verdict if gate.passed else f"**{gate.verdict}**", f"{gate.value:.6g}", *_required(gate))
+        (gate.name, gate.verdict if gate.passed else Bold(gate.verdict), f"{gate.value:.6g}", *_required(gate))
         for gate in result.gates
     ]
     seconds = [(stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items()]
-    changes = "\n".join(f"- {each.sentence}" for each in result.data_changes)
+    changes = "\n".join(f"- {escaped(said(each.sentence))}" for each in result.data_changes)
     blocks = [
-        f"# {result.name}: {headline(result)}",
-        f"{result.model}, {result.implementation}, on {result.device}. Evidence: `{result.run}`",
+        f"# {escaped(f'{result.name}: {headline(result)}')}",
+        f"{result.model}, {result.implementation}, on {result.device}. Evidence: `{said(result.run)}`",
         *_kept_from_the_champion(result),
-        f"Model: `{result.model_path}`, SHA-256 `{result.model_sha256}`" if result.model_path else "",
+        f"Model: `{said(result.model_path)}`, SHA-256 `{result.model_sha256}`" if result.model_path else "",
         "" if result.was_trained else "Nothing was trained: gates and figures are those of the version's own run.",
         f"## Data\n\n{changes}" if changes else "",
         "## Gates\n\n" + table(("gate", "verdict", "found", "required", ""), gates),
@@ -88,7 +89,7 @@ def verdict(result: RetrainReport) -> str:
 
 def _required(gate: GateVerdict) -> tuple[str, str]:
     """The bound, and what it is made of, which may be long."""
-    bound, _, rest = gate.detail.partition(" (")
+    bound, _, rest = said(gate.detail).partition(" (")
     return bound.removesuffix(" required"), rest.removesuffix(")")
 
 
@@ -120,13 +121,6 @@ def _kept_from_the_champion(result: RetrainReport) -> Iterator[str]:
             yield f"Held, for they were rolled back from: {held}. `gradmill promote {result.name} VERSION` ends that"
 
 
-def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    """A table in Markdown."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    lines = [head, ["---"] * len(head), *escaped]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _by_period(documents: list[dict[str, Any]]) -> str:
     found = [Period.model_validate(each) for each in documents]
     return "## By period\n\n" + table(periods.head(found[0]), periods.rows(found))
@@ -145,9 +139,3 @@ def card(path: Path) -> str:
     for image in path.parent.glob("*.png"):
         text = re.sub(rf"!\[[^]]*\]\({re.escape(image.name)}\)", picture(image), text)
     return text
-
-
-def against_truth(result: Prediction) -> str:
-    """How good the predictions are where the input has the truth, in a few words; else nothing."""
-    measured = result.metrics or ({} if result.accuracy is None else {"accuracy": result.accuracy})
-    return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())

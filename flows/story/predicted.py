@@ -8,24 +8,25 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from flows.story import drifted
-from flows.story.pages import against_truth, table
+from flows.story import overview_tables as tables
+from flows.story import overview_words as words
+from flows.story.blocks import escaped, said, table
 from tasks.batch.version import Version, read_version
 from tasks.data.recipe import Columns
 from tasks.errors import GradmillError
 from tasks.machine.words import counted
 from tasks.records import Prediction
 from tasks.stage.live import picture
-from tasks.store import artifact_paths, predictions
+from tasks.store import artifact_paths, evidence, predictions
 from tasks.store.predictions import Job
 
 REJECTS = 10  # that are told
-JOBS = 10
 
 
 def page(result: Prediction) -> str:
     """The Markdown page of a job that is done."""
     job, version = predictions.find(result.path), read_version(artifact_paths.version(result.name, result.version))
-    blocks = [f"# {headline(result)}", table(("", ""), _facts(result, job))]
+    blocks = [f"# {escaped(headline(result))}", table(("", ""), _facts(result, job))]
     if job:
         blocks += [drifted.labels(job, version), drifted.columns(job, version)]
     blocks += [_rejects(result, version), _jobs(result.name)]
@@ -35,13 +36,16 @@ def page(result: Prediction) -> str:
 
 def failed(name: str, error: Exception, given: str | None) -> str:
     """The Markdown page of a prediction that has come to nothing: what was found, and what to do."""
-    said = error if isinstance(error, GradmillError) else None
+    known = error if isinstance(error, GradmillError) else None
+    told = {
+        "Found": known.found if known else f"{type(error).__name__}: {error}",
+        "Expected": known.expected if known else "no such error",
+        "To do": known.action if known else "see the log of the run",
+    }
     blocks = [
         f"# {name}: nothing was predicted",
-        f"**Found**: {said.found if said else f'{type(error).__name__}: {error}'}",
-        f"**Expected**: {said.expected if said else 'no such error'}",
-        f"**To do**: {said.action if said else 'see the log of the run'}",
-        f"**Input**: `{given}`" if given else "",
+        *(f"**{word}**: {escaped(said(text))}" for word, text in told.items()),
+        f"**Input**: `{said(given)}`" if given else "",
         _jobs(name),
     ]
     return "\n\n".join(filter(None, blocks))
@@ -54,7 +58,7 @@ def headline(result: Prediction) -> str:
         version = read_version(artifact_paths.version(result.name, result.version))
         return f"DRIFT: {drifted.most(job, version)}"
     moved = drifted.names(job) if job else []
-    also = f"; drifted: {', '.join(moved)}" if moved else ""
+    also = f"; drifted: {said(', '.join(moved))}" if moved else ""
     return f"{counted(result.rows, 'row')} predicted{f', {result.rejects:,} rejected' if result.rejects else ''}{also}"
 
 
@@ -63,7 +67,7 @@ def in_words(result: Prediction) -> tuple[str, str]:
     index = max(result.drift.index.values(), default=0)
     parts = [f"DRIFT {index:.2f}" if result.drift.verdict == "drift" else counted(result.rows, "row")]
     parts += [f"{result.rejects:,} rejected"] if result.rejects else []
-    return ", ".join([*parts, *filter(None, [against_truth(result)])]), f"{index:.2f} {result.drift.verdict}"
+    return ", ".join([*parts, *filter(None, [words.truth(result)])]), f"{index:.2f} {result.drift.verdict}"
 
 
 def _facts(result: Prediction, job: Job | None) -> Iterator[tuple[str, str]]:
@@ -75,17 +79,17 @@ def _facts(result: Prediction, job: Job | None) -> Iterator[tuple[str, str]]:
     yield "rows a second", f"{result.rows / result.seconds:,.0f}" if result.seconds else ""
     yield "provider", result.provider
     yield "model", f"{result.name} version {result.version}, SHA-256 `{result.model_sha256}`"
-    yield "against the truth", against_truth(result) or "unknown: it is not in the input"
+    yield "against the truth", words.truth(result) or "unknown: it is not in the input"
     limit = f" (population stability index {index}; limit {result.drift.maximum:g})" if index else ""
     yield "drift", f"{result.drift.verdict}{limit}"
-    yield "output", f"`{result.path}`, {counted(result.parts, 'part')}"
+    yield "output", f"`{said(str(result.path))}`, {counted(result.parts, 'part')}"
 
 
 def _input(job: Job) -> str:
     """Name and place of what was predicted."""
     path = Path(job.input.path)
-    place = f"`{path if path.is_absolute() else artifact_paths.root() / path}`"
-    return f"{path.name}, {place}{f', {job.input.files:,} files' if job.input.files > 1 else ''}"
+    place = f"`{said(str(path if path.is_absolute() else artifact_paths.root() / path))}`"
+    return f"{said(path.name)}, {place}{f', {job.input.files:,} files' if job.input.files > 1 else ''}"
 
 
 def _rejects(result: Prediction, version: Version) -> str:
@@ -98,8 +102,8 @@ def _rejects(result: Prediction, version: Version) -> str:
     with pq.ParquetFile(path) as file:
         batches = (batch.to_pylist() for batch in file.iter_batches(REJECTS))
         first = list(itertools.islice(itertools.chain.from_iterable(batches), REJECTS))
-    rows = [(Path(row["source"]).name, f"{row['source_row']:,}", *_why(row, names)) for row in first]
-    more = f"\n\nAll {result.rejects:,} are in `{path}`." if result.rejects > REJECTS else ""
+    rows = [(said(Path(row["source"]).name), f"{row['source_row']:,}", *map(said, _why(row, names))) for row in first]
+    more = f"\n\nAll {result.rejects:,} are in `{said(str(path))}`." if result.rejects > REJECTS else ""
     return "## Rejected rows\n\n" + table(("file", "row, from 0", "column", "why"), rows) + more
 
 
@@ -112,20 +116,6 @@ def _why(row: dict[str, Any], names: list[str]) -> tuple[str, str]:
 
 def _jobs(name: str) -> str:
     """The last jobs of a name that are done and lie in artifacts/, the newest first."""
-    jobs = [each.job for each in predictions.below_artifacts() if each.job and each.job.model.name == name]
-    jobs = sorted((job for job in jobs if job.status == "done"), key=lambda job: job.finished_at or "", reverse=True)
-    rows = [
-        (
-            (job.finished_at or "")[:16].replace("T", " "),
-            Path(job.input.path).name,
-            str(job.model.version),
-            f"{job.rows - (job.rejects or 0):,}",
-            f"{job.rejects or 0:,}",
-            f"{max(job.drift.index.values()):.3f}" if job.drift and job.drift.index else "",
-            job.drift.verdict if job.drift else "",
-            ", ".join(f"{metric} {value:.4g}" for metric, value in (job.metrics or {}).items()),
-        )
-        for job in jobs[:JOBS]
-    ]
-    head = ("finished (UTC)", "input", "version", "rows", "rejected", "drift", "", "against the truth")
-    return "## The last jobs\n\n" + table(head, rows) if rows else ""
+    jobs = (each.job for each in predictions.below_artifacts() if each.job and each.job.model.name == name)
+    rows = [tables.job(job) for job in evidence.newest(jobs)]
+    return "## The last jobs\n\n" + table(tables.JOBS, rows) if rows else ""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from flows.story.pages import table
+from flows.story.blocks import said, table
 from flows.story.periods import between
 from tasks.judging import tuning_figures
 from tasks.judging.search_facts import interval, word
@@ -113,4 +113,4 @@ def _facts(trials: Sequence[Trial]) -> Iterator[tuple[str, str]]:
 
 
 def _value(setting: Setting) -> str:
-    return f"{setting:.3g}" if isinstance(setting, float) else str(setting)
+    return f"{setting:.3g}" if isinstance(setting, float) else said(str(setting))

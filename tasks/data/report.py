@@ -9,7 +9,7 @@ from pydantic import Field
 from tasks.data.table.profile import AcceptedFinding
 from tasks.data.table.split_rule import SplitRule
 from tasks.errors import DataError
-from tasks.machine.words import counted
+from tasks.machine.words import counted, in_markdown
 from tasks.store.artifact_paths import CONTACT_SHEET
 from tasks.store.documents import Document
 from tasks.store.record import Lasting
@@ -141,9 +141,9 @@ class DataReport(Document):
 
     def page(self) -> str:
         """The report as Markdown."""
-        blocks = [f"# Data of {self.name}", self.summary]
+        blocks = [f"# Data of {self.name}", in_markdown(self.summary)]
         if self.findings:
-            blocks.append("\n".join(f"- **{each.severity}** {each.sentence}" for each in self.findings))
+            blocks.append("\n".join(f"- **{each.severity}** {in_markdown(each.sentence)}" for each in self.findings))
         if self.columns:
             head = "| column | role | kind | missing | range or levels |\n|---|---|---|---|---|"
             blocks.append("\n".join([head, *map(self._row, self.columns)]))
@@ -192,4 +192,4 @@ def _listed(counts: dict[str, int]) -> str:
 
 def _cell(text: str) -> str:
     """Text in a cell of a Markdown table."""
-    return " ".join(text.split())[:200].replace("|", "\\|")
+    return in_markdown(" ".join(text.split())[:200])

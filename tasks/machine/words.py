@@ -5,6 +5,9 @@ from collections.abc import Collection
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal obeys; lines and tabs are harmless
 
+# To Markdown; what is between letters in names, as in test_loss, is not. Addresses would become links by themselves.
+SPECIAL = re.compile(r"[\\`*\[\]<>|#!$~&@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.")
+
 
 def counted(count: int, noun: str) -> str:
     """``1 row``, ``2,000 rows``."""
@@ -14,6 +17,11 @@ def counted(count: int, noun: str) -> str:
 def printable(text: str) -> str:
     """``text`` with its control characters spelt out: a column's name may hold orders to a terminal."""
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def in_markdown(text: str) -> str:
+    """``text``, which is one line, in Markdown, where it is read as it stands here."""
+    return SPECIAL.sub(r"\\\g<0>", printable(text))
 
 
 def listed(names: Collection[str], most: int) -> str:

@@ -10,7 +10,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import as_completed
 
-from tasks.fitting.tuning.batches import Batch
+from tasks.fitting.tuning.batches import Batch, Ended, RunBatches
 from tasks.fitting.tuning.space import in_words
 from tasks.fitting.tuning.study import Asked, Study, best
 from tasks.machine import cores, progress
@@ -19,9 +19,6 @@ from tasks.machine.words import counted
 from tasks.parameters import Runner, Search
 from tasks.stage import live, runners
 from tasks.store.tuned import Trial
-
-Ended = Callable[[Trial], None]
-RunBatches = Callable[[Sequence[Batch], Ended], None]
 
 
 @task(name="try out", task_run_name="{title}", cache_policy=NO_CACHE, persist_result=False)

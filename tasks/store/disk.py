@@ -1,7 +1,6 @@
 """What lies on the disk, in bytes."""
 
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,11 +14,3 @@ def size(folder: Path) -> int:
                 is_folder = entry.is_dir(follow_symlinks=False)
                 total += size(Path(entry.path)) if is_folder else entry.stat(follow_symlinks=False).st_size
     return total
-
-
-def room(folder: Path) -> tuple[int, int]:
-    """All bytes of the file system that a folder, or the nearest one above it, lies on, and those free for us."""
-    while not folder.is_dir():
-        folder = folder.parent
-    usage = shutil.disk_usage(folder)
-    return usage.total, usage.free

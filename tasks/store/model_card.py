@@ -7,6 +7,7 @@ import yaml
 
 from tasks.data.recipe import Columns
 from tasks.data.report import DataReport
+from tasks.machine.words import in_markdown
 from tasks.records import GateVerdict
 from tasks.serving.coefficients import Coefficient, largest
 from tasks.serving.contract import ModelMetadata
@@ -15,7 +16,6 @@ from tasks.store.image_card import ImageFacts
 
 KINDS = {"pixels": "image", "columns": "tabular"}  # how Hugging Face calls what a recipe reads
 SECTIONS = {"linear-regression": "3.1 to 3.3", "softmax-regression": "3.4 to 3.7"}
-SPECIAL = frozenset("\\`*_[]<>|#!$~")  # to Markdown
 LONGEST = 80  # characters of a name
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
@@ -50,8 +50,7 @@ def model_card(
 def cell(text: str, longest: int = LONGEST) -> str:
     """Text of a user's data in a cell or a line of Markdown."""
     words = " ".join(text.split())
-    shown = words if len(words) <= longest else f"{words[: longest - 1]}…"
-    return "".join(f"\\{character}" if character in SPECIAL else character for character in shown)
+    return in_markdown(words if len(words) <= longest else f"{words[: longest - 1]}…")
 
 
 def _settings(manifest: dict[str, Any]) -> dict[str, Any]:

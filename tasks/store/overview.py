@@ -4,7 +4,7 @@ What cannot be read is among the ``faults``; all else is told all the same.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,22 +12,26 @@ from typing import NamedTuple, TypeVar
 
 from tasks.data.report import DataReport
 from tasks.errors import DataError, TrainingDiverged
-from tasks.store import artifact_paths, disk, history, own_data, predictions, reading, tried
+from tasks.records import GateVerdict
+from tasks.store import artifact_paths, disk, evidence, history, own_data, reading, room, tried
 from tasks.store.changed import Change
-from tasks.store.documents import Document
+from tasks.store.evidence import Evidence, OfName
 from tasks.store.predictions import Job
 from tasks.store.tried import JUDGED, Tried
 from tasks.store.versions import ChampionPointer, Manifest
 
 T = TypeVar("T")
 DIVERGED = TrainingDiverged.exit_code
+SHOWN = 20  # of the versions, beside those that are marked
 
 
 class Kept(NamedTuple):
-    """A version: its manifest, and the bytes of its folder."""
+    """A version, the bytes of its folder, and of one that is shown the manifest, which may be large."""
 
-    manifest: Manifest
+    number: int
+    gates: tuple[GateVerdict, ...]
     bytes: int
+    manifest: Manifest | None
 
 
 class Disk(NamedTuple):
@@ -46,14 +50,6 @@ class Disk(NamedTuple):
         return self.versions + self.data + self.runs + self.predictions
 
 
-class When(Document):
-    """When ``gradmill schedule`` retrains a name: what is told of its document."""
-
-    cron: str | None = None
-    timezone: str = "UTC"
-    on_drift: bool = False
-
-
 @dataclass(frozen=True)
 class Overview:
     """All facts of a name; versions ascending, of everything else the newest first."""
@@ -62,18 +58,17 @@ class Overview:
     pointer: ChampionPointer | None
     versions: tuple[Kept, ...]
     runs: tuple[Tried, ...]
-    jobs: tuple[Job, ...]  # that are done
+    jobs: tuple[Job, ...]  # the last that are done
     changes: tuple[Change, ...]
     source: str | None  # of own data
-    when: When | None
     disk: Disk
     faults: tuple[str, ...]
 
     @property
-    def live(self) -> Kept | None:
-        """The champion, unless its manifest is damaged."""
+    def live(self) -> Manifest | None:
+        """That of the champion, unless it is damaged."""
         number = self.pointer and self.pointer.version
-        return next((kept for kept in self.versions if kept.manifest.version == number), None)
+        return next((kept.manifest for kept in self.versions if kept.number == number), None)
 
     @property
     def last_judged(self) -> Tried | None:
@@ -81,12 +76,13 @@ class Overview:
         return next((run for run in self.runs if run.outcome in JUDGED or run.exit_code == DIVERGED), None)
 
 
-def gather(name: str) -> Overview:
-    """Read everything that is known of a name; one of which nothing is known has neither versions nor runs."""
-    faults: list[str] = []
+def gather(name: str, found: Evidence | None = None) -> Overview:
+    """Read everything that is known of a name; one of which nothing is known has neither versions nor runs.
 
-    def left(path: Path, reason: str | Exception) -> None:
-        faults.append(f"{path}: {reason.found if isinstance(reason, DataError) else reason}")
+    Whoever gathers more than one name reads the evidence before.
+    """
+    found = found or evidence.read(name)
+    faults, of_name = found.faults(name), found.of[name]
 
     def read(what: Callable[[], T]) -> T | None:
         try:
@@ -95,21 +91,19 @@ def gather(name: str) -> Overview:
             faults.append(error.found if isinstance(error, DataError) else str(error))
             return None
 
-    kept = (read(partial(_kept, name, number)) for number in reading.versions(name))
-    found = tuple(each for each in kept if each)
-    runs = tuple(tried.runs(name, left))
-    jobs = [(folder, job) for folder, _, job in predictions.below_artifacts(left) if job and job.model.name == name]
-    done = sorted((job for _, job in jobs if job.status == "done"), key=lambda job: job.finished_at or "")
+    pointer, numbers = read(lambda: reading.champion(name)), reading.versions(name)
+    shown = {*numbers[-SHOWN:], *((pointer.version, *pointer.held) if pointer else ())}
+    kept = (read(partial(_kept, name, number, number in shown)) for number in numbers)
+    versions = tuple(each for each in kept if each)
     return Overview(
         name=name,
-        pointer=read(lambda: reading.champion(name)),
-        versions=found,
-        runs=runs,
-        jobs=tuple(done[::-1]),
+        pointer=pointer,
+        versions=versions,
+        runs=tuple(of_name.runs),
+        jobs=tuple(of_name.jobs),
         changes=(read(lambda: history.changes(name)) or ())[::-1],
         source=read(lambda: _source(name)),
-        when=read(lambda: _when(name)),
-        disk=_disk(name, found[-1].manifest.dataset.name if found else name, runs, [folder for folder, _ in jobs]),
+        disk=_disk(name, next((each.manifest.dataset.name for each in versions[::-1] if each.manifest), name), of_name),
         faults=tuple(faults),
     )
 
@@ -128,8 +122,10 @@ def errors_in_data(run: Tried) -> tuple[str, ...]:
         return ()
 
 
-def _kept(name: str, number: int) -> Kept:
-    return Kept(reading.manifest(name, number), disk.size(artifact_paths.version(name, number)))
+def _kept(name: str, number: int, is_shown: bool) -> Kept:
+    manifest = reading.manifest(name, number)
+    size = disk.size(artifact_paths.version(name, number))
+    return Kept(number, manifest.gates, size, manifest if is_shown else None)
 
 
 def _source(name: str) -> str | None:
@@ -137,18 +133,13 @@ def _source(name: str) -> str | None:
     return own_data.Source.read(path).source if os.path.lexists(path) else None
 
 
-def _when(name: str) -> When | None:
-    path = artifact_paths.schedule(name)
-    return When.read(path) if os.path.lexists(path) else None
-
-
-def _disk(name: str, dataset: str, runs: Iterable[Tried], jobs: Iterable[Path]) -> Disk:
-    total, free = disk.room(artifact_paths.root())
+def _disk(name: str, dataset: str, of_name: OfName) -> Disk:
+    free, total = room.left()
     return Disk(
         versions=disk.size(artifact_paths.model(name)),
         data=disk.size(artifact_paths.dataset(dataset)),
-        runs=sum(disk.size(Path(run.path)) for run in runs),
-        predictions=sum(map(disk.size, jobs)),
+        runs=of_name.run_bytes,
+        predictions=of_name.job_bytes,
         free=free,
         total=total,
     )

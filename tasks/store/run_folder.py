@@ -1,6 +1,7 @@
 """``artifacts/runs/<run>/``: the evidence of one run, whatever became of it."""
 
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ class RunNotes(Document):
     seconds: dict[str, float]
     stages: dict[str, dict[str, Any]]
     exit_code: int | None = None  # of one that has failed otherwise than by a kill
+    noted_at: str | None = None  # when any of this was noted last: the end of a run that has ended
 
 
 class RunFolder(Record):
@@ -66,11 +68,15 @@ class RunFolder(Record):
     def note(self, section: Literal["seconds", "stages"], key: str, value: Any) -> None:
         """Set ``key`` of a section and write the whole document atomically."""
         notes = self.read()
-        notes.model_copy(update={section: getattr(notes, section) | {key: value}}).write(self.file(RUN))
+        self._write(notes, **{section: getattr(notes, section) | {key: value}})
 
     def failed(self, exit_code: int | None) -> None:
         """Note with which exit code the run ends."""
-        self.read().model_copy(update={"exit_code": exit_code}).write(self.file(RUN))
+        self._write(self.read(), exit_code=exit_code)
+
+    def _write(self, notes: RunNotes, **update: Any) -> None:
+        update["noted_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        notes.model_copy(update=update).write(self.file(RUN))
 
     def file(self, name: str) -> Path:
         """The path of an evidence file."""

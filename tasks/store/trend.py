@@ -34,12 +34,12 @@ class Trend(NamedTuple):
 
 def of(facts: Overview) -> Trend | None:
     """The trend of a name; None where no run and no version has the figure of a gate."""
-    judged = [run.gates for run in facts.runs] + [kept.manifest.gates for kept in reversed(facts.versions)]
+    judged = [run.gates for run in facts.runs] + [kept.gates for kept in reversed(facts.versions)]
     gate = next((found.name for found in map(_drawn, judged) if found), None)
     if gate is None:
         return None
     values = {run.version: _value(run.gates, gate) for run in facts.runs if run.outcome == "published"}
-    values |= {kept.manifest.version: _value(kept.manifest.gates, gate) for kept in facts.versions}
+    values |= {kept.number: _value(kept.gates, gate) for kept in facts.versions}
     points = []
     for run in facts.runs[:RUNS][::-1]:
         live, verdict = _live(facts, run), _named(run.gates, gate)
@@ -58,12 +58,12 @@ def of(facts: Overview) -> Trend | None:
 
 def _live(facts: Overview, run: Tried) -> int | None:
     """The champion when a run ended, by the changes; of a store from before they were noted by the pointer alone."""
-    began = datetime.fromisoformat(run.date)
+    ended = datetime.fromisoformat(run.ended)
     for change in facts.changes:
-        if not change.interrupted and (change.by == run.run or datetime.fromisoformat(change.at) <= began):
+        if not change.interrupted and (change.by == run.run or datetime.fromisoformat(change.at) <= ended):
             return change.champion
     pointer = facts.pointer
-    is_known = pointer and not facts.changes and datetime.fromisoformat(pointer.promoted_at) <= began
+    is_known = pointer and not facts.changes and datetime.fromisoformat(pointer.promoted_at) <= ended
     return pointer.version if pointer and is_known else None
 
 

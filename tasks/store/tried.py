@@ -1,8 +1,9 @@
 """What retrains came to, published or not, as their ``run.json`` tells: experiments that never touch the champion."""
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -42,6 +43,15 @@ class Tried(Document):
     path: str
     exit_code: int | None = None  # of an unfinished one that was not killed
     gates: tuple[GateVerdict, ...] = Field((), exclude=True)  # every verdict, for pages
+    ended: str = Field("", exclude=True)  # when something was last noted of it; of an older run when it was to start
+
+
+class Noted(NamedTuple):
+    """A run of any kind, by its notes; ``retrain`` is None where it is another's."""
+
+    folder: Path
+    name: str  # of the model
+    retrain: Tried | None
 
 
 def changed(training: dict[str, Any], is_own: bool) -> dict[str, Any]:
@@ -52,19 +62,30 @@ def changed(training: dict[str, Any], is_own: bool) -> dict[str, Any]:
 
 def runs(name: str | None = None, left: Left = left_alone) -> list[Tried]:
     """The newest runs, newest first; notes that cannot be read are said, or go to ``left``, and are left out."""
-    folders = f"*-{name}-*" if name else "*"  # a run's folder has its model's name, as may others
-    notes = sorted(artifact_paths.runs().glob(f"{folders}/{RUN}"), reverse=True)[:NEWEST]
-    found = (tried for path in notes if (tried := _read(path, left)))
-    return [tried for tried in found if name in (None, tried.name)]
+    found = (each.retrain for each in every(folders(name)[:NEWEST], left))
+    return [tried for tried in found if tried and name in (None, tried.name)]
 
 
-def _read(path: Path, left: Left) -> Tried | None:
-    """What a retrain came to; None of another run, as one of predictions."""
+def folders(name: str | None = None) -> list[Path]:
+    """The folders of runs, the newest first; of a name's all that may be its own, as may be others'."""
+    notes = artifact_paths.runs().glob(f"{f'*-{name}-*' if name else '*'}/{RUN}")
+    return [path.parent for path in sorted(notes, reverse=True)]
+
+
+def every(found: Iterable[Path], left: Left) -> Iterator[Noted]:
+    """What stands in the notes of these runs of any kind; those that cannot be read go to ``left``."""
+    for folder in found:
+        if noted := _read(folder / RUN, left):
+            yield noted
+
+
+def _read(path: Path, left: Left) -> Noted | None:
     try:
         if verified.size(path) > LARGEST:
             raise DataError(f"{path} has over {LARGEST:,} bytes", "the notes of a run", "remove its folder")
         notes = RunNotes.read(path)
-        return _of(notes, path.parent) if "gates" in notes.parameters else None
+        retrain = _of(notes, path.parent) if "gates" in notes.parameters else None
+        return Noted(path.parent, str(notes.parameters.get("name", "")), retrain)
     except (DataError, OSError) as error:
         left(path, error)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -99,6 +120,7 @@ def _of(notes: RunNotes, folder: Path) -> Tried:
         path=str(folder),
         exit_code=notes.exit_code if outcome == "unfinished" else None,
         gates=gates,
+        ended=notes.noted_at or _date(folder),
     )
 
 

@@ -85,6 +85,10 @@ class Stopping:
         return is_comparable and self._best[index] > self._limits[epoch - 1]
 
 
+Ended = Callable[[Trial], None]  # is told of each trial
+RunBatches = Callable[[Sequence[Batch], Ended], None]
+
+
 def applied(base: Training, settings: dict[str, Setting]) -> Training:
     """How a trial of these settings trains; only the search itself gives a trial up."""
     values = base.model_dump() | {"defaults": base.defaults, "patience": None} | settings

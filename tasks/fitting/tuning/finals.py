@@ -1,12 +1,12 @@
 """The best few trials, and the settings of before, once more with other seeds: luck is not what a search looks for."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from tasks.errors import TrainingDiverged, UsageError
-from tasks.fitting.tuning.batches import Batch, applied
+from tasks.fitting.tuning.batches import Batch, RunBatches, applied
 from tasks.fitting.tuning.study import Asked
 from tasks.machine.telling import tell
 from tasks.store.tuned import Setting, Trial
@@ -14,8 +14,6 @@ from tasks.store.tuned import Setting, Trial
 FINALISTS = 4
 SEEDS = 5  # that each is trained with; the search's own, by which it became a finalist, is none of them
 SMALLER = "search smaller rates, such as --space lr=0.001:0.01; what was learned is kept"
-
-RunBatches = Callable[[Sequence[Batch], Callable[[Trial], None]], None]
 
 
 class Final(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from tasks.fitting.tuning import domains, finals, ridge, space, study
-from tasks.fitting.tuning.batches import Batch, data_of
+from tasks.fitting.tuning.batches import Batch, RunBatches, data_of
 from tasks.fitting.tuning.domains import Choice
 from tasks.fitting.tuning.space import Space
 from tasks.fitting.tuning.study import Study
@@ -49,7 +49,7 @@ def _decay_of_squared(prepared: PreparedDataset, base: Training, searched: Space
     return path.decay
 
 
-def settle(run: RunFolder, trials: Sequence[Trial], blank: Batch, run_batches: finals.RunBatches) -> Tuned:
+def settle(run: RunFolder, trials: Sequence[Trial], blank: Batch, run_batches: RunBatches) -> Tuned:
     """The record of a search: its best few, and the settings of before, are tried out with more seeds.
 
     Raises:

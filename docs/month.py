@@ -169,6 +169,14 @@ def running() -> Iterator[None]:
             server.send_signal(signal.SIGINT)
 
 
+def picture(page: Path) -> None:
+    """Draw the beginning of a page as PNG beside it, where there is a Chromium to do it."""
+    if chromium := shutil.which("chromium"):
+        options = ("--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=960,1150")
+        to = f"--screenshot={page.with_suffix('.png')}"
+        subprocess.run([chromium, *options, to, page.as_uri()], capture_output=True, check=False)
+
+
 def main() -> None:
     """Walk through the month in the folder ``month`` in artifacts/, with an artifacts folder's files of its own."""
     artifacts = Path(os.environ.get("GRADMILL_ARTIFACTS", "artifacts"), "month").absolute()
@@ -180,6 +188,9 @@ def main() -> None:
             champion = f"v{told.champion}" if told.champion else "-"
             line = f"{told.night:5}  {told.what:48}  {told.outcome:10} {champion:>4} {told.seconds:5.1f} s  {told.why}"
             print(line[:200], flush=True)
+        page = artifacts / "overview.html"
+        print(_gradmill("report", NAME, "--output", str(page)).stdout)
+        picture(page)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,14 @@ class Duty:
         noted = list((self.artifacts / "runs").glob(f"*-{run[:8]}/run.json"))
         return dict(json.loads(noted[0].read_text())["seconds"]) if noted else {}
 
+    def save_webhook(self, name: str, url: str) -> None:
+        """Save a notification block, as the UI does."""
+        kind = self.api.get("/block_types/slug/custom-webhook").raise_for_status().json()
+        schema = self.post("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}})[0]
+        data = {"name": name, "url": url, "method": "POST", "json_data": {"subject": "{{subject}}", "body": "{{body}}"}}
+        document = {"name": name, "data": data, "block_type_id": kind["id"], "block_schema_id": schema["id"]}
+        self.post("/block_documents/", document)
+
     def published(self, name: str) -> None:
         """See that there is a champion, whichever tests have run before."""
         if not (self.artifacts / "models" / name / "champion.json").exists():

@@ -1,18 +1,13 @@
-"""What a person sees in the Prefect UI: a real headless Chromium on the real server of ``gradmill up``.
+"""What a person sees in the Prefect UI: a real headless Chromium on the real server of ``gradmill up``."""
 
-With GRADMILL_TEST_SCREENSHOTS set to a folder the pages are kept there: the README's pictures are made this way.
-"""
-
-import os
 import re
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
+from browsing import MARKS, keep, latest, signed_in
 from duty import Duty
 from prefect_api import eventually
 
@@ -21,39 +16,13 @@ if TYPE_CHECKING:
 
 NAME = "linear-regression"
 STAGES = {"download", "validate", "preprocess", "train", "evaluate", "export", "publish", "predict"}
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def page(duty: Duty) -> "Iterator[Page]":
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.set_default_timeout(60_000)
-        eventually(lambda: asks_for_the_password(page, duty.ui), 240, "the UI asks for its password")
-        page.get_by_role("textbox").fill(duty.credential)
-        page.keyboard.press("Enter")
-        page.get_by_text("Dashboard").first.wait_for()
+    with signed_in(duty) as page:
         yield page
-        browser.close()
-
-
-def asks_for_the_password(page: "Page", ui: str) -> bool:
-    """Prefect's page asks its server once, when it is loaded, and stays empty if that fails, as on a loaded machine."""
-    from playwright.sync_api import TimeoutError as NotThere
-
-    page.goto(ui)
-    try:
-        page.get_by_role("textbox").wait_for(timeout=40_000)
-    except NotThere:
-        return False
-    return True
 
 
 def test_no_page_asks_anybody_but_the_server(duty: Duty, page: "Page") -> None:
@@ -66,12 +35,6 @@ def test_no_page_asks_anybody_but_the_server(duty: Duty, page: "Page") -> None:
     page.goto(duty.ui)
     page.get_by_text("Dashboard").first.wait_for()
     assert not page.get_by_text(re.compile("upgrade|cloud", re.IGNORECASE)).count(), "no adverts"
-
-
-def keep(page: "Page", name: str) -> None:
-    if folder := os.environ.get("GRADMILL_TEST_SCREENSHOTS"):
-        page.wait_for_timeout(1500)  # the graph is drawn with an animation
-        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def test_the_deployments_are_listed(duty: Duty, page: "Page") -> None:
@@ -139,11 +102,11 @@ def test_a_refused_run_says_by_which_gate(duty: Duty, page: "Page") -> None:
     page.get_by_text("Refused", exact=True).first.wait_for()
     page.get_by_text(re.compile(r"hopeless concise .*: refused by test_loss")).first.wait_for()
     keep(page, "runs")
-    page.goto(f"{duty.ui}/artifacts/artifact/{_latest(duty, 'hopeless-verdict')}")
+    page.goto(f"{duty.ui}/artifacts/artifact/{latest(duty, 'hopeless-verdict')}")
     page.get_by_text("hopeless: refused by test_loss").first.wait_for()
     page.locator("td").filter(has_text="refused").first.wait_for()
     keep(page, "verdict")
-    page.goto(f"{duty.ui}/artifacts/artifact/{_latest(duty, 'hopeless-pictures')}")
+    page.goto(f"{duty.ui}/artifacts/artifact/{latest(duty, 'hopeless-pictures')}")
     picture = page.locator("img[alt='learning-curve']")
     picture.wait_for()
     eventually(lambda: picture.evaluate("image => image.naturalWidth") > 300, 60, "the picture is drawn")
@@ -160,15 +123,10 @@ def test_the_form_of_a_prediction_has_a_plain_field_for_its_input(duty: Duty, pa
 
 def test_the_overview_says_what_is_live_and_leads_to_the_verdict_by_one_click(duty: Duty, page: "Page") -> None:
     duty.published(NAME)
-    page.goto(f"{duty.ui}/artifacts/artifact/{_latest(duty, f'{NAME}-overview')}")
+    page.goto(f"{duty.ui}/artifacts/artifact/{latest(duty, f'{NAME}-overview')}")
     page.get_by_text(re.compile(r"^version \d+ live since .*; last run ")).first.wait_for()
     keep(page, "overview")
     leads_to = page.get_by_role("link", name="verdict", exact=True).first.get_attribute("href")  # in a tab of its own
-    assert leads_to == f"/artifacts/artifact/{_latest(duty, f'{NAME}-verdict')}"
+    assert leads_to == f"/artifacts/artifact/{latest(duty, f'{NAME}-verdict')}"
     page.goto(f"{duty.ui}{leads_to}")
     page.get_by_text(re.compile(f"{NAME}: (published|unchanged)")).first.wait_for()
-
-
-def _latest(duty: Duty, key: str) -> str:
-    wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
-    return str(duty.post("/artifacts/filter", wanted)[0]["id"])

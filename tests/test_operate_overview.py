@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 from contextlib import suppress
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import flows.cli.app
+import nights
 from candidate import Candidate, job_document
 from command_line import gradmill
 from flows.predict import predict
@@ -159,6 +161,32 @@ def test_the_page_tells_what_is_live_what_runs_came_to_and_how_to_go_on() -> Non
         "2026-11-07 12:00", "rolled back", "1", "1, frozen", "mia", REASON
     )  # fmt: skip
     assert facts.disk.versions == bytes_below(artifact_paths.model(NAME))
+
+
+@pytest.mark.slow  # forty pages
+def test_after_each_of_forty_nights_every_figure_on_the_page_is_right(
+    two_published: Path, artifacts: Path, tmp_path: Path
+) -> None:
+    walk = nights.Nights(two_published, artifacts)
+    for night in walk.pass_by():
+        facts = overview.gather(NAME)
+        assert facts.faults == (), night
+        assert overview_page.headline(facts) == walk.headline(), night
+        told = {each.title: (each.lines, [*each.rows]) for each in overview_page.sections(facts, None)}
+        room, disk = told["Disk"][1].pop(), shutil.disk_usage(artifacts)
+        free, total = nights.size(facts.disk.free), nights.size(disk.total)
+        assert room == ("free", f"{free} of {total}, {facts.disk.free / disk.total:.0%}")
+        assert abs(facts.disk.free - disk.free) < 0.1 * disk.total, "others write, too"
+        assert told == walk.sections(), night
+        found = trend.of(facts)
+        assert found is not None
+        assert [tuple(point) for point in found.points] == walk.trend(), night
+    assert night == 40
+    assert flows.cli.app.run(["report", NAME, "--output", str(tmp_path / "page.html")]) == 0
+    page = Text((tmp_path / "page.html").read_text()).text
+    for lines, rows in walk.sections().values():
+        for words in (*lines, *(" ".join(filter(None, row)) for row in rows)):
+            assert words.replace("`", "") in page
 
 
 @pytest.mark.parametrize(

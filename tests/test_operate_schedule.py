@@ -145,20 +145,11 @@ def mailbox() -> Iterator[str]:
         server.shutdown()
 
 
-def webhook_block(duty: Duty, name: str, url: str) -> None:
-    """Save a notification block, as the UI does."""
-    kind = duty.api.get("/block_types/slug/custom-webhook").raise_for_status().json()
-    schema = duty.post("/block_schemas/filter", {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}})[0]
-    data = {"name": name, "url": url, "method": "POST", "json_data": {"subject": "{{subject}}", "body": "{{body}}"}}
-    document = {"name": name, "data": data, "block_type_id": kind["id"], "block_schema_id": schema["id"]}
-    duty.post("/block_documents/", document)
-
-
 def test_a_refusal_is_notified_with_its_reason_and_status_shows_it(duty: Duty, mailbox: str) -> None:
     unknown = duty.gradmill("register", GRADMILL_NOTIFY="custom-webhook/nobody")
     assert unknown.returncode == 0
     assert "custom-webhook/nobody: no such block" in unknown.stderr
-    webhook_block(duty, "on-duty", mailbox)
+    duty.save_webhook("on-duty", mailbox)
     registered = duty.gradmill("register", GRADMILL_NOTIFY="custom-webhook/on-duty")
     assert registered.returncode == 0, registered.stderr
     run = duty.ended(duty.trigger("linear-weekly", name="hopeless", training={"model": NAME, "num_epochs": 1}))

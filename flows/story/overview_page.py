@@ -33,6 +33,7 @@ def sections(facts: Overview, picture: Pictures | None) -> tuple[Section, ...]:
         Section("Versions", rows=tuple(tables.versions(facts)), head=tables.VERSIONS),
         Section("Changes", rows=tuple(map(tables.change, facts.changes[:FEW])), head=tables.CHANGES),
         Section("Disk", rows=tuple(tables.disk(facts)), head=("", "")),
+        Section("By command", rows=tuple(_commands(facts.name)), head=("", "")),
         Section("What could not be read", tuple(_faults(facts))),
     )
     return tuple(each for each in told if each.lines or each.rows or each.picture)
@@ -81,6 +82,17 @@ def _faults(facts: Overview) -> Iterator[str]:
     yield from map(said, facts.faults[:FEW])
     if len(facts.faults) > FEW:
         yield f"and {len(facts.faults) - FEW:,} more"
+
+
+def _commands(name: str) -> Iterator[tuple[str, str]]:
+    """What the person on duty asks that no page has."""
+    yield "next and stuck runs, workers, alerts", "`gradmill status`"
+    yield "leave out the next run", f"`gradmill skip {name}`"
+    yield "other settings, once", "`gradmill trigger DEPLOYMENT --param training.lr=0.1`"
+    yield "other settings, for good", "`gradmill schedule DEPLOYMENT --param training.lr=0.1`"
+    yield "does an alert arrive", "`gradmill notify --test`"
+    yield "if this machine dies", "`gradmill backup DIR` here, `gradmill restore DIR` on another"
+    yield "figures for Prometheus", "`gradmill metrics`"
 
 
 def _last_runs(facts: Overview) -> Section:

@@ -1,0 +1,68 @@
+"""A headless Chromium, signed in to the Prefect UI of a ``gradmill up``.
+
+With GRADMILL_TEST_SCREENSHOTS set to a folder the pages are kept there: the README's pictures are made this way.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from duty import Duty
+from prefect_api import eventually
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+MARKS = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
+]
+
+
+@contextmanager
+def signed_in(duty: Duty) -> "Iterator[Page]":
+    """A tab that shows the dashboard; others of its browser are signed in, too."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
+        context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC")
+        context.set_default_timeout(60_000)
+        page = context.new_page()
+        eventually(lambda: asks_for_the_password(page, duty.ui), 240, "the UI asks for its password")
+        page.get_by_role("textbox").fill(duty.credential)
+        page.keyboard.press("Enter")
+        page.get_by_text("Dashboard").first.wait_for()
+        yield page
+        browser.close()
+
+
+def asks_for_the_password(page: "Page", ui: str) -> bool:
+    """Prefect's page asks its server once, when it is loaded, and stays empty if that fails, as on a loaded machine."""
+    from playwright.sync_api import TimeoutError as NotThere
+
+    page.goto(ui)
+    try:
+        page.get_by_role("textbox").wait_for(timeout=40_000)
+    except NotThere:
+        return False
+    return True
+
+
+def keep(page: "Page", name: str) -> None:
+    """Take a picture of a page, where somebody wants one."""
+    if folder := os.environ.get("GRADMILL_TEST_SCREENSHOTS"):
+        page.wait_for_timeout(1500)  # the graph is drawn with an animation
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def latest(duty: Duty, key: str) -> str:
+    """The id of the newest artifact of a key."""
+    wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
+    return str(duty.post("/artifacts/filter", wanted)[0]["id"])

@@ -1,0 +1,301 @@
+"""On duty: each question is answered by a page, at most three clicks from dashboard or overview, and by one command.
+
+One short walk of real runs on a server of its own, then a browser and a shell that change nothing but the last tests.
+"""
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from browsing import MARKS, keep, signed_in
+from duty import Duty
+from notification_stand_ins import Endpoint, endpoint
+from prefect_api import eventually, own_database
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+NAME, RETRAINS = "linear-regression", "linear-weekly"
+REASON, UNTIL = "the prices were net", "until the prices are gross"
+CLICKS = 3
+pytestmark = MARKS
+
+
+class Walk(NamedTuple):
+    """What has been done, and what the commands have said of it."""
+
+    duty: Duty
+    webhook: Endpoint
+    rolled_back: str
+    frozen: str
+    overview: str  # the address of its page, as ``gradmill status`` has it
+    loss: dict[int, str]  # of each version, by its manifest
+
+    def says(self, *words: str) -> str:
+        """What a command answers."""
+        return _does(self.duty, *words)
+
+    def manifest(self, version: int) -> dict[str, Any]:
+        path = self.duty.artifacts / "models" / NAME / str(version) / "manifest.json"
+        return dict(json.loads(path.read_text()))
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
+    folder = tmp_path_factory.mktemp("questions")
+    plans = {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5"}  # it plans once a minute unless told
+    duty = Duty(folder / "artifacts", own_database() | plans | {"GRADMILL_MIRROR": str(folder / "mirror")})
+    try:
+        with endpoint() as webhook:
+            yield _walked(duty, webhook, folder / "rows.npy")
+    finally:
+        duty.kill()
+        duty.api.close()
+
+
+def _walked(duty: Duty, webhook: Endpoint, rows: Path) -> Walk:
+    duty.save_webhook("on-duty", webhook.url)
+    _does(duty, "register", GRADMILL_NOTIFY="custom-webhook/on-duty")
+    assert _retrained(duty, "training.seed=0") == "COMPLETED"
+    assert _retrained(duty, "training.seed=7") == "COMPLETED"
+    assert _retrained(duty, "training.seed=7") == "COMPLETED", "unchanged"
+    assert _retrained(duty, "training.num_epochs=1") == "FAILED", "refused"
+    assert _retrained(duty, "training.num_epochs=10000", "training.seed=5", cancelled=True) == "CANCELLED"
+    features = np.random.default_rng(0).standard_normal((2000, 2)).astype(np.float32) + 3
+    features[:5] = np.nan
+    np.save(rows, features)
+    _does(duty, "predict", str(rows), "--name", NAME, "--max-rejects", "5")
+    rolled_back = _does(duty, "rollback", NAME, "--no-freeze", "--reason", REASON)
+    frozen = _does(duty, "freeze", NAME, "--reason", UNTIL)
+    (model,) = json.loads(_does(duty, "status", "--json"))["models"]
+    walk = Walk(duty, webhook, rolled_back, frozen, model["overview"], {})
+    for version in (1, 2):
+        walk.loss[version] = f"{walk.manifest(version)['metrics']['test_loss']:.4g}"
+    return walk
+
+
+def _does(duty: Duty, *words: str, **environment: str) -> str:
+    done = duty.gradmill(*words, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _retrained(duty: Duty, *settings: str, cancelled: bool = False) -> str:
+    """How a run that is triggered has ended; one that trains for long may be cancelled, as in the UI."""
+    options = [word for setting in settings for word in ("--param", setting)]
+    run = json.loads(_does(duty, "trigger", RETRAINS, *options, "--json"))["id"]
+    if cancelled:
+        eventually(lambda: "preprocess" in duty.stages(run), 240, "the run trains")
+        duty.post(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    return str(duty.ended(run)["state_type"])
+
+
+@pytest.fixture(scope="module")
+def tab(walk: Walk) -> "Iterator[Page]":
+    with signed_in(walk.duty) as page:
+        yield page
+
+
+@pytest.fixture
+def dashboard(walk: Walk, tab: "Page") -> "Page":
+    tab.goto(f"{walk.duty.ui}/dashboard")
+    tab.get_by_text("Work Pools").first.wait_for()
+    return tab
+
+
+@pytest.fixture
+def overview(walk: Walk, tab: "Page") -> "Page":
+    tab.goto(walk.overview)
+    tab.get_by_text(re.compile("live since")).first.wait_for()
+    return tab
+
+
+def follow(page: "Page", *links: str) -> "Page":
+    """Click one link after the other; return where they lead, which may be another tab."""
+    assert len(links) <= CLICKS
+    for words in links:
+        there = page.locator("a, button, li").filter(has_text=re.compile(rf"^\s*{re.escape(words)}\s*$"))
+        link = there.locator("visible=true").first
+        link.wait_for()
+        if link.get_attribute("target") == "_blank":
+            with page.context.expect_page() as opened:
+                link.click()
+            page = opened.value
+        else:
+            link.click()
+    return page
+
+
+def shows(page: "Page", *words: "str | re.Pattern[str]") -> None:
+    """All of the words are there, as they stand, each within one element."""
+    for each in words:
+        page.get_by_text(each).locator("visible=true").first.wait_for()
+
+
+def row(page: "Page", *cells: "str | re.Pattern[str]") -> None:
+    """A row of a table has cells with each of these words."""
+    found = page.locator("tr")
+    for cell in cells:
+        found = found.filter(has=page.locator("td", has_text=cell))
+    found.first.wait_for()
+
+
+def report(walk: Walk, folder: Path) -> str:
+    """The text of the file that ``gradmill report`` writes."""
+    walk.says("report", NAME, "--output", str(folder / "page.html"))
+    text = (folder / "page.html").read_text().partition("</head>")[2]
+    return " ".join(html.unescape(re.sub("<[^>]*>", " ", text)).split())
+
+
+def test_what_is_live_since_when_and_of_which_data(walk: Walk, overview: "Page", tmp_path: Path) -> None:
+    pointer = json.loads((walk.duty.artifacts / "models" / NAME / "champion.json").read_text())
+    since, data = pointer["promoted_at"][:16].replace("T", " "), walk.manifest(1)["dataset"]
+    rows, digest = f"{data['num_train']:,} training rows", f"digest {data['digest'][:8]}"
+    trained = walk.manifest(1)["created_at"][:16].replace("T", " ")
+    row(overview, "version", "1")
+    row(overview, "since", since)
+    row(overview, "data", rows)
+    row(overview, "data", digest)
+    row(overview, "trained", trained)
+    keep(overview, "overview-of-the-walk")
+    told = report(walk, tmp_path)
+    for words in (f"version 1 since {since}", rows, digest, f"trained {trained}"):
+        assert words in told
+    assert re.search(rf"{NAME} +1 +{walk.loss[1]} +{since.replace(' ', 'T')}", walk.says("status"))
+
+
+def test_why_the_last_judged_run_was_refused_though_a_newer_one_was_cancelled(walk: Walk, overview: "Page") -> None:
+    shows(overview, "refused by test_loss")
+    verdict = follow(overview, "verdict")
+    shows(verdict, f"{NAME}: refused by test_loss")
+    row(verdict, "test_loss", "refused")
+    (told,) = (line for line in walk.says("status").splitlines() if line.startswith(f"{RETRAINS}: "))
+    assert told.startswith(f"{RETRAINS}: refused: ")
+    assert "test_loss" in told
+
+
+def test_how_the_metric_has_developed_refusals_included(walk: Walk, overview: "Page") -> None:
+    picture = overview.locator("img[alt='test loss of the last runs']")
+    picture.wait_for()
+    eventually(lambda: picture.evaluate("image => image.naturalWidth") > 300, 60, "the picture is drawn")
+    keep(overview, "trend-of-the-walk")
+    runs = [line for line in walk.says("models", NAME, "--runs").splitlines() if line.startswith(NAME)]
+    outcomes = ["published as 1", "published as 2", "unchanged: 2", "refused by test_loss"]
+    told = [line for outcome in outcomes for line in runs[::-1] if outcome in line]
+    assert len(told) == 4
+    assert [walk.loss[version] in told[version - 1] for version in (1, 2)] == [True, True]
+
+
+def test_who_has_changed_the_champion_when_from_what_to_what_and_why(walk: Walk, overview: "Page") -> None:
+    (rolled,) = [
+        each for each in json.loads(walk.says("history", NAME, "--json"))["history"][NAME] if each["reason"] == REASON
+    ]
+    row(overview, rolled["at"][:16].replace("T", " "), "rolled back", "2 → 1", rolled["by"], REASON)
+    row(overview, "frozen", "1, frozen", UNTIL)
+    line = next(line for line in walk.says("history", NAME).splitlines() if REASON in line)
+    for words in (rolled["at"][:19].replace("T", " "), "rolled back", "2 → 1", "@"):
+        assert words in line
+
+
+def test_whether_a_rollback_is_done_everywhere_and_whether_tonights_run_undoes_it(walk: Walk, overview: "Page") -> None:
+    assert walk.rolled_back.startswith(f"{NAME}: 2 → 1, version 2 is held, mirror: done, not frozen")
+    assert f"mirror: done, frozen\n{NAME}: no retrain changes that until gradmill unfreeze {NAME}" in walk.frozen
+    shows(overview, "Frozen: retrains are judged and none is published", f"gradmill unfreeze {NAME}")
+    shows(overview, "Version 2 is held", f"gradmill promote {NAME} 2")
+    assert f"{NAME} is frozen: no retrain changes it until gradmill unfreeze {NAME}" in walk.says("status")
+
+
+def test_where_predictions_have_drifted_and_which_rows_were_rejected_and_why(walk: Walk, overview: "Page") -> None:
+    row(overview, "rows.npy", "2,000", "5", "drift")
+    page = follow(overview, "predictions")
+    shows(page, "DRIFT: ", "of rows")
+    for rejected in range(5):
+        row(page, "rows.npy", re.compile(rf"^\s*{rejected}\s*$"), "not a finite number")
+    keep(page, "predictions-of-the-walk")
+    figures = walk.says("metrics")
+    assert re.search(rf'^gradmill_last_prediction_drift{{.*"{NAME}".*}} 1\.0$', figures, re.MULTILINE)
+    assert re.search(rf'^gradmill_last_prediction_rejected_rows{{.*"{NAME}".*}} 5\.0$', figures, re.MULTILINE)
+
+
+def test_whether_a_run_is_stuck_and_the_worker_alive(walk: Walk, dashboard: "Page") -> None:
+    page = follow(dashboard, "Work Pools", "gradmill", "Workers")
+    shows(page, "Online")
+    keep(page, "workers-of-the-walk")
+    told = json.loads(walk.says("status", "--json"))
+    assert (told["stuck"], told["queued"]) == ([], [])
+    assert re.search(r"^worker +.*: online, last seen", walk.says("status"), re.MULTILINE)
+
+
+def test_whether_the_disk_is_filling(walk: Walk, overview: "Page") -> None:
+    row(overview, "free", "%")
+    row(overview, NAME, "predictions")
+    assert re.search(r"GiB free \(\d+%\)", walk.says("status"))
+    assert "gradmill_disk_free_bytes" in walk.says("metrics")
+
+
+def test_when_the_next_run_is(walk: Walk, dashboard: "Page") -> None:
+    due = next(each for each in json.loads(walk.says("status", "--json"))["deployments"] if each["name"] == RETRAINS)
+    page = follow(dashboard, "Deployments", RETRAINS, "Upcoming")
+    shows(page, f"Scheduled for {datetime.fromisoformat(due['next_start']):%Y/%m/%d} 03:30:00 AM")
+    keep(page, "upcoming-of-the-walk")
+    (line,) = (line for line in walk.says("status").splitlines() if line.startswith(f"{RETRAINS} "))
+    assert line.rstrip().endswith(due["next_start"][5:16].replace("T", " "))
+
+
+def test_how_to_run_with_other_settings_once(walk: Walk, dashboard: "Page") -> None:
+    page = follow(dashboard, "Deployments", RETRAINS, "Run")
+    shows(page, "Custom run")
+    assert re.search(r"^training\.lr=", walk.says("trigger", RETRAINS, "--list-params"), re.MULTILINE)
+
+
+def test_whether_there_are_alerts_and_whether_they_arrive(walk: Walk, dashboard: "Page") -> None:
+    page = follow(dashboard, "Automations")
+    shows(page, "gradmill: notify of runs that fail or crash", "gradmill: notify of drift")
+
+    def subjects() -> set[str]:
+        return {each.document["subject"] for each in walk.webhook.received}
+
+    eventually(lambda: any(each.endswith(": Refused") for each in subjects()), 60, "the refusal was told")
+    assert walk.says("notify", "--test").strip() == "custom-webhook/on-duty has accepted a test"
+    assert "gradmill: a test" in subjects()
+    assert "alerts go to custom-webhook/on-duty" in walk.says("notify")
+
+
+def test_how_the_versions_compare_side_by_side(walk: Walk, overview: "Page") -> None:
+    row(overview, "1", f"loss {walk.loss[1]}", "concise", "champion")
+    row(overview, "2", f"loss {walk.loss[2]}", "concise", "held")
+    told = walk.says("models", NAME)
+    assert re.search(rf"{NAME} +1 \* f +{walk.loss[1]} ", told)
+    assert re.search(rf"{NAME} +2 h +{walk.loss[2]} ", told)
+
+
+def test_which_figures_can_be_scraped(walk: Walk, overview: "Page") -> None:
+    row(overview, "figures for Prometheus", "gradmill metrics")
+    assert re.search(rf'^gradmill_champion_version{{.*"{NAME}".*}} 1\.0$', walk.says("metrics"), re.MULTILINE)
+
+
+def test_what_is_lost_if_this_machine_dies(walk: Walk, overview: "Page", tmp_path: Path) -> None:
+    row(overview, "if this machine dies", "gradmill backup DIR")
+    assert "1 model" in walk.says("backup", str(tmp_path / "copy"))
+    elsewhere = ("--artifacts", str(tmp_path / "elsewhere"))
+    assert f"{NAME}: version 1 is the champion" in walk.says("restore", str(tmp_path / "copy"), *elsewhere)
+
+
+def test_how_to_leave_out_the_next_run(walk: Walk, overview: "Page") -> None:
+    row(overview, "leave out the next run", f"gradmill skip {NAME}")
+    assert re.search(rf"{RETRAINS}: the run at .* 03:30 UTC is left out; the next is at ", walk.says("skip", NAME))
+
+
+def test_how_to_run_with_other_settings_for_good(walk: Walk, overview: "Page") -> None:
+    row(overview, "other settings, for good", "gradmill schedule DEPLOYMENT --param training.lr=0.1")
+    walk.says("schedule", RETRAINS, "--param", "training.lr=0.02")
+    walk.says("register")
+    assert re.search(r"^training\.lr= +0\.02 ", walk.says("trigger", RETRAINS, "--list-params"), re.MULTILINE)
+    walk.says("unschedule", RETRAINS)

@@ -195,7 +195,8 @@ def test_a_judgement_tells_its_figures_beside_those_at_publication(prefect_api: 
     assert line.endswith(f"| {judged.published['loss']:.4g} |")
     assert judged.metrics["loss"] == pytest.approx(judged.published["loss"], rel=1e-3)
     assert {"model:linear-regression", "verdict:as published"} <= tags(prefect_api, page["flow_run_id"])
-    assert event(prefect_api, "gradmill.model.evaluated", "linear-regression")["payload"]["version"] == 1
+    told = {"filter": {"event": {"name": ["gradmill.model.evaluated"]}}}  # other tests judge versions, too
+    wait_for(prefect_api, "events/filter", told, lambda each: each["payload"]["version"] == 1)
 
 
 def test_a_prediction_tells_its_rows_model_and_drift(prefect_api: str, candidates: list[Candidate]) -> None:

@@ -283,7 +283,7 @@ class Nights:
     def _of_job(self, job: dict[str, Any]) -> tuple[str, ...]:
         index, file = job["drift"]["index"]["prediction"], f"day-{job['rows'] - 5000}.csv"
         truth = f"rmse {index + 1:.4g}" if job["metrics"] else ""
-        numbers = str(job["version"]), file, f"{job['rows']:,}", f"{job['rejects']:,}"
+        numbers = str(job["version"]), file, f"{job['rows'] - job['rejects']:,}", f"{job['rejects']:,}"
         return (minute(job["at"]), *numbers, job["drift"]["verdict"], f"prediction {index:.3f}", truth)
 
     def _listed(self) -> list[int]:

@@ -161,15 +161,15 @@ def test_trials_that_all_diverge_are_exit_3_and_a_time_too_short_is_exit_2(artif
 @pytest.mark.slow  # a search and a retrain
 @pytest.mark.usefixtures("on_server")
 def test_then_retrain_publishes_what_was_found_and_what_was_given(artifacts: Path) -> None:
-    given = ("--epochs", "4", "--implementation", "scratch", "--name", "mine")
+    given = ("--epochs", "12", "--implementation", "scratch", "--name", "mine")
     done = gradmill("tune", "linear-regression", "--trials", "5", *given, "--then-retrain", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["retrained"]["outcome"] == "published"
     training = document["retrained"]["parameters"]["training"]
-    assert (training["num_epochs"], training["implementation"]) == (4, "scratch")
+    assert (training["num_epochs"], training["implementation"]) == (12, "scratch")
     assert {field: training[field] for field in document["settings"]} == document["settings"]
-    assert all(trial["settings"]["num_epochs"] == 4 for trial in document["trials"])
+    assert all(trial["settings"]["num_epochs"] == 12 for trial in document["trials"])
     assert (artifacts / "tuned" / "mine.json").is_file()
 
 

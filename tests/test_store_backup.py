@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,7 @@ def test_the_database_is_copied_as_of_one_moment_while_it_is_written(
     path = artifact_paths.database()
     path.parent.mkdir(parents=True)
     artifact_paths.credential().write_text("gradmill:secret-of-this-host")
-    with sqlite3.connect(path) as made:
+    with closing(sqlite3.connect(path)) as made:
         made.execute("PRAGMA journal_mode=WAL")
         made.executescript("CREATE TABLE one (n INTEGER); CREATE TABLE other (n INTEGER);")
     stop = threading.Event()
@@ -264,7 +265,7 @@ def test_the_database_is_copied_as_of_one_moment_while_it_is_written(
     backup_restore.restore(str(place))
     copy = artifact_paths.database()
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    with sqlite3.connect(copy) as restored:
+    with closing(sqlite3.connect(copy)) as restored:
         assert restored.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         one = restored.execute("SELECT max(n), count(n) FROM one").fetchone()
         assert restored.execute("SELECT max(n), count(n) FROM other").fetchone() == one

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -193,7 +194,8 @@ def test_nobody_else_can_read_the_database_in_a_backup_or_while_it_is_copied(
 ) -> None:
     path = artifact_paths.database()
     path.parent.mkdir()
-    sqlite3.connect(path).executescript("CREATE TABLE one (n INTEGER)").connection.close()
+    with closing(sqlite3.connect(path)) as made:
+        made.executescript("CREATE TABLE one (n INTEGER)")
     (place / "content").mkdir(parents=True, mode=0o755)
     get, one = remote.Folder.get, backup._Copying.one
     seen: list[tuple[int, bool | int]] = []

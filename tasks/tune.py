@@ -33,7 +33,7 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
     timeout, started = search.timeout or math.inf, time.time()
     if training.weight_decay == "auto":  # a search of its own
         training = training.model_copy(update={"weight_decay": None})
-    blank = Batch("", prepared, training, (), training.seed_number, deadline=started + (1 - FINAL) * timeout)
+    blank = Batch("", prepared, training, (), deadline=started + (1 - FINAL) * timeout)
     with gpu.turn(training.device), finding.opened(run, prepared, training, search) as study:
         if study.trials:
             tell(f"{len(study.trials)} trials are there from before")

@@ -46,7 +46,7 @@ def settled(
         for batch in batches:
             batch.run(ended)
 
-    blank = Batch("", prepared, base, (), base.seed_number)
+    blank = Batch("", prepared, base, ())
     with finding.opened(run, prepared, base, search) as study:
         trials.search(study, blank, search, here)
         return study.trials, finding.settle(run, study.trials, blank, here)

@@ -13,7 +13,7 @@ from tasks.store.tuned import Trial
 
 LUCKY, STEADY, OTHERS = 0.5, 0.25, (0.01, 0.02, 0.03)
 BASE = SoftmaxTraining.model_validate({"device": "cpu", "seed": 7, "lr": 0.125})
-BLANK = Batch("", prepare(np.zeros((20, 2, 2), np.uint8), np.arange(20) % 2, ["a", "b"]), BASE, (), seed=7)
+BLANK = Batch("", prepare(np.zeros((20, 2, 2), np.uint8), np.arange(20) % 2, ["a", "b"]), BASE, ())
 
 
 def trial(number: int, lr: float, loss: float | None, outcome: str = "complete") -> Trial:
@@ -34,11 +34,11 @@ def running(num_seeds: int, diverging: float | None = None) -> Callable[..., Non
 
     def run(batches: Sequence[Batch], ended: Callable[[Trial], None]) -> None:
         for batch in batches[:num_seeds]:
-            for number, settings in batch.asked:
+            for number, settings, seed in batch.asked:
                 lr = float(settings["lr"])
-                loss = {LUCKY: 0.40 + 0.01 * (batch.seed - 7), STEADY: 0.41, 0.125: 0.6}.get(lr, 0.5)
+                loss = {LUCKY: 0.40 + 0.01 * (seed - 7), STEADY: 0.41, 0.125: 0.6}.get(lr, 0.5)
                 ended(trial(number, lr, None, "diverged") if lr == diverging else trial(number, lr, loss))
-        for number, settings in batches[-1].asked[1:] if num_seeds < len(batches) else ():
+        for number, settings, _ in batches[-1].asked[1:] if num_seeds < len(batches) else ():
             ended(trial(number, float(settings["lr"]), 0.0))  # cut off in mid-seed
 
     return run

@@ -95,7 +95,9 @@ def _together(training: Training, data: Parts[Split], prepared: PreparedDataset,
     drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     trials = [applied(training, space.suggest(searched, drawn.ask(), None)) for _ in range(num_trials)]
     rounds = [trials[start : start + ROUND] for start in range(0, num_trials, ROUND)]
-    return measure.seconds(lambda: [list(try_out(each, data, 0, prepared, lambda *_: False)) for each in rounds])
+    return measure.seconds(
+        lambda: [list(try_out(each, [0] * len(each), data, prepared, lambda *_: False)) for each in rounds]
+    )
 
 
 def _search(model: str, num_trials: int, narrowed: tuple[str, ...]) -> TuneReport:

@@ -1,5 +1,6 @@
 """Trials as Prefect tasks, a batch each: one after the other in this process, or side by side on a Dask cluster."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,7 @@ def runner(asked: Search) -> Iterator[RunBatches]:
     if asked.runner is Runner.THREADS:  # of which a batch has as many as there are cores
 
         def here(batches: Sequence[Batch], ended: Ended) -> None:
-            for batch in batches:
+            for batch in _joined(batches):
                 try_out(batch.title, batch, ended)
 
         yield here
@@ -73,6 +74,14 @@ def runner(asked: Search) -> Iterator[RunBatches]:
                     ended(trial)
 
         yield on_dask
+
+
+def _joined(batches: Sequence[Batch]) -> Sequence[Batch]:
+    """One batch of all, whose trials share more products; each by itself where the time may be over before the end."""
+    if math.isfinite(batches[0].deadline):
+        return batches
+    title = " to ".join(dict.fromkeys([batches[0].title, batches[-1].title]))
+    return [replace(batches[0], title=title, asked=tuple(each for batch in batches for each in batch.asked))]
 
 
 def _workers(asked: Search) -> int:

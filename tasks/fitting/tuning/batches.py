@@ -26,7 +26,6 @@ class Batch:
     prepared: PreparedDataset
     base: Training  # whose seed and validation share decide which examples are held out
     asked: tuple[Asked, ...]
-    seed: int  # of the start of every trial
     limits: tuple[float, ...] = ()  # by epoch, the loss above which a trial is given up
     deadline: float = math.inf  # in seconds since 1970
 
@@ -35,7 +34,8 @@ class Batch:
         data = data_of(self.prepared, self.base)
         trainings = [applied(self.base, asked.settings) for asked in self.asked]
         stopping = Stopping([training.num_epochs for training in trainings], self.limits, self.deadline)
-        for tried in try_out(trainings, data, self.seed, self.prepared, stopping):
+        seeds = [asked.seed for asked in self.asked]
+        for tried in try_out(trainings, seeds, data, self.prepared, stopping):
             if tried.outcome != "pruned" or tried.index not in stopping.cut_off:
                 asked, losses = self.asked[tried.index], tried.losses
                 counted = late(losses, converges=trainings[tried.index].num_epochs is None)

@@ -40,25 +40,25 @@ def held(trials: Sequence[Trial], blank: Batch, run: RunBatches) -> Final:
     every = [*(trial.settings for trial in best), before]
     few = "the best" if len(best) == 1 else f"the best {len(best)}"
     tell(f"{few}, and the settings of before, are trained with {SEEDS} other seeds each")
+    seeds = [blank.base.seed_number + 1 + at for at in range(SEEDS)]
     tried: dict[int, Trial] = {}
     run(
         [
             replace(
                 blank,
-                title=f"seed {blank.seed + 1 + at}",
-                asked=tuple(Asked(at * len(every) + place, settings) for place, settings in enumerate(every)),
-                seed=blank.seed + 1 + at,
+                title=f"seed {seed}",
+                asked=tuple(Asked(at * len(every) + place, settings, seed) for place, settings in enumerate(every)),
             )
-            for at in range(SEEDS)
+            for at, seed in enumerate(seeds)
         ],
         lambda trial: tried.update({trial.number: trial}),
     )
     numbers = [range(at * len(every), (at + 1) * len(every)) for at in range(SEEDS)]
-    seeds = [[tried[number].validation_loss for number in each] for each in numbers if tried.keys() >= set(each)]
-    if not seeds:
+    complete = [[tried[number].validation_loss for number in each] for each in numbers if tried.keys() >= set(each)]
+    if not complete:
         known = next((trial.validation_loss for trial in trials if trial.settings == before), None)
-        seeds = [[*(trial.validation_loss for trial in best), known]]
-    losses = [tuple(loss for loss in each if loss is not None) for each in zip(*seeds, strict=True)]
+        complete = [[*(trial.validation_loss for trial in best), known]]
+    losses = [tuple(loss for loss in each if loss is not None) for each in zip(*complete, strict=True)]
     won = min(range(len(best)), key=lambda place: (-len(losses[place]), statistics.fmean(losses[place] or [0.0])))
     return Final(best[won], losses[won], before, losses[-1])
 

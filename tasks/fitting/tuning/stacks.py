@@ -43,6 +43,7 @@ class Member:
 class Alike(NamedTuple):
     """What the trials of a stack have in common, so that they see the same inputs."""
 
+    seed: int
     batch_size: int
     dropout: float
     is_centred: bool
@@ -54,7 +55,6 @@ class Shared:
 
     data: Parts[Split]
     prepared: PreparedDataset
-    seed: int
     class_weights: Tensor | None
     mean: Tensor
 
@@ -65,9 +65,9 @@ class Stack:
     def __init__(self, members: list[Member], alike: Alike, shared: Shared) -> None:
         self.members, self._alike, self._data = members, alike, shared.data
         device = shared.data.train.y.device
-        with devices.seeded(device, shared.seed) as self._order:
+        with devices.seeded(device, alike.seed) as self._order:
             net, _ = build(members[0].training, shared.prepared, self._order, device)
-            self._masks = torch.Generator(device).manual_seed(shared.seed)
+            self._masks = torch.Generator(device).manual_seed(alike.seed)
             if device.type == "cpu":  # whose masks the loop draws by torch's own, after the network's start
                 self._masks.set_state(torch.get_rng_state())
         W = net.weights()["W"].T  # noqa: N806  (the book's letter)
@@ -107,17 +107,17 @@ class Stack:
 
 
 def of(
-    trainings: Sequence[Training], data: Parts[Split], prepared: PreparedDataset, seed: int, workers: int
+    trainings: Sequence[Training], seeds: Sequence[int], data: Parts[Split], prepared: PreparedDataset, workers: int
 ) -> list[Stack]:
     """All trials, in stacks: enough of them for all ``workers``."""
     weights = Objective.of(trainings[0], prepared).class_weights
     mean, curvature = mean_and_curvature(data.train)
     class_weights = torch.tensor(weights, device=mean.device) if weights else None
-    shared = Shared(data, prepared, seed, class_weights, mean)
+    shared = Shared(data, prepared, class_weights, mean)
     groups = defaultdict(list)
-    for index, training in enumerate(trainings):
+    for index, (training, seed) in enumerate(zip(trainings, seeds, strict=True)):
         found, is_centred = _found(training, data, prepared, curvature)
-        alike = Alike(found.steps.batch_size, found.dropout, is_centred)
+        alike = Alike(seed, found.steps.batch_size, found.dropout, is_centred)
         groups[alike].append(Member(index, found))
     room = max(1, WEIGHTS // (data.train.num_inputs * len(prepared.class_names)))
     return [

@@ -35,10 +35,11 @@ TRIED = "tried"  # the attribute with everything about a trial that Optuna does 
 
 
 class Asked(NamedTuple):
-    """A trial to be trained: its number and its settings, fields of ``Training`` by name."""
+    """A trial to be trained: its number, its settings, fields of ``Training`` by name, and the seed of its start."""
 
     number: int
     settings: dict[str, Setting]
+    seed: int
 
 
 class _Journal(JournalFileBackend):
@@ -114,14 +115,14 @@ class Study:
     def _waiting(self) -> list[Asked]:
         """Trials that were begun and have not ended: whoever trained them was interrupted."""
         begun = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [Asked(each.number, self._suggest(self._trial(each))) for each in begun]
+        return [Asked(each.number, self._suggest(self._trial(each)), self._seed) for each in begun]
 
     def _ask(self, up_to: int) -> list[Asked]:
         numbers = range(self._begun(), up_to)
         asked = []
         for number in numbers[: ROUND - self._begun() % ROUND]:
             self._study.sampler = self._sampler(number)
-            asked.append(Asked(number, self._suggest(self._study.ask())))
+            asked.append(Asked(number, self._suggest(self._study.ask()), self._seed))
         return asked
 
     def _begun(self) -> int:

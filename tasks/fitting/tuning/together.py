@@ -1,7 +1,8 @@
 """Trials, as many at a time as can share their products; each is as it would be alone, whatever runs beside it."""
 
+import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
@@ -23,35 +24,41 @@ from tasks.records import PreparedDataset
 
 def try_out(
     trainings: Sequence[Training],
+    seeds: Sequence[int],
     data: TrialParts,
-    generator_seed: int,
     prepared: PreparedDataset,
     should_stop: ShouldStop,
 ) -> Iterator[Tried]:
     """Train each as a retrain would, on the parts that ``parts.of`` gives, and yield it when it ends.
 
-    All start from the same seed. ``should_stop(index, epoch, validation loss)`` is asked after each epoch, from 1: of
-    those that advance together, in the order of their index. One whose loss is not finite has diverged, alone.
+    Each starts from the seed at its place. ``should_stop(index, epoch, validation loss)`` is asked after each epoch,
+    from 1: of those that advance together, in the order of their index. One whose loss is not finite has diverged,
+    alone.
     Losses are the network's on the validation part: cross-entropy, by class weights if there are any; of a regression,
     whatever it was trained with, half the mean squared error, in the target's units.
     """
     recipe = prepared.recipe
     if isinstance(recipe, Columns) and recipe.target is not None:
-        of_table = alone.OfTable(cast("Parts[Table]", data), prepared, recipe, generator_seed)
-        return _one_by_one(trainings, of_table, generator_seed, should_stop)
+        table = cast("Parts[Table]", data)
+        return _one_by_one(trainings, seeds, lambda seed: alone.OfTable(table, prepared, recipe, seed), should_stop)
     pictures_or_points = cast("Parts[Split]", data)
     if prepared.task == "regression":
-        return _one_by_one(trainings, alone.OfBook(pictures_or_points, prepared), generator_seed, should_stop)
-    return _side_by_side(trainings, pictures_or_points, generator_seed, prepared, should_stop)
+        book = alone.OfBook(pictures_or_points, prepared)
+        return _one_by_one(trainings, seeds, lambda _: book, should_stop)
+    return _side_by_side(trainings, seeds, pictures_or_points, prepared, should_stop)
 
 
 def _side_by_side(
-    trainings: Sequence[Training], data: Parts[Split], seed: int, prepared: PreparedDataset, should_stop: ShouldStop
+    trainings: Sequence[Training],
+    seeds: Sequence[int],
+    data: Parts[Split],
+    prepared: PreparedDataset,
+    should_stop: ShouldStop,
 ) -> Iterator[Tried]:
     """An epoch of all, then the next: what a trial is compared with never depends on who was faster."""
     workers = 1 if data.train.y.is_cuda else cores.available()
     with devices.one_thread():
-        advancing = stacks.of(trainings, data, prepared, seed, workers)
+        advancing = stacks.of(trainings, seeds, data, prepared, workers)
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         while advancing:
             longest_first = sorted(advancing, key=lambda stack: -stack.work)
@@ -74,10 +81,16 @@ def _ended(advancing: list[Stack], should_stop: ShouldStop) -> list[Tried]:
 
 
 def _one_by_one(
-    trainings: Sequence[Training], losses_of: alone.Losses, seed: int, should_stop: ShouldStop
+    trainings: Sequence[Training],
+    seeds: Sequence[int],
+    losses_of: Callable[[int], alone.Losses],
+    should_stop: ShouldStop,
 ) -> Iterator[Tried]:
-    for index, training in enumerate(trainings):
-        yield _alone(index, training, losses_of, seed, should_stop)
+    """``losses_of`` is asked for each seed anew: what trials of one seed share is not kept longer."""
+    for seed, alike in itertools.groupby(enumerate(trainings), lambda each: seeds[each[0]]):
+        losses = losses_of(seed)
+        for index, training in alike:
+            yield _alone(index, training, losses, seed, should_stop)
 
 
 def _alone(index: int, training: Training, losses_of: alone.Losses, seed: int, should_stop: ShouldStop) -> Tried:

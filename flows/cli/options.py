@@ -20,6 +20,7 @@ print_json = streams.print_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's own log.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what fails.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Artifacts = Annotated[
     Path | None,

@@ -55,7 +55,10 @@ def prefect_api(*preload: str) -> Iterator[None]:
 def _temporary_api(*preload: str) -> Iterator[None]:
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    print(f"events     reach nobody from a run's own temporary Prefect server: {TO_HAVE_ONE}", file=sys.stderr)
+    from flows.cli import display
+
+    if display.is_in_lines():
+        print(f"events     reach nobody from a run's own temporary Prefect server: {TO_HAVE_ONE}", file=sys.stderr)
     credential = f"{service.USER}:{secrets.token_hex(24)}"
     server = TemporaryServer(credential)
     try:

@@ -111,13 +111,13 @@ def tuned(result: "TuneReport", following_it: str, artifacts: Path | None) -> No
         for each in losses
     )
     rows = [
-        ("tuned", f"{result.name}: the best of {counted(len(result.trials), 'trial')}"),
+        (result.outcome, f"{result.name}: the best of {counted(len(result.trials), 'trial')}"),
         ("settings", in_words(result.settings)),
         ("loss", f"{found} on {counted(result.num_validation, 'validation example')}; without the search {before}"),
-        ("kept", result.path),
+        ("kept", result.path or "nothing, since the settings of before are as good"),
         ("evidence", result.run),
     ]
-    _print(rows, () if result.retrained else [following_it])
+    _print(rows, () if result.retrained or not result.path else [following_it])
     if result.retrained and result.retrained.outcome == "refused":
         gates(result.retrained.gates)
     elif result.retrained:

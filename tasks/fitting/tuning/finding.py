@@ -77,7 +77,8 @@ def settle(run: RunFolder, trials: Sequence[Trial], blank: Batch, run_batches: R
 def sentence(tuned: Tuned) -> str:
     """The winner beside the settings of before, by the mean of their seeds."""
     of = counted(tuned.num_trials, "trial")
-    return f"the best of {of}: {space.in_words(tuned.settings)}; {losses(tuned)}"
+    said = f"the best of {of}: {space.in_words(tuned.settings)}; {losses(tuned)}"
+    return said if tuned.is_better else f"{said}: no better, and nothing is kept"
 
 
 def losses(tuned: Tuned) -> str:

@@ -31,6 +31,12 @@ def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> 
             assert not anchor or anchor in anchors(path), target
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "decisions"], ids=lambda page: page.name)
+def test_every_path_of_this_repository_is_there(page: Path) -> None:
+    for path in re.findall(r"`((?:flows|tasks|tests|docker|docs)/[\w./-]*)`", page.read_text()):
+        assert path == "docker/.env" or (REPOSITORY / path).exists(), path
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_and_option_exists(page: Path) -> None:
     root = typer.main.get_command(app)

@@ -11,7 +11,7 @@ import typer
 from conftest import REPOSITORY
 from flows.cli.app import app
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [*sorted(REPOSITORY.glob("README*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 COMMAND = re.compile(r"(?m)^(?:[A-Z_]+=\S+ )*gradmill (.*?)(?: {2,}.*| #.*)?$")
 
 
@@ -50,3 +50,23 @@ def test_every_command_and_option_exists(page: Path) -> None:
                     command = command.commands[name]
                 elif word.startswith("--"):
                     assert word.partition("=")[0] in {each for option in command.params for each in option.opts}, line
+
+
+def test_the_chinese_readme_has_the_headings_commands_figures_and_links_of_the_english_one() -> None:
+    english, chinese = ((REPOSITORY / name).read_text() for name in ("README.md", "README.zh-CN.md"))
+
+    def headings(text: str) -> list[str]:
+        return re.findall(r"(?m)^#+ ", text)
+
+    def code(text: str) -> list[str]:
+        blocks = "\n".join(text.split("```")[1::2])
+        return [re.sub(r" +# .*", "", line) for line in blocks.splitlines()]
+
+    def figures(text: str) -> set[str]:
+        return set(re.findall(r"\d+\.\d+|\d{2,}", re.sub(r" +# .*", "", text)))
+
+    assert headings(chinese) == headings(english)
+    assert code(chinese) == code(english)
+    assert figures(chinese) == figures(english)
+    links = [sorted(re.findall(r"\]\((docs/[^)]*)\)", text)) for text in (chinese, english)]
+    assert links[0] == links[1]

@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 # onnxruntime-gpu runs without a GPU too, but exists for Linux on x86-64 only.
 RUNTIME := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),gpu,cpu)
 
-.PHONY: help run test soak bench month lint containers requirements clean
+.PHONY: help run test soak bench month docs lint containers requirements clean
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -34,6 +34,7 @@ bench: $(VENV)/.test ## Compare training and prediction with their peers, half a
 	@$(BIN)/gradmill bench tables
 	@$(BIN)/gradmill bench images
 	@$(BIN)/gradmill bench gates
+	@$(BIN)/gradmill bench tune
 	@$(BIN)/gradmill bench start
 
 month: $(VENV)/.test ## Retrain every night of a month, on data that grow by a day and do not always come right: some minutes
@@ -41,6 +42,10 @@ month: $(VENV)/.test ## Retrain every night of a month, on data that grow by a d
 
 containers: $(VENV)/.test ## Build and run the images and the composed stack: as root on Debian, with Podman
 	@GRADMILL_TEST_CONTAINERS=1 $(BIN)/pytest -n0 -m docker --durations 15 $(PYTEST_ARGS)
+
+docs: $(VENV)/.test ## Build the documentation's site in artifacts/site, strictly
+	@$(BIN)/pip install --quiet --editable ".[docs]"
+	@$(BIN)/zensical build --strict --clean
 
 lint: $(VENV)/.test ## Style, format and types
 	@$(BIN)/ruff check .

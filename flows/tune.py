@@ -21,7 +21,10 @@ from tasks.validate import validate
 @flow(name="tune", flow_run_name=run_names.tune, log_prints=True, timeout_seconds=run_names.time_limit())
 @refusal.named
 def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: B008  (frozen)
-    """Find settings by the loss of a validation part, and let ``retrain --tuned`` use them, at once if asked to."""
+    """Find settings by the loss of a validation part, and let ``retrain --tuned`` use them, at once if asked to.
+
+    Nothing is kept, nor retrained, where no trial is better than the settings of before.
+    """
     own_data.require_same_kind(parameters)
     devices.require(parameters.training.device)
     heap.keep_imports()
@@ -35,10 +38,11 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
         validated = validate(run, raw, parameters.data, task, fixed, champion)
         prepared = preprocess(run, validated, parameters.data, parameters.training.seed_number)
         searched = tune_stage(run, prepared, parameters.training, parameters.search)
-        tuned.keep(parameters.name, searched.tuned)
+        if searched.tuned.is_better:
+            tuned.keep(parameters.name, searched.tuned)
         story.told_of_search(run, searched)
         report = TuneReport.of(run, searched)
-    if asked.then_retrain:
+    if asked.then_retrain and searched.tuned.is_better:
         with report.carried():
             report = report.model_copy(update={"retrained": retrain(_with_what_was_found(asked, searched.tuned))})
     return report

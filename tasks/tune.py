@@ -40,7 +40,7 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
         with trials.runner(search) as try_out:
             trials.search(study, blank, search, try_out)
             final = replace(blank, deadline=started + timeout)
-            tuned = finding.settle(run, study.trials, final, try_out)
+            tuned = finding.settle(run, study.trials, final, trials.shown(try_out))
         tell(finding.sentence(tuned))
         batches.forget()
         return Searched(trials=study.trials, tuned=tuned)

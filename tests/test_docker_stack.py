@@ -317,3 +317,17 @@ def test_a_workers_log_begins_with_what_its_container_sees(stack: Stack) -> None
     assert re.search(r"(?m)^ok +onnxruntime +onnxruntime \S+ runs CPUExecutionProvider$", log)
     assert re.search(r"(?m)^note +gpu +the NVIDIA driver .* is not on this machine", log)
     assert re.search(r"(?m)^ok +prefect api ", log)
+
+
+def test_a_backup_brings_history_and_models_back_to_a_machine_that_has_neither(stack: Stack) -> None:
+    before, version = kept(stack), stack.champion("linear-regression")["version"]
+    for command in ("^install", "gradmill backup", "pg_dump"):
+        stack.published(command)
+    down = ["docker-compose", "-f", "docker/compose.yaml", "down", "--volumes"]
+    stack.engine.command(down, timeout=120, cwd=stack.folder)
+    for command in ("gradmill restore", "--wait postgres", "pg_restore", "up --detach$"):
+        stack.published(command)
+    assert kept(stack) == before
+    run = stack.trigger("linear-weekly")
+    assert stack.ended(run) == "COMPLETED", stack.logs(run)
+    assert stack.champion("linear-regression")["version"] == version, "the same data: unchanged"

@@ -11,7 +11,7 @@ import typer
 from conftest import REPOSITORY
 from flows.cli.app import app
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [*sorted(REPOSITORY.glob("README*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 COMMAND = re.compile(r"(?m)^(?:[A-Z_]+=\S+ )*gradmill (.*?)(?: {2,}.*| #.*)?$")
 
 
@@ -31,6 +31,12 @@ def test_every_link_leads_to_a_file_and_a_heading_that_are_there(page: Path) -> 
             assert not anchor or anchor in anchors(path), target
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "decisions"], ids=lambda page: page.name)
+def test_every_path_of_this_repository_is_there(page: Path) -> None:
+    for path in re.findall(r"`((?:flows|tasks|tests|docker|docs)/[\w./-]*)`", page.read_text()):
+        assert path == "docker/.env" or (REPOSITORY / path).exists(), path
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_and_option_exists(page: Path) -> None:
     root = typer.main.get_command(app)
@@ -44,3 +50,23 @@ def test_every_command_and_option_exists(page: Path) -> None:
                     command = command.commands[name]
                 elif word.startswith("--"):
                     assert word.partition("=")[0] in {each for option in command.params for each in option.opts}, line
+
+
+def test_the_chinese_readme_has_the_headings_commands_figures_and_links_of_the_english_one() -> None:
+    english, chinese = ((REPOSITORY / name).read_text() for name in ("README.md", "README.zh-CN.md"))
+
+    def headings(text: str) -> list[str]:
+        return re.findall(r"(?m)^#+ ", text)
+
+    def code(text: str) -> list[str]:
+        blocks = "\n".join(text.split("```")[1::2])
+        return [re.sub(r" +# .*", "", line) for line in blocks.splitlines()]
+
+    def figures(text: str) -> set[str]:
+        return set(re.findall(r"\d+\.\d+|\d{2,}", re.sub(r" +# .*", "", text)))
+
+    assert headings(chinese) == headings(english)
+    assert code(chinese) == code(english)
+    assert figures(chinese) == figures(english)
+    links = [sorted(re.findall(r"\]\((docs/[^)]*)\)", text)) for text in (chinese, english)]
+    assert links[0] == links[1]

@@ -309,7 +309,9 @@ def test_the_picture_has_a_mark_for_each_run_and_no_more(monkeypatch: pytest.Mon
     found = trend.of(overview.gather(NAME))
     assert found is not None
     assert trend_figures.png(found).startswith(b"\x89PNG")
+    assert trend_figures._dates(["2026-11-03T04:05:00+00:00"] * 2) == ["04:05"] * 2, "days would all be the same"
     (axes,) = made[0].axes
+    assert axes.get_xticklabels()[0].get_text() == "1 Nov"
     marks = {line.get_label(): line for line in axes.lines}
     assert [*marks["refused"].get_xydata()[0]] == [1, 2.0]
     assert marks["published"].get_xydata().tolist() == [[0, 0.5], [2, 0.4]]

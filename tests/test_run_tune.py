@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,8 @@ def test_of_a_table_another_loss_is_searched_when_asked_for_and_a_squared_one_ne
         ("--space lr=1:0.1", "--space lr=1:0.1"),
         ("--lr 0.1 --space lr=0.05:1", "--lr 0.1, and lr in --space"),
         ("linear-regression --space dropout=0.1", "--space dropout"),
+        ("--space batch-size=0:10", "--space batch-size, and 0"),
+        ("linear-regression --space loss=cross-entropy", "--space loss, and cross-entropy"),
         ("--workers 2", "options that do not go together"),
         ("nobody", "no model nobody"),
     ],
@@ -97,6 +100,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_done(
     assert error["exit_code"] == 2
     assert error["found"] == found
     assert error["expected"]
+    assert "<" not in error["expected"]
     assert error["action"]
     assert not list(artifacts.glob("**/*.journal"))
 
@@ -156,6 +160,22 @@ def test_trials_that_all_diverge_are_exit_3_and_a_time_too_short_is_exit_2(artif
     short = gradmill("tune", "linear-regression", "--timeout", "0.001")
     assert_clear(short, 2)
     assert "the time was over before a trial came to its end" in short.stderr
+
+
+@pytest.mark.slow  # a search
+@pytest.mark.usefixtures("on_server")
+def test_a_search_that_finds_nothing_better_keeps_what_was_found_before_and_retrains_nothing(artifacts: Path) -> None:
+    kept = artifacts / "tuned" / "linear-regression.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("of an earlier search")
+    worse = ("--trials", "2", "--space", "lr=0.0001:0.0002,epochs=1", "--then-retrain")
+    done = gradmill("tune", "linear-regression", *worse, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert fmean(document["validation_losses"]) > fmean(document["default_losses"])
+    assert (document["outcome"], document["path"], document["retrained"]) == ("no better", None, None)
+    assert kept.read_text() == "of an earlier search"
+    assert "no better, and nothing is kept" in done.stderr
 
 
 @pytest.mark.slow  # a search and a retrain

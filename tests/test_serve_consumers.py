@@ -9,7 +9,6 @@ import functools
 import http.server
 import json
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import safetensors.numpy
 import scipy.special
 
 from conftest import REPOSITORY, Pipeline
+from node_packages import JAVASCRIPT, node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
 from tasks.data.recipe import Columns, Pixels
 from tasks.serving import contract, graph, properties
@@ -35,7 +35,6 @@ pytestmark = pytest.mark.consumers
 
 ROWS = 1000
 TOLERANCE = 2e-5
-JAVASCRIPT = REPOSITORY / "tests" / "javascript"
 DOCS = REPOSITORY / "docs"
 
 
@@ -165,26 +164,9 @@ def test_openvino(exported: Exported) -> None:
     exported.assert_all_same(list(compiled([exported.rows]).values()))
 
 
-@pytest.fixture(scope="module")
-def node_modules() -> Path:
-    """Onnxruntime for Node and the browser, from npm, installed once beside the virtual environment."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
-    folder = REPOSITORY / ".venv" / "javascript"
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(JAVASCRIPT / "package.json", folder / "package.json")
-    installed = subprocess.run(
-        ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"],
-        cwd=folder,
-        env=os.environ | {"ONNXRUNTIME_NODE_INSTALL": "skip"},  # its postinstall would download CUDA libraries
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    if installed.returncode:
-        pytest.skip(f"npm cannot install onnxruntime here: {installed.stderr.strip()[-300:]}")
-    return folder / "node_modules"
+@pytest.fixture(scope="module", name="node_modules")
+def _node_modules() -> Path:
+    return node_modules()
 
 
 @pytest.fixture
@@ -198,9 +180,9 @@ def served(exported: Exported, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def in_node(node_modules: Path, script: Path, *arguments: str | Path, **options: Any) -> dict[str, list[float]]:
+def in_node(packages: Path, script: Path, *arguments: str | Path, **options: Any) -> dict[str, list[float]]:
     """What a script prints, run beside the installed packages or in another folder (``cwd``)."""
-    beside = shutil.copyfile(script, node_modules.parent / script.name)
+    beside = shutil.copyfile(script, packages.parent / script.name)
     command: list[str | Path] = ["node", beside, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, **options)
     answer: dict[str, list[float]] = json.loads(done.stdout)

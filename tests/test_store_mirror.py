@@ -29,8 +29,8 @@ NAME = "linear-regression"
 BUCKET = "consumers"
 URL = f"s3://{BUCKET}/models"
 CONTENTS = (  # in the order of their copying
-    "{}/SHA256SUMS", "{}/manifest.json", "{}/README.md", "{}/learning-curve.png", "{}/metadata.json", "{}/model.onnx",
-    "{}/regression.png", "{}/sample.npz", "champion.json", "config.pbtxt", "history.jsonl",
+    "{}/SHA256SUMS", "{}/manifest.json", "{}/README.md", "{}/index.html", "{}/learning-curve.png", "{}/metadata.json",
+    "{}/model.onnx", "{}/regression.png", "{}/sample.npz", "champion.json", "config.pbtxt", "history.jsonl",
 )  # fmt: skip
 
 

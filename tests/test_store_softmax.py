@@ -48,6 +48,7 @@ def folder(pipeline: Pipeline, artifacts: Path) -> Path:
 def test_the_version_has_exactly_its_files(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == PICTURES | {
         "model.onnx", "manifest.json", "metadata.json", "labels.txt", "sample.npz", "README.md", "SHA256SUMS",
+        "index.html",
     }  # fmt: skip
     manifest = json.loads((folder / "manifest.json").read_text())
     digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}

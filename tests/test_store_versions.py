@@ -29,7 +29,7 @@ def test_a_version_folder_is_complete(two_versions: None) -> None:
     folder = artifact_paths.version(NAME, 2)
     assert {path.name for path in folder.iterdir()} == {
         "model.onnx", "manifest.json", "metadata.json", "sample.npz", "README.md", "SHA256SUMS", "learning-curve.png",
-        "regression.png",
+        "regression.png", "index.html",
     }  # fmt: skip
     manifest = json.loads((folder / "manifest.json").read_text())
     assert (manifest["name"], manifest["version"]) == (NAME, 2)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from tasks.errors import UsageError
+from tasks.parameters import faults
 from tasks.parameters.form import of_the_book, option
 
 Parameters = TypeVar("Parameters", bound=BaseModel)
@@ -175,10 +176,11 @@ def validated(kind: type[Parameters], document: dict[str, Any], command: str) ->
         first = error.errors()[0]
         flags = {value.name: value.flag for value in _values(kind)}
         name = next((part for part in reversed(first["loc"]) if part in flags), None)
-        expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         given = "is missing" if first["input"] is None else first["input"]
         found = f"{flags[name]} {given}" if name else "options that do not go together"
-        raise UsageError(found, EXPECTED.get(str(name), expected), f"see gradmill {command} --help") from error
+        raise UsageError(
+            found, EXPECTED.get(str(name), faults.expected(error)), f"see gradmill {command} --help"
+        ) from error
 
 
 def given_options(parameters: BaseModel, leave_out: set[str]) -> list[str]:

@@ -90,14 +90,14 @@ def tuned(result: "TuneReport", following: str, artifacts: Path | None) -> None:
         for each in losses
     )
     rows = [
-        ("tuned", f"{result.name}: the best of {counted(len(result.trials), 'trial')}"),
+        (result.outcome, f"{result.name}: the best of {counted(len(result.trials), 'trial')}"),
         ("settings", in_words(result.settings)),
         ("loss", f"{found} on {counted(result.num_validation, 'validation example')}; without the search {before}"),
-        ("kept", result.path),
+        ("kept", result.path or "nothing, since the settings of before are as good"),
         ("evidence", result.run),
         ("try next", following),
     ]
-    _print_table(rows[:-1] if result.retrained else rows)
+    _print_table(rows[:-1] if result.retrained or not result.path else rows)
     if result.retrained and result.retrained.outcome != "refused":
         retrained(result.retrained, False, artifacts)
 

@@ -27,6 +27,7 @@ from tasks.parameters import (
     PredictParameters,
     RetrainParameters,
     TuneParameters,
+    faults,
 )
 
 TAG = "gradmill"  # prefect.yaml gives it to every deployment, and so to their runs and these runs' events
@@ -159,7 +160,9 @@ def named(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
     known = {each.name: each for each in ours(client)}
     if deployment not in known:
         names = ", ".join(sorted(known)) or "none yet"
-        raise UsageError(f"no deployment {deployment}", f"one of: {names}", "run gradmill up")
+        raise UsageError(
+            f"no deployment {deployment}", f"one of: {names}", "name one of these" if known else "run gradmill up"
+        )
     return known[deployment]
 
 
@@ -185,5 +188,5 @@ def accepted(
         where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # the kind
         value = "" if isinstance(first["input"], dict) else f": {first['input']!r}"  # all of them may hold a secret
         found = f"{deployment} refuses {where or 'these parameters'}{value}"
-        raise UsageError(found, first["msg"], SEE_THE_FORM) from error
+        raise UsageError(found, faults.expected(error), SEE_THE_FORM) from error
     return wanted

@@ -20,14 +20,14 @@ class TuneReport(BaseModel):
     schema_version: Literal[1] = 1
     model: str
     name: str
-    outcome: Literal["tuned"] = "tuned"
+    outcome: Literal["tuned", "no better"] = "tuned"  # than the settings of before
     settings: dict[str, Setting]
     validation_losses: tuple[float, ...]  # one a seed
     default_settings: dict[str, Setting]
     default_losses: tuple[float, ...]
     num_validation: int
     trials: tuple[Trial, ...]
-    path: str  # of tuned.json
+    path: str | None  # of tuned.json; None: nothing is kept
     seconds: dict[str, float]
     run: str
     retrained: RetrainReport | None = None
@@ -36,8 +36,11 @@ class TuneReport(BaseModel):
     def of(cls, run: RunFolder, searched: Searched) -> "TuneReport":
         """The report of a search that has ended."""
         found = searched.tuned.model_dump(include=cls.model_fields.keys() - {"run", "schema_version"})
-        path, seconds = str(artifact_paths.tuned(run.name)), run.read().seconds
-        return cls(**found, name=run.name, trials=searched.trials, path=path, seconds=seconds, run=str(run.path))
+        if searched.tuned.is_better:
+            found |= {"path": str(artifact_paths.tuned(run.name))}
+        else:
+            found |= {"path": None, "outcome": "no better"}
+        return cls(**found, name=run.name, trials=searched.trials, seconds=run.read().seconds, run=str(run.path))
 
     @contextmanager
     def carried(self) -> Iterator[None]:

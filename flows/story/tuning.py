@@ -42,13 +42,19 @@ def page(name: str, searched: Searched) -> str:
     blocks = [
         f"# {name}: the best of {counted(len(trials), 'trial')}",
         f"By the loss of {counted(tuned.num_validation, 'validation example')}, on which the settings were chosen: how "
-        f"good a model is, the gates tell, on the test split. `gradmill retrain {name} --tuned` uses what was found.",
+        f"good a model is, the gates tell, on the test split. {_use(name, tuned)}",
         table(("", "found", "before"), _beside(tuned)),
         _difference(tuned),
         f"## The best {min(BEST, len(trials))} trials\n\n{_best(trials, tuned.trial)}",
         f"## Trials\n\n{table(('', ''), _facts(trials))}",
     ]
     return "\n\n".join(blocks)
+
+
+def _use(name: str, tuned: Tuned) -> str:
+    if tuned.is_better:
+        return f"`gradmill retrain {name} --tuned` uses what was found."
+    return "**No trial is better than the settings of before: nothing is kept.**"
 
 
 def _beside(tuned: Tuned) -> Rows:

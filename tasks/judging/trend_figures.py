@@ -41,8 +41,8 @@ def png(trend: Trend, colours: Colours = LIGHT) -> bytes:
         if trend.is_loss and _is_wide(trend.points):
             axes.set_yscale("log")
         every = math.ceil(len(trend.points) / DATES)
-        dates = {at: _day(point.date) for at, point in enumerate(trend.points) if at % every == 0}
-        axes.set_xticks(list(dates), list(dates.values()))
+        shown = range(0, len(trend.points), every)
+        axes.set_xticks(shown, _dates([trend.points[at].date for at in shown]))
         axes.set(title=f"The last {len(trend.points)} runs", ylabel=trend.figure)
         axes.margins(x=0.04, y=0.15)
         axes.grid(alpha=0.25)
@@ -114,5 +114,8 @@ def _is_wide(points: tuple[Point, ...]) -> bool:
     return bool(found) and 0 < min(found) * SPAN < max(found)
 
 
-def _day(date: str) -> str:
-    return f"{datetime.fromisoformat(date):%-d %b}"
+def _dates(dates: list[str]) -> list[str]:
+    """Days; or, of a single one, times."""
+    moments = [datetime.fromisoformat(date) for date in dates]
+    is_one = len({moment.date() for moment in moments}) == 1 < len(moments)
+    return [f"{moment:%H:%M}" if is_one else f"{moment:%-d %b}" for moment in moments]

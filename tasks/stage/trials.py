@@ -40,7 +40,7 @@ def search(study: Study, batch: Batch, asked: Search, run: RunBatches) -> None:
     What each comes to is noted as soon as it has ended.
     """
     wanted = study.wanted(asked.trials)
-    with _progress(len(study.trials), wanted) as advance:
+    with _progress(len(study.trials), wanted, "trials") as advance:
 
         def ended(trial: Trial) -> None:
             study.tell(trial)
@@ -52,6 +52,23 @@ def search(study: Study, batch: Batch, asked: Search, run: RunBatches) -> None:
             size = len(waiting) if asked.runner is Runner.THREADS else -(-len(waiting) // _workers(asked))
             pieces = [tuple(waiting[start : start + size]) for start in range(0, len(waiting), size)]
             run([replace(batch, title=_title(piece), asked=piece, limits=limits) for piece in pieces], ended)
+    if len(study.trials) < wanted:
+        tell(f"the time for trials is over: {len(study.trials)} of {wanted}; the same command goes on")
+
+
+def shown(run: RunBatches) -> RunBatches:
+    """The same with a bar for the final trainings."""
+
+    def with_a_bar(batches: Sequence[Batch], ended: Ended) -> None:
+        with _progress(0, sum(len(batch.asked) for batch in batches), "final trainings") as advance:
+
+            def one_more(trial: Trial) -> None:
+                ended(trial)
+                advance()
+
+            run(batches, one_more)
+
+    return with_a_bar
 
 
 @contextmanager
@@ -103,9 +120,9 @@ def _sentence(trial: Trial, so_far: Trial | None) -> str:
 
 
 @contextmanager
-def _progress(done: int, trials: int) -> Iterator[Callable[[], None]]:
+def _progress(done: int, trials: int, what: str) -> Iterator[Callable[[], None]]:
     """A bar at the terminal and an artifact in the Prefect UI; yields what counts one more."""
-    artifact = live.Progress(trials, "trials", done)
+    artifact = live.Progress(trials, what, done)
     with progress.bar() as bar:
         task_id = bar.add_task("tune", total=trials, completed=done)
 

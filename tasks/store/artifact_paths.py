@@ -120,6 +120,11 @@ def predictions(job: str) -> Path:
     return all_predictions() / job
 
 
+def page(name: str, number: int) -> Path:
+    """The page of a version that has none in its folder, for versions never change."""
+    return root() / "pages" / f"{name}-{number}.html"
+
+
 locks = _in(root, ".locks")  # of what must not have a file of ours in it
 backup_lock = _in(locks, "backup")  # held by whoever makes a backup, or restores one
 restoring = _in(root, ".restoring")  # which backup is being restored
@@ -145,6 +150,7 @@ ONNX = "model.onnx"
 METADATA = "metadata.json"
 SAMPLE = "sample.npz"
 CARD = "README.md"
+PAGE = "index.html"  # the same with pictures, for a browser
 ATTESTATION = "model.sig"
 MANIFEST = "manifest.json"
 LABELS = "labels.txt"

@@ -9,8 +9,9 @@ from tasks.parameters import RetrainParameters
 from tasks.records import Evaluation, ExportedModel, GateVerdict, PreparedDataset, Splits, TrainedModel
 from tasks.serving import contract, sample
 from tasks.store import verified
-from tasks.store.artifact_paths import CARD, DATA_PAGE, DATA_REPORT, LABELS, METADATA
+from tasks.store.artifact_paths import CARD, DATA_PAGE, DATA_REPORT, LABELS, METADATA, PAGE
 from tasks.store.model_card import model_card
+from tasks.store.model_page import model_page
 from tasks.store.own_data import NOT_KEPT
 from tasks.store.record import FileRef
 from tasks.store.versions import Lineage, Metrics, Parameters, Tolerances, Trained
@@ -75,3 +76,6 @@ def fill(folder: Path, number: int, of: Lineage, exported: ExportedModel, pictur
     facts = of.model_dump(mode="json") | {"version": number}
     card = model_card(facts, metadata, [file.path.name for file in pictures], said)
     (folder / CARD).write_text(card, encoding="utf-8")
+    contents = {path.name: path.read_bytes() for path in folder.iterdir()}
+    page = model_page(facts | {"model_sha256": exported.onnx.sha256}, metadata, contents, said)
+    (folder / PAGE).write_text(page, encoding="utf-8")

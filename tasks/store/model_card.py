@@ -29,22 +29,26 @@ def model_card(
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  (Markdown)
     environment.filters["cell"] = cell
     text: str = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        manifest,
-        front_matter=_front_matter(manifest),
-        title=manifest["dataset"]["title"],
-        training=_settings(manifest),
-        report=report,
-        images=ImageFacts.of(manifest),
-        standards=_standards(manifest["metrics"]),
-        coefficients=_coefficients(manifest),
-        sections=SECTIONS[manifest["parameters"]["training"]["model"]],
-        loss_unit=TASKS[manifest["dataset"]["task"]].loss_unit,
-        verdicts=[GateVerdict.model_validate(gate).verdict for gate in manifest["gates"]],
-        inputs=metadata.inputs,
-        outputs=metadata.outputs,
-        pictures=pictures,
+        facts(manifest, metadata, report), front_matter=_front_matter(manifest), pictures=pictures
     )
     return text
+
+
+def facts(manifest: dict[str, Any], metadata: ModelMetadata, report: DataReport | None) -> dict[str, Any]:
+    """What the templates of card and page may tell of a version, by name."""
+    return manifest | {
+        "title": manifest["dataset"]["title"] or manifest["dataset"]["name"],  # of old there was no title
+        "training": _settings(manifest),
+        "report": report,
+        "images": ImageFacts.of(manifest),
+        "standards": _standards(manifest["metrics"]),
+        "coefficients": _coefficients(manifest),
+        "sections": SECTIONS[manifest["parameters"]["training"]["model"]],
+        "loss_unit": TASKS[manifest["dataset"]["task"]].loss_unit,
+        "verdicts": [GateVerdict.model_validate(gate).verdict for gate in manifest["gates"]],
+        "inputs": metadata.inputs,
+        "outputs": metadata.outputs,
+    }
 
 
 def cell(text: str, longest: int = LONGEST) -> str:
@@ -56,7 +60,7 @@ def cell(text: str, longest: int = LONGEST) -> str:
 def _settings(manifest: dict[str, Any]) -> dict[str, Any]:
     """What was asked for, and what became of what own data decide."""
     asked: dict[str, Any] = manifest["parameters"]["training"]
-    found = manifest["trained"].get("steps")
+    found = (manifest["trained"] or {}).get("steps")
     return asked | (found or {})
 
 

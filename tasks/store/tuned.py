@@ -1,6 +1,7 @@
 """``tuned/<name>.json``: the settings that a search found, what they were chosen by, and from what."""
 
 import os
+import statistics
 from pathlib import Path
 from typing import Literal
 
@@ -29,7 +30,7 @@ class Trial(Document):
 
 
 class Tuned(Document):
-    """The winner of a search, beside the settings that would have been used without one."""
+    """The best of a search, beside the settings that would have been used without one."""
 
     schema_version: Literal[1] = 1
     model: str
@@ -44,6 +45,12 @@ class Tuned(Document):
     num_validation: int  # examples that it was chosen on
     seed: int
     run: str  # in whose folder every trial stands
+
+    @property
+    def is_better(self) -> bool:
+        """Than the settings of before, in the mean of the seeds; of those that diverged nothing is better."""
+        found, before = self.validation_losses, self.default_losses
+        return len(before) < len(found) or statistics.fmean(found) < statistics.fmean(before)
 
 
 class Searched(Record):

@@ -55,6 +55,8 @@ def held(trials: Sequence[Trial], blank: Batch, run: RunBatches) -> Final:
     )
     numbers = [range(at * len(every), (at + 1) * len(every)) for at in range(SEEDS)]
     complete = [[tried[number].validation_loss for number in each] for each in numbers if tried.keys() >= set(each)]
+    if len(complete) < SEEDS:
+        tell(f"the time is over after {len(complete)} of {SEEDS} seeds")
     if not complete:
         known = next((trial.validation_loss for trial in trials if trial.settings == before), None)
         complete = [[*(trial.validation_loss for trial in best), known]]

@@ -78,6 +78,7 @@ def sentence(tuned: Tuned) -> str:
     losses = (
         f"{statistics.fmean(each):.4g}" if each else "none" for each in (tuned.validation_losses, tuned.default_losses)
     )
-    return "the best of {} trials: {}; validation loss {}, without a search {}".format(
+    said = "the best of {} trials: {}; validation loss {}, without a search {}".format(
         tuned.num_trials, space.in_words(tuned.settings), *losses
     )
+    return said if tuned.is_better else f"{said}: no better, and nothing is kept"

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from tasks.data.recipe import Columns
 from tasks.errors import UsageError
 from tasks.fitting.tuning.domains import Choice, Domain, Log, Uniform
-from tasks.parameters import Loss, Schedule, Training
+from tasks.parameters import Loss, Schedule, Training, faults
 from tasks.parameters.uses import BOOK, IMAGES, LINEAR, OF_MODEL, SOFTMAX, TABLES, WORDS, Uses
 from tasks.records import PreparedDataset
 from tasks.store.tuned import Setting
@@ -133,8 +133,8 @@ def _domain(field: str, name: str, text: str) -> Domain:
 
 def _doubling(low: int, high: int) -> tuple[int, ...]:
     """Sizes between two, few enough that many trials have the same and share their products."""
-    sizes = [max(1, low)]
-    while 2 * sizes[-1] < high:
+    sizes = [low]  # of 0, which is no size, there is no double
+    while 0 < 2 * sizes[-1] < high:
         sizes.append(2 * sizes[-1])
     return (*sizes, high)
 
@@ -159,6 +159,5 @@ def _require_fit(training: Training, field: str, name: str, value: Setting) -> N
     try:
         type(training).model_validate(training.model_dump() | {"defaults": training.defaults, field: value})
     except ValidationError as error:
-        expected = error.errors()[0]["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         found = f"--space {name}, and {value}"
-        raise UsageError(found, expected, f"see gradmill retrain --help on --{name}") from error
+        raise UsageError(found, faults.expected(error), f"see gradmill retrain --help on --{name}") from error

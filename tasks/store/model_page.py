@@ -1,0 +1,139 @@
+"""The version's ``index.html``: what its card says, with its pictures inside, as one file that asks nobody for more."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tasks.data.report import DataReport
+from tasks.machine.words import printable
+from tasks.serving.contract import ModelMetadata
+from tasks.serving.task import TASKS
+from tasks.store import artifact_paths as files
+from tasks.store.model_card import facts
+
+MOST_CLASSES = 50  # that are told one by one
+LARGEST = 256 * 1024  # bytes of a picture; one of more is made smaller
+WIDEST = 1200  # pixels of it then
+LONGEST = 200  # characters of a user's text
+TEMPLATE = Path(__file__).with_name("model_page.html.jinja")
+
+# Titles of a version's pictures, in the order of the page, and how each is read.
+PICTURES = {
+    files.LEARNING_CURVE: ("Learning curve", "Loss, and accuracy where there is one, after each epoch."),
+    files.CONFUSION_MATRIX: ("Confusion matrix", "Test rows by true class (down) and by what they were taken for."),
+    files.RELIABILITY: (
+        "Calibration",
+        "How often the model is right (bars) where it is so sure: on the dashed line it is as sure as it may be.",
+    ),
+    files.THRESHOLDS: ("ROC and precision-recall", "What every threshold of the probability would find, and miss."),
+    files.COEFFICIENTS: ("Coefficients", "The largest, by what a deviation of the column, or a level, changes."),
+    files.FIT: ("Fit", "Learned and true parameters, and what is left between target and prediction."),
+    files.MISCLASSIFIED: ("Worst mistakes", "Test images that the model was surest of, and wrong: truth, then answer."),
+    files.RESIDUALS: ("Residuals", "Target less prediction on the test rows: the farther from 0, the worse a mistake."),
+    files.PREDICTED_AND_TRUE: ("Predicted against true", "Test rows; on the dashed line a prediction is the truth."),
+    files.BY_PERIOD: ("By period", "The figures of the test rows of each period, the oldest first."),
+    files.CONTACT_SHEET: ("The data", "Some images of each class."),
+}
+PHOTOS = (files.MISCLASSIFIED, files.CONTACT_SHEET)  # which mean something else where they are inverted
+
+
+class Picture(NamedTuple):
+    """One picture as the template takes it."""
+
+    title: str
+    reading: str
+    uri: str
+    is_photo: bool
+
+
+class ClassRow(NamedTuple):
+    """How well one class is told, and the one that it is taken for most often."""
+
+    label: int
+    name: str
+    recall: float
+    precision: float
+    taken_for: str
+    times: int
+
+
+def model_page(
+    manifest: dict[str, Any],
+    metadata: ModelMetadata,
+    contents: Mapping[str, bytes],
+    report: DataReport | None = None,
+    is_beside: bool = True,
+) -> str:
+    """The page's text; ``contents`` are model and pictures by file name, ``manifest`` and ``report`` as of the card.
+
+    It links to the version's files where it ``is_beside`` them.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
+    environment.filters |= {"said": _said, "uri": _uri}
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    text: str = template.render(
+        facts(manifest, metadata, report),
+        summary=TASKS[manifest["dataset"]["task"]].summary(manifest["metrics"]),
+        pictures=list(_pictures(contents)),
+        class_rows=list(_class_rows(manifest)),
+        weights=_weights(manifest, contents[files.ONNX]),
+        is_beside=is_beside,
+    )
+    return text
+
+
+def _said(text: object) -> str:
+    """What users or their data say, in a line."""
+    words = " ".join(printable(str(text)).split())
+    return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
+
+
+def _uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _pictures(contents: Mapping[str, bytes]) -> Iterator[Picture]:
+    for name, (title, reading) in PICTURES.items():
+        if name in contents:
+            yield Picture(title, reading, _uri(_of_bearable_size(contents[name])), name in PHOTOS)
+
+
+def _of_bearable_size(png: bytes) -> bytes:
+    """A picture as it is or, so that a page of many classes can be mailed, with fewer pixels and colours."""
+    if len(png) <= LARGEST:
+        return png
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as picture, io.BytesIO() as stream:
+        smaller = picture.convert("RGB")
+        smaller.thumbnail((WIDEST, WIDEST))
+        smaller.quantize(64).save(stream, "PNG", optimize=True)
+        return stream.getvalue()
+
+
+def _class_rows(manifest: Mapping[str, Any]) -> list[ClassRow]:
+    """Every class in the order of the labels; of very many those of the smallest recall."""
+    names, metrics = manifest["dataset"].get("class_names") or (), manifest["metrics"]
+    if not {"confusion_matrix", "recall", "precision"} <= metrics.keys():
+        return []
+    rows = []
+    for label, name in enumerate(names):
+        counts = metrics["confusion_matrix"][label]
+        times, other = max((count, -at) for at, count in enumerate(counts) if at != label)
+        told = metrics["recall"][name], metrics["precision"][name]
+        rows.append(ClassRow(label, name, *told, names[-other] if times else "", times))
+    return sorted(rows, key=lambda row: row.recall)[:MOST_CLASSES] if len(rows) > MOST_CLASSES else rows
+
+
+def _weights(manifest: Mapping[str, Any], model: bytes) -> list[tuple[str, bytes]]:
+    """Classes of images, each with a picture of its weights."""
+    if manifest["recipe"]["kind"] != "pixels":
+        return []
+    from tasks.serving import weight_pictures
+
+    drawn = weight_pictures.of_model(model, tuple(manifest["recipe"]["shape"]))
+    return list(zip(manifest["dataset"]["class_names"], drawn, strict=False))

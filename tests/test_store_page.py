@@ -1,0 +1,199 @@
+"""A version's ``index.html``: one file with everything inside, of new versions and of old ones, for everybody."""
+
+import base64
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from browsing import CHROMIUM, MARKS
+from candidate import Candidate
+from conftest import REPOSITORY
+from flows.story.model_page import page
+from node_packages import node_modules
+from tasks.data.recipe import Pixels
+from tasks.errors import DataError
+from tasks.serving import graph, weight_pictures
+from tasks.serving.contract import ModelMetadata, Signature
+from tasks.serving.task import TASKS
+from tasks.store import artifact_paths, reading
+from tasks.store.model_page import model_page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+NAME = "linear-regression"
+SOFTMAX = "softmax-regression"
+NASTY = "</td><script>alert(1)</script><img src=//x.org/a.png onerror=b> \x1b[2J"
+
+
+class Elements(HTMLParser):
+    """Every element that a browser makes of a page, with its attributes, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture
+def old_store(artifacts: Path) -> Path:
+    """A store of before there were pages."""
+    shutil.copytree(REPOSITORY / "tests" / "store_before_recipes", artifacts)
+    return artifacts
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_a_version_has_its_page_beside_its_card_with_every_picture_inside() -> None:
+    found = page(NAME, 2)
+    assert found == artifact_paths.version(NAME, 2) / "index.html"
+    elements = Elements(found.read_text())
+    pictures = {image["src"] for image in elements.of("img")}
+    for name in ("learning-curve.png", "regression.png"):
+        assert f"data:image/png;base64,{base64.b64encode((found.parent / name).read_bytes()).decode()}" in pictures
+    manifest = reading.manifest(NAME, 2)
+    for words in (*(gate.name for gate in manifest.gates), manifest.files["model.onnx"], manifest.dataset.digest):
+        assert words in elements.words
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_a_page_asks_nobody_for_anything_and_links_only_to_what_is_there() -> None:
+    found = page(NAME)
+    elements = Elements(found.read_text())
+    assert not elements.of("script")
+    assert not elements.of("link")
+    assert all((image["src"] or "").startswith("data:image/png;") for image in elements.of("img"))
+    anchors = {attributes["id"] for _, attributes in elements.found if "id" in attributes}
+    for link in elements.of("a"):
+        address = link["href"] or ""
+        assert address[1:] in anchors if address.startswith("#") else (found.parent / address).is_file()
+    assert "default-src 'none'" in (elements.of("meta")[1]["content"] or "")
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_every_picture_is_described_and_every_table_has_heads() -> None:
+    elements = Elements(page(NAME).read_text())
+    assert all(image["alt"] for image in elements.of("img"))
+    assert all(head["scope"] in ("row", "col") for head in elements.of("th"))
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_a_damaged_page_is_not_shown() -> None:
+    path = artifact_paths.version(NAME, 1) / "index.html"
+    path.parent.chmod(0o755)
+    path.chmod(0o644)
+    path.write_text("<p>all is well")
+    with pytest.raises(DataError, match=re.escape(str(path))):
+        page(NAME, 1)
+
+
+def test_the_page_of_an_older_version_is_made_outside_of_the_store(old_store: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (old_store / "models").rglob("*")}
+    found = page(SOFTMAX, 1)
+    assert found == old_store / "pages" / f"{SOFTMAX}-1.html"
+    assert {path: path.stat().st_mtime_ns for path in (old_store / "models").rglob("*")} == before
+    elements = Elements(found.read_text())
+    assert not [link for link in elements.of("a") if not (link["href"] or "").startswith("#")]
+    weights = [image for image in elements.of("img") if (image["alt"] or "").startswith("Weights of ")]
+    assert len(weights) == 10
+    assert page(NAME, 2).is_file()
+
+
+def test_nothing_of_users_is_more_than_text_on_a_page(candidates: list[Candidate]) -> None:
+    candidates[0].publish()
+    folder = artifact_paths.version(NAME, 1)
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"model_sha256": "0" * 64}
+    manifest["dataset"] |= {"title": NASTY, "split": {"rule": "rows", "column": None, "test": 0.2, "features": []}}
+    column = {"name": NASTY, "kind": "category", "levels": [NASTY], "counts": [60]}
+    manifest["recipe"] = {"kind": "columns", "columns": [column], "target": {"name": NASTY, "mean": 5.0, "scale": 2.0}}
+    manifest["metrics"] |= {"weights": {NASTY: {NASTY: 1.0}}, "bias": 3.5, "r2": 0.5, "rmse": 1.0}
+    manifest["gates"][0]["detail"] = NASTY
+    elements = Elements(model_page(manifest, ModelMetadata.read(folder / "metadata.json"), {"model.onnx": b""}))
+    assert not elements.of("script")
+    assert not elements.of("img")
+    assert elements.words.count("<script>alert(1)</script>") >= 4
+    assert "\x1b" not in elements.words
+
+
+def test_a_page_of_large_pictures_can_be_mailed(candidates: list[Candidate]) -> None:
+    candidates[0].publish()
+    folder = artifact_paths.version(NAME, 1)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1500, 1500), np.uint8))
+    with io.BytesIO() as stream:
+        noise.convert("RGB").save(stream, "PNG")
+        large = stream.getvalue()
+    manifest = json.loads((folder / "manifest.json").read_text()) | {"model_sha256": "0" * 64}
+    contents = {"model.onnx": b"", "confusion-matrix.png": large}
+    assert len(large) > 2_000_000
+    assert len(model_page(manifest, ModelMetadata.read(folder / "metadata.json"), contents)) < 1_500_000
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)])
+def test_the_weights_of_a_class_are_red_where_it_wants_light_and_blue_where_another_does(
+    shape: tuple[int, ...],
+) -> None:
+    recipe = Pixels(shape=shape, scale=1 / 255)
+    W = np.zeros((*shape, 2), np.float32)
+    W[0, 1, ..., 0], W[2, 3, ..., 1] = 1, 1
+    if len(shape) == 3:
+        W[0, 1, 1:], W[2, 3, 1:] = 0, 0  # of red light alone
+    signature = Signature(inputs=(recipe.input,), outputs=TASKS["classification"].outputs(2))
+    model = graph.write({"W": W.reshape(-1, 2), "b": np.zeros(2, np.float32)}, recipe, signature, {})
+    first, second = (
+        np.asarray(Image.open(io.BytesIO(png))).astype(int) for png in weight_pictures.of_model(model, shape)
+    )
+    for picture, wanted, other in ((first, (0, 1), (2, 3)), (second, (2, 3), (0, 1))):
+        assert picture.shape[:2] == (3, 4)
+        assert picture[wanted][0] > picture[wanted][2]
+        assert picture[other][0] < picture[other][2]
+        assert len(set(picture[1, 1])) == 1, "no colour where both want the same"
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Any:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", [NAME, SOFTMAX])
+def test_a_page_is_for_everybody(old_store: Path, chromium: "Browser", name: str, scheme: Any) -> None:
+    """axe-core has nothing to say; a phone's width is enough; the browser asks for nothing but the file."""
+    asked: list[str] = []
+    context = chromium.new_context(color_scheme=scheme, viewport={"width": 390, "height": 800}, bypass_csp=True)
+    shown = context.new_page()
+    shown.on("request", lambda request: asked.append(request.url.split(":")[0]))
+    shown.goto(page(name, 1).as_uri())
+    assert shown.evaluate("document.documentElement.scrollWidth") <= 390
+    assert all(shown.evaluate("[...document.images].map(image => image.naturalWidth)"))
+    assert set(asked) <= {"file", "data"}
+    shown.evaluate((node_modules() / "axe-core" / "axe.min.js").read_text())
+    assert shown.evaluate("axe.run()")["violations"] == []
+    context.close()
+
+
+for mark in MARKS:
+    test_a_page_is_for_everybody = mark(test_a_page_is_for_everybody)

@@ -139,10 +139,8 @@ def _outcome(notes: RunNotes, gates: tuple[GateVerdict, ...], folder: Path) -> t
         return decided["outcome"], decided.get("detail", "")
     if locks.is_held(artifact_paths.lock(folder)):
         return "running", ""
-    has_failed = notes.exit_code is not None
-    return "failed" if has_failed else "unfinished", next(
-        (stage for stage in notes.seconds if stage not in notes.stages), ""
-    )
+    stage = next((stage for stage in notes.seconds if stage not in notes.stages), "")
+    return ("unfinished" if notes.exit_code is None else "failed"), stage
 
 
 def _date(folder: Path) -> str:

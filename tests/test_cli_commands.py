@@ -392,7 +392,7 @@ def test_two_newcomers_at_once_see_short_lines_and_get_two_whole_versions_and_on
             "validate", "preprocess", "train", "evaluate", "export", "publish", "predict",
         }  # fmt: skip
         assert str(artifacts / "models" / "linear-regression") in summary
-    assert not servers()
+    eventually(lambda: not servers(), 60, "nobody waits for the servers' ends, but they end")
     first, second = json.loads(gradmill("models", "--json").stdout)["models"]["linear-regression"]
     assert [(row["version"], row["champion"]) for row in (first, second)] == [(1, False), (2, True)]
     manifest = json.loads(Path(second["path"]).with_name("manifest.json").read_text())

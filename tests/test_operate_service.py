@@ -23,7 +23,7 @@ from candidate import Candidate
 from command_line import assert_clear, gradmill
 from duty import Duty
 from flows.server import connection, ending, service
-from flows.server.guarded import Guard
+from flows.server.guard import Guard
 from prefect_api import eventually
 from tasks.errors import DataError
 from tasks.stage.events import resource

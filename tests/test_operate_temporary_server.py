@@ -22,6 +22,7 @@ def _hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program.write_text("#!/bin/sh\nprintf 12\nexec sleep 600\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     for module, name, seconds in ((guarded, "START", 1.0), (tethered, "STOP", 0.2), (temporary, "SAID_AFTER", 0.1)):
         monkeypatch.setattr(module, f"{name}_SECONDS", seconds)
 

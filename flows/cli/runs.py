@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,17 @@ from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParam
 from tasks.parameters.form import Frozen
 from tasks.parameters.uses import WORDS
 from tasks.store import attestation, mirroring, own_data, reading, regular_files, tuned
+
+# What is imported when it is needed, in that order: a retrain that changes nothing needs only the first.
+OF_RETRAIN = (
+    "fastapi.encoders",
+    "tasks.fitting.beginning",
+    "tasks.fitting.watching",
+    "tasks.judging.judges",
+    "tasks.judging.exported",
+    "tasks.serving.graph",
+)
+OF_PREDICT = {"fastapi.encoders": "fastapi", "onnxruntime": "onnxruntime", "tasks.judging.figures": "matplotlib"}
 
 
 @taking(RetrainParameters)
@@ -45,7 +57,7 @@ def retrain(
     if sign_key is not None:
         attestation.require(sign_key)
     mirroring.destination()
-    with on_prefect(verbose, quiet, "flows.retrain", "tasks.fitting.beginning"):
+    with on_prefect(verbose, quiet, "flows.retrain", *OF_RETRAIN):
         from flows.retrain import retrain as flow
 
         report, failure = outcome(flow, parameters, "report")
@@ -82,9 +94,9 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
 
 def require_images(parameters: Learned) -> None:
     """Say before a server starts that data are none, if they are to be; the run looks at them again."""
-    from tasks.data.images import finding
-
     if parameters.data.is_images:
+        from tasks.data.images import finding
+
         finding.find(str(parameters.data.source))
 
 
@@ -102,13 +114,12 @@ def require_of_use(given: dict[str, Any], parameters: Learned) -> None:
 def on_prefect(verbose: bool, quiet: bool, *modules: str) -> Iterator[None]:
     """A server for the flow, and the terminal for its stages; ``modules`` are imported while the server starts."""
     from flows.cli import board, display
+    from flows.server import connection
 
     progress.is_watched &= not quiet
-    with display.compact(verbose, stages=not quiet):
+    with connection.ahead(), display.compact(verbose, stages=not quiet):
         board.wait("waiting for Prefect and its server")
-        from flows.server.connection import prefect_api
-
-        with prefect_api(*modules):
+        with connection.prefect_api(*modules):
             board.wait("waiting for the run to begin")
             yield
             board.wait("ending what was started for the run")
@@ -141,7 +152,8 @@ def predict(
     parameters = validated(PredictParameters, document | places, "predict")
     reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts
     require(parameters.device)
-    with on_prefect(verbose, quiet, "flows.predict"):
+    there = [module for module, package in OF_PREDICT.items() if find_spec(package)]  # predictions can do without some
+    with on_prefect(verbose, quiet, "flows.predict", *there):
         from flows.predict import predict as flow
 
         done = flow(parameters)

@@ -2,26 +2,56 @@
 
 import importlib
 import logging
+import os
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
-from flows.server import service
+from flows.server import service, temporary
 from flows.server.temporary import TemporaryServer
 from tasks.errors import EnvironmentProblem, GradmillError, without_credentials
+from tasks.store import artifact_paths
 
 DRAIN_SECONDS = 5.0
 TELLING_SECONDS = 5.0
 TO_HAVE_ONE = "run gradmill up, or set PREFECT_API_URL"
 _is_temporary = ContextVar("_is_temporary", default=False)
+_begun: ContextVar[TemporaryServer | None] = ContextVar("_begun", default=None)
+
+
+@contextmanager
+def ahead() -> Iterator[None]:
+    """Let a temporary server start beside the imports of the block, if ``prefect_api`` in it will want one.
+
+    Whether it will is only guessed, since Prefect's own settings take as long to import as half a server.
+    """
+    with ExitStack() as entered:
+        with suppress(OSError, EnvironmentProblem):  # prefect_api meets it again, and says so
+            if _no_api_is_named():
+                server = TemporaryServer(_new_credential(), within=-1)
+                entered.callback(server.leave)
+                entered.callback(_begun.reset, _begun.set(server))
+        yield
+
+
+def _no_api_is_named() -> bool:
+    if os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists():
+        return False
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or temporary.prefect_home() / "profiles.toml")
+    return not profiles.is_file() or "PREFECT_API_URL" not in profiles.read_text(errors="replace")
+
+
+def _new_credential() -> str:
+    return f"{service.USER}:{secrets.token_hex(24)}"
 
 
 @contextmanager
 def prefect_api(*preload: str) -> Iterator[None]:
-    """Make an API available; the modules ``preload`` are imported while a temporary server starts.
+    """Make an API available; modules of ``preload`` are imported in their order while a temporary server starts.
 
     It is the user's where one is configured, else that of ``gradmill up`` on these artifacts, else a temporary one.
 
@@ -34,6 +64,8 @@ def prefect_api(*preload: str) -> Iterator[None]:
         if PREFECT_API_URL.value():
             from flows.server.api import explained
 
+            if begun := _begun.get():  # of no use, after all
+                begun.leave()
             try:
                 _require_answer()
             except EnvironmentProblem as error:
@@ -53,29 +85,28 @@ def prefect_api(*preload: str) -> Iterator[None]:
 
 @contextmanager
 def _temporary_api(*preload: str) -> Iterator[None]:
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
     from flows.cli import display
 
     if display.is_in_lines():
         print(f"events     reach nobody from a run's own temporary Prefect server: {TO_HAVE_ONE}", file=sys.stderr)
-    credential = f"{service.USER}:{secrets.token_hex(24)}"
-    server = TemporaryServer(credential)
+    server = _begun.get() or TemporaryServer(_new_credential())
+    # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
+    unwatched = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     try:
-        for module in preload:
-            importlib.import_module(module)
-        # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
-        with (
-            service.reached(server.wait(), credential),
-            temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-        ):
+        with service.reached(server.api_url, server.credential, unwatched):  # a tenth of a second, before the wait
+            for module in preload:
+                if not server.is_up():
+                    importlib.import_module(module)
+            server.wait()
             mark = _is_temporary.set(True)
             try:
                 yield
             finally:
                 _is_temporary.reset(mark)
     finally:
-        server.stop()
+        server.leave()
 
 
 def is_temporary() -> bool:

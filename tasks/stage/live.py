@@ -10,8 +10,7 @@ from uuid import UUID
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
-from prefect.context import TaskRunContext
-from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.context import SettingsContext, TaskRunContext, get_settings_context
 
 from tasks.machine.telling import tell
 
@@ -48,8 +47,12 @@ def _in_passing(retries: int = 0) -> Iterator[None]:
 
     Only what is asked once or last is asked again (SQLite answers 503 at times while the server writes).
     """
+    context = get_settings_context()
+    known = context.settings  # of which temporary_settings would make and check every one anew, for a tenth of a second
+    client = known.client.model_copy(update={"max_retries": retries})
+    brief = {"client": client, "api": known.api.model_copy(update={"request_timeout": 5.0})}
     try:
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: retries, PREFECT_API_REQUEST_TIMEOUT: 5}):
+        with SettingsContext(profile=context.profile, settings=known.model_copy(update=brief)):
             yield
     except Exception as error:
         tell(f"Prefect was not told how far the work is: {type(error).__name__}")

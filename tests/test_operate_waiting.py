@@ -1,0 +1,96 @@
+"""What commands make a person wait for is counted, not timed: requests to the server, imports, settings made anew."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY
+from prefect_api import post
+
+COUNTED = """
+import atexit, json, os, sys
+from collections import Counter
+import httpx
+from prefect.settings import Settings
+from flows.cli import app
+
+asked = Counter()
+def counted(client):
+    send = client.send
+    def counting(self, request, **options):
+        asked[f"{request.method} {request.url.path.split('/')[2]}"] += 1
+        return send(self, request, **options)
+    client.send = counting
+for client in (httpx.Client, httpx.AsyncClient):
+    counted(client)
+copy = Settings.copy_with_update
+def copying(self, *arguments, **options):
+    asked["settings"] += 1
+    return copy(self, *arguments, **options)
+Settings.copy_with_update = copying
+code = app.run(sys.argv[2:])
+found = {"code": code, "asked": asked, "modules": [*sys.modules]}
+open(sys.argv[1], "w").write(json.dumps(found))
+"""
+
+
+def counted(tmp_path: Path, *arguments: str) -> tuple[dict[str, int], set[str]]:
+    file = tmp_path / "counted.json"
+    subprocess.run([sys.executable, "-c", COUNTED, file, *arguments], check=True, cwd=REPOSITORY, capture_output=True)
+    found = json.loads(file.read_text())
+    assert found["code"] == 0
+    return found["asked"], set(found["modules"])
+
+
+def test_a_retrain_that_changes_nothing_asks_little_and_imports_nothing_that_trains(
+    on_server: None, artifacts: Path, tmp_path: Path
+) -> None:
+    counted(tmp_path, "retrain", "linear-regression")
+    asked, modules = counted(tmp_path, "retrain", "linear-regression")
+    assert not asked.pop("settings", 0), "to make them anew takes a tenth of a second"
+    assert sum(asked.values()) <= 32, asked
+    assert asked["POST artifacts"] <= 8, asked
+    assert not {"torch", "onnx", "scipy.stats", "pandas"} & modules
+
+
+AHEAD = """
+import os, sys
+import psutil
+from flows.server import connection
+with connection.ahead():
+    print(len(psutil.Process().children()), "prefect" in sys.modules, "httpx" in sys.modules)
+psutil.wait_procs(psutil.Process().children(), 60)
+print(len(psutil.Process().children()))
+"""
+
+
+def ahead(home: Path, **settings: str) -> list[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = kept | {"PREFECT_HOME": str(home)} | settings
+    done = subprocess.run(
+        [sys.executable, "-c", AHEAD], env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_a_temporary_server_starts_before_prefect_is_imported_and_ends_unasked(artifacts: Path, tmp_path: Path) -> None:
+    assert ahead(tmp_path) == ["1 False False", "0"]
+
+
+@pytest.mark.parametrize("named", ["variable", "profile", "up"])
+def test_none_starts_ahead_where_another_server_is_named(named: str, artifacts: Path, tmp_path: Path) -> None:
+    settings = {"PREFECT_API_URL": "http://127.0.0.1:1/api"} if named == "variable" else {}
+    if named == "profile":
+        (tmp_path / "profiles.toml").write_text('[profiles.mine]\nPREFECT_API_URL = "http://127.0.0.1:1/api"\n')
+    if named == "up":
+        (artifacts / ".prefect").mkdir(parents=True)
+        (artifacts / ".prefect" / "service.json").touch()
+    assert ahead(tmp_path, **settings) == ["0 False False", "0"]
+
+
+def test_a_temporary_server_looks_for_no_blocks(server: str) -> None:
+    assert post(server, "block_types/filter", {}) == []

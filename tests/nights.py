@@ -125,7 +125,7 @@ class Nights:
         """The trend's word, the page's words, what stages have noted, in which one it has ended, with which code."""
         judged = {"evaluate": {"metrics": {"test_loss": gates[0]["value"]}, "gates": gates, "pictures": []}}
         unchanged = {"unchanged": {"outcome": "unchanged", "version": self.live, "detail": "of these rows"}}
-        passed = "passed every gate, and was not to be published"
+        passed = "passed every gate and published nothing"
         in_train = "train" if night % 2 else ""
         killed = "was interrupted in train" if in_train else "was killed"
         came_to: dict[str, tuple[str, str, dict[str, Any], str, int | None]] = {
@@ -133,11 +133,11 @@ class Nights:
             "j": ("judged", passed, self._decided(judged, "judged"), "", None),
             "r": ("refused", "refused by test_loss", judged, "", 3),
             "c": ("refused", "refused by champion_loss", judged, "", 3),
-            "d": ("unfinished", "diverged in train", {}, "train", 3),
-            "e": ("unfinished", "failed in export (exit code 1)", judged, "export", 1),
+            "d": ("failed", "diverged in train", {}, "train", 3),
+            "e": ("failed", "failed in export (exit code 1)", judged, "export", 1),
             "k": ("unfinished", killed, {}, in_train, None),
             "u": ("unchanged", f"unchanged: version {self.live}", unchanged, "", None),
-            "x": ("unfinished", "was stopped by its data in validate", {}, "validate", 4),
+            "x": ("failed", "was stopped by its data in validate", {}, "validate", 4),
         }
         return came_to[letter]
 
@@ -224,7 +224,7 @@ class Nights:
         live = [f"version {self.live} live since {day(self.since)}", f"loss {self.loss(self.live):.4g}"]
         ended = f"last run {last.words}"
         if judged is not last and judged.outcome != "published":
-            ended += f", the one judged before {judged.words} on {day(judged.at)}"
+            ended += f", the one judged before, on {day(judged.at)}, {judged.words}"
         drifts = self.jobs and self.jobs[-1]["drift"]["index"]["prediction"] > 0.2
         parts = [", ".join(live + ["frozen"] * self.frozen), ended] + ["DRIFT in the last prediction"] * bool(drifts)
         return "; ".join(parts)

@@ -97,7 +97,15 @@ def test_figures_are_what_the_documents_say(capsys: pytest.CaptureFixture[str]) 
     assert found["champion_metric", NAME, "test_loss"] == manifest["metrics"]["test_loss"]
     assert found["champion_rows", NAME, "train"] == 1000
     runs = {key[2]: value for key, value in found.items() if key[0] == "runs"}
-    assert runs == {"published": 0, "unchanged": 1, "judged": 0, "refused": 1, "running": 1, "unfinished": 0}
+    assert runs == {
+        "published": 0,
+        "unchanged": 1,
+        "judged": 0,
+        "refused": 1,
+        "running": 1,
+        "failed": 0,
+        "unfinished": 0,
+    }
     outcomes = {key[2] for key, value in found.items() if key[0] == "last_run_outcome" and value}
     assert outcomes == {"refused"}, "one that is running has not ended"
     assert found["last_run_timestamp_seconds", NAME] == timestamp("2026-11-02T03:00:00+00:00")

@@ -134,8 +134,8 @@ def test_the_trend_has_every_run_at_its_figure_beside_the_version_live_then() ->
     assert found is not None
     assert (found.figure, found.is_loss) == ("test loss", True)
     assert [(point.outcome, point.value, point.bound) for point in found.points] == [
-        ("published", 0.5, 1.0), ("refused", 2.0, 1.0), ("published", 0.4, 1.0), ("unfinished", None, None),
-        ("unfinished", None, None), ("unfinished", None, None), ("unchanged", None, None), ("judged", 0.45, 1.0),
+        ("published", 0.5, 1.0), ("refused", 2.0, 1.0), ("published", 0.4, 1.0), ("failed", None, None),
+        ("unfinished", None, None), ("failed", None, None), ("unchanged", None, None), ("judged", 0.45, 1.0),
     ]  # fmt: skip
     assert [point.live for point in found.points] == [1, 1, 2, 2, 2, 2, 1, 1], "rolled back during the seventh"
     losses = {number: reading.manifest(NAME, number).metrics.test_loss for number in (1, 2)}
@@ -148,7 +148,7 @@ def test_the_page_tells_what_is_live_what_runs_came_to_and_how_to_go_on() -> Non
     told = overview_page.headline(facts)
     assert told.startswith("version 1 live since ")
     assert f"loss {reading.manifest(NAME, 1).metrics.test_loss:.4g}, frozen; " in told
-    assert told.endswith("last run passed every gate, and was not to be published; DRIFT in the last prediction")
+    assert told.endswith("last run passed every gate and published nothing; DRIFT in the last prediction")
     sections = {each.title: each for each in overview_page.sections(facts, None)}
     assert sections["Held and frozen"].lines == (
         f"Frozen: retrains are judged and none is published, until `gradmill unfreeze {NAME}`",
@@ -195,7 +195,7 @@ def test_after_each_of_forty_nights_every_figure_on_the_page_is_right(
     [
         (2, "last run refused by test_loss", ("refused by test_loss",)),
         (4, "last run diverged in train", ("diverged in train",)),
-        (5, "last run was killed, the one judged before diverged in train on 4 Nov", ("killed", "diverged in train")),
+        (5, "last run was killed, the one judged before, on 4 Nov, diverged in train", ("killed", "diverged in train")),
         (6, "last run was stopped by its data in validate, the one", ("in validate", "x is 1000 times as", "diverged")),
     ],
 )
@@ -316,7 +316,8 @@ def test_the_picture_has_a_mark_for_each_run_and_no_more(monkeypatch: pytest.Mon
     assert [*marks["refused"].get_xydata()[0]] == [1, 2.0]
     assert marks["published"].get_xydata().tolist() == [[0, 0.5], [2, 0.4]]
     assert marks["passed, not published"].get_xydata().tolist() == [[7, 0.45]]
-    assert marks["ended without a verdict"].get_xdata().tolist() == [3, 4, 5]
+    assert marks["failed before a verdict"].get_xdata().tolist() == [3, 5]
+    assert marks["killed or interrupted"].get_xdata().tolist() == [4]
     assert marks["the gate's bound"].get_xydata().tolist() == [[0, 1], [1, 1], [2, 1], [7, 1]]
     assert axes.get_yscale() == "log"
     assert not any(math.isnan(value) for value in marks["live version"].get_ydata())
@@ -391,6 +392,6 @@ def test_after_each_of_many_real_runs_the_page_on_the_server_is_right(
     found = trend.of(overview.gather("walk"))
     assert found is not None
     outcomes = [point.outcome for point in found.points]
-    assert outcomes == ["published", "refused", "unfinished", "unfinished", "published"]
+    assert outcomes == ["published", "refused", "failed", "unfinished", "published"]
     killed = overview.gather("walk").runs[1]
     assert (killed.exit_code, overview_words.outcome(killed)) == (None, "was killed")

@@ -95,7 +95,13 @@ def on_server() -> Iterator[None]:
                 "a running server",
                 "run gradmill up, name its folder with --artifacts, or set PREFECT_API_URL",
             )
-        yield
+        try:
+            yield
+        finally:
+            if "prefect.events.worker" in sys.modules:  # a block, for one, tells of its use
+                from flows.server import connection
+
+                connection.send_what_is_queued()
 
 
 def nested(assignments: list[str]) -> dict[str, Any]:

@@ -78,9 +78,9 @@ def _outcome(run: Tried) -> str:
         "published": f"published as {run.version}",
         "unchanged": f"unchanged: {run.version}",
         "refused": f"refused by {run.detail}",
-        "unfinished": f"unfinished: {run.detail}" if run.detail else "unfinished",
     }
-    return words.get(run.outcome, run.outcome)
+    has_stage = run.outcome in ("failed", "unfinished") and run.detail
+    return words.get(run.outcome, f"{run.outcome}: {run.detail}" if has_stage else run.outcome)
 
 
 def _settings(run: Tried) -> str:

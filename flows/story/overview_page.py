@@ -45,7 +45,7 @@ def _last(facts: Overview) -> str:
     last, judged = facts.runs[0], facts.last_judged
     told = f"last run {words.outcome(last)}"
     if judged and judged is not last and judged.outcome != "published":
-        told += f", the one judged before {words.outcome(judged)} on {words.day(judged.date)}"
+        told += f", the one judged before, on {words.day(judged.date)}, {words.outcome(judged)}"
     return told
 
 

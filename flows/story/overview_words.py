@@ -21,7 +21,7 @@ def outcome(run: Tried) -> str:
     words = {
         "published": f"published version {run.version}",
         "unchanged": f"unchanged: version {run.version}",
-        "judged": "passed every gate, and was not to be published",
+        "judged": "passed every gate and published nothing",
         "refused": f"refused by {run.detail}",
         "running": "is going on",
     }

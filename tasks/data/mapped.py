@@ -20,17 +20,20 @@ Arrays = dict[str, NDArray[Any]]
 Shapes = Mapping[str, tuple[Any, tuple[int, ...]]]  # dtype and shape of each array
 NAMES = {"float32": "F32", "float64": "F64", "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8"}
 BLOCK_BYTES = 2**20
+HELD_BYTES = 2**26  # a page of a file takes ten times as long to be there as one of memory
 NO_ALLOCATION = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of file systems that cannot
 DTYPES = {name: np.dtype(dtype) for dtype, name in NAMES.items()}
 
 
 def create(path: Path, shapes: Shapes) -> Arrays:
-    """A new file of arrays of zeros, mapped to be written.
+    """New arrays to be written: in memory if they are small, else mapped to a new file, of zeros then.
 
     Raises:
         OSError: the disk has no room for it: writing to a map would end the process instead.
     """
     header, size = _header(shapes)
+    if size <= HELD_BYTES:
+        return {name: np.empty(shape, dtype) for name, (dtype, shape) in shapes.items()}
     with path.open("wb") as file:
         file.write(header)
         allocate(file, len(header), size)
@@ -131,4 +134,4 @@ def opened(path: Path, mode: Any = "c") -> Arrays:
 def _array(path: Path, mode: Any, dtype: Any, shape: tuple[int, ...], offset: int) -> NDArray[Any]:
     if not math.prod(shape):  # which cannot be mapped
         return np.zeros(shape, dtype)
-    return np.memmap(path, dtype, mode, offset, shape)
+    return np.asarray(np.memmap(path, dtype, mode, offset, shape))  # each part of a memmap takes some microseconds

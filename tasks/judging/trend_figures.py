@@ -89,7 +89,8 @@ def _runs(axes: Axes, points: tuple[Point, ...], colours: Colours) -> None:
         "judged": ("o", colours.live, colours.paper, "passed, not published"),
         "refused": ("X", colours.refused, colours.refused, "refused"),
         "unchanged": ("|", colours.ink, colours.ink, "unchanged"),
-        "unfinished": ("x", colours.refused, colours.refused, "ended without a verdict"),
+        "failed": ("x", colours.refused, colours.refused, "failed before a verdict"),
+        "unfinished": ("x", colours.ink, colours.ink, "killed or interrupted"),
     }
     for outcome, (marker, colour, filling, words) in styles.items():
         there = [(at, point) for at, point in enumerate(points) if point.outcome == outcome]

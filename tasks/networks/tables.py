@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -119,6 +120,13 @@ class Table:
         return Split(X, self.y, slots=slots[0] if slots else None)
 
     def _inputs(self) -> tuple[Tensor, ...]:
-        rows = self.rows if self.members is None else self.rows.index_select(0, self.members)
+        rows = self.rows if self.members is None else _at(self.rows, self.members)
         X, slots = self.encoding(rows)
         return (X,) if slots is None else (X, slots)
+
+
+def _at(rows: Tensor, members: Tensor) -> Tensor:
+    """Some of the rows ``(n, columns)``; numpy copies short ones in half the time of torch."""
+    if rows.device.type != "cpu":
+        return rows.index_select(0, members)
+    return torch.from_numpy(np.take(rows.numpy(), members.numpy(), axis=0))

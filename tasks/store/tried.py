@@ -19,7 +19,7 @@ from tasks.store.run_folder import RunNotes
 NEWEST = 1000  # runs that are looked at
 LARGEST = 2**24  # bytes of notes; those of a table of 2000 columns have 3 million
 JUDGING = ("evaluate", "export", "publish")  # the stages with gates
-Outcome = Literal["published", "unchanged", "judged", "refused", "running", "unfinished"]
+Outcome = Literal["published", "unchanged", "judged", "refused", "running", "failed", "unfinished"]
 JUDGED = ("published", "judged", "refused")  # outcomes of runs whose candidate went through the gates
 
 
@@ -29,7 +29,7 @@ class Tried(Document):
     run: str
     name: str
     outcome: Outcome
-    detail: str = ""  # which gates refused it; in which stage an unfinished one has ended
+    detail: str = ""  # which gates refused it; in which stage a failed or unfinished one has ended
     version: int | None
     date: str  # when it was to start
     test_accuracy: float | None
@@ -41,7 +41,7 @@ class Tried(Document):
     changed: dict[str, Any]  # of these, what is not a default
     dataset_digest: str | None
     path: str
-    exit_code: int | None = None  # of an unfinished one that was not killed
+    exit_code: int | None = None  # of one that has failed; an unfinished one was killed or interrupted
     gates: tuple[GateVerdict, ...] = Field((), exclude=True)  # every verdict, for pages
     ended: str = Field("", exclude=True)  # when something was last noted of it; of an older run when it was to start
 
@@ -118,7 +118,7 @@ def _of(notes: RunNotes, folder: Path) -> Tried:
         changed=changed(asked, is_own),
         dataset_digest=stages.get("preprocess", {}).get("digest"),
         path=str(folder),
-        exit_code=notes.exit_code if outcome == "unfinished" else None,
+        exit_code=notes.exit_code if outcome == "failed" else None,
         gates=gates,
         ended=notes.noted_at or _date(folder),
     )
@@ -139,7 +139,8 @@ def _outcome(notes: RunNotes, gates: tuple[GateVerdict, ...], folder: Path) -> t
         return decided["outcome"], decided.get("detail", "")
     if locks.is_held(artifact_paths.lock(folder)):
         return "running", ""
-    return "unfinished", next((stage for stage in notes.seconds if stage not in notes.stages), "")
+    stage = next((stage for stage in notes.seconds if stage not in notes.stages), "")
+    return ("unfinished" if notes.exit_code is None else "failed"), stage
 
 
 def _date(folder: Path) -> str:

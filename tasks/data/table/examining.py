@@ -120,8 +120,8 @@ def _rows(
         unfit = no_moment(rule, *by, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row])))
     with ThreadPoolExecutor(1) as pool:  # what needs one core, beside what needs another
         ranging = pool.submit(warnings.Ranges, columns, encoded)
-        all_first = pool.submit(hashing.after, hashed, [*words, lambda _: np.uint64(0)])
-        without = pool.submit(hashing.after, hashed, words[:1]) if rule.column else None
+        contents = pool.submit(hashing.after, hashed, words[:1])
+        all_first = pool.submit(lambda: hashing.after(contents.result(), [*words[1:], lambda _: np.uint64(0)]))
         twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
     ranges, again, once = ranging.result(), hashed[twice], len(hashed) - len(twice)
     num_distinct = once + hashing.num_distinct(again)
@@ -132,12 +132,12 @@ def _rows(
     for words_of in words[1:]:
         hashing.absorb(again, words_of(twice))
     hashing.absorb(again, hashing.copies(again))
-    digests, contents = all_first.result(), without.result() if without else None
+    digests = all_first.result()
     digests[twice] = again
     split = splitting.split(rule, by, hashed, digests)
     split = split._replace(findings=(*filter(None, [unfit]), *split.findings))
     with ThreadPoolExecutor(1) as pool, np.errstate(all="ignore"):  # infinite values have been found already
-        ordering = pool.submit(ordered, split, digests, contents)
+        ordering = pool.submit(ordered, split, digests, contents.result() if rule.column else None)
         odd = list(_after_split(columns, encoded, ranges, truth, split))
         profiles = profiling.profiles(columns, encoded, digests, ranges)
         target = profiling.of_target(profiling.target_column(str(parts.target), truth), truth, digests)
@@ -152,7 +152,7 @@ def _rows(
 def _encoded(
     table: Table, columns: tuple[Column, ...], truth: Truth, folder: Path
 ) -> tuple[NDArray[np.float32], list[Finding], list[bool]]:
-    """The features ``(columns, n)`` of rows with a target, mapped; what is wrong with them; which float32 holds."""
+    """The features ``(columns, n)`` of rows with a target; what is wrong with them; which float32 holds."""
     shape = (len(columns), len(truth.values))
     encoded = mapped.create(folder / SCRATCH, {"features": (np.float32, shape)})["features"]
     told = side_by_side.each(

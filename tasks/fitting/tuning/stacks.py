@@ -37,7 +37,7 @@ class Member:
 
     def __post_init__(self) -> None:
         steps = self.training.steps
-        self.rates = learning_rates(self.training.schedule, steps.lr, steps.num_epochs)
+        self.rates = list(learning_rates(self.training.schedule, steps.lr, steps.num_epochs))
 
 
 class Alike(NamedTuple):

@@ -21,7 +21,7 @@ def retrained(result: "RetrainReport", artifacts: Path | None) -> list[str]:
     if not result.champion:
         return []
     commands = [] if result.prediction else [f"predict --name {name}"]
-    commands.append(f"report {name}")
+    commands.append(f"show {name}")
     if result.version and result.version != result.champion:
         commands.append(f"promote {name} {result.version}")
     elif result.outcome == "unchanged" and not result.was_trained:
@@ -33,4 +33,4 @@ def retrained(result: "RetrainReport", artifacts: Path | None) -> list[str]:
 def predicted(result: "Prediction", artifacts: Path | None) -> list[str]:
     """A retrain where the input has drifted, else the model's page."""
     drifted = result.drift.verdict == "drift"
-    return [as_typed(f"retrain {result.name}" if drifted else f"report {result.name}", artifacts)]
+    return [as_typed(f"retrain {result.name}" if drifted else f"show {result.name}", artifacts)]

@@ -26,7 +26,16 @@ Artifacts = Annotated[
     Path | None,
     typer.Option("--artifacts", help="Where everything is kept \\[env: GRADMILL_ARTIFACTS; default: ./artifacts]."),
 ]
-ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.")]
+
+
+def _names(incomplete: str) -> list[str]:
+    """Kept names, for the completion of shells."""
+    from tasks.store import reading
+
+    return [name for name in reading.names() if name.startswith(incomplete)]
+
+
+ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.", autocompletion=_names)]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto takes the GPU where there is one.")]
 
 

@@ -47,6 +47,9 @@ def main() -> None:
 
         interrupt.watch()
         streams.guard()
+        from flows.cli import board
+
+        board.begin(sys.argv[1:])
         from flows.cli import app
 
         code = app.run(sys.argv[1:])
@@ -75,8 +78,9 @@ def _end_at_once(ending: list[int]) -> None:
 
 def _say_interrupted(action: str) -> None:
     from flows import interrupt
-    from flows.cli import streams
+    from flows.cli import board, streams
 
+    board.end()
     found = f"interrupted; {interrupt.done}" if interrupt.done else "interrupted"
     if streams.owes_json(sys.argv):
         error = {"exit_code": INTERRUPTED, "found": found, "expected": "no Ctrl-C", "action": action}

@@ -14,6 +14,7 @@ THEN = {
     "tune": "what was learned is kept, and the same command again goes on from there",
     "backup": "the same command again copies only what is missing there",
     "restore": "the same command again goes on from here",
+    "demo": "the page is no longer served",
     "trigger": "gradmill status shows the runs",
     "up": "the same command again goes on with the same history",
     "promote": "gradmill models shows the champion",

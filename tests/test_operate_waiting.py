@@ -54,7 +54,7 @@ def test_a_retrain_that_changes_nothing_asks_little_and_imports_nothing_that_tra
     assert not asked.pop("settings", 0), "to make them anew takes a tenth of a second"
     assert sum(asked.values()) <= 32, asked
     assert asked["POST artifacts"] <= 8, asked
-    assert not {"torch", "onnx", "scipy.stats", "pandas"} & modules
+    assert not {"torch", "matplotlib", "onnx", "scipy.stats", "pandas"} & modules
 
 
 AHEAD = """
@@ -94,3 +94,31 @@ def test_none_starts_ahead_where_another_server_is_named(named: str, artifacts: 
 
 def test_a_temporary_server_looks_for_no_blocks(server: str) -> None:
     assert post(server, "block_types/filter", {}) == []
+
+
+PAINTED = """
+import sys
+import psutil
+from tasks.judging import painter
+from tasks.store.trend import Point, Trend
+
+trend = Trend("test accuracy", False, (Point("2026-11-03T04:05:00+00:00", "published", 0.8, 0.7, 1, 0.8),))
+def draw():
+    return painter.drawn("tasks.judging.trend_figures", "pair", trend, True)
+with painter.at_hand():
+    (child,) = psutil.Process().children()
+    pictures = [draw()]
+    assert "matplotlib" not in sys.modules
+    child.kill()
+    pictures.append(draw())
+assert not child.is_running()
+with painter.at_hand():
+    assert not psutil.Process().children(), "this process has imported what draws"
+    pictures.append(draw())
+print(*(picture == pictures[0] for picture in pictures), *(each[:4] for each in pictures[0]))
+"""
+
+
+def test_a_painter_draws_the_very_pictures_and_one_that_has_gone_costs_none(artifacts: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", PAINTED], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"] * 3 + [repr(b"\x89PNG")] * 2

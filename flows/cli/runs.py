@@ -89,7 +89,7 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
             f"{command} {named} --name {given['name']}", "one name", f"gradmill {command} {named} trains {named} again"
         )
     training = {option: value for option, value in given["training"].items() if option != "model"}
-    return own_data.again(named, given | {"training": training})
+    return own_data.again(named, given | {"training": training}, with_found=command == "tune")
 
 
 def require_images(parameters: Learned) -> None:

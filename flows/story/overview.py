@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.runtime import flow_run
@@ -12,6 +12,7 @@ from flows.server import api, artifacts, connection, deployments, service
 from flows.story import blocks, overview_page
 from flows.story.blocks import Page, Pictures
 from tasks.errors import GradmillError, without_credentials
+from tasks.judging import painter
 from tasks.store import evidence, overview, reading, trend
 from tasks.store.overview import Overview
 
@@ -29,7 +30,7 @@ def publish(*names: str) -> None:
     Nothing that goes wrong here is a fault of whoever calls: it is said.
     """
     with _only_said(*names), service.in_use():
-        if names and PREFECT_API_URL.value() and not connection.is_temporary():
+        if names and _is_seen():
             found = evidence.read(names[0] if len(names) == 1 else None)
             for name in filter(overview.is_known, names):  # one that is misspelt would keep its page for good
                 with _only_said(name):
@@ -54,12 +55,17 @@ def _only_said(*names: str) -> Iterator[None]:
 @contextmanager
 def rewritten(name: str) -> Iterator[None]:
     """Write the page anew when the block has ended, whether it has failed or not; one that is cancelled is left."""
-    try:
-        yield
-    except Exception:
+    with painter.at_hand() if _is_seen() else nullcontext():
+        try:
+            yield
+        except Exception:
+            publish(name)
+            raise
         publish(name)
-        raise
-    publish(name)
+
+
+def _is_seen() -> bool:
+    return bool(PREFECT_API_URL.value()) and not connection.is_temporary()
 
 
 def html(facts: Overview) -> str:
@@ -94,11 +100,9 @@ def _picture(facts: Overview, on_dark: bool) -> Pictures | None:
     if drawn is None or not drawn.points:
         return None
     try:
-        from tasks.judging import trend_figures
+        light, dark = painter.drawn("tasks.judging.trend_figures", "pair", drawn, on_dark)
     except ModuleNotFoundError:  # matplotlib is of the extra ``train``
         return None
-    light = trend_figures.png(drawn, trend_figures.LIGHT)
-    dark = trend_figures.png(drawn, trend_figures.DARK) if on_dark else light
     return Pictures(light, dark, f"{drawn.figure} of the last runs")
 
 

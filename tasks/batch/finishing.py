@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tasks.batch.version import Version, read_version
 from tasks.data import readers
 from tasks.data.recipe import Pixels
 from tasks.errors import DataError
+from tasks.judging import painter
 from tasks.machine.telling import tell
 from tasks.parameters import PredictParameters, Runner
 from tasks.records import Prediction
@@ -118,9 +120,7 @@ def _draw_grid(folder: Path, job: Job, version: Version, threads: int) -> None:
     """
     if not isinstance(version.recipe, Pixels):
         return
-    try:
-        from tasks.judging import figures
-    except ModuleNotFoundError:
+    if find_spec("matplotlib") is None:
         tell("no picture of the predictions: matplotlib is not installed (extra: train)")
         return
     lanes = open_lanes(job.model.path, job.model.sha256, job.provider, job.batch_size, threads)
@@ -132,7 +132,7 @@ def _draw_grid(folder: Path, job: Job, version: Version, threads: int) -> None:
     predicted = [version.labels[index] for index in lanes.run(images)[version.task.answer]]
     true = [_name(version.labels, index) for index in chunk.truth.tolist()] if chunk.truth is not None else None
     with scratch.placing(folder, PREDICTION_GRID) as temporary:
-        figures.image_grid(images, predicted, true, temporary)
+        painter.drawn("tasks.judging.figures", "image_grid", images, predicted, true, temporary)
 
 
 def _name(labels: list[str], index: float) -> str:

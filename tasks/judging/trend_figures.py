@@ -28,6 +28,12 @@ SPAN = 20  # losses that differ by such a factor are drawn by decades
 DATES, NUMBERS = 6, 12  # that have room: days below the axis, versions above their line
 
 
+def pair(trend: Trend, on_dark: bool) -> tuple[bytes, bytes]:
+    """The picture for light paper and, if wanted ``on_dark``, the one for that; else the same again."""
+    light = png(trend, LIGHT)
+    return light, png(trend, DARK) if on_dark else light
+
+
 def png(trend: Trend, colours: Colours = LIGHT) -> bytes:
     """Every run at its figure, by outcome; the version that was live then as a step, and the gate's bound."""
     ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")

@@ -1,0 +1,71 @@
+"""Pictures drawn by a process of their own, which imports what draws (half a second) beside this one's other work.
+
+It is ``python -m tasks.judging.painter``, and ends with the process that it draws for.
+"""
+
+import gc
+import importlib
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from importlib.util import find_spec
+from typing import Any
+
+_at_hand: ContextVar["subprocess.Popen[bytes] | None"] = ContextVar("_at_hand", default=None)
+
+
+@contextmanager
+def at_hand() -> Iterator[None]:
+    """Let it begin, and draw in the block; where what draws is imported already, or not installed, nothing begins."""
+    if "matplotlib.figure" in sys.modules or find_spec("matplotlib") is None:
+        yield
+        return
+    painter = subprocess.Popen(
+        [sys.executable, "-m", "tasks.judging.painter"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # what it cannot draw is drawn here, and what is wrong said then
+        start_new_session=True,  # Ctrl-C is for this process
+    )
+    mark = _at_hand.set(painter)
+    try:
+        yield
+    finally:
+        _at_hand.reset(mark)
+        painter.kill()  # it has drawn all that it was asked for
+        with painter:
+            pass
+
+
+def drawn(module: str, function: str, *arguments: Any) -> Any:
+    """What a function of a module that draws returns: of the painter at hand, or of this process.
+
+    Raises:
+        ModuleNotFoundError: matplotlib, of the extra ``train``, is not installed.
+    """
+    painter = _at_hand.get()
+    if painter and painter.stdin and painter.stdout:
+        with suppress(OSError, EOFError):  # it has gone
+            pickle.dump((module, function, arguments), painter.stdin)
+            painter.stdin.flush()
+            return pickle.load(painter.stdout)  # noqa: S301  (a child of ours)
+    return getattr(importlib.import_module(module), function)(*arguments)
+
+
+def main() -> None:
+    """Draw what is asked for on stdin until that closes."""
+    gc.disable()
+    for module in ("tasks.judging.figures", "tasks.judging.trend_figures"):
+        importlib.import_module(module)
+    with suppress(EOFError):
+        while True:
+            module, function, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  (our parent)
+            pickle.dump(getattr(importlib.import_module(module), function)(*arguments), sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ THEN = {
     "tune": "what was learned is kept, and the same command again goes on from there",
     "backup": "the same command again copies only what is missing there",
     "restore": "the same command again goes on from here",
+    "demo": "the page is no longer served",
     "trigger": "gradmill status shows the runs",
     "up": "the same command again goes on with the same history",
     "promote": "gradmill models shows the champion",
@@ -46,6 +47,9 @@ def main() -> None:
 
         interrupt.watch()
         streams.guard()
+        from flows.cli import board
+
+        board.begin(sys.argv[1:])
         from flows.cli import app
 
         code = app.run(sys.argv[1:])
@@ -74,8 +78,9 @@ def _end_at_once(ending: list[int]) -> None:
 
 def _say_interrupted(action: str) -> None:
     from flows import interrupt
-    from flows.cli import streams
+    from flows.cli import board, streams
 
+    board.end()
     found = f"interrupted; {interrupt.done}" if interrupt.done else "interrupted"
     if streams.owes_json(sys.argv):
         error = {"exit_code": INTERRUPTED, "found": found, "expected": "no Ctrl-C", "action": action}

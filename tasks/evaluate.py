@@ -23,7 +23,8 @@ def evaluate(
 
     candidate, judge = Candidate.read(prepared, trained, training), judges.of(prepared)
     measured = candidate.while_training | judge.measure(candidate)
-    tell(judge.sentence(measured))
+    sentence = judge.sentence(measured)
+    tell(sentence, short=sentence.partition("; ")[0])
     evaluation = Evaluation(
         metrics=measured,
         gates=judge.before_export(candidate, measured, bounds),

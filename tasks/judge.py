@@ -33,7 +33,8 @@ def judge(run: RunFolder, parameters: EvaluateParameters) -> Judged:
 def _tell(run: RunFolder, found: Judged) -> None:
     """Say what came out, and by an event to whoever follows the model."""
     figures = ", ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
-    tell(f"{counted(found.rows, 'row')} by {found.name} version {found.version}: {figures}")
+    told = f"{counted(found.rows, 'row')} by {found.name} version {found.version}: {figures}"
+    tell(told, short=told)
     if found.worse:
         tell(f"worse than at publication, beyond chance (95 %): {', '.join(found.worse)}")
     for change in found.changes:

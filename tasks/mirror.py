@@ -16,5 +16,6 @@ def mirror(run: RunFolder, name: str, url: str) -> MirroredModel:
         EnvironmentProblem: the remote store does not answer, or refuses (after the tries of its own library).
     """
     mirrored = mirroring.mirror(name, url)
-    tell(f"{name} version {mirrored.version}: {mirrored.outcome}; files written to {url}: {len(mirrored.written)}")
+    short = f"{name} version {mirrored.version}: {mirrored.outcome}"
+    tell(f"{short}; files written to {url}: {len(mirrored.written)}", short=short)
     return mirrored

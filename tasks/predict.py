@@ -28,7 +28,7 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
     runners.check(parameters.runner, parameters.dask_address)
     with gpu.turn(parameters.device), planned(parameters) as (folder, job):
         if job.status == "done":
-            tell(f"nothing has changed: job {job.job} is done, predictions in {folder}")
+            tell(f"nothing has changed: job {job.job} is done, predictions in {folder}", short="done already: reused")
             if parameters.max_rejects is not None and (job.rejects or 0) > parameters.max_rejects:
                 raise too_many(folder, job.model_copy(update={"max_rejects": parameters.max_rejects}), job.rejects or 0)
             judged = judged_by(folder, job, parameters.max_drift)
@@ -38,7 +38,8 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
         tell(
             f"{counted(job.rows, 'row')} in {counted(job.input.files, 'file')} through {job.model.name} version "
             f"{job.model.version} on {job.provider}: {counted(len(job.shards), 'part')}, "
-            f"{counted(job.workers, 'worker')}"
+            f"{counted(job.workers, 'worker')}",
+            short=counted(job.rows, "row"),
         )
         job = finish(folder, job, parameters, shards.label_shards(folder, job, parameters))
         _tell(folder, job)
@@ -50,7 +51,8 @@ def _tell(folder: Path, job: Job) -> None:
     for note, times in (job.notes or {}).items():
         tell(f"{times} of {counted(job.rows, 'picture')} {note}")
     rejects = job.rejects or 0
-    tell(f"{counted(job.rows - rejects, 'row')} predicted, {rejects} rejected; predictions in {folder}")
+    done = f"{counted(job.rows - rejects, 'row')} predicted, {rejects:,} rejected"
+    tell(f"{done}; predictions in {folder}", short=done)
     if rejects:
         tell(f"the first rejected is {first(folder)}")
     if job.metrics and job.accuracy is None:

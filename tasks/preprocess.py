@@ -21,5 +21,6 @@ def preprocess(run: RunFolder, validated: ValidatedDataset, data: Data, seed: in
         DataError: a raw file is broken, or image and label counts differ.
     """
     prepared = datasets.find(validated.raw.name, data).prepare(validated, data, seed)
-    tell(f"{prepared.num_train} training and {prepared.num_test} test examples, digest {prepared.digest[:16]}")
+    sizes = f"{prepared.num_train:,} training and {prepared.num_test:,} test examples"
+    tell(f"{sizes}, digest {prepared.digest[:16]}", short=sizes)
     return prepared

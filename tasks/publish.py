@@ -73,7 +73,7 @@ def publish(
 
 def _tell(run: RunFolder, published: PublishedModel, is_signed: bool) -> None:
     version = f"{published.name} version {published.version}" if published.version else published.name
-    tell(f"{version}: {published.outcome}")
+    tell(outcome := f"{version}: {published.outcome}", short=outcome)
     if is_signed and published.version and not published.model.path.with_name(artifact_paths.ATTESTATION).is_file():
         tell(f"{version} was published without --sign-key and stays without an attestation")
     if published.outcome == "published" and live.in_a_run():

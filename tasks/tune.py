@@ -7,6 +7,7 @@ from dataclasses import replace
 from tasks.fitting.tuning import batches, finding
 from tasks.fitting.tuning.batches import Batch
 from tasks.machine.telling import tell
+from tasks.machine.words import counted
 from tasks.parameters import Search, Training
 from tasks.records import PreparedDataset
 from tasks.stage import gpu, runners, stage, trials
@@ -36,11 +37,11 @@ def tune(run: RunFolder, prepared: PreparedDataset, training: Training, search: 
     blank = Batch("", prepared, training, (), deadline=started + (1 - FINAL) * timeout)
     with gpu.turn(training.device), finding.opened(run, prepared, training, search) as study:
         if study.trials:
-            tell(f"{len(study.trials)} trials are there from before")
+            tell(f"{counted(len(study.trials), 'trial')} {'is' if len(study.trials) == 1 else 'are'} there from before")
         with trials.runner(search) as try_out:
             trials.search(study, blank, search, try_out)
             final = replace(blank, deadline=started + timeout)
             tuned = finding.settle(run, study.trials, final, trials.shown(try_out))
-        tell(finding.sentence(tuned))
+        tell(finding.sentence(tuned), short=finding.losses(tuned))
         batches.forget()
         return Searched(trials=study.trials, tuned=tuned)

@@ -23,7 +23,7 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
         picture = atomic.write_bytes(run.file(CONTACT_SHEET), sheet)
         page = page.replace(f"({CONTACT_SHEET})", f"({live.data_uri(sheet)})")
     live.page(page, f"{run.name or report.name}-data", "what validation says of the data")
-    tell(report.summary)
+    tell(report.summary, short=report.summary.partition("; ")[0])
     for finding in report.findings:
         if finding.severity != "error":  # those are told all together
             tell(f"{finding.severity}: {finding.sentence}")

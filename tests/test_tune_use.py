@@ -143,7 +143,8 @@ def test_a_name_that_was_tuned_goes_on_so_until_told_otherwise(candidate: Candid
     assert again.training.batch_size == 16
     assert repeated("mine", training={"lr": 0.1}).training.lr == 0.1
     off = repeated("mine", tuned=False)
-    assert (off.training.lr, off.found) == (0.5, None), "the champion's own settings, again and again"
+    assert (off.training.given.get("lr"), off.training.batch_size, off.found) == (None, 16, None)
+    assert own_data.again("mine", {"tuned": False}, with_found=True)["training"]["lr"] == 0.5, "a search starts there"
     asked = Retrains.add("mine", cron="0 3 * * *").parameters
     found("mine", run="third", lr=0.125)
     assert tuned.resolved(RetrainParameters.model_validate(asked)).training.lr == 0.125, "every night the newest"

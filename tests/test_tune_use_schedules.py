@@ -1,6 +1,7 @@
 """Searches by a schedule: kept in artifacts/ beside the retrains', and told to a real server."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 import flows.cli.app
+from conftest import Pipeline
 from flows.server import deployments, registration
 from flows.server.retrains import Retrains
 from flows.server.searches import Searches
@@ -43,9 +45,11 @@ def test_a_search_is_scheduled_beside_the_retrains_of_its_name(
     declared = {each.name: each for each in registration.declarations()}
     assert {f"search-{NAME}", f"retrain-{NAME}"} <= declared.keys()
     assert declared[f"search-{NAME}"].flow == "tune"
-    answer(capsys, "unschedule", NAME)
+    assert flows.cli.app.run(["unschedule", NAME]) == 0
+    assert f"gradmill unschedule {NAME} --tune ends that" in capsys.readouterr().out
     assert [each.name for each in Searches.kept()] == [NAME], "the search goes on"
-    answer(capsys, "unschedule", NAME, "--tune")
+    answer(capsys, "unschedule", f"search-{NAME}")
+    assert Searches.kept() == []
     assert flows.cli.app.run(["unschedule", NAME, "--tune"]) == 2
 
 
@@ -97,3 +101,18 @@ def test_a_server_keeps_searches_by_a_schedule_and_the_monthly_one_is_off(api: h
     Searches.remove_from_server(NAME)
     registration.register()
     assert not {f"search-{NAME}", f"retrain-{NAME}"} & listed(api).keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["softmax-regression", "linear-regression"])
+def test_a_server_takes_what_is_scheduled_for_the_books_models(
+    model: str, api: httpx.Client, pipeline: Pipeline, artifacts: Path
+) -> None:
+    name = pipeline.report(model).name
+    shutil.copytree(pipeline.artifacts / "models" / name, artifacts / "models" / name)
+    for kind in (Searches, Retrains):
+        kind.add(name, cron="0 4 1 * *").tell_server(registration.declarations())
+        parameters = listed(api)[kind.DEPLOYMENT.format(name)]["parameters"]["parameters"]
+        assert None not in [*parameters["data"].values(), *parameters["training"].values()]
+        kind.remove(name)
+        kind.remove_from_server(name)

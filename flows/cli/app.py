@@ -14,7 +14,9 @@ from flows import interrupt
 from flows.cli import (
     backing_up,
     bench,
+    board,
     champion,
+    demo,
     evaluating,
     inspecting,
     metrics,
@@ -24,6 +26,7 @@ from flows.cli import (
     reporting,
     runs,
     schedule,
+    showing,
     status,
     store,
     streams,
@@ -39,7 +42,6 @@ from tasks.errors import EnvironmentProblem, UsageError
 app = typer.Typer(
     name="gradmill",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
@@ -113,7 +115,9 @@ COMMANDS: tuple[Callable[..., Any], ...] = (
     evaluating.evaluate,
     store.models,
     store.history,
+    showing.show,
     reporting.report,
+    demo.demo,
     champion.promote,
     champion.rollback,
     champion.freeze,
@@ -174,6 +178,7 @@ def _run(arguments: list[str]) -> int:
     try:
         code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
     except (Exception, SystemExit) as caught:
+        board.end()
         error = caught.__context__ if isinstance(caught, SystemExit) else caught  # typer's answer to a broken pipe
         if interrupt.received():
             raise KeyboardInterrupt from error

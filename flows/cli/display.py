@@ -1,28 +1,32 @@
-"""What a person at the terminal sees of a run: one line per fact on stderr; Prefect's own log with ``--verbose``."""
+"""What a person sees of a run: a list of stages at a terminal, else one line per fact; Prefect's log with --verbose."""
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.text import Text
 
+from flows.cli import board
 from flows.server import environment
-from tasks.machine.progress import CONSOLE
-from tasks.machine.telling import LINES
+from tasks.machine import progress, telling
 
 
-class StageLines(logging.Handler):
+class StageLines(telling.Watcher):
     """Show what stages tell; Prefect's lines about states stay in its own log."""
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def line(self, line: str, short: str | None) -> None:
         """Print one line, led by the stage that it comes from."""
         from prefect.context import FlowRunContext, TaskRunContext
 
         stage = TaskRunContext.get()
         if stage or FlowRunContext.get():  # outside a run Prefect takes no prints: the line is on the terminal already
             lead = Text(f"{stage.task.name:<10} " if stage else "", style="bold")
-            CONSOLE.print(lead + Text(record.getMessage()), soft_wrap=True)
+            progress.CONSOLE.print(lead + Text(line), soft_wrap=True)
+
+
+def is_in_lines() -> bool:
+    """Whether a run tells line by line, as a log does: neither as a list for a person, nor nothing."""
+    return any(isinstance(each, StageLines) for each in telling.watchers)
 
 
 @contextmanager
@@ -40,11 +44,10 @@ def compact(verbose: bool, stages: bool = True) -> Iterator[None]:
     if verbose or not stages:
         yield
         return
-    handler = StageLines()
-    LINES.addHandler(handler)
-    LINES.setLevel(logging.INFO)
-    LINES.propagate = False
+    watcher = board.shown() or StageLines()
+    telling.watchers.append(watcher)
     try:
         yield
     finally:
-        LINES.removeHandler(handler)
+        telling.watchers.remove(watcher)
+        board.end()

@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.options import Artifacts, Debug, Json, Verbose, print_json
+from flows.cli.options import Artifacts, Debug, Json, Quiet, Verbose, print_json
 from flows.cli.parameters import taking, validated
 from flows.cli.runs import on_prefect, place
+from flows.cli.tables import on_output, print_fact
 from tasks.errors import UsageError
 from tasks.machine.words import printable
 from tasks.parameters import EvaluateParameters
@@ -24,6 +25,7 @@ def evaluate(
     artifacts: Artifacts = None,
     as_json: Json = False,
     verbose: Verbose = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Judge the champion, or another version, on rows whose labels are known now; trains nothing.
@@ -34,22 +36,22 @@ def evaluate(
         raise UsageError("no model", "gradmill evaluate NAME DATA", "see gradmill models")
     parameters = validated(EvaluateParameters, document | {"data": place(document.get("data"))}, "evaluate")
     reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts
-    with on_prefect(verbose, "flows.evaluate"):
+    with on_prefect(verbose, quiet, "flows.evaluate"):
         from flows.evaluate import evaluate as flow
 
         judged = flow(parameters)
     if as_json:
         print_json({"schema_version": 1, **judged.model_dump(mode="json")})
-    else:
+    elif not quiet:
         _show(judged)
 
 
 def _show(result: "Judged") -> None:
     from flows.story import judgement, periods
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = on_output()
     for label, value in [("judged", judgement.headline(result)), *judgement.facts(result)]:
-        console.print(f"[bold]{label:<11}[/] {escape(value)}")
+        print_fact(label, value)
     _print(("", "now", "95 % interval", "at publication"), judgement.figures(result), console)
     if result.periods:
         _print(periods.head(result), periods.rows(result.periods), console)

@@ -11,7 +11,9 @@ from typing import Any
 import typer
 
 from flows.cli import streams
+from flows.cli.tables import wrapped
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError
+from tasks.machine import progress
 from tasks.store import artifact_paths
 
 # A command's document, what a person reads in its place, and what failed all the same: as ``conclude`` takes them.
@@ -105,7 +107,9 @@ def report_fault(error: GradmillError, as_json: bool) -> int:
     if as_json:
         streams.print_json({"error": in_json(error)})
     else:
-        print(f"gradmill: {error}", file=sys.stderr)
+        for line in f"gradmill: {error}".split("\n"):
+            shown = wrapped(line, progress.CONSOLE.width - 2) if progress.is_watched else [line]
+            print("\n  ".join(shown), file=sys.stderr)
     return error.exit_code
 
 

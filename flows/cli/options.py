@@ -20,12 +20,22 @@ print_json = streams.print_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's own log.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what fails.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Artifacts = Annotated[
     Path | None,
     typer.Option("--artifacts", help="Where everything is kept \\[env: GRADMILL_ARTIFACTS; default: ./artifacts]."),
 ]
-ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.")]
+
+
+def _names(incomplete: str) -> list[str]:
+    """Kept names, for the completion of shells."""
+    from tasks.store import reading
+
+    return [name for name in reading.names() if name.startswith(incomplete)]
+
+
+ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.", autocompletion=_names)]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto takes the GPU where there is one.")]
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from flows.cli import summaries
 from flows.cli.faults import as_gradmill_error, in_json
-from flows.cli.options import Artifacts, Debug, Json, Verbose, print_json, require
+from flows.cli.options import Artifacts, Debug, Json, Quiet, Verbose, print_json, require
 from flows.cli.parameters import taking, validated
 from tasks.errors import UsageError
+from tasks.machine import progress
 from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters
 from tasks.parameters.form import Frozen
 from tasks.parameters.uses import WORDS
@@ -36,6 +37,7 @@ def retrain(
     artifacts: Artifacts = None,
     as_json: Json = False,
     verbose: Verbose = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Download, preprocess, train, evaluate, export, publish and predict.
@@ -55,7 +57,7 @@ def retrain(
     if sign_key is not None:
         attestation.require(sign_key)
     mirroring.destination()
-    with on_prefect(verbose, "flows.retrain", *OF_RETRAIN):
+    with on_prefect(verbose, quiet, "flows.retrain", *OF_RETRAIN):
         from flows.retrain import retrain as flow
 
         report, failure = outcome(flow, parameters, "report")
@@ -64,9 +66,11 @@ def retrain(
         if failure and report.outcome != "refused":
             answer["error"] = in_json(as_gradmill_error(failure))
         print_json(answer)
-    elif report.outcome != "refused":
+    elif not quiet and report.outcome != "refused":
         summaries.retrained(report, failure is not None and parameters.predict, artifacts)
-    elif report.frozen:
+    elif not quiet:
+        summaries.gates(report.gates)
+    if report.outcome == "refused" and report.frozen and not as_json:
         print(f"frozen      {summaries.frozen(report)}", file=sys.stderr)
     if failure:
         raise failure
@@ -85,7 +89,7 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
             f"{command} {named} --name {given['name']}", "one name", f"gradmill {command} {named} trains {named} again"
         )
     training = {option: value for option, value in given["training"].items() if option != "model"}
-    return own_data.again(named, given | {"training": training})
+    return own_data.again(named, given | {"training": training}, with_found=command == "tune")
 
 
 def require_images(parameters: Learned) -> None:
@@ -107,13 +111,18 @@ def require_of_use(given: dict[str, Any], parameters: Learned) -> None:
 
 
 @contextmanager
-def on_prefect(verbose: bool, *modules: str) -> Iterator[None]:
+def on_prefect(verbose: bool, quiet: bool, *modules: str) -> Iterator[None]:
     """A server for the flow, and the terminal for its stages; ``modules`` are imported while the server starts."""
-    from flows.cli import display
+    from flows.cli import board, display
     from flows.server import connection
 
-    with connection.ahead(), display.compact(verbose), connection.prefect_api(*modules):
-        yield
+    progress.is_watched &= not quiet
+    with connection.ahead(), display.compact(verbose, stages=not quiet):
+        board.wait("waiting for Prefect and its server")
+        with connection.prefect_api(*modules):
+            board.wait("waiting for the run to begin")
+            yield
+            board.wait("ending what was started for the run")
 
 
 def outcome(flow: Callable[[Any], Any], parameters: Learned, carried: str) -> tuple[Any, Exception | None]:
@@ -132,6 +141,7 @@ def predict(
     artifacts: Artifacts = None,
     as_json: Json = False,
     verbose: Verbose = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Label every row of files, however large, with the champion; the same command again resumes a killed job.
@@ -143,15 +153,15 @@ def predict(
     reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts
     require(parameters.device)
     there = [module for module, package in OF_PREDICT.items() if find_spec(package)]  # predictions can do without some
-    with on_prefect(verbose, "flows.predict", *there):
+    with on_prefect(verbose, quiet, "flows.predict", *there):
         from flows.predict import predict as flow
 
         done = flow(parameters)
     if as_json:
         paths = {"path": str(done.path), "picture": done.picture and str(done.picture)}
         print_json({"schema_version": 1, **done.model_dump(mode="json"), **paths})
-    else:
-        summaries.predicted(done)
+    elif not quiet:
+        summaries.predicted(done, artifacts)
 
 
 def _utf8(path: str | None) -> str | None:

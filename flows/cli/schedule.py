@@ -149,18 +149,25 @@ def unschedule(
     from flows.server.searches import Searches
 
     _require_name(name)
+    searched = {each.deployment: each.name for each in Searches.kept()}
+    if name in searched:  # its deployment is nothing but a schedule
+        name, tune = searched[name], True
     if not tune and (wanted := _deployment(name)):
         with reach() as there:
             changes.forget(wanted, there)
         document = {"deployment": wanted.name, "registered": there}
         return document, f"{wanted.name} is as declared again: {who_knows(there)}"
+    also = f"gradmill unschedule {name} --tune" if name in searched.values() and not tune else ""
     kind: type[Schedule] = Searches if tune else Retrains
+    if also and not Retrains.path(name).exists():
+        raise UsageError(f"no schedule of {name}, but one that searches settings for it", "--tune", also)
     kind.remove(name)
     with reach() as there:
         if there:
             kind.remove_from_server(name)
     done = f"settings are no longer searched for {name}" if tune else f"{name} is no longer retrained by a schedule"
-    return {"name": name, "removed_from_server": there}, f"{done}: {who_knows(there)}"
+    hint = f"\nsettings are searched for it as before: {also} ends that" if also else ""
+    return {"name": name, "removed_from_server": there}, f"{done}: {who_knows(there)}{hint}"
 
 
 def _require_name(name: str) -> None:

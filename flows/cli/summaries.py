@@ -1,22 +1,44 @@
 """What a retrain and a batch prediction say when they are done."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
-from flows.cli.options import as_typed
-from tasks.machine.words import counted
+from flows.cli import following
+from flows.cli.tables import print_fact
+from tasks.machine import progress
+from tasks.machine.words import counted, duration, printable
 from tasks.serving import task
 from tasks.store.artifact_paths import REJECTS
 
 if TYPE_CHECKING:
     from flows.story.report import RetrainReport
     from flows.story.searched import TuneReport
-    from tasks.records import Prediction
+    from tasks.records import GateVerdict, Prediction
+
+MARKS = {"passed": "[green]✓[/]", "refused": "[red]✗[/]", "recorded": " "}
+ASCII_MARKS = {"passed": "[green]+[/]", "refused": "[red]x[/]", "recorded": " "}
+
+
+def gates(verdicts: "Sequence[GateVerdict]") -> None:
+    """What was judged, by what bound, for who watches; in a log each verdict has its line already."""
+    if not verdicts or not progress.is_watched:
+        return
+    console = progress.CONSOLE
+    marks = MARKS if console.encoding.startswith("utf") else ASCII_MARKS
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title, justify in (("", "left"), ("gate", "left"), ("found", "right"), ("bound", "left")):
+        table.add_column(title, justify=justify, no_wrap=title in ("gate", "found"))  # type: ignore[arg-type]
+    for each in verdicts:
+        bound = "recorded" if each.verdict == "recorded" else each.detail.partition(" required")[0]
+        table.add_row(marks[each.verdict], each.name, f"{each.value:.4g}", escape(printable(bound)))
+    console.print()
+    console.print(table)
+    console.print()
 
 
 def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> None:
@@ -40,10 +62,9 @@ def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> No
     elif owed:
         rows.append(("predictions", "none: the run failed before they were made"))
     rows.append(("evidence", result.run))
-    next_commands = (f"predict --name {result.name}", f"models {result.name}", f"verify {result.name}")
-    labels = ("try next", "", "") if result.champion else ()
-    rows += [(label, as_typed(command, artifacts)) for label, command in zip(labels, next_commands, strict=False)]
-    _print_table(rows)
+    if result.was_trained:
+        gates(result.gates)
+    _print(rows, following.retrained(result, artifacts))
 
 
 def frozen(result: "RetrainReport") -> str:
@@ -63,11 +84,11 @@ def _standing(result: "RetrainReport") -> str:
     return f"{version}not the champion: that is {champion} until gradmill promote {result.name} {result.version}"
 
 
-def predicted(result: "Prediction") -> None:
+def predicted(result: "Prediction", artifacts: Path | None) -> None:
     """How many rows, how fast, how sure, and where they are."""
     from flows.story import overview_words as words
 
-    version, speed = f"{result.name} version {result.version}", f" in {result.seconds:.2f} s"
+    version, speed = f"{result.name} version {result.version}", f" in {duration(result.seconds)}"
     drift = ", ".join(f"{name} {value:.3f}" for name, value in result.drift.index.items())
     rows = [
         ("predicted", f"{counted(result.rows, 'row')} by {version} ({result.provider}){speed}"),
@@ -77,10 +98,10 @@ def predicted(result: "Prediction") -> None:
     ]
     if truth := words.truth(result):
         rows.insert(2, ("truth", truth))
-    _print_table(rows)
+    _print(rows, following.predicted(result, artifacts))
 
 
-def tuned(result: "TuneReport", following: str, artifacts: Path | None) -> None:
+def tuned(result: "TuneReport", following_it: str, artifacts: Path | None) -> None:
     """What was found, how much better it is than the settings of before, and the command that uses it."""
     from tasks.fitting.tuning.space import in_words
 
@@ -95,14 +116,16 @@ def tuned(result: "TuneReport", following: str, artifacts: Path | None) -> None:
         ("loss", f"{found} on {counted(result.num_validation, 'validation example')}; without the search {before}"),
         ("kept", result.path or "nothing, since the settings of before are as good"),
         ("evidence", result.run),
-        ("try next", following),
     ]
-    _print_table(rows[:-1] if result.retrained or not result.path else rows)
-    if result.retrained and result.retrained.outcome != "refused":
+    _print(rows, () if result.retrained or not result.path else [following_it])
+    if result.retrained and result.retrained.outcome == "refused":
+        gates(result.retrained.gates)
+    elif result.retrained:
         retrained(result.retrained, False, artifacts)
 
 
-def _print_table(rows: Iterable[tuple[str, object]]) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+def _print(rows: Iterable[tuple[str, object]], commands: Iterable[str]) -> None:
     for label, value in rows:
-        console.print(f"[bold]{label:<11}[/] {escape(str(value))}")
+        print_fact(label, str(value))
+    for number, command in enumerate(commands):
+        print_fact("" if number else "try next", command, is_command=True)

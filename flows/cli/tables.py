@@ -1,14 +1,60 @@
-"""Tables of several commands."""
+"""Tables of several commands, and lines that fit the terminal."""
 
+import os
+import shlex
+
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
+LABEL = 12
+
+
+def on_output() -> Console:
+    """Standard output; plain in CI, whose log is read like a file."""
+    return Console(highlight=False, force_terminal=False if "CI" in os.environ else None)
 
 
 def print_table(table: Table) -> None:
     """Print it whole, also where the output is no terminal."""
-    console = Console()
+    console = on_output()
     if not console.is_terminal:
         console.width = WIDE
     console.print(table)
+
+
+def wrapped(text: str, room: int) -> list[str]:
+    """Lines of at most ``room`` columns, one at least; a word that is longer stays whole, so that it can be copied."""
+    lines = [""]
+    for word in text.split(" "):
+        if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) > room:
+            lines.append(word)
+        else:
+            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return lines
+
+
+def command_lines(command: str, room: int) -> list[str]:
+    """A command, on lines that a shell joins where it is longer than ``room``."""
+    lines = [""]
+    for word in map(shlex.quote, shlex.split(command)):
+        if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) > room - 2:
+            lines.append(f"  {word}")
+        else:
+            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+
+
+def print_fact(label: str, value: str, is_command: bool = False) -> None:
+    """A fact behind its label: at a terminal on as many lines as it needs, broken between words, elsewhere on one."""
+    console = on_output()
+    room, lines = console.width - LABEL, [value]
+    if console.is_terminal:
+        lines = command_lines(value, room) if is_command else wrapped(value, room)
+    first = "" if console.is_terminal and cell_len(lines[0]) > room else lines.pop(0)  # a long path has its own line
+    console.print(Text.assemble((f"{label:<{LABEL}}", "bold"), first), soft_wrap=True)
+    for line in lines:
+        indent = max(0, min(LABEL, console.width - cell_len(line)))
+        console.print(Text(f"{'':<{indent}}{line}"), soft_wrap=True)

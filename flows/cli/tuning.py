@@ -6,7 +6,7 @@ from typing import Any
 
 from flows.cli import summaries
 from flows.cli.faults import as_gradmill_error, in_json
-from flows.cli.options import Artifacts, Debug, Json, Verbose, as_typed, print_json, require
+from flows.cli.options import Artifacts, Debug, Json, Quiet, Verbose, as_typed, print_json, require
 from flows.cli.parameters import given_options, taking, validated
 from flows.cli.runs import of_kept_name, on_prefect, outcome, require_images, require_of_use
 from tasks.errors import UsageError
@@ -20,6 +20,7 @@ def tune(
     artifacts: Artifacts = None,
     as_json: Json = False,
     verbose: Verbose = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Search for better settings by the loss of a validation part; the test split is not looked at.
@@ -38,7 +39,7 @@ def tune(
     own_data.require_same_kind(parameters)
     require_images(parameters)
     require(parameters.training.device)
-    with on_prefect(verbose, "flows.tune", "optuna", "torch._dynamo"):
+    with on_prefect(verbose, quiet, "flows.tune", "optuna", "torch._dynamo"):
         from flows.tune import tune as flow
 
         report, failure = outcome(flow, parameters, "searched")
@@ -47,7 +48,7 @@ def tune(
     if as_json:
         error = {"error": in_json(as_gradmill_error(failure))} if failure else {}
         print_json(report.model_dump(mode="json") | error)
-    else:
+    elif not quiet:
         summaries.tuned(report, as_typed(_retrain(parameters, report.settings), artifacts), artifacts)
     if failure:
         raise failure

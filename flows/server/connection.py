@@ -87,7 +87,10 @@ def prefect_api(*preload: str) -> Iterator[None]:
 def _temporary_api(*preload: str) -> Iterator[None]:
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
-    print(f"events     reach nobody from a run's own temporary Prefect server: {TO_HAVE_ONE}", file=sys.stderr)
+    from flows.cli import display
+
+    if display.is_in_lines():
+        print(f"events     reach nobody from a run's own temporary Prefect server: {TO_HAVE_ONE}", file=sys.stderr)
     server = _begun.get() or TemporaryServer(_new_credential())
     # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
     unwatched = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}

@@ -27,7 +27,7 @@ class Searches(Schedule):
 
     def asked(self) -> dict[str, Any]:
         """See ``Schedule``; from the settings that its champion has."""
-        again = own_data.again(self.name, {"tuned": False})
+        again = own_data.again(self.name, {"tuned": False}, with_found=True)
         own_data.leave_split_open(again["data"])
         parameters = {field: again[field] for field in ("name", "training", "data")}
         TuneParameters.model_validate(parameters)

@@ -68,7 +68,7 @@ class FashionMnist(BookDataset):
                     "fetch the files again",
                 )
             counts.append(num_images)
-        return f"{self.title} is as published: {counts[0]:,} and {counts[1]:,} images, as many in each class"
+        return f"{self.title} is as published: {counts[0]:,} and {counts[1]:,} images; as many in each class"
 
     def read(self, raw: RawDataset, data: Data, seed: int) -> Contents:
         """The splits as they are published."""

@@ -116,7 +116,7 @@ def begin(training: Training, prepared: PreparedDataset, generator: torch.Genera
     learning = learner.begin(data, decay, generator)
     found = learning.training.steps
     centred = "" if learner.mean_to_centre(data.train, found.lr) is None else ", pixels less their mean"
-    tell(f"minibatches of {found.batch_size}, learning rate {found.lr:g}, weight decay {decay:.3g}{centred}")
+    tell(f"minibatches of {found.batch_size}, learning rate {found.lr:g}, weight decay {decay:.3g}{centred}", short="")
     return learning
 
 

@@ -138,7 +138,7 @@ def begin(
     data = cut(training.validation)
     inputs = learner.moments(data.train)
     learning = learner.begin(data, inputs, decay)
-    tell(_sentence(learning.training.steps, way))
+    tell(_sentence(learning.training.steps, way), short="")
     collinear = _names(recipe, inputs) if way.is_whole and not len(inputs.variances) and not decay else ()
     if collinear:
         tell(f"{', '.join(collinear)}: these columns determine one another; their weights are those of minimum norm")

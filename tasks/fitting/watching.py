@@ -10,6 +10,7 @@ from tasks.judging import figures
 from tasks.judging.judges import JUDGES, Judge
 from tasks.machine import progress
 from tasks.machine.telling import tell
+from tasks.machine.words import counted
 from tasks.networks.training import Measured
 from tasks.parameters import Training
 from tasks.records import Epoch
@@ -43,14 +44,25 @@ class Watch:
         with progress.bar(MofNCompleteColumn()) as bar:
             for measured in bar.track(epochs, total=total, description="train"):
                 curve.append(_point(len(curve) + 1, measured, self._training))
-                if len(curve) % every == 0 or len(curve) == total:
-                    tell(f"epoch {len(curve)}/{total}: {_sentence(curve[-1], self._judge)}")
+                if len(curve) % every == 0 and len(curve) < total:
+                    said = _sentence(curve[-1], self._judge)
+                    tell(f"epoch {len(curve)}/{total}: {said}", short=said)
                 if self._trained.update(len(curve)):
                     figures.learning_curve(curve, self._judge.CURVES, self._path)
                     self._shown.show(self._path, retries=0)
-        if len(curve) % every and len(curve) < total:
-            tell(f"at an end after {len(curve)} epochs: {_sentence(curve[-1], self._judge)}")
+        self._tell_of_the_end(curve)
         return tuple(curve)
+
+    def _tell_of_the_end(self, curve: Sequence[Epoch]) -> None:
+        """Say how it ended: with early stopping, when, and whose weights are kept."""
+        total, best = self._training.steps.num_epochs, kept(curve, self._training)
+        said = _sentence(best, self._judge)
+        end = f"epoch {total}/{total}" if len(curve) == total else f"at an end after {counted(len(curve), 'epoch')}"
+        short = counted(len(curve), "epoch") + (f" of {total}" if self._training.patience else "")
+        if best is not curve[-1]:
+            end, short = f"{end}; kept are the weights of epoch {best.epoch}", f"{short}, epoch {best.epoch} kept"
+        on_validation = "" if best.validation_loss is None else f", validation loss {best.validation_loss:.3g}"
+        tell(f"{end}: {said}", short=f"{short}: train loss {best.train_loss:.3g}{on_validation}")
 
     def picture(self, curve: Sequence[Epoch]) -> FileRef:
         """The whole learning curve, drawn and shown."""

@@ -43,9 +43,10 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -
     Raises:
         GateFailed: with ``record``, what the stage would have returned.
     """
-    for verdict in verdicts:
-        tell(f"gate {verdict.name} {verdict.verdict}: {verdict.value:.6g}, {verdict.detail}")
     failed = [verdict for verdict in verdicts if not verdict.passed]
+    short = f"refused by {', '.join(verdict.name for verdict in failed)}" if failed else ""
+    for verdict in verdicts:
+        tell(f"gate {verdict.name} {verdict.verdict}: {verdict.value:.6g}, {verdict.detail}", short=short)
     if not failed:
         return
     is_no_better = any(verdict.name == "baseline" for verdict in failed)

@@ -53,9 +53,15 @@ class _Losses(NamedTuple):
         return cls(found, np.fmin(np.nan_to_num(found, nan=top), top), scale)
 
     @property
+    def name(self) -> str:
+        """Of the upright axis: whether some lie on its edge."""
+        top = float(self.shown.max())
+        return f"validation loss, at most {top:.3g}" if np.nanmax(self.found) > top else "validation loss"
+
+    @property
     def axis(self) -> dict[str, str]:
         """How the upright axis is to be."""
-        return {"ylabel": "validation loss", "yscale": "log" if self.scale.by_decades else "linear"}
+        return {"ylabel": self.name, "yscale": "log" if self.scale.by_decades else "linear"}
 
 
 def _of_complete(trials: Sequence[Trial], losses: Array) -> Array:
@@ -123,7 +129,7 @@ def parallel(trials: Sequence[Trial], fields: Sequence[str], path: Path, found: 
     places = [
         _upright(axes, at, word(field), [t.settings.get(field) for t in trials]) for at, field in enumerate(fields)
     ]
-    places.append(_upright(axes, len(fields), "validation loss", losses.shown.tolist()))
+    places.append(_upright(axes, len(fields), losses.name.replace(", ", "\n"), losses.shown.tolist()))
     lines = np.array(places).T
     order = np.argsort(-losses.shown, kind="stable")
     across = np.arange(len(places))
@@ -175,7 +181,7 @@ def winner(tuned: Tuned, path: Path) -> FileRef:
     """The winner beside the settings of before: each seed, their mean and its interval."""
     figure = Figure(figsize=(6.4, 2.4), layout="constrained")
     axes = figure.subplots()
-    both = {"found": tuned.validation_losses, "default": tuned.default_losses}
+    both = {"found": tuned.validation_losses, "before": tuned.default_losses}
     for at, losses in enumerate(both.values()):
         mean, low, high = interval(losses)
         axes.plot(losses, [at] * len(losses), "o", color=f"C{at}", alpha=0.5)

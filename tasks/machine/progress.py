@@ -6,18 +6,30 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
-CONSOLE = Console(stderr=True, highlight=False)
+
+class _Terminal(Console):
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leave the cursor as it is: a run that is killed could not bring it back."""
+        return False
+
+
+def _is_watched() -> bool:
+    """Whether a person watches standard error, at a terminal that can move its cursor."""
+    return sys.stderr.isatty() and "CI" not in os.environ and os.environ.get("TERM") not in (None, "dumb", "unknown")
+
+
+is_watched = _is_watched()  # unless --quiet, or Prefect's own log is shown
+CONSOLE = _Terminal(stderr=True, highlight=False, force_terminal=None if is_watched else False)
 
 
 def bar(*columns: ProgressColumn) -> Progress:
     """A bar on stderr that vanishes when done; ``columns`` stand between the bar and the time left."""
-    interactive = sys.stderr.isatty() and "CI" not in os.environ
     return Progress(
-        TextColumn("{task.description:<10}"),
+        TextColumn("  {task.description:<10}"),
         BarColumn(),
         *columns,
         TimeRemainingColumn(),
         console=CONSOLE,
         transient=True,
-        disable=not interactive,
+        disable=not is_watched,
     )

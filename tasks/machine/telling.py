@@ -1,19 +1,53 @@
 """What a run tells: one line per fact to whoever watches it, and events to automations and services."""
 
-import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TextIO
 
 from tasks.machine.words import printable
 
-LINES = logging.getLogger("gradmill.lines")  # a terminal that shows them has its handler here (flows/cli/display.py)
+
+class Watcher:
+    """Who watches the run, at a terminal; this one looks away."""
+
+    def line(self, line: str, short: str | None) -> None:
+        """What was told."""
+
+    def begin(self, stage: str) -> None:
+        """A stage begins."""
+
+    def end(self, stage: str, is_done: bool) -> None:
+        """It ends, well or not."""
 
 
-def tell(line: str, file: TextIO | None = None) -> None:
-    """Print ``line``, to stdout or ``file``; of what a run prints, Prefect makes the run's log."""
+watchers: list[Watcher] = []
+
+
+def tell(line: str, file: TextIO | None = None, short: str | None = None) -> None:
+    """Print ``line``, to stdout or ``file``; of what a run prints, Prefect makes the run's log.
+
+    Where stages are shown as a list, ``short`` is what such a list says of the stage from now on, and ``line`` is not
+    shown; "" leaves what it says. Without ``short`` the line is a note, and is shown whole.
+    """
     line = printable(line)
     print(line, file=file)
-    LINES.info(line)
+    for watcher in watchers:
+        watcher.line(line, short and printable(short))
+
+
+@contextmanager
+def watched(stage: str) -> Iterator[None]:
+    """Show that ``stage`` goes on while the block, or the function decorated, runs."""
+    for watcher in watchers:
+        watcher.begin(stage)
+    is_done = False
+    try:
+        yield
+        is_done = True
+    finally:
+        for watcher in watchers:
+            watcher.end(stage, is_done)
 
 
 class Event(StrEnum):

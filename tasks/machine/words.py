@@ -14,6 +14,13 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """``12 s``, ``1.2 s``, ``0.12 s``, ``12 ms``: as exact as somebody who waits wants to know."""
+    if seconds < 0.1:
+        return f"{1000 * seconds:.0f} ms" if seconds >= 0.001 else "< 1 ms"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
+
+
 def printable(text: str) -> str:
     """``text`` with its control characters spelt out: a column's name may hold orders to a terminal."""
     return CONTROL.sub(lambda found: repr(found[0])[1:-1], text)

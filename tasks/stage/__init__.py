@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from tasks.errors import GateFailed
-from tasks.machine.telling import tell
+from tasks.machine.telling import tell, watched
 from tasks.stage import reuse
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
@@ -42,7 +42,7 @@ def stage(
             key = reuse.key(name, dict(inputs))
             kept = None if run.force else reuse.find(key, signature.return_annotation)
             if kept is not None:
-                tell("nothing has changed: reused what an earlier run left")
+                tell("nothing has changed: reused what an earlier run left", short="unchanged: reused")
                 if show:
                     show(run, kept)
                 return Completed(name="Cached", data=kept)
@@ -55,6 +55,7 @@ def stage(
         prefect_task = task(name=name, task_run_name=name, **options)(reusing if reusable else function)
 
         @functools.wraps(function)
+        @watched(name)
         def run_stage(run: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R:
             started = time.perf_counter()
             try:

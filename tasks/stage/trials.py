@@ -45,7 +45,8 @@ def search(study: Study, batch: Batch, asked: Search, run: RunBatches) -> None:
         def ended(trial: Trial) -> None:
             study.tell(trial)
             advance()
-            tell(_sentence(trial, best(study.trials)))
+            said = _sentence(trial, best(study.trials))
+            tell(said, short=said.rpartition(": ")[0])
 
         while time.time() < batch.deadline and (waiting := study.next(wanted, ended)):
             limits = study.limits(waiting[0].number)

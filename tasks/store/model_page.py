@@ -17,7 +17,7 @@ MOST_CLASSES = 50  # that are told one by one
 LARGEST = 256 * 1024  # bytes of a picture; one of more is made smaller
 WIDEST = 1200  # pixels of it then
 LONGEST = 200  # characters of a user's text
-TEMPLATE = Path(__file__).with_name("model_page.html.jinja")
+TEMPLATE, STYLE = (Path(__file__).with_name(f"model_page.{end}") for end in ("html.jinja", "css"))
 
 # Titles of a version's pictures, in the order of the page, and how each is read.
 PICTURES = {
@@ -77,6 +77,7 @@ def model_page(
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     text: str = template.render(
         facts(manifest, metadata, report),
+        style=STYLE.read_text(encoding="utf-8"),
         summary=TASKS[manifest["dataset"]["task"]].summary(manifest["metrics"]),
         pictures=list(_pictures(contents)),
         class_rows=list(_class_rows(manifest)),

@@ -74,8 +74,11 @@ def of_champion(name: str) -> ChampionData | None:
     return ChampionData.of(kept.dataset, asked.get("window", NO_WINDOW))
 
 
-def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
+def again(name: str, given: dict[str, Any], with_found: bool = False) -> dict[str, Any]:
     """The parameters of ``gradmill retrain NAME``: its champion's model, data and options, and what is given now.
+
+    Settings that a search has found for the champion are left out, ``with_found`` they stay; the newest search has
+    them if its settings go on to be used.
 
     Raises:
         UsageError: there is no such model.
@@ -93,10 +96,16 @@ def again(name: str, given: dict[str, Any]) -> dict[str, Any]:
     if champion.dataset.is_own:
         data |= _of_source(name, given.get("data", {})) | _split(name, given.get("data", {}))
     training = asked["training"]
-    if is_tuned := given.get("tuned", asked.get("tuned", False)):
-        training = _without_found(name, champion, (asked.get("found") or {}).get("fields", ()))
-    parts = {"training": {key: value for key, value in training.items() if value is not None}, "data": data}
-    repeated = {part: values | given.get(part, {}) for part, values in parts.items()}
+    is_tuned, found = given.get("tuned", asked.get("tuned", False)), (asked.get("found") or {}).get("fields", ())
+    if is_tuned:
+        training = _without_found(name, champion, found)
+    elif not with_found:
+        training = {field: value for field, value in training.items() if field not in found}
+    parts = {"training": training, "data": data}
+    repeated = {
+        part: {key: value for key, value in values.items() if value is not None} | given.get(part, {})
+        for part, values in parts.items()
+    }
     return given | {"name": name, "tuned": is_tuned} | repeated
 
 

@@ -1,6 +1,7 @@
 """What retrains came to, published or not, as their ``run.json`` tells: experiments that never touch the champion."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -64,6 +65,13 @@ def runs(name: str | None = None, left: Left = left_alone) -> list[Tried]:
     """The newest runs, newest first; notes that cannot be read are said, or go to ``left``, and are left out."""
     found = (each.retrain for each in every(folders(name)[:NEWEST], left))
     return [tried for tried in found if tried and name in (None, tried.name)]
+
+
+def learning_curve(run: str) -> list[dict[str, Any]]:
+    """What was measured after each epoch of the run of this id; nothing where its notes are gone or say nothing."""
+    with suppress(DataError, OSError, LookupError, TypeError):
+        return list(RunNotes.read(artifact_paths.runs() / run / RUN).stages["train"]["learning_curve"])
+    return []
 
 
 def folders(name: str | None = None) -> list[Path]:

@@ -46,7 +46,7 @@ def _found(
     """Say what was found, and keep it as evidence where a stage would have left its record."""
     found = _made_of(parameters, data.digest, detail) or _waiting(parameters, data.rows)
     if found:
-        tell(f"{found.name} version {found.version}, {found.detail}: unchanged, nothing is trained")
+        tell(f"{found.name} version {found.version}, {found.detail}: unchanged, nothing is trained", short="")
         run.note("stages", "unchanged", found.model_dump(mode="json"))
     return found
 

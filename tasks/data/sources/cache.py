@@ -13,6 +13,7 @@ from tasks.data import idx
 from tasks.data.sources.places import Directory, RawFile, Source, SourceUnreachable
 from tasks.errors import DataError
 from tasks.machine.telling import tell
+from tasks.machine.words import counted
 from tasks.parameters import FASHION_MNIST
 from tasks.records import RawDataset
 from tasks.store import artifact_paths, atomic, locks, names
@@ -34,7 +35,8 @@ def fetch(files: Sequence[RawFile], sources: Sequence[Source]) -> RawDataset:
             missing = list(files)
         source = _first_reachable(sources, missing, folder) if missing else "cache"
     references = {file.name: _reference(file) for file in files}
-    tell(f"{FASHION_MNIST} from {source}, {len(references)} files verified by SHA-256")
+    files_of = f"{counted(len(references), 'file')} from {source}, verified by SHA-256"
+    tell(f"{FASHION_MNIST}: {files_of}", short=files_of)
     return RawDataset(name=FASHION_MNIST, source=source, files=references)
 
 

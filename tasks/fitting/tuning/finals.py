@@ -39,7 +39,8 @@ def held(trials: Sequence[Trial], blank: Batch, run: RunBatches) -> Final:
     before: dict[str, Setting] = blank.base.model_dump(mode="json", include=set(best[0].settings), exclude_none=True)
     every = [*(trial.settings for trial in best), before]
     few = "the best" if len(best) == 1 else f"the best {len(best)}"
-    tell(f"{few}, and the settings of before, are trained with {SEEDS} other seeds each")
+    with_seeds = f"with {SEEDS} other seeds each"
+    tell(f"{few}, and the settings of before, are trained {with_seeds}", short=f"{few} {with_seeds}")
     seeds = [blank.base.seed_number + 1 + at for at in range(SEEDS)]
     tried: dict[int, Trial] = {}
     run(

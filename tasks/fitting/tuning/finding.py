@@ -12,6 +12,7 @@ from tasks.fitting.tuning.domains import Choice
 from tasks.fitting.tuning.space import Space
 from tasks.fitting.tuning.study import Study
 from tasks.machine.telling import tell
+from tasks.machine.words import counted
 from tasks.parameters import Loss, Search, Training
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths
@@ -75,10 +76,14 @@ def settle(run: RunFolder, trials: Sequence[Trial], blank: Batch, run_batches: R
 
 def sentence(tuned: Tuned) -> str:
     """The winner beside the settings of before, by the mean of their seeds."""
-    losses = (
+    of = counted(tuned.num_trials, "trial")
+    said = f"the best of {of}: {space.in_words(tuned.settings)}; {losses(tuned)}"
+    return said if tuned.is_better else f"{said}: no better, and nothing is kept"
+
+
+def losses(tuned: Tuned) -> str:
+    """The mean validation losses of the winner and of the settings of before."""
+    found, before = (
         f"{statistics.fmean(each):.4g}" if each else "none" for each in (tuned.validation_losses, tuned.default_losses)
     )
-    said = "the best of {} trials: {}; validation loss {}, without a search {}".format(
-        tuned.num_trials, space.in_words(tuned.settings), *losses
-    )
-    return said if tuned.is_better else f"{said}: no better, and nothing is kept"
+    return f"validation loss {found}, without a search {before}"

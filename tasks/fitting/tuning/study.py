@@ -166,7 +166,7 @@ def opened(
             path.unlink(missing_ok=True)
         found = _read(path) if path.exists() else None
         if found and (changed := [each for each in about if found.user_attrs.get(each) != about[each]]):
-            tell(f"the {' and the '.join(changed)} changed since this search was begun: it starts afresh")
+            tell(f"the {changed[0]} changed since this search was begun: it starts afresh")
             found = None
         study = found or _begin(path, about, space, base)
         path.touch()  # it is in use

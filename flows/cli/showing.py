@@ -1,0 +1,66 @@
+"""``gradmill show``: a version's page in the browser, and at the terminal how it was learned."""
+
+import os
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli import pictures
+from flows.cli.options import ModelArgument, print_json
+from flows.cli.tables import on_output, print_fact
+from tasks.serving import task
+from tasks.store import artifact_paths, reading, tried
+
+GRAPHICAL = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")  # else webbrowser takes the terminal for a browser of text
+FIGURES = ("train_loss", "validation_loss", "test_loss", "train_accuracy", "validation_accuracy", "test_accuracy")
+
+
+def show(
+    as_json: bool,
+    name: ModelArgument,
+    version: Annotated[int | None, typer.Argument(metavar="VERSION", help="\\[default: the champion].")] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page where there is a desktop to open it on.")] = True,
+) -> None:
+    """Open the page of the champion, or of a version: its curves, classes, weights, mistakes, gates and lineage.
+
+    The page is one file that needs no server and no network; its path is told. At a terminal the learning curve is
+    shown, as a picture where the terminal takes one (Kitty, iTerm2, WezTerm, Ghostty).
+    """
+    from flows.story import model_page
+
+    number = reading.resolve(name, version)
+    path = model_page.page(name, number)
+    is_opened = browser and sys.stdout.isatty() and _has_desktop() and webbrowser.open(path.absolute().as_uri())
+    if as_json:
+        print_json({"schema_version": 1, "name": name, "version": number, "path": str(path), "opened": is_opened})
+        return
+    manifest, champion = reading.manifest(name, number), reading.champion(name)
+    standing = ", the champion" if champion and champion.version == number else ""
+    quality = task.TASKS[manifest.dataset.task].summary(manifest.metrics.model_dump())
+    print_fact("model", f"{name} version {number}{standing}: {quality}")
+    _show_curve(name, number, tried.learning_curve(manifest.run))
+    print_fact("page", str(path))
+    if is_opened:
+        print_fact("", "opened in the browser")
+
+
+def _show_curve(name: str, number: int, curve: list[dict[str, Any]]) -> None:
+    picture: Path = artifact_paths.version(name, number) / artifact_paths.LEARNING_CURVE
+    console = on_output()
+    if console.is_terminal and (inline := pictures.protocol(os.environ)) and picture.is_file():
+        console.file.write(inline(picture.read_bytes()) + "\n")
+        return
+    label = "learned"
+    for figure in FIGURES:
+        values = [point[figure] for point in curve if point.get(figure) is not None]
+        if len(values) > 1:
+            drawn = pictures.bars(values, is_ascii=not console.encoding.startswith("utf"))
+            print_fact(label, f"{figure.replace('_', ' '):<20}{values[0]:<9.3g}{drawn} {values[-1]:.3g}")
+            label = ""
+
+
+def _has_desktop() -> bool:
+    return sys.platform == "darwin" or any(map(os.environ.get, GRAPHICAL))

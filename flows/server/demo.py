@@ -1,0 +1,184 @@
+"""A page on which a person tries a model: this process serves it, and the browser computes by the published file.
+
+Only to this machine, and to whoever calls it by its own name: a foreign one that resolves to this machine is how a web
+page gets past a browser's rules. Paths are looked up among the few things that there are; none leads to a file.
+"""
+
+import base64
+import io
+import json
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from tasks.data.recipe import Pixels, Recipe
+from tasks.errors import GradmillError, UsageError
+from tasks.parameters import Device
+from tasks.store import reading
+from tasks.store.artifact_paths import ONNX, SAMPLE, version
+
+PAGE = Path(__file__).with_name("demo_page")
+OUR_NAMES = {"127.0.0.1", "localhost"}
+TYPES = {
+    ".html": "text/html; charset=utf-8", ".txt": "text/plain; charset=utf-8", ".css": "text/css; charset=utf-8",
+    ".json": "application/json", ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
+    ".wasm": "application/wasm",
+}  # fmt: skip
+MOST_BYTES = 2**26  # of a row
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def describe(recipe: Recipe, class_names: Sequence[str], sample: bytes) -> dict[str, Any]:
+    """What a page must know of a model: its input, and rows of ``sample``, which is ``sample.npz``, to begin with."""
+    import numpy as np
+
+    with np.load(io.BytesIO(sample), allow_pickle=False) as arrays:
+        rows = arrays[recipe.input.name]
+    facts: dict[str, Any] = {
+        "input": recipe.input.name,
+        "dtype": str(rows.dtype),
+        "shape": rows.shape[1:],
+        "class_names": class_names,
+        "samples": base64.b64encode(rows.tobytes()).decode(),
+    }
+    if isinstance(recipe, Pixels):
+        border = [rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]]
+        return facts | {"is_dark": bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)}
+    columns = [{"name": each.name, "kind": each.kind, "levels": each.levels} for each in recipe.columns]
+    return facts | {"columns": columns, "target": recipe.target.name if recipe.target else "prediction"}
+
+
+class Tried(NamedTuple):
+    """A version as it is tried: its file, and what the page must know of it."""
+
+    name: str
+    version: int
+    model: bytes
+    described: dict[str, Any]  # as ``describe`` has it
+
+    @classmethod
+    def load(cls, name: str, number: int | None) -> "Tried":
+        """The version asked for, or the champion.
+
+        Raises:
+            UsageError: there is no such model or version.
+            DataError: the version is damaged.
+        """
+        found, model = reading.load(name, number)
+        recipe, dataset = reading.manifest(name, found).recipe, reading.manifest(name, found).dataset
+        sample = reading.read_file(version(name, found), SAMPLE)
+        return cls(name, found, model, describe(recipe, dataset.class_names, sample))
+
+
+class Demo(ThreadingHTTPServer):
+    """Serves the page of one version; ``runtime`` has onnxruntime's files for the browser, if there are any."""
+
+    daemon_threads = True
+
+    def __init__(self, tried: Tried, runtime: dict[str, bytes], because: str = "", port: int = 0) -> None:
+        """Listen at ``port``, or at a free one; without ``runtime`` the page says ``because`` of what it has none.
+
+        Raises:
+            UsageError: the port is taken.
+        """
+        described = {"name": tried.name, "version": tried.version, "server_because": because} | tried.described
+        self.served = {f"/{path.name}": path.read_bytes() for path in PAGE.iterdir() if path.suffix in TYPES}
+        self.served |= {f"/{name}": content for name, content in runtime.items()}
+        self.served |= {f"/{ONNX}": tried.model, "/model.json": json.dumps(described).encode()}
+        self.served["/"] = self.served.pop("/index.html")
+        self._tried, self._lock = tried, threading.Lock()
+        try:
+            super().__init__(("127.0.0.1", port), _Handler)
+        except OSError as error:
+            found = f"127.0.0.1:{port} cannot be listened at: {error.strerror or error}"
+            raise UsageError(found, "a free port", "choose another --port, or give none") from error
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds the page."""
+        return f"http://127.0.0.1:{self.server_port}/"
+
+    @cached_property
+    def _session(self) -> Any:
+        from tasks.serving import sessions
+
+        return sessions.open_session(self._tried.model, Device.CPU)
+
+    def answer(self, row: bytes) -> dict[str, list[float]]:
+        """What the model says of one row, the bytes of its input: every output as a list.
+
+        Raises:
+            UsageError: it has another length.
+        """
+        import numpy as np
+
+        from tasks.serving import sessions
+
+        shape, dtype = self._tried.described["shape"], np.dtype(self._tried.described["dtype"])
+        if len(row) != dtype.itemsize * int(np.prod(shape)):
+            raise UsageError(f"{len(row)} bytes", f"one row of {dtype} {shape}", "send one row")
+        with self._lock:
+            session = self._session
+        answers = sessions.answers(session, np.frombuffer(row, dtype).reshape(1, *shape))
+        return {name: found.reshape(-1).tolist() for name, found in answers.items()}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one connection."""
+
+    server: Demo
+    server_version, sys_version = "gradmill", ""
+    timeout = 30
+
+    def do_GET(self) -> None:
+        """Send one of the few things that there are."""
+        path = urlsplit(self.path).path
+        if not self._is_ours():
+            self._send(403, b"this server is not known by that name", ".txt")
+        elif path in self.server.served:
+            self._send(200, self.server.served[path], Path(path).suffix or ".html")
+        else:
+            self._send(404, b"there is nothing of that name", ".txt")
+
+    def do_POST(self) -> None:
+        """Answer of one row."""
+        length = self.headers.get("Content-Length", "")
+        if not self._is_ours():
+            self._send(403, b"pages of other origins are not let in", ".txt")
+        elif self.path != "/predict" or not length.isdecimal() or int(length) > MOST_BYTES:
+            self._send(400, b"one row for /predict is expected", ".txt")
+        else:
+            try:
+                answer = json.dumps(self.server.answer(self.rfile.read(int(length)))).encode()
+            except (GradmillError, ImportError) as error:
+                self._send(400, str(getattr(error, "found", error)).encode(), ".txt")
+            else:
+                self._send(200, answer, ".json")
+
+    def _is_ours(self) -> bool:
+        """Whether we are called by our own name and, if by a page, by our own."""
+        host = self.headers.get("Host", "")
+        origin = self.headers.get("Origin")
+        return host.rpartition(":")[0] in OUR_NAMES and origin in (None, f"http://{host}")
+
+    def _send(self, status: int, content: bytes, kind: str) -> None:
+        self.send_response(status)
+        for name, value in (HEADERS | {"Content-Type": TYPES.get(kind, "application/octet-stream")}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  (the signature of http.server)
+        """Nothing: a line a request is no news."""

@@ -1,0 +1,98 @@
+"""The page of a version, opened where there is a desktop, and the learning curve at the terminal."""
+
+import json
+import math
+import os
+import re
+import subprocess
+from base64 import b64decode
+from pathlib import Path
+
+import pytest
+
+from candidate import Candidate
+from command_line import GRADMILL, assert_clear, gradmill
+from flows.cli import pictures
+from tasks.store import artifact_paths
+from terminals import Terminal
+
+PNG = b"\x89PNG" + bytes(range(256)) * 40
+
+
+def test_bars_rise_and_fall_as_values_do_and_fit_a_line() -> None:
+    assert pictures.bars([1.0, 2.0, 3.0]) == "▁▅█" or pictures.bars([1.0, 2.0, 3.0]) == "▁▄█"
+    assert pictures.bars([5.0, 5.0]) == "▁▁"
+    for values in ([math.exp(-step / 9) for step in range(1000)], [1 / (1 + step) for step in range(31)]):
+        drawn = [pictures.BLOCKS.index(letter) for letter in pictures.bars(values)]
+        assert drawn == sorted(drawn, reverse=True)
+        assert (drawn[0], drawn[-1], len(drawn) <= 31) == (7, 0, True)
+    assert set(pictures.bars([1.0, 2.0], is_ascii=True)) <= set(pictures.ASCII)
+
+
+def test_powers_of_ten_are_steps_of_one_height() -> None:
+    heights = [pictures.BLOCKS.index(letter) for letter in pictures.bars([10.0**-power for power in range(8)])]
+    assert heights == [7, 6, 5, 4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("environment", "payload"),
+    [
+        ({"TERM": "xterm-kitty"}, r"\x1b_G(?:a=T,f=100,)?m=([01]);([A-Za-z0-9+/=]{1,4096})\x1b\\"),
+        (
+            {"TERM_PROGRAM": "iTerm.app"},
+            r"\x1b\]1337;File=inline=(1);size=\d+;preserveAspectRatio=1:([A-Za-z0-9+/=]+)\a",
+        ),
+    ],
+)
+def test_a_terminal_that_takes_pictures_is_sent_the_very_png(environment: dict[str, str], payload: str) -> None:
+    inline = pictures.protocol(environment)
+    assert inline is not None
+    sent = inline(PNG)
+    pieces = re.findall(payload, sent)
+    assert re.sub(payload, "", sent) == "", "nothing else is sent"
+    assert b64decode("".join(piece for _, piece in pieces)) == PNG
+    if len(pieces) > 1:
+        assert [more for more, _ in pieces] == [*"1" * (len(pieces) - 1), "0"]
+
+
+@pytest.mark.parametrize("environment", [{}, {"TERM": "xterm-256color"}, {"TERM": "xterm-kitty", "TMUX": "/run/x,1,0"}])
+def test_any_other_terminal_is_sent_none(environment: dict[str, str]) -> None:
+    assert pictures.protocol(environment) is None
+
+
+def test_show_opens_the_page_on_a_desktop_and_tells_its_path_elsewhere(
+    candidates: list[Candidate], tmp_path: Path
+) -> None:
+    candidates[0].publish()
+    document = json.loads(gradmill("show", "linear-regression", "--json").stdout)
+    assert (document["name"], document["version"], document["opened"]) == ("linear-regression", 1, False)
+    page = Path(document["path"])
+    assert "linear-regression" in page.read_text()
+
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    seen = Terminal([GRADMILL, "show", "linear-regression", "1"], environment={"BROWSER": f"{browser} %s"})
+    assert seen.returncode == 0
+    assert (tmp_path / "opened").read_text().strip() == page.as_uri()
+    assert seen.lines[0].startswith("model       linear-regression version 1, the champion: test loss ")
+
+    (tmp_path / "opened").unlink()
+    no_desktop = {"BROWSER": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
+    seen = Terminal([GRADMILL, "show", "linear-regression"], environment=no_desktop)
+    assert str(page) in "".join(seen.lines)
+    assert not (tmp_path / "opened").exists()
+
+
+def test_show_of_what_is_not_there_is_exit_2(candidates: list[Candidate]) -> None:
+    candidates[0].publish()
+    assert_clear(gradmill("show", "linear-regression", "7"), 2)
+    assert_clear(gradmill("show", "other"), 2)
+
+
+def test_completion_knows_kept_names(candidates: list[Candidate]) -> None:
+    candidates[0].publish()
+    assert artifact_paths.model("linear-regression").is_dir()
+    asked = {"_GRADMILL_COMPLETE": "complete_bash", "COMP_WORDS": "gradmill show lin", "COMP_CWORD": "2"}
+    done = subprocess.run([GRADMILL], env=os.environ | asked, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["linear-regression"])

@@ -1,0 +1,167 @@
+"""What people see: a list of stages that fits the terminal, plain lines for everybody else."""
+
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from candidate import Candidate
+from command_line import GRADMILL, gradmill
+from flows.cli import following, options
+from flows.cli.board import Board
+from flows.cli.tables import command_lines, wrapped
+from flows.story.report import RetrainReport
+from tasks.machine import telling
+from tasks.machine.words import duration
+from terminals import Terminal, shown_of
+
+MOVES_OR_COLOURS = "\x1b"
+
+
+def drawn(width: int, encoding: str = "utf-8") -> Console:
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    return Console(file=file, force_terminal=True, width=width, color_system=None, highlight=False)
+
+
+def kept(console: Console) -> list[str]:
+    """The lines that stay when what goes on has been taken away."""
+    assert isinstance(console.file, io.TextIOWrapper)
+    console.file.flush()
+    written = console.file.buffer.getvalue().decode(console.file.encoding)
+    return [line for line in shown_of(written) if line]
+
+
+@telling.watched("evaluate")
+def refused() -> None:
+    telling.tell("gate x refused: 1, at most 0 required", short="refused by x")
+    raise ValueError("refused")
+
+
+def told(board: Board) -> None:
+    telling.watchers.append(board)
+    try:
+        with telling.watched("validate"):
+            telling.tell("2,000 rows; and more that is for the log", short="2,000 rows")
+            telling.tell("warning: " + "equal features have different targets " * 3)
+            telling.tell("not shown", short="")
+        with pytest.raises(ValueError, match="refused"):
+            refused()
+    finally:
+        telling.watchers.remove(board)
+        board.close()
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_stages_are_a_list_with_marks_one_figure_and_seconds_that_fits_the_terminal(width: int) -> None:
+    console = drawn(width)
+    told(Board(console, "starting"))
+    lines = kept(console)
+    assert re.fullmatch(r"✓ validate   2,000 rows +(\d+|< 1) ms", lines[0])
+    assert re.fullmatch(r"✗ evaluate   refused by x +(\d+|< 1) ms", lines[-1])
+    assert "warning: equal features have" in " ".join(" ".join(lines[1:-1]).split())
+    assert {word for line in lines[1:-1] for word in line.split()} == {
+        "warning:", "equal", "features", "have", "different", "targets",
+    }, "no word is broken"  # fmt: skip
+    assert max(map(len, lines)) <= width
+
+
+def test_where_the_terminal_has_no_such_marks_the_list_has_ascii_ones() -> None:
+    console = drawn(80, "ascii")
+    told(Board(console, "starting"))
+    lines = kept(console)
+    assert (lines[0][:10], lines[-1][:10]) == ("+ validate", "x evaluate")
+
+
+@pytest.mark.parametrize("room", [1, 20, 70])
+def test_a_command_on_several_lines_is_the_same_to_a_shell(room: int) -> None:
+    command = shlex.join(
+        ["printf", "%s,", "predict", "--name", "my model", "--artifacts", "/a/long/path/of/mine", "é'"]
+    )
+    lines = "\n".join(command_lines(command, room))
+    ran = [subprocess.run(["sh", "-c", each], capture_output=True, check=True).stdout for each in (command, lines)]
+    assert ran[0] == ran[1]
+
+
+def test_words_and_paths_stay_whole_and_wide_letters_count_twice() -> None:
+    path = "/a/path/that/is/longer/than/the/room"
+    assert wrapped(f"see {path} now", 12) == ["see", path, "now"]
+    assert wrapped("模型 模型 模型", 9) == ["模型 模型", "模型"]
+    assert wrapped("", 12) == [""]
+
+
+def test_no_duration_is_nothing() -> None:
+    seconds = [0, 0.0004, 0.004, 0.04, 0.4, 4, 40, 400]
+    said = ["< 1 ms", "< 1 ms", "4 ms", "40 ms", "0.40 s", "4.0 s", "40 s", "400 s"]
+    assert [duration(each) for each in seconds] == said
+
+
+def test_a_person_at_a_terminal_sees_at_once_what_is_waited_for_then_stages_and_the_summary(
+    on_server: None, candidates: list[Candidate]
+) -> None:
+    candidates[0].publish()
+    seen = Terminal([GRADMILL, "predict", "--name", "linear-regression"])
+    assert seen.returncode == 0
+    assert "starting" in seen.stream.splitlines()[0], "before anything else"
+    assert seen.stream.index("waiting for Prefect") < seen.stream.index("✓")
+    lines = [line for line in seen.lines if line]
+    assert re.fullmatch(r"✓ predict    1,000 rows predicted, 0 rejected +[\d.]+ m?s", lines[0])
+    assert lines[1].startswith("predicted   1,000 rows by linear-regression version 1")
+    assert lines[-1].startswith("try next ")
+    assert max(map(len, lines)) <= 80 or any(os.sep in line for line in lines if len(line) > 80)
+
+
+def test_quiet_says_nothing(on_server: None, candidates: list[Candidate]) -> None:
+    candidates[0].publish()
+    done = gradmill("predict", "--name", "linear-regression", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("environment", "watched"), [({}, True), ({"CI": "true"}, False), ({"TERM": "dumb"}, False)])
+def test_a_log_of_ci_and_a_terminal_without_a_cursor_get_lines(environment: dict[str, str], watched: bool) -> None:
+    code = "from flows.cli import board, tables; board.begin(['retrain']); board.end(); tables.print_fact('kept', 'x')"
+    seen = Terminal([sys.executable, "-c", code], environment=environment)
+    assert (MOVES_OR_COLOURS in seen.stream, "starting" in seen.stream) == (watched, watched)
+    assert seen.lines[-2] == "kept        x"
+
+
+def test_no_color_is_heeded() -> None:
+    code = "from flows.cli import board; board.begin(['retrain']); board.end()"
+    colours = re.compile(r"\x1b\[3\dm")
+    assert colours.search(Terminal([sys.executable, "-c", code]).stream)
+    assert not colours.search(Terminal([sys.executable, "-c", code], environment={"NO_COLOR": "1"}).stream)
+
+
+@pytest.mark.slow  # a whole retrain
+def test_a_refusal_shows_the_gates_and_says_first_by_which(on_server: None) -> None:
+    seen = Terminal([GRADMILL, "retrain", "linear-regression", "--epochs", "1", "--lr", "0.001"])
+    lines = [line for line in seen.lines if line]
+    assert seen.returncode == 3
+    assert any(re.match(r"✗ evaluate   refused by test_loss, parameter_error", line) for line in lines)
+    assert any(re.match(r"✗  test_loss +[\d.]+  at most [\d.e-]+$", line) for line in lines)
+    assert any(line.startswith("gradmill: refused by test_loss ") for line in lines)
+    assert not [line for line in lines if len(line) > 80 and os.sep not in line]
+
+
+def test_completion_of_a_shell_knows_the_commands() -> None:
+    asked = {"_GRADMILL_COMPLETE": "complete_bash", "COMP_WORDS": "gradmill ret", "COMP_CWORD": "1"}
+    done = subprocess.run([GRADMILL], env=os.environ | asked, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["retrain"], "")
+
+
+def test_what_to_try_next_follows_from_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [GRADMILL, "retrain", "--no-publish", "--lr", "0.1"])
+    report = RetrainReport(
+        model="linear-regression", implementation="concise", name="mine", outcome="judged", version=None, champion=None,
+        model_path=None, model_sha256=None, metrics={}, gates=[], prediction=None, mirror=None, device="cpu",
+        provider=None, parameters={}, seconds={"train": 1.0}, run="/a/runs/x",
+    )  # fmt: skip
+    assert following.retrained(report, None) == [options.as_typed("retrain --lr 0.1", None)]
+    kept = report.model_copy(update={"outcome": "published", "version": 2, "champion": 1})
+    assert options.as_typed("promote mine 2", Path("here")) in following.retrained(kept, Path("here"))
+    assert following.retrained(kept.model_copy(update={"champion": None}), None) == []

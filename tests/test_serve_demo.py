@@ -1,0 +1,343 @@
+"""``gradmill demo``: the published file, tried on a page in a real browser; the page is for this machine alone."""
+
+import base64
+import http.client
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import scipy.special
+from PIL import Image
+
+from browsing import CHROMIUM, MARKS
+from command_line import GRADMILL
+from conftest import REPOSITORY
+from flows.server import browser_runtime
+from flows.server.demo import Demo, Tried, describe
+from node_packages import node_modules
+from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
+from prefect_api import eventually
+from tasks.data import pictures
+from tasks.data.recipe import Columns
+from tasks.errors import DataError, UsageError
+from tasks.serving import graph
+from tasks.serving.contract import Signature
+from tasks.serving.task import TASKS, TaskName
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+SOFTMAX = "softmax-regression"
+FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+
+
+@pytest.fixture
+def images(artifacts: Path) -> Tried:
+    """A classifier of grey images."""
+    shutil.copytree(REPOSITORY / "tests" / "store_before_recipes", artifacts)
+    return Tried.load(SOFTMAX, None)
+
+
+def table(recipe: Columns, task: TaskName, num_classes: int) -> tuple[Tried, dict[str, Array]]:
+    """A model of a table, and the weights that it was made of."""
+    signature = Signature(inputs=(recipe.input,), outputs=TASKS[task].outputs(num_classes))
+    weights = drawn_weights(recipe, num_classes or 1)
+    with io.BytesIO() as sample:
+        np.savez(sample, features=drawn_rows(recipe, 8, odd=0.2))
+        described = describe(recipe, [f"class {each}" for each in range(num_classes)], sample.getvalue())
+    return Tried("table", 1, graph.write(weights, recipe, signature, {}), described), weights
+
+
+@contextmanager
+def serving(tried: Tried, runtime: dict[str, bytes] | None = None) -> Iterator[Demo]:
+    with Demo(tried, runtime or {}, "" if runtime else "npm is not here") as demo:
+        thread = threading.Thread(target=demo.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield demo
+        demo.shutdown()
+        thread.join()
+
+
+def asked(demo: Demo, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    """Status, content and headers of an answer to exactly this path."""
+    connection = http.client.HTTPConnection("127.0.0.1", demo.server_port, timeout=30)
+    connection.request("GET" if body is None else "POST", path, body, headers)
+    response = connection.getresponse()
+    found = response.status, response.read(), dict(response.getheaders())
+    connection.close()
+    return found
+
+
+# Who is served what
+
+
+def test_only_this_machine_is_served_and_only_under_its_own_name(images: Tried) -> None:
+    with serving(images) as demo:
+        here = f"127.0.0.1:{demo.server_port}"
+        assert asked(demo, "/model.onnx")[1] == images.model
+        assert asked(demo, "/", Host=f"localhost:{demo.server_port}")[0] == 200
+        for host in (f"evil.example:{demo.server_port}", "evil.example", "", "127.0.0.1.evil.example:80"):
+            assert asked(demo, "/model.onnx", Host=host)[0] == 403, host
+        row = base64.b64decode(images.described["samples"])[: 28 * 28]
+        for origin in ("http://evil.example", "null", f"https://{here}"):
+            assert asked(demo, "/predict", row, Host=here, Origin=origin)[0] == 403, origin
+        assert asked(demo, "/predict", row, Host=here, Origin=f"http://{here}")[0] == 200
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.2", demo.server_port), timeout=5)
+
+
+def test_no_path_leads_to_another_file(images: Tried) -> None:
+    with serving(images) as demo:
+        for path in (
+            "/../demo.py", "/../../../pyproject.toml", "/%2e%2e/demo.py", "//etc/passwd", "/manifest.json",
+            "/..%2fdemo.py", "/model.onnx/../../champion.json", "/demo_page/demo.js", "/.",
+        ):  # fmt: skip
+            assert asked(demo, path)[0] == 404, path
+
+
+def test_no_script_but_its_own_runs_on_the_page(images: Tried) -> None:
+    with serving(images) as demo:
+        policy = asked(demo, "/")[2]["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "script-src 'self' 'wasm-unsafe-eval';" in policy
+        assert "unsafe-inline" not in policy
+
+
+def test_the_local_server_answers_by_the_same_file_and_takes_one_row(images: Tried) -> None:
+    rows = np.frombuffer(base64.b64decode(images.described["samples"]), np.uint8).reshape(-1, 28, 28)
+    expected = onnxruntime.InferenceSession(images.model).run(None, {"images": rows})
+    with serving(images) as demo:
+        for at, row in enumerate(rows):
+            status, content, _ = asked(demo, "/predict", row.tobytes())
+            answer = json.loads(content)
+            assert (status, answer["label"]) == (200, [expected[1][at]])
+            np.testing.assert_allclose(answer["probabilities"], expected[0][at], atol=2e-5)
+        for wrong in (b"", rows.tobytes(), b"x"):
+            assert asked(demo, "/predict", wrong)[0] == 400
+        assert asked(demo, "/model.json", b"x")[0] == 400
+
+
+def test_a_port_that_is_taken_is_refused_in_words(images: Tried) -> None:
+    with serving(images) as demo, pytest.raises(UsageError, match=f"{demo.server_port} cannot be listened at"):
+        Demo(images, {}, port=demo.server_port)
+
+
+# onnxruntime-web, from npm
+
+
+def npm(folder: Path, monkeypatch: pytest.MonkeyPatch, lines: str) -> None:
+    """A program named npm that does this, and no other."""
+    folder.mkdir()
+    (folder / "npm").write_text(f"#!/bin/sh\nfor place; do :; done\n{lines}\n")
+    (folder / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def test_another_package_than_the_pinned_one_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tarfile.open(tmp_path / "other.tgz", "w:gz") as archive:
+        for name in FILES:
+            (tmp_path / name).write_text("alert(1)")
+            archive.add(tmp_path / name, f"package/dist/{name}")
+    npm(tmp_path / "bin", monkeypatch, f'cp {tmp_path}/other.tgz "$place"')
+    with pytest.raises(DataError, match="npm brought another onnxruntime-web"):
+        browser_runtime.files()
+    assert not browser_runtime.is_there()
+
+
+def test_a_file_of_it_that_has_changed_is_not_served(artifacts: Path) -> None:
+    for name in FILES:
+        path = browser_runtime.folder() / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("alert(1)")
+    with pytest.raises(DataError, match=f"{FILES[0]} is not of onnxruntime-web"):
+        browser_runtime.files()
+
+
+def test_without_npm_and_where_npm_fails_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    npm(tmp_path / "bin", monkeypatch, 'echo "npm error network unreachable" >&2; exit 1')
+    with pytest.raises(browser_runtime.Missing, match="network unreachable"):
+        browser_runtime.files()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(browser_runtime.Missing, match="npm is not on this machine"):
+        browser_runtime.files()
+
+
+@pytest.mark.usefixtures("images")
+def test_the_command_says_where_the_page_is_and_ends_by_ctrl_c(tmp_path: Path) -> None:
+    environment = os.environ | {"PATH": str(tmp_path)}  # without npm
+    command: list[str | Path] = [GRADMILL, "demo", SOFTMAX, "--json"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        document = json.loads("".join(demo.stdout.readline() for _ in range(6)))
+        assert {"name": SOFTMAX, "version": 1}.items() <= document.items()
+        connection = http.client.HTTPConnection(document["url"].split("/")[2], timeout=30)
+        connection.request("GET", "/model.json")
+        assert json.load(connection.getresponse())["server_because"] == "npm is not on this machine"
+        connection.close()
+        demo.send_signal(signal.SIGINT)
+        _, said = demo.communicate(timeout=30)
+    assert demo.returncode == 130
+    assert "npm is not on this machine: answers come from this process" in said
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def runtime() -> dict[str, bytes]:
+    """Onnxruntime-web as the command gets it, kept beside the virtual environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADMILL_ARTIFACTS", str(REPOSITORY / ".venv" / "javascript"))
+        try:
+            return browser_runtime.files()
+        except browser_runtime.Missing as missing:
+            pytest.skip(str(missing))
+
+
+@pytest.fixture
+def tab() -> "Iterator[Page]":
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
+        yield browser.new_context(viewport={"width": 390, "height": 800}, bypass_csp=False).new_page()
+        browser.close()
+
+
+def opened(tab: "Page", demo: Demo) -> None:
+    tab.goto(demo.address)
+    tab.locator("body[data-ready]").wait_for(timeout=60_000)
+
+
+def probabilities(tab: "Page") -> list[float]:
+    """As the page shows them."""
+    found: list[float] = tab.evaluate("[...document.querySelectorAll('progress')].map(bar => bar.value)")
+    return found
+
+
+def seen(tab: "Page") -> Array:
+    """The pixels that the page says the model sees, ``(28, 28)``."""
+    script = "Array.from(document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data)"
+    return np.array(tab.evaluate(script)).reshape(28, 28, 4)[..., 0]
+
+
+def eventually_close(tab: "Page", find: Callable[[], list[float]], expected: Array, tolerance: float = 2e-5) -> None:
+    for _ in range(100):
+        found = np.array(find())
+        if found.shape == expected.shape and np.allclose(found, expected, rtol=0, atol=tolerance):
+            return
+        tab.wait_for_timeout(50)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+def drop(tab: "Page", path: Path) -> None:
+    """Drop a file as a person does."""
+    script = """([content, name]) => {
+        const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([bytes], name, { type: "image/png" }));
+        return transfer;
+    }"""
+    transfer = tab.evaluate_handle(script, [base64.b64encode(path.read_bytes()).decode(), path.name])
+    tab.dispatch_event("#paper", "drop", {"dataTransfer": transfer})
+
+
+def browser(test: Any) -> Any:
+    for mark in MARKS:
+        test = mark(test)
+    return test
+
+
+@browser
+def test_an_image_dropped_gives_what_python_says_of_it(
+    images: Tried, runtime: dict[str, bytes], tab: "Page", tmp_path: Path
+) -> None:
+    """Test images as they are, and photographs of other sizes and in colour as ``gradmill predict`` reads them."""
+    rng = np.random.default_rng(0)
+    rows = np.frombuffer(base64.b64decode(images.described["samples"]), np.uint8).reshape(-1, 28, 28)
+    drawn = [rng.integers(0, 256, shape, np.uint8) for shape in ((90, 61, 3), (20, 30), (28, 140, 3))]
+    session = onnxruntime.InferenceSession(images.model)
+    with serving(images, runtime) as demo:
+        opened(tab, demo)
+        assert "in this browser" in tab.locator("#where").inner_text()
+        for at, array in enumerate([*rows[:3], *drawn]):
+            path = tmp_path / f"{at}.png"
+            Image.fromarray(array).save(path)
+            read, _ = pictures.decode(path, (28, 28))
+            expected, (label,) = session.run(None, {"images": read[None]})
+            drop(tab, path)
+            eventually_close(tab, lambda: probabilities(tab), expected[0], 2e-5 if at < 3 else 5e-3)
+            best = images.described["class_names"][label]
+            assert tab.locator("#answer").inner_text().startswith(f"{best}, ")
+            assert np.abs(seen(tab) - read).max() <= 1, "of 255"
+
+
+@browser
+def test_what_is_drawn_changes_the_answer_and_is_cleared(images: Tried, runtime: dict[str, bytes], tab: "Page") -> None:
+    empty = onnxruntime.InferenceSession(images.model).run(None, {"images": np.zeros((1, 28, 28), np.uint8)})[0][0]
+    with serving(images, runtime) as demo:
+        opened(tab, demo)
+        eventually_close(tab, lambda: probabilities(tab), empty)
+        paper = tab.locator("#paper").bounding_box()
+        assert paper is not None
+        tab.mouse.move(paper["x"] + 100, paper["y"] + 60)
+        tab.mouse.down()
+        tab.mouse.move(paper["x"] + 180, paper["y"] + 260, steps=5)
+        tab.mouse.up()
+        eventually(lambda: max(np.abs(np.array(probabilities(tab)) - empty)) > 0.01, 30, "the answer has changed")
+        tab.get_by_role("button", name="Clear").click()
+        eventually_close(tab, lambda: probabilities(tab), empty)
+
+
+@browser
+@pytest.mark.parametrize("where", ["in this browser", "by the local server: npm is not here"])
+@pytest.mark.parametrize(("recipe", "task", "num_classes"), [(CLASSES, "classification", 3), (RECIPE, "regression", 0)])
+def test_a_row_typed_gives_its_prediction(
+    runtime: dict[str, bytes], tab: "Page", where: str, recipe: Columns, task: TaskName, num_classes: int
+) -> None:
+    tried, weights = table(recipe, task, num_classes)
+    with serving(tried, runtime if where == "in this browser" else None) as demo:
+        opened(tab, demo)
+        assert f"Computed {where}" in tab.locator("#where").inner_text()
+        for city, area, garden, year in (
+            ("city-3", "98.5", "yes", "1974"),
+            ("(another)", "", "no", "2001"),
+            ("(missing)", "300", "(missing)", ""),
+        ):
+            codes = {"city-3": 3.0, "(another)": 5.0, "(missing)": np.nan, "yes": 1.0, "no": 0.0}
+            tab.get_by_label("city").select_option(label=city)
+            tab.get_by_label("area").fill(area)
+            tab.get_by_label("garden").select_option(label=garden)
+            tab.get_by_label("heating").select_option(label="heating-1")
+            tab.get_by_label("year").fill(year)
+            row = np.array([[codes[city], float(area or "nan"), codes[garden], 1, float(year or "nan")]])
+            scores = by_hand(weights, recipe, row)[0]
+            if num_classes:
+                eventually_close(tab, lambda: probabilities(tab), scipy.special.softmax(scores))
+            else:
+                number = lambda: [float(tab.locator("#answer").inner_text().split(": ")[1])]  # noqa: E731
+                eventually_close(tab, number, scores, 5)  # of 250,000: six digits are shown
+
+
+@browser
+@pytest.mark.parametrize("of", ["images", "table"])
+def test_the_page_is_for_everybody(request: pytest.FixtureRequest, tab: "Page", of: str) -> None:
+    """axe-core has nothing to say; a phone's width is enough."""
+    tried = request.getfixturevalue("images") if of == "images" else table(CLASSES, "classification", 3)[0]
+    axe = (node_modules() / "axe-core" / "axe.min.js").read_text()
+    with serving(tried) as demo:
+        opened(tab, demo)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        assert tab.evaluate(f"{axe}; axe.run()")["violations"] == []

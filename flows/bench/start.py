@@ -33,13 +33,25 @@ ASKED = {  # seconds
     f"retrain, unchanged, {ALONE}": 6, f"retrain, unchanged, {JOINED}": 2.5, f"retrain, forced, {ALONE}": 8.5,
     f"retrain, forced, {JOINED}": 5, f"predict, 10,000 rows, {JOINED}": 2.5,
 }  # fmt: skip
-BARE = "bare server, import prefect"
+BARE = "Prefect alone: import, server"
 BARE_CODE = """
-from flows.server.temporary import TemporaryServer
-server = TemporaryServer()
+import os, socket, subprocess, sys, time
+import httpx
 from prefect import flow
-server.wait(), server.stop()
-"""
+with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+command = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", "--port", str(port)]
+itself = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+server = subprocess.Popen(command, env=os.environ | itself)
+while True:
+    try:
+        httpx.get(f"http://127.0.0.1:{port}/api/health").raise_for_status()
+        break
+    except httpx.TransportError:
+        time.sleep(0.1)
+server.kill()
+server.wait()
+"""  # as Prefect starts a temporary server of its own
 GROUPS = {  # what the table tells of the parts; stages are all others
     "imports": ("interpreter", "imports", "checks"), "server": ("server",), "engine": ("engine", "between stages"),
     "end": ("command", "end"),

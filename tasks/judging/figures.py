@@ -134,8 +134,10 @@ def reliability(confidence: NDArray[Any], correct: NDArray[Any], path: Path, num
     index = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     counts = np.bincount(index, minlength=num_bins)
     accuracy = np.bincount(index, weights=correct, minlength=num_bins) / np.maximum(counts, 1)
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    figure = Figure(figsize=(5, 5))
+    upper = figure.add_axes((0.15, 0.34, 0.82, 0.6))  # as for the learning curve, a layout would have to be found
+    lower = figure.add_axes((0.15, 0.1, 0.82, 0.2), sharex=upper)
+    upper.tick_params(labelbottom=False)
     upper.bar(edges[:-1], accuracy, width=1 / num_bins, align="edge", edgecolor="white", label="accuracy")
     upper.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="perfect calibration")
     upper.set(ylabel="accuracy", title="Reliability diagram", ylim=(0, 1))

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
-import scipy.optimize
-import scipy.sparse
 from numpy.typing import NDArray
 
 from tasks.data.recipe import Columns, Target
@@ -93,6 +91,8 @@ class Inputs:
 
 def _indicators(features: Array, recipe: Columns) -> Any:
     """Where each row has which level: a sparse 1 in the slot of every category's code."""
+    import scipy.sparse  # here, as in the functions below: the book's own data need none of it
+
     rows, slots, start = [], [], 0
     for at in recipe.categories:
         column = recipe.columns[at]
@@ -166,6 +166,8 @@ def _closed_form(inputs: Inputs, truth: Array, objective: Objective) -> Array:
 
 def descended(start: Array, inputs: Multiplied, truth: Array, objective: Objective, max_iterations: int) -> Array:
     """L-BFGS from ``start`` until the gradient's norm is at most ``TOLERANCE`` of what it is there."""
+    import scipy.optimize
+
     shape, slope = start.shape, float(np.linalg.norm(_value(start, inputs, truth, objective)[1]))
 
     def value(flat: Array) -> tuple[float, Array]:
@@ -185,6 +187,8 @@ def constant(truth: Array, target: Target | None, class_counts: tuple[int, ...],
         return np.asarray(np.log(np.maximum(counts, 0.5)))
     if objective.loss is Loss.SQUARED:
         return np.array([target.mean if target else truth.mean()])
+    import scipy.optimize
+
     start = np.median(truth)
     deviations = (truth - start) / objective.scale  # whose size suits brentq's tolerance, whatever the target's unit
     middle = scipy.optimize.brentq(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import scipy.special
 from numpy.typing import NDArray
 
 from tasks.data import mapped
@@ -184,6 +183,8 @@ def lower_bound(gains: Array, weights: Array, clusters: Array | None = None, con
 
     Of a single row or cluster it is minus infinity.
     """
+    import scipy.special  # which takes half as long to import as the book's models to judge
+
     mean = float(np.average(gains, weights=weights))
     parts = weights * (gains - mean) / weights.sum()  # each row's share in the mean's error
     if clusters is not None:

@@ -47,6 +47,14 @@ def command_lines(command: str, room: int) -> list[str]:
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 
+def print_line(text: str, is_command: bool = False) -> None:
+    """``text``, at a terminal on as many lines as it needs."""
+    console = on_output()
+    lines = (command_lines if is_command else wrapped)(text, console.width) if console.is_terminal else [text]
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
 def print_fact(label: str, value: str, is_command: bool = False) -> None:
     """A fact behind its label: at a terminal on as many lines as it needs, broken between words, elsewhere on one."""
     console = on_output()

@@ -84,7 +84,8 @@ def test_help_shows_every_default(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         for option in command.params:
             assert not re.search(r"(?<!\\)\[", getattr(option, "help", None) or ""), option.help
             if option.default not in (None, False) and not callable(option.default):
-                assert f"[default: {option.default}]" in shown[option.opts[0]]
+                default = option.opts[0].removeprefix("--") if option.default is True else option.default
+                assert f"[default: {default}]" in shown[option.opts[0]]
 
 
 def test_help_shows_the_limits_of_a_value(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

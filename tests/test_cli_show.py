@@ -55,7 +55,7 @@ def test_a_terminal_that_takes_pictures_is_sent_the_very_png(environment: dict[s
         assert [more for more, _ in pieces] == [*"1" * (len(pieces) - 1), "0"]
 
 
-@pytest.mark.parametrize("environment", [{}, {"TERM": "xterm-256color"}, {"TERM": "xterm-kitty", "TMUX": "/run/x,1,0"}])
+@pytest.mark.parametrize("environment", [{}, {"TERM": "xterm-256color"}, {"TERM": "xterm-kitty", "TMUX": "socket,1,0"}])
 def test_any_other_terminal_is_sent_none(environment: dict[str, str]) -> None:
     assert pictures.protocol(environment) is None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from candidate import Candidate
+from candidate import Candidate, plain, synthetic
 from command_line import GRADMILL, gradmill
 from flows.cli import following, options
 from flows.cli.board import Board
@@ -19,6 +19,10 @@ from flows.cli.tables import command_lines, wrapped
 from flows.story.report import RetrainReport
 from tasks.machine import telling
 from tasks.machine.words import duration
+from tasks.parameters import RetrainParameters
+from tasks.records import TrainedModel
+from tasks.store.run_folder import RunFolder
+from tasks.train import train
 from terminals import Terminal, shown_of
 
 MOVES_OR_COLOURS = "\x1b"
@@ -135,6 +139,31 @@ def test_no_color_is_heeded() -> None:
     colours = re.compile(r"\x1b\[3\dm")
     assert colours.search(Terminal([sys.executable, "-c", code]).stream)
     assert not colours.search(Terminal([sys.executable, "-c", code], environment={"NO_COLOR": "1"}).stream)
+
+
+class Shorts(telling.Watcher):
+    """What a list would say."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def line(self, line: str, short: str | None) -> None:
+        self.said += [short] if short else []
+
+
+def test_early_stopping_is_told_with_the_epoch_that_is_kept_and_its_loss(artifacts: Path) -> None:
+    run, shorts = RunFolder.open("early", {}), Shorts()
+    document = {"model": "linear-regression", "seed": 0, "validation": 0.2, "patience": 2, "num_epochs": 90}
+    asked = RetrainParameters.model_validate({"training": document}).training
+    telling.watchers.append(shorts)
+    try:
+        trained: TrainedModel = plain(train)(run, synthetic(run), asked)
+    finally:
+        telling.watchers.remove(shorts)
+    ended, loss = len(trained.learning_curve), trained.kept.validation_loss
+    assert ended == trained.kept_epoch + 2
+    assert shorts.said[-1].startswith(f"stopped early after {ended} of 90 epochs, epoch {ended - 2} kept: train loss ")
+    assert shorts.said[-1].endswith(f"validation loss {loss:.3g}")
 
 
 @pytest.mark.slow  # a whole retrain

@@ -318,7 +318,7 @@ def test_the_picture_has_a_mark_for_each_run_and_no_more(monkeypatch: pytest.Mon
     assert marks["passed, not published"].get_xydata().tolist() == [[7, 0.45]]
     assert marks["failed before a verdict"].get_xdata().tolist() == [3, 5]
     assert marks["killed or interrupted"].get_xdata().tolist() == [4]
-    assert marks["the gate's bound"].get_xydata().tolist() == [[0, 1], [1, 1], [2, 1], [7, 1]]
+    assert marks["the strictest gate"].get_xydata().tolist() == [[0, 1], [1, 1], [2, 1], [7, 1]]
     assert axes.get_yscale() == "log"
     assert not any(math.isnan(value) for value in marks["live version"].get_ydata())
 

@@ -22,7 +22,7 @@ import pytest
 import scipy.special
 from PIL import Image
 
-from browsing import CHROMIUM, MARKS
+from browsing import CHROMIUM, MARKS, keep
 from command_line import GRADMILL
 from conftest import REPOSITORY
 from flows.server import browser_runtime
@@ -128,6 +128,18 @@ def test_the_local_server_answers_by_the_same_file_and_takes_one_row(images: Tri
         for wrong in (b"", rows.tobytes(), b"x"):
             assert asked(demo, "/predict", wrong)[0] == 400
         assert asked(demo, "/model.json", b"x")[0] == 400
+
+
+def test_a_browser_that_goes_away_in_the_middle_is_not_told_of(
+    images: Tried, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(images, {"large.wasm": bytes(50_000_000)}) as demo:
+        gone = socket.create_connection(("127.0.0.1", demo.server_port))
+        gone.sendall(f"GET /large.wasm HTTP/1.1\r\nHost: 127.0.0.1:{demo.server_port}\r\n\r\n".encode())
+        gone.recv(100)
+        gone.close()
+        assert asked(demo, "/")[0] == 200
+    assert capfd.readouterr().err == ""
 
 
 def test_a_port_that_is_taken_is_refused_in_words(images: Tried) -> None:
@@ -297,6 +309,7 @@ def test_what_is_drawn_changes_the_answer_and_is_cleared(images: Tried, runtime:
         tab.mouse.move(paper["x"] + 180, paper["y"] + 260, steps=5)
         tab.mouse.up()
         eventually(lambda: max(np.abs(np.array(probabilities(tab)) - empty)) > 0.01, 30, "the answer has changed")
+        keep(tab, "demo")
         tab.get_by_role("button", name="Clear").click()
         eventually_close(tab, lambda: probabilities(tab), empty)
 

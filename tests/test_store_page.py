@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from browsing import CHROMIUM, MARKS
+from browsing import CHROMIUM, MARKS, keep
 from candidate import Candidate
 from conftest import REPOSITORY
 from flows.story.model_page import page
@@ -188,6 +188,7 @@ def test_a_page_is_for_everybody(old_store: Path, chromium: "Browser", name: str
     shown.on("request", lambda request: asked.append(request.url.split(":")[0]))
     shown.goto(page(name, 1).as_uri())
     assert shown.evaluate("document.documentElement.scrollWidth") <= 390
+    keep(shown, f"page-{name}-{scheme}")
     assert all(shown.evaluate("[...document.images].map(image => image.naturalWidth)"))
     assert set(asked) <= {"file", "data"}
     shown.evaluate((node_modules() / "axe-core" / "axe.min.js").read_text())

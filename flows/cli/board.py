@@ -16,6 +16,7 @@ from tasks.machine.words import duration
 TAKE_LONG = ("retrain", "tune", "predict", "evaluate", "inspect")
 SHOW_OTHERWISE = {"--help", "-h", "--verbose", "-v", "--quiet", "-q"}
 WIDEST = 100  # columns: seconds stand at the right, and must not be far
+FREE = 3  # for the terminal's ^C, which would begin another line and stay there
 NAME, SECONDS = 11, 8
 MARKS = {True: ("✓", "green"), False: ("✗", "red")}
 ASCII_MARKS = {True: ("+", "green"), False: ("x", "red")}
@@ -77,13 +78,13 @@ class Board(Watcher):
         rows += [self._row("", "", note, "") for note in self._notes[-3:]]
         for text in rows:
             for line in text.split("\n"):
-                line.truncate(console.width, overflow="ellipsis")
+                line.truncate(console.width - FREE, overflow="ellipsis")
                 yield line
 
     def _row(self, mark: Text | str, stage: str, said: str, spent: str) -> Text:
         """A line, or more where ``said`` is long: broken between words, and where words are too long, not at all."""
         indent = 2 + (NAME if stage or not mark else 0)
-        room = min(self._console.width, WIDEST) - indent - SECONDS
+        room = min(self._console.width - FREE, WIDEST) - indent - SECONDS
         first, *more = wrapped(said, room)
         row = Text.assemble(mark or " ", " ", (f"{stage:<{indent - 2}}", "bold"), first)
         if spent:

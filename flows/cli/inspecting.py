@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.cli import board
 from flows.cli.options import as_typed, print_json
 from flows.cli.parameters import given_options, taking, validated
 from flows.cli.runs import place
+from flows.cli.tables import on_output, print_line
 from tasks.data.report import split_sizes
 from tasks.errors import UsageError
 from tasks.machine.words import counted, printable
@@ -33,9 +35,11 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     It ends with the retrain command to copy. Problems that stop a retrain are exit code 4.
     """
     parameters = validated(InspectParameters, document | {"source": place(document.get("source"))}, "inspect")
+    board.wait("reading the data")
     with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
         examined, images = _examined(parameters, Path(folder))
         losses = _outlook(examined, images, parameters, Path(folder))
+    board.end()
     command, report = as_typed(_command(parameters, examined), None), examined.report
     if as_json:
         print_json(report.model_dump(mode="json") | losses | {"command": command})
@@ -98,8 +102,7 @@ def _command(parameters: InspectParameters, examined: "Examined | ImagesExamined
 
 
 def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], command: str) -> None:
-    console = Console(highlight=False)
-    report = examined.report
+    console, report = on_output(), examined.report
     if report.images:
         _show_images(report, report.images, console)
     else:
@@ -108,13 +111,14 @@ def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], comma
         console.print(f"split: {split_sizes(report.num_train, report.num_validation, report.num_test)}")
     for finding in report.findings:
         if finding.severity != "error":
-            console.print(printable(f"{finding.severity}: {finding.sentence}"), markup=False, soft_wrap=True)
+            print_line(printable(f"{finding.severity}: {finding.sentence}"))
     if losses and examined.recipe:
         whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
         told = [f"{loss:.4g} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
-        console.print(f"test loss ({TASKS[examined.recipe.task].loss_unit}): {', '.join(told)}", soft_wrap=True)
+        print_line(f"test loss ({TASKS[examined.recipe.task].loss_unit}): {', '.join(told)}")
     if not report.errors:
-        console.print(f"\n[bold]train it[/]\n{_plain(command)}", soft_wrap=True)
+        console.print("\n[bold]train it[/]")
+        print_line(printable(command), is_command=True)
 
 
 def _show_columns(report: "DataReport", console: Console) -> None:
@@ -127,9 +131,9 @@ def _show_columns(report: "DataReport", console: Console) -> None:
 
 
 def _show_images(report: "DataReport", images: "ImageReport", console: Console) -> None:
-    console.print(printable(report.summary), markup=False, soft_wrap=True)
+    print_line(printable(report.summary))
     for name, value in images.facts().items():
-        console.print(f"{name}: {value}", markup=False, soft_wrap=True)
+        print_line(f"{name}: {value}")
     classes = Table("class", "images", box=None, pad_edge=False)
     for name, count in report.classes.items():
         classes.add_row(_plain(name), f"{count:,}")

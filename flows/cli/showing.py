@@ -22,7 +22,7 @@ def show(
     as_json: bool,
     name: ModelArgument,
     version: Annotated[int | None, typer.Argument(metavar="VERSION", help="\\[default: the champion].")] = None,
-    browser: Annotated[bool, typer.Option(help="Open the page where there is a desktop to open it on.")] = True,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Tell the page's path, and open nothing.")] = False,
 ) -> None:
     """Open the page of the champion, or of a version: its curves, classes, weights, mistakes, gates and lineage.
 
@@ -33,7 +33,8 @@ def show(
 
     number = reading.resolve(name, version)
     path = model_page.page(name, number)
-    is_opened = browser and sys.stdout.isatty() and _has_desktop() and webbrowser.open(path.absolute().as_uri())
+    wants = not no_browser and sys.stdout.isatty() and _has_desktop()
+    is_opened = wants and webbrowser.open(path.absolute().as_uri())
     if as_json:
         print_json({"schema_version": 1, "name": name, "version": number, "path": str(path), "opened": is_opened})
         return

@@ -7,6 +7,7 @@ page gets past a browser's rules. Paths are looked up among the few things that 
 import base64
 import io
 import json
+import sys
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -108,6 +109,11 @@ class Demo(ThreadingHTTPServer):
     def address(self) -> str:
         """Where a browser finds the page."""
         return f"http://127.0.0.1:{self.server_port}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away in the middle is no news; all else is, as Python has it."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
     @cached_property
     def _session(self) -> Any:

@@ -1,5 +1,6 @@
 """What a retrain came to: the document that ``gradmill retrain --json`` prints."""
 
+from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from flows import interrupt
 from tasks import records
 from tasks.data.report import DataReport, Finding
 from tasks.data.validated import ValidatedDataset
-from tasks.errors import GateFailed, GradmillError
+from tasks.errors import EnvironmentProblem, GateFailed, GradmillError
 from tasks.parameters import RetrainParameters
 from tasks.store import reading, verified
 from tasks.store.record import FileRef, Record
@@ -174,6 +175,10 @@ def reported(outcome: Outcome) -> Iterator[None]:
     """
     try:
         yield
+    except CancelledError:  # by its time limit
+        with suppress(Exception):
+            outcome.run.failed(EnvironmentProblem.exit_code)
+        raise
     except Exception as error:
         with suppress(Exception):
             outcome.run.failed(getattr(error, "exit_code", 1))

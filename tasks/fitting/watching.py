@@ -55,14 +55,17 @@ class Watch:
 
     def _tell_of_the_end(self, curve: Sequence[Epoch]) -> None:
         """Say how it ended: with early stopping, when, and whose weights are kept."""
-        total, best = self._training.steps.num_epochs, kept(curve, self._training)
-        said = _sentence(best, self._judge)
-        end = f"epoch {total}/{total}" if len(curve) == total else f"at an end after {counted(len(curve), 'epoch')}"
-        short = counted(len(curve), "epoch") + (f" of {total}" if self._training.patience else "")
+        total, epochs = self._training.steps.num_epochs, counted(len(curve), "epoch")
+        end, best = f"epoch {total}/{total}", kept(curve, self._training)
+        if len(curve) < total:
+            end = f"at an end after {epochs}"
+            if self._training.patience:
+                epochs = f"stopped early after {len(curve)} of {counted(total, 'epoch')}"
         if best is not curve[-1]:
-            end, short = f"{end}; kept are the weights of epoch {best.epoch}", f"{short}, epoch {best.epoch} kept"
+            end, epochs = f"{end}; kept are the weights of epoch {best.epoch}", f"{epochs}, epoch {best.epoch} kept"
         on_validation = "" if best.validation_loss is None else f", validation loss {best.validation_loss:.3g}"
-        tell(f"{end}: {said}", short=f"{short}: train loss {best.train_loss:.3g}{on_validation}")
+        short = f"{epochs}: train loss {best.train_loss:.3g}{on_validation}"
+        tell(f"{end}: {_sentence(best, self._judge)}", short=short)
 
     def picture(self, curve: Sequence[Epoch]) -> FileRef:
         """The whole learning curve, drawn and shown."""

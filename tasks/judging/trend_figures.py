@@ -63,7 +63,7 @@ def _live(axes: Axes, points: tuple[Point, ...], colours: Colours) -> None:
     values = [math.nan if point.live_value is None else point.live_value for point in points]
     if bounds:
         axes.plot(
-            *zip(*bounds.items(), strict=True), "--", color=colours.bound, linewidth=1.2, label="the gate's bound"
+            *zip(*bounds.items(), strict=True), "--", color=colours.bound, linewidth=1.2, label="the strictest gate"
         )
     if not all(map(math.isnan, values)):
         axes.step(at, values, where="mid", color=colours.live, linewidth=1.2, alpha=0.7, label="live version")

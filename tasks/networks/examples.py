@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 VALUES = 2**24  # of a minibatch that is only measured
+GATHERED = 2**21  # values of the minibatches that are gathered at once: as bytes they stay in the cache
 
 
 class Examples(Protocol):
@@ -33,8 +34,11 @@ class Examples(Protocol):
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
         """Inputs and truth of the examples at ``index``, and the slots of their categories if they have any."""
 
+    def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
+        """One minibatch after another in this ``order``; each holds until the next is asked for."""
+
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The inputs of all examples, and the slots if they have any, minibatch by minibatch."""
+        """The inputs of all examples, and the slots if they have any, minibatch by minibatch; each as long."""
 
 
 @dataclass(frozen=True)
@@ -82,23 +86,42 @@ class Split:
         at = self.at(index)
         return at._inputs(), at.y, *at._slots()
 
+    def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
+        """The same of ``order``, ``batch_size`` at a time, in one memory that so stays in the processor's cache.
+
+        Several are gathered at once, of which each is then a view.
+        """
+        together = max(1, GATHERED // (batch_size * max(1, self.num_inputs)))
+        gathered = (self.at(index) for index in order.split(batch_size * together))
+        parts = (part for several in gathered for part in several.pieces(batch_size))
+        return ((inputs, part.y, *part._slots()) for inputs, part in _in_one_memory(parts))
+
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """The inputs of all examples, and the slots if they have any, minibatch by minibatch.
 
         Of very large images smaller ones: as float32 they take four times the memory.
         """
         batch_size = min(batch_size, max(1, VALUES // max(1, self.X[:1].numel())))
-        return ((piece._inputs(), *piece._slots()) for piece in self.pieces(batch_size))
+        return ((inputs, *piece._slots()) for inputs, piece in _in_one_memory(self.pieces(batch_size)))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
         slots = None if self.slots is None else change(self.slots)
         return Split(change(self.X), change(self.y), self.scale, slots)
 
-    def _inputs(self) -> Tensor:
+    def _inputs(self, memory: Tensor | None = None) -> Tensor:
         if self.X.is_floating_point() and self.scale == 1.0:
             return self.X
-        # A copy, for X may be a part of the split itself.
-        return self.X.to(torch.float32, copy=True).mul_(self.scale)
+        if memory is None:  # never X itself, which may be a part of the split
+            memory = torch.empty_like(self.X, dtype=torch.float32)
+        return memory[: len(self)].copy_(self.X).mul_(self.scale)
 
     def _slots(self) -> tuple[Tensor, ...]:
         return () if self.slots is None else (self.slots,)
+
+
+def _in_one_memory(parts: Iterator[Split]) -> Iterator[tuple[Tensor, Split]]:
+    """The inputs of each part, which overwrite those of the last; the first is the largest."""
+    memory = None
+    for part in parts:
+        memory = part._inputs(memory)
+        yield memory, part

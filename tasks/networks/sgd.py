@@ -45,12 +45,22 @@ class SGD:
 class ConciseSGD(torch.optim.SGD):
     """``torch.optim.SGD``, but for what guards it against ``torch.compile``, whose import takes over two seconds.
 
-    Nothing is compiled here. The methods are torch's own, as they are before those guards are put around them.
+    Nothing is compiled here. The methods are torch's own, as they are before those guards are put around them. Of the
+    loops that ``step`` may take it is the plain one: of two parameters the others take longer to set up (``foreach``).
     """
+
+    def __init__(self, params: Iterable[Any], **options: Any) -> None:
+        super().__init__(params, foreach=False, **options)
 
     add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
-    zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of the last step; torch's own also tells a profiler that it does."""
+        del set_to_none  # always
+        for group in self.param_groups:
+            for param in group["params"]:
+                param.grad = None
 
 
 def decaying(params: list[Tensor], weight_decay: float) -> list[dict[str, Any]]:

@@ -110,6 +110,10 @@ class Table:
         X, *slots = at._inputs()
         return X, at.y, *slots
 
+    def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
+        """The same of ``order``, ``batch_size`` at a time."""
+        return map(self.minibatch, order.split(batch_size))
+
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """Inputs and slots of all examples, minibatch by minibatch."""
         return (piece._inputs() for piece in self.pieces(batch_size))

@@ -81,9 +81,9 @@ def figures(net: Network, split: Examples) -> dict[str, float]:
 def take_steps(net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> Tensor:
     """Take one step per minibatch of ``order``; return the outputs that the steps saw, in that order."""
     seen = []
-    for index in order.split(batch_size):
+    for minibatch in split.minibatches(order, batch_size):
         optimizer.zero_grad()
-        seen.append(net.backward(*split.minibatch(index)))  # no name keeps the minibatch: the next takes its memory
+        seen.append(net.backward(*minibatch))
         optimizer.step()
     return torch.cat(seen)
 

@@ -82,7 +82,8 @@ class RowsPerSecond(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """The mean speed so far."""
-        return Text(f"{task.finished_speed or task.speed or 0:,.0f} rows/s")
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} rows/s" if speed else "")
 
 
 @contextmanager

@@ -53,11 +53,7 @@ def dataset(name: str) -> Path:
     return datasets() / name
 
 
-def dataset_lock(name: str) -> Path:
-    """Held by whoever fills the folder of a dataset."""
-    return lock(dataset(name))
-
-
+dataset_lock = _in(dataset, ".lock")  # held by whoever fills the folder of a dataset
 source = _in(dataset, "source.json")  # where the own data of a model were read from
 look = _in(dataset, "look.json")  # how their files looked then
 

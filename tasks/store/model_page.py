@@ -22,7 +22,7 @@ TEMPLATE, STYLE = (Path(__file__).with_name(f"model_page.{end}") for end in ("ht
 # Titles of a version's pictures, in the order of the page, and how each is read.
 PICTURES = {
     files.LEARNING_CURVE: ("Learning curve", "Loss, and accuracy where there is one, after each epoch."),
-    files.CONFUSION_MATRIX: ("Confusion matrix", "Test rows by true class (down) and by what they were taken for."),
+    files.CONFUSION_MATRIX: ("Confusion matrix", "Which classes the test rows are of, and what they were taken for."),
     files.RELIABILITY: (
         "Calibration",
         "How often the model is right (bars) where it is so sure: on the dashed line it is as sure as it may be.",

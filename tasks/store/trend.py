@@ -1,5 +1,6 @@
 """How the figure that a gate judges has developed from run to run, beside the version that was live then."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from tasks.store.tried import Outcome, Tried
 RUNS = 30  # that are drawn
 # Of each kind of model the first of these gates that it has: its value is drawn, and its bound.
 DRAWN = {"test_accuracy": "test accuracy", "test_loss": "test loss", "reference": "test loss, as trained for"}
+AGAINST_CHAMPION = {"test_accuracy": "champion_accuracy", "test_loss": "champion_loss", "reference": "champion_loss"}
 
 
 class Point(NamedTuple):
@@ -48,7 +50,7 @@ def of(facts: Overview) -> Trend | None:
                 date=run.date,
                 outcome=run.outcome,
                 value=verdict.value if verdict else None,
-                bound=_bound(verdict) if verdict else None,
+                bound=_bound(run.gates, verdict) if verdict else None,
                 live=live,
                 live_value=values.get(live),
             )
@@ -80,6 +82,10 @@ def _value(gates: Sequence[GateVerdict], name: str) -> float | None:
     return gate.value if gate else None
 
 
-def _bound(gate: GateVerdict) -> float | None:
-    """Of accuracy the least, of a loss the most."""
-    return gate.maximum if gate.minimum is None else gate.minimum
+def _bound(gates: Sequence[GateVerdict], drawn: GateVerdict) -> float | None:
+    """The strictest on the very figure that is drawn: of accuracy the least that may be, of a loss the most."""
+    names = {drawn.name, AGAINST_CHAMPION[drawn.name]}
+    same = [gate for gate in gates if gate.name in names and math.isclose(gate.value, drawn.value)]
+    if drawn.minimum is None:
+        return min((gate.maximum for gate in same if gate.maximum is not None), default=None)
+    return max((gate.minimum for gate in same if gate.minimum is not None), default=None)

@@ -4,6 +4,7 @@ from typing import Any
 
 from tasks.data import datasets
 from tasks.data.sources.places import SourceUnreachable
+from tasks.machine.telling import tell
 from tasks.parameters import Data
 from tasks.records import RawDataset
 from tasks.stage import stage
@@ -24,4 +25,7 @@ def download(run: RunFolder, dataset: str, data: Data) -> RawDataset:
     Raises:
         DataError: no source has the files (after two more tries), or what they have fails its checksum.
     """
-    return datasets.find(dataset, data).fetch()
+    raw = datasets.find(dataset, data).fetch()
+    if not raw.files:
+        tell(told := "own data stay where they are" if data.is_own else "nothing: they are generated", short=told)
+    return raw

@@ -47,7 +47,7 @@ def export(
         profile=profile,
         gates=(*parity, *in_float64, *served),
     )
-    agreement = f"{ONNX}: the same as torch's answers to within {parity[0].value:.2g}"
+    agreement = f"{ONNX}: equal to torch within {parity[0].value:.2g}"
     tell(f"{agreement}, {len(content):,} bytes", short=agreement)
     gates.enforce(made, made.gates, run)
     return made

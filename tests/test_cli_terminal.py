@@ -75,6 +75,17 @@ def test_stages_are_a_list_with_marks_one_figure_and_seconds_that_fits_the_termi
     assert max(map(len, lines)) <= width
 
 
+@pytest.mark.parametrize("width", [1, 20, 80])
+def test_a_word_that_is_wider_than_its_column_is_shown_whole(width: int) -> None:
+    console = drawn(width)
+    board, name = Board(console, "starting"), "n" * 63
+    board.begin("publish")
+    board.line("", name)
+    board.end("publish", is_done=True)
+    board.close()
+    assert any(name in line for line in kept(console))
+
+
 def test_where_the_terminal_has_no_such_marks_the_list_has_ascii_ones() -> None:
     console = drawn(80, "ascii")
     told(Board(console, "starting"))

@@ -73,13 +73,6 @@ def test_the_hash_of_a_row_never_changes(values: list[Any], expected: int) -> No
     assert hashing.hashes(columns, 1).tolist() == [expected]
 
 
-@pytest.mark.parametrize("rows", [0, 1, 1000, 2**15, 300_001])
-@pytest.mark.parametrize("most", [WORD - 1, 2**50, 3])  # spread evenly, and not
-def test_hashes_are_put_in_order_as_plain_python_does_it(rows: int, most: int) -> None:
-    hashed = np.random.default_rng(rows).integers(0, most, rows, np.uint64, endpoint=True)
-    assert hashing.in_order(hashed).tolist() == sorted(hashed.tolist())
-
-
 @given(arrays(np.uint64, st.integers(0, 60), elements=st.integers(0, 8)))
 def test_copies_are_counted_as_plain_python_counts_them(hashed: Any) -> None:
     seen: Counter[int] = Counter()

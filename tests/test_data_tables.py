@@ -500,6 +500,7 @@ def test_a_disk_without_room_is_an_error_and_no_signal(tmp_path: Path, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(mapped, "HELD_BYTES", 2**20)
     with pytest.raises(OSError, match="No space"):
         mapped.create(tmp_path / "t", {"features": (np.float32, (2**19,))})
 
@@ -513,6 +514,7 @@ def test_room_for_arrays_is_taken_before_they_are_written(
 
     if not can_allocate:
         monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(mapped, "HELD_BYTES", 2**20)
     arrays = mapped.create(tmp_path / "t", {"features": (np.float32, (2**19, 3)), "labels": (np.uint8, (5,))})
     assert (tmp_path / "t").stat().st_blocks * 512 >= 2**19 * 12
     assert not arrays["features"].any()

@@ -15,8 +15,10 @@ from prefect.utilities.collections import deep_merge
 from command_line import assert_clear
 from duty import Duty
 from flows.cli.operate import nested
+from flows.server import deployments
 from prefect_api import eventually
 from tasks.errors import UsageError
+from tasks.parameters import TuneParameters
 
 pytestmark = pytest.mark.slow
 NAME = "linear-regression"
@@ -240,6 +242,8 @@ def test_trigger_parameters_are_nested_and_replace_only_what_they_name() -> None
         "predict": False,
     }
     assert merged({"name": "x"}, {"name": {"x": 1}}) == {"name": {"x": 1}}
+    typed = deployments.accepted("tune-monthly", TuneParameters, {}, nested(["search.space=lr=0.1:1,epochs=2|3"]))
+    assert typed == {"search": {"space": ["lr=0.1:1", "epochs=2|3"]}}
     for wrong in (["x"], ["=1"], ["a..b=1"], ["a=1", "a.b=2"]):
         with pytest.raises(UsageError):
             nested(wrong)

@@ -1,5 +1,6 @@
 """What commands make a person wait for is counted, not timed: requests to the server, imports, settings made anew."""
 
+import gc
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from conftest import REPOSITORY
 from prefect_api import post
+from tasks.machine import heap
 
 COUNTED = """
 import atexit, json, os, sys
@@ -122,3 +124,13 @@ print(*(picture == pictures[0] for picture in pictures), *(each[:4] for each in 
 def test_a_painter_draws_the_very_pictures_and_one_that_has_gone_costs_none(artifacts: Path) -> None:
     done = subprocess.run([sys.executable, "-c", PAINTED], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True"] * 3 + [repr(b"\x89PNG")] * 2
+
+
+def test_garbage_is_looked_for_again_when_a_run_begins_and_when_none_does() -> None:
+    with heap.importing():
+        assert not gc.isenabled()
+        heap.keep_imports()
+        assert gc.isenabled()
+    with heap.importing():
+        pass
+    assert gc.isenabled()

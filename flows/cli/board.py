@@ -88,7 +88,7 @@ class Board(Watcher):
         first, *more = wrapped(said, room)
         row = Text.assemble(mark or " ", " ", (f"{stage:<{indent - 2}}", "bold"), first)
         if spent:
-            row.append(f"{'':<{room - cell_len(first)}}{spent:>{SECONDS}}")
+            row.append(f"{'':<{max(0, room - cell_len(first))}}{spent:>{SECONDS}}")
         for line in more:
             row.append(f"\n{'':<{indent}}{line}")
         return row

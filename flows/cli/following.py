@@ -26,6 +26,8 @@ def retrained(result: "RetrainReport", artifacts: Path | None) -> list[str]:
         commands.append(f"promote {name} {result.version}")
     elif result.outcome == "unchanged" and not result.was_trained:
         commands.append(f"retrain {name} --force")
+    else:
+        commands.append(f"demo {name}")
     commands.append(f"models {name}" if result.champion > 1 else f"verify {name}")
     return [as_typed(command, artifacts) for command in commands]
 

@@ -13,7 +13,7 @@ from flows.cli.faults import as_gradmill_error, in_json
 from flows.cli.options import Artifacts, Debug, Json, Quiet, Verbose, print_json, require
 from flows.cli.parameters import taking, validated
 from tasks.errors import UsageError
-from tasks.machine import progress
+from tasks.machine import heap, progress
 from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters
 from tasks.parameters.form import Frozen
 from tasks.parameters.uses import WORDS
@@ -117,7 +117,7 @@ def on_prefect(verbose: bool, quiet: bool, *modules: str) -> Iterator[None]:
     from flows.server import connection
 
     progress.is_watched &= not quiet
-    with connection.ahead(), display.compact(verbose, stages=not quiet):
+    with heap.importing(), connection.ahead(), display.compact(verbose, stages=not quiet):
         board.wait("waiting for Prefect and its server")
         with connection.prefect_api(*modules):
             board.wait("waiting for the run to begin")

@@ -114,7 +114,7 @@ def tuned(result: "TuneReport", following_it: str, artifacts: Path | None) -> No
         (result.outcome, f"{result.name}: the best of {counted(len(result.trials), 'trial')}"),
         ("settings", in_words(result.settings)),
         ("loss", f"{found} on {counted(result.num_validation, 'validation example')}; without the search {before}"),
-        ("kept", result.path or "nothing, since the settings of before are as good"),
+        ("kept", result.path or "nothing: the settings of before are as good, or better"),
         ("evidence", result.run),
     ]
     _print(rows, () if result.retrained or not result.path else [following_it])

@@ -10,6 +10,7 @@ from rich.text import Text
 
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
 LABEL = 12
+GAP = 2  # between columns; a table here has no frame
 
 
 def on_output() -> Console:
@@ -18,11 +19,26 @@ def on_output() -> Console:
 
 
 def print_table(table: Table) -> None:
-    """Print it whole, also where the output is no terminal."""
+    """Print it whole, also where the output is no terminal, or a narrow one."""
     console = on_output()
     if not console.is_terminal:
         console.width = WIDE
+    console.width = _narrowed(table, console.width)
     console.print(table)
+
+
+def _narrowed(table: Table, room: int) -> int:
+    """Give the widest columns less until all have room, but each its longest word; return what that takes."""
+    texts = [[Text.from_markup(str(cell)).plain for cell in column.cells] for column in table.columns]
+    texts = [[*cells, str(column.header)] for cells, column in zip(texts, table.columns, strict=True)]
+    least = [max(cell_len(word) for text in cells for word in text.split() or [""]) for cells in texts]
+    widths = [max(map(cell_len, cells)) for cells in texts]
+    between = GAP * (len(widths) - 1)
+    while sum(widths) + between > room and (wide := [at for at, width in enumerate(widths) if width > least[at]]):
+        widths[max(wide, key=widths.__getitem__)] -= 1
+    for column, width in zip(table.columns, widths, strict=True):
+        column.width = width
+    return max(room, sum(widths) + between)
 
 
 def wrapped(text: str, room: int) -> list[str]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from flows.cli.options import print_json
 from flows.cli.tables import print_table
 from tasks.errors import UsageError
-from tasks.machine.words import printable
+from tasks.machine.words import printable, short
 from tasks.store import artifact_paths, tried
 from tasks.store.tried import Tried
 
@@ -85,4 +85,4 @@ def _outcome(run: Tried) -> str:
 
 def _settings(run: Tried) -> str:
     changed = {name: value for name, value in run.changed.items() if name not in ("model", "device")}
-    return ", ".join(f"{SHORT.get(name, name.replace('_', ' '))} {value}" for name, value in changed.items())
+    return ", ".join(f"{SHORT.get(name, name.replace('_', ' '))} {short(value)}" for name, value in changed.items())

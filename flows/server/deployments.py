@@ -179,6 +179,9 @@ def accepted(
     for name, place in ({each: given.get(each) for each in ("input", "output")} | source).items():
         if isinstance(place, str) and "://" not in place and not Path(place).is_absolute():
             raise UsageError(f"{name}={place}", "an absolute path, or a URL", "name it as the worker finds it")
+    search = given.get("search")
+    if isinstance(search, dict) and isinstance(search.get("space"), str):  # as it is typed for gradmill tune
+        given = given | {"search": search | {"space": search["space"].split(",")}}
     wanted: dict[str, Any] = deep_merge(own, given)
     try:
         if form is not None:

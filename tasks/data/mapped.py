@@ -40,8 +40,11 @@ def create(path: Path, shapes: Shapes) -> Arrays:
     return opened(path, "r+")
 
 
-def write(path: Path, shapes: Shapes, pieces: Mapping[str, Iterable[NDArray[Any]]]) -> str:
-    """A new file of arrays, each given piece by piece, forced to disk; its SHA-256.
+def write(path: Path, shapes: Shapes, pieces: Mapping[str, Iterable[NDArray[Any]]], is_kept: bool = False) -> str:
+    """A new file of arrays, each given piece by piece; its SHA-256.
+
+    What ``is_kept`` is forced to disk. Prepared splits are not, which takes as long as making them: they can be made
+    again, and are compared with their digest before a later run uses them.
 
     Raises:
         OSError: the disk has no room for it.
@@ -56,7 +59,8 @@ def write(path: Path, shapes: Shapes, pieces: Mapping[str, Iterable[NDArray[Any]
                 digest.update(values)
                 while len(values):
                     values = values[file.write(values) :]
-        os.fsync(file.fileno())
+        if is_kept:
+            os.fsync(file.fileno())
         _written[path.stat().st_ino] = _looks(path), digest.hexdigest()
     return digest.hexdigest()
 

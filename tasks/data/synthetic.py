@@ -24,7 +24,7 @@ class SyntheticLinear(BookDataset):
         """The law that they are drawn from: there are no files to be wrong."""
         weights = " ".join(f"{w:+g}·x{number + 1}" for number, w in enumerate(data.synthetic_w))
         law = f"y = {weights} {data.synthetic_b:+g}, noise {data.synthetic_noise:g}"
-        return f"{self.title}: {data.num_examples:,} training and as many test examples; {law}"
+        return f"{self.title}; {data.num_examples:,} training and as many test examples of {law}"
 
     def read(self, raw: RawDataset, data: Data, seed: int) -> Contents:
         """The training split, then the test split, drawn from one generator."""

@@ -92,7 +92,7 @@ class Learner:
         """As many epochs as it takes; after a pass of minibatches the objective is that of a sample of the rows."""
         if not isinstance(run_epoch, AveragedSteps):
             return until_converged(epochs, lambda: float(whitened.decrement), rules.TOLERANCE)
-        sample = self._sample(split, SCORES // max(1, len(self.prepared.class_names)))
+        sample = tables.kept(self._sample(split, SCORES // max(1, len(self.prepared.class_names))), True)
         objective = replace(self.objective, weight_decay=weight_decay)
 
         def value() -> float:

@@ -97,6 +97,7 @@ def cut(share: float, prepared: PreparedDataset, table: Table) -> tuple[Table, T
     return fitted, validation
 
 
-def kept(table: Table, is_whole: bool) -> Examples:
+def kept(split: Examples, is_whole: bool) -> Examples:
     """Encoded once, where every step sees all rows and memory should hold them."""
-    return table.resident() if is_whole and len(table) * table.rows.shape[1] <= RESIDENT else table
+    is_small = len(split) * split.num_inputs <= RESIDENT
+    return split.resident() if is_whole and is_small and isinstance(split, Table) else split

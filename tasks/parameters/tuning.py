@@ -1,8 +1,8 @@
 """What a search for hyperparameters takes."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from tasks.parameters.choices import Runner
 from tasks.parameters.form import Frozen, Option, PositiveFloat
@@ -28,12 +28,6 @@ class Search(Frozen):
     workers: Annotated[PositiveInt | None, Option(empty="all cores of a local cluster")] = Field(
         None, title="Workers", description="Of Dask: so many batches of trials at a time."
     )
-
-    @field_validator("space", mode="before")
-    @classmethod
-    def _as_typed(cls, space: Any) -> Any:
-        """``gradmill trigger --param search.space=lr=0.05:1,epochs=10|20``."""
-        return tuple(space.split(",")) if isinstance(space, str) else space
 
     @model_validator(mode="after")
     def _options_fit_the_runner(self) -> Self:

@@ -29,7 +29,10 @@ def restore(url: str) -> Backup:
     with locks.locked(artifact_paths.backup_lock(), "another restore is going on; waiting for it"):
         if not marker.is_file() or marker.read_bytes() != content:
             if found := next(_occupied(), None):
-                raise UsageError(f"{found} is there", "an empty artifacts folder", "name another with --artifacts")
+                hint = "; a restore of another backup was begun here: empty it" if marker.is_file() else ""
+                raise UsageError(
+                    f"{found} is there", "an empty artifacts folder", f"name another with --artifacts{hint}"
+                )
             atomic.write_bytes(marker, content)
         if backup.store:  # the next backup of what is restored goes on with this one
             StoreId(id=backup.store).write(artifact_paths.store_id())

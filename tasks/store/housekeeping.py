@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks.errors import DataError
 from tasks.parameters import Found
-from tasks.store import artifact_paths, folders, locks, names, predictions, reading, tuned, verified
+from tasks.store import artifact_paths, atomic, folders, locks, names, predictions, reading, tuned, verified
 from tasks.store.artifact_paths import RUN
 from tasks.store.predictions import left_alone
 from tasks.store.record import everything_in, files_in
@@ -35,6 +35,7 @@ def prune_runs(keep: int) -> list[str]:
         DataError: it cannot be told which runs kept versions name.
     """
     folders.sweep(names.CONDEMNED, artifact_paths.runs())
+    atomic.sweep(artifact_paths.root())
     needed = evidence() | _reused_by_runs_that_go_on()
     of_model: dict[str, list[Path]] = defaultdict(list)
     for note in sorted(artifact_paths.runs().glob(f"*/{RUN}")):

@@ -11,7 +11,7 @@ from tasks.errors import DataError, UsageError
 from tasks.parameters import Data, Learned, ModelName, is_name
 from tasks.parameters.own_data import NO_WINDOW
 from tasks.parameters.training import SEARCHED, usual
-from tasks.store import artifact_paths, reading, tuned
+from tasks.store import artifact_paths, locks, reading, tuned
 from tasks.store.documents import Document
 from tasks.store.versions import Manifest
 
@@ -83,7 +83,9 @@ def again(name: str, given: dict[str, Any], with_found: bool = False) -> dict[st
     Raises:
         UsageError: there is no such model.
         DataError: its manifest is damaged, or it is not known where its data are.
+        EnvironmentProblem: a restore was begun here and not finished.
     """
+    locks.refuse_half_restored()
     if not is_name(name) or not reading.versions(name):
         names = (each for each in reading.names() if each not in [*ModelName] and reading.versions(each))
         kept = ", ".join(names) or "none yet"

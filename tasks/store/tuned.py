@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
+from tasks.machine.words import short
 from tasks.parameters import Found, RetrainParameters
 from tasks.store import artifact_paths
 from tasks.store.documents import Document
@@ -127,6 +128,6 @@ def told(parameters: RetrainParameters) -> RetrainParameters:
     """The parameters as they are ``resolved``; which values that has given is said."""
     asked = resolved(parameters)
     if asked.found:
-        values = (f"{field.replace('_', ' ')} {getattr(asked.training, field)}" for field in asked.found.fields)
+        values = (f"{field.replace('_', ' ')} {short(getattr(asked.training, field))}" for field in asked.found.fields)
         tell(f"tuned: {', '.join(values) or 'nothing, every setting is given'} (found by {asked.found.run})")
     return asked

@@ -18,6 +18,7 @@ from tasks.data.report import Finding
 from tasks.data.sources.table_files import TableFile as TableFile
 from tasks.data.sources.table_files import TableFiles as TableFiles
 from tasks.data.sources.table_files import find as find
+from tasks.data.table import encoding
 from tasks.data.table.levels import Levels, levels
 
 WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
@@ -39,6 +40,7 @@ class Table:
     ignored: frozenset[str] = frozenset()  # columns that are there and were not read, as it was asked
     others: tuple[str, ...] = ()  # columns that were not read because they were not asked for
     _levels: dict[str, Levels] = field(default_factory=dict)  # of dictionaries, once they were counted
+    _limits: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -72,6 +74,12 @@ class Table:
         if pa.types.is_dictionary(self.data[name].type):  # of others it is an array more
             self._levels[name] = found
         return found
+
+    def limits(self, name: str) -> tuple[float, float]:
+        """The smallest and the largest value of a column of numbers or booleans; NaN where there is none."""
+        if name not in self._limits:
+            self._limits[name] = encoding.limits(self.data[name])
+        return self._limits[name]
 
     def number_share(self, name: str) -> float:
         """The share of a text column's values that read as numbers; 0 where it has none."""

@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding, split_sizes
 from tasks.data.sources.tables import Table
-from tasks.data.table import encoding
 from tasks.data.table.asked import described
 from tasks.data.table.features import Features
 from tasks.data.table.kinds import plain_kind
@@ -99,7 +98,7 @@ def _missing(column: pa.ChunkedArray) -> int:
 
 
 def _range(table: Table, name: str) -> dict[str, Any]:
-    low, high = encoding.limits(table.data[name])
+    low, high = table.limits(name)
     return {"minimum": low, "maximum": high} if np.isfinite([low, high]).all() else {}
 
 

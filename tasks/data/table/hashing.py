@@ -16,7 +16,6 @@ of the copy, counted from 0 among rows that are equal so far. Tests have vectors
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -130,7 +129,7 @@ def repeated(hashed: Words, shift: int = 0) -> NDArray[np.int64]:
 
 def _lost_places(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     """Rows whose place another took, and for each of them that other; a place is a word's lowest bits."""
-    table = np.empty(1 << len(words).bit_length(), np.uint32)
+    table = np.empty(2 << len(words).bit_length(), np.uint32)  # so large that few rows meet by chance
     lowest = np.uint64(len(table) - 1)
 
     def places(block: slice) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
@@ -148,27 +147,6 @@ def _lost_places(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     found = side_by_side.each(look, _blocks(len(words))) or [places(slice(0, 0))]
     lost, winners = zip(*found, strict=True)
     return np.concatenate(lost), np.concatenate(winners)
-
-
-def in_order(hashed: Words) -> Words:
-    """Hashes ``(n,)`` sorted.
-
-    They are spread evenly: counted by their first 16 bits they lie a few places from where they belong, and windows of
-    twice as many, each half over the next, put them there. Sorted as a whole, which is done where that was not enough,
-    they take four times as long on processors whose AVX-512 is slow to compress (Zen 4).
-    """
-    mean = len(hashed) / 2**16
-    half = int(mean + 8 * math.sqrt(mean)) + 8
-    if len(hashed) < 2**15:
-        return np.sort(hashed)
-    result = np.take(hashed, np.argsort(hashed.view(np.uint16)[3::4], kind="stable"))
-    for start in (0, half):
-        windows = (len(result) - start) // (2 * half)
-        result[start : start + windows * 2 * half].reshape(windows, 2 * half).sort(axis=1)
-    result[-4 * half :].sort()  # what is left behind the windows
-    if (result[1:] < result[:-1]).any():
-        result.sort()
-    return result
 
 
 def num_distinct(hashed: Words) -> int:

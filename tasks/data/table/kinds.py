@@ -53,7 +53,7 @@ def infer(table: Table, name: str, is_category: bool) -> Kind:
 
 def _counts_rows(table: Table, name: str) -> Finding | None:
     """That a column of numbers may be an id: another whole number in every row, and hardly any left out."""
-    low, high = encoding.limits(table.data[name])
+    low, high = table.limits(name)
     if not FEW_ROWS <= len(table.data) <= high - low + 1 < 2 * len(table.data):
         return None
     values = encoding.numbers(table.data[name])  # of which no missing one equals itself

@@ -31,7 +31,13 @@ class Levels:
         size = len(self.values)
 
         def count(chunk: pa.DictionaryArray) -> NDArray[np.int64]:
-            return np.bincount(chunk.indices.drop_null().to_numpy(), minlength=size)
+            codes = chunk.indices.drop_null().to_numpy()
+            if codes.dtype != np.int8:
+                return np.bincount(codes, minlength=size)
+            even = len(codes) // 2 * 2  # for counting two at a time takes half the time
+            pairs = np.bincount(codes[:even].view(np.uint16), minlength=2**15).reshape(128, 256)
+            paired: NDArray[np.int64] = pairs.sum(axis=0)[:size] + pairs.sum(axis=1)[:size]
+            return paired + np.bincount(codes[even:], minlength=size)
 
         return sum(side_by_side.each(count, self.column.chunks), np.zeros(size, np.int64))
 

@@ -102,8 +102,8 @@ def _shapes(rows: Rows, recipe: FixedRecipe, split: str) -> mapped.Shapes:
     }
 
 
-def _blocks(rows: int) -> Iterator[slice]:
-    return (slice(start, min(start + BLOCK, rows)) for start in range(0, rows, BLOCK))
+def _blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
+    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
 def _raw_test(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Path) -> FileRef:
@@ -119,7 +119,7 @@ def _raw_test(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch:
 def _exact(table: Table, rows: Rows, recipe: FixedRecipe) -> Iterator[NDArray[np.float64]]:
     """Test rows ``(n, columns)``, piece by piece of the table; ``rows`` are those of it that have a target."""
     at = 0
-    for block in _blocks(len(rows.truth.is_known)):
+    for block in _blocks(len(rows.truth.is_known), ORDERED):
         known = np.flatnonzero(rows.truth.is_known[block])
         mine = np.flatnonzero(rows.split.sides[at : at + len(known)] == TEST)
         exact = rows.features[:, at + mine].astype(np.float64)
@@ -134,12 +134,13 @@ def digests_file(name: str, digests: dict[str, NDArray[np.uint64]], scratch: Pat
     """Row digests of each part, sorted, in a file of their own."""
     path = scratch / "rows"
     shapes = {part: (np.uint64, each.shape) for part, each in digests.items()}
-    sha256 = mapped.write(path, shapes, {part: [each] for part, each in digests.items()})
-    return placed(path, sha256, artifact_paths.row_digests(name, sha256))
+    sha256 = mapped.write(path, shapes, {part: [each] for part, each in digests.items()}, is_kept=True)
+    file = placed(path, sha256, artifact_paths.row_digests(name, sha256))
+    atomic.sync(file.path.parent)
+    return file
 
 
 def placed(path: Path, sha256: str, target: Path) -> FileRef:
     """Give a written file the name of its content."""
     path.replace(target)
-    atomic.sync(target.parent)
     return FileRef(path=target, sha256=sha256)

@@ -84,5 +84,5 @@ def finalists(trials: Sequence[Trial], blank: Batch) -> list[Trial]:
     raise UsageError(
         "the time was over before a trial came to its end",
         "time for one at least",
-        "give more: the same command goes on",
+        "give more",
     )

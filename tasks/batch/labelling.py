@@ -60,11 +60,13 @@ class _Work(NamedTuple):
         """Write the part at ``path``."""
         chunk, outputs = parts.nothing(lanes.signature, self.job.id_columns)
         counts, wanted = self._counts(chunk, outputs), self.version.wanted(self.job)
-        with parts.writer(path, self._table(chunk, outputs).schema) as part:
+        columns = self._table(chunk, outputs).schema
+        with parts.writer(path, columns) as part, parts.written_back(path) as hand_to_disk:
             for chunk in readers.chunks(self.sources, self.shard.start, self.shard.stop, wanted):
                 outputs = lanes.run(chunk.values)
                 if len(chunk.rows):
                     part.write_table(self._table(chunk, outputs))
+                    hand_to_disk()
                 rejects.add(chunk.rejects)
                 counts += self._counts(chunk, outputs)
                 if counts.rejects > self.job.max_rejects:

@@ -48,13 +48,20 @@ class Lanes:
         }
         lane = self._idle.get()
         try:
-            for start in range(0, len(values), self._batch_size):
-                batch = values[start : start + self._batch_size]
+            start = 0
+            for batch in _batches(values, self._batch_size):
                 for column, found in zip(outputs.values(), lane(batch), strict=True):
                     column[..., start : start + len(batch)] = found.T
+                start += len(batch)
         finally:
             self._idle.put(lane)
         return outputs
+
+
+def _batches(values: Rows, size: int) -> Iterator[Array]:
+    if not isinstance(values, np.ndarray):
+        return values.batches(size)
+    return (values[start : start + size] for start in range(0, len(values), size))
 
 
 def batch_size(provider: str, shape: tuple[int, ...]) -> int:

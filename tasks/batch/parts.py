@@ -4,7 +4,8 @@ No compression, no dictionaries and no statistics for the probabilities: their d
 three cost more time than they save space (measured; docs/speed.md). Row numbers are delta-encoded to almost nothing.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tasks.store import artifact_paths, atomic
 from tasks.store.predictions import Job, Shard
 
 FOOTER = b"gradmill"
-BUFFER_BYTES = 4 * 2**20
+BUFFER_BYTES = 2**16  # collects small writes; a column of probabilities goes to the file as it is, uncopied
 
 
 class Footer(Counts):
@@ -84,6 +85,23 @@ def writer(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
         ) as part,
     ):
         yield part
+
+
+@contextmanager
+def written_back(path: Path) -> Iterator[Callable[[], None]]:
+    """Yield what has the disk begin to write what was appended since the last call: the last sync then waits less."""
+    descriptor, done = os.open(path, os.O_RDONLY), 0
+
+    def hand_to_disk() -> None:
+        nonlocal done
+        size = os.fstat(descriptor).st_size
+        os.posix_fadvise(descriptor, done, size - done, os.POSIX_FADV_DONTNEED)
+        done = size
+
+    try:
+        yield hand_to_disk
+    finally:
+        os.close(descriptor)
 
 
 def add_footer(part: pq.ParquetWriter, footer: Footer) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import math
 import os
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,17 @@ class StoredRows:
         distance = self.row_bytes if self.column_bytes is None else self.dtype.itemsize
         shape = (last - first, *self.shape[1:])
         return dataclasses.replace(self, shape=shape, offset=self.offset + first * distance)
+
+    def batches(self, size: int) -> Iterator[Array]:
+        """The rows, ``size`` at a time, in one memory, which so stays in the cache: each holds until the next."""
+        if self.column_bytes is not None:
+            yield from (self[first : first + size] for first in range(0, len(self), size))
+            return
+        memory = np.empty((min(size, len(self)), *self.shape[1:]), self.dtype)
+        for first in range(0, len(self), size):
+            batch = memory[: len(self) - first]
+            self.file.read_into(batch, self.offset + first * self.row_bytes)
+            yield batch
 
     def __getitem__(self, rows: slice) -> Array:
         first, last, _ = rows.indices(len(self))

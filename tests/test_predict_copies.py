@@ -1,0 +1,55 @@
+"""What prediction does with bytes, counted: rows are read into one memory, and parts are on their way to the disk."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.batch import lanes, parts
+from tasks.data.readers import npy
+from tasks.data.readers.formats import Array
+from tasks.serving.contract import Signature, Tensor
+
+ROWS = np.random.default_rng(0).integers(0, 256, (1000, 7, 3), np.uint8)
+
+
+@pytest.mark.parametrize("order", [np.ascontiguousarray, np.asfortranarray])
+def test_batches_of_a_file_are_its_rows_from_any_row_on(order: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", order(ROWS))
+    stored = npy.read(tmp_path / "rows.npy").part(5, 905)
+    found = [batch.copy() for batch in stored.batches(64)]
+    assert [len(each) for each in found] == [64] * 14 + [4]
+    np.testing.assert_array_equal(np.concatenate(found), ROWS[5:905])
+
+
+def test_a_session_is_fed_from_one_memory_whose_rows_lie_there_once(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", ROWS)
+    places = set()
+
+    def sums(batch: Array) -> list[Array]:
+        places.add(batch.ctypes.data)
+        return [batch.sum(axis=(1, 2), dtype=np.int64)]
+
+    pixels = Tensor(name="pixels", dtype="uint8", shape=(7, 3))
+    signature = Signature(inputs=(pixels,), outputs=(Tensor(name="sum", dtype="int64", shape=()),))
+    found = lanes.Lanes([sums], signature, 64, 1).run(npy.read(tmp_path / "rows.npy"))
+    np.testing.assert_array_equal(found["sum"], ROWS.sum(axis=(1, 2)))
+    assert len(places) == 1
+
+
+def test_the_disk_is_handed_every_byte_of_a_growing_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, real = [], os.posix_fadvise
+
+    def noting(descriptor: int, start: int, size: int, advice: int) -> None:
+        asked.append((start, size))
+        real(descriptor, start, size, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", noting)
+    path = tmp_path / "part"
+    with path.open("wb", buffering=0) as stream, parts.written_back(path) as hand_to_disk:
+        for size in (10_000, 0, 5_000):
+            stream.write(bytes(size))
+            hand_to_disk()
+    assert asked == [(0, 10_000), (10_000, 0), (10_000, 5_000)]

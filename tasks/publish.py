@@ -44,8 +44,7 @@ def publish(
     verdicts: tuple[GateVerdict, ...] = ()
     with publishing.turn(name, parameters.publish) as may_publish:
         own_data.require_same_kind(parameters)  # another first run may have been quicker
-        kept = publishing.find(name, exported.onnx.sha256)
-        if kept is not None:
+        if (kept := publishing.find(name, exported.onnx.sha256)) is not None:
             verification.verify_version(name, kept)
         unchanged = kept is not None and publishing.was_champion(name, kept)
         if not unchanged:

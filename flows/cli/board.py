@@ -1,5 +1,6 @@
 """What goes on, shown at a terminal from the first moment on: what is waited for, and the stages as a list."""
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -47,7 +48,7 @@ class Board(Watcher):
             self._said = short
         elif short is None and self._stage:
             self._notes.append(line)
-        elif short is None:
+        elif short is None and _in_a_run():  # elsewhere Prefect takes no prints: it is on the terminal already
             self._print([self._row("", "", line, "")])
 
     def begin(self, stage: str) -> None:
@@ -96,6 +97,11 @@ class Board(Watcher):
     def _print(self, rows: Sequence[Text]) -> None:
         for row in rows:
             self._console.print(row, soft_wrap=True)
+
+
+def _in_a_run() -> bool:
+    context = sys.modules.get("prefect.context")
+    return context is not None and context.FlowRunContext.get() is not None
 
 
 _board: Board | None = None

@@ -42,6 +42,7 @@ def compact(verbose: bool, stages: bool = True) -> Iterator[None]:
     if not verbose:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     if verbose or not stages:
+        board.end()  # begun before options like -vq are understood
         yield
         return
     watcher = board.shown() or StageLines()

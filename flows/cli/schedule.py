@@ -150,7 +150,7 @@ def unschedule(
 
     _require_name(name)
     searched = {each.deployment: each.name for each in Searches.kept()}
-    if name in searched:  # its deployment is nothing but a schedule
+    if name in searched and not Retrains.path(name).exists():  # its deployment is nothing but a schedule
         name, tune = searched[name], True
     if not tune and (wanted := _deployment(name)):
         with reach() as there:

@@ -1,5 +1,6 @@
 """``gradmill show``: a version's page in the browser, and at the terminal how it was learned."""
 
+import math
 import os
 import sys
 import webbrowser
@@ -56,7 +57,8 @@ def _show_curve(name: str, number: int, curve: list[dict[str, Any]]) -> None:
         return
     label = "learned"
     for figure in FIGURES:
-        values = [point[figure] for point in curve if point.get(figure) is not None]
+        known = (point[figure] for point in curve if point.get(figure) is not None)
+        values = list(filter(math.isfinite, known))
         if len(values) > 1:
             drawn = pictures.bars(values, is_ascii=not console.encoding.startswith("utf"))
             print_fact(label, f"{figure.replace('_', ' '):<20}{values[0]:<9.3g}{drawn} {values[-1]:.3g}")

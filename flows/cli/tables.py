@@ -29,7 +29,10 @@ def print_table(table: Table) -> None:
 
 def _narrowed(table: Table, room: int) -> int:
     """Give the widest columns less until all have room, but each its longest word; return what that takes."""
-    texts = [[Text.from_markup(str(cell)).plain for cell in column.cells] for column in table.columns]
+    texts = [
+        [cell.plain if isinstance(cell, Text) else Text.from_markup(str(cell)).plain for cell in column.cells]
+        for column in table.columns
+    ]
     texts = [[*cells, str(column.header)] for cells, column in zip(texts, table.columns, strict=True)]
     least = [max(cell_len(word) for text in cells for word in text.split() or [""]) for cells in texts]
     widths = [max(map(cell_len, cells)) for cells in texts]

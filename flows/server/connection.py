@@ -30,7 +30,7 @@ def ahead() -> Iterator[None]:
     Whether it will is only guessed, since Prefect's own settings take as long to import as half a server.
     """
     with ExitStack() as entered:
-        with suppress(OSError, EnvironmentProblem):  # prefect_api meets it again, and says so
+        with suppress(OSError, RuntimeError, EnvironmentProblem):  # prefect_api meets it again, and says so
             if _no_api_is_named():
                 server = TemporaryServer(_new_credential(), within=-1)
                 entered.callback(server.leave)
@@ -85,13 +85,13 @@ def prefect_api(*preload: str) -> Iterator[None]:
 
 @contextmanager
 def _temporary_api(*preload: str) -> Iterator[None]:
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, PREFECT_HOME
 
     from flows.cli import display
 
     if display.is_in_lines():
         print(f"events     reach nobody from a run's own temporary Prefect server: {TO_HAVE_ONE}", file=sys.stderr)
-    server = _begun.get() or TemporaryServer(_new_credential())
+    server = _begun.get() or TemporaryServer(_new_credential(), home=PREFECT_HOME.value())
     # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
     unwatched = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     try:
@@ -106,7 +106,10 @@ def _temporary_api(*preload: str) -> Iterator[None]:
             finally:
                 _is_temporary.reset(mark)
     finally:
-        server.leave()
+        if server.has_answered:
+            server.leave()
+        else:
+            server.stop()  # it may be migrating a database that the next command's server would migrate, too
 
 
 def is_temporary() -> bool:

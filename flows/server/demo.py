@@ -176,7 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Whether we are called by our own name and, if by a page, by our own."""
         host = self.headers.get("Host", "")
         origin = self.headers.get("Origin")
-        return host.rpartition(":")[0] in OUR_NAMES and origin in (None, f"http://{host}")
+        name = host.rpartition(":")[0] or host  # a browser leaves port 80 out
+        return name in OUR_NAMES and origin in (None, f"http://{host}")
 
     def _send(self, status: int, content: bytes, kind: str) -> None:
         self.send_response(status)

@@ -41,9 +41,9 @@ class TemporaryServer:
         EnvironmentProblem: another run's server has been starting for longer than ``within`` seconds.
     """
 
-    def __init__(self, credential: str | None = None, within: float | None = None) -> None:
-        self.credential = credential
-        home = prefect_home()
+    def __init__(self, credential: str | None = None, within: float | None = None, home: Path | None = None) -> None:
+        self.credential, self.has_answered = credential, False
+        home = home or prefect_home()
         home.mkdir(parents=True, exist_ok=True)
         # Servers share the database below PREFECT_HOME, and two that migrate a fresh one at once break each other.
         self._starting = ExitStack()
@@ -83,6 +83,7 @@ class TemporaryServer:
         """
         with self._starting:
             if guarded.answers(self.api_url, lambda: self._process.poll() is not None, self._deadline):
+                self.has_answered = True
                 return self.api_url
             reason = self._last_words()
             self.stop()

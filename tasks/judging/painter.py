@@ -23,20 +23,24 @@ def at_hand() -> Iterator[None]:
     if "matplotlib.figure" in sys.modules or find_spec("matplotlib") is None:
         yield
         return
-    painter = subprocess.Popen(
-        [sys.executable, "-m", "tasks.judging.painter"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # what it cannot draw is drawn here, and what is wrong said then
-        start_new_session=True,  # Ctrl-C is for this process
-    )
+    try:
+        painter = subprocess.Popen(
+            [sys.executable, "-m", "tasks.judging.painter"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # what it cannot draw is drawn here, and what is wrong said then
+            start_new_session=True,  # Ctrl-C is for this process
+        )
+    except OSError:  # no memory, or no more processes: then this one draws
+        yield
+        return
     mark = _at_hand.set(painter)
     try:
         yield
     finally:
         _at_hand.reset(mark)
         painter.kill()  # it has drawn all that it was asked for
-        with painter:
+        with suppress(OSError), painter:  # what it has not taken, if somebody has ended it, is written once more
             pass
 
 

@@ -49,9 +49,11 @@ class Tuned(Document):
 
     @property
     def is_better(self) -> bool:
-        """Than the settings of before, in the mean of the seeds; of those that diverged nothing is better."""
+        """Than the settings of before: fewer seeds diverged or, of as many, their mean is smaller."""
         found, before = self.validation_losses, self.default_losses
-        return len(before) < len(found) or statistics.fmean(found) < statistics.fmean(before)
+        if len(found) != len(before) or not found:
+            return len(found) > len(before)
+        return statistics.fmean(found) < statistics.fmean(before)
 
 
 class Searched(Record):

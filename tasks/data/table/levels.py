@@ -32,7 +32,7 @@ class Levels:
 
         def count(chunk: pa.DictionaryArray) -> NDArray[np.int64]:
             codes = chunk.indices.drop_null().to_numpy()
-            if codes.dtype != np.int8:
+            if codes.dtype != np.int8 or size > 128:
                 return np.bincount(codes, minlength=size)
             even = len(codes) // 2 * 2  # for counting two at a time takes half the time
             pairs = np.bincount(codes[:even].view(np.uint16), minlength=2**15).reshape(128, 256)

@@ -51,7 +51,9 @@ def test_inspect_says_what_a_table_is_like(folder: Path, capsys: pytest.CaptureF
         "area": ("feature", "number"), "city": ("feature", "category"), "price": ("target", "number")
     }  # fmt: skip
     assert (found["rows"], found["num_train"] + found["num_test"]) == (200, 200)
-    assert found["command"].endswith(f"retrain linear-regression --name NAME --data {folder}/houses.csv --target price")
+    assert found["command"].endswith(
+        f"retrain linear-regression --name houses --data {folder}/houses.csv --target price"
+    )
 
 
 def test_inspect_trains_and_keeps_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +85,7 @@ def test_a_terminal_obeys_nothing_that_stands_in_data(
 def test_text_to_predict_means_classes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "houses.csv").write_text(houses())
     _, out, _ = inspected(capsys, "houses.csv", "--target", "city", "--ignore", "price", "--json")
-    assert "retrain softmax-regression --name NAME" in json.loads(out)["command"]
+    assert "retrain softmax-regression --name houses" in json.loads(out)["command"]
 
 
 BAD: dict[str, tuple[bytes, list[str], int, str]] = {

@@ -36,7 +36,7 @@ def test_inspect_says_what_images_are_like_and_how_to_train_on_them(
     assert found["classes"] == {"cat": 40, "dog [b]": 30, "owl": 20}
     assert found["images"]["shape"] == [5, 5, 3]
     assert found["num_train"] + found["num_test"] == 90
-    assert found["command"].endswith(f"retrain softmax-regression --name NAME --data {folder}/pets --side 5")
+    assert found["command"].endswith(f"retrain softmax-regression --name pets --data {folder}/pets --side 5")
     code, out, _ = said(capsys, "inspect", "pets")
     assert code == 0
     assert all(each in out for each in ("90 images of 3 classes, as 8 by 8 colour", "dog [b]", "--data"))

@@ -22,7 +22,7 @@ def retrained(result: "RetrainReport", artifacts: Path | None) -> list[str]:
         return []
     commands = [] if result.prediction else [f"predict --name {name}"]
     commands.append(f"show {name}")
-    if result.version and result.version != result.champion:
+    if result.outcome == "published" and result.version != result.champion:  # not a worse one that was made again
         commands.append(f"promote {name} {result.version}")
     elif result.outcome == "unchanged" and not result.was_trained:
         commands.append(f"retrain {name} --force")

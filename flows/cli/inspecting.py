@@ -1,5 +1,6 @@
 """``gradmill inspect``: what own data are like before anything is trained."""
 
+import re
 import shlex
 import tempfile
 from pathlib import Path
@@ -17,7 +18,7 @@ from flows.cli.tables import on_output, print_line
 from tasks.data.report import split_sizes
 from tasks.errors import UsageError
 from tasks.machine.words import counted, printable
-from tasks.parameters import InspectParameters
+from tasks.parameters import InspectParameters, ModelName, is_name
 from tasks.parameters.uses import TABLES
 from tasks.serving.task import TASKS
 
@@ -98,7 +99,9 @@ def _command(parameters: InspectParameters, examined: "Examined | ImagesExamined
         return shlex.join(["retrain", parameters.name, "--data", parameters.source, *options])
     model = TASKS[examined.recipe.task].model if examined.recipe else "MODEL"
     options += [] if parameters.target or examined.report.images else ["--target", "COLUMN"]
-    return shlex.join(["retrain", model, "--name", "NAME", "--data", parameters.source, *options])
+    stem = re.sub("[^a-z0-9]+", "-", Path(parameters.source).stem.lower()).strip("-")
+    name = stem if is_name(stem) and stem not in [*ModelName] else "NAME"
+    return shlex.join(["retrain", model, "--name", name, "--data", parameters.source, *options])
 
 
 def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], command: str) -> None:

@@ -22,7 +22,8 @@ def report(
     """Write what is live and how it has developed into one HTML file that needs no other and no server."""
     if not is_name(name) or not overview.is_known(name):
         known = ", ".join(reading.names()) or "none yet"
-        raise UsageError(f"nothing is known of {name}", f"one of: {known}", "train one first: gradmill retrain")
+        to_do = "name one of these, or train one: gradmill retrain"
+        raise UsageError(f"nothing is known of {name}", f"one of: {known}", to_do)
     from flows.story import overview as story
     from flows.story import overview_page
 

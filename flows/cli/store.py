@@ -21,6 +21,7 @@ from tasks.store import (
     folders,
     housekeeping,
     mirroring,
+    names,
     reading,
     retention,
     unreferenced,
@@ -62,7 +63,7 @@ def models(
     elif not any(listing.values()):
         typer.echo(f"no models in {place}; train one: gradmill retrain")
     else:
-        print_table(_table(listing))
+        print_table(_table(listing), ("parity", "KiB"))
         frozen = [each for each, rows in listing.items() if any(row["frozen"] for row in rows)]
         notes = [f"f frozen: no retrain changes it until gradmill unfreeze {each}" for each in frozen]
         typer.echo("; ".join([f"in {place}", f"* the champion: {CHAMPION}", "h held", *notes]))
@@ -102,10 +103,12 @@ def history(as_json: bool, name: Annotated[str | None, typer.Argument(help="Only
             what = f"{change.what} (interrupted)" if change.interrupted else change.what
             champion = f"{change.step}{' f' * change.frozen}"
             numbers = ", ".join(map(str, change.versions))
-            cells = (each, change.at[:19].replace("T", " "), what, numbers, champion, change.by, change.reason)
+            by = change.by.rpartition("-")[2] if names.RUN.fullmatch(change.by) else change.by  # as in models --runs
+            cells = (each, change.at[:19].replace("T", " "), what, numbers, champion, by, change.reason)
             table.add_row(*(escape(printable(cell)) for cell in cells))
     print_table(table)
-    typer.echo("champion: as of then; f frozen. What was changed before Gradmill noted it is not listed")
+    typer.echo("champion: as of then; f frozen; by: a person, or the run that ends with its id")
+    typer.echo("what was changed before Gradmill noted it is not listed")
 
 
 def prune(

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections.abc import Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -18,11 +19,14 @@ def on_output() -> Console:
     return Console(highlight=False, force_terminal=False if "CI" in os.environ else None)
 
 
-def print_table(table: Table) -> None:
-    """Print it whole, also where the output is no terminal, or a narrow one."""
+def print_table(table: Table, least_wanted: Sequence[str] = ()) -> None:
+    """Print it whole, also where the output is no terminal; on a narrow one without columns ``least_wanted``."""
     console = on_output()
     if not console.is_terminal:
         console.width = WIDE
+    for header in least_wanted:
+        if _narrowed(table, console.width) > console.width:
+            table.columns = [column for column in table.columns if column.header != header]
     console.width = _narrowed(table, console.width)
     console.print(table)
 

@@ -58,15 +58,17 @@ def show(name: str | None, by: By, as_json: bool) -> None:
 
 def _print(found: list[Tried]) -> None:
     is_watched = any(run.validation_loss is not None for run in found)
-    head = ["model", "date", "id", "outcome", "accuracy", "loss", *(["validation"] * is_watched), "s", "settings"]
+    tells = any(run.test_accuracy is not None for run in found)
+    head = ["model", "date", "id", "outcome", *(["accuracy"] * tells), "loss", *(["validation"] * is_watched), "s"]
+    head.append("settings")
     table = Table(*head, box=None, pad_edge=False)
     for run in found:
-        figures = [_figure(run.test_accuracy, ".4f"), _figure(run.test_loss, ".4g")]
+        figures = [*([_figure(run.test_accuracy, ".4f")] * tells), _figure(run.test_loss, ".4g")]
         figures += [_figure(run.validation_loss, ".4g")] * is_watched
         date, digits = run.date[:16].replace("T", " "), run.run.rpartition("-")[2]
         cells = (run.name, date, digits, _outcome(run), *figures, f"{run.seconds:.1f}", _settings(run))
         table.add_row(*(escape(printable(cell)) for cell in cells))
-    print_table(table)
+    print_table(table, ("s", "validation"))
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -191,5 +191,5 @@ def accepted(
         where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # the kind
         value = "" if isinstance(first["input"], dict) else f": {first['input']!r}"  # all of them may hold a secret
         found = f"{deployment} refuses {where or 'these parameters'}{value}"
-        raise UsageError(found, faults.expected(error), SEE_THE_FORM) from error
+        raise UsageError(found, faults.expected(error), SEE_THE_FORM.replace("DEPLOYMENT", deployment)) from error
     return wanted

@@ -59,7 +59,7 @@ class Learned(Frozen):
         if self.training.patience and not self.training.validation and not self.data.is_own:  # which may name such rows
             raise ValueError("early stopping needs a validation split, such as 0.1")
         if self.data.is_images and self.training.model is not ModelName.SOFTMAX_REGRESSION:
-            raise ValueError("--data without a --target are images, which softmax-regression learns")
+            raise ValueError("--target, the column to predict; or images, which softmax-regression learns")
         return self
 
 

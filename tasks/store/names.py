@@ -7,6 +7,7 @@ import re
 import secrets
 from pathlib import Path
 
+RUN = re.compile(r"\d{8}T\d{6}-.+-[0-9a-f]{8}")
 VERSION = re.compile(r"[1-9][0-9]*")
 TEMPORARY = re.compile(r"\.gradmill-[0-9a-f]{16}\.partial")
 CONTENT = re.compile(r"[0-9a-f]{64}")  # of a backup, by its SHA-256

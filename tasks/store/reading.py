@@ -113,7 +113,7 @@ def resolve(name: str, number: int | None) -> int:
     kept = versions(name) if is_name(name) else []
     if not kept:
         known = ", ".join(each for each in names() if versions(each)) or "none yet"
-        raise UsageError(f"no model named {name}", f"one of: {known}", "train one first: gradmill retrain")
+        raise UsageError(f"no model named {name}", f"one of: {known}", "name one, or train one: gradmill retrain")
     if number is None:
         current = champion(name)
         if current is None:

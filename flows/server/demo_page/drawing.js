@@ -108,4 +108,5 @@ export function showDrawing(model, samples, ask) {
   });
   at("drawing").hidden = false;
   clear();
+  at("samples").querySelector("button")?.click(); // of an empty paper there is nothing to say
 }

@@ -389,7 +389,7 @@ def test_two_newcomers_at_once_see_short_lines_and_get_two_whole_versions_and_on
         lines = shown.splitlines()
         assert 5 < len(lines) < 30
         assert {line.split()[0] for line in lines} - {"waiting", "events"} == {
-            "validate", "preprocess", "train", "evaluate", "export", "publish", "predict",
+            "download", "validate", "preprocess", "train", "evaluate", "export", "publish", "predict",
         }  # fmt: skip
         assert str(artifacts / "models" / "linear-regression") in summary
     eventually(lambda: not servers(), 60, "nobody waits for the servers' ends, but they end")

@@ -95,7 +95,8 @@ def test_none_starts_ahead_where_another_server_is_named(named: str, artifacts: 
 
 
 def test_a_temporary_server_looks_for_no_blocks(server: str) -> None:
-    assert post(server, "block_types/filter", {}) == []
+    there = {each["slug"] for each in post(server, "block_types/filter", {})}  # some that tests have made
+    assert not {"local-file-system", "json", "date-time", "webhook"} & there
 
 
 PAINTED = """

@@ -39,8 +39,9 @@ class Board(Watcher):
         self._live.start(refresh=True)
 
     def wait(self, doing: str) -> None:
-        """Say what is done between stages."""
+        """Say what is done between stages, at once: what is imported meanwhile may leave no time to."""
         self._stage, self._said, self._began = "", doing, time.monotonic()
+        self._live.refresh()
 
     def line(self, line: str, short: str | None) -> None:
         """What was told, of the stage or beside it."""

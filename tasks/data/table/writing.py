@@ -24,6 +24,7 @@ from tasks.store import artifact_paths, atomic
 from tasks.store.record import FileRef
 
 BLOCK = 2**15  # rows
+EXACT = 2**18  # rows of which all digits are in memory
 ORDERED = 2**18  # rows that lie by their digests, which takes some hundredths of a second; of millions it takes seconds
 SIDES = {"train": TRAINING, "test": TEST, "validation": VALIDATION}
 
@@ -119,7 +120,7 @@ def _raw_test(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch:
 def _exact(table: Table, rows: Rows, recipe: FixedRecipe) -> Iterator[NDArray[np.float64]]:
     """Test rows ``(n, columns)``, piece by piece of the table; ``rows`` are those of it that have a target."""
     at = 0
-    for block in _blocks(len(rows.truth.is_known), ORDERED):
+    for block in _blocks(len(rows.truth.is_known), EXACT):
         known = np.flatnonzero(rows.truth.is_known[block])
         mine = np.flatnonzero(rows.split.sides[at : at + len(known)] == TEST)
         exact = rows.features[:, at + mine].astype(np.float64)

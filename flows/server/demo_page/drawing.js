@@ -108,5 +108,4 @@ export function showDrawing(model, samples, ask) {
   });
   at("drawing").hidden = false;
   clear();
-  at("samples").querySelector("button")?.click(); // of an empty paper there is nothing to say
 }

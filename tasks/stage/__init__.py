@@ -29,8 +29,7 @@ def stage(
     The wrapper notes the seconds it took and the record it returned (or, of a refused candidate, the record that
     ``GateFailed`` carries) in ``run.json``. A ``reusable`` stage is not run again while its inputs, the code and the
     libraries are the same (``reuse.key``) and its record and every file in it are still there, bit for bit; what the
-    run must see of it all the same, ``show`` shows.
-    ``function.__wrapped__`` is the plain function, without Prefect.
+    run must see of it all the same, ``show`` shows. ``function.__wrapped__`` is the plain function, without Prefect.
     """
 
     def decorate(function: StageFunction[P, R]) -> StageFunction[P, R]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tasks.data.recipe import Pixels, Recipe
-from tasks.errors import GradmillError, UsageError
+from tasks.errors import DataError, GradmillError, UsageError
 from tasks.parameters import Device
 from tasks.store import reading
 from tasks.store.artifact_paths import ONNX, SAMPLE, version
@@ -115,6 +115,19 @@ class Demo(ThreadingHTTPServer):
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
+    def pixels(self, content: bytes) -> bytes:
+        """A picture file as ``gradmill predict`` reads it: the bytes of a row of the model's input.
+
+        Raises:
+            DataError: it cannot be decoded, or the model takes no pictures.
+        """
+        from tasks.data import pictures
+
+        if "columns" in self._tried.described:
+            raise DataError("the model is of a table", "a row of it", "fill in the form")
+        row, _ = pictures.decode(io.BytesIO(content), tuple(self._tried.described["shape"]), "the file")
+        return row.tobytes()
+
     @cached_property
     def _session(self) -> Any:
         from tasks.serving import sessions
@@ -158,19 +171,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"there is nothing of that name", ".txt")
 
     def do_POST(self) -> None:
-        """Answer of one row."""
+        """Answer of one row, or read one picture."""
         length = self.headers.get("Content-Length", "")
         if not self._is_ours():
             self._send(403, b"pages of other origins are not let in", ".txt")
-        elif self.path != "/predict" or not length.isdecimal() or int(length) > MOST_BYTES:
-            self._send(400, b"one row for /predict is expected", ".txt")
+        elif self.path not in ("/predict", "/pixels") or not length.isdecimal() or int(length) > MOST_BYTES:
+            self._send(400, b"one row for /predict or one picture for /pixels is expected", ".txt")
         else:
+            content = self.rfile.read(int(length))
             try:
-                answer = json.dumps(self.server.answer(self.rfile.read(int(length)))).encode()
+                if self.path == "/pixels":
+                    self._send(200, self.server.pixels(content), ".bin")
+                else:
+                    self._send(200, json.dumps(self.server.answer(content)).encode(), ".json")
             except (GradmillError, ImportError) as error:
                 self._send(400, str(getattr(error, "found", error)).encode(), ".txt")
-            else:
-                self._send(200, answer, ".json")
 
     def _is_ours(self) -> bool:
         """Whether we are called by our own name and, if by a page, by our own."""

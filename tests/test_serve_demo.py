@@ -26,7 +26,8 @@ from browsing import CHROMIUM, MARKS, keep
 from command_line import GRADMILL
 from conftest import REPOSITORY
 from flows.server import browser_runtime
-from flows.server.demo import Demo, Tried, describe
+from flows.server.demo import Demo
+from flows.server.tried import Tried, describe
 from node_packages import node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
 from tasks.data import pictures

@@ -4,24 +4,22 @@ Only to this machine, and to whoever calls it by its own name: a foreign one tha
 page gets past a browser's rules. Paths are looked up among the few things that there are; none leads to a file.
 """
 
-import base64
 import io
 import json
 import math
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
-from tasks.data.recipe import Pixels, Recipe
+from flows.server.tried import Tried
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.parameters import Device
-from tasks.store import reading
-from tasks.store.artifact_paths import ONNX, SAMPLE, version
+from tasks.store.artifact_paths import ONNX
 
 PAGE = Path(__file__).with_name("demo_page")
 OUR_NAMES = {"127.0.0.1", "localhost"}
@@ -30,7 +28,7 @@ TYPES = {
     ".json": "application/json", ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
     ".wasm": "application/wasm",
 }  # fmt: skip
-MOST_BYTES = 2**26  # of a picture
+MOST_DIGITS = 8  # of the bytes of a picture: up to a hundred megabytes
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -39,48 +37,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-
-
-def describe(recipe: Recipe, class_names: Sequence[str], sample: bytes) -> dict[str, Any]:
-    """What a page must know of a model: its input, and rows of ``sample``, which is ``sample.npz``, to begin with."""
-    import numpy as np
-
-    with np.load(io.BytesIO(sample), allow_pickle=False) as arrays:
-        rows = arrays[recipe.input.name]
-    facts: dict[str, Any] = {
-        "input": recipe.input.name,
-        "dtype": str(rows.dtype),
-        "shape": rows.shape[1:],
-        "class_names": class_names,
-        "samples": base64.b64encode(rows.tobytes()).decode(),
-    }
-    if isinstance(recipe, Pixels):
-        border = [rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]]
-        return facts | {"is_dark": bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)}
-    columns = [{"name": each.name, "kind": each.kind, "levels": each.levels} for each in recipe.columns]
-    return facts | {"columns": columns, "target": recipe.target.name if recipe.target else "prediction"}
-
-
-class Tried(NamedTuple):
-    """A version as it is tried: its file, and what the page must know of it."""
-
-    name: str
-    version: int
-    model: bytes
-    described: dict[str, Any]  # as ``describe`` has it
-
-    @classmethod
-    def load(cls, name: str, number: int | None) -> "Tried":
-        """The version asked for, or the champion.
-
-        Raises:
-            UsageError: there is no such model or version.
-            DataError: the version is damaged.
-        """
-        found, model = reading.load(name, number)
-        recipe, dataset = reading.manifest(name, found).recipe, reading.manifest(name, found).dataset
-        sample = reading.read_file(version(name, found), SAMPLE)
-        return cls(name, found, model, describe(recipe, dataset.class_names, sample))
 
 
 class Demo(ThreadingHTTPServer):
@@ -181,21 +137,22 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not self._is_ours():
             self._send(403, b"pages of other origins are not let in", ".txt")
-        elif not length.isdecimal() or self.path not in ("/predict", "/pixels") or int(length) > MOST_BYTES:
-            self._send(400, b"one row for /predict or one picture for /pixels is expected", ".txt")
-        elif self.path == "/predict" and int(length) != self.server.row_bytes:
-            self._send(400, f"one row of {self.server.row_bytes} bytes for /predict is expected".encode(), ".txt")
+        elif self.path == "/predict" and length == str(self.server.row_bytes):
+            self._answered(lambda row: json.dumps(self.server.answer(row)).encode(), ".json")
+        elif self.path == "/pixels" and length.isdecimal() and len(length) <= MOST_DIGITS:
+            self._answered(self.server.pixels, ".bin")
         else:
-            content = self.rfile.read(int(length))
-            try:
-                if len(content) < int(length):
-                    raise ConnectionAbortedError("who asks has gone in the middle")
-                if self.path == "/pixels":
-                    self._send(200, self.server.pixels(content), ".bin")
-                else:
-                    self._send(200, json.dumps(self.server.answer(content)).encode(), ".json")
-            except (GradmillError, ImportError) as error:
-                self._send(400, str(getattr(error, "found", error)).encode(), ".txt")
+            expected = f"one row of {self.server.row_bytes} bytes for /predict or one picture for /pixels is expected"
+            self._send(400, expected.encode(), ".txt")
+
+    def _answered(self, answer: Callable[[bytes], bytes], kind: str) -> None:
+        content = self.rfile.read(length := int(self.headers["Content-Length"]))
+        if len(content) < length:
+            raise ConnectionAbortedError("who asks has gone in the middle")
+        try:
+            self._send(200, answer(content), kind)
+        except (GradmillError, ImportError) as error:
+            self._send(400, str(getattr(error, "found", error)).encode(), ".txt")
 
     def _is_ours(self) -> bool:
         """Whether we are called by our own name and, if by a page, by our own."""

@@ -4,7 +4,7 @@ from prefect import flow
 
 from flows import story
 from flows.retrain import retrain
-from flows.story import refusal, run_names
+from flows.story import limit, refusal, run_names
 from flows.story.searched import TuneReport
 from tasks.download import download
 from tasks.machine import devices, heap
@@ -19,6 +19,7 @@ from tasks.validate import validate
 
 
 @flow(name="tune", flow_run_name=run_names.tune, log_prints=True, timeout_seconds=run_names.time_limit())
+@limit.heard
 @refusal.named
 def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: B008  (frozen)
     """Find settings by the loss of a validation part, and let ``retrain --tuned`` use them, at once if asked to.

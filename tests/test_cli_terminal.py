@@ -1,6 +1,7 @@
 """What people see: a list of stages that fits the terminal, plain lines for everybody else."""
 
 import io
+import json
 import os
 import re
 import shlex
@@ -108,6 +109,37 @@ def test_words_and_paths_stay_whole_and_wide_letters_count_twice() -> None:
     assert wrapped(f"see {path} now", 12) == ["see", path, "now"]
     assert wrapped("模型 模型 模型", 9) == ["模型 模型", "模型"]
     assert wrapped("", 12) == [""]
+
+
+def test_what_hangs_below_a_label_and_what_fits_is_left_as_it_is() -> None:
+    assert wrapped("    a   b", 9, hanging=True) == ["    a   b"]
+    assert wrapped("sign in     with what is there", 24, hanging=True) == [
+        "sign in     with what is",
+        "            there",
+    ]
+    assert wrapped("two words and  more words", 20, hanging=True) == ["two words and  more", "words"]
+
+
+SAID = {"print": "print(text, file=sys.stderr)", "typer": "typer.echo(text)", "rich": "print_fact('a', text)"}
+
+
+@pytest.mark.parametrize("way", SAID)
+def test_no_line_is_broken_inside_a_word_at_a_terminal_and_none_at_all_in_a_pipe(way: str) -> None:
+    words = [f"{'w' * (1 + number * 7 % 19)}{number}" for number in range(60)]
+    code = (
+        f"import sys, typer; from flows.cli import streams; from flows.cli.tables import print_fact; text = {words!r}"
+    )
+    code += f"; text = ' '.join(text); streams.guard(); {SAID[way]}"
+    at_terminal = Terminal([sys.executable, "-c", code])
+    assert " ".join(at_terminal.lines).split()[-60:] == words
+    assert max(map(len, at_terminal.lines)) <= 80
+    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len((piped.stdout + piped.stderr).splitlines()) == 1
+
+
+def test_a_document_at_a_terminal_stays_one() -> None:
+    code = "from flows.cli import streams; streams.guard(); streams.print_json({'found': 'word ' * 60})"
+    assert json.loads("".join(Terminal([sys.executable, "-c", code]).lines)) == {"found": "word " * 60}
 
 
 def test_no_duration_is_nothing() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli import board
 from flows.cli.faults import Answer, conclude
 from tasks.errors import EnvironmentProblem, UsageError, without_credentials
 from tasks.store import artifact_paths
@@ -84,6 +85,7 @@ def on_server() -> Iterator[None]:
     Raises:
         EnvironmentProblem: there is none, it does not answer, or wants other credentials.
     """
+    board.wait("asking the server")
     from prefect.settings import PREFECT_API_URL
 
     from flows.server import service

@@ -7,6 +7,7 @@ page gets past a browser's rules. Paths are looked up among the few things that 
 import base64
 import io
 import json
+import math
 import sys
 import threading
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tasks.data.recipe import Pixels, Recipe
-from tasks.errors import GradmillError, UsageError
+from tasks.errors import DataError, GradmillError, UsageError
 from tasks.parameters import Device
 from tasks.store import reading
 from tasks.store.artifact_paths import ONNX, SAMPLE, version
@@ -29,7 +30,7 @@ TYPES = {
     ".json": "application/json", ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
     ".wasm": "application/wasm",
 }  # fmt: skip
-MOST_BYTES = 2**26  # of a row
+MOST_BYTES = 2**26  # of a picture
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -115,29 +116,47 @@ class Demo(ThreadingHTTPServer):
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
+    def pixels(self, content: bytes) -> bytes:
+        """A picture file as ``gradmill predict`` reads it: the bytes of a row of the model's input.
+
+        Raises:
+            DataError: it cannot be decoded, or the model takes no pictures.
+        """
+        from tasks.data import pictures
+
+        if "columns" in self._tried.described:
+            raise DataError("the model is of a table", "a row of it", "fill in the form")
+        row, _ = pictures.decode(io.BytesIO(content), tuple(self._tried.described["shape"]), "the file")
+        return row.tobytes()
+
     @cached_property
     def _session(self) -> Any:
         from tasks.serving import sessions
 
         return sessions.open_session(self._tried.model, Device.CPU)
 
-    def answer(self, row: bytes) -> dict[str, list[float]]:
-        """What the model says of one row, the bytes of its input: every output as a list.
+    @cached_property
+    def row_bytes(self) -> int:
+        """Of one row of the model's input."""
+        import numpy as np
 
-        Raises:
-            UsageError: it has another length.
+        return int(np.dtype(self._tried.described["dtype"]).itemsize * math.prod(self._tried.described["shape"]))
+
+    def answer(self, row: bytes) -> dict[str, list[float | str]]:
+        """What the model says of one row, the ``row_bytes`` of its input: every output as a list.
+
+        What JSON has no number for is the text that JavaScript makes one of: NaN, Infinity, -Infinity.
         """
         import numpy as np
 
         from tasks.serving import sessions
 
-        shape, dtype = self._tried.described["shape"], np.dtype(self._tried.described["dtype"])
-        if len(row) != dtype.itemsize * int(np.prod(shape)):
-            raise UsageError(f"{len(row)} bytes", f"one row of {dtype} {shape}", "send one row")
         with self._lock:
             session = self._session
+        shape, dtype = self._tried.described["shape"], self._tried.described["dtype"]
         answers = sessions.answers(session, np.frombuffer(row, dtype).reshape(1, *shape))
-        return {name: found.reshape(-1).tolist() for name, found in answers.items()}
+        lists = {name: found.reshape(-1).tolist() for name, found in answers.items()}
+        return {name: [each if math.isfinite(each) else json.dumps(each) for each in lists[name]] for name in lists}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -158,19 +177,25 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"there is nothing of that name", ".txt")
 
     def do_POST(self) -> None:
-        """Answer of one row."""
+        """Answer of one row, or read one picture."""
         length = self.headers.get("Content-Length", "")
         if not self._is_ours():
             self._send(403, b"pages of other origins are not let in", ".txt")
-        elif self.path != "/predict" or not length.isdecimal() or int(length) > MOST_BYTES:
-            self._send(400, b"one row for /predict is expected", ".txt")
+        elif not length.isdecimal() or self.path not in ("/predict", "/pixels") or int(length) > MOST_BYTES:
+            self._send(400, b"one row for /predict or one picture for /pixels is expected", ".txt")
+        elif self.path == "/predict" and int(length) != self.server.row_bytes:
+            self._send(400, f"one row of {self.server.row_bytes} bytes for /predict is expected".encode(), ".txt")
         else:
+            content = self.rfile.read(int(length))
             try:
-                answer = json.dumps(self.server.answer(self.rfile.read(int(length)))).encode()
+                if len(content) < int(length):
+                    raise ConnectionAbortedError("who asks has gone in the middle")
+                if self.path == "/pixels":
+                    self._send(200, self.server.pixels(content), ".bin")
+                else:
+                    self._send(200, json.dumps(self.server.answer(content)).encode(), ".json")
             except (GradmillError, ImportError) as error:
                 self._send(400, str(getattr(error, "found", error)).encode(), ".txt")
-            else:
-                self._send(200, answer, ".json")
 
     def _is_ours(self) -> bool:
         """Whether we are called by our own name and, if by a page, by our own."""

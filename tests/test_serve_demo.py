@@ -26,7 +26,8 @@ from browsing import CHROMIUM, MARKS, keep
 from command_line import GRADMILL
 from conftest import REPOSITORY
 from flows.server import browser_runtime
-from flows.server.demo import Demo, Tried, describe
+from flows.server.demo import Demo
+from flows.server.demo_model import Tried, describe
 from node_packages import node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
 from tasks.data import pictures
@@ -140,6 +141,24 @@ def test_an_answer_that_is_no_number_is_still_json() -> None:
         content = asked(demo, "/predict", row.tobytes())[1]
     (answer,) = json.loads(content, parse_constant=lambda word: pytest.fail(word)).values()
     assert list(map(float, answer)) == list(expected)
+
+
+def test_a_picture_is_read_as_predictions_read_it_its_transparency_ignored(images: Tried, tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0).integers(1, 256, (28, 28, 4), np.uint8)
+    drawn[:14, :, 3] = 0  # nothing of it would be left on a canvas
+    path = tmp_path / "clear.png"
+    Image.fromarray(drawn).save(path)
+    with serving(images) as demo:
+        status, content, _ = asked(demo, "/pixels", path.read_bytes())
+        assert status == 200
+        assert content == pictures.decode(path, (28, 28))[0].tobytes()
+        assert content == Image.fromarray(drawn[..., :3]).convert("L").tobytes()
+        assert asked(demo, "/pixels", b"GIF89a")[:2] == (
+            400,
+            b"the file is no picture: none of PNG, JPEG, WEBP, BMP, GIF",
+        )
+    with serving(table(CLASSES, "classification", 3)[0]) as demo:
+        assert asked(demo, "/pixels", path.read_bytes())[:2] == (400, b"the model is of a table")
 
 
 def test_a_browser_that_goes_away_in_the_middle_is_not_told_of(
@@ -288,10 +307,10 @@ def browser(test: Any) -> Any:
 def test_an_image_dropped_gives_what_python_says_of_it(
     images: Tried, runtime: dict[str, bytes], tab: "Page", tmp_path: Path
 ) -> None:
-    """Test images as they are, and photographs of other sizes and in colour as ``gradmill predict`` reads them."""
+    """Test images as they are, and photographs of other sizes, in colour and transparent as predictions read them."""
     rng = np.random.default_rng(0)
     rows = np.frombuffer(base64.b64decode(images.described["samples"]), np.uint8).reshape(-1, 28, 28)
-    drawn = [rng.integers(0, 256, shape, np.uint8) for shape in ((90, 61, 3), (20, 30), (28, 140, 3))]
+    drawn = [rng.integers(0, 256, shape, np.uint8) for shape in ((90, 61, 3), (20, 30), (28, 140, 3), (33, 28, 4))]
     session = onnxruntime.InferenceSession(images.model)
     with serving(images, runtime) as demo:
         opened(tab, demo)

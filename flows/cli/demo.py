@@ -23,7 +23,8 @@ def demo(
     onnxruntime-web, which npm brings once (33 MB); without npm this process computes.
     """
     from flows.server import browser_runtime
-    from flows.server.demo import Demo, Tried
+    from flows.server.demo import Demo
+    from flows.server.demo_model import Tried
 
     tried = Tried.load(name, version)
     runtime, because = {}, ""

@@ -26,7 +26,7 @@ async function byServer(row) {
 async function computing(model) {
   if (model.server_because) return [byServer, `Computed by the local server: ${model.server_because}.`];
   try {
-    return [await inBrowser(model), "Computed in this browser by the published model.onnx; nothing leaves it."];
+    return [await inBrowser(model), "Computed in this browser by the published model.onnx; nothing leaves this machine."];
   } catch (error) {
     return [byServer, `Computed by the local server: this browser cannot (${error.message}).`];
   }

@@ -22,6 +22,7 @@ from tasks.machine import telling
 from tasks.machine.words import duration
 from tasks.parameters import RetrainParameters
 from tasks.records import TrainedModel
+from tasks.store import artifact_paths
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 from terminals import Terminal, shown_of
@@ -220,10 +221,25 @@ def test_a_refusal_shows_the_gates_and_says_first_by_which(on_server: None) -> N
     assert not [line for line in lines if len(line) > 80 and os.sep not in line]
 
 
-def test_completion_of_a_shell_knows_the_commands() -> None:
-    asked = {"_GRADMILL_COMPLETE": "complete_bash", "COMP_WORDS": "gradmill ret", "COMP_CWORD": "1"}
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("ret", ["retrain"]),
+        ("retrain l", ["linear-regression"]),
+        ("retrain --implementation s", ["scratch"]),
+        ("predict --name h", ["houses"]),
+        ("show h", ["houses"]),
+        ("models h", ["houses"]),
+    ],
+)
+def test_completion_of_a_shell_knows_commands_models_and_kept_names(
+    typed: str, offered: list[str], artifacts: Path
+) -> None:
+    artifact_paths.model("houses").mkdir(parents=True)
+    number = str(len(typed.split()))
+    asked = {"_GRADMILL_COMPLETE": "complete_bash", "COMP_WORDS": f"gradmill {typed}", "COMP_CWORD": number}
     done = subprocess.run([GRADMILL], env=os.environ | asked, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["retrain"], "")
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, offered, "")
 
 
 def test_what_to_try_next_follows_from_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:

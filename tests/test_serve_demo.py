@@ -27,7 +27,7 @@ from command_line import GRADMILL
 from conftest import REPOSITORY
 from flows.server import browser_runtime
 from flows.server.demo import Demo
-from flows.server.tried import Tried, describe
+from flows.server.demo_model import Tried, describe
 from node_packages import node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
 from tasks.data import pictures
@@ -132,6 +132,17 @@ def test_the_local_server_answers_by_the_same_file_and_takes_one_row(images: Tri
         assert asked(demo, "/model.json", b"x")[0] == 400
 
 
+def test_an_answer_that_is_no_number_is_still_json() -> None:
+    tried, _ = table(RECIPE, "regression", 0)
+    row = np.array([0, np.finfo(np.float32).max, 1, 1, np.finfo(np.float32).max], np.float32)
+    expected = onnxruntime.InferenceSession(tried.model).run(None, {"features": row[None]})[0].ravel()
+    assert not np.isfinite(expected).any()
+    with serving(tried) as demo:
+        content = asked(demo, "/predict", row.tobytes())[1]
+    (answer,) = json.loads(content, parse_constant=lambda word: pytest.fail(word)).values()
+    assert list(map(float, answer)) == list(expected)
+
+
 def test_a_picture_is_read_as_predictions_read_it_its_transparency_ignored(images: Tried, tmp_path: Path) -> None:
     drawn = np.random.default_rng(0).integers(1, 256, (28, 28, 4), np.uint8)
     drawn[:14, :, 3] = 0  # nothing of it would be left on a canvas
@@ -148,17 +159,6 @@ def test_a_picture_is_read_as_predictions_read_it_its_transparency_ignored(image
         )
     with serving(table(CLASSES, "classification", 3)[0]) as demo:
         assert asked(demo, "/pixels", path.read_bytes())[:2] == (400, b"the model is of a table")
-
-
-def test_an_answer_that_is_no_number_is_still_json() -> None:
-    tried, _ = table(RECIPE, "regression", 0)
-    row = np.array([0, np.finfo(np.float32).max, 1, 1, np.finfo(np.float32).max], np.float32)
-    expected = onnxruntime.InferenceSession(tried.model).run(None, {"features": row[None]})[0].ravel()
-    assert not np.isfinite(expected).any()
-    with serving(tried) as demo:
-        content = asked(demo, "/predict", row.tobytes())[1]
-    (answer,) = json.loads(content, parse_constant=lambda word: pytest.fail(word)).values()
-    assert list(map(float, answer)) == list(expected)
 
 
 def test_a_browser_that_goes_away_in_the_middle_is_not_told_of(

@@ -24,7 +24,7 @@ def demo(
     """
     from flows.server import browser_runtime
     from flows.server.demo import Demo
-    from flows.server.tried import Tried
+    from flows.server.demo_model import Tried
 
     tried = Tried.load(name, version)
     runtime, because = {}, ""

@@ -30,8 +30,21 @@ def print_table(table: Table, least_wanted: Sequence[str] = ()) -> None:
     for header in least_wanted:
         if _narrowed(table, console.width) > console.width:
             table.columns = [column for column in table.columns if column.header != header]
-    console.width = _narrowed(table, console.width)
+    if (needed := _narrowed(table, console.width)) > console.width and console.is_terminal:
+        _print_blocks(table)
+        return
+    console.width = needed
     console.print(table)
+
+
+def _print_blocks(table: Table) -> None:
+    """Each row as a block, for a terminal with no room for all columns: it would break every line inside a word."""
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        first, *others = (Text.from_markup(cell) if isinstance(cell, str) else cell for cell in row)
+        print_line(str(first))
+        for column, cell in zip(table.columns[1:], others, strict=True):
+            if str(cell):
+                print_fact(f"  {column.header}", str(cell))
 
 
 def _narrowed(table: Table, room: int) -> int:

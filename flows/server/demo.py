@@ -9,14 +9,13 @@ import json
 import math
 import sys
 import threading
-from collections.abc import Callable
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows.server.tried import Tried
+from flows.server.demo_model import Tried
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.parameters import Device
 from tasks.store.artifact_paths import ONNX
@@ -28,7 +27,7 @@ TYPES = {
     ".json": "application/json", ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
     ".wasm": "application/wasm",
 }  # fmt: skip
-MOST_DIGITS = 8  # of the bytes of a picture: up to a hundred megabytes
+MOST_BYTES = 2**26  # of a picture
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -102,14 +101,19 @@ class Demo(ThreadingHTTPServer):
         """What the model says of one row, the ``row_bytes`` of its input: every output as a list.
 
         What JSON has no number for is the text that JavaScript makes one of: NaN, Infinity, -Infinity.
+
+        Raises:
+            UsageError: it has another length.
         """
         import numpy as np
 
         from tasks.serving import sessions
 
+        shape, dtype = self._tried.described["shape"], self._tried.described["dtype"]
+        if len(row) != self.row_bytes:
+            raise UsageError(f"{len(row)} bytes", f"one row of {dtype} {shape}", "send one row")
         with self._lock:
             session = self._session
-        shape, dtype = self._tried.described["shape"], self._tried.described["dtype"]
         answers = sessions.answers(session, np.frombuffer(row, dtype).reshape(1, *shape))
         lists = {name: found.reshape(-1).tolist() for name, found in answers.items()}
         return {name: [each if math.isfinite(each) else json.dumps(each) for each in lists[name]] for name in lists}
@@ -135,24 +139,20 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer of one row, or read one picture."""
         length = self.headers.get("Content-Length", "")
+        most = {"/predict": self.server.row_bytes, "/pixels": MOST_BYTES}.get(self.path, -1)
         if not self._is_ours():
             self._send(403, b"pages of other origins are not let in", ".txt")
-        elif self.path == "/predict" and length == str(self.server.row_bytes):
-            self._answered(lambda row: json.dumps(self.server.answer(row)).encode(), ".json")
-        elif self.path == "/pixels" and length.isdecimal() and len(length) <= MOST_DIGITS:
-            self._answered(self.server.pixels, ".bin")
+        elif not length.isdecimal() or len(length) > len(str(most)) or int(length) > most:
+            self._send(400, b"one row for /predict or one picture for /pixels is expected", ".txt")
         else:
-            expected = f"one row of {self.server.row_bytes} bytes for /predict or one picture for /pixels is expected"
-            self._send(400, expected.encode(), ".txt")
-
-    def _answered(self, answer: Callable[[bytes], bytes], kind: str) -> None:
-        content = self.rfile.read(length := int(self.headers["Content-Length"]))
-        if len(content) < length:
-            raise ConnectionAbortedError("who asks has gone in the middle")
-        try:
-            self._send(200, answer(content), kind)
-        except (GradmillError, ImportError) as error:
-            self._send(400, str(getattr(error, "found", error)).encode(), ".txt")
+            content = self.rfile.read(int(length))
+            try:
+                if self.path == "/pixels":
+                    self._send(200, self.server.pixels(content), ".bin")
+                else:
+                    self._send(200, json.dumps(self.server.answer(content)).encode(), ".json")
+            except (GradmillError, ImportError) as error:
+                self._send(400, str(getattr(error, "found", error)).encode(), ".txt")
 
     def _is_ours(self) -> bool:
         """Whether we are called by our own name and, if by a page, by our own."""

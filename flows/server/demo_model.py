@@ -1,4 +1,4 @@
-"""A version as a person tries it: its file, and what a page must know of it."""
+"""A version as a page tries it: its file, what must be known of its input, and rows to begin with."""
 
 import base64
 import io

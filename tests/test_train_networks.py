@@ -44,8 +44,8 @@ def learn(
 
 
 def test_every_implementation_that_may_be_asked_for_is_written() -> None:
-    for model, written in zip(ModelName, (building.SOFTMAX, building.LINEAR), strict=True):
-        assert {*written} == {name for name in Implementation if model in WRITTEN_FOR[name]}
+    for model, written in zip(ModelName, (set(building.SOFTMAX), set(building.LINEAR)), strict=True):
+        assert written == {name for name in Implementation if model in WRITTEN_FOR[name]}
 
 
 def test_softmax_regression_learns_the_same_weights_from_scratch_and_concisely() -> None:

@@ -70,11 +70,7 @@ def operation(port: int, auth: bool, rewrite: Rewrite) -> Iterator[Operation]:
 
 @contextmanager
 def _up(
-    here: service.Service,
-    key: str | None,
-    rewrite: Rewrite,
-    new: bool = False,
-    listener: socket.socket | None = None,
+    here: service.Service, key: str | None, rewrite: Rewrite, new: bool = False, listener: socket.socket | None = None
 ) -> Iterator[Operation]:
     children: list[Child] = []
     with service.reached(here.api_url, key):

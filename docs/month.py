@@ -150,7 +150,8 @@ def _why(told: dict[str, Any]) -> str:
     return "; ".join(refused or [change["found"] for change in told["data_changes"]])
 
 
-def _gradmill(*words: str) -> "subprocess.CompletedProcess[str]":
+def gradmill(*words: str) -> "subprocess.CompletedProcess[str]":
+    """A command, and what it has said."""
     return subprocess.run([SCRIPT, *words], capture_output=True, text=True, check=False)
 
 
@@ -181,7 +182,7 @@ def main() -> None:
     """Walk through the month in the folder ``month`` in artifacts/, with an artifacts folder's files of its own."""
     artifacts = Path(os.environ.get("GRADMILL_ARTIFACTS", "artifacts"), "month").absolute()
     shutil.rmtree(artifacts, ignore_errors=True)
-    month = Month(artifacts, _gradmill)
+    month = Month(artifacts, gradmill)
     os.environ["GRADMILL_ARTIFACTS"] = str(artifacts)
     with running():
         for told in month.nights():
@@ -189,7 +190,7 @@ def main() -> None:
             line = f"{told.night:5}  {told.what:48}  {told.outcome:10} {champion:>4} {told.seconds:5.1f} s  {told.why}"
             print(line[:200], flush=True)
         page = artifacts / "overview.html"
-        print(_gradmill("report", NAME, "--output", str(page)).stdout)
+        print(gradmill("report", NAME, "--output", str(page)).stdout)
         picture(page)
 
 

@@ -40,7 +40,7 @@ def print_table(table: Table, least_wanted: Sequence[str] = ()) -> None:
 def _without(header: str, table: Table) -> Table:
     """A new one: a column of Rich's knows its place."""
     kept = [column for column in table.columns if column.header != header]
-    narrower = Table(*(column.header for column in kept), box=None, pad_edge=False)
+    narrower = Table(*(str(column.header) for column in kept), box=None, pad_edge=False)
     for row in zip(*(column.cells for column in kept), strict=True):
         narrower.add_row(*row)
     return narrower

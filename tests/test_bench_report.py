@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,16 +46,35 @@ def test_fast_sides_are_measured_around_every_slow_one() -> None:
     assert measure.around(found["fast"], 1, repeats=2) == 6, "y is sixth"
 
 
-def test_a_report_says_plainly_what_was_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def report_of(load: float, path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[list[str], dict[str, Any]]:
+    """Lines that are shown, and the document, of a benchmark on two cores that began at this load."""
     ratios = [measure.at_least("speed", 1.9, 2), measure.at_most("memory", 1.0, 1.1)]
-    assert [ratio.reached for ratio in ratios] == [False, True]
-    report = Report(benchmark="x", conditions=measure.conditions(("numpy",)), sides=[], ratios=ratios)
-    measure.publish(report, tmp_path / "bench.json", as_json=False)
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("speed")]
+    conditions = measure.conditions(("numpy",)) | {"cores": 2}
+    report = Report(benchmark="x", conditions=conditions, sides=[], ratios=ratios)
+    measure.write(report, path, load)
+    measure.show(report, path)
+    return capsys.readouterr().out.splitlines(), json.loads(path.read_text())
+
+
+def test_a_report_says_plainly_what_was_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines, document = report_of(0.5, tmp_path / "bench.json", capsys)
+    (line,) = [line for line in lines if line.startswith("speed")]
     assert line.split() == ["speed", "1.9", "at", "least", "2", "missed"]
-    document = json.loads((tmp_path / "bench.json").read_text())
+    assert [ratio["reached"] for ratio in document["ratios"]] == [False, True]
     assert document["conditions"]["packages"]["numpy"]
-    assert document["conditions"]["cores"] >= 1
+    assert document["conditions"]["load_before"] == 0.5
+
+
+def test_a_report_of_a_busy_machine_says_so_and_shows_no_raw_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "load 6.3 on 2 cores before it began: these ratios say little"
+    busy, _ = report_of(6.34, tmp_path / "bench.json", capsys)
+    quiet, _ = report_of(2.2, tmp_path / "bench.json", capsys)  # what another benchmark leaves behind
+    assert said in busy
+    assert not [line for line in quiet if "before it began" in line]
+    assert not [line for line in busy if "{" in line]
+    assert f"written to {tmp_path}/bench.json, with all conditions" in busy
 
 
 def test_a_notebook_cell_renders_every_picture_that_it_displays() -> None:

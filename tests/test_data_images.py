@@ -371,10 +371,10 @@ def test_what_are_no_images_is_said(tmp_path: Path) -> None:
 def test_the_contact_sheet_shows_pictures_of_each_class(tmp_path: Path) -> None:
     made = prepared(write(tmp_path / "pets", COUNTS))
     assert made.sheet is not None
-    sheet = np.asarray(Image.open(made.sheet.path).convert("L"))
-    assert sheet.shape == (3 * 60 + 4, 180 + 10 * 60)
-    lines = [sheet[4 + 60 * line : 60 + 60 * line, 180:] for line in range(3)]
-    assert all(line.mean() < 240 for line in lines), "white paper is no picture"
+    sheet = np.asarray(Image.open(made.sheet.path))
+    assert sheet.shape == (3 * 60 + 4, 180 + 10 * 60, 4)
+    lines = [sheet[4 + 60 * line : 60 + 60 * line, 180:, 3] for line in range(3)]
+    assert all(line.mean() > 200 for line in lines), "what is transparent is no picture"
 
 
 def test_parts_that_lie_one_after_another_are_written_whole_however_large(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import sklearn.calibration
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -130,16 +131,35 @@ def test_every_image_is_under_its_labels_and_errors_are_red(drawn: list[Figure],
     figures.image_grid(images, predicted, [*"aaaaaaaaaaa"], tmp_path / "grid.png")
     axes = drawn[0].axes[0]
     assert [text.get_text() for text in axes.texts] == [f"a\n{label}" for label in predicted]
-    assert [index for index, text in enumerate(axes.texts) if text.get_color() == "firebrick"] == [2, 10]
+    assert [index for index, text in enumerate(axes.texts) if text.get_color() == figures.WRONG] == [2, 10]
     mosaic = np.asarray(axes.images[0].get_array())
     for index, (text, image) in enumerate(zip(axes.texts, images, strict=True)):
         x, y = text.get_position()
         top, left = int(y) + 1, int(x) - 2
-        np.testing.assert_array_equal(mosaic[top : top + 4, left : left + 4], image, err_msg=str(index))
+        shown = mosaic[top : top + 4, left : left + 4]
+        np.testing.assert_array_equal(shown[..., :3], image[..., None].repeat(3, axis=2), err_msg=str(index))
+        assert (shown[..., 3] == 255).all()
     figures.image_grid(images, predicted, None, tmp_path / "unlabelled.png")
     assert [(text.get_text(), text.get_color()) for text in drawn[1].axes[0].texts] == [
-        (label, "black") for label in predicted
+        (label, figures.INK) for label in predicted
     ]
+
+
+def luminance(red: float, green: float, blue: float) -> float:
+    """Relative, of a colour of sRGB, as WCAG defines it."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def test_words_between_images_can_be_read_on_a_light_and_on_a_dark_page(tmp_path: Path) -> None:
+    images = np.zeros((9, 28, 28), np.uint8)
+    file = figures.image_grid(images, [*"aaaaaaaaa"], [*"abababaab"], tmp_path / "grid.png")
+    with Image.open(file.path) as picture:
+        assert picture.getchannel("A").getextrema()[0] == 0, "no ground of its own"
+    for colour in (figures.INK, figures.WRONG):
+        for ground in ("#ffffff", "#15181c"):
+            darker, lighter = sorted(luminance(*to_rgb(each)) for each in (colour, ground))
+            assert (lighter + 0.05) / (darker + 0.05) > 3.9, f"{colour} on {ground}"
 
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -82,6 +82,16 @@ def test_residuals_and_predictions_lie_where_they_should(drawn: list[Figure], tm
     assert texts(axes.get_legend().get_texts()) == ["perfect"]  # type: ignore[union-attr]
 
 
+def test_points_are_the_larger_the_fewer_there_are(drawn: list[Figure], tmp_path: Path) -> None:
+    for count in (63, 300, 5000):
+        table_figures.residuals(np.arange(count), np.arange(count), tmp_path / "r.png")
+    areas = [float(figure.axes[0].collections[0].get_sizes()[0]) for figure in drawn]  # type: ignore[attr-defined]
+    assert areas == sorted(areas, reverse=True)
+    across = (2 * np.sqrt(areas[0] / np.pi)) * 110 / 72  # in pixels of the picture, which a page shows at half its size
+    assert across / 2 > 5
+    assert areas[-1] == 6
+
+
 def test_of_millions_of_rows_a_few_thousand_are_drawn(drawn: list[Figure], tmp_path: Path) -> None:
     truth = np.arange(1_000_000, dtype=float)
     table_figures.predicted_and_true(truth, truth, tmp_path / "p.png")

@@ -43,7 +43,7 @@ def test_folders_become_a_model_that_takes_raw_pixels_and_is_trained_again(
     verification.verify("pets", 1)
     version = artifact_paths.version("pets", 1)
     assert (version / "labels.txt").read_text().split() == ["cat", "dog", "owl"]
-    assert np.asarray(Image.open(version / "contact-sheet.png")).shape == (184, 780, 3)
+    assert np.asarray(Image.open(version / "contact-sheet.png")).shape == (184, 780, 4)
     assert "contact-sheet.png" in (version / "data-report.md").read_text()
     session = onnxruntime.InferenceSession(report.model_path, providers=["CPUExecutionProvider"])
     raw = np.stack([drawn(label, 5000 + label, channels=3) for label in range(3)])

@@ -13,7 +13,7 @@ from tasks.batch.cuda import CudaLane
 from tasks.batch.lanes import open_lanes
 from tasks.machine import devices
 from tasks.networks.cuda_graphs import GraphedEpochs
-from tasks.networks.sgd import SGD, decaying
+from tasks.networks.sgd import SGD, ConciseSGD, decaying
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
 from tasks.networks.training import train, train_epoch
@@ -59,7 +59,7 @@ def test_replayed_epochs_learn_what_single_steps_learn_and_the_cpu_learns(
         net = kind(64, 5, generator())
         target = torch.device("cpu" if device == "cpu" else "cuda")
         net.to(target)
-        optimizer = (SGD if implementation == "scratch" else torch.optim.SGD)(decaying(net.parameters(), 0.01), lr=0.1)
+        optimizer = (SGD if implementation == "scratch" else ConciseSGD)(decaying(net.parameters(), 0.01), lr=0.1)
         split = IMAGES.to(target)
         curve = list(train(net, optimizer, split, split, rates, 32, generator(7), run_epoch=run_epoch))
         learned[device] = {name: each.cpu() for name, each in net.weights().items()}, curve[-1].train["loss"]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,18 +12,22 @@ import sklearn.linear_model
 import sklearn.metrics
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from small_images import IMAGES, generator
 from tasks.data.synthetic import synthetic_data
+from tasks.fitting import building
 from tasks.networks import best_fit, linear_scratch, metrics, softmax_scratch
 from tasks.networks.examples import Split
 from tasks.networks.linear_concise import LinearRegressionConcise
 from tasks.networks.linear_scratch import LinearRegressionScratch
 from tasks.networks.schedules import learning_rates
-from tasks.networks.sgd import SGD, ConciseSGD, decaying
+from tasks.networks.sgd import SGD, ConciseSGD, decaying, rate
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
 from tasks.networks.training import Measured, Network, outputs, stop_early, take_steps, train, train_epoch
+from tasks.parameters import Implementation, ModelName
+from tasks.parameters.choices import WRITTEN_FOR
 
 
 def table(num_examples: int = 1000, seed: int = 0) -> Split:
@@ -36,6 +41,11 @@ def learn(
     for _ in train(net, optimizer, split, split, [optimizer.param_groups[0]["lr"]] * epochs, batch_size, generator(7)):
         pass
     return net.weights()
+
+
+def test_every_implementation_that_may_be_asked_for_is_written() -> None:
+    for model, written in zip(ModelName, (set(building.SOFTMAX), set(building.LINEAR)), strict=True):
+        assert written == {name for name in Implementation if model in WRITTEN_FOR[name]}
 
 
 def test_softmax_regression_learns_the_same_weights_from_scratch_and_concisely() -> None:
@@ -117,6 +127,55 @@ def test_sgd_takes_the_steps_of_torchs(momentum: float) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", [SGD, ConciseSGD])
+def test_a_learning_rate_that_is_a_tensor_takes_the_steps_of_a_number_without_being_read(
+    kind: type[SGD | ConciseSGD],
+) -> None:
+    """So that a CUDA graph can hold the steps: whatever reads a number of a tensor cannot be captured."""
+    number, tensor = torch.ones(2, 3), torch.ones(2, 3)
+    gradients = torch.randn(2, 2, 3, generator=generator())
+    of_numbers, of_tensors = (kind(decaying([param, torch.zeros(3)], 0.1), lr=0.3) for param in (number, tensor))
+    lr = rate(0.3, number.device)
+    for each, gradient in zip((0.3, 0.05), gradients, strict=True):
+        number.grad, tensor.grad = gradient.clone(), gradient.clone()
+        for group in of_numbers.param_groups:
+            group["lr"] = each
+        of_numbers.step()
+        for group in of_tensors.param_groups:
+            group["lr"] = lr
+        with torch.no_grad():
+            lr.fill_(each)
+        with Reads() as reads:
+            of_tensors.step()
+        assert reads.count == 0
+    torch.testing.assert_close(tensor, number, rtol=1e-6, atol=1e-7)
+
+
+def test_what_an_epoch_is_measured_by_is_read_once() -> None:
+    net = SoftmaxRegressionScratch(64, 5, generator())
+    epochs = train(net, SGD(decaying(net.parameters(), 0), 0.1), IMAGES, IMAGES, [0.1], 32, generator(), IMAGES)
+    with Reads() as reads:
+        (measured,) = epochs
+    assert reads.count == 0  # one by one; all at once is no read of a single number
+    o = outputs(net, IMAGES)
+    assert measured.validation is not None
+    assert (
+        measured.test["loss"]
+        == measured.validation["loss"]
+        == pytest.approx(sklearn.metrics.log_loss(IMAGES.y, o.double().softmax(dim=1)), rel=1e-5)
+    )
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers that are read of tensors one by one: on a GPU each is a wait."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
 def test_sum_at_lr_over_batch_size_takes_the_steps_of_mean_at_lr() -> None:
     """The statement of networks/training.py, on torch's own losses."""
     X, y = table().minibatch(torch.arange(10))
@@ -133,8 +192,8 @@ def test_sum_at_lr_over_batch_size_takes_the_steps_of_mean_at_lr() -> None:
 
 def test_accuracy_equals_scikit_learns() -> None:
     o, y = torch.randn(300, 4, generator=generator()), torch.randint(0, 4, (300,), generator=generator(1))
-    assert metrics.accuracy(o, y) == pytest.approx(sklearn.metrics.accuracy_score(y, o.argmax(dim=1)))
-    assert int(metrics.num_correct(o, y)) == round(metrics.accuracy(o, y) * 300)
+    assert float(metrics.accuracy(o, y)) == pytest.approx(sklearn.metrics.accuracy_score(y, o.argmax(dim=1)))
+    assert int(metrics.num_correct(o, y)) == round(float(metrics.accuracy(o, y)) * 300)
 
 
 @pytest.mark.parametrize("network", [LinearRegressionScratch, LinearRegressionConcise])
@@ -230,7 +289,7 @@ def test_minibatches_of_bytes_lie_in_one_memory_and_leave_the_split_as_it_is() -
 def test_training_figures_are_those_of_the_outputs_that_the_steps_saw() -> None:
     """With one minibatch an epoch, the first epoch's figures are those of the untouched network."""
     net = SoftmaxRegressionScratch(64, 5, generator())
-    before = metrics.classification(outputs(net, IMAGES), IMAGES.y)
+    (before,) = metrics.numbers(metrics.classification(outputs(net, IMAGES), IMAGES.y))
     on_train = next(train(net, SGD(decaying(net.parameters(), 0), 0.1), IMAGES, IMAGES, [0.1], 500, generator())).train
     assert on_train == pytest.approx(before, rel=1e-5)
 
@@ -254,9 +313,9 @@ def test_a_schedule_sets_the_length_of_every_epochs_steps() -> None:
         moves.append(net.W - before)
         gradients.append(net.gradients()["W"])
         before = net.W.clone()
-    for rate, move, gradient in zip((0.2, 0.1), moves, gradients, strict=True):
+    for lr, move, gradient in zip((0.2, 0.1), moves, gradients, strict=True):
         assert gradient is not None
-        torch.testing.assert_close(move, -rate * gradient, rtol=1e-3, atol=1e-7)
+        torch.testing.assert_close(move, -lr * gradient, rtol=1e-3, atol=1e-7)
 
 
 def both(**options: float) -> tuple[SoftmaxRegressionScratch, SoftmaxRegressionConcise]:

@@ -1,6 +1,5 @@
 """How all benchmarks measure: several rounds over all sides, the best of each, and the conditions they ran under."""
 
-import json
 import os
 import platform
 import re
@@ -19,9 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.machine import cores, progress
+from tasks.machine.words import counted
 from tasks.store import atomic
 
 T = TypeVar("T")
+
+BUSY = 1.25  # load a core, above which others are in the way; of a benchmark that has just ended less is left
 
 
 class Side(BaseModel):
@@ -134,8 +136,7 @@ def watched(look: Callable[[], float]) -> Iterator[list[float]]:
         while not over.wait(0.02):
             sampled.append(look())
 
-    thread = threading.Thread(target=sample)
-    thread.start()
+    (thread := threading.Thread(target=sample)).start()
     try:
         yield sampled
     finally:
@@ -175,16 +176,25 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def publish(report: Report, path: Path, as_json: bool) -> None:
-    """Write the report, and print it as tables unless the caller prints the document."""
+def write(report: Report, path: Path, load: float) -> None:
+    """Write the document, with the load of the minute before the benchmark began."""
+    report.conditions["load_before"] = round(load, 1)
     atomic.write_json(path, report.model_dump())
-    if as_json:
-        return
-    console = Console(soft_wrap=True, highlight=False)
+
+
+def warning(report: Report) -> str:
+    """A line that says that others were at work, or nothing."""
+    load, available = report.conditions["load_before"], report.conditions["cores"]
+    said = f"load {load} on {counted(available, 'core')} before it began: these ratios say little\n"
+    return said if load > BUSY * available else ""
+
+
+def show(report: Report, path: Path) -> None:
+    """Print it as tables; what else it says is in the document, at ``path``."""
+    console, found = Console(soft_wrap=True, highlight=False), report.conditions
     ratios = Table("ratio", "value", "wanted", "", box=None, pad_edge=False)
     for ratio in report.ratios:
         ratios.add_row(ratio.name, f"{ratio.value:.3g}", ratio.wanted, "" if ratio.reached else "missed")
-    console.print(report.table())
-    console.print()
-    console.print(ratios)
-    console.print(f"\n{json.dumps(report.conditions, ensure_ascii=False)}\nwritten to {path}")
+    console.print(report.table(), "", ratios, sep="\n")
+    console.print(f"\n{warning(report)}on {counted(found['cores'], 'core')} of {found['cpu']}, load {found['load']}")
+    console.print(f"written to {path}, with all conditions")

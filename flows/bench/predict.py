@@ -128,10 +128,12 @@ def _memory(job: PredictParameters, pool: Images, rows: int) -> list[Side]:
 def _peak_anonymous(arguments: list[str]) -> float:
     """The largest RssAnon seen of a ``gradmill`` process, in MiB, looked at every 5 ms."""
     peak = 0.0
-    with subprocess.Popen([sys.executable, "-m", "flows", *arguments], stdout=subprocess.DEVNULL) as process:
+    command, pipe = [sys.executable, "-m", "flows", *arguments], subprocess.PIPE  # what it shows is not ours to show
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=pipe, text=True) as process:
         while process.poll() is None:
             peak = max(peak, measure.memory("RssAnon", process.pid))
             time.sleep(0.005)
+        said = process.stderr.read() if process.stderr else ""
     if process.returncode:
-        raise RuntimeError(f"gradmill {' '.join(arguments)} ended with {process.returncode}")
+        raise RuntimeError(f"gradmill {' '.join(arguments)} ended with {process.returncode}: {said}")
     return peak

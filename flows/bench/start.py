@@ -52,6 +52,19 @@ while True:
 server.kill()
 server.wait()
 """  # as Prefect starts a temporary server of its own
+FLOW = f"Prefect alone: a flow of 8 empty tasks, {JOINED}"
+FLOW_CODE = """
+import json, os
+with open(os.path.join(os.environ["GRADMILL_ARTIFACTS"], ".prefect", "service.json")) as file:
+    os.environ["PREFECT_API_URL"] = json.load(file)["api_url"]
+from prefect import flow, task
+@task
+def empty(): pass
+@flow
+def tasks():
+    for _ in range(8): empty()
+tasks()
+"""  # as many as a retrain has stages
 GROUPS = {  # what the table tells of the parts; stages are all others
     "imports": ("interpreter", "imports", "checks"), "server": ("server",), "engine": ("engine", "between stages"),
     "end": ("command", "end"),
@@ -79,7 +92,7 @@ def bench(rounds: int) -> StartReport:
     run = RunFolder.open("bench-start", {})
     download.__wrapped__(run, FASHION_MNIST, Data())  # type: ignore[attr-defined]  # the stage's plain function
     found: dict[str, list[dict[str, float]]] = {}
-    bare = []
+    bare, of_flows = [], []
     with progress.bar() as bar, workplace.made() as folder:
         launch(folder, ["retrain", "linear-regression"])  # once for nothing: files are in memory from then on
         for _ in bar.track(range(rounds), description=ALONE):
@@ -87,8 +100,10 @@ def bench(rounds: int) -> StartReport:
             _round(folder, ALONE, found)
         with workplace.up(folder):
             for _ in bar.track(range(rounds), description=JOINED):
+                of_flows.append(measure.seconds(lambda: workplace.run([sys.executable, "-c", FLOW_CODE], folder)))
                 _round(folder, JOINED, found)
-    seconds = {BARE: bare} | {name: [sum(each.values()) for each in parts] for name, parts in found.items()}
+    plain: dict[str, list[float]] = {BARE: bare, FLOW: of_flows}
+    seconds = plain | {name: [sum(each.values()) for each in parts] for name, parts in found.items()}
     sides = measure.sides(seconds, "s", statistics.median)
     medians = {name: _medians(parts) for name, parts in found.items()}
     draw(medians, artifact_paths.root() / "bench-start.png")

@@ -1,109 +1,75 @@
 """``gradmill bench``: speed, measured here and now beside what else there is, and how often gates are wrong."""
 
-from typing import TYPE_CHECKING, Annotated
+import importlib
+import os
+import sys
+from contextlib import ExitStack
+from typing import Annotated
 
 import typer
 
 from flows.cli.options import Verbose, print_json
 from tasks.store import artifact_paths
 
-if TYPE_CHECKING:
-    from flows.bench.measure import Report
-
 Quick = Annotated[bool, typer.Option("--quick", help="A short look: less data, fewer rounds.")]
 
 
 def predict(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
     """Batch prediction over bare onnxruntime, its default options, and the book's way; writes bench-predict.json."""
-    from flows.cli import display
-
-    artifact_paths.make_root()
-    with display.compact(verbose, stages=False):
-        from flows.server.connection import prefect_api
-
-        with prefect_api("flows.bench.predict"):
-            from flows.bench import predict as benchmark
-
-            report = benchmark.bench(quick)
-    _publish(report, as_json)
+    _run("predict", quick, as_json, verbose, needs_server=True)
 
 
 def train(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
     """Training over the book's package, Lightning, scikit-learn and the limit; writes bench-train.json and .png."""
-    from flows.cli import display
-
-    artifact_paths.make_root()
-    with display.compact(verbose, stages=False):
-        from flows.bench import train as benchmark
-
-        report = benchmark.bench(quick)
-    _publish(report, as_json)
+    _run("train", quick, as_json, verbose)
 
 
 def tables(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
     """Training of an own table over Vowpal Wabbit and scikit-learn; writes bench-tables.json."""
-    from flows.cli import display
-
-    artifact_paths.make_root()
-    with display.compact(verbose, stages=False):
-        from flows.bench import tables as benchmark
-
-        report = benchmark.bench(quick)
-    _publish(report, as_json)
+    _run("tables", quick, as_json, verbose)
 
 
 def images(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
     """Reading and training of own pictures over Pillow alone and Fashion-MNIST; writes bench-images.json."""
-    from flows.cli import display
-
-    artifact_paths.make_root()
-    with display.compact(verbose, stages=False):
-        from flows.bench import images as benchmark
-
-        report = benchmark.bench(quick)
-    _publish(report, as_json)
+    _run("images", quick, as_json, verbose)
 
 
 def tune(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
     """A search for hyperparameters over plain trainings and scikit-learn's grid search; writes bench-tune.json."""
-    from flows.cli import display
-
-    artifact_paths.make_root()
-    with display.compact(verbose, stages=False):
-        from flows.server.connection import prefect_api
-
-        with prefect_api("flows.bench.tune"):
-            from flows.bench import tune as benchmark
-
-            report = benchmark.bench(quick)
-    _publish(report, as_json)
+    _run("tune", quick, as_json, verbose, needs_server=True)
 
 
 def gates(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
     """How often the gates against kept versions refuse what is as good, and what is worse; writes bench-gates.json."""
-    from flows.cli import display
-
-    artifact_paths.make_root()
-    with display.compact(verbose, stages=False):
-        from flows.bench import gates as benchmark
-
-        report = benchmark.bench(quick)
-    _publish(report, as_json)
+    _run("gates", quick, as_json, verbose)
 
 
 def start(
     as_json: bool, rounds: Annotated[int, typer.Option(min=1, help="How often each command is run.")] = 5
 ) -> None:
     """Whole commands from Enter to the prompt, and where the time goes; writes bench-start.json and .png."""
+    _run("start", rounds, as_json)
+
+
+def _run(name: str, how: bool | int, as_json: bool, verbose: bool = False, needs_server: bool = False) -> None:
+    """Run ``flows.bench.NAME``, as quick or as often as ``how`` says, and tell what it has found."""
+    load = os.getloadavg()[0]  # before anything of ours is in it
+    from flows.cli import display
+
     artifact_paths.make_root()
-    from flows.bench import start as benchmark
+    module = f"flows.bench.{name}"
+    with display.compact(verbose, stages=False), ExitStack() as entered:
+        if needs_server:
+            from flows.server.connection import prefect_api
 
-    _publish(benchmark.bench(rounds), as_json)
-
-
-def _publish(report: "Report", as_json: bool) -> None:
+            entered.enter_context(prefect_api(module))
+        report = importlib.import_module(module).bench(how)
     from flows.bench import measure
 
-    measure.publish(report, artifact_paths.root() / f"bench-{report.benchmark}.json", as_json)
+    path = artifact_paths.root() / f"bench-{report.benchmark}.json"
+    measure.write(report, path, load)
     if as_json:
+        print(measure.warning(report), end="", file=sys.stderr)
         print_json(report.model_dump())
+    else:
+        measure.show(report, path)

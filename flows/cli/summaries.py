@@ -34,11 +34,20 @@ def gates(verdicts: "Sequence[GateVerdict]") -> None:
     for title, justify in (("", "left"), ("gate", "left"), ("found", "right"), ("bound", "left")):
         table.add_column(title, justify=justify, no_wrap=title in ("gate", "found"))  # type: ignore[arg-type]
     for each in verdicts:
-        bound = "recorded" if each.verdict == "recorded" else each.detail.partition(" required")[0]
-        table.add_row(marks[each.verdict], each.name, f"{each.value:.4g}", escape(printable(bound)))
+        table.add_row(marks[each.verdict], each.name, f"{each.value:.4g}", escape(printable(_bound(each))))
     console.print()
     console.print(table)
     console.print()
+
+
+def _bound(verdict: "GateVerdict") -> str:
+    """What was required; where nothing was, against which version, and why that decides nothing."""
+    if verdict.verdict != "recorded":
+        return verdict.detail.partition(" required")[0]
+    if not verdict.name.startswith("champion"):
+        return "recorded"
+    _, opened, why = verdict.detail.partition("no bound (")
+    return f"recorded: {why.removesuffix(')') if opened else verdict.detail}"
 
 
 def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> None:
@@ -81,7 +90,8 @@ def _standing(result: "RetrainReport") -> str:
     if result.version == result.champion:
         return f"{version}the champion"
     champion = f"version {result.champion}" if result.champion else "none"
-    return f"{version}not the champion: that is {champion} until gradmill promote {result.name} {result.version}"
+    until = "" if result.outcome == "unchanged" else f" until gradmill promote {result.name} {result.version}"
+    return f"{version}not the champion: that is {champion}{until}"
 
 
 def predicted(result: "Prediction", artifacts: Path | None) -> None:
@@ -107,7 +117,7 @@ def tuned(result: "TuneReport", following_it: str, artifacts: Path | None) -> No
 
     losses = result.validation_losses, result.default_losses
     found, before = (
-        (f"{fmean(each):.4g}" if each else "none") + (f" ± {stdev(each):.1g}" if len(each) > 1 else "")
+        (f"{fmean(each):.4g}" if each else "none") + (f" ± {stdev(each):.1g}" if len({*each}) > 1 else "")
         for each in losses
     )
     rows = [

@@ -41,7 +41,7 @@ def measure(candidate: Candidate) -> dict[str, Any]:
     error, since softmax regression is trained for calibrated probabilities.
     """
     names, o, y = candidate.prepared.class_names, torch.from_numpy(candidate.scores), _labels(candidate)
-    measured, count = metrics.classification(o, y), metrics.confusion_matrix(o, y)
+    (measured,), count = metrics.numbers(metrics.classification(o, y)), metrics.confusion_matrix(o, y)
     right = count.diagonal()
     precision, recall = (right / count.sum(dim=other).clamp(min=1) for other in (0, 1))
     return {

@@ -40,13 +40,9 @@ class Curves(NamedTuple):
 
 MOST_MARKERS = 40  # on a line
 LINES = {
-    "train_loss": "o-",
-    "validation_loss": "d-",
-    "test_loss": "s:",
-    "train_accuracy": "^--",
-    "test_accuracy": "s-.",
-    "validation_accuracy": "d:",
-}
+    "train_loss": "o-", "validation_loss": "d-", "test_loss": "s:",
+    "train_accuracy": "^--", "test_accuracy": "s-.", "validation_accuracy": "d:",
+}  # fmt: skip
 
 
 def learning_curve(curve: Sequence[Epoch], shown: Curves, path: Path, kept_epoch: int | None = None) -> FileRef:
@@ -70,6 +66,8 @@ def learning_curve(curve: Sequence[Epoch], shown: Curves, path: Path, kept_epoch
     axes.legend(loc="center right")  # "best" looks for a place, and warns on a busy machine that this takes long
     return save(figure, path)
 
+
+INK, WRONG = "#7d7d7d", "#d64545"  # of words on no ground of their own: to be read on light and dark pages
 
 MOST_COUNTED = 40  # classes whose matrix has room for counts
 MOST_NAMED = 100  # classes whose names can be read
@@ -175,24 +173,27 @@ def image_grid(
 ) -> FileRef:
     """Images ``(n, height, width)`` or in colour ``(…, 3)``, under true and predicted label, errors red.
 
-    As the book's ``predict_ch3``; all in one mosaic: axes of their own would take most of a second to draw.
+    As the book's ``predict_ch3``; all in one mosaic: axes of their own would take most of a second to draw. What is
+    between the images is transparent.
     """
     num_rows = max(1, math.ceil(len(images) / num_columns))
     height, width = images.shape[1:3]
     gap = max(2, width // 4, 5 * height // 4 - width)  # between the columns
     head = max(height // 2, math.ceil(0.3 * (width + gap)))  # room for two lines of text
-    mosaic = np.full((num_rows * (height + head), num_columns * (width + gap), *images.shape[3:]), 255, np.uint8)
-    figure = Figure(figsize=(1.25 * num_columns, 1.25 * num_rows * (height + head) / (width + gap)))
+    mosaic = np.zeros((num_rows * (height + head), num_columns * (width + gap), 4), np.uint8)
+    size = (1.25 * num_columns, 1.25 * num_rows * (height + head) / (width + gap))
+    figure = Figure(figsize=size, facecolor="none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")
     for index, image in enumerate(images):
         top = index // num_columns * (height + head) + head
         left = index % num_columns * (width + gap) + gap // 2
-        mosaic[top : top + height, left : left + width] = image
+        mosaic[top : top + height, left : left + width, :3] = image if image.ndim == 3 else image[..., None]
+        mosaic[top : top + height, left : left + width, 3] = 255
         wrong = true is not None and true[index] != predicted[index]
         lines = [predicted[index]] if true is None else [true[index], predicted[index]]
         title = "\n".join(short(line, LONGEST_ABOVE) for line in lines)
-        colour = "firebrick" if wrong else "black"
+        colour = WRONG if wrong else INK
         axes.text(left + width / 2, top - 1, title, fontsize=8, color=colour, ha="center", va="bottom")
-    axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255, aspect="auto")
+    axes.imshow(mosaic, aspect="auto")
     return save(figure, path)

@@ -30,7 +30,7 @@ def measure(candidate: Candidate) -> dict[str, Any]:
     weights, y, y_hat = candidate.weights, *map(torch.from_numpy, (candidate.test.truth, candidate.scores[:, 0]))
     sigma = metrics.noise_estimate(y - y_hat)
     return {
-        "test_loss": metrics.regression(y_hat, y)["loss"],
+        "test_loss": float(metrics.regression(y_hat, y)["loss"]),
         "weights": weights["W"].squeeze(1).tolist(),
         "bias": weights["b"].item(),
         "noise_estimate": sigma,
@@ -60,7 +60,7 @@ def _against_best_fit(candidate: Candidate, test_loss: float, bounds: Gates) -> 
     """The candidate's test loss against that of the best fit to the same training split."""
     train, test = (load_split(candidate.prepared, name) for name in ("train", "test"))
     kind, fit = BEST_FITS[candidate.objective.loss]
-    best = metrics.regression(best_fit.with_ones(test.X) @ fit(train.X, train.y), test.y.double())["loss"]
+    best = float(metrics.regression(best_fit.with_ones(test.X) @ fit(train.X, train.y), test.y.double())["loss"])
     allowance = (bounds.max_standardised_error * float(train.y.std())) ** 2 / 2
     return gates.judge(
         "test_loss",

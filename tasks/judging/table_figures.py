@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -15,19 +16,22 @@ from tasks.store.record import FileRef
 Array = NDArray[Any]
 
 POINTS = 5_000  # in a scatter plot
+SMALLEST, LARGEST = 6.0, 40.0  # areas of a point, in square points of type: few are to be seen as well as many
+INKED = 4_000.0  # the area that all points have together, within these bounds
 TICKS = 5  # on an axis of raw units, whose numbers may be long
+LONGEST = 28  # characters of a column's name beside a bar
 
 
 def coefficients(found: Sequence[Coefficient], unit: str, path: Path) -> FileRef:
     """Bars of sizes, the largest on top, each with its value in the units of the data at its end."""
-    figure = Figure(figsize=(8, 1.2 + 0.28 * len(found)), layout="constrained")
+    figure = Figure(figsize=(6.4, 1.2 + 0.32 * len(found)), layout="constrained")
     axes = figure.subplots()
     places = range(len(found))
     bars = axes.barh(places, [each.size for each in found])
-    axes.bar_label(bars, [f"{each.value:.4g}" for each in found], padding=3, fontsize=7)
-    axes.set_yticks(places, [figures.short(each.name) for each in found], fontsize=8)
+    axes.bar_label(bars, [f"{each.value:.4g}" for each in found], padding=3, fontsize=9)
+    axes.set_yticks(places, [figures.short(each.name, LONGEST) for each in found], fontsize=10)
     axes.invert_yaxis()
-    axes.margins(x=0.15)
+    axes.margins(x=0.35)  # for the values at the bars
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set(
         title="Largest coefficients (at the bars: a unit's)", xlabel=f"{unit} a deviation of the column, or a level"
@@ -39,8 +43,7 @@ def residuals(predicted: Array, truth: Array, path: Path) -> FileRef:
     """Left: ``truth`` minus ``predicted`` ``(n,)`` by prediction. Right: how often each residual is."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1], sharey=True)
-    shown = _shown(len(truth))
-    left.scatter(predicted[shown], (truth - predicted)[shown], s=6, alpha=0.5, linewidths=0)
+    _scatter(left, predicted, truth - predicted)
     left.axhline(0, color="black", linewidth=0.8)
     left.locator_params(axis="x", nbins=TICKS)
     left.set(title="Residuals on the test split", xlabel="prediction", ylabel="target - prediction")
@@ -53,8 +56,7 @@ def predicted_and_true(predicted: Array, truth: Array, path: Path) -> FileRef:
     """Predictions ``(n,)`` by the truth, beside the diagonal of perfect ones."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
-    shown = _shown(len(truth))
-    axes.scatter(truth[shown], predicted[shown], s=6, alpha=0.5, linewidths=0)
+    _scatter(axes, truth, predicted)
     axes.axline((float(truth.mean()),) * 2, slope=1, linestyle="--", color="black", linewidth=1, label="perfect")
     axes.locator_params(nbins=TICKS)
     axes.set(title="Predicted against true", xlabel="target", ylabel="prediction")
@@ -93,7 +95,10 @@ def by_period(periods: Sequence[Mapping[str, Any]], metric: str, path: Path) -> 
 
 
 def rates(score: Array, is_positive: Array) -> tuple[Array, Array, Array]:
-    """Recall, false positive rate and precision at every threshold, from above the largest score down."""
+    """Recall, false positive rate and precision at every threshold, from above the largest score down, as shares.
+
+    ``score`` and ``is_positive`` are ``(n,)``; each answer has one value for every distinct score, and one above all.
+    """
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # equal scores pass together
     hits = np.cumsum(is_positive[order])[ends]
@@ -101,6 +106,13 @@ def rates(score: Array, is_positive: Array) -> tuple[Array, Array, Array]:
     positives, negatives = max(int(is_positive.sum()), 1), max(int((~is_positive).sum()), 1)
     recall, false_rate = np.append(0.0, hits / positives), np.append(0.0, (passed - hits) / negatives)
     return recall, false_rate, np.append(1.0, hits / passed)
+
+
+def _scatter(axes: Axes, x: Array, y: Array) -> None:
+    """Points of some rows, the larger the fewer there are."""
+    shown = _shown(len(x))
+    area = min(LARGEST, max(SMALLEST, INKED / len(shown)))
+    axes.scatter(x[shown], y[shown], s=area, alpha=0.7, linewidths=0)
 
 
 def _shown(count: int) -> Array:

@@ -7,31 +7,37 @@ import torch
 from torch import Tensor
 
 from tasks.networks.examples import Examples
+from tasks.networks.sgd import rate
 from tasks.networks.training import Network, Optimizer, take_steps
 
 
 class GraphedEpochs:
-    """Takes the place of ``train_epoch``. The learning rate is part of the graph: another one is captured anew."""
+    """Takes the place of ``train_epoch``, with one network, optimizer and split.
+
+    Order and learning rate are tensors that the graph reads, so that a schedule needs no other graph.
+    """
 
     def __init__(self) -> None:
-        self._rates: list[float] = []
-        self._graph = torch.cuda.CUDAGraph()
-        self._order = self._seen = torch.empty(0)
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._order = self._rate = self._seen = torch.empty(0)
 
     def __call__(
         self, net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int
-    ) -> dict[str, float]:
+    ) -> dict[str, Tensor]:
         """Take the steps of one epoch; return what ``net.measure`` says of the outputs that they saw."""
-        rates = [group["lr"] for group in optimizer.param_groups]
-        if rates != self._rates:
-            self._capture(net, optimizer, split, order, batch_size)
-            self._rates = rates
+        (lr,) = {group["lr"] for group in optimizer.param_groups}
+        if self._graph is None:
+            self._order, self._rate = order.clone(), rate(lr, order.device)
+            self._graph = self._captured(net, optimizer, split, batch_size)
         self._order.copy_(order)
+        with torch.no_grad():
+            self._rate.fill_(lr)
         self._graph.replay()
         return net.measure(self._seen, split.y.index_select(0, order))
 
-    def _capture(self, net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> None:
-        self._order = order.clone()
+    def _captured(self, net: Network, optimizer: Optimizer, split: Examples, batch_size: int) -> torch.cuda.CUDAGraph:
+        for group in optimizer.param_groups:
+            group["lr"] = self._rate
         before = [param.detach().clone() for param in net.parameters()]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -42,6 +48,7 @@ class GraphedEpochs:
             for param, value in zip(net.parameters(), before, strict=True):
                 param.copy_(value)
         optimizer.zero_grad()
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             self._seen = take_steps(net, optimizer, split, self._order, batch_size)
+        return graph

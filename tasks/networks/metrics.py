@@ -1,7 +1,8 @@
 """What is measured on outputs: accuracy and losses, and the book's readings of them.
 
 ``o`` are scores ``(n, classes)`` float32, ``y`` labels ``(n,)`` int64; for regression ``y_hat`` and ``y`` are
-``(n,)`` float32. Every loss is a mean over examples, in nats where it is a surprisal.
+``(n,)`` float32. Every loss is a mean over examples, in nats where it is a surprisal. What an epoch is measured by
+stays on the device as 0-dimensional float64 tensors until ``numbers`` reads all at once: a GPU works on meanwhile.
 """
 
 import math
@@ -12,18 +13,24 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 
 def num_correct(o: Tensor, y: Tensor) -> Tensor:
-    """How many examples have their largest score at their label (the book calls this count ``accuracy``)."""
+    """How many examples have their largest score at their label, a scalar int64 (the book calls this ``accuracy``)."""
     return (o.argmax(dim=1) == y).sum()
 
 
-def accuracy(o: Tensor, y: Tensor) -> float:
+def accuracy(o: Tensor, y: Tensor) -> Tensor:
     """The fraction of examples that ``num_correct`` counts, in 0…1."""
-    return float(num_correct(o, y)) / len(y)
+    return num_correct(o, y).double() / len(y)
 
 
-def classification(o: Tensor, y: Tensor) -> dict[str, float]:
+def classification(o: Tensor, y: Tensor) -> dict[str, Tensor]:
     """``loss`` (mean cross-entropy, nats) and ``accuracy`` of scores."""
-    return {"loss": float(mean_cross_entropy(o, y)), "accuracy": accuracy(o, y)}
+    return {"loss": mean_cross_entropy(o, y).double(), "accuracy": accuracy(o, y)}
+
+
+def numbers(*measured: dict[str, Tensor]) -> list[dict[str, float]]:
+    """The same as Python's numbers, brought from their device in one go."""
+    values = iter(torch.stack([each for figures in measured for each in figures.values()]).tolist())
+    return [{name: next(values) for name in figures} for figures in measured]
 
 
 def confusion_matrix(o: Tensor, y: Tensor) -> Tensor:
@@ -49,9 +56,9 @@ def mean_cross_entropy(o: Tensor, y: Tensor) -> Tensor:
     return (torch.logsumexp(by_class, dim=0) - by_class.gather(0, y.unsqueeze(0)).squeeze(0)).mean()
 
 
-def regression(y_hat: Tensor, y: Tensor) -> dict[str, float]:
+def regression(y_hat: Tensor, y: Tensor) -> dict[str, Tensor]:
     """``loss``: half the mean squared error, whatever the model was trained with."""
-    return {"loss": float(F.mse_loss(y_hat, y)) / 2}
+    return {"loss": F.mse_loss(y_hat, y).double() / 2}
 
 
 def entropy(y: Tensor, num_classes: int) -> float:

@@ -16,7 +16,7 @@ MEASURED = 2**18  # examples whose figures are computed at once
 LATE = 1  # tried: 2 and 3 leave twice and three times as much of the objective after a pass, 0 more of the start
 
 
-def one_step(net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> dict[str, float]:
+def one_step(net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> dict[str, Tensor]:
     """Take one step by the gradient of all examples, summed piece by piece; no order or batch size changes it."""
     params = net.parameters()
     total, measured = [torch.zeros_like(param) for param in params], []
@@ -50,7 +50,7 @@ class AveragedSteps:
 
     def __call__(
         self, net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int
-    ) -> dict[str, float]:
+    ) -> dict[str, Tensor]:
         """Take the steps of one epoch, in this ``order``."""
         params = net.parameters()
         self._set(params, self._last)

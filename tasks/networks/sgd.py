@@ -8,12 +8,21 @@ import torch
 from torch import Tensor
 
 
+def rate(lr: float, device: torch.device) -> Tensor:
+    """A learning rate that optimizers read at each step, without waiting for its device.
+
+    ``torch.optim.SGD`` multiplies by a tensor only if that could have a gradient; of any other it reads the number.
+    """
+    return torch.tensor(lr, device=device, requires_grad=True)
+
+
 class SGD:
     """What a training loop needs of ``torch.optim.SGD``, so that one loop serves both.
 
     ``groups`` are like torch's: dictionaries with ``params`` and, if they decay, ``weight_decay``; ``param_groups``
-    lets a schedule set ``lr``. The book's ``sgd`` divides by the batch size; here the gradient is that of the mean
-    loss already (see ``training``, "Sum or mean"). ``momentum`` is Nesterov's: the gradient is taken ahead.
+    lets a schedule set ``lr``, a number or a ``rate``. The book's ``sgd`` divides by the batch size; here the gradient
+    is that of the mean loss already (see ``training``, "Sum or mean"). ``momentum`` is Nesterov's: the gradient is
+    taken ahead.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.0) -> None:
@@ -33,7 +42,10 @@ class SGD:
                         velocity = self._velocities.setdefault(id(param), torch.zeros_like(param))
                         velocity.mul_(self._momentum).add_(param.grad)
                         param.grad.add_(velocity, alpha=self._momentum)
-                    param.sub_(param.grad, alpha=group["lr"])
+                    if isinstance(group["lr"], Tensor):
+                        param.addcmul_(param.grad, group["lr"], value=-1)
+                    else:
+                        param.sub_(param.grad, alpha=group["lr"])
 
     def zero_grad(self) -> None:
         """Forget the gradients of the last step."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from tasks.networks import metrics
 from tasks.networks.examples import Examples
 
 
@@ -20,8 +21,8 @@ class Network(Protocol):
     """What the loop needs of a network; its four implementations say more."""
 
     @property
-    def measure(self) -> Callable[[Tensor, Tensor], dict[str, float]]:
-        """What is reported of outputs and truth."""
+    def measure(self) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
+        """What is reported of outputs and truth, on their device."""
 
     def to(self, where: torch.device | torch.dtype) -> "Network":
         """Move the parameters to a device, or to another precision."""
@@ -30,7 +31,7 @@ class Network(Protocol):
         """Outputs for a minibatch; ``slots`` ``(n, columns)`` says which effect each category of a table has."""
 
     def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
-        """Leave the gradient of the mean loss in the parameters; return the outputs."""
+        """Leave the gradient of the mean loss in the parameters; return the outputs, without a graph behind them."""
 
     def parameters(self) -> list[Tensor]:
         """What the optimizer moves."""
@@ -39,7 +40,7 @@ class Network(Protocol):
         """``W`` and ``b``, of tables with categories ``effects`` too, oriented alike in every implementation."""
 
     def gradients(self) -> dict[str, Tensor | None]:
-        """The gradients of the last step."""
+        """The gradients of the last step, shaped like ``weights()``; None before the first."""
 
 
 class Optimizer(Protocol):
@@ -58,7 +59,7 @@ class Optimizer(Protocol):
 
 @torch.no_grad()
 def outputs(net: Callable[..., Tensor], split: Examples, batch_size: int | None = None) -> Tensor:
-    """The outputs of ``net`` for a whole split, in its order, by so many at a time as stay in the processor's cache."""
+    """The outputs of ``net`` for a whole split ``(n, …)``, in its order, as many at a time as the cache holds."""
     return torch.cat([net(*inputs) for inputs in split.in_order(batch_size or max(512, VALUES // split.num_inputs))])
 
 
@@ -66,20 +67,21 @@ VALUES = 2**18  # inputs that stay in the processor's cache
 PIECE = 2**17  # examples that are measured at once: all of the book's, and never the outputs of millions
 
 
-def mean_figures(measured: Iterable[tuple[dict[str, float], int]]) -> dict[str, float]:
+def mean_figures(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[str, Tensor]:
     """The mean of figures, each with the number of examples that it is the mean of."""
     parts = list(measured)
     total = sum(count for _, count in parts)
-    return {name: sum(each[name] * count for each, count in parts) / total for name in parts[0][0]}
+    nothing = torch.tensor(0.0, dtype=torch.float64)
+    return {name: sum((each[name] * count for each, count in parts), nothing) / total for name in parts[0][0]}
 
 
-def figures(net: Network, split: Examples) -> dict[str, float]:
+def figures(net: Network, split: Examples) -> dict[str, Tensor]:
     """What ``net.measure`` says of a whole split."""
     return mean_figures((net.measure(outputs(net, piece), piece.y), len(piece)) for piece in split.pieces(PIECE))
 
 
 def take_steps(net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> Tensor:
-    """Take one step per minibatch of ``order``; return the outputs that the steps saw, in that order."""
+    """Take one step per minibatch of ``order`` ``(n,)`` int64; return the outputs that the steps saw, in that order."""
     seen = []
     for minibatch in split.minibatches(order, batch_size):
         optimizer.zero_grad()
@@ -90,13 +92,13 @@ def take_steps(net: Network, optimizer: Optimizer, split: Examples, order: Tenso
 
 def train_epoch(
     net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int
-) -> dict[str, float]:
+) -> dict[str, Tensor]:
     """Take one step per minibatch of ``order``; return what ``net.measure`` says of the outputs that they saw."""
     seen = take_steps(net, optimizer, split, order, batch_size)
     return net.measure(seen, split.y.index_select(0, order))
 
 
-Epoch = Callable[[Network, Optimizer, Examples, Tensor, int], dict[str, float]]
+Epoch = Callable[[Network, Optimizer, Examples, Tensor, int], dict[str, Tensor]]
 
 
 class Measured(NamedTuple):
@@ -127,11 +129,10 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = lr
         order = torch.randperm(len(train_split), generator=generator).to(train_split.y.device)
-        yield Measured(
-            train=run_epoch(net, optimizer, train_split, order, batch_size),
-            test=figures(net, test_split),
-            validation=None if validation_split is None else figures(net, validation_split),
-        )
+        on_train = run_epoch(net, optimizer, train_split, order, batch_size)
+        others = [figures(net, split) for split in (test_split, validation_split) if split is not None]
+        train_figures, test_figures, *validation = metrics.numbers(on_train, *others)
+        yield Measured(train_figures, test_figures, validation[0] if validation else None)
 
 
 def stop_early(epochs: Iterable[Measured], net: Network, patience: int) -> Iterator[Measured]:

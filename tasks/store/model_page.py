@@ -16,6 +16,7 @@ from tasks.store.model_card import facts
 MOST_CLASSES = 50  # that are told one by one
 LARGEST = 256 * 1024  # bytes of a picture; one of more is made smaller
 WIDEST = 1200  # pixels of it then
+HALF = 800  # pixels across, above which letters are too small on half of a page
 LONGEST = 200  # characters of a user's text
 TEMPLATE, STYLE = (Path(__file__).with_name(f"model_page.{end}") for end in ("html.jinja", "css"))
 
@@ -46,6 +47,7 @@ class Picture(NamedTuple):
     reading: str
     uri: str
     is_photo: bool
+    is_wide: bool
 
 
 class ClassRow(NamedTuple):
@@ -100,7 +102,9 @@ def _uri(png: bytes) -> str:
 def _pictures(contents: Mapping[str, bytes]) -> Iterator[Picture]:
     for name, (title, reading) in PICTURES.items():
         if name in contents:
-            yield Picture(title, reading, _uri(_of_bearable_size(contents[name])), name in PHOTOS)
+            png = contents[name]
+            is_photo, width = name in PHOTOS, int.from_bytes(png[16:20], "big")  # where a PNG has it
+            yield Picture(title, reading, _uri(_of_bearable_size(png)), is_photo, is_photo or width > HALF)
 
 
 def _of_bearable_size(png: bytes) -> bytes:
@@ -110,7 +114,8 @@ def _of_bearable_size(png: bytes) -> bytes:
     from PIL import Image
 
     with Image.open(io.BytesIO(png), formats=["PNG"]) as picture, io.BytesIO() as stream:
-        smaller = picture.convert("RGB")
+        is_opaque = "A" not in picture.mode or picture.getchannel("A").getextrema() == (255, 255)
+        smaller = picture.convert("RGB" if is_opaque else "RGBA")
         smaller.thumbnail((WIDEST, WIDEST))
         smaller.quantize(64).save(stream, "PNG", optimize=True)
         return stream.getvalue()

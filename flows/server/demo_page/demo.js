@@ -19,13 +19,14 @@ async function inBrowser(model) {
 async function byServer(row) {
   const answer = await fetch("predict", { method: "POST", body: row });
   if (!answer.ok) throw new Error(await answer.text());
-  return answer.json();
+  const outputs = Object.entries(await answer.json());
+  return Object.fromEntries(outputs.map(([name, data]) => [name, data.map(Number)])); // "NaN" is none of JSON's
 }
 
 async function computing(model) {
   if (model.server_because) return [byServer, `Computed by the local server: ${model.server_because}.`];
   try {
-    return [await inBrowser(model), "Computed in this browser by the published model.onnx; nothing leaves it."];
+    return [await inBrowser(model), "Computed in this browser by the published model.onnx; nothing leaves this machine."];
   } catch (error) {
     return [byServer, `Computed by the local server: this browser cannot (${error.message}).`];
   }
@@ -57,19 +58,19 @@ function show([answer, rows]) {
   );
 }
 
-// One question at a time: of those that come meanwhile only the last is asked.
+// One question at a time: of those that come meanwhile only the last is asked. Of nothing, there is nothing to say.
 function asking(model, compute) {
   let waiting = null;
   let busy = false;
   return async (row) => {
-    waiting = row;
+    waiting = { row };
     if (busy) return;
     busy = true;
     while (waiting) {
-      const asked = waiting;
+      const asked = waiting.row;
       waiting = null;
       try {
-        show(told(model, await compute(asked)));
+        show(asked ? told(model, await compute(asked)) : ["Draw something, or choose a picture.", []]);
       } catch (error) {
         show([`no answer: ${error.message}`, []]);
       }

@@ -25,6 +25,18 @@ async function pixelsOf(file) {
   return canvas.getContext("2d").getImageData(0, 0, bitmap.width, bitmap.height);
 }
 
+function isTransparent({ data }) {
+  for (let at = 3; at < data.length; at += 4) if (data[at] < 255) return true;
+  return false;
+}
+
+// Transparency is ignored, as by `gradmill predict`: a canvas has forgotten the colours below it, a server has not.
+async function readByServer(file) {
+  const answer = await fetch("pixels", { method: "POST", body: file });
+  if (!answer.ok) throw new Error(await answer.text());
+  return new Uint8Array(await answer.arrayBuffer());
+}
+
 function drawnOn(paper, changed) {
   const pen = paper.getContext("2d", { willReadFrequently: true });
   let last = null;
@@ -53,29 +65,42 @@ function drawnOn(paper, changed) {
 export function showDrawing(model, samples, ask) {
   const [height, width, channels] = model.shape;
   const [paper, ground] = [at("paper"), model.is_dark ? "#000000" : "#ffffff"];
-  let shown = null; // pixels of the model's shape, before they are inverted
+  const empty = new Uint8Array(height * width * (channels ?? 1)).fill(model.is_dark ? 0 : 255);
+  let shown = null; // pixels of the model's shape, before they are inverted; null while the paper is empty
   const see = () => {
-    const row = at("invert").checked ? inverted(shown) : shown;
+    const row = at("invert").checked ? inverted(shown ?? empty) : (shown ?? empty);
     paint(at("seen"), row, model.shape);
-    ask(row);
+    ask(shown && row);
   };
   const take = ({ data, width: wide, height: high }) => {
     shown = fitted(channels ? data.filter((_, index) => index % 4 < 3) : grey(data), high, wide, model.shape);
     see();
   };
   const onPaper = (source) => paper.getContext("2d").drawImage(source, 0, 0, paper.width, paper.height);
+  const put = (row) => {
+    const picture = document.createElement("canvas");
+    paint(picture, row, model.shape);
+    onPaper(picture);
+    shown = row;
+    see();
+  };
   const takeFile = async (file) => {
     try {
       const image = await pixelsOf(file);
-      onPaper(await createImageBitmap(image));
-      take(image);
+      if (isTransparent(image)) {
+        put(await readByServer(file));
+      } else {
+        onPaper(await createImageBitmap(image));
+        take(image);
+      }
     } catch (error) {
       at("answer").textContent = `${file.name} is no picture that this browser can read: ${error.message}`;
     }
   };
   const clear = () => {
     Object.assign(paper.getContext("2d"), { fillStyle: ground }).fillRect(0, 0, paper.width, paper.height);
-    take(paper.getContext("2d").getImageData(0, 0, paper.width, paper.height));
+    shown = null;
+    see();
   };
   const scale = LONGER_SIDE / Math.max(height, width);
   Object.assign(paper, { width: Math.round(width * scale), height: Math.round(height * scale) });
@@ -98,11 +123,7 @@ export function showDrawing(model, samples, ask) {
     const [button, picture] = ["button", "canvas"].map((tag) => document.createElement(tag));
     paint(picture, row, model.shape);
     Object.assign(button, { type: "button", ariaLabel: `test image ${index + 1}` });
-    button.onclick = () => {
-      onPaper(picture);
-      shown = row;
-      see();
-    };
+    button.onclick = () => put(row);
     button.append(picture);
     at("samples").append(button);
   });

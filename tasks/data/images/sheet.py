@@ -11,19 +11,23 @@ from tasks.data.images.reading import Images
 
 EXAMPLES, MOST_CLASSES = 10, 40
 CELL, GAP, LABEL, FONT = 56, 4, 180, 14  # pixels
+INK = "#7d7d7d"  # on no ground of its own: to be read on light and dark pages
 LONGEST = 22  # characters of a class's name
 
 
 def draw(images: Images, rows: Rows) -> bytes:
-    """A PNG with a line for each of the first classes: its name, how many images it has, and some of them."""
+    """A PNG with a line for each of the first classes: its name, how many images it has, and some of them.
+
+    What is between them is transparent.
+    """
     counts = np.bincount(rows.truth.values.astype(np.int64), minlength=len(rows.truth.class_names))
     names = rows.truth.class_names[:MOST_CLASSES]
     step = CELL + GAP
-    sheet = Image.new("RGB", (LABEL + EXAMPLES * step, len(names) * step + GAP), "white")
+    sheet = Image.new("RGBA", (LABEL + EXAMPLES * step, len(names) * step + GAP))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
     for line, name in enumerate(names):
         top = GAP + line * step
-        pen.text((GAP, top + 10), f"{_short(name)}\n{counts[line]:,}", "black", font)
+        pen.text((GAP, top + 10), f"{_short(name)}\n{counts[line]:,}", INK, font)
         for column, image in enumerate(_some(images, rows, line)):
             sheet.paste(image, (LABEL + column * step, top))
     content = io.BytesIO()

@@ -1,0 +1,134 @@
+"""Measured speeds that a page names are in a document of ``gradmill bench`` that is kept in docs/benchmarks/."""
+
+import json
+import platform
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import REPOSITORY
+from flows.bench import start
+from flows.bench.measure import Report
+
+KEPT = REPOSITORY / "docs" / "benchmarks"
+NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)*(?:e[-+]?\d+)?(?: million)?")
+EXEMPT = re.compile(r"\(goals?: [^)]*\)|`[^`]*`|\]\([^)]*\)")  # goals, code, addresses of links
+ELSEWHERE = ("Floors", "History")  # how headings of sections begin whose figures were measured otherwise
+
+
+@cache
+def document(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((KEPT / f"{name}.json").read_text())
+    return found
+
+
+def numbers(part: Any) -> Iterator[float]:
+    """All of them in a part of a document, in its texts too."""
+    match part:
+        case dict():
+            yield from (number for each in part.values() for number in numbers(each))
+        case list():
+            yield from (number for each in part for number in numbers(each))
+        case str():
+            yield from (value_of(text) for text in NUMBER.findall(part) if text.count(".") < 2)
+        case int() | float():
+            yield abs(part)
+
+
+@cache
+def known(name: str) -> tuple[float, ...]:
+    """What a document says: conditions, the best of each side and of how many, ratios, and parts of commands."""
+    found = document(name)
+    said = [found["conditions"], found["ratios"], found.get("parts", {})]
+    said += [[side["best"], len(side["figures"]), side["name"], side["note"]] for side in found["sides"]]
+    for parts in found.get("parts", {}).values():  # as the command's table adds them up
+        sums = [sum(parts.get(part, 0.0) for part in group) for group in start.GROUPS.values()]
+        said.append([*sums, sum(parts.values()) - sum(sums)])
+    return tuple(numbers(said))
+
+
+def value_of(text: str) -> float:
+    plain, _, million = text.replace(",", "").partition(" ")
+    return float(plain) * (1e6 if million else 1)
+
+
+def is_said(text: str, names: list[str]) -> bool:
+    """Whether a number, rounded as it is printed, or a version, is in one of the documents."""
+    plain, _, million = text.partition(" ")
+    versions = [str(each) for name in names for each in document(name)["conditions"]["packages"].values()]
+    versions += [document(name)["conditions"]["python"] for name in names]
+    if any(f"{each}.".startswith(f"{plain}.") for each in versions):
+        return True
+    if plain.count(".") > 1:
+        return False
+    half = 0.5 * 10.0 ** -len(plain.partition(".")[2]) * (1e6 if million else 1) * (1 + 1e-9)
+    return any(abs(each - value_of(text)) <= half for name in names for each in known(name))
+
+
+def without_history(block: str) -> str:
+    """A table without its columns that are headed by "before"; any other text as it is."""
+    rows = [line.strip().strip("|").split("|") for line in block.splitlines()]
+    kept = [at for at, cell in enumerate(rows[0]) if cell.strip() not in ("before", "以前")]
+    return "\n".join(" ".join(row[at] for at in kept if at < len(row)) for row in rows)
+
+
+def unknown(text: str, names: list[str]) -> list[str]:
+    """The numbers of a text that none of the documents has."""
+    tables = re.sub(r"(?m)^\|.*(?:\n\|.*)*", lambda found: without_history(found[0]), text)
+    return [found for found in NUMBER.findall(EXEMPT.sub(" ", tables)) if not is_said(found, names)]
+
+
+def sections(page: Path) -> list[str]:
+    return re.split(r"(?m)^(?=#+ )", page.read_text())
+
+
+def documents_of(section: str) -> list[str]:
+    return re.findall(r"\]\((?:docs/)?benchmarks/(\w+)\.json\)", section)
+
+
+SPEED = sections(REPOSITORY / "docs" / "speed.md")
+MEASURED = [section for section in SPEED[1:] if documents_of(section)]
+
+
+@pytest.mark.parametrize("section", MEASURED, ids=lambda section: section.splitlines()[0])
+def test_every_figure_of_a_section_on_speed_is_in_the_document_that_it_links_to(section: str) -> None:
+    assert unknown(section, documents_of(section)) == []
+
+
+def test_only_sections_whose_headings_say_so_have_figures_of_no_document() -> None:
+    for section in SPEED:
+        if section not in MEASURED:
+            heading = section.partition("\n")[0].lstrip("# ")
+            assert heading.startswith(ELSEWHERE) or not NUMBER.search(EXEMPT.sub(" ", section)), heading
+
+
+@pytest.mark.skipif(not (KEPT / "predict.json").exists(), reason="of predictions no document is kept yet")
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md"])
+def test_every_figure_of_the_tables_of_speed_in_the_readme_is_in_a_document(page: str) -> None:
+    (section,) = (each for each in sections(REPOSITORY / page) if "(docs/speed.md)" in each)
+    tables = "\n\n".join(re.findall(r"(?m)(?:^\|.*\n)+", section))
+    assert len(NUMBER.findall(tables)) > 10
+    text = re.sub(r" ?百万", " million", tables)
+    assert unknown(text, [path.stem for path in KEPT.glob("*.json")]) == []
+
+
+def test_a_figure_that_was_not_measured_is_found() -> None:
+    assert unknown("| what | s | before |\n|---|---|---|\n| ours | 123.4 | 567.8 |", ["train"]) == ["123.4"]
+    best = document("train")["sides"][0]["best"]
+    assert unknown(f"{best:.2f} s (goal: 0.0123), Python 3.11, `x=77.7`", ["train"]) == []
+    assert unknown(f"{best + 0.01:.2f} s", ["images"]) != []
+
+
+@pytest.mark.parametrize("path", sorted(KEPT.glob("*.json")), ids=lambda path: path.stem)
+def test_the_documents_are_of_whole_runs_and_tell_nothing_of_whose_machine_it_was(path: Path) -> None:
+    text = path.read_text()
+    report = Report.model_validate_json(text)
+    assert report.benchmark == path.stem
+    assert not report.conditions.get("quick")
+    assert report.conditions["load"] <= 1.25 * report.conditions["cores"]
+    assert platform.node() not in text
+    assert not re.search(r"/(?:home|root|tmp|srv|usr)/", text)

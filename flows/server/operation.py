@@ -128,8 +128,8 @@ def _listening(port: int) -> socket.socket:
         ) from error
 
 
-def wait_for_the_end(running: Operation, look: Callable[[], None]) -> None:
-    """Return at SIGTERM; until then, start children anew that have ended, and ``look`` now and then.
+def wait_for_the_end(running: Operation, *looks: Callable[[], None]) -> None:
+    """Return at SIGTERM; until then, start children anew that have ended, and look around now and then.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
@@ -140,7 +140,8 @@ def wait_for_the_end(running: Operation, look: Callable[[], None]) -> None:
     while not ended.wait(0.5):
         for child in running.children:
             child.watch()
-        look()
+        for look in looks:
+            look()
 
 
 # The children, each with its log below artifacts/.prefect/

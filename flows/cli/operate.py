@@ -65,7 +65,8 @@ def _how_to_sign_in(api_url: str, new: str | None) -> list[str]:
     return [
         f"sign in     {new}  (shown this once; kept in {kept}, for you alone)",
         "prefect     gradmill's commands sign in by themselves; for those of Prefect:",
-        f'            export PREFECT_API_URL={api_url} PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(kept))})"',
+        f"            export PREFECT_API_URL={api_url}",
+        f'            export PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(kept))})"',
     ]
 
 

@@ -27,7 +27,9 @@ from tasks.machine.settings import Settings
 
 NONE = "none"
 BODY = "This is gradmill notify --test: alerts arrive here."
-MAKE_ONE = "make a notification block in the UI, then run GRADMILL_NOTIFY=TYPE/NAME gradmill register"
+MAKE_ONE = (
+    "make a notification block in the UI, then run GRADMILL_NOTIFY=TYPE/NAME gradmill register, as slack-webhook/duty"
+)
 
 
 def keep(client: SyncPrefectClient) -> None:

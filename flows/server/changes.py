@@ -1,5 +1,6 @@
 """Settings of a deployment for good: kept in artifacts/, and told to the server where there is one."""
 
+from collections.abc import Collection
 from typing import Any
 
 from prefect.client.schemas.schedules import CronSchedule
@@ -75,7 +76,7 @@ def change(
         given |= _timed(wanted, now, cron, timezone)
     Kept.unlike(wanted.items, now | given, kept.added).keep(wanted.name)
     if there:
-        _tell(wanted)
+        _tell(wanted, given=given)
     return now | given
 
 
@@ -88,9 +89,9 @@ def forget(wanted: Declared, there: bool) -> None:
         _tell(wanted)
 
 
-def _tell(wanted: Declared, quietly: bool = False) -> None:
+def _tell(wanted: Declared, quietly: bool = False, given: Collection[str] = ()) -> None:
     with api.client() as client:
-        deploy(client, wanted, quietly)
+        deploy(client, wanted, quietly, given)
 
 
 def _timed(wanted: Declared, now: Items, cron: str | None, timezone: str | None) -> Items:

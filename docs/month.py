@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,13 +21,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd  # type: ignore[import-untyped]
 
+from flows.cli import streams  # whose lines fit the terminal
+
 NAME, DAYS = "late", 31
 SCRIPT = Path(sys.executable).parent / "gradmill"
 Command = Callable[..., "subprocess.CompletedProcess[str]"]  # of the words after ``gradmill``
 
 
 class Told(NamedTuple):
-    """What came of a command on a night."""
+    """What came of a command on a night; as text 80 columns, and below them why."""
 
     night: int
     what: str  # happened to the data, or was done
@@ -34,6 +37,10 @@ class Told(NamedTuple):
     champion: int | None
     why: str
     seconds: float
+
+    def __str__(self) -> str:
+        champion, why = f"v{self.champion}" if self.champion else "-", f"\n       {self.why}" if self.why else ""
+        return f"{self.night:5}  {self.what:48}  {self.outcome:10} {champion:>4} {self.seconds:5.1f} s{why}"
 
 
 def january() -> dict[int, pd.DataFrame]:
@@ -58,10 +65,8 @@ class Month:
 
     def arrives(self, day: int, rows: pd.DataFrame | None = None) -> None:
         """The file of a day, as it should be or as it is given."""
-        (self.days[day] if rows is None else rows).to_parquet(self._file(day), index=False)
-
-    def _file(self, day: int) -> Path:
-        return self.folder / f"day-{day:02}.parquet"
+        rows = self.days[day] if rows is None else rows
+        rows.to_parquet(self.folder / f"day-{day:02}.parquet", index=False)
 
     def join_badly(self) -> None:
         """Give every row the target of another: what a join by a wrong key does."""
@@ -119,15 +124,12 @@ class Month:
         elif day == 12:
             self.join_badly()
             yield self.retrain(day, "a bad join: targets of other rows")
-        elif day == 13:
+        elif day in (13, 18):
             self.mend(day)
-            yield self.retrain(day, "the join is mended")
+            yield self.retrain(day, "the files are mended")
         elif day == 17:
             self.arrives(day, rows.assign(distance=rows.distance / 1000))
             yield self.retrain(day, "distances in thousands of miles")
-        elif day == 18:
-            self.mend(day)
-            yield self.retrain(day, "mended")
         elif day == 22:
             for late in (20, 21, 22):
                 self.arrives(late, self.days[late].query("hour < 13"))
@@ -157,8 +159,10 @@ def gradmill(*words: str) -> "subprocess.CompletedProcess[str]":
 
 @contextmanager
 def running() -> Iterator[None]:
-    """``gradmill up`` meanwhile, so that the nights can be watched in its UI."""
-    with subprocess.Popen([SCRIPT, "up"], stdout=subprocess.PIPE, text=True) as server:
+    """``gradmill up`` meanwhile, at a free port, so that the nights can be watched in its UI."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        command = [str(SCRIPT), "up", "--port", str(found.getsockname()[1])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None  # noqa: S101  (narrows the type)
         for line in server.stdout:
             print(line, end="")
@@ -183,12 +187,11 @@ def main() -> None:
     artifacts = Path(os.environ.get("GRADMILL_ARTIFACTS", "artifacts"), "month").absolute()
     shutil.rmtree(artifacts, ignore_errors=True)
     month = Month(artifacts, gradmill)
+    streams.guard()
     os.environ["GRADMILL_ARTIFACTS"] = str(artifacts)
     with running():
         for told in month.nights():
-            champion = f"v{told.champion}" if told.champion else "-"
-            line = f"{told.night:5}  {told.what:48}  {told.outcome:10} {champion:>4} {told.seconds:5.1f} s  {told.why}"
-            print(line[:200], flush=True)
+            print(told, flush=True)
         page = artifacts / "overview.html"
         print(gradmill("report", NAME, "--output", str(page)).stdout)
         picture(page)

@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows import story
-from flows.story import overview, run_names
+from flows.story import limit, overview, run_names
 from tasks.judge import judge
 from tasks.judging.judged import Judged
 from tasks.machine import heap
@@ -14,6 +14,7 @@ PLACES = {"data"}  # no document keeps where own data are
 
 
 @flow(name="evaluate", flow_run_name=run_names.evaluate, log_prints=True, timeout_seconds=run_names.time_limit())
+@limit.heard
 def evaluate(parameters: EvaluateParameters = EvaluateParameters()) -> Judged:  # noqa: B008  (frozen)
     """Judge the champion (or another version) on labelled rows."""
     heap.keep_imports()

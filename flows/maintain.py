@@ -4,12 +4,13 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import story
-from flows.story import overview, run_names
+from flows.story import limit, overview, run_names
 from tasks.parameters import MaintainParameters
 from tasks.store import housekeeping, retention, unreferenced
 
 
 @flow(name="maintain", flow_run_name="maintain", log_prints=True, timeout_seconds=run_names.time_limit())
+@limit.heard
 def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str, list[str]]:  # noqa: B008  (frozen)
     """Remove all but the newest run folders and predictions of each model, and what was kept for what is gone.
 

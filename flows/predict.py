@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows import story
-from flows.story import overview, run_names
+from flows.story import limit, overview, run_names
 from tasks.machine import devices, heap
 from tasks.parameters import PredictParameters
 from tasks.predict import predict as predict_stage
@@ -13,6 +13,7 @@ from tasks.store.run_folder import RunFolder
 
 
 @flow(name="predict", flow_run_name=run_names.predict, log_prints=True, timeout_seconds=run_names.time_limit())
+@limit.heard
 def predict(parameters: PredictParameters = PredictParameters()) -> Prediction:  # noqa: B008  (frozen)
     """Label every row of the input with the champion (or another version)."""
     devices.require(parameters.device)

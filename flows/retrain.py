@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows import story
-from flows.story import overview, refusal, run_names
+from flows.story import limit, overview, refusal, run_names
 from flows.story.report import Outcome, RetrainReport
 from tasks.download import download
 from tasks.evaluate import evaluate
@@ -24,6 +24,7 @@ from tasks.validate import validate
 
 
 @flow(name="retrain", flow_run_name=run_names.retrain, log_prints=True, timeout_seconds=run_names.time_limit())
+@limit.heard
 @refusal.named
 def retrain(parameters: RetrainParameters = RetrainParameters()) -> RetrainReport:  # noqa: B008  (frozen)
     """Train a candidate, let the gates judge it, publish it as ONNX and label the test split with the champion.

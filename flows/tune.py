@@ -4,10 +4,12 @@ from prefect import flow
 
 from flows import story
 from flows.retrain import retrain
-from flows.story import refusal, run_names
+from flows.story import limit, refusal, run_names
 from flows.story.searched import TuneReport
 from tasks.download import download
+from tasks.fitting.tuning.space import in_words
 from tasks.machine import devices, heap
+from tasks.machine.telling import tell
 from tasks.parameters import RetrainParameters, TuneParameters
 from tasks.preprocess import preprocess
 from tasks.serving.task import of_model
@@ -19,6 +21,7 @@ from tasks.validate import validate
 
 
 @flow(name="tune", flow_run_name=run_names.tune, log_prints=True, timeout_seconds=run_names.time_limit())
+@limit.heard
 @refusal.named
 def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: B008  (frozen)
     """Find settings by the loss of a validation part, and let ``retrain --tuned`` use them, at once if asked to.
@@ -43,6 +46,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
         story.told_of_search(run, searched)
         report = TuneReport.of(run, searched)
     if asked.then_retrain and searched.tuned.is_better:
+        tell(f"found: {in_words(searched.tuned.settings)}; now a model is trained so")
         with report.carried():
             report = report.model_copy(update={"retrained": retrain(_with_what_was_found(asked, searched.tuned))})
     return report

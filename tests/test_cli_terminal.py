@@ -1,6 +1,7 @@
 """What people see: a list of stages that fits the terminal, plain lines for everybody else."""
 
 import io
+import json
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from tasks.machine import telling
 from tasks.machine.words import duration
 from tasks.parameters import RetrainParameters
 from tasks.records import TrainedModel
+from tasks.store import artifact_paths
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 from terminals import Terminal, shown_of
@@ -110,6 +112,37 @@ def test_words_and_paths_stay_whole_and_wide_letters_count_twice() -> None:
     assert wrapped("", 12) == [""]
 
 
+def test_what_hangs_below_a_label_and_what_fits_is_left_as_it_is() -> None:
+    assert wrapped("    a   b", 9, hanging=True) == ["    a   b"]
+    assert wrapped("sign in     with what is there", 24, hanging=True) == [
+        "sign in     with what is",
+        "            there",
+    ]
+    assert wrapped("two words and  more words", 20, hanging=True) == ["two words and  more", "words"]
+
+
+SAID = {"print": "print(text, file=sys.stderr)", "typer": "typer.echo(text)", "rich": "print_fact('a', text)"}
+
+
+@pytest.mark.parametrize("way", SAID)
+def test_no_line_is_broken_inside_a_word_at_a_terminal_and_none_at_all_in_a_pipe(way: str) -> None:
+    words = [f"{'w' * (1 + number * 7 % 19)}{number}" for number in range(60)]
+    code = (
+        f"import sys, typer; from flows.cli import streams; from flows.cli.tables import print_fact; text = {words!r}"
+    )
+    code += f"; text = ' '.join(text); streams.guard(); {SAID[way]}"
+    at_terminal = Terminal([sys.executable, "-c", code])
+    assert " ".join(at_terminal.lines).split()[-60:] == words
+    assert max(map(len, at_terminal.lines)) <= 80
+    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len((piped.stdout + piped.stderr).splitlines()) == 1
+
+
+def test_a_document_at_a_terminal_stays_one() -> None:
+    code = "from flows.cli import streams; streams.guard(); streams.print_json({'found': 'word ' * 60})"
+    assert json.loads("".join(Terminal([sys.executable, "-c", code]).lines)) == {"found": "word " * 60}
+
+
 def test_no_duration_is_nothing() -> None:
     seconds = [0, 0.0004, 0.004, 0.04, 0.4, 4, 40, 400]
     said = ["< 1 ms", "< 1 ms", "4 ms", "40 ms", "0.40 s", "4.0 s", "40 s", "400 s"]
@@ -188,10 +221,25 @@ def test_a_refusal_shows_the_gates_and_says_first_by_which(on_server: None) -> N
     assert not [line for line in lines if len(line) > 80 and os.sep not in line]
 
 
-def test_completion_of_a_shell_knows_the_commands() -> None:
-    asked = {"_GRADMILL_COMPLETE": "complete_bash", "COMP_WORDS": "gradmill ret", "COMP_CWORD": "1"}
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("ret", ["retrain"]),
+        ("retrain l", ["linear-regression"]),
+        ("retrain --implementation s", ["scratch"]),
+        ("predict --name h", ["houses"]),
+        ("show h", ["houses"]),
+        ("models h", ["houses"]),
+    ],
+)
+def test_completion_of_a_shell_knows_commands_models_and_kept_names(
+    typed: str, offered: list[str], artifacts: Path
+) -> None:
+    artifact_paths.model("houses").mkdir(parents=True)
+    number = str(len(typed.split()))
+    asked = {"_GRADMILL_COMPLETE": "complete_bash", "COMP_WORDS": f"gradmill {typed}", "COMP_CWORD": number}
     done = subprocess.run([GRADMILL], env=os.environ | asked, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["retrain"], "")
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, offered, "")
 
 
 def test_what_to_try_next_follows_from_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:

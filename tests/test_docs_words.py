@@ -1,7 +1,8 @@
-"""What README and docs/ name is there: files, headings, commands and options."""
+"""What README and docs/ name is there: files, headings, commands and options; and docs/ are whole."""
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +39,15 @@ def test_every_path_of_this_repository_is_there(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_and_option_exists(page: Path) -> None:
-    root = typer.main.get_command(app)
+def test_every_command_takes_what_it_is_given(page: Path) -> None:
     for block in page.read_text().split("```")[1::2]:
         for line in COMMAND.findall(block):
-            command: Any = root
-            for word in shlex.split(line):
-                if hasattr(command, "commands"):
-                    (name, *others) = word.split("|")
-                    assert {name, *others} <= {*command.commands}, line
-                    command = command.commands[name]
-                elif word.startswith("--"):
-                    assert word.partition("=")[0] in {each for option in command.params for each in option.opts}, line
+            command: Any = typer.main.get_command(app)
+            words = shlex.split(line)
+            while hasattr(command, "commands"):
+                assert words[0] in command.commands, line
+                command = command.commands[words.pop(0)]
+            command.make_context(line, words)  # which raises where a word is not taken
 
 
 def test_the_chinese_readme_has_the_headings_commands_figures_and_links_of_the_english_one() -> None:
@@ -70,3 +68,23 @@ def test_the_chinese_readme_has_the_headings_commands_figures_and_links_of_the_e
     assert figures(chinese) == figures(english)
     links = [sorted(re.findall(r"\]\((docs/[^)]*)\)", text)) for text in (chinese, english)]
     assert links[0] == links[1]
+
+
+def test_every_page_stands_in_the_sites_navigation() -> None:
+    def pages(entries: list[dict[str, Any]]) -> list[str]:
+        targets = [target for entry in entries for target in entry.values()]
+        return [page for each in targets for page in ([each] if isinstance(each, str) else pages(each))]
+
+    found = pages(tomllib.loads((REPOSITORY / "zensical.toml").read_text())["project"]["nav"])
+    docs = REPOSITORY / "docs"
+    assert sorted(found) == sorted(str(page.relative_to(docs)) for page in docs.rglob("*.md"))
+
+
+def test_the_functions_of_every_package_that_others_use_are_on_a_page() -> None:
+    text = "".join(page.read_text() for page in (REPOSITORY / "docs/api").iterdir())
+    described = re.findall(r"(?m)^::: (\S+)$", text)
+    packages = {path.parent.name for path in (REPOSITORY / "tasks").glob("*/__init__.py")} - {"machine", "stage"}
+    assert {f"tasks.{name}" for name in packages} <= {*described}
+    for name in described:
+        path = REPOSITORY / name.replace(".", "/")
+        assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), name

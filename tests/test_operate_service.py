@@ -11,12 +11,16 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from prefect import Flow
+from prefect.client.orchestration import get_client
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.states import Running
 from starlette.responses import PlainTextResponse
 
 from candidate import Candidate
@@ -152,10 +156,26 @@ def served(guard: Guard, **headers: str) -> int:
 
 def test_a_server_that_does_not_answer_keeps_no_child_of_up_from_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     ended = []
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), ending.told():
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), ending.told(lambda _: None):
         ended.append("worker")
     assert ended == ["worker"]
     assert "marked later: no Prefect server answers" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_runs_that_end_with_the_worker_are_crashed_and_their_pages_rewritten_while_the_server_is_there() -> None:
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(Flow(lambda: None, name="retrain"), tags=["gradmill"], state=Running())
+        process = subprocess.Popen(["sleep", "60"], env=os.environ | {"PREFECT__FLOW_RUN_ID": str(run.id)})
+        client.update_flow_run(run.id, infrastructure_pid=str(process.pid))
+        rewritten: list[UUID] = []
+        with ending.told(rewritten.extend):
+            process.kill()
+            process.wait()
+        assert rewritten == [run.id]
+        state = client.read_flow_run(run.id).state
+    assert state is not None
+    assert (state.is_crashed(), state.message) == (True, ending.REASON)
 
 
 def test_browsers_are_told_that_its_pages_load_nothing_from_elsewhere() -> None:

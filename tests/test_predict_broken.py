@@ -58,7 +58,13 @@ def damaged_lzma(path: Path) -> None:
     path.write_bytes(content)
 
 
+def member_that_is_no_array(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", b"no array" * 20)
+
+
 BROKEN_IMAGES: dict[str, Make] = {
+    "member.npz": member_that_is_no_array,
     "token.npy": npy("((("),
     "overflow.npy": npy("{'descr':'|u1','fortran_order':False,'shape':(99999999999999999999999,4,5)}"),
     "type.npy": npy("{'descr':'|u1','fortran_order':False,'shape':(4611686018427387904,4,5)}"),
@@ -85,6 +91,7 @@ def test_whatever_a_library_raises_over_a_file_is_exit_4_and_names_the_users_fil
         read(tmp_path / name, IMAGES, tmp_path / "spool")
     assert str(tmp_path / name) in caught.value.found
     assert "spool" not in str(caught.value)
+    assert ".npy" not in caught.value.expected or name.endswith(".npy"), "what it was unpacked into"
 
 
 def test_labels_are_of_no_use_to_a_model_that_does_not_classify(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_tract(exported: Exported) -> None:
 
 
 def test_opencv(exported: Exported) -> None:
-    """No labels: OpenCV 4 computes garbage, silently (docs/models.md, "Other runtimes")."""
+    """No labels: OpenCV 4 computes garbage, silently (docs/consumers.md, "Other runtimes")."""
     cv2 = pytest.importorskip("cv2", reason="the package opencv-python-headless is not installed (extra: consumers)")
     net = cv2.dnn.readNetFromONNX(str(exported.model))
     net.setInput(exported.rows)

@@ -26,10 +26,10 @@ from browsing import CHROMIUM, MARKS, keep
 from command_line import GRADMILL
 from conftest import REPOSITORY
 from flows.server import browser_runtime
-from flows.server.demo import Demo, Tried, describe
+from flows.server.demo import Demo
+from flows.server.demo_model import Tried, describe
 from node_packages import node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
-from prefect_api import eventually
 from tasks.data import pictures
 from tasks.data.recipe import Columns
 from tasks.errors import DataError, UsageError
@@ -127,7 +127,20 @@ def test_the_local_server_answers_by_the_same_file_and_takes_one_row(images: Tri
             np.testing.assert_allclose(answer["probabilities"], expected[0][at], atol=2e-5)
         for wrong in (b"", rows.tobytes(), b"x"):
             assert asked(demo, "/predict", wrong)[0] == 400
+        for length in ("1" + "0" * 5000, "-1", str(2**40)):  # nothing is read of what is no row
+            assert asked(demo, "/predict", b"x", **{"Content-Length": length})[0] == 400
         assert asked(demo, "/model.json", b"x")[0] == 400
+
+
+def test_an_answer_that_is_no_number_is_still_json() -> None:
+    tried, _ = table(RECIPE, "regression", 0)
+    row = np.array([0, np.finfo(np.float32).max, 1, 1, np.finfo(np.float32).max], np.float32)
+    expected = onnxruntime.InferenceSession(tried.model).run(None, {"features": row[None]})[0].ravel()
+    assert not np.isfinite(expected).any()
+    with serving(tried) as demo:
+        content = asked(demo, "/predict", row.tobytes())[1]
+    (answer,) = json.loads(content, parse_constant=lambda word: pytest.fail(word)).values()
+    assert list(map(float, answer)) == list(expected)
 
 
 def test_a_picture_is_read_as_predictions_read_it_its_transparency_ignored(images: Tried, tmp_path: Path) -> None:
@@ -315,21 +328,27 @@ def test_an_image_dropped_gives_what_python_says_of_it(
 
 
 @browser
-def test_what_is_drawn_changes_the_answer_and_is_cleared(images: Tried, runtime: dict[str, bytes], tab: "Page") -> None:
-    empty = onnxruntime.InferenceSession(images.model).run(None, {"images": np.zeros((1, 28, 28), np.uint8)})[0][0]
+def test_of_an_empty_paper_nothing_is_said_and_of_what_is_drawn_what_the_model_says_of_the_pixels_seen(
+    images: Tried, runtime: dict[str, bytes], tab: "Page"
+) -> None:
+    session = onnxruntime.InferenceSession(images.model)
     with serving(images, runtime) as demo:
         opened(tab, demo)
-        eventually_close(tab, lambda: probabilities(tab), empty)
+        tab.get_by_text("Draw something").wait_for()
+        assert probabilities(tab) == []
         paper = tab.locator("#paper").bounding_box()
         assert paper is not None
         tab.mouse.move(paper["x"] + 100, paper["y"] + 60)
         tab.mouse.down()
         tab.mouse.move(paper["x"] + 180, paper["y"] + 260, steps=5)
         tab.mouse.up()
-        eventually(lambda: max(np.abs(np.array(probabilities(tab)) - empty)) > 0.01, 30, "the answer has changed")
+        assert seen(tab).max() > 200
+        drawn = session.run(None, {"images": seen(tab).astype(np.uint8)[None]})[0][0]
+        eventually_close(tab, lambda: probabilities(tab), drawn)
         keep(tab, "demo")
         tab.get_by_role("button", name="Clear").click()
-        eventually_close(tab, lambda: probabilities(tab), empty)
+        tab.get_by_text("Draw something").wait_for()
+        assert (probabilities(tab), seen(tab).max()) == ([], 0)
 
 
 @browser

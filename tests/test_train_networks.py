@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from small_images import IMAGES, generator
 from tasks.data.synthetic import synthetic_data
+from tasks.fitting import building
 from tasks.networks import best_fit, linear_scratch, metrics, softmax_scratch
 from tasks.networks.examples import Split
 from tasks.networks.linear_concise import LinearRegressionConcise
@@ -25,6 +26,8 @@ from tasks.networks.sgd import SGD, ConciseSGD, decaying, rate
 from tasks.networks.softmax_concise import SoftmaxRegressionConcise
 from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
 from tasks.networks.training import Measured, Network, outputs, stop_early, take_steps, train, train_epoch
+from tasks.parameters import Implementation, ModelName
+from tasks.parameters.choices import WRITTEN_FOR
 
 
 def table(num_examples: int = 1000, seed: int = 0) -> Split:
@@ -38,6 +41,11 @@ def learn(
     for _ in train(net, optimizer, split, split, [optimizer.param_groups[0]["lr"]] * epochs, batch_size, generator(7)):
         pass
     return net.weights()
+
+
+def test_every_implementation_that_may_be_asked_for_is_written() -> None:
+    for model, written in zip(ModelName, (set(building.SOFTMAX), set(building.LINEAR)), strict=True):
+        assert written == {name for name in Implementation if model in WRITTEN_FOR[name]}
 
 
 def test_softmax_regression_learns_the_same_weights_from_scratch_and_concisely() -> None:

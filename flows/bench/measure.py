@@ -136,8 +136,7 @@ def watched(look: Callable[[], float]) -> Iterator[list[float]]:
         while not over.wait(0.02):
             sampled.append(look())
 
-    thread = threading.Thread(target=sample)
-    thread.start()
+    (thread := threading.Thread(target=sample)).start()
     try:
         yield sampled
     finally:
@@ -186,9 +185,8 @@ def write(report: Report, path: Path, load: float) -> None:
 def warning(report: Report) -> str:
     """A line that says that others were at work, or nothing."""
     load, available = report.conditions["load_before"], report.conditions["cores"]
-    if load <= BUSY * available:
-        return ""
-    return f"load {load} on {counted(available, 'core')} before it began: these ratios say little\n"
+    said = f"load {load} on {counted(available, 'core')} before it began: these ratios say little\n"
+    return said if load > BUSY * available else ""
 
 
 def show(report: Report, path: Path) -> None:
@@ -197,8 +195,6 @@ def show(report: Report, path: Path) -> None:
     ratios = Table("ratio", "value", "wanted", "", box=None, pad_edge=False)
     for ratio in report.ratios:
         ratios.add_row(ratio.name, f"{ratio.value:.3g}", ratio.wanted, "" if ratio.reached else "missed")
-    console.print(report.table())
-    console.print()
-    console.print(ratios)
+    console.print(report.table(), "", ratios, sep="\n")
     console.print(f"\n{warning(report)}on {counted(found['cores'], 'core')} of {found['cpu']}, load {found['load']}")
     console.print(f"written to {path}, with all conditions")

@@ -92,7 +92,9 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
         use(options["artifacts"])
         if command in ON_PREFECT:
             environment.require_prefect()
-        if answer := command(**{name: options[name] for name in own}):
+        answer = command(**{name: options[name] for name in own})
+        board.end()
+        if answer:
             conclude(*answer, as_json=options["as_json"])
 
     every = inspect.signature(_every).parameters

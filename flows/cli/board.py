@@ -14,7 +14,10 @@ from tasks.machine import progress
 from tasks.machine.telling import Watcher
 from tasks.machine.words import duration
 
-TAKE_LONG = ("retrain", "tune", "predict", "evaluate", "inspect")
+TAKE_LONG = {
+    "retrain", "tune", "predict", "evaluate", "inspect", "show", "report", "verify", "register", "trigger", "status",
+    "notify", "schedule", "unschedule", "skip", "pause", "resume", "mirror", "maintain", "demo",
+}  # fmt: skip
 SHOW_OTHERWISE = {"--help", "-h", "--verbose", "-v", "--quiet", "-q"}
 WIDEST = 100  # columns: seconds stand at the right, and must not be far
 FREE = 3  # for the terminal's ^C, which would begin another line and stay there
@@ -116,7 +119,7 @@ def begin(arguments: Sequence[str]) -> None:
 
 
 def wait(doing: str) -> None:
-    """Say what is waited for."""
+    """Say what is waited for, where it is shown."""
     if _board:
         _board.wait(doing)
 

@@ -94,10 +94,10 @@ def _finish(
     mirrored, failure = _mirror(done, name, url, artifacts) if url is not None else (None, None)
     if mirrored is not None:
         document["mirror"] = mirrored.model_dump(mode="json")
-    mirror = "none" if url is None else "done" if mirrored else "NOT DONE"
+    mirror = f", mirror: {'done' if mirrored else 'NOT DONE'}" if url is not None else ""
     ends = (f"frozen\n{name}: no retrain changes that until gradmill unfreeze {name}", "not frozen")
     try:
-        text = f"{done}, mirror: {mirror}, {ends[not pointer.is_frozen(name)]}"
+        text = f"{done}{mirror}, {ends[not pointer.is_frozen(name)]}"
         conclude(document, text, failure, as_json=as_json)
     finally:
         if event is not None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flows.cli import board
 from flows.cli.options import ModelArgument
 from flows.cli.streams import print_json
 from tasks.machine.telling import tell
@@ -22,7 +23,8 @@ def demo(
     onnxruntime-web, which npm brings once (33 MB); without npm this process computes.
     """
     from flows.server import browser_runtime
-    from flows.server.demo import Demo, Tried
+    from flows.server.demo import Demo
+    from flows.server.demo_model import Tried
 
     tried = Tried.load(name, version)
     runtime, because = {}, ""
@@ -31,6 +33,7 @@ def demo(
     except browser_runtime.Missing as missing:
         because = str(missing)
         tell(f"{because}: answers come from this process, by the same file", file=sys.stderr)
+    board.end()
     with Demo(tried, runtime, because, port or 0) as server:
         if as_json:
             print_json({"schema_version": 1, "name": name, "version": tried.version, "url": server.address})

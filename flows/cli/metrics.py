@@ -1,6 +1,7 @@
 """``gradmill metrics``: what a Prometheus server may know."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +42,7 @@ def metrics(
     if port:
         from flows.server import scraped
 
-        scraped.serve(host or "127.0.0.1", port, health or "")
+        scraped.serve(host or "127.0.0.1", port, health or "", _beside_a_worker() if health else lambda: None)
         return None
     from flows.server import figures
 
@@ -51,6 +52,13 @@ def metrics(
         atomic.write_bytes(output, text.encode())
     told = f"written to {output.absolute()}" if output else text.rstrip("\n")
     return _document(found), told, _failure(found)
+
+
+def _beside_a_worker() -> Callable[[], None]:
+    """Rewrites the overviews of runs that die, as ``gradmill up`` does where there is one."""
+    from flows.story import killed
+
+    return killed.Watch().look
 
 
 def _document(found: "Figures") -> dict[str, Any]:

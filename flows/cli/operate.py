@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.cli import board
 from flows.cli.faults import Answer, conclude
 from tasks.errors import EnvironmentProblem, UsageError, without_credentials
 from tasks.store import artifact_paths
@@ -24,9 +25,9 @@ def up(
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
     typer.echo("starting (the first time takes a minute)", err=True)
     from flows.server import artifacts, deployments, operation, registration
-    from flows.story import overview
+    from flows.story import killed, overview
 
-    with operation.operation(port, not no_auth) as running:
+    with operation.operation(port, not no_auth, killed.rewrite) as running:
         idle = deployments.idle(registration.POOL)
         for name, why in idle:
             typer.echo(f"idle        {name}: {why}", err=True)
@@ -53,7 +54,7 @@ def up(
         )
         conclude(document, "\n".join(lines), as_json=as_json)
         sys.stdout.flush()
-        operation.wait_for_the_end(running)
+        operation.wait_for_the_end(running, killed.Watch().look)
 
 
 def _how_to_sign_in(api_url: str, new: str | None) -> list[str]:
@@ -84,6 +85,7 @@ def on_server() -> Iterator[None]:
     Raises:
         EnvironmentProblem: there is none, it does not answer, or wants other credentials.
     """
+    board.wait("asking the server")
     from prefect.settings import PREFECT_API_URL
 
     from flows.server import service

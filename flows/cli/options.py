@@ -13,7 +13,7 @@ import typer
 from flows.cli import streams
 from flows.server import environment
 from tasks.machine import devices
-from tasks.parameters import Device
+from tasks.parameters import Device, ModelName
 from tasks.store import artifact_paths
 
 print_json = streams.print_json
@@ -35,7 +35,14 @@ def _names(incomplete: str) -> list[str]:
     return [name for name in reading.names() if name.startswith(incomplete)]
 
 
+def _models(incomplete: str) -> list[str]:
+    """What can be trained: the book's models, and kept names."""
+    return sorted({*_names(incomplete), *(name for name in ModelName if name.startswith(incomplete))})
+
+
+COMPLETED = {"name": _names, "model": _models}  # by the field that an option or argument sets
 ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.", autocompletion=_names)]
+OnlyModel = Annotated[str | None, typer.Argument(metavar="NAME", help="Only this model.", autocompletion=_names)]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto takes the GPU where there is one.")]
 
 

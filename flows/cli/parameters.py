@@ -13,6 +13,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from flows.cli.options import COMPLETED
 from tasks.errors import UsageError
 from tasks.parameters import faults
 from tasks.parameters.form import of_the_book, option
@@ -81,14 +82,14 @@ class _Value(NamedTuple):
 
     def parameter(self) -> inspect.Parameter:
         """As typer reads it from a function; None is what was not given."""
-        shown, flag = option(self.field.metadata), self.flag
+        shown, flag, completed = option(self.field.metadata), self.flag, COMPLETED.get(self.name)
         kind: Any = str if shown.metavar else _typed(self.field.annotation)
         kind = list[str] if self.is_list and flag.startswith("-") else kind  # given twice, none is lost
         if flag.startswith("-"):
-            info: Any = typer.Option(flag, help=self.help(), rich_help_panel=self.panel)
+            info: Any = typer.Option(flag, help=self.help(), rich_help_panel=self.panel, autocompletion=completed)
         else:
             metavar = shown.metavar or (flag if flag.isupper() else None)
-            info = typer.Argument(metavar=metavar, help=self.help())
+            info = typer.Argument(metavar=metavar, help=self.help(), autocompletion=completed)
         annotation = Annotated[kind | None, info]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
@@ -117,9 +118,7 @@ def _typed(annotation: Any) -> Any:
     if get_origin(annotation) is Literal:
         return type(get_args(annotation)[0])
     kinds = [each for each in get_args(annotation) if each is not NoneType]
-    if len(kinds) > 1:
-        return str
-    return _typed(kinds[0]) if kinds else annotation
+    return str if len(kinds) > 1 else _typed(kinds[0]) if kinds else annotation
 
 
 def _values(parameters: type[BaseModel]) -> Iterator[_Value]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import display
+from flows.cli import board, display
 from flows.cli.faults import Answer
 from flows.cli.options import ModelArgument
 from tasks.errors import GradmillError, UsageError
@@ -24,6 +24,7 @@ def report(
         known = ", ".join(reading.names()) or "none yet"
         to_do = "name one of these, or train one: gradmill retrain"
         raise UsageError(f"nothing is known of {name}", f"one of: {known}", to_do)
+    board.wait("drawing how it has developed")
     from flows.story import overview as story
     from flows.story import overview_page
 

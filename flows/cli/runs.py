@@ -1,5 +1,6 @@
 """``gradmill retrain`` and ``gradmill predict``: commands that run a flow."""
 
+import glob
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -151,6 +152,7 @@ def predict(
     places = {"input": place(document.get("input")), "output": _utf8(document.get("output"))}
     parameters = validated(PredictParameters, document | places, "predict")
     reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts
+    _require_input(parameters.input)
     require(parameters.device)
     there = [module for module, package in OF_PREDICT.items() if find_spec(package)]  # predictions can do without some
     with on_prefect(verbose, quiet, "flows.predict", *there):
@@ -162,6 +164,14 @@ def predict(
         print_json({"schema_version": 1, **done.model_dump(mode="json"), **paths})
     elif not quiet:
         summaries.predicted(done, artifacts)
+
+
+def _require_input(text: str | None) -> None:
+    """Say the same of an input of which there is nothing; the run looks at what there is."""
+    if text and not os.path.exists(text) and next(glob.iglob(text, recursive=True), None) is None:  # noqa: PTH110, PTH207
+        from tasks.data import readers
+
+        readers.find(text)
 
 
 def _utf8(path: str | None) -> str | None:

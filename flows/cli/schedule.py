@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from flows.cli import board
 from flows.cli.faults import Answer
 from flows.cli.operate import nested
 from tasks.errors import UsageError
@@ -185,6 +186,7 @@ def who_knows(there: bool) -> str:
 @contextmanager
 def reach() -> Iterator[bool]:
     """Talk to the server of PREFECT_API_URL or of ``gradmill up``, if there is one."""
+    board.wait("telling the server, if there is one")
     from prefect.settings import PREFECT_API_URL
 
     from flows.server import service

@@ -4,14 +4,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
+from rich.markup import escape
+from rich.table import Table
 
+from flows.cli import board
 from flows.cli.faults import conclude
 from flows.cli.operate import on_server
 from flows.cli.store import CHAMPION
-from flows.cli.tables import WIDE
+from flows.cli.tables import print_fact, print_line, print_table
 from tasks.errors import EnvironmentProblem
+from tasks.machine.words import printable
 
 if TYPE_CHECKING:
     from flows.server.status_document import Deployment, Status
@@ -33,6 +35,7 @@ def status(
             found = asked.status()
     except EnvironmentProblem as error:
         found, fault = asked.of_store(), error
+    board.end()
     if not as_json:
         _print(found)
     conclude(found.model_dump(mode="json"), None, fault, as_json=as_json)
@@ -42,57 +45,56 @@ def status(
 
 def _print(found: "Status") -> None:
     """A table for each thing, and what to do where something is wrong."""
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = WIDE
-    _print_models(console, found)
-    console.print(f"artifacts  {found.artifacts}, {found.free / 2**30:.1f} GiB free ({found.free / found.total:.0%})")
+    _print_models(found)
+    print_fact("artifacts", f"{found.artifacts}, {found.free / 2**30:.1f} GiB free ({found.free / found.total:.0%})")
     if found.api_url is not None:
-        _print_server(console, found)
+        _print_server(found)
     for each in found.attention:
-        console.print(f"! {each}")
+        print_line(f"! {each}")
 
 
-def _print_models(console: Console, found: "Status") -> None:
-    champions = Table(
-        Column("champion of", overflow="fold"), "version", "accuracy", "loss", "since", box=None, pad_edge=False
-    )
+def _print_models(found: "Status") -> None:
+    if not found.models:
+        print_line("no champion yet: run gradmill retrain\n")
+        return
+    champions = Table("champion of", "version", "accuracy", "loss", "since", box=None, pad_edge=False)
     for model in found.models:
         accuracy = "" if model.test_accuracy is None else f"{model.test_accuracy:.4f}"
         champions.add_row(model.name, str(model.version), accuracy, f"{model.test_loss:.4g}", model.promoted_at[:16])
-    console.print(champions if found.models else "no champion yet: run gradmill retrain")
-    if found.models:
-        console.print(f"a champion is {CHAMPION}")
+    print_table(champions)
+    print_line(f"a champion is {CHAMPION}")
     for model in found.models:
         if model.frozen:
-            console.print(f"{model.name} is frozen: no retrain changes it until gradmill unfreeze {model.name}")
-    console.print()
+            print_line(f"{model.name} is frozen: no retrain changes it until gradmill unfreeze {model.name}")
+    print_line("")
 
 
-def _print_server(console: Console, found: "Status") -> None:
-    console.print(f"server     {found.api_url}; every time here is {found.timezone}")
-    console.print(f"alerts     {found.alerts or 'none: see gradmill notify'}")
+def _print_server(found: "Status") -> None:
+    print_fact("server", f"{found.api_url}; every time here is {found.timezone}")
+    print_fact("alerts", found.alerts or "none: see gradmill notify")
     for worker in found.workers:
         seen = f"{worker.last_heartbeat:%Y-%m-%d %H:%M}" if worker.last_heartbeat else "never"
-        console.print(f"worker     {worker.name}: {worker.status.lower()}, last seen {seen}")
+        print_fact("worker", f"{worker.name}: {worker.status.lower()}, last seen {seen}")
     for model in found.models:
         if model.overview:
-            console.print(f"overview   {model.name}: {model.overview}")
-    runs = Table(
-        Column("deployment", overflow="fold"), "last run", "state", "last verdict", "next run", box=None, pad_edge=False
-    )
-    for each in found.deployments:
-        runs.add_row(each.name, _moment(each.last_start), each.state or "", _verdict(each), _due(each))
-    console.print()
-    console.print(runs if found.deployments else "no deployments yet: run gradmill up or gradmill register")
-    console.print()
+            print_fact("overview", f"{model.name}: {model.overview}")
+    print_line("")
+    if found.deployments:
+        runs = Table("deployment", "last run", "state", "last verdict", "next run", box=None, pad_edge=False)
+        for each in found.deployments:
+            cells = (each.name, _moment(each.last_start), each.state or "", _verdict(each), _due(each))
+            runs.add_row(*(escape(printable(cell)) for cell in cells))
+        print_table(runs)
+    else:
+        print_line("no deployments yet: run gradmill up or gradmill register")
+    print_line("")
     for each in found.deployments:
         if each.judged and each.judged.message and not each.ended_badly:
-            console.print(f"{each.name}: {each.judged.verdict}: {each.judged.message.splitlines()[0]}")
+            print_line(f"{each.name}: {each.judged.verdict}: {each.judged.message.splitlines()[0]}")
         elif each.message and not each.ended_badly:
-            console.print(f"{each.name}: {each.message.splitlines()[0]}")
+            print_line(f"{each.name}: {each.message.splitlines()[0]}")
     for run in found.queued:
-        console.print(f"queued: {run.name}: {run.reason}")
+        print_line(f"queued: {run.name}: {run.reason}")
 
 
 def _verdict(of: "Deployment") -> str:

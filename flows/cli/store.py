@@ -9,7 +9,7 @@ from rich.table import Table
 
 from flows.cli import reporting, tried
 from flows.cli.faults import Answer
-from flows.cli.options import ModelArgument, print_json
+from flows.cli.options import ModelArgument, OnlyModel, print_json
 from flows.cli.parameters import taking, validated
 from flows.cli.tables import print_table
 from tasks.errors import DataError, UsageError
@@ -34,7 +34,7 @@ CHAMPION = "the newest that passed the gates, until somebody promotes or rolls b
 
 def models(
     as_json: bool,
-    name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    name: OnlyModel = None,
     runs: Annotated[
         bool, typer.Option("--runs", help="List the runs that trained, published, refused and unpublished ones.")
     ] = False,
@@ -88,7 +88,7 @@ def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
     return table
 
 
-def history(as_json: bool, name: Annotated[str | None, typer.Argument(help="Only this model.")] = None) -> None:
+def history(as_json: bool, name: OnlyModel = None) -> None:
     """Tell who has changed what, when and why: versions published, promoted, rolled back, frozen, unfrozen, pruned."""
     if name is not None:
         reading.resolve(name, None)

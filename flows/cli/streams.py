@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 STDOUT = "standard output"
+ORDERS = {"\x1b", "\r"}  # to a terminal
 
 document_written = False  # by this command
 _closed = False
@@ -33,6 +34,28 @@ class _Courtesy(io.FileIO):
             return super().write(data)
         except OSError:
             return len(data)
+
+
+class _Lines(io.TextIOWrapper):
+    """A stream whose lines a terminal need not break inside a word; what is piped has them as they are.
+
+    What has orders to the terminal in it is Rich's, who has fitted it; a document is for programs.
+    """
+
+    def write(self, text: str, /) -> int:
+        if not document_written and ORDERS.isdisjoint(text) and self.isatty():
+            super().write(_fitted(text, os.get_terminal_size(self.fileno()).columns))
+            return len(text)
+        return super().write(text)
+
+
+def _fitted(text: str, columns: int) -> str:
+    lines = text.split("\n")
+    if not columns or max(map(len, lines)) <= columns // 2:  # a letter may take two
+        return text
+    from flows.cli.tables import wrapped
+
+    return "\n".join(each for line in lines for each in wrapped(line, columns, hanging=True))
 
 
 def guard() -> None:
@@ -71,7 +94,7 @@ def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
     """
     buffered: Any = io.BufferedWriter(raw)
     unbuffered = raw.fileno() == 2 or getattr(before, "write_through", False)
-    return io.TextIOWrapper(
+    return _Lines(
         buffered,
         encoding=getattr(before, "encoding", None),
         errors="backslashreplace",

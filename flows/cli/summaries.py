@@ -34,11 +34,19 @@ def gates(verdicts: "Sequence[GateVerdict]") -> None:
     for title, justify in (("", "left"), ("gate", "left"), ("found", "right"), ("bound", "left")):
         table.add_column(title, justify=justify, no_wrap=title in ("gate", "found"))  # type: ignore[arg-type]
     for each in verdicts:
-        bound = "recorded" if each.verdict == "recorded" else each.detail.partition(" required")[0]
-        table.add_row(marks[each.verdict], each.name, f"{each.value:.4g}", escape(printable(bound)))
+        table.add_row(marks[each.verdict], each.name, f"{each.value:.4g}", escape(printable(_bound(each))))
     console.print()
     console.print(table)
     console.print()
+
+
+def _bound(verdict: "GateVerdict") -> str:
+    """What was required; where nothing was, against which version, and why that decides nothing."""
+    if verdict.verdict != "recorded":
+        return verdict.detail.partition(" required")[0]
+    if not verdict.name.startswith("champion"):
+        return "recorded"
+    return f"recorded: {verdict.detail.removeprefix('no bound ')}"
 
 
 def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> None:
@@ -107,7 +115,7 @@ def tuned(result: "TuneReport", following_it: str, artifacts: Path | None) -> No
 
     losses = result.validation_losses, result.default_losses
     found, before = (
-        (f"{fmean(each):.4g}" if each else "none") + (f" ± {stdev(each):.1g}" if len(each) > 1 else "")
+        (f"{fmean(each):.4g}" if each else "none") + (f" ± {stdev(each):.1g}" if len({*each}) > 1 else "")
         for each in losses
     )
     rows = [

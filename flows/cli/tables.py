@@ -1,6 +1,7 @@
 """Tables of several commands, and lines that fit the terminal."""
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -12,6 +13,8 @@ from rich.text import Text
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
 LABEL = 12
 GAP = 2  # between columns; a table here has no frame
+LEAD = re.compile(r" *(?:\S+(?: \S+)*  +)?(?=\S|$)")  # of a line: blanks, and a label with some behind it
+MOST_LEAD = 24
 
 
 def on_output() -> Console:
@@ -27,8 +30,21 @@ def print_table(table: Table, least_wanted: Sequence[str] = ()) -> None:
     for header in least_wanted:
         if _narrowed(table, console.width) > console.width:
             table.columns = [column for column in table.columns if column.header != header]
-    console.width = _narrowed(table, console.width)
+    if (needed := _narrowed(table, console.width)) > console.width and console.is_terminal:
+        _print_blocks(table)
+        return
+    console.width = needed
     console.print(table)
+
+
+def _print_blocks(table: Table) -> None:
+    """Each row as a block, for a terminal with no room for all columns: it would break every line inside a word."""
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        first, *others = (Text.from_markup(cell) if isinstance(cell, str) else cell for cell in row)
+        print_line(str(first))
+        for column, cell in zip(table.columns[1:], others, strict=True):
+            if str(cell):
+                print_fact(f"  {column.header}", str(cell))
 
 
 def _narrowed(table: Table, room: int) -> int:
@@ -48,8 +64,16 @@ def _narrowed(table: Table, room: int) -> int:
     return max(room, sum(widths) + between)
 
 
-def wrapped(text: str, room: int) -> list[str]:
-    """Lines of at most ``room`` columns, one at least; a word that is longer stays whole, so that it can be copied."""
+def wrapped(text: str, room: int, hanging: bool = False) -> list[str]:
+    """Lines of at most ``room`` columns, one at least; a word that is longer stays whole, so that it can be copied.
+
+    With ``hanging`` they stay below what the first begins with, blanks or a label.
+    """
+    if hanging and cell_len(text) <= room:
+        return [text]
+    if hanging and (lead := LEAD.match(text)) and lead.end() <= min(MOST_LEAD, room // 2):
+        first, *more = wrapped(text[lead.end() :].rstrip(), room - cell_len(lead[0]))
+        return [lead[0] + first, *(" " * cell_len(lead[0]) + each for each in more)]
     lines = [""]
     for word in text.split(" "):
         if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) > room:

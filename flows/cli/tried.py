@@ -65,10 +65,10 @@ def _print(found: list[Tried]) -> None:
     for run in found:
         figures = [*([_figure(run.test_accuracy, ".4f")] * tells), _figure(run.test_loss, ".4g")]
         figures += [_figure(run.validation_loss, ".4g")] * is_watched
-        date, digits = run.date[:16].replace("T", " "), run.run.rpartition("-")[2]
+        date, digits = run.date[5:16].replace("T", " "), run.run.rpartition("-")[2]  # of this year, most of them
         cells = (run.name, date, digits, _outcome(run), *figures, f"{run.seconds:.1f}", _settings(run))
         table.add_row(*(escape(printable(cell)) for cell in cells))
-    print_table(table, ("s", "validation"))
+    print_table(table, ("s", "validation", "date"))
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from flows import interrupt
+from flows.cli import board
 from flows.cli.faults import Answer
 from flows.cli.operate import nested, on_server
 from flows.cli.tables import print_table
@@ -45,6 +46,7 @@ def trigger(
             return document, told
         print(told, file=sys.stderr)
         interrupt.achieved(f"run {run.name} goes on")
+        board.wait(f"waiting for run {run.name}")
         run = followed.ended(run.id)
         code, state = followed.exit_code(run), run.state
     reached, message = (state.name or "", state.message or "") if state else ("", "")
@@ -73,6 +75,7 @@ def _listed(deployment: str, as_json: bool) -> Answer | None:
     rows = list(_fields(schema, schema.get("properties", {}).get("parameters", {}), given.get("parameters", {})))
     if as_json:
         return {"deployment": deployment, "parameters": rows}, ""
+    board.end()
     table = Table("--param", "value", "what it is", box=None, pad_edge=False)
     for row in rows:
         table.add_row(f"{row['name']}=", json.dumps(row["value"]), row["description"])

@@ -4,23 +4,21 @@ Only to this machine, and to whoever calls it by its own name: a foreign one tha
 page gets past a browser's rules. Paths are looked up among the few things that there are; none leads to a file.
 """
 
-import base64
 import io
 import json
+import math
 import sys
 import threading
-from collections.abc import Sequence
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
-from tasks.data.recipe import Pixels, Recipe
+from flows.server.demo_model import Tried
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.parameters import Device
-from tasks.store import reading
-from tasks.store.artifact_paths import ONNX, SAMPLE, version
+from tasks.store.artifact_paths import ONNX
 
 PAGE = Path(__file__).with_name("demo_page")
 OUR_NAMES = {"127.0.0.1", "localhost"}
@@ -29,7 +27,7 @@ TYPES = {
     ".json": "application/json", ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8",
     ".wasm": "application/wasm",
 }  # fmt: skip
-MOST_BYTES = 2**26  # of a row
+MOST_BYTES = 2**26  # of a picture
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -38,48 +36,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-
-
-def describe(recipe: Recipe, class_names: Sequence[str], sample: bytes) -> dict[str, Any]:
-    """What a page must know of a model: its input, and rows of ``sample``, which is ``sample.npz``, to begin with."""
-    import numpy as np
-
-    with np.load(io.BytesIO(sample), allow_pickle=False) as arrays:
-        rows = arrays[recipe.input.name]
-    facts: dict[str, Any] = {
-        "input": recipe.input.name,
-        "dtype": str(rows.dtype),
-        "shape": rows.shape[1:],
-        "class_names": class_names,
-        "samples": base64.b64encode(rows.tobytes()).decode(),
-    }
-    if isinstance(recipe, Pixels):
-        border = [rows[:, 0], rows[:, -1], rows[:, :, 0], rows[:, :, -1]]
-        return facts | {"is_dark": bool(np.concatenate([each.reshape(-1) for each in border]).mean() < 128)}
-    columns = [{"name": each.name, "kind": each.kind, "levels": each.levels} for each in recipe.columns]
-    return facts | {"columns": columns, "target": recipe.target.name if recipe.target else "prediction"}
-
-
-class Tried(NamedTuple):
-    """A version as it is tried: its file, and what the page must know of it."""
-
-    name: str
-    version: int
-    model: bytes
-    described: dict[str, Any]  # as ``describe`` has it
-
-    @classmethod
-    def load(cls, name: str, number: int | None) -> "Tried":
-        """The version asked for, or the champion.
-
-        Raises:
-            UsageError: there is no such model or version.
-            DataError: the version is damaged.
-        """
-        found, model = reading.load(name, number)
-        recipe, dataset = reading.manifest(name, found).recipe, reading.manifest(name, found).dataset
-        sample = reading.read_file(version(name, found), SAMPLE)
-        return cls(name, found, model, describe(recipe, dataset.class_names, sample))
 
 
 class Demo(ThreadingHTTPServer):
@@ -134,8 +90,17 @@ class Demo(ThreadingHTTPServer):
 
         return sessions.open_session(self._tried.model, Device.CPU)
 
-    def answer(self, row: bytes) -> dict[str, list[float]]:
-        """What the model says of one row, the bytes of its input: every output as a list.
+    @cached_property
+    def row_bytes(self) -> int:
+        """Of one row of the model's input."""
+        import numpy as np
+
+        return int(np.dtype(self._tried.described["dtype"]).itemsize * math.prod(self._tried.described["shape"]))
+
+    def answer(self, row: bytes) -> dict[str, list[float | str]]:
+        """What the model says of one row, the ``row_bytes`` of its input: every output as a list.
+
+        What JSON has no number for is the text that JavaScript makes one of: NaN, Infinity, -Infinity.
 
         Raises:
             UsageError: it has another length.
@@ -144,13 +109,14 @@ class Demo(ThreadingHTTPServer):
 
         from tasks.serving import sessions
 
-        shape, dtype = self._tried.described["shape"], np.dtype(self._tried.described["dtype"])
-        if len(row) != dtype.itemsize * int(np.prod(shape)):
+        shape, dtype = self._tried.described["shape"], self._tried.described["dtype"]
+        if len(row) != self.row_bytes:
             raise UsageError(f"{len(row)} bytes", f"one row of {dtype} {shape}", "send one row")
         with self._lock:
             session = self._session
         answers = sessions.answers(session, np.frombuffer(row, dtype).reshape(1, *shape))
-        return {name: found.reshape(-1).tolist() for name, found in answers.items()}
+        lists = {name: found.reshape(-1).tolist() for name, found in answers.items()}
+        return {name: [each if math.isfinite(each) else json.dumps(each) for each in lists[name]] for name in lists}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -173,9 +139,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer of one row, or read one picture."""
         length = self.headers.get("Content-Length", "")
+        most = {"/predict": self.server.row_bytes, "/pixels": MOST_BYTES}.get(self.path, -1)
         if not self._is_ours():
             self._send(403, b"pages of other origins are not let in", ".txt")
-        elif self.path not in ("/predict", "/pixels") or not length.isdecimal() or int(length) > MOST_BYTES:
+        elif not length.isdecimal() or len(length) > len(str(most)) or int(length) > most:
             self._send(400, b"one row for /predict or one picture for /pixels is expected", ".txt")
         else:
             content = self.rfile.read(int(length))

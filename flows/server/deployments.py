@@ -36,7 +36,7 @@ SKIPPED = "Skipped"  # the name of a state whose type is cancelled
 OURS = {"all_": [TAG]}
 SCHEDULER_SECONDS = 30.0
 SAID_AFTER_SECONDS = 3.0
-SEE_THE_FORM = "see gradmill trigger DEPLOYMENT --list-params"
+SEE_THE_FORM = "see gradmill trigger {} --list-params"
 FORMS: dict[str | None, type[BaseModel]] = {
     "flows.retrain.retrain": RetrainParameters,
     "flows.predict.predict": PredictParameters,
@@ -147,7 +147,7 @@ def trigger(deployment: str, parameters: dict[str, Any]) -> FlowRun:
             raise UsageError(
                 f"the server refuses these parameters: {error.response.json().get('detail', error)}",
                 "values that the form of the deployment would take",
-                SEE_THE_FORM,
+                SEE_THE_FORM.format(deployment),
             ) from error
 
 
@@ -191,5 +191,5 @@ def accepted(
         where = ".".join(str(part) for part in first["loc"] if part not in list(ModelName))  # the kind
         value = "" if isinstance(first["input"], dict) else f": {first['input']!r}"  # all of them may hold a secret
         found = f"{deployment} refuses {where or 'these parameters'}{value}"
-        raise UsageError(found, faults.expected(error), SEE_THE_FORM.replace("DEPLOYMENT", deployment)) from error
+        raise UsageError(found, faults.expected(error), SEE_THE_FORM.format(deployment)) from error
     return wanted

@@ -1,9 +1,10 @@
 """What ends with ``gradmill up``: its worker's runs, marked as crashed at once and named, to be retried."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import UUID
 
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, temporary_settings
@@ -17,8 +18,8 @@ REASON = "gradmill up was ended; Retry goes on where the run was"
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """While the block ends the worker: runs that end with it are marked, and named on stderr.
+def told(rewrite: Callable[[Iterable[UUID]], None]) -> Iterator[None]:
+    """While the block ends the worker: runs that end with it are marked, and named on stderr; then ``rewrite`` pages.
 
     A server that does not answer then finds out by itself, by the heartbeats that are missing.
     """
@@ -28,7 +29,7 @@ def told() -> Iterator[None]:
             at_work = _at_work()
         yield
         with _or_later():
-            _mark(at_work)
+            rewrite(_marked(at_work))
 
 
 @contextmanager
@@ -47,17 +48,18 @@ def _at_work() -> list[FlowRun]:
     return [run for run in begun if _has_process(run)]
 
 
-def _mark(runs: list[FlowRun]) -> None:
-    """Also those that Prefect has marked as crashed with words of its own."""
+def _marked(runs: list[FlowRun]) -> list[UUID]:
+    """Those that have ended; also those that Prefect has marked as crashed with words of its own."""
     ended = [run for run in runs if not _has_process(run)]
     if not ended:
-        return
+        return []
     with api.client() as client:
         for run in ended:
             state = client.read_flow_run(run.id).state
             if state is None or not state.is_final() or state.is_crashed():
                 client.set_flow_run_state(run.id, Crashed(message=REASON), force=True)
                 print(f"ended       {run.name}: Retry in the UI goes on where it was", file=sys.stderr)
+    return [run.id for run in ended]
 
 
 def _has_process(run: FlowRun) -> bool:

@@ -8,9 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import IO, NamedTuple
+from uuid import UUID
 
 from prefect import settings
 
@@ -27,6 +28,7 @@ SERVER_ENVIRONMENT = guarded.ENVIRONMENT | {
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),  # seconds
 }
 WORKER = "worker"
+Rewrite = Callable[[Iterable[UUID]], None]  # the pages of runs that have died
 LASTING_SECONDS = 20.0  # a child that ends sooner is not started again
 
 
@@ -40,10 +42,11 @@ class Operation(NamedTuple):
 
 
 @contextmanager
-def operation(port: int, auth: bool = True) -> Iterator[Operation]:
+def operation(port: int, auth: bool, rewrite: Rewrite) -> Iterator[Operation]:
     """Bring everything up, or join the server that PREFECT_API_URL names; take our own children down at the end.
 
     A server of our own asks for a credential: the user's, or one of our making; with ``auth`` false for none.
+    ``rewrite`` is called with the runs that end with it.
 
     Raises:
         UsageError: the port is taken, another ``up`` has these artifacts, or ``auth`` is false and a credential is set.
@@ -52,7 +55,7 @@ def operation(port: int, auth: bool = True) -> Iterator[Operation]:
     with _alone():
         joined = settings.PREFECT_API_URL.value()
         if joined:
-            with _up(service.at(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value()) as running:
+            with _up(service.at(joined, joined=True), settings.PREFECT_API_AUTH_STRING.value(), rewrite) as running:
                 yield running
             return
         given = settings.PREFECT_SERVER_API_AUTH_STRING.value()
@@ -61,13 +64,13 @@ def operation(port: int, auth: bool = True) -> Iterator[Operation]:
         with _listening(port) as listener:
             made, new = service.credential() if auth and not given else (None, False)
             here = service.at(f"http://127.0.0.1:{port}/api", own_credential=made is not None)
-            with _up(here, given or made, new, listener) as running:
+            with _up(here, given or made, rewrite, new, listener) as running:
                 yield running
 
 
 @contextmanager
 def _up(
-    here: service.Service, key: str | None, new: bool = False, listener: socket.socket | None = None
+    here: service.Service, key: str | None, rewrite: Rewrite, new: bool = False, listener: socket.socket | None = None
 ) -> Iterator[Operation]:
     children: list[Child] = []
     with service.reached(here.api_url, key):
@@ -86,13 +89,13 @@ def _up(
             yield Operation(here, key if here.own_credential else None, new, children)
         finally:
             artifact_paths.service().unlink(missing_ok=True)
-            _end(children)
+            _end(children, rewrite)
 
 
-def _end(children: "list[Child]") -> None:
+def _end(children: "list[Child]", rewrite: Rewrite) -> None:
     """The worker first, while its runs can still be marked."""
     for child in reversed(children):
-        with ending.told() if child.name == WORKER else nullcontext():
+        with ending.told(rewrite) if child.name == WORKER else nullcontext():
             child.stop()
 
 
@@ -125,8 +128,8 @@ def _listening(port: int) -> socket.socket:
         ) from error
 
 
-def wait_for_the_end(running: Operation) -> None:
-    """Return at SIGTERM; until then, start children anew that have ended.
+def wait_for_the_end(running: Operation, look: Callable[[], None]) -> None:
+    """Return at SIGTERM; until then, start children anew that have ended, and ``look`` now and then.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
@@ -137,6 +140,7 @@ def wait_for_the_end(running: Operation) -> None:
     while not ended.wait(0.5):
         for child in running.children:
             child.watch()
+        look()
 
 
 # The children, each with its log below artifacts/.prefect/

@@ -11,6 +11,7 @@ from flows.server import figures, healthcheck
 from tasks.errors import UsageError
 from tasks.store import artifact_paths
 
+LOOK_SECONDS = 5.0
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
@@ -29,8 +30,10 @@ class Anew(Collector):
         return found.collect()
 
 
-def serve(host: str, port: int, health_url: str) -> None:
+def serve(host: str, port: int, health_url: str, look: Callable[[], None]) -> None:
     """Answer until Ctrl-C; ``/health`` says what ``health_url`` does or, where that is empty, if artifacts/ is fit.
+
+    ``look`` is called now and then.
 
     Raises:
         UsageError: the port is taken, or the address is none of this machine.
@@ -44,7 +47,9 @@ def serve(host: str, port: int, health_url: str) -> None:
         raise UsageError(found, "a free port of this machine", "choose another --port or --host") from error
     server.set_app(_with_health(make_wsgi_app(registry), health_url))
     print(f"figures at http://{host}:{port}/metrics, until Ctrl-C", file=sys.stderr, flush=True)
-    thread.join()
+    while thread.is_alive():
+        thread.join(LOOK_SECONDS)
+        look()
 
 
 def _with_health(metrics: App, health_url: str) -> App:

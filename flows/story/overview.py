@@ -1,6 +1,7 @@
 """``<name>-overview``: one page that says what is live and how it has developed, in the Prefect UI and as HTML."""
 
 import sys
+from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 
@@ -54,11 +55,11 @@ def _only_said(*names: str) -> Iterator[None]:
 
 @contextmanager
 def rewritten(name: str) -> Iterator[None]:
-    """Write the page anew when the block has ended, whether it has failed or not; one that is cancelled is left."""
+    """Write the page anew when the block has ended, whether it has failed (by its time limit, too) or not."""
     with painter.at_hand() if _is_seen() else nullcontext():
         try:
             yield
-        except Exception:
+        except (Exception, CancelledError):
             publish(name)
             raise
         publish(name)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.batch import parts
+from tasks.data.pictures import SUFFIXES
 from tasks.data.readers import Reject
 from tasks.errors import DataError
 from tasks.machine.words import counted
@@ -93,4 +94,5 @@ def first(folder: Path) -> str:
     """The first rejected row of a job, and why it was."""
     with pq.ParquetFile(folder / artifact_paths.REJECTS) as file:
         row: dict[str, Any] = next(file.iter_batches(1)).to_pylist()[0]
-    return f"row {row['source_row']} of {row['source']}: {row['reason']}"
+    place = "" if row["source"].lower().endswith(SUFFIXES) else f"row {row['source_row']} of "
+    return f"{place}{row['source']}: {row['reason']}"

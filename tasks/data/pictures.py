@@ -107,7 +107,7 @@ def of_array(image: NDArray[np.uint8], shape: tuple[int, ...]) -> Picture:
 
 
 def fit(image: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Such an image as one of ``shape``: grey or RGB, bilinear with antialiasing (as torchvision)."""
+    """Such an image as one of ``shape``, ``(h, w)`` or ``(h, w, 3)``: bilinear with antialiasing (as torchvision)."""
     if image.shape == shape:
         return image
     return _fitted(Image.fromarray(image), mode_of(shape), (shape[1], shape[0]))

@@ -58,7 +58,7 @@ class Learner:
         return Learning(net, of_epochs, training, len(data.train), len(data.validation) if data.validation else 0)
 
     def mean_to_centre(self, train: Examples, lr: float) -> Tensor | None:
-        """The mean picture, where steps at this rate would not settle on pixels as they are; else None, as in the book.
+        """The mean picture ``(inputs,)``, where steps at this rate would not settle on pixels as they are; else None.
 
         A step at equal probabilities leaves ``1 - lr * curvature / classes`` of the error along the mean: beyond 2 it
         grows. Fashion-MNIST has 1.1; colour pictures on white, with three classes, 17.

@@ -34,13 +34,17 @@ def load(prepared: PreparedDataset, file: FileRef, dtype: torch.dtype) -> Table:
 
 
 def split_keys(prepared: PreparedDataset) -> NDArray[np.uint64]:
-    """By what a validation part is cut off the training split: the hash of a row or group, or its time."""
+    """By what a validation part is cut off the training split: the hash of a row or group, or its time ``(n,)``.
+
+    Raises:
+        DataError: the file is missing or has changed since it was prepared.
+    """
     keys: NDArray[np.uint64] = mapped.read(prepared.train, PREPARE_ANEW)[SPLIT_KEY]
     return keys
 
 
 def latest(keys: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
-    """Which rows are held out: those of the largest keys, rows of one key on one side, as near to ``share`` as can be.
+    """Which rows ``(n,)`` are held out: of the largest keys, equal ones on one side, as near to ``share`` as can be.
 
     Hashes are spread evenly, so that the largest are any rows or groups; the largest times are the latest.
     """

@@ -162,7 +162,7 @@ def _inputs(prepared: PreparedDataset, recipe: Recipe) -> Array | None:
 
 
 def outputs(model: bytes, rows: Array, output: str, batch_size: int = 1024) -> Array:
-    """One output of a model for all rows, in order."""
+    """One output of a model, by its name, for all rows ``(n, …)``, in order and on the CPU."""
     session = sessions.open_session(model, Device.CPU)
     (source,) = session.get_inputs()
     starts = range(0, len(rows), batch_size)

@@ -40,13 +40,9 @@ class Curves(NamedTuple):
 
 MOST_MARKERS = 40  # on a line
 LINES = {
-    "train_loss": "o-",
-    "validation_loss": "d-",
-    "test_loss": "s:",
-    "train_accuracy": "^--",
-    "test_accuracy": "s-.",
-    "validation_accuracy": "d:",
-}
+    "train_loss": "o-", "validation_loss": "d-", "test_loss": "s:",
+    "train_accuracy": "^--", "test_accuracy": "s-.", "validation_accuracy": "d:",
+}  # fmt: skip
 
 
 def learning_curve(curve: Sequence[Epoch], shown: Curves, path: Path, kept_epoch: int | None = None) -> FileRef:

@@ -8,11 +8,14 @@ import importlib
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Any
+
+MOST_SECONDS = 60.0  # for a picture, which takes one or two: then this process draws it
 
 _at_hand: ContextVar["subprocess.Popen[bytes] | None"] = ContextVar("_at_hand", default=None)
 
@@ -52,7 +55,11 @@ def drawn(module: str, function: str, *arguments: Any) -> Any:
     """
     painter = _at_hand.get()
     if painter and painter.stdin and painter.stdout:
-        with suppress(OSError, EOFError):  # it has gone
+        with suppress(OSError, EOFError, pickle.UnpicklingError), ExitStack() as limited:  # it has gone
+            late = threading.Timer(MOST_SECONDS, painter.kill)
+            late.daemon = True
+            late.start()
+            limited.callback(late.cancel)
             pickle.dump((module, function, arguments), painter.stdin)
             painter.stdin.flush()
             return pickle.load(painter.stdout)  # noqa: S301  (a child of ours)

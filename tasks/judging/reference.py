@@ -165,7 +165,7 @@ def _closed_form(inputs: Inputs, truth: Array, objective: Objective) -> Array:
 
 
 def descended(start: Array, inputs: Multiplied, truth: Array, objective: Objective, max_iterations: int) -> Array:
-    """L-BFGS from ``start`` until the gradient's norm is at most ``TOLERANCE`` of what it is there."""
+    """L-BFGS from ``start`` until the gradient's norm is at most ``TOLERANCE`` of what it is there; shaped like it."""
     import scipy.optimize
 
     shape, slope = start.shape, float(np.linalg.norm(_value(start, inputs, truth, objective)[1]))

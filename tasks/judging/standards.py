@@ -64,7 +64,10 @@ def read_rows(file: FileRef, prepared: PreparedDataset) -> KeyedRows:
 
 
 def clusters(rows: KeyedRows, prepared: PreparedDataset) -> Array | None:
-    """Which rows are no evidence independent of each other, by a number each: groups, and copies of equal rows."""
+    """Which rows are no evidence independent of each other, by a number each ``(n,)``: groups, copies of equal rows.
+
+    None where the split is by time, whose keys tell no such thing.
+    """
     return None if _is_in_time(prepared) else rows.key
 
 

@@ -95,7 +95,10 @@ def by_period(periods: Sequence[Mapping[str, Any]], metric: str, path: Path) -> 
 
 
 def rates(score: Array, is_positive: Array) -> tuple[Array, Array, Array]:
-    """Recall, false positive rate and precision at every threshold, from above the largest score down."""
+    """Recall, false positive rate and precision at every threshold, from above the largest score down, as shares.
+
+    ``score`` and ``is_positive`` are ``(n,)``; each answer has one value for every distinct score, and one above all.
+    """
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # equal scores pass together
     hits = np.cumsum(is_positive[order])[ends]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def with_ones(X: Tensor) -> Tensor:
-    """``X`` in float64 with a column of ones for the bias."""
+    """``X`` in float64 with a column of ones for the bias, ``(n, inputs + 1)``."""
     return torch.cat([X.double(), torch.ones(len(X), 1, dtype=torch.float64)], dim=1)
 
 
@@ -19,7 +19,7 @@ def least_squares_fit(X: Tensor, y: Tensor) -> Tensor:
 
 
 def huber_fit(X: Tensor, y: Tensor) -> Tensor:
-    """The minimiser of ``nn.SmoothL1Loss(beta=0.5)``, by L-BFGS from the least-squares fit, in float64."""
+    """The minimiser of ``nn.SmoothL1Loss(beta=0.5)``, by L-BFGS from the least-squares fit; shaped like that."""
     fit = least_squares_fit(X, y).requires_grad_()
     inputs, target, loss = with_ones(X), y.double(), nn.SmoothL1Loss(beta=0.5)
     optimizer = torch.optim.LBFGS([fit], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")

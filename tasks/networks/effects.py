@@ -18,7 +18,10 @@ def gathered(effects: Tensor, slots: Tensor) -> Tensor:
 
 
 def gradient_of_gathered(g: Tensor, effects: Tensor, slots: Tensor) -> Tensor:
-    """The gradient by ``effects`` where ``g`` is that by the outputs: for each slot, the sum over its examples."""
+    """The gradient by ``effects`` ``(slots, outputs)``: for each slot, the sum over its examples.
+
+    ``g`` ``(n, outputs)`` is the gradient by the outputs.
+    """
     gradient = torch.zeros(effects.T.shape, dtype=g.dtype, device=g.device)
     return gradient.index_add_(1, slots.T.flatten(), g.T.repeat(1, slots.shape[1])).T
 

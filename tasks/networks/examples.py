@@ -26,16 +26,19 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def at(self, index: Tensor) -> "Examples":
-        """The examples at ``index``."""
+        """The examples at ``index`` ``(m,)`` int64."""
 
     def pieces(self, size: int) -> Iterator["Examples"]:
         """The examples in order, ``size`` at a time."""
 
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Inputs and truth of the examples at ``index``, and the slots of their categories if they have any."""
+        """Inputs ``(m, …)`` and truth ``(m,)`` of the examples at ``index``, and if they have categories their slots.
+
+        Inputs are floating point; slots are ``(m, columns)`` int64.
+        """
 
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """One minibatch after another in this ``order``; each holds until the next is asked for."""
+        """One minibatch after another in this ``order`` ``(n,)`` int64; each holds until the next is asked for."""
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """The inputs of all examples, and the slots if they have any, minibatch by minibatch; each as long."""

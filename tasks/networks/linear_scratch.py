@@ -10,12 +10,12 @@ from tasks.networks.effects import gathered, gradient_of_gathered
 
 
 def squared_loss(y_hat: Tensor, y: Tensor) -> Tensor:
-    """The book's squared loss with its half, one value an example."""
+    """The book's squared loss with its half, one value an example ``(n,)``."""
     return (y_hat - y) ** 2 / 2
 
 
 def squared_loss_gradient(y_hat: Tensor, y: Tensor) -> Tensor:
-    """Derivative of ``squared_loss`` by ``y_hat``."""
+    """Derivative of ``squared_loss`` by ``y_hat`` ``(n,)``."""
     return y_hat - y
 
 
@@ -23,19 +23,20 @@ HUBER_BETA = 0.5
 
 
 def huber_loss(y_hat: Tensor, y: Tensor) -> Tensor:
-    """Quadratic for residuals below beta, linear beyond: ``nn.SmoothL1Loss(beta=0.5)``, one value an example."""
+    """Quadratic for residuals below beta, linear beyond: ``nn.SmoothL1Loss(beta=0.5)``, for each example ``(n,)``."""
     distance = (y_hat - y).abs()
     return torch.where(distance < HUBER_BETA, distance**2 / (2 * HUBER_BETA), distance - HUBER_BETA / 2)
 
 
 def huber_loss_gradient(y_hat: Tensor, y: Tensor) -> Tensor:
-    """Derivative of ``huber_loss`` by ``y_hat``."""
+    """Derivative of ``huber_loss`` by ``y_hat`` ``(n,)``."""
     return ((y_hat - y) / HUBER_BETA).clamp(-1, 1)
 
 
-LOSS_GRADIENTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "squared": squared_loss_gradient,
-    "huber": huber_loss_gradient,
+Loss = Callable[[Tensor, Tensor], Tensor]
+LOSSES: dict[str, tuple[Loss, Loss]] = {
+    "squared": (squared_loss, squared_loss_gradient),
+    "huber": (huber_loss, huber_loss_gradient),
 }
 
 
@@ -53,7 +54,7 @@ class LinearRegressionScratch:
         self.w = torch.normal(0, sigma, (1, num_inputs), generator=generator).T
         self.effects = torch.zeros(1, num_slots).T
         self.b = torch.zeros(1)
-        self.loss_gradient = LOSS_GRADIENTS[loss]
+        self.loss, self.loss_gradient = LOSSES[loss]
 
     def to(self, where: torch.device | torch.dtype) -> "LinearRegressionScratch":
         """Move the parameters to a device, or to another precision."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 
 
 def num_correct(o: Tensor, y: Tensor) -> Tensor:
-    """How many examples have their largest score at their label (the book calls this count ``accuracy``)."""
+    """How many examples have their largest score at their label, a scalar int64 (the book calls this ``accuracy``)."""
     return (o.argmax(dim=1) == y).sum()
 
 

@@ -28,7 +28,7 @@ def cross_entropy(o: Tensor, y: Tensor) -> Tensor:
 
 
 def dropout(X: Tensor, probability: float, generator: torch.Generator | None = None) -> Tensor:
-    """Set inputs to zero at random and scale the others so that their expectation stays (section 4.6)."""
+    """Inputs of any shape, some at random set to zero, the others scaled: their expectation stays (section 4.6)."""
     kept = torch.empty_like(X).bernoulli_(1 - probability, generator=generator)
     return X * kept / (1 - probability)
 

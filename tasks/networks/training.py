@@ -31,7 +31,7 @@ class Network(Protocol):
         """Outputs for a minibatch; ``slots`` ``(n, columns)`` says which effect each category of a table has."""
 
     def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
-        """Leave the gradient of the mean loss in the parameters; return the outputs."""
+        """Leave the gradient of the mean loss in the parameters; return the outputs, without a graph behind them."""
 
     def parameters(self) -> list[Tensor]:
         """What the optimizer moves."""
@@ -40,7 +40,7 @@ class Network(Protocol):
         """``W`` and ``b``, of tables with categories ``effects`` too, oriented alike in every implementation."""
 
     def gradients(self) -> dict[str, Tensor | None]:
-        """The gradients of the last step."""
+        """The gradients of the last step, shaped like ``weights()``; None before the first."""
 
 
 class Optimizer(Protocol):
@@ -59,7 +59,7 @@ class Optimizer(Protocol):
 
 @torch.no_grad()
 def outputs(net: Callable[..., Tensor], split: Examples, batch_size: int | None = None) -> Tensor:
-    """The outputs of ``net`` for a whole split, in its order, by so many at a time as stay in the processor's cache."""
+    """The outputs of ``net`` for a whole split ``(n, …)``, in its order, as many at a time as the cache holds."""
     return torch.cat([net(*inputs) for inputs in split.in_order(batch_size or max(512, VALUES // split.num_inputs))])
 
 
@@ -81,7 +81,7 @@ def figures(net: Network, split: Examples) -> dict[str, Tensor]:
 
 
 def take_steps(net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> Tensor:
-    """Take one step per minibatch of ``order``; return the outputs that the steps saw, in that order."""
+    """Take one step per minibatch of ``order`` ``(n,)`` int64; return the outputs that the steps saw, in that order."""
     seen = []
     for minibatch in split.minibatches(order, batch_size):
         optimizer.zero_grad()

@@ -28,6 +28,12 @@ class Implementation(StrEnum):
     CONCISE = "concise"
 
 
+WRITTEN_FOR: dict[Implementation, tuple[ModelName, ...]] = {
+    Implementation.SCRATCH: (ModelName.SOFTMAX_REGRESSION, ModelName.LINEAR_REGRESSION),
+    Implementation.CONCISE: (ModelName.SOFTMAX_REGRESSION, ModelName.LINEAR_REGRESSION),
+}  # the networks themselves: tasks/fitting/building.py
+
+
 class Loss(StrEnum):
     """What training minimises. Softmax regression has cross-entropy only."""
 

@@ -9,6 +9,7 @@ from tasks.parameters.choices import (
     DEFAULT_SEED,
     FASHION_MNIST,
     SYNTHETIC_LINEAR,
+    WRITTEN_FOR,
     Device,
     Implementation,
     Loss,
@@ -97,6 +98,8 @@ class Training(Frozen):
         for name in self.model_dump(exclude_defaults=True):
             if self.possible_uses.isdisjoint(of := self.of_field(name)):
                 raise ValueError(f"{name} is for {WORDS[of]}")
+        if self.model not in (models := WRITTEN_FOR[self.implementation]):
+            raise ValueError(f"implementation {self.implementation} is for {', '.join(models)}")
         if self.weight_decay == "auto" and self.defaults != "data":
             raise ValueError("weight decay is chosen for own data only")
         return self

@@ -88,7 +88,7 @@ def sizes(recipe: Columns) -> list[int]:
 
 
 def offsets(recipe: Columns) -> NDArray[np.int64]:
-    """Where in ``Folded.effects`` each categorical column starts."""
+    """Where in ``Folded.effects`` each categorical column starts, ``(columns,)``."""
     return np.cumsum([0, *(size + 2 for size in sizes(recipe))], dtype=np.int64)[:-1]
 
 

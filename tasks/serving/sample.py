@@ -10,7 +10,7 @@ from tasks.data.recipe import Columns, Recipe
 from tasks.serving import sessions
 
 ROWS = 8
-TOLERANCE = 2e-5  # what runtimes may differ by (docs/models.md, "Other runtimes")
+TOLERANCE = 2e-5  # what runtimes may differ by (docs/consumers.md, "Other runtimes")
 DEVIATIONS = 10  # from the target's mean, within which predictions usually lie
 
 

@@ -57,7 +57,7 @@ def open_session(model: bytes, device: Device) -> Any:
 
 
 def answers(session: Any, rows: "NDArray[Any]") -> "dict[str, NDArray[Any]]":
-    """Every output of the model for all ``rows``, by name, rows first."""
+    """Every output of the model for all ``rows``, by name: probabilities are ``(n, classes)``, others ``(n,)``."""
     import numpy as np  # here: doctor looks for onnxruntime where numpy may be broken
 
     (source,) = session.get_inputs()

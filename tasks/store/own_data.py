@@ -89,9 +89,8 @@ def again(name: str, given: dict[str, Any], with_found: bool = False) -> dict[st
     if not is_name(name) or not reading.versions(name):
         names = (each for each in reading.names() if each not in [*ModelName] and reading.versions(each))
         kept = ", ".join(names) or "none yet"
-        raise UsageError(
-            f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", "name a new one with --name"
-        )
+        to_do = "name one of these, or train a new one: gradmill retrain MODEL --name NAME"
+        raise UsageError(f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", to_do)
     champion = reading.manifest(name, reading.resolve(name, None))
     asked = champion.parameters.model_dump(mode="json")
     data = asked.get("data", {})

@@ -19,7 +19,8 @@ async function inBrowser(model) {
 async function byServer(row) {
   const answer = await fetch("predict", { method: "POST", body: row });
   if (!answer.ok) throw new Error(await answer.text());
-  return answer.json();
+  const outputs = Object.entries(await answer.json());
+  return Object.fromEntries(outputs.map(([name, data]) => [name, data.map(Number)])); // "NaN" is none of JSON's
 }
 
 async function computing(model) {
@@ -57,19 +58,19 @@ function show([answer, rows]) {
   );
 }
 
-// One question at a time: of those that come meanwhile only the last is asked.
+// One question at a time: of those that come meanwhile only the last is asked. Of nothing, there is nothing to say.
 function asking(model, compute) {
   let waiting = null;
   let busy = false;
   return async (row) => {
-    waiting = row;
+    waiting = { row };
     if (busy) return;
     busy = true;
     while (waiting) {
-      const asked = waiting;
+      const asked = waiting.row;
       waiting = null;
       try {
-        show(told(model, await compute(asked)));
+        show(asked ? told(model, await compute(asked)) : ["Draw something, or choose a picture.", []]);
       } catch (error) {
         show([`no answer: ${error.message}`, []]);
       }

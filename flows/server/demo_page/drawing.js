@@ -65,11 +65,12 @@ function drawnOn(paper, changed) {
 export function showDrawing(model, samples, ask) {
   const [height, width, channels] = model.shape;
   const [paper, ground] = [at("paper"), model.is_dark ? "#000000" : "#ffffff"];
-  let shown = null; // pixels of the model's shape, before they are inverted
+  const empty = new Uint8Array(height * width * (channels ?? 1)).fill(model.is_dark ? 0 : 255);
+  let shown = null; // pixels of the model's shape, before they are inverted; null while the paper is empty
   const see = () => {
-    const row = at("invert").checked ? inverted(shown) : shown;
+    const row = at("invert").checked ? inverted(shown ?? empty) : (shown ?? empty);
     paint(at("seen"), row, model.shape);
-    ask(row);
+    ask(shown && row);
   };
   const take = ({ data, width: wide, height: high }) => {
     shown = fitted(channels ? data.filter((_, index) => index % 4 < 3) : grey(data), high, wide, model.shape);
@@ -98,7 +99,8 @@ export function showDrawing(model, samples, ask) {
   };
   const clear = () => {
     Object.assign(paper.getContext("2d"), { fillStyle: ground }).fillRect(0, 0, paper.width, paper.height);
-    take(paper.getContext("2d").getImageData(0, 0, paper.width, paper.height));
+    shown = null;
+    see();
   };
   const scale = LONGER_SIDE / Math.max(height, width);
   Object.assign(paper, { width: Math.round(width * scale), height: Math.round(height * scale) });

@@ -66,7 +66,7 @@ class Images(NamedTuple):
                 yield slice(start, start + count), block
 
     def some(self, numbers: Iterable[int]) -> list[NDArray[np.uint8]]:
-        """The pixels of a few images."""
+        """The pixels of a few images, each of ``shape``."""
         size = math.prod(self.shape)
         return [np.fromfile(self.spool, np.uint8, size, offset=number * size).reshape(self.shape) for number in numbers]
 

@@ -94,8 +94,7 @@ def measure(files: list[Path], wanted: Wanted, spool: Path, base: Path | None = 
             readable = spool / f"{index:05d}{kind.unpacked_suffix}"
             if not readable.is_file():
                 kind.unpack(path, readable, wanted)
-        rows = _count(path, kind, readable, wanted)
-        if not 0 <= rows <= MOST_ROWS:
+        if not 0 <= (rows := _count(path, kind, readable, wanted)) <= MOST_ROWS:
             raise broken(path, f"it promises {rows} rows")
         label = truth[index] if truth else None
         size, changed_at = facts.st_size, facts.st_mtime_ns
@@ -110,7 +109,8 @@ def _count(path: Path, kind: Format, readable: Path, wanted: Wanted) -> int:
     try:
         return kind.count(readable, wanted)
     except DataError as error:  # the user knows nothing of what it was unpacked into
-        raise DataError(error.found.replace(str(readable), str(path)), error.expected, error.action) from error
+        expected = error.expected.replace(f"whole {readable.suffix}", f"whole {path.suffix}")
+        raise DataError(error.found.replace(str(readable), str(path)), expected, error.action) from error
 
 
 class Seen(Protocol):

@@ -1,7 +1,7 @@
 """Files of a table for training that keep their types: Parquet, and Arrow's own format, which is Feather's too."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from tasks.data.readers.formats import broken_table as broken
 from tasks.data.readers.text import check_names, none
 from tasks.errors import GradmillError
 
+Reader = Callable[[Any, str, Selection], Iterator[pa.RecordBatch]]
 BATCH_ROWS = 2**17
 BUFFER_BYTES = 2**20
 
@@ -54,6 +55,11 @@ def arrow_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
             for first in range(0, batch.num_rows, BATCH_ROWS):  # a file may be one batch
                 part = batch.select(columns).slice(first, BATCH_ROWS)
                 yield _checked(_copied(part) if is_mapped else part)
+
+
+OF_BATCHES: dict[str, Reader] = {
+    **dict.fromkeys((".feather", ".arrow", ".ipc"), arrow_batches),
+}  # by suffix, to train on and to label
 
 
 def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:

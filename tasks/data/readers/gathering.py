@@ -1,16 +1,16 @@
 """Files of a table gathered batch by batch: each column as one type, faults and oddities collected on the way."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from tasks.data.readers import columns
-from tasks.data.readers.columnar import arrow_batches, parquet_batches
+from tasks.data.readers.columnar import OF_BATCHES, Reader, parquet_batches
 from tasks.data.readers.columns import Kind, Levels, Selection
 from tasks.data.readers.delimited import csv_batches
 from tasks.data.readers.spool import Spool
@@ -22,10 +22,9 @@ from tasks.machine.words import counted
 
 MOST_COLUMNS = 2000
 WHOLE = re.compile("-?[0-9]+")
-Reader = Callable[[Any, str, Selection], Iterator[pa.RecordBatch]]
 READERS: dict[str, Reader] = {
     ".parquet": parquet_batches,
-    **dict.fromkeys((".feather", ".arrow", ".ipc"), arrow_batches),
+    **OF_BATCHES,
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), json_batches),
 }  # whatever else is named is CSV
 

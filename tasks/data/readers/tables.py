@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.data.readers import copied, formats, named, packed_pictures, pixels, unpacking
+from tasks.data.readers.columnar import OF_BATCHES
 from tasks.data.readers.csv import header as csv_header
 from tasks.data.readers.formats import Format, Piece, Wanted, broken, reading
 from tasks.data.recipe import Columns, Pixels
@@ -157,7 +158,7 @@ CSV, ARROW, JSON = (
     )
     for name, suffixes, pieces, unpack, header in (
         ("csv", (".csv", ".tsv", ".csv.gz", ".tsv.gz"), _csv_pieces, unpacking.of_csv, csv_header),
-        ("arrow", (".feather", ".arrow", ".ipc"), _pieces, unpacking.of_arrow, unpacking.arrow_header),
+        ("arrow", tuple(OF_BATCHES), _pieces, unpacking.of_batches, unpacking.header_of_batches),
         ("json", unpacking.JSON_LINES, _json_pieces, unpacking.of_json, unpacking.json_header),
     )
 )

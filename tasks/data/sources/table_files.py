@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from tasks.data.readers import finding
+from tasks.data.readers.columnar import OF_BATCHES
 from tasks.data.sources import half_written, remote_files
 from tasks.errors import DataError, UsageError
 from tasks.store import fingerprints, regular_files
 from tasks.store.fingerprints import Fingerprint
 
 OF_TEXT = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")  # read from the first byte to the last; .txt is about data
-OF_BATCHES = (".feather", ".arrow", ".ipc")
 WITH_PARTS = (".parquet", *OF_BATCHES)
 SUFFIXES = (*OF_TEXT, *WITH_PARTS)
 HELD_BYTES = 128 * 2**20  # of a file of which one record batch may be all

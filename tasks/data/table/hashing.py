@@ -109,7 +109,7 @@ def copies(hashed: Words) -> Words:
 
 
 def repeated(hashed: Words, shift: int = 0) -> NDArray[np.int64]:
-    """The numbers of the rows whose hash another row has too, in order.
+    """The numbers of the rows whose hash ``(n,)`` uint64 another row has too, in order.
 
     Each row takes a place in a table from whoever had it. One that lost its place equals the row that has it in the
     end, or only those bits of their hashes, above ``shift``, were equal that name the place: such rows, fewer, meet

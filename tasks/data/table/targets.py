@@ -144,7 +144,10 @@ def _classes(table: Table, target: str, kept: tuple[str, ...]) -> Truth:
 
 
 def class_counts(labels: NDArray[Any], number: int) -> NDArray[np.int64]:
-    """The rows of each of so many classes, block by block: to be counted, labels become eight times as large."""
+    """The rows of each of so many classes ``(number,)``.
+
+    Block by block: to be counted, labels become eight times as large.
+    """
     if number <= FEW_CLASSES:
         return np.array([np.count_nonzero(labels == code) for code in range(number)], np.int64)
     blocks = np.array_split(labels, 1 + len(labels) // hashing.BLOCK)

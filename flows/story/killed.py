@@ -1,0 +1,83 @@
+"""What a run that was killed or cancelled cannot do itself: tell the overview and, begun by a command, the server."""
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
+from prefect.states import Crashed
+
+from flows.server import api, connection
+from flows.story import overview
+from tasks.errors import EnvironmentProblem
+from tasks.store import artifact_paths, locks, tried
+
+EVERY_SECONDS = 15.0
+QUIET = timedelta(minutes=1)  # in which a run that has let go of its folder may still tell its story
+AGO = timedelta(minutes=10)  # the clocks of server and runs differ
+STATES = ["CRASHED", "CANCELLED"]  # whoever says so: a worker, the automation for lost heartbeats, a person
+
+
+class Watch:
+    """Looks at the configured server now and then, and rewrites the overviews of names whose run died meanwhile."""
+
+    def __init__(self) -> None:
+        self._next, self._told = 0.0, set[UUID]()  # ids of states: a retry may die, too
+
+    def look(self) -> None:
+        """Do so if it is time; a server that does not answer is asked again later."""
+        if time.monotonic() < self._next:
+            return
+        new = {run.state_id: run.id for run in _dead() if run.state_id and run.state_id not in self._told}
+        self._told |= new.keys()
+        rewrite(new.values())
+        self._next = time.monotonic() + EVERY_SECONDS
+
+
+def rewrite(runs: Iterable[UUID]) -> None:
+    """Write the overviews anew of the names that these runs are of; runs of other artifacts are left alone."""
+    folders = (folder for run in runs for folder in _folders(run))
+    overview.publish(*sorted({noted.name for noted in tried.every(folders, lambda *_: None)}))
+
+
+def _folders(run: UUID) -> list[Path]:
+    return [notes.parent for notes in artifact_paths.runs().glob(f"*-{str(run)[:8]}/{artifact_paths.RUN}")]
+
+
+def _dead() -> list[FlowRun]:
+    if not PREFECT_API_URL.value():
+        return []
+    try:
+        with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: connection.TELLING_SECONDS}), api.client() as client:
+            _mark(client)
+            return _runs(client, STATES, end_time={"after_": datetime.now(UTC) - AGO})
+    except EnvironmentProblem:
+        return []
+
+
+def _mark(client: SyncPrefectClient) -> None:
+    """Runs of commands send no heartbeats: of these the lock on their folder tells, if it is here."""
+    for run in _runs(client, ["RUNNING"], deployment_id={"is_null_": True}):
+        begun = run.state.timestamp if run.state else None
+        if begun and _is_long_ago(begun) and any(map(_is_left, _folders(run.id))):
+            client.set_flow_run_state(run.id, Crashed(message="the run's process is gone"), force=True)
+
+
+def _is_left(folder: Path) -> bool:
+    noted = datetime.fromtimestamp((folder / artifact_paths.RUN).stat().st_mtime, UTC)
+    return _is_long_ago(noted) and not locks.is_held(artifact_paths.lock(folder))
+
+
+def _is_long_ago(moment: datetime) -> bool:
+    return moment < datetime.now(UTC) - QUIET
+
+
+def _runs(client: SyncPrefectClient, states: list[str], **more: Any) -> list[FlowRun]:
+    wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": states}}, **more})
+    return client.read_flow_runs(flow_run_filter=wanted)

@@ -1,0 +1,159 @@
+"""Every fenced block of README and docs/ is run or parsed as far as it can be: one that no test knows fails here."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import served_images
+from conftest import REPOSITORY
+from fenced_blocks import PAGES, Block, blocks, in_node
+from tasks.machine.settings import Settings
+from tasks.store import artifact_paths
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+TOLD = "\n".join(page.read_text() for page in PAGES)
+
+# Blocks with these words are not run here but by what is named.
+ELSEWHERE = {
+    "events_subscriber": "tests/test_run_story.py follows a model with it",
+    "np.load(folder": "tests/test_docs_consumers.py",
+    "new Uint8Array(784), [1, 28, 28]); // one black picture\nconst": "tests/test_docs_consumers.py, in Node",
+    "<script type": "tests/test_docs_consumers.py, in Chromium",
+    "time.sleep(1)": "tests/test_docs_consumers.py, while the champion changes",
+    "await setTimeout(1000)": "tests/test_docs_consumers.py, while the champion changes",
+    "def feature(row, name, kind)": "lines of docs/serving_rows.py, which test_serve_consumers.py runs",
+    'dataset("predicted")': "tests/test_docs_first_hour.py types it",
+}
+# Blocks that begin so are no commands.
+LISTINGS = {
+    "ok       onnxruntime": "what gradmill doctor says of one machine: tests/test_doctor_findings.py",
+    "champion.json ": "the files of a model: see below",
+    "flows/ ": "the folders of this repository: see below",
+}
+# Programs that are not ours.
+PROGRAMS = {
+    "docker": "tests/test_docker_stack.py and tests/test_docker_pools.py run those of docs/containers.md",
+    "(umask": "the same",
+    "install": "the same",
+    "prefect": "tests/test_docker_pools.py and tests/test_run_story.py",
+    "openssl": "tests/test_store_verification.py makes keys so",
+    "pip": "needs a package registry",
+    "pg_dump": "needs a PostgreSQL of yours",
+    "pg_restore": "the same",
+    "tritonserver": "tests/test_serve_triton.py",
+    "export": "its variables: see below",
+    "make": "its targets: see below",
+    "gradmill": "tests/test_docs_words.py parses them, tests/test_docs_typed.py types them",
+}
+
+
+def commands(block: Block) -> Iterator[str]:
+    """The lines of a block of commands, without their comments."""
+    for line in block.text.splitlines():
+        if typed := re.sub(r"(?:^|\s+)#\s.*", "", line).strip():
+            yield typed
+
+
+def is_elsewhere(block: Block) -> bool:
+    return any(words in block.text for words in ELSEWHERE)
+
+
+def are_commands(block: Block) -> bool:
+    return block.language == "" and not block.text.startswith(tuple(LISTINGS))
+
+
+def program(line: str) -> str:
+    """What it starts, whatever is set before it."""
+    return next(word for word in line.split() if not re.match(r"[A-Z_]+=", word))
+
+
+def test_what_is_run_elsewhere_is_one_block_each() -> None:
+    for words in ELSEWHERE:
+        assert sum(words in block.text for block in BLOCKS) == 1, words
+    for words in LISTINGS:
+        assert sum(block.text.startswith(words) for block in BLOCKS) == 1, words
+
+
+@pytest.mark.parametrize("block", [each for each in BLOCKS if not is_elsewhere(each)], ids=str)
+def test_every_block_is_run_or_parsed(
+    block: Block, artifacts: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    parse: dict[str, Callable[[str], Any]] = {"json": json.loads, "yaml": yaml.safe_load, "toml": tomllib.loads}
+    if block.language in ("python", "js"):
+        served_images.write(artifacts / "models")
+        monkeypatch.chdir(artifacts.parent)
+        command = [sys.executable, "-c", block.text] if block.language == "python" else in_node(block.text)
+        subprocess.run(command, check=True, timeout=120)
+    elif block.language in parse:
+        parse[block.language](block.text)
+    elif block.language == "mermaid":
+        stages = set(re.findall(r"--> ([a-z]+)", block.text))
+        assert len(stages) == 7
+        assert all((REPOSITORY / "tasks" / f"{stage}.py").is_file() for stage in stages), stages
+    elif block.language in ("sh", "text"):
+        assert block.page.name == "first-hour.md", "tests/test_docs_first_hour.py types it and compares"
+    else:
+        assert block.language == "", "of a language that no test knows"
+        if are_commands(block):
+            assert {program(line) for line in commands(block)} <= set(PROGRAMS)
+
+
+def test_every_target_of_make_is_there() -> None:
+    targets = set(re.findall(r"(?m)^([a-z]+):", (REPOSITORY / "Makefile").read_text()))
+    named = set(re.findall(r"`make ([a-z]+)", TOLD)) | {
+        line.split()[1] for block in BLOCKS if are_commands(block) for line in commands(block) if line[:5] == "make "
+    }
+    assert named
+    assert named <= targets
+
+
+def test_every_environment_variable_of_ours_is_read_somewhere() -> None:
+    known = {f"GRADMILL_{field}".upper() for field in Settings.model_fields}
+    for folder in ("flows", "docker", "tests"):
+        for path in (REPOSITORY / folder).rglob("*"):
+            if path.suffix in (".py", ".yaml", ".json") and path.name != Path(__file__).name:
+                known |= set(re.findall(r"GRADMILL_[A-Z_]+", path.read_text()))
+    assert set(re.findall(r"GRADMILL_[A-Z_]+", TOLD)) <= known
+
+
+def test_every_environment_variable_of_prefect_is_a_setting_of_it() -> None:
+    import prefect.settings
+
+    named = set(re.findall(r"PREFECT_[A-Z_]+", TOLD))
+    assert {name for name in named if not hasattr(prefect.settings, name)} == set()
+
+
+def test_the_lines_that_turn_rows_into_features_are_those_of_the_service() -> None:
+    (block,) = [each for each in BLOCKS if "def feature(row, name, kind)" in each.text]
+    service = (REPOSITORY / "docs" / "serving_rows.py").read_text()
+    annotated = re.compile(r" -> object|: (?:dict\[str, object\]|str)(?=[,)])")
+    service = annotated.sub("", service)
+    assert {line for line in block.text.splitlines() if line} <= set(service.splitlines())
+
+
+def test_the_files_of_a_model_are_those_of_a_real_one(two_versions: None) -> None:
+    (block,) = [each for each in BLOCKS if each.text.startswith("champion.json ")]
+    model = artifact_paths.version("linear-regression", 2)
+    there = {path.name for folder in (model, model.parent) for path in folder.iterdir()}
+    assert set(re.findall(r"\b[\w-]+\.(?:json|pbtxt|onnx|npz|md|html)\b|SHA256SUMS", block.text)) <= there
+
+
+def test_the_folders_of_the_repository_are_there() -> None:
+    (block,) = [each for each in BLOCKS if each.text.startswith("flows/ ")]
+    top = Path()
+    for line in block.text.splitlines():
+        named = re.findall(r"(?:^| {2,})([\w-]+/|\w+\.py)(?= |$)", line)
+        if not line.startswith(" "):
+            top = REPOSITORY / named[0]
+            assert top.is_dir(), top
+        else:
+            assert named or "  judge.py" in line, line
+            assert all((top / name).exists() for name in named), line

@@ -1,0 +1,97 @@
+"""Runs that cannot tell their own end: whoever is up tells it for them, on the overview of their name."""
+
+import os
+import time
+import weakref
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Crashed, Running
+
+from candidate import Candidate
+from flows.server import artifacts
+from flows.story import killed, limit
+from prefect_api import post
+from tasks.store import artifact_paths, locks
+from tasks.store.run_folder import RunFolder
+
+NAME = "linear-regression"
+
+
+@flow(name="retrain")
+def of_a_command() -> None:
+    """Stands for a retrain: its process is none of ours."""
+
+
+@pytest.fixture
+def begun(candidates: list[Candidate], prefect_api: str, two_versions: None) -> tuple[FlowRun, RunFolder]:
+    """A run of a command that is in its training since two minutes."""
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(of_a_command, state=Running())
+    folder = RunFolder.open(
+        f"20261126T030000-{NAME}-{str(run.id)[:8]}", candidates[0].parameters.model_dump(mode="json")
+    )
+    folder.note("seconds", "train", 1.0)
+    ago = (datetime.now(UTC) - timedelta(minutes=2)).timestamp()
+    os.utime(folder.path / artifact_paths.RUN, (ago, ago))
+    return run, folder
+
+
+def headline(api: str) -> str:
+    wanted = {"artifacts": {"key": {"any_": [f"{NAME}-{artifacts.OVERVIEW}"]}}}
+    return "".join(each["description"] for each in post(api, "artifacts/latest/filter", wanted))
+
+
+def test_a_run_that_somebody_marks_as_crashed_is_on_its_overview(
+    begun: tuple[FlowRun, RunFolder], prefect_api: str
+) -> None:
+    watch = killed.Watch()
+    watch.look()
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(begun[0].id, Crashed(), force=True)
+    watch.look()
+    assert "interrupted in train" not in headline(prefect_api), "it is not asked again at once"
+    killed.Watch().look()
+    assert "last run was interrupted in train" in headline(prefect_api)
+
+
+def test_a_run_of_a_command_is_crashed_once_nobody_holds_its_folder_and_not_before(
+    begun: tuple[FlowRun, RunFolder], prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, folder = begun
+
+    def state() -> str:
+        killed.Watch().look()
+        return str(
+            post(prefect_api, "flow_runs/filter", {"flow_runs": {"id": {"any_": [str(run.id)]}}})[0]["state_type"]
+        )
+
+    assert state() == "RUNNING", "it has begun just now"
+    monkeypatch.setattr(killed, "QUIET", timedelta(0))
+    with locks.locked(artifact_paths.lock(folder.path), "held"):
+        assert state() == "RUNNING"
+    assert state() == "CRASHED"
+    assert "last run was interrupted in train" in headline(prefect_api)
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_a_time_limit_that_strikes_in_the_callback_of_a_weak_reference_ends_the_run() -> None:
+    class Referred:
+        pass
+
+    late = time.monotonic() + 10
+
+    @flow(timeout_seconds=0.3)
+    @limit.heard
+    def collecting() -> None:
+        referred = Referred()
+        reference = weakref.ref(referred, lambda _: time.sleep(0.6))
+        del referred
+        while reference() is None and time.monotonic() < late:
+            time.sleep(0.01)
+
+    assert collecting(return_state=True).name == "TimedOut"
+    assert time.monotonic() < late

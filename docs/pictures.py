@@ -116,7 +116,7 @@ def of_month(browser: Browser) -> None:
     os.environ["GRADMILL_ARTIFACTS"] = str(nights.artifacts)
     with up():
         for told in nights.nights():
-            print(f"night {told.night}: {told.what}: {told.outcome}", flush=True)
+            print(told, flush=True)
         gradmill("report", month.NAME, "--output", str(overview))
     page = browser.new_page(viewport={"width": 960, "height": 1085})  # down to the trend
     page.goto(overview.as_uri())

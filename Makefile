@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 # onnxruntime-gpu runs without a GPU too, but exists for Linux on x86-64 only.
 RUNTIME := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),gpu,cpu)
 
-.PHONY: help run test soak bench month docs lint containers requirements clean
+.PHONY: help run test soak bench month pictures docs lint containers requirements clean
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -39,6 +39,9 @@ bench: $(VENV)/.test ## Compare training and prediction with their peers, half a
 
 month: $(VENV)/.test ## Retrain every night of a month, on data that grow by a day and do not always come right: some minutes
 	@$(BIN)/python docs/month.py
+
+pictures: $(VENV)/.test ## Make the pictures of README and docs anew, from real runs: needs tmux and Chromium, ten minutes
+	@$(BIN)/python docs/pictures.py
 
 containers: $(VENV)/.test ## Build and run the images and the composed stack: as root on Debian, with Podman
 	@GRADMILL_TEST_CONTAINERS=1 $(BIN)/pytest -n0 -m docker --durations 15 $(PYTEST_ARGS)

@@ -152,7 +152,8 @@ def _why(told: dict[str, Any]) -> str:
     return "; ".join(refused or [change["found"] for change in told["data_changes"]])
 
 
-def _gradmill(*words: str) -> "subprocess.CompletedProcess[str]":
+def gradmill(*words: str) -> "subprocess.CompletedProcess[str]":
+    """A command, and what it has said."""
     return subprocess.run([SCRIPT, *words], capture_output=True, text=True, check=False)
 
 
@@ -185,14 +186,14 @@ def main() -> None:
     """Walk through the month in the folder ``month`` in artifacts/, with an artifacts folder's files of its own."""
     artifacts = Path(os.environ.get("GRADMILL_ARTIFACTS", "artifacts"), "month").absolute()
     shutil.rmtree(artifacts, ignore_errors=True)
-    month = Month(artifacts, _gradmill)
+    month = Month(artifacts, gradmill)
     streams.guard()
     os.environ["GRADMILL_ARTIFACTS"] = str(artifacts)
     with running():
         for told in month.nights():
             print(told, flush=True)
         page = artifacts / "overview.html"
-        print(_gradmill("report", NAME, "--output", str(page)).stdout)
+        print(gradmill("report", NAME, "--output", str(page)).stdout)
         picture(page)
 
 

@@ -1,6 +1,6 @@
 """A headless Chromium, signed in to the Prefect UI of a ``gradmill up``.
 
-With GRADMILL_TEST_SCREENSHOTS set to a folder the pages are kept there: the README's pictures are made this way.
+With GRADMILL_TEST_SCREENSHOTS set to a folder the pages are kept there, to be looked at.
 """
 
 import os

@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 from node_packages import node_modules
 from terminals import Terminal
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 FENCED = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 OMITTED = "…"
 HOME = "/home/you/gradmill"  # what the pages call the checkout

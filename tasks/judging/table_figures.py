@@ -31,7 +31,7 @@ def coefficients(found: Sequence[Coefficient], unit: str, path: Path) -> FileRef
     axes.bar_label(bars, [f"{each.value:.4g}" for each in found], padding=3, fontsize=9)
     axes.set_yticks(places, [figures.short(each.name, LONGEST) for each in found], fontsize=10)
     axes.invert_yaxis()
-    axes.margins(x=0.15)
+    axes.margins(x=0.35)  # for the values at the bars
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set(
         title="Largest coefficients (at the bars: a unit's)", xlabel=f"{unit} a deviation of the column, or a level"
@@ -112,7 +112,7 @@ def _scatter(axes: Axes, x: Array, y: Array) -> None:
     """Points of some rows, the larger the fewer there are."""
     shown = _shown(len(x))
     area = min(LARGEST, max(SMALLEST, INKED / len(shown)))
-    axes.scatter(x[shown], y[shown], s=area, alpha=0.6, linewidths=0)
+    axes.scatter(x[shown], y[shown], s=area, alpha=0.7, linewidths=0)
 
 
 def _shown(count: int) -> Array:

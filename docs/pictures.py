@@ -25,7 +25,7 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 DOCS = Path(__file__).parent
-WORK = Path(tempfile.gettempdir(), "gradmill")  # shown as the folder of artifacts/
+WORK = Path(tempfile.mkdtemp(prefix="gradmill-"))  # shown as the folder of artifacts/
 COLUMNS, LINES = 80, 60
 LARGEST = 200_000  # bytes
 COLOURS = 128
@@ -128,7 +128,6 @@ PICTURES = {"terminal.png": of_terminal, "run.png": of_ui, "verdict.png": of_ui,
 
 def main(names: list[str]) -> None:
     """Make some or all pictures, with artifacts and a Prefect of their own."""
-    shutil.rmtree(WORK, ignore_errors=True)
     fetched = Path(os.environ.get("GRADMILL_ARTIFACTS", "artifacts"), "datasets", "fashion-mnist", "raw")
     if fetched.is_dir():
         shutil.copytree(fetched, WORK / "artifacts" / "datasets" / "fashion-mnist" / "raw")

@@ -240,7 +240,7 @@ def test_the_summary_says_which_version_predicted_and_which_is_the_champion(caps
     )  # fmt: skip
     summaries.retrained(report, owed=False, artifacts=None)
     shown = capsys.readouterr().out
-    assert "version 2, which has these very bytes, not the champion: that is version 1 until gradmill promote" in shown
+    assert "version 2, which has these very bytes, not the champion: that is version 1\n" in shown
     assert "/a/predictions/job (1 row by version 1, the champion, CPUExecutionProvider)" in shown
 
 

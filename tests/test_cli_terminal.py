@@ -14,11 +14,12 @@ from rich.console import Console
 
 from candidate import Candidate, plain, synthetic
 from command_line import GRADMILL, gradmill
-from flows.cli import following, options
+from flows.cli import following, options, summaries
 from flows.cli.board import Board
 from flows.cli.tables import command_lines, wrapped
 from flows.story.report import RetrainReport
-from tasks.machine import telling
+from tasks.judging.gates import judge
+from tasks.machine import progress, telling
 from tasks.machine.words import duration
 from tasks.parameters import RetrainParameters
 from tasks.records import TrainedModel
@@ -118,6 +119,8 @@ def test_what_hangs_below_a_label_and_what_fits_is_left_as_it_is() -> None:
         "sign in     with what is",
         "            there",
     ]
+    assert wrapped("page        the http://a/long/address/of/it", 24, hanging=True)[-1] == "http://a/long/address/of/it"
+    assert wrapped("page        the http://a/long/place", 24, hanging=True)[-1] == "     http://a/long/place"
     assert wrapped("two words and  more words", 20, hanging=True) == ["two words and  more", "words"]
 
 
@@ -136,6 +139,20 @@ def test_no_line_is_broken_inside_a_word_at_a_terminal_and_none_at_all_in_a_pipe
     assert max(map(len, at_terminal.lines)) <= 80
     piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert len((piped.stdout + piped.stderr).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "kept", "in_blocks"), [(64, "abcdef", False), (63, "abcdf", False), (41, "acdf", True)]
+)
+def test_a_table_keeps_its_words_on_a_narrow_terminal(columns: int, kept: str, in_blocks: bool) -> None:
+    code = "from rich.table import Table; from flows.cli.tables import print_table; names = 'abcdef'\n"
+    code += "table = Table(*names, box=None, pad_edge=False)\n"
+    code += "table.add_row(*(f'{name * 9} {name * 3} {name * 3}' for name in names)); print_table(table, ('e', 'b'))"
+    lines = Terminal([sys.executable, "-c", code], columns=columns).lines
+    assert max(map(len, lines)) <= columns
+    words = {word for line in lines for word in line.split()}
+    assert {word for word in words if len(word) > 1} == {name * size for name in kept for size in (3, 9)}
+    assert any(line.startswith("  c ") for line in lines) == in_blocks
 
 
 def test_a_document_at_a_terminal_stays_one() -> None:
@@ -193,6 +210,17 @@ class Shorts(telling.Watcher):
 
     def line(self, line: str, short: str | None) -> None:
         self.said += [short] if short else []
+
+
+def test_what_decides_nothing_says_against_which_version_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = drawn(80)
+    monkeypatch.setattr(progress, "is_watched", True)
+    monkeypatch.setattr(progress, "CONSOLE", console)
+    why = "0.41 against 0.4 of version 1 on 63 test rows, fewer than the 200 that decide"
+    summaries.gates([judge("champion_loss", 0.41, detail=why), judge("latency_ms", 0.02, detail="one row")])
+    lines = kept(console)
+    assert max(map(len, lines)) <= 80
+    assert f"champion_loss 0.41 recorded: {why} latency_ms 0.02 recorded" in " ".join(" ".join(lines).split())
 
 
 def test_early_stopping_is_told_with_the_epoch_that_is_kept_and_its_loss(artifacts: Path) -> None:

@@ -100,6 +100,8 @@ def test_every_block_is_run_or_parsed(
         assert all((REPOSITORY / "tasks" / f"{stage}.py").is_file() for stage in stages), stages
     elif block.language in ("sh", "text"):
         assert block.page.name == "first-hour.md", "tests/test_docs_first_hour.py types it and compares"
+    elif block.language == "diff":
+        assert block.page.name == "contributing.md", "tests/test_docs_recipes.py applies them"
     else:
         assert block.language == "", "of a language that no test knows"
         if are_commands(block):

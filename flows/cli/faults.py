@@ -108,7 +108,7 @@ def report_fault(error: GradmillError, as_json: bool) -> int:
         streams.print_json({"error": in_json(error)})
     else:
         for line in f"gradmill: {error}".split("\n"):
-            shown = wrapped(line, progress.CONSOLE.width - 2) if progress.is_watched else [line]
+            shown = wrapped(line, progress.CONSOLE.width - 2) if progress.CONSOLE.is_terminal else [line]
             print("\n  ".join(shown), file=sys.stderr)
     return error.exit_code
 

@@ -46,7 +46,8 @@ def _bound(verdict: "GateVerdict") -> str:
         return verdict.detail.partition(" required")[0]
     if not verdict.name.startswith("champion"):
         return "recorded"
-    return f"recorded: {verdict.detail.removeprefix('no bound ')}"
+    _, opened, why = verdict.detail.partition("no bound (")
+    return f"recorded: {why.removesuffix(')') if opened else verdict.detail}"
 
 
 def retrained(result: "RetrainReport", owed: bool, artifacts: Path | None) -> None:
@@ -89,7 +90,8 @@ def _standing(result: "RetrainReport") -> str:
     if result.version == result.champion:
         return f"{version}the champion"
     champion = f"version {result.champion}" if result.champion else "none"
-    return f"{version}not the champion: that is {champion} until gradmill promote {result.name} {result.version}"
+    until = "" if result.outcome == "unchanged" else f" until gradmill promote {result.name} {result.version}"
+    return f"{version}not the champion: that is {champion}{until}"
 
 
 def predicted(result: "Prediction", artifacts: Path | None) -> None:

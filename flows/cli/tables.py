@@ -29,12 +29,21 @@ def print_table(table: Table, least_wanted: Sequence[str] = ()) -> None:
         console.width = WIDE
     for header in least_wanted:
         if _narrowed(table, console.width) > console.width:
-            table.columns = [column for column in table.columns if column.header != header]
+            table = _without(header, table)
     if (needed := _narrowed(table, console.width)) > console.width and console.is_terminal:
         _print_blocks(table)
         return
     console.width = needed
     console.print(table)
+
+
+def _without(header: str, table: Table) -> Table:
+    """A new one: a column of Rich's knows its place."""
+    kept = [column for column in table.columns if column.header != header]
+    narrower = Table(*(str(column.header) for column in kept), box=None, pad_edge=False)
+    for row in zip(*(column.cells for column in kept), strict=True):
+        narrower.add_row(*row)
+    return narrower
 
 
 def _print_blocks(table: Table) -> None:
@@ -72,8 +81,9 @@ def wrapped(text: str, room: int, hanging: bool = False) -> list[str]:
     if hanging and cell_len(text) <= room:
         return [text]
     if hanging and (lead := LEAD.match(text)) and lead.end() <= min(MOST_LEAD, room // 2):
-        first, *more = wrapped(text[lead.end() :].rstrip(), room - cell_len(lead[0]))
-        return [lead[0] + first, *(" " * cell_len(lead[0]) + each for each in more)]
+        indent = cell_len(lead[0])
+        first, *more = wrapped(text[lead.end() :].rstrip(), room - indent)
+        return [lead[0] + first, *(" " * max(0, min(indent, room - cell_len(each))) + each for each in more)]
     lines = [""]
     for word in text.split(" "):
         if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) > room:

@@ -1,5 +1,6 @@
 """Settings of a deployment for good: kept in artifacts/, and told to the server where there is one."""
 
+from collections.abc import Collection
 from typing import Any
 
 from prefect.client.schemas.schedules import CronSchedule
@@ -75,22 +76,24 @@ def change(
         given |= _timed(wanted, now, cron, timezone)
     Kept.unlike(wanted.items, now | given, kept.added).keep(wanted.name)
     if there:
-        _tell(wanted)
+        _tell(wanted, given=given)
     return now | given
 
 
-def forget(wanted: Declared, there: bool) -> None:
-    """Set a deployment as it is declared; schedules that were added in the UI stay."""
+def forget(wanted: Declared, there: bool) -> list[dict[str, Any]]:
+    """Set a deployment as it is declared; schedules that were added in the UI stay: return those that are on."""
     if there:
         _tell(wanted, quietly=True)
-    Kept(added=Kept.of(wanted.name).added).keep(wanted.name)
+    added = Kept.of(wanted.name).added
+    Kept(added=added).keep(wanted.name)
     if there:
         _tell(wanted)
+    return [each["schedule"] for each in added if each["active"]]
 
 
-def _tell(wanted: Declared, quietly: bool = False) -> None:
+def _tell(wanted: Declared, quietly: bool = False, given: Collection[str] = ()) -> None:
     with api.client() as client:
-        deploy(client, wanted, quietly)
+        deploy(client, wanted, quietly, given)
 
 
 def _timed(wanted: Declared, now: Items, cron: str | None, timezone: str | None) -> Items:

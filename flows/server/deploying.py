@@ -10,7 +10,7 @@ variable is written last: a kill at any moment loses nothing, and the next regis
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -33,8 +33,10 @@ KEPT = "kept as set:"
 REFUSALS = (codes.BAD_REQUEST, codes.NOT_FOUND, codes.CONFLICT, codes.UNPROCESSABLE_ENTITY)
 
 
-def deploy(client: SyncPrefectClient, declared: Declared, quietly: bool = False) -> None:
-    """Create a deployment, or change of it what is ours, and keep what is not; say which, but for what stays quietly.
+def deploy(client: SyncPrefectClient, declared: Declared, quietly: bool = False, given: Collection[str] = ()) -> None:
+    """Create a deployment, or change of it what is ours, and keep what is not.
+
+    Say which, but for what stays quietly, and for what a command was given: that says so itself.
 
     Raises:
         EnvironmentProblem: the server does not accept it.
@@ -52,8 +54,8 @@ def deploy(client: SyncPrefectClient, declared: Declared, quietly: bool = False)
             _say(declared.name, KEPT, kept.items)
             return
         changed, now = _bring_up_to_date(client, declared, kept, deployment, adopting=quietly)
-    _say(declared.name, "changed", changed)
-    _say(declared.name, KEPT, [name for name in now if name not in changed and not quietly])
+    _say(declared.name, "changed", [name for name in changed if name not in given])
+    _say(declared.name, KEPT, [name for name in now if name not in {*changed, *given} and not quietly])
 
 
 def _bring_up_to_date(

@@ -1,8 +1,7 @@
 """Parquet parts: one a shard, each of which tells in its footer what it holds.
 
 No compression, no dictionaries and no statistics for the probabilities: their digits are close to random, so all
-three cost more time than they save space (measured; docs/speed.md). Row numbers are delta-encoded to almost nothing,
-and labels, which a dictionary would take twice as long to look up.
+three cost more time than they save space (measured; docs/speed.md). Row numbers are delta-encoded to almost nothing.
 """
 
 import os
@@ -79,8 +78,8 @@ def writer(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
             stream,
             columns,
             compression="none",
-            use_dictionary=["source", LABEL_NAME],
-            column_encoding=dict.fromkeys(("row", LABEL), "DELTA_BINARY_PACKED"),
+            use_dictionary=["source", LABEL_NAME, LABEL],
+            column_encoding={"row": "DELTA_BINARY_PACKED"},
             write_statistics=["row"],
             write_batch_size=CHUNK_ROWS,
         ) as part,

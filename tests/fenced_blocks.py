@@ -17,6 +17,7 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 FENCED = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 OMITTED = "…"
 HOME = "/home/you/gradmill"  # what the pages call the checkout
+PROMPTS = re.compile(r"^(?:(?:>>>|\.\.\.) ?)+")  # of Python
 # What is another one at each turn: durations, moments, names of runs, users, digests and credentials.
 VARYING = [
     (re.compile(r"(?:< )?\b\d+(?:\.\d+)? (?:ms|s|min)\b"), "DURATION"),
@@ -73,9 +74,11 @@ class Typist:
             self.said = self._begin()
             return
         before = f"cd '{self.folder}'\n{self.exported}"
-        typed = block.text if block.language == "sh" else f"python - <<'END OF PYTHON'\n{block.text}END OF PYTHON\n"
+        # -i: what is pasted at its prompt is read line by line, as a person has it.
+        typed = block.text if block.language == "sh" else f"python -qi <<'END OF PYTHON'\n{block.text}END OF PYTHON\n"
         terminal = Terminal(["bash", "-c", before + typed], environment=self.environment)
-        self.said = "\n".join(terminal.lines).replace(str(self.folder), HOME)
+        lines = [PROMPTS.sub("", line) for line in terminal.lines]
+        self.said = "\n".join(lines).replace(str(self.folder), HOME)
         assert terminal.returncode == 0, self.said
         if block.text.startswith("export "):
             self.exported += block.text

@@ -43,7 +43,7 @@ PROGRAMS = {
     "(umask": "the same",
     "install": "the same",
     "prefect": "tests/test_docker_pools.py and tests/test_run_story.py",
-    "openssl": "tests/test_store_verification.py makes keys so",
+    "openssl": "tests/test_docs_typed.py makes keys with it",
     "pip": "needs a package registry",
     "pg_dump": "needs a PostgreSQL of yours",
     "pg_restore": "the same",

@@ -1,5 +1,6 @@
 """The fenced blocks of README and docs/, and a person who types those of one page in order at a terminal."""
 
+import hashlib
 import os
 import re
 import signal
@@ -45,8 +46,9 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def in_node(script: str) -> list[str | Path]:
     """The command that runs a script beside the packages of npm."""
-    beside = node_modules().parent / f"documented-{os.getpid()}.mjs"
-    beside.write_text(script)
+    beside = node_modules().parent / f"documented-{hashlib.sha256(script.encode()).hexdigest()[:16]}.mjs"
+    if not beside.exists():  # another test process may be running it
+        beside.write_text(script)
     return ["node", beside]
 
 

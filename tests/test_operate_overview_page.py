@@ -13,7 +13,8 @@ from prefect.client.orchestration import get_client
 from candidate import job_document
 from flows.evaluate import evaluate
 from flows.predict import predict
-from flows.story import blocks, drifted, predicted
+from flows.server import service
+from flows.story import blocks, drifted, overview, predicted
 from flows.story.blocks import Page, Section, said
 from prefect_api import post
 from tasks.batch.version import Version
@@ -25,7 +26,7 @@ from tasks.parameters import EvaluateParameters, PredictParameters
 from tasks.records import Prediction
 from tasks.serving.profile import Histogram
 from tasks.serving.task import TASKS
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, locks
 from tasks.store.predictions import Job
 
 NAME = "linear-regression"
@@ -58,6 +59,25 @@ def test_the_overview_links_to_the_page_of_the_last_prediction_and_judgement_and
     assert f"[deployment nightly](/deployments/deployment/{deployment})" in page
     with get_client(sync_client=True) as client:
         client.delete_deployment(deployment)
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_beside_up_a_run_leaves_the_page_to_it_and_never_to_one_that_is_dead(prefect_api: str) -> None:
+    artifact_paths.prefect_home().mkdir(exist_ok=True)
+    artifact_paths.pages_asked().mkdir()
+    predict(PredictParameters(name=NAME))
+    before = newest(prefect_api, "overview")["updated"]
+    with locks.locked(artifact_paths.up_lock(), "up"):
+        service.at(prefect_api).write(artifact_paths.service())
+        predict(PredictParameters(name=NAME))
+        assert newest(prefect_api, "overview")["updated"] == before
+        overview.write_asked()
+        newer = newest(prefect_api, "overview")["updated"]
+        assert newer > before
+        overview.write_asked()
+        assert newest(prefect_api, "overview")["updated"] == newer, "each is written once"
+    predict(PredictParameters(name=NAME))
+    assert newest(prefect_api, "overview")["updated"] > newer
 
 
 def elements(page: str) -> set[str]:

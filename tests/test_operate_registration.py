@@ -376,7 +376,11 @@ def test_words_of_a_command_say_whether_it_runs_and_a_name_is_that_of_what_retra
         said(capsys, "schedule", "linear-regression", "--cron", "0 5 * * *")
         assert Retrains.kept() == [], "kept as it is, prefect.yaml retrains it"
         assert "--keep of deployment linear-weekly" in said(capsys, "schedule", "linear-weekly", "--keep", "3", code=2)
-        assert "softmax-nightly is as declared again" in said(capsys, "unschedule", "softmax-regression")
+        theirs = {"schedule": {"cron": "5 17 * * *", "timezone": "UTC"}, "active": True, "parameters": {}, "slug": None}
+        Kept(added=[theirs]).keep("softmax-nightly")
+        answer = said(capsys, "unschedule", "softmax-regression")
+        assert "softmax-nightly is as declared again" in answer
+        assert "what was added in the UI stays, at '5 17 * * *' (UTC): delete it there" in answer
         shutil.move(artifact_paths.model("linear-regression"), artifact_paths.model("houses"))
         monkeypatch.setattr(Retrains, "asked", lambda self: {"name": self.name})
         said(capsys, "schedule", "houses", "--cron", "0 5 * * *")

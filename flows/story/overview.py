@@ -14,7 +14,7 @@ from flows.story import blocks, overview_page
 from flows.story.blocks import Page, Pictures
 from tasks.errors import GradmillError, without_credentials
 from tasks.judging import painter
-from tasks.store import evidence, overview, reading, trend
+from tasks.store import artifact_paths, evidence, overview, reading, trend
 from tasks.store.overview import Overview
 
 LINKED = ("verdict", "pictures", "data", "card", "predictions", "judgement", "tuning")
@@ -26,11 +26,22 @@ def key(name: str) -> str:
 
 
 def publish(*names: str) -> None:
-    """Write the pages of names anew, in a run or beside one; without a server that stays nothing is done.
+    """Let the pages of names be written anew, after a run or a change; without a server that stays nothing is done.
 
-    Nothing that goes wrong here is a fault of whoever calls: it is said.
+    Beside ``gradmill up`` that does so within a second, since nobody should have to wait for a picture, and one who
+    writes them all never writes what is no longer so. Nothing that goes wrong is a fault of whoever calls: it is said.
     """
     with _only_said(*names), service.in_use():
+        if _is_up():
+            for name in names:
+                (artifact_paths.pages_asked() / name).touch()
+        else:
+            write(*names)
+
+
+def write(*names: str) -> None:
+    """Write the pages of names anew here and now."""
+    with _only_said(*names):
         if names and _is_seen():
             found = evidence.read(names[0] if len(names) == 1 else None)
             for name in filter(overview.is_known, names):  # one that is misspelt would keep its page for good
@@ -38,9 +49,17 @@ def publish(*names: str) -> None:
                     _write(overview.gather(name, found))
 
 
-def publish_all() -> None:
-    """Write the page of every name anew."""
-    publish(*filter(reading.versions, reading.names()))
+def every() -> Iterator[str]:
+    """The names that have a page."""
+    return filter(reading.versions, reading.names())
+
+
+def write_asked() -> None:
+    """Write the pages that ``publish`` has asked for."""
+    asked = sorted(artifact_paths.pages_asked().glob("*"))
+    for each in asked:
+        each.unlink()  # before it is read how things are: what changes then is asked for anew
+    write(*(each.name for each in asked))
 
 
 @contextmanager
@@ -56,7 +75,7 @@ def _only_said(*names: str) -> Iterator[None]:
 @contextmanager
 def rewritten(name: str) -> Iterator[None]:
     """Write the page anew when the block has ended, whether it has failed (by its time limit, too) or not."""
-    with painter.at_hand() if _is_seen() else nullcontext():
+    with painter.at_hand() if _is_seen() and not _is_up() else nullcontext():
         try:
             yield
         except (Exception, CancelledError):
@@ -67,6 +86,10 @@ def rewritten(name: str) -> Iterator[None]:
 
 def _is_seen() -> bool:
     return bool(PREFECT_API_URL.value()) and not connection.is_temporary()
+
+
+def _is_up() -> bool:
+    return _is_seen() and artifact_paths.pages_asked().is_dir() and service.is_configured()
 
 
 def html(facts: Overview) -> str:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from tasks.networks import metrics
 from tasks.networks.effects import Effects
-from tasks.networks.linear_concise import linear, named
+from tasks.networks.linear_concise import ByOutput, linear, named
 
 
 class SoftmaxRegressionConcise:
@@ -28,7 +28,7 @@ class SoftmaxRegressionConcise:
         num_slots: int = 0,
         class_weights: Tensor | None = None,
     ) -> None:
-        self.linear = linear(num_inputs, num_outputs)
+        self.linear = linear(num_inputs, num_outputs, ByOutput if num_slots else nn.Linear)
         self.effects = Effects(num_slots, num_outputs)
         self.net = nn.Sequential(nn.Flatten(), self.linear)
         dropout = nn.Dropout(dropout_probability)

@@ -10,8 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tasks.machine import side_by_side
-
 MOST_LEVELS = 10_000
 WHOLE = r"^([+-]?\d+)\.0*$"
 FRACTION = r"( 00:00:00)?\.0*$"  # of a second, or all of midnight
@@ -29,17 +27,14 @@ class Levels:
     def counts(self) -> NDArray[np.int64]:
         """The rows of each value; none of one that a file's own dictionary lists and no row has."""
         size = len(self.values)
-
-        def count(chunk: pa.DictionaryArray) -> NDArray[np.int64]:
-            codes = chunk.indices.drop_null().to_numpy()
-            if codes.dtype != np.int8 or size > 128:
-                return np.bincount(codes, minlength=size)
-            even = len(codes) // 2 * 2  # for counting two at a time takes half the time
-            pairs = np.bincount(codes[:even].view(np.uint16), minlength=2**15).reshape(128, 256)
-            paired: NDArray[np.int64] = pairs.sum(axis=0)[:size] + pairs.sum(axis=1)[:size]
-            return paired + np.bincount(codes[even:], minlength=size)
-
-        return sum(side_by_side.each(count, self.column.chunks), np.zeros(size, np.int64))
+        chunks = [chunk.indices.drop_null().to_numpy() for chunk in self.column.chunks]
+        if size > 128 or any(codes.dtype != np.int8 for codes in chunks):
+            return sum((np.bincount(codes, minlength=size) for codes in chunks), np.zeros(size, np.int64))
+        codes = np.concatenate([np.zeros(0, np.int8), *chunks])  # to be counted at once: there are many chunks
+        even = len(codes) // 2 * 2  # for counting two at a time takes half the time
+        pairs = np.bincount(codes[:even].view(np.uint16), minlength=2**15).reshape(128, 256)
+        paired: NDArray[np.int64] = pairs.sum(axis=0)[:size] + pairs.sum(axis=1)[:size]
+        return paired + np.bincount(codes[even:], minlength=size)
 
     @property
     def used(self) -> pa.Array:

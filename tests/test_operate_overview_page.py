@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from markdown_it import MarkdownIt
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from candidate import job_document
 from flows.evaluate import evaluate
@@ -65,19 +66,38 @@ def test_the_overview_links_to_the_page_of_the_last_prediction_and_judgement_and
 def test_beside_up_a_run_leaves_the_page_to_it_and_never_to_one_that_is_dead(prefect_api: str) -> None:
     artifact_paths.prefect_home().mkdir(exist_ok=True)
     artifact_paths.pages_asked().mkdir()
+    asked = overview.Asked()
     predict(PredictParameters(name=NAME))
     before = newest(prefect_api, "overview")["updated"]
     with locks.locked(artifact_paths.up_lock(), "up"):
         service.at(prefect_api).write(artifact_paths.service())
         predict(PredictParameters(name=NAME))
         assert newest(prefect_api, "overview")["updated"] == before
-        overview.write_asked()
+        asked.look()
         newer = newest(prefect_api, "overview")["updated"]
         assert newer > before
-        overview.write_asked()
+        asked.look()
         assert newest(prefect_api, "overview")["updated"] == newer, "each is written once"
     predict(PredictParameters(name=NAME))
     assert newest(prefect_api, "overview")["updated"] > newer
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_a_page_that_cannot_be_written_is_asked_for_still_and_tried_again_later(
+    prefect_api: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact_paths.pages_asked().mkdir(parents=True)
+    (artifact_paths.pages_asked() / NAME).touch()
+    asked = overview.Asked()
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        asked.look()
+    assert f"{NAME}-overview could not be written" in capsys.readouterr().err
+    asked.look()
+    assert (artifact_paths.pages_asked() / NAME).exists(), "it is not tried twice a second"
+    monkeypatch.setattr(overview, "AGAIN_SECONDS", 0.0)
+    overview.Asked().look()
+    assert not [*artifact_paths.pages_asked().iterdir()]
+    assert "live since" in newest(prefect_api, "overview")["description"]
 
 
 def elements(page: str) -> set[str]:

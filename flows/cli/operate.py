@@ -55,7 +55,7 @@ def up(
         )
         conclude(document, "\n".join(lines), as_json=as_json)
         sys.stdout.flush()
-        operation.wait_for_the_end(running, overview.write_asked, killed.Watch().look)
+        operation.wait_for_the_end(running, overview.Asked().look, killed.Watch().look)
 
 
 def _how_to_sign_in(api_url: str, new: str | None) -> list[str]:

@@ -80,6 +80,7 @@ class Typist:
         lines = [PROMPTS.sub("", line) for line in terminal.lines]
         self.said = "\n".join(lines).replace(str(self.folder), HOME)
         assert terminal.returncode == 0, self.said
+        assert "Traceback (most recent call last)" not in self.said, self.said  # which ends no prompt of Python's
         if block.text.startswith("export "):
             self.exported += block.text
 

@@ -49,9 +49,9 @@ def webhook(url: str, name: str = "on-duty") -> CustomWebhookNotificationBlock:
     return block
 
 
-def registered(monkeypatch: pytest.MonkeyPatch, notify: str = "") -> None:
+def registered(monkeypatch: pytest.MonkeyPatch, notify: str = "", strictly: bool = False) -> None:
     monkeypatch.setenv("GRADMILL_NOTIFY", notify)
-    registration.register()
+    registration.register(strictly)
 
 
 def on_server(bare: httpx.Client) -> dict[str, dict[str, Any]]:
@@ -76,8 +76,10 @@ def test_a_registration_without_a_block_leaves_alerts_and_none_removes_them(
     first = on_server(bare)
     assert set(first) == ALWAYS | OVERDUE
     with pytest.raises(UsageError, match="custom-webhook/nobody: no such block") as refused:
-        registered(monkeypatch, "custom-webhook/nobody")
+        registered(monkeypatch, "custom-webhook/nobody", strictly=True)
     assert refused.value.expected == "one of: custom-webhook/on-duty; or none"
+    registered(monkeypatch, "custom-webhook/nobody")
+    assert "no such block; expected one of: custom-webhook/on-duty; or none" in capsys.readouterr().err
     assert on_server(bare) == first
     off = "gradmill: notify of drift"
     bare.patch(f"/automations/{first[off]['id']}", json={"enabled": False}).raise_for_status()

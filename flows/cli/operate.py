@@ -76,7 +76,7 @@ def register() -> Answer:
     with on_server():
         from flows.server import registration
 
-        registered = registration.register()
+        registered = registration.register(strictly=True)
     return {"deployments": registered}, f"registered: {', '.join(registered)}"
 
 

@@ -33,11 +33,13 @@ MAKE_ONE = (
 )
 
 
-def keep(client: SyncPrefectClient) -> None:
+def keep(client: SyncPrefectClient, strictly: bool = False) -> None:
     """Bring the alerts up to date: sent to what GRADMILL_NOTIFY names, else to where they are sent already.
 
+    A name that no block has, any more or yet, is said: it is no reason not to retrain at night.
+
     Raises:
-        UsageError: what it names is a block of another kind, or none while there are others.
+        UsageError: what it names is a block of another kind, or ``strictly`` none while there are others.
     """
     slug, ours = Settings().notify, existing(client)
     if slug == NONE:
@@ -46,10 +48,11 @@ def keep(client: SyncPrefectClient) -> None:
     try:
         block = _named(client, slug).id if slug else _block(ours)
     except ObjectNotFound as error:
-        if others := _notifying(client):
-            missing = f"GRADMILL_NOTIFY={slug}: no such block"
-            raise UsageError(missing, f"one of: {', '.join(others)}; or {NONE}", "name one of these") from error
-        print(f"GRADMILL_NOTIFY={slug}: no such block; {MAKE_ONE}", file=sys.stderr)  # in the UI that this server has
+        missing, others = f"GRADMILL_NOTIFY={slug}: no such block", _notifying(client)
+        expected = f"one of: {', '.join(others)}; or {NONE}"
+        if others and strictly:
+            raise UsageError(missing, expected, "name one of these") from error
+        print(f"{missing}; {f'expected {expected}' if others else MAKE_ONE}", file=sys.stderr)
         block = _block(ours)
     if block is None:
         return

@@ -25,7 +25,7 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 DOCS = Path(__file__).parent
-WORK = Path(tempfile.gettempdir(), "gradmill")  # shown as the folder of artifacts/
+WORK = Path(tempfile.mkdtemp(prefix="gradmill-"))  # shown as the folder of artifacts/
 COLUMNS, LINES = 80, 60
 LARGEST = 200_000  # bytes
 COLOURS = 128
@@ -116,7 +116,7 @@ def of_month(browser: Browser) -> None:
     os.environ["GRADMILL_ARTIFACTS"] = str(nights.artifacts)
     with up():
         for told in nights.nights():
-            print(f"night {told.night}: {told.what}: {told.outcome}", flush=True)
+            print(told, flush=True)
         gradmill("report", month.NAME, "--output", str(overview))
     page = browser.new_page(viewport={"width": 960, "height": 1085})  # down to the trend
     page.goto(overview.as_uri())
@@ -128,7 +128,6 @@ PICTURES = {"terminal.png": of_terminal, "run.png": of_ui, "verdict.png": of_ui,
 
 def main(names: list[str]) -> None:
     """Make some or all pictures, with artifacts and a Prefect of their own."""
-    shutil.rmtree(WORK, ignore_errors=True)
     fetched = Path(os.environ.get("GRADMILL_ARTIFACTS", "artifacts"), "datasets", "fashion-mnist", "raw")
     if fetched.is_dir():
         shutil.copytree(fetched, WORK / "artifacts" / "datasets" / "fashion-mnist" / "raw")

@@ -21,7 +21,7 @@ def maintain(parameters: MaintainParameters = MaintainParameters()) -> dict[str,
     runs = prune_runs(parameters.keep)
     datasets = prune_datasets()
     story.told_of_disk()
-    overview.publish_all()
+    overview.publish(*overview.every())
     return {"runs": runs, "predictions": predictions, "versions": versions, "datasets": datasets}
 
 

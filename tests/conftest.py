@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from container_engine import Engine
     from duty import Duty
     from flows.story.report import RetrainReport
+    from prefect_ui import Server
     from tasks.records import PreparedDataset
 
 REPOSITORY = Path(__file__).parents[1]
@@ -136,6 +137,30 @@ def prefect_api(server: str, server_settings: "Settings") -> Iterator[str]:
 
     with SettingsContext(profile=get_settings_context().profile, settings=server_settings):
         yield server
+
+
+@pytest.fixture
+def ui(server: str, monkeypatch: pytest.MonkeyPatch) -> "Iterator[Server]":
+    """The server of all tests without any deployment."""
+    from prefect_ui import Server
+
+    for name in ("GRADMILL_HOME", "GRADMILL_NOTIFY"):
+        monkeypatch.delenv(name, raising=False)
+    found = Server(server)
+    found.forget()
+    yield found
+    found.forget()
+    found.api.close()
+
+
+@pytest.fixture
+def home(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a ``prefect.yaml`` to edit, from which ``register`` in this process reads."""
+    from flows.server import registration
+
+    (tmp_path / "prefect.yaml").write_bytes((REPOSITORY / "prefect.yaml").read_bytes())
+    monkeypatch.setattr(registration, "home", lambda: tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

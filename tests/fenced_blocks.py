@@ -1,5 +1,6 @@
 """The fenced blocks of README and docs/, and a person who types those of one page in order at a terminal."""
 
+import hashlib
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 FENCED = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 OMITTED = "…"
 HOME = "/home/you/gradmill"  # what the pages call the checkout
+PROMPTS = re.compile(r"^(?:(?:>>>|\.\.\.) ?)+")  # of Python
 # What is another one at each turn: durations, moments, names of runs, users, digests and credentials.
 VARYING = [
     (re.compile(r"(?:< )?\b\d+(?:\.\d+)? (?:ms|s|min)\b"), "DURATION"),
@@ -45,8 +47,9 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def in_node(script: str) -> list[str | Path]:
     """The command that runs a script beside the packages of npm."""
-    beside = node_modules().parent / f"documented-{os.getpid()}.mjs"
-    beside.write_text(script)
+    beside = node_modules().parent / f"documented-{hashlib.sha256(script.encode()).hexdigest()[:16]}.mjs"
+    if not beside.exists():  # another test process may be running it
+        beside.write_text(script)
     return ["node", beside]
 
 
@@ -71,10 +74,13 @@ class Typist:
             self.said = self._begin()
             return
         before = f"cd '{self.folder}'\n{self.exported}"
-        typed = block.text if block.language == "sh" else f"python - <<'END OF PYTHON'\n{block.text}END OF PYTHON\n"
+        # -i: what is pasted at its prompt is read line by line, as a person has it.
+        typed = block.text if block.language == "sh" else f"python -qi <<'END OF PYTHON'\n{block.text}END OF PYTHON\n"
         terminal = Terminal(["bash", "-c", before + typed], environment=self.environment)
-        self.said = "\n".join(terminal.lines).replace(str(self.folder), HOME)
+        lines = [PROMPTS.sub("", line) for line in terminal.lines]
+        self.said = "\n".join(lines).replace(str(self.folder), HOME)
         assert terminal.returncode == 0, self.said
+        assert "Traceback (most recent call last)" not in self.said, self.said  # which ends no prompt of Python's
         if block.text.startswith("export "):
             self.exported += block.text
 

@@ -277,8 +277,9 @@ class Nights:
         lines += [f"{FAULT}; mend it"] if "data" in last.words else []
         if judged is not last:
             lines.append(f"The last run that was judged, {minute(judged.at)}: {judged.words}")
+        lines += [f"{name} {found}: {required}" for name, found, required in judged.refused]
         lines += [f"Evidence: `{judged.folder}`"] if judged.refused else []
-        return (*lines,), [*judged.refused]
+        return (*lines,), []
 
     def _of_job(self, job: dict[str, Any]) -> tuple[str, ...]:
         index, file = job["drift"]["index"]["prediction"], f"day-{job['rows'] - 5000}.csv"
@@ -306,7 +307,7 @@ class Nights:
         champion += ", frozen" if change["frozen"] else ""
         number = str(change["versions"][0])
         when = minute(datetime.fromisoformat(change["at"]))
-        return when, change["what"], number, champion, change["by"], change["reason"]
+        return when, change["what"], champion, change["reason"], change["by"], number
 
     def _on_disk(self) -> tuple[str, str]:
         dataset = self.artifacts / "datasets" / self.versions[1]["dataset"]["name"]

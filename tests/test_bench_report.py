@@ -2,13 +2,14 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import Pipeline
-from flows.bench import measure, start
+from flows.bench import measure, start, workplace
 from flows.bench.measure import Report
 
 
@@ -123,7 +124,7 @@ def test_bench_predict_measures_every_side_and_leaves_nothing_behind(
     )
     assert {"peak RssAnon, 100 rows", "peak RssAnon, 800 rows"} <= set(sides)
     assert all(side.best > 0 and side.figures for side in report.sides)
-    assert len(report.ratios) == 6
+    assert len(report.ratios) == 8
     assert report.conditions["rows"] == 400
     assert {*pipeline.artifacts.iterdir(), *(pipeline.artifacts / "predictions").glob("*")} == before
 
@@ -134,6 +135,13 @@ def test_the_parts_of_a_command_are_all_the_time_that_it_takes(artifacts: Path) 
     assert list(parts) == ["interpreter", "imports", "command"]
     assert min(parts.values()) >= 0
     assert took - 0.2 < sum(parts.values()) <= took
+
+
+@pytest.mark.slow
+def test_a_flow_of_prefect_alone_ends_well_beside_up(artifacts: Path) -> None:
+    artifacts.mkdir()
+    with workplace.up(artifacts):
+        workplace.run([sys.executable, "-c", start.FLOW_CODE], artifacts)
 
 
 @pytest.mark.slow

@@ -163,6 +163,18 @@ def test_inspect_needs_data(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (code, "DATA is missing" in err) == (2, True)
 
 
+@pytest.mark.parametrize("model", ["linear-regression", "softmax-regression"])
+@pytest.mark.parametrize("command", ["retrain", "tune"])
+def test_whoever_forgets_the_target_is_told_of_it_before_any_work(
+    command: str, model: str, folder: Path, artifacts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "houses.csv").write_text("area,price\n" + "1,2\n" * 30)
+    code = flows.cli.app.run([command, model, "--name", "houses", "--data", str(folder / "houses.csv")])
+    said = capsys.readouterr().err
+    assert (code, f"no --target for {folder}/houses.csv" in said, "name it with --target" in said) == (2, True, True)
+    assert not list(artifacts.glob("models/*"))
+
+
 @pytest.mark.parametrize(("step", "is_said"), [(1, True), (-1, True), (3, False), (0.5, False)])
 def test_numbers_that_count_the_rows_may_be_ids(
     step: float, is_said: bool, folder: Path, capsys: pytest.CaptureFixture[str]

@@ -24,7 +24,6 @@ TOLD = "\n".join(page.read_text() for page in PAGES)
 # Blocks with these words are not run here but by what is named.
 ELSEWHERE = {
     "events_subscriber": "tests/test_run_story.py follows a model with it",
-    "np.load(folder": "tests/test_docs_consumers.py",
     "new Uint8Array(784), [1, 28, 28]); // one black picture\nconst": "tests/test_docs_consumers.py, in Node",
     "<script type": "tests/test_docs_consumers.py, in Chromium",
     "time.sleep(1)": "tests/test_docs_consumers.py, while the champion changes",
@@ -44,7 +43,7 @@ PROGRAMS = {
     "(umask": "the same",
     "install": "the same",
     "prefect": "tests/test_docker_pools.py and tests/test_run_story.py",
-    "openssl": "tests/test_store_verification.py makes keys so",
+    "openssl": "tests/test_docs_typed.py makes keys with it",
     "pip": "needs a package registry",
     "pg_dump": "needs a PostgreSQL of yours",
     "pg_restore": "the same",

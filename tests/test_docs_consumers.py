@@ -112,10 +112,12 @@ def served(folder: Path) -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @pytest.mark.consumers
@@ -143,9 +145,11 @@ def following(command: Sequence[str | Path]) -> Iterator[Any]:
         patience = threading.Timer(60, process.kill)
         patience.start()
         lines = iter(process.stdout.readline, "")
-        yield lambda wanted: wanted in (line.rstrip() for line in lines)
-        patience.cancel()
-        process.kill()
+        try:
+            yield lambda wanted: wanted in (line.rstrip() for line in lines)
+        finally:
+            patience.cancel()
+            process.kill()
 
 
 @pytest.mark.consumers

@@ -10,7 +10,7 @@ from PIL import Image
 from conftest import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-PAGES = [*sorted(REPOSITORY.glob("README*.md")), *sorted(DOCS.glob("*.md"))]
+PAGES = [*sorted(REPOSITORY.glob("README*.md")), *sorted(DOCS.glob("**/*.md"))]
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)\s]*)\)")
 FEWEST_LETTERS = 10
 

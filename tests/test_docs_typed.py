@@ -1,4 +1,7 @@
-"""Every line of README and docs/ that starts with ``gradmill`` does something, typed as it stands, page after page."""
+"""Every line of README and docs/ that starts with ``gradmill`` does something, typed as it stands, page after page.
+
+So do those that make keys for it.
+"""
 
 import os
 import re
@@ -18,8 +21,6 @@ NOT_HERE = {
     "gradmill demo": "goes on until Ctrl-C: tests/test_serve_demo.py",
     "s3://": "a bucket: tests/test_store_mirror.py and tests/test_store_backup.py have one",
     "--artifacts new": "what was restored from that bucket",
-    "--sign-key": "signs what is new, which it is not after the lines before: tests/test_store_verification.py",
-    "--public-key": "the same",
     "gradmill skip": "a server that plans ahead: tests/test_operate_schedule.py",
     "/data/today": "a folder of yours: tests/test_operate_own_schedules.py",
 }
@@ -27,7 +28,7 @@ NOT_HERE = {
 BEFORE = {
     "gradmill rollback houses": "head -n 100 labelled.csv | tail -n +2 >> houses.csv; gradmill retrain houses",
 }
-TYPED = re.compile(r"(?m)^gradmill .*?(?=\s+#\s|$)")
+TYPED = re.compile(r"(?m)^(?:gradmill|openssl) .*?(?=\s+#\s|$)")
 
 
 def lines() -> list[str]:

@@ -1,5 +1,6 @@
 """Alerts: who is told of what, through Prefect's own blocks, which speak with stand-ins on this machine."""
 
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock, Sendgri
 from prefect.blocks.system import Secret
 from prefect.client.schemas.schedules import CronSchedule
 
+from command_line import assert_clear, gradmill
 from duty import Duty
 from flows.cli import notify
 from flows.server import alerts, api, deployments, occasions, registration
@@ -47,9 +49,9 @@ def webhook(url: str, name: str = "on-duty") -> CustomWebhookNotificationBlock:
     return block
 
 
-def registered(monkeypatch: pytest.MonkeyPatch, notify: str = "") -> None:
+def registered(monkeypatch: pytest.MonkeyPatch, notify: str = "", strictly: bool = False) -> None:
     monkeypatch.setenv("GRADMILL_NOTIFY", notify)
-    registration.register()
+    registration.register(strictly)
 
 
 def on_server(bare: httpx.Client) -> dict[str, dict[str, Any]]:
@@ -73,6 +75,12 @@ def test_a_registration_without_a_block_leaves_alerts_and_none_removes_them(
     registered(monkeypatch, "custom-webhook/on-duty")
     first = on_server(bare)
     assert set(first) == ALWAYS | OVERDUE
+    with pytest.raises(UsageError, match="custom-webhook/nobody: no such block") as refused:
+        registered(monkeypatch, "custom-webhook/nobody", strictly=True)
+    assert refused.value.expected == "one of: custom-webhook/on-duty; or none"
+    registered(monkeypatch, "custom-webhook/nobody")
+    assert "no such block; expected one of: custom-webhook/on-duty; or none" in capsys.readouterr().err
+    assert on_server(bare) == first
     off = "gradmill: notify of drift"
     bare.patch(f"/automations/{first[off]['id']}", json={"enabled": False}).raise_for_status()
     bare.delete(f"/automations/{first['gradmill: notify of a full disk']['id']}").raise_for_status()
@@ -179,6 +187,21 @@ def test_a_test_word_is_taken_by_a_webhook_or_said_to_be_refused(
         with pytest.raises(EnvironmentProblem) as refused:
             notify.notify(test=True)
         assert refused.value.found == "custom-webhook/on-duty did not take it: HTTP 503", "its address is a secret"
+
+
+def test_a_host_that_does_not_answer_is_said_in_time_and_without_a_word_of_prefects(
+    bare: httpx.Client, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "TRY_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        webhook(f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        with pytest.raises(EnvironmentProblem, match="custom-webhook/on-duty did not take it: no answer in time"):
+            sent(monkeypatch, "custom-webhook/on-duty")
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
+    told = gradmill("notify", "--test")
+    assert_clear(told, 1)  # nobody listens there any more
+    assert told.stderr.startswith("gradmill: custom-webhook/on-duty did not take it: ConnectError")
 
 
 def test_slack_is_sent_what_its_incoming_webhooks_take(bare: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:

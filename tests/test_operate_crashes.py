@@ -95,3 +95,6 @@ def test_after_ctrl_c_and_after_a_power_cut_another_up_goes_on_and_tells_the_run
     assert duty.api.get("/v2/concurrency_limits/gpu").raise_for_status().json()["limit"] == 1
     assert {duty.ended(run)["state_type"] for run in (interrupted, cut)} == {"CRASHED"}
     assert duty.ended(duty.trigger("linear-weekly"))["state_type"] == "COMPLETED", "no dead run keeps its place"
+    assert len(duty.post("/work_pools/gradmill/workers/filter", {})) == 1, (
+        "the ended workers have left their place to it"
+    )

@@ -197,7 +197,9 @@ def test_a_file_for_the_node_exporter_is_replaced_whole_and_can_be_read_by_it(
     assert {family.name for family in families} <= {f"gradmill_{name.removesuffix('_total')}" for name in HELP}
 
 
-def test_an_empty_folder_has_figures_too_and_json_has_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_folder_has_figures_too_and_json_has_the_same(
+    artifacts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     found, _ = printed(capsys)
     assert found["damaged_documents",] == 0
     assert flows.cli.app.run(["metrics", "--json"]) == 0
@@ -206,6 +208,9 @@ def test_an_empty_folder_has_figures_too_and_json_has_the_same(capsys: pytest.Ca
     assert names == {key[0] for key in found}
     assert document["damaged"] == []
     assert flows.cli.app.run(["metrics", "--port", "8080", "--output", "x"]) == 2
+    missing = artifacts.parent / "nowhere"
+    assert flows.cli.app.run(["metrics", "--output", str(missing / "g.prom")]) == 2
+    assert not missing.exists()
 
 
 @pytest.mark.usefixtures("life")

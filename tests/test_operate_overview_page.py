@@ -9,11 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from markdown_it import MarkdownIt
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from candidate import job_document
 from flows.evaluate import evaluate
 from flows.predict import predict
-from flows.story import blocks, drifted, predicted
+from flows.server import service
+from flows.story import blocks, drifted, overview, predicted
 from flows.story.blocks import Page, Section, said
 from prefect_api import post
 from tasks.batch.version import Version
@@ -25,7 +27,7 @@ from tasks.parameters import EvaluateParameters, PredictParameters
 from tasks.records import Prediction
 from tasks.serving.profile import Histogram
 from tasks.serving.task import TASKS
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, locks
 from tasks.store.predictions import Job
 
 NAME = "linear-regression"
@@ -58,6 +60,44 @@ def test_the_overview_links_to_the_page_of_the_last_prediction_and_judgement_and
     assert f"[deployment nightly](/deployments/deployment/{deployment})" in page
     with get_client(sync_client=True) as client:
         client.delete_deployment(deployment)
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_beside_up_a_run_leaves_the_page_to_it_and_never_to_one_that_is_dead(prefect_api: str) -> None:
+    artifact_paths.prefect_home().mkdir(exist_ok=True)
+    artifact_paths.pages_asked().mkdir()
+    asked = overview.Asked()
+    predict(PredictParameters(name=NAME))
+    before = newest(prefect_api, "overview")["updated"]
+    with locks.locked(artifact_paths.up_lock(), "up"):
+        service.at(prefect_api).write(artifact_paths.service())
+        predict(PredictParameters(name=NAME))
+        assert newest(prefect_api, "overview")["updated"] == before
+        asked.look()
+        newer = newest(prefect_api, "overview")["updated"]
+        assert newer > before
+        asked.look()
+        assert newest(prefect_api, "overview")["updated"] == newer, "each is written once"
+    predict(PredictParameters(name=NAME))
+    assert newest(prefect_api, "overview")["updated"] > newer
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_a_page_that_cannot_be_written_is_asked_for_still_and_tried_again_later(
+    prefect_api: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact_paths.pages_asked().mkdir(parents=True)
+    (artifact_paths.pages_asked() / NAME).touch()
+    asked = overview.Asked()
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        asked.look()
+    assert f"{NAME}-overview could not be written" in capsys.readouterr().err
+    asked.look()
+    assert (artifact_paths.pages_asked() / NAME).exists(), "it is not tried twice a second"
+    monkeypatch.setattr(overview, "AGAIN_SECONDS", 0.0)
+    overview.Asked().look()
+    assert not [*artifact_paths.pages_asked().iterdir()]
+    assert "live since" in newest(prefect_api, "overview")["description"]
 
 
 def elements(page: str) -> set[str]:

@@ -54,9 +54,10 @@ server.wait()
 """  # as Prefect starts a temporary server of its own
 FLOW = f"Prefect alone: a flow of 8 empty tasks, {JOINED}"
 FLOW_CODE = """
-import json, os
-with open(os.path.join(os.environ["GRADMILL_ARTIFACTS"], ".prefect", "service.json")) as file:
-    os.environ["PREFECT_API_URL"] = json.load(file)["api_url"]
+import json, os, pathlib
+known = pathlib.Path(os.environ["GRADMILL_ARTIFACTS"], ".prefect")
+os.environ["PREFECT_API_URL"] = json.loads((known / "service.json").read_text())["api_url"]
+os.environ["PREFECT_API_AUTH_STRING"] = (known / "credential").read_text().strip()
 from prefect import flow, task
 @task
 def empty(): pass

@@ -35,6 +35,8 @@ def metrics(
 
     A document that cannot be read is named on stderr, the rest is printed, and the exit code is 4.
     """
+    if output and not output.absolute().parent.is_dir():
+        raise UsageError(f"--output {output}: no such folder", "a folder that is there", "make it, or name another")
     if output and port:
         raise UsageError("--output and --port", "one of them", "run a command for each")
     if not port and (host or health):

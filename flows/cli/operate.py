@@ -33,7 +33,8 @@ def up(
             typer.echo(f"idle        {name}: {why}", err=True)
         ui, upcoming = without_credentials(running.service.api_url).removesuffix("/api"), deployments.next_runs()
         joined = running.service.joined
-        overview.publish_all()
+        artifact_paths.pages_asked().mkdir(exist_ok=True)
+        overview.write(*overview.every())
         pages = artifacts.overviews_of_store()
         document = {
             "ui": ui,
@@ -54,7 +55,7 @@ def up(
         )
         conclude(document, "\n".join(lines), as_json=as_json)
         sys.stdout.flush()
-        operation.wait_for_the_end(running, killed.Watch().look)
+        operation.wait_for_the_end(running, overview.Asked().look, killed.Watch().look)
 
 
 def _how_to_sign_in(api_url: str, new: str | None) -> list[str]:
@@ -75,7 +76,7 @@ def register() -> Answer:
     with on_server():
         from flows.server import registration
 
-        registered = registration.register()
+        registered = registration.register(strictly=True)
     return {"deployments": registered}, f"registered: {', '.join(registered)}"
 
 

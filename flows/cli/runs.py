@@ -83,6 +83,10 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
     if "source" in data:
         given = given | {"data": data | {"source": place(data["source"])}}
     named = given.get("training", {}).get("model")
+    if named == ModelName.LINEAR_REGRESSION and "source" in data and "target" not in data:
+        wanted = "the column to predict; or images, which softmax-regression learns"
+        to_do = f"name it with --target; gradmill inspect {data['source']} shows the columns"
+        raise UsageError(f"no --target for {data['source']}", wanted, to_do)
     if named is None or named in [*ModelName]:
         return given
     if given.get("name", named) != named:

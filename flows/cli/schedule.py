@@ -143,7 +143,7 @@ def unschedule(
 ) -> Answer:
     """Retrain a name by its schedule no more; its versions, and what its runs have done, stay.
 
-    Or forget what was set of a deployment: it is again as prefect.yaml declares it.
+    Or forget what was set of a deployment: it is again as prefect.yaml declares it, but for schedules added in the UI.
     """
     from flows.server import changes
     from flows.server.retrains import Retrains
@@ -155,9 +155,10 @@ def unschedule(
         name, tune = searched[name], True
     if not tune and (wanted := _deployment(name)):
         with reach() as there:
-            changes.forget(wanted, there)
-        document = {"deployment": wanted.name, "registered": there}
-        return document, f"{wanted.name} is as declared again: {who_knows(there)}"
+            added = changes.forget(wanted, there)
+        document = {"deployment": wanted.name, "registered": there, "added": added}
+        stays = f"\nwhat was added in the UI stays, {words(added)}: delete it there" if added else ""
+        return document, f"{wanted.name} is as declared again: {who_knows(there)}{stays}"
     also = f"gradmill unschedule {name} --tune" if name in searched.values() and not tune else ""
     kind: type[Schedule] = Searches if tune else Retrains
     if also and not Retrains.path(name).exists():

@@ -55,7 +55,9 @@ def _fitted(text: str, columns: int) -> str:
         return text
     from flows.cli.tables import wrapped
 
-    return "\n".join(each for line in lines for each in wrapped(line, columns, hanging=True))
+    commands = "$("  # to copy: whatever else the terminal breaks is put together again by it
+    fitted = ([line] if commands in line else wrapped(line, columns, hanging=True) for line in lines)
+    return "\n".join(each for several in fitted for each in several)
 
 
 def guard() -> None:

@@ -27,7 +27,7 @@ def print_table(table: Table, least_wanted: Sequence[str] = ()) -> None:
     console = on_output()
     if not console.is_terminal:
         console.width = WIDE
-    for header in least_wanted:
+    for header in least_wanted if console.is_terminal else ():
         if _narrowed(table, console.width) > console.width:
             table = _without(header, table)
     if (needed := _narrowed(table, console.width)) > console.width and console.is_terminal:

@@ -10,7 +10,7 @@ import sys
 from contextlib import suppress
 from uuid import UUID
 
-from httpx import HTTPStatusError
+from httpx import HTTPStatusError, TimeoutException
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient
@@ -26,17 +26,20 @@ from tasks.errors import EnvironmentProblem, UsageError
 from tasks.machine.settings import Settings
 
 NONE = "none"
+TRY_SECONDS = 20.0
 BODY = "This is gradmill notify --test: alerts arrive here."
 MAKE_ONE = (
     "make a notification block in the UI, then run GRADMILL_NOTIFY=TYPE/NAME gradmill register, as slack-webhook/duty"
 )
 
 
-def keep(client: SyncPrefectClient) -> None:
+def keep(client: SyncPrefectClient, strictly: bool = False) -> None:
     """Bring the alerts up to date: sent to what GRADMILL_NOTIFY names, else to where they are sent already.
 
+    A name that no block has, any more or yet, is said: it is no reason not to retrain at night.
+
     Raises:
-        UsageError: what it names is a block of another kind.
+        UsageError: what it names is a block of another kind, or ``strictly`` none while there are others.
     """
     slug, ours = Settings().notify, existing(client)
     if slug == NONE:
@@ -44,8 +47,12 @@ def keep(client: SyncPrefectClient) -> None:
         return
     try:
         block = _named(client, slug).id if slug else _block(ours)
-    except ObjectNotFound:  # no reason not to retrain; and it is made in the UI of this very server
-        print(f"GRADMILL_NOTIFY={slug}: no such block; {MAKE_ONE}", file=sys.stderr)
+    except ObjectNotFound as error:
+        missing, others = f"GRADMILL_NOTIFY={slug}: no such block", _notifying(client)
+        expected = f"one of: {', '.join(others)}; or {NONE}"
+        if others and strictly:
+            raise UsageError(missing, expected, "name one of these") from error
+        print(f"{missing}; {f'expected {expected}' if others else MAKE_ONE}", file=sys.stderr)
         block = _block(ours)
     if block is None:
         return
@@ -61,20 +68,28 @@ def existing(client: SyncPrefectClient) -> list[Automation]:
     return sorted(ours, key=lambda each: (each.name != occasions.RUNS, each.name))
 
 
-def try_it(client: SyncPrefectClient) -> str:
-    """Send a word through the block that alerts go to; return the block's type and name.
+def goal(client: SyncPrefectClient) -> BlockDocument:
+    """The block that alerts go to, with its secrets.
 
     Raises:
         UsageError: there are no alerts that are on.
-        EnvironmentProblem: it was not accepted.
     """
-    document = _document(client, _block(_on(client)))
+    return _document(client, _block(_on(client)))
+
+
+def try_it(document: BlockDocument) -> str:
+    """Send a word through a block, which may take its time; return the block's type and name.
+
+    Raises:
+        UsageError: it is no notification block.
+        EnvironmentProblem: it was not accepted, or not within ``TRY_SECONDS``.
+    """
     slug = _slug(document)
     block = Block._from_block_document(document)
     if not isinstance(block, NotificationBlock):
         raise _no_notification(slug)
     try:
-        asyncio.run(_accepted(block))
+        asyncio.run(asyncio.wait_for(_accepted(block), TRY_SECONDS))
     except Exception as error:
         found = f"{slug} did not take it: {_reason(error)}"
         raise EnvironmentProblem(
@@ -87,6 +102,8 @@ def _reason(error: Exception) -> str:
     """Without addresses: that of a webhook is a secret."""
     if isinstance(error, HTTPStatusError):
         return f"HTTP {error.response.status_code}"
+    if isinstance(error, TimeoutError | TimeoutException):
+        return "no answer in time"
     told = getattr(error, "log", "") or f"{type(error).__name__}: {error}"
     return re.sub(r"https?://\S+", "its address", told)
 
@@ -116,9 +133,18 @@ def _slug(block: BlockDocument) -> str:
 def _named(client: SyncPrefectClient, slug: str) -> BlockDocument:
     kind, _, name = slug.partition("/")
     document = client.read_block_document_by_name(name, kind, include_secrets=False)
-    if document.block_schema is None or "notify" not in document.block_schema.capabilities:
+    if not _notifies(document):
         raise _no_notification(slug)
     return document
+
+
+def _notifying(client: SyncPrefectClient) -> list[str]:
+    """The blocks that alerts could go to."""
+    return sorted(_slug(each) for each in client.read_block_documents(include_secrets=False) if _notifies(each))
+
+
+def _notifies(document: BlockDocument) -> bool:
+    return document.block_schema is not None and "notify" in document.block_schema.capabilities
 
 
 def _no_notification(slug: str) -> UsageError:

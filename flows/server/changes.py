@@ -80,13 +80,15 @@ def change(
     return now | given
 
 
-def forget(wanted: Declared, there: bool) -> None:
-    """Set a deployment as it is declared; schedules that were added in the UI stay."""
+def forget(wanted: Declared, there: bool) -> list[dict[str, Any]]:
+    """Set a deployment as it is declared; schedules that were added in the UI stay: return those that are on."""
     if there:
         _tell(wanted, quietly=True)
-    Kept(added=Kept.of(wanted.name).added).keep(wanted.name)
+    added = Kept.of(wanted.name).added
+    Kept(added=added).keep(wanted.name)
     if there:
         _tell(wanted)
+    return [each["schedule"] for each in added if each["active"]]
 
 
 def _tell(wanted: Declared, quietly: bool = False, given: Collection[str] = ()) -> None:

@@ -150,8 +150,10 @@ def send_what_is_queued() -> None:
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    for worker in (APILogWorker, EventsWorker):
+    workers = APILogWorker, EventsWorker
+    for worker in workers:  # before any is drained, since that of one may drain the other
         logging.getLogger(worker.__name__).setLevel(logging.ERROR)  # it would print how many items it still has
+    for worker in workers:
         worker.drain_all(timeout=DRAIN_SECONDS)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from flows.server import tethered
+from tasks.errors import UsageError
 
 START_SECONDS = 180.0  # a first start migrates the database: over a minute on a slow disk
 ENVIRONMENT = {
@@ -37,6 +38,22 @@ def start(
     secret = {"PREFECT_SERVER_API_AUTH_STRING": key} if key else {}
     command = [sys.executable, "-m", "flows.server.guarded", str(listener.fileno())]
     return tethered.start(command, own | dict(environment) | secret, log, cwd, [listener.fileno()])
+
+
+def listening(port: int) -> socket.socket:
+    """The server's socket. It is ours: between two servers nobody else can answer there, callers wait.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise UsageError(
+            f"port {port} of 127.0.0.1 is taken",
+            "a free port for the Prefect server",
+            "choose another with --port, or set PREFECT_API_URL to join a server that runs already",
+        ) from error
 
 
 def address(listener: socket.socket) -> str:

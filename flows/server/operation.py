@@ -17,6 +17,7 @@ from prefect import settings
 
 from flows.server import ending, guarded, service, tethered
 from flows.server.deployments import give_up_what_never_began
+from flows.server.registered import digest
 from flows.server.registration import POOL, home, register
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.store import artifact_paths, locks
@@ -61,7 +62,7 @@ def operation(port: int, auth: bool, rewrite: Rewrite) -> Iterator[Operation]:
         given = settings.PREFECT_SERVER_API_AUTH_STRING.value()
         if given and not auth:
             raise UsageError("--no-auth, and PREFECT_SERVER_API_AUTH_STRING is set", "one of them", "leave one out")
-        with _listening(port) as listener:
+        with guarded.listening(port) as listener:
             made, new = service.credential() if auth and not given else (None, False)
             here = service.at(f"http://127.0.0.1:{port}/api", own_credential=made is not None)
             with _up(here, given or made, rewrite, new, listener) as running:
@@ -116,20 +117,8 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _listening(port: int) -> socket.socket:
-    """The server's socket. It is ours: between two servers nobody else can answer there, callers wait."""
-    try:
-        return socket.create_server(("127.0.0.1", port))
-    except OSError as error:
-        raise UsageError(
-            f"port {port} of 127.0.0.1 is taken",
-            "a free port for the Prefect server",
-            "choose another with --port, or set PREFECT_API_URL to join a server that runs already",
-        ) from error
-
-
-def wait_for_the_end(running: Operation, look: Callable[[], None]) -> None:
-    """Return at SIGTERM; until then, start children anew that have ended, and ``look`` now and then.
+def wait_for_the_end(running: Operation, *looks: Callable[[], None]) -> None:
+    """Return at SIGTERM; until then, start children anew that have ended, and look around now and then.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
@@ -140,7 +129,8 @@ def wait_for_the_end(running: Operation, look: Callable[[], None]) -> None:
     while not ended.wait(0.5):
         for child in running.children:
             child.watch()
-        look()
+        for look in looks:
+            look()
 
 
 # The children, each with its log below artifacts/.prefect/
@@ -182,7 +172,8 @@ class Child:
 
 def _worker(log: IO[bytes]) -> subprocess.Popen[bytes]:
     """A worker for our pool, on the configured API."""
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
+    name = f"{socket.gethostname()} {digest(str(artifact_paths.root()))[:6]}"  # the next one takes its place
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", name]
     return tethered.start(command, _environment() | {"PREFECT_WORKER_QUERY_SECONDS": "5"}, log, home())
 
 

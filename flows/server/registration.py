@@ -38,14 +38,15 @@ def declarations() -> list[Declared]:
     return fixed + Retrains.declared(fixed) + Searches.declared(fixed)
 
 
-def register() -> list[str]:
+def register(strictly: bool = False) -> list[str]:
     """Tell the configured server of what it lacks, and say what is changed; return the names of the deployments.
 
     What somebody has set there (schedules, parameters, a pool's template, the limit, what is paused, automations)
     stays as it is.
 
     Raises:
-        UsageError: there is no ``prefect.yaml``, or it is not as it should be.
+        UsageError: there is no ``prefect.yaml``, or it is not as it should be; ``strictly`` also where GRADMILL_NOTIFY
+            names no block.
         EnvironmentProblem: no server answers, or it does not accept a deployment.
     """
     wanted = declarations()
@@ -68,5 +69,5 @@ def register() -> list[str]:
         for each in own:
             if not each.on_drift:
                 each.delete_automation(client, each.name)
-        alerts.keep(client)
+        alerts.keep(client, strictly)
     return sorted(each.name for each in wanted)

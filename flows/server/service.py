@@ -94,6 +94,16 @@ def _is_of_the_dead() -> bool:
     return True
 
 
+def is_configured() -> bool:
+    """Whether Prefect's settings point at the service of these artifacts, and it is at work."""
+    from prefect.settings import PREFECT_API_URL
+
+    with suppress(DataError):
+        found = running(quietly=True)
+        return found is not None and found.api_url == (PREFECT_API_URL.value() or "").rstrip("/")
+    return False
+
+
 @contextmanager
 def in_use() -> Iterator[Service | None]:
     """Point Prefect's settings at the service of these artifacts, if one is at work and nobody has named another API.

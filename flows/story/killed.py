@@ -1,5 +1,6 @@
 """What a run that was killed or cancelled cannot do itself: tell the overview and, begun by a command, the server."""
 
+import sys
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from prefect.states import Crashed
 
 from flows.server import api, connection
 from flows.story import overview
-from tasks.errors import EnvironmentProblem
+from tasks.errors import EnvironmentProblem, without_credentials
 from tasks.store import artifact_paths, locks, tried
 
 EVERY_SECONDS = 15.0
@@ -31,13 +32,17 @@ class Watch:
         self._next, self._told = 0.0, set[UUID]()  # ids of states: a retry may die, too
 
     def look(self) -> None:
-        """Do so if it is time; a server that does not answer is asked again later."""
+        """Do so if it is time; whatever goes wrong must not end who looks, and is tried again later."""
         if time.monotonic() < self._next:
             return
-        new = {run.state_id: run.id for run in _dead() if run.state_id and run.state_id not in self._told}
-        self._told |= new.keys()
-        rewrite(new.values())
         self._next = time.monotonic() + EVERY_SECONDS
+        try:
+            new = {run.state_id: run.id for run in _dead() if run.state_id and run.state_id not in self._told}
+            rewrite(new.values())
+            self._told |= new.keys()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            print(f"runs that have died could not be told of: {without_credentials(reason)}", file=sys.stderr)
 
 
 def rewrite(runs: Iterable[UUID]) -> None:

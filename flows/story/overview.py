@@ -1,6 +1,7 @@
 """``<name>-overview``: one page that says what is live and how it has developed, in the Prefect UI and as HTML."""
 
 import sys
+import time
 from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -14,9 +15,10 @@ from flows.story import blocks, overview_page
 from flows.story.blocks import Page, Pictures
 from tasks.errors import GradmillError, without_credentials
 from tasks.judging import painter
-from tasks.store import evidence, overview, reading, trend
+from tasks.store import artifact_paths, evidence, overview, reading, trend
 from tasks.store.overview import Overview
 
+AGAIN_SECONDS = 15.0  # until a page that could not be written is tried once more
 LINKED = ("verdict", "pictures", "data", "card", "predictions", "judgement", "tuning")
 
 
@@ -26,37 +28,75 @@ def key(name: str) -> str:
 
 
 def publish(*names: str) -> None:
-    """Write the pages of names anew, in a run or beside one; without a server that stays nothing is done.
+    """Let the pages of names be written anew, after a run or a change; without a server that stays nothing is done.
 
-    Nothing that goes wrong here is a fault of whoever calls: it is said.
+    Beside ``gradmill up`` that does so within a second, since nobody should have to wait for a picture, and one who
+    writes them all never writes what is no longer so. Nothing that goes wrong is a fault of whoever calls: it is said.
     """
     with _only_said(*names), service.in_use():
+        if _is_up():
+            for name in names:
+                (artifact_paths.pages_asked() / name).touch()
+        else:
+            write(*names)
+
+
+def write(*names: str) -> list[str]:
+    """Write the pages of names anew here and now; return the names of which that has failed."""
+    with _only_said(*names) as failed:
         if names and _is_seen():
             found = evidence.read(names[0] if len(names) == 1 else None)
             for name in filter(overview.is_known, names):  # one that is misspelt would keep its page for good
-                with _only_said(name):
+                with _only_said(name) as missed:
                     _write(overview.gather(name, found))
+                failed += missed
+    return failed
 
 
-def publish_all() -> None:
-    """Write the page of every name anew."""
-    publish(*filter(reading.versions, reading.names()))
+def every() -> Iterator[str]:
+    """The names that have a page."""
+    return filter(reading.versions, reading.names())
+
+
+class Asked:
+    """Writes the pages that ``publish`` has asked for, and those that could not be written once more after a while."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Do so if any are asked for, and it is time."""
+        if time.monotonic() < self._next:
+            return
+        asked = {each.name: each for each in sorted(artifact_paths.pages_asked().glob("*"))}
+        with _only_said(*asked) as failed:
+            for each in asked.values():
+                each.unlink()  # before it is read how things are: what changes then is asked for anew
+            failed += write(*asked)
+        for name in failed:
+            asked[name].touch()
+            self._next = time.monotonic() + AGAIN_SECONDS
 
 
 @contextmanager
-def _only_said(*names: str) -> Iterator[None]:
+def _only_said(*names: str) -> Iterator[list[str]]:
+    failed: list[str] = []
     try:
-        yield
+        yield failed
     except Exception as error:
+        failed += names
         reason = error.found if isinstance(error, GradmillError) else f"{type(error).__name__}: {error}"
         pages = ", ".join(map(key, names))
         print(f"{pages} could not be written: {without_credentials(reason)}", file=sys.stderr)
 
 
 @contextmanager
-def rewritten(name: str) -> Iterator[None]:
-    """Write the page anew when the block has ended, whether it has failed (by its time limit, too) or not."""
-    with painter.at_hand() if _is_seen() else nullcontext():
+def rewritten(name: str, draws: bool = False) -> Iterator[None]:
+    """Write the page anew when the block has ended, whether it has failed (by its time limit, too) or not.
+
+    A painter is at hand where the page is drawn here, or where the block ``draws``.
+    """
+    with painter.at_hand() if _is_seen() and (draws or not _is_up()) else nullcontext():
         try:
             yield
         except (Exception, CancelledError):
@@ -67,6 +107,10 @@ def rewritten(name: str) -> Iterator[None]:
 
 def _is_seen() -> bool:
     return bool(PREFECT_API_URL.value()) and not connection.is_temporary()
+
+
+def _is_up() -> bool:
+    return _is_seen() and artifact_paths.pages_asked().is_dir() and service.is_configured()
 
 
 def html(facts: Overview) -> str:

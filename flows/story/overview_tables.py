@@ -60,7 +60,7 @@ def _mark(facts: Overview, number: int) -> str:
     return "champion" if pointer.version == number else "held" if number in pointer.held else ""
 
 
-CHANGES = ("when", "what", "versions", "champion", "by", "why")
+CHANGES = ("when", "what", "champion", "why", "by", "versions")  # Prefect's UI cuts wide tables at the right
 
 
 def change(made: Change) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ def change(made: Change) -> tuple[str, ...]:
     what = f"{made.what} (interrupted)" if made.interrupted else made.what
     champion = f"{made.step}{', frozen' * made.frozen}"
     numbers = ", ".join(map(str, made.versions))
-    return words.moment(made.at), said(what), numbers, champion, said(made.by), said(made.reason)
+    return words.moment(made.at), said(what), champion, said(made.reason), said(made.by), numbers
 
 
 def disk(facts: Overview) -> Iterator[tuple[str, str]]:

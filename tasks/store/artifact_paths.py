@@ -140,6 +140,7 @@ removed_schedule = _of_each(all_removed_schedules)
 prefect_home = _in(root, ".prefect")  # the history of ``gradmill up``: Prefect's database, logs of server and worker
 up_lock = _in(prefect_home, "up.lock")  # held by ``gradmill up`` as long as it lives
 database = _in(prefect_home, "prefect.db")  # of ``gradmill up``'s server, unless a PostgreSQL was named
+pages_asked = _in(prefect_home, "pages")  # a file for each name whose overview ``gradmill up`` is to write anew
 service = _in(prefect_home, "service.json")  # where it answers, for the commands beside it
 credential = _in(prefect_home, "credential")  # what its server asks for; of mode 0600
 

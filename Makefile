@@ -84,14 +84,18 @@ $(VENV)/.python:
 # for the CPU and 2.15 for CUDA 13, Linux on x86-64.
 $(VENV)/.train: $(VENV)/.python pyproject.toml
 	@if [ -e /proc/driver/nvidia/version ]; then \
-	  echo "an NVIDIA driver is here: taking torch as pip finds it; PyPI's build is for CUDA, 3 GB to download, over 5 GB installed"; \
+	  echo "an NVIDIA driver is here: taking torch as pip finds it. PyPI's build is for"; \
+	  echo "CUDA: 3 GB to download, over 6 GB installed, some minutes."; \
 	elif [ -z "$(TORCH_CPU_INDEX)" ]; then echo "TORCH_CPU_INDEX is empty: taking torch as pip finds it"; \
-	elif $(BIN)/python -c 'import urllib.request as r; r.urlopen("$(TORCH_CPU_INDEX)/torch/", timeout=3)' 2>/dev/null; then \
-	  echo "no NVIDIA driver is here: taking the CPU build of torch, 0.2 GB to download, 0.7 GB installed"; \
+	elif $(BIN)/python -c 'import urllib.request as r; r.urlopen("$(TORCH_CPU_INDEX)/torch/", timeout=10)' 2>/dev/null; then \
+	  echo "no NVIDIA driver is here: taking the CPU build of torch,"; \
+	  echo "0.2 GB to download, 0.7 GB installed."; \
 	  $(BIN)/pip install "torch>=2.12,<3" "torchvision>=0.27,<1" --index-url "$(TORCH_CPU_INDEX)"; \
 	else \
-	  echo "no NVIDIA driver is here, but $(TORCH_CPU_INDEX) did not answer within 3 s: taking torch as pip finds it;"; \
-	  echo "PyPI's build is for CUDA and works without a GPU too: 3 GB to download, over 5 GB installed"; fi
+	  echo "no NVIDIA driver is here, but there was no answer within 10 s from"; \
+	  echo "$(TORCH_CPU_INDEX): taking torch as pip finds it."; \
+	  echo "PyPI's build is for CUDA and works without a GPU too: 3 GB to download,"; \
+	  echo "over 6 GB installed, some minutes (Ctrl-C stops it)."; fi
 	@$(BIN)/pip install --editable ".[train,$(RUNTIME)]"
 	@touch $@
 

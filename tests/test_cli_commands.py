@@ -22,6 +22,7 @@ from flows.story.report import PredictionSummary, RetrainReport
 from prefect_api import eventually, post
 from tasks.data.fashion_mnist import FILES
 from tasks.judging import gates
+from tasks.store import reading
 
 
 def test_status_on_a_server_without_our_work_pool_says_what_to_do(on_server: None) -> None:
@@ -242,6 +243,18 @@ def test_the_summary_says_which_version_predicted_and_which_is_the_champion(caps
     shown = capsys.readouterr().out
     assert "version 2, which has these very bytes, not the champion: that is version 1\n" in shown
     assert "/a/predictions/job (1 row by version 1, the champion, CPUExecutionProvider)" in shown
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_the_summary_names_the_champion_that_was_replaced_and_its_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    report = RetrainReport(
+        model="linear-regression", implementation="concise", name="linear-regression", outcome="published", version=2,
+        champion=2, model_path="/a/model.onnx", model_sha256="00", metrics={"test_loss": 1.0}, gates=[], prediction=None,
+        mirror=None, device="cpu", provider="CPUExecutionProvider", parameters={}, seconds={}, run="/a/runs/x",
+    )  # fmt: skip
+    summaries.retrained(report, owed=False, artifacts=None)
+    loss = reading.manifest("linear-regression", 1).metrics.test_loss
+    assert f"version 2, the champion in place of version 1 (loss {loss:.4g})\n" in capsys.readouterr().out
 
 
 def test_what_to_try_next_works_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

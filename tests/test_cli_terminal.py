@@ -111,6 +111,9 @@ def test_words_and_paths_stay_whole_and_wide_letters_count_twice() -> None:
     assert wrapped(f"see {path} now", 12) == ["see", path, "now"]
     assert wrapped("模型 模型 模型", 9) == ["模型 模型", "模型"]
     assert wrapped("", 12) == [""]
+    assert wrapped("frozen until gradmill unfreeze houses", 30) == ["frozen until", "gradmill unfreeze houses"], (
+        "to copy"
+    )
 
 
 def test_what_hangs_below_a_label_and_what_fits_is_left_as_it_is() -> None:
@@ -281,3 +284,5 @@ def test_what_to_try_next_follows_from_what_was_done(monkeypatch: pytest.MonkeyP
     kept = report.model_copy(update={"outcome": "published", "version": 2, "champion": 1})
     assert options.as_typed("promote mine 2", Path("here")) in following.retrained(kept, Path("here"))
     assert following.retrained(kept.model_copy(update={"champion": None}), None) == []
+    frozen = kept.model_copy(update={"frozen": True})
+    assert following.retrained(frozen, None)[0] == options.as_typed("unfreeze mine", None)

@@ -142,6 +142,13 @@ def test_the_trend_has_every_run_at_its_figure_beside_the_version_live_then() ->
     assert [point.live_value for point in found.points] == [losses[point.live or 0] for point in found.points]
 
 
+def test_the_bound_on_an_accuracy_is_the_champions_less_the_drop_that_is_allowed_where_that_is_more() -> None:
+    least = GateVerdict(name="test_accuracy", value=0.8405, minimum=0.7, passed=True, detail="")
+    for drop, bound in ((0.8441 - 0.8405, 0.8441 - 0.005), (0.6 - 0.8405, 0.7)):
+        against = GateVerdict(name="champion_accuracy", value=drop, maximum=0.005, passed=True, detail="")
+        assert trend._bound((least, against), least) == pytest.approx(bound)
+
+
 @pytest.mark.usefixtures("walk")
 def test_the_page_tells_what_is_live_what_runs_came_to_and_how_to_go_on() -> None:
     facts = overview.gather(NAME)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def retrained(result: "RetrainReport", artifacts: Path | None) -> list[str]:
     """What follows from what a retrain came to: publish, use, look at, compare, promote."""
     name = result.name
+    if result.frozen:
+        return [as_typed(f"unfreeze {name}", artifacts), as_typed(f"models {name}", artifacts)]
     if result.outcome == "judged":  # --no-publish: the same, for good
         same = (each for each in sys.argv[1:] if each != "--no-publish")
         return [as_typed(shlex.join(same), None)]

@@ -13,6 +13,7 @@ from flows.cli.tables import print_fact
 from tasks.machine import progress
 from tasks.machine.words import counted, duration, printable
 from tasks.serving import task
+from tasks.store import reading
 from tasks.store.artifact_paths import REJECTS
 
 if TYPE_CHECKING:
@@ -88,10 +89,20 @@ def _standing(result: "RetrainReport") -> str:
     same = f"{result.detail}, " if result.detail else ""
     version = f"{result.name} version {result.version}, {same}"
     if result.version == result.champion:
-        return f"{version}the champion"
+        return f"{version}the champion{_instead(result)}"
     champion = f"version {result.champion}" if result.champion else "none"
     until = "" if result.outcome == "unchanged" else f" until gradmill promote {result.name} {result.version}"
     return f"{version}not the champion: that is {champion}{until}"
+
+
+def _instead(result: "RetrainReport") -> str:
+    """The champion that this run has replaced, which may be a better one within what the gates allow."""
+    from flows.story import overview_words as words
+
+    pointer = reading.pointer(result.name) if result.outcome == "published" else None
+    if pointer is None or pointer.version != result.version or pointer.previous is None:
+        return ""
+    return f" in place of version {pointer.previous} ({words.figure(reading.manifest(result.name, pointer.previous))})"
 
 
 def predicted(result: "Prediction", artifacts: Path | None) -> None:

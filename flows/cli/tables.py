@@ -14,6 +14,7 @@ WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
 LABEL = 12
 GAP = 2  # between columns; a table here has no frame
 LEAD = re.compile(r" *(?:\S+(?: \S+)*  +)?(?=\S|$)")  # of a line: blanks, and a label with some behind it
+COMMAND = re.compile(r"\bgradmill [a-z]+(?: [\w./-]+)?")  # with what it names: to be copied in one piece
 MOST_LEAD = 24
 
 
@@ -85,12 +86,12 @@ def wrapped(text: str, room: int, hanging: bool = False) -> list[str]:
         first, *more = wrapped(text[lead.end() :].rstrip(), room - indent)
         return [lead[0] + first, *(" " * max(0, min(indent, room - cell_len(each))) + each for each in more)]
     lines = [""]
-    for word in text.split(" "):
+    for word in COMMAND.sub(lambda found: found[0].replace(" ", "\0"), text).split(" "):
         if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) > room:
             lines.append(word)
         else:
             lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
-    return lines
+    return [line.replace("\0", " ") for line in lines]
 
 
 def command_lines(command: str, room: int) -> list[str]:

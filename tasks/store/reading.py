@@ -113,7 +113,10 @@ def resolve(name: str, number: int | None) -> int:
     kept = versions(name) if is_name(name) else []
     if not kept:
         known = ", ".join(each for each in names() if versions(each)) or "none yet"
-        raise UsageError(f"no model named {name}", f"one of: {known}", "name one, or train one: gradmill retrain")
+        found = f"no model named {name} in {artifact_paths.models()}"
+        raise UsageError(
+            found, f"one of: {known}", "name one, --artifacts of another place, or train it: gradmill retrain"
+        )
     if number is None:
         current = champion(name)
         if current is None:

@@ -88,4 +88,6 @@ def _bound(gates: Sequence[GateVerdict], drawn: GateVerdict) -> float | None:
     same = [gate for gate in gates if gate.name in names and math.isclose(gate.value, drawn.value)]
     if drawn.minimum is None:
         return min((gate.maximum for gate in same if gate.maximum is not None), default=None)
-    return max((gate.minimum for gate in same if gate.minimum is not None), default=None)
+    drops = [gate for gate in gates if gate.name == AGAINST_CHAMPION[drawn.name]]  # below the best of kept versions
+    least = [drawn.value + gate.value - gate.maximum for gate in drops if gate.maximum is not None]
+    return max(least + [gate.minimum for gate in same if gate.minimum is not None], default=None)

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from candidate import Candidate
@@ -22,6 +24,8 @@ from flows.story.report import PredictionSummary, RetrainReport
 from prefect_api import eventually, post
 from tasks.data.fashion_mnist import FILES
 from tasks.judging import gates
+from tasks.records import Prediction
+from tasks.serving.profile import Drift
 from tasks.store import reading
 
 
@@ -249,12 +253,28 @@ def test_the_summary_says_which_version_predicted_and_which_is_the_champion(caps
 def test_the_summary_names_the_champion_that_was_replaced_and_its_figure(capsys: pytest.CaptureFixture[str]) -> None:
     report = RetrainReport(
         model="linear-regression", implementation="concise", name="linear-regression", outcome="published", version=2,
-        champion=2, model_path="/a/model.onnx", model_sha256="00", metrics={"test_loss": 1.0}, gates=[], prediction=None,
+        champion=2, model_path="/a/x", model_sha256="00", metrics={"test_loss": 1.0}, gates=[], prediction=None,
         mirror=None, device="cpu", provider="CPUExecutionProvider", parameters={}, seconds={}, run="/a/runs/x",
     )  # fmt: skip
     summaries.retrained(report, owed=False, artifacts=None)
     loss = reading.manifest("linear-regression", 1).metrics.test_loss
     assert f"version 2, the champion in place of version 1 (loss {loss:.4g})\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("num_rows", [2, 6])
+def test_the_answers_of_a_few_rows_are_told(num_rows: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["cat.png", "dog.png"] if num_rows == 2 else ["many.npy"] * num_rows
+    rows = {"row": range(num_rows), "source": names, "label": [0] * num_rows, "label_name": ["cat"] * num_rows}
+    sure = {"probability_cat": [0.75] * num_rows, "probability_dog": [0.25] * num_rows}
+    pq.write_table(pa.table({name: [*each] for name, each in (rows | sure).items()}), tmp_path / "part-00000.parquet")
+    done = Prediction(
+        path=tmp_path, job="j", rows=num_rows, rejects=0, parts=1, name="pets", version=1, model_sha256="00",
+        provider="CPUExecutionProvider", drift=Drift(verdict="stable", maximum=0.25, index={}), seconds=1.0,
+    )  # fmt: skip
+    summaries.predicted(done, None)
+    shown = capsys.readouterr().out
+    told = "answers     cat.png: cat (75.0%)\n            dog.png: cat (75.0%)\n"
+    assert (told in shown) == (num_rows == 2) == ("\nanswers " in shown)
 
 
 def test_what_to_try_next_works_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

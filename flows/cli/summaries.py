@@ -1,6 +1,6 @@
 """What a retrain and a batch prediction say when they are done."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flows.story.searched import TuneReport
     from tasks.records import GateVerdict, Prediction
 
+FEW = 5  # rows whose answers are told
 MARKS = {"passed": "[green]✓[/]", "refused": "[red]✗[/]", "recorded": " "}
 ASCII_MARKS = {"passed": "[green]+[/]", "refused": "[red]x[/]", "recorded": " "}
 
@@ -119,7 +120,25 @@ def predicted(result: "Prediction", artifacts: Path | None) -> None:
     ]
     if truth := words.truth(result):
         rows.insert(2, ("truth", truth))
+    if result.picture:
+        rows.append(("picture", str(result.picture)))
+    rows += [("" if number else "answers", each) for number, each in enumerate(_answers(result))]
     _print(rows, following.predicted(result, artifacts))
+
+
+def _answers(result: "Prediction") -> Iterator[str]:
+    """What was said of each row, where they are few."""
+    if not 0 < result.rows <= FEW:
+        return
+    import pyarrow.parquet as pq
+
+    found = [row for part in sorted(result.path.glob("part-*.parquet")) for row in pq.read_table(part).to_pylist()]
+    are_files = len({row["source"] for row in found}) == len(found) > 1 or result.picture is not None
+    for row in found:
+        of = Path(row["source"]).name if are_files else f"row {row['row']}"
+        sure = max((value for name, value in row.items() if name.startswith("probability_")), default=None)
+        answer = f"{row['prediction']:.6g}" if "prediction" in row else printable(row["label_name"])
+        yield f"{printable(of)}: {answer}{'' if sure is None else f' ({sure:.1%})'}"
 
 
 def tuned(result: "TuneReport", following_it: str, artifacts: Path | None) -> None:

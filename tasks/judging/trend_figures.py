@@ -49,7 +49,8 @@ def png(trend: Trend, colours: Colours = LIGHT) -> bytes:
         every = math.ceil(len(trend.points) / DATES)
         shown = range(0, len(trend.points), every)
         axes.set_xticks(shown, _dates([trend.points[at].date for at in shown]))
-        axes.set(title=f"The last {len(trend.points)} runs", ylabel=trend.figure)
+        title = f"The last {len(trend.points)} runs" if len(trend.points) > 1 else "The last run"
+        axes.set(title=title, ylabel=trend.figure)
         axes.margins(x=0.04, y=0.15)
         axes.grid(alpha=0.25)
         figure.legend(loc="outside lower center", ncols=3, fontsize=8)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flows.story import overview_tables as tables
 from flows.story import overview_words as words
 from flows.story.blocks import Pictures, Section, said
-from tasks.store import artifact_paths, overview
+from tasks.store import overview
 from tasks.store.overview import Overview
 
 FEW = 10  # rows of a table
@@ -51,8 +51,7 @@ def _last(facts: Overview) -> str:
 
 def _drift(facts: Overview) -> str:
     """Of the last input that somebody gave: each retrain predicts its own test split, too, which hides it otherwise."""
-    own, root = artifact_paths.datasets(), artifact_paths.root()
-    last = next((job for job in facts.jobs if own not in (root / job.input.path).parents), None)
+    last = next((job for job in facts.jobs if not words.is_own_test_split(job)), None)
     if last is None or last.drift is None or last.drift.verdict != "drift":
         return ""
     when = "last prediction" if last is facts.jobs[0] else f"prediction of {words.day(last.finished_at or '')}"

@@ -20,7 +20,7 @@ def job(of: Job) -> tuple[str, ...]:
     return (
         words.moment(of.finished_at or ""),
         str(of.model.version),
-        said(Path(of.input.path).name),
+        "its own test split" if words.is_own_test_split(of) else said(Path(of.input.path).name),
         f"{of.rows - (of.rejects or 0):,}",
         f"{of.rejects or 0:,}",
         of.drift.verdict if of.drift else "",

@@ -5,6 +5,7 @@ from typing import Any
 
 from tasks.machine.words import counted
 from tasks.records import Prediction
+from tasks.store import artifact_paths
 from tasks.store.predictions import Job
 from tasks.store.tried import Tried
 from tasks.store.versions import Manifest
@@ -53,6 +54,11 @@ def truth(of: Job | Prediction) -> str:
     """How good predictions are where their input has the truth; else nothing. Older jobs have no ``metrics``."""
     measured = of.metrics or ({} if of.accuracy is None else {"accuracy": of.accuracy})
     return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
+
+
+def is_own_test_split(of: Job) -> bool:
+    """Whether a job predicted what the version was tested on, as each retrain does, and nobody's input."""
+    return artifact_paths.datasets() in (artifact_paths.root() / of.input.path).parents
 
 
 def day(moment: str) -> str:

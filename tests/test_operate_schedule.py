@@ -148,10 +148,11 @@ def mailbox() -> Iterator[str]:
 
 
 def test_a_refusal_is_notified_with_its_reason_and_status_shows_it(duty: Duty, mailbox: str) -> None:
-    unknown = duty.gradmill("register", GRADMILL_NOTIFY="custom-webhook/nobody")
-    assert unknown.returncode == 0
-    assert "custom-webhook/nobody: no such block" in unknown.stderr
     duty.save_webhook("on-duty", mailbox)
+    unknown = duty.gradmill("register", GRADMILL_NOTIFY="custom-webhook/nobody")
+    assert unknown.returncode == 2
+    assert "custom-webhook/nobody: no such block" in unknown.stderr
+    assert "custom-webhook/on-duty" in unknown.stderr, "what there is instead"
     registered = duty.gradmill("register", GRADMILL_NOTIFY="custom-webhook/on-duty")
     assert registered.returncode == 0, registered.stderr
     run = duty.ended(duty.trigger("linear-weekly", name="hopeless", training={"model": NAME, "num_epochs": 1}))

@@ -27,7 +27,7 @@ def page(duty: Duty) -> "Iterator[Page]":
 
 def test_no_page_asks_anybody_but_the_server(duty: Duty, page: "Page") -> None:
     requests: list[Request] = []
-    page.on("request", lambda request: requests.append(request))  # noqa: PLW0108  (Playwright takes no built-in)
+    page.on("request", lambda request: requests.append(request))  # Playwright takes no built-in
     for place in ("dashboard", "runs", "deployments", "automations", "blocks", "settings", "v2/dashboard", "v2/runs"):
         page.goto(f"{duty.ui}/{place}")
         page.wait_for_load_state("networkidle")

@@ -144,7 +144,6 @@ pages_asked = _in(prefect_home, "pages")  # a file for each name whose overview 
 service = _in(prefect_home, "service.json")  # where it answers, for the commands beside it
 credential = _in(prefect_home, "credential")  # what its server asks for; of mode 0600
 
-
 ONNX = "model.onnx"
 METADATA = "metadata.json"
 SAMPLE = "sample.npz"

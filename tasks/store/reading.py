@@ -110,13 +110,10 @@ def resolve(name: str, number: int | None) -> int:
     Raises:
         UsageError: there is no such model or version.
     """
-    kept = versions(name) if is_name(name) else []
-    if not kept:
-        known = ", ".join(each for each in names() if versions(each)) or "none yet"
+    if not (kept := versions(name) if is_name(name) else []):
+        known = ", ".join(filter(versions, names())) or "none yet"
         found = f"no model named {name} in {artifact_paths.models()}"
-        raise UsageError(
-            found, f"one of: {known}", "name one, --artifacts of another place, or train it: gradmill retrain"
-        )
+        raise UsageError(found, f"one of: {known}", "name one, another --artifacts, or train it: gradmill retrain")
     if number is None:
         current = champion(name)
         if current is None:

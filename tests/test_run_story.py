@@ -30,6 +30,7 @@ from tasks.parameters import (
     RetrainParameters,
     TuneParameters,
 )
+from tasks.stage import events
 
 PARAMETERS: dict[str, type[BaseModel]] = {
     "retrain": RetrainParameters,
@@ -58,8 +59,9 @@ def tags(api: str, run: str) -> set[str]:
 
 
 def event(api: str, name: str, model: str) -> dict[str, Any]:
-    wanted = {"filter": {"event": {"name": [name]}}}
-    found: dict[str, Any] = wait_for(api, "events/filter", wanted, lambda each: each["payload"]["name"] == model)
+    # By the model, not only by the name: the server shows 50 at once, and other tests publish more than that.
+    wanted = {"filter": {"event": {"name": [name]}, "resource": {"id": [events.resource(model)]}}}
+    found: dict[str, Any] = wait_for(api, "events/filter", wanted)
     return found
 
 

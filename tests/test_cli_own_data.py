@@ -61,7 +61,8 @@ def test_inspect_says_how_rows_are_split_and_how_many_have_no_target(
 ) -> None:
     name = "area_of_all_floors_and_of_the_garden_house_in_square_metres_as_the_register_of_2024_has_it"
     lines = houses().replace("area", name, 1).splitlines()
-    (folder / "houses.csv").write_text("\n".join([*lines[:-3], *(f"{each.rpartition(',')[0]}," for each in lines[-3:])]))
+    unpriced = [f"{each.rpartition(',')[0]}," for each in lines[-3:]]
+    (folder / "houses.csv").write_text("\n".join([*lines[:-3], *unpriced]))
     code, out, _ = inspected(capsys, "houses.csv", "--target", "price")
     assert code == 0
     assert "by a hash of their features); 3 rows without a target left out" in " ".join(out.split())

@@ -123,7 +123,9 @@ def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], comma
 
 
 def _show_columns(report: "DataReport", console: Console) -> None:
-    columns = Table(Column("column", overflow="fold"), "role", "kind", "missing", "range or levels", box=None, pad_edge=False)
+    columns = Table(
+        Column("column", overflow="fold"), "role", "kind", "missing", "range or levels", box=None, pad_edge=False
+    )
     for column in report.columns:
         missing = f"{100 * column.missing / report.rows:.3g} %" if column.missing else ""
         columns.add_row(*map(_plain, (column.name, column.role, column.kind, missing, column.content)))

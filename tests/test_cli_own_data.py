@@ -214,8 +214,10 @@ def test_a_column_that_splits_nothing_is_the_only_fault(
 ) -> None:
     (folder / "houses.csv").write_text(houses())
     code, out, _ = inspected(capsys, "houses.csv", "--target", "price", option, "city", "--json")
-    (fault,) = [each for each in json.loads(out)["findings"] if each["severity"] == "error"]
-    assert code == 4
+    found = json.loads(out)
+    (fault,) = [each for each in found["findings"] if each["severity"] == "error"]
+    assert code == found["error"]["exit_code"] == 4
+    assert fault["found"] == found["error"]["found"]
     assert "erlin" in fault["found"]
 
 

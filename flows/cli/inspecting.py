@@ -11,10 +11,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from flows.cli import board
-from flows.cli.options import as_typed, print_json
+from flows.cli.faults import conclude
+from flows.cli.options import as_typed
 from flows.cli.parameters import given_options, taking, validated
 from flows.cli.runs import place
 from flows.cli.tables import on_output, print_line
+from tasks.data.report import UnfitData
 from tasks.errors import UsageError
 from tasks.machine.words import printable
 from tasks.parameters import InspectParameters, ModelName, is_name
@@ -41,11 +43,10 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
         losses = _outlook(examined, images, parameters, Path(folder))
     board.end()
     command, report = as_typed(_command(parameters, examined), None), examined.report
-    if as_json:
-        print_json(report.model_dump(mode="json") | losses | {"command": command})
-    else:
+    if not as_json:
         _show(examined, losses, command)
-    report.require_fit()
+    failure = UnfitData(report.errors) if report.errors else None
+    conclude(report.model_dump(mode="json") | losses | {"command": command}, None, failure, as_json=as_json)
 
 
 def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | ImagesExamined, Images | None]":

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data import pictures
+from tasks.data.findings import error, note
 from tasks.data.images.source import Files, Source
 from tasks.data.report import Finding
 from tasks.data.sources import half_written
@@ -91,13 +92,10 @@ class _Search:
         }
         for rule, (words, paths) in left_out.items():
             if paths:
-                found = f"left out {words} ({len(paths):,}): {named(paths)}"
-                yield Finding(severity="note", rule=rule, found=found)
+                yield note(rule, None, f"left out {words} ({len(paths):,}): {named(paths)}")
         if self.closed:
             found = f"folders that cannot be read: {', '.join(self.closed[:LONGEST])}"
-            yield Finding(
-                severity="error", rule="closed-folder", found=found, expected="readable ones", action="see permissions"
-            )
+            yield error("closed-folder", None, found, "readable ones", "see permissions")
 
 
 def named(paths: list[str]) -> str:

@@ -57,8 +57,9 @@ class SGD:
 class ConciseSGD(torch.optim.SGD):
     """``torch.optim.SGD``, but for what guards it against ``torch.compile``, whose import takes over two seconds.
 
-    Nothing is compiled here. The methods are torch's own, as they are before those guards are put around them. Of the
-    loops that ``step`` may take it is the plain one: of two parameters the others take longer to set up (``foreach``).
+    Nothing is compiled here. The methods are torch's own, as they are before those guards are put around them, and
+    before those that tell a profiler of each call: these take longer than the step. Of the loops that ``step`` may take
+    it is the plain one: of two parameters the others take longer to set up (``foreach``).
     """
 
     def __init__(self, params: Iterable[Any], **options: Any) -> None:
@@ -66,9 +67,10 @@ class ConciseSGD(torch.optim.SGD):
 
     add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+    step.hooked = True  # type: ignore[attr-defined]  # else torch wraps it, so that a profiler hears of it
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of the last step; torch's own also tells a profiler that it does."""
+        """Forget the gradients of the last step."""
         del set_to_none  # always
         for group in self.param_groups:
             for param in group["params"]:

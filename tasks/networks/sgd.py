@@ -30,9 +30,11 @@ class SGD:
         self._velocities: dict[int, Tensor] = {}  # by the parameter's identity
         self.param_groups: list[dict[str, Any]] = [{"weight_decay": 0.0, "lr": lr} | group for group in groups]
 
-    @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter against its gradient, and by weight decay towards zero."""
+        """Move every parameter against its gradient, and by weight decay towards zero.
+
+        None of them is autograd's, so that nothing has to be told not to record this.
+        """
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
@@ -43,7 +45,7 @@ class SGD:
                         velocity.mul_(self._momentum).add_(param.grad)
                         param.grad.add_(velocity, alpha=self._momentum)
                     if isinstance(group["lr"], Tensor):
-                        param.addcmul_(param.grad, group["lr"], value=-1)
+                        param.addcmul_(param.grad, group["lr"].detach(), value=-1)
                     else:
                         param.sub_(param.grad, alpha=group["lr"])
 

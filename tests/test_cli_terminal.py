@@ -237,7 +237,9 @@ def test_early_stopping_is_told_with_the_epoch_that_is_kept_and_its_loss(artifac
         telling.watchers.remove(shorts)
     ended, loss = len(trained.learning_curve), trained.kept.validation_loss
     assert ended == trained.kept_epoch + 2
-    assert shorts.said[-1].startswith(f"stopped early after {ended} of 90 epochs, epoch {ended - 2} kept: train loss ")
+    assert shorts.said[-1].startswith(
+        f"stopped early after {ended} of 90 epochs, the weights of epoch {ended - 2} kept: "
+    )
     assert shorts.said[-1].endswith(f"validation loss {loss:.3g}")
 
 

@@ -35,7 +35,7 @@ from flows.cli import (
 )
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
-from flows.cli.options import Artifacts, Debug, Json, use
+from flows.cli.options import Artifacts, Debug, Json, hide_kinds_of_flags, use
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, UsageError
 
@@ -177,6 +177,7 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
+    hide_kinds_of_flags(command)
     try:
         code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
     except (Exception, SystemExit) as caught:

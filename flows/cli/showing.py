@@ -12,6 +12,7 @@ import typer
 from flows.cli import board, pictures
 from flows.cli.options import ModelArgument, print_json
 from flows.cli.tables import on_output, print_fact
+from tasks.machine.words import readable
 from tasks.serving import task
 from tasks.store import artifact_paths, reading, tried
 
@@ -63,7 +64,9 @@ def _show_curve(name: str, number: int, curve: list[dict[str, Any]]) -> None:
         values = list(filter(math.isfinite, known))
         if len(values) > 1:
             drawn = pictures.bars(values, is_ascii=not console.encoding.startswith("utf"))
-            print_fact(label, f"{figure.replace('_', ' '):<20}{values[0]:<9.3g}{drawn} {values[-1]:.3g}")
+            print_fact(
+                label, f"{figure.replace('_', ' '):<20}{readable(values[0], 3):<8} {drawn} {readable(values[-1], 3)}"
+            )
             label = ""
 
 

@@ -149,7 +149,9 @@ app.callback(help=_flowing(_gradmill))(_gradmill)
 benchmarks = typer.Typer(
     help="Measure speed as ratios, side by side, and how often gates are wrong.", no_args_is_help=True
 )
-for command in (bench.gates, bench.images, bench.predict, bench.start, bench.tables, bench.train, bench.tune):
+for command in (
+    bench.gates, bench.images, bench.predict, bench.seeds, bench.start, bench.tables, bench.train, bench.tune,
+):  # fmt: skip
     benchmarks.command()(_complete(command))
 app.add_typer(benchmarks, name="bench")
 

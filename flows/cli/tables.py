@@ -125,8 +125,7 @@ def print_fact(label: str, value: str, is_command: bool = False) -> None:
     console = on_output()
     room, lines = console.width - LABEL, [value]
     if console.is_terminal and not is_command:
-        if max(map(cell_len, value.split(" "))) > room:  # a path with no room for it is one from here on
-            value = value.replace(f"{Path.cwd()}{os.sep}", "")
+        value = value.replace(f"{Path.cwd()}{os.sep}", "")  # a person is here; who reads a pipe may be elsewhere
         lines = wrapped(value, room)
     elif console.is_terminal:
         lines = command_lines(value, room)

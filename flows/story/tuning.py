@@ -95,7 +95,7 @@ def _best(trials: Sequence[Trial], found: int | None) -> str:
     rows: Rows = [
         (
             str(trial.number),
-            readable(trial.validation_loss),
+            readable(trial.validation_loss or 0.0),
             *(_value(trial.settings.get(field, "")) for field in fields),
             f"{trial.seconds:.2f}",
             _ending(trial) or "found" * (trial.number == found),

@@ -116,7 +116,7 @@ def _sentence(trial: Trial, so_far: Trial | None) -> str:
     how = {"complete": "", "pruned": ", given up", "diverged": "diverged"}[trial.outcome]
     loss = "" if trial.validation_loss is None else f"loss {readable(trial.validation_loss)}"
     after = f"after {counted(trial.epochs, 'epoch')}, {trial.seconds:.2g} s"
-    best = f" (best {readable(so_far.validation_loss)}, trial {so_far.number})" if so_far else ""
+    best = f" (best {readable(so_far.validation_loss or 0.0)}, trial {so_far.number})" if so_far else ""
     return f"trial {trial.number}: {loss}{how} {after}{best}: {in_words(trial.settings)}"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 import flows.cli.app
@@ -302,3 +303,28 @@ def test_trigger_and_skip_say_at_once_what_cannot_be(ui: Server, home: Path, mon
     with pytest.raises(UsageError, match="no run of evaluate is to come: no active schedule"):
         skipping.skip("evaluate")
     assert time.monotonic() - begun < 300
+
+
+def test_what_the_server_plans_while_a_deployment_is_paused_does_not_run(
+    ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registration.register()
+    deployment = ui.deployment("predict-daily")["id"]
+
+    def planned() -> int:
+        return sum(run["deployment_id"] == deployment and run["auto_scheduled"] for run in ui.list("flow_runs"))
+
+    request = SyncPrefectClient.request
+    late: list[int] = []
+
+    def planning(self: SyncPrefectClient, method: Any, *arguments: Any, **options: Any) -> Any:
+        """As with a scheduler that has read the deployment before it was paused, and puts its runs in afterwards."""
+        answer = request(self, method, *arguments, **options)
+        if method == "PATCH" and not late:
+            ui.api.post(f"/deployments/{deployment}/schedule", json={"min_runs": 3}).raise_for_status()
+            late.append(planned())
+        return answer
+
+    monkeypatch.setattr(SyncPrefectClient, "request", planning)
+    changes.change(changes.named("predict-daily"), True, paused=True)
+    assert (late, planned()) == ([3], 0)

@@ -69,7 +69,7 @@ class ConciseSGD(torch.optim.SGD):
 
     add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
-    step.hooked = True  # type: ignore[attr-defined]  # else torch wraps it, so that a profiler hears of it
+    step.hooked = True  # else torch wraps it, so that a profiler hears of it
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of the last step."""

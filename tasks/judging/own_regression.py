@@ -10,10 +10,9 @@ from tasks.judging import figures, table_figures
 from tasks.judging.bootstrap import intervals
 from tasks.judging.candidate import Candidate
 from tasks.judging.measures import Answers, in_time, of_numbers, regression_sums
+from tasks.judging.own_classification import before_export as before_export
 from tasks.judging.regression import CURVES as CURVES
 from tasks.judging.regression import epoch as epoch
-from tasks.parameters import Gates
-from tasks.records import GateVerdict
 from tasks.serving import folding
 from tasks.serving.coefficients import largest
 from tasks.store.artifact_paths import BY_PERIOD, COEFFICIENTS, PREDICTED_AND_TRUE, RESIDUALS
@@ -58,11 +57,6 @@ def sentence(measured: dict[str, Any]) -> str:
         f"loss {measured['objective_loss']:.4g}, of the converged fit {measured['reference_loss']:.4g}, "
         f"of the best constant {measured['baseline_loss']:.4g}"
     )
-
-
-def before_export(candidate: Candidate, measured: dict[str, Any], bounds: Gates) -> tuple[GateVerdict, ...]:
-    """The gates ``baseline`` and ``reference``."""
-    return candidate.held_against.judge(candidate.losses, bounds)
 
 
 def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:

@@ -73,7 +73,9 @@ def bench(quick: bool) -> Report:
             sides.append(Side(name=case.name, unit="refused", figures=[share], best=share, note=note))
             ratios += case.ratios(share, 1 / np.sqrt(times) if quick else 0.0)
     seconds = round(time.perf_counter() - started, 1)
-    conditions = measure.conditions(("gradmill", "numpy", "scipy"), rows=ROWS, seconds=seconds, quick=quick)
+    conditions = measure.conditions(
+        ("gradmill", "numpy", "scipy"), rows=ROWS, discordant=DISCORDANT, seconds=seconds, quick=quick
+    )
     return Report(benchmark="gates", conditions=conditions, sides=sides, ratios=ratios)
 
 

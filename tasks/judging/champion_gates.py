@@ -97,7 +97,7 @@ def measuring(prepared: PreparedDataset, training: Training) -> Measure:
     """By what models are compared: of the book's data by their answers, of own data by their losses."""
     answer = TASKS[prepared.task].answer
     if not prepared.is_own:
-        return functools.partial(outputs, output=answer)
+        return lambda model, rows: sessions.answers(sessions.open_session(model, Device.CPU), rows)[answer]
     truth, objective = read_rows(prepared.test, prepared).truth, Objective.of(training, prepared)
     asked = PROBABILITIES if prepared.task == "classification" else answer
 
@@ -159,11 +159,3 @@ def _inputs(prepared: PreparedDataset, recipe: Recipe) -> Array | None:
         if not recipe.accepts(raw.dtype, raw.shape[1:]):
             return None
     return splits.read_test(prepared, recipe).inputs
-
-
-def outputs(model: bytes, rows: Array, output: str, batch_size: int = 1024) -> Array:
-    """One output of a model, by its name, for all rows ``(n, …)``, in order and on the CPU."""
-    session = sessions.open_session(model, Device.CPU)
-    (source,) = session.get_inputs()
-    starts = range(0, len(rows), batch_size)
-    return np.concatenate([session.run([output], {source.name: rows[at : at + batch_size]})[0] for at in starts])

@@ -18,7 +18,7 @@ from flows.cli.runs import place
 from flows.cli.tables import on_output, print_line
 from tasks.data.report import UnfitData
 from tasks.errors import UsageError
-from tasks.machine.words import printable
+from tasks.machine.words import printable, readable
 from tasks.parameters import InspectParameters, ModelName, is_name
 from tasks.parameters.uses import TABLES
 from tasks.serving.task import TASKS
@@ -116,7 +116,7 @@ def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], comma
             print_line(printable(f"{finding.severity}: {finding.sentence}"))
     if losses and examined.recipe:
         whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
-        told = [f"{loss:.4g} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
+        told = [f"{readable(loss)} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
         print_line(f"test loss ({TASKS[examined.recipe.task].loss_unit}): {', '.join(told)}")
     if not report.errors:
         console.print("\n[bold]train it[/]")

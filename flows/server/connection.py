@@ -18,6 +18,7 @@ from tasks.store import artifact_paths
 DRAIN_SECONDS = 5.0
 TELLING_SECONDS = 5.0
 TO_HAVE_ONE = "run gradmill up, or set PREFECT_API_URL"
+ONLY_LISTENERS = "only automations and services that wait for events miss it"
 _is_temporary = ContextVar("_is_temporary", default=False)
 _begun: ContextVar[TemporaryServer | None] = ContextVar("_begun", default=None)
 
@@ -127,7 +128,7 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
             from tasks.stage import events
 
             if not PREFECT_API_URL.value():
-                raise EnvironmentProblem("no Prefect server is known", "one that stays", TO_HAVE_ONE)
+                raise EnvironmentProblem("no Prefect server is running", "one that stays", TO_HAVE_ONE)
             with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: TELLING_SECONDS}):
                 _require_answer()  # to send without would be tried for long, and in silence
             events.emit(event, name, payload)
@@ -137,7 +138,8 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
             overview.publish(name)
     except Exception as error:
         reason = error.found if isinstance(error, GradmillError) else f"{type(error).__name__}: {error}"
-        print(f"nobody was told ({event}): {without_credentials(' '.join(reason.split()))}", file=sys.stderr)
+        why = without_credentials(" ".join(reason.split()))
+        print(f"note: the change stands; its event {event} was not sent ({why}): {ONLY_LISTENERS}", file=sys.stderr)
 
 
 def send_what_is_queued() -> None:

@@ -6,10 +6,8 @@ their figures say: nothing is compared with them.
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.data import splits
 from tasks.data.recipe import Columns, Recipe
@@ -21,6 +19,7 @@ from tasks.judging.objective import Objective
 from tasks.judging.signature import differences
 from tasks.judging.standards import clusters, read_rows
 from tasks.judging.unseen import RowsOfToday
+from tasks.machine.arrays import Array
 from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import contract, sessions
@@ -30,7 +29,6 @@ from tasks.store import reading, verification, verified
 from tasks.store.record import FileRef
 from tasks.store.versions import Manifest
 
-Array = NDArray[Any]
 Measure = Callable[
     [bytes, Array], Array
 ]  # of an ONNX file and the rows it is fed ``(n, …)``: a figure of each ``(n,)``

@@ -2,19 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from tasks.judging import classification, figures, standards
 from tasks.judging.candidate import Candidate
+from tasks.machine.arrays import Array
 from tasks.store.artifact_paths import CLASS_WEIGHTS
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
-
-Array = NDArray[Any]
 
 MOST_PICTURES = 1_000  # whose pixels are averaged
 MOST_CLASSES = 40  # whose weights are drawn

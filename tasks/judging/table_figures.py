@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tasks.judging import figures
+from tasks.machine.words import readable
 from tasks.serving.coefficients import Coefficient
 from tasks.store.record import FileRef
 
@@ -28,7 +29,7 @@ def coefficients(found: Sequence[Coefficient], unit: str, path: Path) -> FileRef
     axes = figure.subplots()
     places = range(len(found))
     bars = axes.barh(places, [each.size for each in found])
-    axes.bar_label(bars, [f"{each.value:.4g}" for each in found], padding=3, fontsize=9)
+    axes.bar_label(bars, [readable(each.value) for each in found], padding=3, fontsize=9)
     axes.set_yticks(places, [figures.short(each.name, LONGEST) for each in found], fontsize=10)
     axes.invert_yaxis()
     axes.margins(x=0.35)  # for the values at the bars

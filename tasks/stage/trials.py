@@ -16,7 +16,7 @@ from tasks.fitting.tuning.space import in_words
 from tasks.fitting.tuning.study import Asked, Study, best
 from tasks.machine import cores
 from tasks.machine.telling import tell
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 from tasks.parameters import Runner, Search
 from tasks.stage import live, runners
 from tasks.store.tuned import Trial
@@ -114,7 +114,7 @@ def _title(asked: Sequence[Asked]) -> str:
 def _sentence(trial: Trial, so_far: Trial | None) -> str:
     """``trial 7: loss 0.4312 after 14 epochs, 0.8 s (best 0.4301, trial 3): lr 0.21, batch size 256``."""
     how = {"complete": "", "pruned": ", given up", "diverged": "diverged"}[trial.outcome]
-    loss = "" if trial.validation_loss is None else f"loss {trial.validation_loss:.4g}"
+    loss = "" if trial.validation_loss is None else f"loss {readable(trial.validation_loss)}"
     after = f"after {counted(trial.epochs, 'epoch')}, {trial.seconds:.2g} s"
-    best = f" (best {so_far.validation_loss:.4g}, trial {so_far.number})" if so_far else ""
+    best = f" (best {readable(so_far.validation_loss or 0.0)}, trial {so_far.number})" if so_far else ""
     return f"trial {trial.number}: {loss}{how} {after}{best}: {in_words(trial.settings)}"

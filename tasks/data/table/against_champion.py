@@ -24,7 +24,7 @@ from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.splitting import TEST, TRAINING, Split
 from tasks.errors import DataError
 from tasks.machine import side_by_side
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 from tasks.parameters.own_data import NO_WINDOW
 from tasks.serving import drift
 
@@ -160,8 +160,8 @@ def _scale(before: ColumnProfile, values: NDArray[Any], where: str) -> Finding |
     power = round(math.log10(ratio))
     if not power or abs(ratio / 10.0**power - 1) > NEAR:
         return None
-    said = f"{before.name} is {10.0**power:g} times what it was: its median magnitude is {now:.4g} in {where}, "
-    said += f"and was {before.magnitude:.4g}"
+    said = f"{before.name} is {10.0**power:g} times what it was: its median magnitude is {readable(now)} in {where}, "
+    said += f"and was {readable(before.magnitude)}"
     return error("other-scale", before.name, said, "the unit of the champion's data", MEND)
 
 

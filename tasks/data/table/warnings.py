@@ -139,6 +139,7 @@ def conflicts(num_rows: int, num_distinct: int, num_with_target: int) -> Iterato
     if more := num_with_target - num_distinct:
         share = f"{100 * more / num_rows:.2g} %"
         found = f"equal features have different targets {counted(more, 'time')} in {counted(num_rows, 'row')} ({share})"
+        found += ": the target is noisy, or a column that tells them apart is missing"
         yield (warning if more > FEW_CONFLICTS * num_rows else note)("equal-rows", None, found)
 
 

@@ -20,7 +20,7 @@ from tasks.tune import tune as tune_stage
 from tasks.validate import validate
 
 
-@flow(name="tune", flow_run_name=run_names.tune, log_prints=True, timeout_seconds=run_names.time_limit())
+@flow(flow_run_name=run_names.of(TuneParameters), log_prints=True, timeout_seconds=run_names.time_limit())
 @limit.heard
 @refusal.named
 def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: B008  (frozen)

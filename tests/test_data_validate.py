@@ -194,6 +194,13 @@ def test_what_is_odd_is_a_warning_and_stops_nothing(columns: Any, rule: str, tmp
     assert found.recipe is not None
 
 
+def test_columns_without_any_value_are_not_called_equal(tmp_path: Path) -> None:
+    columns = {"x": X, "a": [None] * ROWS, "b": [None] * ROWS, "y": Y}
+    found = examined(written(tmp_path / "t.parquet", {each: pa.array(columns[each]) for each in columns}))
+    assert {"constant-column a", "constant-column b"} <= set(rules(found, "warning"))
+    assert "duplicate-column b" not in rules(found, "warning")
+
+
 def test_even_one_pair_of_equal_rows_with_different_targets_is_said(tmp_path: Path) -> None:
     twice = np.append(X[:-1], X[0])
     found = examined(written(tmp_path / "t.parquet", {"x": twice, "y": Y}))

@@ -13,14 +13,16 @@ import flows.cli.app
 from flows.server import automations, changes, deployments, occasions, registration, skipping
 from flows.server.kept import Kept
 from flows.server.retrains import Retrains
-from prefect_ui import NAMES, Server, command, edit, writable_fields
+from prefect_ui import NAMES, Server, edit, writable_fields
 from tasks.errors import UsageError
 from tasks.store import artifact_paths
 
 
-def test_what_somebody_set_stays_and_what_is_changed_is_printed(ui: Server) -> None:
-    stdout, said = (done := command(ui)).communicate(timeout=120)
-    assert done.returncode == 0, said
+def test_what_somebody_set_stays_and_what_is_changed_is_printed(
+    ui: Server, prefect_api: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert flows.cli.app.run(["register"]) == 0
+    stdout, said = capfd.readouterr()
     assert stdout == f"registered: {', '.join(NAMES)}\n"
     assert {line.removesuffix(": created") for line in said.splitlines()} >= set(NAMES)
     ui.add_schedule("softmax-nightly")
@@ -31,8 +33,9 @@ def test_what_somebody_set_stays_and_what_is_changed_is_printed(ui: Server) -> N
     heartbeats = next(each for each in ui.list("automations") if "heartbeats" in each["name"])
     ui.add_automation(heartbeats | {"name": occasions.RUNS})
 
-    _, said = (done := command(ui, GRADMILL_HOME="/srv/gradmill")).communicate(timeout=120)
-    assert done.returncode == 0, said
+    monkeypatch.setenv("GRADMILL_HOME", "/srv/gradmill")
+    assert flows.cli.app.run(["register"]) == 0
+    said = capfd.readouterr().err
     assert "softmax-nightly: changed pull_steps\n" in said
     assert "softmax-nightly: kept as set: description, parameters\n" in said
     assert "linear-weekly: kept as set: paused, schedule weekly\n" in said

@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from flows.bench import measure
 from flows.bench.measure import Ratio, Report, Side
@@ -25,9 +24,9 @@ from tasks.judging.champion_loss import ComparedRows
 from tasks.judging.judges import JUDGES
 from tasks.judging.objective import Objective
 from tasks.machine import cores, progress
+from tasks.machine.arrays import Array
 from tasks.parameters import Gates, Loss
 
-Array = NDArray[Any]
 Judged = Callable[[Generator], bool]  # whether one candidate is refused
 
 ROWS, FEW_ROWS = 10_000, 1_000  # below 10,000 p is found by random signs, not by the normal approximation

@@ -3,7 +3,6 @@
 import importlib
 import logging
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,7 +32,7 @@ def ahead() -> Iterator[None]:
     with ExitStack() as entered:
         with suppress(OSError, RuntimeError, EnvironmentProblem):  # prefect_api meets it again, and says so
             if _no_api_is_named():
-                server = TemporaryServer(_new_credential(), within=-1)
+                server = TemporaryServer(service.new_credential(), within=-1)
                 entered.callback(server.leave)
                 entered.callback(_begun.reset, _begun.set(server))
         yield
@@ -44,10 +43,6 @@ def _no_api_is_named() -> bool:
         return False
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or temporary.prefect_home() / "profiles.toml")
     return not profiles.is_file() or "PREFECT_API_URL" not in profiles.read_text(errors="replace")
-
-
-def _new_credential() -> str:
-    return f"{service.USER}:{secrets.token_hex(24)}"
 
 
 @contextmanager
@@ -92,7 +87,7 @@ def _temporary_api(*preload: str) -> Iterator[None]:
 
     if display.is_in_lines():
         print(f"events     reach nobody from a run's own temporary Prefect server: {TO_HAVE_ONE}", file=sys.stderr)
-    server = _begun.get() or TemporaryServer(_new_credential(), home=PREFECT_HOME.value())
+    server = _begun.get() or TemporaryServer(service.new_credential(), home=PREFECT_HOME.value())
     # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
     unwatched = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     try:

@@ -9,6 +9,11 @@ from tasks.records import GateVerdict
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
 
+REMEDIES = {  # by gate
+    "baseline": "get more rows, or inputs that tell more",
+    "parity": "give --weight-decay, or leave out columns that others determine: large weights cancel badly in float32",
+}
+
 
 def judge(
     name: str,
@@ -50,8 +55,8 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -
         tell(f"gate {verdict.name} {verdict.verdict}: {readable(verdict.value, 6)}, {verdict.detail}", short=short)
     if not failed:
         return
-    is_no_better = any(verdict.name == "baseline" for verdict in failed)
-    remedy = "get more rows, or inputs that tell more" if is_no_better else "train longer or change the parameters"
+    found = (REMEDIES[verdict.name] for verdict in failed if verdict.name in REMEDIES)
+    remedy = next(found, "train longer or change the parameters")
     refusal = GateFailed(
         "refused by " + "; ".join(f"{verdict.name} {readable(verdict.value, 6)}" for verdict in failed),
         "; ".join(f"{verdict.name}: {verdict.detail}" for verdict in failed),

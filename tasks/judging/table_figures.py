@@ -34,9 +34,9 @@ def coefficients(found: Sequence[Coefficient], unit: str, path: Path) -> FileRef
     axes.invert_yaxis()
     axes.margins(x=0.35)  # for the values at the bars
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(
-        title="Largest coefficients (at the bars: a unit's)", xlabel=f"{unit} a deviation of the column, or a level"
-    )
+    axes.locator_params(axis="x", nbins=TICKS)
+    figure.suptitle("Largest coefficients (at the bars: a unit's)")  # over the names too, which may be long
+    figure.supxlabel(f"{unit}\na deviation of the column, or a level", fontsize=10)
     return figures.save(figure, path)
 
 

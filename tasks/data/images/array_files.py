@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.data import idx
 from tasks.data.findings import note
-from tasks.data.images.arrays import BLOCK_BYTES, Array, Piece, checked, in_blocks, side_of, source_of
+from tasks.data.images.arrays import BLOCK_BYTES, Piece, checked, in_blocks, side_of, source_of
 from tasks.data.images.source import JOB, Source
 from tasks.data.readers import arrays, npy
 from tasks.data.readers.formats import reading
@@ -21,6 +21,7 @@ from tasks.data.readers.labels import called
 from tasks.data.readers.stored import StoredRows
 from tasks.data.readers.tensors import Tensors
 from tasks.errors import DataError
+from tasks.machine.arrays import Array
 from tasks.store import regular_files
 
 PARTS = ("", "train", "test", "val", "validation", "valid")

@@ -69,11 +69,11 @@ def few_rows(columns: tuple[Column, ...], num_training: int) -> Iterator[Finding
 
 
 def duplicates(columns: tuple[Column, ...], features: NDArray[np.float32]) -> Iterator[Finding]:
-    """Columns that equal an earlier one in every row, and are not constant."""
+    """Columns that equal an earlier one in every row, and are neither constant nor wholly missing."""
     sample = _sample(features)
     seen: dict[bytes, list[int]] = {}
     for at, column in enumerate(columns):
-        if np.nanmin(sample[at], initial=np.inf) == np.nanmax(sample[at], initial=-np.inf):
+        if np.nanmin(sample[at], initial=np.inf) >= np.nanmax(sample[at], initial=-np.inf):
             continue
         earlier = seen.setdefault(sample[at].tobytes(), [])
         for other in earlier:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tasks.judging import figures, gates, max_statistic
+from tasks.judging import figures, gates, image_figures, max_statistic
 from tasks.judging.candidate import Candidate, Measured
 from tasks.networks import metrics
 from tasks.parameters import Gates
@@ -96,7 +96,7 @@ def misclassified(candidate: Candidate, label: Array, confidence: Array, run: Ru
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")[:WORST]]
     names = candidate.prepared.class_names
     predicted, true = ([names[index] for index in labels[worst]] for labels in (label, candidate.test.truth))
-    return figures.image_grid(candidate.test.inputs[worst], predicted, true, run.file(MISCLASSIFIED))
+    return image_figures.image_grid(candidate.test.inputs[worst], predicted, true, run.file(MISCLASSIFIED))
 
 
 def against_kept(

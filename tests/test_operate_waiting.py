@@ -176,5 +176,6 @@ def test_while_a_thread_imports_no_garbage_is_looked_for_and_who_needs_the_modul
         assert not gc.isenabled()
         threading.Timer(0.1, go_on.set).start()
         assert importlib.import_module("takes_long").done
+        assert heap.beside is not None
         heap.beside.join()
         assert gc.isenabled()

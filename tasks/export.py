@@ -6,6 +6,7 @@ from tasks.data import splits
 from tasks.judging import gates
 from tasks.judging.servability import fresh_process, servability
 from tasks.machine.telling import tell
+from tasks.machine.words import readable
 from tasks.parameters import Device, Gates, Training
 from tasks.records import ExportedModel, PreparedDataset, TrainedModel
 from tasks.serving import contract, properties, sample, sessions
@@ -49,7 +50,7 @@ def export(
         profile=profile,
         gates=(*parity, *in_float64, *served),
     )
-    agreement = f"{ONNX}: equal to torch within {parity[0].value:.2g}"
+    agreement = f"{ONNX}: equal to torch within {readable(parity[0].value, 2)}"
     tell(f"{agreement}, {len(content):,} bytes", short=agreement)
     gates.enforce(made, made.gates, run)
     return made

@@ -181,7 +181,7 @@ def _require_name(name: str) -> None:
 
 def who_knows(there: bool) -> str:
     """Of what is kept in artifacts/, in words."""
-    return "the server knows it" if there else "gradmill up will tell its server"
+    return "the server knows it" if there else "no server is running, and none of its runs begins before gradmill up"
 
 
 @contextmanager

@@ -48,11 +48,16 @@ def credential() -> tuple[str, bool]:
     path = artifact_paths.credential()
     if path.is_file() and not path.stat().st_mode & 0o077 and ":" in (known := path.read_text().strip()):
         return known, False
-    made = f"{USER}:{secrets.token_hex(24)}"
+    made = new_credential()
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:  # of mode 0600 from the beginning
         file.write(made + "\n")
     Path(file.name).replace(path)
     return made, True
+
+
+def new_credential() -> str:
+    """As ``user:password``, which nobody can guess."""
+    return f"{USER}:{secrets.token_hex(24)}"
 
 
 def running(quietly: bool = False) -> Service | None:

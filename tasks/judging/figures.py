@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from tasks.judging.painter import painted
+from tasks.machine.arrays import Array
 from tasks.records import Epoch
 from tasks.store import atomic
 from tasks.store.record import FileRef
@@ -116,7 +117,7 @@ def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) 
     return save(figure, path)
 
 
-def _confusions(table: NDArray[Any], class_names: Sequence[str], path: Path) -> FileRef:
+def _confusions(table: Array, class_names: Sequence[str], path: Path) -> FileRef:
     """Left: how many classes have which recall. Right: the most frequent mistakes, with the rows of the true class."""
     rows, correct = table.sum(axis=1), np.diag(table)
     mistakes = table - np.diag(correct)
@@ -137,7 +138,7 @@ def _confusions(table: NDArray[Any], class_names: Sequence[str], path: Path) -> 
 
 
 @painted
-def reliability(confidence: NDArray[Any], correct: NDArray[Any], path: Path, num_bins: int = 15) -> FileRef:
+def reliability(confidence: Array, correct: Array, path: Path, num_bins: int = 15) -> FileRef:
     """Accuracy by confidence ``(n,)``, beside the diagonal of perfect calibration; bar widths are the bins."""
     edges = np.linspace(0, 1, num_bins + 1)
     index = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
@@ -157,9 +158,7 @@ def reliability(confidence: NDArray[Any], correct: NDArray[Any], path: Path, num
 
 
 @painted
-def fit(
-    learned: Sequence[float], true: Sequence[float] | None, residuals: NDArray[Any], sigma: float, path: Path
-) -> FileRef:
+def fit(learned: Sequence[float], true: Sequence[float] | None, residuals: Array, sigma: float, path: Path) -> FileRef:
     """Left: learned beside true weights and bias. Right: residuals beside the normal density N(0, sigma²)."""
     figure = blank(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -3,16 +3,14 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.judging import figures
 from tasks.judging.painter import painted
+from tasks.machine.arrays import Array
 from tasks.store.record import FileRef
-
-Array = NDArray[Any]
 
 INK, WRONG = "#7d7d7d", "#d64545"  # of words on no ground of their own: to be read on light and dark pages
 

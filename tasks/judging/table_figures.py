@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tasks.judging import figures
 from tasks.judging.painter import painted
+from tasks.machine.words import readable
 from tasks.serving.coefficients import Coefficient
 from tasks.store.record import FileRef
 
@@ -31,14 +32,14 @@ def coefficients(found: Sequence[Coefficient], unit: str, path: Path) -> FileRef
     axes = figure.subplots()
     places = range(len(found))
     bars = axes.barh(places, [each.size for each in found])
-    axes.bar_label(bars, [f"{each.value:.4g}" for each in found], padding=3, fontsize=9)
+    axes.bar_label(bars, [readable(each.value) for each in found], padding=3, fontsize=9)
     axes.set_yticks(places, [figures.short(each.name, LONGEST) for each in found], fontsize=10)
     axes.invert_yaxis()
     axes.margins(x=0.35)  # for the values at the bars
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set(
-        title="Largest coefficients (at the bars: a unit's)", xlabel=f"{unit} a deviation of the column, or a level"
-    )
+    axes.locator_params(axis="x", nbins=TICKS)
+    figure.suptitle("Largest coefficients (at the bars: a unit's)")  # over the names too, which may be long
+    figure.supxlabel(f"{unit}\na deviation of the column, or a level", fontsize=10)
     return figures.save(figure, path)
 
 

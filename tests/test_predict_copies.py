@@ -38,12 +38,7 @@ def test_a_session_is_bound_once_to_memory_that_all_full_batches_lie_in(
     session = sessions.open_session(candidates[0].exported.onnx.path.read_bytes(), Device.CPU)
     alone = np.concatenate([session.run(None, {"features": batch})[0] for batch in np.array_split(features, 9)])
     lane, bound, bind = lanes.CpuLane(session, 128), [], lanes.CpuLane._bind
-
-    def noting(self: lanes.CpuLane, size: int) -> None:
-        bound.append(size)
-        bind(self, size)
-
-    monkeypatch.setattr(lanes.CpuLane, "_bind", noting)
+    monkeypatch.setattr(lanes.CpuLane, "_bind", lambda self, size: bound.append(size) or bind(self, size))
     once, memory, places = lanes.Lanes([lane], lane.signature, 1), lanes.Memory(), set()
     for _ in range(2):
         found = once.run(rows, memory)["prediction"]

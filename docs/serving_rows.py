@@ -16,7 +16,10 @@ def feature(row: dict[str, object], name: str, kind: str) -> object:
     value = row.get(name)
     if value is None:
         return np.nan
-    return codes[name].get(str(value), -1) if kind == "category" else value
+    if kind != "category":
+        return value
+    level = value if isinstance(value, str) else str(value).removesuffix(".0").lower()  # 7.0 is level 7, True is true
+    return codes[name].get(level, -1)
 
 
 rows = json.load(sys.stdin)

@@ -12,7 +12,7 @@ from tasks.serving import sessions
 from tasks.store.run_folder import RunFolder
 
 
-@flow(name="predict", flow_run_name=run_names.predict, log_prints=True, timeout_seconds=run_names.time_limit())
+@flow(flow_run_name=run_names.of(PredictParameters), log_prints=True, timeout_seconds=run_names.time_limit())
 @limit.heard
 def predict(parameters: PredictParameters = PredictParameters()) -> Prediction:  # noqa: B008  (frozen)
     """Label every row of the input with the champion (or another version)."""

@@ -20,7 +20,7 @@ from tasks.tune import tune as tune_stage
 from tasks.validate import validate
 
 
-@flow(name="tune", flow_run_name=run_names.tune, log_prints=True, timeout_seconds=run_names.time_limit())
+@flow(flow_run_name=run_names.of(TuneParameters), log_prints=True, timeout_seconds=run_names.time_limit())
 @limit.heard
 @refusal.named
 def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: B008  (frozen)
@@ -46,7 +46,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
         story.told_of_search(run, searched)
         report = TuneReport.of(run, searched)
         if asked.then_retrain and searched.tuned.is_better:
-            tell(f"found: {in_words(searched.tuned.settings)}; now a model is trained so")
+            tell(f"retrain with what was found: {in_words(searched.tuned.settings)}")
             with report.carried():
                 report = report.model_copy(update={"retrained": retrain(_with_what_was_found(asked, searched.tuned))})
     return report

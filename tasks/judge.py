@@ -6,7 +6,7 @@ from pathlib import Path
 from tasks.judging import judgement
 from tasks.judging.judged import Judged
 from tasks.machine.telling import Event, tell
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 from tasks.parameters import EvaluateParameters
 from tasks.stage import events, live, stage
 from tasks.store import atomic, reading
@@ -32,7 +32,7 @@ def judge(run: RunFolder, parameters: EvaluateParameters) -> Judged:
 
 def _tell(run: RunFolder, found: Judged) -> None:
     """Say what came out, and by an event to whoever follows the model."""
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
+    figures = ", ".join(f"{name} {readable(value)}" for name, value in found.metrics.items())
     told = f"{counted(found.rows, 'row')} by {found.name} version {found.version}: {figures}"
     tell(told, short=told)
     if found.worse:

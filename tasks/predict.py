@@ -7,7 +7,7 @@ from tasks.batch.finishing import finish, judged_by, prediction
 from tasks.batch.planning import planned
 from tasks.batch.rejects import first, too_many
 from tasks.machine.telling import Event, tell
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.stage import events, gpu, live, runners, shards, stage
@@ -56,7 +56,10 @@ def _tell(folder: Path, job: Job) -> None:
     if rejects:
         tell(f"the first rejected is {first(folder)}")
     if job.metrics and job.accuracy is None:
-        tell("by the target's column: " + ", ".join(f"{name} {value:.6g}" for name, value in job.metrics.items()))
+        tell(
+            "by the target's column: "
+            + ", ".join(f"{name} {readable(value, 6)}" for name, value in job.metrics.items())
+        )
     _emit(Event.PREDICTIONS_WRITTEN, folder, job, {"rows": job.rows - rejects, "rejects": rejects})
     _tell_of_drift(folder, job)
 

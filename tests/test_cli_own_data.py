@@ -56,6 +56,19 @@ def test_inspect_says_what_a_table_is_like(folder: Path, capsys: pytest.CaptureF
     )
 
 
+def test_inspect_says_how_rows_are_split_and_how_many_have_no_target(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "area_of_all_floors_and_of_the_garden_house_in_square_metres_as_the_register_of_2024_has_it"
+    lines = houses().replace("area", name, 1).splitlines()
+    unpriced = [f"{each.rpartition(',')[0]}," for each in lines[-3:]]
+    (folder / "houses.csv").write_text("\n".join([*lines[:-3], *unpriced]))
+    code, out, _ = inspected(capsys, "houses.csv", "--target", "price")
+    assert code == 0
+    assert "by a hash of their features); 3 rows without a target left out" in " ".join(out.split())
+    assert name in "".join(line.split("  ")[0] for line in out.splitlines()), "the whole name, to copy"
+
+
 def test_inspect_trains_and_keeps_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "houses.csv").write_text(houses())
     before = {path for path in folder.rglob("*") if path.is_file()}
@@ -201,8 +214,10 @@ def test_a_column_that_splits_nothing_is_the_only_fault(
 ) -> None:
     (folder / "houses.csv").write_text(houses())
     code, out, _ = inspected(capsys, "houses.csv", "--target", "price", option, "city", "--json")
-    (fault,) = [each for each in json.loads(out)["findings"] if each["severity"] == "error"]
-    assert code == 4
+    found = json.loads(out)
+    (fault,) = [each for each in found["findings"] if each["severity"] == "error"]
+    assert code == found["error"]["exit_code"] == 4
+    assert fault["found"] == found["error"]["found"]
     assert "erlin" in fault["found"]
 
 

@@ -96,6 +96,18 @@ def test_help_shows_the_limits_of_a_value(monkeypatch: pytest.MonkeyPatch, capsy
     assert "above 0]" in shown["--lr"]
 
 
+def test_help_says_what_an_option_takes_and_nothing_of_a_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    shown = rows(capsys, "retrain")
+    takes = {"--lr": "X", "--epochs": "N", "--seed": "N", "--schedule": "constant|cosine|step", "--loss": "WORD"}
+    takes |= {"--target": "TEXT", "--features": "A,B", "--sign-key": "PATH", "--artifacts": "DIR"}
+    assert {option: shown[option].split()[1] for option in takes} == takes
+    assert shown["--force"].split()[1] == "Recompute"
+    assert shown["--json"].split()[1] == "Print"
+
+
 def test_options_become_the_document_of_the_parameters(tmp_path: Any) -> None:
     app, taken = typer.Typer(), []
     app.command()(taking(RetrainParameters)(lambda document: taken.append(document)))

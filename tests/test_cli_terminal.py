@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import shlex
@@ -20,7 +21,7 @@ from flows.cli.tables import command_lines, wrapped
 from flows.story.report import RetrainReport
 from tasks.judging.gates import judge
 from tasks.machine import progress, telling
-from tasks.machine.words import duration
+from tasks.machine.words import duration, readable
 from tasks.parameters import RetrainParameters
 from tasks.records import TrainedModel
 from tasks.store import artifact_paths
@@ -169,6 +170,34 @@ def test_no_duration_is_nothing() -> None:
     assert [duration(each) for each in seconds] == said
 
 
+def test_figures_are_written_as_people_write_them_until_they_are_far_too_large_or_too_small() -> None:
+    figures = [0, 0.83219, 2024.0, 9999.6, 14823.6, -6571910000.0, 1e15, 0.000012, math.inf]
+    said = ["0", "0.8322", "2024", "10,000", "14,820", "-6,572,000,000", "1e+15", "1.2e-05", "inf"]
+    assert [readable(each) for each in figures] == said
+
+
+def test_a_path_below_the_current_folder_is_told_from_there_to_a_person_and_whole_to_a_program() -> None:
+    code = "from pathlib import Path; from flows.cli.tables import print_fact"
+    code += "; print_fact('model', f'{Path.cwd()}/artifacts/x.onnx')"
+    assert Terminal([sys.executable, "-c", code]).lines[0] == "model       artifacts/x.onnx"
+    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert piped.stdout == f"model       {Path.cwd()}/artifacts/x.onnx\n"
+
+
+def test_gates_say_by_how_much_less_a_share_is_and_by_which_version_a_bound_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = drawn(80)
+    monkeypatch.setattr(progress, "is_watched", True)
+    monkeypatch.setattr(progress, "CONSOLE", console)
+    drop = judge("champion_accuracy", 0.002, maximum=0.005, detail="0.83 against 0.832 of version 1")
+    rise = judge("champion_loss", 0.5, maximum=0.525, detail="1.05 times the 0.5 of version 1")
+    summaries.gates([drop, drop.model_copy(update={"value": -0.01}), rise, judge("baseline", 2, above=0, detail="x")])
+    shown = " ".join(" ".join(kept(console)).split())
+    assert "champion_accuracy 0.002 less at most 0.005 (0.83 against 0.832 of version 1)" in shown
+    assert "champion_accuracy 0.01 more" in shown
+    assert "champion_loss 0.5 at most 0.525 (1.05 times the 0.5 of version 1)" in shown
+    assert shown.endswith("baseline 2 more than 0")
+
+
 def test_a_person_at_a_terminal_sees_at_once_what_is_waited_for_then_stages_and_the_summary(
     on_server: None, candidates: list[Candidate]
 ) -> None:
@@ -237,7 +266,9 @@ def test_early_stopping_is_told_with_the_epoch_that_is_kept_and_its_loss(artifac
         telling.watchers.remove(shorts)
     ended, loss = len(trained.learning_curve), trained.kept.validation_loss
     assert ended == trained.kept_epoch + 2
-    assert shorts.said[-1].startswith(f"stopped early after {ended} of 90 epochs, epoch {ended - 2} kept: train loss ")
+    assert shorts.said[-1].startswith(
+        f"stopped early after {ended} of 90 epochs, the weights of epoch {ended - 2} kept: "
+    )
     assert shorts.said[-1].endswith(f"validation loss {loss:.3g}")
 
 

@@ -194,10 +194,18 @@ def test_what_is_odd_is_a_warning_and_stops_nothing(columns: Any, rule: str, tmp
     assert found.recipe is not None
 
 
+def test_columns_without_any_value_are_not_called_equal(tmp_path: Path) -> None:
+    columns = {"x": X, "a": [None] * ROWS, "b": [None] * ROWS, "y": Y}
+    found = examined(written(tmp_path / "t.parquet", {each: pa.array(columns[each]) for each in columns}))
+    assert {"constant-column a", "constant-column b"} <= set(rules(found, "warning"))
+    assert "duplicate-column b" not in rules(found, "warning")
+
+
 def test_even_one_pair_of_equal_rows_with_different_targets_is_said(tmp_path: Path) -> None:
     twice = np.append(X[:-1], X[0])
     found = examined(written(tmp_path / "t.parquet", {"x": twice, "y": Y}))
-    assert rules(found, "note")["equal-rows"] == "equal features have different targets 1 time in 400 rows (0.25 %)"
+    said = "equal features have different targets 1 time in 400 rows (0.25 %): the target is noisy, or a column that"
+    assert rules(found, "note")["equal-rows"] == f"{said} tells them apart is missing"
     assert "equal-rows" not in rules(found, "warning"), "a few are in every table"
     sound = examined(written(tmp_path / "t.parquet", {"x": twice, "y": np.append(Y[:-1], Y[0])}))
     assert "equal-rows" not in rules(sound, "note")

@@ -17,6 +17,7 @@ from flows.bench.measure import Report
 KEPT = REPOSITORY / "docs" / "benchmarks"
 NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)*(?:e[-+]?\d+)?(?: million)?")
 EXEMPT = re.compile(r"\(goals?: [^)]*\)|`[^`]*`|\]\([^)]*\)")  # goals, code, addresses of links
+SEEDED = {"gates", "seeds"}  # whose figures are the same on a machine that is busy
 ELSEWHERE = ("Floors", "History")  # how headings of sections begin whose figures were measured otherwise
 
 
@@ -45,6 +46,7 @@ def known(name: str) -> tuple[float, ...]:
     found = document(name)
     said = [found["conditions"], found["ratios"], found.get("parts", {})]
     said += [[side["best"], len(side["figures"]), side["name"], side["note"]] for side in found["sides"]]
+    said.append([100 * side["best"] for side in found["sides"] if side["unit"] == "refused"])
     for parts in found.get("parts", {}).values():  # as the command's table adds them up
         sums = [sum(parts.get(part, 0.0) for part in group) for group in start.GROUPS.values()]
         said.append([*sums, sum(parts.values()) - sum(sums)])
@@ -92,10 +94,11 @@ def documents_of(section: str) -> list[str]:
 
 SPEED = sections(REPOSITORY / "docs" / "speed.md")
 MEASURED = [section for section in SPEED[1:] if documents_of(section)]
+GATES = [section for section in sections(REPOSITORY / "docs" / "gates.md") if documents_of(section)]
 
 
-@pytest.mark.parametrize("section", MEASURED, ids=lambda section: section.splitlines()[0])
-def test_every_figure_of_a_section_on_speed_is_in_the_document_that_it_links_to(section: str) -> None:
+@pytest.mark.parametrize("section", [*MEASURED, *GATES], ids=lambda section: section.splitlines()[0])
+def test_every_figure_of_a_section_with_measurements_is_in_the_document_that_it_links_to(section: str) -> None:
     assert unknown(section, documents_of(section)) == []
 
 
@@ -128,6 +131,7 @@ def test_the_documents_are_of_whole_runs_and_tell_nothing_of_whose_machine_it_wa
     report = Report.model_validate_json(text)
     assert report.benchmark == path.stem
     assert not report.conditions.get("quick")
-    assert report.conditions["load"] <= 1.25 * report.conditions["cores"]
+    if report.benchmark not in SEEDED:
+        assert report.conditions["load"] <= 1.25 * report.conditions["cores"]
     assert platform.node() not in text
     assert not re.search(r"/(?:home|root|tmp|srv|usr)/", text)

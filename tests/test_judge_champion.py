@@ -249,7 +249,7 @@ def test_a_drop_of_accuracy_by_exactly_the_bound_passes_and_one_row_more_does_no
 
 def test_a_drop_of_recall_by_exactly_a_tenth_passes_for_any_counts() -> None:
     """A class of ``10 k`` rows loses ``k``; with ``k`` at 30 or more, chance explains it no longer."""
-    for k in range(30, 200, 7):
+    for k in range(30, 200, 17):
         rows = 10 * k
         for right in range(k + 1, rows + 1, max(1, rows // 9)):
             truth = np.r_[np.zeros(rows, int), np.ones(100 * k, int)]

@@ -236,7 +236,7 @@ def test_pictures_of_every_shape_stand_whole_in_a_grid_in_their_colours(
 ) -> None:
     images = np.random.default_rng(0).integers(0, 255, (10, *shape), np.uint8)
     names = ["a name of very many words", *"abcdefghi"]
-    figures.image_grid(images, names, names[::-1], tmp_path / "grid.png")
+    image_figures.image_grid(images, names, names[::-1], tmp_path / "grid.png")
     axes = drawn[0].axes[0]
     mosaic = np.asarray(axes.images[0].get_array())
     colours = images if len(shape) == 3 else images[..., None].repeat(3, axis=3)

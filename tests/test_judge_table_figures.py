@@ -59,7 +59,16 @@ def test_the_bars_are_the_sizes_and_say_the_values_in_the_units_of_the_data(
     assert texts(axes.texts) == ["10", "200", "-50", "45", "0"]
     assert texts(axes.get_yticklabels())[0] == "area"
     assert axes.yaxis_inverted(), "the largest on top"
-    assert "price" in axes.get_xlabel()
+    assert "price" in drawn[0].get_supxlabel()
+
+
+@pytest.mark.parametrize("name", ["price", "a name of many words " * 5])
+def test_no_picture_of_coefficients_has_a_word_cut_off_at_its_edge(name: str, tmp_path: Path) -> None:
+    unit = f"change of the log odds of {figures.short(name)} with"
+    for found in ([Coefficient(name, 1.25, -3e5)], [Coefficient(name, 0.1 * at, at - 3) for at in range(20)]):
+        table_figures.coefficients(found, unit, tmp_path / "c.png")
+        grey = np.asarray(Image.open(tmp_path / "c.png").convert("L"))
+        assert {int(edge.min()) for edge in (grey[0], grey[-1], grey[:, 0], grey[:, -1])} == {255}
 
 
 def test_names_that_the_font_lacks_letters_for_are_drawn_without_a_warning(tmp_path: Path) -> None:

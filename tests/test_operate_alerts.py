@@ -189,18 +189,24 @@ def test_a_test_word_is_taken_by_a_webhook_or_said_to_be_refused(
         assert refused.value.found == "custom-webhook/on-duty did not take it: HTTP 503", "its address is a secret"
 
 
-def test_a_host_that_does_not_answer_is_said_in_time_and_without_a_word_of_prefects(
-    bare: httpx.Client, prefect_api: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_host_that_does_not_answer_is_said_in_time(bare: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerts, "TRY_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         webhook(f"http://127.0.0.1:{silent.getsockname()[1]}/")
         with pytest.raises(EnvironmentProblem, match="custom-webhook/on-duty did not take it: no answer in time"):
             sent(monkeypatch, "custom-webhook/on-duty")
+
+
+@pytest.mark.slow  # a command
+def test_a_host_that_is_not_there_is_said_by_the_command_without_a_word_of_prefects(
+    bare: httpx.Client, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook("http://127.0.0.1:9/")
+    registered(monkeypatch, "custom-webhook/on-duty")
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
     told = gradmill("notify", "--test")
-    assert_clear(told, 1)  # nobody listens there any more
+    assert_clear(told, 1)
     assert told.stderr.startswith("gradmill: custom-webhook/on-duty did not take it: ConnectError")
 
 

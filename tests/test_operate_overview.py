@@ -195,9 +195,9 @@ def test_after_each_of_forty_nights_every_figure_on_the_page_is_right(
         assert overview_page.headline(facts) == walk.headline(), night
         told = {each.title: (each.lines, [*each.rows]) for each in overview_page.sections(facts, None)}
         room, disk = told["Disk"][1].pop(), shutil.disk_usage(artifacts)
-        free, total = nights.size(facts.disk.free), nights.size(disk.total)
-        assert room == ("free", f"{free} of {total}, {facts.disk.free / disk.total:.0%}")
-        assert abs(facts.disk.free - disk.free) < 0.1 * disk.total, "others write, too"
+        free, total = nights.size(facts.disk.left.free), nights.size(disk.total)
+        assert room == ("free", f"{free} of {total}, {facts.disk.left.free / disk.total:.0%}")
+        assert abs(facts.disk.left.free - disk.free) < 0.1 * disk.total, "others write, too"
         assert told == walk.sections(), night
         found = trend.of(facts)
         assert found is not None

@@ -196,8 +196,9 @@ def test_a_schedule_is_kept_with_the_artifacts(artifacts: Path, two_versions: No
 def test_what_cannot_be_scheduled_is_refused(
     name: str, cron: str | None, zone: str, artifacts: Path, two_versions: None
 ) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as refused:
         Retrains.add(name, cron=cron, timezone=zone)
+    assert "Value error" not in refused.value.found, "a word of the library that looked"
     assert Retrains.kept() == []
 
 

@@ -6,20 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 import flows.cli.app
 from flows.server import automations, changes, deployments, occasions, registration, skipping
 from flows.server.kept import Kept
 from flows.server.retrains import Retrains
-from prefect_ui import NAMES, Server, command, edit, writable_fields
+from prefect_ui import NAMES, Server, edit, writable_fields
 from tasks.errors import UsageError
 from tasks.store import artifact_paths
 
 
-def test_what_somebody_set_stays_and_what_is_changed_is_printed(ui: Server) -> None:
-    stdout, said = (done := command(ui)).communicate(timeout=120)
-    assert done.returncode == 0, said
+def test_what_somebody_set_stays_and_what_is_changed_is_printed(
+    ui: Server, prefect_api: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert flows.cli.app.run(["register"]) == 0
+    stdout, said = capfd.readouterr()
     assert stdout == f"registered: {', '.join(NAMES)}\n"
     assert {line.removesuffix(": created") for line in said.splitlines()} >= set(NAMES)
     ui.add_schedule("softmax-nightly")
@@ -30,8 +33,9 @@ def test_what_somebody_set_stays_and_what_is_changed_is_printed(ui: Server) -> N
     heartbeats = next(each for each in ui.list("automations") if "heartbeats" in each["name"])
     ui.add_automation(heartbeats | {"name": occasions.RUNS})
 
-    _, said = (done := command(ui, GRADMILL_HOME="/srv/gradmill")).communicate(timeout=120)
-    assert done.returncode == 0, said
+    monkeypatch.setenv("GRADMILL_HOME", "/srv/gradmill")
+    assert flows.cli.app.run(["register"]) == 0
+    said = capfd.readouterr().err
     assert "softmax-nightly: changed pull_steps\n" in said
     assert "softmax-nightly: kept as set: description, parameters\n" in said
     assert "linear-weekly: kept as set: paused, schedule weekly\n" in said
@@ -302,3 +306,28 @@ def test_trigger_and_skip_say_at_once_what_cannot_be(ui: Server, home: Path, mon
     with pytest.raises(UsageError, match="no run of evaluate is to come: no active schedule"):
         skipping.skip("evaluate")
     assert time.monotonic() - begun < 300
+
+
+def test_what_the_server_plans_while_a_deployment_is_paused_does_not_run(
+    ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registration.register()
+    deployment = ui.deployment("predict-daily")["id"]
+
+    def planned() -> int:
+        return sum(run["deployment_id"] == deployment and run["auto_scheduled"] for run in ui.list("flow_runs"))
+
+    request = SyncPrefectClient.request
+    late: list[int] = []
+
+    def planning(self: SyncPrefectClient, method: Any, *arguments: Any, **options: Any) -> Any:
+        """As with a scheduler that has read the deployment before it was paused, and puts its runs in afterwards."""
+        answer = request(self, method, *arguments, **options)
+        if method == "PATCH" and not late:
+            ui.api.post(f"/deployments/{deployment}/schedule", json={"min_runs": 3}).raise_for_status()
+            late.append(planned())
+        return answer
+
+    monkeypatch.setattr(SyncPrefectClient, "request", planning)
+    changes.change(changes.named("predict-daily"), True, paused=True)
+    assert (late, planned()) == ([3], 0)

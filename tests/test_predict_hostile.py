@@ -394,6 +394,7 @@ def predict(text: Path | str) -> "subprocess.CompletedProcess[str]":
     return gradmill("predict", str(text), "--name", "linear-regression", "--json")
 
 
+@pytest.mark.slow  # the same is tried in process
 @pytest.mark.usefixtures("published")
 def test_the_command_line_reads_a_folder_with_links_to_itself_once(circle: Path) -> None:
     done = predict(circle)

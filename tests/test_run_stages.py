@@ -191,6 +191,7 @@ def test_parity_of_a_target_that_never_changes_allows_for_rounding(error: float,
 # Export
 
 
+@pytest.mark.slow  # its imports; test_another_folder_and_another_day_give_the_same_bytes is of the whole run
 def test_export_in_another_process_gives_the_same_bytes(candidates: list[Candidate], tmp_path: Path) -> None:
     candidate = candidates[0]
     code = (

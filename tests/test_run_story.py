@@ -12,8 +12,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import BaseModel
 
+import flows.cli.app
 from candidate import Candidate
 from command_line import gradmill
 from conftest import REPOSITORY, Pipeline
@@ -147,27 +149,22 @@ def test_a_long_training_is_shown_while_it_lasts(prefect_api: str, monkeypatch: 
     assert len(post(prefect_api, "artifacts/filter", history)) == 1, "one picture that is replaced"
 
 
-def test_a_refused_run_tells_which_gate_refused_it_and_why(prefect_api: str) -> None:
+def test_a_refused_run_tells_which_gate_refused_it_and_ends_in_a_state_of_its_own_that_is_a_failure(
+    prefect_api: str,
+) -> None:
     training = {"model": "linear-regression", "num_epochs": 1, "lr": 0.001}
-    with pytest.raises(GateFailed):
+    with pytest.raises(GateFailed) as refusal:
         retrain(RetrainParameters.model_validate({"name": "hopeless", "training": training}))
+    assert refusal.value.report.outcome == "refused", "the error is the one that the stage has raised"  # type: ignore[attr-defined]
     verdict = artifact(prefect_api, "hopeless-verdict")
     assert verdict["data"].startswith("# hopeless: refused by test_loss, parameter_error")
     assert re.search(r"^\| test_loss \| \*\*refused\*\* \| .* \| at most .* \|$", verdict["data"], re.MULTILINE)
-    assert "verdict:refused" in tags(prefect_api, verdict["flow_run_id"])
     payload = event(prefect_api, "gradmill.model.refused", "hopeless")["payload"]
     assert payload["refused_by"] == ["test_loss", "parameter_error"]
-
-
-def test_a_refused_run_ends_in_a_state_of_its_own_that_is_a_failure_all_the_same(prefect_api: str) -> None:
-    training = {"model": "linear-regression", "num_epochs": 1, "lr": 0.001}
-    with pytest.raises(GateFailed) as refusal:
-        retrain(RetrainParameters.model_validate({"name": "told-apart", "training": training}))
-    assert refusal.value.report.outcome == "refused", "the error is the one that the stage has raised"  # type: ignore[attr-defined]
-    run = artifact(prefect_api, "told-apart-verdict")["flow_run_id"]
-    state = flow_run(prefect_api, run)["state"]
-    assert (state["type"], state["name"]) == ("FAILED", "Refused")
-    assert state["message"].startswith("refused by test_loss")
+    found = flow_run(prefect_api, run := verdict["flow_run_id"])
+    assert "verdict:refused" in found["tags"]
+    assert (found["state"]["type"], found["state"]["name"]) == ("FAILED", "Refused")
+    assert found["state"]["message"].startswith("refused by test_loss")
     ended = {
         "filter": {"event": {"name": ["prefect.flow-run.Refused"]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
     }
@@ -234,20 +231,21 @@ def test_a_retrain_tells_of_its_predictions_too_with_their_labels(pipeline: Pipe
 
 
 def test_promotion_and_rollback_are_events_where_there_is_a_server(
-    server: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+    prefect_api: str, candidates: list[Candidate]
 ) -> None:
     for candidate in candidates[:2]:
         candidate.publish()
-    assert gradmill("rollback", "linear-regression").returncode == 0, "no server is no reason to fail"
-    monkeypatch.setenv("PREFECT_API_URL", server)
-    assert gradmill("promote", "linear-regression", "2").returncode == 0
-    assert gradmill("rollback", "linear-regression").returncode == 0
-    assert gradmill("unfreeze", "linear-regression").returncode == 0
-    assert event(server, "gradmill.model.unfrozen", "linear-regression")["payload"]["version"] == 1
-    assert event(server, "gradmill.model.promoted", "linear-regression")["payload"]["version"] == 2
-    assert event(server, "gradmill.model.rolled-back", "linear-regression")["payload"]["version"] == 1
+    with temporary_settings({PREFECT_API_URL: ""}):
+        assert flows.cli.app.run(["rollback", "linear-regression"]) == 0, "no server is no reason to fail"
+    assert flows.cli.app.run(["promote", "linear-regression", "2"]) == 0
+    assert flows.cli.app.run(["rollback", "linear-regression"]) == 0
+    assert flows.cli.app.run(["unfreeze", "linear-regression"]) == 0
+    assert event(prefect_api, "gradmill.model.unfrozen", "linear-regression")["payload"]["version"] == 1
+    assert event(prefect_api, "gradmill.model.promoted", "linear-regression")["payload"]["version"] == 2
+    assert event(prefect_api, "gradmill.model.rolled-back", "linear-regression")["payload"]["version"] == 1
 
 
+@pytest.mark.slow  # a command for each promotion
 def test_the_published_service_loads_its_model_anew_on_each_promotion(
     server: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -277,3 +277,17 @@ def test_a_service_in_javascript_turns_named_values_into_features(table: Table, 
     """The lines of docs/, run in a version's folder."""
     found = in_node(node_modules, DOCS / "serving_rows.mjs", input=json.dumps(NAMED_ROWS), cwd=table.folder)
     Exported(table.folder, ENCODED_ROWS, table.expected(ENCODED_ROWS), table.tolerance).assert_same(found)
+
+
+def test_services_name_levels_of_numbers_and_booleans_as_data_do(tmp_path: Path, node_modules: Path) -> None:
+    levels = ("30", "2.5", "true")
+    columns = [each.model_copy(update={"levels": levels} if each.name == "heating" else {}) for each in RECIPE.columns]
+    table = written(tmp_path, RECIPE.model_copy(update={"columns": tuple(columns)}), "regression", 0)
+    rows = json.dumps([{"heating": value} for value in (30, 30.0, "30", 2.5, True, "true", False)])
+    codes = np.full((7, len(columns)), np.nan)
+    codes[:, RECIPE.names.index("heating")] = [0, 0, 0, 1, 2, 2, -1]
+    exported = Exported(table.folder, codes, table.expected(codes), table.tolerance)
+    command: list[str | Path] = [sys.executable, DOCS / "serving_rows.py"]
+    done = subprocess.run(command, input=rows, capture_output=True, text=True, check=True, cwd=table.folder)
+    exported.assert_same(json.loads(done.stdout))
+    exported.assert_same(in_node(node_modules, DOCS / "serving_rows.mjs", input=rows, cwd=table.folder))

@@ -40,11 +40,12 @@ def test_the_card_of_other_data_names_them(candidates: list[Candidate]) -> None:
 def test_a_classifier_is_listed_by_its_accuracy(candidates: list[Candidate], kind: str, tag: str) -> None:
     candidates[0].publish()
     dataset = {"task": "classification", "title": "Iris", "identifier": "iris", "digest": "0" * 64, "num_test": 30}
-    metrics = {"test_accuracy": 0.9, "train_loss": 0.2, "test_loss": 0.3}
+    metrics = {"train_accuracy": 0.95, "test_accuracy": 0.9, "train_loss": 0.2, "test_loss": 0.3}
     front, body = rendered(dataset=dataset, metrics=metrics, recipe={"kind": kind})
     assert front["pipeline_tag"] == tag
     assert front["model-index"][0]["results"][0]["metrics"] == [{"type": "accuracy", "value": 0.9}]
     assert "0.2, 0.3 (cross-entropy in nats)" in body
+    assert "| train accuracy, test accuracy | 0.9500, 0.9000 |" in body
 
 
 def test_what_the_store_holds_is_utf_8_whatever_the_locale() -> None:

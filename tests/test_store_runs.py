@@ -72,6 +72,9 @@ def test_the_best_come_first_and_those_without_the_figure_last(
         noted(candidate, day, loss=loss)
     assert [each["test_loss"] for each in listed(capsys, "--sort", "loss")] == [0.1, 0.2, 0.3, None]
     assert [each["test_loss"] for each in listed(capsys, "--sort", "accuracy")] == [0.2, 0.1, None, 0.3], "as they came"
+    noted(candidate, 5, name="another", loss=9.0)
+    names = [each["name"] for each in listed(capsys, "--sort", "loss")]
+    assert names == ["another", NAME, NAME, NAME, NAME], "losses of other data are no better"
     assert flows.cli.app.run(["models", "--sort", "loss"]) == 2
     assert flows.cli.app.run(["models", "--runs", "--sort", "beauty"]) == 2
 

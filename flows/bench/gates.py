@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.special
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from flows.bench import measure
 from flows.bench.measure import Ratio, Report, Side
@@ -25,9 +24,9 @@ from tasks.judging.champion_loss import ComparedRows
 from tasks.judging.judges import JUDGES
 from tasks.judging.objective import Objective
 from tasks.machine import cores, progress
+from tasks.machine.arrays import Array
 from tasks.parameters import Gates, Loss
 
-Array = NDArray[Any]
 Judged = Callable[[Generator], bool]  # whether one candidate is refused
 
 ROWS, FEW_ROWS = 10_000, 1_000  # below 10,000 p is found by random signs, not by the normal approximation
@@ -73,7 +72,9 @@ def bench(quick: bool) -> Report:
             sides.append(Side(name=case.name, unit="refused", figures=[share], best=share, note=note))
             ratios += case.ratios(share, 1 / np.sqrt(times) if quick else 0.0)
     seconds = round(time.perf_counter() - started, 1)
-    conditions = measure.conditions(("gradmill", "numpy", "scipy"), rows=ROWS, seconds=seconds, quick=quick)
+    conditions = measure.conditions(
+        ("gradmill", "numpy", "scipy"), rows=ROWS, discordant=DISCORDANT, seconds=seconds, quick=quick
+    )
     return Report(benchmark="gates", conditions=conditions, sides=sides, ratios=ratios)
 
 

@@ -49,20 +49,7 @@ def bench(quick: bool) -> Report:
     if not quick:
         trainings[TUNED] = _choose(prepared)
         slow = peers.peers(raw, data)
-    accuracy: dict[str, float] = {}
-
-    def noting(name: str, work: Callable[[], Trained]) -> Callable[[], float]:
-        def seconds() -> float:
-            elapsed, accuracy[name] = work()
-            return elapsed
-
-        return seconds
-
-    fast = {name: noting(name, _ours(prepared, data, training)) for name, training in trainings.items()}
-    fast[LIMIT] = lambda: _limit(data.train)
-    sides = measure.between(fast, {name: noting(name, work) for name, work in slow.items()}, "s", REPEATS)
-    for name, value in accuracy.items():
-        sides[name].note = f"test accuracy {value:.4f}"
+    sides = _sides({name: _ours(prepared, data, training) for name, training in trainings.items()}, slow, data.train)
     memory = growth.peak_memory(prepared)
     grown = growth.growth(prepared, data)
     growth.draw(sides, grown, artifact_paths.root() / "bench-train.png")
@@ -74,6 +61,26 @@ def bench(quick: bool) -> Report:
         sides=[*sides.values(), memory, *grown.values()],
         ratios=_ratios(sides, memory, grown) + _peer_ratios(sides, list(slow)),
     )
+
+
+def _sides(
+    ours: dict[str, Callable[[], Trained]], slow: dict[str, Callable[[], Trained]], split: Split
+) -> dict[str, Side]:
+    """Seconds of ours and of peers, with the accuracy that they came to, and of the limit."""
+    accuracy: dict[str, float] = {}
+
+    def noting(name: str, work: Callable[[], Trained]) -> Callable[[], float]:
+        def seconds() -> float:
+            elapsed, accuracy[name] = work()
+            return elapsed
+
+        return seconds
+
+    fast = {name: noting(name, work) for name, work in ours.items()} | {LIMIT: lambda: _limit(split)}
+    sides = measure.between(fast, {name: noting(name, work) for name, work in slow.items()}, "s", REPEATS)
+    for name, value in accuracy.items():
+        sides[name].note = f"test accuracy {value:.4f}"
+    return sides
 
 
 def _ratios(sides: dict[str, Side], memory: Side, grown: dict[str, Side]) -> list[measure.Ratio]:

@@ -1,7 +1,9 @@
 """A search for hyperparameters beside as many plain trainings, scikit-learn's grid search, and what it is worth."""
 
 import statistics
+import tempfile
 import warnings
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -138,6 +140,8 @@ def _grid(data: Parts[Split], strengths: tuple[float, ...]) -> float:
         n_jobs=cores.available(),
         refit=False,
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # it says that it has not converged
-        return measure.seconds(lambda: search.fit(X, y))
+        np.save(file := Path(folder) / "X.npy", X)
+        mapped = np.load(file, mmap_mode="r")  # a map of joblib's own, which it loses count of, would end in tracebacks
+        return measure.seconds(lambda: search.fit(mapped, y))

@@ -35,7 +35,7 @@ from flows.cli import (
 )
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
-from flows.cli.options import Artifacts, Debug, Json, use
+from flows.cli.options import Artifacts, Debug, Json, hide_kinds_of_flags, use
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, UsageError
 
@@ -149,7 +149,9 @@ app.callback(help=_flowing(_gradmill))(_gradmill)
 benchmarks = typer.Typer(
     help="Measure speed as ratios, side by side, and how often gates are wrong.", no_args_is_help=True
 )
-for command in (bench.gates, bench.images, bench.predict, bench.start, bench.tables, bench.train, bench.tune):
+for command in (
+    bench.gates, bench.images, bench.predict, bench.seeds, bench.start, bench.tables, bench.train, bench.tune,
+):  # fmt: skip
     benchmarks.command()(_complete(command))
 app.add_typer(benchmarks, name="bench")
 
@@ -177,6 +179,7 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
+    hide_kinds_of_flags(command)
     try:
         code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
     except (Exception, SystemExit) as caught:

@@ -44,6 +44,11 @@ def gates(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None
     _run("gates", quick, as_json, verbose)
 
 
+def seeds(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
+    """How often gates refuse a model of the book that differs in the seed only; writes bench-seeds.json."""
+    _run("seeds", quick, as_json, verbose)
+
+
 def start(
     as_json: bool, rounds: Annotated[int, typer.Option(min=1, help="How often each command is run.")] = 5
 ) -> None:

@@ -16,7 +16,7 @@ from tasks.machine.words import duration
 
 TAKE_LONG = {
     "retrain", "tune", "predict", "evaluate", "inspect", "show", "report", "verify", "register", "trigger", "status",
-    "notify", "schedule", "unschedule", "skip", "pause", "resume", "mirror", "maintain", "demo",
+    "notify", "schedule", "unschedule", "skip", "pause", "resume", "mirror", "maintain", "demo", "up",
 }  # fmt: skip
 SHOW_OTHERWISE = {"--help", "-h", "--verbose", "-v", "--quiet", "-q"}
 WIDEST = 100  # columns: seconds stand at the right, and must not be far
@@ -53,7 +53,8 @@ class Board(Watcher):
         elif short is None and self._stage:
             self._notes.append(line)
         elif short is None and _in_a_run():  # elsewhere Prefect takes no prints: it is on the terminal already
-            self._print([self._row("", "", line, "")])
+            said = "\n".join(wrapped(line, self._console.width - FREE))
+            self._print([Text(f"\n{said}", "bold")])  # set apart: it is of no stage above
 
     def begin(self, stage: str) -> None:
         """A stage begins."""

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.options import Artifacts, Debug, Json, Quiet, Verbose, print_json
+from flows.cli.options import Quiet, Verbose, print_json
 from flows.cli.parameters import taking, validated
 from flows.cli.runs import on_prefect, place
 from flows.cli.tables import on_output, print_fact
@@ -20,14 +20,7 @@ if TYPE_CHECKING:
 
 
 @taking(EvaluateParameters)
-def evaluate(
-    document: dict[str, Any],
-    artifacts: Artifacts = None,
-    as_json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
+def evaluate(document: dict[str, Any], as_json: bool, verbose: Verbose = False, quiet: Quiet = False) -> None:
     """Judge the champion, or another version, on rows whose labels are known now; trains nothing.
 
     Figures come with 95 % intervals, by period where there is a time column, beside those at publication.

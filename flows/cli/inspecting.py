@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.cli import board
-from flows.cli.options import as_typed, print_json
+from flows.cli.faults import conclude
+from flows.cli.options import as_typed
 from flows.cli.parameters import given_options, taking, validated
 from flows.cli.runs import place
 from flows.cli.tables import on_output, print_line
-from tasks.data.report import split_sizes
+from tasks.data.report import UnfitData
 from tasks.errors import UsageError
-from tasks.machine.words import counted, printable
+from tasks.machine.words import printable, readable
 from tasks.parameters import InspectParameters, ModelName, is_name
 from tasks.parameters.uses import TABLES
 from tasks.serving.task import TASKS
@@ -42,11 +43,10 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
         losses = _outlook(examined, images, parameters, Path(folder))
     board.end()
     command, report = as_typed(_command(parameters, examined), None), examined.report
-    if as_json:
-        print_json(report.model_dump(mode="json") | losses | {"command": command})
-    else:
+    if not as_json:
         _show(examined, losses, command)
-    report.require_fit()
+    failure = UnfitData(report.errors) if report.errors else None
+    conclude(report.model_dump(mode="json") | losses | {"command": command}, None, failure, as_json=as_json)
 
 
 def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | ImagesExamined, Images | None]":
@@ -106,18 +106,17 @@ def _command(parameters: InspectParameters, examined: "Examined | ImagesExamined
 
 def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], command: str) -> None:
     console, report = on_output(), examined.report
+    print_line(printable(report.summary))
     if report.images:
         _show_images(report, report.images, console)
     else:
         _show_columns(report, console)
-    if report.num_test:
-        console.print(f"split: {split_sizes(report.num_train, report.num_validation, report.num_test)}")
     for finding in report.findings:
         if finding.severity != "error":
             print_line(printable(f"{finding.severity}: {finding.sentence}"))
     if losses and examined.recipe:
         whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
-        told = [f"{loss:.4g} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
+        told = [f"{readable(loss)} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
         print_line(f"test loss ({TASKS[examined.recipe.task].loss_unit}): {', '.join(told)}")
     if not report.errors:
         console.print("\n[bold]train it[/]")
@@ -125,8 +124,9 @@ def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], comma
 
 
 def _show_columns(report: "DataReport", console: Console) -> None:
-    console.print(f"{counted(report.rows, 'row')} in {counted(report.files, 'file')}")
-    columns = Table("column", "role", "kind", "missing", "range or levels", box=None, pad_edge=False)
+    columns = Table(
+        Column("column", overflow="fold"), "role", "kind", "missing", "range or levels", box=None, pad_edge=False
+    )
     for column in report.columns:
         missing = f"{100 * column.missing / report.rows:.3g} %" if column.missing else ""
         columns.add_row(*map(_plain, (column.name, column.role, column.kind, missing, column.content)))
@@ -134,7 +134,6 @@ def _show_columns(report: "DataReport", console: Console) -> None:
 
 
 def _show_images(report: "DataReport", images: "ImageReport", console: Console) -> None:
-    print_line(printable(report.summary))
     for name, value in images.facts().items():
         print_line(f"{name}: {value}")
     classes = Table("class", "images", box=None, pad_edge=False)

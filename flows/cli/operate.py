@@ -23,7 +23,10 @@ def up(
     ] = False,
 ) -> None:
     """Run server, UI, worker and schedules on this machine until Ctrl-C; joins the server of PREFECT_API_URL if set."""
-    typer.echo("starting (the first time takes a minute)", err=True)
+    if board.shown():
+        board.wait("starting server and worker (the first time takes a minute)")
+    else:
+        typer.echo("starting (the first time takes a minute)", err=True)
     from flows.server import artifacts, deployments, operation, registration
     from flows.story import killed, overview
 
@@ -53,6 +56,7 @@ def up(
             "Ctrl-C ends every child, and a second up goes on with the same history; "
             "gradmill trigger DEPLOYMENT starts a run now"
         )
+        board.end()
         conclude(document, "\n".join(lines), as_json=as_json)
         sys.stdout.flush()
         operation.wait_for_the_end(running, overview.Asked().look, killed.Watch().look)
@@ -62,9 +66,9 @@ def _how_to_sign_in(api_url: str, new: str | None) -> list[str]:
     """A credential is shown when it is made, and named from then on."""
     kept = artifact_paths.credential()
     if new is None:
-        return [f"sign in     with what stands in {kept}"]
+        return [f"sign in     with what stands in {kept}: all of it in the page's one field"]
     return [
-        f"sign in     {new}  (shown this once; kept in {kept}, for you alone)",
+        f"sign in     {new}  (all of it in the page's one field; shown this once, kept in {kept} for you alone)",
         "prefect     gradmill's commands sign in by themselves; for those of Prefect:",
         f"            export PREFECT_API_URL={api_url}",
         f'            export PREFECT_API_AUTH_STRING="$(cat {shlex.quote(str(kept))})"',

@@ -5,8 +5,10 @@ import shlex
 import shutil
 import sys
 import tempfile
+from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -18,14 +20,48 @@ from tasks.store import artifact_paths
 
 print_json = streams.print_json
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's own log.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what fails.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+LAST: Any = {"rich_help_panel": "General"}  # what most commands take stands below what is their own
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, all else on stderr.", **LAST)]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's own log.", **LAST)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but what fails.", **LAST)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", **LAST)]
 Artifacts = Annotated[
     Path | None,
-    typer.Option("--artifacts", help="Where everything is kept \\[env: GRADMILL_ARTIFACTS; default: ./artifacts]."),
+    typer.Option(
+        "--artifacts",
+        metavar="DIR",
+        help="Where everything is kept \\[env: GRADMILL_ARTIFACTS; default: ./artifacts].",
+        **LAST,
+    ),
 ]
+VALUES = {bool: "", int: "N", float: "X", Path: "PATH"}  # what an option takes, as the documentation writes it
+WIDEST = 20  # columns of --help for it: the words of a longer list stand in the option's help
+
+
+def value_name(*annotations: Any) -> str:
+    """What ``--help`` says an option takes that is one of these: ``N``, ``scratch|concise``; nothing of a flag."""
+    name = "|".join(dict.fromkeys(map(_value_name, annotations)))
+    return name if len(name) <= WIDEST else "WORD"
+
+
+def _value_name(annotation: Any) -> str:
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return "|".join(each.value for each in annotation)
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    if get_origin(annotation) is tuple:
+        return "A,B"
+    kinds = [each for each in get_args(annotation) if each is not NoneType]
+    return _value_name(kinds[0]) if kinds else VALUES.get(annotation, "TEXT")  # a word like auto is in the help
+
+
+def hide_kinds_of_flags(command: Any) -> None:
+    """Let ``--help`` of a command, and of those below it, say nothing behind a flag: it takes no value."""
+    for each in command.params:
+        if getattr(each, "is_flag", False) and each.metavar is None:
+            each.metavar = ""
+    for each in getattr(command, "commands", {}).values():
+        hide_kinds_of_flags(each)
 
 
 def _names(incomplete: str) -> list[str]:

@@ -13,7 +13,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from flows.cli.options import COMPLETED
+from flows.cli.options import COMPLETED, value_name
 from tasks.errors import UsageError
 from tasks.parameters import faults
 from tasks.parameters.form import of_the_book, option
@@ -82,14 +82,15 @@ class _Value(NamedTuple):
 
     def parameter(self) -> inspect.Parameter:
         """As typer reads it from a function; None is what was not given."""
-        shown, flag, completed = option(self.field.metadata), self.flag, COMPLETED.get(self.name)
+        shown, flag = option(self.field.metadata), self.flag
+        both: Any = {"help": self.help(), "autocompletion": COMPLETED.get(self.name)}
         kind: Any = str if shown.metavar else _typed(self.field.annotation)
         kind = list[str] if self.is_list and flag.startswith("-") else kind  # given twice, none is lost
         if flag.startswith("-"):
-            info: Any = typer.Option(flag, help=self.help(), rich_help_panel=self.panel, autocompletion=completed)
+            kinds = [each.annotation for each in self.fields.values()]
+            info: Any = typer.Option(flag, metavar=value_name(*kinds), rich_help_panel=self.panel, **both)
         else:
-            metavar = shown.metavar or (flag if flag.isupper() else None)
-            info = typer.Argument(metavar=metavar, help=self.help(), autocompletion=completed)
+            info = typer.Argument(metavar=shown.metavar or (flag if flag.isupper() else None), **both)
         annotation = Annotated[kind | None, info]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

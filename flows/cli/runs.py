@@ -11,7 +11,7 @@ from typing import Any
 
 from flows.cli import summaries
 from flows.cli.faults import as_gradmill_error, in_json
-from flows.cli.options import Artifacts, Debug, Json, Quiet, Verbose, print_json, require
+from flows.cli.options import Quiet, Verbose, print_json, require
 from flows.cli.parameters import taking, validated
 from tasks.errors import UsageError
 from tasks.machine import heap, progress
@@ -25,21 +25,17 @@ OF_RETRAIN = (
     "fastapi.encoders",
     "tasks.fitting.beginning",
     "tasks.fitting.watching",
+    "matplotlib.figure",
     "tasks.judging.judges",
     "tasks.judging.exported",
     "tasks.serving.graph",
 )
-OF_PREDICT = {"fastapi.encoders": "fastapi", "onnxruntime": "onnxruntime", "tasks.judging.figures": "matplotlib"}
+OF_PREDICT = {"fastapi.encoders": "fastapi", "onnxruntime": "onnxruntime", "matplotlib.figure": "matplotlib"}
 
 
 @taking(RetrainParameters)
 def retrain(
-    document: dict[str, Any],
-    artifacts: Artifacts = None,
-    as_json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    document: dict[str, Any], artifacts: Path | None, as_json: bool, verbose: Verbose = False, quiet: Quiet = False
 ) -> None:
     """Download, preprocess, train, evaluate, export, publish and predict.
 
@@ -60,7 +56,10 @@ def retrain(
     mirroring.destination()
     with on_prefect(verbose, quiet, "flows.retrain", *OF_RETRAIN):
         from flows.retrain import retrain as flow
+        from tasks.store import unchanged
 
+        if unchanged.is_none(parameters):
+            heap.import_beside("torch")
         report, failure = outcome(flow, parameters, "report")
     if as_json:
         answer = report.model_dump(mode="json")
@@ -142,12 +141,7 @@ def outcome(flow: Callable[[Any], Any], parameters: Learned, carried: str) -> tu
 
 @taking(PredictParameters)
 def predict(
-    document: dict[str, Any],
-    artifacts: Artifacts = None,
-    as_json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    document: dict[str, Any], artifacts: Path | None, as_json: bool, verbose: Verbose = False, quiet: Quiet = False
 ) -> None:
     """Label every row of files, however large, with the champion; the same command again resumes a killed job.
 

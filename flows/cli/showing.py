@@ -12,6 +12,7 @@ import typer
 from flows.cli import board, pictures
 from flows.cli.options import ModelArgument, print_json
 from flows.cli.tables import on_output, print_fact
+from tasks.machine.words import readable
 from tasks.serving import task
 from tasks.store import artifact_paths, reading, tried
 
@@ -46,6 +47,10 @@ def show(
     quality = task.TASKS[manifest.dataset.task].summary(manifest.metrics.model_dump())
     print_fact("model", f"{name} version {number}{standing}: {quality}")
     _show_curve(name, number, tried.learning_curve(manifest.run))
+    trained = manifest.trained
+    if trained and trained.kept_epoch != trained.num_epochs:
+        kept = f"the weights of epoch {trained.kept_epoch} of {trained.num_epochs}"
+        print_fact("kept", f"{kept}, whose validation loss was the smallest")
     print_fact("page", str(path))
     if is_opened:
         print_fact("", "opened in the browser")
@@ -57,14 +62,13 @@ def _show_curve(name: str, number: int, curve: list[dict[str, Any]]) -> None:
     if console.is_terminal and (inline := pictures.protocol(os.environ)) and picture.is_file():
         console.file.write(inline(picture.read_bytes()) + "\n")
         return
-    label = "learned"
-    for figure in FIGURES:
-        known = (point[figure] for point in curve if point.get(figure) is not None)
-        values = list(filter(math.isfinite, known))
-        if len(values) > 1:
-            drawn = pictures.bars(values, is_ascii=not console.encoding.startswith("utf"))
-            print_fact(label, f"{figure.replace('_', ' '):<20}{values[0]:<9.3g}{drawn} {values[-1]:.3g}")
-            label = ""
+    values = {figure: [point[figure] for point in curve if point.get(figure) is not None] for figure in FIGURES}
+    shown = {figure: finite for figure in FIGURES if len(finite := list(filter(math.isfinite, values[figure]))) > 1}
+    starts = {figure: readable(each[0], 3) for figure, each in shown.items()}
+    width, is_ascii = max(map(len, starts.values()), default=0), not console.encoding.startswith("utf")
+    for number, (figure, each) in enumerate(shown.items()):
+        drawn = f"{starts[figure]:<{width}} {pictures.bars(each, is_ascii=is_ascii)} {readable(each[-1], 3)}"
+        print_fact("" if number else "learned", f"{figure.replace('_', ' '):<20}{drawn}")
 
 
 def _has_desktop() -> bool:

@@ -13,7 +13,7 @@ from flows.cli.operate import on_server
 from flows.cli.store import CHAMPION
 from flows.cli.tables import print_fact, print_line, print_table
 from tasks.errors import EnvironmentProblem
-from tasks.machine.words import printable
+from tasks.machine.words import printable, readable
 
 if TYPE_CHECKING:
     from flows.server.status_document import Deployment, Status
@@ -60,7 +60,7 @@ def _print_models(found: "Status") -> None:
     champions = Table("champion of", "version", "accuracy", "loss", "since", box=None, pad_edge=False)
     for model in found.models:
         accuracy = "" if model.test_accuracy is None else f"{model.test_accuracy:.4f}"
-        champions.add_row(model.name, str(model.version), accuracy, f"{model.test_loss:.4g}", model.promoted_at[:16])
+        champions.add_row(model.name, str(model.version), accuracy, readable(model.test_loss), model.promoted_at[:16])
     print_table(champions)
     print_line(f"a champion is {CHAMPION}")
     for model in found.models:

@@ -13,7 +13,7 @@ from flows.cli.options import ModelArgument, OnlyModel, print_json
 from flows.cli.parameters import taking, validated
 from flows.cli.tables import print_table
 from tasks.errors import DataError, UsageError
-from tasks.machine.words import counted, printable
+from tasks.machine.words import counted, printable, readable
 from tasks.parameters import MaintainParameters
 from tasks.store import (
     artifact_paths,
@@ -38,7 +38,9 @@ def models(
     runs: Annotated[
         bool, typer.Option("--runs", help="List the runs that trained, published, refused and unpublished ones.")
     ] = False,
-    sort: Annotated[tried.By | None, typer.Option(help="Of the runs, the best first \\[default: date].")] = None,
+    sort: Annotated[
+        tried.By | None, typer.Option(help="Of the runs, the best of each model first \\[default: date].")
+    ] = None,
 ) -> None:
     """List every version with its figures; * marks the champion, f a frozen one, h a held version.
 
@@ -79,8 +81,8 @@ def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
                 name,
                 f"{row['version']}{marks}",
                 "" if accuracy is None else f"{accuracy:.4f}",
-                f"{row['test_loss']:.4g}",
-                f"{row['parity']:.1e}",
+                readable(row["test_loss"]),
+                readable(row["parity"], 2),
                 f"{row['bytes'] / 1024:.1f}",
                 row["created_at"][:10],
                 f"{row['dataset']} {row['dataset_digest'][:8]}",

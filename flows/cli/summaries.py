@@ -11,7 +11,7 @@ from rich.table import Table
 from flows.cli import following
 from flows.cli.tables import print_fact
 from tasks.machine import progress
-from tasks.machine.words import counted, duration, printable
+from tasks.machine.words import counted, duration, printable, readable
 from tasks.serving import task
 from tasks.store import reading
 from tasks.store.artifact_paths import REJECTS
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tasks.records import GateVerdict, Prediction
 
 FEW = 5  # rows whose answers are told
+DROPS = "champion_accuracy", "champion_recall"  # gates that find by how much less a share is
+AGAINST_ONE = " of version "  # in the reason of a bound: it is that version's
 MARKS = {"passed": "[green]✓[/]", "refused": "[red]✗[/]", "recorded": " "}
 ASCII_MARKS = {"passed": "[green]+[/]", "refused": "[red]x[/]", "recorded": " "}
 
@@ -36,7 +38,10 @@ def gates(verdicts: "Sequence[GateVerdict]") -> None:
     for title, justify in (("", "left"), ("gate", "left"), ("found", "right"), ("bound", "left")):
         table.add_column(title, justify=justify, no_wrap=title in ("gate", "found"))  # type: ignore[arg-type]
     for each in verdicts:
-        table.add_row(marks[each.verdict], each.name, f"{each.value:.4g}", escape(printable(_bound(each))))
+        found = readable(each.value)
+        if each.name in DROPS:
+            found = f"{readable(abs(each.value))} {'less' if each.value >= 0 else 'more'}"
+        table.add_row(marks[each.verdict], each.name, found, escape(printable(_bound(each))))
     console.print()
     console.print(table)
     console.print()
@@ -45,7 +50,8 @@ def gates(verdicts: "Sequence[GateVerdict]") -> None:
 def _bound(verdict: "GateVerdict") -> str:
     """What was required; where nothing was, against which version, and why that decides nothing."""
     if verdict.verdict != "recorded":
-        return verdict.detail.partition(" required")[0]
+        required, _, why = verdict.detail.partition(" required")
+        return f"{required}{why}" if AGAINST_ONE in why else required
     if not verdict.name.startswith("champion"):
         return "recorded"
     _, opened, why = verdict.detail.partition("no bound (")
@@ -137,7 +143,7 @@ def _answers(result: "Prediction") -> Iterator[str]:
     for row in found:
         of = Path(row["source"]).name if are_files else f"row {row['row']}"
         sure = max((value for name, value in row.items() if name.startswith("probability_")), default=None)
-        answer = f"{row['prediction']:.6g}" if "prediction" in row else printable(row["label_name"])
+        answer = readable(row["prediction"], 6) if "prediction" in row else printable(row["label_name"])
         yield f"{printable(of)}: {answer}{'' if sure is None else f' ({sure:.1%})'}"
 
 
@@ -147,7 +153,7 @@ def tuned(result: "TuneReport", following_it: str, artifacts: Path | None) -> No
 
     losses = result.validation_losses, result.default_losses
     found, before = (
-        (f"{fmean(each):.4g}" if each else "none") + (f" ± {stdev(each):.1g}" if len({*each}) > 1 else "")
+        (readable(fmean(each)) if each else "none") + (f" ± {stdev(each):.1g}" if len({*each}) > 1 else "")
         for each in losses
     )
     rows = [

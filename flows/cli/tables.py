@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -16,6 +17,7 @@ GAP = 2  # between columns; a table here has no frame
 LEAD = re.compile(r" *(?:\S+(?: \S+)*  +)?(?=\S|$)")  # of a line: blanks, and a label with some behind it
 COMMAND = re.compile(r"\bgradmill [a-z]+(?: [\w./-]+)?")  # with what it names: to be copied in one piece
 MOST_LEAD = 24
+SHORT_CELL = 14
 
 
 def on_output() -> Console:
@@ -64,7 +66,7 @@ def _narrowed(table: Table, room: int) -> int:
         for column in table.columns
     ]
     texts = [[*cells, str(column.header)] for cells, column in zip(texts, table.columns, strict=True)]
-    least = [max(cell_len(word) for text in cells for word in text.split() or [""]) for cells in texts]
+    least = [max(cell_len(part) for text in cells for part in _unbroken(text)) for cells in texts]
     widths = [max(map(cell_len, cells)) for cells in texts]
     between = GAP * (len(widths) - 1)
     while sum(widths) + between > room and (wide := [at for at, width in enumerate(widths) if width > least[at]]):
@@ -72,6 +74,11 @@ def _narrowed(table: Table, room: int) -> int:
     for column, width in zip(table.columns, widths, strict=True):
         column.width = width
     return max(room, sum(widths) + between)
+
+
+def _unbroken(text: str) -> list[str]:
+    """What no line break may part: the words of a cell, or all of a short one."""
+    return [text] if cell_len(text) <= SHORT_CELL else text.split()
 
 
 def wrapped(text: str, room: int, hanging: bool = False) -> list[str]:
@@ -117,8 +124,11 @@ def print_fact(label: str, value: str, is_command: bool = False) -> None:
     """A fact behind its label: at a terminal on as many lines as it needs, broken between words, elsewhere on one."""
     console = on_output()
     room, lines = console.width - LABEL, [value]
-    if console.is_terminal:
-        lines = command_lines(value, room) if is_command else wrapped(value, room)
+    if console.is_terminal and not is_command:
+        value = value.replace(f"{Path.cwd()}{os.sep}", "")  # a person is here; who reads a pipe may be elsewhere
+        lines = wrapped(value, room)
+    elif console.is_terminal:
+        lines = command_lines(value, room)
     first = "" if console.is_terminal and cell_len(lines[0]) > room else lines.pop(0)  # a long path has its own line
     console.print(Text.assemble((f"{label:<{LABEL}}", "bold"), first), soft_wrap=True)
     for line in lines:

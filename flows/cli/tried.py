@@ -10,7 +10,7 @@ from rich.table import Table
 from flows.cli.options import print_json
 from flows.cli.tables import print_table
 from tasks.errors import UsageError
-from tasks.machine.words import printable, short
+from tasks.machine.words import printable, readable, short
 from tasks.store import artifact_paths, tried
 from tasks.store.tried import Tried
 
@@ -45,7 +45,8 @@ def show(name: str | None, by: By, as_json: bool) -> None:
         known = ", ".join(sorted({run.name for run in tried.runs()})) or "none yet"
         raise UsageError(f"no run of {name}", f"one of: {known}", "see gradmill models --runs")
     if key := BEST_FIRST.get(by):  # else the newest first, as they are
-        found = sorted(found, key=lambda run: (key(run) is None, key(run) or 0.0))
+        among = (lambda run: "") if by is By.SECONDS else (lambda run: run.name)  # losses of other data say nothing
+        found = sorted(found, key=lambda run: (among(run), key(run) is None, key(run) or 0.0))
     place = artifact_paths.runs()
     if as_json:
         print_json({"schema_version": 1, "path": str(place), "runs": [run.model_dump(mode="json") for run in found]})
@@ -63,16 +64,16 @@ def _print(found: list[Tried]) -> None:
     head.append("settings")
     table = Table(*head, box=None, pad_edge=False)
     for run in found:
-        figures = [*([_figure(run.test_accuracy, ".4f")] * tells), _figure(run.test_loss, ".4g")]
-        figures += [_figure(run.validation_loss, ".4g")] * is_watched
+        figures = [*(["" if run.test_accuracy is None else f"{run.test_accuracy:.4f}"] * tells), _loss(run.test_loss)]
+        figures += [_loss(run.validation_loss)] * is_watched
         date, digits = run.date[5:16].replace("T", " "), run.run.rpartition("-")[2]  # of this year, most of them
         cells = (run.name, date, digits, _outcome(run), *figures, f"{run.seconds:.1f}", _settings(run))
         table.add_row(*(escape(printable(cell)) for cell in cells))
     print_table(table, ("s", "validation", "date"))
 
 
-def _figure(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+def _loss(value: float | None) -> str:
+    return "" if value is None else readable(value)
 
 
 def _outcome(run: Tried) -> str:

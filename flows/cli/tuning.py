@@ -2,11 +2,12 @@
 
 import shlex
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from flows.cli import summaries
 from flows.cli.faults import as_gradmill_error, in_json
-from flows.cli.options import Artifacts, Debug, Json, Quiet, Verbose, as_typed, print_json, require
+from flows.cli.options import Quiet, Verbose, as_typed, print_json, require
 from flows.cli.parameters import given_options, taking, validated
 from flows.cli.runs import of_kept_name, on_prefect, outcome, require_images, require_of_use
 from tasks.errors import UsageError
@@ -16,12 +17,7 @@ from tasks.store import own_data, reading
 
 @taking(TuneParameters)
 def tune(
-    document: dict[str, Any],
-    artifacts: Artifacts = None,
-    as_json: Json = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    document: dict[str, Any], artifacts: Path | None, as_json: bool, verbose: Verbose = False, quiet: Quiet = False
 ) -> None:
     """Search for better settings by the loss of a validation part; the test split is not looked at.
 

@@ -3,7 +3,6 @@
 import importlib
 import logging
 import os
-import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +18,7 @@ from tasks.store import artifact_paths
 DRAIN_SECONDS = 5.0
 TELLING_SECONDS = 5.0
 TO_HAVE_ONE = "run gradmill up, or set PREFECT_API_URL"
+ONLY_LISTENERS = "only automations and services that wait for events miss it"
 _is_temporary = ContextVar("_is_temporary", default=False)
 _begun: ContextVar[TemporaryServer | None] = ContextVar("_begun", default=None)
 
@@ -32,7 +32,7 @@ def ahead() -> Iterator[None]:
     with ExitStack() as entered:
         with suppress(OSError, RuntimeError, EnvironmentProblem):  # prefect_api meets it again, and says so
             if _no_api_is_named():
-                server = TemporaryServer(_new_credential(), within=-1)
+                server = TemporaryServer(service.new_credential(), within=-1)
                 entered.callback(server.leave)
                 entered.callback(_begun.reset, _begun.set(server))
         yield
@@ -43,10 +43,6 @@ def _no_api_is_named() -> bool:
         return False
     profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or temporary.prefect_home() / "profiles.toml")
     return not profiles.is_file() or "PREFECT_API_URL" not in profiles.read_text(errors="replace")
-
-
-def _new_credential() -> str:
-    return f"{service.USER}:{secrets.token_hex(24)}"
 
 
 @contextmanager
@@ -91,7 +87,7 @@ def _temporary_api(*preload: str) -> Iterator[None]:
 
     if display.is_in_lines():
         print(f"events     reach nobody from a run's own temporary Prefect server: {TO_HAVE_ONE}", file=sys.stderr)
-    server = _begun.get() or TemporaryServer(_new_credential(), home=PREFECT_HOME.value())
+    server = _begun.get() or TemporaryServer(service.new_credential(), home=PREFECT_HOME.value())
     # Joining the heartbeat's thread costs a second at the end, and nobody watches this server for heartbeats.
     unwatched = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     try:
@@ -132,7 +128,7 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
             from tasks.stage import events
 
             if not PREFECT_API_URL.value():
-                raise EnvironmentProblem("no Prefect server is known", "one that stays", TO_HAVE_ONE)
+                raise EnvironmentProblem("no Prefect server is running", "one that stays", TO_HAVE_ONE)
             with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: TELLING_SECONDS}):
                 _require_answer()  # to send without would be tried for long, and in silence
             events.emit(event, name, payload)
@@ -142,7 +138,8 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
             overview.publish(name)
     except Exception as error:
         reason = error.found if isinstance(error, GradmillError) else f"{type(error).__name__}: {error}"
-        print(f"nobody was told ({event}): {without_credentials(' '.join(reason.split()))}", file=sys.stderr)
+        why = without_credentials(" ".join(reason.split()))
+        print(f"note: the change stands; its event {event} was not sent ({why}): {ONLY_LISTENERS}", file=sys.stderr)
 
 
 def send_what_is_queued() -> None:

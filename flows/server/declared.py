@@ -178,5 +178,5 @@ def require_time(cron: str, timezone: str) -> None:
         croniter(cron).get_next()
     except (ValidationError, CroniterBadDateError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "there is no such day"
-        found = f"--cron {cron!r} --timezone {timezone}: {reason}"
+        found = f"--cron {cron!r} --timezone {timezone}: {reason.removeprefix('Value error, ')}"
         raise UsageError(found, "five fields, as '0 3 * * *', and a zone, as Europe/Berlin", "correct it") from error

@@ -90,7 +90,10 @@ def _bring_up_to_date(
     kept.keep(declared.name)
     noted = foreign | _digests({name: value for name, value in kept.items.items() if name not in left})
     registered.note(declared.items, noted, list(map(found.mark, added)))
-    return [*fields, *(name for name in ours if name not in fields), *removed], [*kept.items, *left]
+    if changed := [*fields, *(name for name in ours if name not in fields), *removed]:
+        # Nothing new, but the server drops its plan again: it may have read before the change and planned after it.
+        client.update_deployment(deployment.id, DeploymentUpdate())
+    return changed, [*kept.items, *left]
 
 
 def _digests(items: Items) -> dict[str, str]:

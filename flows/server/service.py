@@ -48,11 +48,16 @@ def credential() -> tuple[str, bool]:
     path = artifact_paths.credential()
     if path.is_file() and not path.stat().st_mode & 0o077 and ":" in (known := path.read_text().strip()):
         return known, False
-    made = f"{USER}:{secrets.token_hex(24)}"
+    made = new_credential()
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:  # of mode 0600 from the beginning
         file.write(made + "\n")
     Path(file.name).replace(path)
     return made, True
+
+
+def new_credential() -> str:
+    """As ``user:password``, which nobody can guess."""
+    return f"{USER}:{secrets.token_hex(24)}"
 
 
 def running(quietly: bool = False) -> Service | None:
@@ -149,5 +154,9 @@ def reached(api_url: str, key: str | None, more: dict[Any, Any] | None = None) -
     from prefect import settings
 
     known = {settings.PREFECT_API_URL: api_url, settings.PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: True}
+    known[settings.PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED] = False  # we do so ourselves (api.py), and once
+    if urlsplit(api_url).hostname in LOOPBACK:  # to compress what goes through memory takes both ends' time
+        plain = {"Accept-Encoding": "identity"}
+        known[settings.PREFECT_CLIENT_CUSTOM_HEADERS] = settings.PREFECT_CLIENT_CUSTOM_HEADERS.value() | plain
     with settings.temporary_settings(known | ({settings.PREFECT_API_AUTH_STRING: key} if key else {}) | (more or {})):
         yield

@@ -1,21 +1,23 @@
 """What a run tells in the Prefect UI: a verdict with every gate, pictures, the model card; tags and events."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
+from prefect.events import emit_event
 from prefect.runtime import flow_run
 
-from flows.story import disk, judgement, pages, predicted, run_names
+from flows.story import judgement, pages, predicted, run_names
 from flows.story.blocks import escaped
 from flows.story.report import Outcome, reported
 from tasks.judging.judged import Judged
-from tasks.machine.telling import Event
+from tasks.machine.telling import Event, tell
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.stage import events
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, room
 from tasks.store.run_folder import RunFolder
 from tasks.store.tuned import Searched
 
@@ -76,9 +78,13 @@ def told_of_search(run: RunFolder, searched: Searched) -> None:
 
 
 def told_of_disk() -> None:
-    """Tell whoever is on duty that the disk is nearly full, where it is."""
+    """Say that the disk of artifacts/ is nearly full, if it is, in the log and by an event for the alerts."""
     with _never_in_the_way():
-        disk.told_if_full()
+        left, host = room.left(), socket.gethostname()
+        if left.is_little:
+            tell(message := f"the disk of {artifact_paths.root()} on {host} is nearly full: {left}")
+            resource = {"prefect.resource.id": f"gradmill.disk.{host}", "prefect.resource.name": host}
+            emit_event(Event.DISK, resource, payload={"message": message, "free": left.free, "total": left.total})
 
 
 def _show(key: str, page: str, about: str) -> None:

@@ -6,7 +6,7 @@ from flows.story import periods
 from flows.story.blocks import said, table
 from flows.story.periods import WORDS
 from tasks.judging.judged import Judged
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 
 WORST = 10  # classes that are told
 Rows = list[tuple[str, ...]]
@@ -21,7 +21,7 @@ def in_words(result: Judged) -> tuple[str, str]:
     """For the run's name, and for its first tag: whether it is worse, and the figure by which it is known."""
     name, value = next(iter(result.metrics.items()))
     verdict = "worse" if result.worse else "as published"
-    return f"{verdict}, {WORDS[name]} {value:.4g}", f"{value:.4g} {verdict}"
+    return f"{verdict}, {WORDS[name]} {readable(value)}", f"{readable(value)} {verdict}"
 
 
 def facts(result: Judged) -> Iterator[tuple[str, str]]:
@@ -47,11 +47,16 @@ def facts(result: Judged) -> Iterator[tuple[str, str]]:
 def figures(result: Judged) -> Rows:
     """Each figure with its interval, and at publication; of many classes those of the smallest recall."""
     rows: Rows = [
-        (WORDS[name], f"{value:.4g}", periods.between(result.intervals[name]), _number(result.published.get(name)))
+        (
+            WORDS[name],
+            readable(value),
+            periods.between(result.intervals[name]),
+            _number(result.published.get(name)),
+        )
         for name, value in result.metrics.items()
     ]
     for name in sorted(result.recall, key=lambda name: result.recall[name])[:WORST]:
-        found = f"{result.recall[name]:.4g}", periods.between(result.recall_intervals[name])
+        found = readable(result.recall[name]), periods.between(result.recall_intervals[name])
         rows.append((f"recall of {name}", *found, _number(result.published_recall.get(name))))
     return rows
 
@@ -67,4 +72,4 @@ def page(result: Judged) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else readable(value)

@@ -77,4 +77,5 @@ def disk(facts: Overview) -> Iterator[tuple[str, str]]:
     parts = {"versions": found.versions, "data": found.data, "runs": found.runs, "predictions": found.predictions}
     told = ", ".join(f"{part} {words.size(number)}" for part, number in parts.items())
     yield facts.name, f"{words.size(found.of_name)} ({told})"
-    yield "free", f"{words.size(found.free)} of {words.size(found.total)}, {found.free / found.total:.0%}"
+    free, total = found.left
+    yield "free", f"{words.size(free)} of {words.size(total)}, {free / total:.0%}"

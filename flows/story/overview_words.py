@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 from tasks.records import Prediction
 from tasks.store import artifact_paths
 from tasks.store.predictions import Job
@@ -40,8 +40,8 @@ def figures(manifest: Manifest) -> str:
     told = []
     if found.get("test_accuracy") is not None:
         told.append(f"accuracy {found['test_accuracy']:.3f}")
-    told += [f"{word} {found[key]:.4g}" for key, word in {"rmse": "RMSE", "r2": "R²"}.items() if key in found]
-    return ", ".join([*told, f"loss {found['test_loss']:.4g}"])
+    told += [f"{word} {readable(found[key])}" for key, word in {"rmse": "RMSE", "r2": "R²"}.items() if key in found]
+    return ", ".join([*told, f"loss {readable(found['test_loss'])}"])
 
 
 def rows(manifest: Manifest) -> str:
@@ -53,7 +53,7 @@ def rows(manifest: Manifest) -> str:
 def truth(of: Job | Prediction) -> str:
     """How good predictions are where their input has the truth; else nothing. Older jobs have no ``metrics``."""
     measured = of.metrics or ({} if of.accuracy is None else {"accuracy": of.accuracy})
-    return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
+    return ", ".join(f"{name} {readable(value)}" for name, value in measured.items())
 
 
 def is_own_test_split(of: Job) -> bool:

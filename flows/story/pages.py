@@ -11,6 +11,7 @@ from flows.story.blocks import Bold, escaped, said, table
 from flows.story.report import RetrainReport
 from tasks.errors import GradmillError
 from tasks.judging.judged import Period
+from tasks.machine.words import readable
 from tasks.records import GateVerdict
 from tasks.stage.live import picture
 from tasks.store import artifact_paths, reading
@@ -47,26 +48,26 @@ def in_words(result: RetrainReport) -> tuple[str, str]:
     if result.outcome == "refused":
         gate, *others = [gate for gate in result.gates if not gate.passed]
         more = f" and {len(others)} more" if others else ""
-        return f"refused by {gate.name} {gate.value:.4g}{more}", f"{gate.value:.4g} refused"
+        return f"refused by {gate.name} {readable(gate.value)}{more}", f"{readable(gate.value)} refused"
     version = f" version {result.version}" if result.version else ""
     known = ("test_accuracy", "rmse", "test_loss")
     name, value = next((name, result.metrics[name]) for name in known if result.metrics.get(name) is not None)
-    words = f"{result.outcome}{version}, {name.removeprefix('test_')} {value:.4g}"
-    return words, f"{value:.4g} {result.outcome}"
+    words = f"{result.outcome}{version}, {name.removeprefix('test_')} {readable(value)}"
+    return words, f"{readable(value)} {result.outcome}"
 
 
 def verdict(result: RetrainReport) -> str:
     """What became of a candidate, and why; its figures beside those of the champion of before."""
     before = _champion_before(result)
     figures = [
-        (name.replace("_", " "), f"{value:.4g}", *([_figure(before, name)] if before else []))
+        (name.replace("_", " "), readable(value), *([_figure(before, name)] if before else []))
         for name, value in result.metrics.items()
         if isinstance(value, float)
     ]
     word = "the champion before" if result.outcome == "published" else "the champion"
     of_before = [f"version {before.version}, {word}, when published"] if before else []
     gates = [
-        (gate.name, gate.verdict if gate.passed else Bold(gate.verdict), f"{gate.value:.6g}", *_required(gate))
+        (gate.name, gate.verdict if gate.passed else Bold(gate.verdict), readable(gate.value, 6), *_required(gate))
         for gate in result.gates
     ]
     seconds = [(stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items()]
@@ -107,7 +108,7 @@ def _champion_before(result: RetrainReport) -> Manifest | None:
 
 def _figure(version: Manifest, name: str) -> str:
     value = version.metrics.model_dump(mode="json").get(name)
-    return f"{value:.4g}" if isinstance(value, float) else ""
+    return readable(value) if isinstance(value, float) else ""
 
 
 def _kept_from_the_champion(result: RetrainReport) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tasks.judging.judged import Measured, Period
+from tasks.machine.words import readable
 
 WORDS = {"accuracy": "accuracy", "loss": "loss", "rmse": "RMSE", "r2": "R²"}
 
@@ -19,9 +20,9 @@ def rows(found: Sequence[Period]) -> list[tuple[str, ...]]:
         (
             each.period,
             f"{each.rows:,}",
-            f"{each.metrics[main]:.4g}",
+            readable(each.metrics[main]),
             between(each.intervals[main]),
-            f"{each.metrics[other]:.4g}",
+            readable(each.metrics[other]),
         )
         for each in found
         for main, other in [_told(each)]

@@ -1,6 +1,7 @@
 """What a run is called in the UI and in ``artifacts/runs/``, the date that it stands for, how long it may take."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -32,22 +33,14 @@ def retrain() -> str:
     return f"{parameters.name} {parameters.training.implementation} {scheduled_at():%Y-%m-%dT%H:%M}"
 
 
-def predict() -> str:
-    """``predict softmax-regression 2026-11-24T03:00``."""
-    parameters = PredictParameters.model_validate(flow_run.parameters["parameters"])
-    return f"predict {parameters.name} {scheduled_at():%Y-%m-%dT%H:%M}"
+def of(kind: type[PredictParameters | EvaluateParameters | TuneParameters]) -> Callable[[], str]:
+    """What names the runs of another flow, which takes parameters of this kind: ``tune digits 2026-11-24T03:00``."""
 
+    def name() -> str:
+        parameters = kind.model_validate(flow_run.parameters["parameters"])
+        return f"{flow_run.flow_name} {parameters.name} {scheduled_at():%Y-%m-%dT%H:%M}"
 
-def evaluate() -> str:
-    """``evaluate softmax-regression 2026-11-24T03:00``."""
-    parameters = EvaluateParameters.model_validate(flow_run.parameters["parameters"])
-    return f"evaluate {parameters.name} {scheduled_at():%Y-%m-%dT%H:%M}"
-
-
-def tune() -> str:
-    """``tune softmax-regression 2026-11-24T03:00``."""
-    parameters = TuneParameters.model_validate(flow_run.parameters["parameters"])
-    return f"tune {parameters.name} {scheduled_at():%Y-%m-%dT%H:%M}"
+    return name
 
 
 def with_verdict(name: str, words: str) -> str:

@@ -8,7 +8,7 @@ from flows.story.blocks import said, table
 from flows.story.periods import between
 from tasks.judging import tuning_figures
 from tasks.judging.search_facts import interval, word
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 from tasks.stage.live import picture
 from tasks.store import artifact_paths, atomic
 from tasks.store.run_folder import RunFolder
@@ -65,7 +65,7 @@ def _beside(tuned: Tuned) -> Rows:
     seeds = max(map(len, losses))
     means = [interval(each) if each else None for each in losses]
     rows.append(
-        (f"validation loss, mean of {seeds} seeds", *(f"{each.mean:.4g}" if each else "none" for each in means))
+        (f"validation loss, mean of {seeds} seeds", *(readable(each.mean) if each else "none" for each in means))
     )
     rows.append(("its 95 % interval", *(between(each[1:]) if each else "" for each in means)))
     return rows
@@ -95,7 +95,7 @@ def _best(trials: Sequence[Trial], found: int | None) -> str:
     rows: Rows = [
         (
             str(trial.number),
-            f"{trial.validation_loss:.4g}",
+            readable(trial.validation_loss or 0.0),
             *(_value(trial.settings.get(field, "")) for field in fields),
             f"{trial.seconds:.2f}",
             _ending(trial) or "found" * (trial.number == found),

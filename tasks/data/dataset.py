@@ -1,13 +1,12 @@
 """What a data set can do, whichever it is: fetch its raw files, say whether they are fit, and prepare its splits."""
 
-from typing import Any, NamedTuple, Protocol
-
-from numpy.typing import NDArray
+from typing import NamedTuple, Protocol
 
 from tasks.data.champion import ChampionData
 from tasks.data.recipe import Recipe
 from tasks.data.report import DataReport
 from tasks.data.validated import Fixed, ValidatedDataset, ValidatedTable
+from tasks.machine.arrays import Array
 from tasks.parameters import Data
 from tasks.records import PreparedDataset, RawDataset
 from tasks.serving.task import TaskName
@@ -16,8 +15,8 @@ from tasks.serving.task import TaskName
 class Rows(NamedTuple):
     """One split: inputs ``(n, …)`` as the data set has them, before any recipe, and the truth ``(n,)``."""
 
-    inputs: NDArray[Any]
-    truth: NDArray[Any]
+    inputs: Array
+    truth: Array
 
 
 class Contents(NamedTuple):

@@ -9,7 +9,7 @@ from pydantic import Field
 from tasks.data.table.profile import AcceptedFinding
 from tasks.data.table.split_rule import SplitRule
 from tasks.errors import DataError
-from tasks.machine.words import counted, in_markdown
+from tasks.machine.words import counted, in_markdown, readable
 from tasks.store.artifact_paths import CONTACT_SHEET
 from tasks.store.documents import Document
 from tasks.store.record import Lasting
@@ -55,7 +55,7 @@ class ColumnReport(Lasting):
     def content(self) -> str:
         """Its range or its levels, in a few words."""
         if self.minimum is not None and self.maximum is not None:
-            return f"{self.minimum:.6g} … {self.maximum:.6g}"
+            return f"{readable(self.minimum, 6)} … {readable(self.maximum, 6)}"
         more = f", … ({self.num_levels:,})" if self.num_levels > len(self.levels) else ""
         return ", ".join(self.levels) + more
 

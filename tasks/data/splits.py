@@ -5,16 +5,15 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from numpy.typing import NDArray
 
 from tasks.data import mapped
 from tasks.data.dataset import Contents, Named, Rows
 from tasks.data.recipe import Recipe
 from tasks.machine import progress
+from tasks.machine.arrays import Array
 from tasks.records import PreparedDataset
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths, atomic, verified
@@ -25,7 +24,7 @@ SPLIT_KEY = "split_key"  # beside inputs and targets: by what a row's side was d
 
 PIECE = 2**16  # rows
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Array]
 
 
 def prepare(dataset: Named, contents: Contents) -> PreparedDataset:

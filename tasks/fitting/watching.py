@@ -10,7 +10,7 @@ from tasks.judging import figures
 from tasks.judging.judges import JUDGES, Judge
 from tasks.machine import progress
 from tasks.machine.telling import tell
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 from tasks.networks.training import Measured
 from tasks.parameters import Training
 from tasks.records import Epoch
@@ -55,16 +55,15 @@ class Watch:
 
     def _tell_of_the_end(self, curve: Sequence[Epoch]) -> None:
         """Say how it ended: with early stopping, when, and whose weights are kept."""
-        total, epochs = self._training.steps.num_epochs, counted(len(curve), "epoch")
-        end, best = f"epoch {total}/{total}", kept(curve, self._training)
-        if len(curve) < total:
-            end = f"at an end after {epochs}"
-            if self._training.patience:
-                epochs = f"stopped early after {len(curve)} of {counted(total, 'epoch')}"
-        if best is not curve[-1]:
-            end, epochs = f"{end}; kept are the weights of epoch {best.epoch}", f"{epochs}, epoch {best.epoch} kept"
-        on_validation = "" if best.validation_loss is None else f", validation loss {best.validation_loss:.3g}"
-        short = f"{epochs}: train loss {best.train_loss:.3g}{on_validation}"
+        total, best = self._training.steps.num_epochs, kept(curve, self._training)
+        end, is_short = counted(len(curve), "epoch"), len(curve) < total
+        if self._training.patience:
+            end = f"stopped early after {len(curve)} of {counted(total, 'epoch')}" if is_short else end
+            end += f", the weights of epoch {best.epoch} kept"
+        elif is_short:
+            end = f"converged after {end}"
+        on_validation = "" if best.validation_loss is None else f", validation loss {readable(best.validation_loss, 3)}"
+        short = f"{end}: train loss {readable(best.train_loss, 3)}{on_validation}"
         tell(f"{end}: {_sentence(best, self._judge)}", short=short)
 
     def picture(self, curve: Sequence[Epoch]) -> FileRef:
@@ -104,5 +103,5 @@ def _point(epoch: int, measured: Measured, training: Training) -> Epoch:
 
 
 def _sentence(point: Epoch, judge: Judge) -> str:
-    watched = "" if point.validation_loss is None else f", validation loss {point.validation_loss:.3g}"
+    watched = "" if point.validation_loss is None else f", validation loss {readable(point.validation_loss, 3)}"
     return judge.epoch(point) + watched

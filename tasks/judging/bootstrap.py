@@ -1,12 +1,10 @@
 """How far a figure may be off by the chance of which rows are in the test split."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from tasks.machine.arrays import Array
 
 RESAMPLES = 2_000
 BLOCKS = 1_000  # of units that are drawn whole, where there are more: their sums vary as the rows' do

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import safetensors.numpy
 import torch
-from numpy.typing import NDArray
 
 from tasks.data import splits
 from tasks.data.dataset import Rows
@@ -15,12 +14,11 @@ from tasks.fitting.splits import load_split, scores
 from tasks.judging import standards
 from tasks.judging.objective import Objective
 from tasks.judging.standards import Standards
+from tasks.machine.arrays import Array
 from tasks.parameters import Training
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.serving import folding
 from tasks.store import verified
-
-Array = NDArray[Any]
 
 WHILE_TRAINING = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
 
@@ -87,5 +85,5 @@ class Measured(NamedTuple):
     """
 
     version: int | None
-    output: NDArray[Any]
-    is_new: NDArray[Any] | None = None
+    output: Array
+    is_new: Array | None = None

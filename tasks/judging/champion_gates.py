@@ -6,10 +6,8 @@ their figures say: nothing is compared with them.
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.data import splits
 from tasks.data.recipe import Columns, Recipe
@@ -21,6 +19,7 @@ from tasks.judging.objective import Objective
 from tasks.judging.signature import differences
 from tasks.judging.standards import clusters, read_rows
 from tasks.judging.unseen import RowsOfToday
+from tasks.machine.arrays import Array
 from tasks.parameters import Device, Gates, Training
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import contract, sessions
@@ -30,7 +29,6 @@ from tasks.store import reading, verification, verified
 from tasks.store.record import FileRef
 from tasks.store.versions import Manifest
 
-Array = NDArray[Any]
 Measure = Callable[
     [bytes, Array], Array
 ]  # of an ONNX file and the rows it is fed ``(n, …)``: a figure of each ``(n,)``
@@ -97,7 +95,7 @@ def measuring(prepared: PreparedDataset, training: Training) -> Measure:
     """By what models are compared: of the book's data by their answers, of own data by their losses."""
     answer = TASKS[prepared.task].answer
     if not prepared.is_own:
-        return functools.partial(outputs, output=answer)
+        return lambda model, rows: sessions.answers(sessions.open_session(model, Device.CPU), rows)[answer]
     truth, objective = read_rows(prepared.test, prepared).truth, Objective.of(training, prepared)
     asked = PROBABILITIES if prepared.task == "classification" else answer
 
@@ -159,11 +157,3 @@ def _inputs(prepared: PreparedDataset, recipe: Recipe) -> Array | None:
         if not recipe.accepts(raw.dtype, raw.shape[1:]):
             return None
     return splits.read_test(prepared, recipe).inputs
-
-
-def outputs(model: bytes, rows: Array, output: str, batch_size: int = 1024) -> Array:
-    """One output of a model, by its name, for all rows ``(n, …)``, in order and on the CPU."""
-    session = sessions.open_session(model, Device.CPU)
-    (source,) = session.get_inputs()
-    starts = range(0, len(rows), batch_size)
-    return np.concatenate([session.run([output], {source.name: rows[at : at + batch_size]})[0] for at in starts])

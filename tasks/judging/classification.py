@@ -5,18 +5,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from tasks.judging import figures, gates, max_statistic
+from tasks.judging import figures, gates, image_figures, max_statistic
 from tasks.judging.candidate import Candidate, Measured
+from tasks.machine.arrays import Array
 from tasks.networks import metrics
 from tasks.parameters import Gates
 from tasks.records import Epoch, GateVerdict
 from tasks.store.artifact_paths import CONFUSION_MATRIX, MISCLASSIFIED, RELIABILITY
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
-
-Array = NDArray[Any]
 
 WORST = 18  # misclassified images in the picture
 CURVES = figures.Curves(
@@ -96,11 +94,11 @@ def misclassified(candidate: Candidate, label: Array, confidence: Array, run: Ru
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")[:WORST]]
     names = candidate.prepared.class_names
     predicted, true = ([names[index] for index in labels[worst]] for labels in (label, candidate.test.truth))
-    return figures.image_grid(candidate.test.inputs[worst], predicted, true, run.file(MISCLASSIFIED))
+    return image_figures.image_grid(candidate.test.inputs[worst], predicted, true, run.file(MISCLASSIFIED))
 
 
 def against_kept(
-    ours: Measured, kept: list[Measured], truth: NDArray[Any], class_names: tuple[str, ...], bounds: Gates
+    ours: Measured, kept: list[Measured], truth: Array, class_names: tuple[str, ...], bounds: Gates
 ) -> tuple[GateVerdict, ...]:
     """Accuracy over all rows and recall of each class, against every kept version.
 

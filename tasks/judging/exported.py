@@ -10,6 +10,7 @@ from tasks.data import splits
 from tasks.data.recipe import Columns
 from tasks.fitting import served
 from tasks.judging.parity import PARITY
+from tasks.machine.arrays import Array
 from tasks.parameters import Gates
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import drift, folding, sessions
@@ -17,7 +18,6 @@ from tasks.serving.profile import Histogram
 from tasks.serving.task import TASKS
 
 Weights = Mapping[str, NDArray[np.float32]]
-Array = NDArray[Any]
 SCORES = 2**22  # that are compared at a time, of many classes: 16 MB
 IN_FLOAT64 = 10  # times the error that torch is allowed: float32 rounds raw rows before anything is computed of them
 SMALL_OFFSET = 10  # deviations of a column, which cost float32 one digit

@@ -4,9 +4,15 @@ import math
 
 from tasks.errors import GateFailed
 from tasks.machine.telling import tell
+from tasks.machine.words import readable
 from tasks.records import GateVerdict
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
+
+REMEDIES = {  # by gate
+    "baseline": "get more rows, or inputs that tell more",
+    "parity": "give --weight-decay, or leave out columns that others determine: large weights cancel badly in float32",
+}
 
 
 def judge(
@@ -26,7 +32,7 @@ def judge(
         and (maximum is None or value <= maximum)
     )
     bounds = [("more than", above), ("less than", below), ("at most", maximum)]
-    required = " and ".join(f"{words} {bound:.6g}" for words, bound in bounds if bound is not None)
+    required = " and ".join(f"{words} {readable(bound, 6)}" for words, bound in bounds if bound is not None)
     return GateVerdict(
         name=name,
         value=value,
@@ -46,13 +52,13 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -
     failed = [verdict for verdict in verdicts if not verdict.passed]
     short = f"refused by {', '.join(verdict.name for verdict in failed)}" if failed else ""
     for verdict in verdicts:
-        tell(f"gate {verdict.name} {verdict.verdict}: {verdict.value:.6g}, {verdict.detail}", short=short)
+        tell(f"gate {verdict.name} {verdict.verdict}: {readable(verdict.value, 6)}, {verdict.detail}", short=short)
     if not failed:
         return
-    is_no_better = any(verdict.name == "baseline" for verdict in failed)
-    remedy = "get more rows, or inputs that tell more" if is_no_better else "train longer or change the parameters"
+    found = (REMEDIES[verdict.name] for verdict in failed if verdict.name in REMEDIES)
+    remedy = next(found, "train longer or change the parameters")
     refusal = GateFailed(
-        "refused by " + "; ".join(f"{verdict.name} {verdict.value:.6g}" for verdict in failed),
+        "refused by " + "; ".join(f"{verdict.name} {readable(verdict.value, 6)}" for verdict in failed),
         "; ".join(f"{verdict.name}: {verdict.detail}" for verdict in failed),
         f"nothing was published; see the evidence in {run.path}, {remedy}",
     )

@@ -1,22 +1,19 @@
 """A kept version on labelled rows: what it says of them, how good that is, and how good it was."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.errors import DataError
 from tasks.judging import labelled, measures
 from tasks.judging.judged import Judged
 from tasks.judging.labelled import Labelled
 from tasks.judging.measures import Answers
+from tasks.machine.arrays import Array
 from tasks.parameters import Device, EvaluateParameters
 from tasks.serving import sessions
 from tasks.store.artifact_paths import ONNX
 from tasks.store.versions import Manifest
-
-Array = NDArray[Any]
 
 PUBLISHED = {"accuracy": "test_accuracy", "loss": "test_loss", "rmse": "rmse", "r2": "r2"}  # in a manifest
 

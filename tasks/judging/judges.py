@@ -2,11 +2,10 @@
 
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
-
 from tasks.judging import classification, own_classification, own_regression, regression
 from tasks.judging.candidate import Candidate, Measured
 from tasks.judging.figures import Curves
+from tasks.machine.arrays import Array
 from tasks.parameters import Gates
 from tasks.records import Epoch, GateVerdict, PreparedDataset
 from tasks.serving.task import TaskName
@@ -41,7 +40,7 @@ class BookJudge(Judge, Protocol):
     """One of the book's data, of which every kept version was trained on the same rows."""
 
     def against_kept(
-        self, ours: Measured, kept: list[Measured], truth: NDArray[Any], class_names: tuple[str, ...], bounds: Gates
+        self, ours: Measured, kept: list[Measured], truth: Array, class_names: tuple[str, ...], bounds: Gates
     ) -> tuple[GateVerdict, ...]:
         """The gates against kept versions, of which there is one at least; ``truth`` is ``(n,)``."""
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.numpy
-from numpy.typing import NDArray
 
 from tasks.data import mapped
 from tasks.data.champion import ChampionData
@@ -26,14 +25,13 @@ from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import moments, no_moment, split_words
 from tasks.errors import DataError, UsageError
 from tasks.judging.periods import Moments
+from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
 from tasks.parameters import EvaluateParameters
 from tasks.parameters.own_data import NO_WINDOW, OwnData
 from tasks.serving.task import TASKS
 from tasks.store import verified
 from tasks.store.versions import Manifest
-
-Array = NDArray[Any]
 
 PIECE = 2**16  # rows of a table
 # What is wrong with rows to be trained on, and not with rows to be judged by.

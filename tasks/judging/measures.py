@@ -4,17 +4,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.data.table.split_words import moments
 from tasks.judging import bootstrap, periods
 from tasks.judging.judged import Measured, Period
 from tasks.judging.periods import Moments
 from tasks.judging.standards import read_rows
+from tasks.machine.arrays import Array
 from tasks.records import PreparedDataset
 from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES
-
-Array = NDArray[Any]
 
 MOST_CLASSES = 200  # whose recall is told
 SMALLEST = np.finfo(np.float32).tiny  # a probability that is 0 in float32 has a finite loss

@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.data.recipe import Columns
+from tasks.machine.arrays import Array
 from tasks.parameters import Loss, Steps, Training
 from tasks.records import PreparedDataset
-
-Array = NDArray[Any]
 
 HUBER_BETA = 0.5  # where the squared loss ends, in deviations of the target; of the book's data in its units
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.data.recipe import Columns
 from tasks.judging import classification, figures, own_pictures, table_figures
@@ -18,8 +17,6 @@ from tasks.serving.coefficients import largest
 from tasks.store.artifact_paths import BY_PERIOD, COEFFICIENTS, CONFUSION_MATRIX, RELIABILITY, THRESHOLDS
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
-
-Array = NDArray[Any]
 
 MOST_WEIGHTS = 20_000  # that are told one by one
 MOST_CLASSES = 200  # whose confusion matrix is among the metrics: that of a thousand is 9 MB of JSON

@@ -1,17 +1,13 @@
 """What is told of models of own pictures beyond other classifiers: weights and mistakes as pictures, bright or dark."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.judging import classification, image_figures, standards
 from tasks.judging.candidate import Candidate
+from tasks.machine.arrays import Array
 from tasks.store.artifact_paths import CLASS_WEIGHTS
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
-
-Array = NDArray[Any]
 
 MOST_PICTURES = 1_000  # whose pixels are averaged
 

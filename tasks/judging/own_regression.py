@@ -10,10 +10,10 @@ from tasks.judging import figures, table_figures
 from tasks.judging.bootstrap import intervals
 from tasks.judging.candidate import Candidate
 from tasks.judging.measures import Answers, in_time, of_numbers, regression_sums
+from tasks.judging.own_classification import before_export as before_export
 from tasks.judging.regression import CURVES as CURVES
 from tasks.judging.regression import epoch as epoch
-from tasks.parameters import Gates
-from tasks.records import GateVerdict
+from tasks.machine.words import readable
 from tasks.serving import folding
 from tasks.serving.coefficients import largest
 from tasks.store.artifact_paths import BY_PERIOD, COEFFICIENTS, PREDICTED_AND_TRUE, RESIDUALS
@@ -52,17 +52,12 @@ def r2_and_rmse(truth: Array, residuals: Array) -> dict[str, float]:
 
 def sentence(measured: dict[str, Any]) -> str:
     """What was measured, in the log."""
-    low, high = measured["rmse_interval"]
+    low, high = map(readable, measured["rmse_interval"])
     return (
-        f"R² {measured['r2']:.4f}, root mean squared error {measured['rmse']:.4g} ({low:.4g} to {high:.4g}); "
-        f"loss {measured['objective_loss']:.4g}, of the converged fit {measured['reference_loss']:.4g}, "
-        f"of the best constant {measured['baseline_loss']:.4g}"
+        f"R² {measured['r2']:.4f}, root mean squared error {readable(measured['rmse'])} ({low} to {high}); "
+        f"loss {readable(measured['objective_loss'])}, of the converged fit {readable(measured['reference_loss'])}, "
+        f"of the best constant {readable(measured['baseline_loss'])}"
     )
-
-
-def before_export(candidate: Candidate, measured: dict[str, Any], bounds: Gates) -> tuple[GateVerdict, ...]:
-    """The gates ``baseline`` and ``reference``."""
-    return candidate.held_against.judge(candidate.losses, bounds)
 
 
 def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.judging import gates
+from tasks.machine.words import readable
 from tasks.records import GateVerdict
 from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES
 from tasks.serving.task import TaskName
@@ -61,7 +62,9 @@ class OfRegression(Parity):
         most = MOST_COARSE * deviation if deviation > 1e-12 * self.largest else np.inf  # else it never changes
         tolerance = max_error * deviation + min(2 * coarsest, most)
         if self.error > tolerance and 2 * finest > most:
-            detail = f"; float32 tells predictions apart by {finest:.3g} only: subtract an offset from the target"
+            detail = (
+                f"; float32 tells predictions apart by {readable(finest, 3)} only: subtract an offset from the target"
+            )
         return (
             gates.judge(name, self.error, maximum=tolerance, detail=f"predictions of {self.num_rows} rows{detail}"),
         )

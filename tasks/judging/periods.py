@@ -3,12 +3,11 @@
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from tasks.machine.arrays import Array
 
 MOST = 13  # periods: a year from any day on touches thirteen months
 HOUR = 3_600_000_000  # microseconds

@@ -4,16 +4,13 @@ It is recorded only: training stops early on purpose, and pictures that are fitt
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.judging import reference
 from tasks.judging.objective import Objective
 from tasks.judging.reference import Reference
-
-Array = NDArray[Any]
+from tasks.machine.arrays import Array
 
 MAX_ROWS = 10_000
 MAX_ITERATIONS = 100

@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.data.recipe import Columns, Target
 from tasks.judging.objective import HUBER_BETA, Objective
+from tasks.machine.arrays import Array
 from tasks.parameters import Loss
-
-Array = NDArray[Any]
 
 MAX_ROWS = 100_000
 MAX_VALUES = 40_000_000  # of the standardised numbers, and of the scores: bounds memory

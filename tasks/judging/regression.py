@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tasks.fitting.splits import load_split
 from tasks.judging import figures, gates
 from tasks.judging.candidate import Candidate, Measured
+from tasks.machine.words import readable
 from tasks.networks import best_fit, metrics
 from tasks.parameters import Gates, Loss
 from tasks.records import Epoch, GateVerdict
@@ -22,7 +23,7 @@ BEST_FITS = {Loss.SQUARED: ("least-squares", best_fit.least_squares_fit), Loss.H
 
 def epoch(point: Epoch) -> str:
     """One epoch in the log."""
-    return f"train loss {point.train_loss:.3g}, test loss {point.test_loss:.3g}"
+    return f"train loss {readable(point.train_loss, 3)}, test loss {readable(point.test_loss, 3)}"
 
 
 def measure(candidate: Candidate) -> dict[str, Any]:
@@ -40,10 +41,8 @@ def measure(candidate: Candidate) -> dict[str, Any]:
 
 def sentence(measured: dict[str, Any]) -> str:
     """What was measured, in the log."""
-    return (
-        f"test loss {measured['test_loss']:.3g}; as maximum likelihood: noise {measured['noise_estimate']:.4g}, "
-        f"{measured['gaussian_nll']:.3f} nats an example"
-    )
+    loss, noise = readable(measured["test_loss"], 3), readable(measured["noise_estimate"])
+    return f"test loss {loss}; as maximum likelihood: noise {noise}, {measured['gaussian_nll']:.3f} nats an example"
 
 
 def before_export(candidate: Candidate, measured: dict[str, Any], bounds: Gates) -> tuple[GateVerdict, ...]:
@@ -62,11 +61,12 @@ def _against_best_fit(candidate: Candidate, test_loss: float, bounds: Gates) -> 
     kind, fit = BEST_FITS[candidate.objective.loss]
     best = float(metrics.regression(best_fit.with_ones(test.X) @ fit(train.X, train.y), test.y.double())["loss"])
     allowance = (bounds.max_standardised_error * float(train.y.std())) ** 2 / 2
+    ratio, plus = bounds.max_loss_ratio, readable(allowance, 2)
     return gates.judge(
         "test_loss",
         test_loss,
-        maximum=bounds.max_loss_ratio * best + allowance,
-        detail=f"{bounds.max_loss_ratio} times the {best:.4g} of the converged {kind} fit, plus {allowance:.2g}",
+        maximum=ratio * best + allowance,
+        detail=f"{ratio} times the {readable(best)} of the converged {kind} fit, plus {plus}",
     )
 
 
@@ -93,6 +93,6 @@ def against_kept(
             "champion_loss",
             float(np.square(ours.output - truth).mean()) / 2,
             maximum=bounds.max_loss_rise * losses[version],
-            detail=f"{bounds.max_loss_rise:g} times the {losses[version]:.4g} of version {version}",
+            detail=f"{bounds.max_loss_rise:g} times the {readable(losses[version])} of version {version}",
         ),
     )

@@ -15,6 +15,7 @@ from tasks.data.splits import PREPARE_ANEW
 from tasks.judging import gates, picture_reference
 from tasks.judging import reference as fits
 from tasks.judging.objective import Objective
+from tasks.machine.words import readable
 from tasks.parameters import Gates
 from tasks.records import GateVerdict, PreparedDataset
 from tasks.serving import folding
@@ -141,8 +142,8 @@ class Standards:
     @property
     def metrics(self) -> dict[str, float]:
         """The mean losses of both."""
-        of_reference = {} if self.reference is None else {"reference_loss": self.mean(self.reference)}
-        return {"baseline_loss": self.mean(self.baseline), **of_reference}
+        known = {"baseline_loss": self.baseline, "reference_loss": self.reference}
+        return {name: self.mean(losses) for name, losses in known.items() if losses is not None}
 
     def judge(self, losses: Array, bounds: Gates) -> tuple[GateVerdict, ...]:
         """The gates ``baseline`` and ``reference``, on a model's loss of each test row."""
@@ -155,7 +156,7 @@ class Standards:
         value = f"lower {CONFIDENCE:.0%} bound of the gain" if says_something else "gain; one test group says nothing"
         gain = gain if says_something else trivial - ours
         advice = "" if says_something and gain > bounds.min_gain else self.advice
-        detail = f"{value}: loss {ours:.4g}, of the best constant {trivial:.4g}{advice}"
+        detail = f"{value}: loss {readable(ours)}, of the best constant {readable(trivial)}{advice}"
         verdict = gates.judge("baseline", gain, above=bounds.min_gain, detail=detail)
         return verdict.model_copy(update={"passed": verdict.passed and says_something})
 
@@ -163,16 +164,15 @@ class Standards:
         if self.reference is None or self.fit is None:
             return ()
         best, allowance = self.mean(self.reference), self._allowance(bounds.max_standardised_error)
+        fitted = f"{readable(best)} of the {self.fit.described}"
         if not self.is_bound:
-            return (gates.judge("reference", ours, detail=f"{best:.4g} of the {self.fit.described}"),)
-        detail = f"{bounds.max_loss_ratio:g} times the {best:.4g} of the {self.fit.described}, plus {allowance:.2g}"
+            return (gates.judge("reference", ours, detail=fitted),)
+        detail = f"{bounds.max_loss_ratio:g} times the {fitted}, plus {readable(allowance, 2)}"
         return (gates.judge("reference", ours, maximum=bounds.max_loss_ratio * best + allowance, detail=detail),)
 
     def _allowance(self, error: float) -> float:
         """The loss of ``error`` deviations in each prediction; of a classifier, nats."""
-        if self.objective.is_of_classes:
-            return NATS
-        return self.objective.loss_of(error)
+        return NATS if self.objective.is_of_classes else self.objective.loss_of(error)
 
 
 def scores(folded: folding.Folded, recipe: Columns, features: Array) -> Array:

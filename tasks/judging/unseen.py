@@ -7,10 +7,8 @@ which the version was trained on and today's training part no longer has.
 """
 
 import functools
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.data import mapped
 from tasks.data.images.examining import PARTS
@@ -24,10 +22,9 @@ from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.splitting import TRAINING
 from tasks.data.table.targets import Truth
 from tasks.judging.standards import read_rows
+from tasks.machine.arrays import Array
 from tasks.records import PreparedDataset, Splits
 from tasks.store.verified import RESTORE
-
-Array = NDArray[Any]
 
 FIXED = ("rows", "copies", "group")  # rules by which a row stays on its side
 

@@ -19,6 +19,12 @@ def short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def readable(value: float, digits: int = 4) -> str:
+    """A figure with so many digits that matter, ``0.8322``, ``14,820``: a power of ten only far beyond either."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if 10**digits <= abs(rounded) < 1e15 else f"{value:.{digits}g}"
+
+
 def duration(seconds: float) -> str:
     """``12 s``, ``1.2 s``, ``0.12 s``, ``12 ms``: as exact as somebody who waits wants to know."""
     if seconds < 0.1:

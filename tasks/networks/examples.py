@@ -87,7 +87,7 @@ class Split:
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
         """Inputs and truth of the examples at ``index``, and their slots if they have any."""
         at = self.at(index)
-        return at._inputs(), at.y, *at._slots()
+        return self._inputs(at.X), at.y, *at._slots()
 
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """The same of ``order``, ``batch_size`` at a time, in one memory that so stays in the processor's cache.
@@ -96,8 +96,7 @@ class Split:
         """
         together = max(1, GATHERED // (batch_size * max(1, self.num_inputs)))
         gathered = (self.at(index) for index in order.split(batch_size * together))
-        parts = (part for several in gathered for part in several.pieces(batch_size))
-        return ((inputs, part.y, *part._slots()) for inputs, part in _in_one_memory(parts))
+        return self._in_one_memory(part for several in gathered for part in several._parts(batch_size))
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """The inputs of all examples, and the slots if they have any, minibatch by minibatch.
@@ -105,26 +104,31 @@ class Split:
         Of very large images smaller ones: as float32 they take four times the memory.
         """
         batch_size = min(batch_size, max(1, VALUES // max(1, self.X[:1].numel())))
-        return ((inputs, *piece._slots()) for inputs, piece in _in_one_memory(self.pieces(batch_size)))
+        return ((inputs, *slots) for inputs, _, *slots in self._in_one_memory(self._parts(batch_size)))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
         slots = None if self.slots is None else change(self.slots)
         return Split(change(self.X), change(self.y), self.scale, slots)
 
-    def _inputs(self, memory: Tensor | None = None) -> Tensor:
-        if self.X.is_floating_point() and self.scale == 1.0:
-            return self.X
+    def _parts(self, size: int) -> Iterator[tuple[Tensor, ...]]:
+        """Inputs as they lie, truth and slots, ``size`` at a time: of all views at once, each takes a sixth as long."""
+        return zip(*(tensor.split(size) for tensor in (self.X, self.y, *self._slots())), strict=True)
+
+    def _in_one_memory(self, parts: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
+        """The same with inputs for a network, which overwrite those of the last part; the first is the largest."""
+        memory = None
+        for X, *others in parts:
+            memory = self._inputs(X, memory)
+            yield memory, *others
+
+    def _inputs(self, X: Tensor, memory: Tensor | None = None) -> Tensor:
+        if X.is_floating_point() and self.scale == 1.0:
+            return X
         if memory is None:  # never X itself, which may be a part of the split
-            memory = torch.empty_like(self.X, dtype=torch.float32)
-        return memory[: len(self)].copy_(self.X).mul_(self.scale)
+            memory = torch.empty_like(X, dtype=torch.float32)
+        if len(memory) > len(X):
+            memory = memory[: len(X)]
+        return memory.copy_(X).mul_(self.scale)
 
     def _slots(self) -> tuple[Tensor, ...]:
         return () if self.slots is None else (self.slots,)
-
-
-def _in_one_memory(parts: Iterator[Split]) -> Iterator[tuple[Tensor, Split]]:
-    """The inputs of each part, which overwrite those of the last; the first is the largest."""
-    memory = None
-    for part in parts:
-        memory = part._inputs(memory)
-        yield memory, part

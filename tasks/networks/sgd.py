@@ -30,9 +30,11 @@ class SGD:
         self._velocities: dict[int, Tensor] = {}  # by the parameter's identity
         self.param_groups: list[dict[str, Any]] = [{"weight_decay": 0.0, "lr": lr} | group for group in groups]
 
-    @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter against its gradient, and by weight decay towards zero."""
+        """Move every parameter against its gradient, and by weight decay towards zero.
+
+        None of them is autograd's, so that nothing has to be told not to record this.
+        """
         for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
@@ -43,7 +45,7 @@ class SGD:
                         velocity.mul_(self._momentum).add_(param.grad)
                         param.grad.add_(velocity, alpha=self._momentum)
                     if isinstance(group["lr"], Tensor):
-                        param.addcmul_(param.grad, group["lr"], value=-1)
+                        param.addcmul_(param.grad, group["lr"].detach(), value=-1)
                     else:
                         param.sub_(param.grad, alpha=group["lr"])
 
@@ -57,8 +59,9 @@ class SGD:
 class ConciseSGD(torch.optim.SGD):
     """``torch.optim.SGD``, but for what guards it against ``torch.compile``, whose import takes over two seconds.
 
-    Nothing is compiled here. The methods are torch's own, as they are before those guards are put around them. Of the
-    loops that ``step`` may take it is the plain one: of two parameters the others take longer to set up (``foreach``).
+    Nothing is compiled here. The methods are torch's own, as they are before those guards are put around them, and
+    before those that tell a profiler of each call: these take longer than the step. Of the loops that ``step`` may take
+    it is the plain one: of two parameters the others take longer to set up (``foreach``).
     """
 
     def __init__(self, params: Iterable[Any], **options: Any) -> None:
@@ -66,9 +69,10 @@ class ConciseSGD(torch.optim.SGD):
 
     add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+    step.hooked = True  # else torch wraps it, so that a profiler hears of it
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients of the last step; torch's own also tells a profiler that it does."""
+        """Forget the gradients of the last step."""
         del set_to_none  # always
         for group in self.param_groups:
             for param in group["params"]:

@@ -83,11 +83,13 @@ def figures(net: Network, split: Examples) -> dict[str, Tensor]:
 def take_steps(net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> Tensor:
     """Take one step per minibatch of ``order`` ``(n,)`` int64; return the outputs that the steps saw, in that order."""
     seen = []
-    for minibatch in split.minibatches(order, batch_size):
-        optimizer.zero_grad()
-        seen.append(net.backward(*minibatch))
-        optimizer.step()
-    return torch.cat(seen)
+    is_written_out = not any(param.requires_grad for param in net.parameters())  # its gradient: autograd keeps nothing
+    with torch.inference_mode(is_written_out):
+        for minibatch in split.minibatches(order, batch_size):
+            optimizer.zero_grad()
+            seen.append(net.backward(*minibatch))
+            optimizer.step()
+        return torch.cat(seen)
 
 
 def train_epoch(

@@ -49,13 +49,11 @@ def reference(observed: Mapping[str, NDArray[Any]], num_levels: Mapping[str, int
     return profile
 
 
-def population_stability_index(expected: Histogram, found: Histogram) -> float:
-    """``Σ (f - e) ln(f / e)`` over the bins' shares; by the usual rule of thumb 0.1 is some drift and 0.25 is much."""
-    return stability_index(expected.counts, found.counts)
-
-
 def stability_index(expected: Sequence[int], found: Sequence[int]) -> float:
-    """The same of counts, whatever their bins are."""
+    """The population stability index of counts in the same bins, ``Σ (f - e) ln(f / e)`` over the bins' shares.
+
+    By the usual rule of thumb 0.1 is some drift and 0.25 is much.
+    """
     return float(_of_each_bin(expected, found).sum())
 
 
@@ -77,7 +75,7 @@ def judge(expected: Profile, found: Profile, maximum: float) -> Drift:
     rows = sum(next(iter(found.values())).counts)
     if rows < FEWEST_ROWS:
         return Drift(index={}, maximum=maximum, verdict="too few rows")
-    index = {name: population_stability_index(expected[name], found[name]) for name in expected}
+    index = {name: stability_index(expected[name].counts, found[name].counts) for name in expected}
     return judge_again(Drift(index=index, maximum=maximum, verdict="stable"), maximum)
 
 

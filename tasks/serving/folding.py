@@ -6,14 +6,14 @@ centring; all float32. A regression's are in deviations of its target from its m
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tasks.data.recipe import Column, Columns, Target
+from tasks.machine.arrays import Array
 
-Array = NDArray[Any]
 MISSING = "(missing)"  # names the effect of a missing value among those of levels
 
 

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from tasks.machine.words import readable
 from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES, Signature, Tensor
 
 if TYPE_CHECKING:
@@ -145,8 +146,8 @@ class Regression(Task):
     def summary(self, metrics: Mapping[str, Any]) -> str:
         """Of own data how good it is; of the book's the loss and what was learned."""
         if "r2" in metrics:
-            return f"R² {metrics['r2']:.4f}, root mean squared error {metrics['rmse']:.4g}"
-        loss = f"test loss {metrics['test_loss']:.3g}"
+            return f"R² {metrics['r2']:.4f}, root mean squared error {readable(metrics['rmse'])}"
+        loss = f"test loss {readable(metrics['test_loss'], 3)}"
         if "weights" not in metrics:
             return loss
         return f"{loss}, weights {', '.join(f'{each:.4f}' for each in metrics['weights'])}, bias {metrics['bias']:.4f}"

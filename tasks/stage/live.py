@@ -2,7 +2,7 @@
 
 import base64
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
@@ -11,7 +11,9 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import SettingsContext, TaskRunContext, get_settings_context
+from rich.progress import ProgressColumn
 
+from tasks.machine import progress
 from tasks.machine.telling import tell
 
 UPDATE_SECONDS = 2.0  # an update is a request to the server
@@ -88,6 +90,21 @@ class Progress:
 
     def _percent(self) -> float:
         return 100 * self._done / self._total
+
+
+@contextmanager
+def counted(task: str, total: int, what: str, done: int, *columns: ProgressColumn) -> Iterator[Callable[..., None]]:
+    """A bar at the terminal and an artifact in the Prefect UI; yields what counts one more, or so many."""
+    artifact = Progress(total, what, done)
+    with progress.bar(*columns) as bar:
+        task_id = bar.add_task(task, total=total, completed=done)
+
+        def advance(more: int = 1) -> None:
+            bar.advance(task_id, more)
+            artifact.update(bar.tasks[0].completed)
+
+        yield advance
+    artifact.show()
 
 
 class Picture:

@@ -1,8 +1,6 @@
 """Shards as Prefect tasks, on threads of this process or on a Dask cluster."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +12,6 @@ from rich.text import Text
 
 from tasks.batch import parts, rejects
 from tasks.batch.labelling import label_shard
-from tasks.machine import progress
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters, Runner
@@ -60,7 +57,8 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     if kept:
         tell(f"there already: {len(kept)} of {counted(len(job.shards), 'part')}")
     labelled: list[Labelled] = []
-    with _progress(job.rows, sum(footer.rows + footer.rejects for footer in kept)) as advance:
+    seen = sum(footer.rows + footer.rejects for footer in kept)
+    with live.counted("predict", job.rows, "rows predicted", seen, RowsPerSecond()) as advance:
         rejects.check(folder, job, rejected)
         with runners.opened(parameters.runner, parameters.dask_address, job.workers, job.workers + 1) as runner:
             common = {
@@ -84,18 +82,3 @@ class RowsPerSecond(ProgressColumn):
         """The mean speed so far."""
         speed = task.finished_speed or task.speed
         return Text(f"{speed:,.0f} rows/s" if speed else "")
-
-
-@contextmanager
-def _progress(rows: int, done: int) -> Iterator[Callable[[int], None]]:
-    """A bar at the terminal and an artifact in the Prefect UI; yields what counts so many rows more."""
-    artifact = live.Progress(rows, "rows predicted", done)
-    with progress.bar(RowsPerSecond()) as bar:
-        task_id = bar.add_task("predict", total=rows, completed=done)
-
-        def advance(more: int) -> None:
-            bar.advance(task_id, more)
-            artifact.update(bar.tasks[0].completed)
-
-        yield advance
-    artifact.show()

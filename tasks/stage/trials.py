@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,9 +14,9 @@ from prefect.futures import as_completed
 from tasks.fitting.tuning.batches import Batch, Ended, RunBatches
 from tasks.fitting.tuning.space import in_words
 from tasks.fitting.tuning.study import Asked, Study, best
-from tasks.machine import cores, progress
+from tasks.machine import cores
 from tasks.machine.telling import tell
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 from tasks.parameters import Runner, Search
 from tasks.stage import live, runners
 from tasks.store.tuned import Trial
@@ -40,7 +40,7 @@ def search(study: Study, batch: Batch, asked: Search, run: RunBatches) -> None:
     What each comes to is noted as soon as it has ended.
     """
     wanted = study.wanted(asked.trials)
-    with _progress(len(study.trials), wanted, "trials") as advance:
+    with live.counted("tune", wanted, "trials", len(study.trials)) as advance:
 
         def ended(trial: Trial) -> None:
             study.tell(trial)
@@ -61,7 +61,7 @@ def shown(run: RunBatches) -> RunBatches:
     """The same with a bar for the final trainings."""
 
     def with_a_bar(batches: Sequence[Batch], ended: Ended) -> None:
-        with _progress(0, sum(len(batch.asked) for batch in batches), "final trainings") as advance:
+        with live.counted("tune", sum(len(batch.asked) for batch in batches), "final trainings", 0) as advance:
 
             def one_more(trial: Trial) -> None:
                 ended(trial)
@@ -114,22 +114,7 @@ def _title(asked: Sequence[Asked]) -> str:
 def _sentence(trial: Trial, so_far: Trial | None) -> str:
     """``trial 7: loss 0.4312 after 14 epochs, 0.8 s (best 0.4301, trial 3): lr 0.21, batch size 256``."""
     how = {"complete": "", "pruned": ", given up", "diverged": "diverged"}[trial.outcome]
-    loss = "" if trial.validation_loss is None else f"loss {trial.validation_loss:.4g}"
+    loss = "" if trial.validation_loss is None else f"loss {readable(trial.validation_loss)}"
     after = f"after {counted(trial.epochs, 'epoch')}, {trial.seconds:.2g} s"
-    best = f" (best {so_far.validation_loss:.4g}, trial {so_far.number})" if so_far else ""
+    best = f" (best {readable(so_far.validation_loss or 0.0)}, trial {so_far.number})" if so_far else ""
     return f"trial {trial.number}: {loss}{how} {after}{best}: {in_words(trial.settings)}"
-
-
-@contextmanager
-def _progress(done: int, trials: int, what: str) -> Iterator[Callable[[], None]]:
-    """A bar at the terminal and an artifact in the Prefect UI; yields what counts one more."""
-    artifact = live.Progress(trials, what, done)
-    with progress.bar() as bar:
-        task_id = bar.add_task("tune", total=trials, completed=done)
-
-        def advance() -> None:
-            bar.advance(task_id)
-            artifact.update(bar.tasks[0].completed)
-
-        yield advance
-    artifact.show()

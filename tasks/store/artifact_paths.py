@@ -35,9 +35,9 @@ def _in(place: Callable[P, Path], *names: str) -> Callable[P, Path]:
     return lambda *args, **kwargs: place(*args, **kwargs).joinpath(*names)
 
 
-def _of_each(place: Callable[[], Path]) -> Callable[[str], Path]:
-    """The document in there of what has a name."""
-    return lambda name: place() / f"{name}.json"
+def _each_in(place: Callable[[], Path], suffix: str = "") -> Callable[[str], Path]:
+    """What is in there of each name."""
+    return lambda name: place() / f"{name}{suffix}"
 
 
 def lock(folder: Path) -> Path:
@@ -46,13 +46,7 @@ def lock(folder: Path) -> Path:
 
 
 datasets = _in(root, "datasets")
-
-
-def dataset(name: str) -> Path:
-    """The folder of one dataset: raw files and prepared splits."""
-    return datasets() / name
-
-
+dataset = _each_in(datasets)  # the folder of one: raw files and prepared splits
 dataset_lock = _in(dataset, ".lock")  # held by whoever fills the folder of a dataset
 source = _in(dataset, "source.json")  # where the own data of a model were read from
 look = _in(dataset, "look.json")  # how their files looked then
@@ -85,14 +79,10 @@ def lock_of_study(path: Path) -> Path:
 
 runs = _in(root, "runs")  # evidence of every run, published or refused
 stage_records = _in(root, ".stages")  # what reusable stages returned, each under the digest of all that it depended on
-stage_record = _of_each(stage_records)
+stage_record = _each_in(stage_records, ".json")
 
 models = _in(root, "models")  # the model store: a Triton model repository as it stands
-
-
-def model(name: str) -> Path:
-    """All versions of one model, and its champion pointer."""
-    return models() / name
+model = _each_in(models)  # all versions of one, and its champion pointer
 
 
 def version(name: str, number: int) -> Path:
@@ -107,13 +97,9 @@ triton_config = _in(model, "config.pbtxt")  # Triton's description of a model, d
 mirror_lock = _in(model, ".mirror.lock")  # held while the champion is copied elsewhere
 
 all_predictions = _in(root, "predictions")
+predictions = _each_in(all_predictions)  # the output of one batch prediction
 # A note for each unfinished batch prediction whose folder is not right below that one: where it is.
 jobs_elsewhere = _in(all_predictions, ".elsewhere")
-
-
-def predictions(job: str) -> Path:
-    """The output of one batch prediction."""
-    return all_predictions() / job
 
 
 def page(name: str, number: int) -> Path:
@@ -128,15 +114,15 @@ backup_lock = _in(locks, "backup")  # held by whoever makes a backup, or restore
 restoring = _in(root, ".restoring")  # which backup is being restored
 store_id = _in(root, ".store.json")  # by which a backup knows whose it is; a restored store has it, too
 schedules = _in(root, "schedules")  # when own names are retrained
-schedule = _of_each(schedules)
+schedule = _each_in(schedules, ".json")
 all_tuned = _in(root, "tuned")  # beside models/: Triton does not start on a model's folder without a version
-tuned = _of_each(all_tuned)  # the settings that a search found for a name, which may have no version yet
+tuned = _each_in(all_tuned, ".json")  # the settings that a search found for a name, which may have no version yet
 search_schedules = _in(schedules, "searches")  # when settings are searched for them
-search_schedule = _of_each(search_schedules)
+search_schedule = _each_in(search_schedules, ".json")
 all_deployment_settings = _in(schedules, "deployments")  # what somebody has set of a deployment
-deployment_settings = _of_each(all_deployment_settings)
+deployment_settings = _each_in(all_deployment_settings, ".json")
 all_removed_schedules = _in(schedules, "removed")  # deployments of schedules that no server has been told the end of
-removed_schedule = _of_each(all_removed_schedules)
+removed_schedule = _each_in(all_removed_schedules, ".json")
 prefect_home = _in(root, ".prefect")  # the history of ``gradmill up``: Prefect's database, logs of server and worker
 up_lock = _in(prefect_home, "up.lock")  # held by ``gradmill up`` as long as it lives
 database = _in(prefect_home, "prefect.db")  # of ``gradmill up``'s server, unless a PostgreSQL was named

@@ -62,17 +62,7 @@ def make(url: str, with_database: bool = True, replace: bool = False) -> Made:
         store = backup_place.refuse_another(folder, replace) or secrets.token_hex(16)
         backup_place.make_ready(folder)
         copying = _Copying(folder)
-        champions = {}
-        for name in filter(reading.versions, reading.names()):
-            with locks.model(name):
-                current = reading.champion(name)
-                champions[name] = current.version if current else None
-                copying.all(backup_contents.of_model(name))
-        copying.all(backup_contents.shared())
-        if with_database:
-            with backup_contents.database() as copy:
-                if copy:
-                    copying.one(copy, artifact_paths.database())
+        champions = _copy(copying, with_database)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         StoreId(id=store).write(artifact_paths.store_id())
         backup = Backup(at=now, store=store, champions=champions, files=copying.files)
@@ -81,6 +71,22 @@ def make(url: str, with_database: bool = True, replace: bool = False) -> Made:
         for sha256 in filter(names.CONTENT.fullmatch, folder.sizes(CONTENT).keys() - needed):
             folder.remove(f"{CONTENT}/{sha256}")
     return Made(backup, copying.copied)
+
+
+def _copy(copying: "_Copying", with_database: bool) -> dict[str, int | None]:
+    """Copy all that there is, and return the champions as they are in the copy."""
+    champions = {}
+    for name in filter(reading.versions, reading.names()):
+        with locks.model(name):
+            current = reading.champion(name)
+            champions[name] = current.version if current else None
+            copying.all(backup_contents.of_model(name))
+    copying.all(backup_contents.shared())
+    if with_database:
+        with backup_contents.database() as copy:
+            if copy:
+                copying.one(copy, artifact_paths.database())
+    return champions
 
 
 class _Copying:

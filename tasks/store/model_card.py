@@ -7,7 +7,7 @@ import yaml
 
 from tasks.data.recipe import Columns
 from tasks.data.report import DataReport
-from tasks.machine.words import in_markdown
+from tasks.machine.words import in_markdown, readable
 from tasks.records import GateVerdict
 from tasks.serving.coefficients import Coefficient, largest
 from tasks.serving.contract import ModelMetadata
@@ -27,7 +27,7 @@ def model_card(
     import jinja2  # here: a retrain of what has not changed writes no card
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  (Markdown)
-    environment.filters["cell"] = cell
+    environment.filters |= {"cell": cell, "readable": readable}
     text: str = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         facts(manifest, metadata, report), front_matter=_front_matter(manifest), pictures=pictures
     )

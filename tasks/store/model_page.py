@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.data.report import DataReport
-from tasks.machine.words import printable
+from tasks.machine.words import printable, readable
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths as files
@@ -75,7 +75,7 @@ def model_page(
     import jinja2
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
-    environment.filters |= {"said": _said, "uri": _uri}
+    environment.filters |= {"said": _said, "uri": _uri, "readable": readable}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     text: str = template.render(
         facts(manifest, metadata, report),

@@ -17,6 +17,7 @@ from tasks.store import artifact_paths, disk, evidence, history, own_data, readi
 from tasks.store.changed import Change
 from tasks.store.evidence import Evidence, OfName
 from tasks.store.predictions import Job
+from tasks.store.room import Room
 from tasks.store.tried import JUDGED, Tried
 from tasks.store.versions import ChampionPointer, Manifest
 
@@ -35,14 +36,13 @@ class Kept(NamedTuple):
 
 
 class Disk(NamedTuple):
-    """Bytes that a name takes, and those of the file system that the artifacts folder lies on."""
+    """Bytes that a name takes, and the room that is left."""
 
     versions: int
     data: int
     runs: int
     predictions: int
-    free: int
-    total: int
+    left: Room
 
     @property
     def of_name(self) -> int:
@@ -134,12 +134,10 @@ def _source(name: str) -> str | None:
 
 
 def _disk(name: str, dataset: str, of_name: OfName) -> Disk:
-    free, total = room.left()
     return Disk(
         versions=disk.size(artifact_paths.model(name)),
         data=disk.size(artifact_paths.dataset(dataset)),
         runs=of_name.run_bytes,
         predictions=of_name.job_bytes,
-        free=free,
-        total=total,
+        left=room.left(),
     )

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def shown(path: Path | str) -> str:
     """A path as it can be printed: names are bytes, need not be UTF-8, and may be far too long."""
     text = os.fsencode(path).decode(errors="replace")
     return text if len(text) <= LONGEST_PATH else f"{text[:SHOWN]}… ({len(text)} characters)"
+
+
+def holds(question: Callable[[], bool]) -> bool:
+    """Whether it is so, asked of an entry of a folder as ``entry.is_dir``; no of a link that leads in a circle."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 def descriptor(path: Path) -> int:

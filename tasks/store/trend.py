@@ -37,7 +37,7 @@ class Trend(NamedTuple):
 def of(facts: Overview) -> Trend | None:
     """The trend of a name; None where no run and no version has the figure of a gate."""
     judged = [run.gates for run in facts.runs] + [kept.gates for kept in reversed(facts.versions)]
-    gate = next((found.name for found in map(_drawn, judged) if found), None)
+    gate = next((each.name for gates in judged for each in gates if each.name in DRAWN), None)
     if gate is None:
         return None
     values = {run.version: _value(run.gates, gate) for run in facts.runs if run.outcome == "published"}
@@ -67,10 +67,6 @@ def _live(facts: Overview, run: Tried) -> int | None:
     pointer = facts.pointer
     is_known = pointer and not facts.changes and datetime.fromisoformat(pointer.promoted_at) <= ended
     return pointer.version if pointer and is_known else None
-
-
-def _drawn(gates: Sequence[GateVerdict]) -> GateVerdict | None:
-    return next((gate for gate in gates if gate.name in DRAWN), None)
 
 
 def _named(gates: Sequence[GateVerdict], name: str) -> GateVerdict | None:

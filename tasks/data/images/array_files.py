@@ -12,24 +12,25 @@ from typing import IO, Any
 import numpy as np
 
 from tasks.data import idx
-from tasks.data.images.arrays import BLOCK_BYTES, Array, Piece, checked, in_blocks, side_of, source_of
+from tasks.data.findings import note
+from tasks.data.images.arrays import BLOCK_BYTES, Piece, checked, in_blocks, side_of, source_of
 from tasks.data.images.source import JOB, Source
 from tasks.data.readers import arrays, npy
 from tasks.data.readers.formats import reading
 from tasks.data.readers.labels import called
 from tasks.data.readers.stored import StoredRows
 from tasks.data.readers.tensors import Tensors
-from tasks.data.report import Finding
 from tasks.errors import DataError
+from tasks.machine.arrays import Array
 from tasks.store import regular_files
 
 PARTS = ("", "train", "test", "val", "validation", "valid")
 MOST_LABEL_BYTES = 2**30
-TRANSPOSED = Finding(
-    severity="note",
-    rule="transposed",
-    found="EMNIST's files hold images with rows and columns exchanged, and do not say so: they are taken as they are",
-    action="exchange those of a picture of your own before it is predicted",
+TRANSPOSED = note(
+    "transposed",
+    None,
+    "EMNIST's files hold images with rows and columns exchanged, and do not say so: they are taken as they are",
+    "exchange those of a picture of your own before it is predicted",
 )
 
 

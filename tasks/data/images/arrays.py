@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.data import pictures
 from tasks.data.images.decoding import Item, Job
@@ -21,9 +20,9 @@ from tasks.data.readers.labels import CLASS_NAMES, first_label, names_beside, re
 from tasks.data.table.levels import in_order
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
+from tasks.machine.arrays import Array
 from tasks.store import fingerprints
 
-Array = NDArray[Any]
 WORDS = {
     "train": TRAINING, "t10k": TEST, "test": TEST,
     "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,

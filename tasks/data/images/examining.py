@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data.champion import ChampionData
+from tasks.data.findings import error
 from tasks.data.images import oddities
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
@@ -100,17 +101,18 @@ def _truth(source: Source, numbers: NDArray[np.int64], kept: FixedImages | None)
 def _classes(names: tuple[str, ...], tonight: tuple[str, ...]) -> Iterator[Finding]:
     if len(tonight) < 2:
         found = f"the images are all of one class, {tonight[0]}" if tonight else "the images are of no class"
-        yield _error("one-class", found, "two or more: a folder for each", "see the folder that --data names")
+        yield error("one-class", None, found, "two or more: a folder for each", "see the folder that --data names")
     if odd := [name for name in tonight if name.splitlines() != [name] or REPLACED in name]:
         found = f"a class is called {odd[0]!r}"
-        yield _error("class-name", found, "names of one line in UTF-8", "rename it")
+        yield error("class-name", None, found, "names of one line in UTF-8", "rename it")
     other = "mend the folders, or keep the new images under another --name"
     if new := [name for name in tonight if name not in names]:
         found, known = f"new: the class {', '.join(new[:10])}", f"those that version 1 fixed: {', '.join(names[:20])}"
-        yield _error("new-class", found, known, other)
+        yield error("new-class", None, found, known, other)
     if gone := [name for name in names if name not in tonight]:
         found = f"the class {', '.join(gone[:10])} is gone, folder and all"
-        yield _error("class-gone", found, "every class of version 1, an empty folder where it has no images", other)
+        known = "every class of version 1, an empty folder where it has no images"
+        yield error("class-gone", None, found, known, other)
 
 
 def _digests(hashed: Words, truth: Truth, sides: NDArray[np.uint8] | None) -> Words:
@@ -140,7 +142,7 @@ def _findings(
     if has_parts != (rule.rule == "folders"):
         found = "images in parts for training and testing" if has_parts else "images without such parts"
         expected, action = f"a split {described(rule)}, as version 1 fixed it", "fix the rule anew with --new-recipe"
-        yield _error("other-split", found, expected, action)
+        yield error("other-split", None, found, expected, action)
     yield from oddities.broken(source, images.facts.broken, data.max_rejects)
     yield from oddities.too_many_weights(images.shape, len(rows.truth.class_names))
     yield from splitting.shortages(rows.split)
@@ -193,7 +195,3 @@ def _report(
         images=found,
         findings=tuple(findings),
     )
-
-
-def _error(rule: str, found: str, expected: str, action: str) -> Finding:
-    return Finding(severity="error", rule=rule, found=found, expected=expected, action=action)

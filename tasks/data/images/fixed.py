@@ -33,13 +33,7 @@ class FixedImages(Lasting):
         """What a kept version's manifest fixed (``dataset`` and ``recipe`` of it); None of all but own images."""
         if dataset.split is None or not isinstance(recipe, Pixels):
             return None
-        return cls(
-            class_names=dataset.class_names,
-            recipe=recipe,
-            split=dataset.split,
-            brightness=dataset.brightness,
-            rows=dataset.rows,
-        )
+        return cls(**(dict(dataset) | {"recipe": recipe}))
 
     def digest(self, parts: Sequence[Any]) -> str:
         """SHA-256 (hex) of data with this recipe: of what is fixed, and of each part's row digests."""

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data import pictures
+from tasks.data.findings import error, note
 from tasks.data.images.source import Files, Source
 from tasks.data.report import Finding
 from tasks.data.sources import half_written
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
-from tasks.store.regular_files import shown
+from tasks.store.regular_files import holds, shown
 
 PARTS = {
     "train": TRAINING, "training": TRAINING, "test": TEST, "testing": TEST,
@@ -48,7 +49,7 @@ class _Search:
     def part(self, folder: str, side: int) -> None:
         """Folders of classes; a link to one is followed, unless it leads to what it lies in."""
         for entry in self._entries(folder):
-            if not _is_folder(entry):
+            if not holds(entry.is_dir):
                 self.strays += [] if entry.name.startswith(".") else [entry.path]
             elif _leads_back(entry):
                 self.links.append(entry.path)
@@ -59,12 +60,12 @@ class _Search:
         """The pictures of one class, however deep."""
         names = []
         for entry in self._entries(folder):
-            if _is_folder(entry):
+            if holds(entry.is_dir):
                 if entry.is_symlink():
                     self.links.append(entry.path)
                 elif not entry.name.startswith("."):
                     self._class(entry.path, label, side)
-            elif entry.name.startswith(".") or not _is_file(entry):
+            elif entry.name.startswith(".") or not holds(entry.is_file):
                 continue
             elif entry.name.lower().endswith(pictures.SUFFIXES):
                 facts = os.stat(entry.path)  # noqa: PTH116  (an entry would keep its own)
@@ -91,33 +92,16 @@ class _Search:
         }
         for rule, (words, paths) in left_out.items():
             if paths:
-                found = f"left out {words} ({len(paths):,}): {named(paths)}"
-                yield Finding(severity="note", rule=rule, found=found)
+                yield note(rule, None, f"left out {words} ({len(paths):,}): {named(paths)}")
         if self.closed:
             found = f"folders that cannot be read: {', '.join(self.closed[:LONGEST])}"
-            yield Finding(
-                severity="error", rule="closed-folder", found=found, expected="readable ones", action="see permissions"
-            )
+            yield error("closed-folder", None, found, "readable ones", "see permissions")
 
 
 def named(paths: list[str]) -> str:
     """The first of some paths, in a line."""
     more = f" and {len(paths) - LONGEST:,} more" if len(paths) > LONGEST else ""
     return ", ".join(" ".join(shown(path).split()) for path in paths[:LONGEST]) + more
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads in a circle
-        return False
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:
-        return False
 
 
 def _leads_back(entry: os.DirEntry[str]) -> bool:
@@ -130,7 +114,7 @@ def _is_class(folder: Path) -> bool:
     with os.scandir(folder) as entries:
         found = list(entries)
     has_pictures = any(entry.name.lower().endswith(pictures.SUFFIXES) for entry in found)
-    return has_pictures and not any(map(_is_folder, found))
+    return has_pictures and not any(holds(entry.is_dir) for entry in found)
 
 
 def _parts(folder: Path) -> dict[Path, int]:

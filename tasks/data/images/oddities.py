@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.findings import error, note, warning
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import USUAL_SIDE, Images
 from tasks.data.images.source import Source
@@ -35,9 +36,9 @@ def broken(source: Source, reasons: dict[int, str], tolerated: float) -> Iterato
     found = f"{counted(len(reasons), 'image')} of {len(source.labels):,} cannot be read: {first}{more}"
     if len(reasons) > tolerated * len(source.labels):
         action = "repair or remove them, or tolerate more with --max-rejects"
-        yield _finding("error", "broken-images", found, f"at most {100 * tolerated:g} % of them", action)
+        yield error("broken-images", None, found, f"at most {100 * tolerated:g} % of them", action)
     else:
-        yield _finding("warning", "broken-images", f"{found}; left out")
+        yield warning("broken-images", None, f"{found}; left out")
 
 
 def too_many_weights(shape: tuple[int, ...], classes: int) -> Iterator[Finding]:
@@ -47,7 +48,7 @@ def too_many_weights(shape: tuple[int, ...], classes: int) -> Iterator[Finding]:
         fits = math.isqrt(MOST_WEIGHTS // (classes * math.prod(shape[2:])))
         found = f"{inputs:,} pixel values and {classes:,} classes make {inputs * classes:,} weights"
         action = f"make the images smaller: --side {fits} fits" if fits else "take fewer classes"
-        yield _finding("error", "too-many-weights", found, f"at most {MOST_WEIGHTS:,}", action)
+        yield error("too-many-weights", None, found, f"at most {MOST_WEIGHTS:,}", action)
 
 
 def of_classes(truth: Truth) -> Iterator[Finding]:
@@ -56,13 +57,13 @@ def of_classes(truth: Truth) -> Iterator[Finding]:
     by_name = dict(zip(truth.class_names, counts, strict=True))
     if empty := [name for name, count in by_name.items() if not count]:
         found = f"no image of the class {', '.join(empty[:LONGEST])}: the model will hardly ever say it"
-        yield _finding("warning", "class-without-images", found)
+        yield warning("class-without-images", None, found)
     if there := {name: count for name, count in by_name.items() if count}:
         most, least = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
         if there[most] > MUCH * there[least]:
             found = f"{counted(there[most], 'image')} of {most} and {there[least]:,} of {least}"
             action = "get more of them, or see what --class-weight balanced does"
-            yield _finding("warning", "imbalance", found, action=action)
+            yield warning("imbalance", None, found, action)
 
 
 def copies(source: Source, hashed: Words, numbers: NDArray[np.int64], truth: Truth, split: Split) -> Iterator[Finding]:
@@ -81,16 +82,16 @@ def copies(source: Source, hashed: Words, numbers: NDArray[np.int64], truth: Tru
         found = f"{counted(in_test, 'test image')} equal to a training image: {said}"
         if in_test > MANY_COPIES * split.count(TEST):
             expected = f"at most {100 * MANY_COPIES:g} % of the test images"
-            yield _finding("error", "copies-across-parts", found, expected, "remove them from one of the parts")
+            yield error("copies-across-parts", None, found, expected, "remove them from one of the parts")
         else:
-            yield _finding("warning", "copies-across-parts", found)
+            yield warning("copies-across-parts", None, found)
     disagreeing = [group for group in groups if len(set(truth.values[group].tolist())) > 1]
     if disagreeing:
         first = disagreeing[0]
         other = first[truth.values[first] != truth.values[first[0]]][0]
         said = " and ".join(place(int(numbers[at])) for at in (first[0], other))
         found = f"{counted(len(disagreeing), 'image')} in more than one class: {said}"
-        yield _finding("warning", "equal-images", found)
+        yield warning("equal-images", None, found)
 
 
 def black(source: Source, brightness: NDArray[np.float32], numbers: NDArray[np.int64]) -> Iterator[Finding]:
@@ -99,7 +100,7 @@ def black(source: Source, brightness: NDArray[np.float32], numbers: NDArray[np.i
     if len(dark):
         said = ", ".join(source.content.place(int(at)) for at in dark[:LONGEST])
         more = ", …" if len(dark) > LONGEST else ""
-        yield _finding("warning", "black-images", f"{counted(len(dark), 'image')} all black: {said}{more}")
+        yield warning("black-images", None, f"{counted(len(dark), 'image')} all black: {said}{more}")
 
 
 def brightness(means: NDArray[np.float32], digests: Words, kept: FixedImages | None) -> Iterator[Finding]:
@@ -117,9 +118,9 @@ def brightness(means: NDArray[np.float32], digests: Words, kept: FixedImages | N
     if change > DARKER and change > NEGATIVE * from_negative:
         found += ": these look like negatives, dark on light for light on dark"
         action = "invert the images, or keep them under another --name"
-        yield _finding("error", "negative", found, "images as bright as those before", action)
+        yield error("negative", None, found, "images as bright as those before", action)
     elif change > DARKER:
-        yield _finding("warning", "brightness", found)
+        yield warning("brightness", None, found)
 
 
 def _new(digests: Words, kept: FixedImages) -> NDArray[np.bool_]:
@@ -144,12 +145,6 @@ def forms(images: Images) -> Iterator[Finding]:
         found = f"{counted(others, 'image')} resized to {width} by {height}"
         found += f", {squeezed:,} of them squeezed, for their sides have another ratio" if squeezed else ""
         action = "see what another --side does" if (height, width) == (USUAL_SIDE, USUAL_SIDE) else ""
-        yield _finding("note", "resized", found, action=action)
+        yield note("resized", None, found, action)
     if transparent := sum(count for mode, count in modes.items() if mode.endswith(("A", "a"))):
-        yield _finding("note", "transparency", f"{counted(transparent, 'image')} whose transparency is ignored")
-
-
-def _finding(severity: str, rule: str, found: str, expected: str = "", action: str = "") -> Finding:
-    return Finding.model_validate(
-        {"severity": severity, "rule": rule, "found": found, "expected": expected, "action": action}
-    )
+        yield note("transparency", None, f"{counted(transparent, 'image')} whose transparency is ignored")

@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.data.images.arrays import BLOCK_BYTES, Array, Piece, side_of, source_of
+from tasks.data.images.arrays import BLOCK_BYTES, Piece, side_of, source_of
 from tasks.data.images.source import JOB, Source
 from tasks.data.readers.columns import kind_of
 from tasks.data.readers.formats import reading
 from tasks.data.readers.packed_pictures import LABELS, class_column, image_column
 from tasks.errors import DataError
+from tasks.machine.arrays import Array
 from tasks.store import regular_files
 
 NAMED = "text", "boolean"

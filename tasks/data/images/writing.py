@@ -12,14 +12,12 @@ from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
 from tasks.data.splits import SPLIT_KEY
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
-from tasks.data.table.writing import digests_file, placed
+from tasks.data.table.writing import SIDES, digests_file, placed
 from tasks.records import PreparedDataset
 from tasks.serving.contract import IMAGES
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths
 from tasks.store.record import FileRef
-
-SIDES = {"train": TRAINING, "test": TEST, "validation": VALIDATION}
 
 
 def write(name: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Path) -> PreparedDataset:

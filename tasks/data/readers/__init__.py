@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from tasks.data.readers.tables import CSV, refined
 from tasks.data.recipe import Columns
 from tasks.errors import DataError, UsageError
 from tasks.store import regular_files
+from tasks.store.fingerprints import Fingerprint
 
 MOST_ROWS = 10**12  # what a header of a sparse file, or of Parquet, may promise; planning takes memory for each shard
 
@@ -113,23 +114,7 @@ def _count(path: Path, kind: Format, readable: Path, wanted: Wanted) -> int:
         raise DataError(error.found.replace(str(readable), str(path)), expected, error.action) from error
 
 
-class Seen(Protocol):
-    """A file as it was when it was looked at."""
-
-    @property
-    def path(self) -> str:
-        """Where it is."""
-
-    @property
-    def bytes(self) -> int:
-        """Its size."""
-
-    @property
-    def mtime_ns(self) -> int:
-        """When it was last written to."""
-
-
-def check_unchanged(files: Iterable[Seen]) -> None:
+def check_unchanged(files: Iterable[Source | Fingerprint]) -> None:
     """Whether files are still as they were seen.
 
     Raises:

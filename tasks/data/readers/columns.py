@@ -13,9 +13,6 @@ MOST_LEVELS = 2**17  # distinct texts beyond which a column is no dictionary
 CODES = (pa.int8(), pa.int16(), pa.int32())  # types of levels' codes
 EXACT = 2**53  # up to which float64 has all whole numbers
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$"
-TYPES: dict[str, pa.DataType] = {
-    "number": pa.float64(), "boolean": pa.bool_(), "date": pa.timestamp("us"), "null": pa.null(), "text": pa.string(),
-}  # fmt: skip
 
 
 class Selection(NamedTuple):

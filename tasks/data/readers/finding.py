@@ -17,7 +17,7 @@ from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.store import artifact_paths, predictions, regular_files
-from tasks.store.regular_files import shown
+from tasks.store.regular_files import holds, shown
 
 FORMATS = {each.name: each for each in (IDX, NPY, NPZ, SAFETENSORS, PARQUET, PICTURES, CSV, ARROW, JSON, PICTURE)}
 BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
@@ -137,7 +137,7 @@ class _Search:
             if not any_depth and not fnmatch.fnmatchcase(entry.name, name):
                 continue
             path = Path(entry.path)
-            if _is(entry.is_dir):
+            if holds(entry.is_dir):
                 if entry.is_symlink():
                     self.links.append(path)
                 elif any_depth:
@@ -145,7 +145,7 @@ class _Search:
                 else:
                     self._look(path, rest or ("**",), files if rest else self.below)
             elif not rest:
-                files.add(path) if _is(entry.is_file) else self.irregular.append(path)
+                files.add(path) if holds(entry.is_file) else self.irregular.append(path)
         if any_depth and rest:
             self._look(folder, rest, files)
 
@@ -165,14 +165,6 @@ class _Search:
             tell(f"left out what is no regular file: {len(irregular)}, first {shown(irregular[0])}")
         if closed := sorted(set(self.closed)):
             tell(f"left out folders that cannot be read: {len(closed)}, first {closed[0]}")
-
-
-def _is(question: Callable[[], bool]) -> bool:
-    """Whether it is so; no of a link that leads in a circle."""
-    try:
-        return question()
-    except OSError:
-        return False
 
 
 def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from tasks.data.findings import error, note
 from tasks.data.readers import columns
-from tasks.data.readers.columnar import OF_BATCHES, Reader, parquet_batches
+from tasks.data.readers.columnar import ARROW, Reader, arrow_batches, parquet_batches
 from tasks.data.readers.columns import Kind, Levels, Selection
 from tasks.data.readers.delimited import csv_batches
 from tasks.data.readers.spool import Spool
@@ -24,7 +24,7 @@ MOST_COLUMNS = 2000
 WHOLE = re.compile("-?[0-9]+")
 READERS: dict[str, Reader] = {
     ".parquet": parquet_batches,
-    **OF_BATCHES,
+    **dict.fromkeys(ARROW, arrow_batches),
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), json_batches),
 }  # whatever else is named is CSV
 
@@ -50,7 +50,7 @@ class Gathering:
         self._spool = Spool(spool)
         self._rows = [0]  # up to each file
         self._faults: dict[str, DataError] = {}  # by file
-        self._notes: dict[tuple[str, str], Finding] = {}
+        self._notes: dict[tuple[str, str | None], Finding] = {}
         self._levels: dict[str, Levels] = {}
         self._kinds: dict[str, dict[str, set[Kind]]] = {}  # of each column in each file that has it
         self.others: dict[str, None] = {}  # columns that are neither read nor to be ignored
@@ -111,28 +111,21 @@ class Gathering:
             kind = columns.kind_of(array.type)
         kinds = self._kinds.setdefault(name, {}).setdefault(path, set())
         if kind == "unfit":
-            self._note("nested-column", name, f"{name} holds {array.type}", "error")
+            found, action = f"{name} holds {array.type}", f"leave it out with --ignore {name}"
+            self._note(error("nested-column", name, found, "numbers, text, booleans or dates", action))
             return None
         if len(array) > array.null_count:
             kinds.add(kind)
         if columns.is_beyond_exact(array):
-            self._note("large-integers", name, f"{name} has whole numbers beyond 2^53, which are rounded")
+            self._note(note("large-integers", name, f"{name} has whole numbers beyond 2^53, which are rounded"))
         if pa.types.is_decimal(array.type):
-            self._note("decimals", name, f"{name} holds {array.type}, read as float64")
+            self._note(note("decimals", name, f"{name} holds {array.type}, read as float64"))
         array = columns.plain(array)
         return self._levels.setdefault(name, Levels()).codes(array) if kind == "text" else array
 
-    def _note(self, rule: str, column: str, found: str, severity: Literal["error", "note"] = "note") -> None:
-        is_error = severity == "error"
-        finding = Finding(
-            severity=severity,
-            rule=rule,
-            column=column,
-            found=found,
-            expected="numbers, text, booleans or dates" if is_error else "",
-            action=f"leave it out with --ignore {column}" if is_error else "",
-        )
-        self._notes.setdefault((rule, column), finding)
+    def _note(self, finding: Finding) -> None:
+        """Once a column."""
+        self._notes.setdefault((finding.rule, finding.column), finding)
 
     def mixed(self) -> frozenset[str]:
         """Columns that are not of one kind, be it within a file or from one to the other."""
@@ -148,20 +141,14 @@ class Gathering:
     def findings(self) -> Iterator[Finding]:
         """What was collected."""
         for _, fault in sorted(self._faults.items()):
-            facts = {"found": fault.found, "expected": fault.expected, "action": fault.action}
-            yield Finding(severity="error", rule="unreadable-file", **facts)
+            yield error("unreadable-file", None, fault.found, fault.expected, fault.action)
         yield from self._notes.values()
         whole = {file.path for file in self._files.files} - self._faults.keys()
         for name, by_file in self._kinds.items():
             if without := sorted(whole - by_file.keys()):
-                yield Finding(
-                    severity="error",
-                    rule="missing-column",
-                    column=name,
-                    found=f"{counted(len(without), 'file')} without column {name}, the first is {without[0]}",
-                    expected="the same columns in all files",
-                    action=f"add it, leave the files out, or leave it out everywhere with --ignore {name}",
-                )
+                found = f"{counted(len(without), 'file')} without column {name}, the first is {without[0]}"
+                action = f"add it, leave the files out, or leave it out everywhere with --ignore {name}"
+                yield error("missing-column", name, found, "the same columns in all files", action)
 
     def table(self) -> pa.Table:
         """All rows of all columns; the spool is used up."""

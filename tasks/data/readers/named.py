@@ -96,9 +96,8 @@ def check(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
 
 def _unfit(path: Path, wanted: Wanted, found: str, action: str = "") -> DataError:
     is_own = recipe_of(wanted).target is not None
-    expected = ", ".join(
-        f"{name} ({column.kind})" for name, column in zip(names(wanted), recipe_of(wanted).columns, strict=True)
-    )
+    kinds = {name: column.kind for name, column in zip(names(wanted), recipe_of(wanted).columns, strict=True)}
+    expected = ", ".join(f"{name} ({kinds.get(name, '--id-column')})" for name in (*names(wanted), *wanted.ids))
     action = action or (
         "add, rename or convert them"
         if is_own

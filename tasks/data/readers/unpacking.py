@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.data.readers import named
-from tasks.data.readers.columnar import OF_BATCHES
+from tasks.data.readers.columnar import Reader, arrow_batches
 from tasks.data.readers.columns import Selection
 from tasks.data.readers.csv import csv_to_parquet
 from tasks.data.readers.formats import Wanted, reading, unpacked
@@ -26,11 +26,11 @@ def of_csv(path: Path, target: Path, wanted: Wanted) -> None:
     csv_to_parquet(path, target, lambda names: named.needed(path, names, wanted))
 
 
-def of_batches(path: Path, target: Path, wanted: Wanted) -> None:
-    """Unpack a file of ``OF_BATCHES``, whose columns keep their types."""
+def of_arrow(path: Path, target: Path, wanted: Wanted) -> None:
+    """Unpack a file of Arrow's, whose columns keep their types."""
     _refuse_pixels(path, wanted)
     with unpacked(path) as stream:
-        batches = OF_BATCHES[path.suffix.lower()](stream, str(path), Selection())
+        batches = arrow_batches(stream, str(path), Selection())
         schema = next(batches).schema
         columns = named.check(path, schema, wanted)
         _write(target, pa.schema([schema.field(name) for name in columns]), (each.select(columns) for each in batches))
@@ -52,10 +52,10 @@ def of_json(path: Path, target: Path, wanted: Wanted) -> None:
         _write(target, pa.schema([(name, pa.string()) for name in columns]), texts())
 
 
-def json_header(path: Path) -> list[str]:
-    """The names that any of the first rows has."""
+def header(batches: Reader, path: Path) -> list[str]:
+    """The names of the columns; of JSON those that any of the first rows has."""
     with unpacked(path) as stream:
-        return list(next(json_batches(stream, str(path), Selection())).schema.names)
+        return list(next(batches(stream, str(path), Selection())).schema.names)
 
 
 def _texts(path: Path, batch: pa.RecordBatch, columns: list[str]) -> pa.RecordBatch:
@@ -77,9 +77,3 @@ def _refuse_pixels(path: Path, wanted: Wanted) -> None:
     if isinstance(wanted.recipe, Pixels):
         found = f"{path} is a table of {path.suffix.lower().removeprefix('.')}"
         raise DataError(found, "images (IDX, .npy, Parquet, PNG …)", "convert it, or choose --name")
-
-
-def header_of_batches(path: Path) -> list[str]:
-    """The names of the columns."""
-    with unpacked(path) as stream:
-        return list(next(OF_BATCHES[path.suffix.lower()](stream, str(path), Selection())).schema.names)

@@ -16,7 +16,7 @@ from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import FASHION_MNIST
 from tasks.records import RawDataset
-from tasks.store import artifact_paths, atomic, locks, names
+from tasks.store import artifact_paths, atomic, folders, locks, names
 from tasks.store.record import FileRef
 
 SPACE_NEEDED = 200 * 2**20  # bytes: the archives (31 MB), the same unpacked, the payloads (55 MB) and apt's lists
@@ -64,9 +64,7 @@ def _exclusive() -> Iterator[Path]:
     with locks.locked(
         artifact_paths.dataset_lock(FASHION_MNIST), f"another process is filling {folder}; waiting for it"
     ):
-        for leftover in folder.iterdir():
-            if names.DOWNLOAD.fullmatch(leftover.name) and leftover.is_dir() and not leftover.is_symlink():
-                shutil.rmtree(leftover, ignore_errors=True)
+        folders.sweep(names.DOWNLOAD, folder)
         yield folder
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tasks.data.findings import error
 from tasks.data.readers import columns
 from tasks.data.readers.columns import Kind
 from tasks.data.readers.columns import Selection as Selection
@@ -144,11 +145,5 @@ def _differing(table: Table, kinds: dict[str, dict[str, Kind]]) -> Iterator[Find
         if {by_file[first], by_file[other]} == {"number", "text"} and table.is_text(name):
             row, value = table.first_no_number(name) or (0, "")
             found += f", as {value[:40]!r} in {table.named(row)}"
-        yield Finding(
-            severity="error",
-            rule="retyped-column",
-            column=name,
-            found=found,
-            expected="one kind of value in all files",
-            action=f"write it alike in all of them, or leave it out with --ignore {name}",
-        )
+        action = f"write it alike in all of them, or leave it out with --ignore {name}"
+        yield error("retyped-column", name, found, "one kind of value in all files", action)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data.champion import ChampionData
+from tasks.data.findings import error, warning
 from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import profiling
@@ -23,7 +24,7 @@ from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.splitting import TEST, TRAINING, Split
 from tasks.errors import DataError
 from tasks.machine import side_by_side
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 from tasks.parameters.own_data import NO_WINDOW
 from tasks.serving import drift
 
@@ -53,9 +54,9 @@ class Tonight(NamedTuple):
             return
         try:
             new = np.flatnonzero(new_rows(self.rows.digests, champion.rows))
-        except DataError as error:
+        except DataError as fault:
             said = "which rows are new is not known: the digests of the champion's rows are missing or damaged"
-            yield Finding(severity="warning", rule="unknown-rows", found=said, action=error.action)
+            yield warning("unknown-rows", None, said, fault.action)
             return
         yield from self._of_columns(new, champion)
 
@@ -134,7 +135,7 @@ def fewer_rows(split: Split, rule: SplitRule, window: str, champion: ChampionDat
     if 2 * num_rows < champion.num_rows and (rule, window) == (champion.split, champion.window):
         said = f"{counted(num_rows, 'row')}, and the champion's data had {champion.num_rows:,}"
         action = "restore what is gone, or say --accept-data where it is meant"
-        yield Finding(severity="error", rule="fewer-rows", found=said, expected="at least half of them", action=action)
+        yield error("fewer-rows", None, said, "at least half of them", action)
 
 
 def _constant(profiles: Iterable[ColumnProfile], champion: ChampionData) -> Iterator[Finding]:
@@ -142,12 +143,12 @@ def _constant(profiles: Iterable[ColumnProfile], champion: ChampionData) -> Iter
     for each in profiles:
         if each.is_constant and each.name in varied:
             said = f"{each.name} has one value in all rows, and had several"
-            yield _error("turned-constant", each.name, said, "values that differ, as in the champion's data")
+            yield error("turned-constant", each.name, said, "values that differ, as in the champion's data", MEND)
 
 
 def _missing(before: ColumnProfile, share: float, group: Group) -> Finding:
     said = f"{before.name} is missing in all of {group.where}; in the champion's data it was in {100 * share:.3g} %"
-    return _error("turned-missing", before.name, said, "values, as in the champion's data")
+    return error("turned-missing", before.name, said, "values, as in the champion's data", MEND)
 
 
 def _scale(before: ColumnProfile, values: NDArray[Any], where: str) -> Finding | None:
@@ -159,9 +160,9 @@ def _scale(before: ColumnProfile, values: NDArray[Any], where: str) -> Finding |
     power = round(math.log10(ratio))
     if not power or abs(ratio / 10.0**power - 1) > NEAR:
         return None
-    said = f"{before.name} is {10.0**power:g} times what it was: its median magnitude is {now:.4g} in {where}, "
-    said += f"and was {before.magnitude:.4g}"
-    return _error("other-scale", before.name, said, "the unit of the champion's data")
+    said = f"{before.name} is {10.0**power:g} times what it was: its median magnitude is {readable(now)} in {where}, "
+    said += f"and was {readable(before.magnitude)}"
+    return error("other-scale", before.name, said, "the unit of the champion's data", MEND)
 
 
 def _drift(before: ColumnProfile, values: NDArray[Any], which: str) -> Finding | None:
@@ -171,7 +172,7 @@ def _drift(before: ColumnProfile, values: NDArray[Any], which: str) -> Finding |
     if index <= MOST_DRIFT:
         return None
     said = f"{before.name} has drifted: the stability index of {which} against the champion's is {index:.2g}"
-    return Finding(severity="warning", rule="drift", column=before.name, found=f"{said}, above {MOST_DRIFT:g}")
+    return warning("drift", before.name, f"{said}, above {MOST_DRIFT:g}")
 
 
 def judged(findings: Iterable[Finding], champion: ChampionData, accept: bool) -> Iterator[Finding]:
@@ -184,7 +185,3 @@ def judged(findings: Iterable[Finding], champion: ChampionData, accept: bool) ->
             severity, word = ("warning", "accepted") if known not in champion.accepted else ("note", "accepted before")
             facts = {"severity": severity, "found": f"{each.found}; {word}", "expected": "", "action": ""}
             yield each.model_copy(update=facts | {"accepted": True})
-
-
-def _error(rule: str, column: str, found: str, expected: str) -> Finding:
-    return Finding(severity="error", rule=rule, column=column, found=found, expected=expected, action=MEND)

@@ -1,7 +1,5 @@
 """Columns of a read table as numbers."""
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,6 +7,7 @@ from numpy.typing import NDArray
 
 from tasks.data.readers import columns
 from tasks.machine import side_by_side
+from tasks.machine.arrays import Array
 
 
 def numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
@@ -32,7 +31,7 @@ def _limits(chunk: pa.Array) -> tuple[float, float]:
     return np.fmin.reduce(values, initial=np.nan), np.fmax.reduce(values, initial=np.nan)
 
 
-def _numbers(chunk: pa.Array) -> NDArray[Any]:
+def _numbers(chunk: pa.Array) -> Array:
     kind = columns.kind_of(chunk.type)
     if kind == "null":
         return np.full(len(chunk), np.nan)
@@ -43,12 +42,12 @@ def _numbers(chunk: pa.Array) -> NDArray[Any]:
     values = chunk.cast(pa.float64())
     if values.null_count:
         values = values.fill_null(np.nan)
-    array: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+    array: Array = values.to_numpy(zero_copy_only=False)
     return array
 
 
-def _indices(chunk: pa.Array) -> NDArray[Any]:
-    indices: NDArray[Any] = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+def _indices(chunk: pa.Array) -> Array:
+    indices: Array = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     return indices
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.findings import error, warning
 from tasks.data.recipe import Column
 from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
@@ -46,7 +47,7 @@ def found(table: Table, parts: Roles, data: OwnData, kept: FixedRecipe | None) -
     if not columns and not any(each.severity == "error" for each in findings):
         said = f"no column is left to predict {parts.target or 'anything'} from"
         action = "give more columns, or take one that was left out with --category"
-        findings.append(_error("no-features", None, said, "at least one number, boolean or category", action))
+        findings.append(error("no-features", None, said, "at least one number, boolean or category", action))
     return Features(tuple(columns), left_out, tuple(findings))
 
 
@@ -68,7 +69,7 @@ def _with_levels(
         return (), (_too_many(name, number, known is not None),)
     new = now[len(old) :] if known else ()
     more = ", …" if len(new) > 10 else ""
-    notes = (_warning("new-levels", name, f"{name} has new levels: {', '.join(new[:10])}{more}"),) if new else ()
+    notes = (warning("new-levels", name, f"{name} has new levels: {', '.join(new[:10])}{more}"),) if new else ()
     return (Column(name=name, kind="category", levels=now),), notes
 
 
@@ -76,7 +77,7 @@ def _too_many(name: str, number: int, is_known: bool) -> Finding:
     said = f"{name} has {number:,} levels" + (", with those that earlier versions took" if is_known else "")
     action = f"leave it out with --ignore {name}, or group its values"
     action = "group its values, and give the new table another --name" if is_known else action
-    return _error("too-many-levels", name, said, f"at most {MOST_LEVELS:,}", action)
+    return error("too-many-levels", name, said, f"at most {MOST_LEVELS:,}", action)
 
 
 def encode(
@@ -104,7 +105,7 @@ def encode(
     row = int(np.flatnonzero(is_known)[is_infinite.argmax()])
     said = f"{column.name} is {exact[is_infinite.argmax()]:g} in {table.named(row)}"
     action = f"mend the value, or leave the column out with --ignore {column.name}"
-    return _error("infinite-value", column.name, said, f"numbers up to {LARGEST:.3g}", action), True
+    return error("infinite-value", column.name, said, f"numbers up to {LARGEST:.3g}", action), True
 
 
 def _too_near(name: str, rounded: NDArray[np.float32], exact: NDArray[np.float64]) -> Finding | None:
@@ -113,12 +114,4 @@ def _too_near(name: str, rounded: NDArray[np.float32], exact: NDArray[np.float64
     if low < high or first == last:
         return None
     said = f"{name} lies between {first:.12g} and {last:.12g}, which are one number in float32"
-    return _warning("offset", name, said, f"subtract an offset from it, or leave it out with --ignore {name}")
-
-
-def _warning(rule: str, column: str, said: str, action: str = "") -> Finding:
-    return Finding(severity="warning", rule=rule, column=column, found=said, action=action)
-
-
-def _error(rule: str, column: str | None, said: str, expected: str, action: str) -> Finding:
-    return Finding(severity="error", rule=rule, column=column, found=said, expected=expected, action=action)
+    return warning("offset", name, said, f"subtract an offset from it, or leave it out with --ignore {name}")

@@ -30,15 +30,7 @@ class FixedRecipe(Lasting):
         """What a kept version's manifest fixed (``dataset`` and ``recipe`` of it); None of the book's data."""
         if dataset.split is None or not isinstance(recipe, Columns) or recipe.target is None:
             return None
-        return cls(
-            task=dataset.task,
-            target=recipe.target.name,
-            columns=tuple(bare(column) for column in recipe.columns),
-            class_names=dataset.class_names,
-            split=dataset.split,
-            ignored=dataset.ignored,
-            left_out=dataset.left_out,
-        )
+        return cls(**dict(dataset), target=recipe.target.name, columns=tuple(map(bare, recipe.columns)))
 
     def digest(self, parts: Sequence[Any]) -> str:
         """SHA-256 (hex) of data with this recipe: of the recipe, columns by name, and of each part's bytes."""

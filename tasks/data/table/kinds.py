@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.data.findings import error, note, warning
 from tasks.data.readers import columns
 from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
@@ -47,7 +48,7 @@ def infer(table: Table, name: str, is_category: bool) -> Kind:
     if kind == "text":
         return _of_text(table, name)
     if kind == "date":
-        return Kind("date", _left_out(name, "date", f"{name} holds dates or times and is no feature"))
+        return Kind("date", note("date", name, f"{name} holds dates or times and is no feature; left out"))
     return Kind("boolean") if kind == "boolean" else Kind("number", _counts_rows(table, name))
 
 
@@ -61,7 +62,7 @@ def _counts_rows(table: Table, name: str) -> Finding | None:
         return None
     found = f"{name} has another whole number in every row, as an id has"
     action = f"leave it out with --ignore {name} if it is one"
-    return Finding(severity="warning", rule="counts-rows", column=name, found=found, action=action)
+    return warning("counts-rows", name, found, action)
 
 
 def plain_kind(table: Table, name: str) -> str:
@@ -100,7 +101,9 @@ def _of_text(table: Table, name: str) -> Kind:
         return Kind("id" if is_id else "category", odd)
     if is_id:
         said = f"{name} looks like an id: {singles:,} of {counted(values, 'row')} hold a value that no other has"
-        return Kind("id", _left_out(name, "id", said, f"--category {name} takes it as a feature all the same"))
+        return Kind(
+            "id", note("id", name, f"{said}; left out", f"--category {name} takes it as a feature all the same")
+        )
     return Kind("category")
 
 
@@ -114,26 +117,18 @@ def _written_otherwise(table: Table, name: str, found: Levels, outcome: str) -> 
                 f"{name} looks like {what} not written as such, as {value[:SHOWN]!r} in {table.named(row)}; {outcome}"
             )
             action = f"write {what} as {form}, and nothing where one is missing, or say --category or --ignore {name}"
-            return Finding(severity="warning", rule="looks-like", column=name, found=said, action=action)
+            return warning("looks-like", name, said, action)
     return None
-
-
-def _left_out(name: str, rule: str, found: str, action: str = "") -> Finding:
-    return Finding(severity="note", rule=rule, column=name, found=f"{found}; left out", action=action)
 
 
 def no_number(table: Table, name: str, is_kept: bool = False) -> Finding:
     """That a column of numbers has text in it, and where; ``is_kept``: since version 1 it may not be another."""
     row, value = table.first_no_number(name) or (0, "")
     otherwise = f"take the column with --category {name} or not at all with --ignore {name}"
-    return Finding(
-        severity="error",
-        rule="text-among-numbers",
-        column=name,
-        found=f"{name} is {value[:SHOWN]!r} in {table.named(row)}",
-        expected="a number, as version 1 took it" if is_kept else "a number, as in most rows",
-        action=f"mend the value, or {'keep the new table under another --name' if is_kept else otherwise}",
-    )
+    found = f"{name} is {value[:SHOWN]!r} in {table.named(row)}"
+    expected = "a number, as version 1 took it" if is_kept else "a number, as in most rows"
+    action = f"mend the value, or {'keep the new table under another --name' if is_kept else otherwise}"
+    return error("text-among-numbers", name, found, expected, action)
 
 
 def misfit(table: Table, name: str, kind: FeatureKind, is_category: bool) -> Finding | None:
@@ -150,11 +145,6 @@ def misfit(table: Table, name: str, kind: FeatureKind, is_category: bool) -> Fin
         return no_number(table, name, is_kept=True)
     column = table.data[name]
     row = int(np.argmax(pc.is_valid(column).to_numpy()))
-    return Finding(
-        severity="error",
-        rule="retyped-column",
-        column=name,
-        found=f"{name} is a {now} now, as {str(column[row].as_py())[:SHOWN]!r} in {table.named(row)}",
-        expected=f"a {kind}, as version 1 took it",
-        action="mend the data, or keep the new table under another --name",
-    )
+    found = f"{name} is a {now} now, as {str(column[row].as_py())[:SHOWN]!r} in {table.named(row)}"
+    action = "mend the data, or keep the new table under another --name"
+    return error("retyped-column", name, found, f"a {kind}, as version 1 took it", action)

@@ -1,6 +1,5 @@
 """A user's own table as a data set: found where it is, validated, and prepared like any other."""
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from tasks.data.champion import ChampionData
 from tasks.data.dataset import Validated
 from tasks.data.sources import tables
 from tasks.data.sources.tables import Selection, TableFiles
+from tasks.data.splits import PREPARE_ANEW
 from tasks.data.table import asked, fitting, writing
 from tasks.data.table.examining import examine
 from tasks.data.table.fixed import FixedRecipe
@@ -21,9 +21,7 @@ from tasks.parameters import Data
 from tasks.parameters.own_data import OwnData
 from tasks.records import PreparedDataset, RawDataset
 from tasks.serving.task import TaskName
-from tasks.store import artifact_paths, locks, names
-
-PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
+from tasks.store import artifact_paths, folders, locks, names
 
 
 def read(
@@ -90,30 +88,9 @@ class OwnTable:
         train = mapped.read(table.train, PREPARE_ANEW)
         fixed = table.recipe
         classes = class_counts(train["labels"], len(fixed.class_names)).tolist() if fixed.class_names else ()
-        return PreparedDataset(
-            name=self.name,
-            title=self.title,
-            identifier=self.identifier,
-            digest=table.digest,
-            train=table.train,
-            test=table.test,
-            raw_test=table.raw_test,
-            validation=table.validation,
-            num_train=table.num_train,
-            num_test=table.num_test,
-            recipe=fitting.fitted(fixed, train, table.has_missing),
-            task=fixed.task,
-            class_names=fixed.class_names,
-            split=fixed.split,
-            has_dates=table.has_dates,
-            profiles=table.profiles,
-            accepted=table.accepted,
-            ignored=fixed.ignored,
-            left_out=fixed.left_out,
-            class_counts=tuple(classes),
-            rows=table.rows,
-            report=validated.report,
-        )
+        named = {"name": self.name, "title": self.title, "identifier": self.identifier}
+        learned = {"recipe": fitting.fitted(fixed, train, table.has_missing), "class_counts": tuple(classes)}
+        return PreparedDataset(**(dict(fixed) | dict(table) | named | learned), report=validated.report)
 
 
 @contextmanager
@@ -122,8 +99,6 @@ def scratch_folder(name: str) -> Iterator[Path]:
     folder = artifact_paths.dataset(name)
     folder.mkdir(parents=True, exist_ok=True)
     with locks.locked(artifact_paths.dataset_lock(name), f"another process prepares {folder}; waiting for it"):
-        for leftover in folder.iterdir():
-            if names.DOWNLOAD.fullmatch(leftover.name) and leftover.is_dir() and not leftover.is_symlink():
-                shutil.rmtree(leftover, ignore_errors=True)
+        folders.sweep(names.DOWNLOAD, folder)
         with tempfile.TemporaryDirectory(dir=folder, prefix=names.DOWNLOAD_PREFIX) as scratch:
             yield Path(scratch)

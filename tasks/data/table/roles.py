@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
+from tasks.data.findings import error, note, warning
 from tasks.data.report import Finding
 from tasks.data.table import asked
 from tasks.data.table.fixed import FixedRecipe
@@ -56,20 +57,19 @@ def roles(
 def _stays_out(data: OwnData, kept: FixedRecipe | None) -> Iterator[Finding]:
     for name in sorted(set(data.category) & set(kept.left_out if kept else ())):
         said, action = f"{name} stays left out, as in version 1", "--category takes it under another --name"
-        yield Finding(severity="warning", rule="left-out", column=name, found=said, action=action)
+        yield warning("left-out", name, said, action)
 
 
 def _not_ignored(mistyped: Collection[str], names: Sequence[str]) -> Iterator[Finding]:
     for name in sorted(mistyped):
         said = f"no column {name} (--ignore)"
-        expected = f"one of {listed(names, SHOWN)}"
-        yield Finding(severity="warning", rule="no-such-column", column=name, found=said, expected=expected)
+        yield warning("no-such-column", name, said, expected=f"one of {listed(names, SHOWN)}")
 
 
 def _other_share(data: OwnData, kept: SplitRule | None) -> Iterator[Finding]:
     if kept and kept.test != data.test:
         said = f"the test share stays {kept.test:g}, as version 1 fixed it"
-        yield Finding(severity="note", rule="test-share", found=said, action=f"--new-recipe makes it {data.test:g}")
+        yield note("test-share", None, said, f"--new-recipe makes it {data.test:g}")
 
 
 def _missing(names: Sequence[str], data: OwnData, parts: Roles, kept: FixedRecipe | None) -> Iterator[Finding]:
@@ -79,14 +79,14 @@ def _missing(names: Sequence[str], data: OwnData, parts: Roles, kept: FixedRecip
     known = f"one of {listed(names, SHOWN)}"
     for name, why in wanted.items():
         if name is not None and name not in names and name not in data.ignore:
-            yield _error("no-such-column", name, f"no column {name} ({why})", known, "see gradmill inspect")
+            yield error("no-such-column", name, f"no column {name} ({why})", known, "see gradmill inspect")
     for name in parts.features if kept else ():
         if name in parts.ignored:
             found, action = f"{name} is to be ignored", "keep it, or give the new table another --name"
-            yield _error("missing-column", name, found, "the columns that version 1 took", action)
+            yield error("missing-column", name, found, "the columns that version 1 took", action)
         elif name not in names and name not in wanted:
             found, action = f"column {name} is missing", "restore it, or keep the new table under another --name"
-            yield _error("missing-column", name, found, "the columns that version 1 took", action)
+            yield error("missing-column", name, found, "the columns that version 1 took", action)
 
 
 def _new(free: Sequence[str], parts: Roles, kept: FixedRecipe | None) -> Iterator[Finding]:
@@ -96,8 +96,4 @@ def _new(free: Sequence[str], parts: Roles, kept: FixedRecipe | None) -> Iterato
     for name in free:
         if name not in known:
             action = f"leave it out with --ignore {name}, which is kept, or give the new table another --name"
-            yield _error("new-column", name, f"column {name} is new", "the columns that version 1 took", action)
-
-
-def _error(rule: str, column: str, found: str, expected: str, action: str) -> Finding:
-    return Finding(severity="error", rule=rule, column=column, found=found, expected=expected, action=action)
+            yield error("new-column", name, f"column {name} is new", "the columns that version 1 took", action)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tasks.data.findings import error
 from tasks.data.readers import columns
 from tasks.data.report import Finding
 from tasks.data.table import encoding, hashing
@@ -75,11 +76,7 @@ def no_moment(rule: SplitRule, column: pa.ChunkedArray, words: Words, place: Cal
     texts = levels(column).used.drop_null()
     text = next((each for each in texts if np.isnan(_moments(pa.array([each]))).any()), texts[-1])  # else of two kinds
     row = pc.index(column.cast(pa.string()), text).as_py()
-    return Finding(
-        severity="error",
-        rule="no-moment",
-        column=rule.column,
-        found=f"{rule.column} is no date or time, as {text.as_py()[:SHOWN]!r} in {place(row)}",
-        expected="numbers, or dates such as 2024-12-31 or 2024-12-31T23:59:59, with a zone in all or in none",
-        action=f"rewrite them, or split without --time-column {rule.column}",
-    )
+    found = f"{rule.column} is no date or time, as {text.as_py()[:SHOWN]!r} in {place(row)}"
+    expected = "numbers, or dates such as 2024-12-31 or 2024-12-31T23:59:59, with a zone in all or in none"
+    action = f"rewrite them, or split without --time-column {rule.column}"
+    return error("no-moment", rule.column, found, expected, action)

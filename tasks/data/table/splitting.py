@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tasks.data.findings import error
 from tasks.data.report import Finding
 from tasks.data.table import hashing
 from tasks.data.table.hashing import Words
@@ -50,8 +51,8 @@ def by_group(values: Words, share: float) -> Split:
     hashing.absorb(keys, values)
     split = by_hash(keys, share)
     if (groups := hashing.num_distinct(keys)) < FEWEST_GROUPS:
-        finding = _too_few(counted(groups, "group"), f"at least {FEWEST_GROUPS}", "more groups, or no --split-by")
-        return split._replace(findings=(finding,))
+        found, expected = counted(groups, "group"), f"at least {FEWEST_GROUPS}"
+        return split._replace(findings=(error("too-few-rows", None, found, expected, "more groups, or no --split-by"),))
     return split
 
 
@@ -83,7 +84,8 @@ def by_column(column: pa.ChunkedArray, keys: Words) -> Split:
     findings = []
     if unknown:
         said = f"the split column says {', '.join(map(repr, unknown[:5]))}"
-        findings.append(_finding("split-column", said, "train, test or validation, or true and false", "rename them"))
+        expected = "train, test or validation, or true and false"
+        findings.append(error("split-column", None, said, expected, "rename them"))
     return Split(found.take(codes), keys, tuple(findings))
 
 
@@ -107,15 +109,8 @@ def shortages(split: Split) -> tuple[Finding, ...]:
         return ()
     found = f"{counted(test, 'test row')} and {counted(training, 'training row')}"
     expected = f"at least {FEWEST_TEST} and {FEWEST_TRAINING}"
-    return (_too_few(found, expected, "get more rows, or split them otherwise, as by another --test share"),)
-
-
-def _too_few(found: str, expected: str, action: str) -> Finding:
-    return _finding("too-few-rows", found, expected, action)
-
-
-def _finding(rule: str, found: str, expected: str, action: str) -> Finding:
-    return Finding(severity="error", rule=rule, found=found, expected=expected, action=action)
+    action = "get more rows, or split them otherwise, as by another --test share"
+    return (error("too-few-rows", None, found, expected, action),)
 
 
 def gaps(column: pa.ChunkedArray, rule: SplitRule) -> tuple[Finding, ...]:
@@ -125,4 +120,4 @@ def gaps(column: pa.ChunkedArray, rule: SplitRule) -> tuple[Finding, ...]:
     if not missing:
         return ()
     found = f"{rule.column} is missing in {counted(missing, 'row')}"
-    return (_finding("split-missing", found, "a value in every row", f"fill it in, or split without {rule.column}"),)
+    return (error("split-missing", None, found, "a value in every row", f"fill it in, or split without {rule.column}"),)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.findings import error, note, warning
 from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import encoding, hashing
@@ -68,7 +69,7 @@ def truth(table: Table, target: str, task: TaskName, kept: tuple[str, ...] = ())
             row, value = table.first_no_number(target) or (0, "")
             found += f", as {value[:SHOWN]!r} in {table.named(row)}"
             expected, action = "numbers such as 1234.5", "mend them, or take softmax-regression for classes"
-        return _nothing(table, _error("target-kind", target, found, expected, action))
+        return _nothing(table, error("target-kind", target, found, expected, action))
     return _numbers(table, target) if task == "regression" else _classes(table, target, kept)
 
 
@@ -85,7 +86,7 @@ def _numbers(table: Table, target: str) -> Truth:
         found = f"the target {target} is {values[row]} in {table.named(row)}"
         expected = f"finite numbers of at most {LARGEST:.2g}"
         action = "mend or remove the row, or change the target's unit"
-        return _nothing(table, _error("infinite-target", target, found, expected, action))
+        return _nothing(table, error("infinite-target", target, found, expected, action))
     values = values[is_known]
     if not len(values):
         return _nothing(table, _none(target))
@@ -100,7 +101,7 @@ def _few(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:
     if high - low < FEW_VALUES and np.array_equal(values, np.floor(values)):
         found = f"the target {target} has whole numbers from {low:g} to {high:g} only"
         action = "softmax-regression learns them as classes"
-        yield Finding(severity="note", rule="few-values", column=target, found=found, action=action)
+        yield note("few-values", target, found, action)
 
 
 def _coarse(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:
@@ -112,7 +113,7 @@ def _coarse(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:
             f"float32 tells values of the target {target} apart by {spacing:.3g} only; they deviate by {deviation:.3g}"
         )
         expected = f"at most {MOST_COARSE:g} of their deviation"
-        yield _error("offset", target, found, expected, "subtract an offset from the target")
+        yield error("offset", target, found, expected, "subtract an offset from the target")
 
 
 def _classes(table: Table, target: str, kept: tuple[str, ...]) -> Truth:
@@ -123,21 +124,21 @@ def _classes(table: Table, target: str, kept: tuple[str, ...]) -> Truth:
     if number > MOST_LEVELS:
         said = f"the target {target} has {number:,} different values"
         action = "take linear-regression for numbers, or another --target"
-        return _nothing(table, _error("too-many-classes", target, said, f"at most {MOST_LEVELS:,} classes", action))
+        return _nothing(table, error("too-many-classes", target, said, f"at most {MOST_LEVELS:,} classes", action))
     tonight = in_order(found.names())
     codes = found.of(kept or tonight)
     findings = [_constant(target, tonight[0])] if len(tonight) == 1 else []
     if odd := [name for name in tonight if name.splitlines() != [name]]:
         action = "rename the class, or leave its rows' target empty (null) where they have none"
-        findings.append(_error("class-name", target, f"{target} has the class {odd[0]!r}", "names of one line", action))
+        findings.append(error("class-name", target, f"{target} has the class {odd[0]!r}", "names of one line", action))
     if kept and (new := [name for name in tonight if name not in kept]):
         said = f"the target {target} has {counted(len(new), 'new class' if len(new) == 1 else 'new classe')}: "
         known = f"the classes that version 1 fixed: {', '.join(kept[:20])}"
         action = "remove these rows, or keep the new table under another --name"
-        findings.append(_error("new-class", target, said + ", ".join(new[:10]), known, action))
+        findings.append(error("new-class", target, said + ", ".join(new[:10]), known, action))
     if kept and (gone := [name for name in kept if name not in tonight]):
         said = f"no row tonight has the class {', '.join(gone[:10])}"
-        findings.append(Finding(severity="warning", rule="class-without-rows", column=target, found=said))
+        findings.append(warning("class-without-rows", target, said))
     is_known = ~np.isnan(codes)
     smallest = np.min_scalar_type(max(len(kept or tonight) - 1, 0))
     return Truth(codes[is_known].astype(smallest), is_known, kept or tonight, tuple(findings))
@@ -162,10 +163,10 @@ def too_few(truth: Truth, in_training: NDArray[np.int64]) -> Iterator[Finding]:
     for code in rare[:MOST_NAMED].tolist():
         found = f"class {truth.class_names[code]!r} has {counted(int(rows[code]), 'row')}, "
         found += f"{in_training[code]} of them in the training part"
-        yield _error("rare-class", None, found, expected, "get more of them, or remove these rows")
+        yield error("rare-class", None, found, expected, "get more of them, or remove these rows")
     if (more := len(rare) - MOST_NAMED) > 0:
         action = "take another --target; numbers, written as 1234.5, are for linear-regression"
-        yield _error("rare-class", None, f"so have {more:,} more of {len(rows):,} classes", expected, action)
+        yield error("rare-class", None, f"so have {more:,} more of {len(rows):,} classes", expected, action)
 
 
 def constant(target: str, values: NDArray[Any], class_names: tuple[str, ...]) -> Iterator[Finding]:
@@ -175,18 +176,9 @@ def constant(target: str, values: NDArray[Any], class_names: tuple[str, ...]) ->
 
 
 def _none(target: str) -> Finding:
-    return _error("no-target", target, f"no row has a {target}", "a target to learn", "take another --target")
+    return error("no-target", target, f"no row has a {target}", "a target to learn", "take another --target")
 
 
 def _constant(target: str, value: str) -> Finding:
-    return _error(
-        "constant-target",
-        target,
-        f"the target {target} is {value} in every row",
-        "different values",
-        "take another --target",
-    )
-
-
-def _error(rule: str, column: str | None, found: str, expected: str, action: str) -> Finding:
-    return Finding(severity="error", rule=rule, column=column, found=found, expected=expected, action=action)
+    found = f"the target {target} is {value} in every row"
+    return error("constant-target", target, found, "different values", "take another --target")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.findings import note, warning
 from tasks.data.recipe import Column
 from tasks.data.report import Finding
 from tasks.data.table.fitting import BLOCK, Statistics, moments
@@ -50,12 +51,12 @@ def of_columns(columns: tuple[Column, ...], features: NDArray[np.float32], range
         is_constant = ranges.is_constant(at, column)
         if is_constant or missing == rows:
             found = f"{name} has {'no value at all' if missing == rows else 'one value'}; its weight will be 0"
-            yield _warning("constant-column", name, found)
+            yield warning("constant-column", name, found)
         elif missing > MUCH_MISSING * rows:
-            yield _warning("missing-values", name, f"{name} is missing in {100 * missing / rows:.3g} % of the rows")
+            yield warning("missing-values", name, f"{name} is missing in {100 * missing / rows:.3g} % of the rows")
         if column.kind == "number" and not is_constant and abs(mean) > OFFSET * deviation:
             found = f"{name} is {mean:.6g} on average and varies by {deviation:.3g}, too little for float32"
-            yield _warning("offset", name, found, f"subtract an offset from it, or leave it out with --ignore {name}")
+            yield warning("offset", name, found, f"subtract an offset from it, or leave it out with --ignore {name}")
 
 
 def few_rows(columns: tuple[Column, ...], num_training: int) -> Iterator[Finding]:
@@ -64,21 +65,21 @@ def few_rows(columns: tuple[Column, ...], num_training: int) -> Iterator[Finding
     if numbers >= num_training > 0:
         found = f"{counted(numbers, 'number')} and {counted(num_training, 'training row')}: any target can be fitted so"
         action = "get more rows, name --features, or try --weight-decay auto"
-        yield Finding(severity="warning", rule="few-rows", found=found, action=action)
+        yield warning("few-rows", None, found, action)
 
 
 def duplicates(columns: tuple[Column, ...], features: NDArray[np.float32]) -> Iterator[Finding]:
-    """Columns that equal an earlier one in every row, and are not constant."""
+    """Columns that equal an earlier one in every row, and are neither constant nor wholly missing."""
     sample = _sample(features)
     seen: dict[bytes, list[int]] = {}
     for at, column in enumerate(columns):
-        if np.nanmin(sample[at], initial=np.inf) == np.nanmax(sample[at], initial=-np.inf):
+        if np.nanmin(sample[at], initial=np.inf) >= np.nanmax(sample[at], initial=-np.inf):
             continue
         earlier = seen.setdefault(sample[at].tobytes(), [])
         for other in earlier:
             if column.kind == columns[other].kind and np.array_equal(features[at], features[other], equal_nan=True):
                 found = f"{column.name} equals {columns[other].name} in every row"
-                yield _warning("duplicate-column", column.name, found, f"leave one out, as with --ignore {column.name}")
+                yield warning("duplicate-column", column.name, found, f"leave one out, as with --ignore {column.name}")
                 break
         earlier.append(at)
 
@@ -96,7 +97,7 @@ def leaks(
         explains = _explains_number if is_regression else _explains_class
         if explains(values, answers, column.kind == "category"):
             action = f"where it is not known when you predict, --ignore {column.name}"
-            yield _warning("predicts-alone", column.name, f"{column.name} predicts the target alone", action)
+            yield warning("predicts-alone", column.name, f"{column.name} predicts the target alone", action)
 
 
 def _explains_number(values: NDArray[Any], target: NDArray[Any], is_category: bool) -> bool:
@@ -138,13 +139,10 @@ def conflicts(num_rows: int, num_distinct: int, num_with_target: int) -> Iterato
     if more := num_with_target - num_distinct:
         share = f"{100 * more / num_rows:.2g} %"
         found = f"equal features have different targets {counted(more, 'time')} in {counted(num_rows, 'row')} ({share})"
-        yield Finding(severity="warning" if more > FEW_CONFLICTS * num_rows else "note", rule="equal-rows", found=found)
+        found += ": the target is noisy, or a column that tells them apart is missing"
+        yield (warning if more > FEW_CONFLICTS * num_rows else note)("equal-rows", None, found)
 
 
 def _sample(rows: NDArray[Any]) -> NDArray[Any]:
     """At most so many columns of ``(…, n)``, evenly spaced."""
     return np.ascontiguousarray(rows[:, :: -(-rows.shape[1] // SAMPLE)])
-
-
-def _warning(rule: str, column: str, found: str, action: str = "") -> Finding:
-    return Finding(severity="warning", rule=rule, column=column, found=found, action=action)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tasks.data.findings import error
 from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
 from tasks.data.table import targets
@@ -39,11 +40,5 @@ def cut(table: Table, truth: Truth, parts: Roles, window: str) -> Truth:
 
 
 def _no_dates(column: str, window: str) -> Finding:
-    return Finding(
-        severity="error",
-        rule="window",
-        column=column,
-        found=f"{column} holds numbers, and --window {window} counts hours, days or weeks",
-        expected="dates or times",
-        action="write them as 2024-12-31T23:59:59, or leave --window out",
-    )
+    found = f"{column} holds numbers, and --window {window} counts hours, days or weeks"
+    return error("window", column, found, "dates or times", "write them as 2024-12-31T23:59:59, or leave --window out")

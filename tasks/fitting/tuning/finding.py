@@ -12,7 +12,7 @@ from tasks.fitting.tuning.domains import Choice
 from tasks.fitting.tuning.space import Space
 from tasks.fitting.tuning.study import Study
 from tasks.machine.telling import tell
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 from tasks.parameters import Loss, Search, Training
 from tasks.records import PreparedDataset
 from tasks.store import artifact_paths
@@ -84,6 +84,6 @@ def sentence(tuned: Tuned) -> str:
 def losses(tuned: Tuned) -> str:
     """The mean validation losses of the winner and of the settings of before."""
     found, before = (
-        f"{statistics.fmean(each):.4g}" if each else "none" for each in (tuned.validation_losses, tuned.default_losses)
+        readable(statistics.fmean(each)) if each else "none" for each in (tuned.validation_losses, tuned.default_losses)
     )
     return f"validation loss {found}, without a search {before}"

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from candidate import Candidate
-from prediction_jobs import FEATURES
 from tasks.batch import lanes, parts
 from tasks.data.readers import npy
-from tasks.parameters import Device
-from tasks.serving import sessions
+from tasks.data.readers.formats import Array
+from tasks.serving.contract import Signature, Tensor
 
 ROWS = np.random.default_rng(0).integers(0, 256, (1000, 7, 3), np.uint8)
 
@@ -20,37 +18,25 @@ ROWS = np.random.default_rng(0).integers(0, 256, (1000, 7, 3), np.uint8)
 @pytest.mark.parametrize("order", [np.ascontiguousarray, np.asfortranarray])
 def test_batches_of_a_file_are_its_rows_from_any_row_on(order: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", order(ROWS))
-    stored, memory = npy.read(tmp_path / "rows.npy").part(5, 905), np.empty((64, 7, 3), np.uint8)
-    found = [memory[:size].copy() for size in stored.fill(memory)]
+    stored = npy.read(tmp_path / "rows.npy").part(5, 905)
+    found = [batch.copy() for batch in stored.batches(64)]
     assert [len(each) for each in found] == [64] * 14 + [4]
     np.testing.assert_array_equal(np.concatenate(found), ROWS[5:905])
 
 
-@pytest.mark.parametrize("are_stored", [True, False])
-def test_a_session_is_bound_once_to_memory_that_all_full_batches_lie_in(
-    are_stored: bool, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    features = FEATURES[:1000]
-    rows: Any = features
-    if are_stored:
-        np.save(tmp_path / "rows.npy", features)
-        rows = npy.read(tmp_path / "rows.npy")
-    session = sessions.open_session(candidates[0].exported.onnx.path.read_bytes(), Device.CPU)
-    alone = np.concatenate([session.run(None, {"features": batch})[0] for batch in np.array_split(features, 9)])
-    lane, bound, bind = lanes.CpuLane(session, 128), [], lanes.CpuLane._bind
+def test_a_session_is_fed_from_one_memory_whose_rows_lie_there_once(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", ROWS)
+    places = set()
 
-    def noting(self: lanes.CpuLane, size: int) -> None:
-        bound.append(size)
-        bind(self, size)
+    def sums(batch: Array) -> list[Array]:
+        places.add(batch.ctypes.data)
+        return [batch.sum(axis=(1, 2), dtype=np.int64)]
 
-    monkeypatch.setattr(lanes.CpuLane, "_bind", noting)
-    once, memory, places = lanes.Lanes([lane], lane.signature, 1), lanes.Memory(), set()
-    for _ in range(2):
-        found = once.run(rows, memory)["prediction"]
-        np.testing.assert_array_equal(found, alone)
-        places.add(found.ctypes.data)
-    assert bound == [104, 128, 104]  # 1000 rows are 7 batches of 128 and one of 104
-    assert len(places) == 1, "the answers of a chunk lie where those of the last one lay"
+    pixels = Tensor(name="pixels", dtype="uint8", shape=(7, 3))
+    signature = Signature(inputs=(pixels,), outputs=(Tensor(name="sum", dtype="int64", shape=()),))
+    found = lanes.Lanes([sums], signature, 64, 1).run(npy.read(tmp_path / "rows.npy"))
+    np.testing.assert_array_equal(found["sum"], ROWS.sum(axis=(1, 2)))
+    assert len(places) == 1
 
 
 def test_the_disk_is_handed_every_byte_of_a_growing_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

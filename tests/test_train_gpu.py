@@ -35,7 +35,7 @@ def test_cuda_lanes_answer_like_the_cpu_whole_batches_and_padded_ones(
     found = {}
     for provider in (sessions.CUDA, sessions.CPU):
         lanes = open_lanes(published.model.path, published.model.sha256, provider, 1000, 2)
-        found[provider] = lanes.run(rows, {})["prediction"]
+        found[provider] = lanes.run(rows)["prediction"]
     np.testing.assert_allclose(found[sessions.CUDA], found[sessions.CPU], atol=1e-5)
 
 
@@ -43,10 +43,8 @@ def test_a_cuda_lane_runs_on_cuda_and_forgets_the_batch_before(candidates: list[
     lane = CudaLane(candidates[0].exported.onnx.path.read_bytes(), 8)
     assert sessions.provider(lane._session) == sessions.CUDA
     rows = np.random.default_rng(0).standard_normal((8, 2)).astype(np.float32)
-    lane.memory[:] = rows
-    (whole,) = (each.copy() for each in lane(8))
-    lane.memory[:3] = rows[5:]
-    (short,) = (each.copy() for each in lane(3))
+    (whole,) = (each.copy() for each in lane(rows))
+    (short,) = (each.copy() for each in lane(rows[5:]))
     np.testing.assert_array_equal(short, whole[5:])
 
 

@@ -20,9 +20,9 @@ PORTABLE = 1  # cudaHostRegisterPortable: pinned for every context
 
 
 class CudaLane:
-    """Rows are brought into its pinned ``memory``; outputs are views of other such, which hold until the next call.
+    """Called with a batch of at most ``batch_size`` rows; returns the outputs as views of its pinned buffers.
 
-    ``GRADMILL_CUDA_GRAPHS=0`` runs the kernels one by one instead.
+    The views hold until the next call. ``GRADMILL_CUDA_GRAPHS=0`` runs the kernels one by one instead.
     """
 
     def __init__(self, model: bytes, batch_size: int) -> None:
@@ -30,10 +30,10 @@ class CudaLane:
         self._session = sessions.open_cuda_session(model, enable_cuda_graph=str(int(Settings().cuda_graphs)))
         self.signature = contract.of_session(self._session)
         (source,) = self.signature.inputs
-        self.memory = _pinned((batch_size, *source.shape), source.dtype)
+        self._input = _pinned((batch_size, *source.shape), source.dtype)
         self._outputs = [_pinned((batch_size, *tensor.shape), tensor.dtype) for tensor in self.signature.outputs]
         self._binding = self._session.io_binding()
-        self._device_input = onnxruntime.OrtValue.ortvalue_from_numpy(self.memory, DEVICE, 0)
+        self._device_input = onnxruntime.OrtValue.ortvalue_from_numpy(self._input, DEVICE, 0)
         self._binding.bind_ortvalue_input(source.name, self._device_input)
         self._device_outputs, self._host_outputs = [], []
         for tensor, host in zip(self.signature.outputs, self._outputs, strict=True):
@@ -42,14 +42,15 @@ class CudaLane:
             self._device_outputs.append(value)
             self._host_outputs.append(onnxruntime.OrtValue.ortvalue_from_numpy(host))  # shares the pinned memory
 
-    def __call__(self, size: int) -> list[Array]:
-        """The outputs of the first ``size`` rows of ``memory``; what an earlier batch left below is the padding."""
+    def __call__(self, batch: Array) -> list[Array]:
+        """The outputs of ``batch`` ``(n, …)``, ``n`` at most the batch size."""
         from onnxruntime.capi.onnxruntime_inference_collection import copy_tensors
 
-        self._device_input.update_inplace(self.memory)
+        self._input[: len(batch)] = batch  # what an earlier batch left below is the padding
+        self._device_input.update_inplace(self._input)
         self._session.run_with_iobinding(self._binding)
         copy_tensors(self._device_outputs, self._host_outputs)
-        return [host[:size] for host in self._outputs]
+        return [host[: len(batch)] for host in self._outputs]
 
 
 def _pinned(shape: tuple[int, ...], dtype: str) -> Array:

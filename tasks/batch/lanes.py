@@ -4,14 +4,14 @@ import functools
 import math
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from tasks.data.readers.formats import CHUNK_BYTES, Array, Rows
+from tasks.data.readers.formats import Array, Rows
 from tasks.parameters import Device
 from tasks.serving import contract, sessions
 from tasks.store import verified
@@ -21,23 +21,15 @@ CUDA_BATCH_SIZE = 16384
 CPU_BATCH_SIZES = (1024, 8192)  # the fewest and the most rows that are run at a time
 CPU_BATCH_VALUES = 2**16  # of the rows in between: they fit the cache (docs/speed.md)
 CUDA_LANES = 2  # one copies while the other computes
-Memory = dict[str, Array]  # for each output of a chunk, kept from chunk to chunk
 
-
-class Lane(Protocol):
-    """A session that finds its rows in ``memory`` ``(batch size, …)``, which stays in the cache."""
-
-    memory: Array
-
-    def __call__(self, size: int) -> list[Array]:
-        """The outputs of the first ``size`` rows there, in the signature's order; they hold until the next call."""
+Lane = Callable[[Array], list[Array]]  # a batch (at most the batch size) to the outputs, in the signature's order
 
 
 class Lanes:
     """What a process predicts with. ``working`` bounds the threads that use a core, ``run`` the sessions."""
 
-    def __init__(self, lanes: list[Lane], signature: contract.Signature, workers: int) -> None:
-        self.signature = signature
+    def __init__(self, lanes: list[Lane], signature: contract.Signature, batch_size: int, workers: int) -> None:
+        self.signature, self._batch_size = signature, batch_size
         self._cores = threading.BoundedSemaphore(workers)
         self._idle: queue.SimpleQueue[Lane] = queue.SimpleQueue()
         for lane in lanes:
@@ -49,37 +41,27 @@ class Lanes:
         with self._cores:
             yield
 
-    def run(self, values: Rows, memory: Memory) -> dict[str, Array]:
-        """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, as Parquet wants its columns.
-
-        They lie in ``memory``, and hold until it is given again.
-        """
-        outputs = {}
-        for tensor in self.signature.outputs:
-            if tensor.name not in memory or memory[tensor.name].shape[-1] < len(values):
-                memory[tensor.name] = np.empty((*tensor.shape, len(values)), tensor.dtype)
-            outputs[tensor.name] = memory[tensor.name][..., : len(values)]
+    def run(self, values: Rows) -> dict[str, Array]:
+        """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, as Parquet wants its columns."""
+        outputs = {
+            tensor.name: np.empty((*tensor.shape, len(values)), tensor.dtype) for tensor in self.signature.outputs
+        }
         lane = self._idle.get()
         try:
             start = 0
-            for size in _filled(lane.memory, values):
-                for column, found in zip(outputs.values(), lane(size), strict=True):
-                    column[..., start : start + size] = found.T
-                start += size
+            for batch in _batches(values, self._batch_size):
+                for column, found in zip(outputs.values(), lane(batch), strict=True):
+                    column[..., start : start + len(batch)] = found.T
+                start += len(batch)
         finally:
             self._idle.put(lane)
         return outputs
 
 
-def _filled(memory: Array, values: Rows) -> Iterator[int]:
-    """Bring rows into ``memory``, as many at a time as it holds, and yield how many."""
+def _batches(values: Rows, size: int) -> Iterator[Array]:
     if not isinstance(values, np.ndarray):
-        yield from values.fill(memory)
-        return
-    for start in range(0, len(values), len(memory)):
-        batch = values[start : start + len(memory)]
-        memory[: len(batch)] = batch
-        yield len(batch)
+        return values.batches(size)
+    return (values[start : start + size] for start in range(0, len(values), size))
 
 
 def batch_size(provider: str, shape: tuple[int, ...]) -> int:
@@ -111,36 +93,17 @@ def _open_lanes(model: Path, sha256: str, provider: str, batch_size: int, worker
         from tasks.batch.cuda import CudaLane
 
         cuda_lanes = [CudaLane(content, batch_size) for _ in range(CUDA_LANES)]
-        return Lanes([*cuda_lanes], cuda_lanes[0].signature, workers)
-    lanes = [CpuLane(sessions.open_session(content, Device.CPU), batch_size) for _ in range(workers)]
-    return Lanes([*lanes], lanes[0].signature, workers)
+        return Lanes([*cuda_lanes], cuda_lanes[0].signature, batch_size, workers)
+    opened = [sessions.open_session(content, Device.CPU) for _ in range(workers)]
+    return Lanes([_cpu_lane(session) for session in opened], contract.of_session(opened[0]), batch_size, workers)
 
 
-class CpuLane:
-    """A session on the CPU. What is bound once needs no Python for each batch, which would keep other threads waiting.
+def _cpu_lane(session: Any) -> Lane:
+    (source,) = session.get_inputs()
+    names = [node.name for node in session.get_outputs()]
 
-    ``memory`` has no more rows than a chunk.
-    """
+    def lane(batch: Array) -> list[Array]:
+        outputs: list[Array] = session.run(names, {source.name: np.ascontiguousarray(batch)})
+        return outputs
 
-    def __init__(self, session: Any, batch_size: int) -> None:
-        self.signature = contract.of_session(session)
-        (source,) = self.signature.inputs
-        rows = max(1, min(batch_size, CHUNK_BYTES // (math.prod(source.shape) * np.dtype(source.dtype).itemsize)))
-        self.memory = np.empty((rows, *source.shape), source.dtype)
-        self._outputs = [np.empty((rows, *tensor.shape), tensor.dtype) for tensor in self.signature.outputs]
-        self._session, self._found = session, list[Array]()
-        self._bind(rows)
-
-    def __call__(self, size: int) -> list[Array]:
-        """The outputs of the first ``size`` rows of ``memory``."""
-        if size != len(self._found[0]):
-            self._bind(size)
-        self._session.run_with_iobinding(self._binding)
-        return self._found
-
-    def _bind(self, size: int) -> None:
-        value_of = sessions.package().OrtValue.ortvalue_from_numpy  # shares the memory
-        self._found, self._binding = [output[:size] for output in self._outputs], self._session.io_binding()
-        self._binding.bind_ortvalue_input(self.signature.inputs[0].name, value_of(self.memory[:size]))
-        for tensor, found in zip(self.signature.outputs, self._found, strict=True):
-            self._binding.bind_ortvalue_output(tensor.name, value_of(found))
+    return lane

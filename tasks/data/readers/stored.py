@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.data.readers.formats import Array, broken, changed
+from tasks.data.readers.formats import Array, changed, reading
 from tasks.store import regular_files
 
 
@@ -30,22 +30,21 @@ class HeldFile:
 
     def read(self, size: int, offset: int) -> bytes:
         """At most ``size`` bytes, fewer where the file ends."""
-        content = bytearray(max(0, min(size, self.size - offset)))
-        self.read_into(memoryview(content), offset)
-        return bytes(content)
+        content = np.empty(max(0, min(size, self.size - offset)), np.uint8)
+        self.read_into(content, offset)
+        return content.tobytes()
 
-    def read_into(self, target: memoryview, offset: int) -> None:
-        """Fill ``target`` with the bytes from ``offset`` on.
+    def read_into(self, values: Array, offset: int) -> None:
+        """Fill ``values``, which lie one after another, with the bytes from ``offset`` on.
 
         Raises:
             DataError: the file ends before that, or cannot be read.
         """
+        target = values.reshape(-1).view(np.uint8).data
         done = 0
         while done < len(target):
-            try:
-                count = os.preadv(self._descriptor, (target[done:],), offset + done)
-            except OSError as error:
-                raise broken(self.path, error) from error
+            with reading(self.path):
+                count = os.preadv(self._descriptor, [target[done:]], offset + done)
             if not count:
                 raise changed(str(self.path))
             done += count
@@ -78,15 +77,16 @@ class StoredRows:
         shape = (last - first, *self.shape[1:])
         return dataclasses.replace(self, shape=shape, offset=self.offset + first * distance)
 
-    def fill(self, memory: Array) -> Iterator[int]:
-        """Read the rows into ``memory`` ``(batch, …)``, as many at a time as it holds, and yield how many."""
-        for first in range(0, len(self), len(memory)):
-            size = min(len(memory), len(self) - first)
-            if self.column_bytes is None:
-                self.file.read_into(_bytes(memory[:size]), self.offset + first * self.row_bytes)
-            else:
-                memory[:size] = self[first : first + size]
-            yield size
+    def batches(self, size: int) -> Iterator[Array]:
+        """The rows, ``size`` at a time, in one memory, which so stays in the cache: each holds until the next."""
+        if self.column_bytes is not None:
+            yield from (self[first : first + size] for first in range(0, len(self), size))
+            return
+        memory = np.empty((min(size, len(self)), *self.shape[1:]), self.dtype)
+        for first in range(0, len(self), size):
+            batch = memory[: len(self) - first]
+            self.file.read_into(batch, self.offset + first * self.row_bytes)
+            yield batch
 
     def __getitem__(self, rows: slice) -> Array:
         first, last, _ = rows.indices(len(self))
@@ -95,15 +95,10 @@ class StoredRows:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if self.column_bytes is None:
             values = np.empty(self.shape, self.dtype)
-            self.file.read_into(_bytes(values), self.offset)
+            self.file.read_into(values, self.offset)
         else:
             columns = np.empty((*self.shape[:0:-1], len(self)), self.dtype)
             for number, column in enumerate(columns.reshape(-1, len(self))):
-                self.file.read_into(_bytes(column), self.offset + number * self.column_bytes)
+                self.file.read_into(column, self.offset + number * self.column_bytes)
             values = columns.T
         return values if dtype is None else values.astype(dtype, copy=False)
-
-
-def _bytes(values: Array) -> memoryview:
-    """The memory of an array whose values lie one after another."""
-    return values.reshape(-1).view(np.uint8).data

@@ -58,8 +58,12 @@ def as_gradmill_error(error: BaseException) -> GradmillError:
     if isinstance(error, GradmillError):
         return error
     if isinstance(error, CommandLineFault):
+        from tasks.parameters.faults import in_words
+
         found = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
-        return UsageError(found, "a command as gradmill --help describes it", "run it again with --help")
+        found, of_value, expected = found.partition(": Input should be ")
+        expected = in_words(expected) if of_value else "a command as gradmill --help describes it"
+        return UsageError(found, expected, "run it again with --help")
     name = type(error).__name__
     if name == "FlowRunTimeoutError":  # Prefect's; it is an OSError
         limit = f"GRADMILL_TIME_LIMIT={os.environ.get('GRADMILL_TIME_LIMIT')}"

@@ -13,7 +13,7 @@ from flows.cli.parameters import given_options
 from tasks.data.readers import csv
 from tasks.errors import DataError, UsageError
 from tasks.parameters import Data, InspectParameters, RetrainParameters
-from tasks.store import artifact_paths, own_data
+from tasks.store import artifact_paths, own_data, regular_files
 
 HEADER = "area,city,price\n"
 
@@ -283,6 +283,13 @@ def test_own_data_without_a_name_are_answered_with_one(
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["found"] == f"no --name for {file}"
     assert error["action"] == f"add --name {name}"
+
+
+def test_a_path_from_the_folder_above_is_written_without_the_way_there(folder: Path) -> None:
+    (folder / "link").symlink_to("/usr/bin")
+    assert regular_files.absolute("../shop/new.csv") == folder.parent / "shop/new.csv"
+    assert regular_files.absolute("..") == folder.parent
+    assert regular_files.absolute("link/../x") == folder / "link/../x", "which is /usr/x"
 
 
 def test_options_are_typed_again_as_they_were_given(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from flows.cli import streams
-from flows.cli.tables import wrapped
+from flows.cli.tables import from_here, wrapped
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError
 from tasks.machine import progress
 from tasks.store import artifact_paths
@@ -112,7 +112,8 @@ def report_fault(error: GradmillError, as_json: bool) -> int:
         streams.print_json({"error": in_json(error)})
     else:
         for line in f"gradmill: {error}".split("\n"):
-            shown = wrapped(line, progress.CONSOLE.width - 2) if progress.CONSOLE.is_terminal else [line]
+            is_terminal = progress.CONSOLE.is_terminal
+            shown = wrapped(from_here(line), progress.CONSOLE.width - 2) if is_terminal else [line]
             print("\n  ".join(shown), file=sys.stderr)
     return error.exit_code
 

@@ -56,10 +56,7 @@ def _tell(folder: Path, job: Job) -> None:
     if rejects:
         tell(f"the first rejected is {first(folder)}")
     if job.metrics and job.accuracy is None:
-        tell(
-            "by the target's column: "
-            + ", ".join(f"{name} {readable(value, 6)}" for name, value in job.metrics.items())
-        )
+        tell("by the target's column: " + ", ".join(f"{name} {readable(value)}" for name, value in job.metrics.items()))
     _emit(Event.PREDICTIONS_WRITTEN, folder, job, {"rows": job.rows - rejects, "rejects": rejects})
     _tell_of_drift(folder, job)
 

@@ -257,8 +257,9 @@ def test_the_summary_names_the_champion_that_was_replaced_and_its_figure(capsys:
         mirror=None, device="cpu", provider="CPUExecutionProvider", parameters={}, seconds={}, run="/a/runs/x",
     )  # fmt: skip
     summaries.retrained(report, owed=False, artifacts=None)
-    loss = reading.manifest("linear-regression", 1).metrics.test_loss
-    assert f"version 2, the champion in place of version 1 (loss {loss:.4g})\n" in capsys.readouterr().out
+    now, before = (reading.manifest("linear-regression", each).metrics.test_loss for each in (2, 1))
+    shown = f"version 2, the champion in place of version 1 (loss {now:.4g}, before loss {before:.4g})\n"
+    assert shown in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("num_rows", [2, 6])

@@ -13,7 +13,7 @@ from flows.cli.parameters import given_options
 from tasks.data.readers import csv
 from tasks.errors import DataError, UsageError
 from tasks.parameters import Data, InspectParameters, RetrainParameters
-from tasks.store import artifact_paths, own_data
+from tasks.store import artifact_paths, own_data, regular_files
 
 HEADER = "area,city,price\n"
 
@@ -115,7 +115,7 @@ BAD: dict[str, tuple[bytes, list[str], int, str]] = {
         (HEADER + "".join(f"{n},Rom,€ {n}\n" for n in range(99))).encode(),
         [],
         4,
-        "so have 94 more of 99 classes",
+        "price looks like numbers not written as such",
     ),
     "a page of the web": (b"<!DOCTYPE html>\n<p>Sign in, please</p>\n", [], 4, "a page of the web"),
     "a workbook": (b"PK\x03\x04" + houses().encode(), [], 4, "Excel"),
@@ -269,6 +269,27 @@ def test_the_line_that_excel_writes_above_a_header_is_none_of_the_rows_to_predic
     plain, excels = (pq.read_table(tmp_path / f"{name}.csv.parquet") for name in ("plain", "excels"))
     assert plain.num_rows == 9
     assert excels.equals(plain)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("houses.csv", "houses"), ("My Data 2.csv", "my-data-2"), ("價.csv", "NAME")]
+)
+def test_own_data_without_a_name_are_answered_with_one(
+    file: str, name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    command = ["retrain", "linear-regression", "--data", file, "--target", "price", "--json"]
+    assert flows.cli.app.run(command) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["found"] == f"no --name for {file}"
+    assert error["action"] == f"add --name {name}"
+
+
+def test_a_path_from_the_folder_above_is_written_without_the_way_there(folder: Path) -> None:
+    (folder / "link").symlink_to("/usr/bin")
+    assert regular_files.absolute("../shop/new.csv") == folder.parent / "shop/new.csv"
+    assert regular_files.absolute("..") == folder.parent
+    assert regular_files.absolute("link/../x") == folder / "link/../x", "which is /usr/x"
 
 
 def test_options_are_typed_again_as_they_were_given(folder: Path) -> None:

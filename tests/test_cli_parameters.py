@@ -1,7 +1,9 @@
 """A parameter is declared once: what the command line, its help, documents and Prefect's form make of that."""
 
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -285,3 +287,18 @@ def test_a_form_takes_what_a_form_of_before_has_sent_and_nothing_else_that_it_do
 @pytest.mark.parametrize("parameters", [None, {"training": {"model": {"__prefect_kind": "json"}}}, {"nonsense": 1}])
 def test_parameters_that_no_run_takes_have_the_form_of_all(parameters: Any) -> None:
     assert narrowed_form(RetrainParameters, parameters) is RetrainParameters
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [("--lr x", "a number"), ("--weight-decay x", "a number"), ("--batch-size 1.5", "a whole number")],
+)
+def test_what_is_no_number_is_answered_in_plain_words(
+    options: str, expected: str, artifacts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert flows.cli.app.run(["retrain", *options.split(), "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["expected"] == expected
+    assert options.split()[0] in error["found"]
+    assert "unable" not in error["found"]

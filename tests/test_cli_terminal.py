@@ -115,6 +115,8 @@ def test_words_and_paths_stay_whole_and_wide_letters_count_twice() -> None:
     assert wrapped("frozen until gradmill unfreeze houses", 30) == ["frozen until", "gradmill unfreeze houses"], (
         "to copy"
     )
+    two = "see gradmill models orders: gradmill promote takes any; of one alone there is none"
+    assert max(map(len, wrapped(two, 78))) <= 78
 
 
 def test_what_hangs_below_a_label_and_what_fits_is_left_as_it_is() -> None:

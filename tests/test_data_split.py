@@ -166,6 +166,34 @@ def test_a_class_that_cannot_be_learned_is_named(tmp_path: Path) -> None:
     assert "'rare' has 1 row" in rules(found, "error")["rare-class"]
 
 
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        ("€{:.2f}", ("y looks like numbers not written as such, as '€", "numbers such as 1234.5", "linear-regression")),
+        ("{:.2f}", (f"the target y has {ROWS} different numbers", "2 training rows", "use linear-regression")),
+        ("Mr. {:.2f}", (f"{ROWS} of {ROWS} classes have hardly a row", "2 training rows", "another --target")),
+    ],
+)
+def test_many_rare_classes_are_one_finding_which_says_whether_they_are_numbers(
+    form: str, told: tuple[str, str, str], tmp_path: Path
+) -> None:
+    columns = TABLE.set_column(3, "y", [[form.format(row * 1.37) for row in range(ROWS)]])
+    found = examined(written(tmp_path / "t.csv", columns), task="classification")
+    (error,) = found.report.errors
+    assert error.rule == "rare-class"
+    for words, said in zip(told, (error.found, error.expected, error.action), strict=True):
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"), [("DAY", "did you mean day?"), ("dya", "did you mean day?"), ("price", "")]
+)
+def test_a_mistyped_column_is_answered_with_the_nearest(typed: str, answer: str, tmp_path: Path) -> None:
+    found = examined(written(tmp_path / "t.csv", TABLE), time_column=typed)
+    (error,) = found.report.errors
+    assert error.action == (answer or "take one of them")
+
+
 @pytest.mark.parametrize("form", ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S+02:00", "%Y%j"])
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
 def test_moments_that_are_text_split_as_dates_do(form: str, suffix: str, tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Pictures, by what matplotlib was told to draw: bars, lines, texts and limits against the numbers that went in."""
 
+import io
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from PIL import Image
 
 from candidate import plain
 from tasks.data.validated import ValidatedDataset
-from tasks.judging import classification, figures, image_figures, regression
+from tasks.judging import classification, figures, image_figures, lettering, regression
 from tasks.networks import metrics
 from tasks.parameters import Data, LinearTraining
 from tasks.preprocess import preprocess
@@ -166,3 +170,32 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
     curve = [Epoch(epoch=1, train_loss=0.5, test_loss=0.25)]
     both = [figures.learning_curve(curve, regression.CURVES, tmp_path / name) for name in ("a.png", "b.png")]
     assert both[0].sha256 == both[1].sha256
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What is known of fonts is found anew, before and after."""
+    for remembered in (lettering.families, lettering._is_drawn):
+        remembered.cache_clear()
+    yield
+    for remembered in (lettering.families, lettering._is_drawn):
+        remembered.cache_clear()
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_letters_that_no_font_has_are_escaped_and_all_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lettering, "FAMILIES", ())
+    assert figures.short("City = 上海, São →") == r"City = \u4e0a\u6d77, São →"
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_letter_is_taken_from_the_first_font_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, other = (get_font(findfont(family)).get_charmap() for family in ("DejaVu Sans", "STIXGeneral"))
+    letter = chr(min(other.keys() - own.keys()))
+    monkeypatch.setattr(lettering, "FAMILIES", ("STIXGeneral", "No Such Font"))
+    assert figures.short(letter) == letter
+    figure = figures.blank(figsize=(1, 1))
+    figure.text(0.5, 0.5, letter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of matplotlib, that a glyph is missing
+        figure.savefig(io.BytesIO())

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from flows.cli import streams
-from flows.cli.tables import wrapped
+from flows.cli.tables import from_here, wrapped
 from tasks.errors import EnvironmentProblem, GradmillError, UsageError
 from tasks.machine import progress
 from tasks.store import artifact_paths
@@ -58,8 +58,12 @@ def as_gradmill_error(error: BaseException) -> GradmillError:
     if isinstance(error, GradmillError):
         return error
     if isinstance(error, CommandLineFault):
+        from tasks.parameters.faults import in_words
+
         found = getattr(error, "format_message", error.__str__)().replace("Value error, ", "")
-        return UsageError(found, "a command as gradmill --help describes it", "run it again with --help")
+        found, of_value, expected = found.partition(": Input should be ")
+        expected = in_words(expected) if of_value else "a command as gradmill --help describes it"
+        return UsageError(found, expected, "run it again with --help")
     name = type(error).__name__
     if name == "FlowRunTimeoutError":  # Prefect's; it is an OSError
         limit = f"GRADMILL_TIME_LIMIT={os.environ.get('GRADMILL_TIME_LIMIT')}"
@@ -108,7 +112,8 @@ def report_fault(error: GradmillError, as_json: bool) -> int:
         streams.print_json({"error": in_json(error)})
     else:
         for line in f"gradmill: {error}".split("\n"):
-            shown = wrapped(line, progress.CONSOLE.width - 2) if progress.CONSOLE.is_terminal else [line]
+            is_terminal = progress.CONSOLE.is_terminal
+            shown = wrapped(from_here(line), progress.CONSOLE.width - 2) if is_terminal else [line]
             print("\n  ".join(shown), file=sys.stderr)
     return error.exit_code
 

@@ -1,6 +1,5 @@
 """``gradmill inspect``: what own data are like before anything is trained."""
 
-import re
 import shlex
 import tempfile
 from pathlib import Path
@@ -14,12 +13,12 @@ from flows.cli import board
 from flows.cli.faults import conclude
 from flows.cli.options import as_typed
 from flows.cli.parameters import given_options, taking, validated
-from flows.cli.runs import place
+from flows.cli.runs import place, suggested_name
 from flows.cli.tables import on_output, print_line
 from tasks.data.report import UnfitData
 from tasks.errors import UsageError
 from tasks.machine.words import printable, readable
-from tasks.parameters import InspectParameters, ModelName, is_name
+from tasks.parameters import InspectParameters
 from tasks.parameters.uses import TABLES
 from tasks.serving.task import TASKS
 
@@ -99,8 +98,7 @@ def _command(parameters: InspectParameters, examined: "Examined | ImagesExamined
         return shlex.join(["retrain", parameters.name, "--data", parameters.source, *options])
     model = TASKS[examined.recipe.task].model if examined.recipe else "MODEL"
     options += [] if parameters.target or examined.report.images else ["--target", "COLUMN"]
-    stem = re.sub("[^a-z0-9]+", "-", Path(parameters.source).stem.lower()).strip("-")
-    name = stem if is_name(stem) and stem not in [*ModelName] else "NAME"
+    name = suggested_name(parameters.source)
     return shlex.join(["retrain", model, "--name", name, "--data", parameters.source, *options])
 
 

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from flows.cli.options import Quiet, Verbose, print_json, require
 from flows.cli.parameters import taking, validated
 from tasks.errors import UsageError
 from tasks.machine import heap, progress
-from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters
+from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters, is_name
 from tasks.parameters.form import Frozen
 from tasks.parameters.uses import WORDS
 from tasks.store import attestation, mirroring, own_data, reading, regular_files, tuned
@@ -87,6 +88,9 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
         to_do = f"name it with --target; gradmill inspect {data['source']} shows the columns"
         raise UsageError(f"no --target for {data['source']}", wanted, to_do)
     if named is None or named in [*ModelName]:
+        if "source" in data and "name" not in given:
+            to_do = f"add --name {suggested_name(data['source'])}"
+            raise UsageError(f"no --name for {data['source']}", "a name under which its model is kept", to_do)
         return given
     if given.get("name", named) != named:
         raise UsageError(
@@ -94,6 +98,12 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
         )
     training = {option: value for option, value in given["training"].items() if option != "model"}
     return own_data.again(named, given | {"training": training}, with_found=command == "tune")
+
+
+def suggested_name(source: str) -> str:
+    """A name for the model of own data, made of their file's; NAME where that cannot be one."""
+    stem = re.sub("[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-")
+    return stem if is_name(stem) and stem not in [*ModelName] else "NAME"
 
 
 def require_images(parameters: Learned) -> None:

@@ -109,7 +109,8 @@ def _instead(result: "RetrainReport") -> str:
     pointer = reading.pointer(result.name) if result.outcome == "published" else None
     if pointer is None or pointer.version != result.version or pointer.previous is None:
         return ""
-    return f" in place of version {pointer.previous} ({words.figure(reading.manifest(result.name, pointer.previous))})"
+    now, before = (words.figure(reading.manifest(result.name, each)) for each in (pointer.version, pointer.previous))
+    return f" in place of version {pointer.previous} ({now}, before {before})"
 
 
 def predicted(result: "Prediction", artifacts: Path | None) -> None:

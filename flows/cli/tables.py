@@ -16,6 +16,7 @@ LABEL = 12
 GAP = 2  # between columns; a table here has no frame
 LEAD = re.compile(r" *(?:\S+(?: \S+)*  +)?(?=\S|$)")  # of a line: blanks, and a label with some behind it
 COMMAND = re.compile(r"\bgradmill [a-z]+(?: [\w./-]+)?")  # with what it names: to be copied in one piece
+JOINT = "\ue000"  # of a command's words in place of a blank: as wide, and nobody writes it
 MOST_LEAD = 24
 SHORT_CELL = 14
 
@@ -93,12 +94,20 @@ def wrapped(text: str, room: int, hanging: bool = False) -> list[str]:
         first, *more = wrapped(text[lead.end() :].rstrip(), room - indent)
         return [lead[0] + first, *(" " * max(0, min(indent, room - cell_len(each))) + each for each in more)]
     lines = [""]
-    for word in COMMAND.sub(lambda found: found[0].replace(" ", "\0"), text).split(" "):
+    for word in COMMAND.sub(lambda found: found[0].replace(" ", JOINT), text).split(" "):
         if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) > room:
             lines.append(word)
         else:
             lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
-    return [line.replace("\0", " ") for line in lines]
+    return [line.replace(JOINT, " ") for line in lines]
+
+
+def from_here(text: str) -> str:
+    """``text`` with paths as a person at a terminal types them; who reads a pipe may be in another folder."""
+    try:
+        return text.replace(f"{Path.cwd()}{os.sep}", "")
+    except FileNotFoundError:  # the folder has gone
+        return text
 
 
 def command_lines(command: str, room: int) -> list[str]:
@@ -125,8 +134,7 @@ def print_fact(label: str, value: str, is_command: bool = False) -> None:
     console = on_output()
     room, lines = console.width - LABEL, [value]
     if console.is_terminal and not is_command:
-        value = value.replace(f"{Path.cwd()}{os.sep}", "")  # a person is here; who reads a pipe may be elsewhere
-        lines = wrapped(value, room)
+        lines = wrapped(from_here(value), room)
     elif console.is_terminal:
         lines = command_lines(value, room)
     first = "" if console.is_terminal and cell_len(lines[0]) > room else lines.pop(0)  # a long path has its own line

@@ -86,7 +86,7 @@ def too_many(folder: Path, job: Job, count: int) -> DataError:
     return DataError(
         f"at least {count:,} of {counted(job.rows, 'row')} cannot be read, the first is {first(folder)}",
         f"at most {counted(job.max_rejects, 'rejected row')}",
-        f"see {folder / artifact_paths.REJECTS}; repair them, or raise --max-rejects: finished parts are kept",
+        f"repair them, or raise --max-rejects (finished parts are kept); all are in {folder / artifact_paths.REJECTS}",
     )
 
 

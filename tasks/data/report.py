@@ -183,7 +183,7 @@ class UnfitData(DataError):
             )
             self.expected = "data without these faults"
             others = ", or leave columns out with --ignore" if any(each.column for each in errors) else ""
-            self.action = f"mend them{others}; gradmill inspect shows the same list"
+            self.action = f"mend them{others}"
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tasks.judging import lettering
 from tasks.judging.painter import painted
 from tasks.machine.arrays import Array
 from tasks.records import Epoch
@@ -22,8 +23,10 @@ if TYPE_CHECKING:  # it takes half a second to import, and where a painter draws
 
 def blank(**size_and_layout: Any) -> "Figure":
     """A figure with nothing on it."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
+    mpl.rcParams["font.family"] = lettering.families()
     return Figure(**size_and_layout)
 
 
@@ -88,6 +91,7 @@ LONGEST = 40  # characters of a name
 
 def short(name: str, longest: int = LONGEST) -> str:
     """A name as a picture has room for it; ``$`` stands for itself and begins no formula."""
+    name = lettering.spelt(name)
     kept = name if len(name) <= longest else f"{name[: longest - 1]}…"
     return kept.replace("$", r"\$")
 

@@ -20,7 +20,11 @@ def absolute(text: str) -> Path:
         UsageError: no path can be so.
     """
     try:
-        path = Path(text).expanduser().absolute()
+        path = Path(text).expanduser()
+        folder = Path() if path.is_absolute() else Path.cwd()
+        while path.parts[:1] == ("..",):  # only these: behind a link .. is another folder
+            path, folder = Path(*path.parts[1:]), folder.parent
+        path = folder / path
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         pass  # a glob, or what is missed later

@@ -14,7 +14,7 @@ from tasks.data.images.reading import Images
 from tasks.data.images.source import Source
 from tasks.data.recipe import Pixels
 from tasks.data.report import DataReport, Finding, ImageReport, split_sizes
-from tasks.data.table import against_champion, hashing, splitting, targets
+from tasks.data.table import against_champion, hashing, rare_classes, splitting
 from tasks.data.table.asked import described
 from tasks.data.table.hashing import Words
 from tasks.data.table.levels import in_order
@@ -146,10 +146,7 @@ def _findings(
     yield from oddities.broken(source, images.facts.broken, data.max_rejects)
     yield from oddities.too_many_weights(images.shape, len(rows.truth.class_names))
     yield from splitting.shortages(rows.split)
-    in_training = np.bincount(
-        rows.truth.values[rows.split.sides == TRAINING].astype(np.int64), minlength=len(rows.truth.class_names)
-    )
-    yield from targets.too_few(rows.truth, in_training)
+    yield from rare_classes.findings(rows.truth, rows.split.sides == TRAINING)
     yield from oddities.of_classes(rows.truth)
     yield from oddities.copies(source, images.facts.hashes[rows.numbers], rows.numbers, rows.truth, rows.split)
     yield from oddities.black(source, images.facts.brightness, rows.numbers)

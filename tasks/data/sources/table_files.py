@@ -128,9 +128,7 @@ def find(source: str) -> TableFiles:
     try:
         paths = finding.find(source, known=is_table, suffixes=(*SUFFIXES, PACKED), are_checked=False)
     except UsageError as error:  # a nightly run's data that are gone are no mistyped option
-        raise DataError(
-            error.found, "a file, a folder or a glob", "check the path, or give another by --data"
-        ) from error
+        raise DataError(error.found, "a file, a folder or a glob", "check the path, or give another") from error
     return _with_partitions(str(absolute), fingerprints.of(paths, unreadable=UNREADABLE))
 
 

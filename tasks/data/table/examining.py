@@ -20,6 +20,7 @@ from tasks.data.table import (
     features,
     hashing,
     profiling,
+    rare_classes,
     roles,
     splitting,
     targets,
@@ -138,7 +139,7 @@ def _rows(
     split = split._replace(findings=(*filter(None, [unfit]), *split.findings))
     with ThreadPoolExecutor(1) as pool, np.errstate(all="ignore"):  # infinite values have been found already
         ordering = pool.submit(ordered, split, digests, contents.result() if rule.column else None)
-        odd = list(_after_split(columns, encoded, ranges, truth, split))
+        odd = list(_after_split(columns, encoded, ranges, truth, split, parts.target))
         profiles = profiling.profiles(columns, encoded, digests, ranges)
         target = profiling.of_target(profiling.target_column(str(parts.target), truth), truth, digests)
     conflicts = warnings.conflicts(len(hashed), num_distinct, num_with_target)
@@ -182,15 +183,17 @@ def _first_rule(parts: Roles, data: OwnData, columns: Iterable[Column]) -> Split
 
 
 def _after_split(
-    columns: tuple[Column, ...], encoded: NDArray[np.float32], ranges: warnings.Ranges, truth: Truth, split: Split
+    columns: tuple[Column, ...],
+    encoded: NDArray[np.float32],
+    ranges: warnings.Ranges,
+    truth: Truth,
+    split: Split,
+    target: str | None,
 ) -> Iterator[Finding]:
     """What is odd about encoded rows."""
-    is_split = not any(each.severity == "error" for each in split.findings)  # or the sides tell nothing
-    if is_split:
+    if not any(each.severity == "error" for each in split.findings):  # or the sides tell nothing
         yield from splitting.shortages(split)
-    if is_split and truth.class_names:
-        in_training = targets.class_counts(truth.values[split.sides == TRAINING], len(truth.class_names))
-        yield from targets.too_few(truth, in_training)
+        yield from rare_classes.findings(truth, split.sides == TRAINING, target)
     yield from warnings.few_rows(columns, split.count(TRAINING))
     yield from warnings.of_columns(columns, encoded, ranges)
     yield from warnings.duplicates(columns, encoded)

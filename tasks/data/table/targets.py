@@ -17,8 +17,6 @@ from tasks.machine import side_by_side
 from tasks.machine.words import counted
 from tasks.serving.task import TaskName
 
-FEWEST = 2  # training rows of a class
-MOST_NAMED = 5  # rare classes that have a line each
 FEW_CLASSES = 10  # that are counted one by one, a byte a row: that is ten times as fast
 FEW_VALUES = 10  # whole numbers that may be classes
 LARGEST = float(np.finfo(np.float32).max)
@@ -153,20 +151,6 @@ def class_counts(labels: NDArray[Any], number: int) -> NDArray[np.int64]:
         return np.array([np.count_nonzero(labels == code) for code in range(number)], np.int64)
     blocks = np.array_split(labels, 1 + len(labels) // hashing.BLOCK)
     return sum(side_by_side.each(lambda each: np.bincount(each, minlength=number), blocks), np.zeros(number, np.int64))
-
-
-def too_few(truth: Truth, in_training: NDArray[np.int64]) -> Iterator[Finding]:
-    """Classes that have rows and hardly any to learn from; ``in_training`` are the training rows of each class."""
-    rows = class_counts(truth.values, len(truth.class_names))
-    rare = np.flatnonzero((rows > 0) & (in_training < FEWEST))
-    expected = f"at least {FEWEST} training rows of each class"
-    for code in rare[:MOST_NAMED].tolist():
-        found = f"class {truth.class_names[code]!r} has {counted(int(rows[code]), 'row')}, "
-        found += f"{in_training[code]} of them in the training part"
-        yield error("rare-class", None, found, expected, "get more of them, or remove these rows")
-    if (more := len(rare) - MOST_NAMED) > 0:
-        action = "take another --target; numbers, written as 1234.5, are for linear-regression"
-        yield error("rare-class", None, f"so have {more:,} more of {len(rows):,} classes", expected, action)
 
 
 def constant(target: str, values: NDArray[Any], class_names: tuple[str, ...]) -> Iterator[Finding]:

@@ -1,0 +1,33 @@
+"""Letters of names in pictures: matplotlib's own font has no Chinese ones, and draws a box for what it lacks."""
+
+import functools
+
+# Fonts with Chinese letters that systems come with, the commonest first; most have Japanese and Korean ones, too.
+FAMILIES = (
+    "Noto Sans CJK SC", "Noto Sans SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "Heiti TC", "Microsoft YaHei", "SimHei",
+)  # fmt: skip
+
+
+@functools.cache
+def families() -> list[str]:
+    """What matplotlib takes letters from, each from the first that has it."""
+    from matplotlib.font_manager import fontManager
+
+    installed = set(fontManager.get_font_names())
+    return ["sans-serif", *(each for each in FAMILIES if each in installed)]
+
+
+def spelt(text: str) -> str:
+    r"""``text``, of which letters that no font has are escaped, as in ``\u6d77``: boxes would all look the same."""
+    if text.isascii():
+        return text
+    return "".join(each if _is_drawn(each) else each.encode("ascii", "backslashreplace").decode() for each in text)
+
+
+@functools.cache
+def _is_drawn(letter: str) -> bool:
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    fonts = (findfont(FontProperties(family=[family])) for family in families())
+    return any(get_font(font).get_char_index(ord(letter)) for font in fonts)

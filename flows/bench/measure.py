@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from tasks.machine import cores, progress
+from tasks.machine import cores
 from tasks.machine.words import counted
 from tasks.store import atomic
 
@@ -84,10 +85,10 @@ def between(
     """
     figures: dict[str, list[float]] = {name: [] for name in (*fast, *slow)}
     turns = [turn for peer in (*slow, None) for turn in (*[fast] * repeats, {peer: slow[peer]} if peer else {})]
-    with progress.bar() as bar:
-        for turn in bar.track(turns, description="bench"):
-            for name, measure in turn.items():
-                figures[name].append(measure())
+    tasks = [task for turn in turns for task in turn.items()]
+    for at, (name, measure) in enumerate(tasks, 1):
+        print(f"measuring {at} of {len(tasks)}: {name}", file=sys.stderr)  # some take minutes
+        figures[name].append(measure())
     return sides(figures, unit, best)
 
 
@@ -182,9 +183,8 @@ def write(report: Report, path: Path, load: float) -> None:
     atomic.write_json(path, report.model_dump())
 
 
-def warning(report: Report) -> str:
-    """A line that says that others were at work, or nothing."""
-    load, available = report.conditions["load_before"], report.conditions["cores"]
+def warning(load: float, available: int) -> str:
+    """A line that says that others are at work, or nothing."""
     said = f"load {load} on {counted(available, 'core')} before it began: these ratios say little\n"
     return said if load > BUSY * available else ""
 
@@ -196,5 +196,7 @@ def show(report: Report, path: Path) -> None:
     for ratio in report.ratios:
         ratios.add_row(ratio.name, f"{ratio.value:.3g}", ratio.wanted, "" if ratio.reached else "missed")
     console.print(report.table(), "", ratios, sep="\n")
-    console.print(f"\n{warning(report)}on {counted(found['cores'], 'core')} of {found['cpu']}, load {found['load']}")
+    console.print(
+        f"\n{warning(found['load_before'], found['cores'])}on {counted(found['cores'], 'core')} of {found['cpu']}, load {found['load']}"
+    )
     console.print(f"written to {path}, with all conditions")

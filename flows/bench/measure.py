@@ -4,7 +4,6 @@ import os
 import platform
 import re
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from tasks.machine import cores
+from tasks.machine import cores, progress
 from tasks.machine.words import counted
 from tasks.store import atomic
 
@@ -87,7 +86,7 @@ def between(
     turns = [turn for peer in (*slow, None) for turn in (*[fast] * repeats, {peer: slow[peer]} if peer else {})]
     tasks = [task for turn in turns for task in turn.items()]
     for at, (name, measure) in enumerate(tasks, 1):
-        print(f"measuring {at} of {len(tasks)}: {name}", file=sys.stderr)  # some take minutes
+        progress.CONSOLE.print(f"measuring {at} of {len(tasks)}: {name}", soft_wrap=True, markup=False)
         figures[name].append(measure())
     return sides(figures, unit, best)
 
@@ -196,7 +195,6 @@ def show(report: Report, path: Path) -> None:
     for ratio in report.ratios:
         ratios.add_row(ratio.name, f"{ratio.value:.3g}", ratio.wanted, "" if ratio.reached else "missed")
     console.print(report.table(), "", ratios, sep="\n")
-    console.print(
-        f"\n{warning(found['load_before'], found['cores'])}on {counted(found['cores'], 'core')} of {found['cpu']}, load {found['load']}"
-    )
+    others = warning(found["load_before"], found["cores"])
+    console.print(f"\n{others}on {counted(found['cores'], 'core')} of {found['cpu']}, load {found['load']}")
     console.print(f"written to {path}, with all conditions")

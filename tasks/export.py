@@ -4,7 +4,7 @@ import safetensors.numpy
 
 from tasks.data import splits
 from tasks.judging import gates
-from tasks.judging.servability import servability
+from tasks.judging.servability import fresh_process, servability
 from tasks.machine.telling import tell
 from tasks.machine.words import readable
 from tasks.parameters import Device, Gates, Training
@@ -26,21 +26,23 @@ def export(
         GateFailed: onnxruntime and torch differ on the test split by more than float32 rounding explains, or a fresh
             process cannot serve the file.
     """
-    from tasks.judging import exported
-    from tasks.serving import graph
+    with fresh_process() as stranger:
+        from tasks.judging import exported
+        from tasks.serving import graph
 
-    weights = safetensors.numpy.load(verified.read(trained.weights))
-    recipe, signature = prepared.recipe, prepared.signature
-    content = graph.write(weights, recipe, signature, properties.of(prepared, training))
-    session = sessions.open_session(content, Device.CPU)
-    parity, profile = exported.against_torch(session, weights, prepared, bounds)
-    in_float64 = exported.in_float64(session, weights, prepared, bounds)
-    model = atomic.write_bytes(run.file(ONNX), content)
-    described = contract.open_inference_metadata(None, None, signature, properties.columns(recipe))
-    metadata = described.write(run.file(METADATA))
-    first = next(splits.pieces(prepared.test, prepared)).inputs
-    stored = atomic.write_bytes(run.file(SAMPLE), sample.write(session, recipe, first))
-    served = servability(model, metadata.path, stored.path, bounds, sample.tolerance(recipe))
+        weights = safetensors.numpy.load(verified.read(trained.weights))
+        recipe, signature = prepared.recipe, prepared.signature
+        content = graph.write(weights, recipe, signature, properties.of(prepared, training))
+        session = sessions.open_session(content, Device.CPU)
+        parity, profile = exported.against_torch(session, weights, prepared, bounds)
+        in_float64 = exported.in_float64(session, weights, prepared, bounds)
+        model = atomic.write_bytes(run.file(ONNX), content)
+        described = contract.open_inference_metadata(None, None, signature, properties.columns(recipe))
+        metadata = described.write(run.file(METADATA))
+        first = next(splits.pieces(prepared.test, prepared)).inputs
+        stored = atomic.write_bytes(run.file(SAMPLE), sample.write(session, recipe, first))
+        tolerance = sample.tolerance(recipe)
+        served = servability(model, metadata.path, stored.path, bounds, tolerance, stranger)
     made = ExportedModel(
         onnx=model,
         metadata=metadata,

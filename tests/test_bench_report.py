@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from conftest import Pipeline
 from flows.bench import measure, start, workplace
 from flows.bench.measure import Report
+from tasks.data import fashion_mnist
 
 
 def test_rounds_take_turns_are_told_and_the_best_of_each_side_counts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,10 +141,15 @@ def test_the_parts_of_a_command_are_all_the_time_that_it_takes(artifacts: Path) 
 
 
 @pytest.mark.slow
-def test_a_flow_of_prefect_alone_ends_well_beside_up(artifacts: Path) -> None:
-    artifacts.mkdir()
+def test_a_flow_of_prefect_alone_and_the_plain_work_end_well_beside_up(
+    fashion_mnist_files: Path, artifacts: Path
+) -> None:
+    cache = (fashion_mnist_files / fashion_mnist.FILES[0].name).resolve().parent
+    shutil.copytree(cache, artifacts / "datasets" / "fashion-mnist" / "raw")
     with workplace.up(artifacts):
         workplace.run([sys.executable, "-c", start.FLOW_CODE], artifacts)
+        workplace.run([sys.executable, "-c", start.WORK_CODE], artifacts)
+    assert len([*artifacts.glob("runs/*/model.onnx")]) == 1
 
 
 @pytest.mark.slow

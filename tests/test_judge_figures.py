@@ -14,7 +14,7 @@ from PIL import Image
 
 from candidate import plain
 from tasks.data.validated import ValidatedDataset
-from tasks.judging import classification, figures, regression
+from tasks.judging import classification, figures, image_figures, regression
 from tasks.networks import metrics
 from tasks.parameters import Data, LinearTraining
 from tasks.preprocess import preprocess
@@ -128,10 +128,10 @@ def test_a_perfect_fit_of_unknown_parameters_has_figures_and_a_picture(drawn: li
 def test_every_image_is_under_its_labels_and_errors_are_red(drawn: list[Figure], tmp_path: Path) -> None:
     images = np.arange(11 * 4 * 4, dtype=np.uint8).reshape(11, 4, 4)
     predicted = [*"aabaaaaaaac"]
-    figures.image_grid(images, predicted, [*"aaaaaaaaaaa"], tmp_path / "grid.png")
+    image_figures.image_grid(images, predicted, [*"aaaaaaaaaaa"], tmp_path / "grid.png")
     axes = drawn[0].axes[0]
     assert [text.get_text() for text in axes.texts] == [f"a\n{label}" for label in predicted]
-    assert [index for index, text in enumerate(axes.texts) if text.get_color() == figures.WRONG] == [2, 10]
+    assert [index for index, text in enumerate(axes.texts) if text.get_color() == image_figures.WRONG] == [2, 10]
     mosaic = np.asarray(axes.images[0].get_array())
     for index, (text, image) in enumerate(zip(axes.texts, images, strict=True)):
         x, y = text.get_position()
@@ -139,9 +139,9 @@ def test_every_image_is_under_its_labels_and_errors_are_red(drawn: list[Figure],
         shown = mosaic[top : top + 4, left : left + 4]
         np.testing.assert_array_equal(shown[..., :3], image[..., None].repeat(3, axis=2), err_msg=str(index))
         assert (shown[..., 3] == 255).all()
-    figures.image_grid(images, predicted, None, tmp_path / "unlabelled.png")
+    image_figures.image_grid(images, predicted, None, tmp_path / "unlabelled.png")
     assert [(text.get_text(), text.get_color()) for text in drawn[1].axes[0].texts] == [
-        (label, figures.INK) for label in predicted
+        (label, image_figures.INK) for label in predicted
     ]
 
 
@@ -153,10 +153,10 @@ def luminance(red: float, green: float, blue: float) -> float:
 
 def test_words_between_images_can_be_read_on_a_light_and_on_a_dark_page(tmp_path: Path) -> None:
     images = np.zeros((9, 28, 28), np.uint8)
-    file = figures.image_grid(images, [*"aaaaaaaaa"], [*"abababaab"], tmp_path / "grid.png")
+    file = image_figures.image_grid(images, [*"aaaaaaaaa"], [*"abababaab"], tmp_path / "grid.png")
     with Image.open(file.path) as picture:
         assert picture.getchannel("A").getextrema()[0] == 0, "no ground of its own"
-    for colour in (figures.INK, figures.WRONG):
+    for colour in (image_figures.INK, image_figures.WRONG):
         for ground in ("#ffffff", "#15181c"):
             darker, lighter = sorted(luminance(*to_rgb(each)) for each in (colour, ground))
             assert (lighter + 0.05) / (darker + 0.05) > 3.9, f"{colour} on {ground}"

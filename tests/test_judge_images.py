@@ -20,7 +20,7 @@ from tasks.data.images.fixed import FixedImages
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.judging import figures, own_pictures, picture_reference, standards
+from tasks.judging import figures, image_figures, own_pictures, picture_reference, standards
 from tasks.judging.candidate import Candidate
 from tasks.judging.champion_gates import against_published
 from tasks.judging.objective import Objective
@@ -202,7 +202,7 @@ def test_the_weights_of_grey_pictures_are_against_the_mean_of_all_classes_on_one
     drawn: list[Figure], tmp_path: Path
 ) -> None:
     weights = np.random.default_rng(0).normal(size=(7, 3, 4))
-    own_pictures.class_weights(weights, [*"abcdefg"], tmp_path / "w.png")
+    image_figures.class_weights(weights, [*"abcdefg"], tmp_path / "w.png")
     shown = [axes for axes in drawn[0].axes if axes.images]
     assert [axes.get_title() for axes in shown] == [*"abcdefg"]
     for axes, weight in zip(shown, weights, strict=True):
@@ -216,7 +216,7 @@ def test_the_weights_of_colour_pictures_are_grey_where_they_say_nothing_and_have
 ) -> None:
     red, blue = np.zeros((2, 2, 2, 3))
     red[0, 0, 0] = blue[0, 0, 2] = 1
-    own_pictures.class_weights(np.stack([red, blue]), ("red", "blue"), tmp_path / "w.png")
+    image_figures.class_weights(np.stack([red, blue]), ("red", "blue"), tmp_path / "w.png")
     shown = [np.asarray(axes.images[0].get_array()) for axes in drawn[0].axes]
     assert shown[0][0, 0].tolist() == [1, 0.5, 0]
     assert shown[1][0, 0].tolist() == [0, 0.5, 1]
@@ -225,7 +225,7 @@ def test_the_weights_of_colour_pictures_are_grey_where_they_say_nothing_and_have
 
 def test_of_very_many_classes_the_first_are_drawn_and_that_is_said(drawn: list[Figure], tmp_path: Path) -> None:
     weights = np.random.default_rng(0).normal(size=(300, 2, 2, 3))
-    own_pictures.class_weights(weights, [f"class {number}" for number in range(300)], tmp_path / "w.png")
+    image_figures.class_weights(weights, [f"class {number}" for number in range(300)], tmp_path / "w.png")
     assert len(drawn[0].axes) == 40
     assert "the first 40 of 300 classes" in drawn[0].get_suptitle()
 
@@ -236,7 +236,7 @@ def test_pictures_of_every_shape_stand_whole_in_a_grid_in_their_colours(
 ) -> None:
     images = np.random.default_rng(0).integers(0, 255, (10, *shape), np.uint8)
     names = ["a name of very many words", *"abcdefghi"]
-    figures.image_grid(images, names, names[::-1], tmp_path / "grid.png")
+    image_figures.image_grid(images, names, names[::-1], tmp_path / "grid.png")
     axes = drawn[0].axes[0]
     mosaic = np.asarray(axes.images[0].get_array())
     colours = images if len(shape) == 3 else images[..., None].repeat(3, axis=3)

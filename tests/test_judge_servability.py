@@ -15,8 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from candidate import Candidate, plain
 from tasks.errors import GateFailed
 from tasks.export import export
-from tasks.judging.servability import servability
+from tasks.judging.servability import fresh_process, servability
 from tasks.parameters import Gates
+from tasks.store import atomic
 from tasks.store.atomic import file_digest
 from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
@@ -134,6 +135,18 @@ def test_what_a_stranger_cannot_even_open_is_refused_not_an_error(
     verdicts = files.verdicts()
     assert list(verdicts) == ["servability"]
     assert not verdicts["servability"][0]
+
+
+def test_a_process_begun_before_there_is_a_file_serves_it_and_none_outlives_its_block(files: Files) -> None:
+    content = files.model.read_bytes()
+    files.model.unlink()
+    with fresh_process() as begun:
+        model = atomic.write_bytes(files.model, content)
+        served = servability(model, files.metadata, files.sample, Gates(), begun=begun)
+        assert [gate.passed for gate in served] == [True, True, True]
+    with pytest.raises(KeyError), fresh_process() as left:
+        raise KeyError
+    assert [each.poll() is None for each in (begun, left)] == [False, False]
 
 
 def test_no_answer_in_time_is_refused(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,14 @@
 """What commands make a person wait for is counted, not timed: requests to the server, imports, settings made anew."""
 
 import gc
+import importlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +16,9 @@ from command_line import gradmill
 from conftest import REPOSITORY
 from prefect_api import post
 from tasks.machine import heap
+
+if TYPE_CHECKING:
+    from duty import Duty
 
 COUNTED = """
 import atexit, json, os, sys
@@ -58,6 +64,26 @@ def test_a_retrain_that_changes_nothing_asks_little_and_imports_nothing_that_tra
     assert sum(asked.values()) <= 32, asked
     assert asked["POST artifacts"] <= 8, asked
     assert not {"torch", "matplotlib", "onnx", "scipy.stats", "pandas"} & modules
+
+
+def test_where_a_server_stays_a_forced_retrain_leaves_drawing_to_a_process_of_its_own(
+    on_server: None, artifacts: Path, tmp_path: Path
+) -> None:
+    _, modules = counted(tmp_path, "retrain", "linear-regression", "--force")
+    assert "torch" in modules
+    assert "matplotlib.figure" not in modules
+    (run,) = (artifacts / "runs").iterdir()
+    assert {each.name for each in run.glob("*.png")} == {"learning-curve.png", "regression.png"}
+
+
+@pytest.mark.slow
+def test_the_version_of_a_server_of_ours_is_asked_for_once(duty: "Duty", tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in duty.environment.items():
+            patch.setenv(name, value)
+        patch.delenv("PREFECT_API_URL", raising=False)
+        asked, _ = counted(tmp_path, "retrain", "linear-regression")
+    assert asked["GET admin"] == 1 + 3, "the version, and three times where results are kept"
 
 
 AHEAD = """
@@ -137,3 +163,20 @@ def test_garbage_is_looked_for_again_when_a_run_begins_and_when_none_does() -> N
     with heap.importing():
         pass
     assert gc.isenabled()
+
+
+def test_while_a_thread_imports_no_garbage_is_looked_for_and_who_needs_the_module_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "takes_long.py").write_text("import threading\nthreading.go_on.wait(30)\ndone = True")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(threading, "go_on", go_on := threading.Event(), raising=False)
+    with heap.importing():
+        heap.import_beside("takes_long", "is_nowhere")
+        heap.keep_imports()
+        assert not gc.isenabled()
+        threading.Timer(0.1, go_on.set).start()
+        assert importlib.import_module("takes_long").done
+        assert heap.beside is not None
+        heap.beside.join()
+        assert gc.isenabled()

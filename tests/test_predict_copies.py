@@ -38,11 +38,19 @@ def test_a_session_is_bound_once_to_memory_that_all_full_batches_lie_in(
     session = sessions.open_session(candidates[0].exported.onnx.path.read_bytes(), Device.CPU)
     alone = np.concatenate([session.run(None, {"features": batch})[0] for batch in np.array_split(features, 9)])
     lane, bound, bind = lanes.CpuLane(session, 128), [], lanes.CpuLane._bind
-    monkeypatch.setattr(lanes.CpuLane, "_bind", lambda self, size: bound.append(size) or bind(self, size))
-    once = lanes.Lanes([lane], lane.signature, 1)
+
+    def noting(self: lanes.CpuLane, size: int) -> None:
+        bound.append(size)
+        bind(self, size)
+
+    monkeypatch.setattr(lanes.CpuLane, "_bind", noting)
+    once, memory, places = lanes.Lanes([lane], lane.signature, 1), lanes.Memory(), set()
     for _ in range(2):
-        np.testing.assert_array_equal(once.run(rows)["prediction"], alone)
+        found = once.run(rows, memory)["prediction"]
+        np.testing.assert_array_equal(found, alone)
+        places.add(found.ctypes.data)
     assert bound == [104, 128, 104]  # 1000 rows are 7 batches of 128 and one of 104
+    assert len(places) == 1, "the answers of a chunk lie where those of the last one lay"
 
 
 def test_the_disk_is_handed_every_byte_of_a_growing_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

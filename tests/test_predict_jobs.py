@@ -443,7 +443,8 @@ def test_labels_that_the_model_does_not_know_are_wrong_answers_and_drawn_by_numb
     labels = np.array([255, 17, *range(18)], np.int64)
     safetensors.numpy.save_file({"images": images, "labels": labels}, tmp_path / "rows.safetensors")
     drawn: list[Any] = []
-    monkeypatch.setattr("tasks.judging.figures.image_grid", lambda images, predicted, true, path: drawn.append(true))
+    grid = "tasks.judging.image_figures.image_grid"
+    monkeypatch.setattr(grid, lambda images, predicted, true, path: drawn.append(true))
     done = predict_rows(name=report.name, input=str(tmp_path / "rows.safetensors"), output=str(tmp_path / "out"))
     assert drawn[0][:3] == ["255", "17", pipeline.prepared(report).class_names[0]]
     assert done.accuracy == np.mean(table(done)["label"].to_numpy() == labels)

@@ -35,7 +35,7 @@ def test_cuda_lanes_answer_like_the_cpu_whole_batches_and_padded_ones(
     found = {}
     for provider in (sessions.CUDA, sessions.CPU):
         lanes = open_lanes(published.model.path, published.model.sha256, provider, 1000, 2)
-        found[provider] = lanes.run(rows)["prediction"]
+        found[provider] = lanes.run(rows, {})["prediction"]
     np.testing.assert_allclose(found[sessions.CUDA], found[sessions.CPU], atol=1e-5)
 
 

@@ -92,7 +92,7 @@ def _answers(asked: RetrainParameters, prepared: PreparedDataset, seed: int) -> 
         for _ in learning.epochs(net, optimizer, data, asked.training, generator):
             pass
         scores = outputs(net, data.test)
-    return np.asarray(scores.argmax(1) if prepared.class_names else scores[:, 0])
+    return np.asarray(scores.argmax(1) if prepared.class_names else scores.flatten())
 
 
 def _range(name: str, figures: list[float]) -> Iterator[Side]:

@@ -66,6 +66,25 @@ def tasks():
     for _ in range(8): empty()
 tasks()
 """  # as many as a retrain has stages
+WORK = f"the same, then the plain work of a forced retrain to its ONNX file, {JOINED}"
+WORK_CODE = f"""{FLOW_CODE}
+from tasks.download import download
+from tasks.evaluate import evaluate
+from tasks.export import export
+from tasks.parameters import RetrainParameters
+from tasks.preprocess import preprocess
+from tasks.store.run_folder import RunFolder
+from tasks.train import train
+from tasks.validate import validate
+asked, run = RetrainParameters(), RunFolder.open("plain", {{}})
+raw = download.__wrapped__(run, asked.dataset, asked.data)
+validated = validate.__wrapped__(run, raw, asked.data, "classification", None, None)
+prepared = preprocess.__wrapped__(run, validated, asked.data, asked.training.seed_number)
+trained = train.__wrapped__(run, prepared, asked.training)
+judged_by = asked.training, asked.gates
+evaluate.__wrapped__(run, prepared, trained, *judged_by)
+export.__wrapped__(run, prepared, trained, *judged_by)
+"""  # nothing of it is told to the server, published or predicted
 GROUPS = {  # what the table tells of the parts; stages are all others
     "imports": ("interpreter", "imports", "checks"), "server": ("server",), "engine": ("engine", "between stages"),
     "end": ("command", "end"),
@@ -93,7 +112,7 @@ def bench(rounds: int) -> StartReport:
     run = RunFolder.open("bench-start", {})
     download.__wrapped__(run, FASHION_MNIST, Data())  # type: ignore[attr-defined]  # the stage's plain function
     found: dict[str, list[dict[str, float]]] = {}
-    bare, of_flows = [], []
+    bare, of_flows, of_work = [], [], []
     with progress.bar() as bar, workplace.made() as folder:
         launch(folder, ["retrain", "linear-regression"])  # once for nothing: files are in memory from then on
         for _ in bar.track(range(rounds), description=ALONE):
@@ -102,8 +121,9 @@ def bench(rounds: int) -> StartReport:
         with workplace.up(folder):
             for _ in bar.track(range(rounds), description=JOINED):
                 of_flows.append(measure.seconds(lambda: workplace.run([sys.executable, "-c", FLOW_CODE], folder)))
+                of_work.append(measure.seconds(lambda: workplace.run([sys.executable, "-c", WORK_CODE], folder)))
                 _round(folder, JOINED, found)
-    plain: dict[str, list[float]] = {BARE: bare, FLOW: of_flows}
+    plain: dict[str, list[float]] = {BARE: bare, FLOW: of_flows, WORK: of_work}
     seconds = plain | {name: [sum(each.values()) for each in parts] for name, parts in found.items()}
     sides = measure.sides(seconds, "s", statistics.median)
     medians = {name: _medians(parts) for name, parts in found.items()}

@@ -25,11 +25,12 @@ OF_RETRAIN = (
     "fastapi.encoders",
     "tasks.fitting.beginning",
     "tasks.fitting.watching",
+    "matplotlib.figure",
     "tasks.judging.judges",
     "tasks.judging.exported",
     "tasks.serving.graph",
 )
-OF_PREDICT = {"fastapi.encoders": "fastapi", "onnxruntime": "onnxruntime", "tasks.judging.figures": "matplotlib"}
+OF_PREDICT = {"fastapi.encoders": "fastapi", "onnxruntime": "onnxruntime", "matplotlib.figure": "matplotlib"}
 
 
 @taking(RetrainParameters)
@@ -55,7 +56,10 @@ def retrain(
     mirroring.destination()
     with on_prefect(verbose, quiet, "flows.retrain", *OF_RETRAIN):
         from flows.retrain import retrain as flow
+        from tasks.store import unchanged
 
+        if unchanged.is_none(parameters):
+            heap.import_beside("torch")
         report, failure = outcome(flow, parameters, "report")
     if as_json:
         answer = report.model_dump(mode="json")

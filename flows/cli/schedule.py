@@ -94,7 +94,7 @@ def _add(kind: "type[Kind]", name: str, **given: Any) -> "tuple[Kind, str, dict[
         if there:
             added.tell_server(registration.declarations())
     document = added.model_dump(include={"name", "cron", "timezone"})
-    return added, who_knows(there), document | {"deployment": added.deployment, "registered": there}
+    return added, who_knows(there, starts_runs=True), document | {"deployment": added.deployment, "registered": there}
 
 
 def _when(added: "Schedule", on_drift: bool = False) -> str:
@@ -133,7 +133,7 @@ def _change(wanted: "Declared", cron: str | None, timezone: str | None, param: l
     parameters = items["parameters"].get("parameters", {})
     document = {"deployment": wanted.name, "schedules": times, "parameters": parameters}
     runs = f"is paused; after gradmill resume {wanted.name} it runs" if paused else "runs"
-    told = f"{wanted.name} {runs} {words(times)} with {json.dumps(parameters)}: {who_knows(there)}"
+    told = f"{wanted.name} {runs} {words(times)} with {json.dumps(parameters)}: {who_knows(there, True)}"
     return document | {"paused": paused, "registered": there}, told
 
 
@@ -180,9 +180,10 @@ def _require_name(name: str) -> None:
         )
 
 
-def who_knows(there: bool) -> str:
-    """Of what is kept in artifacts/, in words."""
-    return "the server knows it" if there else "no server is running, and none of its runs begins before gradmill up"
+def who_knows(there: bool, starts_runs: bool = False) -> str:
+    """Of what is kept in artifacts/, in words; of what ``starts_runs`` also that none begins without a server."""
+    alone = "gradmill up will tell its server" + ", which starts its runs: none begins before" * starts_runs
+    return "the server knows it" if there else alone
 
 
 @contextmanager

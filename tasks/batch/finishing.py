@@ -129,10 +129,10 @@ def _draw_grid(folder: Path, job: Job, version: Version, threads: int) -> None:
     if not len(chunk.rows):
         return
     images = np.asarray(chunk.values)
-    predicted = [version.labels[index] for index in lanes.run(images)[version.task.answer]]
+    predicted = [version.labels[index] for index in lanes.run(images, {})[version.task.answer]]
     true = [_name(version.labels, index) for index in chunk.truth.tolist()] if chunk.truth is not None else None
     with scratch.placing(folder, PREDICTION_GRID) as temporary:
-        painter.drawn("tasks.judging.figures", "image_grid", images, predicted, true, temporary)
+        painter.drawn("tasks.judging.image_figures", "image_grid", images, predicted, true, temporary)
 
 
 def _name(labels: list[str], index: float) -> str:

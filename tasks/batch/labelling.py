@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from tasks.batch import parts
 from tasks.batch.counts import Counts
-from tasks.batch.lanes import Lanes, open_lanes
+from tasks.batch.lanes import Lanes, Memory, open_lanes
 from tasks.batch.parts import Footer
 from tasks.batch.rejects import ShardRejects
 from tasks.batch.version import Version, read_version
@@ -60,10 +60,10 @@ class _Work(NamedTuple):
         """Write the part at ``path``."""
         chunk, outputs = parts.nothing(lanes.signature, self.job.id_columns)
         counts, wanted = self._counts(chunk, outputs), self.version.wanted(self.job)
-        columns = self._table(chunk, outputs).schema
+        columns, memory = self._table(chunk, outputs).schema, Memory()
         with parts.writer(path, columns) as part, parts.written_back(path) as hand_to_disk:
             for chunk in readers.chunks(self.sources, self.shard.start, self.shard.stop, wanted):
-                outputs = lanes.run(chunk.values)
+                outputs = lanes.run(chunk.values, memory)
                 if len(chunk.rows):
                     part.write_table(self._table(chunk, outputs))
                     hand_to_disk()

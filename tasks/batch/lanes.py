@@ -21,6 +21,7 @@ CUDA_BATCH_SIZE = 16384
 CPU_BATCH_SIZES = (1024, 8192)  # the fewest and the most rows that are run at a time
 CPU_BATCH_VALUES = 2**16  # of the rows in between: they fit the cache (docs/speed.md)
 CUDA_LANES = 2  # one copies while the other computes
+Memory = dict[str, Array]  # for each output of a chunk, kept from chunk to chunk
 
 
 class Lane(Protocol):
@@ -48,11 +49,16 @@ class Lanes:
         with self._cores:
             yield
 
-    def run(self, values: Rows) -> dict[str, Array]:
-        """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, as Parquet wants its columns."""
-        outputs = {
-            tensor.name: np.empty((*tensor.shape, len(values)), tensor.dtype) for tensor in self.signature.outputs
-        }
+    def run(self, values: Rows, memory: Memory) -> dict[str, Array]:
+        """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, as Parquet wants its columns.
+
+        They lie in ``memory``, and hold until it is given again.
+        """
+        outputs = {}
+        for tensor in self.signature.outputs:
+            if tensor.name not in memory or memory[tensor.name].shape[-1] < len(values):
+                memory[tensor.name] = np.empty((*tensor.shape, len(values)), tensor.dtype)
+            outputs[tensor.name] = memory[tensor.name][..., : len(values)]
         lane = self._idle.get()
         try:
             start = 0

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tasks.judging import figures, gates, max_statistic
+from tasks.judging import figures, gates, image_figures, max_statistic
 from tasks.judging.candidate import Candidate, Measured
 from tasks.machine.arrays import Array
 from tasks.networks import metrics
@@ -94,7 +94,7 @@ def misclassified(candidate: Candidate, label: Array, confidence: Array, run: Ru
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")[:WORST]]
     names = candidate.prepared.class_names
     predicted, true = ([names[index] for index in labels[worst]] for labels in (label, candidate.test.truth))
-    return figures.image_grid(candidate.test.inputs[worst], predicted, true, run.file(MISCLASSIFIED))
+    return image_figures.image_grid(candidate.test.inputs[worst], predicted, true, run.file(MISCLASSIFIED))
 
 
 def against_kept(

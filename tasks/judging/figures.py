@@ -1,29 +1,38 @@
-"""Pictures of a run, as PNG. Each takes plain numbers and a path."""
+"""Pictures of a run, as PNG. Each takes plain numbers and a path, and is drawn by the painter where one is at hand."""
 
 import io
 import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from tasks.judging.painter import painted
 from tasks.machine.arrays import Array
 from tasks.records import Epoch
 from tasks.store import atomic
 from tasks.store.record import FileRef
 
+if TYPE_CHECKING:  # it takes half a second to import, and where a painter draws nobody needs it
+    from matplotlib.figure import Figure
 
-def save(figure: Figure, path: Path) -> FileRef:
+
+def blank(**size_and_layout: Any) -> "Figure":
+    """A figure with nothing on it."""
+    from matplotlib.figure import Figure
+
+    return Figure(**size_and_layout)
+
+
+def save(figure: "Figure", path: Path) -> FileRef:
     """Write ``figure`` atomically."""
     return atomic.write_bytes(path, png(figure))
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: "Figure") -> bytes:
     """A figure as PNG; the same figure gives the same bytes (no software version inside)."""
     with io.BytesIO() as stream, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a letter that the font lacks
@@ -46,12 +55,15 @@ LINES = {
 }  # fmt: skip
 
 
+@painted
 def learning_curve(curve: Sequence[Epoch], shown: Curves, path: Path, kept_epoch: int | None = None) -> FileRef:
     """What was measured by epoch (the book's Animator), so far as it was.
 
     With ``kept_epoch`` and examples held out to watch, also whose weights were kept.
     """
-    figure = Figure(figsize=(6.4, 4))
+    from matplotlib.ticker import MaxNLocator
+
+    figure = blank(figsize=(6.4, 4))
     axes = figure.add_axes((0.14, 0.12, 0.83, 0.79))  # finding a layout would take as long as all the rest
     epochs = [point.epoch for point in curve]
     every = math.ceil(len(curve) / MOST_MARKERS)
@@ -68,13 +80,10 @@ def learning_curve(curve: Sequence[Epoch], shown: Curves, path: Path, kept_epoch
     return save(figure, path)
 
 
-INK, WRONG = "#7d7d7d", "#d64545"  # of words on no ground of their own: to be read on light and dark pages
-
 MOST_COUNTED = 40  # classes whose matrix has room for counts
 MOST_NAMED = 100  # classes whose names can be read
 MOST_MISTAKES = 30  # that are told one by one
 LONGEST = 40  # characters of a name
-LONGEST_ABOVE = 16  # of one above an image
 
 
 def short(name: str, longest: int = LONGEST) -> str:
@@ -83,6 +92,7 @@ def short(name: str, longest: int = LONGEST) -> str:
     return kept.replace("$", r"\$")
 
 
+@painted
 def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) -> FileRef:
     """Counts ``(classes, classes)``: rows are true labels, columns predicted ones, shaded by share of the row.
 
@@ -94,7 +104,7 @@ def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) 
     names = [short(name, 20) for name in class_names]
     size = 0.55 * count + 2 + 0.07 * max(map(len, names)) if count <= MOST_COUNTED else 14
     font = 10 if count <= MOST_COUNTED else 5
-    figure = Figure(figsize=(size, size), layout="constrained")
+    figure = blank(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -113,7 +123,7 @@ def _confusions(table: Array, class_names: Sequence[str], path: Path) -> FileRef
     mistakes = table - np.diag(correct)
     most = np.argsort(-mistakes, axis=None, kind="stable")[:MOST_MISTAKES]
     pairs = [(true, label) for true, label in zip(*np.unravel_index(most, table.shape), strict=True)]
-    figure = Figure(figsize=(12, 8), layout="constrained")
+    figure = blank(figsize=(12, 8), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, 2])
     left.hist(correct[rows > 0] / rows[rows > 0], bins=20, range=(0, 1))
     left.set(title="Recall", xlabel="recall", ylabel="classes")
@@ -127,13 +137,14 @@ def _confusions(table: Array, class_names: Sequence[str], path: Path) -> FileRef
     return save(figure, path)
 
 
+@painted
 def reliability(confidence: Array, correct: Array, path: Path, num_bins: int = 15) -> FileRef:
     """Accuracy by confidence ``(n,)``, beside the diagonal of perfect calibration; bar widths are the bins."""
     edges = np.linspace(0, 1, num_bins + 1)
     index = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     counts = np.bincount(index, minlength=num_bins)
     accuracy = np.bincount(index, weights=correct, minlength=num_bins) / np.maximum(counts, 1)
-    figure = Figure(figsize=(5, 5))
+    figure = blank(figsize=(5, 5))
     upper = figure.add_axes((0.15, 0.34, 0.82, 0.6))  # as for the learning curve, a layout would have to be found
     lower = figure.add_axes((0.15, 0.1, 0.82, 0.2), sharex=upper)
     upper.tick_params(labelbottom=False)
@@ -146,9 +157,10 @@ def reliability(confidence: Array, correct: Array, path: Path, num_bins: int = 1
     return save(figure, path)
 
 
+@painted
 def fit(learned: Sequence[float], true: Sequence[float] | None, residuals: Array, sigma: float, path: Path) -> FileRef:
     """Left: learned beside true weights and bias. Right: residuals beside the normal density N(0, sigma²)."""
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = blank(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     positions = np.arange(len(learned))
     left.bar(positions - 0.2, learned, width=0.4, label="learned")
@@ -164,35 +176,4 @@ def fit(learned: Sequence[float], true: Sequence[float] | None, residuals: Array
     right.plot(x, density, label=f"N(0, {sigma:.3g}²)")
     right.set(title="Residuals on the test split", xlabel="target - prediction", ylabel="density")
     right.legend(loc="upper right")
-    return save(figure, path)
-
-
-def image_grid(
-    images: NDArray[np.uint8], predicted: Sequence[str], true: Sequence[str] | None, path: Path, num_columns: int = 9
-) -> FileRef:
-    """Images ``(n, height, width)`` or in colour ``(…, 3)``, under true and predicted label, errors red.
-
-    As the book's ``predict_ch3``; all in one mosaic: axes of their own would take most of a second to draw. What is
-    between the images is transparent.
-    """
-    num_rows = max(1, math.ceil(len(images) / num_columns))
-    height, width = images.shape[1:3]
-    gap = max(2, width // 4, 5 * height // 4 - width)  # between the columns
-    head = max(height // 2, math.ceil(0.3 * (width + gap)))  # room for two lines of text
-    mosaic = np.zeros((num_rows * (height + head), num_columns * (width + gap), 4), np.uint8)
-    size = (1.25 * num_columns, 1.25 * num_rows * (height + head) / (width + gap))
-    figure = Figure(figsize=size, facecolor="none")
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.axis("off")
-    for index, image in enumerate(images):
-        top = index // num_columns * (height + head) + head
-        left = index % num_columns * (width + gap) + gap // 2
-        mosaic[top : top + height, left : left + width, :3] = image if image.ndim == 3 else image[..., None]
-        mosaic[top : top + height, left : left + width, 3] = 255
-        wrong = true is not None and true[index] != predicted[index]
-        lines = [predicted[index]] if true is None else [true[index], predicted[index]]
-        title = "\n".join(short(line, LONGEST_ABOVE) for line in lines)
-        colour = WRONG if wrong else INK
-        axes.text(left + width / 2, top - 1, title, fontsize=8, color=colour, ha="center", va="bottom")
-    axes.imshow(mosaic, aspect="auto")
     return save(figure, path)

@@ -3,17 +3,22 @@
 It is ``python -m tasks.judging.painter``, and ends with the process that it draws for.
 """
 
+import functools
 import gc
 import importlib
+import inspect
 import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MOST_SECONDS = 60.0  # for a picture, which takes one or two: then this process draws it
 
@@ -63,18 +68,37 @@ def drawn(module: str, function: str, *arguments: Any) -> Any:
             pickle.dump((module, function, arguments), painter.stdin)
             painter.stdin.flush()
             return pickle.load(painter.stdout)  # noqa: S301  (a child of ours)
-    return getattr(importlib.import_module(module), function)(*arguments)
+    return _called(module, function, arguments)
+
+
+def painted(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function that draws do so where it is called, but by the painter where one is at hand."""
+
+    @functools.wraps(function)
+    def drawing(*args: P.args, **kwargs: P.kwargs) -> R:
+        if _at_hand.get() is None:
+            return function(*args, **kwargs)
+        given = inspect.signature(function).bind(*args, **kwargs)
+        given.apply_defaults()
+        result: R = drawn(function.__module__, function.__name__, *given.args)
+        return result
+
+    return drawing
+
+
+def _called(module: str, function: str, arguments: tuple[Any, ...]) -> Any:
+    return inspect.unwrap(getattr(importlib.import_module(module), function))(*arguments)
 
 
 def main() -> None:
     """Draw what is asked for on stdin until that closes."""
     gc.disable()
-    for module in ("tasks.judging.figures", "tasks.judging.trend_figures"):
+    for module in ("tasks.judging.image_figures", "tasks.judging.trend_figures"):
         importlib.import_module(module)
     with suppress(EOFError):
         while True:
             module, function, arguments = pickle.load(sys.stdin.buffer)  # noqa: S301  (our parent)
-            pickle.dump(getattr(importlib.import_module(module), function)(*arguments), sys.stdout.buffer)
+            pickle.dump(_called(module, function, arguments), sys.stdout.buffer)
             sys.stdout.buffer.flush()
 
 

@@ -1,8 +1,9 @@
 """Serve a model as a stranger would: with onnxruntime and numpy, and nothing of Gradmill.
 
-Run as a script in a fresh process: ``python -I probe.py MODEL SHA256 METADATA SAMPLE TOLERANCE``. Prints one JSON
-object: ``sha256`` (of what was found in MODEL; if it is another, nothing else), ``faults`` (what a consumer would trip
-over), ``latency_ms`` (95th percentile, one row), ``peak_mb`` (of this process).
+Run as a script in a fresh process, ``python -I probe.py``, which reads ``[MODEL, SHA256, METADATA, SAMPLE, TOLERANCE]``
+as JSON from stdin, so that it can start before there is a file. Prints one JSON object: ``sha256`` (of what was found
+in MODEL; if it is another, nothing else), ``faults`` (what a consumer would trip over), ``latency_ms`` (95th
+percentile, one row), ``peak_mb`` (of this process).
 """
 
 import hashlib
@@ -77,10 +78,10 @@ def peak_mb() -> float:
 
 
 if __name__ == "__main__":
-    path, sha256, metadata_file, sample_file, tolerance = sys.argv[1:]
+    path, sha256, metadata_file, sample_file, tolerance = json.load(sys.stdin)
     with open(path, "rb") as stream:  # noqa: PTH123  (a stranger's script)
         content = stream.read()
     found: dict[str, Any] = {"sha256": hashlib.sha256(content).hexdigest()}
     if found["sha256"] == sha256:
-        found |= probe(content, metadata_file, sample_file, float(tolerance))
+        found |= probe(content, metadata_file, sample_file, tolerance)
     print(json.dumps(found))  # noqa: T201  (to the process that asked)

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from tasks.errors import DataError
@@ -16,26 +18,43 @@ PROBE = Path(__file__).with_name("probe.py")
 TIMEOUT_SECONDS = 120
 
 
+@contextmanager
+def fresh_process() -> Iterator["subprocess.Popen[str]"]:
+    """What will serve the file: it imports onnxruntime beside the block, and has ended when the block has."""
+    command = [sys.executable, "-I", str(PROBE)]  # -I: neither this folder nor PYTHON* variables
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def servability(
-    model: FileRef, metadata: Path, sample: Path, bounds: Gates, tolerance: float = TOLERANCE
+    model: FileRef,
+    metadata: Path,
+    sample: Path,
+    bounds: Gates,
+    tolerance: float = TOLERANCE,
+    begun: "subprocess.Popen[str] | None" = None,
 ) -> tuple[GateVerdict, ...]:
     """Run the probe; any fault refuses, latency and memory only where a limit is set.
 
-    ``tolerance`` is what answers may differ by from the sample's.
+    ``tolerance`` is what answers may differ by from the sample's; ``begun`` is a fresh process of before.
 
     Raises:
         DataError: what the probe found in the file are not the bytes that were exported.
     """
-    arguments = [str(model.path), model.sha256, str(metadata), str(sample), str(tolerance)]
-    command = [sys.executable, "-I", str(PROBE), *arguments]  # -I: neither this folder nor PYTHON* variables
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return (_faults([f"no answer within {TIMEOUT_SECONDS} s"]),)
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+    asked = json.dumps([str(model.path), model.sha256, str(metadata), str(sample), tolerance])
+    with nullcontext(begun) if begun else fresh_process() as process:
+        try:
+            answer, said = process.communicate(asked, timeout=TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            return (_faults([f"no answer within {TIMEOUT_SECONDS} s"]),)
+    if process.returncode:
+        last = said.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
         return (_faults(last),)
-    found = json.loads(done.stdout)
+    found = json.loads(answer)
     if found["sha256"] != model.sha256:
         raise DataError(f"{model.path} has changed: {found['sha256']}", f"SHA-256 {model.sha256}", "gradmill retrain")
     return (

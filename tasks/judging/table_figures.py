@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tasks.judging import figures
+from tasks.judging.painter import painted
 from tasks.machine.words import readable
 from tasks.serving.coefficients import Coefficient
 from tasks.store.record import FileRef
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Array = NDArray[Any]
 
@@ -23,9 +25,10 @@ TICKS = 5  # on an axis of raw units, whose numbers may be long
 LONGEST = 28  # characters of a column's name beside a bar
 
 
+@painted
 def coefficients(found: Sequence[Coefficient], unit: str, path: Path) -> FileRef:
     """Bars of sizes, the largest on top, each with its value in the units of the data at its end."""
-    figure = Figure(figsize=(6.4, 1.2 + 0.32 * len(found)), layout="constrained")
+    figure = figures.blank(figsize=(6.4, 1.2 + 0.32 * len(found)), layout="constrained")
     axes = figure.subplots()
     places = range(len(found))
     bars = axes.barh(places, [each.size for each in found])
@@ -40,9 +43,10 @@ def coefficients(found: Sequence[Coefficient], unit: str, path: Path) -> FileRef
     return figures.save(figure, path)
 
 
+@painted
 def residuals(predicted: Array, truth: Array, path: Path) -> FileRef:
     """Left: ``truth`` minus ``predicted`` ``(n,)`` by prediction. Right: how often each residual is."""
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = figures.blank(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1], sharey=True)
     _scatter(left, predicted, truth - predicted)
     left.axhline(0, color="black", linewidth=0.8)
@@ -53,9 +57,10 @@ def residuals(predicted: Array, truth: Array, path: Path) -> FileRef:
     return figures.save(figure, path)
 
 
+@painted
 def predicted_and_true(predicted: Array, truth: Array, path: Path) -> FileRef:
     """Predictions ``(n,)`` by the truth, beside the diagonal of perfect ones."""
-    figure = Figure(figsize=(5, 5), layout="constrained")
+    figure = figures.blank(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     _scatter(axes, truth, predicted)
     axes.axline((float(truth.mean()),) * 2, slope=1, linestyle="--", color="black", linewidth=1, label="perfect")
@@ -65,11 +70,12 @@ def predicted_and_true(predicted: Array, truth: Array, path: Path) -> FileRef:
     return figures.save(figure, path)
 
 
+@painted
 def thresholds(score: Array, is_positive: Array, class_name: str, path: Path) -> FileRef:
     """Of every threshold of a score ``(n,)``: ROC (left) and precision-recall (right), against a model by chance."""
     true_rate, false_rate, precision = rates(score, is_positive)
     share = float(is_positive.mean())
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure = figures.blank(figsize=(9, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(false_rate, true_rate, label=f"area {np.trapezoid(true_rate, false_rate):.3f}")
     left.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="chance")
@@ -83,9 +89,10 @@ def thresholds(score: Array, is_positive: Array, class_name: str, path: Path) ->
     return figures.save(figure, path)
 
 
+@painted
 def by_period(periods: Sequence[Mapping[str, Any]], metric: str, path: Path) -> FileRef:
     """A metric of each period of the test split, with its 95 % interval."""
-    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure = figures.blank(figsize=(8, 3), layout="constrained")
     axes = figure.subplots()
     values = np.array([each["metrics"][metric] for each in periods])
     ends = np.array([each["intervals"][metric] for each in periods]).T
@@ -95,6 +102,7 @@ def by_period(periods: Sequence[Mapping[str, Any]], metric: str, path: Path) -> 
     return figures.save(figure, path)
 
 
+@painted
 def rates(score: Array, is_positive: Array) -> tuple[Array, Array, Array]:
     """Recall, false positive rate and precision at every threshold, from above the largest score down, as shares.
 
@@ -109,7 +117,7 @@ def rates(score: Array, is_positive: Array) -> tuple[Array, Array, Array]:
     return recall, false_rate, np.append(1.0, hits / passed)
 
 
-def _scatter(axes: Axes, x: Array, y: Array) -> None:
+def _scatter(axes: "Axes", x: Array, y: Array) -> None:
     """Points of some rows, the larger the fewer there are."""
     shown = _shown(len(x))
     area = min(LARGEST, max(SMALLEST, INKED / len(shown)))

@@ -1,9 +1,13 @@
-"""What garbage collection looks at."""
+"""What garbage collection looks at, and imports that need not be waited for."""
 
 import gc
+import importlib
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+
+beside: threading.Thread | None = None  # that imports
 
 
 @contextmanager
@@ -18,6 +22,25 @@ def importing() -> Iterator[None]:
 
 def keep_imports() -> None:
     """What imports made is here to stay, and a full collection takes 0.3 s to see that each time."""
+    if beside is None or not beside.is_alive():  # which else does so at its end
+        _freeze()
+        gc.enable()
+
+
+def import_beside(*modules: str) -> None:
+    """Import modules in a thread, while this one waits for others; who needs one of them waits for its end.
+
+    No module of ours: two threads that import modules which import each other may see one that is not complete.
+    """
+    global beside
+    beside = threading.Thread(target=_import, args=modules, daemon=True)
+    beside.start()
+
+
+def _import(*modules: str) -> None:
+    with suppress(Exception):  # who needs it meets the same, and says so
+        for module in modules:
+            importlib.import_module(module)
     _freeze()
     gc.enable()
 

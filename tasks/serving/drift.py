@@ -1,6 +1,7 @@
 """Has the input changed? A model's answers on new rows against its answers on the test split."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,12 @@ Profile = dict[str, Histogram]
 
 
 def count(values: NDArray[Any], edges: tuple[float, ...]) -> tuple[int, ...]:
-    """How many of ``values`` ``(n,)`` lie in each bin. One comparison an edge: quicker than a search for so few."""
+    """How many of ``values`` ``(n,)`` lie in each bin. One comparison an edge: quicker than a search for so few.
+
+    Whole numbers are compared with whole ones, which says the same and makes no float64 of them.
+    """
+    if values.dtype.kind in "iu":
+        edges = tuple(math.floor(edge) for edge in edges)
     above = [len(values), *(int(np.count_nonzero(values > edge)) for edge in edges), 0]
     return tuple(more - fewer for more, fewer in itertools.pairwise(above))
 

@@ -15,6 +15,11 @@ from tasks.store.run_folder import RunFolder
 from tasks.store.versions import Manifest
 
 
+def is_none(parameters: RetrainParameters) -> bool:
+    """Whether nothing can be reused, as far as can be told before the data have been looked at."""
+    return parameters.force or not reading.versions(parameters.name)
+
+
 def by_look(run: RunFolder, parameters: RetrainParameters, raw: RawDataset) -> PublishedModel | None:
     """The version that was made of these files, by all that can be told without reading them.
 

@@ -60,6 +60,11 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
+def in_millions(chinese: str) -> str:
+    """Numbers that count in 万, ten thousands, as English writes them: 353 万 is 3.53 million."""
+    return re.sub(r"(\d+) 万", lambda found: f"{int(found[1]) / 100:g} million", chinese)
+
+
 class Typist:
     """Types blocks in one folder, each in a shell of its own that knows what was exported before."""
 

@@ -15,7 +15,7 @@ from flows.bench.measure import Report
 from tasks.data import fashion_mnist
 
 
-def test_rounds_take_turns_and_the_best_of_each_side_counts() -> None:
+def test_rounds_take_turns_are_told_and_the_best_of_each_side_counts(capsys: pytest.CaptureFixture[str]) -> None:
     order: list[str] = []
     values = {"a": iter([3.0, 1.0]), "b": iter([5.0, 6.0])}
 
@@ -25,6 +25,7 @@ def test_rounds_take_turns_and_the_best_of_each_side_counts() -> None:
 
     found = measure.between({"a": lambda: side("a"), "b": lambda: side("b")}, {}, "s", repeats=2)
     assert order == ["a", "b", "a", "b"]
+    assert capsys.readouterr().err.splitlines() == [f"measuring {at} of 4: {name}" for at, name in enumerate(order, 1)]
     assert {name: (each.figures, each.best) for name, each in found.items()} == {
         "a": ([3.0, 1.0], 1.0),
         "b": ([5.0, 6.0], 5.0),

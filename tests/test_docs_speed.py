@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import REPOSITORY
+from fenced_blocks import in_millions
 from flows.bench import start
 from flows.bench.measure import Report
 
@@ -114,8 +115,7 @@ def test_every_figure_of_the_tables_of_speed_in_the_readme_is_in_a_document(page
     (section,) = (each for each in sections(REPOSITORY / page) if "(docs/speed.md)" in each)
     tables = "\n\n".join(re.findall(r"(?m)(?:^\|.*\n)+", section))
     assert len(NUMBER.findall(tables)) > 10
-    text = re.sub(r" ?百万", " million", tables)
-    assert unknown(text, [path.stem for path in KEPT.glob("*.json")]) == []
+    assert unknown(in_millions(tables), [path.stem for path in KEPT.glob("*.json")]) == []
 
 
 def test_a_figure_that_was_not_measured_is_found() -> None:

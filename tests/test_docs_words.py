@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from conftest import REPOSITORY
+from fenced_blocks import in_millions
 from flows.cli.app import app
 
 PAGES = [*sorted(REPOSITORY.glob("README*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -61,7 +62,7 @@ def test_the_chinese_readme_has_the_headings_commands_figures_and_links_of_the_e
         return [re.sub(r" +# .*", "", line) for line in blocks.splitlines()]
 
     def figures(text: str) -> set[str]:
-        return set(re.findall(r"\d+\.\d+|\d{2,}", re.sub(r" +# .*", "", text)))
+        return set(re.findall(r"\d+\.\d+|\d{2,}", re.sub(r" +# .*", "", in_millions(text))))
 
     assert headings(chinese) == headings(english)
     assert code(chinese) == code(english)

@@ -46,15 +46,17 @@ def headline(api: str) -> str:
 
 
 def test_a_run_that_somebody_marks_as_crashed_is_on_its_overview(
-    begun: tuple[FlowRun, RunFolder], prefect_api: str
+    begun: tuple[FlowRun, RunFolder], prefect_api: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watch = killed.Watch()
+    watch, another = killed.Watch(), killed.Watch()
     watch.look()
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(begun[0].id, Crashed(), force=True)
     watch.look()
     assert "interrupted in train" not in headline(prefect_api), "it is not asked again at once"
-    killed.Watch().look()
+    assert "ended" not in capsys.readouterr().err
+    another.look()
+    assert f"ended       {begun[0].name}: crashed\n" in capsys.readouterr().err
     assert "last run was interrupted in train" in headline(prefect_api)
 
 

@@ -31,7 +31,7 @@ from flows.server.guard import Guard
 from prefect_api import eventually
 from tasks.errors import DataError
 from tasks.stage.events import resource
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, locks
 
 NAME = "linear-regression"
 API = "http://127.0.0.1:24680/api"
@@ -242,6 +242,11 @@ def test_without_a_server_a_promotion_says_that_nobody_was_told_and_status_asks_
         assert_clear(asked, 1)
         assert asked.stdout.splitlines()[1].split()[:2] == [NAME, "1"], "the champions are shown all the same"
         assert f"no gradmill up is at work in {artifacts}" in asked.stderr
+        with locks.locked(artifact_paths.up_lock(), "held"):
+            artifact_paths.service().unlink(missing_ok=True)
+            starting = gradmill("status")
+        assert_clear(starting, 1)
+        assert f"the gradmill up of {artifacts} is starting, or ending" in starting.stderr
         with pytest.raises(BlockingIOError):
             stranger.accept()
 

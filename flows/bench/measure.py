@@ -84,10 +84,10 @@ def between(
     """
     figures: dict[str, list[float]] = {name: [] for name in (*fast, *slow)}
     turns = [turn for peer in (*slow, None) for turn in (*[fast] * repeats, {peer: slow[peer]} if peer else {})]
-    with progress.bar() as bar:
-        for turn in bar.track(turns, description="bench"):
-            for name, measure in turn.items():
-                figures[name].append(measure())
+    tasks = [task for turn in turns for task in turn.items()]
+    for at, (name, measure) in enumerate(tasks, 1):
+        progress.CONSOLE.print(f"measuring {at} of {len(tasks)}: {name}", soft_wrap=True, markup=False)
+        figures[name].append(measure())
     return sides(figures, unit, best)
 
 
@@ -182,9 +182,8 @@ def write(report: Report, path: Path, load: float) -> None:
     atomic.write_json(path, report.model_dump())
 
 
-def warning(report: Report) -> str:
-    """A line that says that others were at work, or nothing."""
-    load, available = report.conditions["load_before"], report.conditions["cores"]
+def warning(load: float, available: int) -> str:
+    """A line that says that others are at work, or nothing."""
     said = f"load {load} on {counted(available, 'core')} before it began: these ratios say little\n"
     return said if load > BUSY * available else ""
 
@@ -196,5 +195,6 @@ def show(report: Report, path: Path) -> None:
     for ratio in report.ratios:
         ratios.add_row(ratio.name, f"{ratio.value:.3g}", ratio.wanted, "" if ratio.reached else "missed")
     console.print(report.table(), "", ratios, sep="\n")
-    console.print(f"\n{warning(report)}on {counted(found['cores'], 'core')} of {found['cpu']}, load {found['load']}")
+    others = warning(found["load_before"], found["cores"])
+    console.print(f"\n{others}on {counted(found['cores'], 'core')} of {found['cpu']}, load {found['load']}")
     console.print(f"written to {path}, with all conditions")

@@ -62,6 +62,11 @@ def _run(name: str, how: bool | int, as_json: bool, verbose: bool = False, needs
     from flows.cli import display
 
     artifact_paths.make_root()
+    from flows.bench import measure
+    from tasks.machine import cores
+
+    how_long = "many minutes; --quick is a short look" if how is False else "some minutes"
+    print(f"{measure.warning(round(load, 1), cores.available())}this takes {how_long}", file=sys.stderr)
     module = f"flows.bench.{name}"
     with display.compact(verbose, stages=False), ExitStack() as entered:
         if needs_server:
@@ -69,12 +74,9 @@ def _run(name: str, how: bool | int, as_json: bool, verbose: bool = False, needs
 
             entered.enter_context(prefect_api(module))
         report = importlib.import_module(module).bench(how)
-    from flows.bench import measure
-
     path = artifact_paths.root() / f"bench-{report.benchmark}.json"
     measure.write(report, path, load)
     if as_json:
-        print(measure.warning(report), end="", file=sys.stderr)
         print_json(report.model_dump())
     else:
         measure.show(report, path)

@@ -12,7 +12,7 @@ import typer
 from flows.cli import board
 from flows.cli.faults import Answer, conclude
 from tasks.errors import EnvironmentProblem, UsageError, without_credentials
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, locks
 
 
 def up(
@@ -47,9 +47,9 @@ def up(
             "next": [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming],
             "idle": [{"deployment": name, "reason": why} for name, why in idle],
         }
-        lines = [f"Prefect UI  {ui}{' (joined)' if joined else ''}"]
+        lines = ["", f"Prefect UI  {ui}{' (joined)' if joined else ''}"]
         if running.credential:
-            lines += _how_to_sign_in(running.service.api_url, running.credential if running.new else None)
+            lines += [*_how_to_sign_in(running.service.api_url, running.credential if running.new else None), ""]
         lines += [f"overview    {name}: {page}" for name, page in pages.items()]
         lines += [f"next        {name} at {moment:%Y-%m-%d %H:%M} UTC" for moment, name in upcoming]
         lines.append(
@@ -98,6 +98,9 @@ def on_server() -> Iterator[None]:
 
     with service.in_use():
         if not PREFECT_API_URL.value():
+            if locks.is_held(artifact_paths.up_lock()):
+                found = f"the gradmill up of {artifact_paths.root()} is starting, or ending"
+                raise EnvironmentProblem(found, "a running server", "try again once it says where its UI is")
             raise EnvironmentProblem(
                 f"no gradmill up is at work in {artifact_paths.root()}, and PREFECT_API_URL is not set",
                 "a running server",

@@ -169,7 +169,8 @@ def unschedule(
             kind.remove_from_server(name)
     done = f"settings are no longer searched for {name}" if tune else f"{name} is no longer retrained by a schedule"
     hint = f"\nsettings are searched for it as before: {also} ends that" if also else ""
-    return {"name": name, "removed_from_server": there}, f"{done}: {who_knows(there)}{hint}"
+    told = "the server knows it" if there else "no server is running, and the next gradmill up starts without it"
+    return {"name": name, "removed_from_server": there}, f"{done}: {told}{hint}"
 
 
 def _require_name(name: str) -> None:

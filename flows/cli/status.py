@@ -98,11 +98,10 @@ def _print_server(found: "Status") -> None:
 
 
 def _verdict(of: "Deployment") -> str:
-    """With its day where a newer run was not judged."""
-    if of.judged is None:
+    """That of the last run; one that has none, such as a run that crashed, leaves the one before, with its day."""
+    if of.verdict or of.judged is None:
         return of.verdict or ""
-    same = of.judged.run == of.last_run or of.judged.start is None
-    return of.judged.verdict if same else f"{of.judged.verdict} {of.judged.start:%m-%d}"
+    return f"{of.judged.verdict} {of.judged.start:%m-%d}" if of.judged.start else of.judged.verdict
 
 
 def _due(of: "Deployment") -> str:

@@ -17,19 +17,21 @@ from prefect.states import Crashed
 from flows.server import api, connection
 from flows.story import overview
 from tasks.errors import EnvironmentProblem, without_credentials
+from tasks.machine.words import printable
 from tasks.store import artifact_paths, locks, tried
 
 EVERY_SECONDS = 15.0
 QUIET = timedelta(minutes=1)  # in which a run that has let go of its folder may still tell its story
 AGO = timedelta(minutes=10)  # the clocks of server and runs differ
-STATES = ["CRASHED", "CANCELLED"]  # whoever says so: a worker, the automation for lost heartbeats, a person
+DIED = ("CRASHED", "CANCELLED")  # whoever says so: a worker, the automation for lost heartbeats, a person
 
 
 class Watch:
-    """Looks at the configured server now and then, and rewrites the overviews of names whose run died meanwhile."""
+    """Names runs of the configured server that have ended, and rewrites the overviews of those that died."""
 
     def __init__(self) -> None:
         self._next, self._told = 0.0, set[UUID]()  # ids of states: a retry may die, too
+        self._begun = datetime.now(UTC)
 
     def look(self) -> None:
         """Do so if it is time; whatever goes wrong must not end who looks, and is tried again later."""
@@ -37,12 +39,19 @@ class Watch:
             return
         self._next = time.monotonic() + EVERY_SECONDS
         try:
-            new = {run.state_id: run.id for run in _dead() if run.state_id and run.state_id not in self._told}
-            rewrite(new.values())
+            new = {run.state_id: run for run in _ended() if run.state_id and run.state_id not in self._told}
+            rewrite(run.id for run in new.values() if run.state_type and run.state_type.value in DIED)
             self._told |= new.keys()
+            self._name(new.values())
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             print(f"runs that have died could not be told of: {without_credentials(reason)}", file=sys.stderr)
+
+    def _name(self, runs: Iterable[FlowRun]) -> None:
+        """A line for each that has ended since: its name says what it came to."""
+        for run in runs:
+            if run.end_time and run.end_time > self._begun and not run.parent_task_run_id:
+                print(printable(f"ended       {run.name}: {(run.state_name or 'unknown').lower()}"), file=sys.stderr)
 
 
 def rewrite(runs: Iterable[UUID]) -> None:
@@ -55,13 +64,13 @@ def _folders(run: UUID) -> list[Path]:
     return [notes.parent for notes in artifact_paths.runs().glob(f"*-{str(run)[:8]}/{artifact_paths.RUN}")]
 
 
-def _dead() -> list[FlowRun]:
+def _ended() -> list[FlowRun]:
     if not PREFECT_API_URL.value():
         return []
     try:
         with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: connection.TELLING_SECONDS}), api.client() as client:
             _mark(client)
-            return _runs(client, STATES, end_time={"after_": datetime.now(UTC) - AGO})
+            return _runs(client, ["COMPLETED", "FAILED", *DIED], end_time={"after_": datetime.now(UTC) - AGO})
     except EnvironmentProblem:
         return []
 

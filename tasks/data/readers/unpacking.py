@@ -1,6 +1,7 @@
 """Files of tables that have no middle to start from, made into Parquet: the columns that a recipe names."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +15,9 @@ from tasks.data.readers.csv import csv_to_parquet
 from tasks.data.readers.formats import Wanted, reading, unpacked
 from tasks.data.readers.text import json_batches
 from tasks.data.recipe import Pixels
-from tasks.errors import DataError
+from tasks.data.table.fixed import FixedRecipe
+from tasks.errors import DataError, GradmillError
+from tasks.machine.words import listed
 from tasks.store import atomic
 
 JSON_LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
@@ -76,4 +79,15 @@ def _write(target: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -
 def _refuse_pixels(path: Path, wanted: Wanted) -> None:
     if isinstance(wanted.recipe, Pixels):
         found = f"{path} is a table of {path.suffix.lower().removeprefix('.')}"
-        raise DataError(found, "images (IDX, .npy, Parquet, PNG …)", "convert it, or choose --name")
+        action = f"name a model of tables with --name{_models_of_tables()}, or convert it"
+        raise DataError(found, "images (IDX, .npy, Parquet, PNG …)", action)
+
+
+def _models_of_tables() -> str:
+    """Which there are, in words; nothing where there are none, or one's documents are damaged."""
+    from tasks.store import own_data, reading
+
+    with suppress(GradmillError):
+        names = [name for name in reading.names() if isinstance(own_data.fixed(name), FixedRecipe)]
+        return f" ({listed(names, 10)})" if names else ""
+    return ""

@@ -10,7 +10,7 @@ from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
 
 REMEDIES = {  # by gate
-    "baseline": "get more rows, or inputs that tell more",
+    "baseline": "see that inputs and target belong together in every row; get more rows, or inputs that tell more",
     "parity": "give --weight-decay, or leave out columns that others determine: large weights cancel badly in float32",
 }
 

@@ -15,7 +15,6 @@ from tasks.errors import GradmillError
 Reader = Callable[[Any, str, Selection], Iterator[pa.RecordBatch]]
 BATCH_ROWS = 2**17
 BUFFER_BYTES = 2**20
-ARROW = (".feather", ".arrow", ".ipc")  # suffixes
 
 
 def parquet_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.RecordBatch]:
@@ -56,6 +55,11 @@ def arrow_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.R
             for first in range(0, batch.num_rows, BATCH_ROWS):  # a file may be one batch
                 part = batch.select(columns).slice(first, BATCH_ROWS)
                 yield _checked(_copied(part) if is_mapped else part)
+
+
+OF_BATCHES: dict[str, Reader] = {
+    **dict.fromkeys((".feather", ".arrow", ".ipc"), arrow_batches),
+}  # by suffix, to train on and to label
 
 
 def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tasks.data.findings import error, note
 from tasks.data.readers import columns
-from tasks.data.readers.columnar import ARROW, Reader, arrow_batches, parquet_batches
+from tasks.data.readers.columnar import OF_BATCHES, Reader, parquet_batches
 from tasks.data.readers.columns import Kind, Levels, Selection
 from tasks.data.readers.delimited import csv_batches
 from tasks.data.readers.spool import Spool
@@ -24,7 +24,7 @@ MOST_COLUMNS = 2000
 WHOLE = re.compile("-?[0-9]+")
 READERS: dict[str, Reader] = {
     ".parquet": parquet_batches,
-    **dict.fromkeys(ARROW, arrow_batches),
+    **OF_BATCHES,
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), json_batches),
 }  # whatever else is named is CSV
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.data.readers import copied, formats, named, packed_pictures, pixels, unpacking
-from tasks.data.readers.columnar import ARROW as ARROW_SUFFIXES
-from tasks.data.readers.columnar import arrow_batches
+from tasks.data.readers.columnar import OF_BATCHES
 from tasks.data.readers.csv import header as csv_header
 from tasks.data.readers.formats import Format, Piece, Wanted, broken, reading
-from tasks.data.readers.text import json_batches
 from tasks.data.recipe import Columns, Pixels
 
 TOLERATED_PERCENT = 1
@@ -161,7 +158,7 @@ CSV, ARROW, JSON = (
     )
     for name, suffixes, pieces, unpack, header in (
         ("csv", (".csv", ".tsv", ".csv.gz", ".tsv.gz"), _csv_pieces, unpacking.of_csv, csv_header),
-        ("arrow", ARROW_SUFFIXES, _pieces, unpacking.of_arrow, partial(unpacking.header, arrow_batches)),
-        ("json", unpacking.JSON_LINES, _json_pieces, unpacking.of_json, partial(unpacking.header, json_batches)),
+        ("arrow", tuple(OF_BATCHES), _pieces, unpacking.of_batches, unpacking.header),
+        ("json", unpacking.JSON_LINES, _json_pieces, unpacking.of_json, unpacking.header),
     )
 )

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.data.readers import named
-from tasks.data.readers.columnar import Reader, arrow_batches
+from tasks.data.readers.columnar import OF_BATCHES
 from tasks.data.readers.columns import Selection
 from tasks.data.readers.csv import csv_to_parquet
 from tasks.data.readers.formats import Wanted, reading, unpacked
@@ -29,11 +29,11 @@ def of_csv(path: Path, target: Path, wanted: Wanted) -> None:
     csv_to_parquet(path, target, lambda names: named.needed(path, names, wanted))
 
 
-def of_arrow(path: Path, target: Path, wanted: Wanted) -> None:
-    """Unpack a file of Arrow's, whose columns keep their types."""
+def of_batches(path: Path, target: Path, wanted: Wanted) -> None:
+    """Unpack a file of ``OF_BATCHES``, whose columns keep their types."""
     _refuse_pixels(path, wanted)
     with unpacked(path) as stream:
-        batches = arrow_batches(stream, str(path), Selection())
+        batches = OF_BATCHES[path.suffix.lower()](stream, str(path), Selection())
         schema = next(batches).schema
         columns = named.check(path, schema, wanted)
         _write(target, pa.schema([schema.field(name) for name in columns]), (each.select(columns) for each in batches))
@@ -55,8 +55,9 @@ def of_json(path: Path, target: Path, wanted: Wanted) -> None:
         _write(target, pa.schema([(name, pa.string()) for name in columns]), texts())
 
 
-def header(batches: Reader, path: Path) -> list[str]:
+def header(path: Path) -> list[str]:
     """The names of the columns; of JSON those that any of the first rows has."""
+    batches = OF_BATCHES.get(path.suffix.lower(), json_batches)  # the suffix of what is packed is no format's
     with unpacked(path) as stream:
         return list(next(batches(stream, str(path), Selection())).schema.names)
 

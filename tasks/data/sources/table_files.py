@@ -10,14 +10,14 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from tasks.data.readers import finding
-from tasks.data.readers.columnar import ARROW
+from tasks.data.readers.columnar import OF_BATCHES
 from tasks.data.sources import half_written, remote_files
 from tasks.errors import DataError, UsageError
 from tasks.store import fingerprints, regular_files
 from tasks.store.fingerprints import Fingerprint
 
 OF_TEXT = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")  # read from the first byte to the last; .txt is about data
-WITH_PARTS = (".parquet", *ARROW)
+WITH_PARTS = (".parquet", *OF_BATCHES)
 SUFFIXES = (*OF_TEXT, *WITH_PARTS)
 HELD_BYTES = 128 * 2**20  # of a file of which one record batch may be all
 PACKED = ".gz"
@@ -75,7 +75,7 @@ class TableFile(NamedTuple):
         with local or remote_files.opened(self.path, not has_parts) as raw:
             if self._name.endswith(PACKED):
                 yield pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "gzip")
-            elif self.suffix in ARROW and not self.is_remote and self.fingerprint.bytes > HELD_BYTES:
+            elif self.suffix in OF_BATCHES and not self.is_remote and self.fingerprint.bytes > HELD_BYTES:
                 with pa.memory_map(self.path) as mapped:
                     yield mapped
             elif local and not has_parts:

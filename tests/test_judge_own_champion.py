@@ -229,7 +229,7 @@ def test_a_level_that_came_later_is_unknown_to_the_older_version_which_is_measur
     predicted = folding.scores(folding.fold(weights, old.recipe, np.float64), old.recipe, rows.features)[:, 0]
     north = rows.features[:, 1] == 2
     assert np.square(predicted - rows.truth)[north].mean() > 10 * np.square(predicted - rows.truth)[~north].mean()
-    told = float(loss.detail.split("against ")[1].split(" of version 1")[0])
+    told = float(loss.detail.split("against ")[1].split(" of version 1")[0].replace(",", ""))
     assert told == pytest.approx(np.square(predicted - rows.truth).mean() / 2, rel=1e-3)
 
 

@@ -294,7 +294,7 @@ def test_words_of_a_command_say_whether_it_runs_and_a_name_is_that_of_what_retra
         answer = said(capsys, "schedule", "houses", "--keep", "3")
         assert "at '0 5 * * *' (UTC) by deployment retrain-houses, which is paused until" in answer
         assert "schedule retrain-houses --param" in said(capsys, "schedule", "houses", "--param", "x=1", code=2)
-        assert "gradmill up will tell its server" in said(capsys, "unschedule", "houses")
+        assert "the next gradmill up starts without it" in said(capsys, "unschedule", "houses")
 
 
 def test_trigger_and_skip_say_at_once_what_cannot_be(ui: Server, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

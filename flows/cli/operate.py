@@ -47,7 +47,7 @@ def up(
             "next": [{"deployment": name, "at": moment.isoformat()} for moment, name in upcoming],
             "idle": [{"deployment": name, "reason": why} for name, why in idle],
         }
-        lines = ["", f"Prefect UI  {ui}{' (joined)' if joined else ''}"]
+        lines = [f"Prefect UI  {ui}{' (joined)' if joined else ''}"]
         if running.credential:
             lines += [*_how_to_sign_in(running.service.api_url, running.credential if running.new else None), ""]
         lines += [f"overview    {name}: {page}" for name, page in pages.items()]
@@ -57,6 +57,7 @@ def up(
             "gradmill trigger DEPLOYMENT starts a run now"
         )
         board.end()
+        typer.echo("", err=True)  # what one needs stands apart from what went before
         conclude(document, "\n".join(lines), as_json=as_json)
         sys.stdout.flush()
         operation.wait_for_the_end(running, overview.Asked().look, killed.Watch().look)

@@ -67,11 +67,13 @@ def up() -> Iterator[str]:
 
 
 def of_terminal(browser: Browser) -> None:
-    """``make run`` at a real terminal, from its first stage on."""
+    """``make run`` at a real terminal, from its first stage on, as in a clone: artifacts/ is in the current folder."""
+    for name in ("Makefile", "pyproject.toml", ".venv"):
+        (WORK / name).symlink_to(DOCS.parent / name)
     tmux = ("tmux", "-L", "gradmill-pictures", "-f", os.devnull)
     command = f"make run; {' '.join(tmux)} wait-for -S done; sleep 60"
     size = ("-x", str(COLUMNS), "-y", str(LINES))
-    subprocess.run([*tmux, "new-session", "-d", *size, command], cwd=DOCS.parent, check=True)
+    subprocess.run([*tmux, "new-session", "-d", *size, command], cwd=WORK, check=True)
     subprocess.run([*tmux, "wait-for", "done"], check=True)
     pane = subprocess.run([*tmux, "capture-pane", "-e", "-p"], capture_output=True, text=True, check=True).stdout
     subprocess.run([*tmux, "kill-server"], check=True)

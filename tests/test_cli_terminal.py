@@ -17,7 +17,7 @@ from candidate import Candidate, plain, synthetic
 from command_line import GRADMILL, gradmill
 from flows.cli import following, options, summaries
 from flows.cli.board import Board
-from flows.cli.tables import command_lines, wrapped
+from flows.cli.tables import command_lines, from_here, wrapped
 from flows.story.report import RetrainReport
 from tasks.judging.gates import judge
 from tasks.machine import progress, telling
@@ -176,6 +176,16 @@ def test_figures_are_written_as_people_write_them_until_they_are_far_too_large_o
     figures = [0, 0.83219, 2024.0, 9999.6, 14823.6, -6571910000.0, 1e15, 0.000012, math.inf]
     said = ["0", "0.8322", "2024", "10,000", "14,820", "-6,572,000,000", "1e+15", "1.2e-05", "inf"]
     assert [readable(each) for each in figures] == said
+
+
+def test_a_path_that_only_holds_the_name_of_the_current_folder_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    elsewhere = f"/backup{tmp_path}/x"
+    assert from_here(f"{tmp_path}/x and {elsewhere}, file://{tmp_path}/x") == f"x and {elsewhere}, file://{tmp_path}/x"
+    monkeypatch.chdir("/")
+    assert from_here("http://127.0.0.1/api") == "http://127.0.0.1/api"
 
 
 def test_a_path_below_the_current_folder_is_told_from_there_to_a_person_and_whole_to_a_program() -> None:

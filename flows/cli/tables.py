@@ -105,9 +105,11 @@ def wrapped(text: str, room: int, hanging: bool = False) -> list[str]:
 def from_here(text: str) -> str:
     """``text`` with paths as a person at a terminal types them; who reads a pipe may be in another folder."""
     try:
-        return text.replace(f"{Path.cwd()}{os.sep}", "")
+        here = str(Path.cwd())
     except FileNotFoundError:  # the folder has gone
         return text
+    # Not within another path, such as /backup/data/x seen from /data.
+    return text if here == os.sep else re.sub(rf"(?<![\w./~+@%-]){re.escape(here)}{os.sep}", "", text)
 
 
 def command_lines(command: str, room: int) -> list[str]:

@@ -44,4 +44,5 @@ def determined(spectrum: tuple[Tensor, Tensor], least: float, widths: list[int])
     for stop, width in zip(torch.tensor(widths).flip(0).cumsum(0).neg().tolist(), widths[::-1], strict=True):
         indicators = slice(len(none) + stop, len(none) + stop + width)
         none[indicators] -= none[indicators].mean(dim=0)
-    return none.norm(dim=1) > max(1e-3, least)
+    determined: Tensor = none.norm(dim=1) > max(1e-3, least)
+    return determined

@@ -142,7 +142,7 @@ def test_the_plain_work_of_a_retrain_learns_what_the_books_model_learns(
     assert float((tmp_path / "seconds").read_text()) > 0
     truth = np.frombuffer((fashion_mnist_files / fashion_mnist.TEST_LABELS.name).read_bytes(), np.uint8, offset=8)
     found = pq.read_table(tmp_path / "part.parquet")["label"].to_numpy()
-    assert 0.82 < (found == truth).mean() < 0.86
+    assert 0.8 < (found == truth).mean() < 0.86
 
 
 def test_the_parts_of_a_command_are_all_the_time_that_it_takes(artifacts: Path) -> None:

@@ -79,10 +79,14 @@ def test_where_a_server_stays_a_forced_retrain_leaves_drawing_to_a_process_of_it
     assert {each.name for each in run.glob("*.png")} == {"learning-curve.png", "regression.png"}
 
 
+def learn(parameters: RetrainParameters) -> None:
+    """A flow's function that does nothing."""
+
+
 @pytest.mark.parametrize("given", [{}, {"data": {"source": "/a.csv", "target": "b", "test": 0.25}, "name": "c"}])
 def test_parameters_are_told_to_the_api_as_prefect_tells_them(given: dict[str, Any]) -> None:
     parameters: dict[str, Any] = {"parameters": RetrainParameters.model_validate(given)}
-    plain = Flow[Any, Any](lambda parameters: None, name="plain")
+    plain = Flow(learn, name="plain")
     expected = plain.serialize_parameters(parameters)
     assert connection.encoding(plain).serialize_parameters(parameters) == expected
     assert expected["parameters"]["name"] == given.get("name", "softmax-regression")

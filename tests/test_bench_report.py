@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from conftest import Pipeline
@@ -130,6 +132,17 @@ def test_bench_predict_measures_every_side_and_leaves_nothing_behind(
     assert len(report.ratios) == 8
     assert report.conditions["rows"] == 400
     assert {*pipeline.artifacts.iterdir(), *(pipeline.artifacts / "predictions").glob("*")} == before
+
+
+@pytest.mark.slow  # five seconds, most of them imports
+def test_the_plain_work_of_a_retrain_learns_what_the_books_model_learns(
+    fashion_mnist_files: Path, tmp_path: Path
+) -> None:
+    workplace.run([sys.executable, "-m", "flows.bench.plain", str(fashion_mnist_files), str(tmp_path)], tmp_path)
+    assert float((tmp_path / "seconds").read_text()) > 0
+    truth = np.frombuffer((fashion_mnist_files / fashion_mnist.TEST_LABELS.name).read_bytes(), np.uint8, offset=8)
+    found = pq.read_table(tmp_path / "part.parquet")["label"].to_numpy()
+    assert 0.8 < (found == truth).mean() < 0.86
 
 
 def test_the_parts_of_a_command_are_all_the_time_that_it_takes(artifacts: Path) -> None:

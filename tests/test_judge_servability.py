@@ -149,6 +149,12 @@ def test_a_process_begun_before_there_is_a_file_serves_it_and_none_outlives_its_
     assert [each.poll() is None for each in (begun, left)] == [False, False]
 
 
+def test_a_fresh_process_runs_the_code_of_this_one_whatever_is_written_there_under_a_run() -> None:
+    with fresh_process() as begun:
+        probe = Path(sys.modules[servability.__module__].__file__ or "").with_name("probe.py")
+        assert begun.args == [sys.executable, "-I", "-c", probe.read_text()]
+
+
 def test_no_answer_in_time_is_refused(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[servability.__module__], "TIMEOUT_SECONDS", 0.01)
     assert "no answer within 0.01 s" in files.verdicts()["servability"][1]

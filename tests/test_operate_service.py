@@ -19,7 +19,12 @@ from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    temporary_settings,
+)
 from prefect.states import Running
 from starlette.responses import PlainTextResponse
 
@@ -52,10 +57,12 @@ def test_commands_use_the_service_with_its_credential(alive: Any) -> None:
     alive(service.at(API, own_credential=True))
     with service.in_use():
         assert (PREFECT_API_URL.value(), PREFECT_API_AUTH_STRING.value()) == (API, credential)
+        assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() is None, "a run would wait for the end of their thread"
     with temporary_settings({PREFECT_API_URL: API}), service.in_use():
         assert PREFECT_API_AUTH_STRING.value() == credential, "it is the same one"
     with temporary_settings({PREFECT_API_URL: "http://prefect.example/api"}), service.in_use() as found:
         assert found is None
+        assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value(), "somebody may look for them there"
         assert PREFECT_API_URL.value() == "http://prefect.example/api"
         assert not PREFECT_API_AUTH_STRING.value(), "a credential is shown to nobody else"
     with temporary_settings({PREFECT_API_URL: API, PREFECT_API_AUTH_STRING: "my:own"}), service.in_use():

@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from prefect import Flow
 
 from command_line import gradmill
 from conftest import REPOSITORY
+from flows.server import connection
 from prefect_api import post
 from tasks.machine import heap
+from tasks.parameters import RetrainParameters
 
 if TYPE_CHECKING:
     from duty import Duty
@@ -63,7 +66,7 @@ def test_a_retrain_that_changes_nothing_asks_little_and_imports_nothing_that_tra
     assert not asked.pop("settings", 0), "to make them anew takes a tenth of a second"
     assert sum(asked.values()) <= 32, asked
     assert asked["POST artifacts"] <= 8, asked
-    assert not {"torch", "matplotlib", "onnx", "scipy.stats", "pandas"} & modules
+    assert not {"torch", "matplotlib", "onnx", "scipy.stats", "pandas", "fastapi"} & modules
 
 
 def test_where_a_server_stays_a_forced_retrain_leaves_drawing_to_a_process_of_its_own(
@@ -74,6 +77,19 @@ def test_where_a_server_stays_a_forced_retrain_leaves_drawing_to_a_process_of_it
     assert "matplotlib.figure" not in modules
     (run,) = (artifacts / "runs").iterdir()
     assert {each.name for each in run.glob("*.png")} == {"learning-curve.png", "regression.png"}
+
+
+def learn(parameters: RetrainParameters) -> None:
+    """A flow's function that does nothing."""
+
+
+@pytest.mark.parametrize("given", [{}, {"data": {"source": "/a.csv", "target": "b", "test": 0.25}, "name": "c"}])
+def test_parameters_are_told_to_the_api_as_prefect_tells_them(given: dict[str, Any]) -> None:
+    parameters: dict[str, Any] = {"parameters": RetrainParameters.model_validate(given)}
+    plain = Flow(learn, name="plain")
+    expected = plain.serialize_parameters(parameters)
+    assert connection.encoding(plain).serialize_parameters(parameters) == expected
+    assert expected["parameters"]["name"] == given.get("name", "softmax-regression")
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -85,6 +86,7 @@ judged_by = asked.training, asked.gates
 evaluate.__wrapped__(run, prepared, trained, *judged_by)
 export.__wrapped__(run, prepared, trained, *judged_by)
 """  # nothing of it is told to the server, published or predicted
+PLAIN = "plain torch, ONNX and pyarrow: the work of a retrain's stages"
 GROUPS = {  # what the table tells of the parts; stages are all others
     "imports": ("interpreter", "imports", "checks"), "server": ("server",), "engine": ("engine", "between stages"),
     "end": ("command", "end"),
@@ -102,7 +104,7 @@ class StartReport(Report):
         for side in self.sides:
             parts = self.parts.get(side.name, {})
             sums = [sum(parts.get(part, 0.0) for part in group) for group in GROUPS.values()]
-            cells = [*sums, sum(parts.values()) - sum(sums)] if parts else []
+            cells = [*sums, _stages(parts)] if parts else []
             found.add_row(side.name, f"{side.best:.2f}", *(f"{each:.2f}" for each in cells))
         return found
 
@@ -112,31 +114,46 @@ def bench(rounds: int) -> StartReport:
     run = RunFolder.open("bench-start", {})
     download.__wrapped__(run, FASHION_MNIST, Data())  # type: ignore[attr-defined]  # the stage's plain function
     found: dict[str, list[dict[str, float]]] = {}
-    bare, of_flows, of_work = [], [], []
+    plain: dict[str, list[float]] = {side: [] for side in (BARE, PLAIN, FLOW, WORK)}
     with progress.bar() as bar, workplace.made() as folder:
         launch(folder, ["retrain", "linear-regression"])  # once for nothing: files are in memory from then on
         for _ in bar.track(range(rounds), description=ALONE):
-            bare.append(measure.seconds(lambda: workplace.run([sys.executable, "-c", BARE_CODE], folder)))
+            plain[BARE].append(measure.seconds(lambda: workplace.run([sys.executable, "-c", BARE_CODE], folder)))
+            plain[PLAIN].append(_plain(folder))
             _round(folder, ALONE, found)
         with workplace.up(folder):
             for _ in bar.track(range(rounds), description=JOINED):
-                of_flows.append(measure.seconds(lambda: workplace.run([sys.executable, "-c", FLOW_CODE], folder)))
-                of_work.append(measure.seconds(lambda: workplace.run([sys.executable, "-c", WORK_CODE], folder)))
+                plain[FLOW].append(measure.seconds(lambda: workplace.run([sys.executable, "-c", FLOW_CODE], folder)))
+                plain[WORK].append(measure.seconds(lambda: workplace.run([sys.executable, "-c", WORK_CODE], folder)))
                 _round(folder, JOINED, found)
-    plain: dict[str, list[float]] = {BARE: bare, FLOW: of_flows, WORK: of_work}
     seconds = plain | {name: [sum(each.values()) for each in parts] for name, parts in found.items()}
     sides = measure.sides(seconds, "s", statistics.median)
     medians = {name: _medians(parts) for name, parts in found.items()}
     draw(medians, artifact_paths.root() / "bench-start.png")
+    forced = f"retrain, forced, {ALONE}"
     predict = sides[f"predict, 10,000 rows, {ALONE}"].best / sides[BARE].best
     return StartReport(
         benchmark="start",
         conditions=measure.conditions(PACKAGES, rounds=rounds),
         sides=list(sides.values()),
         ratios=[measure.at_most(f"predict, {ALONE}, over {BARE}", predict, 1.05)]
-        + [measure.at_most(f"{name}, seconds", sides[name].best, most) for name, most in ASKED.items()],
+        + [measure.at_most(f"{name}, seconds", sides[name].best, most) for name, most in ASKED.items()]
+        + [measure.at_most(f"stages of {forced}, seconds", _stages(medians[forced]), 2.5)],
         parts=medians,
     )
+
+
+def _plain(folder: Path) -> float:
+    """The seconds of the same work without us, imports left out."""
+    raw = folder / "datasets" / FASHION_MNIST / "raw"
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        workplace.run([sys.executable, "-m", "flows.bench.plain", str(raw), made], folder)
+        return float(Path(made, "seconds").read_text())
+
+
+def _stages(parts: dict[str, float]) -> float:
+    others = {part for group in GROUPS.values() for part in group}
+    return sum(seconds for part, seconds in parts.items() if part not in others)
 
 
 def _round(folder: Path, server: str, found: dict[str, list[dict[str, float]]]) -> None:

@@ -14,6 +14,7 @@ from flows.cli import summaries
 from flows.cli.faults import as_gradmill_error, in_json
 from flows.cli.options import Quiet, Verbose, print_json, require
 from flows.cli.parameters import taking, validated
+from flows.server import connection
 from tasks.errors import UsageError
 from tasks.machine import heap, progress
 from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters, is_name
@@ -23,7 +24,6 @@ from tasks.store import attestation, mirroring, own_data, reading, regular_files
 
 # What is imported when it is needed, in that order: a retrain that changes nothing needs only the first.
 OF_RETRAIN = (
-    "fastapi.encoders",
     "tasks.fitting.beginning",
     "tasks.fitting.watching",
     "matplotlib.figure",
@@ -31,7 +31,7 @@ OF_RETRAIN = (
     "tasks.judging.exported",
     "tasks.serving.graph",
 )
-OF_PREDICT = {"fastapi.encoders": "fastapi", "onnxruntime": "onnxruntime", "matplotlib.figure": "matplotlib"}
+OF_PREDICT = {"onnxruntime": "onnxruntime", "matplotlib.figure": "matplotlib"}
 
 
 @taking(RetrainParameters)
@@ -128,7 +128,6 @@ def require_of_use(given: dict[str, Any], parameters: Learned) -> None:
 def on_prefect(verbose: bool, quiet: bool, *modules: str) -> Iterator[None]:
     """A server for the flow, and the terminal for its stages; ``modules`` are imported while the server starts."""
     from flows.cli import board, display
-    from flows.server import connection
 
     progress.is_watched &= not quiet
     with heap.importing(), connection.ahead(), display.compact(verbose, stages=not quiet):
@@ -142,7 +141,7 @@ def on_prefect(verbose: bool, quiet: bool, *modules: str) -> Iterator[None]:
 def outcome(flow: Callable[[Any], Any], parameters: Learned, carried: str) -> tuple[Any, Exception | None]:
     """The run's report and, where it has come to something all the same, what it failed of, which ``carried`` it."""
     try:
-        return flow(parameters), None
+        return connection.encoding(flow)(parameters), None
     except Exception as error:
         if (report := getattr(error, carried, None)) is None:
             raise
@@ -166,7 +165,7 @@ def predict(
     with on_prefect(verbose, quiet, "flows.predict", *there):
         from flows.predict import predict as flow
 
-        done = flow(parameters)
+        done = connection.encoding(flow)(parameters)
     if as_json:
         paths = {"path": str(done.path), "picture": done.picture and str(done.picture)}
         print_json({"schema_version": 1, **done.model_dump(mode="json"), **paths})

@@ -116,14 +116,16 @@ def in_use() -> Iterator[Service | None]:
     Raises:
         DataError: the address of the service, or its credential, cannot be read.
     """
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
 
     configured = (PREFECT_API_URL.value() or "").rstrip("/")
     found = None if configured and PREFECT_API_AUTH_STRING.value() else running(quietly=bool(configured))
     if found is None or configured not in ("", found.api_url):
         yield None
         return
-    with reached(found.api_url, _key(found)):
+    # A run waits up to a second for the thread of its heartbeats to end. Of a command's run ``up`` looks at the lock on
+    # its folder instead; runs of the worker have settings of their own.
+    with reached(found.api_url, _key(found), {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield found
 
 

@@ -114,7 +114,7 @@ def confusion_matrix(counts: ArrayLike, class_names: Sequence[str], path: Path) 
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), number in np.ndenumerate(table) if count <= MOST_COUNTED else ():
         colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, str(number), ha="center", va="center", fontsize=7, color=colour)
+        axes.text(column, row, str(number), ha="center", va="center", fontsize=7, color=colour, in_layout=False)
     axes.set_xticks(range(count), names, rotation=45, ha="right", fontsize=font)
     axes.set_yticks(range(count), names, fontsize=font)
     axes.set(xlabel="predicted", ylabel="true", title="Confusion matrix")

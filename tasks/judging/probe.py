@@ -1,6 +1,6 @@
 """Serve a model as a stranger would: with onnxruntime and numpy, and nothing of Gradmill.
 
-Run as a script in a fresh process, ``python -I probe.py``, which reads ``[MODEL, SHA256, METADATA, SAMPLE, TOLERANCE]``
+Run as a script in a fresh process, ``python -I``, which reads ``[MODEL, SHA256, METADATA, SAMPLE, TOLERANCE]``
 as JSON from stdin, so that it can start before there is a file. Prints one JSON object: ``sha256`` (of what was found
 in MODEL; if it is another, nothing else), ``faults`` (what a consumer would trip over), ``latency_ms`` (95th
 percentile, one row), ``peak_mb`` (of this process).

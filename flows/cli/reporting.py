@@ -17,7 +17,9 @@ from tasks.store import artifact_paths, atomic, overview, reading
 
 def report(
     name: ModelArgument,
-    output: Annotated[Path | None, typer.Option("--output", help="The file \\[default: NAME-overview.html].")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="PATH", help="The file \\[default: NAME-overview.html].")
+    ] = None,
 ) -> Answer:
     """Write what is live and how it has developed into one HTML file that needs no other and no server."""
     if not is_name(name) or not overview.is_known(name):

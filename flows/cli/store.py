@@ -39,7 +39,11 @@ def models(
         bool, typer.Option("--runs", help="List the runs that trained, published, refused and unpublished ones.")
     ] = False,
     sort: Annotated[
-        tried.By | None, typer.Option(help="Of the runs, the best of each model first \\[default: date].")
+        tried.By | None,
+        typer.Option(
+            metavar="WORD",
+            help="By date, accuracy, loss, validation or seconds, the best of each model first \\[default: date].",
+        ),
     ] = None,
 ) -> None:
     """List every version with its figures; * marks the champion, f a frozen one, h a held version.
@@ -115,7 +119,7 @@ def history(as_json: bool, name: OnlyModel = None) -> None:
 
 def prune(
     name: ModelArgument,
-    keep: Annotated[int, typer.Option("--keep", help="How many of the newest versions stay in any case.")],
+    keep: Annotated[int, typer.Option("--keep", metavar="N", help="How many of the newest versions stay in any case.")],
 ) -> Answer:
     """Delete old versions, but never one that somebody may still need."""
     pruned, kept = retention.prune(name, keep)
@@ -150,7 +154,9 @@ def maintain(document: dict[str, Any]) -> Answer:
 def verify(
     name: ModelArgument,
     version: Annotated[int | None, typer.Argument(metavar="VERSION", help="\\[default: the champion]")] = None,
-    public_key: Annotated[Path | None, typer.Option(help="Check the attestation too, by this key (PEM).")] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Check the attestation too, by this key (PEM).")
+    ] = None,
 ) -> Answer:
     """Check every checksum, the pointer, the signature and the stored sample through onnxruntime."""
     number = reading.resolve(name, version)

@@ -20,7 +20,7 @@ def trigger(
     as_json: bool,
     deployment: Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="softmax-nightly, for example.")],
     param: Annotated[
-        list[str] | None, typer.Option("--param", help="KEY=VALUE, as training.lr=0.3; may be given again.")
+        list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="As training.lr=0.3; may be given again.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, and exit with its exit code.")] = False,
     list_params: Annotated[bool, typer.Option("--list-params", help="Only show what --param takes.")] = False,

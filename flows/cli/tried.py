@@ -10,7 +10,7 @@ from rich.table import Table
 from flows.cli.options import print_json
 from flows.cli.tables import print_table
 from tasks.errors import UsageError
-from tasks.machine.words import printable, readable, short
+from tasks.machine.words import nearest, printable, readable, short
 from tasks.store import artifact_paths, tried
 from tasks.store.tried import Tried
 
@@ -42,8 +42,9 @@ def show(name: str | None, by: By, as_json: bool) -> None:
     """
     found = tried.runs(name)
     if name and not found:
-        known = ", ".join(sorted({run.name for run in tried.runs()})) or "none yet"
-        raise UsageError(f"no run of {name}", f"one of: {known}", "see gradmill models --runs")
+        known = sorted({run.name for run in tried.runs()})
+        to_do = nearest(name, known, "see gradmill models --runs")
+        raise UsageError(f"no run of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
     if key := BEST_FIRST.get(by):  # else the newest first, as they are
         among = (lambda run: "") if by is By.SECONDS else (lambda run: run.name)  # losses of other data say nothing
         found = sorted(found, key=lambda run: (among(run), key(run) is None, key(run) or 0.0))

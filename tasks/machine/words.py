@@ -1,7 +1,8 @@
 """Words as people read them."""
 
+import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal obeys; lines and tabs are harmless
 
@@ -40,6 +41,13 @@ def printable(text: str) -> str:
 def in_markdown(text: str) -> str:
     """``text``, which is one line, in Markdown, where it is read as it stands here."""
     return SPECIAL.sub(r"\\\g<0>", printable(text))
+
+
+def nearest(mistyped: str, names: Iterable[str], otherwise: str) -> str:
+    """What to do about a name that is not there: others differ perhaps in a letter, or in upper and lower case."""
+    lower = {each.lower(): each for each in names}
+    near = difflib.get_close_matches(mistyped.lower(), lower, n=1)
+    return f"did you mean {lower[near[0]]}?" if near else otherwise
 
 
 def listed(names: Collection[str], most: int) -> str:

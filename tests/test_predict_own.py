@@ -115,7 +115,9 @@ def test_a_table_for_a_model_of_images_is_answered_with_the_names_of_models_of_t
         read(tmp_path / "houses.csv", IMAGES, tmp_path)
 
 
-def test_a_table_is_predicted_by_name_with_ids_and_metrics(regression: Version, tmp_path: Path) -> None:
+def test_a_table_is_predicted_by_name_with_ids_and_metrics(
+    regression: Version, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = houses(500, seed=1)
     done = predict_rows(name="houses", input=write(tmp_path / "rows.csv", rows), id_columns=["id"], shard_rows=90)
     found = table(done)
@@ -139,6 +141,11 @@ def test_a_table_is_predicted_by_name_with_ids_and_metrics(regression: Version, 
         "city is 'Paris', a level that the model has not seen", "garden is missing",
         "zone is '9', a level that the model has not seen",
     ]  # fmt: skip
+    named = predict_rows(name="houses", input=source, max_rejects=3, id_columns=["id", "zone"], shard_rows=2)
+    assert pq.read_table(named.path / "_rejects.parquet").select(["row", "id_id", "id_zone"]).to_pylist() == [
+        {"row": row, "id_id": each[0], "id_zone": each[4] and str(each[4])} for row, each in enumerate(odd)
+    ]
+    assert f"the first rejected is row 0 (id a, zone 2) of {source}: city is 'Paris'" in capsys.readouterr().out
     averaged = predict_rows(name="houses", input=source, unknown="average", id_columns=["zone", "id"])
     assert averaged.rejects == 0
     assert averaged.job != rejected.job

@@ -80,7 +80,7 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
     data = given.get("data", {})
     if "source" in data:
         given = given | {"data": data | {"source": place(data["source"])}}
-        require_data(data["source"])
+        require_data(data["source"], of_table="target" in data)
     named = given.get("training", {}).get("model")
     if named == ModelName.LINEAR_REGRESSION and "source" in data and "target" not in data:
         wanted = "the column to predict; or images, which softmax-regression learns"

@@ -32,13 +32,15 @@ def gates(verdicts: "Sequence[GateVerdict]") -> None:
     """What was judged, by what bound, for who watches; in a log each verdict has its line already."""
     if not verdicts or not progress.is_watched:
         return
+    from tasks.judging import gates as judged
+
     console = progress.CONSOLE
     marks = MARKS if console.encoding.startswith("utf") else ASCII_MARKS
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title, justify in (("", "left"), ("gate", "left"), ("found", "right"), ("bound", "left")):
         table.add_column(title, justify=justify, no_wrap=title in ("gate", "found"))  # type: ignore[arg-type]
     for each in verdicts:
-        found = readable(each.value)
+        found = judged.found(each)
         if each.name in DROPS:
             found = f"{readable(abs(each.value))} {'less' if each.value >= 0 else 'more'}"
         table.add_row(marks[each.verdict], each.name, found, escape(printable(_bound(each))))

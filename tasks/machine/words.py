@@ -26,6 +26,13 @@ def readable(value: float, digits: int = 4) -> str:
     return f"{rounded:,.0f}" if 10**digits <= abs(rounded) < 1e15 else f"{value:.{digits}g}"
 
 
+def beside(value: float, *others: float | None) -> str:
+    """A figure as ``readable``, with more digits where it takes them to tell it from others, such as its bounds."""
+    unlike = [each for each in others if each is not None and each != value]
+    digits = (n for n in range(4, 12) if readable(value, n) not in {readable(each, n) for each in unlike})
+    return readable(value, next(digits, 12))
+
+
 def duration(seconds: float) -> str:
     """``12 s``, ``1.2 s``, ``0.12 s``, ``12 ms``: as exact as somebody who waits wants to know."""
     if seconds < 0.1:

@@ -119,6 +119,20 @@ def test_words_and_paths_stay_whole_and_wide_letters_count_twice() -> None:
     assert max(map(len, wrapped(two, 78))) <= 78
 
 
+def test_a_path_that_no_line_has_room_for_is_folded_between_names() -> None:
+    path = "/home/you/projects/houses/artifacts/runs/2026-11-26-houses-concise-470c940d"
+    assert wrapped(path, 68, widest=80) == [path], "one line, if on its own"
+    lines = wrapped(f"evidence    in {path} now", 40, hanging=True, widest=40)
+    assert lines == [
+        "evidence    in",
+        "            /home/you/projects/houses/",
+        "            artifacts/runs/",
+        "      2026-11-26-houses-concise-470c940d",
+        "            now",
+    ]
+    assert wrapped(f"http:/{path}", 20, widest=20) == [f"http:/{path}"], "an address is for one click"
+
+
 def test_what_hangs_below_a_label_and_what_fits_is_left_as_it_is() -> None:
     assert wrapped("    a   b", 9, hanging=True) == ["    a   b"]
     assert wrapped("sign in     with what is there", 24, hanging=True) == [

@@ -82,24 +82,38 @@ def _unbroken(text: str) -> list[str]:
     return [text] if cell_len(text) <= SHORT_CELL else text.split()
 
 
-def wrapped(text: str, room: int, hanging: bool = False) -> list[str]:
+def wrapped(text: str, room: int, hanging: bool = False, widest: int | None = None) -> list[str]:
     """Lines of at most ``room`` columns, one at least; a word that is longer stays whole, so that it can be copied.
 
-    With ``hanging`` they stay below what the first begins with, blanks or a label.
+    With ``hanging`` they stay below what the first begins with, blanks or a label. A path that is longer even than the
+    ``widest`` line is folded behind slashes: the terminal would break it inside a name.
     """
     if hanging and cell_len(text) <= room:
         return [text]
     if hanging and (lead := LEAD.match(text)) and lead.end() <= min(MOST_LEAD, room // 2):
         indent = cell_len(lead[0])
-        first, *more = wrapped(text[lead.end() :].rstrip(), room - indent)
+        first, *more = wrapped(text[lead.end() :].rstrip(), room - indent, widest=widest)
         return [lead[0] + first, *(" " * max(0, min(indent, room - cell_len(each))) + each for each in more)]
     lines = [""]
     for word in COMMAND.sub(lambda found: found[0].replace(" ", JOINT), text).split(" "):
+        if widest and cell_len(word) > widest and "://" not in word:
+            *whole, word = _folded(word, room)
+            lines = [*filter(None, lines), *whole, ""]
         if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) > room:
             lines.append(word)
         else:
             lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
     return [line.replace(JOINT, " ") for line in lines]
+
+
+def _folded(path: str, room: int) -> list[str]:
+    lines = [""]
+    for part in re.findall("[^/]*/|[^/]+$", path):
+        if lines[-1] and cell_len(lines[-1]) + cell_len(part) > room:
+            lines.append(part)
+        else:
+            lines[-1] += part
+    return lines
 
 
 def from_here(text: str) -> str:
@@ -126,7 +140,9 @@ def command_lines(command: str, room: int) -> list[str]:
 def print_line(text: str, is_command: bool = False) -> None:
     """``text``, at a terminal on as many lines as it needs."""
     console = on_output()
-    lines = (command_lines if is_command else wrapped)(text, console.width) if console.is_terminal else [text]
+    lines = [text]
+    if console.is_terminal:
+        lines = command_lines(text, console.width) if is_command else wrapped(text, console.width, widest=console.width)
     for line in lines:
         console.print(Text(line), soft_wrap=True)
 
@@ -136,7 +152,7 @@ def print_fact(label: str, value: str, is_command: bool = False) -> None:
     console = on_output()
     room, lines = console.width - LABEL, [value]
     if console.is_terminal and not is_command:
-        lines = wrapped(from_here(value), room)
+        lines = wrapped(from_here(value), room, widest=console.width)
     elif console.is_terminal:
         lines = command_lines(value, room)
     first = "" if console.is_terminal and cell_len(lines[0]) > room else lines.pop(0)  # a long path has its own line

@@ -137,10 +137,11 @@ def _explains_class(values: NDArray[Any], labels: NDArray[Any], is_category: boo
 def conflicts(num_rows: int, num_distinct: int, num_with_target: int) -> Iterator[Finding]:
     """Rows with equal features and different targets, by the numbers of distinct ones without and with it."""
     if more := num_with_target - num_distinct:
-        share = f"{100 * more / num_rows:.2g} %"
+        are_many, limit = more > FEW_CONFLICTS * num_rows, f"{100 * FEW_CONFLICTS:g} %"
+        share = f"{100 * more / num_rows:.2g} %{f', above {limit}' if are_many else f'; above {limit} a warning'}"
         found = f"equal features have different targets {counted(more, 'time')} in {counted(num_rows, 'row')} ({share})"
-        found += ": the target is noisy, or a column that tells them apart is missing"
-        yield (warning if more > FEW_CONFLICTS * num_rows else note)("equal-rows", None, found)
+        found += ": no model of these columns tells such rows apart, be the target noisy or a column missing"
+        yield (warning if are_many else note)("equal-rows", None, found)
 
 
 def _sample(rows: NDArray[Any]) -> NDArray[Any]:

@@ -122,7 +122,8 @@ def test_help_has_every_command_under_a_heading_the_first_one_first(capsys: pyte
     ]  # fmt: skip
     listed = re.findall(r"(?m)^│ ([a-z]+) {2,}", shown)
     assert listed[0] == "retrain"
-    assert sorted(listed) == sorted(typer.main.get_command(flows.cli.app.app).commands)
+    command: Any = typer.main.get_command(flows.cli.app.app)
+    assert sorted(listed) == sorted(command.commands)
 
 
 def test_options_become_the_document_of_the_parameters(tmp_path: Any) -> None:

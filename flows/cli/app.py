@@ -89,8 +89,12 @@ for panel, commands in PANELS.items():
         taken = command if command is doctor else _complete(command)
         app.command(help=_flowing(command), rich_help_panel=panel)(taken)
 app.callback(help=_flowing(_gradmill))(_gradmill)
+HOW_LONG = (
+    "On 2 CPU cores start and train take 6 to 7 minutes, gates 4, each other one 1 to 3; "
+    "with --quick, or start --rounds 1, a part of that."
+)
 benchmarks = typer.Typer(
-    help="Measure speed as ratios, side by side, and how often gates are wrong.", no_args_is_help=True
+    help=f"Measure speed as ratios, side by side, and how often gates are wrong.\n\n{HOW_LONG}", no_args_is_help=True
 )
 for command in BENCHMARKS:
     benchmarks.command()(_complete(command))

@@ -11,7 +11,7 @@ from flows.cli import reporting, tried
 from flows.cli.faults import Answer
 from flows.cli.options import ModelArgument, OnlyModel, print_json
 from flows.cli.parameters import taking, validated
-from flows.cli.tables import print_table
+from flows.cli.tables import TEST_FIGURES, figures_of_test, print_table
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import counted, printable, readable
 from tasks.parameters import MaintainParameters
@@ -76,16 +76,14 @@ def models(
 
 
 def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
-    table = Table("model", "version", "accuracy", "loss", "parity", "KiB", "date", "data", box=None, pad_edge=False)
+    table = Table("model", "version", *TEST_FIGURES, "parity", "KiB", "date", "data", box=None, pad_edge=False)
     for name, rows in listing.items():
         for row in rows:
-            accuracy = row["test_accuracy"]
             marks = " *" * row["champion"] + " f" * row["frozen"] + " h" * row["held"]
             table.add_row(
                 name,
                 f"{row['version']}{marks}",
-                "" if accuracy is None else f"{accuracy:.4f}",
-                readable(row["test_loss"]),
+                *figures_of_test(row["test_accuracy"], row["test_loss"]),
                 readable(row["parity"], 2),
                 f"{row['bytes'] / 1024:.1f}",
                 row["created_at"][:10],

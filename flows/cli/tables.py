@@ -1,5 +1,6 @@
 """Tables of several commands, and lines that fit the terminal."""
 
+import math
 import os
 import re
 import shlex
@@ -11,8 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tasks.machine.words import readable
+
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
 LABEL = 12
+TEST_FIGURES = "accuracy", "log loss", "RMSE"  # on the test split
 GAP = 2  # between columns; a table here has no frame
 LEAD = re.compile(r" *(?:\S+(?: \S+)*  +)?(?=\S|$)")  # of a line: blanks, and a label with some behind it
 COMMAND = re.compile(r"\bgradmill [a-z]+(?: [\w./-]+)?")  # with what it names: to be copied in one piece
@@ -26,9 +30,27 @@ def on_output() -> Console:
     return Console(highlight=False, force_terminal=False if "CI" in os.environ else None)
 
 
+def figures_of_test(accuracy: float | None, loss: float | None) -> tuple[str, str, str]:
+    """Those of ``TEST_FIGURES``: the loss of a regression, which has no accuracy, is half its mean squared error.
+
+    They stand in columns of their own, for nobody is to compare nats with squares of euros.
+    """
+    if loss is None:
+        return "", "", ""
+    if accuracy is None:
+        return "", "", readable(math.sqrt(2 * loss))
+    return f"{accuracy:.4f}", readable(loss), ""
+
+
 def print_table(table: Table, least_wanted: Sequence[str] = ()) -> None:
-    """Print it whole, also where the output is no terminal; on a narrow one without columns ``least_wanted``."""
+    """Print it whole, also where the output is no terminal; on a narrow one without columns ``least_wanted``.
+
+    Of ``TEST_FIGURES`` those are left out that no row has.
+    """
     console = on_output()
+    for header in TEST_FIGURES:
+        if any(column.header == header and not any(column.cells) for column in table.columns):
+            table = _without(header, table)
     if not console.is_terminal:
         console.width = WIDE
     for header in least_wanted if console.is_terminal else ():

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import print_json
-from flows.cli.tables import print_table
+from flows.cli.tables import TEST_FIGURES, figures_of_test, print_table
 from tasks.errors import UsageError
 from tasks.machine.words import nearest, printable, readable, short
 from tasks.store import artifact_paths, tried
@@ -60,21 +60,15 @@ def show(name: str | None, by: By, as_json: bool) -> None:
 
 def _print(found: list[Tried]) -> None:
     is_watched = any(run.validation_loss is not None for run in found)
-    tells = any(run.test_accuracy is not None for run in found)
-    head = ["model", "date", "id", "outcome", *(["accuracy"] * tells), "loss", *(["validation"] * is_watched), "s"]
-    head.append("settings")
+    head = ["model", "date", "id", "outcome", *TEST_FIGURES, *(["validation"] * is_watched), "s", "settings"]
     table = Table(*head, box=None, pad_edge=False)
     for run in found:
-        figures = [*(["" if run.test_accuracy is None else f"{run.test_accuracy:.4f}"] * tells), _loss(run.test_loss)]
-        figures += [_loss(run.validation_loss)] * is_watched
+        validation = "" if run.validation_loss is None else readable(run.validation_loss)
+        figures = [*figures_of_test(run.test_accuracy, run.test_loss), *([validation] * is_watched)]
         date, digits = run.date[5:16].replace("T", " "), run.run.rpartition("-")[2]  # of this year, most of them
         cells = (run.name, date, digits, _outcome(run), *figures, f"{run.seconds:.1f}", _settings(run))
         table.add_row(*(escape(printable(cell)) for cell in cells))
     print_table(table, ("s", "validation", "date"))
-
-
-def _loss(value: float | None) -> str:
-    return "" if value is None else readable(value)
 
 
 def _outcome(run: Tried) -> str:

@@ -1,5 +1,6 @@
 """``gradmill trigger``: a run of a deployment now."""
 
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -47,11 +48,19 @@ def trigger(
         print(told, file=sys.stderr)
         interrupt.achieved(f"run {run.name} goes on")
         board.wait(f"waiting for run {run.name}")
-        run = followed.ended(run.id)
+        run = followed.ended(run.id, functools.partial(_tell_stage, run.name))
         code, state = followed.exit_code(run), run.state
     reached, message = (state.name or "", state.message or "") if state else ("", "")
     document |= {"run": run.name, "state": reached, "message": message, "exit_code": code}
     return document, f"{run.name}: {reached.lower()}", _failure(document, code) if code else None
+
+
+def _tell_stage(run: str, stage: str) -> None:
+    """What the run that is waited for does: at a terminal in the place of what it did before."""
+    if board.shown():
+        board.wait(f"waiting for run {run}: {stage}")
+    else:
+        print(f"{run}: {stage}", file=sys.stderr)
 
 
 def _failure(document: dict[str, Any], code: int) -> GradmillError:

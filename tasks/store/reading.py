@@ -112,9 +112,9 @@ def resolve(name: str, number: int | None) -> int:
         UsageError: there is no such model or version.
     """
     if not (kept := versions(name) if is_name(name) else []):
-        known, found = [*filter(versions, names())], f"no model named {name} in {artifact_paths.models()}"
-        to_do = nearest(name, known, "name one, another --artifacts, or train it: gradmill retrain")
-        raise UsageError(found, f"one of: {', '.join(known) or 'none yet'}", to_do)
+        every, found = [*filter(versions, names())], f"no model named {name} in {artifact_paths.models()}"
+        to_do = nearest(name, every, "name one, another --artifacts, or train it: gradmill retrain")
+        raise UsageError(found, f"one of: {', '.join(every) or 'none yet'}", to_do)
     if number is None:
         current = champion(name)
         if current is None:

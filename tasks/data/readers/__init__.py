@@ -182,12 +182,14 @@ def _chunk(held: list[tuple[Source, Piece]]) -> Chunk:
             for at, reason in ((piece.first + offset, reason) for offset, reason in piece.rejects)
         ],
         notes=[note for piece in pieces for note in piece.notes],
-        extra=pa.Table.from_batches(map(_kept_extra, pieces)) if pieces[0].extra is not None else None,
+        extra=None
+        if pieces[0].extra is None
+        else pa.Table.from_batches([_good(piece.extra, piece.kept) for piece in pieces]),
     )
 
 
-def _kept_extra(piece: Piece) -> pa.RecordBatch:
-    return piece.extra if piece.kept is None else piece.extra.take(pa.array(piece.kept))
+def _good(extra: pa.RecordBatch, kept: Array | None) -> pa.RecordBatch:
+    return extra if kept is None else extra.take(pa.array(kept))
 
 
 def _ids(piece: Piece, offset: int) -> tuple[str | None, ...]:

@@ -141,12 +141,15 @@ def _answers(result: "Prediction") -> Iterator[str]:
         return
     import pyarrow.parquet as pq
 
+    from tasks.batch.rejects import ID
+
     found = [row for part in sorted(result.path.glob("part-*.parquet")) for row in pq.read_table(part).to_pylist()]
     are_files = len({row["source"] for row in found}) == len(found) > 1 or result.picture is not None
     for row in found:
-        of = Path(row["source"]).name if are_files else f"row {row['row']}"
+        ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
+        of = Path(row["source"]).name if are_files else ids or f"row {row['row']}"
         sure = max((value for name, value in row.items() if name.startswith("probability_")), default=None)
-        answer = readable(row["prediction"], 6) if "prediction" in row else printable(row["label_name"])
+        answer = readable(row["prediction"]) if "prediction" in row else printable(row["label_name"])
         yield f"{printable(of)}: {answer}{'' if sure is None else f' ({sure:.1%})'}"
 
 

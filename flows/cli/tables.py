@@ -20,6 +20,7 @@ TEST_FIGURES = "accuracy", "log loss", "RMSE"  # on the test split
 GAP = 2  # between columns; a table here has no frame
 LEAD = re.compile(r" *(?:\S+(?: \S+)*  +)?(?=\S|$)")  # of a line: blanks, and a label with some behind it
 COMMAND = re.compile(r"\bgradmill [a-z]+(?: [\w./-]+)?")  # with what it names: to be copied in one piece
+PER_CENT = re.compile(r"(?<=\d) (?=%)")
 JOINT = "\ue000"  # of a command's words in place of a blank: as wide, and nobody writes it
 MOST_LEAD = 24
 SHORT_CELL = 14
@@ -117,7 +118,7 @@ def wrapped(text: str, room: int, hanging: bool = False, widest: int | None = No
         first, *more = wrapped(text[lead.end() :].rstrip(), room - indent, widest=widest)
         return [lead[0] + first, *(" " * max(0, min(indent, room - cell_len(each))) + each for each in more)]
     lines = [""]
-    for word in COMMAND.sub(lambda found: found[0].replace(" ", JOINT), text).split(" "):
+    for word in COMMAND.sub(lambda found: found[0].replace(" ", JOINT), PER_CENT.sub(JOINT, text)).split(" "):
         if widest and cell_len(word) > widest and "://" not in word:
             *whole, word = _folded(word, room)
             lines = [*filter(None, lines), *whole, ""]
@@ -164,6 +165,7 @@ def print_line(text: str, is_command: bool = False) -> None:
     console = on_output()
     lines = [text]
     if console.is_terminal:
+        text = from_here(text)
         lines = command_lines(text, console.width) if is_command else wrapped(text, console.width, widest=console.width)
     for line in lines:
         console.print(Text(line), soft_wrap=True)

@@ -61,7 +61,7 @@ def _print_models(found: "Status") -> None:
     for model in found.models:
         figures = figures_of_test(model.test_accuracy, model.test_loss)
         champions.add_row(model.name, str(model.version), *figures, model.promoted_at[:16])
-    print_table(champions)
+    print_table(champions, ("log loss",))
     print_line(f"a champion is {CHAMPION}")
     for model in found.models:
         if model.frozen:

@@ -69,7 +69,7 @@ def models(
     elif not any(listing.values()):
         typer.echo(f"no models in {place}; train one: gradmill retrain")
     else:
-        print_table(_table(listing), ("parity", "KiB"))
+        print_table(_table(listing), ("parity", "KiB", "date", "log loss"))
         frozen = [each for each, rows in listing.items() if any(row["frozen"] for row in rows)]
         notes = [f"f frozen: no retrain changes it until gradmill unfreeze {each}" for each in frozen]
         typer.echo("; ".join([f"in {place}", f"* the champion: {CHAMPION}", "h held", *notes]))

@@ -17,6 +17,7 @@ from tasks.machine.words import readable
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
 LABEL = 12
 TEST_FIGURES = "accuracy", "log loss", "RMSE"  # on the test split
+SPARE = *TEST_FIGURES, "settings"
 GAP = 2  # between columns; a table here has no frame
 LEAD = re.compile(r" *(?:\S+(?: \S+)*  +)?(?=\S|$)")  # of a line: blanks, and a label with some behind it
 COMMAND = re.compile(r"\bgradmill [a-z]+(?: [\w./-]+)?")  # with what it names: to be copied in one piece
@@ -46,10 +47,10 @@ def figures_of_test(accuracy: float | None, loss: float | None) -> tuple[str, st
 def print_table(table: Table, least_wanted: Sequence[str] = ()) -> None:
     """Print it whole, also where the output is no terminal; on a narrow one without columns ``least_wanted``.
 
-    Of ``TEST_FIGURES`` those are left out that no row has.
+    Those of ``SPARE`` are left out that no row has.
     """
     console = on_output()
-    for header in TEST_FIGURES:
+    for header in SPARE:
         if any(column.header == header and not any(column.cells) for column in table.columns):
             table = _without(header, table)
     if not console.is_terminal:

@@ -68,7 +68,7 @@ def _print(found: list[Tried]) -> None:
         date, digits = run.date[5:16].replace("T", " "), run.run.rpartition("-")[2]  # of this year, most of them
         cells = (run.name, date, digits, _outcome(run), *figures, f"{run.seconds:.1f}", _settings(run))
         table.add_row(*(escape(printable(cell)) for cell in cells))
-    print_table(table, ("s", "validation", "date"))
+    print_table(table, ("s", "validation", "date", "log loss"))
 
 
 def _outcome(run: Tried) -> str:

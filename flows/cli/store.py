@@ -11,7 +11,7 @@ from flows.cli import reporting, tried
 from flows.cli.faults import Answer
 from flows.cli.options import ModelArgument, OnlyModel, print_json
 from flows.cli.parameters import taking, validated
-from flows.cli.tables import TEST_FIGURES, figures_of_test, print_table
+from flows.cli.tables import TEST_FIGURES, figures_of_test, print_line, print_table
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import counted, printable, readable
 from tasks.parameters import MaintainParameters
@@ -72,7 +72,7 @@ def models(
         print_table(_table(listing), ("parity", "KiB", "date", "log loss"))
         frozen = [each for each, rows in listing.items() if any(row["frozen"] for row in rows)]
         notes = [f"f frozen: no retrain changes it until gradmill unfreeze {each}" for each in frozen]
-        typer.echo("; ".join([f"in {place}", f"* the champion: {CHAMPION}", "h held", *notes]))
+        print_line("; ".join([f"in {place}", f"* the champion: {CHAMPION}", "h held", *notes]))
 
 
 def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:

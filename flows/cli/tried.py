@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import print_json
-from flows.cli.tables import TEST_FIGURES, figures_of_test, print_table
+from flows.cli.tables import TEST_FIGURES, figures_of_test, print_line, print_table
 from tasks.errors import UsageError
 from tasks.machine.words import nearest, printable, readable, short
 from tasks.store import artifact_paths, tried
@@ -55,7 +55,7 @@ def show(name: str | None, by: By, as_json: bool) -> None:
         typer.echo(f"no runs in {place}; gradmill retrain --no-publish makes one that leaves the store alone")
     else:
         _print(found)
-        typer.echo(f"in {place}, of each the folder that ends with its id; settings are those that are no default")
+        print_line(f"in {place}, of each the folder that ends with its id; settings are those that are no default")
 
 
 def _print(found: list[Tried]) -> None:

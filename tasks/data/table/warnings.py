@@ -10,7 +10,7 @@ from tasks.data.findings import note, warning
 from tasks.data.recipe import Column
 from tasks.data.report import Finding
 from tasks.data.table.fitting import BLOCK, Statistics, moments
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 
 MUCH_MISSING = 0.1
 OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is worth a thousandth of one
@@ -55,7 +55,7 @@ def of_columns(columns: tuple[Column, ...], features: NDArray[np.float32], range
         elif missing > MUCH_MISSING * rows:
             yield warning("missing-values", name, f"{name} is missing in {100 * missing / rows:.3g} % of the rows")
         if column.kind == "number" and not is_constant and abs(mean) > OFFSET * deviation:
-            found = f"{name} is {mean:.6g} on average and varies by {deviation:.3g}, too little for float32"
+            found = f"{name} is {readable(mean, 6)} on average and varies by {readable(deviation, 3)}, too little for float32"
             yield warning("offset", name, found, f"subtract an offset from it, or leave it out with --ignore {name}")
 
 

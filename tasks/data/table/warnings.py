@@ -55,7 +55,9 @@ def of_columns(columns: tuple[Column, ...], features: NDArray[np.float32], range
         elif missing > MUCH_MISSING * rows:
             yield warning("missing-values", name, f"{name} is missing in {100 * missing / rows:.3g} % of the rows")
         if column.kind == "number" and not is_constant and abs(mean) > OFFSET * deviation:
-            found = f"{name} is {readable(mean, 6)} on average, varying by {readable(deviation)}: too little for float32"
+            found = (
+                f"{name} is {readable(mean, 6)} on average, varying by {readable(deviation)}: too little for float32"
+            )
             yield warning("offset", name, found, f"subtract an offset from it, or leave it out with --ignore {name}")
 
 

@@ -293,6 +293,8 @@ def test_data_that_are_not_there_are_told_before_what_else_is_missing(
 ) -> None:
     assert flows.cli.app.run(["retrain", model, "--data", "nofile.csv", *options.split()]) == 4
     assert f"no file {folder}/nofile.csv" in capsys.readouterr().err
+    assert flows.cli.app.run(["retrain", "houses", "--data", "gone", *options.split()]) == 4
+    assert f"no file {folder}/gone" in capsys.readouterr().err, "nor a folder of images: the name may keep a table"
 
 
 @pytest.mark.parametrize(

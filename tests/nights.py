@@ -115,7 +115,7 @@ class Nights:
             (folder / "data-report.json").write_text(json.dumps(report))
         if letter == "p":
             self._publish(number, run, at, gates)
-        refused = ((each["name"], f"{each['value']:.6g}", each["detail"]) for each in gates if not each["passed"])
+        refused = ((each["name"], f"{each['value']:.4g}", each["detail"]) for each in gates if not each["passed"])
         figure = gates[0]["value"] if "evaluate" in stages else None
         self.runs.append(Run(at, folder, outcome, words, letter in "prcjd", figure, (*refused,), self.live))
 

@@ -277,12 +277,40 @@ def test_the_line_that_excel_writes_above_a_header_is_none_of_the_rows_to_predic
 def test_own_data_without_a_name_are_answered_with_one(
     file: str, name: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (folder / file).write_text(houses())
     capsys.readouterr()
     command = ["retrain", "linear-regression", "--data", file, "--target", "price", "--json"]
     assert flows.cli.app.run(command) == 2
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["found"] == f"no --name for {file}"
     assert error["action"] == f"add --name {name}"
+
+
+@pytest.mark.parametrize("options", ["", "--target price", "--name houses", "--name houses --target price"])
+@pytest.mark.parametrize("model", ["linear-regression", "softmax-regression"])
+def test_data_that_are_not_there_are_told_before_what_else_is_missing(
+    model: str, options: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert flows.cli.app.run(["retrain", model, "--data", "nofile.csv", *options.split()]) == 4
+    assert f"no file {folder}/nofile.csv" in capsys.readouterr().err
+    assert flows.cli.app.run(["retrain", "houses", "--data", "gone", *options.split()]) == 4
+    assert f"no file {folder}/gone" in capsys.readouterr().err, "nor a folder of images: the name may keep a table"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["retrain", "models", "show", "verify", "history", "report", "rollback", "freeze", "evaluate", "tune", "predict"],
+)
+def test_a_mistyped_name_is_answered_with_the_nearest(
+    command: str, artifacts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (artifacts / "models" / "houses" / "1").mkdir(parents=True)
+    (artifacts / "models" / "flowers" / "1").mkdir(parents=True)
+    option = ["--name"] if command == "predict" else []
+    for typed, answer in (("huses", "did you mean houses?"), ("zzz", "name ")):
+        data = ["x.csv"] if command == "evaluate" else []
+        assert flows.cli.app.run([command, *option, typed, *data]) == 2
+        assert f"to do: {answer}" in capsys.readouterr().err
 
 
 def test_a_path_from_the_folder_above_is_written_without_the_way_there(folder: Path) -> None:

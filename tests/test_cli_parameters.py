@@ -108,6 +108,22 @@ def test_help_says_what_an_option_takes_and_nothing_of_a_flag(
     assert {option: shown[option].split()[1] for option in takes} == takes
     assert shown["--force"].split()[1] == "Recompute"
     assert shown["--json"].split()[1] == "Print"
+    for path, _ in commands(typer.main.get_command(flows.cli.app.app)):
+        for option, row in rows(capsys, *path).items():
+            assert not re.search(r"<(bool|int|float|str|path|list)", row), (path, option)
+
+
+def test_help_has_every_command_under_a_heading_the_first_one_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert flows.cli.app.run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    headings = re.findall(r"(?m)^╭─ (.*?) ─+╮$", shown)
+    assert headings == [
+        "Options", "Train", "Predict", "Models", "Schedule and watch", "Machine, disk and copies", "Measure",
+    ]  # fmt: skip
+    listed = re.findall(r"(?m)^│ ([a-z]+) {2,}", shown)
+    assert listed[0] == "retrain"
+    command: Any = typer.main.get_command(flows.cli.app.app)
+    assert sorted(listed) == sorted(command.commands)
 
 
 def test_options_become_the_document_of_the_parameters(tmp_path: Any) -> None:

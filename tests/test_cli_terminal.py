@@ -12,16 +12,17 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from candidate import Candidate, plain, synthetic
 from command_line import GRADMILL, gradmill
 from flows.cli import following, options, summaries
 from flows.cli.board import Board
-from flows.cli.tables import command_lines, from_here, wrapped
+from flows.cli.tables import TEST_FIGURES, command_lines, figures_of_test, from_here, print_table, wrapped
 from flows.story.report import RetrainReport
-from tasks.judging.gates import judge
+from tasks.judging.gates import found, judge
 from tasks.machine import progress, telling
-from tasks.machine.words import duration, readable
+from tasks.machine.words import beside, duration, readable
 from tasks.parameters import RetrainParameters
 from tasks.records import TrainedModel
 from tasks.store import artifact_paths
@@ -119,6 +120,20 @@ def test_words_and_paths_stay_whole_and_wide_letters_count_twice() -> None:
     assert max(map(len, wrapped(two, 78))) <= 78
 
 
+def test_a_path_that_no_line_has_room_for_is_folded_between_names() -> None:
+    path = "/home/you/projects/houses/artifacts/runs/2026-11-26-houses-concise-470c940d"
+    assert wrapped(path, 68, widest=80) == [path], "one line, if on its own"
+    lines = wrapped(f"evidence    in {path} now", 40, hanging=True, widest=40)
+    assert lines == [
+        "evidence    in",
+        "            /home/you/projects/houses/",
+        "            artifacts/runs/",
+        "      2026-11-26-houses-concise-470c940d",
+        "            now",
+    ]
+    assert wrapped(f"http:/{path}", 20, widest=20) == [f"http:/{path}"], "an address is for one click"
+
+
 def test_what_hangs_below_a_label_and_what_fits_is_left_as_it_is() -> None:
     assert wrapped("    a   b", 9, hanging=True) == ["    a   b"]
     assert wrapped("sign in     with what is there", 24, hanging=True) == [
@@ -176,6 +191,40 @@ def test_figures_are_written_as_people_write_them_until_they_are_far_too_large_o
     figures = [0, 0.83219, 2024.0, 9999.6, 14823.6, -6571910000.0, 1e15, 0.000012, math.inf]
     said = ["0", "0.8322", "2024", "10,000", "14,820", "-6,572,000,000", "1e+15", "1.2e-05", "inf"]
     assert [readable(each) for each in figures] == said
+
+
+def test_a_figure_has_more_digits_only_where_these_tell_it_from_its_bound() -> None:
+    assert beside(109_943_210.0, 115_370_000.0, None) == "109,900,000"
+    assert (beside(0.500001, 0.5), beside(0.5, 0.500001)) == ("0.500001", "0.5")
+    assert beside(0.5, 0.5) == "0.5", "as large as its bound"
+    verdict = judge("reference", 1.000004, maximum=1.0)
+    assert (found(verdict), verdict.detail) == ("1.000004", "at most 1 required")
+    assert judge("reference", 109_943_210.0, maximum=115_372_345.0).detail == "at most 115,400,000 required"
+
+
+def test_losses_of_other_units_stand_in_other_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("name", *TEST_FIGURES, box=None, pad_edge=False)
+    table.add_row("flowers", *figures_of_test(0.83219, 0.4796))
+    print_table(table)
+    assert "RMSE" not in capsys.readouterr().out, "no row has one"
+    table = Table("name", *TEST_FIGURES, box=None, pad_edge=False)
+    table.add_row("flowers", *figures_of_test(0.83219, 0.4796))
+    table.add_row("houses", *figures_of_test(None, 14_820**2 / 2))
+    table.add_row("failed", *figures_of_test(None, None))
+    print_table(table)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == [["flowers", "0.8322", "0.4796"], ["houses", "14,820"], ["failed"]]
+
+
+def test_a_stage_tells_paths_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    console = drawn(80)
+    board = Board(console, "starting")
+    board.begin("predict")
+    board.line(f"the first rejected is row 2 of {tmp_path}/rows.csv: area is missing", None)
+    board.end("predict", is_done=True)
+    board.close()
+    assert "row 2 of rows.csv: area is missing" in " ".join(" ".join(kept(console)).split())
 
 
 def test_a_path_that_only_holds_the_name_of_the_current_folder_stays_whole(

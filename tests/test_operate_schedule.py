@@ -1,6 +1,7 @@
 """Scheduled operation as the person on duty meets it: real server, worker and schedules, on SQLite or PostgreSQL."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -64,6 +65,15 @@ def test_a_schedule_fires_and_the_worker_runs_it(duty: Duty) -> None:
     assert run["auto_scheduled"]
     assert run["name"].startswith("linear-regression concise 20")
     assert {"model:linear-regression", "verdict:published"} <= set(run["tags"])
+
+
+def test_who_waits_for_a_run_is_told_its_stages_in_order(duty: Duty) -> None:
+    done = duty.gradmill("trigger", "linear-weekly", "--param", "force=true", "--wait")
+    assert done.returncode == 0, done.stderr
+    stages = ["download", "validate", "preprocess", "train", "evaluate", "export", "publish", "predict"]
+    told = re.findall(rf"(?m)^.+: ({'|'.join(stages)})$", done.stderr)
+    assert len(told) > 3
+    assert told == [each for each in stages if each in told]
 
 
 def test_the_next_run_is_left_out_and_no_other(duty: Duty) -> None:

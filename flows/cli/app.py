@@ -11,31 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from flows import interrupt
-from flows.cli import (
-    backing_up,
-    bench,
-    board,
-    champion,
-    demo,
-    evaluating,
-    inspecting,
-    metrics,
-    notify,
-    operate,
-    pausing,
-    reporting,
-    runs,
-    schedule,
-    showing,
-    status,
-    store,
-    streams,
-    trigger,
-    tuning,
-)
+from flows.cli import board, streams
+from flows.cli.commands import BENCHMARKS, ON_PREFECT, PANELS
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
-from flows.cli.options import Artifacts, Debug, Json, hide_kinds_of_flags, use
+from flows.cli.options import Artifacts, Debug, Json, hide_kinds, use
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, UsageError
 
@@ -104,56 +84,21 @@ def _complete(command: Callable[..., Any]) -> Callable[..., None]:
     return complete
 
 
-ON_PREFECT = (
-    champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
-    trigger.trigger, status.status, reporting.report, schedule.schedule, schedule.unschedule,
-    notify.notify, pausing.skip, pausing.pause, pausing.resume,
-)  # fmt: skip
-COMMANDS: tuple[Callable[..., Any], ...] = (
-    runs.retrain,
-    inspecting.inspect,
-    tuning.tune,
-    runs.predict,
-    evaluating.evaluate,
-    store.models,
-    store.history,
-    showing.show,
-    reporting.report,
-    demo.demo,
-    champion.promote,
-    champion.rollback,
-    champion.freeze,
-    champion.unfreeze,
-    store.prune,
-    store.verify,
-    store.maintain,
-    doctor,
-    operate.register,
-    store.mirror,
-    backing_up.backup,
-    backing_up.restore,
-    operate.up,
-    trigger.trigger,
-    status.status,
-    notify.notify,
-    metrics.metrics,
-    schedule.schedule,
-    schedule.unschedule,
-    pausing.skip,
-    pausing.pause,
-    pausing.resume,
-)
-for command in COMMANDS:
-    app.command(help=_flowing(command))(command if command is doctor else _complete(command))
+for panel, commands in PANELS.items():
+    for command in commands:
+        taken = command if command is doctor else _complete(command)
+        app.command(help=_flowing(command), rich_help_panel=panel)(taken)
 app.callback(help=_flowing(_gradmill))(_gradmill)
-benchmarks = typer.Typer(
-    help="Measure speed as ratios, side by side, and how often gates are wrong.", no_args_is_help=True
+HOW_LONG = (
+    "On 2 CPU cores start and train take 6 to 7 minutes, gates 4, each other one 1 to 3; "
+    "with --quick, or start --rounds 1, a part of that."
 )
-for command in (
-    bench.gates, bench.images, bench.predict, bench.seeds, bench.start, bench.tables, bench.train, bench.tune,
-):  # fmt: skip
+benchmarks = typer.Typer(
+    help=f"Measure speed as ratios, side by side, and how often gates are wrong.\n\n{HOW_LONG}", no_args_is_help=True
+)
+for command in BENCHMARKS:
     benchmarks.command()(_complete(command))
-app.add_typer(benchmarks, name="bench")
+app.add_typer(benchmarks, name="bench", rich_help_panel="Measure")
 
 
 def run(arguments: list[str]) -> int:
@@ -179,7 +124,7 @@ def run(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
-    hide_kinds_of_flags(command)
+    hide_kinds(command)
     try:
         code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
     except (Exception, SystemExit) as caught:

@@ -50,7 +50,7 @@ def seeds(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None
 
 
 def start(
-    as_json: bool, rounds: Annotated[int, typer.Option(min=1, help="How often each command is run.")] = 5
+    as_json: bool, rounds: Annotated[int, typer.Option(metavar="N", min=1, help="How often each command is run.")] = 5
 ) -> None:
     """Whole commands from Enter to the prompt, and where the time goes; writes bench-start.json and .png."""
     _run("start", rounds, as_json)

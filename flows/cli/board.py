@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions
 from rich.live import Live
 from rich.text import Text
 
-from flows.cli.tables import wrapped
+from flows.cli.tables import from_here, wrapped
 from tasks.machine import progress
 from tasks.machine.telling import Watcher
 from tasks.machine.words import duration
@@ -47,13 +47,14 @@ class Board(Watcher):
         self._live.refresh()
 
     def line(self, line: str, short: str | None) -> None:
-        """What was told, of the stage or beside it."""
+        """What was told, of the stage or beside it, paths as a person types them."""
+        line = from_here(line)
         if short:
             self._said = short
         elif short is None and self._stage:
             self._notes.append(line)
         elif short is None and _in_a_run():  # elsewhere Prefect takes no prints: it is on the terminal already
-            said = "\n".join(wrapped(line, self._console.width - FREE))
+            said = "\n".join(wrapped(line, self._console.width - FREE, widest=self._console.width - FREE))
             self._print([Text(f"\n{said}", "bold")])  # set apart: it is of no stage above
 
     def begin(self, stage: str) -> None:
@@ -91,7 +92,7 @@ class Board(Watcher):
         """A line, or more where ``said`` is long: broken between words, and where words are too long, not at all."""
         indent = 2 + (NAME if stage or not mark else 0)
         room = min(self._console.width - FREE, WIDEST) - indent - SECONDS
-        first, *more = wrapped(said, room)
+        first, *more = wrapped(said, room, widest=self._console.width - FREE)
         row = Text.assemble(mark or " ", " ", (f"{stage:<{indent - 2}}", "bold"), first)
         if spent:
             row.append(f"{'':<{max(0, room - cell_len(first))}}{spent:>{SECONDS}}")

@@ -16,7 +16,7 @@ from tasks.records import MirroredModel
 from tasks.store import artifact_paths, mirroring, pointer, reading
 from tasks.store.atomic import file_digest
 
-Reason = Annotated[str | None, typer.Option("--reason", help="Why: gradmill history tells it.")]
+Reason = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why: gradmill history tells it.")]
 
 
 def promote(

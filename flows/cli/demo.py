@@ -15,7 +15,9 @@ def demo(
     as_json: bool,
     name: ModelArgument,
     version: Annotated[int | None, typer.Argument(metavar="VERSION", help="\\[default: the champion]")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Serve there \\[default: a free port].")] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=65535, help="Serve there \\[default: a free port].")
+    ] = None,
 ) -> None:
     """Try a model in the browser: draw or drop a picture, or fill in a form, and see its answers change.
 

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from flows.cli.options import Quiet, Verbose, print_json
 from flows.cli.parameters import taking, validated
-from flows.cli.runs import on_prefect, place
+from flows.cli.runs import on_prefect
+from flows.cli.sources import place
 from flows.cli.tables import on_output, print_fact
 from tasks.errors import UsageError
 from tasks.machine.words import printable

@@ -113,7 +113,8 @@ def report_fault(error: GradmillError, as_json: bool) -> int:
     else:
         for line in f"gradmill: {error}".split("\n"):
             is_terminal = progress.CONSOLE.is_terminal
-            shown = wrapped(from_here(line), progress.CONSOLE.width - 2) if is_terminal else [line]
+            room = progress.CONSOLE.width - 2
+            shown = wrapped(from_here(line), room, widest=room) if is_terminal else [line]
             print("\n  ".join(shown), file=sys.stderr)
     return error.exit_code
 

@@ -13,7 +13,7 @@ from flows.cli import board
 from flows.cli.faults import conclude
 from flows.cli.options import as_typed
 from flows.cli.parameters import given_options, taking, validated
-from flows.cli.runs import place, suggested_name
+from flows.cli.sources import place, suggested_name
 from flows.cli.tables import on_output, print_line
 from tasks.data.report import UnfitData
 from tasks.errors import UsageError

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 def metrics(
     output: Annotated[
-        Path | None, typer.Option(help="Write them to this file, as *.prom for the node exporter's textfile collector.")
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Write them to this file, as *.prom for the node exporter's textfile collector."
+        ),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Answer at /metrics on this port until Ctrl-C.")
+        int | None, typer.Option(metavar="N", min=1, max=65535, help="Answer at /metrics on this port until Ctrl-C.")
     ] = None,
     host: Annotated[
-        str | None, typer.Option(help="With --port: the address to listen at \\[default: 127.0.0.1].")
+        str | None,
+        typer.Option(metavar="ADDRESS", help="With --port: the address to listen at \\[default: 127.0.0.1]."),
     ] = None,
     health: Annotated[
         str | None, typer.Option(metavar="URL", help="With --port: what /health asks in turn, as a worker's own.")

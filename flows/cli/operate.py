@@ -17,7 +17,9 @@ from tasks.store import artifact_paths, locks
 
 def up(
     as_json: bool,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the Prefect server, on 127.0.0.1.")] = 4200,
+    port: Annotated[
+        int, typer.Option(metavar="N", min=1, max=65535, help="Of the Prefect server, on 127.0.0.1.")
+    ] = 4200,
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Let every user of this machine start runs as you.")
     ] = False,

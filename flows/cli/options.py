@@ -55,13 +55,19 @@ def _value_name(annotation: Any) -> str:
     return _value_name(kinds[0]) if kinds else VALUES.get(annotation, "TEXT")  # a word like auto is in the help
 
 
-def hide_kinds_of_flags(command: Any) -> None:
-    """Let ``--help`` of a command, and of those below it, say nothing behind a flag: it takes no value."""
-    for each in command.params:
+def hide_kinds(command: Any, above: Any = None) -> None:
+    """Let ``--help`` of a command, and of those below it, say nothing behind flags and arguments, such as ``<bool>``.
+
+    A flag takes no value, and an argument's name says what it takes.
+    """
+    context = command.context_class(command, parent=above, **command.context_settings)
+    for each in (*command.params, command.get_help_option(context)):
         if getattr(each, "is_flag", False) and each.metavar is None:
             each.metavar = ""
+        elif each.param_type_name == "argument":
+            each.display_type_rich = lambda ctx: None
     for each in getattr(command, "commands", {}).values():
-        hide_kinds_of_flags(each)
+        hide_kinds(each, context)
 
 
 def _names(incomplete: str) -> list[str]:
@@ -79,7 +85,9 @@ def _models(incomplete: str) -> list[str]:
 COMPLETED = {"name": _names, "model": _models}  # by the field that an option or argument sets
 ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="Which model.", autocompletion=_names)]
 OnlyModel = Annotated[str | None, typer.Argument(metavar="NAME", help="Only this model.", autocompletion=_names)]
-DeviceOption = Annotated[Device, typer.Option("--device", help="auto takes the GPU where there is one.")]
+DeviceOption = Annotated[
+    Device, typer.Option("--device", metavar="auto|cpu|cuda", help="auto takes the GPU where there is one.")
+]
 
 
 def use(artifacts: Path | None) -> None:

@@ -11,19 +11,22 @@ from flows.cli import board, display
 from flows.cli.faults import Answer
 from flows.cli.options import ModelArgument
 from tasks.errors import GradmillError, UsageError
+from tasks.machine.words import nearest
 from tasks.parameters import is_name
 from tasks.store import artifact_paths, atomic, overview, reading
 
 
 def report(
     name: ModelArgument,
-    output: Annotated[Path | None, typer.Option("--output", help="The file \\[default: NAME-overview.html].")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="PATH", help="The file \\[default: NAME-overview.html].")
+    ] = None,
 ) -> Answer:
     """Write what is live and how it has developed into one HTML file that needs no other and no server."""
     if not is_name(name) or not overview.is_known(name):
-        known = ", ".join(reading.names()) or "none yet"
-        to_do = "name one of these, or train one: gradmill retrain"
-        raise UsageError(f"nothing is known of {name}", f"one of: {known}", to_do)
+        known = reading.names()
+        to_do = nearest(name, known, "name one of these, or train one: gradmill retrain")
+        raise UsageError(f"nothing is known of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
     board.wait("drawing how it has developed")
     from flows.story import overview as story
     from flows.story import overview_page

@@ -1,8 +1,5 @@
 """``gradmill retrain`` and ``gradmill predict``: commands that run a flow."""
 
-import glob
-import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,13 +11,14 @@ from flows.cli import summaries
 from flows.cli.faults import as_gradmill_error, in_json
 from flows.cli.options import Quiet, Verbose, print_json, require
 from flows.cli.parameters import taking, validated
+from flows.cli.sources import place, require_data, require_images, require_input, suggested_name, utf8
 from flows.server import connection
 from tasks.errors import UsageError
 from tasks.machine import heap, progress
-from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters, is_name
+from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters
 from tasks.parameters.form import Frozen
 from tasks.parameters.uses import WORDS
-from tasks.store import attestation, mirroring, own_data, reading, regular_files, tuned
+from tasks.store import attestation, mirroring, own_data, reading, tuned
 
 # What is imported when it is needed, in that order: a retrain that changes nothing needs only the first.
 OF_RETRAIN = (
@@ -79,10 +77,11 @@ def retrain(
 
 def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
     """The document, with what stands for a name in the place of a model; paths of data absolute."""
-    data = given.get("data", {})
+    data, named = given.get("data", {}), given.get("training", {}).get("model")
     if "source" in data:
+        may_be_images = named in (None, ModelName.SOFTMAX_REGRESSION) and "target" not in data
+        require_data(data["source"], of_table=not may_be_images)
         given = given | {"data": data | {"source": place(data["source"])}}
-    named = given.get("training", {}).get("model")
     if named == ModelName.LINEAR_REGRESSION and "source" in data and "target" not in data:
         wanted = "the column to predict; or images, which softmax-regression learns"
         to_do = f"name it with --target; gradmill inspect {data['source']} shows the columns"
@@ -98,20 +97,6 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
         )
     training = {option: value for option, value in given["training"].items() if option != "model"}
     return own_data.again(named, given | {"training": training}, with_found=command == "tune")
-
-
-def suggested_name(source: str) -> str:
-    """A name for the model of own data, made of their file's; NAME where that cannot be one."""
-    stem = re.sub("[^a-z0-9]+", "-", Path(source).stem.lower()).strip("-")
-    return stem if is_name(stem) and stem not in [*ModelName] else "NAME"
-
-
-def require_images(parameters: Learned) -> None:
-    """Say before a server starts that data are none, if they are to be; the run looks at them again."""
-    if parameters.data.is_images:
-        from tasks.data.images import finding
-
-        finding.find(str(parameters.data.source))
 
 
 def require_of_use(given: dict[str, Any], parameters: Learned) -> None:
@@ -156,10 +141,10 @@ def predict(
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
-    places = {"input": place(document.get("input")), "output": _utf8(document.get("output"))}
+    places = {"input": place(document.get("input")), "output": utf8(document.get("output"))}
     parameters = validated(PredictParameters, document | places, "predict")
     reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts
-    _require_input(parameters.input)
+    require_input(parameters.input)
     require(parameters.device)
     there = [module for module, package in OF_PREDICT.items() if find_spec(package)]  # predictions can do without some
     with on_prefect(verbose, quiet, "flows.predict", *there):
@@ -171,24 +156,3 @@ def predict(
         print_json({"schema_version": 1, **done.model_dump(mode="json"), **paths})
     elif not quiet:
         summaries.predicted(done, artifacts)
-
-
-def _require_input(text: str | None) -> None:
-    """Say the same of an input of which there is nothing; the run looks at what there is."""
-    if text and not os.path.exists(text) and next(glob.iglob(text, recursive=True), None) is None:  # noqa: PTH110, PTH207
-        from tasks.data import readers
-
-        readers.find(text)
-
-
-def _utf8(path: str | None) -> str | None:
-    """The path, which goes through JSON to Prefect and to _job.json."""
-    if path is not None and path != (shown := os.fsencode(path).decode(errors="replace")):
-        raise UsageError(f"the path {shown} is not UTF-8", "a path in UTF-8", "rename the file")
-    return path
-
-
-def place(source: str | None) -> str | None:
-    """Where own data or an input are: a URL as it is, a path absolute."""
-    source = _utf8(source)
-    return str(regular_files.absolute(source)) if source and "://" not in source else source

@@ -23,23 +23,24 @@ Argument = Annotated[str, typer.Argument(metavar="NAME|DEPLOYMENT", help="A mode
 
 def schedule(
     name: Argument,
-    cron: Annotated[str | None, typer.Option("--cron", help="When, as '0 3 * * *'.")] = None,
+    cron: Annotated[str | None, typer.Option("--cron", metavar="CRON", help="When, as '0 3 * * *'.")] = None,
     timezone: Annotated[
-        str | None, typer.Option("--timezone", help="Whose hours these are, as Europe/Berlin \\[default: UTC].")
+        str | None,
+        typer.Option("--timezone", metavar="ZONE", help="Whose hours these are, as Europe/Berlin \\[default: UTC]."),
     ] = None,
     on_drift: Annotated[
         bool | None, typer.Option("--on-drift/--no-on-drift", help="Whenever its predictions or its data drift.")
     ] = None,
     keep: Annotated[
         int | None,
-        typer.Option("--keep", min=1, help="So many of the newest versions maintenance leaves \\[default: 30]."),
+        typer.Option("--keep", metavar="N", min=1, help="How many of the newest versions stay \\[default: 30]."),
     ] = None,
     tune: Annotated[
         bool, typer.Option("--tune", help="Search settings for it, monthly or by --cron: a schedule of its own.")
     ] = False,
     param: Annotated[
         list[str] | None,
-        typer.Option("--param", help="Of a deployment: KEY=VALUE, as training.lr=0.3; may be given again."),
+        typer.Option("--param", metavar="KEY=VALUE", help="Of a deployment, as training.lr=0.3; may be given again."),
     ] = None,
 ) -> Answer:
     """Retrain a kept name by a schedule, on drift, or both, with its champion's model, data and options.

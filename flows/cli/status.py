@@ -11,9 +11,9 @@ from flows.cli import board
 from flows.cli.faults import conclude
 from flows.cli.operate import on_server
 from flows.cli.store import CHAMPION
-from flows.cli.tables import print_fact, print_line, print_table
+from flows.cli.tables import TEST_FIGURES, figures_of_test, print_fact, print_line, print_table
 from tasks.errors import EnvironmentProblem
-from tasks.machine.words import printable, readable
+from tasks.machine.words import printable
 
 if TYPE_CHECKING:
     from flows.server.status_document import Deployment, Status
@@ -57,11 +57,11 @@ def _print_models(found: "Status") -> None:
     if not found.models:
         print_line("no champion yet: run gradmill retrain\n")
         return
-    champions = Table("champion of", "version", "accuracy", "loss", "since", box=None, pad_edge=False)
+    champions = Table("champion of", "version", *TEST_FIGURES, "since", box=None, pad_edge=False)
     for model in found.models:
-        accuracy = "" if model.test_accuracy is None else f"{model.test_accuracy:.4f}"
-        champions.add_row(model.name, str(model.version), accuracy, readable(model.test_loss), model.promoted_at[:16])
-    print_table(champions)
+        figures = figures_of_test(model.test_accuracy, model.test_loss)
+        champions.add_row(model.name, str(model.version), *figures, model.promoted_at[:16])
+    print_table(champions, ("log loss",))
     print_line(f"a champion is {CHAMPION}")
     for model in found.models:
         if model.frozen:

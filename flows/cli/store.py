@@ -11,7 +11,7 @@ from flows.cli import reporting, tried
 from flows.cli.faults import Answer
 from flows.cli.options import ModelArgument, OnlyModel, print_json
 from flows.cli.parameters import taking, validated
-from flows.cli.tables import print_table
+from flows.cli.tables import TEST_FIGURES, figures_of_test, print_line, print_table
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import counted, printable, readable
 from tasks.parameters import MaintainParameters
@@ -39,7 +39,11 @@ def models(
         bool, typer.Option("--runs", help="List the runs that trained, published, refused and unpublished ones.")
     ] = False,
     sort: Annotated[
-        tried.By | None, typer.Option(help="Of the runs, the best of each model first \\[default: date].")
+        tried.By | None,
+        typer.Option(
+            metavar="WORD",
+            help="By date, accuracy, loss, validation or seconds, the best of each model first \\[default: date].",
+        ),
     ] = None,
 ) -> None:
     """List every version with its figures; * marks the champion, f a frozen one, h a held version.
@@ -65,23 +69,21 @@ def models(
     elif not any(listing.values()):
         typer.echo(f"no models in {place}; train one: gradmill retrain")
     else:
-        print_table(_table(listing), ("parity", "KiB"))
+        print_table(_table(listing), ("parity", "KiB", "date", "log loss"))
         frozen = [each for each, rows in listing.items() if any(row["frozen"] for row in rows)]
         notes = [f"f frozen: no retrain changes it until gradmill unfreeze {each}" for each in frozen]
-        typer.echo("; ".join([f"in {place}", f"* the champion: {CHAMPION}", "h held", *notes]))
+        print_line("; ".join([f"in {place}", f"* the champion: {CHAMPION}", "h held", *notes]))
 
 
 def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
-    table = Table("model", "version", "accuracy", "loss", "parity", "KiB", "date", "data", box=None, pad_edge=False)
+    table = Table("model", "version", *TEST_FIGURES, "parity", "KiB", "date", "data", box=None, pad_edge=False)
     for name, rows in listing.items():
         for row in rows:
-            accuracy = row["test_accuracy"]
             marks = " *" * row["champion"] + " f" * row["frozen"] + " h" * row["held"]
             table.add_row(
                 name,
                 f"{row['version']}{marks}",
-                "" if accuracy is None else f"{accuracy:.4f}",
-                readable(row["test_loss"]),
+                *figures_of_test(row["test_accuracy"], row["test_loss"]),
                 readable(row["parity"], 2),
                 f"{row['bytes'] / 1024:.1f}",
                 row["created_at"][:10],
@@ -115,7 +117,7 @@ def history(as_json: bool, name: OnlyModel = None) -> None:
 
 def prune(
     name: ModelArgument,
-    keep: Annotated[int, typer.Option("--keep", help="How many of the newest versions stay in any case.")],
+    keep: Annotated[int, typer.Option("--keep", metavar="N", help="How many of the newest versions stay in any case.")],
 ) -> Answer:
     """Delete old versions, but never one that somebody may still need."""
     pruned, kept = retention.prune(name, keep)
@@ -150,7 +152,9 @@ def maintain(document: dict[str, Any]) -> Answer:
 def verify(
     name: ModelArgument,
     version: Annotated[int | None, typer.Argument(metavar="VERSION", help="\\[default: the champion]")] = None,
-    public_key: Annotated[Path | None, typer.Option(help="Check the attestation too, by this key (PEM).")] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Check the attestation too, by this key (PEM).")
+    ] = None,
 ) -> Answer:
     """Check every checksum, the pointer, the signature and the stored sample through onnxruntime."""
     number = reading.resolve(name, version)

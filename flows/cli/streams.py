@@ -56,7 +56,7 @@ def _fitted(text: str, columns: int) -> str:
     from flows.cli.tables import wrapped
 
     commands = "$("  # to copy: whatever else the terminal breaks is put together again by it
-    fitted = ([line] if commands in line else wrapped(line, columns, hanging=True) for line in lines)
+    fitted = ([line] if commands in line else wrapped(line, columns, hanging=True, widest=columns) for line in lines)
     return "\n".join(each for several in fitted for each in several)
 
 

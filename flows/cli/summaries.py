@@ -32,13 +32,15 @@ def gates(verdicts: "Sequence[GateVerdict]") -> None:
     """What was judged, by what bound, for who watches; in a log each verdict has its line already."""
     if not verdicts or not progress.is_watched:
         return
+    from tasks.judging import gates as judged
+
     console = progress.CONSOLE
     marks = MARKS if console.encoding.startswith("utf") else ASCII_MARKS
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title, justify in (("", "left"), ("gate", "left"), ("found", "right"), ("bound", "left")):
         table.add_column(title, justify=justify, no_wrap=title in ("gate", "found"))  # type: ignore[arg-type]
     for each in verdicts:
-        found = readable(each.value)
+        found = judged.found(each)
         if each.name in DROPS:
             found = f"{readable(abs(each.value))} {'less' if each.value >= 0 else 'more'}"
         table.add_row(marks[each.verdict], each.name, found, escape(printable(_bound(each))))
@@ -139,12 +141,15 @@ def _answers(result: "Prediction") -> Iterator[str]:
         return
     import pyarrow.parquet as pq
 
+    from tasks.batch.rejects import ID
+
     found = [row for part in sorted(result.path.glob("part-*.parquet")) for row in pq.read_table(part).to_pylist()]
     are_files = len({row["source"] for row in found}) == len(found) > 1 or result.picture is not None
     for row in found:
-        of = Path(row["source"]).name if are_files else f"row {row['row']}"
+        ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
+        of = Path(row["source"]).name if are_files else ids or f"row {row['row']}"
         sure = max((value for name, value in row.items() if name.startswith("probability_")), default=None)
-        answer = readable(row["prediction"], 6) if "prediction" in row else printable(row["label_name"])
+        answer = readable(row["prediction"]) if "prediction" in row else printable(row["label_name"])
         yield f"{printable(of)}: {answer}{'' if sure is None else f' ({sure:.1%})'}"
 
 

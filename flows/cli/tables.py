@@ -1,5 +1,6 @@
 """Tables of several commands, and lines that fit the terminal."""
 
+import math
 import os
 import re
 import shlex
@@ -11,11 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tasks.machine.words import readable
+
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
 LABEL = 12
+TEST_FIGURES = "accuracy", "log loss", "RMSE"  # on the test split
+SPARE = *TEST_FIGURES, "settings"
 GAP = 2  # between columns; a table here has no frame
 LEAD = re.compile(r" *(?:\S+(?: \S+)*  +)?(?=\S|$)")  # of a line: blanks, and a label with some behind it
 COMMAND = re.compile(r"\bgradmill [a-z]+(?: [\w./-]+)?")  # with what it names: to be copied in one piece
+PER_CENT = re.compile(r"(?<=\d) (?=%)")
 JOINT = "\ue000"  # of a command's words in place of a blank: as wide, and nobody writes it
 MOST_LEAD = 24
 SHORT_CELL = 14
@@ -26,9 +32,27 @@ def on_output() -> Console:
     return Console(highlight=False, force_terminal=False if "CI" in os.environ else None)
 
 
+def figures_of_test(accuracy: float | None, loss: float | None) -> tuple[str, str, str]:
+    """Those of ``TEST_FIGURES``: the loss of a regression, which has no accuracy, is half its mean squared error.
+
+    They stand in columns of their own, for nobody is to compare nats with squares of euros.
+    """
+    if loss is None:
+        return "", "", ""
+    if accuracy is None:
+        return "", "", readable(math.sqrt(2 * loss))
+    return f"{accuracy:.4f}", readable(loss), ""
+
+
 def print_table(table: Table, least_wanted: Sequence[str] = ()) -> None:
-    """Print it whole, also where the output is no terminal; on a narrow one without columns ``least_wanted``."""
+    """Print it whole, also where the output is no terminal; on a narrow one without columns ``least_wanted``.
+
+    Those of ``SPARE`` are left out that no row has.
+    """
     console = on_output()
+    for header in SPARE:
+        if any(column.header == header and not any(column.cells) for column in table.columns):
+            table = _without(header, table)
     if not console.is_terminal:
         console.width = WIDE
     for header in least_wanted if console.is_terminal else ():
@@ -82,24 +106,38 @@ def _unbroken(text: str) -> list[str]:
     return [text] if cell_len(text) <= SHORT_CELL else text.split()
 
 
-def wrapped(text: str, room: int, hanging: bool = False) -> list[str]:
+def wrapped(text: str, room: int, hanging: bool = False, widest: int | None = None) -> list[str]:
     """Lines of at most ``room`` columns, one at least; a word that is longer stays whole, so that it can be copied.
 
-    With ``hanging`` they stay below what the first begins with, blanks or a label.
+    With ``hanging`` they stay below what the first begins with, blanks or a label. A path that is longer even than the
+    ``widest`` line is folded behind slashes: the terminal would break it inside a name.
     """
     if hanging and cell_len(text) <= room:
         return [text]
     if hanging and (lead := LEAD.match(text)) and lead.end() <= min(MOST_LEAD, room // 2):
         indent = cell_len(lead[0])
-        first, *more = wrapped(text[lead.end() :].rstrip(), room - indent)
+        first, *more = wrapped(text[lead.end() :].rstrip(), room - indent, widest=widest)
         return [lead[0] + first, *(" " * max(0, min(indent, room - cell_len(each))) + each for each in more)]
     lines = [""]
-    for word in COMMAND.sub(lambda found: found[0].replace(" ", JOINT), text).split(" "):
+    for word in COMMAND.sub(lambda found: found[0].replace(" ", JOINT), PER_CENT.sub(JOINT, text)).split(" "):
+        if widest and cell_len(word) > widest and "://" not in word:
+            *whole, word = _folded(word, room)
+            lines = [*filter(None, lines), *whole, ""]
         if lines[-1] and cell_len(lines[-1]) + 1 + cell_len(word) > room:
             lines.append(word)
         else:
             lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
     return [line.replace(JOINT, " ") for line in lines]
+
+
+def _folded(path: str, room: int) -> list[str]:
+    lines = [""]
+    for part in re.findall("[^/]*/|[^/]+$", path):
+        if lines[-1] and cell_len(lines[-1]) + cell_len(part) > room:
+            lines.append(part)
+        else:
+            lines[-1] += part
+    return lines
 
 
 def from_here(text: str) -> str:
@@ -126,7 +164,10 @@ def command_lines(command: str, room: int) -> list[str]:
 def print_line(text: str, is_command: bool = False) -> None:
     """``text``, at a terminal on as many lines as it needs."""
     console = on_output()
-    lines = (command_lines if is_command else wrapped)(text, console.width) if console.is_terminal else [text]
+    lines = [text]
+    if console.is_terminal:
+        text = from_here(text)
+        lines = command_lines(text, console.width) if is_command else wrapped(text, console.width, widest=console.width)
     for line in lines:
         console.print(Text(line), soft_wrap=True)
 
@@ -136,7 +177,7 @@ def print_fact(label: str, value: str, is_command: bool = False) -> None:
     console = on_output()
     room, lines = console.width - LABEL, [value]
     if console.is_terminal and not is_command:
-        lines = wrapped(from_here(value), room)
+        lines = wrapped(from_here(value), room, widest=console.width)
     elif console.is_terminal:
         lines = command_lines(value, room)
     first = "" if console.is_terminal and cell_len(lines[0]) > room else lines.pop(0)  # a long path has its own line

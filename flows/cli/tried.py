@@ -8,9 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import print_json
-from flows.cli.tables import print_table
+from flows.cli.tables import TEST_FIGURES, figures_of_test, print_line, print_table
 from tasks.errors import UsageError
-from tasks.machine.words import printable, readable, short
+from tasks.machine.words import nearest, printable, readable, short
 from tasks.store import artifact_paths, tried
 from tasks.store.tried import Tried
 
@@ -42,8 +42,9 @@ def show(name: str | None, by: By, as_json: bool) -> None:
     """
     found = tried.runs(name)
     if name and not found:
-        known = ", ".join(sorted({run.name for run in tried.runs()})) or "none yet"
-        raise UsageError(f"no run of {name}", f"one of: {known}", "see gradmill models --runs")
+        known = sorted({run.name for run in tried.runs()})
+        to_do = nearest(name, known, "see gradmill models --runs")
+        raise UsageError(f"no run of {name}", f"one of: {', '.join(known) or 'none yet'}", to_do)
     if key := BEST_FIRST.get(by):  # else the newest first, as they are
         among = (lambda run: "") if by is By.SECONDS else (lambda run: run.name)  # losses of other data say nothing
         found = sorted(found, key=lambda run: (among(run), key(run) is None, key(run) or 0.0))
@@ -54,26 +55,20 @@ def show(name: str | None, by: By, as_json: bool) -> None:
         typer.echo(f"no runs in {place}; gradmill retrain --no-publish makes one that leaves the store alone")
     else:
         _print(found)
-        typer.echo(f"in {place}, of each the folder that ends with its id; settings are those that are no default")
+        print_line(f"in {place}, of each the folder that ends with its id; settings are those that are no default")
 
 
 def _print(found: list[Tried]) -> None:
     is_watched = any(run.validation_loss is not None for run in found)
-    tells = any(run.test_accuracy is not None for run in found)
-    head = ["model", "date", "id", "outcome", *(["accuracy"] * tells), "loss", *(["validation"] * is_watched), "s"]
-    head.append("settings")
+    head = ["model", "date", "id", "outcome", *TEST_FIGURES, *(["validation"] * is_watched), "s", "settings"]
     table = Table(*head, box=None, pad_edge=False)
     for run in found:
-        figures = [*(["" if run.test_accuracy is None else f"{run.test_accuracy:.4f}"] * tells), _loss(run.test_loss)]
-        figures += [_loss(run.validation_loss)] * is_watched
+        validation = "" if run.validation_loss is None else readable(run.validation_loss)
+        figures = [*figures_of_test(run.test_accuracy, run.test_loss), *([validation] * is_watched)]
         date, digits = run.date[5:16].replace("T", " "), run.run.rpartition("-")[2]  # of this year, most of them
         cells = (run.name, date, digits, _outcome(run), *figures, f"{run.seconds:.1f}", _settings(run))
         table.add_row(*(escape(printable(cell)) for cell in cells))
-    print_table(table, ("s", "validation", "date"))
-
-
-def _loss(value: float | None) -> str:
-    return "" if value is None else readable(value)
+    print_table(table, ("s", "validation", "date", "log loss"))
 
 
 def _outcome(run: Tried) -> str:

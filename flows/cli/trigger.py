@@ -1,5 +1,6 @@
 """``gradmill trigger``: a run of a deployment now."""
 
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ def trigger(
     as_json: bool,
     deployment: Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="softmax-nightly, for example.")],
     param: Annotated[
-        list[str] | None, typer.Option("--param", help="KEY=VALUE, as training.lr=0.3; may be given again.")
+        list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="As training.lr=0.3; may be given again.")
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, and exit with its exit code.")] = False,
     list_params: Annotated[bool, typer.Option("--list-params", help="Only show what --param takes.")] = False,
@@ -47,11 +48,19 @@ def trigger(
         print(told, file=sys.stderr)
         interrupt.achieved(f"run {run.name} goes on")
         board.wait(f"waiting for run {run.name}")
-        run = followed.ended(run.id)
+        run = followed.ended(run.id, functools.partial(_tell_stage, run.name))
         code, state = followed.exit_code(run), run.state
     reached, message = (state.name or "", state.message or "") if state else ("", "")
     document |= {"run": run.name, "state": reached, "message": message, "exit_code": code}
     return document, f"{run.name}: {reached.lower()}", _failure(document, code) if code else None
+
+
+def _tell_stage(run: str, stage: str) -> None:
+    """What the run that is waited for does: at a terminal in the place of what it did before."""
+    if board.shown():
+        board.wait(f"waiting for run {run}: {stage}")
+    else:
+        print(f"{run}: {stage}", file=sys.stderr)
 
 
 def _failure(document: dict[str, Any], code: int) -> GradmillError:

@@ -9,7 +9,8 @@ from flows.cli import summaries
 from flows.cli.faults import as_gradmill_error, in_json
 from flows.cli.options import Quiet, Verbose, as_typed, print_json, require
 from flows.cli.parameters import given_options, taking, validated
-from flows.cli.runs import of_kept_name, on_prefect, outcome, require_images, require_of_use
+from flows.cli.runs import of_kept_name, on_prefect, outcome, require_of_use
+from flows.cli.sources import require_images
 from tasks.errors import UsageError
 from tasks.parameters import TuneParameters
 from tasks.store import own_data, reading

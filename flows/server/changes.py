@@ -12,6 +12,7 @@ from flows.server.deployments import FORMS, accepted
 from flows.server.kept import Kept
 from flows.server.schedules import SLUG
 from tasks.errors import UsageError
+from tasks.machine.words import nearest
 
 
 def named(word: str) -> Declared:
@@ -24,9 +25,10 @@ def named(word: str) -> Declared:
     found = _meant(word, known)
     if len(found) == 1:
         return found[0]
-    names = ", ".join(sorted(each.name for each in found or known))
+    names = sorted(each.name for each in found or known)
+    to_do = "name it" if found else nearest(word, names, "name it")
     said = f"{word} is retrained by more than one deployment" if found else f"no deployment {word}, or of that model"
-    raise UsageError(said, f"one of: {names}", "name it")
+    raise UsageError(said, f"one of: {', '.join(names)}", to_do)
 
 
 def is_named(word: str) -> bool:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from flows.server import api
 from tasks.errors import UsageError
+from tasks.machine.words import nearest
 from tasks.parameters import (
     EvaluateParameters,
     MaintainParameters,
@@ -160,9 +161,8 @@ def named(client: SyncPrefectClient, deployment: str) -> DeploymentResponse:
     known = {each.name: each for each in ours(client)}
     if deployment not in known:
         names = ", ".join(sorted(known)) or "none yet"
-        raise UsageError(
-            f"no deployment {deployment}", f"one of: {names}", "name one of these" if known else "run gradmill up"
-        )
+        to_do = nearest(deployment, known, "name one of these" if known else "run gradmill up")
+        raise UsageError(f"no deployment {deployment}", f"one of: {names}", to_do)
     return known[deployment]
 
 

@@ -3,9 +3,13 @@
 import re
 import sys
 import time
+from collections.abc import Callable
 from uuid import UUID
 
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import TaskRunSort
 from prefect.utilities.urls import url_for
 
 from flows.server import api
@@ -23,16 +27,20 @@ def page(run: FlowRun) -> str | None:
     return address and without_credentials(address)
 
 
-def ended(run: UUID) -> FlowRun:
-    """The run once it has ended; says once where no worker takes it.
+def ended(run: UUID, begun: Callable[[str], None]) -> FlowRun:
+    """The run once it has ended; calls ``begun`` with each stage, and says once where no worker takes it.
 
     Raises:
         EnvironmentProblem: the server no longer answers.
     """
-    late, said = time.monotonic() + LATE.total_seconds(), False
+    late, said, told = time.monotonic() + LATE.total_seconds(), False, set[str]()
     while True:
         with api.client() as client:
             found = client.read_flow_run(run)
+            for stage in _stages(client, run):
+                if stage not in told:
+                    told.add(stage)
+                    begun(stage)
         if found.state and found.state.is_final():
             return found
         is_left = found.state and found.state.is_scheduled() and found.state_name != QUEUED
@@ -40,6 +48,13 @@ def ended(run: UUID) -> FlowRun:
             said = True
             print("no worker has taken it yet; gradmill status shows workers: still waiting", file=sys.stderr)
         time.sleep(ASK_SECONDS)
+
+
+def _stages(client: SyncPrefectClient, run: UUID) -> list[str]:
+    """Those that have begun, in order; the shards of a prediction and the like have blanks in their names."""
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+    found = client.read_task_runs(flow_run_filter=of_run, sort=TaskRunSort.EXPECTED_START_TIME_ASC)
+    return [each.name for each in found if each.start_time and " " not in each.name]
 
 
 def exit_code(run: FlowRun) -> int:

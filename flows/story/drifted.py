@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from flows.story.blocks import Bold, said, table
 from tasks.batch.version import Version
 from tasks.data.recipe import Columns
+from tasks.machine.words import readable
 from tasks.serving import drift
 from tasks.serving.contract import LABEL
 from tasks.store.predictions import Job
@@ -81,6 +82,7 @@ def _between(edges: Sequence[float], at: int) -> str:
     """A bin of numbers in words."""
     if not edges:
         return "any"
+    ends = [readable(edge, 3) for edge in edges]
     if at == 0:
-        return f"up to {edges[0]:.3g}"
-    return f"above {edges[-1]:.3g}" if at == len(edges) else f"{edges[at - 1]:.3g} to {edges[at]:.3g}"
+        return f"up to {ends[0]}"
+    return f"above {ends[-1]}" if at == len(edges) else f"{ends[at - 1]} to {ends[at]}"

@@ -10,6 +10,7 @@ from flows.story import periods
 from flows.story.blocks import Bold, escaped, said, table
 from flows.story.report import RetrainReport
 from tasks.errors import GradmillError
+from tasks.judging.gates import found
 from tasks.judging.judged import Period
 from tasks.machine.words import readable
 from tasks.records import GateVerdict
@@ -48,7 +49,7 @@ def in_words(result: RetrainReport) -> tuple[str, str]:
     if result.outcome == "refused":
         gate, *others = [gate for gate in result.gates if not gate.passed]
         more = f" and {len(others)} more" if others else ""
-        return f"refused by {gate.name} {readable(gate.value)}{more}", f"{readable(gate.value)} refused"
+        return f"refused by {gate.name} {found(gate)}{more}", f"{found(gate)} refused"
     version = f" version {result.version}" if result.version else ""
     known = ("test_accuracy", "rmse", "test_loss")
     name, value = next((name, result.metrics[name]) for name in known if result.metrics.get(name) is not None)
@@ -67,7 +68,7 @@ def verdict(result: RetrainReport) -> str:
     word = "the champion before" if result.outcome == "published" else "the champion"
     of_before = [f"version {before.version}, {word}, when published"] if before else []
     gates = [
-        (gate.name, gate.verdict if gate.passed else Bold(gate.verdict), readable(gate.value, 6), *_required(gate))
+        (gate.name, gate.verdict if gate.passed else Bold(gate.verdict), found(gate), *_required(gate))
         for gate in result.gates
     ]
     seconds = [(stage, f"{seconds:.2f}") for stage, seconds in result.seconds.items()]

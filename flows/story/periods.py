@@ -31,7 +31,7 @@ def rows(found: Sequence[Period]) -> list[tuple[str, ...]]:
 
 def between(interval: tuple[float, float]) -> str:
     """An interval in words."""
-    return "{:.4g} to {:.4g}".format(*interval)
+    return " to ".join(map(readable, interval))
 
 
 def _told(found: Measured) -> tuple[str, str]:

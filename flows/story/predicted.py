@@ -11,6 +11,7 @@ from flows.story import drifted
 from flows.story import overview_tables as tables
 from flows.story import overview_words as words
 from flows.story.blocks import escaped, said, table
+from tasks.batch.rejects import ID
 from tasks.batch.version import Version, read_version
 from tasks.data.recipe import Columns
 from tasks.errors import GradmillError
@@ -104,9 +105,19 @@ def _rejects(result: Prediction, version: Version) -> str:
     with pq.ParquetFile(path) as file:
         batches = (batch.to_pylist() for batch in file.iter_batches(REJECTS))
         first = list(itertools.islice(itertools.chain.from_iterable(batches), REJECTS))
-    rows = [(said(Path(row["source"]).name), f"{row['source_row']:,}", *map(said, _why(row, names))) for row in first]
+    ids = [name for name in first[0] if name.startswith(ID)]
+    rows = [
+        (
+            said(Path(row["source"]).name),
+            f"{row['source_row']:,}",
+            *(said(str(row[each] or "")) for each in ids),
+            *map(said, _why(row, names)),
+        )
+        for row in first
+    ]
+    head = ("file", "row, from 0", *(said(each.removeprefix(ID)) for each in ids), "column", "why")
     more = f"\n\nAll {result.rejects:,} are in `{said(str(path))}`." if result.rejects > REJECTS else ""
-    return "## Rejected rows\n\n" + table(("file", "row, from 0", "column", "why"), rows) + more
+    return "## Rejected rows\n\n" + table(head, rows) + more
 
 
 def _why(row: dict[str, Any], names: list[str]) -> tuple[str, str]:

@@ -40,7 +40,7 @@ def label_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Footer
     readers.check_unchanged(work.sources)
     name = artifact_paths.part(folder, shard.number).name
     with contextlib.suppress(_TooManyRejects), scratch.placing(folder, name) as temporary:  # syncs when no core is held
-        with ShardRejects(parts.rejects_path(folder, shard)) as rejects, lanes.working():
+        with ShardRejects(parts.rejects_path(folder, shard), job) as rejects, lanes.working():
             footer = work.write(temporary, lanes, rejects)
         readers.check_unchanged(work.sources)
         if footer.rejects > job.max_rejects:

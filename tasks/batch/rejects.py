@@ -18,17 +18,18 @@ from tasks.store import artifact_paths, atomic, scratch
 from tasks.store.predictions import Job
 
 SCHEMA = pa.schema([("row", pa.int64()), ("source", pa.string()), ("source_row", pa.int64()), ("reason", pa.string())])
+ID = "id_"  # before the name of a column that goes along
 
 
 class ShardRejects(contextlib.ExitStack):
-    """Writes the rejects of a shard as they come, and no file if none come.
+    """Writes the rejects of a shard of a job as they come, and no file if none come.
 
     To be closed before the part appears, whose footer counts them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, job: Job) -> None:
         super().__init__()
-        self._path = path
+        self._path, self._schema = path, _schema(job)
         self._writer: pq.ParquetWriter | None = None
 
     def add(self, rejects: list[Reject]) -> None:
@@ -37,10 +38,15 @@ class ShardRejects(contextlib.ExitStack):
             return
         if self._writer is None:
             temporary = self.enter_context(atomic.replacing(self._path))
-            self._writer = self.enter_context(pq.ParquetWriter(temporary, SCHEMA))
-        columns = zip(*rejects, strict=True)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-        self._writer.write_table(pa.table(arrays, schema=SCHEMA))
+            self._writer = self.enter_context(pq.ParquetWriter(temporary, self._schema))
+        columns = zip(*((*facts, *ids) for *facts, ids in rejects), strict=True)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+        self._writer.write_table(pa.table(arrays, schema=self._schema))
+
+
+def _schema(job: Job) -> pa.Schema:
+    """The columns of the rejects of a job, its ids as they are called in its parts."""
+    return pa.schema([*SCHEMA, *((f"{ID}{name}", pa.string()) for name in job.id_columns)])
 
 
 def merge(folder: Path, job: Job) -> int:
@@ -49,16 +55,17 @@ def merge(folder: Path, job: Job) -> int:
     Raises:
         DataError: those of a shard are damaged.
     """
-    total = 0
+    total, empty = 0, _schema(job).empty_table()
     with (
         scratch.placing(folder, artifact_paths.REJECTS) as temporary,
-        pq.ParquetWriter(temporary, SCHEMA) as merged,
+        pq.ParquetWriter(temporary, empty.schema) as merged,
     ):
         for shard in job.shards:
             path = parts.rejects_path(folder, shard)
             if path.is_file():
                 for batch in _batches(path):
-                    merged.write_batch(batch)
+                    part = pa.Table.from_batches([batch])  # of a job begun by an older gradmill without ids
+                    merged.write_table(pa.concat_tables([empty, part], promote_options="default"))
                     total += batch.num_rows
         model = job.model.model_dump(mode="json")
         merged.add_key_value_metadata({parts.FOOTER: json.dumps({"job": job.job, "model": model, "rejects": total})})
@@ -94,5 +101,6 @@ def first(folder: Path) -> str:
     """The first rejected row of a job, and why it was."""
     with pq.ParquetFile(folder / artifact_paths.REJECTS) as file:
         row: dict[str, Any] = next(file.iter_batches(1)).to_pylist()[0]
-    place = "" if row["source"].lower().endswith(SUFFIXES) else f"row {row['source_row']} of "
-    return f"{place}{row['source']}: {row['reason']}"
+    ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
+    number = f"row {row['source_row']}{f' ({ids})' if ids else ''} of "
+    return f"{'' if row['source'].lower().endswith(SUFFIXES) else number}{row['source']}: {row['reason']}"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tasks.judging import gates, max_statistic
 from tasks.judging.candidate import Measured
 from tasks.judging.objective import Objective
-from tasks.machine.words import readable
+from tasks.machine.words import beside
 from tasks.parameters import Gates
 from tasks.records import GateVerdict
 
@@ -42,7 +42,7 @@ class Pair(NamedTuple):
     def said(self, of: int) -> str:
         """Both losses, and on which of so many test rows."""
         known = f" ({of - self.num_rows} left out: it was trained on them)" if self.num_rows < of else ""
-        ours, theirs = readable(self.ours, 5), readable(self.theirs, 5)
+        ours, theirs = beside(self.ours, self.theirs), beside(self.theirs, self.ours)
         return f"{ours} against {theirs} of version {self.version} on {self.num_rows} test rows{known}"
 
 

@@ -4,7 +4,7 @@ import math
 
 from tasks.errors import GateFailed
 from tasks.machine.telling import tell
-from tasks.machine.words import readable
+from tasks.machine.words import beside
 from tasks.records import GateVerdict
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
@@ -32,7 +32,7 @@ def judge(
         and (maximum is None or value <= maximum)
     )
     bounds = [("more than", above), ("less than", below), ("at most", maximum)]
-    required = " and ".join(f"{words} {readable(bound, 6)}" for words, bound in bounds if bound is not None)
+    required = " and ".join(f"{words} {beside(bound, value)}" for words, bound in bounds if bound is not None)
     return GateVerdict(
         name=name,
         value=value,
@@ -41,6 +41,11 @@ def judge(
         passed=passed,
         detail=(f"{required} required" if required else "no bound") + (f" ({detail})" if detail else ""),
     )
+
+
+def found(verdict: GateVerdict) -> str:
+    """What was found, in words: told from its bounds."""
+    return beside(verdict.value, verdict.minimum, verdict.maximum)
 
 
 def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -> None:
@@ -52,13 +57,13 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -
     failed = [verdict for verdict in verdicts if not verdict.passed]
     short = f"refused by {', '.join(verdict.name for verdict in failed)}" if failed else ""
     for verdict in verdicts:
-        tell(f"gate {verdict.name} {verdict.verdict}: {readable(verdict.value, 6)}, {verdict.detail}", short=short)
+        tell(f"gate {verdict.name} {verdict.verdict}: {found(verdict)}, {verdict.detail}", short=short)
     if not failed:
         return
-    found = (REMEDIES[verdict.name] for verdict in failed if verdict.name in REMEDIES)
-    remedy = next(found, "train longer or change the parameters")
+    known = (REMEDIES[verdict.name] for verdict in failed if verdict.name in REMEDIES)
+    remedy = next(known, "train longer or change the parameters")
     refusal = GateFailed(
-        "refused by " + "; ".join(f"{verdict.name} {readable(verdict.value, 6)}" for verdict in failed),
+        "refused by " + "; ".join(f"{verdict.name} {found(verdict)}" for verdict in failed),
         "; ".join(f"{verdict.name}: {verdict.detail}" for verdict in failed),
         f"nothing was published; see the evidence in {run.path}, {remedy}",
     )

@@ -34,8 +34,8 @@ class Drops(NamedTuple):
     def reason(self, at: Any, change: str, margin: float, max_p: float) -> str:
         """Why one of them is refused or not; ``change`` is what it is: a drop or a rise."""
         if not self.beyond[at]:
-            return f"a {change} of at most {readable(margin, 3)} is allowed"
-        more, corrected = f"a {change} of more than {readable(margin, 3)}", f"corrected p {readable(self.p[at])}"
+            return f"a {change} of at most {readable(margin)} is allowed"
+        more, corrected = f"a {change} of more than {readable(margin)}", f"corrected p {readable(self.p[at])}"
         if self.p[at] < max_p:
             return f"{more} that chance does not explain ({corrected}, below {max_p:g})"
         return f"{more}, but one that chance may explain ({corrected}, not below {max_p:g})"

@@ -1,7 +1,8 @@
 """Words as people read them."""
 
+import difflib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # what a terminal obeys; lines and tabs are harmless
 
@@ -25,6 +26,13 @@ def readable(value: float, digits: int = 4) -> str:
     return f"{rounded:,.0f}" if 10**digits <= abs(rounded) < 1e15 else f"{value:.{digits}g}"
 
 
+def beside(value: float, *others: float | None) -> str:
+    """A figure as ``readable``, with more digits where it takes them to tell it from others, such as its bounds."""
+    unlike = [each for each in others if each is not None and each != value]
+    digits = (n for n in range(4, 12) if readable(value, n) not in {readable(each, n) for each in unlike})
+    return readable(value, next(digits, 12))
+
+
 def duration(seconds: float) -> str:
     """``12 s``, ``1.2 s``, ``0.12 s``, ``12 ms``: as exact as somebody who waits wants to know."""
     if seconds < 0.1:
@@ -40,6 +48,13 @@ def printable(text: str) -> str:
 def in_markdown(text: str) -> str:
     """``text``, which is one line, in Markdown, where it is read as it stands here."""
     return SPECIAL.sub(r"\\\g<0>", printable(text))
+
+
+def nearest(mistyped: str, names: Iterable[str], otherwise: str) -> str:
+    """What to do about a name that is not there: others differ perhaps in a letter, or in upper and lower case."""
+    lower = {each.lower(): each for each in names}
+    near = difflib.get_close_matches(mistyped.lower(), lower, n=1)
+    return f"did you mean {lower[near[0]]}?" if near else otherwise
 
 
 def listed(names: Collection[str], most: int) -> str:

@@ -8,6 +8,7 @@ from tasks.data.images.fixed import FixedImages
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import Fixed
 from tasks.errors import DataError, UsageError
+from tasks.machine.words import nearest
 from tasks.parameters import Data, Learned, ModelName, is_name
 from tasks.parameters.own_data import NO_WINDOW
 from tasks.parameters.training import SEARCHED, usual
@@ -87,9 +88,9 @@ def again(name: str, given: dict[str, Any], with_found: bool = False) -> dict[st
     """
     locks.refuse_half_restored()
     if not is_name(name) or not reading.versions(name):
-        names = (each for each in reading.names() if each not in [*ModelName] and reading.versions(each))
-        kept = ", ".join(names) or "none yet"
-        to_do = "name one of these, or train a new one: gradmill retrain MODEL --name NAME"
+        names = [each for each in reading.names() if each not in [*ModelName] and reading.versions(each)]
+        kept, train = ", ".join(names) or "none yet", "train a new one: gradmill retrain MODEL --name NAME"
+        to_do = nearest(name, [*ModelName, *names], f"name one of these, or {train}")
         raise UsageError(f"no model {name}", f"{' or '.join(ModelName)}, or a kept name: {kept}", to_do)
     champion = reading.manifest(name, reading.resolve(name, None))
     asked = champion.parameters.model_dump(mode="json")

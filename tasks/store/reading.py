@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks.errors import DataError, UsageError
+from tasks.machine.words import nearest
 from tasks.parameters import is_name
 from tasks.store import artifact_paths, folders, verified
 from tasks.store.artifact_paths import CHECKSUMS, MANIFEST, ONNX
@@ -111,9 +112,9 @@ def resolve(name: str, number: int | None) -> int:
         UsageError: there is no such model or version.
     """
     if not (kept := versions(name) if is_name(name) else []):
-        known = ", ".join(filter(versions, names())) or "none yet"
-        found = f"no model named {name} in {artifact_paths.models()}"
-        raise UsageError(found, f"one of: {known}", "name one, another --artifacts, or train it: gradmill retrain")
+        every, found = [*filter(versions, names())], f"no model named {name} in {artifact_paths.models()}"
+        to_do = nearest(name, every, "name one, another --artifacts, or train it: gradmill retrain")
+        raise UsageError(found, f"one of: {', '.join(every) or 'none yet'}", to_do)
     if number is None:
         current = champion(name)
         if current is None:

@@ -50,6 +50,7 @@ class Reject(NamedTuple):
     source: str
     source_row: int
     reason: str
+    ids: tuple[str | None, ...] = ()  # its values of the columns that go along
 
 
 class Chunk(NamedTuple):
@@ -176,10 +177,20 @@ def _chunk(held: list[tuple[Source, Piece]]) -> Chunk:
         source_index=np.repeat(index, [len(piece.values) for piece in pieces]),
         truth=np.concatenate(truths) if len(truths) == len(pieces) else None,
         rejects=[
-            Reject(source.first_row + piece.first + offset, source.path, piece.first + offset, reason)
+            Reject(source.first_row + at, source.path, at, reason, _ids(piece, at - piece.first))
             for source, piece in held
-            for offset, reason in piece.rejects
+            for at, reason in ((piece.first + offset, reason) for offset, reason in piece.rejects)
         ],
         notes=[note for piece in pieces for note in piece.notes],
-        extra=pa.Table.from_batches([piece.extra for piece in pieces]) if pieces[0].extra is not None else None,
+        extra=None
+        if pieces[0].extra is None
+        else pa.Table.from_batches([_good(piece.extra, piece.kept) for piece in pieces]),
     )
+
+
+def _good(extra: pa.RecordBatch, kept: Array | None) -> pa.RecordBatch:
+    return extra if kept is None else extra.take(pa.array(kept))
+
+
+def _ids(piece: Piece, offset: int) -> tuple[str | None, ...]:
+    return () if piece.extra is None else tuple(column[offset].as_py() for column in piece.extra.columns)

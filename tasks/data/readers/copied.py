@@ -26,8 +26,8 @@ def of_images(path: Path, schema: pa.Schema, wanted: Wanted) -> tuple[str, ...]:
 
 
 def along(done: Piece, batch: pa.RecordBatch, wanted: Wanted) -> Piece:
-    """Rows that were read of a batch, and with them what goes along."""
+    """Rows that were read of a batch, and with them, rejected ones too, what goes along."""
     if not wanted.ids:
         return done
-    ids = pa.RecordBatch.from_pydict({name: pc.cast(batch.column(name), pa.string()) for name in wanted.ids})
-    return done._replace(extra=ids if done.kept is None else ids.take(pa.array(done.kept)))
+    ids = {name: pc.cast(batch.column(name), pa.string()) for name in wanted.ids}
+    return done._replace(extra=pa.RecordBatch.from_pydict(ids))

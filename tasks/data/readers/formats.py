@@ -90,7 +90,7 @@ class Piece(NamedTuple):
     rejects: tuple[tuple[int, str], ...] = ()
     truth: Array | None = None
     notes: tuple[str, ...] = ()
-    extra: pa.RecordBatch | None = None  # columns of text that go to the output as they are
+    extra: pa.RecordBatch | None = None  # (num_rows,) columns of text that go along as they are
 
     def kept_offsets(self) -> Array:
         """The offsets of the good rows ``(len(values),)`` int64."""

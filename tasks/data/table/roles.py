@@ -1,6 +1,5 @@
 """Which part each column of a table plays: what is asked for, and what version 1 fixed."""
 
-import difflib
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
@@ -9,7 +8,7 @@ from tasks.data.report import Finding
 from tasks.data.table import asked
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.split_rule import SplitRule
-from tasks.machine.words import listed
+from tasks.machine.words import listed, nearest
 from tasks.parameters.own_data import OwnData
 
 SHOWN = 20  # columns
@@ -80,7 +79,9 @@ def _missing(names: Sequence[str], data: OwnData, parts: Roles, kept: FixedRecip
     known = f"one of {listed(names, SHOWN)}"
     for name, why in wanted.items():
         if name is not None and name not in names and name not in data.ignore:
-            yield error("no-such-column", name, f"no column {name} ({why})", known, _nearest(name, names))
+            yield error(
+                "no-such-column", name, f"no column {name} ({why})", known, nearest(name, names, "take one of them")
+            )
     for name in parts.features if kept else ():
         if name in parts.ignored:
             found, action = f"{name} is to be ignored", "keep it, or give the new table another --name"
@@ -88,13 +89,6 @@ def _missing(names: Sequence[str], data: OwnData, parts: Roles, kept: FixedRecip
         elif name not in names and name not in wanted:
             found, action = f"column {name} is missing", "restore it, or keep the new table under another --name"
             yield error("missing-column", name, found, "the columns that version 1 took", action)
-
-
-def _nearest(mistyped: str, names: Sequence[str]) -> str:
-    """What to do about a name that is not there: others differ perhaps in a letter, or in upper and lower case."""
-    lower = {each.lower(): each for each in names}
-    near = difflib.get_close_matches(mistyped.lower(), lower, n=1)
-    return f"did you mean {lower[near[0]]}?" if near else "take one of them"
 
 
 def _new(free: Sequence[str], parts: Roles, kept: FixedRecipe | None) -> Iterator[Finding]:

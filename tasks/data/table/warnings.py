@@ -10,7 +10,7 @@ from tasks.data.findings import note, warning
 from tasks.data.recipe import Column
 from tasks.data.report import Finding
 from tasks.data.table.fitting import BLOCK, Statistics, moments
-from tasks.machine.words import counted
+from tasks.machine.words import counted, readable
 
 MUCH_MISSING = 0.1
 OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is worth a thousandth of one
@@ -55,7 +55,9 @@ def of_columns(columns: tuple[Column, ...], features: NDArray[np.float32], range
         elif missing > MUCH_MISSING * rows:
             yield warning("missing-values", name, f"{name} is missing in {100 * missing / rows:.3g} % of the rows")
         if column.kind == "number" and not is_constant and abs(mean) > OFFSET * deviation:
-            found = f"{name} is {mean:.6g} on average and varies by {deviation:.3g}, too little for float32"
+            found = (
+                f"{name} is {readable(mean, 6)} on average, varying by {readable(deviation)}: too little for float32"
+            )
             yield warning("offset", name, found, f"subtract an offset from it, or leave it out with --ignore {name}")
 
 
@@ -137,10 +139,11 @@ def _explains_class(values: NDArray[Any], labels: NDArray[Any], is_category: boo
 def conflicts(num_rows: int, num_distinct: int, num_with_target: int) -> Iterator[Finding]:
     """Rows with equal features and different targets, by the numbers of distinct ones without and with it."""
     if more := num_with_target - num_distinct:
-        share = f"{100 * more / num_rows:.2g} %"
+        are_many, limit = more > FEW_CONFLICTS * num_rows, f"{100 * FEW_CONFLICTS:g} %"
+        share = f"{100 * more / num_rows:.2g} %{f', above {limit}' if are_many else f'; above {limit} a warning'}"
         found = f"equal features have different targets {counted(more, 'time')} in {counted(num_rows, 'row')} ({share})"
-        found += ": the target is noisy, or a column that tells them apart is missing"
-        yield (warning if more > FEW_CONFLICTS * num_rows else note)("equal-rows", None, found)
+        found += ": no model of these columns tells such rows apart, be the target noisy or a column missing"
+        yield (warning if are_many else note)("equal-rows", None, found)
 
 
 def _sample(rows: NDArray[Any]) -> NDArray[Any]:

@@ -56,10 +56,10 @@ def trigger(
 
 def _failure(document: dict[str, Any], code: int) -> GradmillError:
     """What the run has ended with, as an error of this command."""
-    message = document["message"].splitlines() or ["no reason is known"]
-    failure = GradmillError(
-        f"{document['run']}: {document['state']}: {message[0]}", "a run that completes", "see its page"
-    )
+    found, _, rest = document["message"].partition("\nexpected: ")  # as GradmillError writes them
+    expected, _, action = rest.partition("\nto do: ")
+    found = found or f"{document['run']}: {document['state'].lower()}: no reason is known"
+    failure = GradmillError(found, expected or "a run that completes", action or "see its page")
     failure.exit_code = code
     return failure
 

@@ -19,7 +19,7 @@ from flows.server.status_document import Champion, Deployment, Judged, Status, S
 from tasks.errors import without_credentials
 from tasks.store import artifact_paths, reading, room
 
-VERDICT_TAG = "verdict:"
+VERDICT_TAG, DRIFT_TAG = "verdict:", "drift:"
 JUDGED = ("published", "refused", "judged", "worse", "as published")  # not unchanged: no gate has looked at that
 BEGUN = ("RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED", "CANCELLING", "PAUSED")
 ENDED_BADLY = ("FAILED", "CRASHED")
@@ -100,7 +100,7 @@ def _is_forgotten(seen: datetime | None) -> bool:
 def _champions() -> list[Champion]:
     champions = [(name, row) for name in reading.names() for row in reading.table(name) if row["champion"]]
     return [
-        Champion.model_validate(row | {"name": name, "promoted_at": pointer.promoted_at})
+        Champion.model_validate(row | {"name": name, "promoted_at": pointer.promoted_at, "held": list(pointer.held)})
         for name, row in champions
         if (pointer := reading.champion(name))
     ]
@@ -143,7 +143,8 @@ def _judged(run: FlowRun) -> Judged:
 
 def _verdict(run: FlowRun | None) -> str | None:
     tags = run.tags if run else []
-    return next((tag.removeprefix(VERDICT_TAG) for tag in tags if tag.startswith(VERDICT_TAG)), None)
+    found = (tag.removeprefix(kind) for kind in (VERDICT_TAG, DRIFT_TAG) for tag in tags if tag.startswith(kind))
+    return next(found, None)
 
 
 def _message(run: FlowRun | None) -> str | None:

@@ -197,7 +197,7 @@ def test_trigger_prints_the_runs_page_and_waits_for_its_end(
     assert interrupt.done == f"run {document['run']} goes on", "what Ctrl-C would have said"
     assert failure is not None
     assert failure.exit_code == 4
-    assert "DataError: no file" in failure.found
+    assert failure.found == "DataError: no file"
 
 
 def test_why_a_run_was_refused_is_told_by_trigger_as_by_the_command_that_retrains() -> None:

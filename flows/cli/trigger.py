@@ -32,7 +32,7 @@ def trigger(
         return _listed(deployment, as_json)
     parameters = nested(param or [])
     with on_server():
-        from flows.server import deployments, followed
+        from flows.server import deployments, followed, status
 
         run = deployments.trigger(deployment, parameters)
         document: dict[str, Any] = {
@@ -49,8 +49,8 @@ def trigger(
         board.wait(f"waiting for run {run.name}")
         run = followed.ended(run.id)
         code, state = followed.exit_code(run), run.state
-    reached, message = (state.name or "", state.message or "") if state else ("", "")
-    document |= {"run": run.name, "state": reached, "message": message, "exit_code": code}
+    reached = (state and state.name) or ""
+    document |= {"run": run.name, "state": reached, "message": status.said(state) or "", "exit_code": code}
     return document, f"{run.name}: {reached.lower()}", _failure(document, code) if code else None
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.actions import RunDeployment
@@ -26,6 +27,7 @@ ENDED_BADLY = ("FAILED", "CRASHED")
 LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
 FORGOTTEN = timedelta(days=1)  # a worker that has been silent for longer is none
 QUEUED = "AwaitingConcurrencySlot"
+PREFECTS = "Flow run encountered an exception: "  # before what we say of it ourselves
 
 
 def of_store() -> Status:
@@ -148,7 +150,12 @@ def _verdict(run: FlowRun | None) -> str | None:
 
 
 def _message(run: FlowRun | None) -> str | None:
-    return run.state.message if run and run.state and not run.state.is_completed() else None
+    return said(run.state) if run and run.state and not run.state.is_completed() else None
+
+
+def said(state: State[Any] | None) -> str | None:
+    """What a state says, without Prefect's words before ours."""
+    return state.message.removeprefix(PREFECTS) if state and state.message else None
 
 
 def _late(client: SyncPrefectClient) -> list[FlowRun]:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -16,8 +17,8 @@ from prefect.client.schemas.schedules import CronSchedule
 
 from command_line import assert_clear, gradmill
 from duty import Duty
-from flows.cli import notify
-from flows.server import alerts, api, deployments, occasions, registration
+from flows.cli import notify, pausing
+from flows.server import alerts, api, changes, deployments, occasions, registration
 from flows.server.service import reached
 from notification_stand_ins import endpoint, mail_server
 from prefect_api import api_client, eventually
@@ -106,7 +107,7 @@ def test_a_registration_without_a_block_leaves_alerts_and_none_removes_them(
 
 
 def test_a_deployment_is_late_two_hours_after_its_schedules_longest_pause_or_when_it_was_told(
-    bare: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    bare: httpx.Client, artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     webhook("http://127.0.0.1:9/")
     registered(monkeypatch, "custom-webhook/on-duty")
@@ -128,6 +129,12 @@ def test_a_deployment_is_late_two_hours_after_its_schedules_longest_pause_or_whe
     bare.patch(f"/deployments/{weekly['id']}", json={"paused": True}).raise_for_status()
     registered(monkeypatch)
     assert hours() == {"softmax-nightly": 50}, "nothing is due of one that is paused"
+    pausing.resume("linear-weekly")
+    assert hours() == {"softmax-nightly": 50, "linear-weekly": 7 * 24 + 2}, "at once, not with the next registration"
+    changes.change(changes.named("softmax-nightly"), True, cron="0 3 * * 6")
+    assert hours()["softmax-nightly"] == 7 * 24 + 2
+    pausing.pause("softmax-nightly")
+    assert set(hours()) == {"linear-weekly"}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from candidate import Candidate, job_document
 from command_line import gradmill
 from flows.predict import predict
 from flows.retrain import retrain
+from flows.server import status
 from flows.story import blocks, overview_page, overview_tables, overview_words
 from flows.story.blocks import Page, Pictures, Section
 from flows.story.overview import rewritten, write
@@ -170,6 +171,24 @@ def test_the_page_tells_what_is_live_what_runs_came_to_and_how_to_go_on() -> Non
         "2026-11-07 12:00", "rolled back", "1, frozen", REASON, "mia", "1"
     )  # fmt: skip
     assert facts.disk.versions == bytes_below(artifact_paths.model(NAME))
+    assert ("leave out the next run", f"`gradmill skip {NAME}`") in sections["By command"].rows
+    assert status.of_store().models[0].held == [2]
+
+
+def test_a_name_that_nothing_retrains_is_told_how_to_schedule_it_and_not_what_its_schedule_would_take(
+    artifacts: Path,
+) -> None:
+    def commands() -> str:
+        (section,) = (
+            each for each in overview_page.sections(overview.gather("houses"), None) if each.title == "By command"
+        )
+        return " ".join(command for _, command in section.rows)
+
+    assert "gradmill schedule houses --cron" in commands()
+    assert "gradmill skip" not in commands()
+    artifact_paths.schedule("houses").parent.mkdir(parents=True)
+    artifact_paths.schedule("houses").touch()
+    assert "gradmill skip houses" in commands()
 
 
 @pytest.mark.usefixtures("walk")

@@ -214,7 +214,9 @@ def test_whether_a_rollback_is_done_everywhere_and_whether_tonights_run_undoes_i
     assert f"mirror: done, frozen\n{NAME}: no retrain changes that until gradmill unfreeze {NAME}" in walk.frozen
     shows(overview, "Frozen: retrains are judged and none is published", f"gradmill unfreeze {NAME}")
     shows(overview, "Version 2 is held", f"gradmill promote {NAME} 2")
-    assert f"{NAME} is frozen: no retrain changes it until gradmill unfreeze {NAME}" in walk.says("status")
+    status = walk.says("status")
+    assert f"{NAME} is frozen: no retrain changes it until gradmill unfreeze {NAME}" in status
+    assert f"{NAME} version 2 is held until gradmill promote {NAME} 2" in status
 
 
 def test_where_predictions_have_drifted_and_which_rows_were_rejected_and_why(walk: Walk, overview: "Page") -> None:

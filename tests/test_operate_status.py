@@ -22,7 +22,7 @@ from command_line import GRADMILL, assert_clear
 from flows import interrupt
 from flows.cli import status as command
 from flows.cli.operate import nested
-from flows.cli.trigger import trigger
+from flows.cli.trigger import _failure, trigger
 from flows.server import artifacts, followed, registration, status
 from prefect_api import api_client, eventually, post
 from tasks.errors import DataError, DeviceMissing, GateFailed, GradmillError, TrainingDiverged, UsageError
@@ -104,6 +104,9 @@ def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
     each, attention = told()
     assert (each.last_run, each.verdict, attention) == ("third", None, [])
     assert (each.judged.run, each.judged.verdict, each.judged.message) == ("first", "refused", reason)
+    run("fourth", "drift:drift", type="COMPLETED")
+    assert (told()[0].verdict, told()[0].judged.run) == ("drift", "first")
+    run("fifth", type="CANCELLED")
     command.status(as_json=False)
     output = capsys.readouterr().out
     assert f"refused {datetime.now(UTC):%m-%d}" in output
@@ -194,7 +197,14 @@ def test_trigger_prints_the_runs_page_and_waits_for_its_end(
     assert interrupt.done == f"run {document['run']} goes on", "what Ctrl-C would have said"
     assert failure is not None
     assert failure.exit_code == 4
-    assert "DataError: no file" in failure.found
+    assert failure.found == "DataError: no file"
+
+
+def test_why_a_run_was_refused_is_told_by_trigger_as_by_the_command_that_retrains() -> None:
+    error = GateFailed("refused by train_loss 1.6", "train_loss: less than 0.5 required", "train longer")
+    document = {"run": "nightly", "state": "Refused", "message": str(error)}
+    assert str(_failure(document, 3)) == str(error)
+    assert "nightly: crashed: no reason" in _failure(document | {"state": "Crashed", "message": ""}, 1).found
 
 
 def test_every_parameter_that_trigger_lists_is_taken_with_the_value_that_it_shows(

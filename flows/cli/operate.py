@@ -39,7 +39,8 @@ def up(
         ui, upcoming = without_credentials(running.service.api_url).removesuffix("/api"), deployments.next_runs()
         joined = running.service.joined
         artifact_paths.pages_asked().mkdir(exist_ok=True)
-        overview.write(*overview.every())
+        for missed in overview.write(*overview.every()):
+            (artifact_paths.pages_asked() / missed).touch()  # it is tried again while up runs
         pages = artifacts.overviews_of_store()
         document = {
             "ui": ui,

@@ -66,6 +66,8 @@ def _print_models(found: "Status") -> None:
     for model in found.models:
         if model.frozen:
             print_line(f"{model.name} is frozen: no retrain changes it until gradmill unfreeze {model.name}")
+        for number in model.held:
+            print_line(f"{model.name} version {number} is held until gradmill promote {model.name} {number}")
     print_line("")
 
 

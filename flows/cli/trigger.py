@@ -33,7 +33,7 @@ def trigger(
         return _listed(deployment, as_json)
     parameters = nested(param or [])
     with on_server():
-        from flows.server import deployments, followed
+        from flows.server import deployments, followed, status
 
         run = deployments.trigger(deployment, parameters)
         document: dict[str, Any] = {
@@ -50,8 +50,8 @@ def trigger(
         board.wait(f"waiting for run {run.name}")
         run = followed.ended(run.id, functools.partial(_tell_stage, run.name))
         code, state = followed.exit_code(run), run.state
-    reached, message = (state.name or "", state.message or "") if state else ("", "")
-    document |= {"run": run.name, "state": reached, "message": message, "exit_code": code}
+    reached = (state and state.name) or ""
+    document |= {"run": run.name, "state": reached, "message": status.said(state) or "", "exit_code": code}
     return document, f"{run.name}: {reached.lower()}", _failure(document, code) if code else None
 
 
@@ -65,10 +65,10 @@ def _tell_stage(run: str, stage: str) -> None:
 
 def _failure(document: dict[str, Any], code: int) -> GradmillError:
     """What the run has ended with, as an error of this command."""
-    message = document["message"].splitlines() or ["no reason is known"]
-    failure = GradmillError(
-        f"{document['run']}: {document['state']}: {message[0]}", "a run that completes", "see its page"
-    )
+    found, _, rest = document["message"].partition("\nexpected: ")  # as GradmillError writes them
+    expected, _, action = rest.partition("\nto do: ")
+    found = found or f"{document['run']}: {document['state'].lower()}: no reason is known"
+    failure = GradmillError(found, expected or "a run that completes", action or "see its page")
     failure.exit_code = code
     return failure
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from prefect.client.schemas.schedules import CronSchedule
 
-from flows.server import api, registration
+from flows.server import alerts, api, registration
 from flows.server.declared import SCHEDULE, Declared, Items, require_time
 from flows.server.deploying import deploy
 from flows.server.deployments import FORMS, accepted
@@ -96,6 +96,8 @@ def forget(wanted: Declared, there: bool) -> list[dict[str, Any]]:
 def _tell(wanted: Declared, quietly: bool = False, given: Collection[str] = ()) -> None:
     with api.client() as client:
         deploy(client, wanted, quietly, given)
+        if not quietly:
+            alerts.keep(client)  # a schedule has its own time without success, and none while it is paused
 
 
 def _timed(wanted: Declared, now: Items, cron: str | None, timezone: str | None) -> Items:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.actions import RunDeployment
@@ -19,13 +20,14 @@ from flows.server.status_document import Champion, Deployment, Judged, Status, S
 from tasks.errors import without_credentials
 from tasks.store import artifact_paths, reading, room
 
-VERDICT_TAG = "verdict:"
+VERDICT_TAG, DRIFT_TAG = "verdict:", "drift:"
 JUDGED = ("published", "refused", "judged", "worse", "as published")  # not unchanged: no gate has looked at that
 BEGUN = ("RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED", "CANCELLING", "PAUSED")
 ENDED_BADLY = ("FAILED", "CRASHED")
 LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
 FORGOTTEN = timedelta(days=1)  # a worker that has been silent for longer is none
 QUEUED = "AwaitingConcurrencySlot"
+PREFECTS = "Flow run encountered an exception: "  # before what we say of it ourselves
 
 
 def of_store() -> Status:
@@ -100,7 +102,7 @@ def _is_forgotten(seen: datetime | None) -> bool:
 def _champions() -> list[Champion]:
     champions = [(name, row) for name in reading.names() for row in reading.table(name) if row["champion"]]
     return [
-        Champion.model_validate(row | {"name": name, "promoted_at": pointer.promoted_at})
+        Champion.model_validate(row | {"name": name, "promoted_at": pointer.promoted_at, "held": list(pointer.held)})
         for name, row in champions
         if (pointer := reading.champion(name))
     ]
@@ -143,11 +145,17 @@ def _judged(run: FlowRun) -> Judged:
 
 def _verdict(run: FlowRun | None) -> str | None:
     tags = run.tags if run else []
-    return next((tag.removeprefix(VERDICT_TAG) for tag in tags if tag.startswith(VERDICT_TAG)), None)
+    found = (tag.removeprefix(kind) for kind in (VERDICT_TAG, DRIFT_TAG) for tag in tags if tag.startswith(kind))
+    return next(found, None)
 
 
 def _message(run: FlowRun | None) -> str | None:
-    return run.state.message if run and run.state and not run.state.is_completed() else None
+    return said(run.state) if run and run.state and not run.state.is_completed() else None
+
+
+def said(state: State[Any] | None) -> str | None:
+    """What a state says, without Prefect's words before ours."""
+    return state.message.removeprefix(PREFECTS) if state and state.message else None
 
 
 def _late(client: SyncPrefectClient) -> list[FlowRun]:

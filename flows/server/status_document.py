@@ -6,11 +6,12 @@ from pydantic import BaseModel
 
 
 class Champion(BaseModel):
-    """A champion; no retrain changes one that is ``frozen``."""
+    """A champion; no retrain changes one that is ``frozen``, nor brings back the versions that are ``held``."""
 
     name: str
     version: int
     frozen: bool
+    held: list[int] = []
     promoted_at: str
     test_accuracy: float | None
     test_loss: float
@@ -27,7 +28,7 @@ class Judged(BaseModel):
 
 
 class Deployment(BaseModel):
-    """A deployment with its last run that has begun (``verdict`` of a retrain only), and when it runs next.
+    """A deployment with its last run that has begun (``verdict`` of a prediction: on drift), and when it runs next.
 
     ``judged`` may be an earlier run: newer ones were cancelled, crashed or found nothing new. ``on_drift``: an
     automation starts it when a model's input drifts.

@@ -34,7 +34,7 @@ def sections(facts: Overview, picture: Pictures | None) -> tuple[Section, ...]:
         Section("Versions", rows=tuple(tables.versions(facts)), head=tables.VERSIONS),
         Section("Changes", rows=tuple(map(tables.change, facts.changes[:FEW])), head=tables.CHANGES),
         Section("Disk", rows=tuple(tables.disk(facts)), head=("", "")),
-        Section("By command", rows=tuple(_commands(facts.name)), head=("", "")),
+        Section("By command", rows=tuple(_commands(facts)), head=("", "")),
         Section("What could not be read", tuple(_faults(facts))),
     )
     return tuple(each for each in told if each.lines or each.rows or each.picture)
@@ -89,12 +89,15 @@ def _faults(facts: Overview) -> Iterator[str]:
         yield f"and {len(facts.faults) - FEW:,} more"
 
 
-def _commands(name: str) -> Iterator[tuple[str, str]]:
+def _commands(facts: Overview) -> Iterator[tuple[str, str]]:
     """What the person on duty asks that no page has."""
     yield "next and stuck runs, workers, alerts", "`gradmill status`"
-    yield "leave out the next run", f"`gradmill skip {name}`"
-    yield "other settings, once", "`gradmill trigger DEPLOYMENT --param training.lr=0.1`"
-    yield "other settings, for good", "`gradmill schedule DEPLOYMENT --param training.lr=0.1`"
+    if facts.scheduled:
+        yield "leave out the next run", f"`gradmill skip {facts.name}`"
+        yield "other settings, once", "`gradmill trigger DEPLOYMENT --param training.lr=0.1`"
+        yield "other settings, for good", "`gradmill schedule DEPLOYMENT --param training.lr=0.1`"
+    else:
+        yield "retrain it every night", f"`gradmill schedule {facts.name} --cron '0 3 * * *'`"
     yield "does an alert arrive", "`gradmill notify --test`"
     yield "if this machine dies", "`gradmill backup DIR` here, `gradmill restore DIR` on another"
     yield "figures for Prometheus", "`gradmill metrics`"

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from tasks.data.report import DataReport
 from tasks.errors import DataError, TrainingDiverged
+from tasks.parameters.choices import ModelName
 from tasks.records import GateVerdict
 from tasks.store import artifact_paths, disk, evidence, history, own_data, reading, room, tried
 from tasks.store.changed import Change
@@ -61,6 +62,7 @@ class Overview:
     jobs: tuple[Job, ...]  # the last that are done
     changes: tuple[Change, ...]
     source: str | None  # of own data
+    scheduled: bool  # a deployment retrains it
     disk: Disk
     faults: tuple[str, ...]
 
@@ -103,6 +105,7 @@ def gather(name: str, found: Evidence | None = None) -> Overview:
         jobs=tuple(of_name.jobs),
         changes=(read(lambda: history.changes(name)) or ())[::-1],
         source=read(lambda: _source(name)),
+        scheduled=name in set(ModelName) or os.path.lexists(artifact_paths.schedule(name)),
         disk=_disk(name, next((each.manifest.dataset.name for each in versions[::-1] if each.manifest), name), of_name),
         faults=tuple(faults),
     )

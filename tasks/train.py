@@ -34,8 +34,8 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         watch = Watch(learning.training, run)
         curve = watch.to_the_end(learning.epochs)
     tensors = safetensors.torch.save(weights.learned(learning))
-    reference = atomic.write_bytes(run.file("weights.safetensors"), tensors)
-    atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve])
+    reference = atomic.write_bytes(run.file("weights.safetensors"), tensors, is_kept=False)
+    atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve], is_kept=False)
     return TrainedModel(
         weights=reference,
         device=devices.describe(device),

@@ -18,9 +18,9 @@ from tasks.store.run_folder import RunFolder
 def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[FileRef, FileRef | None]:
     """The report in the run's folder, in the UI and in the log, and beside it the contact sheet of images."""
     page, picture = report.page(), None
-    atomic.write_bytes(run.file(DATA_PAGE), page.encode())
+    atomic.write_bytes(run.file(DATA_PAGE), page.encode(), is_kept=False)
     if sheet is not None:
-        picture = atomic.write_bytes(run.file(CONTACT_SHEET), sheet)
+        picture = atomic.write_bytes(run.file(CONTACT_SHEET), sheet, is_kept=False)
         page = page.replace(f"({CONTACT_SHEET})", f"({live.data_uri(sheet)})")
     live.page(page, f"{run.name or report.name}-data", "what validation says of the data")
     tell(report.summary, short=report.summary.partition("; ")[0])
@@ -32,7 +32,7 @@ def _show(run: RunFolder, report: DataReport, sheet: bytes | None) -> tuple[File
         message = "; ".join(each.sentence for each in report.changes)
         facts = {"message": message, "run": str(run.path), "stopped": bool(report.errors), "findings": changes}
         events.emit(Event.DATA, report.name, facts)
-    return report.write(run.file(DATA_REPORT)), picture
+    return report.write(run.file(DATA_REPORT), is_kept=False), picture
 
 
 def _show_again(run: RunFolder, validated: ValidatedDataset) -> None:

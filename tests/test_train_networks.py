@@ -417,3 +417,13 @@ def test_a_step_takes_no_more_operations_than_it_should(network: type, kind: typ
     assert not {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero"} & set(counts)
     assert not [event.key for event in profiled.key_averages() if event.key.startswith("Optimizer.")]
     assert sum(counts.values()) <= most * steps
+
+
+@pytest.mark.parametrize("num_classes", [2, 10])
+def test_the_label_has_the_largest_score_the_first_where_several_are_equal(num_classes: int) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 3, (500, num_classes)).astype(np.float32)
+    labels = rng.integers(0, num_classes, 500)
+    expected = int((scores.argmax(axis=1) == labels).sum())
+    for o in (torch.from_numpy(scores), torch.from_numpy(scores.T.copy()).T):
+        assert int(metrics.num_correct(o, torch.from_numpy(labels))) == expected

@@ -23,9 +23,11 @@ PACKAGES = (
     "vowpalwabbit",
 )  # fmt: skip
 OURS, VOWPAL_WABBIT = "ours", "Vowpal Wabbit, one pass"
+FLOOR = "bare calls of pyarrow, numpy and torch"
 SGD, LBFGS = "scikit-learn, SGDClassifier", "scikit-learn, LogisticRegression"
 ROUNDS = 3
 SAME_LOSS = 0.002  # nats
+NEAR = 1.25  # times the bare calls
 OPTIONS = {
     "name": "bench-tables",
     "training": {"model": "softmax-regression", "device": "cpu"},
@@ -76,6 +78,7 @@ def _one_size(folder: Path, rows: int, with_sklearn: bool) -> tuple[dict[str, Si
     fast = {
         OURS: lambda: noted(OURS, ours(folder, rows)),
         VOWPAL_WABBIT: lambda: noted(VOWPAL_WABBIT, table_peers.vowpal_wabbit(csv)),
+        FLOOR: lambda: _in_a_process("flows.bench.table_floor", folder, csv)["seconds"],
     }
     slow = {
         SGD: lambda: noted(SGD, table_peers.scikit_learn(csv, table_peers.sgd())),
@@ -84,7 +87,8 @@ def _one_size(folder: Path, rows: int, with_sklearn: bool) -> tuple[dict[str, Si
     sides = measure.between(fast, slow if with_sklearn else {}, "s", ROUNDS)
     named = {f"{name}, {rows:,} rows": side for name, side in sides.items()}
     for name, side in named.items():
-        side.name, side.note = name, f"log loss {losses[name.rsplit(', ', 1)[0]]:.4f}"
+        loss = losses.get(name.rsplit(", ", 1)[0])
+        side.name, side.note = name, f"log loss {loss:.4f}" if loss else ""
     return sides, losses
 
 
@@ -94,6 +98,7 @@ def _ratios(rows: int, sides: dict[str, Side], losses: dict[str, float]) -> Iter
             title = f"{name} over ours, {rows:,} rows"
             yield measure.at_least(title, sides[name].best / sides[OURS].best, wanted)
             yield measure.at_most(f"our log loss less that of {name}", losses[OURS] - losses[name], SAME_LOSS)
+    yield measure.at_most(f"ours over {FLOOR}, {rows:,} rows", sides[OURS].best / sides[FLOOR].best, NEAR)
 
 
 def _bounds(memory: float, grown: dict[str, Side]) -> Iterator[Ratio]:
@@ -106,8 +111,13 @@ def _bounds(memory: float, grown: dict[str, Side]) -> Iterator[Ratio]:
 
 def ours(folder: Path, rows: int) -> dict[str, float]:
     """Seconds from the CSV to the weights, log loss on the test rows, and MiB of anonymous memory, in a new process."""
-    with tempfile.TemporaryDirectory(dir=folder) as artifacts:
-        command = [sys.executable, "-m", "flows.bench.tables", artifacts, str(flights.write(folder, rows))]
+    return _in_a_process("flows.bench.tables", folder, flights.write(folder, rows))
+
+
+def _in_a_process(module: str, folder: Path, csv: Path) -> dict[str, float]:
+    """What a module's own run on a CSV prints last, as JSON."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        command = [sys.executable, "-m", module, scratch, str(csv)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -40,11 +40,11 @@ def create(path: Path, shapes: Shapes) -> Arrays:
     return opened(path, "r+")
 
 
-def write(path: Path, shapes: Shapes, pieces: Mapping[str, Iterable[NDArray[Any]]], is_kept: bool = False) -> str:
+def write(path: Path, shapes: Shapes, pieces: Mapping[str, Iterable[NDArray[Any]]]) -> str:
     """A new file of arrays, each given piece by piece; its SHA-256.
 
-    What ``is_kept`` is forced to disk. Prepared splits are not, which takes as long as making them: they can be made
-    again, and are compared with their digest before a later run uses them.
+    It is not forced to disk, which takes as long as making it: it can be made again, and is compared with its digest
+    before a later run uses it. What a version names is forced by who publishes it.
 
     Raises:
         OSError: the disk has no room for it.
@@ -59,8 +59,6 @@ def write(path: Path, shapes: Shapes, pieces: Mapping[str, Iterable[NDArray[Any]
                 digest.update(values)
                 while len(values):
                     values = values[file.write(values) :]
-        if is_kept:
-            os.fsync(file.fileno())
         _written[path.stat().st_ino] = _looks(path), digest.hexdigest()
     return digest.hexdigest()
 

@@ -31,8 +31,8 @@ def blank(**size_and_layout: Any) -> "Figure":
 
 
 def save(figure: "Figure", path: Path) -> FileRef:
-    """Write ``figure`` atomically."""
-    return atomic.write_bytes(path, png(figure))
+    """Write ``figure`` atomically, as evidence of a run."""
+    return atomic.write_bytes(path, png(figure), is_kept=False)
 
 
 def png(figure: "Figure") -> bytes:

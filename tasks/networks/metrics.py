@@ -15,9 +15,9 @@ from torch.nn import functional as F  # noqa: N812  (torch's own convention)
 def num_correct(o: Tensor, y: Tensor) -> Tensor:
     """How many examples have their largest score at their label, a scalar int64 (the book calls this ``accuracy``).
 
-    Of scores that lie class by class, as those of tables do, ``argmax`` alone takes about ten times as long.
+    ``argmax`` says the same in up to twice the time, and class by class, as scores of tables lie, in ten times that.
     """
-    return (o.contiguous().argmax(dim=1) == y).sum()
+    return (o.max(dim=1).indices == y).sum()
 
 
 def accuracy(o: Tensor, y: Tensor) -> Tensor:

@@ -14,8 +14,11 @@ from tasks.store.record import FileRef
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, is_kept: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block succeeds it takes the place of ``path``.
+
+    What ``is_kept`` is forced to disk, which takes some milliseconds. Files of a run are not: a later run compares them
+    with their digests before it uses them, and a version has copies of its own.
 
     Raises:
         OSError: the disk is full or the folder is not writable; ``path`` is then as it was.
@@ -24,9 +27,11 @@ def replacing(path: Path) -> Iterator[Path]:
     with temporary_in(path.parent) as temporary:
         try:
             yield temporary
-            sync(temporary)
+            if is_kept:
+                sync(temporary)
             temporary.replace(path)
-            sync(path.parent)
+            if is_kept:
+                sync(path.parent)
         except OSError as error:
             if error.errno and error.filename in (None, str(temporary)):  # the system names no file whose writing fails
                 error.filename = str(path)
@@ -72,16 +77,16 @@ def sweep(folder: Path, depth: int = 3) -> None:
                         Path(entry.path).unlink()
 
 
-def write_bytes(path: Path, content: bytes) -> FileRef:
+def write_bytes(path: Path, content: bytes, is_kept: bool = True) -> FileRef:
     """Write ``content`` to ``path`` atomically and return its reference."""
-    with replacing(path) as temporary:
+    with replacing(path, is_kept) as temporary:
         temporary.write_bytes(content)
     return FileRef(path=path, sha256=hashlib.sha256(content).hexdigest())
 
 
-def write_json(path: Path, document: Any) -> FileRef:
+def write_json(path: Path, document: Any, is_kept: bool = True) -> FileRef:
     """Write ``document`` as indented JSON (NaN is an error, not a token that other parsers reject)."""
-    return write_bytes(path, as_json(document))
+    return write_bytes(path, as_json(document), is_kept)
 
 
 def as_json(document: Any) -> bytes:

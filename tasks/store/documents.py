@@ -67,9 +67,9 @@ class Document(BaseModel):
         """What an older version of Gradmill wrote, as this one would have."""
         return document
 
-    def write(self, path: Path) -> FileRef:
-        """Replace ``path`` by this document, atomically."""
-        return atomic.write_json(path, self.model_dump(mode="json"))
+    def write(self, path: Path, is_kept: bool = True) -> FileRef:
+        """Replace ``path`` by this document, atomically; what ``is_kept`` is forced to disk."""
+        return atomic.write_json(path, self.model_dump(mode="json"), is_kept)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -82,6 +82,9 @@ def publish(lineage: Lineage, fill: Callable[[Path, int], None], sign_key: Path 
     for path in staging.iterdir():
         path.chmod(0o444)
         atomic.sync(path)
+    if rows := lineage.dataset.rows:  # which the manifest names
+        atomic.sync(rows.path)
+        atomic.sync(rows.path.parent)
     atomic.sync(staging)
     final = artifact_paths.version(name, number)
     staging.rename(final)  # before the folder is read-only: macOS refuses to rename a read-only folder

@@ -20,7 +20,7 @@ from tasks.data.validated import ValidatedTable
 from tasks.machine import cores
 from tasks.serving.contract import FEATURES
 from tasks.serving.task import TASKS
-from tasks.store import artifact_paths, atomic
+from tasks.store import artifact_paths
 from tasks.store.record import FileRef
 
 BLOCK = 2**15  # rows
@@ -135,10 +135,8 @@ def digests_file(name: str, digests: dict[str, NDArray[np.uint64]], scratch: Pat
     """Row digests of each part, sorted, in a file of their own."""
     path = scratch / "rows"
     shapes = {part: (np.uint64, each.shape) for part, each in digests.items()}
-    sha256 = mapped.write(path, shapes, {part: [each] for part, each in digests.items()}, is_kept=True)
-    file = placed(path, sha256, artifact_paths.row_digests(name, sha256))
-    atomic.sync(file.path.parent)
-    return file
+    sha256 = mapped.write(path, shapes, {part: [each] for part, each in digests.items()})
+    return placed(path, sha256, artifact_paths.row_digests(name, sha256))
 
 
 def placed(path: Path, sha256: str, target: Path) -> FileRef:

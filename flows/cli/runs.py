@@ -15,6 +15,7 @@ from flows.cli.faults import as_gradmill_error, in_json
 from flows.cli.options import Quiet, Verbose, print_json, require
 from flows.cli.parameters import taking, validated
 from tasks.errors import UsageError
+from tasks.judging import painter
 from tasks.machine import heap, progress
 from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters, is_name
 from tasks.parameters.form import Frozen
@@ -31,7 +32,7 @@ OF_RETRAIN = (
     "tasks.judging.exported",
     "tasks.serving.graph",
 )
-OF_PREDICT = {"fastapi.encoders": "fastapi", "onnxruntime": "onnxruntime", "matplotlib.figure": "matplotlib"}
+OF_PREDICT = {"fastapi.encoders": "fastapi", "onnxruntime": "onnxruntime"}
 
 
 @taking(RetrainParameters)
@@ -135,6 +136,7 @@ def on_prefect(verbose: bool, quiet: bool, *modules: str) -> Iterator[None]:
         board.wait("waiting for Prefect and its server")
         with connection.prefect_api(*modules):
             board.wait("waiting for the run to begin")
+            heap.spare_pandas()
             yield
             board.wait("ending what was started for the run")
 
@@ -163,7 +165,7 @@ def predict(
     _require_input(parameters.input)
     require(parameters.device)
     there = [module for module, package in OF_PREDICT.items() if find_spec(package)]  # predictions can do without some
-    with on_prefect(verbose, quiet, "flows.predict", *there):
+    with painter.at_hand(), on_prefect(verbose, quiet, "flows.predict", *there):
         from flows.predict import predict as flow
 
         done = flow(parameters)

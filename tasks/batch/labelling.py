@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tasks.batch import parts
 from tasks.batch.counts import Counts
@@ -63,17 +64,21 @@ class _Work(NamedTuple):
         columns = self._table(chunk, outputs).schema
         with parts.writer(path, columns) as part, parts.written_back(path) as hand_to_disk:
             for chunk in readers.chunks(self.sources, self.shard.start, self.shard.stop, wanted):
-                outputs = lanes.run(chunk.values)
-                if len(chunk.rows):
-                    part.write_table(self._table(chunk, outputs))
-                    hand_to_disk()
+                counts += self._labelled(chunk, lanes, part)
+                hand_to_disk()
                 rejects.add(chunk.rejects)
-                counts += self._counts(chunk, outputs)
                 if counts.rejects > self.job.max_rejects:
                     break
             footer = Footer.of_shard(counts, self.job, self.shard)
             parts.add_footer(part, footer)
         return footer
+
+    def _labelled(self, chunk: Chunk, lanes: Lanes, part: pq.ParquetWriter) -> Counts:
+        """Write a chunk; its outputs are gone before those of the next are made."""
+        outputs = lanes.run(chunk.values)
+        if len(chunk.rows):
+            part.write_table(self._table(chunk, outputs))
+        return self._counts(chunk, outputs)
 
     def _counts(self, chunk: Chunk, outputs: dict[str, Array]) -> Counts:
         return Counts.of(chunk, outputs, self.version, self.job.rows)

@@ -48,8 +48,8 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
 
 def _tell(folder: Path, job: Job) -> None:
     """Say what came out; an event tells that the files are there."""
-    for note, times in (job.notes or {}).items():
-        tell(f"{times} of {counted(job.rows, 'picture')} {note}")
+    for sentence in job.noted:
+        tell(sentence)
     rejects = job.rejects or 0
     done = f"{counted(job.rows - rejects, 'row')} predicted, {rejects:,} rejected"
     tell(f"{done}; predictions in {folder}", short=done)

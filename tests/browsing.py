@@ -33,7 +33,7 @@ def signed_in(duty: Duty) -> "Iterator[Page]":
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
         context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC")
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(120_000)
         page = context.new_page()
         eventually(lambda: asks_for_the_password(page, duty.ui), 240, "the UI asks for its password")
         page.get_by_role("textbox").fill(duty.credential)
@@ -47,8 +47,8 @@ def asks_for_the_password(page: "Page", ui: str) -> bool:
     """Prefect's page asks its server once, when it is loaded, and stays empty if that fails, as on a loaded machine."""
     from playwright.sync_api import TimeoutError as NotThere
 
-    page.goto(ui)
     try:
+        page.goto(ui)
         page.get_by_role("textbox").wait_for(timeout=40_000)
     except NotThere:
         return False
@@ -63,6 +63,6 @@ def keep(page: "Page", name: str) -> None:
 
 
 def latest(duty: Duty, key: str) -> str:
-    """The id of the newest artifact of a key."""
+    """The id of the newest artifact of a key; an overview is written a little after the run that changes it."""
     wanted = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC"}
-    return str(duty.post("/artifacts/filter", wanted)[0]["id"])
+    return str(eventually(lambda: duty.post("/artifacts/filter", wanted), 60, f"there is {key}")[0]["id"])

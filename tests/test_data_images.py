@@ -377,6 +377,14 @@ def test_the_contact_sheet_shows_pictures_of_each_class(tmp_path: Path) -> None:
     assert all(line.mean() > 200 for line in lines), "what is transparent is no picture"
 
 
+def test_classes_with_chinese_names_can_be_told_apart_on_the_contact_sheet(tmp_path: Path) -> None:
+    made = prepared(write(tmp_path / "pets", {"狗": 60, "猫": 60}))
+    assert made.sheet is not None
+    dog, cat = (np.asarray(Image.open(made.sheet.path))[at : at + 30, :180, 3] for at in (4, 64))
+    assert dog.any()
+    assert (dog != cat).any(), "whatever fonts are installed: letters, or what stands for them"
+
+
 def test_parts_that_lie_one_after_another_are_written_whole_however_large(tmp_path: Path) -> None:
     """More images than are read at a time, so that some of a part's blocks hold none of its images."""
     rng = np.random.default_rng(0)

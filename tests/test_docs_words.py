@@ -12,6 +12,7 @@ import typer
 from conftest import REPOSITORY
 from fenced_blocks import in_millions
 from flows.cli.app import app
+from tasks.store.gate_questions import QUESTIONS
 
 PAGES = [*sorted(REPOSITORY.glob("README*.md")), *sorted((REPOSITORY / "docs").glob("*.md"))]
 COMMAND = re.compile(r"(?m)^(?:[A-Z_]+=\S+ )*gradmill (.*?)(?: {2,}.*| #.*)?$")
@@ -89,3 +90,11 @@ def test_the_functions_of_every_package_that_others_use_are_on_a_page() -> None:
     for name in described:
         path = REPOSITORY / name.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), name
+
+
+def test_the_page_of_gates_has_the_question_and_the_bound_of_each() -> None:
+    text = (REPOSITORY / "docs/gates.md").read_text()
+    asked, bounds = text.split("\n## ")[:2]
+    assert dict(re.findall(r"(?m)^\| `(\w+)` \| (.*) \|$", asked)) == QUESTIONS
+    bounded = {name for cell in re.findall(r"(?m)^\| (`.*?) \|", bounds) for name in re.findall(r"`(\w+)`", cell)}
+    assert bounded == QUESTIONS.keys() - {"champion_not_compared"}, "which is recorded"

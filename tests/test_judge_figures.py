@@ -18,7 +18,8 @@ from PIL import Image
 
 from candidate import plain
 from tasks.data.validated import ValidatedDataset
-from tasks.judging import classification, figures, image_figures, lettering, regression
+from tasks.judging import classification, figures, image_figures, regression
+from tasks.machine import lettering
 from tasks.networks import metrics
 from tasks.parameters import Data, LinearTraining
 from tasks.preprocess import preprocess

@@ -21,10 +21,11 @@ from flows.predict import predict
 from flows.retrain import retrain
 from flows.story import blocks, overview_page, overview_tables, overview_words
 from flows.story.blocks import Page, Pictures, Section
-from flows.story.overview import rewritten
+from flows.story.overview import rewritten, write
 from prefect_api import post
 from tasks.data.report import DataReport, Finding
 from tasks.errors import GateFailed, TrainingDiverged, UsageError
+from tasks.judging import painter
 from tasks.parameters import PredictParameters, RetrainParameters
 from tasks.records import GateVerdict, PublishedModel
 from tasks.serving.profile import Drift
@@ -341,6 +342,19 @@ def test_the_picture_has_a_mark_for_each_run_and_no_more(monkeypatch: pytest.Mon
     assert marks["the strictest gate"].get_xydata().tolist() == [[0, 1], [1, 1], [2, 1], [7, 1]]
     assert axes.get_yscale() == "log"
     assert not any(math.isnan(value) for value in marks["live version"].get_ydata())
+
+
+@pytest.mark.usefixtures("walk", "prefect_api")
+def test_a_picture_is_drawn_before_the_seconds_of_the_talk_with_the_server_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws, left = painter.drawn, []
+
+    def watched(*what: Any) -> Any:
+        left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+        return draws(*what)
+
+    monkeypatch.setattr(painter, "drawn", watched)
+    assert write(NAME) == [], "nothing has failed"
+    assert left == [0.0], "no alarm is set"
 
 
 def test_a_misspelt_name_gets_no_page(prefect_api: str, artifacts: Path) -> None:

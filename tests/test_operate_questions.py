@@ -74,8 +74,13 @@ def _walked(duty: Duty, webhook: Endpoint, rows: Path) -> Walk:
     _does(duty, "predict", str(rows), "--name", NAME, "--max-rejects", "5")
     rolled_back = _does(duty, "rollback", NAME, "--no-freeze", "--reason", REASON)
     frozen = _does(duty, "freeze", NAME, "--reason", UNTIL)
-    (model,) = json.loads(_does(duty, "status", "--json"))["models"]
-    walk = Walk(duty, webhook, rolled_back, frozen, model["overview"], {})
+
+    def overview() -> str:  # the first is written a little after the run
+        (model,) = json.loads(_does(duty, "status", "--json"))["models"]
+        return str(model["overview"] or "")
+
+    page = eventually(overview, 120, "the overview is written")
+    walk = Walk(duty, webhook, rolled_back, frozen, page, {})
     for version in (1, 2):
         walk.loss[version] = f"{walk.manifest(version)['metrics']['test_loss']:.4g}"
     return walk

@@ -320,7 +320,7 @@ def test_a_retrain_beside_up_is_seen_in_its_ui_and_sends_its_events(duty: Duty) 
             event["event"].removeprefix("gradmill.model.") for event in duty.post("/events/filter", wanted)["events"]
         }
 
-    eventually(lambda: told() == {"published", "rolled-back", "promoted"}, 30, "all events are there")
+    eventually(lambda: told() == {"published", "rolled-back", "promoted"}, 60, "all events are there")
 
 
 @pytest.mark.slow  # a running gradmill up

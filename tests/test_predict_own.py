@@ -12,6 +12,7 @@ import safetensors.numpy
 from sklearn.metrics import accuracy_score, r2_score, root_mean_squared_error
 
 from candidate import plain
+from flows.story.predicted import page
 from input_files import IMAGES, read
 from own_tables import Array, by_hand
 from prediction_jobs import predict_rows, stop_after, table
@@ -181,3 +182,21 @@ def test_classes_by_name_give_the_accuracy_of_the_job(prefect_api: str, tmp_path
     accuracy = accuracy_score([rows[at][6] for at in known], [expected[at] for at in known])
     assert done.metrics == {"accuracy": pytest.approx(accuracy)}
     assert done.accuracy == pytest.approx(accuracy)
+
+
+@pytest.mark.slow
+def test_rows_of_a_class_that_the_model_does_not_know_are_counted_as_wrong_and_said(
+    prefect_api: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Version(tmp_path, "kind")
+    rows = houses(50, seed=5)
+    for row in rows[:7]:
+        row[-1] = "ruin"
+    rows[7][-1] = ""
+    result = predict_rows(input=write(tmp_path / "new.csv", rows), name="houses")
+    known = predict_rows(input=write(tmp_path / "known.csv", rows[7:]), name="houses")
+    sentence = "7 of 50 rows of a class that the model does not know, counted as wrong"
+    assert result.metrics["accuracy"] == pytest.approx(known.metrics["accuracy"] * 42 / 49)
+    assert caplog.messages.count(sentence) == 1
+    assert sentence in page(result)
+    assert "does not know" not in page(known)

@@ -377,7 +377,7 @@ def test_a_row_typed_gives_its_prediction(
             if num_classes:
                 eventually_close(tab, lambda: probabilities(tab), scipy.special.softmax(scores))
             else:
-                number = lambda: [float(tab.locator("#answer").inner_text().split(": ")[1])]  # noqa: E731
+                number = lambda: [float(tab.locator("#answer").inner_text().split(": ")[1].replace(",", ""))]  # noqa: E731
                 eventually_close(tab, number, scores, 5)  # of 250,000: six digits are shown
 
 

@@ -20,11 +20,15 @@ from tasks.fitting import rules, tables
 from tasks.fitting.beginning import begin
 from tasks.fitting.devices import deterministic, one_thread
 from tasks.fitting.learning import Learning
+from tasks.fitting.weights import learned
+from tasks.judging import exported
+from tasks.networks import rank as rank_rule
 from tasks.networks.passes import until_settled
 from tasks.networks.training import Measured, outputs
 from tasks.networks.whitening import moments
-from tasks.parameters import LinearTraining, SoftmaxTraining, Steps
+from tasks.parameters import Device, Gates, LinearTraining, SoftmaxTraining, Steps
 from tasks.records import PreparedDataset, TrainedModel
+from tasks.serving import graph, sessions
 from tasks.store.run_folder import RunFolder
 from tasks.train import train
 
@@ -208,6 +212,7 @@ def test_moments_are_those_of_dense_one_hot_inputs(balanced: bool) -> None:
     given = torch.from_numpy(class_weights) if balanced else None
     for first in (len(expected), 3, 0):
         found = moments(table, 3, table.encoding.num_slots, given, first)
+        assert not found.products.any(), "there is no target"
         np.testing.assert_allclose(found.mean, mean, atol=1e-12)
         np.testing.assert_allclose(found.covariance, expected[:first, :first], atol=1e-12)
         np.testing.assert_allclose(found.variances, expected.diagonal()[first:], atol=1e-12)
@@ -216,6 +221,17 @@ def test_moments_are_those_of_dense_one_hot_inputs(balanced: bool) -> None:
         assert np.linalg.eigvals((expected + 1e-3 * np.eye(len(expected))) @ inverse).real.max() < 1 + 1e-9, (
             "no step overshoots"
         )
+
+
+def test_moments_have_the_covariance_with_the_target_of_a_regression() -> None:
+    prepared = mixed()
+    inputs, _ = one_hot(prepared, "train")
+    table = tables.load(prepared, prepared.train, torch.float64)
+    y = table.y.numpy()
+    found = moments(table, 3, table.encoding.num_slots, None, inputs.shape[1])
+    np.testing.assert_allclose(found.covariance, np.cov(inputs.T, bias=True), atol=1e-12)
+    np.testing.assert_allclose(found.products, (inputs - inputs.mean(axis=0)).T @ (y - y.mean()) / len(y), atol=1e-12)
+    assert found.target_variance == pytest.approx(y.var())
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -316,6 +332,70 @@ def test_at_a_condition_number_of_1e6_the_prediction_is_of_minimum_norm_and_colu
     assert target is not None
     np.testing.assert_allclose(weights(learning)[0][:, 0] * target.scale, expected, atol=1e-5)
     assert learning.collinear == ("a", "b")
+
+
+def ill_conditioned(condition: float, noise: float, seed: int, rows: int = 400) -> tuple[Array, Array]:
+    """Six columns whose singular values fall evenly to one over ``condition``, and a target of ordinary weights."""
+    rng = np.random.default_rng(seed)
+    left, right = (np.linalg.qr(rng.normal(size=(each, 6)))[0] for each in (rows, 6))
+    features = (left * np.geomspace(1, 1 / condition, 6) @ right.T * np.sqrt(rows)).astype(np.float32)
+    return features, features @ rng.normal(size=6) + noise * rng.normal(size=rows)
+
+
+def least_norm(inputs: Array, truth: Array, largest: float) -> tuple[Array, int]:
+    """The weights of the highest rank whose norm is at most ``largest``, by numpy's pseudoinverse, and that rank."""
+    values = np.linalg.svd(inputs, compute_uv=False)
+    for rank in range(int((values > 1e-5 * values[0]).sum()), 0, -1):
+        found = np.linalg.pinv(inputs, rcond=0.999 * values[rank - 1] / values[0]) @ truth
+        if np.linalg.norm(found) <= largest:
+            break
+    return found, rank
+
+
+@pytest.mark.parametrize(
+    ("condition", "noise", "loss"),
+    [(1e4, 1.0, "squared"), (1e5, 0.1, "squared"), (1e6, 0.1, "squared"), (1e6, 0.1, "huber"), (1e7, 1.0, "squared")],
+)
+def test_weights_that_noise_alone_makes_too_large_for_float32_are_those_of_minimum_norm_and_pass_the_gates(
+    condition: float, noise: float, loss: str
+) -> None:
+    smaller = 0
+    for seed in range(3):
+        prepared = prepare(*ill_conditioned(condition, noise, seed), fifth(400))
+        learning = learn(prepared, loss=loss)
+        (inputs, truth), (others, unseen) = one_hot(prepared, "train"), one_hot(prepared, "test")
+        recipe = recipe_of(prepared)
+        assert recipe.target is not None
+        deviations = (truth - recipe.target.mean) / recipe.target.scale
+        expected, rank = least_norm(inputs - inputs.mean(axis=0), deviations, rank_rule.LARGEST)
+        if loss == "squared":
+            np.testing.assert_allclose(weights(learning)[0][:, 0], expected, atol=1e-4)
+        assert bool(learning.collinear) == (rank < 6)
+        smaller += rank < 6
+        fit = LinearRegression().fit(inputs, truth)
+        rmse, least = (
+            np.sqrt(np.mean((each - unseen) ** 2))
+            for each in (predictions(prepared, learning)[:, 0], fit.predict(others))
+        )
+        assert rmse < 1.05 * least
+        learned_weights = {name: each.numpy() for name, each in learned(learning).items()}
+        session = sessions.open_session(graph.write(learned_weights, recipe, prepared.signature, {}), Device.CPU)
+        parity, _ = exported.against_torch(session, learned_weights, prepared, Gates())
+        for verdict in (*parity, *exported.in_float64(session, learned_weights, prepared, Gates())):
+            assert verdict.passed, verdict
+    assert smaller, "or nothing is shown here"
+
+
+@pytest.mark.parametrize("ratio", [0.0, 500.0])
+def test_an_offset_makes_smaller_weights_too_large(ratio: float) -> None:
+    rng = np.random.default_rng(1)
+    first, third = rng.normal(size=(2, 400))
+    features = np.column_stack([first + ratio, first + 0.01 * rng.normal(size=400) + ratio, third])
+    prepared = prepare(features, first + third + 0.5 * rng.normal(size=400), fifth(400), names=("a", "b", "c"))
+    learning = learn(prepared)
+    W, _ = weights(learning)
+    assert learning.collinear == (("a", "b") if ratio else ())
+    assert (abs(W[0] - W[1]) < 1e-2) == bool(ratio)
 
 
 def test_a_column_twice_shares_its_weight_and_is_named() -> None:

@@ -19,6 +19,7 @@ from tasks.store import artifact_paths, evidence, overview, reading, trend
 from tasks.store.overview import Overview
 
 AGAIN_SECONDS = 15.0  # until a page that could not be written is tried once more
+WRITING_SECONDS = 20.0  # that a server has for one: on a loaded machine five would never be enough, however often tried
 LINKED = ("verdict", "pictures", "data", "card", "predictions", "judgement", "tuning")
 
 
@@ -116,27 +117,29 @@ def _is_up() -> bool:
 def html(facts: Overview) -> str:
     """The page as one file, with links where a server answers."""
     links: tuple[tuple[str, str], ...] = ()
+    picture = _picture(facts, on_dark=True)
     with service.in_use(), suppress(Exception):  # a page without links is one, too
         if PREFECT_API_URL.value():
-            with _client() as client:
+            with _client(connection.TELLING_SECONDS) as client:
                 links = tuple((kind, artifacts.ui() + path) for kind, path in _links(client, facts.name))
-    return blocks.html(_page(facts, links, on_dark=True))
+    return blocks.html(_page(facts, picture, links))
 
 
 def _write(facts: Overview) -> None:
-    with _client() as client:
-        page = _page(facts, tuple(_links(client, facts.name)), on_dark=False)
+    picture = _picture(facts, on_dark=False)  # before the talk, whose seconds are counted
+    with _client(WRITING_SECONDS) as client:
+        page = _page(facts, picture, tuple(_links(client, facts.name)))
         artifacts.rewrite(client, key(facts.name), blocks.markdown(page), blocks.escaped(page.headline))
 
 
 @contextmanager
-def _client() -> Iterator[SyncPrefectClient]:
-    """A client as runs have it; beside a run nobody is kept waiting for long."""
+def _client(seconds: float) -> Iterator[SyncPrefectClient]:
+    """A client as runs have it; elsewhere nobody is kept waiting for longer than ``seconds``."""
     if flow_run.id:
         with get_client(sync_client=True) as client:
             yield client
         return
-    with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: connection.TELLING_SECONDS}), api.client() as client:
+    with temporary_settings({PREFECT_API_REQUEST_TIMEOUT: seconds}), api.client() as client:
         yield client
 
 
@@ -151,9 +154,9 @@ def _picture(facts: Overview, on_dark: bool) -> Pictures | None:
     return Pictures(light, dark, f"{drawn.figure} of the last runs")
 
 
-def _page(facts: Overview, links: tuple[tuple[str, str], ...], on_dark: bool) -> Page:
+def _page(facts: Overview, picture: Pictures | None, links: tuple[tuple[str, str], ...]) -> Page:
     """All of it, before it is Markdown, which has no way to tell dark paper, or HTML."""
-    told = overview_page.sections(facts, _picture(facts, on_dark))
+    told = overview_page.sections(facts, picture)
     return Page(facts.name, overview_page.headline(facts), told, links)
 
 

@@ -80,6 +80,8 @@ def _facts(result: Prediction, job: Job | None) -> Iterator[tuple[str, str]]:
     yield "provider", result.provider
     yield "model", f"{result.name} version {result.version}, SHA-256 `{result.model_sha256}`"
     yield "against the truth", words.truth(result) or "unknown: it is not in the input"
+    if job and job.notes:
+        yield "noted", escaped("; ".join(job.noted))
     limit = f" (population stability index {index}; limit {result.drift.maximum:g})" if index else ""
     yield "drift", f"{result.drift.verdict}{limit}"
     yield "output", f"`{said(str(result.path))}`, {counted(result.parts, 'part')}"

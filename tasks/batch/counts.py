@@ -18,6 +18,8 @@ from tasks.serving.profile import Histogram
 from tasks.serving.task import Outputs, Task
 from tasks.store.record import Record
 
+UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # is said behind a number of rows
+
 
 class Score(Record):
     """How answers compare with the truth, over ``rows`` that have one: classes are right or wrong, numbers off."""
@@ -94,7 +96,7 @@ class Counts(Record):
             rejects=len(chunk.rejects),
             profile={name: drift.of(observed[name], each) for name, each in version.reference.items()},
             score=None if chunk.truth is None else Score.of(version.task, outputs, chunk.truth),
-            notes=Counter(chunk.notes),
+            notes=Counter(chunk.notes) + _of_unknown_class(chunk, version),
             columns=columns.counted(chunk, version, job_rows),
         )
 
@@ -108,6 +110,14 @@ class Counts(Record):
             notes=Counter(self.notes) + Counter(other.notes),
             columns=columns.together(self.columns, other.columns),
         )
+
+
+def _of_unknown_class(chunk: Chunk, version: Version) -> Counter[str]:
+    """How many rows have a true class that the model does not know: no answer is right for them."""
+    if chunk.truth is None or not version.labels:
+        return Counter()
+    unknown = (chunk.truth < 0) | (chunk.truth >= len(version.labels))
+    return Counter({UNKNOWN_CLASS: int(np.count_nonzero(unknown))})
 
 
 def total(counts: Sequence[Counts]) -> Counts:

@@ -48,7 +48,11 @@ class Learner:
         """Those of the inputs: exact where steps see all rows, else of a sample."""
         if not self.way.is_whole:
             split = self._sample(split, SAMPLE)
-        return moments(split, len(self.encoding.numbers), self.num_slots, self.class_weights, self.way.num_whitened)
+        found = moments(split, len(self.encoding.numbers), self.num_slots, self.class_weights, self.way.num_whitened)
+        if not self.way.is_whole or self.objective.is_of_classes or len(found.variances):
+            return found
+        offsets = self.encoding.mean / self.encoding.scale
+        return found.told(torch.cat([offsets.squeeze(1), offsets.new_zeros(self.num_slots)]))
 
     def begin(self, data: Parts[Examples], inputs: Moments, weight_decay: float) -> Learning:
         """The network at its start, and the epochs that train it on these parts."""
@@ -139,9 +143,9 @@ def begin(
     inputs = learner.moments(data.train)
     learning = learner.begin(data, inputs, decay)
     tell(_sentence(learning.training.steps, way), short="")
-    collinear = _names(recipe, inputs) if way.is_whole and not len(inputs.variances) and not decay else ()
+    collinear = tables.determined(recipe, inputs) if way.is_whole and not len(inputs.variances) and not decay else ()
     if collinear:
-        tell(f"{', '.join(collinear)}: these columns determine one another; their weights are those of minimum norm")
+        tell(f"{', '.join(collinear)}: {tables.DETERMINED}")
     return learning._replace(epochs=in_raw_units(learning.epochs, recipe, prepared), collinear=collinear)
 
 
@@ -183,14 +187,6 @@ def loss(net: Network, examples: Examples, objective: Objective) -> float:
     """The mean loss, without the penalty."""
     scores = outputs(net, examples).cpu().numpy()
     return objective.mean(scores.reshape(len(scores), -1), examples.y.cpu().numpy())
-
-
-def _names(recipe: Columns, inputs: Moments) -> tuple[str, ...]:
-    """The columns that others determine."""
-    categories = [recipe.columns[at] for at in recipe.categories]
-    owners = [recipe.columns[at].name for at in recipe.numbers]
-    owners += [column.name for column in categories for _ in range(column.num_slots)]
-    return tuple(dict.fromkeys(owners[at] for at in inputs.collinear([each.num_slots for each in categories])))
 
 
 def in_raw_units(epochs: Iterator[Measured], recipe: Columns, prepared: PreparedDataset) -> Iterator[Measured]:

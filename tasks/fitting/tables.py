@@ -10,9 +10,11 @@ from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY, read_split
 from tasks.fitting.learning import Parts, require_enough
 from tasks.networks.examples import Examples
 from tasks.networks.tables import Encoding, Table
+from tasks.networks.whitening import Moments
 from tasks.records import PreparedDataset
 from tasks.store.record import FileRef
 
+DETERMINED = "these columns determine one another, as far as can be told; their weights are those of minimum norm"
 RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larger one is encoded in every pass
 
 
@@ -105,3 +107,11 @@ def kept(split: Examples, is_whole: bool) -> Examples:
     """Encoded once, where every step sees all rows and memory should hold them."""
     is_small = len(split) * split.num_inputs <= RESIDENT
     return split.resident() if is_whole and is_small and isinstance(split, Table) else split
+
+
+def determined(recipe: Columns, inputs: Moments) -> tuple[str, ...]:
+    """The names of columns that others determine."""
+    categories = [recipe.columns[at] for at in recipe.categories]
+    owners = [recipe.columns[at].name for at in recipe.numbers]
+    owners += [column.name for column in categories for _ in range(column.num_slots)]
+    return tuple(dict.fromkeys(owners[at] for at in inputs.collinear([each.num_slots for each in categories])))

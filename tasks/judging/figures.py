@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tasks.judging import lettering
 from tasks.judging.painter import painted
+from tasks.machine import lettering
 from tasks.machine.arrays import Array
 from tasks.records import Epoch
 from tasks.store import atomic

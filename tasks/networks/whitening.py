@@ -6,18 +6,18 @@ With ``W = R.T V``, a step of V is a step of W against ``R.T R`` times its gradi
 covariance: so networks keep the weights of the inputs as they are, and their optimizer multiplies gradients.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tasks.networks import rank
 from tasks.networks.examples import Examples
 from tasks.networks.training import Network, Optimizer
 
 ROWS = 2**15  # encoded at once
-COLLINEAR = 1e-5  # singular values below this share of the largest count as none
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,19 @@ class Moments:
     """Mean ``(inputs,)``, covariance and variances, float64, of numbers and one-hot slots, which come last.
 
     Of very many inputs ``covariance`` ``(first, first)`` is that of the first, of the others there are ``variances``
-    ``(others,)`` alone. Examples count by their class weight; ``weight`` is the mean of these.
+    ``(others,)`` alone. Examples count by their class weight; ``weight`` is the mean of these. Singular values below
+    the share ``least`` of the largest count as none. ``products`` ``(first,)`` is the covariance with a regression's
+    target, and ``target_variance`` that target's own; of classes both are 0.
     """
 
     mean: Tensor
     covariance: Tensor
     variances: Tensor
     weight: float
+    products: Tensor
+    target_variance: float
+    num_rows: int
+    least: float = rank.COLLINEAR
 
     @cached_property
     def _spectrum(self) -> tuple[Tensor, Tensor]:
@@ -55,24 +61,21 @@ class Moments:
         first = len(self.covariance)
         blocks = (first > 0) + num_columns - first if len(self.variances) else 1
         variances, directions = self._spectrum
-        least = COLLINEAR**2 * variances[-1:].sum()  # the largest comes last
-        usable = variances > (least if ridge < least else -ridge / 2)
+        largest = variances[-1:].sum()
+        usable = variances > (self.least**2 * largest if ridge < rank.COLLINEAR**2 * largest else -ridge / 2)
         of_first = (directions * torch.where(usable, 1 / (blocks * variances + ridge), 0.0)) @ directions.T
         bound = blocks * (self.variances + self.weight * self.mean[first:] ** 2) + ridge
         return Inverse(of_first, torch.where(bound > 0, 1 / bound, 0.0))
 
-    def collinear(self, widths: list[int]) -> list[int]:
-        """The inputs that others determine: they have a part in a direction without any variance.
+    def told(self, offsets: Tensor) -> "Moments":
+        """The same with no more directions than float32 and the target tell apart, as ``rank.least`` says it."""
+        least = rank.least(self._spectrum, self.products, self.target_variance, self.num_rows, offsets)
+        return self if least == self.least else replace(self, least=least)
 
-        That the ``widths`` last inputs of a column's indicators sum to one is no news.
-        """
-        variances, directions = self._spectrum
-        none = directions[:, variances <= COLLINEAR**2 * variances.max()]
-        for stop, width in zip(torch.tensor(widths).flip(0).cumsum(0).neg().tolist(), widths[::-1], strict=True):
-            indicators = slice(len(none) + stop, len(none) + stop + width)
-            none[indicators] -= none[indicators].mean(dim=0)
-        share = none.norm(dim=1)
-        return [int(at) for at in torch.nonzero((share > 1e-3) & (self.covariance.diagonal() > 0))]
+    def collinear(self, widths: list[int]) -> list[int]:
+        """The inputs that others determine, constants aside; the last are indicators, ``widths`` of each column."""
+        found = rank.determined(self._spectrum, self.least, widths)
+        return [int(at) for at in torch.nonzero(found & (self.covariance.diagonal() > 0))]
 
 
 @dataclass(frozen=True)
@@ -97,15 +100,18 @@ def moments(split: Examples, num_numbers: int, num_slots: int, class_weights: Te
     """The moments of a split, summed piece by piece; no one-hot matrix is ever made.
 
     Slots from ``num_slots`` on are none. ``class_weights`` ``(classes,)``; ``first``: how many inputs have a
-    covariance, all of them, the numbers or none.
+    covariance, all of them, the numbers or none. The target of a regression is summed as one more number, the first.
     """
     device, some, whole = split.y.device, num_slots + 1, first == num_numbers + num_slots
-    numbers = torch.zeros(num_numbers + 1, num_numbers + 1, dtype=torch.float64, device=device)
-    cross = torch.zeros(some, num_numbers + 1, dtype=torch.float64, device=device)
+    ahead = int(split.y.is_floating_point())
+    width, first = ahead + num_numbers + 1, ahead + first
+    numbers = torch.zeros(width, width, dtype=torch.float64, device=device)
+    cross = torch.zeros(some, width, dtype=torch.float64, device=device)
     pairs = torch.zeros(some * some if whole else 0, dtype=torch.float64, device=device)
     for piece in split.pieces(ROWS):
         ((X, *slots),) = piece.in_order(len(piece))
-        Z = torch.cat([X.double(), torch.ones(len(X), 1, dtype=torch.float64, device=device)], dim=1)
+        y = piece.y.double().unsqueeze(1)
+        Z = torch.cat([y[:, :ahead], X.double(), torch.ones_like(y)], dim=1)
         w = Z[:, -1] if class_weights is None else class_weights.double()[piece.y]
         weighted = Z if class_weights is None else Z * w.unsqueeze(1)
         numbers += Z.T @ weighted
@@ -124,7 +130,9 @@ def moments(split: Examples, num_numbers: int, num_slots: int, class_weights: Te
     weight = numbers[-1, -1] / n
     mean = torch.cat([numbers[:-1, -1], cross[:, -1]]) / numbers[-1, -1]
     covariance = second[:first, :first] / n - torch.outer(mean[:first], mean[:first]) * weight
-    return Moments(mean, covariance, (squares / n - mean**2 * weight)[first:], float(weight))
+    variances, products = (squares / n - mean**2 * weight)[first:], covariance[:ahead].sum(dim=0)
+    of_target = products[ahead:], float(products[:ahead].sum())
+    return Moments(mean[ahead:], covariance[ahead:, ahead:], variances, float(weight), *of_target, n)
 
 
 class Whitened:

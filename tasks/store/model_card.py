@@ -12,6 +12,7 @@ from tasks.records import GateVerdict
 from tasks.serving.coefficients import Coefficient, largest
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.task import TASKS
+from tasks.store.gate_questions import QUESTIONS
 from tasks.store.image_card import ImageFacts
 
 KINDS = {"pixels": "image", "columns": "tabular"}  # how Hugging Face calls what a recipe reads
@@ -46,6 +47,7 @@ def facts(manifest: dict[str, Any], metadata: ModelMetadata, report: DataReport 
         "sections": SECTIONS[manifest["parameters"]["training"]["model"]],
         "loss_unit": TASKS[manifest["dataset"]["task"]].loss_unit,
         "verdicts": [GateVerdict.model_validate(gate).verdict for gate in manifest["gates"]],
+        "questions": QUESTIONS,
         "inputs": metadata.inputs,
         "outputs": metadata.outputs,
     }

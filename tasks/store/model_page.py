@@ -23,15 +23,24 @@ TEMPLATE, STYLE = (Path(__file__).with_name(f"model_page.{end}") for end in ("ht
 # Titles of a version's pictures, in the order of the page, and how each is read.
 PICTURES = {
     files.LEARNING_CURVE: ("Learning curve", "Loss, and accuracy where there is one, after each epoch."),
-    files.CONFUSION_MATRIX: ("Confusion matrix", "Which classes the test rows are of, and what they were taken for."),
+    files.CONFUSION_MATRIX: (
+        "Confusion matrix",
+        "Rows: the true classes of the test rows; columns: the model's answers.",
+    ),
     files.RELIABILITY: (
         "Calibration",
-        "How often the model is right (bars) where it is so sure: on the dashed line it is as sure as it may be.",
+        "How often the model is right (bars), by its confidence: on the dashed line the two agree.",
     ),
-    files.THRESHOLDS: ("ROC and precision-recall", "What every threshold of the probability would find, and miss."),
-    files.COEFFICIENTS: ("Coefficients", "The largest, by what a deviation of the column, or a level, changes."),
-    files.FIT: ("Fit", "Learned and true parameters, and what is left between target and prediction."),
-    files.MISCLASSIFIED: ("Worst mistakes", "Test images that the model was surest of, and wrong: truth, then answer."),
+    files.THRESHOLDS: (
+        "ROC and precision-recall",
+        "What each threshold finds, and at the price of how many false alarms.",
+    ),
+    files.COEFFICIENTS: ("Coefficients", "The largest: what a standard deviation of the column, or a level, changes."),
+    files.FIT: ("Fit", "Learned and true parameters, and the differences between target and prediction."),
+    files.MISCLASSIFIED: (
+        "Worst mistakes",
+        "The most confident wrong answers: above each image its class, then the answer.",
+    ),
     files.RESIDUALS: ("Residuals", "Target less prediction on the test rows: the farther from 0, the worse a mistake."),
     files.PREDICTED_AND_TRUE: ("Predicted against true", "Test rows; on the dashed line a prediction is the truth."),
     files.BY_PERIOD: ("By period", "The figures of the test rows of each period, the oldest first."),

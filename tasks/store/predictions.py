@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from tasks.errors import DataError
 from tasks.machine.telling import tell
+from tasks.machine.words import counted
 from tasks.serving.profile import Drift, Histogram
 from tasks.store import artifact_paths, atomic, regular_files, scratch
 from tasks.store.artifact_paths import JOB, OLD_NAMES, ONNX
@@ -88,6 +89,11 @@ class Job(Document):
     column_drift: dict[str, float] = Field({})  # the population stability index of each of these
     notes: dict[str, int] | None = None
     seconds: float | None = None
+
+    @property
+    def noted(self) -> list[str]:
+        """What was found of rows that were predicted all the same, a sentence each."""
+        return [f"{times:,} of {counted(self.rows, 'row')} {note}" for note, times in (self.notes or {}).items()]
 
     @model_validator(mode="after")
     def _every_row_in_one_shard(self) -> Self:

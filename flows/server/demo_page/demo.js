@@ -33,7 +33,7 @@ async function computing(model) {
 }
 
 function told(model, { prediction, probabilities }) {
-  if (prediction) return [`${model.target}: ${Number(prediction[0].toPrecision(6))}`, []];
+  if (prediction) return [`${model.target}: ${prediction[0].toLocaleString("en", { maximumSignificantDigits: 6 })}`, []];
   const all = probabilities.map((share, label) => ({ name: model.class_names[label], share }));
   const best = all.reduce((one, other) => (other.share > one.share ? other : one));
   const many = all.length > SHOWN;

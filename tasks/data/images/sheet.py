@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tasks.data.images.examining import Rows
 from tasks.data.images.reading import Images
+from tasks.machine import lettering
 
 EXAMPLES, MOST_CLASSES = 10, 40
 CELL, GAP, LABEL, FONT = 56, 4, 180, 14  # pixels
@@ -24,10 +25,10 @@ def draw(images: Images, rows: Rows) -> bytes:
     names = rows.truth.class_names[:MOST_CLASSES]
     step = CELL + GAP
     sheet = Image.new("RGBA", (LABEL + EXAMPLES * step, len(names) * step + GAP))
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
+    pen = ImageDraw.Draw(sheet)
     for line, name in enumerate(names):
         top = GAP + line * step
-        pen.text((GAP, top + 10), f"{_short(name)}\n{counts[line]:,}", INK, font)
+        pen.text((GAP, top + 10), f"{_short(name)}\n{counts[line]:,}", INK, _font(name))
         for column, image in enumerate(_some(images, rows, line)):
             sheet.paste(image, (LABEL + column * step, top))
     content = io.BytesIO()
@@ -47,6 +48,17 @@ def _some(images: Images, rows: Rows, label: int) -> Iterator[Image.Image]:
         yield Image.fromarray(pixels).convert("RGB").resize(size, way)
 
 
+def _font(name: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own, or one with the letters of a name that it has not."""
+    if _is_latin(name):
+        return ImageFont.load_default(FONT)
+    return ImageFont.truetype(lettering.font_file(lettering.spelt(name)), FONT)
+
+
+def _is_latin(name: str) -> bool:
+    return max(map(ord, name), default=0) < 256  # what Pillow's own font has
+
+
 def _short(name: str) -> str:
-    shown = name.encode("latin-1", errors="replace").decode("latin-1")  # what the font has
+    shown = name if _is_latin(name) else lettering.spelt(name)
     return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 1]}…"

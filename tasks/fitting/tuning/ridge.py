@@ -18,8 +18,9 @@ from tasks.fitting.splits import load_split
 from tasks.fitting.tuning.parts import TrialParts
 from tasks.networks.effects import gathered
 from tasks.networks.examples import Examples
+from tasks.networks.rank import COLLINEAR
 from tasks.networks.tables import Table
-from tasks.networks.whitening import COLLINEAR, ROWS, moments
+from tasks.networks.whitening import ROWS, moments
 from tasks.parameters import Loss, Training
 from tasks.records import PreparedDataset
 

@@ -25,6 +25,14 @@ def spelt(text: str) -> str:
     return "".join(each if _is_drawn(each) else each.encode("ascii", "backslashreplace").decode() for each in text)
 
 
+def font_file(text: str) -> str:
+    """The font with most of a text's letters, for what is not drawn by matplotlib: the first one if several have."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    files = [findfont(FontProperties(family=[family])) for family in families()]
+    return max(files, key=lambda file: sum(get_font(file).get_char_index(ord(each)) > 0 for each in text))
+
+
 @functools.cache
 def _is_drawn(letter: str) -> bool:
     from matplotlib.font_manager import FontProperties, findfont, get_font

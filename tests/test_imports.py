@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Pipeline
 
 STAGES = {
     "download", "validate", "preprocess", "train", "evaluate", "export", "publish", "mirror", "predict", "judge",
@@ -155,6 +155,27 @@ def test_doctor_imports_nothing_that_it_looks_for() -> None:
 
 def test_batch_prediction_imports_no_torch() -> None:
     assert "torch" not in modules_after("import flows.predict")
+
+
+@pytest.mark.slow  # a real prediction by the command
+def test_a_prediction_imports_nothing_that_draws_trains_or_serves_tables_of_others(
+    pipeline: Pipeline, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = pipeline.report("softmax-regression")
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    arguments = ["predict", "--name", published.name, "--restart"]
+    modules = modules_after(f"from flows.cli import app\nassert app.run({arguments}) == 0")
+    assert {"onnxruntime", "pyarrow.parquet", "prefect.flow_engine"} <= modules
+    assert not {"matplotlib", "pandas", "torch", "onnx", "scipy", "sqlalchemy"} & modules
+
+
+def test_pyarrow_finds_pandas_only_where_it_is_asked_for() -> None:
+    pytest.importorskip("pandas")
+    spared = "import pyarrow as pa\nfrom tasks.machine import heap\nheap.spare_pandas()\npa.array(['a'])"
+    assert "pandas" not in modules_after(spared)
+    assert "pandas" in modules_after("import pyarrow as pa\npa.array(['a'])"), "pyarrow no longer looks for it"
+    assert "pandas" in modules_after(f"{spared}\nassert pa.table({{'a': [1]}}).to_pandas().shape == (1, 1)")
 
 
 def test_a_retrain_imports_what_it_computes_with_when_it_computes() -> None:

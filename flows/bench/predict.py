@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from flows.bench import measure
 from flows.bench.measure import Report, Side
-from flows.bench.predict_peers import Images, bare, book
+from flows.bench.predict_peers import Images, bare, book, read_and_run
 from flows.predict import predict
 from tasks.machine import cores
 from tasks.parameters import Device, ModelName, PredictParameters
@@ -22,6 +22,7 @@ from tasks.store import artifact_paths, reading, verified
 NAME = ModelName.SOFTMAX_REGRESSION.value
 PACKAGES = ("gradmill", "numpy", "onnxruntime", "onnxruntime-gpu", "prefect", "pyarrow", "torch", "torchvision")
 OWN_BATCHES = (512, 1024, 2048)
+READ_AND_RUN, READ_BATCH = "floor: a file read and run", 1024
 DEFAULT_BATCHES = (256, 1024, 4096, 16384)
 
 
@@ -68,6 +69,7 @@ def _ratios(sides: dict[str, Side], memory: list[Side], rows: int) -> list[measu
     return [
         measure.at_least("flow over bare", flow / alone, 0.85),
         measure.at_least("flow over bare, labels only", sides["flow: labels only"].best / alone, 0.92),
+        measure.at_most("floor over bare", sides[READ_AND_RUN].best / alone, 1),
         measure.at_most("all else in the flow, seconds", sides["flow: all else"].best, 2),
         measure.at_least("bare over default session options", alone / _best(sides, "default options, "), 1.3),
         measure.at_least("flow over the book's way", flow / sides["the book's way"].best, 50),
@@ -106,6 +108,7 @@ def _speeds(num_rounds: int, model: bytes, images: Images, pool: Images, job: Pr
     measured = measure.between(
         {f"bare, batch {batch}": bare(own, images, batch) for batch in OWN_BATCHES}
         | {f"default options, batch {batch}": bare(default, images, batch) for batch in DEFAULT_BATCHES}
+        | {READ_AND_RUN: read_and_run(own, str(job.input), READ_BATCH)}
         | {"flow: file to Parquet": flow, "flow: 1 worker": lambda: flow(workers=1)}
         | {"flow: labels only": lambda: flow(write="label")}
         | {"the book's way": book(model, pool)},

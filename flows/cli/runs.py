@@ -1,5 +1,6 @@
 """``gradmill retrain`` and ``gradmill predict``: commands that run a flow."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from flows.cli.parameters import taking, validated
 from flows.cli.sources import place, require_data, require_images, require_input, suggested_name, utf8
 from flows.server import connection
 from tasks.errors import UsageError
+from tasks.judging import painter
 from tasks.machine import heap, progress
 from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters
 from tasks.parameters.form import Frozen
@@ -29,7 +31,7 @@ OF_RETRAIN = (
     "tasks.judging.exported",
     "tasks.serving.graph",
 )
-OF_PREDICT = {"onnxruntime": "onnxruntime", "matplotlib.figure": "matplotlib"}
+OF_PREDICT = ("onnxruntime",)
 
 
 @taking(RetrainParameters)
@@ -119,6 +121,7 @@ def on_prefect(verbose: bool, quiet: bool, *modules: str) -> Iterator[None]:
         board.wait("waiting for Prefect and its server")
         with connection.prefect_api(*modules):
             board.wait("waiting for the run to begin")
+            heap.spare_pandas()
             yield
             board.wait("ending what was started for the run")
 
@@ -141,13 +144,14 @@ def predict(
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # others keep 6 MiB for each thread (docs/speed.md)
     places = {"input": place(document.get("input")), "output": utf8(document.get("output"))}
     parameters = validated(PredictParameters, document | places, "predict")
     reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts
     require_input(parameters.input)
     require(parameters.device)
-    there = [module for module, package in OF_PREDICT.items() if find_spec(package)]  # predictions can do without some
-    with on_prefect(verbose, quiet, "flows.predict", *there):
+    there = [module for module in OF_PREDICT if find_spec(module)]  # predictions can do without some
+    with painter.at_hand(), on_prefect(verbose, quiet, "flows.predict", *there):
         from flows.predict import predict as flow
 
         done = connection.encoding(flow)(parameters)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from tasks.batch import parts
 from tasks.batch.counts import Counts
-from tasks.batch.lanes import Lanes, open_lanes
+from tasks.batch.lanes import Lanes, Memory, open_lanes
 from tasks.batch.parts import Footer
 from tasks.batch.rejects import ShardRejects
 from tasks.batch.version import Version, read_version
@@ -40,8 +40,8 @@ def label_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Footer
     readers.check_unchanged(work.sources)
     name = artifact_paths.part(folder, shard.number).name
     with contextlib.suppress(_TooManyRejects), scratch.placing(folder, name) as temporary:  # syncs when no core is held
-        with ShardRejects(parts.rejects_path(folder, shard), job) as rejects, lanes.working():
-            footer = work.write(temporary, lanes, rejects)
+        with ShardRejects(parts.rejects_path(folder, shard), job) as rejects, lanes.working() as memory:
+            footer = work.write(temporary, lanes, memory, rejects)
         readers.check_unchanged(work.sources)
         if footer.rejects > job.max_rejects:
             raise _TooManyRejects
@@ -56,14 +56,14 @@ class _Work(NamedTuple):
     version: Version
     sources: list[Source]
 
-    def write(self, path: Path, lanes: Lanes, rejects: ShardRejects) -> Footer:
+    def write(self, path: Path, lanes: Lanes, memory: Memory, rejects: ShardRejects) -> Footer:
         """Write the part at ``path``."""
         chunk, outputs = parts.nothing(lanes.signature, self.job.id_columns)
         counts, wanted = self._counts(chunk, outputs), self.version.wanted(self.job)
         columns = self._table(chunk, outputs).schema
         with parts.writer(path, columns) as part, parts.written_back(path) as hand_to_disk:
             for chunk in readers.chunks(self.sources, self.shard.start, self.shard.stop, wanted):
-                outputs = lanes.run(chunk.values)
+                outputs = lanes.run(chunk.values, memory)
                 if len(chunk.rows):
                     part.write_table(self._table(chunk, outputs))
                     hand_to_disk()

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,30 +22,40 @@ CPU_BATCH_SIZES = (1024, 8192)  # the fewest and the most rows that are run at a
 CPU_BATCH_VALUES = 2**16  # of the rows in between: they fit the cache (docs/speed.md)
 CUDA_LANES = 2  # one copies while the other computes
 
+Memory: TypeAlias = dict[str, Array]
 Lane = Callable[[Array], list[Array]]  # a batch (at most the batch size) to the outputs, in the signature's order
 
 
 class Lanes:
-    """What a process predicts with. ``working`` bounds the threads that use a core, ``run`` the sessions."""
+    """What a process predicts with. ``working`` bounds the threads that use a core, ``run`` the sessions.
+
+    Whoever holds a core has the memory for outputs that goes with it, so that none is made for every chunk.
+    """
 
     def __init__(self, lanes: list[Lane], signature: contract.Signature, batch_size: int, workers: int) -> None:
         self.signature, self._batch_size = signature, batch_size
-        self._cores = threading.BoundedSemaphore(workers)
+        self._cores: queue.SimpleQueue[Memory] = queue.SimpleQueue()
+        for _ in range(workers):
+            self._cores.put({})
         self._idle: queue.SimpleQueue[Lane] = queue.SimpleQueue()
         for lane in lanes:
             self._idle.put(lane)
 
     @contextmanager
-    def working(self) -> Iterator[None]:
-        """Hold a core: to be left for whatever waits for the disk alone."""
-        with self._cores:
-            yield
+    def working(self) -> Iterator[Memory]:
+        """Hold a core, and a memory for ``run``: to be left for whatever waits for the disk alone."""
+        memory = self._cores.get()
+        try:
+            yield memory
+        finally:
+            self._cores.put(memory)
 
-    def run(self, values: Rows) -> dict[str, Array]:
-        """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, as Parquet wants its columns."""
-        outputs = {
-            tensor.name: np.empty((*tensor.shape, len(values)), tensor.dtype) for tensor in self.signature.outputs
-        }
+    def run(self, values: Rows, memory: Memory | None = None) -> dict[str, Array]:
+        """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, as Parquet wants its columns.
+
+        In a ``memory`` they hold until that is used again.
+        """
+        outputs = _outputs({} if memory is None else memory, self.signature, len(values))
         lane = self._idle.get()
         try:
             start = 0
@@ -56,6 +66,13 @@ class Lanes:
         finally:
             self._idle.put(lane)
         return outputs
+
+
+def _outputs(memory: Memory, signature: contract.Signature, num_rows: int) -> dict[str, Array]:
+    for tensor in signature.outputs:
+        if tensor.name not in memory or memory[tensor.name].shape[-1] < num_rows:
+            memory[tensor.name] = np.empty((*tensor.shape, num_rows), tensor.dtype)
+    return {name: held[..., :num_rows] for name, held in memory.items()}
 
 
 def _batches(values: Rows, size: int) -> Iterator[Array]:

@@ -27,8 +27,11 @@ _at_hand: ContextVar["subprocess.Popen[bytes] | None"] = ContextVar("_at_hand", 
 
 @contextmanager
 def at_hand() -> Iterator[None]:
-    """Let it begin, and draw in the block; where what draws is imported already, or not installed, nothing begins."""
-    if "matplotlib.figure" in sys.modules or find_spec("matplotlib") is None:
+    """Let it begin, and draw in the block.
+
+    Where one is at hand, or what draws is imported already, or not installed, nothing begins.
+    """
+    if _at_hand.get() or "matplotlib.figure" in sys.modules or find_spec("matplotlib") is None:
         yield
         return
     try:

@@ -1,11 +1,13 @@
-"""What garbage collection looks at, and imports that need not be waited for."""
+"""What garbage collection looks at, and imports that need not be waited for, or need not be."""
 
 import gc
 import importlib
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from typing import Any
 
 beside: threading.Thread | None = None  # that imports
 
@@ -50,3 +52,25 @@ def _freeze() -> None:
     """Once a process."""
     if not gc.get_freeze_count():  # which counts them one by one
         gc.freeze()
+
+
+class _NoPandas:
+    """Finds none."""
+
+    @classmethod
+    def find_spec(cls, fullname: str, path: Any, target: Any = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError("not looked for", name=fullname)
+
+
+def spare_pandas() -> None:
+    """Let pyarrow's first array, which imports pandas where it is installed, find none: 24 MiB and 0.3 s of every run.
+
+    For commands of ours, which have no use for it. ``to_pandas`` would look again; arrays of a series would not.
+    """
+    import pyarrow as pa
+
+    if "pandas" not in sys.modules:
+        sys.meta_path.insert(0, _NoPandas)
+        pa.array([])
+        sys.meta_path.remove(_NoPandas)

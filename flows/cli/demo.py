@@ -22,7 +22,7 @@ def demo(
     """Try a model in the browser: draw or drop a picture, or fill in a form, and see its answers change.
 
     The page is served to this machine alone, until Ctrl-C. The browser computes by the published model.onnx, with
-    onnxruntime-web, which npm brings once (33 MB); without npm this process computes.
+    onnxruntime-web, which npm downloads once (33 MB); without npm this process runs it.
     """
     from flows.server import browser_runtime
     from flows.server.demo import Demo

@@ -112,7 +112,7 @@ def history(as_json: bool, name: OnlyModel = None) -> None:
             table.add_row(*(escape(printable(cell)) for cell in cells))
     print_table(table)
     typer.echo("champion: as of then; f frozen; by: a person, or the run that ends with its id")
-    typer.echo("what was changed before Gradmill noted it is not listed")
+    typer.echo("changes from before Gradmill kept a history are not listed")
 
 
 def prune(

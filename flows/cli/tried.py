@@ -55,7 +55,7 @@ def show(name: str | None, by: By, as_json: bool) -> None:
         typer.echo(f"no runs in {place}; gradmill retrain --no-publish makes one that leaves the store alone")
     else:
         _print(found)
-        print_line(f"in {place}, of each the folder that ends with its id; settings are those that are no default")
+        print_line(f"in {place}, in the folder that ends with the id; only settings that are no default are listed")
 
 
 def _print(found: list[Tried]) -> None:

@@ -95,7 +95,7 @@ def rollback(name: str, reason: str | None = None, freeze: bool = True) -> tuple
             raise UsageError(
                 f"{name} has no version before its champion",
                 "a champion that replaced another",
-                f"see gradmill models {name}: gradmill promote takes any; of one alone there is nothing to go back to",
+                f"see gradmill models {name}: gradmill promote takes any",
             )
         left, target = pointer.version, pointer.previous
         verification.verify_version(name, target)

@@ -3,12 +3,13 @@
 ``inspect`` shows it before anything is trained, and a trained model of own tables may not be much worse.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, Self
+from dataclasses import replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from tasks.data.recipe import Columns, Target
+from tasks.judging.inputs import Inputs
 from tasks.judging.objective import HUBER_BETA, Objective
 from tasks.machine.arrays import Array
 from tasks.parameters import Loss
@@ -46,68 +47,6 @@ class Multiplied(Protocol):
         """The inputs, and a last one of ones, times ``rows`` ``(n, outputs)``: ``(inputs + 1, outputs)``."""
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What weights are multiplied with: standardised numbers ``(n, numbers)`` and a sparse indicator of each slot."""
-
-    numbers: Array
-    indicators: Any  # scipy.sparse.csr_array (n, slots)
-
-    @classmethod
-    def of(cls, features: Array, recipe: Columns) -> Self:
-        """Of raw rows ``(n, columns)``; what is missing is the mean, and a code without a slot has no indicator."""
-        columns = [recipe.columns[at] for at in recipe.numbers]
-        numbers = features[:, list(recipe.numbers)].astype(np.float64)
-        numbers -= np.array([column.mean or 0.0 for column in columns])
-        numbers /= np.array([column.scale for column in columns])
-        return cls(np.nan_to_num(numbers, copy=False, nan=0.0), _indicators(features, recipe))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows, and weights for each output but its bias."""
-        return len(self.numbers), self.numbers.shape[1] + self.indicators.shape[1]
-
-    def scores(self, weights: Array) -> Array:
-        """Of ``weights`` ``(numbers + slots + 1, outputs)``, of which the last are the bias."""
-        count = self.numbers.shape[1]
-        return np.asarray(self.numbers @ weights[:count] + self.indicators @ weights[count:-1] + weights[-1])
-
-    def transposed(self, rows: Array) -> Array:
-        """The same inputs, and a last one of ones, times ``rows`` ``(n, outputs)``."""
-        return np.concatenate([self.numbers.T @ rows, self.indicators.T @ rows, rows.sum(axis=0, keepdims=True)])
-
-    def covariance(self) -> tuple[Array, Array]:
-        """The covariance of all inputs ``(weights, weights)`` and their mean."""
-        mixed = self.indicators.T @ self.numbers
-        products = np.block([[self.numbers.T @ self.numbers, mixed.T], [mixed, self._counts()]])
-        mean = self.transposed(np.ones((len(self.numbers), 1)))[:-1, 0] / len(self.numbers)
-        return products / len(self.numbers) - np.outer(mean, mean), mean
-
-    def _counts(self) -> Array:
-        return np.asarray((self.indicators.T @ self.indicators).toarray())
-
-
-def _indicators(features: Array, recipe: Columns) -> Any:
-    """Where each row has which level: a sparse 1 in the slot of every category's code."""
-    import scipy.sparse  # here, as in the functions below: the book's own data need none of it
-
-    rows, slots, start = [], [], 0
-    for at in recipe.categories:
-        column = recipe.columns[at]
-        found = column.slots()[_codes(features[:, at], len(column.levels))]
-        (known,) = np.nonzero(found >= 0)
-        rows.append(known)
-        slots.append(found[known] + start)
-        start += column.num_slots
-    places = tuple(np.concatenate([np.empty(0, np.int64), *each]) for each in (rows, slots))
-    return scipy.sparse.coo_array((np.ones(len(places[0])), places), shape=(len(features), start)).tocsr()
-
-
-def _codes(values: Array, num_levels: int) -> Array:
-    """Codes of the training part, all of them known, as indices of slots; NaN is missing."""
-    return np.where(np.isnan(values), num_levels, values).astype(np.int64)
-
-
 def most_rows(recipe: Columns, num_outputs: int) -> int:
     """How many training rows the reference is fitted to, at most."""
     return min(MAX_ROWS, MAX_VALUES // max(len(recipe.numbers), num_outputs))
@@ -116,16 +55,17 @@ def most_rows(recipe: Columns, num_outputs: int) -> int:
 def fit(features: Array, truth: Array, recipe: Columns, num_outputs: int, objective: Objective) -> Reference:
     """Minimise ``objective`` over training rows: raw ``(n, columns)``, and labels or a raw target ``(n,)``.
 
-    In closed form where the loss is squared and its matrix small, of minimum norm where columns are collinear; by
-    L-BFGS else.
+    Of minimum norm where the loss is squared and columns are collinear: in closed form where the matrix is small, else
+    by conjugate gradients. Another loss by L-BFGS.
     """
     inputs, target = Inputs.of(features, recipe), recipe.target
     if objective.loss is not Loss.CROSS_ENTROPY:
         truth = _standardised(truth, target)
     objective = replace(objective, scale=1.0)
     start = np.zeros((inputs.shape[1] + 1, num_outputs))
-    if objective.loss is Loss.SQUARED and inputs.shape[1] <= CLOSED_FORM_WIDTH:
-        weights = _closed_form(inputs, truth, objective)
+    if objective.loss is Loss.SQUARED:
+        solve = _closed_form if inputs.shape[1] <= CLOSED_FORM_WIDTH else _conjugated
+        weights = solve(inputs, truth, objective)
     else:
         weights = descended(start, inputs, truth, objective, MAX_ITERATIONS)
     left = left_of_slope(weights, start, inputs, truth, objective)
@@ -160,6 +100,26 @@ def _closed_form(inputs: Inputs, truth: Array, objective: Objective) -> Array:
     kept = values > COLLINEAR**2 * values.max(initial=0.0)
     weights = vectors[:, kept] @ (vectors[:, kept].T @ products / (values[kept] + objective.weight_decay)[:, None])
     return np.concatenate([weights, centre - mean @ weights[None]])
+
+
+def _conjugated(inputs: Inputs, truth: Array, objective: Objective) -> Array:
+    """The least squares by conjugate gradients, whose residual is the objective's gradient; the bias is set apart."""
+    from scipy.sparse.linalg import LinearOperator, cg
+
+    rows, centre = truth[:, None], truth.mean()
+
+    def scores(weights: Array) -> Array:
+        return inputs.scores(np.append(weights, 0.0)[:, None])
+
+    def slopes(weights: Array) -> Array:
+        found = scores(weights)
+        return inputs.transposed(found - found.mean())[:-1, 0] / len(rows) + objective.weight_decay * weights
+
+    width = inputs.shape[1]
+    products = inputs.transposed(rows - centre)[:-1, 0] / len(rows)
+    operator = LinearOperator((width, width), matvec=slopes, dtype=np.float64)
+    weights, _ = cg(operator, products, rtol=TOLERANCE / 2, maxiter=MAX_ITERATIONS)
+    return np.append(weights, centre - scores(weights).mean())[:, None]
 
 
 def descended(start: Array, inputs: Multiplied, truth: Array, objective: Objective, max_iterations: int) -> Array:

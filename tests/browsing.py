@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+TIMEOUT = 120_000  # milliseconds: CI has two such browsers, and more, on two cores
 MARKS = [
     pytest.mark.browser,
     pytest.mark.slow,
@@ -33,7 +34,7 @@ def signed_in(duty: Duty) -> "Iterator[Page]":
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # root in CI
         context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC")
-        context.set_default_timeout(120_000)
+        context.set_default_timeout(TIMEOUT)
         page = context.new_page()
         eventually(lambda: asks_for_the_password(page, duty.ui), 240, "the UI asks for its password")
         page.get_by_role("textbox").fill(duty.credential)

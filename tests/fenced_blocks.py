@@ -19,6 +19,7 @@ OMITTED = "…"
 HOME = "/home/you/gradmill"  # what the pages call the checkout
 PROMPTS = re.compile(r"^(?:(?:>>>|\.\.\.) ?)+")  # of Python
 # What is another one at each turn: durations, moments, names of runs, users, digests and credentials.
+FOLDED = re.compile(r"(?<=/)\n *")  # within a path that is too long for a line
 VARYING = [
     (re.compile(r"(?:< )?\b\d+(?:\.\d+)? (?:ms|s|min)\b"), "DURATION"),
     (re.compile(r"\b\d{8}T\d{6}\b|\b(?:\d{4}-)?\d\d-\d\d(?:[T ]\d\d:\d\d)?(?: UTC)?\b|\b\d\d:\d\d:\d\d\b"), "MOMENT"),
@@ -55,6 +56,7 @@ def in_node(script: str) -> list[str | Path]:
 
 def words(text: str) -> list[str]:
     """What was said, wherever the lines were broken, without what is another one at each turn."""
+    text = FOLDED.sub("", text)
     for pattern, name in VARYING:
         text = pattern.sub(name, text)
     return text.split()
@@ -83,7 +85,7 @@ class Typist:
         typed = block.text if block.language == "sh" else f"python -qi <<'END OF PYTHON'\n{block.text}END OF PYTHON\n"
         terminal = Terminal(["bash", "-c", before + typed], environment=self.environment)
         lines = [PROMPTS.sub("", line) for line in terminal.lines]
-        self.said = "\n".join(lines).replace(str(self.folder), HOME)
+        self.said = FOLDED.sub("", "\n".join(lines)).replace(str(self.folder), HOME)
         assert terminal.returncode == 0, self.said
         assert "Traceback (most recent call last)" not in self.said, self.said  # which ends no prompt of Python's
         if block.text.startswith("export "):

@@ -37,6 +37,7 @@ class Walk(NamedTuple):
     frozen: str
     overview: str  # the address of its page, as ``gradmill status`` has it
     loss: dict[int, str]  # of each version, by its manifest
+    rmse: dict[int, str]  # the root of twice that
 
     def says(self, *words: str) -> str:
         """What a command answers."""
@@ -80,9 +81,10 @@ def _walked(duty: Duty, webhook: Endpoint, rows: Path) -> Walk:
         return str(model["overview"] or "")
 
     page = eventually(overview, 120, "the overview is written")
-    walk = Walk(duty, webhook, rolled_back, frozen, page, {})
+    walk = Walk(duty, webhook, rolled_back, frozen, page, {}, {})
     for version in (1, 2):
-        walk.loss[version] = f"{walk.manifest(version)['metrics']['test_loss']:.4g}"
+        loss = walk.manifest(version)["metrics"]["test_loss"]
+        walk.loss[version], walk.rmse[version] = f"{loss:.4g}", f"{(2 * loss) ** 0.5:.4g}"
     return walk
 
 
@@ -173,7 +175,7 @@ def test_what_is_live_since_when_and_of_which_data(walk: Walk, overview: "Page",
     told = report(walk, tmp_path)
     for words in (f"version 1 since {since}", rows, digest, f"trained {trained}"):
         assert words in told
-    assert re.search(rf"{NAME} +1 +{walk.loss[1]} +{since.replace(' ', 'T')}", walk.says("status"))
+    assert re.search(rf"{NAME} +1 +{walk.rmse[1]} +{since.replace(' ', 'T')}", walk.says("status"))
 
 
 def test_why_the_last_judged_run_was_refused_though_a_newer_one_was_cancelled(walk: Walk, overview: "Page") -> None:
@@ -195,7 +197,7 @@ def test_how_the_metric_has_developed_refusals_included(walk: Walk, overview: "P
     outcomes = ["published as 1", "published as 2", "unchanged: 2", "refused by test_loss"]
     told = [line for outcome in outcomes for line in runs[::-1] if outcome in line]
     assert len(told) == 4
-    assert [walk.loss[version] in told[version - 1] for version in (1, 2)] == [True, True]
+    assert [walk.rmse[version] in told[version - 1] for version in (1, 2)] == [True, True]
 
 
 def test_who_has_changed_the_champion_when_from_what_to_what_and_why(walk: Walk, overview: "Page") -> None:
@@ -279,8 +281,8 @@ def test_how_the_versions_compare_side_by_side(walk: Walk, overview: "Page") -> 
     row(overview, "1", f"loss {walk.loss[1]}", "concise", "champion")
     row(overview, "2", f"loss {walk.loss[2]}", "concise", "held")
     told = walk.says("models", NAME)
-    assert re.search(rf"{NAME} +1 \* f +{walk.loss[1]} ", told)
-    assert re.search(rf"{NAME} +2 h +{walk.loss[2]} ", told)
+    assert re.search(rf"{NAME} +1 \* f +{walk.rmse[1]} ", told)
+    assert re.search(rf"{NAME} +2 h +{walk.rmse[2]} ", told)
 
 
 def test_which_figures_can_be_scraped(walk: Walk, overview: "Page") -> None:

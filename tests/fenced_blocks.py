@@ -18,8 +18,8 @@ FENCED = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
 OMITTED = "…"
 HOME = "/home/you/gradmill"  # what the pages call the checkout
 PROMPTS = re.compile(r"^(?:(?:>>>|\.\.\.) ?)+")  # of Python
-# What is another one at each turn: durations, moments, names of runs, users, digests and credentials.
 FOLDED = re.compile(r"(?<=/)\n *")  # within a path that is too long for a line
+# What is another one at each turn: durations, moments, names of runs, users, digests and credentials.
 VARYING = [
     (re.compile(r"(?:< )?\b\d+(?:\.\d+)? (?:ms|s|min)\b"), "DURATION"),
     (re.compile(r"\b\d{8}T\d{6}\b|\b(?:\d{4}-)?\d\d-\d\d(?:[T ]\d\d:\d\d)?(?: UTC)?\b|\b\d\d:\d\d:\d\d\b"), "MOMENT"),

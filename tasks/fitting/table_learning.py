@@ -1,6 +1,7 @@
 """What learns a user's own table, by rules where nothing was said: whitened, until the objective has converged."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,7 +20,7 @@ from tasks.networks.passes import AveragedSteps, one_step, until_converged, unti
 from tasks.networks.schedules import learning_rates
 from tasks.networks.tables import Encoding
 from tasks.networks.training import Epoch, Measured, Network, outputs, stop_early, train
-from tasks.networks.whitening import Moments, Whitened, moments
+from tasks.networks.whitening import Inverse, Moments, Whitened, moments
 from tasks.parameters import Steps, Training
 from tasks.records import PreparedDataset
 
@@ -44,33 +45,29 @@ class Learner:
         """How many effects are learned and kept."""
         return self.encoding.num_slots
 
-    def moments(self, split: Examples) -> Moments:
-        """Those of the inputs: exact where steps see all rows, else of a sample."""
-        if not self.way.is_whole:
-            split = self._sample(split, SAMPLE)
+    def moments(self, split: Examples) -> Future[Moments]:
+        """Those of the inputs, found beside: exact where steps see all rows, else of a sample."""
+        return side_by_side.beside(self._moments, split if self.way.is_whole else self._sample(split, SAMPLE))
+
+    def _moments(self, split: Examples) -> Moments:
         found = moments(split, len(self.encoding.numbers), self.num_slots, self.class_weights, self.way.num_whitened)
         if not self.way.is_whole or self.objective.is_of_classes or len(found.variances):
             return found
         offsets = self.encoding.mean / self.encoding.scale
         return found.told(torch.cat([offsets.squeeze(1), offsets.new_zeros(self.num_slots)]))
 
-    def begin(self, data: Parts[Examples], inputs: Moments, weight_decay: float) -> Learning:
+    def begin(self, data: Parts[Examples], inputs: Future[Moments], weight_decay: float) -> Learning:
         """The network at its start, and the epochs that train it on these parts."""
         steps = rules.steps(self.training, self.way, len(data.train), weight_decay)
         training = self.training.model_copy(update=steps.model_dump())
         net = build_for_table(training, self.prepared, self.encoding, self.class_weights)
         net = net.to(data.train.y.device).to(self.encoding.mean.dtype)
-        factor = rules.loss_factor(training)
-        ridge = weight_decay / rules.CURVATURE[training.loss]
-        if not self.way.is_whole:
-            ridge += rules.damping(inputs.spread, steps.batch_size, len(data.train))
         whitened = Whitened(
             optimizer(training, net, 0.0, self.way.momentum),
             net,
-            inputs,
-            inputs.inverse(ridge, len(self.encoding.numbers) + len(self.encoding.categories)),
+            side_by_side.beside(self._whitening, inputs, steps, len(data.train)),  # while the first minibatch is drawn
             self.encoding.frequencies,
-            weight_decay * factor,
+            weight_decay * rules.loss_factor(training),
         )
         rates = learning_rates(training.schedule, steps.lr, steps.num_epochs)
         run_epoch: Epoch = one_step if self.way.is_whole else AveragedSteps(side_by_side.ahead)
@@ -83,6 +80,13 @@ class Learner:
             epochs = stop_early(epochs, net, training.patience)
         num_validation = len(data.validation) if data.validation else 0
         return Learning(net, epochs, training, len(data.train), num_validation, self.num_slots)
+
+    def _whitening(self, inputs: Future[Moments], steps: Steps, num_rows: int) -> tuple[Moments, Inverse]:
+        found = inputs.result()
+        ridge = steps.weight_decay / rules.CURVATURE[self.training.loss]
+        if not self.way.is_whole:
+            ridge += rules.damping(found.spread, steps.batch_size, num_rows)
+        return found, found.inverse(ridge, len(self.encoding.numbers) + len(self.encoding.categories))
 
     def _to_the_end(
         self,
@@ -143,7 +147,9 @@ def begin(
     inputs = learner.moments(data.train)
     learning = learner.begin(data, inputs, decay)
     tell(_sentence(learning.training.steps, way), short="")
-    collinear = tables.determined(recipe, inputs) if way.is_whole and not len(inputs.variances) and not decay else ()
+    collinear: tuple[str, ...] = ()
+    if way.is_whole and not decay and not len(inputs.result().variances):
+        collinear = tables.determined(recipe, inputs.result())
     if collinear:
         tell(f"{', '.join(collinear)}: {tables.DETERMINED}")
     return learning._replace(epochs=in_raw_units(learning.epochs, recipe, prepared), collinear=collinear)

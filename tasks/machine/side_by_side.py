@@ -1,8 +1,8 @@
 """Work on arrays by all cores: numpy and pyarrow let other threads go on meanwhile."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from tasks.machine import cores
 
@@ -38,3 +38,11 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
         while (item := following.result()) is not None:
             following = pool.submit(next, items, None)
             yield item
+
+
+def beside(work: Callable[..., Result], *args: Any) -> Future[Result]:
+    """What ``work`` makes of its arguments, in a thread of its own, while this one goes on."""
+    pool = ThreadPoolExecutor(1)
+    found = pool.submit(work, *args)
+    pool.shutdown(wait=False)
+    return found

@@ -6,6 +6,7 @@ With ``W = R.T V``, a step of V is a step of W against ``R.T R`` times its gradi
 covariance: so networks keep the weights of the inputs as they are, and their optimizer multiplies gradients.
 """
 
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -146,17 +147,20 @@ class Whitened:
         self,
         optimizer: Optimizer,
         net: Network,
-        inputs: Moments,
-        inverse: Inverse,
+        inputs: Future[tuple[Moments, Inverse]],
         frequencies: Tensor,
         weight_decay: float,
     ) -> None:
+        """``inputs``, their moments and the inverse of their covariance, are waited for by the first step."""
         self._optimizer, self._net, self._weight_decay = optimizer, net, weight_decay
-        like = net.weights()["b"]
-        self._mean, self._frequencies = (each.to(like) for each in (inputs.mean.unsqueeze(1), frequencies))
-        self._inverse = inverse.to(like)
-        self._weight, self._num_slots = inputs.weight, frequencies.shape[1]
+        self._inputs, self._like = inputs, net.weights()["b"]
+        self._frequencies, self._num_slots = frequencies.to(self._like), frequencies.shape[1]
         self.decrement = torch.zeros(())
+
+    @cached_property
+    def _whitening(self) -> tuple[Tensor, Inverse, float]:
+        moments, inverse = self._inputs.result()
+        return moments.mean.unsqueeze(1).to(self._like), inverse.to(self._like), moments.weight
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -170,14 +174,15 @@ class Whitened:
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter; ``decrement`` is about twice what the step before gains of the objective."""
+        mean, inverse, weight = self._whitening
         gradients: dict[str, Any] = self._net.gradients()
         gradient, by_bias = self._joint(gradients), gradients["b"]
         if self._weight_decay:
             gradient = gradient.add(self._joint(self._net.weights()), alpha=self._weight_decay)
-        centred = gradient - self._mean * by_bias
-        step = self._inverse(centred)
-        self.decrement = (step * centred).sum() + by_bias.square().sum() / self._weight
-        by_bias.div_(self._weight).sub_((self._mean * step).sum(dim=0))
+        centred = gradient - mean * by_bias
+        step = inverse(centred)
+        self.decrement = (step * centred).sum() + by_bias.square().sum() / weight
+        by_bias.div_(weight).sub_((mean * step).sum(dim=0))
         numbers = len(gradients["W"])
         gradients["W"].copy_(step[:numbers])
         if "effects" in gradients:

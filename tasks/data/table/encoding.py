@@ -15,7 +15,7 @@ def numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     result = np.empty(len(column))
     row = 0
     for chunk in column.chunks:
-        result[row : row + len(chunk)] = _numbers(chunk)
+        result[row : row + len(chunk)] = of_chunk(chunk)
         row += len(chunk)
     return result
 
@@ -27,11 +27,12 @@ def limits(column: pa.ChunkedArray) -> tuple[float, float]:
 
 
 def _limits(chunk: pa.Array) -> tuple[float, float]:
-    values = _numbers(chunk)
+    values = of_chunk(chunk)
     return np.fmin.reduce(values, initial=np.nan), np.fmax.reduce(values, initial=np.nan)
 
 
-def _numbers(chunk: pa.Array) -> Array:
+def of_chunk(chunk: pa.Array) -> Array:
+    """The same of one chunk."""
     kind = columns.kind_of(chunk.type)
     if kind == "null":
         return np.full(len(chunk), np.nan)

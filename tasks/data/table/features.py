@@ -94,24 +94,33 @@ def encode(
         else:
             into[:] = found.of(column.levels)[is_known]
         return None, True
-    exact = encoding.numbers(table.data[column.name])
-    exact = exact if len(exact) == len(into) else exact[is_known]
-    with np.errstate(over="ignore"):
-        into[:] = exact
-    is_infinite = np.isinf(into)
-    if not is_infinite.any():
-        is_exact = np.count_nonzero(into != exact) == np.count_nonzero(np.isnan(exact))
-        return None if is_exact else _too_near(column.name, into, exact), is_exact
-    row = int(np.flatnonzero(is_known)[is_infinite.argmax()])
-    said = f"{column.name} is {exact[is_infinite.argmax()]:g} in {table.named(row)}"
-    action = f"mend the value, or leave the column out with --ignore {column.name}"
-    return error("infinite-value", column.name, said, f"numbers up to {LARGEST:.3g}", action), True
+    values = table.data[column.name]
+    is_exact, row, start = True, 0, 0
+    for chunk in values.chunks:
+        exact = encoding.of_chunk(chunk)
+        known = is_known[start : start + len(chunk)]
+        exact = exact if len(is_known) == len(into) else np.compress(known, exact)
+        part = into[row : row + len(exact)]
+        with np.errstate(over="ignore"):
+            part[:] = exact
+        is_infinite = np.isinf(part)
+        if is_infinite.any():
+            at = int(is_infinite.argmax())
+            said = f"{column.name} is {exact[at]:g} in {table.named(start + int(np.flatnonzero(known)[at]))}"
+            action = f"mend the value, or leave the column out with --ignore {column.name}"
+            return error("infinite-value", column.name, said, f"numbers up to {LARGEST:.3g}", action), True
+        is_exact &= np.count_nonzero(part != exact) == np.count_nonzero(np.isnan(exact))
+        row, start = row + len(exact), start + len(chunk)
+    if is_exact or np.nanmin(into) < np.nanmax(into):
+        return None, is_exact
+    exact = encoding.numbers(values)
+    return _too_near(column.name, exact if len(exact) == len(into) else exact[is_known]), is_exact
 
 
-def _too_near(name: str, rounded: NDArray[np.float32], exact: NDArray[np.float64]) -> Finding | None:
-    """Values that differ, and are one number in float32."""
-    (low, high), (first, last) = ((float(np.nanmin(each)), float(np.nanmax(each))) for each in (rounded, exact))
-    if low < high or first == last:
+def _too_near(name: str, exact: NDArray[np.float64]) -> Finding | None:
+    """Values that differ, if they do, and are one number in float32."""
+    first, last = float(np.nanmin(exact)), float(np.nanmax(exact))
+    if first == last:
         return None
     said = f"{name} lies between {first:.12g} and {last:.12g}, which are one number in float32"
     return warning("offset", name, said, f"subtract an offset from it, or leave it out with --ignore {name}")

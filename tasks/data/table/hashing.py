@@ -28,6 +28,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 STEPS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 LAST = np.uint64(31)
 MISSING = np.uint64(0x7FC00000)
+AT_ONCE = 2**22  # hashes whose places are held in memory, too
 BLOCK = 2**15  # rows that stay in the processor's cache
 
 
@@ -147,6 +148,19 @@ def _lost_places(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     found = side_by_side.each(look, _blocks(len(words))) or [places(slice(0, 0))]
     lost, winners = zip(*found, strict=True)
     return np.concatenate(lost), np.concatenate(winners)
+
+
+def sort(hashed: Words) -> Words:
+    """Hashes ``(n,)`` in ascending order.
+
+    Up to some millions first by their highest 16 bits, whose sort is of linear time: the rest then takes so little that
+    all takes half as long as at once.
+    """
+    if len(hashed) > AT_ONCE:
+        return np.sort(hashed)
+    nearly = np.take(hashed, np.argsort((hashed >> np.uint64(48)).astype(np.uint16), kind="stable"))
+    nearly.sort(kind="stable")
+    return nearly
 
 
 def num_distinct(hashed: Words) -> int:

@@ -1,10 +1,12 @@
 """The rows of a table that a model learns from and is judged on."""
 
+from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.table import hashing
 from tasks.data.table.hashing import Words
 from tasks.data.table.profile import ColumnProfile
 from tasks.data.table.splitting import TRAINING, Split
@@ -23,8 +25,13 @@ class Rows(NamedTuple):
     digests: Words  # (n,) of rows
     lossy: tuple[int, ...]  # columns of which float32 has not all digits
     has_missing: tuple[bool, ...]  # of each column
-    ordered: dict[str, Words]  # digests of the training rows and of all others, sorted; and ``CONTENTS``
+    ordering: Future[dict[str, Words]]  # digests of training rows and of all others; and ``CONTENTS``
     profiles: tuple[ColumnProfile, ...]  # of each column, last of the target
+
+    @property
+    def ordered(self) -> dict[str, Words]:
+        """Digests, each part sorted: it takes a while, in which files are written already."""
+        return self.ordering.result()
 
     def digests_of(self, is_training: bool) -> Words:
         """Those of training rows, or of all others, sorted."""
@@ -37,8 +44,7 @@ def ordered(split: Split, digests: Words, contents: Words | None) -> dict[str, W
     They are features and target, hashed; of training rows they are kept.
     """
     is_training = split.sides == TRAINING
-    parts = {"train": digests[is_training], "other": digests[~is_training]}
+    parts = {"train": np.compress(is_training, digests), "other": np.compress(~is_training, digests)}
     if contents is not None:
-        parts[CONTENTS] = contents[is_training]
-    side_by_side.each(np.ndarray.sort, tuple(parts.values()))
-    return parts
+        parts[CONTENTS] = np.compress(is_training, contents)
+    return dict(zip(parts, side_by_side.each(hashing.sort, tuple(parts.values())), strict=True))

@@ -39,7 +39,7 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
     def raw_test() -> FileRef | None:
         return _raw_test(name, table, rows, recipe, scratch) if rows.lossy else None
 
-    with ThreadPoolExecutor(cores.available()) as pool:
+    with ThreadPoolExecutor(max(1, cores.available() - 1)) as pool:  # one core sorts digests
         train, test = pool.submit(split, "train"), pool.submit(split, "test")
         watched = pool.submit(split, "validation") if rows.split.count(VALIDATION) else None
         raw = pool.submit(raw_test)

@@ -1,6 +1,7 @@
 """Trials one after the other, by the loop that retraining has: those of tables, and of the book's linear regression."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Protocol
 
@@ -47,7 +48,7 @@ class OfTable:
     def __init__(self, data: Parts[Table], prepared: PreparedDataset, recipe: Columns, seed: int) -> None:
         self._data, self._prepared, self._recipe, self._seed = data, prepared, recipe, seed
         self.device = data.train.y.device
-        self._shared: dict[object, tuple[Parts[Examples], Moments]] = {}
+        self._shared: dict[object, tuple[Parts[Examples], Future[Moments]]] = {}
 
     def __call__(self, training: Training, generator: torch.Generator) -> Iterator[float]:
         """The validation loss after each epoch, of a regression half the mean squared error in the target's units."""
@@ -60,7 +61,7 @@ class OfTable:
             weighted = learner.objective.class_weights
             yield table_learning.loss(learning.net, data.test, learner.objective) if weighted else measured.test["loss"]
 
-    def _of_way(self, learner: table_learning.Learner) -> tuple[Parts[Examples], Moments]:
+    def _of_way(self, learner: table_learning.Learner) -> tuple[Parts[Examples], Future[Moments]]:
         key = learner.way, learner.objective.class_weights
         if key not in self._shared:
             both = (each.in_precision(learner.way.dtype) for each in (self._data.train, self._data.test))

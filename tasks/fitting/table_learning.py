@@ -46,7 +46,7 @@ class Learner:
         return self.encoding.num_slots
 
     def moments(self, split: Examples) -> Future[Moments]:
-        """Those of the inputs, found beside: exact where steps see all rows, else of a sample."""
+        """Those of the inputs, in a thread: exact where steps see all rows, else of a sample."""
         return side_by_side.beside(self._moments, split if self.way.is_whole else self._sample(split, SAMPLE))
 
     def _moments(self, split: Examples) -> Moments:
@@ -78,8 +78,7 @@ class Learner:
             epochs = self._to_the_end(epochs, net, whitened, run_epoch, data.train, weight_decay)
         if training.patience:
             epochs = stop_early(epochs, net, training.patience)
-        num_validation = len(data.validation) if data.validation else 0
-        return Learning(net, epochs, training, len(data.train), num_validation, self.num_slots)
+        return Learning(net, epochs, training, len(data.train), len(data.validation or ()), self.num_slots)
 
     def _whitening(self, inputs: Future[Moments], steps: Steps, num_rows: int) -> tuple[Moments, Inverse]:
         found = inputs.result()
@@ -147,9 +146,8 @@ def begin(
     inputs = learner.moments(data.train)
     learning = learner.begin(data, inputs, decay)
     tell(_sentence(learning.training.steps, way), short="")
-    collinear: tuple[str, ...] = ()
-    if way.is_whole and not decay and not len(inputs.result().variances):
-        collinear = tables.determined(recipe, inputs.result())
+    is_known = way.is_whole and not decay and not len(inputs.result().variances)
+    collinear = tables.determined(recipe, inputs.result()) if is_known else ()
     if collinear:
         tell(f"{', '.join(collinear)}: {tables.DETERMINED}")
     return learning._replace(epochs=in_raw_units(learning.epochs, recipe, prepared), collinear=collinear)

@@ -69,10 +69,10 @@ class LinearRegressionConcise:
         return named(self.linear, self.effects)
 
 
-def linear(num_inputs: int, num_outputs: int) -> nn.Linear:
+def linear(num_inputs: int, num_outputs: int, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
     """``nn.Linear``, which would warn of a table without numbers that there is nothing to draw."""
     with warnings.catch_warnings(action="ignore", category=UserWarning):
-        return nn.Linear(num_inputs, num_outputs)
+        return kind(num_inputs, num_outputs)
 
 
 def named(linear: nn.Linear, effects: Effects) -> dict[str, Tensor]:

@@ -8,6 +8,19 @@ from tasks.networks.effects import Effects
 from tasks.networks.linear_concise import linear, named
 
 
+class ByClass(nn.Linear):
+    """``nn.Linear`` whose outputs lie class by class, as those of ``Effects`` do: together in a third of the time.
+
+    In float64, in which every step sees all of few rows, sums stay in the order that they have in ``nn.Linear``.
+    """
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Outputs ``(n, outputs)``."""
+        if X.dtype == torch.float64:
+            return super().forward(X)
+        return (self.weight @ X.T).T + self.bias
+
+
 class SoftmaxRegressionConcise:
     """``nn.Flatten`` and ``nn.Linear`` with the book's start, under ``nn.CrossEntropyLoss``.
 
@@ -28,7 +41,7 @@ class SoftmaxRegressionConcise:
         num_slots: int = 0,
         class_weights: Tensor | None = None,
     ) -> None:
-        self.linear = linear(num_inputs, num_outputs)
+        self.linear = linear(num_inputs, num_outputs, ByClass if num_slots else nn.Linear)
         self.effects = Effects(num_slots, num_outputs)
         self.net = nn.Sequential(nn.Flatten(), self.linear)
         dropout = nn.Dropout(dropout_probability)

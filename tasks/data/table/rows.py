@@ -44,7 +44,7 @@ def ordered(split: Split, digests: Words, contents: Words | None) -> dict[str, W
     They are features and target, hashed; of training rows they are kept.
     """
     is_training = split.sides == TRAINING
-    parts = {"train": np.compress(is_training, digests), "other": np.compress(~is_training, digests)}
+    parts = {"train": digests[is_training], "other": digests[~is_training]}
     if contents is not None:
-        parts[CONTENTS] = np.compress(is_training, contents)
+        parts[CONTENTS] = contents[is_training]
     return dict(zip(parts, side_by_side.each(hashing.sort, tuple(parts.values())), strict=True))

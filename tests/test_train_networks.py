@@ -427,3 +427,13 @@ def test_the_label_has_the_largest_score_the_first_where_several_are_equal(num_c
     expected = int((scores.argmax(axis=1) == labels).sum())
     for o in (torch.from_numpy(scores), torch.from_numpy(scores.T.copy()).T):
         assert int(metrics.num_correct(o, torch.from_numpy(labels))) == expected
+
+
+def test_scores_that_lie_class_by_class_are_those_of_nn_linear() -> None:
+    net = SoftmaxRegressionConcise(3, 2, generator(0), num_slots=4)
+    plain = nn.Linear(3, 2)
+    plain.load_state_dict(net.linear.state_dict())
+    X, slots = torch.randn(3, 500, generator=generator(1)).T, torch.zeros(500, 1, dtype=torch.int64)
+    for precision in (torch.float32, torch.float64):
+        net, plain, X = net.to(precision), plain.to(precision), X.to(precision)
+        torch.testing.assert_close(net(X, slots), plain(X))  # effects begin as zeros

@@ -151,13 +151,14 @@ def _lost_places(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
 
 
 def sort(hashed: Words) -> Words:
-    """Hashes ``(n,)`` in ascending order.
+    """Hashes ``(n,)``, which are used up, in ascending order.
 
     Up to some millions first by their highest 16 bits, whose sort is of linear time: the rest then takes so little that
     all takes half as long as at once.
     """
     if len(hashed) > AT_ONCE:
-        return np.sort(hashed)
+        hashed.sort()
+        return hashed
     nearly = np.take(hashed, np.argsort((hashed >> np.uint64(48)).astype(np.uint16), kind="stable"))
     nearly.sort(kind="stable")
     return nearly

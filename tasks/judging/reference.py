@@ -35,7 +35,9 @@ class Reference(NamedTuple):
         """What it is, said as it is."""
         if self.gradient <= TOLERANCE:
             return f"converged fit to {counted(self.num_rows, 'row')}"
-        return f"fit to {counted(self.num_rows, 'row')} that has not converged (gradient {self.gradient:.1g} of the first)"
+        return (
+            f"fit to {counted(self.num_rows, 'row')} that has not converged (gradient {self.gradient:.1g} of the first)"
+        )
 
 
 class Multiplied(Protocol):

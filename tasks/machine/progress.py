@@ -23,9 +23,7 @@ def _is_watched() -> bool:
 
 
 is_watched = _is_watched()  # unless --quiet, or Prefect's own log is shown
-CONSOLE = _Terminal(
-    stderr=True, highlight=False, force_terminal=None if is_watched else False, theme=Theme(STYLES)
-)
+CONSOLE = _Terminal(stderr=True, highlight=False, force_terminal=None if is_watched else False, theme=Theme(STYLES))
 
 
 def bar(*columns: ProgressColumn) -> Progress:

@@ -23,7 +23,7 @@ def short(value: object) -> str:
 def readable(value: float, digits: int = 4) -> str:
     """A figure with so many digits that matter, ``0.8322``, ``14,820``: a power of ten only far beyond either."""
     rounded = float(f"{value:.{digits}g}")
-    return f"{rounded:,.0f}" if 10**digits <= abs(rounded) < 1e15 else f"{value:,.{digits}g}"
+    return f"{rounded:,.0f}" if 10**digits <= abs(rounded) < 1e15 else f"{value:.{digits}g}"
 
 
 def beside(value: float, *others: float | None) -> str:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import month
+import speed_picture
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 from prefect.client.orchestration import SyncPrefectClient
@@ -137,7 +138,20 @@ def of_month(browser: Browser) -> None:
     keep("month-overview.png", page.screenshot())
 
 
-PICTURES = {"terminal.png": of_terminal, "run.png": of_ui, "verdict.png": of_ui, "month-overview.png": of_month}
+def of_speed(_: Browser) -> None:
+    """The figures of the benchmarks' documents."""
+    with io.BytesIO() as stream:
+        speed_picture.draw().savefig(stream, dpi=110)
+        keep("speed.png", stream.getvalue())
+
+
+PICTURES = {
+    "terminal.png": of_terminal,
+    "run.png": of_ui,
+    "verdict.png": of_ui,
+    "month-overview.png": of_month,
+    "speed.png": of_speed,
+}
 
 
 def main(names: list[str]) -> None:

@@ -75,7 +75,7 @@ def test_a_retrain_that_changes_nothing_asks_little_and_imports_nothing_that_tra
     assert gradmill("retrain", "linear-regression").returncode == 0
     asked, modules = counted(tmp_path, "retrain", "linear-regression")
     assert not asked.pop("settings", 0), "to make them anew takes a tenth of a second"
-    assert asked.pop("disk") <= 26, "two for each of eight notes, and what the prediction asks for"
+    assert asked.pop("disk") <= 18, "file and folder, for the run's first note and for one of each of eight stages"
     assert sum(asked.values()) <= 32, asked
     assert asked["POST artifacts"] <= 8, asked
     assert not {"torch", "matplotlib", "onnx", "scipy.stats", "pandas", "fastapi"} & modules

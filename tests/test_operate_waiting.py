@@ -1,6 +1,4 @@
-"""What commands make a person wait for is counted, not timed: requests to the server and the disk, imports, settings made
-anew.
-"""
+"""What commands make a person wait for is counted, not timed: requests, what waits for the disk, imports, settings."""
 
 import gc
 import importlib

@@ -1,6 +1,7 @@
 """What benchmarks show as a floor does the work that is measured beside it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,7 +27,7 @@ SCRATCH, CONCISE = (SoftmaxRegressionScratch, SGD), (SoftmaxRegressionConcise, C
     ("step", "ours"),
     [(train_floor.by_hand, SCRATCH), (train_floor.by_autograd, CONCISE), (train_floor.by_kernels, CONCISE)],
 )
-def test_barest_torch_comes_to_our_weights_bit_for_bit(step: train_floor.Step, ours: tuple) -> None:
+def test_barest_torch_comes_to_our_weights_bit_for_bit(step: train_floor.Step, ours: tuple[Any, Any]) -> None:
     seed, (network, optimizer) = generator(), ours
     net = network(64, 5, seed)
     moves = optimizer(decaying(net.parameters(), 0), lr=train_floor.LR)

@@ -28,7 +28,7 @@ def rate(sessions: list[Any], path: Path, class_names: list[str], write: str) ->
 
     def part(number: int) -> None:
         rows, target = range(bounds[number], bounds[number + 1]), path.parent / f"part-{number:05d}.parquet"
-        tables = _tables(sessions[number], images, rows, class_names, write == "all")
+        tables = _tables(sessions[number], path, images, rows, class_names, write == "all")
         first = next(tables)
         with parts.writer(target, first.schema) as into:  # pyarrow's, with our encodings
             into.write_table(first)
@@ -41,11 +41,11 @@ def rate(sessions: list[Any], path: Path, class_names: list[str], write: str) ->
 
 
 def _tables(
-    session: Any, images: "np.memmap[Any, Any]", rows: range, class_names: list[str], has_all: bool
+    session: Any, path: Path, images: "np.memmap[Any, Any]", rows: range, class_names: list[str], has_all: bool
 ) -> Iterator[pa.Table]:
-    source, names = pa.array([str(images.filename)]), pa.array(class_names)
+    source, names = pa.array([str(path)]), pa.array(class_names)
     labels, probabilities = np.empty(CHUNK, np.int64), np.empty((len(class_names), CHUNK), np.float32)
-    with Path(images.filename).open("rb") as file:
+    with path.open("rb") as file:
         for start in range(rows.start, rows.stop, CHUNK):
             count = min(CHUNK, rows.stop - start)
             place = images.offset + start * images[0].nbytes

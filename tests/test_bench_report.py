@@ -126,10 +126,10 @@ def test_bench_predict_measures_every_side_and_leaves_nothing_behind(
     report = predict.measured(published.name, rows=400, num_rounds=1, quick=True)
     sides = {side.name: side for side in report.sides}
     flows = {"flow: file to Parquet", "flow: labels only", "flow: 1 worker", "flow: all else"}
-    assert flows | {"floor: a file read and run", "the book's way", "bare, batch 512"} <= set(sides)
+    assert flows | {predict.FLOOR, predict.FLOOR_OF_LABELS, "the book's way", "bare, batch 512"} <= set(sides)
     assert {"peak RssAnon, 100 rows", "peak RssAnon, 800 rows"} <= set(sides)
     assert all(side.best > 0 and side.figures for side in report.sides)
-    assert len(report.ratios) == 9
+    assert len(report.ratios) == 12
     assert report.conditions["rows"] == 400
     assert {*pipeline.artifacts.iterdir(), *(pipeline.artifacts / "predictions").glob("*")} == before
 

@@ -47,10 +47,10 @@ def gates(verdicts: "Sequence[GateVerdict]") -> None:
         table.add_row(marks[each.verdict], each.name, found, escape(printable(_bound(each))))
     console.print()
     console.print(table)
-    for each in verdicts:
-        if each.verdict == "refused" and each.name in QUESTIONS:
-            asked = wrapped(f"{each.name} asks: {QUESTIONS[each.name]}", console.width)
-            console.print("\n".join(["", *asked]), markup=False)
+    refused = [each.name for each in verdicts if each.verdict == "refused" and each.name in QUESTIONS]
+    asked = [line for name in refused for line in wrapped(f"{name} asks: {QUESTIONS[name]}", console.width)]
+    if asked:
+        console.print("\n".join(["", *asked]), markup=False)
     console.print()
 
 

@@ -140,7 +140,7 @@ def conflicts(num_rows: int, num_ambiguous: int) -> Iterator[Finding]:
     """Rows whose features a row with another target has too."""
     if num_ambiguous:
         are_many, limit = num_ambiguous > FEW_CONFLICTS * num_rows, f"{100 * FEW_CONFLICTS:g} %"
-        of = f"{100 * num_ambiguous / num_rows:.2g} %{f', above {limit}' if are_many else f'; above {limit} a warning'}"
+        of = f"{100 * num_ambiguous / num_rows:.3g} %{f', above {limit}' if are_many else f'; above {limit} a warning'}"
         found = f"{num_ambiguous:,} of {counted(num_rows, 'row')} ({of}) have the features of a row with another target"
         found += ": no model of these columns tells such rows apart, be the target noisy or a column missing"
         yield (warning if are_many else note)("equal-rows", None, found)

@@ -59,7 +59,7 @@ class _Value(NamedTuple):
             notes = dict.fromkeys([f"{title}:" if notes else f"{title}.", *notes])
         shown, default = option(self.field.metadata), self.default()
         words = " ".join(filter(None, [shown.help or " ".join(notes), shown.only]))
-        bounds = "; ".join([*([f"default: {default}"] if default else []), *self.limits()])
+        bounds = "; ".join([*[f"default: {default}"] * bool(default), *self.limits(), *["by commas"] * self.is_list])
         return f"{words} \\[{bounds}]" if bounds else words
 
     def limits(self) -> Iterator[str]:

@@ -66,10 +66,10 @@ class RunFolder(Record):
         """
         return RunNotes.read(self.file(RUN))
 
-    def note(self, section: Literal["seconds", "stages"], key: str, value: Any) -> None:
-        """Set ``key`` of a section and write the whole document atomically."""
+    def note(self, **sections: dict[str, Any]) -> None:
+        """Add to ``seconds`` and ``stages`` by name, and write the whole document atomically."""
         notes = self.read()
-        self._write(notes, **{section: getattr(notes, section) | {key: value}})
+        self._write(notes, **{section: getattr(notes, section) | more for section, more in sections.items()})
 
     def failed(self, exit_code: int | None, time_limit: float | None = None) -> None:
         """Note with which exit code the run ends, and the seconds that it may have taken, where it has taken more."""

@@ -453,7 +453,7 @@ def test_after_each_of_many_real_runs_the_page_on_the_server_is_right(
 def test_a_run_that_has_reached_its_time_limit_says_so_and_a_retry_of_it_no_more() -> None:
     run = f"20261104T030000-{NAME}-0badcafe"
     folder = RunFolder.open(run, RetrainParameters(name=NAME).model_dump(mode="json"))
-    folder.note("seconds", "train", 43_200.0)
+    folder.note(seconds={"train": 43_200.0})
     folder.failed(1, 43_200.0)
     facts = overview.gather(NAME)
     assert overview_page.headline(facts).endswith("last run reached its time limit of 12:00:00 in train")

@@ -448,3 +448,16 @@ def test_after_each_of_many_real_runs_the_page_on_the_server_is_right(
     assert outcomes == ["published", "refused", "failed", "unfinished", "published"]
     killed = overview.gather("walk").runs[1]
     assert (killed.exit_code, overview_words.outcome(killed)) == (None, "was killed")
+
+
+def test_a_run_that_has_reached_its_time_limit_says_so_and_a_retry_of_it_no_more() -> None:
+    run = f"20261104T030000-{NAME}-0badcafe"
+    folder = RunFolder.open(run, RetrainParameters(name=NAME).model_dump(mode="json"))
+    folder.note(seconds={"train": 43_200.0})
+    folder.failed(1, 43_200.0)
+    facts = overview.gather(NAME)
+    assert overview_page.headline(facts).endswith("last run reached its time limit of 12:00:00 in train")
+    lines = next(each.lines for each in overview_page.sections(facts, None) if each.title == "Last run")
+    assert "GRADMILL_TIME_LIMIT" in lines[1], "what to do"
+    RunFolder.open(run, {})
+    assert "time limit" not in overview_page.headline(overview.gather(NAME))

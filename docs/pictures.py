@@ -13,13 +13,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import month
+import speed_picture
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter
 from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
@@ -82,11 +86,19 @@ def of_terminal(browser: Browser) -> None:
     if "try next" not in shown.plain:
         sys.exit(f"make run has not ended well:\n{shown.plain}")
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-    console.print(shown, highlight=False)
+    console.print(shown, "", sep="\n", highlight=False)  # the picture's edge would cut what hangs below the last line
     svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="gradmill", theme=MONOKAI), flags=re.DOTALL)
     page = browser.new_page(viewport={"width": 1000, "height": 900})
     page.set_content(f"<style>body {{ margin: 0 }} svg {{ display: block; width: 1000px }}</style>{svg}")
     keep("terminal.png", page.locator("svg").screenshot(omit_background=True))
+
+
+def wait_for_stages(ui: str, run: str) -> None:
+    """Until the server has the end of each, of which it hears later than of the run's: a page shows what was known."""
+    wanted = FlowRunFilter.model_validate({"id": {"any_": [run]}})
+    with SyncPrefectClient(f"{ui}/api") as client:
+        while not all(stage.end_time for stage in client.read_task_runs(flow_run_filter=wanted)):
+            time.sleep(0.5)
 
 
 def of_ui(browser: Browser) -> None:
@@ -97,6 +109,7 @@ def of_ui(browser: Browser) -> None:
     with up() as ui:
         fashion = ("--param", "name=fashion", "--param", "force=true")
         run = json.loads(gradmill("trigger", "softmax-nightly", *fashion, "--wait", "--json"))
+        wait_for_stages(ui, run["id"])
         page.goto(run["url"])
         page.get_by_text("verdict:published").first.wait_for()
         page.wait_for_timeout(8000)  # the graph comes late, and is drawn with an animation
@@ -125,7 +138,20 @@ def of_month(browser: Browser) -> None:
     keep("month-overview.png", page.screenshot())
 
 
-PICTURES = {"terminal.png": of_terminal, "run.png": of_ui, "verdict.png": of_ui, "month-overview.png": of_month}
+def of_speed(_: Browser) -> None:
+    """The figures of the benchmarks' documents."""
+    with io.BytesIO() as stream:
+        speed_picture.draw().savefig(stream, dpi=110)
+        keep("speed.png", stream.getvalue())
+
+
+PICTURES = {
+    "terminal.png": of_terminal,
+    "run.png": of_ui,
+    "verdict.png": of_ui,
+    "month-overview.png": of_month,
+    "speed.png": of_speed,
+}
 
 
 def main(names: list[str]) -> None:

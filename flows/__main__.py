@@ -46,7 +46,7 @@ def main() -> None:
         from flows import interrupt
         from flows.cli import streams
 
-        interrupt.watch()
+        interrupt.watch(_leave)
         streams.guard()
         from flows.cli import board
 
@@ -61,7 +61,7 @@ def main() -> None:
             raise
         code = INTERRUPTED
     if code == INTERRUPTED:
-        _say_interrupted(THEN.get("".join(sys.argv[1:2]), "the same command again starts afresh"))
+        _say_interrupted()
         os._exit(code)  # threads of libraries would wait, or print tracebacks of their own
     else:
         ending.append(code)
@@ -77,12 +77,27 @@ def _end_at_once(ending: list[int]) -> None:
         os._exit(*ending)
 
 
-def _say_interrupted(action: str) -> None:
+def _leave() -> None:
+    """End without a wait, wherever the command is: what has streams or locks in use may not be asked for anything."""
+    found, action = _interrupted()
+    with suppress(OSError):
+        os.write(2, f"\n{found}; {action}\n".encode())
+    os._exit(INTERRUPTED)
+
+
+def _interrupted() -> tuple[str, str]:
+    """What is to be said, and what then becomes of the same command."""
     from flows import interrupt
+
+    found = f"interrupted; {interrupt.done}" if interrupt.done else "interrupted"
+    return found, THEN.get("".join(sys.argv[1:2]), "the same command again starts afresh")
+
+
+def _say_interrupted() -> None:
     from flows.cli import board, streams
 
     board.end()
-    found = f"interrupted; {interrupt.done}" if interrupt.done else "interrupted"
+    found, action = _interrupted()
     if streams.owes_json(sys.argv):
         error = {"exit_code": INTERRUPTED, "found": found, "expected": "no Ctrl-C", "action": action}
         streams.print_json({"error": error})

@@ -3,16 +3,41 @@
 Remembered too is what stays done then, for the user to be told.
 """
 
+import os
 import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+DOUBLE_SECONDS = 1.0  # pressed twice within these, it is meant once
+AGAIN_SECONDS = 0.05
 done = ""  # what the command has achieved, whatever becomes of the rest of it
-_received = False
+_received: float | None = None  # when
 
 
-def watch() -> None:
-    """Raise ``KeyboardInterrupt`` on SIGINT, as Python does, and remember it."""
-    signal.signal(signal.SIGINT, _note)
+def watch(leave: Callable[[], None]) -> None:
+    """Raise ``KeyboardInterrupt`` on SIGINT, as Python does, and remember it.
+
+    Once only, for what has then begun to end would end in a traceback: who presses again does not want to wait for it,
+    and ``leave`` is called. Whatever is left half-done then is what a kill leaves.
+    """
+
+    def note(number: int, frame: FrameType | None) -> None:
+        global _received
+        if _received is None:
+            _received = time.monotonic()
+            signal.default_int_handler(number, frame)
+        if time.monotonic() - _received > DOUBLE_SECONDS:
+            leave()
+
+    signal.signal(signal.SIGINT, note)
+    sys.unraisablehook = _heard(sys.unraisablehook)
 
 
 def achieved(what: str) -> None:
@@ -23,10 +48,20 @@ def achieved(what: str) -> None:
 
 def received() -> bool:
     """Whether the user has pressed Ctrl-C, whatever has become of the exception."""
-    return _received
+    return _received is not None
 
 
-def _note(number: int, frame: FrameType | None) -> None:
-    global _received
-    _received = True
-    signal.default_int_handler(number, frame)
+def _heard(before: "Callable[[UnraisableHookArgs], object]") -> "Callable[[UnraisableHookArgs], None]":
+    """Interrupt once more where Python drops the exception: in the callback of a weak reference, as imports have."""
+
+    def dropped(what: "UnraisableHookArgs") -> None:
+        global _received
+        if not issubclass(what.exc_type, KeyboardInterrupt):
+            before(what)
+            return
+        _received = None
+        again = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGINT))
+        again.daemon = True
+        again.start()
+
+    return dropped

@@ -30,6 +30,6 @@ def evaluate(
         gates=judge.before_export(candidate, measured, bounds),
         pictures=judge.draw(candidate, measured, run),
     )
-    atomic.write_json(run.file("evaluation.json"), evaluation.model_dump(mode="json"))
+    atomic.write_json(run.file("evaluation.json"), evaluation.model_dump(mode="json"), is_kept=False)
     gates.enforce(evaluation, evaluation.gates, run)
     return evaluation

@@ -36,11 +36,11 @@ def export(
         session = sessions.open_session(content, Device.CPU)
         parity, profile = exported.against_torch(session, weights, prepared, bounds)
         in_float64 = exported.in_float64(session, weights, prepared, bounds)
-        model = atomic.write_bytes(run.file(ONNX), content)
+        model = atomic.write_bytes(run.file(ONNX), content, is_kept=False)
         described = contract.open_inference_metadata(None, None, signature, properties.columns(recipe))
-        metadata = described.write(run.file(METADATA))
+        metadata = described.write(run.file(METADATA), is_kept=False)
         first = next(splits.pieces(prepared.test, prepared)).inputs
-        stored = atomic.write_bytes(run.file(SAMPLE), sample.write(session, recipe, first))
+        stored = atomic.write_bytes(run.file(SAMPLE), sample.write(session, recipe, first), is_kept=False)
         tolerance = sample.tolerance(recipe)
         served = servability(model, metadata.path, stored.path, bounds, tolerance, stranger)
     made = ExportedModel(

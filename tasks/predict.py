@@ -29,6 +29,8 @@ def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
     with gpu.turn(parameters.device), planned(parameters) as (folder, job):
         if job.status == "done":
             tell(f"nothing has changed: job {job.job} is done, predictions in {folder}", short="done already: reused")
+            for sentence in job.noted:
+                tell(sentence)
             if parameters.max_rejects is not None and (job.rejects or 0) > parameters.max_rejects:
                 raise too_many(folder, job.model_copy(update={"max_rejects": parameters.max_rejects}), job.rejects or 0)
             judged = judged_by(folder, job, parameters.max_drift)

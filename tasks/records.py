@@ -194,6 +194,7 @@ class Prediction(Record):
     provider: str
     accuracy: float | None = None
     metrics: dict[str, float] = Field({})  # where the truth is in the input: accuracy, or rmse and r2
+    unknown_class: int = 0  # rows whose true class the model does not know, counted as wrong
     drift: Drift
     seconds: float
     picture: ChosenPath | None = None

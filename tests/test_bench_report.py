@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -125,10 +126,10 @@ def test_bench_predict_measures_every_side_and_leaves_nothing_behind(
     report = predict.measured(published.name, rows=400, num_rounds=1, quick=True)
     sides = {side.name: side for side in report.sides}
     flows = {"flow: file to Parquet", "flow: labels only", "flow: 1 worker", "flow: all else"}
-    assert flows | {"floor: a file read and run", "the book's way", "bare, batch 512"} <= set(sides)
+    assert flows | {predict.FLOOR, predict.FLOOR_OF_LABELS, "the book's way", "bare, batch 512"} <= set(sides)
     assert {"peak RssAnon, 100 rows", "peak RssAnon, 800 rows"} <= set(sides)
     assert all(side.best > 0 and side.figures for side in report.sides)
-    assert len(report.ratios) == 9
+    assert len(report.ratios) == 12
     assert report.conditions["rows"] == 400
     assert {*pipeline.artifacts.iterdir(), *(pipeline.artifacts / "predictions").glob("*")} == before
 
@@ -153,15 +154,21 @@ def test_the_parts_of_a_command_are_all_the_time_that_it_takes(artifacts: Path) 
 
 
 @pytest.mark.slow
-def test_a_flow_of_prefect_alone_and_the_plain_work_end_well_beside_up(
+def test_prefects_own_flow_and_the_plain_work_after_it_end_well_beside_up_and_have_nothing_of_ours(
     fashion_mnist_files: Path, artifacts: Path
 ) -> None:
     cache = (fashion_mnist_files / fashion_mnist.FILES[0].name).resolve().parent
     shutil.copytree(cache, artifacts / "datasets" / "fashion-mnist" / "raw")
+    ours = '[each for each in sys.modules if each.partition(".")[0] in ("flows", "tasks")]'
+    only_this = f'assert {ours} == ["flows", "flows.bench", "flows.bench.plain"]\n'
     with workplace.up(artifacts):
-        workplace.run([sys.executable, "-c", start.FLOW_CODE], artifacts)
-        workplace.run([sys.executable, "-c", start.WORK_CODE], artifacts)
-    assert len([*artifacts.glob("runs/*/model.onnx")]) == 1
+        start.without_us(artifacts, "-c", start.FLOW_CODE)
+        start.without_us(artifacts, "-c", f"{start.WORK_CODE}{only_this}")
+        with pytest.raises(RuntimeError, match="AssertionError"):
+            start.without_us(artifacts, "-c", f"{start.FLOW_CODE}assert not 'told'\n")
+    with sqlite3.connect(artifacts / ".prefect" / "prefect.db") as history:
+        begun = history.execute("select state_type from flow_run where start_time is not null")
+        assert [*begun] == [("COMPLETED",)] * 3
 
 
 @pytest.mark.slow

@@ -436,15 +436,32 @@ def test_two_newcomers_at_once_see_short_lines_and_get_two_whole_versions_and_on
         assert gradmill("verify", "linear-regression", version).returncode == 0
 
 
-def test_ctrl_c_that_a_library_turns_into_an_error_of_its_own_is_still_exit_130() -> None:
-    """As when numpy is interrupted during its import and raises ImportError."""
+def interrupted(run: str, double: float) -> "subprocess.CompletedProcess[str]":
+    """A command whose work are these lines; Ctrl-C within ``double`` seconds of another is the same."""
+    lines = "".join(f"    {line}\n" for line in run.splitlines())
     code = (
-        "import os, signal; from flows import __main__; from flows.cli import app\n"
-        "def run(arguments):\n"
-        "    try:\n        os.kill(os.getpid(), signal.SIGINT); signal.pause()\n"
-        "    except KeyboardInterrupt as error:\n        raise ImportError('half imported') from error\n"
+        "import os, signal, time, weakref; from flows import __main__, interrupt; from flows.cli import app\n"
+        f"interrupt.DOUBLE_SECONDS = {double}\n"
+        "press = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+        f"def run(arguments):\n{lines}"
         "app.run = run\n__main__.main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, cwd=REPOSITORY)
-    assert done.returncode == 130
-    assert "Traceback" not in done.stderr
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, cwd=REPOSITORY)
+
+
+@pytest.mark.parametrize(
+    ("run", "double", "said"),
+    [
+        # As when numpy is interrupted during its import and raises ImportError.
+        ("try:\n    press()\nexcept KeyboardInterrupt as error:\n    raise ImportError('half') from error", 60, []),
+        ("try:\n    press()\nfinally:\n    press()\n    print('all is ended', flush=True)", 60, ["all is ended"]),
+        ("try:\n    press()\nfinally:\n    time.sleep(0.01)\n    press()\n    time.sleep(60)", 0, []),
+        # Python drops what is raised in the callback of a weak reference.
+        ("held = set()\nseen = weakref.ref(held, press)\ndel held\ntime.sleep(60)", 60, []),
+    ],
+    ids=["an error of its own", "pressed twice, meant once", "pressed once more", "dropped"],
+)
+def test_ctrl_c_is_exit_130_and_one_line_whatever_it_strikes(run: str, double: float, said: list[str]) -> None:
+    done = interrupted(run, double)
+    assert (done.returncode, done.stdout.splitlines()) == (130, said), done.stderr
+    assert done.stderr.strip() == "interrupted; the same command again starts afresh"

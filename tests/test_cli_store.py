@@ -121,7 +121,7 @@ def test_rollback_and_promote_write_the_mirror_or_say_that_it_has_not_followed(
     assert_clear(done, 1)
     assert done.stdout == (
         f"{NAME}: version 2 is the champion already, mirror: NOT DONE, frozen\n"
-        f"{NAME}: no retrain changes that until gradmill unfreeze {NAME}\n"
+        f"frozen: candidates are judged, and nothing is published until gradmill unfreeze {NAME}\n"
     )
 
     share.unlink()
@@ -145,6 +145,7 @@ def test_the_result_is_told_before_the_announcement_which_fails_no_command(
     monkeypatch.setenv("GRADMILL_MIRROR", str(tmp_path / "share"))
     assert flows.cli.app.run(["rollback", NAME]) == 0
     assert told[0].startswith(f"{NAME}: 2 → 1, version 2 is held, mirror: done, frozen\n")
+    assert f"held: no retrain publishes version 2 again, only gradmill promote {NAME} 2 does\n" in told[0]
     assert f"until gradmill unfreeze {NAME}\n" in told[0]
     said = "gradmill.model.rolled-back was not sent (RuntimeError: an event that nobody takes)"
     assert said in capsys.readouterr().err
@@ -168,7 +169,7 @@ def test_ctrl_c_after_the_pointer_moved_tells_so(
 
     monkeypatch.setattr(at, interrupted)
     monkeypatch.setattr(interrupt, "done", "")
-    monkeypatch.setattr(interrupt, "watch", lambda: None)
+    monkeypatch.setattr(interrupt, "watch", lambda leave: None)
     monkeypatch.setattr("flows.cli.streams.guard", lambda: None)
     monkeypatch.setattr(os, "_exit", lambda code: None)
     monkeypatch.setattr("sys.argv", ["gradmill", "rollback", NAME])

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from candidate import Candidate, plain, synthetic
 from command_line import GRADMILL, gradmill
-from flows.cli import following, options, summaries
+from flows.cli import doctor, following, options, summaries
 from flows.cli.board import Board
 from flows.cli.tables import TEST_FIGURES, command_lines, figures_of_test, from_here, print_table, wrapped
 from flows.story.report import RetrainReport
@@ -289,10 +289,19 @@ def test_a_log_of_ci_and_a_terminal_without_a_cursor_get_lines(environment: dict
 
 
 def test_no_color_is_heeded() -> None:
-    code = "from flows.cli import board; board.begin(['retrain']); board.end()"
+    code = "from flows.cli import board; board.begin(['retrain']); b = board.shown(); b.end('train', True); board.end()"
     colours = re.compile(r"\x1b\[3\dm")
     assert colours.search(Terminal([sys.executable, "-c", code]).stream)
     assert not colours.search(Terminal([sys.executable, "-c", code], environment={"NO_COLOR": "1"}).stream)
+
+
+def test_help_has_no_colour_that_is_pale_on_white_or_dark_on_black_and_dims_no_text() -> None:
+    seen = Terminal([GRADMILL, "retrain", "--help"])
+    colours = set(re.findall(r"\x1b\[(?:\d;)*([34]\d|9\d)m", seen.stream))
+    assert colours == {"35"}, "magenta: yellow and cyan are pale, blue is dark"
+    first = next(at for at, line in enumerate(seen.stream.splitlines()) if "╭" in line)
+    assert "\x1b[2m" not in "\n".join(seen.stream.splitlines()[:first]), "frames alone are dim"
+    assert not {"yellow", "cyan", "blue"} & {word for style in doctor.STYLES.values() for word in style.split()}
 
 
 class Shorts(telling.Watcher):

@@ -84,6 +84,14 @@ def test_copies_are_counted_as_plain_python_counts_them(hashed: Any) -> None:
     assert hashing.num_distinct(hashed) == len(seen)
 
 
+@given(arrays(np.uint64, st.tuples(st.just(2), st.integers(0, 60)), elements=st.integers(0, 8)))
+def test_ambiguous_rows_are_those_that_plain_python_finds_with_several_finer_hashes(hashed: Any) -> None:
+    finer: dict[int, set[int]] = {}
+    for coarse, fine in hashed.T.tolist():
+        finer.setdefault(coarse, set()).add(fine)
+    assert hashing.num_ambiguous(*hashed) == sum(len(finer[each]) > 1 for each in hashed[0].tolist())
+
+
 @given(arrays(np.uint64, st.integers(0, 60), elements=st.sampled_from([0, 1, 2**32, 2**32 + 1, 2**48, 2**64 - 1])))
 def test_rows_that_are_repeated_are_those_that_plain_python_counts_twice(hashed: Any) -> None:
     times = Counter(hashed.tolist())

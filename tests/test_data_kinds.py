@@ -475,3 +475,12 @@ def test_a_column_that_version_1_left_out_stays_out_and_that_is_said(tmp_path: P
     found = examined(path, kept=kept, category=["id"])
     assert recipe(found) == kept
     assert "id stays left out" in rules(found, "warning")["left-out id"]
+
+
+def test_a_column_that_version_1_left_out_is_shown_with_its_own_kind(tmp_path: Path) -> None:
+    days = pa.array(np.arange(ROWS).astype("datetime64[D]"))
+    path = written(tmp_path / "t.parquet", {"day": days, "x": X, "y": Y})
+    first = examined(path)
+    later = examined(path, kept=recipe(first))
+    for found in (first, later):
+        assert [(each.role, each.kind) for each in found.report.columns if each.name == "day"] == [("left out", "date")]

@@ -421,6 +421,20 @@ def test_a_table_is_read_by_url(tmp_path: Path, address: str) -> None:
         tables.find("http://127.0.0.1:9/t.csv")
 
 
+class CutOff(Silent):
+    """Promises a hundred bytes more than it sends."""
+
+    def send_header(self, keyword: str, value: str) -> None:
+        super().send_header(keyword, str(int(value) + 100) if keyword == "Content-Length" else value)
+
+
+def test_a_download_that_is_cut_off_says_how_much_came(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    write(tmp_path / "t.csv", "a,b\n1,x\n")
+    with served(tmp_path, CutOff) as address, pytest.raises(DataError, match=r"\(received 8 of 108 bytes\)"):
+        read(f"{address}/t.csv", tmp_path)
+
+
 SECRET = [
     "https://me:secret@host/t.csv",
     "https://me:sec/secret@host/t.csv",

@@ -204,13 +204,22 @@ def test_columns_without_any_value_are_not_called_equal(tmp_path: Path) -> None:
 def test_even_one_pair_of_equal_rows_with_different_targets_is_said(tmp_path: Path) -> None:
     twice = np.append(X[:-1], X[0])
     found = examined(written(tmp_path / "t.parquet", {"x": twice, "y": Y}))
-    said = "equal features have different targets 1 time in 400 rows (0.25 %; above 1 % a warning): no model of these"
+    said = "2 of 400 rows (0.5 %; above 2 % a warning) have the features of a row with another target: no model of"
     assert rules(found, "note")["equal-rows"].startswith(said)
     assert "equal-rows" not in rules(found, "warning"), "a few are in every table"
     many = examined(written(tmp_path / "t.parquet", {"x": np.append(X[:-8], X[:8]), "y": Y}))
-    assert "8 times in 400 rows (2 %, above 1 %): no model" in rules(many, "warning")["equal-rows"]
+    assert "16 of 400 rows (4 %, above 2 %) have the features" in rules(many, "warning")["equal-rows"]
     sound = examined(written(tmp_path / "t.parquet", {"x": twice, "y": np.append(Y[:-1], Y[0])}))
     assert "equal-rows" not in rules(sound, "note")
+
+
+def test_of_a_table_of_few_categories_every_row_that_others_contradict_is_counted(tmp_path: Path) -> None:
+    colours, yes = np.repeat(["red", "green", "blue"], 100), np.tile(["yes", "no"], 150)
+    found = examined(written(tmp_path / "t.csv", {"colour": colours, "y": yes}), task="classification")
+    assert rules(found, "warning")["equal-rows"].startswith("300 of 300 rows (100 %, above 2 %) have the features of")
+    yes[200:] = "yes"
+    found = examined(written(tmp_path / "t.csv", {"colour": colours, "y": yes}), task="classification")
+    assert rules(found, "warning")["equal-rows"].startswith("200 of 300 rows (66.7 %, above 2 %) have the features of")
 
 
 @pytest.mark.parametrize("kind", ["number", "level"])

@@ -21,6 +21,7 @@ from stand_ins import LIBRARY, build, copy_checkout
 from tasks.data import fashion_mnist
 from tasks.parameters import FASHION_MNIST
 from tasks.store import artifact_paths
+from written_tables import written
 
 pytestmark = pytest.mark.docker
 SERVICES = ("postgres", "server", "worker")
@@ -95,7 +96,8 @@ class Stack:
 
     def trigger(self, deployment: str, *parameters: str) -> dict[str, Any]:
         """Start a run, as the published command does; return it as the API has it."""
-        command = published_command("gradmill trigger").replace("softmax-nightly", deployment) + " --json"
+        published = published_command("gradmill trigger")
+        command = published.replace("softmax-nightly --wait", deployment) + " --json"
         options = [word for parameter in parameters for word in ("--param", parameter)]
         words = shlex.split(command) + options
         name = json.loads(self.engine.command(words, timeout=120, cwd=self.folder))["run"]
@@ -149,6 +151,9 @@ def stack(engine: Engine, fashion_mnist_files: Path, tmp_path_factory: pytest.Te
         build(engine, target)
     running = Stack(engine, tmp_path_factory.mktemp("stack"))
     running.published("printf")
+    data = written(running.folder / "data" / "houses.csv", {"area": range(200), "price": [3.0 * x for x in range(200)]})
+    with (running.folder / "docker" / ".env").open("a") as settings:
+        settings.write(f"GRADMILL_DATA={data.parent}\n")
     running.published("up --detach$")
     _fill_cache(running, fashion_mnist_files)
     yield running
@@ -226,6 +231,15 @@ def test_both_models_are_retrained_inside_and_the_other_image_labels_with_them(s
         assert stack.champion(name)["version"] == 1
     done = stack.published("docker run")
     assert "10,000 rows" in done
+
+
+def test_a_table_of_the_host_is_retrained_on_schedule_and_its_model_copied_to_the_host(stack: Stack) -> None:
+    stack.published("gradmill retrain")
+    stack.published("gradmill schedule")
+    run = stack.trigger("retrain-houses")
+    assert stack.ended(run) == "COMPLETED", stack.logs(run)
+    stack.published(" cp ")
+    assert json.loads((stack.folder / "models" / "houses" / "champion.json").read_bytes()) == stack.champion("houses")
 
 
 def test_who_scrapes_the_workers_health_port_gets_figures_of_the_store(stack: Stack) -> None:

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "events_subscriber": "tests/test_run_story.py follows a model with it",
     "new Uint8Array(784), [1, 28, 28]); // one black picture\nconst": "tests/test_docs_consumers.py, in Node",
     "<script type": "tests/test_docs_consumers.py, in Chromium",
+    "/v2/models/": "tests/test_serve_triton.py, against a real tritonserver",
     "time.sleep(1)": "tests/test_docs_consumers.py, while the champion changes",
     "await setTimeout(1000)": "tests/test_docs_consumers.py, while the champion changes",
     "def feature(row, name, kind)": "lines of docs/serving_rows.py, which test_serve_consumers.py runs",

@@ -34,7 +34,7 @@ def begun(candidates: list[Candidate], prefect_api: str, two_versions: None) -> 
     folder = RunFolder.open(
         f"20261126T030000-{NAME}-{str(run.id)[:8]}", candidates[0].parameters.model_dump(mode="json")
     )
-    folder.note("seconds", "train", 1.0)
+    folder.note(seconds={"train": 1.0})
     ago = (datetime.now(UTC) - timedelta(minutes=2)).timestamp()
     os.utime(folder.path / artifact_paths.RUN, (ago, ago))
     return run, folder

@@ -48,8 +48,8 @@ def ran(day: int, **stages: Any) -> RunFolder:
     asked = {"name": NAME, "gates": {}, "training": {"model": NAME}}
     run = RunFolder.open(f"202611{day:02}T030000-{NAME}-0000000{day}", asked)
     for stage, record in stages.items():
-        run.note("seconds", stage, 1.5)
-        run.note("stages", stage, record)
+        run.note(seconds={stage: 1.5})
+        run.note(stages={stage: record})
     return run
 
 

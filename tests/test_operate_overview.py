@@ -48,12 +48,12 @@ def run(candidate: Candidate, day: int, loss: float | None, **stages: Any) -> Ru
     asked = candidate.parameters.model_dump(mode="json") | {"name": NAME}
     made = RunFolder.open(f"202611{day:02}T030000-{NAME}-0000000{day}", asked)
     if loss is not None:
-        made.note("stages", "train", candidate.trained.model_dump(mode="json"))
+        made.note(stages={"train": candidate.trained.model_dump(mode="json")})
         gates = [gate("test_loss", loss).model_dump(mode="json")]
         metrics = candidate.evaluated.metrics | {"test_loss": loss}
-        made.note("stages", "evaluate", {"metrics": metrics, "gates": gates, "pictures": []})
+        made.note(stages={"evaluate": {"metrics": metrics, "gates": gates, "pictures": []}})
     for stage, record in stages.items():
-        made.note("stages", stage, record)
+        made.note(stages={stage: record})
     return made
 
 
@@ -75,11 +75,11 @@ def walk(candidates: list[Candidate], two_versions: None) -> None:
     run(one, 2, 2.0)
     run(one, 3, 0.4, publish=decided(one, "published", 2))
     diverged = run(one, 4, None)
-    diverged.note("seconds", "train", 1.0)
+    diverged.note(seconds={"train": 1.0})
     diverged.failed(3)
     run(one, 5, None)  # killed
     unfit = run(one, 6, None)
-    unfit.note("seconds", "validate", 0.1)
+    unfit.note(seconds={"validate": 0.1})
     finding = Finding(severity="error", rule="other-scale", column="x", found="x is 1000 times as large", action="mend")
     DataReport(name=NAME, summary="", findings=(finding,)).write(unfit.file("data-report.json"))
     unfit.failed(4)
@@ -448,3 +448,16 @@ def test_after_each_of_many_real_runs_the_page_on_the_server_is_right(
     assert outcomes == ["published", "refused", "failed", "unfinished", "published"]
     killed = overview.gather("walk").runs[1]
     assert (killed.exit_code, overview_words.outcome(killed)) == (None, "was killed")
+
+
+def test_a_run_that_has_reached_its_time_limit_says_so_and_a_retry_of_it_no_more() -> None:
+    run = f"20261104T030000-{NAME}-0badcafe"
+    folder = RunFolder.open(run, RetrainParameters(name=NAME).model_dump(mode="json"))
+    folder.note(seconds={"train": 43_200.0})
+    folder.failed(1, 43_200.0)
+    facts = overview.gather(NAME)
+    assert overview_page.headline(facts).endswith("last run reached its time limit of 12:00:00 in train")
+    lines = next(each.lines for each in overview_page.sections(facts, None) if each.title == "Last run")
+    assert "GRADMILL_TIME_LIMIT" in lines[1], "what to do"
+    RunFolder.open(run, {})
+    assert "time limit" not in overview_page.headline(overview.gather(NAME))

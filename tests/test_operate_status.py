@@ -23,10 +23,11 @@ from flows import interrupt
 from flows.cli import status as command
 from flows.cli.operate import nested
 from flows.cli.trigger import _failure, trigger
-from flows.server import artifacts, followed, registration, status
+from flows.server import artifacts, followed, registration, service, status
 from prefect_api import api_client, eventually, post
 from tasks.errors import DataError, DeviceMissing, GateFailed, GradmillError, TrainingDiverged, UsageError
 from tasks.parameters import RetrainParameters
+from tasks.store import artifact_paths, locks
 
 WEEKLY = "linear-weekly"
 
@@ -116,6 +117,19 @@ def test_the_last_judged_run_is_told_beside_a_newer_one_that_was_not(
         command.status(as_json=True, check=True)
     assert exit_code.value.exit_code == 1
     assert "no worker is online" in json.loads(capsys.readouterr().out)["attention"][0]
+
+
+def test_the_worker_of_an_up_that_has_just_begun_is_starting_and_is_a_fault_when_it_stays_away(
+    prefect_api: str,
+) -> None:
+    artifact_paths.prefect_home().mkdir(parents=True)
+    with locks.locked(artifact_paths.up_lock(), "a gradmill up"), temporary_settings({PREFECT_API_URL: prefect_api}):
+        service.at(prefect_api).write(artifact_paths.service())
+        found = status.status()
+        assert [(each.name, each.status) for each in found.workers] == [(registration.worker(), "STARTING")]
+        assert not any("worker" in each for each in found.attention)
+        os.utime(artifact_paths.service(), (0, 0))
+        assert "no worker is online" in status.status().attention[0]
 
 
 def test_addresses_are_told_without_credentials_and_those_of_the_ui_as_its_setting_has_them(prefect_api: str) -> None:

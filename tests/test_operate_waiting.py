@@ -1,4 +1,4 @@
-"""What commands make a person wait for is counted, not timed: requests to the server, imports, settings made anew."""
+"""What commands make a person wait for is counted, not timed: requests, what waits for the disk, imports, settings."""
 
 import gc
 import importlib
@@ -44,6 +44,15 @@ def copying(self, *arguments, **options):
     asked["settings"] += 1
     return copy(self, *arguments, **options)
 Settings.copy_with_update = copying
+fsync = os.fsync
+def forcing(descriptor):
+    asked["disk"] += 1
+    fsync(descriptor)
+os.fsync = forcing
+def noting(event, arguments):
+    if event == "subprocess.Popen" and "tasks.judging.painter" in arguments[1]:
+        asked["painter before Prefect"] += "prefect.flows" not in sys.modules
+sys.addaudithook(noting)
 code = app.run(sys.argv[2:])
 found = {"code": code, "asked": asked, "modules": [*sys.modules]}
 open(sys.argv[1], "w").write(json.dumps(found))
@@ -64,6 +73,7 @@ def test_a_retrain_that_changes_nothing_asks_little_and_imports_nothing_that_tra
     assert gradmill("retrain", "linear-regression").returncode == 0
     asked, modules = counted(tmp_path, "retrain", "linear-regression")
     assert not asked.pop("settings", 0), "to make them anew takes a tenth of a second"
+    assert asked.pop("disk") <= 18, "file and folder, for the run's first note and for one of each of eight stages"
     assert sum(asked.values()) <= 32, asked
     assert asked["POST artifacts"] <= 8, asked
     assert not {"torch", "matplotlib", "onnx", "scipy.stats", "pandas", "fastapi"} & modules
@@ -72,7 +82,8 @@ def test_a_retrain_that_changes_nothing_asks_little_and_imports_nothing_that_tra
 def test_where_a_server_stays_a_forced_retrain_leaves_drawing_to_a_process_of_its_own(
     on_server: None, artifacts: Path, tmp_path: Path
 ) -> None:
-    _, modules = counted(tmp_path, "retrain", "linear-regression", "--force")
+    asked, modules = counted(tmp_path, "retrain", "linear-regression", "--force")
+    assert asked["painter before Prefect"] == 1, "it imports what draws while the command waits for its own imports"
     assert "torch" in modules
     assert "matplotlib.figure" not in modules
     (run,) = (artifacts / "runs").iterdir()

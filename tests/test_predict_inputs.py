@@ -257,6 +257,14 @@ def test_a_csv_without_the_columns_or_rows_is_exit_4(content: str, tmp_path: Pat
         read(tmp_path / "t.csv", FEATURES, tmp_path / "spool")
 
 
+def test_an_input_without_rows_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x1,x2\n")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path / "t.csv", FEATURES, tmp_path / "spool")
+    assert caught.value.found.endswith("t.csv holds no rows")
+    assert caught.value.expected == "at least one row"
+
+
 def test_a_glob_and_a_folder_give_all_their_files_in_the_order_of_their_names(tmp_path: Path) -> None:
     for number in (2, 0, 1):
         np.save(tmp_path / f"{number}.npy", PIXELS[number * 10 : number * 10 + 10])

@@ -204,5 +204,8 @@ def test_rows_of_a_class_that_the_model_does_not_know_are_counted_as_wrong_and_s
     sentence = "7 of 50 rows of a class that the model does not know, counted as wrong"
     assert result.metrics["accuracy"] == pytest.approx(known.metrics["accuracy"] * 42 / 49)
     assert caplog.messages.count(sentence) == 1
+    assert (result.unknown_class, known.unknown_class) == (7, 0)
+    again = predict_rows(input=str(tmp_path / "new.csv"), name="houses")
+    assert (again.job, again.unknown_class, caplog.messages.count(sentence)) == (result.job, 7, 2), "reused, and said"
     assert sentence in page(result)
     assert "does not know" not in page(known)

@@ -119,7 +119,7 @@ def test_ctrl_c_tells_what_the_same_command_will_do(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(flows.cli.app, "run", interrupted)
-    monkeypatch.setattr("flows.interrupt.watch", lambda: None)
+    monkeypatch.setattr("flows.interrupt.watch", lambda leave: None)
     monkeypatch.setattr("flows.cli.streams.guard", lambda: None)
     monkeypatch.setattr("sys.argv", ["gradmill", command])
     monkeypatch.setattr(os, "_exit", lambda code: None)

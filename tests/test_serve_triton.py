@@ -20,8 +20,10 @@ import httpx
 import numpy as np
 import pytest
 
+import served_images
 from candidate import Candidate
 from conftest import REPOSITORY
+from fenced_blocks import blocks
 from tasks.store import artifact_paths, pointer
 from tasks.store.artifact_paths import METADATA
 from tasks.store.run_folder import RunFolder
@@ -29,6 +31,14 @@ from tasks.store.run_folder import RunFolder
 pytestmark = [pytest.mark.consumers, pytest.mark.slow]
 
 NAME = "linear-regression"
+IMAGES = """name: "softmax-regression"
+backend: "python"
+max_batch_size: 0
+input { name: "images" data_type: TYPE_UINT8 dims: [ -1, 28, 28 ] }
+output { name: "probabilities" data_type: TYPE_FP32 dims: [ -1, 10 ] }
+output { name: "label" data_type: TYPE_INT64 dims: [ -1 ] }
+version_policy { specific { versions: [ 3 ] } }
+"""
 BACKEND = """
 import os
 import onnxruntime
@@ -79,7 +89,7 @@ def tritonserver() -> Path:
 
 @pytest.fixture
 def repository(candidates: list[Candidate], tmp_path: Path) -> Path:
-    """A copy of ``models/`` with two versions, rolled back to the first, for the Python backend.
+    """A copy of ``models/`` with two versions, rolled back to the first, for the Python backend; and a model of images.
 
     A folder that a first candidate of another name has left, on which Triton would not start, has gone.
     """
@@ -96,6 +106,9 @@ def repository(candidates: list[Candidate], tmp_path: Path) -> Path:
     for version in ("1", "2"):
         (copy / NAME / version).chmod(0o755)
         (copy / NAME / version / "model.py").write_text(BACKEND)
+    images = served_images.write(copy)
+    (images / "config.pbtxt").write_text(IMAGES)
+    (images / "3" / "model.py").write_text(BACKEND)
     return copy
 
 
@@ -153,3 +166,13 @@ def test_tritonserver_serves_the_champion_alone_under_the_published_signature(ad
     request = {"inputs": [{"name": "features", "datatype": "FP32", "shape": rows.shape, "data": rows.ravel().tolist()}]}
     (output,) = httpx.post(f"{address}/models/{NAME}/infer", json=request).raise_for_status().json()["outputs"]
     np.testing.assert_allclose(output["data"], sample["prediction"], atol=2e-5)
+
+
+def test_the_documented_client_prints_the_name_of_a_label(address: str, repository: Path) -> None:
+    (script,) = [each.text for each in blocks(REPOSITORY / "docs" / "consumers.md") if "/v2/models/" in each.text]
+    (repository.parent / "served" / "artifacts").mkdir(parents=True)
+    (repository.parent / "served" / "artifacts" / "models").symlink_to(repository)
+    assert "http://localhost:8000/v2" in script
+    command = [sys.executable, "-c", script.replace("http://localhost:8000/v2", address)]
+    done = subprocess.run(command, cwd=repository.parent / "served", capture_output=True, text=True, check=True)
+    assert done.stdout == f"class {served_images.OF_BLACK}\n"

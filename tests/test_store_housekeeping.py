@@ -62,7 +62,7 @@ def test_the_evidence_of_kept_versions_stays_and_so_do_the_runs_that_it_reused(c
     seal(folder, manifest | {"run": evidence})
     elsewhere = f"/artifacts/runs/{reused}/weights.safetensors"  # as a container has it
     weights = {"weights": {"path": elsewhere, "sha256": "0"}}
-    RunFolder(path=artifact_paths.runs() / evidence).note("stages", "train", weights)
+    RunFolder(path=artifact_paths.runs() / evidence).note(stages={"train": weights})
     aged(artifact_paths.runs() / evidence / "run.json")
     assert housekeeping.prune_runs(1) == [other]
     assert names(artifact_paths.runs()) == {evidence, reused, newest}
@@ -175,7 +175,7 @@ def test_a_flow_holds_its_run(module: str, stage: str, parameters: object, monke
 def test_what_a_run_that_goes_on_has_reused_stays() -> None:
     reused, other, running, newest = (run_folder(number) for number in range(1, 5))
     run = RunFolder(path=artifact_paths.runs() / running)
-    run.note("stages", "train", {"weights": {"path": f"/elsewhere/runs/{reused}/weights.safetensors", "sha256": "0"}})
+    run.note(stages={"train": {"weights": {"path": f"/elsewhere/runs/{reused}/weights.safetensors", "sha256": "0"}}})
     assert housekeeping.prune_runs(1) == [other], "it is young"
     aged(run.file("run.json"))
     with run.in_use():

@@ -20,18 +20,18 @@ def noted(candidate: Candidate, day: int, name: str = NAME, loss: float | None =
     asked = candidate.parameters.model_dump(mode="json")
     asked |= {"name": name, "training": asked["training"] | training}
     run = RunFolder.open(f"202611{day:02}T030000-{name}-0000000{day % 10}", asked)
-    run.note("stages", "download", {"name": "synthetic-linear"})
-    run.note("seconds", "train", 1.5)
+    run.note(stages={"download": {"name": "synthetic-linear"}})
+    run.note(seconds={"train": 1.5})
     if loss is not None:
-        run.note("stages", "train", candidate.trained.model_dump(mode="json"))
+        run.note(stages={"train": candidate.trained.model_dump(mode="json")})
         metrics = candidate.evaluated.metrics | {"test_loss": loss}
-        run.note("stages", "evaluate", {"metrics": metrics, "gates": [], "pictures": []})
+        run.note(stages={"evaluate": {"metrics": metrics, "gates": [], "pictures": []}})
     return run
 
 
 def decided(run: RunFolder, candidate: Candidate, outcome: Any, version: int | None) -> None:
     record = PublishedModel(outcome=outcome, name=NAME, version=version, model=candidate.exported.onnx)
-    run.note("stages", "publish", record.model_dump(mode="json"))
+    run.note(stages={"publish": record.model_dump(mode="json")})
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ def listed(capsys: pytest.CaptureFixture[str], *options: str) -> list[dict[str, 
 
 def test_every_outcome_of_a_run_is_told(candidate: Candidate, capsys: pytest.CaptureFixture[str]) -> None:
     decided(noted(candidate, 1), candidate, "published", 1)
-    noted(candidate, 2, lr=0.5).note("stages", "publish", ChampionGates(gates=(REFUSED,)).model_dump(mode="json"))
+    noted(candidate, 2, lr=0.5).note(stages={"publish": ChampionGates(gates=(REFUSED,)).model_dump(mode="json")})
     decided(noted(candidate, 3), candidate, "judged", None)
     noted(candidate, 4, loss=None)
     going = noted(candidate, 5, name="other")
-    noted(candidate, 6).note("stages", "unchanged", {"outcome": "unchanged", "version": 1, "detail": "of these rows"})
+    noted(candidate, 6).note(stages={"unchanged": {"outcome": "unchanged", "version": 1, "detail": "of these rows"}})
     with going.in_use():
         found = [(each["name"], each["outcome"], each["detail"], each["version"]) for each in listed(capsys)]
         assert flows.cli.app.run(["models", NAME, "--runs"]) == 0

@@ -66,7 +66,7 @@ def test_what_nothing_refers_to_goes_and_what_is_named_by_anything_stays(candida
     young = prepared(9)
     os.utime(young.path)
     run = RunFolder.open("20260101T030000-x-00000000", {})
-    run.note("stages", "preprocess", {"train": of_run.model_dump(mode="json")})
+    run.note(stages={"preprocess": {"train": of_run.model_dump(mode="json")}})
     aged(run.file("run.json"))
     look = artifact_paths.dataset(OLD) / "look.json"
     look.write_text(json.dumps({"files": [of_look.model_dump(mode="json")]}))
@@ -116,7 +116,7 @@ def test_a_data_set_that_somebody_prepares_is_left_alone() -> None:
 
 def test_what_a_kill_has_left_out_of_sight_comes_back_only_where_it_is_needed() -> None:
     needed, not_needed = prepared(1), prepared(2)
-    RunFolder.open("20260101T030000-x-00000000", {}).note("stages", "preprocess", {"train": str(needed.path)})
+    RunFolder.open("20260101T030000-x-00000000", {}).note(stages={"preprocess": {"train": str(needed.path)}})
     for file in (needed, not_needed):
         file.path.rename(file.path.with_name(f".pruned-{file.path.name}-0123abcd"))
     assert prune_datasets() == [f"{OLD}/{not_needed.path.name}"]

@@ -95,7 +95,7 @@ class Nights:
         record = kept or function(run, *arguments)
         if is_reusable and kept is None:
             reuse.keep(key, record)
-        run.note("stages", name, record.model_dump(mode="json"))
+        run.note(stages={name: record.model_dump(mode="json")})
         return record
 
     def pass_a_day(self) -> None:

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
 import torch
-import torch._dynamo  # which the first optimizer would import
 from matplotlib.figure import Figure
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -54,20 +53,28 @@ def train(
     """The book's concise softmax regression, both splits measured every epoch: loss, accuracy, test accuracy."""
     torch.manual_seed(0)
     net, loss = nn.Linear(784, 10), nn.CrossEntropyLoss()
-    optimizer, curve = torch.optim.SGD(net.parameters(), lr=0.1, foreach=False), []
+    params, curve = [*net.parameters()], []
     inputs = torch.empty(256, 784)  # one memory, which stays in the cache
     for _ in range(10):
         order, outputs = torch.randperm(len(X)), []
         for several in order.split(8 * 256):
             for pixels, labels in zip(X.index_select(0, several).split(256), y[several].split(256), strict=True):
                 o = net(inputs[: len(labels)].copy_(pixels.flatten(1)).mul_(1 / 255))
-                optimizer.zero_grad()
                 loss(o, labels).backward()
-                optimizer.step()
+                descend(params)
                 outputs.append(o.detach())
         seen, truth, answers = torch.cat(outputs), y[order], scores(net, test[0])
         curve.append((loss(seen, truth).item(), share(seen, truth), share(answers, test[1])))
     return net, curve
+
+
+@torch.no_grad()
+def descend(params: list[nn.Parameter]) -> None:
+    """As ``torch.optim.SGD`` does, whose first step imports a compiler for a second."""
+    for param in params:
+        if param.grad is not None:
+            param.sub_(param.grad, alpha=0.1)
+            param.grad = None
 
 
 def share(o: torch.Tensor, y: torch.Tensor) -> float:

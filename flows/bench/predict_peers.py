@@ -1,10 +1,8 @@
 """What batch prediction is compared with: a loop with nothing but ``session.run``, and the book's way."""
 
-import itertools
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +16,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from flows.bench import measure
-from tasks.data.readers import npy
-from tasks.data.readers.stored import StoredRows
 
 BOOK_BATCH, BOOK_WORKERS = 256, 4  # section 3.5 of d2l 0.17: batch_size, get_dataloader_workers
 Images = NDArray[np.uint8]
@@ -34,23 +30,6 @@ def bare(sessions: list[Any], rows: NDArray[Any], batch: int, name: str = "image
             session.run(None, {name: share[start : start + batch]})
 
     def rate() -> float:
-        with ThreadPoolExecutor(len(sessions)) as pool:
-            return len(rows) / measure.seconds(lambda: list(pool.map(loop, sessions, shares)))
-
-    return rate
-
-
-def read_and_run(sessions: list[Any], path: str, batch: int) -> Callable[[], float]:
-    """The same of a file of images, which are read into one memory a session: what no prediction from a file spares."""
-    rows = npy.read(Path(path))
-    bounds = np.linspace(0, len(rows), len(sessions) + 1, dtype=int)
-
-    def loop(session: Any, share: StoredRows) -> None:
-        for images in share.batches(batch):
-            session.run(None, {"images": images})
-
-    def rate() -> float:
-        shares = [rows.part(first, last) for first, last in itertools.pairwise(bounds)]
         with ThreadPoolExecutor(len(sessions)) as pool:
             return len(rows) / measure.seconds(lambda: list(pool.map(loop, sessions, shares)))
 

@@ -55,37 +55,26 @@ server.wait()
 """  # as Prefect starts a temporary server of its own
 FLOW = f"Prefect alone: a flow of 8 empty tasks, {JOINED}"
 FLOW_CODE = """
-import json, os, pathlib
+import atexit, gc, json, os, pathlib, sys
+gc.disable()
+atexit.register(lambda: hasattr(sys, "last_type") or os._exit(0))  # last: nothing is taken apart, but faults are told
+from prefect import flow, settings, task
 known = pathlib.Path(os.environ["GRADMILL_ARTIFACTS"], ".prefect")
-os.environ["PREFECT_API_URL"] = json.loads((known / "service.json").read_text())["api_url"]
-os.environ["PREFECT_API_AUTH_STRING"] = (known / "credential").read_text().strip()
-from prefect import flow, task
+api_url = json.loads((known / "service.json").read_text())["api_url"]
+beside_up = {
+    settings.PREFECT_API_URL: api_url,
+    settings.PREFECT_API_AUTH_STRING: (known / "credential").read_text().strip(),
+    settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,  # whose thread is waited for
+}
 @task
 def empty(): pass
 @flow
 def tasks():
     for _ in range(8): empty()
-tasks()
+with settings.temporary_settings(beside_up): tasks()
 """  # as many as a retrain has stages
-WORK = f"the same, then the plain work of a forced retrain to its ONNX file, {JOINED}"
-WORK_CODE = f"""{FLOW_CODE}
-from tasks.download import download
-from tasks.evaluate import evaluate
-from tasks.export import export
-from tasks.parameters import RetrainParameters
-from tasks.preprocess import preprocess
-from tasks.store.run_folder import RunFolder
-from tasks.train import train
-from tasks.validate import validate
-asked, run = RetrainParameters(), RunFolder.open("plain", {{}})
-raw = download.__wrapped__(run, asked.dataset, asked.data)
-validated = validate.__wrapped__(run, raw, asked.data, "classification", None, None)
-prepared = preprocess.__wrapped__(run, validated, asked.data, asked.training.seed_number)
-trained = train.__wrapped__(run, prepared, asked.training)
-judged_by = asked.training, asked.gates
-evaluate.__wrapped__(run, prepared, trained, *judged_by)
-export.__wrapped__(run, prepared, trained, *judged_by)
-"""  # nothing of it is told to the server, published or predicted
+WORK = f"the same, then the plain work of a retrain's stages, imports included, {JOINED}"
+WORK_CODE = f"{FLOW_CODE}from flows.bench import plain; plain.main(*map(pathlib.Path, sys.argv[1:]))\n"
 PLAIN = "plain torch, ONNX and pyarrow: the work of a retrain's stages"
 GROUPS = {  # what the table tells of the parts; stages are all others
     "imports": ("interpreter", "imports", "checks"), "server": ("server",), "engine": ("engine", "between stages"),
@@ -118,13 +107,13 @@ def bench(rounds: int) -> StartReport:
     with progress.bar() as bar, workplace.made() as folder:
         launch(folder, ["retrain", "linear-regression"])  # once for nothing: files are in memory from then on
         for _ in bar.track(range(rounds), description=ALONE):
-            plain[BARE].append(measure.seconds(lambda: workplace.run([sys.executable, "-c", BARE_CODE], folder)))
-            plain[PLAIN].append(_plain(folder))
+            plain[BARE].append(without_us(folder, "-c", BARE_CODE))
+            plain[PLAIN].append(without_us(folder, "-m", "flows.bench.plain"))
             _round(folder, ALONE, found)
         with workplace.up(folder):
             for _ in bar.track(range(rounds), description=JOINED):
-                plain[FLOW].append(measure.seconds(lambda: workplace.run([sys.executable, "-c", FLOW_CODE], folder)))
-                plain[WORK].append(measure.seconds(lambda: workplace.run([sys.executable, "-c", WORK_CODE], folder)))
+                plain[FLOW].append(without_us(folder, "-c", FLOW_CODE))
+                plain[WORK].append(without_us(folder, "-c", WORK_CODE))
                 _round(folder, JOINED, found)
     seconds = plain | {name: [sum(each.values()) for each in parts] for name, parts in found.items()}
     sides = measure.sides(seconds, "s", statistics.median)
@@ -143,12 +132,13 @@ def bench(rounds: int) -> StartReport:
     )
 
 
-def _plain(folder: Path) -> float:
-    """The seconds of the same work without us, imports left out."""
+def without_us(folder: Path, *arguments: str) -> float:
+    """The seconds of Python, which is told where raw files are and where to write; or the seconds that it wrote."""
     raw = folder / "datasets" / FASHION_MNIST / "raw"
     with tempfile.TemporaryDirectory(dir=folder) as made:
-        workplace.run([sys.executable, "-m", "flows.bench.plain", str(raw), made], folder)
-        return float(Path(made, "seconds").read_text())
+        took = measure.seconds(lambda: workplace.run([sys.executable, *arguments, str(raw), made], folder))
+        own = Path(made, "seconds")
+        return float(own.read_text()) if own.exists() else took
 
 
 def _stages(parts: dict[str, float]) -> float:

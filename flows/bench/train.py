@@ -1,10 +1,10 @@
-"""Training beside the book's own package, PyTorch Lightning, scikit-learn, and the limit of the arithmetic."""
+"""Training beside the book's own package, Lightning, scikit-learn, barest torch, and the limit of the arithmetic."""
 
 from collections.abc import Callable
 
 import torch
 
-from flows.bench import growth, measure, peers
+from flows.bench import growth, measure, peers, train_floor
 from flows.bench.growth import CPU
 from flows.bench.measure import Report, Side
 from flows.bench.peers import BATCH_SIZE, LR, NUM_EPOCHS, Trained
@@ -22,6 +22,12 @@ from tasks.store.run_folder import RunFolder
 PACKAGES = ("gradmill", "d2l", "lightning", "numpy", "scikit-learn", "torch", "torchvision")
 SCRATCH, CONCISE, LIMIT = "ours, scratch", "ours, concise", "limit: two products, one gather"
 TUNED = "ours, cosine schedule"
+BAREST_SCRATCH, BAREST_CONCISE, KERNELS = (f"barest torch, {what}" for what in ("scratch", "concise", "no autograd"))
+BAREST = {
+    BAREST_SCRATCH: train_floor.by_hand,
+    BAREST_CONCISE: train_floor.by_autograd,
+    KERNELS: train_floor.by_kernels,
+}
 CANDIDATES = [
     SoftmaxTraining(implementation=Implementation.SCRATCH, lr=lr, num_epochs=num_epochs, schedule=Schedule.COSINE)
     for num_epochs in (12, 20)
@@ -49,7 +55,8 @@ def bench(quick: bool) -> Report:
     if not quick:
         trainings[TUNED] = _choose(prepared)
         slow = peers.peers(raw, data)
-    sides = _sides({name: _ours(prepared, data, training) for name, training in trainings.items()}, slow, data.train)
+    ours = {name: _ours(prepared, data, training) for name, training in trainings.items()}
+    sides = _sides(ours | {name: _barest(step, data) for name, step in BAREST.items()}, slow, data.train)
     memory = growth.peak_memory(prepared)
     grown = growth.growth(prepared, data)
     growth.draw(sides, grown, artifact_paths.root() / "bench-train.png")
@@ -64,9 +71,9 @@ def bench(quick: bool) -> Report:
 
 
 def _sides(
-    ours: dict[str, Callable[[], Trained]], slow: dict[str, Callable[[], Trained]], split: Split
+    fast: dict[str, Callable[[], Trained]], slow: dict[str, Callable[[], Trained]], split: Split
 ) -> dict[str, Side]:
-    """Seconds of ours and of peers, with the accuracy that they came to, and of the limit."""
+    """Seconds of ours, of barest torch and of peers, with the accuracy that they came to, and of the limit."""
     accuracy: dict[str, float] = {}
 
     def noting(name: str, work: Callable[[], Trained]) -> Callable[[], float]:
@@ -76,8 +83,8 @@ def _sides(
 
         return seconds
 
-    fast = {name: noting(name, work) for name, work in ours.items()} | {LIMIT: lambda: _limit(split)}
-    sides = measure.between(fast, {name: noting(name, work) for name, work in slow.items()}, "s", REPEATS)
+    in_turn = {name: noting(name, work) for name, work in fast.items()} | {LIMIT: lambda: _limit(split)}
+    sides = measure.between(in_turn, {name: noting(name, work) for name, work in slow.items()}, "s", REPEATS)
     for name, value in accuracy.items():
         sides[name].note = f"test accuracy {value:.4f}"
     return sides
@@ -88,26 +95,31 @@ def _ratios(sides: dict[str, Side], memory: Side, grown: dict[str, Side]) -> lis
     return [
         measure.at_most("scratch over the limit", sides[SCRATCH].best / limit, 1.3),
         measure.at_most("concise over the limit", sides[CONCISE].best / limit, 2),
+        measure.at_most("barest torch over the limit, scratch", sides[BAREST_SCRATCH].best / limit, 1.3),
+        measure.at_most("barest torch over the limit, concise", sides[BAREST_CONCISE].best / limit, 2),
+        measure.at_most("the same without autograd over the limit", sides[KERNELS].best / limit, 2),
+        measure.at_most("scratch over barest torch", sides[SCRATCH].best / sides[BAREST_SCRATCH].best, 1.15),
+        measure.at_most("concise over barest torch", sides[CONCISE].best / sides[BAREST_CONCISE].best, 1.25),
         measure.at_most("peak memory over uint8 split", memory.best * 2**20 / UINT8_BYTES, 6),
         measure.at_most("8 x the data over 8 x the time", grown["8 x data"].best / grown["1 x data"].best / 8, 1.25),
     ]
 
 
 def _peer_ratios(sides: dict[str, Side], slow: list[str]) -> list[measure.Ratio]:
-    """What each peer took over what ours took around it."""
+    """What each peer took over what ours, or barest torch, took around it."""
     wanted = {
-        peers.BOOK_PLAIN: ((SCRATCH, 58), (CONCISE, 38)),
+        peers.BOOK_PLAIN: ((SCRATCH, 58), (CONCISE, 38), (BAREST_SCRATCH, 58), (BAREST_CONCISE, 38)),
         peers.BOOK: ((SCRATCH, 80), (CONCISE, 38)),
         peers.LIGHTNING: ((SCRATCH, 70), (CONCISE, 35)),
-        peers.LIGHTNING_MEMORY: ((SCRATCH, 17), (CONCISE, 11)),
+        peers.LIGHTNING_MEMORY: ((SCRATCH, 17), (CONCISE, 11), (BAREST_SCRATCH, 17), (BAREST_CONCISE, 11)),
         peers.SKLEARN: ((TUNED, 10),),
     }
     return [
         measure.at_least(
-            f"{peer} over {ours}", sides[peer].best / measure.around(sides[ours], position, REPEATS), ratio
+            f"{peer} over {fast}", sides[peer].best / measure.around(sides[fast], position, REPEATS), ratio
         )
         for position, peer in enumerate(slow)
-        for ours, ratio in wanted.get(peer, ())
+        for fast, ratio in wanted.get(peer, ())
     ]
 
 
@@ -119,6 +131,18 @@ def _ours(prepared: PreparedDataset, data: Parts[Split], training: SoftmaxTraini
             epochs = growth.trained(prepared, data, training)
             elapsed, (*_, last) = measure.timed(lambda: list(epochs))
         return elapsed, last.test.get("accuracy", 0.0)
+
+    return run
+
+
+def _barest(step: train_floor.Step, data: Parts[Split]) -> Callable[[], Trained]:
+    """The same training by barest torch."""
+    train, test = ((split.X.flatten(1), split.y) for split in (data.train, data.test))
+
+    def run() -> Trained:
+        with one_thread():
+            elapsed, learned = measure.timed(lambda: train_floor.train(step, train, test, BATCH_SIZE, NUM_EPOCHS))
+        return elapsed, learned.figures[-1]
 
     return run
 

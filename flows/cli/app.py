@@ -15,7 +15,7 @@ from flows.cli import board, streams
 from flows.cli.commands import BENCHMARKS, ON_PREFECT, PANELS
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
-from flows.cli.options import Artifacts, Debug, Json, hide_kinds, use
+from flows.cli.options import Artifacts, Debug, Json, hide_kinds, style_help, use
 from flows.server import environment
 from tasks.errors import EnvironmentProblem, UsageError
 
@@ -125,6 +125,8 @@ def run(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     hide_kinds(command)
+    if arguments in ([], ["bench"]) or not {"-h", "--help"}.isdisjoint(arguments):
+        style_help()
     try:
         code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
     except (Exception, SystemExit) as caught:

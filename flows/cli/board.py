@@ -79,7 +79,7 @@ class Board(Watcher):
         """What goes on, whole lines of it only, for this is drawn anew."""
         seconds = time.monotonic() - self._began
         frames = ASCII_FRAMES if self._is_ascii else FRAMES
-        frame = Text(frames[int(seconds * PER_SECOND) % len(frames)], "cyan")
+        frame = Text(frames[int(seconds * PER_SECOND) % len(frames)], "bold")
         spent = f"{seconds:.0f} s" if seconds >= 1 else ""
         rows = [self._row(frame, self._stage, self._said, spent)]
         rows += [self._row("", "", note, "") for note in self._notes[-3:]]

@@ -95,9 +95,13 @@ def _finish(
     if mirrored is not None:
         document["mirror"] = mirrored.model_dump(mode="json")
     mirror = f", mirror: {'done' if mirrored else 'NOT DONE'}" if url is not None else ""
-    ends = (f"frozen\n{name}: no retrain changes that until gradmill unfreeze {name}", "not frozen")
+    is_frozen = pointer.is_frozen(name)
+    text = f"{done}{mirror}, {'' if is_frozen else 'not '}frozen"
+    if held := document.get("held"):
+        text += f"\nheld: no retrain publishes version {held} again, only gradmill promote {name} {held} does"
+    if is_frozen:
+        text += f"\nfrozen: candidates are judged, and nothing is published until gradmill unfreeze {name}"
     try:
-        text = f"{done}{mirror}, {ends[not pointer.is_frozen(name)]}"
         conclude(document, text, failure, as_json=as_json)
     finally:
         if event is not None:

@@ -16,7 +16,7 @@ from tasks.parameters import Device
 if TYPE_CHECKING:
     from flows.doctor.findings import Finding
 
-STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
+STYLES = {"ok": "green", "note": "magenta", "problem": "bold red"}
 INDENT = 23
 
 

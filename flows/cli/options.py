@@ -35,6 +35,17 @@ Artifacts = Annotated[
     ),
 ]
 VALUES = {bool: "", int: "N", float: "X", Path: "PATH"}  # what an option takes, as the documentation writes it
+HELP_STYLES = {  # legible on light and on dark, where typer's own have pale yellow and cyan, and dim text
+    "STYLE_COMMANDS_TABLE_FIRST_COLUMN": "bold",
+    "STYLE_OPTION": "bold",
+    "STYLE_NEGATIVE_OPTION": "bold",
+    "STYLE_SWITCH": "bold",
+    "STYLE_NEGATIVE_SWITCH": "bold",
+    "STYLE_HELPTEXT": "",
+    "STYLE_TYPES": "magenta",
+    "STYLE_METAVAR": "magenta",  # its name in older ones
+    "STYLE_USAGE": "bold",
+}
 WIDEST = 20  # columns of --help for it: the words of a longer list stand in the option's help
 
 
@@ -68,6 +79,14 @@ def hide_kinds(command: Any, above: Any = None) -> None:
             each.display_type_rich = lambda ctx: None
     for each in getattr(command, "commands", {}).values():
         hide_kinds(each, context)
+
+
+def style_help() -> None:
+    """Set the colours of ``--help``."""
+    from typer import rich_utils
+
+    for name, style in HELP_STYLES.items():
+        setattr(rich_utils, name, style)
 
 
 def _names(incomplete: str) -> list[str]:

@@ -22,7 +22,7 @@ Parameters = TypeVar("Parameters", bound=BaseModel)
 
 # What a field takes, where pydantic's own words would not help.
 EXPECTED = {
-    "name": "1 to 63 lower-case letters, digits and hyphens, no hyphen first",
+    "name": "1 to 63 lower-case letters a to z, digits and hyphens, no hyphen first",
     "seed": "a whole number from 0 to 2**63 - 1, or auto",
     "window": "hours, days or weeks, such as 36h, 90d or 12w, or none",
     "synthetic_w": "finite numbers, by commas",
@@ -59,7 +59,7 @@ class _Value(NamedTuple):
             notes = dict.fromkeys([f"{title}:" if notes else f"{title}.", *notes])
         shown, default = option(self.field.metadata), self.default()
         words = " ".join(filter(None, [shown.help or " ".join(notes), shown.only]))
-        bounds = "; ".join([*([f"default: {default}"] if default else []), *self.limits()])
+        bounds = "; ".join([*[f"default: {default}"] * bool(default), *self.limits(), *["by commas"] * self.is_list])
         return f"{words} \\[{bounds}]" if bounds else words
 
     def limits(self) -> Iterator[str]:

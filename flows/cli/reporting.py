@@ -10,6 +10,7 @@ import typer
 from flows.cli import board, display
 from flows.cli.faults import Answer
 from flows.cli.options import ModelArgument
+from flows.cli.tables import from_here, on_output
 from tasks.errors import GradmillError, UsageError
 from tasks.machine.words import nearest
 from tasks.parameters import is_name
@@ -34,7 +35,8 @@ def report(
     path, facts = (output or Path(f"{name}-overview.html")).absolute(), overview.gather(name)
     atomic.write_bytes(path, story.html(facts).encode())
     headline = overview_page.headline(facts)
-    return {"name": name, "headline": headline, "path": str(path)}, f"{name}: {headline}\n{path}"
+    shown = from_here(str(path)) if on_output().is_terminal else path
+    return {"name": name, "headline": headline, "path": str(path)}, f"{name}: {headline}\n{shown}"
 
 
 def rewrite(name: str) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def retrain(
     if sign_key is not None:
         attestation.require(sign_key)
     mirroring.destination()
-    with on_prefect(verbose, quiet, "flows.retrain", *OF_RETRAIN):
+    with on_prefect(verbose, quiet, "flows.retrain", *OF_RETRAIN, beside=_drawing(parameters)):
         from flows.retrain import retrain as flow
         from tasks.store import unchanged
 
@@ -75,6 +75,15 @@ def retrain(
         print(f"frozen      {summaries.frozen(report)}", file=sys.stderr)
     if failure:
         raise failure
+
+
+@contextmanager
+def _drawing(parameters: RetrainParameters) -> Iterator[None]:
+    """What will draw begins while Prefect is imported, but where a temporary server needs the second core then."""
+    from tasks.store import unchanged
+
+    with nullcontext() if connection.has_begun_one() or not unchanged.is_none(parameters) else painter.at_hand():
+        yield
 
 
 def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
@@ -112,12 +121,17 @@ def require_of_use(given: dict[str, Any], parameters: Learned) -> None:
 
 
 @contextmanager
-def on_prefect(verbose: bool, quiet: bool, *modules: str) -> Iterator[None]:
-    """A server for the flow, and the terminal for its stages; ``modules`` are imported while the server starts."""
+def on_prefect(
+    verbose: bool, quiet: bool, *modules: str, beside: AbstractContextManager[None] | None = None
+) -> Iterator[None]:
+    """A server for the flow, and the terminal for its stages; ``modules`` are imported while the server starts.
+
+    ``beside`` is entered once a server of the run's own, if it will have one, has begun to start.
+    """
     from flows.cli import board, display
 
     progress.is_watched &= not quiet
-    with heap.importing(), connection.ahead(), display.compact(verbose, stages=not quiet):
+    with heap.importing(), connection.ahead(), display.compact(verbose, stages=not quiet), beside or nullcontext():
         board.wait("waiting for Prefect and its server")
         with connection.prefect_api(*modules):
             board.wait("waiting for the run to begin")

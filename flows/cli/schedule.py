@@ -177,7 +177,7 @@ def unschedule(
 def _require_name(name: str) -> None:
     if not is_name(name):
         raise UsageError(
-            f"{name} is no name of a model", "lower-case letters, digits and hyphens", "see gradmill models"
+            f"{name} is no name of a model", "lower-case letters a to z, digits and hyphens", "see gradmill models"
         )
 
 

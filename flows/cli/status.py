@@ -75,8 +75,8 @@ def _print_server(found: "Status") -> None:
     print_fact("server", f"{found.api_url}; every time here is {found.timezone}")
     print_fact("alerts", found.alerts or "none: see gradmill notify")
     for worker in found.workers:
-        seen = f"{worker.last_heartbeat:%Y-%m-%d %H:%M}" if worker.last_heartbeat else "never"
-        print_fact("worker", f"{worker.name}: {worker.status.lower()}, last seen {seen}")
+        seen = f", last seen {worker.last_heartbeat:%Y-%m-%d %H:%M}" if worker.last_heartbeat else ""
+        print_fact("worker", f"{worker.name}: {worker.status.lower()}{seen}")
     for model in found.models:
         if model.overview:
             print_fact("overview", f"{model.name}: {model.overview}")

@@ -72,7 +72,9 @@ def models(
         print_table(_table(listing), ("parity", "KiB", "date", "log loss"))
         frozen = [each for each, rows in listing.items() if any(row["frozen"] for row in rows)]
         notes = [f"f frozen: no retrain changes it until gradmill unfreeze {each}" for each in frozen]
-        print_line("; ".join([f"in {place}", f"* the champion: {CHAMPION}", "h held", *notes]))
+        if any(row["held"] for rows in listing.values() for row in rows):
+            notes.insert(0, "h held: no retrain publishes it again")
+        print_line("; ".join([f"in {place}", f"* the champion: {CHAMPION}", *notes]))
 
 
 def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:

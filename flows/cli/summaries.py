@@ -9,12 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli import following
-from flows.cli.tables import print_fact
+from flows.cli.tables import print_fact, wrapped
 from tasks.machine import progress
 from tasks.machine.words import counted, duration, printable, readable
 from tasks.serving import task
 from tasks.store import reading
 from tasks.store.artifact_paths import REJECTS
+from tasks.store.gate_questions import QUESTIONS
 
 if TYPE_CHECKING:
     from flows.story.report import RetrainReport
@@ -46,6 +47,10 @@ def gates(verdicts: "Sequence[GateVerdict]") -> None:
         table.add_row(marks[each.verdict], each.name, found, escape(printable(_bound(each))))
     console.print()
     console.print(table)
+    refused = [each.name for each in verdicts if each.verdict == "refused" and each.name in QUESTIONS]
+    asked = [line for name in refused for line in wrapped(f"{name} asks: {QUESTIONS[name]}", console.width)]
+    if asked:
+        console.print("\n".join(["", *asked]), markup=False)
     console.print()
 
 

@@ -55,7 +55,9 @@ def show(name: str | None, by: By, as_json: bool) -> None:
         typer.echo(f"no runs in {place}; gradmill retrain --no-publish makes one that leaves the store alone")
     else:
         _print(found)
-        print_line(f"in {place}, in the folder that ends with the id; only settings that are no default are listed")
+        print_line(
+            f"in {place}: a run's folder ends with its id; only settings that differ from the default are listed"
+        )
 
 
 def _print(found: list[Tried]) -> None:
@@ -77,6 +79,8 @@ def _outcome(run: Tried) -> str:
         "unchanged": f"unchanged: {run.version}",
         "refused": f"refused by {run.detail}",
     }
+    if run.time_limit is not None:
+        return f"time limit: {run.detail}"
     has_stage = run.outcome in ("failed", "unfinished") and run.detail
     return words.get(run.outcome, f"{run.outcome}: {run.detail}" if has_stage else run.outcome)
 

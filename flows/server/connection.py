@@ -42,6 +42,11 @@ def ahead() -> Iterator[None]:
         yield
 
 
+def has_begun_one() -> bool:
+    """Whether a temporary server has begun to start ahead."""
+    return _begun.get() is not None
+
+
 def _no_api_is_named() -> bool:
     if os.environ.get("PREFECT_API_URL") or artifact_paths.service().exists():
         return False
@@ -143,7 +148,9 @@ def announce(event: str, name: str, payload: dict[str, Any]) -> None:
     except Exception as error:
         reason = error.found if isinstance(error, GradmillError) else f"{type(error).__name__}: {error}"
         why = without_credentials(" ".join(reason.split()))
-        print(f"note: the change stands; its event {event} was not sent ({why}): {ONLY_LISTENERS}", file=sys.stderr)
+        print(
+            f"note: the change is made, but its event {event} was not sent ({why}): {ONLY_LISTENERS}", file=sys.stderr
+        )
 
 
 def encoding(flow: FlowCall) -> FlowCall:

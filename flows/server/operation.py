@@ -17,8 +17,7 @@ from prefect import settings
 
 from flows.server import ending, guarded, service, tethered
 from flows.server.deployments import give_up_what_never_began
-from flows.server.registered import digest
-from flows.server.registration import POOL, home, register
+from flows.server.registration import POOL, home, register, worker
 from tasks.errors import EnvironmentProblem, UsageError
 from tasks.store import artifact_paths, locks
 
@@ -172,8 +171,8 @@ class Child:
 
 def _worker(log: IO[bytes]) -> subprocess.Popen[bytes]:
     """A worker for our pool, on the configured API."""
-    name = f"{socket.gethostname()} {digest(str(artifact_paths.root()))[:6]}"  # the next one takes its place
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", name]
+    named = ["--pool", POOL, "--type", "process", "--name", worker()]
+    command = [sys.executable, "-m", "prefect", "worker", "start", *named]
     return tethered.start(command, _environment() | {"PREFECT_WORKER_QUERY_SECONDS": "5"}, log, home())
 
 

@@ -1,6 +1,7 @@
 """What a Prefect server must know before scheduled runs: pool, GPU limit, deployments, automations. All idempotent."""
 
 import os
+import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import flows
 from flows.server import alerts, api, automations, deployments
 from flows.server.declared import Declared, declared
 from flows.server.deploying import automate, deploy
+from flows.server.registered import digest
 from flows.server.retrains import Retrains
 from flows.server.searches import Searches
 from tasks.errors import UsageError
 from tasks.stage.gpu import LIMIT
+from tasks.store import artifact_paths
 
 POOL = "gradmill"
 
@@ -30,6 +33,11 @@ def home() -> Path:
         if (folder / "prefect.yaml").is_file():
             return folder
     raise UsageError("no prefect.yaml here", "a checkout of Gradmill, or its image", "install it from a checkout")
+
+
+def worker() -> str:
+    """What the worker is called of the ``gradmill up`` of these artifacts; the next one takes its place."""
+    return f"{socket.gethostname()} {digest(str(artifact_paths.root()))[:6]}"
 
 
 def declarations() -> list[Declared]:

@@ -5,6 +5,7 @@ import secrets
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from tasks.store import artifact_paths
 from tasks.store.documents import Document
 
 USER = "gradmill"
+STARTING_SECONDS = 60.0  # a worker takes a few, and on a loaded machine many
 WHAT_TO_DO = "see server.log in artifacts/.prefect/, and whether PREFECT_API_AUTH_STRING is as gradmill up has it"
 
 
@@ -106,6 +108,13 @@ def is_configured() -> bool:
     with suppress(DataError):
         found = running(quietly=True)
         return found is not None and found.api_url == (PREFECT_API_URL.value() or "").rstrip("/")
+    return False
+
+
+def is_starting() -> bool:
+    """Whether the service began so lately that its worker may not have told the server of itself yet."""
+    with suppress(OSError):
+        return is_configured() and time.time() - artifact_paths.service().stat().st_mtime < STARTING_SECONDS
     return False
 
 

@@ -13,7 +13,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.actions import RunDeployment
 from prefect.exceptions import ObjectNotFound
 
-from flows.server import alerts, api, artifacts, automations, deployments
+from flows.server import alerts, api, artifacts, automations, deployments, registration, service
 from flows.server.automations import SILENT_SECONDS
 from flows.server.registration import POOL
 from flows.server.status_document import Champion, Deployment, Judged, Status, StuckRun, Worker
@@ -23,9 +23,11 @@ from tasks.store import artifact_paths, reading, room
 VERDICT_TAG, DRIFT_TAG = "verdict:", "drift:"
 JUDGED = ("published", "refused", "judged", "worse", "as published")  # not unchanged: no gate has looked at that
 BEGUN = ("RUNNING", "COMPLETED", "FAILED", "CRASHED", "CANCELLED", "CANCELLING", "PAUSED")
+TIMED_OUT = "TimedOut"  # the name of the state
 ENDED_BADLY = ("FAILED", "CRASHED")
 LATE = timedelta(minutes=1)  # a worker looks for runs every few seconds
 FORGOTTEN = timedelta(days=1)  # a worker that has been silent for longer is none
+ONLINE, STARTING = "ONLINE", "STARTING"  # of workers; the latter in our words
 QUEUED = "AwaitingConcurrencySlot"
 PREFECTS = "Flow run encountered an exception: "  # before what we say of it ourselves
 
@@ -70,11 +72,7 @@ def status() -> Status:
             "queued": [
                 _stuck(run, "waits for another run of its deployment") for run in late if run.state_name == QUEUED
             ],
-            "workers": [
-                Worker(name=each.name, status=each.status.value, last_heartbeat=each.last_heartbeat_time)
-                for each in workers
-                if each.status is not None and not _is_forgotten(each.last_heartbeat_time)
-            ],
+            "workers": _workers(workers),
             "pool_paused": paused,
             "alerts": alerts.where(client),
         }
@@ -82,17 +80,31 @@ def status() -> Status:
     return found.model_copy(update={"attention": [*stored.attention, *_needs_a_person(found)]})
 
 
+def _workers(known: Sequence[Any]) -> list[Worker]:
+    """Those that the server knows; that of a ``gradmill up`` that has just begun is starting until it is among them."""
+    told = [
+        Worker(name=each.name, status=each.status.value, last_heartbeat=each.last_heartbeat_time)
+        for each in known
+        if each.status is not None and not _is_forgotten(each.last_heartbeat_time)
+    ]
+    if any(each.status == ONLINE for each in told) or not service.is_starting():
+        return told
+    ours = Worker(name=registration.worker(), status=STARTING, last_heartbeat=None)
+    return [*(each for each in told if each.name != ours.name), ours]
+
+
 def _needs_a_person(found: Status) -> Iterator[str]:
     """What does not come right by itself."""
     if found.pool_paused:
         yield f"the work pool {POOL} is paused: no run begins until somebody resumes it"
-    if not any(worker.status == "ONLINE" for worker in found.workers):
+    if not any(worker.status in (ONLINE, STARTING) for worker in found.workers):
         yield f"no worker is online: run gradmill up, or prefect worker start --pool {POOL}"
     for run in found.stuck:
         yield f"stuck: {run.name} ({run.state}): {run.reason}"
     for each in found.deployments:
         if each.ended_badly:
-            yield f"{each.name}: {each.state}: {(each.message or 'no reason is known').splitlines()[0]}"
+            more = "; a longer GRADMILL_TIME_LIMIT gives it more" if each.state == TIMED_OUT else ""
+            yield f"{each.name}: {each.state}: {(each.message or 'no reason is known').splitlines()[0]}{more}"
 
 
 def _is_forgotten(seen: datetime | None) -> bool:

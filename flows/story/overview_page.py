@@ -10,6 +10,7 @@ from tasks.store import overview
 from tasks.store.overview import Overview
 
 FEW = 10  # rows of a table
+MORE_TIME = "A longer `GRADMILL_TIME_LIMIT` (HH:MM:SS, a job variable of its deployment) gives it more"
 
 
 def headline(facts: Overview) -> str:
@@ -107,6 +108,7 @@ def _last_runs(facts: Overview) -> Section:
     """What the last run came to; of the last judged one why it was refused."""
     lines = [f"{words.moment(run.date)}: {words.outcome(run)}" for run in facts.runs[:1]]
     if facts.runs:
+        lines += [MORE_TIME] * (facts.runs[0].time_limit is not None)
         lines += [said(each) for each in overview.errors_in_data(facts.runs[0])[:FEW]]
     judged = facts.last_judged
     if judged and judged is not facts.runs[0]:

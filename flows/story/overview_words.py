@@ -1,6 +1,6 @@
 """How an overview says outcomes, figures, times and sizes."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from tasks.machine.words import counted, readable
@@ -19,6 +19,8 @@ def outcome(run: Tried) -> str:
         3: f"diverged{stage}",
         4: f"was stopped by its data{stage}",
     }
+    if run.time_limit is not None:
+        return f"reached its time limit of {timedelta(seconds=run.time_limit)}{stage}"
     words = {
         "published": f"published version {run.version}",
         "unchanged": f"unchanged: version {run.version}",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from flows import interrupt
+from flows.story import run_names
 from tasks import records
 from tasks.data.report import DataReport, Finding
 from tasks.data.validated import ValidatedDataset
@@ -177,7 +178,7 @@ def reported(outcome: Outcome) -> Iterator[None]:
         yield
     except CancelledError:  # by its time limit
         with suppress(Exception):
-            outcome.run.failed(EnvironmentProblem.exit_code)
+            outcome.run.failed(EnvironmentProblem.exit_code, run_names.time_limit())
         raise
     except Exception as error:
         with suppress(Exception):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.batch import columns, output, parts, rejects
-from tasks.batch.counts import total
+from tasks.batch.counts import UNKNOWN_CLASS, total
 from tasks.batch.lanes import open_lanes
 from tasks.batch.parts import Footer
 from tasks.batch.version import Version, read_version
@@ -107,6 +107,7 @@ def prediction(folder: Path, job: Job) -> Prediction:
         provider=job.provider,
         accuracy=job.accuracy,
         metrics=job.metrics or {},
+        unknown_class=(job.notes or {}).get(UNKNOWN_CLASS, 0),
         drift=job.drift,
         seconds=job.seconds or 0,
         picture=next((path for path in pictures if path.is_file()), None),

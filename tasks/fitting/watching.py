@@ -46,7 +46,7 @@ class Watch:
                 curve.append(_point(len(curve) + 1, measured, self._training))
                 if len(curve) % every == 0 and len(curve) < total:
                     said = _sentence(curve[-1], self._judge)
-                    tell(f"epoch {len(curve)}/{total}: {said}", short=said)
+                    tell(f"epoch {len(curve)}/{total}: {said}", short=said.replace("train ", ""))  # the stage's name
                 if self._trained.update(len(curve)):
                     figures.learning_curve(curve, self._judge.CURVES, self._path)
                     self._shown.show(self._path, retries=0)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.judging import gates
-from tasks.machine.words import readable
+from tasks.machine.words import counted, readable
 from tasks.records import GateVerdict
 from tasks.serving.contract import LABEL, PREDICTION, PROBABILITIES
 from tasks.serving.task import TaskName
@@ -66,7 +66,9 @@ class OfRegression(Parity):
                 f"; float32 tells predictions apart by {readable(finest, 3)} only: subtract an offset from the target"
             )
         return (
-            gates.judge(name, self.error, maximum=tolerance, detail=f"predictions of {self.num_rows} rows{detail}"),
+            gates.judge(
+                name, self.error, maximum=tolerance, detail=f"predictions of {counted(self.num_rows, 'row')}{detail}"
+            ),
         )
 
 
@@ -94,7 +96,9 @@ class OfClassification(Parity):
         flipped = sum(int((leads > tolerance).sum()) for leads in self.leads)
         differ = "labels that differ, near ties aside"
         return (
-            gates.judge(name, self.error, maximum=tolerance, detail=f"probabilities of {self.num_rows} rows{detail}"),
+            gates.judge(
+                name, self.error, maximum=tolerance, detail=f"probabilities of {counted(self.num_rows, 'row')}{detail}"
+            ),
             gates.judge(f"{name}_labels", flipped, maximum=0, detail=differ),
         )
 

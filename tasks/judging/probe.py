@@ -33,7 +33,7 @@ def described(nodes: Any) -> list[dict[str, Any]]:
 
 
 def probe(model: bytes, metadata_path: str, sample_path: str, tolerance: float) -> dict[str, Any]:
-    """Load the model, compare its signature, answer the sample and batches of 1 and 1000, and time one row."""
+    """Load the model, compare its signature, answer the sample and batches of 1 and 1,000, and time one row."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -12,6 +12,7 @@ from tasks.data.recipe import Columns, Target
 from tasks.judging.inputs import Inputs
 from tasks.judging.objective import HUBER_BETA, Objective
 from tasks.machine.arrays import Array
+from tasks.machine.words import counted
 from tasks.parameters import Loss
 
 MAX_ROWS = 100_000
@@ -33,8 +34,10 @@ class Reference(NamedTuple):
     def described(self) -> str:
         """What it is, said as it is."""
         if self.gradient <= TOLERANCE:
-            return f"converged fit to {self.num_rows} rows"
-        return f"fit to {self.num_rows} rows that has not converged (gradient {self.gradient:.1g} of the first)"
+            return f"converged fit to {counted(self.num_rows, 'row')}"
+        return (
+            f"fit to {counted(self.num_rows, 'row')} that has not converged (gradient {self.gradient:.1g} of the first)"
+        )
 
 
 class Multiplied(Protocol):

@@ -68,5 +68,5 @@ def servability(
 
 
 def _faults(faults: list[str]) -> GateVerdict:
-    checked = "signature, stored sample, batches of 1 and 1000 in a fresh process"
+    checked = "signature, stored sample, batches of 1 and 1,000 in a fresh process"
     return gates.judge("servability", len(faults), maximum=0, detail="; ".join(faults) or checked)

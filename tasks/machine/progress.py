@@ -5,6 +5,10 @@ import sys
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.theme import Theme
+
+# Legible on light and on dark: Rich's own track is nearly black, and its cyan and green are pale on white.
+STYLES = {"bar.back": "dim", "progress.download": "", "progress.remaining": ""}
 
 
 class _Terminal(Console):
@@ -19,7 +23,7 @@ def _is_watched() -> bool:
 
 
 is_watched = _is_watched()  # unless --quiet, or Prefect's own log is shown
-CONSOLE = _Terminal(stderr=True, highlight=False, force_terminal=None if is_watched else False)
+CONSOLE = _Terminal(stderr=True, highlight=False, force_terminal=None if is_watched else False, theme=Theme(STYLES))
 
 
 def bar(*columns: ProgressColumn) -> Progress:

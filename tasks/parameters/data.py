@@ -19,7 +19,7 @@ class Data(OwnData):
     )
     synthetic_w: Annotated[
         tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
-        Option(help="True weights of the synthetic data, by commas.", of=LINEAR & BOOK),
+        Option(help="True weights of the synthetic data.", of=LINEAR & BOOK),
     ] = Field((2.0, -3.4), min_length=1, title="True weights", description="Of the synthetic data.")
     synthetic_b: Annotated[float, SYNTHETIC] = Field(
         4.2, allow_inf_nan=False, title="True bias", description="Of the synthetic data."

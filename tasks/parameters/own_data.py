@@ -30,13 +30,13 @@ class OwnData(Frozen):
         None, title="Target", description="The column to predict."
     )
     features: Annotated[Names, Option(empty="all columns but the target", of=TABLES)] = Field(
-        (), title="Features", description="The columns to predict from, by commas."
+        (), title="Features", description="The columns to predict from."
     )
     ignore: Annotated[Names, Option(empty="none", of=TABLES)] = Field(
-        (), title="Ignore", description="Columns that are no features, by commas; kept with the name."
+        (), title="Ignore", description="Columns that are no features; kept with the name."
     )
     category: Annotated[Names, Option(empty="columns of text", of=TABLES)] = Field(
-        (), title="Category", description="Columns whose values are levels, by commas."
+        (), title="Category", description="Columns whose values are levels."
     )
     split_by: Annotated[str | None, Option(empty="every row by itself", of=TABLES)] = Field(
         None, title="Split by", description="Rows of one value of this column stay on one side of the split."

@@ -114,7 +114,7 @@ class PredictParameters(Frozen):
     )
     columns: Annotated[
         tuple[str, ...],
-        Option(help="Of a table, in the model's order, by commas.", empty="as the version was trained"),
+        Option(help="Of a table, in the model's order.", empty="as the version was trained"),
     ] = Field((), title="Columns", description="Of a table, in the model's order.")
     id_columns: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...], Option("--id-column", empty="row and source only")

@@ -19,7 +19,7 @@ class Search(Frozen):
         description="Begin no epoch after so many seconds. A fifth is for the best few.",
     )
     space: Annotated[tuple[str, ...], Option(empty="what pays, by model and data")] = Field(
-        (), title="Space", description="What to search, by commas: lr=0.05:1,epochs=10|20,dropout=0."
+        (), title="Space", description="What to search: lr=0.05:1,epochs=10|20,dropout=0."
     )
     runner: Runner = Field(Runner.THREADS, title="Runner", description="What runs the trials.")
     dask_address: Annotated[str | None, Option(empty="a local one")] = Field(

@@ -56,16 +56,16 @@ def stage(
         @functools.wraps(function)
         @watched(name)
         def run_stage(run: RunFolder, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            started = time.perf_counter()
+            started, returned = time.perf_counter(), {}
             try:
                 state: State[Any] = prefect_task(run, *args, return_state=True, **kwargs)
                 record: R = state.result()
+                returned = {name: record.model_dump(mode="json")}
             except GateFailed as refused:
-                run.note("stages", name, refused.record.model_dump(mode="json"))
+                returned = {name: refused.record.model_dump(mode="json")}
                 raise
-            finally:
-                run.note("seconds", name, round(time.perf_counter() - started, 3))
-            run.note("stages", name, record.model_dump(mode="json"))
+            finally:  # once, since each note is forced to disk
+                run.note(seconds={name: round(time.perf_counter() - started, 3)}, stages=returned)
             return record
 
         return run_stage

@@ -98,7 +98,7 @@ def keep(key: str, record: Record) -> None:
     kind, content = type(record).__name__, record.model_dump(mode="json")
     kept = KeptRecord(key=key, kind=kind, record=content, sha256=_digest(key, kind, content))
     try:
-        kept.write(artifact_paths.stage_record(key))
+        kept.write(artifact_paths.stage_record(key), is_kept=False)  # one that is damaged is not believed
     except OSError as error:
         tell(f"what this stage returned is not kept for later runs: {error}")
 

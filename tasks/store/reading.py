@@ -114,7 +114,7 @@ def resolve(name: str, number: int | None) -> int:
     if not (kept := versions(name) if is_name(name) else []):
         every, found = [*filter(versions, names())], f"no model named {name} in {artifact_paths.models()}"
         to_do = nearest(name, every, "name one, another --artifacts, or train it: gradmill retrain")
-        raise UsageError(found, f"one of: {', '.join(every) or 'none yet'}", to_do)
+        raise UsageError(found, f"one of: {', '.join(every)}" if every else "a model; there is none yet", to_do)
     if number is None:
         current = champion(name)
         if current is None:

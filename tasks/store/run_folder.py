@@ -20,6 +20,7 @@ class RunNotes(Document):
     seconds: dict[str, float]
     stages: dict[str, dict[str, Any]]
     exit_code: int | None = None  # of one that has failed otherwise than by a kill
+    time_limit: float | None = None  # seconds, of one that has ended by it
     noted_at: str | None = None  # when any of this was noted last: the end of a run that has ended
 
 
@@ -65,14 +66,14 @@ class RunFolder(Record):
         """
         return RunNotes.read(self.file(RUN))
 
-    def note(self, section: Literal["seconds", "stages"], key: str, value: Any) -> None:
-        """Set ``key`` of a section and write the whole document atomically."""
+    def note(self, **sections: dict[str, Any]) -> None:
+        """Add to ``seconds`` and ``stages`` by name, and write the whole document atomically."""
         notes = self.read()
-        self._write(notes, **{section: getattr(notes, section) | {key: value}})
+        self._write(notes, **{section: getattr(notes, section) | more for section, more in sections.items()})
 
-    def failed(self, exit_code: int | None) -> None:
-        """Note with which exit code the run ends."""
-        self._write(self.read(), exit_code=exit_code)
+    def failed(self, exit_code: int | None, time_limit: float | None = None) -> None:
+        """Note with which exit code the run ends, and the seconds that it may have taken, where it has taken more."""
+        self._write(self.read(), exit_code=exit_code, time_limit=time_limit)
 
     def _write(self, notes: RunNotes, **update: Any) -> None:
         update["noted_at"] = datetime.now(UTC).isoformat(timespec="seconds")

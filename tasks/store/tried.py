@@ -43,6 +43,7 @@ class Tried(Document):
     dataset_digest: str | None
     path: str
     exit_code: int | None = None  # of one that has failed; an unfinished one was killed or interrupted
+    time_limit: float | None = None  # seconds, of one that has failed by it
     gates: tuple[GateVerdict, ...] = Field((), exclude=True)  # every verdict, for pages
     ended: str = Field("", exclude=True)  # when something was last noted of it; of an older run when it was to start
 
@@ -127,6 +128,7 @@ def _of(notes: RunNotes, folder: Path) -> Tried:
         dataset_digest=stages.get("preprocess", {}).get("digest"),
         path=str(folder),
         exit_code=notes.exit_code if outcome == "failed" else None,
+        time_limit=notes.time_limit if outcome == "failed" else None,
         gates=gates,
         ended=notes.noted_at or _date(folder),
     )

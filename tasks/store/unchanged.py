@@ -52,7 +52,7 @@ def _found(
     found = _made_of(parameters, data.digest, detail) or _waiting(parameters, data.rows)
     if found:
         tell(f"{found.name} version {found.version}, {found.detail}: unchanged, nothing is trained", short="")
-        run.note("stages", "unchanged", found.model_dump(mode="json"))
+        run.note(stages={"unchanged": found.model_dump(mode="json")})
     return found
 
 

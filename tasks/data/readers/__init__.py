@@ -103,7 +103,7 @@ def measure(files: list[Path], wanted: Wanted, spool: Path, base: Path | None = 
         sources.append(Source(str(path), kind.name, str(readable), first, rows, size, changed_at, label))
         first += rows
     if not first:
-        raise DataError(f"{files[0]} holds no rows", wanted.describe(), "name an input with at least one row")
+        raise DataError(f"{files[0]} holds no rows", "at least one row", "name an input with rows")
     return sources
 
 

@@ -148,6 +148,7 @@ class Gathering:
             if without := sorted(whole - by_file.keys()):
                 found = f"{counted(len(without), 'file')} without column {name}, the first is {without[0]}"
                 action = f"add it, leave the files out, or leave it out everywhere with --ignore {name}"
+                action += " (and another --name if a version takes it)"
                 yield error("missing-column", name, found, "the same columns in all files", action)
 
     def table(self) -> pa.Table:

@@ -16,6 +16,7 @@ from tasks.store.remote import OBJECT_STORES
 
 BLOCK_BYTES = 2**20
 SECONDS = 10.0  # in which a host must answer
+MOST_SAID = 300  # characters of a backend's own words, which may be several lines
 STATES = (
     "ETag", "etag", "Last-Modified", "LastModified", "last_modified", "mtime", "modified", "updated", "created",
     "Content-MD5", "content_md5", "md5Hash", "Digest", "generation", "sha", "blob_id",
@@ -126,7 +127,7 @@ def _reached(url: str) -> Iterator[None]:
         ) from error
     except Exception as error:
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # as of fsspec's FileNotFoundError
-        reason = (str(cause).splitlines() or [""])[0]
+        reason = " ".join(str(cause).split())[:MOST_SAID]
         raise DataError(
             f"{url} cannot be read: {type(cause).__name__}: {reason}",
             "a host that answers, a file that is there, and credentials in the environment where it needs some",

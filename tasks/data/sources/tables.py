@@ -146,4 +146,5 @@ def _differing(table: Table, kinds: dict[str, dict[str, Kind]]) -> Iterator[Find
             row, value = table.first_no_number(name) or (0, "")
             found += f", as {value[:40]!r} in {table.named(row)}"
         action = f"write it alike in all of them, or leave it out with --ignore {name}"
+        action += " (and another --name if a version takes it)"
         yield error("retyped-column", name, found, "one kind of value in all files", action)

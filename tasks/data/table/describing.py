@@ -77,7 +77,8 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _column(table: Table, name: str, parts: Roles, found: Features) -> ColumnReport:
-    kinds = {column.name: column.kind for column in found.columns} | found.left_out
+    left_out = {each: kind for each, kind in found.left_out.items() if kind != "left out"}  # by version 1, of any kind
+    kinds = {column.name: column.kind for column in found.columns} | left_out
     role = "feature"
     for each, names in {"target": (parts.target,), "split": (parts.splits,), "left out": found.left_out}.items():
         role = each if name in names else role

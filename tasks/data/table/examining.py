@@ -129,7 +129,7 @@ def _rows(
     if not kept and not rule.column and num_distinct < len(hashed) / 2:
         rule = rule.model_copy(update={"rule": "copies"})
     hashing.absorb(again, words[0](twice))
-    num_with_target = once + hashing.num_distinct(again)
+    num_ambiguous = hashing.num_ambiguous(hashed[twice], again)
     for words_of in words[1:]:
         hashing.absorb(again, words_of(twice))
     hashing.absorb(again, hashing.copies(again))
@@ -142,7 +142,7 @@ def _rows(
         odd = list(_after_split(columns, encoded, ranges, truth, split, parts.target))
         profiles = profiling.profiles(columns, encoded, digests, ranges)
         target = profiling.of_target(profiling.target_column(str(parts.target), truth), truth, digests)
-    conflicts = warnings.conflicts(len(hashed), num_distinct, num_with_target)
+    conflicts = warnings.conflicts(len(hashed), num_ambiguous)
     findings = [*faults, *split.findings, *odd, *conflicts]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
     has_missing = tuple((ranges.missing > 0).tolist())

@@ -168,3 +168,12 @@ def num_distinct(hashed: Words) -> int:
     """How many different hashes there are."""
     ordered = np.sort(hashed)
     return int((ordered[1:] != ordered[:-1]).sum()) + min(1, len(ordered))
+
+
+def num_ambiguous(hashed: Words, finer: Words) -> int:
+    """How many rows have a hash ``(n,)`` that rows of another finer hash ``(n,)`` have too."""
+    order = np.argsort(hashed)
+    ordered, finer = hashed[order], finer[order]
+    firsts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(hashed)])
+    differ = np.minimum.reduceat(finer, firsts) != np.maximum.reduceat(finer, firsts)
+    return int(np.diff(firsts, append=len(hashed))[differ].sum())

@@ -17,7 +17,7 @@ OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is 
 SAMPLE = 20_000
 ALONE = 0.999  # share of the target's variance, or of the rows, that one column explains
 FEWEST = 20  # rows to say so of
-FEW_CONFLICTS = 0.01  # of the rows: some pairs of equal rows are in every table, and no reason to warn
+FEW_CONFLICTS = 0.02  # of the rows: some pairs of equal rows are in every table, and no reason to warn
 
 
 class Ranges:
@@ -136,12 +136,12 @@ def _explains_class(values: NDArray[Any], labels: NDArray[Any], is_category: boo
     return int(changes.sum()) == len(classes) - 1 and bool((np.diff(values[order])[changes] > 0).all())
 
 
-def conflicts(num_rows: int, num_distinct: int, num_with_target: int) -> Iterator[Finding]:
-    """Rows with equal features and different targets, by the numbers of distinct ones without and with it."""
-    if more := num_with_target - num_distinct:
-        are_many, limit = more > FEW_CONFLICTS * num_rows, f"{100 * FEW_CONFLICTS:g} %"
-        share = f"{100 * more / num_rows:.2g} %{f', above {limit}' if are_many else f'; above {limit} a warning'}"
-        found = f"equal features have different targets {counted(more, 'time')} in {counted(num_rows, 'row')} ({share})"
+def conflicts(num_rows: int, num_ambiguous: int) -> Iterator[Finding]:
+    """Rows whose features a row with another target has too."""
+    if num_ambiguous:
+        are_many, limit = num_ambiguous > FEW_CONFLICTS * num_rows, f"{100 * FEW_CONFLICTS:g} %"
+        of = f"{100 * num_ambiguous / num_rows:.3g} %{f', above {limit}' if are_many else f'; above {limit} a warning'}"
+        found = f"{num_ambiguous:,} of {counted(num_rows, 'row')} ({of}) have the features of a row with another target"
         found += ": no model of these columns tells such rows apart, be the target noisy or a column missing"
         yield (warning if are_many else note)("equal-rows", None, found)
 

@@ -29,6 +29,7 @@ from tasks.serving.profile import Drift
 from tasks.store import reading
 
 
+@pytest.mark.slow
 def test_status_on_a_server_without_our_work_pool_says_what_to_do(on_server: None) -> None:
     done = gradmill("status")
     assert done.returncode == 0, done.stderr

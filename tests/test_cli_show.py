@@ -60,6 +60,7 @@ def test_any_other_terminal_is_sent_none(environment: dict[str, str]) -> None:
     assert pictures.protocol(environment) is None
 
 
+@pytest.mark.slow
 def test_show_opens_the_page_on_a_desktop_and_tells_its_path_elsewhere(
     candidates: list[Candidate], tmp_path: Path
 ) -> None:

@@ -184,6 +184,7 @@ def test_a_gpu_that_nothing_runs_on_is_named_and_is_a_problem_only_where_cuda_is
     assert auto.checks["onnxruntime"]["facts"]["providers"] == ["CPUExecutionProvider"]
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
 def test_a_run_that_may_use_the_gpu_says_at_its_start_what_it_sees(server: str, driver: str) -> None:

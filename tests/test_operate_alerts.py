@@ -64,6 +64,7 @@ def named_variables(bare: httpx.Client) -> set[str]:
     return {each["name"] for each in bare.post("/variables/filter", json={"limit": 200}).raise_for_status().json()}
 
 
+@pytest.mark.slow
 def test_a_registration_without_a_block_leaves_alerts_and_none_removes_them(
     bare: httpx.Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_registration_without_a_block_leaves_alerts_and_none_removes_them(
         notify.notify(test=True)
 
 
+@pytest.mark.slow
 def test_a_deployment_is_late_two_hours_after_its_schedules_longest_pause_or_when_it_was_told(
     bare: httpx.Client, artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def test_an_automation_that_somebody_has_edited_stays_and_ours_is_brought_up_to_
     assert (zombies()["trigger"]["within"], zombies()["description"], zombies()["enabled"]) == (200, "Ours.", False)
 
 
+@pytest.mark.slow
 def test_what_somebody_set_is_set_on_another_server_too(ui: Server, home: Path) -> None:
     registration.register()
     ui.add_schedule("softmax-nightly")
@@ -209,6 +210,7 @@ def schedule_path(ui: Server, name: str, cron: str) -> str:
     return f"/deployments/{found['id']}/schedules/{schedule['id']}"
 
 
+@pytest.mark.slow
 def test_a_command_sets_for_good_with_a_server_or_without(ui: Server, home: Path) -> None:
     def change(name: str, there: bool = True, **asked: Any) -> None:
         changes.change(changes.named(name), there, **asked)

@@ -79,6 +79,7 @@ def test_a_retrain_that_changes_nothing_asks_little_and_imports_nothing_that_tra
     assert not {"torch", "matplotlib", "onnx", "scipy.stats", "pandas", "fastapi"} & modules
 
 
+@pytest.mark.slow
 def test_where_a_server_stays_a_forced_retrain_leaves_drawing_to_a_process_of_its_own(
     on_server: None, artifacts: Path, tmp_path: Path
 ) -> None:

@@ -150,6 +150,7 @@ def test_csv_rows_keep_their_numbers_whatever_is_wrong_between_them(tmp_path: Pa
     }
 
 
+@pytest.mark.slow
 def test_a_csv_of_many_blocks_is_read_as_pythons_own_reader_reads_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     with (tmp_path / "t.csv").open("w", newline="") as stream:

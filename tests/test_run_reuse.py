@@ -108,6 +108,7 @@ def test_every_edit_of_our_code_changes_its_digest(tmp_path: Path) -> None:
     assert digest() == seen[-1]
 
 
+@pytest.mark.slow
 def test_the_same_call_is_another_one_for_edited_code(tmp_path: Path) -> None:
     shutil.copytree(reuse.CODE, tmp_path / "tasks", ignore=shutil.ignore_patterns("__pycache__"))
     code = "from tasks.stage import reuse; print(reuse.CODE, reuse.key('train', {'lr': 0.1}))"
@@ -280,6 +281,7 @@ def test_a_retrain_with_nothing_changed_reuses_its_stages_and_force_does_not(pre
     assert trained_file(forced) == forced.file("weights.safetensors")
 
 
+@pytest.mark.slow
 def test_a_reused_stage_whose_file_is_not_whole_is_run_again(prefect_api: str) -> None:
     path = trained_file(retrain())
     content = bytearray(path.read_bytes())
@@ -293,6 +295,7 @@ def test_a_reused_stage_whose_file_is_not_whole_is_run_again(prefect_api: str) -
     assert trained_file(retrain()) == trained_file(third), "the repaired record is the one that is kept"
 
 
+@pytest.mark.slow
 def test_another_folder_and_another_day_give_the_same_bytes(
     prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

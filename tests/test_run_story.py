@@ -130,6 +130,7 @@ def test_an_unchanged_run_shows_the_pictures_of_the_stages_that_it_reused(prefec
     assert base64.b64decode(drawn[0][0]) == Path(first.run, "learning-curve.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_long_training_is_shown_while_it_lasts(prefect_api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.stage.live.UPDATE_SECONDS", 0.0)
     points: list[int] = []
@@ -198,6 +199,7 @@ def test_a_judgement_tells_its_figures_beside_those_at_publication(prefect_api: 
     wait_for(prefect_api, "events/filter", told, lambda each: each["payload"]["version"] == 1)
 
 
+@pytest.mark.slow
 def test_a_prediction_tells_its_rows_model_and_drift(prefect_api: str, candidates: list[Candidate]) -> None:
     published = candidates[0].publish()
     done = predict(PredictParameters(name="linear-regression"))
@@ -230,6 +232,7 @@ def test_a_retrain_tells_of_its_predictions_too_with_their_labels(pipeline: Pipe
     assert {name: float(share) for name, share in shares.items()} == pytest.approx(found, abs=0.051)
 
 
+@pytest.mark.slow
 def test_promotion_and_rollback_are_events_where_there_is_a_server(
     prefect_api: str, candidates: list[Candidate]
 ) -> None:

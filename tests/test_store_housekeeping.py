@@ -146,6 +146,7 @@ def test_a_run_that_goes_on_stays_however_old_it_looks() -> None:
     assert housekeeping.prune_runs(1) == [run]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "stage", "parameters"),
     [

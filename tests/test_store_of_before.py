@@ -78,6 +78,7 @@ def test_the_listing_tells_champion_and_hold(capsys: pytest.CaptureFixture[str])
     assert [row["test_accuracy"] for row in models[SOFTMAX]] == [pytest.approx(0.8322)]
 
 
+@pytest.mark.slow
 def test_the_champions_answer_as_they_did_when_they_were_published(
     store: Path, on_server: None, tmp_path: Path
 ) -> None:

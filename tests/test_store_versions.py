@@ -265,6 +265,7 @@ def read_in_a_loop(artifacts: str, stop: object, failures: object, reads: object
             return
 
 
+@pytest.mark.slow
 def test_a_reader_never_fails_during_50_promotions_and_rollbacks(two_versions: None, artifacts: Path) -> None:
     context = multiprocessing.get_context("spawn")
     stop, failures, reads = context.Event(), context.Queue(), context.Value("i", 0)

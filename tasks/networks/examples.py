@@ -37,6 +37,9 @@ class Examples(Protocol):
         Inputs are floating point; slots are ``(m, columns)`` int64.
         """
 
+    def together(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
+        """The minibatches of this ``order`` ``(m,)`` int64, made at once; each holds for as long as it is kept."""
+
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
         """One minibatch after another in this ``order`` ``(n,)`` int64; each holds until the next is asked for."""
 
@@ -89,8 +92,12 @@ class Split:
         at = self.at(index)
         return self._inputs(at.X), at.y, *at._slots()
 
+    def together(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
+        """The same of ``order``, ``batch_size`` at a time."""
+        return [self.minibatch(index) for index in order.split(batch_size)]
+
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The same of ``order``, ``batch_size`` at a time, in one memory that so stays in the processor's cache.
+        """The same one after another, in one memory that so stays in the processor's cache.
 
         Several are gathered at once, of which each is then a view.
         """

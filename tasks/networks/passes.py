@@ -1,5 +1,6 @@
 """Epochs of a table: one exact step for few rows, and for many rows minibatches whose weights are averaged."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,9 @@ from tasks.networks.training import Measured, Network, Optimizer, mean_figures
 
 ROWS = 2**13  # whose outputs stay in the cache
 MEASURED = 2**18  # examples whose figures are computed at once
+TOGETHER = 4  # minibatches: each call that makes them takes Python's lock from the steps
 LATE = 1  # tried: 2 and 3 leave twice and three times as much of the objective after a pass, 0 more of the start
+Minibatches = list[tuple[Tensor, ...]]
 
 
 def one_step(net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> dict[str, Tensor]:
@@ -40,8 +43,8 @@ class AveragedSteps:
     counts by t to the power ``LATE``, and so the way from the start next to nothing (Shamir and Zhang, 2013).
     """
 
-    def __init__(self, ahead: Callable[[Iterator[tuple[Tensor, ...]]], Iterator[tuple[Tensor, ...]]] = iter) -> None:
-        """``ahead`` passes minibatches on, and may make the next one meanwhile."""
+    def __init__(self, ahead: Callable[[Iterator[Minibatches]], Iterator[Minibatches]] = iter) -> None:
+        """``ahead`` passes minibatches on, some at a time, and may make the next ones meanwhile."""
         self._ahead = ahead
         self._steps = 0
         self._halfway: list[Tensor] = []  # the mean when half of the first epoch was over
@@ -57,9 +60,9 @@ class AveragedSteps:
         self._mean = self._mean or [torch.zeros_like(param) for param in params]
         measured, seen, rest = [], [], len(order)
         half = math.ceil(len(order) / batch_size) // 2
-        minibatches = map(split.minibatch, order.split(batch_size))
+        some = (split.together(part, batch_size) for part in order.split(TOGETHER * batch_size))
         with ThreadPoolExecutor(1) as beside:  # the next steps
-            for X, y, *slots in self._ahead(minibatches):
+            for X, y, *slots in itertools.chain.from_iterable(self._ahead(some)):
                 if self._steps == half:
                     self._halfway = [each.clone() for each in self._mean]
                 optimizer.zero_grad()

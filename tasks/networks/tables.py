@@ -49,15 +49,18 @@ class Encoding:
         )
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Inputs ``(n, numbers)``, a missing one at its mean, and slots ``(n, categories)`` int64, None without any."""
-        columns = rows.T.contiguous()  # whose values then lie side by side, for this and for what networks do with them
-        X = columns.index_select(0, self.numbers).to(self.mean.dtype).sub_(self.mean).div_(self.scale)
+        """Inputs ``(n, numbers)``, a missing one at its mean, and slots ``(n, categories)`` int64, None without any.
+
+        Of several minibatches at once, ``(minibatches, n, columns)``, those of each.
+        """
+        columns = rows.mT.contiguous()  # whose values then lie side by side, for this and for what networks do with it
+        X = columns.index_select(-2, self.numbers).to(self.mean.dtype).sub_(self.mean).div_(self.scale)
         X.nan_to_num_(0.0, posinf=math.inf, neginf=-math.inf)
         if not len(self.categories):
-            return X.T, None
-        codes = columns.index_select(0, self.categories).nan_to_num_(-1.0).add_(self.first)
+            return X.mT, None
+        codes = columns.index_select(-2, self.categories).nan_to_num_(-1.0).add_(self.first)
         places = torch.minimum(codes, self.last).long()
-        return X.T, self.slots.index_select(0, places.flatten()).view_as(places).T
+        return X.mT, self.slots.index_select(0, places.flatten()).view_as(places).mT
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,20 @@ class Table:
 
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
         """Inputs, truth and slots of the examples at ``index``."""
-        at = self.at(index)
-        X, *slots = at._inputs()
-        return X, at.y, *slots
+        (only,) = self.together(index, len(index))
+        return only
+
+    def together(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
+        """The same of ``order``, ``batch_size`` at a time, encoded by few calls."""
+        at, whole = self.at(order), len(order) // batch_size * batch_size
+        made: list[tuple[Tensor, ...]] = []
+        for part in at.pieces(whole or len(order)):  # the last minibatch may be a smaller one
+            inputs = part._inputs(min(batch_size, len(part)))
+            made += zip(inputs[0], part.y.split(batch_size), *inputs[1:], strict=True)
+        return made
 
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The same of ``order``, ``batch_size`` at a time."""
+        """The same one after another."""
         return map(self.minibatch, order.split(batch_size))
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
@@ -123,9 +134,10 @@ class Table:
         X, *slots = self._inputs()
         return Split(X, self.y, slots=slots[0] if slots else None)
 
-    def _inputs(self) -> tuple[Tensor, ...]:
+    def _inputs(self, size: int | None = None) -> tuple[Tensor, ...]:
+        """Inputs and slots, of minibatches if they have a ``size``, which all examples fill."""
         rows = self.rows if self.members is None else _at(self.rows, self.members)
-        X, slots = self.encoding(rows)
+        X, slots = self.encoding(rows if size is None else rows.view(-1, size, rows.shape[1]))
         return (X,) if slots is None else (X, slots)
 
 

@@ -142,7 +142,7 @@ class Levels:
         """What ``codes`` gave, as all of the column is kept in the end."""
         is_codes = array.type in CODES
         if not self.are_too_many:
-            return pa.DictionaryArray.from_arrays(array.cast(self._type), self.values)
+            return pa.DictionaryArray.from_arrays(array.cast(self._type), self.values, safe=False)  # codes of its own
         return self.values.take(array) if is_codes else array
 
     @property

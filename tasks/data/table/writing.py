@@ -42,15 +42,15 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
     with ThreadPoolExecutor(max(1, cores.available() - 1)) as pool:  # one core sorts digests
         train, test = pool.submit(split, "train"), pool.submit(split, "test")
         watched = pool.submit(split, "validation") if rows.split.count(VALIDATION) else None
-        raw = pool.submit(raw_test)
         row_digests = digests_file(name, rows.ordered, scratch)
         digest = recipe.digest((rows.digests_of(True), rows.digests_of(False)))
+        raw = raw_test()
     return ValidatedTable(
         recipe=recipe,
         digest=digest,
         train=train.result(),
         test=test.result(),
-        raw_test=raw.result() or test.result(),
+        raw_test=raw or test.result(),
         validation=watched and watched.result(),
         num_train=rows.split.count(TRAINING),
         num_test=rows.split.count(TEST),

@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from tasks.data.recipe import Column, Columns, Target
 from tasks.data.table.fixed import FixedRecipe
+from tasks.data.table.levels import counted
 from tasks.machine import side_by_side
 
 BLOCK = 2**15  # rows that stay in the processor's cache
+COUNTED = 2**20  # rows whose codes are held, to be counted by few calls: they keep Python's lock
 
 
 def fitted(fixed: FixedRecipe, train: dict[str, NDArray[Any]], has_missing: Sequence[bool]) -> Columns:
@@ -37,22 +39,34 @@ def _found(columns: Sequence[Column], rows: NDArray[np.float32]) -> list[dict[st
     statistics = Statistics(len(numbers))
     counts = {at: np.zeros(size + 1, np.int64) for at, size in sizes.items()}  # last those of missing values
 
-    def look(start: int) -> tuple[Moments, list[NDArray[np.int64]]]:
-        block = _block(rows, start)
-        codes = (np.fmin(block[at], np.float32(size)).astype(np.int32) for at, size in sizes.items())
-        counted = [np.bincount(each, minlength=size + 1) for each, size in zip(codes, sizes.values(), strict=True)]
-        return moments(block[numbers].astype(np.float64)), counted
-
-    for of_numbers, counted in side_by_side.each(look, range(0, len(rows), BLOCK)):
-        statistics.join(of_numbers)
-        for at, each in zip(sizes, counted, strict=True):
-            counts[at] += each
+    for first in range(0, len(rows), COUNTED):
+        of_numbers, of_codes = _looked_at(rows[first : first + COUNTED], numbers, sizes)
+        for each in of_numbers:
+            statistics.join(each)
+        for at, more in of_codes.items():
+            counts[at] += more
     found = {at: {"counts": tuple(each[:-1].tolist()), "num_missing": int(each[-1])} for at, each in counts.items()}
     for place, at in enumerate(numbers):
         scale = 1.0 if columns[at].kind == "boolean" else _scale(statistics, place)
         mean, num_missing = float(statistics.means[place]), int(statistics.missing[place])
         found[at] = {"mean": mean, "scale": scale, "num_missing": num_missing}
     return [found[at] for at in range(len(columns))]
+
+
+def _looked_at(
+    rows: NDArray[np.float32], numbers: list[int], sizes: dict[int, int]
+) -> tuple[list["Moments"], dict[int, NDArray[np.int64]]]:
+    """Moments of each block, and the counts of each category's codes and of missing ones, whose code is its size."""
+    codes = {at: np.empty(len(rows), np.min_scalar_type(size)) for at, size in sizes.items()}
+
+    def look(start: int) -> "Moments":
+        block = _block(rows, start)
+        for at, size in sizes.items():
+            codes[at][start : start + BLOCK] = np.fmin(block[at], np.float32(size))
+        return moments(block[numbers].astype(np.float64))
+
+    of_numbers = side_by_side.each(look, range(0, len(rows), BLOCK))
+    return of_numbers, {at: counted(each, sizes[at] + 1) for at, each in codes.items()}
 
 
 def _block(rows: NDArray[Any], start: int) -> NDArray[Any]:

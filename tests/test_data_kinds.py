@@ -1,5 +1,6 @@
 """What a column is: inferred over all rows at first, and as version 1 fixed it ever after."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tasks.data.readers import columns
 from tasks.data.recipe import Column
 from tasks.data.table import fitting
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.levels import appended, in_order, levels, named
+from tasks.data.table.levels import appended, counted, in_order, levels, named
 from tasks.data.table.writing import arrays
 from tasks.errors import DataError, UsageError
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
@@ -419,6 +420,14 @@ def test_the_target_is_that_of_version_1_where_none_is_named(tmp_path: Path) -> 
     classes = {"x": X, "y": np.array(["01", "02"])[np.arange(ROWS) % 2]}
     kept = recipe(examined(written(tmp_path / "c.csv", classes), task="classification"))
     assert recipe(examined(tmp_path / "c.csv", task="classification", kept=kept, target=None)) == kept
+
+
+@pytest.mark.parametrize("size", [2, 128, 256, 300])
+@pytest.mark.parametrize("rows", [0, 1, 1001])
+def test_codes_are_counted_as_they_are_one_by_one(size: int, rows: int) -> None:
+    codes = np.random.default_rng(0).integers(0, size, rows).astype(np.min_scalar_type(size - 1))
+    found = Counter(codes.tolist())
+    assert counted(codes, size).tolist() == [found[code] for code in range(size)]
 
 
 def test_a_column_that_does_not_split_any_more_is_left_out_and_not_new(tmp_path: Path) -> None:

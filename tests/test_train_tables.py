@@ -283,6 +283,20 @@ def test_an_unknown_code_has_the_average_effect_of_the_training_rows() -> None:
     np.testing.assert_allclose(learning.net(X, slots)[0].detach(), expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [7, 32, 200])  # of minibatches that leave a smaller one, leave none, or are one
+def test_minibatches_made_together_are_those_made_one_by_one(size: int) -> None:
+    prepared = mixed()
+    table = tables.load(prepared, prepared.train, torch.float32)
+    order = torch.randperm(len(table))[:128]
+    together = table.together(order, size)
+    for (X, y, slots), part in zip(together, order.split(size), strict=True):
+        expected_X, expected_slots = table.encoding(table.rows[part])
+        assert expected_slots is not None
+        assert torch.equal(X, expected_X)
+        assert torch.equal(slots, expected_slots)
+        assert torch.equal(y, table.y[part])
+
+
 def test_rare_levels_share_a_weight() -> None:
     recipe = recipe_of(mixed())
     slots = recipe.columns[3].slots()

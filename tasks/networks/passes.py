@@ -14,7 +14,7 @@ from tasks.networks.training import Measured, Network, Optimizer, mean_figures
 
 ROWS = 2**13  # whose outputs stay in the cache
 MEASURED = 2**18  # examples whose figures are computed at once
-TOGETHER = 4  # minibatches: each call that makes them takes Python's lock from the steps
+TOGETHER = 2**20  # values of the minibatches made at once: each call that makes them takes Python's lock from the steps
 LATE = 1  # tried: 2 and 3 leave twice and three times as much of the objective after a pass, 0 more of the start
 Minibatches = list[tuple[Tensor, ...]]
 
@@ -60,7 +60,8 @@ class AveragedSteps:
         self._mean = self._mean or [torch.zeros_like(param) for param in params]
         measured, seen, rest = [], [], len(order)
         half = math.ceil(len(order) / batch_size) // 2
-        some = (split.together(part, batch_size) for part in order.split(TOGETHER * batch_size))
+        together = max(1, TOGETHER // (batch_size * split.num_inputs)) * batch_size
+        some = (split.together(part, batch_size) for part in order.split(together))
         with ThreadPoolExecutor(1) as beside:  # the next steps
             for X, y, *slots in itertools.chain.from_iterable(self._ahead(some)):
                 if self._steps == half:

@@ -14,7 +14,7 @@ from tasks.networks.training import Measured, Network, Optimizer, mean_figures
 
 ROWS = 2**13  # whose outputs stay in the cache
 MEASURED = 2**18  # examples whose figures are computed at once
-TOGETHER = 2**20  # values of the minibatches made at once: each call that makes them takes Python's lock from the steps
+TOGETHER = 2**19  # values of the minibatches made at once: each call that makes them takes Python's lock from the steps
 LATE = 1  # tried: 2 and 3 leave twice and three times as much of the objective after a pass, 0 more of the start
 Minibatches = list[tuple[Tensor, ...]]
 

@@ -93,6 +93,8 @@ class Inverse:
     def __call__(self, gradient: Tensor) -> Tensor:
         """Its product with ``gradient`` ``(inputs, outputs)``."""
         first = len(self.of_first)
+        if not len(self.of_others):
+            return self.of_first @ gradient
         return torch.cat([self.of_first @ gradient[:first], self.of_others.unsqueeze(1) * gradient[first:]])
 
 

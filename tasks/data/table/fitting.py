@@ -40,7 +40,7 @@ def _found(columns: Sequence[Column], rows: NDArray[np.float32]) -> list[dict[st
     counts = {at: np.zeros(size + 1, np.int64) for at, size in sizes.items()}  # last those of missing values
 
     for first in range(0, len(rows), COUNTED):
-        of_numbers, of_codes = _looked_at(rows[first : first + COUNTED], numbers, sizes)
+        of_numbers, of_codes = looked_at(rows[first : first + COUNTED], numbers, sizes)
         for each in of_numbers:
             statistics.join(each)
         for at, more in of_codes.items():
@@ -53,10 +53,13 @@ def _found(columns: Sequence[Column], rows: NDArray[np.float32]) -> list[dict[st
     return [found[at] for at in range(len(columns))]
 
 
-def _looked_at(
+def looked_at(
     rows: NDArray[np.float32], numbers: list[int], sizes: dict[int, int]
 ) -> tuple[list["Moments"], dict[int, NDArray[np.int64]]]:
-    """Moments of each block, and the counts of each category's codes and of missing ones, whose code is its size."""
+    """What is found of some rows ``(n, columns)``, of which ``numbers`` and ``sizes`` name columns by their place.
+
+    Moments of each block; and how often each code of a category is there, last a missing one, whose code is its size.
+    """
     codes = {at: np.empty(len(rows), np.min_scalar_type(size)) for at, size in sizes.items()}
 
     def look(start: int) -> "Moments":

@@ -15,7 +15,7 @@ from tasks.data.readers import columns
 from tasks.data.recipe import Column
 from tasks.data.table import fitting
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.levels import appended, counted, in_order, levels, named
+from tasks.data.table.levels import appended, count_codes, in_order, levels, named
 from tasks.data.table.writing import arrays
 from tasks.errors import DataError, UsageError
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
@@ -427,7 +427,7 @@ def test_the_target_is_that_of_version_1_where_none_is_named(tmp_path: Path) -> 
 def test_codes_are_counted_as_they_are_one_by_one(size: int, rows: int) -> None:
     codes = np.random.default_rng(0).integers(0, size, rows).astype(np.min_scalar_type(size - 1))
     found = Counter(codes.tolist())
-    assert counted(codes, size).tolist() == [found[code] for code in range(size)]
+    assert count_codes(codes, size).tolist() == [found[code] for code in range(size)]
 
 
 def test_a_column_that_does_not_split_any_more_is_left_out_and_not_new(tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def test_minibatches_made_together_are_those_made_one_by_one(size: int) -> None:
     prepared = mixed()
     table = tables.load(prepared, prepared.train, torch.float32)
     order = torch.randperm(len(table))[:128]
-    together = table.together(order, size)
+    together = table.minibatches_at_once(order, size)
     for (X, y, slots), part in zip(together, order.split(size), strict=True):
         expected_X, expected_slots = table.encoding(table.rows[part])
         assert expected_slots is not None

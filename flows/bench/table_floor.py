@@ -1,4 +1,4 @@
-"""What own tables cannot be faster than: the calls of pyarrow, numpy and torch that the contract asks for, and no more.
+"""Beside own tables: the calls of pyarrow, numpy and torch that the contract asks of every row, and no more.
 
 The CSV is read; rows are encoded, hashed, sorted by digest and split, and those that are there twice are found; levels
 are counted and ranges found, of all rows and of the training part; splits, digests and the test rows with all digits
@@ -27,7 +27,7 @@ from flows.bench import flights
 from tasks.data.readers import text
 from tasks.data.readers.delimited import LEVELS
 from tasks.data.table import fitting, hashing
-from tasks.data.table.levels import counted
+from tasks.data.table.levels import count_codes
 from tasks.fitting.rules import LARGEST_BATCH_SIZE
 from tasks.machine import side_by_side
 from tasks.networks.effects import gathered, gradient_of_gathered
@@ -51,8 +51,8 @@ def seconds(csv: Path, folder: Path) -> float:
     _look(features, num_levels)
     contents, digests = _digests(columns, features, (target, is_test))
     train, test, order = _written(folder, columns, features, target, (digests, contents), is_test)
-    of_codes = {at: each for at, each in enumerate(num_levels) if each}
-    fitting.looked_at(train[0], [at for at, each in enumerate(num_levels) if not each], of_codes)
+    numbers = [at for at, each in enumerate(num_levels) if not each]
+    fitting.counts_and_moments(train[0], numbers, {at: each for at, each in enumerate(num_levels) if each})
     _pass(train, test, order, num_levels)
     return time.perf_counter() - begun
 
@@ -89,7 +89,7 @@ def _look(columns: Array, num_levels: list[int]) -> None:
     def look(at: int) -> object:
         values = columns[at]
         if num_levels[at]:
-            return counted(values.astype(np.uint8), num_levels[at])
+            return count_codes(values.astype(np.uint8), num_levels[at])
         return values.min(), values.max(), np.isnan(values).sum()
 
     side_by_side.each(look, range(len(columns)))

@@ -37,7 +37,7 @@ class Examples(Protocol):
         Inputs are floating point; slots are ``(m, columns)`` int64.
         """
 
-    def together(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
+    def minibatches_at_once(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
         """The minibatches of this ``order`` ``(m,)`` int64, made at once; each holds for as long as it is kept."""
 
     def minibatches(self, order: Tensor, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
@@ -92,7 +92,7 @@ class Split:
         at = self.at(index)
         return self._inputs(at.X), at.y, *at._slots()
 
-    def together(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
+    def minibatches_at_once(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
         """The same of ``order``, ``batch_size`` at a time."""
         return [self.minibatch(index) for index in order.split(batch_size)]
 

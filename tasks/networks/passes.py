@@ -61,7 +61,7 @@ class AveragedSteps:
         measured, seen, rest = [], [], len(order)
         half = math.ceil(len(order) / batch_size) // 2
         together = max(1, TOGETHER // (batch_size * split.num_inputs)) * batch_size
-        some = (split.together(part, batch_size) for part in order.split(together))
+        some = (split.minibatches_at_once(part, batch_size) for part in order.split(together))
         with ThreadPoolExecutor(1) as beside:  # the next steps
             for X, y, *slots in itertools.chain.from_iterable(self._ahead(some)):
                 if self._steps == half:

@@ -109,10 +109,10 @@ class Table:
 
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
         """Inputs, truth and slots of the examples at ``index``."""
-        (only,) = self.together(index, len(index))
+        (only,) = self.minibatches_at_once(index, len(index))
         return only
 
-    def together(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
+    def minibatches_at_once(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
         """The same of ``order``, ``batch_size`` at a time, encoded by few calls."""
         at, whole = self.at(order), len(order) // batch_size * batch_size
         made: list[tuple[Tensor, ...]] = []

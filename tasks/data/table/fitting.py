@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tasks.data.recipe import Column, Columns, Target
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.levels import counted
+from tasks.data.table.levels import count_codes
 from tasks.machine import side_by_side
 
 BLOCK = 2**15  # rows that stay in the processor's cache
@@ -40,7 +40,7 @@ def _found(columns: Sequence[Column], rows: NDArray[np.float32]) -> list[dict[st
     counts = {at: np.zeros(size + 1, np.int64) for at, size in sizes.items()}  # last those of missing values
 
     for first in range(0, len(rows), COUNTED):
-        of_numbers, of_codes = looked_at(rows[first : first + COUNTED], numbers, sizes)
+        of_codes, of_numbers = counts_and_moments(rows[first : first + COUNTED], numbers, sizes)
         for each in of_numbers:
             statistics.join(each)
         for at, more in of_codes.items():
@@ -53,12 +53,13 @@ def _found(columns: Sequence[Column], rows: NDArray[np.float32]) -> list[dict[st
     return [found[at] for at in range(len(columns))]
 
 
-def looked_at(
+def counts_and_moments(
     rows: NDArray[np.float32], numbers: list[int], sizes: dict[int, int]
-) -> tuple[list["Moments"], dict[int, NDArray[np.int64]]]:
-    """What is found of some rows ``(n, columns)``, of which ``numbers`` and ``sizes`` name columns by their place.
+) -> tuple[dict[int, NDArray[np.int64]], list["Moments"]]:
+    """How often each code is there ``(size + 1,)``, last missing ones, and the moments of numbers, block by block.
 
-    Moments of each block; and how often each code of a category is there, last a missing one, whose code is its size.
+    ``numbers`` are positions among the columns of ``rows`` ``(n, columns)``, ``sizes`` the numbers of levels of the
+    categories by theirs.
     """
     codes = {at: np.empty(len(rows), np.min_scalar_type(size)) for at, size in sizes.items()}
 
@@ -69,7 +70,7 @@ def looked_at(
         return moments(block[numbers].astype(np.float64))
 
     of_numbers = side_by_side.each(look, range(0, len(rows), BLOCK))
-    return of_numbers, {at: counted(each, sizes[at] + 1) for at, each in codes.items()}
+    return {at: count_codes(each, sizes[at] + 1) for at, each in codes.items()}, of_numbers
 
 
 def _block(rows: NDArray[Any], start: int) -> NDArray[Any]:

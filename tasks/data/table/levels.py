@@ -30,7 +30,7 @@ class Levels:
         chunks = [chunk.indices.drop_null().to_numpy() for chunk in self.column.chunks]
         if any(codes.dtype != np.int8 for codes in chunks):
             return sum((np.bincount(codes, minlength=size) for codes in chunks), np.zeros(size, np.int64))
-        return counted(np.concatenate([np.zeros(0, np.int8), *chunks]), size)  # at once: there are many chunks
+        return count_codes(np.concatenate([np.zeros(0, np.int8), *chunks]), size)  # at once: there are many chunks
 
     @property
     def used(self) -> pa.Array:
@@ -71,10 +71,10 @@ class Levels:
         return self.take(np.array([*codes, np.nan], np.float32), into)
 
 
-def counted(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
-    """How often each of ``size`` codes is there, of whole numbers ``(n,)`` from 0; of bytes two at a time.
+def count_codes(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
+    """How often each of ``size`` codes is there ``(size,)``, of whole numbers ``(n,)`` from 0.
 
-    That takes half the time.
+    Of bytes two are counted at a time, in half the time.
     """
     if codes.itemsize > 1 or size > 256:
         return np.bincount(codes, minlength=size)

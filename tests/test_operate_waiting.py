@@ -193,6 +193,37 @@ def test_garbage_is_looked_for_again_when_a_run_begins_and_when_none_does() -> N
     assert gc.isenabled()
 
 
+def test_threads_of_a_run_share_the_memory_that_they_allocate_from(tmp_path: Path) -> None:
+    arenas = {name: _arenas(tmp_path / name, begins) for name, begins in (("others", ""), ("runs", SHARED))}
+    if arenas["others"] == 1:
+        pytest.skip("this libc gives threads no arenas of their own")
+    assert arenas["runs"] == 1
+
+
+SHARED = "from tasks.machine import heap\nwith heap.importing(): pass"
+ALLOCATING = """
+import ctypes, sys, threading, numpy as np
+barrier = threading.Barrier(4)
+def allocate():
+    kept = np.ones(1000)
+    barrier.wait()
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for each in threads: each.start()
+for each in threads: each.join()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+
+
+def _arenas(path: Path, begins: str) -> int:
+    """How many arenas glibc has after four threads allocated at once, by its own account."""
+    subprocess.run([sys.executable, "-c", f"{begins}\n{ALLOCATING}", str(path)], cwd=REPOSITORY, check=True)
+    return path.read_text().count("<heap nr=")
+
+
 def test_while_a_thread_imports_no_garbage_is_looked_for_and_who_needs_the_module_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

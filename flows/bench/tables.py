@@ -129,6 +129,7 @@ def main(artifacts: str, csv: str) -> None:
 
     os.environ["GRADMILL_ARTIFACTS"] = artifacts
     artifact_paths.make_root()
+    heap.share_arena()  # as the command does
     _trained(flights.write(Path(artifacts), 2000))
     heap.keep_imports()  # as the flow does
     with measure.watched(lambda: measure.memory("RssAnon")) as sampled:

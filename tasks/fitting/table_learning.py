@@ -24,7 +24,7 @@ from tasks.networks.whitening import Inverse, Moments, Whitened, moments
 from tasks.parameters import Steps, Training
 from tasks.records import PreparedDataset
 
-SAMPLE = 2**16  # rows whose covariance stands for that of millions: minibatches need no better
+SAMPLE = 2**15  # rows whose covariance stands for that of millions: minibatches need no better
 SCORES = 2**17  # of a sample of rows, by which the objective is followed from pass to pass
 
 
@@ -61,7 +61,7 @@ class Learner:
         steps = rules.steps(self.training, self.way, len(data.train), weight_decay)
         training = self.training.model_copy(update=steps.model_dump())
         net = build_for_table(training, self.prepared, self.encoding, self.class_weights)
-        net = net.to(data.train.y.device).to(self.encoding.mean.dtype)
+        net = net.to(data.train.device).to(self.encoding.mean.dtype)
         whitened = Whitened(
             optimizer(training, net, 0.0, self.way.momentum),
             net,
@@ -98,7 +98,7 @@ class Learner:
     ) -> Iterator[Measured]:
         """As many epochs as it takes; after a pass of minibatches the objective is that of a sample of the rows."""
         if not isinstance(run_epoch, AveragedSteps):
-            return until_converged(epochs, lambda: float(whitened.decrement), rules.TOLERANCE)
+            return until_converged(epochs, lambda: float(whitened.decrement()), rules.TOLERANCE)
         sample = tables.kept(self._sample(split, SCORES // max(1, len(self.prepared.class_names))), True)
         objective = replace(self.objective, weight_decay=weight_decay)
 
@@ -115,7 +115,7 @@ class Learner:
     def _sample(self, split: Examples, size: int) -> Examples:
         if len(split) <= size:
             return split
-        return split.at(torch.randint(len(split), (size,), generator=self.generator).to(split.y.device))
+        return split.at(torch.randint(len(split), (size,), generator=self.generator).to(split.device))
 
 
 def begin(

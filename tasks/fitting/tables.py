@@ -31,7 +31,7 @@ def load(prepared: PreparedDataset, file: FileRef, dtype: torch.dtype) -> Table:
     if prepared.task == "regression":
         y = torch.from_numpy((truth - recipe.target.mean) / recipe.target.scale).to(dtype)
     else:
-        y = torch.from_numpy(truth.astype(np.int64))
+        y = torch.from_numpy(truth if truth.dtype == np.uint8 else truth.astype(np.int64))
     return Table(torch.from_numpy(features), y, encoding(recipe, dtype))
 
 
@@ -97,7 +97,7 @@ def parts(
 
 def cut(share: float, prepared: PreparedDataset, table: Table) -> tuple[Table, Table]:
     """The training rows without a ``share`` of them, and those."""
-    held_out = torch.from_numpy(latest(split_keys(prepared), share)).to(table.y.device)
+    held_out = torch.from_numpy(latest(split_keys(prepared), share)).to(table.device)
     fitted, validation = (table.at(torch.nonzero(each).squeeze(1)) for each in (~held_out, held_out))
     require_enough(share, len(fitted), len(validation))
     return fitted, validation

@@ -21,7 +21,7 @@ VALUES = 2**18  # of inputs that are float32 at a time: of all of them, large pi
 
 def mean_and_curvature(split: Examples) -> tuple[Tensor, float]:
     """The mean input ``(inputs,)``, and the largest eigenvalue of ``XᵀX/n``."""
-    some = torch.arange(0, len(split), max(1, len(split) // SEEN), device=split.y.device)
+    some = torch.arange(0, len(split), max(1, len(split) // SEEN), device=split.device)
     parts = some.split(max(1, VALUES // split.num_inputs))
 
     def pieces() -> Iterator[Tensor]:

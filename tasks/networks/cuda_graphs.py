@@ -27,13 +27,13 @@ class GraphedEpochs:
         """Take the steps of one epoch; return what ``net.measure`` says of the outputs that they saw."""
         (lr,) = {group["lr"] for group in optimizer.param_groups}
         if self._graph is None:
-            self._order, self._rate = order.clone(), rate(lr, order.device)
+            self._order, self._rate = order.to(torch.int64, copy=True), rate(lr, order.device)
             self._graph = self._captured(net, optimizer, split, batch_size)
         self._order.copy_(order)
         with torch.no_grad():
             self._rate.fill_(lr)
         self._graph.replay()
-        return net.measure(self._seen, split.y.index_select(0, order))
+        return net.measure(self._seen, split.y.index_select(0, self._order))
 
     def _captured(self, net: Network, optimizer: Optimizer, split: Examples, batch_size: int) -> torch.cuda.CUDAGraph:
         for group in optimizer.param_groups:

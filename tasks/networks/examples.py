@@ -20,6 +20,10 @@ class Examples(Protocol):
         """The truth ``(n,)``."""
 
     @property
+    def device(self) -> torch.device:
+        """Where the examples are."""
+
+    @property
     def num_inputs(self) -> int:
         """Values of one example."""
 
@@ -62,6 +66,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the examples are."""
+        return self.y.device
 
     @property
     def num_inputs(self) -> int:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from tasks.networks.examples import Examples
-from tasks.networks.training import Measured, Network, Optimizer, mean_figures
+from tasks.networks.training import Measured, Network, Optimizer, joined, mean_figures
 
 ROWS = 2**13  # whose outputs stay in the cache
-MEASURED = 2**18  # examples whose figures are computed at once
+MEASURED = 2**16  # examples whose figures are computed at once
 TOGETHER = 2**19  # values of the minibatches made at once: each call that makes them takes Python's lock from the steps
 LATE = 1  # tried: 2 and 3 leave twice and three times as much of the objective after a pass, 0 more of the start
 Minibatches = list[tuple[Tensor, ...]]
@@ -61,7 +61,8 @@ class AveragedSteps:
         measured, seen, rest = [], [], len(order)
         half = math.ceil(len(order) / batch_size) // 2
         together = max(1, TOGETHER // (batch_size * split.num_inputs)) * batch_size
-        some = (split.minibatches_at_once(part, batch_size) for part in order.split(together))
+        parts = order[:batch_size], *order[batch_size:].split(together)  # of the first one steps are waiting
+        some = (split.minibatches_at_once(part.long(), batch_size) for part in parts if len(part))
         with ThreadPoolExecutor(1) as beside:  # the next steps
             for X, y, *slots in itertools.chain.from_iterable(self._ahead(some)):
                 if self._steps == half:
@@ -72,7 +73,7 @@ class AveragedSteps:
                 self._count(params)
                 rest -= len(y)
                 if len(seen) * batch_size >= MEASURED or not rest:
-                    o, y = (torch.cat(each) for each in zip(*seen, strict=True))
+                    o, y = joined([each for each, _ in seen]), torch.cat([each for _, each in seen])
                     measured.append((beside.submit(net.measure, o, y), len(y)))
                     seen.clear()
         self._last = [param.detach().clone() for param in params]

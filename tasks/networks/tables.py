@@ -67,16 +67,26 @@ class Encoding:
 class Table:
     """Raw rows ``(n, columns)`` float32, wherever they lie, a file for instance; of these the ``members``, or all.
 
-    ``y`` ``(n,)`` is the truth of all rows that the table has.
+    ``truth`` ``(n,)`` is that of all rows that the table has: floating point, or labels of any type.
     """
 
     rows: Tensor
-    y: Tensor
+    truth: Tensor
     encoding: Encoding
     members: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.y)
+        return len(self.truth)
+
+    @property
+    def y(self) -> Tensor:
+        """The truth as networks take it: labels are int64, made anew each time."""
+        return self.truth if self.truth.is_floating_point() else self.truth.long()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the examples are."""
+        return self.truth.device
 
     @property
     def num_inputs(self) -> int:
@@ -86,26 +96,26 @@ class Table:
     def to(self, device: torch.device) -> "Table":
         """The same rows on another device."""
         members = None if self.members is None else self.members.to(device)
-        return Table(self.rows.to(device), self.y.to(device), self.encoding.to(device), members)
+        return Table(self.rows.to(device), self.truth.to(device), self.encoding.to(device), members)
 
     def in_precision(self, dtype: torch.dtype) -> "Table":
         """The same rows for a network of another precision, and the truth too unless it is labels."""
-        y = self.y.to(dtype) if self.y.is_floating_point() else self.y
-        return replace(self, y=y, encoding=self.encoding.to(dtype))
+        truth = self.truth.to(dtype) if self.truth.is_floating_point() else self.truth
+        return replace(self, truth=truth, encoding=self.encoding.to(dtype))
 
     def at(self, index: Tensor) -> "Table":
         """The examples at ``index``, of which only the index is copied."""
         members = index if self.members is None else self.members.index_select(0, index)
-        return replace(self, y=self.y.index_select(0, index), members=members)
+        return replace(self, truth=self.truth.index_select(0, index), members=members)
 
     def pieces(self, size: int) -> "Iterator[Table]":
         """The examples in order, ``size`` at a time."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             if self.members is None:
-                yield replace(self, rows=self.rows[part], y=self.y[part])
+                yield replace(self, rows=self.rows[part], truth=self.truth[part])
             else:
-                yield replace(self, y=self.y[part], members=self.members[part])
+                yield replace(self, truth=self.truth[part], members=self.members[part])
 
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
         """Inputs, truth and slots of the examples at ``index``."""

@@ -6,6 +6,7 @@ With ``W = R.T V``, a step of V is a step of W against ``R.T R`` times its gradi
 covariance: so networks keep the weights of the inputs as they are, and their optimizer multiplies gradients.
 """
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -105,7 +106,7 @@ def moments(split: Examples, num_numbers: int, num_slots: int, class_weights: Te
     Slots from ``num_slots`` on are none. ``class_weights`` ``(classes,)``; ``first``: how many inputs have a
     covariance, all of them, the numbers or none. The target of a regression is summed as one more number, the first.
     """
-    device, some, whole = split.y.device, num_slots + 1, first == num_numbers + num_slots
+    device, some, whole = split.device, num_slots + 1, first == num_numbers + num_slots
     ahead = int(split.y.is_floating_point())
     width, first = ahead + num_numbers + 1, ahead + first
     numbers = torch.zeros(width, width, dtype=torch.float64, device=device)
@@ -157,7 +158,7 @@ class Whitened:
         self._optimizer, self._net, self._weight_decay = optimizer, net, weight_decay
         self._inputs, self._like = inputs, net.weights()["b"]
         self._frequencies, self._num_slots = frequencies.to(self._like), frequencies.shape[1]
-        self.decrement = torch.zeros(())
+        self.decrement: Callable[[], Tensor] = lambda: torch.zeros(())  # about twice what the last step gains
 
     @cached_property
     def _whitening(self) -> tuple[Tensor, Inverse, float]:
@@ -175,20 +176,19 @@ class Whitened:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter; ``decrement`` is about twice what the step before gains of the objective."""
+        """Move every parameter."""
         mean, inverse, weight = self._whitening
         gradients: dict[str, Any] = self._net.gradients()
         gradient, by_bias = self._joint(gradients), gradients["b"]
         if self._weight_decay:
             gradient = gradient.add(self._joint(self._net.weights()), alpha=self._weight_decay)
-        centred = gradient - mean * by_bias
-        step = inverse(centred)
-        self.decrement = (step * centred).sum() + by_bias.square().sum() / weight
+        step = inverse(centred := gradient - mean * by_bias)
+        of_bias = by_bias.clone()
+        self.decrement = lambda: (step * centred).sum() + of_bias.square().sum() / weight
         by_bias.div_(weight).sub_((mean * step).sum(dim=0))
-        numbers = len(gradients["W"])
-        gradients["W"].copy_(step[:numbers])
+        W = gradients["W"].copy_(step[: len(gradients["W"])])
         if "effects" in gradients:
-            effects = step[numbers:]
+            effects = step[len(W) :]
             gradients["effects"].copy_(torch.cat([effects, self._frequencies @ effects]))
         self._optimizer.step()
 

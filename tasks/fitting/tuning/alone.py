@@ -33,7 +33,7 @@ class OfBook:
     """Trials of the book's linear regression."""
 
     def __init__(self, data: Parts[Split], prepared: PreparedDataset) -> None:
-        self._data, self._prepared, self.device = data._replace(validation=None), prepared, data.train.y.device
+        self._data, self._prepared, self.device = data._replace(validation=None), prepared, data.train.device
 
     def __call__(self, training: Training, generator: torch.Generator) -> Iterator[float]:
         """Half the mean squared error of the validation part after each epoch."""
@@ -47,7 +47,7 @@ class OfTable:
 
     def __init__(self, data: Parts[Table], prepared: PreparedDataset, recipe: Columns, seed: int) -> None:
         self._data, self._prepared, self._recipe, self._seed = data, prepared, recipe, seed
-        self.device = data.train.y.device
+        self.device = data.train.device
         self._shared: dict[object, tuple[Parts[Examples], Future[Moments]]] = {}
 
     def __call__(self, training: Training, generator: torch.Generator) -> Iterator[float]:

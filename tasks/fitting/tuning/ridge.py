@@ -64,7 +64,7 @@ def best(
         return None
     leaves_out = prepared.validation is None and (prepared.split is None or prepared.split.rule in INDEPENDENT)
     if leaves_out:
-        fitted = unseen = _training_rows(prepared, data.train.y.device)
+        fitted = unseen = _training_rows(prepared, data.train.device)
     else:
         fitted, unseen = data.train, data.test
     answers = _Answers.of(fitted, len(recipe.numbers), num_slots, torch.tensor(decays, dtype=torch.float64))

@@ -64,7 +64,7 @@ class Stack:
 
     def __init__(self, members: list[Member], alike: Alike, shared: Shared) -> None:
         self.members, self._alike, self._data = members, alike, shared.data
-        device = shared.data.train.y.device
+        device = shared.data.train.device
         with devices.seeded(device, alike.seed) as self._order:
             net, _ = build(members[0].training, shared.prepared, self._order, device)
             self._masks = torch.Generator(device).manual_seed(alike.seed)
@@ -86,7 +86,7 @@ class Stack:
             self._each([member.rates[epoch] for member in self.members]),
             self._each([member.training.steps.weight_decay for member in self.members]),
         )
-        order = torch.randperm(len(split), generator=self._order).to(split.y.device)
+        order = torch.randperm(len(split), generator=self._order).to(split.device)
         for index in order.split(self._alike.batch_size):
             X, y = split.minibatch(index)  # noqa: N806
             kept = dropout(X, self._alike.dropout, self._masks) if self._alike.dropout else X
@@ -103,7 +103,7 @@ class Stack:
         self.members = list(members)
 
     def _each(self, values: list[float]) -> Tensor:
-        return torch.tensor(values, device=self._data.train.y.device)
+        return torch.tensor(values, device=self._data.train.device)
 
 
 def of(
@@ -139,6 +139,6 @@ def _found(
     """A training with every value, and whether its pixels are centred: own pictures have rules for both."""
     if not prepared.is_own:
         return training, False
-    learner = Learner(training, prepared, Objective.of(training, prepared), data.train.y.device)
+    learner = Learner(training, prepared, Objective.of(training, prepared), data.train.device)
     found = learner.found(len(data.train), learner.objective.weight_decay)
     return found, learner.is_to_centre(found.steps.lr, curvature)

@@ -228,9 +228,9 @@ def test_row_digests_take_in_the_name_of_the_group_after_the_target(names: list[
     assert found.split.keys.tolist() == [absorbed([word(str(at % 40))]) for at in range(120)]
 
 
-@pytest.mark.parametrize("at_once", [0, hashing.AT_ONCE])
-def test_hashes_are_sorted_as_numpy_sorts_them(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing, "AT_ONCE", at_once)
+@pytest.mark.parametrize("run", [1, 700, hashing.RUN])
+def test_hashes_are_sorted_as_numpy_sorts_them(run: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashing, "RUN", run)
     hashed = np.random.default_rng(0).integers(0, 2**64, 5000, np.uint64)
     hashed[:2000] >>= np.uint64(50)  # of which many are equal
     expected = np.sort(hashed)

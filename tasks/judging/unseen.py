@@ -14,7 +14,7 @@ from tasks.data import mapped
 from tasks.data.images.examining import PARTS
 from tasks.data.recipe import Columns
 from tasks.data.table import hashing
-from tasks.data.table.examining import row_hashes
+from tasks.data.table.features import row_hashes
 from tasks.data.table.hashing import Words
 from tasks.data.table.new_rows import are_in
 from tasks.data.table.rows import CONTENTS

@@ -32,7 +32,7 @@ from tasks.data.table.hashing import Words
 from tasks.data.table.roles import Roles
 from tasks.data.table.rows import Rows, ordered
 from tasks.data.table.split_rule import SplitRule
-from tasks.data.table.split_words import no_moment, split_words
+from tasks.data.table.split_words import no_moment, split_words, words_of_levels
 from tasks.data.table.splitting import TRAINING, Split
 from tasks.data.table.targets import Truth
 from tasks.machine import side_by_side
@@ -67,11 +67,12 @@ def examine(
     has_target = parts.target is not None and parts.target in table.data.column_names
     is_category = parts.target in data.category
     task = task or (targets.task_of(table, parts.target, is_category) if has_target and parts.target else "regression")
-    found = features.found(table, parts, data, kept)
+    of_features = side_by_side.beside(features.found, table, parts, data, kept)
+    truth = targets.truth(table, str(parts.target), task, kept.class_names if kept else ()) if has_target else None
+    found = of_features.result()
     findings = [*table.findings, *faults, *found.findings]
-    if not has_target or parts.target is None:
+    if truth is None or parts.target is None:
         return Examined(describing.report(name, table, parts, found, findings))
-    truth = targets.truth(table, parts.target, task, kept.class_names if kept else ())
     if data.window != NO_WINDOW:
         truth = window.cut(table, truth, parts, data.window)
     findings += truth.findings
@@ -109,20 +110,27 @@ def _rows(
 ) -> tuple[Rows, SplitRule, list[Finding]]:
     """Encode, hash and split the rows."""
     encoded, faults, is_exact = _encoded(table, columns, truth, folder)
-    hashed = row_hashes(columns, encoded)
+    hashing_rows = side_by_side.beside(features.row_hashes, columns, encoded)
     rule = kept or _first_rule(parts, data, columns)
     words: list[Callable[[Any], Words]] = [truth.words()]
-    by, unfit = None, None
+    by: splitting.By | None = None
+    unfit = None
     if rule.column:
         splits = table.data[rule.column]
-        splits = splits if len(splits) == len(hashed) else splits.filter(truth.is_known)
-        by = splits, split_words(rule, splits)
-        words.append(by[1].__getitem__)
-        unfit = no_moment(rule, *by, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row])))
+        splits = splits if len(splits) == len(truth.values) else splits.filter(truth.is_known)
+        if rule.rule == "column":
+            by = splits, None
+            words.append(words_of_levels(splits))
+        else:
+            by = splits, split_words(rule, splits)
+            words.append(by[1].__getitem__)
+            unfit = no_moment(rule, *by, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row])))
+    hashed = hashing_rows.result()
     with ThreadPoolExecutor(1) as pool:  # what needs one core, beside what needs another
         ranging = pool.submit(warnings.Ranges, columns, encoded)
         contents = pool.submit(hashing.after, hashed, words[:1])
         all_first = pool.submit(lambda: hashing.after(contents.result(), [*words[1:], lambda _: np.uint64(0)]))
+        splitting_by = pool.submit(splitting.split, rule, by, hashed, hashed) if by else None
         twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
     ranges, again, once = ranging.result(), hashed[twice], len(hashed) - len(twice)
     num_distinct = once + hashing.num_distinct(again)
@@ -135,7 +143,7 @@ def _rows(
     hashing.absorb(again, hashing.copies(again))
     digests = all_first.result()
     digests[twice] = again
-    split = splitting.split(rule, by, hashed, digests)
+    split = splitting_by.result() if splitting_by else splitting.split(rule, None, hashed, digests)
     split = split._replace(findings=(*filter(None, [unfit]), *split.findings))
     ordering = side_by_side.beside(ordered, split, digests, contents.result() if rule.column else None)
     with np.errstate(all="ignore"):  # infinite values have been found already
@@ -146,8 +154,7 @@ def _rows(
     findings = [*faults, *split.findings, *odd, *conflicts]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
     has_missing = tuple((ranges.missing > 0).tolist())
-    found = Rows(encoded, truth, split, digests, lossy, has_missing, ordering, (*profiles, target))
-    return found, rule, findings
+    return Rows(encoded, truth, split, digests, lossy, has_missing, ordering, (*profiles, target)), rule, findings
 
 
 def _encoded(
@@ -160,13 +167,6 @@ def _encoded(
     made = side_by_side.each(lambda at: features.encode(table, columns[at], truth.is_known, encoded[at]), order)
     told = [made[order.index(at)] for at in range(len(columns))]
     return encoded, [fault for fault, _ in told if fault], [exact for _, exact in told]
-
-
-def row_hashes(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:
-    """The row hash of encoded features ``(columns, n)``."""
-    ordered = sorted(range(len(columns)), key=lambda at: columns[at].name)
-    words = {at: hashing.words_of_levels(column.levels) for at, column in enumerate(columns) if column.levels}
-    return hashing.hashes([(encoded[at], words.get(at)) for at in ordered], encoded.shape[1])
 
 
 def _first_rule(parts: Roles, data: OwnData, columns: Iterable[Column]) -> SplitRule:

@@ -9,8 +9,9 @@ from tasks.data.findings import error, warning
 from tasks.data.recipe import Column
 from tasks.data.report import Finding
 from tasks.data.sources.tables import Table
-from tasks.data.table import encoding
+from tasks.data.table import encoding, hashing
 from tasks.data.table.fixed import FixedRecipe
+from tasks.data.table.hashing import Words
 from tasks.data.table.kinds import Kind, infer, misfit
 from tasks.data.table.levels import MOST_LEVELS, appended
 from tasks.data.table.roles import Roles
@@ -115,6 +116,13 @@ def encode(
         return None, is_exact
     exact = encoding.numbers(values)
     return _too_near(column.name, exact if len(exact) == len(into) else exact[is_known]), is_exact
+
+
+def row_hashes(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:
+    """The row hash of encoded features ``(columns, n)``."""
+    ordered = sorted(range(len(columns)), key=lambda at: columns[at].name)
+    words = {at: hashing.words_of_levels(column.levels) for at, column in enumerate(columns) if column.levels}
+    return hashing.hashes([(encoded[at], words.get(at)) for at in ordered], encoded.shape[1])
 
 
 def _too_near(name: str, exact: NDArray[np.float64]) -> Finding | None:

@@ -29,7 +29,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 STEPS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 LAST = np.uint64(31)
 MISSING = np.uint64(0x7FC00000)
-AT_ONCE = 2**22  # hashes whose places are held in memory, too
+RUN = 2**18  # hashes whose places stay in the processor's cache
 BLOCK = 2**15  # rows that stay in the processor's cache
 
 
@@ -152,18 +152,18 @@ def _lost_places(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
 
 
 def sort(hashed: Words) -> Words:
-    """Hashes ``(n,)``, which are used up, in ascending order.
+    """Hashes ``(n,)``, sorted in place.
 
-    Up to some millions first by their highest 16 bits, whose sort is of linear time: the rest then takes so little that
-    all takes half as long as at once.
+    Run by run first by their highest 16 bits, whose sort is of linear time, so that little is left to do in a run; then
+    runs are merged, as a stable sort does. That takes half as long as sorting all at once.
     """
-    if len(hashed) > AT_ONCE:
-        hashed.sort()
-        return hashed
-    highest = hashed.view(np.uint16)[3 if sys.byteorder == "little" else 0 :: 4]
-    nearly = np.take(hashed, np.argsort(highest, kind="stable"))
-    nearly.sort(kind="stable")
-    return nearly
+    for start in range(0, len(hashed), RUN):
+        run = hashed[start : start + RUN]
+        highest = run.view(np.uint16)[3 if sys.byteorder == "little" else 0 :: 4]
+        run[:] = np.take(run, np.argsort(highest, kind="stable"))
+        run.sort(kind="stable")
+    hashed.sort(kind="stable")
+    return hashed
 
 
 def num_distinct(hashed: Words) -> int:

@@ -17,6 +17,7 @@ from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.targets import class_counts
 from tasks.data.validated import Fixed, ValidatedDataset
 from tasks.errors import DataError, UsageError
+from tasks.machine import side_by_side
 from tasks.parameters import Data
 from tasks.parameters.own_data import OwnData
 from tasks.records import PreparedDataset, RawDataset
@@ -67,9 +68,10 @@ class OwnTable:
         kept = kept if isinstance(kept, FixedRecipe) else None
         with scratch_folder(self.name) as folder:
             table = read(tables.find(self.source), data, task, kept, folder)
-            if tables.find(self.source).digest != raw.look:
-                raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
+            now = side_by_side.beside(tables.find, self.source)
             report, recipe, rows = examine(table, self.name, data, task, kept, folder, champion)
+            if now.result().digest != raw.look:
+                raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
             if recipe is None or rows is None:
                 if not report.errors:  # or the run would go on without data
                     raise UsageError(

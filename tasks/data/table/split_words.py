@@ -1,6 +1,7 @@
 """The column that splits as words: of moments such as order them, of all else those of its levels' names."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,10 +29,18 @@ def split_words(rule: SplitRule, column: pa.ChunkedArray) -> Words:
     kind = columns.kind_of(column.type)
     if rule.rule == "time" and kind != "text":
         return _ordered(encoding.numbers(column.cast(pa.int64()) if kind == "date" else column))
-    found = levels(column)
     if rule.rule == "time":
+        found = levels(column)
         return found.take(np.append(_ordered(_moments(found.used)), np.uint64(0)))
-    return found.take(np.append(_of_names(found.values), np.uint64(0)))
+    return words_of_levels(column)(slice(None))
+
+
+def words_of_levels(column: pa.ChunkedArray) -> Callable[[Any], Words]:
+    """What makes the same words of some rows for a rule that needs no more of them: so they are never all held."""
+    found = levels(column)
+    of_values = np.append(_of_names(found.values), np.uint64(0))
+    codes = found.take(np.arange(len(of_values), dtype=np.min_scalar_type(len(of_values))))
+    return lambda rows: np.take(of_values, codes[rows])
 
 
 def _of_names(values: pa.Array) -> Words:

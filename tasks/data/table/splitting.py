@@ -89,13 +89,16 @@ def by_column(column: pa.ChunkedArray, keys: Words) -> Split:
     return Split(found.take(codes), keys, tuple(findings))
 
 
-def split(rule: SplitRule, by: tuple[pa.ChunkedArray, Words] | None, hashed: Words, digests: Words) -> Split:
+By = tuple[pa.ChunkedArray, Words | None]  # the column that splits and its words, if not by the column's own say
+
+
+def split(rule: SplitRule, by: By | None, hashed: Words, digests: Words) -> Split:
     """The sides of rows with these row hashes and row digests, by a rule, and ``by`` its column with its words."""
     if by is None:
         return by_hash(digests if rule.rule == "copies" else hashed, rule.test)
     splits, words = by
     faults = gaps(splits, rule)
-    if rule.rule == "column":
+    if words is None:
         found = by_column(splits, hashed)
     else:
         found = (by_group if rule.rule == "group" else by_time)(words, rule.test)

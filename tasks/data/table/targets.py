@@ -12,12 +12,11 @@ from tasks.data.sources.tables import Table
 from tasks.data.table import encoding, hashing
 from tasks.data.table.hashing import Words
 from tasks.data.table.kinds import NUMBERS_WITH_TEXT, SHOWN, plain_kind
-from tasks.data.table.levels import MOST_LEVELS, in_order
+from tasks.data.table.levels import FEW, MOST_LEVELS, count_codes, in_order
 from tasks.machine import side_by_side
 from tasks.machine.words import counted
 from tasks.serving.task import TaskName
 
-FEW_CLASSES = 10  # that are counted one by one, a byte a row: that is ten times as fast
 FEW_VALUES = 10  # whole numbers that may be classes
 LARGEST = float(np.finfo(np.float32).max)
 MOST_COARSE = 1e-3  # deviations of a target between two neighbours of float32; the gate ``parity`` allows no more
@@ -139,7 +138,8 @@ def _classes(table: Table, target: str, kept: tuple[str, ...]) -> Truth:
         findings.append(warning("class-without-rows", target, said))
     is_known = ~np.isnan(codes)
     smallest = np.min_scalar_type(max(len(kept or tonight) - 1, 0))
-    return Truth(codes[is_known].astype(smallest), is_known, kept or tonight, tuple(findings))
+    codes = codes if is_known.all() else codes[is_known]
+    return Truth(codes.astype(smallest), is_known, kept or tonight, tuple(findings))
 
 
 def class_counts(labels: NDArray[Any], number: int) -> NDArray[np.int64]:
@@ -147,8 +147,8 @@ def class_counts(labels: NDArray[Any], number: int) -> NDArray[np.int64]:
 
     Block by block: to be counted, labels become eight times as large.
     """
-    if number <= FEW_CLASSES:
-        return np.array([np.count_nonzero(labels == code) for code in range(number)], np.int64)
+    if number <= FEW:
+        return count_codes(labels, number)
     blocks = np.array_split(labels, 1 + len(labels) // hashing.BLOCK)
     return sum(side_by_side.each(lambda each: np.bincount(each, minlength=number), blocks), np.zeros(number, np.int64))
 

@@ -1,7 +1,6 @@
 """Encoded rows to the files of a data set: prepared splits, raw test rows, digests; each named by its content."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tasks.data.table.kinds import plain_kind
 from tasks.data.table.rows import Rows
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.data.validated import ValidatedTable
-from tasks.machine import cores
+from tasks.machine import side_by_side
 from tasks.serving.contract import FEATURES
 from tasks.serving.task import TASKS
 from tasks.store import artifact_paths
@@ -36,22 +35,27 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
         sha256 = _write(scratch / side, rows, recipe, side)
         return placed(scratch / side, sha256, artifact_paths.split_file(name, side, sha256))
 
-    def raw_test() -> FileRef | None:
-        return _raw_test(name, table, rows, recipe, scratch) if rows.lossy else None
+    def digests() -> tuple[FileRef, str]:
+        file = digests_file(name, rows.ordered, scratch)
+        return file, recipe.digest((rows.digests_of(True), rows.digests_of(False)))
 
-    with ThreadPoolExecutor(max(1, cores.available() - 1)) as pool:  # one core sorts digests
-        train, test = pool.submit(split, "train"), pool.submit(split, "test")
-        watched = pool.submit(split, "validation") if rows.split.count(VALIDATION) else None
-        row_digests = digests_file(name, rows.ordered, scratch)
-        digest = recipe.digest((rows.digests_of(True), rows.digests_of(False)))
-        raw = raw_test()
+    watched = rows.split.count(VALIDATION)
+    works = {
+        "rows": digests,
+        "train": lambda: split("train"),
+        "test": lambda: split("test"),
+        **({"validation": lambda: split("validation")} if watched else {}),
+        **({"raw": lambda: _raw_test(name, table, rows, recipe, scratch)} if rows.lossy else {}),
+    }
+    done: dict[str, Any] = dict(zip(works, side_by_side.each(lambda work: work(), list(works.values())), strict=True))
+    row_digests, digest = done["rows"]
     return ValidatedTable(
         recipe=recipe,
         digest=digest,
-        train=train.result(),
-        test=test.result(),
-        raw_test=raw or test.result(),
-        validation=watched and watched.result(),
+        train=done["train"],
+        test=done["test"],
+        raw_test=done.get("raw", done["test"]),
+        validation=done.get("validation"),
         num_train=rows.split.count(TRAINING),
         num_test=rows.split.count(TEST),
         rows=row_digests,

@@ -226,13 +226,3 @@ def test_row_digests_take_in_the_name_of_the_group_after_the_target(names: list[
     expected = [absorbed([word(at / 8), word(at % 7), word(str(at % 40)), 0]) for at in range(120)]
     assert found.digests.tolist() == expected
     assert found.split.keys.tolist() == [absorbed([word(str(at % 40))]) for at in range(120)]
-
-
-@pytest.mark.parametrize("run", [1, 700, hashing.RUN])
-def test_hashes_are_sorted_as_numpy_sorts_them(run: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashing, "RUN", run)
-    hashed = np.random.default_rng(0).integers(0, 2**64, 5000, np.uint64)
-    hashed[:2000] >>= np.uint64(50)  # of which many are equal
-    expected = np.sort(hashed)
-    assert np.array_equal(hashing.sort(hashed), expected)
-    assert not len(hashing.sort(hashed[:0]))

@@ -128,7 +128,7 @@ def _written(
         return np.asarray(np.memmap(folder / name, np.float32, "c", 0, (len(labels), len(features)))), labels
 
     def ordered() -> None:
-        sides = side_by_side.each(hashing.sort, (hashes[0][~is_test], hashes[0][is_test], hashes[1][~is_test]))
+        sides = side_by_side.each(np.sort, (hashes[0][~is_test], hashes[0][is_test], hashes[1][~is_test]))
         _append((folder / "rows").open("wb", buffering=0), hashlib.sha256(), *sides)
         exact = features[:, is_test].astype(np.float64)
         for at in (at for at, each in enumerate(columns) if not _num_levels(each)):

@@ -1,6 +1,5 @@
 """``gradmill retrain`` and ``gradmill predict``: commands that run a flow."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -158,7 +157,6 @@ def predict(
 
     The champion is the newest version that passed the gates, until somebody promotes or rolls back.
     """
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # others keep 6 MiB for each thread (docs/speed.md)
     places = {"input": place(document.get("input")), "output": utf8(document.get("output"))}
     parameters = validated(PredictParameters, document | places, "predict")
     reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts

@@ -16,7 +16,6 @@ of the copy, counted from 0 among rows that are equal so far. Tests have vectors
 """
 
 import hashlib
-import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -29,7 +28,6 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 STEPS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 LAST = np.uint64(31)
 MISSING = np.uint64(0x7FC00000)
-RUN = 2**18  # hashes whose places stay in the processor's cache
 BLOCK = 2**15  # rows that stay in the processor's cache
 
 
@@ -149,21 +147,6 @@ def _lost_places(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     found = side_by_side.each(look, _blocks(len(words))) or [places(slice(0, 0))]
     lost, winners = zip(*found, strict=True)
     return np.concatenate(lost), np.concatenate(winners)
-
-
-def sort(hashed: Words) -> Words:
-    """Hashes ``(n,)``, sorted in place.
-
-    Run by run first by their highest 16 bits, whose sort is of linear time, so that little is left to do in a run; then
-    runs are merged, as a stable sort does. That takes half as long as sorting all at once.
-    """
-    for start in range(0, len(hashed), RUN):
-        run = hashed[start : start + RUN]
-        highest = run.view(np.uint16)[3 if sys.byteorder == "little" else 0 :: 4]
-        run[:] = np.take(run, np.argsort(highest, kind="stable"))
-        run.sort(kind="stable")
-    hashed.sort(kind="stable")
-    return hashed
 
 
 def num_distinct(hashed: Words) -> int:

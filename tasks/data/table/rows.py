@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.table import hashing
 from tasks.data.table.hashing import Words
 from tasks.data.table.profile import ColumnProfile
 from tasks.data.table.splitting import TRAINING, Split
@@ -47,4 +46,5 @@ def ordered(split: Split, digests: Words, contents: Words | None) -> dict[str, W
     parts = {"train": digests[is_training], "other": digests[~is_training]}
     if contents is not None:
         parts[CONTENTS] = contents[is_training]
-    return dict(zip(parts, side_by_side.each(hashing.sort, tuple(parts.values())), strict=True))
+    side_by_side.each(np.ndarray.sort, tuple(parts.values()))
+    return parts

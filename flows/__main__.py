@@ -37,7 +37,7 @@ def main() -> None:
     for variable in ("DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY"):  # every process that is started has them, too
         os.environ.setdefault(variable, "1")
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")  # to clear huge pages takes longer than to take small ones
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # what it frees arrays have (docs/speed.md)
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # what pyarrow frees numpy has (docs/speed.md)
     gc.set_threshold(NEW_OBJECTS)
     if _is_zen_4():
         os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4")

@@ -112,20 +112,8 @@ def _rows(
     encoded, faults, is_exact = _encoded(table, columns, truth, folder)
     hashing_rows = side_by_side.beside(features.row_hashes, columns, encoded)
     rule = kept or _first_rule(parts, data, columns)
-    words: list[Callable[[Any], Words]] = [truth.words()]
-    by: splitting.By | None = None
-    unfit = None
-    if rule.column:
-        splits = table.data[rule.column]
-        splits = splits if len(splits) == len(truth.values) else splits.filter(truth.is_known)
-        if rule.rule == "column":
-            by = splits, None
-            words.append(words_of_levels(splits))
-        else:
-            by = splits, split_words(rule, splits)
-            words.append(by[1].__getitem__)
-            unfit = no_moment(rule, *by, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row])))
-    hashed = hashing_rows.result()
+    by, more_words, unfit = _by_column(table, truth, rule) if rule.column else (None, [], None)
+    words, hashed = [truth.words(), *more_words], hashing_rows.result()
     with ThreadPoolExecutor(1) as pool:  # what needs one core, beside what needs another
         ranging = pool.submit(warnings.Ranges, columns, encoded)
         contents = pool.submit(hashing.after, hashed, words[:1])
@@ -150,8 +138,7 @@ def _rows(
         odd = list(_after_split(columns, encoded, ranges, truth, split, parts.target))
         profiles = profiling.profiles(columns, encoded, digests, ranges)
         target = profiling.of_target(profiling.target_column(str(parts.target), truth), truth, digests)
-    conflicts = warnings.conflicts(len(hashed), num_ambiguous)
-    findings = [*faults, *split.findings, *odd, *conflicts]
+    findings = [*faults, *split.findings, *odd, *warnings.conflicts(len(hashed), num_ambiguous)]
     lossy = tuple(at for at, exact in enumerate(is_exact) if not exact)
     has_missing = tuple((ranges.missing > 0).tolist())
     return Rows(encoded, truth, split, digests, lossy, has_missing, ordering, (*profiles, target)), rule, findings
@@ -167,6 +154,19 @@ def _encoded(
     made = side_by_side.each(lambda at: features.encode(table, columns[at], truth.is_known, encoded[at]), order)
     told = [made[order.index(at)] for at in range(len(columns))]
     return encoded, [fault for fault, _ in told if fault], [exact for _, exact in told]
+
+
+def _by_column(
+    table: Table, truth: Truth, rule: SplitRule
+) -> tuple[splitting.By, list[Callable[[Any], Words]], Finding | None]:
+    """The column that splits rows with a target, what makes words of it for row digests, and what is wrong with it."""
+    splits = table.data[rule.column]
+    splits = splits if len(splits) == len(truth.values) else splits.filter(truth.is_known)
+    if rule.rule == "column":
+        return (splits, None), [words_of_levels(splits)], None
+    words = split_words(rule, splits)
+    unfit = no_moment(rule, splits, words, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row])))
+    return (splits, words), [words.__getitem__], unfit
 
 
 def _first_rule(parts: Roles, data: OwnData, columns: Iterable[Column]) -> SplitRule:

@@ -168,6 +168,21 @@ def test_what_stands_for_missing_is_missing_in_numbers_and_in_text(tmp_path: Pat
     assert found.to_pydict() == {"n": [1, None], "t": ["a", None]}
 
 
+@pytest.mark.parametrize("levels", [2, 2**15])  # beyond which the text of a block is no dictionary
+def test_missing_text_is_no_level_whatever_its_block_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, levels: int
+) -> None:
+    monkeypatch.setattr(text, "BLOCK_BYTES", 64)
+    monkeypatch.setattr("tasks.data.readers.delimited.LEVELS", levels)
+    values = [*("abcdefghij" * 3), *["NA", ""] * 20, "NA", "x", "", "y"]
+    path = write(tmp_path / "t.csv", "\n".join(["n,t", *(f"1,{each}" for each in values)]) + "\n")
+    for selection in (tables.Selection(), tables.Selection(as_text=frozenset(["t"]))):
+        found = tables.read(tables.find(str(path)), selection, tmp_path / "spool")
+        assert found.data["t"].to_pylist() == [None if each in ("NA", "") else each for each in values]
+        assert sorted(found.levels("t").names()) == sorted("abcdefghijxy")
+        assert not found.findings
+
+
 def test_numbers_of_all_sizes_are_float64_and_what_is_lost_is_noted(tmp_path: Path) -> None:
     decimal = pa.array([Decimal(1), Decimal(2)], pa.decimal128(20, 3))
     pq.write_table(pa.table({"price": decimal, "id": [2**53 + 1, 1]}), tmp_path / "t.parquet")

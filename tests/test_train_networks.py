@@ -94,7 +94,7 @@ def test_huber_loss_equals_smooth_l1_loss() -> None:
 def test_gradients_are_accessible_only_after_a_step() -> None:
     for net in (SoftmaxRegressionScratch(64, 5, generator()), SoftmaxRegressionConcise(64, 5, generator())):
         assert net.gradients() == {"W": None, "b": None}
-        train_epoch(net, torch.optim.SGD(net.parameters(), lr=0.1), IMAGES, torch.arange(32), 32)
+        train_epoch(net, torch.optim.SGD(net.parameters(), lr=0.1), IMAGES, [torch.arange(32)], 32)
         shapes = {name: gradient.shape for name, gradient in net.gradients().items() if gradient is not None}
         assert shapes == {"W": (64, 5), "b": (5,)}
 
@@ -392,7 +392,7 @@ def test_a_few_steps_equal_a_float64_reference(network: type, kind: type) -> Non
         X, y = (IMAGES.X[index].double().flatten(1).numpy() / 255, np.eye(5)[IMAGES.y[index].numpy()])
         g = (scipy.special.softmax(X @ W + b, axis=1) - y) / len(y)
         W, b = W - 0.1 * X.T @ g, b - 0.1 * g.sum(axis=0)
-        train_epoch(net, optimizer, IMAGES, index, 32)
+        train_epoch(net, optimizer, IMAGES, [index], 32)
         np.testing.assert_allclose(net.weights()["W"].numpy(), W, rtol=1e-4, atol=1e-7)
         np.testing.assert_allclose(net.weights()["b"].numpy(), b, rtol=1e-4, atol=1e-7)
 

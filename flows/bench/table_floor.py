@@ -28,12 +28,12 @@ from tasks.data.readers import text
 from tasks.data.readers.delimited import LEVELS
 from tasks.data.table import fitting, hashing
 from tasks.data.table.levels import count_codes
-from tasks.fitting.rules import LARGEST_BATCH_SIZE
+from tasks.fitting import rules
 from tasks.machine import side_by_side
 from tasks.networks.effects import gathered, gradient_of_gathered
 
 BLOCK = hashing.BLOCK
-TOGETHER = 8  # minibatches
+TOGETHER = 4  # minibatches
 RATE = 0.1  # whose result is not looked at
 Array = NDArray[Any]
 
@@ -155,13 +155,14 @@ def _pass(train: tuple[Array, Array], test: tuple[Array, Array], order: torch.Te
     firsts = (levels.cumsum(0) - levels).unsqueeze(1)
     categories = torch.tensor([at for at, each in enumerate(num_levels) if each])
     numbers = torch.tensor([at for at, each in enumerate(num_levels) if not each])
+    batch_size = rules.minibatch(len(order))
     weight, bias, effects = torch.zeros(2, len(numbers)), torch.zeros(2, 1), torch.zeros(2, int(levels.sum())).T
 
     def some(rows: Array, labels: Array) -> list[tuple[torch.Tensor, ...]]:
-        whole = len(rows) // LARGEST_BATCH_SIZE * LARGEST_BATCH_SIZE
+        whole = len(rows) // batch_size * batch_size
         made: list[tuple[torch.Tensor, ...]] = []
         for part in (slice(whole), slice(whole, None)):
-            size = min(LARGEST_BATCH_SIZE, len(rows[part])) or 1
+            size = min(batch_size, len(rows[part])) or 1
             columns = torch.from_numpy(rows[part]).view(-1, size, rows.shape[1]).mT.contiguous()
             codes = columns.index_select(1, categories).long().add_(firsts).mT
             y = torch.from_numpy(labels[part]).long().view(-1, size)
@@ -169,7 +170,7 @@ def _pass(train: tuple[Array, Array], test: tuple[Array, Array], order: torch.Te
         return made
 
     def minibatches() -> Iterator[list[tuple[torch.Tensor, ...]]]:
-        for part in map(torch.Tensor.numpy, order.split(TOGETHER * LARGEST_BATCH_SIZE)):
+        for part in map(torch.Tensor.numpy, order.split(TOGETHER * batch_size)):
             yield some(np.take(train[0], part, axis=0), train[1][part])
 
     for inputs, slots, y in itertools.chain.from_iterable(side_by_side.ahead(minibatches())):

@@ -11,7 +11,7 @@ MANY_ROWS = 50_000  # up to here a pass is so short that every step may see all 
 MANY_SCORES = 1_000_000  # of all rows: the same where there are many classes
 WHITENED_INPUTS = 1000  # whose covariance is inverted in half a second and held in 8 MB
 BATCH_SIZE = 4096  # a step's arithmetic outweighs its calls
-LARGEST_BATCH_SIZE = 16_384  # whose arrays stay in the cache: a step's calls are next to nothing, its noise is halved
+LARGEST_BATCH_SIZE = 2**15  # a step's calls are next to nothing, its noise is a third
 STEPS = 50  # a pass, before minibatches grow
 SEEN_ROWS = 500_000  # by minibatches, at least: the noise of a hundred weights is then a ten-thousandth of a nat
 MOST_EPOCHS = 2000  # of one step each; scikit-learn's digits, ten classes of which most are separable, need 1000
@@ -58,7 +58,7 @@ def way(training: Training, num_rows: int, num_numbers: int, num_slots: int = 0,
 
 def steps(training: Training, chosen: Way, num_rows: int, weight_decay: float) -> Steps:
     """What was given, and what follows from the data where it was not."""
-    batch_size = training.batch_size or (num_rows if chosen.is_whole else _minibatch(num_rows))
+    batch_size = training.batch_size or (num_rows if chosen.is_whole else minibatch(num_rows))
     num_epochs = MOST_EPOCHS if chosen.is_whole else MOST_PASSES
     return Steps(
         num_epochs=training.num_epochs or num_epochs,
@@ -68,8 +68,10 @@ def steps(training: Training, chosen: Way, num_rows: int, weight_decay: float) -
     )
 
 
-def _minibatch(num_rows: int) -> int:
-    return min(num_rows, LARGEST_BATCH_SIZE, max(BATCH_SIZE, num_rows // STEPS))
+def minibatch(num_rows: int) -> int:
+    """How many rows a minibatch has: each about as many, for a last one of a few rows would bring in its noise."""
+    most = min(num_rows, LARGEST_BATCH_SIZE, max(BATCH_SIZE, num_rows // STEPS))
+    return math.ceil(num_rows / math.ceil(num_rows / most))
 
 
 def least_passes(num_rows: int) -> int:

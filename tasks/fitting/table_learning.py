@@ -99,12 +99,13 @@ class Learner:
         """As many epochs as it takes; after a pass of minibatches the objective is that of a sample of the rows."""
         if not isinstance(run_epoch, AveragedSteps):
             return until_converged(epochs, lambda: float(whitened.decrement()), rules.TOLERANCE)
-        sample = tables.kept(self._sample(split, SCORES // max(1, len(self.prepared.class_names))), True)
+        rows = self._sample(split, SCORES // max(1, len(self.prepared.class_names)))
+        sample = side_by_side.beside(tables.kept, rows, True)  # while steps are taken
         objective = replace(self.objective, weight_decay=weight_decay)
 
         def value() -> float:
             learned = {name: each.detach().cpu().numpy() for name, each in net.weights().items()}
-            return loss(net, sample, objective) + objective.penalty(learned)
+            return loss(net, sample.result(), objective) + objective.penalty(learned)
 
         def halfway() -> float:
             with run_epoch.at_halfway(net):

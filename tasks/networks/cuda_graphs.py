@@ -3,6 +3,8 @@
 docs.pytorch.org/docs/stable/notes/cuda.html, "CUDA Graphs", "Whole-network capture".
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -22,9 +24,10 @@ class GraphedEpochs:
         self._order = self._rate = self._seen = torch.empty(0)
 
     def __call__(
-        self, net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int
+        self, net: Network, optimizer: Optimizer, split: Examples, parts: Iterable[Tensor], batch_size: int
     ) -> dict[str, Tensor]:
         """Take the steps of one epoch; return what ``net.measure`` says of the outputs that they saw."""
+        order = torch.cat(list(parts)).to(split.device)
         (lr,) = {group["lr"] for group in optimizer.param_groups}
         if self._graph is None:
             self._order, self._rate = order.to(torch.int64, copy=True), rate(lr, order.device)

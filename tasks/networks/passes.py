@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 
 from tasks.networks.examples import Examples
+from tasks.networks.orders import in_sizes
 from tasks.networks.training import Measured, Network, Optimizer, joined, mean_figures
 
 ROWS = 2**13  # whose outputs stay in the cache
 MEASURED = 2**16  # examples whose figures are computed at once
-TOGETHER = 2**19  # values of the minibatches made at once: each call that makes them takes Python's lock from the steps
+TOGETHER = 2**20  # values of the minibatches made at once: each call that makes them takes Python's lock from the steps
 LATE = 1  # tried: 2 and 3 leave twice and three times as much of the objective after a pass, 0 more of the start
 Minibatches = list[tuple[Tensor, ...]]
 
 
-def one_step(net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> dict[str, Tensor]:
+def one_step(
+    net: Network, optimizer: Optimizer, split: Examples, parts: Iterable[Tensor], batch_size: int
+) -> dict[str, Tensor]:
     """Take one step by the gradient of all examples, summed piece by piece; no order or batch size changes it."""
     params = net.parameters()
     total, measured = [torch.zeros_like(param) for param in params], []
@@ -52,19 +55,20 @@ class AveragedSteps:
         self._last: list[Tensor] = []  # the weights from which the next step is taken
 
     def __call__(
-        self, net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int
+        self, net: Network, optimizer: Optimizer, split: Examples, parts: Iterable[Tensor], batch_size: int
     ) -> dict[str, Tensor]:
-        """Take the steps of one epoch, in this ``order``."""
+        """Take the steps of one epoch, in an order whose ``parts`` are asked for when they are needed."""
         params = net.parameters()
         self._set(params, self._last)
         self._mean = self._mean or [torch.zeros_like(param) for param in params]
-        measured, seen, rest = [], [], len(order)
-        half = math.ceil(len(order) / batch_size) // 2
+        measured, seen, rest = [], [], len(split)
+        half = math.ceil(len(split) / batch_size) // 2
         together = max(1, TOGETHER // (batch_size * split.num_inputs)) * batch_size
-        parts = order[:batch_size], *order[batch_size:].split(together)  # of the first one steps are waiting
-        some = (split.minibatches_at_once(part.long(), batch_size) for part in parts if len(part))
+        sizes = itertools.chain([batch_size], itertools.repeat(together))  # for the first one steps are waiting
+        drawn = (some.to(split.device, torch.int64) for some in in_sizes(parts, sizes))
+        made = (split.minibatches_at_once(index, batch_size) for index in drawn)
         with ThreadPoolExecutor(1) as beside:  # the next steps
-            for X, y, *slots in itertools.chain.from_iterable(self._ahead(some)):
+            for X, y, *slots in itertools.chain.from_iterable(self._ahead(made)):
                 if self._steps == half:
                     self._halfway = [each.clone() for each in self._mean]
                 optimizer.zero_grad()

@@ -8,6 +8,7 @@ meaning. The last minibatch of an epoch may be smaller: its mean counts each of 
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from tasks.networks import metrics
 from tasks.networks.examples import Examples
+from tasks.networks.orders import shuffled
 
 
 class Network(Protocol):
@@ -69,7 +71,7 @@ def joined(outputs: Sequence[Tensor]) -> Tensor:
 
 
 VALUES = 2**18  # inputs that stay in the processor's cache
-PIECE = 2**17  # examples that are measured at once: all of the book's, and never the outputs of millions
+PIECE = 2**16  # examples that are measured at once: all of the book's, and never the outputs of millions
 
 
 def mean_figures(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[str, Tensor]:
@@ -82,7 +84,13 @@ def mean_figures(measured: Iterable[tuple[dict[str, Tensor], int]]) -> dict[str,
 
 def figures(net: Network, split: Examples) -> dict[str, Tensor]:
     """What ``net.measure`` says of a whole split."""
-    return mean_figures((net.measure(outputs(net, piece), piece.y), len(piece)) for piece in split.pieces(PIECE))
+    pieces = list(split.pieces(PIECE))
+
+    def measured(piece: Examples) -> tuple[dict[str, Tensor], int]:
+        return net.measure(outputs(net, piece), piece.y), len(piece)
+
+    with ThreadPoolExecutor(2) as beside:  # of many rows, whose encoding takes as long as the network
+        return mean_figures((beside.map if len(pieces) > 1 else map)(measured, pieces))
 
 
 def take_steps(net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> Tensor:
@@ -98,15 +106,15 @@ def take_steps(net: Network, optimizer: Optimizer, split: Examples, order: Tenso
 
 
 def train_epoch(
-    net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int
+    net: Network, optimizer: Optimizer, split: Examples, parts: Iterable[Tensor], batch_size: int
 ) -> dict[str, Tensor]:
-    """Take one step per minibatch of ``order``; return what ``net.measure`` says of the outputs that they saw."""
-    order = order.long()
+    """Take one step per minibatch of an order; return what ``net.measure`` says of the outputs that they saw."""
+    order = torch.cat(list(parts)).to(split.device, torch.int64)
     seen = take_steps(net, optimizer, split, order, batch_size)
     return net.measure(seen, split.y.index_select(0, order))
 
 
-Epoch = Callable[[Network, Optimizer, Examples, Tensor, int], dict[str, Tensor]]  # of an order ``(n,)`` int32
+Epoch = Callable[[Network, Optimizer, Examples, Iterable[Tensor], int], dict[str, Tensor]]  # of the parts of an order
 
 
 class Measured(NamedTuple):
@@ -136,8 +144,7 @@ def train(
     for lr in learning_rates:
         for group in optimizer.param_groups:
             group["lr"] = lr
-        order = torch.randperm(len(train_split), generator=generator, dtype=torch.int32).to(train_split.device)
-        on_train = run_epoch(net, optimizer, train_split, order, batch_size)
+        on_train = run_epoch(net, optimizer, train_split, shuffled(len(train_split), generator), batch_size)
         others = [figures(net, split) for split in (test_split, validation_split) if split is not None]
         train_figures, test_figures, *validation = metrics.numbers(on_train, *others)
         yield Measured(train_figures, test_figures, validation[0] if validation else None)

@@ -1,5 +1,6 @@
 """What becomes of a column of a table, batch by batch: a number, a boolean, text or a date."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -58,6 +59,19 @@ def plain(array: pa.Array) -> pa.Array:
         array = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
         return pc.cast(array, pa.dictionary(pa.int32(), pa.string()))
     return array
+
+
+def text_without(array: pa.Array, words: Sequence[str]) -> pa.Array:
+    """An array, null where it is text that is one of some words; of a dictionary that is asked of its levels alone."""
+    if pa.types.is_string(array.type):
+        return pc.if_else(pc.is_in(array, pa.array(words)), None, array)
+    if not pa.types.is_dictionary(array.type):
+        return array
+    is_word = pc.is_in(array.dictionary, pa.array(words))
+    if not pc.any(is_word).as_py():
+        return array
+    kept = array.dictionary.filter(pc.invert(is_word))
+    return pa.DictionaryArray.from_arrays(pc.index_in(array.dictionary, kept).take(array.indices), kept)
 
 
 def texts(array: pa.Array) -> pa.DictionaryArray:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from tasks.data.readers import columns
 from tasks.data.readers.columns import Selection
 from tasks.data.readers.formats import broken_table as broken
 from tasks.data.readers.text import MARK, PARSED_BYTES, blocks, check_names, none
@@ -41,7 +42,9 @@ def csv_batches(stream: Any, name: str, selection: Selection) -> Iterator[pa.Rec
     file = _Csv(name, first, selection)
     yield file.header(selection.ignore)
     for table in side_by_side.ahead(map(file.table, itertools.chain([first], rest))):
-        yield from table.to_batches() or [none(table.schema)]
+        for batch in table.to_batches() or [none(table.schema)]:
+            arrays = [columns.text_without(each, MISSING) for each in batch.columns]
+            yield pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
     file.check_ragged()
 
 
@@ -105,8 +108,7 @@ class _Csv:
             pyarrow.csv.ConvertOptions(
                 column_types=self._types,
                 include_columns=self._kept,
-                null_values=MISSING,
-                strings_can_be_null=True,
+                null_values=MISSING,  # not of text, where that is asked of each row: ``text_without``
                 auto_dict_encode=True,
                 auto_dict_max_cardinality=LEVELS,
                 check_utf8=not _is_ascii(block),

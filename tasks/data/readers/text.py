@@ -16,12 +16,13 @@ import pyarrow.json
 from tasks.data.readers.columns import Selection
 from tasks.data.readers.formats import broken_table as broken
 from tasks.errors import DataError
+from tasks.machine import cores
 
-BLOCK_BYTES = 16 * 2**20
+BLOCK_BYTES = 16 * 2**20  # at most: a piece for each core, since nothing is done beside the first block
 PARSED_BYTES = 4 * 2**20  # by one thread at a time
 HEAD_BYTES = 4096
 BLANK = 64  # bytes that may be nothing but empty lines
-LONGEST_ROW = 4 * BLOCK_BYTES
+LONGEST_ROW = 64 * 2**20
 MARK = b"\xef\xbb\xbf"  # of UTF-8, which some editors write
 MAGIC = {b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\x1f\x8b": "gzip", b"PK": "zip or Excel", b"\x89PNG": "PNG"}
 NO_TEXT = re.compile(r"Column\(/(.+)\) changed from string to")
@@ -101,7 +102,7 @@ def blocks(stream: Any, name: str, check: Callable[[bytes, str], None] = check_t
     Raises:
         DataError: the file is empty, or no text, or has a row of more than ``LONGEST_ROW`` bytes.
     """
-    buffer, filled, first = bytearray(BLOCK_BYTES), 0, True
+    buffer, filled, first = bytearray(min(BLOCK_BYTES, PARSED_BYTES * max(2, cores.available()))), 0, True
     while True:
         start = filled
         try:

@@ -108,45 +108,41 @@ def copies(hashed: Words) -> Words:
     return numbers
 
 
-def repeated(hashed: Words, shift: int = 0) -> NDArray[np.int64]:
-    """The numbers of the rows whose hash ``(n,)`` uint64 another row has too, in order.
+def repeated(hashed: Words) -> NDArray[np.int64]:
+    """The numbers of the rows whose hash ``(n,)`` another row has too, in order.
 
-    Each row takes a place in a table from whoever had it. One that lost its place equals the row that has it in the
-    end, or only those bits of their hashes, above ``shift``, were equal that name the place: such rows, fewer, meet
-    again by others, and the last of them are sorted. That takes a fraction of the time of sorting all.
+    What is sorted are the hashes' highest bits with the rows' numbers in place of the lowest: then equal hashes lie
+    side by side, with few others, and their rows are known.
     """
-    if shift >= 48:
-        _, which, counts = np.unique(hashed, return_inverse=True, return_counts=True)
-        return np.flatnonzero(counts[which] > 1)
-    lost, winners = _lost_places(hashed >> np.uint64(shift) if shift else hashed)
-    are_equal = hashed[lost] == hashed[winners]
-    others = lost[~are_equal]
+    bits = np.uint64(len(hashed).bit_length())
+    keys, is_near = np.empty_like(hashed), np.zeros(len(hashed), bool)
+
+    def make(block: slice) -> None:
+        np.left_shift(hashed[block] >> bits, bits, out=keys[block])
+        keys[block] |= np.arange(block.start, block.stop, dtype=np.uint64)
+
+    def compare(block: slice) -> None:
+        """Each key with the next one; blocks have a key in common, of which both can only say that it is near."""
+        some = keys[block.start : block.stop + 1]
+        firsts = block.start + np.flatnonzero((some[1:] ^ some[:-1]) >> bits == 0)
+        is_near[firsts] = is_near[firsts + 1] = True
+
+    side_by_side.each(make, _blocks(len(keys)))
+    keys.sort()
+    side_by_side.each(compare, _blocks(len(keys)))
+    rows = keys[is_near] & ((np.uint64(1) << bits) - np.uint64(1))
+    near = hashed[rows]
+    starts = np.flatnonzero(np.append(True, (near[1:] ^ near[:-1]) >> bits != 0)[: len(near)])
+    is_mixed = np.zeros(len(starts), bool)  # of each group: whether its hashes differ below their highest bits
+    differs = near[1:] != near[:-1]
+    differs[starts[1:] - 1] = False
+    is_mixed[np.searchsorted(starts, np.flatnonzero(differs), side="right") - 1] = True
+    mixed = np.repeat(is_mixed, np.diff(starts, append=len(near)))
+    _, which, counts = np.unique(near[mixed], return_inverse=True, return_counts=True)
     is_repeated = np.zeros(len(hashed), bool)
-    for rows in (lost[are_equal], winners[are_equal], others[repeated(hashed[others], shift + 24)]):
-        is_repeated[rows] = True
+    is_repeated[rows[~mixed]] = True
+    is_repeated[rows[mixed][counts[which] > 1]] = True
     return np.flatnonzero(is_repeated)
-
-
-def _lost_places(words: Words) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-    """Rows whose place another took, and for each of them that other; a place is a word's lowest bits."""
-    table = np.empty(2 << len(words).bit_length(), np.uint32)  # so large that few rows meet by chance
-    lowest = np.uint64(len(table) - 1)
-
-    def places(block: slice) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-        return (words[block] & lowest).view(np.int64), np.arange(block.start, block.stop, dtype=np.uint32)
-
-    def look(block: slice) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-        at, rows = places(block)
-        last = np.take(table, at)
-        lost = np.flatnonzero(last != rows)
-        return block.start + lost, last[lost]
-
-    for block in _blocks(len(words)):
-        at, rows = places(block)
-        table[at] = rows
-    found = side_by_side.each(look, _blocks(len(words))) or [places(slice(0, 0))]
-    lost, winners = zip(*found, strict=True)
-    return np.concatenate(lost), np.concatenate(winners)
 
 
 def num_distinct(hashed: Words) -> int:

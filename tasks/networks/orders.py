@@ -1,0 +1,38 @@
+"""The order in which an epoch sees its examples: numbers from 0, int32, as parts of one random permutation."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+AT_ONCE = 2**21  # numbers that are shuffled in one: beyond the processor's cache each swap takes ten times as long
+PARTS = 8  # of more; a power of two
+
+
+def shuffled(n: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """A random permutation of ``n`` numbers.
+
+    Of many each falls into a part by lot, and a part is shuffled when it is asked for: all orders are as likely as by
+    one shuffle (Rao, 1961; Sandelius, 1962), and nobody waits for all of it.
+    """
+    if n <= AT_ONCE:
+        yield torch.randperm(n, generator=generator, dtype=torch.int32)
+        return
+    lots = torch.empty(-(-n // 8), dtype=torch.int64).random_(generator=generator)  # the lowest bits of each byte
+    part_of = lots.view(torch.uint8)[:n].bitwise_and_(PARTS - 1).numpy()
+    for part in range(PARTS):
+        members = torch.from_numpy(np.flatnonzero(part_of == part))
+        yield members.index_select(0, torch.randperm(len(members), generator=generator)).int()
+
+
+def in_sizes(parts: Iterable[Tensor], sizes: Iterable[int]) -> Iterator[Tensor]:
+    """The numbers of all parts in their order, so many at a time; the last may be fewer."""
+    following, rest = iter(parts), torch.empty(0, dtype=torch.int32)
+    for size in sizes:
+        while len(rest) < size and (part := next(following, None)) is not None:
+            rest = torch.cat([rest, part])
+        if not len(rest):
+            return
+        yield rest[:size]
+        rest = rest[size:]

@@ -114,7 +114,7 @@ def _rows(
     rule = kept or _first_rule(parts, data, columns)
     by, more_words, unfit = _by_column(table, truth, rule) if rule.column else (None, [], None)
     words, hashed = [truth.words(), *more_words], hashing_rows.result()
-    with ThreadPoolExecutor(1) as pool:  # what needs one core, beside what needs another
+    with ThreadPoolExecutor(2) as pool:  # what needs one core, beside what needs another
         ranging = pool.submit(warnings.Ranges, columns, encoded)
         contents = pool.submit(hashing.after, hashed, words[:1])
         all_first = pool.submit(lambda: hashing.after(contents.result(), [*words[1:], lambda _: np.uint64(0)]))

@@ -32,6 +32,7 @@ class LinearRegressionConcise:
         self.net = nn.Sequential(self.linear)
         nn.init.normal_(self.linear.weight, 0, sigma, generator=generator)
         nn.init.zeros_(self.linear.bias)
+        self._parameters = named(self.linear, self.effects)
         self.loss = LOSSES[loss]()
 
     def to(self, where: torch.device | torch.dtype) -> "LinearRegressionConcise":
@@ -42,7 +43,7 @@ class LinearRegressionConcise:
 
     def parameters(self) -> list[Tensor]:
         """What the optimizer moves."""
-        return list(self._parameters().values())
+        return list(self._parameters.values())
 
     def __call__(self, X: Tensor, slots: Tensor | None = None) -> Tensor:
         """Predictions ``(n,)``."""
@@ -57,16 +58,13 @@ class LinearRegressionConcise:
 
     def weights(self) -> dict[str, Tensor]:
         """``W`` ``(inputs, 1)``, ``effects`` ``(slots, 1)`` if there are any, and ``b`` ``(1,)``."""
-        found = {name: weight.detach() for name, weight in self._parameters().items()}
+        found = {name: weight.detach() for name, weight in self._parameters.items()}
         return {name: weight if name == "b" else weight.T for name, weight in found.items()}
 
     def gradients(self) -> dict[str, Tensor | None]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
-        found = {name: weight.grad for name, weight in self._parameters().items()}
+        found = {name: weight.grad for name, weight in self._parameters.items()}
         return {name: grad if grad is None or name == "b" else grad.T for name, grad in found.items()}
-
-    def _parameters(self) -> dict[str, Tensor]:
-        return named(self.linear, self.effects)
 
 
 def linear(num_inputs: int, num_outputs: int, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:

@@ -43,6 +43,7 @@ class SoftmaxRegressionConcise:
     ) -> None:
         self.linear = linear(num_inputs, num_outputs, ByClass if num_slots else nn.Linear)
         self.effects = Effects(num_slots, num_outputs)
+        self._parameters = named(self.linear, self.effects)
         self.net = nn.Sequential(nn.Flatten(), self.linear)
         dropout = nn.Dropout(dropout_probability)
         self.training_net = nn.Sequential(nn.Flatten(), dropout, self.linear) if dropout_probability else self.net
@@ -59,7 +60,7 @@ class SoftmaxRegressionConcise:
 
     def parameters(self) -> list[Tensor]:
         """What the optimizer moves."""
-        return list(self._parameters().values())
+        return list(self._parameters.values())
 
     def __call__(self, X: Tensor, slots: Tensor | None = None) -> Tensor:
         """Scores ``(n, outputs)``."""
@@ -79,13 +80,10 @@ class SoftmaxRegressionConcise:
 
     def weights(self) -> dict[str, Tensor]:
         """``W`` ``(inputs, outputs)``, ``effects`` ``(slots, outputs)`` if there are any, and ``b`` ``(outputs,)``."""
-        found = {name: weight.detach() for name, weight in self._parameters().items()}
+        found = {name: weight.detach() for name, weight in self._parameters.items()}
         return {name: weight if name == "b" else weight.T for name, weight in found.items()}
 
     def gradients(self) -> dict[str, Tensor | None]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
-        found = {name: weight.grad for name, weight in self._parameters().items()}
+        found = {name: weight.grad for name, weight in self._parameters.items()}
         return {name: grad if grad is None or name == "b" else grad.T for name, grad in found.items()}
-
-    def _parameters(self) -> dict[str, Tensor]:
-        return named(self.linear, self.effects)

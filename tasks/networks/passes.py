@@ -63,8 +63,8 @@ class AveragedSteps:
         self._mean = self._mean or [torch.zeros_like(param) for param in params]
         measured, seen, rest = [], [], len(split)
         half = math.ceil(len(split) / batch_size) // 2
-        together = max(1, TOGETHER // (batch_size * split.num_inputs)) * batch_size
-        sizes = itertools.chain([batch_size], itertools.repeat(together))  # for the first one steps are waiting
+        together = max(1, TOGETHER // (batch_size * split.num_inputs))
+        sizes = (batch_size * min(2**at, together) for at in itertools.count())  # the first ones are waited for
         drawn = (some.to(split.device, torch.int64) for some in in_sizes(parts, sizes))
         made = (split.minibatches_at_once(index, batch_size) for index in drawn)
         with ThreadPoolExecutor(1) as beside:  # the next steps

@@ -71,6 +71,9 @@ class AveragedSteps:
             for X, y, *slots in itertools.chain.from_iterable(self._ahead(made)):
                 if self._steps == half:
                     self._halfway = [each.clone() for each in self._mean]
+                if len(y) < batch_size:  # the last: each of its examples counts as much as any
+                    for group in optimizer.param_groups:
+                        group["lr"] *= len(y) / batch_size
                 optimizer.zero_grad()
                 seen.append((net.backward(X, y, *slots), y))
                 optimizer.step()

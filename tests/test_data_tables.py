@@ -183,6 +183,16 @@ def test_missing_text_is_no_level_whatever_its_block_holds(
         assert not found.findings
 
 
+def test_a_boolean_that_has_other_numbers_further_down_is_text_and_loses_no_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "BLOCK_BYTES", 64)
+    values = ["0", "1"] * 20 + ["2"]
+    path = write(tmp_path / "t.csv", "\n".join(["n,b", *(f"1,{each}" for each in values)]) + "\n")
+    selection = tables.Selection(as_boolean=frozenset(["b"]))
+    assert tables.read(tables.find(str(path)), selection, tmp_path / "spool").data["b"].to_pylist() == values
+
+
 def test_numbers_of_all_sizes_are_float64_and_what_is_lost_is_noted(tmp_path: Path) -> None:
     decimal = pa.array([Decimal(1), Decimal(2)], pa.decimal128(20, 3))
     pq.write_table(pa.table({"price": decimal, "id": [2**53 + 1, 1]}), tmp_path / "t.parquet")
@@ -350,6 +360,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "UTF-16": ("t.csv", "a,b\n1,2\n".encode("utf-16"), "UTF-16"),
     "UTF-16 without a mark": ("t.csv", "a,b\n1,2\n".encode("utf-16-le"), "UTF-16"),
     "Latin-1": ("t.csv", "a,b\n1,é\n".encode("latin-1"), "not UTF-8"),
+    "Latin-1 far down": ("t.csv", b"a,b\n" + b"1,e\n" * 70_000 + "1,é\n".encode("latin-1"), "not UTF-8"),
     "a header in Latin-1": ("t.csv", "a,é\n1,2\n".encode("latin-1"), "not UTF-8"),
     "NUL bytes": ("t.csv", b"a,b\n1,\0\n", "NUL"),
     "NUL bytes later": ("t.csv", b"a,b\n" + b"1,2\n" * 2000 + b"\0,1\n", "NUL"),

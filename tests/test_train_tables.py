@@ -580,6 +580,15 @@ def test_a_last_minibatch_of_six_rows_moves_weights_as_far_as_six_rows_should(se
     assert ends < whole + 0.005
 
 
+def test_a_minibatch_larger_than_the_rows_is_all_of_them() -> None:
+    prepared, found = mixed(classes=2), []
+    for size in (prepared.num_train, 1_000_000):
+        torch.manual_seed(0)  # from which dropout draws
+        found.append(weights(learn(prepared, batch_size=size, dropout=0.1, num_epochs=3)))
+    for each, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(each, other)
+
+
 @pytest.mark.slow
 def test_minibatches_of_many_rows_come_within_two_thousandths_of_the_converged_log_loss() -> None:
     """A few passes; a class of 3 %, levels of a ten-thousandth, rows in the order of their class."""

@@ -61,7 +61,7 @@ class AveragedSteps:
         params = net.parameters()
         self._set(params, self._last)
         self._mean = self._mean or [torch.zeros_like(param) for param in params]
-        measured, seen, rest = [], [], len(split)
+        measured, seen, rest, whole = [], [], len(split), min(batch_size, len(split))
         half = math.ceil(len(split) / batch_size) // 2
         together = max(1, TOGETHER // (batch_size * split.num_inputs))
         sizes = (batch_size * min(2**at, together) for at in itertools.count())  # the first ones are waited for
@@ -71,9 +71,9 @@ class AveragedSteps:
             for X, y, *slots in itertools.chain.from_iterable(self._ahead(made)):
                 if self._steps == half:
                     self._halfway = [each.clone() for each in self._mean]
-                if len(y) < batch_size:  # the last: each of its examples counts as much as any
+                if len(y) < whole:  # the last: each of its examples counts as much as any
                     for group in optimizer.param_groups:
-                        group["lr"] *= len(y) / batch_size
+                        group["lr"] *= len(y) / whole
                 optimizer.zero_grad()
                 seen.append((net.backward(X, y, *slots), y))
                 optimizer.step()

@@ -78,7 +78,7 @@ class _Csv:
             if "UTF8" in str(error) or isinstance(error, UnicodeDecodeError):
                 raise self._no_utf_8() from error
             raise broken(self._name, str(error).splitlines()[0], "CSV") from error
-        if any(pa.types.is_binary(kind) for kind in table.schema.types):
+        if any(columns.kind_of(kind) == "unfit" for kind in table.schema.types):  # bytes, in a dictionary or not
             raise self._no_utf_8()
         if rejects and not self._ragged:
             self._note_first(block)

@@ -106,7 +106,7 @@ class Gathering:
         kind = columns.kind_of(array.type)
         if name in self._selection.as_text and kind in ("number", "boolean"):
             array, kind = columns.texts(array), "text"
-        elif name in self._selection.as_boolean and kind in ("number", "text"):
+        elif name in self._selection.as_boolean - self._selection.as_text and kind in ("number", "text"):
             array = columns.booleans(array)
             kind = columns.kind_of(array.type)
         kinds = self._kinds.setdefault(name, {}).setdefault(path, set())

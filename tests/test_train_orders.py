@@ -20,6 +20,7 @@ def drawn(n: int, seed: int = 0) -> list[int]:
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 1000, 54_321])
 def test_every_example_is_seen_once_and_a_seed_says_when(monkeypatch: pytest.MonkeyPatch, at_once: int, n: int) -> None:
     monkeypatch.setattr(orders, "AT_ONCE", at_once)
+    monkeypatch.setattr(orders, "BLOCK", 1000)
     assert sorted(drawn(n)) == list(range(n))
     assert drawn(n) == drawn(n)
     assert n < 1000 or drawn(n) != drawn(n, seed=1)

@@ -6,8 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasks.machine.arrays import Array
+
 AT_ONCE = 2**21  # numbers that are shuffled in one: beyond the processor's cache each swap takes ten times as long
 PARTS = 8  # of more; a power of two
+BLOCK = 2**16  # numbers that are sorted by part at once, in the cache
 
 
 def shuffled(n: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -20,10 +23,17 @@ def shuffled(n: int, generator: torch.Generator) -> Iterator[Tensor]:
         yield torch.randperm(n, generator=generator, dtype=torch.int32)
         return
     lots = torch.empty(-(-n // 8), dtype=torch.int64).random_(generator=generator)  # the lowest bits of each byte
+    members: list[list[Array]] = [[] for _ in range(PARTS)]
     part_of = lots.view(torch.uint8)[:n].bitwise_and_(PARTS - 1).numpy()
-    for part in range(PARTS):
-        members = torch.from_numpy(np.flatnonzero(part_of == part))
-        yield members.index_select(0, torch.randperm(len(members), generator=generator)).int()
+    for start in range(0, n, BLOCK):
+        block = part_of[start : start + BLOCK]
+        by_part = np.argsort(block, kind="stable").astype(np.int32) + np.int32(start)
+        firsts = np.bincount(block, minlength=PARTS).cumsum()[:-1]
+        for part, some in zip(members, np.split(by_part, firsts), strict=True):
+            part.append(some)
+    for part in members:
+        numbers = torch.from_numpy(np.concatenate(part))
+        yield numbers.index_select(0, torch.randperm(len(numbers), generator=generator, dtype=torch.int32))
 
 
 def in_sizes(parts: Iterable[Tensor], sizes: Iterable[int]) -> Iterator[Tensor]:

@@ -48,7 +48,7 @@ class AveragedSteps:
     """
 
     def __init__(self, ahead: Callable[[Iterator[Any]], Iterator[Any]] = iter) -> None:
-        """``ahead`` passes on the parts of an order, and minibatches, some at a time, and may make the next meanwhile."""
+        """``ahead`` passes on parts of an order, and minibatches, some at a time, and may make the next meanwhile."""
         self._ahead = ahead
         self._steps = 0
         self._halfway: list[Tensor] = []  # the mean when half of the first epoch was over

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tasks.machine import side_by_side
 from tasks.machine.arrays import Array
 
 AT_ONCE = 2**21  # numbers that are shuffled in one: beyond the processor's cache each swap takes ten times as long
@@ -16,12 +17,16 @@ BLOCK = 2**16  # numbers that are sorted by part at once, in the cache
 def shuffled(n: int, generator: torch.Generator) -> Iterator[Tensor]:
     """A random permutation of ``n`` numbers.
 
-    Of many each falls into a part by lot, and a part is shuffled when it is asked for: all orders are as likely as by
-    one shuffle (Rao, 1961; Sandelius, 1962), and nobody waits for all of it.
+    Of many each falls into a part by lot, and a part is shuffled while the last one is used: all orders are as likely
+    as by one shuffle (Rao, 1961; Sandelius, 1962), and nobody waits for all of it.
     """
     if n <= AT_ONCE:
         yield torch.randperm(n, generator=generator, dtype=torch.int32)
-        return
+    else:
+        yield from side_by_side.ahead(_in_parts(n, generator))
+
+
+def _in_parts(n: int, generator: torch.Generator) -> Iterator[Tensor]:
     lots = torch.empty(-(-n // 8), dtype=torch.int64).random_(generator=generator)  # the lowest bits of each byte
     members: list[list[Array]] = [[] for _ in range(PARTS)]
     part_of = lots.view(torch.uint8)[:n].bitwise_and_(PARTS - 1).numpy()

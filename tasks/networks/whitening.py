@@ -20,6 +20,7 @@ from tasks.networks.examples import Examples
 from tasks.networks.training import Network, Optimizer
 
 ROWS = 2**15  # encoded at once
+CERTAIN = 1e-9  # of all variance: a larger ridge lets a covariance be inverted, which takes a fifth of its directions
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,18 @@ class Moments:
         """
         first = len(self.covariance)
         blocks = (first > 0) + num_columns - first if len(self.variances) else 1
+        if ridge > CERTAIN * self.spread:
+            of_first = torch.linalg.inv(blocks * self.covariance + ridge * torch.eye(first).to(self.covariance))
+        else:
+            of_first = self._inverse_of_first(ridge, blocks)
+        bound = blocks * (self.variances + self.weight * self.mean[first:] ** 2) + ridge
+        return Inverse(of_first, torch.where(bound > 0, 1 / bound, 0.0))
+
+    def _inverse_of_first(self, ridge: float, blocks: int) -> Tensor:
         variances, directions = self._spectrum
         largest = variances[-1:].sum()
         usable = variances > (self.least**2 * largest if ridge < rank.COLLINEAR**2 * largest else -ridge / 2)
-        of_first = (directions * torch.where(usable, 1 / (blocks * variances + ridge), 0.0)) @ directions.T
-        bound = blocks * (self.variances + self.weight * self.mean[first:] ** 2) + ridge
-        return Inverse(of_first, torch.where(bound > 0, 1 / bound, 0.0))
+        return (directions * torch.where(usable, 1 / (blocks * variances + ridge), 0.0)) @ directions.T
 
     def told(self, offsets: Tensor) -> "Moments":
         """The same with no more directions than float32 and the target tell apart, as ``rank.least`` says it."""

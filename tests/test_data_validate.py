@@ -18,6 +18,7 @@ import candidate
 from tasks.data.recipe import Column
 from tasks.data.report import DataReport, UnfitData
 from tasks.data.table import warnings
+from tasks.data.table.encoded import Encoded
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import ValidatedDataset
 from tasks.download import download
@@ -234,7 +235,7 @@ def test_a_column_that_gives_a_class_away_is_named_and_an_honest_one_is_not(kind
 def test_many_classes_and_many_levels_take_no_table_of_both() -> None:
     codes = np.arange(20_000) % 9_900
     columns = (Column(name="c", kind="category", levels=("",)),)
-    features = codes[None].astype(np.float32)
+    features = Encoded((codes.astype(np.uint16),), (9_900,))
     tracemalloc.start()
     found = [list(warnings.leaks(columns, features, truth, False)) for truth in (codes, RNG.permutation(codes))]
     _, peak = tracemalloc.get_traced_memory()

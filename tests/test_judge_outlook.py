@@ -10,6 +10,7 @@ import pytest
 import image_folders
 from tasks.data.images import finding
 from tasks.data.images import own as own_images
+from tasks.data.table.encoded import Encoded
 from tasks.data.table.own import OwnTable
 from tasks.data.table.splitting import Split
 from tasks.data.table.targets import Truth
@@ -72,7 +73,7 @@ def test_splits_that_it_is_computed_of_are_not_held_in_memory(tmp_path: Path) ->
         2**20,
     )
     keys = np.arange(num_rows, dtype=np.uint64)
-    features = np.zeros((1, num_rows), np.float32)
+    features = Encoded((np.zeros(num_rows, np.float32),), (None,))
     truth = Truth(np.zeros(num_rows), np.ones(num_rows, bool), (), ())
     many = rows(small)._replace(
         features=features, truth=truth, split=Split(np.ones(num_rows, np.uint8), keys), digests=keys

@@ -27,6 +27,7 @@ from flows.bench import flights
 from tasks.data.readers import text
 from tasks.data.readers.delimited import LEVELS
 from tasks.data.table import fitting, hashing
+from tasks.data.table.encoded import Encoded
 from tasks.data.table.levels import count_codes
 from tasks.fitting import rules
 from tasks.machine import side_by_side
@@ -44,11 +45,10 @@ def seconds(csv: Path, folder: Path) -> float:
     with csv.open("rb", buffering=0) as file:
         table = pa.concat_tables(side_by_side.ahead(_tables(file))).unify_dictionaries()
     columns = [table[name] for name in sorted((*flights.CATEGORIES, *flights.NUMBERS))]
-    features = np.empty((len(columns), len(table)), np.float32)
     num_levels = [_num_levels(each) for each in columns]
-    side_by_side.each(lambda at: _encode(columns[at], features[at]), range(len(columns)))
+    features = Encoded(tuple(side_by_side.each(_encoded, columns)), tuple(each or None for each in num_levels))
     target, is_test = _codes(table[flights.TARGET]), _codes(table[flights.SPLIT]).astype(bool)
-    _look(features, num_levels)
+    _look(features)
     contents, digests = _digests(columns, features, (target, is_test))
     train, test, order = _written(folder, columns, features, target, (digests, contents), is_test)
     numbers = [at for at, each in enumerate(num_levels) if not each]
@@ -76,31 +76,33 @@ def _codes(column: pa.ChunkedArray) -> Array:
     return np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks]).astype(np.uint8)
 
 
-def _encode(column: pa.ChunkedArray, into: Array) -> None:
-    row = 0
+def _encoded(column: pa.ChunkedArray) -> Array:
+    levels, row = _num_levels(column), 0
+    made: Array = np.empty(len(column), np.min_scalar_type(levels) if levels else np.float32)
     for chunk in column.chunks:
-        into[row : row + len(chunk)] = (chunk.indices if _num_levels(column) else chunk).to_numpy(zero_copy_only=False)
+        made[row : row + len(chunk)] = (chunk.indices if levels else chunk).to_numpy(zero_copy_only=False)
         row += len(chunk)
+    return made
 
 
-def _look(columns: Array, num_levels: list[int]) -> None:
+def _look(features: Encoded) -> None:
     """Each level's rows, and of numbers the least, the largest and how many are missing."""
 
     def look(at: int) -> object:
-        values = columns[at]
-        if num_levels[at]:
-            return count_codes(values.astype(np.uint8), num_levels[at])
+        values, levels = features.values[at], features.missing[at]
+        if levels:
+            return count_codes(values, levels)
         return values.min(), values.max(), np.isnan(values).sum()
 
-    side_by_side.each(look, range(len(columns)))
+    side_by_side.each(look, range(len(features.values)))
 
 
-def _digests(columns: list[pa.ChunkedArray], features: Array, others: tuple[Array, Array]) -> tuple[Array, Array]:
+def _digests(columns: list[pa.ChunkedArray], features: Encoded, others: tuple[Array, Array]) -> tuple[Array, Array]:
     """Row hashes that have absorbed the target; and then the side and the number of the copy."""
     words = [hashing.words_of_levels(c.chunk(0).dictionary.to_pylist()) if _num_levels(c) else None for c in columns]
     of_codes = hashing.words_of_levels(["no", "yes"])
     absorbed = [lambda rows, each=each: np.take(of_codes, each[rows]) for each in others]
-    hashed = hashing.hashes(list(zip(features, words, strict=True)), features.shape[1])
+    hashed = hashing.hashes(list(zip(features.values, words, strict=True)), features.num_rows)
     repeated = side_by_side.beside(hashing.repeated, hashed)
     contents = hashing.after(hashed, absorbed[:1])
     digests = hashing.after(contents, [*absorbed[1:], lambda _: np.uint64(0)])
@@ -111,7 +113,7 @@ def _digests(columns: list[pa.ChunkedArray], features: Array, others: tuple[Arra
 def _written(
     folder: Path,
     columns: list[pa.ChunkedArray],
-    features: Array,
+    features: Encoded,
     target: Array,
     hashes: tuple[Array, Array],
     is_test: Array,
@@ -122,18 +124,18 @@ def _written(
         labels, file, sha256 = target[is_mine], (folder / name).open("wb", buffering=0), hashlib.sha256()
         for start in range(0, len(is_mine), BLOCK):
             part = slice(start, start + BLOCK)
-            rows = np.compress(is_mine[part], np.ascontiguousarray(features[:, part].T), axis=0)
+            rows = np.compress(is_mine[part], features.matrix(part), axis=0)
             _append(file, sha256, rows)
         _append(file, sha256, hashes[0][is_mine], labels)
-        return np.asarray(np.memmap(folder / name, np.float32, "c", 0, (len(labels), len(features)))), labels
+        return np.asarray(np.memmap(folder / name, np.float32, "c", 0, (len(labels), len(columns)))), labels
 
     def ordered() -> None:
         sides = side_by_side.each(np.sort, (hashes[0][~is_test], hashes[0][is_test], hashes[1][~is_test]))
         _append((folder / "rows").open("wb", buffering=0), hashlib.sha256(), *sides)
-        exact = features[:, is_test].astype(np.float64)
+        exact = features.matrix(is_test).astype(np.float64)
         for at in (at for at, each in enumerate(columns) if not _num_levels(each)):
-            exact[at] = columns[at].to_numpy()[is_test]
-        _append((folder / "exact").open("wb", buffering=0), hashlib.sha256(), np.ascontiguousarray(exact.T))
+            exact[:, at] = columns[at].to_numpy()[is_test]
+        _append((folder / "exact").open("wb", buffering=0), hashlib.sha256(), exact)
 
     with ThreadPoolExecutor(3) as pool:
         train, test = pool.submit(split, "train", ~is_test), pool.submit(split, "test", is_test)

@@ -109,7 +109,7 @@ def _of_table(manifest: Manifest, kept: FixedRecipe, asked: EvaluateParameters, 
     if rows is None:
         raise ValueError("a table without faults and without rows")
     return Labelled(
-        pieces=(rows.features[:, start : start + PIECE].T for start in range(0, len(rows.digests), PIECE)),
+        pieces=(rows.features.matrix(slice(start, start + PIECE)) for start in range(0, len(rows.digests), PIECE)),
         truth=rows.truth.values,
         clusters=None if by.split.rule == "time" else rows.split.keys,
         was_trained=_was_trained(manifest, rows.digests) if is_split_known else None,

@@ -66,7 +66,7 @@ class RowsOfToday:
     @functools.cached_property
     def _contents(self) -> tuple[Words, Array]:
         rows, recipe = read_rows(self.prepared.test, self.prepared), self.prepared.recipe
-        words = row_hashes(recipe.columns, rows.features.T) if isinstance(recipe, Columns) else rows.key.copy()
+        words = row_hashes(recipe.columns, list(rows.features.T)) if isinstance(recipe, Columns) else rows.key.copy()
         hashing.absorb(words, Truth(rows.truth, np.empty(0, bool), self.prepared.class_names, ()).words()(slice(None)))
         return _ordered(words)
 

@@ -140,7 +140,7 @@ def _encode(array: pa.Array, column: Column, into: Array) -> None:
             array = columns.plain(array)
         elif pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
-        levels(pa.chunked_array([array])).of(column.levels, UNKNOWN, into)
+        levels(pa.chunked_array([array])).of(column.levels, UNKNOWN, into=into)
         return
     if columns.kind_of(array.type) != "text":
         values = pc.cast(array, pa.float64(), safe=False)

@@ -106,7 +106,8 @@ class Tonight(NamedTuple):
 
     def _values(self, at: int) -> NDArray[Any]:
         """Those ``(n,)`` of a column, or of the target, which is the last."""
-        return self.rows.features[at] if at < len(self.rows.features) else self.rows.truth.values
+        encoded = self.rows.features
+        return encoded.floats(at) if at < len(encoded.values) else self.rows.truth.values
 
 
 class Group(NamedTuple):

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.data import mapped
 from tasks.data.champion import ChampionData
 from tasks.data.recipe import Column
 from tasks.data.report import DataReport, Finding
@@ -27,6 +25,7 @@ from tasks.data.table import (
     warnings,
     window,
 )
+from tasks.data.table.encoded import Encoded
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.hashing import Words
 from tasks.data.table.roles import Roles
@@ -38,8 +37,6 @@ from tasks.data.table.targets import Truth
 from tasks.machine import side_by_side
 from tasks.parameters.own_data import NO_WINDOW, OwnData
 from tasks.serving.task import TaskName
-
-SCRATCH = "encoded.safetensors"
 
 
 class Examined(NamedTuple):
@@ -110,7 +107,7 @@ def _rows(
 ) -> tuple[Rows, SplitRule, list[Finding]]:
     """Encode, hash and split the rows."""
     encoded, faults, is_exact = _encoded(table, columns, truth, folder)
-    hashing_rows = side_by_side.beside(features.row_hashes, columns, encoded)
+    hashing_rows = side_by_side.beside(features.row_hashes, columns, encoded.values)
     rule = kept or _first_rule(parts, data, columns)
     by, more_words, unfit = _by_column(table, truth, rule) if rule.column else (None, [], None)
     words, hashed = [truth.words(), *more_words], hashing_rows.result()
@@ -146,12 +143,11 @@ def _rows(
 
 def _encoded(
     table: Table, columns: tuple[Column, ...], truth: Truth, folder: Path
-) -> tuple[NDArray[np.float32], list[Finding], list[bool]]:
-    """The features ``(columns, n)`` of rows with a target; what is wrong with them; which float32 holds."""
-    shape = (len(columns), len(truth.values))
-    encoded = mapped.create(folder / SCRATCH, {"features": (np.float32, shape)})["features"]
+) -> tuple[Encoded, list[Finding], list[bool]]:
+    """The features of rows with a target; what is wrong with them; which float32 holds."""
+    encoded = Encoded.create(columns, len(truth.values), folder)
     order = sorted(range(len(columns)), key=lambda at: columns[at].kind == "category")  # which take the least time
-    made = side_by_side.each(lambda at: features.encode(table, columns[at], truth.is_known, encoded[at]), order)
+    made = side_by_side.each(lambda at: features.encode(table, columns[at], truth.is_known, encoded.values[at]), order)
     told = [made[order.index(at)] for at in range(len(columns))]
     return encoded, [fault for fault, _ in told if fault], [exact for _, exact in told]
 
@@ -184,7 +180,7 @@ def _first_rule(parts: Roles, data: OwnData, columns: Iterable[Column]) -> Split
 
 def _after_split(
     columns: tuple[Column, ...],
-    encoded: NDArray[np.float32],
+    encoded: Encoded,
     ranges: warnings.Ranges,
     truth: Truth,
     split: Split,
@@ -195,6 +191,6 @@ def _after_split(
         yield from splitting.shortages(split)
         yield from rare_classes.findings(truth, split.sides == TRAINING, target)
     yield from warnings.few_rows(columns, split.count(TRAINING))
-    yield from warnings.of_columns(columns, encoded, ranges)
+    yield from warnings.of_columns(columns, len(truth.values), ranges)
     yield from warnings.duplicates(columns, encoded)
     yield from warnings.leaks(columns, encoded, truth.values, not truth.class_names)

@@ -1,5 +1,6 @@
 """The columns that become features: of which kind, with which levels, and which are left out or wrong."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from tasks.data.table.hashing import Words
 from tasks.data.table.kinds import Kind, infer, misfit
 from tasks.data.table.levels import MOST_LEVELS, appended
 from tasks.data.table.roles import Roles
+from tasks.machine.arrays import Array
 from tasks.parameters.own_data import OwnData
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -81,19 +83,17 @@ def _too_many(name: str, number: int, is_known: bool) -> Finding:
     return error("too-many-levels", name, said, f"at most {MOST_LEVELS:,}", action)
 
 
-def encode(
-    table: Table, column: Column, is_known: NDArray[np.bool_], into: NDArray[np.float32]
-) -> tuple[Finding | None, bool]:
-    """Write a column's values of the rows that have a target.
+def encode(table: Table, column: Column, is_known: NDArray[np.bool_], into: Array) -> tuple[Finding | None, bool]:
+    """Write a column's values of the rows that have a target, as ``Encoded`` has them.
 
     Returns what is wrong with them, and whether float32 has all their digits.
     """
     if column.kind == "category":
-        found = table.levels(column.name)
+        found, missing = table.levels(column.name), len(column.levels)
         if len(is_known) == len(into):
-            found.of(column.levels, into=into)
+            found.of(column.levels, missing, missing, into)
         else:
-            into[:] = found.of(column.levels)[is_known]
+            into[:] = found.of(column.levels, missing, missing)[is_known]
         return None, True
     values = table.data[column.name]
     is_exact, row, start = True, 0, 0
@@ -118,11 +118,11 @@ def encode(
     return _too_near(column.name, exact if len(exact) == len(into) else exact[is_known]), is_exact
 
 
-def row_hashes(columns: tuple[Column, ...], encoded: NDArray[np.float32]) -> Words:
-    """The row hash of encoded features ``(columns, n)``."""
+def row_hashes(columns: tuple[Column, ...], encoded: Sequence[Array]) -> Words:
+    """The row hash of encoded features ``(n,)``; codes may be float32 too."""
     ordered = sorted(range(len(columns)), key=lambda at: columns[at].name)
     words = {at: hashing.words_of_levels(column.levels) for at, column in enumerate(columns) if column.levels}
-    return hashing.hashes([(encoded[at], words.get(at)) for at in ordered], encoded.shape[1])
+    return hashing.hashes([(encoded[at], words.get(at)) for at in ordered], len(encoded[0]))
 
 
 def _too_near(name: str, exact: NDArray[np.float64]) -> Finding | None:

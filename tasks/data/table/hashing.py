@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.machine import side_by_side
+from tasks.machine.arrays import Array
 
 Words = NDArray[np.uint64]
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -41,7 +42,7 @@ def words_of_levels(levels: Sequence[str]) -> Words:
     return np.array([*map(of_text, levels), int(MISSING)], np.uint64)
 
 
-def hashes(columns: Sequence[tuple[NDArray[np.float32], Words | None]], rows: int) -> Words:
+def hashes(columns: Sequence[tuple[Array, Words | None]], rows: int) -> Words:
     """The hash of each row ``(n,)``; each column ``(n,)`` comes with the words of its codes if it is a category."""
     result = np.zeros(rows, np.uint64)
 
@@ -53,8 +54,10 @@ def hashes(columns: Sequence[tuple[NDArray[np.float32], Words | None]], rows: in
     return result
 
 
-def words(values: NDArray[np.float32], of_codes: Words | None = None) -> Words:
-    """The word of each value ``(n,)``: of its float32 bits, or by its code."""
+def words(values: Array, of_codes: Words | None = None) -> Words:
+    """The word of each value ``(n,)``: of its float32 bits, or by its code, a whole number or a float32."""
+    if of_codes is not None and values.dtype.kind == "u":
+        return np.take(of_codes, values)
     if of_codes is not None:
         return np.take(of_codes, np.fmin(values, np.float32(len(of_codes) - 1)).astype(np.int64))  # the last is of NaN
     bits = (values + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 + 0 is 0

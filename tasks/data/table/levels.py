@@ -62,15 +62,22 @@ class Levels:
         return result
 
     def of(
-        self, names: Iterable[str], other: float = np.nan, into: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """The code of each row's value ``(n,)``, its place among ``names``; NaN is missing, ``other`` is not there."""
+        self,
+        names: Iterable[str],
+        other: float = np.nan,
+        missing: float = np.nan,
+        into: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """The code of each row's value ``(n,)``, its place among ``names``, or what stands for others and missing ones.
+
+        They are float32, or of the type of ``into``, which they are written to.
+        """
         places = {name: place for place, name in enumerate(names)}
         known = self.values.to_pylist()
         if not all(value in places for value in known):  # else all are called what they are
             known = named(self.values)
-        codes = [np.nan if name is None else places.get(name, other) for name in known]
-        return self.take(np.array([*codes, np.nan], np.float32), into)
+        codes = [missing if name is None else places.get(name, other) for name in known]
+        return self.take(np.array([*codes, missing], np.float32 if into is None else into.dtype), into)
 
 
 def count_codes(codes: NDArray[Any], size: int) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data.recipe import Column
+from tasks.data.table.encoded import Encoded
 from tasks.data.table.hashing import Words
 from tasks.data.table.profile import ColumnProfile
 from tasks.data.table.splitting import threshold
@@ -28,12 +29,12 @@ def sample(digests: Words) -> NDArray[np.int64]:
     return np.flatnonzero(digests < threshold(SAMPLE / len(digests)))
 
 
-def profiles(columns: Sequence[Column], features: Values, digests: Words, ranges: Ranges) -> tuple[ColumnProfile, ...]:
-    """What each column of ``features`` ``(columns, n)`` is like."""
+def profiles(columns: Sequence[Column], features: Encoded, digests: Words, ranges: Ranges) -> tuple[ColumnProfile, ...]:
+    """What each column of ``features`` is like."""
     places = sample(digests)
 
     def profile(at: int) -> ColumnProfile:
-        values, column = features[at, places], columns[at]
+        values, column = features.floats(at, places), columns[at]
         facts: dict[str, Any] = {
             "missing": int(ranges.missing[at]),
             "is_constant": ranges.is_constant(at, column),

@@ -4,8 +4,8 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tasks.data.table.encoded import Encoded
 from tasks.data.table.hashing import Words
 from tasks.data.table.profile import ColumnProfile
 from tasks.data.table.splitting import TRAINING, Split
@@ -18,7 +18,7 @@ CONTENTS = "contents"  # of training rows: features and target hashed, without t
 class Rows(NamedTuple):
     """The rows that have a target, encoded, in the order of the table."""
 
-    features: NDArray[np.float32]  # (columns, n), mapped
+    features: Encoded
     truth: Truth
     split: Split
     digests: Words  # (n,) of rows

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tasks.data.findings import note, warning
 from tasks.data.recipe import Column
 from tasks.data.report import Finding
+from tasks.data.table.encoded import Encoded
 from tasks.data.table.fitting import BLOCK, Statistics, moments
 from tasks.machine.words import counted, readable
 
@@ -21,30 +22,38 @@ FEW_CONFLICTS = 0.02  # of the rows: some pairs of equal rows are in every table
 
 
 class Ranges:
-    """Of each column of ``(columns, n)`` the smallest and largest value and what is missing; moments of numbers."""
+    """Of each column the smallest and largest value and what is missing; moments of numbers."""
 
-    def __init__(self, columns: Sequence[Column], features: NDArray[np.float32]) -> None:
-        numbers = [at for at, column in enumerate(columns) if column.kind == "number"]
+    def __init__(self, columns: Sequence[Column], features: Encoded) -> None:
+        numbers = [at for at, column in enumerate(columns) if column.kind != "category"]
         statistics = Statistics(len(numbers))
-        self.missing = np.zeros(len(features), np.int64)
-        self.low, self.high, self.means, self.deviations = np.full((4, len(features)), np.nan)
-        for start in range(0, features.shape[1], BLOCK):
-            block = features[:, start : start + BLOCK]
-            self.low = np.fmin(self.low, np.fmin.reduce(block, axis=1))
-            self.high = np.fmax(self.high, np.fmax.reduce(block, axis=1))
-            self.missing += np.isnan(block).sum(axis=1)
+        self.missing = np.zeros(len(columns), np.int64)
+        self.low, self.high, self.means, self.deviations = np.full((4, len(columns)), np.nan)
+        for at, code in enumerate(features.missing):
+            if code is not None:
+                self._look_at_codes(at, features.values[at], code)
+        for start in range(0, features.num_rows if numbers else 0, BLOCK):
+            block = np.stack([features.values[at][start : start + BLOCK] for at in numbers])
+            self.low[numbers] = np.fmin(self.low[numbers], np.fmin.reduce(block, axis=1))
+            self.high[numbers] = np.fmax(self.high[numbers], np.fmax.reduce(block, axis=1))
             with np.errstate(all="ignore"):  # of infinite values, which are found elsewhere
-                statistics.join(moments(block[numbers].astype(np.float64)))
+                statistics.join(moments(block.astype(np.float64)))
+        self.missing[numbers] = statistics.missing
         self.means[numbers], self.deviations[numbers] = statistics.means, statistics.deviations
+
+    def _look_at_codes(self, at: int, codes: NDArray[Any], missing: int) -> None:
+        self.missing[at] = np.count_nonzero(codes == missing)
+        there = codes[codes != missing] if self.missing[at] else codes
+        if len(there):
+            self.low[at], self.high[at] = there.min(), there.max()
 
     def is_constant(self, at: int, column: Column) -> bool:
         """Whether a column has one value; a number's stands for missing ones too, a category's does not."""
         return bool(self.low[at] == self.high[at]) and not (column.kind == "category" and self.missing[at])
 
 
-def of_columns(columns: tuple[Column, ...], features: NDArray[np.float32], ranges: Ranges) -> Iterator[Finding]:
+def of_columns(columns: tuple[Column, ...], rows: int, ranges: Ranges) -> Iterator[Finding]:
     """What is odd about each column by itself."""
-    rows = features.shape[1]
     for at, column in enumerate(columns):
         name, missing = column.name, int(ranges.missing[at])
         mean, deviation = ranges.means[at], ranges.deviations[at]
@@ -70,7 +79,7 @@ def few_rows(columns: tuple[Column, ...], num_training: int) -> Iterator[Finding
         yield warning("few-rows", None, found, action)
 
 
-def duplicates(columns: tuple[Column, ...], features: NDArray[np.float32]) -> Iterator[Finding]:
+def duplicates(columns: tuple[Column, ...], features: Encoded) -> Iterator[Finding]:
     """Columns that equal an earlier one in every row, and are neither constant nor wholly missing."""
     sample = _sample(features)
     seen: dict[bytes, list[int]] = {}
@@ -79,7 +88,7 @@ def duplicates(columns: tuple[Column, ...], features: NDArray[np.float32]) -> It
             continue
         earlier = seen.setdefault(sample[at].tobytes(), [])
         for other in earlier:
-            if column.kind == columns[other].kind and np.array_equal(features[at], features[other], equal_nan=True):
+            if column.kind == columns[other].kind and _are_equal(features, at, other):
                 found = f"{column.name} equals {columns[other].name} in every row"
                 yield warning("duplicate-column", column.name, found, f"leave one out, as with --ignore {column.name}")
                 break
@@ -87,10 +96,10 @@ def duplicates(columns: tuple[Column, ...], features: NDArray[np.float32]) -> It
 
 
 def leaks(
-    columns: tuple[Column, ...], features: NDArray[np.float32], truth: NDArray[Any], is_regression: bool
+    columns: tuple[Column, ...], features: Encoded, truth: NDArray[Any], is_regression: bool
 ) -> Iterator[Finding]:
     """Columns that predict the target alone, as what is known only afterwards does; judged on a sample of rows."""
-    sample, target = _sample(features), _sample(truth[None])[0]
+    sample, target = _sample(features), truth[_sampled(len(truth))]
     for at, column in enumerate(columns):
         is_there = ~np.isnan(sample[at])
         if is_there.sum() < max(FEWEST, 0.9 * len(target)):
@@ -146,6 +155,16 @@ def conflicts(num_rows: int, num_ambiguous: int) -> Iterator[Finding]:
         yield (warning if are_many else note)("equal-rows", None, found)
 
 
-def _sample(rows: NDArray[Any]) -> NDArray[Any]:
-    """At most so many columns of ``(…, n)``, evenly spaced."""
-    return np.ascontiguousarray(rows[:, :: -(-rows.shape[1] // SAMPLE)])
+def _sampled(rows: int) -> slice:
+    """At most so many rows, evenly spaced."""
+    return slice(None, None, -(-rows // SAMPLE))
+
+
+def _sample(features: Encoded) -> list[NDArray[np.float32]]:
+    """Those of each column."""
+    rows = _sampled(features.num_rows)
+    return [features.floats(at, rows) for at in range(len(features.values))]
+
+
+def _are_equal(features: Encoded, at: int, other: int) -> bool:
+    return np.array_equal(features.floats(at), features.floats(other), equal_nan=True)

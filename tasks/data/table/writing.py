@@ -1,6 +1,6 @@
 """Encoded rows to the files of a data set: prepared splits, raw test rows, digests; each named by its content."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +82,18 @@ def _write(path: Path, rows: Rows, recipe: FixedRecipe, split: str) -> str:
     if ordered is not None:
         ordered = ordered[np.argsort(rows.digests[ordered])]
 
-    def each(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """The rows of this side, piece by piece; they lie column by column."""
+    def each(rows_of: Callable[[Any], NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """The rows of this side, piece by piece."""
         for block in _blocks(len(is_mine) if ordered is None else len(ordered)):
             if ordered is None:
-                yield np.compress(is_mine[block], np.ascontiguousarray(values[..., block].T), axis=0)
+                yield np.compress(is_mine[block], rows_of(block), axis=0)
             else:
-                yield np.ascontiguousarray(values[..., ordered[block]].T)
+                yield rows_of(ordered[block])
 
     pieces = {
-        FEATURES: each(rows.features),
-        TASKS[recipe.task].target: each(rows.truth.values),
-        SPLIT_KEY: each(rows.split.keys),
+        FEATURES: each(rows.features.matrix),
+        TASKS[recipe.task].target: each(rows.truth.values.__getitem__),
+        SPLIT_KEY: each(rows.split.keys.__getitem__),
     }
     return mapped.write(path, _shapes(rows, recipe, split), pieces)
 
@@ -127,11 +127,11 @@ def _exact(table: Table, rows: Rows, recipe: FixedRecipe) -> Iterator[NDArray[np
     for block in _blocks(len(rows.truth.is_known), EXACT):
         known = np.flatnonzero(rows.truth.is_known[block])
         mine = np.flatnonzero(rows.split.sides[at : at + len(known)] == TEST)
-        exact = rows.features[:, at + mine].astype(np.float64)
+        exact = rows.features.matrix(at + mine).astype(np.float64)
         for column in rows.lossy:
             values = table.data[recipe.columns[column].name].slice(block.start, block.stop - block.start)
-            exact[column] = encoding.numbers(values)[known[mine]]
-        yield exact.T
+            exact[:, column] = encoding.numbers(values)[known[mine]]
+        yield exact
         at += len(known)
 
 

@@ -129,8 +129,9 @@ def begin(
         DataError: a file is missing or has changed since it was prepared.
     """
     way = way_of(training, prepared, recipe)
-    files = prepared.train, prepared.test, *([prepared.validation] if prepared.validation else [])
-    table, test, *watched = (tables.load(prepared, file, way.dtype).to(device) for file in files)
+    table = tables.load(prepared, prepared.train, way.dtype).to(device)
+    files = prepared.test, *([prepared.validation] if prepared.validation else [])
+    test, *watched = (tables.load(prepared, file, way.dtype, table.encoding).to(device) for file in files)
     validation = watched[0] if watched else None
     require_validation(training, validation)
     if validation and training.validation:

@@ -18,8 +18,10 @@ DETERMINED = "these columns determine one another, as far as can be told; their 
 RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larger one is encoded in every pass
 
 
-def load(prepared: PreparedDataset, file: FileRef, dtype: torch.dtype) -> Table:
+def load(prepared: PreparedDataset, file: FileRef, dtype: torch.dtype, known: Encoding | None = None) -> Table:
     """A split of a table, one ``file`` of ``prepared``; a regression's truth is in deviations of the target.
+
+    ``known`` is the encoding that another split of it has.
 
     Raises:
         DataError: the file is missing or has changed since it was prepared.
@@ -32,7 +34,7 @@ def load(prepared: PreparedDataset, file: FileRef, dtype: torch.dtype) -> Table:
         y = torch.from_numpy((truth - recipe.target.mean) / recipe.target.scale).to(dtype)
     else:
         y = torch.from_numpy(truth if truth.dtype == np.uint8 else truth.astype(np.int64))
-    return Table(torch.from_numpy(features), y, encoding(recipe, dtype))
+    return Table(torch.from_numpy(features), y, known or encoding(recipe, dtype))
 
 
 def split_keys(prepared: PreparedDataset) -> NDArray[np.uint64]:

@@ -92,8 +92,13 @@ def test_ambiguous_rows_are_those_that_plain_python_finds_with_several_finer_has
     assert hashing.num_ambiguous(*hashed) == sum(len(finer[each]) > 1 for each in hashed[0].tolist())
 
 
-@given(arrays(np.uint64, st.integers(0, 60), elements=st.sampled_from([0, 1, 2**32, 2**32 + 1, 2**48, 2**64 - 1])))
-def test_rows_that_are_repeated_are_those_that_plain_python_counts_twice(hashed: Any) -> None:
+@pytest.mark.parametrize("others", [0, 1000])
+@given(
+    hashed=arrays(np.uint64, st.integers(0, 60), elements=st.sampled_from([0, 1, 2**32, 2**32 + 1, 2**50, 2**64 - 1]))
+)
+def test_rows_that_are_repeated_are_those_that_plain_python_counts_twice(hashed: Any, others: int) -> None:
+    distinct = np.arange(2, others + 2, dtype=np.uint64) << np.uint64(45)  # some have bits of the above in common
+    hashed = np.concatenate([distinct[::2], hashed, distinct[1::2]])
     times = Counter(hashed.tolist())
     expected = [row for row, each in enumerate(hashed.tolist()) if times[each] > 1]
     assert hashing.repeated(hashed).tolist() == expected, "nor are those that share half of a hash"

@@ -95,12 +95,14 @@ class Moments(NamedTuple):
 
 def moments(values: NDArray[np.float64]) -> Moments:
     """Those of a block ``(columns, rows)``, which is used up."""
-    is_missing = np.isnan(values)
-    missing = is_missing.sum(axis=1)
-    counts = values.shape[1] - missing
-    if missing.any():
+    missing, sums = np.zeros(len(values), np.int64), values.sum(axis=1)
+    if np.isnan(sums).any():
+        is_missing = np.isnan(values)
+        missing = is_missing.sum(axis=1)
         values = np.where(is_missing, 0, values)
-    means = values.sum(axis=1) / np.maximum(counts, 1)
+        sums = values.sum(axis=1)
+    counts = values.shape[1] - missing
+    means = sums / np.maximum(counts, 1)
     values -= means[:, None]
     if missing.any():
         values[is_missing] = 0

@@ -102,7 +102,7 @@ def _growth(folder: Path, rows: int, rounds: int) -> dict[str, list[float]]:
 
 
 def _ratios(rows: int, sides: dict[str, Side], losses: dict[str, float]) -> Iterator[Ratio]:
-    medians = {name: statistics.median(side.figures) for name, side in sides.items()}  # of rounds that differ by a third
+    medians = {name: statistics.median(side.figures) for name, side in sides.items()}  # rounds differ by a third
     title = f"{VOWPAL_WABBIT} over ours, {rows:,} rows"
     yield measure.at_least(title, sides[VOWPAL_WABBIT].best / sides[OURS].best, 1.2)
     yield measure.at_least(f"{title}, medians", medians[VOWPAL_WABBIT] / medians[OURS], 1.2)

@@ -561,6 +561,16 @@ def test_room_for_arrays_is_taken_before_they_are_written(
     assert arrays["labels"].shape == (5,)
 
 
+def test_many_arrays_of_one_file_hold_it_open_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "HELD_BYTES", 0)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    arrays = mapped.create(tmp_path / "t", {str(at): (("float32", "uint8")[at % 2], (at,)) for at in range(50)})
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+    for at in range(50):
+        arrays[str(at)][:] = at
+    assert all(each.tolist() == [int(name)] * int(name) for name, each in mapped.opened(tmp_path / "t").items())
+
+
 def test_what_was_written_is_read_back_and_refused_once_it_was_touched(tmp_path: Path) -> None:
     path = tmp_path / "t"
     pieces: dict[str, Any] = {"features": [np.ones((2, 3)), np.zeros((1, 3))], "labels": [np.arange(3)]}

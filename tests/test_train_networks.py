@@ -419,6 +419,10 @@ def test_a_step_takes_no_more_operations_than_it_should(network: type, kind: typ
     assert sum(counts.values()) <= most * steps
 
 
+def test_a_loss_without_any_surprise_is_no_negative_number() -> None:
+    assert math.copysign(1, float(metrics.mean_cross_entropy(torch.tensor([[300.0, 0.0]]), torch.tensor([0])))) == 1
+
+
 @pytest.mark.parametrize("num_classes", [2, 10])
 def test_the_label_has_the_largest_score_the_first_where_several_are_equal(num_classes: int) -> None:
     rng = np.random.default_rng(0)

@@ -126,14 +126,11 @@ def opened(path: Path, mode: Any = "c") -> Arrays:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
+    arrays = {name: each for name, each in header.items() if name != "__metadata__"}
+    size = max((each["data_offsets"][1] for each in arrays.values()), default=0)
+    # One map for all: each holds a file open. And no memmap, of which each part takes some microseconds.
+    whole = np.asarray(np.memmap(path, np.uint8, mode, 8 + length, (size,))) if size else np.empty(0, np.uint8)
     return {
-        name: _array(path, mode, DTYPES[each["dtype"]], tuple(each["shape"]), 8 + length + each["data_offsets"][0])
-        for name, each in header.items()
-        if name != "__metadata__"
+        name: whole[slice(*each["data_offsets"])].view(DTYPES[each["dtype"]]).reshape(each["shape"])
+        for name, each in arrays.items()
     }
-
-
-def _array(path: Path, mode: Any, dtype: Any, shape: tuple[int, ...], offset: int) -> NDArray[Any]:
-    if not math.prod(shape):  # which cannot be mapped
-        return np.zeros(shape, dtype)
-    return np.asarray(np.memmap(path, dtype, mode, offset, shape))  # each part of a memmap takes some microseconds

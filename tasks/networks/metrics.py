@@ -59,7 +59,7 @@ def mean_cross_entropy(o: Tensor, y: Tensor) -> Tensor:
     Class by class over all examples: for few classes ten times as fast on a CPU as ``F.cross_entropy``, and twice as
     fast as by ``torch.logsumexp``.
     """
-    return -torch.log_softmax(o.T.contiguous(), dim=0).gather(0, y.unsqueeze(0)).mean()
+    return 0 - torch.log_softmax(o.T.contiguous(), dim=0).gather(0, y.unsqueeze(0)).mean()  # never -0
 
 
 def regression(y_hat: Tensor, y: Tensor) -> dict[str, Tensor]:

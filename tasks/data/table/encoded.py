@@ -1,4 +1,4 @@
-"""The features of a table's rows column by column: numbers as float32, categories as codes of the smallest type."""
+"""The features of a table column by column: a category's as codes of the smallest type, others as float32."""
 
 from collections.abc import Sequence
 from pathlib import Path

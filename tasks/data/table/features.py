@@ -121,7 +121,9 @@ def encode(table: Table, column: Column, is_known: NDArray[np.bool_], into: Arra
 def row_hashes(columns: tuple[Column, ...], encoded: Sequence[Array]) -> Words:
     """The row hash of encoded features ``(n,)``; codes may be float32 too."""
     ordered = sorted(range(len(columns)), key=lambda at: columns[at].name)
-    words = {at: hashing.words_of_levels(column.levels) for at, column in enumerate(columns) if column.levels}
+    words = {
+        at: hashing.words_of_levels(column.levels) for at, column in enumerate(columns) if column.kind == "category"
+    }
     return hashing.hashes([(encoded[at], words.get(at)) for at in ordered], len(encoded[0]))
 
 

@@ -29,7 +29,6 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 STEPS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 LAST = np.uint64(31)
 MISSING = np.uint64(0x7FC00000)
-MARKED = 18  # of the 32 highest bits of a hash: by so many those that two rows have are told from others
 BLOCK = 2**15  # rows that stay in the processor's cache
 
 
@@ -117,21 +116,23 @@ def repeated(hashed: Words) -> NDArray[np.int64]:
 
     Mostly these are few: those whose highest bits no other row has are left out first, by a sort of half the bytes.
     """
-    highest, is_twice = np.empty(len(hashed), np.uint32), np.zeros(2**MARKED, bool)
-    place, is_candidate = np.uint32(2**MARKED - 1), np.empty(len(hashed), bool)
+    highest, is_candidate = np.empty(len(hashed), np.uint32), np.empty(len(hashed), bool)
 
     def shift(block: slice) -> None:
         np.right_shift(hashed[block], np.uint64(32), out=highest[block], casting="unsafe")
-
-    def mark(block: slice) -> None:
-        np.take(is_twice, highest[block] & place, out=is_candidate[block], mode="clip")
 
     side_by_side.each(shift, _blocks(len(hashed)))
     ordered = np.sort(highest)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(twice) > len(hashed) // 8:
         return _repeated(hashed)
+    bits = max(16, (8 * len(twice)).bit_length())  # of place, so that few others share one
+    is_twice, place = np.zeros(2**bits, bool), np.uint32(2**bits - 1)
     is_twice[twice & place] = True
+
+    def mark(block: slice) -> None:
+        np.take(is_twice, highest[block] & place, out=is_candidate[block], mode="clip")
+
     side_by_side.each(mark, _blocks(len(hashed)))
     candidates = np.flatnonzero(is_candidate)
     return candidates[_repeated(hashed[candidates])]

@@ -22,7 +22,7 @@ FEW_CONFLICTS = 0.02  # of the rows: some pairs of equal rows are in every table
 
 
 class Ranges:
-    """Of each column the smallest and largest value and what is missing; moments of numbers."""
+    """Of each column the smallest and largest value and what is missing; moments of numbers and booleans."""
 
     def __init__(self, columns: Sequence[Column], features: Encoded) -> None:
         numbers = [at for at, column in enumerate(columns) if column.kind != "category"]

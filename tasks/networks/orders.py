@@ -1,13 +1,12 @@
 """The order in which an epoch sees its examples: numbers from 0, int32, as parts of one random permutation."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-
-from tasks.machine import side_by_side
-from tasks.machine.arrays import Array
 
 AT_ONCE = 2**21  # numbers that are shuffled in one: beyond the processor's cache each swap takes ten times as long
 PARTS = 8  # of more; a power of two
@@ -17,18 +16,14 @@ BLOCK = 2**16  # numbers that are sorted by part at once, in the cache
 def shuffled(n: int, generator: torch.Generator) -> Iterator[Tensor]:
     """A random permutation of ``n`` numbers.
 
-    Of many each falls into a part by lot, and a part is shuffled while the last one is used: all orders are as likely
-    as by one shuffle (Rao, 1961; Sandelius, 1962), and nobody waits for all of it.
+    Of many each falls into a part by lot, and a part is shuffled when it is asked for: all orders are as likely as by
+    one shuffle (Rao, 1961; Sandelius, 1962), and nobody waits for all of it.
     """
     if n <= AT_ONCE:
         yield torch.randperm(n, generator=generator, dtype=torch.int32)
-    else:
-        yield from side_by_side.ahead(_in_parts(n, generator))
-
-
-def _in_parts(n: int, generator: torch.Generator) -> Iterator[Tensor]:
+        return
     lots = torch.empty(-(-n // 8), dtype=torch.int64).random_(generator=generator)  # the lowest bits of each byte
-    members: list[list[Array]] = [[] for _ in range(PARTS)]
+    members: list[list[NDArray[Any]]] = [[] for _ in range(PARTS)]
     part_of = lots.view(torch.uint8)[:n].bitwise_and_(PARTS - 1).numpy()
     for start in range(0, n, BLOCK):
         block = part_of[start : start + BLOCK]

@@ -5,12 +5,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tasks.networks.examples import Examples
-from tasks.networks.orders import in_sizes
+from tasks.networks.orders import AT_ONCE, in_sizes
 from tasks.networks.training import Measured, Network, Optimizer, joined, mean_figures
 
 ROWS = 2**13  # whose outputs stay in the cache
@@ -46,8 +47,8 @@ class AveragedSteps:
     counts by t to the power ``LATE``, and so the way from the start next to nothing (Shamir and Zhang, 2013).
     """
 
-    def __init__(self, ahead: Callable[[Iterator[Minibatches]], Iterator[Minibatches]] = iter) -> None:
-        """``ahead`` passes minibatches on, some at a time, and may make the next ones meanwhile."""
+    def __init__(self, ahead: Callable[[Iterator[Any]], Iterator[Any]] = iter) -> None:
+        """``ahead`` passes on minibatches, some at a time, and parts of an order, and may make the next meanwhile."""
         self._ahead = ahead
         self._steps = 0
         self._halfway: list[Tensor] = []  # the mean when half of the first epoch was over
@@ -65,8 +66,9 @@ class AveragedSteps:
         half = math.ceil(len(split) / batch_size) // 2
         together = max(1, TOGETHER // (batch_size * split.num_inputs))
         sizes = (batch_size * min(2**at, together) for at in itertools.count())  # the first ones are waited for
+        parts = self._ahead(iter(parts)) if len(split) > AT_ONCE else parts  # of one part nothing is left to draw
         drawn = (some.to(split.device, torch.int64) for some in in_sizes(parts, sizes))
-        made = (split.minibatches_at_once(index, batch_size) for index in drawn)
+        made: Iterator[Minibatches] = (split.minibatches_at_once(index, batch_size) for index in drawn)
         with ThreadPoolExecutor(1) as beside:  # the next steps
             for X, y, *slots in itertools.chain.from_iterable(self._ahead(made)):
                 if self._steps == half:

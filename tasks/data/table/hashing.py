@@ -139,7 +139,7 @@ def repeated(hashed: Words) -> NDArray[np.int64]:
 
 
 def _repeated(hashed: Words) -> NDArray[np.int64]:
-    """The same of fewer rows.
+    """The same by one sort of all these hashes.
 
     What is sorted are the hashes' highest bits with the rows' numbers in place of the lowest: then equal hashes lie
     side by side, with few others, and their rows are known.

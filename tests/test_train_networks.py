@@ -270,8 +270,8 @@ def test_a_minibatch_is_the_scaled_examples_at_its_index() -> None:
 
 @pytest.mark.parametrize(
     "split",
-    [IMAGES, table(500), Split(torch.randn(500, 3), IMAGES.y, slots=torch.randint(0, 9, (500, 2)))],
-    ids=["bytes", "floats", "slots"],
+    [IMAGES, table(500), Split(torch.randn(500, 3), IMAGES.y, places=torch.randint(0, 9, (500, 2)))],
+    ids=["bytes", "floats", "places"],
 )
 def test_minibatches_one_after_another_are_those_of_their_indices_to_the_last_bit(split: Split) -> None:
     order = torch.randperm(500, generator=generator())
@@ -434,10 +434,10 @@ def test_the_label_has_the_largest_score_the_first_where_several_are_equal(num_c
 
 
 def test_scores_that_lie_class_by_class_are_those_of_nn_linear() -> None:
-    net = SoftmaxRegressionConcise(3, 2, generator(0), num_slots=4)
+    net = SoftmaxRegressionConcise(3, 2, generator(0), slots=torch.arange(4).unsqueeze(1))
     plain = nn.Linear(3, 2)
     plain.load_state_dict(net.linear.state_dict())
-    X, slots = torch.randn(3, 500, generator=generator(1)).T, torch.zeros(500, 1, dtype=torch.int64)
+    X, places = torch.randn(3, 500, generator=generator(1)).T, torch.zeros(500, 1, dtype=torch.int64)
     for precision in (torch.float32, torch.float64):
         net, plain, X = net.to(precision), plain.to(precision), X.to(precision)
-        torch.testing.assert_close(net(X, slots), plain(X))  # effects begin as zeros
+        torch.testing.assert_close(net(X, places), plain(X))  # effects begin as zeros

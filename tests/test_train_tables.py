@@ -23,9 +23,9 @@ from tasks.fitting.learning import Learning
 from tasks.fitting.weights import learned
 from tasks.judging import exported
 from tasks.networks import rank as rank_rule
+from tasks.networks.moments import moments
 from tasks.networks.passes import until_settled
 from tasks.networks.training import Measured, outputs
-from tasks.networks.whitening import moments
 from tasks.parameters import Device, Gates, LinearTraining, SoftmaxTraining, Steps
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.serving import graph, sessions
@@ -190,8 +190,8 @@ def test_effects_written_out_have_the_gradient_of_dense_one_hot_inputs() -> None
     inputs, truth = one_hot(prepared, "train")
     table = tables.load(prepared, prepared.train, torch.float64)
     net = learn(prepared, implementation="scratch", num_epochs=1).net
-    X, y, slots = table.minibatch(torch.arange(100))
-    o = net.backward(X, y, slots)
+    X, y, places = table.minibatch(torch.arange(100))
+    o = net.backward(X, y, places)
     residual = (o.softmax(dim=1).numpy() - np.eye(3)[truth[:100]]) / 100
     num_slots, gradients = table.encoding.num_slots, net.gradients()
     assert gradients["W"] is not None
@@ -211,7 +211,7 @@ def test_moments_are_those_of_dense_one_hot_inputs(balanced: bool) -> None:
     table = tables.load(prepared, prepared.train, torch.float64)
     given = torch.from_numpy(class_weights) if balanced else None
     for first in (len(expected), 3, 0):
-        found = moments(table, 3, table.encoding.num_slots, given, first)
+        found = moments(table, 3, table.encoding.num_slots, given, first, table.encoding.slots)
         assert not found.products.any(), "there is no target"
         np.testing.assert_allclose(found.mean, mean, atol=1e-12)
         np.testing.assert_allclose(found.covariance, expected[:first, :first], atol=1e-12)
@@ -228,7 +228,7 @@ def test_moments_have_the_covariance_with_the_target_of_a_regression() -> None:
     inputs, _ = one_hot(prepared, "train")
     table = tables.load(prepared, prepared.train, torch.float64)
     y = table.y.numpy()
-    found = moments(table, 3, table.encoding.num_slots, None, inputs.shape[1])
+    found = moments(table, 3, table.encoding.num_slots, None, inputs.shape[1], table.encoding.slots)
     np.testing.assert_allclose(found.covariance, np.cov(inputs.T, bias=True), atol=1e-12)
     np.testing.assert_allclose(found.products, (inputs - inputs.mean(axis=0)).T @ (y - y.mean()) / len(y), atol=1e-12)
     assert found.target_variance == pytest.approx(y.var())
@@ -279,8 +279,8 @@ def test_an_unknown_code_has_the_average_effect_of_the_training_rows() -> None:
         part = slice(at, at + column.num_slots)
         expected += inputs[:, part].mean(axis=0) @ W[part]
         at += column.num_slots
-    X, slots = table.encoding(rows)
-    np.testing.assert_allclose(learning.net(X, slots)[0].detach(), expected, atol=1e-9)
+    X, places = table.encoding(rows)
+    np.testing.assert_allclose(learning.net(X, places)[0].detach(), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("size", [7, 32, 200])  # of minibatches that leave a smaller one, leave none, or are one
@@ -289,11 +289,11 @@ def test_minibatches_made_together_are_those_made_one_by_one(size: int) -> None:
     table = tables.load(prepared, prepared.train, torch.float32)
     order = torch.randperm(len(table))[:128]
     together = table.minibatches_at_once(order, size)
-    for (X, y, slots), part in zip(together, order.split(size), strict=True):
-        expected_X, expected_slots = table.encoding(table.rows[part])
-        assert expected_slots is not None
+    for (X, y, places), part in zip(together, order.split(size), strict=True):
+        expected_X, expected_places = table.encoding(table.rows[part])
+        assert expected_places is not None
         assert torch.equal(X, expected_X)
-        assert torch.equal(slots, expected_slots)
+        assert torch.equal(places, expected_places)
         assert torch.equal(y, table.y[part])
 
 

@@ -153,12 +153,17 @@ def _append(file: Any, sha256: Any, *arrays: Array) -> None:
 
 def _pass(train: tuple[Array, Array], test: tuple[Array, Array], order: torch.Tensor, num_levels: list[int]) -> None:
     """One step of plain SGD for each minibatch, the next of which are made meanwhile; then the test rows' loss."""
-    levels = torch.tensor([each for each in num_levels if each])
-    firsts = (levels.cumsum(0) - levels).unsqueeze(1)
-    categories = torch.tensor([at for at, each in enumerate(num_levels) if each])
+    starts = [0, *itertools.accumulate(num_levels)]
+    by_levels = sorted((at for at, each in enumerate(num_levels) if each), key=num_levels.__getitem__)
+    pairs = list(zip(by_levels[::-1], by_levels[: len(by_levels) // 2], strict=False))
+    slots = [torch.cartesian_prod(*(torch.arange(starts[at], starts[at + 1]) for at in pair)) for pair in pairs]
+    firsts, seconds = torch.tensor(pairs).T
+    stride = torch.tensor([float(num_levels[second]) for _, second in pairs]).unsqueeze(1)
+    offset = torch.tensor([0, *itertools.accumulate(map(len, slots))][:-1]).unsqueeze(1)
+    of_pairs = torch.cat(slots)
     numbers = torch.tensor([at for at, each in enumerate(num_levels) if not each])
     batch_size = rules.minibatch(len(order))
-    weight, bias, effects = torch.zeros(2, len(numbers)), torch.zeros(2, 1), torch.zeros(2, int(levels.sum())).T
+    weight, bias, effects = torch.zeros(2, len(numbers)), torch.zeros(2, 1), torch.zeros(2, starts[-1]).T
 
     def some(rows: Array, labels: Array) -> list[tuple[torch.Tensor, ...]]:
         whole = len(rows) // batch_size * batch_size
@@ -166,25 +171,25 @@ def _pass(train: tuple[Array, Array], test: tuple[Array, Array], order: torch.Te
         for part in (slice(whole), slice(whole, None)):
             size = min(batch_size, len(rows[part])) or 1
             columns = torch.from_numpy(rows[part]).view(-1, size, rows.shape[1]).mT.contiguous()
-            codes = columns.index_select(1, categories).long().add_(firsts).mT
+            codes = columns.index_select(1, firsts).mul_(stride).add_(columns.index_select(1, seconds))
             y = torch.from_numpy(labels[part]).long().view(-1, size)
-            made += zip(columns.index_select(1, numbers), codes, y, strict=True)
+            made += zip(columns.index_select(1, numbers), codes.long().add_(offset).mT, y, strict=True)
         return made
 
     def minibatches() -> Iterator[list[tuple[torch.Tensor, ...]]]:
         for part in map(torch.Tensor.numpy, order.split(TOGETHER * batch_size)):
             yield some(np.take(train[0], part, axis=0), train[1][part])
 
-    for inputs, slots, y in itertools.chain.from_iterable(side_by_side.ahead(minibatches())):
-        g = torch.softmax(weight @ inputs + bias + gathered(effects, slots).T, dim=0)
+    for inputs, places, y in itertools.chain.from_iterable(side_by_side.ahead(minibatches())):
+        g = torch.softmax(weight @ inputs + bias + gathered(effects, of_pairs, places).T, dim=0)
         g[1] -= y
         g[0] -= 1 - y
         g /= len(y)
         weight.sub_(g @ inputs.T, alpha=RATE)
         bias.sub_(g.sum(1, keepdim=True), alpha=RATE)
-        effects.sub_(gradient_of_gathered(g.T, effects, slots), alpha=RATE)
-    for inputs, slots, y in some(*test):
-        o = weight @ inputs + bias + gathered(effects, slots).T
+        effects.sub_(gradient_of_gathered(g.T, effects, of_pairs, places), alpha=RATE)
+    for inputs, places, y in some(*test):
+        o = weight @ inputs + bias + gathered(effects, of_pairs, places).T
         torch.nn.functional.cross_entropy(o.unsqueeze(0), y.unsqueeze(0))
 
 

@@ -15,12 +15,14 @@ from tasks.fitting.learning import Learning, Parts, require_rows_to_choose, requ
 from tasks.judging.objective import Objective
 from tasks.machine import side_by_side
 from tasks.machine.telling import tell
+from tasks.networks import whitening
 from tasks.networks.examples import Examples
+from tasks.networks.moments import Moments, moments
 from tasks.networks.passes import AveragedSteps, one_step, until_converged, until_settled
 from tasks.networks.schedules import learning_rates
 from tasks.networks.tables import Encoding
 from tasks.networks.training import Epoch, Measured, Network, outputs, stop_early, train
-from tasks.networks.whitening import Inverse, Moments, Whitened, moments
+from tasks.networks.whitening import Whitened
 from tasks.parameters import Steps, Training
 from tasks.records import PreparedDataset
 
@@ -50,10 +52,11 @@ class Learner:
         return side_by_side.beside(self._moments, split if self.way.is_whole else self._sample(split, SAMPLE))
 
     def _moments(self, split: Examples) -> Moments:
-        found = moments(split, len(self.encoding.numbers), self.num_slots, self.class_weights, self.way.num_whitened)
+        encoding, first = self.encoding, self.way.num_whitened
+        found = moments(split, len(encoding.numbers), self.num_slots, self.class_weights, first, encoding.slots)
         if not self.way.is_whole or self.objective.is_of_classes or len(found.variances):
             return found
-        offsets = self.encoding.mean / self.encoding.scale
+        offsets = encoding.mean / encoding.scale
         return found.told(torch.cat([offsets.squeeze(1), offsets.new_zeros(self.num_slots)]))
 
     def begin(self, data: Parts[Examples], inputs: Future[Moments], weight_decay: float) -> Learning:
@@ -65,8 +68,8 @@ class Learner:
         whitened = Whitened(
             optimizer(training, net, 0.0, self.way.momentum),
             net,
-            side_by_side.beside(self._whitening, inputs, steps, len(data.train)),  # while the first minibatch is drawn
-            self.encoding.frequencies,
+            side_by_side.beside(self._steps, inputs, steps, len(data.train)),  # while the first minibatch is drawn
+            self.num_slots,
             weight_decay * rules.loss_factor(training),
         )
         rates = learning_rates(training.schedule, steps.lr, steps.num_epochs)
@@ -80,12 +83,13 @@ class Learner:
             epochs = stop_early(epochs, net, training.patience)
         return Learning(net, epochs, training, len(data.train), len(data.validation or ()), self.num_slots)
 
-    def _whitening(self, inputs: Future[Moments], steps: Steps, num_rows: int) -> tuple[Moments, Inverse]:
+    def _steps(self, inputs: Future[Moments], steps: Steps, num_rows: int) -> whitening.Steps:
         found = inputs.result()
         ridge = steps.weight_decay / rules.CURVATURE[self.training.loss]
         if not self.way.is_whole:
             ridge += rules.damping(found.spread, steps.batch_size, num_rows)
-        return found, found.inverse(ridge, len(self.encoding.numbers) + len(self.encoding.categories))
+        inverse = found.inverse(ridge, len(self.encoding.numbers) + len(self.encoding.categories))
+        return whitening.steps(found, inverse, self.encoding.frequencies, self.way.dtype)
 
     def _to_the_end(
         self,

@@ -1,5 +1,7 @@
 """Prepared splits of a user's own table, by memory map: raw rows, which become inputs while a network learns."""
 
+import itertools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,13 +10,15 @@ from tasks.data import mapped
 from tasks.data.recipe import Columns
 from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY, read_split
 from tasks.fitting.learning import Parts, require_enough
+from tasks.networks.effects import NONE, num_effects
 from tasks.networks.examples import Examples
+from tasks.networks.moments import Moments
 from tasks.networks.tables import Encoding, Table
-from tasks.networks.whitening import Moments
 from tasks.records import PreparedDataset
 from tasks.store.record import FileRef
 
 DETERMINED = "these columns determine one another, as far as can be told; their weights are those of minimum norm"
+PAIR, PAIR_ROWS = 2**10, 16  # combined codes of two columns at most, and rows for each: a step looks at all of them
 RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larger one is encoded in every pass
 
 
@@ -61,8 +65,8 @@ def encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
     """How rows of this recipe become a network's inputs."""
     numbers = [recipe.columns[at] for at in recipe.numbers]
     categories = [recipe.columns[at] for at in recipe.categories]
-    num_slots = sum(column.num_slots for column in categories)
-    lookup, frequencies, start = [], torch.zeros(len(categories), num_slots, dtype=torch.float64), 0
+    num_slots, start = sum(column.num_slots for column in categories), 0
+    lookup, frequencies = list[torch.Tensor](), torch.zeros(len(categories) + 1, num_slots, dtype=torch.float64)
     for at, column in enumerate(categories):
         slots = torch.from_numpy(np.roll(column.slots()[:-1], 1))  # a missing value comes first
         slots = torch.where(slots < 0, num_slots + at, slots + start)
@@ -71,17 +75,39 @@ def encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
         has_slot = slots < num_slots
         frequencies[at].index_add_(0, slots[has_slot], counts[has_slot] / counts.sum())
         start += column.num_slots
-    sizes = torch.tensor([len(each) for each in lookup], dtype=torch.int64)
+    num_rows = sum(column.num_missing + sum(column.counts) for column in categories[:1])
+    pairs, alone = _paired([len(each) for each in lookup], min(PAIR, num_rows // PAIR_ROWS))
+    nothing = torch.tensor([num_slots + len(categories)])
+    groups = [torch.cartesian_prod(lookup[first], lookup[second]) for first, second in pairs]
+    groups += [torch.cartesian_prod(lookup[at], nothing)[:, : 2 if pairs else 1] for at in alone]
+    slots = torch.cat(groups) if groups else NONE
+    sizes = [len(lookup[second]) for _, second in pairs]
+    starts = [0, *itertools.accumulate(map(len, groups))]
+    before = [start + size + 1 for start, size in itertools.zip_longest(starts[:-1], sizes, fillvalue=0)]
+    order = [*(first for first, _ in pairs), *alone, *(second for _, second in pairs)]
     return Encoding(
         numbers=torch.tensor(recipe.numbers, dtype=torch.int64),
         mean=torch.tensor([column.mean or 0.0 for column in numbers], dtype=dtype).unsqueeze(1),
         scale=torch.tensor([column.scale for column in numbers], dtype=dtype).unsqueeze(1),
-        categories=torch.tensor(recipe.categories, dtype=torch.int64),
-        first=(sizes.cumsum(0) - sizes + 1).float().unsqueeze(1),
-        last=(sizes.cumsum(0) - 1).float().unsqueeze(1),
-        slots=torch.cat(lookup) if lookup else torch.zeros(0, dtype=torch.int64),
-        frequencies=frequencies,
+        categories=torch.tensor([recipe.categories[at] for at in order], dtype=torch.int64),
+        last=torch.tensor([len(lookup[at]) - 2.0 for at in order]).unsqueeze(1),
+        stride=torch.tensor(sizes, dtype=torch.float32).unsqueeze(1),
+        offset=torch.tensor(before, dtype=torch.int64).unsqueeze(1),  # -1, a missing value's code, comes first
+        slots=slots,
+        frequencies=frequencies[: num_effects(slots) - num_slots],
     )
+
+
+def _paired(sizes: list[int], most: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """Columns of so many codes each, largest with smallest, as pairs of at most ``most`` together; and the others."""
+    rest, pairs, alone = sorted(range(len(sizes)), key=sizes.__getitem__), list[tuple[int, int]](), list[int]()
+    while rest:
+        largest = rest.pop()
+        if rest and sizes[largest] * sizes[rest[0]] <= most:
+            pairs.append((largest, rest.pop(0)))
+        else:
+            alone.append(largest)
+    return pairs, alone
 
 
 def parts(

@@ -36,9 +36,9 @@ class Examples(Protocol):
         """The examples in order, ``size`` at a time."""
 
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Inputs ``(m, …)`` and truth ``(m,)`` of the examples at ``index``, and if they have categories their slots.
+        """Inputs ``(m, …)`` and truth ``(m,)`` of the examples at ``index``, and if they have categories their places.
 
-        Inputs are floating point; slots are ``(m, columns)`` int64.
+        Inputs are floating point; places are ``(m, groups)`` int64, as ``effects`` has them.
         """
 
     def minibatches_at_once(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
@@ -48,21 +48,21 @@ class Examples(Protocol):
         """One minibatch after another in this ``order`` ``(n,)`` int64; each holds until the next is asked for."""
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The inputs of all examples, and the slots if they have any, minibatch by minibatch; each as long."""
+        """The inputs of all examples, and the places if they have any, minibatch by minibatch; each as long."""
 
 
 @dataclass(frozen=True)
 class Split:
     """A whole split resident on one device: ``X`` ``(n, …)`` uint8 or floating point, ``y`` ``(n,)``.
 
-    A minibatch of bytes is converted to float32 and multiplied by ``scale`` (1/255 brings pixels to 0…1). ``slots``
-    ``(n, columns)`` says which of a network's effects the categories of a table have.
+    A minibatch of bytes is converted to float32 and multiplied by ``scale`` (1/255 brings pixels to 0…1). ``places``
+    ``(n, groups)`` says where the categories of a table have a network's effects.
     """
 
     X: Tensor
     y: Tensor
     scale: float = 1.0
-    slots: Tensor | None = None
+    places: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -75,7 +75,7 @@ class Split:
     @property
     def num_inputs(self) -> int:
         """Values of one example."""
-        return math.prod(self.X.shape[1:]) + (0 if self.slots is None else self.slots.shape[1])
+        return math.prod(self.X.shape[1:]) + (0 if self.places is None else self.places.shape[1])
 
     def to(self, device: torch.device) -> "Split":
         """The same split on another device."""
@@ -97,9 +97,9 @@ class Split:
             yield self._each(lambda tensor, start=start: tensor[start : start + size])  # type: ignore[misc]
 
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Inputs and truth of the examples at ``index``, and their slots if they have any."""
+        """Inputs and truth of the examples at ``index``, and their places if they have any."""
         at = self.at(index)
-        return self._inputs(at.X), at.y, *at._slots()
+        return self._inputs(at.X), at.y, *at._places()
 
     def minibatches_at_once(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
         """The same of ``order``, ``batch_size`` at a time."""
@@ -115,20 +115,20 @@ class Split:
         return self._in_one_memory(part for several in gathered for part in several._parts(batch_size))
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The inputs of all examples, and the slots if they have any, minibatch by minibatch.
+        """The inputs of all examples, and the places if they have any, minibatch by minibatch.
 
         Of very large images smaller ones: as float32 they take four times the memory.
         """
         batch_size = min(batch_size, max(1, VALUES // max(1, self.X[:1].numel())))
-        return ((inputs, *slots) for inputs, _, *slots in self._in_one_memory(self._parts(batch_size)))
+        return ((inputs, *places) for inputs, _, *places in self._in_one_memory(self._parts(batch_size)))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
-        slots = None if self.slots is None else change(self.slots)
-        return Split(change(self.X), change(self.y), self.scale, slots)
+        places = None if self.places is None else change(self.places)
+        return Split(change(self.X), change(self.y), self.scale, places)
 
     def _parts(self, size: int) -> Iterator[tuple[Tensor, ...]]:
-        """Inputs as they lie, truth and slots, ``size`` at a time: of all views at once, each takes a sixth as long."""
-        return zip(*(tensor.split(size) for tensor in (self.X, self.y, *self._slots())), strict=True)
+        """Inputs as they lie, truth, places, ``size`` at a time: of all views at once, each takes a sixth as long."""
+        return zip(*(tensor.split(size) for tensor in (self.X, self.y, *self._places())), strict=True)
 
     def _in_one_memory(self, parts: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
         """The same with inputs for a network, which overwrite those of the last part; the first is the largest."""
@@ -146,5 +146,5 @@ class Split:
             memory = memory[: len(X)]
         return memory.copy_(X).mul_(self.scale)
 
-    def _slots(self) -> tuple[Tensor, ...]:
-        return () if self.slots is None else (self.slots,)
+    def _places(self) -> tuple[Tensor, ...]:
+        return () if self.places is None else (self.places,)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.networks import metrics
-from tasks.networks.effects import Effects
+from tasks.networks.effects import NONE, Effects
 
 LOSSES: dict[str, Callable[[], nn.Module]] = {
     "squared": nn.MSELoss,
@@ -19,16 +19,17 @@ class LinearRegressionConcise:
     """``nn.Linear`` with the book's start; each category of a table adds the effect of its slot.
 
     ``nn.MSELoss`` has no half: at equal learning rate it takes steps twice as long as the scratch version.
-    ``X`` is ``(n, inputs)`` float32, ``slots`` ``(n, columns)`` int64, ``y`` and predictions are ``(n,)`` float32.
+    ``X`` is ``(n, inputs)`` float32, ``places`` ``(n, groups)`` int64, of ``slots`` as ``effects`` has them, ``y`` and
+    predictions are ``(n,)`` float32.
     """
 
     measure = staticmethod(metrics.regression)
 
     def __init__(
-        self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01, num_slots: int = 0
+        self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01, slots: Tensor = NONE
     ) -> None:
         self.linear = linear(num_inputs, 1)
-        self.effects = Effects(num_slots, 1)
+        self.effects = Effects(slots, 1)
         self.net = nn.Sequential(self.linear)
         nn.init.normal_(self.linear.weight, 0, sigma, generator=generator)
         nn.init.zeros_(self.linear.bias)
@@ -45,14 +46,14 @@ class LinearRegressionConcise:
         """What the optimizer moves."""
         return list(self._parameters.values())
 
-    def __call__(self, X: Tensor, slots: Tensor | None = None) -> Tensor:
+    def __call__(self, X: Tensor, places: Tensor | None = None) -> Tensor:
         """Predictions ``(n,)``."""
-        y_hat: Tensor = self.net(X) if slots is None else self.net(X) + self.effects(slots)
+        y_hat: Tensor = self.net(X) if places is None else self.net(X) + self.effects(places)
         return y_hat.squeeze(1)
 
-    def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
+    def backward(self, X: Tensor, y: Tensor, places: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean loss in the parameters; return the predictions."""
-        y_hat = self(X, slots)
+        y_hat = self(X, places)
         self.loss(y_hat, y).backward()
         return y_hat.detach()
 

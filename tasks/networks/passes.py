@@ -29,8 +29,8 @@ def one_step(
     total, measured = [torch.zeros_like(param) for param in params], []
     for piece in split.pieces(ROWS):
         optimizer.zero_grad()
-        ((X, *slots),) = piece.in_order(len(piece))
-        measured.append((net.measure(net.backward(X, piece.y, *slots), piece.y), len(piece)))
+        ((X, *places),) = piece.in_order(len(piece))
+        measured.append((net.measure(net.backward(X, piece.y, *places), piece.y), len(piece)))
         for each, param in zip(total, params, strict=True):
             if param.grad is not None:
                 each.add_(param.grad, alpha=len(piece) / len(split))
@@ -70,14 +70,14 @@ class AveragedSteps:
         drawn = (some.to(split.device, torch.int64) for some in in_sizes(parts, sizes))
         made: Iterator[Minibatches] = (split.minibatches_at_once(index, batch_size) for index in drawn)
         with ThreadPoolExecutor(1) as beside:  # the next steps
-            for X, y, *slots in itertools.chain.from_iterable(self._ahead(made)):
+            for X, y, *places in itertools.chain.from_iterable(self._ahead(made)):
                 if self._steps == half:
                     self._halfway = [each.clone() for each in self._mean]
                 if len(y) < whole:  # the last: each of its examples counts as much as any
                     for group in optimizer.param_groups:
                         group["lr"] *= len(y) / whole
                 optimizer.zero_grad()
-                seen.append((net.backward(X, y, *slots), y))
+                seen.append((net.backward(X, y, *places), y))
                 optimizer.step()
                 self._count(params)
                 rest -= len(y)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.networks import metrics
-from tasks.networks.effects import Effects
+from tasks.networks.effects import NONE, Effects
 from tasks.networks.linear_concise import linear, named
 
 
@@ -24,9 +24,9 @@ class ByClass(nn.Linear):
 class SoftmaxRegressionConcise:
     """``nn.Flatten`` and ``nn.Linear`` with the book's start, under ``nn.CrossEntropyLoss``.
 
-    Each category of a table adds the effects of its slot. ``X`` is ``(n, …)`` float32, ``slots``
-    ``(n, columns)`` int64, ``y`` ``(n,)`` int64; scores are ``(n, outputs)`` float32. ``class_weights`` ``(outputs,)``
-    say how much an example of each class counts; None: all the same.
+    Each category of a table adds the effects of its slot. ``X`` is ``(n, …)`` float32, ``places``
+    ``(n, groups)`` int64, of ``slots`` as ``effects`` has them, ``y`` ``(n,)`` int64; scores are ``(n, outputs)``
+    float32. ``class_weights`` ``(outputs,)`` say how much an example of each class counts; None: all the same.
     """
 
     measure = staticmethod(metrics.classification)
@@ -38,11 +38,11 @@ class SoftmaxRegressionConcise:
         generator: torch.Generator,
         sigma: float = 0.01,
         dropout_probability: float = 0.0,
-        num_slots: int = 0,
+        slots: Tensor = NONE,
         class_weights: Tensor | None = None,
     ) -> None:
-        self.linear = linear(num_inputs, num_outputs, ByClass if num_slots else nn.Linear)
-        self.effects = Effects(num_slots, num_outputs)
+        self.linear = linear(num_inputs, num_outputs, ByClass if len(slots) else nn.Linear)
+        self.effects = Effects(slots, num_outputs)
         self._parameters = named(self.linear, self.effects)
         self.net = nn.Sequential(nn.Flatten(), self.linear)
         dropout = nn.Dropout(dropout_probability)
@@ -62,20 +62,20 @@ class SoftmaxRegressionConcise:
         """What the optimizer moves."""
         return list(self._parameters.values())
 
-    def __call__(self, X: Tensor, slots: Tensor | None = None) -> Tensor:
+    def __call__(self, X: Tensor, places: Tensor | None = None) -> Tensor:
         """Scores ``(n, outputs)``."""
-        return self._scores(self.net, X, slots)
+        return self._scores(self.net, X, places)
 
-    def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
+    def backward(self, X: Tensor, y: Tensor, places: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean cross-entropy in the parameters; return the scores."""
-        o = self._scores(self.training_net, X, slots)
+        o = self._scores(self.training_net, X, places)
         # Class by class, which of the few classes of a table is five times as fast.
-        loss = self.loss(o, y) if slots is None else self.loss(o.T.unsqueeze(0), y.unsqueeze(0))
+        loss = self.loss(o, y) if places is None else self.loss(o.T.unsqueeze(0), y.unsqueeze(0))
         (loss.mean() if loss.dim() else loss).backward()
         return o.detach()
 
-    def _scores(self, net: nn.Module, X: Tensor, slots: Tensor | None) -> Tensor:
-        o: Tensor = net(X) if slots is None else self.effects(slots) + net(X)
+    def _scores(self, net: nn.Module, X: Tensor, places: Tensor | None) -> Tensor:
+        o: Tensor = net(X) if places is None else self.effects(places) + net(X)
         return o
 
     def weights(self) -> dict[str, Tensor]:

@@ -13,22 +13,28 @@ from tasks.networks.examples import Split
 
 @dataclass(frozen=True)
 class Encoding:
-    """How raw rows ``(n, columns)`` float32 become standardised numbers and the slots of categories.
+    """How raw rows ``(n, columns)`` float32 become standardised numbers and the places of categories.
 
     The slots of all categorical columns are numbered one column after the other, ``num_slots`` of them; behind them
     every column has one more, that of a code without a weight of its own: a network learns the average effect there.
-    The other tensors: ``numbers`` and ``categories`` are positions of columns, int64; ``mean`` and ``scale``
-    ``(numbers, 1)`` of the numbers, in the precision of the network; ``first`` and ``last`` ``(categories, 1)`` float32
-    where a column's level 0 and an unknown code lie in ``slots``, where a missing value comes before its levels;
-    ``frequencies`` ``(categories, num_slots)`` the share of the training rows in each slot, of the column's own only.
+    ``slots`` ``(places, 1 or 2)`` has them for each code of a column, or each pair of codes of two columns: from
+    ``offset`` ``(groups, 1)`` on int64, where a missing value comes first, then the levels, then an unknown code, of a
+    pair the second column's for each of the first. Where some columns are alone and others not, the effect behind all
+    others stands for nothing.
+    The other tensors: ``numbers`` and ``categories`` are positions of columns, int64, the second ones of pairs last;
+    ``mean`` and ``scale`` ``(numbers, 1)`` of the numbers, in the precision of the network; ``last``
+    ``(categories, 1)`` the number of levels, which is an unknown code, and ``stride`` ``(pairs, 1)`` the codes of a
+    pair's second column, both float32; ``frequencies`` ``(effects that are no slot, num_slots)`` the share of the
+    training rows in each slot, of the column's own only.
     """
 
     numbers: Tensor
     mean: Tensor
     scale: Tensor
     categories: Tensor
-    first: Tensor
     last: Tensor
+    stride: Tensor
+    offset: Tensor
     slots: Tensor
     frequencies: Tensor
 
@@ -49,7 +55,7 @@ class Encoding:
         )
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Inputs ``(n, numbers)``, a missing one at its mean, and slots ``(n, categories)`` int64, None without any.
+        """Inputs ``(n, numbers)``, a missing one at its mean, and places ``(n, groups)`` int64, None without any.
 
         Of several minibatches at once, ``(minibatches, n, columns)``, those of each.
         """
@@ -58,9 +64,10 @@ class Encoding:
         X.nan_to_num_(0.0, posinf=math.inf, neginf=-math.inf)
         if not len(self.categories):
             return X.mT, None
-        codes = columns.index_select(-2, self.categories).nan_to_num_(-1.0).add_(self.first)
-        places = torch.minimum(codes, self.last).long()
-        return X.mT, self.slots.index_select(0, places.flatten()).view_as(places).mT
+        codes = torch.minimum(columns.index_select(-2, self.categories).nan_to_num_(-1.0), self.last)
+        groups, pairs = len(self.offset), len(self.stride)
+        codes[..., :pairs, :].mul_(self.stride).add_(codes[..., groups:, :])
+        return X.mT, codes[..., :groups, :].long().add_(self.offset).mT
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ class Table:
                 yield replace(self, truth=self.truth[part], members=self.members[part])
 
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Inputs, truth and slots of the examples at ``index``."""
+        """Inputs, truth and places of the examples at ``index``."""
         (only,) = self.minibatches_at_once(index, len(index))
         return only
 
@@ -136,19 +143,19 @@ class Table:
         return map(self.minibatch, order.split(batch_size))
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """Inputs and slots of all examples, minibatch by minibatch."""
+        """Inputs and places of all examples, minibatch by minibatch."""
         return (piece._inputs() for piece in self.pieces(batch_size))
 
     def resident(self) -> Split:
         """The same examples encoded once, for many passes over few rows."""
-        X, *slots = self._inputs()
-        return Split(X, self.y, slots=slots[0] if slots else None)
+        X, *places = self._inputs()
+        return Split(X, self.y, places=places[0] if places else None)
 
     def _inputs(self, size: int | None = None) -> tuple[Tensor, ...]:
-        """Inputs and slots, of minibatches if they have a ``size``, which all examples fill."""
+        """Inputs and places, of minibatches if they have a ``size``, which all examples fill."""
         rows = self.rows if self.members is None else _at(self.rows, self.members)
-        X, slots = self.encoding(rows if size is None else rows.view(-1, size, rows.shape[1]))
-        return (X,) if slots is None else (X, slots)
+        X, places = self.encoding(rows if size is None else rows.view(-1, size, rows.shape[1]))
+        return (X,) if places is None else (X, places)
 
 
 def _at(rows: Tensor, members: Tensor) -> Tensor:

@@ -29,10 +29,10 @@ class Network(Protocol):
     def to(self, where: torch.device | torch.dtype) -> "Network":
         """Move the parameters to a device, or to another precision."""
 
-    def __call__(self, X: Tensor, slots: Tensor | None = None) -> Tensor:
-        """Outputs for a minibatch; ``slots`` ``(n, columns)`` says which effect each category of a table has."""
+    def __call__(self, X: Tensor, places: Tensor | None = None) -> Tensor:
+        """Outputs for a minibatch; ``places`` ``(n, groups)`` says where its categories have effects."""
 
-    def backward(self, X: Tensor, y: Tensor, slots: Tensor | None = None) -> Tensor:
+    def backward(self, X: Tensor, y: Tensor, places: Tensor | None = None) -> Tensor:
         """Leave the gradient of the mean loss in the parameters; return the outputs, without a graph behind them."""
 
     def parameters(self) -> list[Tensor]:

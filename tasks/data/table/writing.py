@@ -41,11 +41,11 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
 
     watched = rows.split.count(VALIDATION)
     works = {
-        "rows": digests,
         "train": lambda: split("train"),
         "test": lambda: split("test"),
         **({"validation": lambda: split("validation")} if watched else {}),
         **({"raw": lambda: _raw_test(name, table, rows, recipe, scratch)} if rows.lossy else {}),
+        "rows": digests,  # last: they are still being sorted
     }
     done: dict[str, Any] = dict(zip(works, side_by_side.each(lambda work: work(), list(works.values())), strict=True))
     row_digests, digest = done["rows"]

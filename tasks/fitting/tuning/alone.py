@@ -12,8 +12,8 @@ from tasks.fitting import table_learning, tables
 from tasks.fitting.building import build
 from tasks.fitting.learning import Parts, epochs
 from tasks.networks.examples import Examples, Split
+from tasks.networks.moments import Moments
 from tasks.networks.tables import Table
-from tasks.networks.whitening import Moments
 from tasks.parameters import Training
 from tasks.records import PreparedDataset
 

@@ -32,9 +32,13 @@ def each(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The items, the next of which is made while one is used."""
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(next, items, None)
+    """The items, the first of which is made from now on, the next while one is used."""
+    pool = ThreadPoolExecutor(1)
+    return _following(pool, pool.submit(next, items, None), items)
+
+
+def _following(pool: ThreadPoolExecutor, following: Future[Any], items: Iterator[Item]) -> Iterator[Item]:
+    with pool:
         while (item := following.result()) is not None:
             following = pool.submit(next, items, None)
             yield item

@@ -135,16 +135,20 @@ def train(
     generator: torch.Generator,
     validation_split: Examples | None = None,
     run_epoch: Epoch = train_epoch,
+    first: Iterable[Tensor] | None = None,
 ) -> Iterator[Measured]:
     """Train one epoch for each of ``learning_rates`` by ``run_epoch`` and yield what was measured.
 
     As in the book, the training figures are averages over the epoch while the weights move. ``generator`` lives on
-    the CPU, so that the order of the examples is the same on every device.
+    the CPU, so that the order of the examples is the same on every device. ``first`` are the parts of the first epoch's
+    order, if they are being drawn already.
     """
     for lr in learning_rates:
         for group in optimizer.param_groups:
             group["lr"] = lr
-        on_train = run_epoch(net, optimizer, train_split, shuffled(len(train_split), generator), batch_size)
+        parts = shuffled(len(train_split), generator) if first is None else first
+        first = None
+        on_train = run_epoch(net, optimizer, train_split, parts, batch_size)
         others = [figures(net, split) for split in (test_split, validation_split) if split is not None]
         train_figures, test_figures, *validation = metrics.numbers(on_train, *others)
         yield Measured(train_figures, test_figures, validation[0] if validation else None)

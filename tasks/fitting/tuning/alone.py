@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from tasks.data.recipe import Columns
-from tasks.fitting import table_learning, tables
+from tasks.fitting import table_learner, table_learning, tables
 from tasks.fitting.building import build
 from tasks.fitting.learning import Parts, epochs
 from tasks.networks.examples import Examples, Split
@@ -59,9 +59,9 @@ class OfTable:
         learning = learner.begin(data, inputs, learner.objective.weight_decay)
         for measured in table_learning.in_raw_units(learning.epochs, self._recipe, self._prepared):
             weighted = learner.objective.class_weights
-            yield table_learning.loss(learning.net, data.test, learner.objective) if weighted else measured.test["loss"]
+            yield table_learner.loss(learning.net, data.test, learner.objective) if weighted else measured.test["loss"]
 
-    def _of_way(self, learner: table_learning.Learner) -> tuple[Parts[Examples], Future[Moments]]:
+    def _of_way(self, learner: table_learner.Learner) -> tuple[Parts[Examples], Future[Moments]]:
         key = learner.way, learner.objective.class_weights
         if key not in self._shared:
             both = (each.in_precision(learner.way.dtype) for each in (self._data.train, self._data.test))

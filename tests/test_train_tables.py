@@ -26,6 +26,7 @@ from tasks.networks import rank as rank_rule
 from tasks.networks.moments import moments
 from tasks.networks.passes import until_settled
 from tasks.networks.training import Measured, outputs
+from tasks.networks.whitening import steps
 from tasks.parameters import Device, Gates, LinearTraining, SoftmaxTraining, Steps
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.serving import graph, sessions
@@ -200,6 +201,60 @@ def test_effects_written_out_have_the_gradient_of_dense_one_hot_inputs() -> None
     np.testing.assert_allclose(found, inputs[:100].T @ residual, atol=1e-12)
 
 
+def of_categories(rows: int = 5000, classes: int = 3) -> PreparedDataset:
+    """Categories of so many levels that some are taken in pairs and others alone, one of them missing at times."""
+    rng = np.random.default_rng(0)
+    features = np.column_stack([rng.integers(0, levels, rows) for levels in (400, 3, 40, 5)] + [rng.normal(size=rows)])
+    truth = (features[:, 2] % classes).astype(int)
+    features[rng.random(rows) < 0.1, 2] = np.nan
+    kinds = ("category",) * 4 + ("number",)
+    return prepare(features, truth, fifth(rows), kinds, tuple(f"class {at}" for at in range(classes)))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_categories_in_pairs_and_alone_have_the_outputs_and_gradients_of_dense_one_hot_inputs(
+    implementation: str,
+) -> None:
+    prepared = of_categories()
+    inputs, truth = one_hot(prepared, "train")
+    table = tables.load(prepared, prepared.train, torch.float32)
+    encoding = table.encoding
+    assert (len(encoding.stride), len(encoding.offset)) == (1, 3), "one pair, and two columns alone"
+    learning = learn(prepared, implementation=implementation, batch_size=500, num_epochs=2)
+    X, y, places = table.minibatch(torch.arange(100))
+    W, b = weights(learning)
+    for each in learning.net.parameters():
+        each.grad = None
+    o = learning.net.backward(X, y, places)
+    np.testing.assert_allclose(o, inputs[:100] @ W + b, atol=1e-4)
+    gradients = learning.net.gradients()
+    assert gradients["W"] is not None
+    assert gradients["effects"] is not None
+    found = np.vstack([gradients["W"], gradients["effects"][: encoding.num_slots]])
+    residual = (o.softmax(dim=1).numpy() - np.eye(3)[truth[:100]]) / 100
+    np.testing.assert_allclose(found, inputs[:100].T @ residual, atol=1e-6)
+    effects = learning.net.weights()["effects"]
+    assert effects[:-1].abs().sum(dim=1).bool().all(), "each is learned"
+    assert not effects[-1].any(), "what stands for nothing stays nothing"
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-3])
+def test_minibatches_take_the_steps_of_one_product_that_their_parts_would_take(decay: float) -> None:
+    prepared = of_categories()
+    table = tables.load(prepared, prepared.train, torch.float64)
+    encoding = table.encoding
+    found = moments(table, 1, encoding.num_slots, None, 1 + encoding.num_slots, encoding.slots)
+    inverse = found.inverse(0.1 + decay, num_columns=5)
+    gradient = torch.randn(len(found.mean) + 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = steps(found, inverse, encoding.frequencies, torch.float64)(gradient)
+    ours = steps(found, inverse, encoding.frequencies, torch.float32)(gradient.float())
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+    dense = found.covariance.numpy() + (0.1 + decay) * np.eye(len(found.mean))
+    of_inputs = np.linalg.solve(dense, (gradient[:-1] - found.mean.unsqueeze(1) * gradient[-1:]).numpy())
+    np.testing.assert_allclose(expected[: len(found.mean)], of_inputs, atol=1e-9)
+    np.testing.assert_allclose(expected[-1], gradient[-1].numpy() - found.mean.numpy() @ of_inputs, atol=1e-9)
+
+
 @pytest.mark.parametrize("balanced", [False, True])
 def test_moments_are_those_of_dense_one_hot_inputs(balanced: bool) -> None:
     prepared = mixed(classes=2, share=0.1)
@@ -266,8 +321,9 @@ def test_no_penalty_is_minimum_norm_where_indicators_sum_to_one_and_nothing_is_s
     assert learning.collinear == ()
 
 
-def test_an_unknown_code_has_the_average_effect_of_the_training_rows() -> None:
-    prepared = mixed(classes=3)
+@pytest.mark.parametrize("size", [600, 3000])  # whose categories are taken alone, and as a pair
+def test_an_unknown_code_has_the_average_effect_of_the_training_rows(size: int) -> None:
+    prepared = mixed(size, classes=3)
     learning = learn(prepared)
     recipe, (inputs, _) = recipe_of(prepared), one_hot(prepared, "train")
     table = tables.load(prepared, prepared.train, torch.float64)

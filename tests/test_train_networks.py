@@ -434,7 +434,7 @@ def test_the_label_has_the_largest_score_the_first_where_several_are_equal(num_c
 
 
 def test_scores_that_lie_class_by_class_are_those_of_nn_linear() -> None:
-    net = SoftmaxRegressionConcise(3, 2, generator(0), slots=torch.arange(4).unsqueeze(1))
+    net = SoftmaxRegressionConcise(3, 2, generator(0), num_slots=4)
     plain = nn.Linear(3, 2)
     plain.load_state_dict(net.linear.state_dict())
     X, places = torch.randn(3, 500, generator=generator(1)).T, torch.zeros(500, 1, dtype=torch.int64)

@@ -51,18 +51,20 @@ def build_for_table(
 
     Behind the effects of slots there is one more for each category, that of a code without one.
     """
-    num_inputs, slots = len(encoding.numbers), encoding.slots.cpu()
+    num_inputs, num_slots = len(encoding.numbers), encoding.num_slots + len(encoding.categories)
+    pairs = encoding.pairs.cpu()
     nothing_drawn = torch.Generator()
     if prepared.task == "regression":
         kind = LINEAR[training.implementation]
-        return kind(num_inputs, training.loss.value, nothing_drawn, sigma=0.0, slots=slots)
+        return kind(num_inputs, training.loss.value, nothing_drawn, sigma=0.0, num_slots=num_slots, pairs=pairs)
     return SOFTMAX[training.implementation](
         num_inputs,
         len(prepared.class_names),
         nothing_drawn,
         sigma=0.0,
         dropout_probability=training.dropout,
-        slots=slots,
+        num_slots=num_slots,
+        pairs=pairs,
         class_weights=class_weights,
     )
 

@@ -51,7 +51,7 @@ class Learner:
 
     def _moments(self, split: Examples) -> Moments:
         encoding, first = self.encoding, self.way.num_whitened
-        found = moments(split, len(encoding.numbers), self.num_slots, self.class_weights, first, encoding.slots)
+        found = moments(split, len(encoding.numbers), self.num_slots, self.class_weights, first, encoding.pairs)
         if not self.way.is_whole or self.objective.is_of_classes or len(found.variances):
             return found
         offsets = encoding.mean / encoding.scale
@@ -62,8 +62,9 @@ class Learner:
         steps = rules.steps(self.training, self.way, len(data.train), weight_decay)
         training = self.training.model_copy(update=steps.model_dump())
         rows, first = data.train, None
-        if not self.way.is_whole:
+        if not self.way.is_whole and self.training.num_epochs is None:
             rows = self._sample(data.train, SCORES // max(1, len(self.prepared.class_names)))
+        if not self.way.is_whole:
             first = side_by_side.ahead(shuffled(len(data.train), self.generator))
         net = build_for_table(training, self.prepared, self.encoding, self.class_weights)
         net = net.to(data.train.device).to(self.encoding.mean.dtype)

@@ -1,6 +1,7 @@
 """Prepared splits of a user's own table, by memory map: raw rows, which become inputs while a network learns."""
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from tasks.data import mapped
 from tasks.data.recipe import Columns
 from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY, read_split
 from tasks.fitting.learning import Parts, require_enough
-from tasks.networks.effects import NONE, num_effects
+from tasks.networks.effects import NONE
 from tasks.networks.examples import Examples
 from tasks.networks.moments import Moments
 from tasks.networks.tables import Encoding, Table
@@ -66,7 +67,7 @@ def encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
     numbers = [recipe.columns[at] for at in recipe.numbers]
     categories = [recipe.columns[at] for at in recipe.categories]
     num_slots, start = sum(column.num_slots for column in categories), 0
-    lookup, frequencies = list[torch.Tensor](), torch.zeros(len(categories) + 1, num_slots, dtype=torch.float64)
+    lookup, frequencies = list[torch.Tensor](), torch.zeros(len(categories), num_slots, dtype=torch.float64)
     for at, column in enumerate(categories):
         slots = torch.from_numpy(np.roll(column.slots()[:-1], 1))  # a missing value comes first
         slots = torch.where(slots < 0, num_slots + at, slots + start)
@@ -75,39 +76,42 @@ def encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
         has_slot = slots < num_slots
         frequencies[at].index_add_(0, slots[has_slot], counts[has_slot] / counts.sum())
         start += column.num_slots
-    num_rows = sum(column.num_missing + sum(column.counts) for column in categories[:1])
-    pairs, alone = _paired([len(each) for each in lookup], min(PAIR, num_rows // PAIR_ROWS))
-    nothing = torch.tensor([num_slots + len(categories)])
-    groups = [torch.cartesian_prod(lookup[first], lookup[second]) for first, second in pairs]
-    groups += [torch.cartesian_prod(lookup[at], nothing)[:, : 2 if pairs else 1] for at in alone]
-    slots = torch.cat(groups) if groups else NONE
-    sizes = [len(lookup[second]) for _, second in pairs]
-    starts = [0, *itertools.accumulate(map(len, groups))]
-    before = [start + size + 1 for start, size in itertools.zip_longest(starts[:-1], sizes, fillvalue=0)]
-    order = [*(first for first, _ in pairs), *alone, *(second for _, second in pairs)]
+    sizes = [len(each) for each in lookup]
+    num_rows = sum(each.num_missing + sum(each.counts) for each in categories[:1])
+    together, alone = _paired(sizes, min(PAIR, num_rows // PAIR_ROWS))
+    combined = [torch.cartesian_prod(lookup[first], lookup[second]) for first, second in together]
+    pairs, strides = torch.cat([NONE, *combined]), [sizes[second] for _, second in together]
+    order = [*(first for first, _ in together), *(second for _, second in together), *alone]
+    offsets = [start + 1 + stride for start, stride in zip(_starts(map(len, combined)), strides, strict=True)]
+    offsets += [start + 1 for start in _starts(sizes[at] for at in alone)]
     return Encoding(
         numbers=torch.tensor(recipe.numbers, dtype=torch.int64),
         mean=torch.tensor([column.mean or 0.0 for column in numbers], dtype=dtype).unsqueeze(1),
         scale=torch.tensor([column.scale for column in numbers], dtype=dtype).unsqueeze(1),
         categories=torch.tensor([recipe.categories[at] for at in order], dtype=torch.int64),
-        last=torch.tensor([len(lookup[at]) - 2.0 for at in order]).unsqueeze(1),
-        stride=torch.tensor(sizes, dtype=torch.float32).unsqueeze(1),
-        offset=torch.tensor(before, dtype=torch.int64).unsqueeze(1),  # -1, a missing value's code, comes first
-        slots=slots,
-        frequencies=frequencies[: num_effects(slots) - num_slots],
+        last=torch.tensor([sizes[at] - 2.0 for at in order]).unsqueeze(1),
+        stride=torch.tensor(strides, dtype=torch.float32).unsqueeze(1),
+        offset=torch.tensor(offsets, dtype=torch.int64).unsqueeze(1),
+        pairs=pairs,
+        alone=torch.cat([NONE[:, 0], *(len(pairs) + lookup[at] for at in alone)]),
+        frequencies=frequencies,
     )
 
 
+def _starts(lengths: Iterable[int]) -> list[int]:
+    return [0, *itertools.accumulate(lengths)][:-1]
+
+
 def _paired(sizes: list[int], most: int) -> tuple[list[tuple[int, int]], list[int]]:
-    """Columns of so many codes each, largest with smallest, as pairs of at most ``most`` together; and the others."""
-    rest, pairs, alone = sorted(range(len(sizes)), key=sizes.__getitem__), list[tuple[int, int]](), list[int]()
+    """Columns of so many codes each in pairs, largest with smallest, of at most ``most`` together; and those alone."""
+    rest, together, alone = sorted(range(len(sizes)), key=sizes.__getitem__), list[tuple[int, int]](), list[int]()
     while rest:
         largest = rest.pop()
         if rest and sizes[largest] * sizes[rest[0]] <= most:
-            pairs.append((largest, rest.pop(0)))
+            together.append((largest, rest.pop(0)))
         else:
             alone.append(largest)
-    return pairs, alone
+    return together, alone
 
 
 def parts(

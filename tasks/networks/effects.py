@@ -1,10 +1,10 @@
 """Categories of a table: one-hot inputs pick rows of a weight matrix, so rows are gathered and no zero is multiplied.
 
 ``effects`` are ``(slots, outputs)``, stored so that ``effects.T`` is contiguous. A category picks one of them by its
-code. Columns of few codes are taken in pairs, so that an example asks for half as much: ``slots`` ``(places, columns)``
-int64 has which effects belong together, for each combination of codes of the columns of each group, and ``places``
-``(n, groups)`` int64 where an example's are. Column by column a gather is five times as fast as row by row, and its
-gradient fifty times as fast as that of ``nn.EmbeddingBag`` on a CPU.
+code. Columns of few codes are taken in pairs, so that an example asks for half as much: ``pairs`` ``(combinations, 2)``
+int64 has the two effects of each combination of codes, and ``places`` ``(n, groups)`` int64 say which combination an
+example has, or, behind all combinations, which effect of a column that is alone. Column by column a gather is five
+times as fast as row by row, and its gradient fifty times as fast as that of ``nn.EmbeddingBag`` on a CPU.
 """
 
 from typing import Any
@@ -12,22 +12,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+NONE = torch.zeros(0, 2, dtype=torch.int64)  # pairs
 
-def gathered(effects: Tensor, slots: Tensor, places: Tensor) -> Tensor:
+
+def gathered(effects: Tensor, pairs: Tensor, places: Tensor) -> Tensor:
     """The sum of the effects of each example's categories, ``(n, outputs)``."""
-    return _summed(_summed(effects, slots), places)
+    if len(pairs):
+        effects = torch.cat([_summed(effects, pairs).T, effects.T], dim=1).T
+    return _summed(effects, places)
 
 
-def gradient_of_gathered(g: Tensor, effects: Tensor, slots: Tensor, places: Tensor) -> Tensor:
+def gradient_of_gathered(g: Tensor, effects: Tensor, pairs: Tensor, places: Tensor) -> Tensor:
     """The gradient by ``effects`` ``(slots, outputs)``: for each slot, the sum over its examples.
 
     ``g`` ``(n, outputs)`` is the gradient by the outputs. Of several outputs, scores, it sums to 0 as that of
     cross-entropy does, and so that of the last effects follows from the others': of two classes in half the time.
     """
-    if g.shape[1] == 1:
-        return _gradient(_gradient(g, places, len(slots)), slots, len(effects))
-    of_others = _gradient(_gradient(g[:, :-1], places, len(slots)), slots, len(effects)).T
-    return torch.cat([of_others, -of_others.sum(dim=0, keepdim=True)]).T
+    are_scores = g.shape[1] > 1
+    gradient = _gradient(g[:, :-1] if are_scores else g, places, len(pairs) + len(effects))
+    if len(pairs):
+        gradient = gradient[len(pairs) :] + _gradient(gradient[: len(pairs)], pairs, len(effects))
+    return torch.cat([gradient.T, -gradient.T.sum(dim=0, keepdim=True)]).T if are_scores else gradient
+
+
+def columns_of(places: Tensor, pairs: Tensor) -> tuple[Tensor, ...]:
+    """The slots ``(n,)`` of a group's columns, two or one, of which ``places`` ``(n,)`` are."""
+    return (places - len(pairs),) if places[0] >= len(pairs) else pairs.T.index_select(1, places).unbind()
 
 
 def _summed(rows: Tensor, at: Tensor) -> Tensor:
@@ -46,9 +56,9 @@ class _Gathered(torch.autograd.Function):
     """The two together: autograd's own gradient of a gather and a sum takes twice as long."""
 
     @staticmethod
-    def forward(context: Any, effects: Tensor, slots: Tensor, places: Tensor) -> Tensor:
-        context.save_for_backward(effects, slots, places)
-        return gathered(effects, slots, places)
+    def forward(context: Any, effects: Tensor, pairs: Tensor, places: Tensor) -> Tensor:
+        context.save_for_backward(effects, pairs, places)
+        return gathered(effects, pairs, places)
 
     @staticmethod
     def backward(context: Any, g: Tensor) -> tuple[Tensor, None, None]:
@@ -58,22 +68,14 @@ class _Gathered(torch.autograd.Function):
 class Effects(nn.Module):
     """``nn.Linear`` of one-hot inputs, without its bias."""
 
-    slots: Tensor
+    pairs: Tensor
 
-    def __init__(self, slots: Tensor, num_outputs: int) -> None:
+    def __init__(self, num_slots: int, pairs: Tensor, num_outputs: int) -> None:
         super().__init__()
-        self.register_buffer("slots", slots)
-        self.weight = nn.Parameter(torch.zeros(num_outputs, num_effects(slots)))
+        self.register_buffer("pairs", pairs)
+        self.weight = nn.Parameter(torch.zeros(num_outputs, num_slots))
 
     def forward(self, places: Tensor) -> Tensor:
         """Outputs ``(n, outputs)``."""
-        found: Tensor = _Gathered.apply(self.weight.T, self.slots, places)
+        found: Tensor = _Gathered.apply(self.weight.T, self.pairs, places)
         return found
-
-
-NONE = torch.zeros(0, 1, dtype=torch.int64)  # slots of a network without categories
-
-
-def num_effects(slots: Tensor) -> int:
-    """How many effects there are, the last of which is at some place."""
-    return int(slots.max()) + 1 if len(slots) else 0

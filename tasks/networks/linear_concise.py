@@ -19,17 +19,23 @@ class LinearRegressionConcise:
     """``nn.Linear`` with the book's start; each category of a table adds the effect of its slot.
 
     ``nn.MSELoss`` has no half: at equal learning rate it takes steps twice as long as the scratch version.
-    ``X`` is ``(n, inputs)`` float32, ``places`` ``(n, groups)`` int64, of ``slots`` as ``effects`` has them, ``y`` and
+    ``X`` is ``(n, inputs)`` float32, ``places`` ``(n, groups)`` int64, of ``pairs`` as ``effects`` has them, ``y`` and
     predictions are ``(n,)`` float32.
     """
 
     measure = staticmethod(metrics.regression)
 
     def __init__(
-        self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01, slots: Tensor = NONE
+        self,
+        num_inputs: int,
+        loss: str,
+        generator: torch.Generator,
+        sigma: float = 0.01,
+        num_slots: int = 0,
+        pairs: Tensor = NONE,
     ) -> None:
         self.linear = linear(num_inputs, 1)
-        self.effects = Effects(slots, 1)
+        self.effects = Effects(num_slots, pairs, 1)
         self.net = nn.Sequential(self.linear)
         nn.init.normal_(self.linear.weight, 0, sigma, generator=generator)
         nn.init.zeros_(self.linear.bias)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tasks.networks import metrics
-from tasks.networks.effects import NONE, gathered, gradient_of_gathered, num_effects
+from tasks.networks.effects import NONE, gathered, gradient_of_gathered
 
 
 def squared_loss(y_hat: Tensor, y: Tensor) -> Tensor:
@@ -43,24 +43,30 @@ LOSSES: dict[str, tuple[Loss, Loss]] = {
 class LinearRegressionScratch:
     """``y_hat = Xw + b`` with its gradient written out; each category of a table adds the effect of its slot.
 
-    ``X`` is ``(n, inputs)`` float32, ``places`` ``(n, groups)`` int64, of ``slots`` as ``effects`` has them, ``y`` and
+    ``X`` is ``(n, inputs)`` float32, ``places`` ``(n, groups)`` int64, of ``pairs`` as ``effects`` has them, ``y`` and
     predictions are ``(n,)`` float32.
     """
 
     measure = staticmethod(metrics.regression)
 
     def __init__(
-        self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01, slots: Tensor = NONE
+        self,
+        num_inputs: int,
+        loss: str,
+        generator: torch.Generator,
+        sigma: float = 0.01,
+        num_slots: int = 0,
+        pairs: Tensor = NONE,
     ) -> None:
         self.w = torch.normal(0, sigma, (1, num_inputs), generator=generator).T
-        self.slots, self.effects = slots, torch.zeros(1, num_effects(slots)).T
+        self.pairs, self.effects = pairs, torch.zeros(1, num_slots).T
         self.b = torch.zeros(1)
         self.loss, self.loss_gradient = LOSSES[loss]
 
     def to(self, where: torch.device | torch.dtype) -> "LinearRegressionScratch":
         """Move the parameters to a device, or to another precision."""
         self.w, self.effects, self.b = self.w.to(where), self.effects.to(where), self.b.to(where)
-        self.slots = self.slots.to(where) if isinstance(where, torch.device) else self.slots
+        self.pairs = self.pairs.to(where) if isinstance(where, torch.device) else self.pairs
         return self
 
     def parameters(self) -> list[Tensor]:
@@ -70,7 +76,7 @@ class LinearRegressionScratch:
     def __call__(self, X: Tensor, places: Tensor | None = None) -> Tensor:
         """Predictions ``(n,)``."""
         y_hat = X @ self.w + self.b
-        return (y_hat if places is None else y_hat + gathered(self.effects, self.slots, places)).squeeze(1)
+        return (y_hat if places is None else y_hat + gathered(self.effects, self.pairs, places)).squeeze(1)
 
     def backward(self, X: Tensor, y: Tensor, places: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean loss in the parameters; return the predictions."""
@@ -78,7 +84,7 @@ class LinearRegressionScratch:
         g = self.loss_gradient(y_hat, y).unsqueeze(1) / len(y)
         self.w.grad = X.T @ g
         if places is not None:
-            self.effects.grad = gradient_of_gathered(g, self.effects, self.slots, places)
+            self.effects.grad = gradient_of_gathered(g, self.effects, self.pairs, places)
         self.b.grad = g.sum(dim=0)
         return y_hat
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tasks.networks import rank
-from tasks.networks.effects import NONE
+from tasks.networks.effects import NONE, columns_of
 from tasks.networks.examples import Examples
 
 ROWS = 2**15  # encoded at once
@@ -104,21 +104,20 @@ def moments(
     num_slots: int,
     class_weights: Tensor | None,
     first: int,
-    slots: Tensor = NONE,
+    pairs: Tensor = NONE,
 ) -> Moments:
     """The moments of a split, summed piece by piece; no one-hot matrix is ever made.
 
-    Of ``slots`` ``(places, columns)``, as ``effects`` has them, those from ``num_slots`` on are none.
+    Slots from ``num_slots`` on are none, and ``pairs`` are as ``effects`` has them.
     ``class_weights`` ``(classes,)``; ``first``: how many inputs have a covariance, all of them, the numbers or none.
     The target of a regression is summed as one more number, the first.
     """
     device, some, whole = split.device, num_slots + 1, first == num_numbers + num_slots
-    known = slots.T.clamp(max=num_slots).to(device)
     ahead = int(split.y.is_floating_point())
     width, first = ahead + num_numbers + 1, ahead + first
     numbers = torch.zeros(width, width, dtype=torch.float64, device=device)
     cross = torch.zeros(some, width, dtype=torch.float64, device=device)
-    pairs = torch.zeros(some * some if whole else 0, dtype=torch.float64, device=device)
+    together = torch.zeros(some * some if whole else 0, dtype=torch.float64, device=device)
     for piece in split.pieces(ROWS):
         ((X, *places),) = piece.in_order(len(piece))
         y = piece.y.double().unsqueeze(1)
@@ -126,15 +125,15 @@ def moments(
         w = Z[:, -1] if class_weights is None else class_weights.double()[piece.y]
         weighted = Z if class_weights is None else Z * w.unsqueeze(1)
         numbers += Z.T @ weighted
-        columns = [column for each in places for at in each.T for column in known.index_select(1, at)]
+        columns = [column.clamp(max=num_slots) for each in places for at in each.T for column in columns_of(at, pairs)]
         for at, column in enumerate(columns):
             cross.index_add_(0, column, weighted)
             for other in columns[:at] if whole else ():
-                pairs.index_add_(0, column * some + other, w)
+                together.index_add_(0, column * some + other, w)
     n, cross = len(split), cross[:-1]
     second, squares = numbers[:-1, :-1], torch.cat([numbers.diagonal()[:-1], cross[:, -1]])
     if whole:
-        between = pairs.view(some, some)[:-1, :-1]
+        between = together.view(some, some)[:-1, :-1]
         slots_block = between + between.T + torch.diag(cross[:, -1])
         second = torch.cat([second, cross[:, :-1].T], dim=1)
         second = torch.cat([second, torch.cat([cross[:, :-1], slots_block], dim=1)])

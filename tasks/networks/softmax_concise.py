@@ -25,7 +25,7 @@ class SoftmaxRegressionConcise:
     """``nn.Flatten`` and ``nn.Linear`` with the book's start, under ``nn.CrossEntropyLoss``.
 
     Each category of a table adds the effects of its slot. ``X`` is ``(n, …)`` float32, ``places``
-    ``(n, groups)`` int64, of ``slots`` as ``effects`` has them, ``y`` ``(n,)`` int64; scores are ``(n, outputs)``
+    ``(n, groups)`` int64, of ``pairs`` as ``effects`` has them, ``y`` ``(n,)`` int64; scores are ``(n, outputs)``
     float32. ``class_weights`` ``(outputs,)`` say how much an example of each class counts; None: all the same.
     """
 
@@ -38,11 +38,12 @@ class SoftmaxRegressionConcise:
         generator: torch.Generator,
         sigma: float = 0.01,
         dropout_probability: float = 0.0,
-        slots: Tensor = NONE,
+        num_slots: int = 0,
+        pairs: Tensor = NONE,
         class_weights: Tensor | None = None,
     ) -> None:
-        self.linear = linear(num_inputs, num_outputs, ByClass if len(slots) else nn.Linear)
-        self.effects = Effects(slots, num_outputs)
+        self.linear = linear(num_inputs, num_outputs, ByClass if num_slots else nn.Linear)
+        self.effects = Effects(num_slots, pairs, num_outputs)
         self._parameters = named(self.linear, self.effects)
         self.net = nn.Sequential(nn.Flatten(), self.linear)
         dropout = nn.Dropout(dropout_probability)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tasks.networks import metrics
-from tasks.networks.effects import NONE, gathered, gradient_of_gathered, num_effects
+from tasks.networks.effects import NONE, gathered, gradient_of_gathered
 
 
 def shifted(o: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def dropout(X: Tensor, probability: float, generator: torch.Generator | None = N
 class SoftmaxRegressionScratch:
     """``o = XW + b`` with its gradient written out; each category of a table adds the effects of its slot.
 
-    ``X`` is ``(n, …)`` float32, flattened to ``(n, inputs)``; ``places`` is ``(n, groups)``, of ``slots`` as in
+    ``X`` is ``(n, …)`` float32, flattened to ``(n, inputs)``; ``places`` is ``(n, groups)``, of ``pairs`` as in
     ``effects``, and ``y`` ``(n,)``, int64; scores are ``(n, outputs)``. ``W`` is stored so that ``W.T`` is contiguous:
     then both products of a step run several times as fast. ``class_weights`` ``(outputs,)`` say how much an example of
     each class counts; None: all the same.
@@ -51,19 +51,20 @@ class SoftmaxRegressionScratch:
         generator: torch.Generator,
         sigma: float = 0.01,
         dropout_probability: float = 0.0,
-        slots: Tensor = NONE,
+        num_slots: int = 0,
+        pairs: Tensor = NONE,
         class_weights: Tensor | None = None,
     ) -> None:
         self.W = torch.normal(0, sigma, (num_outputs, num_inputs), generator=generator).T
         self.b = torch.zeros(num_outputs)
-        self.slots, self.effects = slots, torch.zeros(num_outputs, num_effects(slots)).T
+        self.pairs, self.effects = pairs, torch.zeros(num_outputs, num_slots).T
         self.class_weights = class_weights
         self.dropout_probability = dropout_probability
 
     def to(self, where: torch.device | torch.dtype) -> "SoftmaxRegressionScratch":
         """Move the parameters to a device, or to another precision."""
         self.W, self.effects, self.b = self.W.to(where), self.effects.to(where), self.b.to(where)
-        self.slots = self.slots.to(where) if isinstance(where, torch.device) else self.slots
+        self.pairs = self.pairs.to(where) if isinstance(where, torch.device) else self.pairs
         self.class_weights = None if self.class_weights is None else self.class_weights.to(where)
         return self
 
@@ -74,7 +75,7 @@ class SoftmaxRegressionScratch:
     def __call__(self, X: Tensor, places: Tensor | None = None) -> Tensor:
         """Scores ``(n, outputs)``."""
         o = (self.W.T @ X.flatten(1).T).T + self.b
-        return o if places is None else o + gathered(self.effects, self.slots, places)
+        return o if places is None else o + gathered(self.effects, self.pairs, places)
 
     def backward(self, X: Tensor, y: Tensor, places: Tensor | None = None) -> Tensor:
         """Leave the gradient of the minibatch's mean cross-entropy in the parameters; return the scores.
@@ -91,7 +92,7 @@ class SoftmaxRegressionScratch:
             g *= self.class_weights[y].unsqueeze(1)
         self.W.grad = (g.T @ X.flatten(1)).T
         if places is not None:
-            self.effects.grad = gradient_of_gathered(g, self.effects, self.slots, places)
+            self.effects.grad = gradient_of_gathered(g, self.effects, self.pairs, places)
         self.b.grad = g.sum(dim=0)
         return o
 

@@ -17,15 +17,14 @@ class Encoding:
 
     The slots of all categorical columns are numbered one column after the other, ``num_slots`` of them; behind them
     every column has one more, that of a code without a weight of its own: a network learns the average effect there.
-    ``slots`` ``(places, 1 or 2)`` has them for each code of a column, or each pair of codes of two columns: from
-    ``offset`` ``(groups, 1)`` on int64, where a missing value comes first, then the levels, then an unknown code, of a
-    pair the second column's for each of the first. Where some columns are alone and others not, the effect behind all
-    others stands for nothing.
-    The other tensors: ``numbers`` and ``categories`` are positions of columns, int64, the second ones of pairs last;
-    ``mean`` and ``scale`` ``(numbers, 1)`` of the numbers, in the precision of the network; ``last``
-    ``(categories, 1)`` the number of levels, which is an unknown code, and ``stride`` ``(pairs, 1)`` the codes of a
-    pair's second column, both float32; ``frequencies`` ``(effects that are no slot, num_slots)`` the share of the
-    training rows in each slot, of the column's own only.
+    ``pairs`` are those of columns that are taken in pairs, as ``effects`` has them. The other tensors: ``numbers`` and
+    ``categories`` are positions of columns, int64, of categories the first columns of all pairs, then the second ones,
+    then those alone; ``mean`` and ``scale`` ``(numbers, 1)`` of the numbers, in the precision of the network;
+    ``last`` ``(categories, 1)`` the number of levels, which is an unknown code, and ``stride`` ``(pairs, 1)`` the codes
+    of a pair's second column, both float32; ``offset`` ``(groups, 1)`` int64 where a pair's combinations, and in
+    ``alone`` a column's codes, begin, and what the code -1 of missing values takes off; ``alone`` the place of each
+    such code; ``frequencies`` ``(categories, num_slots)`` the share of the training rows in each slot, of the column's
+    own only.
     """
 
     numbers: Tensor
@@ -35,7 +34,8 @@ class Encoding:
     last: Tensor
     stride: Tensor
     offset: Tensor
-    slots: Tensor
+    pairs: Tensor
+    alone: Tensor
     frequencies: Tensor
 
     @property
@@ -65,9 +65,14 @@ class Encoding:
         if not len(self.categories):
             return X.mT, None
         codes = torch.minimum(columns.index_select(-2, self.categories).nan_to_num_(-1.0), self.last)
-        groups, pairs = len(self.offset), len(self.stride)
-        codes[..., :pairs, :].mul_(self.stride).add_(codes[..., groups:, :])
-        return X.mT, codes[..., :groups, :].long().add_(self.offset).mT
+        pairs = len(self.stride)
+        codes[..., :pairs, :].mul_(self.stride).add_(codes[..., pairs : 2 * pairs, :])
+        if not len(self.alone):
+            return X.mT, codes[..., :pairs, :].long().add_(self.offset).mT
+        places = torch.cat([codes[..., :pairs, :], codes[..., 2 * pairs :, :]], dim=-2).long().add_(self.offset)
+        alone = places[..., pairs:, :]
+        alone.copy_(self.alone.index_select(0, alone.flatten()).view_as(alone))
+        return X.mT, places.mT
 
 
 @dataclass(frozen=True)

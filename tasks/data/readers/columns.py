@@ -150,7 +150,7 @@ class Levels:
         found = found.cast(self._type)
         if array.null_count:
             return found.take(array.indices)
-        return pc.take(found, array.indices, boundscheck=False)  # which takes as long as the rest
+        return pc.take(found, array.indices, boundscheck=False)  # readers have looked at them
 
     def restored(self, array: pa.Array) -> pa.Array:
         """What ``codes`` gave, as all of the column is kept in the end."""

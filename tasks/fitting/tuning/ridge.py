@@ -91,7 +91,7 @@ class _Answers:
 
     num_rows: int
     num_numbers: int
-    slots: Tensor  # (places, columns) of categories
+    pairs: Tensor  # of categories, as ``effects`` has them
     directions: Tensor  # (inputs, inputs), and behind them what an unknown code of each category has on average
     mean: Tensor  # along the directions
     mean_target: Tensor
@@ -100,8 +100,8 @@ class _Answers:
 
     @classmethod
     def of(cls, split: Examples, num_numbers: int, num_slots: int, decays: Tensor) -> "_Answers":
-        slots = split.encoding.slots if isinstance(split, Table) else NONE
-        inputs = moments(split, num_numbers, num_slots, None, num_numbers + num_slots, slots)
+        pairs = split.encoding.pairs if isinstance(split, Table) else NONE
+        inputs = moments(split, num_numbers, num_slots, None, num_numbers + num_slots, pairs)
         variances, directions = torch.linalg.eigh(inputs.covariance)
         damped = variances.unsqueeze(1) + decays.to(variances.device)
         inverse = torch.where(damped > COLLINEAR**2 * variances[-1:], 1 / damped, 0.0)
@@ -109,7 +109,7 @@ class _Answers:
         if isinstance(split, Table):
             of_unknown = split.encoding.frequencies @ directions[num_numbers:]
             directions = torch.cat([directions, of_unknown])
-        answers = cls(len(split), num_numbers, slots, directions, mean, mean_target, inverse, inverse)
+        answers = cls(len(split), num_numbers, pairs, directions, mean, mean_target, inverse, inverse)
         with_target = reduce(torch.add, (Z.T @ (y - mean_target) for Z, y in answers.along(split))) / len(split)
         return replace(answers, theta=inverse * with_target.unsqueeze(1))
 
@@ -119,7 +119,7 @@ class _Answers:
         for piece in split.pieces(ROWS):
             ((X, *places),) = piece.in_order(len(piece))  # noqa: N806  (the book's letter)
             Z = X.double() @ W - self.mean  # noqa: N806
-            yield Z + gathered(effects, self.slots, places[0]) if places else Z, piece.y.double()
+            yield Z + gathered(effects, self.pairs, places[0]) if places else Z, piece.y.double()
 
     def losses(self, unseen: Examples, leaves_out: bool) -> Tensor:
         """Half the mean squared error of each answer ``(decays,)``, by rows unseen or left out."""

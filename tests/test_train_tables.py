@@ -26,7 +26,7 @@ from tasks.networks import rank as rank_rule
 from tasks.networks.moments import moments
 from tasks.networks.passes import until_settled
 from tasks.networks.training import Measured, outputs
-from tasks.networks.whitening import steps
+from tasks.networks.whitening import whitener
 from tasks.parameters import Device, Gates, LinearTraining, SoftmaxTraining, Steps
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.serving import graph, sessions
@@ -243,8 +243,8 @@ def test_minibatches_take_the_steps_of_one_product_that_their_parts_would_take(d
     found = moments(table, 1, encoding.num_slots, None, 1 + encoding.num_slots, encoding.pairs)
     inverse = found.inverse(0.1 + decay, num_columns=5)
     gradient = torch.randn(len(found.mean) + 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = steps(found, inverse, encoding.frequencies, torch.float64)(gradient)
-    ours = steps(found, inverse, encoding.frequencies, torch.float32)(gradient.float())
+    expected = whitener(found, inverse, encoding.frequencies, torch.float64)(gradient)
+    ours = whitener(found, inverse, encoding.frequencies, torch.float32)(gradient.float())
     np.testing.assert_allclose(ours, expected, atol=1e-4)
     dense = found.covariance.numpy() + (0.1 + decay) * np.eye(len(found.mean))
     of_inputs = np.linalg.solve(dense, (gradient[:-1] - found.mean.unsqueeze(1) * gradient[-1:]).numpy())

@@ -155,8 +155,7 @@ def _pass(train: tuple[Array, Array], test: tuple[Array, Array], order: torch.Te
     """One step of plain SGD for each minibatch, the next of which are made meanwhile; then the test rows' loss."""
     starts = [0, *itertools.accumulate(num_levels)]
     by_levels = sorted((at for at, each in enumerate(num_levels) if each), key=num_levels.__getitem__)
-    # All in pairs: there are six.
-    pairs = list(zip(by_levels[::-1], by_levels[: len(by_levels) // 2], strict=False))
+    pairs = list(zip(by_levels[::-1], by_levels[: len(by_levels) // 2], strict=False))  # there are six
     slots = [torch.cartesian_prod(*(torch.arange(starts[at], starts[at + 1]) for at in pair)) for pair in pairs]
     firsts, seconds = torch.tensor(pairs).T
     stride = torch.tensor([float(num_levels[second]) for _, second in pairs]).unsqueeze(1)

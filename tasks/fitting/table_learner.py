@@ -12,7 +12,6 @@ from tasks.fitting.building import build_for_table, optimizer
 from tasks.fitting.learning import Learning, Parts
 from tasks.judging.objective import Objective
 from tasks.machine import side_by_side
-from tasks.networks import whitening
 from tasks.networks.examples import Examples
 from tasks.networks.moments import Moments, moments
 from tasks.networks.orders import shuffled
@@ -20,7 +19,7 @@ from tasks.networks.passes import AveragedSteps, one_step, until_converged, unti
 from tasks.networks.schedules import learning_rates
 from tasks.networks.tables import Encoding
 from tasks.networks.training import Epoch, Measured, Network, outputs, stop_early, train
-from tasks.networks.whitening import Whitened
+from tasks.networks.whitening import Whitened, Whitener, whitener
 from tasks.parameters import Steps, Training
 from tasks.records import PreparedDataset
 
@@ -71,7 +70,7 @@ class Learner:
         whitened = Whitened(
             optimizer(training, net, 0.0, self.way.momentum),
             net,
-            side_by_side.beside(self._steps, inputs, steps, len(data.train)),  # while the first minibatch is drawn
+            side_by_side.beside(self._whitener, inputs, steps, len(data.train)),  # while the first minibatch is drawn
             self.num_slots,
             weight_decay * rules.loss_factor(training),
         )
@@ -95,13 +94,13 @@ class Learner:
             epochs = stop_early(epochs, net, training.patience)
         return Learning(net, epochs, training, len(data.train), len(data.validation or ()), self.num_slots)
 
-    def _steps(self, inputs: Future[Moments], steps: Steps, num_rows: int) -> whitening.Steps:
+    def _whitener(self, inputs: Future[Moments], steps: Steps, num_rows: int) -> Whitener:
         found = inputs.result()
         ridge = steps.weight_decay / rules.CURVATURE[self.training.loss]
         if not self.way.is_whole:
             ridge += rules.damping(found.spread, steps.batch_size, num_rows)
         inverse = found.inverse(ridge, len(self.encoding.numbers) + len(self.encoding.categories))
-        return whitening.steps(found, inverse, self.encoding.frequencies, self.way.dtype)
+        return whitener(found, inverse, self.encoding.frequencies, self.way.dtype)
 
     def _to_the_end(
         self,

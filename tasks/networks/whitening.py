@@ -16,10 +16,10 @@ from torch import Tensor
 from tasks.networks.moments import Inverse, Moments
 from tasks.networks.training import Network, Optimizer
 
-Steps = Callable[[Tensor], Tensor]  # of inputs, unknown codes and bias, from gradients by inputs and bias
+Whitener = Callable[[Tensor], Tensor]  # to steps of inputs, unknown codes and bias, from gradients by inputs and bias
 
 
-def steps(moments: Moments, inverse: Inverse, frequencies: Tensor, dtype: torch.dtype) -> Steps:
+def whitener(moments: Moments, inverse: Inverse, frequencies: Tensor, dtype: torch.dtype) -> Whitener:
     """What turns gradients ``(inputs + 1, outputs)`` into steps ``(inputs + columns + 1, outputs)`` of this ``dtype``.
 
     ``frequencies`` ``(columns, slots)``: behind the slots there is one more effect a column, that of an unknown code,
@@ -44,11 +44,11 @@ class Whitened:
     """An optimizer whose gradients are multiplied by the inverse covariance, penalty included."""
 
     def __init__(
-        self, optimizer: Optimizer, net: Network, steps: Future[Steps], num_slots: int, weight_decay: float
+        self, optimizer: Optimizer, net: Network, whitener: Future[Whitener], num_slots: int, weight_decay: float
     ) -> None:
-        """``steps`` are waited for by the first one."""
+        """``whitener`` is waited for by the first step."""
         self._optimizer, self._net, self._weight_decay = optimizer, net, weight_decay
-        self._steps, self._num_slots = steps, num_slots
+        self._whitener, self._num_slots = whitener, num_slots
         self.decrement: Callable[[], Tensor] = lambda: torch.zeros(())  # about twice what the last step gains
 
     @property
@@ -72,7 +72,7 @@ class Whitened:
             effects.add_(weights.get("effects", effects), alpha=self._weight_decay)
         # Class by class, as they lie: so their product takes a fifth of the time.
         gradient = torch.cat([W.T, effects.T[:, : self._num_slots], b.unsqueeze(1)], dim=1).T
-        step, inputs = self._steps.result()(gradient), len(gradient) - 1
+        step, inputs = self._whitener.result()(gradient), len(gradient) - 1
         self.decrement = lambda: (step[:inputs] * gradient[:inputs]).sum() + (step[-1] * gradient[-1]).sum()
         W.copy_(step[: len(W)])
         effects.copy_(step[len(W) : -1])

@@ -345,6 +345,15 @@ def latin_1(writer: Callable[..., Any]) -> bytes:
     return stream.getvalue()
 
 
+def no_such_level(code: int) -> bytes:
+    """A Feather file one of whose codes is outside of its dictionary, which would be read from other memory."""
+    codes = pa.DictionaryArray.from_arrays(pa.array([0, 1, code], pa.int32()), pa.array(["x", "y"]), safe=False)
+    stream, table = io.BytesIO(), pa.table({"t": codes})
+    with pa.ipc.new_file(stream, table.schema) as writer:
+        writer.write_table(table)
+    return stream.getvalue()
+
+
 WIDE = ",".join(f"c{number}" for number in range(2001)) + "\n1" + ",1" * 2000
 BAD: dict[str, tuple[str, bytes, str]] = {
     "nothing": ("t.csv", b"", "is empty"),
@@ -378,6 +387,8 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "no Parquet": ("t.parquet", b"PAR1 and no more", "cannot be read"),
     "Parquet with text in Latin-1": ("t.parquet", latin_1(pq.write_table), "UTF8"),
     "Feather with text in Latin-1": ("t.feather", latin_1(pyarrow.feather.write_feather), "UTF8"),
+    "Feather with a code too large": ("t.feather", no_such_level(99), "out of bounds: 99"),
+    "Feather with a code below zero": ("t.feather", no_such_level(-5), "out of bounds: -5"),
     "no Feather": ("t.feather", b"ARROW1 and no more", "cannot be read"),
 }  # fmt: skip
 

@@ -71,7 +71,7 @@ def _copied(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch, whose text has been looked at: no file says whether it is UTF-8."""
+    """The batch, whose text has been looked at: no file says whether it is UTF-8, and its codes are levels it has."""
     for column in batch.columns:
         if kind_of(column.type) == "text":
             column.validate(full=True)

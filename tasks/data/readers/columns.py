@@ -150,7 +150,7 @@ class Levels:
         found = found.cast(self._type)
         if array.null_count:
             return found.take(array.indices)
-        return pc.take(found, array.indices, boundscheck=False)  # readers have looked at them
+        return pc.take(found, array.indices, boundscheck=False)  # pyarrow's, or readers have looked
 
     def restored(self, array: pa.Array) -> pa.Array:
         """What ``codes`` gave, as all of the column is kept in the end."""

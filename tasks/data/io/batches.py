@@ -1,0 +1,193 @@
+"""One way to read: tables in batches of Arrow columns for everybody, and rows as a recipe takes them for prediction."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.data.io import tabular
+from tasks.data.io.csv import csv_batches
+from tasks.data.io.discovery import ARROW_SUFFIXES, DataFile
+from tasks.data.io.tabular import BadRows, Reader, Selection
+from tasks.data.recipe import Columns, Recipe
+from tasks.errors import DataError
+from tasks.machine.arrays import Array
+
+if TYPE_CHECKING:
+    from tasks.data.readers.stored import StoredRows
+
+Rows: TypeAlias = "Array | StoredRows"  # rows in memory, or still in their file; ``np.asarray`` reads them
+
+READERS: dict[str, Reader] = {
+    ".parquet": tabular.parquet_batches,
+    **dict.fromkeys(ARROW_SUFFIXES, tabular.arrow_batches),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), tabular.json_batches),
+}  # whatever else is named is CSV
+
+CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
+CHUNK_BYTES = 64 * 2**20
+SHARD_ROWS, SHARD_BYTES = 2**22, 2**31
+
+
+def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "raise") -> Iterator[pa.RecordBatch]:
+    """The rows of a file of a table in order, each of its columns by itself typed as the file has it.
+
+    The first batch of most formats has no rows and all columns. Rows of CSV that cannot be read ``raise``, or are
+    there as nulls with the reason in a last column, ``csv.FAULT``; other formats have none: a file is whole or not.
+
+    Raises:
+        DataError: the file is broken or gone.
+    """
+    with file.open() as stream:
+        if file.suffix in READERS:
+            yield from READERS[file.suffix](stream, file.path, selection)
+        else:
+            yield from csv_batches(stream, file.path, selection, bad_rows)
+
+
+class ReadSpec(NamedTuple):
+    """What a prediction reads: rows as a recipe takes them, and the true labels that a file may bring along."""
+
+    recipe: Recipe
+    columns: tuple[str, ...] = ()  # of a table, instead of the recipe's
+    y_name: str | None = None  # what the labels are called in files of arrays
+    class_names: tuple[str, ...] = ()  # none of a number
+    ids: tuple[str, ...] = ()  # columns of a table to copy to the output
+    unknown: str = "reject"  # levels and missing values that no row of the version's data had; or ``average``
+
+    @property
+    def row_bytes(self) -> int:
+        """The size of one row in memory."""
+        return math.prod(self.recipe.input.shape) * np.dtype(self.recipe.input.dtype).itemsize
+
+    @property
+    def chunk_rows(self) -> int:
+        """How many rows are held in memory at a time, by one worker, with a probability of every class."""
+        answer_bytes = len(self.class_names) * np.dtype(np.float32).itemsize
+        return max(1, min(CHUNK_ROWS, CHUNK_BYTES // max(self.row_bytes, answer_bytes)))
+
+    def is_valid(self, values: Array) -> Array:
+        """Which of encoded values ``(n, …)`` the model may be fed."""
+        valid: Array = np.isfinite(values)
+        if isinstance(self.recipe, Columns) and self.recipe.target is not None:
+            for at, column in enumerate(self.recipe.columns):
+                if column.kind != "number" and not (column.kind == "category" and self.unknown == "average"):
+                    valid[:, at] &= _is_code(values[:, at], len(column.levels) if column.kind == "category" else 2)
+                if column.has_missing or self.unknown == "average":
+                    valid[:, at] |= np.isnan(values[:, at])
+        return valid
+
+    def describe(self) -> str:
+        """The rows in words."""
+        shape = ", ".join(map(str, ("rows", *self.recipe.input.shape)))
+        return f"{self.recipe.input.dtype} of shape [{shape}], at least one row"
+
+
+def _is_code(values: Array, size: int) -> Array | bool:
+    is_whole: Array = values == np.floor(values)
+    if is_whole.all() and values.min(initial=0) >= 0 and values.max(initial=0) < size:  # as nearly always
+        return True
+    return (values >= 0) & (values < size) & is_whole
+
+
+class Reject(NamedTuple):
+    """A row that could not be read; ``row`` counts through all files, ``source_row`` through its own, both from 0."""
+
+    row: int
+    source: str
+    source_row: int
+    reason: str
+    ids: tuple[str | None, ...] = ()  # its values of the columns that go along
+
+
+class Batch(NamedTuple):
+    """Rows as the model takes them, of one file or of several small ones, and those that could not be read.
+
+    A reader counts rows within its file, ``inputs.batches`` within all of them.
+    """
+
+    X: Rows  # (n, …) in the dtype and shape of the model's input
+    row_ids: Array  # (n,) int64
+    rejects: tuple[Reject, ...] = ()
+    y_true: "Rows | None" = None  # (n,) labels, or of a table's target float64, NaN if missing; None: there are none
+    notes: tuple[str, ...] = ()
+    passthrough: pa.Table | None = None  # (n,) columns of text that go to the output as they are
+    sources: tuple[str, ...] = ()  # each file once
+    source_index: Array | None = None  # (n,) int32 into ``sources``
+
+    @property
+    def num_rows(self) -> int:
+        """All rows, read or not."""
+        return len(self.row_ids) + len(self.rejects)
+
+
+def make_batch(
+    first: int,
+    X: Rows,  # noqa: N803  (the book's letter)
+    valid_indices: Array | None = None,
+    rejects: dict[int, str] | None = None,
+    **more: Any,
+) -> Batch:
+    """Consecutive rows of a file from row ``first`` on.
+
+    ``X`` has those that could be read, at ``valid_indices`` among them (None: all); ``rejects`` are reasons by such an
+    index; ``more`` is what ``Batch`` has besides, of the rows that could be read.
+    """
+    row_ids = np.arange(first, first + len(X)) if valid_indices is None else first + valid_indices
+    rejected = (Reject(first + at, "", first + at, reason) for at, reason in (rejects or {}).items())
+    return Batch(X, row_ids, tuple(rejected), **more)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How to read one kind of file for a prediction.
+
+    ``count`` checks that a file as a whole fits the spec and returns its number of rows. ``batches`` reads the rows
+    from ``start`` to ``stop``, at most ``chunk_rows`` at a time. Files that are ``is_packed`` are ``unpack``-ed first.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    count: Callable[[Path, ReadSpec], int]
+    batches: Callable[[Path, int, int, ReadSpec], Iterator[Batch]]
+    tolerated_percent: int = 0  # of its rows may be rejected
+    max_shard_rows: int = SHARD_ROWS
+    unpack: Callable[[DataFile, Path, ReadSpec], None] | None = None
+    unpacked_suffix: str = ""
+    is_packed: Callable[[Path], bool] = lambda path: True
+
+    def shard_rows(self, spec: ReadSpec) -> int:
+        """The most rows of a shard."""
+        return max(1, min(self.max_shard_rows, SHARD_BYTES // spec.row_bytes))
+
+
+def check_fit(path: Path, dtype: Any, shape: tuple[int, ...], spec: ReadSpec) -> None:
+    """Whether the recipe takes an array of this dtype and row ``shape``.
+
+    Raises:
+        DataError: it does not.
+    """
+    if not spec.recipe.accepts(dtype, shape):
+        raise DataError(
+            f"{path} holds {np.dtype(dtype)} rows of shape {list(shape)}",
+            spec.describe(),
+            "convert the file, or name the model that it is for with --name",
+        )
+
+
+def broken(path: Path, reason: object) -> DataError:
+    """The error of a file that is not what its name says."""
+    return DataError(f"{path} cannot be read: {reason}", f"a whole {path.suffix or 'IDX'} file", "write it again")
+
+
+def changed(path: str) -> DataError:
+    """The error of an input file that is no longer what the job was planned for."""
+    return DataError(
+        f"{path} is gone or was written to while the job was running",
+        "an input that stays as it is until the job is done",
+        "run the command again: it makes a new job (into the same --output: with --restart)",
+    )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tasks.data.images.examining import Examined as ImagesExamined
     from tasks.data.images.reading import Images
     from tasks.data.report import DataReport, ImageReport
-    from tasks.data.table.examining import Examined
+    from tasks.data.table_dataset import Examined
 
 
 @taking(InspectParameters)
@@ -52,8 +52,9 @@ def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | 
     from tasks.data.images import finding
     from tasks.data.images import own as images
     from tasks.data.images.fixed import FixedImages
+    from tasks.data.schema import Request
     from tasks.data.sources import tables
-    from tasks.data.table import examining, own
+    from tasks.data.table_dataset import examine_table, read_table
     from tasks.store import own_data
 
     kept, name = None, parameters.name or Path(parameters.source).stem
@@ -67,15 +68,16 @@ def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | 
     if isinstance(kept, FixedImages):
         return images.look(finding.find(parameters.source), name, parameters, kept, folder, champion)
     task = kept.task if kept else None
-    table = own.read(tables.find(parameters.source), parameters, task, kept, folder)
-    return examining.examine(table, name, parameters, task, kept, folder, champion), None
+    request = Request(parameters, kept)
+    table = read_table(tables.find(parameters.source), request, task, folder)
+    return examine_table(table, name, request, task, folder, champion), None
 
 
 def _outlook(
     examined: "Examined | ImagesExamined", images: "Images | None", parameters: InspectParameters, scratch: Path
 ) -> dict[str, float]:
     """What the best constant and the converged fit come to; nothing of data that are not fit."""
-    from tasks.data.table.examining import Examined
+    from tasks.data.table_dataset import Examined
     from tasks.judging import outlook
 
     if examined.recipe is None or examined.rows is None:

@@ -150,6 +150,12 @@ def _check_classes(target: str, current: tuple[str, ...], fixed: tuple[str, ...]
         yield warning("class-without-rows", target, f"no row tonight has the class {', '.join(gone[:10])}")
 
 
+def as_classes(truth: Truth) -> Truth:
+    """Each value of a few numbers as a class."""
+    values, labels = np.unique(truth.values, return_inverse=True)
+    return truth._replace(values=labels, class_names=tuple(f"{value:g}" for value in values))
+
+
 def check_constant(target: str, values: NDArray[Any], class_names: tuple[str, ...]) -> list[Finding]:
     """Whether there is nothing to learn from the values ``(n,)`` of some rows, for they are all the same."""
     if not len(values) or values.min() != values.max():

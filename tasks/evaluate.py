@@ -31,5 +31,5 @@ def evaluate(
         pictures=judge.draw(candidate, measured, run),
     )
     atomic.write_json(run.file("evaluation.json"), evaluation.model_dump(mode="json"), is_kept=False)
-    gates.enforce(evaluation, evaluation.gates, run)
+    gates.enforce(evaluation, evaluation.gates, run, prepared.left_out)
     return evaluation

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,34 @@ def test_text_to_predict_means_classes(folder: Path, capsys: pytest.CaptureFixtu
     (folder / "houses.csv").write_text(houses())
     _, out, _ = inspected(capsys, "houses.csv", "--target", "city", "--ignore", "price", "--json")
     assert "retrain softmax-regression --name houses" in json.loads(out)["command"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "model", "ignore"),
+    [
+        (lambda n: n % 2, [], "softmax-regression", "id"),
+        (lambda n: n % 5 + 1, [], "softmax-regression", "id"),
+        (lambda n: n % 2, ["--ignore", "area"], "softmax-regression", "area,id"),
+        (lambda n: n % 2, ["--features", "id,area"], "softmax-regression", None),
+        (lambda n: 9 if n == 7 else n % 2, [], "linear-regression", "id"),  # which has no training rows as a class
+        (lambda n: n % 40, [], "linear-regression", "id"),
+    ],
+)
+def test_the_command_offered_is_what_the_findings_advise(
+    kind: Callable[[int], int],
+    options: list[str],
+    model: str,
+    ignore: str | None,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = (f"{n + 1000},{n % 17},{n * n % 11 / 8},{kind(n)}\n" for n in range(400))
+    (folder / "t.csv").write_text("id,area,rooms,kind\n" + "".join(rows))
+    code, out, _ = inspected(capsys, "t.csv", "--target", "kind", *options, "--json")
+    command = json.loads(out)["command"].split()
+    assert code == 0
+    assert command[command.index("retrain") + 1] == model
+    assert (command[command.index("--ignore") + 1] if "--ignore" in command else None) == ignore
 
 
 BAD: dict[str, tuple[bytes, list[str], int, str]] = {

@@ -11,9 +11,9 @@ import pytest
 from tasks.data import mapped
 from tasks.data.champion import ChampionData
 from tasks.data.table import new_rows, split_words
-from tasks.data.table.examining import Examined
 from tasks.data.table.hashing import Words
 from tasks.data.table.profile import AcceptedFinding
+from tasks.data.table_dataset import Examined
 from tasks.store.record import FileRef
 from written_tables import examined, recipe, rows, rules, written
 

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from tasks.data.recipe import Column
 from tasks.data.table import hashing
-from tasks.data.table.features import row_hashes
+from tasks.data.table_rows import hash_rows
 from written_tables import FORMATS, digest, examined, recipe, rows, written
 
 WORD = 2**64
@@ -89,7 +89,7 @@ def test_copies_are_counted_as_plain_python_counts_them(hashed: Any) -> None:
 @pytest.mark.parametrize("missing", [np.zeros(3, np.uint8), np.full(3, np.nan, np.float32)], ids=["codes", "floats"])
 def test_a_category_without_a_level_is_missing_in_every_row(missing: Any) -> None:
     columns = Column(name="c", kind="category"), Column(name="x")
-    found = row_hashes(columns, [missing, np.arange(3, dtype=np.float32)])
+    found = hash_rows(columns, [missing, np.arange(3, dtype=np.float32)])
     assert found.tolist() == [absorbed([word(None), word(float(at))]) for at in range(3)]
 
 

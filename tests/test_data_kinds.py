@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.data.levels import count_codes, extend_levels, find_levels, format_values, sort_levels
 from tasks.data.readers import columns
 from tasks.data.recipe import Column
+from tasks.data.schema import Schema
 from tasks.data.table import fitting
-from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.levels import appended, count_codes, in_order, levels, named
-from tasks.data.table.writing import arrays
+from tasks.data.table_rows import map_split
 from tasks.errors import DataError, UsageError
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
 
@@ -137,7 +137,7 @@ def test_a_column_of_numbers_that_is_named_a_category_has_its_values_as_levels(t
     ],
 )
 def test_levels_are_called_as_the_data_call_them(values: pa.Array, names: list[str]) -> None:
-    assert named(values) == names
+    assert format_values(values) == names
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -169,27 +169,27 @@ def test_true_and_false_are_the_same_classes_in_every_format(tmp_path: Path) -> 
     ]
     assert {recipe(each).class_names for each in found} == {("false", "true")}
     for values in (["TRUE", "False", "truth"], [True, False, None]):
-        codes = levels(pa.chunked_array([pa.array(values)])).of(("false", "true"))
+        codes = find_levels(pa.chunked_array([pa.array(values)])).encode(("false", "true"))
         np.testing.assert_array_equal(codes, [1, 0, np.nan])
     assert len(set(map(digest, found))) == 1
 
 
 def test_levels_that_are_all_numbers_are_ordered_by_value_and_others_by_code_point() -> None:
-    assert in_order(["10", "9", "-1", "2.5"]) == ("-1", "2.5", "9", "10")
-    assert in_order(["10", "9", "b", "Ä", "a"]) == ("10", "9", "a", "b", "Ä")
+    assert sort_levels(["10", "9", "-1", "2.5"]) == ("-1", "2.5", "9", "10")
+    assert sort_levels(["10", "9", "b", "Ä", "a"]) == ("10", "9", "a", "b", "Ä")
 
 
 @given(st.lists(st.lists(st.text(max_size=3), max_size=6), max_size=5))
 def test_levels_are_only_ever_appended(nights: list[list[str]]) -> None:
     known: tuple[str, ...] = ()
     for night in nights:
-        now = appended(known, night)
+        now = extend_levels(known, night)
         assert now[: len(known)] == known
         assert sorted(now) == sorted({*known, *night})
         known = now
 
 
-def first_version(tmp_path: Path, **options: Any) -> tuple[pa.Table, FixedRecipe]:
+def first_version(tmp_path: Path, **options: Any) -> tuple[pa.Table, Schema]:
     original = pa.table(
         {"x": X, "c": np.array(["b", "d", "d"])[np.arange(ROWS) % 3], "t": np.arange(ROWS) % 2 == 0, "y": Y}
     )
@@ -341,7 +341,7 @@ def test_fitted_statistics_are_those_of_the_training_part(tmp_path: Path) -> Non
     values = pa.array(X * 3 + 1e6, mask=RNG.random(ROWS) < 0.1)
     levels = pa.array(RNG.choice(["a", "b", "c"], ROWS), mask=RNG.random(ROWS) < 0.1)
     found = examined(written(tmp_path / "t.parquet", {"x": values, "c": levels, "one": [4] * ROWS, "y": Y}))
-    train = arrays(rows(found), recipe(found), "train", tmp_path)
+    train = map_split(rows(found), recipe(found), "train", tmp_path)
     fitted = fitting.fitted(recipe(found), train, rows(found).has_missing)
     x, c, one = fitted.columns
     assert [each.has_missing for each in fitted.columns] == [True, True, False]
@@ -364,7 +364,7 @@ def test_a_value_that_is_missing_in_validation_rows_alone_is_known_to_be_missing
     columns = {"x": pa.array(X, mask=part == "val"), "z": X[::-1], "y": Y, "part": part}
     found = examined(written(tmp_path / "t.parquet", columns), split_column="part")
     fitted = fitting.fitted(
-        recipe(found), arrays(rows(found), recipe(found), "train", tmp_path), rows(found).has_missing
+        recipe(found), map_split(rows(found), recipe(found), "train", tmp_path), rows(found).has_missing
     )
     assert [(each.has_missing, each.num_missing) for each in fitted.columns] == [(True, 0), (False, 0)]
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 import candidate
 from tasks.data.recipe import Column
 from tasks.data.report import DataReport, UnfitData
+from tasks.data.schema import Schema
 from tasks.data.table import warnings
 from tasks.data.table.encoded import Encoded
-from tasks.data.table.fixed import FixedRecipe
 from tasks.data.validated import ValidatedDataset
 from tasks.download import download
 from tasks.errors import DataError
@@ -46,7 +46,7 @@ def houses(rows: int = ROWS) -> pa.Table:
     )
 
 
-def prepared(path: Path, target: str, task: str, kept: FixedRecipe | None = None, **options: Any) -> PreparedDataset:
+def prepared(path: Path, target: str, task: str, kept: Schema | None = None, **options: Any) -> PreparedDataset:
     run = RunFolder(path=path.parent / "run", name="houses")
     data = Data.model_validate({"source": str(path), "target": target, **options})
     raw = candidate.plain(download)(run, "houses", data)
@@ -101,7 +101,7 @@ def test_the_digests_of_all_rows_are_kept_in_two_parts_and_the_next_night_finds_
     assert made.rows.path.suffix == ".rows"
     assert {part: len(each) for part, each in digests.items()} == {"train": made.num_train, "other": made.num_test}
     assert all((each[1:] >= each[:-1]).all() for each in digests.values())
-    assert prepared(path, "price", "regression", FixedRecipe.of(made, made.recipe)) == made
+    assert prepared(path, "price", "regression", Schema.from_manifest(made, made.recipe)) == made
 
 
 def test_rows_that_a_column_names_validation_are_a_split_of_their_own(tmp_path: Path) -> None:

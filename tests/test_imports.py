@@ -109,7 +109,7 @@ def test_judging_a_kept_version_reaches_no_torch_however_late() -> None:
 
 
 def test_inspect_reaches_no_torch_however_late() -> None:
-    for of_inspect in ("judging/outlook", "data/table/own"):
+    for of_inspect in ("judging/outlook", "data/table_dataset"):
         through = reached(Path(f"tasks/{of_inspect}.py"))
         assert Path("tasks/data/table/hashing.py") in through
         assert not [path for path in through if uses(path, "torch")]
@@ -119,7 +119,7 @@ def test_inspect_needs_only_what_every_installation_has_and_what_urls_need() -> 
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     declared = [*project["dependencies"], *project["optional-dependencies"]["remote"]]
     installed = {re.split(r"[^\w-]", each)[0].replace("-", "_") for each in declared}
-    through = reached(Path("tasks/judging/outlook.py")) | reached(Path("tasks/data/table/own.py"))
+    through = reached(Path("tasks/judging/outlook.py")) | reached(Path("tasks/data/table_dataset.py"))
     needed = {name.split(".")[0] for path in through for name in imported(path)} - sys.stdlib_module_names
     assert "scipy" in needed
     assert needed - {"tasks"} <= installed | {"PIL", "pydantic_core"}, "these two are of pillow and pydantic"

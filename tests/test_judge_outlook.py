@@ -11,10 +11,10 @@ import image_folders
 from tasks.data.images import finding
 from tasks.data.images import own as own_images
 from tasks.data.table.encoded import Encoded
-from tasks.data.table.own import OwnTable
 from tasks.data.table.splitting import Split
-from tasks.data.table.targets import Truth
-from tasks.data.table.writing import arrays
+from tasks.data.table_dataset import TableDataset
+from tasks.data.table_rows import map_split
+from tasks.data.target import Truth
 from tasks.data.validated import ValidatedDataset
 from tasks.judging import outlook
 from tasks.judging.objective import Objective
@@ -30,7 +30,7 @@ def test_the_losses_are_those_that_a_retrain_is_held_against(artifacts: Path, tm
     path = written(tmp_path / "t.csv", {"x": x, "c": RNG.choice(["a", "b"], 600), "y": 3 * x + RNG.normal(size=600)})
     found = examined(path)
     told = outlook.losses(recipe(found), rows(found), tmp_path)
-    data, table = Data(source=str(path), target="y"), OwnTable("own", str(path))
+    data, table = Data(source=str(path), target="y"), TableDataset("own", str(path))
     raw = table.fetch()
     validated = ValidatedDataset(raw=raw, table=table.validate(raw, data, "regression", None, None).table)
     prepared = table.prepare(validated, data, 0)
@@ -45,7 +45,7 @@ def test_they_heed_the_weights_of_classes_and_the_penalty_that_are_asked_for(art
     path, asked = written(tmp_path / "t.csv", columns), {"class_weight": "balanced", "weight_decay": 0.01}
     found = examined(path)
     told = outlook.losses(recipe(found), rows(found), tmp_path, "balanced", 0.01)
-    data, table = Data(source=str(path), target="y"), OwnTable("own", str(path))
+    data, table = Data(source=str(path), target="y"), TableDataset("own", str(path))
     raw = table.fetch()
     validated = ValidatedDataset(raw=raw, table=table.validate(raw, data, "classification", None, None).table)
     prepared = table.prepare(validated, data, 0)
@@ -80,7 +80,7 @@ def test_splits_that_it_is_computed_of_are_not_held_in_memory(tmp_path: Path) ->
     )
     tracemalloc.start()
     try:
-        made = arrays(many, recipe(small), "train", tmp_path)
+        made = map_split(many, recipe(small), "train", tmp_path)
         assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     finally:
         tracemalloc.stop()

@@ -10,7 +10,7 @@ import pytest
 import image_folders
 from candidate import plain
 from tasks.data.images.fixed import FixedImages
-from tasks.data.table.fixed import FixedRecipe
+from tasks.data.schema import Schema
 from tasks.download import download
 from tasks.judging import standards
 from tasks.judging.unseen import RowsOfToday
@@ -44,7 +44,7 @@ def prepared(table: pa.Table, path: Path, before: PreparedDataset | None = None,
     run, ignored = RunFolder(path=path / "run", name="sales"), {"day", "shop", "part"} - set(options.values())
     asked = {"source": str(written(path / "sales.parquet", table)), "target": "price", "ignore": sorted(ignored)}
     data = Data.model_validate(asked | options)
-    kept = FixedRecipe.of(before, before.recipe) if before else None
+    kept = Schema.from_manifest(before, before.recipe) if before else None
     validated = plain(validate)(run, plain(download)(run, "sales", data), data, "regression", kept)
     made: PreparedDataset = plain(preprocess)(run, validated, data, 0)
     return made

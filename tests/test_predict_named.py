@@ -21,9 +21,9 @@ from sklearn.metrics import r2_score, root_mean_squared_error
 from input_files import FEATURES, IMAGES, read, rejected, values
 from own_tables import CLASSES, RECIPE
 from tasks.batch.counts import Score
+from tasks.data.levels import find_levels
 from tasks.data.readers import Chunk, columns, formats
 from tasks.data.readers.formats import Wanted
-from tasks.data.table.levels import levels
 from tasks.errors import DataError, UsageError
 from tasks.serving.task import TASKS
 
@@ -108,7 +108,7 @@ def test_levels_and_gaps_that_no_row_had_are_rejects_by_column_and_value(tmp_pat
 @pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("s"), pa.timestamp("ns", "UTC")])
 def test_dates_that_were_taken_as_levels_are_levels_again(tmp_path: Path, kind: pa.DataType) -> None:
     days = pa.array([datetime(2024, 12, 31), datetime(2025, 1, 1), None], pa.timestamp("us")).cast(kind)
-    trained = levels(pa.chunked_array([columns.plain(days)])).names()
+    trained = find_levels(pa.chunked_array([columns.plain(days)])).names()
     column = RECIPE.columns[0].model_copy(update={"levels": (*trained, "c", "d", "e")})
     wanted = WANTED._replace(recipe=RECIPE.model_copy(update={"columns": (column, *RECIPE.columns[1:])}))
     pq.write_table(pa.table({**GOOD, "city": days}), tmp_path / "t.parquet")

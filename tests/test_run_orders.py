@@ -15,10 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from candidate import plain
-from tasks.data import mapped
+from tasks.data import mapped, table_rows
 from tasks.data.recipe import Columns
-from tasks.data.table import writing
-from tasks.data.table.fixed import FixedRecipe
+from tasks.data.schema import Schema
 from tasks.download import download
 from tasks.parameters import RetrainParameters
 from tasks.preprocess import preprocess
@@ -58,9 +57,9 @@ datas = st.fixed_dictionaries(
 FEW = settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def fixed(prepared: PreparedDataset) -> FixedRecipe | None:
+def fixed(prepared: PreparedDataset) -> Schema | None:
     """What later nights are bound to."""
-    return FixedRecipe.of(prepared, prepared.recipe)
+    return Schema.from_manifest(prepared, prepared.recipe)
 
 
 class Made(NamedTuple):
@@ -114,7 +113,7 @@ class Nights:
             else:
                 frame.to_csv(path.with_suffix(".csv"), index=False)
 
-    def prepare(self, kept: FixedRecipe | None = None) -> PreparedDataset:
+    def prepare(self, kept: Schema | None = None) -> PreparedDataset:
         """The rows that are there now."""
         run, data = RunFolder.open("run", {}), self.parameters.data
         task = "regression" if data.target == "price" else "classification"
@@ -122,7 +121,7 @@ class Nights:
         prepared: PreparedDataset = plain(preprocess)(run, validated, data, 0)
         return prepared
 
-    def retrain(self, kept: FixedRecipe | None = None) -> Made:
+    def retrain(self, kept: Schema | None = None) -> Made:
         """A model of the rows that are there now."""
         prepared, training = self.prepare(kept), self.parameters.training
         trained = plain(train)(RunFolder.open("run", {}), prepared, training)
@@ -169,7 +168,7 @@ def assert_names_are_nothing(folder: Path, data: dict[str, Any], names: Sequence
     for path, name in zip(sorted(nights.folder.iterdir()), names, strict=True):
         shutil.copy(path, others.folder / f"{name}{path.suffix}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "ORDERED", 0)
+        patch.setattr(table_rows, "ORDERED", 0)
         expected, found = nights.retrain(), others.retrain()
     assert_same_data(found, expected)
     assert found.prepared.digest == expected.prepared.digest

@@ -142,9 +142,10 @@ def test_a_split_by_groups_stays_until_another_is_asked_for(table: Path) -> None
 
 @pytest.mark.slow
 def test_a_target_that_follows_from_nothing_is_refused(artifacts: Path, prefect_api: str, tmp_path: Path) -> None:
-    frame = houses(600).assign(price=np.random.default_rng(3).normal(size=600))
+    days = pd.date_range("2024-01-01", periods=600).strftime("%Y-%m-%d")
+    frame = houses(600).assign(price=np.random.default_rng(3).normal(size=600), day=days)
     frame.to_csv(tmp_path / "noise.csv", index=False)
-    with pytest.raises(Exception, match="baseline"):
+    with pytest.raises(Exception, match=r"baseline[\s\S]*left out as dates or ids: day"):
         trained("linear-regression", "noise", tmp_path / "noise.csv", "price")
     assert reading.versions("noise") == []
 

@@ -12,11 +12,10 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 
 from tasks.data.champion import ChampionData
+from tasks.data.schema import Request, Schema
 from tasks.data.sources import tables
-from tasks.data.table import own
-from tasks.data.table.examining import Examined, examine
-from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.rows import Rows
+from tasks.data.table_dataset import Examined, examine_table, read_table
+from tasks.data.table_rows import Rows
 from tasks.parameters.own_data import OwnData
 from tasks.serving.task import TaskName
 
@@ -42,15 +41,16 @@ def examined(
     source: Path | str,
     target: str | None = "y",
     task: TaskName | None = None,
-    kept: FixedRecipe | None = None,
+    kept: Schema | None = None,
     champion: ChampionData | None = None,
     **options: Any,
 ) -> Examined:
     """What is found in a table; encoded rows stay readable although their file is gone."""
     data = OwnData.model_validate({"source": str(source), "target": target, **options})
+    request = Request(data, kept)
     with tempfile.TemporaryDirectory() as folder:
-        table = own.read(tables.find(str(source)), data, task, kept, Path(folder))
-        return examine(table, "test", data, task, kept, Path(folder), champion)
+        table = read_table(tables.find(str(source)), request, task, Path(folder))
+        return examine_table(table, "test", request, task, Path(folder), champion)
 
 
 def digest(found: Examined) -> str:
@@ -58,7 +58,7 @@ def digest(found: Examined) -> str:
     return recipe(found).digest(tuple(rows(found).digests_of(training).tobytes() for training in (True, False)))
 
 
-def recipe(found: Examined) -> FixedRecipe:
+def recipe(found: Examined) -> Schema:
     """What data without errors fix."""
     assert found.recipe is not None, found.report.findings
     return found.recipe

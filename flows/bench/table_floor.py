@@ -24,11 +24,11 @@ import torch
 from numpy.typing import NDArray
 
 from flows.bench import flights
+from tasks.data.levels import count_codes
 from tasks.data.readers import text
 from tasks.data.readers.delimited import LEVELS
 from tasks.data.table import fitting, hashing
 from tasks.data.table.encoded import Encoded
-from tasks.data.table.levels import count_codes
 from tasks.fitting import rules
 from tasks.machine import side_by_side
 from tasks.networks.effects import gathered, gradient_of_gathered

@@ -20,13 +20,15 @@ from tasks.errors import UsageError
 from tasks.machine.words import printable, readable
 from tasks.parameters import InspectParameters
 from tasks.parameters.uses import TABLES
-from tasks.serving.task import TASKS
+from tasks.serving.task import TASKS, TaskName
 
 if TYPE_CHECKING:
     from tasks.data.images.examining import Examined as ImagesExamined
     from tasks.data.images.reading import Images
     from tasks.data.report import DataReport, ImageReport
-    from tasks.data.table.examining import Examined
+    from tasks.data.table_dataset import Examined
+
+LEAVE_OUT = {"counts-rows", "duplicate-column"}  # rules of warnings that advise --ignore, whatever else is known
 
 
 @taking(InspectParameters)
@@ -52,8 +54,9 @@ def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | 
     from tasks.data.images import finding
     from tasks.data.images import own as images
     from tasks.data.images.fixed import FixedImages
+    from tasks.data.schema import Request
     from tasks.data.sources import tables
-    from tasks.data.table import examining, own
+    from tasks.data.table_dataset import examine_table, read_table
     from tasks.store import own_data
 
     kept, name = None, parameters.name or Path(parameters.source).stem
@@ -67,15 +70,16 @@ def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | 
     if isinstance(kept, FixedImages):
         return images.look(finding.find(parameters.source), name, parameters, kept, folder, champion)
     task = kept.task if kept else None
-    table = own.read(tables.find(parameters.source), parameters, task, kept, folder)
-    return examining.examine(table, name, parameters, task, kept, folder, champion), None
+    request = Request(parameters, kept)
+    table = read_table(tables.find(parameters.source), request, task, folder)
+    return examine_table(table, name, request, task, folder, champion), None
 
 
 def _outlook(
     examined: "Examined | ImagesExamined", images: "Images | None", parameters: InspectParameters, scratch: Path
 ) -> dict[str, float]:
     """What the best constant and the converged fit come to; nothing of data that are not fit."""
-    from tasks.data.table.examining import Examined
+    from tasks.data.table_dataset import Examined
     from tasks.judging import outlook
 
     if examined.recipe is None or examined.rows is None:
@@ -92,14 +96,38 @@ def _outlook(
 
 
 def _command(parameters: InspectParameters, examined: "Examined | ImagesExamined") -> str:
-    """The command that trains on this table, with the options that were given here."""
-    options = given_options(parameters, leave_out={"source", "name"})
-    if parameters.name and examined.recipe:
+    """The command that trains on this table: with the options that were given, and what the findings advise."""
+    is_known = bool(parameters.name and examined.recipe)  # such a name keeps its model and columns
+    ignore = (*parameters.ignore, *([] if is_known else _advised_ignores(parameters, examined.report)))
+    options = given_options(parameters.model_copy(update={"ignore": ignore}), leave_out={"source", "name"})
+    if is_known:
         return shlex.join(["retrain", parameters.name, "--data", parameters.source, *options])
-    model = TASKS[examined.recipe.task].model if examined.recipe else "MODEL"
+    model = _advised_model(examined)
     options += [] if parameters.target or examined.report.images else ["--target", "COLUMN"]
     name = suggested_name(parameters.source)
     return shlex.join(["retrain", model, "--name", name, "--data", parameters.source, *options])
+
+
+def _advised_ignores(parameters: InspectParameters, report: "DataReport") -> list[str]:
+    """The columns that a warning advises to leave out, unless they were asked for or no other is left."""
+    advised = [each.column for each in report.findings if each.rule in LEAVE_OUT and each.column]
+    advised = [name for name in dict.fromkeys(advised) if name not in {*parameters.features, *parameters.category}]
+    others = {each.name for each in report.columns if each.role == "feature"} - {*advised}
+    return advised if others else []
+
+
+def _advised_model(examined: "Examined | ImagesExamined") -> str:
+    """The model of the task, but of a few whole numbers that of classes, where each has rows enough to be one."""
+    from tasks.data.table.splitting import TRAINING
+    from tasks.data.target import as_classes, check_rare_classes
+
+    if examined.recipe is None or examined.rows is None:
+        return "MODEL"
+    task: TaskName = examined.recipe.task
+    if any(each.rule == "few-values" for each in examined.report.findings):
+        classes, is_training = as_classes(examined.rows.truth), examined.rows.split.sides == TRAINING
+        task = task if any(check_rare_classes(classes, is_training)) else "classification"
+    return TASKS[task].model
 
 
 def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], command: str) -> None:

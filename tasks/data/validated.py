@@ -3,12 +3,12 @@
 from typing import TypeAlias
 
 from tasks.data.images.fixed import FixedImages
-from tasks.data.table.fixed import FixedRecipe
+from tasks.data.schema import Schema
 from tasks.data.table.profile import AcceptedFinding, ColumnProfile
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store.record import FileRef, Record, Sha256
 
-Fixed: TypeAlias = FixedRecipe | FixedImages  # by earlier versions of a name
+Fixed: TypeAlias = Schema | FixedImages  # by earlier versions of a name
 
 
 class ValidatedTable(Record):
@@ -18,7 +18,7 @@ class ValidatedTable(Record):
     and of the others.
     """
 
-    recipe: FixedRecipe
+    recipe: Schema
     digest: Sha256
     train: FileRef
     test: FileRef

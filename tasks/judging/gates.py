@@ -1,14 +1,16 @@
 """Verdicts: a measured value against its bounds, and the refusal of a candidate that misses one."""
 
 import math
+from collections.abc import Collection
 
 from tasks.errors import GateFailed
 from tasks.machine.telling import tell
-from tasks.machine.words import beside
+from tasks.machine.words import beside, listed
 from tasks.records import GateVerdict
 from tasks.store.record import Record
 from tasks.store.run_folder import RunFolder
 
+SHOWN = 10  # columns
 REMEDIES = {  # by gate
     "baseline": "see that inputs and target belong together in every row; get more rows, or inputs that tell more",
     "parity": "give --weight-decay, or leave out columns that others determine: large weights cancel badly in float32",
@@ -48,8 +50,10 @@ def found(verdict: GateVerdict) -> str:
     return beside(verdict.value, verdict.minimum, verdict.maximum)
 
 
-def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -> None:
+def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder, left_out: Collection[str] = ()) -> None:
     """Print every verdict and refuse the candidate if one did not pass.
+
+    ``left_out`` are columns that are no features by themselves: they may tell what the model misses.
 
     Raises:
         GateFailed: with ``record``, what the stage would have returned.
@@ -62,6 +66,8 @@ def enforce(record: Record, verdicts: tuple[GateVerdict, ...], run: RunFolder) -
         return
     known = (REMEDIES[verdict.name] for verdict in failed if verdict.name in REMEDIES)
     remedy = next(known, "train longer or change the parameters")
+    if left_out and any(verdict.name == "baseline" for verdict in failed):
+        remedy += f"; left out as dates or ids: {listed(left_out, SHOWN)} (--category takes them under a new --name)"
     refusal = GateFailed(
         "refused by " + "; ".join(f"{verdict.name} {found(verdict)}" for verdict in failed),
         "; ".join(f"{verdict.name}: {verdict.detail}" for verdict in failed),

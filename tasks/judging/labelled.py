@@ -13,16 +13,15 @@ from tasks.data.images import examining as image_examining
 from tasks.data.images import finding, reading
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.source import Source
+from tasks.data.inference import value_kind
 from tasks.data.recipe import Pixels
 from tasks.data.report import DataReport, Finding, UnfitData
+from tasks.data.schema import Request, Schema
 from tasks.data.sources import tables
 from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY
-from tasks.data.table import examining
-from tasks.data.table.asked import as_text
-from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.kinds import plain_kind
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import moments, no_moment, split_words
+from tasks.data.table_dataset import examine_table
 from tasks.errors import DataError, UsageError
 from tasks.judging.periods import Moments
 from tasks.machine.arrays import Array
@@ -68,7 +67,7 @@ def read(manifest: Manifest, asked: EvaluateParameters, scratch: Path) -> Labell
         return _of_split(manifest)
     if isinstance(manifest.recipe, Pixels):
         return _of_images(manifest, manifest.recipe, asked, asked.data, scratch)
-    if (kept := FixedRecipe.of(manifest.dataset, manifest.recipe)) is None:
+    if (kept := Schema.from_manifest(manifest.dataset, manifest.recipe)) is None:
         expected = "its own test split: no column of a table is its target"
         raise UsageError(f"{asked.data} for the book's {manifest.name}", expected, "leave DATA out")
     return _of_table(manifest, kept, asked, asked.data, scratch)
@@ -89,13 +88,13 @@ def _of_split(manifest: Manifest) -> Labelled:
     return Labelled(pieces, truth, clusters, np.zeros(len(truth), bool), times)
 
 
-def _of_table(manifest: Manifest, kept: FixedRecipe, asked: EvaluateParameters, source: str, scratch: Path) -> Labelled:
+def _of_table(manifest: Manifest, kept: Schema, asked: EvaluateParameters, source: str, scratch: Path) -> Labelled:
     """The rows of a table whose target is known, by the names of its columns, read as for training."""
     names = [column.name for column in kept.columns]
     only = frozenset(filter(None, (kept.target, kept.split.column, asked.time_column, *names)))
     data = OwnData(source=source, target=kept.target)
     selection = tables.Selection(
-        as_text=as_text(data, kept, kept.task == "classification"),
+        as_text=Request(data, kept).text_columns(kept.task == "classification"),
         as_boolean=frozenset(column.name for column in kept.columns if column.kind == "boolean"),
         only=only,
     )
@@ -104,7 +103,7 @@ def _of_table(manifest: Manifest, kept: FixedRecipe, asked: EvaluateParameters, 
     time = asked.time_column or (kept.split.column if kept.split.rule == "time" and is_split_known else None)
     by = kept if is_split_known else kept.model_copy(update={"split": SplitRule(rule="rows", test=kept.split.test)})
     before = ChampionData.of(manifest.dataset, NO_WINDOW) if is_split_known else None
-    report, _, rows = examining.examine(table, manifest.name, data, kept.task, by, scratch, before)
+    report, _, rows = examine_table(table, manifest.name, Request(data, by), kept.task, scratch, before)
     _require_fit(report)
     if rows is None:
         raise ValueError("a table without faults and without rows")
@@ -139,7 +138,7 @@ def _moments(table: tables.Table, name: str | None, is_known: Array) -> Moments 
     words = split_words(rule, column)
     if fault := no_moment(rule, column, words, lambda row: table.named(int(np.flatnonzero(is_known)[row]))):
         raise UnfitData((fault,))
-    return Moments(moments(words), plain_kind(table, name) == "date")
+    return Moments(moments(words), value_kind(table, name) == "date")
 
 
 def _was_trained(manifest: Manifest, digests: Array) -> Array | None:

@@ -10,10 +10,10 @@ from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
 from tasks.data.mapped import Arrays
 from tasks.data.recipe import Recipe
+from tasks.data.schema import Schema
 from tasks.data.splits import SPLIT_KEY
-from tasks.data.table import fitting, writing
-from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.rows import Rows
+from tasks.data.table import fitting
+from tasks.data.table_rows import Rows, map_split
 from tasks.data.validated import Fixed
 from tasks.judging.objective import Objective, balancing
 from tasks.judging.standards import KeyedRows, Standards
@@ -22,7 +22,7 @@ from tasks.serving.task import TASKS
 
 
 def losses(
-    recipe: FixedRecipe, rows: Rows, scratch: Path, class_weight: str = "none", weight_decay: float | None = None
+    recipe: Schema, rows: Rows, scratch: Path, class_weight: str = "none", weight_decay: float | None = None
 ) -> dict[str, float]:
     """The test losses of the best constant and of the converged fit, by the objective that training has.
 
@@ -31,7 +31,7 @@ def losses(
     Both splits are written to the folder ``scratch``, as a retrain would to the store, so that memory need not hold
     them and the figures are those of its gates.
     """
-    train, test = (writing.arrays(rows, recipe, split, scratch) for split in ("train", "test"))
+    train, test = (map_split(rows, recipe, split, scratch) for split in ("train", "test"))
     fitted = fitting.fitted(recipe, train, rows.has_missing)
     if recipe.class_names:
         return _of_classes(train, test, fitted, recipe, class_weight, weight_decay)

@@ -14,13 +14,12 @@ from tasks.data import mapped
 from tasks.data.images.examining import PARTS
 from tasks.data.recipe import Columns
 from tasks.data.table import hashing
-from tasks.data.table.features import row_hashes
 from tasks.data.table.hashing import Words
 from tasks.data.table.new_rows import are_in
-from tasks.data.table.rows import CONTENTS
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.splitting import TRAINING
-from tasks.data.table.targets import Truth
+from tasks.data.table_rows import CONTENTS, hash_rows
+from tasks.data.target import Truth
 from tasks.judging.standards import read_rows
 from tasks.machine.arrays import Array
 from tasks.records import PreparedDataset, Splits
@@ -66,7 +65,7 @@ class RowsOfToday:
     @functools.cached_property
     def _contents(self) -> tuple[Words, Array]:
         rows, recipe = read_rows(self.prepared.test, self.prepared), self.prepared.recipe
-        words = row_hashes(recipe.columns, list(rows.features.T)) if isinstance(recipe, Columns) else rows.key.copy()
+        words = hash_rows(recipe.columns, list(rows.features.T)) if isinstance(recipe, Columns) else rows.key.copy()
         hashing.absorb(words, Truth(rows.truth, np.empty(0, bool), self.prepared.class_names, ()).words()(slice(None)))
         return _ordered(words)
 

@@ -15,9 +15,9 @@ import numpy as np
 from tasks.data import pictures
 from tasks.data.images.decoding import Item, Job
 from tasks.data.images.source import JOB, SAMPLE, Source
+from tasks.data.levels import sort_levels
 from tasks.data.readers.formats import broken, reading
 from tasks.data.readers.labels import CLASS_NAMES, first_label, names_beside, require_names
-from tasks.data.table.levels import in_order
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
@@ -89,7 +89,7 @@ def source_of(path: Path, files: list[Path], pieces: list[Piece], names: tuple[s
     elif names := names_beside(path):
         first = first_label([piece.labels for piece in pieces], len(names))
     values = [_named(piece, names, first) for piece in pieces]
-    class_names = names or in_order(itertools.chain.from_iterable(np.unique(each).tolist() for each in values))
+    class_names = names or sort_levels(itertools.chain.from_iterable(np.unique(each).tolist() for each in values))
     places = {name: place for place, name in enumerate(class_names)}
     labels = [np.array([places[name] for name in kinds], np.int64)[at] for kinds, at in map(_distinct, values)]
     sides = {piece.side for piece in pieces} - {None}

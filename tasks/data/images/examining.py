@@ -12,15 +12,15 @@ from tasks.data.images import oddities
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
 from tasks.data.images.source import Source
+from tasks.data.levels import sort_levels
 from tasks.data.recipe import Pixels
 from tasks.data.report import DataReport, Finding, ImageReport, split_sizes
-from tasks.data.table import against_champion, hashing, rare_classes, splitting
-from tasks.data.table.asked import described
+from tasks.data.schema import describe_split
+from tasks.data.table import against_champion, hashing, splitting
 from tasks.data.table.hashing import Words
-from tasks.data.table.levels import in_order
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
-from tasks.data.table.targets import Truth
+from tasks.data.target import Truth, check_rare_classes
 from tasks.machine.words import counted
 from tasks.parameters.own_data import OwnData
 
@@ -90,7 +90,7 @@ def _rule(has_parts: bool, data: OwnData, kept: FixedImages | None) -> SplitRule
 
 def _truth(source: Source, numbers: NDArray[np.int64], kept: FixedImages | None) -> Truth:
     """The label of each image; a class whose folder is gone must not shift the others."""
-    tonight = in_order(source.class_names)
+    tonight = sort_levels(source.class_names)
     names = kept.class_names if kept else tonight
     places = {name: place for place, name in enumerate(names)}
     labels = np.array([places.get(name, 0) for name in source.class_names], np.int64)[source.labels[numbers]]
@@ -141,12 +141,15 @@ def _findings(
     has_parts = source.sides is not None
     if has_parts != (rule.rule == "folders"):
         found = "images in parts for training and testing" if has_parts else "images without such parts"
-        expected, action = f"a split {described(rule)}, as version 1 fixed it", "fix the rule anew with --new-recipe"
+        expected, action = (
+            f"a split {describe_split(rule)}, as version 1 fixed it",
+            "fix the rule anew with --new-recipe",
+        )
         yield error("other-split", None, found, expected, action)
     yield from oddities.broken(source, images.facts.broken, data.max_rejects)
     yield from oddities.too_many_weights(images.shape, len(rows.truth.class_names))
     yield from splitting.shortages(rows.split)
-    yield from rare_classes.findings(rows.truth, rows.split.sides == TRAINING)
+    yield from check_rare_classes(rows.truth, rows.split.sides == TRAINING)
     yield from oddities.of_classes(rows.truth)
     yield from oddities.copies(source, images.facts.hashes[rows.numbers], rows.numbers, rows.truth, rows.split)
     yield from oddities.black(source, images.facts.brightness, rows.numbers)
@@ -181,7 +184,7 @@ def _report(
     return DataReport(
         name=name,
         summary=f"{counted(len(rows.numbers), 'image')} of {classes}, as {shape}; "
-        f"{split_sizes(train, validation, test)} ({described(rule)})",
+        f"{split_sizes(train, validation, test)} ({describe_split(rule)})",
         rows=len(rows.numbers),
         files=source.content.num_files,
         classes=dict(zip(truth.class_names, counts, strict=True)),

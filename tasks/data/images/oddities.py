@@ -14,7 +14,7 @@ from tasks.data.report import Finding
 from tasks.data.table.hashing import Words
 from tasks.data.table.new_rows import new_rows, num_rows
 from tasks.data.table.splitting import TEST, TRAINING, Split
-from tasks.data.table.targets import Truth
+from tasks.data.target import Truth
 from tasks.errors import DataError
 from tasks.machine.words import counted
 

@@ -9,7 +9,7 @@ from tasks.data.images.examining import Examined, examine
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Asked, Images
 from tasks.data.images.source import Source
-from tasks.data.table.own import scratch_folder
+from tasks.data.table_dataset import scratch_folder
 from tasks.data.validated import Fixed, ValidatedDataset
 from tasks.errors import DataError
 from tasks.parameters import Data

@@ -12,7 +12,7 @@ from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
 from tasks.data.splits import SPLIT_KEY
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
-from tasks.data.table.writing import SIDES, digests_file, placed
+from tasks.data.table_rows import SIDES, place_file, write_digests
 from tasks.records import PreparedDataset
 from tasks.serving.contract import IMAGES
 from tasks.serving.task import TASKS
@@ -42,7 +42,7 @@ def write(name: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Pa
         class_names=fixed.class_names,
         split=fixed.split,
         class_counts=tuple(np.bincount(in_training, minlength=len(fixed.class_names)).tolist()),
-        rows=digests_file(name, digests, scratch),
+        rows=write_digests(name, digests, scratch),
         brightness=fixed.brightness,
     )
 
@@ -55,7 +55,7 @@ def arrays(split: str, images: Images, rows: Rows, fixed: FixedImages, scratch: 
 
 def _split(name: str, split: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Path) -> FileRef:
     sha256 = _write(split, images, rows, fixed, scratch)
-    return placed(scratch / split, sha256, artifact_paths.split_file(name, split, sha256))
+    return place_file(scratch / split, sha256, artifact_paths.split_file(name, split, sha256))
 
 
 def _write(split: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Path) -> str:

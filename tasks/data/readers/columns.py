@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.data.table import levels
+from tasks.data.levels import format_values
 
 Kind = Literal["number", "boolean", "text", "date", "null", "unfit"]
 MOST_LEVELS = 2**17  # distinct texts beyond which a column is no dictionary
@@ -82,7 +82,7 @@ def texts(array: pa.Array) -> pa.DictionaryArray:
         array = pc.cast(array, pa.float64(), safe=False)
         array = pc.if_else(pc.is_nan(array), None, array)
     found = array.dictionary_encode()
-    return pa.DictionaryArray.from_arrays(found.indices, pa.array(levels.named(found.dictionary), pa.string()))
+    return pa.DictionaryArray.from_arrays(found.indices, pa.array(format_values(found.dictionary), pa.string()))
 
 
 def booleans(array: pa.Array) -> pa.Array:

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.data.levels import find_levels
 from tasks.data.readers import columns, copied, pixels
 from tasks.data.readers.formats import UNKNOWN, Array, Piece, Wanted, encoded
 from tasks.data.recipe import Column, Columns
-from tasks.data.table.levels import levels
 from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted, listed
@@ -140,7 +140,7 @@ def _encode(array: pa.Array, column: Column, into: Array) -> None:
             array = columns.plain(array)
         elif pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
-        levels(pa.chunked_array([array])).of(column.levels, UNKNOWN, into=into)
+        find_levels(pa.chunked_array([array])).encode(column.levels, UNKNOWN, into=into)
         return
     if columns.kind_of(array.type) != "text":
         values = pc.cast(array, pa.float64(), safe=False)

@@ -15,7 +15,7 @@ from tasks.data.readers.csv import csv_to_parquet
 from tasks.data.readers.formats import Wanted, reading, unpacked
 from tasks.data.readers.text import json_batches
 from tasks.data.recipe import Pixels
-from tasks.data.table.fixed import FixedRecipe
+from tasks.data.schema import Schema
 from tasks.errors import DataError, GradmillError
 from tasks.machine.words import listed
 from tasks.store import atomic
@@ -89,6 +89,6 @@ def _models_of_tables() -> str:
     from tasks.store import own_data, reading
 
     with suppress(GradmillError):
-        names = [name for name in reading.names() if isinstance(own_data.fixed(name), FixedRecipe)]
+        names = [name for name in reading.names() if isinstance(own_data.fixed(name), Schema)]
         return f" ({listed(names, 10)})" if names else ""
     return ""

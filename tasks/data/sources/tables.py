@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.data.findings import error
+from tasks.data.levels import Levels, find_levels
 from tasks.data.readers import columns
 from tasks.data.readers.columns import Kind
 from tasks.data.readers.columns import Selection as Selection
@@ -20,7 +21,6 @@ from tasks.data.sources.table_files import TableFile as TableFile
 from tasks.data.sources.table_files import TableFiles as TableFiles
 from tasks.data.sources.table_files import find as find
 from tasks.data.table import encoding
-from tasks.data.table.levels import Levels, levels
 
 WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
 
@@ -71,7 +71,7 @@ class Table:
         """The levels of a column."""
         if name in self._levels:
             return self._levels[name]
-        found = levels(self.data[name])
+        found = find_levels(self.data[name])
         if pa.types.is_dictionary(self.data[name].type):  # of others it is an array more
             self._levels[name] = found
         return found

@@ -19,9 +19,9 @@ from tasks.data.sources.tables import Table
 from tasks.data.table import profiling
 from tasks.data.table.new_rows import new_rows
 from tasks.data.table.profile import AcceptedFinding, ColumnProfile
-from tasks.data.table.rows import Rows
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.splitting import TEST, TRAINING, Split
+from tasks.data.table_rows import Rows
 from tasks.errors import DataError
 from tasks.machine import side_by_side
 from tasks.machine.words import counted, readable

@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.data.levels import count_codes
 from tasks.data.recipe import Column, Columns, Target
-from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.levels import count_codes
+from tasks.data.schema import Schema
 from tasks.machine import side_by_side
 
 BLOCK = 2**15  # rows that stay in the processor's cache
 COUNTED = 2**20  # rows whose codes are held, to be counted by few calls: they keep Python's lock
 
 
-def fitted(fixed: FixedRecipe, train: dict[str, NDArray[Any]], has_missing: Sequence[bool]) -> Columns:
+def fitted(fixed: Schema, train: dict[str, NDArray[Any]], has_missing: Sequence[bool]) -> Columns:
     """The recipe with means, scales and counts of the training split (arrays of a prepared split).
 
     ``has_missing`` says of each column whether any row has no value there, be it on neither side of the split.

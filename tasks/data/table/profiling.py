@@ -11,8 +11,8 @@ from tasks.data.table.encoded import Encoded
 from tasks.data.table.hashing import Words
 from tasks.data.table.profile import ColumnProfile
 from tasks.data.table.splitting import threshold
-from tasks.data.table.targets import Truth
 from tasks.data.table.warnings import SAMPLE, Ranges
+from tasks.data.target import Truth
 from tasks.machine import side_by_side
 from tasks.serving import drift
 

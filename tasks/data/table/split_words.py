@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.data.findings import error
+from tasks.data.levels import find_levels, format_values
 from tasks.data.readers import columns
 from tasks.data.report import Finding
 from tasks.data.table import encoding, hashing
 from tasks.data.table.hashing import Words
-from tasks.data.table.levels import levels, named
 from tasks.data.table.split_rule import SplitRule
 
 SHOWN = 40  # characters of a value
@@ -30,14 +30,14 @@ def split_words(rule: SplitRule, column: pa.ChunkedArray) -> Words:
     if rule.rule == "time" and kind != "text":
         return _ordered(encoding.numbers(column.cast(pa.int64()) if kind == "date" else column))
     if rule.rule == "time":
-        found = levels(column)
+        found = find_levels(column)
         return found.take(np.append(_ordered(_moments(found.used)), np.uint64(0)))
     return words_of_levels(column)(slice(None))
 
 
 def words_of_levels(column: pa.ChunkedArray) -> Callable[[Any], Words]:
     """What makes the same words of some rows for a rule that needs no more of them: so they are never all held."""
-    found = levels(column)
+    found = find_levels(column)
     of_values = np.append(_of_names(found.values), np.uint64(0))
     codes = found.take(np.arange(len(of_values), dtype=np.min_scalar_type(len(of_values))))
     return lambda rows: np.take(of_values, codes[rows])
@@ -46,7 +46,9 @@ def words_of_levels(column: pa.ChunkedArray) -> Callable[[Any], Words]:
 def _of_names(values: pa.Array) -> Words:
     """The words of values' names ``(n,)``; of ids there may be as many as rows, so not all are held at once."""
     pieces = (values.slice(start, hashing.BLOCK) for start in range(0, len(values), hashing.BLOCK))
-    return np.fromiter((hashing.of_text(name) for piece in pieces for name in named(piece)), np.uint64, len(values))
+    return np.fromiter(
+        (hashing.of_text(name) for piece in pieces for name in format_values(piece)), np.uint64, len(values)
+    )
 
 
 def _ordered(values: NDArray[np.float64]) -> Words:
@@ -82,7 +84,7 @@ def no_moment(rule: SplitRule, column: pa.ChunkedArray, words: Words, place: Cal
     """What is wrong with a time column of text that is no time; ``place`` says where a row of the column is."""
     if rule.rule != "time" or not ((words == 0) & pc.is_valid(column).to_numpy()).any():
         return None
-    texts = levels(column).used.drop_null()
+    texts = find_levels(column).used.drop_null()
     text = next((each for each in texts if np.isnan(_moments(pa.array([each]))).any()), texts[-1])  # else of two kinds
     row = pc.index(column.cast(pa.string()), text).as_py()
     found = f"{rule.column} is no date or time, as {text.as_py()[:SHOWN]!r} in {place(row)}"

@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.data.findings import error
+from tasks.data.levels import find_levels, format_values
 from tasks.data.report import Finding
 from tasks.data.table import hashing
 from tasks.data.table.hashing import Words
-from tasks.data.table.levels import levels, named
 from tasks.data.table.split_rule import SplitRule
 from tasks.machine.words import counted
 
@@ -75,8 +75,8 @@ def by_column(column: pa.ChunkedArray, keys: Words) -> Split:
 
     Rows for validation are the test split where there are no others; else they are watched during training.
     """
-    found = levels(column)
-    names = [(name or "").strip().lower() for name in named(found.used)]
+    found = find_levels(column)
+    names = [(name or "").strip().lower() for name in format_values(found.used)]
     unknown = [name for name, count in zip(names, found.counts, strict=True) if count and name not in SIDES]
     codes = np.array([SIDES.get(name, VALIDATION) for name in names] + [VALIDATION], np.uint8)
     if TEST not in codes:

@@ -3,14 +3,13 @@
 import numpy as np
 
 from tasks.data.findings import error
+from tasks.data.inference import value_kind
 from tasks.data.report import Finding
+from tasks.data.schema import Roles
 from tasks.data.sources.tables import Table
-from tasks.data.table import targets
-from tasks.data.table.kinds import plain_kind
-from tasks.data.table.roles import Roles
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import moments, split_words
-from tasks.data.table.targets import Truth
+from tasks.data.target import Truth, check_constant
 
 HOURS = {"h": 1, "d": 24, "w": 7 * 24}
 HOUR = 3_600_000_000  # microseconds
@@ -23,10 +22,10 @@ def width(window: str) -> float:
 
 def cut(table: Table, truth: Truth, parts: Roles, window: str) -> Truth:
     """What there is to learn inside of the window; a row without a time stays, to be found at fault."""
-    column, target = parts.splits, parts.target
+    column, target = parts.split_column, parts.target
     if column is None or column not in table.data.column_names or target is None or not len(truth.values):
         return truth
-    if plain_kind(table, column) == "number":
+    if value_kind(table, column) == "number":
         return truth._replace(findings=(*truth.findings, _no_dates(column, window)))
     words = split_words(SplitRule(rule="time", column=column, test=0.5), table.data[column].filter(truth.is_known))
     at = moments(words)
@@ -35,7 +34,7 @@ def cut(table: Table, truth: Truth, parts: Roles, window: str) -> Truth:
     is_known[np.flatnonzero(truth.is_known)[is_inside]] = True
     values = truth.values[is_inside]
     is_fit = not any(each.severity == "error" for each in truth.findings)
-    faults = targets.constant(target, values, truth.class_names) if is_fit else ()
+    faults = check_constant(target, values, truth.class_names) if is_fit else ()
     return Truth(values, is_known, truth.class_names, (*truth.findings, *faults), len(at) - len(values))
 
 

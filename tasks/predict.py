@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from tasks.batch.finishing import finish, judged_by, prediction
-from tasks.batch.planning import planned
-from tasks.batch.rejects import first, too_many
+from tasks.batch import output_file
+from tasks.batch.plan import open_job
+from tasks.batch.results import describe_first_reject, finish, judge_again, to_prediction, too_many_rejects
 from tasks.machine.telling import Event, tell
 from tasks.machine.words import counted, readable
 from tasks.parameters import PredictParameters
@@ -17,35 +17,44 @@ from tasks.store.run_folder import RunFolder
 
 @stage()
 def predict(run: RunFolder, parameters: PredictParameters) -> Prediction:
-    """Run a version over its input and write Parquet parts, ``_job.json`` and the rejected rows.
+    """Run a version over its input and write Parquet parts, ``_job.json`` and the rejected rows, or one file.
 
     Raises:
-        UsageError: the model, the version or the input does not exist, or the output folder holds something else.
+        UsageError: the model, the version or the input does not exist, or the output holds something else.
         DataError: the input or the job's document is broken, or too many rows cannot be read.
         EnvironmentProblem: no Dask scheduler answers at the address.
         DeviceMissing: CUDA was asked for and is not there.
     """
     runners.check(parameters.runner, parameters.dask_address)
-    with gpu.turn(parameters.device), planned(parameters) as (folder, job):
+    with gpu.turn(parameters.device), open_job(parameters) as (folder, job, file, tables):
         if job.status == "done":
-            tell(f"nothing has changed: job {job.job} is done, predictions in {folder}", short="done already: reused")
-            for sentence in job.noted:
-                tell(sentence)
-            if parameters.max_rejects is not None and (job.rejects or 0) > parameters.max_rejects:
-                raise too_many(folder, job.model_copy(update={"max_rejects": parameters.max_rejects}), job.rejects or 0)
-            judged = judged_by(folder, job, parameters.max_drift)
-            if judged.drift != job.drift:
-                _tell_of_drift(folder, judged)
-            return prediction(folder, judged)
-        tell(
-            f"{counted(job.rows, 'row')} in {counted(job.input.files, 'file')} through {job.model.name} version "
-            f"{job.model.version} on {job.provider}: {counted(len(job.shards), 'part')}, "
-            f"{counted(job.workers, 'worker')}",
-            short=counted(job.rows, "row"),
-        )
-        job = finish(folder, job, parameters, shards.label_shards(folder, job, parameters))
-        _tell(folder, job)
-        return prediction(folder, job)
+            job = _reuse(folder, job, parameters)
+        else:
+            tell(
+                f"{counted(job.rows, 'row')} in {counted(job.input.files, 'file')} through {job.model.name} version "
+                f"{job.model.version} on {job.provider}: {counted(len(job.shards), 'part')}, "
+                f"{counted(job.workers, 'worker')}",
+                short=counted(job.rows, "row"),
+            )
+            job = finish(folder, job, parameters, shards.label_shards(folder, job, parameters))
+            _tell(folder, job)
+        if file:
+            job = output_file.write(file, folder, job, tables)
+        return to_prediction(folder, job, file)
+
+
+def _reuse(folder: Path, job: Job, parameters: PredictParameters) -> Job:
+    """A job that was done already, by the bounds that are given now."""
+    tell(f"nothing has changed: job {job.job} is done, predictions in {folder}", short="done already: reused")
+    for sentence in job.noted:
+        tell(sentence)
+    if parameters.max_rejects is not None and (job.rejects or 0) > parameters.max_rejects:
+        bounded = job.model_copy(update={"max_rejects": parameters.max_rejects})
+        raise too_many_rejects(folder, bounded, job.rejects or 0)
+    judged = judge_again(folder, job, parameters.max_drift)
+    if judged.drift != job.drift:
+        _tell_of_drift(folder, judged)
+    return judged
 
 
 def _tell(folder: Path, job: Job) -> None:
@@ -56,7 +65,7 @@ def _tell(folder: Path, job: Job) -> None:
     done = f"{counted(job.rows - rejects, 'row')} predicted, {rejects:,} rejected"
     tell(f"{done}; predictions in {folder}", short=done)
     if rejects:
-        tell(f"the first rejected is {first(folder)}")
+        tell(f"the first rejected is {describe_first_reject(folder)}")
     if job.metrics and job.accuracy is None:
         tell("by the target's column: " + ", ".join(f"{name} {readable(value)}" for name, value in job.metrics.items()))
     _emit(Event.PREDICTIONS_WRITTEN, folder, job, {"rows": job.rows - rejects, "rejects": rejects})

@@ -184,6 +184,7 @@ class Prediction(Record):
     """
 
     path: ChosenPath
+    file: ChosenPath | None = None  # that has all rows of the input, where one was asked for
     job: str
     rows: int
     rejects: int

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from candidate import Candidate
 from flows.predict import predict
-from tasks.batch import labelling
+from tasks.batch import shard
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 
@@ -45,6 +45,6 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
             if not left[0]:
                 raise RuntimeError("killed")
             left[0] -= 1
-        return labelling.label_shard(*arguments)
+        return shard.predict_shard(*arguments)
 
-    monkeypatch.setattr("tasks.stage.shards.label_shard", dying)
+    monkeypatch.setattr("tasks.stage.shards.predict_shard", dying)

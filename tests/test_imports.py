@@ -98,7 +98,7 @@ def reached(path: Path) -> set[Path]:
 
 def test_predict_reaches_no_torch_however_late() -> None:
     through = reached(Path("tasks/predict.py"))
-    assert Path("tasks/batch/labelling.py") in through
+    assert Path("tasks/batch/shard.py") in through
     assert not [path for path in through if uses(path, "torch")]
 
 

@@ -18,7 +18,7 @@ from flows.server import service
 from flows.story import blocks, drifted, overview, predicted
 from flows.story.blocks import Page, Section, said
 from prefect_api import post
-from tasks.batch.version import Version
+from tasks.batch.plan import Version
 from tasks.data.recipe import Column, Columns
 from tasks.data.report import DataReport, Finding
 from tasks.data.table.profile import ColumnProfile

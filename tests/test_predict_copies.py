@@ -2,15 +2,15 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tasks.batch import lanes, parts
+from tasks.batch import session_pool, shard
 from tasks.data.readers import npy
 from tasks.data.readers.formats import Array
-from tasks.serving.contract import Signature, Tensor
 
 ROWS = np.random.default_rng(0).integers(0, 256, (1000, 7, 3), np.uint8)
 
@@ -28,13 +28,20 @@ def test_a_session_is_fed_from_one_memory_whose_rows_lie_there_once(tmp_path: Pa
     np.save(tmp_path / "rows.npy", ROWS)
     places = set()
 
-    def sums(batch: Array) -> list[Array]:
-        places.add(batch.ctypes.data)
-        return [batch.sum(axis=(1, 2), dtype=np.int64)]
+    class Sums:
+        """A session of a model that adds pixels."""
 
-    pixels = Tensor(name="pixels", dtype="uint8", shape=(7, 3))
-    signature = Signature(inputs=(pixels,), outputs=(Tensor(name="sum", dtype="int64", shape=()),))
-    found = lanes.Lanes([sums], signature, 64, 1).run(npy.read(tmp_path / "rows.npy"))
+        def get_inputs(self) -> list[Any]:
+            return [SimpleNamespace(name="pixels", type="tensor(uint8)", shape=["batch", 7, 3])]
+
+        def get_outputs(self) -> list[Any]:
+            return [SimpleNamespace(name="sum", type="tensor(int64)", shape=["batch"])]
+
+        def run(self, _: list[str], feeds: dict[str, Array]) -> list[Array]:
+            places.add(feeds["pixels"].ctypes.data)
+            return [feeds["pixels"].sum(axis=(1, 2), dtype=np.int64)]
+
+    found = session_pool.SessionPool([Sums()], 1).run(npy.read(tmp_path / "rows.npy"), 64)
     np.testing.assert_array_equal(found["sum"], ROWS.sum(axis=(1, 2)))
     assert len(places) == 1
 
@@ -48,7 +55,7 @@ def test_the_disk_is_handed_every_byte_of_a_growing_file_once(tmp_path: Path, mo
 
     monkeypatch.setattr(os, "posix_fadvise", noting)
     path = tmp_path / "part"
-    with path.open("wb", buffering=0) as stream, parts.written_back(path) as hand_to_disk:
+    with path.open("wb", buffering=0) as stream, shard.written_back(path) as hand_to_disk:
         for size in (10_000, 0, 5_000):
             stream.write(bytes(size))
             hand_to_disk()

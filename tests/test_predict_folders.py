@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from candidate import Candidate, synthetic
 from prediction_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
-from tasks.batch import labelling, parts, rejects
+from tasks.batch import output_dir, plan, results, shard
 from tasks.data import readers
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.records import PublishedModel
@@ -121,14 +121,14 @@ def test_input_that_is_written_to_while_the_job_runs_is_exit_4(tmp_path: Path, m
     rows = tmp_path / "rows.npy"
     np.save(rows, FEATURES)
 
-    def meddling(job: Path, shard: Any, *rest: Any) -> Any:
-        footer = labelling.label_shard(job, shard, *rest)
-        if shard.number == 3:
+    def meddling(job: Path, rows_of: Any, *rest: Any) -> Any:
+        footer = shard.predict_shard(job, rows_of, *rest)
+        if rows_of.number == 3:
             np.lib.format.open_memmap(rows, "r+")[:] = 0  # in place: the length stays
             os.utime(rows)
         return footer
 
-    monkeypatch.setattr("tasks.stage.shards.label_shard", meddling)
+    monkeypatch.setattr("tasks.stage.shards.predict_shard", meddling)
     with pytest.raises(DataError, match=r"rows\.npy is gone or was written to"):
         predict_rows(input=str(rows), shard_rows=100, workers=1)
     (job,) = artifact_paths.all_predictions().glob("*/_job.json")
@@ -212,35 +212,18 @@ def test_a_file_where_predictions_should_be_is_no_matter_of_the_output_option(fo
 # Lost and damaged documents
 
 
-def lose(document: Path) -> None:
-    document.unlink()
-
-
-def old_layout(document: Path) -> None:
-    """As it was before the names had an underscore, and then damaged."""
-    for name, old in artifact_paths.OLD_NAMES.items():
-        if (document.parent / name).exists():
-            (document.parent / name).rename(document.parent / old)
-    (document.parent / "job.json").write_text('{"job": ')
-    (document.parent / ".rejects").mkdir()
-
-
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "lost": lose,
+    "lost": Path.unlink,
     "damaged": lambda document: document.write_bytes(document.read_bytes()[:-20]),
-    "old": old_layout,
 }
 
 
-@pytest.mark.parametrize(("damage", "status"), [("lost", "running"), ("damaged", "done"), ("old", "done")])
+@pytest.mark.parametrize("damage", ["lost", "damaged"])
 def test_a_job_whose_document_is_lost_or_damaged_says_so_and_is_done_anew_by_restart(
-    damage: str, status: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damage: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {"input": str(folder), "output": str(tmp_path / "out"), "shard_rows": 250}
-    if status == "running":
-        interrupted(monkeypatch, **{name: asked[name] for name in ("input", "output")})
-    else:
-        predict_rows(**asked)
+    interrupted(monkeypatch, **{name: asked[name] for name in ("input", "output")})
     DAMAGES[damage](tmp_path / "out" / "_job.json")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     with pytest.raises(DataError, match=r"job\.json") as caught:
@@ -250,20 +233,20 @@ def test_a_job_whose_document_is_lost_or_damaged_says_so_and_is_done_anew_by_res
     done = predict_rows(**asked, restart=True)
     np.testing.assert_array_equal(table(done)["row"], np.arange(len(FEATURES)))
     ours = {"_job.json", "_rejects.parquet", *(f"part-{number:05d}.parquet" for number in range(10))}
-    assert {path.name for path in done.path.iterdir()} == ours | ({".rejects"} if damage == "old" else set())
+    assert {path.name for path in done.path.iterdir()} == ours
 
 
 def test_rejects_and_sources_of_a_job_that_are_damaged_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted(monkeypatch, input=str(folder))
     (job,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))
     artifact_paths.sources(job).write_bytes(b"PAR1")
-    shard = Shard(0, 0, 250)
+    rows = Shard(0, 0, 250)
     with pytest.raises(DataError, match=r"sources\.parquet cannot be read"):
-        parts.read_sources(job, shard)
-    parts.rejects_path(job, shard).parent.mkdir(exist_ok=True)
-    pq.write_table(pa.table([[1] * 9], rejects.SCHEMA.names[:1]), parts.rejects_path(job, shard))
-    content = bytearray(parts.rejects_path(job, shard).read_bytes())
+        plan.read_sources(job, rows)
+    output_dir.rejects_path(job, rows).parent.mkdir(exist_ok=True)
+    pq.write_table(pa.table([[1] * 9], results.REJECTS_SCHEMA.names[:1]), output_dir.rejects_path(job, rows))
+    content = bytearray(output_dir.rejects_path(job, rows).read_bytes())
     content[4:40] = bytes(36)
-    parts.rejects_path(job, shard).write_bytes(content)
+    output_dir.rejects_path(job, rows).write_bytes(content)
     with pytest.raises(DataError, match=r"part-00000\.parquet cannot be read"):
-        rejects.merge(job, Job.read(job / "_job.json"))
+        results.merge_rejects(job, Job.read(job / "_job.json"))

@@ -21,7 +21,7 @@ from PIL import Image
 
 from input_files import FEATURES, IMAGES, PIXELS, RESIZED, RNG, ROWS, Save, idx_bytes, parquet, read, rejected, values
 from store_state import damage
-from tasks.batch.planning import cut
+from tasks.batch.plan import cut_shards
 from tasks.data import readers
 from tasks.data.readers import formats
 from tasks.errors import DataError, UsageError
@@ -314,7 +314,7 @@ def test_any_range_over_several_files_is_that_range_of_all_their_rows(
 @given(st.integers(1, 10**12), st.integers(1, 10**12), st.integers(1, 64))
 def test_shards_hold_every_row_once_in_order_and_are_of_one_size(rows: int, at_most: int, workers: int) -> None:
     at_most = max(at_most, rows // 1000 + 1)  # a thousand shards are enough to check
-    shards = cut(rows, at_most, workers)
+    shards = cut_shards(rows, at_most, workers)
     assert [shard.number for shard in shards] == list(range(len(shards)))
     assert (shards[0].start, shards[-1].stop) == (0, rows)
     assert all(left.stop == right.start for left, right in itertools.pairwise(shards))

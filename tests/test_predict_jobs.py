@@ -22,7 +22,7 @@ from candidate import Candidate, seal
 from conftest import Pipeline
 from prediction_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
 from prefect_api import wait_for
-from tasks.batch import labelling, lanes
+from tasks.batch import session_pool, shard
 from tasks.errors import DataError, UsageError
 from tasks.records import PublishedModel
 from tasks.serving import drift, sessions
@@ -258,14 +258,14 @@ def test_columns_name_the_features_in_the_models_order(tmp_path: Path, candidate
 
 
 def test_missing_part_is_noticed_by_the_final_check(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forgetful(folder: Path, shard: Any, *rest: Any) -> Any:
-        footer = labelling.label_shard(folder, shard, *rest)
-        if shard.number == 1:
+    def forgetful(folder: Path, rows_of: Any, *rest: Any) -> Any:
+        footer = shard.predict_shard(folder, rows_of, *rest)
+        if rows_of.number == 1:
             artifact_paths.part(folder, 1).unlink()
         return footer
 
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.stage.shards.label_shard", forgetful)
+        patch.setattr("tasks.stage.shards.predict_shard", forgetful)
         with pytest.raises(DataError, match=r"part-00001.* does not hold rows 1250 to 2500"):
             predict_rows(input=rows, shard_rows=1250)
     assert predict_rows(input=rows, shard_rows=1250).rows == 2500
@@ -312,14 +312,14 @@ def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
     rows: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The shards are labelled in this process, as by workers of one thread with other settings than the command's."""
-    found, opened, label = list[Any](), sessions.open_session, labelling.label_shard
+    found, opened, label = list[Any](), sessions.open_session, shard.predict_shard
 
     def counted(*arguments: Any) -> Any:
         found.append(opened(*arguments))
         return found[-1]
 
     def elsewhere(*arguments: Any) -> Any:
-        lanes._open_lanes.cache_clear()  # a process of its own
+        session_pool._open_pool.cache_clear()  # a process of its own
         with monkeypatch.context() as patch:
             patch.chdir("/")
             patch.delenv("GRADMILL_ARTIFACTS")
@@ -333,7 +333,7 @@ def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
 
     with monkeypatch.context() as patch:
         patch.setattr(runners, "opened", one_by_one)
-        patch.setattr(shards, "label_shard", elsewhere)
+        patch.setattr(shards, "predict_shard", elsewhere)
         patch.setattr(shards, "_threads_of_dask_worker", lambda: 1)
         done = predict_rows(input=rows, runner="dask", shard_rows=1250, workers=4)
     assert len(found) == done.parts == 2
@@ -388,16 +388,16 @@ def test_a_pinned_version_with_other_bytes_is_exit_4(rows: str, monkeypatch: pyt
         predict_rows(input=rows, shard_rows=1250, version=1)
 
 
-def test_threads_that_open_lanes_at_once_share_them(published: PublishedModel) -> None:
-    lanes._open_lanes.cache_clear()
-    arguments = (published.model.path, published.model.sha256, sessions.CPU, 64, 2)
+def test_threads_that_open_a_pool_at_once_share_them(published: PublishedModel) -> None:
+    session_pool._open_pool.cache_clear()
+    arguments = (published.model.path, published.model.sha256, sessions.CPU, 2)
     with ThreadPoolExecutor(8) as pool:
-        opened = list(pool.map(lambda _: lanes.open_lanes(*arguments), range(8)))
+        opened = list(pool.map(lambda _: session_pool.open_pool(*arguments), range(8)))
     assert len({id(each) for each in opened}) == 1
 
 
 def test_no_more_threads_work_than_there_are_workers(published: PublishedModel) -> None:
-    opened = lanes.open_lanes(published.model.path, published.model.sha256, sessions.CPU, 64, 2)
+    opened = session_pool.open_pool(published.model.path, published.model.sha256, sessions.CPU, 2)
     now, most, lock, both = [0], [0], threading.Lock(), threading.Barrier(2)
 
     def work(_: int) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from candidate import Candidate
-from tasks.batch.labelling import label_shard
+from tasks.batch.shard import predict_shard
 from tasks.stage import shards as shard_tasks
 from tasks.store import artifact_paths
 from victims import KILLS, fork, run_silently
@@ -63,9 +63,9 @@ def run_but_hang(arguments: list[str], shards: int) -> None:
     left = itertools.count(shards, -1)
 
     def hanging(*shard: Any) -> Any:
-        return label_shard(*shard) if next(left) > 0 else time.sleep(600)
+        return predict_shard(*shard) if next(left) > 0 else time.sleep(600)
 
-    shard_tasks.label_shard = hanging  # type: ignore[assignment, attr-defined]  # a re-import
+    shard_tasks.predict_shard = hanging  # type: ignore[assignment, attr-defined]  # a re-import
     run_silently(arguments)
 
 

@@ -20,7 +20,7 @@ from sklearn.metrics import r2_score, root_mean_squared_error
 
 from input_files import FEATURES, IMAGES, read, rejected, values
 from own_tables import CLASSES, RECIPE
-from tasks.batch.counts import Score
+from tasks.batch.results import Score
 from tasks.data.levels import find_levels
 from tasks.data.readers import Chunk, columns, formats
 from tasks.data.readers.formats import Wanted
@@ -284,7 +284,7 @@ def test_classes_are_told_by_name_and_one_that_is_new_is_never_right(tmp_path: P
     np.testing.assert_array_equal(truths(chunks), [1, formats.UNKNOWN, np.nan])
     (truth,) = (chunk.truth for chunk in chunks)
     assert truth is not None
-    score = Score.of(TASKS["classification"], {"label": np.array([1, 1, 1])}, truth)
+    score = Score.count(TASKS["classification"], {"label": np.array([1, 1, 1])}, truth)
     assert score.metrics == {"accuracy": 0.5}
 
 
@@ -295,7 +295,7 @@ def test_classes_are_told_by_name_and_one_that_is_new_is_never_right(tmp_path: P
 )
 def test_errors_summed_chunk_by_chunk_are_those_of_scikit_learn(chunks: list[list[tuple[float, float]]]) -> None:
     parts = [np.array(chunk, np.float64).reshape(-1, 2).T for chunk in chunks]
-    scores = [Score.of(TASKS["regression"], {"prediction": found}, truth) for truth, found in parts]
+    scores = [Score.count(TASKS["regression"], {"prediction": found}, truth) for truth, found in parts]
     truth, found = np.concatenate(parts, axis=1)
     total = sum(scores[1:], start=scores[0])
     assert total.rows == len(truth)

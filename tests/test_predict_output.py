@@ -1,16 +1,17 @@
 """Whose an output folder is: what no job wrote is refused before anything is touched."""
 
-from collections.abc import Callable
+import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from candidate import Candidate
+from candidate import Candidate, job_document
 from command_line import assert_clear, gradmill
 from prediction_jobs import predict_rows
-from tasks.batch import output, parts
+from tasks.batch import output_dir
+from tasks.batch.output_dir import Output
 from tasks.errors import DataError, UsageError
 from tasks.store import artifact_paths, scratch
 
@@ -27,7 +28,7 @@ def test_a_folder_of_something_else_is_refused_and_left_as_it_is(name: str, tmp_
     (home / name / "download.partial").write_text("mine")
     for restart in (False, True):
         with pytest.raises(UsageError, match="holds something else"):
-            output.claim(home, "0" * 16, restart)
+            output_dir.claim(home, "0" * 16, restart)
     assert [path.relative_to(home) for path in home.rglob("*")] == [Path(name), Path(name) / "download.partial"]
 
 
@@ -36,7 +37,7 @@ def test_a_scratch_that_is_a_link_is_never_followed(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     artifact_paths.scratch(tmp_path / "out").symlink_to(artifact_paths.scratch(tmp_path / "theirs"))
     with pytest.raises(UsageError, match="holds something else"):
-        output.claim(tmp_path / "out", "0" * 16, restart=True)
+        output_dir.claim(tmp_path / "out", "0" * 16, restart=True)
     assert scratch.is_ours(tmp_path / "theirs")
 
 
@@ -45,8 +46,8 @@ def test_a_scratch_that_is_a_link_is_never_followed(tmp_path: Path) -> None:
 )
 def test_output_inside_artifacts_is_only_below_predictions(where: str, artifacts: Path) -> None:
     with pytest.raises(UsageError, match="inside the artifacts folder"):
-        output.folder_of(str(artifacts / where))
-    assert output.folder_of(str(artifacts / "predictions" / "mine")) == artifacts / "predictions" / "mine"
+        Output.locate(str(artifacts / where))
+    assert Output.locate(str(artifacts / "predictions" / "mine")) == Output(artifacts / "predictions" / "mine")
 
 
 @pytest.mark.parametrize("name", ["models", "runs", "datasets", ".stages", ".prefect"])
@@ -58,7 +59,7 @@ def test_output_is_not_among_other_things_where_their_folder_is_a_link(
     (artifacts / name).symlink_to(tmp_path / "disk")
     for where in (artifacts / name / "m" / "5", tmp_path / "disk" / "m" / "5", tmp_path / "disk"):
         with pytest.raises(UsageError, match=f"inside the artifacts folder, in {artifacts / name}"):
-            output.folder_of(str(where))
+            Output.locate(str(where))
 
 
 def test_output_behind_a_link_of_the_predictions_is_theirs(artifacts: Path, tmp_path: Path) -> None:
@@ -66,10 +67,10 @@ def test_output_behind_a_link_of_the_predictions_is_theirs(artifacts: Path, tmp_
     artifacts.mkdir()
     (artifacts / "predictions").symlink_to(tmp_path / "disk")
     for place in (artifacts / "predictions", tmp_path / "disk"):
-        assert output.folder_of(str(place / "mine")) == place / "mine"
+        assert Output.locate(str(place / "mine")) == Output(place / "mine")
         for where in (place, place / ".elsewhere"):
             with pytest.raises(UsageError, match="inside the artifacts folder"):
-                output.folder_of(str(where))
+                Output.locate(str(where))
 
 
 def test_output_is_not_in_a_model_of_another_store_or_of_a_mirror(tmp_path: Path) -> None:
@@ -77,8 +78,8 @@ def test_output_is_not_in_a_model_of_another_store_or_of_a_mirror(tmp_path: Path
     (tmp_path / "mirror" / "m" / "champion.json").touch()
     for where in ("m", "m/5", "m/5/deep"):
         with pytest.raises(UsageError, match="in the folder of a model"):
-            output.folder_of(str(tmp_path / "mirror" / where))
-    assert output.folder_of(str(tmp_path / "mirror-of-mine")) == tmp_path / "mirror-of-mine"
+            Output.locate(str(tmp_path / "mirror" / where))
+    assert Output.locate(str(tmp_path / "mirror-of-mine")) == Output(tmp_path / "mirror-of-mine")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"job": 3}'])
@@ -86,80 +87,40 @@ def test_a_damaged_document_is_named_and_restart_replaces_it(content: str, tmp_p
     scratch.make(tmp_path / "out")
     (tmp_path / "out" / "_job.json").write_text(content)
     with pytest.raises(DataError, match=r"_job\.json") as caught:
-        output.claim(tmp_path / "out", "0" * 16, restart=False)
+        output_dir.claim(tmp_path / "out", "0" * 16, restart=False)
     assert "--restart" in caught.value.action
-    assert output.claim(tmp_path / "out", "0" * 16, restart=True) is None
-    output.clear(tmp_path / "out")
+    assert output_dir.claim(tmp_path / "out", "0" * 16, restart=True) is None
+    output_dir.clear(tmp_path / "out")
     assert not (tmp_path / "out" / "_job.json").exists()
 
 
-def written(folder: Path, number: int) -> Path:
-    """A part with a footer of ours, as far as it tells whose it is."""
-    path = artifact_paths.part(folder, number)
-    pq.write_table(pa.table({"row": [0]}).replace_schema_metadata({parts.FOOTER: b"{}"}), path)
-    return path
+DAMAGED = ["", "{", '{"job": "nightly", "request": "x"}', '{"status": "done", "shards": []}']
 
 
-TEXT = '{\n  "schema_version": 1,\n  "job": "0123456789abcdef",\n  "request": "fedcba9876543210",\n  "sta'
-PROOFS: dict[str, Callable[[Path], object]] = {
-    "its own text": lambda folder: (folder / "_job.json").write_text(TEXT),
-    "its own text, of old": lambda folder: (folder / "_job.json").rename(folder / "job.json").write_text(TEXT),
-    "another part": lambda folder: written(folder, 7),
-    "the scratch": scratch.make,
-}
-
-
-@pytest.mark.parametrize("proof", PROOFS)
-def test_a_document_and_parts_that_are_damaged_at_once_are_replaced_by_restart(proof: str, tmp_path: Path) -> None:
-    (tmp_path / "_job.json").write_bytes(bytes(100))
-    for number, size in enumerate((0, 4, 60)):
-        path = written(tmp_path, number)
-        path.write_bytes(path.read_bytes()[:size])
-    (tmp_path / "_rejects.parquet").write_bytes(b"PAR1")
+@pytest.mark.parametrize("document", DAMAGED)
+def test_a_folder_without_a_sound_document_or_the_scratch_is_somebody_elses(document: str, tmp_path: Path) -> None:
+    (tmp_path / "_job.json").write_text(document)
+    pq.write_table(pa.table({"row": [0]}).replace_schema_metadata({"gradmill": "{}"}), tmp_path / "part-00000.parquet")
+    before = everything(tmp_path)
     for restart in (False, True):
-        with pytest.raises(UsageError, match="holds something else"):  # no proof yet
-            output.claim(tmp_path, "0" * 16, restart)
-    PROOFS[proof](tmp_path)
-    with pytest.raises(DataError, match=r"job\.json is not JSON") as caught:
-        output.claim(tmp_path, "0" * 16, restart=False)
-    assert "--restart" in caught.value.action
-    assert output.claim(tmp_path, "0" * 16, restart=True) is None
-    output.clear(tmp_path)
-    assert set(tmp_path.iterdir()) <= {artifact_paths.scratch(tmp_path)}
-
-
-@pytest.mark.parametrize(
-    "document", ["", "{", '{"job": "nightly", "request": "x"}', '{"status": "done", "shards": []}']
-)
-@pytest.mark.parametrize("name", ["_job.json", "job.json"])
-def test_a_document_and_parts_of_somebody_else_are_refused_damaged_or_not(
-    name: str, document: str, tmp_path: Path
-) -> None:
-    (tmp_path / name).write_text(document)
-    for content in (b"", b"PAR1", b"PAR1" + bytes(50) + b"PAR1", written(tmp_path, 1).read_bytes()[:-4]):
-        artifact_paths.part(tmp_path, 1).unlink(missing_ok=True)
-        artifact_paths.part(tmp_path, 0).write_bytes(content)
-        before = everything(tmp_path)
-        for restart in (False, True):
-            with pytest.raises(UsageError, match="holds something else"):
-                output.claim(tmp_path, "0" * 16, restart)
-        assert everything(tmp_path) == before
-
-
-def test_a_sound_part_of_somebody_else_is_refused_beside_a_damaged_document_of_ours(tmp_path: Path) -> None:
-    (tmp_path / "_job.json").write_text(TEXT)
-    pq.write_table(pa.table({"x1": [1.0]}), tmp_path / "part-00000.parquet")
-    with pytest.raises(UsageError, match=r"holds something else \(part-00000\.parquet\)"):
-        output.claim(tmp_path, "0" * 16, restart=True)
+        with pytest.raises(UsageError, match="holds something else"):
+            output_dir.claim(tmp_path, "0" * 16, restart)
+    assert everything(tmp_path) == before
+    scratch.make(tmp_path)  # as a job does before anything else
+    with pytest.raises(DataError, match=r"_job\.json is not"):
+        output_dir.claim(tmp_path, "0" * 16, restart=False)
+    assert output_dir.claim(tmp_path, "0" * 16, restart=True) is None
+    output_dir.clear(tmp_path)
+    assert set(tmp_path.iterdir()) == {artifact_paths.scratch(tmp_path)}
 
 
 def test_a_document_behind_a_link_proves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "theirs.json").write_text(TEXT)
+    (tmp_path / "theirs.json").write_text(json.dumps(job_document("fashion", status="done")))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "_job.json").symlink_to(tmp_path / "theirs.json")
     (tmp_path / "out" / "part-00000.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError, match="holds something else"):
-        output.claim(tmp_path / "out", "0" * 16, restart=True)
+        output_dir.claim(tmp_path / "out", "0" * 16, restart=True)
 
 
 @pytest.mark.slow  # runs of the command line; the same is tried in process

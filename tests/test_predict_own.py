@@ -16,7 +16,7 @@ from flows.story.predicted import page
 from input_files import IMAGES, read
 from own_tables import Array, by_hand
 from prediction_jobs import predict_rows, stop_after, table
-from tasks.batch.rejects import first
+from tasks.batch.results import describe_first_reject
 from tasks.data.recipe import Columns
 from tasks.download import download
 from tasks.errors import DataError, UsageError
@@ -145,7 +145,7 @@ def test_a_table_is_predicted_by_name_with_ids_and_metrics(regression: Version, 
     assert pq.read_table(named.path / "_rejects.parquet").select(["row", "id_id", "id_zone"]).to_pylist() == [
         {"row": row, "id_id": each[0], "id_zone": each[4] and str(each[4])} for row, each in enumerate(odd)
     ]
-    assert first(named.path).startswith(f"row 0 (id a, zone 2) of {source}: city is 'Paris'")
+    assert describe_first_reject(named.path).startswith(f"row 0 (id a, zone 2) of {source}: city is 'Paris'")
     averaged = predict_rows(name="houses", input=source, unknown="average", id_columns=["zone", "id"])
     assert averaged.rejects == 0
     assert averaged.job != rejected.job

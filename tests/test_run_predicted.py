@@ -12,7 +12,7 @@ from flows.predict import predict
 from flows.story import drifted, predicted
 from prediction_jobs import FEATURES, NAME, predict_rows
 from prefect_api import post
-from tasks.batch.version import Version
+from tasks.batch.plan import Version
 from tasks.data.recipe import Column, Columns
 from tasks.data.table.profile import ColumnProfile
 from tasks.errors import DataError

@@ -13,7 +13,7 @@ from onnx import load_model_from_string, numpy_helper
 
 from candidate import Candidate, seal
 from command_line import assert_clear, gradmill
-from tasks.batch.version import read_version
+from tasks.batch.plan import read_version
 from tasks.errors import DataError
 from tasks.fitting import splits
 from tasks.judging.champion_gates import against_published

@@ -9,8 +9,7 @@ import torch
 
 from candidate import Candidate
 from small_images import IMAGES, generator
-from tasks.batch.cuda import CudaLane
-from tasks.batch.lanes import open_lanes
+from tasks.batch.session_pool import open_pool
 from tasks.machine import devices
 from tasks.networks.cuda_graphs import GraphedEpochs
 from tasks.networks.sgd import SGD, ConciseSGD, decaying
@@ -25,27 +24,14 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("graphs", ["1", "0"])
-def test_cuda_lanes_answer_like_the_cpu_whole_batches_and_padded_ones(
-    candidates: list[Candidate], graphs: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GRADMILL_CUDA_GRAPHS", graphs)
+def test_sessions_on_cuda_answer_like_those_on_the_cpu(candidates: list[Candidate]) -> None:
     published = candidates[0].publish()
     rows = np.random.default_rng(0).standard_normal((2500, 2)).astype(np.float32)
     found = {}
     for provider in (sessions.CUDA, sessions.CPU):
-        lanes = open_lanes(published.model.path, published.model.sha256, provider, 1000, 2)
-        found[provider] = lanes.run(rows)["prediction"]
+        pool = open_pool(published.model.path, published.model.sha256, provider, 2)
+        found[provider] = pool.run(rows, 1000)["prediction"]
     np.testing.assert_allclose(found[sessions.CUDA], found[sessions.CPU], atol=1e-5)
-
-
-def test_a_cuda_lane_runs_on_cuda_and_forgets_the_batch_before(candidates: list[Candidate]) -> None:
-    lane = CudaLane(candidates[0].exported.onnx.path.read_bytes(), 8)
-    assert sessions.provider(lane._session) == sessions.CUDA
-    rows = np.random.default_rng(0).standard_normal((8, 2)).astype(np.float32)
-    (whole,) = (each.copy() for each in lane(rows))
-    (short,) = (each.copy() for each in lane(rows[5:]))
-    np.testing.assert_array_equal(short, whole[5:])
 
 
 @pytest.mark.parametrize("implementation", ["scratch", "concise"])

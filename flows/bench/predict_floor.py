@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.batch import parts
+from tasks.batch import shard
 
 BATCH, CHUNK = 1024, 2**17  # rows that are run, and that are written, at a time: the best of those that were tried
 
@@ -30,7 +30,7 @@ def rate(sessions: list[Any], path: Path, class_names: list[str], write: str) ->
         rows, target = range(bounds[number], bounds[number + 1]), path.parent / f"part-{number:05d}.parquet"
         tables = _tables(sessions[number], path, images, rows, class_names, write == "all")
         first = next(tables)
-        with parts.writer(target, first.schema) as into:  # pyarrow's, with our encodings
+        with shard.part_writer(target, first.schema) as into:  # pyarrow's, with our encodings
             into.write_table(first)
             for table in tables:
                 into.write_table(table)

@@ -168,7 +168,11 @@ def predict(
 
         done = connection.encoding(flow)(parameters)
     if as_json:
-        paths = {"path": str(done.path), "picture": done.picture and str(done.picture)}
+        paths = {
+            "path": str(done.path),
+            "file": done.file and str(done.file),
+            "picture": done.picture and str(done.picture),
+        }
         print_json({"schema_version": 1, **done.model_dump(mode="json"), **paths})
     elif not quiet:
         summaries.predicted(done, artifacts)

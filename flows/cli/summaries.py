@@ -130,7 +130,7 @@ def predicted(result: "Prediction", artifacts: Path | None) -> None:
         ("predicted", f"{counted(result.rows, 'row')} by {version} ({result.provider}){speed}"),
         ("rejected", counted(result.rejects, "row") + (f": see {result.path}/{REJECTS}" if result.rejects else "")),
         ("drift", f"{result.drift.verdict}{f' (index: {drift})' if drift else ''}"),
-        ("output", f"{result.path} ({counted(result.parts, 'part')})"),
+        ("output", str(result.file or f"{result.path} ({counted(result.parts, 'part')})")),
     ]
     if truth := words.truth(result):
         rows.insert(2, ("truth", truth))
@@ -146,7 +146,7 @@ def _answers(result: "Prediction") -> Iterator[str]:
         return
     import pyarrow.parquet as pq
 
-    from tasks.batch.rejects import ID
+    from tasks.batch.results import ID
 
     found = [row for part in sorted(result.path.glob("part-*.parquet")) for row in pq.read_table(part).to_pylist()]
     are_files = len({row["source"] for row in found}) == len(found) > 1 or result.picture is not None

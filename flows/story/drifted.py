@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from flows.story.blocks import Bold, said, table
-from tasks.batch.version import Version
+from tasks.batch.plan import Version
 from tasks.data.recipe import Columns
 from tasks.machine.words import readable
 from tasks.serving import drift

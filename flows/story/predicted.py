@@ -11,8 +11,8 @@ from flows.story import drifted
 from flows.story import overview_tables as tables
 from flows.story import overview_words as words
 from flows.story.blocks import escaped, said, table
-from tasks.batch.rejects import ID
-from tasks.batch.version import Version, read_version
+from tasks.batch.plan import Version, read_version
+from tasks.batch.results import ID
 from tasks.data.recipe import Columns
 from tasks.errors import GradmillError
 from tasks.machine.words import counted
@@ -85,6 +85,8 @@ def _facts(result: Prediction, job: Job | None) -> Iterator[tuple[str, str]]:
         yield "noted", escaped("; ".join(job.noted))
     limit = f" (population stability index {index}; limit {result.drift.maximum:g})" if index else ""
     yield "drift", f"{result.drift.verdict}{limit}"
+    if result.file:
+        yield "file", f"`{said(str(result.file))}`"
     yield "output", f"`{said(str(result.path))}`, {counted(result.parts, 'part')}"
 
 
@@ -100,8 +102,7 @@ def _rejects(result: Prediction, version: Version) -> str:
     if not result.rejects:
         return ""
     names = [each.name for each in version.recipe.columns] if isinstance(version.recipe, Columns) else []
-    names_of_it = (artifact_paths.REJECTS, artifact_paths.OLD_NAMES[artifact_paths.REJECTS])
-    path = next(path for name in names_of_it if (path := result.path / name).is_file())
+    path = result.path / artifact_paths.REJECTS
     with pq.ParquetFile(path) as file:
         batches = (batch.to_pylist() for batch in file.iter_batches(REJECTS))
         first = list(itertools.islice(itertools.chain.from_iterable(batches), REJECTS))

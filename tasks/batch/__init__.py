@@ -1,1 +1,1 @@
-"""Batch prediction: jobs, shards, lanes, parts. Imports no torch."""
+"""Batch prediction: jobs, shards, sessions, parts and single files. Imports no torch."""

@@ -107,7 +107,11 @@ class PredictParameters(Frozen):
         title="Version",
         description="The champion is the newest that passed the gates, until somebody promotes or rolls back.",
     )
-    output: Annotated[str | None, Option(empty="artifacts/predictions/JOB")] = Field(None, title="Output folder")
+    output: Annotated[str | None, Option(empty="artifacts/predictions/JOB")] = Field(
+        None,
+        title="Output",
+        description="A folder for parts; or a file .csv or .parquet: the input's columns, then ours.",
+    )
     device: Device = Field(Device.AUTO, title="Device", description="auto takes the GPU where there is one.")
     batch_size: Annotated[int | None, Option(empty="1024, on a GPU 16384")] = Field(
         None, ge=1, le=1_000_000, title="Batch size", description="Rows per call of onnxruntime."
@@ -152,6 +156,12 @@ class PredictParameters(Frozen):
     def _keeps_no_secret(self) -> Self:
         if self.input is not None and has_credentials(self.input):
             raise ValueError("a URL with credentials would be written down: set them in the environment")
+        return self
+
+    @model_validator(mode="after")
+    def _writes_here(self) -> Self:
+        if self.output is not None and "://" in self.output:
+            raise ValueError("a folder or file of this machine, no address: copy it there afterwards")
         return self
 
     @model_validator(mode="after")

@@ -10,8 +10,9 @@ from prefect.futures import as_completed
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
-from tasks.batch import parts, rejects
-from tasks.batch.labelling import label_shard
+from tasks.batch.output_dir import PartFooter
+from tasks.batch.results import check_rejects
+from tasks.batch.shard import predict_shard
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters, Runner
@@ -32,7 +33,7 @@ class Labelled(NamedTuple):
 def label(folder: str, model: str, threads: int | None, number: int, start: int, stop: int) -> Labelled:
     """Label one shard of the job in ``folder``; ``threads`` of this process do so, as many as Dask gave it if None."""
     started = time.time()
-    footer = label_shard(Path(folder), Shard(number, start, stop), Path(model), threads or _threads_of_dask_worker())
+    footer = predict_shard(Path(folder), Shard(number, start, stop), Path(model), threads or _threads_of_dask_worker())
     return Labelled(footer.rows, footer.rejects, started, time.time())
 
 
@@ -50,7 +51,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     Raises:
         DataError: too many rows were rejected, or an input or the model has changed meanwhile.
     """
-    kept = [footer for shard in job.shards if (footer := parts.read_footer(folder, job, shard))]
+    kept = [footer for shard in job.shards if (footer := PartFooter.read(folder, job, shard))]
     done = {footer.shard.number for footer in kept}
     rejected = sum(footer.rejects for footer in kept)
     missing = [shard for shard in job.shards if shard.number not in done]
@@ -59,7 +60,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
     labelled: list[Labelled] = []
     seen = sum(footer.rows + footer.rejects for footer in kept)
     with live.counted("predict", job.rows, "rows predicted", seen, RowsPerSecond()) as advance:
-        rejects.check(folder, job, rejected)
+        check_rejects(folder, job, rejected)
         with runners.opened(parameters.runner, parameters.dask_address, job.workers, job.workers + 1) as runner:
             common = {
                 "folder": str(folder),
@@ -71,7 +72,7 @@ def label_shards(folder: Path, job: Job, parameters: PredictParameters) -> float
                 labelled.append(future.result())
                 advance(labelled[-1].rows + labelled[-1].rejects)
                 rejected += labelled[-1].rejects
-                rejects.check(folder, job, rejected)
+                check_rejects(folder, job, rejected)
     return max((each.finished for each in labelled), default=0) - min((each.started for each in labelled), default=0)
 
 

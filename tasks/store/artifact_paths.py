@@ -163,12 +163,6 @@ TUNING_SLICES = "tuning-slices.png"
 TUNING_PARALLEL = "tuning-parallel.png"
 TUNING_IMPORTANCES = "tuning-importances.png"
 TUNING_WINNER = "tuning-winner.png"
-OLD_NAMES = {JOB: "job.json", REJECTS: "rejects.parquet", PREDICTION_GRID: "predictions.png"}
-
-
-def job_documents(job_folder: Path) -> tuple[Path, Path]:
-    """Where a job's document may lie: under the name of today, or of old."""
-    return job_folder / JOB, job_folder / OLD_NAMES[JOB]
 
 
 def part(job_folder: Path, index: int) -> Path:

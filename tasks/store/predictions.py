@@ -3,9 +3,7 @@
 Whoever predicts reads it here, and so do pruning and housekeeping.
 """
 
-import contextlib
 import itertools
-import re
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -18,12 +16,10 @@ from tasks.errors import DataError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.serving.profile import Drift, Histogram
-from tasks.store import artifact_paths, atomic, regular_files, scratch
-from tasks.store.artifact_paths import JOB, OLD_NAMES, ONNX
+from tasks.store import artifact_paths, atomic, scratch
+from tasks.store.artifact_paths import JOB, ONNX
 from tasks.store.documents import Document
 
-BEGINNING = re.compile(rb'"job":\s*"[0-9a-f]{16}",\s*"request":\s*"[0-9a-f]{16}"')  # two digests
-BEGINNING_BYTES = 4096
 RESTART = "replace the job by the same command with --restart, or restore the file from a copy"
 
 
@@ -88,6 +84,7 @@ class Job(Document):
     )  # of own tables, of a sample of rows, by the bins of its profile
     column_drift: dict[str, float] = Field({})  # the population stability index of each of these
     notes: dict[str, int] | None = None
+    file_digests: tuple[str, ...] = ()  # SHA-256 of the single files that were written of it
     seconds: float | None = None
 
     @property
@@ -107,18 +104,12 @@ class Job(Document):
 
 
 def find(folder: Path) -> Job | None:
-    """The job whose document a folder holds, under the name of today or of old; None where there is no such file.
+    """The job whose document a folder holds; None where there is no such file.
 
     Raises:
         DataError: the document is damaged.
     """
-    document = document_in(folder)
-    return None if document is None else Job.read(document, RESTART)
-
-
-def document_in(folder: Path) -> Path | None:
-    """Where a job's document lies in a folder, if there is one."""
-    return next((path for path in artifact_paths.job_documents(folder) if path.exists()), None)
+    return Job.read(folder / JOB, RESTART) if (folder / JOB).exists() else None
 
 
 def holds_job(folder: Path) -> bool:
@@ -129,23 +120,10 @@ def holds_job(folder: Path) -> bool:
         return False
 
 
-def left_document(folder: Path) -> bool:
-    """Whether a folder holds what ``write`` wrote, however damaged: its text still begins with a job and its request.
-
-    A name alone proves nothing: others write a job.json, too.
-    """
-    for document in artifact_paths.job_documents(folder):
-        with contextlib.suppress(DataError), regular_files.opened(document) as stream:
-            if not document.is_symlink() and BEGINNING.search(stream.read(BEGINNING_BYTES)):
-                return True
-    return False
-
-
 def write(folder: Path, job: Job) -> None:
-    """Replace the document of a folder atomically; one under the name of old goes."""
+    """Replace the document of a folder atomically."""
     with scratch.placing(folder, JOB) as temporary:
         temporary.write_bytes(atomic.as_json(job.model_dump(mode="json")))
-    (folder / OLD_NAMES[JOB]).unlink(missing_ok=True)
 
 
 def now() -> str:
@@ -186,8 +164,8 @@ def _read(folders: list[Path], left: Left) -> Iterator[Found]:
     """A document that cannot be read stops nobody: it is said, and the folder is left as it is."""
     for folder in folders:
         try:
-            if document := document_in(folder):
-                yield Found(folder, document, Job.read(document))
+            if (folder / JOB).exists():
+                yield Found(folder, folder / JOB, Job.read(folder / JOB))
         except (DataError, OSError, ValueError) as error:
             left(folder, error)
             if holds_job(folder):

@@ -1,0 +1,252 @@
+"""One file of a job: every row of the input in order, its own columns first, then what the model adds."""
+
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.batch import output_dir
+from tasks.data.readers.columnar import OF_BATCHES, is_unfit, parquet_batches
+from tasks.data.readers.columns import Selection
+from tasks.data.readers.csv import csv_to_parquet
+from tasks.data.readers.formats import CHUNK_ROWS, unpacked
+from tasks.data.readers.text import json_batches
+from tasks.data.readers.unpacking import JSON_LINES
+from tasks.errors import DataError, UsageError
+from tasks.machine.telling import tell
+from tasks.store import artifact_paths, atomic, predictions
+from tasks.store.artifact_paths import REJECTS
+from tasks.store.predictions import Job
+
+REJECTED = "rejected"  # the last column: why a row has no prediction
+PLACE = ["row", "source"]  # the columns that stand for the input's own where it is no table
+CSV_NULL = ""
+
+
+def check(path: Path, tables: list[Path] | None, added: list[str], restart: bool) -> None:
+    """Whether a job may write the file ``path``, and its columns ``added`` to those of ``tables``.
+
+    Raises:
+        UsageError: no prediction wrote what is there, or two columns would have one name.
+        DataError: a table of the input has no header.
+    """
+    own = PLACE if tables is None else _unify_schemas(tables).names
+    if clash := sorted({*own} & {*added, REJECTED}):
+        raise UsageError(
+            f"the input has a column {', '.join(clash)}, and so would {path.name} twice",
+            f"columns that are not called {', '.join([*added, REJECTED])}",
+            "rename it, or name a folder with --output: its parts have none of the input's columns",
+        )
+    if path.exists() and not restart and atomic.file_digest(path) not in _written_digests():
+        raise UsageError(
+            f"{path} is there, and no prediction that is kept has written it as it is",
+            "no such file, or one of a prediction",
+            "choose another --output, or replace it with --restart",
+        )
+
+
+def _written_digests() -> set[str]:
+    jobs = (found.job for found in predictions.below_artifacts() if found.job)
+    return {digest for job in jobs for digest in job.file_digests}
+
+
+def write(path: Path, folder: Path, job: Job, tables: list[Path] | None) -> Job:
+    """Put the file of a finished job in place when it is whole; the job notes its digest before.
+
+    Raises:
+        DataError: the input or a part is damaged, or has not the rows of the job.
+    """
+    if path.exists() and atomic.file_digest(path) in job.file_digests:
+        tell(f"{path} is there already")
+        return job
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.sweep(path.parent, depth=0)
+    with atomic.replacing(path) as temporary:
+        rows = _join_rows(folder, job, tables)
+        first = next(rows)
+        with _opened(temporary, path.suffix.lower(), first.schema) as write_table:
+            for table in itertools.chain([first], rows):
+                write_table(table)
+        digest = atomic.file_digest(temporary)
+        job = job.model_copy(update={"file_digests": tuple(sorted({*job.file_digests, digest}))})
+        output_dir.update_document(folder, job)
+    tell(f"every row, with its prediction, in {path}", short=path.name)
+    return job
+
+
+def _join_rows(folder: Path, job: Job, tables: list[Path] | None) -> Iterator[pa.Table]:
+    """All rows in order, some at a time: own columns, those of the answer, and why a row was rejected."""
+    parts = [artifact_paths.part(folder, shard.number) for shard in job.shards]
+    answers, rejects = _Rows(parts), _Rows([folder / REJECTS])
+    first = 0
+    for own in _own_rows(tables) if tables else _blocks(job.rows):
+        stop = first + (own if isinstance(own, int) else own.num_rows)
+        good, bad = answers.take_before(stop), rejects.take_before(stop)
+        if good.num_rows + bad.num_rows != stop - first:
+            found = f"{folder} holds {good.num_rows + bad.num_rows} of the rows {first} to {stop} of the input"
+            raise DataError(found, "each of them once", "--restart the job")
+        if isinstance(own, int):
+            names = [*PLACE, *(name for name in good.column_names if name in bad.column_names[4:])]
+            own = pa.concat_tables([good.select(names), bad.select(names)]).sort_by("row")
+        added = [name for name in good.column_names if name not in PLACE and name not in bad.column_names]
+        places, reasons = _places(good, first, stop), _places(bad, first, stop)
+        for name in added:
+            own = own.append_column(name, good[name].take(places))
+        yield own.append_column(REJECTED, bad["reason"].take(reasons))
+        first = stop
+    if first != job.rows:
+        raise DataError(f"{first:,} rows in the input", f"{job.rows:,}, as when it was predicted", "--restart the job")
+
+
+def _places(rows: pa.Table, first: int, stop: int) -> pa.Array:
+    """Where each of the rows from ``first`` to ``stop`` stands in ``rows``; null where it does not."""
+    places = np.full(stop - first, -1)
+    places[rows["row"].to_numpy() - first] = np.arange(rows.num_rows)
+    return pa.array(places, mask=places < 0)
+
+
+def _blocks(rows: int) -> Iterator[int]:
+    return (min(CHUNK_ROWS, rows - first) for first in range(0, rows, CHUNK_ROWS))
+
+
+class _Rows:
+    """The rows of Parquet files in the order of their column ``row``, taken up to one row after the other."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._batches = output_dir.read_batches(paths)
+        self._rest = _plain(pq.read_schema(paths[0]).empty_table())
+
+    def take_before(self, stop: int) -> pa.Table:
+        """Those rows below ``stop`` that were not taken before."""
+        tables = [self._rest]
+        while not (tables[-1].num_rows and tables[-1]["row"][-1].as_py() >= stop):
+            batch = next(self._batches, None)
+            if batch is None:
+                break
+            tables.append(_plain(pa.Table.from_batches([batch])))
+        table = pa.concat_tables(tables).combine_chunks()
+        count = int(np.searchsorted(table["row"].to_numpy(), stop))
+        self._rest = table.slice(count)
+        return table.slice(0, count)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """A table without dictionaries, which differ from part to part."""
+    return table.cast(pa.schema([(field.name, _plain_type(field.type)) for field in table.schema]))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+# The input's own columns
+
+
+def input_columns(source: Path) -> Iterator[pa.RecordBatch]:
+    """First no rows, with all columns of a table's file, then all rows in order, null where one cannot be read.
+
+    Text files give text. Columns of lists, objects and bytes are left out.
+
+    Raises:
+        DataError: the file is broken.
+    """
+    name = source.name.lower()
+    if name.endswith(".parquet") or source.suffix.lower() in OF_BATCHES:
+        with unpacked(source) as stream:
+            reader = OF_BATCHES.get(source.suffix.lower(), parquet_batches)
+            for batch in reader(stream, str(source), Selection()):
+                yield batch.select([field.name for field in batch.schema if not is_unfit(field.type)])
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "rows.parquet"
+        if name.endswith(JSON_LINES):
+            _json_to_parquet(source, target)
+        else:
+            csv_to_parquet(source, target, lambda names: list(filter(None, names)))
+        with pq.ParquetFile(target) as file:
+            names = [name for name in file.schema_arrow.names if name != "gradmill.fault"]
+            yield pa.RecordBatch.from_pylist([], pa.schema([(each, pa.string()) for each in names]))
+            yield from file.iter_batches(columns=names)
+
+
+def _json_to_parquet(source: Path, target: Path) -> None:
+    def batches() -> Iterator[pa.RecordBatch]:
+        with unpacked(source) as stream:
+            yield from json_batches(stream, str(source), Selection())
+
+    fields = {field.name: field for batch in batches() for field in batch.schema if not is_unfit(field.type)}
+    schema = pa.schema([(name, pa.string()) for name in fields])
+    with pq.ParquetWriter(target, schema) as writer:
+        for batch in batches():
+            writer.write_batch(_conform(batch, schema))
+
+
+def _unify_schemas(tables: list[Path]) -> pa.Schema:
+    """The columns of all files; those that differ in type are text."""
+    types: dict[str, pa.DataType] = {}
+    for path in tables:
+        for field in next(input_columns(path)).schema:
+            kind = _plain_type(field.type)
+            known = types.get(field.name, kind)
+            types[field.name] = kind if pa.types.is_null(known) else known
+            if kind != types[field.name] and not pa.types.is_null(kind):
+                types[field.name] = pa.string()
+    return pa.schema(list(types.items()))
+
+
+def _own_rows(tables: list[Path]) -> Iterator[pa.Table]:
+    schema = _unify_schemas(tables)
+    batches = itertools.chain.from_iterable(map(input_columns, tables))
+    return (pa.Table.from_batches([_conform(batch, schema)]) for batch in batches)
+
+
+def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    names = set(batch.schema.names)
+    nothing = pa.nulls(batch.num_rows)
+    arrays = [pc.cast(batch[each.name] if each.name in names else nothing, each.type) for each in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+# Writing
+
+
+@contextmanager
+def _opened(path: Path, suffix: str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], object]]:
+    if suffix == ".parquet":
+        with pq.ParquetWriter(path, schema) as writer:
+            yield writer.write_table
+        return
+    with path.open("wb") as stream:
+        names = pa.table([[name] for name in schema.names], names=schema.names)
+        stream.write(_csv_lines(names))
+        yield lambda table: stream.write(_csv_lines(table))
+
+
+def _csv_lines(table: pa.Table) -> pa.Buffer:
+    """The rows as CSV; missing is the empty field."""
+    fields = [_csv_fields(column.combine_chunks()) for column in table.columns]
+    lines = pc.binary_join_element_wise(*fields, ",", null_handling="replace", null_replacement=CSV_NULL)
+    lines = pc.binary_join_element_wise(lines, "", "\n")
+    _, offsets, text = lines.buffers()  # of which the text is all lines, one after the other
+    return text.slice(0, int(np.frombuffer(offsets, np.int64)[len(lines)]))
+
+
+def _csv_fields(array: pa.Array) -> pa.Array:
+    """Values as text, in quotes where they need these."""
+    kind = array.type
+    if pa.types.is_decimal(kind):
+        array = array.cast(pa.float64())
+    texts = array.cast(pa.large_string())
+    if not pa.types.is_string(kind) and not pa.types.is_large_string(kind):
+        return texts
+    is_special = pc.match_substring_regex(texts, '[",\r\n]')
+    if not pc.any(is_special).as_py():
+        return texts
+    quoted = pc.binary_join_element_wise('"', pc.replace_substring(texts, '"', '""'), '"', "")
+    return pc.if_else(is_special, quoted, texts)

@@ -1,0 +1,347 @@
+"""What came of a job: rows and answers counted, rejects gathered, drift judged, _job.json written last."""
+
+import contextlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from importlib.util import find_spec
+from operator import add
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from tasks.batch import output_dir
+from tasks.batch.output_dir import PartFooter
+from tasks.batch.plan import Version, read_sources, read_version
+from tasks.batch.session_pool import open_pool
+from tasks.data import readers
+from tasks.data.pictures import SUFFIXES
+from tasks.data.readers import Chunk
+from tasks.data.readers.formats import Array
+from tasks.data.recipe import Columns, Pixels
+from tasks.errors import DataError
+from tasks.judging import painter
+from tasks.machine.telling import tell
+from tasks.machine.words import counted
+from tasks.parameters import PredictParameters, Runner
+from tasks.records import Prediction
+from tasks.serving import drift
+from tasks.serving.profile import Histogram
+from tasks.serving.task import Outputs, Task
+from tasks.store import artifact_paths, predictions, scratch
+from tasks.store.artifact_paths import PREDICTION_GRID, REJECTS
+from tasks.store.predictions import Job
+from tasks.store.record import Lasting, Record
+
+UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # is said behind a number of rows
+PROFILED_ROWS = 20_000  # of a job, about, whose columns are compared with those at training: as many as in a profile
+REJECTS_SCHEMA = pa.schema(
+    [("row", pa.int64()), ("source", pa.string()), ("source_row", pa.int64()), ("reason", pa.string())]
+)
+ID = "id_"  # before the name of a column that goes along
+AVERAGED = (" is missing", ", a level that the model has not seen")  # ends of reasons that ``--unknown`` decides on
+GRID_IMAGES = 18
+
+
+class Score(Record):
+    """How answers compare with the truth, over ``rows`` that have one: classes are right or wrong, numbers off."""
+
+    rows: int
+    correct: int | None = None  # of classes
+    squared: float = 0.0  # of numbers: the sum of squared errors
+    mean: float = 0.0  # of the truth
+    spread: float = 0.0  # the sum of squared deviations from it
+
+    @classmethod
+    def count(cls, task: Task, outputs: Outputs, y_true: Array) -> Self:
+        """The score of one chunk; NaN in ``y_true`` ``(n,)`` is no truth."""
+        answer, is_known = outputs[task.answer], ~np.isnan(y_true)
+        if not is_known.all():
+            answer, y_true = answer[is_known], y_true[is_known]
+        correct = task.num_correct({task.answer: answer}, y_true)
+        if correct is not None or not len(y_true):
+            return cls(rows=len(y_true), correct=correct)
+        y_true = y_true.astype(np.float64)
+        errors, mean = answer - y_true, float(y_true.mean())
+        spread = float(((y_true - mean) ** 2).sum())
+        return cls(rows=len(y_true), squared=float(errors @ errors), mean=mean, spread=spread)
+
+    def __add__(self, other: "Score") -> "Score":
+        """Of both (Chan, Golub and LeVeque 1979)."""
+        rows = self.rows + other.rows
+        share, apart = other.rows / rows if rows else 0.0, other.mean - self.mean
+        return Score(
+            rows=rows,
+            correct=None if self.correct is None or other.correct is None else self.correct + other.correct,
+            squared=self.squared + other.squared,
+            mean=self.mean + share * apart,
+            spread=self.spread + other.spread + apart**2 * share * self.rows,
+        )
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Accuracy; or root mean squared error in raw units, and the share of variance that is explained."""
+        if not self.rows:
+            return {}
+        if self.correct is not None:
+            return {"accuracy": self.correct / self.rows}
+        explained = {"r2": 1 - self.squared / self.spread} if self.spread else {}
+        return {"rmse": (self.squared / self.rows) ** 0.5} | explained
+
+
+class Counts(Lasting):
+    """Rows that were written, rows that were not, what was watched of them, and how good they were if that is known."""
+
+    rows: int
+    rejects: int
+    profile: dict[str, Histogram]
+    score: Score | None  # None: some rows came without any truth
+    notes: dict[str, int]
+    columns: dict[str, tuple[int, ...]] = Field({})  # of own tables, by the bins of each column's profile
+
+    @classmethod
+    def count(cls, chunk: Chunk, outputs: Outputs, version: Version, job_rows: int) -> "Counts":
+        """The counts of one chunk of a job."""
+        observed, notes = version.task.observed(outputs), Counter(chunk.notes)
+        if chunk.truth is not None and version.labels:
+            is_unknown = (chunk.truth < 0) | (chunk.truth >= len(version.labels))
+            notes[UNKNOWN_CLASS] += int(np.count_nonzero(is_unknown))
+        return Counts(
+            rows=len(chunk.rows),
+            rejects=len(chunk.rejects),
+            profile={name: drift.of(observed[name], each) for name, each in version.reference.items()},
+            score=None if chunk.truth is None else Score.count(version.task, outputs, chunk.truth),
+            notes=+notes,
+            columns=_count_columns(chunk, version, job_rows),
+        )
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """Of both."""
+        return Counts(
+            rows=self.rows + other.rows,
+            rejects=self.rejects + other.rejects,
+            profile={name: each + other.profile[name] for name, each in self.profile.items()},
+            score=self.score + other.score if self.score and other.score else None,
+            notes=Counter(self.notes) + Counter(other.notes),
+            columns=_add_columns(self.columns, other.columns),
+        )
+
+
+class Footer(PartFooter, Counts):
+    """What a part says of itself, and what was counted of its rows."""
+
+
+ColumnCounts = Mapping[str, tuple[int, ...]]
+
+
+def _count_columns(chunk: Chunk, version: Version, job_rows: int) -> ColumnCounts:
+    """Of a sample of a job's rows, the same however they are cut into chunks."""
+    if not version.columns or not len(chunk.rows):
+        return {}
+    from tasks.data.table import profiling  # which jobs of other data need not import
+
+    rows = np.asarray(chunk.values)[chunk.rows % max(1, job_rows // PROFILED_ROWS) == 0]
+    return {each.name: profiling.counts(each, values) for each, values in zip(version.columns, rows.T, strict=True)}
+
+
+def _add_columns(one: ColumnCounts, other: ColumnCounts) -> ColumnCounts:
+    both = {name: tuple(map(add, one[name], other[name])) for name in one.keys() & other.keys()}
+    return {**one, **other, **both}  # a chunk without a good row has no counts
+
+
+def _column_drift(found: ColumnCounts, version: Version) -> dict[str, float]:
+    """The population stability index of each column; none where too few rows were looked at."""
+    return {
+        each.name: drift.stability_index(each.counts, found[each.name])
+        for each in version.columns
+        if each.name in found and sum(each.counts) > 0 and sum(found[each.name]) >= drift.FEWEST_ROWS
+    }
+
+
+def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float) -> Job:
+    """Check that rows in are rows out and rejects, and write the job's result.
+
+    Raises:
+        DataError: a part is missing or does not hold what it should; or too many rows were rejected.
+    """
+    counts = reduce(add, _read_counts(folder, job))
+    rejected = merge_rejects(folder, job)
+    if counts.rows + rejected != job.rows:
+        raise DataError(
+            f"{counts.rows} rows written and {rejected} rejected of {job.rows}", "every row", "--restart the job"
+        )
+    if rejected > job.max_rejects:
+        raise too_many_rejects(folder, job, rejected)
+    version = read_version(job.model.path.parent)
+    metrics = counts.score.metrics if counts.score else {}
+    done = job.model_copy(
+        update={
+            "status": "done",
+            "rejects": rejected,
+            "accuracy": metrics.get("accuracy"),
+            "metrics": metrics,
+            "profile": counts.profile,
+            "drift": drift.judge(version.reference, counts.profile, parameters.max_drift),
+            "column_counts": counts.columns,
+            "column_drift": _column_drift(counts.columns, version),
+            "notes": counts.notes,
+            "seconds": round(seconds, 3),
+            "finished_at": predictions.now(),
+        }
+    )
+    predictions.write(folder, done)
+    try:
+        _draw_grid(folder, job, version, job.workers if parameters.runner is Runner.THREADS else 1)
+    except Exception as error:  # matplotlib raises many kinds, and the predictions are there without a picture
+        tell(f"no picture of the predictions: {error}")
+    output_dir.clean_up(folder)
+    return done
+
+
+def _read_counts(folder: Path, job: Job) -> Iterator[Counts]:
+    for shard in job.shards:
+        footer = Footer.read(folder, job, shard)
+        if footer is None:
+            raise DataError(
+                f"{artifact_paths.part(folder, shard.number)} does not hold rows {shard.start} to {shard.stop} of "
+                f"job {job.job}",
+                "the part as it was written",
+                "run the command again: it writes the missing parts anew",
+            )
+        yield footer
+
+
+def judge_again(folder: Path, job: Job, max_drift: float) -> Job:
+    """A finished job, its drift judged by the bound that is given now; its document follows where it can."""
+    if job.drift is None or job.drift.maximum == max_drift:
+        return job
+    judged = job.model_copy(update={"drift": drift.judge_again(job.drift, max_drift)})
+    with contextlib.suppress(OSError):
+        output_dir.update_document(folder, judged)
+    return judged
+
+
+def to_prediction(folder: Path, job: Job, file: Path | None = None) -> Prediction:
+    """The record of a finished job, and of the one file that was written of it."""
+    if job.rejects is None or job.drift is None:
+        raise ValueError(f"job {job.job} is not done")
+    picture = folder / PREDICTION_GRID
+    return Prediction(
+        path=folder,
+        file=file,
+        job=job.job,
+        rows=job.rows - job.rejects,
+        rejects=job.rejects,
+        parts=len(job.shards),
+        name=job.model.name,
+        version=job.model.version,
+        model_sha256=job.model.sha256,
+        provider=job.provider,
+        accuracy=job.accuracy,
+        metrics=job.metrics or {},
+        unknown_class=(job.notes or {}).get(UNKNOWN_CLASS, 0),
+        drift=job.drift,
+        seconds=job.seconds or 0,
+        picture=picture if picture.is_file() else None,
+    )
+
+
+def _draw_grid(folder: Path, job: Job, version: Version, threads: int) -> None:
+    """The first images under their true and predicted label (the book's ``predict_ch3``).
+
+    ``threads`` as in this process they predicted shards, if they did: then its sessions are used again.
+    """
+    if not isinstance(version.recipe, Pixels):
+        return
+    if find_spec("matplotlib") is None:
+        tell("no picture of the predictions: matplotlib is not installed (extra: train)")
+        return
+    sources = read_sources(folder, job.shards[0])
+    chunk = next(readers.chunks(sources, 0, min(GRID_IMAGES, job.rows), version.wanted(job)))
+    if not len(chunk.rows):
+        return
+    images = np.asarray(chunk.values)
+    pool = open_pool(job.model.path, job.model.sha256, job.provider, threads)
+    predicted = [version.labels[index] for index in pool.run(images, job.batch_size)[version.task.answer]]
+    true = [_label_name(version.labels, index) for index in chunk.truth.tolist()] if chunk.truth is not None else None
+    with scratch.placing(folder, PREDICTION_GRID) as temporary:
+        painter.drawn("tasks.judging.image_figures", "image_grid", images, predicted, true, temporary)
+
+
+def _label_name(labels: list[str], index: float) -> str:
+    """The name of a label, or the number of one that the model does not know; nothing of none."""
+    if math.isnan(index):
+        return ""
+    return labels[int(index)] if 0 <= index < len(labels) else str(int(index))
+
+
+# Rejected rows, which are never all in memory: a file for each shard that has some, gathered in _rejects.parquet.
+
+
+def rejects_schema(job: Job) -> pa.Schema:
+    """The columns of the rejects of a job, its ids as they are called in its parts."""
+    return pa.schema([*REJECTS_SCHEMA, *((f"{ID}{name}", pa.string()) for name in job.id_columns)])
+
+
+def merge_rejects(folder: Path, job: Job) -> int:
+    """Gather the rejects of all shards in ``_rejects.parquet``, in order, and return how many there are.
+
+    Raises:
+        DataError: those of a shard are damaged.
+    """
+    total, schema = 0, rejects_schema(job)
+    paths = (output_dir.rejects_path(folder, shard) for shard in job.shards)
+    with scratch.placing(folder, REJECTS) as temporary, pq.ParquetWriter(temporary, schema) as merged:
+        for batch in output_dir.read_batches(filter(Path.is_file, paths)):
+            merged.write_batch(batch)
+            total += batch.num_rows
+        model = job.model.model_dump(mode="json")
+        footer = json.dumps({"job": job.job, "model": model, "rejects": total})
+        merged.add_key_value_metadata({output_dir.FOOTER: footer})
+    return total
+
+
+def check_rejects(folder: Path, job: Job, count: int) -> None:
+    """Stop the job when more rows were rejected than are tolerated; _rejects.parquet then tells which and why.
+
+    Raises:
+        DataError: there are too many.
+    """
+    if count > job.max_rejects:
+        merge_rejects(folder, job)
+        raise too_many_rejects(folder, job, count)
+
+
+def too_many_rejects(folder: Path, job: Job, count: int) -> DataError:
+    """That more rows were rejected than the job tolerates."""
+    recipe = read_version(job.model.path.parent).recipe
+    is_own = isinstance(recipe, Columns) and recipe.target is not None
+    row = _first_reject(folder)
+    averages = is_own and job.unknown == "reject" and row["reason"].endswith(AVERAGED)
+    average = " take the average for what the model has not seen with --unknown average," if averages else ""
+    rows = f"at least {count:,} of {counted(job.rows, 'row')}"
+    return DataError(
+        f"{rows} cannot be read, the first is {describe_first_reject(folder)}",
+        f"at most {counted(job.max_rejects, 'rejected row')}",
+        f"repair them,{average} or raise --max-rejects (finished parts are kept); all are in {folder / REJECTS}",
+    )
+
+
+def describe_first_reject(folder: Path) -> str:
+    """The first rejected row of a job, and why it was rejected."""
+    row = _first_reject(folder)
+    ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
+    number = f"row {row['source_row']}{f' ({ids})' if ids else ''} of "
+    return f"{'' if row['source'].lower().endswith(SUFFIXES) else number}{row['source']}: {row['reason']}"
+
+
+def _first_reject(folder: Path) -> dict[str, Any]:
+    with pq.ParquetFile(folder / REJECTS) as file:
+        row: dict[str, Any] = next(file.iter_batches(1)).to_pylist()[0]
+    return row

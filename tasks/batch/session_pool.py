@@ -1,0 +1,114 @@
+"""onnxruntime sessions side by side: one a core on the CPU, two on a GPU, each used by one thread at a time."""
+
+import functools
+import math
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tasks.data.readers.formats import Array, Rows
+from tasks.parameters import Device
+from tasks.serving import contract, sessions
+from tasks.serving.contract import Tensor
+from tasks.store import verified
+from tasks.store.record import FileRef
+
+CUDA_BATCH_SIZE = 16384
+CPU_BATCH_SIZES = (1024, 8192)  # the fewest and the most rows that are run at a time
+CPU_BATCH_VALUES = 2**16  # of the rows in between: they fit the cache (docs/speed.md)
+CUDA_SESSIONS = 2  # one copies while the other computes
+POOLS = 8  # that a process keeps open: a Dask worker has shards of several jobs in turns
+
+Buffers: TypeAlias = dict[str, Array]
+
+
+class SessionPool:
+    """What a process predicts with. ``working`` bounds the threads that use a core, ``run`` the sessions.
+
+    Whoever holds a core has the buffers for outputs that go with it, so that none are made for every chunk.
+    """
+
+    def __init__(self, opened: list[Any], workers: int) -> None:
+        self.signature = contract.of_session(opened[0])
+        self._cores: queue.SimpleQueue[Buffers] = queue.SimpleQueue()
+        for _ in range(workers):
+            self._cores.put({})
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for session in opened:
+            self._idle.put(session)
+
+    @contextmanager
+    def working(self) -> Iterator[Buffers]:
+        """Hold a core, and buffers for ``run``. Whoever waits only for the disk should hold none."""
+        buffers = self._cores.get()
+        try:
+            yield buffers
+        finally:
+            self._cores.put(buffers)
+
+    def run(self, values: Rows, batch_size: int, buffers: Buffers | None = None) -> dict[str, Array]:
+        """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, as Parquet wants its columns.
+
+        In ``buffers`` they hold until these are used again.
+        """
+        buffers = {} if buffers is None else buffers
+        if not buffers or next(iter(buffers.values())).shape[-1] < len(values):
+            buffers.update(empty_outputs(self.signature.outputs, len(values)))
+        outputs = {name: buffer[..., : len(values)] for name, buffer in buffers.items()}
+        (source,) = self.signature.inputs
+        session, start = self._idle.get(), 0
+        try:
+            for batch in _batches(values, batch_size):
+                found = session.run(list(outputs), {source.name: np.ascontiguousarray(batch)})
+                for column, each in zip(outputs.values(), found, strict=True):
+                    column[..., start : start + len(batch)] = each.T
+                start += len(batch)
+        finally:
+            self._idle.put(session)
+        return outputs
+
+
+def empty_outputs(tensors: Iterable[Tensor], rows: int = 0) -> dict[str, Array]:
+    """An array ``(…, rows)`` for each output, not filled."""
+    return {tensor.name: np.empty((*tensor.shape, rows), tensor.dtype) for tensor in tensors}
+
+
+def _batches(values: Rows, size: int) -> Iterator[Array]:
+    if not isinstance(values, np.ndarray):
+        return values.batches(size)
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def default_batch_size(provider: str, shape: tuple[int, ...]) -> int:
+    """How many rows of a ``shape`` are run at a time, unless a number was given."""
+    if provider == sessions.CUDA:
+        return CUDA_BATCH_SIZE
+    fewest, most = CPU_BATCH_SIZES
+    return max(fewest, min(most, CPU_BATCH_VALUES // math.prod(shape)))
+
+
+def open_pool(model: Path, sha256: str, provider: str, workers: int) -> SessionPool:
+    """The sessions of this process for a model, opened once however many threads and jobs ask for them.
+
+    Raises:
+        DataError: the model file is gone or has other bytes than it had when the job was planned.
+        DeviceMissing: the job was planned for CUDA and this process has none.
+    """
+    with _OPENING:
+        return _open_pool(model, sha256, provider, workers)
+
+
+_OPENING = threading.Lock()
+
+
+@functools.lru_cache(maxsize=POOLS)
+def _open_pool(model: Path, sha256: str, provider: str, workers: int) -> SessionPool:
+    content = verified.read(FileRef(path=model, sha256=sha256), "restore the version, or --restart the job")
+    is_cuda = provider == sessions.CUDA
+    device, count = (Device.CUDA, CUDA_SESSIONS) if is_cuda else (Device.CPU, workers)
+    return SessionPool([sessions.open_session(content, device) for _ in range(count)], workers)

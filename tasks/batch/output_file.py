@@ -1,7 +1,6 @@
 """One file of a job: every row of the input in order, its own columns first, then what the model adds."""
 
 import itertools
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.batch import output_dir
-from tasks.data.readers.columnar import OF_BATCHES, is_unfit, parquet_batches
-from tasks.data.readers.columns import Selection
-from tasks.data.readers.csv import csv_to_parquet
-from tasks.data.readers.formats import CHUNK_ROWS, unpacked
-from tasks.data.readers.text import json_batches
-from tasks.data.readers.unpacking import JSON_LINES
+from tasks.data.io.batches import CHUNK_ROWS, READERS, table_batches
+from tasks.data.io.discovery import DataFile
+from tasks.data.io.tabular import JSON_SUFFIXES, Selection, kind_of
 from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
 from tasks.store import artifact_paths, atomic, predictions
@@ -29,7 +25,7 @@ PLACE = ["row", "source"]  # the columns that stand for the input's own where it
 CSV_NULL = ""
 
 
-def check(path: Path, tables: list[Path] | None, added: list[str], restart: bool) -> None:
+def check(path: Path, tables: tuple[DataFile, ...] | None, added: list[str], restart: bool) -> None:
     """Whether a job may write the file ``path``, and its columns ``added`` to those of ``tables``.
 
     Raises:
@@ -56,7 +52,7 @@ def _written_digests() -> set[str]:
     return {digest for job in jobs for digest in job.file_digests}
 
 
-def write(path: Path, folder: Path, job: Job, tables: list[Path] | None) -> Job:
+def write(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> Job:
     """Put the file of a finished job in place when it is whole; the job notes its digest before.
 
     Raises:
@@ -80,7 +76,7 @@ def write(path: Path, folder: Path, job: Job, tables: list[Path] | None) -> Job:
     return job
 
 
-def _join_rows(folder: Path, job: Job, tables: list[Path] | None) -> Iterator[pa.Table]:
+def _join_rows(folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> Iterator[pa.Table]:
     """All rows in order, some at a time: own columns, those of the answer, and why a row was rejected."""
     parts = [artifact_paths.part(folder, shard.number) for shard in job.shards]
     answers, rejects = _Rows(parts), _Rows([folder / REJECTS])
@@ -148,7 +144,7 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 # The input's own columns
 
 
-def input_columns(source: Path) -> Iterator[pa.RecordBatch]:
+def input_columns(file: DataFile) -> Iterator[pa.RecordBatch]:
     """First no rows, with all columns of a table's file, then all rows in order, null where one cannot be read.
 
     Text files give text. Columns of lists, objects and bytes are left out.
@@ -156,42 +152,30 @@ def input_columns(source: Path) -> Iterator[pa.RecordBatch]:
     Raises:
         DataError: the file is broken.
     """
-    name = source.name.lower()
-    if name.endswith(".parquet") or source.suffix.lower() in OF_BATCHES:
-        with unpacked(source) as stream:
-            reader = OF_BATCHES.get(source.suffix.lower(), parquet_batches)
-            for batch in reader(stream, str(source), Selection()):
-                yield batch.select([field.name for field in batch.schema if not is_unfit(field.type)])
+    if file.suffix in READERS and file.suffix not in JSON_SUFFIXES:
+        for batch in table_batches(file, Selection()):
+            yield _supported(batch)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "rows.parquet"
-        if name.endswith(JSON_LINES):
-            _json_to_parquet(source, target)
-        else:
-            csv_to_parquet(source, target, lambda names: list(filter(None, names)))
-        with pq.ParquetFile(target) as file:
-            names = [name for name in file.schema_arrow.names if name != "gradmill.fault"]
-            yield pa.RecordBatch.from_pylist([], pa.schema([(each, pa.string()) for each in names]))
-            yield from file.iter_batches(columns=names)
+    is_json = file.suffix in JSON_SUFFIXES
+    first = [next(table_batches(file, Selection(), "reject"))] if not is_json else table_batches(file, Selection())
+    names = dict.fromkeys(name for batch in first for name in _supported(batch).schema.names if name)
+    schema = pa.schema([(name, pa.string()) for name in names])
+    yield pa.RecordBatch.from_pylist([], schema)
+    as_text = Selection(as_text=frozenset(names), only=frozenset(names))
+    for batch in table_batches(file, Selection() if is_json else as_text, "reject"):
+        if batch.num_rows:
+            yield _conform(batch, schema)
 
 
-def _json_to_parquet(source: Path, target: Path) -> None:
-    def batches() -> Iterator[pa.RecordBatch]:
-        with unpacked(source) as stream:
-            yield from json_batches(stream, str(source), Selection())
-
-    fields = {field.name: field for batch in batches() for field in batch.schema if not is_unfit(field.type)}
-    schema = pa.schema([(name, pa.string()) for name in fields])
-    with pq.ParquetWriter(target, schema) as writer:
-        for batch in batches():
-            writer.write_batch(_conform(batch, schema))
+def _supported(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch.select([field.name for field in batch.schema if kind_of(field.type) != "unsupported"])
 
 
-def _unify_schemas(tables: list[Path]) -> pa.Schema:
+def _unify_schemas(tables: tuple[DataFile, ...]) -> pa.Schema:
     """The columns of all files; those that differ in type are text."""
     types: dict[str, pa.DataType] = {}
-    for path in tables:
-        for field in next(input_columns(path)).schema:
+    for file in tables:
+        for field in next(input_columns(file)).schema:
             kind = _plain_type(field.type)
             known = types.get(field.name, kind)
             types[field.name] = kind if pa.types.is_null(known) else known
@@ -200,7 +184,7 @@ def _unify_schemas(tables: list[Path]) -> pa.Schema:
     return pa.schema(list(types.items()))
 
 
-def _own_rows(tables: list[Path]) -> Iterator[pa.Table]:
+def _own_rows(tables: tuple[DataFile, ...]) -> Iterator[pa.Table]:
     schema = _unify_schemas(tables)
     batches = itertools.chain.from_iterable(map(input_columns, tables))
     return (pa.Table.from_batches([_conform(batch, schema)]) for batch in batches)

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from tasks.batch import output_dir, output_file
 from tasks.batch.output_dir import Output
 from tasks.batch.session_pool import default_batch_size, empty_outputs
-from tasks.data import readers
-from tasks.data.readers import Source
-from tasks.data.readers.formats import Wanted
+from tasks.data.io import inputs
+from tasks.data.io.batches import ReadSpec
+from tasks.data.io.discovery import DataFile, base_folder, is_url
+from tasks.data.io.inputs import InputFile
 from tasks.data.recipe import Columns, Recipe
 from tasks.data.table.profile import ColumnProfile
 from tasks.errors import DataError, GradmillError, UsageError
@@ -29,7 +30,6 @@ from tasks.serving.drift import Profile
 from tasks.serving.task import TASKS, Task
 from tasks.store import artifact_paths, atomic, fingerprints, predictions, reading, regular_files, verified
 from tasks.store.artifact_paths import LABELS, MANIFEST, METADATA, ONNX
-from tasks.store.fingerprints import Fingerprint
 from tasks.store.predictions import Job, JobInput, JobModel, Shard
 from tasks.store.versions import Manifest
 
@@ -48,11 +48,11 @@ class Version(NamedTuple):
     recipe: Recipe
     columns: tuple[ColumnProfile, ...] = ()
 
-    def wanted(self, job: Job) -> Wanted:
+    def read_spec(self, job: Job) -> ReadSpec:
         """The rows that the model takes, for a job."""
         is_own = isinstance(self.recipe, Columns) and self.recipe.target is not None
-        truth = self.task.target if self.task.is_counted or is_own else None
-        return Wanted(self.recipe, job.columns, truth, tuple(self.labels), job.id_columns, job.unknown)
+        y_name = self.task.target if self.task.is_counted or is_own else None
+        return ReadSpec(self.recipe, job.columns, y_name, tuple(self.labels), job.id_columns, job.unknown)
 
     def output_columns(self, job: Job) -> list[str]:
         """The names of what the model adds to a row."""
@@ -93,14 +93,13 @@ class OpenJob(NamedTuple):
     folder: Path
     job: Job
     file: Path | None
-    tables: list[Path] | None  # the input where its columns go into that file
+    tables: tuple[DataFile, ...] | None  # the input where its columns go into that file
 
 
 class _Request(NamedTuple):
     """What a command asks for, whichever version answers."""
 
-    files: list[Path]
-    prints: list[Fingerprint]
+    files: tuple[DataFile, ...]
     input: JobInput
     id: str
 
@@ -120,9 +119,7 @@ def open_job(parameters: PredictParameters) -> Iterator[OpenJob]:
     folder, tables = output.folder or artifact_paths.predictions(job.job), None
     if output.file:
         version = read_version(job.model.path.parent)
-        is_table = isinstance(version.recipe, Columns) and not any(
-            path.suffix.lower() in ARRAYS for path in request.files
-        )
+        is_table = isinstance(version.recipe, Columns) and not any(file.suffix in ARRAYS for file in request.files)
         tables = request.files if is_table else None
         output_file.check(output.file, tables, version.output_columns(job), parameters.restart)
     with output_dir.locked(folder):
@@ -179,20 +176,20 @@ class _Command:
     def _request(self, model: JobModel) -> _Request:
         """What is to be predicted; without an input, the test split of the data that the version was trained on."""
         files = self._find_files(model)
-        prints = fingerprints.of(files, self._parameters.full_digest)
-        path = self._parameters.input or artifact_paths.relative(files[0])
+        prints = [file.fingerprint for file in files]
+        path = self._parameters.input or artifact_paths.relative(Path(files[0].path))
         size = sum(each.bytes for each in prints)
         source = JobInput(path=path, digest=_digest(prints), files=len(prints), bytes=size)
-        return _Request(files, prints, source, _request_id(source, self._parameters, self._provider))
+        return _Request(files, source, _request_id(source, self._parameters, self._provider))
 
-    def _find_files(self, model: JobModel) -> list[Path]:
-        source, file = self._parameters.input, self._output.file
+    def _find_files(self, model: JobModel) -> tuple[DataFile, ...]:
+        source, file, full = self._parameters.input, self._output.file, self._parameters.full_digest
         if source is None:
             split = reading.manifest(model.name, model.version).dataset.test
             verified.check(split, "gradmill retrain, which prepares it anew, or name an input")
-            return [split.path]
-        found = readers.find(source, self._output.folder)
-        files = [path for path in found if file is None or path.resolve() != file.resolve()]
+            return tuple(map(DataFile, fingerprints.of([split.path], full)))
+        found = inputs.find_inputs(source, self._output.folder, full).files
+        files = tuple(each for each in found if file is None or Path(each.path).resolve() != file.resolve())
         if not files:
             raise UsageError(f"the input {source} is the output file", "two files", "choose another --output")
         return files
@@ -236,12 +233,12 @@ def _digest(document: Any) -> str:
 
 def _plan(folder: Path, job: Job, request: _Request, parameters: PredictParameters) -> Job:
     """Count the rows, note where they are and cut them into shards (an unfinished job keeps its own)."""
-    wanted = read_version(job.model.path.parent).wanted(job)
-    given = regular_files.absolute(parameters.input) if parameters.input else None
-    base = readers.base_of(given) if given and not given.is_file() else None  # one picture's folder tells no class
-    sources = readers.measure(request.files, wanted, artifact_paths.spool(folder), base)
-    readers.check_unchanged(request.prints)
-    rows = sum(source.rows for source in sources)
+    spec, source = read_version(job.model.path.parent).read_spec(job), parameters.input
+    given = regular_files.absolute(source) if source and not is_url(source) else None
+    base = base_folder(given) if given and not given.is_file() else None  # one picture's folder tells no class
+    files = inputs.count_inputs(request.files, spec, artifact_paths.spool(folder), base)
+    inputs.check_unchanged(file.fingerprint for file in request.files)
+    rows = sum(file.rows for file in files)
     if job.shards and rows != job.rows:
         raise DataError(
             f"{counted(rows, 'row')} in {job.input.path}", f"{job.rows:,}, as when the job was started", "--restart it"
@@ -250,9 +247,9 @@ def _plan(folder: Path, job: Job, request: _Request, parameters: PredictParamete
     if parameters.shard_rows:
         shards = cut_shards(rows, parameters.shard_rows)
     else:
-        shards = cut_shards(rows, readers.shard_rows(sources, wanted), workers)
-    max_rejects = readers.tolerated_rejects(sources) if parameters.max_rejects is None else parameters.max_rejects
-    write_sources(folder, sources)
+        shards = cut_shards(rows, inputs.max_shard_rows(files, spec), workers)
+    max_rejects = inputs.tolerated_rejects(files) if parameters.max_rejects is None else parameters.max_rejects
+    write_inputs(folder, files)
     changes = {"rows": rows, "shards": job.shards or tuple(shards), "max_rejects": max_rejects, "workers": workers}
     return job.model_copy(update={"status": "running", **changes})
 
@@ -270,21 +267,21 @@ def cut_shards(rows: int, at_most: int, workers: int = 1) -> list[Shard]:
     return [Shard(number, start, stop) for number, (start, stop) in enumerate(itertools.pairwise(bounds))]
 
 
-def write_sources(folder: Path, sources: list[Source]) -> None:
+def write_inputs(folder: Path, files: list[InputFile]) -> None:
     """Write which file holds which rows, for the shards to look up."""
-    columns = [list(column) for column in zip(*sources, strict=True)]
+    columns = [list(column) for column in zip(*files, strict=True)]
     with atomic.replacing(artifact_paths.sources(folder)) as temporary:
-        pq.write_table(pa.table(columns, names=list(Source._fields)), temporary)
+        pq.write_table(pa.table(columns, names=list(InputFile._fields)), temporary)
 
 
-def read_sources(folder: Path, shard: Shard) -> list[Source]:
+def read_inputs(folder: Path, shard: Shard) -> list[InputFile]:
     """The files that hold the rows of a shard.
 
     Raises:
-        DataError: what ``write_sources`` wrote cannot be read.
+        DataError: what ``write_inputs`` wrote cannot be read.
     """
     rows = pa.compute.field("first_row")
     overlaps = (rows < shard.stop) & (rows + pa.compute.field("rows") > shard.start)
     with output_dir.reading(artifact_paths.sources(folder)):
         found = pq.read_table(artifact_paths.sources(folder), filters=overlaps)
-    return [Source(**row) for row in found.to_pylist()]
+    return [InputFile(**row) for row in found.to_pylist()]

@@ -18,15 +18,15 @@ from pydantic import Field
 
 from tasks.batch import output_dir
 from tasks.batch.output_dir import PartFooter
-from tasks.batch.plan import Version, read_sources, read_version
+from tasks.batch.plan import Version, read_inputs, read_version
 from tasks.batch.session_pool import open_pool
-from tasks.data import readers
+from tasks.data.io import inputs
+from tasks.data.io.batches import Batch
 from tasks.data.pictures import SUFFIXES
-from tasks.data.readers import Chunk
-from tasks.data.readers.formats import Array
 from tasks.data.recipe import Columns, Pixels
 from tasks.errors import DataError
 from tasks.judging import painter
+from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import PredictParameters, Runner
@@ -60,7 +60,7 @@ class Score(Record):
 
     @classmethod
     def count(cls, task: Task, outputs: Outputs, y_true: Array) -> Self:
-        """The score of one chunk; NaN in ``y_true`` ``(n,)`` is no truth."""
+        """The score of one batch; NaN in ``y_true`` ``(n,)`` is no truth."""
         answer, is_known = outputs[task.answer], ~np.isnan(y_true)
         if not is_known.all():
             answer, y_true = answer[is_known], y_true[is_known]
@@ -106,19 +106,19 @@ class Counts(Lasting):
     columns: dict[str, tuple[int, ...]] = Field({})  # of own tables, by the bins of each column's profile
 
     @classmethod
-    def count(cls, chunk: Chunk, outputs: Outputs, version: Version, job_rows: int) -> "Counts":
-        """The counts of one chunk of a job."""
-        observed, notes = version.task.observed(outputs), Counter(chunk.notes)
-        if chunk.truth is not None and version.labels:
-            is_unknown = (chunk.truth < 0) | (chunk.truth >= len(version.labels))
+    def count(cls, batch: Batch, outputs: Outputs, version: Version, job_rows: int) -> "Counts":
+        """The counts of one batch of a job."""
+        observed, notes = version.task.observed(outputs), Counter(batch.notes)
+        if batch.y_true is not None and version.labels:
+            is_unknown = (batch.y_true < 0) | (batch.y_true >= len(version.labels))
             notes[UNKNOWN_CLASS] += int(np.count_nonzero(is_unknown))
         return Counts(
-            rows=len(chunk.rows),
-            rejects=len(chunk.rejects),
+            rows=len(batch.row_ids),
+            rejects=len(batch.rejects),
             profile={name: drift.of(observed[name], each) for name, each in version.reference.items()},
-            score=None if chunk.truth is None else Score.count(version.task, outputs, chunk.truth),
+            score=None if batch.y_true is None else Score.count(version.task, outputs, batch.y_true),
             notes=+notes,
-            columns=_count_columns(chunk, version, job_rows),
+            columns=_count_columns(batch, version, job_rows),
         )
 
     def __add__(self, other: "Counts") -> "Counts":
@@ -140,19 +140,19 @@ class Footer(PartFooter, Counts):
 ColumnCounts = Mapping[str, tuple[int, ...]]
 
 
-def _count_columns(chunk: Chunk, version: Version, job_rows: int) -> ColumnCounts:
-    """Of a sample of a job's rows, the same however they are cut into chunks."""
-    if not version.columns or not len(chunk.rows):
+def _count_columns(batch: Batch, version: Version, job_rows: int) -> ColumnCounts:
+    """Of a sample of a job's rows, the same however they are cut into batches."""
+    if not version.columns or not len(batch.row_ids):
         return {}
     from tasks.data.table import profiling  # which jobs of other data need not import
 
-    rows = np.asarray(chunk.values)[chunk.rows % max(1, job_rows // PROFILED_ROWS) == 0]
+    rows = np.asarray(batch.X)[batch.row_ids % max(1, job_rows // PROFILED_ROWS) == 0]
     return {each.name: profiling.counts(each, values) for each, values in zip(version.columns, rows.T, strict=True)}
 
 
 def _add_columns(one: ColumnCounts, other: ColumnCounts) -> ColumnCounts:
     both = {name: tuple(map(add, one[name], other[name])) for name in one.keys() & other.keys()}
-    return {**one, **other, **both}  # a chunk without a good row has no counts
+    return {**one, **other, **both}  # a batch without a good row has no counts
 
 
 def _column_drift(found: ColumnCounts, version: Version) -> dict[str, float]:
@@ -262,14 +262,14 @@ def _draw_grid(folder: Path, job: Job, version: Version, threads: int) -> None:
     if find_spec("matplotlib") is None:
         tell("no picture of the predictions: matplotlib is not installed (extra: train)")
         return
-    sources = read_sources(folder, job.shards[0])
-    chunk = next(readers.chunks(sources, 0, min(GRID_IMAGES, job.rows), version.wanted(job)))
-    if not len(chunk.rows):
+    sources = read_inputs(folder, job.shards[0])
+    batch = next(inputs.batches(sources, 0, min(GRID_IMAGES, job.rows), version.read_spec(job)))
+    if not len(batch.row_ids):
         return
-    images = np.asarray(chunk.values)
+    images = np.asarray(batch.X)
     pool = open_pool(job.model.path, job.model.sha256, job.provider, threads)
     predicted = [version.labels[index] for index in pool.run(images, job.batch_size)[version.task.answer]]
-    true = [_label_name(version.labels, index) for index in chunk.truth.tolist()] if chunk.truth is not None else None
+    true = [_label_name(version.labels, index) for index in batch.y_true.tolist()] if batch.y_true is not None else None
     with scratch.placing(folder, PREDICTION_GRID) as temporary:
         painter.drawn("tasks.judging.image_figures", "image_grid", images, predicted, true, temporary)
 

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tasks.data.readers.formats import Array, Rows
+from tasks.data.io.batches import Rows
+from tasks.machine.arrays import Array
 from tasks.parameters import Device
 from tasks.serving import contract, sessions
 from tasks.serving.contract import Tensor

@@ -1,4 +1,4 @@
-"""One shard of a job from its files to its part: read, run, encode, chunk by chunk.
+"""One shard of a job from its files to its part: read, run, encode, chunk by batch.
 
 Parts have no compression, no dictionaries and no statistics for the probabilities: their digits are close to random,
 so all three cost more time than they save space (measured; docs/speed.md). Row numbers are delta-encoded to almost
@@ -7,7 +7,7 @@ nothing.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.batch.output_dir import FOOTER, rejects_path
-from tasks.batch.plan import Version, read_sources, read_version
+from tasks.batch.plan import Version, read_inputs, read_version
 from tasks.batch.results import ID, Counts, Footer, rejects_schema
 from tasks.batch.session_pool import Buffers, SessionPool, empty_outputs, open_pool
-from tasks.data import readers
-from tasks.data.readers import Chunk, Reject, Source
-from tasks.data.readers.formats import CHUNK_ROWS, Array
+from tasks.data.io import inputs
+from tasks.data.io.batches import CHUNK_ROWS, Batch, Reject
+from tasks.data.io.inputs import InputFile
+from tasks.machine.arrays import Array
 from tasks.serving.contract import LABEL
 from tasks.serving.task import LABEL_NAME
 from tasks.store import artifact_paths, atomic, scratch
@@ -47,13 +48,13 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
     """
     job = Job.read(folder / JOB, "run gradmill predict again")
     pool = open_pool(model, job.model.sha256, job.provider, threads)
-    work = _Work(job, shard, read_version(model.parent), read_sources(folder, shard))
-    readers.check_unchanged(work.sources)
+    work = _Work(job, shard, read_version(model.parent), read_inputs(folder, shard))
+    inputs.check_unchanged(work.inputs)
     name = artifact_paths.part(folder, shard.number).name
     with contextlib.suppress(_TooManyRejects), scratch.placing(folder, name) as temporary:  # syncs when no core is held
         with ShardRejects(rejects_path(folder, shard), job) as rejects, pool.working() as buffers:
             footer = work.write(temporary, pool, buffers, rejects)
-        readers.check_unchanged(work.sources)
+        inputs.check_unchanged(work.inputs)
         if footer.rejects > job.max_rejects:
             raise _TooManyRejects
     return footer
@@ -65,23 +66,23 @@ class _Work(NamedTuple):
     job: Job
     shard: Shard
     version: Version
-    sources: list[Source]
+    inputs: list[InputFile]
 
     def write(self, path: Path, pool: SessionPool, buffers: Buffers, rejects: "ShardRejects") -> Footer:
         """Write the part at ``path``."""
         job, version = self.job, self.version
-        wanted, has_all = version.wanted(job), job.written == "all"
-        chunk, outputs = _empty_chunk(job.id_columns), empty_outputs(pool.signature.outputs)
-        counts = Counts.count(chunk, outputs, version, job.rows)
-        schema = to_table(chunk, outputs, version, has_all).schema
+        spec, has_all = version.read_spec(job), job.written == "all"
+        batch, outputs = _empty_batch(job.id_columns), empty_outputs(pool.signature.outputs)
+        counts = Counts.count(batch, outputs, version, job.rows)
+        schema = to_table(batch, outputs, version, has_all).schema
         with part_writer(path, schema) as part, written_back(path) as hand_to_disk:
-            for chunk in readers.chunks(self.sources, self.shard.start, self.shard.stop, wanted):
-                outputs = pool.run(chunk.values, job.batch_size, buffers)
-                if len(chunk.rows):
-                    part.write_table(to_table(chunk, outputs, version, has_all))
+            for batch in inputs.batches(self.inputs, self.shard.start, self.shard.stop, spec):
+                outputs = pool.run(batch.X, job.batch_size, buffers)
+                if len(batch.row_ids):
+                    part.write_table(to_table(batch, outputs, version, has_all))
                     hand_to_disk()
-                rejects.add(chunk.rejects)
-                counts += Counts.count(chunk, outputs, version, job.rows)
+                rejects.add(batch.rejects)
+                counts += Counts.count(batch, outputs, version, job.rows)
                 if counts.rejects > job.max_rejects:
                     break
             model = job.model.model_dump(mode="json")
@@ -90,28 +91,28 @@ class _Work(NamedTuple):
         return footer
 
 
-def _empty_chunk(ids: tuple[str, ...]) -> Chunk:
+def _empty_batch(ids: tuple[str, ...]) -> Batch:
     number, extra = np.empty(0, np.int64), pa.schema([(name, pa.string()) for name in ids]).empty_table()
-    return Chunk(number, number, [], number.astype(np.int32), number, [], [], extra)
+    return Batch(number, number, y_true=number, passthrough=extra, source_index=number.astype(np.int32))
 
 
-def to_table(chunk: Chunk, outputs: dict[str, Array], version: Version, has_all: bool = True) -> pa.Table:
+def to_table(batch: Batch, outputs: dict[str, Array], version: Version, has_all: bool = True) -> pa.Table:
     """One row group: row number, file, then label, its name and a probability a class, or the prediction, then ids.
 
     Outputs are ``(…, n)``, probabilities ``(classes, n)``; only where ``has_all`` are these in it. Copies nothing.
     """
-    columns = {"row": pa.array(chunk.rows), "source": _to_dictionary(chunk.source_index, chunk.sources)}
+    columns = {"row": pa.array(batch.row_ids), "source": _to_dictionary(batch.source_index, batch.sources)}
     for name, values in version.task.columns(outputs, version.labels, has_all).items():
         columns[name] = _to_dictionary(values, version.labels) if name == LABEL_NAME else pa.array(values)
     fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
-    if chunk.extra is not None:
-        columns |= {f"{ID}{name}": chunk.extra[name] for name in chunk.extra.column_names}
-        fields += [pa.field(f"{ID}{name}", pa.string()) for name in chunk.extra.column_names]
+    if batch.passthrough is not None:
+        columns |= {f"{ID}{name}": batch.passthrough[name] for name in batch.passthrough.column_names}
+        fields += [pa.field(f"{ID}{name}", pa.string()) for name in batch.passthrough.column_names]
     return pa.table(columns, schema=pa.schema(fields))
 
 
-def _to_dictionary(index: Array, names: list[str]) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(index), pa.array(names, pa.string()), safe=False)
+def _to_dictionary(index: Array, names: Sequence[str]) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(index), pa.array([*names], pa.string()), safe=False)
 
 
 @contextmanager
@@ -160,7 +161,7 @@ class ShardRejects(contextlib.ExitStack):
         self._path, self._schema = path, rejects_schema(job)
         self._writer: pq.ParquetWriter | None = None
 
-    def add(self, rejects: list[Reject]) -> None:
+    def add(self, rejects: Sequence[Reject]) -> None:
         """Write a few."""
         if not rejects:
             return

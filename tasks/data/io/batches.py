@@ -31,6 +31,7 @@ READERS: dict[str, Reader] = {
 CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
 CHUNK_BYTES = 64 * 2**20
 SHARD_ROWS, SHARD_BYTES = 2**22, 2**31
+NO_INDEX = np.empty(0, np.int32)
 
 
 def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "raise") -> Iterator[pa.RecordBatch]:
@@ -113,11 +114,11 @@ class Batch(NamedTuple):
     X: Rows  # (n, …) in the dtype and shape of the model's input
     row_ids: Array  # (n,) int64
     rejects: tuple[Reject, ...] = ()
-    y_true: "Rows | None" = None  # (n,) labels, or of a table's target float64, NaN if missing; None: there are none
+    y_true: Array | None = None  # (n,) labels, or of a table's target float64, NaN if missing; None: there are none
     notes: tuple[str, ...] = ()
     passthrough: pa.Table | None = None  # (n,) columns of text that go to the output as they are
     sources: tuple[str, ...] = ()  # each file once
-    source_index: Array | None = None  # (n,) int32 into ``sources``
+    source_index: Array = NO_INDEX  # (n,) int32 into ``sources``
 
     @property
     def num_rows(self) -> int:
@@ -130,16 +131,27 @@ def make_batch(
     X: Rows,  # noqa: N803  (the book's letter)
     valid_indices: Array | None = None,
     rejects: dict[int, str] | None = None,
+    passthrough: pa.Table | None = None,
     **more: Any,
 ) -> Batch:
     """Consecutive rows of a file from row ``first`` on.
 
     ``X`` has those that could be read, at ``valid_indices`` among them (None: all); ``rejects`` are reasons by such an
-    index; ``more`` is what ``Batch`` has besides, of the rows that could be read.
+    index; ``passthrough`` is of all rows, read or not; ``more`` is what ``Batch`` has besides, of those in ``X``.
     """
-    row_ids = np.arange(first, first + len(X)) if valid_indices is None else first + valid_indices
-    rejected = (Reject(first + at, "", first + at, reason) for at, reason in (rejects or {}).items())
-    return Batch(X, row_ids, tuple(rejected), **more)
+    if valid_indices is None:
+        return Batch(X, np.arange(first, first + len(X)), passthrough=passthrough, **more)
+    places = sorted(rejects or {})
+    ids: tuple[tuple[str | None, ...], ...] = ()
+    if passthrough is not None:
+        texts = passthrough.take(pa.array(places, pa.int64()))
+        ids = tuple(zip(*(column.to_pylist() for column in texts.columns), strict=True))
+        passthrough = passthrough.take(pa.array(valid_indices))
+    rejected = tuple(
+        Reject(first + at, "", first + at, (rejects or {})[at], ids[number] if ids else ())
+        for number, at in enumerate(places)
+    )
+    return Batch(X, first + valid_indices, rejected, passthrough=passthrough, **more)
 
 
 @dataclass(frozen=True)

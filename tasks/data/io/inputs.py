@@ -33,8 +33,8 @@ from tasks.data.io.discovery import (
     with_partitions,
 )
 from tasks.data.io.tabular import Selection, kind_of
+from tasks.data.levels import find_levels
 from tasks.data.recipe import Column, Columns
-from tasks.data.table.levels import levels
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine import side_by_side
 from tasks.machine.arrays import Array
@@ -195,7 +195,8 @@ def _encode_column(array: pa.Array, column: Column) -> Array:
         array = tabular.normalize(array)
     elif pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    return levels(pa.chunked_array([array])).of(column.levels, UNKNOWN)
+    codes: Array = find_levels(pa.chunked_array([array])).encode(column.levels, UNKNOWN)
+    return codes
 
 
 def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
@@ -228,25 +229,12 @@ def _describe(value: Any, code: float, column: Column) -> str:
 
 def _to_batch(first: int, rows: Encoded) -> Batch:
     if not rows.faults:
-        return make_batch(first, rows.X, y_true=rows.y_true, passthrough=rows.passthrough)
+        return make_batch(first, rows.X, passthrough=rows.passthrough, y_true=rows.y_true)
     is_valid = np.ones(len(rows.X), bool)
     is_valid[[*rows.faults]] = False
-    kept = np.flatnonzero(is_valid)
-    ids = rows.passthrough
-    batch = make_batch(
-        first,
-        rows.X[kept],
-        kept,
-        dict(sorted(rows.faults.items())),
-        y_true=None if rows.y_true is None else rows.y_true[kept],
-        passthrough=None if ids is None else ids.take(pa.array(kept)),
-    )
-    if ids is None:
-        return batch
-    of_rejects = ids.take(pa.array([each.row - first for each in batch.rejects], pa.int64()))
-    values = zip(*(column.to_pylist() for column in of_rejects.columns), strict=True)
-    rejects = tuple(each._replace(ids=tuple(row)) for each, row in zip(batch.rejects, values, strict=True))
-    return batch._replace(rejects=rejects)
+    valid = np.flatnonzero(is_valid)
+    y_true = None if rows.y_true is None else rows.y_true[valid]
+    return make_batch(first, rows.X[valid], valid, rows.faults, rows.passthrough, y_true=y_true)
 
 
 # Parquet is read by row groups; of all other tables the encoded rows are spilled, once and in order
@@ -424,11 +412,11 @@ def _refuse_picture_models(file: DataFile, spec: ReadSpec) -> None:
 
 def _table_models() -> str:
     """Which models of tables there are, in words; nothing where there are none, or one's documents are damaged."""
-    from tasks.data.table.fixed import FixedRecipe
+    from tasks.data.schema import Schema
     from tasks.store import own_data, reading
 
     with suppress(GradmillError):
-        names = [name for name in reading.names() if isinstance(own_data.fixed(name), FixedRecipe)]
+        names = [name for name in reading.names() if isinstance(own_data.fixed(name), Schema)]
         return f" ({listed(names, 10)})" if names else ""
     return ""
 

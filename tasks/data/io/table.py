@@ -16,9 +16,9 @@ from tasks.data.io import tabular
 from tasks.data.io.batches import table_batches
 from tasks.data.io.discovery import DataFile, DataFiles
 from tasks.data.io.tabular import CODES, MAX_COLUMNS, Kind, LevelCodes, Selection, kind_of, parse_numbers
+from tasks.data.levels import Levels, find_levels
 from tasks.data.report import Finding
 from tasks.data.table import encoding
-from tasks.data.table.levels import Levels, levels
 from tasks.errors import DataError
 from tasks.machine.words import counted
 
@@ -73,7 +73,7 @@ class Table:
         """The levels of a column."""
         if name in self._levels:
             return self._levels[name]
-        found = levels(self.data[name])
+        found = find_levels(self.data[name])
         if pa.types.is_dictionary(self.data[name].type):  # of others it is an array more
             self._levels[name] = found
         return found
@@ -102,7 +102,7 @@ def _is_no_number(chunk: pa.Array) -> pa.Array:
     return parse_numbers(chunk.dictionary).is_null().take(chunk.indices)
 
 
-def read_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Table:
+def build_table(files: DataFiles, selection: Selection, buffer_file: Path) -> Table:
     """Read all rows of the columns selected; ``buffer_file`` is a file to be made where they are many.
 
     Numbers read as text are called by the names of levels. A column that is a number in some rows of a file and text

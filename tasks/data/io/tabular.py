@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from tasks.data.table import levels
+from tasks.data.levels import format_values
 from tasks.errors import DataError, GradmillError
 from tasks.machine import cores
 from tasks.machine.arrays import Array
@@ -142,7 +142,7 @@ def to_text(array: pa.Array) -> pa.DictionaryArray:
         array = pc.cast(array, pa.float64(), safe=False)
         array = pc.if_else(pc.is_nan(array), None, array)
     array = array.dictionary_encode()
-    return pa.DictionaryArray.from_arrays(array.indices, pa.array(levels.named(array.dictionary), pa.string()))
+    return pa.DictionaryArray.from_arrays(array.indices, pa.array(format_values(array.dictionary), pa.string()))
 
 
 def to_booleans(array: pa.Array) -> pa.Array:

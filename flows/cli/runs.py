@@ -89,9 +89,9 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
     """The document, with what stands for a name in the place of a model; paths of data absolute."""
     data, named = given.get("data", {}), given.get("training", {}).get("model")
     if "source" in data:
+        given = given | {"data": data | {"source": place(data["source"])}}
         may_be_images = named in (None, ModelName.SOFTMAX_REGRESSION) and "target" not in data
         require_data(data["source"], of_table=not may_be_images)
-        given = given | {"data": data | {"source": place(data["source"])}}
     if named == ModelName.LINEAR_REGRESSION and "source" in data and "target" not in data:
         wanted = "the column to predict; or images, which softmax-regression learns"
         to_do = f"name it with --target; gradmill inspect {data['source']} shows the columns"

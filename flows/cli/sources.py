@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from tasks.errors import UsageError
-from tasks.parameters import Learned, ModelName, is_name
+from tasks.parameters import Learned, ModelName, addresses, is_name
 from tasks.store import regular_files
 
 
@@ -42,8 +42,13 @@ def utf8(path: str | None) -> str | None:
 
 
 def place(source: str | None) -> str | None:
-    """Where own data or an input are: a URL as it is, a path absolute."""
+    """Where own data or an input are: a URL as it is, a path absolute.
+
+    Raises:
+        UsageError: a path is not UTF-8, or a URL may have a credential in it.
+    """
     source = utf8(source)
+    addresses.require_no_credentials(source or "")
     return str(regular_files.absolute(source)) if source and "://" not in source else source
 
 

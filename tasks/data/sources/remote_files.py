@@ -10,7 +10,7 @@ from typing import Any
 
 from tasks.errors import DataError, UsageError
 from tasks.machine.installing import pip_install
-from tasks.parameters.addresses import has_credentials
+from tasks.parameters.addresses import require_no_credentials
 from tasks.store.fingerprints import Fingerprint
 from tasks.store.remote import OBJECT_STORES
 
@@ -30,12 +30,7 @@ def find(url: str, is_table: Callable[[str], bool]) -> list[Fingerprint]:
         UsageError: the URL has credentials in it.
         DataError: the host does not answer, there is nothing, or the package for the URL is not installed.
     """
-    if has_credentials(url):
-        raise UsageError(
-            f"{url.partition('?')[0]} has credentials in it",
-            "a URL that may be kept and logged",
-            "give credentials in the environment or in the store's own configuration files, as AWS_ACCESS_KEY_ID",
-        )
+    require_no_credentials(url)
     with _reached(url):
         files, path = _file_system(url)
         if not _is_web(url) and files.isdir(path):

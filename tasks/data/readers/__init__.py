@@ -15,10 +15,11 @@ from tasks.data.readers.arrays import IDX
 from tasks.data.readers.finding import FORMATS, format_of
 from tasks.data.readers.finding import base_of as base_of
 from tasks.data.readers.finding import find as find
-from tasks.data.readers.formats import Array, Format, Piece, Rows, Wanted, broken
+from tasks.data.readers.formats import Array, Format, Piece, Rows, broken
+from tasks.data.readers.formats import Wanted as Wanted
 from tasks.data.readers.formats import changed as changed
 from tasks.data.readers.pictures import PICTURE
-from tasks.data.readers.tables import CSV, refined
+from tasks.data.readers.tables import CSV, JSON, refined
 from tasks.data.recipe import Columns
 from tasks.errors import DataError, UsageError
 from tasks.store import regular_files
@@ -105,6 +106,22 @@ def measure(files: list[Path], wanted: Wanted, spool: Path, base: Path | None = 
     if not first:
         raise DataError(f"{files[0]} holds no rows", "at least one row", "name an input with rows")
     return sources
+
+
+def check_header(path: Path, wanted: Wanted) -> None:
+    """Check the names of a table's columns; JSON lines have no header, each may have names of its own.
+
+    Raises:
+        UsageError: columns are to be copied of what is no table, or are named otherwise than the model takes them.
+        DataError: the header is broken, or columns are missing.
+    """
+    kind = format_of(path)
+    is_own = isinstance(wanted.recipe, Columns) and wanted.recipe.target is not None
+    kind = CSV if is_own and kind is IDX else kind
+    if kind.header is None and wanted.ids:
+        raise UsageError(f"--id-column {wanted.ids[0]} and {path}", "the rows of a table", "leave it out")
+    if kind.header and kind is not JSON and isinstance(wanted.recipe, Columns):
+        named.needed(path, kind.header(path), wanted)
 
 
 def _count(path: Path, kind: Format, readable: Path, wanted: Wanted) -> int:

@@ -14,7 +14,8 @@ from tasks.data.findings import error
 from tasks.data.readers import columns
 from tasks.data.readers.columns import Kind
 from tasks.data.readers.columns import Selection as Selection
-from tasks.data.readers.gathering import gathered
+from tasks.data.readers.delimited import csv_batches
+from tasks.data.readers.gathering import READERS, gathered
 from tasks.data.report import Finding
 from tasks.data.sources.table_files import TableFile as TableFile
 from tasks.data.sources.table_files import TableFiles as TableFiles
@@ -22,6 +23,7 @@ from tasks.data.sources.table_files import find as find
 from tasks.data.table import encoding
 from tasks.data.table.levels import Levels, levels
 
+JSON_LINES = (".jsonl", ".ndjson", ".json")  # without a header
 WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
 
 
@@ -133,6 +135,20 @@ def read(files: TableFiles, selection: Selection, spool: Path) -> Table:
     rows = gathered(files, selection._replace(as_text=selection.as_text | mixed), spool) if mixed else first
     table = Table(rows.table(), files, rows.starts, (), frozenset(ignore.seen), tuple(rows.others))
     return replace(table, findings=(*rows.findings(), *_differing(table, first.kinds_by_file())))
+
+
+def read_header(files: Iterable[TableFile]) -> list[str]:
+    """The names of all columns of files, in order, by their headers and the folders that they lie in.
+
+    Raises:
+        DataError: a file is broken.
+    """
+    names: dict[str, None] = {}
+    for file in files:
+        with file.opened() as stream:
+            header = next(READERS.get(file.suffix, csv_batches)(stream, file.path, Selection()))
+        names |= dict.fromkeys([*header.schema.names, *file.partition])
+    return list(names)
 
 
 def _differing(table: Table, kinds: dict[str, dict[str, Kind]]) -> Iterator[Finding]:

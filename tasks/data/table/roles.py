@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from tasks.data.findings import error, note, warning
-from tasks.data.report import Finding
+from tasks.data.report import Finding, UnfitData
 from tasks.data.table import asked
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.split_rule import SplitRule
@@ -52,6 +52,18 @@ def roles(
         *mistyped,
         *_stays_out(data, kept),
     ]
+
+
+def require_columns(header: Sequence[str], data: OwnData, kept: FixedRecipe | None) -> None:
+    """Check the names of a table's columns alone.
+
+    Raises:
+        DataError: one that is asked for or known is not there, or one that is there is not known.
+    """
+    ignored = asked.ignored(data, kept)
+    read, unread = [name for name in header if name not in ignored], ignored.intersection(header)
+    if errors := tuple(each for each in roles(read, unread, data, kept)[1] if each.severity == "error"):
+        raise UnfitData(errors)
 
 
 def _stays_out(data: OwnData, kept: FixedRecipe | None) -> Iterator[Finding]:

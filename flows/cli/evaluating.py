@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from flows.cli.checks import check_evaluation
 from flows.cli.options import Quiet, Verbose, print_json
 from flows.cli.parameters import taking, validated
 from flows.cli.runs import on_prefect
@@ -14,7 +15,6 @@ from flows.cli.tables import on_output, print_fact
 from tasks.errors import UsageError
 from tasks.machine.words import printable
 from tasks.parameters import EvaluateParameters
-from tasks.store import reading
 
 if TYPE_CHECKING:
     from tasks.judging.judged import Judged
@@ -29,7 +29,7 @@ def evaluate(document: dict[str, Any], as_json: bool, verbose: Verbose = False, 
     if "name" not in document:
         raise UsageError("no model", "gradmill evaluate NAME DATA", "see gradmill models")
     parameters = validated(EvaluateParameters, document | {"data": place(document.get("data"))}, "evaluate")
-    reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts
+    check_evaluation(parameters)
     with on_prefect(verbose, quiet, "flows.evaluate"):
         from flows.evaluate import evaluate as flow
 

@@ -55,7 +55,7 @@ def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | 
     from tasks.data.images import own as images
     from tasks.data.images.fixed import FixedImages
     from tasks.data.schema import Request
-    from tasks.data.sources import tables
+    from tasks.data.io.discovery import find_table
     from tasks.data.table_dataset import examine_table, read_table
     from tasks.store import own_data
 
@@ -71,7 +71,7 @@ def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | 
         return images.look(finding.find(parameters.source), name, parameters, kept, folder, champion)
     task = kept.task if kept else None
     request = Request(parameters, kept)
-    table = read_table(tables.find(parameters.source), request, task, folder)
+    table = read_table(find_table(parameters.source), request, task, folder)
     return examine_table(table, name, request, task, folder, champion), None
 
 

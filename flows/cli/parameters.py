@@ -176,7 +176,7 @@ def validated(kind: type[Parameters], document: dict[str, Any], command: str) ->
         first, to_do = error.errors()[0], f"see gradmill {command} --help"
         flags = {value.name: value.flag for value in _values(kind)}
         name = next((part for part in reversed(first["loc"]) if part in flags), None)
-        given = "is missing" if first["input"] is None else first["input"]
+        given = "is missing" if first["input"] in (None, "") else first["input"]
         found = f"{flags[name]} {given}" if name else "options that do not go together"
         raise UsageError(found, EXPECTED.get(str(name), faults.expected(error)), to_do) from error
 

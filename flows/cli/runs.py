@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli import summaries
+from flows.cli.checks import check_prediction, check_source, check_training
 from flows.cli.faults import as_gradmill_error, in_json
-from flows.cli.options import Quiet, Verbose, print_json, require
+from flows.cli.options import Quiet, Verbose, print_json
 from flows.cli.parameters import taking, validated
-from flows.cli.sources import place, require_data, require_images, require_input, suggested_name, utf8
+from flows.cli.sources import place, suggested_name, utf8
 from flows.server import connection
 from tasks.errors import UsageError
 from tasks.judging import painter
 from tasks.machine import heap, progress
 from tasks.parameters import Learned, ModelName, PredictParameters, RetrainParameters
-from tasks.parameters.form import Frozen
-from tasks.parameters.uses import WORDS
-from tasks.store import attestation, mirroring, own_data, reading, tuned
+from tasks.store import attestation, mirroring, own_data, tuned
 
 # What is imported when it is needed, in that order: a retrain that changes nothing needs only the first.
 OF_RETRAIN = (
@@ -46,11 +45,8 @@ def retrain(
     given = document
     document = of_kept_name(given, "retrain") | {"sign_key": sign_key and sign_key.absolute()}
     parameters = validated(RetrainParameters, document, "retrain")
-    require_of_use(given, parameters)
-    tuned.resolved(parameters)  # what is missing is said before a server starts; the run takes the newest
-    own_data.require_same_kind(parameters)
-    require_images(parameters)
-    require(parameters.training.device)
+    check_training(given, parameters)
+    tuned.resolved(parameters)  # what is missing is said now; the run takes the newest
     if sign_key is not None:
         attestation.require(sign_key)
     mirroring.destination()
@@ -89,9 +85,9 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
     """The document, with what stands for a name in the place of a model; paths of data absolute."""
     data, named = given.get("data", {}), given.get("training", {}).get("model")
     if "source" in data:
-        may_be_images = named in (None, ModelName.SOFTMAX_REGRESSION) and "target" not in data
-        require_data(data["source"], of_table=not may_be_images)
         given = given | {"data": data | {"source": place(data["source"])}}
+        may_be_images = named in (None, ModelName.SOFTMAX_REGRESSION) and "target" not in data
+        check_source(data["source"], of_table=not may_be_images)
     if named == ModelName.LINEAR_REGRESSION and "source" in data and "target" not in data:
         wanted = "the column to predict; or images, which softmax-regression learns"
         to_do = f"name it with --target; gradmill inspect {data['source']} shows the columns"
@@ -107,16 +103,6 @@ def of_kept_name(given: dict[str, Any], command: str) -> dict[str, Any]:
         )
     training = {option: value for option, value in given["training"].items() if option != "model"}
     return own_data.again(named, given | {"training": training}, with_found=command == "tune")
-
-
-def require_of_use(given: dict[str, Any], parameters: Learned) -> None:
-    """Refuse what was typed and would change nothing, such as a gate of the other model."""
-    for part in ("data", "gates"):
-        values: Frozen = getattr(parameters, part, parameters)
-        for name in given.get(part, {}):
-            if parameters.uses.isdisjoint(of := values.of_field(name)):
-                flag = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{flag} with {parameters.name}", f"{WORDS[of]}, which it is for", f"leave {flag} out")
 
 
 @contextmanager
@@ -159,9 +145,7 @@ def predict(
     """
     places = {"input": place(document.get("input")), "output": utf8(document.get("output"))}
     parameters = validated(PredictParameters, document | places, "predict")
-    reading.load(parameters.name, parameters.version)  # what is missing or damaged is said before a server starts
-    require_input(parameters.input)
-    require(parameters.device)
+    check_prediction(parameters)
     there = [module for module in OF_PREDICT if find_spec(module)]  # predictions can do without some
     with painter.at_hand(), on_prefect(verbose, quiet, "flows.predict", *there):
         from flows.predict import predict as flow

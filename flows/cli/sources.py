@@ -1,37 +1,12 @@
-"""Where own data and inputs are, as they were typed, and whether anything is there."""
+"""Where own data and inputs are, as they were typed."""
 
-import glob
 import os
 import re
 from pathlib import Path
 
 from tasks.errors import UsageError
-from tasks.parameters import Learned, ModelName, is_name
+from tasks.parameters import ModelName, addresses, is_name
 from tasks.store import regular_files
-
-
-def require_input(text: str | None) -> None:
-    """Say before a server starts that there is nothing to predict; the run looks at what there is."""
-    if text and not _is_there(text):
-        from tasks.data import readers
-
-        readers.find(text)
-
-
-def require_data(source: str, of_table: bool) -> None:
-    """Say that there are no such data before what else is wrong with the command, and before a server starts."""
-    local = source.removeprefix("file://")
-    if local and "://" not in local and not _is_there(local):
-        from tasks.data.images import finding
-        from tasks.data.sources import table_files
-
-        of_table = of_table or table_files.is_table(Path(local))
-        (table_files if of_table else finding).find(source)
-
-
-def _is_there(path: str) -> bool:
-    """Whether a path, or a glob, names anything."""
-    return os.path.exists(path) or next(glob.iglob(path, recursive=True), None) is not None  # noqa: PTH110, PTH207
 
 
 def utf8(path: str | None) -> str | None:
@@ -42,17 +17,14 @@ def utf8(path: str | None) -> str | None:
 
 
 def place(source: str | None) -> str | None:
-    """Where own data or an input are: a URL as it is, a path absolute."""
+    """Where own data or an input are: a URL as it is, a path absolute.
+
+    Raises:
+        UsageError: a path is not UTF-8, or a URL may have a credential in it.
+    """
     source = utf8(source)
+    addresses.require_no_credentials(source or "")
     return str(regular_files.absolute(source)) if source and "://" not in source else source
-
-
-def require_images(parameters: Learned) -> None:
-    """Say before a server starts that data are none, if they are to be; the run looks at them again."""
-    if parameters.data.is_images:
-        from tasks.data.images import finding
-
-        finding.find(str(parameters.data.source))
 
 
 def suggested_name(source: str) -> str:

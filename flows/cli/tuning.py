@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli import summaries
+from flows.cli.checks import check_training
 from flows.cli.faults import as_gradmill_error, in_json
-from flows.cli.options import Quiet, Verbose, as_typed, print_json, require
+from flows.cli.options import Quiet, Verbose, as_typed, print_json
 from flows.cli.parameters import given_options, taking, validated
-from flows.cli.runs import of_kept_name, on_prefect, outcome, require_of_use
-from flows.cli.sources import require_images
+from flows.cli.runs import of_kept_name, on_prefect, outcome
 from tasks.errors import UsageError
 from tasks.parameters import TuneParameters
-from tasks.store import own_data, reading
+from tasks.store import reading
 
 
 @taking(TuneParameters)
@@ -31,11 +31,8 @@ def tune(
     document = of_kept_name(given | {"tuned": False}, "tune")
     document |= {"search": document.get("search", {}) | {"space": _with_what_is_fixed(given)}}
     parameters = validated(TuneParameters, {name: document[name] for name in document if name != "tuned"}, "tune")
-    require_of_use(given, parameters)
-    space.narrowed(parameters.training, parameters.search.space)  # its faults are said before a server starts
-    own_data.require_same_kind(parameters)
-    require_images(parameters)
-    require(parameters.training.device)
+    check_training(given, parameters)
+    space.narrowed(parameters.training, parameters.search.space)  # its faults are said now
     with on_prefect(verbose, quiet, "flows.tune", "optuna", "torch._dynamo"):
         from flows.tune import tune as flow
 

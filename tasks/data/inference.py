@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 
 from tasks.data.findings import error, note, warning
 from tasks.data.levels import MOST_LEVELS, Levels, extend_levels
-from tasks.data.readers import columns
+from tasks.data.io import tabular
 from tasks.data.recipe import Column
 from tasks.data.report import Finding
 from tasks.data.schema import Request, Roles
-from tasks.data.sources.tables import Table
+from tasks.data.io.table import Table
 from tasks.data.table import encoding
 from tasks.machine.words import counted
 
@@ -71,7 +71,7 @@ def value_kind(table: Table, name: str) -> str:
     column = table.data[name]
     if any(_is_error(each) and each.column == name for each in table.findings):
         return "unfit"  # the reader has said why
-    kind = columns.kind_of(column.type)
+    kind = tabular.kind_of(column.type)
     if kind != "text":
         return kind
     has_many = not pa.types.is_dictionary(column.type)  # distinct ones, of which some tell as much as all
@@ -83,7 +83,7 @@ def value_kind(table: Table, name: str) -> str:
 def _kind_of_texts(values: pa.Array) -> str:
     if not len(values):
         return "null"
-    if columns.numbers(values).null_count == 0:
+    if tabular.parse_numbers(values).null_count == 0:
         return "number"
     if encoding.as_booleans(values) is not None:
         return "boolean"
@@ -119,7 +119,7 @@ def _counts_rows(table: Table, name: str) -> bool:
 def _infer_kind_of_text(table: Table, name: str) -> Kind:
     levels = table.levels(name)
     values, singles = int(levels.counts.sum()), int((levels.counts == 1).sum())
-    is_number = columns.numbers(levels.values).is_valid().to_numpy(zero_copy_only=False)
+    is_number = tabular.parse_numbers(levels.values).is_valid().to_numpy(zero_copy_only=False)
     if levels.counts[is_number].sum() >= NUMBERS_WITH_TEXT * values:
         return "unfit", _text_among_numbers(table, name)
     is_id = singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tasks.data.findings import error, note, warning
 from tasks.data.recipe import Column, Columns
-from tasks.data.report import Finding
+from tasks.data.report import Finding, UnfitData
 from tasks.data.table.split_rule import SplitRule
 from tasks.errors import UsageError
 from tasks.machine.words import listed, nearest
@@ -182,6 +182,17 @@ def assign_roles(request: Request, names: Sequence[str], unread: Collection[str]
         ignored |= set(free) - set(features) - (previous.passed_over if previous else set())
     roles = Roles(target, by, tuple(features), tuple(sorted(ignored)))
     return roles, list(_check_names(request, roles, names, unread, free))
+
+
+def require_columns(header: Sequence[str], request: Request) -> None:
+    """Check the names of a table's columns alone.
+
+    Raises:
+        DataError: one that is asked for or known is not there, or one that is there is not known.
+    """
+    read, unread = [name for name in header if name not in request.ignored], request.ignored.intersection(header)
+    if errors := tuple(each for each in assign_roles(request, read, unread)[1] if each.severity == "error"):
+        raise UnfitData(errors)
 
 
 def _check_names(

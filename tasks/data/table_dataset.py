@@ -19,8 +19,9 @@ from tasks.data.levels import format_values
 from tasks.data.recipe import Column
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding, split_sizes
 from tasks.data.schema import Request, Roles, Schema, assign_roles, describe_split
-from tasks.data.sources import tables
-from tasks.data.sources.tables import Table, TableFiles
+from tasks.data.io.discovery import DataFiles, find_table
+from tasks.data.io.table import Table, build_table
+from tasks.data.io.tabular import Selection
 from tasks.data.splits import PREPARE_ANEW
 from tasks.data.table import against_champion, fitting, hashing, profiling, splitting, warnings, window
 from tasks.data.table.encoded import Encoded
@@ -41,7 +42,7 @@ from tasks.serving.task import TaskName
 from tasks.store import artifact_paths, folders, locks, names
 
 
-def read_table(files: TableFiles, request: Request, task: TaskName | None, scratch: Path) -> Table:
+def read_table(files: DataFiles, request: Request, task: TaskName | None, scratch: Path) -> Table:
     """All rows, each column as what it is known to be: a class ``1`` is a name and no number, a kept boolean no 0 or 1.
 
     Where features are named, no others are read.
@@ -53,13 +54,13 @@ def read_table(files: TableFiles, request: Request, task: TaskName | None, scrat
     request.require_sound()
     features, known = request.options.features, request.known
     used = {request.target, request.split[1], *features, *known}
-    selection = tables.Selection(
+    selection = Selection(
         as_text=request.text_columns(task == "classification"),
         as_boolean=frozenset(name for name, column in known.items() if column.kind == "boolean"),
         ignore=request.ignored,
         only=frozenset(filter(None, used)) if features else None,
     )
-    return tables.read(files, selection, scratch / "spool.arrow")
+    return build_table(files, selection, scratch / "spool.arrow")
 
 
 class Examined(NamedTuple):
@@ -275,7 +276,7 @@ class TableDataset:
 
     def fetch(self) -> RawDataset:
         """Where the files are and how they look; nothing is copied."""
-        files = tables.find(self.source)
+        files = find_table(self.source)
         return RawDataset(name=self.name, source=files.source, files={}, look=files.digest)
 
     def validate(
@@ -284,7 +285,7 @@ class TableDataset:
         """Read all rows, and say which column is what, which row is whose, and what is wrong."""
         request = Request(data, kept if isinstance(kept, Schema) else None)
         with scratch_folder(self.name) as folder:
-            table = read_table(tables.find(self.source), request, task, folder)
+            table = read_table(find_table(self.source), request, task, folder)
             now = side_by_side.beside(tables.find, self.source)
             report, schema, rows = examine_table(table, self.name, request, task, folder, champion)
             if now.result().digest != raw.look:

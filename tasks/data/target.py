@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tasks.data.findings import error, note, warning
 from tasks.data.inference import FORMAT_PATTERNS, MOSTLY, NUMBERS_WITH_TEXT, SHOWN, example_of_text, value_kind
 from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
-from tasks.data.readers import columns
+from tasks.data.io import tabular
 from tasks.data.report import Finding
-from tasks.data.sources.tables import Table
+from tasks.data.io.table import Table
 from tasks.data.table import encoding, hashing
 from tasks.data.table.hashing import Words
 from tasks.machine.words import counted
@@ -192,7 +192,7 @@ def _many_rare(names: list[str], number: int, target: str | None, expected: str,
         return error("rare-class", None, found, expected, action)
     texts = pa.array(names)
     matches = pc.match_substring_regex(texts, FORMAT_PATTERNS["numbers", "1234.5"])
-    if columns.numbers(texts).null_count == 0:
+    if tabular.parse_numbers(texts).null_count == 0:
         found = f"the target {target} has {number:,} different numbers, most in hardly a row"
         action = "use linear-regression, which learns numbers"
     elif pc.mean(matches).as_py() > MOSTLY:

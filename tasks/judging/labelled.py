@@ -1,6 +1,6 @@
 """Labelled rows as a kept version takes them: a table, images or its test split; and which it was trained on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +16,10 @@ from tasks.data.images.source import Source
 from tasks.data.inference import value_kind
 from tasks.data.recipe import Pixels
 from tasks.data.report import DataReport, Finding, UnfitData
-from tasks.data.schema import Request, Schema
-from tasks.data.sources import tables
+from tasks.data.schema import Request, Schema, assign_roles
+from tasks.data.io.discovery import find_table
+from tasks.data.io.table import Table, build_table
+from tasks.data.io.tabular import Selection
 from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import moments, no_moment, split_words
@@ -61,16 +63,49 @@ def read(manifest: Manifest, asked: EvaluateParameters, scratch: Path) -> Labell
         UsageError: rows of another kind than the version takes.
         DataError: they cannot be read, or are not fit; the message has all that is wrong.
     """
-    if asked.time_column and (asked.data is None or isinstance(manifest.recipe, Pixels)):
-        raise UsageError(f"--time-column {asked.time_column}", "a table that has this column", "leave it out")
+    kept = table_recipe(manifest, asked)
     if asked.data is None:
         return _of_split(manifest)
     if isinstance(manifest.recipe, Pixels):
         return _of_images(manifest, manifest.recipe, asked, asked.data, scratch)
-    if (kept := Schema.from_manifest(manifest.dataset, manifest.recipe)) is None:
+    assert kept is not None  # noqa: S101  (what takes no images takes a table)
+    return _of_table(manifest, kept, asked, asked.data, scratch)
+
+
+def table_recipe(manifest: Manifest, asked: EvaluateParameters) -> Schema | None:
+    """What the version fixed of a table's columns; None where it takes images, or its own test split is asked for.
+
+    Raises:
+        UsageError: rows of another kind than the version takes.
+    """
+    is_table = asked.data is not None and not isinstance(manifest.recipe, Pixels)
+    if asked.time_column and not is_table:
+        raise UsageError(f"--time-column {asked.time_column}", "a table that has this column", "leave it out")
+    kept = Schema.from_manifest(manifest.dataset, manifest.recipe) if is_table else None
+    if is_table and kept is None:
         expected = "its own test split: no column of a table is its target"
         raise UsageError(f"{asked.data} for the book's {manifest.name}", expected, "leave DATA out")
-    return _of_table(manifest, kept, asked, asked.data, scratch)
+    return kept
+
+
+def require_columns(header: Sequence[str], kept: Schema, asked: EvaluateParameters) -> None:
+    """Check the names of a table's columns alone.
+
+    Raises:
+        DataError: one that the version or the options need is missing.
+    """
+    is_split_known = kept.split.column is None or kept.split.column in header
+    by = kept if is_split_known else kept.model_copy(update={"split": SplitRule(rule="rows", test=kept.split.test)})
+    _, faults = assign_roles(Request(OwnData(source=asked.data, target=kept.target), by), header, ())
+    if errors := tuple(each for each in faults if each.severity == "error" and each.rule not in OF_TRAINING):
+        raise UnfitData(errors)
+    if asked.time_column:
+        _require_time_column(asked.time_column, header)
+
+
+def _require_time_column(name: str, header: Sequence[str]) -> None:
+    if name not in header:
+        raise DataError(f"no column {name} (--time-column)", "a column of dates, times or numbers", "name another")
 
 
 def _of_split(manifest: Manifest) -> Labelled:
@@ -93,12 +128,12 @@ def _of_table(manifest: Manifest, kept: Schema, asked: EvaluateParameters, sourc
     names = [column.name for column in kept.columns]
     only = frozenset(filter(None, (kept.target, kept.split.column, asked.time_column, *names)))
     data = OwnData(source=source, target=kept.target)
-    selection = tables.Selection(
+    selection = Selection(
         as_text=Request(data, kept).text_columns(kept.task == "classification"),
         as_boolean=frozenset(column.name for column in kept.columns if column.kind == "boolean"),
         only=only,
     )
-    table = tables.read(tables.find(source), selection, scratch / "spool.arrow")
+    table = build_table(find_table(source), selection, scratch / "spool.arrow")
     is_split_known = kept.split.column is None or kept.split.column in table.data.column_names
     time = asked.time_column or (kept.split.column if kept.split.rule == "time" and is_split_known else None)
     by = kept if is_split_known else kept.model_copy(update={"split": SplitRule(rule="rows", test=kept.split.test)})
@@ -127,12 +162,11 @@ def _require_fit(report: DataReport) -> None:
             tell(f"{each.sentence}: the average effect stands for them")
 
 
-def _moments(table: tables.Table, name: str | None, is_known: Array) -> Moments | None:
+def _moments(table: Table, name: str | None, is_known: Array) -> Moments | None:
     """The time of each row that has a target, by a column of this name."""
     if name is None:
         return None
-    if name not in table.data.column_names:
-        raise DataError(f"no column {name} (--time-column)", "a column of dates, times or numbers", "name another")
+    _require_time_column(name, table.data.column_names)
     column = table.data[name].filter(is_known)
     rule = SplitRule(rule="time", column=name, test=0.5)
     words = split_words(rule, column)
@@ -154,7 +188,7 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
     fixed = FixedImages.of(manifest.dataset, recipe) or FixedImages(
         class_names=manifest.dataset.class_names, recipe=recipe, split=SplitRule(rule="rows", test=0.5)
     )
-    kept, found = fixed.model_copy(update={"rows": None}), _as_named(_found(source), fixed.class_names)
+    kept, found = fixed.model_copy(update={"rows": None}), _as_named(find_images(source), fixed.class_names)
     images = reading.read(found.content, reading.Asked(shape=recipe.shape), scratch / "pixels")
     data = OwnData(source=source, max_rejects=asked.max_rejects)
     report, _, rows = image_examining.examine(found, images, manifest.name, data, kept)
@@ -171,7 +205,13 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
     )
 
 
-def _found(source: str) -> Source:
+def find_images(source: str) -> Source:
+    """The labelled images at a path.
+
+    Raises:
+        UsageError: a table is there.
+        DataError: nothing is there, or no images.
+    """
     try:
         return finding.find(source)
     except UsageError as error:

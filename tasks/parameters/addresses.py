@@ -1,31 +1,42 @@
 """Whether an address may be written down: in parameters, reports and logs it stays for good."""
 
 import re
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import unquote, urlsplit
+
+from tasks.errors import UsageError
 
 CHAINED = re.compile(r"::(?=[a-z][a-z0-9+.-]*(?:://|::))", re.IGNORECASE)  # of fsspec: simplecache::https://…
-SECRETS = frozenset({"token", "secret", "password", "passwd", "pwd", "sig", "signature", "credential", "credentials"})
-KEYS = re.compile(r"(api|access|account|secret|private|subscription|aws|auth)*key(id)?")  # but no sort key
+# A query of these keys alone passes; a value that is itself an address does not.
+PUBLIC_QUERY = re.compile(r"((raw|dl|download|format|version|rev)(=[^&;?@]*)?(&|$))*", re.IGNORECASE)
+ENVIRONMENT = "give credentials in the environment or in the store's own configuration files, as AWS_ACCESS_KEY_ID"
 
 
 def has_credentials(source: str) -> bool:
-    """Whether any address in ``source``, a path or a URL that may be chained, carries a password, a key or a token."""
+    """Whether any address in ``source``, a path or a URL that may be chained, has what may be a password or a token.
+
+    That is a user's name or password, a fragment, a parameter of the path, and every key of a query but a few.
+    """
     return any(_has_credentials(part) for part in CHAINED.split(source) if "://" in part)
+
+
+def require_no_credentials(source: str) -> None:
+    """Refuse an address that may not be written down; the message has no more of it than is public.
+
+    Raises:
+        UsageError: it may have a credential in it.
+    """
+    if has_credentials(source):
+        public = re.split("[?#;]", source)[0] if "@" not in source else f"{source.partition('://')[0]}://…"
+        raise UsageError(f"{public} with credentials in it", "a URL that may be kept and logged", ENVIRONMENT)
 
 
 def _has_credentials(address: str) -> bool:
     try:
         url = urlsplit(address)
         url.port  # noqa: B018  (it is looked at when it is asked for)
-    except ValueError:
-        return "@" in address  # a password with a slash in it looks like a port
+    except ValueError:  # a password with a slash in it looks like a port
+        return re.search("[@?#;]", address) is not None
     is_user_secret = url.scheme in ("http", "https")  # where it may be a token; of others it is a container or a name
     if url.password is not None or (is_user_secret and url.username):
         return True
-    return any(_is_secret(name.lower()) for name in parse_qs(url.query))
-
-
-def _is_secret(field: str) -> bool:
-    """Whether a query's field is one, by the words of its name: ``keyword`` and ``design`` are none."""
-    words = re.split(r"[^a-z0-9]+", field)
-    return not SECRETS.isdisjoint(words) or KEYS.fullmatch("".join(words)) is not None or words[-1].endswith("token")
+    return bool(url.fragment or ";" in url.path or not PUBLIC_QUERY.fullmatch(unquote(url.query)))

@@ -18,6 +18,7 @@ class EvaluateParameters(Frozen):
     )
     data: Annotated[str | None, Option("DATA", empty="the version's own test split")] = Field(
         None,
+        min_length=1,
         title="Data",
         description="Labelled rows: a file, folder, glob or URL of a table with the target's column; or images, a "
         "folder for each class or files of arrays.",

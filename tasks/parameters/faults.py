@@ -14,7 +14,7 @@ def expected(error: ValidationError) -> str:
     first = error.errors()[0]
     if first["type"] == "extra_forbidden":
         return "a name that is among its parameters"
-    if first["input"] is None:
+    if first["input"] in (None, ""):
         return "a value"
     return in_words(first["msg"].removeprefix("Value error, "))
 

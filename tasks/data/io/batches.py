@@ -1,7 +1,7 @@
 """One way to read: tables in batches of Arrow columns for everybody, and rows as a recipe takes them for prediction."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -48,6 +48,21 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
             yield from READERS[file.suffix](stream, file.path, selection)
         else:
             yield from csv_batches(stream, file.path, selection, bad_rows)
+
+
+def read_header(files: Iterable[DataFile]) -> list[str]:
+    """The names of all columns of files, in order, by their headers and the folders that they lie in.
+
+    JSON lines have no header: of them it is the names that any of the first rows has.
+
+    Raises:
+        DataError: a file is broken.
+    """
+    names: dict[str, None] = {}
+    for file in files:
+        header = next(table_batches(file, Selection(only=frozenset()), "reject"))
+        names |= dict.fromkeys([*header.schema.names, *file.partition])
+    return list(names)
 
 
 class ReadSpec(NamedTuple):

@@ -22,7 +22,7 @@ from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.installing import pip_install
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
-from tasks.parameters.addresses import has_credentials
+from tasks.parameters.addresses import require_no_credentials
 from tasks.store import artifact_paths, fingerprints, predictions, regular_files
 from tasks.store.fingerprints import Fingerprint
 from tasks.store.regular_files import holds, shown
@@ -410,12 +410,7 @@ def list_remote(url: str, is_data: Callable[[Path], bool]) -> list[Fingerprint]:
         UsageError: the URL has credentials in it.
         DataError: the host does not answer, there is nothing, or the package for the URL is not installed.
     """
-    if has_credentials(url):
-        raise UsageError(
-            f"{url.partition('?')[0]} has credentials in it",
-            "a URL that may be kept and logged",
-            "give credentials in the environment or in the store's own configuration files, as AWS_ACCESS_KEY_ID",
-        )
+    require_no_credentials(url)
     with _reaching(url):
         files, path = _file_system(url)
         if not _is_web(url) and files.isdir(path):

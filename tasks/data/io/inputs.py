@@ -21,6 +21,7 @@ from tasks.data.io.batches import (
     broken,
     changed,
     make_batch,
+    read_header,
     table_batches,
 )
 from tasks.data.io.csv import FAULT
@@ -498,7 +499,7 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
         is_table = kind in (PARQUET, SPILLED)
         if is_table:
             _refuse_picture_models(file, spec)
-        elif spec.ids:
+        elif spec.ids and not file.name.endswith(".parquet"):
             raise UsageError(f"--id-column {spec.ids[0]} and {file.path}", "the rows of a table", "leave it out")
         readable = path
         if kind.unpack is not None and kind.is_packed(path):
@@ -506,7 +507,7 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
             if not readable.is_file():
                 kind.unpack(file, readable, spec)
         if number == 0 and is_table and recipe_of(spec).target is not None:
-            tell_of_header(_read_header(file), spec)
+            tell_of_header(read_header([file]), spec)
         rows = _count(path, kind, readable, spec)
         label = labels[number] if labels else None
         facts = file.fingerprint
@@ -527,12 +528,19 @@ def _format_for(file: DataFile, spec: ReadSpec) -> Format:
     return SPILLED if kind is PARQUET and (file.is_remote or file.partition) else kind
 
 
-def _read_header(file: DataFile) -> list[str]:
-    """The names of all columns; of JSON those that any of the first rows has."""
-    batches = table_batches(file, Selection(only=frozenset()), "reject")
-    names = [*next(batches).schema.names, *file.partition]
-    del batches  # which closes the file
-    return names
+def check_header(file: DataFile, spec: ReadSpec) -> None:
+    """Check the names of a table's columns; JSON lines have no header, each may have names of its own.
+
+    Raises:
+        UsageError: columns are to be copied of what is no table, or are named otherwise than the model takes them.
+        DataError: the header is broken, or columns are missing.
+    """
+    is_table = _format_for(file, spec) in (PARQUET, SPILLED)
+    if spec.ids and not is_table and not file.name.endswith(".parquet"):
+        raise UsageError(f"--id-column {spec.ids[0]} and {file.path}", "the rows of a table", "leave it out")
+    if is_table and not file.is_remote and file.suffix not in tabular.JSON_SUFFIXES and isinstance(spec.recipe, Columns):
+        schema = pa.schema([(name, pa.null()) for name in read_header([file])])
+        check_columns(file.path, schema, spec, keeps_types=False)
 
 
 def _count(path: Path, kind: Format, readable: Path, spec: ReadSpec) -> int:

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tasks.data.readers import columns
+from tasks.data.io import tabular
 from tasks.machine import side_by_side
 from tasks.machine.arrays import Array
 
@@ -33,7 +33,7 @@ def _limits(chunk: pa.Array) -> tuple[float, float]:
 
 def of_chunk(chunk: pa.Array) -> Array:
     """The same of one chunk."""
-    kind = columns.kind_of(chunk.type)
+    kind = tabular.kind_of(chunk.type)
     if kind == "null":
         return np.full(len(chunk), np.nan)
     if kind == "text":
@@ -53,7 +53,7 @@ def _indices(chunk: pa.Array) -> Array:
 
 
 def _of_text(values: pa.Array) -> NDArray[np.float64]:
-    found = columns.numbers(values)
+    found = tabular.parse_numbers(values)
     if found.null_count and (truth := as_booleans(values)) is not None:
         found = truth
     result: NDArray[np.float64] = found.fill_null(np.nan).to_numpy(zero_copy_only=False)

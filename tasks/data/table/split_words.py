@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tasks.data.findings import error
 from tasks.data.levels import find_levels, format_values
-from tasks.data.readers import columns
+from tasks.data.io import tabular
 from tasks.data.report import Finding
 from tasks.data.table import encoding, hashing
 from tasks.data.table.hashing import Words
@@ -26,7 +26,7 @@ def split_words(rule: SplitRule, column: pa.ChunkedArray) -> Words:
     one, of others the highest, so that words are in the order of moments. For other rules the name is hashed as a
     level's is, so that 7 is one group whether a file has it as a whole number, a float or text.
     """
-    kind = columns.kind_of(column.type)
+    kind = tabular.kind_of(column.type)
     if rule.rule == "time" and kind != "text":
         return _ordered(encoding.numbers(column.cast(pa.int64()) if kind == "date" else column))
     if rule.rule == "time":
@@ -72,7 +72,7 @@ def moments(words: Words) -> NDArray[np.float64]:
 
 def _moments(texts: pa.Array) -> NDArray[np.float64]:
     """Texts ``(n,)`` as numbers, or else microseconds since 1970; NaN where there is neither for all of them."""
-    found = columns.numbers(texts)
+    found = tabular.parse_numbers(texts)
     if found.null_count > texts.null_count:
         dates = encoding.as_dates(texts)
         found = pa.nulls(len(texts), pa.float64()) if dates is None else dates.cast(pa.int64()).cast(pa.float64())

@@ -23,8 +23,8 @@ from tasks.parameters.uses import TABLES
 from tasks.serving.task import TASKS
 
 if TYPE_CHECKING:
-    from tasks.data.images.examining import Examined as ImagesExamined
-    from tasks.data.images.reading import Images
+    from tasks.data.image_dataset import ExaminedImages
+    from tasks.data.io.images import DecodedImages
     from tasks.data.report import DataReport, ImageReport
     from tasks.data.table.examining import Examined
 
@@ -48,10 +48,9 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     conclude(report.model_dump(mode="json") | losses | {"command": command}, None, failure, as_json=as_json)
 
 
-def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | ImagesExamined, Images | None]":
-    from tasks.data.images import finding
-    from tasks.data.images import own as images
-    from tasks.data.images.fixed import FixedImages
+def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | ExaminedImages, DecodedImages | None]":
+    from tasks.data import image_dataset
+    from tasks.data.image_schema import ImageSchema
     from tasks.data.sources import tables
     from tasks.data.table import examining, own
     from tasks.store import own_data
@@ -60,19 +59,23 @@ def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | 
     if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
     champion = own_data.of_champion(parameters.name)
-    if kept is None and parameters.target is None and finding.is_meant(parameters.source):
+    if kept is None and parameters.target is None and image_dataset.is_images(parameters.source):
         if found := parameters.given(TABLES):
             raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
-        return images.look(finding.find(parameters.source), name, parameters, None, folder)
-    if isinstance(kept, FixedImages):
-        return images.look(finding.find(parameters.source), name, parameters, kept, folder, champion)
+        return image_dataset.inspect_images(
+            image_dataset.find_images(parameters.source), name, parameters, None, folder
+        )
+    if isinstance(kept, ImageSchema):
+        return image_dataset.inspect_images(
+            image_dataset.find_images(parameters.source), name, parameters, kept, folder, champion
+        )
     task = kept.task if kept else None
     table = own.read(tables.find(parameters.source), parameters, task, kept, folder)
     return examining.examine(table, name, parameters, task, kept, folder, champion), None
 
 
 def _outlook(
-    examined: "Examined | ImagesExamined", images: "Images | None", parameters: InspectParameters, scratch: Path
+    examined: "Examined | ExaminedImages", images: "DecodedImages | None", parameters: InspectParameters, scratch: Path
 ) -> dict[str, float]:
     """What the best constant and the converged fit come to; nothing of data that are not fit."""
     from tasks.data.table.examining import Examined
@@ -91,7 +94,7 @@ def _outlook(
     return outlook.of_images(examined.recipe, examined.rows, images, scratch, *asked) if images else {}
 
 
-def _command(parameters: InspectParameters, examined: "Examined | ImagesExamined") -> str:
+def _command(parameters: InspectParameters, examined: "Examined | ExaminedImages") -> str:
     """The command that trains on this table, with the options that were given here."""
     options = given_options(parameters, leave_out={"source", "name"})
     if parameters.name and examined.recipe:
@@ -102,7 +105,7 @@ def _command(parameters: InspectParameters, examined: "Examined | ImagesExamined
     return shlex.join(["retrain", model, "--name", name, "--data", parameters.source, *options])
 
 
-def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], command: str) -> None:
+def _show(examined: "Examined | ExaminedImages", losses: dict[str, float], command: str) -> None:
     console, report = on_output(), examined.report
     print_line(printable(report.summary))
     if report.images:

@@ -22,11 +22,11 @@ def require_data(source: str, of_table: bool) -> None:
     """Say that there are no such data before what else is wrong with the command, and before a server starts."""
     local = source.removeprefix("file://")
     if local and "://" not in local and not _is_there(local):
-        from tasks.data.images import finding
+        from tasks.data.image_dataset import find_images
         from tasks.data.sources import table_files
 
         of_table = of_table or table_files.is_table(Path(local))
-        (table_files if of_table else finding).find(source)
+        (table_files.find if of_table else find_images)(source)
 
 
 def _is_there(path: str) -> bool:
@@ -50,9 +50,9 @@ def place(source: str | None) -> str | None:
 def require_images(parameters: Learned) -> None:
     """Say before a server starts that data are none, if they are to be; the run looks at them again."""
     if parameters.data.is_images:
-        from tasks.data.images import finding
+        from tasks.data.image_dataset import find_images
 
-        finding.find(str(parameters.data.source))
+        find_images(str(parameters.data.source))
 
 
 def suggested_name(source: str) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.batch import parts
-from tasks.data.pictures import SUFFIXES
+from tasks.data.io.pictures import SUFFIXES
 from tasks.data.readers import Reject
 from tasks.errors import DataError
 from tasks.machine.words import counted

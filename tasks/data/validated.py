@@ -2,13 +2,13 @@
 
 from typing import TypeAlias
 
-from tasks.data.images.fixed import FixedImages
+from tasks.data.image_schema import ImageSchema
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.profile import AcceptedFinding, ColumnProfile
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store.record import FileRef, Record, Sha256
 
-Fixed: TypeAlias = FixedRecipe | FixedImages  # by earlier versions of a name
+Fixed: TypeAlias = FixedRecipe | ImageSchema  # by earlier versions of a name
 
 
 class ValidatedTable(Record):

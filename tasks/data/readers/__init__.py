@@ -10,16 +10,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.data.readers import labels, named
-from tasks.data.readers.arrays import IDX
+from tasks.data.readers import named
 from tasks.data.readers.finding import FORMATS, format_of
 from tasks.data.readers.finding import base_of as base_of
 from tasks.data.readers.finding import find as find
 from tasks.data.readers.formats import Array, Format, Piece, Rows, Wanted, broken
 from tasks.data.readers.formats import changed as changed
-from tasks.data.readers.pictures import PICTURE
-from tasks.data.readers.tables import CSV, refined
-from tasks.data.recipe import Columns
+from tasks.data.readers.image_formats import IDX, PICTURE, PICTURES, classes_of_folders
+from tasks.data.readers.tables import CSV, PARQUET
+from tasks.data.recipe import Columns, Pixels
 from tasks.errors import DataError, UsageError
 from tasks.store import regular_files
 from tasks.store.fingerprints import Fingerprint
@@ -76,7 +75,7 @@ def measure(files: list[Path], wanted: Wanted, spool: Path, base: Path | None = 
     """
     sources: list[Source] = []
     first = 0
-    truth = labels.of_folders(files, base, wanted) if base and {*map(format_of, files)} == {PICTURE} else None
+    truth = classes_of_folders(files, base, wanted) if base and {*map(format_of, files)} == {PICTURE} else None
     for index, path in enumerate(files):
         try:
             facts = path.stat()
@@ -85,7 +84,8 @@ def measure(files: list[Path], wanted: Wanted, spool: Path, base: Path | None = 
         if not stat.S_ISREG(facts.st_mode):
             raise regular_files.irregular(path)
         is_own = isinstance(wanted.recipe, Columns) and wanted.recipe.target is not None
-        kind = refined(format_of(path), path, wanted)
+        kind = format_of(path)
+        kind = PICTURES if kind is PARQUET and isinstance(wanted.recipe, Pixels) else kind
         kind = CSV if is_own and kind is IDX else kind  # as in training, whatever its name
         if index == 0 and kind.header and is_own:
             named.tell_of(kind.header(path), wanted)

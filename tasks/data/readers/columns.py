@@ -43,6 +43,11 @@ def kind_of(kind: pa.DataType) -> Kind:
     return next((name for name, each in tests if any(test(kind) for test in each)), "unfit")
 
 
+def in_words(schema: pa.Schema) -> str:
+    """The columns of a file with their types."""
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)
+
+
 def plain(array: pa.Array) -> pa.Array:
     """An array of the one type that its kind has; of text a dictionary."""
     kind = kind_of(array.type)

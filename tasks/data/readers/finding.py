@@ -8,11 +8,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks.data.readers.arrays import IDX, NPY, NPZ, SAFETENSORS
 from tasks.data.readers.formats import Format
-from tasks.data.readers.labels import IDX_LABELS, tells_of_labels
-from tasks.data.readers.pictures import PICTURE
-from tasks.data.readers.tables import ARROW, CSV, JSON, PARQUET, PICTURES
+from tasks.data.readers.image_formats import (
+    IDX,
+    IDX_LABELS,
+    NPY,
+    NPZ,
+    PICTURE,
+    PICTURES,
+    SAFETENSORS,
+    tells_of_labels,
+)
+from tasks.data.readers.tables import ARROW, CSV, JSON, PARQUET
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine.telling import tell
 from tasks.machine.words import counted

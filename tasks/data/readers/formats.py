@@ -11,17 +11,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.data import pictures
+from tasks.data.io import pictures
+from tasks.data.io.file_errors import broken as broken
+from tasks.data.io.file_errors import changed as changed
+from tasks.data.io.file_errors import reading as reading
 from tasks.data.recipe import Column, Columns, Recipe
-from tasks.errors import DataError, GradmillError
+from tasks.errors import DataError
 from tasks.store import regular_files
 
 if TYPE_CHECKING:
-    from tasks.data.readers.stored import StoredRows
+    from tasks.data.io.arrays import StoredArray
 
 Array = NDArray[Any]
 UNKNOWN = -1.0  # the code of any level that a recipe has not
-Rows: TypeAlias = "Array | StoredRows"  # rows in memory, or still in their file; ``np.asarray`` reads them
+Rows: TypeAlias = "Array | StoredArray"  # rows in memory, or still in their file; ``np.asarray`` reads them
 
 PACKED = ".gz"
 CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
@@ -166,35 +169,6 @@ def unpacked(path: Path) -> Iterator[Any]:
         yield pa.CompressedInputStream(stream, "gzip") if path.suffix.lower() == PACKED else stream
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Take whatever is raised for the file's fault: what parsers and decompressors raise has no end of kinds.
-
-    Raises:
-        DataError: something was raised.
-    """
-    try:
-        yield
-    except GradmillError:
-        raise
-    except Exception as error:
-        raise broken(path, error) from error
-
-
-def broken(path: Path, reason: object) -> DataError:
-    """The error of a file that is not what its name says."""
-    return DataError(f"{path} cannot be read: {reason}", f"a whole {path.suffix or 'IDX'} file", "write it again")
-
-
 def broken_table(name: str, reason: object, expected: str, action: str = "mend it, or leave it out") -> DataError:
     """The same of a file of a table, by path or URL."""
     return DataError(f"{name} cannot be read: {reason}", expected, action)
-
-
-def changed(path: str) -> DataError:
-    """The error of an input file that is no longer what the job was planned for."""
-    return DataError(
-        f"{path} is gone or was written to while the job was running",
-        "an input that stays as it is until the job is done",
-        "run the command again: it makes a new job (into the same --output: with --restart)",
-    )

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.data.readers import columns, copied, pixels
+from tasks.data.readers import columns, copied
 from tasks.data.readers.formats import UNKNOWN, Array, Piece, Wanted, encoded
 from tasks.data.recipe import Column, Columns
 from tasks.data.table.levels import levels
@@ -90,7 +90,7 @@ def check(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
         if columns.kind_of(types[name]) not in FITS[kinds.get(name, VALUE)]
     ]
     if faults:
-        raise _unfit(path, wanted, f"columns {pixels.named(schema)}: {'; '.join(faults)}")
+        raise _unfit(path, wanted, f"columns {columns.in_words(schema)}: {'; '.join(faults)}")
     return found
 
 

@@ -1,6 +1,5 @@
 """Tables: Parquet by row group, and what has no middle to start from and is made into Parquet first."""
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,20 +7,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.data.readers import copied, formats, named, packed_pictures, pixels, unpacking
+from tasks.data.readers import formats, named, unpacking
 from tasks.data.readers.columnar import OF_BATCHES
 from tasks.data.readers.csv import header as csv_header
 from tasks.data.readers.formats import Format, Piece, Wanted, broken, reading
-from tasks.data.recipe import Columns, Pixels
+from tasks.data.recipe import Columns
 
 TOLERATED_PERCENT = 1
 BUFFER_BYTES = 2**16
-MOST_PICTURES = 2**13  # of a shard
 
 
 def _count(path: Path, wanted: Wanted) -> int:
     with _opened(path) as file:
-        _columns(path, file.schema_arrow, wanted)
+        named.check(path, file.schema_arrow, wanted)
         return _num_rows(path, file.metadata)
 
 
@@ -47,38 +45,11 @@ def _opened(path: Path, wanted: Wanted | None = None) -> pq.ParquetFile:
         return pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False, read_dictionary=categories)
 
 
-def _columns(path: Path, schema: pa.Schema, wanted: Wanted) -> list[str]:
-    """The columns to read: the one of pixels, or those that the recipe names, and what goes along with them.
-
-    Raises:
-        DataError: they are not there or hold something else.
-    """
-    if not isinstance(wanted.recipe, Pixels):
-        return named.check(path, schema, wanted)
-    image = packed_pictures.image_column(schema, wanted.columns)
-    label = packed_pictures.label_column(schema, wanted) if image else None
-    columns = [image or pixels.column_name(path, schema, wanted), *copied.of_images(path, schema, wanted), label]
-    return list(dict.fromkeys(name for name in columns if name))
-
-
 def _pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
     with _opened(path, wanted) as file:
-        columns = _columns(path, file.schema_arrow, wanted)
+        columns = named.check(path, file.schema_arrow, wanted)
         for first, rows in _rows(path, file, columns, start, stop, wanted.chunk_rows):
-            if not isinstance(wanted.recipe, Pixels):
-                yield named.piece(first, rows, wanted)
-                continue
-            is_packed = pa.types.is_struct(rows.schema.field(0).type)
-            done = (packed_pictures.piece if is_packed else pixels.images)(first, rows, wanted)
-            yield copied.along(done, rows, wanted)
-
-
-def refined(kind: Format, path: Path, wanted: Wanted) -> Format:
-    """The format of a file by what is in it: pictures take longer to read than columns."""
-    if kind is PARQUET and isinstance(wanted.recipe, Pixels):
-        with _opened(path) as file:
-            return kind if packed_pictures.image_column(file.schema_arrow, wanted.columns) is None else PICTURES
-    return kind
+            yield named.piece(first, rows, wanted)
 
 
 def _json_pieces(path: Path, start: int, stop: int, wanted: Wanted) -> Iterator[Piece]:
@@ -144,7 +115,6 @@ def _parquet_header(path: Path) -> list[str]:
 
 
 PARQUET = Format("parquet", (".parquet",), _count, _pieces, tolerated_percent=TOLERATED_PERCENT, header=_parquet_header)
-PICTURES = dataclasses.replace(PARQUET, name="pictures in parquet", suffixes=(), most_shard_rows=MOST_PICTURES)
 CSV, ARROW, JSON = (
     Format(
         name,

@@ -1,5 +1,6 @@
 """Input files of small images and of rows of two features, and how they are read."""
 
+import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from PIL import Image
 
 from tasks.data import readers
 from tasks.data.readers import Chunk
@@ -30,12 +32,15 @@ def idx_bytes(pixels: NDArray[Any]) -> bytes:
     return struct.pack(f">4B{pixels.ndim}I", 0, 0, 8, pixels.ndim, *pixels.shape) + pixels.tobytes()
 
 
-def parquet(column: Callable[[NDArray[Any]], pa.Array]) -> Save:
-    def save(path: Path, pixels: NDArray[Any]) -> None:
-        table = pa.table({"number": pa.array(range(len(pixels))), "pixels": column(pixels)})
-        pq.write_table(table, path, row_group_size=8)
-
-    return save
+def parquet(path: Path, pixels: NDArray[Any], row_group_size: int = 8) -> None:
+    """Pictures as the library ``datasets`` writes them."""
+    streams = [io.BytesIO() for _ in pixels]
+    for stream, image in zip(streams, pixels, strict=True):
+        Image.fromarray(image).save(stream, "PNG")
+    rows = [{"bytes": stream.getvalue(), "path": None} for stream in streams]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"number": pa.array(range(len(rows))), "image": pa.array(rows, kind)})
+    pq.write_table(table, path, row_group_size=row_group_size)
 
 
 def read(path: Path | str, wanted: Wanted, spool: Path, start: int = 0, stop: int | None = None) -> list[Chunk]:

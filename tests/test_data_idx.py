@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.data import idx
+from tasks.data.io import arrays
 from tasks.errors import DataError
 
 
@@ -32,14 +32,14 @@ def test_real_test_split_reads_as_torchvision_reads_it(fashion_mnist_files: Path
     from torchvision.datasets import mnist  # takes seconds
 
     images, labels = fashion_mnist_files / "t10k-images-idx3-ubyte", fashion_mnist_files / "t10k-labels-idx1-ubyte"
-    np.testing.assert_array_equal(idx.read_images(images), mnist.read_image_file(str(images)))
-    np.testing.assert_array_equal(idx.read_labels(labels, 10), mnist.read_label_file(str(labels)))
+    np.testing.assert_array_equal(arrays.read_idx_images(images), mnist.read_image_file(str(images)))
+    np.testing.assert_array_equal(arrays.read_idx_labels(labels, 10), mnist.read_label_file(str(labels)))
 
 
 def test_gzip_reads_as_the_plain_file(small: Path) -> None:
     packed = small.with_suffix(".gz")
     packed.write_bytes(gzip.compress(small.read_bytes()))
-    np.testing.assert_array_equal(idx.read_images(packed), idx.read_images(small))
+    np.testing.assert_array_equal(arrays.read_idx_images(packed), arrays.read_idx_images(small))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
@@ -48,13 +48,13 @@ def test_every_truncation_is_found(small: Path, kept: int) -> None:
     cut = small.with_name("cut")
     cut.write_bytes(small.read_bytes()[:kept])
     with pytest.raises(DataError):
-        idx.read_images(cut)
+        arrays.read_idx_images(cut)
 
 
 def test_surplus_bytes_are_found(small: Path) -> None:
     small.write_bytes(small.read_bytes() + b"\0")
     with pytest.raises(DataError, match="77 bytes"):
-        idx.read_images(small)
+        arrays.read_idx_images(small)
 
 
 @pytest.mark.parametrize(
@@ -63,19 +63,19 @@ def test_surplus_bytes_are_found(small: Path) -> None:
 def test_damaged_gzip_is_an_error_of_the_data(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "x.gz").write_bytes(damage)
     with pytest.raises(DataError):
-        idx.read_images(tmp_path / "x.gz")
+        arrays.read_idx_images(tmp_path / "x.gz")
 
 
 def test_swapped_files_are_named(small: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="file of labels"):
-        idx.read_labels(small, 10)
+        arrays.read_idx_labels(small, 10)
     with pytest.raises(DataError, match="file of images"):
-        idx.read_images(labels_file(tmp_path / "labels", [1, 2]))
+        arrays.read_idx_images(labels_file(tmp_path / "labels", [1, 2]))
 
 
 def test_label_out_of_range_is_named_with_its_row(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="label 10 at row 2"):
-        idx.read_labels(labels_file(tmp_path / "labels", [0, 9, 10, 3]), 10)
+        arrays.read_idx_labels(labels_file(tmp_path / "labels", [0, 9, 10, 3]), 10)
 
 
 def test_decompression_is_bounded(tmp_path: Path) -> None:
@@ -85,11 +85,11 @@ def test_decompression_is_bounded(tmp_path: Path) -> None:
         stream.write(struct.pack(">4B3I", 0, 0, 8, 3, 1, 2, 2))
         for _ in range(64):
             stream.write(bytes(2**20))
-    assert len(idx.read_payload(bomb, 21)) == 21
+    assert len(arrays.read_payload(bomb, 21)) == 21
     with pytest.raises(DataError, match="more bytes"):
-        idx.read_images(bomb)
+        arrays.read_idx_images(bomb)
 
 
 def test_a_missing_file_is_an_error_of_the_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is missing"):
-        idx.read_images(tmp_path / "nothing")
+        arrays.read_idx_images(tmp_path / "nothing")

@@ -3,8 +3,9 @@
 import gzip
 import io
 import json
+import os
 import struct
-from collections import Counter
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from image_folders import Array, drawn, prepared, report_of
-from tasks.data.images import finding
+from image_folders import Array, drawn, prepared
+from tasks.data import image_dataset
+from tasks.data.io import images as own_images
 from tasks.errors import DataError, UsageError
 
 NAMES = ("cat", "dog", "owl")
@@ -52,10 +54,10 @@ def as_folders(folder: Path) -> Path:
     return folder
 
 
-def as_idx(folder: Path, packed: str = "", prefix: str = "", test: str = "t10k", first: int = 0) -> Path:
+def as_idx(folder: Path, packed: str = "", prefix: str = "", test: str = "t10k") -> Path:
     for part, (pixels, labels) in {"train": TRAIN, test: TEST}.items():
         idx(folder / f"{prefix}{part}-images-idx3-ubyte{packed}", pixels)
-        idx(folder / f"{prefix}{part}-labels-idx1-ubyte{packed}", labels + np.uint8(first))
+        idx(folder / f"{prefix}{part}-labels-idx1-ubyte{packed}", labels)
     (folder / "labels.txt").write_text("".join(f"{name}\n" for name in NAMES))
     return folder
 
@@ -101,7 +103,7 @@ def as_parquet(folder: Path) -> Path:
 FORMS: dict[str, Callable[[Path], Path]] = {
     "MNIST": as_idx,
     "MNIST, packed": lambda folder: as_idx(folder, ".gz"),
-    "EMNIST's letters, from 1": lambda folder: as_idx(folder, ".gz", "emnist-letters-", "test", first=1),
+    "EMNIST, packed": lambda folder: as_idx(folder, ".gz", "emnist-letters-", "test"),
     "Keras": as_keras,
     "safetensors": as_safetensors,
     "Hugging Face": as_parquet,
@@ -193,21 +195,6 @@ def test_files_of_several_data_sets_are_not_mixed_and_a_packed_copy_is_not_read_
     refused(source, "one file of images for each part")
 
 
-def test_labels_that_count_from_1_do_so_in_a_part_without_the_last_class_too(tmp_path: Path) -> None:
-    source = as_idx(tmp_path / "idx", first=1)
-    few = TEST[1] < len(NAMES) - 1
-    idx(source / "t10k-images-idx3-ubyte", TEST[0][few])
-    idx(source / "t10k-labels-idx1-ubyte", TEST[1][few] + np.uint8(1))
-    made = prepared(source)
-    assert Counter(safetensors.numpy.load_file(made.test.path)["labels"].tolist()) == Counter(TEST[1][few].tolist())
-
-
-def test_of_emnist_it_is_said_that_its_images_lie_transposed(tmp_path: Path) -> None:
-    prepared(as_idx(tmp_path / "emnist", prefix="emnist-letters-"))
-    (note,) = report_of(tmp_path / "emnist").findings
-    assert "rows and columns exchanged" in note.found
-
-
 def test_broken_pictures_in_parquet_are_named_by_file_and_row(tmp_path: Path) -> None:
     source = as_parquet(tmp_path / "form")
     path = source / "data" / "test-00000-of-00001.parquet"
@@ -218,13 +205,55 @@ def test_broken_pictures_in_parquet_are_named_by_file_and_row(tmp_path: Path) ->
     assert prepared(source).num_test == 29
 
 
+@pytest.mark.parametrize("metadata", ["[" * 100_000, '{"info": {"features": [[1]]}}', '{"info": []}', "\ufffd"])
+def test_what_else_stands_in_the_metadata_of_parquet_names_no_classes(metadata: str, tmp_path: Path) -> None:
+    parquet(tmp_path / "i.parquet", *TRAIN)
+    table = pq.read_table(tmp_path / "i.parquet").replace_schema_metadata({"huggingface": metadata})
+    pq.write_table(table, tmp_path / "i.parquet")
+    assert prepared(tmp_path / "i.parquet").class_names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("form", ["MNIST", "safetensors"])
+def test_a_file_that_shrinks_while_it_is_trained_on_stops_the_run(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is mapped, the kernel kills the process with SIGBUS."""
+    source = FORMS[form](tmp_path / "form")
+    file, read = source if source.is_file() else source / "train-images-idx3-ubyte", own_images.read_images
+
+    def from_a_shorter_file(*how: Any) -> Any:
+        os.truncate(file, file.stat().st_size - 5000)
+        return read(*how)
+
+    monkeypatch.setattr(own_images, "read_images", from_a_shorter_file)
+    refused(source, "was written to while")
+
+
+def test_more_than_an_archive_promises_is_not_unpacked(tmp_path: Path) -> None:
+    """The header of the array says three images, the archive's own three thousand."""
+    stream = io.BytesIO()
+    np.save(stream, TRAIN[0][:3])
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", stream.getvalue() + bytes(3000 * 64))
+        stream = io.BytesIO()
+        np.save(stream, TRAIN[1][:3])
+        archive.writestr("labels.npy", stream.getvalue())
+    refused(tmp_path / "a.npz", "more bytes than it promises")
+
+
+def test_images_of_no_part_beside_those_of_two_are_refused(tmp_path: Path) -> None:
+    x, y = TRAIN
+    np.savez(tmp_path / "a.npz", images=x, labels=y, x_train=x, y_train=y, x_test=x, y_test=y)
+    refused(tmp_path / "a.npz", "images beside those for training and testing")
+
+
 def test_a_table_in_parquet_is_no_data_set_of_images(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "t.parquet")
-    assert not finding.is_meant(str(tmp_path / "t.parquet"))
+    assert not image_dataset.is_images(str(tmp_path / "t.parquet"))
     with pytest.raises(UsageError, match="name it with --target"):
         prepared(tmp_path / "t.parquet")
     parquet(tmp_path / "i.parquet", *TRAIN)
-    assert finding.is_meant(str(tmp_path / "i.parquet"))
+    assert image_dataset.is_images(str(tmp_path / "i.parquet"))
     table = pq.read_table(tmp_path / "i.parquet").drop_columns(["label"])
     pq.write_table(table, tmp_path / "i.parquet")
     refused(tmp_path / "i.parquet", "a column of classes, called label")

@@ -3,7 +3,10 @@
 import os
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,13 @@ import safetensors.numpy
 from PIL import Image
 
 from image_folders import Array, drawn, prepared, report_of, write
-from tasks.data import pictures
-from tasks.data.images import oddities, reading
-from tasks.data.images.fixed import FixedImages
-from tasks.data.images.reading import Images
+from tasks.data import image_dataset
+from tasks.data.image_dataset import ImageRows
+from tasks.data.image_schema import ImageSchema
+from tasks.data.io import images, pictures
+from tasks.data.io.images import DecodedImages, LabelledImages
+from tasks.data.table.splitting import TEST, TRAINING, Split
+from tasks.data.table.targets import Truth
 from tasks.errors import DataError, UsageError
 from tasks.records import PreparedDataset
 
@@ -26,6 +32,13 @@ COUNTS = {"cat": 40, "dog": 30, "10": 20}
 @pytest.fixture(autouse=True)
 def _artifacts(artifacts: Path) -> None:
     """Nothing is written anywhere else."""
+
+
+class Numbered(tuple[()]):
+    """Images that are called by their number."""
+
+    def place(self, number: int) -> str:
+        return str(number)
 
 
 def splits(made: PreparedDataset) -> dict[str, dict[str, Array]]:
@@ -40,8 +53,8 @@ def images_by_class(made: PreparedDataset) -> dict[str, list[bytes]]:
     return {name: sorted(each) for name, each in found.items()}
 
 
-def fixed(made: PreparedDataset) -> FixedImages:
-    found = FixedImages.of(made, made.recipe)
+def fixed(made: PreparedDataset) -> ImageSchema:
+    found = ImageSchema.of(made, made.recipe)
     assert found is not None
     return found
 
@@ -181,7 +194,7 @@ def test_blocks_of_images_that_are_all_of_one_part_are_written(tmp_path: Path, m
     source = write(tmp_path / "pets" / "train", COUNTS).parent
     write(source / "test", dict.fromkeys(COUNTS, 7), first=3000)
     whole = prepared(source)
-    monkeypatch.setattr(Images.blocks, "__defaults__", (4,))
+    monkeypatch.setattr(DecodedImages.blocks, "__defaults__", (4,))
     assert prepared(source).train.sha256 == whole.train.sha256
     assert prepared(source).test.sha256 == whole.test.sha256
 
@@ -230,22 +243,12 @@ def test_later_pictures_are_brought_to_the_shape_of_version_1(tmp_path: Path) ->
         prepared(tmp_path / "later", fixed(first), side=20)
 
 
-def test_a_negative_of_the_data_before_is_found(tmp_path: Path) -> None:
+def test_a_negative_of_the_data_before_may_be_meant(tmp_path: Path) -> None:
     source = write(tmp_path / "pets", COUNTS)
     first = prepared(source)
     for path in source.rglob("*.png"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    refused(source, "negatives", kept=fixed(first))
-
-
-def test_a_day_of_negatives_does_not_drown_in_a_folder_that_grows(tmp_path: Path) -> None:
-    source = write(tmp_path / "pets", dict.fromkeys(COUNTS, 340), side=4)
-    first = prepared(source)
-    write(source, dict.fromkeys(COUNTS, 70), first=1000, side=4)
-    prepared(source, fixed(first))
-    for path in source.rglob("10*.png"):
-        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    refused(source, "210 new images", "negatives", kept=fixed(first))
+    assert prepared(source, fixed(first)).brightness == pytest.approx(255 - (first.brightness or 0), abs=0.01)
 
 
 def test_broken_pictures_are_named_and_up_to_one_in_a_hundred_are_left_out(tmp_path: Path) -> None:
@@ -282,10 +285,10 @@ def test_a_picture_of_20000_by_20000_is_refused_before_it_is_unpacked(tmp_path: 
 @pytest.mark.parametrize(("classes", "channels"), [(310, 1), (1000, 3), (120, 3)])
 def test_more_weights_than_may_be_name_the_side_that_fits(classes: int, channels: int) -> None:
     shape = (256, 256) if channels == 1 else (256, 256, 3)
-    (found,) = oddities.too_many_weights(shape, classes)
+    (found,) = image_dataset.check_num_weights(shape, classes)
     side = int(found.action.split("--side ")[1].split()[0])
     assert side**2 * channels * classes <= 20_000_000 < (side + 1) ** 2 * channels * classes
-    assert not list(oddities.too_many_weights((side, side, *shape[2:]), classes))
+    assert not list(image_dataset.check_num_weights((side, side, *shape[2:]), classes))
 
 
 def test_a_class_needs_two_pictures_to_learn_from_and_imbalance_is_said(tmp_path: Path) -> None:
@@ -297,13 +300,11 @@ def test_a_class_needs_two_pictures_to_learn_from_and_imbalance_is_said(tmp_path
     refused(source, "class 'dog' has 1 row")
 
 
-def test_black_pictures_and_pictures_of_two_classes_are_warned_of(tmp_path: Path) -> None:
+def test_pictures_of_two_classes_are_warned_of(tmp_path: Path) -> None:
     source = write(tmp_path / "pets", COUNTS)
-    Image.new("L", (8, 8)).save(source / "cat" / "black.png")
     shutil.copy(source / "cat" / "0005.png", source / "dog" / "also.png")
     prepared(source)
     found = {each.rule: each.found for each in report_of(source).findings}
-    assert "cat/black.png" in found["black-images"]
     assert "cat/0005.png and" in found["equal-images"]
 
 
@@ -327,6 +328,63 @@ def test_odd_folders_and_files_end_nothing(tmp_path: Path) -> None:
     assert "links to folders (2)" in found["links"]
 
 
+@pytest.fixture
+def depths(tmp_path: Path) -> Iterator[Path]:
+    """A class folder with one folder in another, 1100 times; neither pathlib nor shutil goes so deep."""
+    deep = tmp_path / "pets" / "cat"
+    for _ in range(11):
+        deep /= "/".join(["d"] * 100)
+        deep.mkdir(parents=True)
+    yield deep
+    subprocess.run(["rm", "-r", str(tmp_path / "pets" / "cat")], check=True)
+
+
+def test_folders_deeper_than_the_interpreter_recurses_are_read(depths: Path, tmp_path: Path) -> None:
+    (depths / "t.csv").write_text("x,y")
+    with pytest.raises(UsageError, match="no --target"):
+        prepared(tmp_path / "pets")
+    source = write(tmp_path / "pets", COUNTS)
+    Image.fromarray(drawn(0, 500)).save(depths / "down.png")
+    made = prepared(source)
+    assert made.num_train + made.num_test == 91
+
+
+def test_a_picture_that_leads_to_what_waits_for_ever_is_unreadable(tmp_path: Path) -> None:
+    source = write(tmp_path / "pets", dict.fromkeys(COUNTS, 50))
+    (source / "cat" / "log.png").symlink_to("/proc/kmsg")
+    os.mkfifo(tmp_path / "pipe")
+    (source / "cat" / "pipe.png").symlink_to(tmp_path / "pipe")
+    made = prepared(source)
+    assert made.num_train + made.num_test == 150
+    (found,) = [each.found for each in report_of(source).findings if each.rule == "broken-images"]
+    assert "1 image of 151 cannot be read" in found
+    assert "log.png" in found
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(DataError, match="is no regular file"):
+            pictures.decode(path, (8, 8))
+
+
+def test_copies_are_found_without_a_python_call_for_each(tmp_path: Path) -> None:
+    """Half a million images and their copies are examined while the data set's lock is held."""
+    calls = []
+    for count in (100, 5000):
+        images_of = LabelledImages(str(tmp_path), "", ("a", "b"), np.zeros(2 * count, np.int64), None, Numbered(()))
+        hashes = np.tile(np.arange(1, count + 1, dtype=np.uint64), 2)
+        labels, sides = np.arange(2 * count) // count, np.where(np.arange(2 * count) < count, TRAINING, TEST)
+        truth = Truth(labels.astype(np.uint8), np.ones(2 * count, bool), ("a", "b"), ())
+        rows = ImageRows(np.arange(2 * count), truth, Split(sides.astype(np.uint8), hashes), hashes)
+        counted: list[str] = []
+        sys.setprofile(lambda _, event, __, counted=counted: counted.append(event))  # type: ignore[misc]
+        try:
+            found = list(image_dataset.check_copies(images_of, hashes, rows))
+        finally:
+            sys.setprofile(None)
+        calls.append(len(counted))
+        assert f"{count:,} test images equal to a training image: 0 and {count}; 1 and {count + 1};" in found[0].found
+        assert f"{count:,} images in more than one class: 0 and {count}" in found[1].found
+    assert calls[0] == calls[1]
+
+
 @pytest.mark.parametrize("place", ["cat/0099.png.part", "0099.png.crdownload"])
 def test_pictures_that_are_half_written_by_their_names_stop_the_run(place: str, tmp_path: Path) -> None:
     source = write(tmp_path / "pets", COUNTS)
@@ -335,15 +393,15 @@ def test_pictures_that_are_half_written_by_their_names_stop_the_run(place: str, 
 
 
 def test_pictures_that_change_while_they_are_read_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, read = write(tmp_path / "pets", COUNTS), reading.read
+    source, read = write(tmp_path / "pets", COUNTS), images.read_images
 
     def while_somebody_writes(*how: Any) -> Any:
-        images = read(*how)
+        decoded = read(*how)
         Image.fromarray(drawn(0, 501)).save(source / "cat" / "0001.png")
-        return images
+        return decoded
 
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "read", while_somebody_writes)
+        patch.setattr(images, "read_images", while_somebody_writes)
         refused(source, "changed while it was read")
     assert prepared(source).num_train
 

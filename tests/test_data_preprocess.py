@@ -14,10 +14,11 @@ from PIL import Image
 
 import candidate
 from tasks.data import fashion_mnist as facts
-from tasks.data import idx, splits
+from tasks.data import splits
 from tasks.data.dataset import Contents, Dataset, Rows
 from tasks.data.datasets import DATASETS
 from tasks.data.fashion_mnist import fetch, image_split
+from tasks.data.io.arrays import read_idx_images, read_idx_labels
 from tasks.data.recipe import Column, Columns, Pixels
 from tasks.data.sources.places import Directory
 from tasks.data.splits import write_split
@@ -42,9 +43,9 @@ def test_prepared_splits_hold_the_raw_pixels_and_labels(fashion_mnist: Path) -> 
         arrays = safetensors.numpy.load_file(split.path)
         assert arrays["images"].dtype == np.uint8
         assert arrays["images"].shape == (count, 28, 28)
-        np.testing.assert_array_equal(arrays["images"], idx.read_images(fashion_mnist / f"{prefix}-images-idx3-ubyte"))
+        np.testing.assert_array_equal(arrays["images"], read_idx_images(fashion_mnist / f"{prefix}-images-idx3-ubyte"))
         np.testing.assert_array_equal(
-            arrays["labels"], idx.read_labels(fashion_mnist / f"{prefix}-labels-idx1-ubyte", 10)
+            arrays["labels"], read_idx_labels(fashion_mnist / f"{prefix}-labels-idx1-ubyte", 10)
         )
     assert np.bincount(arrays["labels"]).tolist() == [1000] * 10
     assert prepared.class_names == facts.CLASS_NAMES

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from image_folders import drawn, write
-from tasks.data import pictures
-from tasks.data.images import finding, reading
-from tasks.data.images.reading import Asked
+from tasks.data.image_dataset import find_images
+from tasks.data.io import images, pictures
+from tasks.data.io.images import ReadOptions
 from tasks.errors import EnvironmentProblem
 from tasks.machine import cores
 from tasks.machine.processes import Process, by_all_cores
@@ -34,17 +34,17 @@ def test_processes_find_what_this_one_finds(tmp_path: Path, monkeypatch: pytest.
     source = write(tmp_path / "pets", {"cat": 40, "dog": 30})
     (source / "cat" / "broken.png").write_bytes(b"\x89PNG")
     Image.fromarray(drawn(0, 99, channels=3)).save(source / "dog" / "colour.jpg")
-    content, found, spools = finding.find(str(source)).content, [], []
+    content, found, spools = find_images(str(source)).content, [], []
     monkeypatch.setattr(cores, "available", lambda: 3)
     for seconds in (0.0, 1e9):
-        monkeypatch.setattr(reading, "LONG_SECONDS", seconds)
-        images = reading.read(content, Asked(), tmp_path / f"pixels-{seconds}")
-        spools.append(images.spool.read_bytes())
-        found.append({**images.facts._asdict(), "hashes": images.facts.hashes.tolist(),
-                      "brightness": images.facts.brightness.tolist()})  # fmt: skip
+        monkeypatch.setattr(images, "LONG_SECONDS", seconds)
+        decoded = images.read_images(content, ReadOptions(), tmp_path / f"pixels-{seconds}")
+        spools.append(decoded.spool.read_bytes())
+        found.append({**vars(decoded.stats), "hashes": decoded.stats.hashes.tolist(),
+                      "brightness": decoded.stats.brightness.tolist()})  # fmt: skip
     assert found[0] == found[1]
     assert spools[0] == spools[1] != bytes(len(spools[0]))
-    assert len(found[0]["broken"]) == 1
+    assert len(found[0]["unreadable"]) == 1
 
 
 def test_an_error_comes_back_as_it_was() -> None:
@@ -76,4 +76,4 @@ def test_a_large_file_is_read_as_a_small_one_is(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (600, 600), np.uint8)
     Image.fromarray(noise).save(tmp_path / "large.png")
     assert (tmp_path / "large.png").stat().st_size > pictures.SMALL_BYTES
-    assert np.array_equal(pictures.read(tmp_path / "large.png", (600, 600)).pixels, noise)
+    assert np.array_equal(pictures.read_picture(tmp_path / "large.png", (600, 600)).pixels, noise)

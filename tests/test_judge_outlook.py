@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import image_folders
-from tasks.data.images import finding
-from tasks.data.images import own as own_images
+from tasks.data import image_dataset
 from tasks.data.table.encoded import Encoded
 from tasks.data.table.splitting import Split
 from tasks.data.table_dataset import TableDataset
@@ -60,7 +59,9 @@ def test_of_images_too_they_are_those_that_a_retrain_is_held_against(
 ) -> None:
     folder, data = image_folders.write(tmp_path / "pets", {"cat": 50, "dog": 20}), InspectParameters(source="pets")
     prepared = image_folders.prepared(folder)
-    (_, fixed, kept), images = own_images.look(finding.find(str(folder)), "pets", data, None, tmp_path)
+    (_, fixed, kept), images = image_dataset.inspect_images(
+        image_dataset.find_images(str(folder)), "pets", data, None, tmp_path
+    )
     assert fixed is not None
     told = outlook.of_images(fixed, kept, images, tmp_path, **asked)
     objective = Objective.of(SoftmaxTraining.model_validate({"defaults": "data", **asked}), prepared)

@@ -10,6 +10,8 @@ import pytest
 
 from tasks.batch import session_pool, shard
 from tasks.data.readers import npy
+from tasks.batch import lanes, parts
+from tasks.data.io import arrays
 from tasks.data.readers.formats import Array
 
 ROWS = np.random.default_rng(0).integers(0, 256, (1000, 7, 3), np.uint8)
@@ -18,7 +20,7 @@ ROWS = np.random.default_rng(0).integers(0, 256, (1000, 7, 3), np.uint8)
 @pytest.mark.parametrize("order", [np.ascontiguousarray, np.asfortranarray])
 def test_batches_of_a_file_are_its_rows_from_any_row_on(order: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", order(ROWS))
-    stored = npy.read(tmp_path / "rows.npy").part(5, 905)
+    stored = arrays.open_npy(tmp_path / "rows.npy")[5:905]
     found = [batch.copy() for batch in stored.batches(64)]
     assert [len(each) for each in found] == [64] * 14 + [4]
     np.testing.assert_array_equal(np.concatenate(found), ROWS[5:905])
@@ -42,6 +44,9 @@ def test_a_session_is_fed_from_one_memory_whose_rows_lie_there_once(tmp_path: Pa
             return [feeds["pixels"].sum(axis=(1, 2), dtype=np.int64)]
 
     found = session_pool.SessionPool([Sums()], 1).run(npy.read(tmp_path / "rows.npy"), 64)
+    pixels = Tensor(name="pixels", dtype="uint8", shape=(7, 3))
+    signature = Signature(inputs=(pixels,), outputs=(Tensor(name="sum", dtype="int64", shape=()),))
+    found = lanes.Lanes([sums], signature, 64, 1).run(arrays.open_npy(tmp_path / "rows.npy"))
     np.testing.assert_array_equal(found["sum"], ROWS.sum(axis=(1, 2)))
     assert len(places) == 1
 

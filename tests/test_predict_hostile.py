@@ -25,17 +25,14 @@ from PIL import Image
 from candidate import Candidate
 from command_line import gradmill
 from input_files import FEATURES, IMAGES, PIXELS, RESIZED, ROWS, idx_bytes, parquet, read, rejected, values
-from tasks.data import idx, pictures, readers
+from tasks.data import readers
+from tasks.data.io import arrays, pictures
 from tasks.data.readers import formats
-from tasks.data.readers.tables import PARQUET
+from tasks.data.readers.image_formats import PICTURES
 from tasks.errors import DataError, UsageError
 
 Save = Callable[[Path, Any], object]
 MEGABYTE = 2**20
-
-
-def raw_pixels(pixels: Any) -> pa.Array:
-    return pa.array([row.tobytes() for row in pixels])
 
 
 # Cut off while it is read
@@ -46,9 +43,7 @@ CUT_OFF: dict[str, Save] = {
     "fortran.npy": lambda path, pixels: np.save(path, np.asfortranarray(pixels)),
     "rows-idx3-ubyte": lambda path, pixels: path.write_bytes(idx_bytes(pixels)),
     "rows.safetensors": lambda path, pixels: safetensors.numpy.save_file({"images": pixels}, path),
-    "rows.parquet": lambda path, pixels: pq.write_table(
-        pa.table({"images": raw_pixels(pixels)}), path, row_group_size=1000, compression="none", use_dictionary=False
-    ),
+    "rows.parquet": lambda path, pixels: parquet(path, pixels, row_group_size=1000),
 }
 
 
@@ -137,7 +132,7 @@ def test_a_fifo_a_socket_or_a_device_is_never_waited_for(
     make(path)
     with pytest.raises(DataError, match=r"rows\.npy is no regular file"):
         readers.find(str(path))
-    for reading in (lambda: readers.measure([path], IMAGES, tmp_path), lambda: idx.read_images(path)):
+    for reading in (lambda: readers.measure([path], IMAGES, tmp_path), lambda: arrays.read_idx_images(path)):
         with pytest.raises(DataError, match=r"rows\.npy"):
             reading()
     np.save(tmp_path / "whole.npy", ROWS)
@@ -185,6 +180,12 @@ def promising(*shape: int) -> bytes:
     return struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
 
 
+def npy(*shape: int) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return stream.getvalue() + bytes(1000)
+
+
 MOST = 2**32 - 1
 LIES: dict[str, bytes] = {
     "all-idx3-ubyte": promising(MOST, MOST, MOST),
@@ -207,6 +208,9 @@ LIES: dict[str, bytes] = {
     "huge.safetensors": tensors(tensor([2**62, 4, 5], 0, 1000), 1000),
     "bzip2.npz": zipped(zipfile.ZIP_BZIP2),
     "cut.npz": zipped(zipfile.ZIP_DEFLATED)[:-60],
+    "huge.npy": npy(2**62, 4, 5),
+    "negative.npy": npy(-50, -4, 5),
+    "sparse.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31),
 }  # fmt: skip
 
 
@@ -220,7 +224,7 @@ def test_a_header_that_lies_is_exit_4_before_anything_is_allocated(name: str, tm
                 read(tmp_path / name, wanted, tmp_path / "spool")
         if "idx3" in name:
             with pytest.raises(DataError, match=name):
-                idx.read_images(tmp_path / name)
+                arrays.read_idx_images(tmp_path / name)
         assert tracemalloc.get_traced_memory()[1] < 8 * MEGABYTE
     finally:
         tracemalloc.stop()
@@ -231,7 +235,7 @@ def test_gzip_is_read_in_blocks_whatever_its_header_promises(tmp_path: Path) -> 
     path.write_bytes(gzip.compress(promising(4, 1000, 1000) + bytes(MEGABYTE)))
     tracemalloc.start()
     try:
-        assert len(idx.read_payload(path, 2**62)) == 16 + MEGABYTE
+        assert len(arrays.read_payload(path, 2**62)) == 16 + MEGABYTE
         assert tracemalloc.get_traced_memory()[1] < 8 * MEGABYTE
     finally:
         tracemalloc.stop()
@@ -245,7 +249,7 @@ def test_more_rows_than_can_be_planned_are_exit_4(tmp_path: Path, monkeypatch: p
 
 
 def test_a_parquet_footer_without_the_rows_that_it_promises_is_exit_4(tmp_path: Path) -> None:
-    parquet(raw_pixels)(tmp_path / "whole.parquet", PIXELS)
+    parquet(tmp_path / "whole.parquet", PIXELS)
     pq.read_metadata(tmp_path / "whole.parquet").write_metadata_file(tmp_path / "footer.parquet")
     with pytest.raises(DataError, match=r"footer\.parquet"):
         read(tmp_path / "footer.parquet", IMAGES, tmp_path)
@@ -254,9 +258,9 @@ def test_a_parquet_footer_without_the_rows_that_it_promises_is_exit_4(tmp_path: 
 def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "CHUNK_BYTES", 4 * MEGABYTE)
     monkeypatch.setattr(formats, "CHUNK_ROWS", 1000)
-    rows = [bytes([number % 256]) * MEGABYTE for number in range(48)]
+    rows = [{"bytes": bytes([number % 256]) * MEGABYTE} for number in range(48)]
     pq.write_table(
-        pa.table({"images": rows}),
+        pa.table({"images": pa.array(rows, pa.struct([("bytes", pa.binary())]))}),
         tmp_path / "wide.parquet",
         compression="none",
         use_dictionary=False,
@@ -265,9 +269,9 @@ def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch
     del rows
     before, most = pa.total_allocated_bytes(), 0
     (source,) = readers.measure([tmp_path / "wide.parquet"], IMAGES, tmp_path)
-    for piece in PARQUET.pieces(tmp_path / "wide.parquet", 0, source.rows, IMAGES):
+    for piece in PICTURES.pieces(tmp_path / "wide.parquet", 0, source.rows, IMAGES):
         most = max(most, pa.total_allocated_bytes() - before)
-        assert set(dict(piece.rejects).values()) == {f"{MEGABYTE:,} pixels"}
+        assert set(dict(piece.rejects).values()) == {"it is no picture: none of PNG, JPEG, WEBP, BMP, GIF"}
     assert most < 24 * MEGABYTE
 
 

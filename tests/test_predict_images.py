@@ -16,8 +16,8 @@ from PIL import Image
 from command_line import gradmill
 from image_folders import drawn, write
 from input_files import idx_bytes, read, rejected, values
-from tasks.data import readers
-from tasks.data.images import finding, reading
+from tasks.data import image_dataset, readers
+from tasks.data.io import images as own_images
 from tasks.data.readers import Chunk
 from tasks.data.readers.formats import Wanted
 from tasks.data.recipe import Pixels
@@ -74,19 +74,19 @@ def test_a_picture_of_any_kind_has_the_pixels_in_prediction_that_it_has_in_train
     wanted: Wanted, tmp_path: Path
 ) -> None:
     folder = odd_pictures(tmp_path / "pets")
-    source = finding.find(str(folder))
-    asked = reading.Asked(shape=wanted.recipe.input.shape)
-    trained = reading.read(source.content, asked, tmp_path / "pixels")
+    source = image_dataset.find_images(str(folder))
+    asked = own_images.ReadOptions(shape=wanted.recipe.input.shape)
+    trained = own_images.read_images(source.content, asked, tmp_path / "pixels")
     pixels = np.concatenate([block for _, block in trained.blocks()])
     names = [source.content.place(number) for number in range(len(pixels))]
-    in_training = {name: image for name, image, whole in zip(names, pixels, trained.is_whole, strict=True) if whole}
+    in_training = {name: image for name, image, whole in zip(names, pixels, trained.is_readable, strict=True) if whole}
     chunks = predicted(folder, wanted)
     found = [chunk.sources[at] for chunk in chunks for at in chunk.source_index]
     assert sorted(found) == sorted(in_training)
     for name, image in zip(found, values(chunks), strict=True):
         np.testing.assert_array_equal(image, in_training[name], name)
     refused = {Path(each.source).name: each.reason for chunk in chunks for each in chunk.rejects}
-    assert set(refused) == {"sixteen.png", "broken.png"} == {Path(names[at]).name for at in trained.facts.broken}
+    assert set(refused) == {"sixteen.png", "broken.png"} == {Path(names[at]).name for at in trained.stats.unreadable}
     assert all(reason.startswith("it is no picture") for reason in refused.values()), "its path is told beside"
 
 
@@ -104,6 +104,13 @@ def test_arrays_of_another_size_or_colour_become_what_training_makes_of_the_same
             picture.save(tmp_path / str(number) / "cat" / f"{row}.png")
         of_files = values(predicted(tmp_path / str(number), wanted))
         np.testing.assert_array_equal(values(predicted(tmp_path / f"{number}.npy", wanted)), of_files)
+
+
+def test_grey_arrays_with_an_axis_for_their_channel_are_not_converted(tmp_path: Path) -> None:
+    np.save(tmp_path / "grey.npy", np.zeros((4, 8, 8, 1), np.uint8))
+    np.save(tmp_path / "large.npy", np.zeros((4, 9, 8, 1), np.uint8))
+    assert [note for chunk in predicted(tmp_path / "grey.npy") for note in chunk.notes] == []
+    assert [note for chunk in predicted(tmp_path / "large.npy") for note in chunk.notes] == ["resized to 8 by 8"] * 4
 
 
 def test_floats_and_odd_shapes_are_refused_by_their_file(tmp_path: Path) -> None:
@@ -160,7 +167,6 @@ ARCHIVES: dict[str, Any] = {
     ),
     "names.npz": lambda path: np.savez(path, images=IMAGES, labels=np.array(CLASSES)[LABELS]),
     "in another order.npz": lambda path: np.savez(path, images=IMAGES, labels=2 - LABELS, class_names=CLASSES[::-1]),
-    "from 1.npz": lambda path: np.savez(path, images=IMAGES, labels=LABELS + 1),
     "rows.safetensors": lambda path: safetensors.numpy.save_file({"images": IMAGES, "labels": LABELS}, path),
     "keras.safetensors": lambda path: safetensors.numpy.save_file({"x_test": IMAGES, "y_test": LABELS}, path),
     "bare.npz": lambda path: np.savez(path, IMAGES),
@@ -168,7 +174,7 @@ ARCHIVES: dict[str, Any] = {
     "bare-idx3-ubyte": lambda path: path.write_bytes(idx_bytes(IMAGES)),
     "test-images-idx3-ubyte": lambda path: idx_files(path, LABELS),
     "t10k-images-idx3-ubyte.gz": lambda path: idx_files(path, LABELS),
-    "emnist-images-idx3-ubyte": lambda path: idx_files(path, LABELS + 1, ".gz"),
+    "emnist-images-idx3-ubyte": lambda path: idx_files(path, LABELS, ".gz"),
     "kmnist-images-idx3-ubyte.gz": lambda path: idx_files(path, 2 - LABELS, names=CLASSES[::-1]),
 }
 
@@ -263,12 +269,11 @@ def test_labels_of_parquet_may_be_words_or_missing_or_of_other_classes(tmp_path:
     assert truth(predicted(others)) is None
 
 
-def test_ids_beside_raw_pixels_go_along_and_those_of_arrays_are_refused(tmp_path: Path) -> None:
+def test_raw_pixels_in_parquet_and_ids_of_arrays_are_refused(tmp_path: Path) -> None:
     raw = pa.array([image.tobytes() for image in IMAGES])
     pq.write_table(pa.table({"pixels": raw, "key": pa.array(range(12))}), tmp_path / "raw.parquet")
-    chunks = read(tmp_path / "raw.parquet", GREY._replace(ids=("key",)), tmp_path)
-    np.testing.assert_array_equal(values(chunks), IMAGES)
-    assert [each.as_py() for chunk in chunks if chunk.extra for each in chunk.extra["key"]] == [*map(str, range(12))]
+    with pytest.raises(DataError, match=r"raw.parquet has columns pixels \(binary\).*\n.*a column of pictures"):
+        read(tmp_path / "raw.parquet", GREY._replace(ids=("key",)), tmp_path)
     np.save(tmp_path / "rows.npy", IMAGES)
     with pytest.raises(UsageError, match="--id-column key"):
         read(tmp_path / "rows.npy", GREY._replace(ids=("key",)), tmp_path)

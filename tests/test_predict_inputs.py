@@ -35,11 +35,7 @@ IMAGE_FILES: dict[str, Save] = {
     "stored.npz": lambda path, pixels: np.savez(path, pixels),
     "named.npz": lambda path, pixels: np.savez_compressed(path, images=pixels, other=np.zeros(3)),
     "rows.safetensors": lambda path, pixels: safetensors.numpy.save_file({"images": pixels}, path),
-    "binary.parquet": parquet(lambda pixels: pa.array([row.tobytes() for row in pixels])),
-    "large.parquet": parquet(lambda pixels: pa.array([row.tobytes() for row in pixels], pa.large_binary())),
-    "fixed.parquet": parquet(lambda pixels: pa.array([row.tobytes() for row in pixels], pa.binary(20))),
-    "lists.parquet": parquet(lambda pixels: pa.array([row.ravel() for row in pixels], pa.list_(pa.uint8()))),
-    "fixedlists.parquet": parquet(lambda pixels: pa.array([row.ravel() for row in pixels], pa.list_(pa.uint8(), 20))),
+    "pictures.parquet": parquet,
 }
 
 
@@ -103,24 +99,6 @@ def test_parquet_columns_are_found_by_name_and_their_gaps_rejected(tmp_path: Pat
     chunks = read(tmp_path / "t.parquet", FEATURES, tmp_path)
     np.testing.assert_array_equal(values(chunks), [[5, 1], [7, 3]])
     assert rejected(chunks) == {1: "x2 is missing", 3: "x1 is missing"}
-
-
-def test_parquet_pixels_of_another_size_are_rejected(tmp_path: Path) -> None:
-    rows = [PIXELS[0].tobytes(), b"short", None, PIXELS[1].tobytes()]
-    pq.write_table(pa.table({"pixels": pa.array(rows)}), tmp_path / "t.parquet")
-    chunks = read(tmp_path / "t.parquet", IMAGES, tmp_path)
-    np.testing.assert_array_equal(values(chunks), PIXELS[:2])
-    assert rejected(chunks) == {1: "5 pixels", 2: "no pixels"}
-
-
-def test_parquet_lists_with_a_gap_among_their_pixels_are_rejected(tmp_path: Path) -> None:
-    whole = PIXELS[0].ravel().tolist()
-    rows = [whole, [None, *whole[1:]], None, whole]
-    pq.write_table(pa.table({"pixels": pa.array(rows, pa.list_(pa.uint8()))}), tmp_path / "t.parquet")
-    chunks = read(tmp_path / "t.parquet", IMAGES, tmp_path)
-    np.testing.assert_array_equal(values(chunks), [PIXELS[0], PIXELS[0]])
-    assert values(chunks).dtype == np.uint8
-    assert set(rejected(chunks)) == {1, 2}
 
 
 def test_a_parquet_file_damaged_in_its_middle_is_exit_4(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from flows.server.demo import Demo
 from flows.server.demo_model import Tried, describe
 from node_packages import node_modules
 from own_tables import CLASSES, RECIPE, Array, by_hand, drawn_rows, drawn_weights
-from tasks.data import pictures
+from tasks.data.io import pictures
 from tasks.data.recipe import Columns
 from tasks.errors import DataError, UsageError
 from tasks.serving import graph

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.data import pictures
+from tasks.data.io import pictures
 from tasks.parameters import SoftmaxTraining
 from tasks.serving import contract
 from tasks.serving.contract import Signature, Tensor

@@ -22,7 +22,9 @@ from PIL import Image
 
 from flows.bench import measure
 from flows.bench.measure import Report, Side
-from tasks.data.images import decoding, finding, reading
+from tasks.data import image_dataset
+from tasks.data.io import images
+from tasks.data.io import pictures as decoding
 from tasks.machine.processes import Process
 from tasks.parameters import RetrainParameters
 from tasks.records import PreparedDataset
@@ -79,13 +81,13 @@ def write(folder: Path, count: int) -> Path:
 
 def _reading(pictures: Path, spool: Path) -> dict[str, Side]:
     """Seconds from a folder to pixels of one size."""
-    content = finding.find(str(pictures)).content
+    content = image_dataset.find_images(str(pictures)).content
     paths = [content.place(number) for number in range(len(content))]
     shares = [paths[at::PROCESSES] for at in range(PROCESSES)]
     with ProcessPoolExecutor(PROCESSES, get_context("forkserver")) as pool:
         list(pool.map(pillow, [share[:10] for share in shares]))  # starts them
         fast: dict[str, Callable[[], float]] = {
-            OURS: lambda: measure.seconds(lambda: reading.read(content, reading.Asked(side=SIDE), spool)),
+            OURS: lambda: measure.seconds(lambda: images.read_images(content, images.ReadOptions(side=SIDE), spool)),
             PILLOW: lambda: measure.seconds(lambda: list(pool.map(pillow, shares))),
         }
         return measure.between(fast, {}, "s", ROUNDS)
@@ -166,7 +168,7 @@ def _of_worker(pictures: Path, spool: Path) -> float:
     """MiB of a process that reads pictures, when it has read one and so imported everything."""
     spool.write_bytes(bytes(SIDE**2))
     path = str(next(pictures.rglob("*.png")))
-    decode = partial(decoding.decoded, shape=(SIDE, SIDE), looks_for_colour=True, spool=spool)
+    decode = partial(decoding.decode_job, shape=(SIDE, SIDE), looks_for_colour=True, spool=spool)
     with closing(Process(decode)) as worker:
         worker(decoding.Job(0, [path]))
         return measure.memory_of_children("VmRSS", beyond=0)

@@ -24,9 +24,9 @@ import torch
 from numpy.typing import NDArray
 
 from flows.bench import flights
+from tasks.data.io.csv import MAX_LEVELS
+from tasks.data.io.tabular import PARSED_BYTES, read_blocks
 from tasks.data.levels import count_codes
-from tasks.data.readers import text
-from tasks.data.readers.delimited import LEVELS
 from tasks.data.table import fitting, hashing
 from tasks.data.table.encoded import Encoded
 from tasks.fitting import rules
@@ -59,10 +59,10 @@ def seconds(csv: Path, folder: Path) -> float:
 
 def _tables(file: Any) -> Iterator[pa.Table]:
     """The rows of the CSV, block by block."""
-    as_codes = pyarrow.csv.ConvertOptions(check_utf8=False, auto_dict_encode=True, auto_dict_max_cardinality=LEVELS)
+    as_codes = pyarrow.csv.ConvertOptions(check_utf8=False, auto_dict_encode=True, auto_dict_max_cardinality=MAX_LEVELS)
     names: list[str] = []
-    for block in text.blocks(file, file.name):
-        options = pyarrow.csv.ReadOptions(block_size=text.PARSED_BYTES, column_names=names or None)
+    for block in read_blocks(file, file.name):
+        options = pyarrow.csv.ReadOptions(block_size=PARSED_BYTES, column_names=names or None)
         table = pyarrow.csv.read_csv(pa.BufferReader(pa.py_buffer(block)), options, convert_options=as_codes)
         names = table.column_names
         yield table

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli.options import require
-from tasks.data.images.fixed import FixedImages
+from tasks.data.image_schema import ImageSchema
 from tasks.data.schema import Request, Schema, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.parameters import EvaluateParameters, Learned, PredictParameters
@@ -32,10 +32,10 @@ def check_training(given: dict[str, Any], parameters: Learned) -> None:
     own_data.require_same_kind(parameters)
     data, previous = parameters.data, own_data.fixed(parameters.name)
     if data.source and data.is_images:
-        from tasks.data.images import finding
+        from tasks.data.image_dataset import find_images
 
-        finding.find(data.source)
-        if isinstance(previous, FixedImages):
+        find_images(data.source)
+        if isinstance(previous, ImageSchema):
             previous.require(data)
     elif data.source:
         request = Request(data, previous if isinstance(previous, Schema) else None)
@@ -94,10 +94,10 @@ def check_source(source: str, of_table: bool) -> None:
     """Say that there are no such data, before what else is wrong with the command."""
     local = source.removeprefix("file://")
     if local and "://" not in local and not _is_there(local):
-        from tasks.data.images import finding
+        from tasks.data.image_dataset import find_images
         from tasks.data.io.discovery import find_table, is_table
 
-        find_table(source) if of_table or is_table(Path(local)) else finding.find(source)
+        find_table(source) if of_table or is_table(Path(local)) else find_images(source)
 
 
 def _check_uses(given: dict[str, Any], parameters: Learned) -> None:

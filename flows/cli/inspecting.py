@@ -23,8 +23,8 @@ from tasks.parameters.uses import TABLES
 from tasks.serving.task import TASKS, TaskName
 
 if TYPE_CHECKING:
-    from tasks.data.images.examining import Examined as ImagesExamined
-    from tasks.data.images.reading import Images
+    from tasks.data.image_dataset import ExaminedImages
+    from tasks.data.io.images import DecodedImages
     from tasks.data.report import DataReport, ImageReport
     from tasks.data.table_dataset import Examined
 
@@ -50,12 +50,11 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     conclude(report.model_dump(mode="json") | losses | {"command": command}, None, failure, as_json=as_json)
 
 
-def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | ImagesExamined, Images | None]":
-    from tasks.data.images import finding
-    from tasks.data.images import own as images
-    from tasks.data.images.fixed import FixedImages
-    from tasks.data.schema import Request
+def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | ExaminedImages, DecodedImages | None]":
+    from tasks.data import image_dataset
+    from tasks.data.image_schema import ImageSchema
     from tasks.data.io.discovery import find_table
+    from tasks.data.schema import Request
     from tasks.data.table_dataset import examine_table, read_table
     from tasks.store import own_data
 
@@ -63,12 +62,16 @@ def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | 
     if parameters.name and (kept := own_data.fixed(parameters.name)) and parameters.target is None:
         parameters = parameters.model_copy(update={"target": kept.target})
     champion = own_data.of_champion(parameters.name)
-    if kept is None and parameters.target is None and finding.is_meant(parameters.source):
+    if kept is None and parameters.target is None and image_dataset.is_images(parameters.source):
         if found := parameters.given(TABLES):
             raise UsageError(f"{found} and images", "options of images", "leave them out, or name a table")
-        return images.look(finding.find(parameters.source), name, parameters, None, folder)
-    if isinstance(kept, FixedImages):
-        return images.look(finding.find(parameters.source), name, parameters, kept, folder, champion)
+        return image_dataset.inspect_images(
+            image_dataset.find_images(parameters.source), name, parameters, None, folder
+        )
+    if isinstance(kept, ImageSchema):
+        return image_dataset.inspect_images(
+            image_dataset.find_images(parameters.source), name, parameters, kept, folder, champion
+        )
     task = kept.task if kept else None
     request = Request(parameters, kept)
     table = read_table(find_table(parameters.source), request, task, folder)
@@ -76,7 +79,7 @@ def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | 
 
 
 def _outlook(
-    examined: "Examined | ImagesExamined", images: "Images | None", parameters: InspectParameters, scratch: Path
+    examined: "Examined | ExaminedImages", images: "DecodedImages | None", parameters: InspectParameters, scratch: Path
 ) -> dict[str, float]:
     """What the best constant and the converged fit come to; nothing of data that are not fit."""
     from tasks.data.table_dataset import Examined
@@ -95,7 +98,7 @@ def _outlook(
     return outlook.of_images(examined.recipe, examined.rows, images, scratch, *asked) if images else {}
 
 
-def _command(parameters: InspectParameters, examined: "Examined | ImagesExamined") -> str:
+def _command(parameters: InspectParameters, examined: "Examined | ExaminedImages") -> str:
     """The command that trains on this table: with the options that were given, and what the findings advise."""
     is_known = bool(parameters.name and examined.recipe)  # such a name keeps its model and columns
     ignore = (*parameters.ignore, *([] if is_known else _advised_ignores(parameters, examined.report)))
@@ -116,7 +119,7 @@ def _advised_ignores(parameters: InspectParameters, report: "DataReport") -> lis
     return advised if others else []
 
 
-def _advised_model(examined: "Examined | ImagesExamined") -> str:
+def _advised_model(examined: "Examined | ExaminedImages") -> str:
     """The model of the task, but of a few whole numbers that of classes, where each has rows enough to be one."""
     from tasks.data.table.splitting import TRAINING
     from tasks.data.target import as_classes, check_rare_classes
@@ -130,7 +133,7 @@ def _advised_model(examined: "Examined | ImagesExamined") -> str:
     return TASKS[task].model
 
 
-def _show(examined: "Examined | ImagesExamined", losses: dict[str, float], command: str) -> None:
+def _show(examined: "Examined | ExaminedImages", losses: dict[str, float], command: str) -> None:
     console, report = on_output(), examined.report
     print_line(printable(report.summary))
     if report.images:

@@ -77,7 +77,7 @@ class Demo(ThreadingHTTPServer):
         Raises:
             DataError: it cannot be decoded, or the model takes no pictures.
         """
-        from tasks.data import pictures
+        from tasks.data.io import pictures
 
         if "columns" in self._tried.described:
             raise DataError("the model is of a table", "a row of it", "fill in the form")

@@ -22,7 +22,7 @@ from tasks.batch.plan import Version, read_inputs, read_version
 from tasks.batch.session_pool import open_pool
 from tasks.data.io import inputs
 from tasks.data.io.batches import Batch
-from tasks.data.pictures import SUFFIXES
+from tasks.data.io.pictures import SUFFIXES
 from tasks.data.recipe import Columns, Pixels
 from tasks.errors import DataError
 from tasks.judging import painter

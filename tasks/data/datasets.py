@@ -2,7 +2,7 @@
 
 from tasks.data.dataset import Dataset
 from tasks.data.fashion_mnist import FashionMnist
-from tasks.data.images.own import OwnImages
+from tasks.data.image_dataset import ImageDataset
 from tasks.data.synthetic import SyntheticLinear
 from tasks.data.table_dataset import TableDataset
 from tasks.parameters import Data
@@ -14,4 +14,4 @@ def find(name: str, data: Data) -> Dataset:
     """The data set of this name: own data are kept under their model's."""
     if data.source is None:
         return DATASETS[name]
-    return (OwnImages if data.is_images else TableDataset)(name, data.source)
+    return (ImageDataset if data.is_images else TableDataset)(name, data.source)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tasks.data import idx
 from tasks.data.book import BookDataset
 from tasks.data.dataset import Contents, Rows
+from tasks.data.io import arrays
 from tasks.data.recipe import Pixels
 from tasks.data.sources import cache
 from tasks.data.sources.places import Debian, Directory, RawFile, Source, Torchvision
@@ -59,8 +59,8 @@ class FashionMnist(BookDataset):
             )
         counts = []
         for images, labels in ((TRAIN_IMAGES, TRAIN_LABELS), (TEST_IMAGES, TEST_LABELS)):
-            (num_images, *_), _ = idx.images_layout(raw.files[images.name].path)
-            per_class = np.bincount(idx.read_labels(raw.files[labels.name].path, len(CLASS_NAMES)))
+            num_images = len(arrays.open_idx(raw.files[images.name].path))
+            per_class = np.bincount(arrays.read_idx_labels(raw.files[labels.name].path, len(CLASS_NAMES)))
             if set(per_class.tolist()) != {num_images // len(CLASS_NAMES)}:
                 raise DataError(
                     f"{per_class.tolist()} of {num_images} images in each class of {labels.name}",
@@ -95,8 +95,8 @@ def image_split(image_file: FileRef, label_file: FileRef) -> Rows:
     Raises:
         DataError: a file is broken or the counts differ.
     """
-    pixels = idx.read_images(image_file.path)
-    classes = idx.read_labels(label_file.path, len(CLASS_NAMES))
+    pixels = arrays.read_idx_images(image_file.path)
+    classes = arrays.read_idx_labels(label_file.path, len(CLASS_NAMES))
     if len(pixels) != len(classes):
         raise DataError(
             f"{len(pixels)} images in {image_file.path} and {len(classes)} labels in {label_file.path}",

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.data.findings import error, note, warning
-from tasks.data.levels import MOST_LEVELS, Levels, extend_levels
 from tasks.data.io import tabular
+from tasks.data.io.table import Table
+from tasks.data.levels import MOST_LEVELS, Levels, extend_levels
 from tasks.data.recipe import Column
 from tasks.data.report import Finding
 from tasks.data.schema import Request, Roles
-from tasks.data.io.table import Table
 from tasks.data.table import encoding
 from tasks.machine.words import counted
 

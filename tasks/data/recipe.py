@@ -42,7 +42,7 @@ class Pixels(Lasting):
         """Whether rows of this dtype and shape (of one) can be encoded."""
         import numpy as np
 
-        from tasks.data import pictures
+        from tasks.data.io import pictures
 
         if np.dtype(dtype) != np.uint8:
             return False
@@ -58,7 +58,7 @@ class Pixels(Lasting):
         """
         import numpy as np
 
-        from tasks.data import pictures
+        from tasks.data.io import pictures
 
         _require(self, images)
         if images.shape[1:] == self.shape:

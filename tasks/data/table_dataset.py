@@ -15,13 +15,13 @@ from tasks.data import mapped
 from tasks.data.champion import ChampionData
 from tasks.data.dataset import Validated
 from tasks.data.inference import Features, infer_features, value_kind
+from tasks.data.io.discovery import DataFiles, find_table
+from tasks.data.io.table import Table, build_table
+from tasks.data.io.tabular import Selection
 from tasks.data.levels import format_values
 from tasks.data.recipe import Column
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding, split_sizes
 from tasks.data.schema import Request, Roles, Schema, assign_roles, describe_split
-from tasks.data.io.discovery import DataFiles, find_table
-from tasks.data.io.table import Table, build_table
-from tasks.data.io.tabular import Selection
 from tasks.data.splits import PREPARE_ANEW
 from tasks.data.table import against_champion, fitting, hashing, profiling, splitting, warnings, window
 from tasks.data.table.encoded import Encoded
@@ -286,7 +286,7 @@ class TableDataset:
         request = Request(data, kept if isinstance(kept, Schema) else None)
         with scratch_folder(self.name) as folder:
             table = read_table(find_table(self.source), request, task, folder)
-            now = side_by_side.beside(tables.find, self.source)
+            now = side_by_side.beside(find_table, self.source)
             report, schema, rows = examine_table(table, self.name, request, task, folder, champion)
             if now.result().digest != raw.look:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from tasks.data import mapped
 from tasks.data.findings import error, warning
 from tasks.data.inference import value_kind
+from tasks.data.io.table import Table
 from tasks.data.recipe import Column
 from tasks.data.report import Finding
 from tasks.data.schema import Schema
-from tasks.data.io.table import Table
 from tasks.data.splits import SPLIT_KEY
 from tasks.data.table import encoding, hashing
 from tasks.data.table.encoded import Encoded

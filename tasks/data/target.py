@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from tasks.data.findings import error, note, warning
 from tasks.data.inference import FORMAT_PATTERNS, MOSTLY, NUMBERS_WITH_TEXT, SHOWN, example_of_text, value_kind
-from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
 from tasks.data.io import tabular
-from tasks.data.report import Finding
 from tasks.data.io.table import Table
+from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
+from tasks.data.report import Finding
 from tasks.data.table import encoding, hashing
 from tasks.data.table.hashing import Words
 from tasks.machine.words import counted

@@ -2,13 +2,13 @@
 
 from typing import TypeAlias
 
-from tasks.data.images.fixed import FixedImages
+from tasks.data.image_schema import ImageSchema
 from tasks.data.schema import Schema
 from tasks.data.table.profile import AcceptedFinding, ColumnProfile
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store.record import FileRef, Record, Sha256
 
-Fixed: TypeAlias = Schema | FixedImages  # by earlier versions of a name
+Fixed: TypeAlias = Schema | ImageSchema  # by earlier versions of a name
 
 
 class ValidatedTable(Record):

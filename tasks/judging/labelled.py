@@ -7,19 +7,17 @@ from typing import NamedTuple
 import numpy as np
 import safetensors.numpy
 
-from tasks.data import mapped
+from tasks.data import image_dataset, mapped
 from tasks.data.champion import ChampionData
-from tasks.data.images import examining as image_examining
-from tasks.data.images import finding, reading
-from tasks.data.images.fixed import FixedImages
-from tasks.data.images.source import Source
+from tasks.data.image_schema import ImageSchema
 from tasks.data.inference import value_kind
+from tasks.data.io.discovery import find_table
+from tasks.data.io.images import DecodedImages, LabelledImages, ReadOptions, read_images
+from tasks.data.io.table import Table, build_table
+from tasks.data.io.tabular import Selection
 from tasks.data.recipe import Pixels
 from tasks.data.report import DataReport, Finding, UnfitData
 from tasks.data.schema import Request, Schema, assign_roles
-from tasks.data.io.discovery import find_table
-from tasks.data.io.table import Table, build_table
-from tasks.data.io.tabular import Selection
 from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import moments, no_moment, split_words
@@ -185,27 +183,27 @@ def _was_trained(manifest: Manifest, digests: Array) -> Array | None:
 
 def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, source: str, scratch: Path) -> Labelled:
     """Images with their classes; the classes may be fewer than the version's."""
-    fixed = FixedImages.of(manifest.dataset, recipe) or FixedImages(
+    kept = ImageSchema.of(manifest.dataset, recipe) or ImageSchema(
         class_names=manifest.dataset.class_names, recipe=recipe, split=SplitRule(rule="rows", test=0.5)
     )
-    kept, found = fixed.model_copy(update={"rows": None}), _as_named(find_images(source), fixed.class_names)
-    images = reading.read(found.content, reading.Asked(shape=recipe.shape), scratch / "pixels")
+    found = _as_named(find_images(source), kept.class_names)
+    images = read_images(found.content, ReadOptions(shape=recipe.shape), scratch / "pixels")
     data = OwnData(source=source, max_rejects=asked.max_rejects)
-    report, _, rows = image_examining.examine(found, images, manifest.name, data, kept)
+    report, _, rows = image_dataset.examine(found, images, manifest.name, data, kept)
     _require_fit(report)
     digests = rows.digests
     if kept.split.rule == "folders":
-        digests = image_examining.digests_in_training(rows.split.keys, rows.truth.values, kept.class_names)
+        digests = image_dataset.row_digests_in_training(rows.split.keys, rows.truth.values, kept.class_names)
     return Labelled(
         pieces=_whole(images),
         truth=rows.truth.values,
-        clusters=images.facts.hashes[rows.numbers],
+        clusters=images.stats.hashes[rows.numbers],
         was_trained=_was_trained(manifest, digests),
-        broken=len(images.facts.broken),
+        broken=len(images.stats.unreadable),
     )
 
 
-def find_images(source: str) -> Source:
+def find_images(source: str) -> LabelledImages:
     """The labelled images at a path.
 
     Raises:
@@ -213,17 +211,17 @@ def find_images(source: str) -> Source:
         DataError: nothing is there, or no images.
     """
     try:
-        return finding.find(source)
+        return image_dataset.find_images(source)
     except UsageError as error:
-        raise UsageError(f"{source} is a table", finding.EXPECTED, "name images, or a model of tables") from error
+        raise UsageError(f"{source} is a table", image_dataset.EXPECTED, "name images, or a model of tables") from error
 
 
-def _whole(images: reading.Images) -> Iterator[Array]:
-    is_whole = images.is_whole
+def _whole(images: DecodedImages) -> Iterator[Array]:
+    is_whole = images.is_readable
     return (pixels if is_whole[at].all() else pixels[is_whole[at]] for at, pixels in images.blocks())
 
 
-def _as_named(source: Source, class_names: tuple[str, ...]) -> Source:
+def _as_named(source: LabelledImages, class_names: tuple[str, ...]) -> LabelledImages:
     """Labels that are whole numbers stand for the classes in their order where no class is called so."""
     names = source.class_names
     if not set(names) & set(class_names) and all(name.isdecimal() and int(name) < len(class_names) for name in names):

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.data.images import writing as image_writing
-from tasks.data.images.examining import Rows as ImageRows
-from tasks.data.images.fixed import FixedImages
-from tasks.data.images.reading import Images
+from tasks.data.image_dataset import ImageRows, write_arrays
+from tasks.data.image_schema import ImageSchema
+from tasks.data.io.images import DecodedImages
 from tasks.data.mapped import Arrays
 from tasks.data.recipe import Recipe
 from tasks.data.schema import Schema
@@ -41,15 +40,15 @@ def losses(
 
 
 def of_images(
-    fixed: FixedImages,
+    fixed: ImageSchema,
     rows: ImageRows,
-    images: Images,
+    images: DecodedImages,
     scratch: Path,
     class_weight: str = "none",
     weight_decay: float | None = None,
 ) -> dict[str, float]:
     """The same of images; of those that are so many and so large that nothing is fitted to them, the first alone."""
-    train, test = (image_writing.arrays(split, images, rows, fixed, scratch) for split in ("train", "test"))
+    train, test = (write_arrays(split, images, rows, fixed, scratch) for split in ("train", "test"))
     return _of_classes(train, test, fixed.recipe, fixed, class_weight, weight_decay)
 
 

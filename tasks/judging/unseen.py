@@ -11,7 +11,7 @@ import functools
 import numpy as np
 
 from tasks.data import mapped
-from tasks.data.images.examining import PARTS
+from tasks.data.image_dataset import SPLIT_NAMES
 from tasks.data.recipe import Columns
 from tasks.data.table import hashing
 from tasks.data.table.hashing import Words
@@ -77,7 +77,7 @@ class RowsOfToday:
         words, order = self._contents
         words = words.copy()
         if rule.rule == "folders":
-            hashing.absorb(words, hashing.words_of_levels(PARTS)[TRAINING])
+            hashing.absorb(words, hashing.words_of_levels(SPLIT_NAMES)[TRAINING])
         if rule.rule == "time":
             hashing.absorb(words, key[order])
         hashing.absorb(words, np.uint64(0))

@@ -1,13 +1,14 @@
 """What tells one state of a file from another without reading all of it."""
 
 import hashlib
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from tasks.errors import DataError
-from tasks.store import atomic
+from tasks.store import atomic, regular_files
 
 SAMPLED_BLOCKS = 16
 BLOCK_BYTES = 64 * 1024
@@ -35,7 +36,11 @@ def of(files: list[Path], full_digest: bool = False, unreadable: str = "") -> li
 def _of(path: Path, full_digest: bool, unreadable: str) -> Fingerprint:
     try:
         facts = path.stat()
-        if full_digest or facts.st_size <= SAMPLED_BLOCKS * BLOCK_BYTES:
+        if not stat.S_ISREG(facts.st_mode):
+            raise regular_files.irregular(path)
+        if not facts.st_size:  # or a file of /proc, which may wait for ever
+            digest = hashlib.sha256().hexdigest()
+        elif full_digest or facts.st_size <= SAMPLED_BLOCKS * BLOCK_BYTES:
             digest = atomic.file_digest(path)
         else:
             with path.open("rb") as stream:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Any, Literal
 
 from tasks.data.champion import ChampionData
-from tasks.data.images.fixed import FixedImages
+from tasks.data.image_schema import ImageSchema
 from tasks.data.schema import Schema
 from tasks.data.validated import Fixed
 from tasks.errors import DataError, UsageError
@@ -62,7 +62,7 @@ def fixed(name: str) -> Fixed | None:
     kept = newest(name)
     if kept is None:
         return None
-    return Schema.from_manifest(kept.dataset, kept.recipe) or FixedImages.of(kept.dataset, kept.recipe)
+    return Schema.from_manifest(kept.dataset, kept.recipe) or ImageSchema.of(kept.dataset, kept.recipe)
 
 
 def of_champion(name: str) -> ChampionData | None:

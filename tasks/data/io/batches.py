@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from tasks.data.io import tabular
+from tasks.data.io import pictures, tabular
 from tasks.data.io.csv import csv_batches
 from tasks.data.io.discovery import ARROW_SUFFIXES, DataFile
 from tasks.data.io.tabular import BadRows, Reader, Selection
@@ -18,9 +18,9 @@ from tasks.errors import DataError
 from tasks.machine.arrays import Array
 
 if TYPE_CHECKING:
-    from tasks.data.readers.stored import StoredRows
+    from tasks.data.io.arrays import StoredArray
 
-Rows: TypeAlias = "Array | StoredRows"  # rows in memory, or still in their file; ``np.asarray`` reads them
+Rows: TypeAlias = "Array | StoredArray"  # rows in memory, or still in their file; ``np.asarray`` reads them
 
 READERS: dict[str, Reader] = {
     ".parquet": tabular.parquet_batches,
@@ -28,6 +28,7 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), tabular.json_batches),
 }  # whatever else is named is CSV
 
+UNKNOWN = -1.0  # the code of any level that a recipe has not
 CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
 CHUNK_BYTES = 64 * 2**20
 SHARD_ROWS, SHARD_BYTES = 2**22, 2**31
@@ -192,6 +193,18 @@ class Format:
         return max(1, min(self.max_shard_rows, SHARD_BYTES // spec.row_bytes))
 
 
+def encode_array(first: int, rows: Array, spec: ReadSpec, y_true: Array | None = None) -> Batch:
+    """Raw rows ``(n, …)`` from row ``first`` on as the recipe encodes them; what it does not take is rejected."""
+    values = spec.recipe.encode(rows)
+    if values.shape != rows.shape and values.shape != rows.shape[:-1]:  # one channel is as good as none
+        note = pictures.changes((rows.shape[2], rows.shape[1]), pictures.mode_of(rows.shape[1:]), values.shape[1:])
+        return make_batch(first, values, y_true=y_true, notes=note * len(values))
+    if values.dtype.kind != "f" or (is_valid := spec.is_valid(values).reshape(len(values), -1).all(axis=1)).all():
+        return make_batch(first, values, y_true=y_true)
+    valid, rejects = np.flatnonzero(is_valid), dict.fromkeys(np.flatnonzero(~is_valid).tolist(), "not a finite number")
+    return make_batch(first, values[valid], valid, rejects, y_true=None if y_true is None else y_true[valid])
+
+
 def check_fit(path: Path, dtype: Any, shape: tuple[int, ...], spec: ReadSpec) -> None:
     """Whether the recipe takes an array of this dtype and row ``shape``.
 
@@ -204,17 +217,3 @@ def check_fit(path: Path, dtype: Any, shape: tuple[int, ...], spec: ReadSpec) ->
             spec.describe(),
             "convert the file, or name the model that it is for with --name",
         )
-
-
-def broken(path: Path, reason: object) -> DataError:
-    """The error of a file that is not what its name says."""
-    return DataError(f"{path} cannot be read: {reason}", f"a whole {path.suffix or 'IDX'} file", "write it again")
-
-
-def changed(path: str) -> DataError:
-    """The error of an input file that is no longer what the job was planned for."""
-    return DataError(
-        f"{path} is gone or was written to while the job was running",
-        "an input that stays as it is until the job is done",
-        "run the command again: it makes a new job (into the same --output: with --restart)",
-    )

@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 from tasks.data.io import tabular
 from tasks.data.io.batches import (
     CHUNK_BYTES,
+    UNKNOWN,
     Batch,
     Format,
     ReadSpec,
-    broken,
-    changed,
     make_batch,
     read_header,
     table_batches,
@@ -29,10 +28,13 @@ from tasks.data.io.discovery import (
     DataFile,
     DataFiles,
     find_files,
+    is_picture,
     is_url,
     list_remote,
     with_partitions,
 )
+from tasks.data.io.file_errors import broken, changed
+from tasks.data.io.image_formats import IDX, IMAGE_FORMATS, PICTURES, classes_of_folders
 from tasks.data.io.tabular import Selection, kind_of
 from tasks.data.levels import find_levels
 from tasks.data.recipe import Column, Columns
@@ -53,14 +55,11 @@ FITS = {
     VALUE: SINGLE_VALUES,
 }  # a kind of the recipe: what a column of a file that keeps types may be
 SHOWN = 40  # characters of a value
-UNKNOWN = -1.0  # the code of any level that a recipe has not
 TOLERATED_PERCENT = 1  # rejects of tables and pictures
 MAX_ROWS = 10**12  # that a header of a sparse file, or of Parquet, may promise; planning takes memory for each shard
 BUFFER_BYTES = 2**16
 FEATURES, Y_TRUE = "gradmill.features", "gradmill.y_true"  # columns of a spill
 
-
-IMAGE_FORMATS: tuple[Format, ...] = ()
 
 # Columns of a table as a recipe takes them
 
@@ -120,7 +119,7 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec, keeps_types: boo
             if each.name in read and kind_of(each.type) not in FITS[kinds.get(each.name, VALUE)]
         ]
     if faults:
-        shown = ", ".join(f"{each.name} ({each.type})" for each in schema) if keeps_types else listed(names, SHOWN)
+        shown = tabular.describe_schema(schema) if keeps_types else listed(names, SHOWN)
         raise _unsupported(path, spec, f"columns {shown}: {'; '.join(faults)}")
 
 
@@ -439,7 +438,7 @@ BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffix
 def format_of(name: str) -> Format:
     """How to read a file, by the longest suffix of its ``name`` that is known; without one it is IDX."""
     known = [suffix for suffix in BY_SUFFIX if name.lower().endswith(suffix)]
-    return BY_SUFFIX[max(known, key=len)] if known else FORMATS["idx"]
+    return BY_SUFFIX[max(known, key=len)] if known else IDX
 
 
 def is_input(path: Path) -> bool:
@@ -491,7 +490,8 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
     """
     inputs: list[InputFile] = []
     first = 0
-    labels: list[float] | None = None
+    paths = [Path(file.path) for file in files]
+    labels = classes_of_folders(paths, base, spec) if base and all(map(is_picture, paths)) else None
     for number, file in enumerate(files):
         path, kind = Path(file.path), _format_for(file, spec)
         if not file.is_remote:
@@ -521,10 +521,10 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
 def _format_for(file: DataFile, spec: ReadSpec) -> Format:
     """The format of a file by its name, and by what is asked of it."""
     kind = format_of(file.name)
-    if kind is FORMATS["idx"] and isinstance(spec.recipe, Columns) and spec.recipe.target is not None:
+    if kind is IDX and isinstance(spec.recipe, Columns) and spec.recipe.target is not None:
         return SPILLED  # CSV as in training, whatever its name
     if kind is PARQUET and not isinstance(spec.recipe, Columns):
-        return FORMATS["pictures in parquet"]
+        return PICTURES
     return SPILLED if kind is PARQUET and (file.is_remote or file.partition) else kind
 
 
@@ -538,7 +538,12 @@ def check_header(file: DataFile, spec: ReadSpec) -> None:
     is_table = _format_for(file, spec) in (PARQUET, SPILLED)
     if spec.ids and not is_table and not file.name.endswith(".parquet"):
         raise UsageError(f"--id-column {spec.ids[0]} and {file.path}", "the rows of a table", "leave it out")
-    if is_table and not file.is_remote and file.suffix not in tabular.JSON_SUFFIXES and isinstance(spec.recipe, Columns):
+    if (
+        is_table
+        and not file.is_remote
+        and file.suffix not in tabular.JSON_SUFFIXES
+        and isinstance(spec.recipe, Columns)
+    ):
         schema = pa.schema([(name, pa.null()) for name in read_header([file])])
         check_columns(file.path, schema, spec, keeps_types=False)
 

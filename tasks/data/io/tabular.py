@@ -299,6 +299,11 @@ def reading_whole(name: object, kind: str) -> Iterator[None]:
         raise unreadable(name, reason, f"a whole {kind} file") from error
 
 
+def describe_schema(schema: pa.Schema) -> str:
+    """The columns of a file with their types."""
+    return ", ".join(f"{field.name} ({field.type})" for field in schema)
+
+
 def check_names(names: list[str], file: str) -> None:
     """Whether each column has a name of its own.
 

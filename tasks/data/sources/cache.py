@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.data import idx
+from tasks.data.io import arrays
 from tasks.data.sources.places import Directory, RawFile, Source, SourceUnreachable
 from tasks.errors import DataError
 from tasks.machine.telling import tell
@@ -113,7 +113,7 @@ def _fill_once(source: Source, wanted: Sequence[RawFile], folder: Path) -> dict[
 
 def _keep(file: RawFile, archive: Path) -> str:
     try:
-        payload = idx.read_payload(archive, file.size + 1)  # bounded: a bomb is read no further than this
+        payload = arrays.read_payload(archive, file.size + 1)  # bounded: a bomb is read no further than this
     except DataError as damaged:
         return f"none ({damaged.found})"
     digest = hashlib.sha256(payload).hexdigest()

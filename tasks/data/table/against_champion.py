@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from tasks.data.champion import ChampionData
 from tasks.data.findings import error, warning
-from tasks.data.report import Finding
 from tasks.data.io.table import Table
+from tasks.data.report import Finding
 from tasks.data.table import profiling
 from tasks.data.table.new_rows import new_rows
 from tasks.data.table.profile import AcceptedFinding, ColumnProfile

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.data.findings import error
-from tasks.data.levels import find_levels, format_values
 from tasks.data.io import tabular
+from tasks.data.levels import find_levels, format_values
 from tasks.data.report import Finding
 from tasks.data.table import encoding, hashing
 from tasks.data.table.hashing import Words

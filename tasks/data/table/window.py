@@ -4,9 +4,9 @@ import numpy as np
 
 from tasks.data.findings import error
 from tasks.data.inference import value_kind
+from tasks.data.io.table import Table
 from tasks.data.report import Finding
 from tasks.data.schema import Roles
-from tasks.data.io.table import Table
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import moments, split_words
 from tasks.data.target import Truth, check_constant

@@ -11,19 +11,17 @@ from tasks.errors import UsageError
 from tasks.parameters.own_data import OwnData
 from tasks.records import Splits
 from tasks.serving.task import TaskName
-from tasks.store.record import FileRef, Lasting
+from tasks.store.record import Lasting
 
 OTHER_NAME = "leave the option out, or keep the new images under another --name"
 
 
-class FixedImages(Lasting):
-    """Classes in order, size and channels, the split; and what images the newest version had."""
+class ImageSchema(Lasting):
+    """Classes in order, size and channels, and the split."""
 
     class_names: tuple[str, ...]
     recipe: Pixels
     split: SplitRule
-    brightness: float | None = None  # mean of all pixels, 0 to 255
-    rows: FileRef | None = None  # their digests
 
     task: ClassVar[TaskName] = "classification"
     target: ClassVar[None] = None
@@ -33,13 +31,12 @@ class FixedImages(Lasting):
         """What a kept version's manifest fixed (``dataset`` and ``recipe`` of it); None of all but own images."""
         if dataset.split is None or not isinstance(recipe, Pixels):
             return None
-        return cls(**(dict(dataset) | {"recipe": recipe}))
+        return cls(class_names=dataset.class_names, recipe=recipe, split=dataset.split)
 
     def digest(self, parts: Sequence[Any]) -> str:
         """SHA-256 (hex) of data with this recipe: of what is fixed, and of each part's row digests."""
-        facts = self.model_dump(mode="json", exclude={"brightness", "rows"})
         of_parts = [hashlib.sha256(part).hexdigest() for part in parts]
-        return hashlib.sha256(json.dumps([facts, of_parts], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.model_dump(mode="json"), of_parts], sort_keys=True).encode()).hexdigest()
 
     def require(self, data: OwnData) -> None:
         """Let options pass that mean what is fixed.
@@ -49,10 +46,10 @@ class FixedImages(Lasting):
         """
         height, width = self.recipe.shape[:2]
         channels = "rgb" if len(self.recipe.shape) == 3 else "grey"
-        faults: dict[str, tuple[Any, Any, str]] = {
+        options: dict[str, tuple[Any, Any, str]] = {
             "side": (data.side, height, f"{height} by {width} pixels"),
             "channels": (data.channels, channels, channels),
         }
-        for name, (asked, fixed, words) in faults.items():
-            if asked not in (None, fixed):
-                raise UsageError(f"--{name} {asked}", f"{words}, as version 1 fixed it", OTHER_NAME)
+        for name, (given, fixed, words) in options.items():
+            if given not in (None, fixed):
+                raise UsageError(f"--{name} {given}", f"{words}, as version 1 fixed it", OTHER_NAME)

@@ -1,0 +1,533 @@
+"""A user's own images as a data set: found where they are, examined, and written as prepared splits."""
+
+import glob
+import io
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from tasks.data import mapped
+from tasks.data.champion import ChampionData
+from tasks.data.dataset import Validated
+from tasks.data.findings import error, note, warning
+from tasks.data.image_schema import ImageSchema
+from tasks.data.io import images, pictures
+from tasks.data.io.discovery import is_table, refuse_partial, require_whole
+from tasks.data.io.images import LONGEST, USUAL_SIDE, DecodedImages, LabelledImages
+from tasks.data.levels import sort_levels
+from tasks.data.recipe import Pixels
+from tasks.data.report import DataReport, Finding, ImageReport, split_sizes
+from tasks.data.schema import describe_split
+from tasks.data.splits import SPLIT_KEY
+from tasks.data.table import against_champion, hashing, splitting
+from tasks.data.table.hashing import Words
+from tasks.data.table.split_rule import SplitRule
+from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
+from tasks.data.table_dataset import scratch_folder
+from tasks.data.table_rows import SIDES, place_file, write_digests
+from tasks.data.target import Truth, check_rare_classes
+from tasks.data.validated import Fixed, ValidatedDataset
+from tasks.errors import DataError, UsageError
+from tasks.machine import lettering
+from tasks.machine.words import counted
+from tasks.parameters import Data
+from tasks.parameters.own_data import OwnData
+from tasks.records import PreparedDataset, RawDataset
+from tasks.serving.contract import IMAGES
+from tasks.serving.task import TASKS, TaskName
+from tasks.store import artifact_paths, regular_files
+from tasks.store.record import FileRef
+
+SPOOL = "pixels"
+EXPECTED = "a folder of pictures for each class, MNIST's files, .npz, .safetensors or Parquet of images"
+TABLE_ACTION = "see the path; of a table, name the column to predict with --target"
+MOST_SIZES = 8  # that are shown
+REPLACED = "\ufffd"  # what stands for bytes that are not UTF-8
+SPLIT_NAMES = ("validation", "train", "test")  # what the sides of a split are called in row digests
+MOST_WEIGHTS = 20_000_000
+IMBALANCE = 10.0  # times that a class is larger than another
+MOST_COPIES = 0.01  # of the test images that are in the training part too
+EXAMPLES, MOST_CLASSES = 10, 40  # on the contact sheet
+CELL, GAP, LABEL, FONT = 56, 4, 180, 14  # pixels of it
+INK = "#7d7d7d"  # on no ground of its own: to be read on light and dark pages
+LONGEST_NAME = 22  # characters of a class's name
+
+
+def find_images(source: str) -> LabelledImages:
+    """The images at a path.
+
+    Raises:
+        UsageError: a table is there, of which must be said what to predict.
+        DataError: nothing is there, or no images.
+    """
+    path, shown = _local_path(source), regular_files.shown(source)
+    found = _find(path) if path and path.exists() else None
+    if not path or (not (found and len(found.content)) and _is_table(path, found)):
+        action = "name it with --target" if path else "name it with --target; of images download the folder first"
+        raise UsageError(f"no --target for {shown}", "the column of the table to predict", action)
+    if not path.exists():
+        is_glob = glob.has_magic(source)
+        action = "name the folder of images itself, no glob" if is_glob else f"give --data another, or {TABLE_ACTION}"
+        raise DataError(f"no folder {shown}", EXPECTED, action)
+    if found is None or not found.class_names:
+        raise DataError(f"{shown} holds no classes of images", EXPECTED, TABLE_ACTION)
+    if not len(found.content):
+        named = ", ".join(found.class_names[:LONGEST])
+        raise DataError(f"no pictures in {shown} (folders {named})", EXPECTED, TABLE_ACTION)
+    return found
+
+
+def is_images(source: str) -> bool:
+    """Whether images are at a path, or what is no table: so ``gradmill inspect`` knows which of them is meant."""
+    path = _local_path(source)
+    if path is None:
+        return False
+    found = _find(path) if path.exists() else None
+    matches = glob.glob(str(path)) if glob.has_magic(str(path)) else []  # noqa: PTH207  (a pattern may be absolute)
+    return (
+        bool(found and len(found.content))
+        or (path.is_dir() and not _is_table(path, found))
+        or (bool(matches) and all(map(os.path.isdir, matches)))
+        or path.suffix.lower() in pictures.SUFFIXES
+    )
+
+
+def _local_path(source: str) -> Path | None:
+    """On this machine; of a URL there is none."""
+    local = source.removeprefix("file://")
+    return None if "://" in local else regular_files.absolute(local)
+
+
+def _find(path: Path) -> LabelledImages | None:
+    """What is at a path, if it is anything."""
+    if path.is_dir():
+        found = images.find_idx(path) or images.find_parquet(path)
+        if found is None:
+            found = images.find_pictures(path)
+            refuse_partial(found.other_files)
+            return found
+    elif path.suffix.lower() in (".npz", ".safetensors"):
+        found = images.find_arrays(path)
+    else:
+        found = images.find_parquet(path) if path.suffix.lower() == ".parquet" else None
+    if found:
+        require_whole(path)
+    return found
+
+
+def _is_table(path: Path, found: LabelledImages | None) -> bool:
+    return is_table(path) or any(is_table(Path(each)) for each in (found.other_files if found else ()))
+
+
+class ImageRows(NamedTuple):
+    """The images that could be decoded, in the order of their source."""
+
+    numbers: NDArray[np.int64]  # (n,) of each among all images
+    truth: Truth
+    split: Split
+    digests: Words  # (n,)
+
+    def digests_of(self, is_training: bool) -> Words:
+        """Those of training rows, or of all others, sorted."""
+        return np.sort(self.digests[(self.split.sides == TRAINING) == is_training])
+
+
+class ExaminedImages(NamedTuple):
+    """What was found. Without errors there is a recipe."""
+
+    report: DataReport
+    recipe: ImageSchema | None
+    rows: ImageRows
+
+
+def inspect_images(
+    source: LabelledImages,
+    name: str,
+    data: OwnData,
+    previous_schema: ImageSchema | None,
+    scratch: Path,
+    champion: ChampionData | None = None,
+) -> tuple[ExaminedImages, DecodedImages]:
+    """Read all images, and say which is whose and what is wrong; pixels are in a file in ``scratch``.
+
+    Raises:
+        UsageError: options that mean something else than version 1 fixed.
+        DataError: images cannot be read at all.
+    """
+    if previous_schema:
+        previous_schema.require(data)
+    shape = previous_schema.recipe.shape if previous_schema else None
+    decoded = images.read_images(source.content, images.ReadOptions(data.side, data.channels, shape), scratch / SPOOL)
+    return examine(source, decoded, name, data, previous_schema, champion), decoded
+
+
+def examine(
+    source: LabelledImages,
+    decoded: DecodedImages,
+    name: str,
+    data: OwnData,
+    previous_schema: ImageSchema | None,
+    champion: ChampionData | None = None,
+) -> ExaminedImages:
+    """The classes of images that are to be kept under ``name``, their split, and all that is wrong with them."""
+    numbers = np.flatnonzero(decoded.is_readable)
+    hashes = decoded.stats.hashes[numbers]
+    class_names = sort_levels(source.class_names)
+    fixed_names = previous_schema.class_names if previous_schema else class_names
+    codes = {each: code for code, each in enumerate(fixed_names)}
+    labels = np.array([codes.get(each, 0) for each in source.class_names], np.int64)[source.labels[numbers]]
+    labels = labels.astype(np.min_scalar_type(max(len(fixed_names) - 1, 0)))
+    truth = Truth(labels, np.ones(len(labels), bool), fixed_names, tuple(_check_classes(fixed_names, class_names)))
+
+    split_ids = None if source.split_ids is None else source.split_ids[numbers]
+    rule = SplitRule(rule="rows" if split_ids is None else "folders", test=data.test)
+    rule = previous_schema.split if previous_schema and not data.new_recipe else rule
+    split = splitting.by_hash(hashes, rule.test) if split_ids is None else Split(split_ids, hashes)
+    rows = ImageRows(numbers, truth, split, row_digests(hashes, labels, fixed_names, split_ids))
+
+    findings = [*source.findings, *truth.findings, *_check_split(split_ids is not None, rule)]
+    findings += _check_images(source, decoded, rows, data.max_rejects)
+    if champion:
+        fewer = against_champion.fewer_rows(split, rule, data.window, champion)
+        findings += against_champion.judged(fewer, champion, data.accept_data)
+    report = _report(source, decoded, rows, rule, name, findings)
+    recipe = Pixels(shape=decoded.shape, scale=1 / 255, resize="bilinear")
+    schema = ImageSchema(class_names=fixed_names, recipe=recipe, split=rule)
+    return ExaminedImages(report, None if report.errors else schema, rows)
+
+
+def row_digests(
+    hashes: Words, labels: NDArray[Any], class_names: Sequence[str], split_ids: NDArray[np.uint8] | None
+) -> Words:
+    """The row digests ``(n,)``: of the image, its class, its part if it has one, and the number of the copy."""
+    digests = hashes.copy()
+    if len(digests):
+        hashing.absorb(digests, np.take(hashing.words_of_levels(class_names), labels))
+        if split_ids is not None:
+            hashing.absorb(digests, hashing.words_of_levels(SPLIT_NAMES)[split_ids])
+        hashing.absorb(digests, hashing.copies(digests))
+    return digests
+
+
+def row_digests_in_training(hashes: Words, labels: NDArray[Any], class_names: Sequence[str]) -> Words:
+    """Those ``(n,)`` that images of these hashes and labels have in a training folder, as first copies."""
+    digests = hashes.copy()
+    for words in (hashing.words_of_levels(class_names)[labels], hashing.words_of_levels(SPLIT_NAMES)[TRAINING]):
+        hashing.absorb(digests, words)
+    hashing.absorb(digests, np.uint64(0))
+    return digests
+
+
+# Quality checks
+
+
+def _check_classes(fixed_names: tuple[str, ...], class_names: tuple[str, ...]) -> Iterator[Finding]:
+    """Whether classes are those of version 1: one whose folder is gone must not shift the others."""
+    if len(class_names) < 2:
+        found = f"the images are all of one class, {class_names[0]}" if class_names else "the images are of no class"
+        yield error("one-class", None, found, "two or more: a folder for each", "see the folder that --data names")
+    if invalid := [name for name in class_names if name.splitlines() != [name] or REPLACED in name]:
+        found = f"a class is called {invalid[0]!r}"
+        yield error("class-name", None, found, "names of one line in UTF-8", "rename it")
+    action = "mend the folders, or keep the new images under another --name"
+    if new := [name for name in class_names if name not in fixed_names]:
+        found = f"new: the class {', '.join(new[:10])}"
+        yield error("new-class", None, found, f"those that version 1 fixed: {', '.join(fixed_names[:20])}", action)
+    if gone := [name for name in fixed_names if name not in class_names]:
+        found = f"the class {', '.join(gone[:10])} is gone, folder and all"
+        yield error(
+            "class-gone", None, found, "every class of version 1, an empty folder where it has no images", action
+        )
+
+
+def _check_split(has_parts: bool, rule: SplitRule) -> Iterator[Finding]:
+    if has_parts != (rule.rule == "folders"):
+        found = "images in parts for training and testing" if has_parts else "images without such parts"
+        expected, action = (
+            f"a split {describe_split(rule)}, as version 1 fixed it",
+            "fix the rule anew with --new-recipe",
+        )
+        yield error("other-split", None, found, expected, action)
+
+
+def _check_images(
+    source: LabelledImages, decoded: DecodedImages, rows: ImageRows, max_rejects: float
+) -> Iterator[Finding]:
+    yield from _check_readable(source, decoded.stats.unreadable, max_rejects)
+    yield from check_num_weights(decoded.shape, len(rows.truth.class_names))
+    yield from splitting.shortages(rows.split)
+    yield from check_rare_classes(rows.truth, rows.split.sides == TRAINING)
+    yield from _check_balance(rows.truth)
+    yield from check_copies(source, decoded.stats.hashes[rows.numbers], rows)
+    yield from _check_forms(decoded)
+
+
+def _check_readable(source: LabelledImages, reasons: dict[int, str], max_rejects: float) -> Iterator[Finding]:
+    if not reasons:
+        return
+    first = "; ".join(f"{source.content.place(at)}: {reasons[at]}" for at in sorted(reasons)[:LONGEST])
+    more = f"; and {len(reasons) - LONGEST:,} more" if len(reasons) > LONGEST else ""
+    found = f"{counted(len(reasons), 'image')} of {len(source.labels):,} cannot be read: {first}{more}"
+    if len(reasons) > max_rejects * len(source.labels):
+        action = "repair or remove them, or tolerate more with --max-rejects"
+        yield error("broken-images", None, found, f"at most {100 * max_rejects:g} % of them", action)
+    else:
+        yield warning("broken-images", None, f"{found}; left out")
+
+
+def check_num_weights(shape: tuple[int, ...], num_classes: int) -> Iterator[Finding]:
+    """Whether a model of images of this shape would be larger than it may."""
+    inputs = math.prod(shape)
+    if inputs * num_classes > MOST_WEIGHTS:
+        side = math.isqrt(MOST_WEIGHTS // (num_classes * math.prod(shape[2:])))
+        found = f"{inputs:,} pixel values and {num_classes:,} classes make {inputs * num_classes:,} weights"
+        action = f"make the images smaller: --side {side} fits" if side else "take fewer classes"
+        yield error("too-many-weights", None, found, f"at most {MOST_WEIGHTS:,}", action)
+
+
+def _check_balance(truth: Truth) -> Iterator[Finding]:
+    """Classes without images, and those far smaller than others."""
+    counts = _class_counts(truth)
+    if empty := [name for name, count in counts.items() if not count]:
+        found = f"no image of the class {', '.join(empty[:LONGEST])}: the model will hardly ever say it"
+        yield warning("class-without-images", None, found)
+    if there := {name: count for name, count in counts.items() if count}:
+        most, least = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
+        if there[most] > IMBALANCE * there[least]:
+            found = f"{counted(there[most], 'image')} of {most} and {there[least]:,} of {least}"
+            action = "get more of them, or see what --class-weight balanced does"
+            yield warning("imbalance", None, found, action)
+
+
+def _class_counts(truth: Truth) -> dict[str, int]:
+    counts = np.bincount(truth.values.astype(np.int64), minlength=len(truth.class_names)).tolist()
+    return dict(zip(truth.class_names, counts, strict=True))
+
+
+def check_copies(source: LabelledImages, hashes: Words, rows: ImageRows) -> Iterator[Finding]:
+    """Equal images: in the training and in the test part, and in two classes."""
+    if not len(hashes):
+        return
+    order = np.argsort(hashes, kind="stable")
+    firsts = np.flatnonzero(np.append(True, np.diff(hashes[order]) != 0))  # of each group of equal images
+    ends = np.append(firsts[1:], len(order))
+    sides, labels = rows.split.sides[order], rows.truth.values[order]
+
+    def place(at: int) -> str:
+        return source.content.place(int(rows.numbers[order[at]]))
+
+    in_training, in_test = (np.add.reduceat(sides == side, firsts, dtype=np.int64) for side in (TRAINING, TEST))
+    across = np.flatnonzero((in_training > 0) & (in_test > 0))
+    if len(across):
+        num_copies = int(in_test[across].sum())
+        named = []
+        for group in across[:LONGEST].tolist():
+            of_group = sides[firsts[group] : ends[group]]
+            pair = (place(firsts[group] + int(np.argmax(of_group == side))) for side in (TRAINING, TEST))
+            named.append(" and ".join(pair))
+        found = f"{counted(num_copies, 'test image')} equal to a training image: {'; '.join(named)}"
+        if num_copies > MOST_COPIES * rows.split.count(TEST):
+            expected = f"at most {100 * MOST_COPIES:g} % of the test images"
+            yield error("copies-across-parts", None, found, expected, "remove them from one of the parts")
+        else:
+            yield warning("copies-across-parts", None, found)
+    disagree = np.flatnonzero(np.minimum.reduceat(labels, firsts) != np.maximum.reduceat(labels, firsts))
+    if len(disagree):
+        first, end = firsts[disagree[0]], ends[disagree[0]]
+        other = first + int(np.argmax(labels[first:end] != labels[first]))
+        found = f"{counted(len(disagree), 'image')} in more than one class: {place(first)} and {place(other)}"
+        yield warning("equal-images", None, found)
+
+
+def _check_forms(decoded: DecodedImages) -> Iterator[Finding]:
+    """What was done to images to bring them to one form."""
+    sizes, modes = decoded.stats.sizes, decoded.stats.modes
+    height, width = decoded.shape[:2]
+    others = sum(count for size, count in sizes.items() if size != (width, height))
+    if others:
+        squeezed = sum(count for (across, down), count in sizes.items() if across * height != down * width)
+        found = f"{counted(others, 'image')} resized to {width} by {height}"
+        found += f", {squeezed:,} of them squeezed, for their sides have another ratio" if squeezed else ""
+        action = "see what another --side does" if (height, width) == (USUAL_SIDE, USUAL_SIDE) else ""
+        yield note("resized", None, found, action)
+    if transparent := sum(count for mode, count in modes.items() if mode.endswith(("A", "a"))):
+        yield note("transparency", None, f"{counted(transparent, 'image')} whose transparency is ignored")
+
+
+# Report
+
+
+def _report(
+    source: LabelledImages,
+    decoded: DecodedImages,
+    rows: ImageRows,
+    rule: SplitRule,
+    name: str,
+    findings: list[Finding],
+) -> DataReport:
+    stats, counts = decoded.stats, _class_counts(rows.truth)
+    train, validation, test = (rows.split.count(side) for side in (TRAINING, VALIDATION, TEST))
+    height, width, *channels = decoded.shape
+    shape = f"{height} by {width} {'colour' if channels else 'grey'}"
+    classes = f"{len(counts)} class{'' if len(counts) == 1 else 'es'}"
+    described_images = ImageReport(
+        shape=decoded.shape,
+        sizes={f"{across} by {down}": count for (across, down), count in stats.sizes.most_common(MOST_SIZES)},
+        num_sizes=len(stats.sizes),
+        modes=dict(stats.modes.most_common()),
+        broken=len(stats.unreadable),
+        copies=len(rows.numbers) - hashing.num_distinct(stats.hashes[rows.numbers]),
+        brightness=_brightness(decoded, rows),
+    )
+    return DataReport(
+        name=name,
+        summary=f"{counted(len(rows.numbers), 'image')} of {classes}, as {shape}; "
+        f"{split_sizes(train, validation, test)} ({describe_split(rule)})",
+        rows=len(rows.numbers),
+        files=source.content.num_files,
+        classes=counts,
+        split=rule,
+        num_train=train,
+        num_validation=validation,
+        num_test=test,
+        images=described_images,
+        findings=tuple(findings),
+    )
+
+
+def _brightness(decoded: DecodedImages, rows: ImageRows) -> float:
+    """The mean of all pixels, 0 to 255."""
+    return round(float(decoded.stats.brightness[rows.numbers].mean()), 3) if len(rows.numbers) else 0.0
+
+
+def draw_sheet(decoded: DecodedImages, rows: ImageRows) -> bytes:
+    """A contact sheet (PNG): a line for each of the first classes, its name, its number of images, some of them.
+
+    What is between them is transparent.
+    """
+    classes = list(_class_counts(rows.truth).items())[:MOST_CLASSES]
+    step = CELL + GAP
+    sheet = Image.new("RGBA", (LABEL + EXAMPLES * step, len(classes) * step + GAP))
+    pen = ImageDraw.Draw(sheet)
+    for line, (name, count) in enumerate(classes):
+        top, is_latin = GAP + line * step, max(map(ord, name), default=0) < 256  # what Pillow's own font has
+        spelt = name if is_latin else lettering.spelt(name)
+        font = ImageFont.load_default(FONT) if is_latin else ImageFont.truetype(lettering.font_file(spelt), FONT)
+        short = spelt if len(spelt) <= LONGEST_NAME else f"{spelt[: LONGEST_NAME - 1]}…"
+        pen.text((GAP, top + 10), f"{short}\n{count:,}", INK, font)
+        for column, image in enumerate(_examples(decoded, rows, line)):
+            sheet.paste(image, (LABEL + column * step, top))
+    content = io.BytesIO()
+    sheet.save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def _examples(decoded: DecodedImages, rows: ImageRows, label: int) -> Iterator[Image.Image]:
+    """Images of a class, evenly spread over all it has."""
+    of_class = rows.numbers[rows.truth.values == label]
+    chosen = np.unique(np.linspace(0, len(of_class) - 1, min(EXAMPLES, len(of_class))).astype(int))
+    height, width = decoded.shape[:2]
+    scale = CELL / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR  # small pixels are to be seen as such
+    for pixels in decoded.pick(of_class[chosen].tolist()):
+        yield Image.fromarray(pixels).convert("RGB").resize(size, way)
+
+
+# Prepared splits
+
+
+class ImageDataset:
+    """The images at ``source``; they are called by the name of their model."""
+
+    def __init__(self, name: str, source: str) -> None:
+        self.name = self.title = self.identifier = name
+        self.source = source
+
+    def fetch(self) -> RawDataset:
+        """Where the images are and how they look; nothing is copied."""
+        found = find_images(self.source)
+        return RawDataset(name=self.name, source=found.source, files={}, look=found.fingerprint)
+
+    def validate(
+        self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None, champion: ChampionData | None
+    ) -> Validated:
+        """Read all images, and say which is whose, and what is wrong."""
+        with scratch_folder(self.name) as folder:
+            previous_schema = kept if isinstance(kept, ImageSchema) else None
+            found = find_images(self.source)
+            (report, schema, rows), decoded = inspect_images(found, self.name, data, previous_schema, folder, champion)
+            if find_images(self.source).fingerprint != raw.look:
+                raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
+            sheet = draw_sheet(decoded, rows)
+            if schema is None:
+                return Validated(report, sheet=sheet)
+            prepared = write_splits(self.name, decoded, rows, schema, folder)
+            return Validated(report, images=prepared.model_copy(update={"accepted": report.accepted}), sheet=sheet)
+
+    def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
+        """The splits that validation wrote: nothing is fitted to them."""
+        if validated.images is None:
+            raise ValueError("images that were not validated")
+        return validated.images.model_copy(update={"report": validated.report, "sheet": validated.sheet})
+
+
+def write_splits(
+    name: str, decoded: DecodedImages, rows: ImageRows, schema: ImageSchema, scratch: Path
+) -> PreparedDataset:
+    """Write all files of images without errors; ``scratch`` is a folder on the same disk."""
+    files: dict[str, FileRef] = {}
+    for split, side in SIDES.items():
+        if side != VALIDATION or rows.split.count(side):
+            sha256 = _write_split(split, decoded, rows, schema, scratch)
+            files[split] = place_file(scratch / split, sha256, artifact_paths.split_file(name, split, sha256))
+    digests = {"train": rows.digests_of(True), "other": rows.digests_of(False)}
+    in_training = rows.truth.values[rows.split.sides == TRAINING]
+    return PreparedDataset(
+        name=name,
+        title=name,
+        identifier=name,
+        digest=schema.digest(tuple(digests.values())),
+        **files,
+        raw_test=files["test"],
+        num_train=rows.split.count(TRAINING),
+        num_test=rows.split.count(TEST),
+        recipe=schema.recipe,
+        task=schema.task,
+        class_names=schema.class_names,
+        split=schema.split,
+        class_counts=tuple(np.bincount(in_training, minlength=len(schema.class_names)).tolist()),
+        rows=write_digests(name, digests, scratch),
+        brightness=_brightness(decoded, rows),
+    )
+
+
+def write_arrays(
+    split: str, decoded: DecodedImages, rows: ImageRows, schema: ImageSchema, scratch: Path
+) -> mapped.Arrays:
+    """One split, mapped to a file in the folder ``scratch``: it may be larger than memory."""
+    _write_split(split, decoded, rows, schema, scratch)
+    return mapped.opened(scratch / split)
+
+
+def _write_split(split: str, decoded: DecodedImages, rows: ImageRows, schema: ImageSchema, scratch: Path) -> str:
+    """Write one split, and return the digest of the file."""
+    is_mine = rows.split.sides == SIDES[split]
+    numbers, target = rows.numbers[is_mine], TASKS[schema.task].target
+    labels, keys = rows.truth.values[is_mine], rows.split.keys[is_mine]
+    shapes: mapped.Shapes = {
+        IMAGES: (np.uint8, (len(numbers), *decoded.shape)),
+        target: (labels.dtype, labels.shape),
+        SPLIT_KEY: (np.uint64, keys.shape),
+    }
+    pixels = (
+        block[numbers[slice(*np.searchsorted(numbers, (at.start, at.stop)))] - at.start]
+        for at, block in decoded.blocks()
+    )
+    return mapped.write(scratch / split, shapes, {IMAGES: pixels, target: [labels], SPLIT_KEY: [keys]})

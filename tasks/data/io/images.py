@@ -1,0 +1,698 @@
+"""Labelled images of a user: a folder of pictures for each class, MNIST's files, ``.npz``, safetensors, Parquet.
+
+Whatever they lie in, they come to one ``LabelledImages``, and ``read_images`` to raw pixels of one shape in a file.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tasks.data import mapped
+from tasks.data.findings import error, note
+from tasks.data.io import arrays, pictures
+from tasks.data.io.arrays import StoredArray
+from tasks.data.io.file_errors import broken, reading
+from tasks.data.io.pictures import DecodeStats, Item, Job, Shape
+from tasks.data.levels import sort_levels
+from tasks.data.report import Finding
+from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
+from tasks.errors import DataError
+from tasks.machine import cores, processes, progress
+from tasks.machine.arrays import Array
+from tasks.store import fingerprints, regular_files
+from tasks.store.regular_files import holds, shown
+
+SPLIT_FOLDERS = {
+    "train": TRAINING, "training": TRAINING, "test": TEST, "testing": TEST,
+    "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
+}  # fmt: skip
+SPLIT_WORDS = {name: SPLIT_FOLDERS[name] for name in ("train", "test", "val", "valid", "validation")} | {"t10k": TEST}
+LONGEST = 5  # names that a message has
+CLASS_NAMES = "labels.txt"  # beside the files: a class a line
+# What arrays of images and labels are called, before or after the word of their part.
+ARRAY_NAMES = (("images", "labels"), ("x", "y"), ("X", "y"), ("image", "label"))
+ARRAY_PARTS = ("", "train", "test", "val", "validation", "valid")
+METADATA = b"huggingface"
+LABEL_COLUMNS = ("label", "labels", "class")
+MOST_ROWS = 10**8  # of a Parquet file: a footer may promise any number
+BUFFER_BYTES = 2**16
+JOB_IMAGES, JOB_BYTES = 256, 2**22  # images that are read together from a file of many
+FILE_JOBS = 32  # of all picture files: the cores are to end at one time
+FEWEST_FILES, MOST_FILES = 16, 1024  # of a job: a process waits for the interpreter's lock of its parent before each
+SAMPLE = 64  # images by which the shape is guessed: where all others are alike, they are read once
+LARGEST_SIDE, USUAL_SIDE = 256, 28
+WAITING_JOBS = 8  # that have been read and not decoded yet
+LONG_SECONDS = 0.2  # of decoding, beyond which processes are worth their start
+
+
+class Content(Protocol):
+    """All images of a source, in order."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def num_files(self) -> int:
+        """How many files they are in."""
+
+    def jobs(self) -> Iterator[Job]:
+        """All of them; what is not a path is read as it is asked for."""
+
+    def sample(self) -> Iterator[Item]:
+        """A few of them, from here and there."""
+
+    def place(self, number: int) -> str:
+        """Where an image is, for people."""
+
+
+class LabelledImages(NamedTuple):
+    """Labelled images as they were found; nothing is decoded yet."""
+
+    source: str  # an absolute path
+    fingerprint: str  # a digest that changes where a file looks touched, comes or goes
+    class_names: tuple[str, ...]  # as the data have them, in any order
+    labels: NDArray[np.int64]  # (n,) into them
+    split_ids: NDArray[np.uint8] | None  # (n,) of the split; None where the source has none
+    content: Content
+    findings: tuple[Finding, ...] = ()
+    other_files: tuple[str, ...] = ()  # among picture files
+
+
+# Folders of pictures (torchvision's ``ImageFolder``), maybe below ``train/`` and ``test/``.
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Images of which each is a file; as strings, the paths would be as large as small images."""
+
+    folders: list[str]
+    folder: NDArray[np.int32]  # (n,) that each is in
+    names: NDArray[np.bytes_]  # (n,)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def num_files(self) -> int:
+        """As many."""
+        return len(self)
+
+    def jobs(self) -> Iterator[Job]:
+        """All of them."""
+        numbers, step = range(len(self)), min(MOST_FILES, max(FEWEST_FILES, len(self) // FILE_JOBS))
+        return (Job(at, [self._path(number) for number in numbers[at : at + step]]) for at in numbers[::step])
+
+    def sample(self) -> Iterator[Item]:
+        """A few paths, evenly spread."""
+        return map(self._path, range(0, len(self), max(1, len(self) // SAMPLE)))
+
+    def place(self, number: int) -> str:
+        """The path."""
+        return " ".join(shown(self._path(number)).split())
+
+    def _path(self, number: int) -> str:
+        return f"{self.folders[self.folder[number]]}{os.sep}{os.fsdecode(self.names[number])}"
+
+
+class _ClassFolder(NamedTuple):
+    """Pictures of one class that lie side by side."""
+
+    path: str
+    label: int
+    split_id: int
+    names: NDArray[np.bytes_]
+
+
+@dataclass
+class _FolderSearch:
+    """What lies below a folder."""
+
+    classes: dict[str, int] = field(default_factory=dict)  # each with its number, in the order they were found
+    folders: list[_ClassFolder] = field(default_factory=list)
+    digest: Any = field(default_factory=hashlib.sha256)  # of all pictures so far: there may be millions
+    strays: list[str] = field(default_factory=list)  # files among the folders of classes
+    others: list[str] = field(default_factory=list)  # files of other kinds
+    links: list[str] = field(default_factory=list)  # to folders
+    unreadable: list[str] = field(default_factory=list)
+
+    def add_part(self, folder: str, split_id: int) -> None:
+        """Folders of classes; a link to one is followed, unless it leads to what it lies in."""
+        for entry in self._entries(folder):
+            if not holds(entry.is_dir):
+                self.strays += [] if entry.name.startswith(".") else [entry.path]
+            elif entry.is_symlink() and Path(folder).resolve().is_relative_to(Path(entry.path).resolve()):
+                self.links.append(entry.path)
+            elif not entry.name.startswith((".", "__MACOSX")):
+                self._add_class(entry.path, self.classes.setdefault(entry.name, len(self.classes)), split_id)
+
+    def _add_class(self, folder: str, label: int, split_id: int) -> None:
+        """The pictures of one class, however deep: a folder's own after those of the folders in it."""
+        open_folders: list[tuple[str, Iterator[os.DirEntry[str]], list[bytes]]] = []
+        inner: str | None = folder
+        while inner or open_folders:
+            if inner:
+                open_folders.append((inner, iter(self._entries(inner)), []))
+            path, entries, names = open_folders[-1]
+            inner = next(filter(None, (self._add_entry(entry, names) for entry in entries)), None)
+            if inner is None:
+                self.folders.append(_ClassFolder(path, label, split_id, np.array(names, np.bytes_)))
+                open_folders.pop()
+
+    def _add_entry(self, entry: os.DirEntry[str], names: list[bytes]) -> str | None:
+        """Note what lies in a folder of a class; a folder is returned, to be looked into next."""
+        if holds(entry.is_dir):
+            if entry.is_symlink():
+                self.links.append(entry.path)
+            elif not entry.name.startswith("."):
+                return entry.path
+        elif entry.name.startswith(".") or not holds(entry.is_file):
+            pass
+        elif entry.name.lower().endswith(pictures.SUFFIXES):
+            facts = os.stat(entry.path)  # noqa: PTH116  (an entry would keep its own)
+            self.digest.update(os.fsencode(f"{entry.path}\0{facts.st_size}\0{facts.st_mtime_ns}\0"))
+            names.append(os.fsencode(entry.name))
+        else:
+            self.others.append(entry.path)
+        return None
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            self.unreadable.append(f"{shown(folder)} ({error.strerror})")
+            return []
+
+    def findings(self) -> Iterator[Finding]:
+        """What was left out."""
+        left_out = {
+            "stray-files": ("what lies beside the folders of classes or of parts", self.strays),
+            "other-files": ("files of other kinds", self.others),
+            "links": ("links to folders", self.links),
+        }
+        for rule, (words, paths) in left_out.items():
+            if paths:
+                more = f" and {len(paths) - LONGEST:,} more" if len(paths) > LONGEST else ""
+                first = ", ".join(" ".join(shown(path).split()) for path in paths[:LONGEST])
+                yield note(rule, None, f"left out {words} ({len(paths):,}): {first}{more}")
+        if self.unreadable:
+            found = f"folders that cannot be read: {', '.join(self.unreadable[:LONGEST])}"
+            yield error("closed-folder", None, found, "readable ones", "see permissions")
+
+
+def find_pictures(folder: Path) -> LabelledImages:
+    """The pictures below a folder, in the order of their own names, as numbers are where arrays were written out."""
+    search, parts = _FolderSearch(), _split_folders(folder)
+    for part, split_id in parts.items():
+        search.add_part(str(part), split_id)
+    if folder not in parts:
+        search.strays += [str(each) for each in sorted(folder.iterdir()) if each not in parts and each.name[0] != "."]
+    found = [each for each in search.folders if len(each.names)]
+    names = np.concatenate([np.array([], np.bytes_), *(each.names for each in found)])
+    order = np.argsort(names, kind="stable")
+    number = np.repeat(np.arange(len(found), dtype=np.int32), [len(each.names) for each in found])[order]
+    search.digest.update(str([parts, sorted(search.classes)]).encode(errors="surrogateescape"))
+    return LabelledImages(
+        source=str(folder),
+        fingerprint=search.digest.hexdigest(),
+        class_names=tuple(map(shown, search.classes)),
+        labels=np.array([each.label for each in found], np.int64)[number],
+        split_ids=np.array([each.split_id for each in found], np.uint8)[number] if len(parts) > 1 else None,
+        content=PictureFiles([each.path for each in found], number, names[order]),
+        findings=tuple(search.findings()),
+        other_files=(*search.others, *search.strays),
+    )
+
+
+def _split_folders(folder: Path) -> dict[Path, int]:
+    """The folders of the splits; the folder itself where it has none, or ``train/`` alone.
+
+    A folder of pictures and no folders is none of a split: a class may be called ``train``.
+    """
+    try:
+        named = sorted(each for each in folder.iterdir() if each.name.lower() in SPLIT_FOLDERS)
+        found = {each: SPLIT_FOLDERS[each.name.lower()] for each in named if each.is_dir() and not _is_class(each)}
+    except OSError:
+        found = {}
+    if TRAINING not in found.values():
+        return {folder: TRAINING}
+    return dict(zip(found, _with_test([*found.values()]), strict=True))
+
+
+def _with_test(split_ids: list[int]) -> list[int]:
+    """A validation part is the test part where there is no other."""
+    return split_ids if TEST in split_ids else [TEST if each == VALIDATION else each for each in split_ids]
+
+
+def _is_class(folder: Path) -> bool:
+    """Whether a folder has pictures and no folders."""
+    with os.scandir(folder) as entries:
+        found = list(entries)
+    has_pictures = any(entry.name.lower().endswith(pictures.SUFFIXES) for entry in found)
+    return has_pictures and not any(holds(entry.is_dir) for entry in found)
+
+
+# Arrays of images, and Parquet.
+
+
+class ImageArray(NamedTuple):
+    """Images of one part in one array; they are read when it is asked for ``blocks``."""
+
+    place: str  # for people
+    num_images: int
+    blocks: Callable[[], Iterator[Array | list[bytes]]]  # each at most ``JOB_IMAGES`` images
+    labels: Array  # (n,) whole numbers or names
+
+
+@dataclass(frozen=True)
+class ImageArrays:
+    """Images of which many are in a file, array after array."""
+
+    arrays: tuple[ImageArray, ...]
+    num_files: int
+
+    def __len__(self) -> int:
+        return sum(each.num_images for each in self.arrays)
+
+    def jobs(self) -> Iterator[Job]:
+        """All of them, block by block."""
+        first = 0
+        for block in itertools.chain.from_iterable(each.blocks() for each in self.arrays):
+            yield Job(first, list(block))
+            first += len(block)
+
+    def sample(self) -> Iterator[Item]:
+        """The first ones of each array."""
+        for each in self.arrays:
+            for block in itertools.islice(each.blocks(), 1):
+                yield from block[: SAMPLE // len(self.arrays) + 1]
+
+    def place(self, number: int) -> str:
+        """File and row."""
+        for each in self.arrays:
+            if number < each.num_images:
+                return f"{each.place} row {number}"
+            number -= each.num_images
+        raise IndexError(number)
+
+
+def find_idx(folder: Path) -> LabelledImages | None:
+    """The files of MNIST, and of what is called like it; None where there are none."""
+    found: dict[int | None, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if "idx3" not in path.name or "images" not in path.name or not path.is_file():
+            continue
+        first = found.setdefault(_split_named(path.name), path)
+        if path.name not in (first.name, first.name + arrays.PACKED):  # torchvision keeps both
+            expected = "one file of images for each part"
+            raise DataError(f"{first} and {path.name} beside it", expected, "move those of other data elsewhere")
+    files, parts = [*found.values()], []
+    for path in found.values():
+        if (labels := arrays.idx_labels_beside(path)) is None:
+            expected = "labels for each file of images, called as it is but for labels and idx1"
+            raise DataError(f"no labels beside {path}", expected, "put them there")
+        files.append(labels)
+        parts.append(_stored_images(str(path), arrays.open_idx(path), arrays.read_idx_labels(labels)))
+    return _labelled(folder, files, parts, [*found]) if found else None
+
+
+def find_arrays(path: Path) -> LabelledImages:
+    """The arrays of an ``.npz`` or safetensors file: ``images`` and ``labels``, or those that Keras has."""
+    file = arrays.open_arrays(path)
+    if not (found := [pair for pair in label_pairs(ARRAY_PARTS) if set(pair) <= {*file.names}]):
+        expected = "images and labels, or x_train, y_train, x_test and y_test"
+        raise DataError(f"{path} holds arrays {sorted(file.names)}", expected, "rename them")
+    parts = [
+        _stored_images(f"{path} {images}", file.open_array(images), read_labels(path, labels, file.open_array(labels)))
+        for images, labels in found
+    ]
+    return _labelled(path, [path], parts, [_split_named(images) for images, _ in found], class_names_in(file))
+
+
+def label_pairs(parts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """What arrays of images and labels of the parts of a split, such as ``test``, may be called."""
+    for images, labels in ARRAY_NAMES:
+        for part in parts:
+            yield (f"{images}_{part}", f"{labels}_{part}") if part else (images, labels)
+            if part:
+                yield f"{part}_{images}", f"{part}_{labels}"
+
+
+def class_names_in(file: arrays.ArrayFile) -> tuple[str, ...]:
+    """What the array ``class_names`` of a file says; nothing where there is none.
+
+    Raises:
+        DataError: a name is empty or stands twice.
+    """
+    if "class_names" not in file.names:
+        return ()
+    names = tuple(map(str, read_labels(file.path, "class_names", file.open_array("class_names"))))
+    return _distinct(str(file.path), names)
+
+
+def _split_named(name: str) -> int | None:
+    """The part of the split that a name tells of."""
+    words = re.split(r"[^a-z0-9]+", name.lower())
+    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
+
+
+def _stored_images(place: str, array: StoredArray, labels: Array) -> ImageArray:
+    """Images that lie in an array of bytes; a last axis of one channel is left out.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    shape = array.shape
+    is_one = array.dtype == np.uint8 and (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3)))
+    if not is_one or 0 in shape[1:] or math.prod(shape[1:3]) > pictures.LARGEST_PIXELS:
+        found = f"{place} holds {array.dtype} of shape {list(shape)}"
+        expected = "uint8 pixels, 0 to 255, of shape [images, height, width], or with 3 channels last"
+        raise DataError(found, expected, "convert the array: multiply shares of 1 by 255, put channels last")
+    if array.column_bytes is not None:
+        raise broken(array.path, f"{place} is in Fortran order: write it with numpy.ascontiguousarray")
+    return ImageArray(place, shape[0], partial(_stored_blocks, array), labels)
+
+
+def _stored_blocks(array: StoredArray) -> Iterator[Array]:
+    of_image = array.shape[1:3] if array.shape[3:] == (1,) else array.shape[1:]
+    batches = array.batches(max(1, min(JOB_IMAGES, JOB_BYTES // array.row_bytes)))
+    return (batch.reshape(-1, *of_image).copy() for batch in batches)  # others are read while it waits
+
+
+def find_parquet(path: Path) -> LabelledImages | None:
+    """The images of a Parquet file or a folder of such; None where the first of them has no column of images.
+
+    Raises:
+        DataError: a file is broken, differs from the first one, or has no labels.
+    """
+    files = [path] if path.is_file() else sorted([*path.glob("*.parquet"), *path.glob("data/*.parquet")])
+    if not files:
+        return None
+    with open_parquet(files[0]) as file:
+        schema = file.schema_arrow
+    image, (label, names) = image_column(schema), class_column(schema)
+    if image is None:
+        return None
+    if label is None:
+        expected = f"a column of classes, called {' or '.join(LABEL_COLUMNS)}"
+        raise DataError(f"{files[0]} has columns {', '.join(schema.names)}", expected, "rename the column")
+    parts = [_packed_images(each, image, label) for each in files]
+    return _labelled(path, files, parts, [_split_named(each.name) for each in files], names)
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file that is read a buffer at a time, not by whole columns of a row group.
+
+    Raises:
+        DataError: it is none, or promises other rows than its row groups have.
+    """
+    regular_files.opened(path).close()
+    with reading(path):
+        file = pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
+        rows = [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)]
+        if min(rows, default=0) < 0 or sum(rows) != file.metadata.num_rows or sum(rows) > MOST_ROWS:
+            raise ValueError(f"it promises {file.metadata.num_rows} rows, and row groups of {sum(rows)}")
+    with file:
+        yield file
+
+
+def read_parquet(
+    path: Path, columns: list[str], start: int, stop: int, most_rows: int, most_bytes: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows from ``start`` to ``stop`` and the number of the first, at most so many and so large at a time.
+
+    Raises:
+        DataError: the file is broken, which for a damaged page shows only here.
+    """
+    with open_parquet(path) as file:
+        groups = [file.metadata.row_group(at) for at in range(file.num_row_groups)]
+        ends = list(itertools.accumulate(each.num_rows for each in groups))
+        read = [at for at, end in enumerate(ends) if end > start and end - groups[at].num_rows < stop]
+        widest = max((groups[at].total_byte_size / groups[at].num_rows for at in read), default=1)
+        size = max(1, min(most_rows, int(most_bytes / max(1, widest))))
+        first = ends[read[0]] - groups[read[0]].num_rows if read else stop
+        with reading(path):
+            batches = file.iter_batches(size, read, columns, use_threads=False)
+        while first < stop:
+            with reading(path):
+                batch = next(batches)
+            low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+            if low < high:
+                yield first + low, batch.slice(low, high - low)
+            first += batch.num_rows
+
+
+def image_column(schema: pa.Schema, among: tuple[str, ...] = ()) -> str | None:
+    """The first column of pictures, structs of ``bytes`` and ``path``, or the first of those that are named."""
+    for column in schema:
+        kinds = {inner.name: inner.type for inner in column.type} if pa.types.is_struct(column.type) else {}
+        if kinds.get("bytes") in (pa.binary(), pa.large_binary()) and (not among or column.name in among):
+            return str(column.name)
+    return None
+
+
+def class_column(schema: pa.Schema) -> tuple[str | None, tuple[str, ...]]:
+    """The column of classes, and what its whole numbers stand for, as far as the library ``datasets`` says either."""
+    try:
+        features = dict(json.loads((schema.metadata or {}).get(METADATA, b"{}"))["info"]["features"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        features = {}
+    known = {name: each for name, each in features.items() if isinstance(each, dict) and name in schema.names}
+    found = [name for name, each in known.items() if each.get("_type") == "ClassLabel"]
+    name = next(iter([*found, *(name for name in LABEL_COLUMNS if name in schema.names)]), None)
+    names = known.get(name or "", {}).get("names")
+    return name, tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def _packed_images(path: Path, image: str, label: str) -> ImageArray:
+    with open_parquet(path) as file, reading(path):
+        labels, rows = file.read(columns=[label]).column(label), file.metadata.num_rows
+    kind = labels.type.value_type if pa.types.is_dictionary(labels.type) else labels.type
+    tests = pa.types.is_integer, pa.types.is_boolean, pa.types.is_string, pa.types.is_large_string
+    if labels.null_count or not any(test(kind) for test in (*tests, pa.types.is_string_view)):
+        found = f"{path} has {labels.null_count} of {rows} rows without a {label}, which is {labels.type}"
+        raise DataError(found, "a whole number or text in each", "fill them in, or leave these rows out")
+
+    def blocks() -> Iterator[list[bytes]]:
+        for _, batch in read_parquet(path, [f"{image}.bytes"], 0, rows, JOB_IMAGES, JOB_BYTES):
+            yield [each or b"" for each in batch.column(0).field("bytes").to_pylist()]
+
+    return ImageArray(str(path), rows, blocks, np.asarray(labels.combine_chunks().to_numpy(zero_copy_only=False)))
+
+
+# Labels: numbers or names, which stand for classes.
+
+
+def read_labels(path: Path, name: str, labels: StoredArray) -> Array:
+    """Labels or names ``(n,)`` in memory.
+
+    Raises:
+        DataError: they are neither whole numbers nor text, or far too many.
+    """
+    if labels.dtype.kind not in "iuU" or not labels.shape or labels.num_bytes > arrays.MOST_LABEL_BYTES:
+        found = f"{name} is {labels.dtype} of shape {list(labels.shape)}, and no whole numbers or text"
+        raise broken(path, found)
+    values = np.asarray(labels)
+    return values[:, 0] if values.shape[1:] == (1,) else values
+
+
+def classes_of_labels(labels: Array, names: tuple[str, ...] = ()) -> tuple[list[str], Array]:
+    """The classes that labels ``(n,)`` mean, and which of these each label means ``(n,)``.
+
+    Whole numbers stand for ``names``, if there are any; one beyond them is of no class, which is called "".
+    """
+    values, codes = np.unique(labels, return_inverse=True)
+    if values.dtype.kind in "iu" and names:
+        return [names[value] if 0 <= value < len(names) else "" for value in values.tolist()], codes
+    return values.astype(str).tolist(), codes
+
+
+def names_beside(path: Path) -> tuple[str, ...]:
+    """The classes by ``labels.txt`` in the same folder; nothing where there is none.
+
+    Raises:
+        DataError: it is no list of classes.
+    """
+    file = (path if path.is_dir() else path.parent) / CLASS_NAMES
+    if not file.is_file():
+        return ()
+    with regular_files.opened(file) as stream:
+        text = stream.read(2**20).decode("utf-8-sig", errors="replace")
+    return _distinct(str(file), tuple(text.splitlines()))
+
+
+def _distinct(place: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names) or "" in names:
+        raise DataError(f"{place} names a class twice, or not at all", "a name for each class", "mend it")
+    return names
+
+
+def _labelled(
+    path: Path, files: list[Path], parts: list[ImageArray], split_ids: list[int | None], names: tuple[str, ...] = ()
+) -> LabelledImages:
+    """What arrays come to; ``names`` are those of whole-numbered labels, from 0 on.
+
+    Where there is one part only, its images are split by their hashes, whatever it is called.
+
+    Raises:
+        DataError: images and labels differ in number, are none, or a label has no name.
+    """
+    names = names or names_beside(path)
+    found = [_classes(part, names) for part in parts]
+    class_names = names or sort_levels(itertools.chain.from_iterable(classes for classes, _ in found))
+    numbers = {name: number for number, name in enumerate(class_names)}
+    labels = [np.array([numbers[name] for name in classes], np.int64)[codes] for classes, codes in found]
+    of_images = None
+    if TRAINING in split_ids and len({*split_ids} - {None}) > 1:
+        if None in split_ids:
+            found_part = f"{parts[split_ids.index(None)].place} beside those for training and testing"
+            raise DataError(found_part, "names that say to which part each belongs", "rename it, or move it elsewhere")
+        of_parts = _with_test(cast("list[int]", split_ids))
+        of_images = np.repeat(np.array(of_parts, np.uint8), [part.num_images for part in parts])
+    return LabelledImages(
+        source=str(path),
+        fingerprint=hashlib.sha256(json.dumps(fingerprints.of(files)).encode()).hexdigest(),
+        class_names=tuple(class_names),
+        labels=np.concatenate(labels),
+        split_ids=of_images,
+        content=ImageArrays(tuple(parts), len(files)),
+    )
+
+
+def _classes(part: ImageArray, names: tuple[str, ...]) -> tuple[list[str], Array]:
+    """The classes of a part's labels, and which of these each image has."""
+    labels = part.labels
+    if not part.num_images:
+        raise DataError(f"{part.place} holds no images", "at least one", "write them again")
+    if labels.shape != (part.num_images,):
+        found = f"{part.num_images} images and {labels.shape} labels in {part.place}"
+        raise DataError(found, "one label for each image", "see that both belong to the same part")
+    classes, codes = classes_of_labels(labels, names)
+    if names and labels.dtype.kind in "iu" and "" in classes:
+        row = int(np.argmax(np.isin(codes, [at for at, name in enumerate(classes) if not name])))
+        found = f"label {labels[row]} at row {row} of {part.place}"
+        raise DataError(found, f"labels from 0 to {len(names) - 1}", f"mend it, or {CLASS_NAMES}")
+    return classes, codes
+
+
+# Images to raw pixels of one shape, in a file: decoded side by side, each written to its place.
+
+
+class ReadOptions(NamedTuple):
+    """What is known of the shape before anything is read."""
+
+    side: int | None = None
+    channels: str | None = None  # grey or rgb
+    shape: Shape | None = None  # that version 1 fixed
+
+    def shape_for(self, sizes: Iterable[tuple[int, int]], is_grey: bool) -> Shape:
+        """The shape for images of these sizes, all grey or not."""
+        if self.shape:
+            return self.shape
+        found = set(sizes)
+        width, height = found.pop() if len(found) == 1 else (0, 0)
+        side = self.side or (width if width == height and 0 < width <= LARGEST_SIDE else USUAL_SIDE)
+        in_colour = self.channels == "rgb" if self.channels else not is_grey
+        return (side, side, 3) if in_colour else (side, side)
+
+
+class DecodedImages(NamedTuple):
+    """All images of a source in one shape; those that are unreadable are black."""
+
+    spool: Path
+    shape: Shape
+    stats: DecodeStats
+
+    @property
+    def is_readable(self) -> NDArray[np.bool_]:
+        """Which images could be decoded, ``(n,)``."""
+        readable = np.ones(len(self.stats.hashes), bool)
+        readable[list(self.stats.unreadable)] = False
+        return readable
+
+    def blocks(self, rows: int = 2**10) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+        """The pixels ``(n, …)``, so many images at a time, read and not mapped: a map would count as memory."""
+        size, total = math.prod(self.shape), len(self.stats.hashes)
+        with self.spool.open("rb") as file:
+            for start in range(0, total, rows):
+                count = min(rows, total - start)
+                block = np.fromfile(file, np.uint8, count * size).reshape(count, *self.shape)
+                yield slice(start, start + count), block
+
+    def pick(self, numbers: Iterable[int]) -> list[NDArray[np.uint8]]:
+        """The pixels of a few images, each of ``shape``."""
+        size = math.prod(self.shape)
+        return [np.fromfile(self.spool, np.uint8, size, offset=number * size).reshape(self.shape) for number in numbers]
+
+
+def read_images(content: Content, options: ReadOptions, spool: Path) -> DecodedImages:
+    """Read all images into the file ``spool``, again where their shape is not that of the first ones.
+
+    Raises:
+        OSError: the disk has no room for them.
+        DataError: a file that holds many of them cannot be read.
+        EnvironmentProblem: a process that decodes them was ended.
+    """
+    looks_for_colour = not (options.shape or options.channels)
+    sizes, is_grey, is_long = _look_at_some(content)
+    shape = options.shape_for(sizes, is_grey)
+    found = _decode_all(content, shape, looks_for_colour, spool, is_long)
+    better = options.shape_for(found.stats.sizes, found.stats.is_grey)
+    if better == shape or not found.stats.sizes:
+        return found
+    return _decode_all(content, better, False, spool, is_long)
+
+
+def _look_at_some(content: Content) -> tuple[set[tuple[int, int]], bool, bool]:
+    """The sizes of a few images, evenly spread, whether all of them are grey, and whether files take long to decode."""
+    sizes, is_grey, count, in_files = set(), True, 0, False
+    started = time.perf_counter()
+    for item in content.sample():
+        count, in_files = count + 1, not isinstance(item, np.ndarray)
+        with suppress(Exception):  # Pillow's are of any kind; unreadable ones are found later
+            picture = pictures.read_item(item, (1, 1), True)
+            sizes.add(picture.size)
+            is_grey = is_grey and picture.is_grey
+    seconds = (time.perf_counter() - started) * len(content) / max(1, count)
+    return sizes, is_grey, in_files and seconds > LONG_SECONDS
+
+
+def _decode_all(content: Content, shape: Shape, looks_for_colour: bool, spool: Path, is_long: bool) -> DecodedImages:
+    with spool.open("wb") as file:
+        mapped.allocate(file, 0, len(content) * math.prod(shape))
+    stats = DecodeStats.create(0, len(content))
+    decode = partial(pictures.decode_job, shape=shape, looks_for_colour=looks_for_colour, spool=spool)
+    with processes.by_all_cores(decode, cores.available(), is_long) as begin, progress.bar() as bar:
+        task = bar.add_task("decode", total=len(content))
+        for part in _completed(begin, content.jobs()):
+            bar.advance(task, len(part.hashes))
+            stats.update(part)
+    return DecodedImages(spool, shape, stats)
+
+
+def _completed(begin: Callable[[Job], Future[DecodeStats]], jobs: Iterator[Job]) -> Iterator[DecodeStats]:
+    """What becomes of jobs, in order; few are read ahead."""
+    waiting: deque[Future[DecodeStats]] = deque()
+    for job in jobs:
+        waiting.append(begin(job))
+        if len(waiting) > WAITING_JOBS:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

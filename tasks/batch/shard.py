@@ -9,19 +9,19 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import reduce
+from operator import add
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.batch.output_dir import FOOTER, rejects_path
 from tasks.batch.plan import Version, read_sources, read_version
 from tasks.batch.results import ID, Counts, Footer, rejects_schema
-from tasks.batch.session_pool import Buffers, SessionPool, empty_outputs, open_pool
+from tasks.batch.session_pool import Buffers, SessionPool, open_pool
 from tasks.data import readers
-from tasks.data.readers import Chunk, Reject, Source
+from tasks.data.readers import Chunk, Source
 from tasks.data.readers.formats import CHUNK_ROWS, Array
 from tasks.serving.contract import LABEL
 from tasks.serving.task import LABEL_NAME
@@ -47,52 +47,61 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
     """
     job = Job.read(folder / JOB, "run gradmill predict again")
     pool = open_pool(model, job.model.sha256, job.provider, threads)
-    work = _Work(job, shard, read_version(model.parent), read_sources(folder, shard))
-    readers.check_unchanged(work.sources)
+    version, sources = read_version(model.parent), read_sources(folder, shard)
+    readers.check_unchanged(sources)
     name = artifact_paths.part(folder, shard.number).name
     with contextlib.suppress(_TooManyRejects), scratch.placing(folder, name) as temporary:  # syncs when no core is held
-        with ShardRejects(rejects_path(folder, shard), job) as rejects, pool.working() as buffers:
-            footer = work.write(temporary, pool, buffers, rejects)
-        readers.check_unchanged(work.sources)
+        with (
+            atomic.replacing(rejects_path(folder, shard), is_kept=False) as beside,  # the part's footer counts them
+            pq.ParquetWriter(beside, rejects_schema(job)) as rejects,
+            pool.working() as buffers,
+        ):
+            chunks = _predict_chunks(job, shard, version, sources, pool, buffers)
+            footer = _write_part(temporary, job, shard, chunks, rejects)
+        readers.check_unchanged(sources)
         if footer.rejects > job.max_rejects:
             raise _TooManyRejects
     return footer
 
 
-class _Work(NamedTuple):
-    """A shard, and all that is known of it before its rows are read."""
-
-    job: Job
-    shard: Shard
-    version: Version
-    sources: list[Source]
-
-    def write(self, path: Path, pool: SessionPool, buffers: Buffers, rejects: "ShardRejects") -> Footer:
-        """Write the part at ``path``."""
-        job, version = self.job, self.version
-        wanted, has_all = version.wanted(job), job.written == "all"
-        chunk, outputs = _empty_chunk(job.id_columns), empty_outputs(pool.signature.outputs)
+def _predict_chunks(
+    job: Job, shard: Shard, version: Version, sources: list[Source], pool: SessionPool, buffers: Buffers
+) -> Iterator[tuple[Chunk, pa.Table, Counts]]:
+    """Chunk by chunk what was read, the rows of the part, which hold until the next chunk, and what is counted."""
+    for chunk in readers.chunks(sources, shard.start, shard.stop, version.wanted(job)):
+        outputs = pool.run(chunk.values, job.batch_size, buffers)
         counts = Counts.count(chunk, outputs, version, job.rows)
-        schema = to_table(chunk, outputs, version, has_all).schema
-        with part_writer(path, schema) as part, written_back(path) as hand_to_disk:
-            for chunk in readers.chunks(self.sources, self.shard.start, self.shard.stop, wanted):
-                outputs = pool.run(chunk.values, job.batch_size, buffers)
-                if len(chunk.rows):
-                    part.write_table(to_table(chunk, outputs, version, has_all))
-                    hand_to_disk()
-                rejects.add(chunk.rejects)
-                counts += Counts.count(chunk, outputs, version, job.rows)
-                if counts.rejects > job.max_rejects:
-                    break
-            model = job.model.model_dump(mode="json")
-            footer = Footer(job=job.job, shard=self.shard, model=model, provider=job.provider, **dict(counts))
-            part.add_key_value_metadata({FOOTER: footer.model_dump_json().encode()})
-        return footer
+        yield chunk, to_table(chunk, outputs, version, job.written == "all"), counts
 
 
-def _empty_chunk(ids: tuple[str, ...]) -> Chunk:
-    number, extra = np.empty(0, np.int64), pa.schema([(name, pa.string()) for name in ids]).empty_table()
-    return Chunk(number, number, [], number.astype(np.int32), number, [], [], extra)
+def _write_part(
+    path: Path,
+    job: Job,
+    shard: Shard,
+    chunks: Iterator[tuple[Chunk, pa.Table, Counts]],
+    rejects: pq.ParquetWriter,
+) -> Footer:
+    """Write the part at ``path``, and the rejected rows apart; it ends early where these are too many."""
+    found: list[Counts] = []
+    with contextlib.ExitStack() as opened:
+        for chunk, table, counts in chunks:
+            if not found:  # there is always a chunk, though it may hold nothing but rejected rows
+                part = opened.enter_context(part_writer(path, table.schema))
+                hand_to_disk = opened.enter_context(written_back(path))
+            if len(table):
+                part.write_table(table)
+                hand_to_disk()
+            if chunk.rejects:
+                columns = zip(*((*facts, *ids) for *facts, ids in chunk.rejects), strict=True)
+                arrays = [pa.array(column, each.type) for column, each in zip(columns, rejects.schema, strict=True)]
+                rejects.write_table(pa.table(arrays, schema=rejects.schema))
+            found.append(counts)
+            if sum(each.rejects for each in found) > job.max_rejects:
+                break
+        model = job.model.model_dump(mode="json")
+        footer = Footer(job=job.job, shard=shard, model=model, provider=job.provider, **dict(reduce(add, found)))
+        part.add_key_value_metadata({FOOTER: footer.model_dump_json().encode()})
+    return footer
 
 
 def to_table(chunk: Chunk, outputs: dict[str, Array], version: Version, has_all: bool = True) -> pa.Table:
@@ -147,26 +156,3 @@ def written_back(path: Path) -> Iterator[Callable[[], None]]:
         yield hand_to_disk
     finally:
         os.close(descriptor)
-
-
-class ShardRejects(contextlib.ExitStack):
-    """Writes the rejects of a shard of a job as they come, and no file if none come.
-
-    To be closed before the part appears, whose footer counts them.
-    """
-
-    def __init__(self, path: Path, job: Job) -> None:
-        super().__init__()
-        self._path, self._schema = path, rejects_schema(job)
-        self._writer: pq.ParquetWriter | None = None
-
-    def add(self, rejects: list[Reject]) -> None:
-        """Write a few."""
-        if not rejects:
-            return
-        if self._writer is None:
-            temporary = self.enter_context(atomic.replacing(self._path))
-            self._writer = self.enter_context(pq.ParquetWriter(temporary, self._schema))
-        columns = zip(*((*facts, *ids) for *facts, ids in rejects), strict=True)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
-        self._writer.write_table(pa.table(arrays, schema=self._schema))

@@ -167,10 +167,10 @@ def _truth(batch: pa.RecordBatch, wanted: Wanted) -> Array | None:
     if columns.kind_of(array.type) == "date":
         return None  # no number and no class
     column = Column(name=target.name, kind="category" if wanted.class_names else "number", levels=wanted.class_names)
-    values = np.empty(len(array), np.float32)
+    values = np.empty(len(array), np.float64)
     _encode(array, column, values)
     values[np.isinf(values)] = np.nan  # which is no number, and no truth either
-    return values.astype(np.float64)
+    return values
 
 
 def _reason(arrays: list[pa.Array], values: Array, offset: int, wanted: Wanted) -> str:

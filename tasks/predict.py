@@ -65,7 +65,7 @@ def _tell(folder: Path, job: Job) -> None:
     done = f"{counted(job.rows - rejects, 'row')} predicted, {rejects:,} rejected"
     tell(f"{done}; predictions in {folder}", short=done)
     if rejects:
-        tell(f"the first rejected is {describe_first_reject(folder)}")
+        tell(f"the first rejected is {describe_first_reject(folder)[0]}")
     if job.metrics and job.accuracy is None:
         tell("by the target's column: " + ", ".join(f"{name} {readable(value)}" for name, value in job.metrics.items()))
     _emit(Event.PREDICTIONS_WRITTEN, folder, job, {"rows": job.rows - rejects, "rejects": rejects})

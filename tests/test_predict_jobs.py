@@ -15,6 +15,7 @@ import onnxruntime
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
+from PIL import Image
 from prefect.task_runners import ThreadPoolTaskRunner
 from scipy.stats import entropy
 
@@ -396,6 +397,23 @@ def test_threads_that_open_a_pool_at_once_share_them(published: PublishedModel) 
     assert len({id(each) for each in opened}) == 1
 
 
+def test_jobs_in_turns_open_the_sessions_of_each_once(
+    candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As shards of two models come to one Dask worker."""
+    models = [each.publish().model for each in candidates[1:3]]
+    opened, really = [], sessions.open_session
+
+    def counted(*arguments: Any) -> Any:
+        opened.append(arguments)
+        return really(*arguments)
+
+    monkeypatch.setattr(sessions, "open_session", counted)
+    for model in models * 3:
+        session_pool.open_pool(model.path, model.sha256, sessions.CPU, 1)
+    assert len(opened) == len(models)
+
+
 def test_no_more_threads_work_than_there_are_workers(published: PublishedModel) -> None:
     opened = session_pool.open_pool(published.model.path, published.model.sha256, sessions.CPU, 2)
     now, most, lock, both = [0], [0], threading.Lock(), threading.Barrier(2)
@@ -432,6 +450,37 @@ def test_images_are_labelled_as_onnxruntime_alone_labels_them_and_accuracy_is_co
     assert max(done.drift.index.values()) < 1e-6, "the test split has not drifted from itself"
     assert done.picture is not None
     assert job(done.path)["profile"]["label"]["counts"] == np.bincount(label, minlength=10).tolist()
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_job_done(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = pipeline.report("softmax-regression")
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
+    images = safetensors.numpy.load_file(pipeline.prepared(report).test.path)["images"][:20]
+    np.save(tmp_path / "rows.npy", images)
+
+    def failing(*_: Any) -> None:
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr("tasks.judging.image_figures.image_grid", failing)
+    done = predict_rows(name=report.name, input=str(tmp_path / "rows.npy"), output=str(tmp_path / "out"))
+    assert (done.rows, done.picture, job(done.path)["status"]) == (20, None, "done")
+    assert "no picture of the predictions: no font" in caplog.text
+    assert not list(done.path.glob(".*"))
+
+
+def test_one_picture_has_no_accuracy_though_its_folder_is_called_like_a_class(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    report = pipeline.report("softmax-regression")
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
+    folder = tmp_path / pipeline.prepared(report).class_names[0]
+    folder.mkdir()
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(folder / "one.png")
+    for source, has_truth in ((folder / "one.png", False), (folder, True)):
+        done = predict_rows(name=report.name, input=str(source), output=str(tmp_path / f"out-{has_truth}"))
+        assert (done.accuracy is not None, bool(done.metrics)) == (has_truth, has_truth)
 
 
 def test_labels_that_the_model_does_not_know_are_wrong_answers_and_drawn_by_number(

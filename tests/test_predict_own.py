@@ -134,8 +134,14 @@ def test_a_table_is_predicted_by_name_with_ids_and_metrics(regression: Version, 
     # what no row had: rejects, or averages that the same weights give by hand
     odd = [["a", 100, "Paris", "true", 2, "", ""], ["b", 90.5, "Ulm", "", 1, "", ""], ["c", "", "", "false", 9, 1, ""]]
     source = write(tmp_path / "odd.csv", [*odd, *rows[:7]])
-    with pytest.raises(DataError, match="city is 'Paris'"):
+    with pytest.raises(DataError, match="city is 'Paris'") as refused:
         predict_rows(name="houses", input=source)
+    assert "--unknown average" in refused.value.action
+    text = write(tmp_path / "text.csv", [["a", "big", "Ulm", "true", 2, "", ""]])
+    for unknown in ("reject", "average"):
+        with pytest.raises(DataError, match="area is 'big'") as refused:
+            predict_rows(name="houses", input=text, unknown=unknown)
+        assert "--unknown" not in refused.value.action, "it would be of no use"
     rejected = predict_rows(name="houses", input=source, max_rejects=3)
     assert rejects(rejected) == [
         "city is 'Paris', a level that the model has not seen", "garden is missing",
@@ -145,12 +151,22 @@ def test_a_table_is_predicted_by_name_with_ids_and_metrics(regression: Version, 
     assert pq.read_table(named.path / "_rejects.parquet").select(["row", "id_id", "id_zone"]).to_pylist() == [
         {"row": row, "id_id": each[0], "id_zone": each[4] and str(each[4])} for row, each in enumerate(odd)
     ]
-    assert describe_first_reject(named.path).startswith(f"row 0 (id a, zone 2) of {source}: city is 'Paris'")
+    assert describe_first_reject(named.path)[0].startswith(f"row 0 (id a, zone 2) of {source}: city is 'Paris'")
     averaged = predict_rows(name="houses", input=source, unknown="average", id_columns=["zone", "id"])
     assert averaged.rejects == 0
     assert averaged.job != rejected.job
     np.testing.assert_allclose(table(averaged)["prediction"], regression.by_hand([*odd, *rows[:7]])[:, 0], rtol=1e-5)
     assert table(averaged)["id_zone"].to_pylist()[:3] == ["2", "1", "9"]
+
+
+@pytest.mark.usefixtures("regression")
+def test_a_target_is_compared_in_float64(tmp_path: Path) -> None:
+    rows = houses(50, seed=4)
+    answers = table(predict_rows(name="houses", input=write(tmp_path / "rows.csv", rows)))["prediction"].to_pylist()
+    for row, answer in zip(rows, answers, strict=True):
+        row[5] = repr(answer + 0.004)  # float32 has steps of 0.016 and more there
+    done = predict_rows(name="houses", input=write(tmp_path / "near.csv", rows))
+    assert done.metrics["rmse"] == pytest.approx(0.004, rel=1e-4)
 
 
 def test_a_killed_job_of_a_table_is_taken_up_and_the_test_split_has_no_rejects(

@@ -80,7 +80,7 @@ class PartFooter(Lasting):
     def read(cls, folder: Path, job: Job, shard: Shard, has_rejects: bool = True) -> Self | None:
         """The footer of a shard's part; None unless the part is whole and of that shard of that job.
 
-        If it ``has_rejects`` its rejects must be there, too, which lie apart until the job is done.
+        If the job ``has_rejects`` still apart, those of the shard must be there, too.
         """
         try:
             metadata = pq.read_metadata(artifact_paths.part(folder, shard.number))
@@ -93,7 +93,6 @@ class PartFooter(Lasting):
             and footer.model["sha256"] == job.model.sha256
             and footer.rows == metadata.num_rows == shard.stop - shard.start - footer.rejects
         )
-        has_rejects &= footer.rejects > 0
         if not agrees or (has_rejects and _num_rows(rejects_path(folder, shard)) != footer.rejects):
             return None
         return footer

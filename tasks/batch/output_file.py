@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +22,6 @@ from tasks.store.artifact_paths import REJECTS
 from tasks.store.predictions import Job
 
 REJECTED = "rejected"  # the last column: why a row has no prediction
-PLACE = ["row", "source"]  # the columns that stand for the input's own where it is no table
-CSV_NULL = ""
 
 
 def check(path: Path, tables: tuple[DataFile, ...] | None, added: list[str], restart: bool) -> None:
@@ -32,24 +31,20 @@ def check(path: Path, tables: tuple[DataFile, ...] | None, added: list[str], res
         UsageError: no prediction wrote what is there, or two columns would have one name.
         DataError: a table of the input has no header.
     """
-    own = PLACE if tables is None else _unify_schemas(tables).names
+    own = ["row", "source"] if tables is None else _unify_schemas(tables).names
     if clash := sorted({*own} & {*added, REJECTED}):
         raise UsageError(
             f"the input has a column {', '.join(clash)}, and so would {path.name} twice",
             f"columns that are not called {', '.join([*added, REJECTED])}",
             "rename it, or name a folder with --output: its parts have none of the input's columns",
         )
-    if path.exists() and not restart and atomic.file_digest(path) not in _written_digests():
+    jobs = (found.job for found in predictions.below_artifacts() if found.job)
+    if path.exists() and not restart and atomic.file_digest(path) not in {x for job in jobs for x in job.file_digests}:
         raise UsageError(
             f"{path} is there, and no prediction that is kept has written it as it is",
             "no such file, or one of a prediction",
             "choose another --output, or replace it with --restart",
         )
-
-
-def _written_digests() -> set[str]:
-    jobs = (found.job for found in predictions.below_artifacts() if found.job)
-    return {digest for job in jobs for digest in job.file_digests}
 
 
 def write(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> Job:
@@ -81,34 +76,34 @@ def _join_rows(folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> I
     parts = [artifact_paths.part(folder, shard.number) for shard in job.shards]
     answers, rejects = _Rows(parts), _Rows([folder / REJECTS])
     first = 0
-    for own in _own_rows(tables) if tables else _blocks(job.rows):
-        stop = first + (own if isinstance(own, int) else own.num_rows)
+    for own in _own_columns(tables) if tables else _row_numbers(job.rows):
+        stop = first + len(own)
         good, bad = answers.take_before(stop), rejects.take_before(stop)
-        if good.num_rows + bad.num_rows != stop - first:
-            found = f"{folder} holds {good.num_rows + bad.num_rows} of the rows {first} to {stop} of the input"
+        if len(good) + len(bad) != len(own):
+            found = f"{folder} holds {len(good) + len(bad)} of the rows {first} to {stop} of the input"
             raise DataError(found, "each of them once", "--restart the job")
-        if isinstance(own, int):
-            names = [*PLACE, *(name for name in good.column_names if name in bad.column_names[4:])]
-            own = pa.concat_tables([good.select(names), bad.select(names)]).sort_by("row")
-        added = [name for name in good.column_names if name not in PLACE and name not in bad.column_names]
-        places, reasons = _places(good, first, stop), _places(bad, first, stop)
-        for name in added:
-            own = own.append_column(name, good[name].take(places))
-        yield own.append_column(REJECTED, bad["reason"].take(reasons))
+        good, bad = (_spread(rows, first, stop) for rows in (good, bad))
+        for name in good.column_names[1:]:  # the first is the row's number
+            if name not in bad.column_names:
+                own = own.append_column(name, good[name])
+            elif tables is None:  # the source, and what goes along
+                own = own.append_column(name, pc.coalesce(good[name], bad[name]))
+        yield own.append_column(REJECTED, bad["reason"])
         first = stop
     if first != job.rows:
         raise DataError(f"{first:,} rows in the input", f"{job.rows:,}, as when it was predicted", "--restart the job")
 
 
-def _places(rows: pa.Table, first: int, stop: int) -> pa.Array:
-    """Where each of the rows from ``first`` to ``stop`` stands in ``rows``; null where it does not."""
+def _row_numbers(rows: int) -> Iterator[pa.Table]:
+    for first in range(0, rows, CHUNK_ROWS):
+        yield pa.table({"row": np.arange(first, min(rows, first + CHUNK_ROWS))})
+
+
+def _spread(rows: pa.Table, first: int, stop: int) -> pa.Table:
+    """The rows from ``first`` to ``stop``, wholly null where ``rows`` has none."""
     places = np.full(stop - first, -1)
-    places[rows["row"].to_numpy() - first] = np.arange(rows.num_rows)
-    return pa.array(places, mask=places < 0)
-
-
-def _blocks(rows: int) -> Iterator[int]:
-    return (min(CHUNK_ROWS, rows - first) for first in range(0, rows, CHUNK_ROWS))
+    places[rows["row"].to_numpy() - first] = np.arange(len(rows))
+    return rows.take(pa.array(places, mask=places < 0))
 
 
 class _Rows:
@@ -174,17 +169,14 @@ def _supported(batch: pa.RecordBatch) -> pa.RecordBatch:
 def _unify_schemas(tables: tuple[DataFile, ...]) -> pa.Schema:
     """The columns of all files; those that differ in type are text."""
     types: dict[str, pa.DataType] = {}
-    for file in tables:
-        for field in next(input_columns(file)).schema:
-            kind = _plain_type(field.type)
-            known = types.get(field.name, kind)
-            types[field.name] = kind if pa.types.is_null(known) else known
-            if kind != types[field.name] and not pa.types.is_null(kind):
-                types[field.name] = pa.string()
+    for field in itertools.chain.from_iterable(next(input_columns(file)).schema for file in tables):
+        kind = _plain_type(field.type)
+        known = types.get(field.name, kind)
+        types[field.name] = kind if known in (kind, pa.null()) else known if kind == pa.null() else pa.string()
     return pa.schema(list(types.items()))
 
 
-def _own_rows(tables: tuple[DataFile, ...]) -> Iterator[pa.Table]:
+def _own_columns(tables: tuple[DataFile, ...]) -> Iterator[pa.Table]:
     schema = _unify_schemas(tables)
     batches = itertools.chain.from_iterable(map(input_columns, tables))
     return (pa.Table.from_batches([_conform(batch, schema)]) for batch in batches)
@@ -215,10 +207,17 @@ def _opened(path: Path, suffix: str, schema: pa.Schema) -> Iterator[Callable[[pa
 def _csv_lines(table: pa.Table) -> pa.Buffer:
     """The rows as CSV; missing is the empty field."""
     fields = [_csv_fields(column.combine_chunks()) for column in table.columns]
-    lines = pc.binary_join_element_wise(*fields, ",", null_handling="replace", null_replacement=CSV_NULL)
-    lines = pc.binary_join_element_wise(lines, "", "\n")
+    lines = _join(_join(*fields, between=","), _text(""), between="\n")
     _, offsets, text = lines.buffers()  # of which the text is all lines, one after the other
     return text.slice(0, int(np.frombuffer(offsets, np.int64)[len(lines)]))
+
+
+def _join(*texts: Any, between: str) -> pa.Array:
+    return pc.binary_join_element_wise(*texts, _text(between), null_handling="replace", null_replacement="")
+
+
+def _text(value: str) -> pa.Scalar:
+    return pa.scalar(value, pa.large_string())
 
 
 def _csv_fields(array: pa.Array) -> pa.Array:
@@ -227,10 +226,10 @@ def _csv_fields(array: pa.Array) -> pa.Array:
     if pa.types.is_decimal(kind):
         array = array.cast(pa.float64())
     texts = array.cast(pa.large_string())
-    if not pa.types.is_string(kind) and not pa.types.is_large_string(kind):
+    if pa.types.is_primitive(kind):
         return texts
     is_special = pc.match_substring_regex(texts, '[",\r\n]')
     if not pc.any(is_special).as_py():
         return texts
-    quoted = pc.binary_join_element_wise('"', pc.replace_substring(texts, '"', '""'), '"', "")
+    quoted = _join(_text(""), pc.replace_substring(texts, '"', '""'), _text(""), between='"')
     return pc.if_else(is_special, quoted, texts)

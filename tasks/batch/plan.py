@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.batch import output_dir, output_file
@@ -269,9 +270,8 @@ def cut_shards(rows: int, at_most: int, workers: int = 1) -> list[Shard]:
 
 def write_inputs(folder: Path, files: list[InputFile]) -> None:
     """Write which file holds which rows, for the shards to look up."""
-    columns = [list(column) for column in zip(*files, strict=True)]
     with atomic.replacing(artifact_paths.sources(folder)) as temporary:
-        pq.write_table(pa.table(columns, names=list(InputFile._fields)), temporary)
+        pq.write_table(pa.Table.from_pylist([file._asdict() for file in files]), temporary)
 
 
 def read_inputs(folder: Path, shard: Shard) -> list[InputFile]:
@@ -280,8 +280,8 @@ def read_inputs(folder: Path, shard: Shard) -> list[InputFile]:
     Raises:
         DataError: what ``write_inputs`` wrote cannot be read.
     """
-    rows = pa.compute.field("first_row")
-    overlaps = (rows < shard.stop) & (rows + pa.compute.field("rows") > shard.start)
-    with output_dir.reading(artifact_paths.sources(folder)):
-        found = pq.read_table(artifact_paths.sources(folder), filters=overlaps)
-    return [InputFile(**row) for row in found.to_pylist()]
+    path = artifact_paths.sources(folder)
+    with output_dir.reading(path):
+        rows = pq.read_table(path, filters=pc.field("first_row") < shard.stop)
+        rows = rows.filter(pc.greater(pc.add(rows["first_row"], rows["rows"]), shard.start))
+    return [InputFile(**row) for row in rows.to_pylist()]

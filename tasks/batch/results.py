@@ -19,7 +19,6 @@ from pydantic import Field
 from tasks.batch import output_dir
 from tasks.batch.output_dir import PartFooter
 from tasks.batch.plan import Version, read_inputs, read_version
-from tasks.batch.session_pool import open_pool
 from tasks.data.io import inputs
 from tasks.data.io.batches import Batch
 from tasks.data.io.pictures import SUFFIXES
@@ -29,11 +28,11 @@ from tasks.judging import painter
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
-from tasks.parameters import PredictParameters, Runner
+from tasks.parameters import PredictParameters
 from tasks.records import Prediction
 from tasks.serving import drift
 from tasks.serving.profile import Histogram
-from tasks.serving.task import Outputs, Task
+from tasks.serving.task import LABEL_NAME, Outputs, Task
 from tasks.store import artifact_paths, predictions, scratch
 from tasks.store.artifact_paths import PREDICTION_GRID, REJECTS
 from tasks.store.predictions import Job
@@ -197,7 +196,7 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
     )
     predictions.write(folder, done)
     try:
-        _draw_grid(folder, job, version, job.workers if parameters.runner is Runner.THREADS else 1)
+        _draw_grid(folder, job, version)
     except Exception as error:  # matplotlib raises many kinds, and the predictions are there without a picture
         tell(f"no picture of the predictions: {error}")
     output_dir.clean_up(folder)
@@ -231,46 +230,38 @@ def to_prediction(folder: Path, job: Job, file: Path | None = None) -> Predictio
     """The record of a finished job, and of the one file that was written of it."""
     if job.rejects is None or job.drift is None:
         raise ValueError(f"job {job.job} is not done")
-    picture = folder / PREDICTION_GRID
+    picture, same = folder / PREDICTION_GRID, {"job", "rejects", "provider", "accuracy", "drift"}
     return Prediction(
         path=folder,
         file=file,
-        job=job.job,
         rows=job.rows - job.rejects,
-        rejects=job.rejects,
         parts=len(job.shards),
         name=job.model.name,
         version=job.model.version,
         model_sha256=job.model.sha256,
-        provider=job.provider,
-        accuracy=job.accuracy,
         metrics=job.metrics or {},
         unknown_class=(job.notes or {}).get(UNKNOWN_CLASS, 0),
-        drift=job.drift,
         seconds=job.seconds or 0,
+        **{name: getattr(job, name) for name in same},
         picture=picture if picture.is_file() else None,
     )
 
 
-def _draw_grid(folder: Path, job: Job, version: Version, threads: int) -> None:
-    """The first images under their true and predicted label (the book's ``predict_ch3``).
-
-    ``threads`` as in this process they predicted shards, if they did: then its sessions are used again.
-    """
+def _draw_grid(folder: Path, job: Job, version: Version) -> None:
+    """The first images under their true and predicted label (the book's ``predict_ch3``)."""
     if not isinstance(version.recipe, Pixels):
         return
     if find_spec("matplotlib") is None:
         tell("no picture of the predictions: matplotlib is not installed (extra: train)")
         return
-    sources = read_inputs(folder, job.shards[0])
-    batch = next(inputs.batches(sources, 0, min(GRID_IMAGES, job.rows), version.read_spec(job)))
+    first = job.shards[0]
+    batch = next(inputs.batches(read_inputs(folder, first), 0, min(GRID_IMAGES, first.stop), version.read_spec(job)))
     if not len(batch.row_ids):
         return
-    images = np.asarray(batch.X)
-    pool = open_pool(job.model.path, job.model.sha256, job.provider, threads)
-    predicted = [version.labels[index] for index in pool.run(images, job.batch_size)[version.task.answer]]
+    labels = pq.read_table(artifact_paths.part(folder, 0), columns=[LABEL_NAME]).slice(0, len(batch.row_ids))
     true = [_label_name(version.labels, index) for index in batch.y_true.tolist()] if batch.y_true is not None else None
     with scratch.placing(folder, PREDICTION_GRID) as temporary:
+        images, predicted = np.asarray(batch.X), labels[LABEL_NAME].to_pylist()
         painter.drawn("tasks.judging.image_figures", "image_grid", images, predicted, true, temporary)
 
 
@@ -320,28 +311,23 @@ def check_rejects(folder: Path, job: Job, count: int) -> None:
 
 def too_many_rejects(folder: Path, job: Job, count: int) -> DataError:
     """That more rows were rejected than the job tolerates."""
+    first, reason = describe_first_reject(folder)
     recipe = read_version(job.model.path.parent).recipe
     is_own = isinstance(recipe, Columns) and recipe.target is not None
-    row = _first_reject(folder)
-    averages = is_own and job.unknown == "reject" and row["reason"].endswith(AVERAGED)
+    averages = is_own and job.unknown == "reject" and reason.endswith(AVERAGED)
     average = " take the average for what the model has not seen with --unknown average," if averages else ""
-    rows = f"at least {count:,} of {counted(job.rows, 'row')}"
     return DataError(
-        f"{rows} cannot be read, the first is {describe_first_reject(folder)}",
+        f"at least {count:,} of {counted(job.rows, 'row')} cannot be read, the first is {first}",
         f"at most {counted(job.max_rejects, 'rejected row')}",
         f"repair them,{average} or raise --max-rejects (finished parts are kept); all are in {folder / REJECTS}",
     )
 
 
-def describe_first_reject(folder: Path) -> str:
-    """The first rejected row of a job, and why it was rejected."""
-    row = _first_reject(folder)
-    ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
-    number = f"row {row['source_row']}{f' ({ids})' if ids else ''} of "
-    return f"{'' if row['source'].lower().endswith(SUFFIXES) else number}{row['source']}: {row['reason']}"
-
-
-def _first_reject(folder: Path) -> dict[str, Any]:
+def describe_first_reject(folder: Path) -> tuple[str, str]:
+    """The first rejected row of a job with the reason, and the reason alone."""
     with pq.ParquetFile(folder / REJECTS) as file:
         row: dict[str, Any] = next(file.iter_batches(1)).to_pylist()[0]
-    return row
+    ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
+    number = f"row {row['source_row']}{f' ({ids})' if ids else ''} of "
+    is_picture = row["source"].lower().endswith(SUFFIXES)
+    return f"{'' if is_picture else number}{row['source']}: {row['reason']}", row["reason"]

@@ -1,4 +1,4 @@
-"""One shard of a job from its files to its part: read, run, encode, chunk by batch.
+"""One shard of a job from its files to its part: read, run, encode, batch by batch.
 
 Parts have no compression, no dictionaries and no statistics for the probabilities: their digits are close to random,
 so all three cost more time than they save space (measured; docs/speed.md). Row numbers are delta-encoded to almost
@@ -7,21 +7,21 @@ nothing.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import reduce
+from operator import add
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.batch.output_dir import FOOTER, rejects_path
 from tasks.batch.plan import Version, read_inputs, read_version
 from tasks.batch.results import ID, Counts, Footer, rejects_schema
-from tasks.batch.session_pool import Buffers, SessionPool, empty_outputs, open_pool
+from tasks.batch.session_pool import Buffers, SessionPool, open_pool
 from tasks.data.io import inputs
-from tasks.data.io.batches import CHUNK_ROWS, Batch, Reject
+from tasks.data.io.batches import CHUNK_ROWS, Batch
 from tasks.data.io.inputs import InputFile
 from tasks.machine.arrays import Array
 from tasks.serving.contract import LABEL
@@ -48,52 +48,61 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
     """
     job = Job.read(folder / JOB, "run gradmill predict again")
     pool = open_pool(model, job.model.sha256, job.provider, threads)
-    work = _Work(job, shard, read_version(model.parent), read_inputs(folder, shard))
-    inputs.check_unchanged(work.inputs)
+    version, files = read_version(model.parent), read_inputs(folder, shard)
+    inputs.check_unchanged(files)
     name = artifact_paths.part(folder, shard.number).name
     with contextlib.suppress(_TooManyRejects), scratch.placing(folder, name) as temporary:  # syncs when no core is held
-        with ShardRejects(rejects_path(folder, shard), job) as rejects, pool.working() as buffers:
-            footer = work.write(temporary, pool, buffers, rejects)
-        inputs.check_unchanged(work.inputs)
+        with (
+            atomic.replacing(rejects_path(folder, shard), is_kept=False) as beside,  # the part's footer counts them
+            pq.ParquetWriter(beside, rejects_schema(job)) as rejects,
+            pool.working() as buffers,
+        ):
+            batches = _predict_batches(job, shard, version, files, pool, buffers)
+            footer = _write_part(temporary, job, shard, batches, rejects)
+        inputs.check_unchanged(files)
         if footer.rejects > job.max_rejects:
             raise _TooManyRejects
     return footer
 
 
-class _Work(NamedTuple):
-    """A shard, and all that is known of it before its rows are read."""
-
-    job: Job
-    shard: Shard
-    version: Version
-    inputs: list[InputFile]
-
-    def write(self, path: Path, pool: SessionPool, buffers: Buffers, rejects: "ShardRejects") -> Footer:
-        """Write the part at ``path``."""
-        job, version = self.job, self.version
-        spec, has_all = version.read_spec(job), job.written == "all"
-        batch, outputs = _empty_batch(job.id_columns), empty_outputs(pool.signature.outputs)
+def _predict_batches(
+    job: Job, shard: Shard, version: Version, files: list[InputFile], pool: SessionPool, buffers: Buffers
+) -> Iterator[tuple[Batch, pa.Table, Counts]]:
+    """Batch by batch what was read, the rows of the part, which hold until the next batch, and what is counted."""
+    for batch in inputs.batches(files, shard.start, shard.stop, version.read_spec(job)):
+        outputs = pool.run(batch.X, job.batch_size, buffers)
         counts = Counts.count(batch, outputs, version, job.rows)
-        schema = to_table(batch, outputs, version, has_all).schema
-        with part_writer(path, schema) as part, written_back(path) as hand_to_disk:
-            for batch in inputs.batches(self.inputs, self.shard.start, self.shard.stop, spec):
-                outputs = pool.run(batch.X, job.batch_size, buffers)
-                if len(batch.row_ids):
-                    part.write_table(to_table(batch, outputs, version, has_all))
-                    hand_to_disk()
-                rejects.add(batch.rejects)
-                counts += Counts.count(batch, outputs, version, job.rows)
-                if counts.rejects > job.max_rejects:
-                    break
-            model = job.model.model_dump(mode="json")
-            footer = Footer(job=job.job, shard=self.shard, model=model, provider=job.provider, **dict(counts))
-            part.add_key_value_metadata({FOOTER: footer.model_dump_json().encode()})
-        return footer
+        yield batch, to_table(batch, outputs, version, job.written == "all"), counts
 
 
-def _empty_batch(ids: tuple[str, ...]) -> Batch:
-    number, extra = np.empty(0, np.int64), pa.schema([(name, pa.string()) for name in ids]).empty_table()
-    return Batch(number, number, y_true=number, passthrough=extra, source_index=number.astype(np.int32))
+def _write_part(
+    path: Path,
+    job: Job,
+    shard: Shard,
+    batches: Iterator[tuple[Batch, pa.Table, Counts]],
+    rejects: pq.ParquetWriter,
+) -> Footer:
+    """Write the part at ``path``, and the rejected rows apart; it ends early where these are too many."""
+    found: list[Counts] = []
+    with contextlib.ExitStack() as opened:
+        for batch, table, counts in batches:
+            if not found:  # there is always a batch, though it may hold nothing but rejected rows
+                part = opened.enter_context(part_writer(path, table.schema))
+                hand_to_disk = opened.enter_context(written_back(path))
+            if len(table):
+                part.write_table(table)
+                hand_to_disk()
+            if batch.rejects:
+                columns = zip(*((*facts, *ids) for *facts, ids in batch.rejects), strict=True)
+                arrays = [pa.array(column, each.type) for column, each in zip(columns, rejects.schema, strict=True)]
+                rejects.write_table(pa.table(arrays, schema=rejects.schema))
+            found.append(counts)
+            if sum(each.rejects for each in found) > job.max_rejects:
+                break
+        model = job.model.model_dump(mode="json")
+        footer = Footer(job=job.job, shard=shard, model=model, provider=job.provider, **dict(reduce(add, found)))
+        part.add_key_value_metadata({FOOTER: footer.model_dump_json().encode()})
+    return footer
 
 
 def to_table(batch: Batch, outputs: dict[str, Array], version: Version, has_all: bool = True) -> pa.Table:
@@ -111,7 +120,7 @@ def to_table(batch: Batch, outputs: dict[str, Array], version: Version, has_all:
     return pa.table(columns, schema=pa.schema(fields))
 
 
-def _to_dictionary(index: Array, names: Sequence[str]) -> pa.DictionaryArray:
+def _to_dictionary(index: Array, names: Iterable[str]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(index), pa.array([*names], pa.string()), safe=False)
 
 
@@ -148,26 +157,3 @@ def written_back(path: Path) -> Iterator[Callable[[], None]]:
         yield hand_to_disk
     finally:
         os.close(descriptor)
-
-
-class ShardRejects(contextlib.ExitStack):
-    """Writes the rejects of a shard of a job as they come, and no file if none come.
-
-    To be closed before the part appears, whose footer counts them.
-    """
-
-    def __init__(self, path: Path, job: Job) -> None:
-        super().__init__()
-        self._path, self._schema = path, rejects_schema(job)
-        self._writer: pq.ParquetWriter | None = None
-
-    def add(self, rejects: Sequence[Reject]) -> None:
-        """Write a few."""
-        if not rejects:
-            return
-        if self._writer is None:
-            temporary = self.enter_context(atomic.replacing(self._path))
-            self._writer = self.enter_context(pq.ParquetWriter(temporary, self._schema))
-        columns = zip(*((*facts, *ids) for *facts, ids in rejects), strict=True)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
-        self._writer.write_table(pa.table(arrays, schema=self._schema))

@@ -6,15 +6,18 @@ by a hash of each row adds up over any parts of a table, and whole groups give m
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-import flows.cli.app
-from command_line import gradmill
+from command_line import typed
+from prefect_api import use_server
 from table_files import FORMATS, written
+
+if TYPE_CHECKING:
+    from prefect.settings import Settings
 
 ROWS = 400
 RNG = np.random.default_rng(0)
@@ -29,13 +32,11 @@ def every(*values: Any, rows: int = ROWS) -> list[Any]:
     return [values[at % len(values)] for at in range(rows)]
 
 
-def inspected(capsys: pytest.CaptureFixture[str], path: Path, *options: str) -> tuple[int, Any]:
+def inspected(path: Path, *options: str) -> tuple[int, Any]:
     """Exit code and document of the command; a failure's has the error too, in three parts."""
-    capsys.readouterr()
-    code = flows.cli.app.run(["inspect", str(path), *options, "--json"])
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err
-    found = json.loads(out)
+    done = typed("inspect", path, *options, "--json")
+    code, found = done.returncode, json.loads(done.stdout)
+    assert "Traceback" not in done.stderr
     assert ("error" in found) == (code != 0)
     if code:
         assert all(found["error"][part] for part in ("found", "expected", "action"))
@@ -81,12 +82,10 @@ KINDS: dict[str, tuple[list[Any], str, Columns]] = {
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".feather", ".jsonl"])
 @pytest.mark.parametrize("case", KINDS)
-def test_a_columns_kind_is_inferred_alike_in_every_format(
-    case: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_columns_kind_is_inferred_alike_in_every_format(case: str, suffix: str, tmp_path: Path) -> None:
     values, options, expected = KINDS[case]
     path = written(tmp_path / f"t{suffix}", {"x": X, "c": values, "y": Y})
-    code, found = inspected(capsys, path, "--target", "y", *options.split())
+    code, found = inspected(path, "--target", "y", *options.split())
     assert code == 0, found["error"]
     if case == "ignored":
         assert [each["name"] for each in found["columns"]] == ["x", "y"]
@@ -99,10 +98,10 @@ def test_a_columns_kind_is_inferred_alike_in_every_format(
 @pytest.mark.parametrize("token", ["", "NA", "N/A", "NaN", "null"])
 @pytest.mark.parametrize(("known", "kind"), [("1.5", "number"), ("word", "category")])
 def test_what_stands_for_missing_in_text_files_is_missing_in_any_column(
-    token: str, known: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    token: str, known: str, kind: str, tmp_path: Path
 ) -> None:
     (tmp_path / "t.csv").write_text("x,c,y\n" + "".join(f"{X[at]},{known if at % 4 else token},{Y[at]}\n" for at in N))
-    code, found = inspected(capsys, tmp_path / "t.csv", "--target", "y")
+    code, found = inspected(tmp_path / "t.csv", "--target", "y")
     described = column(found, "c")
     assert (code, described["kind"], described["missing"]) == (0, kind, 100)
     assert described["num_levels"] == (1 if kind == "category" else 0)
@@ -149,11 +148,9 @@ FAULTS: dict[str, tuple[Columns, str, str, str]] = {
 
 
 @pytest.mark.parametrize("case", FAULTS)
-def test_a_table_that_cannot_be_learned_is_exit_4_and_says_what_to_do(
-    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_table_that_cannot_be_learned_is_exit_4_and_says_what_to_do(case: str, tmp_path: Path) -> None:
     columns, options, rule, words = FAULTS[case]
-    code, found = inspected(capsys, written(tmp_path / "t.parquet", columns), "--target", "y", *options.split())
+    code, found = inspected(written(tmp_path / "t.parquet", columns), "--target", "y", *options.split())
     assert code == 4
     assert words in rules(found, "error")[rule]
     assert all(each["expected"] and each["action"] for each in found["findings"] if each["severity"] == "error")
@@ -173,18 +170,17 @@ WARNINGS: dict[str, tuple[Columns, str, str]] = {
 
 
 @pytest.mark.parametrize("case", WARNINGS)
-def test_what_is_odd_is_said_and_stops_nothing(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_odd_is_said_and_stops_nothing(case: str, tmp_path: Path) -> None:
     columns, severity, rule = WARNINGS[case]
-    code, found = inspected(capsys, written(tmp_path / "t.parquet", columns), "--target", "y")
+    code, found = inspected(written(tmp_path / "t.parquet", columns), "--target", "y")
     assert code == 0
     assert rule in rules(found, severity)
 
 
-def test_an_ordinary_table_has_no_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_ordinary_table_has_no_warning(tmp_path: Path) -> None:
     noise = np.random.default_rng(1).normal(0, 1, ROWS)
-    code, found = inspected(
-        capsys, written(tmp_path / "t.csv", {"x": X, "t": X > 0.5, "y": X + noise}), "--target", "y"
-    )
+    path = written(tmp_path / "t.csv", {"x": X, "t": X > 0.5, "y": X + noise})
+    code, found = inspected(path, "--target", "y")
     assert (code, found["findings"]) == (0, [])
 
 
@@ -201,12 +197,10 @@ ASKED_TWICE = {
 
 
 @pytest.mark.parametrize("case", ASKED_TWICE)
-def test_options_that_contradict_each_other_are_exit_2(
-    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_that_contradict_each_other_are_exit_2(case: str, tmp_path: Path) -> None:
     options, words = ASKED_TWICE[case]
     path = written(tmp_path / "t.csv", with_y(c=every("a", "b", "c")))
-    code, found = inspected(capsys, path, "--target", "y", *options.split())
+    code, found = inspected(path, "--target", "y", *options.split())
     assert code == 2
     assert words in json.dumps(found["error"])
 
@@ -230,35 +224,31 @@ SPLITS: dict[str, tuple[Columns, str, str, tuple[int, int, int]]] = {
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("case", SPLITS)
-def test_a_split_by_time_or_column_has_the_rows_that_the_column_says(
-    case: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_split_by_time_or_column_has_the_rows_that_the_column_says(case: str, suffix: str, tmp_path: Path) -> None:
     columns, options, rule, expected = SPLITS[case]
-    code, found = inspected(capsys, written(tmp_path / f"t{suffix}", columns), "--target", "y", *options.split())
+    code, found = inspected(written(tmp_path / f"t{suffix}", columns), "--target", "y", *options.split())
     assert (code, found["split"]["rule"], counts(found)) == (0, rule, expected)
     assert found["split"]["features"] == ["x"], "what splits is no feature"
 
 
-def test_rows_of_a_group_are_on_one_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_a_group_are_on_one_side(tmp_path: Path) -> None:
     groups = np.arange(31 * 60) // 31
     x = RNG.normal(size=len(groups))
     for suffix, group in ((".csv", groups), (".parquet", groups.astype(float)), (".jsonl", list(map(str, groups)))):
         path = written(tmp_path / f"t{suffix}", {"x": x, "g": group, "y": x + RNG.normal(size=len(x))})
-        _, found = inspected(capsys, path, "--target", "y", "--split-by", "g")
+        _, found = inspected(path, "--target", "y", "--split-by", "g")
         assert found["split"]["rule"] == "group"
         assert found["num_test"] % 31 == 0
         assert 5 <= found["num_test"] // 31 <= 20, "near to a fifth of 60 groups"
         assert "g" not in found["split"]["features"]
 
 
-def test_rows_split_by_hash_stay_on_their_side_whatever_else_is_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_split_by_hash_stay_on_their_side_whatever_else_is_there(tmp_path: Path) -> None:
     """What each row's own values decide adds up over every way to cut a table, in any order and format."""
     table = pa.table({"x": X, "c": every("a", "ü", None), "k": every(0.0, -0.0, None, 2.5), "y": Y})
 
     def tests_of(name: str, part: pa.Table) -> int:
-        code, found = inspected(capsys, written(tmp_path / name, part), "--target", "y")
+        code, found = inspected(written(tmp_path / name, part), "--target", "y")
         assert (code, found["split"]["rule"]) == (0, "rows")
         assert sum(counts(found)) == len(part)
         number: int = found["num_test"]
@@ -275,22 +265,20 @@ def test_rows_split_by_hash_stay_on_their_side_whatever_else_is_there(
     assert tests_of("twice.csv", pa.concat_tables([table, table])) == 2 * whole, "equal rows do not straddle"
 
 
-def test_a_table_of_few_combinations_is_split_by_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_few_combinations_is_split_by_copies(tmp_path: Path) -> None:
     columns = {"sex": every("f", "m"), "class": every(*"abcdefg"), "y": every("no", "no", "no", "no", "yes")}
-    _, found = inspected(capsys, written(tmp_path / "t.csv", columns), "--target", "y")
+    _, found = inspected(written(tmp_path / "t.csv", columns), "--target", "y")
     assert found["split"]["rule"] == "copies"
     assert found["num_test"] == pytest.approx(0.2 * ROWS, abs=40)
     assert "number of the copy" in found["summary"]
     assert found["classes"] == {"no": 320, "yes": 80}
 
 
-def test_rows_without_a_target_and_before_the_window_are_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_without_a_target_and_before_the_window_are_counted(tmp_path: Path) -> None:
     columns = {"x": X, "d": DAYS, "y": [None if at % 20 == 19 else value for at, value in enumerate(Y)]}
     for suffix in FORMATS:
         path = written(tmp_path / f"t{suffix}", columns)
-        _, found = inspected(capsys, path, "--target", "y", "--time-column", "d", "--window", "10d")
+        _, found = inspected(path, "--target", "y", "--time-column", "d", "--window", "10d")
         assert found["unlabelled"] == 20, "those of the twentieth"
         assert found["outside"] == 180, "counted back from the nineteenth, the newest with a target"
         assert counts(found) == (160, 0, 40)
@@ -315,7 +303,7 @@ def replaced(table: pa.Table, name: str, values: Any) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def kept(server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def kept(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifacts folder with a version of a table and one of classes, made by the command line."""
     folder = tmp_path_factory.mktemp("kept")
     rows = first_rows()
@@ -327,11 +315,10 @@ def kept(server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
          "--category", "k"],
         ["retrain", "softmax-regression", "--name", "kinds", "--data", f"{folder}/kinds.csv", "--target", "kind"],
     )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, use_server(server_settings):
         patch.setenv("GRADMILL_ARTIFACTS", str(folder / "artifacts"))
-        patch.setenv("PREFECT_API_URL", server)
         for command in commands:
-            done = gradmill(*command, "--no-predict", "--json")
+            done = typed(*command, "--no-predict", "--json")
             assert done.returncode == 0, done.stderr
     return folder
 
@@ -366,11 +353,11 @@ MISFITS: dict[str, tuple[Any, str, list[str]]] = {
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 @pytest.mark.parametrize("case", MISFITS)
 def test_later_data_fit_what_version_1_took_by_name_or_say_all_that_is_wrong(
-    case: str, suffix: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str, suffix: str, store: Path, tmp_path: Path
 ) -> None:
     change, options, expected = MISFITS[case]
     path = written(tmp_path / f"later{suffix}", change(first_rows()))
-    code, found = inspected(capsys, path, "--name", "own", *options.split())
+    code, found = inspected(path, "--name", "own", *options.split())
     if case == "times for text" and suffix == ".jsonl":
         expected = []  # there they are text
     assert sorted(rules(found, "error")) == sorted(expected)
@@ -380,13 +367,13 @@ def test_later_data_fit_what_version_1_took_by_name_or_say_all_that_is_wrong(
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("name", ["x", "c", "t", "k"])
 def test_a_column_without_a_value_fits_every_kind_but_not_unnoticed(
-    name: str, suffix: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, suffix: str, store: Path, tmp_path: Path
 ) -> None:
     nothing = replaced(first_rows(), name, pa.nulls(LATER_ROWS))
     path = written(tmp_path / f"later{suffix}", nothing)
-    code, found = inspected(capsys, path, "--name", "own")
+    code, found = inspected(path, "--name", "own")
     assert (code, set(rules(found, "error"))) == (4, {f"turned-missing {name}"})
-    assert inspected(capsys, path, "--name", "own", "--accept-data")[0] == 0
+    assert inspected(path, "--name", "own", "--accept-data")[0] == 0
 
 
 REFUSED_LATER = {
@@ -398,35 +385,29 @@ REFUSED_LATER = {
 
 
 @pytest.mark.parametrize("case", REFUSED_LATER)
-def test_what_version_1_has_fixed_is_exit_2_to_change(
-    case: str, store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_version_1_has_fixed_is_exit_2_to_change(case: str, store: Path) -> None:
     options, way_out = REFUSED_LATER[case]
-    code, found = inspected(capsys, store / "first.parquet", "--name", "own", *options.split())
+    code, found = inspected(store / "first.parquet", "--name", "own", *options.split())
     assert (code, way_out in found["error"]["action"]) == (2, True)
 
 
-def test_another_share_stays_as_it_was_unless_the_recipe_is_new(
-    store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, same = inspected(capsys, store / "first.parquet", "--name", "own", "--test", "0.4")
+def test_another_share_stays_as_it_was_unless_the_recipe_is_new(store: Path) -> None:
+    _, same = inspected(store / "first.parquet", "--name", "own", "--test", "0.4")
     assert same["split"]["test"] == 0.2
     assert "stays 0.2" in rules(same, "note")["test-share"]
-    _, other = inspected(capsys, store / "first.parquet", "--name", "own", "--test", "0.4", "--new-recipe")
+    _, other = inspected(store / "first.parquet", "--name", "own", "--test", "0.4", "--new-recipe")
     assert other["split"]["test"] == 0.4
     assert other["num_test"] > 1.5 * same["num_test"]
 
 
-def test_new_levels_are_a_warning_and_new_classes_stop_the_run(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_new_levels_are_a_warning_and_new_classes_stop_the_run(store: Path, tmp_path: Path) -> None:
     rows = first_rows()
     levels = pa.array(every("b", "d", "a", "c", rows=LATER_ROWS))
-    code, found = inspected(capsys, written(tmp_path / "t.csv", replaced(rows, "c", levels)), "--name", "own")
+    code, found = inspected(written(tmp_path / "t.csv", replaced(rows, "c", levels)), "--name", "own")
     assert code == 0
     assert "a, c" in rules(found, "warning")["new-levels c"]
     kinds = {"x": rows["x"], "kind": every(10, 11, rows=LATER_ROWS)}
-    code, found = inspected(capsys, written(tmp_path / "k.csv", kinds), "--name", "kinds")
+    code, found = inspected(written(tmp_path / "k.csv", kinds), "--name", "kinds")
     assert code == 4
     assert "11" in rules(found, "error")["new-class kind"]
     assert {"7", "9"} <= set(rules(found, "warning")["class-without-rows kind"].replace(",", " ").split())
@@ -441,46 +422,42 @@ BROKEN = {
 
 @pytest.mark.parametrize("rule", BROKEN)
 def test_a_broken_day_in_a_folder_that_grows_is_exit_4_until_it_is_accepted(
-    rule: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    rule: str, store: Path, tmp_path: Path
 ) -> None:
     folder = written(tmp_path / "days" / "a.parquet", first_rows()).parent
     written(folder / "b.parquet", first_rows(300, seed=8))
-    assert inspected(capsys, folder, "--name", "own")[0] == 0, "an ordinary day"
+    assert inspected(folder, "--name", "own")[0] == 0, "an ordinary day"
     written(folder / "b.parquet", BROKEN[rule](first_rows(300, seed=8)))
-    code, found = inspected(capsys, folder, "--name", "own")
+    code, found = inspected(folder, "--name", "own")
     assert (code, set(rules(found, "error"))) == (4, {rule})
     assert "300 new rows of b.parquet" in rules(found, "error")[rule]
     assert "--accept-data" in found["error"]["action"]
-    code, found = inspected(capsys, folder, "--name", "own", "--accept-data")
+    code, found = inspected(folder, "--name", "own", "--accept-data")
     assert (code, rule in rules(found, "warning")) == (0, True)
     written(folder / "b.parquet", BROKEN[rule](first_rows(199, seed=8)))
-    assert inspected(capsys, folder, "--name", "own")[0] == 0, "from 200 new rows on"
+    assert inspected(folder, "--name", "own")[0] == 0, "from 200 new rows on"
 
 
-def test_a_column_turned_constant_and_half_the_rows_gone_stop_the_run(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_column_turned_constant_and_half_the_rows_gone_stop_the_run(store: Path, tmp_path: Path) -> None:
     constant = replaced(first_rows(), "size", [1.0] * LATER_ROWS)
-    _, found = inspected(capsys, written(tmp_path / "c.parquet", constant), "--name", "own")
+    _, found = inspected(written(tmp_path / "c.parquet", constant), "--name", "own")
     assert "turned-constant size" in rules(found, "error")
     few = written(tmp_path / "f.parquet", first_rows().slice(0, LATER_ROWS // 2 - 1))
-    _, found = inspected(capsys, few, "--name", "own")
+    _, found = inspected(few, "--name", "own")
     assert list(rules(found, "error")) == ["fewer-rows"]
 
 
-def test_drift_is_a_warning_from_a_thousand_new_rows(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_drift_is_a_warning_from_a_thousand_new_rows(store: Path, tmp_path: Path) -> None:
     for rows, is_said in ((1200, True), (700, False)):
         day = first_rows(rows, seed=9)
         day = replaced(day, "size", day["size"].to_numpy() * 1.5)
         path = written(tmp_path / "t.parquet", pa.concat_tables([first_rows(), day]))
-        code, found = inspected(capsys, path, "--name", "own")
+        code, found = inspected(path, "--name", "own")
         assert (code, "drift size" in rules(found, "warning")) == (0, is_said)
 
 
 def test_the_version_keeps_kinds_levels_and_the_training_parts_statistics(
-    on_server: None, artifacts: Path, tmp_path: Path
+    prefect_api: str, artifacts: Path, tmp_path: Path
 ) -> None:
     """Documents on disk, against numpy on the rows that a column calls training."""
     rng = np.random.default_rng(3)
@@ -492,7 +469,7 @@ def test_the_version_keeps_kinds_levels_and_the_training_parts_statistics(
     columns = {"x": pa.array(gaps, from_pandas=True), "c": level, "k": rng.choice([10, 9], ROWS), "p": part, "y": price}
     path = written(tmp_path / "t.parquet", columns)
     options = ["--target", "y", "--category", "k", "--split-column", "p", "--no-predict", "--json"]
-    done = gradmill("retrain", "linear-regression", "--name", "own", "--data", str(path), *options)
+    done = typed("retrain", "linear-regression", "--name", "own", "--data", path, *options)
     assert done.returncode == 0, done.stderr
     metadata = json.loads((artifacts / "models/own/1/metadata.json").read_text())
     assert metadata["parameters"]["columns"] == [

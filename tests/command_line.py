@@ -1,5 +1,7 @@
-"""The command line as a child process, and what its answers must look like."""
+"""The command line as a child process or in this one, and what its answers must look like."""
 
+import contextlib
+import io
 import os
 import socket
 import subprocess
@@ -15,6 +17,16 @@ GRADMILL = forked_command.SCRIPT
 def gradmill(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """A command as a process of its own; see forked_command.py for what it shares with the others."""
     return forked_command.forks().run(list(arguments), timeout)
+
+
+def typed(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """A command in this process, for tables of many short ones; what runs a flow needs the fixture ``prefect_api``."""
+    import flows.cli.app
+
+    command = list(map(str, arguments))
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = flows.cli.app.run(command)
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
 def assert_clear(done: subprocess.CompletedProcess[str], exit_code: int) -> None:

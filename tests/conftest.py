@@ -133,9 +133,9 @@ def server_settings(server: str) -> "Settings":
 @pytest.fixture
 def prefect_api(server: str, server_settings: "Settings") -> Iterator[str]:
     """The same server, for flows in this process."""
-    from prefect.context import SettingsContext, get_settings_context
+    from prefect_api import use_server
 
-    with SettingsContext(profile=get_settings_context().profile, settings=server_settings):
+    with use_server(server_settings):
         yield server
 
 

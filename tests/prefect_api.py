@@ -4,10 +4,14 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import httpx
+
+if TYPE_CHECKING:
+    from prefect.settings import Settings
 
 CSRF_CLIENT = "tests"
 DATABASE = "GRADMILL_TEST_DATABASE_URL"  # of a PostgreSQL server's own database; unset: SQLite
@@ -20,6 +24,15 @@ def eventually(condition: Callable[[], Any], seconds: float, what: str = "") -> 
             return found
         time.sleep(0.2)
     raise AssertionError(f"not within {seconds} s: {what or condition}")
+
+
+@contextmanager
+def use_server(settings: "Settings") -> Iterator[None]:
+    """Let flows in this process run on the server that these settings name."""
+    from prefect.context import SettingsContext, get_settings_context
+
+    with SettingsContext(profile=get_settings_context().profile, settings=settings):
+        yield
 
 
 def own_database() -> dict[str, str]:

@@ -1,16 +1,11 @@
 """Own tables as files of any format, and what the code finds in them."""
 
-import json
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.feather
-import pyarrow.parquet as pq
-
+from table_files import FORMATS as FORMATS
+from table_files import written as written
 from tasks.data.champion import ChampionData
 from tasks.data.schema import Request, Schema
 from tasks.data.sources import tables
@@ -18,23 +13,6 @@ from tasks.data.table_dataset import Examined, examine_table, read_table
 from tasks.data.table_rows import Rows
 from tasks.parameters.own_data import OwnData
 from tasks.serving.task import TaskName
-
-FORMATS = (".csv", ".parquet", ".feather", ".jsonl")
-
-
-def written(path: Path, columns: pa.Table | Mapping[str, Any]) -> Path:
-    """A table as a file; of a number of decimals no format keeps another."""
-    table = columns if isinstance(columns, pa.Table) else pa.table(dict(columns))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".csv":
-        pa.csv.write_csv(table, path)
-    elif path.suffix == ".parquet":
-        pq.write_table(table, path)
-    elif path.suffix == ".feather":
-        pa.feather.write_feather(table, path)
-    else:
-        path.write_text("".join(json.dumps(row, default=str) + "\n" for row in table.to_pylist()))
-    return path
 
 
 def examined(

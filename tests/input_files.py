@@ -12,15 +12,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.data import readers
-from tasks.data.readers import Chunk
-from tasks.data.readers.formats import Wanted
+from tasks.data.io import inputs
+from tasks.data.io.batches import Batch, ReadSpec
 from tasks.data.recipe import Column, Columns, Pixels
 
 PICTURES = Pixels(shape=(4, 5), scale=1 / 255)
-IMAGES = Wanted(PICTURES, truth="labels")
-RESIZED = Wanted(PICTURES.model_copy(update={"resize": "bilinear"}), truth="labels")
-FEATURES = Wanted(Columns(columns=(Column(name="x1"), Column(name="x2"))))
+IMAGES = ReadSpec(PICTURES, y_name="labels")
+RESIZED = ReadSpec(PICTURES.model_copy(update={"resize": "bilinear"}), y_name="labels")
+FEATURES = ReadSpec(Columns(columns=(Column(name="x1"), Column(name="x2"))))
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (50, 4, 5), dtype=np.uint8)
 ROWS = RNG.standard_normal((50, 2)).astype(np.float32)
@@ -43,16 +42,21 @@ def parquet(path: Path, pixels: NDArray[Any], row_group_size: int = 8) -> None:
     pq.write_table(table, path, row_group_size=row_group_size)
 
 
-def read(path: Path | str, wanted: Wanted, spool: Path, start: int = 0, stop: int | None = None) -> list[Chunk]:
-    sources = readers.measure(readers.find(str(path)), wanted, spool)
+def read(path: Path | str, wanted: ReadSpec, spool: Path, start: int = 0, stop: int | None = None) -> list[Batch]:
+    sources = inputs.count_inputs(inputs.find_inputs(str(path)).files, wanted, spool)
     return list(
-        readers.chunks(sources, start, sources[-1].first_row + sources[-1].rows if stop is None else stop, wanted)
+        inputs.batches(sources, start, sources[-1].first_row + sources[-1].rows if stop is None else stop, wanted)
     )
 
 
-def values(chunks: list[Chunk]) -> NDArray[Any]:
-    return np.concatenate([chunk.values for chunk in chunks])
+def values(chunks: list[Batch]) -> NDArray[Any]:
+    return np.concatenate([chunk.X for chunk in chunks])
 
 
-def rejected(chunks: list[Chunk]) -> dict[int, str]:
+def rejected(chunks: list[Batch]) -> dict[int, str]:
     return {reject.row: reject.reason for chunk in chunks for reject in chunk.rejects}
+
+
+def found_paths(source: str) -> list[Path]:
+    """The files that an input stands for."""
+    return [Path(file.path) for file in inputs.find_inputs(source).files]

@@ -22,7 +22,7 @@ from tasks.data.image_schema import ImageSchema
 from tasks.data.io import images, pictures
 from tasks.data.io.images import DecodedImages, LabelledImages
 from tasks.data.table.splitting import TEST, TRAINING, Split
-from tasks.data.table.targets import Truth
+from tasks.data.target import Truth
 from tasks.errors import DataError, UsageError
 from tasks.records import PreparedDataset
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.data.io import tabular
 from tasks.data.levels import count_codes, extend_levels, find_levels, format_values, sort_levels
-from tasks.data.readers import columns
 from tasks.data.recipe import Column
 from tasks.data.schema import Schema
 from tasks.data.table import fitting
@@ -469,7 +469,7 @@ def test_a_column_to_ignore_that_is_nowhere_is_a_warning(suffix: str, tmp_path: 
 
 @pytest.mark.slow
 def test_more_texts_than_a_dictionary_holds_are_ids_groups_or_too_many_levels(tmp_path: Path) -> None:
-    number = np.arange(columns.MOST_LEVELS + 5000)
+    number = np.arange(tabular.MAX_LEVELS + 5000)
     table = {"id": pc.binary_join_element_wise("id", pa.array(number).cast("string"), "-"), "x": number % 991}
     path = written(tmp_path / "t.parquet", {**table, "y": number % 7})
     assert recipe(examined(path)).left_out == ("id",)

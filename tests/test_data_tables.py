@@ -29,10 +29,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.data import mapped
-from tasks.data.readers import columnar, columns, gathering, spool, text
-from tasks.data.readers.delimited import csv_batches
-from tasks.data.readers.text import json_batches
-from tasks.data.sources import table_files, tables
+from tasks.data.io import discovery, tabular
+from tasks.data.io import table as table_reader
+from tasks.data.io.csv import csv_batches
+from tasks.data.io.discovery import find_table
+from tasks.data.io.table import Table, build_table
+from tasks.data.io.tabular import Selection, json_batches
 from tasks.errors import DataError, UsageError
 from tasks.parameters.addresses import has_credentials
 from tasks.parameters.own_data import OwnData
@@ -41,9 +43,9 @@ from tasks.store.record import FileRef
 from written_tables import examined, recipe, rules
 
 
-def read(source: Path | str, folder: Path, *as_text: str, ignore: tuple[str, ...] = ()) -> tables.Table:
-    selection = tables.Selection(as_text=frozenset(as_text), ignore=frozenset(ignore))
-    return tables.read(tables.find(str(source)), selection, folder / "spool")
+def read(source: Path | str, folder: Path, *as_text: str, ignore: tuple[str, ...] = ()) -> Table:
+    selection = Selection(as_text=frozenset(as_text), ignore=frozenset(ignore))
+    return build_table(find_table(str(source)), selection, folder / "spool")
 
 
 def write(path: Path, content: bytes | str) -> Path:
@@ -112,10 +114,13 @@ def test_every_format_gives_the_rows_that_were_written(
 
 
 def test_codes_that_grow_wider_from_batch_to_batch_are_the_texts_that_came() -> None:
-    found, batches = columns.Levels(), [[f"level {at % size}" for at in range(size + 5)] for size in (100, 300, 40_000)]
-    codes = [found.codes(pa.array(each).dictionary_encode()) for each in batches]
+    found, batches = (
+        tabular.LevelCodes(),
+        [[f"level {at % size}" for at in range(size + 5)] for size in (100, 300, 40_000)],
+    )
+    codes = [found.encode(pa.array(each).dictionary_encode()) for each in batches]
     assert [each.type for each in codes] == [pa.int8(), pa.int16(), pa.int32()]
-    restored = [found.restored(each) for each in codes]
+    restored = [found.decode(each) for each in codes]
     assert [each.to_pylist() for each in restored] == batches
     assert len({each.type for each in restored}) == 1, "as the chunks of one column must be"
 
@@ -127,8 +132,8 @@ def test_blocks_of_any_size_give_the_rows_that_pythons_own_reader_finds(
     rows = [["name", "number"]] + [[f'a,"{number}"\r\n\nb' * (number % 3 + 1), str(number)] for number in range(50)]
     stream = io.StringIO()
     csv.writer(stream, quoting=csv.QUOTE_ALL).writerows(rows)
-    monkeypatch.setattr(text, "BLOCK_BYTES", block)
-    monkeypatch.setattr(text, "LONGEST_ROW", 2**20)
+    monkeypatch.setattr(tabular, "BLOCK_BYTES", block)
+    monkeypatch.setattr(tabular, "MAX_ROW_BYTES", 2**20)
     found = read(write(tmp_path / "t.csv", stream.getvalue()), tmp_path).data
     assert found["name"].to_pylist() == [row[0] for row in rows[1:]]
     assert found["number"].to_pylist() == list(range(50))
@@ -139,9 +144,9 @@ def test_what_is_large_lies_in_a_file_that_is_gone_with_its_last_array(
 ) -> None:
     rows = pa.table({"x": np.arange(10_000.0), "level": [f"l{number % 7}" for number in range(10_000)]})
     path = write(tmp_path / "data/t.csv", as_csv(rows))
-    monkeypatch.setattr(text, "BLOCK_BYTES", 2**12)
+    monkeypatch.setattr(tabular, "BLOCK_BYTES", 2**12)
     held = read(path, tmp_path).data
-    monkeypatch.setattr(spool, "HELD_BYTES", 2**14)
+    monkeypatch.setattr(table_reader, "BUFFER_BYTES", 2**14)
     before = pa.total_allocated_bytes()
     mapped = read(path, tmp_path).data
     assert pa.total_allocated_bytes() - before < 2**15 < mapped.nbytes
@@ -151,8 +156,8 @@ def test_what_is_large_lies_in_a_file_that_is_gone_with_its_last_array(
 
 
 def test_a_text_of_too_many_levels_is_no_dictionary_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.data.readers.columns.MOST_LEVELS", 100)
-    monkeypatch.setattr(text, "BLOCK_BYTES", 512)
+    monkeypatch.setattr("tasks.data.readers.tabular.MAX_LEVELS", 100)
+    monkeypatch.setattr(tabular, "BLOCK_BYTES", 512)
     rows = pa.table({"id": [f"id {number % 150}" for number in range(400)]})
     found = read(write(tmp_path / "t.csv", as_csv(rows)), tmp_path)
     assert found.data["id"].type == pa.string()
@@ -172,12 +177,12 @@ def test_what_stands_for_missing_is_missing_in_numbers_and_in_text(tmp_path: Pat
 def test_missing_text_is_no_level_whatever_its_block_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, levels: int
 ) -> None:
-    monkeypatch.setattr(text, "BLOCK_BYTES", 64)
-    monkeypatch.setattr("tasks.data.readers.delimited.LEVELS", levels)
+    monkeypatch.setattr(tabular, "BLOCK_BYTES", 64)
+    monkeypatch.setattr("tasks.data.io.csv.MAX_LEVELS", levels)
     values = [*("abcdefghij" * 3), *["NA", ""] * 20, "NA", "x", "", "y"]
     path = write(tmp_path / "t.csv", "\n".join(["n,t", *(f"1,{each}" for each in values)]) + "\n")
-    for selection in (tables.Selection(), tables.Selection(as_text=frozenset(["t"]))):
-        found = tables.read(tables.find(str(path)), selection, tmp_path / "spool")
+    for selection in (Selection(), Selection(as_text=frozenset(["t"]))):
+        found = build_table(find_table(str(path)), selection, tmp_path / "spool")
         assert found.data["t"].to_pylist() == [None if each in ("NA", "") else each for each in values]
         assert sorted(found.levels("t").names()) == sorted("abcdefghijxy")
         assert not found.findings
@@ -186,11 +191,11 @@ def test_missing_text_is_no_level_whatever_its_block_holds(
 def test_a_boolean_that_has_other_numbers_further_down_is_text_and_loses_no_value(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(tabular, "BLOCK_BYTES", 64)
     values = ["0", "1"] * 20 + ["2"]
     path = write(tmp_path / "t.csv", "\n".join(["n,b", *(f"1,{each}" for each in values)]) + "\n")
-    selection = tables.Selection(as_boolean=frozenset(["b"]))
-    assert tables.read(tables.find(str(path)), selection, tmp_path / "spool").data["b"].to_pylist() == values
+    selection = Selection(as_boolean=frozenset(["b"]))
+    assert build_table(find_table(str(path)), selection, tmp_path / "spool").data["b"].to_pylist() == values
 
 
 def test_numbers_of_all_sizes_are_float64_and_what_is_lost_is_noted(tmp_path: Path) -> None:
@@ -217,7 +222,7 @@ def test_dates_are_dates_however_they_are_kept(tmp_path: Path) -> None:
 def test_text_among_numbers_makes_a_column_text_and_its_place_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text, "BLOCK_BYTES", 256)
+    monkeypatch.setattr(tabular, "BLOCK_BYTES", 256)
     lines = [f"{number:03d}" for number in range(200)]
     lines[150] = "unknown"
     path = write(tmp_path / "t.csv", "\n".join(["x", *lines]))
@@ -242,8 +247,8 @@ def test_text_among_numbers_makes_a_column_text_and_its_place_is_known(
     )
 )
 def test_text_reads_as_a_number_where_python_says_so_and_alone_as_in_company(texts: list[str]) -> None:
-    found = columns.numbers(pa.array(texts, pa.string()))
-    alone = [columns.numbers(pa.array([each], pa.string())) for each in texts]
+    found = tabular.parse_numbers(pa.array(texts, pa.string()))
+    alone = [tabular.parse_numbers(pa.array([each], pa.string())) for each in texts]
     assert found.equals(pa.concat_arrays(alone or [found]))
     for each, value in zip(texts, found.to_pylist(), strict=True):
         try:
@@ -289,7 +294,7 @@ def test_files_are_read_in_an_order_that_is_not_one_of_their_names(tmp_path: Pat
     for folder, names in (("a", "123"), ("b", "231"), ("c", "321")):
         for name, content in zip(names, contents, strict=True):
             write(tmp_path / folder / f"{name}.csv", content)
-        files = tables.find(str(tmp_path / folder))
+        files = find_table(str(tmp_path / folder))
         assert len({file.look for file in files.files}) == 2
         found.append(read(tmp_path / folder, tmp_path).data)
     assert found[0].equals(found[1])
@@ -300,7 +305,7 @@ def test_remote_files_are_read_by_size_and_then_by_name() -> None:
     files = fsspec.filesystem("memory")
     for name, content in {"1": "x\n10\n", "2": "x\n3\n", "3": "x\n2\n"}.items():
         files.pipe(f"/sizes/{name}.csv", content.encode())
-    found = tables.find("memory://sizes").by_content()
+    found = find_table("memory://sizes").by_content()
     assert [Path(file.path).stem for file in found.files] == ["2", "3", "1"]
     files.rm("/sizes", recursive=True)
 
@@ -327,9 +332,9 @@ def test_everything_that_is_wrong_in_a_folder_is_told_at_once(tmp_path: Path) ->
 def test_files_without_a_byte_or_that_cannot_be_opened_are_told_with_all_else(tmp_path: Path) -> None:
     for name, content in {"1.csv": "x\n1\n", "2.csv": "", "3.csv": "x\n1\n", "4.csv": "x\n1,2\n"}.items():
         write(tmp_path / "data" / name, content)
-    found = tables.find(str(tmp_path / "data"))
+    found = find_table(str(tmp_path / "data"))
     (tmp_path / "data/3.csv").unlink()
-    told = [each.found for each in tables.read(found, tables.Selection(), tmp_path / "spool").findings]
+    told = [each.found for each in build_table(found, Selection(), tmp_path / "spool").findings]
     assert [Path(said.split()[0]).name for said in told[:2]] == ["2.csv", "3.csv"]
     assert "is empty" in told[0]
     assert "1 row of 1" in told[2]
@@ -412,12 +417,12 @@ def test_a_stray_quote_ends_no_row_and_an_unclosed_one_is_told(tmp_path: Path) -
 
 def test_a_source_is_known_again_until_a_file_is_touched(tmp_path: Path) -> None:
     path = write(tmp_path / "data/t.csv", "a\n1\n")
-    first = tables.find(str(tmp_path / "data"))
-    assert tables.find(str(tmp_path / "data")).digest == first.digest
+    first = find_table(str(tmp_path / "data"))
+    assert find_table(str(tmp_path / "data")).digest == first.digest
     write(path, "a\n2\n")
-    assert tables.find(str(tmp_path / "data")).digest != first.digest
+    assert find_table(str(tmp_path / "data")).digest != first.digest
     with pytest.raises(DataError, match="no file"):
-        tables.find(str(tmp_path / "nowhere.csv"))
+        find_table(str(tmp_path / "nowhere.csv"))
 
 
 class Silent(SimpleHTTPRequestHandler):
@@ -453,9 +458,9 @@ def test_a_table_is_read_by_url(tmp_path: Path, address: str) -> None:
     pyarrow.feather.write_feather(batches, tmp_path / "t.feather", compression="uncompressed")
     assert read(f"{address}/t.feather", tmp_path).data.num_rows == 5000
     with pytest.raises(DataError, match=r"missing\.csv"):
-        tables.find(f"{address}/missing.csv")
+        find_table(f"{address}/missing.csv")
     with pytest.raises(DataError, match="cannot be read: ClientConnectorError"):
-        tables.find("http://127.0.0.1:9/t.csv")
+        find_table("http://127.0.0.1:9/t.csv")
 
 
 class CutOff(Silent):
@@ -511,7 +516,7 @@ HONEST = [
 @pytest.mark.parametrize("url", SECRET)
 def test_a_url_with_credentials_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(UsageError, match="credentials") as refused:
-        tables.find(url)
+        find_table(url)
     assert "secret" not in str(refused.value)
     with pytest.raises(ValidationError, match="credentials"):
         OwnData(source=url)
@@ -527,7 +532,7 @@ def test_a_url_without_credentials_is_taken(url: str) -> None:
 def test_no_value_of_json_lines_vanishes_where_numbers_turn_into_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(text, "BLOCK_BYTES", 512)
+    monkeypatch.setattr(tabular, "BLOCK_BYTES", 512)
     values = [number % 5 for number in range(300)] + [None] * 100 + ["A", "B"] * 100
     lines = "".join(json.dumps({"row": row, "code": value}) + "\n" for row, value in enumerate(values))
     found = read(write(tmp_path / "t.jsonl", lines), tmp_path, *named)
@@ -619,12 +624,12 @@ def test_old_ends_of_lines_and_empty_lines_after_a_mark_are_read(tmp_path: Path,
 def test_a_file_without_ends_of_lines_is_not_read_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, head: bytes, words: str
 ) -> None:
-    monkeypatch.setattr(text, "BLOCK_BYTES", 2**10)
-    monkeypatch.setattr(text, "LONGEST_ROW", 2**12)
+    monkeypatch.setattr(tabular, "BLOCK_BYTES", 2**10)
+    monkeypatch.setattr(tabular, "MAX_ROW_BYTES", 2**12)
     stream = io.BytesIO(head + b"x" * 2**20)
     read_some = json_batches if name == "t.json" else csv_batches
     with pytest.raises(DataError, match=words):
-        list(read_some(stream, name, tables.Selection()))
+        list(read_some(stream, name, Selection()))
     assert stream.tell() <= 2**12
 
 
@@ -655,9 +660,9 @@ def test_a_file_that_is_half_written_by_its_name_is_refused_until_it_is_there(
     write(tmp_path / "data/.hidden.csv.tmp", "x")
     half = write(tmp_path / f"data/1.csv{suffix}", "x\n")
     with pytest.raises(DataError, match=half.name):
-        tables.find(str(tmp_path / source))
+        find_table(str(tmp_path / source))
     half.rename(tmp_path / "data/2.csv")
-    assert tables.find(str(tmp_path / source)).files[0].path == str(tmp_path / "data/1.csv")
+    assert find_table(str(tmp_path / source)).files[0].path == str(tmp_path / "data/1.csv")
 
 
 def test_text_beside_a_table_is_no_part_of_it(tmp_path: Path) -> None:
@@ -686,7 +691,7 @@ ROWS_OF_TWO = {"a": np.arange(200.0), "b": np.arange(200) % 7, "y": np.arange(20
 
 
 def test_columns_that_are_not_asked_for_cannot_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "MOST_COLUMNS", 4)
+    monkeypatch.setattr(table_reader, "MAX_COLUMNS", 4)
     wide = {f"c{number}": np.zeros(200) for number in range(4)}
     parquet(pa.table({**ROWS_OF_TWO, "c": [[1]] * 200, "d": [1] * 200}), tmp_path / "data/1.parquet")
     parquet(pa.table({**ROWS_OF_TWO, "d": ["x"] * 200}), tmp_path / "data/2.parquet")
@@ -720,7 +725,7 @@ def test_a_kept_boolean_may_be_0_and_1(tmp_path: Path, values: list[Any]) -> Non
 
 
 def test_a_kept_boolean_that_counts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "BLOCK_BYTES", 512)
+    monkeypatch.setattr(tabular, "BLOCK_BYTES", 512)
     parquet(pa.table({**ROWS_OF_TWO, "b": np.arange(200) % 2 == 0}), tmp_path / "1.parquet")
     kept = recipe(examined(tmp_path / "1.parquet"))
     write(tmp_path / "2.csv", as_csv(pa.table({**ROWS_OF_TWO, "b": [0, 1] * 99 + [2, 3]})))
@@ -758,38 +763,38 @@ def test_a_host_sends_no_more_than_is_read(tmp_path: Path, tells: bool) -> None:
     line = f"1,{'x' * 999}\n"
     path = write(tmp_path / "t.csv", "a,b\n" + line * 7000)  # more than a client asks for at once
     with served(tmp_path, Counting) as address:
-        first = tables.find(f"{address}/t.csv")
+        first = find_table(f"{address}/t.csv")
         assert len(sent) == (0 if tells else 1)
-        assert tables.find(f"{address}/t.csv").digest == first.digest
+        assert find_table(f"{address}/t.csv").digest == first.digest
         sent.clear()
-        assert len(tables.read(first, tables.Selection(), tmp_path / "spool").data) == 7000
+        assert len(build_table(first, Selection(), tmp_path / "spool").data) == 7000
         assert len(sent) == 1
         write(path, "a,b\n" + line * 3500 + line.replace("1", "2") + line * 3499)
         os.utime(path, (2e9, 2e9))
-        assert tables.find(f"{address}/t.csv").digest != first.digest
+        assert find_table(f"{address}/t.csv").digest != first.digest
 
 
 def test_a_remote_file_that_changed_at_equal_size_is_noticed() -> None:
     files = fsspec.filesystem("memory")
     content = b"a,b\n" + b"1,2\n" * 400_000
     files.pipe("/equal/t.csv", content)
-    first = tables.find("memory://equal/t.csv").digest
-    assert tables.find("memory://equal/t.csv").digest == first
+    first = find_table("memory://equal/t.csv").digest
+    assert find_table("memory://equal/t.csv").digest == first
     files.pipe("/equal/t.csv", content[:80_004] + b"3" + content[80_005:])
-    assert tables.find("memory://equal/t.csv").digest != first
+    assert find_table("memory://equal/t.csv").digest != first
     files.rm("/equal", recursive=True)
 
 
 def test_one_large_batch_is_read_in_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_files, "HELD_BYTES", 2**20)
-    monkeypatch.setattr(columnar, "BATCH_ROWS", 2**12)
+    monkeypatch.setattr(discovery, "MAX_BUFFERED", 2**20)
+    monkeypatch.setattr(tabular, "BATCH_ROWS", 2**12)
     rows = pa.table({"x": np.arange(2.0**18), "t": pa.array([f"t{row % 9}" for row in range(2**18)])})
     rows = rows.append_column("level", rows["t"].combine_chunks().dictionary_encode())
     with pa.OSFile(str(tmp_path / "t.arrow"), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
         writer.write_batch(rows.to_batches()[0])
     before, held, found = pa.total_allocated_bytes(), [0], []
-    with tables.find(str(tmp_path / "t.arrow")).files[0].opened() as stream:
-        for batch in columnar.arrow_batches(stream, "t.arrow", tables.Selection()):
+    with find_table(str(tmp_path / "t.arrow")).files[0].open() as stream:
+        for batch in tabular.arrow_batches(stream, "t.arrow", Selection()):
             held.append(pa.total_allocated_bytes() - before)
             found.append(np.asarray(batch["x"]).sum())
     assert max(held) < rows.nbytes / 10

@@ -9,10 +9,8 @@ import pytest
 
 import image_folders
 from candidate import plain
-from tasks.data.images.fixed import FixedImages
-from tasks.data.schema import Schema
 from tasks.data.image_schema import ImageSchema
-from tasks.data.table.fixed import FixedRecipe
+from tasks.data.schema import Schema
 from tasks.download import download
 from tasks.judging import standards
 from tasks.judging.unseen import RowsOfToday

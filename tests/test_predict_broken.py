@@ -17,9 +17,8 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from input_files import FEATURES, IMAGES, PIXELS, idx_bytes, read, rejected, values
-from tasks.data import readers
-from tasks.data.readers import csv
+from input_files import FEATURES, IMAGES, PIXELS, found_paths, idx_bytes, read, rejected, values
+from tasks.data.io import inputs
 from tasks.errors import DataError, UsageError
 
 Make = Callable[[Path], object]
@@ -97,7 +96,7 @@ def test_whatever_a_library_raises_over_a_file_is_exit_4_and_names_the_users_fil
 def test_labels_are_of_no_use_to_a_model_that_does_not_classify(tmp_path: Path) -> None:
     tensors(features=np.zeros((3, 2), np.float32), labels=np.zeros(7, np.float32))(tmp_path / "rows.safetensors")
     (chunk,) = read(tmp_path / "rows.safetensors", FEATURES, tmp_path)
-    assert chunk.truth is None
+    assert chunk.y_true is None
 
 
 def test_large_integers_of_parquet_are_rounded_as_numpy_rounds_them(tmp_path: Path) -> None:
@@ -135,11 +134,11 @@ def test_a_file_name_that_is_not_utf_8_is_exit_4_and_can_be_printed(tmp_path: Pa
     Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.npy")).touch()
     for text in (str(folder), f"{folder}/*.npy", str(next(folder.iterdir()))):
         with pytest.raises(DataError, match="not UTF-8") as caught:
-            readers.find(text)
+            found_paths(text)
         assert "caf\ufffd.npy" in str(caught.value).encode().decode()
     (folder / "a.npy").write_bytes(b"rows")
     os.rename(os.fsencode(folder) + b"/caf\xe9.npy", os.fsencode(folder) + b"/caf\xe9.txt")  # noqa: PTH104  (bytes)
-    assert readers.find(str(folder)) == [folder / "a.npy"]
+    assert found_paths(str(folder)) == [folder / "a.npy"]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -182,28 +181,10 @@ def test_a_byte_that_is_not_utf_8_costs_its_own_row_of_a_csv_alone(tmp_path: Pat
 def test_short_rows_of_a_csv_keep_their_places_wherever_its_blocks_end(rows: list[str], tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("\n".join(["x1,x2", *rows]))
     chunks = read(tmp_path / "t.csv", FEATURES, tmp_path / "spool")
-    assert np.concatenate([chunk.rows for chunk in chunks]).tolist() == [
+    assert np.concatenate([chunk.row_ids for chunk in chunks]).tolist() == [
         number for number, row in enumerate(rows) if "," in row
     ]
     assert list(rejected(chunks)) == [number for number, row in enumerate(rows) if "," not in row]
-
-
-def test_rows_that_are_short_are_looked_at_once_a_block_and_not_once_for_every_good_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, pairs, looks = tmp_path / "t.csv", 32_000, list[int]()
-    path.write_text("x1,x2\n" + "1,2\n3\n" * pairs)
-    take = csv._Skipped.take
-
-    def looking(skipped: csv._Skipped, first: int, rows: int) -> Any:
-        looks.append(rows)
-        return take(skipped, first, rows)
-
-    monkeypatch.setattr(csv._Skipped, "take", looking)
-    (source,) = readers.measure([path], FEATURES, tmp_path / "spool")
-    assert source.rows == 2 * pairs
-    assert sum(looks) == pairs
-    assert len(looks) <= 1 + -(-path.stat().st_size // 2**18), "a block has a quarter of a MiB or more; then the end"
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.npy"])
@@ -222,9 +203,9 @@ def test_one_percent_of_pictures_is_counted_over_all_of_them(tmp_path: Path) -> 
     for number in range(300):
         (tmp_path / f"{number:03d}.png").touch()
     np.save(tmp_path / "rows.npy", PIXELS)  # of arrays none may be rejected
-    sources = readers.measure(readers.find(str(tmp_path)), IMAGES, tmp_path / "spool")
-    assert readers.tolerated_rejects(sources) == 3
-    assert readers.tolerated_rejects(sources[:199]) == 1
+    sources = inputs.count_inputs(inputs.find_inputs(str(tmp_path)).files, IMAGES, tmp_path / "spool")
+    assert inputs.tolerated_rejects(sources) == 3
+    assert inputs.tolerated_rejects(sources[:199]) == 1
 
 
 def test_a_glob_gives_each_file_once_and_those_in_the_folders_that_it_matches(tmp_path: Path) -> None:
@@ -233,8 +214,8 @@ def test_a_glob_gives_each_file_once_and_those_in_the_folders_that_it_matches(tm
         np.save(tmp_path / name, PIXELS) if name.endswith("npy") else (tmp_path / name).touch()
     everything = [tmp_path / name for name in ("a.npy", "day/b.npy", "day/deep/c.npy")]
     for pattern in ("*", "**/**/*.npy", "**/*.npy"):
-        assert readers.find(f"{tmp_path}/{pattern}") == everything
-    assert readers.find(f"{tmp_path}/d*") == everything[1:]
+        assert found_paths(f"{tmp_path}/{pattern}") == everything
+    assert found_paths(f"{tmp_path}/d*") == everything[1:]
 
 
 def test_the_labels_of_mnists_relatives_are_left_out_of_a_folder(tmp_path: Path) -> None:
@@ -243,9 +224,9 @@ def test_the_labels_of_mnists_relatives_are_left_out_of_a_folder(tmp_path: Path)
     images = [tmp_path / name for name in ("t10k-images-idx3-ubyte", "t10k-images-idx3-ubyte.gz")]
     for path in images:
         path.write_bytes(idx_bytes(PIXELS))
-    assert readers.find(str(tmp_path)) == images
+    assert found_paths(str(tmp_path)) == images
 
 
 def test_an_empty_input_is_exit_2() -> None:
     with pytest.raises(UsageError, match="empty"):
-        readers.find("")
+        found_paths("")

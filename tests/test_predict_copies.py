@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from tasks.batch import session_pool, shard
-from tasks.data.readers import npy
-from tasks.batch import lanes, parts
 from tasks.data.io import arrays
-from tasks.data.readers.formats import Array
+from tasks.machine.arrays import Array
 
 ROWS = np.random.default_rng(0).integers(0, 256, (1000, 7, 3), np.uint8)
 
@@ -43,10 +41,7 @@ def test_a_session_is_fed_from_one_memory_whose_rows_lie_there_once(tmp_path: Pa
             places.add(feeds["pixels"].ctypes.data)
             return [feeds["pixels"].sum(axis=(1, 2), dtype=np.int64)]
 
-    found = session_pool.SessionPool([Sums()], 1).run(npy.read(tmp_path / "rows.npy"), 64)
-    pixels = Tensor(name="pixels", dtype="uint8", shape=(7, 3))
-    signature = Signature(inputs=(pixels,), outputs=(Tensor(name="sum", dtype="int64", shape=()),))
-    found = lanes.Lanes([sums], signature, 64, 1).run(arrays.open_npy(tmp_path / "rows.npy"))
+    found = session_pool.SessionPool([Sums()], 1).run(arrays.open_npy(tmp_path / "rows.npy"), 64)
     np.testing.assert_array_equal(found["sum"], ROWS.sum(axis=(1, 2)))
     assert len(places) == 1
 

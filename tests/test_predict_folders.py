@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import safetensors.numpy
 from candidate import Candidate, synthetic
 from prediction_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
 from tasks.batch import output_dir, plan, results, shard
-from tasks.data import readers
+from tasks.data.io import inputs
+from tasks.data.io.discovery import DataFile
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.records import PublishedModel
 from tasks.store import artifact_paths, retention, scratch
@@ -139,13 +140,13 @@ def test_input_that_is_written_to_while_it_is_counted_is_exit_4(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.save(tmp_path / "rows.npy", FEATURES)
-    measure = readers.measure
+    count = inputs.count_inputs
 
-    def late(files: list[Path], *rest: Any) -> Any:
-        np.save(files[0], FEATURES[:-1])
-        return measure(files, *rest)
+    def late(files: Sequence[DataFile], *rest: Any) -> Any:
+        np.save(files[0].path, FEATURES[:-1])
+        return count(files, *rest)
 
-    monkeypatch.setattr(readers, "measure", late)
+    monkeypatch.setattr(inputs, "count_inputs", late)
     with pytest.raises(DataError, match="was written to"):
         predict_rows(input=str(tmp_path / "rows.npy"))
 
@@ -242,7 +243,7 @@ def test_rejects_and_sources_of_a_job_that_are_damaged_are_named(folder: Path, m
     artifact_paths.sources(job).write_bytes(b"PAR1")
     rows = Shard(0, 0, 250)
     with pytest.raises(DataError, match=r"sources\.parquet cannot be read"):
-        plan.read_sources(job, rows)
+        plan.read_inputs(job, rows)
     output_dir.rejects_path(job, rows).parent.mkdir(exist_ok=True)
     pq.write_table(pa.table([[1] * 9], results.REJECTS_SCHEMA.names[:1]), output_dir.rejects_path(job, rows))
     content = bytearray(output_dir.rejects_path(job, rows).read_bytes())

@@ -24,11 +24,9 @@ from PIL import Image
 
 from candidate import Candidate
 from command_line import gradmill
-from input_files import FEATURES, IMAGES, PIXELS, RESIZED, ROWS, idx_bytes, parquet, read, rejected, values
-from tasks.data import readers
-from tasks.data.io import arrays, pictures
-from tasks.data.readers import formats
-from tasks.data.readers.image_formats import PICTURES
+from input_files import FEATURES, IMAGES, PIXELS, RESIZED, ROWS, found_paths, idx_bytes, parquet, read, rejected, values
+from tasks.data.io import arrays, batches, inputs, pictures
+from tasks.data.io.image_formats import PICTURES
 from tasks.errors import DataError, UsageError
 
 Save = Callable[[Path, Any], object]
@@ -52,15 +50,15 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_exit_4(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it is mapped, the kernel kills the process with SIGBUS."""
-    monkeypatch.setattr(formats, "CHUNK_ROWS", 500)
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 500)
     path = tmp_path / name
     CUT_OFF[name](path, LARGE)
-    sources = readers.measure([path], IMAGES, tmp_path)
-    chunks = readers.chunks(sources, 0, len(LARGE), IMAGES)
-    np.testing.assert_array_equal(next(chunks).values, LARGE[:500])
+    sources = inputs.count_inputs(inputs.find_inputs(str(path)).files, IMAGES, tmp_path)
+    chunks = inputs.batches(sources, 0, len(LARGE), IMAGES)
+    np.testing.assert_array_equal(next(chunks).X, LARGE[:500])
     os.truncate(path, 12_000)
     with pytest.raises(DataError, match=name):
-        [np.asarray(chunk.values) for chunk in chunks]
+        [np.asarray(chunk.X) for chunk in chunks]
 
 
 def test_many_small_files_are_read_with_few_of_them_open(tmp_path: Path) -> None:
@@ -105,14 +103,14 @@ def circle(tmp_path: Path) -> Path:
 def test_links_to_folders_are_not_followed_and_said(
     pattern: str, circle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert readers.find(f"{circle}{pattern}") == [circle / "a.npy", circle / "b.npy"]
+    assert found_paths(f"{circle}{pattern}") == [circle / "a.npy", circle / "b.npy"]
     told = capsys.readouterr().out
     assert ("links to folders are not followed" in told) == ("np" not in pattern or "**" in pattern)
     assert ("no regular file: 1, first" in told) == ("**" not in pattern or pattern.endswith(("**", "*", "y", "]")))
 
 
 def test_a_link_to_a_folder_that_the_input_names_is_followed(circle: Path, tmp_path: Path) -> None:
-    assert readers.find(f"{circle}/other") == readers.find(f"{circle}/other/*.npy") == [circle / "other" / "b.npy"]
+    assert found_paths(f"{circle}/other") == found_paths(f"{circle}/other/*.npy") == [circle / "other" / "b.npy"]
 
 
 def fifo(path: Path) -> None:
@@ -131,13 +129,16 @@ def test_a_fifo_a_socket_or_a_device_is_never_waited_for(
     path = tmp_path / "rows.npy"
     make(path)
     with pytest.raises(DataError, match=r"rows\.npy is no regular file"):
-        readers.find(str(path))
-    for reading in (lambda: readers.measure([path], IMAGES, tmp_path), lambda: arrays.read_idx_images(path)):
+        found_paths(str(path))
+    for reading in (
+        lambda: inputs.count_inputs(inputs.find_inputs(str(path)).files, IMAGES, tmp_path),
+        lambda: arrays.read_idx_images(path),
+    ):
         with pytest.raises(DataError, match=r"rows\.npy"):
             reading()
     np.save(tmp_path / "whole.npy", ROWS)
     for text in (tmp_path, tmp_path / "*", tmp_path / "**"):
-        assert readers.find(str(text)) == [tmp_path / "whole.npy"]
+        assert found_paths(str(text)) == [tmp_path / "whole.npy"]
         assert "no regular file: 1" in capsys.readouterr().out
 
 
@@ -145,13 +146,13 @@ def test_a_fifo_a_socket_or_a_device_is_never_waited_for(
 def test_files_of_proc_are_not_opened(text: str) -> None:
     """Some give their content once and then wait for ever; all of them say that they have no bytes."""
     with pytest.raises(DataError, match="empty, or no file on disk"):
-        readers.find(text)
+        found_paths(text)
 
 
 @pytest.mark.parametrize("text", ["x" * 300, "x" * 300 + "/*", "/" + "y/" * 3000, "*" * 300, "~nobody-here/x", "a\0b"])
 def test_a_name_that_the_system_does_not_take_is_exit_2_and_named(text: str) -> None:
     with pytest.raises(UsageError, match="the input ") as caught:
-        readers.find(text)
+        found_paths(text)
     assert text[:60] in caught.value.found
     assert len(caught.value.found) < 500
 
@@ -242,10 +243,10 @@ def test_gzip_is_read_in_blocks_whatever_its_header_promises(tmp_path: Path) -> 
 
 
 def test_more_rows_than_can_be_planned_are_exit_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "MOST_ROWS", 49)
+    monkeypatch.setattr(inputs, "MAX_ROWS", 49)
     np.save(tmp_path / "rows.npy", ROWS)
     with pytest.raises(DataError, match="promises 50 rows"):
-        readers.measure([tmp_path / "rows.npy"], FEATURES, tmp_path)
+        inputs.count_inputs(inputs.find_inputs(str(tmp_path / "rows.npy")).files, FEATURES, tmp_path)
 
 
 def test_a_parquet_footer_without_the_rows_that_it_promises_is_exit_4(tmp_path: Path) -> None:
@@ -256,8 +257,8 @@ def test_a_parquet_footer_without_the_rows_that_it_promises_is_exit_4(tmp_path: 
 
 
 def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "CHUNK_BYTES", 4 * MEGABYTE)
-    monkeypatch.setattr(formats, "CHUNK_ROWS", 1000)
+    monkeypatch.setattr(batches, "CHUNK_BYTES", 4 * MEGABYTE)
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 1000)
     rows = [{"bytes": bytes([number % 256]) * MEGABYTE} for number in range(48)]
     pq.write_table(
         pa.table({"images": pa.array(rows, pa.struct([("bytes", pa.binary())]))}),
@@ -268,10 +269,10 @@ def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch
     )
     del rows
     before, most = pa.total_allocated_bytes(), 0
-    (source,) = readers.measure([tmp_path / "wide.parquet"], IMAGES, tmp_path)
-    for piece in PICTURES.pieces(tmp_path / "wide.parquet", 0, source.rows, IMAGES):
+    (source,) = inputs.count_inputs(inputs.find_inputs(str(tmp_path / "wide.parquet")).files, IMAGES, tmp_path)
+    for piece in PICTURES.batches(tmp_path / "wide.parquet", 0, source.rows, IMAGES):
         most = max(most, pa.total_allocated_bytes() - before)
-        assert set(dict(piece.rejects).values()) == {"it is no picture: none of PNG, JPEG, WEBP, BMP, GIF"}
+        assert {each.reason for each in piece.rejects} == {"it is no picture: none of PNG, JPEG, WEBP, BMP, GIF"}
     assert most < 24 * MEGABYTE
 
 

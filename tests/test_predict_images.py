@@ -16,16 +16,17 @@ from PIL import Image
 from command_line import gradmill
 from image_folders import drawn, write
 from input_files import idx_bytes, read, rejected, values
-from tasks.data import image_dataset, readers
+from tasks.data import image_dataset
 from tasks.data.io import images as own_images
-from tasks.data.readers import Chunk
-from tasks.data.readers.formats import Wanted
+from tasks.data.io import inputs
+from tasks.data.io.batches import Batch, ReadSpec
+from tasks.data.io.discovery import base_folder
 from tasks.data.recipe import Pixels
 from tasks.errors import DataError, UsageError
 
 CLASSES = ("cat", "dog", "owl")
 GREY, RGB = (
-    Wanted(Pixels(shape=shape, scale=1 / 255, resize="bilinear"), truth="labels", class_names=CLASSES)
+    ReadSpec(Pixels(shape=shape, scale=1 / 255, resize="bilinear"), y_name="labels", class_names=CLASSES)
     for shape in ((8, 8), (8, 8, 3))
 )
 COUNTS = {"cat": 3, "dog": 2, "owl": 2}
@@ -57,21 +58,21 @@ def odd_pictures(folder: Path) -> Path:
     return folder
 
 
-def truth(chunks: list[Chunk]) -> list[float] | None:
-    found = [chunk.truth for chunk in chunks]
+def truth(chunks: list[Batch]) -> list[float] | None:
+    found = [chunk.y_true for chunk in chunks]
     return None if any(each is None for each in found) else np.concatenate([*found]).tolist()
 
 
-def predicted(path: Path, wanted: Wanted = GREY) -> list[Chunk]:
+def predicted(path: Path, wanted: ReadSpec = GREY) -> list[Batch]:
     """As ``input_files.read`` has it, with the folder that tells of classes."""
     spool = path.parent / f"spool-{path.name}"
-    sources = readers.measure(readers.find(str(path)), wanted, spool, readers.base_of(path))
-    return list(readers.chunks(sources, 0, sources[-1].first_row + sources[-1].rows, wanted))
+    sources = inputs.count_inputs(inputs.find_inputs(str(path)).files, wanted, spool, base_folder(path))
+    return list(inputs.batches(sources, 0, sources[-1].first_row + sources[-1].rows, wanted))
 
 
 @pytest.mark.parametrize("wanted", [GREY, RGB], ids=["grey", "rgb"])
 def test_a_picture_of_any_kind_has_the_pixels_in_prediction_that_it_has_in_training(
-    wanted: Wanted, tmp_path: Path
+    wanted: ReadSpec, tmp_path: Path
 ) -> None:
     folder = odd_pictures(tmp_path / "pets")
     source = image_dataset.find_images(str(folder))
@@ -92,7 +93,7 @@ def test_a_picture_of_any_kind_has_the_pixels_in_prediction_that_it_has_in_train
 
 @pytest.mark.parametrize("wanted", [GREY, RGB], ids=["grey", "rgb"])
 def test_arrays_of_another_size_or_colour_become_what_training_makes_of_the_same_pictures(
-    wanted: Wanted, tmp_path: Path
+    wanted: ReadSpec, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(1)
     for number, shape in enumerate([(4, 12, 9), (4, 12, 9, 3), (4, 8, 8), (4, 8, 8, 3), (4, 8, 8, 1)]):
@@ -250,7 +251,7 @@ def test_parquet_of_pictures_gives_pixels_truth_ids_and_rejects_with_their_names
     kept = np.delete(np.arange(12), [2, 3])
     np.testing.assert_array_equal(values(chunks), IMAGES[kept])
     assert truth(chunks) == LABELS[kept].tolist(), "by name, whatever their order in the file"
-    assert [each.as_py() for chunk in chunks if chunk.extra for each in chunk.extra["name"]] == [
+    assert [each.as_py() for chunk in chunks if chunk.passthrough for each in chunk.passthrough["name"]] == [
         f"n{row}" for row in kept
     ]
     assert "spoilt.png is no picture" in rejected(chunks)[2]

@@ -19,11 +19,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from input_files import FEATURES, IMAGES, PIXELS, RESIZED, RNG, ROWS, Save, idx_bytes, parquet, read, rejected, values
+from input_files import (
+    FEATURES,
+    IMAGES,
+    PIXELS,
+    RESIZED,
+    RNG,
+    ROWS,
+    Save,
+    found_paths,
+    idx_bytes,
+    parquet,
+    read,
+    rejected,
+    values,
+)
 from store_state import damage
 from tasks.batch.plan import cut_shards
-from tasks.data import readers
-from tasks.data.readers import formats
+from tasks.data.io import batches
 from tasks.errors import DataError, UsageError
 from tasks.store import verified
 from tasks.store.record import FileRef
@@ -42,7 +55,7 @@ IMAGE_FILES: dict[str, Save] = {
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks even of a few rows."""
-    monkeypatch.setattr(formats, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 7)
 
 
 @pytest.mark.parametrize("name", IMAGE_FILES)
@@ -53,8 +66,8 @@ def test_every_kind_of_image_file_gives_its_own_rows_of_any_range(
     IMAGE_FILES[name](tmp_path / name, PIXELS)
     chunks = read(tmp_path / name, IMAGES, tmp_path / "spool", start, stop)
     np.testing.assert_array_equal(values(chunks), PIXELS[start:stop])
-    np.testing.assert_array_equal(np.concatenate([chunk.rows for chunk in chunks]), np.arange(start, stop))
-    assert all(len(chunk.rows) <= 2 * formats.CHUNK_ROWS for chunk in chunks), "memory stays bounded"
+    np.testing.assert_array_equal(np.concatenate([chunk.row_ids for chunk in chunks]), np.arange(start, stop))
+    assert all(len(chunk.row_ids) <= 2 * batches.CHUNK_ROWS for chunk in chunks), "memory stays bounded"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
@@ -69,7 +82,7 @@ def test_features_of_one_byte_are_numbers_and_no_pixels(tmp_path: Path) -> None:
     bytes_of_rows = np.arange(100, dtype=np.uint8).reshape(50, 2)
     np.save(tmp_path / "rows.npy", bytes_of_rows)
     chunks = read(tmp_path / "rows.npy", FEATURES, tmp_path)
-    assert all(chunk.values.dtype == np.float32 for chunk in chunks)
+    assert all(chunk.X.dtype == np.float32 for chunk in chunks)
     np.testing.assert_array_equal(values(chunks), bytes_of_rows)
 
 
@@ -78,7 +91,7 @@ def test_labels_come_along_from_safetensors(tmp_path: Path) -> None:
     safetensors.numpy.save_file({"images": PIXELS, "labels": labels}, tmp_path / "rows.safetensors")
     chunks = read(tmp_path / "rows.safetensors", IMAGES, tmp_path, 5, 25)
     np.testing.assert_array_equal(
-        np.concatenate([chunk.truth for chunk in chunks if chunk.truth is not None]), labels[5:25]
+        np.concatenate([chunk.y_true for chunk in chunks if chunk.y_true is not None]), labels[5:25]
     )
 
 
@@ -90,7 +103,7 @@ def test_rows_with_nan_or_infinity_are_rejected_with_their_number(tmp_path: Path
     assert set(rejected(chunks)) == {3, 20, 49}
     good = np.delete(np.arange(50), [3, 20, 49])
     np.testing.assert_array_equal(values(chunks), rows[good])
-    np.testing.assert_array_equal(np.concatenate([chunk.rows for chunk in chunks]), good)
+    np.testing.assert_array_equal(np.concatenate([chunk.row_ids for chunk in chunks]), good)
 
 
 def test_parquet_columns_are_found_by_name_and_their_gaps_rejected(tmp_path: Path) -> None:
@@ -116,7 +129,7 @@ def test_csv_rows_keep_their_numbers_whatever_is_wrong_between_them(tmp_path: Pa
     (tmp_path / "t.csv").write_text(content)
     chunks = read(tmp_path / "t.csv", FEATURES, tmp_path / "spool")
     np.testing.assert_array_equal(values(chunks), [[1, 2], [7, 8], [1000, 2], [1, 2]])
-    assert np.concatenate([chunk.rows for chunk in chunks]).tolist() == [0, 3, 7, 9]
+    assert np.concatenate([chunk.row_ids for chunk in chunks]).tolist() == [0, 3, 7, 9]
     assert rejected(chunks) == {
         1: "2 fields, expected 3",
         2: "4 fields, expected 3",
@@ -147,7 +160,7 @@ def test_a_csv_of_many_blocks_is_read_as_pythons_own_reader_reads_it(tmp_path: P
     chunks = read(tmp_path / "t.csv", FEATURES, tmp_path / "spool")
     assert len(bad) > 300
     assert set(rejected(chunks)) == bad
-    assert np.concatenate([chunk.rows for chunk in chunks]).tolist() == [row for row, _, _ in expected]
+    assert np.concatenate([chunk.row_ids for chunk in chunks]).tolist() == [row for row, _, _ in expected]
     np.testing.assert_array_equal(values(chunks), np.array([row[1:] for row in expected], np.float32))
 
 
@@ -255,17 +268,17 @@ def test_what_is_left_out_is_counted_in_the_singular_too(tmp_path: Path, capsys:
     np.save(tmp_path / "rows.npy", ROWS)
     for number, said in enumerate(("1 file of", "2 files of")):
         (tmp_path / f"notes-{number}.txt").touch()
-        readers.find(str(tmp_path))
+        found_paths(str(tmp_path))
         assert capsys.readouterr().out == f"ignored {said} no known kind, the first is {tmp_path}/notes-0.txt\n"
 
 
 def test_nothing_there_is_exit_2_and_nothing_readable_exit_4(tmp_path: Path) -> None:
     for text in ("/no/such/file", f"{tmp_path}/*.npy"):
         with pytest.raises(UsageError):
-            readers.find(text)
+            found_paths(text)
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DataError, match="nothing that can be read"):
-        readers.find(str(tmp_path))
+        found_paths(str(tmp_path))
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.data())
@@ -284,7 +297,7 @@ def test_any_range_over_several_files_is_that_range_of_all_their_rows(
     np.testing.assert_array_equal(values(chunks), everything[start:stop])
     for chunk in chunks:
         first = {source: sum(sizes[: int(Path(source).stem)]) for source in chunk.sources}
-        for row, index in zip(chunk.rows, chunk.source_index, strict=True):
+        for row, index in zip(chunk.row_ids, chunk.source_index, strict=True):
             source = chunk.sources[index]
             assert first[source] <= row < first[source] + sizes[int(Path(source).stem)]
 

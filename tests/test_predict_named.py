@@ -21,13 +21,13 @@ from sklearn.metrics import r2_score, root_mean_squared_error
 from input_files import FEATURES, IMAGES, read, rejected, values
 from own_tables import CLASSES, RECIPE
 from tasks.batch.results import Score
+from tasks.data.io import batches, tabular
+from tasks.data.io.batches import Batch, ReadSpec
 from tasks.data.levels import find_levels
-from tasks.data.readers import Chunk, columns, formats
-from tasks.data.readers.formats import Wanted
 from tasks.errors import DataError, UsageError
 from tasks.serving.task import TASKS
 
-WANTED = Wanted(RECIPE, truth="target", ids=("id",))
+WANTED = ReadSpec(RECIPE, y_name="target", ids=("id",))
 AVERAGE = WANTED._replace(unknown="average")
 GOOD: dict[str, list[Any]] = {
     "year": [1990, 2001, None],
@@ -66,12 +66,12 @@ WRITERS: dict[str, Callable[[pa.Table, Path], Any]] = {
 }
 
 
-def truths(chunks: list[Chunk]) -> list[float]:
-    return [float(value) for chunk in chunks if chunk.truth is not None for value in chunk.truth]
+def truths(chunks: list[Batch]) -> list[float]:
+    return [float(value) for chunk in chunks if chunk.y_true is not None for value in chunk.y_true]
 
 
-def ids(chunks: list[Chunk]) -> list[str | None]:
-    return [name for chunk in chunks if chunk.extra is not None for name in chunk.extra["id"].to_pylist()]
+def ids(chunks: list[Batch]) -> list[str | None]:
+    return [name for chunk in chunks if chunk.passthrough is not None for name in chunk.passthrough["id"].to_pylist()]
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -108,7 +108,7 @@ def test_levels_and_gaps_that_no_row_had_are_rejects_by_column_and_value(tmp_pat
 @pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("s"), pa.timestamp("ns", "UTC")])
 def test_dates_that_were_taken_as_levels_are_levels_again(tmp_path: Path, kind: pa.DataType) -> None:
     days = pa.array([datetime(2024, 12, 31), datetime(2025, 1, 1), None], pa.timestamp("us")).cast(kind)
-    trained = find_levels(pa.chunked_array([columns.plain(days)])).names()
+    trained = find_levels(pa.chunked_array([tabular.normalize(days)])).names()
     column = RECIPE.columns[0].model_copy(update={"levels": (*trained, "c", "d", "e")})
     wanted = WANTED._replace(recipe=RECIPE.model_copy(update={"columns": (column, *RECIPE.columns[1:])}))
     pq.write_table(pa.table({**GOOD, "city": days}), tmp_path / "t.parquet")
@@ -154,14 +154,14 @@ def test_numbers_and_booleans_stored_as_text_are_read_in_files_that_keep_types_t
 
 
 @pytest.mark.parametrize("unit", [pa.date32(), pa.timestamp("us"), pa.time64("us"), pa.duration("s")])
-@pytest.mark.parametrize("wanted", [WANTED, Wanted(CLASSES, truth="labels", class_names=("a", "b"))])
-def test_a_target_that_became_a_date_or_a_time_is_no_truth(tmp_path: Path, unit: pa.DataType, wanted: Wanted) -> None:
+@pytest.mark.parametrize("wanted", [WANTED, ReadSpec(CLASSES, y_name="labels", class_names=("a", "b"))])
+def test_a_target_that_became_a_date_or_a_time_is_no_truth(tmp_path: Path, unit: pa.DataType, wanted: ReadSpec) -> None:
     target = {name: pa.array([0, 1, 2], unit) for name in ("price", "kind")}
     for name in ("t.parquet", "t.feather"):
         WRITERS[name](pa.table({**GOOD, **target}), tmp_path / name)
         chunks = read(tmp_path / name, wanted, tmp_path / name[:3])
         np.testing.assert_array_equal(values(chunks), np.array(ENCODED, np.float32))
-        assert all(chunk.truth is None for chunk in chunks)
+        assert all(chunk.y_true is None for chunk in chunks)
 
 
 def test_numbers_that_name_levels_are_found_whatever_they_are_written_as(tmp_path: Path) -> None:
@@ -279,10 +279,10 @@ def test_the_books_rows_come_from_every_format_of_tables(tmp_path: Path) -> None
 
 def test_classes_are_told_by_name_and_one_that_is_new_is_never_right(tmp_path: Path) -> None:
     pq.write_table(pa.table({**GOOD, "kind": ["b", "new", None]}), tmp_path / "t.parquet")
-    wanted = Wanted(CLASSES, truth="labels", class_names=("a", "b"))
+    wanted = ReadSpec(CLASSES, y_name="labels", class_names=("a", "b"))
     chunks = read(tmp_path / "t.parquet", wanted, tmp_path)
-    np.testing.assert_array_equal(truths(chunks), [1, formats.UNKNOWN, np.nan])
-    (truth,) = (chunk.truth for chunk in chunks)
+    np.testing.assert_array_equal(truths(chunks), [1, batches.UNKNOWN, np.nan])
+    (truth,) = (chunk.y_true for chunk in chunks)
     assert truth is not None
     score = Score.count(TASKS["classification"], {"label": np.array([1, 1, 1])}, truth)
     assert score.metrics == {"accuracy": 0.5}
@@ -304,7 +304,7 @@ def test_errors_summed_chunk_by_chunk_are_those_of_scikit_learn(chunks: list[lis
 
 
 def test_shards_of_a_table_are_its_rows_of_any_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(formats, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(batches, "CHUNK_ROWS", 7)
     rng = np.random.default_rng(0)
     area = rng.random(100)
     rows: dict[str, Any] = {name: [each[0]] * 100 for name, each in GOOD.items()}
@@ -317,6 +317,6 @@ def test_shards_of_a_table_are_its_rows_of_any_range(tmp_path: Path, monkeypatch
 
 
 def test_rows_of_many_classes_are_answered_fewer_at_a_time() -> None:
-    few, many = (Wanted(CLASSES, truth="labels", class_names=tuple(map(str, range(count)))) for count in (3, 10_000))
-    assert few.chunk_rows == formats.CHUNK_ROWS
-    assert many.chunk_rows * 4 * 10_000 <= formats.CHUNK_BYTES
+    few, many = (ReadSpec(CLASSES, y_name="labels", class_names=tuple(map(str, range(count)))) for count in (3, 10_000))
+    assert few.chunk_rows == batches.CHUNK_ROWS
+    assert many.chunk_rows * 4 * 10_000 <= batches.CHUNK_BYTES

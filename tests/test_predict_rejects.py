@@ -16,7 +16,7 @@ import flows.__main__
 import flows.cli.app
 from candidate import Candidate
 from prediction_jobs import NAME, predict_rows
-from tasks.data import readers
+from tasks.data.io import inputs
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.records import PublishedModel
 from tasks.store import artifact_paths
@@ -39,14 +39,14 @@ def nothing_good(tmp_path: Path) -> str:
 def test_reading_stops_soon_after_too_many_rows_were_rejected(
     nothing_good: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, chunks = [], readers.chunks
+    read, chunks = [], inputs.batches
 
     def counted(*arguments: Any) -> Any:
         for chunk in chunks(*arguments):
             read.append(len(chunk.rejects))
             yield chunk
 
-    monkeypatch.setattr(readers, "chunks", counted)
+    monkeypatch.setattr(inputs, "batches", counted)
     with pytest.raises(DataError, match=r"of 1,000,000 rows cannot be read, the first is row 0 of"):
         predict_rows(input=nothing_good, workers=1, max_rejects=200_000, shard_rows=1_000_000)
     assert 200_000 < sum(read) <= 200_000 + 2**17

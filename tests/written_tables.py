@@ -7,8 +7,8 @@ from typing import Any
 from table_files import FORMATS as FORMATS
 from table_files import written as written
 from tasks.data.champion import ChampionData
+from tasks.data.io.discovery import find_table
 from tasks.data.schema import Request, Schema
-from tasks.data.sources import tables
 from tasks.data.table_dataset import Examined, examine_table, read_table
 from tasks.data.table_rows import Rows
 from tasks.parameters.own_data import OwnData
@@ -27,7 +27,7 @@ def examined(
     data = OwnData.model_validate({"source": str(source), "target": target, **options})
     request = Request(data, kept)
     with tempfile.TemporaryDirectory() as folder:
-        table = read_table(tables.find(str(source)), request, task, Path(folder))
+        table = read_table(find_table(str(source)), request, task, Path(folder))
         return examine_table(table, "test", request, task, Path(folder), champion)
 
 

@@ -38,7 +38,9 @@ class Corpus:
 
     def __init__(self, tree: Path, scratch: Path, jobs: int, keep: bool) -> None:
         self.tree, self.scratch, self.keep = tree, scratch, keep
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "GRADMILL"))}
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "GRADMILL"))
+        }
         environment |= {"OMP_NUM_THREADS": "1", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "COLUMNS": "100"}
         self.server = forking.PrefectServer(scratch / "prefect")
         self.forks: SimpleQueue[forking.Forks] = SimpleQueue()
@@ -146,7 +148,9 @@ def environment() -> dict[str, str]:
 
 def read_answers() -> Answers:
     """All that was recorded."""
-    return {name: case for path in sorted(ANSWERS.glob("*.json")) for name, case in json.loads(path.read_text()).items()}
+    return {
+        name: case for path in sorted(ANSWERS.glob("*.json")) for name, case in json.loads(path.read_text()).items()
+    }
 
 
 def write_answers(answers: Answers) -> None:
@@ -157,7 +161,9 @@ def write_answers(answers: Answers) -> None:
     for group in dict.fromkeys(name.partition("/")[0] for name in answers):
         blocks = []
         for name in (each for each in answers if each.partition("/")[0] == group):
-            told = (f"  {json.dumps(step)}: {json.dumps(said, ensure_ascii=False)}" for step, said in answers[name].items())
+            told = (
+                f"  {json.dumps(step)}: {json.dumps(said, ensure_ascii=False)}" for step, said in answers[name].items()
+            )
             blocks.append(f"{json.dumps(name)}: {{\n" + ",\n".join(told) + "\n}")
         (ANSWERS / f"{group}.json").write_text("{\n" + ",\n".join(blocks) + "\n}\n", errors="surrogateescape")
 

@@ -46,7 +46,9 @@ class Case(NamedTuple):
     base: str = ""
 
 
-def trained(files: Mapping[str, Content], data: str = "t.csv", target: str = "price", options: str = "", **more: str) -> Case:
+def trained(
+    files: Mapping[str, Content], data: str = "t.csv", target: str = "price", options: str = "", **more: str
+) -> Case:
     """A table through inspect, retrain, predict and evaluate, all of the same files."""
     model = "linear-regression" if target == "price" else "softmax-regression"
     inspected = " ".join(each for each in more.get("inspect", options).split("\n") if each)
@@ -57,7 +59,13 @@ def trained(files: Mapping[str, Content], data: str = "t.csv", target: str = "pr
     ))  # fmt: skip
 
 
-def refused(files: Mapping[str, Content], options: str = "", data: str = "t.csv", target: str = "price", model: str = "linear-regression") -> Case:
+def refused(
+    files: Mapping[str, Content],
+    options: str = "",
+    data: str = "t.csv",
+    target: str = "price",
+    model: str = "linear-regression",
+) -> Case:
     """A table that is not fit, through inspect and retrain."""
     return Case((
         files, f"inspect {data} --target {target} {options}".strip(),
@@ -113,7 +121,7 @@ CSV: dict[str, Content] = {
     "utf-16": TEXT.encode("utf-16"),
     "utf-16-be": b"\xfe\xff" + TEXT.encode("utf-16-be"),
     "not-utf-8-late": TEXT.encode()[:-9] + b"\xe9\n" + TEXT.encode()[-9:],
-    "newlines-in-quotes": as_csv(later(H, {"city": lambda each: each and f"{each}\nold, \"town\""})),
+    "newlines-in-quotes": as_csv(later(H, {"city": lambda each: each and f'{each}\nold, "town"'})),
     "quote-in-the-middle": lines(lambda n, line: line.replace("Rom", 'Ro"m')),
     "quote-unclosed": lines(lambda n, line: line.replace("Rom", '"Rom') if n == 100 else line),
     "blank-lines": lines(lambda n, line: line + "\n" * (n % 50 == 7)) + "\n\n",
@@ -279,9 +287,18 @@ FILES: dict[str, tuple[dict[str, Content], str]] = {
     "jsonl": ({"t.jsonl": H}, "t.jsonl"),
     "ndjson-gz": ({"t.ndjson.gz": H}, "t.ndjson.gz"),
     "json-array": ({"t.json": json.dumps(OBJECTS)}, "t.json"),
-    "jsonl-keys-missing": ({"t.jsonl": json_lines(lambda row, each: without(each, *["age"] * (row % 3 == 0)))}, "t.jsonl"),
-    "jsonl-key-late": ({"t.jsonl": json_lines(lambda row, each: each | {"late": row} if row > 200 else each)}, "t.jsonl"),
-    "jsonl-mixed": ({"t.jsonl": json_lines(lambda row, each: each | {"area": str(each["area"])} if row % 9 == 0 else each)}, "t.jsonl"),
+    "jsonl-keys-missing": (
+        {"t.jsonl": json_lines(lambda row, each: without(each, *["age"] * (row % 3 == 0)))},
+        "t.jsonl",
+    ),
+    "jsonl-key-late": (
+        {"t.jsonl": json_lines(lambda row, each: each | {"late": row} if row > 200 else each)},
+        "t.jsonl",
+    ),
+    "jsonl-mixed": (
+        {"t.jsonl": json_lines(lambda row, each: each | {"area": str(each["area"])} if row % 9 == 0 else each)},
+        "t.jsonl",
+    ),
     "jsonl-nested": ({"t.jsonl": json_lines(lambda row, each: each | {"deep": {"a": [row]}})}, "t.jsonl"),
     "jsonl-null-line": ({"t.jsonl": JSON + "null\n"}, "t.jsonl"),
     "jsonl-blank-lines": ({"t.jsonl": JSON.replace("\n", "\n\n")}, "t.jsonl"),
@@ -312,7 +329,11 @@ FILES: dict[str, tuple[dict[str, Content], str]] = {
     "name-odd": ({"d/a b[1]ü'.csv": H}, '"d/a b[1]ü\'.csv"'),
 }
 TWICE = {name: each * 3 for name, each in later(H, {"price": lambda x: x}).items()}
-FEW = {"a": [str(n % 3) + "x" for n in range(200)], "b": [n % 2 == 0 for n in range(200)], "price": [n % 7 + 3 * (n % 3) for n in range(200)]}
+FEW = {
+    "a": [str(n % 3) + "x" for n in range(200)],
+    "b": [n % 2 == 0 for n in range(200)],
+    "price": [n % 7 + 3 * (n % 3) for n in range(200)],
+}
 DAYS = column(lambda row: (FIRST + timedelta(row // 4)).date(), "day")
 SHOPS = column(lambda row: f"shop {row * 7919 % 37}", "shop")
 SIDES = column(lambda row: ["train", "TEST", "Validation", "train"][row * 31 % 4], "side")
@@ -334,7 +355,10 @@ OPTIONS: dict[str, tuple[Table, str]] = {
     "split-column": (SIDES, "--split-column side"),
     "split-column-boolean": (column(lambda row: row % 4 == 0, "side"), "--split-column side"),
     "split-column-other-words": (column(lambda row: f"s{row % 3}", "side"), "--split-column side"),
-    "split-column-missing": (column(every(40, None, lambda row: ["train", "test"][row % 3 == 0]), "side"), "--split-column side"),
+    "split-column-missing": (
+        column(every(40, None, lambda row: ["train", "test"][row % 3 == 0]), "side"),
+        "--split-column side",
+    ),
     "split-two-ways": (DAYS | SHOPS, "--split-by shop --time-column day"),
     "test-half": (H, "--test 0.5"),
     "test-tiny": (H, "--test 0.01"),
@@ -385,7 +409,10 @@ CLASSES: dict[str, tuple[Table, str]] = {
     "one-class": (kinds(classes=("flat",)), ""),
     "many": (K | {"kind": [f"k{int(area) // 12:02d}" for area in K["area"]]}, ""),
     "id-like": (K | {"kind": [f"k{n}" for n in range(300)]}, ""),
-    "balanced": (kinds(600, classes=("no", "yes")) | {"kind": ["yes" if a > 178 else "no" for a in houses(600)["area"]]}, "--class-weight balanced"),
+    "balanced": (
+        kinds(600, classes=("no", "yes")) | {"kind": ["yes" if a > 178 else "no" for a in houses(600)["area"]]},
+        "--class-weight balanced",
+    ),
     "weight-decay": (K, "--weight-decay 0.05"),
     "weight-decay-auto": (K, "--weight-decay auto"),
     "separable": (K | {"kind": ["big" if a > 120 else "small" for a in K["area"]]}, ""),
@@ -406,7 +433,10 @@ TARGETS: dict[str, tuple[Table, str]] = {
     "row-1": ({name: each[:1] for name, each in H.items()}, "price"),
     "columns-2001": ({f"x{n}": [0.5, 1.5] * 20 for n in range(2001)} | {"price": list(range(40))}, "price"),
     "levels-10001": ({"x": [f"l{n // 2}" for n in range(20_002)], "price": list(range(20_002))}, "price"),
-    "several-faults": (H | {"age": ["x y"] + H["age"][1:], "price": [5] * 240, "city": [f"{n}" for n in range(240)]}, "price"),
+    "several-faults": (
+        H | {"age": ["x y"] + H["age"][1:], "price": [5] * 240, "city": [f"{n}" for n in range(240)]},
+        "price",
+    ),
     "noise": (H | {"price": [n * 7919 % 239 for n in range(240)]}, "price"),
 }
 CASES: dict[str, Case] = {}
@@ -415,10 +445,19 @@ CASES |= {f"value/{name}": trained({"t.csv": column(made)}) for name, made in VA
 CASES |= {f"type/{name}": trained(typed(*each), "t.parquet") for name, each in TYPES.items()}
 CASES |= {f"file/{name}": trained(files, data) for name, (files, data) in FILES.items()}
 CASES |= {f"option/{name}": trained({"t.csv": table}, options=options) for name, (table, options) in OPTIONS.items()}
-CASES |= {f"fit/{name}": Case(trained({"t.csv": table}, options=options).steps[:1] + trained({}, options=options).steps[2:4]) for name, (table, options) in FITTED.items()}
-CASES |= {f"class/{name}": trained({"t.csv": table}, target="kind", options=options) for name, (table, options) in CLASSES.items()}
+CASES |= {
+    f"fit/{name}": Case(trained({"t.csv": table}, options=options).steps[:1] + trained({}, options=options).steps[2:4])
+    for name, (table, options) in FITTED.items()
+}
+CASES |= {
+    f"class/{name}": trained({"t.csv": table}, target="kind", options=options)
+    for name, (table, options) in CLASSES.items()
+}
 CASES |= {f"target/{name}": refused({"t.csv": table}, target=target) for name, (table, target) in TARGETS.items()}
-CASES |= {f"set/{name}": trained({"t.csv": lambda path, name=name: path.write_text(as_csv(bundled(name)))}, target="target") for name in ("iris", "wine", "breast_cancer", "digits")}
+CASES |= {
+    f"set/{name}": trained({"t.csv": lambda path, name=name: path.write_text(as_csv(bundled(name)))}, target="target")
+    for name in ("iris", "wine", "breast_cancer", "digits")
+}
 CASES |= {"set/diabetes": Case((
     {"t.parquet": lambda path: path.write_bytes(as_bytes(bundled("diabetes"), "t.parquet"))},
     "inspect t.parquet --target target", "retrain linear-regression --name m --data t.parquet --target target",
@@ -455,7 +494,15 @@ BASES: dict[str, tuple[Step, ...]] = {
 def night(files: Mapping[str, Content], options: str = "", data: str = "data") -> Case:
     """A second night, with more data or others: inspect beside the kept name, then retrain."""
     inspected = " ".join(each for each in options.split() if each not in ("--force", "--no-publish"))
-    return Case((files, f"inspect {data} --name m {inspected}".strip(), f"retrain m --data {data} --no-predict {options}".strip(), "models m"), "houses")
+    return Case(
+        (
+            files,
+            f"inspect {data} --name m {inspected}".strip(),
+            f"retrain m --data {data} --no-predict {options}".strip(),
+            "models m",
+        ),
+        "houses",
+    )
 
 
 def grown(**change: Callable[[Any], Any]) -> dict[str, Content]:
@@ -523,7 +570,9 @@ def predicted(content: Content, options: str = "", name: str = "n.csv", base: st
 
 def changed(step: int, **values: Any) -> Table:
     """New rows, of which every so many have other values."""
-    return NEW | {name: [value if n % step == 0 else each for n, each in enumerate(NEW[name])] for name, value in values.items()}
+    return NEW | {
+        name: [value if n % step == 0 else each for n, each in enumerate(NEW[name])] for name, value in values.items()
+    }
 
 
 ROWS = np.column_stack([NEW["area"], np.arange(240) % 4, np.arange(240) % 90, np.arange(240) % 2]).astype(np.float32)
@@ -590,7 +639,15 @@ NAMES = np.array(["cat", "dog", "owl"])
 def imaged(files: Mapping[str, Content], data: str = "pets", options: str = "") -> Case:
     """Images through inspect, retrain, predict and evaluate."""
     retrained = f"retrain softmax-regression --name m --data {data} --no-predict {options}".strip()
-    return Case((files, f"inspect {data} {options}".strip(), retrained, f"predict {data} --name m --output out", f"evaluate m {data}"))
+    return Case(
+        (
+            files,
+            f"inspect {data} {options}".strip(),
+            retrained,
+            f"predict {data} --name m --output out",
+            f"evaluate m {data}",
+        )
+    )
 
 
 MNIST = {
@@ -685,7 +742,18 @@ BOOK: dict[str, tuple[Step, ...]] = {
     "softmax-concise": ("retrain", "evaluate", "evaluate softmax-regression", "show softmax-regression"),
     "softmax-refused": ("retrain --epochs 1 --no-predict --resize 14", "models --runs"),
 }  # fmt: skip
-AFTER = ("models", "history m", "verify m", "verify m 1", "predict data/day1.csv --name m --output out2", "predict new.csv --name m --output out", "evaluate m new.csv", "retrain m --no-predict", "promote m 2", "rollback m")
+AFTER = (
+    "models",
+    "history m",
+    "verify m",
+    "verify m 1",
+    "predict data/day1.csv --name m --output out2",
+    "predict new.csv --name m --output out",
+    "evaluate m new.csv",
+    "retrain m --no-predict",
+    "promote m 2",
+    "rollback m",
+)
 CASES |= {f"night/{name}": case for name, case in NIGHTS.items()}
 CASES |= {f"predict/{name}": case for name, case in PREDICTED.items()}
 CASES |= {f"image/{name}": case for name, case in IMAGES.items()}

@@ -51,7 +51,18 @@ class PrefectServer:
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
         }
-        command = [sys.executable, "-m", "prefect", "server", "start", "--no-services", "--host", "127.0.0.1", "--port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "prefect",
+            "server",
+            "start",
+            "--no-services",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
         home.mkdir()
         self._process = subprocess.Popen(
             command, env=os.environ | self.environment | own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -143,7 +154,11 @@ def _become(asked: dict[str, Any]) -> None:
     """Take on what the command was given: arguments, environment, working folder, streams."""
     os.setsid()
     writing = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    streams = [(os.devnull, os.O_RDONLY), (f"{asked['outputs']}/stdout", writing), (f"{asked['outputs']}/stderr", writing)]
+    streams = [
+        (os.devnull, os.O_RDONLY),
+        (f"{asked['outputs']}/stdout", writing),
+        (f"{asked['outputs']}/stderr", writing),
+    ]
     for number, (path, flags) in enumerate(streams):
         opened = os.open(path, flags, 0o600)
         os.dup2(opened, number)

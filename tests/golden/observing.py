@@ -26,7 +26,9 @@ LEFT_OUT = re.compile(
     r"synthetic_\w+|num_examples|duration|\w*_seconds|latency\w*|memory\w*|throughput\w*"
 )
 MEASURED = re.compile("latency.*|memory.*|parity.*")  # gates whose value is another each time, or rounding
-SAID_ELSEWHERE = re.compile(r"predict +([\d,]+ (rows|images|pictures)? ?(in|predicted|through)|by the )|judge +[\d,]+ rows")
+SAID_ELSEWHERE = re.compile(
+    r"predict +([\d,]+ (rows|images|pictures)? ?(in|predicted|through)|by the )|judge +[\d,]+ rows"
+)
 MOST_NUMBERS, MOST_TEXTS, LONGEST = 4, 8, 900
 TOLERANCE = 1e-6
 
@@ -60,7 +62,9 @@ class Observer:
         if error := document.pop("error", None):
             document["error"] = [error["exit_code"], error["found"], error["expected"], error["action"]]
         if document.get("outcome") == "published":  # its manifest has them
-            document = {name: value for name, value in document.items() if name not in ("metrics", "gates", "parameters")}
+            document = {
+                name: value for name, value in document.items() if name not in ("metrics", "gates", "parameters")
+            }
         if written and (written / "_job.json").is_file():
             document["written"] = self._prediction(written)
         return document
@@ -68,7 +72,9 @@ class Observer:
     def _prediction(self, folder: Path) -> dict[str, Any]:
         """Columns of all parts: a digest of what is counted, four figures of what is computed."""
         parts = sorted(folder.glob("part-*.parquet"))
-        rejects = pq.read_table(folder / "_rejects.parquet").to_pylist() if (folder / "_rejects.parquet").is_file() else []
+        rejects = (
+            pq.read_table(folder / "_rejects.parquet").to_pylist() if (folder / "_rejects.parquet").is_file() else []
+        )
         told: dict[str, Any] = {
             "files": sorted(re.sub(r"\d{5}", "N", path.name) for path in folder.iterdir() if path.name[0] != "."),
             "rejected": [self._plain_text(" ".join(map(str, each.values()))) for each in rejects],
@@ -80,7 +86,11 @@ class Observer:
         for name, column in zip(table.column_names, table.columns, strict=True):
             values = column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
             if pa.types.is_floating(values.type):
-                figures = [len(values), *_sums(values.to_pylist()), *(pc.min_max(values)[each].as_py() for each in ("min", "max"))]
+                figures = [
+                    len(values),
+                    *_sums(values.to_pylist()),
+                    *(pc.min_max(values)[each].as_py() for each in ("min", "max")),
+                ]
             else:
                 figures = [len(values), _digest(self._plain_text(json.dumps(values.to_pylist(), default=str)))]
             told[f"column {name}"] = [str(column.type), *figures]
@@ -92,7 +102,10 @@ class Observer:
         for pointer in sorted((self.folder / "artifacts" / "models").glob("*")):
             document = pointer / "champion.json"
             numbers = sorted(int(path.name) for path in pointer.iterdir() if path.name.isdigit())
-            told[pointer.name] = {"versions": numbers, "files": sorted(path.name for path in pointer.iterdir() if path.is_file())}
+            told[pointer.name] = {
+                "versions": numbers,
+                "files": sorted(path.name for path in pointer.iterdir() if path.is_file()),
+            }
             try:
                 told[pointer.name] |= {"champion": json.loads(document.read_bytes())}
             except (OSError, ValueError) as error:
@@ -124,7 +137,12 @@ class Observer:
 
     @staticmethod
     def _gate(gate: dict[str, Any]) -> list[Any]:
-        return [None if MEASURED.fullmatch(gate["name"]) else gate["value"], gate["minimum"], gate["maximum"], gate["passed"]]
+        return [
+            None if MEASURED.fullmatch(gate["name"]) else gate["value"],
+            gate["minimum"],
+            gate["maximum"],
+            gate["passed"],
+        ]
 
     @staticmethod
     def _recipe(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +176,10 @@ class Observer:
         if len(values) > MOST_TEXTS and all(isinstance(each, str) for each in values):
             return [*map(self.plain, values[:3]), f"{len(values)} texts, {_digest(str(list(map(self.plain, values))))}"]
         if len(values) > 20:
-            return [*map(self.plain, values[:10]), f"{len(values)} in all, {_digest(str(list(map(self.plain, values))))}"]
+            return [
+                *map(self.plain, values[:10]),
+                f"{len(values)} in all, {_digest(str(list(map(self.plain, values))))}",
+            ]
         if values and all(isinstance(each, dict) and "name" in each for each in values):
             named = {str(each["name"]): {key: item for key, item in each.items() if key != "name"} for each in values}
             return [self.plain(named)]

@@ -211,8 +211,7 @@ def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
         column = Column(name=target.name, kind="category", levels=spec.class_names)
         return _encode_column(array, column).astype(np.float64)
     values = tabular.to_numbers(array)
-    values[np.isinf(values)] = np.nan  # which is no number, and no truth either
-    return values
+    return np.where(np.isinf(values), np.nan, values)  # which is no number, and no truth either
 
 
 def _describe(value: Any, code: float, column: Column) -> str:

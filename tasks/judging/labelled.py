@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import safetensors.numpy
 
-from tasks.data import mapped
 from tasks.data.champion import ChampionData
 from tasks.data.images import examining as image_examining
 from tasks.data.images import finding, reading
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.source import Source
+from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays
 from tasks.data.recipe import Pixels
 from tasks.data.report import DataReport, Finding, UnfitData
 from tasks.data.sources import tables
-from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY
 from tasks.data.table import examining
 from tasks.data.table.asked import as_text
 from tasks.data.table.fixed import FixedRecipe
@@ -30,7 +28,6 @@ from tasks.machine.telling import tell
 from tasks.parameters import EvaluateParameters
 from tasks.parameters.own_data import NO_WINDOW, OwnData
 from tasks.serving.task import TASKS
-from tasks.store import verified
 from tasks.store.versions import Manifest
 
 PIECE = 2**16  # rows of a table
@@ -77,10 +74,7 @@ def read(manifest: Manifest, asked: EvaluateParameters, scratch: Path) -> Labell
 def _of_split(manifest: Manifest) -> Labelled:
     """The test split that the version was judged on."""
     dataset, recipe = manifest.dataset, manifest.recipe
-    if dataset.is_own:
-        arrays = mapped.read(dataset.test, PREPARE_ANEW)
-    else:
-        arrays = safetensors.numpy.load(verified.read(dataset.test, PREPARE_ANEW))
+    arrays = read_arrays(dataset.test, PREPARE_ANEW)
     inputs, truth = arrays[recipe.input.name], arrays[TASKS[dataset.task].target]
     in_time = dataset.split is not None and dataset.split.rule == "time"
     clusters = None if in_time else arrays.get(SPLIT_KEY)
@@ -146,7 +140,7 @@ def _was_trained(manifest: Manifest, digests: Array) -> Array | None:
     """Which rows of these digests are among the version's training rows; None where it is not known which those are."""
     if (rows := manifest.dataset.rows) is None:
         return None
-    found: Array = np.isin(digests, mapped.read(rows, "restore it from a backup")["train"])
+    found: Array = np.isin(digests, read_arrays(rows, "restore it from a backup")["train"])
     return found
 
 

@@ -8,13 +8,11 @@ from tasks.data.images import writing as image_writing
 from tasks.data.images.examining import Rows as ImageRows
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
-from tasks.data.mapped import Arrays
+from tasks.data.prepared_splits import SPLIT_KEY, Arrays, PreviousSchema
 from tasks.data.recipe import Recipe
-from tasks.data.splits import SPLIT_KEY
 from tasks.data.table import fitting, writing
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.rows import Rows
-from tasks.data.validated import Fixed
 from tasks.judging.objective import Objective, balancing
 from tasks.judging.standards import KeyedRows, Standards
 from tasks.parameters import Loss
@@ -54,7 +52,7 @@ def of_images(
 
 
 def _of_classes(
-    train: Arrays, test: Arrays, recipe: Recipe, fixed: Fixed, class_weight: str, weight_decay: float | None
+    train: Arrays, test: Arrays, recipe: Recipe, fixed: PreviousSchema, class_weight: str, weight_decay: float | None
 ) -> dict[str, float]:
     labels = train[TASKS[fixed.task].target]
     counts = tuple(np.bincount(labels, minlength=len(fixed.class_names)).tolist())
@@ -64,5 +62,5 @@ def _of_classes(
     return Standards.between(of_train, of_test, recipe, counts, objective, fixed.split.rule == "time").metrics
 
 
-def _keyed(arrays: Arrays, recipe: Recipe, fixed: Fixed) -> KeyedRows:
+def _keyed(arrays: Arrays, recipe: Recipe, fixed: PreviousSchema) -> KeyedRows:
     return KeyedRows(arrays[recipe.input.name], arrays[TASKS[fixed.task].target], arrays[SPLIT_KEY])

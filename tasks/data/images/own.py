@@ -3,14 +3,13 @@
 from pathlib import Path
 
 from tasks.data.champion import ChampionData
-from tasks.data.dataset import Validated
 from tasks.data.images import finding, reading, sheet, writing
 from tasks.data.images.examining import Examined, examine
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Asked, Images
 from tasks.data.images.source import Source
+from tasks.data.prepared_splits import PreviousSchema, ValidatedDataset, Validation
 from tasks.data.table.own import scratch_folder
-from tasks.data.validated import Fixed, ValidatedDataset
 from tasks.errors import DataError
 from tasks.parameters import Data
 from tasks.parameters.own_data import OwnData
@@ -54,8 +53,8 @@ class OwnImages:
         return RawDataset(name=self.name, source=found.source, files={}, look=found.look)
 
     def validate(
-        self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None, champion: ChampionData | None
-    ) -> Validated:
+        self, raw: RawDataset, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None
+    ) -> Validation:
         """Read all images, and say which is whose, and what is wrong."""
         with scratch_folder(self.name) as folder:
             known = kept if isinstance(kept, FixedImages) else None
@@ -64,9 +63,9 @@ class OwnImages:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
             drawn = sheet.draw(images, rows)
             if recipe is None:
-                return Validated(report, sheet=drawn)
+                return Validation(report, sheet=drawn)
             written = writing.write(self.name, images, rows, recipe, folder)
-            return Validated(report, images=written.model_copy(update={"accepted": report.accepted}), sheet=drawn)
+            return Validation(report, images=written.model_copy(update={"accepted": report.accepted}), sheet=drawn)
 
     def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
         """The splits that validation wrote: nothing is fitted to them."""

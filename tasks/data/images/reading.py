@@ -1,6 +1,7 @@
 """Images to raw pixels of one shape, in a file: decoded side by side, each written to its place."""
 
 import math
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import mapped
 from tasks.data.images import decoding
 from tasks.data.images.decoding import Facts, Job, Shape
 from tasks.data.images.source import Content
@@ -101,9 +101,9 @@ def _look(content: Content) -> tuple[set[tuple[int, int]], bool, bool]:
 
 
 def _read(content: Content, shape: Shape, looks_for_colour: bool, spool: Path, is_long: bool) -> Images:
-    size = math.prod(shape)
     with spool.open("wb") as file:
-        mapped.allocate(file, 0, len(content) * size)
+        if size := len(content) * math.prod(shape):
+            os.posix_fallocate(file.fileno(), 0, size)
     decode = partial(decoding.decoded, shape=shape, looks_for_colour=looks_for_colour, spool=spool)
     with processes.by_all_cores(decode, cores.available(), is_long) as begin, progress.bar() as bar:
         shown = bar.add_task("decode", total=len(content))

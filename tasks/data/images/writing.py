@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import mapped
 from tasks.data.images.examining import Rows
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
-from tasks.data.splits import SPLIT_KEY
+from tasks.data.prepared_splits import SPLIT_KEY, Arrays, ArraySpecs, open_arrays, write_arrays
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.data.table.writing import SIDES, digests_file, placed
 from tasks.records import PreparedDataset
@@ -47,10 +46,10 @@ def write(name: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Pa
     )
 
 
-def arrays(split: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Path) -> mapped.Arrays:
+def arrays(split: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Path) -> Arrays:
     """One split, mapped to a file in the folder ``scratch``: it may be larger than memory."""
     _write(split, images, rows, fixed, scratch)
-    return mapped.opened(scratch / split)
+    return open_arrays(scratch / split)
 
 
 def _split(name: str, split: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Path) -> FileRef:
@@ -62,7 +61,7 @@ def _write(split: str, images: Images, rows: Rows, fixed: FixedImages, scratch: 
     """Write one split, and return the digest of the file."""
     mine = rows.split.sides == SIDES[split]
     count, target = int(np.count_nonzero(mine)), TASKS[fixed.task].target
-    shapes: mapped.Shapes = {
+    shapes: ArraySpecs = {
         IMAGES: (np.uint8, (count, *images.shape)),
         target: (rows.truth.values.dtype, (count,)),
         SPLIT_KEY: (np.uint64, (count,)),
@@ -72,7 +71,7 @@ def _write(split: str, images: Images, rows: Rows, fixed: FixedImages, scratch: 
         target: [rows.truth.values[mine]],
         SPLIT_KEY: [rows.split.keys[mine]],
     }
-    return mapped.write(scratch / split, shapes, pieces)
+    return write_arrays(scratch / split, shapes, pieces)
 
 
 def _pixels(images: Images, numbers: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:

@@ -10,13 +10,13 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from tasks.data import idx
+from tasks.data.prepared_splits import SPLIT_KEY
 from tasks.data.readers import formats, npy
 from tasks.data.readers.formats import Array, Format, Piece, Wanted, broken, check_fit, encoded, reading
 from tasks.data.readers.labels import arrays_of, classes, first_label, names_beside
 from tasks.data.readers.stored import HeldFile, StoredRows
 from tasks.data.readers.tensors import Tensors
 from tasks.data.recipe import Pixels
-from tasks.data.splits import SPLIT_KEY
 from tasks.errors import DataError
 from tasks.serving.task import Regression
 from tasks.store import atomic, regular_files

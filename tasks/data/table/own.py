@@ -5,17 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.data import mapped
 from tasks.data.champion import ChampionData
-from tasks.data.dataset import Validated
+from tasks.data.prepared_splits import PREPARE_ANEW, PreviousSchema, ValidatedDataset, Validation, read_arrays
 from tasks.data.sources import tables
 from tasks.data.sources.tables import Selection, TableFiles
-from tasks.data.splits import PREPARE_ANEW
 from tasks.data.table import asked, fitting, writing
 from tasks.data.table.examining import examine
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.targets import class_counts
-from tasks.data.validated import Fixed, ValidatedDataset
 from tasks.errors import DataError, UsageError
 from tasks.machine import side_by_side
 from tasks.parameters import Data
@@ -62,8 +59,8 @@ class OwnTable:
         return RawDataset(name=self.name, source=files.source, files={}, look=files.digest)
 
     def validate(
-        self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None, champion: ChampionData | None
-    ) -> Validated:
+        self, raw: RawDataset, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None
+    ) -> Validation:
         """Read all rows, and say which column is what, which row is whose, and what is wrong."""
         kept = kept if isinstance(kept, FixedRecipe) else None
         with scratch_folder(self.name) as folder:
@@ -77,17 +74,17 @@ class OwnTable:
                     raise UsageError(
                         f"nothing to learn in {self.source}", "a column to predict", "name it with --target"
                     )
-                return Validated(report)
+                return Validation(report)
             made = writing.write(self.name, table, rows, recipe, folder)
             accepted = champion.accepting(*report.accepted) if champion else ()
-            return Validated(report, made.model_copy(update={"accepted": accepted}))
+            return Validation(report, made.model_copy(update={"accepted": accepted}))
 
     def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
         """The splits that validation wrote, and their recipe fitted to the training part."""
         table = validated.table
         if table is None:
             raise ValueError("a table that was not validated")
-        train = mapped.read(table.train, PREPARE_ANEW)
+        train = read_arrays(table.train, PREPARE_ANEW)
         fixed = table.recipe
         classes = class_counts(train["labels"], len(fixed.class_names)).tolist() if fixed.class_names else ()
         named = {"name": self.name, "title": self.title, "identifier": self.identifier}

@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import mapped
+from tasks.data.prepared_splits import SPLIT_KEY, Arrays, ArraySpecs, ValidatedTable, open_arrays, write_arrays
 from tasks.data.sources.tables import Table
-from tasks.data.splits import SPLIT_KEY
 from tasks.data.table import encoding
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.kinds import plain_kind
 from tasks.data.table.rows import Rows
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
-from tasks.data.validated import ValidatedTable
 from tasks.machine import side_by_side
 from tasks.serving.contract import FEATURES
 from tasks.serving.task import TASKS
@@ -65,10 +63,10 @@ def write(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch: Pat
     )
 
 
-def arrays(rows: Rows, recipe: FixedRecipe, split: str, scratch: Path) -> mapped.Arrays:
+def arrays(rows: Rows, recipe: FixedRecipe, split: str, scratch: Path) -> Arrays:
     """One split, mapped to a file in the folder ``scratch``: it may be larger than memory."""
     _write(scratch / split, rows, recipe, split)
-    return mapped.opened(scratch / split)
+    return open_arrays(scratch / split)
 
 
 def _write(path: Path, rows: Rows, recipe: FixedRecipe, split: str) -> str:
@@ -95,10 +93,10 @@ def _write(path: Path, rows: Rows, recipe: FixedRecipe, split: str) -> str:
         TASKS[recipe.task].target: each(rows.truth.values.__getitem__),
         SPLIT_KEY: each(rows.split.keys.__getitem__),
     }
-    return mapped.write(path, _shapes(rows, recipe, split), pieces)
+    return write_arrays(path, _shapes(rows, recipe, split), pieces)
 
 
-def _shapes(rows: Rows, recipe: FixedRecipe, split: str) -> mapped.Shapes:
+def _shapes(rows: Rows, recipe: FixedRecipe, split: str) -> ArraySpecs:
     count = rows.split.count(SIDES[split])
     return {
         FEATURES: (np.float32, (count, len(recipe.columns))),
@@ -117,7 +115,7 @@ def _raw_test(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch:
     shapes = {FEATURES: (np.float64, shapes[FEATURES][1]), target: shapes[target]}
     truth = rows.truth.values[rows.split.sides == TEST]
     path = scratch / "raw-test"
-    sha256 = mapped.write(path, shapes, {FEATURES: _exact(table, rows, recipe), target: [truth]})
+    sha256 = write_arrays(path, shapes, {FEATURES: _exact(table, rows, recipe), target: [truth]})
     return placed(path, sha256, artifact_paths.split_file(name, "test", sha256))
 
 
@@ -139,7 +137,7 @@ def digests_file(name: str, digests: dict[str, NDArray[np.uint64]], scratch: Pat
     """Row digests of each part, sorted, in a file of their own."""
     path = scratch / "rows"
     shapes = {part: (np.uint64, each.shape) for part, each in digests.items()}
-    sha256 = mapped.write(path, shapes, {part: [each] for part, each in digests.items()})
+    sha256 = write_arrays(path, shapes, {part: [each] for part, each in digests.items()})
     return placed(path, sha256, artifact_paths.row_digests(name, sha256))
 
 

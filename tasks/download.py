@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from tasks.data import datasets
-from tasks.data.sources.places import SourceUnreachable
+from tasks.data.book_datasets import SourceUnreachable, find_dataset
 from tasks.machine.telling import tell
 from tasks.parameters import Data
 from tasks.records import RawDataset
@@ -25,7 +24,7 @@ def download(run: RunFolder, dataset: str, data: Data) -> RawDataset:
     Raises:
         DataError: no source has the files (after two more tries), or what they have fails its checksum.
     """
-    raw = datasets.find(dataset, data).fetch()
+    raw = find_dataset(dataset, data).fetch()
     if not raw.files:
         tell(told := "own data stay where they are" if data.is_own else "nothing: they are generated", short=told)
     return raw

@@ -2,7 +2,7 @@
 
 import safetensors.numpy
 
-from tasks.data import splits
+from tasks.data.prepared_splits import read_batches
 from tasks.judging import gates
 from tasks.judging.servability import fresh_process, servability
 from tasks.machine.telling import tell
@@ -39,7 +39,7 @@ def export(
         model = atomic.write_bytes(run.file(ONNX), content, is_kept=False)
         described = contract.open_inference_metadata(None, None, signature, properties.columns(recipe))
         metadata = described.write(run.file(METADATA), is_kept=False)
-        first = next(splits.pieces(prepared.test, prepared)).inputs
+        first = next(read_batches(prepared.test, prepared)).inputs
         stored = atomic.write_bytes(run.file(SAMPLE), sample.write(session, recipe, first), is_kept=False)
         tolerance = sample.tolerance(recipe)
         served = servability(model, metadata.path, stored.path, bounds, tolerance, stranger)

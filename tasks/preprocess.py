@@ -1,7 +1,7 @@
 """Stage 3: rows that are fit to two splits that a trainer can map into memory, and the recipe fitted to them."""
 
-from tasks.data import datasets
-from tasks.data.validated import ValidatedDataset
+from tasks.data.book_datasets import find_dataset
+from tasks.data.prepared_splits import ValidatedDataset
 from tasks.machine.telling import tell
 from tasks.parameters import Data
 from tasks.records import PreparedDataset
@@ -20,7 +20,7 @@ def preprocess(run: RunFolder, validated: ValidatedDataset, data: Data, seed: in
     Raises:
         DataError: a raw file is broken, or image and label counts differ.
     """
-    prepared = datasets.find(validated.raw.name, data).prepare(validated, data, seed)
+    prepared = find_dataset(validated.raw.name, data).prepare(validated, data, seed)
     sizes = f"{prepared.num_train:,} training and {prepared.num_test:,} test examples"
     tell(f"{sizes}, digest {prepared.digest[:16]}", short=sizes)
     return prepared

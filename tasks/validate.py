@@ -1,9 +1,9 @@
 """Stage 2: whether the data are fit to be trained on, all that is wrong with them at once."""
 
-from tasks.data import datasets
+from tasks.data.book_datasets import find_dataset
 from tasks.data.champion import ChampionData
+from tasks.data.prepared_splits import PreviousSchema, ValidatedDataset
 from tasks.data.report import DataReport
-from tasks.data.validated import Fixed, ValidatedDataset
 from tasks.machine.telling import Event, tell
 from tasks.parameters import Data
 from tasks.records import RawDataset
@@ -47,7 +47,7 @@ def validate(
     raw: RawDataset,
     data: Data,
     task: TaskName,
-    kept: Fixed | None = None,
+    kept: PreviousSchema | None = None,
     champion: ChampionData | None = None,
 ) -> ValidatedDataset:
     """Write ``data-report.json`` and a page of it into the run's folder, then pass the data or stop the run.
@@ -59,7 +59,7 @@ def validate(
         UsageError: options that cannot be meant.
         DataError: the data cannot be read, or are not fit; the report is written all the same.
     """
-    report, table, images, sheet = datasets.find(raw.name, data).validate(raw, data, task, kept, champion)
+    report, table, images, sheet = find_dataset(raw.name, data).validate(raw, data, task, kept, champion)
     report = report.without_places(raw.source) if data.is_own else report
     written, picture = _show(run, report, sheet)
     report.require_fit()

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from tasks.data.validated import ValidatedDataset
+from tasks.data.prepared_splits import ValidatedDataset
 from tasks.evaluate import evaluate
 from tasks.export import export
 from tasks.parameters import Data, RetrainParameters

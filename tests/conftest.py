@@ -66,14 +66,13 @@ def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def fashion_mnist_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the four real IDX files, downloaded once into the checkout's own cache."""
-    from tasks.data import fashion_mnist
-    from tasks.data.sources.places import Debian, Torchvision
+    from tasks.data import book_datasets
 
     folder = tmp_path_factory.mktemp("fashion-mnist")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADMILL_ARTIFACTS", str(REPOSITORY / "artifacts"))
-        raw = fashion_mnist.fetch([Torchvision(), Debian()])
-    for file in fashion_mnist.FILES:
+        raw = book_datasets.fetch_files(book_datasets.find_sources())
+    for file in book_datasets.FILES:
         (folder / file.name).symlink_to(raw.files[file.name].path)
     return folder
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import splits
+from tasks.data.prepared_splits import write_split
 from tasks.data.recipe import Pixels
 from tasks.data.table.split_rule import SplitRule
 from tasks.records import PreparedDataset
@@ -62,7 +62,7 @@ def prepare(
     key, labels = hashes(images), labels.astype(np.min_scalar_type(len(class_names)))
     is_test = key < np.quantile(key, 0.2) if is_test is None else is_test
     files = {
-        split: splits.write_split(name, split, {"images": images[rows], "labels": labels[rows], "split_key": key[rows]})
+        split: write_split(name, split, {"images": images[rows], "labels": labels[rows], "split_key": key[rows]})
         for split, rows in (("train", ~is_test), ("test", is_test))
     }
     return PreparedDataset(

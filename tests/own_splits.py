@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from tasks.data import splits
+from tasks.data.prepared_splits import write_split
 from tasks.data.recipe import Column, Columns, Target
 from tasks.data.table.split_rule import SplitRule
 from tasks.parameters import Steps
@@ -47,7 +47,7 @@ def prepare(
     target = "labels" if class_names else "target"
     truth = truth.astype(np.uint8 if class_names else np.float64)
     files = {
-        name: splits.write_split("own", name, {"features": features[of], target: truth[of], "split_key": key[of]})
+        name: write_split("own", name, {"features": features[of], target: truth[of], "split_key": key[of]})
         for name, of in (("train", ~in_test), ("test", in_test))
     }
     counts = np.bincount(truth[~in_test], minlength=len(class_names)) if class_names else np.empty(0)

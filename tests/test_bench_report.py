@@ -15,7 +15,7 @@ import pytest
 from conftest import Pipeline
 from flows.bench import measure, start, workplace
 from flows.bench.measure import Report
-from tasks.data import fashion_mnist
+from tasks.data import book_datasets
 
 
 def test_rounds_take_turns_are_told_and_the_best_of_each_side_counts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +140,7 @@ def test_the_plain_work_of_a_retrain_learns_what_the_books_model_learns(
 ) -> None:
     workplace.run([sys.executable, "-m", "flows.bench.plain", str(fashion_mnist_files), str(tmp_path)], tmp_path)
     assert float((tmp_path / "seconds").read_text()) > 0
-    truth = np.frombuffer((fashion_mnist_files / fashion_mnist.TEST_LABELS.name).read_bytes(), np.uint8, offset=8)
+    truth = np.frombuffer((fashion_mnist_files / book_datasets.FILES[3].name).read_bytes(), np.uint8, offset=8)
     found = pq.read_table(tmp_path / "part.parquet")["label"].to_numpy()
     assert 0.8 < (found == truth).mean() < 0.86
 
@@ -157,7 +157,7 @@ def test_the_parts_of_a_command_are_all_the_time_that_it_takes(artifacts: Path) 
 def test_prefects_own_flow_and_the_plain_work_after_it_end_well_beside_up_and_have_nothing_of_ours(
     fashion_mnist_files: Path, artifacts: Path
 ) -> None:
-    cache = (fashion_mnist_files / fashion_mnist.FILES[0].name).resolve().parent
+    cache = (fashion_mnist_files / book_datasets.FILES[0].name).resolve().parent
     shutil.copytree(cache, artifacts / "datasets" / "fashion-mnist" / "raw")
     ours = '[each for each in sys.modules if each.partition(".")[0] in ("flows", "tasks")]'
     only_this = f'assert {ours} == ["flows", "flows.bench", "flows.bench.plain"]\n'

@@ -22,7 +22,7 @@ from flows.cli import options, status, store, summaries
 from flows.server.status_document import Champion, Deployment, Status
 from flows.story.report import PredictionSummary, RetrainReport
 from prefect_api import eventually, post
-from tasks.data.fashion_mnist import FILES
+from tasks.data.book_datasets import FILES
 from tasks.judging import gates
 from tasks.records import Prediction
 from tasks.serving.profile import Drift

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tasks.data import mapped
 from tasks.data.champion import ChampionData
+from tasks.data.prepared_splits import write_arrays
 from tasks.data.table import new_rows, split_words
 from tasks.data.table.hashing import Words
 from tasks.data.table.profile import AcceptedFinding
@@ -24,7 +24,7 @@ HASHES = RNG.integers(0, 2**64, 5000, dtype=np.uint64)
 def kept(path: Path, train: Words, other: Words) -> FileRef:
     """A file of row digests."""
     parts = {"train": np.sort(train), "other": np.sort(other)}
-    sha256 = mapped.write(
+    sha256 = write_arrays(
         path,
         {name: (np.uint64, each.shape) for name, each in parts.items()},
         {name: [each] for name, each in parts.items()},

@@ -368,7 +368,7 @@ def test_copies_are_found_without_a_python_call_for_each(tmp_path: Path) -> None
     """Half a million images and their copies are examined while the data set's lock is held."""
     calls = []
     for count in (100, 5000):
-        images_of = LabelledImages(str(tmp_path), "", ("a", "b"), np.zeros(2 * count, np.int64), None, Numbered(()))
+        images_of = LabelledImages(str(tmp_path), "", ("a", "b"), np.zeros(2 * count, np.int64), None, Numbered(()))  # type: ignore[arg-type]  # all that is asked of it
         hashes = np.tile(np.arange(1, count + 1, dtype=np.uint64), 2)
         labels, sides = np.arange(2 * count) // count, np.where(np.arange(2 * count) < count, TRAINING, TEST)
         truth = Truth(labels.astype(np.uint8), np.ones(2 * count, bool), ("a", "b"), ())

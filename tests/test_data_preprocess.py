@@ -1,7 +1,9 @@
 """Raw files to splits: nothing lost, nothing changed, the same content under the same name."""
 
+import os
 import re
-import struct
+import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import candidate
-from tasks.data import fashion_mnist as facts
-from tasks.data import splits
-from tasks.data.dataset import Contents, Dataset, Rows
-from tasks.data.datasets import DATASETS
-from tasks.data.fashion_mnist import fetch, image_split
+from tasks.data.book_datasets import CLASS_NAMES, FashionMnist, synthetic_data
 from tasks.data.io.arrays import read_idx_images, read_idx_labels
+from tasks.data.prepared_splits import Examples, ValidatedDataset, read_split, write_split, write_splits
 from tasks.data.recipe import Column, Columns, Pixels
-from tasks.data.sources.places import Directory
-from tasks.data.splits import write_split
-from tasks.data.synthetic import synthetic_data
-from tasks.data.validated import ValidatedDataset
 from tasks.errors import DataError
 from tasks.parameters import Data
 from tasks.preprocess import preprocess
-from tasks.records import PreparedDataset, RawDataset
-from tasks.store.record import FileRef
+from tasks.records import PreparedDataset
 from tasks.store.run_folder import RunFolder
 
 
@@ -37,7 +31,7 @@ def synthetic(seed: int) -> PreparedDataset:
 
 
 def test_prepared_splits_hold_the_raw_pixels_and_labels(fashion_mnist: Path) -> None:
-    validated = ValidatedDataset(raw=fetch([Directory(fashion_mnist)]))
+    validated = ValidatedDataset(raw=FashionMnist().fetch())
     prepared = candidate.plain(preprocess)(RunFolder(path=Path("unused")), validated, Data(), 0)
     for split, prefix, count in ((prepared.train, "train", 60_000), (prepared.test, "t10k", 10_000)):
         arrays = safetensors.numpy.load_file(split.path)
@@ -48,7 +42,7 @@ def test_prepared_splits_hold_the_raw_pixels_and_labels(fashion_mnist: Path) -> 
             arrays["labels"], read_idx_labels(fashion_mnist / f"{prefix}-labels-idx1-ubyte", 10)
         )
     assert np.bincount(arrays["labels"]).tolist() == [1000] * 10
-    assert prepared.class_names == facts.CLASS_NAMES
+    assert prepared.class_names == CLASS_NAMES
     assert prepared.digest == "1c441722ee93294cd4f52b236c6e853641c2df0e63d87e6fd6e810bf6ef84818", "as ever"
     assert prepared.raw_test == prepared.test
 
@@ -61,12 +55,12 @@ def test_resize_equals_torchvisions() -> None:
     np.testing.assert_array_equal(Pixels(shape=(17, 17), scale=1.0, resize="bilinear").encode(images), theirs)
 
 
-def test_different_counts_of_images_and_labels_are_an_error(tmp_path: Path) -> None:
-    images, labels = tmp_path / "images", tmp_path / "labels"
-    images.write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, 2, 1, 1) + b"ab")
-    labels.write_bytes(struct.pack(">4BI", 0, 0, 8, 1, 3) + bytes([1, 2, 3]))
-    with pytest.raises(DataError, match=r"2 images in .* and 3 labels"):
-        image_split(FileRef(path=images, sha256=""), FileRef(path=labels, sha256=""))
+def test_raw_files_that_changed_since_they_were_validated_are_refused(fashion_mnist: Path) -> None:
+    raw = FashionMnist().fetch()
+    labels = raw.files["t10k-labels-idx1-ubyte"].path
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\0")
+    with pytest.raises(DataError, match=r"t10k-labels.* has changed"):
+        FashionMnist().prepare(ValidatedDataset(raw=raw), Data(), 0)
 
 
 def test_synthetic_data_obey_their_law() -> None:
@@ -100,45 +94,20 @@ def test_a_split_is_written_once_and_repaired_when_damaged() -> None:
     assert torch.equal(torch.from_numpy(safetensors.numpy.load_file(written.path)["features"]), torch.ones(3, 2))
 
 
-class OfRows:
-    """A data set of the test's own, as the next one could be."""
-
-    name = identifier = "rows"
-    title = "Rows"
-
-    def __init__(self, contents: Contents) -> None:
-        self.contents = contents
-
-    def fetch(self) -> RawDataset:
-        return RawDataset(name=self.name, source="here", files={})
-
-    def read(self, raw: RawDataset, data: Data, seed: int) -> Contents:
-        return self.contents
-
-
 def resized(side: int) -> tuple[PreparedDataset, NDArray[np.uint8]]:
     """Random images of 12 by 12 prepared for a model of ``side`` by ``side``, and those of the test split."""
     rng = np.random.default_rng(0)
-    train, test = (Rows(rng.integers(0, 256, (count, 12, 12), np.uint8), np.zeros(count, np.uint8)) for count in (5, 3))
+    train, test = (
+        Examples(rng.integers(0, 256, (count, 12, 12), np.uint8), np.zeros(count, np.uint8)) for count in (5, 3)
+    )
     recipe = Pixels(shape=(side, side), scale=1 / 255, resize="bilinear")
-    contents = Contents(train, test, recipe, task="classification", class_names=("a", "b"))
-    return splits.prepare(OfRows(contents), contents), test.inputs
+    return write_splits("rows", train, test, recipe, "classification", class_names=("a", "b")), test.inputs
 
 
-def test_a_kept_version_gets_the_raw_test_rows_by_its_own_recipe() -> None:
-    """Rows that were made small for the candidate say nothing about a version that takes them large."""
-    from torchvision.transforms import Resize
-
+def test_test_rows_are_kept_as_they_came_for_versions_of_another_recipe() -> None:
     prepared, images = resized(6)
-    kept = Pixels(shape=(9, 9), scale=1 / 255, resize="bilinear")
-    theirs = [np.asarray(Resize(9)(Image.fromarray(image))) for image in images]
-    np.testing.assert_array_equal(splits.read_test(prepared, kept).inputs, theirs)
-
-
-def test_the_candidates_own_recipe_reads_what_was_prepared_and_computes_nothing() -> None:
-    prepared, _ = resized(6)
-    prepared.raw_test.path.unlink()
-    assert splits.read_test(prepared, prepared.recipe).inputs.shape == (3, 6, 6)
+    assert read_split(prepared.test, prepared).inputs.shape == (3, 6, 6)
+    np.testing.assert_array_equal(read_split(prepared.raw_test, prepared).inputs, images)
 
 
 def test_raw_test_rows_that_the_recipe_leaves_alone_are_written_once() -> None:
@@ -177,11 +146,31 @@ def test_numbers_beyond_float32_are_infinite_and_text_is_refused() -> None:
             recipe.encode(rows)
 
 
-@pytest.mark.parametrize("dataset", DATASETS.values(), ids=DATASETS)
-def test_a_data_set_is_found_by_its_name_and_says_what_it_is(dataset: Dataset) -> None:
-    assert DATASETS[dataset.name] is dataset
-    assert dataset.title
-    assert dataset.identifier
+@pytest.mark.parametrize("in_its_place", ["FIFO", "link to a FIFO", "empty file", "link to /proc/kmsg"])
+def test_what_lies_in_the_place_of_a_split_is_refused_at_once(in_its_place: str, tmp_path: Path) -> None:
+    prepared = synthetic(1)
+    path = prepared.train.path
+    path.unlink()
+    if "FIFO" in in_its_place:
+        os.mkfifo(fifo := path if in_its_place == "FIFO" else tmp_path / "fifo")
+        if fifo != path:
+            path.symlink_to(fifo)
+    elif in_its_place == "empty file":
+        path.touch()
+    else:
+        path.symlink_to("/proc/kmsg")
+    refused: Future[str] = Future()
+
+    def read() -> None:
+        try:
+            read_split(prepared.train, prepared)
+        except DataError as error:
+            refused.set_result(error.found)
+
+    threading.Thread(target=read, daemon=True).start()
+    assert str(path) in refused.result(timeout=10)
+    assert synthetic(1).train == prepared.train, "and it is written anew"
+    assert len(read_split(prepared.train, prepared).y_true) == 1000
 
 
 def test_the_books_data_are_the_same_bytes_as_ever() -> None:

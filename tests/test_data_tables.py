@@ -28,13 +28,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks.data import mapped
+from tasks.data import prepared_splits
 from tasks.data.io import discovery, tabular
 from tasks.data.io import table as table_reader
 from tasks.data.io.csv import csv_batches
 from tasks.data.io.discovery import find_table
 from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection, json_batches
+from tasks.data.prepared_splits import create_arrays, open_arrays, read_arrays, write_arrays
 from tasks.errors import DataError, UsageError
 from tasks.parameters.addresses import has_credentials
 from tasks.parameters.own_data import OwnData
@@ -566,51 +567,43 @@ def test_a_disk_without_room_is_an_error_and_no_signal(tmp_path: Path, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    monkeypatch.setattr(mapped, "HELD_BYTES", 2**20)
+    monkeypatch.setattr(prepared_splits, "BUFFER_BYTES", 2**20)
     with pytest.raises(OSError, match="No space"):
-        mapped.create(tmp_path / "t", {"features": (np.float32, (2**19,))})
+        create_arrays(tmp_path / "t", {"features": (np.float32, (2**19,))})
 
 
-@pytest.mark.parametrize("can_allocate", [True, False])
-def test_room_for_arrays_is_taken_before_they_are_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_allocate: bool
-) -> None:
-    def refuse(*arguments: Any) -> None:
-        raise OSError(errno.EOPNOTSUPP, "not supported")
-
-    if not can_allocate:
-        monkeypatch.setattr(os, "posix_fallocate", refuse)
-    monkeypatch.setattr(mapped, "HELD_BYTES", 2**20)
-    arrays = mapped.create(tmp_path / "t", {"features": (np.float32, (2**19, 3)), "labels": (np.uint8, (5,))})
+def test_room_for_arrays_is_taken_before_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared_splits, "BUFFER_BYTES", 2**20)
+    arrays = create_arrays(tmp_path / "t", {"features": (np.float32, (2**19, 3)), "labels": (np.uint8, (5,))})
     assert (tmp_path / "t").stat().st_blocks * 512 >= 2**19 * 12
     assert not arrays["features"].any()
     assert arrays["labels"].shape == (5,)
 
 
 def test_many_arrays_of_one_file_hold_it_open_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mapped, "HELD_BYTES", 0)
+    monkeypatch.setattr(prepared_splits, "BUFFER_BYTES", 0)
     before = len(list(Path("/proc/self/fd").iterdir()))
-    arrays = mapped.create(tmp_path / "t", {str(at): (("float32", "uint8")[at % 2], (at,)) for at in range(50)})
+    arrays = create_arrays(tmp_path / "t", {str(at): (("float32", "uint8")[at % 2], (at,)) for at in range(50)})
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
     for at in range(50):
         arrays[str(at)][:] = at
-    assert all(each.tolist() == [int(name)] * int(name) for name, each in mapped.opened(tmp_path / "t").items())
+    assert all(each.tolist() == [int(name)] * int(name) for name, each in open_arrays(tmp_path / "t").items())
 
 
 def test_what_was_written_is_read_back_and_refused_once_it_was_touched(tmp_path: Path) -> None:
     path = tmp_path / "t"
     pieces: dict[str, Any] = {"features": [np.ones((2, 3)), np.zeros((1, 3))], "labels": [np.arange(3)]}
-    sha256 = mapped.write(path, {"labels": (np.uint8, (3,)), "features": (np.float32, (3, 3))}, pieces)
+    sha256 = write_arrays(path, {"labels": (np.uint8, (3,)), "features": (np.float32, (3, 3))}, pieces)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
     file = FileRef(path=path.rename(tmp_path / "named"), sha256=sha256)
-    found = mapped.read(file, "make it anew")
+    found = read_arrays(file, "make it anew")
     assert found["features"].tolist() == [[1] * 3, [1] * 3, [0] * 3]
     assert found["labels"].tolist() == [0, 1, 2]
     content = file.path.read_bytes()
     file.path.write_bytes(content[:-1] + b"\7")
     os.utime(file.path, ns=(0, 0))
     with pytest.raises(DataError, match="has changed"):
-        mapped.read(file, "make it anew")
+        read_arrays(file, "make it anew")
 
 
 @pytest.mark.parametrize("rows", ["a,b\r1,2\r3,4\r", "a,b\r1,2\r3,4", "\ufeff\r\n\na,b\n1,2\n3,4\n"])

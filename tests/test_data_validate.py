@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import candidate
+from tasks.data.prepared_splits import ValidatedDataset
 from tasks.data.recipe import Column
 from tasks.data.report import DataReport, UnfitData
 from tasks.data.schema import Schema
 from tasks.data.table import warnings
 from tasks.data.table.encoded import Encoded
-from tasks.data.validated import ValidatedDataset
 from tasks.download import download
 from tasks.errors import DataError
 from tasks.parameters import Data

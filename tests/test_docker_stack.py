@@ -18,7 +18,7 @@ from container_engine import Engine
 from duty import free_port
 from prefect_api import eventually
 from stand_ins import LIBRARY, build, copy_checkout
-from tasks.data import fashion_mnist
+from tasks.data import book_datasets
 from tasks.parameters import FASHION_MNIST
 from tasks.store import artifact_paths
 from written_tables import written
@@ -166,10 +166,10 @@ def _fill_cache(stack: Stack, files: Path) -> None:
     # The containers reach no mirror of Fashion-MNIST here; a filled cache touches no network.
     raw = Path("/artifacts/datasets") / FASHION_MNIST / "raw"
     copies = []
-    for file in fashion_mnist.FILES:
+    for file in book_datasets.FILES:
         target = raw / artifact_paths.raw_file(FASHION_MNIST, file.name, file.sha256).name
         copies.append(f"cp /files/{file.name} {target}")
-    mounts = [f"--volume={(files / file.name).resolve()}:/files/{file.name}:ro" for file in fashion_mnist.FILES]
+    mounts = [f"--volume={(files / file.name).resolve()}:/files/{file.name}:ro" for file in book_datasets.FILES]
     script = " && ".join([f"mkdir -p {raw}", *copies])
     volume = "--volume=gradmill_artifacts:/artifacts"
     stack.engine.podman("run", "--rm", volume, *mounts, f"{LIBRARY}/gradmill:predict", "sh", "-c", script)

@@ -22,7 +22,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from conftest import REPOSITORY
 from flows.doctor import services
-from tasks.data.fashion_mnist import FILES
+from tasks.data.book_datasets import FILES
 from tasks.machine import devices
 from tasks.parameters import FASHION_MNIST, Device
 from tasks.serving import sessions

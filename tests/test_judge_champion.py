@@ -6,16 +6,13 @@ import pytest
 import scipy.stats
 
 from candidate import Candidate, synthetic
-from tasks.data import splits
-from tasks.data.dataset import Contents
-from tasks.data.datasets import DATASETS
+from tasks.data.book_datasets import synthetic_data
+from tasks.data.prepared_splits import Examples, write_splits
 from tasks.data.recipe import Column, Columns
-from tasks.data.synthetic import SyntheticLinear
 from tasks.errors import GateFailed
 from tasks.judging import champion_gates, classification, max_statistic, regression
 from tasks.judging.candidate import Measured
-from tasks.parameters import Data, Gates
-from tasks.records import RawDataset
+from tasks.parameters import Gates
 from tasks.store import artifact_paths, pointer, reading
 from tasks.store.run_folder import RunFolder
 
@@ -304,23 +301,26 @@ def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Columns, "encode", encode)
 
 
-def contents() -> Contents:
-    return SyntheticLinear().read(RawDataset(name="", source="", files={}), Data(), 0)
+def examples() -> tuple[Examples, Examples]:
+    """A training and a test split of ``y = 2 x1 - 3.4 x2 + 4.2`` and noise."""
+    rng = np.random.default_rng(0)
+    train, test = (Examples(*synthetic_data(np.array([2, -3.4]), 4.2, 1000, rng)) for _ in range(2))
+    return train, test
 
 
-def by_the_recipe(scale: float, w: tuple[float, ...], of: Contents, seed: int) -> Candidate:
+def by_the_recipe(scale: float, w: tuple[float, ...], of: tuple[Examples, Examples], seed: int) -> Candidate:
     """A candidate that takes so many times the first column, for which ``w`` are the true weights."""
     recipe = Columns(columns=(Column(name="x1", scale=scale), Column(name="x2")))
-    prepared = splits.prepare(DATASETS["synthetic-linear"], of._replace(recipe=recipe, true_parameters=(*w, 4.2)))
+    prepared = write_splits("synthetic-linear", *of, recipe, "regression", true_parameters=(*w, 4.2))
     return Candidate(RunFolder.open(f"run-{seed}", {}), prepared, seed)
 
 
 @pytest.mark.usefixtures("scaled")
 def test_a_kept_version_of_another_recipe_is_measured_on_its_own_inputs() -> None:
     """Fed with the candidate's, in which the first column is half as large, it would be wrong by far."""
-    kept = by_the_recipe(2, (1.0, -3.4), contents(), 0).publish()
-    verdict = by_the_recipe(1, (2.0, -3.4), contents(), 1).publish().gates[-1]
-    session, (inputs, truth) = onnxruntime.InferenceSession(kept.model.path), contents().test
+    kept = by_the_recipe(2, (1.0, -3.4), examples(), 0).publish()
+    verdict = by_the_recipe(1, (2.0, -3.4), examples(), 1).publish().gates[-1]
+    session, (inputs, truth) = onnxruntime.InferenceSession(kept.model.path), examples()[1]
     losses = [
         float(np.square(session.run(None, {"features": rows})[0] - truth).mean()) / 2
         for rows in (inputs * np.array([2, 1], np.float32), inputs)
@@ -333,10 +333,10 @@ def test_a_kept_version_of_another_recipe_is_measured_on_its_own_inputs() -> Non
 @pytest.mark.usefixtures("scaled")
 def test_a_kept_version_whose_recipe_cannot_read_the_rows_of_today_is_not_compared_and_that_is_said() -> None:
     """Of yesterday's two columns it would take both; today there are three."""
-    by_the_recipe(2, (1.0, -3.4), contents(), 0).publish()
+    by_the_recipe(2, (1.0, -3.4), examples(), 0).publish()
     wider = np.zeros((1000, 1), np.float32)
-    parts = [rows._replace(inputs=np.hstack([rows.inputs, wider])) for rows in (contents().train, contents().test)]
-    verdicts = by_the_recipe(1, (2.0, -3.4), contents()._replace(train=parts[0], test=parts[1]), 1).publish().gates
+    train, test = (rows._replace(inputs=np.hstack([rows.inputs, wider])) for rows in examples())
+    verdicts = by_the_recipe(1, (2.0, -3.4), (train, test), 1).publish().gates
     assert [verdict.name for verdict in verdicts] == ["champion_signature", "champion_not_compared"]
     assert (verdicts[-1].value, verdicts[-1].verdict) == (1, "recorded")
     assert verdicts[-1].detail.endswith("the recipe of version 1 cannot read the rows of today)")

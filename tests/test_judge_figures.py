@@ -17,7 +17,7 @@ from matplotlib.font_manager import findfont, get_font
 from PIL import Image
 
 from candidate import plain
-from tasks.data.validated import ValidatedDataset
+from tasks.data.prepared_splits import ValidatedDataset
 from tasks.judging import classification, figures, image_figures, regression
 from tasks.machine import lettering
 from tasks.networks import metrics

@@ -9,12 +9,12 @@ import pytest
 
 import image_folders
 from tasks.data import image_dataset
+from tasks.data.prepared_splits import ValidatedDataset
 from tasks.data.table.encoded import Encoded
 from tasks.data.table.splitting import Split
 from tasks.data.table_dataset import TableDataset
 from tasks.data.table_rows import map_split
 from tasks.data.target import Truth
-from tasks.data.validated import ValidatedDataset
 from tasks.judging import outlook
 from tasks.judging.objective import Objective
 from tasks.judging.standards import Standards

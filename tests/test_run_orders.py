@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from candidate import plain
-from tasks.data import mapped, table_rows
+from tasks.data import table_rows
+from tasks.data.prepared_splits import read_arrays
 from tasks.data.recipe import Columns
 from tasks.data.schema import Schema
 from tasks.download import download
@@ -84,7 +85,7 @@ def by_name(prepared: PreparedDataset, side: str) -> list[tuple[Any, ...]]:
     """The rows of a side, levels by name, in an order of their own."""
     recipe = prepared.recipe
     assert isinstance(recipe, Columns)
-    arrays = mapped.read(getattr(prepared, side), "")
+    arrays = read_arrays(getattr(prepared, side), "")
     columns = [
         [column.levels[int(code)] if code == code and column.levels else str(code) for code in values]
         for column, values in zip(recipe.columns, arrays["features"].T, strict=True)

@@ -16,9 +16,8 @@ import torch
 from candidate import Candidate, plain, synthetic
 from conftest import REPOSITORY
 from flows.story import pages
-from tasks.data.fashion_mnist import fetch
-from tasks.data.sources.places import Directory
-from tasks.data.validated import ValidatedDataset
+from tasks.data.book_datasets import Folder, fetch_files
+from tasks.data.prepared_splits import ValidatedDataset
 from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
 from tasks.fitting import splits
@@ -86,7 +85,7 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
     from tasks.fitting.devices import one_thread
     from tasks.networks import training as loop
 
-    prepared = plain(preprocess)(run, ValidatedDataset(raw=fetch([Directory(fashion_mnist)])), Data(), 0)
+    prepared = plain(preprocess)(run, ValidatedDataset(raw=fetch_files([Folder(fashion_mnist)])), Data(), 0)
     train_split, test_split = splits.load_split(prepared, "train"), splits.load_split(prepared, "test")
     accuracies, losses = [], []
     for seed in (1, 2, 3, 4, 5):

@@ -13,7 +13,7 @@ import torch
 from candidate import plain
 from own_images import HUES, Array, hues, prepare
 from own_splits import trained
-from tasks.data import splits
+from tasks.data.prepared_splits import read_split
 from tasks.data.recipe import Pixels
 from tasks.export import export
 from tasks.fitting import served
@@ -46,7 +46,7 @@ def test_the_file_says_size_channels_and_classes_and_the_sample_is_of_test_pictu
     (source,) = model.graph.input
     dims = [each.dim_param or each.dim_value for each in source.type.tensor_type.shape.dim]
     assert (source.name, dims) == ("images", ["batch", *shape])
-    session, test = sessions.open_session(content, Device.CPU), splits.read_split(prepared.test, prepared)
+    session, test = sessions.open_session(content, Device.CPU), read_split(prepared.test, prepared)
     stored = np.load(io.BytesIO(sample.write(session, prepared.recipe, test.inputs)))
     assert (stored["images"] == test.inputs[:8]).all()
     assert sample.contradicted(session, prepared.recipe, sample.write(session, prepared.recipe, test.inputs)) is None

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from candidate import plain
 from own_tables import RECIPE, Array, by_hand, drawn_weights
-from tasks.data import splits
+from tasks.data.prepared_splits import read_batches, read_split
 from tasks.data.recipe import Columns, Target
 from tasks.download import download
 from tasks.errors import DataError, GateFailed
@@ -125,7 +125,7 @@ def test_metadata_names_columns_of_tables_alone_and_is_read_strictly(tmp_path: P
 def test_raw_rows_in_float64_by_hand_are_what_the_file_says(tmp_path: Path, target: str) -> None:
     table = Table(houses(tmp_path), target)
     session = open_session(table.export().onnx.path.read_bytes(), Device.CPU)
-    raw = splits.read_split(table.prepared.raw_test, table.prepared).inputs
+    raw = read_split(table.prepared.raw_test, table.prepared).inputs
     assert raw.dtype == np.float64
     found = session.run(None, {"features": raw.astype(np.float32)})[0]
     expected = by_hand(table.weights, table.recipe, np.asarray(raw))
@@ -161,7 +161,7 @@ def test_a_column_that_float32_cannot_tell_apart_is_refused_by_name(tmp_path: Pa
 def test_verdicts_do_not_depend_on_how_many_rows_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = Table(houses(tmp_path), "kind")
     at_once = table.export()
-    monkeypatch.setattr(splits.pieces, "__defaults__", (7,))
+    monkeypatch.setattr(read_batches, "__defaults__", (7,))
     in_pieces = table.export()
     assert in_pieces.profile == at_once.profile
     for one, other in zip(at_once.gates, in_pieces.gates, strict=True):

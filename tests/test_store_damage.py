@@ -246,43 +246,12 @@ def test_a_manifest_that_is_none_is_named(kind: str) -> None:
         assert_clear(gradmill("models"), 4)
 
 
-@pytest.mark.parametrize("preprocessing", [{"columns": ["x1", "x2"]}, {}])  # the oldest noted no columns
-def test_a_manifest_from_before_recipes_is_read_as_what_it_says(preprocessing: dict[str, Any]) -> None:
-    path = file("manifest.json")
-    today = reading.manifest(NAME, 2)
-    old = json.loads(path.read_text())
-    assert old["preprocessing"] == {"columns": ["x1", "x2"]}, "what older versions of gradmill read"
-    for added in ("recipe", "trained", "tolerances"):
-        del old[added]
-    del old["dataset"]["task"]
-    old["dataset"]["input_shape"] = [2]
-    old["preprocessing"] = preprocessing
-    seal(path.parent, old)
-    read = reading.manifest(NAME, 2)
-    assert (read.recipe, read.dataset) == (today.recipe, today.dataset)
-    assert (read.trained, read.tolerances) == (None, None)
-    verdicts = {gate.name: gate.verdict for gate in read.gates}
-    assert verdicts["parity"] == "passed"
-
-
 def test_nested_facts_that_another_version_of_gradmill_does_not_note_are_none() -> None:
     path = file("manifest.json")
     noted = json.loads(path.read_text())
     seal(path.parent, noted | {"trained": {"num_examples": 7}, "tolerances": {}})
     read = reading.manifest(NAME, 2)
     assert (read.trained, read.tolerances) == (Trained(num_examples=7), Tolerances())
-
-
-@pytest.mark.parametrize("preprocessing", [{"columns": "ab"}, {"columns": ["a"]}, {"columns": 2}, []])
-def test_a_damaged_manifest_from_before_recipes_says_that_its_recipe_is_missing(preprocessing: Any) -> None:
-    path = file("manifest.json")
-    old = json.loads(path.read_text())
-    del old["recipe"], old["dataset"]["task"]
-    old["dataset"]["input_shape"] = [2]
-    old["preprocessing"] = preprocessing
-    seal(path.parent, old)
-    with pytest.raises(DataError, match="recipe: Field required"):
-        reading.manifest(NAME, 2)
 
 
 def test_a_manifest_keeps_every_parameter_and_figure_that_it_was_given(candidates: list[Candidate]) -> None:

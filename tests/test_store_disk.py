@@ -9,7 +9,7 @@ import pytest
 
 from candidate import Candidate
 from flows.bench import tables
-from tasks.data import mapped
+from tasks.data.prepared_splits import write_arrays
 from tasks.store import artifact_paths
 from tasks.store.record import FileRef
 from written_tables import written
@@ -53,7 +53,7 @@ def test_row_digests_are_on_disk_before_the_version_that_names_them(
 ) -> None:
     rows = artifacts / "rows"
     artifacts.mkdir()
-    sha256 = mapped.write(rows, {"train": (np.uint64, (3,))}, {"train": [np.arange(3, dtype=np.uint64)]})
+    sha256 = write_arrays(rows, {"train": (np.uint64, (3,))}, {"train": [np.arange(3, dtype=np.uint64)]})
     assert not forced
     made = copy.copy(candidates[0])
     made.prepared = made.prepared.model_copy(update={"rows": FileRef(path=rows, sha256=sha256)})

@@ -18,8 +18,8 @@ import image_folders
 import own_images
 from candidate import plain
 from own_images import Array, digits, grey, hues, prepare
-from tasks.data.fashion_mnist import FashionMnist
-from tasks.data.validated import ValidatedDataset
+from tasks.data.book_datasets import FashionMnist
+from tasks.data.prepared_splits import ValidatedDataset
 from tasks.errors import UsageError
 from tasks.fitting.image_learning import Learner, steps
 from tasks.judging.objective import Objective

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from small_images import IMAGES, generator
-from tasks.data.synthetic import synthetic_data
+from tasks.data.book_datasets import synthetic_data
 from tasks.fitting import building
 from tasks.networks import best_fit, linear_scratch, metrics, softmax_scratch
 from tasks.networks.examples import Split

@@ -13,8 +13,8 @@ from sklearn.metrics import log_loss
 
 from candidate import plain
 from prepared_tables import prepare
+from tasks.data.prepared_splits import read_split
 from tasks.data.recipe import Columns
-from tasks.data.splits import read_split
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import rules, tables
 from tasks.fitting.beginning import begin

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flows.bench import images, measure
 from flows.bench.growth import CPU
 from flows.bench.measure import Report, Side
-from tasks.data import splits
+from tasks.data.prepared_splits import read_split
 from tasks.fitting import devices, learning
 from tasks.fitting.building import build
 from tasks.judging.candidate import Measured
@@ -81,7 +81,7 @@ def _judged(name: str, training: dict[str, Any], seeds: range) -> Judged:
     prepared = images.prepared(asked)
     with progress.bar() as bar:
         answers = [_answers(asked, prepared, seed) for seed in bar.track(seeds, description=name)]
-    return Judged(name, answers, splits.read_split(prepared.test, prepared).truth, prepared.class_names)
+    return Judged(name, answers, read_split(prepared.test, prepared).y_true, prepared.class_names)
 
 
 def _answers(asked: RetrainParameters, prepared: PreparedDataset, seed: int) -> NDArray[Any]:

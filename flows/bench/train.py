@@ -8,7 +8,7 @@ from flows.bench import growth, measure, peers, train_floor
 from flows.bench.growth import CPU
 from flows.bench.measure import Report, Side
 from flows.bench.peers import BATCH_SIZE, LR, NUM_EPOCHS, Trained
-from tasks.data.validated import ValidatedDataset
+from tasks.data.prepared_splits import ValidatedDataset
 from tasks.download import download
 from tasks.fitting.devices import one_thread
 from tasks.fitting.learning import Parts, parts

@@ -82,10 +82,10 @@ def data(device: Device) -> Finding:
     """Whether a retrain would get Fashion-MNIST: from the user's folder, the cache, or over the network."""
     if not training_installed():
         return ok("none needed to predict", source=None)
-    from tasks.data.sources import reachability
+    from tasks.data.book_datasets import describe_source
 
     try:
-        source = reachability.source()
+        source = describe_source()
     except DataError as error:
         return problem(error.found, error.action, error.exit_code, source=None)
     return ok(f"{FASHION_MNIST}: {source}", source=source)

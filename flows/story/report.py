@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from flows import interrupt
 from flows.story import run_names
 from tasks import records
+from tasks.data.prepared_splits import ValidatedDataset
 from tasks.data.report import DataReport, Finding
-from tasks.data.validated import ValidatedDataset
 from tasks.errors import EnvironmentProblem, GateFailed, GradmillError
 from tasks.parameters import RetrainParameters
 from tasks.store import reading, verified

@@ -12,19 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from tasks.data import mapped
 from tasks.data.champion import ChampionData
-from tasks.data.dataset import Validated
 from tasks.data.findings import error, note, warning
 from tasks.data.image_schema import ImageSchema
 from tasks.data.io import images, pictures
 from tasks.data.io.discovery import is_table, refuse_partial, require_whole
 from tasks.data.io.images import LONGEST, USUAL_SIDE, DecodedImages, LabelledImages
 from tasks.data.levels import sort_levels
+from tasks.data.prepared_splits import (
+    SPLIT_KEY,
+    Arrays,
+    ArraySpecs,
+    PreviousSchema,
+    ValidatedDataset,
+    Validation,
+    open_arrays,
+    write_arrays,
+)
 from tasks.data.recipe import Pixels
 from tasks.data.report import DataReport, Finding, ImageReport, split_sizes
 from tasks.data.schema import describe_split
-from tasks.data.splits import SPLIT_KEY
 from tasks.data.table import against_champion, hashing, splitting
 from tasks.data.table.hashing import Words
 from tasks.data.table.split_rule import SplitRule
@@ -32,7 +39,6 @@ from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
 from tasks.data.table_dataset import scratch_folder
 from tasks.data.table_rows import SIDES, place_file, write_digests
 from tasks.data.target import Truth, check_rare_classes
-from tasks.data.validated import Fixed, ValidatedDataset
 from tasks.errors import DataError, UsageError
 from tasks.machine import lettering
 from tasks.machine.words import counted
@@ -456,8 +462,8 @@ class ImageDataset:
         return RawDataset(name=self.name, source=found.source, files={}, look=found.fingerprint)
 
     def validate(
-        self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None, champion: ChampionData | None
-    ) -> Validated:
+        self, raw: RawDataset, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None
+    ) -> Validation:
         """Read all images, and say which is whose, and what is wrong."""
         with scratch_folder(self.name) as folder:
             previous_schema = kept if isinstance(kept, ImageSchema) else None
@@ -467,9 +473,9 @@ class ImageDataset:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
             sheet = draw_sheet(decoded, rows)
             if schema is None:
-                return Validated(report, sheet=sheet)
+                return Validation(report, sheet=sheet)
             prepared = write_splits(self.name, decoded, rows, schema, folder)
-            return Validated(report, images=prepared.model_copy(update={"accepted": report.accepted}), sheet=sheet)
+            return Validation(report, images=prepared.model_copy(update={"accepted": report.accepted}), sheet=sheet)
 
     def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
         """The splits that validation wrote: nothing is fitted to them."""
@@ -508,12 +514,10 @@ def write_splits(
     )
 
 
-def write_arrays(
-    split: str, decoded: DecodedImages, rows: ImageRows, schema: ImageSchema, scratch: Path
-) -> mapped.Arrays:
+def map_split(split: str, decoded: DecodedImages, rows: ImageRows, schema: ImageSchema, scratch: Path) -> Arrays:
     """One split, mapped to a file in the folder ``scratch``: it may be larger than memory."""
     _write_split(split, decoded, rows, schema, scratch)
-    return mapped.opened(scratch / split)
+    return open_arrays(scratch / split)
 
 
 def _write_split(split: str, decoded: DecodedImages, rows: ImageRows, schema: ImageSchema, scratch: Path) -> str:
@@ -521,7 +525,7 @@ def _write_split(split: str, decoded: DecodedImages, rows: ImageRows, schema: Im
     is_mine = rows.split.sides == SIDES[split]
     numbers, target = rows.numbers[is_mine], TASKS[schema.task].target
     labels, keys = rows.truth.values[is_mine], rows.split.keys[is_mine]
-    shapes: mapped.Shapes = {
+    shapes: ArraySpecs = {
         IMAGES: (np.uint8, (len(numbers), *decoded.shape)),
         target: (labels.dtype, labels.shape),
         SPLIT_KEY: (np.uint64, keys.shape),
@@ -530,4 +534,4 @@ def _write_split(split: str, decoded: DecodedImages, rows: ImageRows, schema: Im
         block[numbers[slice(*np.searchsorted(numbers, (at.start, at.stop)))] - at.start]
         for at, block in decoded.blocks()
     )
-    return mapped.write(scratch / split, shapes, {IMAGES: pixels, target: [labels], SPLIT_KEY: [keys]})
+    return write_arrays(scratch / split, shapes, {IMAGES: pixels, target: [labels], SPLIT_KEY: [keys]})

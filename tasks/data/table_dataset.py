@@ -11,18 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.data import mapped
 from tasks.data.champion import ChampionData
-from tasks.data.dataset import Validated
 from tasks.data.inference import Features, infer_features, value_kind
 from tasks.data.io.discovery import DataFiles, find_table
 from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.levels import format_values
+from tasks.data.prepared_splits import PREPARE_ANEW, PreviousSchema, ValidatedDataset, Validation, read_arrays
 from tasks.data.recipe import Column
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding, split_sizes
 from tasks.data.schema import Request, Roles, Schema, assign_roles, describe_split
-from tasks.data.splits import PREPARE_ANEW
 from tasks.data.table import against_champion, fitting, hashing, profiling, splitting, warnings, window
 from tasks.data.table.encoded import Encoded
 from tasks.data.table.hashing import Words
@@ -31,7 +29,6 @@ from tasks.data.table.split_words import no_moment, split_words, words_of_levels
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
 from tasks.data.table_rows import Rows, encode_column, hash_rows, sort_digests, write_table
 from tasks.data.target import Truth, check_rare_classes, infer_task, read_target
-from tasks.data.validated import Fixed, ValidatedDataset
 from tasks.errors import DataError, UsageError
 from tasks.machine import side_by_side
 from tasks.machine.words import counted
@@ -280,8 +277,8 @@ class TableDataset:
         return RawDataset(name=self.name, source=files.source, files={}, look=files.digest)
 
     def validate(
-        self, raw: RawDataset, data: Data, task: TaskName, kept: Fixed | None, champion: ChampionData | None
-    ) -> Validated:
+        self, raw: RawDataset, data: Data, task: TaskName, kept: PreviousSchema | None, champion: ChampionData | None
+    ) -> Validation:
         """Read all rows, and say which column is what, which row is whose, and what is wrong."""
         request = Request(data, kept if isinstance(kept, Schema) else None)
         with scratch_folder(self.name) as folder:
@@ -294,17 +291,17 @@ class TableDataset:
                 if not report.errors:  # or the run would go on without data
                     expected = "a column to predict"
                     raise UsageError(f"nothing to learn in {self.source}", expected, "name it with --target")
-                return Validated(report)
+                return Validation(report)
             made = write_table(self.name, table, rows, schema, folder)
             accepted = champion.accepting(*report.accepted) if champion else ()
-            return Validated(report, made.model_copy(update={"accepted": accepted}))
+            return Validation(report, made.model_copy(update={"accepted": accepted}))
 
     def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
         """The splits that validation wrote, and their recipe fitted to the training part."""
         table = validated.table
         if table is None:
             raise ValueError("a table that was not validated")
-        train, schema = mapped.read(table.train, PREPARE_ANEW), table.recipe
+        train, schema = read_arrays(table.train, PREPARE_ANEW), table.recipe
         counts = (
             Truth(train["labels"], np.empty(0, bool), schema.class_names, ()).count_classes()
             if schema.class_names

@@ -8,21 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import mapped
 from tasks.data.findings import error, warning
 from tasks.data.inference import value_kind
 from tasks.data.io.table import Table
+from tasks.data.prepared_splits import SPLIT_KEY, Arrays, ArraySpecs, ValidatedTable, open_arrays, write_arrays
 from tasks.data.recipe import Column
 from tasks.data.report import Finding
 from tasks.data.schema import Schema
-from tasks.data.splits import SPLIT_KEY
 from tasks.data.table import encoding, hashing
 from tasks.data.table.encoded import Encoded
 from tasks.data.table.hashing import Words
 from tasks.data.table.profile import ColumnProfile
 from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
 from tasks.data.target import LARGEST, Truth
-from tasks.data.validated import ValidatedTable
 from tasks.machine import side_by_side
 from tasks.machine.arrays import Array
 from tasks.serving.contract import FEATURES
@@ -155,10 +153,10 @@ def write_table(name: str, table: Table, rows: Rows, schema: Schema, scratch: Pa
     )
 
 
-def map_split(rows: Rows, schema: Schema, side: str, scratch: Path) -> mapped.Arrays:
+def map_split(rows: Rows, schema: Schema, side: str, scratch: Path) -> Arrays:
     """One split, mapped to a file in the folder ``scratch``: it may be larger than memory."""
     _write_split(scratch / side, rows, schema, side)
-    return mapped.opened(scratch / side)
+    return open_arrays(scratch / side)
 
 
 def _write_split(path: Path, rows: Rows, schema: Schema, side: str) -> str:
@@ -180,13 +178,13 @@ def _write_split(path: Path, rows: Rows, schema: Schema, side: str) -> str:
             )
 
     count, target, truth = rows.split.count(SIDES[side]), TASKS[schema.task].target, rows.truth.values
-    shapes: mapped.Shapes = {
+    shapes: ArraySpecs = {
         FEATURES: (np.float32, (count, len(schema.columns))),
         target: (truth.dtype, (count,)),
         SPLIT_KEY: (np.uint64, (count,)),
     }
     pieces = {FEATURES: take(rows.features.matrix), target: take(truth.__getitem__)}
-    return mapped.write(path, shapes, pieces | {SPLIT_KEY: take(rows.split.keys.__getitem__)})
+    return write_arrays(path, shapes, pieces | {SPLIT_KEY: take(rows.split.keys.__getitem__)})
 
 
 def _blocks(rows: int, size: int) -> Iterator[slice]:
@@ -197,11 +195,11 @@ def _write_raw_test(name: str, table: Table, rows: Rows, schema: Schema, scratch
     """Write the test rows with all digits of their numbers, by which what float32 loses is judged."""
     path, target = scratch / "raw-test", TASKS[schema.task].target
     truth = rows.truth.values[rows.split.sides == TEST]
-    shapes: mapped.Shapes = {
+    shapes: ArraySpecs = {
         FEATURES: (np.float64, (len(truth), len(schema.columns))),
         target: (truth.dtype, truth.shape),
     }
-    sha256 = mapped.write(path, shapes, {FEATURES: _exact_test_rows(table, rows, schema), target: [truth]})
+    sha256 = write_arrays(path, shapes, {FEATURES: _exact_test_rows(table, rows, schema), target: [truth]})
     return place_file(path, sha256, artifact_paths.split_file(name, "test", sha256))
 
 
@@ -223,7 +221,7 @@ def write_digests(name: str, digests: dict[str, NDArray[np.uint64]], scratch: Pa
     """Write the row digests of each part, sorted, to a file of their own."""
     path = scratch / "rows"
     shapes = {part: (np.uint64, each.shape) for part, each in digests.items()}
-    sha256 = mapped.write(path, shapes, {part: [each] for part, each in digests.items()})
+    sha256 = write_arrays(path, shapes, {part: [each] for part, each in digests.items()})
     return place_file(path, sha256, artifact_paths.row_digests(name, sha256))
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tasks.data import splits
+from tasks.data.prepared_splits import read_split
 from tasks.networks.examples import Split
 from tasks.networks.training import outputs
 from tasks.records import PreparedDataset
@@ -17,7 +17,7 @@ def load_split(prepared: PreparedDataset, name: Literal["train", "test", "valida
     Raises:
         DataError: the file is missing or has changed since it was prepared.
     """
-    rows = splits.read_split(getattr(prepared, name), prepared)
+    rows = read_split(getattr(prepared, name), prepared)
     X, y = map(torch.from_numpy, rows)  # noqa: N806  (the book's letter)
     return Split(X, y if y.is_floating_point() else y.long(), prepared.recipe.scale)
 

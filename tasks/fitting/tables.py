@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tasks.data import mapped
+from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays, read_split
 from tasks.data.recipe import Columns
-from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY, read_split
 from tasks.fitting.learning import Parts, require_enough
 from tasks.networks.effects import NONE
 from tasks.networks.examples import Examples
@@ -48,7 +47,7 @@ def split_keys(prepared: PreparedDataset) -> NDArray[np.uint64]:
     Raises:
         DataError: the file is missing or has changed since it was prepared.
     """
-    keys: NDArray[np.uint64] = mapped.read(prepared.train, PREPARE_ANEW)[SPLIT_KEY]
+    keys: NDArray[np.uint64] = read_arrays(prepared.train, PREPARE_ANEW)[SPLIT_KEY]
     return keys
 
 

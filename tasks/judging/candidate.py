@@ -7,8 +7,7 @@ from typing import NamedTuple, Self
 import safetensors.numpy
 import torch
 
-from tasks.data import splits
-from tasks.data.dataset import Rows
+from tasks.data.prepared_splits import Examples, read_split
 from tasks.data.recipe import Columns
 from tasks.fitting.splits import load_split, scores
 from tasks.judging import standards
@@ -34,7 +33,7 @@ class Candidate:
     trained: TrainedModel
     objective: Objective
     weights: dict[str, Array]
-    test: Rows
+    test: Examples
     scores: Array
     standards: Standards | None  # of own data
 
@@ -50,9 +49,9 @@ class Candidate:
         if prepared.is_own and isinstance(prepared.recipe, Columns):
             rows, folded = standards.read_rows(prepared.test, prepared), folding.fold(weights, prepared.recipe, float)
             found = standards.scores(folded, prepared.recipe, rows.features)
-            test, held_against = Rows(rows.features, rows.truth), Standards.of(prepared, objective)
+            test, held_against = Examples(rows.features, rows.truth), Standards.of(prepared, objective)
             return cls(prepared, trained, objective, weights, test, found, held_against)
-        test, tensors = splits.read_split(prepared.test, prepared), {n: torch.from_numpy(w) for n, w in weights.items()}
+        test, tensors = read_split(prepared.test, prepared), {n: torch.from_numpy(w) for n, w in weights.items()}
         found = scores(tensors, load_split(prepared, "test")).numpy()
         held = Standards.of(prepared, objective) if prepared.is_own else None
         return cls(prepared, trained, objective, weights, test, found, held)
@@ -67,7 +66,7 @@ class Candidate:
     @cached_property
     def losses(self) -> Array:
         """The loss of each test row ``(n,)`` by the objective without its penalty."""
-        return self.objective.losses(self.scores, self.test.truth)
+        return self.objective.losses(self.scores, self.test.y_true)
 
     @property
     def while_training(self) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tasks.data import splits
+from tasks.data.prepared_splits import read_split
 from tasks.data.recipe import Columns, Recipe
 from tasks.judging import champion_loss, gates
 from tasks.judging.candidate import Measured
@@ -59,7 +59,7 @@ def against_published(
         return (same,)
     measure, left_out = measuring(prepared, training), list[str]()
     kept = _kept(name, numbers, signature, prepared, training, measure, left_out)
-    ours = Measured(None, measure(model, splits.read_split(prepared.test, prepared).inputs))
+    ours = Measured(None, measure(model, read_split(prepared.test, prepared).inputs))
     verdicts = (same, *_against(kept, ours, prepared, bounds, training))
     if left_out:
         return *verdicts, gates.judge("champion_not_compared", len(left_out), detail="; ".join(left_out))
@@ -85,7 +85,7 @@ def _against(
         are_groups = prepared.split is not None and prepared.split.rule == "group"
         compared = ComparedRows(rows.truth, clusters(rows, prepared), are_groups)
         return champion_loss.against_kept(ours, kept, compared, objective, bounds)
-    truth = splits.read_split(prepared.test, prepared).truth
+    truth = read_split(prepared.test, prepared).y_true
     if not (versions := list(kept)):
         return ()
     return JUDGES[prepared.task].against_kept(ours, versions, truth, prepared.class_names, bounds)
@@ -150,10 +150,7 @@ def _inputs(prepared: PreparedDataset, recipe: Recipe) -> Array | None:
 
     Rows of own tables are raw for any recipe: a code that came later is unknown to an older version's graph.
     """
-    if prepared.is_own and isinstance(recipe, Columns):
-        return splits.read_split(prepared.test, prepared).inputs
-    if recipe != prepared.recipe:
-        raw = splits.read_split(prepared.raw_test, prepared).inputs
-        if not recipe.accepts(raw.dtype, raw.shape[1:]):
-            return None
-    return splits.read_test(prepared, recipe).inputs
+    if recipe == prepared.recipe or (prepared.is_own and isinstance(recipe, Columns)):
+        return read_split(prepared.test, prepared).inputs
+    raw = read_split(prepared.raw_test, prepared).inputs
+    return recipe.encode(raw) if recipe.accepts(raw.dtype, raw.shape[1:]) else None

@@ -55,7 +55,7 @@ def measure(candidate: Candidate) -> dict[str, Any]:
 
 
 def _labels(candidate: Candidate) -> torch.Tensor:
-    return torch.from_numpy(candidate.test.truth.astype(np.int64))
+    return torch.from_numpy(candidate.test.y_true.astype(np.int64))
 
 
 def sentence(measured: dict[str, Any]) -> str:
@@ -90,10 +90,10 @@ def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tupl
 
 def misclassified(candidate: Candidate, label: Array, confidence: Array, run: RunFolder) -> FileRef:
     """The images that were misclassified with the most confidence; ``label`` and ``confidence`` are ``(n,)``."""
-    (wrong,) = np.nonzero(label != candidate.test.truth)
+    (wrong,) = np.nonzero(label != candidate.test.y_true)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")[:WORST]]
     names = candidate.prepared.class_names
-    predicted, true = ([names[index] for index in labels[worst]] for labels in (label, candidate.test.truth))
+    predicted, true = ([names[index] for index in labels[worst]] for labels in (label, candidate.test.y_true))
     return image_figures.image_grid(candidate.test.inputs[worst], predicted, true, run.file(MISCLASSIFIED))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import splits
+from tasks.data.prepared_splits import BATCH_ROWS, read_batches
 from tasks.data.recipe import Columns
 from tasks.fitting import served
 from tasks.judging.parity import PARITY
@@ -31,12 +31,12 @@ def against_torch(
     """The gate ``parity``: torch on the same float32 rows; and the profile of the answers."""
     task, parity = TASKS[prepared.task], PARITY[prepared.task]()
     truth, watched, num_levels = [], [], {}
-    size = min(splits.PIECE, SCORES // max(1, len(prepared.class_names)))
-    for rows in splits.pieces(prepared.test, prepared, size):
+    size = min(BATCH_ROWS, SCORES // max(1, len(prepared.class_names)))
+    for rows in read_batches(prepared.test, prepared, size):
         answers = sessions.answers(session, rows.inputs)
         parity.add(answers, served.scores(weights, prepared.recipe, rows.inputs))
         outputs = {name: values.T for name, values in answers.items()}
-        truth.append(rows.truth)
+        truth.append(rows.y_true)
         watched.append(task.observed(outputs))
         num_levels = task.num_levels(outputs)
     observed = {name: np.concatenate([each[name] for each in watched]) for name in watched[0]}
@@ -54,7 +54,7 @@ def in_float64(session: Any, weights: Weights, prepared: PreparedDataset, bounds
     if not isinstance(recipe, Columns) or recipe.target is None:
         return ()
     exact, parity = folding.fold(weights, recipe, np.float64), PARITY[prepared.task]()
-    for rows in splits.pieces(prepared.raw_test, prepared):
+    for rows in read_batches(prepared.raw_test, prepared):
         found = sessions.answers(session, recipe.encode(rows.inputs))
         parity.add(found, folding.scores(exact, recipe, rows.inputs.astype(np.float64, copy=False)))
     judged = ("parity_float64", IN_FLOAT64 * bounds.max_parity_error, recipe.target.scale)
@@ -85,7 +85,7 @@ def _to_blame(weights: Weights, prepared: PreparedDataset, recipe: Columns) -> i
     folded = [folding.fold(weights, recipe, dtype) for dtype in (np.float32, np.float64)]
     output = np.abs(folded[1].W).argmax(axis=1)
     lost = np.zeros(len(recipe.numbers))
-    for rows in splits.pieces(prepared.raw_test, prepared):
+    for rows in read_batches(prepared.raw_test, prepared):
         raw = rows.inputs[:, list(recipe.numbers)]
         rough, exact = (
             (raw.astype(each.mean.dtype) - each.mean) * each.W[np.arange(len(output)), output] for each in folded

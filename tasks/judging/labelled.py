@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import safetensors.numpy
 
-from tasks.data import image_dataset, mapped
+from tasks.data import image_dataset
 from tasks.data.champion import ChampionData
 from tasks.data.image_schema import ImageSchema
 from tasks.data.inference import value_kind
@@ -15,10 +14,10 @@ from tasks.data.io.discovery import find_table
 from tasks.data.io.images import DecodedImages, LabelledImages, ReadOptions, read_images
 from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
+from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays
 from tasks.data.recipe import Pixels
 from tasks.data.report import DataReport, Finding, UnfitData
 from tasks.data.schema import Request, Schema, assign_roles
-from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import moments, no_moment, split_words
 from tasks.data.table_dataset import examine_table
@@ -29,7 +28,6 @@ from tasks.machine.telling import tell
 from tasks.parameters import EvaluateParameters
 from tasks.parameters.own_data import NO_WINDOW, OwnData
 from tasks.serving.task import TASKS
-from tasks.store import verified
 from tasks.store.versions import Manifest
 
 PIECE = 2**16  # rows of a table
@@ -109,10 +107,7 @@ def _require_time_column(name: str, header: Sequence[str]) -> None:
 def _of_split(manifest: Manifest) -> Labelled:
     """The test split that the version was judged on."""
     dataset, recipe = manifest.dataset, manifest.recipe
-    if dataset.is_own:
-        arrays = mapped.read(dataset.test, PREPARE_ANEW)
-    else:
-        arrays = safetensors.numpy.load(verified.read(dataset.test, PREPARE_ANEW))
+    arrays = read_arrays(dataset.test, PREPARE_ANEW)
     inputs, truth = arrays[recipe.input.name], arrays[TASKS[dataset.task].target]
     in_time = dataset.split is not None and dataset.split.rule == "time"
     clusters = None if in_time else arrays.get(SPLIT_KEY)
@@ -177,7 +172,7 @@ def _was_trained(manifest: Manifest, digests: Array) -> Array | None:
     """Which rows of these digests are among the version's training rows; None where it is not known which those are."""
     if (rows := manifest.dataset.rows) is None:
         return None
-    found: Array = np.isin(digests, mapped.read(rows, "restore it from a backup")["train"])
+    found: Array = np.isin(digests, read_arrays(rows, "restore it from a backup")["train"])
     return found
 
 

@@ -4,16 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.data.image_dataset import ImageRows, write_arrays
+from tasks.data.image_dataset import ImageRows
+from tasks.data.image_dataset import map_split as map_image_split
 from tasks.data.image_schema import ImageSchema
 from tasks.data.io.images import DecodedImages
-from tasks.data.mapped import Arrays
+from tasks.data.prepared_splits import SPLIT_KEY, Arrays, PreviousSchema
 from tasks.data.recipe import Recipe
 from tasks.data.schema import Schema
-from tasks.data.splits import SPLIT_KEY
 from tasks.data.table import fitting
 from tasks.data.table_rows import Rows, map_split
-from tasks.data.validated import Fixed
 from tasks.judging.objective import Objective, balancing
 from tasks.judging.standards import KeyedRows, Standards
 from tasks.parameters import Loss
@@ -48,12 +47,12 @@ def of_images(
     weight_decay: float | None = None,
 ) -> dict[str, float]:
     """The same of images; of those that are so many and so large that nothing is fitted to them, the first alone."""
-    train, test = (write_arrays(split, images, rows, fixed, scratch) for split in ("train", "test"))
+    train, test = (map_image_split(split, images, rows, fixed, scratch) for split in ("train", "test"))
     return _of_classes(train, test, fixed.recipe, fixed, class_weight, weight_decay)
 
 
 def _of_classes(
-    train: Arrays, test: Arrays, recipe: Recipe, fixed: Fixed, class_weight: str, weight_decay: float | None
+    train: Arrays, test: Arrays, recipe: Recipe, fixed: PreviousSchema, class_weight: str, weight_decay: float | None
 ) -> dict[str, float]:
     labels = train[TASKS[fixed.task].target]
     counts = tuple(np.bincount(labels, minlength=len(fixed.class_names)).tolist())
@@ -63,5 +62,5 @@ def _of_classes(
     return Standards.between(of_train, of_test, recipe, counts, objective, fixed.split.rule == "time").metrics
 
 
-def _keyed(arrays: Arrays, recipe: Recipe, fixed: Fixed) -> KeyedRows:
+def _keyed(arrays: Arrays, recipe: Recipe, fixed: PreviousSchema) -> KeyedRows:
     return KeyedRows(arrays[recipe.input.name], arrays[TASKS[fixed.task].target], arrays[SPLIT_KEY])

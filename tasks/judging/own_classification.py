@@ -29,7 +29,7 @@ def measure(candidate: Candidate) -> dict[str, Any]:
     if len(prepared.class_names) > MOST_CLASSES:
         del measured["confusion_matrix"]
     measured |= {"objective_loss": standards.mean(candidate.losses), **standards.metrics}
-    measured |= in_time(prepared, Answers(candidate.test.truth, candidate.scores.argmax(axis=1), candidate.losses))
+    measured |= in_time(prepared, Answers(candidate.test.y_true, candidate.scores.argmax(axis=1), candidate.losses))
     if not isinstance(prepared.recipe, Columns):
         measured["brightness"] = own_pictures.brightness(candidate)
     else:
@@ -57,7 +57,7 @@ def before_export(candidate: Candidate, measured: dict[str, Any], bounds: Gates)
 
 def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
     """What it has learned, confusion matrix, reliability, and of two classes what every threshold would do."""
-    names, recipe, truth = candidate.prepared.class_names, candidate.prepared.recipe, candidate.test.truth
+    names, recipe, truth = candidate.prepared.class_names, candidate.prepared.recipe, candidate.test.y_true
     label = candidate.scores.argmax(axis=1)
     counts = np.zeros((len(names), len(names)), np.int64)
     np.add.at(counts, (truth, label), 1)

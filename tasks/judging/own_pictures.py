@@ -31,6 +31,6 @@ def draw(candidate: Candidate, label: Array, confidence: Array, run: RunFolder) 
     prepared = candidate.prepared
     weights = candidate.weights["W"].T.reshape(-1, *prepared.recipe.input.shape)
     drawn = [image_figures.class_weights(weights, prepared.class_names, run.file(CLASS_WEIGHTS))]
-    if (label != candidate.test.truth).any():
+    if (label != candidate.test.y_true).any():
         drawn.append(classification.misclassified(candidate, label, confidence, run))
     return drawn

@@ -26,7 +26,7 @@ Array = NDArray[Any]
 def measure(candidate: Candidate) -> dict[str, Any]:
     """R² and root mean squared error with 95 % intervals, coefficients, and the losses it is held against."""
     standards, recipe = candidate.held_against, candidate.prepared.recipe
-    truth, residuals = candidate.test.truth, candidate.test.truth - candidate.scores[:, 0]
+    truth, residuals = candidate.test.y_true, candidate.test.y_true - candidate.scores[:, 0]
     between = intervals(regression_sums(truth, residuals), standards.clusters, of_numbers)
     measured = {
         "test_loss": float(np.square(residuals).mean()) / 2,
@@ -62,7 +62,7 @@ def sentence(measured: dict[str, Any]) -> str:
 
 def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
     """Coefficients, residuals, and predictions by the truth."""
-    predicted, truth, recipe = candidate.scores[:, 0], candidate.test.truth, candidate.prepared.recipe
+    predicted, truth, recipe = candidate.scores[:, 0], candidate.test.y_true, candidate.prepared.recipe
     pictures = [
         table_figures.residuals(predicted, truth, run.file(RESIDUALS)),
         table_figures.predicted_and_true(predicted, truth, run.file(PREDICTED_AND_TRUE)),

@@ -28,7 +28,7 @@ def epoch(point: Epoch) -> str:
 
 def measure(candidate: Candidate) -> dict[str, Any]:
     """What was learned, and everything measured on the test split."""
-    weights, y, y_hat = candidate.weights, *map(torch.from_numpy, (candidate.test.truth, candidate.scores[:, 0]))
+    weights, y, y_hat = candidate.weights, *map(torch.from_numpy, (candidate.test.y_true, candidate.scores[:, 0]))
     sigma = metrics.noise_estimate(y - y_hat)
     return {
         "test_loss": float(metrics.regression(y_hat, y)["loss"]),
@@ -77,7 +77,7 @@ def _learned(measured: dict[str, Any]) -> list[float]:
 
 def draw(candidate: Candidate, measured: dict[str, Any], run: RunFolder) -> tuple[FileRef, ...]:
     """The learned parameters beside the true ones, and the residuals."""
-    residuals = candidate.test.truth - candidate.scores[:, 0]
+    residuals = candidate.test.y_true - candidate.scores[:, 0]
     true, sigma = candidate.prepared.true_parameters, measured["noise_estimate"]
     return (figures.fit(_learned(measured), true, residuals, sigma, run.file(FIT)),)
 

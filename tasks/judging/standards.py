@@ -9,9 +9,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import mapped
+from tasks.data.prepared_splits import PREPARE_ANEW, read_arrays
 from tasks.data.recipe import Columns, Pixels, Recipe
-from tasks.data.splits import PREPARE_ANEW
 from tasks.judging import gates, picture_reference
 from tasks.judging import reference as fits
 from tasks.judging.objective import Objective
@@ -60,7 +59,7 @@ def read_rows(file: FileRef, prepared: PreparedDataset) -> KeyedRows:
     Raises:
         DataError: the file is missing or has changed since it was prepared.
     """
-    arrays = mapped.read(file, PREPARE_ANEW)
+    arrays = read_arrays(file, PREPARE_ANEW)
     return KeyedRows(arrays[prepared.recipe.input.name], arrays[TASKS[prepared.task].target], arrays["split_key"])
 
 

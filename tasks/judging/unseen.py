@@ -10,8 +10,8 @@ import functools
 
 import numpy as np
 
-from tasks.data import mapped
 from tasks.data.image_dataset import SPLIT_NAMES
+from tasks.data.prepared_splits import read_arrays
 from tasks.data.recipe import Columns
 from tasks.data.table import hashing
 from tasks.data.table.hashing import Words
@@ -46,7 +46,7 @@ class RowsOfToday:
             return None
         if old.rows is None or not old.rows.path.is_file():
             return "has no row digests: nobody knows which test rows of today it was trained on"
-        kept = mapped.read(old.rows, RESTORE)
+        kept = read_arrays(old.rows, RESTORE)
         if then.rule == "copies" and now.rule != "copies":
             return "was split by the number of the copy among equal rows, which the test rows of today do not have"
         if then.column is None or (then.rule == "time" and (then.rule, then.column) == (now.rule, now.column)):
@@ -59,7 +59,7 @@ class RowsOfToday:
     def _in_training(self) -> Words:
         """Features and target of today's training rows, sorted; of a rule without a column none is like a test row."""
         rows = self.prepared.rows
-        found = mapped.read(rows, RESTORE) if rows else {}
+        found = read_arrays(rows, RESTORE) if rows else {}
         return found.get(CONTENTS, np.empty(0, np.uint64))
 
     @functools.cached_property

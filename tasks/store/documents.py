@@ -45,15 +45,14 @@ class Document(BaseModel):
             DataError: it is not JSON, or not such a document; the message names ``source``.
         """
         try:
-            read = json.loads(
+            json.loads(
                 content,
                 object_pairs_hook=_without_duplicates,
                 parse_float=_finite,
                 parse_int=_whole,
                 parse_constant=_finite,
             )
-            document = cls.of_today(read)
-            return cls.model_validate_json(content if document is read else json.dumps(document), strict=True)
+            return cls.model_validate_json(content, strict=True)
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
@@ -61,11 +60,6 @@ class Document(BaseModel):
         except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
             found = f"{source} is not JSON: {error}"
         raise DataError(found, "the file as it was written", action)
-
-    @classmethod
-    def of_today(cls, document: Any) -> Any:
-        """What an older version of Gradmill wrote, as this one would have."""
-        return document
 
     def write(self, path: Path, is_kept: bool = True) -> FileRef:
         """Replace ``path`` by this document, atomically; what ``is_kept`` is forced to disk."""

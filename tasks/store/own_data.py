@@ -6,7 +6,6 @@ from typing import Any, Literal
 from tasks.data.champion import ChampionData
 from tasks.data.image_schema import ImageSchema
 from tasks.data.schema import Schema
-from tasks.data.validated import Fixed
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import nearest
 from tasks.parameters import Data, Learned, ModelName, is_name
@@ -57,7 +56,7 @@ def newest(name: str) -> Manifest | None:
     return reading.manifest(name, kept[-1]) if kept else None
 
 
-def fixed(name: str) -> Fixed | None:
+def fixed(name: str) -> Schema | ImageSchema | None:
     """What the versions of a name fixed of its own data; None before the first, and of the book's data."""
     kept = newest(name)
     if kept is None:

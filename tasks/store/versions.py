@@ -1,17 +1,14 @@
 """The documents of a model's folder, typed: the pointer, what it cannot tell, and each version's manifest."""
 
-from contextlib import suppress
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
-    computed_field,
     model_serializer,
     model_validator,
 )
 
-from tasks.data import old_recipes
 from tasks.data.recipe import Recipe
 from tasks.parameters import Steps
 from tasks.records import GateVerdict, Splits
@@ -113,12 +110,6 @@ class Lineage(Document):
     profile: dict[str, Histogram] = Field(default_factory=dict)
     tolerances: Tolerances | None = None
 
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def preprocessing(self) -> dict[str, Any]:
-        """What versions of Gradmill before there were recipes read."""
-        return old_recipes.for_old_readers(self.recipe)
-
     @model_validator(mode="after")
     def _whose_classes_differ(self) -> Self:
         if len(set(self.dataset.class_names)) != len(self.dataset.class_names):
@@ -144,17 +135,3 @@ class Manifest(Lineage):
         """What ``metadata.json`` must say, by recipe, task and classes."""
         signature = TASKS[self.dataset.task].signature(self.recipe, self.dataset.class_names)
         return open_inference_metadata(self.name, self.version, signature, properties.columns(self.recipe))
-
-    @classmethod
-    def of_today(cls, document: Any) -> Any:
-        """A manifest from before there were recipes, with its recipe and its task."""
-        if not isinstance(document, dict) or "recipe" in document or "preprocessing" not in document:
-            return document
-        if isinstance(dataset := document.get("dataset"), dict):
-            task = "classification" if dataset.get("class_names") else "regression"
-            document = document | {"dataset": {"task": task} | dataset}
-        with suppress(
-            KeyError, TypeError, ValueError, IndexError, AttributeError
-        ):  # damaged: then the recipe is missing
-            document = document | {"recipe": old_recipes.of_old_manifest(document)}
-        return document

@@ -27,8 +27,8 @@ from tasks.data.io.batches import (
 )
 from tasks.data.io.discovery import DataFile
 from tasks.data.io.file_errors import broken
+from tasks.data.prepared_splits import SPLIT_KEY
 from tasks.data.recipe import Pixels
-from tasks.data.splits import SPLIT_KEY
 from tasks.errors import DataError, UsageError
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell

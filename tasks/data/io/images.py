@@ -24,7 +24,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tasks.data import mapped
 from tasks.data.findings import error, note
 from tasks.data.io import arrays, pictures
 from tasks.data.io.arrays import StoredArray
@@ -676,7 +675,7 @@ def _look_at_some(content: Content) -> tuple[set[tuple[int, int]], bool, bool]:
 
 def _decode_all(content: Content, shape: Shape, looks_for_colour: bool, spool: Path, is_long: bool) -> DecodedImages:
     with spool.open("wb") as file:
-        mapped.allocate(file, 0, len(content) * math.prod(shape))
+        os.posix_fallocate(file.fileno(), 0, max(1, len(content) * math.prod(shape)))  # a full disk is an error here
     stats = DecodeStats.create(0, len(content))
     decode = partial(pictures.decode_job, shape=shape, looks_for_colour=looks_for_colour, spool=spool)
     with processes.by_all_cores(decode, cores.available(), is_long) as begin, progress.bar() as bar:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import mapped
+from tasks.data.prepared_splits import create_arrays
 from tasks.data.recipe import Column
 from tasks.machine.arrays import Array
 
@@ -25,7 +25,7 @@ class Encoded(NamedTuple):
         """Rows to be written; many lie in a file in ``folder``, mapped, and are gone with it."""
         missing = tuple(len(column.levels) if column.kind == "category" else None for column in columns)
         dtypes = [np.dtype(np.float32) if code is None else np.min_scalar_type(code) for code in missing]
-        arrays = mapped.create(folder / SCRATCH, {str(at): (each, (num_rows,)) for at, each in enumerate(dtypes)})
+        arrays = create_arrays(folder / SCRATCH, {str(at): (each, (num_rows,)) for at, each in enumerate(dtypes)})
         return cls(tuple(arrays[str(at)] for at in range(len(columns))), missing)
 
     @property

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import mapped
+from tasks.data.prepared_splits import read_arrays
 from tasks.data.table.hashing import Words
 from tasks.machine import side_by_side
 from tasks.store.record import FileRef
@@ -43,7 +43,7 @@ def num_rows(rows: FileRef) -> int:
 
 def _parts(rows: FileRef) -> list[Words]:
     """The digests of training rows and of others, each sorted."""
-    found = mapped.read(rows, RESTORE)
+    found = read_arrays(rows, RESTORE)
     return [found[part] for part in PARTS]
 
 

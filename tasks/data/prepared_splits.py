@@ -1,0 +1,250 @@
+"""Prepared splits: encoded rows in safetensors files that are named by their content.
+
+These files are ours: written beside their place, renamed into it and never changed there. So they are compared with
+their digest and then mapped into memory, which need not hold them. Files of a user's are never mapped.
+"""
+
+import hashlib
+import json
+import math
+import mmap
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from tasks.data.image_schema import ImageSchema
+from tasks.data.recipe import Recipe
+from tasks.data.report import DataReport
+from tasks.data.schema import Schema
+from tasks.data.table.profile import AcceptedFinding, ColumnProfile
+from tasks.errors import DataError
+from tasks.machine import progress
+from tasks.machine.arrays import Array
+from tasks.records import PreparedDataset, RawDataset
+from tasks.serving.task import TASKS, TaskName
+from tasks.store import artifact_paths, atomic, verified
+from tasks.store.record import FileRef, Record, Sha256
+
+PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
+SPLIT_KEY = "split_key"  # beside inputs and targets: by what a row's split was decided
+BATCH_ROWS = 2**16
+BUFFER_BYTES = 2**26  # a page of a file takes ten times as long to be there as one of memory
+
+Arrays = dict[str, NDArray[Any]]
+PreviousSchema = Schema | ImageSchema  # what earlier versions of a name fixed
+ArraySpecs = Mapping[str, tuple[Any, tuple[int, ...]]]  # dtype and shape of each array
+
+
+class Examples(NamedTuple):
+    """Rows to learn from or to be judged by: inputs ``(n, …)`` and what is true of them ``(n,)``."""
+
+    inputs: Array
+    y_true: Array
+
+
+class ValidatedTable(Record):
+    """An own table whose rows are encoded and in their splits; nothing is fitted to them yet.
+
+    ``rows`` holds the digests of training rows and of the others.
+    """
+
+    recipe: Schema
+    digest: Sha256
+    train: FileRef
+    test: FileRef
+    raw_test: FileRef  # with all digits, where float32 loses some
+    validation: FileRef | None = None  # rows that a column names so: watched, in neither split
+    num_train: int
+    num_test: int
+    rows: FileRef
+    has_missing: tuple[bool, ...]  # of each column, whether any row has no value there
+    has_dates: bool = False  # of a split by time
+    profiles: tuple[ColumnProfile, ...]  # of each column, last of the target
+    accepted: tuple[AcceptedFinding, ...] = ()
+
+
+class ValidatedDataset(Record):
+    """What ``validate`` hands to ``preprocess``: raw files, the report, and of own data what came of their rows."""
+
+    raw: RawDataset
+    report: FileRef | None = None
+    table: ValidatedTable | None = None
+    images: PreparedDataset | None = None  # nothing is fitted to them
+    sheet: FileRef | None = None  # of own images: a picture of some of each class
+
+
+class Validation(NamedTuple):
+    """What a data set's validation found, and of own data without errors its rows."""
+
+    report: DataReport
+    table: ValidatedTable | None = None
+    images: PreparedDataset | None = None
+    sheet: bytes | None = None  # of own images: a picture (PNG) of some of each class
+
+
+def write_splits(
+    name: str, train: Examples, test: Examples, recipe: Recipe, task: TaskName, **facts: Any
+) -> PreparedDataset:
+    """Write both splits as ``recipe`` makes them of raw rows, and the test rows as they are if that differs.
+
+    ``facts`` are what else a ``PreparedDataset`` says.
+    """
+
+    def write(split: str, examples: Examples) -> FileRef:
+        return write_split(name, split, dict(zip((recipe.input.name, TASKS[task].target), examples, strict=True)))
+
+    encoded = _encode(test, recipe)
+    files = {"train": write("train", _encode(train, recipe)), "test": write("test", encoded)}
+    return PreparedDataset(
+        name=name,
+        digest=hashlib.sha256((files["train"].sha256 + files["test"].sha256).encode()).hexdigest(),
+        **files,
+        raw_test=files["test"] if encoded.inputs is test.inputs else write("test", test),
+        num_train=len(train.y_true),
+        num_test=len(test.y_true),
+        recipe=recipe,
+        task=task,
+        **facts,
+    )
+
+
+def _encode(examples: Examples, recipe: Recipe) -> Examples:
+    with progress.bar() as bar:
+        return examples._replace(inputs=recipe.encode(examples.inputs, partial(bar.track, description="encode")))
+
+
+def write_split(name: str, split: str, arrays: Arrays) -> FileRef:
+    """Write a split once; the same content finds its file already there."""
+    # safetensors writes memory as it lies, which of a slice or a transpose is not the order of its values.
+    content = safetensors.numpy.save({name: np.ascontiguousarray(each) for name, each in arrays.items()})
+    file = FileRef(path=artifact_paths.split_file(name, split, sha256 := verified.sha256(content)), sha256=sha256)
+    with suppress(OSError, DataError):
+        os.utime(file.path)  # first: to housekeeping it is in use
+        read_arrays(file, PREPARE_ANEW)
+        return file
+    return atomic.write_bytes(file.path, content)
+
+
+def read_split(file: FileRef, prepared: PreparedDataset) -> Examples:
+    """One file of ``prepared``: ``train``, ``test``, ``validation`` or ``raw_test``.
+
+    Raises:
+        DataError: the file is missing or has changed since it was prepared.
+    """
+    arrays = read_arrays(file, PREPARE_ANEW)
+    return Examples(arrays[prepared.recipe.input.name], arrays[TASKS[prepared.task].target])
+
+
+def read_batches(file: FileRef, prepared: PreparedDataset, size: int = BATCH_ROWS) -> Iterator[Examples]:
+    """The same, ``size`` rows at a time: a table's rows may be millions, and memory holds one batch.
+
+    Raises:
+        DataError: as ``read_split``, before the first batch.
+    """
+    inputs, y_true = read_split(file, prepared)
+    for start in range(0, len(y_true), size):
+        yield Examples(inputs[start : start + size], y_true[start : start + size])
+
+
+def create_arrays(path: Path, specs: ArraySpecs) -> Arrays:
+    """New arrays to be written: in memory if they are small, else mapped to a new file, of zeros then.
+
+    Raises:
+        OSError: the disk has no room for it: writing to a map would end the process instead.
+    """
+    layout = _layout(specs)
+    if (size := max(each["data_offsets"][1] for each in layout.values())) <= BUFFER_BYTES:
+        return {name: np.empty(shape, dtype) for name, (dtype, shape) in specs.items()}
+    with path.open("w+b", buffering=0) as file:
+        os.posix_fallocate(file.fileno(), 0, file.write(_header(layout)) + size)
+        return _map_arrays(file, mmap.ACCESS_WRITE)
+
+
+def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[NDArray[Any]]]) -> str:
+    """Write a new file of arrays, each given batch by batch, and return its SHA-256.
+
+    It is not forced to disk, which takes as long as making it: it can be made again, and is compared with its digest
+    before a later run uses it. What a version names is forced by who publishes it.
+
+    Raises:
+        OSError: the disk has no room for it.
+    """
+    layout = _layout(specs)
+    digest = hashlib.sha256(header := _header(layout))
+    with path.open("wb") as file:
+        file.write(header)
+        for name in layout:
+            for batch in batches[name]:
+                values = np.ascontiguousarray(batch, specs[name][0]).reshape(-1).view(np.uint8).data  # of no rows, too
+                digest.update(values)
+                file.write(values)
+        file.flush()
+        _written[_identity(file)] = digest.hexdigest()
+    return digest.hexdigest()
+
+
+def _layout(specs: ArraySpecs) -> dict[str, Any]:
+    """What a safetensors file says of its arrays: widest values first, so that each array lies aligned."""
+    layout, end = {}, 0
+    for name, (dtype, shape) in sorted(specs.items(), key=lambda each: (-np.dtype(each[1][0]).itemsize, each[0])):
+        kind, width = np.dtype(dtype).kind.upper(), np.dtype(dtype).itemsize
+        start, end = end, end + math.prod(shape) * width
+        layout[name] = {"dtype": f"{kind}{8 * width}", "shape": shape, "data_offsets": [start, end]}
+    return layout
+
+
+def _header(layout: dict[str, Any]) -> bytes:
+    text = json.dumps(layout).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def read_arrays(file: FileRef, action: str) -> Arrays:
+    """The arrays of a file of ours, by memory map: what is written to them stays in this process.
+
+    A file that this process wrote, and that nobody touched since, is not read to be verified.
+
+    Raises:
+        DataError: it is missing, no regular file, or not what the reference means; ``action`` is what to do then.
+    """
+    with verified.opened(file.path, action) as stream:
+        is_empty = not os.fstat(stream.fileno()).st_size  # or of /proc, where reading need not end
+        is_known = _written.get(_identity(stream)) == file.sha256
+        if is_known or (not is_empty and hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256):
+            return _map_arrays(stream, mmap.ACCESS_COPY)
+    raise DataError(f"{file.path} has changed", f"SHA-256 {file.sha256}", action)
+
+
+_written: dict[tuple[int, ...], str] = {}  # SHA-256 by identity: files are named once their digest is known
+
+
+def _identity(file: BinaryIO) -> tuple[int, ...]:
+    """Of a file, what no other has, and what changes when it is written to."""
+    state = os.fstat(file.fileno())
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def open_arrays(path: Path) -> Arrays:
+    """The arrays of a file that this process has just written."""
+    with path.open("rb") as file:
+        return _map_arrays(file, mmap.ACCESS_COPY)
+
+
+def _map_arrays(file: BinaryIO, access: int) -> Arrays:
+    """The arrays of a file that is known to be whole: safetensors' own reader for numpy copies them into memory."""
+    file.seek(0)
+    start = 8 + int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(start - 8))
+    whole = mmap.mmap(file.fileno(), 0, access=access)  # one for all: each holds the file open
+    arrays = {}
+    for name, each in header.items():
+        dtype, shape = f"{each['dtype'][0].lower()}{int(each['dtype'][1:]) // 8}", each["shape"]
+        arrays[name] = np.frombuffer(whole, dtype, math.prod(shape), start + each["data_offsets"][0]).reshape(shape)
+    return arrays

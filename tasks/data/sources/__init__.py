@@ -1,1 +1,0 @@
-"""Where raw files can be had, and how they are kept."""

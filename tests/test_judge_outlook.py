@@ -10,9 +10,9 @@ import pytest
 import image_folders
 from tasks.data.images import finding
 from tasks.data.images import own as own_images
-from tasks.data.table.encoded import Encoded
+from tasks.data.split import Split
+from tasks.data.statistics import Encoded
 from tasks.data.table.own import OwnTable
-from tasks.data.table.splitting import Split
 from tasks.data.table.targets import Truth
 from tasks.data.table.writing import arrays
 from tasks.data.validated import ValidatedDataset

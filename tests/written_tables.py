@@ -11,13 +11,13 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 
-from tasks.data.champion import ChampionData
 from tasks.data.sources import tables
 from tasks.data.table import own
 from tasks.data.table.examining import Examined, examine
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.rows import Rows
 from tasks.parameters.own_data import OwnData
+from tasks.records import ChampionData
 from tasks.serving.task import TaskName
 
 FORMATS = (".csv", ".parquet", ".feather", ".jsonl")

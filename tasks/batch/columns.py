@@ -20,10 +20,10 @@ def counted(chunk: Chunk, version: Version, job_rows: int) -> Counts:
     """Of every so-manieth row of a job, be they cut into chunks as they may."""
     if not version.columns or not len(chunk.rows):
         return {}
-    from tasks.data.table import profiling  # which jobs of other data need not import
+    from tasks.data.statistics import count_bins  # which jobs of other data need not import
 
     rows = np.asarray(chunk.values)[chunk.rows % max(1, job_rows // SAMPLE) == 0]
-    return {each.name: profiling.counts(each, values) for each, values in zip(version.columns, rows.T, strict=True)}
+    return {each.name: count_bins(each, values) for each, values in zip(version.columns, rows.T, strict=True)}
 
 
 def together(one: Counts, other: Counts) -> Counts:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tasks.data.readers.formats import Wanted
 from tasks.data.recipe import Columns, Recipe
-from tasks.data.table.profile import ColumnProfile
+from tasks.data.report import ColumnProfile
 from tasks.errors import DataError
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.drift import Profile

@@ -3,12 +3,11 @@
 from abc import ABC, abstractmethod
 
 from tasks.data import splits
-from tasks.data.champion import ChampionData
 from tasks.data.dataset import Contents, Validated
 from tasks.data.report import DataReport
 from tasks.data.validated import Fixed, ValidatedDataset
 from tasks.parameters import Data
-from tasks.records import PreparedDataset, RawDataset
+from tasks.records import ChampionData, PreparedDataset, RawDataset
 from tasks.serving.task import TaskName
 
 

@@ -2,13 +2,12 @@
 
 from typing import NamedTuple, Protocol
 
-from tasks.data.champion import ChampionData
 from tasks.data.recipe import Recipe
 from tasks.data.report import DataReport
 from tasks.data.validated import Fixed, ValidatedDataset, ValidatedTable
 from tasks.machine.arrays import Array
 from tasks.parameters import Data
-from tasks.records import PreparedDataset, RawDataset
+from tasks.records import ChampionData, PreparedDataset, RawDataset
 from tasks.serving.task import TaskName
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.errors import DataError
-from tasks.store import atomic
+from tasks.store import verified
 from tasks.store.record import FileRef
 
 Arrays = dict[str, NDArray[Any]]
@@ -103,12 +103,11 @@ def read(file: FileRef, action: str) -> Arrays:
         DataError: the file is missing, or is not what the reference means; ``action`` is what to do then.
     """
     try:
-        is_known = _written.get(file.path.stat().st_ino) == (_looks(file.path), file.sha256)
-        if is_known or atomic.file_digest(file.path) == file.sha256:
-            return opened(file.path)
+        if _written.get(file.path.stat().st_ino) != (_looks(file.path), file.sha256):
+            verified.check(file, action)
+        return opened(file.path)
     except OSError as error:
-        raise DataError(f"{file.path} cannot be read: {error}", "the file as it was written", action) from error
-    raise DataError(f"{file.path} has changed", f"SHA-256 {file.sha256}", action)
+        raise DataError(f"{file.path} cannot be read: {error}", verified.WRITTEN, action) from error
 
 
 Look = tuple[int, int, int]

@@ -3,8 +3,8 @@
 from typing import TypeAlias
 
 from tasks.data.images.fixed import FixedImages
+from tasks.data.report import AcceptedFinding, ColumnProfile
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.profile import AcceptedFinding, ColumnProfile
 from tasks.records import PreparedDataset, RawDataset
 from tasks.store.record import FileRef, Record, Sha256
 

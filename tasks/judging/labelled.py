@@ -8,27 +8,26 @@ import numpy as np
 import safetensors.numpy
 
 from tasks.data import mapped
-from tasks.data.champion import ChampionData
 from tasks.data.images import examining as image_examining
 from tasks.data.images import finding, reading
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.source import Source
-from tasks.data.recipe import Pixels
+from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.report import DataReport, Finding, UnfitData
 from tasks.data.sources import tables
+from tasks.data.split import check_times, decode_times, encode_times
 from tasks.data.splits import PREPARE_ANEW, SPLIT_KEY
 from tasks.data.table import examining
 from tasks.data.table.asked import as_text
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.kinds import plain_kind
-from tasks.data.table.split_rule import SplitRule
-from tasks.data.table.split_words import moments, no_moment, split_words
 from tasks.errors import DataError, UsageError
 from tasks.judging.periods import Moments
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
 from tasks.parameters import EvaluateParameters
 from tasks.parameters.own_data import NO_WINDOW, OwnData
+from tasks.records import ChampionData
 from tasks.serving.task import TASKS
 from tasks.store import verified
 from tasks.store.versions import Manifest
@@ -84,7 +83,7 @@ def _of_split(manifest: Manifest) -> Labelled:
     inputs, truth = arrays[recipe.input.name], arrays[TASKS[dataset.task].target]
     in_time = dataset.split is not None and dataset.split.rule == "time"
     clusters = None if in_time else arrays.get(SPLIT_KEY)
-    times = Moments(moments(arrays[SPLIT_KEY]), dataset.has_dates) if in_time else None
+    times = Moments(decode_times(arrays[SPLIT_KEY]), dataset.has_dates) if in_time else None
     pieces = (inputs[start : start + PIECE] for start in range(0, len(truth), PIECE))
     return Labelled(pieces, truth, clusters, np.zeros(len(truth), bool), times)
 
@@ -135,11 +134,10 @@ def _moments(table: tables.Table, name: str | None, is_known: Array) -> Moments 
     if name not in table.data.column_names:
         raise DataError(f"no column {name} (--time-column)", "a column of dates, times or numbers", "name another")
     column = table.data[name].filter(is_known)
-    rule = SplitRule(rule="time", column=name, test=0.5)
-    words = split_words(rule, column)
-    if fault := no_moment(rule, column, words, lambda row: table.named(int(np.flatnonzero(is_known)[row]))):
+    keys = encode_times(column)
+    if fault := check_times(name, column, keys, lambda row: table.named(int(np.flatnonzero(is_known)[row]))):
         raise UnfitData((fault,))
-    return Moments(moments(words), plain_kind(table, name) == "date")
+    return Moments(decode_times(keys), plain_kind(table, name) == "date")
 
 
 def _was_trained(manifest: Manifest, digests: Array) -> Array | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.data import statistics
 from tasks.data.images import writing as image_writing
 from tasks.data.images.examining import Rows as ImageRows
 from tasks.data.images.fixed import FixedImages
@@ -11,7 +12,7 @@ from tasks.data.images.reading import Images
 from tasks.data.mapped import Arrays
 from tasks.data.recipe import Recipe
 from tasks.data.splits import SPLIT_KEY
-from tasks.data.table import fitting, writing
+from tasks.data.table import writing
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.rows import Rows
 from tasks.data.validated import Fixed
@@ -32,7 +33,7 @@ def losses(
     them and the figures are those of its gates.
     """
     train, test = (writing.arrays(rows, recipe, split, scratch) for split in ("train", "test"))
-    fitted = fitting.fitted(recipe, train, rows.has_missing)
+    fitted = statistics.fit_recipe(recipe.columns, recipe.target, train, rows.has_missing)
     if recipe.class_names:
         return _of_classes(train, test, fitted, recipe, class_weight, weight_decay)
     objective = Objective(Loss.SQUARED, weight_decay or 0.0, scale=fitted.target.scale if fitted.target else 1.0)

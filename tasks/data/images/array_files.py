@@ -12,7 +12,6 @@ from typing import IO, Any
 import numpy as np
 
 from tasks.data import idx
-from tasks.data.findings import note
 from tasks.data.images.arrays import BLOCK_BYTES, Piece, checked, in_blocks, side_of, source_of
 from tasks.data.images.source import JOB, Source
 from tasks.data.readers import arrays, npy
@@ -20,6 +19,7 @@ from tasks.data.readers.formats import reading
 from tasks.data.readers.labels import called
 from tasks.data.readers.stored import StoredRows
 from tasks.data.readers.tensors import Tensors
+from tasks.data.report import note
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.store import regular_files

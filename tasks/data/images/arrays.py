@@ -17,8 +17,8 @@ from tasks.data.images.decoding import Item, Job
 from tasks.data.images.source import JOB, SAMPLE, Source
 from tasks.data.readers.formats import broken, reading
 from tasks.data.readers.labels import CLASS_NAMES, first_label, names_beside, require_names
+from tasks.data.split import TEST, TRAINING, VALIDATION
 from tasks.data.table.levels import in_order
-from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
 from tasks.machine.arrays import Array
 from tasks.store import fingerprints

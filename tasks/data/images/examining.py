@@ -6,23 +6,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.champion import ChampionData
-from tasks.data.findings import error
+from tasks.data import drift, row_hash
 from tasks.data.images import oddities
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
 from tasks.data.images.source import Source
-from tasks.data.recipe import Pixels
-from tasks.data.report import DataReport, Finding, ImageReport, split_sizes
-from tasks.data.table import against_champion, hashing, rare_classes, splitting
+from tasks.data.recipe import Pixels, SplitRule
+from tasks.data.report import DataReport, Finding, ImageReport, error, split_sizes
+from tasks.data.row_hash import Hashes
+from tasks.data.split import TEST, TRAINING, VALIDATION, Split, check_min_rows, split_by_hash
+from tasks.data.table import rare_classes
 from tasks.data.table.asked import described
-from tasks.data.table.hashing import Words
 from tasks.data.table.levels import in_order
-from tasks.data.table.split_rule import SplitRule
-from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
 from tasks.data.table.targets import Truth
 from tasks.machine.words import counted
 from tasks.parameters.own_data import OwnData
+from tasks.records import ChampionData
 
 MOST_SHOWN = 8  # sizes
 REPLACED = "\ufffd"  # what stands for bytes that are not UTF-8
@@ -35,11 +34,11 @@ class Rows(NamedTuple):
     numbers: NDArray[np.int64]  # (n,) of each among all images
     truth: Truth
     split: Split
-    digests: Words  # (n,)
+    digests: Hashes  # (n,)
 
-    def digests_of(self, is_training: bool) -> Words:
+    def digests_of(self, is_training: bool) -> Hashes:
         """Those of training rows, or of all others, sorted."""
-        return np.sort(self.digests[(self.split.sides == TRAINING) == is_training])
+        return np.sort(self.digests[(self.split.split_ids == TRAINING) == is_training])
 
 
 class Examined(NamedTuple):
@@ -64,12 +63,12 @@ def examine(
     hashed = images.facts.hashes[numbers]
     sides = None if source.sides is None else source.sides[numbers]
     rule = _rule(sides is not None, data, kept)
-    split = splitting.by_hash(hashed, rule.test) if sides is None else Split(sides, hashed)
+    split = split_by_hash(hashed, rule.test) if sides is None else Split(sides, hashed)
     rows = Rows(numbers, truth, split, _digests(hashed, truth, sides))
     findings = [*source.findings, *truth.findings, *_findings(source, images, rows, rule, data, kept)]
     if champion:
-        fewer = against_champion.fewer_rows(split, rule, data.window, champion)
-        findings += against_champion.judged(fewer, champion, data.accept_data)
+        fewer = drift.compare_num_rows(split, rule, data.window, champion)
+        findings += drift.accept_findings(fewer, champion, data.accept_data)
     found = _alike(images, rows)
     report = _report(source, found, rows, rule, name, findings)
     recipe = FixedImages(
@@ -115,23 +114,18 @@ def _classes(names: tuple[str, ...], tonight: tuple[str, ...]) -> Iterator[Findi
         yield error("class-gone", None, found, known, other)
 
 
-def _digests(hashed: Words, truth: Truth, sides: NDArray[np.uint8] | None) -> Words:
+def _digests(hashed: Hashes, truth: Truth, sides: NDArray[np.uint8] | None) -> Hashes:
     """The row digests: of the image, its class, its part if it has one, and the number of the copy."""
-    digests = hashed.copy()
-    if len(digests):
-        hashing.absorb(digests, np.take(hashing.words_of_levels(truth.class_names), truth.values))
-        if sides is not None:
-            hashing.absorb(digests, hashing.words_of_levels(PARTS)[sides])
-        hashing.absorb(digests, hashing.copies(digests))
-    return digests
+    digests = row_hash.update_hashes(hashed, truth.words())
+    if sides is not None:
+        digests = row_hash.update_hashes(digests, row_hash.hash_levels(PARTS)[sides])
+    return row_hash.update_hashes(digests, row_hash.duplicate_index(digests))
 
 
-def digests_in_training(hashed: Words, labels: NDArray[Any], class_names: Sequence[str]) -> Words:
+def digests_in_training(hashed: Hashes, labels: NDArray[Any], class_names: Sequence[str]) -> Hashes:
     """The row digests ``(n,)`` that images of these hashes and labels have in a training folder, as first copies."""
-    digests = hashed.copy()
-    for words in (hashing.words_of_levels(class_names)[labels], hashing.words_of_levels(PARTS)[TRAINING], np.uint64(0)):
-        hashing.absorb(digests, np.broadcast_to(words, digests.shape))
-    return digests
+    inputs = row_hash.hash_levels(class_names)[labels], row_hash.hash_levels(PARTS)[TRAINING], row_hash.FIRST_COPY
+    return row_hash.update_hashes(hashed, *inputs)
 
 
 def _findings(
@@ -145,8 +139,8 @@ def _findings(
         yield error("other-split", None, found, expected, action)
     yield from oddities.broken(source, images.facts.broken, data.max_rejects)
     yield from oddities.too_many_weights(images.shape, len(rows.truth.class_names))
-    yield from splitting.shortages(rows.split)
-    yield from rare_classes.findings(rows.truth, rows.split.sides == TRAINING)
+    yield from check_min_rows(rows.split)
+    yield from rare_classes.findings(rows.truth, rows.split.split_ids == TRAINING)
     yield from oddities.of_classes(rows.truth)
     yield from oddities.copies(source, images.facts.hashes[rows.numbers], rows.numbers, rows.truth, rows.split)
     yield from oddities.black(source, images.facts.brightness, rows.numbers)
@@ -164,7 +158,7 @@ def _alike(images: Images, rows: Rows) -> ImageReport:
         num_sizes=len(facts.sizes),
         modes=dict(facts.modes.most_common()),
         broken=len(facts.broken),
-        copies=len(rows.numbers) - hashing.num_distinct(facts.hashes[rows.numbers]),
+        copies=len(rows.numbers) - row_hash.num_distinct(facts.hashes[rows.numbers]),
         brightness=round(float(facts.brightness[rows.numbers].mean()), 3) if len(rows.numbers) else 0.0,
     )
 

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data import pictures
-from tasks.data.findings import error, note
 from tasks.data.images.source import Files, Source
-from tasks.data.report import Finding
+from tasks.data.report import Finding, error, note
 from tasks.data.sources import half_written
-from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
+from tasks.data.split import TEST, TRAINING, VALIDATION
 from tasks.store.regular_files import holds, shown
 
 PARTS = {

@@ -6,14 +6,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.findings import error, note, warning
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import USUAL_SIDE, Images
 from tasks.data.images.source import Source
-from tasks.data.report import Finding
-from tasks.data.table.hashing import Words
-from tasks.data.table.new_rows import new_rows, num_rows
-from tasks.data.table.splitting import TEST, TRAINING, Split
+from tasks.data.report import Finding, error, note, warning
+from tasks.data.row_hash import Hashes, count_rows, find_new_rows
+from tasks.data.split import TEST, TRAINING, Split
 from tasks.data.table.targets import Truth
 from tasks.errors import DataError
 from tasks.machine.words import counted
@@ -66,7 +64,7 @@ def of_classes(truth: Truth) -> Iterator[Finding]:
             yield warning("imbalance", None, found, action)
 
 
-def copies(source: Source, hashed: Words, numbers: NDArray[np.int64], truth: Truth, split: Split) -> Iterator[Finding]:
+def copies(source: Source, hashed: Hashes, numbers: NDArray[np.int64], truth: Truth, split: Split) -> Iterator[Finding]:
     """Equal images: in the training and in the test part, and in two classes."""
     order = np.argsort(hashed, kind="stable")
     starts = np.flatnonzero(np.diff(hashed[order], prepend=hashed[order[:1]] + np.uint64(1)))
@@ -74,10 +72,10 @@ def copies(source: Source, hashed: Words, numbers: NDArray[np.int64], truth: Tru
     bounds = zip(starts[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True)
     groups = [order[start : start + size] for start, size in bounds]
     place = source.content.place
-    across = [group for group in groups if {TRAINING, TEST} <= set(split.sides[group].tolist())]
+    across = [group for group in groups if {TRAINING, TEST} <= set(split.split_ids[group].tolist())]
     if across:
-        in_test = sum(int((split.sides[group] == TEST).sum()) for group in across)
-        pairs = [[group[split.sides[group] == side][0] for side in (TRAINING, TEST)] for group in across[:LONGEST]]
+        in_test = sum(int((split.split_ids[group] == TEST).sum()) for group in across)
+        pairs = [[group[split.split_ids[group] == side][0] for side in (TRAINING, TEST)] for group in across[:LONGEST]]
         said = "; ".join(" and ".join(place(int(numbers[at])) for at in pair) for pair in pairs)
         found = f"{counted(in_test, 'test image')} equal to a training image: {said}"
         if in_test > MANY_COPIES * split.count(TEST):
@@ -103,7 +101,7 @@ def black(source: Source, brightness: NDArray[np.float32], numbers: NDArray[np.i
         yield warning("black-images", None, f"{counted(len(dark), 'image')} all black: {said}{more}")
 
 
-def brightness(means: NDArray[np.float32], digests: Words, kept: FixedImages | None) -> Iterator[Finding]:
+def brightness(means: NDArray[np.float32], digests: Hashes, kept: FixedImages | None) -> Iterator[Finding]:
     """Whether images are far darker or brighter than those of the newest version, as a negative of them is.
 
     Judged are those that are new since then, if there are many: in a folder that grows they drown among the others.
@@ -123,13 +121,13 @@ def brightness(means: NDArray[np.float32], digests: Words, kept: FixedImages | N
         yield warning("brightness", None, found)
 
 
-def _new(digests: Words, kept: FixedImages) -> NDArray[np.bool_]:
+def _new(digests: Hashes, kept: FixedImages) -> NDArray[np.bool_]:
     """Which images the newest version has not seen, ``(n,)``; none where they are few, or not known."""
     none = np.zeros(len(digests), bool)
     try:
-        if kept.rows is None or num_rows(kept.rows) < MANY_SEEN:
+        if kept.rows is None or count_rows(kept.rows) < MANY_SEEN:
             return none
-        is_new = new_rows(digests, kept.rows)
+        is_new = find_new_rows(digests, kept.rows)
     except DataError:  # what is compared is no more than a help
         return none
     return is_new if is_new.sum() >= MANY_NEW else none

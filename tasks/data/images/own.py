@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from tasks.data.champion import ChampionData
 from tasks.data.dataset import Validated
 from tasks.data.images import finding, reading, sheet, writing
 from tasks.data.images.examining import Examined, examine
@@ -14,7 +13,7 @@ from tasks.data.validated import Fixed, ValidatedDataset
 from tasks.errors import DataError
 from tasks.parameters import Data
 from tasks.parameters.own_data import OwnData
-from tasks.records import PreparedDataset, RawDataset
+from tasks.records import ChampionData, PreparedDataset, RawDataset
 from tasks.serving.task import TaskName
 
 SPOOL = "pixels"

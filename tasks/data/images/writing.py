@@ -10,8 +10,8 @@ from tasks.data import mapped
 from tasks.data.images.examining import Rows
 from tasks.data.images.fixed import FixedImages
 from tasks.data.images.reading import Images
+from tasks.data.split import TEST, TRAINING, VALIDATION
 from tasks.data.splits import SPLIT_KEY
-from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.data.table.writing import SIDES, digests_file, placed
 from tasks.records import PreparedDataset
 from tasks.serving.contract import IMAGES
@@ -25,7 +25,7 @@ def write(name: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Pa
     digests = {"train": rows.digests_of(True), "other": rows.digests_of(False)}
     splits = [split for split, side in SIDES.items() if side != VALIDATION or rows.split.count(side)]
     train, test, *validation = (_split(name, split, images, rows, fixed, scratch) for split in splits)
-    in_training = rows.truth.values[rows.split.sides == TRAINING]
+    in_training = rows.truth.values[rows.split.split_ids == TRAINING]
     return PreparedDataset(
         name=name,
         title=name,
@@ -60,7 +60,7 @@ def _split(name: str, split: str, images: Images, rows: Rows, fixed: FixedImages
 
 def _write(split: str, images: Images, rows: Rows, fixed: FixedImages, scratch: Path) -> str:
     """Write one split, and return the digest of the file."""
-    mine = rows.split.sides == SIDES[split]
+    mine = rows.split.split_ids == SIDES[split]
     count, target = int(np.count_nonzero(mine)), TASKS[fixed.task].target
     shapes: mapped.Shapes = {
         IMAGES: (np.uint8, (count, *images.shape)),

@@ -8,14 +8,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tasks.data.findings import error, note
 from tasks.data.readers import columns
 from tasks.data.readers.columnar import OF_BATCHES, Reader, parquet_batches
 from tasks.data.readers.columns import Kind, Levels, Selection
 from tasks.data.readers.delimited import csv_batches
 from tasks.data.readers.spool import Spool
 from tasks.data.readers.text import json_batches
-from tasks.data.report import Finding
+from tasks.data.report import Finding, error, note
 from tasks.data.sources.table_files import TableFile, TableFiles
 from tasks.errors import DataError
 from tasks.machine.words import counted

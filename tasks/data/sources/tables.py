@@ -10,16 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tasks.data.findings import error
+from tasks.data import statistics
 from tasks.data.readers import columns
 from tasks.data.readers.columns import Kind
 from tasks.data.readers.columns import Selection as Selection
 from tasks.data.readers.gathering import gathered
-from tasks.data.report import Finding
+from tasks.data.report import Finding, error
 from tasks.data.sources.table_files import TableFile as TableFile
 from tasks.data.sources.table_files import TableFiles as TableFiles
 from tasks.data.sources.table_files import find as find
-from tasks.data.table import encoding
 from tasks.data.table.levels import Levels, levels
 
 WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
@@ -79,7 +78,7 @@ class Table:
     def limits(self, name: str) -> tuple[float, float]:
         """The smallest and the largest value of a column of numbers or booleans; NaN where there is none."""
         if name not in self._limits:
-            self._limits[name] = encoding.limits(self.data[name])
+            self._limits[name] = statistics.min_max(self.data[name])
         return self._limits[name]
 
     def number_share(self, name: str) -> float:

@@ -1,7 +1,7 @@
 """What is asked of a table: options that contradict each other, or what version 1 of a name fixed, are refused."""
 
+from tasks.data.recipe import SplitRule
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.split_rule import SplitRule
 from tasks.errors import UsageError
 from tasks.parameters.own_data import OwnData
 

@@ -7,15 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.data.recipe import SplitRule
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding, split_sizes
 from tasks.data.sources.tables import Table
+from tasks.data.split import TEST, TRAINING, VALIDATION, Split
 from tasks.data.table.asked import described
 from tasks.data.table.features import Features
 from tasks.data.table.kinds import plain_kind
 from tasks.data.table.levels import named
 from tasks.data.table.roles import Roles
-from tasks.data.table.split_rule import SplitRule
-from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
 from tasks.data.table.targets import Truth, class_counts
 from tasks.machine import side_by_side
 from tasks.machine.words import counted

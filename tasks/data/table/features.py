@@ -6,13 +6,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.findings import error, warning
+from tasks.data import row_hash, statistics
 from tasks.data.recipe import Column
-from tasks.data.report import Finding
+from tasks.data.report import Finding, error, warning
+from tasks.data.row_hash import Hashes
 from tasks.data.sources.tables import Table
-from tasks.data.table import encoding, hashing
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.hashing import Words
 from tasks.data.table.kinds import Kind, infer, misfit
 from tasks.data.table.levels import MOST_LEVELS, appended
 from tasks.data.table.roles import Roles
@@ -98,7 +97,7 @@ def encode(table: Table, column: Column, is_known: NDArray[np.bool_], into: Arra
     values = table.data[column.name]
     is_exact, row, start = True, 0, 0
     for chunk in values.chunks:
-        exact = encoding.of_chunk(chunk)
+        exact = statistics.chunk_to_numbers(chunk)
         known = is_known[start : start + len(chunk)]
         exact = exact if len(is_known) == len(into) else np.compress(known, exact)
         part = into[row : row + len(exact)]
@@ -114,17 +113,15 @@ def encode(table: Table, column: Column, is_known: NDArray[np.bool_], into: Arra
         row, start = row + len(exact), start + len(chunk)
     if is_exact or np.nanmin(into) < np.nanmax(into):
         return None, is_exact
-    exact = encoding.numbers(values)
+    exact = statistics.to_numbers(values)
     return _too_near(column.name, exact if len(exact) == len(into) else exact[is_known]), is_exact
 
 
-def row_hashes(columns: tuple[Column, ...], encoded: Sequence[Array]) -> Words:
+def row_hashes(columns: tuple[Column, ...], encoded: Sequence[Array]) -> Hashes:
     """The row hash of encoded features ``(n,)``; codes may be float32 too."""
     ordered = sorted(range(len(columns)), key=lambda at: columns[at].name)
-    words = {
-        at: hashing.words_of_levels(column.levels) for at, column in enumerate(columns) if column.kind == "category"
-    }
-    return hashing.hashes([(encoded[at], words.get(at)) for at in ordered], len(encoded[0]))
+    words = {at: row_hash.hash_levels(column.levels) for at, column in enumerate(columns) if column.kind == "category"}
+    return row_hash.hash_rows([(encoded[at], words.get(at)) for at in ordered], len(encoded[0]))
 
 
 def _too_near(name: str, exact: NDArray[np.float64]) -> Finding | None:

@@ -7,8 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from tasks.data.recipe import Column, Columns
-from tasks.data.table.split_rule import SplitRule
+from tasks.data.recipe import Column, Columns, SplitRule
 from tasks.records import Splits
 from tasks.serving.task import TaskName
 from tasks.store.record import Lasting

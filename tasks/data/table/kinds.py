@@ -6,11 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.data.findings import error, note, warning
+from tasks.data import statistics
 from tasks.data.readers import columns
-from tasks.data.report import Finding
+from tasks.data.report import Finding, error, note, warning
 from tasks.data.sources.tables import Table
-from tasks.data.table import encoding
 from tasks.data.table.levels import Levels
 from tasks.machine.words import counted
 
@@ -57,7 +56,7 @@ def _counts_rows(table: Table, name: str) -> Finding | None:
     low, high = table.limits(name)
     if not FEW_ROWS <= len(table.data) <= high - low + 1 < 2 * len(table.data):
         return None
-    values = encoding.numbers(table.data[name])  # of which no missing one equals itself
+    values = statistics.to_numbers(table.data[name])  # of which no missing one equals itself
     if not np.array_equal(values, np.floor(values)) or np.bincount((values - low).astype(np.int64)).max() > 1:
         return None
     found = f"{name} has another whole number in every row, as an id has"
@@ -84,9 +83,9 @@ def _kind_of_text(values: pa.Array) -> str:
         return "null"
     if columns.numbers(values).null_count == 0:
         return "number"
-    if encoding.as_booleans(values) is not None:
+    if statistics.parse_booleans(values) is not None:
         return "boolean"
-    return "text" if encoding.as_dates(values) is None else "date"
+    return "text" if statistics.parse_dates(values) is None else "date"
 
 
 def _of_text(table: Table, name: str) -> Kind:

@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.data import mapped
-from tasks.data.champion import ChampionData
+from tasks.data import mapped, statistics
 from tasks.data.dataset import Validated
 from tasks.data.sources import tables
 from tasks.data.sources.tables import Selection, TableFiles
 from tasks.data.splits import PREPARE_ANEW
-from tasks.data.table import asked, fitting, writing
+from tasks.data.table import asked, writing
 from tasks.data.table.examining import examine
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.targets import class_counts
@@ -20,7 +19,7 @@ from tasks.errors import DataError, UsageError
 from tasks.machine import side_by_side
 from tasks.parameters import Data
 from tasks.parameters.own_data import OwnData
-from tasks.records import PreparedDataset, RawDataset
+from tasks.records import ChampionData, PreparedDataset, RawDataset
 from tasks.serving.task import TaskName
 from tasks.store import artifact_paths, folders, locks, names
 
@@ -91,7 +90,8 @@ class OwnTable:
         fixed = table.recipe
         classes = class_counts(train["labels"], len(fixed.class_names)).tolist() if fixed.class_names else ()
         named = {"name": self.name, "title": self.title, "identifier": self.identifier}
-        learned = {"recipe": fitting.fitted(fixed, train, table.has_missing), "class_counts": tuple(classes)}
+        recipe = statistics.fit_recipe(fixed.columns, fixed.target, train, table.has_missing)
+        learned = {"recipe": recipe, "class_counts": tuple(classes)}
         return PreparedDataset(**(dict(fixed) | dict(table) | named | learned), report=validated.report)
 
 

@@ -7,9 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tasks.data.findings import error
 from tasks.data.readers import columns
-from tasks.data.report import Finding
+from tasks.data.report import Finding, error
 from tasks.data.table.kinds import LOOKS, MOSTLY, SHOWN
 from tasks.data.table.targets import Truth, class_counts
 from tasks.machine.words import counted

@@ -3,11 +3,10 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from tasks.data.findings import error, note, warning
-from tasks.data.report import Finding
+from tasks.data.recipe import SplitRule
+from tasks.data.report import Finding, error, note, warning
 from tasks.data.table import asked
 from tasks.data.table.fixed import FixedRecipe
-from tasks.data.table.split_rule import SplitRule
 from tasks.machine.words import listed, nearest
 from tasks.parameters.own_data import OwnData
 

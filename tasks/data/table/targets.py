@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.findings import error, note, warning
-from tasks.data.report import Finding
+from tasks.data import row_hash, statistics
+from tasks.data.report import Finding, error, note, warning
+from tasks.data.row_hash import Hashes
 from tasks.data.sources.tables import Table
-from tasks.data.table import encoding, hashing
-from tasks.data.table.hashing import Words
 from tasks.data.table.kinds import NUMBERS_WITH_TEXT, SHOWN, plain_kind
 from tasks.data.table.levels import FEW, MOST_LEVELS, count_codes, in_order
 from tasks.machine import side_by_side
@@ -31,14 +30,13 @@ class Truth(NamedTuple):
     findings: tuple[Finding, ...]
     outside: int = 0  # rows that have a target and are left out: they are outside of the window
 
-    def words(self) -> Callable[[Any], Words]:
-        """What makes the words of some rows, for hashing."""
-        of_codes = hashing.words_of_levels(self.class_names)
+    def words(self) -> Callable[[Any], Hashes]:
+        """What makes the hash inputs of some rows."""
+        of_codes = row_hash.hash_levels(self.class_names) if self.class_names else None
 
-        def words_of(rows: Any) -> Words:
+        def words_of(rows: Any) -> Hashes:
             with np.errstate(over="ignore"):
-                values = self.values[rows]
-                return np.take(of_codes, values) if self.class_names else hashing.words(values.astype(np.float32))
+                return row_hash.hash_inputs(self.values[rows], of_codes)
 
         return words_of
 
@@ -75,7 +73,7 @@ def _nothing(table: Table, *findings: Finding) -> Truth:
 
 
 def _numbers(table: Table, target: str) -> Truth:
-    values = encoding.numbers(table.data[target])
+    values = statistics.to_numbers(table.data[target])
     is_known = ~np.isnan(values)
     is_infinite = np.abs(values) > LARGEST
     if is_infinite.any():
@@ -149,7 +147,7 @@ def class_counts(labels: NDArray[Any], number: int) -> NDArray[np.int64]:
     """
     if number <= FEW:
         return count_codes(labels, number)
-    blocks = np.array_split(labels, 1 + len(labels) // hashing.BLOCK)
+    blocks = np.array_split(labels, 1 + len(labels) // row_hash.BLOCK)
     return sum(side_by_side.each(lambda each: np.bincount(each, minlength=number), blocks), np.zeros(number, np.int64))
 
 

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import mapped
+from tasks.data import mapped, statistics
 from tasks.data.sources.tables import Table
+from tasks.data.split import TEST, TRAINING, VALIDATION
 from tasks.data.splits import SPLIT_KEY
-from tasks.data.table import encoding
 from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.kinds import plain_kind
 from tasks.data.table.rows import Rows
-from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
 from tasks.data.validated import ValidatedTable
 from tasks.machine import side_by_side
 from tasks.serving.contract import FEATURES
@@ -77,7 +76,7 @@ def _write(path: Path, rows: Rows, recipe: FixedRecipe, split: str) -> str:
     Minibatches are drawn by place: few rows lie by their digests, so that in whatever order they came the model's bytes
     are the same; many lie as they came.
     """
-    is_mine = rows.split.sides == SIDES[split]
+    is_mine = rows.split.split_ids == SIDES[split]
     ordered = np.flatnonzero(is_mine) if len(is_mine) <= ORDERED else None
     if ordered is not None:
         ordered = ordered[np.argsort(rows.digests[ordered])]
@@ -115,7 +114,7 @@ def _raw_test(name: str, table: Table, rows: Rows, recipe: FixedRecipe, scratch:
     """The test rows with all digits of their numbers, by which what float32 loses is judged."""
     target, shapes = TASKS[recipe.task].target, _shapes(rows, recipe, "test")
     shapes = {FEATURES: (np.float64, shapes[FEATURES][1]), target: shapes[target]}
-    truth = rows.truth.values[rows.split.sides == TEST]
+    truth = rows.truth.values[rows.split.split_ids == TEST]
     path = scratch / "raw-test"
     sha256 = mapped.write(path, shapes, {FEATURES: _exact(table, rows, recipe), target: [truth]})
     return placed(path, sha256, artifact_paths.split_file(name, "test", sha256))
@@ -126,11 +125,11 @@ def _exact(table: Table, rows: Rows, recipe: FixedRecipe) -> Iterator[NDArray[np
     at = 0
     for block in _blocks(len(rows.truth.is_known), EXACT):
         known = np.flatnonzero(rows.truth.is_known[block])
-        mine = np.flatnonzero(rows.split.sides[at : at + len(known)] == TEST)
+        mine = np.flatnonzero(rows.split.split_ids[at : at + len(known)] == TEST)
         exact = rows.features.matrix(at + mine).astype(np.float64)
         for column in rows.lossy:
             values = table.data[recipe.columns[column].name].slice(block.start, block.stop - block.start)
-            exact[:, column] = encoding.numbers(values)[known[mine]]
+            exact[:, column] = statistics.to_numbers(values)[known[mine]]
         yield exact
         at += len(known)
 

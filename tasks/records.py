@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tasks.data.recipe import Recipe
-from tasks.data.table.profile import AcceptedFinding, ColumnProfile
-from tasks.data.table.split_rule import SplitRule
+from tasks.data.recipe import Recipe, SplitRule
+from tasks.data.report import AcceptedFinding, ColumnProfile
 from tasks.parameters import Steps
+from tasks.parameters.own_data import NO_WINDOW
 from tasks.serving.contract import Signature
 from tasks.serving.profile import Drift, Histogram
 from tasks.serving.task import TASKS, TaskName
@@ -55,6 +55,35 @@ class Splits(Lasting):
     def is_own(self) -> bool:
         """Whether these are a user's own data and not the book's."""
         return self.split is not None
+
+
+class ChampionData(Record):
+    """What the champion was made of: digests of its rows, what its columns were like, findings that were accepted."""
+
+    num_rows: int  # training and test
+    rows: FileRef | None = None
+    profiles: tuple[ColumnProfile, ...] = ()
+    accepted: tuple[AcceptedFinding, ...] = ()
+    split: SplitRule
+    window: str = NO_WINDOW
+
+    @classmethod
+    def of(cls, dataset: Splits, window: str) -> Self | None:
+        """What the champion's manifest says of its data; None of the book's."""
+        if dataset.split is None:
+            return None
+        return cls(
+            num_rows=dataset.num_train + dataset.num_test,
+            rows=dataset.rows,
+            profiles=dataset.profiles,
+            accepted=dataset.accepted,
+            split=dataset.split,
+            window=window,
+        )
+
+    def accepting(self, *more: AcceptedFinding) -> tuple[AcceptedFinding, ...]:
+        """All that was let through so far, each once."""
+        return tuple(dict.fromkeys((*self.accepted, *more)))
 
 
 class PreparedDataset(Splits):

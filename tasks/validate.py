@@ -1,12 +1,11 @@
 """Stage 2: whether the data are fit to be trained on, all that is wrong with them at once."""
 
 from tasks.data.book_datasets import find_dataset
-from tasks.data.champion import ChampionData
 from tasks.data.prepared_splits import PreviousSchema, ValidatedDataset
 from tasks.data.report import DataReport
 from tasks.machine.telling import Event, tell
 from tasks.parameters import Data
-from tasks.records import RawDataset
+from tasks.records import ChampionData, RawDataset
 from tasks.serving.task import TaskName
 from tasks.stage import events, live, stage
 from tasks.store import atomic, verified

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data.prepared_splits import write_split
-from tasks.data.recipe import Pixels
-from tasks.data.table.split_rule import SplitRule
+from tasks.data.recipe import Pixels, SplitRule
 from tasks.records import PreparedDataset
 
 Array = NDArray[Any]

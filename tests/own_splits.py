@@ -7,8 +7,7 @@ import numpy as np
 import safetensors.numpy
 
 from tasks.data.prepared_splits import write_split
-from tasks.data.recipe import Column, Columns, Target
-from tasks.data.table.split_rule import SplitRule
+from tasks.data.recipe import Column, Columns, SplitRule, Target
 from tasks.parameters import Steps
 from tasks.records import Epoch, PreparedDataset, TrainedModel
 from tasks.store import atomic

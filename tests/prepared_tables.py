@@ -7,8 +7,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from tasks.data.recipe import Column, Columns, Target
-from tasks.data.table.split_rule import SplitRule
+from tasks.data.recipe import Column, Columns, SplitRule, Target
 from tasks.records import PreparedDataset
 from tasks.serving.contract import FEATURES
 from tasks.serving.task import TASKS, TaskName

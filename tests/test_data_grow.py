@@ -1,5 +1,6 @@
 """Data that grow, against those of the champion: which rows are new, and which nights are not like those before."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from tasks.data.champion import ChampionData
+from tasks.data import row_hash
 from tasks.data.prepared_splits import write_arrays
-from tasks.data.table import new_rows, split_words
-from tasks.data.table.hashing import Words
-from tasks.data.table.profile import AcceptedFinding
+from tasks.data.report import AcceptedFinding
+from tasks.data.row_hash import Hashes
+from tasks.data.split import decode_times
 from tasks.data.table_dataset import Examined
+from tasks.errors import DataError
+from tasks.records import ChampionData
 from tasks.store.record import FileRef
 from written_tables import examined, recipe, rows, rules, written
 
@@ -21,7 +24,7 @@ RNG = np.random.default_rng(0)
 HASHES = RNG.integers(0, 2**64, 5000, dtype=np.uint64)
 
 
-def kept(path: Path, train: Words, other: Words) -> FileRef:
+def kept(path: Path, train: Hashes, other: Hashes) -> FileRef:
     """A file of row digests."""
     parts = {"train": np.sort(train), "other": np.sort(other)}
     sha256 = write_arrays(
@@ -51,7 +54,7 @@ def test_a_window_leaves_the_latest_rows_on_both_sides_and_counts_the_others(
     assert found.report.outside == (~inside).sum()
     assert found.report.unlabelled == len(table) - len(known)
     assert (f"{(~inside).sum():,} rows outside of the window" in found.report.summary) == (not inside.all())
-    moments = split_words.moments(rows(found).split.keys)
+    moments = decode_times(rows(found).split.keys)
     assert moments.tolist() == known[inside].astype("datetime64[us]").astype(float).tolist()
     assert found.report.num_test == pytest.approx(0.2 * inside.sum(), abs=1)
     assert (
@@ -79,11 +82,11 @@ def test_new_rows_are_those_in_neither_part_whatever_their_order(cut: int, tmp_p
     shuffled = RNG.permutation(HASHES)
     seen = set(HASHES[:3000].tolist())
     expected = [each not in seen for each in shuffled.tolist()]
-    assert new_rows.new_rows(shuffled, before).tolist() == expected
+    assert row_hash.find_new_rows(shuffled, before).tolist() == expected
     now = kept(tmp_path / "now", shuffled[:1000], shuffled[1000:])
-    assert new_rows.num_new(now, before) == 2000
-    assert (new_rows.num_new(before, now), new_rows.num_rows(now)) == (0, 5000)
-    assert new_rows.new_rows(shuffled, kept(tmp_path / "none", HASHES[:0], HASHES[:0])).all()
+    assert row_hash.count_new_rows(now, before) == 2000
+    assert (row_hash.count_new_rows(before, now), row_hash.count_rows(now)) == (0, 5000)
+    assert row_hash.find_new_rows(shuffled, kept(tmp_path / "none", HASHES[:0], HASHES[:0])).all()
 
 
 DAY, NIGHTS = 250, 5
@@ -262,6 +265,24 @@ def test_profiles_do_not_depend_on_the_order_of_rows_nor_on_their_number(tmp_pat
     total = sum(by_name["size"].counts)
     assert 19_000 < total < 21_000
     assert all(count == pytest.approx(total / 10, rel=0.01) for count in by_name["size"].counts[:-1])
+
+
+@pytest.mark.parametrize("harm", ["bit", "fifo", "folder", "cut"])
+def test_damaged_digests_of_the_champions_rows_stop_the_run(harm: str, month: Month, tmp_path: Path) -> None:
+    _, found, champion = month
+    assert champion.rows is not None
+    content, path = bytearray(champion.rows.path.read_bytes()), tmp_path / "rows"
+    if harm == "fifo":
+        os.mkfifo(path)
+    elif harm == "folder":
+        path.mkdir()
+    else:
+        content[-1] ^= 1
+        path.write_bytes(content if harm == "bit" else content[:-9])
+    damaged = champion.model_copy(update={"rows": champion.rows.model_copy(update={"path": path})})
+    broken = grown(month, 777, **FAULTS["other-scale size"])
+    with pytest.raises(DataError, match="restore it"):
+        examined(broken, kept=recipe(found), champion=damaged)
 
 
 def test_without_the_champions_row_digests_a_word_is_said_and_the_rest_is_judged(month: Month, tmp_path: Path) -> None:

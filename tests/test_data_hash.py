@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tasks.data import row_hash
 from tasks.data.recipe import Column
-from tasks.data.table import hashing
 from tasks.data.table_rows import hash_rows
 from written_tables import FORMATS, digest, examined, recipe, rows, written
 
@@ -50,7 +50,7 @@ def test_the_hash_is_what_its_definition_says() -> None:
     levels = ("a", "ü", "", "long " * 50)
     codes = rng.integers(0, 4, 500).astype(np.float32)
     codes[5] = np.nan
-    found = hashing.hashes([(number, None), (codes, hashing.words_of_levels(levels))], 500)
+    found = row_hash.hash_rows([(number, None), (codes, row_hash.hash_levels(levels))], 500)
     names = [None if np.isnan(code) else levels[int(code)] for code in codes]
     expected = [absorbed([word(float(a)), word(b)]) for a, b in zip(number, names, strict=True)]
     assert found.tolist() == expected
@@ -69,10 +69,10 @@ def test_the_hash_is_what_its_definition_says() -> None:
 def test_the_hash_of_a_row_never_changes(values: list[Any], expected: int) -> None:
     columns = []
     for value in values:
-        of_text = hashing.words_of_levels([value]) if isinstance(value, str) else None
+        of_text = row_hash.hash_levels([value]) if isinstance(value, str) else None
         number = np.nan if value is None else 0.0 if isinstance(value, str) else value
         columns.append((np.array([number], np.float32), of_text))
-    assert hashing.hashes(columns, 1).tolist() == [expected]
+    assert row_hash.hash_rows(columns, 1).tolist() == [expected]
 
 
 @given(arrays(np.uint64, st.integers(0, 60), elements=st.integers(0, 8)))
@@ -82,8 +82,8 @@ def test_copies_are_counted_as_plain_python_counts_them(hashed: Any) -> None:
     for each in hashed.tolist():
         expected.append(seen[each])
         seen[each] += 1
-    assert hashing.copies(hashed).tolist() == expected
-    assert hashing.num_distinct(hashed) == len(seen)
+    assert row_hash.duplicate_index(hashed).tolist() == expected
+    assert row_hash.num_distinct(hashed) == len(seen)
 
 
 @pytest.mark.parametrize("missing", [np.zeros(3, np.uint8), np.full(3, np.nan, np.float32)], ids=["codes", "floats"])
@@ -93,45 +93,54 @@ def test_a_category_without_a_level_is_missing_in_every_row(missing: Any) -> Non
     assert found.tolist() == [absorbed([word(None), word(float(at))]) for at in range(3)]
 
 
-@given(arrays(np.uint64, st.tuples(st.just(2), st.integers(0, 60)), elements=st.integers(0, 8)))
-def test_ambiguous_rows_are_those_that_plain_python_finds_with_several_finer_hashes(hashed: Any) -> None:
-    finer: dict[int, set[int]] = {}
-    for coarse, fine in hashed.T.tolist():
-        finer.setdefault(coarse, set()).add(fine)
-    assert hashing.num_ambiguous(*hashed) == sum(len(finer[each]) > 1 for each in hashed[0].tolist())
-
-
 @pytest.mark.parametrize("others", [0, 1000])
 @given(
     hashed=arrays(np.uint64, st.integers(0, 60), elements=st.sampled_from([0, 1, 2**32, 2**32 + 1, 2**50, 2**64 - 1]))
 )
-def test_rows_that_are_repeated_are_those_that_plain_python_counts_twice(hashed: Any, others: int) -> None:
+def test_rows_of_equal_hash_are_those_that_plain_python_finds(hashed: Any, others: int) -> None:
     distinct = np.arange(2, others + 2, dtype=np.uint64) << np.uint64(45)  # some have bits of the above in common
     hashed = np.concatenate([distinct[::2], hashed, distinct[1::2]])
-    times = Counter(hashed.tolist())
-    expected = [row for row, each in enumerate(hashed.tolist()) if times[each] > 1]
-    assert hashing.repeated(hashed).tolist() == expected, "nor are those that share half of a hash"
+    groups: dict[int, list[int]] = {}
+    for row, each in enumerate(hashed.tolist()):
+        groups.setdefault(each, []).append(row)
+    rows, sizes = row_hash.find_equal_rows(hashed)
+    found = [part.tolist() for part in np.split(rows, np.cumsum(sizes)[:-1])] if len(rows) else []
+    assert sorted(found) == sorted(group for group in groups.values() if len(group) > 1), "none that share half a hash"
 
 
-def test_a_long_array_absorbs_as_its_rows_do_one_by_one() -> None:
-    rows = hashing.BLOCK + 2
-    hashed, word = np.arange(rows, dtype=np.uint64), np.arange(rows, dtype=np.uint64) ** 2
-    single, same = hashed[-2:].copy(), hashed.copy()
-    for words in (word, word[-1]):
-        hashing.absorb(same, words)
-        hashing.absorb(single, words if words.ndim == 0 else words[-2:])
-    assert same[-2:].tolist() == single.tolist()
+@given(arrays(np.uint64, st.tuples(st.just(3), st.integers(0, 60)), elements=st.integers(0, 3)))
+def test_row_digests_take_target_column_and_copy_and_count_what_is_equal(columns: Any) -> None:
+    features, target, splits = columns
+    hashes = row_hash.update_hashes(np.zeros_like(features), features)
+    found = row_hash.digest_rows(hashes, [target, splits.__getitem__])
+    copies: Counter[tuple[int, ...]] = Counter()
+    targets: dict[int, set[int]] = {}
+    for row, (each, y, by) in enumerate(np.array([hashes, target, splits]).T.tolist()):
+        targets.setdefault(each, set()).add(y)
+        assert found.contents[row] == absorbed([y], each)
+        assert found.digests[row] == absorbed([y, by, copies[each, y, by]], each)
+        copies[each, y, by] += 1
+    assert found.num_distinct == len(targets)
+    assert found.num_ambiguous == sum(len(targets[each]) > 1 for each in hashes.tolist())
+
+
+def test_a_long_array_is_updated_as_its_rows_are_one_by_one() -> None:
+    hashes = np.arange(row_hash.BLOCK + 2, dtype=np.uint64)
+    inputs = hashes**2
+    found = row_hash.update_hashes(hashes, inputs, inputs[-1])
+    assert found[-2:].tolist() == [absorbed([each**2, int(inputs[-1])], each) for each in hashes[-2:].tolist()]
+    assert hashes[-1] == row_hash.BLOCK + 1, "what is given stays"
 
 
 def test_another_value_in_any_column_is_another_hash() -> None:
     rng = np.random.default_rng(1)
     values = rng.integers(0, 3, (20_000, 12)).astype(np.float32)
-    found = hashing.hashes([(values[:, at], None) for at in range(12)], len(values))
+    found = row_hash.hash_rows([(values[:, at], None) for at in range(12)], len(values))
     assert len(set(found.tolist())) == len(set(map(tuple, values.tolist())))
 
 
 def test_hashes_are_spread_evenly_whatever_the_values() -> None:
-    found = hashing.hashes([(np.arange(100_000, dtype=np.float32), None)], 100_000)
+    found = row_hash.hash_rows([(np.arange(100_000, dtype=np.float32), None)], 100_000)
     share = (found < np.uint64(int(0.2 * 2.0**64))).mean()
     assert share == pytest.approx(0.2, abs=5 * (0.16 / 100_000) ** 0.5)
 
@@ -162,7 +171,7 @@ def test_order_of_rows_and_columns_and_the_format_change_nothing(suffix: str, tm
     shuffled = original.take(pa.array(order)).select(original.column_names[::-1])
     other = examined(written(tmp_path / f"other{suffix}", shuffled))
     assert digest(other) == digest(found)
-    assert rows(other).split.sides.tolist() == rows(found).split.sides[order].tolist()
+    assert rows(other).split.split_ids.tolist() == rows(found).split.split_ids[order].tolist()
 
 
 def test_a_table_in_several_files_is_the_same_table(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tasks.data.image_dataset import ImageRows
 from tasks.data.image_schema import ImageSchema
 from tasks.data.io import images, pictures
 from tasks.data.io.images import DecodedImages, LabelledImages
-from tasks.data.table.splitting import TEST, TRAINING, Split
+from tasks.data.split import TEST, TRAINING, Split
 from tasks.data.target import Truth
 from tasks.errors import DataError, UsageError
 from tasks.records import PreparedDataset

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.data import statistics
 from tasks.data.io import tabular
 from tasks.data.levels import count_codes, extend_levels, find_levels, format_values, sort_levels
 from tasks.data.recipe import Column
 from tasks.data.schema import Schema
-from tasks.data.table import fitting
 from tasks.data.table_rows import map_split
 from tasks.errors import DataError, UsageError
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
@@ -342,10 +342,10 @@ def test_fitted_statistics_are_those_of_the_training_part(tmp_path: Path) -> Non
     levels = pa.array(RNG.choice(["a", "b", "c"], ROWS), mask=RNG.random(ROWS) < 0.1)
     found = examined(written(tmp_path / "t.parquet", {"x": values, "c": levels, "one": [4] * ROWS, "y": Y}))
     train = map_split(rows(found), recipe(found), "train", tmp_path)
-    fitted = fitting.fitted(recipe(found), train, rows(found).has_missing)
+    fitted = statistics.fit_recipe(recipe(found).columns, "y", train, rows(found).has_missing)
     x, c, one = fitted.columns
     assert [each.has_missing for each in fitted.columns] == [True, True, False]
-    is_training = rows(found).split.sides == 1
+    is_training = rows(found).split.split_ids == 1
     mine = values.to_numpy(zero_copy_only=False).astype(np.float32)[is_training].astype(float)
     assert x.mean == pytest.approx(np.nanmean(mine), rel=1e-12)
     assert x.scale == pytest.approx(np.nanstd(mine), rel=1e-9)
@@ -363,16 +363,17 @@ def test_a_value_that_is_missing_in_validation_rows_alone_is_known_to_be_missing
     part = np.array(["train", "test", "val"])[np.arange(ROWS) % 3]
     columns = {"x": pa.array(X, mask=part == "val"), "z": X[::-1], "y": Y, "part": part}
     found = examined(written(tmp_path / "t.parquet", columns), split_column="part")
-    fitted = fitting.fitted(
-        recipe(found), map_split(rows(found), recipe(found), "train", tmp_path), rows(found).has_missing
-    )
+    train = map_split(rows(found), recipe(found), "train", tmp_path)
+    fitted = statistics.fit_recipe(recipe(found).columns, "y", train, rows(found).has_missing)
     assert [(each.has_missing, each.num_missing) for each in fitted.columns] == [(True, 0), (False, 0)]
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e7])
 def test_a_large_mean_costs_the_deviation_no_digits(offset: float) -> None:
-    values = np.random.default_rng(0).normal(offset, 1, (200_000, 1))
-    found = fitting.Statistics.of(values)
+    values = np.random.default_rng(0).normal(offset, 1, 200_000)
+    found = statistics.ColumnStats.empty(1)
+    for block in np.split(values, 100):
+        found.merge(statistics.ColumnStats.of_block(block[None]))
     assert found.means[0] == pytest.approx(values.mean(), rel=1e-13)
     assert found.deviations[0] == pytest.approx(values.std(), rel=1e-9)
 
@@ -475,7 +476,7 @@ def test_more_texts_than_a_dictionary_holds_are_ids_groups_or_too_many_levels(tm
     assert recipe(examined(path)).left_out == ("id",)
     assert rules(examined(path, category=["id"]), "error") == {"too-many-levels id": f"id has {len(number):,} levels"}
     by_group = examined(path, split_by="id")
-    assert (rows(by_group).split.sides == 2).mean() == pytest.approx(0.2, abs=0.01)
+    assert (rows(by_group).split.split_ids == 2).mean() == pytest.approx(0.2, abs=0.01)
 
 
 def test_a_column_that_version_1_left_out_stays_out_and_that_is_said(tmp_path: Path) -> None:

@@ -10,14 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tasks.data.table import splitting
-from tasks.data.table.split_rule import SplitRule
-from tasks.data.table.split_words import moments, split_words
-from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
+from tasks.data.split import TEST, TRAINING, VALIDATION, decode_times, encode_times, split_by_time
 from written_tables import examined, recipe, rows, rules, written
 
 ROWS = 600
-BY_TIME = SplitRule(rule="time", column="day", test=0.2)
 RNG = np.random.default_rng(0)
 TABLE = pa.table(
     {
@@ -30,7 +26,7 @@ TABLE = pa.table(
 
 
 def sides(found: Any) -> list[int]:
-    listed: list[int] = rows(found).split.sides.tolist()
+    listed: list[int] = rows(found).split.split_ids.tolist()
     return listed
 
 
@@ -98,8 +94,8 @@ def test_the_latest_rows_are_the_test_split_cut_between_two_moments(tmp_path: Pa
 
 @given(arrays(np.float64, st.integers(1, 50), elements=st.floats(-9, 9)), st.floats(0.05, 0.95))
 def test_a_cut_in_time_is_as_near_to_the_share_as_any(times: Any, share: float) -> None:
-    words = split_words(BY_TIME, pa.chunked_array([times]))
-    found = splitting.by_time(words, share).sides == TEST
+    words = encode_times(pa.chunked_array([times]))
+    found = split_by_time(words, share).split_ids == TEST
     counts = {int((times >= moment).sum()) for moment in times} | {0}
     assert abs(found.sum() - share * len(times)) == pytest.approx(min(abs(c - share * len(times)) for c in counts))
     assert not (set(times[found].tolist()) & set(times[~found].tolist()))
@@ -107,11 +103,11 @@ def test_a_cut_in_time_is_as_near_to_the_share_as_any(times: Any, share: float) 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=2, max_size=20))
 def test_words_of_numbers_order_them_and_give_them_back(values: list[float]) -> None:
-    words = split_words(BY_TIME, pa.chunked_array([pa.array(values, pa.float64())]))
+    words = encode_times(pa.chunked_array([pa.array(values, pa.float64())]))
     for a, left in zip(values, words.tolist(), strict=True):
         for b, right in zip(values, words.tolist(), strict=True):
             assert (a < b) == (left < right)
-    assert moments(np.append(words, np.uint64(0))).tolist()[:-1] == values
+    assert decode_times(np.append(words, np.uint64(0))).tolist()[:-1] == values
 
 
 @pytest.mark.parametrize(
@@ -206,6 +202,22 @@ def test_the_latest_folders_are_the_test_split(tmp_path: Path) -> None:
     for day in range(1, 11):
         written(tmp_path / f"day=2024-01-{day:02}" / "p.parquet", TABLE.drop_columns(["day"]).slice(60 * day - 60, 60))
     assert sides(examined(tmp_path, time_column="day")) == [TRAINING] * 480 + [TEST] * 120
+
+
+@pytest.mark.parametrize("form", [".parquet", ".csv"])
+@pytest.mark.parametrize("first", ["0001-01-01", "1500-06-01", "9990-01-01"])
+def test_dates_far_from_1970_are_in_order_too(first: str, form: str, tmp_path: Path) -> None:
+    days = np.datetime64(first) + np.arange(ROWS) % 60
+    far = TABLE.set_column(2, "day", [[str(day) for day in days] if form == ".csv" else days.astype("datetime64[us]")])
+    is_test = np.array(sides(examined(written(tmp_path / f"t{form}", far), time_column="day"))) == TEST
+    assert is_test.sum() == 0.2 * ROWS
+    assert days[is_test].min() > days[~is_test].max()
+
+
+def test_nan_among_numbers_of_a_time_column_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,at,y\n" + "".join(f"{row % 7},{row},{row}\n" for row in range(99)) + "1,nan,1\n")
+    found = examined(tmp_path / "t.csv", time_column="at")
+    assert rules(found, "error") == {"split-missing": "at is missing in 1 row"}
 
 
 @pytest.mark.parametrize("odd", ["13/01/2024", "soon", "2024-01-01T00:00:00Z", "5"])

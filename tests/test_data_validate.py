@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import candidate
+from tasks.data import quality_checks
+from tasks.data.io.discovery import DataFiles
+from tasks.data.io.table import Table
 from tasks.data.prepared_splits import ValidatedDataset
 from tasks.data.recipe import Column
 from tasks.data.report import DataReport, UnfitData
-from tasks.data.schema import Schema
-from tasks.data.table import warnings
-from tasks.data.table.encoded import Encoded
+from tasks.data.schema import Request, Schema
+from tasks.data.statistics import Encoded
+from tasks.data.table_dataset import examine_table
 from tasks.download import download
 from tasks.errors import DataError
 from tasks.parameters import Data
+from tasks.parameters.own_data import OwnData
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset
 from tasks.store.run_folder import RunFolder
@@ -145,6 +151,21 @@ def test_the_report_is_there_for_programs_and_people_though_the_data_are_refused
     assert all(each.found in page.replace("\\", "") for each in report.errors)
 
 
+def test_more_rows_than_memory_takes_are_refused_before_it_is_taken() -> None:
+    rows = 10**11
+    column = pa.chunked_array([pa.nulls(10**7)] * 10**4)  # of one piece of memory
+    data = pa.table({"x": column, "y": column})
+    table = Table(data, DataFiles("t", ()), np.array([0, rows]), ())
+    tracemalloc.start()
+    with pytest.raises(DataError, match="100,000,000,000 rows") as caught:
+        examine_table(table, "t", Request(OwnData(source="t", target="y"), None), "regression", Path())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    most = int(re.search(r"at most ([\d,]+) rows", caught.value.expected)[1].replace(",", ""))  # type: ignore[index]
+    assert 10**6 < most < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 50
+    assert peak < 10**6
+
+
 def test_one_fault_is_an_error_like_any_other(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         prepared(written(tmp_path / "h.csv", houses()), "cost", "regression")
@@ -237,7 +258,9 @@ def test_many_classes_and_many_levels_take_no_table_of_both() -> None:
     columns = (Column(name="c", kind="category", levels=("",)),)
     features = Encoded((codes.astype(np.uint16),), (9_900,))
     tracemalloc.start()
-    found = [list(warnings.leaks(columns, features, truth, False)) for truth in (codes, RNG.permutation(codes))]
+    found = [
+        list(quality_checks.check_leaks(columns, features, truth, False)) for truth in (codes, RNG.permutation(codes))
+    ]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [len(each) for each in found] == [1, 0]

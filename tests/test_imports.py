@@ -111,7 +111,7 @@ def test_judging_a_kept_version_reaches_no_torch_however_late() -> None:
 def test_inspect_reaches_no_torch_however_late() -> None:
     for of_inspect in ("judging/outlook", "data/table_dataset"):
         through = reached(Path(f"tasks/{of_inspect}.py"))
-        assert Path("tasks/data/table/hashing.py") in through
+        assert Path("tasks/data/row_hash.py") in through
         assert not [path for path in through if uses(path, "torch")]
 
 

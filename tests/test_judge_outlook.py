@@ -10,8 +10,8 @@ import pytest
 import image_folders
 from tasks.data import image_dataset
 from tasks.data.prepared_splits import ValidatedDataset
-from tasks.data.table.encoded import Encoded
-from tasks.data.table.splitting import Split
+from tasks.data.split import Split
+from tasks.data.statistics import Encoded
 from tasks.data.table_dataset import TableDataset
 from tasks.data.table_rows import map_split
 from tasks.data.target import Truth

@@ -20,8 +20,7 @@ from flows.story.blocks import Page, Section, said
 from prefect_api import post
 from tasks.batch.plan import Version
 from tasks.data.recipe import Column, Columns
-from tasks.data.report import DataReport, Finding
-from tasks.data.table.profile import ColumnProfile
+from tasks.data.report import ColumnProfile, DataReport, Finding
 from tasks.errors import DataError
 from tasks.parameters import EvaluateParameters, PredictParameters
 from tasks.records import Prediction

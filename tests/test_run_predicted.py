@@ -14,7 +14,7 @@ from prediction_jobs import FEATURES, NAME, predict_rows
 from prefect_api import post
 from tasks.batch.plan import Version
 from tasks.data.recipe import Column, Columns
-from tasks.data.table.profile import ColumnProfile
+from tasks.data.report import ColumnProfile
 from tasks.errors import DataError
 from tasks.parameters import PredictParameters
 from tasks.records import Prediction

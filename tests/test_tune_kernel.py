@@ -10,7 +10,7 @@ import torch
 import own_images
 import prepared_tables
 from own_images import digits, hues
-from tasks.data.table.split_rule import SplitRule
+from tasks.data.recipe import SplitRule
 from tasks.fitting import devices, image_learning
 from tasks.fitting.building import build
 from tasks.fitting.learning import Parts, epochs

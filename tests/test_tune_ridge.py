@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge, RidgeCV
 
 from candidate import synthetic
 from prepared_tables import Array, prepare
-from tasks.data.table.split_rule import SplitRule
+from tasks.data.recipe import SplitRule
 from tasks.fitting import tables
 from tasks.fitting.tuning import parts, ridge
 from tasks.parameters import LinearTraining, Training

@@ -24,16 +24,16 @@ import torch
 from numpy.typing import NDArray
 
 from flows.bench import flights
+from tasks.data import row_hash, statistics
 from tasks.data.io.csv import MAX_LEVELS
 from tasks.data.io.tabular import PARSED_BYTES, read_blocks
 from tasks.data.levels import count_codes
-from tasks.data.table import fitting, hashing
-from tasks.data.table.encoded import Encoded
+from tasks.data.statistics import Encoded
 from tasks.fitting import rules
 from tasks.machine import side_by_side
 from tasks.networks.effects import gathered, gradient_of_gathered
 
-BLOCK = hashing.BLOCK
+BLOCK = row_hash.BLOCK
 TOGETHER = 4  # minibatches
 RATE = 0.1  # whose result is not looked at
 Array = NDArray[Any]
@@ -52,7 +52,7 @@ def seconds(csv: Path, folder: Path) -> float:
     contents, digests = _digests(columns, features, (target, is_test))
     train, test, order = _written(folder, columns, features, target, (digests, contents), is_test)
     numbers = [at for at, each in enumerate(num_levels) if not each]
-    fitting.counts_and_moments(train[0], numbers, {at: each for at, each in enumerate(num_levels) if each})
+    statistics.count_levels_and_numbers(train[0], numbers, {at: each for at, each in enumerate(num_levels) if each})
     _pass(train, test, order, num_levels)
     return time.perf_counter() - begun
 
@@ -99,14 +99,14 @@ def _look(features: Encoded) -> None:
 
 def _digests(columns: list[pa.ChunkedArray], features: Encoded, others: tuple[Array, Array]) -> tuple[Array, Array]:
     """Row hashes that have absorbed the target; and then the side and the number of the copy."""
-    words = [hashing.words_of_levels(c.chunk(0).dictionary.to_pylist()) if _num_levels(c) else None for c in columns]
-    of_codes = hashing.words_of_levels(["no", "yes"])
+    words = [row_hash.hash_levels(c.chunk(0).dictionary.to_pylist()) if _num_levels(c) else None for c in columns]
+    of_codes = row_hash.hash_levels(["no", "yes"])
     absorbed = [lambda rows, each=each: np.take(of_codes, each[rows]) for each in others]
-    hashed = hashing.hashes(list(zip(features.values, words, strict=True)), features.num_rows)
-    repeated = side_by_side.beside(hashing.repeated, hashed)
-    contents = hashing.after(hashed, absorbed[:1])
-    digests = hashing.after(contents, [*absorbed[1:], lambda _: np.uint64(0)])
-    repeated.result()
+    hashed = row_hash.hash_rows(list(zip(features.values, words, strict=True)), features.num_rows)
+    equal = side_by_side.beside(row_hash.find_equal_rows, hashed)
+    contents = row_hash.update_hashes(hashed, *absorbed[:1])
+    digests = row_hash.update_hashes(contents, *absorbed[1:], row_hash.FIRST_COPY)
+    equal.result()
     return contents, digests
 
 

@@ -121,14 +121,14 @@ def _advised_ignores(parameters: InspectParameters, report: "DataReport") -> lis
 
 def _advised_model(examined: "Examined | ExaminedImages") -> str:
     """The model of the task, but of a few whole numbers that of classes, where each has rows enough to be one."""
-    from tasks.data.table.splitting import TRAINING
+    from tasks.data.split import TRAINING
     from tasks.data.target import as_classes, check_rare_classes
 
     if examined.recipe is None or examined.rows is None:
         return "MODEL"
     task: TaskName = examined.recipe.task
     if any(each.rule == "few-values" for each in examined.report.findings):
-        classes, is_training = as_classes(examined.rows.truth), examined.rows.split.sides == TRAINING
+        classes, is_training = as_classes(examined.rows.truth), examined.rows.split.split_ids == TRAINING
         task = task if any(check_rare_classes(classes, is_training)) else "classification"
     return TASKS[task].model
 

@@ -20,7 +20,7 @@ from tasks.data.io.batches import ReadSpec
 from tasks.data.io.discovery import DataFile, base_folder, is_url
 from tasks.data.io.inputs import InputFile
 from tasks.data.recipe import Columns, Recipe
-from tasks.data.table.profile import ColumnProfile
+from tasks.data.report import ColumnProfile
 from tasks.errors import DataError, GradmillError, UsageError
 from tasks.machine import cores
 from tasks.machine.words import counted

@@ -143,10 +143,12 @@ def _count_columns(batch: Batch, version: Version, job_rows: int) -> ColumnCount
     """Of a sample of a job's rows, the same however they are cut into batches."""
     if not version.columns or not len(batch.row_ids):
         return {}
-    from tasks.data.table import profiling  # which jobs of other data need not import
+    from tasks.data import statistics  # which jobs of other data need not import
 
     rows = np.asarray(batch.X)[batch.row_ids % max(1, job_rows // PROFILED_ROWS) == 0]
-    return {each.name: profiling.counts(each, values) for each, values in zip(version.columns, rows.T, strict=True)}
+    return {
+        each.name: statistics.count_bins(each, values) for each, values in zip(version.columns, rows.T, strict=True)
+    }
 
 
 def _add_columns(one: ColumnCounts, other: ColumnCounts) -> ColumnCounts:

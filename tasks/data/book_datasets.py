@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import DownloadColumn, Progress
 
-from tasks.data.champion import ChampionData
 from tasks.data.image_dataset import ImageDataset
 from tasks.data.io import arrays
 from tasks.data.prepared_splits import Examples, PreviousSchema, ValidatedDataset, Validation, write_splits
@@ -35,7 +34,7 @@ from tasks.machine.settings import Settings
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import FASHION_MNIST, SYNTHETIC_LINEAR, Data
-from tasks.records import PreparedDataset, RawDataset
+from tasks.records import ChampionData, PreparedDataset, RawDataset
 from tasks.serving.task import TaskName
 from tasks.store import artifact_paths, atomic, verified
 from tasks.store.record import FileRef

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from tasks.data.champion import ChampionData
-from tasks.data.findings import error, note, warning
+from tasks.data import drift, row_hash
 from tasks.data.image_schema import ImageSchema
 from tasks.data.io import images, pictures
 from tasks.data.io.discovery import is_table, refuse_partial, require_whole
@@ -29,13 +28,11 @@ from tasks.data.prepared_splits import (
     open_arrays,
     write_arrays,
 )
-from tasks.data.recipe import Pixels
-from tasks.data.report import DataReport, Finding, ImageReport, split_sizes
+from tasks.data.recipe import Pixels, SplitRule
+from tasks.data.report import DataReport, Finding, ImageReport, error, note, split_sizes, warning
+from tasks.data.row_hash import Hashes
 from tasks.data.schema import describe_split
-from tasks.data.table import against_champion, hashing, splitting
-from tasks.data.table.hashing import Words
-from tasks.data.table.split_rule import SplitRule
-from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
+from tasks.data.split import TEST, TRAINING, VALIDATION, Split, check_min_rows, split_by_hash
 from tasks.data.table_dataset import scratch_folder
 from tasks.data.table_rows import SIDES, place_file, write_digests
 from tasks.data.target import Truth, check_rare_classes
@@ -44,7 +41,7 @@ from tasks.machine import lettering
 from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.parameters.own_data import OwnData
-from tasks.records import PreparedDataset, RawDataset
+from tasks.records import ChampionData, PreparedDataset, RawDataset
 from tasks.serving.contract import IMAGES
 from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, regular_files
@@ -137,11 +134,11 @@ class ImageRows(NamedTuple):
     numbers: NDArray[np.int64]  # (n,) of each among all images
     truth: Truth
     split: Split
-    digests: Words  # (n,)
+    digests: Hashes  # (n,)
 
-    def digests_of(self, is_training: bool) -> Words:
+    def digests_of(self, is_training: bool) -> Hashes:
         """Those of training rows, or of all others, sorted."""
-        return np.sort(self.digests[(self.split.sides == TRAINING) == is_training])
+        return np.sort(self.digests[(self.split.split_ids == TRAINING) == is_training])
 
 
 class ExaminedImages(NamedTuple):
@@ -194,14 +191,14 @@ def examine(
     split_ids = None if source.split_ids is None else source.split_ids[numbers]
     rule = SplitRule(rule="rows" if split_ids is None else "folders", test=data.test)
     rule = previous_schema.split if previous_schema and not data.new_recipe else rule
-    split = splitting.by_hash(hashes, rule.test) if split_ids is None else Split(split_ids, hashes)
+    split = split_by_hash(hashes, rule.test) if split_ids is None else Split(split_ids, hashes)
     rows = ImageRows(numbers, truth, split, row_digests(hashes, labels, fixed_names, split_ids))
 
     findings = [*source.findings, *truth.findings, *_check_split(split_ids is not None, rule)]
     findings += _check_images(source, decoded, rows, data.max_rejects)
     if champion:
-        fewer = against_champion.fewer_rows(split, rule, data.window, champion)
-        findings += against_champion.judged(fewer, champion, data.accept_data)
+        fewer = drift.compare_num_rows(split, rule, data.window, champion)
+        findings += drift.accept_findings(fewer, champion, data.accept_data)
     report = _report(source, decoded, rows, rule, name, findings)
     recipe = Pixels(shape=decoded.shape, scale=1 / 255, resize="bilinear")
     schema = ImageSchema(class_names=fixed_names, recipe=recipe, split=rule)
@@ -209,25 +206,19 @@ def examine(
 
 
 def row_digests(
-    hashes: Words, labels: NDArray[Any], class_names: Sequence[str], split_ids: NDArray[np.uint8] | None
-) -> Words:
+    hashes: Hashes, labels: NDArray[Any], class_names: Sequence[str], split_ids: NDArray[np.uint8] | None
+) -> Hashes:
     """The row digests ``(n,)``: of the image, its class, its part if it has one, and the number of the copy."""
-    digests = hashes.copy()
-    if len(digests):
-        hashing.absorb(digests, np.take(hashing.words_of_levels(class_names), labels))
-        if split_ids is not None:
-            hashing.absorb(digests, hashing.words_of_levels(SPLIT_NAMES)[split_ids])
-        hashing.absorb(digests, hashing.copies(digests))
-    return digests
+    digests = row_hash.update_hashes(hashes, row_hash.hash_levels(class_names)[labels])
+    if split_ids is not None:
+        digests = row_hash.update_hashes(digests, row_hash.hash_levels(SPLIT_NAMES)[split_ids])
+    return row_hash.update_hashes(digests, row_hash.duplicate_index(digests))
 
 
-def row_digests_in_training(hashes: Words, labels: NDArray[Any], class_names: Sequence[str]) -> Words:
+def row_digests_in_training(hashes: Hashes, labels: NDArray[Any], class_names: Sequence[str]) -> Hashes:
     """Those ``(n,)`` that images of these hashes and labels have in a training folder, as first copies."""
-    digests = hashes.copy()
-    for words in (hashing.words_of_levels(class_names)[labels], hashing.words_of_levels(SPLIT_NAMES)[TRAINING]):
-        hashing.absorb(digests, words)
-    hashing.absorb(digests, np.uint64(0))
-    return digests
+    classes, parts = row_hash.hash_levels(class_names), row_hash.hash_levels(SPLIT_NAMES)
+    return row_hash.update_hashes(hashes, classes[labels], parts[TRAINING], row_hash.FIRST_COPY)
 
 
 # Quality checks
@@ -267,8 +258,8 @@ def _check_images(
 ) -> Iterator[Finding]:
     yield from _check_readable(source, decoded.stats.unreadable, max_rejects)
     yield from check_num_weights(decoded.shape, len(rows.truth.class_names))
-    yield from splitting.shortages(rows.split)
-    yield from check_rare_classes(rows.truth, rows.split.sides == TRAINING)
+    yield from check_min_rows(rows.split)
+    yield from check_rare_classes(rows.truth, rows.split.split_ids == TRAINING)
     yield from _check_balance(rows.truth)
     yield from check_copies(source, decoded.stats.hashes[rows.numbers], rows)
     yield from _check_forms(decoded)
@@ -316,14 +307,14 @@ def _class_counts(truth: Truth) -> dict[str, int]:
     return dict(zip(truth.class_names, counts, strict=True))
 
 
-def check_copies(source: LabelledImages, hashes: Words, rows: ImageRows) -> Iterator[Finding]:
+def check_copies(source: LabelledImages, hashes: Hashes, rows: ImageRows) -> Iterator[Finding]:
     """Equal images: in the training and in the test part, and in two classes."""
     if not len(hashes):
         return
     order = np.argsort(hashes, kind="stable")
     firsts = np.flatnonzero(np.append(True, np.diff(hashes[order]) != 0))  # of each group of equal images
     ends = np.append(firsts[1:], len(order))
-    sides, labels = rows.split.sides[order], rows.truth.values[order]
+    sides, labels = rows.split.split_ids[order], rows.truth.values[order]
 
     def place(at: int) -> str:
         return source.content.place(int(rows.numbers[order[at]]))
@@ -388,7 +379,7 @@ def _report(
         num_sizes=len(stats.sizes),
         modes=dict(stats.modes.most_common()),
         broken=len(stats.unreadable),
-        copies=len(rows.numbers) - hashing.num_distinct(stats.hashes[rows.numbers]),
+        copies=len(rows.numbers) - row_hash.num_distinct(stats.hashes[rows.numbers]),
         brightness=_brightness(decoded, rows),
     )
     return DataReport(
@@ -494,7 +485,7 @@ def write_splits(
             sha256 = _write_split(split, decoded, rows, schema, scratch)
             files[split] = place_file(scratch / split, sha256, artifact_paths.split_file(name, split, sha256))
     digests = {"train": rows.digests_of(True), "other": rows.digests_of(False)}
-    in_training = rows.truth.values[rows.split.sides == TRAINING]
+    in_training = rows.truth.values[rows.split.split_ids == TRAINING]
     return PreparedDataset(
         name=name,
         title=name,
@@ -522,7 +513,7 @@ def map_split(split: str, decoded: DecodedImages, rows: ImageRows, schema: Image
 
 def _write_split(split: str, decoded: DecodedImages, rows: ImageRows, schema: ImageSchema, scratch: Path) -> str:
     """Write one split, and return the digest of the file."""
-    is_mine = rows.split.sides == SIDES[split]
+    is_mine = rows.split.split_ids == SIDES[split]
     numbers, target = rows.numbers[is_mine], TASKS[schema.task].target
     labels, keys = rows.truth.values[is_mine], rows.split.keys[is_mine]
     shapes: ArraySpecs = {

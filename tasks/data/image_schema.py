@@ -5,8 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
-from tasks.data.recipe import Pixels
-from tasks.data.table.split_rule import SplitRule
+from tasks.data.recipe import Pixels, SplitRule
 from tasks.errors import UsageError
 from tasks.parameters.own_data import OwnData
 from tasks.records import Splits

@@ -6,14 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.data.findings import error, note, warning
+from tasks.data import statistics
 from tasks.data.io import tabular
 from tasks.data.io.table import Table
 from tasks.data.levels import MOST_LEVELS, Levels, extend_levels
 from tasks.data.recipe import Column
-from tasks.data.report import Finding
+from tasks.data.report import Finding, error, note, warning
 from tasks.data.schema import Request, Roles
-from tasks.data.table import encoding
 from tasks.machine.words import counted
 
 NUMBERS_WITH_TEXT = 0.9  # share of values that read as numbers, from which the others are faults
@@ -85,9 +84,9 @@ def _kind_of_texts(values: pa.Array) -> str:
         return "null"
     if tabular.parse_numbers(values).null_count == 0:
         return "number"
-    if encoding.as_booleans(values) is not None:
+    if statistics.parse_booleans(values) is not None:
         return "boolean"
-    return "text" if encoding.as_dates(values) is None else "date"
+    return "text" if statistics.parse_dates(values) is None else "date"
 
 
 def _infer_kind(table: Table, name: str, is_category: bool) -> Kind:
@@ -112,7 +111,7 @@ def _counts_rows(table: Table, name: str) -> bool:
     low, high = table.limits(name)
     if not FEW_ROWS <= len(table.data) <= high - low + 1 < 2 * len(table.data):
         return False
-    values = encoding.numbers(table.data[name])  # of which no missing one equals itself
+    values = statistics.to_numbers(table.data[name])  # of which no missing one equals itself
     return np.array_equal(values, np.floor(values)) and np.bincount((values - low).astype(np.int64)).max() <= 1
 
 

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 
 from tasks.data.image_schema import ImageSchema
 from tasks.data.recipe import Recipe
-from tasks.data.report import DataReport
+from tasks.data.report import AcceptedFinding, ColumnProfile, DataReport
 from tasks.data.schema import Schema
-from tasks.data.table.profile import AcceptedFinding, ColumnProfile
 from tasks.errors import DataError
 from tasks.machine import progress
 from tasks.machine.arrays import Array

@@ -186,6 +186,16 @@ class Columns(Lasting):
 Recipe = Annotated[Pixels | Columns, Field(discriminator="kind")]
 
 
+class SplitRule(Lasting):
+    """Which rows of own data are the test split; fixed by version 1 of a name (design: hash, group, time, column)."""
+
+    rule: Literal["rows", "copies", "group", "time", "column", "folders"]
+    # copies: of equal rows, where few are distinct; folders: train/ and test/ of images
+    column: str | None = None
+    test: float = Field(gt=0, lt=1)  # share
+    features: tuple[str, ...] = ()  # whose values are hashed, sorted by name
+
+
 def _require(recipe: Pixels | Columns, rows: NDArray[Any]) -> None:
     if not recipe.accepts(rows.dtype, rows.shape[1:]):
         raise DataError(

@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tasks.data.table.profile import AcceptedFinding
-from tasks.data.table.split_rule import SplitRule
+from tasks.data.recipe import SplitRule
 from tasks.errors import DataError
 from tasks.machine.words import counted, in_markdown, readable
 from tasks.store.artifact_paths import CONTACT_SHEET
@@ -37,6 +36,43 @@ class Finding(Lasting):
         """All of it in a line."""
         expected = f"expected {self.expected}" if self.expected else ""
         return " ".join("; ".join(filter(None, (self.found, expected, self.action))).split())
+
+
+def error(rule: str, column: str | None, found: str, expected: str, action: str) -> Finding:
+    """What must be mended; ``column`` is None where it is of no single one."""
+    return Finding(severity="error", rule=rule, column=column, found=found, expected=expected, action=action)
+
+
+def warning(rule: str, column: str | None, found: str, action: str = "", expected: str = "") -> Finding:
+    """What is odd, and may be meant."""
+    return error(rule, column, found, expected, action).model_copy(update={"severity": "warning"})
+
+
+def note(rule: str, column: str | None, found: str, action: str = "") -> Finding:
+    """What was done, or may be of use."""
+    return error(rule, column, found, "", action).model_copy(update={"severity": "note"})
+
+
+class AcceptedFinding(Lasting):
+    """What validation found and the user let through: in the same column it stops no later night."""
+
+    rule: str
+    column: str | None = None
+
+
+class ColumnProfile(Lasting):
+    """What a column was like in all rows that have a target, training and test, so that later data can be compared.
+
+    Counts and medians are of a sample.
+    """
+
+    name: str
+    missing: int = 0  # rows
+    is_constant: bool = False
+    magnitude: float | None = None  # the median of a number's magnitudes that are not 0; None where hardly any is
+    levels: tuple[int, ...] = ()  # the codes of a category's commonest levels, each a bin
+    edges: tuple[float, ...] = ()  # between a number's bins; a value on an edge belongs to the bin below it
+    counts: tuple[int, ...] = ()  # sampled rows in each bin, then those of all other levels, last missing ones
 
 
 class ColumnReport(Lasting):

@@ -10,10 +10,8 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import Field
 
-from tasks.data.findings import error, note, warning
-from tasks.data.recipe import Column, Columns
-from tasks.data.report import Finding, UnfitData
-from tasks.data.table.split_rule import SplitRule
+from tasks.data.recipe import Column, Columns, SplitRule
+from tasks.data.report import Finding, UnfitData, error, note, warning
 from tasks.errors import UsageError
 from tasks.machine.words import listed, nearest
 from tasks.parameters.own_data import OwnData

@@ -1,7 +1,7 @@
 """A user's own table as a data set: read, its schema inferred, its rows split, checked, written, its recipe fitted."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,22 +11,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.data.champion import ChampionData
+from tasks.data import drift, quality_checks, row_hash, statistics
 from tasks.data.inference import Features, infer_features, value_kind
 from tasks.data.io.discovery import DataFiles, find_table
 from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.levels import format_values
 from tasks.data.prepared_splits import PREPARE_ANEW, PreviousSchema, ValidatedDataset, Validation, read_arrays
-from tasks.data.recipe import Column
+from tasks.data.recipe import Column, SplitRule
 from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding, split_sizes
 from tasks.data.schema import Request, Roles, Schema, assign_roles, describe_split
-from tasks.data.table import against_champion, fitting, hashing, profiling, splitting, warnings, window
-from tasks.data.table.encoded import Encoded
-from tasks.data.table.hashing import Words
-from tasks.data.table.split_rule import SplitRule
-from tasks.data.table.split_words import no_moment, split_words, words_of_levels
-from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
+from tasks.data.split import (
+    TEST,
+    TRAINING,
+    VALIDATION,
+    Split,
+    SplitColumn,
+    check_min_rows,
+    encode_split_column,
+    keep_window,
+    split_rows,
+)
+from tasks.data.statistics import ColumnStats, Encoded
 from tasks.data.table_rows import Rows, encode_column, hash_rows, sort_digests, write_table
 from tasks.data.target import Truth, check_rare_classes, infer_task, read_target
 from tasks.errors import DataError, UsageError
@@ -34,7 +40,7 @@ from tasks.machine import side_by_side
 from tasks.machine.words import counted
 from tasks.parameters import Data
 from tasks.parameters.own_data import NO_WINDOW
-from tasks.records import PreparedDataset, RawDataset
+from tasks.records import ChampionData, PreparedDataset, RawDataset
 from tasks.serving.task import TaskName
 from tasks.store import artifact_paths, folders, locks, names
 
@@ -75,6 +81,7 @@ def examine_table(
 
     Encoded rows lie in a file in ``folder``, mapped, and are gone with it.
     """
+    row_hash.check_memory(len(table.data))
     options, there = request.options, table.data.column_names
     roles, faults = assign_roles(request, table.names, table.ignored)
     target, by = roles.target, roles.split_column
@@ -89,15 +96,15 @@ def examine_table(
     findings = [*table.findings, *faults, *features.findings]
     if truth and target:
         if options.window != NO_WINDOW:
-            truth = window.cut(table, truth, roles, options.window)
+            truth = keep_window(table, truth, roles, options.window)
         findings += truth.findings
         if features.columns and len(truth.values) and (by is None or by in there):
             rows, rule, more = _split_rows(table, features.columns, truth, target, request, folder)
             is_whole = not any(each.severity == "error" for each in (*faults, *features.findings))
             findings += [each for each in more if is_whole or each.column]  # of too few columns rows tell nothing
             if champion and is_whole:
-                changes = against_champion.Tonight(table, rows, rule, options.window).findings(champion)
-                findings += against_champion.judged(changes, champion, options.accept_data)
+                changes = drift.CurrentData(table, rows, rule, options.window).compare(champion)
+                findings += drift.accept_findings(changes, champion, options.accept_data)
     report = _describe(name, table, roles, features, findings, truth, rows.split if rows else None, rule)
     if report.errors or rule is None or task is None or truth is None or target is None:
         return Examined(report, None, rows)
@@ -120,33 +127,22 @@ def _split_rows(
     encoded, findings, lossy = _encode(table, columns, truth, folder)
     hashing_rows = side_by_side.beside(hash_rows, columns, encoded.values)
     rule = request.fixed_split or _first_rule(request, columns)
-    by, words, no_time = _split_words(table, truth, rule)
-    hashed = hashing_rows.result()
+    column = _split_column(table, truth, rule) if rule.column else None
+    hashes, inputs = hashing_rows.result(), [truth.words(), *([column.hash_inputs] if column else [])]
     with ThreadPoolExecutor(2) as pool:
-        ranging = pool.submit(warnings.Ranges, columns, encoded)
-        contents = pool.submit(hashing.after, hashed, [truth.words()])
-        as_first = pool.submit(lambda: hashing.after(contents.result(), [*words, lambda _: np.uint64(0)]))
-        by_column = pool.submit(splitting.split, rule, by, hashed, hashed) if by else None
-        twice = hashing.repeated(hashed)  # all others are distinct, whatever else is hashed
-    digests, again = as_first.result(), contents.result()[twice]
-    num_ambiguous = hashing.num_ambiguous(hashed[twice], again)
-    for words_of in words:
-        hashing.absorb(again, words_of(twice))
-    hashing.absorb(again, hashing.copies(again))
-    digests[twice] = again
-    num_distinct = len(hashed) - len(twice) + hashing.num_distinct(hashed[twice])
-    if not request.fixed_split and by is None and num_distinct < len(hashed) / 2:
+        describing = pool.submit(ColumnStats.of_columns, encoded)
+        splitting = pool.submit(split_rows, rule, column, hashes, hashes) if column else None
+        digests, contents, num_distinct, num_ambiguous = row_hash.digest_rows(hashes, inputs)
+    if not request.fixed_split and column is None and num_distinct < len(hashes) / 2:
         rule = rule.model_copy(update={"rule": "copies"})
-    split = by_column.result() if by_column else splitting.split(rule, None, hashed, digests)
-    split = split._replace(findings=(*filter(None, [no_time]), *split.findings))
-    ordering = side_by_side.beside(sort_digests, split, digests, contents.result() if by else None)
-    ranges = ranging.result()
-    with np.errstate(all="ignore"):  # infinite values have been found already
-        findings += [*split.findings, *_check_rows(columns, encoded, ranges, truth, split, target)]
-        profiles = profiling.profiles(columns, encoded, digests, ranges)
-        of_target = profiling.of_target(profiling.target_column(target, truth), truth, digests)
-    findings += warnings.conflicts(len(hashed), num_ambiguous)
-    has_missing = tuple((ranges.missing > 0).tolist())
+    split = splitting.result() if splitting else split_rows(rule, None, hashes, digests)
+    ordering = side_by_side.beside(sort_digests, split, digests, contents if column else None)
+    stats, sample = describing.result(), row_hash.sample_rows(digests)
+    findings += [*split.findings, *_check_rows(columns, encoded, stats, truth, split, target)]
+    findings += quality_checks.check_conflicts(len(hashes), num_ambiguous)
+    profiles = statistics.profile_columns(columns, encoded, sample, stats)
+    of_target = statistics.profile_target(target, truth.values[sample], truth.class_names)
+    has_missing = tuple((stats.missing > 0).tolist())
     return Rows(encoded, truth, split, digests, lossy, has_missing, ordering, (*profiles, of_target)), rule, findings
 
 
@@ -162,19 +158,11 @@ def _encode(
     return encoded, findings, tuple(at for at, (_, is_exact) in results if not is_exact)
 
 
-def _split_words(
-    table: Table, truth: Truth, rule: SplitRule
-) -> tuple[splitting.By | None, list[Callable[[Any], Words]], Finding | None]:
-    """The column that splits rows with a target, what makes words of it for row digests, and what is wrong with it."""
-    if rule.column is None:
-        return None, [], None
+def _split_column(table: Table, truth: Truth, rule: SplitRule) -> SplitColumn:
+    """The column that splits, of rows with a target."""
     column = table.data[rule.column]
     column = column if truth.is_known.all() else column.filter(truth.is_known)
-    if rule.rule == "column":
-        return (column, None), [words_of_levels(column)], None
-    words = split_words(rule, column)
-    no_time = no_moment(rule, column, words, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row])))
-    return (column, words), [words.__getitem__], no_time
+    return encode_split_column(rule, column, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row])))
 
 
 def _first_rule(request: Request, columns: Sequence[Column]) -> SplitRule:
@@ -185,16 +173,16 @@ def _first_rule(request: Request, columns: Sequence[Column]) -> SplitRule:
 
 
 def _check_rows(
-    columns: tuple[Column, ...], encoded: Encoded, ranges: warnings.Ranges, truth: Truth, split: Split, target: str
+    columns: tuple[Column, ...], encoded: Encoded, stats: ColumnStats, truth: Truth, split: Split, target: str
 ) -> Iterator[Finding]:
     """What is odd about encoded rows."""
     if not any(each.severity == "error" for each in split.findings):  # or the sides tell nothing
-        yield from splitting.shortages(split)
-        yield from check_rare_classes(truth, split.sides == TRAINING, target)
-    yield from warnings.few_rows(columns, split.count(TRAINING))
-    yield from warnings.of_columns(columns, len(truth.values), ranges)
-    yield from warnings.duplicates(columns, encoded)
-    yield from warnings.leaks(columns, encoded, truth.values, not truth.class_names)
+        yield from check_min_rows(split)
+        yield from check_rare_classes(truth, split.split_ids == TRAINING, target)
+    yield from quality_checks.check_num_features(columns, split.count(TRAINING))
+    yield from quality_checks.check_columns(columns, len(truth.values), stats)
+    yield from quality_checks.check_duplicate_columns(columns, encoded)
+    yield from quality_checks.check_leaks(columns, encoded, truth.values, not truth.class_names)
 
 
 def _describe(
@@ -308,7 +296,10 @@ class TableDataset:
             else ()
         )
         named = {"name": self.name, "title": self.title, "identifier": self.identifier}
-        learned = {"recipe": fitting.fitted(schema, train, table.has_missing), "class_counts": tuple(counts)}
+        learned = {
+            "recipe": statistics.fit_recipe(schema.columns, schema.target, train, table.has_missing),
+            "class_counts": tuple(counts),
+        }
         return PreparedDataset(**(dict(schema) | dict(table) | named | learned), report=validated.report)
 
 

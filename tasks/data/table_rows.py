@@ -8,18 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data.findings import error, warning
+from tasks.data import row_hash, statistics
 from tasks.data.inference import value_kind
 from tasks.data.io.table import Table
 from tasks.data.prepared_splits import SPLIT_KEY, Arrays, ArraySpecs, ValidatedTable, open_arrays, write_arrays
 from tasks.data.recipe import Column
-from tasks.data.report import Finding
+from tasks.data.report import ColumnProfile, Finding, error, warning
+from tasks.data.row_hash import Hashes
 from tasks.data.schema import Schema
-from tasks.data.table import encoding, hashing
-from tasks.data.table.encoded import Encoded
-from tasks.data.table.hashing import Words
-from tasks.data.table.profile import ColumnProfile
-from tasks.data.table.splitting import TEST, TRAINING, VALIDATION, Split
+from tasks.data.split import TEST, TRAINING, VALIDATION, Split
+from tasks.data.statistics import Encoded
 from tasks.data.target import LARGEST, Truth
 from tasks.machine import side_by_side
 from tasks.machine.arrays import Array
@@ -41,28 +39,28 @@ class Rows(NamedTuple):
     features: Encoded
     truth: Truth
     split: Split
-    digests: Words  # (n,) of rows
+    digests: Hashes  # (n,) of rows
     lossy: tuple[int, ...]  # columns of which float32 has not all digits
     has_missing: tuple[bool, ...]  # of each column
-    ordering: Future[dict[str, Words]]  # what ``sort_digests`` returns
+    ordering: Future[dict[str, Hashes]]  # what ``sort_digests`` returns
     profiles: tuple[ColumnProfile, ...]  # of each column, last of the target
 
     @property
-    def ordered(self) -> dict[str, Words]:
+    def ordered(self) -> dict[str, Hashes]:
         """Digests, each part sorted: it takes a while, in which files are written already."""
         return self.ordering.result()
 
-    def digests_of(self, is_training: bool) -> Words:
+    def digests_of(self, is_training: bool) -> Hashes:
         """Those of training rows, or of all others, sorted."""
         return self.ordered["train" if is_training else "other"]
 
 
-def sort_digests(split: Split, digests: Words, contents: Words | None) -> dict[str, Words]:
+def sort_digests(split: Split, digests: Hashes, contents: Hashes | None) -> dict[str, Hashes]:
     """What a file of row digests holds; ``contents`` ``(n,)`` are there where digests have more: a column that splits.
 
     They are features and target, hashed; of training rows they are kept.
     """
-    is_training = split.sides == TRAINING
+    is_training = split.split_ids == TRAINING
     parts = {"train": digests[is_training], "other": digests[~is_training]}
     if contents is not None:
         parts[CONTENTS] = contents[is_training]
@@ -70,11 +68,11 @@ def sort_digests(split: Split, digests: Words, contents: Words | None) -> dict[s
     return parts
 
 
-def hash_rows(columns: tuple[Column, ...], encoded: Sequence[Array]) -> Words:
+def hash_rows(columns: tuple[Column, ...], encoded: Sequence[Array]) -> Hashes:
     """The row hash of encoded features ``(n,)``; codes may be float32 too."""
     ordered = sorted(zip(columns, encoded, strict=True), key=lambda each: each[0].name)
-    words = (hashing.words_of_levels(column.levels) if column.kind == "category" else None for column, _ in ordered)
-    return hashing.hashes(
+    words = (row_hash.hash_levels(column.levels) if column.kind == "category" else None for column, _ in ordered)
+    return row_hash.hash_rows(
         [(values, of_codes) for (_, values), of_codes in zip(ordered, words, strict=True)], len(encoded[0])
     )
 
@@ -96,7 +94,7 @@ def encode_column(
         return None, True
     values, is_exact, row, start = table.data[column.name], True, 0, 0
     for chunk in values.chunks:
-        exact, known = encoding.of_chunk(chunk), is_known[start : start + len(chunk)]
+        exact, known = statistics.chunk_to_numbers(chunk), is_known[start : start + len(chunk)]
         exact = exact if is_whole else exact[known]
         part = into[row : row + len(exact)]
         with np.errstate(over="ignore"):
@@ -111,7 +109,7 @@ def encode_column(
         row, start = row + len(exact), start + len(chunk)
     if is_exact or np.nanmin(into) < np.nanmax(into):
         return None, is_exact
-    exact = encoding.numbers(values)[is_known]
+    exact = statistics.to_numbers(values)[is_known]
     first, last = float(np.nanmin(exact)), float(np.nanmax(exact))
     if first == last:
         return None, is_exact
@@ -165,7 +163,7 @@ def _write_split(path: Path, rows: Rows, schema: Schema, side: str) -> str:
     Minibatches are drawn by place: few rows lie by their digests, so that in whatever order they came the model's bytes
     are the same; many lie as they came.
     """
-    is_mine = rows.split.sides == SIDES[side]
+    is_mine = rows.split.split_ids == SIDES[side]
     ordered = np.flatnonzero(is_mine) if len(is_mine) <= ORDERED else None
     if ordered is not None:
         ordered = ordered[np.argsort(rows.digests[ordered])]
@@ -194,7 +192,7 @@ def _blocks(rows: int, size: int) -> Iterator[slice]:
 def _write_raw_test(name: str, table: Table, rows: Rows, schema: Schema, scratch: Path) -> FileRef:
     """Write the test rows with all digits of their numbers, by which what float32 loses is judged."""
     path, target = scratch / "raw-test", TASKS[schema.task].target
-    truth = rows.truth.values[rows.split.sides == TEST]
+    truth = rows.truth.values[rows.split.split_ids == TEST]
     shapes: ArraySpecs = {
         FEATURES: (np.float64, (len(truth), len(schema.columns))),
         target: (truth.dtype, truth.shape),
@@ -208,11 +206,11 @@ def _exact_test_rows(table: Table, rows: Rows, schema: Schema) -> Iterator[NDArr
     at = 0
     for block in _blocks(len(rows.truth.is_known), EXACT):
         known = np.flatnonzero(rows.truth.is_known[block])
-        mine = np.flatnonzero(rows.split.sides[at : at + len(known)] == TEST)
+        mine = np.flatnonzero(rows.split.split_ids[at : at + len(known)] == TEST)
         exact = rows.features.matrix(at + mine).astype(np.float64)
         for column in rows.lossy:
             values = table.data[schema.columns[column].name].slice(block.start, block.stop - block.start)
-            exact[:, column] = encoding.numbers(values)[known[mine]]
+            exact[:, column] = statistics.to_numbers(values)[known[mine]]
         yield exact
         at += len(known)
 

@@ -8,14 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tasks.data.findings import error, note, warning
+from tasks.data import row_hash, statistics
 from tasks.data.inference import FORMAT_PATTERNS, MOSTLY, NUMBERS_WITH_TEXT, SHOWN, example_of_text, value_kind
 from tasks.data.io import tabular
 from tasks.data.io.table import Table
 from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
-from tasks.data.report import Finding
-from tasks.data.table import encoding, hashing
-from tasks.data.table.hashing import Words
+from tasks.data.report import Finding, error, note, warning
+from tasks.data.row_hash import Hashes
 from tasks.machine.words import counted
 from tasks.serving.task import TaskName
 
@@ -35,14 +34,13 @@ class Truth(NamedTuple):
     findings: tuple[Finding, ...]
     outside: int = 0  # rows that have a target and are left out: they are outside of the window
 
-    def words(self) -> Callable[[Any], Words]:
+    def words(self) -> Callable[[Any], Hashes]:
         """A function that makes the words of some rows, for hashing."""
-        of_codes = hashing.words_of_levels(self.class_names)
+        of_codes = row_hash.hash_levels(self.class_names) if self.class_names else None
 
-        def words_of(rows: Any) -> Words:
+        def words_of(rows: Any) -> Hashes:
             with np.errstate(over="ignore"):
-                values = self.values[rows]
-                return np.take(of_codes, values) if self.class_names else hashing.words(values.astype(np.float32))
+                return row_hash.hash_inputs(self.values[rows], of_codes)
 
         return words_of
 
@@ -88,7 +86,7 @@ def _no_values(table: Table, target: str) -> Truth:
 
 
 def _read_numbers(table: Table, target: str) -> Truth:
-    values = encoding.numbers(table.data[target])
+    values = statistics.to_numbers(table.data[target])
     is_known, is_infinite = ~np.isnan(values), np.abs(values) > LARGEST
     if is_infinite.any():
         row = int(is_infinite.argmax())

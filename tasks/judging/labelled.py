@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.data import image_dataset
-from tasks.data.champion import ChampionData
 from tasks.data.image_schema import ImageSchema
 from tasks.data.inference import value_kind
 from tasks.data.io.discovery import find_table
@@ -15,11 +14,10 @@ from tasks.data.io.images import DecodedImages, LabelledImages, ReadOptions, rea
 from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays
-from tasks.data.recipe import Pixels
+from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.report import DataReport, Finding, UnfitData
 from tasks.data.schema import Request, Schema, assign_roles
-from tasks.data.table.split_rule import SplitRule
-from tasks.data.table.split_words import moments, no_moment, split_words
+from tasks.data.split import check_times, decode_times, encode_times
 from tasks.data.table_dataset import examine_table
 from tasks.errors import DataError, UsageError
 from tasks.judging.periods import Moments
@@ -27,6 +25,7 @@ from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
 from tasks.parameters import EvaluateParameters
 from tasks.parameters.own_data import NO_WINDOW, OwnData
+from tasks.records import ChampionData
 from tasks.serving.task import TASKS
 from tasks.store.versions import Manifest
 
@@ -111,7 +110,7 @@ def _of_split(manifest: Manifest) -> Labelled:
     inputs, truth = arrays[recipe.input.name], arrays[TASKS[dataset.task].target]
     in_time = dataset.split is not None and dataset.split.rule == "time"
     clusters = None if in_time else arrays.get(SPLIT_KEY)
-    times = Moments(moments(arrays[SPLIT_KEY]), dataset.has_dates) if in_time else None
+    times = Moments(decode_times(arrays[SPLIT_KEY]), dataset.has_dates) if in_time else None
     pieces = (inputs[start : start + PIECE] for start in range(0, len(truth), PIECE))
     return Labelled(pieces, truth, clusters, np.zeros(len(truth), bool), times)
 
@@ -161,11 +160,10 @@ def _moments(table: Table, name: str | None, is_known: Array) -> Moments | None:
         return None
     _require_time_column(name, table.data.column_names)
     column = table.data[name].filter(is_known)
-    rule = SplitRule(rule="time", column=name, test=0.5)
-    words = split_words(rule, column)
-    if fault := no_moment(rule, column, words, lambda row: table.named(int(np.flatnonzero(is_known)[row]))):
+    keys = encode_times(column)
+    if fault := check_times(name, column, keys, lambda row: table.named(int(np.flatnonzero(is_known)[row]))):
         raise UnfitData((fault,))
-    return Moments(moments(words), value_kind(table, name) == "date")
+    return Moments(decode_times(keys), value_kind(table, name) == "date")
 
 
 def _was_trained(manifest: Manifest, digests: Array) -> Array | None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from tasks.data.table.split_words import moments
+from tasks.data.split import decode_times
 from tasks.judging import bootstrap, periods
 from tasks.judging.judged import Measured, Period
 from tasks.judging.periods import Moments
@@ -74,7 +74,7 @@ def in_time(prepared: PreparedDataset, answers: Answers) -> dict[str, Any]:
     """``periods`` of the test split, as a version's metrics have them, where the latest rows are the test split."""
     if prepared.split is None or prepared.split.rule != "time":
         return {}
-    times = Moments(moments(read_rows(prepared.test, prepared).key), prepared.has_dates)
+    times = Moments(decode_times(read_rows(prepared.test, prepared).key), prepared.has_dates)
     of_all = {"recall", "recall_intervals"}
     return {"periods": [each.model_dump(mode="json", exclude=of_all) for each in by_period(answers, times)]}
 

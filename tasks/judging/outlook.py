@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tasks.data import statistics
 from tasks.data.image_dataset import ImageRows
 from tasks.data.image_dataset import map_split as map_image_split
 from tasks.data.image_schema import ImageSchema
@@ -11,7 +12,6 @@ from tasks.data.io.images import DecodedImages
 from tasks.data.prepared_splits import SPLIT_KEY, Arrays, PreviousSchema
 from tasks.data.recipe import Recipe
 from tasks.data.schema import Schema
-from tasks.data.table import fitting
 from tasks.data.table_rows import Rows, map_split
 from tasks.judging.objective import Objective, balancing
 from tasks.judging.standards import KeyedRows, Standards
@@ -30,7 +30,7 @@ def losses(
     them and the figures are those of its gates.
     """
     train, test = (map_split(rows, recipe, split, scratch) for split in ("train", "test"))
-    fitted = fitting.fitted(recipe, train, rows.has_missing)
+    fitted = statistics.fit_recipe(recipe.columns, recipe.target, train, rows.has_missing)
     if recipe.class_names:
         return _of_classes(train, test, fitted, recipe, class_weight, weight_decay)
     objective = Objective(Loss.SQUARED, weight_decay or 0.0, scale=fitted.target.scale if fitted.target else 1.0)

@@ -10,14 +10,12 @@ import functools
 
 import numpy as np
 
+from tasks.data import row_hash
 from tasks.data.image_dataset import SPLIT_NAMES
 from tasks.data.prepared_splits import read_arrays
-from tasks.data.recipe import Columns
-from tasks.data.table import hashing
-from tasks.data.table.hashing import Words
-from tasks.data.table.new_rows import are_in
-from tasks.data.table.split_rule import SplitRule
-from tasks.data.table.splitting import TRAINING
+from tasks.data.recipe import Columns, SplitRule
+from tasks.data.row_hash import Hashes, is_in
+from tasks.data.split import TRAINING
 from tasks.data.table_rows import CONTENTS, hash_rows
 from tasks.data.target import Truth
 from tasks.judging.standards import read_rows
@@ -56,49 +54,48 @@ class RowsOfToday:
         return ~_among(*self._contents, _gone(kept[CONTENTS], self._in_training))
 
     @functools.cached_property
-    def _in_training(self) -> Words:
+    def _in_training(self) -> Hashes:
         """Features and target of today's training rows, sorted; of a rule without a column none is like a test row."""
         rows = self.prepared.rows
         found = read_arrays(rows, RESTORE) if rows else {}
         return found.get(CONTENTS, np.empty(0, np.uint64))
 
     @functools.cached_property
-    def _contents(self) -> tuple[Words, Array]:
+    def _contents(self) -> tuple[Hashes, Array]:
         rows, recipe = read_rows(self.prepared.test, self.prepared), self.prepared.recipe
-        words = hash_rows(recipe.columns, list(rows.features.T)) if isinstance(recipe, Columns) else rows.key.copy()
-        hashing.absorb(words, Truth(rows.truth, np.empty(0, bool), self.prepared.class_names, ()).words()(slice(None)))
-        return _ordered(words)
+        words = hash_rows(recipe.columns, list(rows.features.T)) if isinstance(recipe, Columns) else rows.key
+        truth = Truth(rows.truth, np.empty(0, bool), self.prepared.class_names, ())
+        return _ordered(row_hash.update_hashes(words, truth.words()))
 
-    def _as_trained_on(self, rule: SplitRule) -> tuple[Words, Array]:
+    def _as_trained_on(self, rule: SplitRule) -> tuple[Hashes, Array]:
         """The digests that rows have where a version under a rule was trained on them, as first copies."""
         key = read_rows(self.prepared.test, self.prepared).key
         if rule.rule == "copies":
             return _ordered(key)
         words, order = self._contents
-        words = words.copy()
         if rule.rule == "folders":
-            hashing.absorb(words, hashing.words_of_levels(SPLIT_NAMES)[TRAINING])
+            words = row_hash.update_hashes(words, row_hash.hash_levels(SPLIT_NAMES)[TRAINING])
         if rule.rule == "time":
-            hashing.absorb(words, key[order])
-        hashing.absorb(words, np.uint64(0))
+            words = row_hash.update_hashes(words, key[order])
+        words = row_hash.update_hashes(words, row_hash.FIRST_COPY)
         again = np.argsort(words)
         return words[again], order[again]
 
 
-def _ordered(words: Words) -> tuple[Words, Array]:
-    """Words in order, and where each was."""
+def _ordered(words: Hashes) -> tuple[Hashes, Array]:
+    """Hashes in order, and where each was."""
     order = np.argsort(words)
     return words[order], order
 
 
-def _among(words: Words, order: Array, known: Words) -> Array:
+def _among(words: Hashes, order: Array, known: Hashes) -> Array:
     """Which rows ``(n,)`` have a word that is known; ``words`` are in order, and those of rows ``order``."""
     result = np.zeros(len(words), bool)
-    result[order] = are_in(known, words)
+    result[order] = is_in(known, words)
     return result
 
 
-def _gone(before: Words, now: Words) -> Words:
+def _gone(before: Hashes, now: Hashes) -> Hashes:
     """The words, sorted and each once, of which there were more before; both are sorted."""
     words, counts = np.unique(before, return_counts=True)
     return words[counts > np.searchsorted(now, words, "right") - np.searchsorted(now, words)]

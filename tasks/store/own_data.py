@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from typing import Any, Literal
 
-from tasks.data.champion import ChampionData
 from tasks.data.image_schema import ImageSchema
 from tasks.data.schema import Schema
 from tasks.errors import DataError, UsageError
@@ -11,6 +10,7 @@ from tasks.machine.words import nearest
 from tasks.parameters import Data, Learned, ModelName, is_name
 from tasks.parameters.own_data import NO_WINDOW
 from tasks.parameters.training import SEARCHED, usual
+from tasks.records import ChampionData
 from tasks.store import artifact_paths, locks, reading, tuned
 from tasks.store.documents import Document
 from tasks.store.versions import Manifest

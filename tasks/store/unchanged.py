@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from tasks.data.table import new_rows
+from tasks.data import row_hash
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import RetrainParameters
@@ -81,7 +81,7 @@ def _waiting(parameters: RetrainParameters, rows: FileRef | None) -> PublishedMo
         if kept.dataset.rows is None:
             tell(f"trained though {least:,} new rows may not be there: version {kept.version} keeps no digests of rows")
             return None
-        fresh = new_rows.num_new(rows, kept.dataset.rows)
+        fresh = row_hash.count_new_rows(rows, kept.dataset.rows)
         if fresh >= least:
             return None
         return _unchanged(kept, f"to which {counted(fresh, 'new row')} came, fewer than --min-new-rows {least:,}")

@@ -24,14 +24,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tasks.data.findings import error, note
 from tasks.data.io import arrays, pictures
 from tasks.data.io.arrays import StoredArray
 from tasks.data.io.file_errors import broken, reading
 from tasks.data.io.pictures import DecodeStats, Item, Job, Shape
 from tasks.data.levels import sort_levels
-from tasks.data.report import Finding
-from tasks.data.table.splitting import TEST, TRAINING, VALIDATION
+from tasks.data.report import Finding, error, note
+from tasks.data.split import TEST, TRAINING, VALIDATION
 from tasks.errors import DataError
 from tasks.machine import cores, processes, progress
 from tasks.machine.arrays import Array

@@ -11,14 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tasks.data.findings import error, note
+from tasks.data import statistics
 from tasks.data.io import tabular
 from tasks.data.io.batches import table_batches
 from tasks.data.io.discovery import DataFile, DataFiles
 from tasks.data.io.tabular import CODES, MAX_COLUMNS, Kind, LevelCodes, Selection, kind_of, parse_numbers
 from tasks.data.levels import Levels, find_levels
-from tasks.data.report import Finding
-from tasks.data.table import encoding
+from tasks.data.report import Finding, error, note
 from tasks.errors import DataError
 from tasks.machine.words import counted
 
@@ -81,7 +80,7 @@ class Table:
     def limits(self, name: str) -> tuple[float, float]:
         """The smallest and the largest value of a column of numbers or booleans; NaN where there is none."""
         if name not in self._limits:
-            self._limits[name] = encoding.limits(self.data[name])
+            self._limits[name] = statistics.min_max(self.data[name])
         return self._limits[name]
 
     def number_share(self, name: str) -> float:

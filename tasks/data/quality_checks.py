@@ -1,0 +1,122 @@
+"""What is odd about rows that could be encoded: some of it stops the run, most is said and no more."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.data.recipe import Column
+from tasks.data.report import Finding, note, warning
+from tasks.data.row_hash import SAMPLE
+from tasks.data.statistics import ColumnStats, Encoded
+from tasks.machine.words import counted, readable
+
+MUCH_MISSING = 0.1
+OFFSET = 1000  # deviations; what float32 leaves of a number that far from 0 is worth a thousandth of one
+ALONE = 0.999  # share of the target's variance, or of the rows, that one column explains
+MIN_ROWS = 20  # to say so of
+FEW_CONFLICTS = 0.02  # of the rows: some pairs of equal rows are in every table, and no reason to warn
+
+
+def check_columns(columns: Sequence[Column], num_rows: int, stats: ColumnStats) -> Iterator[Finding]:
+    """What is odd about each column by itself."""
+    for at, (column, missing) in enumerate(zip(columns, stats.missing.tolist(), strict=True)):
+        name, mean, deviation = column.name, stats.means[at], stats.deviations[at]
+        is_constant = stats.is_constant(at, column)
+        if is_constant or missing == num_rows:
+            values = "no value at all" if missing == num_rows else "one value"
+            yield warning("constant-column", name, f"{name} has {values}; its weight will be 0")
+        elif missing > MUCH_MISSING * num_rows:
+            yield warning("missing-values", name, f"{name} is missing in {100 * missing / num_rows:.3g} % of the rows")
+        if column.kind == "number" and not is_constant and abs(mean) > OFFSET * deviation:
+            found = f"{name} is {readable(mean, 6)} on average, varying by {readable(deviation)}"
+            action = f"subtract an offset from it, or leave it out with --ignore {name}"
+            yield warning("offset", name, f"{found}: too little for float32", action)
+
+
+def check_num_features(columns: Sequence[Column], num_training: int) -> Iterator[Finding]:
+    """Whether there are more numbers than rows to learn from: they fit the training part whatever is in it."""
+    numbers = sum(column.kind != "category" for column in columns)
+    if numbers >= num_training > 0:
+        found = f"{counted(numbers, 'number')} and {counted(num_training, 'training row')}: any target can be fitted so"
+        action = "get more rows, name --features, or try --weight-decay auto"
+        yield warning("few-rows", None, found, action)
+
+
+def check_duplicate_columns(columns: Sequence[Column], features: Encoded) -> Iterator[Finding]:
+    """Columns that equal an earlier one in every row, and are neither constant nor wholly missing."""
+    alike: dict[tuple[str, bytes], list[int]] = {}  # columns by kind and sampled values
+    for at, column in enumerate(columns):
+        sample = features.floats(at, _sampled(features.num_rows))
+        if np.nanmin(sample, initial=np.inf) >= np.nanmax(sample, initial=-np.inf):
+            continue
+        earlier = alike.setdefault((column.kind, sample.tobytes()), [])
+        values = features.floats(at)
+        equal = (other for other in earlier if np.array_equal(values, features.floats(other), equal_nan=True))
+        if (other := next(equal, None)) is not None:
+            found = f"{column.name} equals {columns[other].name} in every row"
+            yield warning("duplicate-column", column.name, found, f"leave one out, as with --ignore {column.name}")
+        earlier.append(at)
+
+
+def check_leaks(
+    columns: Sequence[Column], features: Encoded, y_true: NDArray[Any], is_regression: bool
+) -> Iterator[Finding]:
+    """Columns that predict the target alone, as what is known only afterwards does; judged on a sample of rows."""
+    explains, y = _explains_number if is_regression else _explains_class, y_true[_sampled(len(y_true))]
+    for at, column in enumerate(columns):
+        values = features.floats(at, _sampled(len(y_true))).astype(np.float64)
+        is_there = ~np.isnan(values)
+        if is_there.sum() < max(MIN_ROWS, 0.9 * len(y)):
+            continue
+        if explains(values[is_there], y[is_there], column.kind == "category"):
+            action = f"where it is not known when you predict, --ignore {column.name}"
+            yield warning("predicts-alone", column.name, f"{column.name} predicts the target alone", action)
+
+
+def _explains_number(values: NDArray[np.float64], y: NDArray[Any], is_category: bool) -> bool:
+    """By the share of the variance; of levels in units that do not favour many of them."""
+    around = y - y.mean()
+    total = float(around @ around)
+    if not np.isfinite(total) or not total:
+        return False
+    if not is_category:
+        with np.errstate(all="ignore"):
+            return bool(np.corrcoef(values, y)[0, 1] ** 2 > ALONE)
+    codes = values.astype(np.int64)
+    counts = np.bincount(codes)
+    sums, counts = np.bincount(codes, around)[counts > 0], counts[counts > 0]
+    within, spare = total - float((sums**2 / counts).sum()), len(y) - len(counts)
+    return spare >= MIN_ROWS and within / spare < (1 - ALONE) * total / len(y)
+
+
+def _explains_class(values: NDArray[np.float64], labels: NDArray[Any], is_category: bool) -> bool:
+    """Whether each class lies in a range of its own; of levels, whether each has one class."""
+    classes, y = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        return False
+    if is_category:
+        pairs, counts = np.unique(values.astype(np.int64) * len(classes) + y, return_counts=True)
+        is_first = np.diff(pairs // len(classes), prepend=-1) > 0  # of each level
+        most = np.maximum.reduceat(counts, np.flatnonzero(is_first))
+        spare = len(labels) - len(most)
+        return spare >= MIN_ROWS and (int(most.sum()) - len(most)) / spare > ALONE
+    order = np.argsort(values)  # of equal values in any order: of two classes they never pass
+    changes = np.diff(y[order]) != 0
+    return int(changes.sum()) == len(classes) - 1 and bool((np.diff(values[order])[changes] > 0).all())
+
+
+def check_conflicts(num_rows: int, num_ambiguous: int) -> Iterator[Finding]:
+    """Rows whose features a row with another target has too."""
+    if num_ambiguous:
+        are_many, limit = num_ambiguous > FEW_CONFLICTS * num_rows, f"{100 * FEW_CONFLICTS:g} %"
+        of = f"{100 * num_ambiguous / num_rows:.3g} %{f', above {limit}' if are_many else f'; above {limit} a warning'}"
+        found = f"{num_ambiguous:,} of {counted(num_rows, 'row')} ({of}) have the features of a row with another target"
+        found += ": no model of these columns tells such rows apart, be the target noisy or a column missing"
+        yield (warning if are_many else note)("equal-rows", None, found)
+
+
+def _sampled(num_rows: int) -> slice:
+    """Some 20,000 rows at most, evenly spaced."""
+    return slice(None, None, -(-num_rows // SAMPLE))

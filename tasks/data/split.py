@@ -1,0 +1,228 @@
+"""Which rows are the test split: by a rule that version 1 of a name fixes, and never by a seed (design 4.5)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tasks.data import row_hash, statistics
+from tasks.data.inference import value_kind
+from tasks.data.io import tabular
+from tasks.data.io.table import Table
+from tasks.data.levels import find_levels, format_values
+from tasks.data.recipe import SplitRule
+from tasks.data.report import Finding, error
+from tasks.data.row_hash import Hashes, HashInputs
+from tasks.data.schema import Roles
+from tasks.data.target import Truth, check_constant
+from tasks.machine.words import counted
+
+MIN_TEST, MIN_TRAINING, MIN_GROUPS = 10, 20, 10
+VALIDATION, TRAINING, TEST = 0, 1, 2  # split ids
+SPLIT_IDS = {
+    "train": TRAINING, "training": TRAINING, "test": TEST, "false": TRAINING, "true": TEST,
+    "validation": VALIDATION, "val": VALIDATION, "valid": VALIDATION,
+}  # fmt: skip
+SHOWN = 40  # characters of a value
+SIGN = np.uint64(1 << 63)
+HOUR = 3_600_000_000  # microseconds
+HOURS = {"h": 1, "d": 24, "w": 7 * 24}
+
+
+class Split(NamedTuple):
+    """The split id of each row ``(n,)`` uint8, and the key by which a validation part is cut, ``(n,)``."""
+
+    split_ids: NDArray[np.uint8]
+    keys: Hashes
+    findings: tuple[Finding, ...] = ()
+
+    def count(self, split_id: int) -> int:
+        """The rows of one split."""
+        return int(np.count_nonzero(self.split_ids == split_id))
+
+
+class SplitColumn(NamedTuple):
+    """The column by which rows are split."""
+
+    values: pa.ChunkedArray
+    hash_inputs: HashInputs  # for row digests
+    findings: tuple[Finding, ...]
+
+
+def encode_split_column(rule: SplitRule, column: pa.ChunkedArray, name_row: Callable[[int], str]) -> SplitColumn:
+    """The column of a rule, ready to split and hash rows; ``name_row`` says where a row of it is.
+
+    The input of a value is for ``time`` that of ``encode_times``. For other rules its name is hashed as a level's is,
+    so that 7 is one group whether a file has it as a whole number, a float or text.
+    """
+    name, findings = str(rule.column), list[Finding]()
+    inputs: HashInputs
+    if rule.rule == "time":
+        inputs = encode_times(column)
+        fault = check_times(name, column, inputs, name_row)
+        findings += filter(None, [fault])
+    else:
+        inputs = _hash_names(column)
+    if num_missing := pc.sum(pc.is_null(column, nan_is_null=True)).as_py():
+        found, action = f"{name} is missing in {counted(num_missing, 'row')}", f"fill it in, or split without {name}"
+        findings.append(error("split-missing", None, found, "a value in every row", action))
+    return SplitColumn(column, inputs, tuple(findings))
+
+
+def _hash_names(column: pa.ChunkedArray) -> Callable[[Any], Hashes]:
+    """The inputs of some rows of a column by the names of its values: those of all rows need not be held at once."""
+    found = find_levels(column)
+    pieces = (found.values.slice(start, row_hash.BLOCK) for start in range(0, len(found.values), row_hash.BLOCK))
+    names = (name for piece in pieces for name in format_values(piece))  # of ids as many as rows
+    hashes = np.fromiter(map(row_hash.hash_text, names), np.uint64, len(found.values))
+    hashes = np.append(hashes, np.uint64(0))
+    codes = found.take(np.arange(len(hashes), dtype=np.min_scalar_type(len(hashes))))
+    return lambda rows: np.take(hashes, codes[rows])
+
+
+def encode_times(column: pa.ChunkedArray) -> Hashes:
+    """A key ``(n,)`` of each time, such that keys are in the order of times; 0 where there is none.
+
+    It is made of the bits of the float64 of a number, or of a date's microseconds since 1970: all flipped of a negative
+    one, of others the highest.
+    """
+    if tabular.kind_of(column.type) != "text":
+        return _order_bits(statistics.to_numbers(column))
+    found = find_levels(column)
+    return found.take(np.append(_order_bits(_parse_times(found.used)), np.uint64(0)))
+
+
+def _order_bits(values: NDArray[np.float64]) -> Hashes:
+    bits = (values + 0.0).view(np.uint64)
+    ordered = np.where(bits >= SIGN, ~bits, bits | SIGN)
+    ordered[np.isnan(values)] = 0
+    return ordered
+
+
+def decode_times(keys: Hashes) -> NDArray[np.float64]:
+    """What the keys ``(n,)`` of ``encode_times`` were made of, such as the split keys of a prepared split; NaN of 0.
+
+    Of dates these are microseconds since 1970 (``Splits.has_dates`` says whether they are dates).
+    """
+    values = np.where(keys >= SIGN, keys ^ SIGN, ~keys).view(np.float64)
+    values[keys == 0] = np.nan
+    return values
+
+
+def _parse_times(texts: pa.Array) -> NDArray[np.float64]:
+    """Texts ``(n,)`` as numbers, or else microseconds since 1970; NaN where there is neither for all of them."""
+    numbers = tabular.parse_numbers(texts)
+    if numbers.null_count == texts.null_count:
+        return statistics.chunk_to_numbers(numbers)
+    dates = statistics.parse_dates(texts)
+    return np.full(len(texts), np.nan) if dates is None else statistics.chunk_to_numbers(dates)
+
+
+def check_times(name: str, column: pa.ChunkedArray, keys: Hashes, name_row: Callable[[int], str]) -> Finding | None:
+    """What is wrong with a time column of text that has no time; ``name_row`` says where a row of the column is."""
+    is_text = tabular.kind_of(column.type) == "text"
+    if not is_text or not ((keys == 0) & pc.is_valid(column).to_numpy()).any():
+        return None
+    texts = find_levels(column).used.drop_null()
+    no_times = (each for each in texts if np.isnan(_parse_times(pa.array([each]))).any())
+    text = next(no_times, texts[-1])  # or they are times of two kinds
+    row = pc.index(column.cast(pa.string()), text).as_py()
+    found = f"{name} is no date or time, as {text.as_py()[:SHOWN]!r} in {name_row(row)}"
+    expected = "numbers, or dates such as 2024-12-31 or 2024-12-31T23:59:59, with a zone in all or in none"
+    return error("no-moment", name, found, expected, f"rewrite them, or split without --time-column {name}")
+
+
+def split_rows(rule: SplitRule, column: SplitColumn | None, hashes: Hashes, digests: Hashes) -> Split:
+    """Split rows of these row hashes and row digests ``(n,)`` by a rule and, if it has one, its column."""
+    if column is None:
+        return split_by_hash(digests if rule.rule == "copies" else hashes, rule.test)
+    if rule.rule == "column":
+        split = split_by_column(column.values, hashes)
+    else:
+        inputs = row_hash.select_inputs(column.hash_inputs, slice(None))
+        split = (split_by_group if rule.rule == "group" else split_by_time)(inputs, rule.test)
+    return split._replace(findings=(*column.findings, *split.findings))
+
+
+def split_by_hash(keys: Hashes, share: float) -> Split:
+    """The lowest hashes are the test split."""
+    return Split(np.where(keys < row_hash.threshold(share), TEST, TRAINING).astype(np.uint8), keys)
+
+
+def split_by_group(groups: Hashes, share: float) -> Split:
+    """All rows of a group are in one split."""
+    split = split_by_hash(row_hash.update_hashes(np.zeros_like(groups), groups), share)
+    if (num_groups := row_hash.num_distinct(split.keys)) >= MIN_GROUPS:
+        return split
+    found, expected = counted(num_groups, "group"), f"at least {MIN_GROUPS}"
+    return split._replace(findings=(error("too-few-rows", None, found, expected, "more groups, or no --split-by"),))
+
+
+def split_by_time(times: Hashes, share: float) -> Split:
+    """The latest rows are the test split: the cut is the time nearest to the share.
+
+    Rows of one time are in one split.
+    """
+    ordered = np.sort(times)
+    wanted = len(times) * (1 - share)
+    time = ordered[min(len(times) - 1, int(wanted))]
+    cuts = [int(np.searchsorted(ordered, time, side)) for side in ("left", "right")]
+    cut = min(cuts, key=lambda each: abs(each - wanted))
+    first = ordered[cut] if cut < len(ordered) else np.uint64(2**64 - 1)
+    return Split(np.where(times >= first, TEST, TRAINING).astype(np.uint8), times)
+
+
+def split_by_column(column: pa.ChunkedArray, keys: Hashes) -> Split:
+    """A column says which rows are which: train, test or validation in any case, or true of test rows.
+
+    Rows for validation are the test split where there are no others; else they are watched during training.
+    """
+    found = find_levels(column)
+    names = [(name or "").strip().lower() for name in format_values(found.used)]
+    ids = np.array([SPLIT_IDS.get(name, VALIDATION) for name in names] + [VALIDATION], np.uint8)
+    if TEST not in ids:
+        ids[:-1][ids[:-1] == VALIDATION] = TEST
+    split = Split(found.take(ids), keys)
+    unknown = [name for name, count in zip(names, found.counts, strict=True) if count and name not in SPLIT_IDS]
+    if not unknown:
+        return split
+    said = f"the split column says {', '.join(map(repr, unknown[:5]))}"
+    expected = "train, test or validation, or true and false"
+    return split._replace(findings=(error("split-column", None, said, expected, "rename them"),))
+
+
+def check_min_rows(split: Split) -> tuple[Finding, ...]:
+    """What is missing for a model and a verdict on it."""
+    test, training = split.count(TEST), split.count(TRAINING)
+    if test >= MIN_TEST and training >= MIN_TRAINING:
+        return ()
+    found = f"{counted(test, 'test row')} and {counted(training, 'training row')}"
+    expected = f"at least {MIN_TEST} and {MIN_TRAINING}"
+    action = "get more rows, or split them otherwise, as by another --test share"
+    return (error("too-few-rows", None, found, expected, action),)
+
+
+def keep_window(table: Table, truth: Truth, roles: Roles, window: str) -> Truth:
+    """What there is to learn in a window of time, such as ``90d``, that ends with the newest row that has a target.
+
+    A row without a time stays, to be found at fault.
+    """
+    column, target = roles.split_column, roles.target
+    if column is None or column not in table.data.column_names or target is None or not len(truth.values):
+        return truth
+    if value_kind(table, column) == "number":
+        found = f"{column} holds numbers, and --window {window} counts hours, days or weeks"
+        action = "write them as 2024-12-31T23:59:59, or leave --window out"
+        return truth._replace(findings=(*truth.findings, error("window", column, found, "dates or times", action)))
+    times = decode_times(encode_times(table.data[column].filter(truth.is_known)))
+    width = float(window[:-1]) * HOURS[window[-1]] * HOUR
+    is_inside = ~(times <= np.fmax.reduce(times, initial=-np.inf) - width)
+    is_known = truth.is_known.copy()
+    is_known[is_known] = is_inside
+    values = truth.values[is_inside]
+    is_fit = not any(each.severity == "error" for each in truth.findings)
+    faults = check_constant(target, values, truth.class_names) if is_fit else ()
+    return Truth(values, is_known, truth.class_names, (*truth.findings, *faults), len(times) - len(values))

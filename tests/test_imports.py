@@ -120,7 +120,6 @@ def test_inspect_needs_only_what_every_installation_has_and_what_urls_need() -> 
     declared = [*project["dependencies"], *project["optional-dependencies"]["remote"]]
     installed = {re.split(r"[^\w-]", each)[0].replace("-", "_") for each in declared}
     through = reached(Path("tasks/judging/outlook.py")) | reached(Path("tasks/data/table_dataset.py"))
-    through = reached(Path("tasks/judging/outlook.py")) | reached(Path("tasks/data/table/own.py"))
     through -= {Path("tasks/machine/lettering.py")}  # asks for fonts of the contact sheet, which inspect does not draw
     needed = {name.split(".")[0] for path in through for name in imported(path)} - sys.stdlib_module_names
     assert "scipy" in needed

@@ -83,30 +83,29 @@ def examine_table(
     """
     row_hash.check_memory(len(table.data))
     options, there = request.options, table.data.column_names
-    roles, faults = assign_roles(request, table.names, table.ignored)
+    roles, findings = assign_roles(request, table.names, table.ignored)
+    inferring = side_by_side.beside(infer_features, table, roles, request)
     target, by = roles.target, roles.split_column
-    truth = rows = rule = None
-    if target is not None and target in there:
-        task = task or infer_task(table, target, target in options.category)
-        inferring = side_by_side.beside(infer_features, table, roles, request)
-        truth = read_target(table, target, task, request.previous.class_names if request.previous else ())
+    if target is None or target not in there:
         features = inferring.result()
-    else:
-        features = infer_features(table, roles, request)
-    findings = [*table.findings, *faults, *features.findings]
-    if truth and target:
-        if options.window != NO_WINDOW:
-            truth = keep_window(table, truth, roles, options.window)
-        findings += truth.findings
-        if features.columns and len(truth.values) and (by is None or by in there):
-            rows, rule, more = _split_rows(table, features.columns, truth, target, request, folder)
-            is_whole = not any(each.severity == "error" for each in (*faults, *features.findings))
-            findings += [each for each in more if is_whole or each.column]  # of too few columns rows tell nothing
-            if champion and is_whole:
-                changes = drift.CurrentData(table, rows, rule, options.window).compare(champion)
-                findings += drift.accept_findings(changes, champion, options.accept_data)
+        return Examined(_describe(name, table, roles, features, [*table.findings, *findings, *features.findings]))
+    task = task or infer_task(table, target, target in options.category)
+    truth = read_target(table, target, task, request.previous.class_names if request.previous else ())
+    features = inferring.result()
+    findings += features.findings
+    is_whole = not any(each.severity == "error" for each in findings)
+    if options.window != NO_WINDOW:
+        truth = keep_window(table, truth, roles, options.window)
+    findings = [*table.findings, *findings, *truth.findings]
+    rows = rule = None
+    if features.columns and len(truth.values) and (by is None or by in there):
+        rows, rule, more = _split_rows(table, features.columns, truth, target, request, folder)
+        findings += [each for each in more if is_whole or each.column]  # of too few columns rows tell nothing
+        if champion and is_whole:
+            changes = drift.CurrentData(table, rows, rule, options.window).compare(champion)
+            findings += drift.accept_findings(changes, champion, options.accept_data)
     report = _describe(name, table, roles, features, findings, truth, rows.split if rows else None, rule)
-    if report.errors or rule is None or task is None or truth is None or target is None:
+    if report.errors or rule is None:
         return Examined(report, None, rows)
     schema = Schema(
         task=task,
@@ -191,9 +190,9 @@ def _describe(
     roles: Roles,
     features: Features,
     findings: Sequence[Finding],
-    truth: Truth | None,
-    split: Split | None,
-    rule: SplitRule | None,
+    truth: Truth | None = None,
+    split: Split | None = None,
+    rule: SplitRule | None = None,
 ) -> DataReport:
     """All that was found, in one document."""
     rows, outside, unlabelled, classes = len(table.data), 0, 0, dict[str, int]()

@@ -1,7 +1,7 @@
 """The rows of a table that a model learns from and is judged on: encoded, and written to the files of a data set."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from tasks.data.schema import Schema
 from tasks.data.split import TEST, TRAINING, VALIDATION, Split
 from tasks.data.statistics import Encoded
 from tasks.data.target import LARGEST, Truth
-from tasks.machine import side_by_side
+from tasks.machine import cores, side_by_side
 from tasks.machine.arrays import Array
 from tasks.serving.contract import FEATURES
 from tasks.serving.task import TASKS
@@ -70,11 +70,11 @@ def sort_digests(split: Split, digests: Hashes, contents: Hashes | None) -> dict
 
 def hash_rows(columns: tuple[Column, ...], encoded: Sequence[Array]) -> Hashes:
     """The row hash of encoded features ``(n,)``; codes may be float32 too."""
-    ordered = sorted(zip(columns, encoded, strict=True), key=lambda each: each[0].name)
-    words = (row_hash.hash_levels(column.levels) if column.kind == "category" else None for column, _ in ordered)
-    return row_hash.hash_rows(
-        [(values, of_codes) for (_, values), of_codes in zip(ordered, words, strict=True)], len(encoded[0])
-    )
+    inputs = {
+        column.name: (values, row_hash.hash_levels(column.levels) if column.kind == "category" else None)
+        for column, values in zip(columns, encoded, strict=True)
+    }
+    return row_hash.hash_rows([inputs[name] for name in sorted(inputs)], len(encoded[0]))
 
 
 def encode_column(
@@ -125,23 +125,19 @@ def write_table(name: str, table: Table, rows: Rows, schema: Schema, scratch: Pa
         sha256 = _write_split(scratch / side, rows, schema, side)
         return place_file(scratch / side, sha256, artifact_paths.split_file(name, side, sha256))
 
-    def write_rows(_: str) -> tuple[FileRef, str]:
-        file = write_digests(name, rows.ordered, scratch)
-        return file, schema.digest((rows.digests_of(True), rows.digests_of(False)))
-
-    writers: dict[str, Callable[[str], Any]] = {"train": write_side, "test": write_side}
-    writers |= {"validation": write_side} if rows.split.count(VALIDATION) else {}
-    writers |= {"raw": lambda _: _write_raw_test(name, table, rows, schema, scratch)} if rows.lossy else {}
-    writers |= {"rows": write_rows}  # last: they are still being sorted
-    done = dict(zip(writers, side_by_side.each(lambda key: writers[key](key), list(writers)), strict=True))
-    row_digests, digest = done["rows"]
+    with ThreadPoolExecutor(cores.available()) as pool:
+        train, test = (pool.submit(write_side, side) for side in ("train", "test"))
+        validation = pool.submit(write_side, "validation") if rows.split.count(VALIDATION) else None
+        raw_test = pool.submit(_write_raw_test, name, table, rows, schema, scratch) if rows.lossy else test
+        row_digests = write_digests(name, rows.ordered, scratch)
+        digest = schema.digest((rows.digests_of(True), rows.digests_of(False)))
     return ValidatedTable(
         recipe=schema,
         digest=digest,
-        train=done["train"],
-        test=done["test"],
-        raw_test=done.get("raw", done["test"]),
-        validation=done.get("validation"),
+        train=train.result(),
+        test=test.result(),
+        raw_test=raw_test.result(),
+        validation=validation.result() if validation else None,
         num_train=rows.split.count(TRAINING),
         num_test=rows.split.count(TEST),
         rows=row_digests,

@@ -68,7 +68,7 @@ def find_images(source: str) -> LabelledImages:
     """
     path, shown = _local_path(source), regular_files.shown(source)
     found = _find(path) if path and path.exists() else None
-    if not path or (not (found and len(found.content)) and _is_table(path, found)):
+    if not path or (not (found and len(found.labels)) and _is_table(path, found)):
         action = "name it with --target" if path else "name it with --target; of images download the folder first"
         raise UsageError(f"no --target for {shown}", "the column of the table to predict", action)
     if not path.exists():
@@ -77,7 +77,7 @@ def find_images(source: str) -> LabelledImages:
         raise DataError(f"no folder {shown}", EXPECTED, action)
     if found is None or not found.class_names:
         raise DataError(f"{shown} holds no classes of images", EXPECTED, TABLE_ACTION)
-    if not len(found.content):
+    if not len(found.labels):
         named = ", ".join(found.class_names[:LONGEST])
         raise DataError(f"no pictures in {shown} (folders {named})", EXPECTED, TABLE_ACTION)
     return found
@@ -91,7 +91,7 @@ def is_images(source: str) -> bool:
     found = _find(path) if path.exists() else None
     matches = glob.glob(str(path)) if glob.has_magic(str(path)) else []  # noqa: PTH207  (a pattern may be absolute)
     return (
-        bool(found and len(found.content))
+        bool(found and len(found.labels))
         or (path.is_dir() and not _is_table(path, found))
         or (bool(matches) and all(map(os.path.isdir, matches)))
         or path.suffix.lower() in pictures.SUFFIXES
@@ -165,7 +165,7 @@ def inspect_images(
     if previous_schema:
         previous_schema.require(data)
     shape = previous_schema.recipe.shape if previous_schema else None
-    decoded = images.read_images(source.content, images.ReadOptions(data.side, data.channels, shape), scratch / SPOOL)
+    decoded = images.read_images(source, images.ReadOptions(data.side, data.channels, shape), scratch / SPOOL)
     return examine(source, decoded, name, data, previous_schema, champion), decoded
 
 
@@ -270,7 +270,7 @@ def _check_images(
 def _check_readable(source: LabelledImages, reasons: dict[int, str], max_rejects: float) -> Iterator[Finding]:
     if not reasons:
         return
-    first = "; ".join(f"{source.content.place(at)}: {reasons[at]}" for at in sorted(reasons)[:LONGEST])
+    first = "; ".join(f"{source.place(at)}: {reasons[at]}" for at in sorted(reasons)[:LONGEST])
     more = f"; and {len(reasons) - LONGEST:,} more" if len(reasons) > LONGEST else ""
     found = f"{counted(len(reasons), 'image')} of {len(source.labels):,} cannot be read: {first}{more}"
     if len(reasons) > max_rejects * len(source.labels):
@@ -311,37 +311,34 @@ def _class_counts(truth: Truth) -> dict[str, int]:
 
 def check_copies(source: LabelledImages, hashes: Words, rows: ImageRows) -> Iterator[Finding]:
     """Equal images: in the training and in the test part, and in two classes."""
-    if not len(hashes):
-        return
-    order = np.argsort(hashes, kind="stable")
-    firsts = np.flatnonzero(np.append(True, np.diff(hashes[order]) != 0))  # of each group of equal images
-    ends = np.append(firsts[1:], len(order))
-    sides, labels = rows.split.sides[order], rows.truth.values[order]
+    sides, labels = rows.split.sides, rows.truth.values.astype(np.int64)
+    _, group = np.unique(hashes, return_inverse=True)
+    size, num_classes = int(group.max(initial=-1)) + 1, len(rows.truth.class_names)
+    in_training, in_test = (np.bincount(group[sides == side], minlength=size) for side in (TRAINING, TEST))
 
-    def place(at: int) -> str:
-        return source.content.place(int(rows.numbers[order[at]]))
+    def pair(number: int, by: NDArray[Any], first: object, other: object) -> str:
+        """Two images of a group, told apart by their side or their label."""
+        of_group = np.flatnonzero(group == number)
+        return " and ".join(
+            source.place(int(rows.numbers[of_group[by[of_group] == each][0]])) for each in (first, other)
+        )
 
-    in_training, in_test = (np.add.reduceat(sides == side, firsts, dtype=np.int64) for side in (TRAINING, TEST))
     across = np.flatnonzero((in_training > 0) & (in_test > 0))
     if len(across):
         num_copies = int(in_test[across].sum())
-        named = []
-        for group in across[:LONGEST].tolist():
-            of_group = sides[firsts[group] : ends[group]]
-            pair = (place(firsts[group] + int(np.argmax(of_group == side))) for side in (TRAINING, TEST))
-            named.append(" and ".join(pair))
-        found = f"{counted(num_copies, 'test image')} equal to a training image: {'; '.join(named)}"
+        named = "; ".join(pair(number, sides, TRAINING, TEST) for number in across[:LONGEST])
+        found = f"{counted(num_copies, 'test image')} equal to a training image: {named}"
         if num_copies > MOST_COPIES * rows.split.count(TEST):
             expected = f"at most {100 * MOST_COPIES:g} % of the test images"
             yield error("copies-across-parts", None, found, expected, "remove them from one of the parts")
         else:
             yield warning("copies-across-parts", None, found)
-    disagree = np.flatnonzero(np.minimum.reduceat(labels, firsts) != np.maximum.reduceat(labels, firsts))
-    if len(disagree):
-        first, end = firsts[disagree[0]], ends[disagree[0]]
-        other = first + int(np.argmax(labels[first:end] != labels[first]))
-        found = f"{counted(len(disagree), 'image')} in more than one class: {place(first)} and {place(other)}"
-        yield warning("equal-images", None, found)
+    classes_of_group = np.bincount(np.unique(group * num_classes + labels) // max(1, num_classes))
+    disagreeing = np.flatnonzero(classes_of_group > 1)
+    if len(disagreeing):
+        of_first = labels[group == disagreeing[0]]
+        named = pair(int(disagreeing[0]), labels, of_first[0], of_first[of_first != of_first[0]][0])
+        yield warning("equal-images", None, f"{counted(len(disagreeing), 'image')} in more than one class: {named}")
 
 
 def _check_forms(decoded: DecodedImages) -> Iterator[Finding]:
@@ -389,7 +386,7 @@ def _report(
         summary=f"{counted(len(rows.numbers), 'image')} of {classes}, as {shape}; "
         f"{split_sizes(train, validation, test)} ({described(rule)})",
         rows=len(rows.numbers),
-        files=source.content.num_files,
+        files=source.num_files,
         classes=counts,
         split=rule,
         num_train=train,

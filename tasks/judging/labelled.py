@@ -154,7 +154,7 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
         class_names=manifest.dataset.class_names, recipe=recipe, split=SplitRule(rule="rows", test=0.5)
     )
     found = _as_named(_found(source), kept.class_names)
-    images = read_images(found.content, ReadOptions(shape=recipe.shape), scratch / "pixels")
+    images = read_images(found, ReadOptions(shape=recipe.shape), scratch / "pixels")
     data = OwnData(source=source, max_rejects=asked.max_rejects)
     report, _, rows = image_dataset.examine(found, images, manifest.name, data, kept)
     _require_fit(report)

@@ -193,8 +193,19 @@ def examine(
     split = splitting.by_hash(hashes, rule.test) if split_ids is None else Split(split_ids, hashes)
     rows = ImageRows(numbers, truth, split, row_digests(hashes, labels, fixed_names, split_ids))
 
-    findings = [*source.findings, *truth.findings, *_check_split(split_ids is not None, rule)]
-    findings += _check_images(source, decoded, rows, data.max_rejects)
+    has_parts = split_ids is not None
+    findings = [*source.findings, *truth.findings]
+    if has_parts != (rule.rule == "folders"):
+        found = "images in parts for training and testing" if has_parts else "images without such parts"
+        expected, action = f"a split {described(rule)}, as version 1 fixed it", "fix the rule anew with --new-recipe"
+        findings.append(error("other-split", None, found, expected, action))
+    findings += _check_readable(source, decoded.stats.unreadable, data.max_rejects)
+    findings += check_num_weights(decoded.shape, len(fixed_names))
+    findings += splitting.shortages(split)
+    findings += rare_classes.findings(truth, split.sides == TRAINING)
+    findings += _check_balance(truth)
+    findings += check_copies(source, hashes, rows)
+    findings += _check_forms(decoded)
     if champion:
         fewer = against_champion.fewer_rows(split, rule, data.window, champion)
         findings += against_champion.judged(fewer, champion, data.accept_data)
@@ -205,24 +216,22 @@ def examine(
 
 
 def row_digests(
-    hashes: Words, labels: NDArray[Any], class_names: Sequence[str], split_ids: NDArray[np.uint8] | None
+    hashes: Words,
+    labels: NDArray[Any],
+    class_names: Sequence[str],
+    split_ids: NDArray[np.uint8] | int | None,
+    copies: Words | None = None,
 ) -> Words:
-    """The row digests ``(n,)``: of the image, its class, its part if it has one, and the number of the copy."""
+    """The row digests ``(n,)``: of the image, its class, its part if it has one, and the number of the copy.
+
+    Those are counted where ``copies`` does not say them.
+    """
     digests = hashes.copy()
     if len(digests):
-        hashing.absorb(digests, np.take(hashing.words_of_levels(class_names), labels))
+        hashing.absorb(digests, hashing.words_of_levels(class_names)[labels])
         if split_ids is not None:
             hashing.absorb(digests, hashing.words_of_levels(SPLIT_NAMES)[split_ids])
-        hashing.absorb(digests, hashing.copies(digests))
-    return digests
-
-
-def row_digests_in_training(hashes: Words, labels: NDArray[Any], class_names: Sequence[str]) -> Words:
-    """Those ``(n,)`` that images of these hashes and labels have in a training folder, as first copies."""
-    digests = hashes.copy()
-    for words in (hashing.words_of_levels(class_names)[labels], hashing.words_of_levels(SPLIT_NAMES)[TRAINING]):
-        hashing.absorb(digests, words)
-    hashing.absorb(digests, np.uint64(0))
+        hashing.absorb(digests, hashing.copies(digests) if copies is None else copies)
     return digests
 
 
@@ -246,25 +255,6 @@ def _check_classes(fixed_names: tuple[str, ...], class_names: tuple[str, ...]) -
         yield error(
             "class-gone", None, found, "every class of version 1, an empty folder where it has no images", action
         )
-
-
-def _check_split(has_parts: bool, rule: SplitRule) -> Iterator[Finding]:
-    if has_parts != (rule.rule == "folders"):
-        found = "images in parts for training and testing" if has_parts else "images without such parts"
-        expected, action = f"a split {described(rule)}, as version 1 fixed it", "fix the rule anew with --new-recipe"
-        yield error("other-split", None, found, expected, action)
-
-
-def _check_images(
-    source: LabelledImages, decoded: DecodedImages, rows: ImageRows, max_rejects: float
-) -> Iterator[Finding]:
-    yield from _check_readable(source, decoded.stats.unreadable, max_rejects)
-    yield from check_num_weights(decoded.shape, len(rows.truth.class_names))
-    yield from splitting.shortages(rows.split)
-    yield from rare_classes.findings(rows.truth, rows.split.sides == TRAINING)
-    yield from _check_balance(rows.truth)
-    yield from check_copies(source, decoded.stats.hashes[rows.numbers], rows)
-    yield from _check_forms(decoded)
 
 
 def _check_readable(source: LabelledImages, reasons: dict[int, str], max_rejects: float) -> Iterator[Finding]:

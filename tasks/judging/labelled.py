@@ -21,6 +21,7 @@ from tasks.data.table.fixed import FixedRecipe
 from tasks.data.table.kinds import plain_kind
 from tasks.data.table.split_rule import SplitRule
 from tasks.data.table.split_words import moments, no_moment, split_words
+from tasks.data.table.splitting import TRAINING
 from tasks.errors import DataError, UsageError
 from tasks.judging.periods import Moments
 from tasks.machine.arrays import Array
@@ -159,8 +160,10 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
     report, _, rows = image_dataset.examine(found, images, manifest.name, data, kept)
     _require_fit(report)
     digests = rows.digests
-    if kept.split.rule == "folders":
-        digests = image_dataset.row_digests_in_training(rows.split.keys, rows.truth.values, kept.class_names)
+    if kept.split.rule == "folders":  # as they would be in the training folder, each the first of its copies
+        first = np.zeros(len(digests), np.uint64)
+        labels, names = rows.truth.values, kept.class_names
+        digests = image_dataset.row_digests(rows.split.keys, labels, names, TRAINING, first)
     return Labelled(
         pieces=_whole(images),
         truth=rows.truth.values,

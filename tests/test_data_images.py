@@ -34,13 +34,6 @@ def _artifacts(artifacts: Path) -> None:
     """Nothing is written anywhere else."""
 
 
-class Numbered(tuple[()]):
-    """Images that are called by their number."""
-
-    def place(self, number: int) -> str:
-        return str(number)
-
-
 def splits(made: PreparedDataset) -> dict[str, dict[str, Array]]:
     return {name: safetensors.numpy.load_file(getattr(made, name).path) for name in ("train", "test")}
 
@@ -364,11 +357,11 @@ def test_a_picture_that_leads_to_what_waits_for_ever_is_unreadable(tmp_path: Pat
             pictures.decode(path, (8, 8))
 
 
-def test_copies_are_found_without_a_python_call_for_each(tmp_path: Path) -> None:
+def test_copies_are_found_without_a_python_call_for_each() -> None:
     """Half a million images and their copies are examined while the data set's lock is held."""
     calls = []
     for count in (100, 5000):
-        images_of = LabelledImages(str(tmp_path), "", ("a", "b"), np.zeros(2 * count, np.int64), None, Numbered(()))  # type: ignore[arg-type]  # all that is asked of it
+        source = LabelledImages("", "", ("a", "b"), np.zeros(2 * count, np.int64), None, 1, iter, iter, str)  # type: ignore[arg-type]
         hashes = np.tile(np.arange(1, count + 1, dtype=np.uint64), 2)
         labels, sides = np.arange(2 * count) // count, np.where(np.arange(2 * count) < count, TRAINING, TEST)
         truth = Truth(labels.astype(np.uint8), np.ones(2 * count, bool), ("a", "b"), ())
@@ -376,7 +369,7 @@ def test_copies_are_found_without_a_python_call_for_each(tmp_path: Path) -> None
         counted: list[str] = []
         sys.setprofile(lambda _, event, __, counted=counted: counted.append(event))  # type: ignore[misc]
         try:
-            found = list(image_dataset.check_copies(images_of, hashes, rows))
+            found = list(image_dataset.check_copies(source, hashes, rows))
         finally:
             sys.setprofile(None)
         calls.append(len(counted))

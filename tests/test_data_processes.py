@@ -34,11 +34,11 @@ def test_processes_find_what_this_one_finds(tmp_path: Path, monkeypatch: pytest.
     source = write(tmp_path / "pets", {"cat": 40, "dog": 30})
     (source / "cat" / "broken.png").write_bytes(b"\x89PNG")
     Image.fromarray(drawn(0, 99, channels=3)).save(source / "dog" / "colour.jpg")
-    content, found, spools = find_images(str(source)).content, [], []
+    labelled, found, spools = find_images(str(source)), [], []
     monkeypatch.setattr(cores, "available", lambda: 3)
     for seconds in (0.0, 1e9):
         monkeypatch.setattr(images, "LONG_SECONDS", seconds)
-        decoded = images.read_images(content, ReadOptions(), tmp_path / f"pixels-{seconds}")
+        decoded = images.read_images(labelled, ReadOptions(), tmp_path / f"pixels-{seconds}")
         spools.append(decoded.spool.read_bytes())
         found.append({**vars(decoded.stats), "hashes": decoded.stats.hashes.tolist(),
                       "brightness": decoded.stats.brightness.tolist()})  # fmt: skip

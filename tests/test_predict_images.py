@@ -77,9 +77,9 @@ def test_a_picture_of_any_kind_has_the_pixels_in_prediction_that_it_has_in_train
     folder = odd_pictures(tmp_path / "pets")
     source = image_dataset.find_images(str(folder))
     asked = own_images.ReadOptions(shape=wanted.recipe.input.shape)
-    trained = own_images.read_images(source.content, asked, tmp_path / "pixels")
+    trained = own_images.read_images(source, asked, tmp_path / "pixels")
     pixels = np.concatenate([block for _, block in trained.blocks()])
-    names = [source.content.place(number) for number in range(len(pixels))]
+    names = [source.place(number) for number in range(len(pixels))]
     in_training = {name: image for name, image, whole in zip(names, pixels, trained.is_readable, strict=True) if whole}
     chunks = predicted(folder, wanted)
     found = [chunk.sources[at] for chunk in chunks for at in chunk.source_index]

@@ -81,13 +81,13 @@ def write(folder: Path, count: int) -> Path:
 
 def _reading(pictures: Path, spool: Path) -> dict[str, Side]:
     """Seconds from a folder to pixels of one size."""
-    content = image_dataset.find_images(str(pictures)).content
-    paths = [content.place(number) for number in range(len(content))]
+    source = image_dataset.find_images(str(pictures))
+    paths = [source.place(number) for number in range(len(source.labels))]
     shares = [paths[at::PROCESSES] for at in range(PROCESSES)]
     with ProcessPoolExecutor(PROCESSES, get_context("forkserver")) as pool:
         list(pool.map(pillow, [share[:10] for share in shares]))  # starts them
         fast: dict[str, Callable[[], float]] = {
-            OURS: lambda: measure.seconds(lambda: images.read_images(content, images.ReadOptions(side=SIDE), spool)),
+            OURS: lambda: measure.seconds(lambda: images.read_images(source, images.ReadOptions(side=SIDE), spool)),
             PILLOW: lambda: measure.seconds(lambda: list(pool.map(pillow, shares))),
         }
         return measure.between(fast, {}, "s", ROUNDS)

@@ -71,7 +71,7 @@ def find_images(source: str) -> LabelledImages:
     """
     path, shown = _local_path(source), regular_files.shown(source)
     found = _find(path) if path and path.exists() else None
-    if not path or (not (found and len(found.content)) and _is_table(path, found)):
+    if not path or (not (found and len(found.labels)) and _is_table(path, found)):
         action = "name it with --target" if path else "name it with --target; of images download the folder first"
         raise UsageError(f"no --target for {shown}", "the column of the table to predict", action)
     if not path.exists():
@@ -80,7 +80,7 @@ def find_images(source: str) -> LabelledImages:
         raise DataError(f"no folder {shown}", EXPECTED, action)
     if found is None or not found.class_names:
         raise DataError(f"{shown} holds no classes of images", EXPECTED, TABLE_ACTION)
-    if not len(found.content):
+    if not len(found.labels):
         named = ", ".join(found.class_names[:LONGEST])
         raise DataError(f"no pictures in {shown} (folders {named})", EXPECTED, TABLE_ACTION)
     return found
@@ -94,7 +94,7 @@ def is_images(source: str) -> bool:
     found = _find(path) if path.exists() else None
     matches = glob.glob(str(path)) if glob.has_magic(str(path)) else []  # noqa: PTH207  (a pattern may be absolute)
     return (
-        bool(found and len(found.content))
+        bool(found and len(found.labels))
         or (path.is_dir() and not _is_table(path, found))
         or (bool(matches) and all(map(os.path.isdir, matches)))
         or path.suffix.lower() in pictures.SUFFIXES
@@ -166,7 +166,7 @@ def inspect_images(
     if previous_schema:
         previous_schema.require(data)
     shape = previous_schema.recipe.shape if previous_schema else None
-    decoded = images.read_images(source.content, images.ReadOptions(data.side, data.channels, shape), scratch / SPOOL)
+    decoded = images.read_images(source, images.ReadOptions(data.side, data.channels, shape), scratch / SPOOL)
     return examine(source, decoded, name, data, previous_schema, champion), decoded
 
 
@@ -194,8 +194,19 @@ def examine(
     split = split_by_hash(hashes, rule.test) if split_ids is None else Split(split_ids, hashes)
     rows = ImageRows(numbers, truth, split, row_digests(hashes, labels, fixed_names, split_ids))
 
-    findings = [*source.findings, *truth.findings, *_check_split(split_ids is not None, rule)]
-    findings += _check_images(source, decoded, rows, data.max_rejects)
+    has_parts = split_ids is not None
+    findings = [*source.findings, *truth.findings]
+    if has_parts != (rule.rule == "folders"):
+        found = "images in parts for training and testing" if has_parts else "images without such parts"
+        expected, action = f"a split {describe_split(rule)}, as version 1 fixed it", "fix the rule anew with --new-recipe"
+        findings.append(error("other-split", None, found, expected, action))
+    findings += _check_readable(source, decoded.stats.unreadable, data.max_rejects)
+    findings += check_num_weights(decoded.shape, len(fixed_names))
+    findings += check_min_rows(split)
+    findings += check_rare_classes(truth, split.split_ids == TRAINING)
+    findings += _check_balance(truth)
+    findings += check_copies(source, hashes, rows)
+    findings += _check_forms(decoded)
     if champion:
         fewer = drift.compare_num_rows(split, rule, data.window, champion)
         findings += drift.accept_findings(fewer, champion, data.accept_data)
@@ -206,19 +217,20 @@ def examine(
 
 
 def row_digests(
-    hashes: Hashes, labels: NDArray[Any], class_names: Sequence[str], split_ids: NDArray[np.uint8] | None
+    hashes: Hashes,
+    labels: NDArray[Any],
+    class_names: Sequence[str],
+    split_ids: NDArray[np.uint8] | int | None,
+    copies: Hashes | None = None,
 ) -> Hashes:
-    """The row digests ``(n,)``: of the image, its class, its part if it has one, and the number of the copy."""
+    """The row digests ``(n,)``: of the image, its class, its part if it has one, and the number of the copy.
+
+    Those are counted where ``copies`` does not say them.
+    """
     digests = row_hash.update_hashes(hashes, row_hash.hash_levels(class_names)[labels])
     if split_ids is not None:
         digests = row_hash.update_hashes(digests, row_hash.hash_levels(SPLIT_NAMES)[split_ids])
-    return row_hash.update_hashes(digests, row_hash.duplicate_index(digests))
-
-
-def row_digests_in_training(hashes: Hashes, labels: NDArray[Any], class_names: Sequence[str]) -> Hashes:
-    """Those ``(n,)`` that images of these hashes and labels have in a training folder, as first copies."""
-    classes, parts = row_hash.hash_levels(class_names), row_hash.hash_levels(SPLIT_NAMES)
-    return row_hash.update_hashes(hashes, classes[labels], parts[TRAINING], row_hash.FIRST_COPY)
+    return row_hash.update_hashes(digests, row_hash.duplicate_index(digests) if copies is None else copies)
 
 
 # Quality checks
@@ -243,32 +255,10 @@ def _check_classes(fixed_names: tuple[str, ...], class_names: tuple[str, ...]) -
         )
 
 
-def _check_split(has_parts: bool, rule: SplitRule) -> Iterator[Finding]:
-    if has_parts != (rule.rule == "folders"):
-        found = "images in parts for training and testing" if has_parts else "images without such parts"
-        expected, action = (
-            f"a split {describe_split(rule)}, as version 1 fixed it",
-            "fix the rule anew with --new-recipe",
-        )
-        yield error("other-split", None, found, expected, action)
-
-
-def _check_images(
-    source: LabelledImages, decoded: DecodedImages, rows: ImageRows, max_rejects: float
-) -> Iterator[Finding]:
-    yield from _check_readable(source, decoded.stats.unreadable, max_rejects)
-    yield from check_num_weights(decoded.shape, len(rows.truth.class_names))
-    yield from check_min_rows(rows.split)
-    yield from check_rare_classes(rows.truth, rows.split.split_ids == TRAINING)
-    yield from _check_balance(rows.truth)
-    yield from check_copies(source, decoded.stats.hashes[rows.numbers], rows)
-    yield from _check_forms(decoded)
-
-
 def _check_readable(source: LabelledImages, reasons: dict[int, str], max_rejects: float) -> Iterator[Finding]:
     if not reasons:
         return
-    first = "; ".join(f"{source.content.place(at)}: {reasons[at]}" for at in sorted(reasons)[:LONGEST])
+    first = "; ".join(f"{source.place(at)}: {reasons[at]}" for at in sorted(reasons)[:LONGEST])
     more = f"; and {len(reasons) - LONGEST:,} more" if len(reasons) > LONGEST else ""
     found = f"{counted(len(reasons), 'image')} of {len(source.labels):,} cannot be read: {first}{more}"
     if len(reasons) > max_rejects * len(source.labels):
@@ -309,37 +299,34 @@ def _class_counts(truth: Truth) -> dict[str, int]:
 
 def check_copies(source: LabelledImages, hashes: Hashes, rows: ImageRows) -> Iterator[Finding]:
     """Equal images: in the training and in the test part, and in two classes."""
-    if not len(hashes):
-        return
-    order = np.argsort(hashes, kind="stable")
-    firsts = np.flatnonzero(np.append(True, np.diff(hashes[order]) != 0))  # of each group of equal images
-    ends = np.append(firsts[1:], len(order))
-    sides, labels = rows.split.split_ids[order], rows.truth.values[order]
+    sides, labels = rows.split.split_ids, rows.truth.values.astype(np.int64)
+    _, group = np.unique(hashes, return_inverse=True)
+    size, num_classes = int(group.max(initial=-1)) + 1, len(rows.truth.class_names)
+    in_training, in_test = (np.bincount(group[sides == side], minlength=size) for side in (TRAINING, TEST))
 
-    def place(at: int) -> str:
-        return source.content.place(int(rows.numbers[order[at]]))
+    def pair(number: int, by: NDArray[Any], first: object, other: object) -> str:
+        """Two images of a group, told apart by their side or their label."""
+        of_group = np.flatnonzero(group == number)
+        return " and ".join(
+            source.place(int(rows.numbers[of_group[by[of_group] == each][0]])) for each in (first, other)
+        )
 
-    in_training, in_test = (np.add.reduceat(sides == side, firsts, dtype=np.int64) for side in (TRAINING, TEST))
     across = np.flatnonzero((in_training > 0) & (in_test > 0))
     if len(across):
         num_copies = int(in_test[across].sum())
-        named = []
-        for group in across[:LONGEST].tolist():
-            of_group = sides[firsts[group] : ends[group]]
-            pair = (place(firsts[group] + int(np.argmax(of_group == side))) for side in (TRAINING, TEST))
-            named.append(" and ".join(pair))
-        found = f"{counted(num_copies, 'test image')} equal to a training image: {'; '.join(named)}"
+        named = "; ".join(pair(number, sides, TRAINING, TEST) for number in across[:LONGEST])
+        found = f"{counted(num_copies, 'test image')} equal to a training image: {named}"
         if num_copies > MOST_COPIES * rows.split.count(TEST):
             expected = f"at most {100 * MOST_COPIES:g} % of the test images"
             yield error("copies-across-parts", None, found, expected, "remove them from one of the parts")
         else:
             yield warning("copies-across-parts", None, found)
-    disagree = np.flatnonzero(np.minimum.reduceat(labels, firsts) != np.maximum.reduceat(labels, firsts))
-    if len(disagree):
-        first, end = firsts[disagree[0]], ends[disagree[0]]
-        other = first + int(np.argmax(labels[first:end] != labels[first]))
-        found = f"{counted(len(disagree), 'image')} in more than one class: {place(first)} and {place(other)}"
-        yield warning("equal-images", None, found)
+    classes_of_group = np.bincount(np.unique(group * num_classes + labels) // max(1, num_classes))
+    disagreeing = np.flatnonzero(classes_of_group > 1)
+    if len(disagreeing):
+        of_first = labels[group == disagreeing[0]]
+        named = pair(int(disagreeing[0]), labels, of_first[0], of_first[of_first != of_first[0]][0])
+        yield warning("equal-images", None, f"{counted(len(disagreeing), 'image')} in more than one class: {named}")
 
 
 def _check_forms(decoded: DecodedImages) -> Iterator[Finding]:
@@ -387,7 +374,7 @@ def _report(
         summary=f"{counted(len(rows.numbers), 'image')} of {classes}, as {shape}; "
         f"{split_sizes(train, validation, test)} ({describe_split(rule)})",
         rows=len(rows.numbers),
-        files=source.content.num_files,
+        files=source.num_files,
         classes=counts,
         split=rule,
         num_train=train,

@@ -180,13 +180,15 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
         class_names=manifest.dataset.class_names, recipe=recipe, split=SplitRule(rule="rows", test=0.5)
     )
     found = _as_named(find_images(source), kept.class_names)
-    images = read_images(found.content, ReadOptions(shape=recipe.shape), scratch / "pixels")
+    images = read_images(found, ReadOptions(shape=recipe.shape), scratch / "pixels")
     data = OwnData(source=source, max_rejects=asked.max_rejects)
     report, _, rows = image_dataset.examine(found, images, manifest.name, data, kept)
     _require_fit(report)
     digests = rows.digests
-    if kept.split.rule == "folders":
-        digests = image_dataset.row_digests_in_training(rows.split.keys, rows.truth.values, kept.class_names)
+    if kept.split.rule == "folders":  # as they would be in the training folder, each the first of its copies
+        first = np.zeros(len(digests), np.uint64)
+        labels, names = rows.truth.values, kept.class_names
+        digests = image_dataset.row_digests(rows.split.keys, labels, names, TRAINING, first)
     return Labelled(
         pieces=_whole(images),
         truth=rows.truth.values,

@@ -48,7 +48,7 @@ def holds(question: Callable[[], bool]) -> bool:
         return False
 
 
-def descriptor(path: Path) -> int:
+def descriptor(path: Path | str) -> int:
     """Open a regular file to read from; the caller closes it.
 
     Raises:

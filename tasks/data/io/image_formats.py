@@ -87,14 +87,13 @@ def _idx(path: Path, spec: ReadSpec) -> _Rows:
     rows, labels = arrays.open_idx(path), arrays.idx_labels_beside(path)
     if labels is None or not spec.y_name:
         return _Rows(rows)
-    found = arrays.open_idx(labels, num_dimensions=1)
-    return _Rows(rows, _truth(labels, rows, found, spec, images.names_beside(path)))
+    return _Rows(rows, _truth(labels, rows, arrays.open_idx(labels, 1), spec, images.names_beside(path)))
 
 
 def _named(path: Path, spec: ReadSpec) -> _Rows:
     """The array that is called as the model's input, or as Keras calls test images, or the only one."""
     file, name, is_of_images = arrays.open_arrays(path), spec.recipe.input.name, isinstance(spec.recipe, Pixels)
-    pairs = {name: spec.y_name or ""} | (dict(images.label_pairs(("", "test"))) if is_of_images else {})
+    pairs = {name: spec.y_name} | (dict(images.label_pairs(("", "test"))) if is_of_images else {})
     found = next((each for each in pairs if each in file.names), file.names[0] if len(file.names) == 1 else None)
     if found is None:
         expected = f"one named {name}{' or x_test' if is_of_images else ''}, or only one"
@@ -102,61 +101,52 @@ def _named(path: Path, spec: ReadSpec) -> _Rows:
     rows, labels = file.open_array(found), pairs.get(found)
     if not spec.y_name or labels not in file.names:
         return _Rows(rows)
-    if SPLIT_KEY in file.names:  # a prepared split: its labels are the places of classes
-        spec = spec._replace(class_names=())
-    names = images.class_names_in(file) or images.names_beside(path) if is_of_images else ()
+    are_named = is_of_images and SPLIT_KEY not in file.names  # in a prepared split are the places of classes
+    names = images.class_names_in(file) or images.names_beside(path) if are_named else None
     return _Rows(rows, _truth(path, rows, file.open_array(str(labels)), spec, names))
 
 
 def _truth(
-    path: Path, rows: StoredArray, labels: StoredArray, spec: ReadSpec, names: tuple[str, ...]
+    path: Path, rows: StoredArray, labels: StoredArray, spec: ReadSpec, names: tuple[str, ...] | None
 ) -> StoredArray | Array | None:
-    """What labels say: numbers as they are, else classes by their names; None if all are others.
+    """What labels say: classes by their names, None if all are others; where ``names`` is None, labels as they are.
 
     Raises:
         DataError: they are no labels of these rows.
     """
-    is_of_images = isinstance(spec.recipe, Pixels)
-    kinds = "iuf" if spec.y_name == Regression.target else "iuU" if is_of_images else "iu"
-    shape = labels.shape[:1] if is_of_images and labels.shape[1:] == (1,) else labels.shape
+    kinds = "iuf" if spec.y_name == Regression.target else "iu" if names is None else "iuU"
+    shape = labels.shape if names is None or labels.shape[1:] != (1,) else labels.shape[:1]
     if shape != rows.shape[:1] or labels.dtype.kind not in kinds:
         raise DataError(
             f"{path} holds {labels.dtype} labels of shape {list(labels.shape)}",
             f"a whole number for each of {len(rows)} rows",
             f"write them again, or leave out the {spec.y_name}",
         )
-    if not is_of_images:
+    if names is None:
         return labels
     found = y_true(images.read_labels(path, "labels", labels), spec, names)
     return found if (found >= 0).any() else None
 
 
-def _unpack(open_rows: Callable[[Path, ReadSpec], _Rows]) -> Callable[[DataFile, Path, ReadSpec], None]:
-    def unpack(file: DataFile, target: Path, spec: ReadSpec) -> None:
-        """Write the rows of a packed file as ``.npy``, and before them their truth."""
-        rows = open_rows(Path(file.path), spec)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(rows.truth, StoredArray):
-            arrays.unpack(rows.truth, target.with_suffix(TRUTH_SUFFIX))
-        elif rows.truth is not None:
-            np.save(target.with_suffix(TRUTH_SUFFIX), rows.truth)
-        arrays.unpack(rows.values, target)
-
-    return unpack
-
-
-def _unpacked(path: Path, spec: ReadSpec) -> _Rows:
-    truth = path.with_suffix(TRUTH_SUFFIX)
-    return _Rows(arrays.open_npy(path), arrays.open_npy(truth) if truth.exists() else None)
-
-
 def _array_format(
     name: str, suffixes: tuple[str, ...], open_rows: Callable[[Path, ReadSpec], _Rows], **packing: Any
 ) -> Format:
-    """A format whose files hold arrays one after another; what was unpacked is ``.npy``."""
+    """A format whose files hold arrays one after another; what was unpacked is ``.npy``, with its truth beside it."""
+
+    def unpack(file: DataFile, target: Path, spec: ReadSpec) -> None:
+        rows, truth = open_rows(Path(file.path), spec)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(truth, StoredArray):
+            arrays.unpack(truth, target.with_suffix(TRUTH_SUFFIX))
+        elif truth is not None:
+            np.save(target.with_suffix(TRUTH_SUFFIX), truth)
+        arrays.unpack(rows, target)  # last: where it is, all is there
 
     def opened(path: Path, spec: ReadSpec) -> _Rows:
-        return _unpacked(path, spec) if packing and path.suffix == ".npy" else open_rows(path, spec)
+        if not packing or path.suffix != ".npy":
+            return open_rows(path, spec)
+        truth = path.with_suffix(TRUTH_SUFFIX)
+        return _Rows(arrays.open_npy(path), arrays.open_npy(truth) if truth.exists() else None)
 
     def count(path: Path, spec: ReadSpec) -> int:
         array = opened(path, spec).values
@@ -170,16 +160,14 @@ def _array_format(
         step = max(1, min(spec.chunk_rows, CHUNK_BYTES // array.row_bytes))
         is_as_taken = spec.recipe.input.dtype == "uint8" and array.shape[1:] == spec.recipe.input.shape
         for first in range(start, stop, step):
-            rows = slice(first, min(first + step, stop))
-            told = None if truth is None else np.asarray(truth[rows])
+            rows = array[first : min(first + step, stop)]
+            y = None if truth is None else np.asarray(truth[first : first + len(rows)])
             if is_as_taken and array.column_bytes is None:  # read later, batch by batch, by the model
-                yield make_batch(first, array[rows], y_true=told)
+                yield make_batch(first, rows, y_true=y)
             else:  # of numbers it must be seen which are finite
-                yield encode_array(first, np.asarray(array[rows]), spec, told)
+                yield encode_array(first, np.asarray(rows), spec, y)
 
-    if packing:
-        packing["unpack"] = _unpack(open_rows)
-    return Format(name, suffixes, count, batches, **packing)
+    return Format(name, suffixes, count, batches, unpack=unpack if packing else None, **packing)
 
 
 IDX = _array_format("idx", (".idx", ".gz"), _idx, unpacked_suffix=".npy", is_packed=arrays.is_gzip)

@@ -11,13 +11,13 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -37,11 +37,10 @@ from tasks.machine.arrays import Array
 from tasks.store import fingerprints, regular_files
 from tasks.store.regular_files import holds, shown
 
-SPLIT_FOLDERS = {
-    "train": TRAINING, "training": TRAINING, "test": TEST, "testing": TEST,
+SPLIT_WORDS = {
+    "train": TRAINING, "training": TRAINING, "test": TEST, "testing": TEST, "t10k": TEST,
     "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION,
 }  # fmt: skip
-SPLIT_WORDS = {name: SPLIT_FOLDERS[name] for name in ("train", "test", "val", "valid", "validation")} | {"t10k": TEST}
 LONGEST = 5  # names that a message has
 CLASS_NAMES = "labels.txt"  # beside the files: a class a line
 # What arrays of images and labels are called, before or after the word of their part.
@@ -60,25 +59,6 @@ WAITING_JOBS = 8  # that have been read and not decoded yet
 LONG_SECONDS = 0.2  # of decoding, beyond which processes are worth their start
 
 
-class Content(Protocol):
-    """All images of a source, in order."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def num_files(self) -> int:
-        """How many files they are in."""
-
-    def jobs(self) -> Iterator[Job]:
-        """All of them; what is not a path is read as it is asked for."""
-
-    def sample(self) -> Iterator[Item]:
-        """A few of them, from here and there."""
-
-    def place(self, number: int) -> str:
-        """Where an image is, for people."""
-
-
 class LabelledImages(NamedTuple):
     """Labelled images as they were found; nothing is decoded yet."""
 
@@ -87,7 +67,12 @@ class LabelledImages(NamedTuple):
     class_names: tuple[str, ...]  # as the data have them, in any order
     labels: NDArray[np.int64]  # (n,) into them
     split_ids: NDArray[np.uint8] | None  # (n,) of the split; None where the source has none
-    content: Content
+    num_files: int
+    blocks: Callable[
+        [], Iterator[Sequence[Item]]
+    ]  # of all images, in order; what is no path is read as it is asked for
+    sample: Callable[[], Iterator[Item]]  # a few images, from here and there
+    place: Callable[[int], str]  # where an image is, for people
     findings: tuple[Finding, ...] = ()
     other_files: tuple[str, ...] = ()  # among picture files
 
@@ -95,40 +80,7 @@ class LabelledImages(NamedTuple):
 # Folders of pictures (torchvision's ``ImageFolder``), maybe below ``train/`` and ``test/``.
 
 
-@dataclass(frozen=True)
-class PictureFiles:
-    """Images of which each is a file; as strings, the paths would be as large as small images."""
-
-    folders: list[str]
-    folder: NDArray[np.int32]  # (n,) that each is in
-    names: NDArray[np.bytes_]  # (n,)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def num_files(self) -> int:
-        """As many."""
-        return len(self)
-
-    def jobs(self) -> Iterator[Job]:
-        """All of them."""
-        numbers, step = range(len(self)), min(MOST_FILES, max(FEWEST_FILES, len(self) // FILE_JOBS))
-        return (Job(at, [self._path(number) for number in numbers[at : at + step]]) for at in numbers[::step])
-
-    def sample(self) -> Iterator[Item]:
-        """A few paths, evenly spread."""
-        return map(self._path, range(0, len(self), max(1, len(self) // SAMPLE)))
-
-    def place(self, number: int) -> str:
-        """The path."""
-        return " ".join(shown(self._path(number)).split())
-
-    def _path(self, number: int) -> str:
-        return f"{self.folders[self.folder[number]]}{os.sep}{os.fsdecode(self.names[number])}"
-
-
-class _ClassFolder(NamedTuple):
+class _Folder(NamedTuple):
     """Pictures of one class that lie side by side."""
 
     path: str
@@ -142,7 +94,7 @@ class _FolderSearch:
     """What lies below a folder."""
 
     classes: dict[str, int] = field(default_factory=dict)  # each with its number, in the order they were found
-    folders: list[_ClassFolder] = field(default_factory=list)
+    folders: list[_Folder] = field(default_factory=list)
     digest: Any = field(default_factory=hashlib.sha256)  # of all pictures so far: there may be millions
     strays: list[str] = field(default_factory=list)  # files among the folders of classes
     others: list[str] = field(default_factory=list)  # files of other kinds
@@ -161,24 +113,21 @@ class _FolderSearch:
 
     def _add_class(self, folder: str, label: int, split_id: int) -> None:
         """The pictures of one class, however deep: a folder's own after those of the folders in it."""
-        open_folders: list[tuple[str, Iterator[os.DirEntry[str]], list[bytes]]] = []
-        inner: str | None = folder
-        while inner or open_folders:
-            if inner:
-                open_folders.append((inner, iter(self._entries(inner)), []))
+        open_folders = [(folder, iter(self._entries(folder)), list[bytes]())]
+        while open_folders:
             path, entries, names = open_folders[-1]
-            inner = next(filter(None, (self._add_entry(entry, names) for entry in entries)), None)
-            if inner is None:
-                self.folders.append(_ClassFolder(path, label, split_id, np.array(names, np.bytes_)))
+            if inner := next(filter(None, (self._add_entry(entry, names) for entry in entries)), None):
+                open_folders.append((inner, iter(self._entries(inner)), []))
+            else:
+                self.folders.append(_Folder(path, label, split_id, np.array(names, np.bytes_)))
                 open_folders.pop()
 
     def _add_entry(self, entry: os.DirEntry[str], names: list[bytes]) -> str | None:
         """Note what lies in a folder of a class; a folder is returned, to be looked into next."""
         if holds(entry.is_dir):
-            if entry.is_symlink():
-                self.links.append(entry.path)
-            elif not entry.name.startswith("."):
-                return entry.path
+            if not entry.is_symlink():
+                return None if entry.name.startswith(".") else entry.path
+            self.links.append(entry.path)
         elif entry.name.startswith(".") or not holds(entry.is_file):
             pass
         elif entry.name.lower().endswith(pictures.SUFFIXES):
@@ -199,12 +148,11 @@ class _FolderSearch:
 
     def findings(self) -> Iterator[Finding]:
         """What was left out."""
-        left_out = {
-            "stray-files": ("what lies beside the folders of classes or of parts", self.strays),
-            "other-files": ("files of other kinds", self.others),
-            "links": ("links to folders", self.links),
-        }
-        for rule, (words, paths) in left_out.items():
+        for rule, words, paths in (
+            ("stray-files", "what lies beside the folders of classes or of parts", self.strays),
+            ("other-files", "files of other kinds", self.others),
+            ("links", "links to folders", self.links),
+        ):
             if paths:
                 more = f" and {len(paths) - LONGEST:,} more" if len(paths) > LONGEST else ""
                 first = ", ".join(" ".join(shown(path).split()) for path in paths[:LONGEST])
@@ -221,18 +169,29 @@ def find_pictures(folder: Path) -> LabelledImages:
         search.add_part(str(part), split_id)
     if folder not in parts:
         search.strays += [str(each) for each in sorted(folder.iterdir()) if each not in parts and each.name[0] != "."]
+    search.digest.update(str([parts, sorted(search.classes)]).encode(errors="surrogateescape"))
     found = [each for each in search.folders if len(each.names)]
     names = np.concatenate([np.array([], np.bytes_), *(each.names for each in found)])
-    order = np.argsort(names, kind="stable")
-    number = np.repeat(np.arange(len(found), dtype=np.int32), [len(each.names) for each in found])[order]
-    search.digest.update(str([parts, sorted(search.classes)]).encode(errors="surrogateescape"))
+    order = np.argsort(names, kind="stable")  # as strings, the paths would be as large as small images
+    names, number = (
+        names[order],
+        np.repeat(np.arange(len(found), dtype=np.int32), [len(each.names) for each in found])[order],
+    )
+    step = min(MOST_FILES, max(FEWEST_FILES, len(names) // FILE_JOBS))
+
+    def path(at: int) -> str:
+        return f"{found[number[at]].path}{os.sep}{os.fsdecode(names[at])}"
+
     return LabelledImages(
         source=str(folder),
         fingerprint=search.digest.hexdigest(),
         class_names=tuple(map(shown, search.classes)),
         labels=np.array([each.label for each in found], np.int64)[number],
         split_ids=np.array([each.split_id for each in found], np.uint8)[number] if len(parts) > 1 else None,
-        content=PictureFiles([each.path for each in found], number, names[order]),
+        num_files=len(names),
+        blocks=lambda: ([*map(path, range(len(names))[at : at + step])] for at in range(0, len(names), step)),
+        sample=lambda: map(path, range(0, len(names), max(1, len(names) // SAMPLE))),
+        place=lambda at: " ".join(shown(path(at)).split()),
         findings=tuple(search.findings()),
         other_files=(*search.others, *search.strays),
     )
@@ -244,8 +203,8 @@ def _split_folders(folder: Path) -> dict[Path, int]:
     A folder of pictures and no folders is none of a split: a class may be called ``train``.
     """
     try:
-        named = sorted(each for each in folder.iterdir() if each.name.lower() in SPLIT_FOLDERS)
-        found = {each: SPLIT_FOLDERS[each.name.lower()] for each in named if each.is_dir() and not _is_class(each)}
+        named = sorted(each for each in folder.iterdir() if each.name.lower() in SPLIT_WORDS)
+        found = {each: SPLIT_WORDS[each.name.lower()] for each in named if each.is_dir() and not _is_class(each)}
     except OSError:
         found = {}
     if TRAINING not in found.values():
@@ -270,44 +229,13 @@ def _is_class(folder: Path) -> bool:
 
 
 class ImageArray(NamedTuple):
-    """Images of one part in one array; they are read when it is asked for ``blocks``."""
+    """Images of one part of the split in one array; they are read when it is asked for ``blocks``."""
 
     place: str  # for people
+    split_id: int | None
     num_images: int
     blocks: Callable[[], Iterator[Array | list[bytes]]]  # each at most ``JOB_IMAGES`` images
     labels: Array  # (n,) whole numbers or names
-
-
-@dataclass(frozen=True)
-class ImageArrays:
-    """Images of which many are in a file, array after array."""
-
-    arrays: tuple[ImageArray, ...]
-    num_files: int
-
-    def __len__(self) -> int:
-        return sum(each.num_images for each in self.arrays)
-
-    def jobs(self) -> Iterator[Job]:
-        """All of them, block by block."""
-        first = 0
-        for block in itertools.chain.from_iterable(each.blocks() for each in self.arrays):
-            yield Job(first, list(block))
-            first += len(block)
-
-    def sample(self) -> Iterator[Item]:
-        """The first ones of each array."""
-        for each in self.arrays:
-            for block in itertools.islice(each.blocks(), 1):
-                yield from block[: SAMPLE // len(self.arrays) + 1]
-
-    def place(self, number: int) -> str:
-        """File and row."""
-        for each in self.arrays:
-            if number < each.num_images:
-                return f"{each.place} row {number}"
-            number -= each.num_images
-        raise IndexError(number)
 
 
 def find_idx(folder: Path) -> LabelledImages | None:
@@ -326,21 +254,22 @@ def find_idx(folder: Path) -> LabelledImages | None:
             expected = "labels for each file of images, called as it is but for labels and idx1"
             raise DataError(f"no labels beside {path}", expected, "put them there")
         files.append(labels)
-        parts.append(_stored_images(str(path), arrays.open_idx(path), arrays.read_idx_labels(labels)))
-    return _labelled(folder, files, parts, [*found]) if found else None
+        parts.append(_image_array(str(path), path.name, arrays.open_idx(path), arrays.read_idx_labels(labels)))
+    return _labelled(folder, files, parts) if found else None
 
 
 def find_arrays(path: Path) -> LabelledImages:
     """The arrays of an ``.npz`` or safetensors file: ``images`` and ``labels``, or those that Keras has."""
     file = arrays.open_arrays(path)
-    if not (found := [pair for pair in label_pairs(ARRAY_PARTS) if set(pair) <= {*file.names}]):
+    parts = [
+        _image_array(f"{path} {name}", name, file.open_array(name), read_labels(path, labels, file.open_array(labels)))
+        for name, labels in label_pairs(ARRAY_PARTS)
+        if {name, labels} <= {*file.names}
+    ]
+    if not parts:
         expected = "images and labels, or x_train, y_train, x_test and y_test"
         raise DataError(f"{path} holds arrays {sorted(file.names)}", expected, "rename them")
-    parts = [
-        _stored_images(f"{path} {images}", file.open_array(images), read_labels(path, labels, file.open_array(labels)))
-        for images, labels in found
-    ]
-    return _labelled(path, [path], parts, [_split_named(images) for images, _ in found], class_names_in(file))
+    return _labelled(path, [path], parts, class_names_in(file))
 
 
 def label_pairs(parts: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -352,25 +281,13 @@ def label_pairs(parts: Iterable[str]) -> Iterator[tuple[str, str]]:
                 yield f"{part}_{images}", f"{part}_{labels}"
 
 
-def class_names_in(file: arrays.ArrayFile) -> tuple[str, ...]:
-    """What the array ``class_names`` of a file says; nothing where there is none.
-
-    Raises:
-        DataError: a name is empty or stands twice.
-    """
-    if "class_names" not in file.names:
-        return ()
-    names = tuple(map(str, read_labels(file.path, "class_names", file.open_array("class_names"))))
-    return _distinct(str(file.path), names)
-
-
 def _split_named(name: str) -> int | None:
     """The part of the split that a name tells of."""
     words = re.split(r"[^a-z0-9]+", name.lower())
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), None)
 
 
-def _stored_images(place: str, array: StoredArray, labels: Array) -> ImageArray:
+def _image_array(place: str, name: str, array: StoredArray, labels: Array) -> ImageArray:
     """Images that lie in an array of bytes; a last axis of one channel is left out.
 
     Raises:
@@ -384,13 +301,13 @@ def _stored_images(place: str, array: StoredArray, labels: Array) -> ImageArray:
         raise DataError(found, expected, "convert the array: multiply shares of 1 by 255, put channels last")
     if array.column_bytes is not None:
         raise broken(array.path, f"{place} is in Fortran order: write it with numpy.ascontiguousarray")
-    return ImageArray(place, shape[0], partial(_stored_blocks, array), labels)
+    of_image, size = shape[1:3] if shape[3:] == (1,) else shape[1:], min(JOB_IMAGES, JOB_BYTES // array.row_bytes)
 
+    def blocks() -> Iterator[Array]:
+        for batch in array.batches(max(1, size)):
+            yield batch.reshape(-1, *of_image).copy()  # the next is read while it waits
 
-def _stored_blocks(array: StoredArray) -> Iterator[Array]:
-    of_image = array.shape[1:3] if array.shape[3:] == (1,) else array.shape[1:]
-    batches = array.batches(max(1, min(JOB_IMAGES, JOB_BYTES // array.row_bytes)))
-    return (batch.reshape(-1, *of_image).copy() for batch in batches)  # others are read while it waits
+    return ImageArray(place, _split_named(name), shape[0], blocks, labels)
 
 
 def find_parquet(path: Path) -> LabelledImages | None:
@@ -410,8 +327,7 @@ def find_parquet(path: Path) -> LabelledImages | None:
     if label is None:
         expected = f"a column of classes, called {' or '.join(LABEL_COLUMNS)}"
         raise DataError(f"{files[0]} has columns {', '.join(schema.names)}", expected, "rename the column")
-    parts = [_packed_images(each, image, label) for each in files]
-    return _labelled(path, files, parts, [_split_named(each.name) for each in files], names)
+    return _labelled(path, files, [_packed_images(each, image, label) for each in files], names)
 
 
 @contextmanager
@@ -439,22 +355,21 @@ def read_parquet(
     Raises:
         DataError: the file is broken, which for a damaged page shows only here.
     """
-    with open_parquet(path) as file:
-        groups = [file.metadata.row_group(at) for at in range(file.num_row_groups)]
-        ends = list(itertools.accumulate(each.num_rows for each in groups))
-        read = [at for at, end in enumerate(ends) if end > start and end - groups[at].num_rows < stop]
-        widest = max((groups[at].total_byte_size / groups[at].num_rows for at in read), default=1)
-        size = max(1, min(most_rows, int(most_bytes / max(1, widest))))
-        first = ends[read[0]] - groups[read[0]].num_rows if read else stop
-        with reading(path):
-            batches = file.iter_batches(size, read, columns, use_threads=False)
-        while first < stop:
-            with reading(path):
-                batch = next(batches)
-            low, high = max(start - first, 0), min(stop - first, batch.num_rows)
-            if low < high:
-                yield first + low, batch.slice(low, high - low)
-            first += batch.num_rows
+    first = 0
+    with open_parquet(path) as file, reading(path):
+        for at in range(file.num_row_groups):
+            group = file.metadata.row_group(at)
+            if first >= stop or first + group.num_rows <= start:
+                first += group.num_rows
+                continue
+            size = max(1, min(most_rows, most_bytes * group.num_rows // max(1, group.total_byte_size)))
+            for batch in file.iter_batches(size, [at], columns, use_threads=False):
+                low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+                if low < high:
+                    yield first + low, batch.slice(low, high - low)
+                first += batch.num_rows
+    if first < stop:
+        raise broken(path, f"it ends at row {first}, and its footer promises more")
 
 
 def image_column(schema: pa.Schema, among: tuple[str, ...] = ()) -> str | None:
@@ -469,30 +384,27 @@ def image_column(schema: pa.Schema, among: tuple[str, ...] = ()) -> str | None:
 def class_column(schema: pa.Schema) -> tuple[str | None, tuple[str, ...]]:
     """The column of classes, and what its whole numbers stand for, as far as the library ``datasets`` says either."""
     try:
-        features = dict(json.loads((schema.metadata or {}).get(METADATA, b"{}"))["info"]["features"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        features = {}
-    known = {name: each for name, each in features.items() if isinstance(each, dict) and name in schema.names}
-    found = [name for name, each in known.items() if each.get("_type") == "ClassLabel"]
-    name = next(iter([*found, *(name for name in LABEL_COLUMNS if name in schema.names)]), None)
-    names = known.get(name or "", {}).get("names")
-    return name, tuple(map(str, names)) if isinstance(names, list) else ()
+        features = json.loads(schema.metadata[METADATA])["info"]["features"].items()
+        classes = {name: tuple(map(str, each["names"])) for name, each in features if each["_type"] == "ClassLabel"}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        classes = {}
+    name = next((name for name in (*classes, *LABEL_COLUMNS) if name in schema.names), None)
+    return name, classes.get(name or "", ())
 
 
 def _packed_images(path: Path, image: str, label: str) -> ImageArray:
     with open_parquet(path) as file, reading(path):
-        labels, rows = file.read(columns=[label]).column(label), file.metadata.num_rows
-    kind = labels.type.value_type if pa.types.is_dictionary(labels.type) else labels.type
-    tests = pa.types.is_integer, pa.types.is_boolean, pa.types.is_string, pa.types.is_large_string
-    if labels.null_count or not any(test(kind) for test in (*tests, pa.types.is_string_view)):
-        found = f"{path} has {labels.null_count} of {rows} rows without a {label}, which is {labels.type}"
+        column, rows = file.read(columns=[label]).column(label), file.metadata.num_rows
+        labels = np.asarray(column.combine_chunks().to_numpy(zero_copy_only=False))
+    if not {*map(type, labels.tolist())} <= {int, bool, str}:
+        found = f"{path} has {column.null_count} of {rows} rows without a {label}, which is {column.type}"
         raise DataError(found, "a whole number or text in each", "fill them in, or leave these rows out")
 
     def blocks() -> Iterator[list[bytes]]:
         for _, batch in read_parquet(path, [f"{image}.bytes"], 0, rows, JOB_IMAGES, JOB_BYTES):
             yield [each or b"" for each in batch.column(0).field("bytes").to_pylist()]
 
-    return ImageArray(str(path), rows, blocks, np.asarray(labels.combine_chunks().to_numpy(zero_copy_only=False)))
+    return ImageArray(str(path), _split_named(path.name), rows, blocks, labels)
 
 
 # Labels: numbers or names, which stand for classes.
@@ -522,29 +434,39 @@ def classes_of_labels(labels: Array, names: tuple[str, ...] = ()) -> tuple[list[
     return values.astype(str).tolist(), codes
 
 
+def class_names_in(file: arrays.ArrayFile) -> tuple[str, ...]:
+    """What the array ``class_names`` of a file says; nothing where there is none.
+
+    Raises:
+        DataError: a name is empty or stands twice.
+    """
+    if "class_names" not in file.names:
+        return ()
+    names = read_labels(file.path, "class_names", file.open_array("class_names"))
+    return _require_distinct(file.path, tuple(map(str, names)))
+
+
 def names_beside(path: Path) -> tuple[str, ...]:
     """The classes by ``labels.txt`` in the same folder; nothing where there is none.
 
     Raises:
-        DataError: it is no list of classes.
+        DataError: a name is empty or stands twice.
     """
     file = (path if path.is_dir() else path.parent) / CLASS_NAMES
     if not file.is_file():
         return ()
     with regular_files.opened(file) as stream:
         text = stream.read(2**20).decode("utf-8-sig", errors="replace")
-    return _distinct(str(file), tuple(text.splitlines()))
+    return _require_distinct(file, tuple(text.splitlines()))
 
 
-def _distinct(place: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) != len(names) or "" in names:
-        raise DataError(f"{place} names a class twice, or not at all", "a name for each class", "mend it")
+def _require_distinct(path: Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    if len({*names}) != len(names) or "" in names:
+        raise DataError(f"{path} names a class twice, or not at all", "a name for each class", "mend it")
     return names
 
 
-def _labelled(
-    path: Path, files: list[Path], parts: list[ImageArray], split_ids: list[int | None], names: tuple[str, ...] = ()
-) -> LabelledImages:
+def _labelled(path: Path, files: list[Path], parts: list[ImageArray], names: tuple[str, ...] = ()) -> LabelledImages:
     """What arrays come to; ``names`` are those of whole-numbered labels, from 0 on.
 
     Where there is one part only, its images are split by their hashes, whatever it is called.
@@ -553,29 +475,40 @@ def _labelled(
         DataError: images and labels differ in number, are none, or a label has no name.
     """
     names = names or names_beside(path)
-    found = [_classes(part, names) for part in parts]
+    found = [_classes_of_part(part, names) for part in parts]
     class_names = names or sort_levels(itertools.chain.from_iterable(classes for classes, _ in found))
     numbers = {name: number for number, name in enumerate(class_names)}
-    labels = [np.array([numbers[name] for name in classes], np.int64)[codes] for classes, codes in found]
-    of_images = None
+    split_ids, of_images = [part.split_id for part in parts], None
     if TRAINING in split_ids and len({*split_ids} - {None}) > 1:
         if None in split_ids:
-            found_part = f"{parts[split_ids.index(None)].place} beside those for training and testing"
-            raise DataError(found_part, "names that say to which part each belongs", "rename it, or move it elsewhere")
-        of_parts = _with_test(cast("list[int]", split_ids))
-        of_images = np.repeat(np.array(of_parts, np.uint8), [part.num_images for part in parts])
+            other = f"{parts[split_ids.index(None)].place} beside those for training and testing"
+            raise DataError(other, "names that say to which part each belongs", "rename it, or move it elsewhere")
+        of_parts = np.array(_with_test(cast("list[int]", split_ids)), np.uint8)
+        of_images = np.repeat(of_parts, [part.num_images for part in parts])
+
+    def place(number: int) -> str:
+        for part in parts:
+            if number < part.num_images:
+                return f"{part.place} row {number}"
+            number -= part.num_images
+        raise IndexError(number)
+
     return LabelledImages(
         source=str(path),
         fingerprint=hashlib.sha256(json.dumps(fingerprints.of(files)).encode()).hexdigest(),
-        class_names=tuple(class_names),
-        labels=np.concatenate(labels),
+        class_names=class_names,
+        labels=np.concatenate(
+            [np.array([numbers[name] for name in classes], np.int64)[codes] for classes, codes in found]
+        ),
         split_ids=of_images,
-        content=ImageArrays(tuple(parts), len(files)),
+        num_files=len(files),
+        blocks=lambda: (list(block) for part in parts for block in part.blocks()),
+        sample=lambda: (item for part in parts for item in next(part.blocks())[: SAMPLE // len(parts) + 1]),
+        place=place,
     )
 
 
-def _classes(part: ImageArray, names: tuple[str, ...]) -> tuple[list[str], Array]:
-    """The classes of a part's labels, and which of these each image has."""
+def _classes_of_part(part: ImageArray, names: tuple[str, ...]) -> tuple[list[str], Array]:
     labels = part.labels
     if not part.num_images:
         raise DataError(f"{part.place} holds no images", "at least one", "write them again")
@@ -584,7 +517,7 @@ def _classes(part: ImageArray, names: tuple[str, ...]) -> tuple[list[str], Array
         raise DataError(found, "one label for each image", "see that both belong to the same part")
     classes, codes = classes_of_labels(labels, names)
     if names and labels.dtype.kind in "iu" and "" in classes:
-        row = int(np.argmax(np.isin(codes, [at for at, name in enumerate(classes) if not name])))
+        row = int(np.argmax((labels < 0) | (labels >= len(names))))
         found = f"label {labels[row]} at row {row} of {part.place}"
         raise DataError(found, f"labels from 0 to {len(names) - 1}", f"mend it, or {CLASS_NAMES}")
     return classes, codes
@@ -640,7 +573,7 @@ class DecodedImages(NamedTuple):
         return [np.fromfile(self.spool, np.uint8, size, offset=number * size).reshape(self.shape) for number in numbers]
 
 
-def read_images(content: Content, options: ReadOptions, spool: Path) -> DecodedImages:
+def read_images(source: LabelledImages, options: ReadOptions, spool: Path) -> DecodedImages:
     """Read all images into the file ``spool``, again where their shape is not that of the first ones.
 
     Raises:
@@ -649,48 +582,45 @@ def read_images(content: Content, options: ReadOptions, spool: Path) -> DecodedI
         EnvironmentProblem: a process that decodes them was ended.
     """
     looks_for_colour = not (options.shape or options.channels)
-    sizes, is_grey, is_long = _look_at_some(content)
-    shape = options.shape_for(sizes, is_grey)
-    found = _decode_all(content, shape, looks_for_colour, spool, is_long)
-    better = options.shape_for(found.stats.sizes, found.stats.is_grey)
-    if better == shape or not found.stats.sizes:
-        return found
-    return _decode_all(content, better, False, spool, is_long)
-
-
-def _look_at_some(content: Content) -> tuple[set[tuple[int, int]], bool, bool]:
-    """The sizes of a few images, evenly spread, whether all of them are grey, and whether files take long to decode."""
-    sizes, is_grey, count, in_files = set(), True, 0, False
-    started = time.perf_counter()
-    for item in content.sample():
-        count, in_files = count + 1, not isinstance(item, np.ndarray)
+    sizes, is_grey, seconds, count = set(), True, 0.0, 0
+    for item in source.sample():
+        count += 1
+        started = time.perf_counter()
         with suppress(Exception):  # Pillow's are of any kind; unreadable ones are found later
             picture = pictures.read_item(item, (1, 1), True)
             sizes.add(picture.size)
             is_grey = is_grey and picture.is_grey
-    seconds = (time.perf_counter() - started) * len(content) / max(1, count)
-    return sizes, is_grey, in_files and seconds > LONG_SECONDS
+        seconds += 0 if isinstance(item, np.ndarray) else time.perf_counter() - started
+    is_long = seconds * len(source.labels) / count > LONG_SECONDS
+    shape = options.shape_for(sizes, is_grey)
+    found = _decode_all(source, shape, looks_for_colour, spool, is_long)
+    better = options.shape_for(found.stats.sizes, found.stats.is_grey)
+    if better == shape or not found.stats.sizes:
+        return found
+    return _decode_all(source, better, False, spool, is_long)
 
 
-def _decode_all(content: Content, shape: Shape, looks_for_colour: bool, spool: Path, is_long: bool) -> DecodedImages:
+def _decode_all(
+    source: LabelledImages, shape: Shape, looks_for_colour: bool, spool: Path, is_long: bool
+) -> DecodedImages:
+    """Decode side by side and in order; few are read ahead."""
+    stats = DecodeStats.create(0, len(source.labels))
     with spool.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, len(content) * math.prod(shape)))  # a full disk is an error here
-    stats = DecodeStats.create(0, len(content))
+        os.posix_fallocate(file.fileno(), 0, max(1, len(source.labels) * math.prod(shape)))  # a full disk is an error here
     decode = partial(pictures.decode_job, shape=shape, looks_for_colour=looks_for_colour, spool=spool)
     with processes.by_all_cores(decode, cores.available(), is_long) as begin, progress.bar() as bar:
-        task = bar.add_task("decode", total=len(content))
-        for part in _completed(begin, content.jobs()):
+        task, waiting, first = bar.add_task("decode", total=len(source.labels)), deque[Future[DecodeStats]](), 0
+
+        def finish_one() -> None:
+            part = waiting.popleft().result()
             bar.advance(task, len(part.hashes))
             stats.update(part)
+
+        for items in source.blocks():
+            waiting.append(begin(Job(first, items)))
+            first += len(items)
+            if len(waiting) > WAITING_JOBS:
+                finish_one()
+        while waiting:
+            finish_one()
     return DecodedImages(spool, shape, stats)
-
-
-def _completed(begin: Callable[[Job], Future[DecodeStats]], jobs: Iterator[Job]) -> Iterator[DecodeStats]:
-    """What becomes of jobs, in order; few are read ahead."""
-    waiting: deque[Future[DecodeStats]] = deque()
-    for job in jobs:
-        waiting.append(begin(job))
-        if len(waiting) > WAITING_JOBS:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

@@ -69,6 +69,8 @@ def reason(error: Exception) -> str:
     """Why a picture could not be read, in a line and without its name."""
     if isinstance(error, UnidentifiedImageError):
         return f"none of {', '.join(FORMATS)}"
+    if isinstance(error, DataError):
+        return error.found
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -110,13 +112,12 @@ def _read_small(file: Path | str) -> Path | str | IO[bytes]:
 
     Those of /proc have none, and some of them wait for ever.
     """
-    with open(file, "rb", buffering=0, opener=_open_regular) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        return file if size > SMALL_BYTES else io.BytesIO(stream.read(SMALL_BYTES) if size else b"")
-
-
-def _open_regular(path: str, flags: int) -> int:
-    return regular_files.descriptor(Path(path))
+    descriptor = regular_files.descriptor(file)
+    try:
+        size = os.fstat(descriptor).st_size
+        return file if size > SMALL_BYTES else io.BytesIO(os.read(descriptor, SMALL_BYTES) if size else b"")
+    finally:
+        os.close(descriptor)
 
 
 def convert_array(image: NDArray[np.uint8], shape: Shape) -> Picture:

@@ -52,12 +52,15 @@ def check_duplicate_columns(columns: Sequence[Column], features: Encoded) -> Ite
         if np.nanmin(sample, initial=np.inf) >= np.nanmax(sample, initial=-np.inf):
             continue
         earlier = alike.setdefault((column.kind, sample.tobytes()), [])
-        values = features.floats(at)
-        equal = (other for other in earlier if np.array_equal(values, features.floats(other), equal_nan=True))
+        equal = (other for other in earlier if _are_equal(features, at, other))
         if (other := next(equal, None)) is not None:
             found = f"{column.name} equals {columns[other].name} in every row"
             yield warning("duplicate-column", column.name, found, f"leave one out, as with --ignore {column.name}")
         earlier.append(at)
+
+
+def _are_equal(features: Encoded, at: int, other: int) -> bool:
+    return np.array_equal(features.floats(at), features.floats(other), equal_nan=True)
 
 
 def check_leaks(

@@ -47,7 +47,7 @@ FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-thread
 @pytest.fixture
 def images(artifacts: Path) -> Tried:
     """A classifier of grey images."""
-    shutil.copytree(REPOSITORY / "tests" / "store_before_recipes", artifacts)
+    shutil.copytree(REPOSITORY / "tests" / "store_of_c692a25", artifacts)
     return Tried.load(SOFTMAX, None)
 
 

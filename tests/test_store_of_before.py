@@ -1,9 +1,8 @@
 """A store written by the version before this one is read, verified, predicted from, retrained and maintained.
 
-``store_before_recipes/`` is what commit 712d15b left in ``/srv/gradmill/artifacts``: two retrains of linear regression
-(the second with ``--seed 5 --no-predict``), a rollback, and ``retrain softmax-regression --no-predict``, each with its
-own code; only the pictures are smaller and the platform's name is shorter. The images, training splits, the run of
-softmax regression and the lock files were left out.
+``store_of_c692a25/`` is what that commit left in ``/srv/gradmill/artifacts``: two retrains of linear regression (the
+second with ``--seed 5 --no-predict``), ``rollback --no-freeze``, and ``retrain softmax-regression --no-predict``. The
+images, training splits, the run of softmax regression, pictures of runs and lock files were left out.
 """
 
 import json
@@ -23,12 +22,12 @@ import flows.cli.app
 from command_line import GRADMILL, gradmill
 from conftest import REPOSITORY
 
-WRITTEN = REPOSITORY / "tests" / "store_before_recipes"
+WRITTEN = REPOSITORY / "tests" / "store_of_c692a25"
 NAME = "linear-regression"
 SOFTMAX = "softmax-regression"
-JOB = "0aa1c778098ef52c"
+JOB = "c5ed5d25f87a6052"
 THERE = "/srv/gradmill/artifacts"
-WRITTEN_AT_NS = 1795635078403343004  # the test split; git keeps no times, and a job's identity has its input's in it
+WRITTEN_AT_NS = 1795884493352851600  # the test split; git keeps no times, and a job's identity has its input's in it
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +182,7 @@ def test_maintenance_keeps_the_evidence_of_kept_versions_and_removes_an_old_run_
     shutil.copytree(store / "runs" / evidence, store / "runs" / "20261101T000000-linear-regression-00000000")
     shutil.copytree(store / "predictions" / JOB, store / "predictions" / ("f" * 16))
     newest = store / "predictions" / ("f" * 16) / "_job.json"
-    newest.write_text(newest.read_text().replace('"finished_at": "2026-11-25', '"finished_at": "2026-11-26'))
+    newest.write_text(newest.read_text().replace('"finished_at": "2026-11-28', '"finished_at": "2026-11-29'))
     for path in (*store.glob("runs/*/run.json"), *store.glob("predictions/*/_job.json")):
         os.utime(path, (0, 0))
     done = json.loads(gradmill("maintain", "--keep", "1", "--json").stdout)

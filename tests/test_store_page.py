@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from browsing import CHROMIUM, MARKS, keep
-from candidate import Candidate
+from candidate import Candidate, seal
 from conftest import REPOSITORY
 from flows.story.model_page import page
 from node_packages import node_modules
@@ -55,8 +55,13 @@ class Elements(HTMLParser):
 
 @pytest.fixture
 def old_store(artifacts: Path) -> Path:
-    """A store of before there were pages."""
-    shutil.copytree(REPOSITORY / "tests" / "store_before_recipes", artifacts)
+    """A store whose versions have no page, so that this code makes them."""
+    shutil.copytree(REPOSITORY / "tests" / "store_of_c692a25", artifacts)
+    for found in artifacts.glob("models/*/*/index.html"):
+        found.unlink()
+        manifest = json.loads(found.with_name("manifest.json").read_text())
+        del manifest["files"]["index.html"]
+        seal(found.parent, manifest)
     return artifacts
 
 
@@ -104,7 +109,7 @@ def test_a_damaged_page_is_not_shown() -> None:
         page(NAME, 1)
 
 
-def test_the_page_of_an_older_version_is_made_outside_of_the_store(old_store: Path) -> None:
+def test_a_page_that_a_version_lacks_is_made_outside_of_the_store(old_store: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (old_store / "models").rglob("*")}
     found = page(SOFTMAX, 1)
     assert found == old_store / "pages" / f"{SOFTMAX}-1.html"

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.batch import output_dir
+from tasks.data.readers import check_unchanged
 from tasks.data.readers.columnar import OF_BATCHES, is_unfit, parquet_batches
 from tasks.data.readers.columns import Selection
 from tasks.data.readers.csv import csv_to_parquet
@@ -23,12 +24,13 @@ from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
 from tasks.store import artifact_paths, atomic, predictions
 from tasks.store.artifact_paths import REJECTS
+from tasks.store.fingerprints import Fingerprint
 from tasks.store.predictions import Job
 
 REJECTED = "rejected"  # the last column: why a row has no prediction
 
 
-def check(path: Path, tables: list[Path] | None, added: list[str], restart: bool) -> None:
+def check(path: Path, tables: list[Fingerprint] | None, added: list[str], restart: bool) -> None:
     """Whether a job may write the file ``path``, and its columns ``added`` to those of ``tables``.
 
     Raises:
@@ -51,11 +53,11 @@ def check(path: Path, tables: list[Path] | None, added: list[str], restart: bool
         )
 
 
-def write(path: Path, folder: Path, job: Job, tables: list[Path] | None) -> Job:
+def write(path: Path, folder: Path, job: Job, tables: list[Fingerprint] | None) -> Job:
     """Put the file of a finished job in place when it is whole; the job notes its digest before.
 
     Raises:
-        DataError: the input or a part is damaged, or has not the rows of the job.
+        DataError: the input or a part is damaged or has changed.
     """
     if path.exists() and atomic.file_digest(path) in job.file_digests:
         tell(f"{path} is there already")
@@ -68,6 +70,7 @@ def write(path: Path, folder: Path, job: Job, tables: list[Path] | None) -> Job:
         with _opened(temporary, path.suffix.lower(), first.schema) as write_table:
             for table in itertools.chain([first], rows):
                 write_table(table)
+        check_unchanged(tables or ())
         digest = atomic.file_digest(temporary)
         job = job.model_copy(update={"file_digests": tuple(sorted({*job.file_digests, digest}))})
         output_dir.update_document(folder, job)
@@ -75,7 +78,7 @@ def write(path: Path, folder: Path, job: Job, tables: list[Path] | None) -> Job:
     return job
 
 
-def _join_rows(folder: Path, job: Job, tables: list[Path] | None) -> Iterator[pa.Table]:
+def _join_rows(folder: Path, job: Job, tables: list[Fingerprint] | None) -> Iterator[pa.Table]:
     """All rows in order, some at a time: own columns, those of the answer, and why a row was rejected."""
     parts = [artifact_paths.part(folder, shard.number) for shard in job.shards]
     answers, rejects = _Rows(parts), _Rows([folder / REJECTS])
@@ -182,19 +185,19 @@ def _json_to_parquet(source: Path, target: Path) -> None:
             writer.write_batch(_conform(batch, schema))
 
 
-def _unify_schemas(tables: list[Path]) -> pa.Schema:
+def _unify_schemas(tables: list[Fingerprint]) -> pa.Schema:
     """The columns of all files; those that differ in type are text."""
     types: dict[str, pa.DataType] = {}
-    for field in itertools.chain.from_iterable(next(input_columns(path)).schema for path in tables):
+    for field in itertools.chain.from_iterable(next(input_columns(Path(each.path))).schema for each in tables):
         kind = _plain_type(field.type)
         known = types.get(field.name, kind)
         types[field.name] = kind if known in (kind, pa.null()) else known if kind == pa.null() else pa.string()
     return pa.schema(list(types.items()))
 
 
-def _own_columns(tables: list[Path]) -> Iterator[pa.Table]:
+def _own_columns(tables: list[Fingerprint]) -> Iterator[pa.Table]:
     schema = _unify_schemas(tables)
-    batches = itertools.chain.from_iterable(map(input_columns, tables))
+    batches = itertools.chain.from_iterable(input_columns(Path(each.path)) for each in tables)
     return (pa.Table.from_batches([_conform(batch, schema)]) for batch in batches)
 
 

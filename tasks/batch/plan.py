@@ -94,7 +94,7 @@ class OpenJob(NamedTuple):
     folder: Path
     job: Job
     file: Path | None
-    tables: list[Path] | None  # the input where its columns go into that file
+    tables: list[Fingerprint] | None  # the input where its columns go into that file
 
 
 class _Request(NamedTuple):
@@ -121,10 +121,9 @@ def open_job(parameters: PredictParameters) -> Iterator[OpenJob]:
     folder, tables = output.folder or artifact_paths.predictions(job.job), None
     if output.file:
         version = read_version(job.model.path.parent)
-        is_table = isinstance(version.recipe, Columns) and not any(
-            path.suffix.lower() in ARRAYS for path in request.files
-        )
-        tables = request.files if is_table else None
+        is_table = isinstance(version.recipe, Columns)
+        is_table &= not any(path.suffix.lower() in ARRAYS for path in request.files)
+        tables = request.prints if is_table else None
         output_file.check(output.file, tables, version.output_columns(job), parameters.restart)
     with output_dir.locked(folder):
         held = output_dir.claim(folder, job.job, parameters.restart)

@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 from tasks.batch import output_dir
 from tasks.data.io.batches import CHUNK_ROWS, READERS, table_batches
 from tasks.data.io.discovery import DataFile
+from tasks.data.io.inputs import check_unchanged
 from tasks.data.io.tabular import JSON_SUFFIXES, Selection, kind_of
 from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
 from tasks.store import artifact_paths, atomic, predictions
 from tasks.store.artifact_paths import REJECTS
+from tasks.store.fingerprints import Fingerprint
 from tasks.store.predictions import Job
 
 REJECTED = "rejected"  # the last column: why a row has no prediction
@@ -51,7 +53,7 @@ def write(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] | Non
     """Put the file of a finished job in place when it is whole; the job notes its digest before.
 
     Raises:
-        DataError: the input or a part is damaged, or has not the rows of the job.
+        DataError: the input or a part is damaged or has changed.
     """
     if path.exists() and atomic.file_digest(path) in job.file_digests:
         tell(f"{path} is there already")
@@ -64,6 +66,7 @@ def write(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] | Non
         with _opened(temporary, path.suffix.lower(), first.schema) as write_table:
             for table in itertools.chain([first], rows):
                 write_table(table)
+        check_unchanged(each.fingerprint for each in tables or ())
         digest = atomic.file_digest(temporary)
         job = job.model_copy(update={"file_digests": tuple(sorted({*job.file_digests, digest}))})
         output_dir.update_document(folder, job)

@@ -108,18 +108,7 @@ def introduce(device: Device) -> None:
     tell(f"{devices.driver()}; onnxruntime runs {f'{CPU}, not {CUDA}: {because}' if because else CUDA}")
 
 
-def open_cuda_session(model: bytes, **options: str) -> Any:
-    """A session that runs on the GPU or not at all, with more ``options`` of the CUDA provider.
-
-    Raises:
-        DeviceMissing: there is no usable GPU.
-    """
-    if fault := devices.cuda_fault():
-        raise devices.missing(fault)
-    return _session(model, CUDA, **options)
-
-
-def _session(model: bytes, wanted: str, **cuda_options: str) -> Any:
+def _session(model: bytes, wanted: str) -> Any:
     onnxruntime = package()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -128,7 +117,7 @@ def _session(model: bytes, wanted: str, **cuda_options: str) -> Any:
     if wanted == CUDA:
         onnxruntime.preload_dlls()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        providers = [(CUDA, {"use_tf32": "0", **cuda_options})]  # TF32 would cost three digits and the parity gate
+        providers = [(CUDA, {"use_tf32": "0"})]  # TF32 would cost three digits and the parity gate
     session = onnxruntime.InferenceSession(model, sess_options=options, providers=providers)
     if provider(session) != wanted:
         raise RuntimeError(f"asked for {wanted}, got {provider(session)}")

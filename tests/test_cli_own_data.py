@@ -364,6 +364,20 @@ def test_options_are_typed_again_as_they_were_given(folder: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("option", ["--ignore", "--features", "--category"])
+def test_a_line_break_in_a_list_of_columns_needs_quotes(
+    option: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "t.csv").write_text(houses().replace("city", '"ci\nty"', 1))
+    code, out, err = inspected(capsys, "t.csv", "--target", "price", option, "ci\nty")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[1:] == [
+        "expected: values by commas, one with a line break in double quotes",
+        "to do: quote it",
+    ]
+    assert inspected(capsys, "t.csv", "--target", "price", option, '"ci\nty"')[0] == 0
+
+
 FAULTS = [
     ({"data": {"source": "x.csv", "target": "y"}}, "a --name of their own"),
     ({"name": "a", "data": {"source": "x", "features": ["b"]}}, "for tables"),

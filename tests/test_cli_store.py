@@ -1,5 +1,6 @@
 """The store's commands from outside: what they print, how they exit, and that they need neither torch nor a server."""
 
+import hashlib
 import json
 import os
 import signal
@@ -90,6 +91,20 @@ def test_models_says_where_it_looked_and_what_a_champion_is(artifacts: Path, tmp
     assert answer("models")["path"] == str(artifacts / "models")
     empty = gradmill("models", "--artifacts", str(tmp_path / "empty")).stdout
     assert empty == f"no models in {tmp_path / 'empty' / 'models'}; train one: gradmill retrain\n"
+
+
+def test_a_data_set_whose_name_is_markup_is_shown_as_it_is() -> None:
+    """A document may say so whose checksums fit, too."""
+    folder = artifact_paths.version(NAME, 1)
+    path, sums = folder / "manifest.json", folder / "SHA256SUMS"
+    content = path.read_bytes()
+    document = json.loads(content)
+    document["dataset"]["name"] = "[/]"
+    path.write_text(json.dumps(document))
+    before, after = (hashlib.sha256(each).hexdigest() for each in (content, path.read_bytes()))
+    sums.write_text(sums.read_text().replace(before, after))
+    done = gradmill("models")
+    assert (done.returncode, "[/] " in done.stdout) == (0, True), done.stderr
 
 
 # A mirror

@@ -91,6 +91,10 @@ def test_a_line_is_shown_when_it_ends_not_when_the_command_does(unbuffered: str,
         ("SSL_CERT_FILE", "/no/such/file", "retrain"),
         ("SSL_CERT_FILE", "/etc/passwd", "predict"),
         ("ALL_PROXY", "socks://127.0.0.1:1080", "retrain"),
+        ("PREFECT_RESULTS_DEFAULT_SERIALIZER", "zzz", "retrain"),
+        ("NUMPY_MADVISE_HUGEPAGE", "x", "inspect t.csv"),
+        ("SOURCE_DATE_EPOCH", "abc", "inspect t.csv"),
+        ("SOURCE_DATE_EPOCH", "9" * 17, "models"),
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named_before_any_work(

@@ -5,6 +5,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -125,10 +126,12 @@ def run(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     hide_kinds(command)
-    if arguments in ([], ["bench"]) or not {"-h", "--help"}.isdisjoint(arguments):
+    asks_help = not {"-h", "--help"}.isdisjoint(arguments)
+    if arguments in ([], ["bench"]) or asks_help:
         style_help()
     try:
-        code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
+        with streams.document_alone() if "--json" in arguments and not asks_help else nullcontext():
+            code = command.main(arguments, prog_name="gradmill", standalone_mode=False)
     except (Exception, SystemExit) as caught:
         board.end()
         error = caught.__context__ if isinstance(caught, SystemExit) else caught  # typer's answer to a broken pipe

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.checks import check_evaluation
@@ -11,9 +10,8 @@ from flows.cli.options import Quiet, Verbose, print_json
 from flows.cli.parameters import taking, validated
 from flows.cli.runs import on_prefect
 from flows.cli.sources import place
-from flows.cli.tables import on_output, print_fact
+from flows.cli.tables import add_row, on_output, print_fact
 from tasks.errors import UsageError
-from tasks.machine.words import printable
 from tasks.parameters import EvaluateParameters
 
 if TYPE_CHECKING:
@@ -57,6 +55,6 @@ def _print(head: tuple[str, ...], rows: list[tuple[str, ...]], console: Console)
     for number, title in enumerate(head):
         shown.add_column(title, justify="right" if number else "left")
     for row in rows:
-        shown.add_row(*(escape(printable(cell)) for cell in row))
+        add_row(shown, *row)
     console.print()
     console.print(shown)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 from flows.cli import board
@@ -14,7 +13,7 @@ from flows.cli.faults import conclude
 from flows.cli.options import as_typed
 from flows.cli.parameters import given_options, taking, validated
 from flows.cli.sources import place, suggested_name
-from flows.cli.tables import on_output, print_line
+from flows.cli.tables import add_row, on_output, print_line
 from tasks.data.report import UnfitData
 from tasks.errors import UsageError
 from tasks.machine.words import printable, readable
@@ -158,7 +157,7 @@ def _show_columns(report: "DataReport", console: Console) -> None:
     )
     for column in report.columns:
         missing = f"{100 * column.missing / report.rows:.3g} %" if column.missing else ""
-        columns.add_row(*map(_plain, (column.name, column.role, column.kind, missing, column.content)))
+        add_row(columns, column.name, column.role, column.kind, missing, column.content)
     console.print(columns)
 
 
@@ -167,10 +166,5 @@ def _show_images(report: "DataReport", images: "ImageReport", console: Console) 
         print_line(f"{name}: {value}")
     classes = Table("class", "images", box=None, pad_edge=False)
     for name, count in report.classes.items():
-        classes.add_row(_plain(name), f"{count:,}")
+        add_row(classes, name, f"{count:,}")
     console.print(classes)
-
-
-def _plain(text: str) -> str:
-    """Text from data, which Rich and the terminal are to show and not to obey."""
-    return escape(printable(text))

@@ -100,7 +100,11 @@ class _Value(NamedTuple):
             return
         given = not given if self.field.default is True else given  # its flag turns it off
         if self.is_list:
-            given = [each for row in csv.reader(filter(None, given), skipinitialspace=True) for each in row]
+            try:
+                given = [each for row in csv.reader(filter(None, given), skipinitialspace=True) for each in row]
+            except csv.Error as error:
+                expected = "values by commas, one with a line break in double quotes"
+                raise UsageError(f"{self.flag} {', '.join(map(repr, given))}", expected, "quote it") from error
         (document.setdefault(self.part, {}) if self.part else document)[self.name] = given
 
 

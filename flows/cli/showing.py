@@ -37,7 +37,7 @@ def show(
     number = reading.resolve(name, version)
     path = model_page.page(name, number)
     board.end()
-    wants = not no_browser and sys.stdout.isatty() and _has_desktop()
+    wants = not no_browser and os.isatty(1) and _has_desktop()
     is_opened = wants and webbrowser.open(path.absolute().as_uri())
     if as_json:
         print_json({"schema_version": 1, "name": name, "version": number, "path": str(path), "opened": is_opened})

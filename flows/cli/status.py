@@ -4,16 +4,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from flows.cli import board
 from flows.cli.faults import conclude
 from flows.cli.operate import on_server
 from flows.cli.store import CHAMPION
-from flows.cli.tables import TEST_FIGURES, figures_of_test, print_fact, print_line, print_table
+from flows.cli.tables import TEST_FIGURES, add_row, figures_of_test, print_fact, print_line, print_table
 from tasks.errors import EnvironmentProblem
-from tasks.machine.words import printable
 
 if TYPE_CHECKING:
     from flows.server.status_document import Deployment, Status
@@ -60,7 +58,7 @@ def _print_models(found: "Status") -> None:
     champions = Table("champion of", "version", *TEST_FIGURES, "since", box=None, pad_edge=False)
     for model in found.models:
         figures = figures_of_test(model.test_accuracy, model.test_loss)
-        champions.add_row(model.name, str(model.version), *figures, model.promoted_at[:16])
+        add_row(champions, model.name, str(model.version), *figures, model.promoted_at[:16])
     print_table(champions, ("log loss",))
     print_line(f"a champion is {CHAMPION}")
     for model in found.models:
@@ -85,7 +83,7 @@ def _print_server(found: "Status") -> None:
         runs = Table("deployment", "last run", "state", "last verdict", "next run", box=None, pad_edge=False)
         for each in found.deployments:
             cells = (each.name, _moment(each.last_start), each.state or "", _verdict(each), _due(each))
-            runs.add_row(*(escape(printable(cell)) for cell in cells))
+            add_row(runs, *cells)
         print_table(runs)
     else:
         print_line("no deployments yet: run gradmill up or gradmill register")

@@ -4,16 +4,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from flows.cli import reporting, tried
 from flows.cli.faults import Answer
 from flows.cli.options import ModelArgument, OnlyModel, print_json
 from flows.cli.parameters import taking, validated
-from flows.cli.tables import TEST_FIGURES, figures_of_test, print_line, print_table
+from flows.cli.tables import TEST_FIGURES, add_row, figures_of_test, print_line, print_table
 from tasks.errors import DataError, UsageError
-from tasks.machine.words import counted, printable, readable
+from tasks.machine.words import counted, readable
 from tasks.parameters import MaintainParameters
 from tasks.store import (
     artifact_paths,
@@ -82,7 +81,8 @@ def _table(listing: dict[str, list[dict[str, Any]]]) -> Table:
     for name, rows in listing.items():
         for row in rows:
             marks = " *" * row["champion"] + " f" * row["frozen"] + " h" * row["held"]
-            table.add_row(
+            add_row(
+                table,
                 name,
                 f"{row['version']}{marks}",
                 *figures_of_test(row["test_accuracy"], row["test_loss"]),
@@ -111,7 +111,7 @@ def history(as_json: bool, name: OnlyModel = None) -> None:
             numbers = ", ".join(map(str, change.versions))
             by = change.by.rpartition("-")[2] if names.RUN.fullmatch(change.by) else change.by  # as in models --runs
             cells = (each, change.at[:19].replace("T", " "), what, numbers, champion, by, change.reason)
-            table.add_row(*(escape(printable(cell)) for cell in cells))
+            add_row(table, *cells)
     print_table(table)
     typer.echo("champion: as of then; f frozen; by: a person, or the run that ends with its id")
     typer.echo("changes from before Gradmill kept a history are not listed")

@@ -6,13 +6,16 @@ import json
 import math
 import os
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
 
 STDOUT = "standard output"
 ORDERS = {"\x1b", "\r"}  # to a terminal
 
 document_written = False  # by this command
 _closed = False
+_output: TextIO | None = None  # standard output, while only the document goes there
 
 
 class _Output(io.FileIO):
@@ -104,11 +107,23 @@ def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:
     )
 
 
+@contextmanager
+def document_alone() -> Iterator[None]:
+    """Keep standard output for ``print_json``: whatever else is printed goes to standard error."""
+    global _output
+    _output = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _output = None
+
+
 def print_json(document: Any) -> None:
     """The one document on stdout; JSON has no word for NaN and infinity, which are null."""
     global document_written
     document_written = True
-    sys.stdout.write(json.dumps(_finite(document), indent=2, allow_nan=False) + "\n")
+    print(json.dumps(_finite(document), indent=2, allow_nan=False), file=_output, flush=True)
 
 
 def _finite(document: Any) -> Any:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tasks.machine.words import readable
+from tasks.machine.words import printable, readable
 
 WIDE = 160  # characters: a pipe has no width, and its reader wants whole names
 LABEL = 12
@@ -42,6 +43,11 @@ def figures_of_test(accuracy: float | None, loss: float | None) -> tuple[str, st
     if accuracy is None:
         return "", "", readable(math.sqrt(2 * loss))
     return f"{accuracy:.4f}", readable(loss), ""
+
+
+def add_row(table: Table, *cells: str) -> None:
+    """Add text from data, which Rich and the terminal are to show and not to obey."""
+    table.add_row(*(escape(printable(cell)) for cell in cells))
 
 
 def print_table(table: Table, least_wanted: Sequence[str] = ()) -> None:

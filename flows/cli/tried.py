@@ -4,13 +4,12 @@ from collections.abc import Callable
 from enum import StrEnum
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import print_json
-from flows.cli.tables import TEST_FIGURES, figures_of_test, print_line, print_table
+from flows.cli.tables import TEST_FIGURES, add_row, figures_of_test, print_line, print_table
 from tasks.errors import UsageError
-from tasks.machine.words import nearest, printable, readable, short
+from tasks.machine.words import nearest, readable, short
 from tasks.store import artifact_paths, tried
 from tasks.store.tried import Tried
 
@@ -69,7 +68,7 @@ def _print(found: list[Tried]) -> None:
         figures = [*figures_of_test(run.test_accuracy, run.test_loss), *([validation] * is_watched)]
         date, digits = run.date[5:16].replace("T", " "), run.run.rpartition("-")[2]  # of this year, most of them
         cells = (run.name, date, digits, _outcome(run), *figures, f"{run.seconds:.1f}", _settings(run))
-        table.add_row(*(escape(printable(cell)) for cell in cells))
+        add_row(table, *cells)
     print_table(table, ("s", "validation", "date", "log loss"))
 
 

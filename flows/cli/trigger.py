@@ -13,7 +13,7 @@ from flows import interrupt
 from flows.cli import board
 from flows.cli.faults import Answer
 from flows.cli.operate import nested, on_server
-from flows.cli.tables import print_table
+from flows.cli.tables import add_row, print_table
 from tasks.errors import GradmillError, UsageError
 
 
@@ -87,7 +87,7 @@ def _listed(deployment: str, as_json: bool) -> Answer | None:
     board.end()
     table = Table("--param", "value", "what it is", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(f"{row['name']}=", json.dumps(row["value"]), row["description"])
+        add_row(table, f"{row['name']}=", json.dumps(row["value"]), row["description"])
     print_table(table)
     return None
 

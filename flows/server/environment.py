@@ -4,6 +4,8 @@ import io
 import os
 import ssl
 import sys
+import time
+from collections.abc import Callable
 from contextlib import redirect_stderr, suppress
 from pathlib import Path
 
@@ -14,9 +16,14 @@ from tasks.machine.settings import Settings
 from tasks.store import artifact_paths
 
 CERTIFICATES = "SSL_CERT_FILE"
+SERIALIZER = "PREFECT_RESULTS_DEFAULT_SERIALIZER"
 TIMEOUT = "PREFECT_API_REQUEST_TIMEOUT"
 MOST_SECONDS = 1e9
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+NUMPYS: dict[str, tuple[Callable[[str], object], str]] = {  # which numpy makes numbers of when it is imported
+    "NUMPY_MADVISE_HUGEPAGE": (int, "0 or 1"),
+    "SOURCE_DATE_EPOCH": (lambda text: time.gmtime(int(text)), "seconds since 1970, a whole number"),
+}
 PROXY = (
     "http://host:port or https://host:port; socks5://host:port where httpx[socks] is installed",
     "correct it, pip install 'httpx[socks]' for socks5://, or unset it",
@@ -36,6 +43,11 @@ def require() -> None:
         first = error.errors()[0]
         variable = f"GRADMILL_{'_'.join(map(str, first['loc']))}".upper()
         raise _unusable(variable, first["msg"].removeprefix("Input should be ").split(",")[0]) from error
+    for variable, (made, expected) in NUMPYS.items():
+        try:
+            made(os.environ.get(variable, "0"))
+        except (ValueError, OverflowError, OSError) as error:
+            raise _unusable(variable, expected) from error
     _require_artifacts()
     _require_certificates()
     settle_prefect()
@@ -102,7 +114,7 @@ def require_prefect() -> None:
         with redirect_stderr(told):
             import prefect.settings
 
-            seconds = prefect.settings.get_current_settings().api.request_timeout
+            settings = prefect.settings.get_current_settings()
     except ValidationError as error:
         first = error.errors()[0]
         value = str(first["input"]).lower()
@@ -110,10 +122,22 @@ def require_prefect() -> None:
         setting = ".".join([error.title, *map(str, first["loc"])])
         name = next(names, f"{setting} of your Prefect profile")
         raise _unusable(name, first["msg"].removeprefix("Input should be ")) from error
-    if not 0 < seconds < MOST_SECONDS:  # no timer takes it
+    if not 0 < settings.api.request_timeout < MOST_SECONDS:  # no timer takes it
         raise _unusable(TIMEOUT, "a number of seconds above 0")
+    if (serializer := settings.results.default_serializer) != "pickle":
+        _require_serializer(serializer)
     _require_proxies()
     sys.stderr.write(told.getvalue())
+
+
+def _require_serializer(name: str) -> None:
+    """Prefect looks it up when the first flow is imported."""
+    from prefect.serializers import Serializer
+
+    try:
+        Serializer(type=name)
+    except ValidationError as error:
+        raise _unusable(SERIALIZER, "pickle, json or another serializer of Prefect's") from error
 
 
 def _require_proxies() -> None:

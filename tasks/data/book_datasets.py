@@ -11,8 +11,9 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import IO, Any, NamedTuple, Protocol
@@ -348,37 +349,39 @@ def fetch_files(sources: Iterable[Source], use_cache: bool = True) -> RawDataset
         if missing and shutil.disk_usage(scratch).free < SPACE_NEEDED:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch.parent))
         sources = list(sources) if missing else ()
-        used = dict.fromkeys(_fetch_file(file, sources, scratch) for file in missing)
+        used = dict.fromkeys(_ask_each(sources, partial(_fetch_file, file, scratch=scratch)) for file in missing)
     source = ", ".join(used) or "cache"
     files_of = f"{counted(len(FILES), 'file')} from {source}, verified by SHA-256"
     tell(f"{FASHION_MNIST}: {files_of}", short=files_of)
     return RawDataset(name=FASHION_MNIST, source=source, files={file.name: file.cached for file in FILES})
 
 
-def _fetch_file(file: RawFile, sources: Sequence[Source], scratch: Path) -> str:
-    """Put the payload of ``file`` into the cache, and name the source that had it."""
+def _ask_each(sources: Iterable[Any], question: Callable[[Any], str]) -> str:
+    """The answer of the first source that can be reached."""
     reasons = []
     for source in sources:
         try:
-            for _ in range(2):  # what fails its checksum is fetched once again
-                found = _cache_payload(file, source.fetch(file, scratch))
-                if found == file.sha256:
-                    return str(source)
+            return question(source)
         except SourceUnreachable as error:
             reasons.append(f"{source}: {error.found}")
-        else:
-            raise DataError(
-                f"{file.name} from {source} has SHA-256 {found}",
-                f"SHA-256 {file.sha256} ({file.size} bytes, decompressed)",
-                "the source is damaged or is not Fashion-MNIST: use another, e.g. GRADMILL_FASHION_MNIST_DIR",
-            )
-    raise _unreachable("Fashion-MNIST is not in the cache and no source could be reached", reasons)
+    raise SourceUnreachable(
+        "Fashion-MNIST is not in artifacts/ and no source could be reached: " + "; ".join(reasons),
+        "a network, or a folder with the four IDX files",
+        "set GRADMILL_FASHION_MNIST_DIR to such a folder, or try again with a network",
+    )
 
 
-def _unreachable(found: str, reasons: Sequence[str]) -> SourceUnreachable:
-    way_out = "set GRADMILL_FASHION_MNIST_DIR to such a folder, or try again with a network"
-    expected = "a network, or a folder with the four IDX files"
-    return SourceUnreachable(f"{found}: {'; '.join(reasons)}", expected, way_out)
+def _fetch_file(file: RawFile, source: Source, scratch: Path) -> str:
+    """Put the payload of ``file`` into the cache; the name of its source."""
+    for _ in range(2):  # what fails its checksum is fetched once again
+        found = _cache_payload(file, source.fetch(file, scratch))
+        if found == file.sha256:
+            return str(source)
+    raise DataError(
+        f"{file.name} from {source} has SHA-256 {found}",
+        f"SHA-256 {file.sha256} ({file.size} bytes, decompressed)",
+        "the source is damaged or is not Fashion-MNIST: use another, e.g. GRADMILL_FASHION_MNIST_DIR",
+    )
 
 
 def _cache_payload(file: RawFile, archive: Path) -> str:
@@ -406,12 +409,4 @@ def describe_source() -> str:
         return f"the four files are in {user_dir}"
     if all(file.is_cached() for file in FILES):
         return "in artifacts/ already, verified by SHA-256"
-    reasons = []
-    for source in find_sources():
-        try:
-            source.probe()
-        except SourceUnreachable as error:
-            reasons.append(f"{source}: {error.found}")
-        else:
-            return f"not fetched yet; {source} answers"
-    raise _unreachable("Fashion-MNIST is not in artifacts/ and no source answers", reasons)
+    return _ask_each(find_sources(), lambda source: source.probe() or f"not fetched yet; {source} answers")

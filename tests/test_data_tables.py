@@ -157,7 +157,7 @@ def test_what_is_large_lies_in_a_file_that_is_gone_with_its_last_array(
 
 
 def test_a_text_of_too_many_levels_is_no_dictionary_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.data.readers.tabular.MAX_LEVELS", 100)
+    monkeypatch.setattr("tasks.data.io.tabular.MAX_LEVELS", 100)
     monkeypatch.setattr(tabular, "BLOCK_BYTES", 512)
     rows = pa.table({"id": [f"id {number % 150}" for number in range(400)]})
     found = read(write(tmp_path / "t.csv", as_csv(rows)), tmp_path)

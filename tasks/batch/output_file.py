@@ -20,7 +20,6 @@ from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
 from tasks.store import artifact_paths, atomic, predictions
 from tasks.store.artifact_paths import REJECTS
-from tasks.store.fingerprints import Fingerprint
 from tasks.store.predictions import Job
 
 REJECTED = "rejected"  # the last column: why a row has no prediction

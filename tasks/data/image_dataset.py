@@ -198,7 +198,10 @@ def examine(
     findings = [*source.findings, *truth.findings]
     if has_parts != (rule.rule == "folders"):
         found = "images in parts for training and testing" if has_parts else "images without such parts"
-        expected, action = f"a split {describe_split(rule)}, as version 1 fixed it", "fix the rule anew with --new-recipe"
+        expected, action = (
+            f"a split {describe_split(rule)}, as version 1 fixed it",
+            "fix the rule anew with --new-recipe",
+        )
         findings.append(error("other-split", None, found, expected, action))
     findings += _check_readable(source, decoded.stats.unreadable, data.max_rejects)
     findings += check_num_weights(decoded.shape, len(fixed_names))

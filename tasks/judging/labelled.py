@@ -17,7 +17,7 @@ from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays
 from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.report import DataReport, Finding, UnfitData
 from tasks.data.schema import Request, Schema, assign_roles
-from tasks.data.split import check_times, decode_times, encode_times
+from tasks.data.split import TRAINING, check_times, decode_times, encode_times
 from tasks.data.table_dataset import examine_table
 from tasks.errors import DataError, UsageError
 from tasks.judging.periods import Moments

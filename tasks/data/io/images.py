@@ -606,7 +606,9 @@ def _decode_all(
     """Decode side by side and in order; few are read ahead."""
     stats = DecodeStats.create(0, len(source.labels))
     with spool.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, len(source.labels) * math.prod(shape)))  # a full disk is an error here
+        os.posix_fallocate(
+            file.fileno(), 0, max(1, len(source.labels) * math.prod(shape))
+        )  # a full disk is an error here
     decode = partial(pictures.decode_job, shape=shape, looks_for_colour=looks_for_colour, spool=spool)
     with processes.by_all_cores(decode, cores.available(), is_long) as begin, progress.bar() as bar:
         task, waiting, first = bar.add_task("decode", total=len(source.labels)), deque[Future[DecodeStats]](), 0

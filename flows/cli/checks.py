@@ -116,8 +116,7 @@ def _check_header(source: str, check: Callable[[list[str]], None]) -> None:
     Neither a URL, whose host may take long, nor JSON lines, each of which has names of its own, is looked at.
     """
     from tasks.data.io.batches import read_header
-    from tasks.data.io.discovery import find_table
-    from tasks.data.io.tabular import JSON_SUFFIXES
+    from tasks.data.io.discovery import JSON_SUFFIXES, find_table
 
     if "://" in source.removeprefix("file://"):
         return

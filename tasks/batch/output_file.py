@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from tasks.batch import output_dir
 from tasks.data.io.batches import CHUNK_ROWS, READERS, table_batches
-from tasks.data.io.discovery import DataFile
+from tasks.data.io.discovery import JSON_SUFFIXES, DataFile
 from tasks.data.io.inputs import check_unchanged
-from tasks.data.io.tabular import JSON_SUFFIXES, Selection, kind_of
+from tasks.data.io.tabular import Selection, kind_of
 from tasks.errors import DataError, UsageError
 from tasks.machine.telling import tell
 from tasks.store import artifact_paths, atomic, predictions

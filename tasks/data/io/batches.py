@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from tasks.data.io import pictures, tabular
 from tasks.data.io.csv import csv_batches
-from tasks.data.io.discovery import ARROW_SUFFIXES, DataFile
+from tasks.data.io.discovery import JSON_SUFFIXES, DataFile
 from tasks.data.io.tabular import BadRows, Reader, Selection
 from tasks.data.recipe import Columns, Recipe
 from tasks.errors import DataError
@@ -24,8 +24,8 @@ Rows: TypeAlias = "Array | StoredArray"  # rows in memory, or still in their fil
 
 READERS: dict[str, Reader] = {
     ".parquet": tabular.parquet_batches,
-    **dict.fromkeys(ARROW_SUFFIXES, tabular.arrow_batches),
-    **dict.fromkeys((".jsonl", ".ndjson", ".json"), tabular.json_batches),
+    **dict.fromkeys((".feather", ".arrow", ".ipc"), tabular.arrow_batches),
+    **dict.fromkeys(JSON_SUFFIXES, tabular.json_batches),
 }  # whatever else is named is CSV
 
 UNKNOWN = -1.0  # the code of any level that a recipe has not

@@ -28,10 +28,10 @@ from tasks.store.fingerprints import Fingerprint
 from tasks.store.regular_files import holds, shown
 from tasks.store.remote import OBJECT_STORES
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")  # read from the first byte to the last
-ARROW_SUFFIXES = (".feather", ".arrow", ".ipc")
-SEEKABLE_SUFFIXES = (".parquet", *ARROW_SUFFIXES)
-TABLE_SUFFIXES = (*TEXT_SUFFIXES, *SEEKABLE_SUFFIXES)  # .txt is about data
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+TEXT_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)  # read from the first byte to the last
+TYPED_SUFFIXES = (".parquet", ".feather", ".arrow", ".ipc")  # of files that keep the types of columns
+TABLE_SUFFIXES = (*TEXT_SUFFIXES, *TYPED_SUFFIXES)  # .txt is about data
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 PARTIAL_SUFFIXES = (".tmp", ".part", ".partial", ".filepart", ".crdownload")  # of what somebody is still writing
 GZIP = ".gz"
@@ -91,7 +91,7 @@ class DataFile(NamedTuple):
         """
         import pyarrow as pa
 
-        is_sequential = self.suffix not in SEEKABLE_SUFFIXES
+        is_sequential = self.suffix not in TYPED_SUFFIXES
         with ExitStack() as stack:
             if self.is_remote:
                 raw = stack.enter_context(open_remote(self.path, is_sequential))
@@ -101,7 +101,7 @@ class DataFile(NamedTuple):
                     raise empty(Path(self.path))
             if self.name.endswith(GZIP):
                 yield pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "gzip")
-            elif self.suffix in ARROW_SUFFIXES and self.fingerprint.bytes > MAX_BUFFERED:
+            elif not is_sequential and self.suffix != ".parquet" and self.fingerprint.bytes > MAX_BUFFERED:
                 copy = stack.enter_context(tempfile.TemporaryFile())  # mapped: others may cut the file itself short
                 shutil.copyfileobj(raw, copy, BLOCK_BYTES)
                 copy.flush()

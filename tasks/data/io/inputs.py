@@ -25,6 +25,9 @@ from tasks.data.io.batches import (
 )
 from tasks.data.io.csv import FAULT
 from tasks.data.io.discovery import (
+    JSON_SUFFIXES,
+    TABLE_SUFFIXES,
+    TYPED_SUFFIXES,
     DataFile,
     DataFiles,
     find_files,
@@ -309,7 +312,7 @@ def spill_table(file: DataFile, target: Path, spec: ReadSpec) -> None:
         DataError: the file is broken, or lacks a column.
     """
     names = [*feature_names(spec), *spec.ids]
-    keeps_types = file.suffix in tabular.TYPED_SUFFIXES
+    keeps_types = file.suffix in TYPED_SUFFIXES
     target.parent.mkdir(parents=True, exist_ok=True)
     seen: dict[str, pa.DataType] = {}
     schema = _spill_schema(spec)
@@ -333,7 +336,7 @@ def _checked(
                 constant = tabular.make_constant(value, batch.num_rows, is_number=False)
                 others = batch.drop_columns([name]) if name in batch.schema.names else batch
                 batch = others.append_column(name, constant)
-        if file.suffix in tabular.JSON_SUFFIXES:
+        if file.suffix in JSON_SUFFIXES:
             nested = [each for each in batch.schema if kind_of(each.type) == "unsupported"]
             for each in nested:
                 if select_columns(spec).takes(each.name):
@@ -423,7 +426,7 @@ def _table_models() -> str:
 PARQUET = Format("parquet", (".parquet",), _count_parquet, _parquet_batches, TOLERATED_PERCENT)
 SPILLED = Format(
     "table",
-    tuple(f"{each}{packed}" for each in tabular.SPILLED_SUFFIXES for packed in ("", ".gz")),
+    tuple(f"{each}{packed}" for each in TABLE_SUFFIXES if each != ".parquet" for packed in ("", ".gz")),
     _count_spilled,
     _spilled_batches,
     TOLERATED_PERCENT,
@@ -537,12 +540,7 @@ def check_header(file: DataFile, spec: ReadSpec) -> None:
     is_table = _format_for(file, spec) in (PARQUET, SPILLED)
     if spec.ids and not is_table and not file.name.endswith(".parquet"):
         raise UsageError(f"--id-column {spec.ids[0]} and {file.path}", "the rows of a table", "leave it out")
-    if (
-        is_table
-        and not file.is_remote
-        and file.suffix not in tabular.JSON_SUFFIXES
-        and isinstance(spec.recipe, Columns)
-    ):
+    if is_table and not file.is_remote and file.suffix not in JSON_SUFFIXES and isinstance(spec.recipe, Columns):
         schema = pa.schema([(name, pa.null()) for name in read_header([file])])
         check_columns(file.path, schema, spec, keeps_types=False)
 

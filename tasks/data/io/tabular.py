@@ -26,9 +26,6 @@ Kind = Literal["number", "boolean", "text", "date", "null", "unsupported"]
 BadRows = Literal["raise", "reject"]
 Reader = Callable[[Any, str, "Selection"], Iterator[pa.RecordBatch]]
 
-TYPED_SUFFIXES = (".parquet", ".feather", ".arrow", ".ipc")
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-SPILLED_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES, *TYPED_SUFFIXES[1:])
 MISSING = ("", "NA", "N/A", "NaN", "null")  # in text files, quoted or not
 TEXT = pa.dictionary(pa.int32(), pa.string())
 MAX_LEVELS = 2**17  # distinct texts beyond which a column is kept as plain text

@@ -157,7 +157,6 @@ LATER: dict[str, tuple[Change, str, int, str]] = {
     "a class gone": (lambda folder: shutil.rmtree(folder / "owl"), "", 4, "owl is gone"),
     "a class more": (lambda folder: write(folder, {"newt": 40}), "", 4, "newt"),
     "another side": (lambda folder: None, "--side 5", 2, "as version 1 fixed it"),
-    "negatives": (lambda folder: every_one(folder, negative), "", 4, "negatives"),
 }  # fmt: skip
 
 

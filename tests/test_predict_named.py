@@ -209,7 +209,7 @@ def test_missing_and_retyped_columns_are_refused_all_at_once(tmp_path: Path) -> 
             read(tmp_path / name, WANTED, tmp_path / "spool")
     (tmp_path / "year=2024").mkdir()
     pq.write_table(pa.table(GOOD).drop_columns("year"), tmp_path / "year=2024/t.parquet")
-    with pytest.raises(DataError, match="write year into the files"):
+    with pytest.raises(DataError, match="name the folder above year=2024"):
         read(tmp_path / "year=2024/t.parquet", WANTED, tmp_path)
 
 
@@ -241,7 +241,7 @@ def test_what_is_to_be_copied_or_compared_must_be_a_single_value(tmp_path: Path)
     with pytest.raises(DataError, match=r"id of type list<.*>, which is no single value; price of type list"):
         read(tmp_path / "t.parquet", WANTED, tmp_path)
     WRITERS["t.jsonl"](pa.table(rows), tmp_path / "t.jsonl")
-    with pytest.raises(DataError, match=r"t\.jsonl cannot be read"):
+    with pytest.raises(DataError, match=r"t\.jsonl has columns"):
         read(tmp_path / "t.jsonl", WANTED, tmp_path / "spool")
     pq.write_table(pa.table({**GOOD, "price": ["1.5", "cheap", None]}), tmp_path / "t.parquet")
     np.testing.assert_array_equal(truths(read(tmp_path / "t.parquet", WANTED, tmp_path)), [1.5, np.nan, np.nan])

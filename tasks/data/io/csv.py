@@ -22,7 +22,6 @@ from tasks.data.io.tabular import (
     BadRows,
     Selection,
     check_names,
-    is_ascii,
     kind_of,
     read_blocks,
     replace_words,
@@ -38,7 +37,7 @@ SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
 MAX_LEVELS = 2**15  # of a block's column beyond which its text is not kept as a dictionary
 MAX_RAGGED = 100_000  # rows after which nobody wants to know how many more there are: each is a call of Python
 EXCEL_SEP_PREFIX = re.compile(rb"(\xef\xbb\xbf)?[\r\n]*sep=.\r?\n", re.IGNORECASE)  # tells Excel the delimiter
-FAULT = "gradmill.fault"  # the column of reasons why rows could not be read, where they are to be rejected
+FAULT = "\0fault"  # a name that no CSV has: the column of reasons why rows could not be read
 
 
 def csv_batches(stream: Any, name: str, selection: Selection, bad_rows: BadRows = "raise") -> Iterator[pa.RecordBatch]:
@@ -74,7 +73,8 @@ class _CsvFile:
         head = self._decode_head(block)
         self._delimiter = find_delimiter(head)
         self.names = self._parse_header(head)
-        check_names(_needed(self.names, selection, bad_rows), name)
+        is_strict = bad_rows == "raise"  # a comma at the end of each line is no reason not to predict
+        check_names([each for each in self.names if is_strict or each.strip()], name)
         self._included = [each for each in self.names if selection.takes(each)]
         if not self._included and selection.only is None:
             raise DataError(f"{name}: every column is ignored", "a column to learn from", "leave out fewer by --ignore")
@@ -104,7 +104,7 @@ class _CsvFile:
 
     def parse(self, block: memoryview) -> pa.Table:
         """The rows of a block ``(n, columns)``."""
-        rejects: list[Any] = []
+        block, rejects = self._require_utf_8(block), list[Any]()
         table = self._parse_or_explain(block, rejects)
         odd = [
             name
@@ -141,29 +141,33 @@ class _CsvFile:
     def _parse_or_explain(self, block: memoryview, rejects: list[Any], use_threads: bool = True) -> pa.Table:
         try:
             table = self._parse(block, rejects, use_threads)
-        except (pa.ArrowException, UnicodeDecodeError) as error:
+        except pa.ArrowException as error:
             if self._ragged + len(rejects) > MAX_RAGGED and self._bad_rows == "raise":
                 if not self._ragged:
                     self._note_first(block)
                 self._ragged += len(rejects)
                 self._rows += max(self._ragged, len(rejects))
                 raise self._ragged_error("at least ") from error
-            rejects.clear()
-            if not _is_utf_8(block):
-                return self._parse_or_explain(self._replace_invalid(block, error), rejects, use_threads)
             if use_threads:  # a row may be longer than what a thread parses
+                rejects.clear()
                 return self._parse_or_explain(block, rejects, use_threads=False)
             raise unreadable(self._name, str(error).splitlines()[0], "CSV") from error
-        if any(kind_of(type_) == "unsupported" for type_ in table.schema.types):  # bytes, in a dictionary or not
-            rejects.clear()
-            return self._parse_or_explain(self._replace_invalid(block, None), rejects, use_threads)
         return table
 
-    def _replace_invalid(self, block: memoryview, error: Exception | None) -> memoryview:
-        """The block with replacements for what is not UTF-8, if rows are rejected one by one."""
-        if self._bad_rows == "raise":
-            raise self._not_utf_8() from error
-        return memoryview(bytearray(bytes(block).decode(errors="replace").encode()))
+    def _require_utf_8(self, block: memoryview) -> memoryview:
+        """The block, where rows are rejected one by one with replacements for what is not UTF-8.
+
+        Arrow would look, too, but not at what it hands to Python of rows that it cannot read.
+        """
+        if np.frombuffer(block, np.uint8).max(initial=0) < 128:  # a decoder takes longer to find that out
+            return block
+        try:
+            bytes(block).decode()
+        except UnicodeDecodeError as error:
+            if self._bad_rows == "raise":
+                raise self._not_utf_8() from error
+            return memoryview(bytearray(bytes(block).decode(errors="replace").encode()))
+        return block
 
     def _parse(
         self, block: memoryview, rejects: list[Any], use_threads: bool, max_rejects: float | None = None
@@ -193,7 +197,7 @@ class _CsvFile:
                 null_values=MISSING,  # not of text, where each row is looked at: ``replace_words``
                 auto_dict_encode=True,
                 auto_dict_max_cardinality=MAX_LEVELS,
-                check_utf8=not is_ascii(block),
+                check_utf8=False,
             ),
         )
 
@@ -242,23 +246,8 @@ class _CsvFile:
         return unreadable(self._name, "it is not UTF-8", "UTF-8", "save it as CSV in UTF-8")
 
 
-def _needed(names: list[str], selection: Selection, bad_rows: BadRows) -> list[str]:
-    """The columns whose names must be their own: for a prediction those that it reads."""
-    if bad_rows == "raise":
-        return names
-    return [each for each in names if selection.takes(each)]
-
-
 def _has_quotes(block: memoryview) -> bool:
     return bytearray.find(block.obj, b'"') >= 0  # type: ignore[arg-type]  # of which the block is all but a row
-
-
-def _is_utf_8(block: memoryview) -> bool:
-    try:
-        bytes(block).decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def find_delimiter(head: str) -> str:

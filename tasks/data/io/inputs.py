@@ -61,7 +61,7 @@ SHOWN = 40  # characters of a value
 TOLERATED_PERCENT = 1  # rejects of tables and pictures
 MAX_ROWS = 10**12  # that a header of a sparse file, or of Parquet, may promise; planning takes memory for each shard
 BUFFER_BYTES = 2**16
-FEATURES, Y_TRUE = "gradmill.features", "gradmill.y_true"  # columns of a spill
+FEATURES, Y_TRUE = "\0features", "\0y_true"  # columns of a spill
 
 
 # Columns of a table as a recipe takes them
@@ -111,26 +111,30 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec, keeps_types: boo
     """
     names, needed = schema.names, (*feature_names(spec), *spec.ids)
     if missing := [name for name in needed if name not in names]:
-        raise _unsupported(path, spec, f"columns {listed(names, SHOWN)}: {', '.join(missing)} missing")
-    read = [name for name in names if select_columns(spec).takes(name)]
+        folders = [part for part in Path(path).parts if part.partition("=")[0] in missing and "=" in part]
+        action = f"name the folder above {folders[0]}: what folders tell is read below the input" if folders else ""
+        raise _unsupported(path, spec, f"columns {listed(names, SHOWN)}: {', '.join(missing)} missing", action)
+    target = recipe_of(spec).target
+    read = [name for name in (*needed, *([target.name] if target else [])) if name in names]
     faults = [f"{name} twice" for name in dict.fromkeys(read) if names.count(name) > 1]
     if keeps_types:
         kinds = {name: each.kind for name, each in zip(feature_names(spec), recipe_of(spec).columns, strict=True)}
+        types = {each.name: each.type for each in schema}
         faults += [
-            f"{each.name} of type {each.type}, which is no {kinds.get(each.name, VALUE)}"
-            for each in schema
-            if each.name in read and kind_of(each.type) not in FITS[kinds.get(each.name, VALUE)]
+            f"{name} of type {types[name]}, which is no {kinds.get(name, VALUE)}"
+            for name in read
+            if kind_of(types[name]) not in FITS[kinds.get(name, VALUE)]
         ]
     if faults:
         shown = tabular.describe_schema(schema) if keeps_types else listed(names, SHOWN)
         raise _unsupported(path, spec, f"columns {shown}: {'; '.join(faults)}")
 
 
-def _unsupported(path: str, spec: ReadSpec, found: str) -> DataError:
+def _unsupported(path: str, spec: ReadSpec, found: str, action: str = "") -> DataError:
     kinds = {name: each.kind for name, each in zip(feature_names(spec), recipe_of(spec).columns, strict=True)}
     expected = ", ".join(f"{name} ({kinds.get(name, '--id-column')})" for name in (*feature_names(spec), *spec.ids))
     is_own = recipe_of(spec).target is not None
-    action = (
+    action = action or (
         "add, rename or convert them"
         if is_own
         else "rename the columns, or name them in the model's order with --columns"

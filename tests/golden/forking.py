@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 LIMIT = 120.0  # seconds that a command may take
+START_LIMIT = 600.0  # that the server may take on a machine that does much else
 ENDED = -9  # the exit code of one that took longer
 LIBRARIES = (
     "fsspec", "jinja2", "matplotlib.figure", "onnx", "onnxruntime", "optuna", "PIL.Image", "prefect.flows",
@@ -51,7 +52,18 @@ class PrefectServer:
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "50",
         }
-        command = [sys.executable, "-m", "prefect", "server", "start", "--no-services", "--host", "127.0.0.1", "--port", str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "prefect",
+            "server",
+            "start",
+            "--no-services",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+        ]
         home.mkdir()
         self._process = subprocess.Popen(
             command, env=os.environ | self.environment | own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -59,7 +71,8 @@ class PrefectServer:
 
     def wait(self) -> None:
         """Block until it answers."""
-        for _ in range(1200):
+        until = time.monotonic() + START_LIMIT
+        while time.monotonic() < until:
             with suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=5):  # noqa: S310
                 return
             time.sleep(0.1)
@@ -143,7 +156,11 @@ def _become(asked: dict[str, Any]) -> None:
     """Take on what the command was given: arguments, environment, working folder, streams."""
     os.setsid()
     writing = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    streams = [(os.devnull, os.O_RDONLY), (f"{asked['outputs']}/stdout", writing), (f"{asked['outputs']}/stderr", writing)]
+    streams = [
+        (os.devnull, os.O_RDONLY),
+        (f"{asked['outputs']}/stdout", writing),
+        (f"{asked['outputs']}/stderr", writing),
+    ]
     for number, (path, flags) in enumerate(streams):
         opened = os.open(path, flags, 0o600)
         os.dup2(opened, number)

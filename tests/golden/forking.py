@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 LIMIT = 120.0  # seconds that a command may take
+START_LIMIT = 600.0  # that the server may take on a machine that does much else
 ENDED = -9  # the exit code of one that took longer
 LIBRARIES = (
     "fsspec", "jinja2", "matplotlib.figure", "onnx", "onnxruntime", "optuna", "PIL.Image", "prefect.flows",
@@ -70,7 +71,8 @@ class PrefectServer:
 
     def wait(self) -> None:
         """Block until it answers."""
-        for _ in range(1200):
+        until = time.monotonic() + START_LIMIT
+        while time.monotonic() < until:
             with suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=5):  # noqa: S310
                 return
             time.sleep(0.1)

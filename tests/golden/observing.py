@@ -23,14 +23,48 @@ LEFT_OUT = re.compile(
     "schema_version|created_at|started_at|finished_at|promoted_at|at|run|runs|seconds|path|model_path|sha256|packages|"
     "model_sha256|manifest_sha256|platform|code|device|provider|job|request|workers|batch_size|picture|bytes|by|digest|"
     "shards|parts|dataset_digest|column_counts|profile|report|sheet|page|title|identifier|free|url|"
-    r"synthetic_\w+|num_examples|duration|\w*_seconds|latency\w*|memory\w*|throughput\w*"
+    r"duration|\w*_seconds|latency\w*|memory\w*|throughput\w*"
 )
 MEASURED = re.compile("latency.*|memory.*|parity.*")  # gates whose value is another each time, or rounding
 SAID_ELSEWHERE = re.compile(
     r"predict +([\d,]+ (rows|images|pictures)? ?(in|predicted|through)|by the )|judge +[\d,]+ rows"
 )
-MOST_NUMBERS, MOST_TEXTS, LONGEST = 4, 8, 900
+CONTRACT = {"model.onnx", "manifest.json", "metadata.json", "sample.npz", "README.md", "SHA256SUMS"}  # of every version
+OF_DATA = (
+    "num_train",
+    "num_test",
+    "class_counts",
+    "split",
+    "has_dates",
+    "ignored",
+    "left_out",
+    "accepted",
+    "brightness",
+)
+SAID_TWICE = ("objective_loss", "baseline_loss", "reference_loss", "confusion_matrix")
+DEFAULTS: tuple[Any, ...] = (
+    None,
+    "",
+    [],
+    "concise",
+    "constant",
+    "none",
+    42,
+    "auto",
+    0.2,
+    0.01,
+    1000,
+    4.2,
+    [2.0, -3.4],
+    0,
+    0.0,
+    False,
+)
+MOST_NUMBERS, MOST_TEXTS, LONGEST, MOST_NAMED = 4, 8, 900, 12
 TOLERANCE = 1e-6
+
+
+OF_MANIFEST = ("metrics", "gates", "parameters", "model", "name", "implementation")
 
 
 class Observer:
@@ -61,10 +95,12 @@ class Observer:
         written = Path(document["path"]) if command_path(document) else None
         if error := document.pop("error", None):
             document["error"] = [error["exit_code"], error["found"], error["expected"], error["action"]]
-        if document.get("outcome") == "published":  # its manifest has them
-            document = {
-                name: value for name, value in document.items() if name not in ("metrics", "gates", "parameters")
-            }
+        if document.get("outcome") in ("published", "unchanged"):  # manifests have them
+            document = {name: value for name, value in document.items() if name not in OF_MANIFEST}
+        elif isinstance(document.get("gates"), list):
+            document["gates"] = {each["name"]: self._gate(each) for each in document["gates"]}
+        if "columns" in document and "findings" in document:
+            document["columns"] = {each.pop("name"): _words(each) for each in document["columns"]}
         if written and (written / "_job.json").is_file():
             document["written"] = self._prediction(written)
         return document
@@ -75,79 +111,85 @@ class Observer:
         rejects = (
             pq.read_table(folder / "_rejects.parquet").to_pylist() if (folder / "_rejects.parquet").is_file() else []
         )
+        files = {re.sub(r"\d{5}", "N", path.name) for path in folder.iterdir() if path.name[0] != "."}
+        job = json.loads((folder / "_job.json").read_text())
         told: dict[str, Any] = {
-            "files": sorted(re.sub(r"\d{5}", "N", path.name) for path in folder.iterdir() if path.name[0] != "."),
+            "files": " ".join(sorted(files - {"_job.json", "_rejects.parquet", "part-N.parquet"})),
             "rejected": [self._plain_text(" ".join(map(str, each.values()))) for each in rejects],
-            "job": json.loads((folder / "_job.json").read_text()),
+            "job": {
+                name: job.get(name)
+                for name in ("status", "unknown", "written", "id_columns", "columns", "notes", "rejects")
+            },
         }
         if not parts:
             return told
         table = pa.dataset.dataset([str(path) for path in parts]).to_table()
         for name, column in zip(table.column_names, table.columns, strict=True):
             values = column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
+            kind = str(column.type).replace("dictionary<values=string, indices=", "").replace(", ordered=0>", "")
             if pa.types.is_floating(values.type):
-                figures = [
-                    len(values),
-                    *_sums(values.to_pylist()),
-                    *(pc.min_max(values)[each].as_py() for each in ("min", "max")),
-                ]
+                ends = (pc.min_max(values)[each].as_py() for each in ("min", "max"))
+                told[f"column {name}"] = [kind, len(values), *_sums(values.to_pylist()), *ends]
             else:
-                figures = [len(values), _digest(self._plain_text(json.dumps(values.to_pylist(), default=str)))]
-            told[f"column {name}"] = [str(column.type), *figures]
+                text = self._plain_text(json.dumps(values.to_pylist(), default=str))
+                told[f"column {name}"] = f"{kind} {len(values)} {_digest(text)}"
         return told
 
     def of_store(self, but: set[str]) -> dict[str, Any]:
         """Pointers, and every version whose folder is not among ``but``."""
         told: dict[str, Any] = {}
-        for pointer in sorted((self.folder / "artifacts" / "models").glob("*")):
-            document = pointer / "champion.json"
-            numbers = sorted(int(path.name) for path in pointer.iterdir() if path.name.isdigit())
-            told[pointer.name] = {
-                "versions": numbers,
-                "files": sorted(path.name for path in pointer.iterdir() if path.is_file()),
-            }
+        for model in sorted((self.folder / "artifacts" / "models").glob("*/")):
+            numbers = sorted(int(path.name) for path in model.iterdir() if path.name.isdigit())
             try:
-                told[pointer.name] |= {"champion": json.loads(document.read_bytes())}
+                champion = json.loads((model / "champion.json").read_bytes())
             except (OSError, ValueError) as error:
-                told[pointer.name] |= {"champion": type(error).__name__}
+                champion = type(error).__name__
+            told[model.name] = {"versions": numbers, "champion": champion}
             for number in numbers:
-                if f"{pointer.name}/{number}" not in but:
-                    told[f"{pointer.name}/{number}"] = self._version(pointer / str(number))
-        return {name: self.plain(value) for name, value in told.items()}
+                if f"{model.name}/{number}" not in but:
+                    told[f"{model.name}/{number}"] = self._version(model / str(number))
+        return {f"store {name}": self.plain(value) for name, value in told.items()}
 
     def _version(self, folder: Path) -> dict[str, Any]:
         manifest, metadata = (json.loads((folder / f"{name}.json").read_bytes()) for name in ("manifest", "metadata"))
-        dataset, gates = manifest["dataset"], manifest["gates"]
-        parameters = manifest["parameters"]
-        digests = {"dataset": dataset["digest"], "rows": (dataset.get("rows") or {}).get("sha256")}
-        splits = {part: (dataset.get(part) or {}).get("sha256", "")[:16] for part in ("train", "validation", "test")}
-        report = folder / "data-report.json"
+        dataset, parameters, recipe = manifest["dataset"], manifest["parameters"], manifest["recipe"]
+        digests = {"dataset": dataset["digest"][:12], "rows": ((dataset.get("rows") or {}).get("sha256") or "")[:12]}
+        digests |= {
+            part: ((dataset.get(part) or {}).get("sha256") or "")[:12] for part in ("train", "validation", "test")
+        }
+        report, labels = folder / "data-report.json", folder / "labels.txt"
         findings = json.loads(report.read_bytes())["findings"] if report.is_file() else []
+        files = {path.name for path in folder.iterdir()}
+        options = parameters["training"] | {
+            name: value for name, value in parameters["data"].items() if name != "target"
+        }
         return {
-            "files": sorted(path.name for path in folder.iterdir()),
-            "dataset": dataset, "digests": digests, "splits": splits,
-            "recipe": self._recipe(manifest["recipe"]), "metrics": manifest["metrics"],
-            "gates": {each["name"]: self._gate(each) for each in gates},
-            "training": parameters["training"], "data": parameters["data"], "trained": manifest.get("trained"),
+            "files": " ".join(["all of design 4.2"] * (files >= CONTRACT) + sorted(files - CONTRACT)),
+            "data": {name: dataset.get(name) for name in OF_DATA}, "profiles": _numbers(dataset.get("profiles")),
+            "digests": digests, "target": recipe.pop("target", None),
+            "columns": {each["name"]: self._column(each) for each in recipe.pop("columns", [])}, "recipe": recipe,
+            "metrics": {name: value for name, value in manifest["metrics"].items() if name not in SAID_TWICE},
+            "gates": {each["name"]: self._gate(each) for each in manifest["gates"]},
+            "options": {name: value for name, value in options.items() if value not in DEFAULTS},
+            "trained": manifest.get("trained"),
             "findings": [f"{each['severity']} {each['rule']} {each['column'] or ''}".strip() for each in findings],
-            "inputs": metadata["inputs"], "outputs": metadata["outputs"], "columns": _digest(str(metadata.get("parameters"))),
-            "labels": (folder / "labels.txt").read_text().split("\n") if (folder / "labels.txt").exists() else None,
-            "exact": {"model.onnx": hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()[:16]},
+            "signature": [" ".join(map(str, each.values())) for each in metadata["inputs"] + metadata["outputs"]],
+            "metadata": _digest(json.dumps(metadata.get("parameters"))),
+            "labels": labels.read_text().split("\n") if labels.exists() else None,
+            "exact": {"model.onnx": hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()[:12]},
         }  # fmt: skip
 
     @staticmethod
-    def _gate(gate: dict[str, Any]) -> list[Any]:
-        return [
-            None if MEASURED.fullmatch(gate["name"]) else gate["value"],
-            gate["minimum"],
-            gate["maximum"],
-            gate["passed"],
-        ]
+    def _gate(gate: dict[str, Any]) -> Any:
+        if MEASURED.fullmatch(gate["name"]) or not gate["value"]:
+            return gate["passed"]
+        return [gate["value"], gate["minimum"] if gate["maximum"] is None else gate["maximum"], gate["passed"]]
 
     @staticmethod
-    def _recipe(recipe: dict[str, Any]) -> dict[str, Any]:
-        columns = {f"column {each.pop('name')}": each for each in recipe.pop("columns", [])}
-        return recipe | columns
+    def _column(column: dict[str, Any]) -> list[Any]:
+        """Its kind, then levels and their counts, or mean and scale, and how many are missing."""
+        of_levels = ["|".join(column["levels"])[:200], *_sums(column.get("counts") or [0])] if column["levels"] else []
+        return [column["kind"], *(of_levels or [column.get("mean"), column.get("scale")]), column.get("num_missing")]
 
     def _plain_text(self, text: str) -> str:
         for place, word in self._places.items():
@@ -159,8 +201,7 @@ class Observer:
         """A document as it is kept."""
         if isinstance(value, dict):
             kept = {name: self.plain(each) for name, each in value.items() if not LEFT_OUT.fullmatch(name)}
-            kept = {name: each for name, each in kept.items() if each is not None and each not in ("", [], {}, 0)}
-            return kept if len(kept) < 40 else {"names": self.plain([*kept]), "values": self.plain([*kept.values()])}
+            return shortened({name: each for name, each in kept.items() if each not in (None, "", [], {}, 0)})
         if isinstance(value, list):
             return self._plain_list(value)
         if isinstance(value, float):
@@ -189,6 +230,71 @@ class Observer:
 def command_path(document: dict[str, Any]) -> bool:
     """Whether a document is a prediction's, which says where it has written."""
     return isinstance(document.get("path"), str) and "rejects" in document
+
+
+def _words(column: dict[str, Any]) -> str:
+    """A column's report in a line."""
+    ends = [f"{column['minimum']:.9g} … {column['maximum']:.9g}"] if column.get("minimum") is not None else []
+    levels = (
+        [f"{column['num_levels']} levels {'|'.join(map(str, column['levels']))[:200]}"]
+        if column.get("num_levels")
+        else []
+    )
+    missing = [f"{column['missing']} missing"] if column.get("missing") else []
+    return ", ".join([f"{column['role']} {column['kind']}", *missing, *ends, *levels])
+
+
+def _numbers(document: Any) -> list[Any]:
+    """All numbers of a document, one after the other."""
+    if isinstance(document, dict | list):
+        parts = document.values() if isinstance(document, dict) else document
+        return [each for part in parts for each in _numbers(part)]
+    return [document] if isinstance(document, int | float) and math.isfinite(document) else []
+
+
+def shortened(document: dict[str, Any]) -> dict[str, Any]:
+    """A document whose long names end in a digest, and in which many numbers are told by sums."""
+    named = {name if len(name) <= 60 else f"{name[:30]}… {_digest(name)}": each for name, each in document.items()}
+    if len(named) > MOST_NAMED and all(isinstance(each, int | float) for each in named.values()):
+        return {"names": _digest("|".join(named)), "values": [f"{len(named)} numbers", *_sums([*named.values()])]}
+    return named
+
+
+def fold(answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The answers of all cases, in which what is long stands once; elsewhere it says in which case, step and field."""
+    said: dict[str, str] = {}
+
+    def first(place: str, value: Any) -> Any:
+        text = json.dumps(value, ensure_ascii=False)
+        found = said.setdefault(text, place) if len(text) > len(place) + 8 else place
+        return value if found == place else f"= {found}"
+
+    folded: dict[str, Any] = {}
+    for case, steps in answers.items():
+        folded[case] = {}
+        for at, (step, answer) in enumerate(steps.items()):
+            whole = first(f"{case} {at}", answer)
+            fields = whole if isinstance(whole, dict) else {}
+            told = {name: first(f"{case} {at} {name}", value) for name, value in fields.items()}
+            folded[case][step] = told or whole
+    return folded
+
+
+def unfold(folded: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every answer in full again."""
+
+    def full(value: Any) -> Any:
+        while isinstance(value, str) and value.startswith("= "):
+            case, at, *name = value[2:].split(" ", 2)
+            found = full([*folded[case].values()][int(at)])
+            value = found[name[0]] if name else {field: full(each) for field, each in found.items()}
+        return value
+
+    answers = {case: {step: full(answer) for step, answer in steps.items()} for case, steps in folded.items()}
+    for steps in answers.values():
+        for step, answer in steps.items():
+            steps[step] = {name: full(value) for name, value in answer.items()}
+    return answers
 
 
 def _sums(values: list[Any]) -> tuple[float, float]:

@@ -37,6 +37,7 @@ SNIFFED_BYTES, SNIFFED_ROWS = 2**18, 100
 MAX_LEVELS = 2**15  # of a block's column beyond which its text is not kept as a dictionary
 MAX_RAGGED = 100_000  # rows after which nobody wants to know how many more there are: each is a call of Python
 EXCEL_SEP_PREFIX = re.compile(rb"(\xef\xbb\xbf)?[\r\n]*sep=.\r?\n", re.IGNORECASE)  # tells Excel the delimiter
+END = "gradmill.end"  # of a block
 FAULT = "\0fault"  # a name that no CSV has: the column of reasons why rows could not be read
 
 
@@ -105,6 +106,8 @@ class _CsvFile:
     def parse(self, block: memoryview) -> pa.Table:
         """The rows of a block ``(n, columns)``."""
         block, rejects = self._require_utf_8(block), list[Any]()
+        if _has_quotes(block) and bytes(block).count(b'"') % 2:
+            self._require_closed_quotes(block)
         table = self._parse_or_explain(block, rejects)
         odd = [
             name
@@ -168,6 +171,19 @@ class _CsvFile:
                 raise self._not_utf_8() from error
             return memoryview(bytearray(bytes(block).decode(errors="replace").encode()))
         return block
+
+    def _require_closed_quotes(self, block: memoryview) -> None:
+        """Refuse a quote that opens a field and is never closed: all rows that follow would be one.
+
+        Some that stand inside of fields are of no account: a row is put behind the block, and has to come out as one.
+        """
+        csv.field_size_limit(2**31 - 1)  # of what may be a whole block
+        rows, last = io.StringIO(f"{bytes(block).decode()}\n{END}\n", newline=""), (0, [""])
+        for row in enumerate(csv.reader(rows, delimiter=self._delimiter), self._rows - self._header_rows):
+            last = row
+        if last[1] != [END]:
+            reason = f"row {last[0]} (from 0) has a quote that is never closed"
+            raise unreadable(self._name, reason, "a second quote where the field ends")
 
     def _parse(
         self, block: memoryview, rejects: list[Any], use_threads: bool, max_rejects: float | None = None

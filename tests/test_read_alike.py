@@ -1,4 +1,4 @@
-"""One value means the same to ``evaluate`` and to ``predict``, in whatever file it stands."""
+"""The commands that read files read alike: one value means the same to all, and no bad file ends badly."""
 
 import gzip
 import json
@@ -12,7 +12,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from command_line import typed
+from command_line import assert_clear, typed
 from prefect_api import use_server
 
 if TYPE_CHECKING:
@@ -111,3 +111,75 @@ def test_a_value_means_the_same_to_evaluate_and_to_predict(name: str, houses: Pa
     metrics = json.loads(judged.stdout)["metrics"]
     assert job["rejects"] == 0
     assert job["metrics"]["rmse"] == pytest.approx(metrics["rmse"], rel=1e-6)
+
+
+def gzipped(content: str, cut: int = 0, behind: bytes = b"") -> Callable[[Path], object]:
+    packed = gzip.compress(content.encode())
+    return lambda path: path.write_bytes(packed[: len(packed) - cut] + behind)
+
+
+def half(path: Path) -> None:
+    pq.write_table(TABLE, path)
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+DEEP = "[" * 10_000 + "]" * 10_000
+MANY = ROWS * 60
+# What each file is, and how many rows of it a prediction rejects; None: it is not read there either (exit 4).
+BAD_FILES: dict[str, tuple[Callable[[Path], object], int | None]] = {
+    "empty.csv": (text(""), None),
+    "header alone.csv": (text(HEAD), None),
+    "no line ends.csv": (text(HEAD.strip()), None),
+    "for Excel, and nothing.csv": (text("sep=;\n"), None),
+    "for Excel, and blanks.csv": (text("sep=;\n\n\n"), None),
+    "a name twice.csv": (text("area,city,city,garden,price\n80,Ulm,Ulm,true,1\n"), None),
+    "NUL bytes.csv": (text(HEAD + "80,U\0lm,true,1\n"), None),
+    "UTF-16.csv": (text((HEAD + MANY).encode("utf-16")), None),
+    "not UTF-8.csv": (text((HEAD + MANY).encode() + b"80,K\xf6ln,true,1\n"), 1),
+    "ragged.csv": (text(HEAD + MANY + "80,Ulm,true\n80,Ulm,true,1,2\n"), 2),
+    "a quote that is never closed.csv": (text(HEAD + MANY + '"80,Ulm,true,1\n' + MANY), None),
+    "a page.csv": (text("<!doctype html><html></html>"), None),
+    "Parquet by another name.csv": (lambda path: pq.write_table(TABLE, path), None),
+    "cut.csv.gz": (gzipped(HEAD + MANY, cut=20), None),
+    "something behind.csv.gz": (gzipped(HEAD + MANY, behind=b"garbage"), None),
+    "not packed.csv.gz": (text(HEAD + MANY), None),
+    "cut.parquet": (half, None),
+    "text.parquet": (text(HEAD + MANY), None),
+    "null.jsonl": (text("null\n"), None),
+    "null among rows.jsonl": (text('{"area": 1, "city": "Ulm", "garden": true, "price": 1}\nnull\n'), None),
+    "deep.jsonl": (text(f'{{"area": {DEEP}}}\n'), None),
+    "not UTF-8.jsonl": (text(b'{"area": 1, "city": "\xff", "garden": true, "price": 1}\n'), None),
+    "two kinds.jsonl": (text('{"area": 1, "city": "Ulm"}\n{"area": "wide", "city": "Ulm"}\n'), None),
+    "one array.json": (text('[{"area": 1}]'), None),
+    "a number.jsonl": (text("3\n"), None),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_exit_4_wherever_it_is_read_or_its_bad_rows_are_rejected(
+    name: str, houses: Path, tmp_path: Path
+) -> None:
+    make, rejects = BAD_FILES[name]
+    make(tmp_path / name)
+    store = ("--artifacts", houses, "--json")
+    for command in (
+        ("inspect", tmp_path / name, "--target", "price"),
+        ("retrain", "houses", "--data", tmp_path / name, "--no-predict"),
+        ("evaluate", "houses", tmp_path / name),
+    ):
+        done = typed(*command, *store)
+        assert done.returncode == 4, (command[0], done.stderr)
+        error = json.loads(done.stdout)["error"]
+        assert error["exit_code"] == 4
+        assert error["found"]
+        assert error["action"]
+        assert "Traceback" not in done.stderr
+    output = tmp_path / "out"
+    done = typed("predict", tmp_path / name, "--name", "houses", "--max-rejects", "5", "--output", output, *store)
+    if rejects is None:
+        assert_clear(done, 4)
+        assert not list(output.glob("part-*"))
+    else:
+        assert done.returncode == 0, done.stderr
+        assert json.loads((output / "_job.json").read_text())["rejects"] == rejects
+    assert not (houses / "models/houses/2").exists()

@@ -73,8 +73,8 @@ def prediction(number: int, status: Literal["running", "done"] = "done", days: f
     folder.mkdir(parents=True)
     (folder / "part-00000.parquet").write_bytes(b"rows")
     job = job_document(NAME, status=status) | {"finished_at": f"2026-11-{number:02}T06:00:00"}
-    (folder / "job.json").write_text(json.dumps(job))
-    aged(folder / "job.json", days)
+    (folder / "_job.json").write_text(json.dumps(job))
+    aged(folder / "_job.json", days)
     return folder.name
 
 
@@ -87,7 +87,7 @@ def test_old_predictions_go_but_unfinished_and_new_ones_stay() -> None:
 
 def test_a_damaged_job_stops_no_maintenance() -> None:
     old, _ = prediction(1), prediction(2)
-    damaged = artifact_paths.predictions(prediction(3)) / "job.json"
+    damaged = artifact_paths.predictions(prediction(3)) / "_job.json"
     damaged.write_text("{")
     assert housekeeping.prune_predictions(1) == [old]
     assert damaged.exists()
@@ -207,17 +207,16 @@ DAMAGED = [b"", b"[]", b"{", b"[" * 100_000, b"\xff", b'{"status": "done"}', b'{
            b'{"status": "done", "model": {"name": "x", "version": "1"}, "finished_at": 3}']  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["_job.json", "job.json"])
 def test_damaged_and_foreign_documents_stop_neither_maintenance_nor_pruning(
-    name: str, candidates: list[Candidate], capsys: pytest.CaptureFixture[str]
+    candidates: list[Candidate], capsys: pytest.CaptureFixture[str]
 ) -> None:
     candidates[0].publish()
     old, _ = prediction(1), prediction(2)
     for number, content in enumerate(DAMAGED):
-        path = artifact_paths.predictions(f"foreign-{number}") / name
+        path = artifact_paths.predictions(f"foreign-{number}") / "_job.json"
         path.parent.mkdir()
         path.write_bytes(content)
-    fifo = artifact_paths.predictions("fifo") / name
+    fifo = artifact_paths.predictions("fifo") / "_job.json"
     fifo.parent.mkdir()
     os.mkfifo(fifo)
     assert housekeeping.prune_predictions(1) == [old]
@@ -228,14 +227,10 @@ def test_damaged_and_foreign_documents_stop_neither_maintenance_nor_pruning(
     assert len(names(artifact_paths.all_predictions())) == len(DAMAGED) + 2
 
 
-def test_the_document_of_today_is_read_as_that_of_old_is(candidates: list[Candidate]) -> None:
+def test_an_unfinished_job_protects_its_version_where_the_history_is_lost(candidates: list[Candidate]) -> None:
     for candidate in candidates[:2]:
         candidate.publish()
-    old, _ = prediction(1), prediction(2)
     running = artifact_paths.predictions(prediction(3, "running"))
-    for each in (artifact_paths.predictions(old), running):
-        (each / "job.json").rename(each / "_job.json")
-    assert housekeeping.prune_predictions(1) == [old]
     assert retention.protected(NAME)[1] == "the version that a rollback goes to"
     artifact_paths.history(NAME).unlink()
     pointer = json.loads(artifact_paths.champion(NAME).read_text())

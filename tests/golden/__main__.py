@@ -147,6 +147,9 @@ def run_all(names: list[str], tree: Path, jobs: int, keep: bool) -> Answers:
                     print(f"{len(answers)} of {len(names)}: {asked[done]}", file=sys.stderr)
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
+            except SystemExit:
+                pool.shutdown(cancel_futures=True)
+                raise
         return {name: answers[name] for name in names if name in answers}
     finally:
         corpus.close()

@@ -101,8 +101,9 @@ class Forks:
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked).encode() + b"\n")
         self._process.stdin.flush()
-        code = int(self._process.stdout.readline())
-        return Done(code, *((outputs / name).read_text(errors="replace") for name in ("stdout", "stderr")))
+        if not (code := self._process.stdout.readline()):
+            raise SystemExit("the process that forks commands was ended")
+        return Done(int(code), *((outputs / name).read_text(errors="replace") for name in ("stdout", "stderr")))
 
     def stop(self) -> None:
         """End it."""

@@ -17,7 +17,7 @@ from tasks.errors import DataError, UsageError
 from tasks.parameters import EvaluateParameters, Learned, PredictParameters
 from tasks.parameters.form import Frozen
 from tasks.parameters.uses import WORDS
-from tasks.store import own_data, reading
+from tasks.store import own_data, reading, verification
 
 
 def check_training(given: dict[str, Any], parameters: Learned) -> None:
@@ -40,7 +40,12 @@ def check_training(given: dict[str, Any], parameters: Learned) -> None:
     elif data.source:
         request = Request(data, previous if isinstance(previous, Schema) else None)
         request.require_sound()
-        _check_header(data.source, lambda names: require_columns(names, request))
+        try:
+            _check_header(data.source, lambda names: require_columns(names, request))
+        except DataError:
+            for number in reading.versions(parameters.name)[-1:] if previous else ():
+                verification.verify_version(parameters.name, number)  # what is damaged fixes other columns
+            raise
     require(parameters.training.device)
 
 

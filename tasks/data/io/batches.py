@@ -196,7 +196,7 @@ class Format:
 def encode_array(first: int, rows: Array, spec: ReadSpec, y_true: Array | None = None) -> Batch:
     """Raw rows ``(n, …)`` from row ``first`` on as the recipe encodes them; what it does not take is rejected."""
     values = spec.recipe.encode(rows)
-    if values.shape != rows.shape and values.shape != rows.shape[:-1]:  # one channel is as good as none
+    if values.shape != (rows.shape[:-1] if rows.shape[3:] == (1,) else rows.shape):  # one channel is as good as none
         note = pictures.changes((rows.shape[2], rows.shape[1]), pictures.mode_of(rows.shape[1:]), values.shape[1:])
         return make_batch(first, values, y_true=y_true, notes=note * len(values))
     if values.dtype.kind != "f" or (is_valid := spec.is_valid(values).reshape(len(values), -1).all(axis=1)).all():

@@ -98,6 +98,25 @@ def test_a_name_is_trained_again_from_where_its_data_are(table: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_flipped_bit_in_the_row_digests_is_found_by_verify_and_stops_the_next_night(table: Path) -> None:
+    """Without them a day in other units would look like days before."""
+    houses(2000).to_csv(table, index=False)
+    trained("linear-regression", "houses", table, "price")
+    assert "row digests" in verification.verify("houses", 1)
+    (path,) = artifact_paths.dataset("houses").glob("*.rows")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    houses(2050).to_csv(table, index=False)
+    for damaged in (lambda: verification.verify("houses", 1), lambda: again("houses")):
+        with pytest.raises(DataError, match=f"{path.name} has changed"):
+            damaged()
+    path.unlink()
+    assert "row digests" not in verification.verify("houses", 1)
+
+
+@pytest.mark.slow
 def test_later_data_that_do_not_fit_stop_the_run_with_all_that_is_wrong(table: Path) -> None:
     trained("linear-regression", "houses", table, "price")
     later = houses(600, seed=2).drop(columns="garden").assign(pool=1)

@@ -7,6 +7,7 @@ from tasks.store.artifact_paths import ATTESTATION, CHECKSUMS, MANIFEST, METADAT
 from tasks.store.record import FileRef
 from tasks.store.versions import ChampionPointer
 
+RESTORE_ROWS = "restore it from a copy, or remove it: which rows are new at the next retrain is then not known"
 RESTORE = "restore the folder from a copy, or promote another version and delete this one"
 
 
@@ -26,7 +27,12 @@ def verify(name: str, number: int) -> list[str]:
     _verify_config(name, pointer.version)
     journal.verify(name)
     _verify_by_running(name, number)
-    return ["checksums", "manifest", "champion pointer", "config.pbtxt", "history", "signature", "stored sample"]
+    checked = ["checksums", "manifest", "champion pointer", "config.pbtxt", "history", "signature", "stored sample"]
+    rows = reading.manifest(name, number).dataset.rows
+    if rows is None or not rows.path.exists():  # a store that only serves has no data sets beside its models
+        return checked
+    verified.check(rows, RESTORE_ROWS)
+    return [*checked, "row digests"]
 
 
 def verify_version(name: str, number: int) -> dict[str, bytes]:

@@ -95,6 +95,8 @@ def server() -> Iterator[str]:
             patch.setenv(name, value)
         running = TemporaryServer()
     yield running.wait()
+    if worker := sys.modules.get("prefect.logging.handlers"):
+        worker.APILogWorker.drain_all(timeout=30)  # at exit it would try for a minute to reach the server that is gone
     running.stop()
 
 

@@ -11,7 +11,7 @@ columns in the order of their names by code point. The input of a value is
 - of a missing value ``0x7fc00000``, the bits of NaN, whatever the column.
 
 The **row hash** takes the columns that version 1 took as features. The **row digest** goes on from it: it takes the
-target, then the column that splits, if there is one (``split.SplitColumn.hash_inputs``), then the number of the copy,
+target, then the column that splits, if there is one (``split.split_by_column``), then the number of the copy,
 counted from 0 among rows that are equal so far. Tests have vectors of both.
 """
 

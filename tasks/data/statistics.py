@@ -144,7 +144,7 @@ class Encoded(NamedTuple):
         for at, code in enumerate(self.missing):
             if code is not None:
                 codes = self.values[at]
-                stats[at] = ColumnStats(np.count_nonzero(codes == code), bool(codes.min() == codes.max() != code))
+                stats[at] = ColumnStats(int(np.count_nonzero(codes == code)), bool(codes.min() == codes.max() != code))
         return [stats[at] for at in range(len(self.values))]
 
 

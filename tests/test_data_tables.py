@@ -413,7 +413,7 @@ def test_a_bad_file_is_refused_by_name_with_what_is_wrong(tmp_path: Path, what: 
 def test_a_stray_quote_ends_no_row_and_an_unclosed_one_is_told(tmp_path: Path) -> None:
     found = read(write(tmp_path / "t.csv", 'size,n\n5" pipe,2\n6,3\n'), tmp_path).data
     assert found.to_pydict() == {"size": ['5" pipe', "6"], "n": [2, 3]}
-    with pytest.raises(DataError, match="row 0 .*a quote that is never closed"):
+    with pytest.raises(DataError, match=r"row 0 .*a quote that is never closed"):
         read(write(tmp_path / "t.csv", 'a,b\n"x,2\n3,4\n'), tmp_path)
 
 

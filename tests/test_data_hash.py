@@ -15,7 +15,6 @@ from hypothesis.extra.numpy import arrays
 
 from tasks.data import row_hash
 from tasks.data.recipe import Column
-from tasks.data.table_rows import hash_rows
 from written_tables import FORMATS, digest, examined, recipe, rows, written
 
 WORD = 2**64
@@ -43,36 +42,42 @@ def absorbed(words: list[int], start: int = 0) -> int:
     return start
 
 
-def test_the_hash_is_what_its_definition_says() -> None:
+LEVELS = ("a", "ü", "", "long " * 50)
+
+
+def hashed(*values: Any, kinds: str) -> list[int]:
+    """The hashes of rows of numbers and of codes of ``LEVELS``, as ``kinds`` says by ``n`` and ``c``."""
+    columns = [
+        Column(name=str(at), kind="category", levels=LEVELS) if kind == "c" else Column(name=str(at))
+        for at, kind in enumerate(kinds)
+    ]
+    found: list[int] = row_hash.hash_rows(columns[::-1], values[::-1]).tolist()
+    return found
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_the_hash_is_what_its_definition_says(dtype: Any) -> None:
     rng = np.random.default_rng(0)
-    number = rng.normal(size=500).astype(np.float32)
+    number = rng.normal(size=row_hash.BLOCK + 500).astype(np.float32)
     number[:4] = [0.0, -0.0, np.nan, np.inf]
-    levels = ("a", "ü", "", "long " * 50)
-    codes = rng.integers(0, 4, 500).astype(np.float32)
-    codes[5] = np.nan
-    found = row_hash.hash_rows([(number, None), (codes, row_hash.hash_levels(levels))], 500)
-    names = [None if np.isnan(code) else levels[int(code)] for code in codes]
+    codes = rng.integers(0, 5, len(number)).astype(dtype)  # 4 is missing
+    names = [None if code == 4 else LEVELS[int(code)] for code in codes]
+    if dtype == np.float32:
+        codes[codes == 4] = np.nan
     expected = [absorbed([word(float(a)), word(b)]) for a, b in zip(number, names, strict=True)]
-    assert found.tolist() == expected
+    assert hashed(number, codes, kinds="nc") == expected
 
 
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("kinds", "values", "expected"),
     [
-        ([], 0),
-        ([1.0], 0xFD695A1B70DC1235),
-        ([None], 0x597709B67EBB1C02),
-        (["a"], 0x3A2D7250B6712577),
-        ([0.1, "Köln", 1.0, None], 0x2546613460CF724B),
+        ("n", [1.0], 0xFD695A1B70DC1235),
+        ("n", [np.nan], 0x597709B67EBB1C02),
+        ("c", [0], 0x3A2D7250B6712577),
     ],
 )
-def test_the_hash_of_a_row_never_changes(values: list[Any], expected: int) -> None:
-    columns = []
-    for value in values:
-        of_text = row_hash.hash_levels([value]) if isinstance(value, str) else None
-        number = np.nan if value is None else 0.0 if isinstance(value, str) else value
-        columns.append((np.array([number], np.float32), of_text))
-    assert row_hash.hash_rows(columns, 1).tolist() == [expected]
+def test_the_hash_of_a_row_never_changes(kinds: str, values: list[float], expected: int) -> None:
+    assert hashed(*(np.array([value], np.float32) for value in values), kinds=kinds) == [expected]
 
 
 @given(arrays(np.uint64, st.integers(0, 60), elements=st.integers(0, 8)))
@@ -83,14 +88,6 @@ def test_copies_are_counted_as_plain_python_counts_them(hashed: Any) -> None:
         expected.append(seen[each])
         seen[each] += 1
     assert row_hash.duplicate_index(hashed).tolist() == expected
-    assert row_hash.num_distinct(hashed) == len(seen)
-
-
-@pytest.mark.parametrize("missing", [np.zeros(3, np.uint8), np.full(3, np.nan, np.float32)], ids=["codes", "floats"])
-def test_a_category_without_a_level_is_missing_in_every_row(missing: Any) -> None:
-    columns = Column(name="c", kind="category"), Column(name="x")
-    found = hash_rows(columns, [missing, np.arange(3, dtype=np.float32)])
-    assert found.tolist() == [absorbed([word(None), word(float(at))]) for at in range(3)]
 
 
 @pytest.mark.parametrize("others", [0, 1000])
@@ -124,27 +121,6 @@ def test_row_digests_take_target_column_and_copy_and_count_what_is_equal(columns
     assert found.num_ambiguous == sum(len(targets[each]) > 1 for each in hashes.tolist())
 
 
-def test_a_long_array_is_updated_as_its_rows_are_one_by_one() -> None:
-    hashes = np.arange(row_hash.BLOCK + 2, dtype=np.uint64)
-    inputs = hashes**2
-    found = row_hash.update_hashes(hashes, inputs, inputs[-1])
-    assert found[-2:].tolist() == [absorbed([each**2, int(inputs[-1])], each) for each in hashes[-2:].tolist()]
-    assert hashes[-1] == row_hash.BLOCK + 1, "what is given stays"
-
-
-def test_another_value_in_any_column_is_another_hash() -> None:
-    rng = np.random.default_rng(1)
-    values = rng.integers(0, 3, (20_000, 12)).astype(np.float32)
-    found = row_hash.hash_rows([(values[:, at], None) for at in range(12)], len(values))
-    assert len(set(found.tolist())) == len(set(map(tuple, values.tolist())))
-
-
-def test_hashes_are_spread_evenly_whatever_the_values() -> None:
-    found = row_hash.hash_rows([(np.arange(100_000, dtype=np.float32), None)], 100_000)
-    share = (found < np.uint64(int(0.2 * 2.0**64))).mean()
-    assert share == pytest.approx(0.2, abs=5 * (0.16 / 100_000) ** 0.5)
-
-
 def table(count: int = 400, seed: int = 0) -> pa.Table:
     """All kinds of columns with values missing in each, numbers that float32 has not all digits of."""
     rng = np.random.default_rng(seed)
@@ -174,41 +150,33 @@ def test_order_of_rows_and_columns_and_the_format_change_nothing(suffix: str, tm
     assert rows(other).split.split_ids.tolist() == rows(found).split.split_ids[order].tolist()
 
 
-def test_a_table_in_several_files_is_the_same_table(tmp_path: Path) -> None:
-    original = table()
-    for number, start in enumerate(range(0, 400, 150)):
-        written(tmp_path / "many" / f"{9 - number}{FORMATS[number]}", original.slice(start, 150))
-    assert digest(examined(tmp_path / "many")) == digest(examined(written(tmp_path / "one.csv", original)))
-
-
-def test_how_a_number_is_written_changes_nothing(tmp_path: Path) -> None:
+def ways_to_write(folder: Path, way: str) -> list[Path]:
+    """Files of one table."""
     values = np.random.default_rng(0).integers(-40, 40, 200) / 10
-    plain = "x,y\n" + "".join(f"{value},{at}\n" for at, value in enumerate(values))
-    odd = "y,x\n" + "".join(f"{at}.0,{value:+.5e}\n" for at, value in enumerate(values))
-    (tmp_path / "plain.csv").write_text(plain)
-    (tmp_path / "odd.csv").write_text(odd)
-    single = {"x": values.astype(np.float32), "y": np.arange(200, dtype=np.float32)}
-    found = {
-        digest(examined(path))
-        for path in (tmp_path / "plain.csv", tmp_path / "odd.csv", written(tmp_path / "single.parquet", single))
-    }
-    assert len(found) == 1
+    rows, whole = np.arange(200), np.random.default_rng(0).integers(0, 5, 200)
+    if way == "files":
+        for number, start in enumerate(range(0, 400, 150)):
+            written(folder / "many" / f"{9 - number}{FORMATS[number]}", table().slice(start, 150))
+        return [folder / "many", written(folder / "one.csv", table())]
+    if way == "numbers":
+        (folder / "plain.csv").write_text("x,y\n" + "".join(f"{value},{at}\n" for at, value in enumerate(values)))
+        (folder / "odd.csv").write_text("y,x\n" + "".join(f"{at}.0,{value:+.5e}\n" for at, value in enumerate(values)))
+        single = written(folder / "single.parquet", {"x": values.astype(np.float32), "y": rows.astype(np.float32)})
+        return [folder / "plain.csv", folder / "odd.csv", single]
+    return [
+        written(folder / f"{kind.__name__}{suffix}", {"c": whole.astype(kind), "x": rows % 97, "y": rows % 7})
+        for kind in (int, float)
+        for suffix in (".csv", ".parquet")
+    ]
 
 
-def test_whole_numbers_as_categories_are_levels_without_a_point_in_any_format(tmp_path: Path) -> None:
-    whole = np.random.default_rng(0).integers(0, 5, 300)
-    tables = {
-        "ints.csv": whole,
-        "floats.csv": whole.astype(float),
-        "ints.parquet": whole,
-        "floats.parquet": whole * 1.0,
-    }
-    found = {}
-    for name, values in tables.items():
-        path = written(tmp_path / name, {"c": values, "x": np.arange(300) % 97, "y": np.arange(300) % 7})
-        found[name] = examined(path, category=["c"])
-    assert len(set(map(digest, found.values()))) == 1
-    assert recipe(found["floats.csv"]).columns[0].levels == ("0", "1", "2", "3", "4")
+@pytest.mark.parametrize("way", ["files", "numbers", "levels"])
+def test_how_a_table_is_written_changes_nothing(way: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"category": ["c"]} if way == "levels" else {}
+    found = [examined(path, **options) for path in ways_to_write(tmp_path, way)]
+    assert len(set(map(digest, found))) == 1
+    if way == "levels":
+        assert recipe(found[0]).columns[0].levels == ("0", "1", "2", "3", "4"), "without a decimal point"
 
 
 @pytest.mark.parametrize("change", ["row", "target", "feature", "copy"])

@@ -371,11 +371,9 @@ def test_a_value_that_is_missing_in_validation_rows_alone_is_known_to_be_missing
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e7])
 def test_a_large_mean_costs_the_deviation_no_digits(offset: float) -> None:
     values = np.random.default_rng(0).normal(offset, 1, 200_000)
-    found = statistics.ColumnStats.empty(1)
-    for block in np.split(values, 100):
-        found.merge(statistics.ColumnStats.of_block(block[None]))
-    assert found.means[0] == pytest.approx(values.mean(), rel=1e-13)
-    assert found.deviations[0] == pytest.approx(values.std(), rel=1e-9)
+    (found,) = statistics.measure_columns([None], len(values), lambda rows: values[None, rows])
+    assert found.mean == pytest.approx(values.mean(), rel=1e-13)
+    assert found.deviation == pytest.approx(values.std(), rel=1e-9)
 
 
 @pytest.mark.parametrize(

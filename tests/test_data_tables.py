@@ -29,7 +29,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks.data import prepared_splits
 from tasks.data.io import discovery, tabular
 from tasks.data.io import table as table_reader
 from tasks.data.io.csv import csv_batches
@@ -569,21 +568,18 @@ def test_a_disk_without_room_is_an_error_and_no_signal(tmp_path: Path, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    monkeypatch.setattr(prepared_splits, "BUFFER_BYTES", 2**20)
     with pytest.raises(OSError, match="No space"):
         create_arrays(tmp_path / "t", {"features": (np.float32, (2**19,))})
 
 
-def test_room_for_arrays_is_taken_before_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared_splits, "BUFFER_BYTES", 2**20)
+def test_room_for_arrays_is_taken_before_they_are_written(tmp_path: Path) -> None:
     arrays = create_arrays(tmp_path / "t", {"features": (np.float32, (2**19, 3)), "labels": (np.uint8, (5,))})
     assert (tmp_path / "t").stat().st_blocks * 512 >= 2**19 * 12
     assert not arrays["features"].any()
     assert arrays["labels"].shape == (5,)
 
 
-def test_many_arrays_of_one_file_hold_it_open_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared_splits, "BUFFER_BYTES", 0)
+def test_many_arrays_of_one_file_hold_it_open_once(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     arrays = create_arrays(tmp_path / "t", {str(at): (("float32", "uint8")[at % 2], (at,)) for at in range(50)})
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1

@@ -85,7 +85,7 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
     from tasks.fitting.devices import one_thread
     from tasks.networks import training as loop
 
-    prepared = plain(preprocess)(run, ValidatedDataset(raw=fetch_files([Folder(fashion_mnist)])), Data(), 0)
+    prepared = plain(preprocess)(run, ValidatedDataset(raw=fetch_files([Folder(str(fashion_mnist))])), Data(), 0)
     train_split, test_split = splits.load_split(prepared, "train"), splits.load_split(prepared, "test")
     accuracies, losses = [], []
     for seed in (1, 2, 3, 4, 5):

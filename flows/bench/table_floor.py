@@ -51,8 +51,7 @@ def seconds(csv: Path, folder: Path) -> float:
     _look(features)
     contents, digests = _digests(columns, features, (target, is_test))
     train, test, order = _written(folder, columns, features, target, (digests, contents), is_test)
-    numbers = [at for at, each in enumerate(num_levels) if not each]
-    statistics.count_levels_and_numbers(train[0], numbers, {at: each for at, each in enumerate(num_levels) if each})
+    statistics.measure_columns(features.missing, len(train[0]), lambda rows: train[0][rows].T)
     _pass(train, test, order, num_levels)
     return time.perf_counter() - begun
 
@@ -99,10 +98,10 @@ def _look(features: Encoded) -> None:
 
 def _digests(columns: list[pa.ChunkedArray], features: Encoded, others: tuple[Array, Array]) -> tuple[Array, Array]:
     """Row hashes that have absorbed the target; and then the side and the number of the copy."""
-    words = [row_hash.hash_levels(c.chunk(0).dictionary.to_pylist()) if _num_levels(c) else None for c in columns]
-    of_codes = row_hash.hash_levels(["no", "yes"])
-    absorbed = [lambda rows, each=each: np.take(of_codes, each[rows]) for each in others]
-    hashed = row_hash.hash_rows(list(zip(features.values, words, strict=True)), features.num_rows)
+    levels = [each.chunk(0).dictionary.to_pylist() if _num_levels(each) else None for each in columns]
+    words = [row_hash.hash_inputs(*each) for each in zip(features.values, levels, strict=True)]
+    absorbed = [row_hash.hash_inputs(each, ["no", "yes"]) for each in others]
+    hashed = row_hash.update_hashes(np.zeros(features.num_rows, np.uint64), *words)
     equal = side_by_side.beside(row_hash.find_equal_rows, hashed)
     contents = row_hash.update_hashes(hashed, *absorbed[:1])
     digests = row_hash.update_hashes(contents, *absorbed[1:], row_hash.FIRST_COPY)

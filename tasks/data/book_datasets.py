@@ -5,10 +5,7 @@ artifacts/, from torchvision's mirrors, or from Debian's package. Archives diffe
 these are kept, and compared with their published digests.
 """
 
-import errno
-import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +13,7 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -25,7 +22,7 @@ from rich.progress import DownloadColumn, Progress
 
 from tasks.data.image_dataset import ImageDataset
 from tasks.data.io import arrays
-from tasks.data.prepared_splits import Examples, PreviousSchema, ValidatedDataset, Validation, write_splits
+from tasks.data.prepared_splits import Examples, ValidatedDataset, Validation, write_splits
 from tasks.data.recipe import Column, Columns, Pixels
 from tasks.data.report import DataReport
 from tasks.data.table_dataset import TableDataset, scratch_folder
@@ -35,12 +32,10 @@ from tasks.machine.settings import Settings
 from tasks.machine.telling import tell
 from tasks.machine.words import counted
 from tasks.parameters import FASHION_MNIST, SYNTHETIC_LINEAR, Data
-from tasks.records import ChampionData, PreparedDataset, RawDataset
-from tasks.serving.task import TaskName
+from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths, atomic, verified
 from tasks.store.record import FileRef
 
-SPACE_NEEDED = 200 * 2**20  # bytes: the archives (31 MB), the same unpacked, the payloads (55 MB) and apt's lists
 LARGEST_ARCHIVE = 64 * 2**20  # the largest is 26 MB; a server that sends on and on is cut off here
 SLOWEST = 2**15  # bytes of payload a second
 PATIENCE_SECONDS = 20.0  # with a mirror beyond the time that it takes at this rate
@@ -93,25 +88,12 @@ class FashionMnist:
     def fetch(self) -> RawDataset:
         """From the folder that the user named, or from wherever it can be had; it raises as ``fetch_files`` does."""
         user_dir = Settings().fashion_mnist_dir
-        return fetch_files(find_sources()) if user_dir is None else fetch_files([Folder(user_dir)], use_cache=False)
+        return (
+            fetch_files(find_sources()) if user_dir is None else fetch_files([Folder(str(user_dir))], use_cache=False)
+        )
 
-    def validate(
-        self,
-        raw: RawDataset,
-        data: Data,
-        task: TaskName,
-        kept: PreviousSchema | None,
-        champion: ChampionData | None,
-    ) -> Validation:
-        """A report of one line: these files are known bit for bit.
-
-        Raises:
-            DataError: they are others.
-        """
-        if any(raw.files[file.name].sha256 != file.sha256 for file in FILES):
-            raise DataError(
-                f"files of {self.title} that are not the published ones", "those with their SHA-256", "fetch them again"
-            )
+    def validate(self, raw: RawDataset, data: Data, *_: object) -> Validation:
+        """A report of one line: these files were compared with their published digests when they were fetched."""
         summary = f"{self.title} is as published: 60,000 and 10,000 images; as many in each class"
         return Validation(DataReport(name=self.name, summary=summary))
 
@@ -119,9 +101,9 @@ class FashionMnist:
         """The splits as they are published.
 
         Raises:
-            DataError: a raw file has changed since it was validated.
+            DataError: a raw file has changed since it was fetched.
         """
-        files = (verified.read(validated.raw.files[file.name], "run it again: it fetches the file") for file in FILES)
+        files = (verified.read(file.cached, "run it again: it fetches the file") for file in FILES)
         train_images, train_labels, test_images, test_labels = (np.frombuffer(file, np.uint8) for file in files)
         train = Examples(train_images[16:].reshape(-1, 28, 28), train_labels[8:])  # behind the headers of IDX
         test = Examples(test_images[16:].reshape(-1, 28, 28), test_labels[8:])
@@ -141,14 +123,7 @@ class SyntheticLinear:
         """Nothing: there are no files."""
         return RawDataset(name=self.name, source="generated", files={})
 
-    def validate(
-        self,
-        raw: RawDataset,
-        data: Data,
-        task: TaskName,
-        kept: PreviousSchema | None,
-        champion: ChampionData | None,
-    ) -> Validation:
+    def validate(self, raw: RawDataset, data: Data, *_: object) -> Validation:
         """The law that they are drawn from: there are no files to be wrong."""
         weights = " ".join(f"{w:+g}·x{number}" for number, w in enumerate(data.synthetic_w, 1))
         law = f"y = {weights} {data.synthetic_b:+g}, noise {data.synthetic_noise:g}"
@@ -186,30 +161,19 @@ def find_dataset(name: str, data: Data) -> Dataset:
     return (ImageDataset if data.is_images else TableDataset)(name, data.source)
 
 
-class Source(Protocol):
-    """Something that has the files; ``str()`` of it names it to people."""
-
-    def fetch(self, file: RawFile, scratch: Path) -> Path:
-        """The archive of a file, plain or gzip; temporary files go into the folder ``scratch``.
-
-        Raises:
-            SourceUnreachable: the source cannot be reached.
-            DataError: it does not have the file.
-        """
-
-
 class Folder(NamedTuple):
     """A folder with the IDX files plain or as ``.gz``; nothing in it is copied."""
 
-    path: Path
-
-    def __str__(self) -> str:
-        return str(self.path)
+    name: str
 
     def fetch(self, file: RawFile, scratch: Path) -> Path:
-        """The file in the folder."""
-        found = f"no {file.name} in {self.path}"
-        for path in (self.path / file.name, self.path / f"{file.name}.gz"):
+        """The file in the folder.
+
+        Raises:
+            DataError: there is none.
+        """
+        found = f"no {file.name} in {self.name}"
+        for path in (Path(self.name, file.name), Path(self.name, f"{file.name}.gz")):
             try:
                 if path.is_file():
                     return path
@@ -225,22 +189,23 @@ class Folder(NamedTuple):
 class Mirror(NamedTuple):
     """An address below which the archives lie."""
 
-    url: str
-
-    def __str__(self) -> str:
-        return self.url
+    name: str
 
     def fetch(self, file: RawFile, scratch: Path) -> Path:
-        """Download the archive."""
+        """Download the archive; temporary files go into the folder ``scratch``.
+
+        Raises:
+            httpx.HTTPError, ConnectionError, TimeoutError: it cannot be reached, does not have the file, or is slow.
+        """
         target = scratch / f"{file.name}.gz"
         with target.open("wb", buffering=0) as stream, progress.bar(DownloadColumn()) as bar:
             limit = PATIENCE_SECONDS + file.size / SLOWEST
-            _call_within(limit, lambda: _download(self.url + target.name, stream, bar))
+            _call_within(limit, lambda: _download(self.name + target.name, stream, bar))
         return target
 
     def probe(self) -> None:
         """Ask for an archive without fetching it; it raises as ``fetch`` does."""
-        address = f"{self.url}{FILES[0].name}.gz"
+        address = f"{self.name}{FILES[0].name}.gz"
         _call_within(PROBE_SECONDS, lambda: httpx.head(address, follow_redirects=True).raise_for_status())
 
 
@@ -251,14 +216,14 @@ def _download(url: str, stream: IO[bytes], bar: Progress) -> None:
         for chunk in response.iter_raw():
             bar.advance(shown, stream.write(chunk))
             if stream.tell() > LARGEST_ARCHIVE:
-                raise httpx.HTTPError(f"more than {LARGEST_ARCHIVE} bytes")
+                raise ConnectionError(f"more than {LARGEST_ARCHIVE} bytes")
 
 
 def _call_within(seconds: float, request: Callable[[], Any]) -> None:
     """Call ``request`` in a thread that is left behind when the time is up: httpx limits each read, not their sum.
 
     Raises:
-        SourceUnreachable: it failed, or did not end in time.
+        TimeoutError: it did not end in time.
     """
     done: Future[None] = Future()
 
@@ -269,22 +234,13 @@ def _call_within(seconds: float, request: Callable[[], Any]) -> None:
             done.set_exception(error)
 
     Thread(target=call, daemon=True).start()
-    try:
-        return done.result(seconds)
-    except httpx.HTTPStatusError as error:
-        found = f"HTTP {error.response.status_code}"
-    except httpx.HTTPError as error:
-        found = str(error) or type(error).__name__
-    except TimeoutError:
-        found = f"no end after {seconds:.0f} s"
-    raise SourceUnreachable(found, "an answer", "check the network")
+    done.result(seconds)
 
 
 class DebianPackage:
     """Debian's package of the same files, fetched by apt into a private folder: no root, nothing installed."""
 
-    def __str__(self) -> str:
-        return f"Debian's package {DEBIAN_PACKAGE}"
+    name = f"Debian's package {DEBIAN_PACKAGE}"
 
     def fetch(self, file: RawFile, scratch: Path) -> Path:
         """Download and unpack the package once; apt verifies its signature chain."""
@@ -296,32 +252,28 @@ class DebianPackage:
             for command in (["update"], ["download", DEBIAN_PACKAGE]):
                 _run("apt-get", *APT_OPTIONS, *folders, *command, cwd=scratch)
             _run("dpkg-deb", "-x", *map(str, scratch.glob("*.deb")), str(unpacked))
-        return Folder(unpacked / "usr/share/datasets/fashion-mnist").fetch(file, scratch)
+        return Folder(f"{unpacked}/usr/share/datasets/fashion-mnist").fetch(file, scratch)
 
     def probe(self) -> None:
         """Fetch one signed index the way apt is configured here, with its proxies: 0.1 MB."""
         listed = _run("apt-get", "update", "--print-uris")
         index = re.search(r"'(https?://[^']*/InRelease)'", listed)
         if index is None:
-            raise SourceUnreachable("apt has no source", "a mirror of Debian's", "check apt's sources")
+            raise ConnectionError("apt has no source")
         with tempfile.TemporaryDirectory() as scratch:
             target = f"{scratch}/InRelease"
             _run("/usr/lib/apt/apt-helper", *APT_OPTIONS, "download-file", index[1], target, seconds=2 * PROBE_SECONDS)
 
 
 def _run(*command: str, cwd: Path | None = None, seconds: float = 600) -> str:
-    try:
-        done = subprocess.run(
-            command, check=True, cwd=cwd, capture_output=True, text=True, errors="replace", timeout=seconds
-        )
-        return done.stdout
-    except OSError as error:
-        found = f"{error.strerror}"
-    except subprocess.TimeoutExpired:
-        found = f"no end after {seconds:.0f} s"
-    except subprocess.CalledProcessError as error:
-        found = (error.stderr.strip() or f"exit code {error.returncode}").splitlines()[-1]
-    raise SourceUnreachable(f"{command[0]}: {found}", "an answer", "check apt's sources")
+    """What a command prints; it raises as ``subprocess.run`` does."""
+    done = subprocess.run(
+        command, check=True, cwd=cwd, capture_output=True, text=True, errors="replace", timeout=seconds
+    )
+    return done.stdout
+
+
+Source = Folder | Mirror | DebianPackage
 
 
 def find_sources() -> Iterator[Mirror | DebianPackage]:
@@ -340,16 +292,13 @@ def fetch_files(sources: Iterable[Source], use_cache: bool = True) -> RawDataset
     Raises:
         SourceUnreachable: no source answers.
         DataError: what a source has fails its checksum, or a user's folder lacks a file.
-        OSError: the disk is too full.
+        OSError: the disk is full.
     """
     with scratch_folder(FASHION_MNIST) as scratch:
         # The smallest first: of a mirror that drips it shows within seconds.
         missing = sorted((file for file in FILES if not (use_cache and file.is_cached())), key=lambda file: file.size)
-        # Found out first, since apt would report it as a fault of the network.
-        if missing and shutil.disk_usage(scratch).free < SPACE_NEEDED:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch.parent))
         sources = list(sources) if missing else ()
-        used = dict.fromkeys(_ask_each(sources, partial(_fetch_file, file, scratch=scratch)) for file in missing)
+        used = dict.fromkeys(_ask_each(sources, partial(_fetch_file, file, scratch)) for file in missing)
     source = ", ".join(used) or "cache"
     files_of = f"{counted(len(FILES), 'file')} from {source}, verified by SHA-256"
     tell(f"{FASHION_MNIST}: {files_of}", short=files_of)
@@ -362,8 +311,14 @@ def _ask_each(sources: Iterable[Any], question: Callable[[Any], str]) -> str:
     for source in sources:
         try:
             return question(source)
-        except SourceUnreachable as error:
-            reasons.append(f"{source}: {error.found}")
+        except httpx.HTTPStatusError as error:
+            reason = f"HTTP {error.response.status_code}"
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
+            reason = f"{error.cmd[0]}: {said[-1]}"
+        except (httpx.HTTPError, subprocess.TimeoutExpired, TimeoutError, ConnectionError, FileNotFoundError) as error:
+            reason = str(error) or "no end in time"
+        reasons.append(f"{source.name}: {reason}")
     raise SourceUnreachable(
         "Fashion-MNIST is not in artifacts/ and no source could be reached: " + "; ".join(reasons),
         "a network, or a folder with the four IDX files",
@@ -371,29 +326,23 @@ def _ask_each(sources: Iterable[Any], question: Callable[[Any], str]) -> str:
     )
 
 
-def _fetch_file(file: RawFile, source: Source, scratch: Path) -> str:
-    """Put the payload of ``file`` into the cache; the name of its source."""
+def _fetch_file(file: RawFile, scratch: Path, source: Source) -> str:
+    """Put the payload of ``file`` into the cache if it is the published one; the name of its source."""
     for _ in range(2):  # what fails its checksum is fetched once again
-        found = _cache_payload(file, source.fetch(file, scratch))
-        if found == file.sha256:
-            return str(source)
+        archive = source.fetch(file, scratch)
+        try:
+            payload = arrays.read_payload(archive, file.size + 1)  # bounded: a bomb is read no further than this
+        except DataError as damaged:
+            found = f"none ({damaged.found})"
+            continue
+        if (found := verified.sha256(payload)) == file.sha256:
+            atomic.write_bytes(file.cached.path, payload)
+            return source.name
     raise DataError(
-        f"{file.name} from {source} has SHA-256 {found}",
+        f"{file.name} from {source.name} has SHA-256 {found}",
         f"SHA-256 {file.sha256} ({file.size} bytes, decompressed)",
         "the source is damaged or is not Fashion-MNIST: use another, e.g. GRADMILL_FASHION_MNIST_DIR",
     )
-
-
-def _cache_payload(file: RawFile, archive: Path) -> str:
-    """Keep the payload if it is the published one; its digest, or what is wrong with the archive."""
-    try:
-        payload = arrays.read_payload(archive, file.size + 1)  # bounded: a bomb is read no further than this
-    except DataError as damaged:
-        return f"none ({damaged.found})"
-    digest = verified.sha256(payload)
-    if digest == file.sha256:
-        atomic.write_bytes(file.cached.path, payload)
-    return digest
 
 
 def describe_source() -> str:
@@ -405,8 +354,8 @@ def describe_source() -> str:
     user_dir = Settings().fashion_mnist_dir
     if user_dir is not None:
         for file in FILES:
-            Folder(user_dir).fetch(file, user_dir)
+            Folder(str(user_dir)).fetch(file, user_dir)
         return f"the four files are in {user_dir}"
     if all(file.is_cached() for file in FILES):
         return "in artifacts/ already, verified by SHA-256"
-    return _ask_each(find_sources(), lambda source: source.probe() or f"not fetched yet; {source} answers")
+    return _ask_each(find_sources(), lambda source: source.probe() or f"not fetched yet; {source.name} answers")

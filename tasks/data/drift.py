@@ -6,8 +6,9 @@ So a day in other units is found on the second night as on the two hundredth, an
 
 import math
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,87 +34,70 @@ BY_CHANCE = 1e-3  # how likely it may be that a column is missing in all new row
 MAX_DRIFT = 0.2  # population stability index
 MEND = "mend the file, or say --accept-data where the world has changed"
 
-
-class Group(NamedTuple):
-    """New rows that are judged together."""
-
-    rows: RowNumbers
-    sampled: RowNumbers
-    place: str
+Group = tuple[RowNumbers, RowNumbers, str]  # new rows that are judged together, some of them, and where they are
 
 
-class CurrentData(NamedTuple):
-    """The rows of a table, and how they are split and chosen."""
+def compare_rows(table: Table, rows: Rows, rule: SplitRule, window: str, champion: ChampionData) -> Iterator[Finding]:
+    """All in which the rows of a table differ from the champion's data.
 
-    table: Table
-    rows: Rows
-    rule: SplitRule
-    window: str
+    Raises:
+        DataError: the digests of the champion's rows are not those that its manifest names.
+    """
+    yield from compare_num_rows(rows.split, rule, window, champion)
+    known = {each.name: each for each in champion.profiles}
+    both = [(known[each.name], each) for each in rows.profiles if each.name in known]
+    if window == champion.window == NO_WINDOW:  # else a column of the calendar turns constant in time
+        for before, now in both:
+            if now.is_constant and not before.is_constant:
+                found = f"{now.name} has one value in all rows, and had several"
+                yield error("turned-constant", now.name, found, "values that differ, as in the champion's data", MEND)
+    if champion.num_rows < MIN_KNOWN or champion.rows is None:
+        return
+    if not champion.rows.path.exists():  # what is damaged is no evidence that nothing is new
+        found = "which rows are new is not known: the digests of the champion's rows are missing"
+        yield warning("unknown-rows", None, found, RESTORE)
+        return
+    new = np.flatnonzero(find_new_rows(rows.digests, champion.rows))
+    groups = list(_group_by_file(table, rows, new))
+    which, watched = "all rows", sample_rows(rows.digests)
+    if len(new) >= drift.FEWEST_ROWS:
+        which, watched = "the new rows", new[sample_rows(rows.digests[new])]
 
-    def compare(self, champion: ChampionData) -> Iterator[Finding]:
-        """All that differs from the champion's data.
+    def compare_column(at: int) -> Finding | None:
+        before = known.get(rows.profiles[at].name)
+        if before is None:
+            return None
+        values = rows.features.floats(at) if at < len(rows.features.values) else rows.truth.values
+        share = min(1.0, before.missing / champion.num_rows)
+        if broken := [found for group in groups if (found := _find_broken(before, values, group, share))]:
+            more = f"; so in {counted(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""
+            return broken[0].model_copy(update={"found": broken[0].found + more})
+        if all(_is_constant(values[sampled]) for _, sampled, _ in groups):  # as a day is in the file of a day
+            return None
+        return _find_drift(before, values[watched], which)
 
-        Raises:
-            DataError: the digests of the champion's rows are not those that its manifest names.
-        """
-        yield from compare_num_rows(self.rows.split, self.rule, self.window, champion)
-        if self.window == champion.window == NO_WINDOW:  # else a column of the calendar turns constant in time
-            yield from _find_constant(self.rows.profiles, champion)
-        if champion.num_rows < MIN_KNOWN or champion.rows is None:
-            return
-        if champion.rows.path.exists():  # what is damaged is no evidence that nothing is new
-            new = np.flatnonzero(find_new_rows(self.rows.digests, champion.rows))
-            yield from self._compare_columns(new, champion)
-        else:
-            found = "which rows are new is not known: the digests of the champion's rows are missing"
-            yield warning("unknown-rows", None, found, RESTORE)
+    yield from filter(None, side_by_side.each(compare_column, range(len(rows.profiles))))
 
-    def _compare_columns(self, new: RowNumbers, champion: ChampionData) -> Iterator[Finding]:
-        """What differs in each column and in the target, which comes last."""
-        known = {each.name: each for each in champion.profiles}
-        groups = list(self._group_by_file(new))
-        are_many = len(new) >= drift.FEWEST_ROWS
-        which = "the new rows" if are_many else "all rows"
-        watched = new[sample_rows(self.rows.digests[new])] if are_many else sample_rows(self.rows.digests)
-        features = self.rows.features
 
-        def compare_column(at: int) -> Finding | None:
-            before = known.get(self.rows.profiles[at].name)
-            if before is None:
-                return None
-            values = features.floats(at) if at < len(features.values) else self.rows.truth.values
-            share = min(1.0, before.missing / champion.num_rows)
-            broken = [found for group in groups if (found := _find_broken(before, values, group, share))]
-            if broken:
-                more = f"; so in {counted(len(broken) - 1, 'more file')}" if len(broken) > 1 else ""
-                return broken[0].model_copy(update={"found": broken[0].found + more})
-            if all(_is_constant(values[group.sampled]) for group in groups):  # as a day is in the file of a day
-                return None
-            return _find_drift(before, values[watched], which)
+def _group_by_file(table: Table, rows: Rows, new: RowNumbers) -> Iterator[Group]:
+    """The new rows of each file, and those of files that have few of them together, where they are enough."""
+    files = np.searchsorted(table.starts, np.flatnonzero(rows.truth.is_known)[new], side="right") - 1
+    parts = np.split(new, np.flatnonzero(np.diff(files)) + 1)
+    paths = [table.files.files[file].path for file in np.unique(files)]
+    by_path = sorted(zip(paths, parts, strict=False), key=itemgetter(0))  # without new rows there is an empty part
+    few = [each for each in by_path if len(each[1]) < MIN_NEW]
+    for group in [*([each] for each in by_path if len(each[1]) >= MIN_NEW), few]:
+        numbers = np.concatenate([new[:0], *(part for _, part in group)])
+        if len(numbers) >= MIN_NEW:
+            places = " to ".join(dict.fromkeys(_name_file(path) for path, _ in (group[0], group[-1])))
+            sampled = numbers[sample_rows(rows.digests[numbers])]
+            yield numbers, sampled, f"{counted(len(numbers), 'new row')} of {places}"
 
-        yield from filter(None, side_by_side.each(compare_column, range(len(self.rows.profiles))))
 
-    def _group_by_file(self, new: RowNumbers) -> Iterator[Group]:
-        """The new rows of each file, and those of files that have few of them together, where they are enough."""
-        if not len(new):
-            return
-        in_table = np.flatnonzero(self.rows.truth.is_known)
-        files = np.searchsorted(self.table.starts, in_table[new], side="right") - 1
-        by_file = np.split(new, np.flatnonzero(np.diff(files)) + 1)
-        by_file.sort(key=lambda rows: self.table.place(int(in_table[rows[0]])))  # by name
-        few = [rows for rows in by_file if len(rows) < MIN_NEW]
-        for rows in [*(rows for rows in by_file if len(rows) >= MIN_NEW), *([np.concatenate(few)] if few else [])]:
-            if len(rows) >= MIN_NEW:
-                first, last = (self._name_file(int(in_table[row])) for row in rows[[0, -1]])
-                place = first if first == last else f"{first} to {last}"
-                sampled = rows[sample_rows(self.rows.digests[rows])]
-                yield Group(rows, sampled, f"{counted(len(rows), 'new row')} of {place}")
-
-    def _name_file(self, row: int) -> str:
-        """The name of the file of a row of the table, without a folder: where data are stands in no version."""
-        path, _ = self.table.place(row)
-        *folders, name = PurePosixPath(path).parts
-        return "/".join([*(each for each in folders if "=" in each), name])
+def _name_file(path: str) -> str:
+    """The name of a file, without a folder but partitions: where data are stands in no version."""
+    *folders, name = PurePosixPath(path).parts
+    return "/".join([*(each for each in folders if "=" in each), name])
 
 
 def compare_num_rows(split: Split, rule: SplitRule, window: str, champion: ChampionData) -> Iterator[Finding]:
@@ -125,32 +109,22 @@ def compare_num_rows(split: Split, rule: SplitRule, window: str, champion: Champ
         yield error("fewer-rows", None, found, "at least half of them", action)
 
 
-def _find_constant(profiles: Iterable[ColumnProfile], champion: ChampionData) -> Iterator[Finding]:
-    varied = {each.name for each in champion.profiles if not each.is_constant}
-    for each in profiles:
-        if each.is_constant and each.name in varied:
-            found = f"{each.name} has one value in all rows, and had several"
-            yield error("turned-constant", each.name, found, "values that differ, as in the champion's data", MEND)
-
-
 def _find_broken(before: ColumnProfile, values: NDArray[Any], group: Group, share: float) -> Finding | None:
     """Whether a column ``(n,)`` of which the champion's data missed a ``share`` is not there, or in another unit."""
-    sampled = values[group.sampled]
-    if np.isnan(sampled).all() and np.isnan(values[group.rows]).all():
-        if share ** len(group.rows) >= BY_CHANCE:
+    numbers, sampled, place = group
+    if np.isnan(values[sampled]).all() and np.isnan(values[numbers]).all():
+        if share ** len(numbers) >= BY_CHANCE:
             return None
-        found = f"{before.name} is missing in all of {group.place}; "
-        found += f"in the champion's data it was in {100 * share:.3g} %"
+        found = f"{before.name} is missing in all of {place}; in the champion's data it was in {100 * share:.3g} %"
         return error("turned-missing", before.name, found, "values, as in the champion's data", MEND)
-    now = before.magnitude and statistics.median_magnitude(sampled)
-    if _is_constant(sampled) or not now or not before.magnitude:
+    now = before.magnitude and statistics.median_magnitude(values[sampled])
+    if not now or not before.magnitude or _is_constant(values[sampled]):
         return None
-    ratio = now / before.magnitude
-    power = round(math.log10(ratio))
-    if not power or abs(ratio / 10.0**power - 1) > TOLERANCE:
+    power = round(math.log10(now / before.magnitude))
+    if not power or abs(now / before.magnitude / 10.0**power - 1) > TOLERANCE:
         return None
     found = f"{before.name} is {10.0**power:g} times what it was: its median magnitude is {readable(now)} in "
-    found += f"{group.place}, and was {readable(before.magnitude)}"
+    found += f"{place}, and was {readable(before.magnitude)}"
     return error("other-scale", before.name, found, "the unit of the champion's data", MEND)
 
 

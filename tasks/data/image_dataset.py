@@ -369,7 +369,7 @@ def _report(
         num_sizes=len(stats.sizes),
         modes=dict(stats.modes.most_common()),
         broken=len(stats.unreadable),
-        copies=len(rows.numbers) - row_hash.num_distinct(stats.hashes[rows.numbers]),
+        copies=len(rows.numbers) - len(np.unique(stats.hashes[rows.numbers])),
         brightness=_brightness(decoded, rows),
     )
     return DataReport(

@@ -34,7 +34,6 @@ from tasks.store.record import FileRef, Record, Sha256
 PREPARE_ANEW = "gradmill retrain: it prepares the data anew where they have changed"
 SPLIT_KEY = "split_key"  # beside inputs and targets: by what a row's split was decided
 BATCH_ROWS = 2**16
-BUFFER_BYTES = 2**26  # a page of a file takes ten times as long to be there as one of memory
 
 Arrays = dict[str, NDArray[Any]]
 PreviousSchema = Schema | ImageSchema  # what earlier versions of a name fixed
@@ -96,27 +95,24 @@ def write_splits(
     ``facts`` are what else a ``PreparedDataset`` says.
     """
 
-    def write(split: str, examples: Examples) -> FileRef:
-        return write_split(name, split, dict(zip((recipe.input.name, TASKS[task].target), examples, strict=True)))
+    def write(split: str, inputs: Array, y_true: Array) -> FileRef:
+        return write_split(name, split, {recipe.input.name: inputs, TASKS[task].target: y_true})
 
-    encoded = _encode(test, recipe)
-    files = {"train": write("train", _encode(train, recipe)), "test": write("test", encoded)}
+    with progress.bar() as bar:
+        tracked = partial(bar.track, description="encode")
+        encoded = [recipe.encode(each.inputs, tracked) for each in (train, test)]
+    files = {"train": write("train", encoded[0], train.y_true), "test": write("test", encoded[1], test.y_true)}
     return PreparedDataset(
         name=name,
-        digest=hashlib.sha256((files["train"].sha256 + files["test"].sha256).encode()).hexdigest(),
+        digest=verified.sha256((files["train"].sha256 + files["test"].sha256).encode()),
         **files,
-        raw_test=files["test"] if encoded.inputs is test.inputs else write("test", test),
+        raw_test=files["test"] if encoded[1] is test.inputs else write("test", *test),
         num_train=len(train.y_true),
         num_test=len(test.y_true),
         recipe=recipe,
         task=task,
         **facts,
     )
-
-
-def _encode(examples: Examples, recipe: Recipe) -> Examples:
-    with progress.bar() as bar:
-        return examples._replace(inputs=recipe.encode(examples.inputs, partial(bar.track, description="encode")))
 
 
 def write_split(name: str, split: str, arrays: Arrays) -> FileRef:
@@ -153,16 +149,14 @@ def read_batches(file: FileRef, prepared: PreparedDataset, size: int = BATCH_ROW
 
 
 def create_arrays(path: Path, specs: ArraySpecs) -> Arrays:
-    """New arrays to be written: in memory if they are small, else mapped to a new file, of zeros then.
+    """New arrays of zeros to be written, mapped to a new file.
 
     Raises:
         OSError: the disk has no room for it: writing to a map would end the process instead.
     """
-    layout = _layout(specs)
-    if (size := max(each["data_offsets"][1] for each in layout.values())) <= BUFFER_BYTES:
-        return {name: np.empty(shape, dtype) for name, (dtype, shape) in specs.items()}
+    _, header, size = _layout(specs)
     with path.open("w+b", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, file.write(_header(layout)) + size)
+        os.posix_fallocate(file.fileno(), 0, file.write(header) + size)
         return _map_arrays(file, mmap.ACCESS_WRITE)
 
 
@@ -175,11 +169,11 @@ def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[N
     Raises:
         OSError: the disk has no room for it.
     """
-    layout = _layout(specs)
-    digest = hashlib.sha256(header := _header(layout))
+    names, header, _ = _layout(specs)
+    digest = hashlib.sha256(header)
     with path.open("wb") as file:
         file.write(header)
-        for name in layout:
+        for name in names:
             for batch in batches[name]:
                 values = np.ascontiguousarray(batch, specs[name][0]).reshape(-1).view(np.uint8).data  # of no rows, too
                 digest.update(values)
@@ -189,20 +183,16 @@ def write_arrays(path: Path, specs: ArraySpecs, batches: Mapping[str, Iterable[N
     return digest.hexdigest()
 
 
-def _layout(specs: ArraySpecs) -> dict[str, Any]:
-    """What a safetensors file says of its arrays: widest values first, so that each array lies aligned."""
+def _layout(specs: ArraySpecs) -> tuple[list[str], bytes, int]:
+    """How arrays lie in a safetensors file, widest values first, so that each is aligned: names, header, bytes."""
     layout, end = {}, 0
     for name, (dtype, shape) in sorted(specs.items(), key=lambda each: (-np.dtype(each[1][0]).itemsize, each[0])):
         kind, width = np.dtype(dtype).kind.upper(), np.dtype(dtype).itemsize
         start, end = end, end + math.prod(shape) * width
         layout[name] = {"dtype": f"{kind}{8 * width}", "shape": shape, "data_offsets": [start, end]}
-    return layout
-
-
-def _header(layout: dict[str, Any]) -> bytes:
     text = json.dumps(layout).encode()
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    return list(layout), len(text).to_bytes(8, "little") + text, end
 
 
 def read_arrays(file: FileRef, action: str) -> Arrays:

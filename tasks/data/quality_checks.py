@@ -19,18 +19,17 @@ MIN_ROWS = 20  # to say so of
 FEW_CONFLICTS = 0.02  # of the rows: some pairs of equal rows are in every table, and no reason to warn
 
 
-def check_columns(columns: Sequence[Column], num_rows: int, stats: ColumnStats) -> Iterator[Finding]:
+def check_columns(columns: Sequence[Column], num_rows: int, stats: Sequence[ColumnStats]) -> Iterator[Finding]:
     """What is odd about each column by itself."""
-    for at, (column, missing) in enumerate(zip(columns, stats.missing.tolist(), strict=True)):
-        name, mean, deviation = column.name, stats.means[at], stats.deviations[at]
-        is_constant = stats.is_constant(at, column)
-        if is_constant or missing == num_rows:
+    for column, each in zip(columns, stats, strict=True):
+        name, missing = column.name, each.num_missing
+        if each.is_constant or missing == num_rows:
             values = "no value at all" if missing == num_rows else "one value"
             yield warning("constant-column", name, f"{name} has {values}; its weight will be 0")
         elif missing > MUCH_MISSING * num_rows:
             yield warning("missing-values", name, f"{name} is missing in {100 * missing / num_rows:.3g} % of the rows")
-        if column.kind == "number" and not is_constant and abs(mean) > OFFSET * deviation:
-            found = f"{name} is {readable(mean, 6)} on average, varying by {readable(deviation)}"
+        if column.kind == "number" and not each.is_constant and abs(each.mean) > OFFSET * each.deviation:
+            found = f"{name} is {readable(each.mean, 6)} on average, varying by {readable(each.deviation)}"
             action = f"subtract an offset from it, or leave it out with --ignore {name}"
             yield warning("offset", name, f"{found}: too little for float32", action)
 

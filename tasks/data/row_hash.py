@@ -11,18 +11,20 @@ columns in the order of their names by code point. The input of a value is
 - of a missing value ``0x7fc00000``, the bits of NaN, whatever the column.
 
 The **row hash** takes the columns that version 1 took as features. The **row digest** goes on from it: it takes the
-target, then the column that splits, if there is one (``split.SplitColumn.hash_inputs``), then the number of the copy,
+target, then the column that splits, if there is one (``split.split_by_column``), then the number of the copy,
 counted from 0 among rows that are equal so far. Tests have vectors of both.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data.prepared_splits import read_arrays
+from tasks.data.recipe import Column
 from tasks.errors import DataError
 from tasks.machine import memory, side_by_side
 from tasks.machine.arrays import Array
@@ -62,30 +64,39 @@ def hash_text(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def hash_levels(levels: Sequence[str]) -> Hashes:
+def hash_levels(levels: Iterable[str]) -> Hashes:
     """The input of each code ``(levels + 1,)``, and last that of a missing value."""
-    return np.array([*map(hash_text, levels), int(MISSING)], np.uint64)
+    return np.fromiter(itertools.chain(map(hash_text, levels), [int(MISSING)]), np.uint64)
 
 
-def hash_inputs(values: Array, level_hashes: Hashes | None = None) -> Hashes:
-    """The input of each value ``(n,)``: of its float32 bits, or by its code, a whole number or a float32."""
-    if level_hashes is not None and values.dtype.kind == "u":
-        return np.take(level_hashes, values)
-    if level_hashes is not None:
-        codes = np.fmin(values, np.float32(len(level_hashes) - 1)).astype(np.int64)  # NaN takes the last
-        return np.take(level_hashes, codes)
-    bits = (values.astype(np.float32, copy=False) + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 + 0 is 0
-    bits[np.isnan(values)] = MISSING
-    return bits
+def hash_inputs(values: Array, levels: Iterable[str] | None = None) -> Callable[[Any], Hashes]:
+    """A function that makes the inputs of some rows of values ``(n,)``: of all rows they need not be held at once.
+
+    They are of the values' float32 bits, or of the ``levels`` whose codes they are, whole numbers or float32.
+    """
+    hashes = None if levels is None else hash_levels(levels)
+
+    def hash_some(rows: Any) -> Hashes:
+        found = values[rows]
+        if hashes is not None:
+            if found.dtype.kind == "f":
+                found = np.fmin(found, np.float32(len(hashes) - 1)).astype(np.int64)  # NaN takes the last
+            inputs: Hashes = np.take(hashes, found)
+            return inputs
+        with np.errstate(over="ignore"):
+            numbers = found.astype(np.float32, copy=False) + np.float32(0)  # -0 + 0 is 0
+        bits: Hashes = numbers.view(np.uint32).astype(np.uint64)
+        bits[np.isnan(numbers)] = MISSING
+        return bits
+
+    return hash_some
 
 
-def hash_rows(columns: Sequence[tuple[Array, Hashes | None]], num_rows: int) -> Hashes:
-    """The hash of each row ``(n,)``; each column ``(n,)`` comes with ``hash_levels`` of its levels if it has codes."""
-
-    def inputs_of(values: Array, level_hashes: Hashes | None) -> HashInputs:
-        return lambda rows: hash_inputs(values[rows], level_hashes)
-
-    return update_hashes(np.broadcast_to(np.uint64(0), num_rows), *(inputs_of(*each) for each in columns))
+def hash_rows(columns: Sequence[Column], encoded: Sequence[Array]) -> Hashes:
+    """The hash of each row ``(n,)`` of encoded columns, ``(n,)`` each; codes of a category may be float32 too."""
+    by_name = sorted(zip(columns, encoded, strict=True), key=lambda each: each[0].name)
+    inputs = (hash_inputs(values, each.levels if each.kind == "category" else None) for each, values in by_name)
+    return update_hashes(np.broadcast_to(np.uint64(0), len(encoded[0])), *inputs)
 
 
 def update_hashes(hashes: Hashes, *inputs: HashInputs) -> Hashes:
@@ -185,11 +196,6 @@ def duplicate_index(hashes: Hashes) -> Hashes:
     return index
 
 
-def num_distinct(hashes: Hashes) -> int:
-    """How many different hashes there are."""
-    return len(np.unique(hashes))
-
-
 def threshold(share: float) -> np.uint64:
     """Below which a hash is one of a share of all."""
     return np.uint64(int(share * 2.0**64))
@@ -208,8 +214,7 @@ def find_new_rows(digests: Hashes, known: FileRef) -> NDArray[np.bool_]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    new = _remove_known(np.sort(digests), known)
-    return is_in(new, digests)
+    return is_in(_remove_known(np.sort(digests), known), digests)
 
 
 def count_new_rows(rows: FileRef, known: FileRef) -> int:
@@ -221,15 +226,6 @@ def count_new_rows(rows: FileRef, known: FileRef) -> int:
     return 0 if rows.sha256 == known.sha256 else sum(len(_remove_known(part, known)) for part in _read_parts(rows))
 
 
-def count_rows(rows: FileRef) -> int:
-    """How many rows a file of row digests has.
-
-    Raises:
-        DataError: it is missing or damaged.
-    """
-    return sum(map(len, _read_parts(rows)))
-
-
 def _read_parts(rows: FileRef) -> list[Hashes]:
     """The digests of training rows and of others, each sorted."""
     found = read_arrays(rows, RESTORE)
@@ -238,10 +234,9 @@ def _read_parts(rows: FileRef) -> list[Hashes]:
 
 def _remove_known(digests: Hashes, known: FileRef) -> Hashes:
     """Those of sorted digests that are not known, in order: sorted ones are found fifteen times as fast as any."""
-    is_known = np.zeros(len(digests), bool)
     for part in _read_parts(known):
-        is_known |= is_in(part, digests)
-    return digests[~is_known]
+        digests = digests[~is_in(part, digests)]
+    return digests
 
 
 def is_in(known: Hashes, digests: Hashes) -> NDArray[np.bool_]:

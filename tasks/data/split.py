@@ -1,6 +1,8 @@
 """Which rows are the test split: by a rule that version 1 of a name fixes, and never by a seed (design 4.5)."""
 
+import itertools
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +14,7 @@ from tasks.data import row_hash, statistics
 from tasks.data.inference import value_kind
 from tasks.data.io import tabular
 from tasks.data.io.table import Table
-from tasks.data.levels import find_levels, format_values
+from tasks.data.levels import Levels, find_levels, format_values
 from tasks.data.recipe import SplitRule
 from tasks.data.report import Finding, error
 from tasks.data.row_hash import Hashes, HashInputs
@@ -44,62 +46,106 @@ class Split(NamedTuple):
         return int(np.count_nonzero(self.split_ids == split_id))
 
 
-class SplitColumn(NamedTuple):
-    """The column by which rows are split."""
-
-    values: pa.ChunkedArray
-    hash_inputs: HashInputs  # for row digests
-    findings: tuple[Finding, ...]
+def split_by_hash(keys: Hashes, share: float) -> Split:
+    """The lowest hashes are the test split."""
+    return Split(np.where(keys < row_hash.threshold(share), np.uint8(TEST), np.uint8(TRAINING)), keys)
 
 
-def encode_split_column(rule: SplitRule, column: pa.ChunkedArray, name_row: Callable[[int], str]) -> SplitColumn:
-    """The column of a rule, ready to split and hash rows; ``name_row`` says where a row of it is.
+def split_by_column(
+    rule: SplitRule, column: pa.ChunkedArray, name_row: Callable[[int], str], hashing: Future[Hashes]
+) -> tuple[Split, HashInputs]:
+    """Rows split by the column of a rule, and what this column puts into row digests.
 
-    The input of a value is for ``time`` that of ``encode_times``. For other rules its name is hashed as a level's is,
-    so that 7 is one group whether a file has it as a whole number, a float or text.
+    For ``time`` this is the keys of ``encode_times``. For other rules the name of a value is hashed as a level's is, so
+    that 7 is one group whether a file has it as a whole number, a float or text. ``name_row`` says where a row is;
+    ``hashing`` makes row hashes meanwhile.
     """
-    name, findings = str(rule.column), list[Finding]()
+    name, findings = str(rule.column), list[Finding | None]()
     inputs: HashInputs
     if rule.rule == "time":
-        inputs = encode_times(column)
-        fault = check_times(name, column, inputs, name_row)
-        findings += filter(None, [fault])
+        times = read_times(column)
+        inputs = encode_times(times)
+        split = split_by_time(inputs, rule.test)
+        findings.append(check_times(name, column, times, name_row))
     else:
-        inputs = _hash_names(column)
+        levels = find_levels(column)
+        inputs = _hash_names(levels)
+        if rule.rule == "group":
+            split = split_by_group(inputs, len(column), rule.test)
+        else:
+            split = split_by_names(levels, hashing.result())
     if num_missing := pc.sum(pc.is_null(column, nan_is_null=True)).as_py():
         found, action = f"{name} is missing in {counted(num_missing, 'row')}", f"fill it in, or split without {name}"
         findings.append(error("split-missing", None, found, "a value in every row", action))
-    return SplitColumn(column, inputs, tuple(findings))
+    return split._replace(findings=tuple(filter(None, (*findings, *split.findings)))), inputs
 
 
-def _hash_names(column: pa.ChunkedArray) -> Callable[[Any], Hashes]:
-    """The inputs of some rows of a column by the names of its values: those of all rows need not be held at once."""
-    found = find_levels(column)
-    pieces = (found.values.slice(start, row_hash.BLOCK) for start in range(0, len(found.values), row_hash.BLOCK))
-    names = (name for piece in pieces for name in format_values(piece))  # of ids as many as rows
-    hashes = np.fromiter(map(row_hash.hash_text, names), np.uint64, len(found.values))
-    hashes = np.append(hashes, np.uint64(0))
-    codes = found.take(np.arange(len(hashes), dtype=np.min_scalar_type(len(hashes))))
-    return lambda rows: np.take(hashes, codes[rows])
+def _hash_names(levels: Levels) -> Callable[[Any], Hashes]:
+    """The inputs of some rows of a column by the names of its values, of which ids have as many as rows."""
+    values, size = levels.values, row_hash.BLOCK
+    pieces = (format_values(values.slice(start, size)) for start in range(0, len(values), size))
+    codes = levels.take(np.arange(len(values) + 1, dtype=np.min_scalar_type(len(values))))
+    return row_hash.hash_inputs(codes, itertools.chain.from_iterable(pieces))
 
 
-def encode_times(column: pa.ChunkedArray) -> Hashes:
-    """A key ``(n,)`` of each time, such that keys are in the order of times; 0 where there is none.
+def split_by_group(groups: HashInputs, num_rows: int, share: float) -> Split:
+    """All rows of a group are in one split."""
+    split = split_by_hash(row_hash.update_hashes(np.zeros(num_rows, np.uint64), groups), share)
+    if (num_groups := len(np.unique(split.keys))) >= MIN_GROUPS:
+        return split
+    found, expected = counted(num_groups, "group"), f"at least {MIN_GROUPS}"
+    return split._replace(findings=(error("too-few-rows", None, found, expected, "more groups, or no --split-by"),))
 
-    It is made of the bits of the float64 of a number, or of a date's microseconds since 1970: all flipped of a negative
-    one, of others the highest.
+
+def split_by_time(times: Hashes, share: float) -> Split:
+    """The latest rows are the test split: the cut is the time nearest to the share.
+
+    Rows of one time are in one split.
     """
+    ordered = np.sort(times)
+    wanted = len(times) * (1 - share)
+    time = ordered[min(len(times) - 1, int(wanted))]
+    cuts = [int(np.searchsorted(ordered, time, side)) for side in ("left", "right")]
+    cut = min(cuts, key=lambda each: abs(each - wanted))
+    first = ordered[cut] if cut < len(ordered) else np.uint64(2**64 - 1)
+    return Split(np.where(times >= first, np.uint8(TEST), np.uint8(TRAINING)), times)
+
+
+def split_by_names(levels: Levels, keys: Hashes) -> Split:
+    """A column says which rows are which: train, test or validation in any case, or true of test rows.
+
+    Rows for validation are the test split where there are no others; else they are watched during training.
+    """
+    names = [(name or "").strip().lower() for name in format_values(levels.used)]
+    ids = np.array([SPLIT_IDS.get(name, VALIDATION) for name in names] + [VALIDATION], np.uint8)
+    if TEST not in ids:
+        ids[:-1][ids[:-1] == VALIDATION] = TEST
+    split = Split(levels.take(ids), keys)
+    unknown = [name for name, count in zip(names, levels.counts, strict=True) if count and name not in SPLIT_IDS]
+    if not unknown:
+        return split
+    said = f"the split column says {', '.join(map(repr, unknown[:5]))}"
+    expected = "train, test or validation, or true and false"
+    return split._replace(findings=(error("split-column", None, said, expected, "rename them"),))
+
+
+def read_times(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Each time ``(n,)``: a number as it is, a date as its microseconds since 1970; NaN where there is none."""
     if tabular.kind_of(column.type) != "text":
-        return _order_bits(statistics.to_numbers(column))
+        return statistics.to_numbers(column)
     found = find_levels(column)
-    return found.take(np.append(_order_bits(_parse_times(found.used)), np.uint64(0)))
+    return found.take(np.append(_parse_times(found.used), np.nan))
 
 
-def _order_bits(values: NDArray[np.float64]) -> Hashes:
-    bits = (values + 0.0).view(np.uint64)
-    ordered = np.where(bits >= SIGN, ~bits, bits | SIGN)
-    ordered[np.isnan(values)] = 0
-    return ordered
+def encode_times(times: NDArray[np.float64]) -> Hashes:
+    """A key ``(n,)`` of each time, such that keys are in the order of times; 0 of NaN.
+
+    It is made of the bits of the float64: all flipped of a negative one, of others the highest.
+    """
+    bits = (times + 0.0).view(np.uint64)
+    keys = np.where(bits >= SIGN, ~bits, bits | SIGN)
+    keys[np.isnan(times)] = 0
+    return keys
 
 
 def decode_times(keys: Hashes) -> NDArray[np.float64]:
@@ -121,10 +167,12 @@ def _parse_times(texts: pa.Array) -> NDArray[np.float64]:
     return np.full(len(texts), np.nan) if dates is None else statistics.chunk_to_numbers(dates)
 
 
-def check_times(name: str, column: pa.ChunkedArray, keys: Hashes, name_row: Callable[[int], str]) -> Finding | None:
+def check_times(
+    name: str, column: pa.ChunkedArray, times: NDArray[np.float64], name_row: Callable[[int], str]
+) -> Finding | None:
     """What is wrong with a time column of text that has no time; ``name_row`` says where a row of the column is."""
     is_text = tabular.kind_of(column.type) == "text"
-    if not is_text or not ((keys == 0) & pc.is_valid(column).to_numpy()).any():
+    if not is_text or not (np.isnan(times) & pc.is_valid(column).to_numpy()).any():
         return None
     texts = find_levels(column).used.drop_null()
     no_times = (each for each in texts if np.isnan(_parse_times(pa.array([each]))).any())
@@ -133,65 +181,6 @@ def check_times(name: str, column: pa.ChunkedArray, keys: Hashes, name_row: Call
     found = f"{name} is no date or time, as {text.as_py()[:SHOWN]!r} in {name_row(row)}"
     expected = "numbers, or dates such as 2024-12-31 or 2024-12-31T23:59:59, with a zone in all or in none"
     return error("no-moment", name, found, expected, f"rewrite them, or split without --time-column {name}")
-
-
-def split_rows(rule: SplitRule, column: SplitColumn | None, hashes: Hashes, digests: Hashes) -> Split:
-    """Split rows of these row hashes and row digests ``(n,)`` by a rule and, if it has one, its column."""
-    if column is None:
-        return split_by_hash(digests if rule.rule == "copies" else hashes, rule.test)
-    if rule.rule == "column":
-        split = split_by_column(column.values, hashes)
-    else:
-        inputs = row_hash.select_inputs(column.hash_inputs, slice(None))
-        split = (split_by_group if rule.rule == "group" else split_by_time)(inputs, rule.test)
-    return split._replace(findings=(*column.findings, *split.findings))
-
-
-def split_by_hash(keys: Hashes, share: float) -> Split:
-    """The lowest hashes are the test split."""
-    return Split(np.where(keys < row_hash.threshold(share), TEST, TRAINING).astype(np.uint8), keys)
-
-
-def split_by_group(groups: Hashes, share: float) -> Split:
-    """All rows of a group are in one split."""
-    split = split_by_hash(row_hash.update_hashes(np.zeros_like(groups), groups), share)
-    if (num_groups := row_hash.num_distinct(split.keys)) >= MIN_GROUPS:
-        return split
-    found, expected = counted(num_groups, "group"), f"at least {MIN_GROUPS}"
-    return split._replace(findings=(error("too-few-rows", None, found, expected, "more groups, or no --split-by"),))
-
-
-def split_by_time(times: Hashes, share: float) -> Split:
-    """The latest rows are the test split: the cut is the time nearest to the share.
-
-    Rows of one time are in one split.
-    """
-    ordered = np.sort(times)
-    wanted = len(times) * (1 - share)
-    time = ordered[min(len(times) - 1, int(wanted))]
-    cuts = [int(np.searchsorted(ordered, time, side)) for side in ("left", "right")]
-    cut = min(cuts, key=lambda each: abs(each - wanted))
-    first = ordered[cut] if cut < len(ordered) else np.uint64(2**64 - 1)
-    return Split(np.where(times >= first, TEST, TRAINING).astype(np.uint8), times)
-
-
-def split_by_column(column: pa.ChunkedArray, keys: Hashes) -> Split:
-    """A column says which rows are which: train, test or validation in any case, or true of test rows.
-
-    Rows for validation are the test split where there are no others; else they are watched during training.
-    """
-    found = find_levels(column)
-    names = [(name or "").strip().lower() for name in format_values(found.used)]
-    ids = np.array([SPLIT_IDS.get(name, VALIDATION) for name in names] + [VALIDATION], np.uint8)
-    if TEST not in ids:
-        ids[:-1][ids[:-1] == VALIDATION] = TEST
-    split = Split(found.take(ids), keys)
-    unknown = [name for name, count in zip(names, found.counts, strict=True) if count and name not in SPLIT_IDS]
-    if not unknown:
-        return split
-    said = f"the split column says {', '.join(map(repr, unknown[:5]))}"
-    expected = "train, test or validation, or true and false"
-    return split._replace(findings=(error("split-column", None, said, expected, "rename them"),))
 
 
 def check_min_rows(split: Split) -> tuple[Finding, ...]:
@@ -217,7 +206,7 @@ def keep_window(table: Table, truth: Truth, roles: Roles, window: str) -> Truth:
         found = f"{column} holds numbers, and --window {window} counts hours, days or weeks"
         action = "write them as 2024-12-31T23:59:59, or leave --window out"
         return truth._replace(findings=(*truth.findings, error("window", column, found, "dates or times", action)))
-    times = decode_times(encode_times(table.data[column].filter(truth.is_known)))
+    times = read_times(table.data[column].filter(truth.is_known))
     width = float(window[:-1]) * HOURS[window[-1]] * HOUR
     is_inside = ~(times <= np.fmax.reduce(times, initial=-np.inf) - width)
     is_known = truth.is_known.copy()

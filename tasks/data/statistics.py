@@ -1,9 +1,8 @@
 """Columns of a table as numbers, and what they are like: range, mean, deviation, missing values, histograms."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -12,7 +11,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tasks.data.io import tabular
-from tasks.data.levels import count_codes
 from tasks.data.prepared_splits import create_arrays
 from tasks.data.recipe import Column, Columns, Target
 from tasks.data.report import ColumnProfile
@@ -22,7 +20,7 @@ from tasks.serving import drift
 
 ENCODED_FILE = "encoded.safetensors"
 BLOCK = 2**15  # rows that stay in the processor's cache
-CODES_BLOCK = 2**20  # rows whose codes are held, to be counted by few calls: they keep Python's lock
+FLAT = 1e-12  # of the mean: a deviation that is the last digits of a float
 COMMONEST = 9  # levels that have a bin of their own
 MIN_MAGNITUDES = 20  # of which a median says something
 
@@ -63,13 +61,10 @@ def chunk_to_numbers(chunk: pa.Array) -> Array:
 
 def min_max(column: pa.ChunkedArray) -> tuple[float, float]:
     """The smallest and the largest of such numbers; NaN where there is none."""
-
-    def of_chunk(chunk: pa.Array) -> tuple[float, float]:
-        values = chunk_to_numbers(chunk)
-        return np.fmin.reduce(values, initial=np.nan), np.fmax.reduce(values, initial=np.nan)
-
-    bounds = np.array([(np.nan, np.nan), *side_by_side.each(of_chunk, column.chunks)])
-    return float(np.fmin.reduce(bounds[:, 0])), float(np.fmax.reduce(bounds[:, 1]))
+    low = high = np.nan
+    for values in map(chunk_to_numbers, column.chunks):
+        low, high = np.fmin.reduce(values, initial=low), np.fmax.reduce(values, initial=high)
+    return float(low), float(high)
 
 
 def parse_booleans(texts: pa.Array) -> pa.Array | None:
@@ -88,6 +83,21 @@ def parse_dates(texts: pa.Array) -> pa.Array | None:
     return None
 
 
+class ColumnStats(NamedTuple):
+    """What a column holds."""
+
+    num_missing: int
+    is_constant: bool  # there is one value; a number's stands for missing ones too, a category's does not
+    mean: float = 0.0  # of numbers and booleans
+    deviation: float = 0.0  # of the values themselves (divided by their number)
+    counts: tuple[int, ...] = ()  # of a category: rows of each level
+
+    @property
+    def scale(self) -> float:
+        """The deviation; 1 of what does not vary, but for the last digits of a float."""
+        return self.deviation if self.deviation > FLAT * abs(self.mean) else 1.0
+
+
 class Encoded(NamedTuple):
     """The features of ``n`` rows column by column: a category's as codes of the smallest type, others as float32.
 
@@ -99,8 +109,8 @@ class Encoded(NamedTuple):
 
     @classmethod
     def create(cls, columns: Sequence[Column], num_rows: int, folder: Path) -> Self:
-        """Rows to be written; many lie in a file in ``folder``, mapped, and are gone with it."""
-        missing = tuple(len(column.levels) if column.kind == "category" else None for column in columns)
+        """Rows to be written; they lie in a file in ``folder``, mapped, and are gone with it."""
+        missing = missing_codes(columns)
         dtypes = [np.dtype(np.float32) if code is None else np.min_scalar_type(code) for code in missing]
         arrays = create_arrays(folder / ENCODED_FILE, {str(at): (each, (num_rows,)) for at, each in enumerate(dtypes)})
         return cls(tuple(arrays[str(at)] for at in range(len(columns))), missing)
@@ -120,98 +130,77 @@ class Encoded(NamedTuple):
 
     def matrix(self, rows: Any) -> NDArray[np.float32]:
         """The same of all columns ``(m, columns)``."""
-        first = self.floats(0, rows)
-        made = np.empty((len(first), len(self.values)), np.float32)
-        made[:, 0] = first
-        for at in range(1, len(self.values)):
-            made[:, at] = self.floats(at, rows)
-        return made
+        return np.stack([self.floats(at, rows) for at in range(len(self.values))], axis=1)
 
+    def measure(self) -> list[ColumnStats]:
+        """The statistics of each column, without counts of levels: codes are not made floats, which takes long."""
+        numbers = [at for at, code in enumerate(self.missing) if code is None]
+        num_rows = self.num_rows if numbers else 0
 
-@dataclass
-class ColumnStats:
-    """What each column holds, arrays ``(columns,)``: made of blocks of rows, and merged.
+        def read_rows(rows: slice) -> Array:
+            return np.stack([self.values[at][rows] for at in numbers])
 
-    Moments are float64 sums around each block's mean (Chan, Golub and LeVeque, 1979): a large mean costs no digits.
-    """
-
-    counts: NDArray[np.int64]  # values that are there
-    missing: NDArray[np.int64]
-    means: NDArray[np.float64]
-    squares: NDArray[np.float64]  # sums of squared distances from the mean
-    low: NDArray[np.float64]  # NaN where there is no value
-    high: NDArray[np.float64]
-
-    @classmethod
-    def empty(cls, num_columns: int) -> Self:
-        """Those of no rows."""
-        whole, real = np.zeros((2, num_columns), np.int64), np.zeros((4, num_columns))
-        real[2:] = np.nan
-        return cls(*whole, *real)
-
-    @classmethod
-    def of_block(cls, block: NDArray[Any]) -> Self:
-        """Those of a block ``(columns, m)``, NaN where a value is missing."""
-        low, high = np.fmin.reduce(block, axis=1), np.fmax.reduce(block, axis=1)
-        values = block.astype(np.float64)
-        missing, sums = np.zeros(len(values), np.int64), values.sum(axis=1)
-        if np.isnan(sums).any():
-            is_missing = np.isnan(values)
-            missing = is_missing.sum(axis=1)
-            values[is_missing] = 0
-            sums = values.sum(axis=1)
-        counts = values.shape[1] - missing
-        means = sums / np.maximum(counts, 1)
-        values -= means[:, None]
-        if missing.any():
-            values[is_missing] = 0
-        return cls(counts, missing, means, np.einsum("cr,cr->c", values, values), low, high)
-
-    @classmethod
-    def of_columns(cls, features: Encoded) -> Self:
-        """Those of all rows; of a category's codes only the range and what is missing."""
-        stats = cls.empty(len(features.values))
-        numbers = [at for at, code in enumerate(features.missing) if code is None]
-        of_numbers = cls.empty(len(numbers))
-        for start in range(0, features.num_rows if numbers else 0, BLOCK):
-            block = np.stack([features.values[at][start : start + BLOCK] for at in numbers])
-            with np.errstate(all="ignore"):  # of infinite values, which are found elsewhere
-                of_numbers.merge(cls.of_block(block))
-        for field in dataclasses.fields(cls):
-            getattr(stats, field.name)[numbers] = getattr(of_numbers, field.name)
-        for at, code in enumerate(features.missing):
-            codes = features.values[at]
+        stats = dict(zip(numbers, measure_columns([None] * len(numbers), num_rows, read_rows), strict=True))
+        for at, code in enumerate(self.missing):
             if code is not None:
-                stats.missing[at] = np.count_nonzero(codes == code)
-                there = codes[codes != code] if stats.missing[at] else codes
-                stats.low[at], stats.high[at] = (there.min(), there.max()) if len(there) else (np.nan, np.nan)
-        return stats
+                codes = self.values[at]
+                stats[at] = ColumnStats(int(np.count_nonzero(codes == code)), bool(codes.min() == codes.max() != code))
+        return [stats[at] for at in range(len(self.values))]
 
-    def merge(self, block: "ColumnStats") -> None:
-        """Take in the rows of a block."""
-        total = np.maximum(self.counts + block.counts, 1)
-        distance = block.means - self.means
-        self.squares += block.squares + distance**2 * self.counts * block.counts / total
-        self.means += distance * block.counts / total
-        self.counts += block.counts
-        self.missing += block.missing
-        self.low, self.high = np.fmin(self.low, block.low), np.fmax(self.high, block.high)
 
-    @property
-    def deviations(self) -> NDArray[np.float64]:
-        """Standard deviations, of the values themselves (divided by their number)."""
-        deviations: NDArray[np.float64] = np.sqrt(self.squares / np.maximum(self.counts, 1))
-        return deviations
+def missing_codes(columns: Sequence[Column]) -> tuple[int | None, ...]:
+    """The code of a missing value of each category, which is how many levels it has; None of a number."""
+    return tuple(len(column.levels) if column.kind == "category" else None for column in columns)
 
-    @property
-    def scales(self) -> NDArray[np.float64]:
-        """The same; 1 of what does not vary, but for the last digits of a float."""
-        deviations = self.deviations
-        return np.where((deviations > 1e-12 * np.abs(self.means)) & (deviations > 0), deviations, 1.0)
 
-    def is_constant(self, at: int, column: Column) -> bool:
-        """Whether a column has one value; a number's stands for missing ones too, a category's does not."""
-        return bool(self.low[at] == self.high[at]) and not (column.kind == "category" and self.missing[at])
+@np.errstate(all="ignore")  # of infinite values, which are found elsewhere
+def measure_columns(
+    missing: Sequence[int | None], num_rows: int, read_rows: Callable[[slice], Array]
+) -> list[ColumnStats]:
+    """The statistics of columns in one pass over their rows.
+
+    ``missing`` is as ``missing_codes`` has it; ``read_rows`` gives some rows ``(columns, m)``, NaN where there is none.
+    Moments are merged block by block (Chan, Golub and LeVeque, 1979): a large mean costs no digits.
+    """
+    numbers = [at for at, code in enumerate(missing) if code is None]
+    totals = {at: np.zeros(code + 1, np.int64) for at, code in enumerate(missing) if code is not None}
+    counting = Lock()
+
+    def measure(start: int) -> tuple[Array, Array, Array]:
+        block = np.ascontiguousarray(read_rows(slice(start, start + BLOCK)))
+        for at, total in totals.items():
+            codes = np.fmin(block[at], np.float32(len(total) - 1)).astype(np.int64)  # NaN takes the last
+            counts = np.bincount(codes, minlength=len(total))
+            with counting:
+                np.add(total, counts, out=total)
+        return _find_moments(block[numbers])
+
+    there, means, squares = np.zeros(len(numbers), np.int64), np.zeros(len(numbers)), np.zeros(len(numbers))
+    for counts, of_block, squares_of_block in side_by_side.each(measure, range(0, num_rows, BLOCK)):
+        both, distance = np.maximum(there + counts, 1), of_block - means
+        squares += squares_of_block + distance**2 * there * counts / both
+        means += distance * counts / both
+        there += counts
+    deviations, stats = np.sqrt(squares / np.maximum(there, 1)), dict[int, ColumnStats]()
+    for at, count, mean, deviation in zip(numbers, there.tolist(), means.tolist(), deviations.tolist(), strict=True):
+        stats[at] = ColumnStats(num_rows - count, count > 0 and deviation <= FLAT * abs(mean), mean, deviation)
+    for at, total in totals.items():
+        *levels, num_missing = total.tolist()
+        stats[at] = ColumnStats(num_missing, max(levels, default=0) == num_rows, counts=tuple(levels))
+    return [stats[at] for at in range(len(missing))]
+
+
+@np.errstate(all="ignore")
+def _find_moments(block: Array) -> tuple[Array, Array, Array]:
+    """Of columns ``(columns, m)``: how many values there are, their means, sums of squared distances from these."""
+    values = block.astype(np.float64)
+    is_missing = np.isnan(values)
+    np.copyto(values, 0, where=is_missing)
+    counts = values.shape[1] - is_missing.sum(axis=1)
+    means = values.sum(axis=1) / np.maximum(counts, 1)
+    values -= means[:, None]
+    np.copyto(values, 0, where=is_missing)
+    return counts, means, np.einsum("cr,cr->c", values, values)
 
 
 def fit_recipe(
@@ -221,89 +210,39 @@ def fit_recipe(
 
     ``has_missing`` says of each column whether any row has no value there, be it of the training part or not.
     """
-    facts = _fit_columns(columns, train["features"])
-    fitted = tuple(
-        column.model_copy(update=each | {"has_missing": missing})
-        for column, each, missing in zip(columns, facts, has_missing, strict=True)
-    )
-    if "target" not in train:  # but labels
-        return Columns(columns=fitted, target=Target(name=target))
-    stats = ColumnStats.empty(1)
-    for start in range(0, len(train["target"]), BLOCK):
-        stats.merge(ColumnStats.of_block(train["target"][None, start : start + BLOCK]))
-    return Columns(columns=fitted, target=Target(name=target, mean=float(stats.means[0]), scale=float(stats.scales[0])))
+    rows, y_true, fitted = train["features"], train.get("target"), []
+    stats = measure_columns(missing_codes(columns), len(rows), lambda some: rows[some].T)
+    for column, each, is_missing in zip(columns, stats, has_missing, strict=True):
+        facts: dict[str, Any] = {"num_missing": each.num_missing, "has_missing": is_missing, "counts": each.counts}
+        if column.kind != "category":
+            facts |= {"mean": each.mean, "scale": 1.0 if column.kind == "boolean" else each.scale}
+        fitted.append(column.model_copy(update=facts))
+    if y_true is None:  # but labels
+        return Columns(columns=tuple(fitted), target=Target(name=target))
+    (y,) = measure_columns([None], len(y_true), lambda some: y_true[None, some])
+    return Columns(columns=tuple(fitted), target=Target(name=target, mean=y.mean, scale=y.scale))
 
 
-def _fit_columns(columns: Sequence[Column], rows: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """What is fitted of each column, in one pass over the rows ``(n, columns)``."""
-    numbers = [at for at, column in enumerate(columns) if column.kind != "category"]
-    num_levels = {at: len(column.levels) for at, column in enumerate(columns) if column.kind == "category"}
-    counts, stats = count_levels_and_numbers(rows, numbers, num_levels)
-    facts = {at: {"counts": tuple(each[:-1].tolist()), "num_missing": int(each[-1])} for at, each in counts.items()}
-    for place, at in enumerate(numbers):
-        scale = 1.0 if columns[at].kind == "boolean" else float(stats.scales[place])
-        facts[at] = {"mean": float(stats.means[place]), "scale": scale, "num_missing": int(stats.missing[place])}
-    return [facts[at] for at in range(len(columns))]
+@np.errstate(all="ignore")  # of infinite values, which are found elsewhere
+def profile_column(
+    column: Column, values: NDArray[np.float32], missing: int = 0, is_constant: bool = False
+) -> ColumnProfile:
+    """What a column is like, by sampled values ``(m,)``; ``missing`` and ``is_constant`` are of all rows.
 
-
-def count_levels_and_numbers(
-    rows: NDArray[np.float32], numbers: Sequence[int], num_levels: Mapping[int, int]
-) -> tuple[dict[int, NDArray[np.int64]], ColumnStats]:
-    """How often each code is there ``(levels + 1,)``, last missing ones, and the statistics of numbers.
-
-    ``numbers`` are positions among the columns of ``rows`` ``(n, columns)``, ``num_levels`` has those of categories.
+    Bins are those of its commonest levels, or of equally many numbers.
     """
-    counts = {at: np.zeros(size + 1, np.int64) for at, size in num_levels.items()}
-    stats = ColumnStats.empty(len(numbers))
-    for first in range(0, len(rows), CODES_BLOCK):
-        part = rows[first : first + CODES_BLOCK]
-        codes = {at: np.empty(len(part), np.min_scalar_type(size)) for at, size in num_levels.items()}
-
-        def look(start: int, part: Array = part, codes: dict[int, Array] = codes) -> ColumnStats:
-            block = np.ascontiguousarray(part[start : start + BLOCK].T)
-            for at, size in num_levels.items():
-                codes[at][start : start + BLOCK] = np.fmin(block[at], np.float32(size))
-            return ColumnStats.of_block(block[numbers])
-
-        for each in side_by_side.each(look, range(0, len(part), BLOCK)):
-            stats.merge(each)
-        for at, values in codes.items():
-            counts[at] += count_codes(values, num_levels[at] + 1)
-    return counts, stats
-
-
-def profile_columns(
-    columns: Sequence[Column], features: Encoded, rows: NDArray[np.int64], stats: ColumnStats
-) -> tuple[ColumnProfile, ...]:
-    """What each column is like, by a sample of ``rows`` and the statistics of all."""
-
-    def profile(at: int) -> ColumnProfile:
-        facts = {"missing": int(stats.missing[at]), "is_constant": stats.is_constant(at, columns[at])}
-        return profile_column(columns[at], features.floats(at, rows)).model_copy(update=facts)
-
-    return tuple(side_by_side.each(profile, range(len(columns))))
-
-
-def profile_target(name: str, values: NDArray[Any], class_names: tuple[str, ...]) -> ColumnProfile:
-    """What the target of sampled rows ``(m,)`` is like: numbers, or classes as levels."""
-    column = Column(name=name, kind="category" if class_names else "number", levels=class_names)
-    return profile_column(column, values.astype(np.float32))
-
-
-def profile_column(column: Column, values: NDArray[np.float32]) -> ColumnProfile:
-    """What values ``(m,)`` of a column are like: the bins of its commonest levels, or of equally many numbers."""
     there = values[~np.isnan(values)]
-    bins = ColumnProfile(name=column.name)
-    with np.errstate(all="ignore"):  # of infinite values, which are found elsewhere
-        if column.kind == "category":
-            found = np.bincount(there.astype(np.int64), minlength=len(column.levels))
-            commonest = np.argsort(-found, kind="stable")[:COMMONEST]
-            bins = ColumnProfile(name=column.name, levels=tuple(commonest[found[commonest] > 0].tolist()))
-        elif len(there):
-            edges = np.unique(np.quantile(there, np.linspace(0, 1, drift.QUANTILES + 1)[1:-1]))
-            bins = ColumnProfile(name=column.name, edges=tuple(edges.tolist()))
-        magnitude = median_magnitude(values) if column.kind == "number" else None
-    return bins.model_copy(update={"counts": count_bins(bins, values), "magnitude": magnitude})
+    facts: dict[str, Any] = {"missing": missing, "is_constant": is_constant}
+    if column.kind == "category":
+        found = np.bincount(there.astype(np.int64), minlength=len(column.levels))
+        commonest = np.argsort(-found, kind="stable")[:COMMONEST]
+        facts["levels"] = tuple(commonest[found[commonest] > 0].tolist())
+    elif len(there):
+        facts["edges"] = tuple(np.unique(np.quantile(there, np.linspace(0, 1, drift.QUANTILES + 1)[1:-1])).tolist())
+    if column.kind == "number":
+        facts["magnitude"] = median_magnitude(values)
+    bins = ColumnProfile(name=column.name, **facts)
+    return bins.model_copy(update={"counts": count_bins(bins, values)})
 
 
 def count_bins(bins: ColumnProfile, values: NDArray[Any]) -> tuple[int, ...]:

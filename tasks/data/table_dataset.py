@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,21 +18,21 @@ from tasks.data.io.tabular import Selection
 from tasks.data.levels import format_values
 from tasks.data.prepared_splits import PREPARE_ANEW, PreviousSchema, ValidatedDataset, Validation, read_arrays
 from tasks.data.recipe import Column, SplitRule
-from tasks.data.report import MOST_LEVELS_SHOWN, ColumnReport, DataReport, Finding, split_sizes
+from tasks.data.report import MOST_LEVELS_SHOWN, ColumnProfile, ColumnReport, DataReport, Finding, split_sizes
+from tasks.data.row_hash import HashInputs
 from tasks.data.schema import Request, Roles, Schema, assign_roles, describe_split
 from tasks.data.split import (
     TEST,
     TRAINING,
     VALIDATION,
     Split,
-    SplitColumn,
     check_min_rows,
-    encode_split_column,
     keep_window,
-    split_rows,
+    split_by_column,
+    split_by_hash,
 )
 from tasks.data.statistics import ColumnStats, Encoded
-from tasks.data.table_rows import Rows, encode_column, hash_rows, sort_digests, write_table
+from tasks.data.table_rows import Rows, encode_column, sort_digests, write_table
 from tasks.data.target import Truth, check_rare_classes, infer_task, read_target
 from tasks.errors import DataError, UsageError
 from tasks.machine import side_by_side
@@ -102,7 +101,7 @@ def examine_table(
         rows, rule, more = _split_rows(table, features.columns, truth, target, request, folder)
         findings += [each for each in more if is_whole or each.column]  # of too few columns rows tell nothing
         if champion and is_whole:
-            changes = drift.CurrentData(table, rows, rule, options.window).compare(champion)
+            changes = drift.compare_rows(table, rows, rule, options.window, champion)
             findings += drift.accept_findings(changes, champion, options.accept_data)
     report = _describe(name, table, roles, features, findings, truth, rows.split if rows else None, rule)
     if report.errors or rule is None:
@@ -124,25 +123,37 @@ def _split_rows(
 ) -> tuple[Rows, SplitRule, list[Finding]]:
     """Encode, hash and split the rows; what needs one core runs beside what needs another."""
     encoded, findings, lossy = _encode(table, columns, truth, folder)
-    hashing_rows = side_by_side.beside(hash_rows, columns, encoded.values)
-    rule = request.fixed_split or _first_rule(request, columns)
-    column = _split_column(table, truth, rule) if rule.column else None
-    hashes, inputs = hashing_rows.result(), [truth.words(), *([column.hash_inputs] if column else [])]
-    with ThreadPoolExecutor(2) as pool:
-        describing = pool.submit(ColumnStats.of_columns, encoded)
-        splitting = pool.submit(split_rows, rule, column, hashes, hashes) if column else None
-        digests, contents, num_distinct, num_ambiguous = row_hash.digest_rows(hashes, inputs)
-    if not request.fixed_split and column is None and num_distinct < len(hashes) / 2:
-        rule = rule.model_copy(update={"rule": "copies"})
-    split = splitting.result() if splitting else split_rows(rule, None, hashes, digests)
-    ordering = side_by_side.beside(sort_digests, split, digests, contents if column else None)
-    stats, sample = describing.result(), row_hash.sample_rows(digests)
+    hashing = side_by_side.beside(row_hash.hash_rows, columns, encoded.values)
+    rule, split = request.fixed_split or _first_rule(request, columns), None
+    inputs: list[HashInputs] = [truth.words()]
+    if rule.column:
+        column, is_known = table.data[rule.column], truth.is_known
+        column = column if is_known.all() else column.filter(is_known)
+        split, names = split_by_column(
+            rule, column, lambda row: table.named(int(np.flatnonzero(is_known)[row])), hashing
+        )
+        inputs.append(names)
+    hashes = hashing.result()
+    measuring = side_by_side.beside(encoded.measure)
+    digests, contents, num_distinct, num_ambiguous = row_hash.digest_rows(hashes, inputs)
+    if split is None:
+        if not request.fixed_split and num_distinct < len(hashes) / 2:
+            rule = rule.model_copy(update={"rule": "copies"})
+        split = split_by_hash(digests if rule.rule == "copies" else hashes, rule.test)
+    ordering = side_by_side.beside(sort_digests, split, digests, contents if rule.column else None)
+    stats, sample = measuring.result(), row_hash.sample_rows(digests)
     findings += [*split.findings, *_check_rows(columns, encoded, stats, truth, split, target)]
     findings += quality_checks.check_conflicts(len(hashes), num_ambiguous)
-    profiles = statistics.profile_columns(columns, encoded, sample, stats)
-    of_target = statistics.profile_target(target, truth.values[sample], truth.class_names)
-    has_missing = tuple((stats.missing > 0).tolist())
-    return Rows(encoded, truth, split, digests, lossy, has_missing, ordering, (*profiles, of_target)), rule, findings
+
+    def profile(at: int) -> ColumnProfile:
+        of_all = stats[at].num_missing, stats[at].is_constant
+        return statistics.profile_column(columns[at], encoded.floats(at, sample), *of_all)
+
+    profiles = side_by_side.each(profile, range(len(columns)))
+    of_target = Column(name=target, kind="category" if truth.class_names else "number", levels=truth.class_names)
+    profiles.append(statistics.profile_column(of_target, truth.values[sample].astype(np.float32)))
+    has_missing = tuple(each.num_missing > 0 for each in stats)
+    return Rows(encoded, truth, split, digests, lossy, has_missing, ordering, tuple(profiles)), rule, findings
 
 
 def _encode(
@@ -157,13 +168,6 @@ def _encode(
     return encoded, findings, tuple(at for at, (_, is_exact) in results if not is_exact)
 
 
-def _split_column(table: Table, truth: Truth, rule: SplitRule) -> SplitColumn:
-    """The column that splits, of rows with a target."""
-    column = table.data[rule.column]
-    column = column if truth.is_known.all() else column.filter(truth.is_known)
-    return encode_split_column(rule, column, lambda row: table.named(int(np.flatnonzero(truth.is_known)[row])))
-
-
 def _first_rule(request: Request, columns: Sequence[Column]) -> SplitRule:
     """The rule that version 1 fixes, unless hardly any rows are distinct."""
     (rule, column), features = request.split_asked, tuple(sorted(column.name for column in columns))
@@ -172,7 +176,7 @@ def _first_rule(request: Request, columns: Sequence[Column]) -> SplitRule:
 
 
 def _check_rows(
-    columns: tuple[Column, ...], encoded: Encoded, stats: ColumnStats, truth: Truth, split: Split, target: str
+    columns: tuple[Column, ...], encoded: Encoded, stats: Sequence[ColumnStats], truth: Truth, split: Split, target: str
 ) -> Iterator[Finding]:
     """What is odd about encoded rows."""
     if not any(each.severity == "error" for each in split.findings):  # or the sides tell nothing

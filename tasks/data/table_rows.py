@@ -1,6 +1,6 @@
 """The rows of a table that a model learns from and is judged on: encoded, and written to the files of a data set."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.data import row_hash, statistics
+from tasks.data import statistics
 from tasks.data.inference import value_kind
 from tasks.data.io.table import Table
 from tasks.data.prepared_splits import SPLIT_KEY, Arrays, ArraySpecs, ValidatedTable, open_arrays, write_arrays
@@ -66,15 +66,6 @@ def sort_digests(split: Split, digests: Hashes, contents: Hashes | None) -> dict
         parts[CONTENTS] = contents[is_training]
     side_by_side.each(np.ndarray.sort, tuple(parts.values()))
     return parts
-
-
-def hash_rows(columns: tuple[Column, ...], encoded: Sequence[Array]) -> Hashes:
-    """The row hash of encoded features ``(n,)``; codes may be float32 too."""
-    inputs = {
-        column.name: (values, row_hash.hash_levels(column.levels) if column.kind == "category" else None)
-        for column, values in zip(columns, encoded, strict=True)
-    }
-    return row_hash.hash_rows([inputs[name] for name in sorted(inputs)], len(encoded[0]))
 
 
 def encode_column(

@@ -36,13 +36,7 @@ class Truth(NamedTuple):
 
     def words(self) -> Callable[[Any], Hashes]:
         """A function that makes the words of some rows, for hashing."""
-        of_codes = row_hash.hash_levels(self.class_names) if self.class_names else None
-
-        def words_of(rows: Any) -> Hashes:
-            with np.errstate(over="ignore"):
-                return row_hash.hash_inputs(self.values[rows], of_codes)
-
-        return words_of
+        return row_hash.hash_inputs(self.values, self.class_names or None)
 
     def count_classes(self, rows: Any = slice(None)) -> NDArray[np.int64]:
         """The rows of each class ``(classes,)``, of all or of some rows."""

@@ -17,7 +17,7 @@ from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays
 from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.report import DataReport, Finding, UnfitData
 from tasks.data.schema import Request, Schema, assign_roles
-from tasks.data.split import TRAINING, check_times, decode_times, encode_times
+from tasks.data.split import TRAINING, check_times, decode_times, read_times
 from tasks.data.table_dataset import examine_table
 from tasks.errors import DataError, UsageError
 from tasks.judging.periods import Moments
@@ -160,10 +160,10 @@ def _moments(table: Table, name: str | None, is_known: Array) -> Moments | None:
         return None
     _require_time_column(name, table.data.column_names)
     column = table.data[name].filter(is_known)
-    keys = encode_times(column)
-    if fault := check_times(name, column, keys, lambda row: table.named(int(np.flatnonzero(is_known)[row]))):
+    times = read_times(column)
+    if fault := check_times(name, column, times, lambda row: table.named(int(np.flatnonzero(is_known)[row]))):
         raise UnfitData((fault,))
-    return Moments(decode_times(keys), value_kind(table, name) == "date")
+    return Moments(times, value_kind(table, name) == "date")
 
 
 def _was_trained(manifest: Manifest, digests: Array) -> Array | None:

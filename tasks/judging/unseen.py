@@ -16,7 +16,7 @@ from tasks.data.prepared_splits import read_arrays
 from tasks.data.recipe import Columns, SplitRule
 from tasks.data.row_hash import Hashes, is_in
 from tasks.data.split import TRAINING
-from tasks.data.table_rows import CONTENTS, hash_rows
+from tasks.data.table_rows import CONTENTS
 from tasks.data.target import Truth
 from tasks.judging.standards import read_rows
 from tasks.machine.arrays import Array
@@ -63,7 +63,7 @@ class RowsOfToday:
     @functools.cached_property
     def _contents(self) -> tuple[Hashes, Array]:
         rows, recipe = read_rows(self.prepared.test, self.prepared), self.prepared.recipe
-        words = hash_rows(recipe.columns, list(rows.features.T)) if isinstance(recipe, Columns) else rows.key
+        words = row_hash.hash_rows(recipe.columns, list(rows.features.T)) if isinstance(recipe, Columns) else rows.key
         truth = Truth(rows.truth, np.empty(0, bool), self.prepared.class_names, ())
         return _ordered(row_hash.update_hashes(words, truth.words()))
 

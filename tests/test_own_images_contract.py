@@ -289,7 +289,7 @@ def test_a_picture_has_the_pixels_in_prediction_that_it_has_in_training(
     """The version's own test split, whose pixels a retrain has read, and the folder of which it was."""
     moved(write(tmp_path / "pets", COUNTS), "train", "train", "test")
     odd_pictures(tmp_path / "pets/test/cat")
-    options = ("--channels", channels, "--side", "12", "--json")
+    options = ("--channels", channels, "--side", "12", "--epochs", "20", "--json")
     done = typed("retrain", "softmax-regression", "--name", "pets", "--data", tmp_path / "pets", *options)
     assert done.returncode == 0, done.stderr
     by_training = pq.read_table(json.loads(done.stdout)["prediction"]["path"])

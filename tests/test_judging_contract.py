@@ -149,7 +149,7 @@ def test_a_sound_model_of_a_rare_class_passes_balanced_or_not(tmp_path: Path) ->
     frame = pd.DataFrame(rows, columns=["a", "b", "c"])
     frame["kind"] = np.where(score > np.quantile(score, 0.97), "rare", "often")
     frame["part"] = np.where(np.arange(5000) % 5, "train", "test")
-    given = ["--data", written(tmp_path / "t.csv", frame), "--target", "kind", "--split-column", "part"]
+    given = ["--data", str(written(tmp_path / "t.csv", frame)), "--target", "kind", "--split-column", "part"]
     plain = answered("retrain", "softmax-regression", "--name", "rare", *given, "--no-predict")
     balanced = answered("retrain", "rare", "--class-weight", "balanced", "--no-predict")
     train, test = (frame[frame.part == part] for part in ("train", "test"))
@@ -173,7 +173,7 @@ def test_a_half_trained_model_passes_the_baseline_and_is_refused_by_the_referenc
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(1000, 2)), columns=["a", "b"])
     frame["y"] = 3 * frame.a - 2 * frame.b + rng.normal(0, 0.5, 1000)
-    command = ["retrain", "linear-regression", "--name", "own", "--data", written(tmp_path / "t.csv", frame)]
+    command = ["retrain", "linear-regression", "--name", "own", "--data", str(written(tmp_path / "t.csv", frame))]
     steps = ["--epochs", "1", "--batch-size", "1000", "--lr", "0.25"]
     report = answered(*command, "--target", "y", *steps, expected=3)
     assert report["outcome"] == "refused"
@@ -238,7 +238,7 @@ def test_a_validation_part_has_the_latest_rows_of_the_training_part(artifacts: P
     earlier, latest = split(split(frame)[0], 0.25)
     frame.loc[latest.index, "price"] += 5000
     path = written(tmp_path / "t.csv", frame)
-    command = ["retrain", "linear-regression", "--name", "own", "--data", path, *OPTIONS["prices"]]
+    command = ["retrain", "linear-regression", "--name", "own", "--data", str(path), *OPTIONS["prices"]]
     weights = answered(*command, "--validation", "0.25", "--no-predict")["metrics"]["weights"]
     manifest = json.loads((artifacts / "models/own/1/manifest.json").read_text())
     sizes = [manifest["trained"][name] for name in ("num_examples", "num_validation")]
@@ -255,7 +255,8 @@ def answers(artifacts: Path, version: int, frame: pd.DataFrame, tmp_path: Path, 
     """What a kept version says of rows."""
     path = written(tmp_path / f"rows for {version}.csv", frame)
     done = answered("predict", path, "--name", name, "--version", str(version))
-    return pq.read_table(done["path"])["prediction"].to_numpy()
+    found: Array = pq.read_table(done["path"])["prediction"].to_numpy()
+    return found
 
 
 @pytest.fixture
@@ -352,7 +353,7 @@ def test_versions_are_compared_on_rows_that_neither_was_trained_on_whatever_rule
     """The gate names the version against which the candidate does worst; the last two are kept."""
     frame = sales(5000).drop_duplicates(["area", "city"])
     path = written(tmp_path / "t.csv", frame.assign(shop=np.arange(len(frame)) % 60))
-    command = ["retrain", "linear-regression", "--name", "own", "--data", path, "--target", "price"]
+    command = ["retrain", "linear-regression", "--name", "own", "--data", str(path), "--target", "price"]
     trained_on: dict[int, set[tuple[float, ...]]] = {}
     num_known = []
     for version, rule in enumerate(RULES, start=1):

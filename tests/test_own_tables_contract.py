@@ -664,7 +664,7 @@ def test_order_files_and_format_change_no_digest_and_no_byte_of_the_model(prefec
     made = []
     for source in (written(tmp_path / "t.parquet", rows), once_more):
         store = tmp_path / f"store of {source.name}"
-        options = ["--target", "y", "--category", "k", "--no-predict", "--artifacts", store]
+        options = ["--target", "y", "--category", "k", "--no-predict", "--artifacts", str(store)]
         done = typed("retrain", "linear-regression", "--name", "own", "--data", source, *options)
         assert done.returncode == 0, done.stderr
         version = store / "models/own/1"

@@ -18,24 +18,10 @@ from tasks.data.target import Truth
 from tasks.judging import outlook
 from tasks.judging.objective import Objective
 from tasks.judging.standards import Standards
-from tasks.parameters import Data, InspectParameters, LinearTraining, SoftmaxTraining
+from tasks.parameters import Data, InspectParameters, SoftmaxTraining
 from written_tables import examined, recipe, rows, written
 
 RNG = np.random.default_rng(0)
-
-
-def test_the_losses_are_those_that_a_retrain_is_held_against(artifacts: Path, tmp_path: Path) -> None:
-    x = RNG.normal(size=600)
-    path = written(tmp_path / "t.csv", {"x": x, "c": RNG.choice(["a", "b"], 600), "y": 3 * x + RNG.normal(size=600)})
-    found = examined(path)
-    told = outlook.losses(recipe(found), rows(found), tmp_path)
-    data, table = Data(source=str(path), target="y"), TableDataset("own", str(path))
-    raw = table.fetch()
-    validated = ValidatedDataset(raw=raw, table=table.validate(raw, data, "regression", None, None).table)
-    prepared = table.prepare(validated, data, 0)
-    objective = Objective.of(LinearTraining(defaults="data"), prepared)
-    assert told == pytest.approx(Standards.of(prepared, objective).metrics, rel=1e-12)
-    assert told["reference_loss"] == pytest.approx(0.5, rel=0.3), "half the variance of the noise"
 
 
 def test_they_heed_the_weights_of_classes_and_the_penalty_that_are_asked_for(artifacts: Path, tmp_path: Path) -> None:

@@ -107,30 +107,6 @@ def test_a_classifier_of_shuffled_labels_is_refused_by_the_baseline(run: RunFold
     assert refusal(run, prepared, training("classification")) == {"baseline": False, "reference": True}
 
 
-def test_a_half_trained_model_passes_the_baseline_and_is_refused_by_the_reference(run: RunFolder) -> None:
-    prepared, asked = houses(), training("regression")
-    half = {name: weights / 2 for name, weights in converged(prepared, asked).items()}
-    assert refusal(run, prepared, asked, half) == {"baseline": True, "reference": False}
-
-
-@pytest.mark.parametrize("class_weight", ["none", "balanced"])
-def test_a_sound_model_of_a_rare_class_passes_balanced_or_not(run: RunFolder, class_weight: str) -> None:
-    """By accuracy it could not be told from the majority class, and balanced its unweighted log loss is worse."""
-    prepared, asked = rare(), training("classification", class_weight=class_weight)
-    found = judged(run, prepared, asked)
-    assert all(gate.passed for gate in found.gates)
-    frequencies = np.array(prepared.class_counts) / prepared.num_train
-    if class_weight == "balanced":
-        assert found.metrics["test_loss"] > scipy.stats.entropy(frequencies)
-        assert found.metrics["baseline_loss"] == pytest.approx(np.log(2))
-        assert found.metrics["recall"]["rare"] > 0.6
-    else:
-        assert found.metrics["objective_loss"] == pytest.approx(found.metrics["test_loss"], rel=1e-6)
-        labels = standards.read_rows(prepared.test, prepared).truth
-        expected = sklearn.metrics.log_loss(labels, np.tile(frequencies, (len(labels), 1)))
-        assert found.metrics["baseline_loss"] == pytest.approx(expected)
-
-
 def test_a_huber_fit_of_a_skewed_target_passes_though_its_squared_error_is_worse_than_the_means(run: RunFolder) -> None:
     rng = np.random.default_rng(3)
     features = rng.normal(size=(8000, 2))

@@ -1,14 +1,22 @@
 """Own images from outside: what ``gradmill inspect --json`` says of folders and archives; predictions of later ones."""
 
+import gzip
+import io
 import json
+import resource
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 from command_line import assert_clear, typed
@@ -132,6 +140,44 @@ def test_what_is_no_picture_is_left_out_up_to_one_in_a_hundred_and_named(case: s
         assert "broken-images" in {each["rule"] for each in found["findings"] if each["severity"] == "warning"}
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_more_weights_than_may_be_are_exit_4_and_name_the_side_that_fits(channels: int, tmp_path: Path) -> None:
+    classes = 310 if channels == 1 else 120
+    write(tmp_path / "many", {f"class {number:03}": 2 for number in range(classes)}, side=4, channels=channels)
+    code, found = inspected(tmp_path / "many", "--side", "256")
+    assert code == 4
+    (fault,) = [each for each in found["findings"] if each["rule"] == "too-many-weights"]
+    side = int(fault["action"].split("--side ")[1].split()[0])
+    assert side**2 * channels * classes <= 20_000_000 < (side + 1) ** 2 * channels * classes
+    _, found = inspected(tmp_path / "many", "--side", str(side))
+    assert "too-many-weights" not in {each["rule"] for each in found["findings"]}
+
+
+def huge_png(small: bytes) -> bytes:
+    header = b"IHDR" + struct.pack(">II", 20_000, 20_000) + small[24:29]
+    return small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:]
+
+
+# 16383 by 16383 pixels in 34 bytes.
+BLACK_WEBP = bytes.fromhex("524946461a000000574542505650384c0e0000002ffebfff0f071011fd0f4444ff03")
+
+
+@pytest.mark.parametrize(
+    ("make", "pixels"), [(huge_png, 20_000**2), (lambda small: BLACK_WEBP, 16_383**2)], ids=["png", "webp"]
+)
+def test_a_huge_picture_is_refused_before_it_is_unpacked(
+    make: Callable[[bytes], bytes], pixels: int, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "pets", COUNTS)
+    (folder / "cat/huge.png").write_bytes(make((folder / "cat/0001.png").read_bytes()))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    code, found = inspected(folder, "--max-rejects", "0")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17, "KiB; it would take twice as much"
+    assert code == 4
+    (fault,) = [each for each in found["findings"] if each["rule"] == "broken-images"]
+    assert f"huge.png: Image size ({pixels} pixels) exceeds limit" in fault["found"]
+
+
 @pytest.fixture(scope="module")
 def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of pictures and a version of it, made by the command line."""
@@ -149,6 +195,137 @@ def pets(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the pictures, with the version in place."""
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(made / "artifacts"))
     return Path(shutil.copytree(made / "pets", tmp_path / "pets"))
+
+
+PIXELS = np.stack([drawn(label, seed) for label, count in enumerate(COUNTS.values()) for seed in range(count)])
+LABELS = np.repeat(np.arange(3, dtype=np.uint8), list(COUNTS.values()))
+
+
+def as_idx(folder: Path, end: str = "", pack: Callable[[bytes], bytes] = bytes) -> Path:
+    folder.mkdir()
+    for name, values in (("images-idx3-ubyte", PIXELS), ("labels-idx1-ubyte", LABELS)):
+        header = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+        (folder / f"{name}{end}").write_bytes(pack(header + values.tobytes()))
+    (folder / "labels.txt").write_text("".join(f"{name}\n" for name in COUNTS))
+    return folder
+
+
+def as_npz(folder: Path) -> Path:
+    np.savez_compressed(folder.with_suffix(".npz"), images=PIXELS, labels=np.array(list(COUNTS))[LABELS])
+    return folder.with_suffix(".npz")
+
+
+def as_safetensors(folder: Path) -> Path:
+    folder.mkdir()
+    safetensors.numpy.save_file({"images": PIXELS, "labels": LABELS}, folder / "data.safetensors")
+    (folder / "labels.txt").write_text("\n".join(COUNTS))
+    return folder / "data.safetensors"
+
+
+def as_hugging_face(folder: Path) -> Path:
+    folder.mkdir()
+    streams = [io.BytesIO() for _ in PIXELS]
+    for stream, image in zip(streams, PIXELS, strict=True):
+        Image.fromarray(image).save(stream, "PNG")
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = pa.array([{"bytes": stream.getvalue(), "path": None} for stream in streams], kind)
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(COUNTS)}}
+    table = pa.table({"image": rows, "label": pa.array(LABELS, pa.int64())})
+    named = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    for part in range(2):
+        pq.write_table(named.slice(part * 75, 75), folder / f"data-{part:05}-of-00002.parquet")
+    return folder
+
+
+def as_bitmaps(folder: Path) -> Path:
+    return write(folder, COUNTS, suffix=".bmp")
+
+
+FORMS: dict[str, Callable[[Path], Path]] = {
+    "MNIST": as_idx,
+    "MNIST, packed": lambda folder: as_idx(folder, ".gz", gzip.compress),
+    "numpy": as_npz,
+    "safetensors": as_safetensors,
+    "Hugging Face": as_hugging_face,
+    "bitmaps": as_bitmaps,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_images_in_any_form_are_the_same_data_which_train_nothing_anew(
+    form: str, pets: Path, prefect_api: str, tmp_path: Path
+) -> None:
+    done = typed("retrain", "pets", "--data", FORMS[form](tmp_path / "form"), "--no-predict", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["outcome"], found["version"]) == ("unchanged", 1)
+
+
+def photo(width: int = 30, height: int = 20, seed: int = 0) -> Image.Image:
+    """A picture in colour, of no symmetry."""
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8)).resize((width, height))
+
+
+def odd_pictures(folder: Path) -> None:
+    """Kinds of pictures that cameras, scanners and the web have."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    photo(seed=1).save(folder / "turned.jpg", exif=turned)
+    photo(seed=2).convert("P").save(folder / "palette.png")
+    photo(seed=3).convert("P").save(folder / "clear.png", transparency=3)
+    photo(seed=4).convert("CMYK").save(folder / "printed.jpg")
+    photo(seed=5).convert("LA").save(folder / "alpha.png")
+    photo(seed=6).convert("1").save(folder / "bits.bmp")
+    photo(seed=7).save(folder / "first.gif", save_all=True, append_images=[photo(30, 20).rotate(90)])
+    photo(seed=8).save(folder / "web.webp", lossless=True)
+    photo(1, 1, seed=9).save(folder / "dot.png")
+
+
+@pytest.mark.parametrize("channels", ["grey", "rgb"])
+def test_a_picture_has_the_pixels_in_prediction_that_it_has_in_training(
+    channels: str, prefect_api: str, artifacts: Path, tmp_path: Path
+) -> None:
+    """The version's own test split, whose pixels a retrain has read, and the folder of which it was."""
+    moved(write(tmp_path / "pets", COUNTS), "train", "train", "test")
+    odd_pictures(tmp_path / "pets/test/cat")
+    options = ("--channels", channels, "--side", "12", "--epochs", "20", "--json")
+    done = typed("retrain", "softmax-regression", "--name", "pets", "--data", tmp_path / "pets", *options)
+    assert done.returncode == 0, done.stderr
+    by_training = pq.read_table(json.loads(done.stdout)["prediction"]["path"])
+    done = typed("predict", tmp_path / "pets/test", "--name", "pets", "--json")
+    by_prediction = pq.read_table(json.loads(done.stdout)["path"])
+    told = [f"probability_{name}" for name in COUNTS]
+    first, other = (
+        sorted(tuple(row[name] for name in told) for row in each.to_pylist()) for each in (by_training, by_prediction)
+    )
+    assert len(first) == 50 + 9
+    assert len(set(first)) > 55, "they are told apart"
+    np.testing.assert_allclose(first, other, atol=1e-6)
+    one = next(row for row in by_prediction.to_pylist() if row["source"].endswith("web.webp"))
+    mode = "L" if channels == "grey" else "RGB"
+    pixels = np.asarray(photo(seed=8).convert(mode).resize((12, 12), Image.Resampling.BILINEAR))[None]
+    session = onnxruntime.InferenceSession(artifacts / "models/pets/1/model.onnx", providers=["CPUExecutionProvider"])
+    (probabilities,) = session.run(["probabilities"], {"images": pixels})[0]
+    np.testing.assert_allclose([one[name] for name in told], probabilities, atol=1e-6)
+
+
+def test_pictures_are_judged_by_the_names_of_their_folders(pets: Path, prefect_api: str, tmp_path: Path) -> None:
+    new = write(tmp_path / "new", {"cat": 20, "dog": 30}, first=1000)
+    (new / "cat/broken.png").write_bytes(b"no picture")
+    answered = json.loads(typed("predict", new, "--name", "pets", "--max-rejects", "1", "--json").stdout)
+    rows = pq.read_table(answered["path"]).to_pylist()
+    judged = json.loads(typed("evaluate", "pets", new, "--max-rejects", "0.1", "--json").stdout)
+    assert (judged["rows"], judged["broken"], judged["trained_on"]) == (50, 1, 0)
+    is_right = [row["label_name"] == Path(row["source"]).parent.name for row in rows]
+    assert judged["metrics"]["accuracy"] == pytest.approx(np.mean(is_right))
+    of_dogs = [right for right, row in zip(is_right, rows, strict=True) if Path(row["source"]).parent.name == "dog"]
+    assert judged["recall"]["dog"] == pytest.approx(np.mean(of_dogs))
+    assert set(judged["recall"]) == {"cat", "dog"}
+    judged = json.loads(typed("evaluate", "pets", pets, "--json").stdout)
+    assert judged["trained_on"] == judged["rows"] - judged["published_rows"]
+    assert_clear(typed("evaluate", "pets", new), 4)
+    assert_clear(typed("evaluate", "pets", new, "--time-column", "sold"), 2)
 
 
 LATER: dict[str, tuple[Change, str, int, str]] = {

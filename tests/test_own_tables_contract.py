@@ -4,15 +4,23 @@ Cases of the contract, which name nothing of the inside. Membership of the split
 by a hash of each row adds up over any parts of a table, and whole groups give multiples of their size.
 """
 
+import gzip
 import json
+import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 
-from command_line import typed
+from command_line import assert_clear, typed
 from prefect_api import use_server
 from table_files import FORMATS, written
 
@@ -32,7 +40,7 @@ def every(*values: Any, rows: int = ROWS) -> list[Any]:
     return [values[at % len(values)] for at in range(rows)]
 
 
-def inspected(path: Path, *options: str) -> tuple[int, Any]:
+def inspected(path: Path | str, *options: str) -> tuple[int, Any]:
     """Exit code and document of the command; a failure's has the error too, in three parts."""
     done = typed("inspect", path, *options, "--json")
     code, found = done.returncode, json.loads(done.stdout)
@@ -95,8 +103,83 @@ def test_a_columns_kind_is_inferred_alike_in_every_format(case: str, suffix: str
     assert ("c" in found["split"]["features"]) == (described["role"] == "feature")
 
 
-@pytest.mark.parametrize("token", ["", "NA", "N/A", "NaN", "null"])
-@pytest.mark.parametrize(("known", "kind"), [("1.5", "number"), ("word", "category")])
+@pytest.mark.parametrize(
+    ("singles", "rows", "role"),
+    [(134, 150, "feature"), (136, 150, "left out"), (149, 300, "feature"), (151, 300, "left out")],
+)
+def test_below_200_rows_text_is_an_id_where_nine_tenths_occur_once(
+    singles: int, rows: int, role: str, tmp_path: Path
+) -> None:
+    levels = [*(f"once {at}" for at in range(singles)), *["often"] * (rows - singles)]
+    path = written(tmp_path / "t.csv", {"x": X[:rows], "c": levels, "y": Y[:rows]})
+    assert column(inspected(path, "--target", "y")[1], "c")["role"] == role
+    assert column(inspected(path, "--target", "y", "--category", "c")[1], "c")["role"] == "feature"
+
+
+@pytest.mark.parametrize("source", ["data", "data/year=*/kind=*/*.csv"])
+def test_folders_are_read_in_order_and_have_their_partitions_as_columns(source: str, tmp_path: Path) -> None:
+    parts = [(2023, "a%20b"), (2024, "__HIVE_DEFAULT_PARTITION__")]
+    files = [tmp_path / f"data/year={year}/kind={kind}/t.csv" for year, kind in parts]
+    for path in files:
+        written(path, {"x": X[:100], "y": Y[:100]})
+    (tmp_path / "data/_SUCCESS.csv").write_text("what tools write")
+    code, found = inspected(tmp_path / source, "--target", "y")
+    year, kind = column(found, "year"), column(found, "kind")
+    assert (code, found["rows"]) == (0, 200)
+    assert (year["kind"], year["minimum"], year["maximum"], year["missing"]) == ("number", 2023, 2024, 0)
+    assert (kind["kind"], kind["levels"], kind["missing"]) == ("category", ["a b"], 100)
+    files[1].write_text(files[1].read_text().replace(f"{X[7]}", "seven", 1))
+    _, found = inspected(tmp_path / source, "--target", "y")
+    (fault,) = rules(found, "error").values()
+    assert f"'seven' in row 7 of {files[1]}" in fault
+
+
+class Silent(SimpleHTTPRequestHandler):
+    """Tells nobody what it was asked."""
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Where a server of this folder is."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_tables_are_read_by_url_with_nothing_but_public_keys_in_its_query(
+    address: str, prefect_api: str, artifacts: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("aiohttp")
+    table = {"x": X, "c": every("a", "b"), "y": Y}
+    files = [written(tmp_path / f"t{suffix}", table) for suffix in FORMATS]
+    files.append(tmp_path / "packed.csv.gz")
+    files[-1].write_bytes(gzip.compress(files[0].read_bytes()))
+    for path, query in zip(
+        files, ["", "?dl=1", "?raw=true&download=1", "?version=2.1&rev=main", "?format=csv"], strict=True
+    ):
+        _, local = inspected(path, "--target", "y")
+        code, found = inspected(f"{address}/{path.name}{query}", "--target", "y")
+        assert (code, found["columns"], counts(found)) == (0, local["columns"], counts(local))
+    for source in (f"{address}/missing.csv", "http://127.0.0.1:9/t.csv"):
+        assert inspected(source, "--target", "y")[0] == 4
+    options = ["--target", "y", "--no-predict", "--json"]
+    done = typed("retrain", "linear-regression", "--name", "own", "--data", f"{address}/t.csv?raw=true", *options)
+    assert done.returncode == 0, done.stderr
+    source = json.loads((artifacts / "datasets/own/source.json").read_text())["source"]
+    assert source == f"{address}/t.csv?raw=true"
+
+
+MISSING = ["", "NA", "N/A", "NaN", "null"]
+
+
+@pytest.mark.parametrize(
+    ("token", "known", "kind"),
+    [*((each, "1.5", "number") for each in (*MISSING, "nan")), *((each, "word", "category") for each in MISSING)],
+)
 def test_what_stands_for_missing_in_text_files_is_missing_in_any_column(
     token: str, known: str, kind: str, tmp_path: Path
 ) -> None:
@@ -203,6 +286,19 @@ def test_options_that_contradict_each_other_are_exit_2(case: str, tmp_path: Path
     code, found = inspected(path, "--target", "y", *options.split())
     assert code == 2
     assert words in json.dumps(found["error"])
+
+
+BOOKS = ["", "--name linear-regression", "--name softmax-regression"]
+
+
+@pytest.mark.parametrize("name", BOOKS)
+@pytest.mark.parametrize("model", ["linear-regression", "softmax-regression"])
+def test_own_data_are_never_kept_under_the_books_names(model: str, name: str, artifacts: Path, tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", with_y())
+    done = typed("retrain", model, *name.split(), "--data", path, "--target", "y")
+    assert_clear(done, 2)
+    assert "--name" in done.stderr
+    assert not artifacts.exists()
 
 
 def counts(found: Any) -> tuple[int, int, int]:
@@ -486,3 +582,107 @@ def test_the_version_keeps_kinds_levels_and_the_training_parts_statistics(
     assert manifest["recipe"]["target"]["mean"] == pytest.approx(price[training].mean(), rel=1e-7)
     assert str(tmp_path) not in json.dumps([manifest, metadata])
     assert json.loads((artifacts / "datasets/own/source.json").read_text())["source"] == str(path)
+
+
+class Grown(NamedTuple):
+    """The night after: more rows, some of them copies, new and rare levels, and a column that is to be ignored."""
+
+    artifacts: Path
+    later: Path
+    report: Any
+    added: int
+
+    def document(self, version: int, name: str) -> Any:
+        return json.loads((self.artifacts / f"models/own/{version}/{name}.json").read_text())
+
+    def digests(self, version: int) -> dict[str, Any]:
+        """Of the training rows and of the others, as they are kept."""
+        kept = self.document(version, "manifest")["dataset"]["rows"]["path"]
+        return safetensors.numpy.load_file(self.artifacts / kept)
+
+
+@pytest.fixture(scope="module")
+def grown(kept: Path, server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Grown:
+    folder = tmp_path_factory.mktemp("grown")
+    shutil.copytree(kept / "artifacts", folder / "artifacts")
+    more = replaced(first_rows(150, seed=6), "c", every("e", *["a"] * 4, "b", "d", "b", "d", "b", rows=30) * 5)
+    rare = replaced(first_rows(9, seed=7), "c", [f"rare {at % 3}" for at in range(9)])
+    rows = pa.concat_tables([first_rows(), more, rare, first_rows().slice(0, 5)])
+    later = written(folder / "later.parquet", rows.append_column("z", rows["x"]))
+    with pytest.MonkeyPatch.context() as patch, use_server(server_settings):
+        patch.setenv("GRADMILL_ARTIFACTS", str(folder / "artifacts"))
+        done = typed("retrain", "own", "--data", later, "--ignore", "z", "--no-predict", "--json")
+    assert done.returncode == 0, done.stderr
+    return Grown(folder / "artifacts", later, json.loads(done.stdout), 150 + 9 + 5)
+
+
+def test_a_new_column_that_was_ignored_once_is_ignored_from_then_on(
+    grown: Grown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(grown.artifacts))
+    code, found = inspected(grown.later, "--name", "own")
+    assert (code, rules(found, "error")) == (0, {})
+    assert "z" not in found["split"]["features"]
+
+
+def test_new_levels_follow_the_old_ones_whose_codes_stay(grown: Grown) -> None:
+    before, tonight = (grown.document(version, "metadata")["parameters"]["columns"] for version in (1, 2))
+    assert [each["levels"] for each in before if each["name"] == "c"] == [["b", "d"]]
+    assert [each["levels"] for each in tonight if each["name"] == "c"] == [
+        ["b", "d", "a", "e", "rare 0", "rare 1", "rare 2"]
+    ]
+    assert [each for each in before if each["name"] != "c"] == [each for each in tonight if each["name"] != "c"]
+    (gate,) = [each for each in grown.report["gates"] if each["name"] == "champion_signature"]
+    assert (gate["value"], gate["passed"]) == (0, True)
+
+
+def test_levels_of_fewer_than_10_training_rows_share_one_weight(grown: Grown) -> None:
+    weights = grown.report["metrics"]["weights"]["c"]
+    assert len({weights[f"rare {at}"] for at in range(3)}) == 1
+    assert len({weights[level] for level in ("a", "b", "d", "e", "rare 0")}) == 5
+
+
+def test_digests_of_training_rows_and_of_the_others_are_kept_apart_one_for_every_row(grown: Grown) -> None:
+    first, second = grown.digests(1), grown.digests(2)
+    for version, digests in ((1, first), (2, second)):
+        dataset = grown.document(version, "manifest")["dataset"]
+        train, other = digests["train"], digests["other"]
+        assert (len(train), len(other)) == (dataset["num_train"], dataset["num_test"])
+        assert len(np.unique(np.concatenate([train, other]))) == len(train) + len(other), "copies are told apart"
+        for part in (train, other):
+            assert (part[1:] > part[:-1]).all(), "they lie in order"
+    assert all(set(first[part].tolist()) <= set(second[part].tolist()) for part in ("train", "other"))
+    assert sum(map(len, second.values())) == sum(map(len, first.values())) + grown.added
+
+
+def test_order_files_and_format_change_no_digest_and_no_byte_of_the_model(prefect_api: str, tmp_path: Path) -> None:
+    rows = first_rows(600)
+    shuffled = rows.take(np.random.default_rng(0).permutation(600))
+    once_more = tmp_path / "parts"
+    for at, suffix in enumerate(FORMATS):
+        written(once_more / f"{at}{suffix}", shuffled.slice(150 * at, 150))
+    made = []
+    for source in (written(tmp_path / "t.parquet", rows), once_more):
+        store = tmp_path / f"store of {source.name}"
+        options = ["--target", "y", "--category", "k", "--no-predict", "--artifacts", str(store)]
+        done = typed("retrain", "linear-regression", "--name", "own", "--data", source, *options)
+        assert done.returncode == 0, done.stderr
+        version = store / "models/own/1"
+        digest = json.loads((version / "manifest.json").read_text())["dataset"]["digest"]
+        made.append((digest, (version / "model.onnx").read_bytes()))
+    assert made[0] == made[1]
+
+
+def test_whether_a_column_had_missing_values_is_taken_from_every_row(
+    prefect_api: str, artifacts: Path, tmp_path: Path
+) -> None:
+    part = np.array(every("train", "test", "val", "train"))
+    columns = {"x": pa.array(X, mask=part == "val"), "z": X[::-1], "p": part, "y": Y}
+    path = written(tmp_path / "t.parquet", columns)
+    options = ["--target", "y", "--split-column", "p", "--no-predict"]
+    done = typed("retrain", "linear-regression", "--name", "own", "--data", path, *options)
+    assert done.returncode == 0, done.stderr
+    rows = written(tmp_path / "rows.parquet", {"x": [None, 1.0, 1.0], "z": [1.0, None, 1.0]})
+    done = typed("predict", rows, "--name", "own", "--max-rejects", "2", "--json")
+    (reject,) = pq.read_table(Path(json.loads(done.stdout)["path"]) / "_rejects.parquet").to_pylist()
+    assert (reject["row"], reject["reason"]) == (1, "z is missing")

@@ -7,12 +7,17 @@ import csv
 import gzip
 import io
 import json
+import resource
+import shutil
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +26,7 @@ from sklearn.metrics import accuracy_score, r2_score, root_mean_squared_error
 
 from command_line import assert_clear, typed
 from prefect_api import use_server
+from table_files import written
 
 if TYPE_CHECKING:
     from prefect.settings import Settings
@@ -215,6 +221,70 @@ def test_a_row_that_the_model_cannot_take_is_a_reject_with_its_reason_unless_ave
     np.testing.assert_allclose(np.array(table(averaged)["prediction"])[known], np.array(expected)[known], rtol=1e-5)
 
 
+TEXT_TYPES = [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]
+TYPED: dict[str, Callable[[pa.Table, Path], object]] = {
+    "t.parquet": pq.write_table,
+    "t.feather": lambda rows, path: pyarrow.feather.write_feather(rows, str(path)),
+}
+
+
+def test_numbers_and_truth_stored_as_text_in_typed_files_are_read(store: Store, tmp_path: Path) -> None:
+    texts = {"area": ["80.5", " 1e2 ", "big", "7"], "garden": ["True", "0", "1", "maybe"]}
+    count = 0
+    for name, write in TYPED.items():
+        for text in TEXT_TYPES:
+            rows = pa.Table.from_pylist([GOOD] * 4).drop_columns(list(texts))
+            for column, values in texts.items():
+                rows = rows.append_column(column, pa.array(values).cast(text))
+            write(rows, tmp_path / f"{count} {name}")
+            count += 1
+    done = predicted(tmp_path, "--max-rejects", "99")
+    reasons = {2: "area is big, not a number", 3: "garden is maybe, neither true nor false"}
+    assert rejects(done) == {4 * at + row: reason for at in range(count) for row, reason in reasons.items()}
+    expected = [store.by_hand(GOOD | {"area": area, "garden": garden}) for area, garden in ((80.5, True), (100, False))]
+    np.testing.assert_allclose(table(done)["prediction"], expected * count, rtol=1e-5)
+
+
+def test_numbers_that_name_levels_are_found_however_they_are_written(store: Store, tmp_path: Path) -> None:
+    zones = {
+        "a.parquet": pa.array([3.0, 1.0, 2.0]),
+        "b.parquet": pa.array([3, 1, 2], pa.int8()),
+        "c.parquet": pa.array([3, 1, 2], pa.float32()),
+        "d.csv": pa.array(["3.0", "1", "2.00"]),
+        "e.feather": pa.array(["3", "1", "2"]).dictionary_encode(),
+        "f.jsonl": pa.array([3, 1, 2]),
+        "g.jsonl": pa.array([3.0, 1.0, 2.0]),
+    }
+    (tmp_path / "all").mkdir()
+    for name, values in zones.items():
+        rows = pa.Table.from_pylist([GOOD] * 3).drop_columns(["zone"]).append_column("zone", values)
+        written(tmp_path / "all" / name, rows)
+    done = predicted(tmp_path / "all")
+    expected = [store.by_hand(GOOD | {"zone": zone}) for zone in (3, 1, 2)] * len(zones)
+    assert len(set(expected)) == 3
+    np.testing.assert_allclose(table(done)["prediction"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_one_file_has_every_row_of_the_input_its_columns_first(suffix: str, store: Store, tmp_path: Path) -> None:
+    rows = houses(30, seed=8)
+    rows[4]["garden"] = None
+    path = tmp_path / "rows.csv"
+    WRITERS["a.csv"](rows, path)
+    output = tmp_path / f"out{suffix}"
+    done = typed("predict", path, "--name", "houses", "--max-rejects", "1", "--output", output)
+    assert done.returncode == 0, done.stderr
+    read = pa.csv.read_csv if suffix == ".csv" else pq.read_table
+    found, given = read(output), pa.csv.read_csv(path)
+    assert found.column_names == [*given.column_names, "prediction", "rejected"]
+    assert found["id"].to_pylist() == [row["id"] for row in rows]
+    assert [at for at, reason in enumerate(found["rejected"].to_pylist()) if reason] == [4]
+    assert found["prediction"][4].as_py() is None
+    good = [at for at in range(30) if at != 4]
+    expected = [store.by_hand(rows[at]) for at in good]
+    np.testing.assert_allclose(found["prediction"].take(good), expected, rtol=1e-5)
+
+
 def test_a_row_of_another_length_is_a_reject_and_keeps_its_number(store: Store, tmp_path: Path) -> None:
     lines = as_csv([GOOD] * 4).decode().splitlines()
     lines[2], lines[4] = "a,100.5", lines[4] + ",more"
@@ -341,6 +411,88 @@ def test_a_broken_array_is_exit_4_and_named(name: str, store: Store, tmp_path: P
     done = typed("predict", tmp_path / name, "--name", "linear-regression")
     assert_clear(done, 4)
     assert str(tmp_path / name) in done.stderr
+
+
+def lying_tensors(shape: list[int], *offsets: int, data: int = 1000, length: int | None = None) -> bytes:
+    header = json.dumps({"features": {"dtype": "F32", "shape": shape, "data_offsets": offsets}}).encode()
+    return struct.pack("<Q", len(header) if length is None else length) + header + bytes(data)
+
+
+def lying_npy(*shape: int) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return stream.getvalue() + bytes(1000)
+
+
+def lying_npz() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("features.npy", lying_npy(2**40, 2))
+    return stream.getvalue()
+
+
+LIES = {
+    "huge.npy": lying_npy(2**40, 2),
+    "beyond.npy": lying_npy(2**62, 2),
+    "negative.npy": lying_npy(-125, 2),
+    "sparse.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31),
+    "huge.npz": lying_npz(),
+    "huge.safetensors": lying_tensors([2**40, 2], 0, 2**43),
+    "beyond.safetensors": lying_tensors([2**62, 2], 0, 1000),
+    "short.safetensors": lying_tensors([125, 2], 0, 1000, data=999),
+    "backwards.safetensors": lying_tensors([125, 2], 1000, 0),
+    "header.safetensors": lying_tensors([125, 2], 0, 1000, length=2**63),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_header_that_promises_more_than_there_is_is_exit_4_and_takes_no_memory(
+    name: str, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(LIES[name])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    done = typed("predict", tmp_path / name, "--name", "linear-regression")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17, "KiB"
+    assert_clear(done, 4)
+    assert str(tmp_path / name) in done.stderr
+
+
+POINTERS: dict[str, tuple[Callable[[Row], Row] | str, str]] = {
+    "a field of the future": (lambda pointer: pointer | {"from the future": {"a": [1]}}, ""),
+    "not yet frozen": (lambda pointer: {name: pointer[name] for name in pointer if name != "frozen"}, ""),
+    "a number as text": (lambda pointer: pointer | {"version": "1"}, "version"),
+    "a number with a point": (lambda pointer: pointer | {"version": 1.0}, "version"),
+    "truth for a number": (lambda pointer: pointer | {"version": True}, "version"),
+    "nobody's version": (lambda pointer: pointer | {"version": None}, "version"),
+    "a list of nothing": (lambda pointer: pointer | {"held": [None]}, "held"),
+    "text for truth": (lambda pointer: pointer | {"frozen": "no"}, "frozen"),
+    "a field gone": (lambda pointer: {name: pointer[name] for name in pointer if name != "version"}, "version"),
+    "nothing": ("", ""),
+    "no object": ("[]", ""),
+    "null": ("null", ""),
+    "cut": ('{"version": 1', ""),
+    "a name twice": ('{"version": 1, "version": 1}', ""),
+    "deep": ('{"version": 1, "x": ' + "[" * 100_000 + "]" * 100_000 + "}", ""),
+    "no number": ('{"version": 1, "x": NaN}', ""),
+}
+
+
+@pytest.mark.parametrize("case", POINTERS)
+def test_a_pointer_is_read_strictly_but_for_fields_that_are_new_or_not_yet_there(
+    case: str, made: Store, artifacts: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(made.artifacts, artifacts)
+    pointer, (change, word) = artifacts / "models/houses/champion.json", POINTERS[case]
+    known = json.loads(pointer.read_text())
+    pointer.write_text(change if isinstance(change, str) else json.dumps(change(known)))
+    WRITERS["a.csv"]([GOOD], tmp_path / "t.csv")
+    done = typed("predict", tmp_path / "t.csv", "--name", "houses")
+    if not isinstance(change, str) and not word:
+        assert done.returncode == 0, done.stderr
+        return
+    assert_clear(done, 4)
+    assert "champion.json" in done.stderr
+    assert word in done.stderr
 
 
 def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: Store, tmp_path: Path) -> None:

@@ -350,13 +350,6 @@ def test_minibatches_made_together_are_those_made_one_by_one(size: int) -> None:
         assert torch.equal(y, table.y[part])
 
 
-def test_rare_levels_share_a_weight() -> None:
-    recipe = recipe_of(mixed())
-    slots = recipe.columns[3].slots()
-    assert len(set(slots[:3])) == 3
-    assert set(slots[3:9]) == {3}, "six levels of a hundredth each"
-
-
 # Columns that depend on each other
 
 

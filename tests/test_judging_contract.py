@@ -1,0 +1,551 @@
+"""Own tables judged, from outside: what ``gradmill retrain`` refuses, compares and lets pass; what ``evaluate`` says.
+
+Figures are worked out by numpy and scikit-learn from the rows themselves, or from the answers of ``gradmill predict``.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+import pyarrow.parquet as pq
+import pytest
+import safetensors.numpy
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import accuracy_score, log_loss, r2_score, recall_score, root_mean_squared_error
+
+from command_line import assert_clear, typed
+from prefect_api import eventually, use_server
+from victims import fork
+
+if TYPE_CHECKING:
+    from prefect.settings import Settings
+
+Array = np.ndarray[Any, Any]
+ROWS = 1200
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+def sales(count: int, seed: int = 0, start: str = "2024-01-01") -> pd.DataFrame:
+    """Prices by area and city, on any of 300 days, of which the last sixty are the test part."""
+    rng = np.random.default_rng(seed)
+    day = rng.integers(0, 300, count)
+    frame = pd.DataFrame({"area": rng.normal(120, 30, count).round(2), "city": rng.choice(["Ulm", "Köln"], count)})
+    frame["sold"] = (pd.Timestamp(start) + pd.to_timedelta(day, "D")).strftime("%Y-%m-%d")
+    frame["part"] = np.where(day < 240, "train", "test")
+    frame["price"] = (2000 * frame.area + 30_000 * (frame.city == "Köln") + rng.normal(0, 20_000, count)).round()
+    frame["kind"] = np.where(frame.price > 250_000, "dear", "cheap")
+    return frame
+
+
+def written(path: Path, frame: pd.DataFrame) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(path, index=False)
+    return path
+
+
+def answered(*command: str | Path, expected: int = 0) -> Any:
+    """The document of a command."""
+    done = typed(*command, "--json")
+    assert done.returncode == expected, done.stderr
+    return json.loads(done.stdout)
+
+
+def gate(report: Any, name: str) -> Any:
+    (one,) = [each for each in report["gates"] if each["name"] == name]
+    return one
+
+
+def verdicts(report: Any) -> dict[str, bool]:
+    return {each["name"]: each["passed"] for each in report["gates"]}
+
+
+class Store(NamedTuple):
+    """What was trained on, and what the retrains printed."""
+
+    folder: Path
+    reports: dict[str, Any]
+
+
+OPTIONS = {
+    "prices": ["--target", "price", "--features", "area,city", "--time-column", "sold"],
+    "kinds": ["--target", "kind", "--features", "area,city", "--split-column", "part"],
+}
+
+
+@pytest.fixture(scope="module")
+def made(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A regression whose rows are split by time, and a classifier."""
+    folder, reports = tmp_path_factory.mktemp("judged"), {}
+    old = written(folder / "old.csv", sales(ROWS))
+    with pytest.MonkeyPatch.context() as patch, use_server(server_settings):
+        patch.setenv("GRADMILL_ARTIFACTS", str(folder / "artifacts"))
+        for name, model in (("prices", "linear-regression"), ("kinds", "softmax-regression")):
+            reports[name] = answered("retrain", model, "--name", name, "--data", old, *OPTIONS[name], "--no-predict")
+    return Store(folder, reports)
+
+
+@pytest.fixture
+def store(made: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(made.folder / "artifacts"))
+    return made
+
+
+def split(frame: pd.DataFrame, share: float = 0.2) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Earlier and latest rows, cut at the day nearest to the share."""
+    days = sorted(set(frame.sold))
+    cut = min(days, key=lambda day: abs((frame.sold >= day).mean() - share))
+    return frame[frame.sold < cut], frame[frame.sold >= cut]
+
+
+def features(frame: pd.DataFrame) -> Array:
+    return np.stack([(frame.area - 120) / 30, frame.city == "Köln", frame.city == "Ulm"], axis=1).astype(float)
+
+
+# Baseline and reference
+
+
+def test_the_losses_of_inspect_are_those_of_numpy_and_scikit_learn_and_of_the_retrain(store: Store) -> None:
+    frame = sales(ROWS)
+    train, test = split(frame)
+    fit = LinearRegression().fit(features(train), train.price)
+    told = answered("inspect", store.folder / "old.csv", *OPTIONS["prices"])
+    assert told["baseline_loss"] == pytest.approx(np.mean((test.price - train.price.mean()) ** 2) / 2, rel=1e-6)
+    assert told["reference_loss"] == pytest.approx(np.mean((test.price - fit.predict(features(test))) ** 2) / 2)
+    of_retrain = store.reports["prices"]["metrics"]
+    for name in ("baseline_loss", "reference_loss"):
+        assert of_retrain[name] == pytest.approx(told[name], rel=1e-9)
+
+
+def test_the_losses_of_a_classifier_are_those_of_frequencies_and_of_a_converged_fit(store: Store) -> None:
+    frame = sales(ROWS)
+    train, test = (frame[frame.part == part] for part in ("train", "test"))
+    frequencies = np.tile([(train.kind == name).mean() for name in ("cheap", "dear")], (len(test), 1))
+    inputs = (features(each) * [30 / train.area.std(ddof=0), 1, 1] for each in (train, test))
+    of_train, of_test = inputs
+    fit = LogisticRegression(C=2, tol=1e-9, max_iter=1000).fit(of_train, train.kind)
+    told = answered("inspect", store.folder / "old.csv", *OPTIONS["kinds"])
+    assert told["baseline_loss"] == pytest.approx(log_loss(test.kind, frequencies), rel=1e-6)
+    assert told["reference_loss"] == pytest.approx(log_loss(test.kind, fit.predict_proba(of_test)), rel=1e-3)
+    of_retrain = store.reports["kinds"]["metrics"]
+    for name in ("baseline_loss", "reference_loss"):
+        assert of_retrain[name] == pytest.approx(told[name], rel=1e-9)
+
+
+def test_a_sound_model_of_a_rare_class_passes_balanced_or_not(tmp_path: Path) -> None:
+    """By accuracy it could not be told from the majority class, and balanced its unweighted log loss is worse.
+
+    Of two models with other weights of classes neither is held against the other.
+    """
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(5000, 3))
+    score = rows @ [1.5, -1.0, 0.5] + rng.logistic(size=5000)
+    frame = pd.DataFrame(rows, columns=["a", "b", "c"])
+    frame["kind"] = np.where(score > np.quantile(score, 0.97), "rare", "often")
+    frame["part"] = np.where(np.arange(5000) % 5, "train", "test")
+    given = ["--data", str(written(tmp_path / "t.csv", frame)), "--target", "kind", "--split-column", "part"]
+    plain = answered("retrain", "softmax-regression", "--name", "rare", *given, "--no-predict")
+    balanced = answered("retrain", "rare", "--class-weight", "balanced", "--no-predict")
+    train, test = (frame[frame.part == part] for part in ("train", "test"))
+    share = (train.kind == "rare").mean()
+    trivial = log_loss(test.kind, np.tile([1 - share, share], (len(test), 1)))
+    for version, report in enumerate((plain, balanced), start=1):
+        assert (report["version"], report["outcome"]) == (version, "published")
+        assert verdicts(report)["baseline"]
+    assert plain["metrics"]["baseline_loss"] == pytest.approx(trivial, rel=1e-6)
+    assert plain["metrics"]["test_accuracy"] < (test.kind == "often").mean() + 0.02
+    assert balanced["metrics"]["baseline_loss"] == pytest.approx(np.log(2))
+    assert balanced["metrics"]["recall"]["rare"] > 0.6
+    assert balanced["metrics"]["test_loss"] > trivial
+    assert "version 1 was trained with class weight none" in gate(balanced, "champion_not_compared")["detail"]
+
+
+def test_a_half_trained_model_passes_the_baseline_and_is_refused_by_the_reference(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    """A step of a quarter of the gradient goes half the way where columns are standardised and independent."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(1000, 2)), columns=["a", "b"])
+    frame["y"] = 3 * frame.a - 2 * frame.b + rng.normal(0, 0.5, 1000)
+    command = ["retrain", "linear-regression", "--name", "own", "--data", str(written(tmp_path / "t.csv", frame))]
+    steps = ["--epochs", "1", "--batch-size", "1000", "--lr", "0.25"]
+    report = answered(*command, "--target", "y", *steps, expected=3)
+    assert report["outcome"] == "refused"
+    assert verdicts(report) == {"baseline": True, "reference": False}
+    assert not (artifacts / "models/own").exists()
+
+
+FAR = {
+    "seconds since 1970": lambda rng: 1_700_000_000 + rng.integers(0, 3600, ROWS),
+    "tiny": lambda rng: rng.normal(0, 1e-40, ROWS),
+}
+
+
+@pytest.mark.parametrize(("case", "target"), [("seconds since 1970", "price"), ("tiny", "kind")])
+def test_a_column_that_float32_cannot_tell_apart_is_refused_by_name(
+    case: str, target: str, artifacts: Path, tmp_path: Path
+) -> None:
+    built = FAR[case](np.random.default_rng(0))
+    frame = sales(ROWS).assign(built=built)
+    frame["price"] += (80_000 * (built - built.mean()) / built.std()).round()
+    frame["kind"] = np.where(frame.price > frame.price.median(), "dear", "cheap")
+    model = "linear-regression" if target == "price" else "softmax-regression"
+    done = typed(
+        *("retrain", model, "--name", "own", "--data", written(tmp_path / "t.csv", frame), "--target", target),
+        *("--features", "area,city,built", "--json"),
+    )
+    assert done.returncode == 3, done.stderr
+    report = json.loads(done.stdout)
+    assert not verdicts(report)["parity_float64"]
+    assert verdicts(report)["parity"] == (case != "tiny"), "torch rounds the same rows in the same way"
+    advice = "subtract an offset, change its unit, or --ignore"
+    assert f"column 'built' loses most in float32: {advice} 'built'" in gate(report, "parity_float64")["detail"]
+    assert not (artifacts / "models/own").exists()
+
+
+# What validation holds out
+
+
+@pytest.fixture(scope="module")
+def grouped(server_settings: "Settings", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a version that was split by shops of thirty rows, a quarter of which were held out to watch."""
+    folder = tmp_path_factory.mktemp("grouped")
+    path = written(folder / "t.csv", sales(ROWS).assign(shop=np.arange(ROWS) // 30))
+    given = ["--target", "price", "--features", "area,city", "--split-by", "shop", "--validation", "0.25"]
+    with pytest.MonkeyPatch.context() as patch, use_server(server_settings):
+        patch.setenv("GRADMILL_ARTIFACTS", str(folder / "artifacts"))
+        answered("retrain", "linear-regression", "--name", "own", "--data", path, *given, "--no-predict")
+    return folder / "artifacts"
+
+
+def test_a_validation_part_has_whole_groups(grouped: Path) -> None:
+    manifest = json.loads((grouped / "models/own/1/manifest.json").read_text())
+    sizes = [manifest["trained"][name] for name in ("num_examples", "num_validation")]
+    assert sum(sizes) == manifest["dataset"]["num_train"]
+    assert [size % 30 for size in sizes] == [0, 0]
+    assert sizes[1] == pytest.approx(0.25 * sum(sizes), abs=15)
+
+
+def test_a_validation_part_has_the_latest_rows_of_the_training_part(artifacts: Path, tmp_path: Path) -> None:
+    """Of which the model knows nothing: it is that of the rows before."""
+    frame = sales(ROWS)
+    earlier, latest = split(split(frame)[0], 0.25)
+    frame.loc[latest.index, "price"] += 5000
+    path = written(tmp_path / "t.csv", frame)
+    command = ["retrain", "linear-regression", "--name", "own", "--data", str(path), *OPTIONS["prices"]]
+    weights = answered(*command, "--validation", "0.25", "--no-predict")["metrics"]["weights"]
+    manifest = json.loads((artifacts / "models/own/1/manifest.json").read_text())
+    sizes = [manifest["trained"][name] for name in ("num_examples", "num_validation")]
+    assert sizes == [len(earlier), len(latest)]
+    fit = LinearRegression().fit(np.stack([earlier.area, earlier.city == "Köln"], axis=1), earlier.price)
+    assert weights["area"] == pytest.approx(fit.coef_[0], rel=1e-4)
+    assert weights["city"]["Köln"] - weights["city"]["Ulm"] == pytest.approx(fit.coef_[1], rel=1e-4)
+
+
+# Champion and kept versions
+
+
+def answers(artifacts: Path, version: int, frame: pd.DataFrame, tmp_path: Path, name: str = "prices") -> Array:
+    """What a kept version says of rows."""
+    path = written(tmp_path / f"rows for {version}.csv", frame)
+    done = answered("predict", path, "--name", name, "--version", str(version))
+    found: Array = pq.read_table(done["path"])["prediction"].to_numpy()
+    return found
+
+
+@pytest.fixture
+def kept(made: Store, artifacts: Path) -> Store:
+    """A copy of the store, to be added to."""
+    shutil.copytree(made.folder / "artifacts", artifacts)
+    return made
+
+
+def test_a_worse_candidate_is_refused_and_one_within_the_margin_passes(
+    kept: Store, artifacts: Path, tmp_path: Path
+) -> None:
+    _, test = split(sales(ROWS))
+    for weight_decay, code in (("1", 3), ("0.001", 0)):
+        report = answered("retrain", "prices", "--weight-decay", weight_decay, "--no-predict", expected=code)
+        found = gate(report, "champion_loss")
+        assert found["passed"] == (code == 0)
+        assert f"of version 1 on {len(test)} test rows" in found["detail"]
+        assert verdicts(report)["champion_signature"]
+    first, second = (
+        np.square(answers(artifacts, version, test, tmp_path) - test.price).mean() / 2 for version in (1, 2)
+    )
+    scale = split(sales(ROWS))[0].price.std(ddof=0)
+    assert found["value"] == pytest.approx(second, rel=1e-5)
+    assert found["maximum"] == pytest.approx(1.01 * first + (1e-3 * scale) ** 2 / 2, rel=1e-5)
+    assert json.loads((artifacts / "models/prices/champion.json").read_text())["version"] == 2
+
+
+def test_few_common_rows_decide_nothing_and_that_is_said(kept: Store) -> None:
+    _, test = split(sales(ROWS), 0.1)
+    worse = ["--weight-decay", "1", "--test", "0.1", "--new-recipe"]
+    report = answered("retrain", "prices", *worse, "--no-predict")
+    found = gate(report, "champion_loss")
+    assert (report["version"], found["maximum"]) == (2, None)
+    assert f"on {len(test)} test rows, fewer than the 200 that decide" in found["detail"]
+
+
+def test_few_groups_decide_nothing_and_that_is_said(grouped: Path, artifacts: Path) -> None:
+    shutil.copytree(grouped, artifacts)
+    report = answered("retrain", "own", "--weight-decay", "1", "--no-predict")
+    found = gate(report, "champion_loss")
+    manifest = json.loads((artifacts / "models/own/2/manifest.json").read_text())
+    groups, test_rows = divmod(manifest["dataset"]["num_test"], 30)
+    assert (found["maximum"], test_rows) == (None, 0)
+    assert f"of {groups} groups, fewer than the 20 that decide" in found["detail"]
+
+
+def test_a_version_trained_for_another_loss_is_not_compared_and_that_is_said(kept: Store) -> None:
+    report = answered("retrain", "prices", "--loss", "huber", "--no-predict")
+    assert report["version"] == 2
+    found = gate(report, "champion_not_compared")
+    assert (found["value"], found["passed"], found["minimum"], found["maximum"]) == (1, True, None, None)
+    assert "version 1 was trained with loss squared" in found["detail"]
+    assert "champion_loss" not in verdicts(report)
+
+
+def test_a_version_without_row_digests_is_not_compared_and_that_is_said(kept: Store, artifacts: Path) -> None:
+    for path in (artifacts / "datasets/prices").glob("*.rows"):
+        path.unlink()
+    report = answered("retrain", "prices", "--test", "0.3", "--new-recipe", "--no-predict")
+    assert "version 1 has no row digests" in gate(report, "champion_not_compared")["detail"]
+
+
+class Split(NamedTuple):
+    """The rows of a part of a version's data, as the store keeps them."""
+
+    features: Array
+    target: Array
+
+    @classmethod
+    def of(cls, artifacts: Path, version: int, part: str) -> "Split":
+        manifest = json.loads((artifacts / f"models/own/{version}/manifest.json").read_text())
+        arrays = safetensors.numpy.load_file(artifacts / manifest["dataset"][part]["path"])
+        return cls(arrays["features"], arrays["target"])
+
+    def rows(self) -> list[tuple[float, ...]]:
+        return [(*row, y) for row, y in zip(self.features.tolist(), self.target.tolist(), strict=True)]
+
+
+RULES = [
+    ["--test", "0.5"],
+    ["--time-column", "sold"],
+    ["--split-by", "shop"],
+    ["--split-column", "part"],
+    ["--time-column", "sold", "--test", "0.5"],
+]
+AGAINST = re.compile(r"of version (\d+) on (\d+) test rows(?: \((\d+) left out: it was trained on them\))?")
+
+
+@pytest.mark.slow
+def test_versions_are_compared_on_rows_that_neither_was_trained_on_whatever_rule_split_them(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    """The gate names the version against which the candidate does worst; the last two are kept."""
+    frame = sales(5000).drop_duplicates(["area", "city"])
+    path = written(tmp_path / "t.csv", frame.assign(shop=np.arange(len(frame)) % 60))
+    command = ["retrain", "linear-regression", "--name", "own", "--data", str(path), "--target", "price"]
+    trained_on: dict[int, set[tuple[float, ...]]] = {}
+    num_known = []
+    for version, rule in enumerate(RULES, start=1):
+        report = answered(*command, "--features", "area,city", *rule, "--new-recipe", "--no-predict")
+        assert report["version"] == version
+        test = Split.of(artifacts, version, "test")
+        for number, rows, left_out in AGAINST.findall(gate(report, "champion_loss")["detail"] if version > 1 else ""):
+            is_known = np.array([row in trained_on[int(number)] for row in test.rows()])
+            assert (int(rows), int(left_out or 0)) == ((~is_known).sum(), is_known.sum()), rule
+            num_known.append(is_known.sum())
+        trained_on[version] = set(Split.of(artifacts, version, "train").rows())
+        answered("prune", "own", "--keep", "1")
+    assert len(num_known) >= len(RULES) - 1
+    assert sum(each > 0 for each in num_known) >= 3
+
+
+def newcomer(kind: str) -> pd.DataFrame:
+    """Three tables that nobody has fixed the columns of yet."""
+    rng = np.random.default_rng(0)
+    x, c, label = rng.normal(size=300), rng.integers(0, 2, 300), rng.integers(0, 2, 300)
+    x += 2 * label
+    if kind == "numbers":
+        return pd.DataFrame({"x": x, "c": np.array(["east", "west"])[c], "kind": np.array(["a", "b"])[label]})
+    if kind == "truth":
+        return pd.DataFrame({"x": x > 1, "c": np.array(["west", "north"])[c], "kind": np.array(["a", "z"])[label]})
+    return pd.DataFrame({"v": x, "c": np.array(["east", "west"])[c], "kind": np.array(["a", "b"])[label]})
+
+
+SAID = {
+    ("numbers", "truth"): [
+        "classes are 'a', 'z', and were 'a', 'b'",
+        "column 'x' is a boolean, and was a number",
+        "levels of 'c' are 'north', 'west', and were 'east', 'west'",
+    ],
+    ("truth", "numbers"): [
+        "classes are 'a', 'b', and were 'a', 'z'",
+        "column 'x' is a number, and was a boolean",
+        "levels of 'c' are 'east', 'west', and were 'north', 'west'",
+    ],
+    ("numbers", "another"): ["column 1 is 'v', and was 'x'"],
+    ("another", "numbers"): ["column 1 is 'x', and was 'v'"],
+    ("truth", "another"): ["column 1 is 'v', and was 'x'", "classes are 'a', 'b', and were 'a', 'z'"],
+    ("another", "truth"): ["column 1 is 'x', and was 'v'", "classes are 'a', 'z', and were 'a', 'b'"],
+}
+
+
+def run_into(path: str, command: list[str]) -> None:
+    """The body of a process: a command whose standard output is a file."""
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), 1)
+    from flows.cli import app
+
+    code = app.run(command)
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def are_exported(artifacts: Path) -> bool:
+    runs = [json.loads(path.read_text()) for path in (artifacts / "runs").glob("*/run.json")]
+    return sum("export" in run["seconds"] for run in runs) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("on_server")
+def test_of_newcomers_at_once_the_later_are_refused_where_columns_kinds_levels_or_classes_are_others(
+    artifacts: Path, tmp_path: Path
+) -> None:
+    """Each has passed all other gates before the first of them is a version."""
+    lock = artifacts / "models/own/.lock"
+    lock.parent.mkdir(parents=True)
+    running = {}
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for kind in ("numbers", "truth", "another"):
+            data = str(written(tmp_path / f"{kind}.csv", newcomer(kind)))
+            command = ["retrain", "softmax-regression", "--name", "own", "--data", data, "--target", "kind"]
+            command += ["--no-predict", "--json", "--artifacts", str(artifacts)]
+            running[kind] = fork(run_into, str(tmp_path / f"{kind}.json"), command)
+        eventually(lambda: are_exported(artifacts), 200, "all three have been exported")
+    for process in running.values():
+        process.join(100)
+    told = {kind: json.loads((tmp_path / f"{kind}.json").read_text()) for kind in running}
+    (champion,) = [kind for kind, report in told.items() if report["outcome"] == "published"]
+    for kind, report in told.items():
+        if kind != champion:
+            assert (running[kind].exitcode, report["outcome"]) == (3, "refused")
+            found = gate(report, "champion_signature")
+            assert found["value"] == len(SAID[champion, kind])
+            assert all(words in found["detail"] for words in SAID[champion, kind])
+    assert sorted(path.name for path in (artifacts / "models/own").iterdir() if path.is_dir()) == ["1"]
+
+
+# Evaluation of kept versions
+
+
+def predictions(path: Path, name: str) -> pd.DataFrame:
+    return pq.read_table(answered("predict", path, "--name", name)["path"]).to_pandas()
+
+
+def test_evaluate_judges_a_regression_by_rows_that_have_a_target_and_by_period(store: Store, tmp_path: Path) -> None:
+    new = sales(300, seed=1, start="2025-01-01")
+    late = sales(20, seed=2, start="2025-01-01").assign(price=np.nan)
+    path = written(tmp_path / "new.csv", pd.concat([late, new]))
+    predicted = predictions(path, "prices").prediction.to_numpy()[20:]
+    judged = answered("evaluate", "prices", path, "--version", "1")
+    assert (judged["rows"], judged["unlabelled"], judged["trained_on"]) == (300, 20, 0)
+    expected = {"rmse": root_mean_squared_error(new.price, predicted), "r2": r2_score(new.price, predicted)}
+    for name, figure in expected.items():
+        assert judged["metrics"][name] == pytest.approx(figure, rel=1e-5)
+        low, high = judged["intervals"][name]
+        assert low < figure < high
+    assert judged["worse"] == []
+    months = new.sold.str[:7].to_numpy()
+    assert [(each["period"], each["rows"]) for each in judged["periods"]] == [
+        (month, (months == month).sum()) for month in sorted(set(months))
+    ]
+    for each in judged["periods"]:
+        rows = months == each["period"]
+        figure = root_mean_squared_error(new.price[rows], predicted[rows])
+        assert each["metrics"]["rmse"] == pytest.approx(figure, rel=1e-5)
+
+
+def test_evaluate_counts_what_the_version_was_trained_on_and_leaves_it_out_where_asked(store: Store) -> None:
+    train, test = split(sales(ROWS))
+    again = answered("evaluate", "prices", store.folder / "old.csv")
+    assert (again["rows"], again["trained_on"]) == (ROWS, len(train))
+    for asked in ((str(store.folder / "old.csv"), "--unseen"), ()):
+        judged = answered("evaluate", "prices", *asked)
+        assert judged["rows"] == len(test)
+        assert judged["metrics"] == pytest.approx(judged["published"], rel=1e-5)
+        assert judged["published"]["rmse"] == pytest.approx(store.reports["prices"]["metrics"]["rmse"])
+        assert judged["worse"] == []
+        version = store.folder / "artifacts/models/prices/1"
+        kept = json.loads((version / "manifest.json").read_text())["metrics"]["periods"]
+        for found, before in zip(judged["periods"], kept, strict=True):
+            assert (found["period"], found["rows"]) == (before["period"], before["rows"])
+            assert found["metrics"] == pytest.approx(before["metrics"], rel=1e-5)
+            assert f"| {before['period']} | {before['rows']} | " in (version / "README.md").read_text()
+
+
+def test_of_rows_without_the_time_by_which_they_are_split_nobody_knows_who_was_trained_on(
+    store: Store, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "t.csv", sales(100, seed=1).drop(columns="sold"))
+    assert answered("evaluate", "prices", path)["trained_on"] is None
+
+
+CHANGES: dict[str, tuple[Any, set[str], bool]] = {
+    "dearer": (lambda frame: frame.assign(price=frame.price + 20_000), {"rmse", "loss"}, False),
+    "one row": (lambda frame: frame.assign(price=frame.price + 20_000)[:1], set(), False),
+    "twice as large": (lambda frame: pd.concat([frame.assign(area=2 * frame.area)] * 4), {"rmse", "loss"}, True),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_evaluate_says_what_is_worse_and_what_has_drifted(case: str, store: Store, tmp_path: Path) -> None:
+    change, worse, has_drifted = CHANGES[case]
+    path = written(tmp_path / "t.csv", change(sales(300, seed=1, start="2025-01-01")))
+    judged = answered("evaluate", "prices", path)
+    assert set(judged["worse"]) == worse
+    assert ("area" in [each["column"] for each in judged["changes"] if each["rule"] == "drift"]) == has_drifted
+
+
+UNFIT: dict[str, tuple[Any, tuple[str, ...], int, str]] = {
+    "no target": (lambda frame: frame.assign(price=np.nan), (), 4, "price"),
+    "text for a number": (lambda frame: frame.assign(area=["many", *frame.area[1:]]), (), 4, "'many'"),
+    "a column gone": (lambda frame: frame.drop(columns="city"), (), 4, "column city is missing"),
+    "no such time": (lambda frame: frame, ("--time-column", "when"), 4, "no column when"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_evaluate_says_what_is_wrong_with_rows(case: str, store: Store, tmp_path: Path) -> None:
+    change, options, code, words = UNFIT[case]
+    done = typed("evaluate", "prices", written(tmp_path / "t.csv", change(sales(50, seed=1))), *options)
+    assert_clear(done, code)
+    assert words in done.stderr
+
+
+def test_evaluate_judges_a_classifier_on_a_handful_of_rows_of_one_class(store: Store, tmp_path: Path) -> None:
+    new = sales(200, seed=1)
+    new.loc[0, "city"] = "Bonn"
+    known = new[1:]
+    found = predictions(written(tmp_path / "known.csv", known), "kinds")
+    judged = answered("evaluate", "kinds", tmp_path / "known.csv", "--time-column", "sold")
+    chances = found[["probability_cheap", "probability_dear"]].to_numpy()
+    assert judged["metrics"]["accuracy"] == pytest.approx(accuracy_score(known.kind, found.label_name))
+    assert judged["metrics"]["loss"] == pytest.approx(log_loss(known.kind, chances), rel=1e-5)
+    recalls = recall_score(known.kind, found.label_name, average=None, labels=["cheap", "dear"])
+    assert judged["recall"] == pytest.approx(dict(zip(("cheap", "dear"), recalls, strict=True)))
+    assert len(judged["periods"]) == 10
+    assert answered("evaluate", "kinds", written(tmp_path / "new.csv", new))["rows"] == 200, "the average stands in"
+    dear = known[known.kind == "dear"][:5]
+    assert set(answered("evaluate", "kinds", written(tmp_path / "dear.csv", dear))["recall"]) == {"dear"}
+    free = written(tmp_path / "free.csv", dear.assign(kind="free"))
+    assert_clear(typed("evaluate", "kinds", free), 4)

@@ -1,5 +1,6 @@
 """CSV in bounded memory and with all cores: its delimiter, its header, its rows, and those that cannot be read."""
 
+import contextlib
 import csv
 import io
 import itertools
@@ -193,15 +194,12 @@ def _has_quotes(block: memoryview) -> bool:
 
 
 def find_delimiter(head: str) -> str:
-    """What stands between fields, by a file's first rows."""
-    return max(DELIMITERS, key=lambda each: _score_delimiter(head, each))
-
-
-def _score_delimiter(head: str, delimiter: str) -> tuple[float, int]:
-    """How well a delimiter explains the first rows: the share of rows like the header, and the number of fields."""
-    try:
+    """What stands between fields: by it most of a file's first rows are like the header, and have the most fields."""
+    scores: dict[str, tuple[float, int]] = {}
+    for delimiter in DELIMITERS:
         rows = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter)
-        widths = [len(row) for row, _ in zip(rows, range(SNIFFED_ROWS), strict=False) if row]
-    except csv.Error:
-        return 0.0, 0
-    return (widths.count(widths[0]) / len(widths), widths[0]) if widths and widths[0] > 1 else (0.0, 0)
+        with contextlib.suppress(csv.Error):
+            widths = [len(row) for row in itertools.islice(rows, SNIFFED_ROWS) if row]
+            if widths and widths[0] > 1:
+                scores[delimiter] = widths.count(widths[0]) / len(widths), widths[0]
+    return max(scores, key=scores.__getitem__, default=DELIMITERS[0])

@@ -98,7 +98,7 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec, keeps_types: boo
         DataError: some are missing, stand twice, or hold something else.
     """
     names, columns = schema.names, feature_columns(spec)
-    kinds: dict[str, str] = dict.fromkeys(spec.ids, VALUE) | {name: each.kind for name, each in columns.items()}
+    kinds = {name: columns[name].kind if name in columns else VALUE for name in (*columns, *spec.ids)}
     types = {each.name: each.type for each in schema}
     found, action = "", "add, rename or convert them"
     if recipe_of(spec).target is None:
@@ -118,7 +118,7 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec, keeps_types: boo
             shown = tabular.describe_schema(schema) if keeps_types else listed(names, SHOWN)
             found = f"columns {shown}: {'; '.join(faults)}"
     if found:
-        expected = [f"{name} ({columns[name].kind if name in columns else '--id-column'})" for name in kinds]
+        expected = [f"{name} ({kind if name in columns else '--id-column'})" for name, kind in kinds.items()]
         raise DataError(f"{path} has {found}", f"columns {', '.join(expected)}", action)
 
 

@@ -193,10 +193,8 @@ def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
     array = batch.column(target.name)
     if kind_of(array.type) not in SINGLE_VALUES - {"date"}:
         return None  # no number and no class
-    if spec.class_names:
-        column = Column(name=target.name, kind="category", levels=spec.class_names)
-        return _encode_column(array, column).astype(np.float64)
-    values = tabular.to_numbers(array, is_boolean=False)
+    column = Column(name=target.name, kind="category" if spec.class_names else "number", levels=spec.class_names)
+    values = _encode_column(array, column).astype(np.float64)
     return np.where(np.isinf(values), np.nan, values)  # which is no number, and no truth either
 
 
@@ -239,9 +237,8 @@ def spill_table(file: DataFile, target: Path, spec: ReadSpec) -> None:
     with atomic.replacing(target) as temporary, pa.OSFile(str(temporary), "wb") as sink:
         for batch in table_batches(file, selection, "reject"):
             for name, value in file.partition.items():
-                constant = tabular.make_constant(value, batch.num_rows, is_number=False)
                 others = batch.drop_columns([name]) if name in batch.schema.names else batch
-                batch = others.append_column(name, constant)
+                batch = others.append_column(name, pa.repeat(value, batch.num_rows))
             if has_header and not seen:
                 check_columns(file.path, batch.schema, spec, file.suffix in TYPED_SUFFIXES)
             nested = {name for name, type_ in seen.items() if kind_of(type_) == NESTED}

@@ -1,6 +1,5 @@
 """A whole table as one Arrow table in bounded anonymous memory, whatever its files are: kinds are inferred from it."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from tasks.data.report import Finding, error, note
 from tasks.errors import DataError
 from tasks.machine.words import counted
 
-WHOLE = re.compile("-?[0-9]+")
 KIND_WORDS: dict[Kind, str] = {"number": "a number", "boolean": "true or false", "text": "text", "date": "a date"}
 
 
@@ -147,7 +145,6 @@ class _TableReader:
         self._faults: dict[str, DataError] = {}  # by file
         self._findings: dict[tuple[str, str | None], Finding] = {}  # one for each rule and column
         self._levels: dict[str, LevelCodes] = {}
-        self._numeric = _numeric_partitions(files) - selection.as_text
 
     def read(self, path: Path) -> None:
         """Write all rows of all files to a file of batches; the fault of one is kept for later.
@@ -177,8 +174,7 @@ class _TableReader:
     def _convert(self, file: DataFile, batch: pa.RecordBatch) -> dict[str, pa.Array]:
         """The columns of a batch that are read and that a model can take, of text the codes."""
         arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
-        for name, value in file.partition.items():
-            arrays[name] = tabular.make_constant(value, batch.num_rows, name in self._numeric)
+        arrays |= {name: pa.repeat(value, batch.num_rows) for name, value in file.partition.items()}
         left_out = {name: None for name in arrays if not self._selection.takes(name)}
         self.ignored |= left_out.keys() & self._selection.ignore
         self.others |= dict.fromkeys(name for name in left_out if name not in self.ignored)
@@ -244,10 +240,3 @@ class _TableReader:
         kept = text if is_text else {type_}
         arrays = [each if each.type in kept else pa.nulls(len(each), type_) for each in chunks]
         return pa.chunked_array([self._levels[name].decode(each) for each in arrays] if is_text else arrays)
-
-
-def _numeric_partitions(files: DataFiles) -> frozenset[str]:
-    """Names of folders such as ``year=2024`` whose values are whole numbers everywhere."""
-    pairs = [pair for file in files.files for pair in file.partition.items()]
-    text = {name for name, value in pairs if value is not None and not WHOLE.fullmatch(value)}
-    return frozenset(name for name, _ in pairs) - text

@@ -34,6 +34,7 @@ CODE = pa.int16()
 MAX_LEVELS = 2**15  # distinct texts, as many as there are codes, beyond which a column is kept as plain text
 MAX_COLUMNS = 2000
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$|^(?i:nan)$"
+HEX = r"^[+-]?0[xX][0-9a-fA-F]{1,15}$"
 KINDS: tuple[tuple[Kind, Callable[[pa.DataType], bool]], ...] = (
     ("null", pa.types.is_null),
     ("boolean", pa.types.is_boolean),
@@ -126,12 +127,17 @@ def to_booleans(array: pa.Array) -> pa.Array:
 
 
 def parse_numbers(texts: pa.Array) -> pa.Array:
-    """float64 of an array of text, null where it is no number; NaN of ``nan``, infinite beyond the range."""
+    """float64 of an array of text, null where it is no number; NaN of ``nan``, infinite beyond the range.
+
+    What the reader of CSV takes for a number in a column of numbers is one here, too.
+    """
     try:
         return pc.cast(texts, pa.float64())
     except pa.ArrowInvalid:
         trimmed = pc.utf8_trim_whitespace(texts)
-        return pc.cast(pc.if_else(pc.match_substring_regex(trimmed, NUMBER), trimmed, None), pa.float64())
+        values = pc.cast(pc.if_else(pc.match_substring_regex(trimmed, NUMBER), trimmed, None), pa.float64())
+        hexadecimal = pc.if_else(pc.match_substring_regex(trimmed, HEX), trimmed, None)
+        return pc.coalesce(values, pc.cast(pc.cast(hexadecimal, pa.int64()), pa.float64()))
 
 
 def to_numbers(array: pa.Array, is_boolean: bool = True, invalid: float = np.nan) -> Array:
@@ -196,11 +202,6 @@ class LevelCodes:
         if not self._are_too_many:
             return pa.DictionaryArray.from_arrays(array, self._values, safe=False)
         return self._values.take(array) if array.type == CODE else array
-
-
-def make_constant(value: str | None, rows: int, is_number: bool) -> pa.Array:
-    """A column of one value."""
-    return pa.repeat(None if value is None else float(value) if is_number else value, rows)
 
 
 # Formats that keep their types

@@ -17,7 +17,7 @@ from tasks.data.levels import count_codes, extend_levels, find_levels, format_va
 from tasks.data.recipe import Column
 from tasks.data.schema import Schema
 from tasks.data.table_rows import map_split
-from tasks.errors import DataError, UsageError
+from tasks.errors import UsageError
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
 
 ROWS = 300
@@ -78,14 +78,6 @@ def test_levels_of_all_versions_together_are_bounded(tmp_path: Path) -> None:
     found = examined(later, category=["c"], kept=recipe(first))
     assert found.recipe is None
     assert "c has 11,000 levels" in rules(found, "error")["too-many-levels c"]
-
-
-def test_two_thousand_and_one_columns_are_refused(tmp_path: Path) -> None:
-    names = [f"x{at}" for at in range(2000)] + ["y"]
-    path = tmp_path / "t.csv"
-    path.write_text(",".join(names) + "\n" + (",".join(["1"] * len(names)) + "\n") * 40)
-    with pytest.raises(DataError, match="2,001 columns"):
-        examined(path)
 
 
 @pytest.mark.parametrize(

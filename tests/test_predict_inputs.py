@@ -114,16 +114,6 @@ def test_parquet_columns_are_found_by_name_and_their_gaps_rejected(tmp_path: Pat
     assert rejected(chunks) == {1: "x2 is missing", 3: "x1 is missing"}
 
 
-def test_a_parquet_file_damaged_in_its_middle_is_exit_4(tmp_path: Path) -> None:
-    path = tmp_path / "t.parquet"
-    pq.write_table(pa.table({"x1": np.arange(5000.0), "x2": np.arange(5000.0)}), path, compression="snappy")
-    content = bytearray(path.read_bytes())
-    content[4:2000] = bytes(1996)
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"t\.parquet cannot be read"):
-        read(path, FEATURES, tmp_path)
-
-
 def test_csv_rows_keep_their_numbers_whatever_is_wrong_between_them(tmp_path: Path) -> None:
     content = 'id,x1,x2\nk,1,2\nk,3\n\nk,4,5,6\n"q\nz",7,8\nk,9,\nk,abc,1\nbad\nk,1e3, 2 \nk,nan,1\nk,1,2\nlast\n'
     (tmp_path / "t.csv").write_text(content)
@@ -240,21 +230,6 @@ def test_an_input_that_does_not_fit_is_exit_4_and_names_the_file(name: str, tmp_
     assert caught.value.exit_code == 4
     assert name in caught.value.found
     assert not list(tmp_path.rglob("*.partial"))
-
-
-@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "x1,x2\n", "\x00\x01\x02"])
-def test_a_csv_without_the_columns_or_rows_is_exit_4(content: str, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(content)
-    with pytest.raises(DataError, match=r"t\.csv"):
-        read(tmp_path / "t.csv", FEATURES, tmp_path / "spool")
-
-
-def test_an_input_without_rows_is_told_so(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("x1,x2\n")
-    with pytest.raises(DataError) as caught:
-        read(tmp_path / "t.csv", FEATURES, tmp_path / "spool")
-    assert caught.value.found.endswith("t.csv holds no rows")
-    assert caught.value.expected == "at least one row"
 
 
 def test_a_glob_and_a_folder_give_all_their_files_in_the_order_of_their_names(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import r2_score, root_mean_squared_error
 
-from input_files import FEATURES, IMAGES, read, rejected, values
+from input_files import IMAGES, read, rejected, values
 from own_tables import CLASSES, RECIPE
 from tasks.batch.results import Score
 from tasks.data.io import batches, tabular
@@ -89,22 +89,6 @@ def test_every_format_gives_the_same_rows_truth_and_ids(
     assert "another order" in said
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_levels_and_gaps_that_no_row_had_are_rejects_by_column_and_value(tmp_path: Path, name: str) -> None:
-    rows = pa.table({**GOOD, "city": ["Atlantis", "city-0", None], "heating": ["heating-0", None, "heating-1"]})
-    WRITERS[name](rows, tmp_path / name)
-    chunks = read(tmp_path / name, WANTED, tmp_path / "spool")
-    assert rejected(chunks) == {
-        0: "city is 'Atlantis', a level that the model has not seen",
-        1: "heating is missing",
-    }
-    assert (ids(chunks), len(values(chunks))) == ([None], 1)
-    averaged = read(tmp_path / name, AVERAGE, tmp_path / "spool2")
-    assert not rejected(averaged)
-    assert values(averaged)[0, 0] not in range(5)  # which the graph takes for unknown
-    assert np.isnan(values(averaged)[1, 3])
-
-
 @pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("s"), pa.timestamp("ns", "UTC")])
 def test_dates_that_were_taken_as_levels_are_levels_again(tmp_path: Path, kind: pa.DataType) -> None:
     days = pa.array([datetime(2024, 12, 31), datetime(2025, 1, 1), None], pa.timestamp("us")).cast(kind)
@@ -116,28 +100,6 @@ def test_dates_that_were_taken_as_levels_are_levels_again(tmp_path: Path, kind: 
     assert not rejected(chunks)
     np.testing.assert_array_equal(values(chunks)[:, 0], [0, 1, np.nan])
     assert trained == ["2024-12-31", "2025-01-01"]
-
-
-def test_what_is_no_value_of_its_kind_is_a_reject_whatever_unknown_says(tmp_path: Path) -> None:
-    header = "city,area,garden,heating,year,id\n"
-    bad = [
-        "city-0,big,1,heating-0,1,",
-        "city-0,1,maybe,heating-0,1,",
-        "city-0,1,2,heating-0,1,",
-        "city-0,1e39,1,heating-0,1,",
-    ]
-    good = ["city-0, 1e3 ,TRUE,heating-0,NA,", "city-0,1,0,heating-0,1,"]
-    (tmp_path / "t.csv").write_text(header + "\n".join([*bad, "city-0,1", *good]))
-    for wanted in (WANTED, AVERAGE):
-        chunks = read(tmp_path / "t.csv", wanted, tmp_path / "spool")
-        np.testing.assert_array_equal(values(chunks), np.array([[0, 1000, 1, 0, np.nan], [0, 1, 0, 0, 1]], np.float32))
-        assert rejected(chunks) == {
-            0: "area is 'big', not a number",
-            1: "garden is 'maybe', neither true nor false",
-            2: "garden is '2', neither true nor false",
-            3: "area is '1e39', not a finite number",
-            4: "2 fields, expected 6",
-        }
 
 
 @pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
@@ -197,16 +159,7 @@ def test_text_of_json_that_looks_like_a_date_stays_text_beside_numbers_that_name
     assert ids(chunks) == ["2024-03-04"] * 3
 
 
-def test_missing_and_retyped_columns_are_refused_all_at_once(tmp_path: Path) -> None:
-    dates = pa.array([0, 1, 2], pa.date32())
-    pq.write_table(pa.table({**GOOD, "area": dates, "garden": [[True]] * 3}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"area of type date32.*, which is no number; garden of type list") as refused:
-        read(tmp_path / "t.parquet", WANTED, tmp_path)
-    assert "city (category), area (number), garden (boolean)" in refused.value.expected
-    for name in WRITERS:
-        WRITERS[name](pa.table({"city": ["city-0"], "id": ["a"]}), tmp_path / name)
-        with pytest.raises(DataError, match="area, garden, heating, year missing"):
-            read(tmp_path / name, WANTED, tmp_path / "spool")
+def test_a_column_that_a_folder_above_the_input_tells_is_said(tmp_path: Path) -> None:
     (tmp_path / "year=2024").mkdir()
     pq.write_table(pa.table(GOOD).drop_columns("year"), tmp_path / "year=2024/t.parquet")
     with pytest.raises(DataError, match="name the folder above year=2024"):
@@ -219,20 +172,6 @@ def test_a_table_to_predict_is_text_whatever_its_name_says(tmp_path: Path) -> No
     (tmp_path / "t.txt").write_bytes((tmp_path / "t.csv").read_bytes())
     found, known = (read(tmp_path / name, WANTED, tmp_path / name[-3:]) for name in ("t.txt", "t.csv"))
     assert np.array_equal(values(found), values(known), equal_nan=True)
-    for kind, content in {
-        "UTF-16": (tmp_path / "t.csv").read_text().encode("utf-16"),
-        "a page of the web": b"<html><body>sign in",
-        "Excel": b"PK\x03\x04",
-    }.items():
-        (tmp_path / "t.csv").write_bytes(content)
-        with pytest.raises(DataError, match=kind):
-            read(tmp_path / "t.csv", WANTED, tmp_path / "spool")
-
-
-def test_spaces_around_names_are_shown(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("city, area\ncity-0,1\n")
-    with pytest.raises(DataError, match="has columns city, ' area': area"):
-        read(tmp_path / "t.csv", WANTED, tmp_path / "spool")
 
 
 def test_what_is_to_be_copied_or_compared_must_be_a_single_value(tmp_path: Path) -> None:
@@ -268,13 +207,6 @@ def test_encoded_arrays_are_taken_by_the_same_rule(tmp_path: Path) -> None:
     wanted = WANTED._replace(ids=())
     assert set(rejected(read(tmp_path / "t.npy", wanted, tmp_path))) == {3, 4, 5, 6}
     assert set(rejected(read(tmp_path / "t.npy", wanted._replace(unknown="average"), tmp_path))) == {4, 6}
-
-
-def test_the_books_rows_come_from_every_format_of_tables(tmp_path: Path) -> None:
-    rows = pa.table({"x2": [1.0, 2.0], "x1": [3, 4]})
-    for name in WRITERS:
-        WRITERS[name](rows, tmp_path / name)
-        np.testing.assert_array_equal(values(read(tmp_path / name, FEATURES, tmp_path / name[:3])), [[3, 1], [4, 2]])
 
 
 def test_classes_are_told_by_name_and_one_that_is_new_is_never_right(tmp_path: Path) -> None:

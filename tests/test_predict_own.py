@@ -13,7 +13,6 @@ from sklearn.metrics import accuracy_score, r2_score, root_mean_squared_error
 
 from candidate import plain
 from flows.story.predicted import page
-from input_files import IMAGES, read
 from own_tables import Array, by_hand
 from prediction_jobs import predict_rows, stop_after, table
 from tasks.batch.results import describe_first_reject
@@ -109,12 +108,6 @@ def regression(prefect_api: str, tmp_path: Path) -> Version:
 def rejects(done: Prediction) -> list[str]:
     reasons: list[str] = pq.read_table(done.path / "_rejects.parquet")["reason"].to_pylist()
     return reasons
-
-
-@pytest.mark.usefixtures("regression")
-def test_a_table_for_a_model_of_images_is_answered_with_the_names_of_models_of_tables(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"--name \(houses\)"):
-        read(tmp_path / "houses.csv", IMAGES, tmp_path)
 
 
 def test_a_table_is_predicted_by_name_with_ids_and_metrics(regression: Version, tmp_path: Path) -> None:

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 
 from flows.bench import flights
 from tasks.data import row_hash, statistics
-from tasks.data.io.csv import MAX_LEVELS
-from tasks.data.io.tabular import PARSED_BYTES, read_blocks
+from tasks.data.io.tabular import MAX_LEVELS, PARSED_BYTES, read_blocks
 from tasks.data.levels import count_codes
 from tasks.data.statistics import Encoded
 from tasks.fitting import rules

@@ -40,23 +40,7 @@ def to_numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
 def chunk_to_numbers(chunk: pa.Array) -> Array:
     """The same of one chunk."""
-    kind = tabular.kind_of(chunk.type)
-    if kind == "null":
-        return np.full(len(chunk), np.nan)
-    if pa.types.is_dictionary(chunk.type):
-        values = np.append(chunk_to_numbers(chunk.dictionary), np.nan)
-        codes: Array = chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        return values[codes]  # -1 is the last
-    if kind == "text":
-        texts = chunk
-        chunk = tabular.parse_numbers(texts)
-        if chunk.null_count and (booleans := parse_booleans(texts)) is not None:
-            chunk = booleans
-    elif kind == "date":
-        chunk = chunk.cast(pa.int64())
-    floats = chunk.cast(pa.float64(), safe=False)
-    array: Array = (floats.fill_null(np.nan) if floats.null_count else floats).to_numpy(zero_copy_only=False)
-    return array
+    return tabular.to_numbers(chunk)
 
 
 def min_max(column: pa.ChunkedArray) -> tuple[float, float]:

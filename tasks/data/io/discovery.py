@@ -9,10 +9,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from io import RawIOBase
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -74,8 +73,7 @@ class DataFile(NamedTuple):
     @property
     def name(self) -> str:
         """The path in small letters, of a URL without its query."""
-        is_web = self.path.lower().startswith(("http://", "https://"))
-        return (urlsplit(self.path).path if is_web else self.path).lower()
+        return (urlsplit(self.path).path if _is_web(self.path) else self.path).lower()
 
     @property
     def suffix(self) -> str:
@@ -84,30 +82,32 @@ class DataFile(NamedTuple):
 
     @contextmanager
     def open(self) -> Iterator[Any]:
-        """Its bytes as a stream, unpacked: of pyarrow, unless it is local text, which need not be copied once more.
+        """Its bytes as a stream, unpacked; it can seek if the file keeps the types of columns.
 
         Raises:
             DataError: it is gone, is no regular file, or its host does not answer.
         """
         import pyarrow as pa
 
-        is_sequential = self.suffix not in TYPED_SUFFIXES
         with ExitStack() as stack:
             if self.is_remote:
-                raw = stack.enter_context(open_remote(self.path, is_sequential))
+                raw = stack.enter_context(_open_remote(self.path))
             else:
                 raw = stack.enter_context(regular_files.opened(Path(self.path)))
                 if not os.fstat(raw.fileno()).st_size:  # of /proc, some of which wait for ever, too
                     raise empty(Path(self.path))
+            is_large_batch = self.suffix != ".parquet" and self.fingerprint.bytes > MAX_BUFFERED
             if self.name.endswith(GZIP):
                 yield pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "gzip")
-            elif not is_sequential and self.suffix != ".parquet" and self.fingerprint.bytes > MAX_BUFFERED:
-                copy = stack.enter_context(tempfile.TemporaryFile())  # mapped: others may cut the file itself short
+            elif self.suffix not in TYPED_SUFFIXES:
+                yield raw
+            elif self.is_remote or is_large_batch:  # many a server sends no parts, and others may cut a file short
+                copy = stack.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(raw, copy, BLOCK_BYTES)
                 copy.flush()
                 yield stack.enter_context(pa.memory_map(f"/proc/self/fd/{copy.fileno()}"))
             else:
-                yield raw if is_sequential and not self.is_remote else pa.PythonFile(raw, mode="r")
+                yield pa.PythonFile(raw, mode="r")
 
 
 class DataFiles(NamedTuple):
@@ -151,29 +151,53 @@ def find_table(source: str) -> DataFiles:
         UsageError: a URL has credentials in it.
         DataError: nothing is there, a file is half written, a host does not answer, or a URL's package is missing.
     """
-    if is_url(source):
-        prints = list_remote(source, is_table)
-        if not prints:
-            raise _nothing_readable(source, TABLE_SUFFIXES, "see the URL")
-        return with_partitions(source, prints)
-    source = source.removeprefix("file://")
-    absolute = regular_files.absolute(source)
-    require_whole(absolute)
+    if not is_url(source):
+        require_whole(regular_files.absolute(source.removeprefix("file://")))
     try:
-        paths = find_files(source, is_table, (*TABLE_SUFFIXES, GZIP), check_size=False)
-    except UsageError as error:  # a nightly run's data that are gone are no mistyped option
+        return find_data(source, is_table, (*TABLE_SUFFIXES, GZIP), unreadable=UNREADABLE)
+    except UsageError as error:
+        if is_url(source):
+            raise
+        # a nightly run's data that are gone are no mistyped option
         raise DataError(error.found, "a file, a folder or a glob", "check the path, or give another") from error
-    return with_partitions(str(absolute), fingerprints.of(paths, unreadable=UNREADABLE))
+
+
+def find_data(
+    source: str,
+    is_data: Callable[[Path], bool],
+    suffixes: Iterable[str],
+    output: Path | None = None,
+    full_digest: bool = False,
+    unreadable: str = "",
+) -> DataFiles:
+    """The files of a path, a folder, a glob or a URL, sorted by name; of a folder those that are ``is_data``.
+
+    If there is a word for ``unreadable`` files, in the place of their digests, it is no fault yet that one is so.
+
+    Raises:
+        UsageError: nothing is there, all of it lies in ``output``, or a URL has credentials in it.
+        DataError: no file can be read, the name of one is not UTF-8, or a host does not answer.
+    """
+    if is_url(source):
+        prints = _list_remote(source, is_data)
+        if not prints:
+            raise _nothing_readable(source, suffixes, "see the URL")
+    else:
+        if not source:
+            expected, action = "a file, a folder or a glob", "name one; leave it out for the test split"
+            raise UsageError("an empty input", expected, action)
+        path = regular_files.absolute(source.removeprefix("file://"))
+        paths, source = _find_files(path, is_data, suffixes, output), str(path)
+        for each in paths:
+            if not unreadable and not is_picture(each) and not each.stat().st_size:
+                raise empty(each)
+        prints = fingerprints.of(paths, full_digest, unreadable)
+    return DataFiles(source, tuple(DataFile(each, _partition(source, each.path)) for each in prints))
 
 
 def is_url(source: str) -> bool:
     """Whether a source lies on another host, or is to be asked of a backend."""
     return "://" in source and not source.startswith("file://")
-
-
-def with_partitions(source: str, prints: Iterable[Fingerprint]) -> DataFiles:
-    """Files, and what the folders that they lie in say of their rows."""
-    return DataFiles(source, tuple(DataFile(each, _partition(source, each.path)) for each in prints))
 
 
 def _partition(source: str, path: str) -> dict[str, str | None]:
@@ -190,51 +214,40 @@ def _partition(source: str, path: str) -> dict[str, str | None]:
 # On this machine
 
 
-def find_files(
-    text: str,
-    is_data: Callable[[Path], bool],
-    suffixes: Iterable[str],
-    output: Path | None = None,
-    check_size: bool = True,
+def _find_files(
+    path: Path, is_data: Callable[[Path], bool], suffixes: Iterable[str], output: Path | None
 ) -> list[Path]:
-    """The files that a path, a folder or a glob stands for, each once, sorted by name.
+    """The files that a path, a folder or a glob stands for, sorted by name.
 
-    Of a folder those that are ``is_data``, by their ``suffixes``. Unless ``check_size`` some may be empty.
-
-    Left out is what lies in ``output`` and, below what ``text`` names, in artifacts/ or in the folder of a job: a job
+    Left out is what lies in ``output`` and, below what ``path`` names, in artifacts/ or in the folder of a job: a job
     that found its own parts there would have another input each time. Links to files are files; links to folders are
-    followed only where ``text`` itself names them, for below it they would give rows twice, or without end.
+    followed only where ``path`` itself names them, for below it they would give rows twice, or without end.
 
     Raises:
         UsageError: nothing is there, or all of it lies in ``output``.
         DataError: no file can be read, or the name of one is not UTF-8.
     """
-    if not text:
-        raise UsageError("an empty input", "a file, a folder or a glob", "name one; leave it out for the test split")
-    path = regular_files.absolute(text)
-    search = _search(path)
-    search.tell()
-    is_ours = _whether_ours(search.base, output)
-    everything = search.named | search.below
-    others = [each for each in sorted(everything) if not is_ours(each.parent)]
-    files = [each for each in others if each in search.named or is_data(each)]
+    found, left_out = _search(path)
+    for reason, names in left_out.items():
+        tell(f"{reason}: {len(names)}, first {min(names)}")
+    is_ours = _whether_ours(base_folder(path), output)
+    others = [each for each in sorted(found) if not is_ours(each.parent)]
+    files = [each for each in others if found[each] or is_data(each)]
     if any(map(is_picture, files)):  # what describes pictures lies among them
-        files = [each for each in files if each in search.named or not _is_text(each)]
-    if left_out := len(everything) - len(others):
-        tell(f"left out {counted(left_out, 'file')} of artifacts/ and of predictions")
+        files = [each for each in files if found[each] or not _is_text(each)]
+    if ours := len(found) - len(others):
+        tell(f"left out {counted(ours, 'file')} of artifacts/ and of predictions")
     if ignored := sorted(each for each in {*others} - {*files} if not describes_labels(each)):
         tell(f"ignored {counted(len(ignored), 'file')} of no known kind, the first is {shown(ignored[0])}")
     if not files:
-        if output is not None and left_out and not others:
+        if output is not None and ours and not others:
             raise UsageError(f"the input {path} in the output folder {output}", "two places", "choose another --output")
-        if search.below or path.is_dir():
+        if found or path.is_dir():
             raise _nothing_readable(path, suffixes, "name the file itself")
         raise UsageError(f"no file {shown(path)}", "a file, a folder or a glob of inputs", "check the path")
     for each in files:
         if shown(each) != str(each):
             raise DataError(f"the name of {shown(each)} is not UTF-8", "names in UTF-8", "rename it")
-        if check_size and not is_picture(each) and not each.stat().st_size:
-            raise empty(each)
     return files
 
 
@@ -263,61 +276,47 @@ def base_folder(path: Path) -> Path:
     return path.parent if path.is_file() else next(each for each in path.parents if not glob.has_magic(str(each)))
 
 
-@dataclass
-class _Search:
-    """What a path stands for: files that it names itself, and those in the folders that it names."""
+def _search(path: Path) -> tuple[dict[Path, bool], dict[str, list[str]]]:
+    """The files that a path or glob stands for, and whether it names each itself; and what was left out, by reason.
 
-    base: Path
-    named: set[Path] = field(default_factory=set)
-    below: set[Path] = field(default_factory=set)
-    links: set[Path] = field(default_factory=set)
-    irregular: set[Path] = field(default_factory=set)
-    closed: set[str] = field(default_factory=set)
+    A pattern is one name or ``**`` a level; of a folder that matches it is everything below. Folders wait in a list,
+    each with the places in the pattern from which its entries go on, so that neither depth nor stars cost more than the
+    folders that are there.
 
-    def look(self, pattern: tuple[str, ...]) -> None:
-        """Add what matches a pattern of one name or ``**`` a level; of a folder that matches, everything below.
-
-        Folders wait in a list, each with the places in the pattern from which its entries go on, so that neither depth
-        nor stars cost more than the folders that are there.
-        """
-        last, names = len(pattern) - 1, (*pattern, "**")  # the last stands for what is below a folder that matches
-        waiting = [(self.base, _skip_stars({0}, pattern))]
-        while waiting:
-            folder, places = waiting.pop()
-            for entry in self._entries(folder):
-                matched = {at for at in places if _matches(entry.name, names[at])}
-                if not matched:
-                    continue
-                path = Path(entry.path)
-                if holds(entry.is_dir):
-                    following = {at if names[at] == "**" else at + 1 for at in matched}
-                    if entry.is_symlink():
-                        self.links.add(path)
-                    else:
-                        waiting.append((path, _skip_stars(following, pattern)))
-                elif matched & {last, last + 1}:
-                    (self.named if last in matched else self.below).add(path)
-                    if not holds(entry.is_file):
-                        self.irregular.add(path)
-        self.named -= self.irregular
-        self.below -= self.irregular | self.named
-
-    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+    Raises:
+        DataError: the path is a FIFO, a socket or a device.
+    """
+    found, left_out, base = dict[Path, bool](), defaultdict[str, list[str]](list), base_folder(path)
+    if path.is_file():
+        return {path: True}, left_out
+    if path.exists() and not path.is_dir():
+        raise regular_files.irregular(shown(path))
+    pattern = path.relative_to(base).parts
+    last, names = len(pattern) - 1, (*pattern, "**")  # the last stands for what is below a folder that matches
+    waiting = [(base, {0})] if path.is_dir() or (glob.has_magic(str(path)) and base.is_dir()) else []
+    while waiting:
+        folder, places = waiting.pop()
+        for at in range(last):
+            places |= {at + 1} if at in places and pattern[at] == "**" else set()  # which stands for no folder, too
         try:
             with os.scandir(folder) as entries:
-                return list(entries)
+                listed = list(entries)
         except OSError as error:
-            self.closed.add(f"{shown(folder)}: {error.strerror}")
-            return []
-
-    def tell(self) -> None:
-        """Say what was left out."""
-        if links := sorted(self.links):
-            tell(f"links to folders are not followed, name them to read them: {len(links)}, first {shown(links[0])}")
-        if irregular := sorted(self.irregular):
-            tell(f"left out what is no regular file: {len(irregular)}, first {shown(irregular[0])}")
-        if closed := sorted(self.closed):
-            tell(f"left out folders that cannot be read: {len(closed)}, first {closed[0]}")
+            left_out["left out folders that cannot be read"].append(f"{shown(folder)}: {error.strerror}")
+            continue
+        for entry in listed:
+            each, matched = Path(entry.path), {at for at in places if _matches(entry.name, names[at])}
+            if matched and holds(entry.is_dir):
+                if entry.is_symlink():
+                    left_out["links to folders are not followed, name them to read them"].append(shown(each))
+                else:
+                    waiting.append((each, {at if names[at] == "**" else at + 1 for at in matched}))
+            elif matched & {last, last + 1}:
+                if holds(entry.is_file):
+                    found[each] = last in matched
+                else:
+                    left_out["left out what is no regular file"].append(shown(each))
+    return found, left_out
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -325,32 +324,6 @@ def _matches(name: str, pattern: str) -> bool:
     if name.startswith(".") and not pattern.startswith("."):
         return False
     return pattern == "**" or fnmatch.fnmatchcase(name, pattern)
-
-
-def _skip_stars(places: set[int], pattern: tuple[str, ...]) -> set[int]:
-    """The places in a pattern, and those after each ``**`` among them, which stands for no folder, too."""
-    for at in range(min(places, default=0), len(pattern) - 1):
-        if at in places and pattern[at] == "**":
-            places.add(at + 1)
-    return places
-
-
-def _search(path: Path) -> _Search:
-    """Look at the disk.
-
-    Raises:
-        DataError: the path is a FIFO, a socket or a device.
-    """
-    search = _Search(base_folder(path))
-    if path.is_file():
-        search.named.add(path)
-    elif path.is_dir():
-        search.look(())
-    elif path.exists():
-        raise regular_files.irregular(shown(path))
-    elif glob.has_magic(str(path)) and search.base.is_dir():
-        search.look(path.relative_to(search.base).parts)
-    return search
 
 
 def _whether_ours(base: Path, output: Path | None) -> Callable[[Path], bool]:
@@ -374,14 +347,14 @@ def require_whole(path: Path) -> None:
     Raises:
         DataError: something is, or seems so since it was never ended.
     """
-    if path.is_dir():
-        refuse_partial(map(str, _search(path).below))
-    elif glob.has_magic(str(path)) and not path.exists():
-        search, name = _Search(base_folder(path)), path.name
-        search.look((*path.relative_to(search.base).parts[:-1], name if name == "**" else f"{name}*"))
-        refuse_partial(map(str, search.named))
+    if glob.has_magic(str(path)) and not path.exists():
+        found = [*_search(path if path.name == "**" else path.with_name(f"{path.name}*"))[0]]
+    elif path.is_dir():
+        found = [*_search(path)[0]]
     else:
-        refuse_partial(f"{path}{suffix}" for suffix in ("", *PARTIAL_SUFFIXES) if Path(f"{path}{suffix}").exists())
+        beside = (Path(f"{path}{suffix}") for suffix in ("", *PARTIAL_SUFFIXES))
+        found = [each for each in beside if each.exists()]
+    refuse_partial(map(str, found))
 
 
 def refuse_partial(paths: Iterable[str]) -> None:
@@ -403,7 +376,7 @@ def refuse_partial(paths: Iterable[str]) -> None:
 # At a URL
 
 
-def list_remote(url: str, is_data: Callable[[Path], bool]) -> list[Fingerprint]:
+def _list_remote(url: str, is_data: Callable[[Path], bool]) -> list[Fingerprint]:
     """The files that a URL names, or those of a folder that are data, sorted.
 
     Raises:
@@ -421,24 +394,16 @@ def list_remote(url: str, is_data: Callable[[Path], bool]) -> list[Fingerprint]:
 
 
 @contextmanager
-def open_remote(url: str, is_sequential: bool) -> Iterator[Any]:
-    """The bytes of a file; if they are read from the first to the last, its host need not know how to send parts.
+def _open_remote(url: str) -> Iterator[Any]:
+    """The bytes of a file, from the first to the last: its host need not know how to send parts.
 
     Raises:
         DataError: the host does not answer, or the file is gone.
     """
     with _reaching(url):
-        files, path = _file_system(url)
-        if is_sequential or not _is_web(url):
-            options = {"block_size": 0} if is_sequential and _is_web(url) else {}
-            stream = files.open(path, "rb", **options)
-        else:  # many a server sends no parts: once, and whole
-            with files.open(path, "rb", block_size=0) as whole:
-                stream = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
-                shutil.copyfileobj(_Timed(whole), stream, BLOCK_BYTES)
-                stream.seek(0)
+        stream = _open(*_file_system(url))
     with stream:
-        yield _Timed(stream) if is_sequential else stream
+        yield _Timed(stream)
 
 
 class _Timed(RawIOBase):
@@ -451,18 +416,22 @@ class _Timed(RawIOBase):
         """Yes."""
         return True
 
-    def read(self, size: int = -1) -> bytes:
-        """At most so many bytes.
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer.
 
         Raises:
-            TimeoutError: they come too slowly.
+            TimeoutError: bytes come too slowly.
         """
-        content: bytes = self._stream.read(size)
-        self._bytes += len(content)
+        count: int = self._stream.readinto(buffer)
+        self._bytes += count
         seconds = time.monotonic() - self._started
         if seconds > GRACE_SECONDS and self._bytes < MIN_RATE * seconds:
             raise TimeoutError(f"its host sent {self._bytes:,} bytes in {seconds:.0f} s")
-        return content
+        return count
+
+
+def _open(files: Any, path: str) -> Any:
+    return files.open(path, "rb", **({"block_size": 0} if "http" in files.protocol else {}))
 
 
 def _is_web(url: str) -> bool:
@@ -472,15 +441,14 @@ def _is_web(url: str) -> bool:
 def _file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
-    options = {"client_kwargs": {"timeout": _http_timeout()}} if _is_web(url) else {}
+    options = {}
+    if _is_web(url):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
+        options = {"client_kwargs": {"timeout": timeout}}
     files, path = fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
     return files, path
-
-
-def _http_timeout() -> Any:
-    import aiohttp
-
-    return aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
 
 
 def _fingerprint(files: Any, path: str) -> Fingerprint:
@@ -489,11 +457,8 @@ def _fingerprint(files: Any, path: str) -> Fingerprint:
     if state := {name: str(facts[name]) for name in STATES if facts.get(name)}:
         digest = hashlib.sha256(json.dumps(state).encode())
     else:
-        digest = hashlib.sha256()
-        with files.open(path, "rb", **({"block_size": 0} if "http" in files.protocol else {})) as stream:
-            timed = _Timed(stream)
-            while block := timed.read(BLOCK_BYTES):
-                digest.update(block)
+        with _open(files, path) as stream:
+            digest = hashlib.file_digest(_Timed(stream), "sha256")
     return Fingerprint(files.unstrip_protocol(path), int(facts["size"] or 0), 0, digest.hexdigest())
 
 

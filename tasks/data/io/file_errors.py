@@ -8,7 +8,7 @@ from tasks.errors import DataError, GradmillError
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: object, expected: str = "") -> Iterator[None]:
     """Take whatever is raised for the file's fault: what parsers and decompressors raise has no end of kinds.
 
     Raises:
@@ -19,12 +19,14 @@ def reading(path: Path) -> Iterator[None]:
     except GradmillError:
         raise
     except Exception as error:
-        raise broken(path, error) from error
+        raise broken(path, next(iter(str(error).splitlines()), type(error).__name__), expected) from error
 
 
-def broken(path: Path, reason: object) -> DataError:
-    """The error of a file that is not what its name says."""
-    return DataError(f"{path} cannot be read: {reason}", f"a whole {path.suffix or 'IDX'} file", "write it again")
+def broken(path: object, reason: object, expected: str = "", action: str = "") -> DataError:
+    """The error of a file, by path or URL, that is not what was ``expected``, or else what its name says."""
+    action = action or ("mend it, or leave it out" if expected else "write it again")
+    expected = expected or f"a whole {Path(str(path)).suffix or 'IDX'} file"
+    return DataError(f"{path} cannot be read: {reason}", expected, action)
 
 
 def changed(path: str) -> DataError:

@@ -243,7 +243,7 @@ def _packed(path: Path, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch
     is_known = pa.types.is_integer(kind) or tabular.kind_of(kind) == "text"
     labels = [label] if label and spec.y_name and is_known and {*names} <= {*spec.class_names} else []
     used = list(dict.fromkeys([image, *spec.ids, *labels]))
-    for first, batch in images.read_parquet(path, used, start, stop, spec.chunk_rows, CHUNK_BYTES):
+    for first, batch in tabular.read_parquet(path, used, start, stop, spec.chunk_rows, CHUNK_BYTES):
         structs = [each or {} for each in batch.column(image).to_pylist()]
         found = _decode([(io.BytesIO(each.get("bytes") or b""), each.get("path") or "it") for each in structs], spec)
         valid = found.valid_indices

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,10 +21,9 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tasks.data.io import arrays, pictures
+from tasks.data.io import arrays, pictures, tabular
 from tasks.data.io.arrays import StoredArray
 from tasks.data.io.file_errors import broken, reading
 from tasks.data.io.pictures import DecodeStats, Item, Job, Shape
@@ -49,7 +48,6 @@ ARRAY_PARTS = ("", "train", "test", "val", "validation", "valid")
 METADATA = b"huggingface"
 LABEL_COLUMNS = ("label", "labels", "class")
 MOST_ROWS = 10**8  # of a Parquet file: a footer may promise any number
-BUFFER_BYTES = 2**16
 JOB_IMAGES, JOB_BYTES = 256, 2**22  # images that are read together from a file of many
 FILE_JOBS = 32  # of all picture files: the cores are to end at one time
 FEWEST_FILES, MOST_FILES = 16, 1024  # of a job: a process waits for the interpreter's lock of its parent before each
@@ -330,46 +328,7 @@ def find_parquet(path: Path) -> LabelledImages | None:
     return _labelled(path, files, [_packed_images(each, image, label) for each in files], names)
 
 
-@contextmanager
-def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file that is read a buffer at a time, not by whole columns of a row group.
-
-    Raises:
-        DataError: it is none, or promises other rows than its row groups have.
-    """
-    regular_files.opened(path).close()
-    with reading(path):
-        file = pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False)
-        rows = [file.metadata.row_group(at).num_rows for at in range(file.num_row_groups)]
-        if min(rows, default=0) < 0 or sum(rows) != file.metadata.num_rows or sum(rows) > MOST_ROWS:
-            raise ValueError(f"it promises {file.metadata.num_rows} rows, and row groups of {sum(rows)}")
-    with file:
-        yield file
-
-
-def read_parquet(
-    path: Path, columns: list[str], start: int, stop: int, most_rows: int, most_bytes: int
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The rows from ``start`` to ``stop`` and the number of the first, at most so many and so large at a time.
-
-    Raises:
-        DataError: the file is broken, which for a damaged page shows only here.
-    """
-    first = 0
-    with open_parquet(path) as file, reading(path):
-        for at in range(file.num_row_groups):
-            group = file.metadata.row_group(at)
-            if first >= stop or first + group.num_rows <= start:
-                first += group.num_rows
-                continue
-            size = max(1, min(most_rows, most_bytes * group.num_rows // max(1, group.total_byte_size)))
-            for batch in file.iter_batches(size, [at], columns, use_threads=False):
-                low, high = max(start - first, 0), min(stop - first, batch.num_rows)
-                if low < high:
-                    yield first + low, batch.slice(low, high - low)
-                first += batch.num_rows
-    if first < stop:
-        raise broken(path, f"it ends at row {first}, and its footer promises more")
+open_parquet = partial(tabular.open_parquet, max_rows=MOST_ROWS)
 
 
 def image_column(schema: pa.Schema, among: tuple[str, ...] = ()) -> str | None:
@@ -401,7 +360,7 @@ def _packed_images(path: Path, image: str, label: str) -> ImageArray:
         raise DataError(found, "a whole number or text in each", "fill them in, or leave these rows out")
 
     def blocks() -> Iterator[list[bytes]]:
-        for _, batch in read_parquet(path, [f"{image}.bytes"], 0, rows, JOB_IMAGES, JOB_BYTES):
+        for _, batch in tabular.read_parquet(path, [f"{image}.bytes"], 0, rows, JOB_IMAGES, JOB_BYTES):
             yield [each or b"" for each in batch.column(0).field("bytes").to_pylist()]
 
     return ImageArray(str(path), _split_named(path.name), rows, blocks, labels)

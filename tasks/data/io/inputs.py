@@ -3,14 +3,12 @@
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tasks.data.io import tabular
 from tasks.data.io.batches import (
@@ -30,23 +28,19 @@ from tasks.data.io.discovery import (
     TYPED_SUFFIXES,
     DataFile,
     DataFiles,
-    find_files,
+    find_data,
     is_picture,
-    is_url,
-    list_remote,
-    with_partitions,
 )
 from tasks.data.io.file_errors import broken, changed
 from tasks.data.io.image_formats import IDX, IMAGE_FORMATS, PICTURES, classes_of_folders
-from tasks.data.io.tabular import Selection, kind_of
+from tasks.data.io.tabular import MAX_ROWS, Selection, kind_of
 from tasks.data.levels import find_levels
 from tasks.data.recipe import Column, Columns
-from tasks.errors import DataError, GradmillError, UsageError
-from tasks.machine import side_by_side
+from tasks.errors import DataError, UsageError
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
 from tasks.machine.words import counted, listed
-from tasks.store import atomic, fingerprints, regular_files
+from tasks.store import atomic, regular_files
 from tasks.store.fingerprints import Fingerprint
 
 VALUE = "single value"  # of what is only copied or compared
@@ -59,9 +53,7 @@ FITS = {
 }  # a kind of the recipe: what a column of a file that keeps types may be
 SHOWN = 40  # characters of a value
 TOLERATED_PERCENT = 1  # rejects of tables and pictures
-MAX_ROWS = 10**12  # that a header of a sparse file, or of Parquet, may promise; planning takes memory for each shard
-BUFFER_BYTES = 2**16
-FEATURES, Y_TRUE = "\0features", "\0y_true"  # columns of a spill
+NESTED = "unsupported"  # the kind of a column of lists and the like
 
 
 # Columns of a table as a recipe takes them
@@ -73,8 +65,8 @@ def recipe_of(spec: ReadSpec) -> Columns:
     return spec.recipe
 
 
-def feature_names(spec: ReadSpec) -> tuple[str, ...]:
-    """The column of each feature.
+def feature_columns(spec: ReadSpec) -> dict[str, Column]:
+    """What the recipe says of each feature, by the name of its column in files.
 
     Raises:
         UsageError: those of own data were to be others, or of the book's not as many as the model has features.
@@ -87,99 +79,86 @@ def feature_names(spec: ReadSpec) -> tuple[str, ...]:
     if len(set(names)) != len(names) or len(names) != len(recipe.columns):
         expected = f"{len(recipe.columns)} different ones"
         raise UsageError(f"columns {', '.join(names)}", expected, "name them with --columns")
-    return names
+    return dict(zip(names, recipe.columns, strict=True))
 
 
 def select_columns(spec: ReadSpec) -> Selection:
     """What a file is read for: features, columns to copy, and the target, which need not be there."""
-    recipe, names = recipe_of(spec), feature_names(spec)
-    target = [recipe.target.name] if recipe.target else []
-    kinds = dict(zip(names, (column.kind for column in recipe.columns), strict=True))
-    text = {name for name in names if kinds[name] == "category"} | {*spec.ids}
-    text |= {*target} if spec.class_names else set()
-    numbers = {name for name, kind in kinds.items() if kind == "number"} - text
-    return Selection(
-        as_text=frozenset(text), as_number=frozenset(numbers), only=frozenset((*names, *spec.ids, *target))
-    )
+    columns, target = feature_columns(spec), recipe_of(spec).target
+    targets = {target.name} if target else set[str]()
+    categories = {name for name, column in columns.items() if column.kind == "category"}
+    text = categories.union(spec.ids, targets if spec.class_names else ())
+    return Selection(as_text=frozenset(text), only=frozenset(targets.union(columns, spec.ids)))
 
 
 def check_columns(path: str, schema: pa.Schema, spec: ReadSpec, keeps_types: bool) -> None:
-    """Whether a file has the columns to read, but for the target, each once and, where it has types, of one that fits.
+    """Whether a file has the columns to read, but for the target, each once and of a type that fits.
 
     Raises:
         DataError: some are missing, stand twice, or hold something else.
     """
-    names, needed = schema.names, (*feature_names(spec), *spec.ids)
-    if missing := [name for name in needed if name not in names]:
-        folders = [part for part in Path(path).parts if part.partition("=")[0] in missing and "=" in part]
-        action = f"name the folder above {folders[0]}: what folders tell is read below the input" if folders else ""
-        raise _unsupported(path, spec, f"columns {listed(names, SHOWN)}: {', '.join(missing)} missing", action)
-    target = recipe_of(spec).target
-    read = [name for name in (*needed, *([target.name] if target else [])) if name in names]
-    faults = [f"{name} twice" for name in dict.fromkeys(read) if names.count(name) > 1]
-    if keeps_types:
-        kinds = {name: each.kind for name, each in zip(feature_names(spec), recipe_of(spec).columns, strict=True)}
-        types = {each.name: each.type for each in schema}
-        faults += [
-            f"{name} of type {types[name]}, which is no {kinds.get(name, VALUE)}"
-            for name in read
-            if kind_of(types[name]) not in FITS[kinds.get(name, VALUE)]
-        ]
-    if faults:
-        shown = tabular.describe_schema(schema) if keeps_types else listed(names, SHOWN)
-        raise _unsupported(path, spec, f"columns {shown}: {'; '.join(faults)}")
-
-
-def _unsupported(path: str, spec: ReadSpec, found: str, action: str = "") -> DataError:
-    kinds = {name: each.kind for name, each in zip(feature_names(spec), recipe_of(spec).columns, strict=True)}
-    expected = ", ".join(f"{name} ({kinds.get(name, '--id-column')})" for name in (*feature_names(spec), *spec.ids))
-    is_own = recipe_of(spec).target is not None
-    action = action or (
-        "add, rename or convert them"
-        if is_own
-        else "rename the columns, or name them in the model's order with --columns"
-    )
-    return DataError(f"{path} has {found}", f"columns {expected}", action)
+    names, columns = schema.names, feature_columns(spec)
+    kinds = {name: columns[name].kind if name in columns else VALUE for name in (*columns, *spec.ids)}
+    types = {each.name: each.type for each in schema}
+    found, action = "", "add, rename or convert them"
+    if recipe_of(spec).target is None:
+        action = "rename the columns, or name them in the model's order with --columns"
+    if missing := [name for name in kinds if name not in types]:
+        found = f"columns {listed(names, SHOWN)}: {', '.join(missing)} missing"
+        if folders := [part for part in Path(path).parts if "=" in part and part.partition("=")[0] in missing]:
+            action = f"name the folder above {folders[0]}: what folders tell is read below the input"
+    else:
+        read = [name for name in dict.fromkeys(names) if select_columns(spec).takes(name)]
+        faults = [f"{name} twice" for name in read if names.count(name) > 1]
+        for name in read:
+            kind = kinds.get(name, VALUE)
+            if kind_of(types[name]) not in (FITS[kind] if keeps_types else SINGLE_VALUES):
+                faults.append(f"{name} of type {types[name]}, which is no {kind}")
+        if faults:
+            shown = tabular.describe_schema(schema) if keeps_types else listed(names, SHOWN)
+            found = f"columns {shown}: {'; '.join(faults)}"
+    if found:
+        expected = [f"{name} ({kind if name in columns else '--id-column'})" for name, kind in kinds.items()]
+        raise DataError(f"{path} has {found}", f"columns {', '.join(expected)}", action)
 
 
 def tell_of_header(header: Collection[str], spec: ReadSpec) -> None:
     """Say what of a header is not used, and that the order of columns is of no account."""
-    asked = feature_names(spec)
+    asked = feature_columns(spec)
     if extra := [name for name in header if not select_columns(spec).takes(name)]:
         tell(f"{counted(len(extra), 'column')} that the model does not take: {', '.join(extra[:SHOWN])}")
     if [name for name in header if name in asked] != [name for name in asked if name in header]:
         tell("columns stand in another order than at training: they are found by name")
 
 
-class Encoded(NamedTuple):
-    """Rows ``(n, …)`` as a recipe takes them, and why some cannot be."""
+def encode(first: int, batch: pa.RecordBatch, spec: ReadSpec) -> Batch:
+    """A batch of a table, whose first row is ``first`` of its file, as the model's input.
 
-    X: Array  # (n, columns) float32
-    faults: dict[int, str]  # reasons by row
-    y_true: Array | None  # (n,) float64
-    passthrough: pa.Table | None
-
-
-def encode(batch: pa.RecordBatch, spec: ReadSpec) -> Encoded:
-    """A batch of a table as the model's input: values that do not fit are faults, with the column and the value."""
-    recipe, names = recipe_of(spec), feature_names(spec)
-    arrays = [_as_written(_column(batch, name), each) for name, each in zip(names, recipe.columns, strict=True)]
-    values = np.empty((batch.num_rows, len(names)), np.float32)
-    for at, (array, column) in enumerate(zip(arrays, recipe.columns, strict=True)):
+    Values that do not fit are rejects, with the column and the value.
+    """
+    columns = [*feature_columns(spec).items()]
+    arrays = [_as_written(_column(batch, name), column) for name, column in columns]
+    values = np.empty((batch.num_rows, len(columns)), np.float32)
+    for at, (array, (_, column)) in enumerate(zip(arrays, columns, strict=True)):
         with np.errstate(over="ignore"):
             values[:, at] = _encode_column(array, column)
-    faults: dict[int, str] = {}
-    told = batch.column(FAULT) if FAULT in batch.schema.names else None
-    if told is not None and told.null_count < len(told):
-        faults = {at: reason for at, reason in enumerate(told.to_pylist()) if reason is not None}
+    told = _column(batch, FAULT)
+    faults = {at: told[at].as_py() for at in np.flatnonzero(told.is_valid().to_numpy(zero_copy_only=False)).tolist()}
     valid = spec.is_valid(values)
     if not valid.all():
         for row in np.flatnonzero(~valid.all(axis=1)).tolist():
             at = int(np.argmin(valid[row]))
-            value = arrays[at][row].as_py()
-            faults.setdefault(row, f"{names[at]} is {_describe(value, values[row, at], recipe.columns[at])}")
+            name, column = columns[at]
+            faults.setdefault(row, f"{name} is {_describe(arrays[at][row].as_py(), values[row, at], column)}")
     ids = {name: pc.cast(_column(batch, name), pa.string()) for name in spec.ids}
-    return Encoded(values, faults, _encode_target(batch, spec), pa.table(ids) if ids else None)
+    passthrough, y_true = pa.table(ids) if ids else None, _encode_target(batch, spec)
+    if not faults:
+        return make_batch(first, values, passthrough=passthrough, y_true=y_true)
+    is_valid = np.ones(len(values), bool)
+    is_valid[[*faults]] = False
+    places = np.flatnonzero(is_valid)
+    y_true = None if y_true is None else y_true[places]
+    return make_batch(first, values[places], places, faults, passthrough, y_true=y_true)
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
@@ -188,7 +167,7 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
 
 
 def _as_written(array: pa.Array, column: Column) -> pa.Array:
-    """A column; as text where JSON has truth values or dates in one of numbers, for neither is a number."""
+    """A column; as text where truth values or dates stand in one of numbers, for neither is a number."""
     kind = kind_of(array.type)
     is_other = (kind == "date" and column.kind != "category") or (kind == "boolean" and column.kind == "number")
     return tabular.to_text(array) if is_other else array
@@ -214,10 +193,8 @@ def _encode_target(batch: pa.RecordBatch, spec: ReadSpec) -> Array | None:
     array = batch.column(target.name)
     if kind_of(array.type) not in SINGLE_VALUES - {"date"}:
         return None  # no number and no class
-    if spec.class_names:
-        column = Column(name=target.name, kind="category", levels=spec.class_names)
-        return _encode_column(array, column).astype(np.float64)
-    values = tabular.to_numbers(array)
+    column = Column(name=target.name, kind="category" if spec.class_names else "number", levels=spec.class_names)
+    values = _encode_column(array, column).astype(np.float64)
     return np.where(np.isinf(values), np.nan, values)  # which is no number, and no truth either
 
 
@@ -233,198 +210,55 @@ def _describe(value: Any, code: float, column: Column) -> str:
     return f"{shown}, not a {'finite number' if is_number else 'number'}"
 
 
-def _to_batch(first: int, rows: Encoded) -> Batch:
-    if not rows.faults:
-        return make_batch(first, rows.X, passthrough=rows.passthrough, y_true=rows.y_true)
-    is_valid = np.ones(len(rows.X), bool)
-    is_valid[[*rows.faults]] = False
-    valid = np.flatnonzero(is_valid)
-    y_true = None if rows.y_true is None else rows.y_true[valid]
-    return make_batch(first, rows.X[valid], valid, rows.faults, rows.passthrough, y_true=y_true)
-
-
-# Parquet is read by row groups; of all other tables the encoded rows are spilled, once and in order
-
-
-def _open_parquet(path: Path, spec: ReadSpec | None = None) -> pq.ParquetFile:
-    """A file that is read a buffer at a time: neither mapped, nor by whole columns of a row group."""
-    kinds = zip(feature_names(spec), recipe_of(spec).columns, strict=True) if spec else ()
-    categories = [name for name, column in kinds if column.kind == "category"]
-    with tabular.reading_whole(path, "Parquet"):
-        return pq.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False, read_dictionary=categories)
+# Parquet is read by row groups; the columns of all other tables are spilled, once and in order
 
 
 def _count_parquet(path: Path, spec: ReadSpec) -> int:
-    with _open_parquet(path) as file:
+    with tabular.open_parquet(path) as file:
         check_columns(str(path), file.schema_arrow, spec, keeps_types=True)
-        metadata = file.metadata
-        groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-        if min(groups, default=0) < 0 or sum(groups) != metadata.num_rows:
-            raise broken(path, f"it promises {metadata.num_rows} rows, and row groups of {sum(groups)}")
-        return int(metadata.num_rows)
+        return int(file.metadata.num_rows)
 
 
 def _parquet_batches(path: Path, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
-    with _open_parquet(path, spec) as file:
-        check_columns(str(path), file.schema_arrow, spec, keeps_types=True)
-        columns = [name for name in file.schema_arrow.names if select_columns(spec).takes(name)]
-        for first, rows in iterate_rows(path, file, columns, start, stop, spec.chunk_rows):
-            with tabular.reading_whole(path, "Parquet"):
-                tabular.validate_text(rows)
-            yield _to_batch(first, encode(rows, spec))
-
-
-def iterate_rows(
-    path: Path, file: pq.ParquetFile, columns: list[str] | None, start: int, stop: int, at_most: int
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The rows of Parquet from ``start`` to ``stop`` and the number of the first, so many and so large at a time.
-
-    Raises:
-        DataError: the file is broken, which for a damaged page shows only here.
-    """
-    groups, first = _find_row_groups(file.metadata, start, stop)
-    sizes = (file.metadata.row_group(group) for group in groups)
-    widest = max((group.total_byte_size / group.num_rows for group in sizes), default=0)
-    at_most = min(at_most, max(1, int(CHUNK_BYTES / max(1, widest))))  # rows may be far larger than what is read
-    with tabular.reading_whole(path, "Parquet"):
-        batches = file.iter_batches(at_most, groups, columns, use_threads=False)
-    while True:
-        with tabular.reading_whole(path, "Parquet"):
-            batch = next(batches, None)
-        if batch is None:
-            break
-        low, high = max(start - first, 0), min(stop - first, batch.num_rows)
-        if low < high:
-            yield first + low, batch.slice(low, high - low)
-        first += batch.num_rows
-    if first < stop:
-        raise broken(path, f"it ends at row {first}, and its footer promises more")
-
-
-def _find_row_groups(metadata: Any, start: int, stop: int) -> tuple[list[int], int]:
-    """The row groups that hold rows from ``start`` to ``stop``, none of them empty, and the number of the first row."""
-    sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    bounds = np.cumsum([0, *sizes]).tolist()
-    groups = [at for at, size in enumerate(sizes) if size and bounds[at] < stop and bounds[at + 1] > start]
-    return groups, bounds[groups[0]] if groups else 0
+    categories = [name for name, column in feature_columns(spec).items() if column.kind == "category"]
+    names = [*(select_columns(spec).only or ())]  # of which the target need not be there
+    for first, rows in tabular.read_parquet(path, names, start, stop, spec.chunk_rows, CHUNK_BYTES, categories):
+        yield encode(first, rows, spec)
 
 
 def spill_table(file: DataFile, target: Path, spec: ReadSpec) -> None:
-    """Write all rows of a table, encoded, to an Arrow file that is read from anywhere on.
+    """Write the columns of a table that are read, and what is wrong with rows, to be read from anywhere on.
 
     Raises:
         DataError: the file is broken, or lacks a column.
     """
-    names = [*feature_names(spec), *spec.ids]
-    keeps_types = file.suffix in TYPED_SUFFIXES
     target.parent.mkdir(parents=True, exist_ok=True)
-    seen: dict[str, pa.DataType] = {}
-    schema = _spill_schema(spec)
-    selection = select_columns(spec)
-    with atomic.replacing(target) as temporary:
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            batches = table_batches(file, selection, "reject")
-            for batch in side_by_side.ahead(_checked(file, batches, seen, spec, keeps_types)):
-                writer.write_batch(_spill(encode(batch, spec), schema))
-        if any(name not in seen for name in names):  # of JSON, which shows only at its end
+    selection, seen, has_header = select_columns(spec), dict[str, pa.DataType](), file.suffix not in JSON_SUFFIXES
+    with atomic.replacing(target) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+        for batch in table_batches(file, selection, "reject"):
+            for name, value in file.partition.items():
+                others = batch.drop_columns([name]) if name in batch.schema.names else batch
+                batch = others.append_column(name, pa.repeat(value, batch.num_rows))
+            if has_header and not seen:
+                check_columns(file.path, batch.schema, spec, file.suffix in TYPED_SUFFIXES)
+            nested = {name for name, type_ in seen.items() if kind_of(type_) == NESTED}
+            seen |= {each.name: each.type for each in batch.schema if each.name not in nested}
+            tabular.write_batch(sink, batch.select([n for n in batch.schema.names if selection.takes(n) or n == FAULT]))
+        if not has_header:  # of JSON it shows only at its end
             check_columns(file.path, pa.schema(list(seen.items())), spec, keeps_types=False)
 
 
-def _checked(
-    file: DataFile, batches: Iterator[pa.RecordBatch], seen: dict[str, pa.DataType], spec: ReadSpec, keeps_types: bool
-) -> Iterator[pa.RecordBatch]:
-    """Batches with the columns that folders tell, once it is known that the file has what is needed."""
-    for batch in batches:
-        for name, value in file.partition.items():
-            if select_columns(spec).takes(name):
-                constant = tabular.make_constant(value, batch.num_rows, is_number=False)
-                others = batch.drop_columns([name]) if name in batch.schema.names else batch
-                batch = others.append_column(name, constant)
-        if file.suffix in JSON_SUFFIXES:
-            nested = [each for each in batch.schema if kind_of(each.type) == "unsupported"]
-            for each in nested:
-                if select_columns(spec).takes(each.name):
-                    raise _unsupported(file.path, spec, f"columns {each.name} ({each.type})")
-        elif not seen:
-            check_columns(file.path, batch.schema, spec, keeps_types)
-        seen.update(zip(batch.schema.names, batch.schema.types, strict=True))
-        yield batch
-
-
-def _spill_schema(spec: ReadSpec) -> pa.Schema:
-    width = len(feature_names(spec))
-    fields = [(FEATURES, pa.list_(pa.float32(), width)), (FAULT, pa.string())]
-    fields += [(Y_TRUE, pa.float64())] if recipe_of(spec).target else []
-    return pa.schema([*fields, *((name, pa.string()) for name in spec.ids)])
-
-
-def _spill(rows: Encoded, schema: pa.Schema) -> pa.RecordBatch:
-    width, count = schema.field(FEATURES).type.list_size, len(rows.X)
-    arrays = {FEATURES: pa.FixedSizeListArray.from_arrays(pa.array(rows.X.reshape(-1)), width)}
-    faults = pa.nulls(count, pa.string())
-    if rows.faults:
-        reasons = [rows.faults.get(at) for at in range(count)]
-        faults = pa.array(reasons, pa.string())
-    arrays[FAULT] = faults
-    arrays[Y_TRUE] = pa.nulls(count, pa.float64()) if rows.y_true is None else pa.array(rows.y_true)
-    if rows.passthrough is not None:
-        arrays |= {name: rows.passthrough[name].combine_chunks() for name in rows.passthrough.column_names}
-    return pa.RecordBatch.from_arrays([arrays[name] for name in schema.names], schema=schema)
+def _count_spilled(path: Path, spec: ReadSpec) -> int:
+    return sum(batch.num_rows for batch in tabular.map_batches(path))
 
 
 def _spilled_batches(path: Path, start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
-    with _open_spill(path) as file:
-        first = 0
-        for number in range(file.num_record_batches):
-            batch = file.get_batch(number)
-            low, high = max(start - first, 0), min(stop - first, batch.num_rows)
-            for at in range(low, high, spec.chunk_rows):
-                yield _to_batch(first + at, _unspill(batch.slice(at, min(spec.chunk_rows, high - at)), spec))
-            first += batch.num_rows
-
-
-def _unspill(batch: pa.RecordBatch, spec: ReadSpec) -> Encoded:
-    values = batch.column(FEATURES).flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
-    told = batch.column(FAULT)
-    faults = {}
-    if told.null_count < len(told):
-        faults = {at: reason for at, reason in enumerate(told.to_pylist()) if reason is not None}
-    y_true = batch.column(Y_TRUE) if Y_TRUE in batch.schema.names else None
-    if y_true is not None:
-        y_true = None if len(y_true) and y_true.null_count == len(y_true) else y_true.to_numpy(zero_copy_only=False)
-    ids = pa.table({name: batch.column(name) for name in spec.ids}) if spec.ids else None
-    return Encoded(values, faults, y_true, ids)
-
-
-@contextmanager
-def _open_spill(path: Path) -> Iterator[Any]:
-    """What this job has written for itself, mapped."""
-    with tabular.reading_whole(path, "Arrow"), pa.memory_map(str(path)) as mapped:
-        yield pa.ipc.open_file(mapped)
-
-
-def _count_spilled(path: Path, spec: ReadSpec) -> int:
-    with _open_spill(path) as file:
-        return sum(file.get_batch(number).num_rows for number in range(file.num_record_batches))
-
-
-def _refuse_picture_models(file: DataFile, spec: ReadSpec) -> None:
-    if not isinstance(spec.recipe, Columns):
-        action = f"name a model of tables with --name{_table_models()}, or convert it"
-        raise DataError(
-            f"{file.path} is a table of {file.suffix.removeprefix('.')}", "images (IDX, .npy, Parquet, PNG …)", action
-        )
-
-
-def _table_models() -> str:
-    """Which models of tables there are, in words; nothing where there are none, or one's documents are damaged."""
-    from tasks.data.schema import Schema
-    from tasks.store import own_data, reading
-
-    with suppress(GradmillError):
-        names = [name for name in reading.names() if isinstance(own_data.fixed(name), Schema)]
-        return f" ({listed(names, 10)})" if names else ""
-    return ""
+    first = 0
+    for batch in tabular.map_batches(path):
+        low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+        for at in range(low, high, spec.chunk_rows):
+            yield encode(first + at, batch.slice(at, min(spec.chunk_rows, high - at)), spec)
+        first += batch.num_rows
 
 
 PARQUET = Format("parquet", (".parquet",), _count_parquet, _parquet_batches, TOLERATED_PERCENT)
@@ -435,9 +269,10 @@ SPILLED = Format(
     _spilled_batches,
     TOLERATED_PERCENT,
     unpack=spill_table,
-    unpacked_suffix=".arrow",
+    unpacked_suffix=".arrows",
 )
-FORMATS = {each.name: each for each in (PARQUET, SPILLED, *IMAGE_FORMATS)}
+TABLES = (PARQUET, SPILLED)
+FORMATS = {each.name: each for each in (*TABLES, *IMAGE_FORMATS)}
 BY_SUFFIX = {suffix: each for each in FORMATS.values() for suffix in each.suffixes}
 
 
@@ -460,11 +295,7 @@ def find_inputs(source: str, output: Path | None = None, full_digest: bool = Fal
         UsageError: nothing is there, all of it lies in ``output``, or a URL has credentials in it.
         DataError: no file can be read, or a host does not answer.
     """
-    if is_url(source):
-        return with_partitions(source, list_remote(source, is_input))
-    paths = find_files(source.removeprefix("file://"), is_input, BY_SUFFIX, output)
-    prints = fingerprints.of(paths, full_digest)
-    return with_partitions(str(regular_files.absolute(source.removeprefix("file://"))), prints)
+    return find_data(source, is_input, BY_SUFFIX, output, full_digest)
 
 
 # All files of an input
@@ -500,19 +331,13 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
     labels = classes_of_folders(paths, base, spec) if base and all(map(is_picture, paths)) else None
     for number, file in enumerate(files):
         path, kind = Path(file.path), _format_for(file, spec)
-        if not file.is_remote:
-            _require_unchanged(file.fingerprint)
-        is_table = kind in (PARQUET, SPILLED)
-        if is_table:
-            _refuse_picture_models(file, spec)
-        elif spec.ids and not file.name.endswith(".parquet"):
-            raise UsageError(f"--id-column {spec.ids[0]} and {file.path}", "the rows of a table", "leave it out")
+        check_unchanged([file.fingerprint])
         readable = path
         if kind.unpack is not None and kind.is_packed(path):
             readable = spill / f"{number:05d}{kind.unpacked_suffix}"
             if not readable.is_file():
                 kind.unpack(file, readable, spec)
-        if number == 0 and is_table and recipe_of(spec).target is not None:
+        if number == 0 and kind in TABLES and recipe_of(spec).target is not None:
             tell_of_header(read_header([file], "reject"), spec)
         rows = _count(path, kind, readable, spec)
         label = labels[number] if labels else None
@@ -525,13 +350,24 @@ def count_inputs(files: Sequence[DataFile], spec: ReadSpec, spill: Path, base: P
 
 
 def _format_for(file: DataFile, spec: ReadSpec) -> Format:
-    """The format of a file by its name, and by what is asked of it."""
-    kind = format_of(file.name)
-    if kind is IDX and isinstance(spec.recipe, Columns) and spec.recipe.target is not None:
-        return SPILLED  # CSV as in training, whatever its name
-    if kind is PARQUET and not isinstance(spec.recipe, Columns):
-        return PICTURES
-    return SPILLED if kind is PARQUET and (file.is_remote or file.partition) else kind
+    """The format of a file by its name, and by what is asked of it.
+
+    Raises:
+        UsageError: columns are to be copied of what is no table.
+        DataError: it is a table, and the model takes images.
+    """
+    kind, is_of_columns = format_of(file.name), isinstance(spec.recipe, Columns)
+    if kind is IDX and is_of_columns and recipe_of(spec).target is not None:
+        kind = SPILLED  # CSV as in training, whatever its name
+    elif kind is PARQUET:
+        kind = PICTURES if not is_of_columns else SPILLED if file.is_remote or file.partition else PARQUET
+    if kind in TABLES and not is_of_columns:
+        found = f"{file.path} is a table of {file.suffix.removeprefix('.')}"
+        action = "name a model of tables with --name, or convert it"
+        raise DataError(found, "images (IDX, .npy, Parquet, PNG …)", action)
+    if spec.ids and kind not in (*TABLES, PICTURES):
+        raise UsageError(f"--id-column {spec.ids[0]} and {file.path}", "the rows of a table", "leave it out")
+    return kind
 
 
 def check_header(file: DataFile, spec: ReadSpec) -> None:
@@ -541,10 +377,7 @@ def check_header(file: DataFile, spec: ReadSpec) -> None:
         UsageError: columns are to be copied of what is no table, or are named otherwise than the model takes them.
         DataError: the header is broken, or columns are missing.
     """
-    is_table = _format_for(file, spec) in (PARQUET, SPILLED)
-    if spec.ids and not is_table and not file.name.endswith(".parquet"):
-        raise UsageError(f"--id-column {spec.ids[0]} and {file.path}", "the rows of a table", "leave it out")
-    if is_table and not file.is_remote and file.suffix not in JSON_SUFFIXES and isinstance(spec.recipe, Columns):
+    if _format_for(file, spec) in TABLES and not file.is_remote and file.suffix not in JSON_SUFFIXES:
         schema = pa.schema([(name, pa.null()) for name in read_header([file], "reject")])
         check_columns(file.path, schema, spec, keeps_types=False)
 
@@ -567,19 +400,16 @@ def check_unchanged(files: Iterable[InputFile | Fingerprint]) -> None:
         DataError: one is gone, or has been written to.
     """
     for file in files:
-        if "://" not in file.path:
-            _require_unchanged(file)
-
-
-def _require_unchanged(file: InputFile | Fingerprint) -> None:
-    try:
-        facts = os.stat(file.path)  # noqa: PTH116  (a folder of pictures has very many)
-    except OSError as error:
-        raise changed(file.path) from error
-    if not stat.S_ISREG(facts.st_mode):
-        raise regular_files.irregular(file.path)
-    if (facts.st_size, facts.st_mtime_ns) != (file.bytes, file.mtime_ns):
-        raise changed(file.path)
+        if "://" in file.path:
+            continue
+        try:
+            facts = os.stat(file.path)  # noqa: PTH116  (a folder of pictures has very many)
+        except OSError as error:
+            raise changed(file.path) from error
+        if not stat.S_ISREG(facts.st_mode):
+            raise regular_files.irregular(file.path)
+        if (facts.st_size, facts.st_mtime_ns) != (file.bytes, file.mtime_ns):
+            raise changed(file.path)
 
 
 def max_shard_rows(inputs: list[InputFile], spec: ReadSpec) -> int:
@@ -594,7 +424,7 @@ def tolerated_rejects(inputs: list[InputFile]) -> int:
 
 def batches(inputs: list[InputFile], start: int, stop: int, spec: ReadSpec) -> Iterator[Batch]:
     """The rows ``start`` to ``stop`` of all files, in order, a bounded number at a time."""
-    waiting: list[Batch] = []
+    waiting: list[tuple[InputFile, Batch]] = []
     size = 0
     for file in inputs:
         first, last = max(start, file.first_row), min(stop, file.first_row + file.rows)
@@ -605,7 +435,7 @@ def batches(inputs: list[InputFile], start: int, stop: int, spec: ReadSpec) -> I
             size += batch.num_rows
             if size < spec.chunk_rows:  # no file stays open while its rows wait for those of others
                 batch = batch._replace(X=np.asarray(batch.X))
-            waiting.append(_renumber(batch, file))
+            waiting.append((file, batch))
             if size >= spec.chunk_rows:
                 yield _join(waiting)
                 waiting, size = [], 0
@@ -613,34 +443,27 @@ def batches(inputs: list[InputFile], start: int, stop: int, spec: ReadSpec) -> I
         yield _join(waiting)
 
 
-def _renumber(batch: Batch, file: InputFile) -> Batch:
-    """A batch whose rows are counted through all files, and are known by the path of theirs."""
-    rejects = (each._replace(row=file.first_row + each.source_row, source=file.path) for each in batch.rejects)
-    return batch._replace(
-        row_ids=batch.row_ids + file.first_row,
-        rejects=tuple(rejects),
-        y_true=batch.y_true if file.label is None else np.full(len(batch.row_ids), file.label),
-        sources=(file.path,),
-        source_index=np.zeros(len(batch.row_ids), np.int32),
-    )
-
-
-def _join(parts: list[Batch]) -> Batch:
-    """Some batches as one."""
-    if len(parts) == 1:
-        return parts[0]
-    places = {path: at for at, path in enumerate(dict.fromkeys(part.sources[0] for part in parts))}  # each once
-    has_truth = all(part.y_true is not None for part in parts)
-    tables = [part.passthrough for part in parts]
+def _join(parts: list[tuple[InputFile, Batch]]) -> Batch:
+    """Batches of some files as one, whose rows are counted through all files and are known by the paths of theirs."""
+    places = {path: at for at, path in enumerate(dict.fromkeys(file.path for file, _ in parts))}  # each once
+    sizes = [len(batch.row_ids) for _, batch in parts]
+    truths = [
+        truth
+        for file, batch in parts
+        if (truth := batch.y_true if file.label is None else np.full(len(batch.row_ids), file.label)) is not None
+    ]
+    tables = [batch.passthrough for _, batch in parts]
     return Batch(
-        X=np.concatenate([part.X for part in parts]),
-        row_ids=np.concatenate([part.row_ids for part in parts]),
-        rejects=tuple(each for part in parts for each in part.rejects),
-        y_true=np.concatenate([part.y_true for part in parts]) if has_truth else None,
-        notes=tuple(note for part in parts for note in part.notes),
+        X=parts[0][1].X if len(parts) == 1 else np.concatenate([batch.X for _, batch in parts]),
+        row_ids=np.concatenate([batch.row_ids + file.first_row for file, batch in parts]),
+        rejects=tuple(
+            each._replace(row=file.first_row + each.source_row, source=file.path)
+            for file, batch in parts
+            for each in batch.rejects
+        ),
+        y_true=np.concatenate(truths) if len(truths) == len(parts) else None,
+        notes=tuple(note for _, batch in parts for note in batch.notes),
         passthrough=None if tables[0] is None else pa.concat_tables(tables),
         sources=tuple(places),
-        source_index=np.repeat(
-            np.array([places[part.sources[0]] for part in parts], np.int32), [len(part.row_ids) for part in parts]
-        ),
+        source_index=np.repeat(np.array([places[file.path] for file, _ in parts], np.int32), sizes),
     )

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -110,21 +109,9 @@ def test_every_format_gives_the_rows_that_were_written(
     found = read(folder / name, folder)
     assert found.data.to_pydict() == given.to_pydict()
     assert [str(kind) for kind in found.data.schema.types] == [
-        "double", "double", "dictionary<values=string, indices=int8, ordered=0>", "bool",
+        "double", "double", "dictionary<values=string, indices=int16, ordered=0>", "bool",
     ]  # fmt: skip
     assert not found.findings
-
-
-def test_codes_that_grow_wider_from_batch_to_batch_are_the_texts_that_came() -> None:
-    found, batches = (
-        tabular.LevelCodes(),
-        [[f"level {at % size}" for at in range(size + 5)] for size in (100, 300, 40_000)],
-    )
-    codes = [found.encode(pa.array(each).dictionary_encode()) for each in batches]
-    assert [each.type for each in codes] == [pa.int8(), pa.int16(), pa.int32()]
-    restored = [found.decode(each) for each in codes]
-    assert [each.to_pylist() for each in restored] == batches
-    assert len({each.type for each in restored}) == 1, "as the chunks of one column must be"
 
 
 @pytest.mark.parametrize("block", [16, 40, 200])
@@ -141,19 +128,16 @@ def test_blocks_of_any_size_give_the_rows_that_pythons_own_reader_finds(
     assert found["number"].to_pylist() == list(range(50))
 
 
-def test_what_is_large_lies_in_a_file_that_is_gone_with_its_last_array(
+def test_rows_lie_in_a_file_that_is_gone_with_its_last_array(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = pa.table({"x": np.arange(10_000.0), "level": [f"l{number % 7}" for number in range(10_000)]})
     path = write(tmp_path / "data/t.csv", as_csv(rows))
     monkeypatch.setattr(tabular, "BLOCK_BYTES", 2**12)
-    held = read(path, tmp_path).data
-    monkeypatch.setattr(table_reader, "BUFFER_BYTES", 2**14)
     before = pa.total_allocated_bytes()
     mapped = read(path, tmp_path).data
     assert pa.total_allocated_bytes() - before < 2**15 < mapped.nbytes
-    assert mapped.equals(held)
-    assert held.to_pydict() == rows.to_pydict()
+    assert mapped.to_pydict() == rows.to_pydict()
     assert [each.name for each in tmp_path.iterdir()] == ["data"]
 
 
@@ -256,8 +240,7 @@ def test_text_reads_as_a_number_where_python_says_so_and_alone_as_in_company(tex
         try:
             expected: float | None = float(each)
         except ValueError:
-            is_hex = re.fullmatch(r" *[+-]?0x[0-9a-f]+ *", each)  # as the reader of CSV has them
-            expected = int(each, 16) if is_hex else None
+            expected = None
         assert (value == expected) or (expected is not None and np.isnan([value, expected]).all())
 
 

@@ -55,7 +55,7 @@ class Output(NamedTuple):
             there = next(each for each in (path, *path.parents) if os.path.lexists(each))
             kind, is_right = ("file", there.is_file()) if is_file and there == path else ("folder", there.is_dir())
             if not is_right:
-                raise UsageError(f"{there} is no {kind}", f"a {kind}, or none yet", action)
+                raise UsageError(f"{there} is no {kind}", f"a {kind}", action)
         except (OSError, RuntimeError, ValueError) as error:  # too long, a loop of links, ~nobody, a null byte
             raise UsageError(f"--output {output}: {error}", "a path to a folder", action) from error
         return cls(file=path) if is_file else cls(folder=path)
@@ -133,8 +133,8 @@ def claim(folder: Path, job: str, restart: bool) -> tuple[Job | None, list[Path]
     if held and held.job == job and not restart and _is_whole(folder, held):
         clean_up(folder)  # of a kill right after its end
         return held, []
-    entries, has_scratch = sorted(folder.iterdir()) if folder.is_dir() else [], scratch.is_ours(folder)
-    entries = [path for path in entries if path != artifact_paths.scratch(folder) or not has_scratch]
+    has_scratch, ours = scratch.is_ours(folder), artifact_paths.scratch(folder)
+    entries = sorted(path for path in folder.glob("*") if not has_scratch or path != ours)
     for path in entries:
         part = PART.fullmatch(path.name)
         is_named = path.name in NAMES or (part and (held is None or int(part[1]) < len(held.shards)))
@@ -182,17 +182,16 @@ def begun(folder: Path, is_new: bool) -> Iterator[None]:
 
 
 def write_document(folder: Path, job: Job) -> None:
-    """Write the document of a job that begins; where pruning would not find it, a note first tells where it is."""
-    if folder.parent != artifact_paths.all_predictions():
+    """Write the document of a job that begins, or is done.
+
+    While it runs, a note tells where it is if pruning would not find it and might take its version.
+    """
+    scratch.make(folder)
+    if job.status == "running" and folder.parent != artifact_paths.all_predictions():
         atomic.write_bytes(_note(folder), artifact_paths.relative(folder).encode())
     predictions.write(folder, job)
-
-
-def update_document(folder: Path, job: Job) -> None:
-    """Replace the document of a job that is done."""
-    scratch.make(folder)
-    predictions.write(folder, job)
-    clean_up(folder)
+    if job.status == "done":
+        clean_up(folder)
 
 
 def clean_up(folder: Path) -> None:

@@ -22,7 +22,7 @@ from tasks.store.artifact_paths import REJECTS
 from tasks.store.predictions import Job
 
 TEXT = pa.large_string()
-COMMA, NEWLINE = pa.array([",", "\n"], TEXT)
+COMMA, NEWLINE, QUOTE, NOTHING = pa.array([",", "\n", '"', ""], TEXT)
 REJECTED = "rejected"  # the last column: why a row has no prediction
 
 
@@ -65,7 +65,7 @@ def write(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] | Non
         check_unchanged(each.fingerprint for each in tables or ())
         digest = atomic.file_digest(temporary)
         job = job.model_copy(update={"file_digests": tuple(sorted({*job.file_digests, digest}))})
-        output_dir.update_document(folder, job)
+        output_dir.write_document(folder, job)
     tell(f"every row, with its prediction, in {path}", short=path.name)
     return job
 
@@ -99,8 +99,8 @@ def _take(rows: dataset.Dataset, numbers: pa.Array) -> pa.Table:
     """The rows of such ``numbers``, which are consecutive; wholly null where there are none."""
     row = pc.field("row")
     found = rows.to_table(filter=(row >= numbers[0]) & (row <= numbers[-1]))  # by the statistics of ``row``
-    plain = pa.schema([(field.name, _plain_type(field.type)) for field in found.schema])
-    return found.cast(plain).take(pc.index_in(numbers, found["row"]))
+    found = found.cast(pa.schema([(field.name, _plain_type(field.type)) for field in found.schema]))
+    return found if len(found) == len(numbers) else found.take(pc.index_in(numbers, found["row"]))
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
@@ -162,6 +162,8 @@ def _csv_lines(table: pa.Table) -> pa.Buffer:
 def _csv_fields(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Values as text, in quotes where they need these."""
     texts = column.cast(TEXT)
-    if pa.types.is_primitive(column.type) or not pc.any(pc.match_substring_regex(texts, '[",\r\n]')).as_py():
+    is_special = pc.match_substring_regex(texts, '[",\r\n]')
+    if not pc.any(is_special).as_py():
         return texts
-    return pc.replace_substring_regex(pc.replace_substring(texts, '"', '""'), r'(?s)\A(.*[",\r\n].*)\z', r'"\1"')
+    quoted = pc.binary_join_element_wise(QUOTE, pc.replace_substring(texts, '"', '""'), QUOTE, NOTHING)
+    return pc.if_else(is_special, quoted, texts)

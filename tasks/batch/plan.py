@@ -74,25 +74,21 @@ def read_version(folder: Path) -> Version:
             fit each other.
     """
     manifest = reading.read_manifest(folder)
-    labels, path = list(manifest.dataset.class_names), folder / METADATA
-    fits = {
-        METADATA: ModelMetadata.parse(reading.read_file(folder, METADATA), path) == manifest.metadata,
-        LABELS: not labels or reading.read_file(folder, LABELS) == "".join(f"{each}\n" for each in labels).encode(),
-    }
-    if wrong := [name for name in fits if not fits[name]]:
-        found = f"{folder / wrong[0]} does not fit recipe, task and classes in {MANIFEST}"
-        raise DataError(found, "both as they were published", "restore both from a copy")
+    labels = list(manifest.dataset.class_names)
+    metadata = ModelMetadata.parse(reading.read_file(folder, METADATA), folder / METADATA)
+    names, listed = "".join(f"{label}\n" for label in labels), reading.read_file(folder, LABELS) if labels else b""
+    for name, fits in ((METADATA, metadata == manifest.metadata), (LABELS, listed == names.encode())):
+        if not fits:
+            found = f"{folder / name} does not fit recipe, task and classes in {MANIFEST}"
+            raise DataError(found, "both as they were published", "restore both from a copy")
     known = {each.name: each for each in manifest.dataset.profiles}
-    names = manifest.recipe.names if isinstance(manifest.recipe, Columns) else ()  # in the recipe's order
-    columns = tuple(known[name] for name in names) if known.keys() >= {*names} else ()
+    taken = manifest.recipe.names if isinstance(manifest.recipe, Columns) else ()
+    columns = tuple(known[name] for name in taken) if known.keys() >= {*taken} else ()
     return Version(TASKS[manifest.dataset.task], labels, dict(manifest.profile), manifest.recipe, columns)
 
 
-OpenJob: TypeAlias = tuple[Path, Job, Path | None, Files | None]
-
-
 @contextlib.contextmanager
-def open_job(parameters: PredictParameters) -> Iterator[OpenJob]:
+def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | None, Files | None]]:
     """Plan a job, or take up the one that an earlier call left; meanwhile this process alone works in its folder.
 
     Yields the folder, the job, the one file that is wanted of it, if one is, and the input where its columns go into

@@ -39,9 +39,6 @@ from tasks.store.record import Lasting
 T = TypeVar("T")
 UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # is said behind a number of rows
 PROFILED_ROWS = 20_000  # of a job, about, whose columns are compared with those at training: as many as in a profile
-REJECTS_SCHEMA = pa.schema(
-    [("row", pa.int64()), ("source", pa.string()), ("source_row", pa.int64()), ("reason", pa.string())]
-)
 ID = "id_"  # before the name of a column that goes along
 AVERAGED = (" is missing", ", a level that the model has not seen")  # ends of reasons that ``--unknown`` decides on
 GRID_IMAGES = 18
@@ -213,7 +210,7 @@ def judge_again(folder: Path, job: Job, max_drift: float) -> Job:
         return job
     judged = job.model_copy(update={"drift": drift.judge_again(job.drift, max_drift)})
     with contextlib.suppress(OSError):
-        output_dir.update_document(folder, judged)
+        output_dir.write_document(folder, judged)
     return judged
 
 
@@ -257,7 +254,9 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
 
 def rejects_schema(job: Job) -> pa.Schema:
     """The columns of the rejects of a job, its ids as they are called in its parts."""
-    return pa.schema([*REJECTS_SCHEMA, *((f"{ID}{name}", pa.string()) for name in job.id_columns)])
+    texts, numbers = pa.string(), pa.int64()
+    ids = ((f"{ID}{name}", texts) for name in job.id_columns)
+    return pa.schema([("row", numbers), ("source", texts), ("source_row", numbers), ("reason", texts), *ids])
 
 
 def merge_rejects(folder: Path, job: Job) -> None:

@@ -108,10 +108,9 @@ def to_table(batch: Batch, outputs: Outputs, version: Version, has_all: bool = T
     columns = {"row": pa.array(batch.row_ids), "source": _to_dictionary(batch.source_index, batch.sources)}
     for name, values in version.task.columns(outputs, version.labels, has_all).items():
         columns[name] = _to_dictionary(values, version.labels) if name == LABEL_NAME else pa.array(values)
-    fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
     if batch.passthrough is not None:
         columns |= {f"{ID}{name}": batch.passthrough[name] for name in batch.passthrough.column_names}
-        fields += [pa.field(f"{ID}{name}", pa.string()) for name in batch.passthrough.column_names]
+    fields = [pa.field(name, column.type, nullable=name.startswith(ID)) for name, column in columns.items()]
     return pa.table(columns, schema=pa.schema(fields))
 
 

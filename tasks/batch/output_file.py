@@ -3,12 +3,12 @@
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow import dataset
 
 from tasks.batch import output_dir
 from tasks.data.io.batches import CHUNK_ROWS, table_batches
@@ -21,8 +21,6 @@ from tasks.store import artifact_paths, atomic, predictions
 from tasks.store.artifact_paths import REJECTS
 from tasks.store.predictions import Job
 
-TEXT = pa.large_string()
-COMMA, NEWLINE, QUOTE, NOTHING = pa.array([",", "\n", '"', ""], TEXT)
 REJECTED = "rejected"  # the last column: why a row has no prediction
 
 
@@ -72,6 +70,8 @@ def write(path: Path, folder: Path, job: Job, tables: tuple[DataFile, ...] | Non
 
 def _join_rows(folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> Iterator[pa.Table]:
     """All rows in order, some at a time: own columns, those of the answer, and why a row was rejected."""
+    from pyarrow import dataset  # which imports pandas where that is installed
+
     parts = [artifact_paths.part(folder, shard.number) for shard in job.shards]
     with output_dir.reading(folder):
         answers, rejects, first = dataset.dataset(parts), dataset.dataset(folder / REJECTS), 0
@@ -95,8 +95,8 @@ def _join_rows(folder: Path, job: Job, tables: tuple[DataFile, ...] | None) -> I
         raise DataError(found, "each row once, as when it was predicted", "--restart the job")
 
 
-def _take(rows: dataset.Dataset, numbers: pa.Array) -> pa.Table:
-    """The rows of such ``numbers``, which are consecutive; wholly null where there are none."""
+def _take(rows: Any, numbers: pa.Array) -> pa.Table:
+    """The rows of a data set of such ``numbers``, which are consecutive; wholly null where there are none."""
     row = pc.field("row")
     found = rows.to_table(filter=(row >= numbers[0]) & (row <= numbers[-1]))  # by the statistics of ``row``
     found = found.cast(pa.schema([(field.name, _plain_type(field.type)) for field in found.schema]))
@@ -155,15 +155,21 @@ def _write_rows(path: Path, suffix: str, rows: Iterator[pa.Table]) -> None:
 def _csv_lines(table: pa.Table) -> pa.Buffer:
     """The rows as CSV without the last line's end; missing is the empty field."""
     fields = [_csv_fields(column) for column in table.columns]
-    lines = pc.binary_join_element_wise(*fields, COMMA, null_handling="replace").combine_chunks()
-    return pc.binary_join(pa.LargeListArray.from_arrays([0, len(lines)], lines), NEWLINE)[0].as_buffer()
+    lines = pc.binary_join_element_wise(*fields, _text(","), null_handling="replace").combine_chunks()
+    return pc.binary_join(pa.LargeListArray.from_arrays([0, len(lines)], lines), _text("\n"))[0].as_buffer()
 
 
 def _csv_fields(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Values as text, in quotes where they need these."""
-    texts = column.cast(TEXT)
+    texts = column.cast(pa.large_string())
+    if pa.types.is_primitive(column.type):
+        return texts
     is_special = pc.match_substring_regex(texts, '[",\r\n]')
     if not pc.any(is_special).as_py():
         return texts
-    quoted = pc.binary_join_element_wise(QUOTE, pc.replace_substring(texts, '"', '""'), QUOTE, NOTHING)
+    quoted = pc.binary_join_element_wise(_text(""), pc.replace_substring(texts, '"', '""'), _text(""), _text('"'))
     return pc.if_else(is_special, quoted, texts)
+
+
+def _text(value: str) -> pa.Scalar:
+    return pa.scalar(value, pa.large_string())

@@ -134,7 +134,8 @@ def claim(folder: Path, job: str, restart: bool) -> tuple[Job | None, list[Path]
         clean_up(folder)  # of a kill right after its end
         return held, []
     has_scratch, ours = scratch.is_ours(folder), artifact_paths.scratch(folder)
-    entries = sorted(path for path in folder.glob("*") if not has_scratch or path != ours)
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    entries = [path for path in found if not has_scratch or path != ours]
     for path in entries:
         part = PART.fullmatch(path.name)
         is_named = path.name in NAMES or (part and (held is None or int(part[1]) < len(held.shards)))

@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.batch import output_file
 from tasks.batch.plan import open_job
-from tasks.batch.results import describe_first_reject, finish, judge_again, to_prediction, too_many_rejects
+from tasks.batch.results import check_rejects, describe_first_reject, finish, judge_again, to_prediction
 from tasks.machine.telling import Event, tell
 from tasks.machine.words import counted, readable
 from tasks.parameters import PredictParameters
@@ -48,9 +48,8 @@ def _reuse(folder: Path, job: Job, parameters: PredictParameters) -> Job:
     tell(f"nothing has changed: job {job.job} is done, predictions in {folder}", short="done already: reused")
     for sentence in job.noted:
         tell(sentence)
-    if parameters.max_rejects is not None and (job.rejects or 0) > parameters.max_rejects:
-        bounded = job.model_copy(update={"max_rejects": parameters.max_rejects})
-        raise too_many_rejects(folder, bounded, job.rejects or 0)
+    if parameters.max_rejects is not None:
+        check_rejects(folder, job.model_copy(update={"max_rejects": parameters.max_rejects}), job.rejects or 0)
     judged = judge_again(folder, job, parameters.max_drift)
     if judged.drift != job.drift:
         _tell_of_drift(folder, judged)
@@ -65,7 +64,7 @@ def _tell(folder: Path, job: Job) -> None:
     done = f"{counted(job.rows - rejects, 'row')} predicted, {rejects:,} rejected"
     tell(f"{done}; predictions in {folder}", short=done)
     if rejects:
-        tell(f"the first rejected is {describe_first_reject(folder)[0]}")
+        tell(f"the first rejected is {describe_first_reject(folder)}")
     if job.metrics and job.accuracy is None:
         tell("by the target's column: " + ", ".join(f"{name} {readable(value)}" for name, value in job.metrics.items()))
     _emit(Event.PREDICTIONS_WRITTEN, folder, job, {"rows": job.rows - rejects, "rejects": rejects})

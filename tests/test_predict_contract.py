@@ -25,8 +25,10 @@ import safetensors.numpy
 from sklearn.metrics import accuracy_score, r2_score, root_mean_squared_error
 
 from command_line import assert_clear, typed
+from input_files import IMAGES, read
 from prefect_api import use_server
 from table_files import written
+from tasks.errors import DataError
 
 if TYPE_CHECKING:
     from prefect.settings import Settings
@@ -285,6 +287,25 @@ def test_one_file_has_every_row_of_the_input_its_columns_first(suffix: str, stor
     np.testing.assert_allclose(found["prediction"].take(good), expected, rtol=1e-5)
 
 
+def test_too_many_rejects_tell_the_first_by_its_ids_and_what_would_help(store: Store, tmp_path: Path) -> None:
+    cases = (("city", "Paris", "city is 'Paris'", True), ("area", "big", "area is 'big', not a number", False))
+    for column, value, reason, averages in cases:
+        (tmp_path / "t.csv").write_bytes(as_csv([GOOD | {column: value}]))
+        done = typed("predict", tmp_path / "t.csv", "--name", "houses", "--id-column", "id,zone")
+        assert_clear(done, 4)
+        assert f"row 0 (id a, zone 2) of {tmp_path}/t.csv: {reason}" in done.stderr
+        assert ("--unknown average" in done.stderr) == averages
+
+
+def test_a_target_is_compared_in_float64(store: Store, tmp_path: Path) -> None:
+    rows = houses(50, seed=4)
+    (tmp_path / "rows.csv").write_bytes(as_csv(rows))
+    answers = table(predicted(tmp_path / "rows.csv"))["prediction"].to_pylist()
+    near = [row | {"price": answer + 0.004} for row, answer in zip(rows, answers, strict=True)]
+    (tmp_path / "near.csv").write_bytes(as_csv(near))  # float32 has steps of 0.016 and more there
+    assert predicted(tmp_path / "near.csv")["metrics"]["rmse"] == pytest.approx(0.004, rel=1e-4)
+
+
 def test_a_row_of_another_length_is_a_reject_and_keeps_its_number(store: Store, tmp_path: Path) -> None:
     lines = as_csv([GOOD] * 4).decode().splitlines()
     lines[2], lines[4] = "a,100.5", lines[4] + ",more"
@@ -514,6 +535,17 @@ def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: S
     accuracy = accuracy_score(truth, [found["label_name"][at].as_py() for at in known])
     assert done["accuracy"] == pytest.approx(accuracy), "a class that the model does not know is never right"
     assert done["unknown_class"] == 3
+    again = typed("predict", tmp_path / "rows.csv", "--name", "kinds")
+    sentence = "3 of 200 rows of a class that the model does not know, counted as wrong"
+    assert (again.stdout + again.stderr).count(sentence) == 1, "of a job that is done already, too"
+
+
+def test_a_table_for_a_model_of_images_is_answered_with_the_names_of_models_of_tables(
+    store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_bytes(TEXT)
+    with pytest.raises(DataError, match=r"--name \(houses, kinds\)"):
+        read(tmp_path / "t.csv", IMAGES, tmp_path)
 
 
 def test_without_an_input_the_test_split_of_the_version_is_predicted(store: Store) -> None:

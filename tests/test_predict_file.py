@@ -187,5 +187,7 @@ def test_an_address_is_exit_2_and_makes_no_folder(
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.iterdir())
     assert flows.cli.app.run(["predict", "--name", NAME, "--output", address]) == UsageError.exit_code
-    assert "machine" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"--output {address}" in told
+    assert "machine" in told
     assert set(tmp_path.iterdir()) == before

@@ -26,7 +26,7 @@ from prefect_api import wait_for
 from tasks.batch import session_pool, shard
 from tasks.errors import DataError, UsageError
 from tasks.records import PublishedModel
-from tasks.serving import drift, sessions
+from tasks.serving import sessions
 from tasks.stage import runners, shards
 from tasks.store import artifact_paths, retention
 
@@ -49,15 +49,6 @@ MOVED = FEATURES + np.array([1, -1], np.float32)
 def job(folder: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((folder / "_job.json").read_text())
     return document
-
-
-def test_rows_are_predicted_in_order_in_as_many_parts_as_asked(rows: str, candidates: list[Candidate]) -> None:
-    done = predict_rows(input=rows, shard_rows=300, batch_size=64)
-    found = table(done)
-    assert (done.parts, done.rows, done.rejects) == (9, 2500, 0)
-    assert found["row"].to_pylist() == list(range(2500))
-    assert set(found["source"].to_pylist()) == {rows}
-    np.testing.assert_allclose(found["prediction"], expected(candidates[0]), atol=1e-4)
 
 
 def test_parts_workers_and_batches_do_not_change_a_single_bit(rows: str, tmp_path: Path) -> None:
@@ -194,12 +185,6 @@ def test_an_output_folder_of_another_job_is_refused_unless_restarted(rows: str, 
         predict_rows(input=rows, output=output, batch_size=7)
     done = predict_rows(input=rows, output=output, batch_size=7, restart=True)
     assert len(list(done.path.glob("part-*"))) == 1, "no part of the other job is left"
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "file").touch()
-    for restart in (False, True):
-        with pytest.raises(UsageError, match="holds something else"):
-            predict_rows(input=rows, output=str(tmp_path / "precious"), restart=restart)
-    assert (tmp_path / "precious" / "file").exists()
 
 
 def test_a_second_process_waits_for_the_first_and_finds_the_job_done(rows: str) -> None:
@@ -208,21 +193,6 @@ def test_a_second_process_waits_for_the_first_and_finds_the_job_done(rows: str) 
         done = list(pool.map(lambda each: each.run(predict_rows, input=rows, shard_rows=100), contexts))
     assert done[0] == done[1]
     assert table(done[0]).num_rows == 2500
-
-
-def test_rejected_rows_are_written_with_reason_and_none_is_lost(tmp_path: Path, candidates: list[Candidate]) -> None:
-    bad = FEATURES.copy()
-    bad[[7, 1234, 2499]] = np.nan
-    np.save(tmp_path / "rows.npy", bad)
-    done = predict_rows(input=str(tmp_path / "rows.npy"), max_rejects=3, shard_rows=500)
-    rejects = pq.read_table(done.path / "_rejects.parquet").to_pydict()
-    assert rejects["row"] == rejects["source_row"] == [7, 1234, 2499]
-    assert rejects["reason"] == ["not a finite number"] * 3
-    found = table(done)
-    good = np.delete(np.arange(2500), [7, 1234, 2499])
-    assert found["row"].to_pylist() == good.tolist()
-    np.testing.assert_allclose(found["prediction"], expected(candidates[0])[good], atol=1e-4)
-    assert (done.rows, done.rejects, job(done.path)["rejects"]) == (2497, 3, 3)
 
 
 def test_too_many_rejects_stop_the_job_and_a_higher_limit_resumes_it(tmp_path: Path) -> None:
@@ -361,12 +331,6 @@ def test_a_version_without_a_profile_predicts_and_says_that_drift_is_unknown(row
     del document["profile"]
     seal(folder, document)
     assert predict_rows(input=rows).drift.verdict == "no reference"
-
-
-def test_counts_of_bins_are_numpys(candidates: list[Candidate]) -> None:
-    values = np.random.default_rng(0).integers(0, 10, 1000)
-    edges = tuple(np.arange(9) + 0.5)
-    assert drift.count(values, edges) == tuple(np.bincount(values, minlength=10))
 
 
 def test_unknown_model_version_and_input_are_exit_2() -> None:

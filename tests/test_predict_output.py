@@ -1,6 +1,7 @@
 """Whose an output folder is: what no job wrote is refused before anything is touched."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,57 +42,31 @@ def test_a_scratch_that_is_a_link_is_never_followed(tmp_path: Path) -> None:
     assert scratch.is_ours(tmp_path / "theirs")
 
 
-@pytest.mark.parametrize(
-    "where", ["", "models", "models/m/1", "predictions", "predictions/../models", "predictions/.x"]
-)
-def test_output_inside_artifacts_is_only_below_predictions(where: str, artifacts: Path) -> None:
-    with pytest.raises(UsageError, match="inside the artifacts folder"):
-        Output.locate(str(artifacts / where))
-    assert Output.locate(str(artifacts / "predictions" / "mine")) == Output(artifacts / "predictions" / "mine")
+INSIDE, OF_A_MODEL = "inside the artifacts folder", "in the folder of a model"
+PLACES = {
+    "": INSIDE, "models": INSIDE, "models/m/1": INSIDE, "predictions": INSIDE, "datasets/../models": INSIDE,
+    "predictions/.x": INSIDE, "predictions/mine": "", "predictions/deep/mine.csv": "", "runs/m/5": INSIDE,
+    "../disk": INSIDE, "../disk/m/5": INSIDE, "../mirror/m": OF_A_MODEL, "../mirror/m/5/deep": OF_A_MODEL,
+    "../mirror-of-mine": "", "../moved": INSIDE, "../moved/.elsewhere": INSIDE, "../moved/mine": "",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["models", "runs", "datasets", ".stages", ".prefect"])
-def test_output_is_not_among_other_things_where_their_folder_is_a_link(
-    name: str, artifacts: Path, tmp_path: Path
+@pytest.mark.parametrize("where", PLACES)
+def test_output_is_in_no_models_folder_and_in_artifacts_only_below_predictions(
+    where: str, artifacts: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "disk").mkdir()
-    artifacts.mkdir()
-    (artifacts / name).symlink_to(tmp_path / "disk")
-    for where in (artifacts / name / "m" / "5", tmp_path / "disk" / "m" / "5", tmp_path / "disk"):
-        with pytest.raises(UsageError, match=f"inside the artifacts folder, in {artifacts / name}"):
-            Output.locate(str(where))
-
-
-def test_output_behind_a_link_of_the_predictions_is_theirs(artifacts: Path, tmp_path: Path) -> None:
-    (tmp_path / "disk").mkdir()
-    artifacts.mkdir()
-    (artifacts / "predictions").symlink_to(tmp_path / "disk")
-    for place in (artifacts / "predictions", tmp_path / "disk"):
-        assert Output.locate(str(place / "mine")) == Output(place / "mine")
-        for where in (place, place / ".elsewhere"):
-            with pytest.raises(UsageError, match="inside the artifacts folder"):
-                Output.locate(str(where))
-
-
-def test_output_is_not_in_a_model_of_another_store_or_of_a_mirror(tmp_path: Path) -> None:
-    (tmp_path / "mirror" / "m").mkdir(parents=True)
+    """Runs and predictions lie behind links."""
+    for folder in ("disk", "moved", "mirror/m", artifacts):
+        (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "mirror" / "m" / "champion.json").touch()
-    for where in ("m", "m/5", "m/5/deep"):
-        with pytest.raises(UsageError, match="in the folder of a model"):
-            Output.locate(str(tmp_path / "mirror" / where))
-    assert Output.locate(str(tmp_path / "mirror-of-mine")) == Output(tmp_path / "mirror-of-mine")
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"job": 3}'])
-def test_a_damaged_document_is_named_and_restart_replaces_it(content: str, tmp_path: Path) -> None:
-    scratch.make(tmp_path / "out")
-    (tmp_path / "out" / "_job.json").write_text(content)
-    with pytest.raises(DataError, match=r"_job\.json") as caught:
-        output_dir.claim(tmp_path / "out", "0" * 16, restart=False)
-    assert "--restart" in caught.value.action
-    assert output_dir.claim(tmp_path / "out", "0" * 16, restart=True) is None
-    output_dir.clear(tmp_path / "out")
-    assert not (tmp_path / "out" / "_job.json").exists()
+    (artifacts / "runs").symlink_to(tmp_path / "disk")
+    (artifacts / "predictions").symlink_to(tmp_path / "moved")
+    path = Path(os.path.normpath(artifacts / where)) if where.startswith("..") else artifacts / where
+    if PLACES[where]:
+        with pytest.raises(UsageError, match=PLACES[where]):
+            Output.locate(str(path))
+    else:
+        assert Output.locate(str(path)) in (Output(folder=path), Output(file=path))
 
 
 DAMAGED = ["", "{", '{"job": "nightly", "request": "x"}', '{"status": "done", "shards": []}']
@@ -109,9 +84,7 @@ def test_a_folder_without_a_sound_document_or_the_scratch_is_somebody_elses(docu
     scratch.make(tmp_path)  # as a job does before anything else
     with pytest.raises(DataError, match=r"_job\.json is not"):
         output_dir.claim(tmp_path, "0" * 16, restart=False)
-    assert output_dir.claim(tmp_path, "0" * 16, restart=True) is None
-    output_dir.clear(tmp_path)
-    assert set(tmp_path.iterdir()) == {artifact_paths.scratch(tmp_path)}
+    assert output_dir.claim(tmp_path, "0" * 16, restart=True) == (None, sorted(before))
 
 
 def test_a_document_behind_a_link_proves_nothing(tmp_path: Path) -> None:
@@ -151,21 +124,3 @@ def test_an_output_folder_is_gone_again_where_no_job_came_of_it(
             predict_rows(input=str(tmp_path / "broken.csv"), output=str(tmp_path / out))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["artifacts", "broken.csv", "empty"]
     assert not any((tmp_path / "empty").iterdir())
-
-
-def test_what_was_added_to_the_folder_of_a_finished_job_is_left(
-    prefect_api: str, candidates: list[Candidate], tmp_path: Path
-) -> None:
-    candidates[0].publish()
-    (tmp_path / "rows.csv").write_text("x1,x2\n1,2\n")
-    asked = {"input": str(tmp_path / "rows.csv"), "output": str(tmp_path / "out")}
-    done = predict_rows(**asked)
-    for name in ("x.partial", ".rejects/a", ".spool/b", ".sources.parquet", ".cache/download.partial"):
-        (done.path / name).parent.mkdir(exist_ok=True)
-        (done.path / name).write_text("mine")
-    before = everything(done.path)
-    assert predict_rows(**asked) == done, "it is only read"
-    for others in ({"restart": True}, {"batch_size": 7}, {"batch_size": 7, "restart": True}):
-        with pytest.raises(UsageError, match="holds something else"):
-            predict_rows(**asked, **others)
-    assert everything(done.path) == before

@@ -30,7 +30,7 @@ def test_sessions_on_cuda_answer_like_those_on_the_cpu(candidates: list[Candidat
     found = {}
     for provider in (sessions.CUDA, sessions.CPU):
         pool = open_pool(published.model.path, published.model.sha256, provider, 2)
-        found[provider] = pool.run(rows, 1000)["prediction"]
+        found[provider] = pool.run(rows, 1000, {})["prediction"]
     np.testing.assert_allclose(found[sessions.CUDA], found[sessions.CPU], atol=1e-5)
 
 

@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,15 +29,16 @@ from tasks.serving import contract, sessions
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.drift import Profile
 from tasks.serving.task import TASKS, Task
-from tasks.store import artifact_paths, atomic, fingerprints, predictions, reading, regular_files, verified
-from tasks.store.artifact_paths import LABELS, MANIFEST, METADATA, ONNX
+from tasks.store import artifact_paths, atomic, fingerprints, locks, predictions, reading, regular_files, verified
+from tasks.store.artifact_paths import LABELS, MANIFEST, METADATA
 from tasks.store.predictions import Job, JobInput, JobModel, Shard
-from tasks.store.versions import Manifest
 
 FEWEST_ROWS = 2**16  # of a shard: fewer are done before another worker has begun
 ID_CHARACTERS = 16
 USUAL = {sessions.CPU: 1024, sessions.CUDA: 16384}  # stands for the default batch size in the ids of jobs
 ARRAYS = (".npy", ".npz", ".safetensors")  # files whose columns have no names
+
+Files: TypeAlias = tuple[DataFile, ...]
 
 
 class Version(NamedTuple):
@@ -49,10 +50,14 @@ class Version(NamedTuple):
     recipe: Recipe
     columns: tuple[ColumnProfile, ...] = ()
 
+    @property
+    def is_own_table(self) -> bool:
+        """Whether it was trained on a table that is not the book's."""
+        return isinstance(self.recipe, Columns) and self.recipe.target is not None
+
     def read_spec(self, job: Job) -> ReadSpec:
         """The rows that the model takes, for a job."""
-        is_own = isinstance(self.recipe, Columns) and self.recipe.target is not None
-        y_name = self.task.target if self.task.is_counted or is_own else None
+        y_name = self.task.target if self.task.is_counted or self.is_own_table else None
         return ReadSpec(self.recipe, job.columns, y_name, tuple(self.labels), job.id_columns, job.unknown)
 
     def output_columns(self, job: Job) -> list[str]:
@@ -69,45 +74,25 @@ def read_version(folder: Path) -> Version:
             fit each other.
     """
     manifest = reading.read_manifest(folder)
-    labels, path = manifest.dataset.class_names, folder / METADATA
-    if ModelMetadata.parse(reading.read_file(folder, METADATA), path) != manifest.metadata:
-        found = f"{path} does not fit recipe, task and classes in {MANIFEST}"
-        raise DataError(found, "both as they were published", "restore both from a copy")
-    if labels and reading.read_file(folder, LABELS) != "".join(f"{label}\n" for label in labels).encode():
-        raise DataError(f"{folder / LABELS} is not what {MANIFEST} says", ", ".join(labels), "restore both from a copy")
-    task = TASKS[manifest.dataset.task]
-    return Version(task, list(labels), dict(manifest.profile), manifest.recipe, _column_profiles(manifest))
-
-
-def _column_profiles(manifest: Manifest) -> tuple[ColumnProfile, ...]:
-    """The profiles of an own table's columns in the recipe's order; none unless every column has one."""
-    if not isinstance(manifest.recipe, Columns):
-        return ()
+    labels = list(manifest.dataset.class_names)
+    metadata = ModelMetadata.parse(reading.read_file(folder, METADATA), folder / METADATA)
+    names, listed = "".join(f"{label}\n" for label in labels), reading.read_file(folder, LABELS) if labels else b""
+    for name, fits in ((METADATA, metadata == manifest.metadata), (LABELS, listed == names.encode())):
+        if not fits:
+            found = f"{folder / name} does not fit recipe, task and classes in {MANIFEST}"
+            raise DataError(found, "both as they were published", "restore both from a copy")
     known = {each.name: each for each in manifest.dataset.profiles}
-    names = manifest.recipe.names
-    return tuple(known[name] for name in names) if known.keys() >= set(names) else ()
-
-
-class OpenJob(NamedTuple):
-    """A job that this process alone works at, its folder, and the one file that is wanted of it, if one is."""
-
-    folder: Path
-    job: Job
-    file: Path | None
-    tables: tuple[DataFile, ...] | None  # the input where its columns go into that file
-
-
-class _Request(NamedTuple):
-    """What a command asks for, whichever version answers."""
-
-    files: tuple[DataFile, ...]
-    input: JobInput
-    id: str
+    taken = manifest.recipe.names if isinstance(manifest.recipe, Columns) else ()
+    columns = tuple(known[name] for name in taken) if known.keys() >= {*taken} else ()
+    return Version(TASKS[manifest.dataset.task], labels, dict(manifest.profile), manifest.recipe, columns)
 
 
 @contextlib.contextmanager
-def open_job(parameters: PredictParameters) -> Iterator[OpenJob]:
+def open_job(parameters: PredictParameters) -> Iterator[tuple[Path, Job, Path | None, Files | None]]:
     """Plan a job, or take up the one that an earlier call left; meanwhile this process alone works in its folder.
+
+    Yields the folder, the job, the one file that is wanted of it, if one is, and the input where its columns go into
+    that file.
 
     Raises:
         UsageError: the model, the version or the input does not exist, or the output holds another job or something
@@ -116,115 +101,89 @@ def open_job(parameters: PredictParameters) -> Iterator[OpenJob]:
         DeviceMissing: CUDA was asked for and is not there.
     """
     output = Output.locate(parameters.output)  # before anything else is looked at
-    job, request = _Command(parameters, output).find_job()
+    job, files = _find_job(parameters, output)
     folder, tables = output.folder or artifact_paths.predictions(job.job), None
     if output.file:
         version = read_version(job.model.path.parent)
-        is_table = isinstance(version.recipe, Columns) and not any(file.suffix in ARRAYS for file in request.files)
-        tables = request.files if is_table else None
+        is_table = isinstance(version.recipe, Columns) and not any(file.suffix in ARRAYS for file in files)
+        tables = files if is_table else None
         output_file.check(output.file, tables, version.output_columns(job), parameters.restart)
-    with output_dir.locked(folder):
-        held = output_dir.claim(folder, job.job, parameters.restart)
+    with locks.locked(locks.of_job(folder), f"another process is at work on {folder}; waiting for it"):
+        held, leftovers = output_dir.claim(folder, job.job, parameters.restart)
         if held is None or held.status != "done":
-            with output_dir.begun(folder, held):
-                job = _plan(folder, held or job, request, parameters)
-                if held is None:
-                    output_dir.clear(folder)
-                output_dir.register(folder)
-                predictions.write(folder, job)
-            held = job
-        yield OpenJob(folder, held, output.file, tables)
+            with output_dir.begun(folder, held is None):
+                held = _plan(folder, held or job, files, parameters)
+                for path in leftovers:
+                    path.unlink(missing_ok=True)
+                output_dir.write_document(folder, held)
+        yield folder, held, output.file, tables
 
 
-class _Command:
-    """Parameters, and what they mean on this machine."""
-
-    def __init__(self, parameters: PredictParameters, output: Output) -> None:
-        self._parameters, self._output = parameters, output
-        self._model, content = _load(parameters, parameters.version)
-        session = sessions.open_session(content, parameters.device)
-        self._provider, shape = sessions.provider(session), contract.of_session(session).inputs[0].shape
-        self._batch_size = parameters.batch_size or default_batch_size(self._provider, shape)
-
-    def find_job(self) -> tuple[Job, _Request]:
-        """The job, not yet planned: a new one, or the one that an earlier call of the same command was killed in."""
-        parameters, model, request = self._parameters, self._model, self._request(self._model)
-        for unfinished in output_dir.find_unfinished(parameters, self._output):
-            its_own = request
-            if parameters.input is None and unfinished.model != model:  # it meant the test split of its version
-                try:
-                    its_own = self._request(unfinished.model)
-                except GradmillError:
-                    continue  # that version or its data are gone
-            if unfinished.request == its_own.id:
-                request, found = its_own, unfinished.model
-                model, _ = _load(parameters, found.version, found.sha256)
+def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files]:
+    """The job, not yet planned, and its input: a new one, or that which an earlier, killed call of the same began."""
+    number, content = reading.load(parameters.name, parameters.version)
+    model = JobModel(name=parameters.name, version=number, sha256=hashlib.sha256(content).hexdigest())
+    session = sessions.open_session(content, parameters.device)
+    provider, shape = sessions.provider(session), contract.of_session(session).inputs[0].shape
+    files = _find_files(parameters, output, model)
+    folders = [output.folder] if output.folder else sorted(artifact_paths.all_predictions().glob("*"))
+    for folder in folders if not parameters.restart else ():
+        with contextlib.suppress(GradmillError, OSError):  # a damaged job, or the data of its version are gone
+            held = predictions.find(folder)
+            if held is None or held.status != "running" or held.model.name != parameters.name:
+                continue
+            is_split = parameters.input is None and held.model != model  # it meant that of its own version
+            its_own = _find_files(parameters, output, held.model) if is_split else files
+            if _request_id(parameters, its_own, provider) == held.request:
+                model, files = held.model, its_own
                 break
-        return Job(
-            job=_digest({"request": request.id, "model": model.sha256})[:ID_CHARACTERS],
-            request=request.id,
-            input=request.input,
-            model=model,
-            provider=self._provider,
-            batch_size=self._batch_size,
-            columns=parameters.columns,
-            id_columns=parameters.id_columns,
-            unknown="average" if parameters.input is None else parameters.unknown,  # the test split has no rejects
-            written=parameters.write,
-            started_at=predictions.now(),
-        ), request
-
-    def _request(self, model: JobModel) -> _Request:
-        """What is to be predicted; without an input, the test split of the data that the version was trained on."""
-        files = self._find_files(model)
-        prints = [file.fingerprint for file in files]
-        path = self._parameters.input or artifact_paths.relative(Path(files[0].path))
-        size = sum(each.bytes for each in prints)
-        source = JobInput(path=path, digest=_digest(prints), files=len(prints), bytes=size)
-        return _Request(files, source, _request_id(source, self._parameters, self._provider))
-
-    def _find_files(self, model: JobModel) -> tuple[DataFile, ...]:
-        source, file, full = self._parameters.input, self._output.file, self._parameters.full_digest
-        if source is None:
-            split = reading.manifest(model.name, model.version).dataset.test
-            verified.check(split, "gradmill retrain, which prepares it anew, or name an input")
-            return tuple(map(DataFile, fingerprints.of([split.path], full)))
-        found = inputs.find_inputs(source, self._output.folder, full).files
-        files = tuple(each for each in found if file is None or Path(each.path).resolve() != file.resolve())
-        if not files:
-            raise UsageError(f"the input {source} is the output file", "two files", "choose another --output")
-        return files
+    prints, request = [file.fingerprint for file in files], _request_id(parameters, files, provider)
+    return Job(
+        job=_digest({"request": request, "model": model.sha256})[:ID_CHARACTERS],
+        request=request,
+        input=JobInput(
+            path=parameters.input or artifact_paths.relative(Path(files[0].path)),
+            digest=_digest(prints),
+            files=len(prints),
+            bytes=sum(each.bytes for each in prints),
+        ),
+        model=model,
+        provider=provider,
+        batch_size=parameters.batch_size or default_batch_size(provider, shape),
+        columns=parameters.columns,
+        id_columns=parameters.id_columns,
+        unknown="average" if parameters.input is None else parameters.unknown,  # the test split has no rejects
+        written=parameters.write,
+        started_at=predictions.now(),
+    ), files
 
 
-def _load(parameters: PredictParameters, version: int | None, sha256: str | None = None) -> tuple[JobModel, bytes]:
-    """A version (None: the champion) and its ONNX file; ``sha256`` is what an unfinished job expects."""
-    number, content = reading.load(parameters.name, version)
-    found = hashlib.sha256(content).hexdigest()
-    if sha256 not in (None, found):
-        raise DataError(
-            f"{artifact_paths.version(parameters.name, number) / ONNX} has SHA-256 {found}",
-            f"{sha256}, with which the unfinished job was started",
-            "restore the version, or start afresh with --restart",
-        )
-    return JobModel(name=parameters.name, version=number, sha256=found), content
+def _find_files(parameters: PredictParameters, output: Output, model: JobModel) -> Files:
+    """What is to be predicted; without an input, the test split of the data that the version was trained on."""
+    source, file = parameters.input, output.file
+    if source is None:
+        split = reading.manifest(model.name, model.version).dataset.test
+        verified.check(split, "gradmill retrain, which prepares it anew, or name an input")
+        return tuple(map(DataFile, fingerprints.of([split.path], parameters.full_digest)))
+    found = inputs.find_inputs(source, output.folder, parameters.full_digest).files
+    files = tuple(each for each in found if file is None or Path(each.path).resolve() != file.resolve())
+    if not files:
+        raise UsageError(f"the input {source} is the output file", "two files", "choose another --output")
+    return files
 
 
-def _request_id(source: JobInput, parameters: PredictParameters, provider: str) -> str:
+def _request_id(parameters: PredictParameters, files: Files, provider: str) -> str:
     """The id of input, name and all parameters that decide what the parts hold."""
-    document = {
-        "input": source.digest,
-        "name": parameters.name,
-        "version": parameters.version,
-        "columns": parameters.columns,
-        "shard_rows": parameters.shard_rows,
+    names = {"name", "version", "columns", "shard_rows"}
+    if (parameters.id_columns, parameters.unknown) != ((), "reject"):  # jobs from before these options keep their ids
+        names |= {"id_columns", "unknown"}
+    if parameters.write != "all":
+        names.add("write")
+    document = parameters.model_dump(include=names) | {
+        "input": _digest([file.fingerprint for file in files]),
         "batch_size": parameters.batch_size or USUAL[provider],
         "provider": provider,
     }
-    own = {"id_columns": parameters.id_columns, "unknown": parameters.unknown}
-    if own != {"id_columns": (), "unknown": "reject"}:  # jobs from before these options keep their ids
-        document |= own
-    if parameters.write != "all":
-        document["write"] = parameters.write
     return _digest(document)[:ID_CHARACTERS]
 
 
@@ -232,26 +191,25 @@ def _digest(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def _plan(folder: Path, job: Job, request: _Request, parameters: PredictParameters) -> Job:
+def _plan(folder: Path, job: Job, files: Files, parameters: PredictParameters) -> Job:
     """Count the rows, note where they are and cut them into shards (an unfinished job keeps its own)."""
     spec, source = read_version(job.model.path.parent).read_spec(job), parameters.input
     given = regular_files.absolute(source) if source and not is_url(source) else None
     base = base_folder(given) if given and not given.is_file() else None  # one picture's folder tells no class
-    files = inputs.count_inputs(request.files, spec, artifact_paths.spool(folder), base)
-    inputs.check_unchanged(file.fingerprint for file in request.files)
-    rows = sum(file.rows for file in files)
+    found = inputs.count_inputs(files, spec, artifact_paths.spool(folder), base)
+    inputs.check_unchanged(file.fingerprint for file in files)
+    rows = sum(file.rows for file in found)
     if job.shards and rows != job.rows:
         raise DataError(
             f"{counted(rows, 'row')} in {job.input.path}", f"{job.rows:,}, as when the job was started", "--restart it"
         )
+    with atomic.replacing(artifact_paths.sources(folder)) as temporary:  # for the shards to look up
+        pq.write_table(pa.Table.from_pylist([file._asdict() for file in found]), temporary)
     workers = parameters.workers or cores.available()
-    if parameters.shard_rows:
-        shards = cut_shards(rows, parameters.shard_rows)
-    else:
-        shards = cut_shards(rows, inputs.max_shard_rows(files, spec), workers)
-    max_rejects = inputs.tolerated_rejects(files) if parameters.max_rejects is None else parameters.max_rejects
-    write_inputs(folder, files)
-    changes = {"rows": rows, "shards": job.shards or tuple(shards), "max_rejects": max_rejects, "workers": workers}
+    at_most = parameters.shard_rows or inputs.max_shard_rows(found, spec)
+    shards = job.shards or cut_shards(rows, at_most, 1 if parameters.shard_rows else workers)
+    max_rejects = inputs.tolerated_rejects(found) if parameters.max_rejects is None else parameters.max_rejects
+    changes = {"rows": rows, "shards": tuple(shards), "max_rejects": max_rejects, "workers": workers}
     return job.model_copy(update={"status": "running", **changes})
 
 
@@ -268,20 +226,13 @@ def cut_shards(rows: int, at_most: int, workers: int = 1) -> list[Shard]:
     return [Shard(number, start, stop) for number, (start, stop) in enumerate(itertools.pairwise(bounds))]
 
 
-def write_inputs(folder: Path, files: list[InputFile]) -> None:
-    """Write which file holds which rows, for the shards to look up."""
-    with atomic.replacing(artifact_paths.sources(folder)) as temporary:
-        pq.write_table(pa.Table.from_pylist([file._asdict() for file in files]), temporary)
-
-
 def read_inputs(folder: Path, shard: Shard) -> list[InputFile]:
     """The files that hold the rows of a shard.
 
     Raises:
-        DataError: what ``write_inputs`` wrote cannot be read.
+        DataError: what the plan wrote of them cannot be read.
     """
-    path = artifact_paths.sources(folder)
+    path, first, rows = artifact_paths.sources(folder), pc.field("first_row"), pc.field("rows")
     with output_dir.reading(path):
-        rows = pq.read_table(path, filters=pc.field("first_row") < shard.stop)
-        rows = rows.filter(pc.greater(pc.add(rows["first_row"], rows["rows"]), shard.start))
-    return [InputFile(**row) for row in rows.to_pylist()]
+        held = pq.read_table(path, filters=(first < shard.stop) & (first + rows > shard.start))
+    return [InputFile(**row) for row in held.to_pylist()]

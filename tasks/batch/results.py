@@ -1,15 +1,13 @@
 """What came of a job: rows and answers counted, rejects gathered, drift judged, _job.json written last."""
 
 import contextlib
+import functools
 import json
-import math
+import operator
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from functools import reduce
-from importlib.util import find_spec
-from operator import add
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +20,7 @@ from tasks.batch.plan import Version, read_inputs, read_version
 from tasks.data.io import inputs
 from tasks.data.io.batches import Batch
 from tasks.data.io.pictures import SUFFIXES
-from tasks.data.recipe import Columns, Pixels
+from tasks.data.recipe import Pixels
 from tasks.errors import DataError
 from tasks.judging import painter
 from tasks.machine.arrays import Array
@@ -36,19 +34,17 @@ from tasks.serving.task import LABEL_NAME, Outputs, Task
 from tasks.store import artifact_paths, predictions, scratch
 from tasks.store.artifact_paths import PREDICTION_GRID, REJECTS
 from tasks.store.predictions import Job
-from tasks.store.record import Lasting, Record
+from tasks.store.record import Lasting
 
+T = TypeVar("T")
 UNKNOWN_CLASS = "of a class that the model does not know, counted as wrong"  # is said behind a number of rows
 PROFILED_ROWS = 20_000  # of a job, about, whose columns are compared with those at training: as many as in a profile
-REJECTS_SCHEMA = pa.schema(
-    [("row", pa.int64()), ("source", pa.string()), ("source_row", pa.int64()), ("reason", pa.string())]
-)
 ID = "id_"  # before the name of a column that goes along
 AVERAGED = (" is missing", ", a level that the model has not seen")  # ends of reasons that ``--unknown`` decides on
 GRID_IMAGES = 18
 
 
-class Score(Record):
+class Score(Lasting):
     """How answers compare with the truth, over ``rows`` that have one: classes are right or wrong, numbers off."""
 
     rows: int
@@ -60,13 +56,11 @@ class Score(Record):
     @classmethod
     def count(cls, task: Task, outputs: Outputs, y_true: Array) -> Self:
         """The score of one batch; NaN in ``y_true`` ``(n,)`` is no truth."""
-        answer, is_known = outputs[task.answer], ~np.isnan(y_true)
-        if not is_known.all():
-            answer, y_true = answer[is_known], y_true[is_known]
+        is_known = ~np.isnan(y_true)
+        answer, y_true = outputs[task.answer][is_known], y_true[is_known].astype(np.float64)
         correct = task.num_correct({task.answer: answer}, y_true)
         if correct is not None or not len(y_true):
             return cls(rows=len(y_true), correct=correct)
-        y_true = y_true.astype(np.float64)
         errors, mean = answer - y_true, float(y_true.mean())
         spread = float(((y_true - mean) ** 2).sum())
         return cls(rows=len(y_true), squared=float(errors @ errors), mean=mean, spread=spread)
@@ -125,21 +119,23 @@ class Counts(Lasting):
         return Counts(
             rows=self.rows + other.rows,
             rejects=self.rejects + other.rejects,
-            profile={name: each + other.profile[name] for name, each in self.profile.items()},
+            profile=_merge(self.profile, other.profile),
             score=self.score + other.score if self.score and other.score else None,
-            notes=Counter(self.notes) + Counter(other.notes),
-            columns=_add_columns(self.columns, other.columns),
+            notes=_merge(self.notes, other.notes),
+            columns=_merge(self.columns, other.columns, lambda *both: tuple(map(sum, zip(*both, strict=True)))),
         )
+
+
+def _merge(one: dict[str, T], other: dict[str, T], add: Callable[[T, T], Any] = operator.add) -> dict[str, T]:
+    """What either has by a name, added where both have it: a batch without a good row has no counts of columns."""
+    return one | other | {name: add(one[name], other[name]) for name in one.keys() & other.keys()}
 
 
 class Footer(PartFooter, Counts):
     """What a part says of itself, and what was counted of its rows."""
 
 
-ColumnCounts = Mapping[str, tuple[int, ...]]
-
-
-def _count_columns(batch: Batch, version: Version, job_rows: int) -> ColumnCounts:
+def _count_columns(batch: Batch, version: Version, job_rows: int) -> dict[str, tuple[int, ...]]:
     """Of a sample of a job's rows, the same however they are cut into batches."""
     if not version.columns or not len(batch.row_ids):
         return {}
@@ -151,12 +147,7 @@ def _count_columns(batch: Batch, version: Version, job_rows: int) -> ColumnCount
     }
 
 
-def _add_columns(one: ColumnCounts, other: ColumnCounts) -> ColumnCounts:
-    both = {name: tuple(map(add, one[name], other[name])) for name in one.keys() & other.keys()}
-    return {**one, **other, **both}  # a batch without a good row has no counts
-
-
-def _column_drift(found: ColumnCounts, version: Version) -> dict[str, float]:
+def _column_drift(found: dict[str, tuple[int, ...]], version: Version) -> dict[str, float]:
     """The population stability index of each column; none where too few rows were looked at."""
     return {
         each.name: drift.stability_index(each.counts, found[each.name])
@@ -166,25 +157,20 @@ def _column_drift(found: ColumnCounts, version: Version) -> dict[str, float]:
 
 
 def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float) -> Job:
-    """Check that rows in are rows out and rejects, and write the job's result.
+    """Check that every row is in a part or rejected, and write the job's result.
 
     Raises:
         DataError: a part is missing or does not hold what it should; or too many rows were rejected.
     """
-    counts = reduce(add, _read_counts(folder, job))
-    rejected = merge_rejects(folder, job)
-    if counts.rows + rejected != job.rows:
-        raise DataError(
-            f"{counts.rows} rows written and {rejected} rejected of {job.rows}", "every row", "--restart the job"
-        )
-    if rejected > job.max_rejects:
-        raise too_many_rejects(folder, job, rejected)
+    counts = functools.reduce(operator.add, _read_counts(folder, job))
+    check_rejects(folder, job, counts.rejects)
+    merge_rejects(folder, job)
     version = read_version(job.model.path.parent)
     metrics = counts.score.metrics if counts.score else {}
     done = job.model_copy(
         update={
             "status": "done",
-            "rejects": rejected,
+            "rejects": counts.rejects,
             "accuracy": metrics.get("accuracy"),
             "metrics": metrics,
             "profile": counts.profile,
@@ -224,19 +210,17 @@ def judge_again(folder: Path, job: Job, max_drift: float) -> Job:
         return job
     judged = job.model_copy(update={"drift": drift.judge_again(job.drift, max_drift)})
     with contextlib.suppress(OSError):
-        output_dir.update_document(folder, judged)
+        output_dir.write_document(folder, judged)
     return judged
 
 
 def to_prediction(folder: Path, job: Job, file: Path | None = None) -> Prediction:
     """The record of a finished job, and of the one file that was written of it."""
-    if job.rejects is None or job.drift is None:
-        raise ValueError(f"job {job.job} is not done")
     picture, same = folder / PREDICTION_GRID, {"job", "rejects", "provider", "accuracy", "drift"}
     return Prediction(
         path=folder,
         file=file,
-        rows=job.rows - job.rejects,
+        rows=job.rows - (job.rejects or 0),
         parts=len(job.shards),
         name=job.model.name,
         version=job.model.version,
@@ -253,25 +237,16 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
     """The first images under their true and predicted label (the book's ``predict_ch3``)."""
     if not isinstance(version.recipe, Pixels):
         return
-    if find_spec("matplotlib") is None:
-        tell("no picture of the predictions: matplotlib is not installed (extra: train)")
-        return
     first = job.shards[0]
     batch = next(inputs.batches(read_inputs(folder, first), 0, min(GRID_IMAGES, first.stop), version.read_spec(job)))
     if not len(batch.row_ids):
         return
     labels = pq.read_table(artifact_paths.part(folder, 0), columns=[LABEL_NAME]).slice(0, len(batch.row_ids))
-    true = [_label_name(version.labels, index) for index in batch.y_true.tolist()] if batch.y_true is not None else None
+    names = dict(enumerate(version.labels))  # a label that the model does not know has but its number
+    true = None if batch.y_true is None else [names.get(each, f"{each:g}") for each in batch.y_true.tolist()]
     with scratch.placing(folder, PREDICTION_GRID) as temporary:
         images, predicted = np.asarray(batch.X), labels[LABEL_NAME].to_pylist()
         painter.drawn("tasks.judging.image_figures", "image_grid", images, predicted, true, temporary)
-
-
-def _label_name(labels: list[str], index: float) -> str:
-    """The name of a label, or the number of one that the model does not know; nothing of none."""
-    if math.isnan(index):
-        return ""
-    return labels[int(index)] if 0 <= index < len(labels) else str(int(index))
 
 
 # Rejected rows, which are never all in memory: a file for each shard that has some, gathered in _rejects.parquet.
@@ -279,25 +254,27 @@ def _label_name(labels: list[str], index: float) -> str:
 
 def rejects_schema(job: Job) -> pa.Schema:
     """The columns of the rejects of a job, its ids as they are called in its parts."""
-    return pa.schema([*REJECTS_SCHEMA, *((f"{ID}{name}", pa.string()) for name in job.id_columns)])
+    texts, numbers = pa.string(), pa.int64()
+    ids = ((f"{ID}{name}", texts) for name in job.id_columns)
+    return pa.schema([("row", numbers), ("source", texts), ("source_row", numbers), ("reason", texts), *ids])
 
 
-def merge_rejects(folder: Path, job: Job) -> int:
-    """Gather the rejects of all shards in ``_rejects.parquet``, in order, and return how many there are.
+def merge_rejects(folder: Path, job: Job) -> None:
+    """Gather the rejects of all shards in ``_rejects.parquet``, in order.
 
     Raises:
         DataError: those of a shard are damaged.
     """
     total, schema = 0, rejects_schema(job)
-    paths = (output_dir.rejects_path(folder, shard) for shard in job.shards)
     with scratch.placing(folder, REJECTS) as temporary, pq.ParquetWriter(temporary, schema) as merged:
-        for batch in output_dir.read_batches(filter(Path.is_file, paths)):
-            merged.write_batch(batch)
-            total += batch.num_rows
+        for path in filter(Path.is_file, (output_dir.rejects_path(folder, shard) for shard in job.shards)):
+            with output_dir.reading(path), pq.ParquetFile(path) as file:
+                for batch in file.iter_batches():
+                    merged.write_batch(batch)
+                    total += batch.num_rows
         model = job.model.model_dump(mode="json")
         footer = json.dumps({"job": job.job, "model": model, "rejects": total})
         merged.add_key_value_metadata({output_dir.FOOTER: footer})
-    return total
 
 
 def check_rejects(folder: Path, job: Job, count: int) -> None:
@@ -306,30 +283,25 @@ def check_rejects(folder: Path, job: Job, count: int) -> None:
     Raises:
         DataError: there are too many.
     """
-    if count > job.max_rejects:
+    if count <= job.max_rejects:
+        return
+    if job.status == "running":
         merge_rejects(folder, job)
-        raise too_many_rejects(folder, job, count)
-
-
-def too_many_rejects(folder: Path, job: Job, count: int) -> DataError:
-    """That more rows were rejected than the job tolerates."""
-    first, reason = describe_first_reject(folder)
-    recipe = read_version(job.model.path.parent).recipe
-    is_own = isinstance(recipe, Columns) and recipe.target is not None
-    averages = is_own and job.unknown == "reject" and reason.endswith(AVERAGED)
+    first, is_own = describe_first_reject(folder), read_version(job.model.path.parent).is_own_table
+    averages = is_own and job.unknown == "reject" and first.endswith(AVERAGED)
     average = " take the average for what the model has not seen with --unknown average," if averages else ""
-    return DataError(
+    raise DataError(
         f"at least {count:,} of {counted(job.rows, 'row')} cannot be read, the first is {first}",
         f"at most {counted(job.max_rejects, 'rejected row')}",
         f"repair them,{average} or raise --max-rejects (finished parts are kept); all are in {folder / REJECTS}",
     )
 
 
-def describe_first_reject(folder: Path) -> tuple[str, str]:
-    """The first rejected row of a job with the reason, and the reason alone."""
+def describe_first_reject(folder: Path) -> str:
+    """The first rejected row of a job with the reason."""
     with pq.ParquetFile(folder / REJECTS) as file:
         row: dict[str, Any] = next(file.iter_batches(1)).to_pylist()[0]
     ids = ", ".join(f"{name.removeprefix(ID)} {value}" for name, value in row.items() if name.startswith(ID))
     number = f"row {row['source_row']}{f' ({ids})' if ids else ''} of "
     is_picture = row["source"].lower().endswith(SUFFIXES)
-    return f"{'' if is_picture else number}{row['source']}: {row['reason']}", row["reason"]
+    return f"{'' if is_picture else number}{row['source']}: {row['reason']}"

@@ -5,7 +5,7 @@ import math
 import queue
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -36,53 +36,52 @@ class SessionPool:
 
     def __init__(self, opened: list[Any], workers: int) -> None:
         self.signature = contract.of_session(opened[0])
-        self._cores: queue.SimpleQueue[Buffers] = queue.SimpleQueue()
+        self._cores, self._idle = queue.SimpleQueue[Buffers](), queue.SimpleQueue[Any]()
         for _ in range(workers):
             self._cores.put({})
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for session in opened:
             self._idle.put(session)
 
-    @contextmanager
-    def working(self) -> Iterator[Buffers]:
+    def working(self) -> AbstractContextManager[Buffers]:
         """Hold a core, and buffers for ``run``. Whoever waits only for the disk should hold none."""
-        buffers = self._cores.get()
-        try:
-            yield buffers
-        finally:
-            self._cores.put(buffers)
+        return _taken_from(self._cores)
 
-    def run(self, values: Rows, batch_size: int, buffers: Buffers | None = None) -> dict[str, Array]:
+    def run(self, values: Rows, batch_size: int, buffers: Buffers) -> Buffers:
         """Every output by name, with the rows last: ``(n,)`` or ``(classes, n)``, as Parquet wants its columns.
 
         In ``buffers`` they hold until these are used again.
         """
-        buffers = {} if buffers is None else buffers
         if not buffers or next(iter(buffers.values())).shape[-1] < len(values):
             buffers.update(empty_outputs(self.signature.outputs, len(values)))
         outputs = {name: buffer[..., : len(values)] for name, buffer in buffers.items()}
-        (source,) = self.signature.inputs
-        session, start = self._idle.get(), 0
-        try:
-            for batch in _batches(values, batch_size):
+        starts = range(0, len(values), batch_size)
+        batches: Iterator[Array] = (
+            (values[start : start + batch_size] for start in starts)
+            if isinstance(values, np.ndarray)
+            else values.batches(batch_size)
+        )
+        (source,), start = self.signature.inputs, 0
+        with _taken_from(self._idle) as session:
+            for batch in batches:
                 found = session.run(list(outputs), {source.name: np.ascontiguousarray(batch)})
                 for column, each in zip(outputs.values(), found, strict=True):
                     column[..., start : start + len(batch)] = each.T
                 start += len(batch)
-        finally:
-            self._idle.put(session)
         return outputs
+
+
+@contextmanager
+def _taken_from(waiting: "queue.SimpleQueue[Any]") -> Iterator[Any]:
+    taken = waiting.get()
+    try:
+        yield taken
+    finally:
+        waiting.put(taken)
 
 
 def empty_outputs(tensors: Iterable[Tensor], rows: int = 0) -> dict[str, Array]:
     """An array ``(…, rows)`` for each output, not filled."""
     return {tensor.name: np.empty((*tensor.shape, rows), tensor.dtype) for tensor in tensors}
-
-
-def _batches(values: Rows, size: int) -> Iterator[Array]:
-    if not isinstance(values, np.ndarray):
-        return values.batches(size)
-    return (values[start : start + size] for start in range(0, len(values), size))
 
 
 def default_batch_size(provider: str, shape: tuple[int, ...]) -> int:

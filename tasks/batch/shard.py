@@ -7,7 +7,7 @@ nothing.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import reduce
 from operator import add
@@ -19,13 +19,12 @@ import pyarrow.parquet as pq
 from tasks.batch.output_dir import FOOTER, rejects_path
 from tasks.batch.plan import Version, read_inputs, read_version
 from tasks.batch.results import ID, Counts, Footer, rejects_schema
-from tasks.batch.session_pool import Buffers, SessionPool, open_pool
+from tasks.batch.session_pool import open_pool
 from tasks.data.io import inputs
 from tasks.data.io.batches import CHUNK_ROWS, Batch
-from tasks.data.io.inputs import InputFile
 from tasks.machine.arrays import Array
 from tasks.serving.contract import LABEL
-from tasks.serving.task import LABEL_NAME
+from tasks.serving.task import LABEL_NAME, Outputs
 from tasks.store import artifact_paths, atomic, scratch
 from tasks.store.artifact_paths import JOB
 from tasks.store.predictions import Job, Shard
@@ -57,46 +56,42 @@ def predict_shard(folder: Path, shard: Shard, model: Path, threads: int) -> Foot
             pq.ParquetWriter(beside, rejects_schema(job)) as rejects,
             pool.working() as buffers,
         ):
-            batches = _predict_batches(job, shard, version, files, pool, buffers)
-            footer = _write_part(temporary, job, shard, batches, rejects)
+            batches = inputs.batches(files, shard.start, shard.stop, version.read_spec(job))
+            predicted = ((batch, pool.run(batch.X, job.batch_size, buffers)) for batch in batches)
+            footer = _write_part(temporary, job, shard, version, predicted, rejects)
         inputs.check_unchanged(files)
         if footer.rejects > job.max_rejects:
             raise _TooManyRejects
     return footer
 
 
-def _predict_batches(
-    job: Job, shard: Shard, version: Version, files: list[InputFile], pool: SessionPool, buffers: Buffers
-) -> Iterator[tuple[Batch, pa.Table, Counts]]:
-    """Batch by batch what was read, the rows of the part, which hold until the next batch, and what is counted."""
-    for batch in inputs.batches(files, shard.start, shard.stop, version.read_spec(job)):
-        outputs = pool.run(batch.X, job.batch_size, buffers)
-        counts = Counts.count(batch, outputs, version, job.rows)
-        yield batch, to_table(batch, outputs, version, job.written == "all"), counts
-
-
 def _write_part(
     path: Path,
     job: Job,
     shard: Shard,
-    batches: Iterator[tuple[Batch, pa.Table, Counts]],
+    version: Version,
+    predicted: Iterator[tuple[Batch, Outputs]],
     rejects: pq.ParquetWriter,
 ) -> Footer:
-    """Write the part at ``path``, and the rejected rows apart; it ends early where these are too many."""
+    """Write the part at ``path``, and the rejected rows apart; it ends early where these are too many.
+
+    Outputs hold until the next batch.
+    """
     found: list[Counts] = []
     with contextlib.ExitStack() as opened:
-        for batch, table, counts in batches:
+        for batch, outputs in predicted:
+            table = to_table(batch, outputs, version, job.written == "all")
             if not found:  # there is always a batch, though it may hold nothing but rejected rows
                 part = opened.enter_context(part_writer(path, table.schema))
-                hand_to_disk = opened.enter_context(written_back(path))
+                written = opened.enter_context(path.open("rb")).fileno()
             if len(table):
                 part.write_table(table)
-                hand_to_disk()
+                os.posix_fadvise(written, 0, 0, os.POSIX_FADV_DONTNEED)  # begins to write it: the last sync waits less
             if batch.rejects:
-                columns = zip(*((*facts, *ids) for *facts, ids in batch.rejects), strict=True)
-                arrays = [pa.array(column, each.type) for column, each in zip(columns, rejects.schema, strict=True)]
-                rejects.write_table(pa.table(arrays, schema=rejects.schema))
-            found.append(counts)
+                names = rejects.schema.names
+                rows = [dict(zip(names, (*facts, *ids), strict=True)) for *facts, ids in batch.rejects]
+                rejects.write_table(pa.Table.from_pylist(rows, rejects.schema))
+            found.append(Counts.count(batch, outputs, version, job.rows))
             if sum(each.rejects for each in found) > job.max_rejects:
                 break
         model = job.model.model_dump(mode="json")
@@ -105,7 +100,7 @@ def _write_part(
     return footer
 
 
-def to_table(batch: Batch, outputs: dict[str, Array], version: Version, has_all: bool = True) -> pa.Table:
+def to_table(batch: Batch, outputs: Outputs, version: Version, has_all: bool = True) -> pa.Table:
     """One row group: row number, file, then label, its name and a probability a class, or the prediction, then ids.
 
     Outputs are ``(…, n)``, probabilities ``(classes, n)``; only where ``has_all`` are these in it. Copies nothing.
@@ -113,10 +108,9 @@ def to_table(batch: Batch, outputs: dict[str, Array], version: Version, has_all:
     columns = {"row": pa.array(batch.row_ids), "source": _to_dictionary(batch.source_index, batch.sources)}
     for name, values in version.task.columns(outputs, version.labels, has_all).items():
         columns[name] = _to_dictionary(values, version.labels) if name == LABEL_NAME else pa.array(values)
-    fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
     if batch.passthrough is not None:
         columns |= {f"{ID}{name}": batch.passthrough[name] for name in batch.passthrough.column_names}
-        fields += [pa.field(f"{ID}{name}", pa.string()) for name in batch.passthrough.column_names]
+    fields = [pa.field(name, column.type, nullable=name.startswith(ID)) for name, column in columns.items()]
     return pa.table(columns, schema=pa.schema(fields))
 
 
@@ -140,20 +134,3 @@ def part_writer(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
         ) as part,
     ):
         yield part
-
-
-@contextmanager
-def written_back(path: Path) -> Iterator[Callable[[], None]]:
-    """Yield what has the disk begin to write what was appended since the last call: the last sync then waits less."""
-    descriptor, done = os.open(path, os.O_RDONLY), 0
-
-    def hand_to_disk() -> None:
-        nonlocal done
-        size = os.fstat(descriptor).st_size
-        os.posix_fadvise(descriptor, done, size - done, os.POSIX_FADV_DONTNEED)
-        done = size
-
-    try:
-        yield hand_to_disk
-    finally:
-        os.close(descriptor)

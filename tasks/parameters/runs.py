@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from tasks.parameters.addresses import has_credentials
@@ -158,11 +158,12 @@ class PredictParameters(Frozen):
             raise ValueError("a URL with credentials would be written down: set them in the environment")
         return self
 
-    @model_validator(mode="after")
-    def _writes_here(self) -> Self:
-        if self.output is not None and "://" in self.output:
+    @field_validator("output")
+    @classmethod
+    def _writes_here(cls, output: str | None) -> str | None:
+        if output is not None and "://" in output:
             raise ValueError("a folder or file of this machine, no address: copy it there afterwards")
-        return self
+        return output
 
     @model_validator(mode="after")
     def _address_fits_runner(self) -> Self:

@@ -181,13 +181,6 @@ def test_what_was_accepted_is_noted_and_stops_no_later_night_in_that_column(faul
     assert list(rules(examined(grown(month, 779, **both), kept=recipe(found), champion=later), "error")) == [other]
 
 
-def test_an_ordinary_day_is_like_those_before(month: Month) -> None:
-    _, found, champion = month
-    for number in (777, 778, 779):
-        ordinary = examined(grown(month, number), kept=recipe(found), champion=champion)
-        assert ordinary.report.changes == ()
-
-
 def test_a_broken_day_is_found_though_good_ones_come_with_it(tmp_path: Path) -> None:
     folder = months(tmp_path / "data")
     found = examined(folder)
@@ -234,23 +227,6 @@ def test_a_column_that_turned_constant_and_rows_that_are_gone_stop_the_run(tmp_p
     assert list(rules(examined(folder, kept=recipe(found), champion=lasting), "error")) == ["fewer-rows"], "no column"
     other = champion.model_copy(update={"window": "90d"})
     assert "fewer-rows" not in rules(examined(folder, kept=recipe(found), champion=other), "error")
-
-
-def test_drift_of_many_new_rows_is_warned_of(tmp_path: Path) -> None:
-    folder = months(tmp_path / "data")
-    found = examined(folder)
-    champion = championed(found, tmp_path / "kept")
-    drifted = {
-        "size": np.random.default_rng(9).lognormal(3.4, 0.5, 1200),
-        "level": np.random.default_rng(9).choice(["b", "c"], 1200),
-    }
-    written(folder / "night.parquet", day(777, 1200, **drifted))
-    night = examined(folder, kept=recipe(found), champion=champion)
-    assert not night.report.errors
-    assert [key for key in rules(night, "warning") if key.startswith("drift")] == [
-        "drift size",
-        "drift level",
-    ]
 
 
 def test_profiles_do_not_depend_on_the_order_of_rows_nor_on_their_number(tmp_path: Path) -> None:

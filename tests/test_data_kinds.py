@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from tasks.data import statistics
 from tasks.data.io import tabular
 from tasks.data.levels import count_codes, extend_levels, find_levels, format_values, sort_levels
-from tasks.data.recipe import Column
 from tasks.data.schema import Schema
 from tasks.data.table_rows import map_split
-from tasks.errors import DataError, UsageError
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
 
 ROWS = 300
@@ -31,48 +29,10 @@ def kinds(found: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_kinds_are_inferred_alike_in_every_format(suffix: str, tmp_path: Path) -> None:
-    columns = {
-        "number": X,
-        "whole": RNG.integers(0, 9, ROWS),
-        "truth": RNG.choice([True, False], ROWS),
-        "text": RNG.choice(["a", "b"], ROWS),
-        "answer": RNG.choice(["yes", "no"], ROWS),
-        "when": pa.array(RNG.integers(0, 10**9, ROWS), pa.timestamp("s")).cast(pa.string()),
-        "id": [f"row-{at}" for at in range(ROWS)],
-        "y": Y,
-    }
-    found = examined(written(tmp_path / f"t{suffix}", columns))
-    assert kinds(found) == {
-        "number": "number", "whole": "number", "truth": "boolean", "text": "category", "answer": "category",
-    }  # fmt: skip
-    assert recipe(found).left_out == ("id", "when")
-    assert {"date when", "id id"} <= set(rules(found, "note"))
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("zone", ["Z", "+02:00"])
 def test_texts_of_dates_with_a_zone_are_dates(zone: str, suffix: str, tmp_path: Path) -> None:
     when = [f"2024-01-{at % 20 + 1:02}T00:00:00{zone}" for at in range(ROWS)]
     assert recipe(examined(written(tmp_path / f"t{suffix}", {"when": when, "x": X, "y": Y}))).left_out == ("when",)
-
-
-def test_text_among_numbers_is_named_with_file_row_and_value(tmp_path: Path) -> None:
-    values = [str(at) for at in range(ROWS)]
-    values[17] = "twelve"
-    found = examined(written(tmp_path / "t.csv", {"x": values, "z": X, "y": Y}))
-    ((rule, said),) = rules(found, "error").items()
-    assert rule == "text-among-numbers x"
-    assert all(part in said for part in ("'twelve'", "row 17", "t.csv"))
-    assert not rules(examined(tmp_path / "t.csv", ignore=["x"]), "error")
-    assert kinds(examined(tmp_path / "t.csv", category=["x"]))["x"] == "category"
-
-
-def test_a_tenth_of_text_makes_a_category_and_not_a_faulty_number(tmp_path: Path) -> None:
-    values = [str(at % 5) for at in range(ROWS)]
-    values[: ROWS // 10 + 1] = ["none"] * (ROWS // 10 + 1)
-    found = examined(written(tmp_path / "t.parquet", {"x": values, "y": Y}))
-    assert kinds(found) == {"x": "category"}
 
 
 @pytest.mark.parametrize(
@@ -88,14 +48,6 @@ def test_ids_are_told_by_the_share_of_rows_whose_level_occurs_once(
     assert kinds(examined(tmp_path / "t.csv", category=["c"]))["c"] == "category"
 
 
-def test_more_levels_than_a_model_can_hold_are_refused(tmp_path: Path) -> None:
-    number = np.arange(22_000)
-    columns = {"c": [f"level {at // 2}" for at in number], "x": number % 991, "y": number % 7}
-    found = examined(written(tmp_path / "t.parquet", columns))
-    assert rules(found, "error") == {"too-many-levels c": "c has 11,000 levels"}
-    assert not rules(examined(tmp_path / "t.parquet", ignore=["c"]), "error")
-
-
 def test_levels_of_all_versions_together_are_bounded(tmp_path: Path) -> None:
     number = np.arange(24_000)
     columns = {"x": number % 991, "y": number % 7}
@@ -104,20 +56,6 @@ def test_levels_of_all_versions_together_are_bounded(tmp_path: Path) -> None:
     found = examined(later, category=["c"], kept=recipe(first))
     assert found.recipe is None
     assert "c has 11,000 levels" in rules(found, "error")["too-many-levels c"]
-
-
-def test_two_thousand_and_one_columns_are_refused(tmp_path: Path) -> None:
-    names = [f"x{at}" for at in range(2000)] + ["y"]
-    path = tmp_path / "t.csv"
-    path.write_text(",".join(names) + "\n" + (",".join(["1"] * len(names)) + "\n") * 40)
-    with pytest.raises(DataError, match="2,001 columns"):
-        examined(path)
-
-
-def test_a_column_of_numbers_that_is_named_a_category_has_its_values_as_levels(tmp_path: Path) -> None:
-    codes = RNG.integers(8, 12, ROWS)
-    found = examined(written(tmp_path / "t.csv", {"c": codes, "x": X, "y": Y}), category=["c"])
-    assert recipe(found).columns[0].levels == ("8", "9", "10", "11")
 
 
 @pytest.mark.parametrize(
@@ -201,14 +139,6 @@ def replaced(table: pa.Table, name: str, values: Any) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, pa.array(values))
 
 
-def test_new_levels_are_appended_and_said_and_old_codes_stay(tmp_path: Path) -> None:
-    original, kept = first_version(tmp_path)
-    later = replaced(original, "c", np.array(["c", "d", "a"])[np.arange(ROWS) % 3])
-    found = examined(written(tmp_path / "later.csv", later), kept=kept)
-    assert recipe(found).columns[1].levels == ("b", "d", "a", "c")
-    assert "a, c" in rules(found, "warning")["new-levels c"]
-
-
 def test_later_data_are_read_by_name_whatever_their_order_and_types_of_numbers(tmp_path: Path) -> None:
     original, kept = first_version(tmp_path)
     whole = replaced(original, "x", np.arange(ROWS)).select(["y", "t", "c", "x"])
@@ -216,31 +146,6 @@ def test_later_data_are_read_by_name_whatever_their_order_and_types_of_numbers(t
     assert [column.name for column in recipe(found).columns] == ["x", "c", "t"]
     same = examined(written(tmp_path / "same.jsonl", original.select(["t", "y", "x", "c"])), kept=kept)
     assert digest(same) == digest(examined(tmp_path / "first.csv"))
-
-
-@pytest.mark.parametrize(
-    ("change", "rule"),
-    [
-        (lambda table: table.drop_columns(["c"]), "missing-column c"),
-        (lambda table: table.append_column("z", [X]), "new-column z"),
-        (lambda table: replaced(table, "x", ["many"] * ROWS), "text-among-numbers x"),
-        (lambda table: replaced(table, "t", X), "retyped-column t"),
-        (lambda table: replaced(table, "x", np.arange(ROWS) % 2 == 0), "retyped-column x"),
-        (lambda table: replaced(table, "c", pa.array(range(ROWS), pa.timestamp("s"))), "retyped-column c"),
-    ],
-)
-def test_columns_that_are_not_those_of_version_1_are_named(change: Any, rule: str, tmp_path: Path) -> None:
-    original, kept = first_version(tmp_path)
-    found = examined(written(tmp_path / "later.parquet", change(original)), kept=kept)
-    assert set(rules(found, "error")) == {rule}
-    assert all(each.action for each in found.report.errors)
-
-
-def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
-    original, kept = first_version(tmp_path)
-    later = replaced(original.drop_columns(["c"]).append_column("z", [X]), "t", X)
-    found = examined(written(tmp_path / "later.parquet", replaced(later, "y", [1.0] * ROWS)), kept=kept)
-    assert set(rules(found, "error")) == {"missing-column c", "new-column z", "retyped-column t", "constant-target y"}
 
 
 def test_a_new_column_is_ignored_where_the_user_says_so_and_from_then_on(tmp_path: Path) -> None:
@@ -251,61 +156,12 @@ def test_a_new_column_is_ignored_where_the_user_says_so_and_from_then_on(tmp_pat
     assert not rules(examined(path, kept=recipe(found)), "error")
 
 
-def test_a_column_without_a_value_fits_every_kind(tmp_path: Path) -> None:
-    original, kept = first_version(tmp_path)
-    for name in ("x", "c", "t"):
-        nothing = replaced(original, name, pa.nulls(ROWS))
-        for suffix in FORMATS:
-            found = examined(written(tmp_path / f"later{suffix}", nothing), kept=kept)
-            assert not rules(found, "error"), (name, suffix)
-            assert recipe(found).columns == kept.columns
-
-
 def test_features_choose_columns_and_the_others_are_ignored_later_too(tmp_path: Path) -> None:
     original, kept = first_version(tmp_path, features=["x", "t"])
     assert [column.name for column in kept.columns] == ["x", "t"]
     assert kept.ignored == ("c",)
     later = original.append_column("z", [X])
     assert not rules(examined(written(tmp_path / "later.csv", later), kept=kept, features=["x", "t"]), "error")
-
-
-def test_another_split_needs_a_new_recipe_in_which_columns_and_codes_stay(tmp_path: Path) -> None:
-    original, kept = first_version(tmp_path)
-    groups = original.append_column("g", [np.arange(ROWS) % 60])
-    path = written(tmp_path / "later.csv", groups)
-    assert recipe(examined(path, kept=kept, test=0.3, ignore=["g"])).split == kept.split
-    assert "stays 0.2" in rules(examined(path, kept=kept, test=0.3), "note")["test-share"]
-    with pytest.raises(UsageError, match="a split by g") as caught:
-        examined(path, kept=kept, split_by="g")
-    assert "--new-recipe" in caught.value.action
-    found = examined(path, kept=kept, split_by="g", new_recipe=True, test=0.3)
-    assert recipe(found).split.rule == "group"
-    assert recipe(found).columns == kept.columns
-    assert recipe(found).split.test == 0.3
-
-
-@pytest.mark.parametrize(
-    ("columns", "rule"),
-    [
-        ({"id": [f"row {at}" for at in range(ROWS)], "y": Y}, "no-features"),
-        ({"x": X, "z": Y}, "no-such-column y"),
-        ({"x": X, "y": ["a", "b"] * (ROWS // 2)}, "target-kind y"),
-        ({"x": X, "y": [5.0] * ROWS}, "constant-target y"),
-        ({"x": X, "y": [*Y[:-1], float("inf")]}, "infinite-target y"),
-        ({"x": X, "y": [*Y[:-1], -1e39]}, "infinite-target y"),
-        ({"x": X, "y": np.asarray(Y) * 14 + 1.7e9}, "offset y"),
-        ({"x": [*X[:-1], 1e39], "y": Y}, "infinite-value x"),
-        ({"x": X, "y": [None] * ROWS}, "no-target y"),
-        ({"x": X[:5], "y": Y[:5]}, "too-few-rows"),
-        ({"x": X[:1], "y": Y[:1]}, "too-few-rows"),
-        ({"x": [[1]] * ROWS, "z": X, "y": Y}, "nested-column x"),
-    ],
-)
-def test_tables_that_cannot_be_learned_are_refused_with_what_to_do(columns: Any, rule: str, tmp_path: Path) -> None:
-    found = examined(written(tmp_path / "t.parquet", columns), task="regression")
-    assert rule in rules(found, "error")
-    assert found.recipe is None
-    assert all(each.expected and each.action for each in found.report.errors)
 
 
 def test_classes_are_fixed_and_named_as_the_data_name_them(tmp_path: Path) -> None:
@@ -320,14 +176,6 @@ def test_classes_are_fixed_and_named_as_the_data_name_them(tmp_path: Path) -> No
     assert "9" in rules(found, "warning")["class-without-rows y"]
 
 
-@pytest.mark.parametrize("name", ["", "two\nlines", "a\r", "\u2028"])
-def test_a_class_that_is_no_line_of_text_is_refused(name: str, tmp_path: Path) -> None:
-    columns = {"x": X, "y": [name, "b"] * (ROWS // 2)}
-    found = examined(written(tmp_path / "t.parquet", columns), task="classification")
-    assert repr(name) in rules(found, "error")["class-name y"]
-    assert found.recipe is None
-
-
 def test_rows_without_a_target_are_left_out_and_counted(tmp_path: Path) -> None:
     target = [None if at % 10 == 0 else value for at, value in enumerate(Y)]
     all_rows = pa.table({"x": X, "c": np.array(["a", "b"])[np.arange(ROWS) % 2], "y": target})
@@ -335,28 +183,6 @@ def test_rows_without_a_target_are_left_out_and_counted(tmp_path: Path) -> None:
     assert found.report.unlabelled == ROWS // 10
     labelled = all_rows.filter(all_rows["y"].is_valid())
     assert digest(found) == digest(examined(written(tmp_path / "labelled.csv", labelled)))
-
-
-def test_fitted_statistics_are_those_of_the_training_part(tmp_path: Path) -> None:
-    values = pa.array(X * 3 + 1e6, mask=RNG.random(ROWS) < 0.1)
-    levels = pa.array(RNG.choice(["a", "b", "c"], ROWS), mask=RNG.random(ROWS) < 0.1)
-    found = examined(written(tmp_path / "t.parquet", {"x": values, "c": levels, "one": [4] * ROWS, "y": Y}))
-    train = map_split(rows(found), recipe(found), "train", tmp_path)
-    fitted = statistics.fit_recipe(recipe(found).columns, "y", train, rows(found).has_missing)
-    x, c, one = fitted.columns
-    assert [each.has_missing for each in fitted.columns] == [True, True, False]
-    is_training = rows(found).split.split_ids == 1
-    mine = values.to_numpy(zero_copy_only=False).astype(np.float32)[is_training].astype(float)
-    assert x.mean == pytest.approx(np.nanmean(mine), rel=1e-12)
-    assert x.scale == pytest.approx(np.nanstd(mine), rel=1e-9)
-    assert x.num_missing == np.isnan(mine).sum()
-    names = [level for level, mine in zip(levels.to_pylist(), is_training, strict=True) if mine]
-    assert c.counts == tuple(names.count(level) for level in ("a", "b", "c"))
-    assert c.num_missing == names.count(None)
-    assert one == Column(name="one", mean=4.0, scale=1.0)
-    assert fitted.target is not None
-    assert fitted.target.mean == pytest.approx(Y[is_training].mean(), rel=1e-9)
-    assert fitted.target.scale == pytest.approx(Y[is_training].std(), rel=1e-9)
 
 
 def test_a_value_that_is_missing_in_validation_rows_alone_is_known_to_be_missing(tmp_path: Path) -> None:
@@ -376,42 +202,6 @@ def test_a_large_mean_costs_the_deviation_no_digits(offset: float) -> None:
         found.merge(statistics.ColumnStats.of_block(block[None]))
     assert found.means[0] == pytest.approx(values.mean(), rel=1e-13)
     assert found.deviations[0] == pytest.approx(values.std(), rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"ignore": ["y"]}, "y is the target and is to be ignored"),
-        ({"ignore": ["c"], "split_by": "c"}, "c is to split by and is to be ignored"),
-        ({"ignore": ["c"], "features": ["x", "c"]}, "c is a feature and is to be ignored"),
-        ({"split_by": "y"}, "y is the target and is to split the rows"),
-        ({"time_column": "y"}, "y is the target and is to split the rows"),
-        ({"split_column": "y"}, "y is the target and is to split the rows"),
-    ],
-)
-def test_a_column_that_is_asked_for_as_two_things_is_refused(options: Any, said: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as caught:
-        first_version(tmp_path, **options)
-    assert caught.value.found == said
-    assert caught.value.exit_code == 2
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"features": ["x"]}, "x, c, t"),
-        ({"features": ["x", "c", "t", "z"]}, "x, c, t"),
-        ({"category": ["x"]}, "a number"),
-        ({"target": "x"}, "y, as version 1"),
-    ],
-)
-def test_options_that_version_1_does_not_allow_are_refused(options: Any, expected: str, tmp_path: Path) -> None:
-    original, kept = first_version(tmp_path)
-    path = written(tmp_path / "later.csv", original.append_column("z", [X]))
-    with pytest.raises(UsageError) as caught:
-        examined(path, kept=kept, **options)
-    assert expected in caught.value.expected
-    assert "another --name" in caught.value.action
 
 
 def test_the_target_is_that_of_version_1_where_none_is_named(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class Features(NamedTuple):
 
     columns: tuple[Column, ...]  # nothing fitted
     left_out: dict[str, str]  # why others are: date, id, or, whatever they are, "" as in version 1
-    ignored: list[str]  # sorted
+    ignored: tuple[str, ...]  # sorted
     findings: list[Finding]
 
 

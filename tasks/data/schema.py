@@ -131,7 +131,7 @@ class Request:
             )
 
 
-def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], list[str], list[Finding]]:
+def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], tuple[str, ...], list[Finding]]:
     """The columns that may become features, in order, those that are ignored, sorted, and what is wrong with names.
 
     ``header`` are the columns that are there, be they read or not. Wrong is one that is asked for or known and not
@@ -142,7 +142,7 @@ def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], li
     free = [name for name in names if name not in (request.target, request.split.column)]
     features = list(request.known) or [name for name in free if not options.features or name in options.features]
     others = set(free).difference(features, request.passed_over)
-    ignored = sorted(unread | others if options.features else unread)
+    ignored = tuple(sorted(unread | others if options.features else unread))
 
     findings, listing = list[Finding](), f"one of {listed(names, SHOWN)}"
     wanted: dict[str | None, str] = {request.target: "--target", request.split.column: "to split by"}

@@ -95,7 +95,7 @@ def examine_table(
         columns=features.columns,
         class_names=truth.class_names,
         split=rows.rule,
-        ignored=tuple(features.ignored),
+        ignored=features.ignored,
         left_out=tuple(sorted(features.left_out)),
     )
     return Examined(report, schema, rows)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.data import row_hash, statistics
 from tasks.data.inference import value_kind
@@ -149,7 +148,7 @@ def _write_rows(path: Path, rows: Rows, schema: Schema, side: str, exact: Table 
     """
     is_mine = rows.split.split_ids == SIDES[side]
 
-    def blocks() -> Iterator[NDArray[np.int64]]:
+    def blocks() -> Iterator[Array]:
         """The numbers of the rows of this side."""
         if exact or len(is_mine) > ORDERED:
             for start in range(0, len(is_mine), BLOCK):
@@ -158,7 +157,7 @@ def _write_rows(path: Path, rows: Rows, schema: Schema, side: str, exact: Table 
             mine = np.flatnonzero(is_mine)
             yield from np.split(mine[np.argsort(rows.digests[mine])], range(BLOCK, len(mine), BLOCK))
 
-    values_of: dict[str, Callable[[Any], NDArray[Any]]] = {
+    values_of: dict[str, Callable[[Any], Array]] = {
         FEATURES: rows.features.matrix,
         TASKS[schema.task].target: rows.truth.values.__getitem__,
     }
@@ -171,11 +170,11 @@ def _write_rows(path: Path, rows: Rows, schema: Schema, side: str, exact: Table 
     return write_arrays(path, specs, {key: map(values, blocks()) for key, values in values_of.items()})
 
 
-def _exact_features(table: Table, rows: Rows, schema: Schema) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
+def _exact_features(table: Table, rows: Rows, schema: Schema) -> Callable[[Any], Array]:
     """A function that makes the features ``(m, columns)`` of some rows, in order, with all their digits."""
     in_table = np.flatnonzero(rows.truth.is_known)
 
-    def features(numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+    def features(numbers: Array) -> Array:
         matrix, places = rows.features.matrix(numbers).astype(np.float64), in_table[numbers]
         for at in rows.lossy if len(places) else ():
             values = table.data[schema.columns[at].name].slice(places[0], places[-1] + 1 - places[0])
@@ -185,7 +184,7 @@ def _exact_features(table: Table, rows: Rows, schema: Schema) -> Callable[[NDArr
     return features
 
 
-def write_digests(name: str, digests: dict[str, NDArray[np.uint64]], scratch: Path) -> FileRef:
+def write_digests(name: str, digests: dict[str, Hashes], scratch: Path) -> FileRef:
     """Write the row digests of each part, sorted, to a file of their own."""
     specs = {part: (np.uint64, each.shape) for part, each in digests.items()}
     sha256 = write_arrays(scratch / "rows", specs, {part: [each] for part, each in digests.items()})

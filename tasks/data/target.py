@@ -64,27 +64,23 @@ def read_target(table: Table, request: Request, task: TaskName | None) -> Truth:
     if task is None:
         is_number = kind == "number" or (kind == "text" and table.number_share(target) >= NUMBERS_WITH_TEXT)
         task = "regression" if is_number and target not in request.options.category else "classification"
-    fixed = request.previous.class_names if request.previous else ()
-    found: Truth | Finding = _find_misfit(table, target, kind, task) or (
-        _read_numbers(table, target) if task == "regression" else _read_classes(table, target, fixed)
-    )
+    found: Truth | Finding
+    if kind in ("unfit", "date") or (kind == "text" and task == "regression"):
+        what, action = "a date or a time" if kind == "date" else "nothing that can be learned", "take another --target"
+        if kind == "text":
+            what, action = (
+                f"text, as {example_of_text(table, target)}",
+                "mend them, or take softmax-regression for classes",
+            )
+        expected = "numbers such as 1234.5" if task == "regression" else "classes"
+        found = error("target-kind", target, f"the target {target} is {what}", expected, action)
+    elif task == "regression":
+        found = _read_numbers(table, target)
+    else:
+        found = _read_classes(table, target, request.previous.class_names if request.previous else ())
     if isinstance(found, Truth) and not (len(found.values) or any(each.is_error for each in found.findings)):
         found = error("no-target", target, f"no row has a {target}", "a target to learn", "take another --target")
     return found if isinstance(found, Truth) else nothing._replace(findings=(found,))
-
-
-def _find_misfit(table: Table, target: str, kind: str, task: TaskName) -> Finding | None:
-    """That values of a kind cannot be learned."""
-    is_regression = task == "regression"
-    expected, action = "numbers such as 1234.5" if is_regression else "classes", "take another --target"
-    if kind == "text" and is_regression:
-        found = f"text, as {example_of_text(table, target)}"
-        action = "mend them, or take softmax-regression for classes"
-    elif kind in ("unfit", "date"):
-        found = "a date or a time" if kind == "date" else "nothing that can be learned"
-    else:
-        return None
-    return error("target-kind", target, f"the target {target} is {found}", expected, action)
 
 
 def _read_numbers(table: Table, target: str) -> Truth | Finding:

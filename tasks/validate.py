@@ -2,7 +2,7 @@
 
 from tasks.data.book_datasets import find_dataset
 from tasks.data.prepared_splits import PreviousSchema, ValidatedDataset
-from tasks.data.report import DataReport
+from tasks.data.report import DataReport, require_fit
 from tasks.machine.telling import Event, tell
 from tasks.parameters import Data
 from tasks.records import ChampionData, RawDataset
@@ -61,5 +61,5 @@ def validate(
     report, table, images, sheet = find_dataset(raw.name, data).validate(raw, data, task, kept, champion)
     report = report.without_places(raw.source) if data.is_own else report
     written, picture = _show(run, report, sheet)
-    report.require_fit()
+    require_fit(report.findings)
     return ValidatedDataset(raw=raw, report=written, table=table, images=images, sheet=picture)

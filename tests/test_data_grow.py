@@ -181,13 +181,6 @@ def test_what_was_accepted_is_noted_and_stops_no_later_night_in_that_column(faul
     assert list(rules(examined(grown(month, 779, **both), kept=recipe(found), champion=later), "error")) == [other]
 
 
-def test_an_ordinary_day_is_like_those_before(month: Month) -> None:
-    _, found, champion = month
-    for number in (777, 778, 779):
-        ordinary = examined(grown(month, number), kept=recipe(found), champion=champion)
-        assert ordinary.report.changes == ()
-
-
 def test_a_broken_day_is_found_though_good_ones_come_with_it(tmp_path: Path) -> None:
     folder = months(tmp_path / "data")
     found = examined(folder)

@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from tasks.data import statistics
 from tasks.data.io import tabular
 from tasks.data.levels import count_codes, extend_levels, find_levels, format_values, sort_levels
-from tasks.data.recipe import Column
 from tasks.data.schema import Schema
 from tasks.data.table_rows import map_split
-from tasks.errors import UsageError
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
 
 ROWS = 300
@@ -28,26 +26,6 @@ X = RNG.normal(size=ROWS)
 
 def kinds(found: Any) -> dict[str, str]:
     return {column.name: column.kind for column in recipe(found).columns}
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_kinds_are_inferred_alike_in_every_format(suffix: str, tmp_path: Path) -> None:
-    columns = {
-        "number": X,
-        "whole": RNG.integers(0, 9, ROWS),
-        "truth": RNG.choice([True, False], ROWS),
-        "text": RNG.choice(["a", "b"], ROWS),
-        "answer": RNG.choice(["yes", "no"], ROWS),
-        "when": pa.array(RNG.integers(0, 10**9, ROWS), pa.timestamp("s")).cast(pa.string()),
-        "id": [f"row-{at}" for at in range(ROWS)],
-        "y": Y,
-    }
-    found = examined(written(tmp_path / f"t{suffix}", columns))
-    assert kinds(found) == {
-        "number": "number", "whole": "number", "truth": "boolean", "text": "category", "answer": "category",
-    }  # fmt: skip
-    assert recipe(found).left_out == ("id", "when")
-    assert {"date when", "id id"} <= set(rules(found, "note"))
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -161,14 +139,6 @@ def replaced(table: pa.Table, name: str, values: Any) -> pa.Table:
     return table.set_column(table.column_names.index(name), name, pa.array(values))
 
 
-def test_new_levels_are_appended_and_said_and_old_codes_stay(tmp_path: Path) -> None:
-    original, kept = first_version(tmp_path)
-    later = replaced(original, "c", np.array(["c", "d", "a"])[np.arange(ROWS) % 3])
-    found = examined(written(tmp_path / "later.csv", later), kept=kept)
-    assert recipe(found).columns[1].levels == ("b", "d", "a", "c")
-    assert "a, c" in rules(found, "warning")["new-levels c"]
-
-
 def test_later_data_are_read_by_name_whatever_their_order_and_types_of_numbers(tmp_path: Path) -> None:
     original, kept = first_version(tmp_path)
     whole = replaced(original, "x", np.arange(ROWS)).select(["y", "t", "c", "x"])
@@ -194,21 +164,6 @@ def test_features_choose_columns_and_the_others_are_ignored_later_too(tmp_path: 
     assert not rules(examined(written(tmp_path / "later.csv", later), kept=kept, features=["x", "t"]), "error")
 
 
-def test_another_split_needs_a_new_recipe_in_which_columns_and_codes_stay(tmp_path: Path) -> None:
-    original, kept = first_version(tmp_path)
-    groups = original.append_column("g", [np.arange(ROWS) % 60])
-    path = written(tmp_path / "later.csv", groups)
-    assert recipe(examined(path, kept=kept, test=0.3, ignore=["g"])).split == kept.split
-    assert "stays 0.2" in rules(examined(path, kept=kept, test=0.3), "note")["test-share"]
-    with pytest.raises(UsageError, match="a split by g") as caught:
-        examined(path, kept=kept, split_by="g")
-    assert "--new-recipe" in caught.value.action
-    found = examined(path, kept=kept, split_by="g", new_recipe=True, test=0.3)
-    assert recipe(found).split.rule == "group"
-    assert recipe(found).columns == kept.columns
-    assert recipe(found).split.test == 0.3
-
-
 def test_classes_are_fixed_and_named_as_the_data_name_them(tmp_path: Path) -> None:
     columns = {"x": X, "y": np.array([10, 9, 10])[np.arange(ROWS) % 3]}
     first = examined(written(tmp_path / "t.csv", columns), task="classification")
@@ -230,28 +185,6 @@ def test_rows_without_a_target_are_left_out_and_counted(tmp_path: Path) -> None:
     assert digest(found) == digest(examined(written(tmp_path / "labelled.csv", labelled)))
 
 
-def test_fitted_statistics_are_those_of_the_training_part(tmp_path: Path) -> None:
-    values = pa.array(X * 3 + 1e6, mask=RNG.random(ROWS) < 0.1)
-    levels = pa.array(RNG.choice(["a", "b", "c"], ROWS), mask=RNG.random(ROWS) < 0.1)
-    found = examined(written(tmp_path / "t.parquet", {"x": values, "c": levels, "one": [4] * ROWS, "y": Y}))
-    train = map_split(rows(found), recipe(found), "train", tmp_path)
-    fitted = statistics.fit_recipe(recipe(found).columns, "y", train, rows(found).has_missing)
-    x, c, one = fitted.columns
-    assert [each.has_missing for each in fitted.columns] == [True, True, False]
-    is_training = rows(found).split.split_ids == 1
-    mine = values.to_numpy(zero_copy_only=False).astype(np.float32)[is_training].astype(float)
-    assert x.mean == pytest.approx(np.nanmean(mine), rel=1e-12)
-    assert x.scale == pytest.approx(np.nanstd(mine), rel=1e-9)
-    assert x.num_missing == np.isnan(mine).sum()
-    names = [level for level, mine in zip(levels.to_pylist(), is_training, strict=True) if mine]
-    assert c.counts == tuple(names.count(level) for level in ("a", "b", "c"))
-    assert c.num_missing == names.count(None)
-    assert one == Column(name="one", mean=4.0, scale=1.0)
-    assert fitted.target is not None
-    assert fitted.target.mean == pytest.approx(Y[is_training].mean(), rel=1e-9)
-    assert fitted.target.scale == pytest.approx(Y[is_training].std(), rel=1e-9)
-
-
 def test_a_value_that_is_missing_in_validation_rows_alone_is_known_to_be_missing(tmp_path: Path) -> None:
     part = np.array(["train", "test", "val"])[np.arange(ROWS) % 3]
     columns = {"x": pa.array(X, mask=part == "val"), "z": X[::-1], "y": Y, "part": part}
@@ -267,24 +200,6 @@ def test_a_large_mean_costs_the_deviation_no_digits(offset: float) -> None:
     (found,) = statistics.measure_columns([None], len(values), lambda rows: values[None, rows])
     assert found.mean == pytest.approx(values.mean(), rel=1e-13)
     assert found.deviation == pytest.approx(values.std(), rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"features": ["x"]}, "x, c, t"),
-        ({"features": ["x", "c", "t", "z"]}, "x, c, t"),
-        ({"category": ["x"]}, "a number"),
-        ({"target": "x"}, "y, as version 1"),
-    ],
-)
-def test_options_that_version_1_does_not_allow_are_refused(options: Any, expected: str, tmp_path: Path) -> None:
-    original, kept = first_version(tmp_path)
-    path = written(tmp_path / "later.csv", original.append_column("z", [X]))
-    with pytest.raises(UsageError) as caught:
-        examined(path, kept=kept, **options)
-    assert expected in caught.value.expected
-    assert "another --name" in caught.value.action
 
 
 def test_the_target_is_that_of_version_1_where_none_is_named(tmp_path: Path) -> None:

@@ -68,22 +68,22 @@ def test_words_of_numbers_order_them_and_give_them_back(values: list[float]) -> 
 
 
 @pytest.mark.parametrize(
-    ("form", "told"),
+    ("form", "action"),
     [
-        ("€{:.2f}", ("y looks like numbers not written as such, as '€", "numbers such as 1234.5", "linear-regression")),
-        ("{:.2f}", (f"the target y has {ROWS} different numbers", "2 training rows", "use linear-regression")),
-        ("Mr. {:.2f}", (f"{ROWS} of {ROWS} classes have hardly a row", "2 training rows", "another --target")),
+        ("€{:.2f}", "y looks like numbers: write them as 1234.5 and take linear-regression"),
+        ("{:.2f}", "y looks like numbers: write them as 1234.5 and take linear-regression"),
+        ("Mr. {:.2f}", "get more of them, or remove these rows"),
     ],
 )
 def test_many_rare_classes_are_one_finding_which_says_whether_they_are_numbers(
-    form: str, told: tuple[str, str, str], tmp_path: Path
+    form: str, action: str, tmp_path: Path
 ) -> None:
     columns = TABLE.set_column(3, "y", [[form.format(row * 1.37) for row in range(ROWS)]])
     found = examined(written(tmp_path / "t.csv", columns), task="classification")
     (error,) = found.report.errors
-    assert error.rule == "rare-class"
-    for words, said in zip(told, (error.found, error.expected, error.action), strict=True):
-        assert words in said
+    assert (error.rule, error.column, error.action) == ("rare-class", "y", action)
+    assert error.found.startswith(f"{ROWS} of {ROWS} classes have hardly a row")
+    assert "2 training rows" in error.expected
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from tasks.data.report import DataReport, UnfitData
 from tasks.data.schema import Request, Schema
 from tasks.data.statistics import Encoded
 from tasks.data.table_dataset import examine_table
+from tasks.data.target import Truth
 from tasks.download import download
 from tasks.errors import DataError
 from tasks.parameters import Data
@@ -166,13 +167,6 @@ def test_more_rows_than_memory_takes_are_refused_before_it_is_taken() -> None:
     assert peak < 10**6
 
 
-def test_one_fault_is_an_error_like_any_other(tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught:
-        prepared(written(tmp_path / "h.csv", houses()), "cost", "regression")
-    assert str(caught.value).count("\n") == 2
-    assert "area, city, garden, price" in caught.value.expected
-
-
 def test_the_books_data_are_said_to_be_what_they_should_be_in_one_line(tmp_path: Path) -> None:
     run = RunFolder(path=tmp_path)
     raw = candidate.plain(download)(run, "synthetic-linear", Data())
@@ -237,9 +231,9 @@ def test_many_classes_and_many_levels_take_no_table_of_both() -> None:
     columns = (Column(name="c", kind="category", levels=("",)),)
     features = Encoded((codes.astype(np.uint16),), (9_900,))
     tracemalloc.start()
-    found = [
-        list(quality_checks.check_leaks(columns, features, truth, False)) for truth in (codes, RNG.permutation(codes))
-    ]
+    names, is_known = tuple(map(str, range(9_900))), np.ones(len(codes), bool)
+    truths = [Truth(labels, is_known, names, ()) for labels in (codes, RNG.permutation(codes))]
+    found = [list(quality_checks.check_leaks(columns, features, truth)) for truth in truths]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [len(each) for each in found] == [1, 0]

@@ -37,13 +37,13 @@ MEND = "mend the file, or say --accept-data where the world has changed"
 Group = tuple[RowNumbers, RowNumbers, str]  # new rows that are judged together, some of them, and where they are
 
 
-def compare_rows(table: Table, rows: Rows, rule: SplitRule, window: str, champion: ChampionData) -> Iterator[Finding]:
+def compare_rows(table: Table, rows: Rows, window: str, champion: ChampionData) -> Iterator[Finding]:
     """All in which the rows of a table differ from the champion's data.
 
     Raises:
         DataError: the digests of the champion's rows are not those that its manifest names.
     """
-    yield from compare_num_rows(rows.split, rule, window, champion)
+    yield from compare_num_rows(rows.split, rows.rule, window, champion)
     known = {each.name: each for each in champion.profiles}
     both = [(known[each.name], each) for each in rows.profiles if each.name in known]
     if window == champion.window == NO_WINDOW:  # else a column of the calendar turns constant in time

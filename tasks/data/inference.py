@@ -9,11 +9,11 @@ import pyarrow.compute as pc
 from tasks.data import statistics
 from tasks.data.io import tabular
 from tasks.data.io.table import Table
-from tasks.data.levels import MOST_LEVELS, Levels, extend_levels
+from tasks.data.levels import MOST_LEVELS, extend_levels
 from tasks.data.recipe import Column
 from tasks.data.report import Finding, error, note, warning
-from tasks.data.schema import Request, Roles
-from tasks.machine.words import counted
+from tasks.data.schema import Request, assign_roles
+from tasks.machine.words import counted, listed
 
 NUMBERS_WITH_TEXT = 0.9  # share of values that read as numbers, from which the others are faults
 FEW_ROWS = 200
@@ -31,45 +31,47 @@ class Features(NamedTuple):
     """The columns of a model, and what there is to say of all that might have been."""
 
     columns: tuple[Column, ...]  # nothing fitted
-    left_out: dict[str, str]  # why the others are: date, id, or "left out" by version 1, whatever they are
-    findings: tuple[Finding, ...]
+    left_out: dict[str, str]  # why others are: date, id, or, whatever they are, "" as in version 1
+    ignored: tuple[str, ...]  # sorted
+    findings: list[Finding]
 
 
-def infer_features(table: Table, roles: Roles, request: Request) -> Features:
+def infer_features(table: Table, request: Request) -> Features:
     """The features of a table, inferred or as the previous schema has them."""
-    taken, findings = list[Column](), list[Finding]()
-    passed_over = request.previous.passed_over if request.previous else set[str]()
-    left_out = dict.fromkeys(passed_over - {roles.split_column, *roles.ignored}, "left out")
-    names = set(table.data.column_names)
-    for name in (each for each in roles.features if each in names):
-        known, is_category = request.known.get(name), name in request.options.category
-        kind, finding = _compare_kind(table, known, is_category) if known else _infer_kind(table, name, is_category)
-        column = None
-        if kind in ("date", "id"):
+    names, ignored, findings = assign_roles(request, [*table.names, *table.ignored])
+    columns = list[Column]()
+    left_out = dict.fromkeys(request.passed_over.difference(ignored, [request.split.column]), "")
+    for name in names:
+        if name not in table.data.column_names:
+            continue
+        kind, finding = _infer_kind(table, name, request)
+        findings += filter(None, [finding])
+        if kind == "category":
+            column, finding = _find_category(table, name, request.known.get(name))
+            findings += filter(None, [finding])
+            columns += filter(None, [column])
+        elif kind in ("number", "boolean"):
+            columns.append(request.known.get(name) or Column.model_validate({"name": name, "kind": kind}))
+        elif kind != "unfit":
             left_out[name] = kind
-        elif kind == "category" and not _is_error(finding):
-            findings += [finding] if finding else []
-            column, finding = _find_category(table, name, known)
-        elif kind != "unfit" and not _is_error(finding):
-            column = known or Column.model_validate({"name": name, "kind": kind})
-        taken += [column] if column else []
-        findings += [finding] if finding else []
-    if not taken and not any(map(_is_error, findings)):
-        found = f"no column is left to predict {roles.target or 'anything'} from"
-        action = "give more columns, or take one that was left out with --category"
-        findings.append(error("no-features", None, found, "at least one number, boolean or category", action))
-    return Features(tuple(taken), left_out, tuple(findings))
-
-
-def _is_error(finding: Finding | None) -> bool:
-    return finding is not None and finding.severity == "error"
+    if not columns and not any(each.is_error for each in findings):
+        findings.append(
+            error(
+                "no-features",
+                None,
+                f"no column is left to predict {request.target or 'anything'} from",
+                "at least one number, boolean or category",
+                "give more columns, or take one that was left out with --category",
+            )
+        )
+    return Features(tuple(columns), left_out, ignored, findings)
 
 
 def value_kind(table: Table, name: str) -> str:
     """What the values are by themselves: number, boolean, date, null, unfit, or text that reads as none of these."""
-    column = table.data[name]
-    if any(_is_error(each) and each.column == name for each in table.findings):
+    if any(each.is_error and each.column == name for each in table.findings):
         return "unfit"  # the reader has said why
+    column = table.data[name]
     kind = tabular.kind_of(column.type)
     if kind != "text":
         return kind
@@ -89,21 +91,22 @@ def _kind_of_texts(values: pa.Array) -> str:
     return "text" if statistics.parse_dates(values) is None else "date"
 
 
-def _infer_kind(table: Table, name: str, is_category: bool) -> Kind:
-    """The kind of a column that no version has fixed yet; ``is_category``: the user says so."""
-    kind = value_kind(table, name)
-    if kind == "unfit":
-        return "unfit", None
-    if is_category or kind == "boolean":
-        return "category" if is_category else "boolean", None
+def _infer_kind(table: Table, name: str, request: Request) -> Kind:
+    """The kind of a column: as version 1 fixed it, as the user says, or as its values say."""
+    kind, is_category = value_kind(table, name), name in request.options.category
+    if known := request.known.get(name):
+        return _compare_kind(table, known, kind, is_category)
+    if is_category and kind != "unfit":
+        return "category", None
     if kind == "text":
         return _infer_kind_of_text(table, name)
     if kind == "date":
-        return "date", note("date", name, f"{name} holds dates or times and is no feature; left out")
-    if not _counts_rows(table, name):
-        return "number", None
-    found = f"{name} has another whole number in every row, as an id has"
-    return "number", warning("counts-rows", name, found, f"leave it out with --ignore {name} if it is one")
+        return kind, note("date", name, f"{name} holds dates or times and is no feature; left out")
+    finding = None
+    if kind == "number" and _counts_rows(table, name):
+        found = f"{name} has another whole number in every row, as an id has"
+        finding = warning("counts-rows", name, found, f"leave it out with --ignore {name} if it is one")
+    return "number" if kind == "null" else kind, finding
 
 
 def _counts_rows(table: Table, name: str) -> bool:
@@ -120,23 +123,34 @@ def _infer_kind_of_text(table: Table, name: str) -> Kind:
     values, singles = int(levels.counts.sum()), int((levels.counts == 1).sum())
     is_number = tabular.parse_numbers(levels.values).is_valid().to_numpy(zero_copy_only=False)
     if levels.counts[is_number].sum() >= NUMBERS_WITH_TEXT * values:
-        return "unfit", _text_among_numbers(table, name)
+        found, expected = f"{name} is {example_of_text(table, name)}", "a number, as in most rows"
+        return "unfit", error(
+            "text-among-numbers",
+            name,
+            found,
+            expected,
+            f"mend the value, or take the column with --category {name} or not at all with --ignore {name}",
+        )
     is_id = singles > values * (OF_FEW_ROWS if values < FEW_ROWS else SINGLE_LEVELS)
-    finding = _unusual_format(table, name, levels, "left out as an id" if is_id else "taken as a category")
+    finding = _find_unusual_format(table, name, "left out as an id" if is_id else "taken as a category")
     if is_id and finding is None:
         found = f"{name} looks like an id: {singles:,} of {counted(values, 'row')} hold a value that no other has"
         finding = note("id", name, f"{found}; left out", f"--category {name} takes it as a feature all the same")
     return "id" if is_id else "category", finding
 
 
-def _unusual_format(table: Table, name: str, levels: Levels, outcome: str) -> Finding | None:
+def _find_unusual_format(table: Table, name: str, outcome: str) -> Finding | None:
     """That most of a text column's values look like numbers or dates, and are not written as such."""
+    levels = table.levels(name)
     for (what, form), pattern in FORMAT_PATTERNS.items():
         matches = pc.match_substring_regex(levels.values, pattern).fill_null(False).to_numpy(zero_copy_only=False)
         if levels.counts[matches].sum() > MOSTLY * levels.counts.sum():
-            found = f"{name} looks like {what} not written as such, as {example_of_text(table, name)}; {outcome}"
-            action = f"write {what} as {form}, and nothing where one is missing, or say --category or --ignore {name}"
-            return warning("looks-like", name, found, action)
+            return warning(
+                "looks-like",
+                name,
+                f"{name} looks like {what} not written as such, as {example_of_text(table, name)}; {outcome}",
+                f"write {what} as {form}, and nothing where one is missing, or say --category or --ignore {name}",
+            )
     return None
 
 
@@ -146,32 +160,28 @@ def example_of_text(table: Table, name: str) -> str:
     return f"{value[:SHOWN]!r} in {table.named(row)}"
 
 
-def _text_among_numbers(table: Table, name: str, is_fixed: bool = False) -> Finding:
-    """That a column of numbers has text in it; ``is_fixed``: since version 1 it may not be anything else."""
-    expected = "a number, as in most rows"
-    action = f"take the column with --category {name} or not at all with --ignore {name}"
-    if is_fixed:
-        expected, action = "a number, as version 1 took it", "keep the new table under another --name"
-    found = f"{name} is {example_of_text(table, name)}"
-    return error("text-among-numbers", name, found, expected, f"mend the value, or {action}")
-
-
-def _compare_kind(table: Table, known: Column, is_category: bool) -> Kind:
+def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> Kind:
     """The kind that version 1 took a column for, and what is wrong if it is another now; a missing column fits all.
 
     Dates are levels only where the user says so (``is_category``).
     """
-    name, kind, now = known.name, known.kind, value_kind(table, known.name)
+    name, kind = known.name, known.kind
     is_level = kind == "category" and (now != "date" or table.is_text(name) or is_category)
     if is_level or now in ("null", "unfit", kind):
         return kind, None
     if kind == "number" and now == "text":
-        return kind, _text_among_numbers(table, name, is_fixed=True)
-    column = table.data[name]
-    row = int(np.argmax(pc.is_valid(column).to_numpy()))
-    found = f"{name} is a {now} now, as {str(column[row].as_py())[:SHOWN]!r} in {table.named(row)}"
-    action = "mend the data, or keep the new table under another --name"
-    return kind, error("retyped-column", name, found, f"a {kind}, as version 1 took it", action)
+        rule, found = "text-among-numbers", f"{name} is {example_of_text(table, name)}"
+    else:
+        row = table.first(pc.is_valid(table.data[name])) or 0
+        value = str(table.data[name][row].as_py())[:SHOWN]
+        rule, found = "retyped-column", f"{name} is a {now} now, as {value!r} in {table.named(row)}"
+    return "unfit", error(
+        rule,
+        name,
+        found,
+        f"a {kind}, as version 1 took it",
+        "mend the data, or keep the new table under another --name",
+    )
 
 
 def _find_category(table: Table, name: str, known: Column | None) -> tuple[Column | None, Finding | None]:
@@ -179,13 +189,9 @@ def _find_category(table: Table, name: str, known: Column | None) -> tuple[Colum
     old, levels = known.levels if known else (), table.levels(name)
     now = extend_levels(old, levels.names()) if levels.num_used <= MOST_LEVELS else ()
     if (number := max(len(now), levels.num_used)) > MOST_LEVELS:
-        found, action = f"{name} has {number:,} levels", f"leave it out with --ignore {name}, or group its values"
-        if known:
-            found += ", with those that earlier versions took"
-            action = "group its values, and give the new table another --name"
-        return None, error("too-many-levels", name, found, f"at most {MOST_LEVELS:,}", action)
-    finding = None
-    if known and (new := now[len(old) :]):
-        more = ", …" if len(new) > 10 else ""
-        finding = warning("new-levels", name, f"{name} has new levels: {', '.join(new[:10])}{more}")
+        action = f"group its values, or leave it out with --ignore {name} (and another --name if a version takes it)"
+        found, expected = f"{name} has {number:,} levels", f"at most {MOST_LEVELS:,}"
+        return None, error("too-many-levels", name, found, expected, action)
+    new = now[len(old) :] if known else ()
+    finding = warning("new-levels", name, f"{name} has new levels: {listed(new, 10)}") if new else None
     return Column(name=name, kind="category", levels=now), finding

@@ -1,15 +1,15 @@
 """What is odd about rows that could be encoded: some of it stops the run, most is said and no more."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasks.data.recipe import Column
 from tasks.data.report import Finding, note, warning
 from tasks.data.row_hash import SAMPLE
 from tasks.data.statistics import ColumnStats, Encoded
+from tasks.data.target import Truth
+from tasks.machine.arrays import Array
 from tasks.machine.words import counted, readable
 
 MUCH_MISSING = 0.1
@@ -38,9 +38,12 @@ def check_num_features(columns: Sequence[Column], num_training: int) -> Iterator
     """Whether there are more numbers than rows to learn from: they fit the training part whatever is in it."""
     numbers = sum(column.kind != "category" for column in columns)
     if numbers >= num_training > 0:
-        found = f"{counted(numbers, 'number')} and {counted(num_training, 'training row')}: any target can be fitted so"
-        action = "get more rows, name --features, or try --weight-decay auto"
-        yield warning("few-rows", None, found, action)
+        yield warning(
+            "few-rows",
+            None,
+            f"{counted(numbers, 'number')} and {counted(num_training, 'training row')}: any target can be fitted so",
+            "get more rows, name --features, or try --weight-decay auto",
+        )
 
 
 def check_duplicate_columns(columns: Sequence[Column], features: Encoded) -> Iterator[Finding]:
@@ -51,33 +54,36 @@ def check_duplicate_columns(columns: Sequence[Column], features: Encoded) -> Ite
         if np.nanmin(sample, initial=np.inf) >= np.nanmax(sample, initial=-np.inf):
             continue
         earlier = alike.setdefault((column.kind, sample.tobytes()), [])
-        equal = (other for other in earlier if _are_equal(features, at, other))
-        if (other := next(equal, None)) is not None:
-            found = f"{column.name} equals {columns[other].name} in every row"
-            yield warning("duplicate-column", column.name, found, f"leave one out, as with --ignore {column.name}")
+        for other in earlier:
+            if np.array_equal(features.floats(at), features.floats(other), equal_nan=True):
+                yield warning(
+                    "duplicate-column",
+                    column.name,
+                    f"{column.name} equals {columns[other].name} in every row",
+                    f"leave one out, as with --ignore {column.name}",
+                )
+                break
         earlier.append(at)
 
 
-def _are_equal(features: Encoded, at: int, other: int) -> bool:
-    return np.array_equal(features.floats(at), features.floats(other), equal_nan=True)
-
-
-def check_leaks(
-    columns: Sequence[Column], features: Encoded, y_true: NDArray[Any], is_regression: bool
-) -> Iterator[Finding]:
+def check_leaks(columns: Sequence[Column], features: Encoded, truth: Truth) -> Iterator[Finding]:
     """Columns that predict the target alone, as what is known only afterwards does; judged on a sample of rows."""
-    explains, y = _explains_number if is_regression else _explains_class, y_true[_sampled(len(y_true))]
+    rows = _sampled(features.num_rows)
+    explains, y = _explains_class if truth.class_names else _explains_number, truth.values[rows]
     for at, column in enumerate(columns):
-        values = features.floats(at, _sampled(len(y_true))).astype(np.float64)
+        values = features.floats(at, rows).astype(np.float64)
         is_there = ~np.isnan(values)
-        if is_there.sum() < max(MIN_ROWS, 0.9 * len(y)):
-            continue
-        if explains(values[is_there], y[is_there], column.kind == "category"):
-            action = f"where it is not known when you predict, --ignore {column.name}"
-            yield warning("predicts-alone", column.name, f"{column.name} predicts the target alone", action)
+        is_enough = is_there.sum() >= max(MIN_ROWS, 0.9 * len(y))
+        if is_enough and explains(values[is_there], y[is_there], column.kind == "category"):
+            yield warning(
+                "predicts-alone",
+                column.name,
+                f"{column.name} predicts the target alone",
+                f"where it is not known when you predict, --ignore {column.name}",
+            )
 
 
-def _explains_number(values: NDArray[np.float64], y: NDArray[Any], is_category: bool) -> bool:
+def _explains_number(values: Array, y: Array, is_category: bool) -> bool:
     """By the share of the variance; of levels in units that do not favour many of them."""
     around = y - y.mean()
     total = float(around @ around)
@@ -87,13 +93,13 @@ def _explains_number(values: NDArray[np.float64], y: NDArray[Any], is_category: 
         with np.errstate(all="ignore"):
             return bool(np.corrcoef(values, y)[0, 1] ** 2 > ALONE)
     codes = values.astype(np.int64)
-    counts = np.bincount(codes)
-    sums, counts = np.bincount(codes, around)[counts > 0], counts[counts > 0]
-    within, spare = total - float((sums**2 / counts).sum()), len(y) - len(counts)
-    return spare >= MIN_ROWS and within / spare < (1 - ALONE) * total / len(y)
+    counts, sums = np.bincount(codes), np.bincount(codes, around)
+    within = total - float((sums**2 / np.maximum(counts, 1)).sum())
+    spare = len(y) - np.count_nonzero(counts)
+    return bool(spare >= MIN_ROWS and within / spare < (1 - ALONE) * total / len(y))
 
 
-def _explains_class(values: NDArray[np.float64], labels: NDArray[Any], is_category: bool) -> bool:
+def _explains_class(values: Array, labels: Array, is_category: bool) -> bool:
     """Whether each class lies in a range of its own; of levels, whether each has one class."""
     classes, y = np.unique(labels, return_inverse=True)
     if len(classes) < 2:

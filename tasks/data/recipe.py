@@ -44,11 +44,9 @@ class Pixels(Lasting):
 
         from tasks.data.io import pictures
 
-        if np.dtype(dtype) != np.uint8:
-            return False
         is_image = len(shape) in (2, 3) and shape[2:] in ((), (1,), (3,))
         can_be_resized = self.resize is not None and 0 < math.prod(shape[:2]) <= pictures.LARGEST_PIXELS
-        return shape == self.shape or (is_image and can_be_resized)
+        return np.dtype(dtype) == np.uint8 and (shape == self.shape or (is_image and can_be_resized))
 
     def encode(self, images: NDArray[np.uint8], tracked: Tracked = iter) -> NDArray[np.uint8]:
         """Raw images ``(n, …)`` uint8 to ``(n, *shape)`` uint8; those of that shape are returned as they are.
@@ -61,10 +59,10 @@ class Pixels(Lasting):
         from tasks.data.io import pictures
 
         _require(self, images)
+        if images.shape[3:] == (1,):
+            images = images[..., 0]
         if images.shape[1:] == self.shape:
             return images
-        if images.shape[3:] == (1,):
-            return self.encode(images[..., 0], tracked)
         encoded = np.empty((len(images), *self.shape), np.uint8)
         for row in tracked(range(len(images))):
             encoded[row] = pictures.fit(images[row], self.shape)

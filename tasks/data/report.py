@@ -1,7 +1,8 @@
 """What validation says of data: a document for programs, a page for people, and the error that stops the run."""
 
-import functools
 import re
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -16,6 +17,7 @@ from tasks.store.record import Lasting
 OF_CHAMPION = frozenset(
     {"turned-missing", "other-scale", "turned-constant", "fewer-rows", "drift", "new-levels"}
 )  # rules by which data are held against those before
+Severity = Literal["error", "warning", "note"]
 Role = Literal["feature", "target", "split", "ignored", "left out"]
 MOST_LEVELS_SHOWN = 12
 
@@ -23,7 +25,7 @@ MOST_LEVELS_SHOWN = 12
 class Finding(Lasting):
     """One thing that validation says of a table: an error stops the run, a warning does not, a note explains."""
 
-    severity: Literal["error", "warning", "note"]
+    severity: Severity
     rule: str  # such as "constant-target"
     column: str | None = None
     found: str  # with file and row where there is one
@@ -32,25 +34,29 @@ class Finding(Lasting):
     accepted: bool = False  # it would have been an error, and the user let it through
 
     @property
+    def is_error(self) -> bool:
+        """Whether it stops a run."""
+        return self.severity == "error"
+
+    @property
     def sentence(self) -> str:
         """All of it in a line."""
         expected = f"expected {self.expected}" if self.expected else ""
         return " ".join("; ".join(filter(None, (self.found, expected, self.action))).split())
 
 
-def error(rule: str, column: str | None, found: str, expected: str, action: str) -> Finding:
-    """What must be mended; ``column`` is None where it is of no single one."""
-    return Finding(severity="error", rule=rule, column=column, found=found, expected=expected, action=action)
+def make_finding(severity: Severity, rule: str, column: str | None, found: str, *advice: str) -> Finding:
+    """What validation says of a column, or of no single one (None).
+
+    ``advice`` is what to do, or what was expected and what to do.
+    """
+    *_, expected, action = "", "", *advice
+    return Finding(severity=severity, rule=rule, column=column, found=found, expected=expected, action=action)
 
 
-def warning(rule: str, column: str | None, found: str, action: str = "", expected: str = "") -> Finding:
-    """What is odd, and may be meant."""
-    return error(rule, column, found, expected, action).model_copy(update={"severity": "warning"})
-
-
-def note(rule: str, column: str | None, found: str, action: str = "") -> Finding:
-    """What was done, or may be of use."""
-    return error(rule, column, found, "", action).model_copy(update={"severity": "note"})
+error = partial(make_finding, "error")  # what must be mended
+warning = partial(make_finding, "warning")  # what is odd, and may be meant
+note = partial(make_finding, "note")  # what was done, or may be of use
 
 
 class AcceptedFinding(Lasting):
@@ -143,7 +149,7 @@ class DataReport(Document):
     @property
     def errors(self) -> tuple[Finding, ...]:
         """The findings that stop a run."""
-        return tuple(each for each in self.findings if each.severity == "error")
+        return tuple(each for each in self.findings if each.is_error)
 
     @property
     def changes(self) -> tuple[Finding, ...]:
@@ -159,46 +165,34 @@ class DataReport(Document):
         """The same without where own data lie, which stands in no version: files go by their names, save in errors."""
         fixed = re.split(r"[*?\[]", source)[0]  # of a glob
         folders = [each for each in (f"{source}/", fixed[: fixed.rfind("/") + 1]) if len(each) > 1]
-
-        def shortened(finding: Finding) -> Finding:
-            found = functools.reduce(lambda text, folder: text.replace(folder, ""), folders, finding.found)
-            return finding if finding.severity == "error" else finding.model_copy(update={"found": found})
-
-        return self.model_copy(update={"findings": tuple(map(shortened, self.findings))})
-
-    def require_fit(self) -> None:
-        """Let data pass in which nothing wrong was found.
-
-        Raises:
-            UnfitData: something was; the message has all of it.
-        """
-        if self.errors:
-            raise UnfitData(self.errors)
+        places = re.compile("|".join(map(re.escape, folders)))
+        findings = (
+            each if each.is_error else each.model_copy(update={"found": places.sub("", each.found)})
+            for each in self.findings
+        )
+        return self.model_copy(update={"findings": tuple(findings)})
 
     def page(self) -> str:
         """The report as Markdown."""
-        blocks = [f"# Data of {self.name}", in_markdown(self.summary)]
-        if self.findings:
-            blocks.append("\n".join(f"- **{each.severity}** {in_markdown(each.sentence)}" for each in self.findings))
-        if self.columns:
-            head = "| column | role | kind | missing | range or levels |\n|---|---|---|---|---|"
-            blocks.append("\n".join([head, *map(self._row, self.columns)]))
-        if self.images:
-            blocks.append(self._images(self.images))
-        if self.classes:
-            rows = (f"| {_cell(name)} | {count:,} |" for name, count in self.classes.items())
-            blocks.append("\n".join(["| class | rows |\n|---|---|", *rows]))
-        return "\n\n".join(blocks) + "\n"
+        images = self.images.facts() if self.images else {}
+        blocks = [
+            f"# Data of {self.name}",
+            in_markdown(self.summary),
+            "\n".join(f"- **{each.severity}** {in_markdown(each.sentence)}" for each in self.findings),
+            _table(
+                "| column | role | kind | missing | range or levels |\n|---|---|---|---|---|",
+                map(self.cells, self.columns),
+            ),
+            _table("| images | |\n|---|---|", images.items()),
+            f"![some of each class]({CONTACT_SHEET})" if images else "",
+            _table("| class | rows |\n|---|---|", ((name, f"{count:,}") for name, count in self.classes.items())),
+        ]
+        return "\n\n".join(filter(None, blocks)) + "\n"
 
-    def _images(self, images: ImageReport) -> str:
-        """A table of what they are like, and the contact sheet."""
-        rows = "\n".join(f"| {name} | {value} |" for name, value in images.facts().items())
-        return f"| images | |\n|---|---|\n{rows}\n\n![some of each class]({CONTACT_SHEET})"
-
-    def _row(self, column: ColumnReport) -> str:
+    def cells(self, column: ColumnReport) -> tuple[str, ...]:
+        """A column in words: its name, role and kind, what is missing, and its range or levels."""
         share = f"{100 * column.missing / self.rows:.3g} %" if column.missing else ""
-        cells = (column.name, column.role, column.kind, share, column.content)
-        return "| " + " | ".join(map(_cell, cells)) + " |"
+        return column.name, column.role, column.kind, share, column.content
 
 
 def split_sizes(num_train: int, num_validation: int, num_test: int) -> str:
@@ -210,22 +204,32 @@ def split_sizes(num_train: int, num_validation: int, num_test: int) -> str:
 class UnfitData(DataError):
     """Data in which validation found errors; each has its own line, so that all can be mended at once."""
 
-    def __init__(self, errors: tuple[Finding, ...]) -> None:
+    def __init__(self, errors: Sequence[Finding]) -> None:
         first = errors[0]
         super().__init__(first.found, first.expected, first.action)
         if len(errors) > 1:
-            self.found = "\n".join(
-                [f"{counted(len(errors), 'fault')} in the data:", *(f"- {each.sentence}" for each in errors)]
-            )
+            head = f"{counted(len(errors), 'fault')} in the data:"
+            self.found = "\n".join([head, *(f"- {each.sentence}" for each in errors)])
             self.expected = "data without these faults"
             others = ", or leave columns out with --ignore" if any(each.column for each in errors) else ""
             self.action = f"mend them{others}"
+
+
+def require_fit(findings: Iterable[Finding], tolerated: Collection[str] = ()) -> None:
+    """Let data pass in which nothing wrong was found, save by rules that are tolerated.
+
+    Raises:
+        UnfitData: something was; the message has all of it.
+    """
+    if errors := [each for each in findings if each.is_error and each.rule not in tolerated]:
+        raise UnfitData(errors)
 
 
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
 
 
-def _cell(text: str) -> str:
-    """Text in a cell of a Markdown table."""
-    return in_markdown(" ".join(text.split())[:200])
+def _table(head: str, rows: Iterable[Iterable[str]]) -> str:
+    """Rows as a Markdown table below a head; nothing where there is no row."""
+    lines = [" | ".join(in_markdown(" ".join(cell.split())[:200]) for cell in row) for row in rows]
+    return "\n".join([head, *(f"| {line} |" for line in lines)]) if lines else ""

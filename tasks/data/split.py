@@ -18,7 +18,7 @@ from tasks.data.levels import Levels, find_levels, format_values
 from tasks.data.recipe import SplitRule
 from tasks.data.report import Finding, error
 from tasks.data.row_hash import Hashes, HashInputs
-from tasks.data.schema import Roles
+from tasks.data.schema import Request
 from tasks.data.target import Truth, check_constant
 from tasks.machine.words import counted
 
@@ -194,24 +194,24 @@ def check_min_rows(split: Split) -> tuple[Finding, ...]:
     return (error("too-few-rows", None, found, expected, action),)
 
 
-def keep_window(table: Table, truth: Truth, roles: Roles, window: str) -> Truth:
+def keep_window(table: Table, truth: Truth, request: Request) -> Truth:
     """What there is to learn in a window of time, such as ``90d``, that ends with the newest row that has a target.
 
     A row without a time stays, to be found at fault.
     """
-    column, target = roles.split_column, roles.target
-    if column is None or column not in table.data.column_names or target is None or not len(truth.values):
+    column, window = request.split.column, request.options.window
+    if column is None or column not in table.data.column_names or not len(truth.values):
         return truth
     if value_kind(table, column) == "number":
         found = f"{column} holds numbers, and --window {window} counts hours, days or weeks"
         action = "write them as 2024-12-31T23:59:59, or leave --window out"
         return truth._replace(findings=(*truth.findings, error("window", column, found, "dates or times", action)))
-    times = read_times(table.data[column].filter(truth.is_known))
+    times = read_times(truth.of_column(table.data[column]))
     width = float(window[:-1]) * HOURS[window[-1]] * HOUR
     is_inside = ~(times <= np.fmax.reduce(times, initial=-np.inf) - width)
     is_known = truth.is_known.copy()
     is_known[is_known] = is_inside
-    values = truth.values[is_inside]
-    is_fit = not any(each.severity == "error" for each in truth.findings)
-    faults = check_constant(target, values, truth.class_names) if is_fit else ()
-    return Truth(values, is_known, truth.class_names, (*truth.findings, *faults), len(times) - len(values))
+    inside = truth._replace(values=truth.values[is_inside], is_known=is_known, outside=int((~is_inside).sum()))
+    is_fit = not any(each.is_error for each in truth.findings)
+    faults = check_constant(str(request.target), inside) if is_fit else []
+    return inside._replace(findings=(*truth.findings, *faults))

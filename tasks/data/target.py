@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from tasks.data import row_hash, statistics
 from tasks.data.inference import FORMAT_PATTERNS, MOSTLY, NUMBERS_WITH_TEXT, SHOWN, example_of_text, value_kind
-from tasks.data.io import tabular
 from tasks.data.io.table import Table
 from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.row_hash import Hashes
-from tasks.machine.words import counted
+from tasks.data.schema import Request
+from tasks.machine.arrays import Array
+from tasks.machine.words import counted, listed
 from tasks.serving.task import TaskName
 
 FEW_VALUES = 10  # whole numbers that may be classes
@@ -28,8 +28,8 @@ MOST_NAMED = 5  # rare classes that have a line each; more are told in one
 class Truth(NamedTuple):
     """What there is to learn of each row that has it."""
 
-    values: NDArray[Any]  # (n,) float64, or labels of the smallest unsigned type
-    is_known: NDArray[np.bool_]  # (rows,) which rows these are
+    values: Array  # (n,) float64, or labels of the smallest unsigned type
+    is_known: Array  # bool (rows,) which rows these are
     class_names: tuple[str, ...]
     findings: tuple[Finding, ...]
     outside: int = 0  # rows that have a target and are left out: they are outside of the window
@@ -38,108 +38,128 @@ class Truth(NamedTuple):
         """A function that makes the words of some rows, for hashing."""
         return row_hash.hash_inputs(self.values, self.class_names or None)
 
-    def count_classes(self, rows: Any = slice(None)) -> NDArray[np.int64]:
+    def of_column(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The values of a table's column in these rows."""
+        return column if self.is_known.all() else column.filter(self.is_known)
+
+    def name_row(self, table: Table, row: int) -> str:
+        """Where one of these rows is in the table, in words."""
+        return table.named(int(np.flatnonzero(self.is_known)[row]))
+
+    def count_classes(self, rows: Any = slice(None)) -> Array:
         """The rows of each class ``(classes,)``, of all or of some rows."""
         return count_codes(self.values[rows], len(self.class_names))
 
 
-def infer_task(table: Table, target: str, is_category: bool) -> TaskName:
-    """Regression for numbers, a few of them perhaps spoilt, classification for all else.
+def read_target(table: Table, request: Request, task: TaskName | None) -> Truth:
+    """The values of the target; none where it is not there, or not fit.
 
-    ``is_category``: the user says that these are classes.
+    Without a ``task`` numbers, a few of them perhaps spoilt, are for regression, and all else for classification.
     """
-    if is_category:
-        return "classification"
+    nothing, target = Truth(np.zeros(0), np.zeros(len(table.data), bool), (), ()), request.target
+    if target is None or target not in table.data.column_names:
+        return nothing
     kind = value_kind(table, target)
-    is_number = kind == "number" or (kind == "text" and table.number_share(target) >= NUMBERS_WITH_TEXT)
-    return "regression" if is_number else "classification"
+    if task is None:
+        is_number = kind == "number" or (kind == "text" and table.number_share(target) >= NUMBERS_WITH_TEXT)
+        task = "regression" if is_number and target not in request.options.category else "classification"
+    found: Truth | Finding
+    if kind in ("unfit", "date") or (kind == "text" and task == "regression"):
+        what, action = "a date or a time" if kind == "date" else "nothing that can be learned", "take another --target"
+        if kind == "text":
+            what, action = (
+                f"text, as {example_of_text(table, target)}",
+                "mend them, or take softmax-regression for classes",
+            )
+        expected = "numbers such as 1234.5" if task == "regression" else "classes"
+        found = error("target-kind", target, f"the target {target} is {what}", expected, action)
+    elif task == "regression":
+        found = _read_numbers(table, target)
+    else:
+        found = _read_classes(table, target, request.previous.class_names if request.previous else ())
+    if isinstance(found, Truth) and not (len(found.values) or any(each.is_error for each in found.findings)):
+        found = error("no-target", target, f"no row has a {target}", "a target to learn", "take another --target")
+    return found if isinstance(found, Truth) else nothing._replace(findings=(found,))
 
 
-def read_target(table: Table, target: str, task: TaskName, class_names: tuple[str, ...] = ()) -> Truth:
-    """The values of the target; ``class_names`` are those that version 1 fixed, in order."""
-    kind, is_regression = value_kind(table, target), task == "regression"
-    if kind in ("unfit", "date") or (kind == "text" and is_regression):
-        found, expected = "nothing that can be learned", "numbers" if is_regression else "classes"
-        action = "take another --target"
-        if kind == "date":
-            found = "a date or a time"
-        elif kind == "text":
-            found, expected = f"text, as {example_of_text(table, target)}", "numbers such as 1234.5"
-            action = "mend them, or take softmax-regression for classes"
-        return _unfit(table, error("target-kind", target, f"the target {target} is {found}", expected, action))
-    return _read_numbers(table, target) if is_regression else _read_classes(table, target, class_names)
-
-
-def _unfit(table: Table, finding: Finding) -> Truth:
-    return Truth(np.zeros(0), np.zeros(len(table.data), bool), (), (finding,))
-
-
-def _no_values(table: Table, target: str) -> Truth:
-    finding = error("no-target", target, f"no row has a {target}", "a target to learn", "take another --target")
-    return _unfit(table, finding)
-
-
-def _read_numbers(table: Table, target: str) -> Truth:
+def _read_numbers(table: Table, target: str) -> Truth | Finding:
     values = statistics.to_numbers(table.data[target])
     is_known, is_infinite = ~np.isnan(values), np.abs(values) > LARGEST
     if is_infinite.any():
         row = int(is_infinite.argmax())
-        found = f"the target {target} is {values[row]} in {table.named(row)}"
-        action = "mend or remove the row, or change the target's unit"
-        expected = f"finite numbers of at most {LARGEST:.2g}"
-        return _unfit(table, error("infinite-target", target, found, expected, action))
-    values = values[is_known]
-    if not len(values):
-        return _no_values(table, target)
-    findings = tuple(check_constant(target, values, ()) or _check_numbers(target, values))
-    return Truth(values, is_known, (), findings)
+        return error(
+            "infinite-target",
+            target,
+            f"the target {target} is {values[row]} in {table.named(row)}",
+            f"finite numbers of at most {LARGEST:.2g}",
+            "mend or remove the row, or change the target's unit",
+        )
+    truth = Truth(values[is_known], is_known, (), ())
+    findings = check_constant(target, truth) or _check_numbers(target, truth.values)
+    return truth._replace(findings=tuple(findings) if len(truth.values) else ())
 
 
-def _check_numbers(target: str, values: NDArray[np.float64]) -> Iterator[Finding]:
+def _check_numbers(target: str, values: Array) -> Iterator[Finding]:
     """Whether float32, in which a model predicts, tells values apart; and whether they may be meant as classes."""
     low, high, deviation = float(values.min()), float(values.max()), float(values.std())
     largest = np.float32(max(abs(low), abs(high)))
     spacing = float(largest - np.nextafter(largest, np.float32(0)))
     if spacing > MOST_COARSE * deviation:
-        found = f"float32 tells values of the target {target} apart by {spacing:.3g} only"
-        found += f"; they deviate by {deviation:.3g}"
-        expected = f"at most {MOST_COARSE:g} of their deviation"
-        yield error("offset", target, found, expected, "subtract an offset from the target")
+        yield error(
+            "offset",
+            target,
+            f"float32 tells values of the target {target} apart by {spacing:.3g} only; they deviate by {deviation:.3g}",
+            f"at most {MOST_COARSE:g} of their deviation",
+            "subtract an offset from the target",
+        )
     if high - low < FEW_VALUES and np.array_equal(values, np.floor(values)):
-        found = f"the target {target} has whole numbers from {low:g} to {high:g} only"
-        yield note("few-values", target, found, "softmax-regression learns them as classes")
+        yield note(
+            "few-values",
+            target,
+            f"the target {target} has whole numbers from {low:g} to {high:g} only",
+            "softmax-regression learns them as classes",
+        )
 
 
-def _read_classes(table: Table, target: str, fixed: tuple[str, ...]) -> Truth:
+def _read_classes(table: Table, target: str, fixed: tuple[str, ...]) -> Truth | Finding:
     levels = table.levels(target)
-    if not levels.num_used:
-        return _no_values(table, target)
     if levels.num_used > MOST_LEVELS:
-        found = f"the target {target} has {levels.num_used:,} different values"
-        action, expected = "take linear-regression for numbers, or another --target", f"at most {MOST_LEVELS:,} classes"
-        return _unfit(table, error("too-many-classes", target, found, expected, action))
+        return error(
+            "too-many-classes",
+            target,
+            f"the target {target} has {levels.num_used:,} different values",
+            f"at most {MOST_LEVELS:,} classes",
+            "take linear-regression for numbers, or another --target",
+        )
     current = sort_levels(levels.names())
     names = fixed or current
     codes = levels.encode(names)
     is_known = ~np.isnan(codes)
-    labels = (codes if is_known.all() else codes[is_known]).astype(np.min_scalar_type(len(names) - 1))
-    return Truth(labels, is_known, names, tuple(_check_classes(target, current, fixed)))
+    labels = (codes if is_known.all() else codes[is_known]).astype(np.min_scalar_type(max(len(names) - 1, 0)))
+    truth = Truth(labels, is_known, names, ())
+    return truth._replace(findings=(*check_constant(target, truth), *_check_classes(target, current, names)))
 
 
-def _check_classes(target: str, current: tuple[str, ...], fixed: tuple[str, ...]) -> Iterator[Finding]:
-    """What is wrong with the names of classes, or other than version 1 fixed it."""
-    if len(current) == 1:
-        yield _constant(target, current[0])
+def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]) -> Iterator[Finding]:
+    """What is wrong with the names of classes, or other than version 1 fixed it: ``names``."""
     if odd := [name for name in current if name.splitlines() != [name]]:
-        action = "rename the class, or leave its rows' target empty (null) where they have none"
-        yield error("class-name", target, f"{target} has the class {odd[0]!r}", "names of one line", action)
-    if fixed and (new := [name for name in current if name not in fixed]):
-        found = f"the target {target} has {len(new):,} new class{'' if len(new) == 1 else 'es'}: "
-        expected = f"the classes that version 1 fixed: {', '.join(fixed[:20])}"
-        action = "remove these rows, or keep the new table under another --name"
-        yield error("new-class", target, found + ", ".join(new[:10]), expected, action)
-    if gone := [name for name in fixed if name not in current]:
-        yield warning("class-without-rows", target, f"no row tonight has the class {', '.join(gone[:10])}")
+        yield error(
+            "class-name",
+            target,
+            f"{target} has the class {odd[0]!r}",
+            "names of one line",
+            "rename the class, or leave its rows' target empty (null) where they have none",
+        )
+    if new := [name for name in current if name not in names]:
+        yield error(
+            "new-class",
+            target,
+            f"{target} has new classes: {listed(new, 10)}",
+            f"those that version 1 fixed: {listed(names, 20)}",
+            "remove these rows, or keep the new table under another --name",
+        )
+    if gone := [name for name in names if name not in current]:
+        yield warning("class-without-rows", target, f"no row tonight has the class {listed(gone, 10)}")
 
 
 def as_classes(truth: Truth) -> Truth:
@@ -148,48 +168,34 @@ def as_classes(truth: Truth) -> Truth:
     return truth._replace(values=labels, class_names=tuple(f"{value:g}" for value in values))
 
 
-def check_constant(target: str, values: NDArray[Any], class_names: tuple[str, ...]) -> list[Finding]:
-    """Whether there is nothing to learn from the values ``(n,)`` of some rows, for they are all the same."""
+def check_constant(target: str, truth: Truth) -> list[Finding]:
+    """Whether there is nothing to learn, for all values are the same."""
+    values, names = truth.values, truth.class_names
     if not len(values) or values.min() != values.max():
         return []
-    return [_constant(target, class_names[values[0]] if class_names else f"{values[0]:g}")]
+    found = f"the target {target} is {names[values[0]] if names else f'{values[0]:g}'} in every row"
+    return [error("constant-target", target, found, "different values", "take another --target")]
 
 
-def _constant(target: str, value: str) -> Finding:
-    found = f"the target {target} is {value} in every row"
-    return error("constant-target", target, found, "different values", "take another --target")
-
-
-def check_rare_classes(truth: Truth, is_training: NDArray[np.bool_], target: str | None = None) -> Iterator[Finding]:
+def check_rare_classes(truth: Truth, is_training: Array, target: str | None = None) -> Iterator[Finding]:
     """Classes that have rows and hardly any of the training part; ``is_training`` ``(n,)`` says which rows that is.
 
     ``target`` is the column of a table that names the classes: many rare ones may be numbers.
     """
     rows, in_training = truth.count_classes(), truth.count_classes(is_training)
     rare = np.flatnonzero((rows > 0) & (in_training < FEWEST)).tolist()
-    expected, action = f"at least {FEWEST} training rows of each class", "get more of them, or remove these rows"
+    names = [truth.class_names[code] for code in rare]
+    action, column = "get more of them, or remove these rows", None
+    told = [
+        f"class {truth.class_names[code]!r} has {counted(int(rows[code]), 'row')}, "
+        f"{in_training[code]} of them in the training part"
+        for code in rare
+    ]
     if len(rare) > MOST_NAMED:
-        yield _many_rare([truth.class_names[code] for code in rare], len(truth.class_names), target, expected, action)
-        return
-    for code in rare:
-        found = f"class {truth.class_names[code]!r} has {counted(int(rows[code]), 'row')}, "
-        found += f"{in_training[code]} of them in the training part"
-        yield error("rare-class", None, found, expected, action)
-
-
-def _many_rare(names: list[str], number: int, target: str | None, expected: str, action: str) -> Finding:
-    """That so many of the classes are rare, and what they are if they are numbers."""
-    found = f"{len(names):,} of {number:,} classes have hardly a row, as {names[0][:SHOWN]!r}"
-    if target is None:
-        return error("rare-class", None, found, expected, action)
-    texts = pa.array(names)
-    matches = pc.match_substring_regex(texts, FORMAT_PATTERNS["numbers", "1234.5"])
-    if tabular.parse_numbers(texts).null_count == 0:
-        found = f"the target {target} has {number:,} different numbers, most in hardly a row"
-        action = "use linear-regression, which learns numbers"
-    elif pc.mean(matches).as_py() > MOSTLY:
-        found = f"{target} looks like numbers not written as such, as {names[matches.index(True).as_py()][:SHOWN]!r}"
-        expected, action = "numbers such as 1234.5", "write them so: linear-regression learns numbers"
-    else:
-        action = "take another --target, or remove these rows"
-    return error("rare-class", target, found, expected, action)
+        told = [f"{len(rare):,} of {len(rows):,} classes have hardly a row, as {names[0][:SHOWN]!r}"]
+        column = target
+        is_number = pc.match_substring_regex(pa.array(names), FORMAT_PATTERNS["numbers", "1234.5"])
+        if target and pc.mean(is_number).as_py() > MOSTLY:
+            action = f"{target} looks like numbers: write them as 1234.5 and take linear-regression"
+    for found in told:
+        yield error("rare-class", column, found, f"at least {FEWEST} training rows of each class", action)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.data import image_dataset
+from tasks.data import image_dataset, schema
 from tasks.data.image_schema import ImageSchema
 from tasks.data.inference import value_kind
 from tasks.data.io.discovery import find_table
@@ -15,8 +15,8 @@ from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays
 from tasks.data.recipe import Pixels, SplitRule
-from tasks.data.report import DataReport, Finding, UnfitData
-from tasks.data.schema import Request, Schema, assign_roles
+from tasks.data.report import DataReport, Finding, UnfitData, require_fit
+from tasks.data.schema import Request, Schema
 from tasks.data.split import TRAINING, check_times, decode_times, read_times
 from tasks.data.table_dataset import examine_table
 from tasks.errors import DataError, UsageError
@@ -91,9 +91,7 @@ def require_columns(header: Sequence[str], kept: Schema, asked: EvaluateParamete
     """
     is_split_known = kept.split.column is None or kept.split.column in header
     by = kept if is_split_known else kept.model_copy(update={"split": SplitRule(rule="rows", test=kept.split.test)})
-    _, faults = assign_roles(Request(OwnData(source=asked.data, target=kept.target), by), header, ())
-    if errors := tuple(each for each in faults if each.severity == "error" and each.rule not in OF_TRAINING):
-        raise UnfitData(errors)
+    schema.require_columns(header, Request(OwnData(source=asked.data, target=kept.target), by), OF_TRAINING)
     if asked.time_column:
         _require_time_column(asked.time_column, header)
 
@@ -147,8 +145,7 @@ def _of_table(manifest: Manifest, kept: Schema, asked: EvaluateParameters, sourc
 
 def _require_fit(report: DataReport) -> None:
     """Let rows pass that can be judged by, and say what is new in them."""
-    if errors := tuple(each for each in report.errors if each.rule not in OF_TRAINING):
-        raise UnfitData(errors)
+    require_fit(report.findings, OF_TRAINING)
     for each in report.findings:
         if each.rule == "new-levels":
             tell(f"{each.sentence}: the average effect stands for them")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tasks.data import drift, row_hash
 from tasks.data.image_schema import ImageSchema
@@ -58,7 +59,7 @@ MOST_WEIGHTS = 20_000_000
 IMBALANCE = 10.0  # times that a class is larger than another
 MOST_COPIES = 0.01  # of the test images that are in the training part too
 EXAMPLES, MOST_CLASSES = 10, 40  # on the contact sheet
-SHEET_WIDTH, LINE_HEIGHT, NAME_WIDTH = 7.2, 0.6, 0.25  # inches, and a share of the width
+CELL, GAP, LABEL, FONT = 56, 4, 180, 14  # pixels of it
 INK = "#7d7d7d"  # on no ground of its own: to be read on light and dark pages
 LONGEST_NAME = 22  # characters of a class's name
 
@@ -131,14 +132,26 @@ def _is_table(path: Path, found: LabelledImages | None) -> bool:
 class ImageRows(NamedTuple):
     """The images that could be decoded, in the order of their source."""
 
-    numbers: NDArray[np.int64]  # (n,) of each among all images
+    images: DecodedImages  # all of the source
+    numbers: NDArray[np.int64]  # (n,) of each among these
     truth: Truth
-    split: Split
+    split: Split  # by hashes of the pixels, its keys
     digests: Hashes  # (n,)
 
     def digests_of(self, is_training: bool) -> Hashes:
         """Those of training rows, or of all others, sorted."""
         return np.sort(self.digests[(self.split.split_ids == TRAINING) == is_training])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The images of each class."""
+        return dict(zip(self.truth.class_names, self.truth.count_classes().tolist(), strict=True))
+
+    @property
+    def brightness(self) -> float:
+        """The mean of all pixels, 0 to 255."""
+        found = self.images.facts["brightness"][self.numbers]
+        return round(float(found.mean()), 3) if len(found) else 0.0
 
 
 class ExaminedImages(NamedTuple):
@@ -156,7 +169,7 @@ def inspect_images(
     previous_schema: ImageSchema | None,
     scratch: Path,
     champion: ChampionData | None = None,
-) -> tuple[ExaminedImages, DecodedImages]:
+) -> ExaminedImages:
     """Read all images that are to be kept under ``name``: their classes, their split, and all that is wrong with them.
 
     Pixels are in a file in ``scratch``.
@@ -182,7 +195,7 @@ def inspect_images(
     rule = SplitRule(rule="rows" if split_ids is None else "folders", test=data.test)
     rule = previous_schema.split if previous_schema and not data.new_recipe else rule
     split = split_by_hash(hashes, rule.test) if split_ids is None else Split(split_ids, hashes)
-    rows = ImageRows(numbers, truth, split, row_digests(hashes, labels, fixed_names, split_ids))
+    rows = ImageRows(decoded, numbers, truth, split, row_digests(hashes, labels, fixed_names, split_ids))
 
     has_parts = split_ids is not None
     findings = [*source.findings, *truth.findings]
@@ -194,16 +207,16 @@ def inspect_images(
     findings += check_num_weights(decoded.shape, len(fixed_names))
     findings += check_min_rows(split)
     findings += check_rare_classes(truth, split.split_ids == TRAINING)
-    findings += _check_balance(truth)
-    findings += check_copies(source, hashes, rows)
+    findings += _check_balance(rows.counts)
+    findings += check_copies(source, rows)
     findings += _check_forms(decoded)
     if champion:
         fewer = drift.compare_num_rows(split, rule, data.window, champion)
         findings += drift.accept_findings(fewer, champion, data.accept_data)
-    report = _report(source, decoded, rows, rule, name, findings)
+    report = _report(source, rows, rule, name, findings)
     recipe = Pixels(shape=decoded.shape, scale=1 / 255, resize="bilinear")
     schema = ImageSchema(class_names=fixed_names, recipe=recipe, split=rule)
-    return ExaminedImages(report, None if report.errors else schema, rows), decoded
+    return ExaminedImages(report, None if report.errors else schema, rows)
 
 
 def row_digests(
@@ -268,9 +281,8 @@ def check_num_weights(shape: tuple[int, ...], num_classes: int) -> Iterator[Find
         yield error("too-many-weights", None, found, f"at most {MOST_WEIGHTS:,}", action)
 
 
-def _check_balance(truth: Truth) -> Iterator[Finding]:
+def _check_balance(counts: dict[str, int]) -> Iterator[Finding]:
     """Classes without images, and those far smaller than others."""
-    counts = _class_counts(truth)
     if empty := [name for name, count in counts.items() if not count]:
         found = f"no image of the class {', '.join(empty[:LONGEST])}: the model will hardly ever say it"
         yield warning("class-without-images", None, found)
@@ -281,14 +293,10 @@ def _check_balance(truth: Truth) -> Iterator[Finding]:
         yield warning("imbalance", None, found, "get more of them, or see what --class-weight balanced does")
 
 
-def _class_counts(truth: Truth) -> dict[str, int]:
-    return dict(zip(truth.class_names, truth.count_classes().tolist(), strict=True))
-
-
-def check_copies(source: LabelledImages, hashes: Hashes, rows: ImageRows) -> Iterator[Finding]:
+def check_copies(source: LabelledImages, rows: ImageRows) -> Iterator[Finding]:
     """Equal images: in the training and in the test part, and in two classes."""
     sides, labels = rows.split.split_ids, rows.truth.values
-    _, group = np.unique(hashes, return_inverse=True)
+    _, group = np.unique(rows.split.keys, return_inverse=True)
 
     def find_pairs(by: NDArray[Any], among: NDArray[np.int64]) -> tuple[NDArray[np.int64], Iterator[str]]:
         """The groups whose images differ in ``by``, and two such images of each."""
@@ -332,19 +340,9 @@ def _check_forms(decoded: DecodedImages) -> Iterator[Finding]:
 # Report
 
 
-def _report(
-    source: LabelledImages,
-    decoded: DecodedImages,
-    rows: ImageRows,
-    rule: SplitRule,
-    name: str,
-    findings: list[Finding],
-) -> DataReport:
-    counts, sizes, num_rows = (
-        _class_counts(rows.truth),
-        Counter(decoded.of_readable("width", "height")),
-        len(rows.numbers),
-    )
+def _report(source: LabelledImages, rows: ImageRows, rule: SplitRule, name: str, findings: list[Finding]) -> DataReport:
+    decoded, counts, num_rows = rows.images, rows.counts, len(rows.numbers)
+    sizes, modes = Counter(decoded.of_readable("width", "height")), Counter(decoded.of_readable("mode"))
     train, validation, test = (rows.split.count(side) for side in (TRAINING, VALIDATION, TEST))
     height, width, *channels = decoded.shape
     shape = f"{height} by {width} {'colour' if channels else 'grey'}"
@@ -353,10 +351,10 @@ def _report(
         shape=decoded.shape,
         sizes={f"{across} by {down}": count for (across, down), count in sizes.most_common(MOST_SIZES)},
         num_sizes=len(sizes),
-        modes={mode.decode(): count for mode, count in Counter(decoded.of_readable("mode")).most_common()},
+        modes={mode.decode(): count for mode, count in modes.most_common()},
         broken=len(decoded.unreadable),
         copies=num_rows - row_hash.num_distinct(rows.split.keys),
-        brightness=_brightness(decoded, rows),
+        brightness=rows.brightness,
     )
     return DataReport(
         name=name,
@@ -374,31 +372,26 @@ def _report(
     )
 
 
-def _brightness(decoded: DecodedImages, rows: ImageRows) -> float:
-    """The mean of all pixels, 0 to 255."""
-    return round(float(decoded.facts["brightness"][rows.numbers].mean()), 3) if len(rows.numbers) else 0.0
-
-
-def draw_sheet(decoded: DecodedImages, rows: ImageRows) -> bytes:
+def draw_sheet(rows: ImageRows) -> bytes:
     """A contact sheet (PNG): a line for each of the first classes, its name, its number of images, some of them.
 
     What is between them is transparent.
     """
-    from matplotlib.figure import Figure  # takes half a second
-
-    classes = list(_class_counts(rows.truth).items())[:MOST_CLASSES]
-    height, content = 1 / len(classes), io.BytesIO()
-    figure = Figure(figsize=(SHEET_WIDTH, LINE_HEIGHT * len(classes)))
-    for label, (name, count) in enumerate(classes):
-        bottom, short = 1 - (label + 1) * height, lettering.spelt(name)[:LONGEST_NAME]
-        text = f"{short}\n{count:,}"
-        figure.text(0, bottom, text, color=INK, family=lettering.families(), parse_math=False)
-        axes = figure.add_axes((NAME_WIDTH, bottom, 1 - NAME_WIDTH, 0.9 * height), anchor="W")
-        axes.set_axis_off()
+    classes, step = list(rows.counts.items())[:MOST_CLASSES], CELL + GAP
+    sheet = Image.new("RGBA", (LABEL + EXAMPLES * step, len(classes) * step + GAP))
+    pen = ImageDraw.Draw(sheet)
+    way = Image.Resampling.NEAREST if max(rows.images.shape) < CELL else Image.Resampling.BILINEAR
+    for line, (name, count) in enumerate(classes):
+        top, is_latin = GAP + line * step, max(map(ord, name), default=0) < 256  # what Pillow's own font has
+        spelt = name if is_latin else lettering.spelt(name)
+        font = ImageFont.load_default(FONT) if is_latin else ImageFont.truetype(lettering.font_file(spelt), FONT)
+        pen.text((GAP, top + 10), f"{spelt[:LONGEST_NAME]}\n{count:,}", INK, font)
         spread = np.linspace(0, count - 1, min(EXAMPLES, count)).astype(int)
-        if some := [decoded.pick(number)[0] for number in rows.numbers[rows.truth.values == label][spread].tolist()]:
-            axes.imshow(np.hstack(some), "gray", vmin=0, vmax=255)
-    figure.savefig(content, format="png", transparent=True, metadata={"Software": None})
+        for column, number in enumerate(rows.numbers[rows.truth.values == line][spread].tolist()):
+            image = Image.fromarray(rows.images.pick(number)[0])
+            sheet.paste(ImageOps.contain(image, (CELL, CELL), way), (LABEL + column * step, top))
+    content = io.BytesIO()
+    sheet.save(content, "PNG", optimize=True)
     return content.getvalue()
 
 
@@ -424,13 +417,13 @@ class ImageDataset:
         with scratch_folder(self.name) as folder:
             previous_schema = kept if isinstance(kept, ImageSchema) else None
             found = find_images(self.source)
-            (report, schema, rows), decoded = inspect_images(found, self.name, data, previous_schema, folder, champion)
+            report, schema, rows = inspect_images(found, self.name, data, previous_schema, folder, champion)
             if find_images(self.source).fingerprint != raw.look:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
-            sheet = draw_sheet(decoded, rows)
+            sheet = draw_sheet(rows)
             if schema is None:
                 return Validation(report, sheet=sheet)
-            prepared = write_splits(self.name, decoded, rows, schema, folder)
+            prepared = write_splits(self.name, rows, schema, folder)
             return Validation(report, images=prepared.model_copy(update={"accepted": report.accepted}), sheet=sheet)
 
     def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
@@ -440,17 +433,14 @@ class ImageDataset:
         return validated.images.model_copy(update={"report": validated.report, "sheet": validated.sheet})
 
 
-def write_splits(
-    name: str, decoded: DecodedImages, rows: ImageRows, schema: ImageSchema, scratch: Path
-) -> PreparedDataset:
+def write_splits(name: str, rows: ImageRows, schema: ImageSchema, scratch: Path) -> PreparedDataset:
     """Write all files of images without errors; ``scratch`` is a folder on the same disk."""
     files: dict[str, FileRef] = {}
     for split, side in SIDES.items():
         if side != VALIDATION or rows.split.count(side):
-            sha256 = _write_split(split, decoded, rows, schema, scratch)
+            sha256 = _write_split(split, rows, schema, scratch)
             files[split] = place_file(scratch / split, sha256, artifact_paths.split_file(name, split, sha256))
     digests = {"train": rows.digests_of(True), "other": rows.digests_of(False)}
-    in_training = rows.truth.values[rows.split.split_ids == TRAINING]
     return PreparedDataset(
         name=name,
         title=name,
@@ -464,30 +454,27 @@ def write_splits(
         task=schema.task,
         class_names=schema.class_names,
         split=schema.split,
-        class_counts=tuple(np.bincount(in_training, minlength=len(schema.class_names)).tolist()),
+        class_counts=tuple(rows.truth.count_classes(rows.split.split_ids == TRAINING).tolist()),
         rows=write_digests(name, digests, scratch),
-        brightness=_brightness(decoded, rows),
+        brightness=rows.brightness,
     )
 
 
-def map_split(split: str, decoded: DecodedImages, rows: ImageRows, schema: ImageSchema, scratch: Path) -> Arrays:
+def map_split(split: str, rows: ImageRows, schema: ImageSchema, scratch: Path) -> Arrays:
     """One split, mapped to a file in the folder ``scratch``: it may be larger than memory."""
-    _write_split(split, decoded, rows, schema, scratch)
+    _write_split(split, rows, schema, scratch)
     return open_arrays(scratch / split)
 
 
-def _write_split(split: str, decoded: DecodedImages, rows: ImageRows, schema: ImageSchema, scratch: Path) -> str:
+def _write_split(split: str, rows: ImageRows, schema: ImageSchema, scratch: Path) -> str:
     """Write one split, and return the digest of the file."""
-    is_mine = rows.split.split_ids == SIDES[split]
-    numbers, target = rows.numbers[is_mine], TASKS[schema.task].target
-    small = {target: rows.truth.values[is_mine], SPLIT_KEY: rows.split.keys[is_mine]}
+    in_split, is_used = rows.split.split_ids == SIDES[split], np.zeros(len(rows.images.facts), bool)
+    is_used[rows.numbers[in_split]] = True
+    small = {TASKS[schema.task].target: rows.truth.values[in_split], SPLIT_KEY: rows.split.keys[in_split]}
     specs = {name: (each.dtype, each.shape) for name, each in small.items()}
-    pixels = (
-        block[numbers[slice(*np.searchsorted(numbers, (at.start, at.stop)))] - at.start]
-        for at, block in decoded.blocks()
-    )
     return write_arrays(
         scratch / split,
-        specs | {IMAGES: (np.dtype(np.uint8), (len(numbers), *decoded.shape))},
-        {IMAGES: pixels} | {name: [each] for name, each in small.items()},
+        specs | {IMAGES: (np.dtype(np.uint8), (int(is_used.sum()), *rows.images.shape))},
+        {IMAGES: (block[is_used[at]] for at, block in rows.images.blocks())}
+        | {name: [each] for name, each in small.items()},
     )

@@ -181,7 +181,7 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
     )
     found = _as_named(find_images(source), kept.class_names)
     data = OwnData(source=source, max_rejects=asked.max_rejects)
-    (report, _, rows), images = image_dataset.inspect_images(found, manifest.name, data, kept, scratch)
+    report, _, rows = image_dataset.inspect_images(found, manifest.name, data, kept, scratch)
     _require_fit(report)
     digests = rows.digests
     if kept.split.rule == "folders":  # as they would be in the training folder, each the first of its copies
@@ -189,11 +189,11 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
         labels, names = rows.truth.values, kept.class_names
         digests = image_dataset.row_digests(rows.split.keys, labels, names, TRAINING, first)
     return Labelled(
-        pieces=_whole(images),
+        pieces=_whole(rows.images),
         truth=rows.truth.values,
-        clusters=images.facts["hash"][rows.numbers],
+        clusters=rows.split.keys,
         was_trained=_was_trained(manifest, digests),
-        broken=len(images.unreadable),
+        broken=len(rows.images.unreadable),
     )
 
 

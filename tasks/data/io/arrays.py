@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -101,6 +101,9 @@ class StoredArray:
         return values if dtype is None else values.astype(dtype, copy=False)
 
 
+ArrayFile = dict[str, Callable[[], StoredArray]]
+
+
 def unpack(array: StoredArray, target: Path) -> None:
     """Write an array as a ``.npy`` file in C order, never more of it than its header promises.
 
@@ -121,16 +124,8 @@ def unpack(array: StoredArray, target: Path) -> None:
             first += len(block)
 
 
-class ArrayFile(NamedTuple):
-    """What an ``.npz`` or safetensors file holds; each array is looked at when it is asked for."""
-
-    path: Path
-    names: tuple[str, ...]
-    open_array: Callable[[str], StoredArray]
-
-
 def open_arrays(path: Path) -> ArrayFile:
-    """The arrays of a file.
+    """The arrays of a file by name; each is looked at when its function is called.
 
     Raises:
         DataError: it is neither an ``.npz`` nor a safetensors file, or is not whole.
@@ -141,11 +136,10 @@ def open_arrays(path: Path) -> ArrayFile:
 def _open_npz(path: Path) -> ArrayFile:
     with regular_files.opened(path) as stream, reading(path), zipfile.ZipFile(stream) as archive:
         sizes = {each.filename: each.file_size for each in archive.infolist() if each.filename.endswith(".npy")}
-
-    def open_array(name: str) -> StoredArray:
-        return open_npy(path, partial(_open_member, f"{name}.npy"), sizes[f"{name}.npy"])
-
-    return ArrayFile(path, tuple(name.removesuffix(".npy") for name in sizes), open_array)
+    return {
+        member.removesuffix(".npy"): partial(open_npy, path, partial(_open_member, member), size)
+        for member, size in sizes.items()
+    }
 
 
 @contextmanager
@@ -184,13 +178,12 @@ def _open_safetensors(path: Path) -> ArrayFile:
             length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
 
-    def open_array(name: str) -> StoredArray:
-        tensor = header[name]
+    def open_tensor(tensor: dict[str, Any]) -> StoredArray:
         with reading(path):
             dtype = np.dtype(f"{tensor['dtype'][0].lower()}{int(tensor['dtype'][1:]) // 8}")  # of U8, F32; not of BF16
         return StoredArray(path, dtype, tuple(tensor["shape"]), 8 + length + tensor["data_offsets"][0])
 
-    return ArrayFile(path, tuple(name for name in header if name != "__metadata__"), open_array)
+    return {name: partial(open_tensor, tensor) for name, tensor in header.items() if name != "__metadata__"}
 
 
 # IDX: two zero bytes, a type code (8: unsigned byte), the number of dimensions, each dimension as a big-endian 32-bit

@@ -88,14 +88,14 @@ def _open_rows(path: Path, spec: ReadSpec) -> tuple[StoredArray, Array | None]:
     elif suffix in (".npz", ".safetensors"):
         file, name = arrays.open_arrays(path), spec.recipe.input.name
         pairs = {name: spec.y_name} | (dict(images.label_pairs(("", "test"))) if is_of_images else {})
-        found = next((each for each in pairs if each in file.names), file.names[0] if len(file.names) == 1 else None)
+        found = next((each for each in (*pairs, *(file if len(file) == 1 else ())) if each in file), None)
         if found is None:
             expected = f"one named {name}{' or x_test' if is_of_images else ''}, or only one"
-            raise DataError(f"{path} holds arrays {sorted(file.names)}", expected, "rename it")
-        rows = file.open_array(found)
-        if (of_rows := pairs.get(found)) in file.names:
-            labels = path, file.open_array(of_rows)
-        is_of_images = is_of_images and SPLIT_KEY not in file.names  # in a prepared split are the places of classes
+            raise DataError(f"{path} holds arrays {sorted(file)}", expected, "rename it")
+        rows = file[found]()
+        if (of_rows := pairs.get(found)) in file:
+            labels = path, file[of_rows]()
+        is_of_images = is_of_images and SPLIT_KEY not in file  # in a prepared split are the places of classes
         names = images.read_class_names(path, file) if is_of_images else ()
     else:
         rows, is_of_images, names = arrays.open_idx(path), True, images.read_class_names(path)

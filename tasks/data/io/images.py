@@ -221,7 +221,6 @@ class ImageArray(NamedTuple):
 
     place: str  # for people
     split_id: int | None
-    num_images: int
     blocks: Callable[[], Iterator[Array | list[bytes]]]  # each at most ``JOB_IMAGES`` images
     labels: Array  # (n,) whole numbers or names
 
@@ -249,13 +248,13 @@ def find_arrays(path: Path) -> LabelledImages:
     """The arrays of an ``.npz`` or safetensors file: ``images`` and ``labels``, or those that Keras has."""
     file = arrays.open_arrays(path)
     parts = [
-        _image_array(f"{path} {name}", name, file.open_array(name), path, file.open_array(labels))
+        _image_array(f"{path} {name}", name, file[name](), path, file[labels]())
         for name, labels in label_pairs(ARRAY_PARTS)
-        if {name, labels} <= {*file.names}
+        if {name, labels} <= file.keys()
     ]
     if not parts:
         expected = "images and labels, or x_train, y_train, x_test and y_test"
-        raise DataError(f"{path} holds arrays {sorted(file.names)}", expected, "rename them")
+        raise DataError(f"{path} holds arrays {sorted(file)}", expected, "rename them")
     return _labelled(path, [path], parts, read_class_names(path, file))
 
 
@@ -291,7 +290,7 @@ def _image_array(place: str, name: str, array: StoredArray, labels_path: Path, l
         for batch in array.batches(max(1, size)):
             yield batch.reshape(-1, *of_image).copy()  # the next is read while it waits
 
-    return ImageArray(place, _split_named(name), shape[0], blocks, read_labels(labels_path, labels, shape[0]))
+    return ImageArray(place, _split_named(name), blocks, read_labels(labels_path, labels, shape[0]))
 
 
 def find_parquet(path: Path) -> LabelledImages | None:
@@ -326,7 +325,7 @@ def _packed_images(path: Path, image: str, label: str) -> ImageArray:
         for _, batch in read_parquet(path, [f"{image}.bytes"], 0, rows, JOB_IMAGES, JOB_BYTES):
             yield [each or b"" for each in batch.column(0).field("bytes").to_pylist()]
 
-    return ImageArray(str(path), _split_named(path.name), rows, blocks, labels)
+    return ImageArray(str(path), _split_named(path.name), blocks, labels)
 
 
 @contextmanager
@@ -354,18 +353,19 @@ def read_parquet(
     Raises:
         DataError: the file is broken, which for a damaged page shows only here.
     """
+    first = 0
     with open_parquet(path) as file, reading(path):
-        groups = [file.metadata.row_group(at) for at in range(file.num_row_groups)]
-        ends = np.cumsum([group.num_rows for group in groups])
-        used = [at for at, group in enumerate(groups) if start < ends[at] < stop + group.num_rows and group.num_rows]
-        widest = max((groups[at].total_byte_size / groups[at].num_rows for at in used), default=0)
-        size = min(most_rows, max(1, int(most_bytes / max(1, widest))))
-        first = int(ends[used[0]] - groups[used[0]].num_rows) if used else 0
-        for batch in file.iter_batches(size, used, columns, use_threads=False):
-            low, high = max(start - first, 0), min(stop - first, batch.num_rows)
-            if low < high:
-                yield first + low, batch.slice(low, high - low)
-            first += batch.num_rows
+        for at in range(file.num_row_groups):
+            group = file.metadata.row_group(at)
+            size = max(1, min(most_rows, most_bytes * group.num_rows // max(1, group.total_byte_size)))
+            if first >= stop or first + group.num_rows <= start:
+                first += group.num_rows
+                continue
+            for batch in file.iter_batches(size, [at], columns, use_threads=False):
+                low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+                if low < high:
+                    yield first + low, batch.slice(low, high - low)
+                first += batch.num_rows
     if first < stop:
         raise broken(path, f"it ends at row {first}, and its footer promises more")
 
@@ -434,8 +434,8 @@ def read_class_names(path: Path, file: arrays.ArrayFile | None = None) -> tuple[
         DataError: a name is empty or stands twice.
     """
     names, beside = tuple[str, ...](), (path if path.is_dir() else path.parent) / CLASS_NAMES
-    if file and "class_names" in file.names:
-        array = file.open_array("class_names")
+    if file and "class_names" in file:
+        array = file["class_names"]()
         names = tuple(map(str, read_labels(path, array, math.prod(array.shape))))
     elif beside.is_file():
         with regular_files.opened(beside) as stream:
@@ -454,10 +454,17 @@ def _labelled(path: Path, files: list[Path], parts: list[ImageArray], names: tup
         DataError: there are no images, or a label has no name.
     """
     names = names or read_class_names(path)
-    found = [_classes_of_part(part, names) for part in parts]
+    found = [classes_of_labels(part.labels, names) for part in parts]
+    for part, (classes, codes) in zip(parts, found, strict=True):
+        if not len(part.labels):
+            raise DataError(f"{part.place} holds no images", "at least one", "write them again")
+        if names and part.labels.dtype.kind in "iu" and "" in classes:
+            row = int(np.argmax(codes == classes.index("")))
+            other = f"label {part.labels[row]} at row {row} of {part.place}"
+            raise DataError(other, f"labels from 0 to {len(names) - 1}", f"mend it, or {CLASS_NAMES}")
     class_names = names or sort_levels(itertools.chain.from_iterable(classes for classes, _ in found))
     numbers = {name: number for number, name in enumerate(class_names)}
-    sizes, split_ids, of_images = [part.num_images for part in parts], [part.split_id for part in parts], None
+    sizes, split_ids, of_images = [len(part.labels) for part in parts], [part.split_id for part in parts], None
     if TRAINING in split_ids and len({*split_ids} - {None}) > 1:
         if None in split_ids:
             other = f"{parts[split_ids.index(None)].place} beside those for training and testing"
@@ -481,17 +488,6 @@ def _labelled(path: Path, files: list[Path], parts: list[ImageArray], names: tup
         blocks=lambda: (list(block) for part in parts for block in part.blocks()),
         place=place,
     )
-
-
-def _classes_of_part(part: ImageArray, names: tuple[str, ...]) -> tuple[list[str], Array]:
-    if not part.num_images:
-        raise DataError(f"{part.place} holds no images", "at least one", "write them again")
-    classes, codes = classes_of_labels(part.labels, names)
-    if names and part.labels.dtype.kind in "iu" and "" in classes:
-        row = int(np.argmax(codes == classes.index("")))
-        found = f"label {part.labels[row]} at row {row} of {part.place}"
-        raise DataError(found, f"labels from 0 to {len(names) - 1}", f"mend it, or {CLASS_NAMES}")
-    return classes, codes
 
 
 # Images to raw pixels of one shape, in a file: decoded side by side, each written to its place.

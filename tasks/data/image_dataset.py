@@ -98,7 +98,7 @@ def is_images(source: str) -> bool:
         path = regular_files.absolute(source.removeprefix("file://"))
         matches = glob.glob(str(path)) if glob.has_magic(str(path)) else [path]  # noqa: PTH207  (it may be absolute)
         is_folders = bool(matches) and all(map(os.path.isdir, matches))
-        return is_folders or path.suffix.lower() in (*ARCHIVES, *PICTURE_SUFFIXES)
+        return is_folders or path.suffix.lower() in (*ARCHIVES, ".parquet", *PICTURE_SUFFIXES)
     return True
 
 

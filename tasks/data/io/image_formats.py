@@ -163,14 +163,18 @@ def _decode(
     shape = spec.recipe.input.shape
     pixels, facts, reasons = pictures.decode_pictures(items, shape)
     valid = np.flatnonzero(facts["is_readable"])
-    looks = facts[valid][["width", "height", "mode"]].tolist()
     return make_batch(
         first,
         pixels if len(valid) == len(pixels) else pixels[valid],
         valid,
         {at: f"{names[at]} is no picture: {reason}" for at, reason in reasons.items()},
         passthrough,
-        notes=tuple(note for *size, mode in looks for note in pictures.changes((*size,), mode.decode(), shape)),
+        notes=tuple(
+            note
+            for _, _, width, height, mode, _, is_readable in facts.tolist()
+            if is_readable
+            for note in pictures.changes((width, height), mode.decode(), shape)
+        ),
         y_true=None if y_true is None else y_true[valid],
     )
 

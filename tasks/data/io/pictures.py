@@ -97,7 +97,7 @@ def read_picture(item: Item, shape: Shape, looks_for_colour: bool = False) -> Pi
     if isinstance(item, np.ndarray):
         is_grey = item.ndim == 2 or bool((item == item[..., :1]).all())
         return Picture(fit(item, shape), (item.shape[1], item.shape[0]), mode_of(item.shape), is_grey)
-    content = item if isinstance(item, bytes) else _read_file(Path(item))
+    content = item if isinstance(item, bytes) else _read_file(item)
     with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         mode = picture.mode
         if mode.startswith(("I", "F")):
@@ -114,13 +114,16 @@ def read_picture(item: Item, shape: Shape, looks_for_colour: bool = False) -> Pi
         return Picture(pixels, picture.size, mode, is_grey)
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(path: Path | str) -> bytes:
     """A file at once: Pillow takes a third longer for many reads of a few bytes.
 
     Nothing of a file that has no bytes by its own word: those of /proc have none, and some of them wait for ever.
     """
-    with regular_files.opened(path) as stream:
-        return stream.read(min(os.fstat(stream.fileno()).st_size, LARGEST_BYTES))
+    descriptor = regular_files.descriptor(path)
+    try:
+        return os.read(descriptor, min(os.fstat(descriptor).st_size, LARGEST_BYTES))
+    finally:
+        os.close(descriptor)
 
 
 def fit(image: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:

@@ -147,14 +147,14 @@ def refused(path: Path, words: str) -> None:
 
 @pytest.mark.parametrize(("arrays", "words"), [
     ({"images": TRAIN[0] / 255, "labels": TRAIN[1]}, r"float64 of shape .*uint8 pixels"),
-    ({"images": TRAIN[0], "labels": TRAIN[1][1:]}, r"90 images and \(89,\) labels"),
+    ({"images": TRAIN[0], "labels": TRAIN[1][1:]}, r"uint8 labels of shape \[89\].*for each of 90 rows"),
     ({"images": TRAIN[0], "labels": TRAIN[1], "class_names": np.array(["a", "a", "b"])}, "names a class twice"),
     ({"images": TRAIN[0], "labels": TRAIN[1] + 1, "class_names": np.array(["a", "b", "c"])}, "label 3 at row 2"),
     ({"images": TRAIN[0][:0], "labels": TRAIN[1][:0]}, "no images"),
     ({"images": TRAIN[0], "labels": TRAIN[1], "class_names": np.array(NAMES[:2])}, "label 2 at row 2 .*from 0 to 1"),
     ({"pictures": TRAIN[0], "labels": TRAIN[1]}, "images and labels, or x_train"),
     ({"images": np.asfortranarray(TRAIN[0]), "labels": TRAIN[1]}, "Fortran order"),
-    ({"images": TRAIN[0], "labels": TRAIN[1] / 2}, "no whole numbers"),
+    ({"images": TRAIN[0], "labels": TRAIN[1] / 2}, "a whole number or a name"),
     ({"images": np.zeros((90, 3, 8, 8), np.uint8), "labels": TRAIN[1]}, "channels last"),
     ({"images": TRAIN[0], "labels": TRAIN[1].astype(object)}, "not numbers"),
 ])  # fmt: skip

@@ -16,7 +16,7 @@ from PIL import Image
 
 import candidate
 from tasks.data.book_datasets import CLASS_NAMES, FashionMnist, synthetic_data
-from tasks.data.io.arrays import read_idx_images, read_idx_labels
+from tasks.data.io.arrays import open_idx
 from tasks.data.prepared_splits import Examples, ValidatedDataset, read_split, write_split, write_splits
 from tasks.data.recipe import Column, Columns, Pixels
 from tasks.errors import DataError
@@ -37,9 +37,11 @@ def test_prepared_splits_hold_the_raw_pixels_and_labels(fashion_mnist: Path) -> 
         arrays = safetensors.numpy.load_file(split.path)
         assert arrays["images"].dtype == np.uint8
         assert arrays["images"].shape == (count, 28, 28)
-        np.testing.assert_array_equal(arrays["images"], read_idx_images(fashion_mnist / f"{prefix}-images-idx3-ubyte"))
         np.testing.assert_array_equal(
-            arrays["labels"], read_idx_labels(fashion_mnist / f"{prefix}-labels-idx1-ubyte", 10)
+            arrays["images"], np.asarray(open_idx(fashion_mnist / f"{prefix}-images-idx3-ubyte"))
+        )
+        np.testing.assert_array_equal(
+            arrays["labels"], np.asarray(open_idx(fashion_mnist / f"{prefix}-labels-idx1-ubyte", 1))
         )
     assert np.bincount(arrays["labels"]).tolist() == [1000] * 10
     assert prepared.class_names == CLASS_NAMES

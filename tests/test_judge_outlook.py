@@ -45,11 +45,9 @@ def test_of_images_too_they_are_those_that_a_retrain_is_held_against(
 ) -> None:
     folder, data = image_folders.write(tmp_path / "pets", {"cat": 50, "dog": 20}), InspectParameters(source="pets")
     prepared = image_folders.prepared(folder)
-    (_, fixed, kept), images = image_dataset.inspect_images(
-        image_dataset.find_images(str(folder)), "pets", data, None, tmp_path
-    )
+    _, fixed, kept = image_dataset.inspect_images(image_dataset.find_images(str(folder)), "pets", data, None, tmp_path)
     assert fixed is not None
-    told = outlook.of_images(fixed, kept, images, tmp_path, **asked)
+    told = outlook.of_images(fixed, kept, tmp_path, **asked)
     objective = Objective.of(SoftmaxTraining.model_validate({"defaults": "data", **asked}), prepared)
     assert told == pytest.approx(Standards.of(prepared, objective).metrics, rel=1e-9)
 

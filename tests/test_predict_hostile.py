@@ -38,7 +38,6 @@ MEGABYTE = 2**20
 LARGE = np.random.default_rng(0).integers(0, 256, (20_000, 4, 5), dtype=np.uint8)
 CUT_OFF: dict[str, Save] = {
     "rows.npy": np.save,
-    "fortran.npy": lambda path, pixels: np.save(path, np.asfortranarray(pixels)),
     "rows-idx3-ubyte": lambda path, pixels: path.write_bytes(idx_bytes(pixels)),
     "rows.safetensors": lambda path, pixels: safetensors.numpy.save_file({"images": pixels}, path),
     "rows.parquet": lambda path, pixels: parquet(path, pixels, row_group_size=1000),
@@ -132,7 +131,7 @@ def test_a_fifo_a_socket_or_a_device_is_never_waited_for(
         found_paths(str(path))
     for reading in (
         lambda: inputs.count_inputs(inputs.find_inputs(str(path)).files, IMAGES, tmp_path),
-        lambda: arrays.read_idx_images(path),
+        lambda: arrays.open_idx(path),
     ):
         with pytest.raises(DataError, match=r"rows\.npy"):
             reading()
@@ -225,7 +224,7 @@ def test_a_header_that_lies_is_exit_4_before_anything_is_allocated(name: str, tm
                 read(tmp_path / name, wanted, tmp_path / "spool")
         if "idx3" in name:
             with pytest.raises(DataError, match=name):
-                arrays.read_idx_images(tmp_path / name)
+                arrays.open_idx(tmp_path / name)
         assert tracemalloc.get_traced_memory()[1] < 8 * MEGABYTE
     finally:
         tracemalloc.stop()

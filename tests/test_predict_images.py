@@ -76,18 +76,19 @@ def test_a_picture_of_any_kind_has_the_pixels_in_prediction_that_it_has_in_train
 ) -> None:
     folder = odd_pictures(tmp_path / "pets")
     source = image_dataset.find_images(str(folder))
-    asked = own_images.ReadOptions(shape=wanted.recipe.input.shape)
-    trained = own_images.read_images(source, asked, tmp_path / "pixels")
+    trained = own_images.read_images(source, tmp_path / "pixels", wanted.recipe.input.shape)
     pixels = np.concatenate([block for _, block in trained.blocks()])
     names = [source.place(number) for number in range(len(pixels))]
-    in_training = {name: image for name, image, whole in zip(names, pixels, trained.is_readable, strict=True) if whole}
+    in_training = {
+        name: image for name, image, whole in zip(names, pixels, trained.facts["is_readable"], strict=True) if whole
+    }
     chunks = predicted(folder, wanted)
     found = [chunk.sources[at] for chunk in chunks for at in chunk.source_index]
     assert sorted(found) == sorted(in_training)
     for name, image in zip(found, values(chunks), strict=True):
         np.testing.assert_array_equal(image, in_training[name], name)
     refused = {Path(each.source).name: each.reason for chunk in chunks for each in chunk.rejects}
-    assert set(refused) == {"sixteen.png", "broken.png"} == {Path(names[at]).name for at in trained.stats.unreadable}
+    assert set(refused) == {"sixteen.png", "broken.png"} == {Path(names[at]).name for at in trained.unreadable}
     assert all(reason.startswith("it is no picture") for reason in refused.values()), "its path is told beside"
 
 

@@ -87,7 +87,7 @@ def _reading(pictures: Path, spool: Path) -> dict[str, Side]:
     with ProcessPoolExecutor(PROCESSES, get_context("forkserver")) as pool:
         list(pool.map(pillow, [share[:10] for share in shares]))  # starts them
         fast: dict[str, Callable[[], float]] = {
-            OURS: lambda: measure.seconds(lambda: images.read_images(source, images.ReadOptions(side=SIDE), spool)),
+            OURS: lambda: measure.seconds(lambda: images.read_images(source, spool, side=SIDE)),
             PILLOW: lambda: measure.seconds(lambda: list(pool.map(pillow, shares))),
         }
         return measure.between(fast, {}, "s", ROUNDS)
@@ -170,7 +170,7 @@ def _of_worker(pictures: Path, spool: Path) -> float:
     path = str(next(pictures.rglob("*.png")))
     decode = partial(decoding.decode_job, shape=(SIDE, SIDE), looks_for_colour=True, spool=spool)
     with closing(Process(decode)) as worker:
-        worker(decoding.Job(0, [path]))
+        worker((0, [path]))
         return measure.memory_of_children("VmRSS", beyond=0)
 
 

@@ -23,7 +23,6 @@ from tasks.serving.task import TASKS, TaskName
 
 if TYPE_CHECKING:
     from tasks.data.image_dataset import ExaminedImages
-    from tasks.data.io.images import DecodedImages
     from tasks.data.report import DataReport, ImageReport
     from tasks.data.table_dataset import Examined
 
@@ -39,8 +38,8 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     parameters = validated(InspectParameters, document | {"source": place(document.get("source"))}, "inspect")
     board.wait("reading the data")
     with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
-        examined, images = _examined(parameters, Path(folder))
-        losses = _outlook(examined, images, parameters, Path(folder))
+        examined = _examined(parameters, Path(folder))
+        losses = _outlook(examined, parameters, Path(folder))
     board.end()
     command, report = as_typed(_command(parameters, examined), None), examined.report
     if not as_json:
@@ -49,7 +48,7 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     conclude(report.model_dump(mode="json") | losses | {"command": command}, None, failure, as_json=as_json)
 
 
-def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | ExaminedImages, DecodedImages | None]":
+def _examined(parameters: InspectParameters, folder: Path) -> "Examined | ExaminedImages":
     from tasks.data import image_dataset
     from tasks.data.image_schema import ImageSchema
     from tasks.data.io.discovery import find_table
@@ -74,12 +73,10 @@ def _examined(parameters: InspectParameters, folder: Path) -> "tuple[Examined | 
     task = kept.task if kept else None
     request = Request(parameters, kept)
     table = read_table(find_table(parameters.source), request, task, folder)
-    return examine_table(table, name, request, task, folder, champion), None
+    return examine_table(table, name, request, task, folder, champion)
 
 
-def _outlook(
-    examined: "Examined | ExaminedImages", images: "DecodedImages | None", parameters: InspectParameters, scratch: Path
-) -> dict[str, float]:
+def _outlook(examined: "Examined | ExaminedImages", parameters: InspectParameters, scratch: Path) -> dict[str, float]:
     """What the best constant and the converged fit come to; nothing of data that are not fit."""
     from tasks.data.table_dataset import Examined
     from tasks.judging import outlook
@@ -94,7 +91,7 @@ def _outlook(
     asked = parameters.class_weight, given if isinstance(given, float) else None  # auto is chosen in training
     if isinstance(examined, Examined):
         return outlook.losses(examined.recipe, examined.rows, scratch, *asked)
-    return outlook.of_images(examined.recipe, examined.rows, images, scratch, *asked) if images else {}
+    return outlook.of_images(examined.recipe, examined.rows, scratch, *asked)
 
 
 def _command(parameters: InspectParameters, examined: "Examined | ExaminedImages") -> str:

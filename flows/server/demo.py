@@ -4,7 +4,6 @@ Only to this machine, and to whoever calls it by its own name: a foreign one tha
 page gets past a browser's rules. Paths are looked up among the few things that there are; none leads to a file.
 """
 
-import io
 import json
 import math
 import sys
@@ -81,7 +80,7 @@ class Demo(ThreadingHTTPServer):
 
         if "columns" in self._tried.described:
             raise DataError("the model is of a table", "a row of it", "fill in the form")
-        row, _ = pictures.decode(io.BytesIO(content), tuple(self._tried.described["shape"]), "the file")
+        row, _ = pictures.decode(content, tuple(self._tried.described["shape"]), "the file")
         return row.tobytes()
 
     @cached_property

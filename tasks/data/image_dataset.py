@@ -4,24 +4,25 @@ import glob
 import io
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tasks.data import drift, row_hash
 from tasks.data.image_schema import ImageSchema
-from tasks.data.io import images, pictures
-from tasks.data.io.discovery import is_table, refuse_partial, require_whole
+from tasks.data.io import images
+from tasks.data.io.discovery import PICTURE_SUFFIXES, is_table, refuse_partial, require_whole
 from tasks.data.io.images import LONGEST, USUAL_SIDE, DecodedImages, LabelledImages
 from tasks.data.levels import sort_levels
 from tasks.data.prepared_splits import (
     SPLIT_KEY,
     Arrays,
-    ArraySpecs,
     PreviousSchema,
     ValidatedDataset,
     Validation,
@@ -47,6 +48,7 @@ from tasks.serving.task import TASKS, TaskName
 from tasks.store import artifact_paths, regular_files
 from tasks.store.record import FileRef
 
+ARCHIVES = (".npz", ".safetensors")
 SPOOL = "pixels"
 EXPECTED = "a folder of pictures for each class, MNIST's files, .npz, .safetensors or Parquet of images"
 TABLE_ACTION = "see the path; of a table, name the column to predict with --target"
@@ -81,24 +83,23 @@ def find_images(source: str) -> LabelledImages:
     if found is None or not found.class_names:
         raise DataError(f"{shown} holds no classes of images", EXPECTED, TABLE_ACTION)
     if not len(found.labels):
-        named = ", ".join(found.class_names[:LONGEST])
+        named = ", ".join(sorted(found.class_names)[:LONGEST])
         raise DataError(f"no pictures in {shown} (folders {named})", EXPECTED, TABLE_ACTION)
     return found
 
 
 def is_images(source: str) -> bool:
     """Whether images are at a path, or what is no table: so ``gradmill inspect`` knows which of them is meant."""
-    path = _local_path(source)
-    if path is None:
+    try:
+        find_images(source)
+    except UsageError:
         return False
-    found = _find(path) if path.exists() else None
-    matches = glob.glob(str(path)) if glob.has_magic(str(path)) else []  # noqa: PTH207  (a pattern may be absolute)
-    return (
-        bool(found and len(found.labels))
-        or (path.is_dir() and not _is_table(path, found))
-        or (bool(matches) and all(map(os.path.isdir, matches)))
-        or path.suffix.lower() in pictures.SUFFIXES
-    )
+    except DataError:
+        path = regular_files.absolute(source.removeprefix("file://"))
+        matches = glob.glob(str(path)) if glob.has_magic(str(path)) else [path]  # noqa: PTH207  (it may be absolute)
+        is_folders = bool(matches) and all(map(os.path.isdir, matches))
+        return is_folders or path.suffix.lower() in (*ARCHIVES, ".parquet", *PICTURE_SUFFIXES)
+    return True
 
 
 def _local_path(source: str) -> Path | None:
@@ -115,7 +116,7 @@ def _find(path: Path) -> LabelledImages | None:
             found = images.find_pictures(path)
             refuse_partial(found.other_files)
             return found
-    elif path.suffix.lower() in (".npz", ".safetensors"):
+    elif path.suffix.lower() in ARCHIVES:
         found = images.find_arrays(path)
     else:
         found = images.find_parquet(path) if path.suffix.lower() == ".parquet" else None
@@ -131,14 +132,26 @@ def _is_table(path: Path, found: LabelledImages | None) -> bool:
 class ImageRows(NamedTuple):
     """The images that could be decoded, in the order of their source."""
 
-    numbers: NDArray[np.int64]  # (n,) of each among all images
+    images: DecodedImages  # all of the source
+    numbers: NDArray[np.int64]  # (n,) of each among these
     truth: Truth
-    split: Split
+    split: Split  # by hashes of the pixels, its keys
     digests: Hashes  # (n,)
 
     def digests_of(self, is_training: bool) -> Hashes:
         """Those of training rows, or of all others, sorted."""
         return np.sort(self.digests[(self.split.split_ids == TRAINING) == is_training])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The images of each class."""
+        return dict(zip(self.truth.class_names, self.truth.count_classes().tolist(), strict=True))
+
+    @property
+    def brightness(self) -> float:
+        """The mean of all pixels, 0 to 255."""
+        found = self.images.facts["brightness"][self.numbers]
+        return round(float(found.mean()), 3) if len(found) else 0.0
 
 
 class ExaminedImages(NamedTuple):
@@ -156,8 +169,10 @@ def inspect_images(
     previous_schema: ImageSchema | None,
     scratch: Path,
     champion: ChampionData | None = None,
-) -> tuple[ExaminedImages, DecodedImages]:
-    """Read all images, and say which is whose and what is wrong; pixels are in a file in ``scratch``.
+) -> ExaminedImages:
+    """Read all images that are to be kept under ``name``: their classes, their split, and all that is wrong with them.
+
+    Pixels are in a file in ``scratch``.
 
     Raises:
         UsageError: options that mean something else than version 1 fixed.
@@ -166,21 +181,9 @@ def inspect_images(
     if previous_schema:
         previous_schema.require(data)
     shape = previous_schema.recipe.shape if previous_schema else None
-    decoded = images.read_images(source, images.ReadOptions(data.side, data.channels, shape), scratch / SPOOL)
-    return examine(source, decoded, name, data, previous_schema, champion), decoded
-
-
-def examine(
-    source: LabelledImages,
-    decoded: DecodedImages,
-    name: str,
-    data: OwnData,
-    previous_schema: ImageSchema | None,
-    champion: ChampionData | None = None,
-) -> ExaminedImages:
-    """The classes of images that are to be kept under ``name``, their split, and all that is wrong with them."""
-    numbers = np.flatnonzero(decoded.is_readable)
-    hashes = decoded.stats.hashes[numbers]
+    decoded = images.read_images(source, scratch / SPOOL, shape, data.side, data.channels)
+    numbers = np.flatnonzero(decoded.facts["is_readable"])
+    hashes = decoded.facts["hash"][numbers]
     class_names = sort_levels(source.class_names)
     fixed_names = previous_schema.class_names if previous_schema else class_names
     codes = {each: code for code, each in enumerate(fixed_names)}
@@ -192,28 +195,25 @@ def examine(
     rule = SplitRule(rule="rows" if split_ids is None else "folders", test=data.test)
     rule = previous_schema.split if previous_schema and not data.new_recipe else rule
     split = split_by_hash(hashes, rule.test) if split_ids is None else Split(split_ids, hashes)
-    rows = ImageRows(numbers, truth, split, row_digests(hashes, labels, fixed_names, split_ids))
+    rows = ImageRows(decoded, numbers, truth, split, row_digests(hashes, labels, fixed_names, split_ids))
 
     has_parts = split_ids is not None
     findings = [*source.findings, *truth.findings]
     if has_parts != (rule.rule == "folders"):
         found = "images in parts for training and testing" if has_parts else "images without such parts"
-        expected, action = (
-            f"a split {describe_split(rule)}, as version 1 fixed it",
-            "fix the rule anew with --new-recipe",
-        )
-        findings.append(error("other-split", None, found, expected, action))
-    findings += _check_readable(source, decoded.stats.unreadable, data.max_rejects)
+        expected = f"a split {describe_split(rule)}, as version 1 fixed it"
+        findings.append(error("other-split", None, found, expected, "fix the rule anew with --new-recipe"))
+    findings += _check_readable(source, decoded.unreadable, data.max_rejects)
     findings += check_num_weights(decoded.shape, len(fixed_names))
     findings += check_min_rows(split)
     findings += check_rare_classes(truth, split.split_ids == TRAINING)
-    findings += _check_balance(truth)
-    findings += check_copies(source, hashes, rows)
+    findings += _check_balance(rows.counts)
+    findings += check_copies(source, rows)
     findings += _check_forms(decoded)
     if champion:
         fewer = drift.compare_num_rows(split, rule, data.window, champion)
         findings += drift.accept_findings(fewer, champion, data.accept_data)
-    report = _report(source, decoded, rows, rule, name, findings)
+    report = _report(source, rows, rule, name, findings)
     recipe = Pixels(shape=decoded.shape, scale=1 / 255, resize="bilinear")
     schema = ImageSchema(class_names=fixed_names, recipe=recipe, split=rule)
     return ExaminedImages(report, None if report.errors else schema, rows)
@@ -281,102 +281,86 @@ def check_num_weights(shape: tuple[int, ...], num_classes: int) -> Iterator[Find
         yield error("too-many-weights", None, found, f"at most {MOST_WEIGHTS:,}", action)
 
 
-def _check_balance(truth: Truth) -> Iterator[Finding]:
+def _check_balance(counts: dict[str, int]) -> Iterator[Finding]:
     """Classes without images, and those far smaller than others."""
-    counts = _class_counts(truth)
     if empty := [name for name, count in counts.items() if not count]:
         found = f"no image of the class {', '.join(empty[:LONGEST])}: the model will hardly ever say it"
         yield warning("class-without-images", None, found)
-    if there := {name: count for name, count in counts.items() if count}:
-        most, least = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
-        if there[most] > IMBALANCE * there[least]:
-            found = f"{counted(there[most], 'image')} of {most} and {there[least]:,} of {least}"
-            action = "get more of them, or see what --class-weight balanced does"
-            yield warning("imbalance", None, found, action)
+    there = Counter(counts).most_common()[: len(counts) - len(empty)]
+    if there and there[0][1] > IMBALANCE * there[-1][1]:
+        (most, largest), (least, smallest) = there[0], there[-1]
+        found = f"{counted(largest, 'image')} of {most} and {smallest:,} of {least}"
+        yield warning("imbalance", None, found, "get more of them, or see what --class-weight balanced does")
 
 
-def _class_counts(truth: Truth) -> dict[str, int]:
-    counts = np.bincount(truth.values.astype(np.int64), minlength=len(truth.class_names)).tolist()
-    return dict(zip(truth.class_names, counts, strict=True))
-
-
-def check_copies(source: LabelledImages, hashes: Hashes, rows: ImageRows) -> Iterator[Finding]:
+def check_copies(source: LabelledImages, rows: ImageRows) -> Iterator[Finding]:
     """Equal images: in the training and in the test part, and in two classes."""
-    sides, labels = rows.split.split_ids, rows.truth.values.astype(np.int64)
-    _, group = np.unique(hashes, return_inverse=True)
-    size, num_classes = int(group.max(initial=-1)) + 1, len(rows.truth.class_names)
-    in_training, in_test = (np.bincount(group[sides == side], minlength=size) for side in (TRAINING, TEST))
+    sides, labels = rows.split.split_ids, rows.truth.values
+    _, group = np.unique(rows.split.keys, return_inverse=True)
 
-    def pair(number: int, by: NDArray[Any], first: object, other: object) -> str:
-        """Two images of a group, told apart by their side or their label."""
-        of_group = np.flatnonzero(group == number)
-        return " and ".join(
-            source.place(int(rows.numbers[of_group[by[of_group] == each][0]])) for each in (first, other)
-        )
+    def find_pairs(by: NDArray[Any], among: NDArray[np.int64]) -> tuple[NDArray[np.int64], Iterator[str]]:
+        """The groups whose images differ in ``by``, and two such images of each."""
+        count = int(by.max(initial=0)) + 1
+        found, counts = np.unique(np.unique(group[among] * count + by[among]) // count, return_counts=True)
+        return found[counts > 1], (name_pair(by, among[group[among] == each]) for each in found[counts > 1])
 
-    across = np.flatnonzero((in_training > 0) & (in_test > 0))
+    def name_pair(by: NDArray[Any], equal: NDArray[np.int64]) -> str:
+        pair = equal[0], equal[by[equal] != by[equal[0]]][0]
+        return " and ".join(source.place(int(rows.numbers[each])) for each in pair)
+
+    across, pairs = find_pairs(sides, np.flatnonzero(sides != VALIDATION))
     if len(across):
-        num_copies = int(in_test[across].sum())
-        named = "; ".join(pair(number, sides, TRAINING, TEST) for number in across[:LONGEST])
-        found = f"{counted(num_copies, 'test image')} equal to a training image: {named}"
+        num_copies = int(np.isin(group[sides == TEST], across).sum())
+        found = f"{counted(num_copies, 'test image')} equal to a training image: {'; '.join(islice(pairs, LONGEST))}"
         if num_copies > MOST_COPIES * rows.split.count(TEST):
             expected = f"at most {100 * MOST_COPIES:g} % of the test images"
             yield error("copies-across-parts", None, found, expected, "remove them from one of the parts")
         else:
             yield warning("copies-across-parts", None, found)
-    classes_of_group = np.bincount(np.unique(group * num_classes + labels) // max(1, num_classes))
-    disagreeing = np.flatnonzero(classes_of_group > 1)
+    disagreeing, pairs = find_pairs(labels, np.arange(len(group)))
     if len(disagreeing):
-        of_first = labels[group == disagreeing[0]]
-        named = pair(int(disagreeing[0]), labels, of_first[0], of_first[of_first != of_first[0]][0])
-        yield warning("equal-images", None, f"{counted(len(disagreeing), 'image')} in more than one class: {named}")
+        found = f"{counted(len(disagreeing), 'image')} in more than one class: {next(pairs)}"
+        yield warning("equal-images", None, found)
 
 
 def _check_forms(decoded: DecodedImages) -> Iterator[Finding]:
     """What was done to images to bring them to one form."""
-    sizes, modes = decoded.stats.sizes, decoded.stats.modes
     height, width = decoded.shape[:2]
-    others = sum(count for size, count in sizes.items() if size != (width, height))
+    others = [size for size in decoded.of_readable("width", "height") if size != (width, height)]
     if others:
-        squeezed = sum(count for (across, down), count in sizes.items() if across * height != down * width)
-        found = f"{counted(others, 'image')} resized to {width} by {height}"
-        found += f", {squeezed:,} of them squeezed, for their sides have another ratio" if squeezed else ""
+        found = f"{counted(len(others), 'image')} resized to {width} by {height}"
+        if squeezed := sum(across * height != down * width for across, down in others):
+            found += f", {squeezed:,} of them squeezed, for their sides have another ratio"
         action = "see what another --side does" if (height, width) == (USUAL_SIDE, USUAL_SIDE) else ""
         yield note("resized", None, found, action)
-    if transparent := sum(count for mode, count in modes.items() if mode.endswith(("A", "a"))):
+    if transparent := sum(mode.lower().endswith(b"a") for mode in decoded.of_readable("mode")):
         yield note("transparency", None, f"{counted(transparent, 'image')} whose transparency is ignored")
 
 
 # Report
 
 
-def _report(
-    source: LabelledImages,
-    decoded: DecodedImages,
-    rows: ImageRows,
-    rule: SplitRule,
-    name: str,
-    findings: list[Finding],
-) -> DataReport:
-    stats, counts = decoded.stats, _class_counts(rows.truth)
+def _report(source: LabelledImages, rows: ImageRows, rule: SplitRule, name: str, findings: list[Finding]) -> DataReport:
+    decoded, counts, num_rows = rows.images, rows.counts, len(rows.numbers)
+    sizes, modes = Counter(decoded.of_readable("width", "height")), Counter(decoded.of_readable("mode"))
     train, validation, test = (rows.split.count(side) for side in (TRAINING, VALIDATION, TEST))
     height, width, *channels = decoded.shape
     shape = f"{height} by {width} {'colour' if channels else 'grey'}"
     classes = f"{len(counts)} class{'' if len(counts) == 1 else 'es'}"
     described_images = ImageReport(
         shape=decoded.shape,
-        sizes={f"{across} by {down}": count for (across, down), count in stats.sizes.most_common(MOST_SIZES)},
-        num_sizes=len(stats.sizes),
-        modes=dict(stats.modes.most_common()),
-        broken=len(stats.unreadable),
-        copies=len(rows.numbers) - len(np.unique(stats.hashes[rows.numbers])),
-        brightness=_brightness(decoded, rows),
+        sizes={f"{across} by {down}": count for (across, down), count in sizes.most_common(MOST_SIZES)},
+        num_sizes=len(sizes),
+        modes={mode.decode(): count for mode, count in modes.most_common()},
+        broken=len(decoded.unreadable),
+        copies=num_rows - len(np.unique(rows.split.keys)),
+        brightness=rows.brightness,
     )
     return DataReport(
         name=name,
-        summary=f"{counted(len(rows.numbers), 'image')} of {classes}, as {shape}; "
+        summary=f"{counted(num_rows, 'image')} of {classes}, as {shape}; "
         f"{split_sizes(train, validation, test)} ({describe_split(rule)})",
-        rows=len(rows.numbers),
+        rows=num_rows,
         files=source.num_files,
         classes=counts,
         split=rule,
@@ -388,43 +372,27 @@ def _report(
     )
 
 
-def _brightness(decoded: DecodedImages, rows: ImageRows) -> float:
-    """The mean of all pixels, 0 to 255."""
-    return round(float(decoded.stats.brightness[rows.numbers].mean()), 3) if len(rows.numbers) else 0.0
-
-
-def draw_sheet(decoded: DecodedImages, rows: ImageRows) -> bytes:
+def draw_sheet(rows: ImageRows) -> bytes:
     """A contact sheet (PNG): a line for each of the first classes, its name, its number of images, some of them.
 
     What is between them is transparent.
     """
-    classes = list(_class_counts(rows.truth).items())[:MOST_CLASSES]
-    step = CELL + GAP
+    classes, step = list(rows.counts.items())[:MOST_CLASSES], CELL + GAP
     sheet = Image.new("RGBA", (LABEL + EXAMPLES * step, len(classes) * step + GAP))
     pen = ImageDraw.Draw(sheet)
+    way = Image.Resampling.NEAREST if max(rows.images.shape) < CELL else Image.Resampling.BILINEAR
     for line, (name, count) in enumerate(classes):
         top, is_latin = GAP + line * step, max(map(ord, name), default=0) < 256  # what Pillow's own font has
         spelt = name if is_latin else lettering.spelt(name)
         font = ImageFont.load_default(FONT) if is_latin else ImageFont.truetype(lettering.font_file(spelt), FONT)
-        short = spelt if len(spelt) <= LONGEST_NAME else f"{spelt[: LONGEST_NAME - 1]}…"
-        pen.text((GAP, top + 10), f"{short}\n{count:,}", INK, font)
-        for column, image in enumerate(_examples(decoded, rows, line)):
-            sheet.paste(image, (LABEL + column * step, top))
+        pen.text((GAP, top + 10), f"{spelt[:LONGEST_NAME]}\n{count:,}", INK, font)
+        spread = np.linspace(0, count - 1, min(EXAMPLES, count)).astype(int)
+        for column, number in enumerate(rows.numbers[rows.truth.values == line][spread].tolist()):
+            image = Image.fromarray(rows.images.pick(number)[0])
+            sheet.paste(ImageOps.contain(image, (CELL, CELL), way), (LABEL + column * step, top))
     content = io.BytesIO()
     sheet.save(content, "PNG", optimize=True)
     return content.getvalue()
-
-
-def _examples(decoded: DecodedImages, rows: ImageRows, label: int) -> Iterator[Image.Image]:
-    """Images of a class, evenly spread over all it has."""
-    of_class = rows.numbers[rows.truth.values == label]
-    chosen = np.unique(np.linspace(0, len(of_class) - 1, min(EXAMPLES, len(of_class))).astype(int))
-    height, width = decoded.shape[:2]
-    scale = CELL / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR  # small pixels are to be seen as such
-    for pixels in decoded.pick(of_class[chosen].tolist()):
-        yield Image.fromarray(pixels).convert("RGB").resize(size, way)
 
 
 # Prepared splits
@@ -449,13 +417,13 @@ class ImageDataset:
         with scratch_folder(self.name) as folder:
             previous_schema = kept if isinstance(kept, ImageSchema) else None
             found = find_images(self.source)
-            (report, schema, rows), decoded = inspect_images(found, self.name, data, previous_schema, folder, champion)
+            report, schema, rows = inspect_images(found, self.name, data, previous_schema, folder, champion)
             if find_images(self.source).fingerprint != raw.look:
                 raise DataError(f"{self.source} has changed while it was read", "files that stay", "run it again")
-            sheet = draw_sheet(decoded, rows)
+            sheet = draw_sheet(rows)
             if schema is None:
                 return Validation(report, sheet=sheet)
-            prepared = write_splits(self.name, decoded, rows, schema, folder)
+            prepared = write_splits(self.name, rows, schema, folder)
             return Validation(report, images=prepared.model_copy(update={"accepted": report.accepted}), sheet=sheet)
 
     def prepare(self, validated: ValidatedDataset, data: Data, seed: int) -> PreparedDataset:
@@ -465,17 +433,14 @@ class ImageDataset:
         return validated.images.model_copy(update={"report": validated.report, "sheet": validated.sheet})
 
 
-def write_splits(
-    name: str, decoded: DecodedImages, rows: ImageRows, schema: ImageSchema, scratch: Path
-) -> PreparedDataset:
+def write_splits(name: str, rows: ImageRows, schema: ImageSchema, scratch: Path) -> PreparedDataset:
     """Write all files of images without errors; ``scratch`` is a folder on the same disk."""
     files: dict[str, FileRef] = {}
     for split, side in SIDES.items():
         if side != VALIDATION or rows.split.count(side):
-            sha256 = _write_split(split, decoded, rows, schema, scratch)
+            sha256 = _write_split(split, rows, schema, scratch)
             files[split] = place_file(scratch / split, sha256, artifact_paths.split_file(name, split, sha256))
     digests = {"train": rows.digests_of(True), "other": rows.digests_of(False)}
-    in_training = rows.truth.values[rows.split.split_ids == TRAINING]
     return PreparedDataset(
         name=name,
         title=name,
@@ -489,30 +454,27 @@ def write_splits(
         task=schema.task,
         class_names=schema.class_names,
         split=schema.split,
-        class_counts=tuple(np.bincount(in_training, minlength=len(schema.class_names)).tolist()),
+        class_counts=tuple(rows.truth.count_classes(rows.split.split_ids == TRAINING).tolist()),
         rows=write_digests(name, digests, scratch),
-        brightness=_brightness(decoded, rows),
+        brightness=rows.brightness,
     )
 
 
-def map_split(split: str, decoded: DecodedImages, rows: ImageRows, schema: ImageSchema, scratch: Path) -> Arrays:
+def map_split(split: str, rows: ImageRows, schema: ImageSchema, scratch: Path) -> Arrays:
     """One split, mapped to a file in the folder ``scratch``: it may be larger than memory."""
-    _write_split(split, decoded, rows, schema, scratch)
+    _write_split(split, rows, schema, scratch)
     return open_arrays(scratch / split)
 
 
-def _write_split(split: str, decoded: DecodedImages, rows: ImageRows, schema: ImageSchema, scratch: Path) -> str:
+def _write_split(split: str, rows: ImageRows, schema: ImageSchema, scratch: Path) -> str:
     """Write one split, and return the digest of the file."""
-    is_mine = rows.split.split_ids == SIDES[split]
-    numbers, target = rows.numbers[is_mine], TASKS[schema.task].target
-    labels, keys = rows.truth.values[is_mine], rows.split.keys[is_mine]
-    shapes: ArraySpecs = {
-        IMAGES: (np.uint8, (len(numbers), *decoded.shape)),
-        target: (labels.dtype, labels.shape),
-        SPLIT_KEY: (np.uint64, keys.shape),
-    }
-    pixels = (
-        block[numbers[slice(*np.searchsorted(numbers, (at.start, at.stop)))] - at.start]
-        for at, block in decoded.blocks()
+    in_split, is_used = rows.split.split_ids == SIDES[split], np.zeros(len(rows.images.facts), bool)
+    is_used[rows.numbers[in_split]] = True
+    small = {TASKS[schema.task].target: rows.truth.values[in_split], SPLIT_KEY: rows.split.keys[in_split]}
+    specs = {name: (each.dtype, each.shape) for name, each in small.items()}
+    return write_arrays(
+        scratch / split,
+        specs | {IMAGES: (np.dtype(np.uint8), (int(is_used.sum()), *rows.images.shape))},
+        {IMAGES: (block[is_used[at]] for at, block in rows.images.blocks())}
+        | {name: [each] for name, each in small.items()},
     )
-    return write_arrays(scratch / split, shapes, {IMAGES: pixels, target: [labels], SPLIT_KEY: [keys]})

@@ -43,12 +43,7 @@ class ImageSchema(Lasting):
         Raises:
             UsageError: one means something else.
         """
-        height, width = self.recipe.shape[:2]
-        channels = "rgb" if len(self.recipe.shape) == 3 else "grey"
-        options: dict[str, tuple[Any, Any, str]] = {
-            "side": (data.side, height, f"{height} by {width} pixels"),
-            "channels": (data.channels, channels, channels),
-        }
-        for name, (given, fixed, words) in options.items():
-            if given not in (None, fixed):
-                raise UsageError(f"--{name} {given}", f"{words}, as version 1 fixed it", OTHER_NAME)
+        fixed = {"side": self.recipe.shape[0], "channels": "rgb" if len(self.recipe.shape) == 3 else "grey"}
+        for name, value in fixed.items():
+            if (given := getattr(data, name)) not in (None, value):
+                raise UsageError(f"--{name} {given}", f"{value}, as version 1 fixed it", OTHER_NAME)

@@ -10,7 +10,7 @@ from tasks.data import image_dataset, schema
 from tasks.data.image_schema import ImageSchema
 from tasks.data.inference import value_kind
 from tasks.data.io.discovery import find_table
-from tasks.data.io.images import DecodedImages, LabelledImages, ReadOptions, read_images
+from tasks.data.io.images import DecodedImages, LabelledImages
 from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection
 from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays
@@ -177,9 +177,8 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
         class_names=manifest.dataset.class_names, recipe=recipe, split=SplitRule(rule="rows", test=0.5)
     )
     found = _as_named(find_images(source), kept.class_names)
-    images = read_images(found, ReadOptions(shape=recipe.shape), scratch / "pixels")
     data = OwnData(source=source, max_rejects=asked.max_rejects)
-    report, _, rows = image_dataset.examine(found, images, manifest.name, data, kept)
+    report, _, rows = image_dataset.inspect_images(found, manifest.name, data, kept, scratch)
     _require_fit(report)
     digests = rows.digests
     if kept.split.rule == "folders":  # as they would be in the training folder, each the first of its copies
@@ -187,11 +186,11 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
         labels, names = rows.truth.values, kept.class_names
         digests = image_dataset.row_digests(rows.split.keys, labels, names, TRAINING, first)
     return Labelled(
-        pieces=_whole(images),
+        pieces=_whole(rows.images),
         truth=rows.truth.values,
-        clusters=images.stats.hashes[rows.numbers],
+        clusters=rows.split.keys,
         was_trained=_was_trained(manifest, digests),
-        broken=len(images.stats.unreadable),
+        broken=len(rows.images.unreadable),
     )
 
 
@@ -209,7 +208,7 @@ def find_images(source: str) -> LabelledImages:
 
 
 def _whole(images: DecodedImages) -> Iterator[Array]:
-    is_whole = images.is_readable
+    is_whole = images.facts["is_readable"]
     return (pixels if is_whole[at].all() else pixels[is_whole[at]] for at, pixels in images.blocks())
 
 

@@ -8,7 +8,6 @@ from tasks.data import statistics
 from tasks.data.image_dataset import ImageRows
 from tasks.data.image_dataset import map_split as map_image_split
 from tasks.data.image_schema import ImageSchema
-from tasks.data.io.images import DecodedImages
 from tasks.data.prepared_splits import SPLIT_KEY, Arrays, PreviousSchema
 from tasks.data.recipe import Recipe
 from tasks.data.schema import Schema
@@ -41,13 +40,12 @@ def losses(
 def of_images(
     fixed: ImageSchema,
     rows: ImageRows,
-    images: DecodedImages,
     scratch: Path,
     class_weight: str = "none",
     weight_decay: float | None = None,
 ) -> dict[str, float]:
     """The same of images; of those that are so many and so large that nothing is fitted to them, the first alone."""
-    train, test = (map_image_split(split, images, rows, fixed, scratch) for split in ("train", "test"))
+    train, test = (map_image_split(split, rows, fixed, scratch) for split in ("train", "test"))
     return _of_classes(train, test, fixed.recipe, fixed, class_weight, weight_decay)
 
 

@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import math
+import os
 import shutil
 import struct
 import zipfile
@@ -17,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -42,14 +43,15 @@ Opener = Callable[[Path], AbstractContextManager[IO[bytes]]]
 class StoredArray:
     """An array that lies in a file, from byte ``offset`` of what ``opener`` gives; nothing is read before it is used.
 
-    A slice of rows is a ``StoredArray``, too; ``np.asarray`` reads it. Of a packed one only all rows, in order.
+    A slice of rows is a ``StoredArray``, too; ``np.asarray`` reads it. Of a packed one only all rows, in order; of one
+    in Fortran order, whose rows lie scattered, none: ``unpack`` brings them together.
     """
 
     path: Path
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     offset: int
-    column_bytes: int | None = None  # None in C order; in Fortran order the distance from one column to the next
+    is_fortran: bool = False
     opener: Opener = regular_files.opened
 
     def __len__(self) -> int:
@@ -72,8 +74,8 @@ class StoredArray:
 
     def __getitem__(self, rows: slice) -> "StoredArray":
         first, last, _ = rows.indices(len(self))
-        distance = self.row_bytes if self.column_bytes is None else self.dtype.itemsize
-        return dataclasses.replace(self, shape=(last - first, *self.shape[1:]), offset=self.offset + first * distance)
+        offset = self.offset + first * self.row_bytes
+        return dataclasses.replace(self, shape=(last - first, *self.shape[1:]), offset=offset)
 
     def batches(self, size: int) -> Iterator[Array]:
         """The rows, ``size`` at a time, in one memory, which so stays in the cache: each holds until the next.
@@ -81,40 +83,29 @@ class StoredArray:
         Raises:
             DataError: the file has become shorter, is damaged, or unpacks to more than it promises.
         """
+        if self.is_fortran:
+            raise broken(self.path, "it is in Fortran order: write it with numpy.ascontiguousarray")
         memory = np.empty((min(size, len(self)), *self.shape[1:]), self.dtype)
         with self.opener(self.path) as stream, reading(self.path):
             stream.seek(self.offset)
             for first in range(0, len(self), size):
                 batch = memory[: len(self) - first]
-                if self.column_bytes is None:
-                    self._fill(stream, batch)
-                else:
-                    self._fill_columns(stream, batch, first)
+                if cast("io.BufferedReader", stream).readinto(batch.reshape(-1).view(np.uint8).data) < batch.nbytes:
+                    raise broken(self.path, "it ends inside its rows") if self.is_packed else changed(str(self.path))
                 yield batch
             if self.is_packed and stream.read(1):
                 raise broken(self.path, f"more bytes than it promises for {list(self.shape)}")
-
-    def _fill(self, stream: IO[bytes], values: Array) -> None:
-        left = values.reshape(-1).view(np.uint8).data
-        while left:
-            if not (count := cast("io.BufferedReader", stream).readinto(left)):
-                raise broken(self.path, "it ends inside its rows") if self.is_packed else changed(str(self.path))
-            left = left[count:]
-
-    def _fill_columns(self, stream: IO[bytes], batch: Array, first: int) -> None:
-        columns = np.empty(batch.shape[::-1], self.dtype)
-        for number, column in enumerate(columns.reshape(-1, len(batch))):
-            stream.seek(self.offset + number * cast("int", self.column_bytes) + first * self.dtype.itemsize)
-            self._fill(stream, column)
-        batch[:] = columns.T
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         values = next(iter([*self.batches(max(1, len(self)))]), np.empty(self.shape, self.dtype))
         return values if dtype is None else values.astype(dtype, copy=False)
 
 
+ArrayFile = dict[str, Callable[[], StoredArray]]
+
+
 def unpack(array: StoredArray, target: Path) -> None:
-    """Write a packed array as a ``.npy`` file, never more of it than its header promises.
+    """Write an array as a ``.npy`` file in C order, never more of it than its header promises.
 
     Raises:
         DataError: the disk has no room for it, or it is damaged.
@@ -122,25 +113,19 @@ def unpack(array: StoredArray, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if array.num_bytes > (free := shutil.disk_usage(target.parent).free):
         raise broken(array.path, f"it unpacks to {array.num_bytes} bytes, and {target.parent} has room for {free}")
-    descr = npy_format.dtype_to_descr(array.dtype)
-    header = {"descr": descr, "fortran_order": array.column_bytes is not None, "shape": array.shape}
-    content = dataclasses.replace(array, dtype=np.dtype(np.uint8), shape=(array.num_bytes,), column_bytes=None)
-    with atomic.replacing(target) as temporary, temporary.open("wb") as stream:
-        npy_format.write_array_header_1_0(stream, header)
-        for block in content.batches(BLOCK_BYTES):
-            stream.write(block.data)
-
-
-class ArrayFile(NamedTuple):
-    """What an ``.npz`` or safetensors file holds; each array is looked at when it is asked for."""
-
-    path: Path
-    names: tuple[str, ...]
-    open_array: Callable[[str], StoredArray]
+    with atomic.replacing(target) as temporary:
+        rows = npy_format.open_memmap(temporary, "w+", array.dtype, array.shape)
+        with temporary.open("r+b") as file:  # on a full disk, writing to a map would end the process
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        stored = rows.T if array.is_fortran else rows
+        content, first = dataclasses.replace(array, shape=stored.shape, is_fortran=False), 0
+        for block in content.batches(max(1, BLOCK_BYTES // max(1, content.row_bytes))):
+            stored[first : first + len(block)] = block
+            first += len(block)
 
 
 def open_arrays(path: Path) -> ArrayFile:
-    """The arrays of a file.
+    """The arrays of a file by name; each is looked at when its function is called.
 
     Raises:
         DataError: it is neither an ``.npz`` nor a safetensors file, or is not whole.
@@ -151,11 +136,10 @@ def open_arrays(path: Path) -> ArrayFile:
 def _open_npz(path: Path) -> ArrayFile:
     with regular_files.opened(path) as stream, reading(path), zipfile.ZipFile(stream) as archive:
         sizes = {each.filename: each.file_size for each in archive.infolist() if each.filename.endswith(".npy")}
-
-    def open_array(name: str) -> StoredArray:
-        return _open_npy(path, partial(_open_member, f"{name}.npy"), sizes[f"{name}.npy"])
-
-    return ArrayFile(path, tuple(name.removesuffix(".npy") for name in sizes), open_array)
+    return {
+        member.removesuffix(".npy"): partial(open_npy, path, partial(_open_member, member), size)
+        for member, size in sizes.items()
+    }
 
 
 @contextmanager
@@ -168,30 +152,24 @@ def _open_member(name: str, path: Path) -> Iterator[IO[bytes]]:
             yield unpacked
 
 
-def open_npy(path: Path) -> StoredArray:
-    """The array of a ``.npy`` file.
+def open_npy(path: Path, opener: Opener = regular_files.opened, size: int | None = None) -> StoredArray:
+    """The array of a ``.npy`` file, or of one in an archive that ``opener`` opens, of ``size`` unpacked.
 
     Raises:
         DataError: it is no array of numbers or text, or is cut off.
     """
-    with regular_files.opened(path) as stream:
-        size = stream.seek(0, io.SEEK_END)
-    return _open_npy(path, regular_files.opened, size)
-
-
-def _open_npy(path: Path, opener: Opener, size: int) -> StoredArray:
     with opener(path) as stream, reading(path):
+        size = path.stat().st_size if size is None else size
         header = io.BytesIO(stream.read(HEADER_BYTES))
         is_first = npy_format.read_magic(header) == (1, 0)
         read_header = npy_format.read_array_header_1_0 if is_first else npy_format.read_array_header_2_0
         shape, is_fortran, dtype = read_header(header)
         if dtype.hasobject or not dtype.itemsize or min(shape, default=0) < 0:
             raise ValueError(f"it holds {dtype} of shape {shape}, not numbers")
-        array = StoredArray(path, dtype, shape, header.tell(), opener=opener)
+        array = StoredArray(path, dtype, shape, header.tell(), is_fortran and len(shape) > 1, opener)
         if array.offset + array.num_bytes > size:
             raise ValueError(f"it has {size} bytes, and its header promises shape {shape} of {dtype}")
-    is_fortran = is_fortran and len(shape) > 1
-    return dataclasses.replace(array, column_bytes=shape[0] * dtype.itemsize if is_fortran else None)
+    return array
 
 
 def _open_safetensors(path: Path) -> ArrayFile:
@@ -200,13 +178,12 @@ def _open_safetensors(path: Path) -> ArrayFile:
             length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
 
-    def open_array(name: str) -> StoredArray:
-        tensor = header[name]
+    def open_tensor(tensor: dict[str, Any]) -> StoredArray:
         with reading(path):
             dtype = np.dtype(f"{tensor['dtype'][0].lower()}{int(tensor['dtype'][1:]) // 8}")  # of U8, F32; not of BF16
         return StoredArray(path, dtype, tuple(tensor["shape"]), 8 + length + tensor["data_offsets"][0])
 
-    return ArrayFile(path, tuple(name for name in header if name != "__metadata__"), open_array)
+    return {name: partial(open_tensor, tensor) for name, tensor in header.items() if name != "__metadata__"}
 
 
 # IDX: two zero bytes, a type code (8: unsigned byte), the number of dimensions, each dimension as a big-endian 32-bit
@@ -220,61 +197,30 @@ def open_idx(path: Path, num_dimensions: int = 3) -> StoredArray:
         DataError: the file is missing, is not IDX, holds something else, or its size is wrong.
     """
     what = "images" if num_dimensions == 3 else "labels"
-    offset = 4 + 4 * num_dimensions
+    offset, magic = 4 + 4 * num_dimensions, bytes([0, 0, UNSIGNED_BYTE, num_dimensions])
     opener = _open_gzip if is_gzip(path) else regular_files.opened
     with opener(path) as stream, reading(path):
         header = stream.read(offset)
-    magic = bytes([0, 0, UNSIGNED_BYTE, num_dimensions])
-    if header[:4] != magic:
+    if header[:4] != magic or len(header) < offset:
         raise DataError(
-            f"{path} starts with {header[:4].hex() or 'nothing'}",
-            f"an IDX file of {what}, which starts with {magic.hex()}",
-            "check that the file is not something else or swapped with another",
+            f"{path} starts with {header[:4].hex() or 'nothing'}, and has {len(header)} bytes of a header",
+            f"an IDX file of {what}, which starts with {magic.hex()} in a header of {offset} bytes",
+            "check that the file is whole, not something else and not swapped with another",
         )
-    if len(header) < offset:
-        raise DataError(f"{path} ends inside its header", f"{offset} bytes of header", "get the file again")
-    array = StoredArray(
-        path, np.dtype(np.uint8), struct.unpack(f">{num_dimensions}I", header[4:]), offset, None, opener
-    )
-    if 0 in array.shape:
-        raise DataError(
-            f"{path} holds {array.shape} {what}", "at least one, of at least one pixel", "get the file again"
-        )
-    promised, size = offset + array.num_bytes, path.stat().st_size
-    if promised > size * MOST_FROM_A_BYTE if array.is_packed else promised != size:
-        found = f"{path} holds {size} bytes{' of gzip' if array.is_packed else ''}"
-        raise DataError(found, f"{promised} bytes for {array.shape} {what}", "get the file again")
+    shape, size = struct.unpack(f">{num_dimensions}I", header[4:]), path.stat().st_size
+    array = StoredArray(path, np.dtype(np.uint8), shape, offset, opener=opener)
+    promised = offset + array.num_bytes
+    if 0 in shape or (promised > size * MOST_FROM_A_BYTE if array.is_packed else promised != size):
+        found = f"{path} holds {size} bytes{' of gzip' if array.is_packed else ''} and promises {shape} {what}"
+        raise DataError(found, f"{promised} bytes for them, and at least one pixel or label", "get the file again")
     return array
-
-
-def read_idx_images(path: Path) -> Array:
-    """Images ``(n, height, width)`` uint8 in memory.
-
-    Raises:
-        DataError: as ``open_idx``.
-    """
-    return np.asarray(open_idx(path))
-
-
-def read_idx_labels(path: Path, num_classes: int = 256) -> Array:
-    """Labels ``(n,)`` uint8, each below ``num_classes``.
-
-    Raises:
-        DataError: as ``open_idx``, or a label is out of range.
-    """
-    labels = np.asarray(open_idx(path, num_dimensions=1))
-    if (largest := int(labels.max())) >= num_classes:
-        found = f"label {largest} at row {int(labels.argmax())} of {path}"
-        raise DataError(found, f"labels from 0 to {num_classes - 1}", "fix the file")
-    return labels
 
 
 def idx_labels_beside(images: Path) -> Path | None:
     """The file of labels beside one of images, by MNIST's naming, be it gzip or not; None where there is none."""
-    path = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
-    packed = path.suffix == PACKED
-    both = path, path.with_suffix("") if packed else path.with_name(path.name + PACKED)
-    return next((each for each in both if path != images and each.is_file()), None)
+    name = images.name.removesuffix(PACKED).replace("images", "labels").replace("idx3", "idx1")
+    both = images.with_name(name), images.with_name(name + PACKED)
+    return next((each for each in both if each != images and each.is_file()), None)
 
 
 def read_payload(path: Path, limit: int) -> bytes:

@@ -3,17 +3,14 @@
 A process that decodes pictures imports this module and no reader of tables.
 """
 
-import functools
 import hashlib
 import io
 import math
 import os
 import warnings
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +22,29 @@ from tasks.store import regular_files
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 # Whatever a file is named: for others Pillow may start a program, such as Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-SMALL_BYTES = 2**18  # files that are read at once: Pillow takes a third longer for many reads of a few bytes
 LARGEST_PIXELS = 64_000_000  # what a picture may unpack to
+LARGEST_BYTES = 4 * LARGEST_PIXELS + 2**20  # of a file that are read: no format needs more for its first picture
 GREY_MODES = ("1", "L", "LA", "La")
 ORIENTATION_KEYS = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # where Pillow looks for one
 BLOCK_BYTES = 2**20  # of pixels that are written together
+# The limit is of the whole process: Pillow refuses twice as many pixels, even before it makes room.
+Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS // 2
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 Shape: TypeAlias = tuple[int, ...]
-Item: TypeAlias = "str | bytes | NDArray[np.uint8]"  # the path of a picture file, its content, or decoded pixels
+Item: TypeAlias = "Path | str | bytes | NDArray[np.uint8]"  # the path of a picture, a file's content, decoded pixels
+# What is known of each image.
+FACTS = np.dtype(
+    [
+        ("hash", np.uint64),  # BLAKE2b of 8 bytes of the pixels, as a little-endian number
+        ("brightness", np.float32),  # their mean, 0 to 255
+        ("width", np.int32),  # as it was
+        ("height", np.int32),
+        ("mode", "S5"),  # as Pillow calls it
+        ("is_grey", np.bool_),
+        ("is_readable", np.bool_),
+    ]
+)
 
 
 class Picture(NamedTuple):
@@ -44,14 +56,7 @@ class Picture(NamedTuple):
     is_grey: bool  # in what it shows, whatever its mode
 
 
-@functools.cache
-def _limit_pixels() -> None:
-    """Once, for the limit is of the whole process: Pillow refuses twice as many pixels, even before it makes room."""
-    Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS // 2
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-
-
-def decode(file: Path | IO[bytes], shape: Shape, name: str = "") -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+def decode(file: Item, shape: Shape, name: str = "") -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """One picture, called ``name`` where it has no path, as an array of ``shape``, upright, and what was done to it.
 
     Raises:
@@ -60,7 +65,7 @@ def decode(file: Path | IO[bytes], shape: Shape, name: str = "") -> tuple[NDArra
     try:
         picture = read_picture(file, shape)
     except Exception as error:  # Pillow's are of any kind: struct.error of a broken Exif tag
-        found = f"{name or file} is no picture: {reason(error)}"
+        found = f"{name or file!s} is no picture: {reason(error)}"
         raise DataError(found, "an 8-bit PNG, JPEG, WebP, BMP or GIF", "repair or remove it") from error
     return picture.pixels, changes(picture.size, picture.mode, shape)
 
@@ -81,17 +86,19 @@ def changes(size: tuple[int, int], mode: str, shape: Shape) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def read_picture(file: Path | str | IO[bytes], shape: Shape, looks_for_colour: bool = False) -> Picture:
-    """One picture of ``shape``, upright; of several in a file the first.
+def read_picture(item: Item, shape: Shape, looks_for_colour: bool = False) -> Picture:
+    """One picture of ``shape``, upright; of several in a file the first; pixels are ``(h, w)`` or ``(h, w, 3)``.
 
-    Transparency is ignored. Without ``looks_for_colour`` whether it is grey is told by its mode alone.
+    Transparency is ignored. Without ``looks_for_colour`` whether a file is grey is told by its mode alone.
 
     Raises:
         Exception: of any kind; it cannot be decoded, is too large, or has more than 8 bits a channel.
     """
-    _limit_pixels()
-    source = _read_small(file) if isinstance(file, (Path, str)) else file
-    with Image.open(source, formats=FORMATS) as picture:
+    if isinstance(item, np.ndarray):
+        is_grey = item.ndim == 2 or bool((item == item[..., :1]).all())
+        return Picture(fit(item, shape), (item.shape[1], item.shape[0]), mode_of(item.shape), is_grey)
+    content = item if isinstance(item, bytes) else _read_file(item)
+    with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
         mode = picture.mode
         if mode.startswith(("I", "F")):
             raise ValueError(f"mode {mode} has more than 8 bits a channel: save it with 8")
@@ -107,23 +114,16 @@ def read_picture(file: Path | str | IO[bytes], shape: Shape, looks_for_colour: b
         return Picture(pixels, picture.size, mode, is_grey)
 
 
-def _read_small(file: Path | str) -> Path | str | IO[bytes]:
-    """A small file's content; a large one as it is; nothing of a file that has no bytes by its own word.
+def _read_file(path: Path | str) -> bytes:
+    """A file at once: Pillow takes a third longer for many reads of a few bytes.
 
-    Those of /proc have none, and some of them wait for ever.
+    Nothing of a file that has no bytes by its own word: those of /proc have none, and some of them wait for ever.
     """
-    descriptor = regular_files.descriptor(file)
+    descriptor = regular_files.descriptor(path)
     try:
-        size = os.fstat(descriptor).st_size
-        return file if size > SMALL_BYTES else io.BytesIO(os.read(descriptor, SMALL_BYTES) if size else b"")
+        return os.read(descriptor, min(os.fstat(descriptor).st_size, LARGEST_BYTES))
     finally:
         os.close(descriptor)
-
-
-def convert_array(image: NDArray[np.uint8], shape: Shape) -> Picture:
-    """The same of an image ``(h, w)`` or ``(h, w, 3)`` that is decoded already."""
-    is_grey = image.ndim == 2 or bool((image == image[..., :1]).all())
-    return Picture(fit(image, shape), (image.shape[1], image.shape[0]), mode_of(image.shape), is_grey)
 
 
 def fit(image: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
@@ -148,72 +148,42 @@ def _convert(picture: Image.Image, mode: str, size: tuple[int, int]) -> NDArray[
     return np.frombuffer(picture.tobytes(), np.uint8).reshape(*size[::-1], *([3] if mode == "RGB" else []))
 
 
-class Job(NamedTuple):
-    """Some images, one after another."""
-
-    first: int  # the number of the first among all images of the source
-    items: Sequence[Item]
-
-
-@dataclass
-class DecodeStats:
-    """What the images from ``first`` on are like."""
-
-    first: int
-    hashes: NDArray[np.uint64]  # (n,) BLAKE2b of 8 bytes of the pixels, as a little-endian number
-    brightness: NDArray[np.float32]  # (n,) means, 0 to 255
-    is_grey: bool = True  # all of them
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # width and height
-    modes: Counter[str] = field(default_factory=Counter)
-    unreadable: dict[int, str] = field(default_factory=dict)  # why, by number among all images
-
-    @classmethod
-    def create(cls, first: int, count: int) -> "DecodeStats":
-        """Those of ``count`` images before any is read."""
-        return cls(first, np.zeros(count, np.uint64), np.zeros(count, np.float32))
-
-    def update(self, part: "DecodeStats") -> None:
-        """Take over what was found of some of the images."""
-        rows = slice(part.first - self.first, part.first - self.first + len(part.hashes))
-        self.hashes[rows], self.brightness[rows] = part.hashes, part.brightness
-        self.is_grey = self.is_grey and part.is_grey
-        self.sizes.update(part.sizes)
-        self.modes.update(part.modes)
-        self.unreadable.update(part.unreadable)
+def decode_pictures(
+    items: Sequence[Item], shape: Shape, looks_for_colour: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.void], dict[int, str]]:
+    """Some pictures of ``shape``, black where unreadable, ``FACTS`` of each but hash and brightness, and why not."""
+    pixels, facts, reasons = np.zeros((len(items), *shape), np.uint8), np.zeros(len(items), FACTS), dict[int, str]()
+    for at, item in enumerate(items):
+        try:
+            picture = read_picture(item, shape, looks_for_colour)
+        except Exception as error:  # Pillow's are of any kind
+            reasons[at] = reason(error)
+        else:
+            pixels[at] = picture.pixels
+            facts[at] = (0, 0, *picture.size, picture.mode, picture.is_grey, True)
+    return pixels, facts, reasons
 
 
-def decode_job(job: Job, shape: Shape, looks_for_colour: bool, spool: Path) -> DecodeStats:
-    """Decode some images and write them to their place in the file ``spool``; those that are unreadable are black."""
-    stats, size = DecodeStats.create(job.first, len(job.items)), math.prod(shape)
-    rows = max(1, BLOCK_BYTES // size)
-    with spool.open("r+b") as file:
-        file.seek(job.first * size)
-        for start in range(0, len(job.items), rows):
-            items = job.items[start : start + rows]
-            block = np.zeros((len(items), size), np.uint8)
-            for at, (item, pixels) in enumerate(zip(items, block, strict=True), start):
-                try:
-                    picture = read_item(item, shape, looks_for_colour)
-                except Exception as error:  # Pillow's are of any kind
-                    stats.unreadable[job.first + at] = reason(error)
-                    continue
-                pixels[:] = picture.pixels.reshape(-1)
-                digest = hashlib.blake2b(pixels.data, digest_size=8).digest()
-                stats.hashes[at] = int.from_bytes(digest, "little")
-                stats.sizes[picture.size] += 1
-                stats.modes[picture.mode] += 1
-                stats.is_grey = stats.is_grey and picture.is_grey
-            stats.brightness[start : start + rows] = block.sum(axis=1, dtype=np.uint64) / size
-            file.write(block.data)
-    return stats
+def decode_job(
+    job: tuple[int, Sequence[Item]], shape: Shape, looks_for_colour: bool, spool: Path
+) -> tuple[NDArray[np.void], dict[int, str]]:
+    """Decode some images and write them to their place in the file ``spool``.
 
-
-def read_item(item: Item, shape: Shape, looks_for_colour: bool) -> Picture:
-    """One image, as a path, as a file's content or decoded.
-
-    Raises:
-        Exception: of any kind; it is none.
+    A job is the number of its first image among all of the source, and the images; the answer their ``FACTS`` ``(n,)``
+    and why some are unreadable, by number among all.
     """
-    if isinstance(item, np.ndarray):
-        return convert_array(item, shape)
-    return read_picture(io.BytesIO(item) if isinstance(item, bytes) else item, shape, looks_for_colour)
+    first, items = job
+    size = math.prod(shape)
+    facts, reasons, rows = np.zeros(len(items), FACTS), dict[int, str](), max(1, BLOCK_BYTES // size)
+    with spool.open("r+b") as file:
+        file.seek(first * size)
+        for start in range(0, len(items), rows):
+            pixels, found, unreadable = decode_pictures(items[start : start + rows], shape, looks_for_colour)
+            flat = pixels.reshape(len(pixels), size)
+            digests = b"".join(hashlib.blake2b(each.data, digest_size=8).digest() for each in flat)
+            found["hash"] = np.frombuffer(digests, "<u8")
+            found["brightness"] = flat.sum(axis=1, dtype=np.uint64) / size
+            facts[start : start + rows] = found
+            reasons |= {first + start + at: why for at, why in unreadable.items()}
+            file.write(flat.data)
+    return facts, reasons

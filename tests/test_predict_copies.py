@@ -5,7 +5,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 
 from tasks.batch import session_pool
 from tasks.data.io import arrays

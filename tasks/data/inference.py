@@ -172,7 +172,7 @@ def _compare_kind(table: Table, known: Column, now: str, is_category: bool) -> K
     if kind == "number" and now == "text":
         rule, found = "text-among-numbers", f"{name} is {example_of_text(table, name)}"
     else:
-        row = table.first(pc.is_valid(table.data[name])) or 0
+        row = max(0, pc.index(pc.is_valid(table.data[name]), True).as_py())
         value = str(table.data[name][row].as_py())[:SHOWN]
         rule, found = "retyped-column", f"{name} is a {now} now, as {value!r} in {table.named(row)}"
     return "unfit", error(

@@ -114,7 +114,7 @@ def _split_rows(
     lossy = tuple(at for at, (_, is_exact) in enumerate(done) if not is_exact)
 
     hashing = side_by_side.beside(row_hash.hash_rows, columns, encoded.values)
-    rule, split, inputs = request.fixed_split, None, [truth.words()]
+    rule, split, inputs = request.fixed_split, None, list[HashInputs]([truth.words()])
     if rule is None:
         features = tuple(sorted(column.name for column in columns))
         rule = request.split_asked.model_copy(update={"features": features})

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tasks.data.io import arrays, pictures, tabular
 from tasks.data.io.arrays import StoredArray
-from tasks.data.io.file_errors import broken, reading
+from tasks.data.io.file_errors import reading
 from tasks.data.io.pictures import Item, Shape
 from tasks.data.levels import sort_levels
 from tasks.data.report import Finding, error, note

@@ -25,10 +25,8 @@ import safetensors.numpy
 from sklearn.metrics import accuracy_score, r2_score, root_mean_squared_error
 
 from command_line import assert_clear, typed
-from input_files import IMAGES, read
 from prefect_api import use_server
 from table_files import written
-from tasks.errors import DataError
 
 if TYPE_CHECKING:
     from prefect.settings import Settings
@@ -538,14 +536,6 @@ def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: S
     again = typed("predict", tmp_path / "rows.csv", "--name", "kinds")
     sentence = "3 of 200 rows of a class that the model does not know, counted as wrong"
     assert (again.stdout + again.stderr).count(sentence) == 1, "of a job that is done already, too"
-
-
-def test_a_table_for_a_model_of_images_is_answered_with_the_names_of_models_of_tables(
-    store: Store, tmp_path: Path
-) -> None:
-    (tmp_path / "t.csv").write_bytes(TEXT)
-    with pytest.raises(DataError, match=r"--name \(houses, kinds\)"):
-        read(tmp_path / "t.csv", IMAGES, tmp_path)
 
 
 def test_without_an_input_the_test_split_of_the_version_is_predicted(store: Store) -> None:

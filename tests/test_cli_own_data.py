@@ -126,9 +126,11 @@ def test_the_command_offered_is_what_the_findings_advise(
     rows = (f"{n + 1000},{n % 17},{n * n % 11 / 8},{kind(n)}\n" for n in range(400))
     (folder / "t.csv").write_text("id,area,rooms,kind\n" + "".join(rows))
     code, out, _ = inspected(capsys, "t.csv", "--target", "kind", *options, "--json")
-    command = json.loads(out)["command"].split()
+    document = json.loads(out)
+    command = document["command"].split()
     assert code == 0
     assert command[command.index("retrain") + 1] == model
+    assert bool(document["classes"]) == (model == "softmax-regression"), "the losses are those of the model"
     assert (command[command.index("--ignore") + 1] if "--ignore" in command else None) == ignore
 
 

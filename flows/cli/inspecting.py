@@ -70,10 +70,20 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined | Examin
         return image_dataset.inspect_images(
             image_dataset.find_images(parameters.source), name, parameters, kept, folder, champion
         )
-    task = kept.task if kept else None
-    request = Request(parameters, kept)
-    table = read_table(find_table(parameters.source), request, task, folder)
-    return examine_table(table, name, request, task, folder, champion)
+    files, request = find_table(parameters.source), Request(parameters, kept)
+
+    def examine(task: TaskName | None, scratch: Path) -> "Examined":
+        return examine_table(read_table(files, request, task, scratch), name, request, task, scratch, champion)
+
+    examined = examine(kept.task if kept else None, folder)
+    few_values = tuple(each for each in examined.report.findings if each.rule == "few-values")
+    if kept is None and few_values:  # which are classes, if each has rows enough to be one
+        (scratch := folder / "classes").mkdir()
+        of_classes = examine("classification", scratch)
+        if not of_classes.report.errors:
+            report = of_classes.report.model_copy(update={"findings": (*of_classes.report.findings, *few_values)})
+            examined = of_classes._replace(report=report)
+    return examined
 
 
 def _outlook(examined: "Examined | ExaminedImages", parameters: InspectParameters, scratch: Path) -> dict[str, float]:
@@ -101,7 +111,7 @@ def _command(parameters: InspectParameters, examined: "Examined | ExaminedImages
     options = given_options(parameters.model_copy(update={"ignore": ignore}), leave_out={"source", "name"})
     if is_known:
         return shlex.join(["retrain", parameters.name, "--data", parameters.source, *options])
-    model = _advised_model(examined)
+    model = TASKS[examined.recipe.task].model if examined.recipe else "MODEL"
     options += [] if parameters.target or examined.report.images else ["--target", "COLUMN"]
     name = suggested_name(parameters.source)
     return shlex.join(["retrain", model, "--name", name, "--data", parameters.source, *options])
@@ -113,20 +123,6 @@ def _advised_ignores(parameters: InspectParameters, report: "DataReport") -> lis
     advised = [name for name in dict.fromkeys(advised) if name not in {*parameters.features, *parameters.category}]
     others = {each.name for each in report.columns if each.role == "feature"} - {*advised}
     return advised if others else []
-
-
-def _advised_model(examined: "Examined | ExaminedImages") -> str:
-    """The model of the task, but of a few whole numbers that of classes, where each has rows enough to be one."""
-    from tasks.data.split import TRAINING
-    from tasks.data.target import as_classes, check_rare_classes
-
-    if examined.recipe is None or examined.rows is None:
-        return "MODEL"
-    task: TaskName = examined.recipe.task
-    if any(each.rule == "few-values" for each in examined.report.findings):
-        classes, is_training = as_classes(examined.rows.truth), examined.rows.split.split_ids == TRAINING
-        task = task if any(check_rare_classes(classes, is_training)) else "classification"
-    return TASKS[task].model
 
 
 def _show(examined: "Examined | ExaminedImages", losses: dict[str, float], command: str) -> None:

@@ -162,12 +162,6 @@ def _check_classes(target: str, current: tuple[str, ...], names: tuple[str, ...]
         yield warning("class-without-rows", target, f"no row tonight has the class {listed(gone, 10)}")
 
 
-def as_classes(truth: Truth) -> Truth:
-    """Each value of a few numbers as a class."""
-    values, labels = np.unique(truth.values, return_inverse=True)
-    return truth._replace(values=labels, class_names=tuple(f"{value:g}" for value in values))
-
-
 def check_constant(target: str, truth: Truth) -> list[Finding]:
     """Whether there is nothing to learn, for all values are the same."""
     values, names = truth.values, truth.class_names

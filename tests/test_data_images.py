@@ -18,9 +18,9 @@ from PIL import Image
 from image_folders import Array, drawn, prepared, report_of, write
 from tasks.data import image_dataset
 from tasks.data.image_dataset import ImageRows
-from tasks.data.image_schema import ImageSchema
 from tasks.data.io import images, pictures
 from tasks.data.io.images import LabelledImages
+from tasks.data.schema import ImageSchema
 from tasks.data.split import TEST, TRAINING, Split
 from tasks.data.target import Truth
 from tasks.errors import DataError, UsageError
@@ -47,7 +47,7 @@ def images_by_class(made: PreparedDataset) -> dict[str, list[bytes]]:
 
 
 def fixed(made: PreparedDataset) -> ImageSchema:
-    found = ImageSchema.of(made, made.recipe)
+    found = ImageSchema.from_manifest(made, made.recipe)
     assert found is not None
     return found
 

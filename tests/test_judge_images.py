@@ -16,7 +16,7 @@ import own_images
 from candidate import plain
 from own_images import Array, digits, grey, hues, prepare
 from own_splits import trained
-from tasks.data.image_schema import ImageSchema
+from tasks.data.schema import ImageSchema
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
 from tasks.export import export
@@ -181,7 +181,7 @@ def test_of_folders_versions_are_compared_on_the_images_that_they_were_not_train
     plain(publish)(run, asked, **exported(run, before, fitted(before)))
     for number in range(40):
         (source / "train" / "cat" / f"{number:04d}.png").rename(source / "test" / "cat" / f"moved-{number}.png")
-    tonight = image_folders.prepared(source, ImageSchema.of(before, before.recipe))
+    tonight = image_folders.prepared(source, ImageSchema.from_manifest(before, before.recipe))
     model = exported(run, tonight, fitted(tonight))["exported"]
     same, loss = against_published("pets", model.onnx, tonight, Gates(), ASKED)
     assert (same.passed, loss.name, loss.passed) == (True, "champion_loss", True)

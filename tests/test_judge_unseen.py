@@ -9,8 +9,7 @@ import pytest
 
 import image_folders
 from candidate import plain
-from tasks.data.image_schema import ImageSchema
-from tasks.data.schema import Schema
+from tasks.data.schema import ImageSchema, Schema
 from tasks.download import download
 from tasks.judging import standards
 from tasks.judging.unseen import RowsOfToday
@@ -143,7 +142,7 @@ def test_of_folders_the_test_images_that_a_version_was_trained_on_are_known(tmp_
     for number, path in enumerate(sorted(moved)):
         (source / "train" / "cat" / f"{number:04d}.png").rename(path)
     image_folders.write(source / "test", {"cat": 3, "dog": 5}, first=200)
-    tonight = image_folders.prepared(source, ImageSchema.of(before, before.recipe))
+    tonight = image_folders.prepared(source, ImageSchema.from_manifest(before, before.recipe))
     assert (tonight.num_test, sum(found(before, tonight))) == (40 + 7 + 8, 7)
     trained_on = {each.tobytes() for each in standards.read_rows(before.train, before).features}
     rows = standards.read_rows(tonight.test, tonight).features

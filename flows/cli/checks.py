@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli.options import require
-from tasks.data.image_schema import ImageSchema
-from tasks.data.schema import Request, Schema, require_columns
+from tasks.data.schema import ImageSchema, Request, Schema, require_columns
 from tasks.errors import DataError, UsageError
 from tasks.parameters import EvaluateParameters, Learned, PredictParameters
 from tasks.parameters.form import Frozen

@@ -50,9 +50,8 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
 
 def _examined(parameters: InspectParameters, folder: Path) -> "Examined | ExaminedImages":
     from tasks.data import image_dataset
-    from tasks.data.image_schema import ImageSchema
     from tasks.data.io.discovery import find_table
-    from tasks.data.schema import Request
+    from tasks.data.schema import ImageSchema, Request
     from tasks.data.table_dataset import examine_table, read_table
     from tasks.store import own_data
 

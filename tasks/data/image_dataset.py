@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tasks.data import drift, row_hash
-from tasks.data.image_schema import ImageSchema
 from tasks.data.io import images
 from tasks.data.io.discovery import PICTURE_SUFFIXES, is_table, refuse_partial, require_whole
 from tasks.data.io.images import LONGEST, USUAL_SIDE, DecodedImages, LabelledImages
@@ -32,7 +31,7 @@ from tasks.data.prepared_splits import (
 from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.report import DataReport, Finding, ImageReport, error, note, split_sizes, warning
 from tasks.data.row_hash import Hashes
-from tasks.data.schema import describe_split
+from tasks.data.schema import ImageSchema, describe_split
 from tasks.data.split import TEST, TRAINING, VALIDATION, Split, check_min_rows, split_by_hash
 from tasks.data.table_dataset import scratch_folder
 from tasks.data.table_rows import SIDES, place_file, write_digests

@@ -19,10 +19,9 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from tasks.data.image_schema import ImageSchema
 from tasks.data.recipe import Recipe
 from tasks.data.report import AcceptedFinding, ColumnProfile, DataReport
-from tasks.data.schema import Schema
+from tasks.data.schema import ImageSchema, Schema
 from tasks.errors import DataError
 from tasks.machine import progress
 from tasks.machine.arrays import Array

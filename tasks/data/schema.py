@@ -1,4 +1,4 @@
-"""The schema of a table: what version 1 of a name fixes, which later ones keep, and what options may ask beside it.
+"""The schemas of own data: what version 1 of a name fixes, later ones keep, and options may ask beside it.
 
 Whoever only reads the store imports this, so it needs no arrays; ``inference.py`` has what looks at rows.
 """
@@ -6,11 +6,11 @@ Whoever only reads the store imports this, so it needs no arrays; ``inference.py
 import hashlib
 import json
 from collections.abc import Collection, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from tasks.data.recipe import Column, Columns, SplitRule
+from tasks.data.recipe import Column, Columns, Pixels, SplitRule
 from tasks.data.report import Finding, error, note, require_fit, warning
 from tasks.errors import UsageError
 from tasks.machine.words import listed, nearest
@@ -48,8 +48,46 @@ class Schema(Lasting):
         """SHA-256 (hex) of data of this schema: of the schema, columns by name, and of each part's bytes."""
         facts = self.model_dump(mode="json")
         facts["columns"].sort(key=lambda column: column["name"])
-        of_parts = [hashlib.sha256(part).hexdigest() for part in parts]
-        return hashlib.sha256(json.dumps([facts, of_parts], sort_keys=True).encode()).hexdigest()
+        return _digest(facts, parts)
+
+
+class ImageSchema(Lasting):
+    """Classes in order, size and channels, and the split of images."""
+
+    class_names: tuple[str, ...]
+    recipe: Pixels
+    split: SplitRule
+
+    task: ClassVar[TaskName] = "classification"
+    target: ClassVar[None] = None
+
+    @classmethod
+    def from_manifest(cls, dataset: Splits, recipe: object) -> Self | None:
+        """The schema of a kept version, by ``dataset`` and ``recipe`` of its manifest; None of all but own images."""
+        if dataset.split is None or not isinstance(recipe, Pixels):
+            return None
+        return cls(class_names=dataset.class_names, recipe=recipe, split=dataset.split)
+
+    def digest(self, parts: Sequence[Any]) -> str:
+        """SHA-256 (hex) of data of this schema: of the schema, and of each part's row digests."""
+        return _digest(self.model_dump(mode="json"), parts)
+
+    def require(self, data: OwnData) -> None:
+        """Let options pass that mean what is fixed.
+
+        Raises:
+            UsageError: one means something else.
+        """
+        fixed = {"side": self.recipe.shape[0], "channels": "rgb" if len(self.recipe.shape) == 3 else "grey"}
+        for name, value in fixed.items():
+            if (given := getattr(data, name)) not in (None, value):
+                action = "leave the option out, or keep the new images under another --name"
+                raise UsageError(f"--{name} {given}", f"{value}, as version 1 fixed it", action)
+
+
+def _digest(facts: dict[str, Any], parts: Sequence[Any]) -> str:
+    of_parts = [hashlib.sha256(part).hexdigest() for part in parts]
+    return hashlib.sha256(json.dumps([facts, of_parts], sort_keys=True).encode()).hexdigest()
 
 
 def describe_split(rule: SplitRule) -> str:

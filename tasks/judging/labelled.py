@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.data import image_dataset, schema
-from tasks.data.image_schema import ImageSchema
 from tasks.data.inference import value_kind
 from tasks.data.io.discovery import find_table
 from tasks.data.io.images import DecodedImages, LabelledImages
@@ -16,7 +15,7 @@ from tasks.data.io.tabular import Selection
 from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays
 from tasks.data.recipe import Pixels, SplitRule
 from tasks.data.report import DataReport, Finding, UnfitData, require_fit
-from tasks.data.schema import Request, Schema
+from tasks.data.schema import ImageSchema, Request, Schema
 from tasks.data.split import TRAINING, check_times, decode_times, read_times
 from tasks.data.table_dataset import examine_table
 from tasks.errors import DataError, UsageError
@@ -173,7 +172,7 @@ def _was_trained(manifest: Manifest, digests: Array) -> Array | None:
 
 def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, source: str, scratch: Path) -> Labelled:
     """Images with their classes; the classes may be fewer than the version's."""
-    kept = ImageSchema.of(manifest.dataset, recipe) or ImageSchema(
+    kept = ImageSchema.from_manifest(manifest.dataset, recipe) or ImageSchema(
         class_names=manifest.dataset.class_names, recipe=recipe, split=SplitRule(rule="rows", test=0.5)
     )
     found = _as_named(find_images(source), kept.class_names)

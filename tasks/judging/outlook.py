@@ -7,10 +7,9 @@ import numpy as np
 from tasks.data import statistics
 from tasks.data.image_dataset import ImageRows
 from tasks.data.image_dataset import map_split as map_image_split
-from tasks.data.image_schema import ImageSchema
 from tasks.data.prepared_splits import SPLIT_KEY, Arrays, PreviousSchema
 from tasks.data.recipe import Recipe
-from tasks.data.schema import Schema
+from tasks.data.schema import ImageSchema, Schema
 from tasks.data.table_rows import Rows, map_split
 from tasks.judging.objective import Objective, balancing
 from tasks.judging.standards import KeyedRows, Standards

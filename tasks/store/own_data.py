@@ -3,8 +3,7 @@
 from collections.abc import Collection
 from typing import Any, Literal
 
-from tasks.data.image_schema import ImageSchema
-from tasks.data.schema import Schema
+from tasks.data.schema import ImageSchema, Schema
 from tasks.errors import DataError, UsageError
 from tasks.machine.words import nearest
 from tasks.parameters import Data, Learned, ModelName, is_name
@@ -61,7 +60,7 @@ def fixed(name: str) -> Schema | ImageSchema | None:
     kept = newest(name)
     if kept is None:
         return None
-    return Schema.from_manifest(kept.dataset, kept.recipe) or ImageSchema.of(kept.dataset, kept.recipe)
+    return Schema.from_manifest(kept.dataset, kept.recipe) or ImageSchema.from_manifest(kept.dataset, kept.recipe)
 
 
 def of_champion(name: str) -> ChampionData | None:

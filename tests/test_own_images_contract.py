@@ -293,7 +293,7 @@ def test_a_picture_has_the_pixels_in_prediction_that_it_has_in_training(
     done = typed("retrain", "softmax-regression", "--name", "pets", "--data", tmp_path / "pets", *options)
     assert done.returncode == 0, done.stderr
     by_training = pq.read_table(json.loads(done.stdout)["prediction"]["path"])
-    done = typed("predict", tmp_path / "pets/test", "--name", "pets", "--json")
+    done = typed("predict", f"file://{tmp_path}/pets/test", "--name", "pets", "--json")
     by_prediction = pq.read_table(json.loads(done.stdout)["path"])
     told = [f"probability_{name}" for name in COUNTS]
     first, other = (

@@ -538,6 +538,12 @@ def test_classes_are_told_by_name_with_their_probabilities_and_measured(store: S
     assert (again.stdout + again.stderr).count(sentence) == 1, "of a job that is done already, too"
 
 
+def test_tables_called_like_labels_of_images_are_predicted(store: Store, tmp_path: Path) -> None:
+    for number in (0, 1, 10):
+        pq.write_table(pa.Table.from_pylist([GOOD] * 2), tmp_path / f"chunk_idx{number}.parquet")
+    assert predicted(tmp_path)["rows"] == 6
+
+
 def test_without_an_input_the_test_split_of_the_version_is_predicted(store: Store) -> None:
     made = store.reports["houses"]
     done = json.loads(typed("predict", "--name", "houses", "--json").stdout)

@@ -67,6 +67,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "for Excel.csv": text("sep=;\r\n" + (HEAD + ROWS).replace(",", ";").replace("\n", "\r\n")),
     "packed.csv.gz": lambda path: path.write_bytes(gzip.compress((HEAD + ROWS).encode())),
     "another order.tsv": text("price\tcity\tgarden\tother\tarea\n210\tUlm\ttrue\tx\t80\n"),
+    "null in a text.jsonl": text('{"area": 80, "city": "Ulm", "garden": true, "price": 210, "note": "} null {"}\n' * 2),
     "an empty row group.parquet": with_empty_group,
     "dictionaries.feather": lambda path: pyarrow.feather.write_feather(
         TABLE.set_column(1, "city", TABLE["city"].dictionary_encode()), str(path)

@@ -132,7 +132,10 @@ def _own_columns(tables: tuple[DataFile, ...]) -> Iterator[pa.Table]:
     names = frozenset(schema.names)
     for file in tables:
         for batch in table_batches(file, Selection(as_text=names, only=names), "reject"):
-            known, missing = {*batch.schema.names}, pa.nulls(batch.num_rows)
+            known = {
+                each.name for each in batch.schema if kind_of(each.type) != "unsupported"
+            }  # JSON has a type a block
+            missing = pa.nulls(batch.num_rows)
             arrays = [pc.cast(batch[each.name] if each.name in known else missing, each.type) for each in schema]
             if batch.num_rows:
                 yield pa.table(arrays, schema=schema)

@@ -17,7 +17,7 @@ from tasks.batch.output_dir import Output
 from tasks.batch.session_pool import default_batch_size, empty_outputs
 from tasks.data.io import inputs
 from tasks.data.io.batches import ReadSpec
-from tasks.data.io.discovery import DataFile, base_folder, is_url
+from tasks.data.io.discovery import DataFile, base_folder, is_url, local_path
 from tasks.data.io.inputs import InputFile
 from tasks.data.recipe import Columns, Recipe
 from tasks.data.report import ColumnProfile
@@ -29,7 +29,7 @@ from tasks.serving import contract, sessions
 from tasks.serving.contract import ModelMetadata
 from tasks.serving.drift import Profile
 from tasks.serving.task import TASKS, Task
-from tasks.store import artifact_paths, atomic, fingerprints, locks, predictions, reading, regular_files, verified
+from tasks.store import artifact_paths, atomic, fingerprints, locks, predictions, reading, verified
 from tasks.store.artifact_paths import LABELS, MANIFEST, METADATA
 from tasks.store.predictions import Job, JobInput, JobModel, Shard
 
@@ -194,7 +194,7 @@ def _digest(document: Any) -> str:
 def _plan(folder: Path, job: Job, files: Files, parameters: PredictParameters) -> Job:
     """Count the rows, note where they are and cut them into shards (an unfinished job keeps its own)."""
     spec, source = read_version(job.model.path.parent).read_spec(job), parameters.input
-    given = regular_files.absolute(source) if source and not is_url(source) else None
+    given = local_path(source) if source and not is_url(source) else None
     base = base_folder(given) if given and not given.is_file() else None  # one picture's folder tells no class
     found = inputs.count_inputs(files, spec, artifact_paths.spool(folder), base)
     inputs.check_unchanged(file.fingerprint for file in files)

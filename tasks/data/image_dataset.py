@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tasks.data import drift, row_hash
 from tasks.data.io import images
-from tasks.data.io.discovery import PICTURE_SUFFIXES, is_table, refuse_partial, require_whole
+from tasks.data.io.discovery import PICTURE_SUFFIXES, is_table, is_url, local_path, refuse_partial, require_whole
 from tasks.data.io.images import LONGEST, USUAL_SIDE, DecodedImages, LabelledImages
 from tasks.data.levels import sort_levels
 from tasks.data.prepared_splits import (
@@ -70,7 +70,7 @@ def find_images(source: str) -> LabelledImages:
         UsageError: a table is there, of which must be said what to predict.
         DataError: nothing is there, or no images.
     """
-    path, shown = _local_path(source), regular_files.shown(source)
+    path, shown = None if is_url(source) else local_path(source), regular_files.shown(source)
     found = _find(path) if path and path.exists() else None
     if not path or (not (found and len(found.labels)) and _is_table(path, found)):
         action = "name it with --target" if path else "name it with --target; of images download the folder first"
@@ -94,17 +94,11 @@ def is_images(source: str) -> bool:
     except UsageError:
         return False
     except DataError:
-        path = regular_files.absolute(source.removeprefix("file://"))
+        path = local_path(source)
         matches = glob.glob(str(path)) if glob.has_magic(str(path)) else [path]  # noqa: PTH207  (it may be absolute)
         is_folders = bool(matches) and all(map(os.path.isdir, matches))
         return is_folders or path.suffix.lower() in (*ARCHIVES, ".parquet", *PICTURE_SUFFIXES)
     return True
-
-
-def _local_path(source: str) -> Path | None:
-    """On this machine; of a URL there is none."""
-    local = source.removeprefix("file://")
-    return None if "://" in local else regular_files.absolute(local)
 
 
 def _find(path: Path) -> LabelledImages | None:

@@ -188,7 +188,7 @@ def assign_roles(request: Request, header: Sequence[str]) -> tuple[list[str], tu
         wanted |= dict.fromkeys(options.features, "--features")
         wanted |= dict.fromkeys(options.category, "--category")
     for name, why in wanted.items():
-        if name and name not in header:
+        if name is not None and name not in header:
             findings.append(
                 error(
                     "no-such-column",

@@ -162,9 +162,9 @@ def _parse_times(texts: pa.Array) -> NDArray[np.float64]:
     """Texts ``(n,)`` as numbers, or else microseconds since 1970; NaN where there is neither for all of them."""
     numbers = tabular.parse_numbers(texts)
     if numbers.null_count == texts.null_count:
-        return statistics.chunk_to_numbers(numbers)
+        return tabular.to_numbers(numbers)
     dates = statistics.parse_dates(texts)
-    return np.full(len(texts), np.nan) if dates is None else statistics.chunk_to_numbers(dates)
+    return np.full(len(texts), np.nan) if dates is None else tabular.to_numbers(dates)
 
 
 def check_times(

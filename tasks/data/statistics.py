@@ -33,20 +33,15 @@ def to_numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     result = np.empty(len(column))
     row = 0
     for chunk in column.chunks:
-        result[row : row + len(chunk)] = chunk_to_numbers(chunk)
+        result[row : row + len(chunk)] = tabular.to_numbers(chunk)
         row += len(chunk)
     return result
-
-
-def chunk_to_numbers(chunk: pa.Array) -> Array:
-    """The same of one chunk."""
-    return tabular.to_numbers(chunk)
 
 
 def min_max(column: pa.ChunkedArray) -> tuple[float, float]:
     """The smallest and the largest of such numbers; NaN where there is none."""
     low = high = np.nan
-    for values in map(chunk_to_numbers, column.chunks):
+    for values in map(tabular.to_numbers, column.chunks):
         low, high = np.fmin.reduce(values, initial=low), np.fmax.reduce(values, initial=high)
     return float(low), float(high)
 

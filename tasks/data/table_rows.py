@@ -9,6 +9,7 @@ import numpy as np
 
 from tasks.data import statistics
 from tasks.data.inference import value_kind
+from tasks.data.io import tabular
 from tasks.data.io.table import Table
 from tasks.data.levels import find_levels
 from tasks.data.prepared_splits import SPLIT_KEY, Arrays, ValidatedTable, open_arrays, write_arrays
@@ -75,7 +76,7 @@ def encode_column(table: Table, column: Column, truth: Truth, into: Array) -> tu
         return None, True
     is_exact, row = True, 0
     for chunk in values.chunks:
-        exact, part = statistics.chunk_to_numbers(chunk), into[row : row + len(chunk)]
+        exact, part = tabular.to_numbers(chunk), into[row : row + len(chunk)]
         with np.errstate(over="ignore"):
             part[:] = exact
         is_exact &= np.count_nonzero(part != exact) == np.count_nonzero(np.isnan(exact))

@@ -135,7 +135,7 @@ class _CsvFile:
             rejects.append(row)
             return "skip"
 
-        # a column that stands twice and is not read has another name, which Arrow asks for
+        # Arrow asks for different names; two may be blank, and these columns are not read
         names = [f"{FAULT}.{at}" if each in self.names[:at] else each for at, each in enumerate(self.names)]
         return pyarrow.csv.read_csv(
             pa.BufferReader(pa.py_buffer(block)),

@@ -152,7 +152,7 @@ def find_table(source: str) -> DataFiles:
         DataError: nothing is there, a file is half written, a host does not answer, or a URL's package is missing.
     """
     if not is_url(source):
-        require_whole(regular_files.absolute(source.removeprefix("file://")))
+        require_whole(local_path(source))
     try:
         return find_data(source, is_table, (*TABLE_SUFFIXES, GZIP), unreadable=UNREADABLE)
     except UsageError as error:
@@ -186,7 +186,7 @@ def find_data(
         if not source:
             expected, action = "a file, a folder or a glob", "name one; leave it out for the test split"
             raise UsageError("an empty input", expected, action)
-        path = regular_files.absolute(source.removeprefix("file://"))
+        path = local_path(source)
         paths, source = _find_files(path, is_data, suffixes, output), str(path)
         for each in paths:
             if not unreadable and not is_picture(each) and not each.stat().st_size:
@@ -198,6 +198,11 @@ def find_data(
 def is_url(source: str) -> bool:
     """Whether a source lies on another host, or is to be asked of a backend."""
     return "://" in source and not source.startswith("file://")
+
+
+def local_path(source: str) -> Path:
+    """The absolute path of a source on this machine, which may be a glob."""
+    return regular_files.absolute(source.removeprefix("file://"))
 
 
 def _partition(source: str, path: str) -> dict[str, str | None]:
@@ -257,7 +262,7 @@ def _is_text(path: Path) -> bool:
 
 def describes_labels(path: Path) -> bool:
     """Whether a file says of which classes the images beside it are, by its name."""
-    return "idx1" in path.name or path.name == "labels.txt"
+    return path.name == "labels.txt" or ("idx1" in path.name and not is_table(path) and not is_picture(path))
 
 
 def _nothing_readable(source: object, suffixes: Iterable[str], action: str) -> DataError:

@@ -28,6 +28,7 @@ from tasks.data.io.discovery import (
     TYPED_SUFFIXES,
     DataFile,
     DataFiles,
+    describes_labels,
     find_data,
     is_picture,
 )
@@ -108,7 +109,8 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec, keeps_types: boo
         if folders := [part for part in Path(path).parts if "=" in part and part.partition("=")[0] in missing]:
             action = f"name the folder above {folders[0]}: what folders tell is read below the input"
     else:
-        read = [name for name in dict.fromkeys(names) if select_columns(spec).takes(name)]
+        selection = select_columns(spec)
+        read = [name for name in dict.fromkeys(names) if selection.takes(name)]
         faults = [f"{name} twice" for name in read if names.count(name) > 1]
         for name in read:
             kind = kinds.get(name, VALUE)
@@ -124,8 +126,8 @@ def check_columns(path: str, schema: pa.Schema, spec: ReadSpec, keeps_types: boo
 
 def tell_of_header(header: Collection[str], spec: ReadSpec) -> None:
     """Say what of a header is not used, and that the order of columns is of no account."""
-    asked = feature_columns(spec)
-    if extra := [name for name in header if not select_columns(spec).takes(name)]:
+    asked, selection = feature_columns(spec), select_columns(spec)
+    if extra := [name for name in header if not selection.takes(name)]:
         tell(f"{counted(len(extra), 'column')} that the model does not take: {', '.join(extra[:SHOWN])}")
     if [name for name in header if name in asked] != [name for name in asked if name in header]:
         tell("columns stand in another order than at training: they are found by name")
@@ -285,7 +287,7 @@ def format_of(name: str) -> Format:
 def is_input(path: Path) -> bool:
     """Whether a file found in a folder is an input, by its name."""
     is_known = path.name.lower().endswith(tuple(BY_SUFFIX)) or "idx3" in path.name
-    return is_known and "idx1" not in path.name
+    return is_known and not describes_labels(path)
 
 
 def find_inputs(source: str, output: Path | None = None, full_digest: bool = False) -> DataFiles:

@@ -1,7 +1,8 @@
 """Tables in any format, batch by batch: what training, ``inspect``, ``evaluate`` and prediction read alike.
 
 Every reader yields record batches. The first has no rows and all columns of the file, so that whoever reads knows what
-is there before any row is; the others have those columns that a ``Selection`` takes.
+is there before any row is; the others have those columns that a ``Selection`` takes. JSON lines have no header and
+give all their columns.
 """
 
 import re
@@ -35,6 +36,8 @@ MAX_LEVELS = 2**15  # distinct texts, as many as there are codes, beyond which a
 MAX_COLUMNS = 2000
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI]nf(inity)?$|^(?i:nan)$"
 HEX = r"^[+-]?0[xX][0-9a-fA-F]{1,15}$"
+NULL_LINE = re.compile(rb"(?:\A|\})\s*null\s*(?:\Z|[{n])")  # among JSON lines
+JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 KINDS: tuple[tuple[Kind, Callable[[pa.DataType], bool]], ...] = (
     ("null", pa.types.is_null),
     ("boolean", pa.types.is_boolean),
@@ -403,8 +406,8 @@ def _check_json_block(block: memoryview, name: str, rows: int) -> None:
     if error := find_invalid_utf_8(block):
         line = rows + text.count(b"\n", 0, error.start)
         raise broken(name, f"row {line} is not UTF-8", "UTF-8", "save it in UTF-8") from error
-    if null := re.search(rb"(?:\A|\})\s*null\s*(?:\Z|[{n])", text):
-        line = rows + text.count(b"\n", 0, text.index(b"null", null.start()))
+    if NULL_LINE.search(text) and (null := NULL_LINE.search(without_strings := JSON_STRING.sub(b"", text))):
+        line = rows + without_strings.count(b"\n", 0, without_strings.index(b"null", null.start()))
         raise broken(name, f"row {line} is null", "one JSON object a line")
     if text.count(b"{") + text.count(b"[") > text.count(b"\n") + MAX_DEPTH and _depth(block) > MAX_DEPTH:
         raise broken(name, f"values are nested more than {MAX_DEPTH} deep", "one value a column")
@@ -412,7 +415,7 @@ def _check_json_block(block: memoryview, name: str, rows: int) -> None:
 
 def _depth(block: memoryview) -> int:
     """How deep values of a block are nested, brackets in strings left out."""
-    text = np.frombuffer(re.sub(rb'"(?:[^"\\]|\\.)*"', b"", bytes(block)), np.uint8)
+    text = np.frombuffer(JSON_STRING.sub(b"", bytes(block)), np.uint8)
     steps = np.isin(text, [ord("{"), ord("[")]).astype(np.int32) - np.isin(text, [ord("}"), ord("]")])
     return int(np.cumsum(steps).max(initial=0))
 

@@ -81,7 +81,8 @@ def test_a_seed_gives_the_same_bytes_as_ever_and_another_seed_others() -> None:
     prepared = synthetic(42)
     assert prepared.digest == "c7cefa9eace10162ff181c629a6d8ffce2b21334207c31663bb265f85470c467"
     assert (prepared.title, prepared.identifier) == ("Synthetic linear data", "synthetic-linear")
-    assert synthetic(2).digest != prepared.digest == synthetic(42).digest
+    assert synthetic(42) == prepared
+    assert synthetic(2).digest != prepared.digest
     train, test = (safetensors.numpy.load_file(file.path) for file in (prepared.train, prepared.test))
     assert not set(map(tuple, train["features"])) & set(map(tuple, test["features"]))
     assert (prepared.num_train, prepared.num_test) == (1000, 1000)

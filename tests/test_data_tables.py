@@ -118,9 +118,6 @@ def test_numbers_of_all_sizes_are_float64_and_what_is_lost_is_noted(tmp_path: Pa
     assert {(each.severity, each.rule, each.column) for each in found.findings} == {
         ("note", "decimals", "price"), ("note", "large-integers", "id"),
     }  # fmt: skip
-    assert read(write(tmp_path / "t.csv", "x\n1e400\n-1e999\n1\n"), tmp_path).data.to_pydict() == {
-        "x": [np.inf, -np.inf, 1]
-    }
 
 
 def test_text_among_numbers_makes_a_column_text_and_its_place_is_known(
@@ -164,13 +161,38 @@ def test_text_reads_as_a_number_where_python_says_so_or_it_is_hexadecimal_and_al
         assert (value == expected) or (expected is not None and np.isnan([value, expected]).all())
 
 
-def test_formats_mix_in_a_folder_and_a_wholly_missing_column_fits_every_kind(tmp_path: Path) -> None:
-    write(tmp_path / "data/1.csv", "x,t\n,\n")
-    write(tmp_path / "data/2.jsonl", '{"x":1,"t":"a"}\n')
-    pq.write_table(pa.table({"t": ["b"], "x": pa.array([2.5], pa.float32())}), tmp_path / "data/3.parquet")
+TWO_ROWS = {"a": [1, 3], "b": [2, 4]}
+SMALL = pa.table({"t": ["b"], "x": pa.array([2.5], pa.float32())})
+FOLDERS: dict[str, tuple[dict[str, str | pa.Table], dict[str, list[Any]]]] = {
+    "old ends of lines": ({"t.csv": "a,b\r1,2\r3,4\r"}, TWO_ROWS),
+    "old ends but the last": ({"t.csv": "a,b\r1,2\r3,4"}, TWO_ROWS),
+    "empty lines after a mark": ({"t.csv": "\ufeff\r\n\na,b\n1,2\n3,4\n"}, TWO_ROWS),
+    "bars": ({"t.csv": "a|b\n1|2\n3|4\n"}, TWO_ROWS),
+    "a stray quote": ({"t.csv": 'size,n\n5" pipe,2\n6,3\n'}, {"size": ['5" pipe', "6"], "n": [2, 3]}),
+    "numbers of any size": ({"t.csv": "x\n1e400\n-1e999\n1\n"}, {"x": [np.inf, -np.inf, 1]}),
+    "text beside a table": ({"t.csv": "x\n1\n", "README.txt": "About\n\nthese data\n"}, {"x": [1]}),
+    "three formats, a column without a value": (
+        {"1.csv": "x,t\n,\n", "2.jsonl": '{"x":1,"t":"a"}\n', "3.parquet": SMALL},
+        {"x": [None, 1, 2.5], "t": [None, "a", "b"]},
+    ),
+    **{f"k={value}": ({f"k={value}/t.csv": "x\n1\n"}, {"x": [1], "k": [value]}) for value in ("²", "--5", "٣")},
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_a_folder_gives_the_rows_of_its_tables(case: str, tmp_path: Path) -> None:
+    files, expected = FOLDERS[case]
+    for name, content in files.items():
+        path = tmp_path / "data" / name
+        write(path, content) if isinstance(content, str) else written(path, content)
     found = read(tmp_path / "data", tmp_path)
-    assert found.data.to_pydict() == {"x": [None, 1, 2.5], "t": [None, "a", "b"]}
+    assert found.data.to_pydict() == expected
     assert not found.findings
+
+
+def test_a_partition_that_is_named_itself_is_no_column(tmp_path: Path) -> None:
+    write(tmp_path / "k=1/t.csv", "x\n1\n")
+    assert read(tmp_path / "k=1", tmp_path).data.to_pydict() == {"x": [1]}
 
 
 def test_files_are_read_in_an_order_that_is_not_one_of_their_names(tmp_path: Path) -> None:
@@ -395,16 +417,6 @@ def test_many_arrays_of_one_file_hold_it_open_once(tmp_path: Path) -> None:
     assert all(each.tolist() == [int(name)] * int(name) for name, each in open_arrays(tmp_path / "t").items())
 
 
-@pytest.mark.parametrize("rows", ["a,b\r1,2\r3,4\r", "a,b\r1,2\r3,4", "\ufeff\r\n\na,b\n1,2\n3,4\n", "a|b\n1|2\n3|4\n"])
-def test_old_ends_of_lines_empty_lines_after_a_mark_and_bars_are_read(tmp_path: Path, rows: str) -> None:
-    assert read(write(tmp_path / "t.csv", rows.encode()), tmp_path).data.to_pydict() == {"a": [1, 3], "b": [2, 4]}
-
-
-def test_a_stray_quote_ends_no_row(tmp_path: Path) -> None:
-    found = read(write(tmp_path / "t.csv", 'size,n\n5" pipe,2\n6,3\n'), tmp_path).data
-    assert found.to_pydict() == {"size": ['5" pipe', "6"], "n": [2, 3]}
-
-
 @pytest.mark.parametrize(
     ("name", "head", "words"), [("t.csv", b"a,b ", "a row of more"), ("t.json", b"\n [1 ", "array")]
 )
@@ -418,19 +430,6 @@ def test_a_file_without_ends_of_lines_is_not_read_whole(
     with pytest.raises(DataError, match=words):
         list(read_some(stream, name, Selection()))
     assert stream.tell() <= 2**12
-
-
-@pytest.mark.parametrize("value", ["²", "--5", "٣"])
-def test_a_folder_that_is_nearly_a_number_is_text(tmp_path: Path, value: str) -> None:
-    write(tmp_path / f"k={value}/t.csv", "x\n1\n")
-    assert read(tmp_path, tmp_path).data.to_pydict() == {"x": [1], "k": [value]}
-    assert read(tmp_path / f"k={value}", tmp_path).data.to_pydict() == {"x": [1]}, "it is named itself"
-
-
-def test_text_beside_a_table_is_no_part_of_it(tmp_path: Path) -> None:
-    write(tmp_path / "data/t.csv", "x\n1\n")
-    write(tmp_path / "data/README.txt", "About\n\nthese data, which are nice\n")
-    assert read(tmp_path / "data", tmp_path).data.to_pydict() == {"x": [1]}
 
 
 @pytest.mark.parametrize("suffix", [".tmp", ".part", ".partial", ".filepart", ".crdownload"])

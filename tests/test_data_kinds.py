@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tasks.data import statistics
-from tasks.data.levels import count_codes, extend_levels, find_levels, format_values, sort_levels
+from tasks.data.levels import count_codes, find_levels, format_values, sort_levels
 from written_tables import FORMATS, digest, examined, recipe, rows, rules, written
 
 ROWS = 300
@@ -62,16 +60,6 @@ def test_dates_are_levels_where_the_user_says_so_tonight_and_later(suffix: str, 
 def test_levels_that_are_all_numbers_are_ordered_by_value_and_others_by_code_point() -> None:
     assert sort_levels(["10", "9", "-1", "2.5"]) == ("-1", "2.5", "9", "10")
     assert sort_levels(["10", "9", "b", "Ä", "a"]) == ("10", "9", "a", "b", "Ä")
-
-
-@given(st.lists(st.lists(st.text(max_size=3), max_size=6), max_size=5))
-def test_levels_are_only_ever_appended(nights: list[list[str]]) -> None:
-    known: tuple[str, ...] = ()
-    for night in nights:
-        now = extend_levels(known, night)
-        assert now[: len(known)] == known
-        assert sorted(now) == sorted({*known, *night})
-        known = now
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e7])

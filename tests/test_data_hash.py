@@ -114,7 +114,7 @@ def test_row_digests_take_target_column_and_copy_and_count_what_is_equal(columns
 def test_row_digests_are_the_hash_the_target_the_group_and_the_number_of_the_copy(kind: Any, tmp_path: Path) -> None:
     drawn = [(at % 40, f"level {at % 3}", at % 40) for at in range(121)]
     columns: dict[str, Any] = {name: [row[at] for row in drawn] for at, name in enumerate("bay")}
-    options = {}
+    options: dict[str, Any] = {}
     if kind is not None:
         columns["g"], options = [kind(at % 40) for at in range(121)], {"split_by": "g"}
     found = rows(examined(written(tmp_path / "t.parquet", columns), **options))

@@ -278,7 +278,6 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "Feather with text in Latin-1": ("t.feather", latin_1(pyarrow.feather.write_feather), "UTF8"),
     "Feather with a code too large": ("t.feather", no_such_level(99), "out of bounds: 99"),
     "Feather with a code below zero": ("t.feather", no_such_level(-5), "out of bounds: -5"),
-    # the last one: the reader of its row lifts the limit of the header above for the whole process
     "a quote that is never closed": ("t.csv", b'a,b\n"x,2\n3,4\n', r"row 0 .*a quote that is never closed"),
 }  # fmt: skip
 
@@ -286,6 +285,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_file_is_refused_by_name_with_what_is_wrong(tmp_path: Path, what: str) -> None:
     name, content, found = BAD[what]
+    csv.field_size_limit(2**17)  # as in a process that has read nothing yet: an odd quote lifts it
     path = write(tmp_path / name, content)
     with pytest.raises(DataError, match=found) as refused:
         read(path, tmp_path)

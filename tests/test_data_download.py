@@ -67,12 +67,10 @@ class Host:
 @pytest.fixture
 def host() -> Iterator[Host]:
     running = Host()
-    thread = threading.Thread(target=running.server.serve_forever)
-    thread.start()
-    yield running
-    running.server.shutdown()
-    running.server.server_close()
-    thread.join()
+    with running.server as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield running
+        server.shutdown()
 
 
 @pytest.fixture

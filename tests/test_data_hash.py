@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from tasks.data import row_hash
 from tasks.data.recipe import Column
-from written_tables import FORMATS, digest, examined, recipe, rows, written
+from written_tables import examined, rows, written
 
 WORD = 2**64
 
@@ -80,16 +79,6 @@ def test_the_hash_of_a_row_never_changes(kinds: str, values: list[float], expect
     assert hashed(*(np.array([value], np.float32) for value in values), kinds=kinds) == [expected]
 
 
-@given(arrays(np.uint64, st.integers(0, 60), elements=st.integers(0, 8)))
-def test_copies_are_counted_as_plain_python_counts_them(hashed: Any) -> None:
-    seen: Counter[int] = Counter()
-    expected = []
-    for each in hashed.tolist():
-        expected.append(seen[each])
-        seen[each] += 1
-    assert row_hash.duplicate_index(hashed).tolist() == expected
-
-
 @pytest.mark.parametrize("others", [0, 1000])
 @given(
     hashed=arrays(np.uint64, st.integers(0, 60), elements=st.sampled_from([0, 1, 2**32, 2**32 + 1, 2**50, 2**64 - 1]))
@@ -121,99 +110,24 @@ def test_row_digests_take_target_column_and_copy_and_count_what_is_equal(columns
     assert found.num_ambiguous == sum(len(targets[each]) > 1 for each in hashes.tolist())
 
 
-def table(count: int = 400, seed: int = 0) -> pa.Table:
-    """All kinds of columns with values missing in each, numbers that float32 has not all digits of."""
-    rng = np.random.default_rng(seed)
-
-    def some(values: Any) -> pa.Array:
-        return pa.array(values, mask=rng.random(count) < 0.1)
-
-    return pa.table(
-        {
-            "Größe": some(rng.normal(100, 30, count).round(2)),
-            "count": some(rng.integers(0, 50, count)),
-            "city, town": some(rng.choice(["Rom", "Köln", 'the "Hague"', "東京"], count)),
-            "new": some(rng.choice([True, False], count)),
-            "y": rng.normal(size=count).round(3),
-        }
-    )
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_order_of_rows_and_columns_and_the_format_change_nothing(suffix: str, tmp_path: Path) -> None:
-    original = table()
-    found = examined(written(tmp_path / "one.csv", original))
-    order = np.random.default_rng(3).permutation(len(original))
-    shuffled = original.take(pa.array(order)).select(original.column_names[::-1])
-    other = examined(written(tmp_path / f"other{suffix}", shuffled))
-    assert digest(other) == digest(found)
-    assert rows(other).split.split_ids.tolist() == rows(found).split.split_ids[order].tolist()
-
-
-def ways_to_write(folder: Path, way: str) -> list[Path]:
-    """Files of one table."""
-    values = np.random.default_rng(0).integers(-40, 40, 200) / 10
-    rows, whole = np.arange(200), np.random.default_rng(0).integers(0, 5, 200)
-    if way == "files":
-        for number, start in enumerate(range(0, 400, 150)):
-            written(folder / "many" / f"{9 - number}{FORMATS[number]}", table().slice(start, 150))
-        return [folder / "many", written(folder / "one.csv", table())]
-    if way == "numbers":
-        (folder / "plain.csv").write_text("x,y\n" + "".join(f"{value},{at}\n" for at, value in enumerate(values)))
-        (folder / "odd.csv").write_text("y,x\n" + "".join(f"{at}.0,{value:+.5e}\n" for at, value in enumerate(values)))
-        single = written(folder / "single.parquet", {"x": values.astype(np.float32), "y": rows.astype(np.float32)})
-        return [folder / "plain.csv", folder / "odd.csv", single]
-    return [
-        written(folder / f"{kind.__name__}{suffix}", {"c": whole.astype(kind), "x": rows % 97, "y": rows % 7})
-        for kind in (int, float)
-        for suffix in (".csv", ".parquet")
-    ]
-
-
-@pytest.mark.parametrize("way", ["files", "numbers", "levels"])
-def test_how_a_table_is_written_changes_nothing(way: str, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"category": ["c"]} if way == "levels" else {}
-    found = [examined(path, **options) for path in ways_to_write(tmp_path, way)]
-    assert len(set(map(digest, found))) == 1
-    if way == "levels":
-        assert recipe(found[0]).columns[0].levels == ("0", "1", "2", "3", "4"), "without a decimal point"
-
-
-@pytest.mark.parametrize("change", ["row", "target", "feature", "copy"])
-def test_any_change_of_content_is_another_digest(change: str, tmp_path: Path) -> None:
-    original = table()
-    listed = original.to_pylist()
-    if change == "row":
-        listed = listed[:-1]
-    elif change == "copy":
-        listed.append(listed[0])
-    else:
-        listed[7]["y" if change == "target" else "count"] = 77
-    changed = pa.Table.from_pylist(listed, original.schema)
-    paths = [written(tmp_path / f"{at}.parquet", each) for at, each in enumerate((original, changed))]
-    assert len({digest(examined(path)) for path in paths}) == 2
-
-
-def test_row_digests_are_the_hash_the_target_and_the_number_of_the_copy(tmp_path: Path) -> None:
-    drawn = [(at % 40, f"level {at % 3}", at % 40) for at in range(120)] + [(5, "level 2", 5)]
-    columns = {"b": [row[0] for row in drawn], "a": [row[1] for row in drawn], "y": [row[2] for row in drawn]}
-    found = rows(examined(written(tmp_path / "t.csv", columns)))
+@pytest.mark.parametrize("kind", [None, str, int], ids=["no group", "groups of text", "groups of numbers"])
+def test_row_digests_are_the_hash_the_target_the_group_and_the_number_of_the_copy(kind: Any, tmp_path: Path) -> None:
+    drawn = [(at % 40, f"level {at % 3}", at % 40) for at in range(121)]
+    columns: dict[str, Any] = {name: [row[at] for row in drawn] for at, name in enumerate("bay")}
+    options: dict[str, Any] = {}
+    if kind is not None:
+        columns["g"], options = [kind(at % 40) for at in range(121)], {"split_by": "g"}
+    found = rows(examined(written(tmp_path / "t.parquet", columns), **options))
     copies: Counter[int] = Counter()
     expected = []
-    for number, level, target in drawn:
-        base = absorbed([word(level), word(number), word(target)])
+    for at, (number, level, target) in enumerate(drawn):
+        group = [] if kind is None else [word(str(at % 40))]
+        base = absorbed([word(level), word(number), word(target), *group])
         expected.append(absorbed([copies[base]], base))
         copies[base] += 1
     assert found.digests.tolist() == expected
     both = np.concatenate([found.digests_of(True), found.digests_of(False)])
     assert sorted(both.tolist()) == sorted(expected)
     assert (np.diff(found.digests_of(True).astype(object)) >= 0).all()
-
-
-@pytest.mark.parametrize("names", [[str(at % 40) for at in range(120)], [at % 40 for at in range(120)]])
-def test_row_digests_take_in_the_name_of_the_group_after_the_target(names: list[Any], tmp_path: Path) -> None:
-    columns = {"x": [at / 8 for at in range(120)], "g": names, "y": [at % 7 for at in range(120)]}
-    found = rows(examined(written(tmp_path / "t.parquet", columns), split_by="g"))
-    expected = [absorbed([word(at / 8), word(at % 7), word(str(at % 40)), 0]) for at in range(120)]
-    assert found.digests.tolist() == expected
-    assert found.split.keys.tolist() == [absorbed([word(str(at % 40))]) for at in range(120)]
+    if kind is not None:
+        assert found.split.keys.tolist() == [absorbed([word(str(at % 40))]) for at in range(121)]

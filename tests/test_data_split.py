@@ -30,25 +30,6 @@ def sides(found: Any) -> list[int]:
     return listed
 
 
-def test_a_split_by_copies_stays_although_rows_become_distinct(tmp_path: Path) -> None:
-    combinations = pa.table({"sex": np.arange(ROWS) % 2, "class": np.arange(ROWS) % 7, "y": np.arange(ROWS) % 5})
-    found = examined(written(tmp_path / "t.csv", combinations))
-    assert recipe(found).split.rule == "copies"
-    distinct = combinations.set_column(1, "class", [np.arange(ROWS)])
-    later = examined(written(tmp_path / "later.csv", distinct), kept=recipe(found))
-    assert recipe(later).split == recipe(found).split
-
-
-def test_the_latest_rows_are_the_test_split_cut_between_two_moments(tmp_path: Path) -> None:
-    found = examined(written(tmp_path / "t.csv", TABLE), time_column="day")
-    days = np.array(TABLE["day"].cast(pa.int64()).to_pylist())
-    is_test = np.array(sides(found)) == TEST
-    assert days[is_test].min() > days[~is_test].max()
-    nearest = min((abs((days >= day).mean() - 0.2), day) for day in np.unique(days))[1]
-    assert days[is_test].min() == nearest
-    assert (np.argsort(rows(found).split.keys, kind="stable") == np.argsort(days, kind="stable")).all()
-
-
 @given(arrays(np.float64, st.integers(1, 50), elements=st.floats(-9, 9)), st.floats(0.05, 0.95))
 def test_a_cut_in_time_is_as_near_to_the_share_as_any(times: Any, share: float) -> None:
     words = encode_times(times)

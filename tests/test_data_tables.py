@@ -1,9 +1,6 @@
 """Tables to train on: whatever their files are, the same rows; whatever is wrong with them, a word that helps."""
 
 import csv
-import errno
-import gzip
-import hashlib
 import io
 import json
 import os
@@ -25,7 +22,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -35,13 +32,11 @@ from tasks.data.io.csv import csv_batches
 from tasks.data.io.discovery import find_table
 from tasks.data.io.table import Table, build_table
 from tasks.data.io.tabular import Selection, json_batches
-from tasks.data.prepared_splits import create_arrays, open_arrays, read_arrays, write_arrays
+from tasks.data.prepared_splits import create_arrays, open_arrays
 from tasks.errors import DataError, UsageError
 from tasks.parameters.addresses import has_credentials
 from tasks.parameters.own_data import OwnData
-from tasks.store import fingerprints
-from tasks.store.record import FileRef
-from written_tables import examined, recipe, rules
+from written_tables import examined, recipe, rules, written
 
 
 def read(source: Path | str, folder: Path, *as_text: str, ignore: tuple[str, ...] = ()) -> Table:
@@ -53,65 +48,6 @@ def write(path: Path, content: bytes | str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
-
-
-def as_csv(rows: pa.Table, delimiter: str = ",") -> str:
-    """Written by Python's own module; floats by repr, so that they come back as they were."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter=delimiter)
-    writer.writerow(rows.column_names)
-    writer.writerows([["" if value is None else value for value in row.values()] for row in rows.to_pylist()])
-    return stream.getvalue()
-
-
-def as_json(rows: pa.Table) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.to_pylist())
-
-
-def parquet(rows: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows, path, row_group_size=3)
-
-
-WRITERS: dict[str, Callable[[pa.Table, Path], Any]] = {
-    "t.csv": lambda rows, path: write(path, as_csv(rows)),
-    "semicolon.csv": lambda rows, path: write(path, as_csv(rows, ";")),
-    "t.tsv": lambda rows, path: write(path, as_csv(rows, "\t")),
-    "bar.csv": lambda rows, path: write(path, as_csv(rows, "|")),
-    "mark.csv": lambda rows, path: write(path, b"\xef\xbb\xbf" + as_csv(rows).encode()),
-    "t.csv.gz": lambda rows, path: write(path, gzip.compress(as_csv(rows).encode())),
-    "t.parquet": parquet,
-    "t.feather": lambda rows, path: pyarrow.feather.write_feather(rows, str(path)),
-    "t.jsonl": lambda rows, path: write(path, as_json(rows)),
-    "t.ndjson.gz": lambda rows, path: write(path, gzip.compress(as_json(rows).encode())),
-}
-WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).map(lambda word: f"w{word}")
-ROWS = st.lists(
-    st.tuples(
-        st.none() | st.floats(allow_nan=False, allow_infinity=False),
-        st.none() | st.integers(-(2**50), 2**50),
-        st.none() | WORDS | WORDS.map(lambda word: f"{word}\n{word}\"'"),
-        st.none() | st.booleans(),
-    ),
-    min_size=1,
-    max_size=12,
-).map(lambda rows: [(0.5, 1, "w", True), *rows])  # a column without any value has no kind
-
-
-@settings(max_examples=25, deadline=None)
-@given(rows=ROWS, name=st.sampled_from(sorted(WRITERS)))
-def test_every_format_gives_the_rows_that_were_written(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, ...]], name: str
-) -> None:
-    folder = tmp_path_factory.mktemp("formats")
-    given = pa.table(dict(zip(("real", "whole", "größe", "is it"), map(list, zip(*rows, strict=True)), strict=True)))
-    WRITERS[name](given, folder / name)
-    found = read(folder / name, folder)
-    assert found.data.to_pydict() == given.to_pydict()
-    assert [str(kind) for kind in found.data.schema.types] == [
-        "double", "double", "dictionary<values=string, indices=int16, ordered=0>", "bool",
-    ]  # fmt: skip
-    assert not found.findings
 
 
 @pytest.mark.parametrize("block", [16, 40, 200])
@@ -130,7 +66,7 @@ def test_blocks_of_any_size_give_the_rows_that_pythons_own_reader_finds(
 
 def test_rows_lie_in_a_file_that_is_gone_with_its_last_array(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = pa.table({"x": np.arange(10_000.0), "level": [f"l{number % 7}" for number in range(10_000)]})
-    path = write(tmp_path / "data/t.csv", as_csv(rows))
+    path = written(tmp_path / "data/t.csv", rows)
     monkeypatch.setattr(tabular, "BLOCK_BYTES", 2**12)
     before = pa.total_allocated_bytes()
     mapped = read(path, tmp_path).data
@@ -143,7 +79,7 @@ def test_a_text_of_too_many_levels_is_no_dictionary_and_whole(tmp_path: Path, mo
     monkeypatch.setattr("tasks.data.io.tabular.MAX_LEVELS", 100)
     monkeypatch.setattr(tabular, "BLOCK_BYTES", 512)
     rows = pa.table({"id": [f"id {number % 150}" for number in range(400)]})
-    found = read(write(tmp_path / "t.csv", as_csv(rows)), tmp_path)
+    found = read(written(tmp_path / "t.csv", rows), tmp_path)
     assert found.data["id"].type == pa.string()
     assert found.data.to_pydict() == rows.to_pydict()
     assert found.first_no_number("id") == (0, "id 0")
@@ -182,9 +118,6 @@ def test_numbers_of_all_sizes_are_float64_and_what_is_lost_is_noted(tmp_path: Pa
     assert {(each.severity, each.rule, each.column) for each in found.findings} == {
         ("note", "decimals", "price"), ("note", "large-integers", "id"),
     }  # fmt: skip
-    assert read(write(tmp_path / "t.csv", "x\n1e400\n-1e999\n1\n"), tmp_path).data.to_pydict() == {
-        "x": [np.inf, -np.inf, 1]
-    }
 
 
 def test_text_among_numbers_makes_a_column_text_and_its_place_is_known(
@@ -228,28 +161,38 @@ def test_text_reads_as_a_number_where_python_says_so_or_it_is_hexadecimal_and_al
         assert (value == expected) or (expected is not None and np.isnan([value, expected]).all())
 
 
-def test_folders_give_their_rows_in_order_and_their_partitions_as_columns(tmp_path: Path) -> None:
-    for year, kind in ((2023, "a%20b"), (2024, "__HIVE_DEFAULT_PARTITION__")):
-        write(tmp_path / f"data/year={year}/kind={kind}/t.csv", f"x\n{year}.5\n{year}.75\n")
-    write(tmp_path / "data/_SUCCESS.csv", "what tools write")
-    for source in (tmp_path / "data", f"{tmp_path}/data/year=*/kind=*/*.csv"):
-        found = read(source, tmp_path)
-        assert found.data.to_pydict() == {
-            "x": [2023.5, 2023.75, 2024.5, 2024.75],
-            "year": ["2023", "2023", "2024", "2024"],  # which reads as a number
-            "kind": ["a b", "a b", None, None],
-        }
-        assert found.place(3) == (str(tmp_path / "data/year=2024/kind=__HIVE_DEFAULT_PARTITION__/t.csv"), 1)
-    assert list(read(tmp_path / "data/year=2023", tmp_path).data.column_names) == ["x", "kind"]
+TWO_ROWS = {"a": [1, 3], "b": [2, 4]}
+SMALL = pa.table({"t": ["b"], "x": pa.array([2.5], pa.float32())})
+FOLDERS: dict[str, tuple[dict[str, str | pa.Table], dict[str, list[Any]]]] = {
+    "old ends of lines": ({"t.csv": "a,b\r1,2\r3,4\r"}, TWO_ROWS),
+    "old ends but the last": ({"t.csv": "a,b\r1,2\r3,4"}, TWO_ROWS),
+    "empty lines after a mark": ({"t.csv": "\ufeff\r\n\na,b\n1,2\n3,4\n"}, TWO_ROWS),
+    "bars": ({"t.csv": "a|b\n1|2\n3|4\n"}, TWO_ROWS),
+    "a stray quote": ({"t.csv": 'size,n\n5" pipe,2\n6,3\n'}, {"size": ['5" pipe', "6"], "n": [2, 3]}),
+    "numbers of any size": ({"t.csv": "x\n1e400\n-1e999\n1\n"}, {"x": [np.inf, -np.inf, 1]}),
+    "text beside a table": ({"t.csv": "x\n1\n", "README.txt": "About\n\nthese data\n"}, {"x": [1]}),
+    "three formats, a column without a value": (
+        {"1.csv": "x,t\n,\n", "2.jsonl": '{"x":1,"t":"a"}\n', "3.parquet": SMALL},
+        {"x": [None, 1, 2.5], "t": [None, "a", "b"]},
+    ),
+    **{f"k={value}": ({f"k={value}/t.csv": "x\n1\n"}, {"x": [1], "k": [value]}) for value in ("²", "--5", "٣")},
+}
 
 
-def test_formats_mix_in_a_folder_and_a_wholly_missing_column_fits_every_kind(tmp_path: Path) -> None:
-    write(tmp_path / "data/1.csv", "x,t\n,\n")
-    write(tmp_path / "data/2.jsonl", '{"x":1,"t":"a"}\n')
-    pq.write_table(pa.table({"t": ["b"], "x": pa.array([2.5], pa.float32())}), tmp_path / "data/3.parquet")
+@pytest.mark.parametrize("case", FOLDERS)
+def test_a_folder_gives_the_rows_of_its_tables(case: str, tmp_path: Path) -> None:
+    files, expected = FOLDERS[case]
+    for name, content in files.items():
+        path = tmp_path / "data" / name
+        write(path, content) if isinstance(content, str) else written(path, content)
     found = read(tmp_path / "data", tmp_path)
-    assert found.data.to_pydict() == {"x": [None, 1, 2.5], "t": [None, "a", "b"]}
+    assert found.data.to_pydict() == expected
     assert not found.findings
+
+
+def test_a_partition_that_is_named_itself_is_no_column(tmp_path: Path) -> None:
+    write(tmp_path / "k=1/t.csv", "x\n1\n")
+    assert read(tmp_path / "k=1", tmp_path).data.to_pydict() == {"x": [1]}
 
 
 def test_files_are_read_in_an_order_that_is_not_one_of_their_names(tmp_path: Path) -> None:
@@ -279,32 +222,24 @@ def test_everything_that_is_wrong_in_a_folder_is_told_at_once(tmp_path: Path) ->
     write(tmp_path / "data/1.csv", "price,size,only\n1,2,3\n")
     write(tmp_path / "data/2.csv", "price,size\n5,6\ncheap,2\n")
     write(tmp_path / "data/3.parquet", b"no Parquet at all")
-    pq.write_table(pa.table({"price": [1.0], "size": ["big"], "only": [[1, 2]]}), tmp_path / "data/4.parquet")
-    found = read(tmp_path / "data", tmp_path)
-    told = {(each.rule, each.column): each.found for each in found.findings}
+    written(tmp_path / "data/4.parquet", {"price": [1.0], "size": ["big"], "only": [[1, 2]]})
+    write(tmp_path / "data/5.csv", "")
+    gone = write(tmp_path / "data/6.csv", "price,size,only\n1,2,3\n")
+    files = find_table(str(tmp_path / "data"))
+    gone.unlink()
+    found = build_table(files, Selection(), tmp_path / "spool").findings
+    unreadable = sorted(each.found for each in found if each.rule == "unreadable-file")
+    for said, words in zip(unreadable, ("3.parquet", "5.csv is empty", "6.csv"), strict=True):
+        assert words in said
+    told = {(each.rule, each.column): each.found for each in found if each.rule != "unreadable-file"}
     assert set(told) == {
-        ("unreadable-file", None), ("nested-column", "only"), ("missing-column", "only"),
-        ("retyped-column", "price"), ("retyped-column", "size"),
+        ("nested-column", "only"), ("missing-column", "only"), ("retyped-column", "price"), ("retyped-column", "size")
     }  # fmt: skip
-    assert "3.parquet" in told["unreadable-file", None]
     assert "2.csv" in told["missing-column", "only"]
     assert f"'cheap' in row 1 of {tmp_path}/data/2.csv" in told["retyped-column", "price"]
-    assert {each.severity for each in found.findings} == {"error"}
+    assert {each.severity for each in found} == {"error"}
     rules = {each.rule for each in read(tmp_path / "data", tmp_path, ignore=("only", "size")).findings}
     assert rules == {"unreadable-file", "retyped-column"}
-
-
-def test_files_without_a_byte_or_that_cannot_be_opened_are_told_with_all_else(tmp_path: Path) -> None:
-    for name, content in {"1.csv": "x\n1\n", "2.csv": "", "3.csv": "x\n1\n", "4.csv": "x\n1,2\n"}.items():
-        write(tmp_path / "data" / name, content)
-    found = find_table(str(tmp_path / "data"))
-    (tmp_path / "data/3.csv").unlink()
-    told = [each.found for each in build_table(found, Selection(), tmp_path / "spool").findings]
-    assert [Path(said.split()[0]).name for said in told[:2]] == ["2.csv", "3.csv"]
-    assert "is empty" in told[0]
-    assert "1 row of 1" in told[2]
-    (gone,) = fingerprints.of([tmp_path / "data/3.csv"], unreadable="unreadable")
-    assert gone.digest == "unreadable", "what is wrong with it is found when it is read"
 
 
 def latin_1(writer: Callable[..., Any]) -> bytes:
@@ -324,62 +259,38 @@ def no_such_level(code: int) -> bytes:
     return stream.getvalue()
 
 
-WIDE = ",".join(f"c{number}" for number in range(2001)) + "\n1" + ",1" * 2000
 BAD: dict[str, tuple[str, bytes, str]] = {
-    "nothing": ("t.csv", b"", "is empty"),
     "blanks": ("t.csv", b"\n\n  \n", "is empty"),
-    "a header only": ("t.csv", b"a,b\n", "no rows"),
     "ragged rows": ("t.csv", b"a,b\n1,2\n1,2,3\n4\n", "2 rows of 3 .* the first is row 1, with 3"),
     "a row that is cut": ("t.csv", b"a,b\n1,2\n3", r"it ends inside row 1 \(from 0\), after 1 field"),
     "a short row in the middle": ("t.csv", b"a,b\n1\n3,4", "the first is row 0, with 1"),
     "a short row at the end": ("t.csv", b"a,b\n1,2\n3\n", "the first is row 1, with 1"),
     "a name that is empty": ("t.csv", b"a,,b\n1,2,3\n", "column 2 has no name"),
     "UTF-16 without a mark": ("t.csv", "a,b\n1,2\n".encode("utf-16-le"), "UTF-16"),
-    "Latin-1": ("t.csv", "a,b\n1,é\n".encode("latin-1"), "not UTF-8"),
     "Latin-1 far down": ("t.csv", b"a,b\n" + b"1,e\n" * 70_000 + "1,é\n".encode("latin-1"), "not UTF-8"),
     "a header in Latin-1": ("t.csv", "a,é\n1,2\n".encode("latin-1"), "not UTF-8"),
     "NUL bytes later": ("t.csv", b"a,b\n" + b"1,2\n" * 2000 + b"\0,1\n", "NUL"),
     "a picture": ("t.csv", b"\x89PNG\r\n\x1a\n\0\0", "PNG"),
-    "noise": ("t.csv", np.random.default_rng(0).bytes(9000), "NUL"),
-    "2001 columns": ("t.csv", WIDE.encode(), "2,001"),
-    "no JSON": ("t.jsonl", b'{"a": 1}\n{"a"\n', "cannot be read"),
     "JSON of two kinds": ("t.jsonl", b'{"a": 1}\n{"a": "x"}\n', "row 1"),
     "a header with a quote left open": ("t.csv", b'a,"b\n1,2\n3,4\n', "header"),
     "a header of one endless name": ("t.csv", b"a" * 140_000 + b",b\n1,2\n", "header"),
-    "no Parquet": ("t.parquet", b"PAR1 and no more", "cannot be read"),
     "Parquet with text in Latin-1": ("t.parquet", latin_1(pq.write_table), "UTF8"),
     "Feather with text in Latin-1": ("t.feather", latin_1(pyarrow.feather.write_feather), "UTF8"),
     "Feather with a code too large": ("t.feather", no_such_level(99), "out of bounds: 99"),
     "Feather with a code below zero": ("t.feather", no_such_level(-5), "out of bounds: -5"),
-    "no Feather": ("t.feather", b"ARROW1 and no more", "cannot be read"),
+    "a quote that is never closed": ("t.csv", b'a,b\n"x,2\n3,4\n', r"row 0 .*a quote that is never closed"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_file_is_refused_by_name_with_what_is_wrong(tmp_path: Path, what: str) -> None:
     name, content, found = BAD[what]
+    csv.field_size_limit(2**17)  # as in a process that has read nothing yet: an odd quote lifts it
     path = write(tmp_path / name, content)
     with pytest.raises(DataError, match=found) as refused:
         read(path, tmp_path)
     assert str(path) in refused.value.found
     assert refused.value.action
-
-
-def test_a_stray_quote_ends_no_row_and_an_unclosed_one_is_told(tmp_path: Path) -> None:
-    found = read(write(tmp_path / "t.csv", 'size,n\n5" pipe,2\n6,3\n'), tmp_path).data
-    assert found.to_pydict() == {"size": ['5" pipe', "6"], "n": [2, 3]}
-    with pytest.raises(DataError, match=r"row 0 .*a quote that is never closed"):
-        read(write(tmp_path / "t.csv", 'a,b\n"x,2\n3,4\n'), tmp_path)
-
-
-def test_a_source_is_known_again_until_a_file_is_touched(tmp_path: Path) -> None:
-    path = write(tmp_path / "data/t.csv", "a\n1\n")
-    first = find_table(str(tmp_path / "data"))
-    assert find_table(str(tmp_path / "data")).digest == first.digest
-    write(path, "a\n2\n")
-    assert find_table(str(tmp_path / "data")).digest != first.digest
-    with pytest.raises(DataError, match="no file"):
-        find_table(str(tmp_path / "nowhere.csv"))
 
 
 class Silent(SimpleHTTPRequestHandler):
@@ -395,29 +306,6 @@ def served(folder: Path, handler: type[SimpleHTTPRequestHandler]) -> Iterator[st
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with served(tmp_path, Silent) as url:
-        yield url
-
-
-def test_a_table_is_read_by_url(tmp_path: Path, address: str) -> None:
-    pytest.importorskip("aiohttp")
-    write(tmp_path / "t.csv", "a,b\n1,x\n")
-    assert read(f"{address}/t.csv", tmp_path).data.to_pydict() == {"a": [1], "b": ["x"]}
-    parquet(pa.table({"a": [1]}), tmp_path / "t.parquet")
-    assert read(f"{address}/t.parquet?dl=1", tmp_path).data.to_pydict() == {"a": [1]}
-    write(tmp_path / "t.csv.gz", gzip.compress(b"a,b\n1,x\n"))
-    assert read(f"{address}/t.csv.gz?dl=1", tmp_path).data.to_pydict() == {"a": [1], "b": ["x"]}
-    batches = pa.table({"a": np.random.default_rng(0).normal(size=5000)})  # more than comes with its end
-    pyarrow.feather.write_feather(batches, tmp_path / "t.feather", compression="uncompressed")
-    assert read(f"{address}/t.feather", tmp_path).data.num_rows == 5000
-    with pytest.raises(DataError, match=r"missing\.csv"):
-        find_table(f"{address}/missing.csv")
-    with pytest.raises(DataError, match="cannot be read: ClientConnectorError"):
-        find_table("http://127.0.0.1:9/t.csv")
 
 
 class CutOff(Silent):
@@ -447,15 +335,11 @@ SECRET = [
     "s3://k:secret@b/t",
     "simplecache::https://host/t.csv?token=secret",
     "zip://t.csv::simplecache::https://me:secret@host/t.zip",
-    *(f"https://host/t.csv?{key}=secret" for key in ("jwt", "code", "auth", "pass", "bearer", "hmac", "sas", "hmm")),
+    "https://host/t.csv?hmm=secret",
     "https://host/t.csv?secret",
-    "https://host/t.csv?raw=1;sas=secret",
     "https://host/t.csv?raw=1%26sas=secret",
-    "https://host/t.csv?url=http://u:secret@h/",
     "https://host/t.csv?download=http://u:secret@h/",
-    "https://host/t.csv#token=secret",
     "https://host/t.csv;token=secret?raw=1",
-    "https://host:port/t.csv?jwt=secret",
     "https://host?jwt=secret",
 ]
 HONEST = [
@@ -502,8 +386,7 @@ def test_whole_numbers_beyond_float64_stay_levels_apart(tmp_path: Path, name: st
     ids = [2**53 + number for number in range(4)]
     column = pa.array([0, 1, 2, 3, None], pa.int8())
     column = pa.DictionaryArray.from_arrays(column, pa.array(ids)) if pa.types.is_dictionary(kind) else [*ids, None]
-    WRITERS[name](pa.table({"id": pa.array(column, kind)}), tmp_path / name)
-    found = read(tmp_path / name, tmp_path, "id")
+    found = read(written(tmp_path / name, {"id": pa.array(column, kind)}), tmp_path, "id")
     assert found.data["id"].to_pylist() == [*map(str, ids), None]
     assert not found.findings
 
@@ -516,15 +399,6 @@ def test_a_column_named_as_text_may_be_a_number_in_some_files(tmp_path: Path) ->
     found = read(tmp_path, tmp_path, "zip")
     assert Counter(found.data["zip"].to_pylist()) == Counter(["1", "2", "3", "4", "1.1", "true", None, None, None])
     assert not found.findings
-
-
-def test_a_disk_without_room_is_an_error_and_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(OSError, match="No space"):
-        create_arrays(tmp_path / "t", {"features": (np.float32, (2**19,))})
 
 
 def test_room_for_arrays_is_taken_before_they_are_written(tmp_path: Path) -> None:
@@ -543,27 +417,6 @@ def test_many_arrays_of_one_file_hold_it_open_once(tmp_path: Path) -> None:
     assert all(each.tolist() == [int(name)] * int(name) for name, each in open_arrays(tmp_path / "t").items())
 
 
-def test_what_was_written_is_read_back_and_refused_once_it_was_touched(tmp_path: Path) -> None:
-    path = tmp_path / "t"
-    pieces: dict[str, Any] = {"features": [np.ones((2, 3)), np.zeros((1, 3))], "labels": [np.arange(3)]}
-    sha256 = write_arrays(path, {"labels": (np.uint8, (3,)), "features": (np.float32, (3, 3))}, pieces)
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
-    file = FileRef(path=path.rename(tmp_path / "named"), sha256=sha256)
-    found = read_arrays(file, "make it anew")
-    assert found["features"].tolist() == [[1] * 3, [1] * 3, [0] * 3]
-    assert found["labels"].tolist() == [0, 1, 2]
-    content = file.path.read_bytes()
-    file.path.write_bytes(content[:-1] + b"\7")
-    os.utime(file.path, ns=(0, 0))
-    with pytest.raises(DataError, match="has changed"):
-        read_arrays(file, "make it anew")
-
-
-@pytest.mark.parametrize("rows", ["a,b\r1,2\r3,4\r", "a,b\r1,2\r3,4", "\ufeff\r\n\na,b\n1,2\n3,4\n"])
-def test_old_ends_of_lines_and_empty_lines_after_a_mark_are_read(tmp_path: Path, rows: str) -> None:
-    assert read(write(tmp_path / "t.csv", rows.encode()), tmp_path).data.to_pydict() == {"a": [1, 3], "b": [2, 4]}
-
-
 @pytest.mark.parametrize(
     ("name", "head", "words"), [("t.csv", b"a,b ", "a row of more"), ("t.json", b"\n [1 ", "array")]
 )
@@ -579,12 +432,6 @@ def test_a_file_without_ends_of_lines_is_not_read_whole(
     assert stream.tell() <= 2**12
 
 
-@pytest.mark.parametrize("value", ["²", "--5", "٣"])
-def test_a_folder_that_is_nearly_a_number_is_text(tmp_path: Path, value: str) -> None:
-    write(tmp_path / f"k={value}/t.csv", "x\n1\n")
-    assert read(tmp_path, tmp_path).data.to_pydict() == {"x": [1], "k": [value]}
-
-
 @pytest.mark.parametrize("suffix", [".tmp", ".part", ".partial", ".filepart", ".crdownload"])
 @pytest.mark.parametrize("source", ["data", "data/1.csv", "data/*.csv", "data/*", "data/**/*.csv"])
 def test_a_file_that_is_half_written_by_its_name_is_refused_until_it_is_there(
@@ -597,13 +444,6 @@ def test_a_file_that_is_half_written_by_its_name_is_refused_until_it_is_there(
         find_table(str(tmp_path / source))
     half.rename(tmp_path / "data/2.csv")
     assert find_table(str(tmp_path / source)).files[0].path == str(tmp_path / "data/1.csv")
-
-
-def test_text_beside_a_table_is_no_part_of_it(tmp_path: Path) -> None:
-    write(tmp_path / "data/t.csv", "x\n1\n")
-    write(tmp_path / "data/README.txt", "About\n\nthese data, which are nice\n")
-    assert read(tmp_path / "data", tmp_path).data.to_pydict() == {"x": [1]}
-    assert read(write(tmp_path / "t.txt", "x\n2\n"), tmp_path).data.to_pydict() == {"x": [2]}  # which is named
 
 
 @pytest.mark.parametrize(
@@ -627,10 +467,10 @@ ROWS_OF_TWO = {"a": np.arange(200.0), "b": np.arange(200) % 7, "y": np.arange(20
 def test_columns_that_are_not_asked_for_cannot_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table_reader, "MAX_COLUMNS", 4)
     wide = {f"c{number}": np.zeros(200) for number in range(4)}
-    parquet(pa.table({**ROWS_OF_TWO, "c": [[1]] * 200, "d": [1] * 200}), tmp_path / "data/1.parquet")
-    parquet(pa.table({**ROWS_OF_TWO, "d": ["x"] * 200}), tmp_path / "data/2.parquet")
-    write(tmp_path / "data/3.csv", as_csv(pa.table({**ROWS_OF_TWO, **wide})))
-    write(tmp_path / "data/4.jsonl", as_json(pa.table({**ROWS_OF_TWO, "c": [{"e": 1}] * 200})))
+    written(tmp_path / "data/1.parquet", {**ROWS_OF_TWO, "c": [[1]] * 200, "d": [1] * 200})
+    written(tmp_path / "data/2.parquet", {**ROWS_OF_TWO, "d": ["x"] * 200})
+    written(tmp_path / "data/3.csv", {**ROWS_OF_TWO, **wide})
+    written(tmp_path / "data/4.jsonl", {**ROWS_OF_TWO, "c": [{"e": 1}] * 200})
     found = examined(tmp_path / "data", features=["a", "b"])
     assert not found.report.errors, found.report.findings
     assert [column.name for column in recipe(found).columns] == ["a", "b"]
@@ -639,38 +479,37 @@ def test_columns_that_are_not_asked_for_cannot_fail(tmp_path: Path, monkeypatch:
     assert rules(examined(tmp_path / "data", features=["a", "b", "d"]), "error")
 
 
-@pytest.mark.parametrize("values", [[0, 1], [1.0, 0.0], [None, 1], [True, False], ["0", "TRUE"]])
-def test_a_kept_boolean_may_be_0_and_1(tmp_path: Path, values: list[Any]) -> None:
-    parquet(pa.table({**ROWS_OF_TWO, "b": np.arange(200) % 2 == 0}), tmp_path / "1.parquet")
-    kept = recipe(examined(tmp_path / "1.parquet"))
-    assert kept.columns[1].kind == "boolean"
-    write(tmp_path / "2.csv", as_csv(pa.table({**ROWS_OF_TWO, "b": values * 100})))
-    for source in (tmp_path / "2.csv", tmp_path):
-        found = examined(source, task="regression", kept=kept)
-        assert not found.report.errors, found.report.findings
-        assert recipe(found).columns == kept.columns
+FIRST = {"boolean": np.arange(200) % 2 == 0, "category": [f"{number % 5}" for number in range(200)]}
+# What a column that was kept has in a later file, and whether it fits.
+LATER: dict[str, tuple[str, str, Any, bool]] = {
+    "0 and 1": ("boolean", "2.csv", [0, 1] * 100, True),
+    "with a decimal point": ("boolean", "2.csv", [1.0, 0.0] * 100, True),
+    "or missing": ("boolean", "2.csv", [None, 1] * 100, True),
+    "true and false": ("boolean", "2.csv", [True, False] * 100, True),
+    "in capitals": ("boolean", "2.csv", ["0", "TRUE"] * 100, True),
+    "it counts": ("boolean", "2.csv", [0, 1] * 99 + [2, 3], False),
+    "a word": ("boolean", "2.csv", ["0", "true"] * 99 + ["no", "1"], False),
+    "numbers": ("category", "2.parquet", np.arange(200) % 5, True),
+}
 
 
-def test_a_kept_boolean_that_counts_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("case", LATER)
+def test_a_kept_boolean_may_be_0_and_1_and_a_kept_category_a_number(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tabular, "BLOCK_BYTES", 512)
-    parquet(pa.table({**ROWS_OF_TWO, "b": np.arange(200) % 2 == 0}), tmp_path / "1.parquet")
-    kept = recipe(examined(tmp_path / "1.parquet"))
-    write(tmp_path / "2.csv", as_csv(pa.table({**ROWS_OF_TWO, "b": [0, 1] * 99 + [2, 3]})))
-    for source in (tmp_path / "2.csv", tmp_path):
-        assert "retyped-column b" in rules(examined(source, task="regression", kept=kept), "error")
-    write(tmp_path / "2.csv", as_csv(pa.table({**ROWS_OF_TWO, "b": ["0", "true"] * 99 + ["no", "1"]})))
-    assert "retyped-column b" in rules(examined(tmp_path / "2.csv", task="regression", kept=kept), "error")
-
-
-def test_a_kept_category_may_be_a_number_in_some_files(tmp_path: Path) -> None:
-    words = [f"{number % 5}" for number in range(200)]
-    parquet(pa.table({**ROWS_OF_TWO, "b": words}), tmp_path / "1.parquet")
-    kept = recipe(examined(tmp_path / "1.parquet", category=["b"]))
-    parquet(pa.table({**ROWS_OF_TWO, "b": np.arange(200) % 5}), tmp_path / "2.parquet")
-    for source in (tmp_path / "2.parquet", tmp_path):
+    kind, name, values, fits = LATER[case]
+    first = written(tmp_path / "1.parquet", {**ROWS_OF_TWO, "b": FIRST[kind]})
+    kept = recipe(examined(first, category=["b"] if kind == "category" else []))
+    assert kept.columns[1].kind == kind
+    written(tmp_path / name, {**ROWS_OF_TWO, "b": values})
+    for source in (tmp_path / name, tmp_path):
         found = examined(source, task="regression", kept=kept)
-        assert not found.report.errors, found.report.findings
-        assert recipe(found).columns == kept.columns
+        if fits:
+            assert not found.report.errors, found.report.findings
+            assert recipe(found).columns == kept.columns
+        else:
+            assert "retyped-column b" in rules(found, "error")
 
 
 @pytest.mark.parametrize("tells", [True, False])
@@ -701,14 +540,18 @@ def test_a_host_sends_no_more_than_is_read(tmp_path: Path, tells: bool) -> None:
         assert find_table(f"{address}/t.csv").digest != first.digest
 
 
-def test_a_remote_file_that_changed_at_equal_size_is_noticed() -> None:
+def test_a_file_that_changed_at_equal_size_is_noticed(tmp_path: Path) -> None:
     files = fsspec.filesystem("memory")
     content = b"a,b\n" + b"1,2\n" * 400_000
-    files.pipe("/equal/t.csv", content)
-    first = find_table("memory://equal/t.csv").digest
-    assert find_table("memory://equal/t.csv").digest == first
-    files.pipe("/equal/t.csv", content[:80_004] + b"3" + content[80_005:])
-    assert find_table("memory://equal/t.csv").digest != first
+    for source, put in (
+        ("memory://equal/t.csv", partial(files.pipe, "/equal/t.csv")),
+        (f"{tmp_path}/t.csv", (tmp_path / "t.csv").write_bytes),
+    ):
+        put(content)
+        first = find_table(source).digest
+        assert find_table(source).digest == first
+        put(content[:80_004] + b"3" + content[80_005:])
+        assert find_table(source).digest != first
     files.rm("/equal", recursive=True)
 
 
@@ -726,9 +569,5 @@ def test_one_large_batch_is_read_in_small_parts(tmp_path: Path, monkeypatch: pyt
             found.append(np.asarray(batch["x"]).sum())
     assert max(held) < rows.nbytes / 10
     assert sum(found) == np.asarray(rows["x"]).sum()
-    assert read(tmp_path / "t.arrow", tmp_path).data.equals(read_as_parquet(rows, tmp_path))
-
-
-def read_as_parquet(rows: pa.Table, folder: Path) -> pa.Table:
-    pq.write_table(rows, folder / "t.parquet")
-    return read(folder / "t.parquet", folder).data
+    same = read(written(tmp_path / "t.parquet", rows), tmp_path).data
+    assert read(tmp_path / "t.arrow", tmp_path).data.equals(same)

@@ -1,7 +1,5 @@
 """Own images from outside: what ``gradmill inspect --json`` says of folders and archives; predictions of later ones."""
 
-import gzip
-import io
 import json
 import resource
 import shutil
@@ -13,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 from PIL import Image
 
 from command_line import assert_clear, typed
-from image_folders import drawn, write
+from image_folders import drawn, write, write_idx, write_parquet
 from prefect_api import use_server
 
 if TYPE_CHECKING:
@@ -98,13 +95,21 @@ def test_pictures_have_one_shape_their_own_or_as_asked(case: str, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("parts", "expected"),
-    [(("train", "test"), (75, 0, 75)), (("train", "val"), (75, 0, 75)), (("train", "val", "test"), (50, 50, 50))],
+    [
+        (("train", "test"), (75, 0, 75)),
+        (("train", "val"), (75, 0, 75)),
+        (("train", "valid"), (75, 0, 75)),
+        (("train", "val", "test"), (50, 50, 50)),
+        (("Training", "Validation", "Testing"), (50, 50, 50)),
+    ],
 )
 def test_folders_of_parts_are_the_split(parts: tuple[str, ...], expected: tuple[int, ...], tmp_path: Path) -> None:
     moved(write(tmp_path / "pets", COUNTS), *parts)
+    write(tmp_path / "pets/unlabelled", {"all": 3}, first=4000)
     code, found = inspected(tmp_path / "pets")
     assert (code, found["classes"]) == (0, COUNTS)
     assert (found["num_train"], found["num_validation"], found["num_test"]) == expected
+    assert "unlabelled" in next(each["found"] for each in found["findings"] if each["rule"] == "stray-files")
 
 
 def test_equal_pictures_are_on_one_side_and_a_side_is_kept_as_data_grow(tmp_path: Path) -> None:
@@ -124,7 +129,7 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
         lambda folder: [(folder / f"cat/{n:04}.png").write_text("none") for n in (1, 2)], "--max-rejects 0.02", ""
     ),
     "sixteen bits": (lambda folder: every_other(folder, sixteen_bits), "", "more than 8 bits"),
-    "a class of one": (lambda folder: write(folder, {"newt": 1}), "", "newt"),
+    "a class of one": (lambda folder: write(folder, {"newt": 1}), "", "class 'newt' has 1 row"),
     "half written": (lambda folder: (folder / "cat/9.png.part").touch(), "", "9.png.part"),
 }  # fmt: skip
 
@@ -201,11 +206,8 @@ PIXELS = np.stack([drawn(label, seed) for label, count in enumerate(COUNTS.value
 LABELS = np.repeat(np.arange(3, dtype=np.uint8), list(COUNTS.values()))
 
 
-def as_idx(folder: Path, end: str = "", pack: Callable[[bytes], bytes] = bytes) -> Path:
-    folder.mkdir()
-    for name, values in (("images-idx3-ubyte", PIXELS), ("labels-idx1-ubyte", LABELS)):
-        header = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
-        (folder / f"{name}{end}").write_bytes(pack(header + values.tobytes()))
+def as_idx(folder: Path, end: str = "") -> Path:
+    write_idx(folder / f"images-idx3-ubyte{end}", PIXELS, LABELS)
     (folder / "labels.txt").write_text("".join(f"{name}\n" for name in COUNTS))
     return folder
 
@@ -223,31 +225,25 @@ def as_safetensors(folder: Path) -> Path:
 
 
 def as_hugging_face(folder: Path) -> Path:
-    folder.mkdir()
-    streams = [io.BytesIO() for _ in PIXELS]
-    for stream, image in zip(streams, PIXELS, strict=True):
-        Image.fromarray(image).save(stream, "PNG")
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    rows = pa.array([{"bytes": stream.getvalue(), "path": None} for stream in streams], kind)
-    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(COUNTS)}}
-    table = pa.table({"image": rows, "label": pa.array(LABELS, pa.int64())})
-    named = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    for part in range(2):
-        pq.write_table(named.slice(part * 75, 75), folder / f"data-{part:05}-of-00002.parquet")
+    for part, rows in enumerate((slice(75), slice(75, 150))):
+        write_parquet(folder / f"data-{part:05}-of-00002.parquet", PIXELS[rows], LABELS[rows], list(COUNTS))
     return folder
 
 
-def as_bitmaps(folder: Path) -> Path:
-    return write(folder, COUNTS, suffix=".bmp")
+def as_other_formats(folder: Path) -> Path:
+    for number, path in enumerate(sorted(write(folder, COUNTS).rglob("*.png"))):
+        Image.open(path).save(path.with_suffix((".bmp", ".gif", ".webp")[number % 3]), lossless=True)
+        path.unlink()
+    return folder
 
 
 FORMS: dict[str, Callable[[Path], Path]] = {
     "MNIST": as_idx,
-    "MNIST, packed": lambda folder: as_idx(folder, ".gz", gzip.compress),
+    "MNIST, packed": lambda folder: as_idx(folder, ".gz"),
     "numpy": as_npz,
     "safetensors": as_safetensors,
     "Hugging Face": as_hugging_face,
-    "bitmaps": as_bitmaps,
+    "BMP, GIF and WebP": as_other_formats,
 }
 
 
@@ -332,7 +328,8 @@ LATER: dict[str, tuple[Change, str, int, str]] = {
     "as before": (lambda folder: None, "", 0, ""),
     "an empty class": (lambda folder: every_other(folder / "owl", lambda path: path.unlink()), "", 0, ""),
     "a class gone": (lambda folder: shutil.rmtree(folder / "owl"), "", 4, "owl is gone"),
-    "a class more": (lambda folder: write(folder, {"newt": 40}), "", 4, "newt"),
+    "a class more": (lambda folder: write(folder, {"newt": 40}), "", 4, "new: the class newt"),
+    "negatives": (lambda folder: every_one(folder, negative), "", 0, ""),
     "another side": (lambda folder: None, "--side 5", 2, "as version 1 fixed it"),
 }  # fmt: skip
 
@@ -357,5 +354,30 @@ def test_later_pictures_are_brought_to_the_models_shape_and_told_by_the_names_of
         assert pq.read_table(done["path"]).column_names == [
             "row", "source", "label", "label_name", "probability_cat", "probability_dog", "probability_owl"
         ]  # fmt: skip
-    np.save(tmp_path / "floats.npy", images / 255)
-    assert_clear(typed("predict", tmp_path / "floats.npy", "--name", "pets"), 4)
+    for odd in (images / 255, images.reshape(24, -1), np.stack([images] * 3, axis=1)):
+        np.savez(tmp_path / "odd.npz", images=odd)
+        done = typed("predict", tmp_path / "odd.npz", "--name", "pets")
+        assert_clear(done, 4)
+        assert "odd.npz holds" in done.stderr
+
+
+def test_labels_alone_are_written_as_asked_and_broken_pictures_are_rejects(
+    pets: Path, prefect_api: str, tmp_path: Path
+) -> None:
+    later = write(tmp_path / "later", {"cat": 10, "dog": 9}, first=900)
+    (later / "cat/0900.png").write_bytes(b"no picture")
+    sixteen_bits(later / "dog/0900.png")
+    done = json.loads(
+        typed("predict", later, "--name", "pets", "--write", "label", "--max-rejects", "2", "--json").stdout
+    )
+    assert (done["rows"], done["rejects"], done["accuracy"]) == (17, 2, 1.0)
+    table = pq.read_table(done["path"])
+    assert table.column_names == ["row", "source", "label", "label_name"]
+    names = [Path(source).parent.name for source in table["source"].to_pylist()]
+    assert table["label_name"].to_pylist() == names
+    rejects = pq.read_table(Path(done["path"]) / "_rejects.parquet").to_pylist()
+    assert [each["source"] for each in rejects] == [str(later / "cat/0900.png"), str(later / "dog/0900.png")]
+    assert "it is no picture: none of PNG" in rejects[0]["reason"]
+    assert "more than 8 bits" in rejects[1]["reason"]
+    on_test = json.loads(typed("predict", "--name", "pets", "--json").stdout)
+    assert on_test["accuracy"] == 1.0, "without an input, the test split"

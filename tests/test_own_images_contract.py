@@ -330,6 +330,7 @@ LATER: dict[str, tuple[Change, str, int, str]] = {
     "a class gone": (lambda folder: shutil.rmtree(folder / "owl"), "", 4, "owl is gone"),
     "a class more": (lambda folder: write(folder, {"newt": 40}), "", 4, "new: the class newt"),
     "negatives": (lambda folder: every_one(folder, negative), "", 0, ""),
+    "parts": (lambda folder: moved(folder, "train", "test"), "", 4, "images in parts for training and testing"),
     "another side": (lambda folder: None, "--side 5", 2, "as version 1 fixed it"),
 }  # fmt: skip
 

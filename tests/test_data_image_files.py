@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
-from PIL import Image
 
-from image_folders import Array, drawn, prepared, write_idx, write_parquet
+from image_folders import Array, drawn, prepared, write, write_idx, write_parquet
 from tasks.data import image_dataset
 from tasks.data.io import images as own_images
 from tasks.errors import DataError, UsageError
@@ -22,26 +21,18 @@ from tasks.errors import DataError, UsageError
 NAMES = ("cat", "dog", "owl")
 
 
-@pytest.fixture(autouse=True)
-def _artifacts(artifacts: Path) -> None:
-    """Nothing is written anywhere else."""
+def images(seeds: range) -> tuple[Array, Array]:
+    """In the order of the names of files, as ``write`` calls them."""
+    pixels = np.stack([drawn(label, seed) for seed in seeds for label in range(len(NAMES))])
+    return pixels, np.tile(np.arange(len(NAMES), dtype=np.uint8), len(seeds))
 
 
-def images(rows: int, first: int = 0) -> tuple[Array, Array]:
-    labels = np.arange(rows) % len(NAMES)
-    return np.stack([drawn(int(label), first + at) for at, label in enumerate(labels)]), labels.astype(np.uint8)
-
-
-TRAIN, TEST = images(90), images(30, first=1000)
+TRAIN, TEST = images(range(30)), images(range(1000, 1010))
 
 
 def as_folders(folder: Path) -> Path:
-    for part, (pixels, labels) in {"train": TRAIN, "test": TEST}.items():
-        for at, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-            path = folder / part / NAMES[label] / f"{at:03d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(path)
-    return folder
+    write(folder / "train", dict.fromkeys(NAMES, 30))
+    return write(folder / "test", dict.fromkeys(NAMES, 10), first=1000).parent
 
 
 def as_idx(folder: Path, packed: str = "", prefix: str = "", test: str = "t10k") -> Path:

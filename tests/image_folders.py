@@ -1,12 +1,19 @@
-"""Made-up pictures in folders, and what validation makes of them."""
+"""Made-up pictures in folders and in files of many, and what validation makes of them."""
 
+import gzip
+import io
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 import candidate
+from input_files import idx_bytes
 from tasks.data.report import DataReport
 from tasks.download import download
 from tasks.parameters import Data
@@ -34,6 +41,40 @@ def write(folder: Path, counts: dict[str, int], suffix: str = ".png", first: int
         for seed in range(first, first + count):
             Image.fromarray(drawn(label, seed, **shape)).save(folder / name / f"{seed:04d}{suffix}")
     return folder
+
+
+def png(image: Array) -> bytes:
+    """A file's content."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write_idx(path: Path, images: Array, labels: Array, end: str = "") -> None:
+    """MNIST's file of images, and beside it that of labels, with more at the ``end`` of its name; ``.gz`` is packed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name.replace("images-idx3", "labels-idx1") + end)
+    for each, values in ((path, images), (beside, labels.astype(np.uint8))):
+        content = idx_bytes(values)
+        each.write_bytes(gzip.compress(content) if each.suffix == ".gz" else content)
+
+
+def write_parquet(
+    path: Path, images: Iterable[Any], labels: Any, names: Sequence[str] = (), group: int = 20, **columns: Any
+) -> Path:
+    """Pictures as the library ``datasets`` writes them, from arrays or from what is to stand in their place.
+
+    Whole-numbered labels stand for ``names``; a row group has so many rows.
+    """
+    rows = [{"bytes": png(each), "path": None} if isinstance(each, np.ndarray) else each for each in images]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array(rows, kind), "label": pa.array(labels), **columns})
+    if names:
+        features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(names)}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=group)
+    return path
 
 
 def prepared(source: Path, kept: Any = None, **options: Any) -> PreparedDataset:

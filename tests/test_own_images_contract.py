@@ -1,7 +1,5 @@
 """Own images from outside: what ``gradmill inspect --json`` says of folders and archives; predictions of later ones."""
 
-import gzip
-import io
 import json
 import resource
 import shutil
@@ -13,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 from PIL import Image
 
 from command_line import assert_clear, typed
-from image_folders import drawn, write
+from image_folders import drawn, write, write_idx, write_parquet
 from prefect_api import use_server
 
 if TYPE_CHECKING:
@@ -94,17 +91,26 @@ def test_pictures_have_one_shape_their_own_or_as_asked(case: str, tmp_path: Path
     assert (code, found["images"]["shape"]) == (0, expected)
     more = {"several sizes": {"cat": 61}, "other formats": {"cat": 90, "dog": 75, "owl": 60}}.get(case, {})
     assert found["classes"] == COUNTS | more
+    assert sum(found["images"]["modes"].values()) == found["rows"]
 
 
 @pytest.mark.parametrize(
     ("parts", "expected"),
-    [(("train", "test"), (75, 0, 75)), (("train", "val"), (75, 0, 75)), (("train", "val", "test"), (50, 50, 50))],
+    [
+        (("train", "test"), (75, 0, 75)),
+        (("train", "val"), (75, 0, 75)),
+        (("train", "valid"), (75, 0, 75)),
+        (("train", "val", "test"), (50, 50, 50)),
+        (("Training", "Validation", "Testing"), (50, 50, 50)),
+    ],
 )
 def test_folders_of_parts_are_the_split(parts: tuple[str, ...], expected: tuple[int, ...], tmp_path: Path) -> None:
     moved(write(tmp_path / "pets", COUNTS), *parts)
+    write(tmp_path / "pets/unlabelled", {"all": 3}, first=4000)
     code, found = inspected(tmp_path / "pets")
     assert (code, found["classes"]) == (0, COUNTS)
     assert (found["num_train"], found["num_validation"], found["num_test"]) == expected
+    assert "unlabelled" in next(each["found"] for each in found["findings"] if each["rule"] == "stray-files")
 
 
 def test_equal_pictures_are_on_one_side_and_a_side_is_kept_as_data_grow(tmp_path: Path) -> None:
@@ -124,7 +130,7 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
         lambda folder: [(folder / f"cat/{n:04}.png").write_text("none") for n in (1, 2)], "--max-rejects 0.02", ""
     ),
     "sixteen bits": (lambda folder: every_other(folder, sixteen_bits), "", "more than 8 bits"),
-    "a class of one": (lambda folder: write(folder, {"newt": 1}), "", "newt"),
+    "a class of one": (lambda folder: write(folder, {"newt": 1}), "", "class 'newt' has 1 row"),
     "half written": (lambda folder: (folder / "cat/9.png.part").touch(), "", "9.png.part"),
 }  # fmt: skip
 
@@ -201,11 +207,8 @@ PIXELS = np.stack([drawn(label, seed) for label, count in enumerate(COUNTS.value
 LABELS = np.repeat(np.arange(3, dtype=np.uint8), list(COUNTS.values()))
 
 
-def as_idx(folder: Path, end: str = "", pack: Callable[[bytes], bytes] = bytes) -> Path:
-    folder.mkdir()
-    for name, values in (("images-idx3-ubyte", PIXELS), ("labels-idx1-ubyte", LABELS)):
-        header = bytes([0, 0, 8, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
-        (folder / f"{name}{end}").write_bytes(pack(header + values.tobytes()))
+def as_idx(folder: Path, end: str = "") -> Path:
+    write_idx(folder / f"images-idx3-ubyte{end}", PIXELS, LABELS)
     (folder / "labels.txt").write_text("".join(f"{name}\n" for name in COUNTS))
     return folder
 
@@ -223,31 +226,25 @@ def as_safetensors(folder: Path) -> Path:
 
 
 def as_hugging_face(folder: Path) -> Path:
-    folder.mkdir()
-    streams = [io.BytesIO() for _ in PIXELS]
-    for stream, image in zip(streams, PIXELS, strict=True):
-        Image.fromarray(image).save(stream, "PNG")
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    rows = pa.array([{"bytes": stream.getvalue(), "path": None} for stream in streams], kind)
-    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(COUNTS)}}
-    table = pa.table({"image": rows, "label": pa.array(LABELS, pa.int64())})
-    named = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    for part in range(2):
-        pq.write_table(named.slice(part * 75, 75), folder / f"data-{part:05}-of-00002.parquet")
+    for part, rows in enumerate((slice(75), slice(75, 150))):
+        write_parquet(folder / f"data-{part:05}-of-00002.parquet", PIXELS[rows], LABELS[rows], list(COUNTS))
     return folder
 
 
-def as_bitmaps(folder: Path) -> Path:
-    return write(folder, COUNTS, suffix=".bmp")
+def as_other_formats(folder: Path) -> Path:
+    for number, path in enumerate(sorted(write(folder, COUNTS).rglob("*.png"))):
+        Image.open(path).save(path.with_suffix((".bmp", ".gif", ".webp")[number % 3]), lossless=True)
+        path.unlink()
+    return folder
 
 
 FORMS: dict[str, Callable[[Path], Path]] = {
     "MNIST": as_idx,
-    "MNIST, packed": lambda folder: as_idx(folder, ".gz", gzip.compress),
+    "MNIST, packed": lambda folder: as_idx(folder, ".gz"),
     "numpy": as_npz,
     "safetensors": as_safetensors,
     "Hugging Face": as_hugging_face,
-    "bitmaps": as_bitmaps,
+    "BMP, GIF and WebP": as_other_formats,
 }
 
 
@@ -302,21 +299,34 @@ def test_a_picture_has_the_pixels_in_prediction_that_it_has_in_training(
     assert len(first) == 50 + 9
     assert len(set(first)) > 55, "they are told apart"
     np.testing.assert_allclose(first, other, atol=1e-6)
-    one = next(row for row in by_prediction.to_pylist() if row["source"].endswith("web.webp"))
-    mode = "L" if channels == "grey" else "RGB"
-    pixels = np.asarray(photo(seed=8).convert(mode).resize((12, 12), Image.Resampling.BILINEAR))[None]
+    shown = {
+        "turned.jpg": Image.open(tmp_path / "pets/test/cat/turned.jpg").transpose(Image.Transpose.ROTATE_270),
+        "clear.png": photo(seed=3).convert("P").convert("RGB"),
+        "web.webp": photo(seed=8),
+    }
+    found = {Path(row["source"]).name: [row[name] for name in told] for row in by_prediction.to_pylist()}
     session = onnxruntime.InferenceSession(artifacts / "models/pets/1/model.onnx", providers=["CPUExecutionProvider"])
-    (probabilities,) = session.run(["probabilities"], {"images": pixels})[0]
-    np.testing.assert_allclose([one[name] for name in told], probabilities, atol=1e-6)
+    for name, picture in shown.items():
+        converted = picture.convert("L" if channels == "grey" else "RGB")
+        pixels = np.asarray(converted.resize((12, 12), Image.Resampling.BILINEAR))[None]
+        (probabilities,) = session.run(["probabilities"], {"images": pixels})[0]
+        np.testing.assert_allclose(found[name], probabilities, atol=1e-6)
 
 
 def test_pictures_are_judged_by_the_names_of_their_folders(pets: Path, prefect_api: str, tmp_path: Path) -> None:
     new = write(tmp_path / "new", {"cat": 20, "dog": 30}, first=1000)
     (new / "cat/broken.png").write_bytes(b"no picture")
-    answered = json.loads(typed("predict", new, "--name", "pets", "--max-rejects", "1", "--json").stdout)
+    sixteen_bits(new / "dog/deep.png")
+    command = ("predict", new, "--name", "pets", "--write", "label", "--max-rejects", "2", "--json")
+    answered = json.loads(typed(*command).stdout)
     rows = pq.read_table(answered["path"]).to_pylist()
+    assert {*rows[0]} == {"row", "source", "label", "label_name"}
+    rejects = pq.read_table(Path(answered["path"]) / "_rejects.parquet").to_pylist()
+    assert [each["source"] for each in rejects] == [str(new / "cat/broken.png"), str(new / "dog/deep.png")]
+    assert "it is no picture: none of PNG" in rejects[0]["reason"]
+    assert "more than 8 bits" in rejects[1]["reason"]
     judged = json.loads(typed("evaluate", "pets", new, "--max-rejects", "0.1", "--json").stdout)
-    assert (judged["rows"], judged["broken"], judged["trained_on"]) == (50, 1, 0)
+    assert (judged["rows"], judged["broken"], judged["trained_on"]) == (50, 2, 0)
     is_right = [row["label_name"] == Path(row["source"]).parent.name for row in rows]
     assert judged["metrics"]["accuracy"] == pytest.approx(np.mean(is_right))
     of_dogs = [right for right, row in zip(is_right, rows, strict=True) if Path(row["source"]).parent.name == "dog"]
@@ -330,9 +340,11 @@ def test_pictures_are_judged_by_the_names_of_their_folders(pets: Path, prefect_a
 
 LATER: dict[str, tuple[Change, str, int, str]] = {
     "as before": (lambda folder: None, "", 0, ""),
-    "an empty class": (lambda folder: every_other(folder / "owl", lambda path: path.unlink()), "", 0, ""),
+    "an empty class": (lambda folder: every_one(folder / "owl", Path.unlink), "", 0, "no image of the class owl"),
     "a class gone": (lambda folder: shutil.rmtree(folder / "owl"), "", 4, "owl is gone"),
-    "a class more": (lambda folder: write(folder, {"newt": 40}), "", 4, "newt"),
+    "a class more": (lambda folder: write(folder, {"newt": 40}), "", 4, "new: the class newt"),
+    "negatives": (lambda folder: every_one(folder, negative), "", 0, ""),
+    "parts": (lambda folder: moved(folder, "train", "test"), "", 4, "images in parts for training and testing"),
     "another side": (lambda folder: None, "--side 5", 2, "as version 1 fixed it"),
 }  # fmt: skip
 
@@ -357,5 +369,8 @@ def test_later_pictures_are_brought_to_the_models_shape_and_told_by_the_names_of
         assert pq.read_table(done["path"]).column_names == [
             "row", "source", "label", "label_name", "probability_cat", "probability_dog", "probability_owl"
         ]  # fmt: skip
-    np.save(tmp_path / "floats.npy", images / 255)
-    assert_clear(typed("predict", tmp_path / "floats.npy", "--name", "pets"), 4)
+    for odd in (images / 255, images.reshape(24, -1), np.stack([images] * 3, axis=1)):
+        np.savez(tmp_path / "odd.npz", images=odd)
+        done = typed("predict", tmp_path / "odd.npz", "--name", "pets")
+        assert_clear(done, 4)
+        assert "odd.npz holds" in done.stderr

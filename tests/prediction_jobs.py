@@ -36,7 +36,7 @@ def expected(candidate: Candidate, features: NDArray[np.float32] = FEATURES) -> 
     return prediction
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
+def interrupt(monkeypatch: pytest.MonkeyPatch, parts: int, **options: Any) -> None:
     """Let a job die when it has written so many parts."""
     lock, left = threading.Lock(), [parts]
 
@@ -47,4 +47,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
             left[0] -= 1
         return shard.predict_shard(*arguments)
 
-    monkeypatch.setattr("tasks.stage.shards.predict_shard", dying)
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.stage.shards.predict_shard", dying)
+        with pytest.raises(RuntimeError, match="killed"):
+            predict_rows(**options)

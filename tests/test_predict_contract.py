@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import resource
 import shutil
 import struct
@@ -353,6 +354,7 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str, int, str]] = {
     "text.txt": (lambda path: path.write_bytes(b"just text"), "", 4, "text.txt"),
     "ids.parquet": (changed(), "--id-column number", 4, "number"),
     "clash.parquet": (changed(), "--id-column id,id", 2, "id"),
+    "fifo.csv": (os.mkfifo, "", 4, "fifo.csv is no regular file"),
     "nowhere.csv": (lambda path: None, "", 2, "nowhere.csv"),
 }  # fmt: skip
 
@@ -370,13 +372,27 @@ def test_an_input_that_does_not_fit_is_named_with_what_was_expected_and_leaves_n
     assert not list(output.glob("part-*"))
 
 
+def test_a_folder_of_something_else_is_refused_and_left_byte_for_byte(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(TEXT)
+    for name in ("x.partial", ".rejects/a", ".spool/b", ".sources.parquet", ".cache/download.partial"):
+        (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "home" / name).write_text("mine")
+    for folder in (tmp_path / "home", store.artifacts / "models/houses/1"):
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        done = typed("predict", tmp_path / "rows.csv", "--name", "houses", "--output", folder)
+        assert_clear(done, 2)
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_a_folder_is_read_in_the_order_of_its_names_and_says_what_it_leaves_out(store: Store, tmp_path: Path) -> None:
     rows = houses(12, seed=4)
     for number in (2, 0, 1):
         WRITERS["a.csv"](rows[number * 4 : number * 4 + 4], tmp_path / f"{number}.csv")
     (tmp_path / "notes.md").touch()
+    (tmp_path / "itself").symlink_to(tmp_path)
     done = typed("predict", tmp_path, "--name", "houses", "--id-column", "id", "--output", f"{tmp_path}/out")
     assert "ignored 1 file of no known kind" in done.stdout + done.stderr
+    assert "links to folders are not followed" in done.stdout + done.stderr
     parts = pq.read_table(sorted((tmp_path / "out").glob("part-*")))
     assert parts["id_id"].to_pylist() == [row["id"] for row in rows]
     by_glob = predicted(f"{tmp_path}/?.csv", "--id-column", "id")

@@ -1,15 +1,11 @@
 """Input that changes while it is read, leads in a circle, is no file, or lies: exit 4 (or 2), and never a wait."""
 
 import gzip
-import io
-import json
 import os
 import resource
 import socket
 import struct
-import subprocess
 import tracemalloc
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +18,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from candidate import Candidate
-from command_line import gradmill
-from input_files import FEATURES, IMAGES, PIXELS, RESIZED, ROWS, found_paths, idx_bytes, parquet, read, rejected, values
+from input_files import FEATURES, IMAGES, PIXELS, ROWS, found_paths, idx_bytes, parquet, read, rejected, values
 from tasks.data.io import arrays, batches, image_formats, inputs, pictures
 from tasks.data.io.image_formats import PICTURES
 from tasks.errors import DataError, UsageError
@@ -71,12 +65,14 @@ def test_many_small_files_are_read_with_few_of_them_open(tmp_path: Path) -> None
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4", ">i2", np.float16])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4", ">i2", np.float16, np.int64, np.uint8])
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_npy_of_any_layout_gives_the_rows_that_numpy_reads(order: Any, dtype: Any, tmp_path: Path) -> None:
+def test_npy_of_any_layout_gives_the_rows_that_numpy_reads_as_float32(order: Any, dtype: Any, tmp_path: Path) -> None:
     path = tmp_path / "rows.npy"
-    np.save(path, np.asarray(ROWS * 10, dtype=dtype, order=order))
+    rows = (ROWS * 10).astype(np.int64) if dtype is np.uint8 else ROWS * 10  # whole numbers wrap in one byte
+    np.save(path, rows.astype(dtype, order=order))
     chunks = read(path, FEATURES, tmp_path, 11, 42)
+    assert all(chunk.X.dtype == np.float32 for chunk in chunks)
     np.testing.assert_array_equal(values(chunks), np.load(path)[11:42].astype(np.float32))
 
 
@@ -156,86 +152,15 @@ def test_a_name_that_the_system_does_not_take_is_exit_2_and_named(text: str) -> 
     assert len(caught.value.found) < 500
 
 
-# Headers that lie
-
-
-def tensors(header: dict[str, Any] | bytes, data: int = 0, length: int | None = None) -> bytes:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text) if length is None else length) + text + bytes(data)
-
-
-def tensor(shape: list[int], *offsets: int) -> dict[str, Any]:
-    return {"images": {"dtype": "U8", "shape": shape, "data_offsets": offsets}}
-
-
-def zipped(method: int) -> bytes:
-    packed, array = io.BytesIO(), io.BytesIO()
-    np.save(array, PIXELS)
-    with zipfile.ZipFile(packed, "w", method) as archive:
-        archive.writestr("pictures.npy", array.getvalue())
-    return packed.getvalue()
-
-
-def promising(*shape: int) -> bytes:
-    return struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
-
-
-def npy(*shape: int) -> bytes:
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
-    return stream.getvalue() + bytes(1000)
-
-
-MOST = 2**32 - 1
-LIES: dict[str, bytes] = {
-    "all-idx3-ubyte": promising(MOST, MOST, MOST),
-    "all-idx3-ubyte.gz": gzip.compress(promising(MOST, MOST, MOST)),
-    "flat-idx3-ubyte": promising(MOST, 0, MOST),
-    "flat-idx3-ubyte.gz": gzip.compress(promising(MOST, 0, MOST)),
-    "none-idx3-ubyte": promising(0, MOST, MOST),
-    "wide-idx3-ubyte": promising(1, MOST, MOST),
-    "long.safetensors": tensors({}, length=2**63),
-    "nothing.safetensors": tensors({}, length=0),
-    "empty.safetensors": tensors({}),
-    "deep.safetensors": tensors(b"[" * 100_000),
-    "list.safetensors": tensors(b"[]"),
-    "twice.safetensors": tensors(b'{"images":{},"images":{}}'),
-    "beyond.safetensors": tensors(tensor([50, 4, 5], 0, 1000), 999),
-    "surplus.safetensors": tensors(tensor([50, 4, 5], 0, 1000), 1001),
-    "backwards.safetensors": tensors(tensor([50, 4, 5], 1000, 0), 0),
-    "negative.safetensors": tensors(tensor([-50, -4, 5], 0, 1000), 1000),
-    "shape.safetensors": tensors(tensor([60, 4, 5], 0, 1000), 1000),
-    "huge.safetensors": tensors(tensor([2**62, 4, 5], 0, 1000), 1000),
-    "bzip2.npz": zipped(zipfile.ZIP_BZIP2),
-    "cut.npz": zipped(zipfile.ZIP_DEFLATED)[:-60],
-    "huge.npy": npy(2**62, 4, 5),
-    "negative.npy": npy(-50, -4, 5),
-    "sparse.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", LIES)
-def test_a_header_that_lies_is_exit_4_before_anything_is_allocated(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(LIES[name])
-    tracemalloc.start()
-    try:
-        for wanted in (IMAGES, RESIZED):
-            with pytest.raises(DataError, match=name):
-                read(tmp_path / name, wanted, tmp_path / "spool")
-        if "idx3" in name:
-            with pytest.raises(DataError, match=name):
-                arrays.open_idx(tmp_path / name)
-        assert tracemalloc.get_traced_memory()[1] < 8 * MEGABYTE
-    finally:
-        tracemalloc.stop()
+# Memory
 
 
 def test_gzip_is_read_in_blocks_whatever_its_header_promises(tmp_path: Path) -> None:
     path = tmp_path / "x.gz"
-    path.write_bytes(gzip.compress(promising(4, 1000, 1000) + bytes(MEGABYTE)))
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((1, MEGABYTE), np.uint8))))
     tracemalloc.start()
     try:
-        assert len(arrays.read_payload(path, 2**62)) == 16 + MEGABYTE
+        assert len(arrays.read_payload(path, 2**62)) == 12 + MEGABYTE
         assert tracemalloc.get_traced_memory()[1] < 8 * MEGABYTE
     finally:
         tracemalloc.stop()
@@ -246,13 +171,6 @@ def test_more_rows_than_can_be_planned_are_exit_4(tmp_path: Path, monkeypatch: p
     np.save(tmp_path / "rows.npy", ROWS)
     with pytest.raises(DataError, match="promises 50 rows"):
         inputs.count_inputs(inputs.find_inputs(str(tmp_path / "rows.npy")).files, FEATURES, tmp_path)
-
-
-def test_a_parquet_footer_without_the_rows_that_it_promises_is_exit_4(tmp_path: Path) -> None:
-    parquet(tmp_path / "whole.parquet", PIXELS)
-    pq.read_metadata(tmp_path / "whole.parquet").write_metadata_file(tmp_path / "footer.parquet")
-    with pytest.raises(DataError, match=r"footer\.parquet"):
-        read(tmp_path / "footer.parquet", IMAGES, tmp_path)
 
 
 def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,29 +212,6 @@ def test_a_feature_may_have_any_name(suffix: str, tmp_path: Path) -> None:
     chunks = read(tmp_path / f"t.{suffix}", FEATURES._replace(columns=columns), tmp_path / "spool")
     np.testing.assert_array_equal(values(chunks), [[2, 1]])
     assert "gradmill.fault is" in rejected(chunks)[1]
-
-
-@pytest.mark.parametrize(
-    ("header", "found"),
-    [("x1,x2,x1", "'x1' stands 2"), ("n,x1,n,x2,n", "'n' stands 3"), ('x1,x2,"n",n', "'n' stands 2")],
-)
-def test_a_csv_header_that_names_a_column_twice_is_exit_4(header: str, found: str, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(f"{header}\n{','.join('1' * (header.count(',') + 1))}\n")
-    with pytest.raises(DataError, match=rf"t\.csv: {found}"):
-        read(tmp_path / "t.csv", FEATURES, tmp_path / "spool")
-
-
-def test_a_csv_header_that_ends_in_commas_names_nothing_twice(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("x1,x2,,\n1,2,,\n")
-    np.testing.assert_array_equal(values(read(tmp_path / "t.csv", FEATURES, tmp_path / "spool")), [[1, 2]])
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_short_row_with_a_byte_that_is_not_utf_8_is_rejected_as_any_other(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_bytes(b"x1,x2\n1,2\n\xff\n3,4\n\xc3,\xa9,5\n6,7\n\xe2\x82")
-    chunks = read(tmp_path / "t.csv", FEATURES, tmp_path / "spool")
-    np.testing.assert_array_equal(values(chunks), [[1, 2], [3, 4], [6, 7]])
-    assert rejected(chunks) == {1: "1 field, expected 2", 3: "3 fields, expected 2", 5: "1 field, expected 2"}
 
 
 # Pictures
@@ -384,34 +279,3 @@ def test_a_picture_that_unpacks_without_bound_is_rejected_in_little_memory(conte
         tracemalloc.stop()
     (tmp_path / "a.png").write_bytes(png())
     np.testing.assert_array_equal(pictures.decode(tmp_path / "a.png", (4, 5))[0], np.zeros((4, 5)))
-
-
-# From outside
-
-
-@pytest.fixture
-def published(candidates: list[Candidate], server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", server)
-    candidates[0].publish()
-
-
-def predict(text: Path | str) -> "subprocess.CompletedProcess[str]":
-    return gradmill("predict", str(text), "--name", "linear-regression", "--json")
-
-
-@pytest.mark.slow  # the same is tried in process
-@pytest.mark.usefixtures("published")
-def test_the_command_line_reads_a_folder_with_links_to_itself_once(circle: Path) -> None:
-    done = predict(circle)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["rows"] == len(ROWS)
-    assert "links to folders are not followed" in done.stderr
-
-
-@pytest.mark.slow  # the same is tried in process
-@pytest.mark.usefixtures("published")
-def test_the_command_line_does_not_wait_for_a_fifo(tmp_path: Path) -> None:
-    fifo(tmp_path / "rows.npy")
-    done = predict(tmp_path / "rows.npy")
-    assert done.returncode == 4, done.stderr
-    assert "rows.npy is no regular file" in json.loads(done.stdout)["error"]["found"]

@@ -1,17 +1,25 @@
-"""Jobs of batch prediction: identity, resumption, rejected rows, drift, on Prefect's real engine."""
+"""Jobs of batch prediction: identity, resumption, rejected rows, drift, sessions, on Prefect's real engine."""
 
 import json
 import os
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import dask
+import distributed  # noqa: F401  (its settings, before one of them is changed)
+import duckdb
 import numpy as np
 import onnxruntime
+import pandas as pd  # type: ignore[import-untyped]
+import polars as pl
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
@@ -19,13 +27,17 @@ from PIL import Image
 from prefect.task_runners import ThreadPoolTaskRunner
 from scipy.stats import entropy
 
+import flows.__main__
+import flows.cli.app
 from candidate import Candidate, seal
 from conftest import Pipeline
-from prediction_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
+from prediction_jobs import FEATURES, NAME, expected, interrupt, predict_rows, table
 from prefect_api import wait_for
 from tasks.batch import session_pool, shard
-from tasks.errors import DataError, UsageError
-from tasks.records import PublishedModel
+from tasks.data.io import arrays, inputs
+from tasks.errors import DataError, EnvironmentProblem, UsageError
+from tasks.machine.arrays import Array
+from tasks.records import Prediction, PublishedModel, RetrainReport
 from tasks.serving import sessions
 from tasks.stage import runners, shards
 from tasks.store import artifact_paths, retention
@@ -51,27 +63,32 @@ def job(folder: Path) -> dict[str, Any]:
     return document
 
 
+def footer(path: Path) -> Any:
+    return json.loads(pq.read_metadata(path).metadata[b"gradmill"])
+
+
 def test_parts_workers_and_batches_do_not_change_a_single_bit(rows: str, tmp_path: Path) -> None:
     one = table(predict_rows(input=rows, output=str(tmp_path / "one"), workers=1))
     many = table(predict_rows(input=rows, output=str(tmp_path / "many"), shard_rows=123, workers=3))
     assert one.equals(many)
 
 
-def test_every_output_names_its_job_rows_and_model(rows: str, published: PublishedModel) -> None:
-    done = predict_rows(input=rows, shard_rows=1000)
-    document = job(done.path)
-    assert document["job"] == done.job == done.path.name
-    assert document["model"]["sha256"] == published.model.sha256 == done.model_sha256
-    for number in range(done.parts):
-        metadata = pq.read_metadata(done.path / f"part-{number:05d}.parquet")
-        footer = json.loads(metadata.metadata[b"gradmill"])
-        assert footer["job"] == done.job
-        assert footer["model"] == {"name": NAME, "version": 1, "sha256": published.model.sha256}
-        assert footer["shard"] == document["shards"][number]
-        assert footer["shard"][2] - footer["shard"][1] == metadata.num_rows
-    assert {path.name for path in done.path.iterdir()} == {
-        "_job.json", "_rejects.parquet", *(f"part-{number:05d}.parquet" for number in range(done.parts)),
-    }  # fmt: skip
+def test_every_output_names_its_job_rows_and_model(tmp_path: Path, published: PublishedModel) -> None:
+    rows, model = FEATURES.copy(), {"name": NAME, "version": 1, "sha256": published.model.sha256}
+    for num_bad in (0, 1):
+        rows[:num_bad] = np.nan
+        np.save(tmp_path / "rows.npy", rows)
+        done = predict_rows(input=str(tmp_path / "rows.npy"), shard_rows=1000, max_rejects=1)
+        document = job(done.path)
+        assert document["job"] == done.job == done.path.name
+        assert document["model"]["sha256"] == published.model.sha256 == done.model_sha256
+        assert footer(done.path / "_rejects.parquet") == {"job": done.job, "model": model, "rejects": num_bad}
+        parts = [f"part-{number:05d}.parquet" for number in range(done.parts)]
+        for part, (number, start, stop) in zip(parts, document["shards"], strict=True):
+            found = footer(done.path / part)
+            assert (found["job"], found["model"], found["shard"]) == (done.job, model, [number, start, stop])
+            assert stop - start - found["rejects"] == pq.read_metadata(done.path / part).num_rows
+        assert {path.name for path in done.path.iterdir()} == {"_job.json", "_rejects.parquet", *parts}
 
 
 def test_the_same_job_again_does_nothing(rows: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -141,10 +158,7 @@ def test_only_a_full_digest_sees_a_change_between_the_sampled_blocks(tmp_path: P
 def test_an_unfinished_job_is_finished_with_its_own_version_and_its_whole_parts(
     rows: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(patch, 4)
-        with pytest.raises(RuntimeError, match="killed"):
-            predict_rows(input=rows, shard_rows=250)
+    interrupt(monkeypatch, 4, input=rows, shard_rows=250)
     (folder,) = artifact_paths.all_predictions().iterdir()
     kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
     assert len(kept) == 4
@@ -166,10 +180,7 @@ def test_a_part_of_another_job_or_shard_is_written_anew(
 ) -> None:
     output = tmp_path / "out"
     other = predict_rows(input=rows, shard_rows=250, batch_size=3)
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2)
-        with pytest.raises(RuntimeError, match="killed"):
-            predict_rows(input=rows, output=str(output), shard_rows=250)
+    interrupt(monkeypatch, 2, input=rows, output=str(output), shard_rows=250)
     ours = min(output.glob("part-*"))  # which shards came first is the threads' affair
     (output / "part-00008.parquet").write_bytes(ours.read_bytes())
     (output / "part-00009.parquet").write_bytes((other.path / "part-00009.parquet").read_bytes())
@@ -333,17 +344,8 @@ def test_a_version_without_a_profile_predicts_and_says_that_drift_is_unknown(row
     assert predict_rows(input=rows).drift.verdict == "no reference"
 
 
-def test_unknown_model_version_and_input_are_exit_2() -> None:
-    for options in ({"name": "no-such"}, {"version": 7}, {"input": "/no/such/file"}):
-        with pytest.raises(UsageError):
-            predict_rows(**options)
-
-
 def test_a_pinned_version_with_other_bytes_is_exit_4(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(patch, 1)
-        with pytest.raises(RuntimeError, match="killed"):
-            predict_rows(input=rows, shard_rows=1250, version=1)
+    interrupt(monkeypatch, 1, input=rows, shard_rows=1250, version=1)
     model = artifact_paths.version(NAME, 1) / "model.onnx"
     content = bytearray(model.read_bytes())
     content[content.index(b"dataset_digest") + 20] ^= 1
@@ -351,6 +353,29 @@ def test_a_pinned_version_with_other_bytes_is_exit_4(rows: str, monkeypatch: pyt
     model.write_bytes(content)
     with pytest.raises(DataError, match="SHA-256"):
         predict_rows(input=rows, shard_rows=1250, version=1)
+
+
+def test_a_session_is_fed_from_one_memory_whose_rows_lie_there_once(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1000, 7, 3), np.uint8)
+    np.save(tmp_path / "rows.npy", pixels)
+    places = set()
+
+    class Sums:
+        """A session of a model that adds pixels."""
+
+        def get_inputs(self) -> list[Any]:
+            return [SimpleNamespace(name="pixels", type="tensor(uint8)", shape=["batch", 7, 3])]
+
+        def get_outputs(self) -> list[Any]:
+            return [SimpleNamespace(name="sum", type="tensor(int64)", shape=["batch"])]
+
+        def run(self, _: list[str], feeds: dict[str, Array]) -> list[Array]:
+            places.add(feeds["pixels"].ctypes.data)
+            return [feeds["pixels"].sum(axis=(1, 2), dtype=np.int64)]
+
+    found = session_pool.SessionPool([Sums()], 1).run(arrays.open_npy(tmp_path / "rows.npy"), 64, {})
+    np.testing.assert_array_equal(found["sum"], pixels.sum(axis=(1, 2)))
+    assert len(places) == 1
 
 
 def test_threads_that_open_a_pool_at_once_share_them(published: PublishedModel) -> None:
@@ -396,18 +421,23 @@ def test_no_more_threads_work_than_there_are_workers(published: PublishedModel) 
     assert most[0] == 2
 
 
-def test_images_are_labelled_as_onnxruntime_alone_labels_them_and_accuracy_is_counted(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    report = pipeline.report("softmax-regression")
+@pytest.fixture
+def clothes(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> RetrainReport:
+    """The book's classifier, of the artifacts that are in use."""
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
-    done = predict_rows(name=report.name, output=str(tmp_path / "out"), shard_rows=3000, batch_size=100)
-    test = safetensors.numpy.load_file(pipeline.prepared(report).test.path)
-    session = onnxruntime.InferenceSession(report.model_path, providers=["CPUExecutionProvider"])
+    return pipeline.report("softmax-regression")
+
+
+def test_images_are_labelled_as_onnxruntime_alone_labels_them_and_accuracy_is_counted(
+    clothes: RetrainReport, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done = predict_rows(name=clothes.name, output=str(tmp_path / "out"), shard_rows=3000, batch_size=100)
+    test = safetensors.numpy.load_file(pipeline.prepared(clothes).test.path)
+    session = onnxruntime.InferenceSession(clothes.model_path, providers=["CPUExecutionProvider"])
     probabilities, label = session.run(None, {"images": test["images"]})
     found = table(done)
     assert found["label"].to_pylist() == label.tolist()
-    stored = np.stack([found[f"probability_{each}"] for each in pipeline.prepared(report).class_names], axis=1)
+    stored = np.stack([found[f"probability_{each}"] for each in pipeline.prepared(clothes).class_names], axis=1)
     np.testing.assert_allclose(stored, probabilities, atol=1e-6)
     assert done.accuracy == pytest.approx((label == test["labels"]).mean())
     assert done.drift.verdict == "stable"
@@ -417,47 +447,167 @@ def test_images_are_labelled_as_onnxruntime_alone_labels_them_and_accuracy_is_co
 
 
 def test_a_picture_that_cannot_be_drawn_leaves_the_job_done(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    clothes: RetrainReport,
+    pipeline: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    report = pipeline.report("softmax-regression")
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
-    images = safetensors.numpy.load_file(pipeline.prepared(report).test.path)["images"][:20]
+    images = safetensors.numpy.load_file(pipeline.prepared(clothes).test.path)["images"][:20]
     np.save(tmp_path / "rows.npy", images)
 
     def failing(*_: Any) -> None:
         raise RuntimeError("no font")
 
     monkeypatch.setattr("tasks.judging.image_figures.image_grid", failing)
-    done = predict_rows(name=report.name, input=str(tmp_path / "rows.npy"), output=str(tmp_path / "out"))
+    done = predict_rows(name=clothes.name, input=str(tmp_path / "rows.npy"), output=str(tmp_path / "out"))
     assert (done.rows, done.picture, job(done.path)["status"]) == (20, None, "done")
     assert "no picture of the predictions: no font" in caplog.text
     assert not list(done.path.glob(".*"))
 
 
 def test_one_picture_has_no_accuracy_though_its_folder_is_called_like_a_class(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    clothes: RetrainReport, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    report = pipeline.report("softmax-regression")
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
-    folder = tmp_path / pipeline.prepared(report).class_names[0]
+    folder = tmp_path / pipeline.prepared(clothes).class_names[0]
     folder.mkdir()
     Image.fromarray(np.zeros((28, 28), np.uint8)).save(folder / "one.png")
     for source, has_truth in ((folder / "one.png", False), (folder, True)):
-        done = predict_rows(name=report.name, input=str(source), output=str(tmp_path / f"out-{has_truth}"))
+        done = predict_rows(name=clothes.name, input=str(source), output=str(tmp_path / f"out-{has_truth}"))
         assert (done.accuracy is not None, bool(done.metrics)) == (has_truth, has_truth)
 
 
 def test_labels_that_the_model_does_not_know_are_wrong_answers_and_drawn_by_number(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    clothes: RetrainReport, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    report = pipeline.report("softmax-regression")
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
-    images = safetensors.numpy.load_file(pipeline.prepared(report).test.path)["images"][:20]
+    images = safetensors.numpy.load_file(pipeline.prepared(clothes).test.path)["images"][:20]
     labels = np.array([255, 17, *range(18)], np.int64)
     safetensors.numpy.save_file({"images": images, "labels": labels}, tmp_path / "rows.safetensors")
     drawn: list[Any] = []
     grid = "tasks.judging.image_figures.image_grid"
     monkeypatch.setattr(grid, lambda images, predicted, true, path: drawn.append(true))
-    done = predict_rows(name=report.name, input=str(tmp_path / "rows.safetensors"), output=str(tmp_path / "out"))
-    assert drawn[0][:3] == ["255", "17", pipeline.prepared(report).class_names[0]]
+    done = predict_rows(name=clothes.name, input=str(tmp_path / "rows.safetensors"), output=str(tmp_path / "out"))
+    assert drawn[0][:3] == ["255", "17", pipeline.prepared(clothes).class_names[0]]
     assert done.accuracy == np.mean(table(done)["label"].to_numpy() == labels)
+
+
+MEBIBYTE = 2**20
+
+
+@pytest.fixture
+def nothing_good(tmp_path: Path) -> str:
+    """A file of a million rows of which none can be predicted."""
+    np.save(tmp_path / "bad.npy", np.full((1_000_000, 2), np.nan, np.float32))
+    return str(tmp_path / "bad.npy")
+
+
+def test_reading_stops_soon_after_too_many_rows_were_rejected(
+    nothing_good: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, chunks = [], inputs.batches
+
+    def counted(*arguments: Any) -> Any:
+        for chunk in chunks(*arguments):
+            read.append(len(chunk.rejects))
+            yield chunk
+
+    monkeypatch.setattr(inputs, "batches", counted)
+    with pytest.raises(DataError, match=r"of 1,000,000 rows cannot be read, the first is row 0 of"):
+        predict_rows(input=nothing_good, workers=1, max_rejects=200_000, shard_rows=1_000_000)
+    assert 200_000 < sum(read) <= 200_000 + 2**17
+    (folder,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))
+    assert pq.read_metadata(folder / "_rejects.parquet").num_rows == sum(read)
+    assert not list(folder.glob("part-*")), "a part appears whole or not at all"
+
+
+@pytest.mark.slow  # a million rows
+def test_a_million_rejected_rows_are_never_all_in_memory(nothing_good: str) -> None:
+    tracemalloc.start()
+    try:
+        done = predict_rows(input=nothing_good, workers=1, max_rejects=1_000_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (done.rows, done.rejects) == (0, 1_000_000)
+    found = pq.read_table(done.path / "_rejects.parquet", columns=["row"])["row"].to_numpy()
+    np.testing.assert_array_equal(found, np.arange(1_000_000))
+    assert peak < 120 * MEBIBYTE, "as tuples they take over 250"
+
+
+def test_a_job_that_is_done_is_measured_by_what_is_tolerated_now(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x1,x2\n1,2\n1\n")
+    assert predict_rows(input=str(tmp_path / "t.csv"), max_rejects=1).rejects == 1
+    with pytest.raises(DataError, match=r"the first is row 1 of .*t\.csv: 1 field"):
+        predict_rows(input=str(tmp_path / "t.csv"), max_rejects=0)
+    assert predict_rows(input=str(tmp_path / "t.csv"), max_rejects=1).rejects == 1
+
+
+@pytest.mark.parametrize(("address", "found"), [("tcp://127.0.0.1", "missing port"), ("tcp://127.0.0.1:1", "tcp:")])
+def test_a_dask_scheduler_that_is_not_there_is_named(address: str, found: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.zeros((3, 2), np.float32))
+    predict_rows(input=str(tmp_path / "rows.npy"))  # done, and refused all the same
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(EnvironmentProblem, match=f"no Dask scheduler at {address}: .*{found}"),
+    ):
+        predict_rows(input=str(tmp_path / "rows.npy"), runner="dask", dask_address=address)
+
+
+@pytest.mark.parametrize("option", [[], ["rows.npy", "--output"]])
+def test_a_path_on_the_command_line_that_is_not_utf_8_is_exit_2(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert flows.cli.app.run(["predict", *option, os.fsdecode(b"caf\xe9.npy"), "--name", NAME]) == UsageError.exit_code
+    assert "caf\ufffd.npy is not UTF-8" in capsys.readouterr().err
+
+
+def test_an_empty_argument_is_exit_2_and_not_the_test_split(capsys: pytest.CaptureFixture[str]) -> None:
+    assert flows.cli.app.run(["predict", "", "--name", NAME]) == UsageError.exit_code
+    assert "an empty input" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "told"), [("predict", "goes on from here"), ("retrain", "starts afresh")])
+def test_ctrl_c_tells_what_the_same_command_will_do(
+    command: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flows.cli.app, "run", interrupted)
+    monkeypatch.setattr("flows.interrupt.watch", lambda leave: None)
+    monkeypatch.setattr("flows.cli.streams.guard", lambda: None)
+    monkeypatch.setattr("sys.argv", ["gradmill", command])
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+    with pytest.raises(SystemExit):
+        flows.__main__.main()
+    assert told in capsys.readouterr().err
+
+
+REJECTED = [7, 1234]
+
+
+@pytest.fixture
+def done(candidates: list[Candidate], prefect_api: str, tmp_path: Path) -> Prediction:
+    """Four parts, and two rejected rows."""
+    candidates[0].publish()
+    rows = FEATURES.copy()
+    rows[REJECTED] = np.nan
+    np.save(tmp_path / "rows.npy", rows)
+    return predict_rows(input=str(tmp_path / "rows.npy"), shard_rows=700, max_rejects=2)
+
+
+def test_arrow_pandas_duckdb_and_polars_read_the_same_rows(done: Prediction) -> None:
+    folder, parts = done.path, f"{done.path}/part-*.parquet"
+    read = {
+        "pyarrow": pyarrow.dataset.dataset(folder).to_table().to_pandas(),
+        "pandas": pd.read_parquet(folder),
+        "duckdb": duckdb.connect().execute(f"from '{parts}' order by row").df(),
+        "polars": pl.read_parquet(parts).sort("row").to_pandas(),
+    }
+    expected = table(done)
+    for reader, frame in read.items():
+        assert list(frame) == ["row", "source", "prediction"], reader
+        assert frame["row"].tolist() == np.delete(np.arange(len(FEATURES)), REJECTED).tolist(), reader
+        assert frame["prediction"].tolist() == expected["prediction"].to_pylist(), reader
+        assert frame["source"].astype(str).tolist() == expected["source"].to_pylist(), reader
+    assert pd.read_parquet(folder / "_rejects.parquet")["row"].tolist() == REJECTED

@@ -356,6 +356,8 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str, int, str]] = {
     "clash.parquet": (changed(), "--id-column id,id", 2, "id"),
     "fifo.csv": (os.mkfifo, "", 4, "fifo.csv is no regular file"),
     "nowhere.csv": (lambda path: None, "", 2, "nowhere.csv"),
+    "*.none": (lambda path: None, "", 2, "*.none"),
+    "notes": (lambda path: written(path / "notes.md", {}), "", 4, "nothing that can be read"),
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Input that changes while it is read, leads in a circle, is no file, or lies: exit 4 (or 2), and never a wait."""
 
-import gzip
+import io
 import os
 import resource
 import socket
@@ -18,7 +18,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from input_files import FEATURES, IMAGES, PIXELS, ROWS, found_paths, idx_bytes, parquet, read, rejected, values
+from input_files import FEATURES, IMAGES, PIXELS, ROWS, found_paths, idx_bytes, parquet, read, values
 from tasks.data.io import arrays, batches, image_formats, inputs, pictures
 from tasks.data.io.image_formats import PICTURES
 from tasks.errors import DataError, UsageError
@@ -155,17 +155,6 @@ def test_a_name_that_the_system_does_not_take_is_exit_2_and_named(text: str) -> 
 # Memory
 
 
-def test_gzip_is_read_in_blocks_whatever_its_header_promises(tmp_path: Path) -> None:
-    path = tmp_path / "x.gz"
-    path.write_bytes(gzip.compress(idx_bytes(np.zeros((1, MEGABYTE), np.uint8))))
-    tracemalloc.start()
-    try:
-        assert len(arrays.read_payload(path, 2**62)) == 12 + MEGABYTE
-        assert tracemalloc.get_traced_memory()[1] < 8 * MEGABYTE
-    finally:
-        tracemalloc.stop()
-
-
 def test_more_rows_than_can_be_planned_are_exit_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "MAX_ROWS", 49)
     np.save(tmp_path / "rows.npy", ROWS)
@@ -193,27 +182,6 @@ def test_wide_rows_of_parquet_are_read_few_at_a_time(tmp_path: Path, monkeypatch
     assert most < 24 * MEGABYTE
 
 
-# Tables
-
-
-@pytest.mark.parametrize("fault", [["mine", "theirs"], [1, 2], [{"a": 1}, None]])
-def test_a_parquet_column_named_like_our_own_is_the_users(fault: list[Any], tmp_path: Path) -> None:
-    columns = [pa.array([1.0, None]), pa.array([3.0, 4.0]), pa.array(fault), pa.array(fault)]
-    names = ["x1", "x2", "gradmill.fault", "gradmill.fault"]
-    pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "t.parquet")
-    assert rejected(read(tmp_path / "t.parquet", FEATURES, tmp_path)) == {1: "x1 is missing"}
-
-
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_feature_may_have_any_name(suffix: str, tmp_path: Path) -> None:
-    columns = ("gradmill.fault", "x.y,z")
-    (tmp_path / "t.csv").write_text('"x.y,z",gradmill.fault\n1,2\n3,four\n')
-    pq.write_table(pa.table({"x.y,z": [1.0, 3.0], "gradmill.fault": [2.0, None]}), tmp_path / "t.parquet")
-    chunks = read(tmp_path / f"t.{suffix}", FEATURES._replace(columns=columns), tmp_path / "spool")
-    np.testing.assert_array_equal(values(chunks), [[2, 1]])
-    assert "gradmill.fault is" in rejected(chunks)[1]
-
-
 # Pictures
 
 EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
@@ -221,26 +189,6 @@ EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
 %%EndComments
 showpage
 """
-
-
-def test_a_file_named_png_that_is_postscript_starts_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "bin" / "gs"
-    program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\necho started >> {tmp_path}/started\necho 10.0\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    for name in ("a.png", "b.jpg"):
-        (tmp_path / name).write_bytes(EPS)
-        with pytest.raises(DataError, match="is no picture"):
-            pictures.decode(tmp_path / name, (4, 5))
-    assert not (tmp_path / "started").exists()
-
-
-@pytest.mark.parametrize("kind", ["TIFF", "PPM", "ICO"])
-def test_only_the_listed_kinds_are_pictures_whatever_a_file_is_named(kind: str, tmp_path: Path) -> None:
-    Image.fromarray(PIXELS[0]).save(tmp_path / "a.png", kind)
-    with pytest.raises(DataError, match="is no picture"):
-        pictures.decode(tmp_path / "a.png", (4, 5))
 
 
 def png(*chunks: tuple[bytes, bytes], size: tuple[int, int] = (5, 4)) -> bytes:
@@ -253,22 +201,37 @@ def png(*chunks: tuple[bytes, bytes], size: tuple[int, int] = (5, 4)) -> bytes:
     )
 
 
+def saved(kind: str) -> bytes:
+    """A picture of a kind that is not read."""
+    stream = io.BytesIO()
+    Image.fromarray(PIXELS[0]).save(stream, kind)
+    return stream.getvalue()
+
+
 BOMB = zlib.compress(bytes(64 * MEGABYTE))
+NO_PICTURES = {
+    "postscript": EPS,
+    "tiff": saved("TIFF"),
+    "ppm": saved("PPM"),
+    "ico": saved("ICO"),
+    "a bomb of text": png((b"zTXt", b"note\0\0" + BOMB)),
+    "a bomb of international text": png((b"iTXt", b"note\0\1\0\0\0" + BOMB)),
+    "a bomb of a profile": png((b"iCCP", b"profile\0\0" + BOMB)),
+    "large": png(size=(9000, 9000)),
+    "larger": png(size=(11_000, 11_000)),
+    "largest": png(size=(2**31 - 1, 2**31 - 1)),
+}
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        png((b"zTXt", b"note\0\0" + BOMB)),
-        png((b"iTXt", b"note\0\1\0\0\0" + BOMB)),
-        png((b"iCCP", b"profile\0\0" + BOMB)),
-        png(size=(9000, 9000)),
-        png(size=(11_000, 11_000)),
-        png(size=(2**31 - 1, 2**31 - 1)),
-    ],
-    ids=["text", "international", "profile", "large", "larger", "largest"],
-)
-def test_a_picture_that_unpacks_without_bound_is_rejected_in_little_memory(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", NO_PICTURES.values(), ids=NO_PICTURES)
+def test_what_is_no_picture_or_unpacks_without_bound_is_rejected_in_little_memory_and_starts_no_program(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho started >> {tmp_path}/started\necho 10.0\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     (tmp_path / "a.png").write_bytes(content)
     tracemalloc.start()
     try:
@@ -277,5 +240,6 @@ def test_a_picture_that_unpacks_without_bound_is_rejected_in_little_memory(conte
         assert tracemalloc.get_traced_memory()[1] < 8 * MEGABYTE
     finally:
         tracemalloc.stop()
+    assert not (tmp_path / "started").exists()
     (tmp_path / "a.png").write_bytes(png())
     np.testing.assert_array_equal(pictures.decode(tmp_path / "a.png", (4, 5))[0], np.zeros((4, 5)))

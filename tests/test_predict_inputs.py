@@ -8,7 +8,6 @@ import json
 import os
 import struct
 import tracemalloc
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -30,7 +29,6 @@ from input_files import (
     PIXELS,
     RESIZED,
     RNG,
-    ROWS,
     Save,
     found_paths,
     idx_bytes,
@@ -110,22 +108,6 @@ def test_images_of_another_size_are_resized_only_by_the_versions_recipe(tmp_path
     np.testing.assert_array_equal(values(chunks), expected)
 
 
-def test_what_is_left_out_is_counted_in_the_singular_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    np.save(tmp_path / "rows.npy", ROWS)
-    for number, said in enumerate(("1 file of", "2 files of")):
-        (tmp_path / f"notes-{number}.txt").touch()
-        found_paths(str(tmp_path))
-        assert capsys.readouterr().out == f"ignored {said} no known kind, the first is {tmp_path}/notes-0.txt\n"
-
-
-def test_nothing_there_is_exit_2_and_nothing_readable_exit_4(tmp_path: Path) -> None:
-    with pytest.raises(UsageError):
-        found_paths(f"{tmp_path}/*.npy")
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(DataError, match="nothing that can be read"):
-        found_paths(str(tmp_path))
-
-
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.data())
 def test_any_range_over_several_files_is_that_range_of_all_their_rows(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], data: st.DataObject
@@ -180,6 +162,10 @@ def test_a_split_is_compared_with_its_digest_in_bounded_memory(tmp_path: Path) -
 
 
 Make = Callable[[Path], object]
+
+
+def make(path: Path, content: bytes | Make) -> None:
+    path.write_bytes(content) if isinstance(content, bytes) else content(path)
 
 
 def idx(*shape: int) -> bytes:
@@ -280,8 +266,7 @@ BROKEN: dict[str, bytes | Make] = {
 def test_whatever_is_wrong_with_a_file_is_exit_4_and_names_the_users_file_before_anything_is_allocated(
     name: str, tmp_path: Path
 ) -> None:
-    content = BROKEN[name]
-    (tmp_path / name).write_bytes(content) if isinstance(content, bytes) else content(tmp_path / name)
+    make(tmp_path / name, BROKEN[name])
     tracemalloc.start()
     try:
         for wanted in (IMAGES, RESIZED):
@@ -296,13 +281,25 @@ def test_whatever_is_wrong_with_a_file_is_exit_4_and_names_the_users_file_before
     assert not list(tmp_path.rglob("*.partial"))
 
 
-# Rows of CSV
+# Rows of features
+
+
+def parquet_of(**columns: Any) -> Make:
+    return lambda path: pq.write_table(pa.table(columns), path)
+
+
+def with_twice(name: str, values: list[Any]) -> Make:
+    """A table of x1 and x2, and of two columns of one name."""
+    columns = [pa.array([1.0, None]), pa.array(values), pa.array(values), pa.array([3.0, 4.0])]
+    return lambda path: pq.write_table(pa.Table.from_arrays(columns, ["x1", name, name, "x2"]), path)
 
 
 SHORT, BYTES = "1 field, expected 2", "x1 is '{}\ufffd', not a number"
-# What a file says, its good rows by their number, and its rejects.
-CSV_ROWS: dict[str, tuple[bytes, dict[int, list[float]], dict[int, str]]] = {
-    "all that can be wrong": (
+NANOSECONDS, LARGE = np.array([1_700_000_000_123_456_789, -(2**53) - 1]), np.array([2**64 - 1, 3], np.uint64)
+ROUNDED = np.stack([NANOSECONDS.astype(np.float32), LARGE.astype(np.float32)], axis=1)
+# What a file holds, its good rows by their number, and its rejects.
+ROWS_OF: dict[str, tuple[bytes | Make, dict[int, Any], dict[int, str]]] = {
+    "all that can be wrong.csv": (
         b'id,x1,x2\nk,1,2\nk,3\n\nk,4,5,6\n"q\nz",7,8\nk,9,\nk,abc,1\nbad\nk,1e3, 2 \nk,nan,1\nk,1,2\nlast\n',
         {0: [1, 2], 3: [7, 8], 7: [1000, 2], 9: [1, 2]},
         {
@@ -315,70 +312,80 @@ CSV_ROWS: dict[str, tuple[bytes, dict[int, list[float]], dict[int, str]]] = {
             10: "1 field, expected 3",
         },
     ),
-    "bytes that are not UTF-8": (
+    "bytes that are not UTF-8.csv": (
         b"x1,note,x2\n1,a,2\n\xff,a,3\n4,\xff,5\n6\xe9,a,7\n 8 ,a,9\n",
         {0: [1, 2], 2: [4, 5], 4: [8, 9]},
         {1: BYTES.format(""), 3: BYTES.format("6")},
     ),
-    "such bytes in short rows": (
+    "such bytes in short rows.csv": (
         b"x1,x2\n1,2\n\xff\n3,4\n\xc3,\xa9,5\n6,7\n\xe2\x82",
         {0: [1, 2], 2: [3, 4], 4: [6, 7]},
         {1: SHORT, 3: "3 fields, expected 2", 5: SHORT},
     ),
-    "short rows alone": (b"x1,x2\n1\n1\n1", {}, dict.fromkeys(range(3), SHORT)),
-    "short rows around one": (b"x1,x2\n1\n2,3\n1\n1", {1: [2, 3]}, dict.fromkeys((0, 2, 3), SHORT)),
-    "many short rows": (b"x1,x2\n" + b"1\n" * 999 + b"2,3", {999: [2, 3]}, dict.fromkeys(range(999), SHORT)),
-    "commas behind the header": (b"x1,x2,,\n1,2,,\n", {0: [1, 2]}, {}),
+    "short rows alone.csv": (b"x1,x2\n1\n1\n1", {}, dict.fromkeys(range(3), SHORT)),
+    "short rows around one.csv": (b"x1,x2\n1\n2,3\n1\n1", {1: [2, 3]}, dict.fromkeys((0, 2, 3), SHORT)),
+    "many short rows.csv": (b"x1,x2\n" + b"1\n" * 999 + b"2,3", {999: [2, 3]}, dict.fromkeys(range(999), SHORT)),
+    "commas behind the header.csv": (b"x1,x2,,\n1,2,,\n", {0: [1, 2]}, {}),
+    "large integers.parquet": (parquet_of(x1=NANOSECONDS, x2=LARGE), dict(enumerate(ROUNDED)), {}),
+    "beyond float32.csv": (b"x1,x2\n1,2\n3,-1e300\n", {0: [1, 2]}, {1: "x2 is '-1e300', not a finite number"}),
+    "beyond float32.parquet": (
+        parquet_of(x1=[1.0, 3], x2=[2, -1e300]),
+        {0: [1, 2]},
+        {1: "x2 is -1e+300, not a finite number"},
+    ),
+    "beyond float32.npy": (lambda path: np.save(path, [[1, 2], [3, -1e300]]), {0: [1, 2]}, {1: "not a finite number"}),
+    "another twice.parquet": (with_twice("n", [1.0, 2.0]), {0: [1, 3]}, {1: "x1 is missing"}),
+    "named like our own.parquet": (with_twice("gradmill.fault", ["a", "b"]), {0: [1, 3]}, {1: "x1 is missing"}),
+    "such a number.parquet": (with_twice("gradmill.fault", [1, 2]), {0: [1, 3]}, {1: "x1 is missing"}),
+    "such a struct.parquet": (with_twice("gradmill.fault", [{"a": 1}, None]), {0: [1, 3]}, {1: "x1 is missing"}),
 }
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("block", [16, 2**20])
-@pytest.mark.parametrize("case", CSV_ROWS)
-def test_rows_of_a_csv_keep_their_numbers_whatever_is_wrong_between_them_and_wherever_blocks_end(
-    case: str, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ROWS_OF)
+def test_rows_keep_their_numbers_whatever_is_wrong_between_them_and_wherever_blocks_end(
+    name: str, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tabular, "BLOCK_BYTES", block)
-    content, good, bad = CSV_ROWS[case]
-    (tmp_path / "t.csv").write_bytes(content)
-    chunks = read(tmp_path / "t.csv", FEATURES, tmp_path / "spool")
+    content, good, bad = ROWS_OF[name]
+    make(tmp_path / name, content)
+    chunks = read(tmp_path / name, FEATURES, tmp_path / "spool")
     assert np.concatenate([chunk.row_ids for chunk in chunks]).tolist() == [*good]
     np.testing.assert_array_equal(values(chunks), np.reshape([*good.values()], (-1, 2)))
     assert rejected(chunks) == bad
 
 
-@pytest.mark.parametrize(("header", "found"), [("n,x1,n,x2,n", "'n' stands 3"), ('x1,x2,"n",n', "'n' stands 2")])
-def test_a_csv_header_that_names_a_column_twice_is_exit_4(header: str, found: str, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(f"{header}\n{','.join('1' * (header.count(',') + 1))}\n")
-    with pytest.raises(DataError, match=rf"t\.csv: {found}"):
-        read(tmp_path / "t.csv", FEATURES, tmp_path / "spool")
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("t.csv", b"n,x1,n,x2,n\n1,1,1,1,1\n", r"t\.csv: 'n' stands 3"),
+        ("t.csv", b'x1,x2,"n",n\n1,1,1,1\n', r"t\.csv: 'n' stands 2"),
+        ("t.parquet", with_twice("x1", [1.0, 2.0]), r"t\.parquet has columns x1 \(double\), x1"),
+    ],
+)
+def test_a_column_that_is_there_twice_is_exit_4_in_parquet_only_where_it_is_wanted(
+    name: str, content: bytes | Make, found: str, tmp_path: Path
+) -> None:
+    make(tmp_path / name, content)
+    with pytest.raises(DataError, match=found):
+        read(tmp_path / name, FEATURES, tmp_path / "spool")
 
 
-# Columns, labels and numbers
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_feature_may_have_any_name(suffix: str, tmp_path: Path) -> None:
+    columns = ("gradmill.fault", "x.y,z")
+    (tmp_path / "t.csv").write_text('"x.y,z",gradmill.fault\n1,2\n3,four\n')
+    pq.write_table(pa.table({"x.y,z": [1.0, 3.0], "gradmill.fault": [2.0, None]}), tmp_path / "t.parquet")
+    chunks = read(tmp_path / f"t.{suffix}", FEATURES._replace(columns=columns), tmp_path / "spool")
+    np.testing.assert_array_equal(values(chunks), [[2, 1]])
+    assert "gradmill.fault is" in rejected(chunks)[1]
 
 
 def test_labels_are_of_no_use_to_a_model_that_does_not_classify(tmp_path: Path) -> None:
     saved(features=np.zeros((3, 2), np.float32), labels=np.zeros(7, np.float32))(tmp_path / "rows.safetensors")
     (chunk,) = read(tmp_path / "rows.safetensors", FEATURES, tmp_path)
     assert chunk.y_true is None
-
-
-def test_large_integers_of_parquet_are_rounded_as_numpy_rounds_them(tmp_path: Path) -> None:
-    nanoseconds, large = [1_700_000_000_123_456_789, -(2**53) - 1], [2**64 - 1, 3]
-    table = pa.table({"x1": pa.array(nanoseconds, pa.int64()), "x2": pa.array(large, pa.uint64())})
-    pq.write_table(table, tmp_path / "t.parquet")
-    found = values(read(tmp_path / "t.parquet", FEATURES, tmp_path))
-    np.testing.assert_array_equal(found[:, 0], np.array(nanoseconds, np.int64).astype(np.float32))
-    np.testing.assert_array_equal(found[:, 1], np.array(large, np.uint64).astype(np.float32))
-
-
-def test_a_parquet_column_that_is_there_twice_is_exit_4_only_where_it_is_wanted(tmp_path: Path) -> None:
-    columns = [pa.array([1.0]), pa.array([2.0]), pa.array([3.0]), pa.array([4.0])]
-    pq.write_table(pa.Table.from_arrays(columns, names=["x1", "n", "n", "x2"]), tmp_path / "t.parquet")
-    np.testing.assert_array_equal(values(read(tmp_path / "t.parquet", FEATURES, tmp_path)), [[1, 4]])
-    pq.write_table(pa.Table.from_arrays(columns, names=["x1", "x1", "n", "x2"]), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"t\.parquet has columns x1 \(double\), x1"):
-        read(tmp_path / "t.parquet", FEATURES, tmp_path)
 
 
 @pytest.mark.parametrize("columns", [("x1",), ("x1", "x2", "x1"), ("x1", "x1")])
@@ -424,18 +431,6 @@ def test_a_picture_with_a_broken_exif_tag_is_one_rejected_row(suffix: str, tmp_p
     chunks = read(folder, IMAGES, tmp_path)
     assert set(rejected(chunks)) == {0}
     assert len(values(chunks)) == 1
-
-
-@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.npy"])
-def test_numbers_beyond_float32_are_rejected_without_a_warning(name: str, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("x1,x2\n1,2\n3,-1e300\n")
-    pq.write_table(pa.table({"x1": [1.0, 3.0], "x2": [2.0, -1e300]}), tmp_path / "t.parquet")
-    np.save(tmp_path / "t.npy", np.array([[1, 2], [3, -1e300]]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        chunks = read(tmp_path / name, FEATURES, tmp_path / "spool")
-    np.testing.assert_array_equal(values(chunks), [[1, 2]])
-    assert "not a finite number" in rejected(chunks)[1]
 
 
 def test_one_percent_of_pictures_is_counted_over_all_of_them(tmp_path: Path) -> None:

@@ -31,13 +31,14 @@ import flows.__main__
 import flows.cli.app
 from candidate import Candidate, seal
 from conftest import Pipeline
+from flows.story.report import RetrainReport
 from prediction_jobs import FEATURES, NAME, expected, interrupt, predict_rows, table
 from prefect_api import wait_for
 from tasks.batch import session_pool, shard
 from tasks.data.io import arrays, inputs
 from tasks.errors import DataError, EnvironmentProblem, UsageError
 from tasks.machine.arrays import Array
-from tasks.records import Prediction, PublishedModel, RetrainReport
+from tasks.records import PublishedModel
 from tasks.serving import sessions
 from tasks.stage import runners, shards
 from tasks.store import artifact_paths, retention
@@ -91,14 +92,23 @@ def test_every_output_names_its_job_rows_and_model(tmp_path: Path, published: Pu
         assert {path.name for path in done.path.iterdir()} == {"_job.json", "_rejects.parquet", *parts}
 
 
-def test_the_same_job_again_does_nothing(rows: str, caplog: pytest.LogCaptureFixture) -> None:
-    first = predict_rows(input=rows)
+def test_the_same_job_again_only_judges_drift_by_the_bound_that_is_asked_for_now(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "moved.npy", MOVED)
+    asked = {"input": str(tmp_path / "moved.npy")}
+    first = predict_rows(**asked, max_drift=1000)
     part = first.path / "part-00000.parquet"
     before = part.stat().st_mtime_ns
-    second = predict_rows(input=rows)
-    assert second == first
-    assert part.stat().st_mtime_ns == before
+    assert (first.drift.verdict, "drifted" in caplog.text) == ("stable", False)
+    second = predict_rows(**asked)
+    assert (second.drift.verdict, second.drift.maximum, "drifted" in caplog.text) == ("drift", 0.2, True)
+    assert second == first.model_copy(update={"drift": second.drift})
+    assert job(first.path)["drift"]["verdict"] == "drift"
+    assert predict_rows(**asked) == second
     assert f"job {first.job} is done" in caplog.text
+    assert part.stat().st_mtime_ns == before, "no row was predicted again"
+    assert {path.name for path in first.path.iterdir()} == {"_job.json", "_rejects.parquet", part.name}
 
 
 def test_a_done_job_that_has_lost_a_part_or_its_rejects_is_finished_anew(tmp_path: Path) -> None:
@@ -155,38 +165,29 @@ def test_only_a_full_digest_sees_a_change_between_the_sampled_blocks(tmp_path: P
     assert before[1] != after[1]
 
 
-def test_an_unfinished_job_is_finished_with_its_own_version_and_its_whole_parts(
-    rows: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interrupt(monkeypatch, 4, input=rows, shard_rows=250)
-    (folder,) = artifact_paths.all_predictions().iterdir()
-    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
-    assert len(kept) == 4
-    torn = folder / min(kept)
-    torn.write_bytes(torn.read_bytes()[:-10])
-    assert job(folder)["status"] == "running"
-    candidates[1].publish()
-    assert 1 in retention.protected(NAME)
-    done = predict_rows(input=rows, shard_rows=250)
-    assert (done.path, done.version, done.parts) == (folder, 1, 10)
-    now = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
-    assert {name for name in kept if now[name] == kept[name]} == set(kept) - {torn.name}
-    np.testing.assert_allclose(table(done)["prediction"], expected(candidates[0]), atol=1e-4)
-    assert predict_rows(input=rows, shard_rows=250).version == 2, "the next one takes the champion of now"
-
-
-def test_a_part_of_another_job_or_shard_is_written_anew(
+def test_an_unfinished_job_is_finished_with_its_own_version_and_what_is_whole_and_its_own(
     rows: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    output = tmp_path / "out"
+    asked = {"input": rows, "output": str(tmp_path / "out"), "shard_rows": 250}
     other = predict_rows(input=rows, shard_rows=250, batch_size=3)
-    interrupt(monkeypatch, 2, input=rows, output=str(output), shard_rows=250)
-    ours = min(output.glob("part-*"))  # which shards came first is the threads' affair
-    (output / "part-00008.parquet").write_bytes(ours.read_bytes())
-    (output / "part-00009.parquet").write_bytes((other.path / "part-00009.parquet").read_bytes())
-    done = predict_rows(input=rows, output=str(output), shard_rows=250)
+    interrupt(monkeypatch, 4, **asked)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*.parquet")}
+    assert len(kept) == 4
+    torn, whole, *_ = sorted(kept)  # which shards came first is the threads' affair
+    torn.write_bytes(torn.read_bytes()[:-10])
+    of_other_shard, of_other_job, *_ = {torn.with_name(f"part-{number:05d}.parquet") for number in range(10)} - {*kept}
+    of_other_shard.write_bytes(whole.read_bytes())
+    of_other_job.write_bytes((other.path / of_other_job.name).read_bytes())
+    assert job(tmp_path / "out")["status"] == "running"
+    candidates[1].publish()
+    assert 1 in retention.protected(NAME)
+    done = predict_rows(**asked)
+    assert (done.path, done.version, done.parts) == (tmp_path / "out", 1, 10)
+    assert {path for path in kept if path.stat().st_mtime_ns == kept[path]} == {*kept} - {torn}
+    assert {footer(path)["job"] for path in done.path.glob("part-*.parquet")} == {done.job}
     assert table(done)["row"].to_pylist() == list(range(2500))
     np.testing.assert_allclose(table(done)["prediction"], expected(candidates[0]), atol=1e-4)
+    assert predict_rows(input=rows, shard_rows=250).version == 2, "the next one takes the champion of now"
 
 
 def test_an_output_folder_of_another_job_is_refused_unless_restarted(rows: str, tmp_path: Path) -> None:
@@ -207,17 +208,20 @@ def test_a_second_process_waits_for_the_first_and_finds_the_job_done(rows: str) 
 
 
 def test_too_many_rejects_stop_the_job_and_a_higher_limit_resumes_it(tmp_path: Path) -> None:
-    bad = FEATURES.copy()
+    bad, asked = FEATURES.copy(), {"input": str(tmp_path / "rows.npy"), "workers": 1}
     bad[[700, 1234]] = np.nan
     np.save(tmp_path / "rows.npy", bad)
     with pytest.raises(DataError, match=r"row 700 of .*rows\.npy: not a finite number") as caught:
-        predict_rows(input=str(tmp_path / "rows.npy"), workers=1)
+        predict_rows(**asked)
     assert "at most 0" in caught.value.expected
     (folder,) = artifact_paths.all_predictions().iterdir()
     assert pq.read_table(folder / "_rejects.parquet")["row"].to_pylist() == [700, 1234]
     assert job(folder)["status"] == "running"
-    done = predict_rows(input=str(tmp_path / "rows.npy"), workers=1, max_rejects=2)
+    done = predict_rows(**asked, max_rejects=2)
     assert (done.path, done.rejects) == (folder, 2)
+    with pytest.raises(DataError, match="the first is row 700 of"):
+        predict_rows(**asked, max_rejects=1)  # what is done is measured by what is tolerated now
+    assert predict_rows(**asked, max_rejects=2) == done
 
 
 def test_one_percent_of_a_table_may_be_rejected(tmp_path: Path) -> None:
@@ -271,23 +275,6 @@ def test_drift_is_the_population_stability_index_and_reported(
     assert moved.drift.index["prediction"] == pytest.approx(entropy(f, e) + entropy(e, f), rel=0.02)
     np.save(tmp_path / "few.npy", MOVED[:10])
     assert predict_rows(input=str(tmp_path / "few.npy")).drift.verdict == "too few rows"
-
-
-def test_a_done_job_is_judged_by_the_bound_that_is_asked_for_now(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    np.save(tmp_path / "moved.npy", MOVED)
-    asked = {"input": str(tmp_path / "moved.npy")}
-    first = predict_rows(**asked, max_drift=1000)
-    part = first.path / "part-00000.parquet"
-    before = part.stat().st_mtime_ns
-    assert (first.drift.verdict, "drifted" in caplog.text) == ("stable", False)
-    second = predict_rows(**asked)
-    assert (second.drift.verdict, second.drift.maximum, "drifted" in caplog.text) == ("drift", 0.2, True)
-    assert second == first.model_copy(update={"drift": second.drift})
-    assert job(first.path)["drift"]["verdict"] == "drift"
-    assert part.stat().st_mtime_ns == before, "no row was predicted again"
-    assert {path.name for path in first.path.iterdir()} == {"_job.json", "_rejects.parquet", part.name}
 
 
 def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
@@ -534,14 +521,6 @@ def test_a_million_rejected_rows_are_never_all_in_memory(nothing_good: str) -> N
     assert peak < 120 * MEBIBYTE, "as tuples they take over 250"
 
 
-def test_a_job_that_is_done_is_measured_by_what_is_tolerated_now(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("x1,x2\n1,2\n1\n")
-    assert predict_rows(input=str(tmp_path / "t.csv"), max_rejects=1).rejects == 1
-    with pytest.raises(DataError, match=r"the first is row 1 of .*t\.csv: 1 field"):
-        predict_rows(input=str(tmp_path / "t.csv"), max_rejects=0)
-    assert predict_rows(input=str(tmp_path / "t.csv"), max_rejects=1).rejects == 1
-
-
 @pytest.mark.parametrize(("address", "found"), [("tcp://127.0.0.1", "missing port"), ("tcp://127.0.0.1:1", "tcp:")])
 def test_a_dask_scheduler_that_is_not_there_is_named(address: str, found: str, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.zeros((3, 2), np.float32))
@@ -553,17 +532,20 @@ def test_a_dask_scheduler_that_is_not_there_is_named(address: str, found: str, t
         predict_rows(input=str(tmp_path / "rows.npy"), runner="dask", dask_address=address)
 
 
-@pytest.mark.parametrize("option", [[], ["rows.npy", "--output"]])
-def test_a_path_on_the_command_line_that_is_not_utf_8_is_exit_2(
-    option: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert flows.cli.app.run(["predict", *option, os.fsdecode(b"caf\xe9.npy"), "--name", NAME]) == UsageError.exit_code
-    assert "caf\ufffd.npy is not UTF-8" in capsys.readouterr().err
+NOT_UTF_8 = os.fsdecode(b"caf\xe9.npy")
 
 
-def test_an_empty_argument_is_exit_2_and_not_the_test_split(capsys: pytest.CaptureFixture[str]) -> None:
-    assert flows.cli.app.run(["predict", "", "--name", NAME]) == UsageError.exit_code
-    assert "an empty input" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ([""], "an empty input"),
+        ([NOT_UTF_8], "caf\ufffd.npy is not UTF-8"),
+        (["rows.npy", "--output", NOT_UTF_8], "caf\ufffd.npy is not UTF-8"),
+    ],
+)
+def test_what_can_be_no_path_is_exit_2(arguments: list[str], found: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert flows.cli.app.run(["predict", *arguments, "--name", NAME]) == UsageError.exit_code
+    assert found in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("command", "told"), [("predict", "goes on from here"), ("retrain", "starts afresh")])
@@ -583,20 +565,11 @@ def test_ctrl_c_tells_what_the_same_command_will_do(
     assert told in capsys.readouterr().err
 
 
-REJECTED = [7, 1234]
-
-
-@pytest.fixture
-def done(candidates: list[Candidate], prefect_api: str, tmp_path: Path) -> Prediction:
-    """Four parts, and two rejected rows."""
-    candidates[0].publish()
-    rows = FEATURES.copy()
-    rows[REJECTED] = np.nan
+def test_arrow_pandas_duckdb_and_polars_read_the_same_rows(tmp_path: Path) -> None:
+    rejects, rows = [7, 1234], FEATURES.copy()
+    rows[rejects] = np.nan
     np.save(tmp_path / "rows.npy", rows)
-    return predict_rows(input=str(tmp_path / "rows.npy"), shard_rows=700, max_rejects=2)
-
-
-def test_arrow_pandas_duckdb_and_polars_read_the_same_rows(done: Prediction) -> None:
+    done = predict_rows(input=str(tmp_path / "rows.npy"), shard_rows=700, max_rejects=2)
     folder, parts = done.path, f"{done.path}/part-*.parquet"
     read = {
         "pyarrow": pyarrow.dataset.dataset(folder).to_table().to_pandas(),
@@ -607,7 +580,7 @@ def test_arrow_pandas_duckdb_and_polars_read_the_same_rows(done: Prediction) -> 
     expected = table(done)
     for reader, frame in read.items():
         assert list(frame) == ["row", "source", "prediction"], reader
-        assert frame["row"].tolist() == np.delete(np.arange(len(FEATURES)), REJECTED).tolist(), reader
+        assert frame["row"].tolist() == np.delete(np.arange(len(FEATURES)), rejects).tolist(), reader
         assert frame["prediction"].tolist() == expected["prediction"].to_pylist(), reader
         assert frame["source"].astype(str).tolist() == expected["source"].to_pylist(), reader
-    assert pd.read_parquet(folder / "_rejects.parquet")["row"].tolist() == REJECTED
+    assert pd.read_parquet(folder / "_rejects.parquet")["row"].tolist() == rejects

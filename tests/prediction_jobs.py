@@ -1,6 +1,7 @@
 """Batch predictions in this process, and what they must say by numpy alone."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,11 @@ def expected(candidate: Candidate, features: NDArray[np.float32] = FEATURES) -> 
     weights = safetensors.numpy.load_file(candidate.trained.weights.path)
     prediction: NDArray[np.float32] = (features @ weights["W"] + weights["b"])[:, 0]
     return prediction
+
+
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    """All that a folder holds, however deep."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, parts: int, **options: Any) -> None:

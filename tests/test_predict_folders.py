@@ -3,8 +3,9 @@
 import csv
 import json
 import os
+import pkgutil
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,8 @@ import safetensors.numpy
 
 import flows.cli.app
 from candidate import Candidate, synthetic
-from prediction_jobs import FEATURES, NAME, expected, interrupt, predict_rows, table
-from tasks.batch import output_dir, plan, results, shard
-from tasks.data.io import inputs
-from tasks.data.io.discovery import DataFile
+from prediction_jobs import FEATURES, NAME, contents, expected, interrupt, predict_rows, table
+from tasks.batch import output_dir, plan, results
 from tasks.errors import DataError, UsageError
 from tasks.records import PublishedModel
 from tasks.store import artifact_paths, retention, scratch
@@ -45,11 +44,11 @@ def folder(tmp_path: Path) -> Path:
 def test_restart_into_the_folder_of_its_own_input_keeps_the_input(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     predict_rows(input=str(folder), output=str(output), shard_rows=500)
-    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    before = contents(output)
     for source in (output, output / "part-00000.parquet"):
         with pytest.raises(UsageError, match="output folder"):
             predict_rows(input=str(source), output=str(output), restart=True)
-    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert contents(output) == before
 
 
 @pytest.mark.parametrize("name", ["part-00077.parquet", "x.partial", ".sources.parquet", ".cache/download.partial"])
@@ -61,17 +60,12 @@ def test_restart_beside_something_that_was_added_is_refused_before_anything_is_t
     done = predict_rows(**asked, shard_rows=500)
     added.parent.mkdir(exist_ok=True)
     added.write_bytes(b"somebody's")
-    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    before = contents(output)
     for options in ({"batch_size": 7, "restart": True}, {"restart": True}, {"batch_size": 7}):
         with pytest.raises(UsageError, match=rf"something else \({name.split('/')[0]}"):
             predict_rows(**asked, shard_rows=500, **options)
     assert predict_rows(**asked, shard_rows=500) == done, "a done job is read only"
-    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
-    added.unlink()
-    if added.parent != output:
-        added.parent.rmdir()
-    predict_rows(**asked, batch_size=7, restart=True)
-    assert sorted(path.name for path in output.iterdir()) == ["_job.json", "_rejects.parquet", "part-00000.parquet"]
+    assert contents(output) == before
 
 
 @pytest.mark.parametrize("source", ["", "/*", "/**"])
@@ -98,37 +92,27 @@ def test_artifacts_below_the_input_are_no_input_but_can_be_named(folder: Path, t
         assert predict_rows(input=str(source)).rows >= len(FEATURES) / 2
 
 
-def test_input_that_is_written_to_while_the_job_runs_is_exit_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = tmp_path / "rows.npy"
+@pytest.mark.parametrize(
+    ("place", "statuses"),
+    [("tasks.data.io.inputs.count_inputs", []), ("tasks.stage.shards.predict_shard", ["running"])],
+)
+def test_input_that_is_written_to_while_it_is_counted_or_predicted_is_exit_4(
+    place: str, statuses: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, really = tmp_path / "rows.npy", pkgutil.resolve_name(place)
     np.save(rows, FEATURES)
 
-    def meddling(job: Path, rows_of: Any, *rest: Any) -> Any:
-        footer = shard.predict_shard(job, rows_of, *rest)
-        if rows_of.number == 3:
+    def meddling(*arguments: Any) -> Any:
+        if place.endswith("count_inputs") or arguments[1].number == 3:
             np.lib.format.open_memmap(rows, "r+")[:] = 0  # in place: the length stays
             os.utime(rows)
-        return footer
+        return really(*arguments)
 
-    monkeypatch.setattr("tasks.stage.shards.predict_shard", meddling)
+    monkeypatch.setattr(place, meddling)
     with pytest.raises(DataError, match=r"rows\.npy is gone or was written to"):
         predict_rows(input=str(rows), shard_rows=100, workers=1)
-    (job,) = artifact_paths.all_predictions().glob("*/_job.json")
-    assert json.loads(job.read_text())["status"] == "running"
-
-
-def test_input_that_is_written_to_while_it_is_counted_is_exit_4(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    np.save(tmp_path / "rows.npy", FEATURES)
-    count = inputs.count_inputs
-
-    def late(files: Sequence[DataFile], *rest: Any) -> Any:
-        np.save(files[0].path, FEATURES[:-1])
-        return count(files, *rest)
-
-    monkeypatch.setattr(inputs, "count_inputs", late)
-    with pytest.raises(DataError, match="was written to"):
-        predict_rows(input=str(tmp_path / "rows.npy"))
+    jobs = artifact_paths.all_predictions().glob("*/_job.json")
+    assert [json.loads(job.read_text())["status"] for job in jobs] == statuses
 
 
 def test_without_input_an_unfinished_job_keeps_the_test_split_of_its_own_version(
@@ -192,11 +176,11 @@ def test_a_job_whose_document_is_lost_or_damaged_says_so_and_is_done_anew_by_res
     asked = {"input": str(folder), "output": str(tmp_path / "out"), "shard_rows": 250}
     interrupt(monkeypatch, 2, **asked)
     damage(tmp_path / "out" / "_job.json")
-    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    before = contents(tmp_path / "out")
     with pytest.raises(DataError, match=r"job\.json") as caught:
         predict_rows(**asked)
     assert "--restart" in caught.value.action
-    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert contents(tmp_path / "out") == before
     done = predict_rows(**asked, restart=True)
     np.testing.assert_array_equal(table(done)["row"], np.arange(len(FEATURES)))
     ours = {"_job.json", "_rejects.parquet", *(f"part-{number:05d}.parquet" for number in range(10))}
@@ -219,46 +203,16 @@ def test_rejects_and_sources_of_a_job_that_are_damaged_are_named(folder: Path, m
         results.merge_rejects(job, Job.read(job / "_job.json"))
 
 
-NOTES = ["plain", 'says "no", twice', "two\nlines", "Köln; Ulm", "", "007"]
-
-
-def write_csv(path: Path, rows: list[list[Any]], header: tuple[str, ...] = ("id", "x2", "note", "x1")) -> str:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([header, *rows])
+def write_csv(path: Path, count: int) -> str:
+    """The first rows of the features, with a column more."""
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([("note", "x1", "x2"), *(("plain", *row) for row in FEATURES[:count].tolist())])
     return str(path)
-
-
-def make_rows(count: int = 2500) -> list[list[Any]]:
-    """Rows as text, with values that CSV has to quote."""
-    return [[f"n{at}", str(x2), NOTES[at % 6], str(x1)] for at, (x1, x2) in enumerate(FEATURES[:count])]
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
-
-
-def test_a_csv_has_the_input_as_it_stands_then_the_prediction_then_why_there_is_none(
-    tmp_path: Path, candidates: list[Candidate]
-) -> None:
-    rows = make_rows()
-    rows[7][1], rows[1300][3], rows[2499] = "", "big, really", ["n2499", "1"]
-    done = predict_rows(input=write_csv(tmp_path / "in.csv", rows), output=str(tmp_path / "out.csv"), shard_rows=600)
-    found = read_csv(tmp_path / "out.csv")
-    assert list(found[0]) == ["id", "x2", "note", "x1", "prediction", "rejected"]
-    assert [[row[name] for name in ("id", "x2", "note", "x1")] for row in found[:-1]] == rows[:-1]
-    assert {at: row["rejected"] for at, row in enumerate(found) if row["rejected"]} == {
-        7: "x2 is missing", 1300: "x1 is 'big, really', not a number", 2499: "2 fields, expected 4",
-    }  # fmt: skip
-    good = [at for at, row in enumerate(found) if row["prediction"]]
-    assert len(good) == done.rows == 2497
-    np.testing.assert_allclose(
-        [float(found[at]["prediction"]) for at in good], expected(candidates[0])[good], atol=1e-4
-    )
-    assert [np.float32(found[at]["prediction"]) for at in good] == table(done)["prediction"].to_pylist()
-    assert done.file == tmp_path / "out.csv"
-    assert done.path.parent == artifact_paths.all_predictions()
-    assert {path.name for path in tmp_path.iterdir()} == {"artifacts", "in.csv", "out.csv"}
 
 
 def test_a_parquet_keeps_types_and_columns_of_several_files(tmp_path: Path) -> None:
@@ -306,7 +260,7 @@ def test_of_arrays_the_file_has_row_and_source(suffix: str, tmp_path: Path) -> N
 def test_a_file_appears_when_its_job_is_whole_and_the_same_command_finds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"input": write_csv(tmp_path / "in.csv", make_rows()), "output": str(tmp_path / "out.csv")}
+    asked = {"input": write_csv(tmp_path / "in.csv", 2500), "output": str(tmp_path / "out.csv")}
     interrupt(monkeypatch, 3, **asked, shard_rows=250)
     assert not (tmp_path / "out.csv").exists()
     kept = {path: path.stat().st_mtime_ns for path in artifact_paths.all_predictions().glob("*/part-*")}
@@ -324,7 +278,7 @@ def test_a_file_appears_when_its_job_is_whole_and_the_same_command_finds_it(
 
 def test_a_file_is_replaced_only_as_a_prediction_wrote_it(tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    first, second = (write_csv(tmp_path / f"{count}.csv", make_rows(count)) for count in (10, 20))
+    first, second = (write_csv(tmp_path / f"{count}.csv", count) for count in (10, 20))
     out.write_text("mine\n")
     with pytest.raises(UsageError, match=r"out\.csv is there") as caught:
         predict_rows(input=first, output=str(out))
@@ -344,7 +298,8 @@ def test_a_file_is_replaced_only_as_a_prediction_wrote_it(tmp_path: Path) -> Non
 def test_a_column_of_the_input_that_is_called_like_one_of_ours_is_exit_2_before_a_row_is_predicted(
     column: str, tmp_path: Path
 ) -> None:
-    source = write_csv(tmp_path / "in.csv", [[1, 2, 3]], ("x1", "x2", column))
+    source = str(tmp_path / "in.csv")
+    Path(source).write_text(f"x1,x2,{column}\n1,2,3\n")
     with pytest.raises(UsageError, match=f"a column {column}"):
         predict_rows(input=source, output=str(tmp_path / "out.csv"))
     assert not artifact_paths.all_predictions().exists()
@@ -354,7 +309,7 @@ def test_a_column_of_the_input_that_is_called_like_one_of_ours_is_exit_2_before_
 def test_a_file_beside_its_input_is_no_input_the_next_time(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    write_csv(data / "in.csv", make_rows(10))
+    write_csv(data / "in.csv", 10)
     options = {"input": str(data), "output": str(data / "out.csv")}
     first = predict_rows(**options)
     assert predict_rows(**options) == first

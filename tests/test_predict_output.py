@@ -9,16 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from candidate import Candidate, job_document
-from prediction_jobs import predict_rows
+from prediction_jobs import contents, predict_rows
 from tasks.batch import output_dir
 from tasks.batch.output_dir import Output
 from tasks.errors import DataError, UsageError
 from tasks.store import artifact_paths, scratch
-
-
-def everything(folder: Path) -> dict[Path, bytes | None]:
-    """All that a folder holds, however deep."""
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def test_a_scratch_that_is_a_link_is_never_followed(tmp_path: Path) -> None:
@@ -70,11 +65,11 @@ def test_a_folder_of_something_else_is_refused_and_left_as_it_is(name: str, tmp_
     home = tmp_path / "home"
     (home / name).mkdir(parents=True)
     (home / name / "part-00000.parquet").write_bytes(b"theirs")
-    before = everything(home)
+    before = contents(home)
     for restart in (False, True):
         with pytest.raises(UsageError, match="holds something else"):
             output_dir.claim(home, "0" * 16, restart)
-    assert everything(home) == before
+    assert contents(home) == before
 
 
 @pytest.mark.parametrize(
@@ -83,11 +78,11 @@ def test_a_folder_of_something_else_is_refused_and_left_as_it_is(name: str, tmp_
 def test_a_folder_without_a_sound_document_or_the_scratch_is_somebody_elses(document: str, tmp_path: Path) -> None:
     (tmp_path / "_job.json").write_text(document)
     pq.write_table(pa.table({"row": [0]}).replace_schema_metadata({"gradmill": "{}"}), tmp_path / "part-00000.parquet")
-    before = everything(tmp_path)
+    before = contents(tmp_path)
     for restart in (False, True):
         with pytest.raises(UsageError, match="holds something else"):
             output_dir.claim(tmp_path, "0" * 16, restart)
-    assert everything(tmp_path) == before
+    assert contents(tmp_path) == before
     scratch.make(tmp_path)  # as a job does before anything else
     with pytest.raises(DataError, match=r"_job\.json is not"):
         output_dir.claim(tmp_path, "0" * 16, restart=False)

@@ -68,6 +68,10 @@ def as_csv(rows: list[Row], delimiter: str = ",") -> bytes:
     return stream.getvalue().encode()
 
 
+def as_rows(path: Path) -> list[Row]:
+    return list(csv.DictReader(io.StringIO(path.read_bytes().decode(), newline="")))
+
+
 def as_json(rows: list[Row]) -> bytes:
     known = ({name: value for name, value in row.items() if value is not None} for row in rows)
     return "".join(json.dumps(row) + "\n" for row in known).encode()
@@ -273,8 +277,8 @@ def test_one_file_has_every_row_of_the_input_its_columns_first(suffix: str, stor
     rows[6]["id"], rows[7]["id"] = 'says "no", twice\nKöln; Ulm', "007"
     path.write_bytes(as_csv(rows) + b"h30,1\n")
     done = predicted(path, "--max-rejects", "3", "--shard-rows", "8", "--output", str(output))
-    given = list(csv.DictReader(path.open(newline="")))
-    found = pq.read_table(output).to_pylist() if suffix == ".parquet" else list(csv.DictReader(output.open(newline="")))
+    given = as_rows(path)
+    found = pq.read_table(output).to_pylist() if suffix == ".parquet" else as_rows(output)
     assert [*found[0]] == [*given[0], "prediction", "rejected"]
     assert [{name: row[name] or "" for name in given[0]} for row in found[:-1]] == given[:-1]
     reasons = {at: row["rejected"] for at, row in enumerate(found) if row["rejected"]}

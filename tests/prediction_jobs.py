@@ -1,6 +1,7 @@
 """Batch predictions in this process, and what they must say by numpy alone."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,12 @@ def expected(candidate: Candidate, features: NDArray[np.float32] = FEATURES) -> 
     return prediction
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
+def contents(folder: Path) -> dict[Path, bytes | None]:
+    """All that a folder holds, however deep."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, parts: int, **options: Any) -> None:
     """Let a job die when it has written so many parts."""
     lock, left = threading.Lock(), [parts]
 
@@ -47,4 +53,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
             left[0] -= 1
         return shard.predict_shard(*arguments)
 
-    monkeypatch.setattr("tasks.stage.shards.predict_shard", dying)
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.stage.shards.predict_shard", dying)
+        with pytest.raises(RuntimeError, match="killed"):
+            predict_rows(**options)

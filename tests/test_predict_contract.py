@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import resource
 import shutil
 import struct
@@ -65,6 +66,10 @@ def as_csv(rows: list[Row], delimiter: str = ",") -> bytes:
     writer.writerows([[words.get(each, each) if not isinstance(each, int | float) or isinstance(each, bool) else each
                        for each in row.values()] for row in rows])  # fmt: skip
     return stream.getvalue().encode()
+
+
+def as_rows(path: Path) -> list[Row]:
+    return list(csv.DictReader(io.StringIO(path.read_bytes().decode(), newline="")))
 
 
 def as_json(rows: list[Row]) -> bytes:
@@ -153,10 +158,10 @@ def test_every_format_gives_the_same_predictions_ids_and_measures(store: Store, 
     (tmp_path / "all").mkdir()
     for name, write in WRITERS.items():
         write(rows, tmp_path / "all" / name)
-    done = predicted(tmp_path / "all", "--id-column", "id,zone", "--shard-rows", "100")
+    done = predicted(tmp_path / "all", "--id-column", "id,zone", "--shard-rows", "25")
     found = table(done)
     assert (done["rows"], done["rejects"], done["version"]) == (60 * len(WRITERS), 0, 1)
-    assert done["parts"] == len(list(Path(done["path"]).glob("part-*"))) >= 5
+    assert done["parts"] == len(list(Path(done["path"]).glob("part-*"))) >= 17
     assert found.column_names == ["row", "source", "prediction", "id_id", "id_zone"]
     assert found["row"].to_pylist() == list(range(done["rows"]))
     assert found["source"].to_pylist() == [str(tmp_path / "all" / name) for name in WRITERS for _ in rows]
@@ -267,22 +272,24 @@ def test_numbers_that_name_levels_are_found_however_they_are_written(store: Stor
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_one_file_has_every_row_of_the_input_its_columns_first(suffix: str, store: Store, tmp_path: Path) -> None:
-    rows = houses(30, seed=8)
-    rows[4]["garden"] = None
-    path = tmp_path / "rows.csv"
-    WRITERS["a.csv"](rows, path)
-    output = tmp_path / f"out{suffix}"
-    done = typed("predict", path, "--name", "houses", "--max-rejects", "1", "--output", output)
-    assert done.returncode == 0, done.stderr
-    read = pa.csv.read_csv if suffix == ".csv" else pq.read_table
-    found, given = read(output), pa.csv.read_csv(path)
-    assert found.column_names == [*given.column_names, "prediction", "rejected"]
-    assert found["id"].to_pylist() == [row["id"] for row in rows]
-    assert [at for at, reason in enumerate(found["rejected"].to_pylist()) if reason] == [4]
-    assert found["prediction"][4].as_py() is None
-    good = [at for at in range(30) if at != 4]
-    expected = [store.by_hand(rows[at]) for at in good]
-    np.testing.assert_allclose(found["prediction"].take(good), expected, rtol=1e-5)
+    rows, path, output = houses(30, seed=8), tmp_path / "rows.csv", tmp_path / f"out{suffix}"
+    rows[4]["garden"], rows[5]["area"] = None, "big, really"
+    rows[6]["id"], rows[7]["id"] = 'says "no", twice\nKöln; Ulm', "007"
+    path.write_bytes(as_csv(rows) + b"h30,1\n")
+    done = predicted(path, "--max-rejects", "3", "--shard-rows", "8", "--output", str(output))
+    given = as_rows(path)
+    found = pq.read_table(output).to_pylist() if suffix == ".parquet" else as_rows(output)
+    assert [*found[0]] == [*given[0], "prediction", "rejected"]
+    assert [{name: row[name] or "" for name in given[0]} for row in found[:-1]] == given[:-1]
+    reasons = {at: row["rejected"] for at, row in enumerate(found) if row["rejected"]}
+    assert reasons == {4: "garden is missing", 5: "area is 'big, really', not a number", 30: "2 fields, expected 7"}
+    assert not any(found[at]["prediction"] for at in reasons)
+    good = [at for at in range(30) if at not in reasons]
+    answers = [np.float32(found[at]["prediction"]) for at in good]
+    np.testing.assert_allclose(answers, [store.by_hand(rows[at]) for at in good], rtol=1e-5)
+    assert answers == table(done)["prediction"].to_pylist()
+    assert Path(done["path"]).parent == store.artifacts / "predictions"
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, output.name}
 
 
 def test_too_many_rejects_tell_the_first_by_its_ids_and_what_would_help(store: Store, tmp_path: Path) -> None:
@@ -332,6 +339,11 @@ def damaged(path: Path) -> None:
     path.write_bytes(content)
 
 
+def twice(path: Path) -> None:
+    whole = pa.Table.from_pylist([GOOD, GOOD])
+    pq.write_table(whole.add_column(2, "area", whole["area"]), path)
+
+
 TEXT = as_csv([GOOD, GOOD])
 UNFIT: dict[str, tuple[Callable[[Path], object], str, int, str]] = {
     "missing.parquet": (changed(area=None, city=None), "", 4, "area, city missing"),
@@ -340,7 +352,9 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str, int, str]] = {
     "dates.parquet": (changed(area=DATES, garden=[[True]] * 2), "", 4, "area of type date32"),
     "lists.parquet": (changed(area=DATES, garden=[[True]] * 2), "", 4, "garden of type list"),
     "spaces.csv": (lambda path: path.write_bytes(TEXT.replace(b"area", b" area")), "", 4, "' area'"),
-    "twice.csv": (lambda path: path.write_bytes(TEXT.replace(b"kind", b"area")), "", 4, "area"),
+    "twice.csv": (lambda path: path.write_bytes(TEXT.replace(b"kind", b"area")), "", 4, "'area' stands 2"),
+    "unused twice.csv": (lambda path: path.write_bytes(TEXT.replace(b"kind", b"id")), "", 4, "'id' stands 2"),
+    "twice.parquet": (twice, "", 4, "twice.parquet has columns id (string), area (double), area (double)"),
     "header.csv": (lambda path: path.write_bytes(TEXT.splitlines()[0] + b"\n"), "", 4, "holds no rows"),
     "empty.csv": (lambda path: path.write_bytes(b""), "", 4, "empty"),
     "utf16.csv": (lambda path: path.write_bytes(TEXT.decode().encode("utf-16")), "", 4, "UTF-16"),
@@ -352,8 +366,17 @@ UNFIT: dict[str, tuple[Callable[[Path], object], str, int, str]] = {
     "broken.jsonl": (lambda path: path.write_bytes(as_json([GOOD]) + b"{"), "", 4, "broken.jsonl"),
     "text.txt": (lambda path: path.write_bytes(b"just text"), "", 4, "text.txt"),
     "ids.parquet": (changed(), "--id-column number", 4, "number"),
+    "nested.parquet": (
+        changed(id=[[1], [2]], price=[[1.0], []]), "--id-column id", 4, "which is no single value; price of type list"
+    ),
+    "nested.jsonl": (
+        lambda path: path.write_bytes(as_json([GOOD | {"id": [1]}])), "--id-column id", 4, "nested.jsonl has columns"
+    ),
     "clash.parquet": (changed(), "--id-column id,id", 2, "id"),
+    "fifo.csv": (os.mkfifo, "", 4, "fifo.csv is no regular file"),
     "nowhere.csv": (lambda path: None, "", 2, "nowhere.csv"),
+    "*.none": (lambda path: None, "", 2, "*.none"),
+    "notes": (lambda path: written(path / "notes.md", {}), "", 4, "nothing that can be read"),
 }  # fmt: skip
 
 
@@ -370,13 +393,27 @@ def test_an_input_that_does_not_fit_is_named_with_what_was_expected_and_leaves_n
     assert not list(output.glob("part-*"))
 
 
+def test_a_folder_of_something_else_is_refused_and_left_byte_for_byte(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(TEXT)
+    for name in ("x.partial", ".rejects/a", ".spool/b", ".sources.parquet", ".cache/download.partial"):
+        (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "home" / name).write_text("mine")
+    for folder in (tmp_path / "home", store.artifacts / "models/houses/1"):
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        done = typed("predict", tmp_path / "rows.csv", "--name", "houses", "--output", folder)
+        assert_clear(done, 2)
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_a_folder_is_read_in_the_order_of_its_names_and_says_what_it_leaves_out(store: Store, tmp_path: Path) -> None:
     rows = houses(12, seed=4)
     for number in (2, 0, 1):
         WRITERS["a.csv"](rows[number * 4 : number * 4 + 4], tmp_path / f"{number}.csv")
     (tmp_path / "notes.md").touch()
+    (tmp_path / "itself").symlink_to(tmp_path)
     done = typed("predict", tmp_path, "--name", "houses", "--id-column", "id", "--output", f"{tmp_path}/out")
     assert "ignored 1 file of no known kind" in done.stdout + done.stderr
+    assert "links to folders are not followed" in done.stdout + done.stderr
     parts = pq.read_table(sorted((tmp_path / "out").glob("part-*")))
     assert parts["id_id"].to_pylist() == [row["id"] for row in rows]
     by_glob = predicted(f"{tmp_path}/?.csv", "--id-column", "id")

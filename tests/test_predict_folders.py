@@ -1,9 +1,11 @@
-"""Jobs and the folders that they write into: nothing of anybody else's is touched, and every job can be repeated."""
+"""Folders and files that jobs write into: nothing of anybody else's is touched, and every job can be repeated."""
 
+import csv
 import json
 import os
+import pkgutil
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 
+import flows.cli.app
 from candidate import Candidate, synthetic
-from prediction_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
-from tasks.batch import output_dir, plan, results, shard
-from tasks.data.io import inputs
-from tasks.data.io.discovery import DataFile
+from prediction_jobs import FEATURES, NAME, contents, expected, interrupt, predict_rows, table
+from tasks.batch import output_dir, plan, results
 from tasks.errors import DataError, UsageError
 from tasks.records import PublishedModel
 from tasks.store import artifact_paths, retention, scratch
@@ -40,40 +41,14 @@ def folder(tmp_path: Path) -> Path:
     return data
 
 
-def parts_of_somebody(folder: Path) -> dict[Path, bytes]:
-    """Parquet files named as a job would name its own, and what they hold."""
-    folder.mkdir(exist_ok=True)
-    for name in ("part-00000.parquet", "part-00001.parquet", "_rejects.parquet"):
-        pq.write_table(pa.table({"x1": [1.0, 2.0], "x2": [3.0, 4.0]}), folder / name)
-    (folder / ".download.partial").touch()
-    return {path: path.read_bytes() for path in folder.iterdir()}
-
-
-def interrupted(monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2)
-        with pytest.raises(RuntimeError, match="killed"):
-            predict_rows(shard_rows=250, **options)
-
-
-@pytest.mark.parametrize("restart", [False, True])
-def test_files_named_like_parts_are_never_taken_for_those_of_a_job(restart: bool, folder: Path, tmp_path: Path) -> None:
-    theirs = parts_of_somebody(tmp_path / "theirs")
-    for source in (str(tmp_path / "theirs"), f"{tmp_path}/theirs/*.parquet", str(min(theirs)), str(folder)):
-        with pytest.raises(UsageError) as caught:
-            predict_rows(input=source, output=str(tmp_path / "theirs"), restart=restart)
-        assert "restart" not in caught.value.action
-        assert {path: path.read_bytes() for path in theirs} == theirs
-
-
 def test_restart_into_the_folder_of_its_own_input_keeps_the_input(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     predict_rows(input=str(folder), output=str(output), shard_rows=500)
-    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    before = contents(output)
     for source in (output, output / "part-00000.parquet"):
         with pytest.raises(UsageError, match="output folder"):
             predict_rows(input=str(source), output=str(output), restart=True)
-    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert contents(output) == before
 
 
 @pytest.mark.parametrize("name", ["part-00077.parquet", "x.partial", ".sources.parquet", ".cache/download.partial"])
@@ -85,17 +60,12 @@ def test_restart_beside_something_that_was_added_is_refused_before_anything_is_t
     done = predict_rows(**asked, shard_rows=500)
     added.parent.mkdir(exist_ok=True)
     added.write_bytes(b"somebody's")
-    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    before = contents(output)
     for options in ({"batch_size": 7, "restart": True}, {"restart": True}, {"batch_size": 7}):
         with pytest.raises(UsageError, match=rf"something else \({name.split('/')[0]}"):
             predict_rows(**asked, shard_rows=500, **options)
     assert predict_rows(**asked, shard_rows=500) == done, "a done job is read only"
-    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
-    added.unlink()
-    if added.parent != output:
-        added.parent.rmdir()
-    predict_rows(**asked, batch_size=7, restart=True)
-    assert sorted(path.name for path in output.iterdir()) == ["_job.json", "_rejects.parquet", "part-00000.parquet"]
+    assert contents(output) == before
 
 
 @pytest.mark.parametrize("source", ["", "/*", "/**"])
@@ -104,7 +74,7 @@ def test_output_inside_the_input_can_be_repeated_and_resumed(
 ) -> None:
     first, second = str(folder / "out"), str(folder / "deep" / "second")
     options = {"input": f"{folder}{source}", "shard_rows": 250}
-    interrupted(monkeypatch, input=options["input"], output=first)
+    interrupt(monkeypatch, 2, **options, output=first)
     whole = predict_rows(**options, output=first)
     np.testing.assert_array_equal(table(whole)["row"], np.arange(len(FEATURES)))
     assert predict_rows(**options, output=second).job == whole.job, "what the first wrote is no input of the second"
@@ -122,43 +92,33 @@ def test_artifacts_below_the_input_are_no_input_but_can_be_named(folder: Path, t
         assert predict_rows(input=str(source)).rows >= len(FEATURES) / 2
 
 
-def test_input_that_is_written_to_while_the_job_runs_is_exit_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = tmp_path / "rows.npy"
+@pytest.mark.parametrize(
+    ("place", "statuses"),
+    [("tasks.data.io.inputs.count_inputs", []), ("tasks.stage.shards.predict_shard", ["running"])],
+)
+def test_input_that_is_written_to_while_it_is_counted_or_predicted_is_exit_4(
+    place: str, statuses: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, really = tmp_path / "rows.npy", pkgutil.resolve_name(place)
     np.save(rows, FEATURES)
 
-    def meddling(job: Path, rows_of: Any, *rest: Any) -> Any:
-        footer = shard.predict_shard(job, rows_of, *rest)
-        if rows_of.number == 3:
+    def meddling(*arguments: Any) -> Any:
+        if place.endswith("count_inputs") or arguments[1].number == 3:
             np.lib.format.open_memmap(rows, "r+")[:] = 0  # in place: the length stays
             os.utime(rows)
-        return footer
+        return really(*arguments)
 
-    monkeypatch.setattr("tasks.stage.shards.predict_shard", meddling)
+    monkeypatch.setattr(place, meddling)
     with pytest.raises(DataError, match=r"rows\.npy is gone or was written to"):
         predict_rows(input=str(rows), shard_rows=100, workers=1)
-    (job,) = artifact_paths.all_predictions().glob("*/_job.json")
-    assert json.loads(job.read_text())["status"] == "running"
-
-
-def test_input_that_is_written_to_while_it_is_counted_is_exit_4(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    np.save(tmp_path / "rows.npy", FEATURES)
-    count = inputs.count_inputs
-
-    def late(files: Sequence[DataFile], *rest: Any) -> Any:
-        np.save(files[0].path, FEATURES[:-1])
-        return count(files, *rest)
-
-    monkeypatch.setattr(inputs, "count_inputs", late)
-    with pytest.raises(DataError, match="was written to"):
-        predict_rows(input=str(tmp_path / "rows.npy"))
+    jobs = artifact_paths.all_predictions().glob("*/_job.json")
+    assert [json.loads(job.read_text())["status"] for job in jobs] == statuses
 
 
 def test_without_input_an_unfinished_job_keeps_the_test_split_of_its_own_version(
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupted(monkeypatch)
+    interrupt(monkeypatch, 2, shard_rows=250)
     (left,) = artifact_paths.all_predictions().glob("*/_job.json")
     run = RunFolder.open("other", {})
     Candidate(run, synthetic(run, 1, num_examples=1200), 0).publish()
@@ -175,7 +135,7 @@ def test_pruning_finds_the_version_of_an_unfinished_job_wherever_it_writes(
 ) -> None:
     outputs = [tmp_path / "one", artifact_paths.all_predictions() / "deep" / "two"]
     for output in outputs:
-        interrupted(monkeypatch, input=str(folder), output=str(output))
+        interrupt(monkeypatch, 2, input=str(folder), output=str(output), shard_rows=250)
     for number in (1, 2):
         candidates[number].publish()
     monkeypatch.setattr(retention, "GRACE", -retention.GRACE)  # demoted long ago
@@ -199,14 +159,6 @@ def test_a_done_job_sweeps_what_a_kill_right_after_its_end_has_left(folder: Path
     assert not list(done.path.glob(".*"))
 
 
-def test_output_that_is_a_file_or_in_one_is_exit_2(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for output in ("file", "file/out", "link"):
-        with pytest.raises(UsageError, match=f"{output.split('/')[0]} is no folder"):
-            predict_rows(input=str(folder), output=str(tmp_path / output))
-
-
 def test_a_file_where_predictions_should_be_is_no_matter_of_the_output_option(folder: Path) -> None:
     artifact_paths.all_predictions().touch()
     with pytest.raises(NotADirectoryError, match="predictions/") as caught:
@@ -217,24 +169,18 @@ def test_a_file_where_predictions_should_be_is_no_matter_of_the_output_option(fo
 # Lost and damaged documents
 
 
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "lost": Path.unlink,
-    "damaged": lambda document: document.write_bytes(document.read_bytes()[:-20]),
-}
-
-
-@pytest.mark.parametrize("damage", ["lost", "damaged"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda document: os.truncate(document, 200)], ids=["lost", "damaged"])
 def test_a_job_whose_document_is_lost_or_damaged_says_so_and_is_done_anew_by_restart(
-    damage: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    damage: Callable[[Path], object], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = {"input": str(folder), "output": str(tmp_path / "out"), "shard_rows": 250}
-    interrupted(monkeypatch, **{name: asked[name] for name in ("input", "output")})
-    DAMAGES[damage](tmp_path / "out" / "_job.json")
-    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    interrupt(monkeypatch, 2, **asked)
+    damage(tmp_path / "out" / "_job.json")
+    before = contents(tmp_path / "out")
     with pytest.raises(DataError, match=r"job\.json") as caught:
         predict_rows(**asked)
     assert "--restart" in caught.value.action
-    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert contents(tmp_path / "out") == before
     done = predict_rows(**asked, restart=True)
     np.testing.assert_array_equal(table(done)["row"], np.arange(len(FEATURES)))
     ours = {"_job.json", "_rejects.parquet", *(f"part-{number:05d}.parquet" for number in range(10))}
@@ -242,7 +188,7 @@ def test_a_job_whose_document_is_lost_or_damaged_says_so_and_is_done_anew_by_res
 
 
 def test_rejects_and_sources_of_a_job_that_are_damaged_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupted(monkeypatch, input=str(folder))
+    interrupt(monkeypatch, 2, input=str(folder), shard_rows=250)
     (job,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))
     artifact_paths.sources(job).write_bytes(b"PAR1")
     rows = Shard(0, 0, 250)
@@ -255,3 +201,130 @@ def test_rejects_and_sources_of_a_job_that_are_damaged_are_named(folder: Path, m
     output_dir.rejects_path(job, rows).write_bytes(content)
     with pytest.raises(DataError, match=r"part-00000\.parquet cannot be read"):
         results.merge_rejects(job, Job.read(job / "_job.json"))
+
+
+def write_csv(path: Path, count: int) -> str:
+    """The first rows of the features, with a column more."""
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([("note", "x1", "x2"), *(("plain", *row) for row in FEATURES[:count].tolist())])
+    return str(path)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_parquet_keeps_types_and_columns_of_several_files(tmp_path: Path) -> None:
+    data, days = tmp_path / "data", pa.array([0, 1, None], pa.date32())
+    data.mkdir()
+    first = pa.table({"x1": [1.0, 2.0, None], "day": days, "kind": pa.array(["a", None, "b"]).dictionary_encode()})
+    first = first.append_column("x2", pa.array([3, 4, 5])).append_column("tags", pa.array([[1], [], None]))
+    second = pa.table({"x2": [7, 8], "x1": [0.5, 1.5], "kind": [1, 2], "more": [True, False]})
+    pq.write_table(first, data / "a.parquet")
+    pq.write_table(second, data / "b.parquet")
+    done = predict_rows(input=str(data), output=str(tmp_path / "out.parquet"), max_rejects=1)
+    found = pq.read_table(tmp_path / "out.parquet")
+    assert found.column_names == ["x1", "day", "kind", "x2", "more", "prediction", "rejected"]
+    assert found["day"].type == pa.date32()
+    assert found["kind"].to_pylist() == ["a", None, "b", "1", "2"]
+    assert found["more"].to_pylist() == [None, None, None, True, False]
+    assert found["x2"].to_pylist() == [3, 4, 5, 7, 8]
+    assert found["rejected"].to_pylist() == [None, None, "x1 is missing", None, None]
+    answers = table(done)["prediction"].to_pylist()
+    assert found["prediction"].to_pylist() == [*answers[:2], None, *answers[2:]]
+
+
+def test_a_file_of_json_lines_has_the_columns_that_any_row_has(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"x1": 1, "x2": 2}\n{"x1": 3, "x2": 4.5, "who": "me"}\n')
+    predict_rows(input=str(tmp_path / "in.jsonl"), output=str(tmp_path / "out.csv"))
+    found = read_csv(tmp_path / "out.csv")
+    assert [(float(row["x1"]), float(row["x2"]), row["who"]) for row in found] == [(1, 2, ""), (3, 4.5, "me")]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_of_arrays_the_file_has_row_and_source(suffix: str, tmp_path: Path) -> None:
+    bad = FEATURES.copy()
+    bad[[0, 1234]] = np.nan
+    np.save(tmp_path / "rows.npy", bad)
+    out = tmp_path / f"out.{suffix}"
+    done = predict_rows(input=str(tmp_path / "rows.npy"), output=str(out), max_rejects=2, shard_rows=700)
+    found = pq.read_table(out).to_pylist() if suffix == "parquet" else read_csv(out)
+    assert list(found[0]) == ["row", "source", "prediction", "rejected"]
+    assert [int(row["row"]) for row in found] == list(range(2500))
+    assert {row["source"] for row in found} == {str(tmp_path / "rows.npy")}
+    assert [at for at, row in enumerate(found) if row["rejected"]] == [0, 1234]
+    assert len([row for row in found if row["prediction"] not in (None, "")]) == done.rows == 2498
+
+
+def test_a_file_appears_when_its_job_is_whole_and_the_same_command_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"input": write_csv(tmp_path / "in.csv", 2500), "output": str(tmp_path / "out.csv")}
+    interrupt(monkeypatch, 3, **asked, shard_rows=250)
+    assert not (tmp_path / "out.csv").exists()
+    kept = {path: path.stat().st_mtime_ns for path in artifact_paths.all_predictions().glob("*/part-*")}
+    assert len(kept) == 3
+    done = predict_rows(**asked, shard_rows=250)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    before = (tmp_path / "out.csv").stat().st_mtime_ns
+    assert predict_rows(**asked, shard_rows=250) == done
+    assert (tmp_path / "out.csv").stat().st_mtime_ns == before, "it was not written again"
+    (tmp_path / "out.csv").unlink()
+    predict_rows(**asked, shard_rows=250)
+    assert len(read_csv(tmp_path / "out.csv")) == 2500, "made anew of the same parts"
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_file_is_replaced_only_as_a_prediction_wrote_it(tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    first, second = (write_csv(tmp_path / f"{count}.csv", count) for count in (10, 20))
+    out.write_text("mine\n")
+    with pytest.raises(UsageError, match=r"out\.csv is there") as caught:
+        predict_rows(input=first, output=str(out))
+    assert "--restart" in caught.value.action
+    assert out.read_text() == "mine\n"
+    assert not artifact_paths.all_predictions().exists(), "nothing was predicted"
+    predict_rows(input=first, output=str(out), restart=True)
+    predict_rows(input=second, output=str(out))
+    assert len(read_csv(out)) == 20, "of another input, over what the first has written"
+    out.write_text(out.read_text().replace("plain", "edited"))
+    with pytest.raises(UsageError, match=r"out\.csv is there"):
+        predict_rows(input=first, output=str(out))
+    assert "edited" in out.read_text()
+
+
+@pytest.mark.parametrize("column", ["prediction", "rejected"])
+def test_a_column_of_the_input_that_is_called_like_one_of_ours_is_exit_2_before_a_row_is_predicted(
+    column: str, tmp_path: Path
+) -> None:
+    source = str(tmp_path / "in.csv")
+    Path(source).write_text(f"x1,x2,{column}\n1,2,3\n")
+    with pytest.raises(UsageError, match=f"a column {column}"):
+        predict_rows(input=source, output=str(tmp_path / "out.csv"))
+    assert not artifact_paths.all_predictions().exists()
+    assert predict_rows(input=source, output=str(tmp_path / "out")).rows == 1, "a folder has none of these"
+
+
+def test_a_file_beside_its_input_is_no_input_the_next_time(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    write_csv(data / "in.csv", 10)
+    options = {"input": str(data), "output": str(data / "out.csv")}
+    first = predict_rows(**options)
+    assert predict_rows(**options) == first
+    with pytest.raises(UsageError, match="is the output file"):
+        predict_rows(input=str(data / "out.csv"), output=str(data / "out.csv"))
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/out.csv", "file:///tmp/out", "https://host/out.parquet"])
+def test_an_address_is_exit_2_and_makes_no_folder(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    assert flows.cli.app.run(["predict", "--name", NAME, "--output", address]) == UsageError.exit_code
+    told = capsys.readouterr().err
+    assert f"--output {address}" in told
+    assert "machine" in told
+    assert set(tmp_path.iterdir()) == before

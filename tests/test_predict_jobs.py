@@ -1,17 +1,25 @@
-"""Jobs of batch prediction: identity, resumption, rejected rows, drift, on Prefect's real engine."""
+"""Jobs of batch prediction: identity, resumption, rejected rows, drift, sessions, on Prefect's real engine."""
 
 import json
 import os
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import dask
+import distributed  # noqa: F401  (its settings, before one of them is changed)
+import duckdb
 import numpy as np
 import onnxruntime
+import pandas as pd  # type: ignore[import-untyped]
+import polars as pl
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
@@ -19,16 +27,22 @@ from PIL import Image
 from prefect.task_runners import ThreadPoolTaskRunner
 from scipy.stats import entropy
 
+import flows.__main__
+import flows.cli.app
 from candidate import Candidate, seal
 from conftest import Pipeline
-from prediction_jobs import FEATURES, NAME, expected, predict_rows, stop_after, table
+from flows.story.report import RetrainReport
+from prediction_jobs import FEATURES, NAME, expected, interrupt, predict_rows, table
 from prefect_api import wait_for
 from tasks.batch import session_pool, shard
-from tasks.errors import DataError, UsageError
+from tasks.data.io import arrays, inputs
+from tasks.errors import DataError, EnvironmentProblem, UsageError
+from tasks.machine.arrays import Array
 from tasks.records import PublishedModel
 from tasks.serving import sessions
 from tasks.stage import runners, shards
 from tasks.store import artifact_paths, retention
+from tasks.store.record import FileRef
 
 
 @pytest.fixture(autouse=True)
@@ -51,37 +65,51 @@ def job(folder: Path) -> dict[str, Any]:
     return document
 
 
+def footer(path: Path) -> Any:
+    return json.loads(pq.read_metadata(path).metadata[b"gradmill"])
+
+
 def test_parts_workers_and_batches_do_not_change_a_single_bit(rows: str, tmp_path: Path) -> None:
     one = table(predict_rows(input=rows, output=str(tmp_path / "one"), workers=1))
     many = table(predict_rows(input=rows, output=str(tmp_path / "many"), shard_rows=123, workers=3))
     assert one.equals(many)
 
 
-def test_every_output_names_its_job_rows_and_model(rows: str, published: PublishedModel) -> None:
-    done = predict_rows(input=rows, shard_rows=1000)
-    document = job(done.path)
-    assert document["job"] == done.job == done.path.name
-    assert document["model"]["sha256"] == published.model.sha256 == done.model_sha256
-    for number in range(done.parts):
-        metadata = pq.read_metadata(done.path / f"part-{number:05d}.parquet")
-        footer = json.loads(metadata.metadata[b"gradmill"])
-        assert footer["job"] == done.job
-        assert footer["model"] == {"name": NAME, "version": 1, "sha256": published.model.sha256}
-        assert footer["shard"] == document["shards"][number]
-        assert footer["shard"][2] - footer["shard"][1] == metadata.num_rows
-    assert {path.name for path in done.path.iterdir()} == {
-        "_job.json", "_rejects.parquet", *(f"part-{number:05d}.parquet" for number in range(done.parts)),
-    }  # fmt: skip
+def test_every_output_names_its_job_rows_and_model(tmp_path: Path, published: PublishedModel) -> None:
+    rows, model = FEATURES.copy(), {"name": NAME, "version": 1, "sha256": published.model.sha256}
+    for num_bad in (0, 1):
+        rows[:num_bad] = np.nan
+        np.save(tmp_path / "rows.npy", rows)
+        done = predict_rows(input=str(tmp_path / "rows.npy"), shard_rows=1000, max_rejects=1)
+        document = job(done.path)
+        assert document["job"] == done.job == done.path.name
+        assert document["model"]["sha256"] == published.model.sha256 == done.model_sha256
+        assert footer(done.path / "_rejects.parquet") == {"job": done.job, "model": model, "rejects": num_bad}
+        parts = [f"part-{number:05d}.parquet" for number in range(done.parts)]
+        for part, (number, start, stop) in zip(parts, document["shards"], strict=True):
+            found = footer(done.path / part)
+            assert (found["job"], found["model"], found["shard"]) == (done.job, model, [number, start, stop])
+            assert stop - start - found["rejects"] == pq.read_metadata(done.path / part).num_rows
+        assert {path.name for path in done.path.iterdir()} == {"_job.json", "_rejects.parquet", *parts}
 
 
-def test_the_same_job_again_does_nothing(rows: str, caplog: pytest.LogCaptureFixture) -> None:
-    first = predict_rows(input=rows)
+def test_the_same_job_again_only_judges_drift_by_the_bound_that_is_asked_for_now(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "moved.npy", MOVED)
+    asked = {"input": str(tmp_path / "moved.npy")}
+    first = predict_rows(**asked, max_drift=1000)
     part = first.path / "part-00000.parquet"
     before = part.stat().st_mtime_ns
-    second = predict_rows(input=rows)
-    assert second == first
-    assert part.stat().st_mtime_ns == before
+    assert (first.drift.verdict, "drifted" in caplog.text) == ("stable", False)
+    second = predict_rows(**asked)
+    assert (second.drift.verdict, second.drift.maximum, "drifted" in caplog.text) == ("drift", 0.2, True)
+    assert second == first.model_copy(update={"drift": second.drift})
+    assert job(first.path)["drift"]["verdict"] == "drift"
+    assert predict_rows(**asked) == second
     assert f"job {first.job} is done" in caplog.text
+    assert part.stat().st_mtime_ns == before, "no row was predicted again"
+    assert {path.name for path in first.path.iterdir()} == {"_job.json", "_rejects.parquet", part.name}
 
 
 def test_a_done_job_that_has_lost_a_part_or_its_rejects_is_finished_anew(tmp_path: Path) -> None:
@@ -138,44 +166,29 @@ def test_only_a_full_digest_sees_a_change_between_the_sampled_blocks(tmp_path: P
     assert before[1] != after[1]
 
 
-def test_an_unfinished_job_is_finished_with_its_own_version_and_its_whole_parts(
-    rows: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(patch, 4)
-        with pytest.raises(RuntimeError, match="killed"):
-            predict_rows(input=rows, shard_rows=250)
-    (folder,) = artifact_paths.all_predictions().iterdir()
-    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
-    assert len(kept) == 4
-    torn = folder / min(kept)
-    torn.write_bytes(torn.read_bytes()[:-10])
-    assert job(folder)["status"] == "running"
-    candidates[1].publish()
-    assert 1 in retention.protected(NAME)
-    done = predict_rows(input=rows, shard_rows=250)
-    assert (done.path, done.version, done.parts) == (folder, 1, 10)
-    now = {path.name: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
-    assert {name for name in kept if now[name] == kept[name]} == set(kept) - {torn.name}
-    np.testing.assert_allclose(table(done)["prediction"], expected(candidates[0]), atol=1e-4)
-    assert predict_rows(input=rows, shard_rows=250).version == 2, "the next one takes the champion of now"
-
-
-def test_a_part_of_another_job_or_shard_is_written_anew(
+def test_an_unfinished_job_is_finished_with_its_own_version_and_what_is_whole_and_its_own(
     rows: str, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    output = tmp_path / "out"
+    asked = {"input": rows, "output": str(tmp_path / "out"), "shard_rows": 250}
     other = predict_rows(input=rows, shard_rows=250, batch_size=3)
-    with monkeypatch.context() as patch:
-        stop_after(patch, 2)
-        with pytest.raises(RuntimeError, match="killed"):
-            predict_rows(input=rows, output=str(output), shard_rows=250)
-    ours = min(output.glob("part-*"))  # which shards came first is the threads' affair
-    (output / "part-00008.parquet").write_bytes(ours.read_bytes())
-    (output / "part-00009.parquet").write_bytes((other.path / "part-00009.parquet").read_bytes())
-    done = predict_rows(input=rows, output=str(output), shard_rows=250)
+    interrupt(monkeypatch, 4, **asked)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*.parquet")}
+    assert len(kept) == 4
+    torn, whole, *_ = sorted(kept)  # which shards came first is the threads' affair
+    torn.write_bytes(torn.read_bytes()[:-10])
+    of_other_shard, of_other_job, *_ = {torn.with_name(f"part-{number:05d}.parquet") for number in range(10)} - {*kept}
+    of_other_shard.write_bytes(whole.read_bytes())
+    of_other_job.write_bytes((other.path / of_other_job.name).read_bytes())
+    assert job(tmp_path / "out")["status"] == "running"
+    candidates[1].publish()
+    assert 1 in retention.protected(NAME)
+    done = predict_rows(**asked)
+    assert (done.path, done.version, done.parts) == (tmp_path / "out", 1, 10)
+    assert {path for path in kept if path.stat().st_mtime_ns == kept[path]} == {*kept} - {torn}
+    assert {footer(path)["job"] for path in done.path.glob("part-*.parquet")} == {done.job}
     assert table(done)["row"].to_pylist() == list(range(2500))
     np.testing.assert_allclose(table(done)["prediction"], expected(candidates[0]), atol=1e-4)
+    assert predict_rows(input=rows, shard_rows=250).version == 2, "the next one takes the champion of now"
 
 
 def test_an_output_folder_of_another_job_is_refused_unless_restarted(rows: str, tmp_path: Path) -> None:
@@ -184,7 +197,7 @@ def test_an_output_folder_of_another_job_is_refused_unless_restarted(rows: str, 
     with pytest.raises(UsageError, match="holds job"):
         predict_rows(input=rows, output=output, batch_size=7)
     done = predict_rows(input=rows, output=output, batch_size=7, restart=True)
-    assert len(list(done.path.glob("part-*"))) == 1, "no part of the other job is left"
+    assert {path.name for path in done.path.iterdir()} == {"_job.json", "_rejects.parquet", "part-00000.parquet"}
 
 
 def test_a_second_process_waits_for_the_first_and_finds_the_job_done(rows: str) -> None:
@@ -196,17 +209,20 @@ def test_a_second_process_waits_for_the_first_and_finds_the_job_done(rows: str) 
 
 
 def test_too_many_rejects_stop_the_job_and_a_higher_limit_resumes_it(tmp_path: Path) -> None:
-    bad = FEATURES.copy()
+    bad, asked = FEATURES.copy(), {"input": str(tmp_path / "rows.npy"), "workers": 1}
     bad[[700, 1234]] = np.nan
     np.save(tmp_path / "rows.npy", bad)
     with pytest.raises(DataError, match=r"row 700 of .*rows\.npy: not a finite number") as caught:
-        predict_rows(input=str(tmp_path / "rows.npy"), workers=1)
+        predict_rows(**asked)
     assert "at most 0" in caught.value.expected
     (folder,) = artifact_paths.all_predictions().iterdir()
     assert pq.read_table(folder / "_rejects.parquet")["row"].to_pylist() == [700, 1234]
     assert job(folder)["status"] == "running"
-    done = predict_rows(input=str(tmp_path / "rows.npy"), workers=1, max_rejects=2)
+    done = predict_rows(**asked, max_rejects=2)
     assert (done.path, done.rejects) == (folder, 2)
+    with pytest.raises(DataError, match="the first is row 700 of"):
+        predict_rows(**asked, max_rejects=1)  # what is done is measured by what is tolerated now
+    assert predict_rows(**asked, max_rejects=2) == done
 
 
 def test_one_percent_of_a_table_may_be_rejected(tmp_path: Path) -> None:
@@ -221,8 +237,6 @@ def test_one_percent_of_a_table_may_be_rejected(tmp_path: Path) -> None:
 def test_columns_name_the_features_in_the_models_order(tmp_path: Path, candidates: list[Candidate]) -> None:
     path = tmp_path / "t.csv"
     path.write_text("b,a\n1,2\n3,4\n")
-    with pytest.raises(DataError, match=r"t\.csv"):
-        predict_rows(input=str(path))
     found = table(predict_rows(input=str(path), columns=("a", "b")))["prediction"]
     features = np.array([[2, 1], [4, 3]], np.float32)
     np.testing.assert_allclose(found, expected(candidates[0], features), atol=1e-4)
@@ -242,15 +256,15 @@ def test_missing_part_is_noticed_by_the_final_check(rows: str, monkeypatch: pyte
     assert predict_rows(input=rows, shard_rows=1250).rows == 2500
 
 
-def test_drift_is_the_population_stability_index_and_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, candidates: list[Candidate]
+def test_drift_is_the_population_stability_index_and_reported_as_an_event_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, candidates: list[Candidate], prefect_api: str
 ) -> None:
     np.save(tmp_path / "same.npy", FEATURES)
     same = predict_rows(input=str(tmp_path / "same.npy"))
     assert same.drift.verdict == "stable"
     assert "drifted" not in caplog.text
     np.save(tmp_path / "moved.npy", MOVED)
-    moved = predict_rows(input=str(tmp_path / "moved.npy"))
+    moved = predict_rows(input=str(tmp_path / "moved.npy"), shard_rows=700)
     assert moved.drift.verdict == "drift"
     assert "drifted" in caplog.text
     test = safetensors.numpy.load_file(candidates[0].prepared.test.path)["features"]
@@ -258,25 +272,16 @@ def test_drift_is_the_population_stability_index_and_reported(
     bins = np.concatenate([[-np.inf], np.quantile(old, np.linspace(0.1, 0.9, 9)), [np.inf]])
     e, f = (np.maximum(np.histogram(each, bins)[0] / len(each), 1e-4) for each in (old, new))
     assert moved.drift.index["prediction"] == pytest.approx(entropy(f, e) + entropy(e, f), rel=0.02)
+    drifts = {"filter": {"event": {"name": ["gradmill.drift"]}}}
+    event = wait_for(prefect_api, "events/filter", drifts, lambda each: each["payload"]["path"] == str(moved.path))
+    assert event["resource"]["prefect.resource.id"] == f"gradmill.model.{NAME}"
+    assert (event["payload"]["sha256"], event["payload"]["index"]) == (moved.model_sha256, moved.drift.index)
+    roles = {each["prefect.resource.role"]: each["prefect.resource.id"] for each in event["related"]}
+    run = roles["flow-run"].removeprefix("prefect.flow-run.")
+    progress = {"artifacts": {"type": {"any_": ["progress"]}, "flow_run_id": {"any_": [run]}}}
+    wait_for(prefect_api, "artifacts/filter", progress, lambda each: each["data"] == 100.0)
     np.save(tmp_path / "few.npy", MOVED[:10])
     assert predict_rows(input=str(tmp_path / "few.npy")).drift.verdict == "too few rows"
-
-
-def test_a_done_job_is_judged_by_the_bound_that_is_asked_for_now(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    np.save(tmp_path / "moved.npy", MOVED)
-    asked = {"input": str(tmp_path / "moved.npy")}
-    first = predict_rows(**asked, max_drift=1000)
-    part = first.path / "part-00000.parquet"
-    before = part.stat().st_mtime_ns
-    assert (first.drift.verdict, "drifted" in caplog.text) == ("stable", False)
-    second = predict_rows(**asked)
-    assert (second.drift.verdict, second.drift.maximum, "drifted" in caplog.text) == ("drift", 0.2, True)
-    assert second == first.model_copy(update={"drift": second.drift})
-    assert job(first.path)["drift"]["verdict"] == "drift"
-    assert part.stat().st_mtime_ns == before, "no row was predicted again"
-    assert {path.name for path in first.path.iterdir()} == {"_job.json", "_rejects.parquet", part.name}
 
 
 def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
@@ -311,20 +316,6 @@ def test_a_local_cluster_opens_one_session_a_worker_wherever_its_processes_are(
     assert table(done)["row"].to_pylist() == list(range(len(FEATURES)))
 
 
-def test_prefect_gets_a_drift_event_and_the_progress(tmp_path: Path, prefect_api: str) -> None:
-    np.save(tmp_path / "moved.npy", MOVED)
-    done = predict_rows(input=str(tmp_path / "moved.npy"), shard_rows=700)
-    drifts = {"filter": {"event": {"name": ["gradmill.drift"]}}}
-    event = wait_for(prefect_api, "events/filter", drifts, lambda each: each["payload"]["path"] == str(done.path))
-    assert event["resource"]["prefect.resource.id"] == f"gradmill.model.{NAME}"
-    assert event["payload"]["sha256"] == done.model_sha256
-    assert event["payload"]["index"] == done.drift.index
-    roles = {each["prefect.resource.role"]: each["prefect.resource.id"] for each in event["related"]}
-    run = roles["flow-run"].removeprefix("prefect.flow-run.")
-    progress = {"artifacts": {"type": {"any_": ["progress"]}, "flow_run_id": {"any_": [run]}}}
-    wait_for(prefect_api, "artifacts/filter", progress, lambda each: each["data"] == 100.0)
-
-
 def test_a_version_without_a_profile_predicts_and_says_that_drift_is_unknown(rows: str) -> None:
     folder = artifact_paths.version(NAME, 1)
     document = json.loads((folder / "manifest.json").read_text())
@@ -333,17 +324,8 @@ def test_a_version_without_a_profile_predicts_and_says_that_drift_is_unknown(row
     assert predict_rows(input=rows).drift.verdict == "no reference"
 
 
-def test_unknown_model_version_and_input_are_exit_2() -> None:
-    for options in ({"name": "no-such"}, {"version": 7}, {"input": "/no/such/file"}):
-        with pytest.raises(UsageError):
-            predict_rows(**options)
-
-
 def test_a_pinned_version_with_other_bytes_is_exit_4(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        stop_after(patch, 1)
-        with pytest.raises(RuntimeError, match="killed"):
-            predict_rows(input=rows, shard_rows=1250, version=1)
+    interrupt(monkeypatch, 1, input=rows, shard_rows=1250, version=1)
     model = artifact_paths.version(NAME, 1) / "model.onnx"
     content = bytearray(model.read_bytes())
     content[content.index(b"dataset_digest") + 20] ^= 1
@@ -353,15 +335,30 @@ def test_a_pinned_version_with_other_bytes_is_exit_4(rows: str, monkeypatch: pyt
         predict_rows(input=rows, shard_rows=1250, version=1)
 
 
-def test_threads_that_open_a_pool_at_once_share_them(published: PublishedModel) -> None:
-    session_pool._open_pool.cache_clear()
-    arguments = (published.model.path, published.model.sha256, sessions.CPU, 2)
-    with ThreadPoolExecutor(8) as pool:
-        opened = list(pool.map(lambda _: session_pool.open_pool(*arguments), range(8)))
-    assert len({id(each) for each in opened}) == 1
+def test_a_session_is_fed_from_one_memory_whose_rows_lie_there_once(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1000, 7, 3), np.uint8)
+    np.save(tmp_path / "rows.npy", pixels)
+    places = set()
+
+    class Sums:
+        """A session of a model that adds pixels."""
+
+        def get_inputs(self) -> list[Any]:
+            return [SimpleNamespace(name="pixels", type="tensor(uint8)", shape=["batch", 7, 3])]
+
+        def get_outputs(self) -> list[Any]:
+            return [SimpleNamespace(name="sum", type="tensor(int64)", shape=["batch"])]
+
+        def run(self, _: list[str], feeds: dict[str, Array]) -> list[Array]:
+            places.add(feeds["pixels"].ctypes.data)
+            return [feeds["pixels"].sum(axis=(1, 2), dtype=np.int64)]
+
+    found = session_pool.SessionPool([Sums()], 1).run(arrays.open_npy(tmp_path / "rows.npy"), 64, {})
+    np.testing.assert_array_equal(found["sum"], pixels.sum(axis=(1, 2)))
+    assert len(places) == 1
 
 
-def test_jobs_in_turns_open_the_sessions_of_each_once(
+def test_threads_of_several_jobs_open_the_sessions_of_each_once(
     candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As shards of two models come to one Dask worker."""
@@ -372,10 +369,14 @@ def test_jobs_in_turns_open_the_sessions_of_each_once(
         opened.append(arguments)
         return really(*arguments)
 
+    def open_pool(model: FileRef) -> Any:
+        return session_pool.open_pool(model.path, model.sha256, sessions.CPU, 1)
+
+    session_pool._open_pool.cache_clear()
     monkeypatch.setattr(sessions, "open_session", counted)
-    for model in models * 3:
-        session_pool.open_pool(model.path, model.sha256, sessions.CPU, 1)
-    assert len(opened) == len(models)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(open_pool, models * 4))
+    assert len(opened) == len({id(each) for each in found}) == len(models)
 
 
 def test_no_more_threads_work_than_there_are_workers(published: PublishedModel) -> None:
@@ -396,18 +397,23 @@ def test_no_more_threads_work_than_there_are_workers(published: PublishedModel) 
     assert most[0] == 2
 
 
-def test_images_are_labelled_as_onnxruntime_alone_labels_them_and_accuracy_is_counted(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    report = pipeline.report("softmax-regression")
+@pytest.fixture
+def clothes(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> RetrainReport:
+    """The book's classifier, of the artifacts that are in use."""
     monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
-    done = predict_rows(name=report.name, output=str(tmp_path / "out"), shard_rows=3000, batch_size=100)
-    test = safetensors.numpy.load_file(pipeline.prepared(report).test.path)
-    session = onnxruntime.InferenceSession(report.model_path, providers=["CPUExecutionProvider"])
+    return pipeline.report("softmax-regression")
+
+
+def test_images_are_labelled_as_onnxruntime_alone_labels_them_and_accuracy_is_counted(
+    clothes: RetrainReport, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    done = predict_rows(name=clothes.name, output=str(tmp_path / "out"), shard_rows=3000, batch_size=100)
+    test = safetensors.numpy.load_file(pipeline.prepared(clothes).test.path)
+    session = onnxruntime.InferenceSession(clothes.model_path, providers=["CPUExecutionProvider"])
     probabilities, label = session.run(None, {"images": test["images"]})
     found = table(done)
     assert found["label"].to_pylist() == label.tolist()
-    stored = np.stack([found[f"probability_{each}"] for each in pipeline.prepared(report).class_names], axis=1)
+    stored = np.stack([found[f"probability_{each}"] for each in pipeline.prepared(clothes).class_names], axis=1)
     np.testing.assert_allclose(stored, probabilities, atol=1e-6)
     assert done.accuracy == pytest.approx((label == test["labels"]).mean())
     assert done.drift.verdict == "stable"
@@ -417,47 +423,152 @@ def test_images_are_labelled_as_onnxruntime_alone_labels_them_and_accuracy_is_co
 
 
 def test_a_picture_that_cannot_be_drawn_leaves_the_job_done(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    clothes: RetrainReport,
+    pipeline: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    report = pipeline.report("softmax-regression")
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
-    images = safetensors.numpy.load_file(pipeline.prepared(report).test.path)["images"][:20]
+    images = safetensors.numpy.load_file(pipeline.prepared(clothes).test.path)["images"][:20]
     np.save(tmp_path / "rows.npy", images)
 
     def failing(*_: Any) -> None:
         raise RuntimeError("no font")
 
     monkeypatch.setattr("tasks.judging.image_figures.image_grid", failing)
-    done = predict_rows(name=report.name, input=str(tmp_path / "rows.npy"), output=str(tmp_path / "out"))
+    done = predict_rows(name=clothes.name, input=str(tmp_path / "rows.npy"), output=str(tmp_path / "out"))
     assert (done.rows, done.picture, job(done.path)["status"]) == (20, None, "done")
     assert "no picture of the predictions: no font" in caplog.text
     assert not list(done.path.glob(".*"))
 
 
 def test_one_picture_has_no_accuracy_though_its_folder_is_called_like_a_class(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    clothes: RetrainReport, pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    report = pipeline.report("softmax-regression")
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
-    folder = tmp_path / pipeline.prepared(report).class_names[0]
+    folder = tmp_path / pipeline.prepared(clothes).class_names[0]
     folder.mkdir()
     Image.fromarray(np.zeros((28, 28), np.uint8)).save(folder / "one.png")
     for source, has_truth in ((folder / "one.png", False), (folder, True)):
-        done = predict_rows(name=report.name, input=str(source), output=str(tmp_path / f"out-{has_truth}"))
+        done = predict_rows(name=clothes.name, input=str(source), output=str(tmp_path / f"out-{has_truth}"))
         assert (done.accuracy is not None, bool(done.metrics)) == (has_truth, has_truth)
 
 
 def test_labels_that_the_model_does_not_know_are_wrong_answers_and_drawn_by_number(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    clothes: RetrainReport, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    report = pipeline.report("softmax-regression")
-    monkeypatch.setenv("GRADMILL_ARTIFACTS", str(pipeline.artifacts))
-    images = safetensors.numpy.load_file(pipeline.prepared(report).test.path)["images"][:20]
+    images = safetensors.numpy.load_file(pipeline.prepared(clothes).test.path)["images"][:20]
     labels = np.array([255, 17, *range(18)], np.int64)
     safetensors.numpy.save_file({"images": images, "labels": labels}, tmp_path / "rows.safetensors")
     drawn: list[Any] = []
     grid = "tasks.judging.image_figures.image_grid"
     monkeypatch.setattr(grid, lambda images, predicted, true, path: drawn.append(true))
-    done = predict_rows(name=report.name, input=str(tmp_path / "rows.safetensors"), output=str(tmp_path / "out"))
-    assert drawn[0][:3] == ["255", "17", pipeline.prepared(report).class_names[0]]
+    done = predict_rows(name=clothes.name, input=str(tmp_path / "rows.safetensors"), output=str(tmp_path / "out"))
+    assert drawn[0][:3] == ["255", "17", pipeline.prepared(clothes).class_names[0]]
     assert done.accuracy == np.mean(table(done)["label"].to_numpy() == labels)
+
+
+MEBIBYTE = 2**20
+
+
+@pytest.fixture
+def nothing_good(tmp_path: Path) -> str:
+    """A file of a million rows of which none can be predicted."""
+    np.save(tmp_path / "bad.npy", np.full((1_000_000, 2), np.nan, np.float32))
+    return str(tmp_path / "bad.npy")
+
+
+def test_reading_stops_soon_after_too_many_rows_were_rejected(
+    nothing_good: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, chunks = [], inputs.batches
+
+    def counted(*arguments: Any) -> Any:
+        for chunk in chunks(*arguments):
+            read.append(len(chunk.rejects))
+            yield chunk
+
+    monkeypatch.setattr(inputs, "batches", counted)
+    with pytest.raises(DataError, match=r"of 1,000,000 rows cannot be read, the first is row 0 of"):
+        predict_rows(input=nothing_good, workers=1, max_rejects=200_000, shard_rows=1_000_000)
+    assert 200_000 < sum(read) <= 200_000 + 2**17
+    (folder,) = (path.parent for path in artifact_paths.all_predictions().glob("*/_job.json"))
+    assert pq.read_metadata(folder / "_rejects.parquet").num_rows == sum(read)
+    assert not list(folder.glob("part-*")), "a part appears whole or not at all"
+
+
+@pytest.mark.slow  # a million rows
+def test_a_million_rejected_rows_are_never_all_in_memory(nothing_good: str) -> None:
+    tracemalloc.start()
+    try:
+        done = predict_rows(input=nothing_good, workers=1, max_rejects=1_000_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (done.rows, done.rejects) == (0, 1_000_000)
+    found = pq.read_table(done.path / "_rejects.parquet", columns=["row"])["row"].to_numpy()
+    np.testing.assert_array_equal(found, np.arange(1_000_000))
+    assert peak < 120 * MEBIBYTE, "as tuples they take over 250"
+
+
+@pytest.mark.parametrize(("address", "found"), [("tcp://127.0.0.1", "missing port"), ("tcp://127.0.0.1:1", "tcp:")])
+def test_a_dask_scheduler_that_is_not_there_is_named(address: str, found: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.zeros((3, 2), np.float32))
+    predict_rows(input=str(tmp_path / "rows.npy"))  # done, and refused all the same
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(EnvironmentProblem, match=f"no Dask scheduler at {address}: .*{found}"),
+    ):
+        predict_rows(input=str(tmp_path / "rows.npy"), runner="dask", dask_address=address)
+
+
+NOT_UTF_8 = os.fsdecode(b"caf\xe9.npy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ([""], "an empty input"),
+        ([NOT_UTF_8], "caf\ufffd.npy is not UTF-8"),
+        (["rows.npy", "--output", NOT_UTF_8], "caf\ufffd.npy is not UTF-8"),
+    ],
+)
+def test_what_can_be_no_path_is_exit_2(arguments: list[str], found: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert flows.cli.app.run(["predict", *arguments, "--name", NAME]) == UsageError.exit_code
+    assert found in capsys.readouterr().err
+
+
+def test_ctrl_c_tells_that_the_same_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(flows.cli.app, "run", interrupted)
+    monkeypatch.setattr("flows.interrupt.watch", lambda leave: None)
+    monkeypatch.setattr("flows.cli.streams.guard", lambda: None)
+    monkeypatch.setattr("sys.argv", ["gradmill", "predict"])
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+    with pytest.raises(SystemExit):
+        flows.__main__.main()
+    assert "goes on from here" in capsys.readouterr().err
+
+
+def test_arrow_pandas_duckdb_and_polars_read_the_same_rows(tmp_path: Path) -> None:
+    rejects, rows = [7, 1234], FEATURES.copy()
+    rows[rejects] = np.nan
+    np.save(tmp_path / "rows.npy", rows)
+    done = predict_rows(input=str(tmp_path / "rows.npy"), shard_rows=700, max_rejects=2)
+    folder, parts = done.path, f"{done.path}/part-*.parquet"
+    read = {
+        "pyarrow": pyarrow.dataset.dataset(folder).to_table().to_pandas(),
+        "pandas": pd.read_parquet(folder),
+        "duckdb": duckdb.connect().execute(f"from '{parts}' order by row").df(),
+        "polars": pl.read_parquet(parts).sort("row").to_pandas(),
+    }
+    expected = table(done)
+    for reader, frame in read.items():
+        assert list(frame) == ["row", "source", "prediction"], reader
+        assert frame["row"].tolist() == np.delete(np.arange(len(FEATURES)), rejects).tolist(), reader
+        assert frame["prediction"].tolist() == expected["prediction"].to_pylist(), reader
+        assert frame["source"].astype(str).tolist() == expected["source"].to_pylist(), reader
+    assert pd.read_parquet(folder / "_rejects.parquet")["row"].tolist() == rejects

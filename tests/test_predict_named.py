@@ -1,9 +1,5 @@
 """Rows of own tables by the names of their columns, in any format: what fits, what is a reject, what goes along."""
 
-import csv
-import gzip
-import io
-import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -18,17 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import r2_score, root_mean_squared_error
 
-from input_files import IMAGES, read, rejected, values
+from input_files import read, rejected, values
 from own_tables import CLASSES, RECIPE
+from table_files import written
 from tasks.batch.results import Score
 from tasks.data.io import batches, tabular
 from tasks.data.io.batches import Batch, ReadSpec
 from tasks.data.levels import find_levels
-from tasks.errors import DataError, UsageError
+from tasks.errors import DataError
 from tasks.serving.task import TASKS
 
 WANTED = ReadSpec(RECIPE, y_name="target", ids=("id",))
-AVERAGE = WANTED._replace(unknown="average")
 GOOD: dict[str, list[Any]] = {
     "year": [1990, 2001, None],
     "id": ["a", "b", None],
@@ -42,27 +38,12 @@ GOOD: dict[str, list[Any]] = {
 ENCODED = [[1, 80.5, 1, 2, 1990], [np.nan, np.nan, 0, 0, 2001], [4, 120, 1, 1, np.nan]]
 
 
-def as_csv(table: pa.Table, delimiter: str = ",") -> bytes:
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter=delimiter)
-    writer.writerow(table.column_names)
-    writer.writerows([["" if value is None else value for value in row.values()] for row in table.to_pylist()])
-    return stream.getvalue().encode()
-
-
-def as_json(table: pa.Table) -> bytes:
-    rows = ({name: value for name, value in row.items() if value is not None} for row in table.to_pylist())
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
 WRITERS: dict[str, Callable[[pa.Table, Path], Any]] = {
-    "t.csv": lambda table, path: path.write_bytes(as_csv(table)),
-    "t.tsv": lambda table, path: path.write_bytes(as_csv(table, "\t")),
-    "semicolon.csv.gz": lambda table, path: path.write_bytes(gzip.compress(as_csv(table, ";"))),
+    "t.csv": lambda table, path: written(path, table),
+    "t.txt": lambda table, path: written(path.with_suffix(".csv"), table).rename(path),
     "t.parquet": lambda table, path: pq.write_table(table, path, row_group_size=2),
     "t.feather": lambda table, path: pyarrow.feather.write_feather(table, str(path)),
-    "t.jsonl": lambda table, path: path.write_bytes(as_json(table)),
-    "t.ndjson.gz": lambda table, path: path.write_bytes(gzip.compress(as_json(table))),
+    "t.jsonl": lambda table, path: written(path, table),
 }
 
 
@@ -102,19 +83,6 @@ def test_dates_that_were_taken_as_levels_are_levels_again(tmp_path: Path, kind: 
     assert trained == ["2024-12-31", "2025-01-01"]
 
 
-@pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
-@pytest.mark.parametrize("name", ["t.parquet", "t.feather"])
-def test_numbers_and_booleans_stored_as_text_are_read_in_files_that_keep_types_too(
-    tmp_path: Path, name: str, text: pa.DataType
-) -> None:
-    texts = {"area": ["80.5", " ", "big"], "garden": ["True", "0", "1"]}
-    rows = {**GOOD, **{column: pa.array(values).cast(text) for column, values in texts.items()}}
-    WRITERS[name](pa.table(rows), tmp_path / name)
-    chunks = read(tmp_path / name, WANTED, tmp_path / "spool")
-    np.testing.assert_array_equal(values(chunks), np.array(ENCODED[:2], np.float32))
-    assert rejected(chunks) == {2: "area is 'big', not a number"}
-
-
 @pytest.mark.parametrize("unit", [pa.date32(), pa.timestamp("us"), pa.time64("us"), pa.duration("s")])
 @pytest.mark.parametrize("wanted", [WANTED, ReadSpec(CLASSES, y_name="labels", class_names=("a", "b"))])
 def test_a_target_that_became_a_date_or_a_time_is_no_truth(tmp_path: Path, unit: pa.DataType, wanted: ReadSpec) -> None:
@@ -124,23 +92,6 @@ def test_a_target_that_became_a_date_or_a_time_is_no_truth(tmp_path: Path, unit:
         chunks = read(tmp_path / name, wanted, tmp_path / name[:3])
         np.testing.assert_array_equal(values(chunks), np.array(ENCODED, np.float32))
         assert all(chunk.y_true is None for chunk in chunks)
-
-
-def test_numbers_that_name_levels_are_found_whatever_they_are_written_as(tmp_path: Path) -> None:
-    columns = tuple(
-        column.model_copy(update={"levels": ("1", "2.5", "30")}) if column.name == "heating" else column
-        for column in RECIPE.columns
-    )
-    wanted = WANTED._replace(recipe=RECIPE.model_copy(update={"columns": columns}))
-    for name, heating in (
-        ("t.parquet", pa.array([30.0, 1.0, 2.5])),
-        ("f.parquet", pa.array([30, 1, 2.5], pa.float32())),
-        ("t.csv", pa.array(["30.0", "1", "2.5"])),
-        ("t.feather", pa.array(["30", "1", "2.5"]).dictionary_encode()),
-        ("t.jsonl", pa.array([30, 1, 2.5])),
-    ):
-        WRITERS.get(name, WRITERS["t.parquet"])(pa.table({**GOOD, "heating": heating}), tmp_path / name)
-        assert values(read(tmp_path / name, wanted, tmp_path / f"spool-{name}"))[:, 3].tolist() == [2, 0, 1]
 
 
 def test_text_of_json_that_looks_like_a_date_stays_text_beside_numbers_that_name_levels(tmp_path: Path) -> None:
@@ -166,39 +117,9 @@ def test_a_column_that_a_folder_above_the_input_tells_is_said(tmp_path: Path) ->
         read(tmp_path / "year=2024/t.parquet", WANTED, tmp_path)
 
 
-def test_a_table_to_predict_is_text_whatever_its_name_says(tmp_path: Path) -> None:
-    table = pa.table(GOOD)
-    WRITERS["t.csv"](table, tmp_path / "t.csv")
-    (tmp_path / "t.txt").write_bytes((tmp_path / "t.csv").read_bytes())
-    found, known = (read(tmp_path / name, WANTED, tmp_path / name[-3:]) for name in ("t.txt", "t.csv"))
-    assert np.array_equal(values(found), values(known), equal_nan=True)
-
-
-def test_what_is_to_be_copied_or_compared_must_be_a_single_value(tmp_path: Path) -> None:
-    rows = {**GOOD, "id": [[1], [2], []], "price": [[1.0], [], []]}
-    pq.write_table(pa.table(rows), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"id of type list<.*>, which is no single value; price of type list"):
-        read(tmp_path / "t.parquet", WANTED, tmp_path)
-    WRITERS["t.jsonl"](pa.table(rows), tmp_path / "t.jsonl")
-    with pytest.raises(DataError, match=r"t\.jsonl has columns"):
-        read(tmp_path / "t.jsonl", WANTED, tmp_path / "spool")
+def test_text_that_is_no_number_is_no_truth(tmp_path: Path) -> None:
     pq.write_table(pa.table({**GOOD, "price": ["1.5", "cheap", None]}), tmp_path / "t.parquet")
     np.testing.assert_array_equal(truths(read(tmp_path / "t.parquet", WANTED, tmp_path)), [1.5, np.nan, np.nan])
-
-
-def test_what_cannot_be_asked_for_is_refused(tmp_path: Path) -> None:
-    pq.write_table(pa.table(GOOD), tmp_path / "t.parquet")
-    with pytest.raises(UsageError, match="--columns"):
-        read(tmp_path / "t.parquet", WANTED._replace(columns=RECIPE.names), tmp_path)
-    with pytest.raises(DataError, match=r"number missing\nexpected: .*, number \(--id-column\)"):
-        read(tmp_path / "t.parquet", WANTED._replace(ids=("number",)), tmp_path)
-    np.save(tmp_path / "t.npy", np.array(ENCODED, np.float32))
-    with pytest.raises(UsageError, match="--id-column"):
-        read(tmp_path / "t.npy", WANTED, tmp_path)
-    for name in ("t.csv", "t.feather", "t.jsonl"):
-        WRITERS[name](pa.table(GOOD), tmp_path / name)
-        with pytest.raises(DataError, match="is a table of"):
-            read(tmp_path / name, IMAGES, tmp_path)
 
 
 def test_encoded_arrays_are_taken_by_the_same_rule(tmp_path: Path) -> None:
@@ -207,17 +128,6 @@ def test_encoded_arrays_are_taken_by_the_same_rule(tmp_path: Path) -> None:
     wanted = WANTED._replace(ids=())
     assert set(rejected(read(tmp_path / "t.npy", wanted, tmp_path))) == {3, 4, 5, 6}
     assert set(rejected(read(tmp_path / "t.npy", wanted._replace(unknown="average"), tmp_path))) == {4, 6}
-
-
-def test_classes_are_told_by_name_and_one_that_is_new_is_never_right(tmp_path: Path) -> None:
-    pq.write_table(pa.table({**GOOD, "kind": ["b", "new", None]}), tmp_path / "t.parquet")
-    wanted = ReadSpec(CLASSES, y_name="labels", class_names=("a", "b"))
-    chunks = read(tmp_path / "t.parquet", wanted, tmp_path)
-    np.testing.assert_array_equal(truths(chunks), [1, batches.UNKNOWN, np.nan])
-    (truth,) = (chunk.y_true for chunk in chunks)
-    assert truth is not None
-    score = Score.count(TASKS["classification"], {"label": np.array([1, 1, 1])}, truth)
-    assert score.metrics == {"accuracy": 0.5}
 
 
 @given(
@@ -233,19 +143,6 @@ def test_errors_summed_chunk_by_chunk_are_those_of_scikit_learn(chunks: list[lis
     assert total.rows == len(truth)
     assert total.metrics["rmse"] == pytest.approx(root_mean_squared_error(truth, found))
     assert total.metrics["r2"] == pytest.approx(r2_score(truth, found), rel=1e-6, abs=1e-6)
-
-
-def test_shards_of_a_table_are_its_rows_of_any_range(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "CHUNK_ROWS", 7)
-    rng = np.random.default_rng(0)
-    area = rng.random(100)
-    rows: dict[str, Any] = {name: [each[0]] * 100 for name, each in GOOD.items()}
-    rows |= {"area": area, "id": list(map(str, range(100)))}
-    for name in ("t.csv", "t.parquet", "t.jsonl"):
-        WRITERS[name](pa.table(rows), tmp_path / name)
-        chunks = read(tmp_path / name, WANTED, tmp_path / f"spool-{name}", 13, 88)
-        np.testing.assert_array_equal(values(chunks)[:, 1], area[13:88].astype(np.float32))
-        assert ids(chunks) == list(map(str, range(13, 88)))
 
 
 def test_rows_of_many_classes_are_answered_fewer_at_a_time() -> None:

@@ -9,28 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from candidate import Candidate, job_document
-from command_line import assert_clear, gradmill
-from prediction_jobs import predict_rows
+from prediction_jobs import contents, predict_rows
 from tasks.batch import output_dir
 from tasks.batch.output_dir import Output
 from tasks.errors import DataError, UsageError
 from tasks.store import artifact_paths, scratch
-
-
-def everything(folder: Path) -> dict[Path, bytes | None]:
-    """All that a folder holds, however deep."""
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
-
-@pytest.mark.parametrize("name", [".cache", ".spool", ".rejects", ".sources.parquet", "x.partial", ".gradmill-scratch"])
-def test_a_folder_of_something_else_is_refused_and_left_as_it_is(name: str, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    (home / name).mkdir(parents=True)
-    (home / name / "download.partial").write_text("mine")
-    for restart in (False, True):
-        with pytest.raises(UsageError, match="holds something else"):
-            output_dir.claim(home, "0" * 16, restart)
-    assert [path.relative_to(home) for path in home.rglob("*")] == [Path(name), Path(name) / "download.partial"]
 
 
 def test_a_scratch_that_is_a_link_is_never_followed(tmp_path: Path) -> None:
@@ -43,22 +26,28 @@ def test_a_scratch_that_is_a_link_is_never_followed(tmp_path: Path) -> None:
 
 
 INSIDE, OF_A_MODEL = "inside the artifacts folder", "in the folder of a model"
+NO_FILE, NO_FOLDER = "is no file", "is no folder"
 PLACES = {
     "": INSIDE, "models": INSIDE, "models/m/1": INSIDE, "predictions": INSIDE, "datasets/../models": INSIDE,
     "predictions/.x": INSIDE, "predictions/mine": "", "predictions/deep/mine.csv": "", "runs/m/5": INSIDE,
     "../disk": INSIDE, "../disk/m/5": INSIDE, "../mirror/m": OF_A_MODEL, "../mirror/m/5/deep": OF_A_MODEL,
     "../mirror-of-mine": "", "../moved": INSIDE, "../moved/.elsewhere": INSIDE, "../moved/mine": "",
+    "models/m/out.csv": INSIDE, "../folder.csv": NO_FILE, "../fifo.csv": NO_FILE, "../file": NO_FOLDER,
+    "../file/out": "file is no folder", "../link": NO_FOLDER,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("where", PLACES)
-def test_output_is_in_no_models_folder_and_in_artifacts_only_below_predictions(
+def test_output_is_a_folder_or_file_in_no_models_folder_and_in_artifacts_only_below_predictions(
     where: str, artifacts: Path, tmp_path: Path
 ) -> None:
     """Runs and predictions lie behind links."""
-    for folder in ("disk", "moved", "mirror/m", artifacts):
+    for folder in ("disk", "moved", "mirror/m", "folder.csv", artifacts):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "mirror" / "m" / "champion.json").touch()
+    for file in ("mirror/m/champion.json", "file"):
+        (tmp_path / file).touch()
+    os.mkfifo(tmp_path / "fifo.csv")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (artifacts / "runs").symlink_to(tmp_path / "disk")
     (artifacts / "predictions").symlink_to(tmp_path / "moved")
     path = Path(os.path.normpath(artifacts / where)) if where.startswith("..") else artifacts / where
@@ -69,18 +58,31 @@ def test_output_is_in_no_models_folder_and_in_artifacts_only_below_predictions(
         assert Output.locate(str(path)) in (Output(folder=path), Output(file=path))
 
 
-DAMAGED = ["", "{", '{"job": "nightly", "request": "x"}', '{"status": "done", "shards": []}']
+@pytest.mark.parametrize(
+    "name", [".cache", ".spool", ".rejects", ".sources.parquet", "x.partial", ".gradmill-scratch", ""]
+)
+def test_a_folder_of_something_else_is_refused_and_left_as_it_is(name: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / name).mkdir(parents=True)
+    (home / name / "part-00000.parquet").write_bytes(b"theirs")
+    before = contents(home)
+    for restart in (False, True):
+        with pytest.raises(UsageError, match="holds something else"):
+            output_dir.claim(home, "0" * 16, restart)
+    assert contents(home) == before
 
 
-@pytest.mark.parametrize("document", DAMAGED)
+@pytest.mark.parametrize(
+    "document", ["", "{", '{"job": "nightly", "request": "x"}', '{"status": "done", "shards": []}']
+)
 def test_a_folder_without_a_sound_document_or_the_scratch_is_somebody_elses(document: str, tmp_path: Path) -> None:
     (tmp_path / "_job.json").write_text(document)
     pq.write_table(pa.table({"row": [0]}).replace_schema_metadata({"gradmill": "{}"}), tmp_path / "part-00000.parquet")
-    before = everything(tmp_path)
+    before = contents(tmp_path)
     for restart in (False, True):
         with pytest.raises(UsageError, match="holds something else"):
             output_dir.claim(tmp_path, "0" * 16, restart)
-    assert everything(tmp_path) == before
+    assert contents(tmp_path) == before
     scratch.make(tmp_path)  # as a job does before anything else
     with pytest.raises(DataError, match=r"_job\.json is not"):
         output_dir.claim(tmp_path, "0" * 16, restart=False)
@@ -94,23 +96,6 @@ def test_a_document_behind_a_link_proves_nothing(tmp_path: Path) -> None:
     (tmp_path / "out" / "part-00000.parquet").write_bytes(b"PAR1")
     with pytest.raises(UsageError, match="holds something else"):
         output_dir.claim(tmp_path / "out", "0" * 16, restart=True)
-
-
-@pytest.mark.slow  # runs of the command line; the same is tried in process
-def test_the_command_refuses_what_is_not_a_jobs_and_leaves_it_byte_for_byte(
-    server: str, candidates: list[Candidate], artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", server)
-    candidates[0].publish()
-    home, rows = tmp_path / "home", tmp_path / "rows.csv"
-    for name in ("x.partial", ".rejects/a", ".spool/b", ".sources.parquet", ".cache/download.partial"):
-        (home / name).parent.mkdir(parents=True, exist_ok=True)
-        (home / name).write_text("mine")
-    rows.write_text("x1,x2\n1,2\n")
-    before = [everything(folder) for folder in (home, artifacts / "models")]
-    for out in (home, artifacts / "models" / "linear-regression" / "1"):
-        assert_clear(gradmill("predict", str(rows), "--name", "linear-regression", "--output", str(out)), 2)
-    assert [everything(folder) for folder in (home, artifacts / "models")] == before
 
 
 def test_an_output_folder_is_gone_again_where_no_job_came_of_it(

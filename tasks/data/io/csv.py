@@ -120,10 +120,13 @@ class _CsvFile:
 
         Some that stand inside of fields are of no account: a row is put behind the block, and has to come out as one.
         """
-        csv.field_size_limit(2**31 - 1)  # of what may be a whole block
         rows, last = io.StringIO(f"{bytes(block).decode()}\n{END}\n", newline=""), (0, [""])
-        for row in enumerate(csv.reader(rows, delimiter=self._delimiter), self._rows - self._header_rows):
-            last = row
+        limit = csv.field_size_limit(2**31 - 1)  # of the whole process: a field may be a whole block
+        try:
+            for row in enumerate(csv.reader(rows, delimiter=self._delimiter), self._rows - self._header_rows):
+                last = row
+        finally:
+            csv.field_size_limit(limit)
         if last[1] != [END]:
             reason = f"row {last[0]} (from 0) has a quote that is never closed"
             raise broken(self._name, reason, "a second quote where the field ends")

@@ -111,8 +111,9 @@ def _explains_class(values: Array, labels: Array, is_category: bool) -> bool:
         spare = len(labels) - len(most)
         return spare >= MIN_ROWS and (int(most.sum()) - len(most)) / spare > ALONE
     order = np.argsort(values)  # of equal values in any order: of two classes they never pass
-    changes = np.diff(y[order]) != 0
-    return int(changes.sum()) == len(classes) - 1 and bool((np.diff(values[order])[changes] > 0).all())
+    y, values = y[order], values[order]  # which may be infinite: compared, not subtracted
+    changes = y[1:] != y[:-1]
+    return int(changes.sum()) == len(classes) - 1 and bool((values[1:] > values[:-1])[changes].all())
 
 
 def check_conflicts(num_rows: int, num_ambiguous: int) -> Iterator[Finding]:

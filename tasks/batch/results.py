@@ -164,7 +164,11 @@ def finish(folder: Path, job: Job, parameters: PredictParameters, seconds: float
     """
     counts = functools.reduce(operator.add, _read_counts(folder, job))
     check_rejects(folder, job, counts.rejects)
-    merge_rejects(folder, job)
+    rejected = merge_rejects(folder, job)
+    if counts.rows + rejected != job.rows:
+        raise DataError(
+            f"{counts.rows} rows written and {rejected} rejected of {job.rows}", "every row", "--restart the job"
+        )
     version = read_version(job.model.path.parent)
     metrics = counts.score.metrics if counts.score else {}
     done = job.model_copy(
@@ -243,7 +247,8 @@ def _draw_grid(folder: Path, job: Job, version: Version) -> None:
         return
     labels = pq.read_table(artifact_paths.part(folder, 0), columns=[LABEL_NAME]).slice(0, len(batch.row_ids))
     names = dict(enumerate(version.labels))  # a label that the model does not know has but its number
-    true = None if batch.y_true is None else [names.get(each, f"{each:g}") for each in batch.y_true.tolist()]
+    labels_known = [] if batch.y_true is None else batch.y_true.tolist()
+    true = [names.get(each, "" if np.isnan(each) else f"{each:g}") for each in labels_known] or None
     with scratch.placing(folder, PREDICTION_GRID) as temporary:
         images, predicted = np.asarray(batch.X), labels[LABEL_NAME].to_pylist()
         painter.drawn("tasks.judging.image_figures", "image_grid", images, predicted, true, temporary)
@@ -259,8 +264,8 @@ def rejects_schema(job: Job) -> pa.Schema:
     return pa.schema([("row", numbers), ("source", texts), ("source_row", numbers), ("reason", texts), *ids])
 
 
-def merge_rejects(folder: Path, job: Job) -> None:
-    """Gather the rejects of all shards in ``_rejects.parquet``, in order.
+def merge_rejects(folder: Path, job: Job) -> int:
+    """Gather the rejects of all shards in ``_rejects.parquet``, in order, and return how many there are.
 
     Raises:
         DataError: those of a shard are damaged.
@@ -275,6 +280,7 @@ def merge_rejects(folder: Path, job: Job) -> None:
         model = job.model.model_dump(mode="json")
         footer = json.dumps({"job": job.job, "model": model, "rejects": total})
         merged.add_key_value_metadata({output_dir.FOOTER: footer})
+    return total
 
 
 def check_rejects(folder: Path, job: Job, count: int) -> None:

@@ -5,7 +5,10 @@ artifacts/, from torchvision's mirrors, or from Debian's package. Archives diffe
 these are kept, and compared with their published digests.
 """
 
+import errno
+import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +39,7 @@ from tasks.records import PreparedDataset, RawDataset
 from tasks.store import artifact_paths, atomic, verified
 from tasks.store.record import FileRef
 
+SPACE_NEEDED = 200 * 2**20  # bytes: the archives (31 MB), the same unpacked, the payloads (55 MB) and apt's lists
 LARGEST_ARCHIVE = 64 * 2**20  # the largest is 26 MB; a server that sends on and on is cut off here
 SLOWEST = 2**15  # bytes of payload a second
 PATIENCE_SECONDS = 20.0  # with a mirror beyond the time that it takes at this rate
@@ -292,11 +296,14 @@ def fetch_files(sources: Iterable[Source], use_cache: bool = True) -> RawDataset
     Raises:
         SourceUnreachable: no source answers.
         DataError: what a source has fails its checksum, or a user's folder lacks a file.
-        OSError: the disk is full.
+        OSError: the disk is too full.
     """
     with scratch_folder(FASHION_MNIST) as scratch:
         # The smallest first: of a mirror that drips it shows within seconds.
         missing = sorted((file for file in FILES if not (use_cache and file.is_cached())), key=lambda file: file.size)
+        # Found out first, since apt would report it as a fault of the network.
+        if missing and shutil.disk_usage(scratch).free < SPACE_NEEDED:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch.parent))
         sources = list(sources) if missing else ()
         used = dict.fromkeys(_ask_each(sources, partial(_fetch_file, file, scratch)) for file in missing)
     source = ", ".join(used) or "cache"

@@ -52,7 +52,7 @@ def test_words_of_numbers_order_them_and_give_them_back(values: list[float]) -> 
     ("form", "action"),
     [
         ("€{:.2f}", "y looks like numbers: write them as 1234.5 and take linear-regression"),
-        ("{:.2f}", "y looks like numbers: write them as 1234.5 and take linear-regression"),
+        ("{:.2f}", "take linear-regression, which learns numbers"),
         ("Mr. {:.2f}", "get more of them, or remove these rows"),
     ],
 )

@@ -130,6 +130,18 @@ def test_without_input_an_unfinished_job_keeps_the_test_split_of_its_own_version
     assert (after.version, after.rows) == (2, 1200), "the next one takes the champion of now"
 
 
+def test_an_unfinished_job_whose_version_is_gone_says_that_there_is_no_such_version(
+    folder: Path, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    interrupt(monkeypatch, 2, input=str(folder), output=str(tmp_path / "out"), shard_rows=250)
+    candidates[1].publish()
+    shutil.rmtree(artifact_paths.version(NAME, 1))
+    with pytest.raises(UsageError, match="has no version 1"):
+        predict_rows(input=str(folder), output=str(tmp_path / "out"), shard_rows=250)
+    done = predict_rows(input=str(folder), output=str(tmp_path / "out"), shard_rows=250, restart=True)
+    assert done.version == 2
+
+
 def test_pruning_finds_the_version_of_an_unfinished_job_wherever_it_writes(
     folder: Path, candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

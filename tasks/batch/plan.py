@@ -137,6 +137,7 @@ def _find_job(parameters: PredictParameters, output: Output) -> tuple[Job, Files
             if _request_id(parameters, its_own, provider) == held.request:
                 model, files = held.model, its_own
                 break
+    reading.load(model.name, model.version)  # of an unfinished job, whose version may be gone
     prints, request = [file.fingerprint for file in files], _request_id(parameters, files, provider)
     return Job(
         job=_digest({"request": request, "model": model.sha256})[:ID_CHARACTERS],

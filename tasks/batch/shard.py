@@ -100,7 +100,7 @@ def _write_part(
     return footer
 
 
-def to_table(batch: Batch, outputs: Outputs, version: Version, has_all: bool = True) -> pa.Table:
+def to_table(batch: Batch, outputs: Outputs, version: Version, has_all: bool) -> pa.Table:
     """One row group: row number, file, then label, its name and a probability a class, or the prediction, then ids.
 
     Outputs are ``(…, n)``, probabilities ``(classes, n)``; only where ``has_all`` are these in it. Copies nothing.

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from tasks.data import row_hash, statistics
 from tasks.data.inference import FORMAT_PATTERNS, MOSTLY, NUMBERS_WITH_TEXT, SHOWN, example_of_text, value_kind
 from tasks.data.io.table import Table
+from tasks.data.io.tabular import parse_numbers
 from tasks.data.levels import MOST_LEVELS, count_codes, sort_levels
 from tasks.data.report import Finding, error, note, warning
 from tasks.data.row_hash import Hashes
@@ -188,8 +189,11 @@ def check_rare_classes(truth: Truth, is_training: Array, target: str | None = No
     if len(rare) > MOST_NAMED:
         told = [f"{len(rare):,} of {len(rows):,} classes have hardly a row, as {names[0][:SHOWN]!r}"]
         column = target
-        is_number = pc.match_substring_regex(pa.array(names), FORMAT_PATTERNS["numbers", "1234.5"])
-        if target and pc.mean(is_number).as_py() > MOSTLY:
+        texts = pa.array(names)
+        looks_like_number = pc.match_substring_regex(texts, FORMAT_PATTERNS["numbers", "1234.5"])
+        if target and not parse_numbers(texts).null_count:
+            action = "take linear-regression, which learns numbers"
+        elif target and pc.mean(looks_like_number).as_py() > MOSTLY:
             action = f"{target} looks like numbers: write them as 1234.5 and take linear-regression"
     for found in told:
         yield error("rare-class", column, found, f"at least {FEWEST} training rows of each class", action)

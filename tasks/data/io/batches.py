@@ -32,6 +32,8 @@ UNKNOWN = -1.0  # the code of any level that a recipe has not
 CHUNK_ROWS = 2**17  # one row group of the output: smaller ones cost more, larger ones gain nothing
 CHUNK_BYTES = 64 * 2**20
 SHARD_ROWS, SHARD_BYTES = 2**22, 2**31
+SINGLE_VALUES = {"text", "number", "boolean", "date", "null"}  # kinds of columns that can be copied or compared
+TOLERATED_PERCENT = 1  # rejects of tables and pictures
 NO_INDEX = np.empty(0, np.int32)
 
 

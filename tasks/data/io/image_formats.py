@@ -16,6 +16,8 @@ from tasks.data.io import arrays, images, pictures, tabular
 from tasks.data.io.arrays import StoredArray
 from tasks.data.io.batches import (
     CHUNK_BYTES,
+    SINGLE_VALUES,
+    TOLERATED_PERCENT,
     UNKNOWN,
     Batch,
     Format,
@@ -36,8 +38,6 @@ from tasks.serving.task import Regression
 from tasks.store.regular_files import shown
 
 UNPACKED, TRUTH = ".rows.npy", ".truth.npy"  # what was unpacked, and the truth beside it
-COPIED_KINDS = {"text", "number", "boolean", "date", "null"}  # of columns that go along
-TOLERATED_PERCENT = 1
 MOST_PICTURES, MOST_PACKED_PICTURES = 2**11, 2**13  # of a shard
 
 
@@ -196,7 +196,7 @@ def _count_packed(path: Path, spec: ReadSpec) -> int:
     if faults := [
         name
         for name in spec.ids
-        if schema.names.count(name) != 1 or tabular.kind_of(schema.field(name).type) not in COPIED_KINDS
+        if schema.names.count(name) != 1 or tabular.kind_of(schema.field(name).type) not in SINGLE_VALUES
     ]:
         expected = f"one column {faults[0]} of single values"
     if images.image_column(schema, spec.columns) is None:

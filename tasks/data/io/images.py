@@ -52,6 +52,7 @@ ARRAY_PARTS = ("", "train", "test", "val", "validation", "valid")
 METADATA = b"huggingface"
 LABEL_COLUMNS = ("label", "labels", "class")
 MOST_ROWS = 10**8  # of a Parquet file: a footer may promise any number
+BLOCK_IMAGES = 2**10
 JOB_IMAGES, JOB_BYTES = 256, 2**22  # images that are read together from a file of many
 FILE_JOBS = 32  # of all picture files: the cores are to end at one time
 FEWEST_FILES, MOST_FILES = 16, 1024  # of a job: a process waits for the interpreter's lock of its parent before each
@@ -465,10 +466,10 @@ class DecodedImages(NamedTuple):
         found: list[Any] = self.facts[self.facts["is_readable"]][names[0] if len(names) == 1 else [*names]].tolist()
         return found
 
-    def blocks(self, rows: int = 2**10) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-        """The pixels ``(n, …)``, so many images at a time, read and not mapped: a map would count as memory."""
-        for start in range(0, len(self.facts), rows):
-            at = slice(start, min(start + rows, len(self.facts)))
+    def blocks(self) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+        """The pixels ``(n, …)``, 1024 at a time, read and not mapped: a map would count as memory."""
+        for start in range(0, len(self.facts), BLOCK_IMAGES):
+            at = slice(start, min(start + BLOCK_IMAGES, len(self.facts)))
             yield at, self.pick(start, at.stop - start)
 
     def pick(self, number: int, count: int = 1) -> NDArray[np.uint8]:

@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 from tasks.data.io import tabular
 from tasks.data.io.batches import (
     CHUNK_BYTES,
+    SINGLE_VALUES,
+    TOLERATED_PERCENT,
     UNKNOWN,
     Batch,
     Format,
@@ -45,7 +47,6 @@ from tasks.store import atomic, regular_files
 from tasks.store.fingerprints import Fingerprint
 
 VALUE = "single value"  # of what is only copied or compared
-SINGLE_VALUES = {"text", "number", "boolean", "date", "null"}
 FITS = {
     "number": {"number", "text", "null"},
     "boolean": {"boolean", "number", "text", "null"},
@@ -53,7 +54,6 @@ FITS = {
     VALUE: SINGLE_VALUES,
 }  # a kind of the recipe: what a column of a file that keeps types may be
 SHOWN = 40  # characters of a value
-TOLERATED_PERCENT = 1  # rejects of tables and pictures
 NESTED = "unsupported"  # the kind of a column of lists and the like
 
 
@@ -62,8 +62,7 @@ NESTED = "unsupported"  # the kind of a column of lists and the like
 
 def recipe_of(spec: ReadSpec) -> Columns:
     """The recipe of columns that rows are read for."""
-    assert isinstance(spec.recipe, Columns)  # noqa: S101  (the callers' branch)
-    return spec.recipe
+    return cast("Columns", spec.recipe)
 
 
 def feature_columns(spec: ReadSpec) -> dict[str, Column]:

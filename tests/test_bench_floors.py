@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tasks.networks.sgd import SGD, ConciseSGD, decaying
+from tasks.networks.softmax_concise import SoftmaxRegressionConcise
+from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
 
 from conftest import Pipeline
 from flows.bench import predict_floor, train_floor
 from flows.predict import predict
 from small_images import IMAGES, generator
-from tasks.networks.sgd import SGD, ConciseSGD, decaying
-from tasks.networks.softmax_concise import SoftmaxRegressionConcise
-from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
 from tasks.networks.training import train
 from tasks.parameters import Device, PredictParameters
 from tasks.serving import sessions

@@ -80,7 +80,7 @@ def test_a_line_is_shown_when_it_ends_not_when_the_command_does(unbuffered: str,
 @pytest.mark.parametrize(
     ("variable", "value", "command"),
     [
-        ("GRADMILL_CUDA_GRAPHS", "maybe", "retrain"),
+        ("GRADMILL_TIME_LIMIT", "maybe", "retrain"),
         ("GRADMILL_ARTIFACTS", "~no-such-user/x", "retrain"),
         ("GRADMILL_ARTIFACTS", "~no-such-user/x", "models"),
         ("PREFECT_LOGGING_LEVEL", "loud", "retrain"),

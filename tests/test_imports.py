@@ -185,7 +185,7 @@ def test_a_retrain_imports_what_it_computes_with_when_it_computes() -> None:
 
 
 def test_training_the_books_models_imports_no_compiler_of_torchs_and_no_scipy() -> None:
-    learning = "from tasks.networks import schedules; next(schedules.learning_rates('cosine', 0.1, 2))"
+    learning = "from tasks.networks import training; training.ConciseSGD([], 0.1).step()"
     imported_by_both = modules_after(f"import tasks.judging.judges; {learning}")
     assert not {"torch._dynamo", "torchmetrics", "scipy"} & imported_by_both
 

@@ -1,21 +1,25 @@
-"""What only a GPU can show: training and prediction on CUDA agree with the CPU, with CUDA graphs and without."""
+"""What only a GPU can show: training and prediction on CUDA agree with the CPU."""
 
+import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from candidate import Candidate
+from command_line import typed
 from small_images import IMAGES, generator
+from table_files import written
 from tasks.batch.session_pool import open_pool
 from tasks.machine import devices
-from tasks.networks.cuda_graphs import GraphedEpochs
-from tasks.networks.sgd import SGD, ConciseSGD, decaying
-from tasks.networks.softmax_concise import SoftmaxRegressionConcise
-from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
-from tasks.networks.training import train, train_epoch
+from tasks.networks.examples import Split
+from tasks.networks.linear_regression import LinearRegressionConcise, LinearRegressionScratch
+from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxRegressionScratch
+from tasks.networks.training import SGD, ConciseSGD, Network, decaying, train
 from tasks.serving import sessions
 
 pytestmark = [
@@ -34,24 +38,61 @@ def test_sessions_on_cuda_answer_like_those_on_the_cpu(candidates: list[Candidat
     np.testing.assert_allclose(found[sessions.CUDA], found[sessions.CPU], atol=1e-5)
 
 
-@pytest.mark.parametrize("implementation", ["scratch", "concise"])
-@pytest.mark.parametrize("rates", [[0.1, 0.1, 0.1], [0.3, 0.2, 0.1]])
-def test_replayed_epochs_learn_what_single_steps_learn_and_the_cpu_learns(
-    implementation: str, rates: list[float]
-) -> None:
+def build(kind: str) -> tuple[Network, type[SGD], Split]:
+    """A network of the book, its optimizer and a split that it learns."""
+    optimizer = SGD if kind.endswith("scratch") else ConciseSGD
+    if kind.startswith("softmax"):
+        softmax = SoftmaxRegressionScratch if kind.endswith("scratch") else SoftmaxRegressionConcise
+        return softmax(64, 5, generator()), optimizer, IMAGES
+    linear = LinearRegressionScratch if kind.endswith("scratch") else LinearRegressionConcise
+    X = torch.randn(500, 2, generator=generator())
+    return linear(2, "squared", generator()), optimizer, Split(X, X @ torch.tensor([2.0, -3.4]) + 4.2)
+
+
+@pytest.mark.parametrize("kind", ["softmax scratch", "softmax concise", "linear scratch", "linear concise"])
+def test_the_books_networks_learn_on_cuda_what_they_learn_on_the_cpu(kind: str) -> None:
     learned = {}
-    for device, run_epoch in (("cpu", train_epoch), ("cuda", train_epoch), ("graph", GraphedEpochs())):
-        kind: Any = SoftmaxRegressionScratch if implementation == "scratch" else SoftmaxRegressionConcise
-        net = kind(64, 5, generator())
-        target = torch.device("cpu" if device == "cpu" else "cuda")
-        net.to(target)
-        optimizer = (SGD if implementation == "scratch" else ConciseSGD)(decaying(net.parameters(), 0.01), lr=0.1)
-        split = IMAGES.to(target)
-        curve = list(train(net, optimizer, split, split, rates, 32, generator(7), run_epoch=run_epoch))
-        learned[device] = {name: each.cpu() for name, each in net.weights().items()}, curve[-1].train["loss"]
-    assert learned["graph"][1] == pytest.approx(learned["cpu"][1], rel=1e-4)
-    torch.testing.assert_close(learned["graph"][0], learned["cuda"][0], rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(learned["graph"][0], learned["cpu"][0], rtol=1e-3, atol=1e-5)
+    for device in map(torch.device, ("cpu", "cuda")):
+        net, optimizer, split = build(kind)
+        net.to(device)
+        split = split.to(device)
+        sgd = optimizer(decaying(net.parameters(), 0.01), lr=0.1)
+        curve = list(train(net, sgd, split, split, [0.3, 0.2, 0.1], 32, generator(7)))
+        learned[device.type] = {name: each.cpu() for name, each in net.weights().items()}, curve[-1].train["loss"]
+    assert learned["cuda"][1] == pytest.approx(learned["cpu"][1], rel=1e-4)
+    torch.testing.assert_close(learned["cuda"][0], learned["cpu"][0], rtol=1e-3, atol=1e-5)
+
+
+def write_data(folder: Path, kind: str) -> list[Any]:
+    """Own data of a kind, and the options that retrain on them."""
+    rng = np.random.default_rng(0)
+    if kind == "images":
+        for number in range(200):
+            side = number % 2
+            pixels = rng.integers(0, 100, (12, 12), np.uint8)
+            pixels[:, 6 * side : 6 * side + 6] += 100
+            (folder / "pictures" / ["left", "right"][side]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / "pictures" / ["left", "right"][side] / f"{number}.png")
+        return ["softmax-regression", "--data", folder / "pictures"]
+    rows = 60_000 if kind == "minibatches" else 400
+    x, level = rng.normal(size=rows), rng.choice(["a", "b", "c"], rows)
+    y = x + (level == "a") + rng.normal(size=rows)
+    data = written(folder / "table.parquet", {"x": x, "level": level, "y": y > 0 if kind == "minibatches" else y})
+    model = "softmax-regression" if kind == "minibatches" else "linear-regression"
+    return [model, "--data", data, "--target", "y"]
+
+
+@pytest.mark.parametrize("kind", ["a whole table", "minibatches", "images"])
+def test_own_data_are_learned_and_predicted_on_cuda_as_on_the_cpu(kind: str, tmp_path: Path) -> None:
+    options, losses = write_data(tmp_path, kind), {}
+    for device in ("cpu", "cuda"):
+        done = typed("retrain", *options, "--name", f"on-{device}", "--device", device, "--json")
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        assert document["device"].startswith(device)
+        assert document["prediction"]["rows"] > 0
+        losses[device] = document["metrics"]["test_loss"]
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.005)
 
 
 def test_the_driver_tells_what_nvidia_smi_tells() -> None:

@@ -25,10 +25,8 @@ from tasks.fitting.image_learning import Learner, steps
 from tasks.judging.objective import Objective
 from tasks.networks.centring import Centred, mean_and_curvature
 from tasks.networks.examples import Split
-from tasks.networks.sgd import decaying
-from tasks.networks.softmax_concise import SoftmaxRegressionConcise
-from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
-from tasks.networks.training import take_steps
+from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxRegressionScratch
+from tasks.networks.training import decaying, train_epoch
 from tasks.parameters import Data, Device, Implementation, SoftmaxTraining
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.store.run_folder import RunFolder
@@ -276,8 +274,8 @@ def test_centred_steps_are_those_on_inputs_less_their_mean(
     nets = [kind(5, 3, torch.Generator().manual_seed(1)) for _ in range(2)]
     as_is, less_mean = ((net, torch.optim.SGD(decaying(net.parameters(), 0.1), lr=0.2)) for net in nets)
     nets[1].weights()["b"].add_(mean @ nets[1].weights()["W"])  # the same network, on inputs less their mean
-    take_steps(nets[0], Centred(as_is[1], nets[0], mean), Split(X, y), torch.arange(64), 16)
-    take_steps(nets[1], less_mean[1], Split(X - mean, y), torch.arange(64), 16)
+    train_epoch(nets[0], Centred(as_is[1], nets[0], mean), Split(X, y), 16, torch.Generator().manual_seed(5))
+    train_epoch(nets[1], less_mean[1], Split(X - mean, y), 16, torch.Generator().manual_seed(5))
     torch.testing.assert_close(nets[0].weights()["W"], nets[1].weights()["W"], rtol=0, atol=1e-5)
     torch.testing.assert_close(nets[0](X), nets[1](X - mean), rtol=0, atol=1e-4)
 

@@ -22,11 +22,8 @@ from tasks.fitting.devices import deterministic, one_thread
 from tasks.fitting.learning import Learning
 from tasks.fitting.weights import learned
 from tasks.judging import exported
-from tasks.networks import rank as rank_rule
-from tasks.networks.moments import moments
-from tasks.networks.passes import until_settled
+from tasks.networks.tabular import LARGEST_NORM, compute_moments, make_preconditioner, until_settled
 from tasks.networks.training import Measured, outputs
-from tasks.networks.whitening import whitener
 from tasks.parameters import Device, Gates, LinearTraining, SoftmaxTraining, Steps
 from tasks.records import PreparedDataset, TrainedModel
 from tasks.serving import graph, sessions
@@ -240,11 +237,11 @@ def test_minibatches_take_the_steps_of_one_product_that_their_parts_would_take(d
     prepared = of_categories()
     table = tables.load(prepared, prepared.train, torch.float64)
     encoding = table.encoding
-    found = moments(table, 1, encoding.num_slots, None, 1 + encoding.num_slots, encoding.pairs)
+    found = compute_moments(table, 1, encoding.num_slots, None, 1 + encoding.num_slots, encoding.pairs)
     inverse = found.inverse(0.1 + decay, num_columns=5)
     gradient = torch.randn(len(found.mean) + 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    expected = whitener(found, inverse, encoding.frequencies, torch.float64)(gradient)
-    ours = whitener(found, inverse, encoding.frequencies, torch.float32)(gradient.float())
+    expected = make_preconditioner(found, inverse, encoding.frequencies, torch.float64)(gradient)
+    ours = make_preconditioner(found, inverse, encoding.frequencies, torch.float32)(gradient.float())
     np.testing.assert_allclose(ours, expected, atol=1e-4)
     dense = found.covariance.numpy() + (0.1 + decay) * np.eye(len(found.mean))
     of_inputs = np.linalg.solve(dense, (gradient[:-1] - found.mean.unsqueeze(1) * gradient[-1:]).numpy())
@@ -263,7 +260,7 @@ def test_moments_are_those_of_dense_one_hot_inputs(balanced: bool) -> None:
     table = tables.load(prepared, prepared.train, torch.float64)
     given = torch.from_numpy(class_weights) if balanced else None
     for first in (len(expected), 3, 0):
-        found = moments(table, 3, table.encoding.num_slots, given, first, table.encoding.pairs)
+        found = compute_moments(table, 3, table.encoding.num_slots, given, first, table.encoding.pairs)
         assert not found.products.any(), "there is no target"
         np.testing.assert_allclose(found.mean, mean, atol=1e-12)
         np.testing.assert_allclose(found.covariance, expected[:first, :first], atol=1e-12)
@@ -280,7 +277,7 @@ def test_moments_have_the_covariance_with_the_target_of_a_regression() -> None:
     inputs, _ = one_hot(prepared, "train")
     table = tables.load(prepared, prepared.train, torch.float64)
     y = table.y.numpy()
-    found = moments(table, 3, table.encoding.num_slots, None, inputs.shape[1], table.encoding.pairs)
+    found = compute_moments(table, 3, table.encoding.num_slots, None, inputs.shape[1], table.encoding.pairs)
     np.testing.assert_allclose(found.covariance, np.cov(inputs.T, bias=True), atol=1e-12)
     np.testing.assert_allclose(found.products, (inputs - inputs.mean(axis=0)).T @ (y - y.mean()) / len(y), atol=1e-12)
     assert found.target_variance == pytest.approx(y.var())
@@ -427,7 +424,7 @@ def test_weights_that_noise_alone_makes_too_large_for_float32_are_those_of_minim
         recipe = recipe_of(prepared)
         assert recipe.target is not None
         deviations = (truth - recipe.target.mean) / recipe.target.scale
-        expected, rank = least_norm(inputs - inputs.mean(axis=0), deviations, rank_rule.LARGEST)
+        expected, rank = least_norm(inputs - inputs.mean(axis=0), deviations, LARGEST_NORM)
         if loss == "squared":
             np.testing.assert_allclose(weights(learning)[0][:, 0], expected, atol=1e-4)
         assert bool(learning.collinear) == (rank < 6)

@@ -1,28 +1,28 @@
 """Which network and which optimizer learn a task: one of the four systems of the book."""
 
 import math
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tasks.networks.linear_concise import LinearRegressionConcise
-from tasks.networks.linear_scratch import LinearRegressionScratch
-from tasks.networks.sgd import SGD, ConciseSGD, decaying
-from tasks.networks.softmax_concise import SoftmaxRegressionConcise
-from tasks.networks.softmax_scratch import SoftmaxRegressionScratch
-from tasks.networks.tables import Encoding
-from tasks.networks.training import Network, Optimizer
+from tasks.networks.linear_regression import (
+    HUBER_BETA,
+    LOSS_GRADIENTS,
+    LinearRegressionConcise,
+    LinearRegressionScratch,
+)
+from tasks.networks.softmax_regression import (
+    SoftmaxRegressionConcise,
+    SoftmaxRegressionScratch,
+    cross_entropy_gradient,
+    weighted_cross_entropy,
+    weighted_cross_entropy_gradient,
+)
+from tasks.networks.tabular import Encoding, TabularNetwork, differentiate
+from tasks.networks.training import SGD, ConciseSGD, Network, Optimizer, decaying
 from tasks.parameters import Implementation, Training
 from tasks.records import PreparedDataset
-
-LINEAR: dict[Implementation, type[LinearRegressionScratch | LinearRegressionConcise]] = {
-    Implementation.SCRATCH: LinearRegressionScratch,
-    Implementation.CONCISE: LinearRegressionConcise,
-}
-SOFTMAX: dict[Implementation, type[SoftmaxRegressionScratch | SoftmaxRegressionConcise]] = {
-    Implementation.SCRATCH: SoftmaxRegressionScratch,
-    Implementation.CONCISE: SoftmaxRegressionConcise,
-}
 
 
 def build(
@@ -33,45 +33,56 @@ def build(
     class_weights: Tensor | None = None,
 ) -> tuple[Network, Optimizer]:
     """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
-    num_inputs = math.prod(prepared.recipe.input.shape)
+    num_inputs, num_outputs = math.prod(prepared.recipe.input.shape), len(prepared.class_names)
+    is_scratch, options = training.implementation is Implementation.SCRATCH, dict[str, Any]()
+    if class_weights is not None:
+        options = (
+            {"loss_gradient": weighted_cross_entropy_gradient(class_weights)}
+            if is_scratch
+            else {"loss": weighted_cross_entropy(class_weights)}
+        )
+    net: Network
     if prepared.task == "regression":
-        net: Network = LINEAR[training.implementation](num_inputs, training.loss.value, generator)
+        linear = LinearRegressionScratch if is_scratch else LinearRegressionConcise
+        net = linear(num_inputs, training.loss.value, generator)
     else:
-        kind, num_outputs = SOFTMAX[training.implementation], len(prepared.class_names)
-        dropout = training.dropout
-        net = kind(num_inputs, num_outputs, generator, dropout_probability=dropout, class_weights=class_weights)
+        softmax = SoftmaxRegressionScratch if is_scratch else SoftmaxRegressionConcise
+        net = softmax(num_inputs, num_outputs, generator, dropout_probability=training.dropout, **options)
     net.to(device)
     return net, optimizer(training, net, training.steps.weight_decay)
 
 
 def build_for_table(
     training: Training, prepared: PreparedDataset, encoding: Encoding, class_weights: Tensor | None
-) -> Network:
-    """The network of a table, which starts at zero: that is the answer of minimum norm where columns are collinear.
+) -> TabularNetwork:
+    """The network of a table; from scratch the gradient of its loss is a formula, concisely it is autograd's.
 
     Behind the effects of slots there is one more for each category, that of a code without one.
     """
-    num_inputs, num_slots = len(encoding.numbers), encoding.num_slots + len(encoding.categories)
-    pairs = encoding.pairs.cpu()
-    nothing_drawn = torch.Generator()
+    is_scratch = training.implementation is Implementation.SCRATCH
+    class_weights = None if class_weights is None else class_weights.to(encoding.mean.dtype)
     if prepared.task == "regression":
-        kind = LINEAR[training.implementation]
-        return kind(num_inputs, training.loss.value, nothing_drawn, sigma=0.0, num_slots=num_slots, pairs=pairs)
-    return SOFTMAX[training.implementation](
-        num_inputs,
-        len(prepared.class_names),
-        nothing_drawn,
-        sigma=0.0,
-        dropout_probability=training.dropout,
-        num_slots=num_slots,
-        pairs=pairs,
-        class_weights=class_weights,
+        losses = {"squared": nn.MSELoss(reduction="sum"), "huber": nn.SmoothL1Loss(reduction="sum", beta=HUBER_BETA)}
+        name = training.loss.value
+        loss_gradient = LOSS_GRADIENTS[name] if is_scratch else differentiate(losses[name])
+    elif is_scratch:
+        loss_gradient = cross_entropy_gradient
+        if class_weights is not None:
+            loss_gradient = weighted_cross_entropy_gradient(class_weights)
+    else:
+        loss_gradient = differentiate(nn.CrossEntropyLoss(class_weights, reduction="none"))
+    return TabularNetwork(
+        len(encoding.numbers),
+        max(1, len(prepared.class_names)),
+        encoding.num_slots + len(encoding.categories),
+        encoding.pairs.cpu(),
+        loss_gradient,
+        training.dropout,
     )
 
 
 def optimizer(training: Training, net: Network, weight_decay: float, momentum: float = 0.0) -> Optimizer:
     """The implementation's SGD; momentum is Nesterov's."""
     groups = decaying(net.parameters(), weight_decay)
-    if training.implementation is Implementation.SCRATCH:
-        return SGD(groups, training.steps.lr, momentum)
-    return ConciseSGD(groups, lr=training.steps.lr, momentum=momentum, nesterov=momentum > 0)
+    kind = SGD if training.implementation is Implementation.SCRATCH else ConciseSGD
+    return kind(groups, training.steps.lr, momentum)

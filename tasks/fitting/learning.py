@@ -7,11 +7,8 @@ import torch
 
 from tasks.errors import UsageError
 from tasks.fitting.splits import load_split
-from tasks.machine.settings import Settings
-from tasks.networks.cuda_graphs import GraphedEpochs
 from tasks.networks.examples import Examples, Split
-from tasks.networks.schedules import learning_rates
-from tasks.networks.training import Measured, Network, Optimizer, stop_early, train, train_epoch
+from tasks.networks.training import Measured, Network, Optimizer, learning_rates, stop_early, train
 from tasks.parameters import Training
 from tasks.records import PreparedDataset
 
@@ -125,8 +122,7 @@ def require_rows_to_choose(num_rows: int, share: float) -> None:
 def epochs(
     net: Network, optimizer: Optimizer, data: Parts[Examples], training: Training, generator: torch.Generator
 ) -> Iterator[Measured]:
-    """Train ``net``, epoch by epoch; on a GPU from a captured graph, with patience until it is at an end."""
-    on_a_gpu = data.train.y.is_cuda and Settings().cuda_graphs
+    """Train ``net``, epoch by epoch, with patience until it is at an end."""
     measured = train(
         net,
         optimizer,
@@ -136,6 +132,5 @@ def epochs(
         training.steps.batch_size,
         generator,
         data.validation,
-        GraphedEpochs() if on_a_gpu else train_epoch,
     )
     return stop_early(measured, net, training.patience) if training.patience else measured

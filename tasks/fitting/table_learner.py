@@ -13,13 +13,20 @@ from tasks.fitting.learning import Learning, Parts
 from tasks.judging.objective import Objective
 from tasks.machine import side_by_side
 from tasks.networks.examples import Examples
-from tasks.networks.moments import Moments, moments
-from tasks.networks.orders import shuffled
-from tasks.networks.passes import AveragedSteps, one_step, until_converged, until_settled
-from tasks.networks.schedules import learning_rates
-from tasks.networks.tables import Encoding
-from tasks.networks.training import Epoch, Measured, Network, outputs, stop_early, train
-from tasks.networks.whitening import Whitened, Whitener, whitener
+from tasks.networks.tabular import (
+    AveragedSGD,
+    Encoding,
+    Moments,
+    PreconditionedSGD,
+    Preconditioner,
+    compute_moments,
+    make_preconditioner,
+    shuffle_in_parts,
+    train_epoch_whole,
+    until_converged,
+    until_settled,
+)
+from tasks.networks.training import Epoch, Measured, Network, learning_rates, outputs, stop_early, train
 from tasks.parameters import Steps, Training
 from tasks.records import PreparedDataset
 
@@ -50,32 +57,36 @@ class Learner:
 
     def _moments(self, split: Examples) -> Moments:
         encoding, first = self.encoding, self.way.num_whitened
-        found = moments(split, len(encoding.numbers), self.num_slots, self.class_weights, first, encoding.pairs)
+        found = compute_moments(split, len(encoding.numbers), self.num_slots, self.class_weights, first, encoding.pairs)
         if not self.way.is_whole or self.objective.is_of_classes or len(found.variances):
             return found
         offsets = encoding.mean / encoding.scale
-        return found.told(torch.cat([offsets.squeeze(1), offsets.new_zeros(self.num_slots)]))
+        return found.with_effective_rank(torch.cat([offsets.squeeze(1), offsets.new_zeros(self.num_slots)]))
 
     def begin(self, data: Parts[Examples], inputs: Future[Moments], weight_decay: float) -> Learning:
         """The network at its start, and the epochs that train it on these parts."""
         steps = rules.steps(self.training, self.way, len(data.train), weight_decay)
         training = self.training.model_copy(update=steps.model_dump())
-        rows, first = data.train, None
+        rows: Examples = data.train
+        run_epoch: Epoch = train_epoch_whole
         if not self.way.is_whole and self.training.num_epochs is None:
             rows = self._sample(data.train, SCORES // max(1, len(self.prepared.class_names)))
         if not self.way.is_whole:
-            first = side_by_side.ahead(shuffled(len(data.train), self.generator))
+            run_epoch = AveragedSGD(
+                side_by_side.ahead(shuffle_in_parts(len(data.train), self.generator)), side_by_side.ahead
+            )
         net = build_for_table(training, self.prepared, self.encoding, self.class_weights)
         net = net.to(data.train.device).to(self.encoding.mean.dtype)
-        whitened = Whitened(
+        whitened = PreconditionedSGD(
             optimizer(training, net, 0.0, self.way.momentum),
             net,
-            side_by_side.beside(self._whitener, inputs, steps, len(data.train)),  # while the first minibatch is drawn
+            side_by_side.beside(
+                self._make_preconditioner, inputs, steps, len(data.train)
+            ),  # while the first minibatch is drawn
             self.num_slots,
             weight_decay * rules.loss_factor(training),
         )
         rates = learning_rates(training.schedule, steps.lr, steps.num_epochs)
-        run_epoch: Epoch = one_step if self.way.is_whole else AveragedSteps(side_by_side.ahead)
         epochs = train(
             net,
             whitened,
@@ -86,7 +97,6 @@ class Learner:
             self.generator,
             data.validation,
             run_epoch,
-            first,
         )
         if self.training.num_epochs is None:
             epochs = self._to_the_end(epochs, net, whitened, run_epoch, rows, len(data.train), weight_decay)
@@ -94,26 +104,26 @@ class Learner:
             epochs = stop_early(epochs, net, training.patience)
         return Learning(net, epochs, training, len(data.train), len(data.validation or ()), self.num_slots)
 
-    def _whitener(self, inputs: Future[Moments], steps: Steps, num_rows: int) -> Whitener:
+    def _make_preconditioner(self, inputs: Future[Moments], steps: Steps, num_rows: int) -> Preconditioner:
         found = inputs.result()
         ridge = steps.weight_decay / rules.CURVATURE[self.training.loss]
         if not self.way.is_whole:
             ridge += rules.damping(found.spread, steps.batch_size, num_rows)
         inverse = found.inverse(ridge, len(self.encoding.numbers) + len(self.encoding.categories))
-        return whitener(found, inverse, self.encoding.frequencies, self.way.dtype)
+        return make_preconditioner(found, inverse, self.encoding.frequencies, self.way.dtype)
 
     def _to_the_end(
         self,
         epochs: Iterator[Measured],
         net: Network,
-        whitened: Whitened,
+        whitened: PreconditionedSGD,
         run_epoch: Epoch,
         rows: Examples,
         num_rows: int,
         weight_decay: float,
     ) -> Iterator[Measured]:
         """As many epochs as it takes; after a pass of minibatches the objective is that of a sample of the rows."""
-        if not isinstance(run_epoch, AveragedSteps):
+        if not isinstance(run_epoch, AveragedSGD):
             return until_converged(epochs, lambda: float(whitened.decrement()), rules.TOLERANCE)
         sample = side_by_side.beside(tables.kept, rows, True)  # while steps are taken
         objective = replace(self.objective, weight_decay=weight_decay)

@@ -13,7 +13,7 @@ from tasks.fitting.table_learner import Learner, loss
 from tasks.judging.objective import Objective
 from tasks.machine.telling import tell
 from tasks.networks.examples import Examples
-from tasks.networks.tables import Encoding
+from tasks.networks.tabular import Encoding
 from tasks.networks.training import Measured
 from tasks.parameters import Steps, Training
 from tasks.records import PreparedDataset

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays, read_split
 from tasks.data.recipe import Columns
 from tasks.fitting.learning import Parts, require_enough
-from tasks.networks.effects import NONE
 from tasks.networks.examples import Examples
-from tasks.networks.moments import Moments
-from tasks.networks.tables import Encoding, Table
+from tasks.networks.tabular import NONE, Encoding, Moments, Table
 from tasks.records import PreparedDataset
 from tasks.store.record import FileRef
 
@@ -77,7 +75,7 @@ def encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
         start += column.num_slots
     sizes = [len(each) for each in lookup]
     num_rows = sum(each.num_missing + sum(each.counts) for each in categories[:1])
-    together, alone = _paired(sizes, min(PAIR, num_rows // PAIR_ROWS))
+    together, alone = _pair_columns(sizes, min(PAIR, num_rows // PAIR_ROWS))
     combined = [torch.cartesian_prod(lookup[first], lookup[second]) for first, second in together]
     pairs, strides = torch.cat([NONE, *combined]), [sizes[second] for _, second in together]
     order = [*(first for first, _ in together), *(second for _, second in together), *alone]
@@ -101,7 +99,7 @@ def _starts(lengths: Iterable[int]) -> list[int]:
     return [0, *itertools.accumulate(lengths)][:-1]
 
 
-def _paired(sizes: list[int], most: int) -> tuple[list[tuple[int, int]], list[int]]:
+def _pair_columns(sizes: list[int], most: int) -> tuple[list[tuple[int, int]], list[int]]:
     """Columns of so many codes each in pairs, largest with smallest, of at most ``most`` together; and those alone."""
     rest, together, alone = sorted(range(len(sizes)), key=sizes.__getitem__), list[tuple[int, int]](), list[int]()
     while rest:

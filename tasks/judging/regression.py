@@ -10,7 +10,7 @@ from tasks.fitting.splits import load_split
 from tasks.judging import figures, gates
 from tasks.judging.candidate import Candidate, Measured
 from tasks.machine.words import readable
-from tasks.networks import best_fit, metrics
+from tasks.networks import linear_regression, metrics
 from tasks.parameters import Gates, Loss
 from tasks.records import Epoch, GateVerdict
 from tasks.store.artifact_paths import FIT
@@ -18,7 +18,10 @@ from tasks.store.record import FileRef
 from tasks.store.run_folder import RunFolder
 
 CURVES = figures.Curves(("train_loss", "validation_loss", "test_loss"), ylabel="half mean squared error", yscale="log")
-BEST_FITS = {Loss.SQUARED: ("least-squares", best_fit.least_squares_fit), Loss.HUBER: ("Huber", best_fit.huber_fit)}
+BEST_FITS = {
+    Loss.SQUARED: ("least-squares", linear_regression.least_squares_fit),
+    Loss.HUBER: ("Huber", linear_regression.huber_fit),
+}
 
 
 def epoch(point: Epoch) -> str:
@@ -59,7 +62,9 @@ def _against_best_fit(candidate: Candidate, test_loss: float, bounds: Gates) -> 
     """The candidate's test loss against that of the best fit to the same training split."""
     train, test = (load_split(candidate.prepared, name) for name in ("train", "test"))
     kind, fit = BEST_FITS[candidate.objective.loss]
-    best = float(metrics.regression(best_fit.with_ones(test.X) @ fit(train.X, train.y), test.y.double())["loss"])
+    best = float(
+        metrics.regression(linear_regression.with_ones(test.X) @ fit(train.X, train.y), test.y.double())["loss"]
+    )
     allowance = (bounds.max_standardised_error * float(train.y.std())) ** 2 / 2
     ratio, plus = bounds.max_loss_ratio, readable(allowance, 2)
     return gates.judge(

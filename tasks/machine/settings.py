@@ -15,7 +15,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GRADMILL_", frozen=True, env_ignore_empty=True)
 
     artifacts: Path = Field(Path("artifacts"), description="where everything that runs produce is kept")
-    cuda_graphs: bool = Field(True, description="on a GPU, capture steps and batches once and replay them")
     fashion_mnist_dir: Path | None = Field(None, description="a folder with the four Fashion-MNIST IDX files")
     notify: str | None = Field(
         None, description="the Prefect block that alerts go to, such as slack-webhook/duty; or none"

@@ -13,7 +13,7 @@ GATHERED = 2**21  # values of the minibatches that are gathered at once: as byte
 
 
 class Examples(Protocol):
-    """A whole split, on one device: ``Split``, or ``tables.Table`` of one that memory should not hold."""
+    """A whole split, on one device: ``Split``, or ``tabular.Table`` of one that memory should not hold."""
 
     @property
     def y(self) -> Tensor:
@@ -36,10 +36,7 @@ class Examples(Protocol):
         """The examples in order, ``size`` at a time."""
 
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Inputs ``(m, …)`` and truth ``(m,)`` of the examples at ``index``, and if they have categories their places.
-
-        Inputs are floating point; places are ``(m, groups)`` int64, as ``effects`` has them.
-        """
+        """Inputs ``(m, …)``, floating point, and truth ``(m,)`` of the examples at ``index``, and their ``extras``."""
 
     def minibatches_at_once(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
         """The minibatches of this ``order`` ``(m,)`` int64, made at once; each holds for as long as it is kept."""
@@ -48,21 +45,21 @@ class Examples(Protocol):
         """One minibatch after another in this ``order`` ``(n,)`` int64; each holds until the next is asked for."""
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The inputs of all examples, and the places if they have any, minibatch by minibatch; each as long."""
+        """The inputs of all examples and their ``extras``, minibatch by minibatch; each holds as long."""
 
 
 @dataclass(frozen=True)
 class Split:
     """A whole split resident on one device: ``X`` ``(n, …)`` uint8 or floating point, ``y`` ``(n,)``.
 
-    A minibatch of bytes is converted to float32 and multiplied by ``scale`` (1/255 brings pixels to 0…1). ``places``
-    ``(n, groups)`` says where the categories of a table have a network's effects.
+    A minibatch of bytes is converted to float32 and multiplied by ``scale`` (1/255 brings pixels to 0…1). ``extras``,
+    each ``(n, …)``, are what a network takes besides: of a table, where its categories have effects.
     """
 
     X: Tensor
     y: Tensor
     scale: float = 1.0
-    places: Tensor | None = None
+    extras: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         return len(self.y)
@@ -75,7 +72,7 @@ class Split:
     @property
     def num_inputs(self) -> int:
         """Values of one example."""
-        return math.prod(self.X.shape[1:]) + (0 if self.places is None else self.places.shape[1])
+        return sum(math.prod(each.shape[1:]) for each in (self.X, *self.extras))
 
     def to(self, device: torch.device) -> "Split":
         """The same split on another device."""
@@ -97,9 +94,9 @@ class Split:
             yield self._each(lambda tensor, start=start: tensor[start : start + size])  # type: ignore[misc]
 
     def minibatch(self, index: Tensor) -> tuple[Tensor, ...]:
-        """Inputs and truth of the examples at ``index``, and their places if they have any."""
+        """Inputs and truth of the examples at ``index``, and their extras."""
         at = self.at(index)
-        return self._inputs(at.X), at.y, *at._places()
+        return self._inputs(at.X), at.y, *at.extras
 
     def minibatches_at_once(self, order: Tensor, batch_size: int) -> list[tuple[Tensor, ...]]:
         """The same of ``order``, ``batch_size`` at a time."""
@@ -115,20 +112,19 @@ class Split:
         return self._in_one_memory(part for several in gathered for part in several._parts(batch_size))
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, ...]]:
-        """The inputs of all examples, and the places if they have any, minibatch by minibatch.
+        """The inputs of all examples and their extras, minibatch by minibatch.
 
         Of very large images smaller ones: as float32 they take four times the memory.
         """
         batch_size = min(batch_size, max(1, VALUES // max(1, self.X[:1].numel())))
-        return ((inputs, *places) for inputs, _, *places in self._in_one_memory(self._parts(batch_size)))
+        return ((inputs, *extras) for inputs, _, *extras in self._in_one_memory(self._parts(batch_size)))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Split":
-        places = None if self.places is None else change(self.places)
-        return Split(change(self.X), change(self.y), self.scale, places)
+        return Split(change(self.X), change(self.y), self.scale, tuple(map(change, self.extras)))
 
     def _parts(self, size: int) -> Iterator[tuple[Tensor, ...]]:
-        """Inputs as they lie, truth, places, ``size`` at a time: of all views at once, each takes a sixth as long."""
-        return zip(*(tensor.split(size) for tensor in (self.X, self.y, *self._places())), strict=True)
+        """Inputs as they lie, truth, extras, ``size`` at a time: of all views at once, each takes a sixth as long."""
+        return zip(*(tensor.split(size) for tensor in (self.X, self.y, *self.extras)), strict=True)
 
     def _in_one_memory(self, parts: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
         """The same with inputs for a network, which overwrite those of the last part; the first is the largest."""
@@ -145,6 +141,3 @@ class Split:
         if len(memory) > len(X):
             memory = memory[: len(X)]
         return memory.copy_(X).mul_(self.scale)
-
-    def _places(self) -> tuple[Tensor, ...]:
-        return () if self.places is None else (self.places,)

@@ -1,4 +1,4 @@
-"""The one training loop, for all four networks (sections 3.2.7, 3.3.7 and 3.6.6).
+"""The one training loop, for all networks (sections 3.2.7, 3.3.7 and 3.6.6), and the steps that it takes.
 
 Sum or mean: the gradient of a minibatch's *summed* loss is its size times that of the *mean* loss, so SGD on the
 sum at lr/batch_size takes the same steps as SGD on the mean at lr. The book's scratch ``sgd`` does the former,
@@ -12,41 +12,95 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import sgd
 
 from tasks.networks import metrics
 from tasks.networks.examples import Examples
-from tasks.networks.orders import shuffled
 
 
 class Network(Protocol):
-    """What the loop needs of a network; its four implementations say more."""
+    """What the loop needs of a network."""
 
     @property
     def measure(self) -> Callable[[Tensor, Tensor], dict[str, Tensor]]:
         """What is reported of outputs and truth, on their device."""
 
-    def to(self, where: torch.device | torch.dtype) -> "Network":
-        """Move the parameters to a device, or to another precision."""
+    def to(self, device: torch.device) -> Any:
+        """Move the parameters to a device."""
 
-    def __call__(self, X: Tensor, places: Tensor | None = None) -> Tensor:
-        """Outputs for a minibatch; ``places`` ``(n, groups)`` says where its categories have effects."""
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Outputs for the inputs of a minibatch."""
 
-    def backward(self, X: Tensor, y: Tensor, places: Tensor | None = None) -> Tensor:
-        """Leave the gradient of the mean loss in the parameters; return the outputs, without a graph behind them."""
+    def backward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Leave the gradient of a minibatch's mean loss in the parameters; return the outputs, without a graph."""
 
     def parameters(self) -> list[Tensor]:
-        """What the optimizer moves."""
+        """What the optimizer moves, the bias last."""
 
     def weights(self) -> dict[str, Tensor]:
-        """``W`` and ``b``, of tables with categories ``effects`` too, oriented alike in every implementation."""
+        """``W`` ``(inputs, outputs)`` and ``b`` ``(outputs,)``, of tables ``effects`` too, in every implementation."""
 
     def gradients(self) -> dict[str, Tensor | None]:
         """The gradients of the last step, shaped like ``weights()``; None before the first."""
 
 
+class ScratchNetwork:
+    """Parameters that are plain tensors: ``W`` ``(inputs, outputs)`` and ``b`` ``(outputs,)``."""
+
+    W: Tensor
+    b: Tensor
+
+    def to(self, device: torch.device) -> None:
+        """Move the parameters to a device."""
+        self.W, self.b = self.W.to(device), self.b.to(device)
+
+    def parameters(self) -> list[Tensor]:
+        """What the optimizer moves, the bias last."""
+        return [self.W, self.b]
+
+    def weights(self) -> dict[str, Tensor]:
+        """``W`` and ``b``."""
+        return {"W": self.W, "b": self.b}
+
+    def gradients(self) -> dict[str, Tensor | None]:
+        """The gradients of the last step, shaped like ``weights()``; None before the first."""
+        return {"W": self.W.grad, "b": self.b.grad}
+
+
+class ConciseNetwork:
+    """The parameters of an ``nn.Linear``, which starts as the book's networks do."""
+
+    net: nn.Module
+
+    def __init__(self, linear: nn.Linear, generator: torch.Generator, sigma: float) -> None:
+        self.linear = linear
+        nn.init.normal_(linear.weight, 0, sigma, generator=generator)
+        nn.init.zeros_(linear.bias)
+
+    def to(self, device: torch.device) -> None:
+        """Move the parameters to a device."""
+        self.net.to(device)
+
+    def parameters(self) -> list[Tensor]:
+        """What the optimizer moves, the bias last."""
+        return [self.linear.weight, self.linear.bias]
+
+    def weights(self) -> dict[str, Tensor]:
+        """``W`` ``(inputs, outputs)`` and ``b`` ``(outputs,)``."""
+        return {"W": self.linear.weight.detach().T, "b": self.linear.bias.detach()}
+
+    def gradients(self) -> dict[str, Tensor | None]:
+        """The gradients of the last step, shaped like ``weights()``; None before the first."""
+        gradient = self.linear.weight.grad
+        return {"W": None if gradient is None else gradient.T, "b": self.linear.bias.grad}
+
+
+# Minibatch stochastic gradient descent
+
+
 class Optimizer(Protocol):
-    """``torch.optim.SGD`` and our own ``SGD``."""
+    """``SGD``, ``ConciseSGD`` and ``torch.optim.SGD``."""
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -57,6 +111,89 @@ class Optimizer(Protocol):
 
     def zero_grad(self) -> None:
         """Forget the gradients of the last step."""
+
+
+class SGD:
+    """The book's ``sgd`` (section 3.2.6) with weight decay (4.5) and Nesterov's momentum (11.6).
+
+    ``groups`` are like those of ``torch.optim.SGD``: dictionaries with ``params`` and, if they decay,
+    ``weight_decay``. The book divides by the batch size; here the gradient is that of the mean loss already.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float = 0.0) -> None:
+        self._momentum = momentum
+        self._velocities: dict[int, Tensor] = {}  # by the parameter's identity
+        self.param_groups: list[dict[str, Any]] = [{"weight_decay": 0.0, "lr": lr} | group for group in groups]
+
+    def step(self) -> None:
+        """Move every parameter against its gradient, and by weight decay towards zero."""
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    if group["weight_decay"]:
+                        param.grad.add_(param, alpha=group["weight_decay"])
+                    if self._momentum:
+                        velocity = self._velocities.setdefault(id(param), torch.zeros_like(param))
+                        velocity.mul_(self._momentum).add_(param.grad)
+                        param.grad.add_(velocity, alpha=self._momentum)
+                    param.sub_(param.grad, alpha=group["lr"])
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the last step."""
+        for group in self.param_groups:
+            for param in group["params"]:
+                param.grad = None
+
+
+class ConciseSGD(SGD):
+    """The same by the function behind ``torch.optim.SGD``.
+
+    The class itself imports ``torch.compile`` when it is first used, which takes two seconds, and tells a profiler of
+    every step, which takes longer than the step.
+    """
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter against its gradient, and by weight decay towards zero."""
+        for group in self.param_groups:
+            params = [param for param in group["params"] if param.grad is not None]
+            velocities: list[Tensor | None] = [self._velocities.get(id(param)) for param in params]
+            sgd.sgd(
+                params,
+                [param.grad for param in params if param.grad is not None],
+                velocities,
+                foreach=False,  # of two parameters the others take longer to set up
+                weight_decay=group["weight_decay"],
+                momentum=self._momentum,
+                lr=group["lr"],
+                dampening=0.0,
+                nesterov=self._momentum > 0,
+                maximize=False,
+            )
+            for param, velocity in zip(params, velocities, strict=True):
+                if velocity is not None:
+                    self._velocities[id(param)] = velocity
+
+
+def decaying(params: list[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for an optimizer in which the weights decay, but not the bias, which comes last (as in the book)."""
+    if not weight_decay:
+        return [{"params": params}]
+    return [{"params": params[:-1], "weight_decay": weight_decay}, {"params": params[-1:]}]
+
+
+def learning_rates(schedule: str, lr: float, num_epochs: int) -> Iterator[float]:
+    """The rate of every epoch (section 11.11): ``constant``, ``cosine`` (towards 0) or ``step`` (by tenths)."""
+    for epoch in range(num_epochs):
+        if schedule == "cosine":
+            yield lr * (1 + math.cos(math.pi * epoch / num_epochs)) / 2
+        elif schedule == "step":
+            yield lr * 0.1 ** (epoch // max(1, num_epochs // 4))
+        else:
+            yield lr
+
+
+# The loop
 
 
 @torch.no_grad()
@@ -93,28 +230,22 @@ def figures(net: Network, split: Examples) -> dict[str, Tensor]:
         return mean_figures((beside.map if len(pieces) > 1 else map)(measured, pieces))
 
 
-def take_steps(net: Network, optimizer: Optimizer, split: Examples, order: Tensor, batch_size: int) -> Tensor:
-    """Take one step per minibatch of ``order`` ``(n,)`` int64; return the outputs that the steps saw, in that order."""
-    seen = []
+def train_epoch(
+    net: Network, optimizer: Optimizer, split: Examples, batch_size: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Take one step a minibatch, in an order drawn anew; return what ``net.measure`` says of the outputs on the way."""
+    order = torch.randperm(len(split), generator=generator, dtype=torch.int32).to(split.device, torch.int64)
+    outputs_seen = []
     is_written_out = not any(param.requires_grad for param in net.parameters())  # its gradient: autograd keeps nothing
     with torch.inference_mode(is_written_out):
         for minibatch in split.minibatches(order, batch_size):
             optimizer.zero_grad()
-            seen.append(net.backward(*minibatch))
+            outputs_seen.append(net.backward(*minibatch))
             optimizer.step()
-        return torch.cat(seen)
+        return net.measure(torch.cat(outputs_seen), split.y.index_select(0, order))
 
 
-def train_epoch(
-    net: Network, optimizer: Optimizer, split: Examples, parts: Iterable[Tensor], batch_size: int
-) -> dict[str, Tensor]:
-    """Take one step per minibatch of an order; return what ``net.measure`` says of the outputs that they saw."""
-    order = torch.cat(list(parts)).to(split.device, torch.int64)
-    seen = take_steps(net, optimizer, split, order, batch_size)
-    return net.measure(seen, split.y.index_select(0, order))
-
-
-Epoch = Callable[[Network, Optimizer, Examples, Iterable[Tensor], int], dict[str, Tensor]]  # of the parts of an order
+Epoch = Callable[[Network, Optimizer, Examples, int, torch.Generator], dict[str, Tensor]]  # such as ``train_epoch``
 
 
 class Measured(NamedTuple):
@@ -135,20 +266,16 @@ def train(
     generator: torch.Generator,
     validation_split: Examples | None = None,
     run_epoch: Epoch = train_epoch,
-    first: Iterable[Tensor] | None = None,
 ) -> Iterator[Measured]:
     """Train one epoch for each of ``learning_rates`` by ``run_epoch`` and yield what was measured.
 
     As in the book, the training figures are averages over the epoch while the weights move. ``generator`` lives on
-    the CPU, so that the order of the examples is the same on every device. ``first`` are the parts of the first epoch's
-    order, if they are being drawn already.
+    the CPU, so that the order of the examples is the same on every device.
     """
     for lr in learning_rates:
         for group in optimizer.param_groups:
             group["lr"] = lr
-        parts = shuffled(len(train_split), generator) if first is None else first
-        first = None
-        on_train = run_epoch(net, optimizer, train_split, parts, batch_size)
+        on_train = run_epoch(net, optimizer, train_split, batch_size, generator)
         others = [figures(net, split) for split in (test_split, validation_split) if split is not None]
         train_figures, test_figures, *validation = metrics.numbers(on_train, *others)
         yield Measured(train_figures, test_figures, validation[0] if validation else None)

@@ -1,0 +1,111 @@
+"""Linear regression (section 3.1): its pieces from scratch (section 3.2), and concise (section 3.3).
+
+``X`` is ``(n, inputs)`` float32; ``y`` and predictions ``y_hat`` are ``(n,)`` float32.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from tasks.networks import metrics
+from tasks.networks.training import ConciseNetwork, ScratchNetwork
+
+HUBER_BETA = 0.5
+
+
+def squared_loss(y_hat: Tensor, y: Tensor) -> Tensor:
+    """The book's squared loss with its half (section 3.2.5), one value an example ``(n,)``."""
+    return (y_hat - y) ** 2 / 2
+
+
+def squared_loss_gradient(y_hat: Tensor, y: Tensor) -> Tensor:
+    """Derivative of ``squared_loss`` by ``y_hat`` ``(n,)``."""
+    return y_hat - y
+
+
+def huber_loss_gradient(y_hat: Tensor, y: Tensor) -> Tensor:
+    """Derivative by ``y_hat`` ``(n,)`` of Huber's loss: quadratic for residuals below beta, linear beyond."""
+    return ((y_hat - y) / HUBER_BETA).clamp(-1, 1)
+
+
+LOSS_GRADIENTS = {"squared": squared_loss_gradient, "huber": huber_loss_gradient}
+
+
+class LinearRegressionScratch(ScratchNetwork):
+    """``y_hat = Xw + b`` (section 3.2.4), whose gradient is written out; ``w`` is the only column of ``W``."""
+
+    def __init__(self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01) -> None:
+        self.W = torch.normal(0, sigma, (1, num_inputs), generator=generator).T
+        self.b = torch.zeros(1)
+        self.loss_gradient = LOSS_GRADIENTS[loss]
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Predictions ``(n,)``."""
+        return (X @ self.W + self.b).squeeze(1)
+
+    def backward(self, X: Tensor, y: Tensor) -> Tensor:
+        """Leave the gradient of the minibatch's mean loss in the parameters; return the predictions."""
+        y_hat = self(X)
+        g = self.loss_gradient(y_hat, y).unsqueeze(1) / len(y)
+        self.W.grad = X.T @ g
+        self.b.grad = g.sum(dim=0)
+        return y_hat
+
+    @staticmethod
+    def measure(y_hat: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """``loss``: the mean of ``squared_loss``, whatever the network was trained with."""
+        return {"loss": squared_loss(y_hat, y).mean().double()}
+
+
+class LinearRegressionConcise(ConciseNetwork):
+    """``nn.Linear`` with the book's start (section 3.3).
+
+    ``nn.MSELoss`` has no half: at equal learning rate it takes steps twice as long as the scratch version.
+    """
+
+    measure = staticmethod(metrics.regression)
+
+    def __init__(self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01) -> None:
+        super().__init__(nn.Linear(num_inputs, 1), generator, sigma)
+        self.net = nn.Sequential(self.linear)
+        self.loss = nn.MSELoss() if loss == "squared" else nn.SmoothL1Loss(beta=HUBER_BETA)
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Predictions ``(n,)``."""
+        y_hat: Tensor = self.net(X)
+        return y_hat.squeeze(1)
+
+    def backward(self, X: Tensor, y: Tensor) -> Tensor:
+        """Leave the gradient of the minibatch's mean loss in the parameters; return the predictions."""
+        y_hat = self(X)
+        self.loss(y_hat, y).backward()
+        return y_hat.detach()
+
+
+# The fits that no training beats, in float64
+
+
+def with_ones(X: Tensor) -> Tensor:
+    """``X`` in float64 with a column of ones for the bias, ``(n, inputs + 1)``."""
+    return torch.cat([X.double(), torch.ones(len(X), 1, dtype=torch.float64)], dim=1)
+
+
+def least_squares_fit(X: Tensor, y: Tensor) -> Tensor:
+    """The closed-form solution (section 3.1.1.3), weights and bias ``(inputs + 1,)`` float64."""
+    solution: Tensor = torch.linalg.lstsq(with_ones(X), y.double().unsqueeze(1), driver="gelsd").solution
+    return solution.squeeze(1)
+
+
+def huber_fit(X: Tensor, y: Tensor) -> Tensor:
+    """The minimiser of ``nn.SmoothL1Loss(beta=0.5)``, by L-BFGS from the least-squares fit; shaped like that."""
+    fit = least_squares_fit(X, y).requires_grad_()
+    inputs, target, loss = with_ones(X), y.double(), nn.SmoothL1Loss(beta=HUBER_BETA)
+    optimizer = torch.optim.LBFGS([fit], max_iter=500, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value: Tensor = loss(inputs @ fit, target)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return fit.detach()

@@ -1,0 +1,130 @@
+"""Softmax regression (section 3.4): its pieces from scratch (section 3.6), and concise (section 3.7).
+
+``X`` is ``(n, …)`` float32, flattened to ``(n, inputs)``; labels ``y`` are ``(n,)`` int64; scores ``o`` are
+``(n, outputs)`` float32.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (torch's own convention)
+
+from tasks.networks import metrics
+from tasks.networks.training import ConciseNetwork, ScratchNetwork
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def softmax(o: Tensor) -> Tensor:
+    """Probabilities ``(n, outputs)`` (section 3.6.2), for any finite scores.
+
+    It is the same of scores less each row's maximum, of which ``exp`` cannot overflow.
+    """
+    exponentials = (o - o.amax(dim=1, keepdim=True)).exp_()
+    return exponentials.div_(exponentials.sum(dim=1, keepdim=True))
+
+
+def cross_entropy(o: Tensor, y: Tensor) -> Tensor:
+    """Surprisal of each label in nats ``(n,)`` (section 3.6.4), by log-sum-exp of the scores (section 3.7.2).
+
+    So the logarithm of a probability that has vanished is never taken. Class by class, which on a CPU is faster.
+    """
+    o = o.T.contiguous()
+    o = o - o.amax(dim=0)
+    return o.exp().sum(dim=0).log() - o.gather(0, y.unsqueeze(0)).squeeze(0)
+
+
+def cross_entropy_gradient(o: Tensor, y: Tensor) -> Tensor:
+    """Derivative of ``cross_entropy`` by the scores ``(n, outputs)``: softmax less the one-hot label (3.4.6)."""
+    return softmax(o).scatter_(1, y.unsqueeze(1), -1, reduce="add")
+
+
+def dropout(X: Tensor, probability: float) -> Tensor:
+    """Inputs of any shape, some at random set to zero, the others scaled: their expectation stays (section 4.6)."""
+    is_left = torch.empty_like(X).bernoulli_(1 - probability)
+    return X * is_left / (1 - probability)
+
+
+class SoftmaxRegressionScratch(ScratchNetwork):
+    """``o = XW + b`` (section 3.6.3), whose gradient is written out.
+
+    ``W`` is stored so that ``W.T`` is contiguous: then both products of a step run several times as fast.
+    """
+
+    def __init__(
+        self,
+        num_inputs: int,
+        num_outputs: int,
+        generator: torch.Generator,
+        sigma: float = 0.01,
+        dropout_probability: float = 0.0,
+        loss_gradient: Loss = cross_entropy_gradient,
+    ) -> None:
+        self.W = torch.normal(0, sigma, (num_outputs, num_inputs), generator=generator).T
+        self.b = torch.zeros(num_outputs)
+        self.dropout_probability, self.loss_gradient = dropout_probability, loss_gradient
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Scores ``(n, outputs)``."""
+        return (self.W.T @ X.flatten(1).T).T + self.b
+
+    def backward(self, X: Tensor, y: Tensor) -> Tensor:
+        """Leave the gradient of the minibatch's mean loss in the parameters; return the scores."""
+        if self.dropout_probability:
+            X = dropout(X, self.dropout_probability)
+        o = self(X)
+        g = self.loss_gradient(o, y).div_(len(y))
+        self.W.grad = (g.T @ X.flatten(1)).T
+        self.b.grad = g.sum(dim=0)
+        return o
+
+    @staticmethod
+    def measure(o: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """``loss``, the mean cross-entropy in nats, and ``accuracy`` (section 3.6.5)."""
+        return {"loss": cross_entropy(o, y).mean().double(), "accuracy": metrics.accuracy(o, y)}
+
+
+class SoftmaxRegressionConcise(ConciseNetwork):
+    """``nn.Flatten`` and ``nn.Linear`` with the book's start, under ``nn.CrossEntropyLoss`` (section 3.7)."""
+
+    measure = staticmethod(metrics.classification)
+
+    def __init__(
+        self,
+        num_inputs: int,
+        num_outputs: int,
+        generator: torch.Generator,
+        sigma: float = 0.01,
+        dropout_probability: float = 0.0,
+        loss: Loss | None = None,
+    ) -> None:
+        super().__init__(nn.Linear(num_inputs, num_outputs), generator, sigma)
+        self.net = nn.Sequential(nn.Flatten(), self.linear)
+        dropout = nn.Dropout(dropout_probability)
+        self.training_net = nn.Sequential(nn.Flatten(), dropout, self.linear) if dropout_probability else self.net
+        self.loss = loss or nn.CrossEntropyLoss()
+
+    def __call__(self, X: Tensor) -> Tensor:
+        """Scores ``(n, outputs)``."""
+        o: Tensor = self.net(X)
+        return o
+
+    def backward(self, X: Tensor, y: Tensor) -> Tensor:
+        """Leave the gradient of the minibatch's mean loss in the parameters; return the scores."""
+        o: Tensor = self.training_net(X)
+        self.loss(o, y).backward()
+        return o.detach()
+
+
+def weighted_cross_entropy(class_weights: Tensor) -> Loss:
+    """The mean loss of own data whose examples count by ``class_weights`` ``(outputs,)``, for a concise network.
+
+    torch's own mean of a weighted loss divides by the weights of the minibatch; this one divides by its size.
+    """
+    return lambda o, y: F.cross_entropy(o, y, class_weights, reduction="none").mean()
+
+
+def weighted_cross_entropy_gradient(class_weights: Tensor) -> Loss:
+    """Derivative of the same by the scores, one row an example, for a network from scratch."""
+    return lambda o, y: cross_entropy_gradient(o, y).mul_(class_weights[y].unsqueeze(1))

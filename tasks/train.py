@@ -19,9 +19,9 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
     # Here, as in the stages after it: torch takes seconds to import, and where nothing has changed nobody needs it.
     import safetensors.torch
 
-    from tasks.fitting import devices, weights
-    from tasks.fitting.beginning import begin
-    from tasks.fitting.watching import Watch, kept
+    from tasks.fitting import devices
+    from tasks.fitting.progress import Watch, kept
+    from tasks.fitting.trainer import make_trainer
 
     device = devices.resolve(training.device)
     with (
@@ -30,10 +30,10 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         devices.deterministic(prepared.is_own and device.type == "cuda"),
         devices.seeded(device, training.seed_number) as generator,
     ):
-        learning = begin(training, prepared, generator, device)
-        watch = Watch(learning.training, run)
-        curve = watch.to_the_end(learning.epochs)
-    tensors = safetensors.torch.save(weights.learned(learning))
+        fit = make_trainer(training, prepared, device).fit(generator)
+        watch = Watch(fit.training, run)
+        curve = watch.to_the_end(fit.epochs)
+    tensors = safetensors.torch.save(fit.learned())
     reference = atomic.write_bytes(run.file("weights.safetensors"), tensors, is_kept=False)
     atomic.write_json(run.file("learning-curve.json"), [point.model_dump() for point in curve], is_kept=False)
     return TrainedModel(
@@ -42,8 +42,8 @@ def train(run: RunFolder, prepared: PreparedDataset, training: Training) -> Trai
         learning_curve=curve,
         picture=watch.picture(curve),
         kept_epoch=kept(curve, training).epoch,
-        num_examples=learning.num_examples,
-        num_validation=learning.num_validation,
-        steps=learning.training.steps.model_copy(update={"num_epochs": len(curve)}) if prepared.is_own else None,
-        collinear=learning.collinear,
+        num_examples=fit.num_examples,
+        num_validation=fit.num_validation,
+        steps=fit.training.steps.model_copy(update={"num_epochs": len(curve)}) if prepared.is_own else None,
+        collinear=fit.collinear,
     )

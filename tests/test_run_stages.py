@@ -21,7 +21,7 @@ from tasks.data.prepared_splits import ValidatedDataset
 from tasks.errors import DeviceMissing, GateFailed, TrainingDiverged, UsageError
 from tasks.evaluate import evaluate
 from tasks.fitting import splits
-from tasks.fitting.watching import Watch
+from tasks.fitting.progress import Watch
 from tasks.judging import gates
 from tasks.judging.parity import PARITY
 from tasks.networks.training import Measured
@@ -81,8 +81,8 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
     fashion_mnist: Path, run: RunFolder, implementation: str
 ) -> None:
     """Through the plain loop on the prepared splits; the default seed is tested end to end."""
-    from tasks.fitting.building import build
     from tasks.fitting.devices import one_thread
+    from tasks.fitting.trainer import Trainer
     from tasks.networks import training as loop
 
     prepared = plain(preprocess)(run, ValidatedDataset(raw=fetch_files([Folder(str(fashion_mnist))])), Data(), 0)
@@ -91,7 +91,7 @@ def test_softmax_regression_is_accurate_over_five_other_seeds(
     for seed in (1, 2, 3, 4, 5):
         parameters = SoftmaxTraining.model_validate({"implementation": implementation, "seed": seed})
         generator, steps = torch.Generator().manual_seed(seed), parameters.steps
-        net, optimizer = build(parameters, prepared, generator, torch.device("cpu"))
+        net, optimizer = Trainer(parameters, prepared, torch.device("cpu")).build(steps, generator)
         with one_thread():
             *_, last = loop.train(
                 net, optimizer, train_split, test_split, [0.1] * steps.num_epochs, steps.batch_size, generator

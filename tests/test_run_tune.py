@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from tasks.fitting.tuning import finding, ridge
+from tasks.fitting.tuning.batches import Batch, data_of
 
 import flows.cli.app
 import own_images
 import prepared_tables
 from command_line import GRADMILL, assert_clear, gradmill
 from own_images import digits
-from tasks.fitting.tuning import finding, ridge
-from tasks.fitting.tuning.batches import Batch, data_of
 from tasks.parameters import LinearTraining, Search, SoftmaxTraining, Training
 from tasks.records import PreparedDataset
 from tasks.stage import trials

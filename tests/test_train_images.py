@@ -21,8 +21,7 @@ from own_images import Array, digits, grey, hues, prepare
 from tasks.data.book_datasets import FashionMnist
 from tasks.data.prepared_splits import ValidatedDataset
 from tasks.errors import UsageError
-from tasks.fitting.image_learning import Learner, steps
-from tasks.judging.objective import Objective
+from tasks.fitting.trainer import ImageTrainer, find_image_steps
 from tasks.networks.centring import Centred, mean_and_curvature
 from tasks.networks.examples import Split
 from tasks.networks.softmax_regression import SoftmaxRegressionConcise, SoftmaxRegressionScratch
@@ -68,19 +67,19 @@ def arrays(prepared: PreparedDataset, split: str) -> tuple[Array, Array]:
 def test_epochs_and_rate_are_the_books_and_fewer_pictures_have_more_and_more_pixels_a_smaller_one(
     num_examples: int, num_inputs: int, expected: tuple[int, float]
 ) -> None:
-    found = steps(training(), num_examples, num_inputs, 0.5)
+    found = find_image_steps(training(), num_examples, num_inputs, 0.5)
     assert found.lr == pytest.approx(expected[1])
     assert (found.num_epochs, found.batch_size, found.weight_decay) == (expected[0], 256, 0.5)
 
 
 @given(st.integers(10, 10**6), st.integers(1, 10**5))
 def test_there_are_never_fewer_steps_than_the_book_takes(num_examples: int, batch_size: int) -> None:
-    found = steps(training(batch_size=batch_size), num_examples, 784, 0.0)
+    found = find_image_steps(training(batch_size=batch_size), num_examples, 784, 0.0)
     assert found.num_epochs * math.ceil(num_examples / batch_size) >= 10 * math.ceil(60_000 / 256)
 
 
 def test_what_is_given_is_taken() -> None:
-    found = steps(training(num_epochs=3, lr=0.5, batch_size=32), 500, 10_000, 0.0)
+    found = find_image_steps(training(num_epochs=3, lr=0.5, batch_size=32), 500, 10_000, 0.0)
     assert (found.num_epochs, found.lr, found.batch_size) == (3, 0.5, 32)
 
 
@@ -203,20 +202,16 @@ def test_colours_that_differ_in_hue_alone_are_learned_in_rgb_and_not_in_grey() -
 # Parts that are held out
 
 
-def learner(prepared: PreparedDataset, **options: Any) -> Learner:
-    asked = training(**options)
-    return Learner(asked, prepared, Objective.of(asked, prepared), CPU)
-
-
 def test_equal_pictures_are_on_one_side_of_the_validation_part_and_every_picture_is_on_one() -> None:
     images = np.random.default_rng(0).integers(0, 256, (100, 3, 3), np.uint8).repeat(4, axis=0)
     prepared = prepare(images, np.arange(400) % 2, "ab")
-    data = learner(prepared).parts(0.25)
-    assert data.validation is not None
-    parts = [{picture.tobytes() for picture in part.X.numpy()} for part in (data.train, data.validation)]
+    train, validation = ImageTrainer(training(), prepared, CPU).split_validation(0.25)
+    assert isinstance(train, Split)
+    assert isinstance(validation, Split)
+    parts = [{picture.tobytes() for picture in part.X.numpy()} for part in (train, validation)]
     assert not parts[0] & parts[1]
-    assert len(data.train) + len(data.validation) == prepared.num_train
-    assert len(data.validation) == pytest.approx(0.25 * prepared.num_train, abs=4)
+    assert len(train) + len(validation) == prepared.num_train
+    assert len(validation) == pytest.approx(0.25 * prepared.num_train, abs=4)
 
 
 def test_a_validation_part_that_the_data_have_is_watched_whole_and_no_share_is_held_out() -> None:

@@ -16,13 +16,21 @@ from prepared_tables import prepare
 from tasks.data.prepared_splits import read_split
 from tasks.data.recipe import Columns
 from tasks.errors import TrainingDiverged, UsageError
-from tasks.fitting import rules, tables
-from tasks.fitting.beginning import begin
+from tasks.fitting import trainer
 from tasks.fitting.devices import deterministic, one_thread
-from tasks.fitting.learning import Learning
-from tasks.fitting.weights import learned
+from tasks.fitting.trainer import (
+    LARGEST_BATCH_SIZE,
+    WHITENED_INPUTS,
+    Fit,
+    find_batch_size,
+    hold_out_latest,
+    load_table,
+    make_encoding,
+    make_plan,
+    make_trainer,
+)
 from tasks.judging import exported
-from tasks.networks.tabular import LARGEST_NORM, compute_moments, make_preconditioner, until_settled
+from tasks.networks.tabular import LARGEST_NORM, Table, compute_moments, make_preconditioner, until_settled
 from tasks.networks.training import Measured, outputs
 from tasks.parameters import Device, Gates, LinearTraining, SoftmaxTraining, Steps
 from tasks.records import PreparedDataset, TrainedModel
@@ -35,18 +43,22 @@ CPU = torch.device("cpu")
 IMPLEMENTATIONS = ["scratch", "concise"]
 
 
-def learn(prepared: PreparedDataset, **options: Any) -> Learning:
+def learn(prepared: PreparedDataset, **options: Any) -> Fit:
     """Train by the rules of tables, to the end."""
     return learned_in(prepared, **options)[0]
 
 
-def learned_in(prepared: PreparedDataset, **options: Any) -> tuple[Learning, int]:
+def learned_in(prepared: PreparedDataset, **options: Any) -> tuple[Fit, int]:
     """The same, and the number of epochs that it took."""
     kind = SoftmaxTraining if prepared.class_names else LinearTraining
     training = kind.model_validate({"defaults": "data", **options})
     with one_thread():
-        learning = begin(training, prepared, torch.Generator().manual_seed(0), CPU)
+        learning = make_trainer(training, prepared, CPU).fit(torch.Generator().manual_seed(0))
         return learning, sum(1 for _ in learning.epochs)
+
+
+def load(prepared: PreparedDataset, name: str, dtype: torch.dtype) -> Table:
+    return load_table(prepared, getattr(prepared, name), make_encoding(recipe_of(prepared), dtype))
 
 
 def recipe_of(prepared: PreparedDataset) -> Columns:
@@ -69,14 +81,14 @@ def one_hot(prepared: PreparedDataset, name: str) -> tuple[Array, Array]:
     return np.hstack(blocks), np.asarray(truth)
 
 
-def weights(learning: Learning) -> tuple[Array, Array]:
+def weights(learning: Fit) -> tuple[Array, Array]:
     """Of all inputs ``(inputs, outputs)``, effects behind the numbers', and the bias; float64."""
     found = {name: each.double().numpy() for name, each in learning.net.weights().items()}
     effects = found.get("effects", np.zeros((0, len(found["b"]))))[: learning.num_slots]
     return np.vstack([found["W"], effects]), found["b"]
 
 
-def predictions(prepared: PreparedDataset, learning: Learning) -> Array:
+def predictions(prepared: PreparedDataset, learning: Fit) -> Array:
     """Of the test rows, in raw units of the target, or scores."""
     inputs, _ = one_hot(prepared, "test")
     W, b = weights(learning)
@@ -186,7 +198,7 @@ def test_scratch_and_concise_learn_equal_weights(classes: int, options: dict[str
 def test_effects_written_out_have_the_gradient_of_dense_one_hot_inputs() -> None:
     prepared = mixed(classes=3)
     inputs, truth = one_hot(prepared, "train")
-    table = tables.load(prepared, prepared.train, torch.float64)
+    table = load(prepared, "train", torch.float64)
     net = learn(prepared, implementation="scratch", num_epochs=1).net
     X, y, places = table.minibatch(torch.arange(100))
     o = net.backward(X, y, places)
@@ -214,7 +226,7 @@ def test_categories_in_pairs_and_alone_have_the_outputs_and_gradients_of_dense_o
 ) -> None:
     prepared = of_categories()
     inputs, truth = one_hot(prepared, "train")
-    table = tables.load(prepared, prepared.train, torch.float32)
+    table = load(prepared, "train", torch.float32)
     encoding = table.encoding
     assert (len(encoding.stride), len(encoding.offset)) == (1, 3), "one pair, and two columns alone"
     learning = learn(prepared, implementation=implementation, batch_size=500, num_epochs=2)
@@ -235,7 +247,7 @@ def test_categories_in_pairs_and_alone_have_the_outputs_and_gradients_of_dense_o
 @pytest.mark.parametrize("decay", [0.0, 1e-3])
 def test_minibatches_take_the_steps_of_one_product_that_their_parts_would_take(decay: float) -> None:
     prepared = of_categories()
-    table = tables.load(prepared, prepared.train, torch.float64)
+    table = load(prepared, "train", torch.float64)
     encoding = table.encoding
     found = compute_moments(table, 1, encoding.num_slots, None, 1 + encoding.num_slots, encoding.pairs)
     inverse = found.inverse(0.1 + decay, num_columns=5)
@@ -257,7 +269,7 @@ def test_moments_are_those_of_dense_one_hot_inputs(balanced: bool) -> None:
     w = class_weights[truth]
     mean = np.average(inputs, axis=0, weights=w)
     expected = ((inputs - mean) * w[:, None]).T @ (inputs - mean) / len(inputs)
-    table = tables.load(prepared, prepared.train, torch.float64)
+    table = load(prepared, "train", torch.float64)
     given = torch.from_numpy(class_weights) if balanced else None
     for first in (len(expected), 3, 0):
         found = compute_moments(table, 3, table.encoding.num_slots, given, first, table.encoding.pairs)
@@ -275,7 +287,7 @@ def test_moments_are_those_of_dense_one_hot_inputs(balanced: bool) -> None:
 def test_moments_have_the_covariance_with_the_target_of_a_regression() -> None:
     prepared = mixed()
     inputs, _ = one_hot(prepared, "train")
-    table = tables.load(prepared, prepared.train, torch.float64)
+    table = load(prepared, "train", torch.float64)
     y = table.y.numpy()
     found = compute_moments(table, 3, table.encoding.num_slots, None, inputs.shape[1], table.encoding.pairs)
     np.testing.assert_allclose(found.covariance, np.cov(inputs.T, bias=True), atol=1e-12)
@@ -320,7 +332,7 @@ def test_an_unknown_code_has_the_average_effect_of_the_training_rows(size: int) 
     prepared = mixed(size, classes=3)
     learning = learn(prepared)
     recipe, (inputs, _) = recipe_of(prepared), one_hot(prepared, "train")
-    table = tables.load(prepared, prepared.train, torch.float64)
+    table = load(prepared, "train", torch.float64)
     rows = torch.full((1, 5), float("nan"))
     rows[0, [1, 3]] = torch.tensor([4.0, 17.0])  # neither is a level
     W, b = weights(learning)
@@ -336,7 +348,7 @@ def test_an_unknown_code_has_the_average_effect_of_the_training_rows(size: int) 
 @pytest.mark.parametrize("size", [7, 32, 200])  # of minibatches that leave a smaller one, leave none, or are one
 def test_minibatches_made_together_are_those_made_one_by_one(size: int) -> None:
     prepared = mixed()
-    table = tables.load(prepared, prepared.train, torch.float32)
+    table = load(prepared, "train", torch.float32)
     order = torch.randperm(len(table))[:128]
     together = table.minibatches_at_once(order, size)
     for (X, y, places), part in zip(together, order.split(size), strict=True):
@@ -435,7 +447,7 @@ def test_weights_that_noise_alone_makes_too_large_for_float32_are_those_of_minim
             for each in (predictions(prepared, learning)[:, 0], fit.predict(others))
         )
         assert rmse < 1.05 * least
-        learned_weights = {name: each.numpy() for name, each in learned(learning).items()}
+        learned_weights = {name: each.numpy() for name, each in learning.learned().items()}
         session = sessions.open_session(graph.write(learned_weights, recipe, prepared.signature, {}), Device.CPU)
         parity, _ = exported.against_torch(session, learned_weights, prepared, Gates())
         for verdict in (*parity, *exported.in_float64(session, learned_weights, prepared, Gates())):
@@ -546,7 +558,7 @@ def test_weight_decay_auto_is_that_of_the_grid_that_is_best_on_the_last_fifth_of
 
 def test_a_validation_part_is_of_the_largest_keys_and_divides_no_group() -> None:
     keys = np.repeat(np.arange(20, dtype=np.uint64), [5, 9] * 10)
-    held_out = tables.latest(np.random.default_rng(0).permutation(keys), 0.2)
+    held_out = hold_out_latest(np.random.default_rng(0).permutation(keys), 0.2)
     sizes = [int((keys >= cut).sum()) for cut in range(20)]
     assert int(held_out.sum()) == min(sizes, key=lambda size: abs(size - 0.2 * len(keys)))
     features, truth = dependent(0.5)
@@ -593,21 +605,21 @@ def test_validation_rows_are_enough_to_stop_early_unless_they_are_too_few() -> N
 
 def test_what_is_given_stands_and_what_is_not_follows_from_the_rows() -> None:
     nothing = SoftmaxTraining.model_validate({"defaults": "data"})
-    few, many = (rules.way(nothing, rows, 20) for rows in (1000, 1_000_000))
-    assert (few.is_whole, many.is_whole) == (True, False)
+    few, many = (make_plan(nothing, rows, 20) for rows in (1000, 1_000_000))
+    assert (few.is_full_batch, many.is_full_batch) == (True, False)
     squared = LinearTraining.model_validate({"defaults": "data"})
-    assert rules.way(squared, 10**7, 20).is_whole, "one step is all that it needs"
-    assert not rules.way(nothing, 16_000, 20, num_outputs=1000).is_whole, "16 million scores a step"
-    given = SoftmaxTraining.model_validate({"defaults": "data", "batch_size": 32, "lr": 0.5, "num_epochs": 7})
-    assert rules.steps(given, rules.way(given, 1000, 20), 1000, 0.25) == Steps(
-        num_epochs=7, batch_size=32, lr=0.5, weight_decay=0.25
-    )
+    assert make_plan(squared, 10**7, 20).is_full_batch, "one step is all that it needs"
+    assert not make_plan(nothing, 16_000, 20, num_outputs=1000).is_full_batch, "16 million scores a step"
+    features, truth = dependent(0.5)
+    prepared = prepare(features, truth, fifth(500))
+    given = learn(prepared, batch_size=32, lr=0.5, num_epochs=7, weight_decay=0.25).training.steps
+    assert given == Steps(num_epochs=7, batch_size=32, lr=0.5, weight_decay=0.25)
 
 
 @pytest.mark.parametrize("num_rows", [57_345, 180_001, 900_141, 1_638_401, 10_000_001, 400_000_001])
 def test_the_last_minibatch_of_a_pass_is_no_handful_of_rows(num_rows: int) -> None:
-    size = rules.minibatch(num_rows)
-    assert size / 2 < (num_rows % size or size) <= size <= rules.LARGEST_BATCH_SIZE
+    size = find_batch_size(num_rows)
+    assert size / 2 < (num_rows % size or size) <= size <= LARGEST_BATCH_SIZE
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -649,7 +661,7 @@ def test_minibatches_of_many_rows_come_within_two_ten_thousandths_of_the_converg
     whole = learn(prepared, batch_size=1_000_000, num_epochs=100, implementation="scratch")
     losses = []
     for each in (learning, whole):
-        table = tables.load(prepared, prepared.test, each.net.weights()["b"].dtype)
+        table = load(prepared, "test", each.net.weights()["b"].dtype)
         losses.append(log_loss(truth, outputs(each.net, table).softmax(dim=1).numpy()))
     assert losses[0] == pytest.approx(losses[1], abs=0.0002)
 
@@ -790,7 +802,7 @@ def test_a_table_of_categories_alone_is_learned(classes: int, implementation: st
 def test_numbers_that_hang_together_converge_beside_more_levels_than_are_whitened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rules, "WHITENED_INPUTS", 50)
+    monkeypatch.setattr(trainer, "WHITENED_INPUTS", 50)
     rng = np.random.default_rng(0)
     first, levels = rng.normal(size=(2000, 1)), rng.permutation(np.arange(2000) % 60)
     numbers = first + 0.01 * rng.normal(size=(2000, 4))
@@ -811,7 +823,7 @@ def test_more_inputs_than_are_whitened_converge_column_by_column() -> None:
     prepared = prepare(features, truth, fifth(rows), ("number", "category"))
     learning = learn(prepared, weight_decay=1e-3)
     inputs, fitted = one_hot(prepared, "train")
-    assert inputs.shape[1] > rules.WHITENED_INPUTS
+    assert inputs.shape[1] > WHITENED_INPUTS
     fit = Ridge(alpha=1e-3 * len(fitted), solver="cholesky").fit(inputs, fitted)
     np.testing.assert_allclose(
         predictions(prepared, learning)[:, 0], fit.predict(one_hot(prepared, "test")[0]), atol=1e-3

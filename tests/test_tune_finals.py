@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-
-from own_images import prepare
 from tasks.fitting.tuning import finals
 from tasks.fitting.tuning.batches import Batch
+
+from own_images import prepare
 from tasks.parameters import SoftmaxTraining
 from tasks.store.tuned import Trial
 

@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tasks.fitting.building import build
+from tasks.fitting.learning import Parts, epochs
+from tasks.fitting.tuning import parts, ridge
+from tasks.fitting.tuning.together import try_out
+from tasks.fitting.tuning.tried import Tried
 
 import own_images
 import prepared_tables
 from own_images import digits, hues
 from tasks.data.recipe import SplitRule
 from tasks.fitting import devices, image_learning
-from tasks.fitting.building import build
-from tasks.fitting.learning import Parts, epochs
-from tasks.fitting.tuning import parts, ridge
-from tasks.fitting.tuning.together import try_out
-from tasks.fitting.tuning.tried import Tried
 from tasks.judging.objective import Objective
 from tasks.networks.examples import Split
 from tasks.networks.training import outputs

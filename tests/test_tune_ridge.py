@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge, RidgeCV
+from tasks.fitting.tuning import parts, ridge
 
 from candidate import synthetic
 from prepared_tables import Array, prepare
 from tasks.data.recipe import SplitRule
 from tasks.fitting import tables
-from tasks.fitting.tuning import parts, ridge
 from tasks.parameters import LinearTraining, Training
 from tasks.records import PreparedDataset
 from tasks.store.run_folder import RunFolder

@@ -7,14 +7,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-
-from tasks.errors import UsageError
 from tasks.fitting.tuning import space as spaces
 from tasks.fitting.tuning import study as studies
 from tasks.fitting.tuning.batches import Stopping, late
 from tasks.fitting.tuning.domains import Choice, Log, Uniform
 from tasks.fitting.tuning.space import Space
 from tasks.fitting.tuning.study import Asked, Study
+
+from tasks.errors import UsageError
 from tasks.parameters import Training, TuneParameters
 from tasks.parameters.uses import BOOK, IMAGES, OF_MODEL, TABLES
 from tasks.store.tuned import Setting, Trial

@@ -10,6 +10,10 @@ import optuna
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from tasks.fitting.tuning import parts, space
+from tasks.fitting.tuning.batches import applied
+from tasks.fitting.tuning.study import ROUND
+from tasks.fitting.tuning.together import try_out
 
 from flows.bench import images, measure
 from flows.bench.growth import CPU
@@ -19,10 +23,6 @@ from flows.tune import tune
 from tasks.fitting import devices, learning
 from tasks.fitting.building import build
 from tasks.fitting.learning import Parts
-from tasks.fitting.tuning import parts, space
-from tasks.fitting.tuning.batches import applied
-from tasks.fitting.tuning.study import ROUND
-from tasks.fitting.tuning.together import try_out
 from tasks.machine import cores
 from tasks.machine.telling import tell
 from tasks.networks.examples import Split

@@ -545,7 +545,7 @@ class PreconditionedSGD:
         """``preconditioner`` is waited for by the first step."""
         self._optimizer, self._net, self._weight_decay = optimizer, net, weight_decay
         self._preconditioner, self._num_slots = preconditioner, num_slots
-        self.decrement: Callable[[], Tensor] = lambda: torch.zeros(())  # about twice what the last step gains
+        self.newton_decrement: Callable[[], Tensor] = lambda: torch.zeros(())  # about twice what the last step gains
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -569,7 +569,7 @@ class PreconditionedSGD:
         # Class by class, as they lie: so their product takes a fifth of the time.
         gradient = torch.cat([W.T, effects.T[:, : self._num_slots], b.unsqueeze(1)], dim=1).T
         step, inputs = self._preconditioner.result()(gradient), len(gradient) - 1
-        self.decrement = lambda: (step[:inputs] * gradient[:inputs]).sum() + (step[-1] * gradient[-1]).sum()
+        self.newton_decrement = lambda: (step[:inputs] * gradient[:inputs]).sum() + (step[-1] * gradient[-1]).sum()
         W.copy_(step[: len(W)])
         effects.copy_(step[len(W) : -1])
         b.copy_(step[-1])

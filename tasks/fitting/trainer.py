@@ -1,0 +1,853 @@
+"""What learns a prepared data set: the book's models by the book's constants, own pictures and tables by rules.
+
+A trainer reads the splits, finds what was not given, and starts a network of ``tasks/networks`` on the one loop. Tables
+are read by memory map: raw rows, which become inputs while a network learns.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tasks.data.levels import count_codes
+from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays, read_split
+from tasks.data.recipe import Columns
+from tasks.data.statistics import fit_recipe
+from tasks.errors import TrainingDiverged, UsageError
+from tasks.fitting import devices
+from tasks.fitting.splits import load_split
+from tasks.judging.objective import Objective
+from tasks.machine import side_by_side
+from tasks.machine.telling import tell
+from tasks.networks.centring import Centred, mean_and_curvature
+from tasks.networks.examples import Examples
+from tasks.networks.linear_regression import (
+    HUBER_BETA,
+    LOSS_GRADIENTS,
+    LinearRegressionConcise,
+    LinearRegressionScratch,
+)
+from tasks.networks.softmax_regression import Loss as LossFunction
+from tasks.networks.softmax_regression import (
+    SoftmaxRegressionConcise,
+    SoftmaxRegressionScratch,
+    cross_entropy_gradient,
+    weighted_cross_entropy,
+    weighted_cross_entropy_gradient,
+)
+from tasks.networks.tabular import (
+    NONE,
+    AveragedSGD,
+    Encoding,
+    Moments,
+    PreconditionedSGD,
+    Preconditioner,
+    Table,
+    TabularNetwork,
+    compute_moments,
+    differentiate,
+    make_preconditioner,
+    shuffle_in_parts,
+    train_epoch_whole,
+    until_converged,
+    until_settled,
+)
+from tasks.networks.training import (
+    SGD,
+    ConciseSGD,
+    Epoch,
+    Measured,
+    Network,
+    Optimizer,
+    decaying,
+    learning_rates,
+    outputs,
+    stop_early,
+    train,
+    train_epoch,
+)
+from tasks.parameters import Implementation, Loss, Steps, Training
+from tasks.records import PreparedDataset
+from tasks.store.record import FileRef
+
+MIN_EXAMPLES = 10  # a validation loss of fewer is noise, and so are weights
+VALIDATION = 0.2  # share of the training rows on which a weight decay is chosen
+# Of pictures: the book's, with Fashion-MNIST.
+NUM_INPUTS, BATCH_SIZE, LR, NUM_EPOCHS = 784, 256, 0.1, 10
+LEAST_STEPS = 2350  # in 10 epochs of 60 000 pictures
+LARGEST_STEP = 1.5
+# Of tables.
+MANY_ROWS = 50_000  # up to here a pass is so short that every step may see all rows
+MANY_SCORES = 1_000_000  # of all rows: the same where there are many classes
+WHITENED_INPUTS = 1000  # whose covariance is inverted in half a second and held in 8 MB
+SMALLEST_BATCH_SIZE = 4096  # a step's arithmetic outweighs its calls
+LARGEST_BATCH_SIZE = 2**15  # a step's calls are next to nothing, its noise is a third
+STEPS = 40  # a pass, before minibatches grow
+SEEN_ROWS = 500_000  # by minibatches, at least: the noise of a hundred weights is then a ten-thousandth of a nat
+MOST_EPOCHS = 2000  # of one step each; scikit-learn's digits, ten classes of which most are separable, need 1000
+MOST_PASSES = 100  # of minibatches
+SETTLED = 5e-4  # of the objective: twice the steps of minibatches gained no more, so what is left is less
+MOMENTUM = 0.9  # the book's: where curvature falls to a hundredth on the way, ten times as fast
+MINIBATCH_MOMENTUM = 0.5  # of minibatches more lets their noise last: tried on a class of 1 % and one of 24 %
+TOLERANCE = 1e-5  # of the gradient at the start; the objective is then within 1e-6 of its optimum
+# The second derivative of each loss by its output, at most; of cross-entropy it is that of softmax (Böhning, 1992).
+# Steps of one over it go down for certain, and those of a squared loss end at its optimum at once.
+CURVATURE = {Loss.SQUARED: 1.0, Loss.HUBER: 2.0, Loss.CROSS_ENTROPY: 0.5}
+SAMPLE = 2**15  # rows whose covariance stands for that of millions: minibatches need no better
+SCORES = 2**17  # of a sample of rows, by which the objective is followed from pass to pass
+PAIR, PAIR_ROWS = 2**10, 16  # combined codes of two columns at most, and rows for each: a step looks at all of them
+RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larger one is encoded in every pass
+COLLINEAR = "these columns determine one another, as far as can be told; their weights are those of minimum norm"
+
+
+class Splits(NamedTuple):
+    """What weights are fitted to, what is watched meanwhile, and the test split; all on one device."""
+
+    train: Examples
+    validation: Examples | None
+    test: Examples
+
+
+class Fit(NamedTuple):
+    """A network and the epochs that train it, once they are asked for; ``training`` has every value that was found."""
+
+    net: Network
+    epochs: Iterator[Measured]
+    training: Training
+    num_examples: int  # that weights are fitted to
+    num_validation: int
+    num_slots: int = 0  # whose effects are kept: behind them lie those of unknown codes
+    collinear: tuple[str, ...] = ()  # columns that others determine
+    note: str = ""  # what was found by rule, for people
+
+    def learned(self) -> dict[str, Tensor]:
+        """The weights in float32 on the CPU, without the effects of unknown codes.
+
+        Raises:
+            TrainingDiverged: one of them is not a finite number, though the loss in float64 was.
+        """
+        weights = {name: each.cpu().float().contiguous() for name, each in self.net.weights().items()}
+        if "effects" in weights:
+            weights["effects"] = weights["effects"][: self.num_slots].clone()
+        if not all(each.isfinite().all() for each in weights.values()):
+            found = f"weights beyond the range of float32 at lr {self.training.steps.lr}"
+            raise TrainingDiverged(found, "finite weights", "use a smaller --lr")
+        return weights
+
+
+class Trainer:
+    """Trains one of the book's four systems; own data have trainers of their own."""
+
+    def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
+        self.training, self.prepared, self.device = training, prepared, device
+
+        self.is_scratch = training.implementation is Implementation.SCRATCH  # gradients and steps are written out
+
+    def with_training(self, training: Training) -> Trainer:
+        """The same data, trained otherwise."""
+        return type(self)(training, self.prepared, self.device)
+
+    def load(self, name: Any) -> Examples:
+        """A split on the device.
+
+        Raises:
+            DataError: the file is missing or has changed since it was prepared.
+        """
+        return load_split(self.prepared, name).to(self.device)
+
+    def hold_out(self, share: float, generator: torch.Generator) -> tuple[Trainer, Examples, Examples]:
+        """The training examples without a random ``share``, and these, and who trains on what is left.
+
+        Raises:
+            UsageError: so few examples are left for training, or held out, that they say nothing.
+            DataError: a file is missing or has changed since it was prepared.
+        """
+        fitted, validation = load_split(self.prepared, "train").to(self.device).without(share, generator)
+        require_enough(share, len(fitted), len(validation))
+        return self, fitted, validation
+
+    def fit(self, generator: torch.Generator) -> Fit:
+        """Read the splits and build what learns them.
+
+        Raises:
+            UsageError: so few examples are left for training, or held out, that they say nothing.
+            DataError: a file is missing or has changed since it was prepared.
+        """
+        share, validation = self.training.validation, None
+        if share:
+            _, fitted, validation = self.hold_out(share, generator)
+        else:
+            fitted = self.load("train")
+        return self.start(Splits(fitted, validation, self.load("test")), generator)
+
+    def start(self, splits: Splits, generator: torch.Generator) -> Fit:
+        """The network at its start, and the epochs that train it on these splits."""
+        net, optimizer = self.build(self.training.steps, generator)
+        return self.run(self.training, net, optimizer, splits, generator)
+
+    def build(
+        self, steps: Steps, generator: torch.Generator, class_weights: Tensor | None = None
+    ) -> tuple[Network, Optimizer]:
+        """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
+        num_inputs = math.prod(self.prepared.recipe.input.shape)
+        net: Network
+        if self.prepared.task == "regression":
+            linear = LinearRegressionScratch if self.is_scratch else LinearRegressionConcise
+            net = linear(num_inputs, self.training.loss.value, generator)
+        else:
+            softmax = SoftmaxRegressionScratch if self.is_scratch else SoftmaxRegressionConcise
+            options: dict[str, Any] = {"dropout_probability": self.training.dropout}
+            if class_weights is not None and self.is_scratch:
+                options["loss_gradient"] = weighted_cross_entropy_gradient(class_weights)
+            elif class_weights is not None:
+                options["loss"] = weighted_cross_entropy(class_weights)
+            net = softmax(num_inputs, len(self.prepared.class_names), generator, **options)
+        net.to(self.device)
+        return net, self.make_optimizer(net, steps.lr, steps.weight_decay)
+
+    def make_optimizer(self, net: Network, lr: float, weight_decay: float, momentum: float = 0.0) -> SGD:
+        """The implementation's SGD; momentum is Nesterov's."""
+        kind = SGD if self.is_scratch else ConciseSGD
+        return kind(decaying(net.parameters(), weight_decay), lr, momentum)
+
+    def run(
+        self,
+        training: Training,
+        net: Network,
+        optimizer: Optimizer,
+        splits: Splits,
+        generator: torch.Generator,
+        run_epoch: Epoch = train_epoch,
+        until: Callable[[Iterator[Measured]], Iterator[Measured]] = iter,
+    ) -> Fit:
+        """The epochs of ``net``, ``until`` or with patience until it is at an end; ``training`` has every value."""
+        steps = training.steps
+        rates = learning_rates(training.schedule, steps.lr, steps.num_epochs)
+        epochs = until(
+            train(
+                net,
+                optimizer,
+                splits.train,
+                splits.test,
+                rates,
+                steps.batch_size,
+                generator,
+                splits.validation,
+                run_epoch,
+            )
+        )
+        if training.patience:
+            epochs = stop_early(epochs, net, training.patience)
+        return Fit(net, epochs, training, len(splits.train), len(splits.validation or ()))
+
+    def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
+        """Train on ``fitted`` and say after each epoch what the loss on ``validation`` is, without a penalty."""
+        for measured in self.start(Splits(fitted, None, validation), generator).epochs:
+            yield measured.test["loss"]
+
+    def find_num_epochs(self, num_examples: int) -> int | None:
+        """How many epochs so many examples are trained for; None: as many as it takes to converge."""
+        return self.training.num_epochs
+
+
+class OwnTrainer(Trainer):
+    """Trains on a user's own data: a penalty by rule, and a validation part by the rule of the split."""
+
+    def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
+        super().__init__(training, prepared, device)
+        self.objective = Objective.of(training, prepared)
+        of_classes = self.objective.class_weights
+        self.class_weights = torch.tensor(of_classes, device=device) if of_classes else None
+
+    def find_steps(self, num_examples: int, weight_decay: float) -> Steps:
+        """What was given, and what follows from so many examples where it was not."""
+        raise NotImplementedError
+
+    def with_steps(self, num_examples: int) -> Training:
+        """The training once every value is known."""
+        steps = self.find_steps(num_examples, self.objective.weight_decay)
+        return self.training.model_copy(update=steps.model_dump())
+
+    def split_validation(self, share: float) -> tuple[Examples, Examples | None]:
+        """The training examples without those of validation, and these: the data's own part, or else a ``share``."""
+        raise NotImplementedError
+
+    def fit(self, generator: torch.Generator) -> Fit:
+        """Read the splits, find what was not given, and build what learns them."""
+        fitted, validation = self.split_validation(self.training.validation)
+        require_validation(self.training, validation if self.prepared.validation else None)
+        trainer: Trainer = self
+        if self.training.weight_decay == "auto":
+            decay = self.choose_weight_decay()
+            tell(f"weight decay {decay:.3g} has the smallest validation loss")
+            trainer = self.with_training(self.training.model_copy(update={"weight_decay": decay}))
+        fit = trainer.start(Splits(fitted, validation, self.load("test")), generator)
+        tell(fit.note, short="")
+        return fit
+
+    def choose_weight_decay(self) -> float:
+        """The penalty of a short grid with the smallest loss on a validation part; each sees rows in the same order."""
+        share, losses = self.training.validation or VALIDATION, dict[float, float]()
+        if not self.prepared.validation:
+            require_rows_to_choose(self.prepared.num_train, share)
+        trainer, fitted, validation = self.hold_out(share, torch.Generator())
+        for decay in list_decays(self.training.loss, self.prepared.num_train):
+            candidate = trainer.with_training(
+                self.training.model_copy(update={"weight_decay": decay, "patience": None})
+            )
+            with devices.seeded(self.device, self.training.seed_number) as generator:
+                *_, losses[decay] = candidate.validation_losses(fitted, validation, generator)
+        return min(losses, key=losses.__getitem__)
+
+
+class ImageTrainer(OwnTrainer):
+    """Trains on own pictures: the book's network and loop, a small penalty, and steps enough for few pictures."""
+
+    def split_validation(self, share: float) -> tuple[Examples, Examples | None]:
+        """The pictures of the data's validation part, or a ``share`` of the training pictures, if there is one.
+
+        Those have the largest split keys, so that equal pictures are on one side.
+        """
+        train = load_split(self.prepared, "train").to(self.device)
+        if self.prepared.validation:
+            return train, self.load("validation")
+        if not share:
+            return train, None
+        is_held_out = torch.from_numpy(hold_out_latest(read_split_keys(self.prepared), share)).to(self.device)
+        fitted, validation = (train.at(torch.nonzero(each).squeeze(1)) for each in (~is_held_out, is_held_out))
+        require_enough(share, len(fitted), len(validation))
+        return fitted, validation
+
+    def hold_out(self, share: float, generator: torch.Generator) -> tuple[Trainer, Examples, Examples]:
+        """The same, of a ``share`` that is not 0; class weights are those of the pictures that are left."""
+        fitted, validation = self.split_validation(share)
+        assert validation is not None  # noqa: S101  (for the type)
+        counts = torch.bincount(fitted.y, minlength=len(self.prepared.class_names)).tolist()
+        prepared = self.prepared.model_copy(update={"class_counts": tuple(counts)})
+        return ImageTrainer(self.training, prepared, self.device), fitted, validation
+
+    def find_steps(self, num_examples: int, weight_decay: float) -> Steps:
+        """What was given, and what follows from the pictures where it was not."""
+        num_inputs = math.prod(self.prepared.recipe.input.shape)
+        return find_image_steps(self.training, num_examples, num_inputs, weight_decay)
+
+    def find_num_epochs(self, num_examples: int) -> int:
+        """How many epochs so many pictures are trained for."""
+        return self.find_steps(num_examples, 0.0).num_epochs
+
+    def start(self, splits: Splits, generator: torch.Generator) -> Fit:
+        """The network at the book's start, and the epochs that train it on these splits."""
+        training = self.with_steps(len(splits.train))
+        steps = training.steps
+        net, optimizer = self.build(steps, generator, self.class_weights)
+        mean = self.find_mean_to_centre(splits.train, steps.lr)
+        optimizer = optimizer if mean is None else Centred(optimizer, net, mean)
+        note = f"minibatches of {steps.batch_size}, learning rate {steps.lr:g}, weight decay {steps.weight_decay:.3g}"
+        note += "" if mean is None else ", pixels less their mean"
+        return self.run(training, net, optimizer, splits, generator)._replace(note=note)
+
+    def find_mean_to_centre(self, train: Examples, lr: float) -> Tensor | None:
+        """The mean picture ``(inputs,)``, where steps at this rate would not settle on pixels as they are; else None.
+
+        A step at equal probabilities leaves ``1 - lr * curvature / classes`` of the error along the mean: beyond 2 it
+        grows. Fashion-MNIST has 1.1; colour pictures on white, with three classes, 17.
+        """
+        mean, curvature = mean_and_curvature(train)
+        return mean if lr * curvature / len(self.prepared.class_names) > LARGEST_STEP else None
+
+    def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
+        """Train on ``fitted`` and say after each epoch what the objective on ``validation`` is, without its penalty."""
+        fit, truth = self.start(Splits(fitted, None, validation), generator), validation.y.cpu().numpy()
+        for _ in fit.epochs:
+            yield self.objective.mean(outputs(fit.net, validation).cpu().numpy(), truth)
+
+
+class Plan(NamedTuple):
+    """How a table is trained: what its inputs ask for."""
+
+    is_full_batch: bool  # every step sees all rows, in float64, until the objective has converged
+    num_whitened: int  # the first inputs, in all directions; the others one by one
+    momentum: float
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of inputs and weights: only steps of all rows come so near the optimum that float32 would be in the way."""
+        return torch.float64 if self.is_full_batch else torch.float32
+
+
+class TableTrainer(OwnTrainer):
+    """Trains on a user's own table."""
+
+    def __init__(self, training: Training, prepared: PreparedDataset, device: torch.device) -> None:
+        super().__init__(training, prepared, device)
+        self.recipe = cast("Columns", prepared.recipe)
+        num_slots = sum(self.recipe.columns[at].num_slots for at in self.recipe.categories)
+        numbers, outputs = len(self.recipe.numbers), len(prepared.class_names)
+        self.plan = make_plan(training, prepared.num_train, numbers, num_slots, outputs)
+        self.encoding = make_encoding(self.recipe, self.plan.dtype).to(device)
+        self.objective = replace(self.objective, scale=1.0)  # training sees a target in deviations
+        self.unit = self.recipe.target.scale**2 if self.recipe.target and prepared.task == "regression" else 1.0
+
+    def load(self, name: Any) -> Table:
+        """A split on the device; a regression's truth is in deviations of the target.
+
+        Raises:
+            DataError: the file is missing or has changed since it was prepared.
+        """
+        return load_table(self.prepared, getattr(self.prepared, name), self.encoding).to(self.device)
+
+    def split_validation(self, share: float) -> tuple[Table, Table | None]:
+        """The training rows without those of validation, and these: the data's own part, or else a ``share``."""
+        table = self.load("train")
+        if self.prepared.validation:
+            validation = self.load("validation")
+            if share:
+                named = f"the {len(validation)} rows that are named validation are watched"
+                tell(f"{named}, and no further share is held out")
+            return table, validation
+        if not share:
+            return table, None
+        is_held_out = hold_out_latest(read_split_keys(self.prepared), share)
+        fitted, validation = (
+            table.at(torch.from_numpy(np.flatnonzero(each)).to(self.device)) for each in (~is_held_out, is_held_out)
+        )
+        require_enough(share, len(fitted), len(validation))
+        return fitted, validation
+
+    def hold_out(self, share: float, generator: torch.Generator) -> tuple[Trainer, Examples, Examples]:
+        """The same; means, scales, rare levels and class counts are those of the training rows alone.
+
+        Raises:
+            UsageError: so few rows are left for training, or held out, that they say nothing.
+            DataError: a file is missing or has changed since it was prepared.
+        """
+        trainer = self
+        if not self.prepared.validation:
+            is_fitted = ~hold_out_latest(read_split_keys(self.prepared), share)
+            trainer = TableTrainer(self.training, refit_statistics(self.prepared, is_fitted), self.device)
+        fitted, validation = trainer.split_validation(share)
+        assert validation is not None  # noqa: S101  (for the type)
+        return trainer, fitted, validation
+
+    def find_steps(self, num_examples: int, weight_decay: float) -> Steps:
+        """What was given, and what follows from the data where it was not."""
+        training, is_full_batch = self.training, self.plan.is_full_batch
+        return Steps(
+            num_epochs=training.num_epochs or (MOST_EPOCHS if is_full_batch else MOST_PASSES),
+            batch_size=training.batch_size or (num_examples if is_full_batch else find_batch_size(num_examples)),
+            lr=training.lr or 1 / (CURVATURE[training.loss] * self.loss_factor),
+            weight_decay=weight_decay,
+        )
+
+    @property
+    def loss_factor(self) -> float:
+        """How many times our losses a network's own is: ``nn.MSELoss`` has no half."""
+        return 2.0 if self.training.loss is Loss.SQUARED and not self.is_scratch else 1.0
+
+    def start(self, splits: Splits, generator: torch.Generator) -> Fit:
+        """The network at zero, and the epochs that train it on these splits, whose losses are in raw units."""
+        plan, encoding = self.plan, self.encoding
+        validation = splits.validation and self.encode_once(splits.validation)
+        splits = Splits(self.encode_once(splits.train), validation, self.encode_once(splits.test))
+        training = self.with_steps(len(splits.train))
+        steps, num_rows = training.steps, len(splits.train)
+        statistics = side_by_side.beside(
+            self.compute_moments, splits.train if plan.is_full_batch else sample(splits.train, SAMPLE, generator)
+        )
+        run_epoch: Epoch = train_epoch_whole
+        followed = splits.train
+        if not plan.is_full_batch:
+            if self.training.num_epochs is None:
+                followed = sample(followed, SCORES // max(1, len(self.prepared.class_names)), generator)
+            run_epoch = AveragedSGD(side_by_side.ahead(shuffle_in_parts(num_rows, generator)), side_by_side.ahead)
+        net = self.build_network()
+        optimizer = PreconditionedSGD(
+            self.make_optimizer(net, steps.lr, 0.0, plan.momentum),
+            net,
+            side_by_side.beside(self.make_preconditioner, statistics, steps, num_rows),  # while minibatches are drawn
+            encoding.num_slots,
+            steps.weight_decay * self.loss_factor,
+        )
+        until: Callable[[Iterator[Measured]], Iterator[Measured]] = iter
+        if self.training.num_epochs is None and isinstance(run_epoch, AveragedSGD):
+            until = partial(self.until_settled, net=net, run_epoch=run_epoch, rows=followed, num_rows=num_rows)
+        elif self.training.num_epochs is None:
+            until = partial(until_converged, decrement=lambda: float(optimizer.newton_decrement()), tolerance=TOLERANCE)
+        fit = self.run(training, net, optimizer, splits, generator, run_epoch, until)
+        rows = "all rows a step" if plan.is_full_batch else f"minibatches of {steps.batch_size}"
+        note = f"{rows}, learning rate {steps.lr:g}, weight decay {steps.weight_decay:.3g}"
+        return fit._replace(
+            epochs=self.in_raw_units(fit.epochs),
+            num_slots=encoding.num_slots,
+            collinear=self.find_collinear(statistics),
+            note=f"{note}, at most {steps.num_epochs} epochs",
+        )
+
+    def build_network(self) -> TabularNetwork:
+        """The network; from scratch the gradient of its loss is a formula, concisely it is autograd's.
+
+        Behind the effects of slots there is one more for each category, that of a code without one.
+        """
+        encoding, dtype, loss = self.encoding, self.plan.dtype, self.training.loss.value
+        class_weights = None if self.class_weights is None else self.class_weights.to(dtype)
+        loss_gradient: LossFunction = cross_entropy_gradient
+        if self.prepared.task == "regression":
+            squared, huber = nn.MSELoss(reduction="sum"), nn.SmoothL1Loss(reduction="sum", beta=HUBER_BETA)
+            concise = differentiate(squared if loss == "squared" else huber)
+            loss_gradient = LOSS_GRADIENTS[loss] if self.is_scratch else concise
+        elif not self.is_scratch:
+            loss_gradient = differentiate(nn.CrossEntropyLoss(class_weights, reduction="none"))
+        elif class_weights is not None:
+            loss_gradient = weighted_cross_entropy_gradient(class_weights)
+        net = TabularNetwork(
+            len(encoding.numbers),
+            max(1, len(self.prepared.class_names)),
+            encoding.num_slots + len(encoding.categories),
+            encoding.pairs.cpu(),
+            loss_gradient,
+            self.training.dropout,
+        )
+        return net.to(self.device).to(dtype)
+
+    def encode_once(self, split: Examples) -> Examples:
+        """In the precision of this plan; encoded once where every step sees all rows and memory should hold them."""
+        table = replace(cast("Table", split), encoding=self.encoding)
+        if table.truth.is_floating_point():
+            table = replace(table, truth=table.truth.to(self.plan.dtype))
+        return encode_small(table) if self.plan.is_full_batch else table
+
+    def compute_moments(self, split: Examples) -> Moments:
+        """The moments of the inputs: exact where steps see all rows."""
+        encoding = self.encoding
+        moments = compute_moments(
+            split,
+            len(encoding.numbers),
+            encoding.num_slots,
+            self.class_weights,
+            self.plan.num_whitened,
+            encoding.pairs,
+        )
+        if not self.plan.is_full_batch or self.objective.is_of_classes or len(moments.variances):
+            return moments
+        offsets = encoding.mean / encoding.scale
+        return moments.with_effective_rank(torch.cat([offsets.squeeze(1), offsets.new_zeros(encoding.num_slots)]))
+
+    def make_preconditioner(self, statistics: Future[Moments], steps: Steps, num_rows: int) -> Preconditioner:
+        """What makes steps as long as they should be in every direction."""
+        moments, encoding = statistics.result(), self.encoding
+        ridge = steps.weight_decay / CURVATURE[self.training.loss]
+        if not self.plan.is_full_batch:
+            ridge += find_damping(moments.spread, steps.batch_size, num_rows)
+        inverse = moments.inverse(ridge, len(encoding.numbers) + len(encoding.categories))
+        return make_preconditioner(moments, inverse, encoding.frequencies, self.plan.dtype)
+
+    def until_settled(
+        self, epochs: Iterator[Measured], net: Network, run_epoch: AveragedSGD, rows: Examples, num_rows: int
+    ) -> Iterator[Measured]:
+        """As many passes of minibatches as it takes, by the objective on a sample of the rows."""
+        examples = side_by_side.beside(encode_small, rows)  # while steps are taken
+
+        def value() -> float:
+            weights = {name: each.detach().cpu().numpy() for name, each in net.weights().items()}
+            return compute_loss(net, examples.result(), self.objective) + self.objective.penalty(weights)
+
+        def halfway() -> float:
+            with run_epoch.at_halfway(net):
+                return value()
+
+        return until_settled(epochs, value, halfway, SETTLED, find_least_passes(num_rows))
+
+    def find_collinear(self, statistics: Future[Moments]) -> tuple[str, ...]:
+        """The columns that others determine, which is said aloud."""
+        if not self.plan.is_full_batch or self.objective.weight_decay or len(statistics.result().variances):
+            return ()
+        categories = [self.recipe.columns[at] for at in self.recipe.categories]
+        owners = [self.recipe.columns[at].name for at in self.recipe.numbers]
+        owners += [column.name for column in categories for _ in range(column.num_slots)]
+        collinear = statistics.result().collinear([each.num_slots for each in categories])
+        return tuple(dict.fromkeys(owners[at] for at in collinear))
+
+    def fit(self, generator: torch.Generator) -> Fit:
+        """Read the splits, find what was not given, and build what learns them."""
+        fit = super().fit(generator)
+        if fit.collinear:
+            tell(f"{', '.join(fit.collinear)}: {COLLINEAR}")
+        return fit
+
+    def in_raw_units(self, epochs: Iterator[Measured]) -> Iterator[Measured]:
+        """Losses of a regression in squared units of the target."""
+        for measured in epochs:
+            yield Measured(*(each and each | {"loss": each["loss"] * self.unit} for each in measured))  # type: ignore[arg-type]
+
+    def validation_losses(self, fitted: Examples, validation: Examples, generator: torch.Generator) -> Iterator[float]:
+        """Train on ``fitted`` and say after each epoch what the loss on ``validation`` is, without a penalty.
+
+        By class weights if there are any; of a regression half the mean squared error, in the target's units.
+        """
+        fit, examples = self.start(Splits(fitted, None, validation), generator), self.encode_once(validation)
+        for measured in fit.epochs:
+            is_weighted = self.class_weights is not None
+            yield compute_loss(fit.net, examples, self.objective) if is_weighted else measured.test["loss"]
+
+
+def make_trainer(training: Training, prepared: PreparedDataset, device: torch.device) -> Trainer:
+    """What trains a data set: of three kinds, which nothing else in training asks for."""
+    if not prepared.is_own:
+        return Trainer(training, prepared, device)
+    kind = TableTrainer if isinstance(prepared.recipe, Columns) else ImageTrainer
+    return kind(training, prepared, device)
+
+
+# Rules for what was not given
+
+
+def list_decays(loss: Loss, num_rows: int) -> tuple[float, ...]:
+    """From which a weight decay is chosen: powers of ten around what a classifier has by rule, of deviations else."""
+    if loss is Loss.CROSS_ENTROPY:
+        return tuple(10.0**power / num_rows for power in range(-1, 4))
+    return (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+def read_split_keys(prepared: PreparedDataset) -> NDArray[np.uint64]:
+    """By what a validation part is cut off the training split: the hash of a row or group, or its time ``(n,)``.
+
+    Raises:
+        DataError: the file is missing or has changed since it was prepared.
+    """
+    keys: NDArray[np.uint64] = read_arrays(prepared.train, PREPARE_ANEW)[SPLIT_KEY]
+    return keys
+
+
+def hold_out_latest(keys: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
+    """Which rows ``(n,)`` are held out: of the largest keys, equal ones on one side, as near to ``share`` as can be.
+
+    Hashes are spread evenly, so that the largest are any rows or groups; the largest times are the latest.
+    """
+    cut = np.partition(keys, at := round((1 - share) * (len(keys) - 1)))[at]
+    above, from_cut = keys > cut, keys >= cut
+    return min(above, from_cut, key=lambda part: abs(part.sum() - share * len(keys)))
+
+
+def make_plan(training: Training, num_rows: int, num_numbers: int, num_slots: int = 0, num_outputs: int = 1) -> Plan:
+    """Which plan fits these rows and inputs.
+
+    Squared loss, whitened, is at its optimum after one step of all rows, which pays for any number of them. Dropout is
+    noise that no step of all rows is rid of.
+    """
+    num_inputs = num_numbers + num_slots
+    num_whitened = next((count for count in (num_inputs, num_numbers) if count <= WHITENED_INPUTS), 0)
+    is_one_step = training.loss is Loss.SQUARED and num_whitened == num_inputs
+    is_full_batch = (num_rows <= MANY_ROWS and num_rows * num_outputs <= MANY_SCORES) or is_one_step
+    if training.batch_size is not None:
+        is_full_batch = training.batch_size >= num_rows
+    if not is_full_batch or training.dropout:
+        return Plan(False, num_whitened, MINIBATCH_MOMENTUM)
+    return Plan(True, num_whitened, 0.0 if is_one_step else MOMENTUM)
+
+
+def find_image_steps(training: Training, num_examples: int, num_inputs: int, weight_decay: float) -> Steps:
+    """What was given; else the book's, for more pixels a smaller rate, and for fewer pictures more epochs.
+
+    A step's size by a picture's gradient grows with its inputs, and 10 epochs of 500 pictures would be 20 steps.
+    """
+    batch_size = training.batch_size or BATCH_SIZE
+    num_epochs = max(NUM_EPOCHS, math.ceil(LEAST_STEPS / math.ceil(num_examples / batch_size)))
+    return Steps(
+        num_epochs=training.num_epochs or num_epochs,
+        batch_size=batch_size,
+        lr=training.lr or LR * min(1.0, NUM_INPUTS / num_inputs),
+        weight_decay=weight_decay,
+    )
+
+
+def find_batch_size(num_rows: int) -> int:
+    """How many rows a minibatch has: each about as many, for a last one of a few rows would bring in its noise."""
+    most = min(num_rows, LARGEST_BATCH_SIZE, max(SMALLEST_BATCH_SIZE, num_rows // STEPS))
+    return math.ceil(num_rows / math.ceil(num_rows / most))
+
+
+def find_least_passes(num_rows: int) -> int:
+    """How many passes of minibatches there are at least, unless a number is given."""
+    return min(MOST_PASSES, math.ceil(SEEN_ROWS / num_rows))
+
+
+def find_damping(spread: float, batch_size: int, num_rows: int) -> float:
+    """What is added to the covariance for steps of minibatches, so that no example moves its own output too far.
+
+    An example alone in its minibatch has ``spread / batch_size`` of curvature along itself, and a rare level far less
+    than that on average; with all rows in a step there is nothing to damp.
+    """
+    return spread * max(0.0, 1 / batch_size - 1 / num_rows)
+
+
+# Rows and statistics
+
+
+def load_table(prepared: PreparedDataset, file: FileRef, encoding: Encoding) -> Table:
+    """A split of a table, one ``file`` of ``prepared``; a regression's truth is in deviations of the target.
+
+    Raises:
+        DataError: the file is missing or has changed since it was prepared.
+    """
+    target = cast("Columns", prepared.recipe).target
+    features, truth = read_split(file, prepared)
+    if prepared.task == "regression" and target is not None:
+        y = torch.from_numpy((truth - target.mean) / target.scale).to(encoding.mean.dtype)
+    else:
+        y = torch.from_numpy(truth if truth.dtype == np.uint8 else truth.astype(np.int64))
+    return Table(torch.from_numpy(features), y, encoding)
+
+
+def refit_statistics(prepared: PreparedDataset, is_fitted: NDArray[np.bool_]) -> PreparedDataset:
+    """The same with statistics of some training rows ``(n,)`` only; the list of levels stays."""
+    recipe = cast("Columns", prepared.recipe)
+    features, truth = read_split(prepared.train, prepared)
+    rows, truth = {"features": features[is_fitted]}, truth[is_fitted]
+    counts = count_codes(truth, len(prepared.class_names)).tolist() if prepared.class_names else ()
+    if not prepared.class_names:
+        rows["target"] = truth
+    has_missing = [column.has_missing for column in recipe.columns]
+    name = recipe.target.name if recipe.target else ""
+    refitted = fit_recipe(recipe.columns, name, rows, has_missing)
+    return prepared.model_copy(update={"recipe": refitted, "class_counts": tuple(counts)})
+
+
+def encode_small(table: Examples) -> Examples:
+    """Encoded once, where memory should hold it."""
+    is_small = len(table) * table.num_inputs <= RESIDENT
+    return table.resident() if is_small and isinstance(table, Table) else table
+
+
+def sample(split: Examples, size: int, generator: torch.Generator) -> Examples:
+    """So many random rows, with replacement; all of fewer."""
+    if len(split) <= size:
+        return split
+    return split.at(torch.randint(len(split), (size,), generator=generator).to(split.device))
+
+
+def compute_loss(net: Network, examples: Examples, objective: Objective) -> float:
+    """The mean loss, without the penalty."""
+    scores = outputs(net, examples).cpu().numpy()
+    return objective.mean(scores.reshape(len(scores), -1), examples.y.cpu().numpy())
+
+
+def make_encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
+    """How rows of this recipe become a network's inputs."""
+    numbers = [recipe.columns[at] for at in recipe.numbers]
+    categories = [recipe.columns[at] for at in recipe.categories]
+    num_slots, start = sum(column.num_slots for column in categories), 0
+    lookup, frequencies = list[torch.Tensor](), torch.zeros(len(categories), num_slots, dtype=torch.float64)
+    for at, column in enumerate(categories):
+        slots = torch.from_numpy(np.roll(column.slots()[:-1], 1))  # a missing value comes first
+        slots = torch.where(slots < 0, num_slots + at, slots + start)
+        lookup.append(torch.cat([slots, torch.tensor([num_slots + at])]))
+        counts = torch.tensor([column.num_missing, *column.counts], dtype=torch.float64)
+        has_slot = slots < num_slots
+        frequencies[at].index_add_(0, slots[has_slot], counts[has_slot] / counts.sum())
+        start += column.num_slots
+    sizes = [len(each) for each in lookup]
+    num_rows = sum(each.num_missing + sum(each.counts) for each in categories[:1])
+    together, alone = _pair_columns(sizes, min(PAIR, num_rows // PAIR_ROWS))
+    combined = [torch.cartesian_prod(lookup[first], lookup[second]) for first, second in together]
+    pairs, strides = torch.cat([NONE, *combined]), [sizes[second] for _, second in together]
+    order = [*(first for first, _ in together), *(second for _, second in together), *alone]
+    offsets = [start + 1 + stride for start, stride in zip(_starts(map(len, combined)), strides, strict=True)]
+    offsets += [start + 1 for start in _starts(sizes[at] for at in alone)]
+    return Encoding(
+        numbers=torch.tensor(recipe.numbers, dtype=torch.int64),
+        mean=torch.tensor([column.mean or 0.0 for column in numbers], dtype=dtype).unsqueeze(1),
+        scale=torch.tensor([column.scale for column in numbers], dtype=dtype).unsqueeze(1),
+        categories=torch.tensor([recipe.categories[at] for at in order], dtype=torch.int64),
+        last=torch.tensor([sizes[at] - 2.0 for at in order]).unsqueeze(1),
+        stride=torch.tensor(strides, dtype=torch.float32).unsqueeze(1),
+        offset=torch.tensor(offsets, dtype=torch.int64).unsqueeze(1),
+        pairs=pairs,
+        alone=torch.cat([NONE[:, 0], *(len(pairs) + lookup[at] for at in alone)]),
+        frequencies=frequencies,
+    )
+
+
+def _starts(lengths: Iterable[int]) -> list[int]:
+    return [0, *itertools.accumulate(lengths)][:-1]
+
+
+def _pair_columns(sizes: list[int], most: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """Columns of so many codes each in pairs, largest with smallest, of at most ``most`` together; and those alone."""
+    rest, together, alone = sorted(range(len(sizes)), key=sizes.__getitem__), list[tuple[int, int]](), list[int]()
+    while rest:
+        largest = rest.pop()
+        if rest and sizes[largest] * sizes[rest[0]] <= most:
+            together.append((largest, rest.pop(0)))
+        else:
+            alone.append(largest)
+    return together, alone
+
+
+# Parts that say nothing are refused
+
+
+def require_enough(share: float, num_examples: int, num_validation: int) -> None:
+    """Refuse parts that say nothing.
+
+    Raises:
+        UsageError: so few examples are left for training, or held out.
+    """
+    if min(num_examples, num_validation) < MIN_EXAMPLES:
+        total = num_examples + num_validation
+        raise UsageError(
+            f"--validation {share:g} of {total} training examples holds out {num_validation} and leaves {num_examples}",
+            f"at least {MIN_EXAMPLES} of each",
+            f"use a share such as {0.1 if total >= 10 * MIN_EXAMPLES else 0.5}, more data, or no --validation",
+        )
+
+
+def require_validation(training: Training, validation: Sized | None) -> None:
+    """Refuse to choose by a validation part that says nothing; ``validation`` is one that the data themselves have.
+
+    Raises:
+        UsageError: they have too few such rows, or patience has nothing to watch.
+    """
+    if validation is None and training.patience and not training.validation:
+        raise UsageError(
+            "--patience, and no row is one of validation", "rows to watch", "hold some out: --validation 0.1"
+        )
+    if validation is not None and (training.patience or training.weight_decay == "auto"):
+        require_rows_to_choose_by(validation)
+
+
+def require_rows_to_choose_by(validation: Sized) -> None:
+    """Refuse to choose by a validation part that says nothing.
+
+    Raises:
+        UsageError: it has too few rows.
+    """
+    if len(validation) < MIN_EXAMPLES:
+        raise UsageError(
+            f"{len(validation)} validation rows to choose by",
+            f"at least {MIN_EXAMPLES}",
+            "name more, or choose nothing by them: no --patience, and a number as --weight-decay",
+        )
+
+
+def require_rows_to_choose(num_rows: int, share: float) -> None:
+    """Refuse to choose a weight decay on next to no rows.
+
+    Raises:
+        UsageError: ``share`` of them, or the others, are too few.
+    """
+    if num_rows * min(share, 1 - share) < MIN_EXAMPLES:
+        raise UsageError(
+            f"--weight-decay auto, and {num_rows} training rows",
+            f"at least {MIN_EXAMPLES / min(share, 1 - share):.0f}: it is chosen on a part of {share:g} of them",
+            "give a number, such as --weight-decay 0.01, or more data",
+        )

@@ -7,7 +7,7 @@ from flows.retrain import retrain
 from flows.story import limit, refusal, run_names
 from flows.story.searched import TuneReport
 from tasks.download import download
-from tasks.fitting.tuning.space import in_words
+from tasks.fitting.search_space import describe_settings
 from tasks.machine import devices, heap
 from tasks.machine.telling import tell
 from tasks.parameters import RetrainParameters, TuneParameters
@@ -46,7 +46,7 @@ def tune(parameters: TuneParameters = TuneParameters()) -> TuneReport:  # noqa: 
         story.told_of_search(run, searched)
         report = TuneReport.of(run, searched)
         if asked.then_retrain and searched.tuned.is_better:
-            tell(f"retrain with what was found: {in_words(searched.tuned.settings)}")
+            tell(f"retrain with what was found: {describe_settings(searched.tuned.settings)}")
             with report.carried():
                 report = report.model_copy(update={"retrained": retrain(_with_what_was_found(asked, searched.tuned))})
     return report

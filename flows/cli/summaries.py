@@ -160,7 +160,7 @@ def _answers(result: "Prediction") -> Iterator[str]:
 
 def tuned(result: "TuneReport", following_it: str, artifacts: Path | None) -> None:
     """What was found, how much better it is than the settings of before, and the command that uses it."""
-    from tasks.fitting.tuning.space import in_words
+    from tasks.fitting.search_space import describe_settings
 
     losses = result.validation_losses, result.default_losses
     found, before = (
@@ -169,7 +169,7 @@ def tuned(result: "TuneReport", following_it: str, artifacts: Path | None) -> No
     )
     rows = [
         (result.outcome, f"{result.name}: the best of {counted(len(result.trials), 'trial')}"),
-        ("settings", in_words(result.settings)),
+        ("settings", describe_settings(result.settings)),
         ("loss", f"{found} on {counted(result.num_validation, 'validation example')}; without the search {before}"),
         ("kept", result.path or "nothing: the settings of before are as good, or better"),
         ("evidence", result.run),

@@ -25,14 +25,14 @@ def tune(
     Nothing is published: gradmill retrain --tuned uses what was found, through the gates. The same command again goes
     on from where it was interrupted; options of training that are given stay as they are.
     """
-    from tasks.fitting.tuning import space
+    from tasks.fitting.search_space import narrow_space
 
     given = document
     document = of_kept_name(given | {"tuned": False}, "tune")
     document |= {"search": document.get("search", {}) | {"space": _with_what_is_fixed(given)}}
     parameters = validated(TuneParameters, {name: document[name] for name in document if name != "tuned"}, "tune")
     check_training(given, parameters)
-    space.narrowed(parameters.training, parameters.search.space)  # its faults are said now
+    narrow_space(parameters.training, parameters.search.space)  # its faults are said now
     with on_prefect(verbose, quiet, "flows.tune", "optuna", "torch._dynamo"):
         from flows.tune import tune as flow
 
@@ -60,7 +60,7 @@ def _retrain(parameters: TuneParameters, settings: Collection[str]) -> str:
 
 def _with_what_is_fixed(given: dict[str, Any]) -> list[str]:
     """``--space``, and the options of training that are given: these are not searched."""
-    from tasks.fitting.tuning.space import OPTIONS
+    from tasks.fitting.search_space import OPTIONS
 
     items = list(given.get("search", {}).get("space", []))
     named = {item.partition("=")[0].strip() for item in items}

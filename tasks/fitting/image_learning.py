@@ -1,12 +1,13 @@
 """What learns a user's own pictures: the book's network and loop, a small penalty, and steps enough for few of them."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tasks.fitting import rules, tables
+from tasks.fitting import devices, rules, tables
 from tasks.fitting.building import build
 from tasks.fitting.learning import Learning, Parts, epochs, require_enough, require_rows_to_choose, require_validation
 from tasks.fitting.splits import load_split
@@ -64,24 +65,7 @@ class Learner:
         grows. Fashion-MNIST has 1.1; colour pictures on white, with three classes, 17.
         """
         mean, curvature = mean_and_curvature(train)
-        return mean if self.is_to_centre(lr, curvature) else None
-
-    def is_to_centre(self, lr: float, curvature: float) -> bool:
-        """The same, of a ``curvature`` that is known."""
-        return lr * curvature / len(self.prepared.class_names) > LARGEST_STEP
-
-    def best_decay(self) -> float:
-        """The penalty of a short grid with the smallest loss on a validation part; each starts alike."""
-        data, losses = self.parts(self.training.validation or rules.VALIDATION), {}
-        assert data.validation is not None  # noqa: S101  (the share is never 0)
-        for decay in rules.decays(self.training.loss, self.prepared.num_train):
-            generator = torch.Generator().manual_seed(self.training.seed_number)
-            learning = self.begin(data._replace(validation=None, test=data.validation), decay, generator)
-            for _ in learning.epochs:
-                pass
-            scores = outputs(learning.net, data.validation).cpu().numpy()
-            losses[decay] = self.objective.mean(scores, data.validation.y.cpu().numpy())
-        return min(losses, key=lambda decay: losses[decay])
+        return mean if lr * curvature / len(self.prepared.class_names) > LARGEST_STEP else None
 
 
 def fitted_and_validation(prepared: PreparedDataset, share: float, device: torch.device) -> tuple[Split, Split | None]:
@@ -97,6 +81,31 @@ def fitted_and_validation(prepared: PreparedDataset, share: float, device: torch
     return fitted, validation
 
 
+def validation_losses(
+    training: Training, prepared: PreparedDataset, fitted: Split, validation: Split, generator: torch.Generator
+) -> Iterator[float]:
+    """Train on ``fitted`` and say after each epoch what the loss on ``validation`` is, without the penalty."""
+    objective = Objective.of(training, prepared)
+    learner = Learner(training, prepared, objective, fitted.device)
+    learning = learner.begin(Parts(fitted, None, validation), objective.weight_decay, generator)
+    for _ in learning.epochs:
+        yield objective.mean(outputs(learning.net, validation).cpu().numpy(), validation.y.cpu().numpy())
+
+
+def _choose_weight_decay(training: Training, prepared: PreparedDataset, device: torch.device) -> float:
+    """The penalty of a short grid with the smallest loss on a validation part; each sees pictures in the same order."""
+    share, losses = training.validation or rules.VALIDATION, dict[float, float]()
+    if not prepared.validation:
+        require_rows_to_choose(prepared.num_train, share)
+    fitted, validation = fitted_and_validation(prepared, share, device)
+    assert validation is not None  # noqa: S101  (the share is never 0)
+    for decay in rules.decays(training.loss, prepared.num_train):
+        candidate = training.model_copy(update={"weight_decay": decay, "patience": None})
+        with devices.seeded(device, training.seed_number) as generator:
+            *_, losses[decay] = validation_losses(candidate, prepared, fitted, validation, generator)
+    return min(losses, key=lambda decay: losses[decay])
+
+
 def begin(training: Training, prepared: PreparedDataset, generator: torch.Generator, device: torch.device) -> Learning:
     """Read the pictures onto ``device``, find what was not given, build what learns them.
 
@@ -109,9 +118,7 @@ def begin(training: Training, prepared: PreparedDataset, generator: torch.Genera
     data = learner.parts(training.validation)
     require_validation(training, data.validation if prepared.validation else None)
     if training.weight_decay == "auto":
-        if not prepared.validation:
-            require_rows_to_choose(prepared.num_train, training.validation or rules.VALIDATION)
-        decay = learner.best_decay()
+        decay = _choose_weight_decay(training, prepared, device)
         tell(f"weight decay {decay:.3g} has the smallest validation loss")
     learning = learner.begin(data, decay, generator)
     found = learning.training.steps

@@ -2,18 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 
 import torch
 
 from tasks.data.recipe import Columns
-from tasks.fitting import rules, tables
+from tasks.fitting import devices, rules, tables
 from tasks.fitting.learning import Learning, Parts, require_rows_to_choose, require_validation
 from tasks.fitting.table_learner import Learner, loss
 from tasks.judging.objective import Objective
 from tasks.machine.telling import tell
-from tasks.networks.examples import Examples
-from tasks.networks.tables import Encoding
+from tasks.networks.tables import Encoding, Table
 from tasks.networks.training import Measured
 from tasks.parameters import Steps, Training
 from tasks.records import PreparedDataset
@@ -37,14 +35,11 @@ def begin(
     if validation and training.validation:
         tell(f"the {len(validation)} rows that are named validation are watched, and no further share is held out")
     learner = learner_of(training, prepared, table.encoding, way, generator)
-    cut = partial(tables.parts, prepared=prepared, table=table, test=test, validation=validation, is_whole=way.is_whole)
     decay = learner.objective.weight_decay
     if training.weight_decay == "auto":
-        if validation is None:
-            require_rows_to_choose(prepared.num_train, training.validation or rules.VALIDATION)
-        decay = _best_decay(learner, cut(training.validation or rules.VALIDATION))
+        decay = _choose_weight_decay(training, prepared, device)
         tell(f"weight decay {decay:.3g} has the smallest validation loss")
-    data = cut(training.validation)
+    data = tables.parts(training.validation, prepared, table, test, validation, way.is_whole)
     inputs = learner.moments(data.train)
     learning = learner.begin(data, inputs, decay)
     tell(_sentence(learning.training.steps, way), short="")
@@ -77,15 +72,34 @@ def _sentence(steps: Steps, way: rules.Way) -> str:
     return f"{seen}, {how}"
 
 
-def _best_decay(learner: Learner, data: Parts[Examples]) -> float:
-    """The penalty of a short grid with the smallest loss, without penalty, on the validation part."""
-    assert data.validation is not None  # noqa: S101  (the share is never 0)
-    inputs, losses = learner.moments(data.train), {}
-    for decay in rules.decays(learner.training.loss, learner.prepared.num_train):
-        learning = learner.begin(data._replace(test=data.validation), inputs, decay)
-        for _ in learning.epochs:
-            pass
-        losses[decay] = loss(learning.net, data.validation, learner.objective)
+def validation_losses(
+    training: Training, prepared: PreparedDataset, fitted: Table, validation: Table, generator: torch.Generator
+) -> Iterator[float]:
+    """Train on ``fitted`` and say after each epoch what the loss on ``validation`` is, without the penalty.
+
+    By class weights if there are any; of a regression half the mean squared error, in the target's units.
+    """
+    recipe = prepared.recipe
+    assert isinstance(recipe, Columns)  # noqa: S101  (of tables)
+    way = way_of(training, prepared, recipe)
+    learner = learner_of(training, prepared, fitted.encoding.to(way.dtype), way, generator)
+    train, held_out = (tables.kept(each.in_precision(way.dtype), way.is_whole) for each in (fitted, validation))
+    learning = learner.begin(Parts(train, None, held_out), learner.moments(train), learner.objective.weight_decay)
+    for measured in in_raw_units(learning.epochs, recipe, prepared):
+        weighted = learner.objective.class_weights
+        yield loss(learning.net, held_out, learner.objective) if weighted else measured.test["loss"]
+
+
+def _choose_weight_decay(training: Training, prepared: PreparedDataset, device: torch.device) -> float:
+    """The penalty of a short grid with the smallest loss on a validation part; each sees the rows in the same order."""
+    share, losses = training.validation or rules.VALIDATION, dict[float, float]()
+    if prepared.validation is None:
+        require_rows_to_choose(prepared.num_train, share)
+    refitted, fitted, validation = tables.split_validation(prepared, share, torch.float64, device)
+    for decay in rules.decays(training.loss, prepared.num_train):
+        candidate = training.model_copy(update={"weight_decay": decay, "patience": None})
+        with devices.seeded(device, training.seed_number) as generator:
+            *_, losses[decay] = validation_losses(candidate, refitted, fitted, validation, generator)
     return min(losses, key=lambda decay: losses[decay])
 
 

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tasks.data.levels import count_codes
 from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays, read_split
 from tasks.data.recipe import Columns
+from tasks.data.statistics import fit_recipe
 from tasks.fitting.learning import Parts, require_enough
 from tasks.networks.effects import NONE
 from tasks.networks.examples import Examples
@@ -132,6 +134,46 @@ def cut(share: float, prepared: PreparedDataset, table: Table) -> tuple[Table, T
     fitted, validation = (table.at(torch.nonzero(each).squeeze(1)) for each in (~held_out, held_out))
     require_enough(share, len(fitted), len(validation))
     return fitted, validation
+
+
+def split_validation(
+    prepared: PreparedDataset, share: float, dtype: torch.dtype, device: torch.device
+) -> tuple[PreparedDataset, Table, Table]:
+    """Training rows without those of validation, and these: the part that the data have, or else a ``share``.
+
+    The recipe comes with them: means, scales, rare levels and class counts are those of the training rows alone.
+
+    Raises:
+        UsageError: so few rows are left for training, or held out, that they say nothing.
+        DataError: a file is missing or has changed since it was prepared.
+    """
+    if prepared.validation:
+        table = load(prepared, prepared.train, dtype)
+        held_out = load(prepared, prepared.validation, dtype, table.encoding)
+        return prepared, table.to(device), held_out.to(device)
+    is_held_out = latest(split_keys(prepared), share)
+    refitted = _refit(prepared, ~is_held_out)
+    table = load(refitted, prepared.train, dtype)
+    fitted, validation = (
+        table.at(torch.from_numpy(np.flatnonzero(each))).to(device) for each in (~is_held_out, is_held_out)
+    )
+    require_enough(share, len(fitted), len(validation))
+    return refitted, fitted, validation
+
+
+def _refit(prepared: PreparedDataset, is_fitted: NDArray[np.bool_]) -> PreparedDataset:
+    """The same with statistics of some training rows ``(n,)`` only; the list of levels stays."""
+    recipe = prepared.recipe
+    assert isinstance(recipe, Columns)  # noqa: S101  (whoever calls has looked)
+    assert recipe.target is not None  # noqa: S101
+    features, truth = read_split(prepared.train, prepared)
+    rows, truth = {"features": features[is_fitted]}, truth[is_fitted]
+    counts = count_codes(truth, len(prepared.class_names)).tolist() if prepared.class_names else ()
+    if not prepared.class_names:
+        rows["target"] = truth
+    has_missing = [column.has_missing for column in recipe.columns]
+    refitted = fit_recipe(recipe.columns, recipe.target.name, rows, has_missing)
+    return prepared.model_copy(update={"recipe": refitted, "class_counts": tuple(counts)})
 
 
 def kept(split: Examples, is_whole: bool) -> Examples:

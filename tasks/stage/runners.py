@@ -1,14 +1,21 @@
-"""What runs the parts of a stage side by side: threads of this process, or a Dask cluster."""
+"""What runs the parts of a stage side by side: threads or processes of this machine, or a Dask cluster."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from tasks.errors import EnvironmentProblem, UsageError
+from tasks.machine import cores
 from tasks.machine.installing import pip_install
-from tasks.parameters import Runner
+from tasks.machine.processes import by_all_cores
+from tasks.parameters import Runner, Search
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def check(runner: Runner, dask_address: str | None) -> None:
@@ -49,6 +56,20 @@ def opened(runner: Runner, dask_address: str | None, workers: int, threads: int)
             with _reaching(dask_address):
                 _ = dask.client  # connects
         yield dask
+
+
+@contextmanager
+def open_workers(
+    search: Search, work: Callable[[Item], Result], most: int
+) -> Iterator[Callable[[Item], "Future[Result]"]]:
+    """A function that has ``work`` done to an item by a core of this machine, ``most`` at a time, or by Dask."""
+    if search.runner is Runner.THREADS:
+        with by_all_cores(work, min(most, cores.available()), in_processes=True) as submit:
+            yield submit
+        return
+    with opened(search.runner, search.dask_address, search.workers or cores.available(), 1) as dask:
+        executor = dask.client.get_executor(pure=False)  # type: ignore[attr-defined]  # of a Dask runner
+        yield partial(executor.submit, work)
 
 
 @contextmanager

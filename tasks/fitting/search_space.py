@@ -1,0 +1,155 @@
+"""What a search looks through: for each searched field of ``Training`` its values, and why these."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from pydantic import ValidationError
+
+from tasks.data.recipe import Columns
+from tasks.errors import UsageError
+from tasks.parameters import Loss, Schedule, Training, faults
+from tasks.parameters.uses import WORDS
+from tasks.records import PreparedDataset
+from tasks.store.tuned import Setting
+
+Space = dict[str, BaseDistribution]  # by field of ``Training``
+Settings = dict[str, Setting]
+
+OPTIONS = {
+    "lr": "lr", "batch-size": "batch_size", "epochs": "num_epochs", "schedule": "schedule", "loss": "loss",
+    "weight-decay": "weight_decay", "dropout": "dropout",
+}  # fmt: skip
+WHOLE, OF_WORDS, BY_DECADES = {"num_epochs", "batch_size"}, {"schedule", "loss"}, {"lr", "weight_decay"}
+EXAMPLE = "write it as in --space lr=0.05:1,epochs=10|20,schedule=cosine"
+# Rates that fall: at a constant one the losses of five seeds lie apart by 0.02, and the luckiest trials win.
+SCHEDULES = CategoricalDistribution((Schedule.COSINE.value, Schedule.STEP.value))
+
+
+def default_space(training: Training, prepared: PreparedDataset) -> Space:
+    """What pays to be searched, of this model and these data.
+
+    Not dropout, for which there is ``--space``: its masks take six times as long as the rest of a step, and to a linear
+    model it is one more penalty on the weights. A table's loss only by ``--space`` as well: a version of another loss
+    is not compared with the champion.
+    """
+    is_linear, rows = prepared.task == "regression", prepared.num_train
+    if isinstance(prepared.recipe, Columns) and prepared.recipe.target is not None:
+        powers, unit, zero = (range(-12, 1), 1.0, [0.0]) if is_linear else (range(-2, 7), 1 / rows, [])
+        # Half decades: of deviations, or around a classifier's 1 / rows.
+        return {"weight_decay": CategoricalDistribution((*zero, *(10 ** (power / 2) * unit for power in powers)))}
+    if is_linear:  # around the book's rate 0.03, batch 10 and 3 epochs
+        return {
+            "lr": FloatDistribution(0.003, 0.3, log=True),
+            "batch_size": CategoricalDistribution((5, 10, 20, 50)),
+            "num_epochs": IntDistribution(3, 10),
+            "schedule": SCHEDULES,
+            "loss": CategoricalDistribution((Loss.SQUARED.value, Loss.HUBER.value)),
+            "weight_decay": FloatDistribution(1e-6, 1.0, log=True),
+        }
+    # Around the book's 0.1: steps grow with the inputs, and above 1 the loss only leaps.
+    most = min(1.0, 784 / math.prod(prepared.recipe.input.shape))
+    space: Space = {"lr": FloatDistribution(0.02 * most, most, log=True), "schedule": SCHEDULES}
+    if prepared.is_own:
+        return space | {"weight_decay": FloatDistribution(0.1 / rows, 1000 / rows, log=True)}
+    return space | {
+        "batch_size": CategoricalDistribution((128, 256)),  # the book's, and its half for twice the steps
+        "num_epochs": IntDistribution(10, 20),  # the book's 10, and where the loss still falls
+        "weight_decay": FloatDistribution(1e-6, 1e-2, log=True),  # from nothing to where weights stay small
+    }
+
+
+def list_grid(space: Space) -> list[Settings]:
+    """All settings of a space where every field has a few values, else none."""
+    fields = [each for each in space.values() if isinstance(each, CategoricalDistribution)]
+    if len(fields) < len(space):
+        return []
+    choices = itertools.product(*(each.choices for each in fields))
+    return [dict(zip(space, values, strict=True)) for values in choices]  # type: ignore[arg-type]  # of ``Setting``
+
+
+def find_given(space: Space, training: Training) -> Settings:
+    """The settings of ``training`` that lie in the space."""
+    given = {field: getattr(training, field) for field in space}
+    return {field: value for field, value in given.items() if value is not None and _contains(space[field], value)}
+
+
+def shorten(space: Space, params: Settings) -> Settings:
+    """Numbers with three digits, which a person can type again; more make no other model."""
+    return {field: _shorten(space[field], value) for field, value in params.items()}
+
+
+def describe_settings(settings: Settings) -> str:
+    """``lr 0.21, epochs 14, schedule cosine``: by the names of their options."""
+    names = {field: option.replace("-", " ") for option, field in OPTIONS.items()}
+    shown = ((names[field], f"{value:.3g}" if isinstance(value, float) else value) for field, value in settings.items())
+    return ", ".join(f"{name} {value}" for name, value in shown)
+
+
+def narrow_space(training: Training, items: Sequence[str]) -> Space:
+    """What ``--space`` says of each field, such as ``lr=0.05:1`` (a range), ``epochs=10|20`` or ``dropout=0``.
+
+    Raises:
+        UsageError: there is no such parameter, it is named twice, or a value cannot be one of it for this model.
+    """
+    space: Space = {}
+    for item in items:
+        name, _, text = (part.strip() for part in item.partition("="))
+        field = OPTIONS.get(name.removeprefix("--"))
+        if field is None:
+            raise UsageError(f"--space {item}", f"one of {', '.join(OPTIONS)}", EXAMPLE)
+        if field in space:
+            raise UsageError(f"--space names {name} twice", "each parameter once", f"join its values: {name}=…|…")
+        space[field] = _parse(training, field, name, text)
+    return space
+
+
+def _parse(training: Training, field: str, name: str, text: str) -> BaseDistribution:
+    ends = text.split(":")
+    if len(ends) == 1:
+        values = dict.fromkeys(_value(training, field, name, each) for each in text.split("|"))
+        return CategoricalDistribution(tuple(values))
+    if len(ends) > 2 or field in OF_WORDS:
+        raise UsageError(f"--space {name}={text}", "values by |" + ", or LOW:HIGH" * (field not in OF_WORDS), EXAMPLE)
+    low, high = (float(_number(field, name, each)) for each in ends)
+    if not low < high:
+        raise UsageError(f"--space {name}={text}", "the lower bound first", f"write {name}={ends[1]}:{ends[0]}")
+    for end in ends:
+        _value(training, field, name, end)
+    if field in WHOLE:
+        return IntDistribution(int(low), int(high), log=field == "batch_size")
+    return FloatDistribution(low, high, log=field in BY_DECADES and low > 0)
+
+
+def _value(training: Training, field: str, name: str, text: str) -> Setting:
+    """A value that this model can be trained with."""
+    value = text.strip() if field in OF_WORDS else _number(field, name, text)
+    if training.possible_uses.isdisjoint(of := training.of_field(field)):
+        raise UsageError(f"--space {name}", f"{WORDS[of]}, which it is for", "leave it out")
+    try:
+        type(training).model_validate(training.model_dump() | {"defaults": training.defaults, field: value})
+    except ValidationError as error:
+        found = f"--space {name}, and {value}"
+        raise UsageError(found, faults.expected(error), f"see gradmill retrain --help on --{name}") from error
+    return value
+
+
+def _number(field: str, name: str, text: str) -> int | float:
+    try:
+        return int(text) if field in WHOLE else float(text)
+    except ValueError as error:
+        kind = "a whole number" if field in WHOLE else "a number"
+        raise UsageError(f"--space {name}, and {text.strip() or 'nothing'}", kind, EXAMPLE) from error
+
+
+def _contains(domain: BaseDistribution, value: Setting) -> bool:
+    if isinstance(domain, FloatDistribution | IntDistribution):
+        return isinstance(value, int | float) and domain.low <= value <= domain.high
+    return isinstance(domain, CategoricalDistribution) and value in domain.choices
+
+
+def _shorten(domain: BaseDistribution, value: Setting) -> Setting:
+    if not isinstance(domain, FloatDistribution) or not isinstance(value, float):
+        return value
+    return min(max(float(f"{value:.3g}"), domain.low), domain.high)

@@ -1,1 +1,0 @@
-"""A search for better settings: trials, what they are tried on, and how they are chosen."""

@@ -7,12 +7,12 @@ from statistics import median
 from flows.story.blocks import said, table
 from flows.story.periods import between
 from tasks.judging import tuning_figures
-from tasks.judging.search_facts import interval, word
+from tasks.judging.tuning_figures import word
 from tasks.machine.words import counted, readable
 from tasks.stage.live import picture
 from tasks.store import artifact_paths, atomic
 from tasks.store.run_folder import RunFolder
-from tasks.store.tuned import Searched, Setting, Trial, Tuned
+from tasks.store.tuned import Searched, Setting, Trial, Tuned, mean_interval
 
 BEST = 10  # trials that are told
 ROUNDING = 1e-6
@@ -54,7 +54,7 @@ def page(name: str, searched: Searched) -> str:
 def _use(name: str, tuned: Tuned) -> str:
     if tuned.is_better:
         return f"`gradmill retrain {name} --tuned` uses what was found."
-    return "**No trial is better than the settings of before: nothing is kept.**"
+    return "**No trial is better than the settings of before by more than the seeds' chance: nothing is kept.**"
 
 
 def _beside(tuned: Tuned) -> Rows:
@@ -63,7 +63,7 @@ def _beside(tuned: Tuned) -> Rows:
     rows: Rows = [(word(field), _value(found[field]), _value(before.get(field, "by rule"))) for field in found]
     losses = tuned.validation_losses, tuned.default_losses
     seeds = max(map(len, losses))
-    means = [interval(each) if each else None for each in losses]
+    means = [mean_interval(each) if each else None for each in losses]
     rows.append(
         (f"validation loss, mean of {seeds} seeds", *(readable(each.mean) if each else "none" for each in means))
     )
@@ -73,10 +73,9 @@ def _beside(tuned: Tuned) -> Rows:
 
 def _difference(tuned: Tuned) -> str:
     """What the search has gained, where no seed diverged."""
-    found, before = tuned.validation_losses, tuned.default_losses
-    if len(found) != len(before) or not found:
+    gain = tuned.difference
+    if gain is None:
         return "Not every seed came to its end."
-    gain = interval([after - first for after, first in zip(found, before, strict=True)])
     if gain.high - gain.low <= ROUNDING * abs(gain.mean):  # training that starts at zero draws nothing
         return f"The difference is {gain.mean:+.3g} with every seed."
     beyond = "more" if gain.high < 0 or gain.low > 0 else "no more"

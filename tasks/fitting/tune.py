@@ -41,12 +41,10 @@ from tasks.store.tuned import Trial, Tuned
 FORMAT = "2"  # of the study; until c692a25 it was another
 STUDY, TRIAL = "search", "trial"
 WAVE = 4  # trials that are asked for at once, whatever the number of cores
-SHORT = 5  # a trial is first trained for a fifth of its epochs
-BEST = float(
-    os.environ.get("BEST", "10")
-)  # percent of the complete trials: as good after its short training must be what is trained to the end
+LADDER = (0.1, 1 / 3, 1.0)  # a trial is trained for a tenth of its epochs, then for a third, and then for all
+BEST = 10.0  # percent of the complete trials: a trial that is worse than these were after as many epochs is pruned
 LATE = 5  # a fifth of the epochs, whose losses count
-FINALISTS = int(os.environ.get("FIN", "2"))
+FINALISTS = 2
 SEEDS = 5  # that each finalist is trained with; the search's own, by which it became one, is none of them
 SMALLER = "search smaller rates, such as --space lr=0.001:0.01; what was learned is kept"
 
@@ -62,10 +60,10 @@ class TrialSpec(NamedTuple):
 
 
 class TrialResult(NamedTuple):
-    """What came of a trial, and its loss after its short training, if it had one."""
+    """What came of a trial, and its losses after shorter trainings."""
 
     trial: Trial
-    short_loss: float | None
+    short_losses: tuple[float, ...]
 
 
 Submit = Callable[[TrialSpec], "Future[TrialResult | None]"]
@@ -81,13 +79,15 @@ class TrialTraining:
     def __call__(self, spec: TrialSpec) -> TrialResult | None:
         """Train one trial; None where the deadline passed before its end.
 
-        First for a fifth of its epochs, in which its learning rate takes its whole course: losses in the middle of a
+        First for a few of its epochs, in which its learning rate takes its whole course: losses in the middle of a
         course say little, for rates that are best at its end are the worst there.
         """
-        started, short_loss, losses, outcome = time.perf_counter(), None, list[float](), "complete"
+        started, short_losses, losses, outcome = time.perf_counter(), list[float](), list[float](), "complete"
         training, parts = self.apply(spec.settings), read_validation_parts(self.prepared, self.base)
         last = parts.num_epochs(training)
-        lengths = [last] if spec.complete is None or not last else sorted({math.ceil(last / SHORT), last})
+        lengths: list[int | None] = [last]
+        if last is not None and spec.complete is not None:
+            lengths = [*sorted({math.ceil(last * share) for share in LADDER})]
         for length in lengths:
             of_length = training.model_copy(update={"num_epochs": length})
             losses = parts.train(of_length, spec.seed, spec.deadline)
@@ -98,8 +98,8 @@ class TrialTraining:
                 outcome = "diverged"
                 break
             if length != last:
-                short_loss = loss
-                if is_behind(loss, spec.complete or ()):
+                short_losses.append(loss)
+                if is_behind(short_losses, spec.complete or ()):
                     outcome = "pruned"
                     break
         finite = tuple(filter(math.isfinite, losses))
@@ -114,7 +114,7 @@ class TrialTraining:
                 "outcome": outcome,
             }
         )
-        return TrialResult(trial, short_loss)
+        return TrialResult(trial, tuple(short_losses))
 
     @property
     def num_at_once(self) -> int:
@@ -136,14 +136,15 @@ def average_late(losses: Sequence[float], converges: bool) -> float:
     return losses[-1] if converges else statistics.fmean(losses[-math.ceil(len(losses) / LATE) :])
 
 
-def is_behind(short_loss: float, complete: Sequence[FrozenTrial]) -> bool:
-    """Whether Optuna prunes a trial, by what ``complete`` trials of earlier waves had after their short training."""
+def is_behind(short_losses: Sequence[float], complete: Sequence[FrozenTrial]) -> bool:
+    """Whether Optuna prunes a trial after its last short training, by what ``complete`` trials had after theirs."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pruner = PercentilePruner(BEST, n_startup_trials=WAVE, n_warmup_steps=0)
     study = optuna.create_study(pruner=pruner)
     study.add_trials(complete)
     trial = study.ask()
-    trial.report(short_loss, 1)
+    for step, loss in enumerate(short_losses, 1):
+        trial.report(loss, step)
     return trial.should_prune()
 
 
@@ -245,7 +246,7 @@ class HyperparameterSearch:
         return params
 
     def _keep(self, params: Settings, result: TrialResult) -> None:
-        trial, short_loss = result
+        trial, short_losses = result
         is_complete = trial.outcome == "complete"
         self._study.add_trial(
             create_trial(
@@ -255,7 +256,7 @@ class HyperparameterSearch:
                 distributions=self._space,
                 user_attrs={TRIAL: trial.model_dump(mode="json")},
                 # Of one that has diverged there is none: to Optuna it is the worst.
-                intermediate_values={} if short_loss is None or trial.outcome == "diverged" else {1: short_loss},
+                intermediate_values={} if trial.outcome == "diverged" else dict(enumerate(short_losses, 1)),
             )
         )
 

@@ -1,9 +1,11 @@
 """``tuned/<name>.json``: the settings that a search found, what they were chosen by, and from what."""
 
+import math
 import os
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -48,12 +50,41 @@ class Tuned(Document):
     run: str  # in whose folder every trial stands
 
     @property
-    def is_better(self) -> bool:
-        """Than the settings of before: fewer seeds diverged or, of as many, their mean is smaller."""
+    def difference(self) -> "MeanInterval | None":
+        """Seed by seed, the loss of the winner less that of the settings of before; None where a seed is missing."""
         found, before = self.validation_losses, self.default_losses
         if len(found) != len(before) or not found:
-            return len(found) > len(before)
-        return statistics.fmean(found) < statistics.fmean(before)
+            return None
+        return mean_interval([after - first for after, first in zip(found, before, strict=True)])
+
+    @property
+    def is_better(self) -> bool:
+        """Than the settings of before: fewer seeds diverged, or the loss is smaller by more than the seeds' chance."""
+        if self.difference is None:
+            return len(self.validation_losses) > len(self.default_losses)
+        return self.difference.high < -ROUNDING * abs(self.difference.mean)
+
+
+ROUNDING = 1e-9  # of a difference
+
+
+class MeanInterval(NamedTuple):
+    """The mean of what several seeds came to, and its interval (95 %, of Student's t); one seed has none."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def mean_interval(values: Sequence[float]) -> MeanInterval:
+    """Of one value or more."""
+    from scipy.special import stdtrit  # here, since most commands need none of it
+
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return MeanInterval(mean, mean, mean)
+    half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
+    return MeanInterval(mean, mean - half, mean + half)
 
 
 class Searched(Record):

@@ -25,18 +25,11 @@ test: $(VENV)/.test ## Set everything up, then run every test that this machine 
 soak: $(VENV)/.test ## Kill retrains and batch predictions fifty times instead of ten
 	@GRADMILL_TEST_KILLS=50 $(BIN)/pytest -n0 tests/test_run_kills.py tests/test_predict_kills.py
 
-bench: $(VENV)/.test ## Compare training and prediction with their peers, half an hour
+bench: $(VENV)/.test ## Measure everything in turns with its peers, half an hour and more
 	@$(BIN)/pip install --quiet --editable ".[train,$(RUNTIME),bench]"
 	@$(BIN)/pip install --quiet --no-deps d2l==0.17.6
 	@$(BIN)/gradmill retrain --no-predict
-	@$(BIN)/gradmill bench train
-	@$(BIN)/gradmill bench predict
-	@$(BIN)/gradmill bench tables
-	@$(BIN)/gradmill bench images
-	@$(BIN)/gradmill bench gates
-	@$(BIN)/gradmill bench seeds
-	@$(BIN)/gradmill bench tune
-	@$(BIN)/gradmill bench start
+	@$(BIN)/python -m benchmarks all
 
 month: $(VENV)/.test ## Retrain every night of a month, on data that grow by a day and do not always come right: some minutes
 	@$(BIN)/python docs/month.py

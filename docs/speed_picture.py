@@ -1,4 +1,4 @@
-"""The picture of README's section on speed, from the documents that ``gradmill bench`` wrote: ``docs/speed.png``."""
+"""The picture of README's section on speed, from the documents of the benchmarks: ``docs/speed.png``."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from flows.bench.start import GROUPS
-
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 PEERS = {  # a benchmark and its ratio, how many times as long the peer takes
-    "predict images: the book's DataLoader": ("predict", "flow over the book's way"),
     "train on images: the book's loop": ("train", "d2l without its plotting over ours, scratch"),
     "train on images: LogisticRegression": ("train", "scikit-learn, float64 over ours, cosine schedule"),
     "train on images: Lightning, in memory": ("train", "Lightning, in memory over ours, scratch"),
@@ -20,7 +17,7 @@ PEERS = {  # a benchmark and its ratio, how many times as long the peer takes
     "predict images: bare onnxruntime, in memory": ("predict", "flow over bare"),
 }
 COMMANDS = ("retrain, forced", "retrain, unchanged", "predict, 10,000 rows")
-PARTS = {"imports": "imports", "server": "server", "engine": "Prefect's engine", "stages": "stages", "end": "end"}
+STAGES = {"download", "validate", "preprocess", "train", "evaluate", "export", "publish", "predict"}
 
 
 def document(benchmark: str) -> dict[str, Any]:
@@ -37,16 +34,20 @@ def ratios() -> dict[str, float]:
     }
 
 
+def divide(parts: dict[str, float]) -> dict[str, float]:
+    """The seconds of a command's stages together, and of all else: imports, server, Prefect's engine."""
+    stages = sum(seconds for part, seconds in parts.items() if part in STAGES)
+    return {"stages": stages, "all else": sum(parts.values()) - stages}
+
+
 def seconds() -> dict[str, dict[str, float]]:
     """The seconds of each command's parts, by command and server."""
-    found = {}
-    for where in ("alone", "up"):
-        for command in COMMANDS:
-            parts = document("start")["parts"][f"{command}, {where}"]
-            of = {group: sum(parts.get(part, 0.0) for part in members) for group, members in GROUPS.items()}
-            of["stages"] = sum(parts.values()) - sum(of.values())
-            found[f"{command}{', up' if where == 'up' else ''}"] = of
-    return found
+    parts = document("start")["parts"]
+    cases = [(command, server) for server in ("alone", "up") for command in COMMANDS]
+    return {
+        f"{command}{', up' if server == 'up' else ''}": divide(parts[f"{command}, {server}"])
+        for command, server in cases
+    }
 
 
 def draw() -> Figure:
@@ -62,9 +63,9 @@ def draw() -> Figure:
     peers.axvline(1, color="black", linewidth=0.8)
     rows = seconds()
     left = [0.0] * len(rows)
-    for part, label in PARTS.items():
+    for part in ("all else", "stages"):
         widths = [of[part] for of in rows.values()]
-        commands.barh(list(rows), widths, left=left, label=label)
+        commands.barh(list(rows), widths, left=left, label=part)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     commands.set_title("seconds from Enter to the prompt", fontsize="medium")
     commands.legend(fontsize="small")

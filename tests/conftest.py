@@ -5,7 +5,8 @@ The folder is flat; a test module's first word says what it tests:
 - ``data`` raw files to arrays, ``train`` the networks, ``judge`` the gates, ``store`` what is published and who may
   change it, ``serve`` other runtimes that load it, ``predict`` batch prediction;
 - ``run`` whole retrains and what makes a function a stage, ``operate`` server, schedules and registration, ``cli`` the
-  command line from outside, ``docker`` images and the composed stack, ``doctor`` and ``bench`` their commands;
+  command line from outside, ``docker`` images and the composed stack, ``doctor`` this machine;
+- ``bench`` the benchmarks in benchmarks/;
 - ``imports`` who may import whom, ``docs`` what README and docs/ name.
 
 Whatever two of them need lies in a module without the prefix ``test_``; none imports another.

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from flows.bench import gates
+from benchmarks import gates
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 import image_folders
 from command_line import gradmill, plant_strangers
-from flows.cli.commands import BENCHMARKS, PANELS
+from flows.cli.commands import PANELS
 
 COMMANDS = [
     "retrain houses --data odd",
@@ -52,7 +52,6 @@ COMMANDS = [
     "restore odd",
     "demo no-such-model",
     "up --port 0",
-    *(f"bench {command.__name__} --no-such-option" for command in BENCHMARKS),
 ]
 DATA = ("odd", "strange", "pictures")
 WITH_A_RUN = ("retrain", "tune", "predict", "evaluate")
@@ -114,4 +113,4 @@ def test_what_is_left_out_is_told_on_standard_error() -> None:
 
 def test_every_command_is_tried() -> None:
     every = {command.__name__ for commands in PANELS.values() for command in commands}
-    assert every == {command.split()[0] for command in COMMANDS} - {"bench"}
+    assert every == {command.split()[0] for command in COMMANDS}

@@ -117,9 +117,7 @@ def test_help_has_every_command_under_a_heading_the_first_one_first(capsys: pyte
     assert flows.cli.app.run(["--help"]) == 0
     shown = capsys.readouterr().out
     headings = re.findall(r"(?m)^╭─ (.*?) ─+╮$", shown)
-    assert headings == [
-        "Options", "Train", "Predict", "Models", "Schedule and watch", "Machine, disk and copies", "Measure",
-    ]  # fmt: skip
+    assert headings == ["Options", "Train", "Predict", "Models", "Schedule and watch", "Machine, disk and copies"]
     listed = re.findall(r"(?m)^│ ([a-z]+) {2,}", shown)
     assert listed[0] == "retrain"
     command: Any = typer.main.get_command(flows.cli.app.app)

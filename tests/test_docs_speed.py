@@ -1,4 +1,4 @@
-"""Measured speeds that a page names are in a document of ``gradmill bench`` that is kept in docs/benchmarks/."""
+"""Measured speeds that a page names are in a benchmark's document, which is kept in docs/benchmarks/."""
 
 import json
 import platform
@@ -10,16 +10,15 @@ from typing import Any
 
 import pytest
 
+from benchmarks.measure import Report
 from conftest import REPOSITORY
 from fenced_blocks import in_millions
-from flows.bench import start
-from flows.bench.measure import Report
 
 KEPT = REPOSITORY / "docs" / "benchmarks"
 NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)*(?:e[-+]?\d+)?(?: million)?")
 EXEMPT = re.compile(r"\(goals?: [^)]*\)|`[^`]*`|\]\([^)]*\)")  # goals, code, addresses of links
 SEEDED = {"gates", "seeds"}  # whose figures are the same on a machine that is busy
-ELSEWHERE = ("Floors", "History")  # how headings of sections begin whose figures were measured otherwise
+ELSEWHERE = "History"  # how the heading of a section begins whose figures were measured otherwise
 
 
 @cache
@@ -43,14 +42,12 @@ def numbers(part: Any) -> Iterator[float]:
 
 @cache
 def known(name: str) -> tuple[float, ...]:
-    """What a document says: conditions, the best of each side and of how many, ratios, and parts of commands."""
+    """What a document says: conditions, best and median of each side and of how many, ratios, parts of commands."""
     found = document(name)
     said = [found["conditions"], found["ratios"], found.get("parts", {})]
-    said += [[side["best"], len(side["figures"]), side["name"], side["note"]] for side in found["sides"]]
+    figures = ("best", "median", "name", "note")
+    said += [[len(side["figures"]), *(side.get(each, []) for each in figures)] for side in found["sides"]]
     said.append([100 * side["best"] for side in found["sides"] if side["unit"] == "refused"])
-    for parts in found.get("parts", {}).values():  # as the command's table adds them up
-        sums = [sum(parts.get(part, 0.0) for part in group) for group in start.GROUPS.values()]
-        said.append([*sums, sum(parts.values()) - sum(sums)])
     return tuple(numbers(said))
 
 

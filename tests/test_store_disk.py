@@ -7,11 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from candidate import Candidate
-from flows.bench import tables
+from candidate import Candidate, plain
 from tasks.data.prepared_splits import write_arrays
+from tasks.download import download
+from tasks.parameters import RetrainParameters
+from tasks.preprocess import preprocess
 from tasks.store import artifact_paths
 from tasks.store.record import FileRef
+from tasks.store.run_folder import RunFolder
+from tasks.train import train
+from tasks.validate import validate
 from written_tables import written
 
 
@@ -41,7 +46,12 @@ def test_from_a_table_to_its_weights_only_the_notes_of_the_run_wait_for_the_disk
     size = rng.normal(size=300)
     columns = {"size": size, "late": np.where(size > 0, "yes", "no"), "split": ["train"] * 250 + ["test"] * 50}
     artifact_paths.make_root()
-    trained = tables._trained(written(tmp_path / "table.csv", columns))
+    data = {"source": str(written(tmp_path / "table.csv", columns)), "target": "late", "split_column": "split"}
+    document = {"name": "late", "training": {"model": "softmax-regression", "device": "cpu"}, "data": data}
+    asked, run = RetrainParameters.model_validate(document), RunFolder.open("late", {})
+    raw = plain(download)(run, asked.dataset, asked.data)
+    prepared = plain(preprocess)(run, plain(validate)(run, raw, asked.data, "classification"), asked.data, 0)
+    trained = plain(train)(run, prepared, asked.training)
     assert trained.weights.path.is_file()
     folder = trained.weights.path.parent
     assert {path.parent if path != folder else path for path in forced} == {folder}

@@ -13,7 +13,7 @@ import typer
 
 from flows import interrupt
 from flows.cli import board, streams
-from flows.cli.commands import BENCHMARKS, ON_PREFECT, PANELS
+from flows.cli.commands import ON_PREFECT, PANELS
 from flows.cli.doctor import doctor
 from flows.cli.faults import CommandLineFault, as_gradmill_error, conclude, report_fault
 from flows.cli.options import Artifacts, Debug, Json, hide_kinds, style_help, use
@@ -90,16 +90,6 @@ for panel, commands in PANELS.items():
         taken = command if command is doctor else _complete(command)
         app.command(help=_flowing(command), rich_help_panel=panel)(taken)
 app.callback(help=_flowing(_gradmill))(_gradmill)
-HOW_LONG = (
-    "On 2 CPU cores start and train take 6 to 7 minutes, gates 4, each other one 1 to 3; "
-    "with --quick, or start --rounds 1, a part of that."
-)
-benchmarks = typer.Typer(
-    help=f"Measure speed as ratios, side by side, and how often gates are wrong.\n\n{HOW_LONG}", no_args_is_help=True
-)
-for command in BENCHMARKS:
-    benchmarks.command()(_complete(command))
-app.add_typer(benchmarks, name="bench", rich_help_panel="Measure")
 
 
 def run(arguments: list[str]) -> int:
@@ -127,7 +117,7 @@ def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     hide_kinds(command)
     asks_help = not {"-h", "--help"}.isdisjoint(arguments)
-    if arguments in ([], ["bench"]) or asks_help:
+    if not arguments or asks_help:
         style_help()
     try:
         with streams.document_alone() if "--json" in arguments and not asks_help else nullcontext():

@@ -5,7 +5,6 @@ from typing import Any
 
 from flows.cli import (
     backing_up,
-    bench,
     champion,
     demo,
     evaluating,
@@ -40,9 +39,6 @@ PANELS: dict[str, tuple[Command, ...]] = {
     ),
     "Machine, disk and copies": (doctor, store.maintain, store.mirror, backing_up.backup, backing_up.restore),
 }  # fmt: skip
-BENCHMARKS: tuple[Command, ...] = (
-    bench.start, bench.train, bench.predict, bench.tables, bench.images, bench.tune, bench.gates, bench.seeds,
-)  # fmt: skip
 ON_PREFECT = (
     champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,
     trigger.trigger, status.status, reporting.report, schedule.schedule, schedule.unschedule,

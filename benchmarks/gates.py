@@ -16,8 +16,8 @@ import numpy as np
 import scipy.special
 from numpy.random import Generator
 
-from flows.bench import measure
-from flows.bench.measure import Ratio, Report, Side
+from benchmarks import measure
+from benchmarks.measure import Ratio, Report, Side
 from tasks.judging import champion_loss
 from tasks.judging.candidate import Measured
 from tasks.judging.champion_loss import ComparedRows

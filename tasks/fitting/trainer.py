@@ -110,6 +110,16 @@ RESIDENT = 20_000_000  # values of a split that are encoded once, 160 MB; a larg
 COLLINEAR = "these columns determine one another, as far as can be told; their weights are those of minimum norm"
 
 
+LINEAR: dict[Implementation, Callable[..., Network]] = {
+    Implementation.SCRATCH: LinearRegressionScratch,
+    Implementation.CONCISE: LinearRegressionConcise,
+}
+SOFTMAX: dict[Implementation, Callable[..., Network]] = {
+    Implementation.SCRATCH: SoftmaxRegressionScratch,
+    Implementation.CONCISE: SoftmaxRegressionConcise,
+}
+
+
 class Splits(NamedTuple):
     """What weights are fitted to, what is watched meanwhile, and the test split; all on one device."""
 
@@ -201,17 +211,16 @@ class Trainer:
         """The network with the book's start, drawn on the CPU so that every device starts alike, and its optimizer."""
         num_inputs = math.prod(self.prepared.recipe.input.shape)
         net: Network
+        implementation = self.training.implementation
         if self.prepared.task == "regression":
-            linear = LinearRegressionScratch if self.is_scratch else LinearRegressionConcise
-            net = linear(num_inputs, self.training.loss.value, generator)
+            net = LINEAR[implementation](num_inputs, self.training.loss.value, generator)
         else:
-            softmax = SoftmaxRegressionScratch if self.is_scratch else SoftmaxRegressionConcise
             options: dict[str, Any] = {"dropout_probability": self.training.dropout}
             if class_weights is not None and self.is_scratch:
                 options["loss_gradient"] = weighted_cross_entropy_gradient(class_weights)
             elif class_weights is not None:
                 options["loss"] = weighted_cross_entropy(class_weights)
-            net = softmax(num_inputs, len(self.prepared.class_names), generator, **options)
+            net = SOFTMAX[implementation](num_inputs, len(self.prepared.class_names), generator, **options)
         net.to(self.device)
         return net, self.make_optimizer(net, steps.lr, steps.weight_decay)
 

@@ -31,7 +31,7 @@ class Implementation(StrEnum):
 WRITTEN_FOR: dict[Implementation, tuple[ModelName, ...]] = {
     Implementation.SCRATCH: (ModelName.SOFTMAX_REGRESSION, ModelName.LINEAR_REGRESSION),
     Implementation.CONCISE: (ModelName.SOFTMAX_REGRESSION, ModelName.LINEAR_REGRESSION),
-}  # the networks themselves: tasks/fitting/building.py
+}  # the networks themselves: tasks/fitting/trainer.py
 
 
 class Loss(StrEnum):

@@ -56,6 +56,9 @@ class LinearRegressionScratch(ScratchNetwork):
         return {"loss": squared_loss(y_hat, y).mean().double()}
 
 
+LOSSES: dict[str, nn.Module] = {"squared": nn.MSELoss(), "huber": nn.SmoothL1Loss(beta=HUBER_BETA)}
+
+
 class LinearRegressionConcise(ConciseNetwork):
     """``nn.Linear`` with the book's start (section 3.3).
 
@@ -67,7 +70,7 @@ class LinearRegressionConcise(ConciseNetwork):
     def __init__(self, num_inputs: int, loss: str, generator: torch.Generator, sigma: float = 0.01) -> None:
         super().__init__(nn.Linear(num_inputs, 1), generator, sigma)
         self.net = nn.Sequential(self.linear)
-        self.loss = nn.MSELoss() if loss == "squared" else nn.SmoothL1Loss(beta=HUBER_BETA)
+        self.loss = LOSSES[loss]
 
     def __call__(self, X: Tensor) -> Tensor:
         """Predictions ``(n,)``."""

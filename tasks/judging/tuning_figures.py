@@ -1,5 +1,7 @@
 """Pictures of a search, as PNG: Optuna's, of trials that came to their end, and the winner beside before."""
 
+import io
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from optuna.trial import create_trial
 from optuna.visualization import matplotlib as plots
 
 from tasks.judging import figures
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, atomic
 from tasks.store.record import FileRef
 from tasks.store.tuned import Setting, Trial, Tuned, mean_interval
 
@@ -93,12 +95,11 @@ def _save(plot: Callable[..., Any], study: optuna.Study, path: Path, **options: 
     """Draw with pyplot, which Optuna does, and leave its styles and figures as they were."""
     from matplotlib import pyplot as plt
 
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings(), io.BytesIO() as stream:
+        warnings.simplefilter("ignore")  # that these pictures may look otherwise in another version of Optuna
         plt.switch_backend("agg")
         axes = plot(study, **options)  # several for several settings
         figure = np.asarray(axes, object).flat[0].figure
-        figure.set_layout_engine("constrained")
-        try:
-            return figures.save(figure, path)
-        finally:
-            plt.close(figure)
+        figure.savefig(stream, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+        plt.close(figure)
+        return atomic.write_bytes(path, stream.getvalue(), is_kept=False)

@@ -150,10 +150,12 @@ def _predict_in_turns(setup: Setup, rows: int) -> dict[str, Side]:
     csv, works = write_flights(setup.folder, rows), {}
     for checkout in setup.checkouts:
         checkout.gradmill(_retrain(csv, NAME, "--no-predict"))
-        for count in (rows, rows * 10):
-            command = [str(_write_parquet(write_flights(setup.folder, count))), "--name", NAME]
+    for count in (rows, rows * 10):
+        parquet = setup.folder / f"{count}.parquet"
+        pq.write_table(pyarrow.csv.read_csv(write_flights(setup.folder, count)).select(FEATURES), parquet)
+        for checkout in setup.checkouts:
             name = f"{checkout.name}, Parquet to Parquet, {count:,} rows"
-            works[name] = partial(predict.predict_ours, checkout, command)
+            works[name] = partial(predict.predict_ours, checkout, [str(parquet), "--name", NAME])
     version = setup.checkouts[0].store / "models" / NAME / "1"
     features = np.load(version / "sample.npz")["features"]
     tiled = np.tile(features, (4 * rows // len(features) + 1, 1))  # far larger than any cache
@@ -162,10 +164,3 @@ def _predict_in_turns(setup: Setup, rows: int) -> dict[str, Side]:
         for batch in (1024, 4096, 8192, 16384)
     }
     return setup.measure(bare | works, "rows/s", PREDICTED)
-
-
-def _write_parquet(csv: Path) -> Path:
-    """The features of ``csv``."""
-    parquet = csv.with_suffix(".parquet")
-    pq.write_table(pyarrow.csv.read_csv(csv).select(FEATURES), parquet)
-    return parquet

@@ -133,10 +133,10 @@ def test_only_what_lies_where_a_restore_writes_makes_a_folder_occupied(
     atomic.write_bytes(there / "tuned" / "houses.json", b"{}")
     with pytest.raises(UsageError, match=r"houses\.json is there"):
         backup_restore.restore(str(place))
-    (there / "tuned" / "houses.json").rename(there / "bench-train.json")
+    (there / "tuned" / "houses.json").rename(there / "notes.json")
     backup_restore.restore(str(place))
     assert reading.versions(NAME) == [1, 2]
-    assert (there / "bench-train.json").exists()
+    assert (there / "notes.json").exists()
 
 
 # What is damaged

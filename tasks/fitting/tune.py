@@ -41,8 +41,8 @@ from tasks.store.tuned import Trial, Tuned
 FORMAT = "2"  # of the study; until c692a25 it was another
 STUDY, TRIAL = "search", "trial"
 WAVE = 4  # trials that are asked for at once, whatever the number of cores
-LADDER = (0.1, 1 / 3, 1.0)  # a trial is trained for a tenth of its epochs, then for a third, and then for all
-BEST = 10.0  # percent of the complete trials: a trial that is worse than these were after as many epochs is pruned
+LADDER = (0.15, 0.4, 1.0)  # a trial is trained for some of its epochs, then for more, and then for all
+BEST = 25.0  # percent of the complete trials: a trial that is worse than these were after as many epochs is pruned
 LATE = 5  # a fifth of the epochs, whose losses count
 FINALISTS = 2
 SEEDS = 5  # that each finalist is trained with; the search's own, by which it became one, is none of them

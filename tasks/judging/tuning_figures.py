@@ -1,5 +1,7 @@
 """Pictures of a search, as PNG: Optuna's, of trials that came to their end, and the winner beside before."""
 
+import io
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,54 +11,58 @@ import numpy as np
 import optuna
 from matplotlib.figure import Figure
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.trial import create_trial
+from optuna.trial import TrialState, create_trial
 from optuna.visualization import matplotlib as plots
 
 from tasks.judging import figures
-from tasks.store import artifact_paths
+from tasks.store import artifact_paths, atomic
 from tasks.store.record import FileRef
 from tasks.store.tuned import Setting, Trial, Tuned, mean_interval
 
-SHOWN = 0.9  # of the losses have room; those above are drawn as high as the last of these
-FEWEST = 10  # trials that say what mattered
+SHOWN = 0.75  # of the losses have room; those above are drawn as high as the last of these
+FEWEST = 10  # complete trials that say what mattered
 FEW, DECADE = 5, 10.0  # values that are told one by one; the greatest over the least, from which on decades count
 
 
 def draw(trials: Sequence[Trial], tuned: Tuned, folder: Path) -> list[FileRef]:
     """Every picture that the complete trials are enough for, in a run's folder."""
-    drawn: list[FileRef] = []
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = build_study(trials)
-    losses = [trial.value for trial in study.trials if trial.value is not None]
+    losses, drawn = list_losses(trials), list[FileRef]()
     if losses:
-        most = float(np.quantile(losses, SHOWN, method="higher"))
-        target = {"target": lambda trial: min(trial.value, most), "target_name": f"validation loss, at most {most:.3g}"}
-        drawn.append(_save(plots.plot_optimization_history, study, folder / artifact_paths.TUNING_HISTORY, **target))
+        study = build_study(trials, most := float(np.quantile(losses, SHOWN, method="lower")))
+        name = {"target_name": f"validation loss, at most {most:.3g}" if most < max(losses) else "validation loss"}
+        drawn.append(_save(plots.plot_optimization_history, study, folder / artifact_paths.TUNING_HISTORY, **name))
         if study.trials[0].params:
-            drawn.append(_save(plots.plot_slice, study, folder / artifact_paths.TUNING_SLICES, **target))
-            drawn.append(
-                _save(plots.plot_parallel_coordinate, study, folder / artifact_paths.TUNING_PARALLEL, **target)
-            )
-            if len(losses) >= FEWEST and len(set(losses)) > 1:
+            drawn.append(_save(plots.plot_slice, study, folder / artifact_paths.TUNING_SLICES, **name))
+            drawn.append(_save(plots.plot_parallel_coordinate, study, folder / artifact_paths.TUNING_PARALLEL, **name))
+            if len(losses) >= FEWEST and min(losses) < most:
                 drawn.append(_save(plots.plot_param_importances, study, folder / artifact_paths.TUNING_IMPORTANCES))
     if tuned.validation_losses and tuned.default_losses:
         drawn.append(draw_winner(tuned, folder / artifact_paths.TUNING_WINNER))
     return drawn
 
 
-def build_study(trials: Sequence[Trial]) -> optuna.Study:
-    """The complete trials, by the words of the settings that are not the same in all of them."""
-    complete = [trial for trial in trials if trial.outcome == "complete" and trial.validation_loss is not None]
-    values: dict[str, list[Setting]] = {}
-    for trial in complete:
-        for field, value in trial.settings.items():
-            values.setdefault(field, []).append(value)
-    domains = {field: _find_domain(each) for field, each in values.items() if len(set(each)) > 1}
+def list_losses(trials: Sequence[Trial]) -> list[float]:
+    """Those of the trials that came to their end."""
+    found = (trial.validation_loss for trial in trials if trial.outcome == "complete")
+    return [loss for loss in found if loss is not None]
+
+
+def build_study(trials: Sequence[Trial], most: float) -> optuna.Study:
+    """The trials by the words of the settings that are not the same in all; a loss above ``most`` counts as that."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for trial in complete:
-        params = {word(field): trial.settings[field] for field in domains}
-        distributions = {word(field): domain for field, domain in domains.items()}
-        study.add_trial(create_trial(params=params, distributions=distributions, value=trial.validation_loss))
+    values = {field: [trial.settings[field] for trial in trials] for field in trials[0].settings}
+    domains = {field: _find_domain(each) for field, each in values.items() if len(set(each)) > 1}
+    for trial in trials:
+        loss = min(trial.validation_loss or 0.0, most) if trial.outcome == "complete" else None
+        study.add_trial(
+            create_trial(
+                state=TrialState.PRUNED if loss is None else TrialState.COMPLETE,
+                value=loss,
+                params={word(field): trial.settings[field] for field in domains},
+                distributions={word(field): domain for field, domain in domains.items()},
+            )
+        )
     return study
 
 
@@ -93,12 +99,11 @@ def _save(plot: Callable[..., Any], study: optuna.Study, path: Path, **options: 
     """Draw with pyplot, which Optuna does, and leave its styles and figures as they were."""
     from matplotlib import pyplot as plt
 
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings(), io.BytesIO() as stream:
+        warnings.simplefilter("ignore")  # that these pictures may look otherwise in another version of Optuna
         plt.switch_backend("agg")
         axes = plot(study, **options)  # several for several settings
         figure = np.asarray(axes, object).flat[0].figure
-        figure.set_layout_engine("constrained")
-        try:
-            return figures.save(figure, path)
-        finally:
-            plt.close(figure)
+        figure.savefig(stream, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+        plt.close(figure)
+        return atomic.write_bytes(path, stream.getvalue(), is_kept=False)

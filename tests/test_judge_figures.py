@@ -18,7 +18,8 @@ from PIL import Image
 
 from candidate import plain
 from tasks.data.prepared_splits import ValidatedDataset
-from tasks.judging import classification, figures, image_figures, regression
+from tasks.judging import figures, image_figures, task
+from tasks.judging.metrics import calibration_bins
 from tasks.machine import lettering
 from tasks.networks import metrics
 from tasks.parameters import Data, LinearTraining
@@ -57,7 +58,7 @@ def test_the_learning_curve_of_a_classifier_has_losses_and_accuracies_on_one_axi
         Epoch(epoch=number, train_loss=1 / number, train_accuracy=0.8, test_loss=9.0, test_accuracy=0.1 * number)
         for number in (1, 2, 3)
     ]
-    figures.learning_curve(curve, classification.CURVES, tmp_path / "curve.png", kept_epoch=3)
+    figures.learning_curve(curve, task.CURVES_OF_CLASSES, tmp_path / "curve.png", kept_epoch=3)
     axes = drawn[0].axes[0]
     assert set(lines(axes)) == {"train loss", "train accuracy", "test accuracy"}
     assert lines(axes)["train loss"].get_xydata().tolist() == [[1, 1], [2, 1 / 2], [3, 1 / 3]]
@@ -88,7 +89,7 @@ def test_the_reliability_diagram_has_the_accuracy_of_each_bin_as_scikit_learn_co
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.1, 1, 3000)
     correct = rng.random(3000) < confidence**2
-    figures.reliability(confidence, correct, tmp_path / "reliability.png")
+    figures.reliability(calibration_bins(confidence, correct), tmp_path / "reliability.png")
     upper, lower = drawn[0].axes
     accuracy, _ = sklearn.calibration.calibration_curve(correct, confidence, n_bins=15)
     heights = [bar.get_height() for bar in upper.patches if isinstance(bar.get_height(), float)]  # type: ignore[attr-defined]
@@ -169,7 +170,7 @@ def test_words_between_images_can_be_read_on_a_light_and_on_a_dark_page(tmp_path
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
     curve = [Epoch(epoch=1, train_loss=0.5, test_loss=0.25)]
-    both = [figures.learning_curve(curve, regression.CURVES, tmp_path / name) for name in ("a.png", "b.png")]
+    both = [figures.learning_curve(curve, task.CURVES_OF_NUMBERS, tmp_path / name) for name in ("a.png", "b.png")]
     assert both[0].sha256 == both[1].sha256
 
 

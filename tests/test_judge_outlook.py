@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tasks.judging.standards import Standards
 
 import image_folders
 from tasks.data import image_dataset
@@ -17,7 +18,6 @@ from tasks.data.table_rows import map_split
 from tasks.data.target import Truth
 from tasks.judging import outlook
 from tasks.judging.objective import Objective
-from tasks.judging.standards import Standards
 from tasks.parameters import Data, InspectParameters, SoftmaxTraining
 from written_tables import examined, recipe, rows, written
 

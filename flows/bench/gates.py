@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 import scipy.special
 from numpy.random import Generator
+from tasks.judging.candidate import Measured
+from tasks.judging.champion_loss import ComparedRows
+from tasks.judging.judges import JUDGES
 
 from flows.bench import measure
 from flows.bench.measure import Ratio, Report, Side
 from tasks.judging import champion_loss
-from tasks.judging.candidate import Measured
-from tasks.judging.champion_loss import ComparedRows
-from tasks.judging.judges import JUDGES
 from tasks.judging.objective import Objective
 from tasks.machine import cores, progress
 from tasks.machine.arrays import Array

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tasks.judging.candidate import Measured
+from tasks.judging.judges import JUDGES
 
 from flows.bench import images, measure
 from flows.bench.growth import CPU
@@ -15,8 +17,6 @@ from flows.bench.measure import Report, Side
 from tasks.data.prepared_splits import read_split
 from tasks.fitting import devices, learning
 from tasks.fitting.building import build
-from tasks.judging.candidate import Measured
-from tasks.judging.judges import JUDGES
 from tasks.machine import progress
 from tasks.networks.training import outputs
 from tasks.parameters import Gates, RetrainParameters

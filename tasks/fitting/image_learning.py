@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tasks.data.prepared_splits import hold_out
 from tasks.fitting import rules, tables
 from tasks.fitting.building import build
 from tasks.fitting.learning import Learning, Parts, epochs, require_enough, require_rows_to_choose, require_validation
@@ -91,7 +92,7 @@ def fitted_and_validation(prepared: PreparedDataset, share: float, device: torch
         return train, load_split(prepared, "validation").to(device)
     if not share:
         return train, None
-    held_out = torch.from_numpy(tables.latest(tables.split_keys(prepared), share)).to(device)
+    held_out = torch.from_numpy(hold_out(tables.split_keys(prepared), share)).to(device)
     fitted, validation = (train.at(torch.nonzero(each).squeeze(1)) for each in (~held_out, held_out))
     require_enough(share, len(fitted), len(validation))
     return fitted, validation

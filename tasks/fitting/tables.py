@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays, read_split
+from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, hold_out, read_arrays, read_split
 from tasks.data.recipe import Columns
 from tasks.fitting.learning import Parts, require_enough
 from tasks.networks.effects import NONE
@@ -49,16 +49,6 @@ def split_keys(prepared: PreparedDataset) -> NDArray[np.uint64]:
     """
     keys: NDArray[np.uint64] = read_arrays(prepared.train, PREPARE_ANEW)[SPLIT_KEY]
     return keys
-
-
-def latest(keys: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
-    """Which rows ``(n,)`` are held out: of the largest keys, equal ones on one side, as near to ``share`` as can be.
-
-    Hashes are spread evenly, so that the largest are any rows or groups; the largest times are the latest.
-    """
-    cut = np.partition(keys, at := round((1 - share) * (len(keys) - 1)))[at]
-    above, from_cut = keys > cut, keys >= cut
-    return min(above, from_cut, key=lambda part: abs(part.sum() - share * len(keys)))
 
 
 def encoding(recipe: Columns, dtype: torch.dtype) -> Encoding:
@@ -128,7 +118,7 @@ def parts(
 
 def cut(share: float, prepared: PreparedDataset, table: Table) -> tuple[Table, Table]:
     """The training rows without a ``share`` of them, and those."""
-    held_out = torch.from_numpy(latest(split_keys(prepared), share)).to(table.device)
+    held_out = torch.from_numpy(hold_out(split_keys(prepared), share)).to(table.device)
     fitted, validation = (table.at(torch.nonzero(each).squeeze(1)) for each in (~held_out, held_out))
     require_enough(share, len(fitted), len(validation))
     return fitted, validation

@@ -182,6 +182,17 @@ def test_a_drop_that_chance_explains_passes() -> None:
     assert judge(candidate, kept)["champion_accuracy"]
 
 
+def test_a_drop_that_passes_by_chance_is_recorded_and_no_verdict_passes_above_its_bound() -> None:
+    kept = wrong_on(range(25), range(250, 275), range(500, 525), range(750, 775))
+    candidate = wrong_on(range(100, 128), range(350, 378), range(600, 627), range(850, 877))
+    versions = [ModelOutput(1, wrong_on(range(500))), ModelOutput(2, kept)]
+    found = champion.compare_labels(ModelOutput(None, candidate), versions, TRUTH, CLASSES, Gates())
+    (accuracy, recall), best = found
+    assert (accuracy.verdict, accuracy.maximum, best) == ("recorded", None, 2)
+    assert accuracy.value == pytest.approx(0.01)
+    assert (recall.verdict, recall.maximum) == ("passed", 0.10)
+
+
 def test_the_words_of_a_verdict_are_true_of_it() -> None:
     def details(candidate: np.ndarray) -> str:
         kept = [ModelOutput(1, wrong_on(range(25), range(250, 275))), ModelOutput(2, wrong_on(range(200)))]

@@ -103,6 +103,21 @@ def test_the_reliability_diagram_has_the_accuracy_of_each_bin_as_scikit_learn_co
     assert lines(upper)["perfect calibration"].get_xydata().tolist() == [[0, 0], [1, 1]]
 
 
+def test_picture_and_figure_of_calibration_have_the_same_bins_at_their_edges_too(
+    drawn: list[Figure], tmp_path: Path
+) -> None:
+    """A confidence that is the edge of two bins is in the lower one."""
+    confidence = np.repeat([0.2, 0.4, 0.6, 1.0], [10, 20, 30, 40])
+    is_right = np.arange(100) % 2 == 0
+    bins = calibration_bins(confidence, is_right)
+    assert {at: count for at, count in enumerate(bins.counts.tolist()) if count} == {2: 10, 5: 20, 8: 30, 14: 40}
+    gaps = [abs(each - 0.5) for each in (0.2, 0.4, 0.6, 1.0)]
+    assert bins.error == pytest.approx(np.average(gaps, weights=[10, 20, 30, 40]))
+    figures.reliability(bins, tmp_path / "reliability.png")
+    _, lower = drawn[0].axes
+    assert [bar.get_height() for bar in lower.patches] == bins.counts.tolist()  # type: ignore[attr-defined]
+
+
 def test_the_fit_has_learned_beside_true_parameters_and_residuals_beside_their_density(
     drawn: list[Figure], tmp_path: Path
 ) -> None:

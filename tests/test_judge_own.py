@@ -1,6 +1,7 @@
 """Gates, figures and metrics of own tables: what a sound model passes and one that has learned nothing does not."""
 
 import dataclasses
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import sklearn.metrics
 
 from candidate import plain
 from own_splits import prepare, trained
+from own_tables import drawn_weights
 from tasks.data.recipe import Columns
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
@@ -108,6 +110,41 @@ def test_a_classifier_of_shuffled_labels_is_refused_by_the_baseline(run: RunFold
     assert refusal(run, prepared, training("classification")) == {"baseline": False, "reference": True}
 
 
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_a_model_with_half_of_a_small_attainable_gain_is_refused_by_the_reference(task: str, run: RunFolder) -> None:
+    """Of an R² of 0.03, where 1.05 times the converged fit's loss is more than that of the best constant."""
+    rng = np.random.default_rng(5)
+    x, noise = rng.normal(size=(20_000, 1)), rng.normal(size=20_000)
+    signal = np.sqrt(0.03 / 0.97) * x[:, 0]
+    if task == "regression":
+        prepared = prepare(x, signal + noise)
+    else:
+        prepared = prepare(x, (2 * signal + rng.logistic(size=20_000) > 0).astype(int), ("no", "yes"))
+    asked = training(task)
+    whole = converged(prepared, asked)
+    found = judged(run, prepared, asked, whole)
+    best, trivial = found.metrics["reference_loss"], found.metrics["baseline_loss"]
+    gate = found.gates[1]
+    assert 1.05 * best > trivial
+    assert (gate.name, gate.verdict, gate.value) == ("reference", "passed", pytest.approx(best, rel=1e-6))
+    tolerance = (
+        0.002 if task == "classification" else 1e-6 / 2 * np.var(baselines.read_rows(prepared.train, prepared).truth)
+    )
+    assert gate.maximum == pytest.approx(trivial - 0.95 * (trivial - best) + tolerance, abs=1e-9)
+    assert "less 95% of what the" in gate.detail
+    half = {name: each * (0.293 if name == "W" else 1) for name, each in whole.items()}
+    assert refusal(run, prepared, asked, half) == {"baseline": True, "reference": False}
+
+
+def test_where_the_converged_fit_gains_nothing_the_reference_is_recorded_only(run: RunFolder) -> None:
+    prepared = houses(truth=np.random.default_rng(9).normal(300_000, 60_000, 1000))
+    with pytest.raises(GateFailed) as caught:
+        judged(run, prepared, training("regression"))
+    baseline, reference = caught.value.record.gates
+    assert (baseline.verdict, reference.verdict, reference.maximum) == ("refused", "recorded", None)
+    assert "gains nothing over" in reference.detail
+
+
 def test_a_huber_fit_of_a_skewed_target_passes_though_its_squared_error_is_worse_than_the_means(run: RunFolder) -> None:
     rng = np.random.default_rng(3)
     features = rng.normal(size=(8000, 2))
@@ -161,6 +198,28 @@ def test_a_single_test_group_says_nothing_and_is_refused_with_a_verdict_that_is_
     assert verdict.value == pytest.approx(held.metrics["baseline_loss"] - held.metrics["reference_loss"])
     assert "one test group says nothing" in verdict.detail
     atomic.write_json(run.file("verdict.json"), verdict.model_dump(mode="json"))
+
+
+def test_scores_of_many_classes_become_losses_before_memory_holds_them_all(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two million test rows of a hundred classes would be 1.6 GB a copy."""
+    monkeypatch.setattr(baselines, "MAX_ROWS", 1000)
+    monkeypatch.setattr(baselines, "MAX_ITERATIONS", 3)
+    names = tuple(map(str, range(100)))
+    labels = np.arange(1_000_000) % 100
+    features = np.stack([labels, -labels], axis=1) + np.random.default_rng(0).normal(size=(1_000_000, 2))
+    prepared = prepare(features, labels, names)
+    assert isinstance(prepared.recipe, Columns)
+    model = trained(run, prepared, drawn_weights(prepared.recipe, len(names)))
+    tracemalloc.start()
+    try:
+        candidate = task.Candidate.read(prepared, model, training("classification"))
+        measured = task.task_of(prepared).measure(candidate)
+        assert tracemalloc.get_traced_memory()[1] < 8 * prepared.num_test * 100 / 2, "half of the scores in float64"
+    finally:
+        tracemalloc.stop()
+    assert measured["test_accuracy"] == pytest.approx(np.mean(candidate.outputs.answer == candidate.truth))
 
 
 def test_the_confusion_matrix_of_very_many_classes_is_a_picture_and_no_metric(

@@ -34,7 +34,6 @@ bench: $(VENV)/.test ## Compare training and prediction with their peers, half a
 	@$(BIN)/gradmill bench tables
 	@$(BIN)/gradmill bench images
 	@$(BIN)/gradmill bench gates
-	@$(BIN)/gradmill bench seeds
 	@$(BIN)/gradmill bench tune
 	@$(BIN)/gradmill bench start
 

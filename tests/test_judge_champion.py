@@ -7,13 +7,13 @@ import scipy.stats
 
 from candidate import Candidate, synthetic
 from tasks.data.book_datasets import synthetic_data
-from tasks.data.prepared_splits import Examples, write_splits
+from tasks.data.prepared_splits import Examples, read_split, write_splits
 from tasks.data.recipe import Column, Columns
 from tasks.errors import GateFailed
 from tasks.judging import champion
 from tasks.judging.champion import ModelOutput, Rises
 from tasks.parameters import Gates
-from tasks.store import artifact_paths, pointer, reading
+from tasks.store import artifact_paths, pointer, reading, retention
 from tasks.store.run_folder import RunFolder
 
 CLASSES = tuple("abcd")
@@ -304,6 +304,27 @@ def test_a_held_version_is_compared_with_nothing(candidates: list[Candidate]) ->
         "linear-regression", candidate.exported.onnx, candidate.prepared, asked.gates, asked.training
     )
     assert "of version 1" in verdicts[-1].detail
+
+
+def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cannot_add_up(
+    candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest of the newest version names it."""
+    monkeypatch.setattr(retention, "GRACE", -retention.GRACE)  # demoted long ago
+    for candidate in candidates:
+        candidate.publish()
+    name, losses = "linear-regression", {}
+    for number in (1, 2):
+        session = onnxruntime.InferenceSession(artifact_paths.version(name, number) / "model.onnx")
+        rows = read_split(candidates[2].prepared.test, candidates[2].prepared)
+        losses[number] = np.square(session.run(None, {"features": rows.inputs})[0] - rows.y_true).mean()
+    best = min(losses, key=lambda number: losses[number])
+    assert [reading.manifest(name, number).best_version for number in (1, 2, 3)] == [None, 1, best]
+    pointer.promote(name, 3 - best)
+    pointer.promote(name, 3)  # whose previous version is now the worse one
+    pruned, kept = retention.prune(name, 1)
+    assert (pruned, best in kept, best in reading.versions(name)) == ([], True, True)
+    assert "the best in the last comparison" in kept[best]
 
 
 # Each kept version by its own recipe

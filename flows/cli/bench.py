@@ -40,13 +40,8 @@ def tune(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
 
 
 def gates(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
-    """How often the gates against kept versions refuse what is as good, and what is worse; writes bench-gates.json."""
+    """How often the gates refuse what is as good, and let pass what is worse; writes bench-gates.json."""
     _run("gates", quick, as_json, verbose)
-
-
-def seeds(as_json: bool, quick: Quick = False, verbose: Verbose = False) -> None:
-    """How often gates refuse a model of the book that differs in the seed only; writes bench-seeds.json."""
-    _run("seeds", quick, as_json, verbose)
 
 
 def start(

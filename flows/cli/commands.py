@@ -41,7 +41,7 @@ PANELS: dict[str, tuple[Command, ...]] = {
     "Machine, disk and copies": (doctor, store.maintain, store.mirror, backing_up.backup, backing_up.restore),
 }  # fmt: skip
 BENCHMARKS: tuple[Command, ...] = (
-    bench.start, bench.train, bench.predict, bench.tables, bench.images, bench.tune, bench.gates, bench.seeds,
+    bench.start, bench.train, bench.predict, bench.tables, bench.images, bench.tune, bench.gates,
 )  # fmt: skip
 ON_PREFECT = (
     champion.promote, champion.rollback, champion.freeze, champion.unfreeze, operate.register, operate.up,

@@ -1,166 +1,178 @@
-"""How often the gates against kept versions are wrong, by simulation: the real gates judge made-up answers.
+"""How often the gates are wrong, by simulation: the real gates judge made-up answers.
 
-Candidates that are as good as what is kept should seldom be refused, truly worse ones mostly. The book's data are
-judged by accuracy and recall, own data by log loss or squared error.
+Nights without drift: every night another model that is as good as all before is compared with what is kept, which is
+the newest versions and the best of the last comparison; test rows move on, as they do when data grow under a window.
+One night: a candidate that is worse by one point of accuracy, and one with half of what can be gained over the best
+constant. Rows are split by hash, by group (whose rows have something in common) and by time (autocorrelated).
 """
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
+import scipy.signal
 import scipy.special
 from numpy.random import Generator
 
 from benchmarks import measure
 from benchmarks.measure import Ratio, Report, Side
-from tasks.judging import champion_loss
-from tasks.judging.candidate import Measured
-from tasks.judging.champion_loss import ComparedRows
-from tasks.judging.judges import JUDGES
+from tasks.data.recipe import Column, Columns, SplitRule, Target
+from tasks.data.split import encode_times
+from tasks.judging.baselines import Baselines, KeyedRows
+from tasks.judging.champion import ComparedRows, ModelOutput, compare_losses
 from tasks.judging.objective import Objective
+from tasks.judging.resampling import number_units
 from tasks.machine import cores, progress
 from tasks.machine.arrays import Array
 from tasks.parameters import Gates, Loss
 
-Judged = Callable[[Generator], bool]  # whether one candidate is refused
-
-ROWS, FEW_ROWS = 10_000, 1_000  # below 10,000 p is found by random signs, not by the normal approximation
-KEPT = (1, 10, 100)
-TIMES = {1: 1000, 10: 500, 100: 200}  # candidates, by the number of kept versions
-QUICK = 5  # times fewer
+NIGHTS, ROWS_A_NIGHT, WINDOW, KEEP = 365, 11, 90, 30  # so there are 990 test rows
+HISTORIES, CANDIDATES, QUICK = 4, 200, 4  # of each case; QUICK times fewer
+ROWS, GROUP_SIZE, FEW_ROWS = 10_000, 11, 2_000
+IN_COMMON = 0.4  # deviation of what the rows of a group have in common, of 1
+SPREAD = 0.16  # of models as good as each other: deviations of the target in which one errs and another does not
+SCORES = 1.5  # deviation of the scores by which labels are drawn
+ERROR, ERROR_OF_WORSE = 0.47, 0.65  # of models' scores: accuracies are 0.716 and 0.706
+R2 = 0.03
+FALSE, POWER, HALF = 0.05, 0.8, 0.95  # what is wanted
 ONE_THREAD = "OPENBLAS_NUM_THREADS", "1"  # in each of the processes: they have the cores already
-FALSE, POWER = 0.05, 0.8
-DISCORDANT = 530  # rows on which only one of two equally good models is right
-SPREAD = {"log loss": 0.47, "squared error": 0.16}  # of equally good models; the losses of a row differ by 0.23 or so
-WORSE = {"log loss": 0.01, "squared error": 0.01}  # nats, or of half a squared error of 0.5: 2 %
-OF_GROUP = 0.4  # spread of what the rows of a group have in common, in their truth as in what models say of them
+
+
+class Rows(NamedTuple):
+    """How test rows are split, and how alike what models say of them is."""
+
+    name: str
+    rule: SplitRule
+    autocorrelation: float = 0.0
+
+    def draw(self, rng: Generator, count: int) -> Array:
+        """Values ``(n,)`` of mean 0 and deviation 1, in order of time."""
+        if self.rule.rule == "group":
+            of_groups = rng.normal(0, IN_COMMON, -(-count // GROUP_SIZE))
+            return rng.normal(0, np.sqrt(1 - IN_COMMON**2), count) + np.repeat(of_groups, GROUP_SIZE)[:count]
+        noise = rng.normal(0, np.sqrt(1 - self.autocorrelation**2), count)
+        noise[0] = rng.normal()
+        return np.asarray(scipy.signal.lfilter([1], [1, -self.autocorrelation], noise))
+
+    def compared(self, truth: Array, first: int = 0) -> ComparedRows:
+        """What the gate is told of rows that are so many from the first."""
+        at = np.arange(first, first + len(truth))
+        keys = {"rows": at, "group": at // GROUP_SIZE, "time": encode_times(at.astype(float))}[self.rule.rule]
+        return ComparedRows(truth, number_units(keys.astype(np.uint64), self.rule), self.rule.rule == "group")
+
+
+SPLITS = (
+    Rows("by hash", SplitRule(rule="rows", test=0.2)),
+    Rows("by group", SplitRule(rule="group", test=0.2, column="group")),
+    *(
+        Rows(f"by time, autocorrelation {rho:g}", SplitRule(rule="time", test=0.2, column="at"), rho)
+        for rho in (0, 0.25, 0.5)
+    ),
+)
+
+
+def refuse_nights(rows: Rows, rng: Generator) -> float:
+    """The share of equally good versions that are refused in so many nights."""
+    count, refused = ROWS_A_NIGHT * (NIGHTS + WINDOW), 0
+    truth, kept, best = rows.draw(rng, count), dict[int, Array](), None
+    for night in range(NIGHTS):
+        window = slice(night * ROWS_A_NIGHT, (night + WINDOW) * ROWS_A_NIGHT)
+        errors = np.square(SPREAD * rows.draw(rng, count) - truth) / 2
+        numbers = sorted({*sorted(kept)[-KEEP:], *({best} if best is not None else ())})
+        versions = [ModelOutput(number, kept[number][window]) for number in numbers]
+        compared = rows.compared(truth[window], window.start)
+        ours = ModelOutput(None, errors[window])
+        verdicts, found = compare_losses(ours, versions, compared, Objective(Loss.SQUARED), Gates())
+        if all(verdict.passed for verdict in verdicts):
+            kept[night], best = errors, found
+        else:
+            refused += 1
+    return refused / NIGHTS
+
+
+def refuse_worse(rows: Rows, rng: Generator) -> float:
+    """Whether a candidate is refused whose accuracy is one point below that of the version that is kept."""
+    best = rng.normal(0, SCORES, ROWS)
+    truth = (scipy.special.expit(best + IN_COMMON * rows.draw(rng, ROWS)) > rng.random(ROWS)).astype(int)
+    scores = (best + deviation * rows.draw(rng, ROWS) for deviation in (ERROR_OF_WORSE, ERROR))
+    ours, kept = (np.logaddexp(0, np.where(truth, -each, each)) for each in scores)
+    objective, kept_outputs = Objective(Loss.CROSS_ENTROPY), [ModelOutput(1, kept)]
+    verdicts, _ = compare_losses(ModelOutput(None, ours), kept_outputs, rows.compared(truth), objective, Gates())
+    return float(not verdicts[0].passed)
+
+
+def refuse_by_baselines(share: float, rng: Generator) -> float:
+    """Whether a candidate is refused that has so much of the attainable gain, where little can be gained."""
+    x = rng.normal(size=(5 * FEW_ROWS, 1)).astype(np.float32)
+    y = np.sqrt(R2) * x[:, 0] + rng.normal(0, np.sqrt(1 - R2), len(x))
+    keys = rng.integers(0, 2**63, len(x)).astype(np.uint64)
+    test, train = (KeyedRows(x[part], y[part], keys[part]) for part in (slice(FEW_ROWS), slice(FEW_ROWS, None)))
+    column = Column(name="x", mean=float(train.features.mean()), scale=float(train.features.std()))
+    target = Target(name="y", mean=float(train.truth.mean()), scale=float(train.truth.std()))
+    recipe, objective = Columns(columns=(column,), target=target), Objective(Loss.SQUARED, scale=target.scale)
+    baselines = Baselines.of_rows(train, test, recipe, (), objective, SPLITS[0].rule)
+    assert baselines.fit is not None  # noqa: S101  (of a table there always is)
+    weight = (1 - np.sqrt(1 - share)) * baselines.fit.weights["W"][0, 0]  # the gain of a part a is 1 - (1 - a)²
+    scores = target.mean + target.scale * weight * (test.features - column.mean) / column.scale
+    verdicts = baselines.judge(objective.losses(scores.astype(np.float64), test.truth), Gates())
+    return float(not all(verdict.passed for verdict in verdicts))
 
 
 class Case(NamedTuple):
-    """Candidates of one kind, and the share of them that may, or should, be refused; neither: to compare with."""
+    """What is simulated so many times, and the share of refusals that is wanted; neither: it is only told."""
 
     name: str
-    is_refused: Judged
+    refuse: Callable[[Generator], float]
     times: int
+    note: str
     at_most: float | None = None
     at_least: float | None = None
 
-    def ratios(self, share: float, chance: float) -> Iterator[Ratio]:
-        """The share that was refused, beside what is wanted of it; ``chance`` is how far it may be off."""
+    def ratio(self, share: float) -> list[Ratio]:
+        """The share that was refused beside what is wanted of it."""
         if self.at_most is not None:
-            yield measure.at_most(self.name, share, self.at_most + chance)
-        if self.at_least is not None:
-            yield measure.at_least(self.name, share, self.at_least - chance)
+            return [measure.at_most(self.name, share, self.at_most)]
+        return [] if self.at_least is None else [measure.at_least(self.name, share, self.at_least)]
+
+
+def list_cases() -> list[Case]:
+    """All of them."""
+    nights, worse, powers = f"histories of {NIGHTS} nights", "candidates", (POWER, *[None] * 4)
+    return [
+        *(Case(f"no drift, {each.name}", partial(refuse_nights, each), HISTORIES, nights, FALSE) for each in SPLITS),
+        *(
+            Case(f"one point less accurate, {each.name}", partial(refuse_worse, each), CANDIDATES, worse, None, power)
+            for each, power in zip(SPLITS, powers, strict=True)
+        ),
+        Case(f"half of the gain, R² {R2}", partial(refuse_by_baselines, 0.5), CANDIDATES, worse, None, HALF),
+        Case(f"all of the gain, R² {R2}", partial(refuse_by_baselines, 1.0), CANDIDATES, worse, FALSE),
+    ]
 
 
 def bench(quick: bool) -> Report:
-    """Simulate everything; ``quick`` draws a fifth of the candidates, so bounds allow for chance."""
+    """Simulate everything; ``quick`` draws a fourth of it."""
     started, sides, ratios = time.perf_counter(), list[Side](), list[Ratio]()
     with (
         ProcessPoolExecutor(cores.available(), get_context("spawn"), os.putenv, ONE_THREAD) as pool,
         progress.bar() as bar,
     ):
-        for seed, case in enumerate(bar.track(list(_cases()), description="bench")):
+        for seed, case in enumerate(bar.track(list_cases(), description="bench")):
             times = case.times // (QUICK if quick else 1)
-            share = _share(pool, case.is_refused, times, seed)
-            note = f"of {times} candidates"
+            shares = list(pool.map(partial(_simulate, case.refuse, seed), range(times)))
+            share = sum(shares) / times
+            note = f"of {times} {case.note}"
             sides.append(Side(name=case.name, unit="refused", figures=[share], best=share, note=note))
-            ratios += case.ratios(share, 1 / np.sqrt(times) if quick else 0.0)
+            ratios += case.ratio(share)
     seconds = round(time.perf_counter() - started, 1)
-    conditions = measure.conditions(
-        ("gradmill", "numpy", "scipy"), rows=ROWS, discordant=DISCORDANT, seconds=seconds, quick=quick
-    )
+    facts = {"rows": ROWS, "window": WINDOW, "keep": KEEP, "night": ROWS_A_NIGHT, "seconds": seconds, "quick": quick}
+    conditions = measure.conditions(("gradmill", "numpy", "scipy"), **facts)
     return Report(benchmark="gates", conditions=conditions, sides=sides, ratios=ratios)
 
 
-def _share(pool: ProcessPoolExecutor, is_refused: Judged, times: int, seed: int) -> float:
-    """How many of so many candidates are refused; each has a seed of its own."""
-    found = pool.map(partial(_one, is_refused, seed), range(times), chunksize=max(1, times // 40))
-    return sum(found) / times
-
-
-def _one(is_refused: Judged, seed: int, number: int) -> bool:
-    return is_refused(np.random.default_rng([seed, number]))
-
-
-def _cases() -> Iterator[Case]:
-    for kept in KEPT:
-        name, times = f"accuracy, as good as {kept} kept", TIMES[kept]
-        yield Case(name, partial(by_accuracy, kept, 10, DISCORDANT), times, at_most=FALSE)
-    for kept in KEPT[1:]:
-        name, times = f"accuracy, as good as {kept} kept, the best of them alone", TIMES[kept]
-        yield Case(name, partial(by_accuracy, kept, 10, DISCORDANT, best_alone=True), times)
-    for figure in SPREAD:
-        for kept in KEPT:
-            yield Case(f"{figure}, as good as {kept} kept", partial(by_loss, figure, kept), TIMES[kept], at_most=FALSE)
-    few = partial(by_loss, "log loss", 10, rows=FEW_ROWS)
-    yield Case(f"log loss, as good as 10 kept, {FEW_ROWS:,} rows", few, TIMES[10], at_most=FALSE)
-    groups = "log loss, as good as 1 kept, 100 groups of 100 rows"
-    yield Case(groups, partial(by_loss, "log loss", 1, groups=100), TIMES[1], at_most=FALSE)
-    yield Case(f"{groups}, row by row", partial(by_loss, "log loss", 1, groups=100, by_row=True), TIMES[1])
-    for kept, classes, discordant in ((1, 2, 1000), (1, 10, 700), (100, 2, 400), (100, 10, 400)):
-        name = f"accuracy, a point worse than {kept} kept, {classes} classes, {discordant} discordant rows"
-        worse = partial(by_accuracy, kept, classes, discordant, worse=0.01)
-        yield Case(name, worse, TIMES[kept] // 2, at_least=POWER)
-    for figure, amount in {"log loss": "0.01 nats", "squared error": "2 %"}.items():
-        for kept in KEPT:
-            worse = partial(by_loss, figure, kept, worse=WORSE[figure])
-            yield Case(f"{figure}, {amount} worse than {kept} kept", worse, TIMES[kept] // 2, at_least=POWER)
-
-
-def by_accuracy(
-    kept: int, num_classes: int, discordant: int, rng: Generator, worse: float = 0.0, best_alone: bool = False
-) -> bool:
-    """Whether a candidate is refused whose true accuracy is ``worse`` by so much.
-
-    Kept versions are right by chance on half of twice ``discordant`` rows, and on all others; so any two differ on that
-    many.
-    """
-    truth, names = (np.arange(ROWS) % num_classes).astype(np.int8), tuple(map(str, range(num_classes)))
-    chance = np.full((kept + 1, 1), 0.5)
-    chance[0] -= worse * ROWS / (2 * discordant)
-    labels, differ = np.tile(truth, (kept + 1, 1)), slice(2 * discordant)
-    labels[:, differ] = (truth[differ] + (rng.random((kept + 1, 2 * discordant)) >= chance)) % num_classes
-    ours, *others = (Measured(at, each) for at, each in enumerate(labels))
-    if best_alone:
-        others = [max(others, key=lambda each: np.count_nonzero(each.output == truth))]
-    verdicts = JUDGES["classification"].against_kept(ours, others, truth, names, Gates())
-    return not all(verdict.passed for verdict in verdicts)
-
-
-def by_loss(
-    figure: str,
-    kept: int,
-    rng: Generator,
-    rows: int = ROWS,
-    worse: float = 0.0,
-    groups: int = 0,
-    by_row: bool = False,
-) -> bool:
-    """Whether a candidate is refused whose true mean loss is ``worse`` by so much.
-
-    All models are a best one with an error of their own, of ``SPREAD``. ``groups`` have as many rows each.
-    """
-    members = np.repeat(np.arange(groups), rows // groups) if groups else np.arange(rows)
-    in_common = rng.normal(0, OF_GROUP, groups)[members] if groups else 0.0
-    if figure == "log loss":
-        objective, best = Objective(Loss.CROSS_ENTROPY), rng.normal(0, 1.5, rows)
-        truth = (rng.random(rows) < scipy.special.expit(best + in_common)).astype(int)
-    else:
-        objective, best, truth = Objective(Loss.SQUARED), np.zeros(rows), rng.normal(size=rows)
-
-    def losses() -> Array:
-        answer = best + rng.normal(0, SPREAD[figure], rows)
-        answer += rng.normal(0, OF_GROUP, groups)[members] if groups else 0.0
-        if objective.is_of_classes:
-            return np.asarray(np.log(1 + np.exp(np.where(truth, -answer, answer))))
-        return np.asarray((answer - truth) ** 2 / 2)
-
-    compared = ComparedRows(truth, members if groups and not by_row else None, bool(groups) and not by_row)
-    ours, others = Measured(None, losses() + worse), (Measured(at, losses()) for at in range(kept))
-    return not champion_loss.against_kept(ours, others, compared, objective, Gates())[0].passed
+def _simulate(refuse: Callable[[Generator], float], seed: int, number: int) -> float:
+    return refuse(np.random.default_rng([seed, number]))

@@ -18,17 +18,16 @@ def evaluate(
     Raises:
         GateFailed: at least one gate refused; the evidence is written all the same.
     """
-    from tasks.judging import judges
-    from tasks.judging.candidate import Candidate
+    from tasks.judging.task import Candidate, task_of
 
-    candidate, judge = Candidate.read(prepared, trained, training), judges.of(prepared)
-    measured = candidate.while_training | judge.measure(candidate)
-    sentence = judge.sentence(measured)
+    candidate, task = Candidate.read(prepared, trained, training), task_of(prepared)
+    measured = candidate.while_training | task.measure(candidate)
+    sentence = task.describe(measured)
     tell(sentence, short=sentence.partition("; ")[0])
     evaluation = Evaluation(
         metrics=measured,
-        gates=judge.before_export(candidate, measured, bounds),
-        pictures=judge.draw(candidate, measured, run),
+        gates=task.judge(candidate, measured, bounds),
+        pictures=task.draw(candidate, measured, run),
     )
     atomic.write_json(run.file("evaluation.json"), evaluation.model_dump(mode="json"), is_kept=False)
     gates.enforce(evaluation, evaluation.gates, run, prepared.left_out)

@@ -3,8 +3,7 @@
 import safetensors.numpy
 
 from tasks.data.prepared_splits import read_batches
-from tasks.judging import gates
-from tasks.judging.servability import fresh_process, servability
+from tasks.judging import gates, parity
 from tasks.machine.telling import tell
 from tasks.machine.words import readable
 from tasks.parameters import Device, Gates, Training
@@ -26,31 +25,30 @@ def export(
         GateFailed: onnxruntime and torch differ on the test split by more than float32 rounding explains, or a fresh
             process cannot serve the file.
     """
-    with fresh_process() as stranger:
-        from tasks.judging import exported
+    with parity.start_fresh_process() as stranger:
         from tasks.serving import graph
 
         weights = safetensors.numpy.load(verified.read(trained.weights))
         recipe, signature = prepared.recipe, prepared.signature
         content = graph.write(weights, recipe, signature, properties.of(prepared, training))
         session = sessions.open_session(content, Device.CPU)
-        parity, profile = exported.against_torch(session, weights, prepared, bounds)
-        in_float64 = exported.in_float64(session, weights, prepared, bounds)
+        of_torch, profile = parity.compare_with_torch(session, weights, prepared, bounds)
+        in_float64 = parity.compare_in_float64(session, weights, prepared, bounds)
         model = atomic.write_bytes(run.file(ONNX), content, is_kept=False)
         described = contract.open_inference_metadata(None, None, signature, properties.columns(recipe))
         metadata = described.write(run.file(METADATA), is_kept=False)
         first = next(read_batches(prepared.test, prepared)).inputs
         stored = atomic.write_bytes(run.file(SAMPLE), sample.write(session, recipe, first), is_kept=False)
         tolerance = sample.tolerance(recipe)
-        served = servability(model, metadata.path, stored.path, bounds, tolerance, stranger)
+        served = parity.judge_servability(model, metadata.path, stored.path, bounds, tolerance, stranger)
     made = ExportedModel(
         onnx=model,
         metadata=metadata,
         sample=stored,
         profile=profile,
-        gates=(*parity, *in_float64, *served),
+        gates=(*of_torch, *in_float64, *served),
     )
-    agreement = f"{ONNX}: equal to torch within {readable(parity[0].value, 2)}"
+    agreement = f"{ONNX}: equal to torch within {readable(of_torch[0].value, 2)}"
     tell(f"{agreement}, {len(content):,} bytes", short=agreement)
     gates.enforce(made, made.gates, run)
     return made

@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from tasks.judging import judgement
 from tasks.judging.judged import Judged
+from tasks.judging.labelled import evaluate_version
 from tasks.machine.telling import Event, tell
 from tasks.machine.words import counted, readable
 from tasks.parameters import EvaluateParameters
@@ -24,7 +24,7 @@ def judge(run: RunFolder, parameters: EvaluateParameters) -> Judged:
     number, model = reading.load(parameters.name, parameters.version)
     manifest = reading.manifest(parameters.name, number)
     with tempfile.TemporaryDirectory(prefix="rows-", dir=run.path) as scratch:
-        found = judgement.judge(manifest, model, parameters, Path(scratch))
+        found = evaluate_version(manifest, model, parameters, Path(scratch))
     atomic.write_json(run.file("judged.json"), found.model_dump(mode="json"))
     _tell(run, found)
     return found

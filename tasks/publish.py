@@ -42,19 +42,21 @@ def publish(
     """
     name = parameters.name
     verdicts: tuple[GateVerdict, ...] = ()
+    best: int | None = None
     with publishing.turn(name, parameters.publish) as may_publish:
         own_data.require_same_kind(parameters)  # another first run may have been quicker
         if (kept := publishing.find(name, exported.onnx.sha256)) is not None:
             verification.verify_version(name, kept)
         unchanged = kept is not None and publishing.was_champion(name, kept)
         if not unchanged:
-            from tasks.judging.champion_gates import against_published
+            from tasks.judging.champion import compare_with_published
 
-            verdicts = against_published(name, exported.onnx, prepared, parameters.gates, parameters.training)
+            asked = prepared, parameters.gates, parameters.training
+            verdicts, best = compare_with_published(name, exported.onnx, *asked)
             gates.enforce(ChampionGates(gates=verdicts), verdicts, run)
         if not unchanged and may_publish:
             if kept is None:
-                made_of = (parameters, prepared, trained, evaluated, exported, verdicts)
+                made_of = (parameters, prepared, trained, evaluated, exported, verdicts, best)
                 lineage = filling.lineage(run.path.name, *made_of, reuse.package_versions(), reuse.code_digest())
                 pictures = (trained.picture, *evaluated.pictures, *filter(None, (prepared.sheet,)))
                 fill = partial(filling.fill, of=lineage, exported=exported, pictures=pictures)

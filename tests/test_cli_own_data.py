@@ -236,7 +236,7 @@ def test_a_target_of_few_numbers_may_be_meant_as_classes(folder: Path, capsys: p
     (folder / "t.csv").write_text("area,sold\n" + "".join(f"{n % 31},{int(n % 3 == 0)}\n" for n in range(99)))
     _, out, _ = inspected(capsys, "t.csv", "--target", "sold")
     assert "softmax-regression learns them as classes" in out
-    assert "test loss (cross-entropy in nats)" in out, "of the model that is offered"
+    assert "validation loss (cross-entropy in nats)" in out, "of the model that is offered"
     assert "retrain softmax-regression" in out
     _, out, _ = inspected(capsys, "t.csv", "--target", "sold", "--category", "sold")
     assert "squared error" not in out

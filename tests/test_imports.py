@@ -104,14 +104,14 @@ def test_predict_reaches_no_torch_however_late() -> None:
 
 def test_judging_a_kept_version_reaches_no_torch_however_late() -> None:
     through = reached(Path("tasks/judge.py"))
-    assert Path("tasks/judging/measures.py") in through
+    assert Path("tasks/judging/metrics.py") in through
     assert not [path for path in through if uses(path, "torch")]
 
 
 def test_inspect_reaches_no_torch_however_late() -> None:
-    for of_inspect in ("judging/outlook", "data/table_dataset"):
+    for of_inspect, reaches in (("judging/baselines", "serving/folding"), ("data/table_dataset", "data/row_hash")):
         through = reached(Path(f"tasks/{of_inspect}.py"))
-        assert Path("tasks/data/row_hash.py") in through
+        assert Path(f"tasks/{reaches}.py") in through
         assert not [path for path in through if uses(path, "torch")]
 
 
@@ -119,7 +119,7 @@ def test_inspect_needs_only_what_every_installation_has_and_what_urls_need() -> 
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     declared = [*project["dependencies"], *project["optional-dependencies"]["remote"]]
     installed = {re.split(r"[^\w-]", each)[0].replace("-", "_") for each in declared}
-    through = reached(Path("tasks/judging/outlook.py")) | reached(Path("tasks/data/table_dataset.py"))
+    through = reached(Path("tasks/judging/baselines.py")) | reached(Path("tasks/data/table_dataset.py"))
     through -= {Path("tasks/machine/lettering.py")}  # asks for fonts of the contact sheet, which inspect does not draw
     needed = {name.split(".")[0] for path in through for name in imported(path)} - sys.stdlib_module_names
     assert "scipy" in needed
@@ -186,7 +186,7 @@ def test_a_retrain_imports_what_it_computes_with_when_it_computes() -> None:
 
 def test_training_the_books_models_imports_no_compiler_of_torchs_and_no_scipy() -> None:
     learning = "from tasks.networks import training; training.ConciseSGD([], 0.1).step()"
-    imported_by_both = modules_after(f"import tasks.judging.judges; {learning}")
+    imported_by_both = modules_after(f"import tasks.judging.task; {learning}")
     assert not {"torch._dynamo", "torchmetrics", "scipy"} & imported_by_both
 
 

@@ -7,13 +7,13 @@ import scipy.stats
 
 from candidate import Candidate, synthetic
 from tasks.data.book_datasets import synthetic_data
-from tasks.data.prepared_splits import Examples, write_splits
+from tasks.data.prepared_splits import Examples, read_split, write_splits
 from tasks.data.recipe import Column, Columns
 from tasks.errors import GateFailed
-from tasks.judging import champion_gates, classification, max_statistic, regression
-from tasks.judging.candidate import Measured
+from tasks.judging import champion
+from tasks.judging.champion import ModelOutput, Rises
 from tasks.parameters import Gates
-from tasks.store import artifact_paths, pointer, reading
+from tasks.store import artifact_paths, pointer, reading, retention
 from tasks.store.run_folder import RunFolder
 
 CLASSES = tuple("abcd")
@@ -29,9 +29,17 @@ def wrong_on(*rows: range, base: np.ndarray = TRUTH) -> np.ndarray:
 
 
 def judge(candidate: np.ndarray, *kept: np.ndarray) -> dict[str, bool]:
-    versions = [Measured(number, label) for number, label in enumerate(kept, start=1)]
-    verdicts = classification.against_kept(Measured(None, candidate), versions, TRUTH, CLASSES, Gates())
+    versions = [ModelOutput(number, label) for number, label in enumerate(kept, start=1)]
+    verdicts = champion.compare_labels(ModelOutput(None, candidate), versions, TRUTH, CLASSES, Gates()).gates
     return {verdict.name: verdict.passed for verdict in verdicts}
+
+
+def drops(
+    ours: np.ndarray, kept: np.ndarray, classes: list[np.ndarray], margins: tuple[float, float], draws: int = 9_999
+) -> Rises:
+    """Of accuracy and of the recall of each class; ``ours`` and ``kept`` say where each is right."""
+    of_tests = np.array([margins[:1], *(margins[1:] for _ in classes)])
+    return champion.compare(kept.astype(np.int8) - ours, of_tests, classes, draws)
 
 
 # The statistic
@@ -50,16 +58,16 @@ def test_p_of_one_comparison_is_that_of_mcnemars_one_sided_exact_test(lost: int,
     error = 4 * np.sqrt(exact / 40_000)
     for rows, expected in (2_000, exact), (20_000, scipy.stats.norm.sf((lost - won - 2) / np.sqrt(lost + won))):
         ours, kept, classes = one_class(lost, won, rows - lost - won)
-        p = max_statistic.drops(ours, kept, classes, (0.0, 1.0), draws=40_000).p[0, 0]
+        p = drops(ours, kept, classes, (0.0, 1.0), draws=40_000).p[0, 0]
         assert p == pytest.approx(expected, abs=error)
         assert p >= exact - error
 
 
 def test_versions_that_are_equal_count_once_and_classes_that_cannot_exceed_their_margin_cost_nothing() -> None:
     ours, kept, _ = one_class(60, 40, 1900)
-    alone = max_statistic.drops(ours, kept, [np.arange(2000)], (0.005, 1.0)).p[0, 0]
+    alone = drops(ours, kept, [np.arange(2000)], (0.005, 1.0)).p[0, 0]
     classes = [np.arange(2000)[start::10] for start in range(10)]
-    many = max_statistic.drops(ours, np.repeat(kept, 50, axis=0), classes, (0.005, 0.10)).p[0]
+    many = drops(ours, np.repeat(kept, 50, axis=0), classes, (0.005, 0.10)).p[0]
     np.testing.assert_allclose(many, alone, atol=0.01)
 
 
@@ -68,7 +76,7 @@ def test_p_of_classes_some_of_which_cannot_exceed_their_margin_is_that_of_signs_
     sides = np.array([1] * 103 + [-1] * 47 + [1] * 29 + [-1] * 11)
     ours, kept, _ = one_class(132, 58, 810)
     order = np.r_[0:103, 132:179, 190:540, 103:132, 179:190, 540:1000]
-    found = max_statistic.drops(ours[order], kept[:, order], [np.arange(500), np.arange(500, 1000)], (0.07, 0.1))
+    found = drops(ours[order], kept[:, order], [np.arange(500), np.arange(500, 1000)], (0.07, 0.1))
     drawn = np.random.default_rng(1).choice([-1, 1], (20_000, 190))
     of_class, total = drawn[:, :150].sum(axis=1), drawn.sum(axis=1)
     largest = np.maximum(
@@ -83,8 +91,8 @@ def test_p_of_classes_some_of_which_cannot_exceed_their_margin_is_that_of_signs_
 def test_other_versions_raise_p() -> None:
     rng = np.random.default_rng(0)
     right = rng.random((20, 2000)) < 0.9
-    first = max_statistic.drops(right[0] & (rng.random(2000) < 0.97), right[1:2], [np.arange(2000)], (0.005, 1))
-    all_of_them = max_statistic.drops(right[0] & (rng.random(2000) < 0.97), right[1:], [np.arange(2000)], (0.005, 1))
+    first = drops(right[0] & (rng.random(2000) < 0.97), right[1:2], [np.arange(2000)], (0.005, 1))
+    all_of_them = drops(right[0] & (rng.random(2000) < 0.97), right[1:], [np.arange(2000)], (0.005, 1))
     assert first.p[0, 0] < all_of_them.p[0, 0]
 
 
@@ -100,8 +108,8 @@ MARGINS = (Gates().max_accuracy_drop, Gates().max_recall_drop)
 
 
 def is_refused(right: np.ndarray, draws: int = 400) -> bool:
-    drops = max_statistic.drops(right[0], right[1:], CLASS_ROWS, MARGINS, draws)
-    return bool((drops.beyond & (drops.p < Gates().max_drop_p)).any())
+    found = drops(right[0], right[1:], CLASS_ROWS, MARGINS, draws)
+    return bool((found.beyond & (found.p < Gates().max_drop_p)).any())
 
 
 def was_refused(right: np.ndarray) -> bool:
@@ -174,10 +182,21 @@ def test_a_drop_that_chance_explains_passes() -> None:
     assert judge(candidate, kept)["champion_accuracy"]
 
 
+def test_a_drop_that_passes_by_chance_is_recorded_and_no_verdict_passes_above_its_bound() -> None:
+    kept = wrong_on(range(25), range(250, 275), range(500, 525), range(750, 775))
+    candidate = wrong_on(range(100, 128), range(350, 378), range(600, 627), range(850, 877))
+    versions = [ModelOutput(1, wrong_on(range(500))), ModelOutput(2, kept)]
+    found = champion.compare_labels(ModelOutput(None, candidate), versions, TRUTH, CLASSES, Gates())
+    (accuracy, recall), best = found
+    assert (accuracy.verdict, accuracy.maximum, best) == ("recorded", None, 2)
+    assert accuracy.value == pytest.approx(0.01)
+    assert (recall.verdict, recall.maximum) == ("passed", 0.10)
+
+
 def test_the_words_of_a_verdict_are_true_of_it() -> None:
     def details(candidate: np.ndarray) -> str:
-        kept = [Measured(1, wrong_on(range(25), range(250, 275))), Measured(2, wrong_on(range(200)))]
-        verdict, _ = classification.against_kept(Measured(None, candidate), kept, TRUTH, CLASSES, Gates())
+        kept = [ModelOutput(1, wrong_on(range(25), range(250, 275))), ModelOutput(2, wrong_on(range(200)))]
+        (verdict, _), _ = champion.compare_labels(ModelOutput(None, candidate), kept, TRUTH, CLASSES, Gates())
         assert verdict.passed == ("does not explain" not in verdict.detail)
         return verdict.detail
 
@@ -206,8 +225,8 @@ def test_a_recall_drop_of_a_tiny_class_that_chance_explains_passes() -> None:
     truth = np.array([0] * 990 + [1] * 10)
     kept, candidate = truth.copy(), truth.copy()
     candidate[-3:] = 0  # recall drops by 0.3, on three rows
-    verdicts = classification.against_kept(
-        Measured(None, candidate), [Measured(1, kept)], truth, ("often", "rare"), Gates()
+    verdicts, _ = champion.compare_labels(
+        ModelOutput(None, candidate), [ModelOutput(1, kept)], truth, ("often", "rare"), Gates()
     )
     assert verdicts[1].value == pytest.approx(0.3)
     assert verdicts[1].passed
@@ -218,16 +237,16 @@ def test_linear_regression_may_lose_5_percent_to_the_best_kept_version(scale: fl
     """Errors scaled by 1.02 are a loss 1.0404 times as large, by 1.03 one 1.0609 times."""
     truth = np.zeros(1000, np.float32)
     errors = np.random.default_rng(0).normal(0, 0.01, 1000)
-    kept = [Measured(1, errors * 2), Measured(2, errors)]
-    (verdict,) = regression.against_kept(Measured(None, errors * scale), kept, truth, (), Gates())
-    assert verdict.passed is passes
+    kept = [ModelOutput(1, errors * 2), ModelOutput(2, errors)]
+    (verdict,), best = champion.compare_squared_errors(ModelOutput(None, errors * scale), kept, truth, Gates())
+    assert (verdict.passed, best) == (passes, 2)
 
 
 # Bounds that are met exactly
 
 
 def passed(kept: np.ndarray, candidate: np.ndarray, truth: np.ndarray, names: tuple[str, ...]) -> list[bool]:
-    verdicts = classification.against_kept(Measured(None, candidate), [Measured(1, kept)], truth, names, Gates())
+    verdicts, _ = champion.compare_labels(ModelOutput(None, candidate), [ModelOutput(1, kept)], truth, names, Gates())
     return [verdict.passed for verdict in verdicts]
 
 
@@ -281,10 +300,31 @@ def test_a_held_version_is_compared_with_nothing(candidates: list[Candidate]) ->
     held.write_bytes(b"damaged")
     candidate = candidates[2]
     asked = candidate.parameters
-    verdicts = champion_gates.against_published(
+    verdicts, _ = champion.compare_with_published(
         "linear-regression", candidate.exported.onnx, candidate.prepared, asked.gates, asked.training
     )
     assert "of version 1" in verdicts[-1].detail
+
+
+def test_pruning_keeps_the_best_of_the_last_comparison_so_that_small_losses_cannot_add_up(
+    candidates: list[Candidate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest of the newest version names it."""
+    monkeypatch.setattr(retention, "GRACE", -retention.GRACE)  # demoted long ago
+    for candidate in candidates:
+        candidate.publish()
+    name, losses = "linear-regression", {}
+    for number in (1, 2):
+        session = onnxruntime.InferenceSession(artifact_paths.version(name, number) / "model.onnx")
+        rows = read_split(candidates[2].prepared.test, candidates[2].prepared)
+        losses[number] = np.square(session.run(None, {"features": rows.inputs})[0] - rows.y_true).mean()
+    best = min(losses, key=lambda number: losses[number])
+    assert [reading.manifest(name, number).best_version for number in (1, 2, 3)] == [None, 1, best]
+    pointer.promote(name, 3 - best)
+    pointer.promote(name, 3)  # whose previous version is now the worse one
+    pruned, kept = retention.prune(name, 1)
+    assert (pruned, best in kept, best in reading.versions(name)) == ([], True, True)
+    assert "the best in the last comparison" in kept[best]
 
 
 # Each kept version by its own recipe

@@ -18,7 +18,8 @@ from PIL import Image
 
 from candidate import plain
 from tasks.data.prepared_splits import ValidatedDataset
-from tasks.judging import classification, figures, image_figures, regression
+from tasks.judging import figures, image_figures, task
+from tasks.judging.metrics import calibration_bins
 from tasks.machine import lettering
 from tasks.networks import metrics
 from tasks.parameters import Data, LinearTraining
@@ -57,7 +58,7 @@ def test_the_learning_curve_of_a_classifier_has_losses_and_accuracies_on_one_axi
         Epoch(epoch=number, train_loss=1 / number, train_accuracy=0.8, test_loss=9.0, test_accuracy=0.1 * number)
         for number in (1, 2, 3)
     ]
-    figures.learning_curve(curve, classification.CURVES, tmp_path / "curve.png", kept_epoch=3)
+    figures.learning_curve(curve, task.CURVES_OF_CLASSES, tmp_path / "curve.png", kept_epoch=3)
     axes = drawn[0].axes[0]
     assert set(lines(axes)) == {"train loss", "train accuracy", "test accuracy"}
     assert lines(axes)["train loss"].get_xydata().tolist() == [[1, 1], [2, 1 / 2], [3, 1 / 3]]
@@ -88,7 +89,7 @@ def test_the_reliability_diagram_has_the_accuracy_of_each_bin_as_scikit_learn_co
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.1, 1, 3000)
     correct = rng.random(3000) < confidence**2
-    figures.reliability(confidence, correct, tmp_path / "reliability.png")
+    figures.reliability(calibration_bins(confidence, correct), tmp_path / "reliability.png")
     upper, lower = drawn[0].axes
     accuracy, _ = sklearn.calibration.calibration_curve(correct, confidence, n_bins=15)
     heights = [bar.get_height() for bar in upper.patches if isinstance(bar.get_height(), float)]  # type: ignore[attr-defined]
@@ -100,6 +101,21 @@ def test_the_reliability_diagram_has_the_accuracy_of_each_bin_as_scikit_learn_co
     assert {round(bar.get_width() * 15, 9) for bar in lower.patches} == {1.0}  # type: ignore[attr-defined]
     assert (upper.get_xlim(), upper.get_ylim()) == ((0, 1), (0, 1))
     assert lines(upper)["perfect calibration"].get_xydata().tolist() == [[0, 0], [1, 1]]
+
+
+def test_picture_and_figure_of_calibration_have_the_same_bins_at_their_edges_too(
+    drawn: list[Figure], tmp_path: Path
+) -> None:
+    """A confidence that is the edge of two bins is in the lower one."""
+    confidence = np.repeat([0.2, 0.4, 0.6, 1.0], [10, 20, 30, 40])
+    is_right = np.arange(100) % 2 == 0
+    bins = calibration_bins(confidence, is_right)
+    assert {at: count for at, count in enumerate(bins.counts.tolist()) if count} == {2: 10, 5: 20, 8: 30, 14: 40}
+    gaps = [abs(each - 0.5) for each in (0.2, 0.4, 0.6, 1.0)]
+    assert bins.error == pytest.approx(np.average(gaps, weights=[10, 20, 30, 40]))
+    figures.reliability(bins, tmp_path / "reliability.png")
+    _, lower = drawn[0].axes
+    assert [bar.get_height() for bar in lower.patches] == bins.counts.tolist()  # type: ignore[attr-defined]
 
 
 def test_the_fit_has_learned_beside_true_parameters_and_residuals_beside_their_density(
@@ -169,7 +185,7 @@ def test_words_between_images_can_be_read_on_a_light_and_on_a_dark_page(tmp_path
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
     curve = [Epoch(epoch=1, train_loss=0.5, test_loss=0.25)]
-    both = [figures.learning_curve(curve, regression.CURVES, tmp_path / name) for name in ("a.png", "b.png")]
+    both = [figures.learning_curve(curve, task.CURVES_OF_NUMBERS, tmp_path / name) for name in ("a.png", "b.png")]
     assert both[0].sha256 == both[1].sha256
 
 

@@ -20,11 +20,10 @@ from tasks.data.schema import ImageSchema
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.judging import figures, image_figures, own_pictures, picture_reference, standards
-from tasks.judging.candidate import Candidate
-from tasks.judging.champion_gates import against_published
+from tasks.judging import baselines, figures, image_figures, task
+from tasks.judging.champion import RowsOfToday, compare_with_published
 from tasks.judging.objective import Objective
-from tasks.judging.unseen import RowsOfToday
+from tasks.judging.task import Candidate
 from tasks.parameters import Gates, Loss, RetrainParameters, SoftmaxTraining
 from tasks.publish import publish
 from tasks.records import Evaluation, GateVerdict, PreparedDataset
@@ -43,7 +42,7 @@ def run() -> RunFolder:
 
 def fitted(prepared: PreparedDataset, steps: int = 100) -> dict[str, Array]:
     """Weights after some iterations of scikit-learn's logistic regression."""
-    rows = standards.read_rows(prepared.train, prepared)
+    rows = baselines.read_rows(prepared.train, prepared)
     found = LogisticRegression(C=0.3, max_iter=steps).fit(rows.features.reshape(len(rows.truth), -1) / 255, rows.truth)
     coefficients, intercept = found.coef_, found.intercept_
     if len(prepared.class_names) == 2:
@@ -66,11 +65,11 @@ def test_a_sound_model_passes_the_baseline_and_the_reference_is_recorded_only(ru
     found = judged(run, prepared)
     assert {gate.name: gate.verdict for gate in found.gates} == {"baseline": "passed", "reference": "recorded"}
     assert found.metrics["test_accuracy"] > 0.9
-    truth = standards.read_rows(prepared.test, prepared).truth
+    truth = baselines.read_rows(prepared.test, prepared).truth
     frequencies = np.array(prepared.class_counts) / prepared.num_train
     expected = sklearn.metrics.log_loss(truth, np.tile(frequencies, (len(truth), 1)), labels=range(10))
     assert found.metrics["baseline_loss"] == pytest.approx(expected)
-    answers = Candidate.read(prepared, trained(run, prepared, fitted(prepared)), ASKED).scores.argmax(axis=1)
+    answers = Candidate.read(prepared, trained(run, prepared, fitted(prepared)), ASKED).outputs.answer
     recall = sklearn.metrics.recall_score(truth, answers, average=None)
     assert list(found.metrics["recall"].values()) == pytest.approx(recall.tolist(), rel=1e-6)
 
@@ -91,7 +90,7 @@ def test_grey_pictures_of_what_differs_in_hue_are_refused_by_the_baseline_and_a_
 def test_a_refusal_of_many_pictures_does_not_put_it_down_to_their_number(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standards, "FEW_PICTURES", 100)
+    monkeypatch.setattr(baselines, "FEW_IMAGES", 100)
     images = np.random.default_rng(0).integers(0, 256, (300, 4, 4), np.uint8)
     with pytest.raises(GateFailed, match="baseline") as caught:
         judged(run, prepare(images, np.arange(300) % 2, "ab"))
@@ -104,23 +103,25 @@ def test_a_refusal_of_many_pictures_does_not_put_it_down_to_their_number(
 def test_the_fit_is_that_of_scikit_learn_with_the_same_penalty() -> None:
     images, labels = digits()
     small, labels = images[:300, 2:5, 2:6], labels[:300] % 3
-    found = picture_reference.fit(small, labels, np.arange(300), 1 / 255, 3, PENALISED)
+    found = baselines.fit_images(small, labels, np.arange(300), 1 / 255, 3, PENALISED)
     assert found is not None
     expected = LogisticRegression(C=1 / (0.01 * 300), tol=1e-8, max_iter=1000).fit(small.reshape(300, -1) / 255, labels)
-    probabilities = scipy.special.softmax(picture_reference.scores(found, small, 1 / 255), axis=1)
+    weights = np.concatenate([found.weights["W"], found.weights["b"][None]])
+    scores = baselines.ImageInputs(small, np.arange(300), 1 / 255).scores(weights)
+    probabilities = scipy.special.softmax(scores, axis=1)
     np.testing.assert_allclose(probabilities, expected.predict_proba(small.reshape(300, -1) / 255), atol=1e-3)
 
 
 def test_it_sees_ten_thousand_pictures_at_most_and_converts_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (10_500, 24, 24), np.uint8), rng.integers(0, 2, 10_500)
-    rows = standards.KeyedRows(images, labels, rng.permutation(10_500).astype(np.uint64))
-    places = rows.places_of_first(picture_reference.MAX_ROWS)
+    rows = baselines.KeyedRows(images, labels, rng.permutation(10_500).astype(np.uint64))
+    places = rows.places_of_first(baselines.MAX_IMAGES)
     assert sorted(rows.key[places].tolist()) == list(range(10_000))
-    monkeypatch.setattr(picture_reference, "MAX_ITERATIONS", 1)
+    monkeypatch.setattr(baselines, "MAX_IMAGE_ITERATIONS", 1)
     tracemalloc.start()
     try:
-        picture_reference.fit(images, labels, places, 1 / 255, 2, PENALISED)
+        baselines.fit_images(images, labels, places, 1 / 255, 2, PENALISED)
         assert tracemalloc.get_traced_memory()[1] < 4 * images.size, "all pixels as float32"
     finally:
         tracemalloc.stop()
@@ -129,7 +130,7 @@ def test_it_sees_ten_thousand_pictures_at_most_and_converts_few_at_a_time(monkey
 def test_of_pictures_that_are_many_and_large_there_is_no_reference(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(picture_reference, "MAX_PRODUCTS", 400 * 48 * 3 - 1)
+    monkeypatch.setattr(baselines, "MAX_PRODUCTS", 400 * 48 * 3 - 1)
     images, labels = hues(600, side=4)
     found = judged(run, prepare(images, labels, tuple(own_images.HUES), np.arange(600) >= 400))
     assert [gate.name for gate in found.gates] == ["baseline"]
@@ -158,7 +159,7 @@ def test_a_version_is_not_followed_by_a_worse_one_nor_by_one_of_other_classes(ru
 
     def compared(data: PreparedDataset, times: float) -> tuple[GateVerdict, ...]:
         model = exported(run, data, {name: each * np.float32(times) for name, each in good.items()})["exported"]
-        return against_published("hues", model.onnx, data, Gates(), ASKED)
+        return compare_with_published("hues", model.onnx, data, Gates(), ASKED).gates
 
     verdicts = {times: [gate.passed for gate in compared(prepared, times)] for times in (1.01, 0.5)}
     assert verdicts == {1.01: [True, True], 0.5: [True, False]}
@@ -183,12 +184,12 @@ def test_of_folders_versions_are_compared_on_the_images_that_they_were_not_train
         (source / "train" / "cat" / f"{number:04d}.png").rename(source / "test" / "cat" / f"moved-{number}.png")
     tonight = image_folders.prepared(source, ImageSchema.from_manifest(before, before.recipe))
     model = exported(run, tonight, fitted(tonight))["exported"]
-    same, loss = against_published("pets", model.onnx, tonight, Gates(), ASKED)
+    same, loss = compare_with_published("pets", model.onnx, tonight, Gates(), ASKED).gates
     assert (same.passed, loss.name, loss.passed) == (True, "champion_loss", True)
-    rows, weights = standards.read_rows(tonight.test, tonight), fitted(before)
+    rows, weights = baselines.read_rows(tonight.test, tonight), fitted(before)
     scores = rows.features.reshape(len(rows.truth), -1) / 255 @ weights["W"] + weights["b"]
     losses = scipy.special.logsumexp(scores, axis=1) - scores[np.arange(len(scores)), rows.truth]
-    is_new = RowsOfToday(tonight).unseen_by(before)
+    is_new = RowsOfToday(tonight).not_trained_on(before)
     assert isinstance(is_new, np.ndarray)
     assert np.count_nonzero(~is_new) == 40
     told = float(loss.detail.split("against ")[1].split(" of version 1")[0])
@@ -280,6 +281,6 @@ def test_border_and_middle_are_as_bright_as_they_are(shape: tuple[int, ...], run
         images[:, :, 0] = 30
     prepared = prepare(images, np.arange(40) % 2, "ab", np.arange(40) < 20)
     candidate = Candidate.read(prepared, trained(run, prepared, fitted(prepared, 1)), ASKED)
-    found = own_pictures.brightness(candidate)
+    found = task.measure_brightness(candidate)
     border = 10 if shape[0] <= 2 else (12 * 30 + 32 * 10) / 44
     assert found == {"border": pytest.approx(border), "middle": 10 if shape[0] <= 2 else 200}

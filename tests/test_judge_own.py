@@ -1,6 +1,7 @@
 """Gates, figures and metrics of own tables: what a sound model passes and one that has learned nothing does not."""
 
 import dataclasses
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import sklearn.metrics
 
 from candidate import plain
 from own_splits import prepare, trained
+from own_tables import drawn_weights
 from tasks.data.recipe import Columns
 from tasks.errors import GateFailed
 from tasks.evaluate import evaluate
-from tasks.judging import bootstrap, own_classification, reference, standards
+from tasks.judging import baselines, resampling, task
+from tasks.judging.baselines import Baselines
 from tasks.judging.objective import Objective
 from tasks.parameters import Gates, LinearTraining, SoftmaxTraining, Training
 from tasks.records import Evaluation, PreparedDataset
@@ -36,10 +39,10 @@ def training(task: str, **options: Any) -> Training:
 
 def converged(prepared: PreparedDataset, asked: Training) -> dict[str, Array]:
     """Weights that are fitted as well as can be, on all training rows."""
-    rows = standards.read_rows(prepared.train, prepared)
+    rows = baselines.read_rows(prepared.train, prepared)
     assert isinstance(prepared.recipe, Columns)
     outputs = len(prepared.class_names) or 1
-    return reference.fit(*rows[:2], prepared.recipe, outputs, Objective.of(asked, prepared)).weights
+    return baselines.fit_table(*rows[:2], prepared.recipe, outputs, Objective.of(asked, prepared)).weights
 
 
 def judged(
@@ -77,7 +80,7 @@ def test_a_sound_regression_passes_and_is_measured_in_raw_units(run: RunFolder) 
     prepared, asked = houses(), training("regression")
     found = judged(run, prepared, asked)
     assert {gate.name: gate.verdict for gate in found.gates} == {"baseline": "passed", "reference": "passed"}
-    rows = standards.read_rows(prepared.test, prepared)
+    rows = baselines.read_rows(prepared.test, prepared)
     assert isinstance(prepared.recipe, Columns)
     predicted = folding.scores(folding.fold(converged(prepared, asked), prepared.recipe, np.float64), *(
         prepared.recipe, rows.features
@@ -107,6 +110,41 @@ def test_a_classifier_of_shuffled_labels_is_refused_by_the_baseline(run: RunFold
     assert refusal(run, prepared, training("classification")) == {"baseline": False, "reference": True}
 
 
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_a_model_with_half_of_a_small_attainable_gain_is_refused_by_the_reference(task: str, run: RunFolder) -> None:
+    """Of an R² of 0.03, where 1.05 times the converged fit's loss is more than that of the best constant."""
+    rng = np.random.default_rng(5)
+    x, noise = rng.normal(size=(20_000, 1)), rng.normal(size=20_000)
+    signal = np.sqrt(0.03 / 0.97) * x[:, 0]
+    if task == "regression":
+        prepared = prepare(x, signal + noise)
+    else:
+        prepared = prepare(x, (2 * signal + rng.logistic(size=20_000) > 0).astype(int), ("no", "yes"))
+    asked = training(task)
+    whole = converged(prepared, asked)
+    found = judged(run, prepared, asked, whole)
+    best, trivial = found.metrics["reference_loss"], found.metrics["baseline_loss"]
+    gate = found.gates[1]
+    assert 1.05 * best > trivial
+    assert (gate.name, gate.verdict, gate.value) == ("reference", "passed", pytest.approx(best, rel=1e-6))
+    tolerance = (
+        0.002 if task == "classification" else 1e-6 / 2 * np.var(baselines.read_rows(prepared.train, prepared).truth)
+    )
+    assert gate.maximum == pytest.approx(trivial - 0.95 * (trivial - best) + tolerance, abs=1e-9)
+    assert "less 95% of what the" in gate.detail
+    half = {name: each * (0.293 if name == "W" else 1) for name, each in whole.items()}
+    assert refusal(run, prepared, asked, half) == {"baseline": True, "reference": False}
+
+
+def test_where_the_converged_fit_gains_nothing_the_reference_is_recorded_only(run: RunFolder) -> None:
+    prepared = houses(truth=np.random.default_rng(9).normal(300_000, 60_000, 1000))
+    with pytest.raises(GateFailed) as caught:
+        judged(run, prepared, training("regression"))
+    baseline, reference = caught.value.record.gates
+    assert (baseline.verdict, reference.verdict, reference.maximum) == ("refused", "recorded", None)
+    assert "gains nothing over" in reference.detail
+
+
 def test_a_huber_fit_of_a_skewed_target_passes_though_its_squared_error_is_worse_than_the_means(run: RunFolder) -> None:
     rng = np.random.default_rng(3)
     features = rng.normal(size=(8000, 2))
@@ -119,7 +157,7 @@ def test_a_huber_fit_of_a_skewed_target_passes_though_its_squared_error_is_worse
 
 def test_the_reference_takes_the_first_rows_by_their_hash_and_in_time_a_sample_of_all_times() -> None:
     keys = np.random.default_rng(0).permutation(1000).astype(np.uint64)
-    rows = standards.KeyedRows(np.zeros((1000, 1), np.float32), np.arange(1000.0), keys)
+    rows = baselines.KeyedRows(np.zeros((1000, 1), np.float32), np.arange(1000.0), keys)
     first = rows.first(100, in_time=False)
     assert sorted(first.key.tolist()) == list(range(100))
     assert (first.truth == np.flatnonzero(keys < 100)).all(), "each with its own row"
@@ -133,8 +171,8 @@ def test_a_reference_that_did_not_converge_is_not_called_converged(
 ) -> None:
     prepared, asked = rare(), training("classification")
     weights = converged(prepared, asked)
-    monkeypatch.setattr(reference, "MAX_ITERATIONS", 1)
-    monkeypatch.setattr(reference, "MAX_ROWS", 500)
+    monkeypatch.setattr(baselines, "MAX_ITERATIONS", 1)
+    monkeypatch.setattr(baselines, "MAX_ROWS", 500)
     gate = judged(run, prepared, asked, weights).gates[-1]
     assert "of the fit to 500 rows that has not converged" in gate.detail
 
@@ -142,24 +180,46 @@ def test_a_reference_that_did_not_converge_is_not_called_converged(
 def test_the_rows_of_a_group_count_as_one(run: RunFolder) -> None:
     """100 copies of 15 rows prove no more than the 15 do."""
     gains = np.random.default_rng(0).normal(0.5, 1, 15)
-    alone = standards.lower_bound(gains, np.ones(15))
+    alone = resampling.lower_bound(gains, np.ones(15))
     copied, groups = np.repeat(gains, 100), np.repeat(np.arange(15), 100)
-    assert standards.lower_bound(copied, np.ones(1500), groups) == pytest.approx(alone)
-    assert standards.lower_bound(copied, np.ones(1500)) > alone
+    assert resampling.lower_bound(copied, np.ones(1500), groups) == pytest.approx(alone)
+    assert resampling.lower_bound(copied, np.ones(1500)) > alone
 
 
 def test_a_single_test_group_says_nothing_and_is_refused_with_a_verdict_that_is_kept(run: RunFolder) -> None:
     prepared = houses()
-    rows = standards.read_rows(prepared.test, prepared)
+    rows = baselines.read_rows(prepared.test, prepared)
     asked = training("regression")
-    held = standards.Standards.of(prepared, Objective.of(asked, prepared))
-    held = dataclasses.replace(held, clusters=np.zeros(len(rows.truth), np.uint64))
-    assert held.reference is not None
-    verdict = held.judge(held.reference, Gates())[0]
+    held = Baselines.of_dataset(prepared, Objective.of(asked, prepared))
+    held = dataclasses.replace(held, units=np.zeros(len(rows.truth), np.uint64))
+    assert held.fitted is not None
+    verdict = held.judge(held.fitted, Gates())[0]
     assert not verdict.passed
     assert verdict.value == pytest.approx(held.metrics["baseline_loss"] - held.metrics["reference_loss"])
     assert "one test group says nothing" in verdict.detail
     atomic.write_json(run.file("verdict.json"), verdict.model_dump(mode="json"))
+
+
+def test_scores_of_many_classes_become_losses_before_memory_holds_them_all(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two million test rows of a hundred classes would be 1.6 GB a copy."""
+    monkeypatch.setattr(baselines, "MAX_ROWS", 1000)
+    monkeypatch.setattr(baselines, "MAX_ITERATIONS", 3)
+    names = tuple(map(str, range(100)))
+    labels = np.arange(1_000_000) % 100
+    features = np.stack([labels, -labels], axis=1) + np.random.default_rng(0).normal(size=(1_000_000, 2))
+    prepared = prepare(features, labels, names)
+    assert isinstance(prepared.recipe, Columns)
+    model = trained(run, prepared, drawn_weights(prepared.recipe, len(names)))
+    tracemalloc.start()
+    try:
+        candidate = task.Candidate.read(prepared, model, training("classification"))
+        measured = task.task_of(prepared).measure(candidate)
+        assert tracemalloc.get_traced_memory()[1] < 8 * prepared.num_test * 100 / 2, "half of the scores in float64"
+    finally:
+        tracemalloc.stop()
+    assert measured["test_accuracy"] == pytest.approx(np.mean(candidate.outputs.answer == candidate.truth))
 
 
 def test_the_confusion_matrix_of_very_many_classes_is_a_picture_and_no_metric(
@@ -169,7 +229,7 @@ def test_the_confusion_matrix_of_very_many_classes_is_a_picture_and_no_metric(
     weights = converged(prepared, asked)
     known = judged(run, prepared, asked, weights)
     assert np.sum(known.metrics["confusion_matrix"]) == prepared.num_test
-    monkeypatch.setattr(own_classification, "MOST_CLASSES", 1)
+    monkeypatch.setattr(task, "MOST_CLASSES", 1)
     found = judged(run, prepared, asked, weights)
     assert "confusion_matrix" not in found.metrics
     assert [each.sha256 for each in found.pictures] == [each.sha256 for each in known.pictures]
@@ -179,9 +239,9 @@ def test_the_lower_bound_is_students_and_holds_in_19_of_20_samples() -> None:
     rng = np.random.default_rng(0)
     gains = rng.normal(1, 2, 30)
     low = scipy.stats.ttest_1samp(gains, 0, alternative="greater").confidence_interval(0.95).low
-    assert standards.lower_bound(gains, np.ones(30)) == pytest.approx(low)
+    assert resampling.lower_bound(gains, np.ones(30)) == pytest.approx(low)
     weights = rng.integers(1, 10, 200).astype(float)
-    bounds = [standards.lower_bound(rng.normal(1, 2, 200), weights) for _ in range(1000)]
+    bounds = [resampling.lower_bound(rng.normal(1, 2, 200), weights) for _ in range(1000)]
     assert np.mean(np.array(bounds) < 1) == pytest.approx(0.95, abs=0.025)
 
 
@@ -189,11 +249,11 @@ def test_the_intervals_are_those_of_scipys_bootstrap() -> None:
     rng = np.random.default_rng(0)
     values = rng.exponential(size=300)
     sums = np.stack([np.ones(300), values], axis=1)
-    found = bootstrap.intervals(sums, None, lambda sums: sums[..., 1:] / sums[..., :1])[:, 0]
+    found = resampling.intervals(sums, None, lambda sums: sums[..., 1:] / sums[..., :1])[:, 0]
     expected = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
     assert found == pytest.approx([expected.low, expected.high], rel=0.02)
     many = rng.exponential(size=50_000)
-    found = bootstrap.intervals(
+    found = resampling.intervals(
         np.stack([np.ones(50_000), many], axis=1), None, lambda sums: sums[..., 1:] / sums[..., :1]
     )
     assert found[1, 0] - found[0, 0] == pytest.approx(2 * 1.96 / np.sqrt(50_000), rel=0.1)

@@ -15,9 +15,8 @@ from own_tables import drawn_weights
 from tasks.data.recipe import Columns
 from tasks.evaluate import evaluate
 from tasks.export import export
-from tasks.judging import champion_gates, champion_loss, max_statistic, reference, standards
-from tasks.judging.candidate import Measured
-from tasks.judging.champion_loss import ComparedRows
+from tasks.judging import baselines, champion
+from tasks.judging.champion import ComparedRows, ModelOutput
 from tasks.judging.objective import Objective
 from tasks.parameters import Gates, Loss, RetrainParameters
 from tasks.parameters.training import SoftmaxTraining
@@ -40,15 +39,15 @@ def test_p_of_one_version_is_that_of_scipys_paired_permutation_test() -> None:
     expected = scipy.stats.permutation_test(
         (ours, kept), lambda a, b: (a - b).sum(), permutation_type="samples", alternative="greater", n_resamples=20_000
     ).pvalue
-    found = max_statistic.rises((ours - kept)[None] / 60, np.zeros(1), draws=20_000)
-    assert found.drop[0] == pytest.approx((ours - kept).mean())
+    found = champion.compare((ours - kept)[None] / 60, np.zeros(1), draws=20_000)
+    assert found.rise[0] == pytest.approx((ours - kept).mean())
     assert found.p[0] == pytest.approx(expected, abs=0.02)
 
 
 def test_many_rows_have_the_p_of_students_paired_test() -> None:
     ours = RNG.exponential(size=20_000)
     kept = ours + RNG.normal(-0.02, 1, 20_000)
-    found = max_statistic.rises((ours - kept)[None] / 20_000, np.zeros(1), draws=40_000)
+    found = champion.compare((ours - kept)[None] / 20_000, np.zeros(1), draws=40_000)
     expected = scipy.stats.ttest_rel(ours, kept, alternative="greater").pvalue
     assert found.p[0] == pytest.approx(expected, abs=0.01)
 
@@ -57,7 +56,7 @@ def test_equal_models_are_seldom_refused_however_many_versions_are_kept() -> Non
     refused = []
     for _ in range(200):
         losses = RNG.exponential(size=(11, 400)) / 400
-        found = max_statistic.rises(losses[0] - losses[1:], np.full(10, 0.005), draws=400)
+        found = champion.compare(losses[0] - losses[1:], np.full(10, 0.005), draws=400)
         refused.append((found.beyond & (found.p < 0.05)).any())
     assert np.mean(refused) < 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
 
@@ -67,10 +66,10 @@ def test_equal_models_are_seldom_refused_however_many_versions_are_kept() -> Non
 
 def verdict(ours: Array, *kept: Array, truth: Array, groups: Array | None = None) -> GateVerdict:
     objective = Objective(Loss.SQUARED)
-    losses = [champion_loss.losses(each, truth, objective) for each in (ours, *kept)]
-    versions = [Measured(number, each) for number, each in enumerate(losses[1:], start=1)]
+    losses = [champion.losses(each, truth, objective) for each in (ours, *kept)]
+    versions = [ModelOutput(number, each) for number, each in enumerate(losses[1:], start=1)]
     rows = ComparedRows(truth, groups, groups is not None)
-    (found,) = champion_loss.against_kept(Measured(None, losses[0]), versions, rows, objective, Gates())
+    (found,), _ = champion.compare_losses(ModelOutput(None, losses[0]), versions, rows, objective, Gates())
     return found
 
 
@@ -114,16 +113,18 @@ def test_each_version_is_compared_on_the_rows_that_it_was_not_trained_on_and_the
     ours, good = np.square(1.2 * ERRORS), np.square(ERRORS)
     rows, objective = ComparedRows(TRUTH, None, False), Objective(Loss.SQUARED)
     half, few = np.arange(1000) < 500, np.arange(1000) < 199
-    by_heart = [Measured(1, np.where(known, 0, ours), ~known) for known in (half, ~few)]
-    found = [champion_loss.against_kept(Measured(None, ours), [each], rows, objective, Gates())[0] for each in by_heart]
+    by_heart = [ModelOutput(1, np.where(known, 0, ours), ~known) for known in (half, ~few)]
+    found = [
+        champion.compare_losses(ModelOutput(None, ours), [each], rows, objective, Gates()).gates[0] for each in by_heart
+    ]
     assert [(each.passed, each.verdict) for each in found] == [(True, "passed"), (True, "recorded")]
     assert found[0].value == pytest.approx(ours[500:].mean())
     assert "on 500 test rows (500 left out: it was trained on them)" in found[0].detail
     assert "on 199 test rows (801 left out: it was trained on them), fewer than the 200" in found[1].detail
-    (worse,) = champion_loss.against_kept(
-        Measured(None, ours), [*by_heart, Measured(3, good, half)], rows, objective, Gates()
+    (worse,), best = champion.compare_losses(
+        ModelOutput(None, ours), [*by_heart, ModelOutput(3, good, half)], rows, objective, Gates()
     )
-    assert not worse.passed
+    assert (worse.passed, best) == (False, 3)
     assert (worse.value, worse.maximum) == pytest.approx((ours[:500].mean(), 1.01 * good[:500].mean() + 1e-3**2 / 2))
     assert "of version 3 on 500 test rows" in worse.detail
     assert found[1].detail.split("(", 1)[1][:-1] in worse.detail, "what decides nothing is said"
@@ -132,8 +133,8 @@ def test_each_version_is_compared_on_the_rows_that_it_was_not_trained_on_and_the
 def test_versions_that_are_equal_and_a_candidate_that_is_one_of_them_cost_nothing() -> None:
     kept = RNG.exponential(size=400) / 400
     ours = kept + RNG.normal(0.0001, 0.0005, 400)
-    alone = max_statistic.rises((ours - kept)[None], np.zeros(1))
-    many = max_statistic.rises(np.stack([ours - kept] * 50 + [ours - ours] * 50), np.zeros(100))
+    alone = champion.compare((ours - kept)[None], np.zeros(1))
+    many = champion.compare(np.stack([ours - kept] * 50 + [ours - ours] * 50), np.zeros(100))
     assert many.p.tolist() == [alone.p[0]] * 50 + [1.0] * 50
 
 
@@ -152,9 +153,9 @@ def test_log_loss_is_compared_by_probabilities() -> None:
     objective = Objective(Loss.CROSS_ENTROPY)
 
     def against_sure(ours: Array) -> GateVerdict:
-        ours, kept = (champion_loss.losses(each, labels, objective) for each in (ours, sure))
+        ours, kept = (champion.losses(each, labels, objective) for each in (ours, sure))
         rows = ComparedRows(labels, None, False)
-        (found,) = champion_loss.against_kept(Measured(None, ours), [Measured(1, kept)], rows, objective, Gates())
+        (found,), _ = champion.compare_losses(ModelOutput(None, ours), [ModelOutput(1, kept)], rows, objective, Gates())
         return found
 
     found = against_sure(wrong)
@@ -172,8 +173,8 @@ def test_probabilities_of_many_classes_become_losses_before_memory_holds_them_al
     assert isinstance(prepared.recipe, Columns)
     weights = drawn_weights(prepared.recipe, len(names))
     model = graph.write(weights, prepared.recipe, prepared.signature, {})
-    rows = standards.read_rows(prepared.test, prepared)
-    measure = champion_gates.measuring(prepared, SoftmaxTraining(defaults="data"))
+    rows = baselines.read_rows(prepared.test, prepared)
+    measure = champion.measuring(prepared, SoftmaxTraining(defaults="data"))
     tracemalloc.start()
     try:
         found = measure(model, rows.features)
@@ -205,9 +206,9 @@ def publish_as(name: str, prepared: PreparedDataset) -> tuple[GateVerdict, ...]:
         }
     )
     run = RunFolder.open(f"{name}-{prepared.digest[:8]}", {})
-    rows, objective = standards.read_rows(prepared.train, prepared), Objective.of(asked.training, prepared)
+    rows, objective = baselines.read_rows(prepared.train, prepared), Objective.of(asked.training, prepared)
     assert isinstance(prepared.recipe, Columns)
-    weights = reference.fit(rows.features, rows.truth, prepared.recipe, 1, objective).weights
+    weights = baselines.fit_table(rows.features, rows.truth, prepared.recipe, 1, objective).weights
     model = trained(run, prepared, weights)
     evaluated = plain(evaluate)(run, prepared, model, asked.training, asked.gates)
     exported = plain(export)(run, prepared, model, asked.training, asked.gates)
@@ -221,9 +222,9 @@ def test_a_level_that_came_later_is_unknown_to_the_older_version_which_is_measur
     assert publish_as("houses", old) == ()
     same, loss = publish_as("houses", new)
     assert (same.name, same.passed, loss.name, loss.passed) == ("champion_signature", True, "champion_loss", True)
-    rows, train = standards.read_rows(new.test, new), standards.read_rows(old.train, old)
+    rows, train = baselines.read_rows(new.test, new), baselines.read_rows(old.train, old)
     assert isinstance(old.recipe, Columns)
-    weights = reference.fit(train.features, train.truth, old.recipe, 1, Objective(Loss.SQUARED)).weights
+    weights = baselines.fit_table(train.features, train.truth, old.recipe, 1, Objective(Loss.SQUARED)).weights
     predicted = folding.scores(folding.fold(weights, old.recipe, np.float64), old.recipe, rows.features)[:, 0]
     north = rows.features[:, 1] == 2
     assert np.square(predicted - rows.truth)[north].mean() > 10 * np.square(predicted - rows.truth)[~north].mean()

@@ -8,7 +8,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 
 from own_splits import column
 from tasks.data.recipe import Columns, Target
-from tasks.judging import reference
+from tasks.judging import baselines
 from tasks.judging.objective import Objective, balancing
 from tasks.parameters import Loss
 from tasks.serving import folding
@@ -33,7 +33,7 @@ def one_hot(codes: np.ndarray) -> np.ndarray:
     return result
 
 
-def predicted(fit: reference.Reference, recipe: Columns, features: np.ndarray) -> np.ndarray:
+def predicted(fit: baselines.ConvergedFit, recipe: Columns, features: np.ndarray) -> np.ndarray:
     return folding.scores(folding.fold(fit.weights, recipe, np.float64), recipe, features)
 
 
@@ -43,7 +43,7 @@ def test_squared_loss_has_scikit_learns_coefficients(decay: float) -> None:
     features = features.astype(np.float32)
     recipe = recipe_of(features, truth)
     assert recipe.target is not None
-    fit = reference.fit(features, truth, recipe, 1, Objective(Loss.SQUARED, decay, scale=recipe.target.scale))
+    fit = baselines.fit_table(features, truth, recipe, 1, Objective(Loss.SQUARED, decay, scale=recipe.target.scale))
     of_deviations = (truth - truth.mean()) / truth.std()
     model = Ridge(decay * len(truth), tol=1e-12) if decay else LinearRegression()
     model.fit(standardised(features, recipe), of_deviations)
@@ -60,7 +60,7 @@ def test_cross_entropy_has_scikit_learns_loss_and_coefficients(load: str) -> Non
     features, truth = getattr(sklearn.datasets, load)(return_X_y=True)
     features = features.astype(np.float32)
     recipe, classes = recipe_of(features), int(truth.max()) + 1
-    fit = reference.fit(features, truth, recipe, classes, Objective(Loss.CROSS_ENTROPY, 1 / len(truth)))
+    fit = baselines.fit_table(features, truth, recipe, classes, Objective(Loss.CROSS_ENTROPY, 1 / len(truth)))
     model = LogisticRegression(C=2 if classes == 2 else 1, max_iter=10_000, tol=1e-8)
     model.fit(standardised(features, recipe), truth)
     coefficients = model.coef_.T if classes > 2 else np.hstack([-model.coef_.T, model.coef_.T]) / 2
@@ -80,7 +80,7 @@ def test_levels_missing_values_and_class_weights_are_those_of_scikit_learn() -> 
     recipe = recipe_of(features, x1=tuple("abcd"), x2=tuple("efg"))
     weights = balancing(tuple(np.bincount(truth)))
     objective = Objective(Loss.CROSS_ENTROPY, 1 / 2000, weights)
-    fit = reference.fit(features, truth, recipe, 2, objective)
+    fit = baselines.fit_table(features, truth, recipe, 2, objective)
     number = np.nan_to_num((features[:, :1] - recipe.columns[0].mean) / recipe.columns[0].scale)
     inputs = np.hstack([number, one_hot(features[:, 1]), one_hot(features[:, 2])])
     model = LogisticRegression(C=2, class_weight="balanced", max_iter=10_000, tol=1e-8).fit(inputs, truth)
@@ -90,19 +90,19 @@ def test_levels_missing_values_and_class_weights_are_those_of_scikit_learn() -> 
     assert objective.mean(predicted(fit, recipe, features), truth) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(("width", "off"), [(reference.CLOSED_FORM_WIDTH, 1e-5), (0, 5e-4)])
+@pytest.mark.parametrize(("width", "off"), [(baselines.CLOSED_FORM_WIDTH, 1e-5), (0, 5e-4)])
 def test_collinear_columns_share_their_weight_and_levels_average_out(
     width: int, off: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The minimum norm, beside a bias that does not count: numpy's pseudo-inverse of the centred inputs."""
-    monkeypatch.setattr(reference, "CLOSED_FORM_WIDTH", width)
+    monkeypatch.setattr(baselines, "CLOSED_FORM_WIDTH", width)
     rng = np.random.default_rng(0)
     number = rng.normal(50, 10, 3000)
     features = np.stack([number, 2 * number, rng.integers(0, 5, 3000)], axis=1).astype(np.float32)
     truth = number + 5 * features[:, 2] + rng.normal(size=3000)
     recipe = recipe_of(features, truth, x2=tuple("abcde"))
     assert recipe.target is not None
-    fit = reference.fit(features, truth, recipe, 1, Objective(Loss.SQUARED, scale=recipe.target.scale))
+    fit = baselines.fit_table(features, truth, recipe, 1, Objective(Loss.SQUARED, scale=recipe.target.scale))
     numbers = (features[:, :2] - [each.mean for each in recipe.columns[:2]]) / [
         each.scale for each in recipe.columns[:2]
     ]
@@ -118,9 +118,9 @@ def test_a_wide_squared_fit_descends_to_the_same_minimum(decay: float, monkeypat
     features, truth = sklearn.datasets.load_diabetes(return_X_y=True, scaled=False)
     features = features.astype(np.float32)
     recipe = recipe_of(features, truth)
-    closed = reference.fit(features, truth, recipe, 1, Objective(Loss.SQUARED, decay))
-    monkeypatch.setattr(reference, "CLOSED_FORM_WIDTH", 0)
-    descended = reference.fit(features, truth, recipe, 1, Objective(Loss.SQUARED, decay))
+    closed = baselines.fit_table(features, truth, recipe, 1, Objective(Loss.SQUARED, decay))
+    monkeypatch.setattr(baselines, "CLOSED_FORM_WIDTH", 0)
+    descended = baselines.fit_table(features, truth, recipe, 1, Objective(Loss.SQUARED, decay))
     losses = [Objective(Loss.SQUARED).mean(predicted(fit, recipe, features), truth) for fit in (closed, descended)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert 0 < descended.gradient <= 1e-4
@@ -133,13 +133,13 @@ def test_the_huber_fit_and_constant_are_those_of_a_general_minimiser() -> None:
     recipe = recipe_of(features, truth)
     assert recipe.target is not None
     objective = Objective(Loss.HUBER, scale=recipe.target.scale)
-    fit = reference.fit(features, truth, recipe, 1, objective)
+    fit = baselines.fit_table(features, truth, recipe, 1, objective)
     inputs = np.column_stack([features, np.ones(500)])
     general = scipy.optimize.minimize(
         lambda w: objective.mean((inputs @ w)[:, None], truth), np.zeros(3), method="Nelder-Mead", tol=1e-10
     )
     assert objective.mean(predicted(fit, recipe, features), truth) == pytest.approx(general.fun, rel=1e-5)
-    (constant,) = reference.constant(truth, recipe.target, (), objective)
+    (constant,) = baselines.best_constant(truth, recipe.target, (), objective)
     general = scipy.optimize.minimize_scalar(lambda at: objective.mean(np.full((500, 1), at), truth), tol=1e-12)
     assert constant == pytest.approx(general.x, rel=1e-4)
     assert abs(constant - truth.mean()) > 0.1, "skewed"
@@ -147,7 +147,7 @@ def test_the_huber_fit_and_constant_are_those_of_a_general_minimiser() -> None:
 
 def test_the_best_constant_of_classes_are_their_frequencies_and_balanced_they_are_equal() -> None:
     def shares(objective: Objective) -> np.ndarray:
-        powers = np.exp(reference.constant(np.empty(0), None, (60, 30, 10), objective))
+        powers = np.exp(baselines.best_constant(np.empty(0), None, (60, 30, 10), objective))
         return np.asarray(powers / powers.sum())
 
     assert shares(NATS) == pytest.approx([0.6, 0.3, 0.1])
@@ -157,8 +157,8 @@ def test_the_best_constant_of_classes_are_their_frequencies_and_balanced_they_ar
 @pytest.mark.parametrize("unit", [1e-13, 1e9])
 def test_the_best_constant_under_huber_goes_with_the_targets_unit(unit: float) -> None:
     truth = np.exp(np.random.default_rng(0).normal(size=500))
-    expected = reference.constant(truth, None, (), Objective(Loss.HUBER, scale=truth.std()))
-    found = reference.constant(truth * unit, None, (), Objective(Loss.HUBER, scale=truth.std() * unit))
+    expected = baselines.best_constant(truth, None, (), Objective(Loss.HUBER, scale=truth.std()))
+    found = baselines.best_constant(truth * unit, None, (), Objective(Loss.HUBER, scale=truth.std() * unit))
     assert found / unit == pytest.approx(expected, rel=1e-9)
 
 
@@ -166,5 +166,5 @@ def test_the_best_constant_under_huber_goes_with_the_targets_unit(unit: float) -
 def test_a_class_without_rows_has_a_finite_score_in_the_best_constant_balanced_or_not() -> None:
     counts = (500, 0, 500)
     for weights in ((), balancing(counts)):
-        found = reference.constant(np.empty(0), None, counts, Objective(Loss.CROSS_ENTROPY, class_weights=weights))
+        found = baselines.best_constant(np.empty(0), None, counts, Objective(Loss.CROSS_ENTROPY, class_weights=weights))
         assert found == pytest.approx(np.log([500, 0.5, 500]))

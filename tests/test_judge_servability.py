@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from candidate import Candidate, plain
 from tasks.errors import GateFailed
 from tasks.export import export
-from tasks.judging.servability import fresh_process, servability
+from tasks.judging.parity import judge_servability, start_fresh_process
 from tasks.parameters import Gates
 from tasks.store import atomic
 from tasks.store.atomic import file_digest
@@ -38,7 +38,7 @@ class Files:
 
     def verdicts(self, **bounds: float) -> dict[str, tuple[bool, str]]:
         model = FileRef(path=self.model, sha256=file_digest(self.model) if self.model.exists() else "")
-        found = servability(model, self.metadata, self.sample, Gates.model_validate(bounds))
+        found = judge_servability(model, self.metadata, self.sample, Gates.model_validate(bounds))
         return {verdict.name: (verdict.passed, verdict.detail) for verdict in found}
 
 
@@ -140,23 +140,23 @@ def test_what_a_stranger_cannot_even_open_is_refused_not_an_error(
 def test_a_process_begun_before_there_is_a_file_serves_it_and_none_outlives_its_block(files: Files) -> None:
     content = files.model.read_bytes()
     files.model.unlink()
-    with fresh_process() as begun:
+    with start_fresh_process() as begun:
         model = atomic.write_bytes(files.model, content)
-        served = servability(model, files.metadata, files.sample, Gates(), begun=begun)
+        served = judge_servability(model, files.metadata, files.sample, Gates(), begun=begun)
         assert [gate.passed for gate in served] == [True, True, True]
-    with pytest.raises(KeyError), fresh_process() as left:
+    with pytest.raises(KeyError), start_fresh_process() as left:
         raise KeyError
     assert [each.poll() is None for each in (begun, left)] == [False, False]
 
 
 def test_a_fresh_process_runs_the_code_of_this_one_whatever_is_written_there_under_a_run() -> None:
-    with fresh_process() as begun:
-        probe = Path(sys.modules[servability.__module__].__file__ or "").with_name("probe.py")
+    with start_fresh_process() as begun:
+        probe = Path(sys.modules[judge_servability.__module__].__file__ or "").with_name("probe.py")
         assert begun.args == [sys.executable, "-I", "-c", probe.read_text()]
 
 
 def test_no_answer_in_time_is_refused(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[servability.__module__], "TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr(sys.modules[judge_servability.__module__], "TIMEOUT_SECONDS", 0.01)
     assert "no answer within 0.01 s" in files.verdicts()["servability"][1]
 
 
@@ -177,7 +177,7 @@ def test_a_limit_stops_the_export_and_leaves_the_verdicts(candidates: list[Candi
 
 
 def test_the_probe_imports_onnxruntime_and_numpy_and_nothing_of_ours() -> None:
-    probe = Path(sys.modules[servability.__module__].__file__ or "").with_name("probe.py")
+    probe = Path(sys.modules[judge_servability.__module__].__file__ or "").with_name("probe.py")
     imported = set()
     for node in ast.walk(ast.parse(probe.read_text())):
         if isinstance(node, ast.Import):

@@ -11,8 +11,8 @@ import image_folders
 from candidate import plain
 from tasks.data.schema import ImageSchema, Schema
 from tasks.download import download
-from tasks.judging import standards
-from tasks.judging.unseen import RowsOfToday
+from tasks.judging import baselines
+from tasks.judging.champion import RowsOfToday
 from tasks.parameters import Data
 from tasks.preprocess import preprocess
 from tasks.records import PreparedDataset
@@ -51,13 +51,13 @@ def prepared(table: pa.Table, path: Path, before: PreparedDataset | None = None,
 
 def known(before: PreparedDataset, tonight: PreparedDataset) -> list[bool]:
     """Which test rows are among those of a training part, value by value."""
-    values = [standards.read_rows(file, before) for file in (before.train, tonight.test)]
+    values = [baselines.read_rows(file, before) for file in (before.train, tonight.test)]
     old, new = ([(*row.tolist(), y) for row, y in zip(each.features, each.truth, strict=True)] for each in values)
     return [row in set(old) for row in new]
 
 
 def found(before: PreparedDataset, tonight: PreparedDataset) -> list[bool]:
-    unseen = RowsOfToday(tonight).unseen_by(before)
+    unseen = RowsOfToday(tonight).not_trained_on(before)
     assert not isinstance(unseen, str), unseen
     return [False] * tonight.num_test if unseen is None else (~unseen).tolist()
 
@@ -117,19 +117,19 @@ def test_copies_of_equal_rows_are_told_apart_by_their_number_while_they_are_spli
     assert before.split is not None
     assert before.split.rule == "copies"
     tonight = prepared(sales(1000, distinct=False), tmp_path, before, test=0.5, **NEW)
-    keys = [standards.read_rows(file, before).key for file in (before.train, tonight.test)]
+    keys = [baselines.read_rows(file, before).key for file in (before.train, tonight.test)]
     assert found(before, tonight) == np.isin(keys[1], keys[0]).tolist()
     in_time = prepared(sales(1000, distinct=False), tmp_path, before, **TIME, **NEW)
-    assert "by the number of the copy" in str(RowsOfToday(in_time).unseen_by(before))
+    assert "by the number of the copy" in str(RowsOfToday(in_time).not_trained_on(before))
 
 
 def test_of_a_version_without_row_digests_nobody_knows(tmp_path: Path) -> None:
     before = prepared(sales(900), tmp_path, **TIME)
     assert before.rows is not None
     tonight = RowsOfToday(prepared(sales(1000), tmp_path, before, **TIME))
-    assert "has no row digests" in str(tonight.unseen_by(before.model_copy(update={"rows": None})))
+    assert "has no row digests" in str(tonight.not_trained_on(before.model_copy(update={"rows": None})))
     before.rows.path.unlink()
-    assert "has no row digests" in str(tonight.unseen_by(before))
+    assert "has no row digests" in str(tonight.not_trained_on(before))
 
 
 def test_of_folders_the_test_images_that_a_version_was_trained_on_are_known(tmp_path: Path) -> None:
@@ -144,6 +144,6 @@ def test_of_folders_the_test_images_that_a_version_was_trained_on_are_known(tmp_
     image_folders.write(source / "test", {"cat": 3, "dog": 5}, first=200)
     tonight = image_folders.prepared(source, ImageSchema.from_manifest(before, before.recipe))
     assert (tonight.num_test, sum(found(before, tonight))) == (40 + 7 + 8, 7)
-    trained_on = {each.tobytes() for each in standards.read_rows(before.train, before).features}
-    rows = standards.read_rows(tonight.test, tonight).features
+    trained_on = {each.tobytes() for each in baselines.read_rows(before.train, before).features}
+    rows = baselines.read_rows(tonight.test, tonight).features
     assert [each.tobytes() in trained_on for each in rows] == found(before, tonight)

@@ -16,7 +16,7 @@ from tasks.data.recipe import Columns, Target
 from tasks.download import download
 from tasks.errors import DataError, GateFailed
 from tasks.export import export
-from tasks.judging import exported
+from tasks.judging import parity
 from tasks.parameters import Data, Device, Gates
 from tasks.parameters.training import LinearTraining, SoftmaxTraining
 from tasks.preprocess import preprocess
@@ -172,7 +172,7 @@ def test_a_target_that_float32_cannot_tell_apart_is_refused_and_its_offset_is_na
         recipe = table.recipe.model_copy(update={"target": target})
         prepared = table.prepared.model_copy(update={"recipe": recipe})
         session = open_session(graph.write(table.weights, recipe, prepared.signature, {}), Device.CPU)
-        (verdict,) = exported.in_float64(session, table.weights, prepared, Gates())
+        (verdict,) = parity.compare_in_float64(session, table.weights, prepared, Gates())
         assert verdict.passed is passes
     assert "subtract an offset from the target" in verdict.detail
     assert "loses most" not in verdict.detail
@@ -184,7 +184,7 @@ def test_a_column_that_others_determine_is_refused_with_advice_that_helps(tmp_pa
         table.weights["W"][:] = rng.normal(size=table.weights["W"].shape)
         table.weights["W"][[table.recipe.columns[at].name == "twin" for at in table.recipe.numbers]] = weight
         session = open_session(graph.write(table.weights, table.recipe, table.prepared.signature, {}), Device.CPU)
-        (verdict,) = exported.in_float64(session, table.weights, table.prepared, Gates())
+        (verdict,) = parity.compare_in_float64(session, table.weights, table.prepared, Gates())
         assert verdict.passed is passes
     said = "column 'twin' loses most in float32, nearly determined by other columns: --ignore one of them, or --weight"
     assert said in verdict.detail

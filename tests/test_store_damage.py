@@ -16,8 +16,8 @@ from command_line import assert_clear, gradmill
 from tasks.batch.plan import read_version
 from tasks.errors import DataError
 from tasks.fitting import splits
-from tasks.judging.champion_gates import against_published
-from tasks.judging.servability import servability
+from tasks.judging.champion import compare_with_published
+from tasks.judging.parity import judge_servability
 from tasks.parameters import Gates
 from tasks.store import artifact_paths, pointer, reading, verification
 from tasks.store.record import FileRef
@@ -97,9 +97,9 @@ def test_no_candidate_is_judged_that_has_changed_since_it_was_exported(
     changed = FileRef(path=tmp_path / "model.onnx", sha256=exported.onnx.sha256)
     changed.path.write_bytes(exported.onnx.path.read_bytes() + b"\0")
     with pytest.raises(DataError, match=r"model\.onnx has changed"):
-        servability(changed, exported.metadata.path, exported.sample.path, Gates())
+        judge_servability(changed, exported.metadata.path, exported.sample.path, Gates())
     with pytest.raises(DataError, match=r"model\.onnx has changed"):
-        against_published(NAME, changed, candidates[2].prepared, Gates(), candidates[2].parameters.training)
+        compare_with_published(NAME, changed, candidates[2].prepared, Gates(), candidates[2].parameters.training)
 
 
 # The data

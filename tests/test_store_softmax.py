@@ -19,7 +19,7 @@ from conftest import Pipeline
 from store_state import damage
 from tasks.errors import DataError, GateFailed
 from tasks.export import export
-from tasks.judging.champion_gates import against_published
+from tasks.judging.champion import compare_with_published
 from tasks.parameters import RetrainParameters
 from tasks.publish import publish
 from tasks.records import Evaluation, ExportedModel, PreparedDataset, PublishedModel, TrainedModel
@@ -181,7 +181,7 @@ def test_a_second_version_is_gated_against_the_first(pipeline: Pipeline, folder:
     for number in (1, 2):
         verification.verify(NAME, number)
     asked = second.parameters
-    third = against_published(NAME, second.exported.onnx, second.prepared, asked.gates, asked.training)
+    third = compare_with_published(NAME, second.exported.onnx, second.prepared, asked.gates, asked.training).gates
     best = max(second.accuracy(artifact_paths.version(NAME, number) / "model.onnx") for number in (1, 2))
     assert f"against {best:.4f}" in third[1].detail, "the best of all kept versions"
 

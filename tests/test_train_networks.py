@@ -223,16 +223,6 @@ def test_entropy_of_labels_equals_scipys_in_nats_and_bits() -> None:
     assert metrics.bits(metrics.entropy(y, 4)) == pytest.approx(scipy.stats.entropy(counts, base=2))
 
 
-def test_confusion_matrix_is_scikit_learns_and_calibration_error_the_gap_of_each_bin() -> None:
-    o, y = torch.randn(5000, 7, generator=generator()) * 2, torch.randint(0, 6, (5000,), generator=generator())
-    expected = sklearn.metrics.confusion_matrix(y, o.argmax(dim=1), labels=range(7))
-    np.testing.assert_array_equal(metrics.confusion_matrix(o, y), expected)
-    confidence, correct = o.double().softmax(dim=1).max(dim=1).values.numpy(), (o.argmax(dim=1) == y).numpy()
-    bins = [(confidence > low) & (confidence <= low + 1 / 15) for low in np.arange(15) / 15]
-    gaps = sum(rows.sum() * abs(confidence[rows].mean() - correct[rows].mean()) for rows in bins if rows.any())
-    assert metrics.calibration_error(o, y) == pytest.approx(gaps / 5000, rel=1e-6)
-
-
 def test_outputs_come_in_the_splits_order_whatever_the_batch_size() -> None:
     net = SoftmaxRegressionScratch(64, 5, generator())
     whole = net(IMAGES.minibatch(torch.arange(500))[0])

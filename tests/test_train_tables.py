@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss
 
 from candidate import plain
 from prepared_tables import prepare
-from tasks.data.prepared_splits import read_split
+from tasks.data.prepared_splits import hold_out, read_split
 from tasks.data.recipe import Columns
 from tasks.errors import TrainingDiverged, UsageError
 from tasks.fitting import trainer
@@ -23,13 +23,12 @@ from tasks.fitting.trainer import (
     WHITENED_INPUTS,
     Fit,
     find_batch_size,
-    hold_out_latest,
     load_table,
     make_encoding,
     make_plan,
     make_trainer,
 )
-from tasks.judging import exported
+from tasks.judging import parity
 from tasks.networks.tabular import LARGEST_NORM, Table, compute_moments, make_preconditioner, until_settled
 from tasks.networks.training import Measured, outputs
 from tasks.parameters import Device, Gates, LinearTraining, SoftmaxTraining, Steps
@@ -449,8 +448,8 @@ def test_weights_that_noise_alone_makes_too_large_for_float32_are_those_of_minim
         assert rmse < 1.05 * least
         learned_weights = {name: each.numpy() for name, each in learning.learned().items()}
         session = sessions.open_session(graph.write(learned_weights, recipe, prepared.signature, {}), Device.CPU)
-        parity, _ = exported.against_torch(session, learned_weights, prepared, Gates())
-        for verdict in (*parity, *exported.in_float64(session, learned_weights, prepared, Gates())):
+        of_torch, _ = parity.compare_with_torch(session, learned_weights, prepared, Gates())
+        for verdict in (*of_torch, *parity.compare_in_float64(session, learned_weights, prepared, Gates())):
             assert verdict.passed, verdict
     assert smaller, "or nothing is shown here"
 
@@ -558,7 +557,7 @@ def test_weight_decay_auto_is_that_of_the_grid_that_is_best_on_the_last_fifth_of
 
 def test_a_validation_part_is_of_the_largest_keys_and_divides_no_group() -> None:
     keys = np.repeat(np.arange(20, dtype=np.uint64), [5, 9] * 10)
-    held_out = hold_out_latest(np.random.default_rng(0).permutation(keys), 0.2)
+    held_out = hold_out(np.random.default_rng(0).permutation(keys), 0.2)
     sizes = [int((keys >= cut).sum()) for cut in range(20)]
     assert int(held_out.sum()) == min(sizes, key=lambda size: abs(size - 0.2 * len(keys)))
     features, truth = dependent(0.5)

@@ -10,6 +10,7 @@ from tasks.fitting.tuning import parts, ridge
 
 from candidate import synthetic
 from prepared_tables import Array, prepare
+from tasks.data.prepared_splits import hold_out
 from tasks.data.recipe import SplitRule
 from tasks.fitting import tables
 from tasks.parameters import LinearTraining, Training
@@ -63,7 +64,7 @@ def test_rows_that_go_together_are_judged_on_the_validation_part() -> None:
     prepared = prepared.model_copy(update={"split": SplitRule(rule="group", column="g", test=0.2)})
     path = best(prepared, training(), DECAYS)
     assert path is not None
-    held_out = tables.latest(tables.split_keys(prepared), 0.2)
+    held_out = hold_out(tables.split_keys(prepared), 0.2)
     theirs = [Ridge(alpha=decay * (~held_out).sum()).fit(inputs(features)[~held_out], y[~held_out]) for decay in DECAYS]
     errors = [np.mean((y[held_out] - each.predict(inputs(features)[held_out])) ** 2) / 2 for each in theirs]
     np.testing.assert_allclose(path.losses, errors, rtol=1e-6)

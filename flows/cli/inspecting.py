@@ -39,7 +39,7 @@ def inspect(document: dict[str, Any], as_json: bool) -> None:
     board.wait("reading the data")
     with tempfile.TemporaryDirectory(prefix="gradmill-") as folder:
         examined = _examined(parameters, Path(folder))
-        losses = _outlook(examined, parameters, Path(folder))
+        losses = _expect_losses(examined, parameters, Path(folder))
     board.end()
     command, report = as_typed(_command(parameters, examined), None), examined.report
     if not as_json:
@@ -85,10 +85,17 @@ def _examined(parameters: InspectParameters, folder: Path) -> "Examined | Examin
     return examined
 
 
-def _outlook(examined: "Examined | ExaminedImages", parameters: InspectParameters, scratch: Path) -> dict[str, float]:
-    """What the best constant and the converged fit come to; nothing of data that are not fit."""
+def _expect_losses(
+    examined: "Examined | ExaminedImages", parameters: InspectParameters, scratch: Path
+) -> dict[str, float]:
+    """What the best constant and the converged fit come to on a validation part; nothing of data that are not fit.
+
+    Both parts are written to the folder ``scratch``, as a retrain would to the store: memory need not hold them.
+    """
+    from tasks.data import image_dataset, table_rows
+    from tasks.data.split import TRAINING, hold_out_validation
     from tasks.data.table_dataset import Examined
-    from tasks.judging import outlook
+    from tasks.judging import baselines
 
     if examined.recipe is None or examined.rows is None:
         return {}
@@ -96,11 +103,18 @@ def _outlook(examined: "Examined | ExaminedImages", parameters: InspectParameter
         raise UsageError(
             f"--class-weight {parameters.class_weight} and a regression", "classes to balance", "leave it out"
         )
-    given = parameters.weight_decay
+    given, num_train = parameters.weight_decay, examined.rows.split.count(TRAINING)
     asked = parameters.class_weight, given if isinstance(given, float) else None  # auto is chosen in training
+    if (split := hold_out_validation(examined.rows.split)) is None:
+        return {}
+    sides = ("train", "validation")
     if isinstance(examined, Examined):
-        return outlook.losses(examined.recipe, examined.rows, scratch, *asked)
-    return outlook.of_images(examined.recipe, examined.rows, scratch, *asked)
+        recipe, rows = examined.recipe, examined.rows._replace(split=split)
+        train, validation = (table_rows.map_split(rows, recipe, side, scratch) for side in sides)
+        return baselines.expected_losses(recipe, train, validation, num_train, rows.has_missing, *asked)
+    fixed, images = examined.recipe, examined.rows._replace(split=split)
+    train, validation = (image_dataset.map_split(side, images, fixed, scratch) for side in sides)
+    return baselines.expected_losses(fixed, train, validation, num_train, (), *asked)
 
 
 def _command(parameters: InspectParameters, examined: "Examined | ExaminedImages") -> str:
@@ -137,7 +151,7 @@ def _show(examined: "Examined | ExaminedImages", losses: dict[str, float], comma
     if losses and examined.recipe:
         whose = "the best constant", f"a {'' if report.images else 'converged '}fit"
         told = [f"{readable(loss)} by {each}" for loss, each in zip(losses.values(), whose, strict=False)]
-        print_line(f"test loss ({TASKS[examined.recipe.task].loss_unit}): {', '.join(told)}")
+        print_line(f"validation loss ({TASKS[examined.recipe.task].loss_unit}): {', '.join(told)}")
     if not report.errors:
         console.print("\n[bold]train it[/]")
         print_line(printable(command), is_command=True)

@@ -25,7 +25,7 @@ OF_RETRAIN = (
     "tasks.fitting.beginning",
     "tasks.fitting.watching",
     "matplotlib.figure",
-    "tasks.judging.judges",
+    "tasks.judging.task",
     "tasks.judging.exported",
     "tasks.serving.graph",
 )

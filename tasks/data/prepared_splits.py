@@ -236,3 +236,13 @@ def _map_arrays(file: BinaryIO, access: int) -> Arrays:
         dtype, shape = f"{each['dtype'][0].lower()}{int(each['dtype'][1:]) // 8}", each["shape"]
         arrays[name] = np.frombuffer(whole, dtype, math.prod(shape), start + each["data_offsets"][0]).reshape(shape)
     return arrays
+
+
+def hold_out(keys: Array, share: float) -> Array:
+    """Which rows ``(n,)`` are held out: of the largest keys, equal ones on one side, as near to ``share`` as can be.
+
+    Hashes are spread evenly, so that the largest are any rows or groups; the largest times are the latest.
+    """
+    cut = np.partition(keys, at := round((1 - share) * (len(keys) - 1)))[at]
+    above, from_cut = keys > cut, keys >= cut
+    return np.asarray(min(above, from_cut, key=lambda part: abs(part.sum() - share * len(keys))))

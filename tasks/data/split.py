@@ -15,6 +15,7 @@ from tasks.data.inference import value_kind
 from tasks.data.io import tabular
 from tasks.data.io.table import Table
 from tasks.data.levels import Levels, find_levels, format_values
+from tasks.data.prepared_splits import hold_out
 from tasks.data.recipe import SplitRule
 from tasks.data.report import Finding, error
 from tasks.data.row_hash import Hashes, HashInputs
@@ -22,6 +23,7 @@ from tasks.data.schema import Request
 from tasks.data.target import Truth, check_constant
 from tasks.machine.words import counted
 
+VALIDATION_SHARE = 0.2
 MIN_TEST, MIN_TRAINING, MIN_GROUPS = 10, 20, 10
 VALIDATION, TRAINING, TEST = 0, 1, 2  # split ids
 SPLIT_IDS = {
@@ -44,6 +46,18 @@ class Split(NamedTuple):
     def count(self, split_id: int) -> int:
         """The rows of one split."""
         return int(np.count_nonzero(self.split_ids == split_id))
+
+
+def hold_out_validation(split: Split) -> Split | None:
+    """A fifth of the training rows as a validation part, whole groups or the latest, unless there is one already.
+
+    None where either part would be empty.
+    """
+    if not split.count(VALIDATION):
+        ids, training = split.split_ids.copy(), np.flatnonzero(split.split_ids == TRAINING)
+        ids[training[hold_out(split.keys[training], VALIDATION_SHARE)]] = VALIDATION
+        split = split._replace(split_ids=ids)
+    return split if split.count(VALIDATION) and split.count(TRAINING) else None
 
 
 def split_by_hash(keys: Hashes, share: float) -> Split:

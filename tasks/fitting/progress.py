@@ -7,7 +7,7 @@ from rich.progress import MofNCompleteColumn
 
 from tasks.errors import TrainingDiverged
 from tasks.judging import figures
-from tasks.judging.judges import JUDGES, Judge
+from tasks.judging.task import BOOK, Task
 from tasks.machine import progress
 from tasks.machine.telling import tell
 from tasks.machine.words import counted, readable
@@ -27,7 +27,7 @@ class Watch:
     """One training, watched: lines, a bar, and the learning curve, whose picture grows (the book's Animator)."""
 
     def __init__(self, training: Training, run: RunFolder) -> None:
-        self._training, self._judge = training, JUDGES[of_model(training.model).name]
+        self._training, self._task = training, BOOK[of_model(training.model).name]
         self._path, name = run.file(LEARNING_CURVE), run.name or training.model.value
         self._shown = live.Picture(f"{name}-learning-curve", "loss and accuracy by epoch")
         self._trained = live.Progress(training.steps.num_epochs, "epochs trained")
@@ -45,10 +45,10 @@ class Watch:
             for measured in bar.track(epochs, total=total, description="train"):
                 curve.append(_point(len(curve) + 1, measured, self._training))
                 if len(curve) % every == 0 and len(curve) < total:
-                    said = _sentence(curve[-1], self._judge)
+                    said = _sentence(curve[-1], self._task)
                     tell(f"epoch {len(curve)}/{total}: {said}", short=said.replace("train ", ""))  # the stage's name
                 if self._trained.update(len(curve)):
-                    figures.learning_curve(curve, self._judge.CURVES, self._path)
+                    figures.learning_curve(curve, self._task.curves, self._path)
                     self._shown.show(self._path, retries=0)
         self._tell_of_the_end(curve)
         return tuple(curve)
@@ -64,11 +64,11 @@ class Watch:
             end = f"converged after {end}"
         on_validation = "" if best.validation_loss is None else f", validation loss {readable(best.validation_loss, 3)}"
         short = f"{end}: train loss {readable(best.train_loss, 3)}{on_validation}"
-        tell(f"{end}: {_sentence(best, self._judge)}", short=short)
+        tell(f"{end}: {_sentence(best, self._task)}", short=short)
 
     def picture(self, curve: Sequence[Epoch]) -> FileRef:
         """The whole learning curve, drawn and shown."""
-        picture = figures.learning_curve(curve, self._judge.CURVES, self._path, kept(curve, self._training).epoch)
+        picture = figures.learning_curve(curve, self._task.curves, self._path, kept(curve, self._training).epoch)
         if live.in_a_run():
             self._shown.show(self._path)
             self._trained.update(self._training.steps.num_epochs)
@@ -102,6 +102,6 @@ def _point(epoch: int, measured: Measured, training: Training) -> Epoch:
     )
 
 
-def _sentence(point: Epoch, judge: Judge) -> str:
+def _sentence(point: Epoch, task: Task) -> str:
     watched = "" if point.validation_loss is None else f", validation loss {readable(point.validation_loss, 3)}"
-    return judge.epoch(point) + watched
+    return task.describe_epoch(point) + watched

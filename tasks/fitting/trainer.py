@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tasks.data.levels import count_codes
-from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, read_arrays, read_split
+from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, hold_out, read_arrays, read_split
 from tasks.data.recipe import Columns
 from tasks.data.statistics import fit_recipe
 from tasks.errors import TrainingDiverged, UsageError
@@ -332,7 +332,7 @@ class ImageTrainer(OwnTrainer):
             return train, self.load("validation")
         if not share:
             return train, None
-        is_held_out = torch.from_numpy(hold_out_latest(read_split_keys(self.prepared), share)).to(self.device)
+        is_held_out = torch.from_numpy(hold_out(read_split_keys(self.prepared), share)).to(self.device)
         fitted, validation = (train.at(torch.nonzero(each).squeeze(1)) for each in (~is_held_out, is_held_out))
         require_enough(share, len(fitted), len(validation))
         return fitted, validation
@@ -426,7 +426,7 @@ class TableTrainer(OwnTrainer):
             return table, validation
         if not share:
             return table, None
-        is_held_out = hold_out_latest(read_split_keys(self.prepared), share)
+        is_held_out = hold_out(read_split_keys(self.prepared), share)
         fitted, validation = (
             table.at(torch.from_numpy(np.flatnonzero(each)).to(self.device)) for each in (~is_held_out, is_held_out)
         )
@@ -442,7 +442,7 @@ class TableTrainer(OwnTrainer):
         """
         trainer = self
         if not self.prepared.validation:
-            is_fitted = ~hold_out_latest(read_split_keys(self.prepared), share)
+            is_fitted = ~hold_out(read_split_keys(self.prepared), share)
             trainer = TableTrainer(self.training, refit_statistics(self.prepared, is_fitted), self.device)
         fitted, validation = trainer.split_validation(share)
         assert validation is not None  # noqa: S101  (for the type)
@@ -635,16 +635,6 @@ def read_split_keys(prepared: PreparedDataset) -> NDArray[np.uint64]:
     """
     keys: NDArray[np.uint64] = read_arrays(prepared.train, PREPARE_ANEW)[SPLIT_KEY]
     return keys
-
-
-def hold_out_latest(keys: NDArray[np.uint64], share: float) -> NDArray[np.bool_]:
-    """Which rows ``(n,)`` are held out: of the largest keys, equal ones on one side, as near to ``share`` as can be.
-
-    Hashes are spread evenly, so that the largest are any rows or groups; the largest times are the latest.
-    """
-    cut = np.partition(keys, at := round((1 - share) * (len(keys) - 1)))[at]
-    above, from_cut = keys > cut, keys >= cut
-    return min(above, from_cut, key=lambda part: abs(part.sum() - share * len(keys)))
 
 
 def make_plan(training: Training, num_rows: int, num_numbers: int, num_slots: int = 0, num_outputs: int = 1) -> Plan:

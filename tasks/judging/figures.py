@@ -20,6 +20,8 @@ from tasks.store.record import FileRef
 if TYPE_CHECKING:  # it takes half a second to import, and where a painter draws nobody needs it
     from matplotlib.figure import Figure
 
+    from tasks.judging.metrics import CalibrationBins
+
 
 def blank(**size_and_layout: Any) -> "Figure":
     """A figure with nothing on it."""
@@ -142,21 +144,19 @@ def _confusions(table: Array, class_names: Sequence[str], path: Path) -> FileRef
 
 
 @painted
-def reliability(confidence: Array, correct: Array, path: Path, num_bins: int = 15) -> FileRef:
-    """Accuracy by confidence ``(n,)``, beside the diagonal of perfect calibration; bar widths are the bins."""
-    edges = np.linspace(0, 1, num_bins + 1)
-    index = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    counts = np.bincount(index, minlength=num_bins)
-    accuracy = np.bincount(index, weights=correct, minlength=num_bins) / np.maximum(counts, 1)
+def reliability(bins: "CalibrationBins", path: Path) -> FileRef:
+    """Accuracy by confidence, beside the diagonal of perfect calibration; bar widths are the bins."""
+    counts, accuracy, width = bins.counts, bins.accuracy, 1 / len(bins.counts)
+    edges = np.arange(len(counts)) * width
     figure = blank(figsize=(5, 5))
     upper = figure.add_axes((0.15, 0.34, 0.82, 0.6))  # as for the learning curve, a layout would have to be found
     lower = figure.add_axes((0.15, 0.1, 0.82, 0.2), sharex=upper)
     upper.tick_params(labelbottom=False)
-    upper.bar(edges[:-1], accuracy, width=1 / num_bins, align="edge", edgecolor="white", label="accuracy")
+    upper.bar(edges, accuracy, width=width, align="edge", edgecolor="white", label="accuracy")
     upper.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="perfect calibration")
     upper.set(ylabel="accuracy", title="Reliability diagram", ylim=(0, 1))
     upper.legend(loc="upper left")
-    lower.bar(edges[:-1], counts, width=1 / num_bins, align="edge", edgecolor="white", color="grey")
+    lower.bar(edges, counts, width=width, align="edge", edgecolor="white", color="grey")
     lower.set(xlabel="confidence", ylabel="examples", xlim=(0, 1))
     return save(figure, path)
 

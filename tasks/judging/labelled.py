@@ -1,4 +1,7 @@
-"""Labelled rows as a kept version takes them: a table, images or its test split; and which it was trained on."""
+"""A kept version on labelled rows: what it says of them, how good that is, and how good it was.
+
+The rows are a table, images or its test split, as the version takes them; it is known which it was trained on.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,16 +22,22 @@ from tasks.data.schema import ImageSchema, Request, Schema
 from tasks.data.split import TRAINING, check_times, decode_times, read_times
 from tasks.data.table_dataset import examine_table
 from tasks.errors import DataError, UsageError
-from tasks.judging.periods import Moments
+from tasks.judging import metrics
+from tasks.judging.judged import Judged
+from tasks.judging.metrics import Answers, Moments
+from tasks.judging.resampling import number_units
 from tasks.machine.arrays import Array
 from tasks.machine.telling import tell
-from tasks.parameters import EvaluateParameters
+from tasks.parameters import Device, EvaluateParameters
 from tasks.parameters.own_data import NO_WINDOW, OwnData
 from tasks.records import ChampionData
+from tasks.serving import sessions
 from tasks.serving.task import TASKS
+from tasks.store.artifact_paths import ONNX
 from tasks.store.versions import Manifest
 
 PIECE = 2**16  # rows of a table
+PUBLISHED = {"accuracy": "test_accuracy", "loss": "test_loss", "rmse": "rmse", "r2": "r2"}  # in a manifest
 # What is wrong with rows to be trained on, and not with rows to be judged by.
 OF_TRAINING = {
     "class-gone", "constant-target", "fewer-rows", "new-column", "one-class", "other-scale", "other-split",
@@ -42,7 +51,8 @@ class Labelled(NamedTuple):
 
     pieces: Iterable[Array]  # one after another, each ``(m, …)`` as the model takes them
     truth: Array  # (n,)
-    clusters: Array | None  # (n,) rows of one number are no independent evidence
+    keys: Array | None  # (n,) of the split ``rule``: which rows are no independent evidence
+    rule: SplitRule | None
     was_trained: Array | None = None  # (n,) whether the version was trained on it; None where that is not known
     moments: Moments | None = None  # of the time column
     unlabelled: int = 0  # rows that were left out
@@ -50,7 +60,63 @@ class Labelled(NamedTuple):
     changes: tuple[Finding, ...] = ()  # from the data that the version was made of
 
 
-def read(manifest: Manifest, asked: EvaluateParameters, scratch: Path) -> Labelled:
+def evaluate_version(manifest: Manifest, model: bytes, asked: EvaluateParameters, scratch: Path) -> Judged:
+    """Judge a version, of which these are manifest and ONNX file; what is read lies in the folder ``scratch``.
+
+    Raises:
+        UsageError: rows of another kind than the version takes.
+        DataError: they cannot be read, are not fit, or there is none to judge by.
+    """
+    labelled = read_labelled(manifest, asked, scratch)
+    answers, known = _answer(model, labelled, manifest.dataset.class_names), manifest.metrics.model_dump()
+    rows = _select_unseen(labelled) if asked.unseen else slice(None)
+    answers, moments = answers.of_rows(rows), labelled.moments
+    moments = moments and moments._replace(values=moments.values[rows])
+    units = None if labelled.keys is None else number_units(labelled.keys[rows], labelled.rule)
+    in_time = labelled.rule is not None and labelled.rule.rule == "time"
+    now = metrics.measure(answers, units)
+    return Judged(
+        name=manifest.name,
+        version=manifest.version,
+        model_sha256=manifest.files[ONNX],
+        **dict(now),
+        published={name: known[kept] for name, kept in PUBLISHED.items() if kept in known and name in now.metrics},
+        published_rows=manifest.dataset.num_test,
+        published_recall=known.get("recall") or {},
+        unlabelled=labelled.unlabelled,
+        broken=labelled.broken,
+        groups=None if units is None or in_time else int(units.max()) + 1,
+        trained_on=None if labelled.was_trained is None else int(np.count_nonzero(labelled.was_trained)),
+        unseen=asked.unseen,
+        changes=labelled.changes,
+        periods=tuple(metrics.measure_by_period(answers, moments, units, in_time)) if moments else (),
+    )
+
+
+def _answer(model: bytes, labelled: Labelled, class_names: tuple[str, ...]) -> Answers:
+    """What the model says of all rows; of its outputs only what is judged stays in memory."""
+    session, parts, start = sessions.open_session(model, Device.CPU), list[Answers](), 0
+    for piece in labelled.pieces:
+        truth = labelled.truth[start : start + len(piece)]
+        parts.append(Answers.from_outputs(sessions.answers(session, np.ascontiguousarray(piece)), truth, class_names))
+        start += len(piece)
+    return Answers.concatenate(parts)
+
+
+def _select_unseen(labelled: Labelled) -> Array:
+    """The rows that the version was not trained on."""
+    if labelled.was_trained is None:
+        expected = "rows that tell, with the columns of the version's split"
+        raise DataError(
+            "it is not known which of these rows the version was trained on", expected, "leave --unseen out"
+        )
+    rows = np.flatnonzero(~labelled.was_trained)
+    if not len(rows):
+        raise DataError("the version was trained on every row", "rows that it has not seen", "leave --unseen out")
+    return rows
+
+
+def read_labelled(manifest: Manifest, asked: EvaluateParameters, scratch: Path) -> Labelled:
     """The rows that are asked for; what is read lies in the folder ``scratch``.
 
     Raises:
@@ -106,10 +172,9 @@ def _of_split(manifest: Manifest) -> Labelled:
     arrays = read_arrays(dataset.test, PREPARE_ANEW)
     inputs, truth = arrays[recipe.input.name], arrays[TASKS[dataset.task].target]
     in_time = dataset.split is not None and dataset.split.rule == "time"
-    clusters = None if in_time else arrays.get(SPLIT_KEY)
     times = Moments(decode_times(arrays[SPLIT_KEY]), dataset.has_dates) if in_time else None
     pieces = (inputs[start : start + PIECE] for start in range(0, len(truth), PIECE))
-    return Labelled(pieces, truth, clusters, np.zeros(len(truth), bool), times)
+    return Labelled(pieces, truth, arrays.get(SPLIT_KEY), dataset.split, np.zeros(len(truth), bool), times)
 
 
 def _of_table(manifest: Manifest, kept: Schema, asked: EvaluateParameters, source: str, scratch: Path) -> Labelled:
@@ -134,7 +199,8 @@ def _of_table(manifest: Manifest, kept: Schema, asked: EvaluateParameters, sourc
     return Labelled(
         pieces=(rows.features.matrix(slice(start, start + PIECE)) for start in range(0, len(rows.digests), PIECE)),
         truth=rows.truth.values,
-        clusters=None if by.split.rule == "time" else rows.split.keys,
+        keys=rows.split.keys,
+        rule=by.split,
         was_trained=_was_trained(manifest, rows.digests) if is_split_known else None,
         moments=_moments(table, time, rows.truth.is_known),
         unlabelled=report.unlabelled,
@@ -187,7 +253,8 @@ def _of_images(manifest: Manifest, recipe: Pixels, asked: EvaluateParameters, so
     return Labelled(
         pieces=_whole(rows.images),
         truth=rows.truth.values,
-        clusters=rows.split.keys,
+        keys=rows.split.keys,
+        rule=kept.split,
         was_trained=_was_trained(manifest, digests),
         broken=len(rows.images.unreadable),
     )

@@ -39,20 +39,6 @@ def numbers(*measured: dict[str, Tensor]) -> list[dict[str, float]]:
     return [{name: next(values) for name in figures} for figures in measured]
 
 
-def confusion_matrix(o: Tensor, y: Tensor) -> Tensor:
-    """Counts ``(classes, classes)``: rows are true labels, columns those of the largest scores."""
-    count = o.shape[1]
-    return torch.bincount(y * count + o.argmax(dim=1), minlength=count * count).reshape(count, count)
-
-
-def calibration_error(o: Tensor, y: Tensor, num_bins: int = 15) -> float:
-    """How far confidence is from accuracy: the mean over bins of confidence, of equal width, weighted by their rows."""
-    confidence, label = o.softmax(dim=1).max(dim=1)
-    place = (confidence * num_bins).long().clamp(max=num_bins - 1)
-    gap = confidence.double() - (label == y).double()
-    return float(torch.bincount(place, weights=gap).abs().sum()) / len(y)
-
-
 def mean_cross_entropy(o: Tensor, y: Tensor) -> Tensor:
     """The mean surprisal of the labels in nats.
 

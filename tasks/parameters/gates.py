@@ -18,13 +18,18 @@ class Gates(Frozen):
     max_train_loss: Annotated[PositiveFloat, OF_IMAGES] = Field(0.5, title="Train loss below")
     min_train_accuracy: Annotated[Share, OF_IMAGES] = Field(0.7, title="Train accuracy above")
     min_test_accuracy: Annotated[Share, OF_IMAGES] = Field(0.7, title="Test accuracy above")
-    max_loss_ratio: Annotated[Ratio, Option(of=LINEAR | TABLES)] = Field(
-        1.05, title="Test loss over reference", description="At most this many times that of the converged fit."
+    max_loss_ratio: Annotated[Ratio, Option(of=LINEAR & BOOK)] = Field(
+        1.05, title="Test loss over the best fit", description="At most this many times that of the converged fit."
+    )
+    min_reference_gain: Annotated[Share, Option(of=TABLES)] = Field(
+        0.95,
+        title="Share of the attainable gain",
+        description="Of what the converged fit gains in test loss over the best constant, at least this share.",
     )
     max_standardised_error: Annotated[PositiveFloat, Option(of=LINEAR)] = Field(
         1e-3,
         title="Error allowance",
-        description="Added to that bound: the loss of this error, in target deviations.",
+        description="Added to these bounds: the loss of this error, in target deviations.",
     )
     min_gain: Annotated[float, Field(allow_inf_nan=False), Option(of=OWN)] = Field(
         0.0,

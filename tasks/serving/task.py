@@ -1,6 +1,6 @@
 """What the two kinds of model differ in, asked in one place: targets, outputs, what is watched, how it is told.
 
-How each is measured, judged and drawn is in ``tasks/judging/classification.py`` and ``regression.py``.
+How each is measured, judged and drawn is in ``tasks/judging/task.py``.
 """
 
 from __future__ import annotations  # of arrays, which commands that only look at the store need not import

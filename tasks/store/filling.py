@@ -25,6 +25,7 @@ def lineage(
     evaluated: Evaluation,
     exported: ExportedModel,
     against_kept: tuple[GateVerdict, ...],
+    best: int | None,
     packages: dict[str, str],
     code: str,
 ) -> Lineage:
@@ -43,6 +44,7 @@ def lineage(
         code=code,
         metrics=Metrics.model_validate(evaluated.metrics),
         gates=(*evaluated.gates, *exported.gates, *against_kept),
+        best_version=best,
         profile=exported.profile,
         tolerances=Tolerances(sample=sample.tolerance(prepared.recipe), parity=parameters.gates.max_parity_error),
     )

@@ -62,6 +62,8 @@ def prune(name: str, keep: int, reason: str | None = None) -> tuple[list[int], d
 def protected(name: str) -> dict[int, str]:
     """The versions that pruning must not take, and the reason."""
     reasons: dict[int, str] = {}
+    if (best := _best_of_last_comparison(name)) is not None:
+        reasons[best] = "the best in the last comparison: without it many small losses could add up"
     oldest = datetime.now(UTC) - GRACE
     for number, moment in reading.history(name).demoted.items():
         if datetime.fromisoformat(moment) > oldest:
@@ -78,3 +80,9 @@ def protected(name: str) -> dict[int, str]:
             reasons[current.previous] = "the version that a rollback goes to"
         reasons[current.version] = "the champion"
     return reasons
+
+
+def _best_of_last_comparison(name: str) -> int | None:
+    """The version that did best beside the newest one that was compared with any."""
+    manifests = (reading.manifest(name, number) for number in reversed(reading.versions(name)))
+    return next((each.best_version for each in manifests if each.best_version is not None), None)

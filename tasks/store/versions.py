@@ -107,6 +107,7 @@ class Lineage(Document):
     code: str = ""
     metrics: Metrics
     gates: tuple[GateVerdict, ...]
+    best_version: Number | None = None  # that did best beside this one when it was compared with all that were kept
     profile: dict[str, Histogram] = Field(default_factory=dict)
     tolerances: Tolerances | None = None
 

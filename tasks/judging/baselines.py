@@ -1,0 +1,476 @@
+"""What a model of own data is held against: the best constant, and a fit of the same objective that has converged.
+
+Nothing here needs a trained model or torch, so that ``inspect`` shows both losses before anything is trained.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+
+from tasks.data import statistics
+from tasks.data.prepared_splits import PREPARE_ANEW, SPLIT_KEY, Arrays, read_arrays
+from tasks.data.recipe import Columns, Pixels, Recipe, SplitRule, Target
+from tasks.data.schema import ImageSchema, Schema
+from tasks.judging import gates
+from tasks.judging.objective import HUBER_BETA, Objective, balancing
+from tasks.judging.resampling import CONFIDENCE, lower_bound, number_units
+from tasks.machine.arrays import Array
+from tasks.machine.words import counted, readable
+from tasks.parameters import Gates, Loss
+from tasks.records import GateVerdict, PreparedDataset
+from tasks.serving import folding
+from tasks.serving.task import TASKS
+from tasks.store.record import FileRef
+
+MAX_ROWS = 100_000  # of a table that the fit sees
+MAX_VALUES = 40_000_000  # of their standardised numbers, and of their scores: bounds memory
+MAX_IMAGES = 10_000  # that the fit sees
+MAX_PRODUCTS = 4e9  # images times inputs times classes; beyond, nothing is fitted
+CLOSED_FORM_WIDTH = 2_500  # weights up to which a Gram matrix is decomposed in seconds
+COLLINEAR = 1e-5  # singular values smaller than this share of the largest count as none
+TOLERANCE = 1e-4  # of the gradient's norm at zero weights
+MAX_ITERATIONS, MAX_IMAGE_ITERATIONS = 2_000, 100
+PIXELS = 2**21  # that are multiplied at a time: 8 MB
+SCORES, ROWS = 2**21, 2**16  # of test rows that are in memory at a time
+NATS = 0.002  # that a classifier may lack beside its share of the attainable gain
+FEW_IMAGES = 10_000  # of training: fewer may be learned by heart, which a penalty prevents
+OF_FEW_IMAGES = "; of few pictures it may be for want of a penalty: try --weight-decay auto, or such as 0.1"
+
+
+class KeyedRows(NamedTuple):
+    """One split of own data, as it is prepared."""
+
+    features: Array  # (n, columns) float32, raw; images (n, …) uint8
+    truth: Array
+    key: Array  # (n,) uint64, of the split: equal for the rows of a group, and for equal rows
+
+    def first(self, count: int, in_time: bool) -> Self:
+        """At most ``count`` rows: the first by their key, or in time, where the oldest are no sample, evenly spread."""
+        if len(self.truth) <= count:
+            return self
+        chosen = self.places_of_first(count)
+        if in_time:
+            chosen = np.linspace(0, len(self.truth) - 1, count).astype(np.int64)
+        return type(self)(*(array[chosen] for array in self))
+
+    def places_of_first(self, count: int) -> Array:
+        """Where at most ``count`` rows are, the first by their key, in order."""
+        if len(self.truth) <= count:
+            return np.arange(len(self.truth))
+        return np.sort(np.argpartition(self.key, count)[:count])
+
+
+def read_rows(file: FileRef, prepared: PreparedDataset) -> KeyedRows:
+    """The rows of a split of own data.
+
+    Raises:
+        DataError: the file is missing or has changed since it was prepared.
+    """
+    return _keyed(read_arrays(file, PREPARE_ANEW), prepared.recipe, TASKS[prepared.task].target)
+
+
+def _keyed(arrays: Arrays, recipe: Recipe, target: str) -> KeyedRows:
+    return KeyedRows(arrays[recipe.input.name], arrays[target], arrays[SPLIT_KEY])
+
+
+# What weights are multiplied with
+
+
+class Inputs(Protocol):
+    """Some training rows ``(n, inputs)``, in whatever form they are kept."""
+
+    @property
+    def num_inputs(self) -> int:
+        """Weights for each output but its bias."""
+
+    def scores(self, weights: Array) -> Array:
+        """Of ``weights`` ``(inputs + 1, outputs)``, of which the last are the bias: ``(n, outputs)`` float64."""
+
+    def transposed(self, rows: Array) -> Array:
+        """The inputs, and a last one of ones, times ``rows`` ``(n, outputs)``: ``(inputs + 1, outputs)`` float64."""
+
+
+@dataclass(frozen=True)
+class TableInputs:
+    """Standardised numbers ``(n, numbers)`` and a sparse indicator of each slot of a category."""
+
+    numbers: Array
+    indicators: Any  # scipy.sparse.csr_array (n, slots)
+
+    @classmethod
+    def encode(cls, features: Array, recipe: Columns) -> Self:
+        """Of raw rows ``(n, columns)``; what is missing is the mean, and a code without a slot has no indicator."""
+        columns = [recipe.columns[at] for at in recipe.numbers]
+        numbers = features[:, list(recipe.numbers)].astype(np.float64)
+        numbers -= np.array([column.mean or 0.0 for column in columns])
+        numbers /= np.array([column.scale for column in columns])
+        return cls(np.nan_to_num(numbers, copy=False, nan=0.0), _indicate_levels(features, recipe))
+
+    @property
+    def num_inputs(self) -> int:
+        """Numbers and slots."""
+        return int(self.numbers.shape[1] + self.indicators.shape[1])
+
+    def scores(self, weights: Array) -> Array:
+        """As ``Inputs`` says."""
+        count = self.numbers.shape[1]
+        return np.asarray(self.numbers @ weights[:count] + self.indicators @ weights[count:-1] + weights[-1])
+
+    def transposed(self, rows: Array) -> Array:
+        """As ``Inputs`` says."""
+        return np.concatenate([self.numbers.T @ rows, self.indicators.T @ rows, rows.sum(axis=0, keepdims=True)])
+
+    def covariance(self) -> tuple[Array, Array]:
+        """The covariance of all inputs ``(inputs, inputs)`` and their mean."""
+        mixed, counts = self.indicators.T @ self.numbers, (self.indicators.T @ self.indicators).toarray()
+        products = np.block([[self.numbers.T @ self.numbers, mixed.T], [mixed, counts]])
+        mean = self.transposed(np.ones((len(self.numbers), 1)))[:-1, 0] / len(self.numbers)
+        return products / len(self.numbers) - np.outer(mean, mean), mean
+
+
+def _indicate_levels(features: Array, recipe: Columns) -> Any:
+    """A sparse 1 in the slot of every category's code; of training rows, all of whose codes are known."""
+    import scipy.sparse  # here, as in the functions below: the book's own data need none of it
+
+    rows, slots, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    for at in recipe.categories:
+        column, values = recipe.columns[at], features[:, at]
+        found = column.slots()[np.where(np.isnan(values), len(column.levels), values).astype(np.int64)]
+        (known,) = np.nonzero(found >= 0)
+        rows.append(known)
+        slots.append(found[known] + start)
+        start += column.num_slots
+    places = np.concatenate(rows), np.concatenate(slots)
+    return scipy.sparse.coo_array((np.ones(len(places[0])), places), shape=(len(features), start)).tocsr()
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """Some images ``images[rows]`` ``(n, …)`` uint8, which are never float32 all at once."""
+
+    images: Array
+    rows: Array
+    scale: float  # of a pixel
+
+    @property
+    def num_inputs(self) -> int:
+        """Pixels, channels counted."""
+        return int(np.prod(self.images.shape[1:]))
+
+    def scores(self, weights: Array) -> Array:
+        """As ``Inputs`` says."""
+        scaled = (weights[:-1] * self.scale).astype(np.float32)
+        found = [pixels @ scaled for _, pixels in self._pieces()]
+        return np.asarray(np.concatenate(found).astype(np.float64) + weights[-1])
+
+    def transposed(self, rows: Array) -> Array:
+        """As ``Inputs`` says."""
+        total = np.zeros((self.num_inputs + 1, rows.shape[1]))
+        for piece, pixels in self._pieces():
+            total[:-1] += pixels.T @ (rows[piece] * self.scale).astype(np.float32)
+        total[-1] = rows.sum(axis=0)
+        return total
+
+    def _pieces(self) -> Iterator[tuple[slice, Array]]:
+        size = max(1, PIXELS // self.num_inputs)
+        for start in range(0, len(self.rows), size):
+            chosen = self.rows[start : start + size]
+            yield slice(start, start + size), self.images[chosen].reshape(len(chosen), -1).astype(np.float32)
+
+
+# The fit that no training beats
+
+
+class ConvergedFit(NamedTuple):
+    """Weights as ``records.TrainedModel`` has them, in float64."""
+
+    weights: dict[str, Array]
+    num_rows: int
+    gradient: float  # its norm as a share of that at zero weights
+
+    @property
+    def described(self) -> str:
+        """What it is, said as it is."""
+        if self.gradient <= TOLERANCE:
+            return f"converged fit to {counted(self.num_rows, 'row')}"
+        return (
+            f"fit to {counted(self.num_rows, 'row')} that has not converged (gradient {self.gradient:.1g} of the first)"
+        )
+
+
+def fit_table(features: Array, truth: Array, recipe: Columns, num_outputs: int, objective: Objective) -> ConvergedFit:
+    """Minimise ``objective`` over training rows: raw ``(n, columns)``, and labels or a raw target ``(n,)``.
+
+    Of minimum norm where the loss is squared and columns are collinear: in closed form where the matrix is small, else
+    by conjugate gradients. Another loss by L-BFGS.
+    """
+    inputs = TableInputs.encode(features, recipe)
+    if not objective.is_of_classes and recipe.target:
+        truth = (truth - recipe.target.mean) / recipe.target.scale
+    weights, gradient = _minimise(inputs, truth, num_outputs, replace(objective, scale=1.0), MAX_ITERATIONS)
+    count = inputs.numbers.shape[1]
+    named = {"W": weights[:count], "effects": weights[count:-1], "b": weights[-1]}
+    return ConvergedFit(named, len(truth), gradient)
+
+
+def fit_images(
+    images: Array, truth: Array, rows: Array, scale: float, num_outputs: int, objective: Objective
+) -> ConvergedFit | None:
+    """The same over ``rows`` of training images; None where it would take minutes.
+
+    Iterations are few: images that are fitted to the end are often told worse.
+    """
+    inputs = ImageInputs(images, rows, scale)
+    if len(rows) * inputs.num_inputs * num_outputs > MAX_PRODUCTS:
+        return None
+    weights, gradient = _minimise(inputs, truth[rows], num_outputs, objective, MAX_IMAGE_ITERATIONS)
+    return ConvergedFit({"W": weights[:-1], "b": weights[-1]}, len(rows), gradient)
+
+
+def _minimise(
+    inputs: Inputs, truth: Array, num_outputs: int, objective: Objective, max_iterations: int
+) -> tuple[Array, float]:
+    """Weights ``(inputs + 1, outputs)``, and what is left of the gradient's norm at zero weights."""
+    start = np.zeros((inputs.num_inputs + 1, num_outputs))
+    if objective.loss is Loss.SQUARED and isinstance(inputs, TableInputs):
+        solve = _solve_closed_form if inputs.num_inputs <= CLOSED_FORM_WIDTH else _solve_by_conjugate_gradients
+        weights = solve(inputs, truth, objective)
+    else:
+        weights = _descend(start, inputs, truth, objective, max_iterations)
+    left, slope = (np.linalg.norm(_evaluate(each, inputs, truth, objective)[1]) for each in (weights, start))
+    return weights, float(left / slope) if slope else 0.0
+
+
+def _evaluate(weights: Array, inputs: Inputs, truth: Array, objective: Objective) -> tuple[float, Array]:
+    """The objective and its gradient."""
+    loss, slopes = objective.mean_and_gradient(inputs.scores(weights), truth)
+    gradient = inputs.transposed(slopes)
+    gradient[:-1] += objective.weight_decay * weights[:-1]
+    return loss + objective.penalty({"": weights[:-1]}), gradient
+
+
+def _solve_closed_form(inputs: TableInputs, truth: Array, objective: Objective) -> Array:
+    """The least squares, by the covariance's eigenvalues; the bias takes no part in norm and penalty."""
+    covariance, mean = inputs.covariance()
+    values, vectors = np.linalg.eigh(covariance)
+    rows, centre = truth[:, None], truth.mean()
+    products = inputs.transposed(rows - centre)[:-1] / len(rows)
+    kept = values > COLLINEAR**2 * values.max(initial=0.0)
+    weights = vectors[:, kept] @ (vectors[:, kept].T @ products / (values[kept] + objective.weight_decay)[:, None])
+    return np.concatenate([weights, centre - mean @ weights[None]])
+
+
+def _solve_by_conjugate_gradients(inputs: TableInputs, truth: Array, objective: Objective) -> Array:
+    """The least squares by conjugate gradients, whose residual is the objective's gradient; the bias is set apart."""
+    from scipy.sparse.linalg import LinearOperator, cg
+
+    rows, centre = truth[:, None], truth.mean()
+
+    def scores(weights: Array) -> Array:
+        return inputs.scores(np.append(weights, 0.0)[:, None])
+
+    def slopes(weights: Array) -> Array:
+        found = scores(weights)
+        return inputs.transposed(found - found.mean())[:-1, 0] / len(rows) + objective.weight_decay * weights
+
+    products = inputs.transposed(rows - centre)[:-1, 0] / len(rows)
+    operator = LinearOperator((inputs.num_inputs, inputs.num_inputs), matvec=slopes, dtype=np.float64)
+    weights, _ = cg(operator, products, rtol=TOLERANCE / 2, maxiter=MAX_ITERATIONS)
+    return np.append(weights, centre - scores(weights).mean())[:, None]
+
+
+def _descend(start: Array, inputs: Inputs, truth: Array, objective: Objective, max_iterations: int) -> Array:
+    """L-BFGS from ``start`` until the gradient's norm is at most ``TOLERANCE`` of what it is there; shaped like it."""
+    import scipy.optimize
+
+    shape, slope = start.shape, float(np.linalg.norm(_evaluate(start, inputs, truth, objective)[1]))
+
+    def value(flat: Array) -> tuple[float, Array]:
+        loss, gradient = _evaluate(flat.reshape(shape), inputs, truth, objective)
+        return loss, gradient.ravel()
+
+    gtol = TOLERANCE * slope / np.sqrt(start.size)
+    options = {"gtol": gtol, "ftol": 0.0, "maxiter": max_iterations, "maxcor": 20}
+    found = scipy.optimize.minimize(value, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return np.asarray(found.x.reshape(shape))
+
+
+def best_constant(truth: Array, target: Target | None, class_counts: tuple[int, ...], objective: Objective) -> Array:
+    """The scores ``(outputs,)`` that are best for every row alike: frequencies, mean, or the Huber loss's middle."""
+    if objective.is_of_classes:
+        counts = np.array(class_counts, np.float64) * np.array(objective.class_weights or 1.0)
+        return np.asarray(np.log(np.maximum(counts, 0.5)))
+    if objective.loss is Loss.SQUARED:
+        return np.array([target.mean if target else truth.mean()])
+    import scipy.optimize
+
+    start = np.median(truth)
+    deviations = (truth - start) / objective.scale  # whose size suits brentq's tolerance, whatever the target's unit
+    middle = scipy.optimize.brentq(
+        lambda at: np.clip(at - deviations, -HUBER_BETA, HUBER_BETA).mean(), deviations.min(), deviations.max()
+    )
+    return np.array([start + middle * objective.scale])
+
+
+# Both beside a model
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The loss of each test row ``(n,)``, by the objective without its penalty."""
+
+    objective: Objective
+    row_weights: Array
+    units: Array | None  # rows with one number here are no independent evidence
+    constant: Array
+    fitted: Array | None  # None: images so many and so large that nothing is fitted to them
+    fit: ConvergedFit | None
+    is_bound: bool = True  # whether a model may not be much worse than the fit: not so of images
+    advice: str = ""  # for a refusal by the best constant
+
+    @classmethod
+    def of_dataset(cls, prepared: PreparedDataset, objective: Objective) -> Self:
+        """Fit both to the training rows, and measure them on the test rows.
+
+        Raises:
+            DataError: a split is missing or has changed since it was prepared.
+        """
+        train, test = (read_rows(file, prepared) for file in (prepared.train, prepared.test))
+        return cls.of_rows(train, test, prepared.recipe, prepared.class_counts, objective, prepared.split)
+
+    @classmethod
+    def of_rows(
+        cls,
+        train: KeyedRows,
+        test: KeyedRows,
+        recipe: Recipe,
+        class_counts: tuple[int, ...],
+        objective: Objective,
+        rule: SplitRule | None,
+    ) -> Self:
+        """The same of rows in memory; ``class_counts`` are of training rows, none of a regression."""
+        num_outputs, is_of_images = len(class_counts) or 1, isinstance(recipe, Pixels)
+        fit: ConvergedFit | None
+        target = None
+        if isinstance(recipe, Pixels):
+            some = train.features, train.truth, train.places_of_first(MAX_IMAGES)
+            fit = fit_images(*some, recipe.scale, num_outputs, objective)
+        else:
+            most = min(MAX_ROWS, MAX_VALUES // max(len(recipe.numbers), num_outputs))
+            train, target = train.first(most, rule is not None and rule.rule == "time"), recipe.target
+            fit = fit_table(train.features, train.truth, recipe, num_outputs, objective)
+        constant = best_constant(train.truth, target, class_counts, objective)
+        return cls(
+            objective=objective,
+            row_weights=objective.row_weights(test.truth),
+            units=number_units(test.key, rule),
+            constant=_losses(lambda rows: np.broadcast_to(constant, (len(rows), num_outputs)), test, objective),
+            fitted=None if fit is None else _losses(_scoring(fit, recipe), test, objective),
+            fit=fit,
+            is_bound=not is_of_images,
+            advice=OF_FEW_IMAGES if is_of_images and len(train.truth) < FEW_IMAGES else "",
+        )
+
+    def mean(self, losses: Array) -> float:
+        """Of the test rows, as the objective counts them."""
+        return float(np.average(losses, weights=self.row_weights))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The mean losses of both."""
+        known = {"baseline_loss": self.constant, "reference_loss": self.fitted}
+        return {name: self.mean(losses) for name, losses in known.items() if losses is not None}
+
+    def judge(self, losses: Array, bounds: Gates) -> tuple[GateVerdict, ...]:
+        """The gates ``baseline`` and ``reference``, on a model's loss of each test row."""
+        return (self._against_constant(losses, bounds), *self._against_fit(self.mean(losses), bounds))
+
+    def _against_constant(self, losses: Array, bounds: Gates) -> GateVerdict:
+        ours, trivial = self.mean(losses), self.mean(self.constant)
+        gain = lower_bound(self.constant - losses, self.row_weights, self.units)
+        says_something = bool(np.isfinite(gain))
+        value = f"lower {CONFIDENCE:.0%} bound of the gain" if says_something else "gain; one test group says nothing"
+        gain = gain if says_something else trivial - ours
+        advice = "" if says_something and gain > bounds.min_gain else self.advice
+        detail = f"{value}: loss {readable(ours)}, of the best constant {readable(trivial)}{advice}"
+        verdict = gates.judge("baseline", gain, above=bounds.min_gain, detail=detail)
+        return verdict.model_copy(update={"passed": verdict.passed and says_something})
+
+    def _against_fit(self, ours: float, bounds: Gates) -> tuple[GateVerdict, ...]:
+        """The share that a model has of what the fit gains over the best constant."""
+        if self.fitted is None or self.fit is None:
+            return ()
+        best, trivial = self.mean(self.fitted), self.mean(self.constant)
+        fitted = f"{readable(best)} of the {self.fit.described}"
+        if not self.is_bound:
+            return (gates.judge("reference", ours, detail=fitted),)
+        if not trivial > best:
+            nothing = f"{fitted}, which gains nothing over the {readable(trivial)} of the best constant"
+            return (gates.judge("reference", ours, detail=nothing),)
+        share = bounds.min_reference_gain
+        least, of_error = share * (trivial - best), self.objective.loss_of
+        tolerance = NATS if self.objective.is_of_classes else of_error(bounds.max_standardised_error)
+        detail = (
+            f"{readable(trivial)} of the best constant, less {share:.0%} of what the {fitted} gains, "
+            f"plus {readable(tolerance, 2)}"
+        )
+        return (gates.judge("reference", ours, maximum=trivial - least + tolerance, detail=detail),)
+
+
+def blocks_of_rows(num_rows: int, num_outputs: int) -> Iterator[slice]:
+    """Some rows at a time, so that their scores take little memory however many classes there are."""
+    size = max(1, min(ROWS, SCORES // num_outputs))
+    return (slice(start, start + size) for start in range(0, num_rows, size))
+
+
+def _losses(score: Callable[[Array], Array], rows: KeyedRows, objective: Objective) -> Array:
+    """The loss of each row ``(n,)``."""
+    num_outputs = score(rows.features[:1]).shape[1]
+    blocks = blocks_of_rows(len(rows.truth), num_outputs)
+    return np.concatenate([objective.losses(score(rows.features[each]), rows.truth[each]) for each in blocks])
+
+
+def _scoring(fit: ConvergedFit, recipe: Recipe) -> Callable[[Array], Array]:
+    """What makes scores ``(n, outputs)`` of raw rows."""
+    if isinstance(recipe, Columns):
+        folded, columns = folding.fold(fit.weights, recipe, np.float64), recipe
+        return lambda rows: folding.scores(folded, columns, rows)
+    weights, scale = np.concatenate([fit.weights["W"], fit.weights["b"][np.newaxis]]), recipe.scale
+    return lambda rows: ImageInputs(rows, np.arange(len(rows)), scale).scores(weights)
+
+
+# Before anything is trained
+
+
+def expected_losses(
+    schema: Schema | ImageSchema,
+    train: Arrays,
+    validation: Arrays,
+    num_train: int,
+    has_missing: tuple[bool, ...] = (),
+    class_weight: str = "none",
+    weight_decay: float | None = None,
+) -> dict[str, float]:
+    """The losses of the best constant and of the converged fit to ``train``, measured on the rows of ``validation``.
+
+    They are by the objective that training has; ``weight_decay`` None is the one that training takes by rule, of a
+    classifier by the ``num_train`` rows that a retrain would learn from. No test row takes part. Of images that are so
+    many and so large that nothing is fitted to them there is the first loss alone.
+    """
+    recipe: Recipe = (
+        schema.recipe
+        if isinstance(schema, ImageSchema)
+        else statistics.fit_recipe(schema.columns, schema.target, train, has_missing)
+    )
+    target = TASKS[schema.task].target
+    if schema.class_names:
+        counts = tuple(np.bincount(train[target], minlength=len(schema.class_names)).tolist())
+        decay = 1 / num_train if weight_decay is None else weight_decay
+        objective = Objective(Loss.CROSS_ENTROPY, decay, balancing(counts) if class_weight == "balanced" else ())
+    else:
+        counts, known = (), recipe.target if isinstance(recipe, Columns) else None
+        objective = Objective(Loss.SQUARED, weight_decay or 0.0, scale=known.scale if known else 1.0)
+    fitted, measured = (_keyed(each, recipe, target) for each in (train, validation))
+    return Baselines.of_rows(fitted, measured, recipe, counts, objective, schema.split).metrics

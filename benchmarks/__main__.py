@@ -5,7 +5,7 @@ import importlib
 import os
 from pathlib import Path
 
-from benchmarks import gates, measure
+from benchmarks import measure
 
 NAMES = ("train", "tables", "predict", "images", "tune", "start", "gates")
 
@@ -27,11 +27,12 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in NAMES if "all" in asked.names else asked.names:
         load = round(os.getloadavg()[0], 1)  # before anything of ours is in it
+        module = importlib.import_module(f"benchmarks.{name}")
         if name == "gates":  # a simulation: nobody takes turns
-            report = gates.bench(asked.quick)
+            report = module.bench(asked.quick)
         else:
             with measure.set_up(asked.quick, asked.rounds, asked.beside) as setup:
-                report = importlib.import_module(f"benchmarks.{name}").bench(setup)
+                report = module.bench(setup)
         report.conditions["load_before"] = load
         (path := folder / f"{name}.json").write_text(report.model_dump_json(indent=2) + "\n")
         measure.show(report, path)

@@ -53,7 +53,8 @@ Stages = dict[str, list[dict[str, float]]]
 
 def bench(setup: Setup) -> Report:
     """Run every command in turns, with a temporary server each and then beside ``gradmill up``."""
-    ours, stages = setup.checkouts[0], Stages(defaultdict(list))
+    ours = setup.checkouts[0]
+    stages: Stages = defaultdict(list)
     ours.gradmill(["retrain", "linear-regression"])  # once for nothing: files are in memory from then on
     alone = {PREFECT: lambda: Sample(ours.python("-c", PREFECT_CODE))}
     sides = setup.measure(alone | _commands(setup, ALONE, stages), "s", ROUNDS)
